@@ -1,0 +1,57 @@
+# The verbs. Everything they need is in .venv, made from requirements.lock.
+.DEFAULT_GOAL := help
+SHELL := bash
+unexport PYTHONDONTWRITEBYTECODE
+PYTHON ?= python3
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+READY := .venv/.ready
+
+.PHONY: help setup run data arrive test check lint types shell reports bench-cycle lock clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(READY)  ## make .venv from requirements.lock
+
+$(READY): requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Evergreen needs Python 3.11 or newer: make PYTHON=python3.12 …")'
+	@test -x .venv/bin/python || { echo "making .venv"; $(PYTHON) -m venv .venv; }
+	@echo "installing what requirements.lock names (1.5 GB, a minute or two the first time)"
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check "$$(grep -oE '^uv==[^ ]+' requirements.lock)"
+	@VIRTUAL_ENV=$(CURDIR)/.venv UV_COMPILE_BYTECODE=1 .venv/bin/uv pip sync --quiet --require-hashes requirements.lock
+	@touch $@
+
+run: $(READY)  ## the whole loop on real data: deliver, ingest, train, judge, package, serve
+	@python -m deployments.run
+
+data: $(READY)  ## bring the files of the data version that data.dvc names
+	@python -m tasks data
+
+arrive: $(READY)  ## the upstream delivers a partition into the landing zone: make arrive MONTH=10
+	@python -m deployments.arrive $(MONTH)
+
+test: $(READY)  ## every test, with the real components
+	@python -m pytest
+
+lint: $(READY)
+	@ruff check . && ruff format --check . && lint-imports
+
+types: $(READY)
+	@mypy
+
+check: lint types test  ## lint, types, layers and tests
+
+shell: $(READY)  ## a shell in which prefect, mlflow, dvc and bentoml find the project's state
+	@eval "$$(python -m tasks env)" && exec $${SHELL:-bash} -i
+
+reports: $(READY)  ## exploratory report of each dataset, and the Data Docs
+	@python -m tasks reports
+
+bench-cycle: $(READY)  ## a cycle against a bare script, side by side
+	@python -m benchmarks.cycle
+
+lock:  ## resolve pyproject.toml again into requirements.lock
+	@uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --group dev pyproject.toml -o requirements.lock
+
+clean:  ## forget everything that can be made again (var/ holds your registry: it stays)
+	@rm -rf build .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,28 @@
+"""`make arrive MONTH=10`: the upstream delivers one partition into the landing zone."""
+
+from __future__ import annotations
+
+import sys
+
+from tasks import params, settings
+
+
+def main(arguments: list[str]) -> int:
+    """Deliver the partitions that the arguments name: `10` or `2013-10`. Returns the exit code."""
+    settings.apply()
+    from tasks.data import collect
+    from tasks.errors import EvergreenError
+
+    if not arguments:
+        print("which one? make arrive MONTH=10", file=sys.stderr)
+        return 2
+    try:
+        collect.deliver(params.load(), [f"2013-{int(a):02d}" if a.isdigit() else a for a in arguments], print)
+    except EvergreenError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

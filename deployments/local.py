@@ -1,0 +1,92 @@
+"""Servers on this machine: each on 127.0.0.1, waited for until it answers, and ended with whoever started it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tasks import settings
+from tasks.errors import WorldError
+
+BIN = Path(sys.executable).parent
+
+
+@contextmanager
+def prefect_server() -> Iterator[str]:
+    """The Prefect API to use: the one PREFECT_API_URL names if it answers, else one that lives as long as the block."""
+    url = os.environ["PREFECT_API_URL"]
+    if answers(f"{url}/health"):
+        yield url
+        return
+    port = free_port()
+    url = os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
+    with process([BIN / "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)], "prefect-server"):
+        yield url
+
+
+@contextmanager
+def bento(tag: str) -> Iterator[str]:
+    """`bentoml serve` of one release on a free port, ready to answer; gives its address."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    with process([BIN / "bentoml", "serve", tag, "--host", "127.0.0.1", "--port", str(port)], "bento") as running:
+        wait_for(f"{url}/readyz", running, "bento", seconds=60)
+        yield url
+
+
+@contextmanager
+def process(command: list[str | Path], name: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that ends with the block, asked first and then made to. It writes to var/log/<name>.log."""
+    log = settings.VAR / "log" / f"{name}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as out:
+        running = subprocess.Popen(command, stdout=out, stderr=out, stdin=subprocess.DEVNULL, cwd=settings.ROOT)
+    try:
+        yield running
+    finally:
+        running.terminate()
+        try:
+            running.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            running.kill()
+            running.wait()
+
+
+def wait_for(url: str, running: subprocess.Popen[bytes], name: str, seconds: float) -> None:
+    """Wait until a server answers.
+
+    Raises:
+        WorldError: it ended, or did not answer in time; says where its log is.
+    """
+    deadline = time.monotonic() + seconds
+    log = settings.VAR / "log" / f"{name}.log"
+    while not answers(url):
+        if running.poll() is not None:
+            raise WorldError(f"{name} ended with code {running.returncode} before it answered. Its log: {log}")
+        if time.monotonic() > deadline:
+            raise WorldError(f"{name} did not answer on {url} within {seconds:.0f} s. Its log: {log}")
+        time.sleep(0.1)
+
+
+def answers(url: str) -> bool:
+    """Whether a GET gives a 2xx within a second."""
+    try:
+        with urllib.request.urlopen(url, timeout=1) as response:
+            return bool(200 <= response.status < 300)
+    except (urllib.error.URLError, OSError, ValueError):
+        return False
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,160 @@
+"""`make run`: the whole loop on real data, from an empty folder to a served model. Safe to stop and to repeat."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+import urllib.request
+
+from tasks import params, settings
+
+settings.apply()
+
+from deployments import local  # noqa: E402 - Prefect reads its environment when it is imported
+from tasks.errors import EvergreenError, WorldError  # noqa: E402
+
+FIRST, NEXT = [f"2013-{month:02d}" for month in range(1, 9)], ["2013-09"]
+
+
+def main() -> int:
+    """Run the loop. Returns the exit code."""
+    begin = time.monotonic()
+    try:
+        said = params.load()
+        if not _nothing_to_do(said):
+            _loop(said)
+        _summary(said, time.monotonic() - begin)
+    except EvergreenError as error:
+        print(f"\n{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _loop(said: params.Params) -> None:
+    from tasks.data import collect, versions
+
+    title("Prefect: starting a server for the flows")
+    with local.prefect_server() as api:
+        _begin_from_nothing()
+        for partitions in (FIRST, NEXT):
+            title(f"The upstream delivers {partitions[0]}" + (f" to {partitions[-1]}" if len(partitions) > 1 else ""))
+            collect.deliver(said, versions.not_yet(said, partitions), print)
+            if partitions == FIRST:
+                _wait_for_prefect(api)
+            title("ingest: validate, version or quarantine")
+            _flow("ingest")
+            for model in said.models:
+                title(f"train: {model}")
+                _flow("train", model)
+    for model in said.models:
+        title(f"The champion of {model} is served")
+        _ask_champion(model)
+
+
+def _flow(name: str, *arguments: str) -> None:
+    """Run a flow in this process; its story is told by its own log."""
+    from importlib import import_module
+
+    state = getattr(import_module(f"flows.{name}"), name)(*arguments, return_state=True)
+    if not state.is_completed():
+        raise WorldError(f"the flow {name} {' '.join(arguments)} ended as {state.name}: {state.message}")
+
+
+def _nothing_to_do(said: params.Params) -> bool:
+    """Whether everything that was to be delivered is versioned, trained on and judged; nothing heavy is imported."""
+    from tasks.data import versions
+    from tasks.release import settled
+    from tasks.training import graph
+
+    if versions.not_yet(said, FIRST + NEXT):
+        return False
+    title("Is there anything to do?")
+    for model in said.models:
+        pending = graph.pending(model)
+        verdict = settled.find(model)
+        for stage, reason in pending.items():
+            print(f"  {stage:<28} will run: {reason}")
+        if pending or not verdict:
+            return False
+        print(f"  {model}: no stage has an input that changed; judged: {verdict}")
+    return True
+
+
+def _begin_from_nothing() -> None:
+    """A fresh clone names the data version that this ends in, and has none of its files: it is made from the first."""
+    from tasks.data import versions
+
+    if (
+        not versions.is_here()
+        and not (settings.ROOT / "data").exists()
+        and not settings.VAR.joinpath("remote").exists()
+    ):
+        (settings.ROOT / "data.dvc").unlink(missing_ok=True)
+
+
+def _wait_for_prefect(api: str) -> None:
+    deadline = time.monotonic() + 60
+    while not local.answers(f"{api}/health"):
+        if time.monotonic() > deadline:
+            raise WorldError(
+                f"the Prefect server did not answer on {api}. Its log: {settings.VAR / 'log' / 'prefect-server.log'}"
+            )
+        time.sleep(0.2)
+
+
+def _ask_champion(model: str) -> None:
+    """Serve the champion's Bento alone, post real rows of its holdout, show the answers, stop it."""
+    from tasks.release import registry
+
+    champion = registry.champion(model)
+    if champion is None:
+        print("  there is no champion: nothing was promoted")
+        return
+    tag = f"{model}:{champion.candidate}"
+    golden = registry.golden_rows(model, champion.version)[:3]
+    with local.bento(tag) as url:
+        request = urllib.request.Request(
+            f"{url}/predict", json.dumps({"rows": golden}).encode(), {"content-type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=30) as response:
+            answer = json.load(response)
+    print(f"  POST {url}/predict with {len(golden)} rows → {answer['release']}")
+    for row, prediction in zip(golden, answer["predictions"], strict=True):
+        shown = ", ".join(f"{key}={value}" for key, value in list(row.items())[:6])
+        print(f"    {shown}, … → {_short(prediction)}")
+
+
+def _short(prediction: dict[str, object]) -> str:
+    said = {
+        key: round(value, 3) if isinstance(value, float) else value for key, value in prediction.items() if key != "id"
+    }
+    return f"{said}  id {prediction['id']}"
+
+
+def _summary(said: params.Params, seconds: float) -> None:
+    from tasks.data import versions
+
+    title("Where things stand")
+    print(f"  data version   {versions.current()}   ({len(versions.not_yet(said, []) or [])} to come)")
+    for model in said.models:
+        release = settings.BUILD / model / "release" / "candidate.json"
+        from tasks.release import settled
+
+        print(f"  {model:<20} candidate {json.loads(release.read_text())['candidate']}   {settled.find(model)}")
+        print(f"  {'':<20} pictures  build/{model}/evaluation/plots/")
+    print(
+        f"\n  done in {seconds:.0f} s. Next: `make shell`, then `mlflow ui`, `prefect server start`, `bentoml list` or "
+        "`dvc plots show`;"
+    )
+    print("  or change a number in params.yaml and type `dvc repro`.")
+
+
+def title(text: str) -> None:
+    """A heading of the story."""
+    bold, plain = ("\033[1m", "\033[0m") if sys.stdout.isatty() else ("", "")
+    print(f"\n{bold}── {text}{plain}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

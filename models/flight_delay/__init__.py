@@ -1,0 +1,1 @@
+"""Will this flight arrive more than 15 minutes late?"""

@@ -1,0 +1,1 @@
+"""How many flights will leave this airport in this hour?"""

@@ -1,0 +1,1 @@
+"""What is done: plain functions, without Prefect. `flows/` says when, `deployments/` says where."""

@@ -1,0 +1,73 @@
+"""A team's own code, loaded by the name of the model: models/<name>/rows and models/<name>/pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from tasks.errors import ModelCodeError
+from tasks.params import Estimator, Model
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from sklearn.base import BaseEstimator
+    from sklearn.pipeline import Pipeline
+
+
+def rows_function(name: str, model: Model) -> Callable[[dict[str, pd.DataFrame]], pd.DataFrame]:
+    """models/<name>/rows: raw tables → rows, with the model's options from params.yaml applied."""
+    return partial(_attribute(f"models.{name}.rows", "rows"), **model.options)
+
+
+def build_pipeline(name: str, model: Model) -> Pipeline:
+    """models/<name>/pipeline: an unfitted pipeline from request columns to prediction."""
+    build = _attribute(f"models.{name}.pipeline", "build")
+    pipeline: Pipeline = build(
+        make_estimator(model.estimator),
+        categories=model.of_type("category"),
+        numbers=model.of_type("integer", "number"),
+    )
+    return pipeline
+
+
+def make_estimator(wanted: Estimator) -> BaseEstimator:
+    """The estimator that params.yaml names, with its hyper-parameters and its seed."""
+    module, _, attribute = wanted.class_.rpartition(".")
+    kind = _attribute(module, attribute, hint="params.yaml: estimator.class")
+    known = kind().get_params(deep=False) if not _required_arguments(kind) else None
+    seeded = {"random_state": wanted.seed} if known is None or "random_state" in known else {}
+    try:
+        estimator: BaseEstimator = kind(**{**seeded, **wanted.params})
+    except TypeError as error:
+        takes = ", ".join(sorted(known or []))
+        raise ModelCodeError(
+            f"params.yaml: estimator.params does not fit {wanted.class_}: {error}. It takes: {takes}"
+        ) from None
+    return estimator
+
+
+def _required_arguments(kind: Any) -> bool:
+    from inspect import Parameter, signature
+
+    return any(
+        p.default is Parameter.empty and p.kind in (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
+        for p in signature(kind).parameters.values()
+    )
+
+
+def _attribute(module: str, attribute: str, hint: str = "") -> Any:
+    try:
+        missing = find_spec(module) is None
+    except ModuleNotFoundError:
+        missing = True
+    if missing:
+        raise ModelCodeError(
+            f"{hint + ': ' if hint else ''}there is no module {module} ({module.replace('.', '/')}/__init__.py)"
+        )
+    loaded = import_module(module)
+    if not callable(getattr(loaded, attribute, None)):
+        raise ModelCodeError(f"{hint + ': ' if hint else ''}{module} has no {attribute}")
+    return getattr(loaded, attribute)

@@ -1,0 +1,108 @@
+"""The commands of `python -m tasks`: thin words around the steps and the registry."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from tasks import settings, steps
+
+
+def add_to(parser: argparse.ArgumentParser) -> None:
+    """Give the parser a subcommand per step of the graph, and those a person uses."""
+    kinds = parser.add_subparsers(required=True, metavar="command")
+    for step in steps.STEPS:
+        one = _command(kinds, step, run_step, f"the stage {step} of dvc.yaml")
+        one.set_defaults(step=step)
+        if step != "environment":
+            one.add_argument("model")
+    _command(kinds, "env", env, "print the project's environment as shell commands")
+    _command(kinds, "why", why, "which stages of a model would run now, and because of what").add_argument("model")
+    back = _command(kinds, "rollback", rollback, "put the former champion back")
+    back.add_argument("model")
+    back.add_argument(
+        "--to", type=int, metavar="VERSION", help="a version of the registry, instead of the former champion"
+    )
+    back.add_argument("--reason", default="", help="is recorded with the version that is withdrawn")
+    _command(kinds, "history", history, "every version of a model: from what, judged how, champion when").add_argument(
+        "model"
+    )
+    _command(kinds, "data", data, "bring the files of the data version that data.dvc names")
+    _command(kinds, "reports", reports, "draw the exploratory report of each dataset and the Data Docs")
+
+
+def run_step(step: str, model: str | None = None) -> None:
+    """Run one step, as a stage of `dvc repro` does. What was packaged is tracked in MLflow."""
+    steps.run(step, [model] if model else [])
+    if step == "package" and model:
+        from tasks.release import package, registry
+
+        run = registry.track(model, settings.BUILD / model / "release", settings.BUILD / model, package.measured(model))
+        print(f"tracked in MLflow: {run}")
+
+
+def env() -> None:
+    """Print what `make shell` exports."""
+    print(settings.exports())
+
+
+def why(model: str) -> None:
+    """Print the stages that would run."""
+    from tasks import params
+    from tasks.training import graph
+
+    params.load().model(model)
+    pending = graph.pending(model)
+    for stage, reason in pending.items():
+        print(f"{stage:<28} would run: {reason}")
+    if not pending:
+        print(f"{model}: nothing to do, no stage has an input that changed")
+
+
+def rollback(model: str, to: int | None, reason: str) -> None:
+    """Put an earlier champion back."""
+    from tasks import params
+    from tasks.release import registry
+
+    params.load().model(model)
+    print(registry.rollback(model, to=to, reason=reason))
+
+
+def history(model: str) -> None:
+    """Print the versions of a model."""
+    from tasks import params
+    from tasks.release import registry
+
+    params.load().model(model)
+    for entry in registry.history(model):
+        print(_lines(entry))
+
+
+def data() -> None:
+    """Bring the data version that data.dvc names: from the remote, or from the upstream again."""
+    from tasks import params
+    from tasks.data import versions
+
+    versions.restore_from_upstream(params.load(), print)
+
+
+def reports() -> None:
+    """Draw what a person opens in a browser."""
+    from tasks import params
+    from tasks.data import report
+
+    for path in report.write_all(params.load()):
+        print(path)
+
+
+def _command(kinds: Any, name: str, call: Any, help_: str) -> argparse.ArgumentParser:
+    one: argparse.ArgumentParser = kinds.add_parser(name, help=help_, description=help_)
+    one.set_defaults(call=call)
+    return one
+
+
+def _lines(entry: Any) -> str:
+    from dataclasses import asdict, is_dataclass
+
+    said = asdict(entry) if is_dataclass(entry) and not isinstance(entry, type) else dict(entry)
+    return "  ".join(f"{key}={value}" for key, value in said.items() if value not in (None, "", [], {}))

@@ -1,0 +1,87 @@
+"""Every way to fail, one class per cause.
+
+EvergreenError
+├── Mistake                     somebody wrote something that cannot work: fix it, then run again
+│   ├── ParamsError             params.yaml
+│   ├── ContractError           an expectation suite
+│   ├── ModelCodeError          models/<name>/ does not do what its interface asks
+│   └── EnvironmentDiffers      what is installed is not what requirements.lock names
+└── WorldError                  the world is not as it should be: mend it or wait, then run again
+    ├── SourceUnavailable       the upstream, the landing zone or a remote cannot be reached
+    ├── DataMissing             a data version is named, but its files are not here
+    ├── DataVersionDiffers      what the upstream gives now is not what data.dvc names
+    ├── StageFailed             a stage of the graph failed
+    ├── ModelFileRefused        a model file was changed, or holds a type that is not on the list
+    ├── ReleaseDiffers          the packaged release does not answer as the model was evaluated
+    └── RegistryUnavailable     the MLflow store is locked or gone
+
+An error says what happened, to what, and what to do next. None is caught to be passed over in silence.
+"""
+
+from __future__ import annotations
+
+
+class EvergreenError(Exception):
+    """The root. The command line prints its text alone; everything else is a defect and shows a traceback."""
+
+
+class Mistake(EvergreenError):
+    """Somebody wrote something that cannot work."""
+
+
+class ParamsError(Mistake):
+    """params.yaml has an unknown key, a wrong type or an impossible value."""
+
+
+class ContractError(Mistake):
+    """An expectation suite cannot be read or asks for something that does not exist."""
+
+
+class ModelCodeError(Mistake):
+    """A module in models/<name>/ is missing or returns something else than its interface asks."""
+
+
+class EnvironmentDiffers(Mistake):
+    """An installed package is not the one that requirements.lock names."""
+
+
+class WorldError(EvergreenError):
+    """The world is not as it should be."""
+
+
+class SourceUnavailable(WorldError):
+    """The upstream, the landing zone or a remote cannot be reached."""
+
+
+class DataMissing(WorldError):
+    """A data version is named, but its files are not here."""
+
+
+class DataVersionDiffers(WorldError):
+    """What the upstream gives now is not what data.dvc names."""
+
+
+class StageFailed(WorldError):
+    """A stage of the graph failed."""
+
+
+class ModelFileRefused(WorldError):
+    """A model file was changed after packaging, or holds a type that is not on the reviewed list."""
+
+
+class ReleaseDiffers(WorldError):
+    """The packaged release does not answer as the model was evaluated."""
+
+
+class RegistryUnavailable(WorldError):
+    """The MLflow store is locked or gone."""
+
+
+def did_you_mean(word: str, known: list[str]) -> str:
+    """A hint to append to an error: `; did you mean 'margin'?`, or the known words, or nothing."""
+    from difflib import get_close_matches
+
+    close = get_close_matches(word, known, n=1, cutoff=0.6)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; known: {', '.join(sorted(known))}" if known else ""

@@ -1,0 +1,129 @@
+"""Files: hashed, read, and written so that nobody ever reads half of one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasks import settings
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CHUNK = 1 << 20
+
+
+def md5(path: Path) -> str:
+    """The MD5 of a file's bytes, as DVC computes it. An identity, not a protection."""
+    digest = hashlib.md5(usedforsecurity=False)
+    with path.open("rb") as stream:
+        while chunk := stream.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file's bytes: what a model file is checked against before it is loaded."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def digest(value: Any) -> str:
+    """The SHA-256 of a JSON value, independent of the order of its keys."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def tree(folder: Path) -> dict[str, str]:
+    """Relative path → SHA-256 of every file below a folder, byte code apart."""
+    return {
+        path.relative_to(folder).as_posix(): sha256(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+
+
+# ── writing ───────────────────────────────────────────────────────────────────────────────────────
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path to write to, which takes the place of `path` when the block ends well, and is gone when it does not.
+
+    The block may make a file or a folder of it. What stood at `path` is never written into: a DVC cache
+    that links instead of copying would otherwise be changed through it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.parent / f".{path.name}.{os.getpid()}.tmp"
+    remove(beside)
+    try:
+        yield beside
+        if path.is_dir():  # rename cannot replace a folder that is not empty
+            shutil.rmtree(path)
+        beside.replace(path)
+    finally:
+        remove(beside)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all."""
+    with replacing(path) as beside:
+        beside.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON, whole or not at all; equal values give equal bytes."""
+    write_text(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write_parquet(path: Path, frame: pd.DataFrame) -> None:
+    """Write a frame as Parquet, whole or not at all; equal frames give equal bytes with the locked pyarrow."""
+    with replacing(path) as beside:
+        frame.to_parquet(beside, index=False, compression="zstd")
+
+
+# ── memos: work that is done once per content ─────────────────────────────────────────────────────
+
+
+def memo(kind: str, key: Any, suffix: str, make: Callable[[Path], None]) -> Path:
+    """The file `make` wrote for this key, now or earlier: `make` runs once per content of `key`.
+
+    A memo holds what one partition gave, so that the cost of a stage follows what is new while the stage
+    stays a plain function of its inputs. `key` must name everything the result depends on. Losing
+    `var/memo` costs time and nothing else.
+    """
+    path = settings.VAR / "memo" / kind / f"{digest(key)[:32]}{suffix}"
+    if not path.exists():
+        with replacing(path) as beside:
+            make(beside)
+    return path
+
+
+@contextmanager
+def lock(name: str) -> Iterator[None]:
+    """Hold `name` alone on this machine; wait for whoever holds it. A killed holder lets go by dying."""
+    from filelock import FileLock
+
+    folder = settings.VAR / "locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / f"{name}.lock"):
+        yield

@@ -1,0 +1,177 @@
+"""The model file: skops, never pickle. The same model gives the same bytes, and nothing is loaded unread.
+
+skops writes memory addresses and the time of day into its archive; `dump` puts running numbers and a fixed
+date in their place, so that a model file can be known by its hash.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasks import files
+from tasks.errors import ModelFileRefused
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from sklearn.pipeline import Pipeline
+
+# Read one by one (docs/decisions/model-file.md): plain containers of numbers, and pure functions. None of them runs
+# code that the file brings along, opens a file or a socket. skops trusts the public scikit-learn estimators itself.
+TRUSTED = frozenset(
+    {
+        "functools.partial",  # only of functions that are on this list themselves
+        "numpy.dtype",
+        "numpy.random._pickle.__bit_generator_ctor",
+        "scipy._lib.array_api_compat.numpy._aliases.asarray",
+        "scipy.interpolate._bsplines.BSpline",
+        "sklearn._loss.link.HalfLogitLink",
+        "sklearn._loss.link.IdentityLink",
+        "sklearn._loss.link.Interval",
+        "sklearn._loss.link.LogLink",
+        "sklearn._loss.link.LogitLink",
+        "sklearn._loss.link.MultinomialLogit",
+        "sklearn._loss.loss.AbsoluteError",
+        "sklearn._loss.loss.HalfBinomialLoss",
+        "sklearn._loss.loss.HalfGammaLoss",
+        "sklearn._loss.loss.HalfMultinomialLoss",
+        "sklearn._loss.loss.HalfPoissonLoss",
+        "sklearn._loss.loss.HalfSquaredError",
+        "sklearn._loss.loss.PinballLoss",
+        "sklearn.calibration._CalibratedClassifier",
+        "sklearn.calibration._SigmoidCalibration",
+        "sklearn.compose._column_transformer._RemainderColsList",
+        "sklearn.compose._column_transformer.make_column_selector",
+        "sklearn.ensemble._hist_gradient_boosting.binning._BinMapper",
+        "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+        "sklearn.feature_selection._univariate_selection.f_classif",
+        "sklearn.feature_selection._univariate_selection.f_regression",
+        "sklearn.metrics._dist_metrics.EuclideanDistance64",
+        "sklearn.metrics._dist_metrics.MinkowskiDistance64",
+        "sklearn.metrics._scorer._PassthroughScorer",
+        "sklearn.model_selection._split.KFold",
+        "sklearn.model_selection._split.StratifiedKFold",
+        "sklearn.neighbors._ball_tree.BallTree",
+        "sklearn.neighbors._kd_tree.KDTree",
+        "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
+        "sklearn.neural_network._stochastic_optimizers.SGDOptimizer",
+        "sklearn.preprocessing._label.LabelBinarizer",
+        "sklearn.tree._tree.Tree",
+        "sklearn.utils._bunch.Bunch",
+        "sklearn.utils.validation.check_array",
+    }
+)
+
+
+def dump(pipeline: Pipeline, path: Path) -> None:
+    """Write a fitted pipeline to a model file; equal pipelines give equal bytes."""
+    import skops.io
+
+    with files.replacing(path) as beside:
+        beside.write_bytes(_canonical(skops.io.dumps(pipeline)))
+
+
+def load(path: Path, sha256: str | None, own: str | None = None) -> Pipeline:
+    """Load a model file, after looking at it.
+
+    Args:
+        path: the file.
+        sha256: what it must hash to; None only for a file that this process has just made.
+        own: a package of the team's own whose types the file may hold, as `models.flight_delay`.
+
+    Raises:
+        ModelFileRefused: the file is missing, was changed, is no model file, or holds a type that is not on the list.
+    """
+    import skops.io
+
+    try:
+        found = files.sha256(path)
+        if sha256 is not None and found != sha256:
+            raise ModelFileRefused(
+                f"{path} was changed after it was packaged: its SHA-256 is {found}, recorded was {sha256}. "
+                f"It is not loaded. Restore it (dvc pull, or build the release again)."
+            )
+        asked = set(skops.io.get_untrusted_types(file=path))
+        refused = sorted(t for t in asked - TRUSTED if not (own and t.startswith(f"{own}.")))
+        if refused:
+            raise ModelFileRefused(
+                f"{path} holds types that are not on the reviewed list: {', '.join(refused)}. It is not loaded. "
+                f"Read what they do; if they are harmless, add them to TRUSTED in tasks/model_file.py."
+            )
+        pipeline: Pipeline = skops.io.load(path, trusted=sorted(asked))
+    except FileNotFoundError:
+        raise ModelFileRefused(f"{path} is not there") from None
+    except (zipfile.BadZipFile, KeyError, json.JSONDecodeError) as error:
+        raise ModelFileRefused(f"{path} is not a model file: {error}") from None
+    return pipeline
+
+
+def predict(pipeline: Pipeline, frame: pd.DataFrame, task: str) -> pd.DataFrame:
+    """What the pipeline says of each row.
+
+    Args:
+        pipeline: fitted.
+        frame: the feature columns, one row per request.
+        task: classification or regression.
+
+    Returns:
+        With the frame's index. classification: `p_<class>` per class, summing to 1; regression: `prediction`, and
+        `q10` and `q90` where the pipeline's last step offers `predict_quantiles`.
+    """
+    import pandas as pd
+
+    if task == "classification":
+        columns = [f"p_{c}" for c in pipeline.classes_]
+        return pd.DataFrame(pipeline.predict_proba(frame), columns=columns, index=frame.index)
+    answer = pd.DataFrame({"prediction": pipeline.predict(frame)}, index=frame.index)
+    if hasattr(pipeline[-1], "predict_quantiles"):
+        low, high = pipeline[-1].predict_quantiles(pipeline[:-1].transform(frame)).T
+        answer = answer.assign(q10=low, q90=high)
+    return answer
+
+
+# ── one model, one sequence of bytes ──────────────────────────────────────────────────────────────
+
+
+def _canonical(archive: bytes) -> bytes:
+    """The same skops archive with running numbers for addresses, a fixed date, and its members in order."""
+    source = zipfile.ZipFile(io.BytesIO(archive))
+    schema = json.loads(source.read("schema.json"))
+    numbers: dict[Any, int] = {}
+    members: dict[str, str] = {}
+    _renumber(schema, numbers, members)
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as out:
+        for name, renamed in sorted(members.items(), key=lambda item: item[1]):
+            _add(out, renamed, source.read(name))
+        _add(out, "schema.json", json.dumps(schema, separators=(",", ":")).encode())
+    return target.getvalue()
+
+
+def _renumber(node: Any, numbers: dict[Any, int], members: dict[str, str]) -> None:
+    """Walk the schema in order; give each object a number, and each member a name made of its number."""
+    if isinstance(node, list):
+        for child in node:
+            _renumber(child, numbers, members)
+    if not isinstance(node, dict):
+        return
+    if "__id__" in node:
+        # a plain value may or may not be one object with an equal one elsewhere: that is the interpreter's
+        # affair, so each gets a number of its own
+        key = object() if node.get("__loader__") in ("JsonNode", "TypeNode") else node["__id__"]
+        node["__id__"] = numbers.setdefault(key, len(numbers) + 1)
+    if isinstance(node.get("file"), str):
+        old = node["file"]
+        node["file"] = members.setdefault(old, f"{len(members) + 1:06d}{Path(old).suffix}")
+    for key, child in node.items():
+        if key not in ("__id__", "file"):
+            _renumber(child, numbers, members)
+
+
+def _add(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
+    member = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
+    member.compress_type = zipfile.ZIP_DEFLATED
+    archive.writestr(member, content)

@@ -1,0 +1,228 @@
+"""params.yaml, typed and frozen. Read once, at the door; a step takes the section that it needs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from tasks import settings
+from tasks.errors import ParamsError, did_you_mean
+
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+RESERVED = {"label", "time", "id"}
+"""Columns that models/<name>/rows gives beside the features."""
+
+
+class Section(BaseModel):
+    """A part of params.yaml: frozen, and without unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Feature(Section):
+    """One column of a request, of a training row and of the reference profile."""
+
+    type: Literal["category", "integer", "number"]
+    about: str
+    unit: str | None = None
+    example: str | float | None
+    min: float | None = None
+    max: float | None = None
+    nullable: bool = False
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Feature:
+        if self.type == "category" and (self.min is not None or self.max is not None):
+            raise ValueError("a category has no min or max")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"min {self.min:g} is above max {self.max:g}")
+        if self.example is None and not self.nullable:
+            raise ValueError("example is null, but the feature is not nullable")
+        if self.example is not None and isinstance(self.example, str) != (self.type == "category"):
+            raise ValueError(f"example {self.example!r} is not a {self.type}")
+        return self
+
+
+class Estimator(Section):
+    """Which estimator, with which hyper-parameters. `class` is a dotted path below sklearn or models."""
+
+    class_: Annotated[str, Field(alias="class", pattern=r"^(sklearn|models)(\.\w+)+$")]
+    params: dict[str, Any] = {}
+    seed: int = 0
+
+
+class Split(Section):
+    """Which rows are the holdout: the newest partitions (time), or a share drawn by the row's id (random)."""
+
+    by: Literal["time", "random"]
+    holdout: Annotated[float, Field(gt=0)]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Split:
+        if self.by == "random" and self.holdout >= 1:
+            raise ValueError("holdout is a share below 1 when the split is random")
+        if self.by == "time" and self.holdout != int(self.holdout):
+            raise ValueError("holdout is a whole number of partitions when the split is by time")
+        return self
+
+
+class Evaluate(Section):
+    """How a candidate is scored on its holdout."""
+
+    slices: list[str] = []
+    resamples: Annotated[int, Field(ge=100, le=100_000)] = 1000
+
+
+class Gate(Section):
+    """When a challenger may take the champion's place. Losses: lower is better."""
+
+    rule: Literal["better", "not_worse"]
+    loss: Literal["log_loss", "brier", "absolute", "squared", "poisson"]
+    margin: Annotated[float, Field(ge=0)]
+    champion_age: Annotated[int, Field(ge=0)]
+    confidence: Share = 0.95
+    min_rows: Annotated[int, Field(ge=1)]
+    floors: dict[str, float] = {}
+    ceilings: dict[str, float] = {}
+    slice_min_rows: Annotated[int, Field(ge=1)]
+    slice_margin: Annotated[float, Field(ge=0)]
+    calibration: Annotated[float, Field(gt=0)]
+    latency_ms: Annotated[float, Field(gt=0)]
+    size_mb: Annotated[float, Field(gt=0)]
+
+
+class Serving(Section):
+    """What the packaged service accepts."""
+
+    max_rows: Annotated[int, Field(ge=1, le=100_000)] = 1000
+
+
+class Model(Section):
+    """One model: everything that is said of it outside models/<name>/."""
+
+    about: str
+    task: Literal["classification", "regression"]
+    datasets: Annotated[dict[Name, Literal["partition", "all"]], Field(min_length=1)]
+    options: dict[str, Any] = {}
+    features: Annotated[dict[Name, Feature], Field(min_length=1)]
+    estimator: Estimator
+    split: Split
+    evaluate: Evaluate
+    gate: Gate
+    serving: Serving = Serving()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Model:
+        if taken := RESERVED & set(self.features):
+            raise ValueError(f"features: {', '.join(sorted(taken))} is a reserved name")
+        for column in self.evaluate.slices:
+            if column not in self.features:
+                raise ValueError(
+                    f"evaluate.slices: {column!r} is not a feature{did_you_mean(column, list(self.features))}"
+                )
+        losses = ("log_loss", "brier") if self.task == "classification" else ("absolute", "squared", "poisson")
+        if self.gate.loss not in losses:
+            raise ValueError(f"gate.loss: {self.gate.loss!r} is not for {self.task}; one of {', '.join(losses)}")
+        if "partition" not in self.datasets.values():
+            raise ValueError("datasets: at least one must be read by partition")
+        return self
+
+    def of_type(self, *types: str) -> list[str]:
+        """The names of the features of these types, in order."""
+        return [name for name, feature in self.features.items() if feature.type in types]
+
+
+class Params(Section):
+    """The whole of params.yaml."""
+
+    landing: str
+    quarantine: str
+    settle_seconds: Annotated[float, Field(ge=0)] = 1
+    upstream: Annotated[str, Field(pattern=r"^models(\.\w+)+$")] | None = None
+    models: Annotated[dict[Name, Model], Field(min_length=1)]
+
+    def model(self, name: str) -> Model:
+        """The section of one model."""
+        if name not in self.models:
+            raise ParamsError(
+                f"params.yaml: there is no model {name!r} below `models`{did_you_mean(name, list(self.models))}"
+            )
+        return self.models[name]
+
+    def readers(self, dataset: str) -> list[str]:
+        """The models that read a dataset."""
+        return [name for name, model in self.models.items() if dataset in model.datasets]
+
+    @property
+    def datasets(self) -> list[str]:
+        """Every dataset that some model reads."""
+        return sorted({dataset for model in self.models.values() for dataset in model.datasets})
+
+
+def load(path: Path | None = None) -> Params:
+    """Read and check params.yaml.
+
+    Raises:
+        ParamsError: one message with a line per fault: file, key path, what is wrong, and what may have been meant.
+    """
+    path = path or settings.ROOT / "params.yaml"
+    try:
+        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 - a SafeLoader
+    except FileNotFoundError:
+        raise ParamsError(
+            f"{path} is not there. Are you in the project's folder? (EVERGREEN_ROOT names another)"
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ParamsError(f"{path.name} is not YAML: {error}") from None
+    try:
+        return Params.model_validate(raw)
+    except ValidationError as error:
+        faults = [f"{path.name}: {_explain(fault)}" for fault in error.errors()]
+        raise ParamsError("\n".join(faults)) from None
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without keys that stand twice: the second would silently win."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def _explain(fault: Any) -> str:
+    """One fault as `key.path: what is wrong; did you mean …?`."""
+    path = [str(part) for part in fault["loc"] if part != "[key]"]
+    where = ".".join(path) or "(top level)"
+    if fault["type"] == "extra_forbidden":
+        return f"{where}: unknown key{did_you_mean(path[-1], _known_keys(path))}"
+    if fault["type"] == "missing":
+        return f"{where}: is missing"
+    message = fault["msg"].removeprefix("Value error, ")
+    given = "" if isinstance(fault["input"], dict | list) else f", not {fault['input']!r}"
+    return f"{where}: {message[0].lower() + message[1:]}{given if fault['type'] != 'value_error' else ''}"
+
+
+def _known_keys(path: list[str]) -> list[str]:
+    """The keys that the section holding the last part of `path` knows."""
+    section: Any = Params
+    parts = iter(path[:-1])
+    for part in parts:
+        annotation = {f.alias or n: f.annotation for n, f in section.model_fields.items()}.get(part)
+        if part in ("models", "features"):
+            next(parts, None)  # the name that a person chose
+            section = Model if part == "models" else Feature
+        elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            section = annotation
+        else:
+            return []
+    return [f.alias or n for n, f in section.model_fields.items()]

@@ -1,0 +1,1 @@
+"""A candidate becomes a release: packaged, judged, registered."""

@@ -1,0 +1,765 @@
+"""May the challenger take the champion's place? Each check with its value, its threshold and its reason.
+
+Both are scored on the same holdout rows, which neither was trained on. What is compared is the paired difference of
+the loss, challenger minus champion, so negative is better; its uncertainty comes from resampling whole days, because
+the flights of one stormy day are late together (block bootstrap; Künsch 1989, doi:10.1214/aos/1176347265).
+
+The gate fails closed: a check that could not run is a no with its reason, and never an exception. The same pair on
+the same holdout gives the same verdict, byte for byte: the seed comes from the rows, numbers are rounded to six
+digits, and a verdict holds no time, no host and no path.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from tasks import files
+from tasks.errors import EvergreenError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from tasks import params
+
+FEWEST_DAYS = 5
+"""A bootstrap over fewer days than this says next to nothing: its interval is far too short."""
+
+DOUBT = 4
+"""The doubt that a slice is given the benefit of is worth at most so many margins. See `_Bench.slices`."""
+
+DIGITS = 6
+NO_CHAMPION = "no champion yet"
+DATA_REASONS = (ArithmeticError, EvergreenError, LookupError, TypeError, ValueError)
+"""What bad input makes tasks.metrics, pandas and numpy raise. Anything else is a defect, and is seen as one."""
+
+Features = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two that are compared."""
+
+    candidate: str
+    predictions: pd.DataFrame | None
+    """A row per holdout row, in the same order; None when there are none, and `fault` says why."""
+    trained_on: npt.NDArray[np.uint64] | None
+    """Hashes of the rows it was trained on (tasks.rows.row_hashes)."""
+    features: Features | None
+    """What a request holds: name → {type, min, max, nullable}."""
+    fault: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Everything that a verdict depends on, apart from the rule."""
+
+    model: str
+    task: Literal["classification", "regression"]
+    holdout: pd.DataFrame
+    """Columns: id, time, label, and those in `slices`."""
+    slices: tuple[str, ...]
+    challenger: Side
+    champion: Side | None
+    baseline: pd.DataFrame
+    """The predictions of the challenger's trivial baseline, a row per holdout row."""
+    champion_age: int | None = None
+    """How many partitions there are since the champion's training ended."""
+    latency_ms: float | None = None
+    size_mb: float | None = None
+    split: Literal["time", "random"] = "time"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One question, and its answer."""
+
+    name: str
+    value: float | None
+    threshold: float | None
+    passed: bool
+    reason: str
+    interval: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The gate's record."""
+
+    id: str
+    model: str
+    challenger: str
+    champion: str | None
+    promoted: bool
+    summary: str
+    checks: tuple[Check, ...]
+    rule: Mapping[str, Any]
+    rule_digest: str
+    holdout: Mapping[str, Any]
+    """digest; rows: in the holdout; compared: those neither was trained on; days; from, until; blocks: day or group of rows."""
+    resamples: int
+    seed: int
+
+    def to_json(self) -> str:
+        """The record; equal verdicts give equal text."""
+        return json.dumps(asdict(self), indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Verdict:
+        """Read a record back.
+
+        Raises:
+            ValueError: the text is not a whole verdict.
+        """
+        said = json.loads(text)
+        try:
+            checks = tuple(Check(**{**c, "interval": tuple(c["interval"]) if c["interval"] else None}) for c in said["checks"])
+            return cls(**{**said, "checks": checks})
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"not a verdict: {error}") from None
+
+    def to_markdown(self) -> str:
+        """For a person, in a browser."""
+        return _markdown(self)
+
+    def to_text(self) -> str:
+        """For a person, in a terminal."""
+        return _text(self)
+
+
+def judge(case: Comparison, rule: params.Gate, resamples: int = 1000) -> Verdict:
+    """The verdict on a challenger.
+
+    Args:
+        case: what is compared.
+        rule: the section `gate` of params.yaml.
+        resamples: how many bootstrap samples an interval is made of.
+
+    Returns:
+        A verdict with every check in it. It is promoted when all passed.
+    """
+    bench = _Bench(case, rule, resamples)
+    checks = (
+        bench.rows_unseen(),
+        *bench.limits(),
+        bench.beats_baseline(),
+        bench.improvement(),
+        *bench.slices(),
+        bench.calibration(),
+        _at_most("latency", case.latency_ms, rule.latency_ms, "one row takes {value:.3g} ms, {limit:g} are allowed"),
+        _at_most("size", case.size_mb, rule.size_mb, "the release takes {value:.3g} MB, {limit:g} are allowed"),
+        _schema(case),
+    )
+    promoted = all(check.passed for check in checks)
+    return Verdict(
+        id=verdict_id(case, rule, resamples),
+        model=case.model,
+        challenger=case.challenger.candidate,
+        champion=case.champion.candidate if case.champion else None,
+        promoted=promoted,
+        summary=_summary(case, checks),
+        checks=checks,
+        rule=rule.model_dump(),
+        rule_digest=rule_digest(rule),
+        holdout=bench.extent(),
+        resamples=resamples,
+        seed=bench.seed,
+    )
+
+
+def verdict_id(case: Comparison, rule: params.Gate, resamples: int) -> str:
+    """The identity of a verdict: what it was made from. A candidate's identity stands for its predictions and its schema."""
+    champion = case.champion
+    made_from = {
+        "model": case.model,
+        "challenger": [case.challenger.candidate, case.challenger.fault],
+        "champion": [champion.candidate, champion.fault, case.champion_age] if champion else None,
+        "holdout": holdout_digest(case.holdout, case.slices),
+        "split": case.split,
+        "rule": rule_digest(rule),
+        "facts": [str(case.latency_ms), str(case.size_mb)],
+        "resamples": resamples,
+    }
+    return files.digest(made_from)[:16]
+
+
+def rule_digest(rule: params.Gate) -> str:
+    """The identity of a rule."""
+    return files.digest(rule.model_dump())[:16]
+
+
+def holdout_digest(holdout: pd.DataFrame, slices: tuple[str, ...] = ()) -> str:
+    """The identity of the rows: their ids, times, labels and slices, in order."""
+    import pandas as pd
+
+    columns = {}
+    for name in ("id", "time", "label", *slices):
+        if name in holdout:
+            hashes = pd.util.hash_array(holdout[name].astype(str).to_numpy(dtype=object), categorize=True)
+            columns[name] = f"{hashes.dtype} {len(hashes)} {_sha(hashes)}"
+    return files.digest(columns)[:16]
+
+
+# ── the checks ────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class _Finding:
+    """What a check found, before it is written down."""
+
+    passed: bool
+    reason: str
+    value: float | None = None
+    threshold: float | None = None
+    interval: tuple[float, float] | None = None
+
+
+def _check(name: str, threshold: float | None, find: Callable[[], _Finding]) -> Check:
+    """Run a check. When its input does not let it run, that is a no, with its reason."""
+    try:
+        found = find()
+        limit = threshold if found.threshold is None else found.threshold
+        interval = (_rounded(found.interval[0]), _rounded(found.interval[1])) if found.interval else None
+        value = None if found.value is None else _rounded(found.value)
+        limit = None if limit is None else _rounded(limit)
+    except DATA_REASONS as error:
+        return Check(name, None, threshold, False, f"could not run: {_said(error)}")
+    return Check(name, value, limit, found.passed, found.reason, interval)
+
+
+@dataclass(frozen=True)
+class _Bench:
+    """The holdout rows laid out, and each question that is asked of them."""
+
+    case: Comparison
+    rule: params.Gate
+    resamples: int
+    _losses: dict[str, npt.NDArray[np.float64]] = field(default_factory=dict)
+
+    @cached_property
+    def seed(self) -> int:
+        return int(holdout_digest(self.case.holdout, self.case.slices)[:8], 16)
+
+    # what there is
+
+    @cached_property
+    def hashes(self) -> npt.NDArray[np.uint64]:
+        from tasks import rows
+
+        ids = self.case.holdout["id"]
+        if twice := int(ids.duplicated().sum()):
+            raise ValueError(f"{twice} of {len(ids)} row ids stand twice in the holdout")
+        return rows.row_hashes(ids)
+
+    @cached_property
+    def seen(self) -> npt.NDArray[np.bool_]:
+        """Which holdout rows the challenger or the champion was trained on."""
+        seen = np.zeros(len(self.hashes), dtype=bool)
+        for who, side in (("challenger", self.case.challenger), ("champion", self.case.champion)):
+            if side is not None:
+                if side.trained_on is None:
+                    raise ValueError(f"what the {who} was trained on is not known{_because(side.fault)}")
+                seen |= np.isin(self.hashes, side.trained_on)
+        return seen
+
+    @cached_property
+    def rows(self) -> pd.DataFrame:
+        """The rows that are compared."""
+        kept = self.case.holdout.loc[~self.seen].reset_index(drop=True)
+        if kept.empty:
+            raise ValueError("there is no holdout row that neither was trained on")
+        if missing := int(kept["label"].isna().sum()):
+            raise ValueError(f"{missing} of {len(kept)} holdout rows have no label")
+        return kept
+
+    @cached_property
+    def days(self) -> npt.NDArray[np.int64]:
+        from tasks import metrics
+
+        if missing := int(self.rows["time"].isna().sum()):
+            raise ValueError(f"{missing} of {len(self.rows)} holdout rows have no time")
+        return np.asarray(metrics.day_blocks(self.rows["time"]), dtype=np.int64)
+
+    @cached_property
+    def by_day(self) -> bool:
+        """Whether days are resampled. Rows drawn at random are exchangeable: with few days, groups of them do as well."""
+        return self.case.split == "time" or len(np.unique(self.days)) >= FEWEST_DAYS
+
+    @cached_property
+    def blocks(self) -> npt.NDArray[np.int64]:
+        """The block of each row: what is resampled as a whole."""
+        if not self.by_day:
+            order = np.argsort(np.argsort(self.hashes[~self.seen], kind="stable"), kind="stable")
+            return np.asarray(order % 1000, dtype=np.int64)
+        if (days := len(np.unique(self.days))) < FEWEST_DAYS:
+            raise ValueError(
+                f"an interval over days needs {FEWEST_DAYS} of them, the holdout has {days}: "
+                f"hold out more partitions (params.yaml: split.holdout)"
+            )
+        return self.days
+
+    def predictions(self, who: str, given: pd.DataFrame | None, fault: str = "") -> pd.DataFrame:
+        """The predictions for the rows that are compared, looked at first."""
+        if given is None:
+            raise ValueError(f"the {who} has no predictions{_because(fault)}")
+        if len(given) != len(self.seen):
+            raise ValueError(f"the {who} has {len(given)} predictions for {len(self.seen)} rows")
+        kept = given.loc[~self.seen].reset_index(drop=True)
+        if lacking := [column for column in self.wanted(who) if column not in kept]:
+            raise ValueError(f"the {who} has no {', '.join(lacking)}, which the labels of the holdout ask for")
+        unsound = ~np.isfinite(kept.to_numpy(dtype=np.float64)).all(axis=1)
+        if unsound.any():
+            raise ValueError(f"{int(unsound.sum())} of {len(kept)} predictions of the {who} are NaN or infinite")
+        return kept
+
+    def wanted(self, who: str) -> list[str]:
+        """The columns that must be there. A class that only the champion does not know has, from it, the probability 0."""
+        if self.case.task == "regression":
+            return ["prediction"]
+        return [] if who == "champion" else [f"p_{label}" for label in sorted(self.rows["label"].unique().tolist(), key=str)]
+
+    def challenger(self) -> pd.DataFrame:
+        return self.predictions("challenger", self.case.challenger.predictions, self.case.challenger.fault)
+
+    def loss(self, who: Literal["challenger", "champion", "baseline"]) -> npt.NDArray[np.float64]:
+        """The loss of each compared row."""
+        from tasks import metrics
+
+        if who not in self._losses:
+            champion = self.case.champion
+            given = {
+                "challenger": self.challenger,
+                "champion": lambda: self.predictions("champion", champion and champion.predictions, champion.fault if champion else ""),
+                "baseline": lambda: self.predictions("baseline", self.case.baseline),
+            }[who]()
+            losses = np.asarray(metrics.losses(self.rule.loss, self.rows["label"], given), dtype=np.float64)
+            if not np.isfinite(losses).all():
+                raise ValueError(f"the {self.rule.loss} of the {who} is not a number for {int((~np.isfinite(losses)).sum())} rows")
+            self._losses[who] = losses
+        return self._losses[who]
+
+    def resampled(self, difference: npt.NDArray[np.float64], blocks: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        from tasks import metrics
+
+        return np.asarray(metrics.bootstrap_means(difference, blocks, self.resamples, self.seed), dtype=np.float64)
+
+    def extent(self) -> dict[str, Any]:
+        """What the verdict says of the holdout."""
+        said: dict[str, Any] = {"digest": holdout_digest(self.case.holdout, self.case.slices), "rows": len(self.case.holdout)}
+        try:
+            times = self.rows["time"]
+            said |= {"compared": len(self.rows), "days": len(np.unique(self.days)), "blocks": "day" if self.by_day else "group of rows"}
+            said |= {"from": times.min().isoformat(), "until": times.max().isoformat()}
+        except (*DATA_REASONS, AttributeError):  # the checks say why
+            said.setdefault("compared", 0)
+        return said
+
+    # what is asked
+
+    def rows_unseen(self) -> Check:
+        """There are enough rows that neither was trained on."""
+
+        def find() -> _Finding:
+            seen, total = int(self.seen.sum()), len(self.seen)
+            unseen = total - seen
+            left_out = f"; {seen:,} that either was trained on are left out" if seen else ""
+            over = f" over {len(np.unique(self.days))} days" if unseen else ""
+            return _Finding(unseen >= self.rule.min_rows, f"{unseen:,} of {total:,} holdout rows{over} are compared{left_out}", unseen)
+
+        return _check("rows_unseen", self.rule.min_rows, find)
+
+    def limits(self) -> list[Check]:
+        """Each floor is reached, each ceiling kept."""
+        from tasks import metrics
+
+        def scored(metric: str) -> float:
+            scores = metrics.score(self.case.task, self.rows["label"], self.challenger())
+            if metric not in scores:
+                raise LookupError(f"there is no metric {metric!r} for {self.case.task}; there are {', '.join(sorted(scores))}")
+            return _finite(scores[metric])
+
+        def floor(metric: str, limit: float) -> _Finding:
+            value = scored(metric)
+            return _Finding(value >= limit, f"{metric} is {value:.4g}, at least {limit:g} is asked", value)
+
+        def ceiling(metric: str, limit: float) -> _Finding:
+            value = scored(metric)
+            return _Finding(value <= limit, f"{metric} is {value:.4g}, at most {limit:g} is allowed", value)
+
+        floors = [_check(f"floors:{m}", x, lambda m=m, x=x: floor(m, x)) for m, x in sorted(self.rule.floors.items())]
+        ceilings = [_check(f"ceilings:{m}", x, lambda m=m, x=x: ceiling(m, x)) for m, x in sorted(self.rule.ceilings.items())]
+        return [*floors, *ceilings]
+
+    def against(self, who: Literal["champion", "baseline"]) -> tuple[float, tuple[float, float], str]:
+        """The mean difference of the loss, its interval, and both in words."""
+        from tasks import metrics
+
+        difference = self.loss("challenger") - self.loss(who)
+        mean = _finite(difference.mean())
+        low, high = metrics.interval(self.resampled(difference, self.blocks), self.rule.confidence)
+        interval = (_rounded(low), _rounded(high))  # decided on what is written down
+        words = f"{self.rule.loss} {_differs(mean)} the {who}'s ({self.rule.confidence:.0%} interval {_span(interval)})"
+        return mean, interval, words
+
+    def beats_baseline(self) -> Check:
+        """Beyond doubt better than answering without looking at a feature."""
+
+        def find() -> _Finding:
+            mean, interval, words = self.against("baseline")
+            return _Finding(interval[1] < 0, words, mean, interval=interval)
+
+        return _check("beats_baseline", 0.0, find)
+
+    def improvement(self) -> Check:
+        """The rule of params.yaml: better, or not worse than an old champion by more than the margin."""
+        better = self.rule.rule == "better"
+        limit = 0.0 if better else self.rule.margin
+
+        def find() -> _Finding:
+            mean, interval, words = self.against("champion")
+            if better:
+                words += "" if interval[1] < 0 else "; it is not better" if mean >= 0 else "; that may be chance"
+                return _Finding(interval[1] < 0, words, mean, interval=interval)
+            age = self.case.champion_age
+            if age is None:
+                raise ValueError("the champion's age is not known")
+            close, old = interval[1] <= limit, age >= self.rule.champion_age
+            words += "" if close else f"; worse by more than {limit:g} cannot be ruled out"
+            words += f"; the champion is {age} partitions old, {self.rule.champion_age} are asked"
+            return _Finding(close and old, words, mean, interval=interval)
+
+        if self.case.champion is None:
+            return Check("improvement", None, limit, True, NO_CHAMPION)
+        return _check("improvement", limit, find)
+
+    def slices(self) -> list[Check]:
+        """No slice of enough rows is worse beyond its margin.
+
+        One rule: a slice is refused when its mean difference exceeds `slice_margin` by more than the doubt there is
+        about it, and doubt counts for at most DOUBT margins:
+
+            mean > margin + min(q · standard error, DOUBT · margin)
+
+        The standard error comes from resampling the slice's days; q is the one-sided quantile of Student's t (as many
+        degrees of freedom as days, less one) at (1 − confidence) / number of slices. That is Bonferroni's correction: over all
+        slices together, noise between two equally good models blocks in at most 1 − confidence of the cases. (Holm's
+        procedure would give the same verdict: both refuse when the smallest p-value is below that level.) On the
+        other side, without a cap a slice of few or unequal days could be arbitrarily bad and still be excused by its wide interval;
+        with it, one that is worse by 1 + DOUBT margins is always refused. With a margin of 0 there is nothing to
+        measure the cap by, so there only the interval decides.
+        """
+        checks: list[Check] = []
+        found: list[tuple[str, npt.NDArray[np.bool_]]] = []
+        for column in self.case.slices:
+            try:
+                large = self.large_slices(column)
+            except DATA_REASONS as error:
+                checks.append(Check(f"slice:{column}", None, None, False, f"could not run: {_said(error)}"))
+                continue
+            if not large:
+                reason = f"no value of {column} has {self.rule.slice_min_rows:,} rows: none is judged by itself"
+                checks.append(Check(f"slice:{column}", None, None, True, reason))
+            found += large
+        for name, members in found:
+            if self.case.champion is None:
+                checks.append(Check(name, None, self.rule.slice_margin, True, NO_CHAMPION))
+            else:
+                checks.append(_check(name, self.rule.slice_margin, lambda m=members: self.slice(m, len(found))))
+        return checks
+
+    def large_slices(self, column: str) -> list[tuple[str, npt.NDArray[np.bool_]]]:
+        """The slices of a column that have enough rows: the check's name, and which rows are in it."""
+        from tasks import metrics
+
+        if column not in self.rows:
+            raise LookupError(f"the holdout has no column {column}")
+        keys = metrics.slice_names(self.rows[column])
+        counts = keys.value_counts()
+        large = sorted(counts.index[counts >= self.rule.slice_min_rows], key=_natural)
+        return [(f"slice:{column}={value}", (keys == value).to_numpy(dtype=bool)) for value in large]
+
+    def slice(self, members: npt.NDArray[np.bool_], slices: int) -> _Finding:
+        """One slice, judged by the rule that `slices` states."""
+        difference = (self.loss("challenger") - self.loss("champion"))[members]
+        blocks = self.blocks[members]
+        mean, margin, days = _rounded(difference.mean()), self.rule.slice_margin, len(np.unique(blocks))
+        doubt, interval = DOUBT * margin, None
+        if days > 1:
+            error = float(self.resampled(difference, blocks).std(ddof=1)) * _t_quantile(1 - (1 - self.rule.confidence) / slices, days - 1)
+            doubt = min(error, doubt) if margin else error
+            interval = (mean - error, mean + error)
+        limit = _rounded(margin + doubt)
+        words = f"{self.rule.loss} {_differs(mean)} the champion's, margin {margin:g} and {doubt:.3g} for doubt; {int(members.sum()):,} rows, {days} "
+        words += "days" if self.by_day else "groups of rows"
+        return _Finding(mean <= limit, words, mean, limit, interval)
+
+    def calibration(self) -> Check:
+        """Predicted and observed agree on average."""
+        from tasks import metrics
+
+        def find() -> _Finding:
+            value = _finite(metrics.calibration_error(self.case.task, self.rows["label"], self.challenger()))
+            limit = self.rule.calibration
+            return _Finding(value <= limit, f"the calibration error is {value:.3g}, {limit:g} is allowed", value)
+
+        return _check("calibration", self.rule.calibration, find)
+
+
+def _at_most(name: str, value: float | None, limit: float, words: str) -> Check:
+    def find() -> _Finding:
+        if value is None:
+            raise ValueError("it was not measured")
+        found = _finite(value)
+        return _Finding(found <= limit, words.format(value=found, limit=limit), found)
+
+    return _check(name, limit, find)
+
+
+def _schema(case: Comparison) -> Check:
+    """Every request that the champion accepts is accepted."""
+
+    def find() -> _Finding:
+        if case.champion is None:
+            return _Finding(True, NO_CHAMPION)
+        for who, side in (("challenger", case.challenger), ("champion", case.champion)):
+            if not side.features:
+                raise ValueError(f"the request schema of the {who} is not known{_because(side.fault)}")
+        narrowed = refused_requests(case.champion.features or {}, case.challenger.features or {})
+        words = "; ".join(narrowed) or "every request that the champion accepts is accepted"
+        return _Finding(not narrowed, words, float(len(narrowed)))
+
+    return _check("schema", 0.0, find)
+
+
+def refused_requests(champion: Features, challenger: Features) -> list[str]:
+    """Why the challenger would refuse a request that the champion accepts: a sentence per field, none when it would not."""
+    reasons = [f"{name} is gone: a request that holds it would be refused" for name in champion if name not in challenger]
+    for name, new in challenger.items():
+        if name not in champion:
+            if not new.get("nullable", False):
+                reasons.append(f"{name} is new and required")
+            continue
+        old = champion[name]
+        if new["type"] != old["type"]:
+            reasons.append(f"{name} was {old['type']}, is {new['type']}")
+        if old.get("nullable", False) and not new.get("nullable", False):
+            reasons.append(f"{name} may no longer be missing")
+        for bound, tighter in (("min", _above), ("max", _below)):
+            if tighter(new.get(bound), old.get(bound)):
+                before = "free" if old.get(bound) is None else f"{old[bound]:g}"
+                reasons.append(f"{name}: {bound} was {before}, is {new[bound]:g}")
+    return reasons
+
+
+def _above(new: float | None, old: float | None) -> bool:
+    return new is not None and (old is None or new > old)
+
+
+def _below(new: float | None, old: float | None) -> bool:
+    return new is not None and (old is None or new < old)
+
+
+# ── numbers and words ─────────────────────────────────────────────────────────────────────────────
+
+
+def _finite(value: Any) -> float:
+    number = float(value)
+    if not np.isfinite(number):
+        raise ValueError(f"the value is {number}")
+    return number
+
+
+def _rounded(value: Any) -> float:
+    return round(_finite(value), DIGITS) + 0.0  # no -0.0
+
+
+def _t_quantile(probability: float, degrees: int) -> float:
+    from scipy.special import stdtrit  # scipy.stats takes half a second to import
+
+    return float(stdtrit(degrees, probability))
+
+
+def _sha(values: npt.NDArray[np.uint64]) -> str:
+    from hashlib import sha256
+
+    return sha256(values.astype("<u8").tobytes()).hexdigest()
+
+
+def _natural(text: str) -> tuple[int, float, str]:
+    """9 before 10, numbers before words."""
+    try:
+        return (0, float(text), "")
+    except ValueError:
+        return (1, 0.0, text)
+
+
+def _differs(mean: float) -> str:
+    return f"is {abs(mean):.4g} {'below' if mean < 0 else 'above'}" if mean else "equals"
+
+
+def _span(interval: tuple[float, float]) -> str:
+    return f"{interval[0]:+.4g} to {interval[1]:+.4g}"
+
+
+def _because(fault: str) -> str:
+    return f": {fault}" if fault else ""
+
+
+def _said(error: Exception) -> str:
+    if isinstance(error, KeyError) and error.args:
+        return f"{error.args[0]!s} is missing"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+# ── for people ────────────────────────────────────────────────────────────────────────────────────
+
+
+def _summary(case: Comparison, checks: tuple[Check, ...]) -> str:
+    failed = [check for check in _worst_first(checks) if not check.passed]
+    against = f"champion {case.champion.candidate}" if case.champion else NO_CHAMPION
+    opening = f"{case.model}: challenger {case.challenger.candidate} ({against})"
+    if not failed:
+        asked = next(c for c in checks if c.name == ("improvement" if case.champion else "beats_baseline"))
+        return f"{opening} promoted: all {len(checks)} checks passed; {asked.reason}"
+    named = "; ".join(f"{check.name}: {check.reason}" for check in failed[:3])
+    more = f"; and {', '.join(check.name for check in failed[3:])}" if failed[3:] else ""
+    return f"{opening} refused by {len(failed)} of {len(checks)} checks: {named}{more}"
+
+
+def _basis(verdict: Verdict) -> str:
+    """How much the verdict rests on."""
+    said = verdict.holdout
+    over = f" over {said['days']} days ({said['from'][:10]} to {said['until'][:10]})" if "from" in said else ""
+    unit = "whole days" if said.get("blocks", "day") == "day" else "groups of rows"
+    return (
+        f"{said['compared']:,} of {said['rows']:,} holdout rows{over}; {verdict.rule['confidence']:.0%} intervals from "
+        f"{verdict.resamples:,} resamples of {unit}; rule: {verdict.rule['rule']} in {verdict.rule['loss']}"
+    )
+
+
+def _mark(passed: bool) -> str:
+    return "✓" if passed else "✗"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:,.0f}" if value == int(value) and abs(value) >= 1 else f"{value:.4g}"
+
+
+def _worst_first(checks: tuple[Check, ...]) -> list[Check]:
+    """Those that failed before those that passed; among slices that failed, the one furthest beyond its threshold first."""
+
+    def excess(check: Check) -> float:
+        known = check.name.startswith("slice:") and not check.passed and check.value is not None and check.threshold is not None
+        return (check.value or 0.0) - (check.threshold or 0.0) if known else 0.0
+
+    return sorted(checks, key=lambda check: (check.passed, check.name.startswith("slice:") and not check.passed, -excess(check)))
+
+
+def _markdown(verdict: Verdict) -> str:
+    lines = [
+        f"# {_mark(verdict.promoted)} {verdict.model}: {'promoted' if verdict.promoted else 'refused'}",
+        "",
+        _cell(verdict.summary) + ".",
+        "",
+        f"{_basis(verdict)}. Verdict `{verdict.id}`.",
+        "",
+        "| | check | value | threshold | interval | reason |",
+        "| --- | --- | ---: | ---: | --- | --- |",
+    ]
+    for check in _worst_first(verdict.checks):
+        span = _span(check.interval) if check.interval else ""
+        cells = [_mark(check.passed), f"`{check.name}`", _number(check.value), _number(check.threshold), span, check.reason]
+        lines.append("| " + " | ".join(_cell(cell) for cell in cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _text(verdict: Verdict) -> str:
+    """A line per check; slices that passed share one."""
+    quiet = [c for c in verdict.checks if c.passed and c.name.startswith("slice:") and "=" in c.name]
+    lines = [(c.passed, c.name, c.reason) for c in _worst_first(verdict.checks) if c not in quiet]
+    if quiet:
+        worst = max(quiet, key=lambda c: -np.inf if c.value is None else c.value)
+        said = NO_CHAMPION if worst.value is None else f"the worst is {worst.name[6:]}: {worst.reason}"
+        lines.append((True, "slices", f"{len(quiet)} slices passed; {said}"))
+    width = max(len(name) for _, name, _ in lines)
+    against = f"against champion {verdict.champion}" if verdict.champion else NO_CHAMPION
+    head = f"{verdict.model}: challenger {verdict.challenger} {'promoted' if verdict.promoted else 'refused'} ({against})"
+    return "\n".join([head, f"  {_basis(verdict)}", *(f"  {_mark(p)} {name:<{width}}  {reason}" for p, name, reason in lines)])
+
+
+# ── the picture ───────────────────────────────────────────────────────────────────────────────────
+
+GOOD, BAD, QUIET = "#2f7f79", "#c8452f", "#8a8f98"
+MOST_SLICES = 40
+"""A picture shows no more slices than this: those nearest to refusal."""
+
+
+def picture(verdict: Verdict) -> bytes:
+    """The differences of the loss with their intervals, against 0 and the margins, as PNG.
+
+    One row against the trivial baseline where there is no champion; else one overall, and one per slice.
+    """
+    from io import BytesIO
+
+    from matplotlib.figure import Figure
+
+    drawn, hidden = _drawn(verdict)
+    figure = Figure(figsize=(9, 1.9 + 0.3 * max(len(drawn), 2)), dpi=110, layout="constrained")
+    axes = figure.add_subplot()
+    for row, check in enumerate(drawn):
+        _draw(axes, len(drawn) - 1 - row, check)
+    _frame(axes, verdict, drawn)
+    notes = [_basis(verdict)] + ([f"{hidden} slices further from refusal are not shown"] if hidden else [])
+    figure.supxlabel("\n".join(notes), fontsize=7, color=QUIET)
+    stream = BytesIO()
+    figure.savefig(stream, format="png", metadata={"Software": None})
+    return stream.getvalue()
+
+
+def _drawn(verdict: Verdict) -> tuple[list[Check], int]:
+    """The checks that have a difference to draw, the overall one first, then the slices nearest to refusal."""
+    overall = "improvement" if verdict.champion else "beats_baseline"
+    first = [c for c in verdict.checks if c.name == overall and c.value is not None]
+    slices = [c for c in verdict.checks if c.name.startswith("slice:") and c.value is not None]
+    slices.sort(key=lambda c: (c.value or 0.0) - (c.threshold or 0.0), reverse=True)
+    return first + slices[:MOST_SLICES], max(len(slices) - MOST_SLICES, 0)
+
+
+def _draw(axes: Any, row: int, check: Check) -> None:
+    color = GOOD if check.passed else BAD
+    if check.interval:
+        axes.plot(check.interval, [row, row], color=color, linewidth=2.2, alpha=0.55, solid_capstyle="round", zorder=2)
+    axes.plot([check.value], [row], marker="o", markersize=6, color=color, zorder=3)
+    axes.plot([check.threshold] * 2, [row - 0.32, row + 0.32], color="#333333", linewidth=1.4, zorder=2)
+
+
+def _frame(axes: Any, verdict: Verdict, drawn: list[Check]) -> None:
+    said = "promoted" if verdict.promoted else "refused"
+    failed = sum(not c.passed for c in verdict.checks)
+    title = f"{verdict.model}: challenger {verdict.challenger} {said}" + (f" by {failed} checks" if failed > 1 else " by 1 check" if failed else "")
+    axes.set_title(title, loc="left", fontsize=11, color=GOOD if verdict.promoted else BAD, fontweight="bold")
+    if not drawn:
+        axes.text(0.5, 0.5, "nothing could be compared", ha="center", va="center", transform=axes.transAxes, color=QUIET)
+    axes.axvline(0, color=QUIET, linewidth=1, zorder=1)
+    names = [c.name.removeprefix("slice:") if c.name.startswith("slice:") else f"all rows ({c.name})" for c in drawn]
+    axes.set_yticks(range(len(drawn) - 1, -1, -1), names, fontsize=8)
+    for label, check in zip(axes.get_yticklabels(), drawn, strict=True):
+        label.set_color("#222222" if check.passed else BAD)
+    axes.set_ylim(-0.7, max(len(drawn), 2) - 0.3)
+    against = f"champion {verdict.champion}" if verdict.champion else "trivial baseline"
+    axes.set_xlabel(f"{verdict.rule['loss']}: challenger − {against}   (left is better;  | is the threshold)", fontsize=8)
+    axes.tick_params(axis="x", labelsize=8)
+    axes.grid(axis="x", color="#e6e8eb", linewidth=0.8, zorder=0)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(axis="y", length=0)

@@ -1,0 +1,330 @@
+"""The release: a folder with all that serving a candidate needs, its Bento, and the proof that it answers as evaluated.
+
+What is in the folder decides the candidate's name, so the folder holds nothing that differs between two runs on the
+same inputs. The Bento is made of the folder whenever it is missing: it can be lost without losing anything.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasks import files, imports, params, settings
+from tasks.errors import ReleaseDiffers, StageFailed
+from tasks.release import trial
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+GOLDEN = 20
+"""Rows that a release carries along with their evaluated predictions."""
+
+BATCHED, ALONE, TIMED = 2000, 50, 200
+"""Holdout rows that are asked in large requests, and one by one; and how often one row is timed."""
+
+TOLERANCE = 1e-9
+"""How far an answer may be off, relative to values above 1: JSON gives every float back as it was."""
+
+
+def package(model_name: str) -> None:
+    """The stage: the candidate's model, evaluation and code → build/<model>/release, and its Bento in the store.
+
+    Raises:
+        ReleaseDiffers: the packaged service does not answer holdout rows as they were evaluated.
+    """
+    with files.replacing(settings.BUILD / model_name / "release") as release:
+        write_release(model_name, params.load().model(model_name), release)
+        bento = _ensure_bento(release)
+        try:
+            _measure(model_name, release, bento)
+        except ReleaseDiffers:
+            files.remove(bento)  # nothing stays in the store that may not be served
+            raise
+
+
+def ensure_bento(model_name: str) -> Path:
+    """The folder of the Bento of build/<model>/release in the store; made when it is missing, half there or changed."""
+    return _ensure_bento(settings.BUILD / model_name / "release")
+
+
+def answer_as_evaluated(model_name: str) -> dict[str, float]:
+    """Ask the packaged service for holdout rows; give its latency (ms), size (MB) and start-up time (s).
+
+    Raises:
+        ReleaseDiffers: an answer is not the evaluated one. Names rows, and both values.
+    """
+    release = settings.BUILD / model_name / "release"
+    return _measure(model_name, release, _ensure_bento(release))
+
+
+def measured(model_name: str) -> dict[str, float]:
+    """`latency_ms` (one row, median), `size_mb` and `startup_s` of the packaged release, as first measured here.
+
+    They differ from run to run, so they are no output of a stage; kept by candidate, measured again when lost.
+    """
+    memo = _memo(files.read_json(settings.BUILD / model_name / "release" / "candidate.json")["candidate"])
+    return files.read_json(memo) if memo.exists() else answer_as_evaluated(model_name)
+
+
+def release_facts(release: Path) -> dict[str, Any]:
+    """What release.json says, and `candidate`: of a folder in build/, or of the `src` of a Bento."""
+    return {**files.read_json(release / "release.json"), **files.read_json(release / "candidate.json")}
+
+
+# ── the folder ────────────────────────────────────────────────────────────────────────────────────
+
+
+def write_release(name: str, model: params.Model, release: Path) -> None:
+    """Write everything that the service needs into a folder, and the candidate's name beside it."""
+    build = settings.BUILD / name
+    release.mkdir(parents=True)
+    for source, target in sources(name).items():
+        (release / target).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, release / target)
+    shutil.copyfile(build / "model" / "model.skops", release / "model.skops")
+    shutil.copyfile(settings.BUILD / "environment" / "serving.txt", release / "requirements.txt")
+    files.write_json(release / "release.json", describe(name, model))
+    files.write_json(release / "golden.json", golden(name, model))
+    files.write_json(release / "candidate.json", {"candidate": files.digest(files.tree(release))[:16]})
+
+
+def sources(name: str) -> dict[Path, Path]:
+    """The code of a release: files of the project → where they lie in it. Found from what the service imports."""
+    root = settings.ROOT
+    service, pipeline = root / "deployments" / "service.py", root / "models" / name / "pipeline"
+    needed = imports.closure(service, root) | imports.closure(pipeline / "__init__.py", root)
+    needed |= {path for path in pipeline.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+    below = {path: path.relative_to(root) for path in sorted(needed)}
+    return {service: Path("service.py"), **{p: t for p, t in below.items() if t.parts[0] != "deployments"}}
+
+
+def describe(name: str, model: params.Model) -> dict[str, Any]:
+    """release.json: what the service reads, and where the candidate comes from."""
+    from tasks import rows
+
+    build = settings.BUILD / name
+    training = files.read_json(build / "model" / "training.json")
+    partitions = files.read_json(build / "partitions.json")
+    learnt = rows.read(build, "train", model.of_type("category"))
+    return {
+        "name": name,
+        "task": model.task,
+        "about": model.about,
+        "classes": training["classes"],
+        "features": {f: feature.model_dump() for f, feature in model.features.items()},
+        "categories": {column: sorted(learnt[column].dropna().unique().tolist()) for column in learnt},
+        "max_rows": model.serving.max_rows,
+        "model_sha256": files.sha256(build / "model" / "model.skops"),
+        "training": training,
+        "metrics": _overall(files.read_json(build / "evaluation" / "metrics.json")),
+        "lineage": {
+            "data": files.digest(partitions),
+            "partitions": partitions,
+            "estimator": model.estimator.model_dump(by_alias=True),
+            "packages": files.sha256(settings.BUILD / "environment" / "serving.txt"),
+        },
+    }
+
+
+def golden(name: str, model: params.Model) -> list[dict[str, Any]]:
+    """Holdout rows, spread evenly, each with what it was evaluated to: what a release can be tried with anywhere."""
+    holdout, evaluated = _evaluated(name, model, GOLDEN)
+    asked = request_rows(holdout, model)
+    answers = evaluated.to_dict("records")
+    return [
+        {"id": i, "row": row, "predicted": answer}
+        for i, row, answer in zip(evaluated.index, asked, answers, strict=True)
+    ]
+
+
+def request_rows(frame: pd.DataFrame, model: params.Model) -> list[dict[str, Any]]:
+    """Rows as a client would post them: integers whole, missing values null."""
+    columns = {f: [_value(v, feature.type) for v in frame[f].tolist()] for f, feature in model.features.items()}
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+
+def _value(value: Any, kind: str) -> Any:
+    if value is None or value != value:  # NaN is the one value that is not itself
+        return None
+    return int(value) if kind == "integer" and float(value).is_integer() else value
+
+
+def _overall(metrics: dict[str, Any]) -> dict[str, Any]:
+    """The numbers of metrics.json that stand at its top, without slices."""
+    return {name: value for name, value in metrics.items() if isinstance(value, int | float)}
+
+
+def _evaluated(name: str, model: params.Model, most: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """At most so many holdout rows, spread evenly; and their prediction columns, by id."""
+    import numpy as np
+    import pandas as pd
+
+    from tasks import rows
+
+    build = settings.BUILD / name
+    predictions = pd.read_parquet(build / "evaluation" / "predictions.parquet").set_index("id")
+    holdout = rows.read(build, "holdout", [*model.features, "id"])
+    chosen = np.unique(np.linspace(0, len(holdout) - 1, min(most, len(holdout))).astype(int))
+    holdout = holdout.iloc[chosen]
+    columns = [c for c in predictions if c in ("prediction", "q10", "q90") or c.startswith("p_")]
+    return holdout, predictions.loc[holdout["id"], columns]
+
+
+# ── the Bento ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def _ensure_bento(release: Path) -> Path:
+    facts = release_facts(release)
+    name, version = facts["name"], facts["candidate"]
+    home = Path(_environment()["BENTOML_HOME"])
+    bento = home / "bentos" / name / version
+    with files.lock(f"bento-{name}-{version}"):
+        if not _is_bento_of(bento, release):
+            files.remove(bento)
+            _build_bento(release, facts, home, bento)
+    return bento
+
+
+def _is_bento_of(bento: Path, release: Path) -> bool:
+    """Whether a Bento is whole and holds exactly the release. (BentoML adds its own bentofile.yaml.)"""
+    held = files.tree(bento / "src")
+    held.pop("bentofile.yaml", None)
+    return (bento / "bento.yaml").is_file() and held == files.tree(release)
+
+
+def _build_bento(release: Path, facts: dict[str, Any], home: Path, bento: Path) -> None:
+    """Build beside the store and move in: a Bento that is killed half-built would break `bentoml list`."""
+    (home / "tmp").mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=home / "tmp") as aside:
+        task = {
+            "release": str(release),
+            "name": facts["name"],
+            "version": facts["candidate"],
+            "labels": labels(facts),
+            "description": f"# {facts['name']}:{facts['candidate']}\n\n{facts['about']}\n",
+            "include": sorted(f"/{path}" for path in files.tree(release)),
+        }
+        built = _run("build", task, {"BENTOML_HOME": aside})
+        bento.parent.mkdir(parents=True, exist_ok=True)
+        Path(built["path"]).replace(bento)
+    files.write_text(bento.parent / "latest", facts["candidate"])
+
+
+def labels(facts: dict[str, Any]) -> dict[str, str]:
+    """The lineage as a Bento's labels: flat, and short enough for `bentoml get`."""
+    lineage, training = facts["lineage"], facts["training"]
+    partitions = {
+        f"{dataset}.{Path(file).stem}": md5 for dataset, held in lineage["partitions"].items() for file, md5 in held.items()
+    }
+    return {
+        "candidate": facts["candidate"],
+        "data": lineage["data"][:16],
+        "estimator": lineage["estimator"]["class"],
+        "estimator_params": files.digest(lineage["estimator"])[:16],
+        "model_sha256": facts["model_sha256"],
+        "packages": lineage["packages"][:16],
+        "trained_from": training["from"],
+        "trained_until": training["until"],
+        "trained_rows": str(training["rows"]),
+        **partitions,
+    }
+
+
+# ── the proof ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def _measure(name: str, release: Path, bento: Path) -> dict[str, float]:
+    """Ask the Bento's service, compare, and keep what was measured meanwhile."""
+    facts = release_facts(release)
+    model = params.load().model(name)
+    holdout, evaluated = _evaluated(name, model, BATCHED)
+    asked = request_rows(holdout, model)
+    size = facts["max_rows"]
+    batches = [slice(i, i + size) for i in range(0, len(asked), size)]
+    alone = range(0, len(asked), max(1, len(asked) // ALONE))
+    task = {
+        "bento": str(bento),
+        "batches": [asked[batch] for batch in batches],
+        "alone": [asked[i] for i in alone],
+        "timed": TIMED,
+    }
+    got = _run("ask", task)
+    for batch, answer in zip(batches, got["batches"], strict=True):
+        refuse_difference(f"{name}:{facts['candidate']}", evaluated.iloc[batch], answer, facts)
+    for i, answer in zip(alone, got["alone"], strict=True):
+        refuse_difference(f"{name}:{facts['candidate']}", evaluated.iloc[[i]], answer, facts)
+    held = {
+        "latency_ms": round(got["latency_ms"], 3),
+        "size_mb": round(sum(p.stat().st_size for p in release.rglob("*") if p.is_file()) / 1e6, 3),
+        "startup_s": round(got["startup_s"], 2),
+    }
+    files.write_json(_memo(facts["candidate"]), held)
+    return held
+
+
+def refuse_difference(tag: str, evaluated: pd.DataFrame, answer: dict[str, Any], facts: dict[str, Any]) -> None:
+    """Compare one answer of the service (`status`, `body`) with the evaluated predictions of the same rows.
+
+    Raises:
+        ReleaseDiffers: with up to five rows, and both values of each.
+    """
+    if answer["status"] != 200:
+        faults = answer["body"].get("detail", [])[:5] if isinstance(answer["body"], dict) else answer["body"]
+        told = [f"{evaluated.index[f['row']]}: {f['field']}: {f['problem']}" if f["row"] is not None else str(f) for f in faults]
+        raise ReleaseDiffers(
+            f"{tag} refuses holdout rows (HTTP {answer['status']}):\n" + "\n".join(told) + "\n"
+            f"Widen the feature's limits in params.yaml, or mend models/{facts['name']}/rows."
+        )
+    differing = []
+    for (row, expected), prediction in zip(evaluated.iterrows(), answer["body"]["predictions"], strict=True):
+        for column, value in expected.items():
+            served = _served(prediction, str(column))
+            if served is None or not abs(served - value) <= TOLERANCE * max(1.0, abs(value)):
+                differing.append(f"{row}: {column} was evaluated as {value!r}, the release answers {served!r}")
+    if differing:
+        raise ReleaseDiffers(
+            f"{tag} does not answer as it was evaluated; {len(differing)} of {evaluated.size} values differ:\n"
+            + "\n".join(differing[:5])
+            + "\nTraining and serving do not compute the same: look at deployments/service.py and at what the pipeline "
+            "does with types and missing values."
+        )
+
+
+def _served(prediction: dict[str, Any], column: str) -> float | None:
+    """The value of an answer that a column of predictions.parquet speaks of."""
+    if column.startswith("p_"):
+        return prediction.get("probabilities", {}).get(column.removeprefix("p_"))  # type: ignore[no-any-return]
+    return prediction.get({"q10": "low", "q90": "high"}.get(column, column))
+
+
+def _memo(candidate: str) -> Path:
+    return settings.VAR / "memo" / "measured" / f"{candidate}.json"
+
+
+def _environment() -> dict[str, str]:
+    return {**settings.environment(), **os.environ}
+
+
+def _run(command: str, task: dict[str, Any], environment: dict[str, str] | None = None) -> dict[str, Any]:
+    """Run tasks/release/trial.py in an interpreter that sees the installed packages and no code of this checkout."""
+    with tempfile.TemporaryDirectory() as folder:
+        task_file, answer_file = Path(folder) / "task.json", Path(folder) / "answer.json"
+        files.write_json(task_file, task)
+        done = subprocess.run(
+            [sys.executable, "-I", str(Path(trial.__file__)), command, str(task_file), str(answer_file)],
+            cwd=folder,
+            env={**_environment(), **(environment or {})},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            told = (done.stderr.strip() or done.stdout.strip())[-3000:]
+            raise StageFailed(f"the packaged service could not be {'built' if command == 'build' else 'tried'}:\n{told}")
+        answer: dict[str, Any] = files.read_json(answer_file)
+    return answer

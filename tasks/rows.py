@@ -1,0 +1,52 @@
+"""The rows a model learns from, as `prepare` laid them down: one Parquet file per partition, and the split."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from tasks import files
+
+EXTRA = ["label", "time", "id"]
+"""The columns beside the features: what is to be predicted, when it was (local, naive), and which row it is."""
+
+
+def read(build: Path, part: Literal["train", "holdout"], columns: list[str] | None = None) -> pd.DataFrame:
+    """The training rows or the holdout rows of a model, oldest partition first.
+
+    Args:
+        build: the model's folder below build/.
+        part: which side of the split.
+        columns: only these, in this order; None means all.
+    """
+    split = files.read_json(build / "split.json")
+    if split["by"] == "time":
+        frames = [_partition(build, name, columns) for name in split[part]]
+    else:
+        frames = [_drawn(build, name, columns, split, part) for name in split["partitions"]]
+    return pd.concat(frames, ignore_index=True)
+
+
+def row_hashes(ids: pd.Series[Any]) -> npt.NDArray[np.uint64]:
+    """A 64-bit hash per row id, the same in every process and on every machine."""
+    return pd.util.hash_array(ids.to_numpy(dtype=object), categorize=False)
+
+
+def in_holdout(ids: pd.Series[Any], share: float) -> npt.NDArray[np.bool_]:
+    """Which rows a random split puts into the holdout: by the row's id alone, so that a row never changes sides."""
+    return row_hashes(ids) < np.uint64(share * 2.0**64)
+
+
+def _partition(build: Path, name: str, columns: list[str] | None) -> pd.DataFrame:
+    return pd.read_parquet(build / "rows" / f"{name}.parquet", columns=columns)
+
+
+def _drawn(build: Path, name: str, columns: list[str] | None, split: dict[str, Any], part: str) -> pd.DataFrame:
+    wanted = columns if columns is None or "id" in columns else [*columns, "id"]
+    frame = _partition(build, name, wanted)
+    chosen = in_holdout(frame["id"], split["share"]) == (part == "holdout")
+    return frame.loc[chosen] if columns is None else frame.loc[chosen, columns]

@@ -1,0 +1,23 @@
+"""The steps that dvc.yaml names, and where each is: the one place where the wings meet."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from tasks.errors import Mistake, did_you_mean
+
+STEPS = {
+    "environment": "tasks.environment",
+    "validate": "tasks.data.validate",
+    "prepare": "tasks.training.prepare",
+    "train": "tasks.training.train",
+    "evaluate": "tasks.training.evaluate",
+    "package": "tasks.release.package",
+}
+
+
+def run(step: str, arguments: list[str]) -> None:
+    """Call a step's function: `run("train", ["flight_delay"])`. Its module is imported now, not before."""
+    if step not in STEPS:
+        raise Mistake(f"there is no step {step!r}{did_you_mean(step, list(STEPS))}")
+    getattr(import_module(STEPS[step]), step)(*arguments)

@@ -1,0 +1,143 @@
+"""Raw tables → rows: per partition, by the team's own code; and which rows are the holdout."""
+
+from __future__ import annotations
+
+import shutil
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasks import code, contract, files, imports, params, settings
+from tasks.errors import DataMissing, Mistake, ModelCodeError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Manifest = dict[str, dict[str, str]]
+"""Dataset → file name → MD5, as `validate` wrote it."""
+
+
+def prepare(name: str) -> None:
+    """The stage: build/<name>/partitions.json → rows/ (a Parquet file per partition) and split.json.
+
+    Only partitions that are not in the memo are made; the others are copied from it.
+
+    Raises:
+        DataMissing: no partition is complete, or there are too few to split.
+        ModelCodeError: models/<name>/rows does not give what it must.
+    """
+    model = params.load().model(name)
+    build = settings.BUILD / name
+    manifest: Manifest = files.read_json(build / "partitions.json")
+    complete = complete_partitions(manifest, model)
+    split = choose_split(complete, model.split)
+    with files.replacing(build / "rows") as rows:
+        rows.mkdir()
+        for partition in complete:
+            tables = _tables_of(partition, manifest, model)
+            key = _memo_key(name, model, manifest, tables)
+            made = files.memo("rows", key, ".parquet", partial(_make, name, model, partition, tables))
+            shutil.copyfile(made, rows / f"{partition}.parquet")
+    files.write_json(build / "split.json", split)
+
+
+def complete_partitions(manifest: Manifest, model: params.Model) -> list[str]:
+    """The partitions that every dataset read by partition has, oldest first. The others wait for their siblings."""
+    siblings = [{Path(f).stem for f in manifest[d]} for d, how in model.datasets.items() if how == "partition"]
+    return sorted(set.intersection(*siblings))
+
+
+def choose_split(complete: list[str], split: params.Split) -> dict[str, Any]:
+    """Which rows are the holdout, as split.json says it."""
+    if split.by == "random":
+        if not complete:
+            raise DataMissing("there is no partition that all of the model's datasets have: deliver one, then ingest")
+        return {"by": "random", "share": split.holdout, "partitions": complete}
+    newest = int(split.holdout)
+    if len(complete) <= newest:
+        raise DataMissing(
+            f"{len(complete)} complete partitions ({', '.join(complete) or 'none'}) are too few: {newest} for the "
+            f"holdout and at least one to train on are needed. Deliver more, then ingest (or lower split.holdout)."
+        )
+    return {"by": "time", "train": complete[:-newest], "holdout": complete[-newest:]}
+
+
+def conform(rows: pd.DataFrame, name: str, model: params.Model) -> pd.DataFrame:
+    """The team's rows with the columns of params.yaml, in order; category → str, integer and number → float64.
+
+    Raises:
+        ModelCodeError: a column is missing, an id stands twice, a label is missing, or a value is not of its type.
+    """
+    where = f"models/{name}/rows"
+    wanted = [*model.features, "label", "time", "id"]
+    if lacking := [column for column in wanted if column not in rows.columns]:
+        raise ModelCodeError(f"{where} gives no column {', '.join(lacking)}; params.yaml and the interface ask for it")
+    rows = rows[wanted].reset_index(drop=True)
+    for column, feature in model.features.items():
+        try:
+            rows[column] = rows[column].astype("str" if feature.type == "category" else "float64")
+        except (ValueError, TypeError) as error:
+            raise ModelCodeError(f"{where}: {column} is not a {feature.type}: {error}") from None
+        if not feature.nullable and rows[column].isna().any():
+            raise ModelCodeError(
+                f"{where}: {column} is missing in {int(rows[column].isna().sum())} rows, but params.yaml does not say "
+                f"that it is nullable"
+            )
+    if rows["label"].isna().any():
+        raise ModelCodeError(
+            f"{where}: label is missing in {int(rows['label'].isna().sum())} rows; leave such rows out"
+        )
+    if rows["id"].duplicated().any():
+        raise ModelCodeError(
+            f"{where}: id {rows.loc[rows['id'].duplicated(), 'id'].iloc[0]!r} stands twice; it must name one row"
+        )
+    return rows.assign(time=rows["time"].astype("datetime64[us]"), id=rows["id"].astype("str"))
+
+
+def _tables_of(partition: str, manifest: Manifest, model: params.Model) -> dict[str, list[str]]:
+    """Dataset → the files that make this partition's tables."""
+    return {
+        dataset: sorted(f for f in manifest[dataset] if how == "all" or Path(f).stem == partition)
+        for dataset, how in model.datasets.items()
+    }
+
+
+def _make(name: str, model: params.Model, partition: str, tables: dict[str, list[str]], target: Path) -> None:
+    """Read one partition's tables, make rows of them, write them."""
+    import pandas as pd
+
+    frames = {
+        dataset: pd.concat(
+            [contract.read(settings.ROOT / "data" / dataset / f, contract.load(name, dataset)) for f in names],
+            ignore_index=True,
+        )
+        for dataset, names in tables.items()
+    }
+    try:
+        rows = code.rows_function(name, model)(frames)
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise ModelCodeError(f"models/{name}/rows failed on {partition}: {type(error).__name__}: {error}") from error
+    if not isinstance(rows, pd.DataFrame) or rows.empty:
+        raise ModelCodeError(f"models/{name}/rows gave no rows for {partition}")
+    conform(rows, name, model).to_parquet(target, index=False, compression="zstd")
+
+
+def _memo_key(name: str, model: params.Model, manifest: Manifest, tables: dict[str, list[str]]) -> dict[str, Any]:
+    """Everything one partition's rows depend on: its tables, the code that makes them, parameters and packages."""
+    return {
+        "tables": {dataset: {f: manifest[dataset][f] for f in names} for dataset, names in tables.items()},
+        "code": _code_hashes(name, model),
+        "features": {column: feature.model_dump() for column, feature in model.features.items()},
+        "options": model.options,
+        "packages": (settings.BUILD / "environment" / "training.txt").read_text(),
+    }
+
+
+def _code_hashes(name: str, model: params.Model) -> dict[str, str]:
+    root = settings.ROOT
+    sources = imports.closure(root / "tasks" / "training" / "prepare.py", root)
+    sources |= imports.closure(root / "models" / name / "rows" / "__init__.py", root)
+    sources |= {contract.path_of(name, dataset) for dataset in model.datasets}
+    if not sources:
+        raise Mistake(f"no source of models/{name}/rows was found below {root}")
+    return {path.relative_to(root).as_posix(): files.sha256(path) for path in sorted(sources)}
