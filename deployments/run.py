@@ -32,14 +32,14 @@ def main() -> int:
 
 
 def _loop(said: params.Params) -> None:
-    from tasks.data import collect, versions
+    from tasks.data import collect
 
     title("Prefect: starting a server for the flows")
     with local.prefect_server() as api:
         _begin_from_nothing()
         for partitions in (FIRST, NEXT):
             title(f"The upstream delivers {partitions[0]}" + (f" to {partitions[-1]}" if len(partitions) > 1 else ""))
-            collect.deliver(said, versions.not_yet(said, partitions), print)
+            collect.deliver(said, _not_here(partitions), _line)
             if partitions == FIRST:
                 _wait_for_prefect(api)
             title("ingest: validate, version or quarantine")
@@ -63,11 +63,10 @@ def _flow(name: str, *arguments: str) -> None:
 
 def _nothing_to_do(said: params.Params) -> bool:
     """Whether everything that was to be delivered is versioned, trained on and judged; nothing heavy is imported."""
-    from tasks.data import versions
     from tasks.release import settled
     from tasks.training import graph
 
-    if versions.not_yet(said, FIRST + NEXT):
+    if _not_here(FIRST + NEXT):
         return False
     title("Is there anything to do?")
     for model in said.models:
@@ -83,14 +82,17 @@ def _nothing_to_do(said: params.Params) -> bool:
 
 def _begin_from_nothing() -> None:
     """A fresh clone names the data version that this ends in, and has none of its files: it is made from the first."""
-    from tasks.data import versions
-
-    if (
-        not versions.is_here()
-        and not (settings.ROOT / "data").exists()
-        and not settings.VAR.joinpath("remote").exists()
-    ):
+    traces = [settings.ROOT / "data", settings.ROOT / ".dvc" / "cache", settings.VAR / "remote"]
+    if not any(path.exists() for path in traces):
         (settings.ROOT / "data.dvc").unlink(missing_ok=True)
+
+
+def _not_here(partitions: list[str]) -> list[str]:
+    """Those of the example's partitions that are not in data/ yet."""
+    from models import upstream
+
+    folders = [settings.ROOT / "data" / dataset for dataset in upstream.DATASETS]
+    return [name for name in partitions if not all(any(folder.glob(f"{name}.*")) for folder in folders)]
 
 
 def _wait_for_prefect(api: str) -> None:
@@ -134,13 +136,12 @@ def _short(prediction: dict[str, object]) -> str:
 
 def _summary(said: params.Params, seconds: float) -> None:
     from tasks.data import versions
+    from tasks.release import settled
 
     title("Where things stand")
-    print(f"  data version   {versions.current()}   ({len(versions.not_yet(said, []) or [])} to come)")
+    print(f"  {'data version':<20} {versions.current()}")
     for model in said.models:
         release = settings.BUILD / model / "release" / "candidate.json"
-        from tasks.release import settled
-
         print(f"  {model:<20} candidate {json.loads(release.read_text())['candidate']}   {settled.find(model)}")
         print(f"  {'':<20} pictures  build/{model}/evaluation/plots/")
     print(
@@ -148,6 +149,10 @@ def _summary(said: params.Params, seconds: float) -> None:
         "`dvc plots show`;"
     )
     print("  or change a number in params.yaml and type `dvc repro`.")
+
+
+def _line(text: str) -> None:
+    print(f"  {text}", flush=True)
 
 
 def title(text: str) -> None:

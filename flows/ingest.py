@@ -11,24 +11,21 @@ from tasks import files, params
 from tasks.data import collect, versions
 
 
-@flow(name="ingest", description=__doc__)
+@flow(name="ingest", flow_run_name="ingest", description=__doc__)
 def ingest() -> State:
     """Bring data/ and data.dvc up to what was delivered. Nothing delivered: nothing done."""
     said = params.load()
-    tell = get_run_logger().info
-    with files.lock("data"):
-        versions.require_here()
-        collected = _collect(said)
+    with files.lock("ingest"):
+        collected = _collect(said, get_run_logger().info)
         version = _version()
         _push()
         collect.clear(said, collected)
-    for line in collected.lines():
-        tell(line)
     if collected.quarantined:
         _report(collected)
+    refused = f"; {len(collected.quarantined)} quarantined" if collected.quarantined else ""
     if version is None:
-        return Completed(message=f"nothing new; the data version stays {versions.current()}")
-    return Completed(message=f"{len(collected.accepted)} partitions accepted; data version {version}")
+        return Completed(message=f"nothing new; the data version stays {versions.current()}{refused}")
+    return Completed(message=f"{len(collected.accepted)} partitions accepted; data version {version}{refused}")
 
 
 _collect = task(collect.collect, name="collect and validate what was delivered", cache_policy=NO_CACHE)
@@ -37,8 +34,9 @@ _push = task(versions.push, name="push it to the DVC remote", cache_policy=NO_CA
 
 
 def _report(collected: collect.Collected) -> None:
+    rows = "\n".join(f"| {landed.dataset} | {landed.partition} | {landed.reason} |" for landed in collected.quarantined)
     create_markdown_artifact(
         key="quarantine",
-        markdown="\n\n".join(refused.markdown for refused in collected.quarantined),
-        description="Partitions that were refused, and why",
+        markdown=f"| dataset | partition | why |\n| --- | --- | --- |\n{rows}",
+        description="Partitions that were refused; each lies in quarantine with its report",
     )
