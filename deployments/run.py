@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 import time
 import urllib.request
+from pathlib import Path
 
-from tasks import params, settings
+from tasks import files, params, settings
 
 settings.apply()
 
@@ -17,13 +20,16 @@ from tasks.errors import EvergreenError, WorldError  # noqa: E402
 FIRST, NEXT = [f"2013-{month:02d}" for month in range(1, 9)], ["2013-09"]
 
 
-def main() -> int:
-    """Run the loop. Returns the exit code."""
+def main(arguments: list[str]) -> int:
+    """Run the loop, or with `loop` what of it needs a Prefect server. Returns the exit code."""
     begin = time.monotonic()
     try:
         said = params.load()
-        if not _nothing_to_do(said):
+        if arguments == ["loop"]:
             _loop(said)
+            return 0
+        if not _nothing_to_do(said) and (code := _loop_beside_a_server()):
+            return code
         _summary(said, time.monotonic() - begin)
     except EvergreenError as error:
         print(f"\n{type(error).__name__}: {error}", file=sys.stderr)
@@ -31,22 +37,30 @@ def main() -> int:
     return 0
 
 
+def _loop_beside_a_server() -> int:
+    """The loop in a process of its own: what Prefect still has to send when that ends, it sends before the server does."""
+    title("Prefect: a server for the flows")
+    with local.prefect_server() as api:
+        print(f"  {api.removesuffix('/api')}", flush=True)
+        return subprocess.run(
+            [sys.executable, "-m", "deployments.run", "loop"], cwd=settings.ROOT, check=False
+        ).returncode
+
+
 def _loop(said: params.Params) -> None:
     from tasks.data import collect
 
-    title("Prefect: starting a server for the flows")
-    with local.prefect_server() as api:
-        _begin_from_nothing()
-        for partitions in (FIRST, NEXT):
-            title(f"The upstream delivers {partitions[0]}" + (f" to {partitions[-1]}" if len(partitions) > 1 else ""))
-            collect.deliver(said, _not_here(partitions), _line)
-            if partitions == FIRST:
-                _wait_for_prefect(api)
-            title("ingest: validate, version or quarantine")
-            _flow("ingest")
-            for model in said.models:
-                title(f"train: {model}")
-                _flow("train", model)
+    _begin_from_nothing()
+    for partitions in (FIRST, NEXT):
+        title(f"The upstream delivers {partitions[0]}" + (f" to {partitions[-1]}" if len(partitions) > 1 else ""))
+        collect.deliver(said, _not_here(partitions), _line)
+        if partitions == FIRST:
+            _wait_for_prefect(os.environ["PREFECT_API_URL"])
+        title("ingest: validate, version or quarantine")
+        _flow("ingest")
+        for model in said.models:
+            title(f"train: {model}")
+            _flow("train", model)
     for model in said.models:
         title(f"The champion of {model} is served")
         _ask_champion(model)
@@ -114,7 +128,8 @@ def _ask_champion(model: str) -> None:
         print("  there is no champion: nothing was promoted")
         return
     tag = f"{model}:{champion.candidate}"
-    golden = registry.golden_rows(model, champion.version)[:3]
+    release = Path(os.environ["BENTOML_HOME"]) / "bentos" / model / champion.candidate / "src"
+    golden = [one["row"] for one in files.read_json(release / "golden.json")[:3]]
     with local.bento(tag) as url:
         request = urllib.request.Request(
             f"{url}/predict", json.dumps({"rows": golden}).encode(), {"content-type": "application/json"}
@@ -162,4 +177,4 @@ def title(text: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

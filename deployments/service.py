@@ -25,7 +25,6 @@ from tasks.schema import example_row, request_row
 
 if TYPE_CHECKING:
     import pandas as pd
-    from pydantic_core import ErrorDetails
 
 # OpenMP's threads spin while they wait: one per process answers sooner than two that share the cores
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -34,37 +33,45 @@ HERE = Path(__file__).resolve().parent
 RELEASE: dict[str, Any] = json.loads((HERE / "release.json").read_text(encoding="utf-8"))
 CANDIDATE: str = json.loads((HERE / "candidate.json").read_text(encoding="utf-8"))["candidate"]
 NAME: str = RELEASE["name"]
-FEATURES: dict[str, dict[str, Any]] = RELEASE["features"]
-KNOWN: dict[str, frozenset[str]] = {name: frozenset(values) for name, values in RELEASE["categories"].items()}
-MOST_FAULTS = 100  # that one answer tells of
+FEATURES: dict[str, dict[str, Any]] = {name: RELEASE["features"][name] for name in RELEASE["columns"]}
+KNOWN = {name: frozenset([*values, None]) for name, values in RELEASE["categories"].items()}  # null is missing, not new
+MAX_ROWS: int = RELEASE["max_rows"]
+MOST_FAULTS, LONGEST_NAME = 100, 100  # that one answer tells of
 
 
 # ── what is asked ─────────────────────────────────────────────────────────────────────────────────
 
 
-class _Rows(bentoml.IODescriptor):
-    """The body of a request. A body that is refused becomes a Refusal, so that BentoML does not log what it held."""
+class _OpenApi3(GenerateJsonSchema):
+    """`nullable: true`, as OpenAPI 3.0 has it, which knows no type null; and fields in the order of params.yaml."""
+
+    def sort(self, value: JsonSchemaValue, parent_key: str | None = None) -> JsonSchemaValue:  # noqa: ARG002
+        return value
+
+    def nullable_schema(self, schema: Any) -> JsonSchemaValue:
+        return {**self.generate_inner(schema["schema"]), "nullable": True}
+
+
+class _Body(bentoml.IODescriptor):  # type: ignore[misc]  # BentoML ships no types
+    """What a request or an answer holds, described for OpenAPI."""
+
+    @classmethod
+    def model_json_schema(cls, *args: Any, **kwargs: Any) -> Any:
+        return super().model_json_schema(*args, **{"schema_generator": _OpenApi3, **kwargs})
+
+
+class _Rows(_Body):
+    """A body that is refused becomes a Refusal: BentoML would log what it held."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"rows": [example_row(FEATURES)]}})
     rows: Any
 
     @classmethod
-    async def from_http_request(cls, request: Request, serde: Any) -> _Rows:
+    async def from_http_request(cls, request: Request, serde: Any) -> Any:  # noqa: ARG003  # it is always JSON
         try:
             return cls.model_validate_json(await request.body())
         except ValidationError as error:
             return cls.model_construct(rows=Refusal(error))
-
-    @classmethod
-    def model_json_schema(cls, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        return super().model_json_schema(*args, **{"schema_generator": _OpenApi3, **kwargs})
-
-
-class _OpenApi3(GenerateJsonSchema):
-    """`nullable: true`, as OpenAPI 3.0 has it, which knows no type null."""
-
-    def nullable_schema(self, schema: Any) -> JsonSchemaValue:
-        return {**self.generate_inner(schema["schema"]), "nullable": True}
 
 
 class Refusal:
@@ -73,31 +80,30 @@ class Refusal:
     def __init__(self, error: ValidationError) -> None:
         faults = error.errors(include_url=False, include_input=False)
         self.said = {
-            "error": f"refused: {len(faults)} {'fault' if len(faults) == 1 else 'faults'}; nothing was predicted",
-            "detail": [self._fault(fault) for fault in faults[:MOST_FAULTS]],
+            "error": f"refused, nothing was predicted: {len(faults)} {'fault' if len(faults) == 1 else 'faults'}",
+            "detail": [_fault(*fault["loc"], fault=fault) for fault in faults[:MOST_FAULTS]],
         }
 
-    @staticmethod
-    def _fault(fault: ErrorDetails) -> dict[str, Any]:
-        _, row, field = (*fault["loc"], None, None, None)[:3] if fault["loc"][:1] == ("rows",) else (None, None, None)
-        if row is None and fault["loc"]:
-            field = fault["loc"][0]
-        known = ["rows"] if row is None else list(FEATURES)
-        problem = {
-            "missing": "is missing",
-            "extra_forbidden": f"is not known here{did_you_mean(str(field)[:LONGEST_NAME], known)}",
-            "json_invalid": f"the body is {fault['msg'][0].lower()}{fault['msg'][1:]}",
-        }.get(fault["type"], fault["msg"])
-        return {"row": row, "field": field if field is None else str(field)[:LONGEST_NAME], "problem": problem}
+
+def _fault(
+    place: int | str = "", row: int | str | None = None, field: int | str | None = None, *_: Any, fault: Any
+) -> Any:
+    """One fault, said for a person; its place is () for the body, (key,) or ("rows", row, field)."""
+    known = ["rows"] if row is None else list(FEATURES)
+    name = str((place or None) if row is None else field)[:LONGEST_NAME]
+    problem = {
+        "missing": "is missing",
+        "too_short": "holds no row",
+        "too_long": f"holds more than {MAX_ROWS} rows",
+        "extra_forbidden": f"is not known{did_you_mean(name, known)}",
+        "json_invalid": f"the body is not JSON: {fault['msg'].removeprefix('Invalid JSON: ')}",
+    }.get(fault["type"], fault["msg"])
+    return {"row": row, "field": None if name == "None" else name, "problem": problem}
 
 
-LONGEST_NAME = 100
-
-Rows = create_model(
-    "Rows",
-    __base__=_Rows,
-    rows=(Annotated[list[request_row(FEATURES)], Field(min_length=1, max_length=RELEASE["max_rows"])], ...),  # type: ignore[misc]
-)
+Row: Any = request_row(FEATURES)
+_List: Any = Annotated[list[Row], Field(min_length=1, max_length=MAX_ROWS)]
+Rows = create_model("Rows", __base__=_Rows, rows=(_List, ...))
 
 
 # ── what is answered ──────────────────────────────────────────────────────────────────────────────
@@ -115,7 +121,7 @@ class Prediction(BaseModel):
     unseen: list[str] | None = Field(None, description="the features whose category the model was never trained on")
 
 
-class Answer(BaseModel):
+class Answer(_Body):
     """The answers to all rows, in their order."""
 
     model: str
@@ -149,9 +155,9 @@ class Service:
         self.unseen = Counter(
             "evergreen_unseen_categories_total", "Categories that the model was never trained on", ["feature"]
         )
-        self._predict([request_row(FEATURES)(**example_row(FEATURES))])  # the first request finds everything imported
+        self._predict([Row(**example_row(FEATURES))])  # the first request finds everything imported
 
-    @bentoml.api(input_spec=Rows, output_spec=Answer)
+    @bentoml.api(input_spec=Rows, output_spec=Answer)  # type: ignore[untyped-decorator]
     def predict(self, rows: Any) -> Response:
         """One prediction per row."""
         if isinstance(rows, Refusal):
@@ -165,21 +171,25 @@ class Service:
         table = model_file.predict(self.pipeline, frame(rows), RELEASE["task"])
         answers = [{"id": new_id(), **said(list(values))} for values in table.to_numpy().tolist()]
         for row, answer in zip(rows, answers, strict=True):
-            if unseen := [name for name, known in KNOWN.items() if (getattr(row, name) or "") not in known | {""}]:
+            unseen = [name for name, known in KNOWN.items() if getattr(row, name) not in known]
+            if unseen:
                 answer["unseen"] = unseen
-                for name in unseen:
-                    self.unseen.labels(feature=name).inc()
+            for name in unseen:
+                self.unseen.labels(feature=name).inc()
         return answers
 
 
 def frame(rows: list[BaseModel]) -> pd.DataFrame:
-    """The rows as the pipeline was fitted on them: categories are str, integers and numbers float64, null is missing."""
+    """The rows as the pipeline was fitted on them: categories str, integers and numbers float64, null is missing."""
+    import numpy as np
     import pandas as pd
 
-    kinds = {name: "str" if feature["type"] == "category" else "float64" for name, feature in FEATURES.items()}
-    return pd.DataFrame(
-        {name: pd.Series([getattr(row, name) for row in rows], dtype=kind) for name, kind in kinds.items()}
-    )
+    columns: dict[str, Any] = {}
+    for name, feature in FEATURES.items():
+        values = [getattr(row, name) for row in rows]
+        is_category = feature["type"] == "category"
+        columns[name] = pd.array(values, dtype="str") if is_category else np.array(values, dtype="float64")
+    return pd.DataFrame(columns)
 
 
 def said(values: list[float]) -> dict[str, Any]:

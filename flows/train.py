@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_image_artifact, create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed, State
 
-from tasks import params, settings, steps
+from tasks import files, params, settings, steps
 from tasks.release import settled
 from tasks.training import graph
 
+if TYPE_CHECKING:
+    from tasks.release.verdict import Verdict
+
 
 @flow(name="train", flow_run_name="train/{model}", description=__doc__)
-def train(model: str) -> State:
+def train(model: str) -> State[Any]:
     """Train one model on the newest data version, if anything it is made from has changed.
 
     Args:
@@ -23,43 +28,57 @@ def train(model: str) -> State:
     """
     params.load().model(model)
     tell = get_run_logger().info
-    pending = graph.pending(model)
-    if not pending and (verdict := settled.find(model)):
-        return Completed(
-            message=f"nothing to do: no input of {model} has changed, and its candidate is judged: {verdict}"
-        )
-    for stage, reason in pending.items():
-        tell(f"{stage} will run: {reason}")
-    for outcome in graph.reproduce(model, steps.run, around=_as_task):
-        tell(str(outcome))
-    return _release(model)
+    with files.lock(f"train-{model}"):
+        pending = graph.pending(model)
+        if not pending and (outcome := settled.find(model)):
+            return Completed(message=f"nothing to do: no stage has an input that changed; {outcome}")
+        for stage, reason in pending.items():
+            tell(f"{stage} will run: {reason}")
+        graph.reproduce(model, steps.run, around=_as_task)
+        outcome = _release(model)
+        settled.write(model, outcome)
+    return Completed(message=outcome)
 
 
-def _release(model: str) -> State:
-    """Everything after the graph: each step finds what an earlier run of it left, so all of it may be repeated."""
-    from tasks.release import judging, package, registry
+def _release(model: str) -> str:
+    """From what the graph made to who is champion. Each step finds what an earlier, killed run of it left."""
+    from tasks.release import package, registry
 
     build = settings.BUILD / model
     _world(package.ensure_bento, f"build the Bento of {model}")(model)
     measured = _world(package.measured, "measure the release")(model)
-    _world(registry.track, "track the candidate in MLflow", retries=3)(model, build / "release", build, measured)
-    version = _world(registry.register, "register the candidate", retries=3)(model, package.candidate(model))
-    verdict = _world(judging.judge_candidate, "judge it against the champion")(model)
+    run = _world(registry.track, "track the candidate in MLflow", retries=3)(model, build / "release", build, measured)
+    version = _world(registry.register, "register the candidate", retries=3)(model, run.candidate)
+    champion = registry.champion(model)
+    if champion and champion.candidate == version.candidate:
+        registry.promote(model, version.number, "")  # finishes what a killed run began
+        return f"{version} is champion"
+    if version.withdrawn is not None:
+        return f"{version} was withdrawn ({version.withdrawn}) and is not promoted again"
+    return _judged(model, version.number)
+
+
+def _judged(model: str, version: int) -> str:
+    """Judge the candidate against who is champion now, record why, and promote it if it may be."""
+    from tasks.release import judging, registry
+
+    verdict: Verdict = _world(judging.judge_candidate, "judge it against the champion")(model)
     _world(registry.record_verdict, "record the verdict", retries=3)(model, version, verdict)
     if verdict.promoted:
         _world(registry.promote, "promote it to champion", retries=3)(model, version, verdict.id)
-    settled.write(model, verdict)
     _show(model, verdict)
-    return Completed(message=verdict.summary)
+    return verdict.summary
 
 
 def _as_task(stage: str, go: Callable[[], graph.Outcome]) -> graph.Outcome:
     """A stage as a Prefect task; one that is skipped says so as its state."""
     outcomes: list[graph.Outcome] = []
+    tell = get_run_logger().info
 
-    def reproduce() -> State:
+    def reproduce() -> State[Any]:
         outcome = go()
         outcomes.append(outcome)
+        tell(str(outcome))
         names = {"unchanged": "Skipped", "restored": "Restored", "ran": "Completed"}
         return Completed(name=names[outcome.how], message=outcome.reason)
 
@@ -67,21 +86,17 @@ def _as_task(stage: str, go: Callable[[], graph.Outcome]) -> graph.Outcome:
     return outcomes[0]
 
 
-def _world(step: Callable, name: str, retries: int = 0) -> Callable:  # type: ignore[type-arg]
+def _world(step: Callable[..., Any], name: str, retries: int = 0) -> Callable[..., Any]:
+    """A step that touches the world, as a Prefect task. Nothing is cached: each looks at what is there itself."""
     return task(step, name=name, task_run_name=name, retries=retries, retry_delay_seconds=2, cache_policy=NO_CACHE)
 
 
-def _show(model: str, verdict: object) -> None:
-    from base64 import b64encode
+def _show(model: str, verdict: Verdict) -> None:
+    from tasks.release.verdict import picture
 
-    from tasks.release import gate
-
-    assert isinstance(verdict, gate.Verdict)
     for line in verdict.to_text().splitlines():
         get_run_logger().info(line)
     key = model.replace("_", "-")
     create_markdown_artifact(key=f"verdict-{key}", markdown=verdict.to_markdown(), description=verdict.summary)
-    picture = b64encode(gate.picture(verdict)).decode()
-    create_image_artifact(
-        key=f"verdict-picture-{key}", image_url=f"data:image/png;base64,{picture}", description=verdict.summary
-    )
+    drawn = b64encode(picture(verdict)).decode()
+    create_image_artifact(key=f"verdict-picture-{key}", image_url=f"data:image/png;base64,{drawn}")

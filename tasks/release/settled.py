@@ -8,26 +8,20 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
-
 from tasks import files, params, settings
 
-if TYPE_CHECKING:
-    from tasks.release.gate import Verdict
-
-
 def find(model: str) -> str | None:
-    """The summary of the verdict on what build/ holds now, if it was reached under the present rule."""
+    """What became of the candidate that build/ holds now, if it was judged under the present rule."""
     try:
         note = files.read_json(_path(model))
     except FileNotFoundError:
         return None
-    return str(note["summary"]) if note["on"] == _on(model) else None
+    return str(note["outcome"]) if note["on"] == _on(model) else None
 
 
-def write(model: str, verdict: Verdict) -> None:
-    """Note that the registry holds this verdict and all that follows from it."""
-    files.write_json(_path(model), {"on": _on(model), "verdict": verdict.id, "summary": verdict.summary})
+def write(model: str, outcome: str) -> None:
+    """Note what became of the candidate in build/: the registry holds its verdict and all that follows from it."""
+    files.write_json(_path(model), {"on": _on(model), "outcome": outcome})
 
 
 def _on(model: str) -> dict[str, str | bool]:

@@ -12,7 +12,10 @@ LOW, HIGH = 0.1, 0.9
 
 
 class WithInterval(RegressorMixin, BaseEstimator):
-    """Three fits of one estimator: the mean as it is, and the quantiles 0.1 and 0.9.
+    """Three fits of one estimator: the mean as it is, and the quantiles 0.1 and 0.9 of what it leaves over.
+
+    The quantiles are of the residuals, as a boosted quantile never leaves a value that a tenth of all labels share
+    (here: no flight at night): there its gradient is the same everywhere, so no tree finds a split.
 
     Args:
         estimator: a regressor with `loss` and `quantile`, as HistGradientBoostingRegressor.
@@ -24,8 +27,9 @@ class WithInterval(RegressorMixin, BaseEstimator):
     def fit(self, X: Any, y: Any) -> WithInterval:  # noqa: N803 - scikit-learn's names
         """Fit the three on `X` (n rows, encoded) and `y` (n)."""
         self.mean_ = clone(self.estimator).fit(X, y)
-        self.low_ = clone(self.estimator).set_params(loss="quantile", quantile=LOW).fit(X, y)
-        self.high_ = clone(self.estimator).set_params(loss="quantile", quantile=HIGH).fit(X, y)
+        left_over = y - self.mean_.predict(X)
+        self.low_ = clone(self.estimator).set_params(loss="quantile", quantile=LOW).fit(X, left_over)
+        self.high_ = clone(self.estimator).set_params(loss="quantile", quantile=HIGH).fit(X, left_over)
         return self
 
     def predict(self, X: Any) -> npt.NDArray[np.float64]:  # noqa: N803 - scikit-learn's names
@@ -36,4 +40,4 @@ class WithInterval(RegressorMixin, BaseEstimator):
     def predict_quantiles(self, X: Any) -> npt.NDArray[np.float64]:  # noqa: N803 - scikit-learn's names
         """The quantiles 0.1 and 0.9 of each row: shape (n, 2), the lower first."""
         both = np.column_stack([self.low_.predict(X), self.high_.predict(X)])
-        return np.sort(both, axis=1)  # two separate fits may cross
+        return self.predict(X)[:, None] + np.sort(both, axis=1)  # two separate fits may cross
