@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from prefect import flow, get_run_logger, task
-from prefect.artifacts import create_markdown_artifact
-from prefect.cache_policies import NO_CACHE
-from prefect.states import Completed, State
+from typing import Any
 
+from prefect import flow, get_run_logger
+from prefect.artifacts import create_markdown_artifact
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
+
+from flows.as_task import as_task
 from tasks import files, params
 from tasks.data import collect, versions
 
 
 @flow(name="ingest", flow_run_name="ingest", description=__doc__)
-def ingest() -> State:
+def ingest() -> State[Any]:
     """Bring data/ and data.dvc up to what was delivered. Nothing delivered: nothing done."""
     said = params.load()
     with files.lock("ingest"):
+        if versions.lacking():
+            _pull()
         collected = _collect(said, get_run_logger().info)
         version = _version()
         _push()
@@ -28,9 +33,10 @@ def ingest() -> State:
     return Completed(message=f"{len(collected.accepted)} partitions accepted; data version {version}{refused}")
 
 
-_collect = task(collect.collect, name="collect and validate what was delivered", cache_policy=NO_CACHE)
-_version = task(versions.make, name="make a data version", cache_policy=NO_CACHE)
-_push = task(versions.push, name="push it to the DVC remote", cache_policy=NO_CACHE, retries=3, retry_delay_seconds=2)
+_pull = as_task(versions.pull, "bring the data version", retries=3)
+_collect = as_task(collect.collect, "collect and validate what was delivered")
+_version = as_task(versions.make, "make a data version")
+_push = as_task(versions.push, "push it to the DVC remote", retries=3)
 
 
 def _report(collected: collect.Collected) -> None:

@@ -6,11 +6,12 @@ from base64 import b64encode
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from prefect import flow, get_run_logger, task
+from prefect import flow, get_run_logger
 from prefect.artifacts import create_image_artifact, create_markdown_artifact
-from prefect.cache_policies import NO_CACHE
-from prefect.states import Completed, State
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
 
+from flows.as_task import as_task
 from tasks import files, params, settings, steps
 from tasks.release import settled
 from tasks.training import graph
@@ -34,7 +35,7 @@ def train(model: str) -> State[Any]:
             return Completed(message=f"nothing to do: no stage has an input that changed; {outcome}")
         for stage, reason in pending.items():
             tell(f"{stage} will run: {reason}")
-        graph.reproduce(model, steps.run, around=_as_task)
+        graph.reproduce(model, steps.run, around=_stage_as_task)
         outcome = _release(model)
         settled.write(model, outcome)
     return Completed(message=outcome)
@@ -45,10 +46,10 @@ def _release(model: str) -> str:
     from tasks.release import package, registry
 
     build = settings.BUILD / model
-    _world(package.ensure_bento, f"build the Bento of {model}")(model)
-    measured = _world(package.measured, "measure the release")(model)
-    run = _world(registry.track, "track the candidate in MLflow", retries=3)(model, build / "release", build, measured)
-    version = _world(registry.register, "register the candidate", retries=3)(model, run.candidate)
+    as_task(package.ensure_bento, f"build the Bento of {model}")(model)
+    measured = as_task(package.measured, "measure the release")(model)
+    run = as_task(registry.track, "track the candidate in MLflow", retries=3)(model, build / "release", build, measured)
+    version = as_task(registry.register, "register the candidate", retries=3)(model, run.candidate)
     champion = registry.champion(model)
     if champion and champion.candidate == version.candidate:
         registry.promote(model, version.number, "")  # finishes what a killed run began
@@ -62,15 +63,15 @@ def _judged(model: str, version: int) -> str:
     """Judge the candidate against who is champion now, record why, and promote it if it may be."""
     from tasks.release import judging, registry
 
-    verdict: Verdict = _world(judging.judge_candidate, "judge it against the champion")(model)
-    _world(registry.record_verdict, "record the verdict", retries=3)(model, version, verdict)
+    verdict: Verdict = as_task(judging.judge_candidate, "judge it against the champion")(model)
+    as_task(registry.record_verdict, "record the verdict", retries=3)(model, version, verdict)
     if verdict.promoted:
-        _world(registry.promote, "promote it to champion", retries=3)(model, version, verdict.id)
+        as_task(registry.promote, "promote it to champion", retries=3)(model, version, verdict.id)
     _show(model, verdict)
     return verdict.summary
 
 
-def _as_task(stage: str, go: Callable[[], graph.Outcome]) -> graph.Outcome:
+def _stage_as_task(stage: str, go: Callable[[], graph.Outcome]) -> graph.Outcome:
     """A stage as a Prefect task; one that is skipped says so as its state."""
     outcomes: list[graph.Outcome] = []
     tell = get_run_logger().info
@@ -82,13 +83,8 @@ def _as_task(stage: str, go: Callable[[], graph.Outcome]) -> graph.Outcome:
         names = {"unchanged": "Skipped", "restored": "Restored", "ran": "Completed"}
         return Completed(name=names[outcome.how], message=outcome.reason)
 
-    task(reproduce, name=stage, task_run_name=stage, cache_policy=NO_CACHE)()
+    as_task(reproduce, stage)()
     return outcomes[0]
-
-
-def _world(step: Callable[..., Any], name: str, retries: int = 0) -> Callable[..., Any]:
-    """A step that touches the world, as a Prefect task. Nothing is cached: each looks at what is there itself."""
-    return task(step, name=name, task_run_name=name, retries=retries, retry_delay_seconds=2, cache_policy=NO_CACHE)
 
 
 def _show(model: str, verdict: Verdict) -> None:

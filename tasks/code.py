@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from tasks.errors import ModelCodeError
@@ -37,25 +38,15 @@ def make_estimator(wanted: Estimator) -> BaseEstimator:
     """The estimator that params.yaml names, with its hyper-parameters and its seed."""
     module, _, attribute = wanted.class_.rpartition(".")
     kind = _attribute(module, attribute, hint="params.yaml: estimator.class")
-    known = kind().get_params(deep=False) if not _required_arguments(kind) else None
-    seeded = {"random_state": wanted.seed} if known is None or "random_state" in known else {}
+    takes = list(signature(kind).parameters)  # an estimator names every hyper-parameter there: scikit-learn's rule
+    seeded = {"random_state": wanted.seed} if "random_state" in takes else {}
     try:
         estimator: BaseEstimator = kind(**{**seeded, **wanted.params})
     except TypeError as error:
-        takes = ", ".join(sorted(known or []))
         raise ModelCodeError(
-            f"params.yaml: estimator.params does not fit {wanted.class_}: {error}. It takes: {takes}"
+            f"params.yaml: estimator.params does not fit {wanted.class_}: {error}. It takes: {', '.join(sorted(takes))}"
         ) from None
     return estimator
-
-
-def _required_arguments(kind: Any) -> bool:
-    from inspect import Parameter, signature
-
-    return any(
-        p.default is Parameter.empty and p.kind in (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
-        for p in signature(kind).parameters.values()
-    )
 
 
 def _attribute(module: str, attribute: str, hint: str = "") -> Any:

@@ -88,10 +88,9 @@ def data() -> None:
 
 def reports() -> None:
     """Draw what a person opens in a browser."""
-    from tasks import params
     from tasks.data import report
 
-    for path in report.write_all(params.load()):
+    for path in report.reports():
         print(path)
 
 

@@ -64,8 +64,8 @@ def load(model: str, dataset: str) -> Contract:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ContractError(f"{where} is not YAML: {error}") from None
     except ValidationError as error:
-        faults = "\n".join(f"{where}: {'.'.join(map(str, f['loc']))}: {f['msg']}" for f in error.errors())
-        raise ContractError(faults) from None
+        faults = [f"{where}: {'.'.join(map(str, f['loc'])) or '(top level)'}: {f['msg']}" for f in error.errors()]
+        raise ContractError("\n".join(faults)) from None
 
 
 class Unreadable(ValueError):
@@ -96,9 +96,9 @@ def read(path: Path, contract: Contract) -> pd.DataFrame:
                 quoted_strings_can_be_null=False,
             )
             table = csv.read_csv(path, convert_options=options)
+        frame: pd.DataFrame = table.to_pandas()
     except (pa.ArrowException, ValueError, OSError, KeyError) as error:
         raise Unreadable(re.sub(r"\s+", " ", str(error))[:500]) from None
-    frame: pd.DataFrame = table.to_pandas()
     return frame
 
 

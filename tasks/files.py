@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -60,15 +61,29 @@ def replacing(path: Path) -> Iterator[Path]:
     that links instead of copying would otherwise be changed through it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.parent / f".{path.name}.{os.getpid()}.tmp"
+    beside = path.parent / f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp"
     remove(beside)
     try:
         yield beside
-        if path.is_dir():  # rename cannot replace a folder that is not empty
-            shutil.rmtree(path)
-        beside.replace(path)
+        if path.is_dir():
+            _replace_folder(path, beside)
+        else:
+            beside.replace(path)
     finally:
         remove(beside)
+
+
+def _replace_folder(path: Path, beside: Path) -> None:
+    """Rename cannot replace a folder that is not empty: the old one is moved away whole, never read in half."""
+    aside = path.parent / f".{path.name}.{os.getpid()}.old.tmp"
+    remove(aside)
+    path.replace(aside)
+    try:
+        beside.replace(path)
+    except OSError:
+        aside.replace(path)
+        raise
+    remove(aside)
 
 
 def remove(path: Path) -> None:

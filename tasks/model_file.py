@@ -6,10 +6,14 @@ date in their place, so that a model file can be known by its hash.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import zipfile
+import zlib
+from importlib import import_module
 from pathlib import Path
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from tasks import files
@@ -43,7 +47,6 @@ TRUSTED = frozenset(
         "sklearn._loss.loss.PinballLoss",
         "sklearn.calibration._CalibratedClassifier",
         "sklearn.calibration._SigmoidCalibration",
-        "sklearn.compose._column_transformer._RemainderColsList",
         "sklearn.compose._column_transformer.make_column_selector",
         "sklearn.ensemble._hist_gradient_boosting.binning._BinMapper",
         "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
@@ -63,6 +66,12 @@ TRUSTED = frozenset(
         "sklearn.utils._bunch.Bunch",
         "sklearn.utils.validation.check_array",
     }
+)
+
+# What skops and zipfile raise at bytes that are no model file, or one that was made to look like one.
+UNREADABLE = (
+    *(zipfile.BadZipFile, zlib.error, OSError, EOFError, ImportError),
+    *(LookupError, ValueError, TypeError, AttributeError, RuntimeError),
 )
 
 
@@ -88,25 +97,42 @@ def load(path: Path, sha256: str | None, own: str | None = None) -> Pipeline:
     import skops.io
 
     try:
-        found = files.sha256(path)
-        if sha256 is not None and found != sha256:
-            raise ModelFileRefused(
-                f"{path} was changed after it was packaged: its SHA-256 is {found}, recorded was {sha256}. "
-                f"It is not loaded. Restore it (dvc pull, or build the release again)."
-            )
-        asked = set(skops.io.get_untrusted_types(file=path))
-        refused = sorted(t for t in asked - TRUSTED if not (own and t.startswith(f"{own}.")))
+        content = path.read_bytes()  # once: what is hashed and looked at is what is loaded
+    except FileNotFoundError:
+        raise ModelFileRefused(f"{path} is not there") from None
+    found = hashlib.sha256(content).hexdigest()
+    if sha256 is not None and found != sha256:
+        raise ModelFileRefused(
+            f"{path} was changed after it was packaged: its SHA-256 is {found}, recorded was {sha256}. "
+            f"It is not loaded. Restore it (dvc pull, or build the release again)."
+        )
+    try:
+        asked = set(skops.io.get_untrusted_types(data=content))
+        refused = sorted(t for t in asked - TRUSTED if not (own and _is_defined_below(own, t)))
         if refused:
             raise ModelFileRefused(
                 f"{path} holds types that are not on the reviewed list: {', '.join(refused)}. It is not loaded. "
                 f"Read what they do; if they are harmless, add them to TRUSTED in tasks/model_file.py."
             )
-        pipeline: Pipeline = skops.io.load(path, trusted=sorted(asked))
-    except FileNotFoundError:
-        raise ModelFileRefused(f"{path} is not there") from None
-    except (zipfile.BadZipFile, KeyError, json.JSONDecodeError) as error:
-        raise ModelFileRefused(f"{path} is not a model file: {error}") from None
+        pipeline: Pipeline = skops.io.loads(content, trusted=sorted(asked))
+    except UNREADABLE as error:
+        raise ModelFileRefused(f"{path} is not a model file: {type(error).__name__}: {error}") from None
     return pipeline
+
+
+def _is_defined_below(own: str, type_: str) -> bool:
+    """Whether a dotted name is a class or a function of that package itself, and nothing that it merely imports.
+
+    A module that says `import pandas as pd` also answers to `<module>.pd.read_pickle`, and that runs code.
+    """
+    module, _, name = type_.rpartition(".")
+    if module != own and not module.startswith(f"{own}."):
+        return False
+    try:
+        defined = getattr(import_module(module), name)
+    except (ImportError, AttributeError):
+        return False
+    return isinstance(defined, type | FunctionType) and defined.__module__ == module
 
 
 def predict(pipeline: Pipeline, frame: pd.DataFrame, task: str) -> pd.DataFrame:

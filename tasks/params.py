@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -44,8 +45,14 @@ class Feature(Section):
         if self.example is None and not self.nullable:
             raise ValueError("example is null, but the feature is not nullable")
         if self.example is not None and isinstance(self.example, str) != (self.type == "category"):
-            raise ValueError(f"example {self.example!r} is not a {self.type}")
+            raise ValueError(f"example {self.example!r} is no {self.type}")
+        if isinstance(self.example, float) and not self._takes(self.example):
+            raise ValueError(f"example {self.example:g} is no {self.type} from min to max")
         return self
+
+    def _takes(self, value: float) -> bool:
+        whole = self.type != "integer" or value.is_integer()
+        return whole and (self.min is None or value >= self.min) and (self.max is None or value <= self.max)
 
 
 class Estimator(Section):
@@ -193,6 +200,8 @@ class _Loader(yaml.SafeLoader):
         seen: set[Any] = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                raise yaml.constructor.ConstructorError(None, None, f"{key!r} is not a key", key_node.start_mark)
             if key in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice", key_node.start_mark)
             seen.add(key)
@@ -207,7 +216,7 @@ def _explain(fault: Any) -> str:
         return f"{where}: unknown key{did_you_mean(path[-1], _known_keys(path))}"
     if fault["type"] == "missing":
         return f"{where}: is missing"
-    message = fault["msg"].removeprefix("Value error, ")
+    message = fault["msg"].removeprefix("Value error, ").split(" or instance of ")[0]
     given = "" if isinstance(fault["input"], dict | list) else f", not {fault['input']!r}"
     return f"{where}: {message[0].lower() + message[1:]}{given if fault['type'] != 'value_error' else ''}"
 

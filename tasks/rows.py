@@ -49,4 +49,5 @@ def _drawn(build: Path, name: str, columns: list[str] | None, split: dict[str, A
     wanted = columns if columns is None or "id" in columns else [*columns, "id"]
     frame = _partition(build, name, wanted)
     chosen = in_holdout(frame["id"], split["share"]) == (part == "holdout")
-    return frame.loc[chosen] if columns is None else frame.loc[chosen, columns]
+    side: pd.DataFrame = frame.loc[chosen] if columns is None else frame.loc[chosen, columns]
+    return side

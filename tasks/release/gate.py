@@ -11,22 +11,35 @@ digits, and a verdict holds no time, no host and no path.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from tasks import files
-from tasks.errors import EvergreenError
+from tasks.errors import EvergreenError, did_you_mean
+from tasks.release.verdict import NO_CHAMPION, Check, Verdict, picture, span, worst_first
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from tasks import params
+
+__all__ = [
+    "Check",
+    "Comparison",
+    "Side",
+    "Verdict",
+    "holdout_digest",
+    "judge",
+    "picture",
+    "refused_requests",
+    "rule_digest",
+    "verdict_id",
+]
 
 FEWEST_DAYS = 5
 """A bootstrap over fewer days than this says next to nothing: its interval is far too short."""
@@ -35,10 +48,10 @@ DOUBT = 4
 """The doubt that a slice is given the benefit of is worth at most so many margins. See `_Bench.slices`."""
 
 DIGITS = 6
-NO_CHAMPION = "no champion yet"
 DATA_REASONS = (ArithmeticError, EvergreenError, LookupError, TypeError, ValueError)
 """What bad input makes tasks.metrics, pandas and numpy raise. Anything else is a defect, and is seen as one."""
 
+Who = Literal["challenger", "champion", "baseline"]
 Features = Mapping[str, Mapping[str, Any]]
 
 
@@ -74,63 +87,6 @@ class Comparison:
     latency_ms: float | None = None
     size_mb: float | None = None
     split: Literal["time", "random"] = "time"
-
-
-@dataclass(frozen=True)
-class Check:
-    """One question, and its answer."""
-
-    name: str
-    value: float | None
-    threshold: float | None
-    passed: bool
-    reason: str
-    interval: tuple[float, float] | None = None
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """The gate's record."""
-
-    id: str
-    model: str
-    challenger: str
-    champion: str | None
-    promoted: bool
-    summary: str
-    checks: tuple[Check, ...]
-    rule: Mapping[str, Any]
-    rule_digest: str
-    holdout: Mapping[str, Any]
-    """digest; rows: in the holdout; compared: those neither was trained on; days; from, until; blocks: day or group of rows."""
-    resamples: int
-    seed: int
-
-    def to_json(self) -> str:
-        """The record; equal verdicts give equal text."""
-        return json.dumps(asdict(self), indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
-
-    @classmethod
-    def from_json(cls, text: str) -> Verdict:
-        """Read a record back.
-
-        Raises:
-            ValueError: the text is not a whole verdict.
-        """
-        said = json.loads(text)
-        try:
-            checks = tuple(Check(**{**c, "interval": tuple(c["interval"]) if c["interval"] else None}) for c in said["checks"])
-            return cls(**{**said, "checks": checks})
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"not a verdict: {error}") from None
-
-    def to_markdown(self) -> str:
-        """For a person, in a browser."""
-        return _markdown(self)
-
-    def to_text(self) -> str:
-        """For a person, in a terminal."""
-        return _text(self)
 
 
 def judge(case: Comparison, rule: params.Gate, resamples: int = 1000) -> Verdict:
@@ -174,7 +130,7 @@ def judge(case: Comparison, rule: params.Gate, resamples: int = 1000) -> Verdict
 
 
 def verdict_id(case: Comparison, rule: params.Gate, resamples: int) -> str:
-    """The identity of a verdict: what it was made from. A candidate's identity stands for its predictions and its schema."""
+    """The identity of a verdict: what it was made from. A candidate's stands for its predictions and its schema."""
     champion = case.champion
     made_from = {
         "model": case.model,
@@ -288,7 +244,7 @@ class _Bench:
 
     @cached_property
     def by_day(self) -> bool:
-        """Whether days are resampled. Rows drawn at random are exchangeable: with few days, groups of them do as well."""
+        """Whether days are resampled. Rows drawn at random are exchangeable: with few days, groups of them do."""
         return self.case.split == "time" or len(np.unique(self.days)) >= FEWEST_DAYS
 
     @cached_property
@@ -319,28 +275,27 @@ class _Bench:
         return kept
 
     def wanted(self, who: str) -> list[str]:
-        """The columns that must be there. A class that only the champion does not know has, from it, the probability 0."""
+        """The columns that must be there. A class that the champion has never seen has, from it, the probability 0."""
         if self.case.task == "regression":
             return ["prediction"]
-        return [] if who == "champion" else [f"p_{label}" for label in sorted(self.rows["label"].unique().tolist(), key=str)]
+        labels = [] if who == "champion" else self.rows["label"].unique().tolist()
+        return [f"p_{label}" for label in sorted(labels, key=str)]
 
-    def challenger(self) -> pd.DataFrame:
-        return self.predictions("challenger", self.case.challenger.predictions, self.case.challenger.fault)
+    def answers(self, who: Who) -> pd.DataFrame:
+        """The predictions of one of the three."""
+        if who == "baseline":
+            return self.predictions(who, self.case.baseline)
+        side = self.case.challenger if who == "challenger" else self.case.champion
+        return self.predictions(who, side.predictions if side else None, side.fault if side else NO_CHAMPION)
 
-    def loss(self, who: Literal["challenger", "champion", "baseline"]) -> npt.NDArray[np.float64]:
+    def loss(self, who: Who) -> npt.NDArray[np.float64]:
         """The loss of each compared row."""
         from tasks import metrics
 
         if who not in self._losses:
-            champion = self.case.champion
-            given = {
-                "challenger": self.challenger,
-                "champion": lambda: self.predictions("champion", champion and champion.predictions, champion.fault if champion else ""),
-                "baseline": lambda: self.predictions("baseline", self.case.baseline),
-            }[who]()
-            losses = np.asarray(metrics.losses(self.rule.loss, self.rows["label"], given), dtype=np.float64)
-            if not np.isfinite(losses).all():
-                raise ValueError(f"the {self.rule.loss} of the {who} is not a number for {int((~np.isfinite(losses)).sum())} rows")
+            losses = metrics.losses(self.rule.loss, self.rows["label"], self.answers(who))
+            if wrong := int((~np.isfinite(losses)).sum()):
+                raise ValueError(f"the {self.rule.loss} of the {who} is not a number for {wrong} rows")
             self._losses[who] = losses
         return self._losses[who]
 
@@ -351,10 +306,12 @@ class _Bench:
 
     def extent(self) -> dict[str, Any]:
         """What the verdict says of the holdout."""
-        said: dict[str, Any] = {"digest": holdout_digest(self.case.holdout, self.case.slices), "rows": len(self.case.holdout)}
+        holdout = self.case.holdout
+        said: dict[str, Any] = {"digest": holdout_digest(holdout, self.case.slices), "rows": len(holdout)}
         try:
             times = self.rows["time"]
-            said |= {"compared": len(self.rows), "days": len(np.unique(self.days)), "blocks": "day" if self.by_day else "group of rows"}
+            said["compared"] = len(self.rows)
+            said |= {"days": len(np.unique(self.days)), "blocks": "day" if self.by_day else "group of rows"}
             said |= {"from": times.min().isoformat(), "until": times.max().isoformat()}
         except (*DATA_REASONS, AttributeError):  # the checks say why
             said.setdefault("compared", 0)
@@ -370,7 +327,8 @@ class _Bench:
             unseen = total - seen
             left_out = f"; {seen:,} that either was trained on are left out" if seen else ""
             over = f" over {len(np.unique(self.days))} days" if unseen else ""
-            return _Finding(unseen >= self.rule.min_rows, f"{unseen:,} of {total:,} holdout rows{over} are compared{left_out}", unseen)
+            words = f"{unseen:,} of {total:,} holdout rows{over} are compared{left_out}"
+            return _Finding(unseen >= self.rule.min_rows, words, unseen)
 
         return _check("rows_unseen", self.rule.min_rows, find)
 
@@ -379,24 +337,24 @@ class _Bench:
         from tasks import metrics
 
         def scored(metric: str) -> float:
-            scores = metrics.score(self.case.task, self.rows["label"], self.challenger())
+            scores = metrics.score(self.case.task, self.rows["label"], self.answers("challenger"))
             if metric not in scores:
-                raise LookupError(f"there is no metric {metric!r} for {self.case.task}; there are {', '.join(sorted(scores))}")
+                raise LookupError(f"there is no {metric} of these rows{did_you_mean(metric, list(scores))}")
             return _finite(scores[metric])
 
         def floor(metric: str, limit: float) -> _Finding:
-            value = scored(metric)
+            value = _rounded(scored(metric))
             return _Finding(value >= limit, f"{metric} is {value:.4g}, at least {limit:g} is asked", value)
 
         def ceiling(metric: str, limit: float) -> _Finding:
-            value = scored(metric)
+            value = _rounded(scored(metric))
             return _Finding(value <= limit, f"{metric} is {value:.4g}, at most {limit:g} is allowed", value)
 
-        floors = [_check(f"floors:{m}", x, lambda m=m, x=x: floor(m, x)) for m, x in sorted(self.rule.floors.items())]
-        ceilings = [_check(f"ceilings:{m}", x, lambda m=m, x=x: ceiling(m, x)) for m, x in sorted(self.rule.ceilings.items())]
+        floors = [_check(f"floors:{m}", x, partial(floor, m, x)) for m, x in sorted(self.rule.floors.items())]
+        ceilings = [_check(f"ceilings:{m}", x, partial(ceiling, m, x)) for m, x in sorted(self.rule.ceilings.items())]
         return [*floors, *ceilings]
 
-    def against(self, who: Literal["champion", "baseline"]) -> tuple[float, tuple[float, float], str]:
+    def against(self, who: Who) -> tuple[float, tuple[float, float], str]:
         """The mean difference of the loss, its interval, and both in words."""
         from tasks import metrics
 
@@ -404,7 +362,7 @@ class _Bench:
         mean = _finite(difference.mean())
         low, high = metrics.interval(self.resampled(difference, self.blocks), self.rule.confidence)
         interval = (_rounded(low), _rounded(high))  # decided on what is written down
-        words = f"{self.rule.loss} {_differs(mean)} the {who}'s ({self.rule.confidence:.0%} interval {_span(interval)})"
+        words = f"{self.rule.loss} {_differs(mean)} the {who}'s ({self.rule.confidence:.0%} interval {span(interval)})"
         return mean, interval, words
 
     def beats_baseline(self) -> Check:
@@ -447,12 +405,12 @@ class _Bench:
             mean > margin + min(q · standard error, DOUBT · margin)
 
         The standard error comes from resampling the slice's days; q is the one-sided quantile of Student's t (as many
-        degrees of freedom as days, less one) at (1 − confidence) / number of slices. That is Bonferroni's correction: over all
-        slices together, noise between two equally good models blocks in at most 1 − confidence of the cases. (Holm's
-        procedure would give the same verdict: both refuse when the smallest p-value is below that level.) On the
-        other side, without a cap a slice of few or unequal days could be arbitrarily bad and still be excused by its wide interval;
-        with it, one that is worse by 1 + DOUBT margins is always refused. With a margin of 0 there is nothing to
-        measure the cap by, so there only the interval decides.
+        degrees of freedom as days, less one) at (1 − confidence) / number of slices. That is Bonferroni's correction:
+        over all slices together, noise between two equally good models blocks in at most 1 − confidence of the cases,
+        and far less often with a margin. (Holm's procedure would give the same verdict: both refuse when the smallest
+        p-value is below that level.) On the other side, without a cap a slice of few or unequal days could be
+        arbitrarily bad and still be excused by its wide interval; with it, one worse by 1 + DOUBT margins is always
+        refused. With a margin of 0 there is nothing to measure the cap by: there only the interval decides.
         """
         checks: list[Check] = []
         found: list[tuple[str, npt.NDArray[np.bool_]]] = []
@@ -470,7 +428,7 @@ class _Bench:
             if self.case.champion is None:
                 checks.append(Check(name, None, self.rule.slice_margin, True, NO_CHAMPION))
             else:
-                checks.append(_check(name, self.rule.slice_margin, lambda m=members: self.slice(m, len(found))))
+                checks.append(_check(name, self.rule.slice_margin, partial(self.slice, members, len(found))))
         return checks
 
     def large_slices(self, column: str) -> list[tuple[str, npt.NDArray[np.bool_]]]:
@@ -485,18 +443,19 @@ class _Bench:
         return [(f"slice:{column}={value}", (keys == value).to_numpy(dtype=bool)) for value in large]
 
     def slice(self, members: npt.NDArray[np.bool_], slices: int) -> _Finding:
-        """One slice, judged by the rule that `slices` states."""
+        """One of so many slices, judged by the rule that `slices` states."""
         difference = (self.loss("challenger") - self.loss("champion"))[members]
         blocks = self.blocks[members]
         mean, margin, days = _rounded(difference.mean()), self.rule.slice_margin, len(np.unique(blocks))
         doubt, interval = DOUBT * margin, None
         if days > 1:
-            error = float(self.resampled(difference, blocks).std(ddof=1)) * _t_quantile(1 - (1 - self.rule.confidence) / slices, days - 1)
+            quantile = _t_quantile(1 - (1 - self.rule.confidence) / slices, days - 1)
+            error = quantile * float(self.resampled(difference, blocks).std(ddof=1))
             doubt = min(error, doubt) if margin else error
             interval = (mean - error, mean + error)
         limit = _rounded(margin + doubt)
-        words = f"{self.rule.loss} {_differs(mean)} the champion's, margin {margin:g} and {doubt:.3g} for doubt; {int(members.sum()):,} rows, {days} "
-        words += "days" if self.by_day else "groups of rows"
+        words = f"{self.rule.loss} {_differs(mean)} the champion's, margin {margin:g} and {doubt:.3g} for doubt; "
+        words += f"{int(members.sum()):,} rows, {days} {'days' if self.by_day else 'groups of rows'}"
         return _Finding(mean <= limit, words, mean, limit, interval)
 
     def calibration(self) -> Check:
@@ -504,7 +463,7 @@ class _Bench:
         from tasks import metrics
 
         def find() -> _Finding:
-            value = _finite(metrics.calibration_error(self.case.task, self.rows["label"], self.challenger()))
+            value = _finite(metrics.calibration_error(self.case.task, self.rows["label"], self.answers("challenger")))
             limit = self.rule.calibration
             return _Finding(value <= limit, f"the calibration error is {value:.3g}, {limit:g} is allowed", value)
 
@@ -538,8 +497,8 @@ def _schema(case: Comparison) -> Check:
 
 
 def refused_requests(champion: Features, challenger: Features) -> list[str]:
-    """Why the challenger would refuse a request that the champion accepts: a sentence per field, none when it would not."""
-    reasons = [f"{name} is gone: a request that holds it would be refused" for name in champion if name not in challenger]
+    """Why the challenger would refuse a request that the champion accepts: a sentence per field, or none."""
+    reasons = [f"{name} is gone: a request with it would be refused" for name in champion if name not in challenger]
     for name, new in challenger.items():
         if name not in champion:
             if not new.get("nullable", False):
@@ -603,25 +562,8 @@ def _differs(mean: float) -> str:
     return f"is {abs(mean):.4g} {'below' if mean < 0 else 'above'}" if mean else "equals"
 
 
-def _span(interval: tuple[float, float]) -> str:
-    return f"{interval[0]:+.4g} to {interval[1]:+.4g}"
-
-
-def _because(fault: str) -> str:
-    return f": {fault}" if fault else ""
-
-
-def _said(error: Exception) -> str:
-    if isinstance(error, KeyError) and error.args:
-        return f"{error.args[0]!s} is missing"
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-# ── for people ────────────────────────────────────────────────────────────────────────────────────
-
-
 def _summary(case: Comparison, checks: tuple[Check, ...]) -> str:
-    failed = [check for check in _worst_first(checks) if not check.passed]
+    failed = [check for check in worst_first(checks) if not check.passed]
     against = f"champion {case.champion.candidate}" if case.champion else NO_CHAMPION
     opening = f"{case.model}: challenger {case.challenger.candidate} ({against})"
     if not failed:
@@ -632,134 +574,11 @@ def _summary(case: Comparison, checks: tuple[Check, ...]) -> str:
     return f"{opening} refused by {len(failed)} of {len(checks)} checks: {named}{more}"
 
 
-def _basis(verdict: Verdict) -> str:
-    """How much the verdict rests on."""
-    said = verdict.holdout
-    over = f" over {said['days']} days ({said['from'][:10]} to {said['until'][:10]})" if "from" in said else ""
-    unit = "whole days" if said.get("blocks", "day") == "day" else "groups of rows"
-    return (
-        f"{said['compared']:,} of {said['rows']:,} holdout rows{over}; {verdict.rule['confidence']:.0%} intervals from "
-        f"{verdict.resamples:,} resamples of {unit}; rule: {verdict.rule['rule']} in {verdict.rule['loss']}"
-    )
+def _because(fault: str) -> str:
+    return f": {fault}" if fault else ""
 
 
-def _mark(passed: bool) -> str:
-    return "✓" if passed else "✗"
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:,.0f}" if value == int(value) and abs(value) >= 1 else f"{value:.4g}"
-
-
-def _worst_first(checks: tuple[Check, ...]) -> list[Check]:
-    """Those that failed before those that passed; among slices that failed, the one furthest beyond its threshold first."""
-
-    def excess(check: Check) -> float:
-        known = check.name.startswith("slice:") and not check.passed and check.value is not None and check.threshold is not None
-        return (check.value or 0.0) - (check.threshold or 0.0) if known else 0.0
-
-    return sorted(checks, key=lambda check: (check.passed, check.name.startswith("slice:") and not check.passed, -excess(check)))
-
-
-def _markdown(verdict: Verdict) -> str:
-    lines = [
-        f"# {_mark(verdict.promoted)} {verdict.model}: {'promoted' if verdict.promoted else 'refused'}",
-        "",
-        _cell(verdict.summary) + ".",
-        "",
-        f"{_basis(verdict)}. Verdict `{verdict.id}`.",
-        "",
-        "| | check | value | threshold | interval | reason |",
-        "| --- | --- | ---: | ---: | --- | --- |",
-    ]
-    for check in _worst_first(verdict.checks):
-        span = _span(check.interval) if check.interval else ""
-        cells = [_mark(check.passed), f"`{check.name}`", _number(check.value), _number(check.threshold), span, check.reason]
-        lines.append("| " + " | ".join(_cell(cell) for cell in cells) + " |")
-    return "\n".join(lines) + "\n"
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
-
-
-def _text(verdict: Verdict) -> str:
-    """A line per check; slices that passed share one."""
-    quiet = [c for c in verdict.checks if c.passed and c.name.startswith("slice:") and "=" in c.name]
-    lines = [(c.passed, c.name, c.reason) for c in _worst_first(verdict.checks) if c not in quiet]
-    if quiet:
-        worst = max(quiet, key=lambda c: -np.inf if c.value is None else c.value)
-        said = NO_CHAMPION if worst.value is None else f"the worst is {worst.name[6:]}: {worst.reason}"
-        lines.append((True, "slices", f"{len(quiet)} slices passed; {said}"))
-    width = max(len(name) for _, name, _ in lines)
-    against = f"against champion {verdict.champion}" if verdict.champion else NO_CHAMPION
-    head = f"{verdict.model}: challenger {verdict.challenger} {'promoted' if verdict.promoted else 'refused'} ({against})"
-    return "\n".join([head, f"  {_basis(verdict)}", *(f"  {_mark(p)} {name:<{width}}  {reason}" for p, name, reason in lines)])
-
-
-# ── the picture ───────────────────────────────────────────────────────────────────────────────────
-
-GOOD, BAD, QUIET = "#2f7f79", "#c8452f", "#8a8f98"
-MOST_SLICES = 40
-"""A picture shows no more slices than this: those nearest to refusal."""
-
-
-def picture(verdict: Verdict) -> bytes:
-    """The differences of the loss with their intervals, against 0 and the margins, as PNG.
-
-    One row against the trivial baseline where there is no champion; else one overall, and one per slice.
-    """
-    from io import BytesIO
-
-    from matplotlib.figure import Figure
-
-    drawn, hidden = _drawn(verdict)
-    figure = Figure(figsize=(9, 1.9 + 0.3 * max(len(drawn), 2)), dpi=110, layout="constrained")
-    axes = figure.add_subplot()
-    for row, check in enumerate(drawn):
-        _draw(axes, len(drawn) - 1 - row, check)
-    _frame(axes, verdict, drawn)
-    notes = [_basis(verdict)] + ([f"{hidden} slices further from refusal are not shown"] if hidden else [])
-    figure.supxlabel("\n".join(notes), fontsize=7, color=QUIET)
-    stream = BytesIO()
-    figure.savefig(stream, format="png", metadata={"Software": None})
-    return stream.getvalue()
-
-
-def _drawn(verdict: Verdict) -> tuple[list[Check], int]:
-    """The checks that have a difference to draw, the overall one first, then the slices nearest to refusal."""
-    overall = "improvement" if verdict.champion else "beats_baseline"
-    first = [c for c in verdict.checks if c.name == overall and c.value is not None]
-    slices = [c for c in verdict.checks if c.name.startswith("slice:") and c.value is not None]
-    slices.sort(key=lambda c: (c.value or 0.0) - (c.threshold or 0.0), reverse=True)
-    return first + slices[:MOST_SLICES], max(len(slices) - MOST_SLICES, 0)
-
-
-def _draw(axes: Any, row: int, check: Check) -> None:
-    color = GOOD if check.passed else BAD
-    if check.interval:
-        axes.plot(check.interval, [row, row], color=color, linewidth=2.2, alpha=0.55, solid_capstyle="round", zorder=2)
-    axes.plot([check.value], [row], marker="o", markersize=6, color=color, zorder=3)
-    axes.plot([check.threshold] * 2, [row - 0.32, row + 0.32], color="#333333", linewidth=1.4, zorder=2)
-
-
-def _frame(axes: Any, verdict: Verdict, drawn: list[Check]) -> None:
-    said = "promoted" if verdict.promoted else "refused"
-    failed = sum(not c.passed for c in verdict.checks)
-    title = f"{verdict.model}: challenger {verdict.challenger} {said}" + (f" by {failed} checks" if failed > 1 else " by 1 check" if failed else "")
-    axes.set_title(title, loc="left", fontsize=11, color=GOOD if verdict.promoted else BAD, fontweight="bold")
-    if not drawn:
-        axes.text(0.5, 0.5, "nothing could be compared", ha="center", va="center", transform=axes.transAxes, color=QUIET)
-    axes.axvline(0, color=QUIET, linewidth=1, zorder=1)
-    names = [c.name.removeprefix("slice:") if c.name.startswith("slice:") else f"all rows ({c.name})" for c in drawn]
-    axes.set_yticks(range(len(drawn) - 1, -1, -1), names, fontsize=8)
-    for label, check in zip(axes.get_yticklabels(), drawn, strict=True):
-        label.set_color("#222222" if check.passed else BAD)
-    axes.set_ylim(-0.7, max(len(drawn), 2) - 0.3)
-    against = f"champion {verdict.champion}" if verdict.champion else "trivial baseline"
-    axes.set_xlabel(f"{verdict.rule['loss']}: challenger − {against}   (left is better;  | is the threshold)", fontsize=8)
-    axes.tick_params(axis="x", labelsize=8)
-    axes.grid(axis="x", color="#e6e8eb", linewidth=0.8, zorder=0)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.tick_params(axis="y", length=0)
+def _said(error: Exception) -> str:
+    if isinstance(error, KeyError) and error.args:
+        return f"{error.args[0]!s} is missing"
+    return " ".join(str(error).split()) or type(error).__name__

@@ -6,11 +6,15 @@ same inputs. The Bento is made of the folder whenever it is missing: it can be l
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +28,8 @@ if TYPE_CHECKING:
 GOLDEN = 20
 """Rows that a release carries along with their evaluated predictions."""
 
-BATCHED, ALONE, TIMED = 2000, 50, 200
-"""Holdout rows that are asked in large requests, and one by one; and how often one row is timed."""
+BATCHED, ALONE = 2000, 50
+"""How many holdout rows are asked in large requests, and how many of them one by one as well (and timed)."""
 
 TOLERANCE = 1e-9
 """How far an answer may be off, relative to values above 1: JSON gives every float back as it was."""
@@ -37,13 +41,15 @@ def package(model_name: str) -> None:
     Raises:
         ReleaseDiffers: the packaged service does not answer holdout rows as they were evaluated.
     """
-    with files.replacing(settings.BUILD / model_name / "release") as release:
+    with _interpreter("ask") as asking, files.replacing(settings.BUILD / model_name / "release") as release:
         write_release(model_name, params.load().model(model_name), release)
+        is_new = not _bento_of(release).exists()
         bento = _ensure_bento(release)
         try:
-            _measure(model_name, release, bento)
+            _measure(model_name, release, bento, asking)
         except ReleaseDiffers:
-            files.remove(bento)  # nothing stays in the store that may not be served
+            if is_new:  # what failed its proof is not left in the store; what may be serving is not taken away
+                files.remove(bento)
             raise
 
 
@@ -59,13 +65,15 @@ def answer_as_evaluated(model_name: str) -> dict[str, float]:
         ReleaseDiffers: an answer is not the evaluated one. Names rows, and both values.
     """
     release = settings.BUILD / model_name / "release"
-    return _measure(model_name, release, _ensure_bento(release))
+    with _interpreter("ask") as asking:
+        return _measure(model_name, release, _ensure_bento(release), asking)
 
 
 def measured(model_name: str) -> dict[str, float]:
     """`latency_ms` (one row, median), `size_mb` and `startup_s` of the packaged release, as first measured here.
 
-    They differ from run to run, so they are no output of a stage; kept by candidate, measured again when lost.
+    Latency is processor time from request to answer, without a socket: a busy machine must not fail a good candidate.
+    What differs from run to run is no output of a stage: it is kept by candidate, and measured again when lost.
     """
     memo = _memo(files.read_json(settings.BUILD / model_name / "release" / "candidate.json")["candidate"])
     return files.read_json(memo) if memo.exists() else answer_as_evaluated(model_name)
@@ -98,9 +106,14 @@ def sources(name: str) -> dict[Path, Path]:
     root = settings.ROOT
     service, pipeline = root / "deployments" / "service.py", root / "models" / name / "pipeline"
     needed = imports.closure(service, root) | imports.closure(pipeline / "__init__.py", root)
-    needed |= {path for path in pipeline.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
-    below = {path: path.relative_to(root) for path in sorted(needed)}
+    needed |= {path for path in pipeline.rglob("*") if path.is_file()}  # tables that its code reads, for one
+    below = {path: path.relative_to(root) for path in sorted(needed) if not _is_private(path.relative_to(root))}
     return {service: Path("service.py"), **{p: t for p, t in below.items() if t.parts[0] != "deployments"}}
+
+
+def _is_private(path: Path) -> bool:
+    """Byte code, and what begins with a dot: .env, an editor's leavings."""
+    return any(part.startswith(".") or part == "__pycache__" for part in path.parts)
 
 
 def describe(name: str, model: params.Model) -> dict[str, Any]:
@@ -116,6 +129,7 @@ def describe(name: str, model: params.Model) -> dict[str, Any]:
         "task": model.task,
         "about": model.about,
         "classes": training["classes"],
+        "columns": list(model.features),  # their order, which JSON with sorted keys does not keep
         "features": {f: feature.model_dump() for f, feature in model.features.items()},
         "categories": {column: sorted(learnt[column].dropna().unique().tolist()) for column in learnt},
         "max_rows": model.serving.max_rows,
@@ -149,7 +163,7 @@ def request_rows(frame: pd.DataFrame, model: params.Model) -> list[dict[str, Any
 
 
 def _value(value: Any, kind: str) -> Any:
-    if value is None or value != value:  # NaN is the one value that is not itself
+    if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
     return int(value) if kind == "integer" and float(value).is_integer() else value
 
@@ -167,11 +181,12 @@ def _evaluated(name: str, model: params.Model, most: int) -> tuple[pd.DataFrame,
     from tasks import rows
 
     build = settings.BUILD / name
+    classes = files.read_json(build / "model" / "training.json")["classes"]
     predictions = pd.read_parquet(build / "evaluation" / "predictions.parquet").set_index("id")
     holdout = rows.read(build, "holdout", [*model.features, "id"])
     chosen = np.unique(np.linspace(0, len(holdout) - 1, min(most, len(holdout))).astype(int))
     holdout = holdout.iloc[chosen]
-    columns = [c for c in predictions if c in ("prediction", "q10", "q90") or c.startswith("p_")]
+    columns = [f"p_{c}" for c in classes] if classes else [c for c in ("prediction", "q10", "q90") if c in predictions]
     return holdout, predictions.loc[holdout["id"], columns]
 
 
@@ -179,28 +194,34 @@ def _evaluated(name: str, model: params.Model, most: int) -> tuple[pd.DataFrame,
 
 
 def _ensure_bento(release: Path) -> Path:
-    facts = release_facts(release)
-    name, version = facts["name"], facts["candidate"]
-    home = Path(_environment()["BENTOML_HOME"])
-    bento = home / "bentos" / name / version
-    with files.lock(f"bento-{name}-{version}"):
-        if not _is_bento_of(bento, release):
+    bento = _bento_of(release)
+    with files.lock(f"bento-{bento.parent.name}-{bento.name}"):
+        if not _holds(bento, release):
             files.remove(bento)
-            _build_bento(release, facts, home, bento)
+            _build_bento(release, bento)
     return bento
 
 
-def _is_bento_of(bento: Path, release: Path) -> bool:
+def _bento_of(release: Path) -> Path:
+    """Where the store keeps, or would keep, the Bento of a release."""
+    facts = release_facts(release)
+    folder: Path = Path(_environment()["BENTOML_HOME"]) / "bentos" / facts["name"] / facts["candidate"]
+    return folder
+
+
+def _holds(bento: Path, release: Path) -> bool:
     """Whether a Bento is whole and holds exactly the release. (BentoML adds its own bentofile.yaml.)"""
     held = files.tree(bento / "src")
     held.pop("bentofile.yaml", None)
     return (bento / "bento.yaml").is_file() and held == files.tree(release)
 
 
-def _build_bento(release: Path, facts: dict[str, Any], home: Path, bento: Path) -> None:
+def _build_bento(release: Path, bento: Path) -> None:
     """Build beside the store and move in: a Bento that is killed half-built would break `bentoml list`."""
-    (home / "tmp").mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=home / "tmp") as aside:
+    facts = release_facts(release)
+    beside = Path(_environment()["BENTOML_HOME"]) / "tmp"
+    beside.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=beside) as aside:
         task = {
             "release": str(release),
             "name": facts["name"],
@@ -209,7 +230,8 @@ def _build_bento(release: Path, facts: dict[str, Any], home: Path, bento: Path) 
             "description": f"# {facts['name']}:{facts['candidate']}\n\n{facts['about']}\n",
             "include": sorted(f"/{path}" for path in files.tree(release)),
         }
-        built = _run("build", task, {"BENTOML_HOME": aside})
+        with _interpreter("build", BENTOML_HOME=aside) as building:
+            built = _do(building, task)
         bento.parent.mkdir(parents=True, exist_ok=True)
         Path(built["path"]).replace(bento)
     files.write_text(bento.parent / "latest", facts["candidate"])
@@ -219,7 +241,9 @@ def labels(facts: dict[str, Any]) -> dict[str, str]:
     """The lineage as a Bento's labels: flat, and short enough for `bentoml get`."""
     lineage, training = facts["lineage"], facts["training"]
     partitions = {
-        f"{dataset}.{Path(file).stem}": md5 for dataset, held in lineage["partitions"].items() for file, md5 in held.items()
+        f"{dataset}.{Path(file).stem}": md5
+        for dataset, held in lineage["partitions"].items()
+        for file, md5 in held.items()
     }
     return {
         "candidate": facts["candidate"],
@@ -238,7 +262,7 @@ def labels(facts: dict[str, Any]) -> dict[str, str]:
 # ── the proof ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def _measure(name: str, release: Path, bento: Path) -> dict[str, float]:
+def _measure(name: str, release: Path, bento: Path, asking: subprocess.Popen[str]) -> dict[str, float]:
     """Ask the Bento's service, compare, and keep what was measured meanwhile."""
     facts = release_facts(release)
     model = params.load().model(name)
@@ -247,20 +271,14 @@ def _measure(name: str, release: Path, bento: Path) -> dict[str, float]:
     size = facts["max_rows"]
     batches = [slice(i, i + size) for i in range(0, len(asked), size)]
     alone = range(0, len(asked), max(1, len(asked) // ALONE))
-    task = {
-        "bento": str(bento),
-        "batches": [asked[batch] for batch in batches],
-        "alone": [asked[i] for i in alone],
-        "timed": TIMED,
-    }
-    got = _run("ask", task)
+    got = _do(asking, {"bento": str(bento), "batches": [asked[b] for b in batches], "alone": [asked[i] for i in alone]})
     for batch, answer in zip(batches, got["batches"], strict=True):
         refuse_difference(f"{name}:{facts['candidate']}", evaluated.iloc[batch], answer, facts)
     for i, answer in zip(alone, got["alone"], strict=True):
         refuse_difference(f"{name}:{facts['candidate']}", evaluated.iloc[[i]], answer, facts)
     held = {
         "latency_ms": round(got["latency_ms"], 3),
-        "size_mb": round(sum(p.stat().st_size for p in release.rglob("*") if p.is_file()) / 1e6, 3),
+        "size_mb": round(sum((release / path).stat().st_size for path in files.tree(release)) / 1e6, 3),
         "startup_s": round(got["startup_s"], 2),
     }
     files.write_json(_memo(facts["candidate"]), held)
@@ -275,7 +293,10 @@ def refuse_difference(tag: str, evaluated: pd.DataFrame, answer: dict[str, Any],
     """
     if answer["status"] != 200:
         faults = answer["body"].get("detail", [])[:5] if isinstance(answer["body"], dict) else answer["body"]
-        told = [f"{evaluated.index[f['row']]}: {f['field']}: {f['problem']}" if f["row"] is not None else str(f) for f in faults]
+        told = [
+            f"{evaluated.index[f['row']]}: {f['field']}: {f['problem']}" if f["row"] is not None else str(f)
+            for f in faults
+        ]
         raise ReleaseDiffers(
             f"{tag} refuses holdout rows (HTTP {answer['status']}):\n" + "\n".join(told) + "\n"
             f"Widen the feature's limits in params.yaml, or mend models/{facts['name']}/rows."
@@ -310,21 +331,27 @@ def _environment() -> dict[str, str]:
     return {**settings.environment(), **os.environ}
 
 
-def _run(command: str, task: dict[str, Any], environment: dict[str, str] | None = None) -> dict[str, Any]:
-    """Run tasks/release/trial.py in an interpreter that sees the installed packages and no code of this checkout."""
-    with tempfile.TemporaryDirectory() as folder:
-        task_file, answer_file = Path(folder) / "task.json", Path(folder) / "answer.json"
-        files.write_json(task_file, task)
-        done = subprocess.run(
-            [sys.executable, "-I", str(Path(trial.__file__)), command, str(task_file), str(answer_file)],
-            cwd=folder,
-            env={**_environment(), **(environment or {})},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            told = (done.stderr.strip() or done.stdout.strip())[-3000:]
-            raise StageFailed(f"the packaged service could not be {'built' if command == 'build' else 'tried'}:\n{told}")
-        answer: dict[str, Any] = files.read_json(answer_file)
-    return answer
+@contextmanager
+def _interpreter(command: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    """A fresh interpreter with trial.py, which sees the installed packages and no code of this checkout.
+
+    It imports what it needs while its task is still being prepared, and is gone when the block ends.
+    """
+    pipe = subprocess.PIPE
+    line = [sys.executable, "-I", str(Path(trial.__file__)), command]
+    with subprocess.Popen(
+        line, stdin=pipe, stdout=pipe, stderr=pipe, text=True, encoding="utf-8", env={**_environment(), **environment}
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def _do(process: subprocess.Popen[str], task: dict[str, Any]) -> dict[str, Any]:
+    """Give the interpreter its task, and wait for the answer."""
+    answer, log = process.communicate(json.dumps(task, allow_nan=False))
+    if process.returncode:
+        raise StageFailed(f"the packaged service could not be built or tried:\n{log.strip()[-3000:]}")
+    result: dict[str, Any] = json.loads(answer)
+    return result

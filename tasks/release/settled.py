@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+
 from tasks import files, params, settings
+
 
 def find(model: str) -> str | None:
     """What became of the candidate that build/ holds now, if it was judged under the present rule."""

@@ -1,26 +1,28 @@
-"""A script, for an interpreter of its own: builds a Bento, and asks a Bento's service. It imports nothing of this project.
+"""A script, for an interpreter of its own: builds a Bento, and asks a Bento's service. No code of this project is used.
 
-`python -I trial.py build|ask TASK.json ANSWER.json`. Isolated (-I), so that the only code it finds beside the installed
-packages is that of the release: the service is tried as it will be served, over JSON, only without the socket.
+`python -I trial.py build|ask`, the task as JSON on its standard input, the answer as JSON on its standard output.
+Isolated (-I), so that the only code it finds beside the installed packages is that of the release: the service is
+tried as it will be served, over JSON, only without the socket.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 from typing import Any
-
-BEGIN = time.perf_counter()
 
 
 def build(task: dict[str, Any]) -> dict[str, Any]:
     """Build a Bento of a release folder, with the listed files and no others. No network is asked."""
     import bentoml
 
-    sys.path.insert(0, task["release"])
+    sys.dont_write_bytecode = True  # BentoML imports the service from the release, which must stay as it is
+    requirements = (Path(task["release"]) / "requirements.txt").read_text(encoding="utf-8").splitlines()
     bento = bentoml.build(
         "service:Service",
         name=task["name"],
@@ -29,45 +31,68 @@ def build(task: dict[str, Any]) -> dict[str, Any]:
         description=task["description"],
         include=task["include"],
         # the requirements are exact already; BentoML would ask an index to lock them once more
-        python={"requirements_txt": "requirements.txt", "lock_packages": False},
+        python={"packages": requirements, "lock_packages": False},
         build_ctx=task["release"],
     )
     return {"path": str(bento.path)}
 
 
 def ask(task: dict[str, Any]) -> dict[str, Any]:
-    """Post rows to the service of a Bento: in few large requests, and some of them alone, timed."""
+    """Post rows to the service of a Bento: `batches` of rows in one request each, and rows `alone`, which are timed."""
     import asyncio
 
     import bentoml
 
+    begin = time.perf_counter()
     service = bentoml.load(task["bento"])
     sys.path.insert(0, str(Path(task["bento"]) / "src"))  # as a worker of `bentoml serve` has it
-    return asyncio.run(_ask(service.to_asgi(), task))
+    return asyncio.run(_ask(service.to_asgi(), task, begin))
 
 
-async def _ask(app: Any, task: dict[str, Any]) -> dict[str, Any]:
+async def _ask(app: Any, task: dict[str, Any], begin: float) -> dict[str, Any]:
     import httpx
 
     async with app.router.lifespan_context(app):
-        startup = time.perf_counter() - BEGIN
+        startup = time.perf_counter() - begin
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://release") as client:
-            batches = [await _post(client, rows) for rows in task["batches"]]
+            batches = [(await _post(client, rows))[0] for rows in task["batches"]]
             alone = [await _post(client, [row]) for row in task["alone"]]
-            times = []
-            for i in range(task["timed"]):
-                begin = time.perf_counter()
-                await _post(client, [task["alone"][i % len(task["alone"])]])
-                times.append(time.perf_counter() - begin)
-    return {"startup_s": startup, "latency_ms": statistics.median(times) * 1000, "batches": batches, "alone": alone}
+    return {
+        "startup_s": startup,
+        "latency_ms": statistics.median(seconds for _, seconds in alone) * 1000,
+        "batches": batches,
+        "alone": [answer for answer, _ in alone],
+    }
 
 
-async def _post(client: Any, rows: list[dict[str, Any]]) -> dict[str, Any]:
+async def _post(client: Any, rows: list[dict[str, Any]]) -> tuple[dict[str, Any], float]:
+    """The answer, and the seconds of processor time that it took: the release's own, whatever else the machine does."""
+    begin = time.process_time()
     response = await client.post("/predict", json={"rows": rows})
-    return {"status": response.status_code, "body": response.json()}
+    seconds = time.process_time() - begin
+    return {"status": response.status_code, "body": response.json()}, seconds
+
+
+AHEAD = ("bentoml", "_bentoml_impl.server.app", "httpx", "pandas", "skops.io")
+"""What the service will import of the installed packages: done while whoever started this still prepares the task."""
+
+
+def main() -> None:
+    """Read a task, do it, answer."""
+    begin = time.perf_counter()
+    answer_to = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # whatever is printed meanwhile is no part of the answer
+    command = sys.argv[1]
+    if command == "ask":
+        for name in AHEAD:
+            import_module(name)
+    imported = time.perf_counter() - begin
+    answer = {"build": build, "ask": ask}[command](json.load(sys.stdin))
+    if command == "ask":
+        answer["startup_s"] += imported
+    with answer_to:
+        json.dump(answer, answer_to)
 
 
 if __name__ == "__main__":
-    command, task_file, answer_file = sys.argv[1:]
-    answer = {"build": build, "ask": ask}[command](json.loads(Path(task_file).read_text(encoding="utf-8")))
-    Path(answer_file).write_text(json.dumps(answer), encoding="utf-8")
+    main()

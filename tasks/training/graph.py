@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from tasks import settings
 from tasks.errors import DataMissing, EvergreenError, Mistake, StageFailed
@@ -20,6 +20,8 @@ from tasks.errors import DataMissing, EvergreenError, Mistake, StageFailed
 if TYPE_CHECKING:
     from dvc.repo import Repo
     from dvc.stage import Stage
+
+T = TypeVar("T")
 
 Run = Callable[[str, list[str]], None]
 """Calls a step: `run("train", ["flight_delay"])`."""
@@ -54,29 +56,36 @@ def reproduce(model: str, run: Run, around: Around | None = None) -> list[Outcom
         StageFailed: DVC cannot read the graph, a stage's inputs changed while it ran, or another process holds it.
         EvergreenError: what the step itself raised.
     """
-    outcomes: list[Outcome] = []
+    outcomes: dict[str, Outcome] = {}
     with _repository() as repo, _steps_in_process(run):
 
         def one(stage: Stage, **options: Any) -> Stage | None:
             outcome = (around or _plainly)(stage.addressing, lambda: _reproduce_stage(stage, options))
-            outcomes.append(outcome)
+            if outcome.how != "unchanged" or stage.addressing not in outcomes:  # it may be looked at again after a wait
+                outcomes[stage.addressing] = outcome
             return stage if outcome.how == "ran" else None
 
         _with_patience(lambda: repo.reproduce(targets=[f"package@{model}"], repro_fn=one))
-    return [outcome for outcome in outcomes if not outcome.stage.endswith(".dvc")]
+    return [outcome for stage, outcome in outcomes.items() if not stage.endswith(".dvc")]
 
 
 def pending(model: str) -> dict[str, str]:
     """The stages of a model that would not be skipped now, each with the first input that differs. Runs nothing."""
-    with _repository() as repo, repo.lock:
-        from dvc.repo.reproduce import collect_stages, get_active_graph, plan_repro
-
-        graph = get_active_graph(repo.index.graph)
-        plan = plan_repro(graph, collect_stages(repo, [f"package@{model}"]))
-        return {stage.addressing: _reason(stage) for stage in plan if stage.changed()}
+    with _repository() as repo:
+        return _with_patience(lambda: _pending(repo, model))
 
 
 # ── inside DVC ────────────────────────────────────────────────────────────────────────────────────
+
+
+def _pending(repo: Repo, model: str) -> dict[str, str]:
+    from dvc.repo import lock_repo
+    from dvc.repo.reproduce import collect_stages, get_active_graph, plan_repro
+
+    with lock_repo(repo):
+        graph = get_active_graph(repo.index.graph)
+        plan = plan_repro(graph, collect_stages(repo, [f"package@{model}"]))
+        return {stage.addressing: _reason(stage) for stage in plan if stage.changed()}
 
 
 def _reproduce_stage(stage: Stage, options: dict[str, Any]) -> Outcome:
@@ -86,7 +95,7 @@ def _reproduce_stage(stage: Stage, options: dict[str, Any]) -> Outcome:
     begin = time.perf_counter()
     reason = _reason(stage) if stage.changed() else "nothing it depends on has changed"
     _ran.discard(stage.addressing)
-    redone = dvc_reproduce._reproduce_stage(stage, **options)  # type: ignore[no-untyped-call]
+    redone = dvc_reproduce._reproduce_stage(stage, **options)
     if not redone:
         how: Literal["unchanged", "restored", "ran"] = "unchanged"
     else:
@@ -164,7 +173,7 @@ def _explained(error: BaseException) -> EvergreenError:
             said.append(str(cause))
         cause = cause.__cause__
     text = ": ".join(said)
-    if "missing" in text and "data" in text:
+    if "missing data" in text:
         return DataMissing(
             f"{text}. The files of this data version are not here: `make data` brings them, or ingest makes a version."
         )
@@ -173,7 +182,7 @@ def _explained(error: BaseException) -> EvergreenError:
     return StageFailed(f"DVC: {text}")
 
 
-def _with_patience(act: Callable[[], Any]) -> Any:
+def _with_patience(act: Callable[[], T]) -> T:
     """Do it; when another process is at work on the same files, wait for it rather than fail as DVC does."""
     from dvc.exceptions import ReproductionError
     from dvc.lock import LockError

@@ -31,11 +31,13 @@ def prepare(name: str) -> None:
     manifest: Manifest = files.read_json(build / "partitions.json")
     complete = complete_partitions(manifest, model)
     split = choose_split(complete, model.split)
+    made_by = _made_by(name, model)
     with files.replacing(build / "rows") as rows:
         rows.mkdir()
         for partition in complete:
             tables = _tables_of(partition, manifest, model)
-            key = _memo_key(name, model, manifest, tables)
+            hashes = {dataset: {f: manifest[dataset][f] for f in names} for dataset, names in tables.items()}
+            key = {**made_by, "tables": hashes}
             made = files.memo("rows", key, ".parquet", partial(_make, name, model, partition, tables))
             shutil.copyfile(made, rows / f"{partition}.parquet")
     files.write_json(build / "split.json", split)
@@ -66,32 +68,38 @@ def conform(rows: pd.DataFrame, name: str, model: params.Model) -> pd.DataFrame:
     """The team's rows with the columns of params.yaml, in order; category → str, integer and number → float64.
 
     Raises:
-        ModelCodeError: a column is missing, an id stands twice, a label is missing, or a value is not of its type.
+        ModelCodeError: a column is missing, a value is not of its type or missing, or an id stands twice.
     """
     where = f"models/{name}/rows"
     wanted = [*model.features, "label", "time", "id"]
     if lacking := [column for column in wanted if column not in rows.columns]:
         raise ModelCodeError(f"{where} gives no column {', '.join(lacking)}; params.yaml and the interface ask for it")
     rows = rows[wanted].reset_index(drop=True)
-    for column, feature in model.features.items():
+    types = {column: _TYPES[feature.type] for column, feature in model.features.items()}
+    for column, type_ in {**types, "time": "datetime64[us]", "id": "str"}.items():
         try:
-            rows[column] = rows[column].astype("str" if feature.type == "category" else "float64")
+            rows[column] = rows[column].astype(type_)
         except (ValueError, TypeError) as error:
-            raise ModelCodeError(f"{where}: {column} is not a {feature.type}: {error}") from None
-        if not feature.nullable and rows[column].isna().any():
+            said = model.features[column].type if column in types else {"time": "local time", "id": "text"}[column]
+            raise ModelCodeError(f"{where}: {column} is no {said}: {error}") from None
+    for column in model.of_type("integer"):
+        if (broken := rows.loc[rows[column] % 1 != 0, column].dropna()).size:
+            raise ModelCodeError(f"{where}: {column} is no integer in {len(broken)} rows, as {broken.iloc[0]:g}")
+    for column, missing in rows.isna().sum().items():
+        if missing and column not in types:
+            raise ModelCodeError(f"{where}: {column} is missing in {missing} rows; leave such rows out")
+        if missing and not model.features[str(column)].nullable:
             raise ModelCodeError(
-                f"{where}: {column} is missing in {int(rows[column].isna().sum())} rows, but params.yaml does not say "
-                f"that it is nullable"
+                f"{where}: {column} is missing in {missing} rows, but params.yaml does not say that it is nullable"
             )
-    if rows["label"].isna().any():
-        raise ModelCodeError(
-            f"{where}: label is missing in {int(rows['label'].isna().sum())} rows; leave such rows out"
-        )
     if rows["id"].duplicated().any():
         raise ModelCodeError(
             f"{where}: id {rows.loc[rows['id'].duplicated(), 'id'].iloc[0]!r} stands twice; it must name one row"
         )
-    return rows.assign(time=rows["time"].astype("datetime64[us]"), id=rows["id"].astype("str"))
+    return rows
+
+
+_TYPES = {"category": "str", "integer": "float64", "number": "float64"}
 
 
 def _tables_of(partition: str, manifest: Manifest, model: params.Model) -> dict[str, list[str]]:
@@ -122,14 +130,13 @@ def _make(name: str, model: params.Model, partition: str, tables: dict[str, list
     conform(rows, name, model).to_parquet(target, index=False, compression="zstd")
 
 
-def _memo_key(name: str, model: params.Model, manifest: Manifest, tables: dict[str, list[str]]) -> dict[str, Any]:
-    """Everything one partition's rows depend on: its tables, the code that makes them, parameters and packages."""
+def _made_by(name: str, model: params.Model) -> dict[str, Any]:
+    """Everything that rows depend on beside their tables: the code that makes them, parameters and packages."""
     return {
-        "tables": {dataset: {f: manifest[dataset][f] for f in names} for dataset, names in tables.items()},
         "code": _code_hashes(name, model),
         "features": {column: feature.model_dump() for column, feature in model.features.items()},
         "options": model.options,
-        "packages": (settings.BUILD / "environment" / "training.txt").read_text(),
+        "packages": (settings.BUILD / "environment" / "training.txt").read_text(encoding="utf-8"),
     }
 
 

@@ -24,7 +24,7 @@ def rows(tables: dict[str, pd.DataFrame], late_after: float) -> pd.DataFrame:
     return features.assign(
         distance=joined["distance"].astype("float64"),
         wind_speed=joined["wind_speed"].mask(joined["wind_speed"] > FASTEST_WIND),
-        weekday=day.dt.dayofweek + 1,
+        weekday=day.dt.day_of_week + 1,
         label=(joined["arr_delay"] > late_after).astype("int64"),
         time=day + pd.to_timedelta(joined["hour"], unit="h") + pd.to_timedelta(joined["minute"], unit="min"),
         id=day.dt.strftime("%Y%m%d") + joined["carrier"] + joined["flight"].astype(str) + joined["origin"] + schedule,

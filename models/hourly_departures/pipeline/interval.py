@@ -11,7 +11,7 @@ from sklearn.base import BaseEstimator, RegressorMixin, clone
 LOW, HIGH = 0.1, 0.9
 
 
-class WithInterval(RegressorMixin, BaseEstimator):
+class WithInterval(RegressorMixin, BaseEstimator):  # type: ignore[misc] # scikit-learn ships no types
     """Three fits of one estimator: the mean as it is, and the quantiles 0.1 and 0.9 of what it leaves over.
 
     The quantiles are of the residuals, as a boosted quantile never leaves a value that a tenth of all labels share
@@ -40,4 +40,5 @@ class WithInterval(RegressorMixin, BaseEstimator):
     def predict_quantiles(self, X: Any) -> npt.NDArray[np.float64]:  # noqa: N803 - scikit-learn's names
         """The quantiles 0.1 and 0.9 of each row: shape (n, 2), the lower first."""
         both = np.column_stack([self.low_.predict(X), self.high_.predict(X)])
-        return self.predict(X)[:, None] + np.sort(both, axis=1)  # two separate fits may cross
+        quantiles: npt.NDArray[np.float64] = self.predict(X)[:, None] + np.sort(both, axis=1)  # separate fits may cross
+        return quantiles

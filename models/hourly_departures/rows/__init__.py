@@ -22,7 +22,7 @@ def rows(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     day = pd.to_datetime(hours[["year", "month", "day"]])
     return hours[["origin", "hour", "month", *WEATHER]].assign(
         wind_speed=hours["wind_speed"].mask(hours["wind_speed"] > FASTEST_WIND),
-        weekday=day.dt.dayofweek + 1,
+        weekday=day.dt.day_of_week + 1,
         label=hours["label"].fillna(0).astype("float64"),
         time=day + pd.to_timedelta(hours["hour"], unit="h"),
         id=hours["origin"] + hours["time_hour"].dt.strftime("%Y%m%d%H"),

@@ -1,0 +1,1 @@
+"""Partitions: collected, validated, versioned."""

@@ -1,0 +1,61 @@
+"""The MD5 of each file below data/, without reading again what has not changed.
+
+As git's index does: a file whose size, modification time and inode are the ones seen before has the hash seen before.
+A file that changed a moment ago is not trusted yet: it could change again within the same tick of the clock.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from pathlib import Path
+
+from tasks import files, settings
+
+RACY = 2_000_000_000  # ns; the coarsest modification time in use (FAT, some network shares) is two seconds
+
+_writing = threading.Lock()
+
+
+def md5s(paths: list[Path]) -> dict[Path, str]:
+    """The MD5 of each file, from its bytes or from `var/memo/stat.json` (losing that costs time, nothing else)."""
+    known = _load()
+    fresh: dict[str, list[int | str]] = {}
+    result: dict[Path, str] = {}
+    for path in paths:
+        stat = path.stat()
+        now = [stat.st_size, stat.st_mtime_ns, stat.st_ino]
+        entry = known.get(str(path))
+        if entry is not None and entry[:3] == now:
+            result[path] = str(entry[3])
+            continue
+        result[path] = files.md5(path)
+        if stat.st_mtime_ns < time.time_ns() - RACY:
+            fresh[str(path)] = [*now, result[path]]
+    if fresh:
+        _add(fresh)
+    return result
+
+
+def md5(path: Path) -> str:
+    """The MD5 of one file."""
+    return md5s([path])[path]
+
+
+def _where() -> Path:
+    return settings.VAR / "memo" / "stat.json"
+
+
+def _load() -> dict[str, list[int | str]]:
+    try:
+        known: dict[str, list[int | str]] = json.loads(_where().read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return known
+
+
+def _add(fresh: dict[str, list[int | str]]) -> None:
+    with _writing:
+        kept = {path: entry for path, entry in _load().items() if Path(path).exists()}
+        files.write_json(_where(), {**kept, **fresh})

@@ -1,0 +1,535 @@
+"""validate: may this partition be learned from?
+
+A partition is read with the types of the model's contract and held against its expectation suite by Great
+Expectations. What one partition gave is kept under `var/memo` by content, so a month is checked once; and Great
+Expectations, which takes seconds to import, is imported only when there is something to check.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from calendar import monthrange
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasks import contract, files, params, settings
+from tasks.contract import Contract
+from tasks.data import hashes
+from tasks.errors import ContractError, DataMissing, StageFailed, did_you_mean
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from great_expectations.expectations.expectation import Expectation
+
+SUFFIXES = (".csv", ".parquet")
+EXAMPLES = 5
+STATISTICS = ("mean", "median", "stdev", "min", "max", "nulls")
+
+Summary = dict[str, Any]
+"""What the next partition is compared with: `{"rows": n, "columns": {name: {statistic: value or None}}}`."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One expectation held against one partition."""
+
+    name: str
+    column: str | None
+    expected: str
+    passed: bool
+    not_checked: bool = False
+    observed: str | None = None
+    unexpected_count: int | None = None
+    unexpected_percent: float | None = None
+    examples: tuple[str, ...] = ()
+    reason: str | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether this check is a reason to refuse the partition."""
+        return not self.passed and not self.not_checked
+
+
+@dataclass(frozen=True)
+class Report:
+    """What one model's contract says of one partition."""
+
+    dataset: str
+    partition: str
+    model: str
+    passed: bool
+    checks: tuple[Check, ...]
+    rows: int | None = None
+
+    @property
+    def failures(self) -> list[Check]:
+        """The checks that failed."""
+        return [check for check in self.checks if check.failed]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as JSON values."""
+        return asdict(self) | {"checks": [asdict(check) | {"examples": list(check.examples)} for check in self.checks]}
+
+    @classmethod
+    def from_dict(cls, raw: dict[str, Any]) -> Report:
+        """The report that `to_dict` gave."""
+        checks = tuple(Check(**{**check, "examples": tuple(check["examples"])}) for check in raw["checks"])
+        return cls(**{**raw, "checks": checks})
+
+
+# ── the stage, and what ingest asks ───────────────────────────────────────────────────────────────
+
+
+def validate(model_name: str) -> None:
+    """Hold every partition of a model's datasets against the model's contracts; write build/<model>/partitions.json.
+
+    Raises:
+        DataMissing: a dataset has no partition.
+        StageFailed: a partition does not pass; says which, why, and what to do.
+    """
+    model = params.load().model(model_name)
+    found = {dataset: partitions(dataset) for dataset in model.datasets}
+    for dataset, paths in found.items():
+        if not paths:
+            raise DataMissing(
+                f"data/{dataset}/ has no partition, but {model_name} reads {dataset}. `make data` brings the version "
+                f"that data.dvc names; or let one arrive in the landing zone and run ingest"
+            )
+    md5 = hashes.md5s([path for paths in found.values() for path in paths])
+    reports = [report for dataset, paths in found.items() for report in _in_order(paths, dataset, model_name)]
+    if refused := [report for report in reports if not report.passed]:
+        raise StageFailed(_failure(model_name, refused))
+    files.write_json(
+        settings.BUILD / model_name / "partitions.json",
+        {dataset: {path.name: md5[path] for path in paths} for dataset, paths in found.items()},
+    )
+
+
+def validate_partition(path: Path, dataset: str, readers: list[str], accepted_before: Path | None) -> list[Report]:
+    """Hold one partition against the contract of every model that reads its dataset.
+
+    Args:
+        path: the file, wherever it lies now; its stem is the partition's name.
+        dataset: which dataset it is a partition of.
+        readers: the models that read the dataset.
+        accepted_before: the newest accepted partition before this one, for the `previous_…` parameters.
+    """
+    return [check(path, dataset, path.stem, model, summary(accepted_before, dataset, model)) for model in readers]
+
+
+def partitions(dataset: str) -> list[Path]:
+    """The accepted partitions of a dataset in data/, in the order of their names.
+
+    Raises:
+        StageFailed: a file there is not a partition, or two files are the same partition.
+    """
+    folder = settings.ROOT / "data" / dataset
+    found = sorted((path for path in folder.glob("*") if not path.name.startswith(".")), key=lambda path: path.stem)
+    for path in found:
+        if path.suffix not in SUFFIXES or not path.is_file():
+            raise StageFailed(f"data/{dataset}/{path.name} is not a .csv or .parquet file. Take it out of data/")
+    for path, after in pairwise(found):
+        if path.stem == after.stem:
+            twice = f"{path.stem} twice: {path.name} and {after.name}"
+            raise StageFailed(f"data/{dataset}/ has {twice}. Remove one, then `dvc add data`")
+    return found
+
+
+def _in_order(paths: list[Path], dataset: str, model: str) -> Iterable[Report]:
+    before: Path | None = None
+    for path in paths:
+        yield check(path, dataset, path.stem, model, summary(before, dataset, model))
+        before = path
+
+
+def _failure(model: str, refused: list[Report]) -> str:
+    lines = [f"validate {model}: {len(refused)} partition(s) in data/ do not pass models/{model}/expectations"]
+    for report in refused:
+        lines += [f"  {report.dataset} {report.partition}: {sentence(check)}" for check in report.failures]
+    lines.append(
+        "If the partition is wrong: remove it from data/, `dvc add data`, and have it delivered again. "
+        "If the expectation is: change it in the suite, then run again"
+    )
+    return "\n".join(lines)
+
+
+# ── one partition, one model ──────────────────────────────────────────────────────────────────────
+
+
+def check(frame_path: Path, dataset: str, partition: str, model: str, previous: Summary | None) -> Report:
+    """Hold one partition against one model's contract: once per content of everything that can change the answer.
+
+    Raises:
+        ContractError: the suite asks for something that does not exist.
+    """
+    kept = result(frame_path, dataset, partition, model, previous)
+    return kept if isinstance(kept, Report) else Report.from_dict(kept["report"])
+
+
+def result(
+    frame_path: Path, dataset: str, partition: str, model: str, previous: Summary | None
+) -> Report | dict[str, Any]:
+    """What the memo of a check holds: `{"report": Report, "gx": Great Expectations' own result}`.
+
+    A file that cannot be read gives the bare Report and is not kept: reading fails fast, and may fail for
+    reasons that are not in the file.
+    """
+    base = _content(frame_path, model, dataset)
+    key = {**base, "partition": partition, "previous": previous, "gx": version("great_expectations")}
+
+    def make(beside: Path) -> None:
+        wanted = contract.load(model, dataset)
+        frame = _read(frame_path, wanted)
+        _keep_summary(base, frame, wanted)
+        report, gx = examine(frame, wanted, dataset, partition, model, previous)
+        files.write_json(beside, {"report": report.to_dict(), "gx": gx})
+
+    try:
+        kept: dict[str, Any] = files.read_json(files.memo("validation", key, ".json", make))
+    except contract.Unreadable as error:
+        reason = f"{error} (the contract is {contract.path_of(model, dataset).relative_to(settings.ROOT)})"
+        unread = Check("readable", None, "a table with the contract's types", passed=False, reason=reason)
+        return Report(dataset, partition, model, passed=False, checks=(unread,))
+    return kept
+
+
+def summary(path: Path | None, dataset: str, model: str) -> Summary | None:
+    """The summary of an accepted partition, for the parameters of the one after it; None when there is none."""
+    if path is None:
+        return None
+
+    def make(beside: Path) -> None:
+        wanted = contract.load(model, dataset)
+        files.write_json(beside, summarise(_read(path, wanted), wanted))
+
+    kept: Summary = files.read_json(files.memo("summary", _content(path, model, dataset), ".json", make))
+    return kept
+
+
+def summarise(frame: pd.DataFrame, wanted: Contract) -> Summary:
+    """Rows, and the STATISTICS of each numeric column; a statistic that does not exist is None."""
+    columns = {}
+    for name in _numeric(wanted):
+        if name in frame.columns and frame[name].dtype.kind in "if":
+            column = frame[name]
+            values = (column.mean(), column.median(), column.std(), column.min(), column.max(), column.isna().sum())
+            columns[name] = _plain(dict(zip(STATISTICS, map(float, values), strict=True)))
+    return {"rows": len(frame), "columns": columns}
+
+
+def _content(path: Path, model: str, dataset: str) -> dict[str, str]:
+    """Everything of the files, the code and the libraries that a memo of one partition depends on."""
+    return {
+        "md5": hashes.md5(path),
+        "suffix": path.suffix,
+        "model": model,
+        "dataset": dataset,
+        "contract": _contract_digest(model, dataset),
+        "code": files.digest([files.sha256(Path(__file__)), files.sha256(Path(contract.__file__))]),
+        "pandas": version("pandas"),
+        "pyarrow": version("pyarrow"),
+    }
+
+
+def _contract_digest(model: str, dataset: str) -> str:
+    path = contract.path_of(model, dataset)
+    if not path.exists():
+        contract.load(model, dataset)  # says what is missing
+    return files.sha256(path)
+
+
+def _keep_summary(base: dict[str, str], frame: pd.DataFrame, wanted: Contract) -> None:
+    files.memo("summary", base, ".json", lambda beside: files.write_json(beside, summarise(frame, wanted)))
+
+
+def _read(path: Path, wanted: Contract) -> pd.DataFrame:
+    frame = contract.read(path, wanted)
+    if not frame.columns.is_unique:
+        twice = ", ".join(sorted({str(name) for name in frame.columns[frame.columns.duplicated()]}))
+        raise contract.Unreadable(f"column {twice} stands twice")
+    return frame
+
+
+# ── Great Expectations ────────────────────────────────────────────────────────────────────────────
+
+
+def examine(
+    frame: pd.DataFrame, wanted: Contract, dataset: str, partition: str, model: str, previous: Summary | None
+) -> tuple[Report, dict[str, Any]]:
+    """Run a contract on a frame: the pure core. Gives the report, and Great Expectations' result as JSON values."""
+    where = str(contract.path_of(model, dataset).relative_to(settings.ROOT))
+    asked = list({files.digest(one): one for one in (*_derived(wanted), *wanted.expectations)}.values())
+    given = parameters(partition, previous)
+    without = [_without_value(expectation, wanted, given, where) for expectation in asked]
+    built = [_built(position, expectation, where) for position, expectation in enumerate(asked)]
+    raw = _run(frame, [one for one, missing in zip(built, without, strict=True) if not missing], given, partition)
+    results = {item["expectation_config"]["meta"]["position"]: _check(item) for item in raw["results"]}
+    checks = tuple(
+        _left_out(expectation, missing) if missing else results.get(position) or _unanswered(expectation)
+        for position, (expectation, missing) in enumerate(zip(asked, without, strict=True))
+    )
+    passed = not any(check.failed for check in checks)
+    return Report(dataset, partition, model, passed, checks, rows=len(frame)), raw
+
+
+def parameters(partition: str, previous: Summary | None) -> dict[str, float]:
+    """What `{$PARAMETER: …}` may name.
+
+    partition_year|month|day, partition_days (of that month), previous_rows, previous_<column>_<statistic>.
+    """
+    given: dict[str, float] = {}
+    if date := re.fullmatch(r"(\d{4})(?:-(\d{2}))?(?:-(\d{2}))?", partition):
+        parts = zip(("year", "month", "day"), date.groups(), strict=True)
+        given |= {f"partition_{part}": int(value) for part, value in parts if value is not None}
+        if "partition_month" in given and 1 <= given["partition_month"] <= 12:
+            given["partition_days"] = monthrange(int(given["partition_year"]), int(given["partition_month"]))[1]
+    if previous is not None:
+        given["previous_rows"] = previous["rows"]
+        for column, statistics in previous["columns"].items():
+            given |= {f"previous_{column}_{name}": value for name, value in statistics.items() if value is not None}
+    return given
+
+
+def _derived(wanted: Contract) -> list[dict[str, Any]]:
+    """What `columns` of a contract means: these, in this order, of these types; and at least one row."""
+    columns = list(wanted.columns)
+    return [
+        {"type": "expect_table_columns_to_match_ordered_list", "kwargs": {"column_list": columns}},
+        {"type": "expect_table_row_count_to_be_between", "kwargs": {"min_value": 1}},
+        *({"type": "expect_column_type_to_be", "kwargs": {"column": c, "type_": t}} for c, t in wanted.columns.items()),
+    ]
+
+
+def _numeric(wanted: Contract) -> list[str]:
+    return [name for name, type_ in wanted.columns.items() if type_ in ("int64", "float64")]
+
+
+def _without_value(expectation: dict[str, Any], wanted: Contract, given: dict[str, float], where: str) -> list[str]:
+    """The parameters an expectation names that have no value here; one that can never have a value is a mistake."""
+    known = {"partition_year", "partition_month", "partition_day", "partition_days", "previous_rows"}
+    known |= {f"previous_{column}_{name}" for column in _numeric(wanted) for name in STATISTICS}
+    named = sorted(_named(expectation.get("kwargs")))
+    for name in named:
+        if name not in known:
+            hint = did_you_mean(name, sorted(known))
+            raise ContractError(f"{where}: {expectation.get('type')}: there is no parameter {name!r}{hint}")
+    return [name for name in named if name not in given]
+
+
+def _named(value: Any) -> set[str]:
+    if isinstance(value, list):
+        return set().union(*map(_named, value))
+    if not isinstance(value, dict):
+        return set()
+    if "$PARAMETER" in value:
+        return set(re.findall(r"[A-Za-z_]\w*", str(value["$PARAMETER"])))
+    return set().union(*map(_named, value.values()))
+
+
+def _built(position: int, expectation: dict[str, Any], where: str) -> Expectation:
+    """One of Great Expectations' own; what it does not take is a mistake in the contract."""
+    from great_expectations.exceptions import InvalidExpectationConfigurationError
+    from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
+    from great_expectations.expectations.registry import list_registered_expectation_implementations
+
+    type_, unknown = expectation.get("type"), sorted(set(expectation) - {"type", "kwargs"})
+    known = list_registered_expectation_implementations()
+    if type_ not in known:
+        raise ContractError(f"{where}: there is no expectation {type_!r}{did_you_mean(str(type_), known)}")
+    if unknown:
+        hint = did_you_mean(unknown[0], ["type", "kwargs"])
+        raise ContractError(f"{where}: {type_}: unknown key {unknown[0]!r}{hint}")
+    kwargs = dict(expectation.get("kwargs") or {})
+    try:
+        return ExpectationConfiguration(type_, kwargs, meta={"position": position}).to_domain_obj()
+    except (ValueError, TypeError, InvalidExpectationConfigurationError) as error:  # pydantic's is a ValueError
+        raise ContractError(f"{where}: {type_}: {_faults(error)}") from None
+
+
+def _run(frame: pd.DataFrame, asked: list[Expectation], given: dict[str, float], name: str) -> dict[str, Any]:
+    import great_expectations as gx
+    from great_expectations.data_context.types.base import ProgressBarsConfig
+
+    context = gx.get_context(mode="ephemeral")
+    context.variables.progress_bars = ProgressBarsConfig(globally=False)
+    asset = context.data_sources.add_pandas("data").add_dataframe_asset("partition")
+    outcome = (
+        asset.add_batch_definition_whole_dataframe("whole")
+        .get_batch({"dataframe": frame})
+        .validate(
+            # not add_expectation_configuration: it replaces one of the same type, even when that is of another column
+            gx.ExpectationSuite(name, expectations=asked),
+            result_format={"result_format": "SUMMARY", "partial_unexpected_count": EXAMPLES},
+            expectation_parameters=dict(given),
+        )
+    )
+    raw: dict[str, Any] = _plain(json.loads(json.dumps(outcome.to_json_dict())))
+    return raw
+
+
+def _faults(error: Exception) -> str:
+    if not hasattr(error, "errors"):
+        return " ".join(str(error).split())
+    said = [(".".join(map(str, fault["loc"])).removeprefix("__root__"), fault["msg"]) for fault in error.errors()]
+    return "; ".join(f"{where} {message}".strip() for where, message in said)
+
+
+def _check(item: dict[str, Any]) -> Check:
+    """One result of Great Expectations in our words."""
+    config, outcome = item["expectation_config"], item["result"]
+    name, kwargs = config["type"], {key: value for key, value in config["kwargs"].items() if key != "batch_id"}
+    expected, column = _expected(name, kwargs), kwargs.pop("column", None)
+    if raised := _raised(item["exception_info"]):
+        return Check(name, column, expected, passed=False, reason=f"could not run: {raised}")
+    count, observed = outcome.get("unexpected_count"), outcome.get("observed_value")
+    return Check(
+        name,
+        column,
+        expected,
+        passed=item["success"],
+        observed=None if observed is None else _text(observed),
+        unexpected_count=count,
+        unexpected_percent=None if count is None else round(outcome.get("unexpected_percent") or 0.0, 3),
+        examples=() if item["success"] else tuple(_examples(outcome)),
+        reason=None if item["success"] else _reason(name, kwargs, outcome),
+    )
+
+
+def _left_out(expectation: dict[str, Any], missing: list[str]) -> Check:
+    before = any(name.startswith("previous_") for name in missing)
+    why = "nothing before" if before else "the partition's name is not such a date"
+    return replace(_blank(expectation), not_checked=True, reason=f"not checked: {why} ({', '.join(missing)})")
+
+
+def _unanswered(expectation: dict[str, Any]) -> Check:
+    return replace(_blank(expectation), reason="could not run: it gave no result")
+
+
+def _blank(expectation: dict[str, Any]) -> Check:
+    """A check that has no result of Great Expectations."""
+    kwargs = dict(expectation.get("kwargs") or {})
+    return Check(
+        str(expectation.get("type")),
+        kwargs.get("column"),
+        _expected(str(expectation.get("type")), kwargs),
+        passed=False,
+    )
+
+
+def _raised(info: dict[str, Any]) -> str | None:
+    """The message of what an expectation raised; it stands either at the top or below the metric that failed."""
+    nested = [info] if "raised_exception" in info else list(info.values())
+    messages = [str(one.get("exception_message")) for one in nested if one.get("raised_exception")]
+    return " ".join(messages[0].split())[:300] if messages else None
+
+
+def _examples(outcome: dict[str, Any]) -> Iterable[str]:
+    rows = outcome.get("partial_unexpected_index_list") or []
+    for position, value in enumerate((outcome.get("partial_unexpected_list") or [])[:EXAMPLES]):
+        row = rows[position] if position < len(rows) else None
+        yield f"row {row + 1}: {_text(value)}" if isinstance(row, int) else _text(value)
+
+
+def _reason(name: str, kwargs: dict[str, Any], outcome: dict[str, Any]) -> str | None:
+    if name != "expect_table_columns_to_match_ordered_list":
+        return None
+    wanted, seen = kwargs["column_list"], outcome.get("observed_value") or []
+    missing, extra = [c for c in wanted if c not in seen], [c for c in seen if c not in wanted]
+    named = (("missing", missing), ("not asked for", extra))
+    said = [f"{what}: {', '.join(map(str, which[:10]))}" for what, which in named if which]
+    return "; ".join(said) or "the same columns in another order"
+
+
+def _expected(name: str, kwargs: dict[str, Any]) -> str:
+    low, high, mostly = kwargs.get("min_value"), kwargs.get("max_value"), kwargs.get("mostly")
+    share = f" in {mostly:.1%} of the rows" if isinstance(mostly, float) and mostly < 1 else ""
+    if low is not None and low == high:
+        return f"exactly {_text(low)}{share}"
+    if low is not None or high is not None:
+        bounds = [
+            f"{word} {_text(limit)}" for word, limit in (("at least", low), ("at most", high)) if limit is not None
+        ]
+        return " and ".join(bounds) + share
+    said = [_text(value) for key, value in kwargs.items() if key not in ("column", "mostly")]
+    return ("; ".join(said) or name.removeprefix("expect_").replace("_", " ")) + share
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        if "$PARAMETER" in value:
+            return str(value["$PARAMETER"])
+        return ", ".join(f"{key}={_text(one)}" for key, one in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(_text, value))
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return "null" if value is None else str(value)
+
+
+def _plain(value: Any) -> Any:
+    """JSON values without NaN and infinity, which JSON does not have."""
+    if isinstance(value, dict):
+        return {key: _plain(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+# ── what a person reads ───────────────────────────────────────────────────────────────────────────
+
+
+def to_markdown(reports: list[Report]) -> str:
+    """The reports of one or more partitions: the file, which expectation, how many rows, examples of them."""
+    return "\n".join(line for report in reports for line in _markdown(report))
+
+
+def _markdown(report: Report) -> Iterable[str]:
+    left_out = sum(check.not_checked for check in report.checks)
+    failures = report.failures
+    size = f"{report.rows:,} rows" if report.rows is not None else "not read"
+    verdict = "passed" if report.passed else "refused"
+    yield f"## {report.dataset} {report.partition}, by the contract of {report.model}: {verdict}"
+    yield ""
+    yield f"{size}. Checks: {len(report.checks)}, failed: {len(failures)}, not checked: {left_out}."
+    yield f"Contract: `models/{report.model}/expectations/{report.dataset}.yaml`"
+    yield ""
+    if failures:
+        yield "| expectation | column | expected | observed | rows | examples |"
+        yield "| --- | --- | --- | --- | --- | --- |"
+        yield from (_line(check) for check in failures)
+        yield ""
+    open_ = [check for check in report.checks if check.not_checked]
+    if open_:
+        yield "Not checked: " + "; ".join(
+            f"`{check.name}`{' of ' + check.column if check.column else ''} ({_tail(check)})" for check in open_
+        )
+        yield ""
+
+
+def _tail(check: Check) -> str:
+    return (check.reason or "").removeprefix("not checked: ")
+
+
+def _line(check: Check) -> str:
+    rows = "" if not check.unexpected_count else f"{check.unexpected_count:,} ({check.unexpected_percent:g} %)"
+    observed = check.reason or check.observed or ""
+    cells = [f"`{check.name}`", check.column or "", check.expected, observed, rows, "; ".join(check.examples)]
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def sentence(check: Check) -> str:
+    """One check in a sentence: what was expected, how many rows are not so, examples."""
+    said = [check.name + (f" of {check.column}" if check.column else ""), f"expected {check.expected}"]
+    if check.unexpected_count:
+        said.append(f"{check.unexpected_count:,} rows ({check.unexpected_percent:g} %) are not")
+    if check.reason or check.observed:
+        said.append(check.reason or f"found {check.observed}")
+    if check.examples:
+        said.append("such as " + "; ".join(check.examples[:3]))
+    return ": ".join(said[:2]) + "".join(f"; {part}" for part in said[2:])

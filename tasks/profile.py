@@ -1,0 +1,144 @@
+"""The reference profile: what a model's rows looked like, kept with the model for later rows to be held against.
+
+For each feature it has what drift statistics ask of the reference side: a histogram (population stability index,
+χ²), quantiles (Kolmogorov-Smirnov, Wasserstein) and the share that is missing. It holds no row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+Floats = npt.NDArray[np.float64]
+
+if TYPE_CHECKING:
+    Column = pd.Series[Any]
+
+GRID = 21
+"""Quantiles of a number: minimum, 5 %, 10 %, … maximum."""
+
+TOP = 100
+"""Values of a category that are counted one by one."""
+
+
+def reference_profile(
+    frame: pd.DataFrame, features: Mapping[str, Mapping[str, Any]], predictions: pd.DataFrame | None
+) -> dict[str, Any]:
+    """The distributions of some rows, as a JSON value; equal frames give equal profiles.
+
+    Args:
+        frame: the feature columns and `label`; other columns are left alone.
+        features: name → at least `type`: category, integer or number, as in params.yaml.
+        predictions: the prediction columns for the same rows, or None.
+
+    Returns:
+        {"rows": n, "features": {name: entry}, "label": entry, "predictions": {column: entry}}. Every entry has `type`,
+        `rows` and `missing` (a share). A number's has `mean`, `std`, `min`, `max` (null where every value is missing),
+        `quantiles` (GRID of them), and a histogram: `edges` and `counts` (see `histogram`). A category's has
+        `distinct`, `values` (how often the TOP most frequent occur) and `other`. A label of few distinct numbers has
+        both.
+    """
+    return {
+        "rows": len(frame),
+        "features": {
+            name: category(frame[name]) if feature["type"] == "category" else number(frame[name], feature["type"])
+            for name, feature in features.items()
+        },
+        "label": _label(frame["label"]),
+        "predictions": {} if predictions is None else {c: number(predictions[c]) for c in predictions.columns},
+    }
+
+
+def number(values: Column, type_: str = "number") -> dict[str, Any]:
+    """The entry of a column of numbers. Infinite values count as missing."""
+    every = values.to_numpy(dtype=np.float64, na_value=np.nan)
+    known = np.sort(every[np.isfinite(every)])
+    entry: dict[str, Any] = {"type": type_, "rows": len(every), "missing": _share(len(every) - len(known), len(every))}
+    if not len(known):
+        return {**entry, **dict.fromkeys(("mean", "std", "min", "max")), "quantiles": [], "edges": [], "counts": []}
+    # a value that occurs, never one between two: so that an integer's edges are integers, and ties stay together
+    quantiles = known[np.round(np.linspace(0, 1, GRID) * (len(known) - 1)).astype(np.int64)]
+    edges = _edges(known, quantiles)
+    return {
+        **entry,
+        "mean": _short(known.mean()),
+        "std": _short(known.std()),
+        "min": float(known[0]),
+        "max": float(known[-1]),
+        "quantiles": quantiles.tolist(),
+        "edges": edges,
+        "counts": histogram(known, edges),
+    }
+
+
+def category(values: Column) -> dict[str, Any]:
+    """The entry of a column of texts."""
+    counts = values.value_counts()
+    ranked = sorted(zip(counts.index.astype(str), counts.tolist(), strict=True), key=lambda pair: (-pair[1], pair[0]))
+    return {
+        "type": "category",
+        "rows": len(values),
+        "missing": _share(int(values.isna().sum()), len(values)),
+        "distinct": len(ranked),
+        "values": dict(ranked[:TOP]),
+        "other": sum(count for _, count in ranked[TOP:]),
+    }
+
+
+def histogram(values: Floats, edges: list[float]) -> list[int]:
+    """How many values lie below the first edge, in each bin between two edges, and above the last.
+
+    A bin has its upper edge and not its lower one; the first has both. Of the reference itself nothing is outside, so
+    that a feature that was constant shows it when it moves. Values that are missing or infinite are not counted.
+
+    Args:
+        values: any order.
+        edges: rising, as a number's entry has them.
+
+    Returns:
+        len(edges) + 1 counts; none without edges.
+    """
+    if not edges:
+        return []
+    known = np.asarray(values, dtype=np.float64)
+    known = known[np.isfinite(known)]
+    at = np.searchsorted(edges[1:], known, side="left") + 1
+    at[known < edges[0]] = 0
+    return [int(count) for count in np.bincount(at, minlength=len(edges) + 1)]
+
+
+def _edges(known: Floats, quantiles: Floats) -> list[float]:
+    """The edges of a histogram: the quantiles without repetition, or every value where there are no more than GRID.
+
+    The first stands twice, and so makes a bin of the smallest value alone, where that value is common (no rain, no
+    delay) or the values are few.
+    """
+    distinct = np.unique(known)
+    few = len(distinct) <= GRID
+    edges: list[float] = (distinct if few else np.unique(quantiles)).tolist()
+    return [edges[0], *edges] if few or quantiles[0] == quantiles[1] else edges
+
+
+def _label(values: Column) -> dict[str, Any]:
+    if not pd.api.types.is_numeric_dtype(values) or pd.api.types.is_bool_dtype(values):
+        return category(values)
+    entry = number(values)
+    distinct = int(values.nunique())
+    if distinct > TOP:
+        return entry
+    counts = values.value_counts().sort_index()
+    texts = [f"{value:g}" if isinstance(value, float) else str(value) for value in counts.index]
+    return {**entry, "distinct": distinct, "values": dict(zip(texts, counts.tolist(), strict=True))}
+
+
+def _share(part: int, whole: int) -> float:
+    return round(part / whole, 9) if whole else 0.0
+
+
+def _short(value: Any) -> float:
+    """Nine digits: what a sum may differ in between two machines is left out."""
+    return float(f"{float(value):.9g}")

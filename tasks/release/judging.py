@@ -1,0 +1,183 @@
+"""The verdict on what build/<model> holds: everything that the gate asks for, gathered."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tasks import files, metrics, model_file, params, rows, settings
+from tasks.errors import EvergreenError, RegistryUnavailable, StageFailed
+from tasks.release import gate, registry
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+UNSCORABLE = (ArithmeticError, AttributeError, EvergreenError, ImportError, LookupError, OSError, TypeError, ValueError)
+"""What a champion of another day may raise when it meets the rows, the code and the packages of today."""
+
+
+def judge_candidate(model_name: str) -> gate.Verdict:
+    """Compare the candidate in build/<model> with the champion, on the holdout rows. Nothing is recorded.
+
+    A champion that cannot be loaded or scored makes the verdict a refusal that says so.
+
+    Raises:
+        RegistryUnavailable: without the registry nobody knows who is champion.
+    """
+    model = params.load().model(model_name)
+    case = comparison(model_name, model, registry.champion(model_name))
+    return gate.judge(case, model.gate, resamples=model.evaluate.resamples)
+
+
+def comparison(model_name: str, model: params.Model, champion: registry.Version | None) -> gate.Comparison:
+    """What the gate is to judge.
+
+    Raises:
+        DataMissing: build/<model> holds no packaged candidate.
+        ModelFileRefused: build/<model>/release was changed after it was packaged.
+    """
+    import pandas as pd
+
+    build = settings.BUILD / model_name
+    candidate = registry.identity_of(build / "release")
+    evaluated = pd.read_parquet(build / "evaluation" / "predictions.parquet")
+    holdout = evaluated[[c for c in ("id", "time", "label", *model.evaluate.slices) if c in evaluated]]
+    facts = registry.measured(model_name, candidate)
+    challenger = gate.Side(
+        candidate=candidate,
+        predictions=evaluated.drop(columns=holdout.columns),
+        trained_on=_train_ids(build / "model"),
+        features=files.read_json(build / "release" / "release.json")["features"],
+    )
+    return gate.Comparison(
+        model=model_name,
+        task=model.task,
+        holdout=holdout,
+        slices=tuple(model.evaluate.slices),
+        challenger=challenger,
+        champion=None if champion is None else score_champion(model_name, champion, evaluated["id"]),
+        baseline=metrics.baseline_predictions(files.read_json(build / "model" / "training.json"), len(evaluated)),
+        champion_age=None if champion is None else _age(model_name, champion),
+        latency_ms=facts.get("latency_ms"),
+        size_mb=facts.get("size_mb"),
+        split=model.split.by,
+    )
+
+
+def bring_champion(model_name: str, champion: registry.Version) -> Path:
+    """The champion's release/ and training/ below var/champions/<candidate>, brought from the store when missing."""
+    folder = settings.VAR / "champions" / champion.candidate
+    with files.lock(f"champion-{champion.candidate}"):
+        if not _is_whole(folder, champion.candidate):
+            registry.fetch(model_name, champion.number, folder)
+    return folder
+
+
+def _is_whole(folder: Path, candidate: str) -> bool:
+    try:
+        return (folder / "training").is_dir() and registry.identity_of(folder / "release") == candidate
+    except EvergreenError:  # it was changed, or is not there: it is brought again
+        return False
+
+
+def score_champion(model_name: str, champion: registry.Version, ids: pd.Series[Any]) -> gate.Side:
+    """The champion's answers for the holdout rows with these ids, in their order; or why there are none."""
+    candidate = champion.candidate
+    try:
+        folder = bring_champion(model_name, champion)
+        release = files.read_json(folder / "release" / "release.json")
+        trained_on = _train_ids(folder / "training")
+    except RegistryUnavailable:  # it may be there again in a minute: no reason for a verdict
+        raise
+    except UNSCORABLE as error:
+        fault = f"the champion, candidate {candidate}, could not be had: {_said(error)}"
+        return gate.Side(candidate, None, None, None, fault)
+    try:
+        predictions = _answers(model_name, folder / "release", release, ids)
+    except UNSCORABLE as error:
+        fault = f"the champion, candidate {candidate}, could not be scored on this holdout: {_said(error)}"
+        return gate.Side(candidate, None, trained_on, release.get("features"), fault)
+    return gate.Side(candidate, predictions, trained_on, release["features"])
+
+
+def _answers(model_name: str, release: Path, said: dict[str, Any], ids: pd.Series[Any]) -> pd.DataFrame:
+    features = list(said["features"])
+    held = rows.read(settings.BUILD / model_name, "holdout", [*features, "id"]).set_index("id")
+    asked = held.loc[ids.to_numpy(), features].reset_index(drop=True)
+    if _holds_own_code(model_name, release) and _code_differs(release):
+        return _answers_as_packaged(model_name, release, said, asked)
+    pipeline = model_file.load(release / "model.skops", said["model_sha256"], own=f"models.{model_name}")
+    return model_file.predict(pipeline, asked, said["task"])
+
+
+def _holds_own_code(model_name: str, release: Path) -> bool:
+    """Whether the model file asks for types of the team's own, so that its answers depend on their code."""
+    import skops.io
+
+    asked = skops.io.get_untrusted_types(file=release / "model.skops")
+    return any(name.startswith(f"models.{model_name}.") for name in asked)
+
+
+def _code_differs(release: Path) -> bool:
+    packaged = files.tree(release / "models")
+    return any(sha != _sha_or_none(settings.ROOT / "models" / path) for path, sha in packaged.items())
+
+
+def _sha_or_none(path: Path) -> str | None:
+    return files.sha256(path) if path.is_file() else None
+
+
+def _answers_as_packaged(model_name: str, release: Path, said: dict[str, Any], asked: pd.DataFrame) -> pd.DataFrame:
+    """Score in an interpreter that has the release's own code: today's could make another model of the same file."""
+    import pandas as pd
+
+    with tempfile.TemporaryDirectory() as folder:
+        given, answered = Path(folder) / "rows.parquet", Path(folder) / "answers.parquet"
+        asked.to_parquet(given)
+        words = [str(release), said["model_sha256"], f"models.{model_name}", said["task"], str(given), str(answered)]
+        done = subprocess.run(
+            [sys.executable, "-I", "-B", "-c", _SCORE, *words], cwd=folder, capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            told = done.stderr.strip().splitlines() or ["it said nothing"]
+            raise StageFailed(f"its own code failed: {told[-1]}")
+        return pd.read_parquet(answered)
+
+
+_SCORE = """
+import sys
+release, sha256, own, task, given, answered = sys.argv[1:]
+sys.path.insert(0, release)
+from pathlib import Path
+import pandas as pd
+from tasks import model_file
+pipeline = model_file.load(Path(release) / "model.skops", sha256, own=own)
+model_file.predict(pipeline, pd.read_parquet(given), task).to_parquet(answered)
+"""
+
+
+def _age(model_name: str, champion: registry.Version) -> int | None:
+    """How many partitions of the model are newer than the champion's training; None when that is not known."""
+    known = settings.VAR / "champions" / champion.candidate / "training" / "training.json"
+    if not known.exists():
+        return None
+    split = files.read_json(settings.BUILD / model_name / "split.json")
+    there = split.get("partitions") or [*split["train"], *split["holdout"]]
+    newest = max(files.read_json(known)["partitions"])
+    return sum(1 for partition in there if partition > newest)
+
+
+def _train_ids(folder: Path) -> npt.NDArray[np.uint64]:
+    return np.asarray(np.load(folder / "train_ids.npy", allow_pickle=False), dtype=np.uint64)
+
+
+def _said(error: Exception) -> str:
+    """An error in words that are the same in every checkout."""
+    text = f"{error.args[0]!s} is missing" if isinstance(error, KeyError) and error.args else str(error)
+    return " ".join(text.replace(f"{settings.ROOT}/", "").split()) or type(error).__name__

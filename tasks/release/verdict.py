@@ -1,0 +1,219 @@
+"""The gate's record: each check with its value, its threshold and its reason; as JSON, as a table, as a picture.
+
+It holds no time, no host and no path: the same pair on the same holdout gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+NO_CHAMPION = "no champion yet"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One question, and its answer."""
+
+    name: str
+    value: float | None
+    threshold: float | None
+    passed: bool
+    reason: str
+    interval: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The gate's record."""
+
+    id: str
+    model: str
+    challenger: str
+    champion: str | None
+    promoted: bool
+    summary: str
+    checks: tuple[Check, ...]
+    rule: Mapping[str, Any]
+    rule_digest: str
+    holdout: Mapping[str, Any]
+    """digest; rows: in the holdout; compared: those that neither was trained on; days, from, until; blocks: what was
+    resampled, a day or a group of rows."""
+    resamples: int
+    seed: int
+
+    def to_json(self) -> str:
+        """The record; equal verdicts give equal text."""
+        return json.dumps(asdict(self), indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Verdict:
+        """Read a record back.
+
+        Raises:
+            ValueError: the text is not a whole verdict.
+        """
+        said = json.loads(text)
+        try:
+            spans = [tuple(check["interval"]) if check["interval"] else None for check in said["checks"]]
+            checks = tuple(Check(**{**c, "interval": s}) for c, s in zip(said["checks"], spans, strict=True))
+            return cls(**{**said, "checks": checks})
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"not a verdict: {error}") from None
+
+    def to_markdown(self) -> str:
+        """For a person, in a browser."""
+        return _markdown(self)
+
+    def to_text(self) -> str:
+        """For a person, in a terminal."""
+        return _text(self)
+
+
+def worst_first(checks: Iterable[Check]) -> list[Check]:
+    """Those that failed before those that passed; slices that failed after the rest, the one furthest beyond first."""
+
+    def place(check: Check) -> tuple[bool, bool, float]:
+        if check.passed or not check.name.startswith("slice:"):
+            return check.passed, False, 0.0
+        return False, True, (check.threshold or 0.0) - (check.value or 0.0)
+
+    return sorted(checks, key=place)
+
+
+def span(interval: tuple[float, float]) -> str:
+    """An interval in words."""
+    return f"{interval[0]:+.4g} to {interval[1]:+.4g}"
+
+
+# ── for people ────────────────────────────────────────────────────────────────────────────────────
+
+
+def _basis(verdict: Verdict) -> str:
+    """How much the verdict rests on."""
+    said = verdict.holdout
+    over = f" over {said['days']} days ({said['from'][:10]} to {said['until'][:10]})" if "from" in said else ""
+    unit = "whole days" if said.get("blocks", "day") == "day" else "groups of rows"
+    return (
+        f"{said['compared']:,} of {said['rows']:,} holdout rows{over}; {verdict.rule['confidence']:.0%} intervals from "
+        f"{verdict.resamples:,} resamples of {unit}; rule: {verdict.rule['rule']} in {verdict.rule['loss']}"
+    )
+
+
+def _mark(passed: bool) -> str:
+    return "✓" if passed else "✗"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:,.0f}" if value == int(value) and abs(value) >= 1 else f"{value:.4g}"
+
+
+def _markdown(verdict: Verdict) -> str:
+    lines = [
+        f"# {_mark(verdict.promoted)} {verdict.model}: {'promoted' if verdict.promoted else 'refused'}",
+        "",
+        _cell(verdict.summary) + ".",
+        "",
+        f"{_basis(verdict)}. Verdict `{verdict.id}`.",
+        "",
+        "| | check | value | threshold | interval | reason |",
+        "| --- | --- | ---: | ---: | --- | --- |",
+    ]
+    for check in worst_first(verdict.checks):
+        numbers = [_number(check.value), _number(check.threshold), span(check.interval) if check.interval else ""]
+        cells = [_mark(check.passed), f"`{check.name}`", *numbers, check.reason]
+        lines.append("| " + " | ".join(_cell(cell) for cell in cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _text(verdict: Verdict) -> str:
+    """A line per check; slices that passed share one."""
+    quiet = [c for c in verdict.checks if c.passed and c.name.startswith("slice:") and "=" in c.name]
+    lines = [(c.passed, c.name, c.reason) for c in worst_first(verdict.checks) if c not in quiet]
+    if quiet:
+        worst = max(quiet, key=lambda c: float("-inf") if c.value is None else c.value)
+        said = NO_CHAMPION if worst.value is None else f"the worst is {worst.name[6:]}: {worst.reason}"
+        lines.append((True, "slices", f"{len(quiet)} slices passed; {said}"))
+    width = max(len(name) for _, name, _ in lines)
+    against = f"against champion {verdict.champion}" if verdict.champion else NO_CHAMPION
+    said = "promoted" if verdict.promoted else "refused"
+    head = [f"{verdict.model}: challenger {verdict.challenger} {said} ({against})", f"  {_basis(verdict)}"]
+    return "\n".join([*head, *(f"  {_mark(passed)} {name:<{width}}  {reason}" for passed, name, reason in lines)])
+
+
+# ── the picture ───────────────────────────────────────────────────────────────────────────────────
+
+GOOD, BAD, QUIET = "#2f7f79", "#c8452f", "#8a8f98"
+MOST_SLICES = 40
+"""A picture shows no more slices than this: those nearest to refusal."""
+
+
+def picture(verdict: Verdict) -> bytes:
+    """The differences of the loss with their intervals, against 0 and the margins, as PNG.
+
+    One row against the trivial baseline where there is no champion; else one overall, and one per slice.
+    """
+    from io import BytesIO
+
+    from matplotlib.figure import Figure
+
+    drawn, hidden = _drawn(verdict)
+    figure = Figure(figsize=(9, 1.9 + 0.3 * max(len(drawn), 2)), dpi=110, layout="constrained")
+    axes = figure.add_subplot()
+    for row, check in enumerate(drawn):
+        _draw(axes, len(drawn) - 1 - row, check)
+    _frame(axes, verdict, drawn)
+    notes = [_basis(verdict)] + ([f"{hidden} slices further from refusal are not shown"] if hidden else [])
+    figure.supxlabel("\n".join(notes), fontsize=7, color=QUIET)
+    stream = BytesIO()
+    figure.savefig(stream, format="png", metadata={"Software": None})
+    return stream.getvalue()
+
+
+def _drawn(verdict: Verdict) -> tuple[list[Check], int]:
+    """The checks that have a difference to draw, the overall one first, then the slices nearest to refusal."""
+    overall = "improvement" if verdict.champion else "beats_baseline"
+    first = [c for c in verdict.checks if c.name == overall and c.value is not None]
+    slices = [c for c in verdict.checks if c.name.startswith("slice:") and c.value is not None]
+    slices.sort(key=lambda c: (c.value or 0.0) - (c.threshold or 0.0), reverse=True)
+    return first + slices[:MOST_SLICES], max(len(slices) - MOST_SLICES, 0)
+
+
+def _draw(axes: Any, row: int, check: Check) -> None:
+    color = GOOD if check.passed else BAD
+    if check.interval:
+        axes.plot(check.interval, [row, row], color=color, linewidth=2.2, alpha=0.55, solid_capstyle="round", zorder=2)
+    axes.plot([check.value], [row], marker="o", markersize=6, color=color, zorder=3)
+    axes.plot([check.threshold] * 2, [row - 0.32, row + 0.32], color="#333333", linewidth=1.4, zorder=2)
+    beside = {"transform": axes.get_yaxis_transform(), "va": "center", "family": "monospace", "fontsize": 8}
+    axes.text(1.01, row, f"{check.value:+.4f}", color=color, **beside)
+
+
+def _frame(axes: Any, verdict: Verdict, drawn: list[Check]) -> None:
+    said = "promoted" if verdict.promoted else "refused"
+    failed = sum(not c.passed for c in verdict.checks)
+    title = f"{verdict.model}: challenger {verdict.challenger} {said}"
+    title += f" by {failed} check{'s'[: failed - 1]}" if failed else ""
+    axes.set_title(title, loc="left", fontsize=11, color=GOOD if verdict.promoted else BAD, fontweight="bold")
+    if not drawn:
+        axes.text(0.5, 0.5, "nothing could be compared", ha="center", transform=axes.transAxes, color=QUIET)
+    axes.axvline(0, color=QUIET, linewidth=1, zorder=1)
+    names = [c.name.removeprefix("slice:") if c.name.startswith("slice:") else "all rows" for c in drawn]
+    axes.set_yticks(range(len(drawn) - 1, -1, -1), names, fontsize=8)
+    for label, check in zip(axes.get_yticklabels(), drawn, strict=True):
+        label.set_color("#222222" if check.passed else BAD)
+    axes.set_ylim(-0.7, max(len(drawn), 2) - 0.3)
+    against = f"champion {verdict.champion}" if verdict.champion else "trivial baseline"
+    measure = f"{verdict.rule['loss']}: challenger − {against}"
+    axes.set_xlabel(f"{measure}   (left is better;  | is the threshold)", fontsize=8)
+    axes.tick_params(axis="x", labelsize=8)
+    axes.grid(axis="x", color="#e6e8eb", linewidth=0.8, zorder=0)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(axis="y", length=0)

@@ -1,0 +1,73 @@
+"""What a request's row must be: a typed model, made from the features of params.yaml.
+
+It runs inside the Bento as well, so it knows nothing but pydantic, and takes the features as plain dicts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, create_model
+
+LONGEST = 200
+"""Characters of a category."""
+
+EXACT = 2**53
+"""Above this, a whole number would not survive as the float64 that it becomes."""
+
+
+def request_row(features: Mapping[str, Mapping[str, Any]]) -> type[BaseModel]:
+    """The model of one row: a field per feature, in order, and no other.
+
+    Nothing is converted: a number in quotes, a truth value for a number, 3.5 for an integer, NaN and infinity are
+    refused. A nullable feature may be null or left out.
+
+    Args:
+        features: name → type (category, integer or number), about, example, and where given unit, min, max, nullable.
+    """
+    config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        hide_input_in_errors=True,
+        protected_namespaces=(),
+        json_schema_extra={"example": example_row(features)},
+    )
+    fields: dict[str, Any] = {name: _field(feature) for name, feature in features.items()}
+    row: type[BaseModel] = create_model("Row", __config__=config, **fields)
+    return row
+
+
+def example_row(features: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """A full row that is valid: what OpenAPI shows, and what a service warms itself with."""
+    return {name: _typed(feature, feature["example"]) for name, feature in features.items()}
+
+
+def _field(feature: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Annotation and default of one field."""
+    kind: Any = {"category": str, "integer": int, "number": float}[feature["type"]]
+    limited: Any = Annotated[kind, Field(**_limits(feature))]
+    about = feature["about"] + (f" [{feature['unit']}]" if feature.get("unit") else "")
+    described: dict[str, Any] = {"description": about, "examples": [_typed(feature, feature["example"])]}
+    if feature.get("nullable"):
+        return limited | None, Field(default=None, **described)
+    return limited, Field(**described)
+
+
+def _limits(feature: Mapping[str, Any]) -> dict[str, Any]:
+    if feature["type"] == "category":
+        return {"min_length": 1, "max_length": LONGEST}
+    low, high = feature.get("min"), feature.get("max")
+    if feature["type"] == "integer":
+        return {"ge": -EXACT if low is None else _whole(low), "le": EXACT if high is None else _whole(high)}
+    return {name: limit for name, limit in (("ge", low), ("le", high)) if limit is not None}
+
+
+def _typed(feature: Mapping[str, Any], value: Any) -> str | int | float | None:
+    return _whole(value) if feature["type"] == "integer" and value is not None else value
+
+
+def _whole(value: float) -> int | float:
+    """An int, where a float is a whole number: 7, not 7.0."""
+    return int(value) if float(value).is_integer() else value

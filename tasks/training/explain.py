@@ -1,0 +1,192 @@
+"""What a fitted pipeline looks at: permutation importance and partial dependence, on a fixed sample of rows.
+
+Every row that has to be predicted is put into one frame and predicted at once: a pipeline's cost per call is many times
+its cost per row. The number of predictions is bounded, whatever the number of features or rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from tasks import metrics, model_file
+
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+PERMUTED = 40_000
+"""Rows that permutation importance predicts at most."""
+
+REPEATS = 2
+"""Permutations of each feature."""
+
+VARIED = 12_000
+"""Rows that partial dependence predicts at most."""
+
+POINTS = 12
+"""Values of a number at which partial dependence is computed; an integer of few values has them all."""
+
+CATEGORIES = 10
+"""Values of a category at which partial dependence is computed: the most frequent ones."""
+
+MOST_ROWS = 2_000
+FEWEST_ROWS = 50
+RESAMPLES = 300
+
+
+def permutation_importance(
+    pipeline: Pipeline, task: str, features: pd.DataFrame, label: pd.Series[Any], blocks: Ints, confidence: float
+) -> pd.DataFrame:
+    """How much the loss grows when one feature's values are dealt out anew among the rows (Breiman 2001).
+
+    Args:
+        pipeline: fitted.
+        task: classification (log loss) or regression (absolute error).
+        features: the feature columns of the holdout.
+        label: of the same rows.
+        blocks: the day of each row.
+        confidence: of the interval, by days.
+
+    Returns:
+        Columns feature, importance, low, high (nan where there is one day), rows (of the sample); the most important
+        first.
+    """
+    names = list(features.columns)
+    repeats = max(1, min(REPEATS, PERMUTED // (FEWEST_ROWS * len(names))))
+    rng = np.random.default_rng(0)
+    sample = _sample(len(features), PERMUTED // (repeats * len(names) + 1), rng)
+    count, frame = len(sample), features.iloc[sample]
+    orders = np.array([[rng.permutation(count) for _ in range(repeats)] for _ in names])
+    position = np.tile(np.arange(count), (len(names) * repeats + 1, 1))  # the first block is left as it is
+    stacked = {}
+    for i, name in enumerate(names):
+        taken = position.copy()
+        taken[1 + i * repeats : 1 + (i + 1) * repeats] = orders[i]
+        stacked[name] = frame[name].array.take(taken.ravel())
+    answers = model_file.predict(pipeline, pd.DataFrame(stacked), task)
+    truth = np.tile(label.to_numpy()[sample], len(position))
+    loss = "log_loss" if task == "classification" else "absolute"
+    lost = metrics.losses(loss, truth, answers).reshape(len(position), count)
+    grown = lost[1:].reshape(len(names), repeats, count).mean(axis=1) - lost[0]
+    drawn = metrics.bootstrap_means(grown.T, blocks[sample], RESAMPLES, 0)
+    limits = np.array([metrics.interval(column, confidence) for column in drawn.T])
+    found = pd.DataFrame({"feature": names, "importance": grown.mean(axis=1)})
+    found = found.assign(low=limits[:, 0], high=limits[:, 1], rows=count)
+    return found.sort_values("importance", ascending=False, kind="stable", ignore_index=True)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The mean prediction when a feature is set to each of some values in every row (Friedman 2001).
+
+    Attributes:
+        feature: its name.
+        points: what it is set to: numbers, rising, or texts, the most frequent first.
+        columns: which predictions: a class's column, or `prediction`.
+        mean: shape (points, columns).
+        low: the interval of the curve's shape, its level taken as known; shape (points, columns).
+        high: as low.
+        rows: how many rows the means are of.
+    """
+
+    feature: str
+    points: list[float] | list[str]
+    columns: list[str]
+    mean: Floats
+    low: Floats
+    high: Floats
+    rows: int
+
+
+def partial_dependence(
+    pipeline: Pipeline, task: str, features: pd.DataFrame, chosen: Mapping[str, str], blocks: Ints, confidence: float
+) -> list[Curve]:
+    """The curves of some features.
+
+    Args:
+        pipeline: fitted.
+        task: classification or regression.
+        features: the feature columns of the holdout.
+        chosen: feature → its type: category, integer or number.
+        blocks: the day of each row.
+        confidence: of the band, by days.
+
+    Returns:
+        A curve per feature that has any value, in the order of `chosen`.
+    """
+    grids = {name: _grid(features[name], type_) for name, type_ in chosen.items()}
+    grids = {name: grid for name, grid in grids.items() if len(grid)}
+    points = sum(map(len, grids.values()))
+    if not points:
+        return []
+    sample = _sample(len(features), max(VARIED // points, FEWEST_ROWS), np.random.default_rng(1))
+    frame, count = features.iloc[sample], len(sample)
+    everywhere = np.tile(np.arange(count), points)
+    stacked = pd.DataFrame({name: frame[name].array.take(everywhere) for name in features.columns})
+    start = 0
+    for name, grid in grids.items():
+        stop = start + len(grid) * count
+        stacked.loc[start : stop - 1, name] = np.repeat(
+            np.array(grid, dtype=object if chosen[name] == "category" else float), count
+        )
+        start = stop
+    answers = model_file.predict(pipeline, stacked, task)
+    columns = _shown(answers)
+    predicted = answers[columns].to_numpy(dtype=np.float64).reshape(points, count, len(columns))
+    curves, start = [], 0
+    for name, grid in grids.items():
+        part = predicted[start : start + len(grid)]
+        curves.append(_curve(name, grid, columns, part, blocks[sample], confidence))
+        start += len(grid)
+    return curves
+
+
+def _curve(name: str, grid: list[Any], columns: list[str], predicted: Floats, blocks: Ints, confidence: float) -> Curve:
+    """`predicted` of shape (values, rows, columns) → means, and the interval of each about the curve's own level."""
+    mean = predicted.mean(axis=1)
+    level = mean.mean(axis=0)
+    shape = (
+        (predicted - predicted.mean(axis=0)).transpose(1, 0, 2).reshape(len(blocks), -1)
+    )  # rows × (values · columns)
+    drawn = metrics.bootstrap_means(shape, blocks, RESAMPLES, 0)
+    limits = np.array([metrics.interval(column, confidence) for column in drawn.T]).reshape(*mean.shape, 2)
+    return Curve(name, grid, columns, mean, limits[..., 0] + level, limits[..., 1] + level, len(blocks))
+
+
+def _grid(values: pd.Series[Any], type_: str) -> list[Any]:
+    known = values.dropna()
+    if type_ == "category":
+        counts = known.value_counts()
+        ranked = sorted(zip(counts.index, counts, strict=True), key=lambda pair: (-pair[1], str(pair[0])))
+        return [value for value, _ in ranked[:CATEGORIES]]
+    distinct = np.unique(known.to_numpy(dtype=np.float64))
+    if type_ == "integer" and len(distinct) <= 2 * POINTS:
+        return [float(v) for v in distinct]
+    if not len(distinct):
+        return []
+    # the outer hundredths are left out: a curve is drawn where there are rows
+    steps = np.linspace(0.01, 0.99, POINTS)
+    grid = np.unique(np.quantile(known, steps, method="inverted_cdf"))
+    if len(grid) < POINTS / 2:  # nearly always the same value: then the others, each once
+        grid = np.unique(np.append(grid, np.quantile(distinct[distinct <= grid[-1]], steps, method="inverted_cdf")))
+    return [float(v) for v in grid]
+
+
+def _shown(answers: pd.DataFrame) -> list[str]:
+    """The prediction columns of interest: the positive one of two classes, all of more, or the prediction itself."""
+    classes = [column for column in answers.columns if column.startswith("p_")]
+    return classes[1:] if len(classes) == 2 else classes or ["prediction"]
+
+
+def _sample(rows: int, wanted: int, rng: np.random.Generator) -> Ints:
+    """Positions of some rows, in order."""
+    size = min(rows, MOST_ROWS, max(wanted, FEWEST_ROWS))
+    return np.sort(rng.choice(rows, size=size, replace=False))

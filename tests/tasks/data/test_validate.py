@@ -1,0 +1,307 @@
+"""What a partition must be, and what is said of one that is not."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+
+from models import upstream
+from tasks import contract, files, settings
+from tasks.data import validate
+from tasks.errors import ContractError, DataMissing, StageFailed
+
+pytestmark = pytest.mark.filterwarnings("ignore:module 'sre_:DeprecationWarning")  # Great Expectations imports it
+MODELS = ["flight_delay", "hourly_departures"]
+Change = Callable[[bytes], bytes]
+
+
+def month(dataset: str, partition: str) -> bytes:
+    """The bytes of a real month."""
+    return upstream.deliver(dataset, partition)[1]
+
+
+def edited(edit: Callable[[pd.DataFrame], pd.DataFrame]) -> Change:
+    """A change of the table, with every text as it stands."""
+
+    def change(content: bytes) -> bytes:
+        frame = pd.read_csv(io.BytesIO(content), dtype=str, keep_default_na=False)
+        return edit(frame).to_csv(index=False).encode()
+
+    return change
+
+
+def scaled(columns: list[str], scale: Callable[[pd.Series[Any]], pd.Series[Any]]) -> Change:
+    """A change of unit: numbers scaled, missing ones still missing."""
+
+    def edit(frame: pd.DataFrame) -> pd.DataFrame:
+        numbers = {c: scale(pd.to_numeric(frame[c], errors="coerce")).round(2) for c in columns}
+        return frame.assign(**{c: n.astype(str).where(n.notna(), "NA") for c, n in numbers.items()})
+
+    return edited(edit)
+
+
+def half(content: bytes) -> bytes:
+    """The first half of the lines."""
+    lines = content.splitlines(keepends=True)
+    return b"".join(lines[: len(lines) // 2])
+
+
+def kilometres(content: bytes) -> bytes:
+    """Distances in km, whole as they were."""
+    return edited(lambda f: f.assign(distance=(f["distance"].astype(int) * 1.609344).round().astype(int)))(content)
+
+
+def celsius(values: pd.Series[Any]) -> pd.Series[Any]:
+    """°F → °C."""
+    return (values - 32) / 1.8
+
+
+BOTH: dict[str, tuple[Change, str]] = {
+    "empty": (lambda _: b"", "readable"),
+    "only a header": (lambda content: content.splitlines(keepends=True)[0], "expect_table_row_count_to_be_between"),
+    "cut in the middle of a line": (lambda content: content[: len(content) // 2 + 7], "readable"),
+    "cut to half at the end of a line": (half, "expect_column_unique_value_count_to_be_between"),
+    "binary": (lambda _: bytes(range(256)) * 40, "readable"),
+    "JSON": (lambda _: b'{"rows": [{"year": 2013, "month": 2}]}\n' * 50, "expect_table_columns"),
+    "HTML": (lambda _: b"<html>\n<body>503 Service Unavailable</body>\n</html>\n", "expect_table_columns"),
+    "a column missing": (edited(lambda f: f.drop(columns="hour")), "expect_table_columns"),
+    "a column too many": (edited(lambda f: f.assign(note="x")), "expect_table_columns"),
+    "columns in another order": (edited(lambda f: f[f.columns[::-1]]), "expect_table_columns"),
+    "a column of another type": (edited(lambda f: f.assign(hour="noon")), "readable"),
+    "whole numbers that became fractions": (edited(lambda f: f.assign(hour=f["hour"] + ".5")), "readable"),
+    "missing values in a column without": (edited(lambda f: f.assign(day="NA")), "expect_column_type_to_be"),
+    "the header twice": (lambda content: content.splitlines(keepends=True)[0] + content, "readable"),
+    "a column name twice": (lambda content: content.replace(b"year", b"month", 1), "readable"),
+    "duplicate keys": (edited(lambda f: pd.concat([f, f.tail(7)])), "expect_compound_columns_to_be_unique"),
+}
+BAD = [(dataset, what, *rest) for what, rest in BOTH.items() for dataset in upstream.DATASETS] + [
+    ("flights", "miles → km", kilometres, "expect_column_mean_to_be_between"),
+    ("flights", "an airport too many", lambda c: c.replace(b",JFK,", b",LHR,", 3), "expect_column_values_to_be_in_set"),
+    ("weather", "°F → °C", scaled(["temp", "dewp"], celsius), "expect_column_mean_to_be_between"),
+    ("weather", "miles → km", scaled(["visib", "wind_speed"], lambda v: v * 1.609344), "expect_column_m"),
+]
+
+
+@pytest.fixture
+def before(root: Path) -> dict[str, Path]:
+    """January of each dataset, accepted before."""
+    folder = root / "data"
+    for dataset in upstream.DATASETS:
+        (folder / dataset).mkdir(parents=True)
+        (folder / dataset / "2013-01.csv").write_bytes(month(dataset, "2013-01"))
+    return {dataset: folder / dataset / "2013-01.csv" for dataset in upstream.DATASETS}
+
+
+def refused(path: Path, dataset: str, before: Path | None) -> list[validate.Check]:
+    """What the readers' contracts refuse of a file."""
+    reports = validate.validate_partition(path, dataset, MODELS, before)
+    return [check for report in reports for check in report.failures]
+
+
+@pytest.mark.parametrize("dataset", upstream.DATASETS)
+def test_every_real_month_passes_in_order(dataset: str, root: Path) -> None:
+    """The twelve months of the example pass both models' contracts, each with the month before it."""
+    before = None
+    for partition in upstream.partitions():
+        path = root / f"{partition}.csv"
+        path.write_bytes(month(dataset, partition))
+        assert refused(path, dataset, before) == []
+        before = path
+
+
+@pytest.mark.parametrize(("dataset", "what", "change", "expectation"), BAD, ids=[f"{d}: {w}" for d, w, *_ in BAD])
+def test_a_bad_partition_is_refused_by_the_expectation_that_is_meant_for_it(
+    dataset: str, what: str, change: Change, expectation: str, before: dict[str, Path], root: Path
+) -> None:
+    """Each row of the table of bad partitions: refused, and the reason names what is wrong."""
+    path = root / "2013-02.csv"
+    path.write_bytes(change(month(dataset, "2013-02")))
+    assert any(check.name.startswith(expectation) for check in refused(path, dataset, before[dataset])), what
+
+
+@pytest.mark.parametrize("dataset", upstream.DATASETS)
+def test_the_content_of_another_month_is_refused(dataset: str, before: dict[str, Path], root: Path) -> None:
+    """A partition that holds another month than its name says is refused for its month, with rows and examples."""
+    path = root / "2013-02.csv"
+    path.write_bytes(month(dataset, "2013-03"))
+    (check,) = [c for c in refused(path, dataset, before[dataset]) if c.column == "month"]
+    assert check.unexpected_percent == 100
+    assert check.examples[0] == "row 1: 3"
+
+
+def test_a_parquet_partition_is_held_to_the_same_types(before: dict[str, Path], root: Path) -> None:
+    """A Parquet file passes where the CSV does, and is refused when a number became text."""
+    frame = contract.read(before["weather"], contract.load("flight_delay", "weather"))
+    path = root / "2013-01.parquet"
+    frame.to_parquet(path)
+    assert refused(path, "weather", None) == []
+    frame.assign(temp="warm").to_parquet(path)
+    assert [check.name for check in refused(path, "weather", None)] == ["readable", "readable"]
+
+
+def test_what_needs_a_partition_before_is_listed_as_not_checked(root: Path) -> None:
+    """The first partition passes; expectations that mention the one before say that there is none."""
+    path = root / "2013-01.csv"
+    path.write_bytes(month("weather", "2013-01"))
+    report = validate.check(path, "weather", "2013-01", "flight_delay", None)
+    left_out = [check for check in report.checks if check.not_checked]
+    assert report.passed
+    assert len(left_out) == 4
+    assert left_out[0].reason == "not checked: nothing before (previous_temp_mean)"
+
+
+def test_what_needs_a_date_is_not_checked_when_the_name_is_none(root: Path) -> None:
+    """A partition whose name is no date is not asked for its year and month, and the report says so."""
+    path = root / "first.csv"
+    path.write_bytes(month("weather", "2013-01"))
+    report = validate.check(path, "weather", "first", "flight_delay", None)
+    reasons = [str(check.reason) for check in report.checks if check.not_checked]
+    assert report.passed
+    assert "not checked: the partition's name is not such a date (partition_month)" in reasons
+
+
+def test_an_expectation_that_could_not_run_is_a_failure(before: dict[str, Path], root: Path) -> None:
+    """A missing column fails what asks for its values, and the reason is that it could not run."""
+    path = root / "2013-02.csv"
+    path.write_bytes(edited(lambda f: f.drop(columns="visib"))(month("weather", "2013-02")))
+    failed = [check for check in refused(path, "weather", before["weather"]) if check.column == "visib"]
+    assert failed
+    assert all(str(check.reason).startswith("could not run: ") for check in failed)
+
+
+def test_every_expectation_of_a_suite_is_run(before: dict[str, Path]) -> None:
+    """Two expectations of one type on one column both count, and a type is asked of every column.
+
+    Great Expectations' `add_expectation_configuration` would keep only the last of each.
+    """
+    wanted = contract.load("flight_delay", "flights")
+    report = validate.check(before["flights"], "flights", "2013-01", "flight_delay", None)
+    assert len(report.checks) == len(wanted.columns) + 2 + len(wanted.expectations)
+    assert [c.column for c in report.checks if c.name == "expect_column_type_to_be"] == list(wanted.columns)
+
+
+@pytest.mark.parametrize(
+    ("expectation", "message"),
+    [
+        (
+            {"type": "expect_column_values_to_be_betwen", "kwargs": {}},
+            "did you mean 'expect_column_values_to_be_between'",
+        ),
+        ({"type": "expect_column_values_to_not_be_null", "kwargs": {"colum": "temp"}}, "column field required"),
+        ({"type": "expect_column_values_to_not_be_null", "args": {"column": "temp"}}, "unknown key 'args'"),
+        (
+            {"type": "expect_column_max_to_be_between", "kwargs": {"max_value": {"$PARAMETER": "previous_tmp_max"}}},
+            "there is no parameter 'previous_tmp_max'; did you mean 'previous_temp_max'",
+        ),
+    ],
+)
+def test_a_suite_that_asks_for_what_does_not_exist_is_a_mistake(expectation: Any, message: str, root: Path) -> None:
+    """Nothing is refused for a mistake in the contract: the contract is named, and what may have been meant."""
+    path = root / "2013-01.csv"
+    path.write_bytes(month("weather", "2013-01"))
+    where = contract.path_of("flight_delay", "weather")
+    raw = yaml.safe_load(where.read_text())
+    where.write_text(yaml.safe_dump({**raw, "expectations": [expectation]}, sort_keys=False))
+    with pytest.raises(ContractError) as raised:
+        validate.check(path, "weather", "2013-01", "flight_delay", None)
+    assert str(raised.value).startswith("models/flight_delay/expectations/weather.yaml: ")
+    assert message in str(raised.value)
+
+
+def test_a_report_survives_json_and_reads_well(before: dict[str, Path], root: Path) -> None:
+    """A report says the file, the expectation, how many rows and which; and comes back from JSON as it was."""
+    path = root / "2013-02.csv"
+    path.write_bytes(edited(lambda f: pd.concat([f, f.tail(7)]))(month("weather", "2013-02")))
+    report = validate.check(path, "weather", "2013-02", "flight_delay", None)
+    assert validate.Report.from_dict(report.to_dict()) == report
+    text = validate.to_markdown([report])
+    assert "## weather 2013-02, by the contract of flight_delay: refused" in text
+    assert "| `expect_compound_columns_to_be_unique` |" in text
+    assert "| 14 (0." in text
+    assert "origin=LGA" in text
+
+
+def test_summary_holds_what_the_next_partition_is_compared_with(before: dict[str, Path]) -> None:
+    """Rows and six statistics of each numeric column, as pandas gives them."""
+    summary = validate.summary(before["weather"], "weather", "flight_delay")
+    frame = pd.read_csv(before["weather"])
+    assert summary is not None
+    assert summary["rows"] == len(frame)
+    temp, gust = summary["columns"]["temp"], summary["columns"]["wind_gust"]
+    assert temp["mean"] == pytest.approx(frame["temp"].mean())
+    assert temp["median"] == frame["temp"].median()
+    assert temp["stdev"] == pytest.approx(frame["temp"].std())
+    assert gust["nulls"] == frame["wind_gust"].isna().sum()
+    assert "origin" not in summary["columns"]
+
+
+def test_the_stage_writes_what_it_validated(put: Callable[[str, str], Path], root: Path) -> None:
+    """partitions.json names every partition of the model's datasets with its MD5, and nothing that changes."""
+    paths = [put(dataset, "2013-01") for dataset in upstream.DATASETS]
+    validate.validate("flight_delay")
+    written = files.read_json(settings.BUILD / "flight_delay" / "partitions.json")
+    assert written == {path.parent.name: {"2013-01.csv": files.md5(path)} for path in paths}
+
+
+def test_the_stage_says_which_partition_fails_and_what_to_do(put: Callable[[str, str], Path], root: Path) -> None:
+    """A partition in data/ that does not pass stops the stage; nothing is written."""
+    put("flights", "2013-01")
+    put("weather", "2013-01").rename(root / "data" / "weather" / "2013-05.csv")
+    with pytest.raises(
+        StageFailed, match=r"(?s)weather 2013-05: expect_column_values_to_be_between of month.*row 1: 1.*remove it"
+    ):
+        validate.validate("flight_delay")
+    assert not settings.BUILD.exists()
+
+
+def test_a_dataset_without_partitions_is_said_to_be_missing(put: Callable[[str, str], Path], root: Path) -> None:
+    """No partition at all: not a failed check, but data that is missing, with how to get it."""
+    put("flights", "2013-01")
+    with pytest.raises(DataMissing, match=r"data/weather/ has no partition.*make data"):
+        validate.validate("flight_delay")
+
+
+@pytest.mark.parametrize("stray", ["notes.txt", "2013-01.parquet"])
+def test_a_file_that_is_no_partition_stops_the_stage(stray: str, put: Callable[[str, str], Path], root: Path) -> None:
+    """What is in data/ and is no partition, or is one twice, is named and not passed over."""
+    for dataset in upstream.DATASETS:
+        put(dataset, "2013-01")
+    (root / "data" / "flights" / stray).write_text("x")
+    with pytest.raises(StageFailed, match=stray):
+        validate.validate("flight_delay")
+
+
+def test_nothing_heavy_is_imported_when_everything_is_memoised(put: Callable[[str, str], Path], root: Path) -> None:
+    """A second run in a fresh process imports neither Great Expectations nor pandas."""
+    for dataset in upstream.DATASETS:
+        put(dataset, "2013-01")
+    validate.validate("flight_delay")
+    code = (
+        "import sys; from tasks.data import validate; validate.validate('flight_delay');"
+        "print([m for m in ('great_expectations', 'pandas', 'pyarrow') if m in sys.modules])"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        env={"EVERGREEN_ROOT": str(root), "PYTHONPATH": str(Path(__file__).resolve().parents[3])},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert run.stdout.strip() == "[]"
+
+
+def test_a_changed_contract_is_checked_again(put: Callable[[str, str], Path], root: Path) -> None:
+    """A memo is of the contract as it was: a stricter one refuses what passed before."""
+    path = put("weather", "2013-01")
+    assert validate.check(path, "weather", "2013-01", "flight_delay", None).passed
+    where = contract.path_of("flight_delay", "weather")
+    where.write_text(where.read_text().replace("min_value: 1000, max_value: 2400", "min_value: 5000"))
+    assert not validate.check(path, "weather", "2013-01", "flight_delay", None).passed
