@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _loop_beside_a_server() -> int:
-    """The loop in a process of its own: what Prefect still has to send when that ends, it sends before the server does."""
+    """The loop in a process of its own, so that what Prefect sends at its end still finds the server."""
     title("Prefect: a server for the flows")
     with local.prefect_server() as api:
         print(f"  {api.removesuffix('/api')}", flush=True)

@@ -110,18 +110,18 @@ class Serving(Section):
 
 
 class Model(Section):
-    """One model: everything that is said of it outside models/<name>/."""
+    """One model: all that is said of it outside models/<name>/. What dvc.yaml reads has no default, as DVC has none."""
 
     about: str
     task: Literal["classification", "regression"]
     datasets: Annotated[dict[Name, Literal["partition", "all"]], Field(min_length=1)]
-    options: dict[str, Any] = {}
+    options: dict[str, Any]
     features: Annotated[dict[Name, Feature], Field(min_length=1)]
     estimator: Estimator
     split: Split
     evaluate: Evaluate
     gate: Gate
-    serving: Serving = Serving()
+    serving: Serving
 
     @model_validator(mode="after")
     def _consistent(self) -> Model:

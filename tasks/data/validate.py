@@ -8,11 +8,13 @@ Expectations, which takes seconds to import, is imported only when there is some
 from __future__ import annotations
 
 import json
+import logging
 import math
 import re
 from calendar import monthrange
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
@@ -354,23 +356,29 @@ def _built(position: int, expectation: dict[str, Any], where: str) -> Expectatio
 
 def _run(frame: pd.DataFrame, asked: list[Expectation], given: dict[str, float], name: str) -> dict[str, Any]:
     import great_expectations as gx
-    from great_expectations.data_context.types.base import ProgressBarsConfig
 
-    context = gx.get_context(mode="ephemeral")
-    context.variables.progress_bars = ProgressBarsConfig(globally=False)
-    asset = context.data_sources.add_pandas("data").add_dataframe_asset("partition")
-    outcome = (
-        asset.add_batch_definition_whole_dataframe("whole")
-        .get_batch({"dataframe": frame})
-        .validate(
-            # not add_expectation_configuration: it replaces one of the same type, even when that is of another column
-            gx.ExpectationSuite(name, expectations=asked),
-            result_format={"result_format": "SUMMARY", "partial_unexpected_count": EXAMPLES},
-            expectation_parameters=dict(given),
-        )
+    batch = _partitions_as_batches().get_batch({"dataframe": frame})
+    outcome = batch.validate(
+        # not add_expectation_configuration: it replaces one of the same type, even when that is of another column
+        gx.ExpectationSuite(name, expectations=asked),
+        result_format={"result_format": "SUMMARY", "partial_unexpected_count": EXAMPLES},
+        expectation_parameters=dict(given),
     )
     raw: dict[str, Any] = _plain(json.loads(json.dumps(outcome.to_json_dict())))
     return raw
+
+
+@cache
+def _partitions_as_batches() -> Any:
+    """A context of Great Expectations that lives as long as the process, and what makes a batch of a frame there."""
+    import great_expectations as gx
+    from great_expectations.data_context.types.base import ProgressBarsConfig
+
+    logging.getLogger("great_expectations").setLevel(logging.WARNING)
+    context = gx.get_context(mode="ephemeral")
+    context.variables.progress_bars = ProgressBarsConfig(globally=False)
+    asset = context.data_sources.add_pandas("data").add_dataframe_asset("partition")
+    return asset.add_batch_definition_whole_dataframe("whole")
 
 
 def _faults(error: Exception) -> str:

@@ -1,0 +1,238 @@
+"""The packaged service, served by `bentoml serve` as production does."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+
+import httpx
+import pytest
+
+from tasks import files, settings
+from tasks.release import package
+from tests.release_root import free_port, make_project, project_at
+
+ROW = {"carrier": "UA", "origin": "EWR", "dest": "IAH", "weekday": 1, "hour": 17, "minute": 30, "distance": 1400}
+BENTOML = os.path.join(os.path.dirname(sys.executable), "bentoml")  # noqa: PTH118, PTH120  # .resolve() would leave the venv
+
+
+@pytest.fixture(scope="module")
+def bento(tmp_path_factory):
+    """The Bento of a small flight_delay."""
+    root = tmp_path_factory.mktemp("served")
+    make_project(root, "flight_delay")
+    with project_at(root):
+        package.package("flight_delay")
+        yield package.ensure_bento("flight_delay")
+
+
+@contextmanager
+def serving(what: str, log):
+    """`bentoml serve` of a tag or folder, from a folder that has nothing to do with the project; gives the address."""
+    port = free_port()
+    environment = {**settings.environment(), **os.environ}
+    for name in ("PYTHONPATH", "EVERGREEN_ROOT", "BENTOML_HOST"):
+        environment.pop(name, None)
+    with log.open("wb") as stream:
+        server = subprocess.Popen(
+            [BENTOML, "serve", what, "--port", str(port)],
+            stdout=stream, stderr=subprocess.STDOUT, env=environment, cwd=log.parent, start_new_session=True,
+        )  # fmt: skip
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        try:
+            server.wait(10)
+        except subprocess.TimeoutExpired:
+            os.killpg(server.pid, signal.SIGKILL)
+            server.wait()
+
+
+def until(condition, seconds: float = 60) -> bool:
+    """Wait for something to become true."""
+    give_up = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > give_up:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def is_ready(address: str) -> bool:
+    """Whether the service says that it is."""
+    try:
+        return httpx.get(f"{address}/readyz", timeout=1).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory):
+    """Where the server writes."""
+    return tmp_path_factory.mktemp("log") / "serve.log"
+
+
+@pytest.fixture(scope="module")
+def client(bento, log):
+    """A client of the served release."""
+    with serving(f"{bento.parent.name}:{bento.name}", log) as address:
+        assert until(lambda: is_ready(address)), log.read_text()
+        with httpx.Client(base_url=address, timeout=10) as client:
+            yield client
+
+
+def post(client, body) -> httpx.Response:
+    """Post a body as it is (str), or rows."""
+    text = body if isinstance(body, str) else json.dumps({"rows": body})
+    return client.post("/predict", content=text, headers={"content-type": "application/json"})
+
+
+def test_an_answer_says_what_was_predicted_by_which_release_and_under_which_id(client, bento):
+    """Model, version and release name the candidate; every row has an id of its own."""
+    answer = post(client, [ROW, {**ROW, "hour": 6, "temp": None}]).raise_for_status().json()
+    assert (answer["model"], answer["version"]) == ("flight_delay", bento.name)
+    assert answer["release"] == f"flight_delay:{bento.name}"
+    first, second = answer["predictions"]
+    assert len(first["id"]) == 32
+    assert first["id"] < second["id"] or first["id"][:12] == second["id"][:12]
+    assert first["prediction"] in (0, 1)
+    assert first["probabilities"]["1"] == first["probability"] != second["probability"]
+    assert sum(first["probabilities"].values()) == pytest.approx(1)
+
+
+def without(field: str) -> dict:
+    """A row that lacks a field."""
+    return {name: value for name, value in ROW.items() if name != field}
+
+
+def raw(**values: str) -> str:
+    """A body with one row, some of whose values are JSON texts that json.dumps would not write."""
+    row = json.dumps(ROW)[:-1] + "".join(f', "{name}": {text}' for name, text in values.items())
+    return f'{{"rows": [{row}}}]}}'
+
+
+@pytest.mark.parametrize(
+    ("body", "row", "field", "problem"),
+    [
+        ("{", None, None, "the body is not JSON"),
+        ("", None, None, "the body is not JSON"),
+        ("carrier=UA", None, None, "the body is not JSON"),
+        ("[]", None, None, "should be an object"),
+        ("{}", None, "rows", "is missing"),
+        ('{"row": []}', None, "row", "did you mean 'rows'"),
+        ([], None, "rows", "holds no row"),
+        ([ROW] * 1001, None, "rows", "holds more than 1000 rows"),
+        ([ROW, "row"], 1, None, "should be an object"),
+        ([ROW, without("carrier")], 1, "carrier", "is missing"),
+        ([{**ROW, "carier": "UA"}], 0, "carier", "did you mean 'carrier'"),
+        ([ROW, ROW, {**ROW, "carrier": 7}], 2, "carrier", "valid string"),
+        ([{**ROW, "carrier": ""}], 0, "carrier", "at least 1 character"),
+        ([{**ROW, "distance": "1400"}], 0, "distance", "valid number"),
+        ([{**ROW, "distance": None}], 0, "distance", "valid number"),
+        ([{**ROW, "hour": 3.5}], 0, "hour", "valid integer"),
+        ([{**ROW, "hour": True}], 0, "hour", "valid integer"),
+        ([{**ROW, "minute": 60}], 0, "minute", "less than or equal to 59"),
+        (raw(temp="NaN"), 0, "temp", "finite number"),
+        (raw(temp="Infinity"), 0, "temp", "finite number"),
+        (raw(distance="-Infinity"), 0, "distance", "finite number"),
+        (raw(temp="1e999"), 0, "temp", "finite number"),
+        (raw(temp="9" * 400), 0, "temp", "finite number"),
+    ],
+)  # fmt: skip
+def test_a_bad_request_is_refused_by_row_and_field(client, body, row, field, problem):
+    """400, with the row (from 0), the field and what is wrong; and the next request is answered."""
+    response = post(client, body)
+    assert response.status_code == 400
+    said = response.json()
+    assert "nothing was predicted" in said["error"]
+    matching = [f for f in said["detail"] if (f["row"], f["field"]) == (row, field) and problem in f["problem"]]
+    assert matching, said
+    assert post(client, [ROW]).status_code == 200
+
+
+def test_many_faults_are_told_up_to_a_hundred(client):
+    """A large bad request does not get a larger answer."""
+    said = post(client, [{}] * 1000).json()
+    assert len(said["detail"]) == 100
+    assert "7000 faults" in said["error"]
+
+
+def test_what_was_posted_does_not_get_into_the_log(client, log):
+    """BentoML would log the values that pydantic refused."""
+    for body in ([{**ROW, "hour": "SECRET-4711"}], [{**ROW, "SECRET-4711": 1}], '{"SECRET-4711'):
+        assert post(client, body).status_code == 400
+    assert until(lambda: "status=400" in log.read_text(), 10)
+    assert "SECRET-4711" not in log.read_text()
+
+
+def counted(client, feature: str) -> float:
+    """How many unseen categories of a feature the service has counted."""
+    line = f'evergreen_unseen_categories_total{{feature="{feature}"}} '
+    found = [text for text in client.get("/metrics").text.splitlines() if text.startswith(line)]
+    return float(found[0].removeprefix(line)) if found else 0.0
+
+
+def test_an_unseen_carrier_is_answered_and_counted(client):
+    """A new carrier is no reason to fail; who watches the service can see it."""
+    before = counted(client, "carrier")
+    known, unseen = post(client, [ROW, {**ROW, "carrier": "ZZ"}]).raise_for_status().json()["predictions"]
+    assert unseen["unseen"] == ["carrier"]
+    assert "unseen" not in known
+    assert counted(client, "carrier") == before + 1
+
+
+def test_the_example_of_the_openapi_page_works(client):
+    """Whoever presses «Try it out» gets a prediction, not an error."""
+    described = client.get("/docs.json").raise_for_status().json()
+    body = described["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]["schema"]["example"]
+    assert list(body["rows"][0])[:3] == ["carrier", "origin", "dest"]
+    assert post(client, json.dumps(body)).status_code == 200
+    fields = described["components"]["schemas"]["Row"]["properties"]
+    assert "[miles]" in fields["distance"]["description"]
+    assert fields["temp"]["nullable"] is True
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/livez", "/readyz", "/metrics", "/docs.json"])
+def test_the_usual_endpoints_are_there(client, path):
+    """Probes and scrapers find what they look for."""
+    assert client.get(path).status_code == 200
+
+
+def test_the_release_says_where_it_comes_from(client, bento):
+    """Partitions, parameters, packages and the model's hash, from the service itself."""
+    told = client.get("/release").raise_for_status().json()
+    assert told["candidate"] == bento.name
+    assert set(told["lineage"]["partitions"]["flights"]) == {"2013-01.csv", "2013-02.csv"}
+    assert told["model_sha256"] == files.sha256(bento / "src" / "model.skops")
+
+
+def test_it_listens_on_the_loopback_address_only(client):
+    """A service that nobody exposed is not exposed: 127.0.0.2 is this machine too, and is not answered."""
+    elsewhere = str(client.base_url).replace("127.0.0.1", "127.0.0.2")
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{elsewhere}/livez", timeout=2)
+
+
+def test_serving_writes_nothing_into_the_release(client, bento):
+    """A Bento is immutable: nothing but byte code appears in it."""
+    post(client, [ROW])
+    held = set(files.tree(bento / "src")) - {"bentofile.yaml"}
+    assert held == set(files.tree(settings.BUILD / "flight_delay" / "release"))
+
+
+def test_a_model_file_that_was_changed_is_not_served(bento, tmp_path):
+    """Its hash is compared before it is opened; the service never gets ready, and the log says why."""
+    shutil.copytree(bento, tmp_path / "bento")
+    model = tmp_path / "bento" / "src" / "model.skops"
+    model.write_bytes(model.read_bytes()[:-1] + b"!")
+    log = tmp_path / "serve.log"
+    with serving(str(tmp_path / "bento"), log) as address:
+        assert until(lambda: "was changed after it was packaged" in log.read_text()), log.read_text()
+        assert not is_ready(address)

@@ -1,0 +1,137 @@
+"""A third model needs a folder in models/, an entry in params.yaml, and nothing else: scikit-learn's bundled digits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tasks import files, params, rows, settings, steps
+from tasks.data import collect, versions
+from tasks.release import judging, package, registry
+from tasks.training import graph
+from tests.conftest import REPOSITORY, Project, copy_repository
+
+pytestmark = pytest.mark.xdist_group("third_model")
+
+DIGITS = REPOSITORY / "tests" / "repository" / "digits"
+STAGES = ["environment", *(f"{step}@digits" for step in ("validate", "prepare", "train", "evaluate", "package"))]
+
+
+def land(root: Path, partition: str, begin: int, end: int) -> None:
+    """The upstream delivers some images, as a Parquet file, into the landing zone."""
+    from sklearn.datasets import load_digits
+
+    pixels, digits = load_digits(return_X_y=True)
+    frame = pd.DataFrame(pixels, columns=[f"pixel_{n:02d}" for n in range(64)])
+    scanned = pd.Timestamp("2013-01-01") + pd.to_timedelta(range(len(frame)), unit="h")
+    frame.insert(0, "image", range(len(frame)))
+    frame.insert(1, "scanned", scanned.astype("datetime64[us]"))
+    frame.insert(2, "digit", digits)
+    path = root / "var" / "landing" / "digits" / f"{partition}.parquet"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    frame.iloc[begin:end].to_parquet(path, index=False)
+
+
+def ingest() -> str | None:
+    """What the flow ingest does: a data version of what has arrived."""
+    said = params.load()
+    collected = collect.collect(said, lambda _: None)
+    assert not collected.quarantined, collected
+    version = versions.make()
+    collect.clear(said, collected)
+    return version
+
+
+def release() -> judging.gate.Verdict:
+    """What the flow train does after the graph: track, register, judge, record, promote."""
+    build = settings.BUILD / "digits"
+    run = registry.track("digits", build / "release", build, package.measured("digits"))
+    version = registry.register("digits", run.candidate)
+    verdict = judging.judge_candidate("digits")
+    registry.record_verdict("digits", version.number, verdict)
+    if verdict.promoted:
+        registry.promote("digits", version.number, verdict.id)
+    return verdict
+
+
+@dataclass(frozen=True)
+class Story:
+    """What happened from the first images to the second verdict."""
+
+    root: Path
+    first: list[graph.Outcome]
+    again: list[graph.Outcome]
+    verdict: judging.gate.Verdict
+    champion: str
+    then: list[graph.Outcome]
+    second: judging.gate.Verdict
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory: pytest.TempPathFactory, enter_module: Callable[[Path], Project]) -> Story:
+    """A copy of the repository with the third model: images arrive, are learned from and judged; then more arrive."""
+    root = copy_repository(tmp_path_factory.mktemp("third") / "project")
+    copied = {path: hash_ for folder in ("tasks", "flows") for path, hash_ in files.tree(root / folder).items()}
+    for path in DIGITS.rglob("*.py"):
+        files.write_text(root / path.relative_to(DIGITS), path.read_text())
+    files.write_text(
+        root / "models" / "digits" / "expectations" / "digits.yaml",
+        (DIGITS / "models" / "digits" / "expectations" / "digits.yaml").read_text(),
+    )
+    with (root / "params.yaml").open("a") as written:
+        written.write("\n" + (DIGITS / "entry.yaml").read_text())
+    enter_module(root)
+    land(root, "scan-1", 0, 900)
+    ingest()
+    first = graph.reproduce("digits", steps.run)
+    again = graph.reproduce("digits", steps.run)
+    verdict = release()
+    champion = registry.champion("digits")
+    assert champion
+    land(root, "scan-2", 900, 1797)
+    ingest()
+    then = graph.reproduce("digits", steps.run)
+    second = release()
+    assert copied == {path: hash_ for folder in ("tasks", "flows") for path, hash_ in files.tree(root / folder).items()}
+    return Story(root, first, again, verdict, champion.candidate, then, second)
+
+
+def test_it_goes_through_every_stage_of_the_graph(story: Story) -> None:
+    """The same stages as the models that ship, with reasons; and the second time there is nothing to do."""
+    assert [outcome.stage for outcome in story.first] == STAGES
+    assert {outcome.how for outcome in story.first} == {"ran"}
+    assert {outcome.how for outcome in story.again} == {"unchanged"}
+
+
+def test_it_learns_ten_classes_from_a_random_split(story: Story) -> None:
+    """A row that was held out once is held out ever after."""
+    build = story.root / "build" / "digits"
+    assert files.read_json(build / "model" / "training.json")["classes"] == list(range(10))
+    assert files.read_json(build / "split.json") == {"by": "random", "share": 0.3, "partitions": ["scan-1", "scan-2"]}
+    scored = pd.read_parquet(build / "evaluation" / "predictions.parquet")
+    assert [c for c in scored.columns if c.startswith("p_")] == [f"p_{digit}" for digit in range(10)]
+    assert set(scored["id"]) == set(rows.read(build, "holdout")["id"])
+    assert files.read_json(build / "evaluation" / "metrics.json")["log_loss"] < 0.6
+
+
+def test_its_first_candidate_is_judged_against_the_baseline_and_promoted(story: Story) -> None:
+    """There was no champion."""
+    assert story.verdict.promoted, story.verdict.to_text()
+    assert story.verdict.champion is None
+
+
+def test_its_second_candidate_is_judged_against_the_champion(story: Story) -> None:
+    """On the same rows, which neither was trained on; twice the images make it better."""
+    assert [outcome.stage for outcome in story.then if outcome.how == "ran"] == STAGES[1:]
+    assert story.second.champion == story.champion
+    assert story.second.promoted, story.second.to_text()
+    assert all(check.passed for check in story.second.checks)
+
+
+def test_dvc_finds_nothing_to_do(story: Story) -> None:
+    """Neither does DVC, in a process of its own."""
+    assert "up to date" in Project(story.root).dvc("status", *STAGES)

@@ -1,0 +1,479 @@
+"""The gate: each check both ways, what it does when a check cannot run, and how often it errs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tasks import params, rows
+from tasks.release import gate
+
+FEATURES = {
+    "origin": {"type": "category", "nullable": False},
+    "hour": {"type": "integer", "min": 0, "max": 23, "nullable": False},
+    "temp": {"type": "number", "min": -80, "max": 140, "nullable": True},
+}
+NOBODY = np.array([], dtype=np.uint64)
+
+
+def rule(**changed: Any) -> params.Gate:
+    """A rule for frames of some hundred rows."""
+    usual = {
+        "rule": "better",
+        "loss": "log_loss",
+        "margin": 0.01,
+        "champion_age": 2,
+        "min_rows": 100,
+        "floors": {"roc_auc": 0.6},
+        "ceilings": {"log_loss": 0.69},
+        "slice_min_rows": 50,
+        "slice_margin": 0.02,
+        "calibration": 0.1,
+        "latency_ms": 25,
+        "size_mb": 20,
+    }
+    return params.Gate(**{**usual, **changed})
+
+
+def scored(logit: Any) -> pd.DataFrame:
+    """Predictions from logits."""
+    p = 1 / (1 + np.exp(-np.asarray(logit, dtype=float)))
+    return pd.DataFrame({"p_0": 1 - p, "p_1": p})
+
+
+class Flights:
+    """Holdout rows whose truth is known, and predictions as far from it as one likes."""
+
+    def __init__(self, n: int = 1500, days: int = 20, seed: int = 0) -> None:
+        draw = np.random.default_rng(seed)
+        self.draw, self.n = draw, n
+        day = np.sort(draw.integers(0, days, n))
+        self.truth = draw.normal(0, 1.5, n) + draw.normal(0, 0.4, days)[day]
+        label = (draw.random(n) < 1 / (1 + np.exp(-self.truth))).astype("int64")
+        self.frame = pd.DataFrame(
+            {
+                "id": [f"f{i}" for i in range(n)],
+                "time": pd.Timestamp("2013-08-01") + pd.to_timedelta(day, unit="D"),
+                "label": label,
+                "origin": draw.choice(["EWR", "JFK", "LGA"], n),
+            }
+        )
+
+    def noisy(self, noise: float) -> Any:
+        """Logits that are off by so much."""
+        return self.truth + self.draw.normal(0, noise, self.n) if noise else self.truth.copy()
+
+    def case(self, challenger: Any, champion: Any = None, **changed: Any) -> gate.Comparison:
+        """A comparison of two sets of logits."""
+        share = self.frame["label"].mean()
+        usual = {
+            "model": "late",
+            "task": "classification",
+            "holdout": self.frame,
+            "slices": ("origin",),
+            "challenger": gate.Side("c" * 16, scored(challenger), NOBODY, FEATURES),
+            "champion": None if champion is None else gate.Side("a" * 16, scored(champion), NOBODY, FEATURES),
+            "baseline": scored(np.full(self.n, np.log(share / (1 - share)))),
+            "champion_age": 3,
+            "latency_ms": 3.0,
+            "size_mb": 1.0,
+        }
+        return gate.Comparison(**{**usual, **changed})
+
+
+def failed(verdict: gate.Verdict) -> set[str]:
+    """The names of the checks that failed."""
+    return {check.name for check in verdict.checks if not check.passed}
+
+
+def check(verdict: gate.Verdict, name: str) -> gate.Check:
+    """One check."""
+    return next(c for c in verdict.checks if c.name == name)
+
+
+@pytest.fixture
+def flights() -> Flights:
+    """Flights."""
+    return Flights()
+
+
+# ── the answer ────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_better_challenger_is_promoted(flights: Flights) -> None:
+    """A challenger that is beyond doubt better passes every check."""
+    verdict = gate.judge(flights.case(flights.noisy(0), flights.noisy(1.5)), rule())
+    assert verdict.promoted
+    assert failed(verdict) == set()
+    improvement = check(verdict, "improvement")
+    assert improvement.interval is not None
+    assert improvement.interval[0] < improvement.value < improvement.interval[1] < 0  # type: ignore[operator]
+    assert "promoted: all" in verdict.summary
+
+
+def test_first_candidate_is_judged_against_baseline_and_floors(flights: Flights) -> None:
+    """Without a champion every check is there all the same, and those that need one say so."""
+    verdict = gate.judge(flights.case(flights.noisy(0)), rule())
+    assert verdict.promoted
+    assert verdict.champion is None
+    assert [c.name for c in verdict.checks] == [
+        "rows_unseen", "floors:roc_auc", "ceilings:log_loss", "beats_baseline", "improvement",
+        "slice:origin=EWR", "slice:origin=JFK", "slice:origin=LGA", "calibration", "latency", "size", "schema",
+    ]  # fmt: skip
+    not_applicable = {c.name for c in verdict.checks if c.reason == "no champion yet"}
+    assert not_applicable == {"improvement", "schema", "slice:origin=EWR", "slice:origin=JFK", "slice:origin=LGA"}
+
+
+def test_shuffled_labels_are_refused(flights: Flights) -> None:
+    """A challenger trained on shuffled labels knows nothing, and is refused with and without a champion."""
+    shuffled = flights.draw.permutation(flights.truth) * 0.3
+    first = gate.judge(flights.case(shuffled), rule())
+    assert {"floors:roc_auc", "beats_baseline"} <= failed(first)
+    against = gate.judge(flights.case(shuffled, flights.noisy(0.5)), rule())
+    assert {"floors:roc_auc", "beats_baseline", "improvement"} <= failed(against)
+
+
+def test_better_overall_but_much_worse_in_one_slice_is_refused(flights: Flights) -> None:
+    """The slice is named."""
+    flights.frame.loc[flights.frame.index % 12 == 0, "origin"] = "SWF"
+    bad = (flights.frame["origin"] == "SWF").to_numpy()
+    champion = flights.noisy(2.0)
+    challenger = np.where(bad, champion - 1.2 * np.sign(flights.frame["label"] - 0.5), flights.truth)
+    verdict = gate.judge(flights.case(challenger, champion), rule())
+    assert failed(verdict) == {"slice:origin=SWF"}
+    assert "refused by 1 of" in verdict.summary
+    assert "slice:origin=SWF: log_loss is" in verdict.summary
+
+
+def test_slice_of_few_wild_days_is_not_excused_by_its_wide_interval(flights: Flights) -> None:
+    """Doubt counts for at most four margins: beyond them a slice is refused however wide its interval is."""
+    flights.frame.loc[flights.frame["time"] == flights.frame["time"].min(), "origin"] = "SWF"
+    bad = (flights.frame["origin"] == "SWF").to_numpy()
+    assert bad.sum() >= 50
+    challenger = np.where(bad, -flights.truth, flights.truth)
+    verdict = gate.judge(flights.case(challenger, flights.noisy(2.0)), rule())
+    refused = check(verdict, "slice:origin=SWF")
+    assert not refused.passed
+    assert refused.threshold == pytest.approx(0.02 * (1 + gate.DOUBT))
+
+
+def test_small_slices_are_not_judged(flights: Flights) -> None:
+    """A slice with too few rows is left out, and a column with none says so."""
+    flights.frame.loc[:20, "origin"] = "SWF"
+    names = {c.name for c in gate.judge(flights.case(flights.truth, flights.noisy(1)), rule()).checks}
+    assert "slice:origin=SWF" not in names
+    verdict = gate.judge(flights.case(flights.truth, flights.noisy(1)), rule(slice_min_rows=10_000))
+    assert check(verdict, "slice:origin").reason == "no value of origin has 10,000 rows: none is judged by itself"
+
+
+def test_equal_predictions_are_no_improvement(flights: Flights) -> None:
+    """The champion again is not better than the champion."""
+    logits = flights.noisy(0.5)
+    assert failed(gate.judge(flights.case(logits, logits), rule())) == {"improvement"}
+
+
+def test_noise_rarely_promotes_and_rarely_blocks_a_slice() -> None:
+    """Of 60 pairs of equally good models few are promoted (2.5 % are meant), and few have a refused slice."""
+    promoted = blocked = 0
+    for seed in range(60):
+        flights = Flights(n=900, seed=seed)
+        verdict = gate.judge(flights.case(flights.noisy(0.4), flights.noisy(0.4)), rule(), resamples=300)
+        promoted += verdict.promoted
+        blocked += any(name.startswith("slice:") for name in failed(verdict))
+    assert promoted <= 5
+    assert blocked <= 4
+
+
+def test_days_widen_the_interval() -> None:
+    """Rows of one day err together: the interval is wider than if each row were a witness of its own."""
+    flights = Flights(n=2000, days=10, seed=3)
+    moved = flights.draw.normal(0, 1, 10)[(flights.frame["time"].dt.day - 1).to_numpy()]
+    by_day = gate.judge(flights.case(flights.truth, flights.truth + moved), rule())
+    shuffled = flights.case(flights.truth, flights.truth + moved)
+    mixed = flights.frame.assign(time=flights.draw.permutation(flights.frame["time"]))
+    by_row = gate.judge(replace(shuffled, holdout=mixed), rule())
+    wide, narrow = check(by_day, "improvement").interval, check(by_row, "improvement").interval
+    assert wide is not None
+    assert narrow is not None
+    assert wide[1] - wide[0] > 1.5 * (narrow[1] - narrow[0])
+
+
+# ── each check ────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("change", "name", "reason"),
+    [
+        ({"min_rows": 2000}, "rows_unseen", "1,500 of 1,500 holdout rows over 20 days are compared"),
+        ({"floors": {"roc_auc": 0.999}}, "floors:roc_auc", "at least 0.999 is asked"),
+        ({"ceilings": {"log_loss": 0.01}}, "ceilings:log_loss", "at most 0.01 is allowed"),
+        (
+            {"floors": {"roc_auk": 0.5}},
+            "floors:roc_auk",
+            "could not run: there is no roc_auk of these rows; did you mean 'roc_auc'?",
+        ),
+        ({"calibration": 0.0001}, "calibration", "0.0001 is allowed"),
+        ({"latency_ms": 2}, "latency", "one row takes 3 ms, 2 are allowed"),
+        ({"size_mb": 0.5}, "size", "the release takes 1 MB, 0.5 are allowed"),
+    ],
+)
+def test_rule_is_kept(flights: Flights, change: dict[str, Any], name: str, reason: str) -> None:
+    """Each limit of params.yaml refuses alone, and says what was found and what was asked."""
+    verdict = gate.judge(flights.case(flights.truth, flights.noisy(1.5)), rule(**change))
+    assert failed(verdict) == {name}
+    assert reason in check(verdict, name).reason
+
+
+@pytest.mark.parametrize(("age", "noise", "passes"), [(2, 0.0, True), (1, 0.0, False), (2, 1.5, False)])
+def test_not_worse(flights: Flights, age: int, noise: float, passes: bool) -> None:
+    """`not_worse` asks for an interval within the margin, and for a champion that is old."""
+    champion = flights.truth
+    case = flights.case(flights.noisy(noise) if noise else champion + 0.01, champion, champion_age=age)
+    verdict = gate.judge(case, rule(rule="not_worse", slice_margin=1.0))
+    assert check(verdict, "improvement").passed is passes
+    assert f"the champion is {age} partitions old, 2 are asked" in check(verdict, "improvement").reason
+
+
+def test_rows_that_either_was_trained_on_are_left_out(flights: Flights) -> None:
+    """They are dropped from the comparison, and counted."""
+    case = flights.case(flights.truth, flights.noisy(1.5))
+    hashes = rows.row_hashes(flights.frame["id"])
+    assert case.champion is not None
+    case = replace(
+        case,
+        challenger=replace(case.challenger, trained_on=np.sort(hashes[:100])),
+        champion=replace(case.champion, trained_on=np.sort(hashes[50:300])),
+    )
+    verdict = gate.judge(case, rule())
+    assert verdict.holdout["compared"] == 1200
+    assert "300 that either was trained on are left out" in check(verdict, "rows_unseen").reason
+    everything = replace(case, challenger=replace(case.challenger, trained_on=np.sort(hashes)))
+    refused = gate.judge(everything, rule())
+    assert {"rows_unseen", "floors:roc_auc", "beats_baseline", "improvement", "slice:origin", "calibration"} <= failed(
+        refused
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"wind": {"type": "number"}}, "wind is new and required"),
+        ({"hour": {**FEATURES["hour"], "max": 22}}, "hour: max was 23, is 22"),
+        ({"temp": {**FEATURES["temp"], "min": -40}}, "temp: min was -80, is -40"),
+        ({"temp": {**FEATURES["temp"], "nullable": False}}, "temp may no longer be missing"),
+        ({"hour": {**FEATURES["hour"], "type": "category"}}, "hour was integer, is category"),
+        ({"origin": None}, "origin is gone: a request with it would be refused"),
+        ({"wind": {"type": "number", "nullable": True}}, ""),
+        ({"hour": {**FEATURES["hour"], "max": 24}}, ""),
+        ({"hour": {"type": "integer", "min": None, "max": None}}, ""),
+    ],
+)
+def test_request_schema(flights: Flights, change: dict[str, Any], reason: str) -> None:
+    """A request that the champion accepts must be accepted; the field that is not is named."""
+    features = {k: v for k, v in {**FEATURES, **change}.items() if v is not None}
+    case = flights.case(flights.truth, flights.noisy(1.5))
+    verdict = gate.judge(replace(case, challenger=replace(case.challenger, features=features)), rule())
+    assert failed(verdict) == ({"schema"} if reason else set())
+    assert reason in check(verdict, "schema").reason
+
+
+# ── closed when it cannot tell ────────────────────────────────────────────────────────────────────
+
+
+def broken(flights: Flights, how: str) -> gate.Comparison:
+    """A comparison with something wrong in it."""
+    case = flights.case(flights.truth, flights.noisy(1.5))
+    assert case.champion is not None
+    assert case.challenger.predictions is not None
+    nan = case.challenger.predictions.copy()
+    nan.loc[3, "p_1"] = np.nan
+    frame = flights.frame
+    return {
+        "nan prediction": replace(case, challenger=replace(case.challenger, predictions=nan)),
+        "nan of the champion": replace(case, champion=replace(case.champion, predictions=nan)),
+        "missing class column": replace(
+            case, challenger=replace(case.challenger, predictions=nan[["p_0"]].fillna(0.5))
+        ),
+        "too few predictions": replace(case, challenger=replace(case.challenger, predictions=nan.iloc[5:])),
+        "text for a number": replace(
+            case, challenger=replace(case.challenger, predictions=nan.astype(object).fillna("x"))
+        ),
+        "no champion scores": replace(
+            case, champion=replace(case.champion, predictions=None, fault="column temp is gone")
+        ),
+        "empty holdout": replace(case, holdout=frame.iloc[:0], baseline=case.baseline.iloc[:0]),
+        "no label column": replace(case, holdout=frame.drop(columns="label")),
+        "no id column": replace(case, holdout=frame.drop(columns="id")),
+        "no time column": replace(case, holdout=frame.drop(columns="time")),
+        "no slice column": replace(case, holdout=frame.drop(columns="origin")),
+        "missing label": replace(case, holdout=frame.assign(label=frame["label"].astype(float).mask(frame.index == 5))),
+        "missing time": replace(case, holdout=frame.assign(time=frame["time"].mask(frame.index == 5))),
+        "one id twice": replace(case, holdout=frame.assign(id=["same", "same", *frame["id"][2:]])),
+        "one day": replace(case, holdout=frame.assign(time=frame["time"].min())),
+        "latency not measured": replace(case, latency_ms=None),
+        "size is nan": replace(case, size_mb=float("nan")),
+        "trained on unknown rows": replace(case, challenger=replace(case.challenger, trained_on=None)),
+        "no request schema": replace(case, challenger=replace(case.challenger, features=None)),
+        "schema without types": replace(case, challenger=replace(case.challenger, features={k: {} for k in FEATURES})),
+        "no baseline": replace(case, baseline=case.baseline[[]]),
+    }[how]
+
+
+@pytest.mark.parametrize(
+    ("how", "name", "reason"),
+    [
+        ("nan prediction", "improvement", "1 of 1500 predictions of the challenger are NaN or infinite"),
+        ("nan of the champion", "improvement", "1 of 1500 predictions of the champion are NaN or infinite"),
+        ("missing class column", "floors:roc_auc", "the challenger has no p_1"),
+        ("too few predictions", "calibration", "the challenger has 1495 predictions for 1500 rows"),
+        ("text for a number", "beats_baseline", "could not convert string"),
+        ("no champion scores", "slice:origin=JFK", "the champion has no predictions: column temp is gone"),
+        ("empty holdout", "beats_baseline", "there is no holdout row that neither was trained on"),
+        ("no label column", "calibration", "label is missing"),
+        ("no id column", "rows_unseen", "id is missing"),
+        ("no time column", "improvement", "time is missing"),
+        ("no slice column", "slice:origin", "the holdout has no column origin"),
+        ("missing label", "floors:roc_auc", "1 of 1500 holdout rows have no label"),
+        ("missing time", "improvement", "1 of 1500 holdout rows have no time"),
+        ("one id twice", "rows_unseen", "1 of 1500 row ids stand twice in the holdout"),
+        ("one day", "improvement", "an interval over days needs 5 of them, the holdout has 1: hold out more"),
+        ("latency not measured", "latency", "it was not measured"),
+        ("size is nan", "size", "the value is nan"),
+        ("trained on unknown rows", "rows_unseen", "what the challenger was trained on is not known"),
+        ("no request schema", "schema", "the request schema of the challenger is not known"),
+        ("schema without types", "schema", "type is missing"),
+        ("no baseline", "beats_baseline", "the baseline has no p_0, p_1"),
+    ],
+)
+def test_check_that_cannot_run_is_a_no(flights: Flights, how: str, name: str, reason: str) -> None:
+    """Whatever is wrong with the data, there is a verdict: a refusal that says what could not be checked."""
+    verdict = gate.judge(broken(flights, how), rule())
+    assert not verdict.promoted
+    assert name in failed(verdict)
+    assert check(verdict, name).reason.startswith("could not run: ")
+    assert reason in check(verdict, name).reason
+    json.loads(verdict.to_json())
+    assert verdict.to_text()
+    assert gate.picture(verdict).startswith(b"\x89PNG")
+
+
+def test_class_that_only_the_champion_does_not_know_is_no_obstacle() -> None:
+    """A champion that never saw a class gave it the probability 0: a challenger that knows it can take its place."""
+    flights = Flights()
+    case = flights.case(flights.truth, flights.truth)
+    flights.frame["label"] = flights.frame["label"].where(flights.frame.index % 3 > 0, 2)
+    right = pd.get_dummies(flights.frame["label"]).astype(float) * 0.7 + 0.1
+    three = right.set_axis(["p_0", "p_1", "p_2"], axis=1)
+    case = replace(case, challenger=replace(case.challenger, predictions=three), baseline=three * 0 + 1 / 3)
+    verdict = gate.judge(case, rule(ceilings={}, calibration=0.5))
+    assert verdict.promoted, verdict.to_text()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    values=st.lists(st.floats(allow_nan=True, allow_infinity=True), min_size=0, max_size=40),
+    labels=st.lists(st.sampled_from([0, 1, 7, None]), min_size=0, max_size=40),
+    latency=st.one_of(st.none(), st.floats()),
+)
+def test_nothing_in_the_data_makes_it_raise(values: list[float], labels: list[Any], latency: float | None) -> None:
+    """Any predictions, any labels, any length: a refusal, never an exception."""
+    n = len(labels)
+    frame = pd.DataFrame({"id": [str(i) for i in range(n)], "label": labels, "origin": ["a"] * n})
+    frame["time"] = pd.date_range("2013-01-01", periods=n, freq="8h")
+    side = gate.Side("c" * 16, pd.DataFrame({"p_0": values, "p_1": values}), NOBODY, FEATURES)
+    case = Flights(n=60).case([0.0] * 60, [0.0] * 60)
+    verdict = gate.judge(replace(case, holdout=frame, challenger=side, latency_ms=latency), rule(), resamples=100)
+    assert not verdict.promoted
+    assert gate.Verdict.from_json(verdict.to_json()) == verdict
+
+
+# ── the record ────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_same_pair_same_holdout_same_bytes(flights: Flights) -> None:
+    """The document, the table, the text and the picture are the same byte for byte."""
+    case = flights.case(flights.noisy(0.1), flights.noisy(1.0))
+    again = replace(case, holdout=case.holdout.copy(), baseline=case.baseline.copy())
+    one, two = gate.judge(case, rule()), gate.judge(again, rule())
+    assert one.to_json() == two.to_json()
+    assert one.to_markdown() == two.to_markdown()
+    assert gate.picture(one) == gate.picture(two)
+    assert gate.Verdict.from_json(one.to_json()) == one
+
+
+@pytest.mark.parametrize("what", ["rule", "holdout", "champion", "latency", "age", "resamples"])
+def test_identity_changes_with_what_it_was_made_from(flights: Flights, what: str) -> None:
+    """Another rule, other rows, another champion or other facts make another verdict."""
+    case = flights.case(flights.truth, flights.noisy(1))
+    assert case.champion is not None
+    first = gate.verdict_id(case, rule(), 1000)
+    other = {
+        "rule": (case, rule(margin=0.5), 1000),
+        "holdout": (replace(case, holdout=case.holdout.assign(label=1)), rule(), 1000),
+        "champion": (replace(case, champion=replace(case.champion, candidate="b" * 16)), rule(), 1000),
+        "latency": (replace(case, latency_ms=4.0), rule(), 1000),
+        "age": (replace(case, champion_age=9), rule(), 1000),
+        "resamples": (case, rule(), 999),
+    }[what]
+    assert gate.verdict_id(*other) != first
+    assert gate.verdict_id(case, rule(), 1000) == first
+
+
+def test_record_says_what_it_rests_on(flights: Flights) -> None:
+    """Rows, days, interval and resamples stand in the document and in the texts."""
+    verdict = gate.judge(flights.case(flights.truth, flights.noisy(1.5)), rule(), resamples=500)
+    said = json.loads(verdict.to_json())
+    assert said["holdout"]["rows"] == said["holdout"]["compared"] == 1500
+    assert said["holdout"]["days"] == 20
+    assert said["resamples"] == 500
+    for text in (verdict.to_text(), verdict.to_markdown()):
+        assert "1,500 of 1,500 holdout rows over 20 days (2013-08-01 to 2013-08-20)" in text
+        assert "95% intervals from 500 resamples of whole days" in text
+
+
+def test_what_failed_comes_first(flights: Flights) -> None:
+    """In the table and in the text, and in the summary."""
+    verdict = gate.judge(flights.case(flights.truth, flights.noisy(1.5)), rule(size_mb=0.1))
+    table = [line for line in verdict.to_markdown().splitlines() if line.startswith(("| ✓", "| ✗"))]
+    assert table[0].startswith("| ✗ | `size` |")
+    assert verdict.to_text().splitlines()[2].strip().startswith("✗ size")
+    assert "refused by 1 of 12 checks: size: the release takes 1 MB, 0.1 are allowed" in verdict.summary
+
+
+def test_half_a_record_is_none(flights: Flights) -> None:
+    """A document that was cut off, or is another one, is not a verdict."""
+    text = gate.judge(flights.case(flights.truth), rule()).to_json()
+    for wrong in (text[:-40], "{}", '{"checks": []}'):
+        with pytest.raises(ValueError):
+            gate.Verdict.from_json(wrong)
+
+
+def test_regression_is_judged_alike() -> None:
+    """A regression challenger is compared by its own losses, with rows drawn at random in groups when days are few."""
+    draw = np.random.default_rng(5)
+    n = 400
+    frame = pd.DataFrame({"id": [str(i) for i in range(n)], "time": pd.Timestamp("2013-01-01"), "origin": "EWR"})
+    mean = draw.gamma(5, 4, n)
+    frame["label"] = draw.poisson(mean).astype(float)
+    case = Flights().case([0.0], [0.0])
+    assert case.champion is not None
+    close, off = pd.DataFrame({"prediction": mean}), pd.DataFrame({"prediction": mean * np.exp(draw.normal(0, 0.4, n))})
+    case = replace(
+        case,
+        task="regression",
+        holdout=frame,
+        split="random",
+        baseline=pd.DataFrame({"prediction": np.full(n, frame["label"].mean())}),
+        challenger=replace(case.challenger, predictions=close),
+        champion=replace(case.champion, predictions=off),
+    )
+    verdict = gate.judge(case, rule(loss="poisson", floors={}, ceilings={"mae": 10.0}, slice_margin=0.5))
+    assert verdict.promoted, verdict.to_text()
+    assert verdict.holdout["blocks"] == "group of rows"

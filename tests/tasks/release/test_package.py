@@ -1,0 +1,240 @@
+"""Packaging: what a release holds, what it is named after, and that it answers as evaluated."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import skops.io
+import yaml
+
+from tasks import files, settings
+from tasks.errors import ReleaseDiffers, StageFailed
+from tasks.release import package
+from tests.release_root import make_project, project_at
+
+MODEL = "hourly_departures"  # with quantiles and an estimator of its own: the one that could go wrong
+
+
+@pytest.fixture(scope="module")
+def packaged(tmp_path_factory):
+    """A project whose model is packaged; no test changes it for the next."""
+    root = tmp_path_factory.mktemp("packaged")
+    make_project(root, MODEL)
+    with project_at(root):
+        for folder in (root, root / "models" / MODEL, root / "models" / MODEL / "pipeline"):
+            (folder / ".env").write_text("PASSWORD=1")
+        package.package(MODEL)
+    return root
+
+
+@pytest.fixture
+def project(packaged, tmp_path):
+    """A copy of that project, to be changed."""
+    root = tmp_path / "project"
+    shutil.copytree(packaged, root)
+    with project_at(root):
+        yield root
+
+
+@pytest.fixture
+def unchanged(packaged):
+    """That project itself, to be looked at."""
+    with project_at(packaged):
+        yield packaged
+
+
+def release(root: Path) -> Path:
+    """The folder that the stage made."""
+    return root / "build" / MODEL / "release"
+
+
+def stored(root: Path) -> list[str]:
+    """The versions in the Bento store."""
+    return sorted(path.name for path in (root / "var" / "bentoml" / "bentos" / MODEL).iterdir() if path.is_dir())
+
+
+def test_a_release_holds_what_serving_needs_and_no_more(unchanged):
+    """The service, the model, the code that they import; no training code, no data, no .env."""
+    assert set(files.tree(release(unchanged))) == {
+        "service.py", "model.skops", "release.json", "golden.json", "candidate.json", "requirements.txt",
+        "tasks/__init__.py", "tasks/errors.py", "tasks/files.py", "tasks/model_file.py", "tasks/schema.py",
+        "tasks/settings.py", "models/__init__.py", f"models/{MODEL}/__init__.py",
+        f"models/{MODEL}/pipeline/__init__.py", f"models/{MODEL}/pipeline/interval.py",
+    }  # fmt: skip
+
+
+def test_a_bento_holds_the_release_and_no_more(unchanged):
+    """BentoML packs the whole folder unless it is told what."""
+    held = files.tree(package.ensure_bento(MODEL) / "src")
+    assert held.pop("bentofile.yaml")
+    assert held == files.tree(release(unchanged))
+
+
+def test_the_same_inputs_give_the_same_candidate(unchanged, tmp_path):
+    """Packaged again, in another folder, at another time: the same name and the same bytes."""
+    package.write_release(MODEL, package.params.load().model(MODEL), tmp_path / "again")
+    assert files.tree(tmp_path / "again") == files.tree(release(unchanged))
+    assert str(unchanged) not in (tmp_path / "again" / "release.json").read_text()
+
+
+@pytest.mark.parametrize("changed", ["models/{}/pipeline/interval.py", "tasks/schema.py", "deployments/service.py"])
+def test_other_code_gives_another_candidate(project, changed):
+    """A candidate is named after all that it is made from."""
+    before = package.release_facts(release(project))["candidate"]
+    with (project / changed.format(MODEL)).open("a") as source:
+        source.write("\n# another comment\n")
+    package.write_release(MODEL, package.params.load().model(MODEL), project / "again")
+    assert package.release_facts(project / "again")["candidate"] != before
+
+
+def test_the_facts_name_what_the_candidate_was_made_from(unchanged):
+    """Partitions, estimator, packages and the hash of the model file."""
+    facts = package.release_facts(release(unchanged))
+    assert facts["model_sha256"] == files.sha256(release(unchanged) / "model.skops")
+    assert facts["lineage"]["partitions"] == files.read_json(unchanged / "build" / MODEL / "partitions.json")
+    assert facts["lineage"]["estimator"]["class"].startswith("sklearn.")
+    assert facts["categories"]["origin"] == ["EWR", "JFK", "LGA"]
+    assert facts["metrics"] == {"loss": 0.5}
+
+
+def test_the_bento_carries_the_lineage_as_labels(unchanged):
+    """`bentoml get` says where a release comes from."""
+    facts = package.release_facts(release(unchanged))
+    described = yaml.safe_load((package.ensure_bento(MODEL) / "bento.yaml").read_text())
+    assert described["labels"].items() >= package.labels(facts).items()
+    assert described["labels"]["flights.2013-01"] == facts["lineage"]["partitions"]["flights"]["2013-01.csv"]
+
+
+def test_the_image_gets_the_locked_pins(unchanged):
+    """Nothing is resolved again when the image is built."""
+    wanted = (release(unchanged) / "requirements.txt").read_text().splitlines()
+    found = (package.ensure_bento(MODEL) / "env" / "python" / "requirements.txt").read_text()
+    assert {line.split("==")[0] for line in wanted} == {line.split("==")[0] for line in found.splitlines() if line}
+
+
+def test_golden_rows_are_holdout_rows_with_their_evaluated_predictions(unchanged):
+    """A rollout can try a release where there is no holdout."""
+    golden = files.read_json(release(unchanged) / "golden.json")
+    evaluated = pd.read_parquet(unchanged / "build" / MODEL / "evaluation" / "predictions.parquet").set_index("id")
+    assert len(golden) == package.GOLDEN
+    for one in golden:
+        assert one["predicted"] == {c: evaluated.loc[one["id"], c] for c in ("prediction", "q10", "q90")}
+
+
+def test_a_bento_that_is_there_is_not_built_again(unchanged):
+    """Asking twice changes nothing."""
+    before = (package.ensure_bento(MODEL) / "bento.yaml").stat().st_mtime_ns
+    assert (package.ensure_bento(MODEL) / "bento.yaml").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("harm", ["lost", "half", "changed", "more"])
+def test_a_bento_that_is_lost_or_harmed_is_built_again(project, harm):
+    """The store is a cache: the folder in build/ is what a release is."""
+    bento = package.ensure_bento(MODEL)
+    {
+        "lost": partial(shutil.rmtree, bento),
+        "half": (bento / "bento.yaml").unlink,
+        "changed": partial((bento / "src" / "model.skops").write_bytes, b"other"),
+        "more": partial((bento / "src" / "more.py").write_text, "x = 1"),
+    }[harm]()
+    assert package.ensure_bento(MODEL) == bento
+    assert (bento / "bento.yaml").is_file()
+    assert set(files.tree(bento / "src")) == {*files.tree(release(project)), "bentofile.yaml"}
+
+
+def test_bentoml_lists_the_release(unchanged):
+    """The store is BentoML's own: its command finds what was moved in."""
+    bento = package.ensure_bento(MODEL)
+    command = [str(Path(sys.executable).parent / "bentoml"), "get", f"{MODEL}:latest", "-o", "json"]
+    told = subprocess.run(command, capture_output=True, text=True, check=True, env=package._environment())
+    assert json.loads(told.stdout[told.stdout.index("{") :])["version"] == bento.name
+
+
+def test_an_answer_that_differs_from_the_evaluation_is_refused(project):
+    """The message names the row and both values; the release that stood there stays, and the Bento is not kept."""
+    stood, kept = files.tree(release(project)), stored(project)
+    path = project / "build" / MODEL / "evaluation" / "predictions.parquet"
+    frame = pd.read_parquet(path)
+    frame.loc[3, "prediction"] += 1e-6
+    files.write_parquet(path, frame)
+    said = rf"{frame.loc[3, 'id']}: prediction was evaluated as [\d.e-]+, the release answers [\d.e-]+"
+    with pytest.raises(ReleaseDiffers, match=said):
+        package.package(MODEL)
+    assert files.tree(release(project)) == stood
+    assert set(stored(project)) <= set(kept)
+
+
+REGRESSION = pd.DataFrame({"prediction": [7.0, 8.0], "q10": [5.0, 6.0], "q90": [9.0, 10.0]}, index=["a", "b"])
+CLASSES = pd.DataFrame({"p_0": [0.25, 0.5], "p_1": [0.75, 0.5]}, index=["a", "b"])
+
+
+def answer(*predictions: dict) -> dict:
+    """What the service would have said."""
+    return {"status": 200, "body": {"predictions": list(predictions)}}
+
+
+@pytest.mark.parametrize(("key", "column"), [("prediction", "prediction"), ("low", "q10"), ("high", "q90")])
+def test_every_column_of_a_regression_is_compared(key, column):
+    """A wrong quantile is as wrong as a wrong prediction."""
+    good = [{"prediction": 7.0, "low": 5.0, "high": 9.0}, {"prediction": 8.0, "low": 6.0, "high": 10.0}]
+    package.refuse_difference("m:1", REGRESSION, answer(*good), {"name": "m"})
+    with pytest.raises(ReleaseDiffers, match=f"b: {column} was evaluated as .*, the release answers 6.5"):
+        package.refuse_difference("m:1", REGRESSION, answer(good[0], {**good[1], key: 6.5}), {"name": "m"})
+
+
+@pytest.mark.parametrize("wrong", [{"0": 0.5, "1": 0.5000001}, {"0": 0.5}, {}, {"0": 0.5, "1": float("nan")}])
+def test_every_class_is_compared(wrong):
+    """A probability that is off, missing or not a number is a difference."""
+    good = {"probabilities": {"0": 0.25, "1": 0.75}}
+    package.refuse_difference("m:1", CLASSES, answer(good, {"probabilities": {"0": 0.5, "1": 0.5}}), {"name": "m"})
+    with pytest.raises(ReleaseDiffers, match="b: p_"):
+        package.refuse_difference("m:1", CLASSES, answer(good, {"probabilities": wrong}), {"name": "m"})
+
+
+def test_a_row_that_the_schema_refuses_is_told():
+    """Limits in params.yaml that real rows break would make the service refuse them in production."""
+    detail = [{"row": 1, "field": "month", "problem": "Input should be greater than or equal to 3"}]
+    with pytest.raises(ReleaseDiffers, match=r"b: month: Input should be greater than or equal to 3\nWiden"):
+        package.refuse_difference("m:1", CLASSES, {"status": 400, "body": {"detail": detail}}, {"name": "m"})
+
+
+def test_what_was_measured_is_kept_and_measured_again_when_lost(project):
+    """Latency, size and start-up are the machine's, so they are no output of a stage."""
+    first = package.measured(MODEL)
+    assert first.keys() == {"latency_ms", "size_mb", "startup_s"}
+    assert all(value > 0 for value in first.values())
+    shutil.rmtree(project / "var" / "memo" / "measured")
+    again = package.measured(MODEL)
+    assert again["size_mb"] == first["size_mb"]
+    assert package.measured(MODEL) == again
+
+
+def test_a_type_that_is_not_on_the_list_is_refused_before_serving(unchanged, tmp_path):
+    """A model file that would run something of its own making is not loaded, even when its hash is the recorded one."""
+    from sklearn.preprocessing import FunctionTransformer
+
+    bento = shutil.copytree(package.ensure_bento(MODEL), tmp_path / "bento")
+    skops.io.dump(FunctionTransformer(np.fromfile), bento / "src" / "model.skops")
+    facts = files.read_json(bento / "src" / "release.json")
+    facts["model_sha256"] = files.sha256(bento / "src" / "model.skops")
+    files.write_json(bento / "src" / "release.json", facts)
+    with (
+        package._interpreter("ask") as asking,
+        pytest.raises(StageFailed, match=r"not on the reviewed list: numpy\S*fromfile"),
+    ):
+        package._do(asking, {"bento": str(bento), "batches": [], "alone": []})
+
+
+def test_packaging_does_not_import_what_it_has_no_use_for():
+    """Neither MLflow nor BentoML is loaded into the process of the flow."""
+    probe = "import sys; from tasks.release import package; print(*sys.modules)"
+    told = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True, cwd=settings.ROOT)
+    assert not {"mlflow", "bentoml", "prefect", "sklearn", "pandas"} & set(told.stdout.split())

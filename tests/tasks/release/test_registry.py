@@ -1,0 +1,784 @@
+"""The registry, on a real MLflow store: found or made, killed between any two writes, locked, tampered with."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
+
+from tasks import files, settings
+from tasks.errors import DataMissing, Mistake, ModelFileRefused, RegistryUnavailable
+from tasks.release import gate, judging, registry
+from tests.tasks.release import small_project
+from tests.tasks.release.small_project import MEASURED, MODEL
+
+pytestmark = [
+    pytest.mark.xdist_group("registry"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning"),
+]
+REPOSITORY = Path(__file__).resolve().parents[3]
+
+
+class Killed(BaseException):
+    """The process died here."""
+
+
+def use(root: Path, patch: pytest.MonkeyPatch) -> None:
+    """Work in a project of its own."""
+    for name, path in {"ROOT": root, "BUILD": root / "build", "VAR": root / "var"}.items():
+        patch.setattr(settings, name, path)
+    patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root / 'var' / 'mlflow' / 'mlflow.db'}")
+
+
+def follow(promote: bool = True) -> registry.Version:
+    """What the flow does with the candidate in build/: track, register, judge, record, and promote."""
+    build = settings.BUILD / MODEL
+    run = registry.track(MODEL, build / "release", build, MEASURED)
+    version = registry.register(MODEL, run.candidate)
+    verdict = judging.judge_candidate(MODEL)
+    registry.record_verdict(MODEL, version.number, verdict)
+    assert verdict.promoted, verdict.to_text()
+    return registry.promote(MODEL, version.number, verdict.id) if promote else version
+
+
+def overwrite(database: Path, content: Path) -> None:
+    """Give a database other content as SQLite does it: connections that are open notice."""
+    with closing(sqlite3.connect(content)) as source, closing(sqlite3.connect(database)) as target:
+        source.backup(target)
+
+
+@dataclass(frozen=True)
+class Place:
+    """One folder for every project here, and what it held at three times: MLflow opens a store once per address."""
+
+    root: Path
+    kept: Path
+
+    def keep(self, name: str) -> None:
+        """Remember what is there now."""
+        shutil.copytree(self.root, self.kept / name, ignore=shutil.ignore_patterns("locks"))
+
+    def restore(self, name: str) -> Path:
+        """Have again what was there then. The database stays the same file: connections to it are open."""
+        database = Path("var/mlflow/mlflow.db")
+        for path in self.root.rglob("*"):
+            if path.is_file() and path != self.root / database:
+                path.unlink()
+        shutil.copytree(self.kept / name, self.root, dirs_exist_ok=True, ignore=shutil.ignore_patterns("mlflow.db"))
+        overwrite(self.root / database, self.kept / name / database)
+        for folder in sorted(self.root.rglob("*"), reverse=True):
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
+        return self.root
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """A project that had a candidate only; then a champion; then versions 1 and 2 were champion, and 3 may be."""
+    place = Place(tmp_path_factory.mktemp("place") / "project", tmp_path_factory.mktemp("kept"))
+    with pytest.MonkeyPatch.context() as patch:
+        use(place.root, patch)
+        small_project.make_project(place.root)
+        small_project.make_build(place.root, 3, ("origin",))
+        registry.champion(MODEL)  # makes the store
+        place.keep("fresh")
+        follow()
+        small_project.make_build(place.root, 4, ("origin", "temp"))
+        place.keep("one champion")
+        follow()
+        small_project.make_build(place.root, 5, ("origin", "temp", "wind"))
+        follow(promote=False)
+        place.keep("history")
+    return place
+
+
+@pytest.fixture
+def root(place: Place, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project in which 1 and then 2 became champion, and 3 may: each better than the one before."""
+    use(place.root, monkeypatch)
+    return place.restore("history")
+
+
+@pytest.fixture
+def fresh(place: Place, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project with a candidate in build/, and an empty store."""
+    use(place.root, monkeypatch)
+    return place.restore("fresh")
+
+
+@pytest.fixture
+def artifacts(place: Place, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The artifacts of the one champion of a project that has another candidate in build/."""
+    use(place.root, monkeypatch)
+    place.restore("one champion")
+    champion = registry.champion(MODEL)
+    assert champion is not None
+    return settings.VAR / "mlflow" / "artifacts" / MODEL / champion.run_id / "artifacts"
+
+
+def client() -> MlflowClient:
+    """MLflow's own view."""
+    return MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
+
+
+def runs() -> list[Any]:
+    """The runs that are not deleted."""
+    experiment = client().get_experiment_by_name(MODEL)
+    return list(client().search_runs([experiment.experiment_id])) if experiment else []
+
+
+def verdict_of(number: int) -> str:
+    """The id of the verdict that was recorded last."""
+    return client().get_model_version(MODEL, str(number)).tags[registry.VERDICT_ID]
+
+
+WRITES = (
+    "set_registered_model_alias",
+    "delete_registered_model_alias",
+    "set_model_version_tag",
+    "delete_model_version_tag",
+    "set_registered_model_tag",
+    "create_model_version",
+    "create_registered_model",
+)
+RUN_WRITES = ("create_run", "log_inputs", "log_artifact", "log_artifacts", "log_batch", "set_tag", "delete_run")
+
+
+@contextmanager
+def killed_at(k: int, after: bool, writes: tuple[str, ...] = WRITES) -> Iterator[list[str]]:
+    """Die before, or after, the write with the number k; give the writes that were begun."""
+    begun: list[str] = []
+
+    def dying(name: str) -> Callable[..., Any]:
+        real = getattr(MlflowClient, name)
+
+        def write(self: MlflowClient, *args: Any, **kwargs: Any) -> Any:
+            begun.append(name)
+            if len(begun) - 1 == k and not after:
+                raise Killed
+            done = real(self, *args, **kwargs)
+            if len(begun) - 1 == k:
+                raise Killed
+            return done
+
+        return write
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in writes:
+            patch.setattr(MlflowClient, name, dying(name))
+        yield begun
+
+
+def attempt(k: int, after: bool, call: Callable[[], Any], writes: tuple[str, ...] = WRITES) -> bool:
+    """Call, and die at write k; whether there was such a write."""
+    with killed_at(k, after, writes) as begun:
+        try:
+            call()
+        except Killed:
+            return True
+    assert len(begun) <= k
+    return False
+
+
+def state() -> dict[str, Any]:
+    """Aliases, tags and the order of champions: all that a kill may not change in the end."""
+    entry = client().get_registered_model(MODEL)
+    tags = {int(v.version): dict(v.tags) for v in client().search_model_versions(f"name = '{MODEL}'")}
+    since = [v for k, v in sorted(entry.tags.items()) if k.startswith(registry.SINCE)]
+    return {"aliases": {a: int(v) for a, v in entry.aliases.items()}, "tags": tags, "since": since}
+
+
+def deaths(call: Callable[[], Any]) -> Iterator[int]:
+    """Call and die before and after each write, from the present state each time; at last call and live."""
+    database = settings.VAR / "mlflow" / "mlflow.db"
+    begin = shutil.copy(database, settings.VAR / "begin.db")
+    k, died = 0, True
+    while died:
+        for after in (False, True):
+            overwrite(database, Path(begin))
+            died = attempt(k, after, call)
+            yield k
+        k += 1
+
+
+# ── track ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_run_has_what_an_auditor_asks_for(fresh: Path) -> None:
+    """Parameters, metrics, datasets, tags, artifacts and the model are in the one run of the candidate."""
+    build = settings.BUILD / MODEL
+    tracked = registry.track(MODEL, build / "release", build, MEASURED)
+    (run,) = runs()
+    assert run.info.run_id == tracked.id
+    assert run.info.status == "FINISHED"
+    assert run.data.params["estimator.class"] == "sklearn.linear_model.LogisticRegression"
+    assert run.data.params["options.late_after"] == "15"
+    assert run.data.metrics["measured/latency_ms"] == 3.25
+    assert run.data.metrics["slices/origin/EWR/log_loss"] == 0.5
+    assert {"log_loss", "roc_auc", "brier"} <= set(run.data.metrics)
+    assert run.data.tags["evergreen.candidate"] == tracked.candidate
+    assert run.data.tags["evergreen.data_version"] == "0123456789abcdef0123456789abcdef.dir"
+    assert {"git.commit", "git.dirty", "lock", "python"} <= set(run.data.tags)
+    assert [i.dataset.name for i in run.inputs.dataset_inputs] == ["flights"]
+    assert {f.path for f in client().list_artifacts(run.info.run_id)} == {
+        "params.yaml", "dvc.lock", "data.dvc", "evaluation", "training", "release",
+    }  # fmt: skip
+    assert str(settings.VAR / "mlflow" / "artifacts") in run.info.artifact_uri
+    assert registry.measured(MODEL, tracked.candidate) == MEASURED
+
+
+def test_logged_model_is_skops_with_signature_and_example(fresh: Path) -> None:
+    """MLflow loads the model again, and it answers; nothing in it is a pickle."""
+    build = settings.BUILD / MODEL
+    run = registry.track(MODEL, build / "release", build, MEASURED)
+    model_id = client().get_run(run.id).data.tags[registry.MODEL_ID]
+    loaded = mlflow.pyfunc.load_model(f"models:/{model_id}")
+    assert loaded.metadata.flavors["sklearn"]["serialization_format"] == "skops"
+    assert loaded.metadata.signature.inputs.input_names() == list(small_project.FEATURES)
+    example = loaded.input_example
+    assert len(loaded.predict(example)) == len(example) == 5
+
+
+def test_tracking_again_finds_the_run(fresh: Path) -> None:
+    """The second call makes nothing, and is told apart from the first."""
+    build = settings.BUILD / MODEL
+    first = registry.track(MODEL, build / "release", build, MEASURED)
+    second = registry.track(MODEL, build / "release", build, {"latency_ms": 99.0})
+    assert (first.made, second.made) == (True, False)
+    assert first.id == second.id
+    assert registry.measured(MODEL, first.candidate) == MEASURED
+
+
+def test_track_killed_anywhere_leaves_one_finished_run_in_the_end(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a kill at any write, and one more call, there is one run, it is finished and it is whole."""
+    build = settings.BUILD / MODEL
+    quick = lambda *_: mlflow.initialize_logged_model(name="model").model_id  # noqa: E731
+    monkeypatch.setattr(registry, "_log_model", quick)  # the slow part is tried elsewhere
+    k, died = 0, True
+    while died:
+        for run in runs():
+            client().delete_run(run.info.run_id)
+        died = attempt(k, True, lambda: registry.track(MODEL, build / "release", build, MEASURED), RUN_WRITES)
+        registry.track(MODEL, build / "release", build, MEASURED)
+        (run,) = runs()
+        assert run.info.status == "FINISHED"
+        assert run.data.metrics["measured/size_mb"] == 0.01
+        assert registry.MODEL_ID in run.data.tags
+        (model,) = client().search_logged_models([run.info.experiment_id])
+        assert model.source_run_id == run.info.run_id
+        client().delete_logged_model(model.model_id)
+        k += 1
+    assert k > 8
+
+
+RACE = """
+import os, sys
+from pathlib import Path
+sys.path.insert(0, {repository!r})
+from tasks import settings
+settings.apply()
+from tasks.release import registry
+import mlflow
+if sys.argv[1] == "die":
+    mlflow.MlflowClient.log_batch = lambda *a, **k: os._exit(9)
+build = settings.BUILD / "late"
+print(registry.track("late", build / "release", build, {{"latency_ms": 1.0}}).id)
+"""
+
+
+def start(root: Path, how: str) -> subprocess.Popen[str]:
+    """Another process that tracks the candidate in build/."""
+    environment = {**os.environ, "EVERGREEN_ROOT": str(root)}
+    script = RACE.format(repository=str(REPOSITORY))
+    return subprocess.Popen(
+        [sys.executable, "-c", script, how], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def test_processes_that_race_on_an_empty_store_make_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two find no store, one is killed in the middle of a run: in the end there is one, and it is finished."""
+    use(tmp_path, monkeypatch)
+    small_project.make_project(tmp_path)
+    small_project.make_build(tmp_path)
+    both = [start(tmp_path, "die"), start(tmp_path, "live")]
+    said = [process.communicate(timeout=120) for process in both]
+    assert both[0].returncode in (9, 0), said  # 0: the other was faster, and there was nothing left to do
+    assert both[1].returncode == 0, said
+    (run,) = runs()
+    assert run.info.status == "FINISHED"
+    assert run.info.run_id == said[1][0].strip()
+
+
+def test_changed_release_is_not_tracked(fresh: Path) -> None:
+    """A release folder that is not what its candidate.json names is refused."""
+    release = settings.BUILD / MODEL / "release"
+    (release / "requirements.txt").write_text("numpy==1\n")
+    with pytest.raises(ModelFileRefused, match="was changed after it was packaged"):
+        registry.track(MODEL, release, release.parent, MEASURED)
+    assert runs() == []
+
+
+# ── register, record ──────────────────────────────────────────────────────────────────────────────
+
+
+def test_register_finds_or_makes_a_version(fresh: Path) -> None:
+    """However often it is called and wherever it was killed, a candidate has one version, the challenger."""
+    build = settings.BUILD / MODEL
+    run = registry.track(MODEL, build / "release", build, MEASURED)
+    for k, after in [(k, after) for k in range(4) for after in (False, True)]:
+        attempt(k, after, lambda: registry.register(MODEL, run.candidate))
+    version = registry.register(MODEL, run.candidate)
+    assert version.number == 1
+    assert state()["aliases"] == {"challenger": 1}
+    assert version.tags["evergreen.data_version"].endswith(".dir")
+    assert version.run_id == run.id
+
+
+def test_candidate_that_was_not_tracked_is_not_registered(fresh: Path) -> None:
+    """It says what is missing."""
+    with pytest.raises(DataMissing, match="candidate 0000 is not tracked"):
+        registry.register(MODEL, "0000")
+
+
+def test_champion_that_is_registered_again_is_no_challenger(root: Path) -> None:
+    """Registering the champion changes nothing."""
+    before = state()
+    champion = registry.champion(MODEL)
+    assert champion is not None
+    registry.register(MODEL, champion.candidate)
+    assert state() == before
+
+
+def test_verdict_is_recorded_and_found(root: Path) -> None:
+    """Document, table and picture are artifacts of the run; the result is on the version."""
+    verdict = registry.find_verdict(MODEL, registry.history(MODEL)[2].candidate, verdict_of(3))
+    assert verdict is not None
+    assert verdict.promoted
+    version = client().get_model_version(MODEL, "3")
+    assert version.tags["evergreen.verdict"] == "promoted"
+    assert version.tags["evergreen.verdict_summary"] == verdict.summary
+    kept = {Path(f.path).name for f in client().list_artifacts(version.run_id, f"verdicts/{verdict.id}")}
+    assert kept == {"verdict.json", "verdict.md", "verdict.png"}
+    assert registry.find_verdict(MODEL, verdict.challenger, "another") is None
+
+
+def test_half_written_verdict_is_none_and_is_written_again(root: Path) -> None:
+    """A kill in the middle of the document leaves nothing that counts."""
+    entry = registry.history(MODEL)[2]
+    verdict = registry.find_verdict(MODEL, entry.candidate, verdict_of(3))
+    assert verdict is not None
+    (document,) = root.rglob(f"{verdict.id}/verdict.json")
+    whole = document.read_text()
+    document.write_text(whole[: len(whole) // 2])
+    assert registry.find_verdict(MODEL, entry.candidate, verdict.id) is None
+    with pytest.raises(registry.NotPromoted, match="has no recorded verdict"):
+        registry.promote(MODEL, 3, verdict.id)
+    registry.record_verdict(MODEL, 3, verdict)
+    assert document.read_text() == whole
+
+
+def test_same_pair_is_judged_the_same(root: Path) -> None:
+    """The verdict on what build/ holds is, byte for byte, the one that is recorded."""
+    again = judging.judge_candidate(MODEL)
+    recorded = registry.find_verdict(MODEL, again.challenger, again.id)
+    assert recorded is not None
+    assert recorded.to_json() == again.to_json()
+
+
+# ── promote ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_promotion(root: Path) -> None:
+    """The challenger is champion, the champion is former; since when, why and whom it replaces is written down."""
+    promoted = registry.promote(MODEL, 3, verdict_of(3))
+    assert promoted.aliases == ("champion",)
+    said = state()
+    assert said["aliases"] == {"champion": 3, "former": 2}
+    assert said["since"] == ["1", "2", "3"]
+    assert said["tags"][3]["evergreen.replaces"] == "2"
+    assert said["tags"][3]["evergreen.promoted_by"] == verdict_of(3)
+    before, former = registry.champion(MODEL), registry.former(MODEL)
+    assert before is not None
+    assert former is not None
+    assert (before.number, former.number) == (3, 2)
+
+
+def test_promotion_killed_between_any_two_writes_ends_right(root: Path) -> None:
+    """Called again it ends in the state that one whole promotion ends in."""
+    verdict, ends = verdict_of(3), []
+    for _ in deaths(lambda: registry.promote(MODEL, 3, verdict)):
+        registry.promote(MODEL, 3, verdict)
+        ends.append(state())
+    assert len(ends) == 2 * 6 + 2  # two tags, two aliases, a note, an alias dropped; and whole
+    assert all(end == ends[-1] for end in ends)
+    assert ends[-1]["aliases"] == {"champion": 3, "former": 2}
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"promoted": False, "summary": "refused by size"}, "refused by size"),
+        ({"champion": "somebody"}, "compares it with somebody, but the champion is"),
+        ({"champion": None}, "compares it with no champion, but the champion is"),
+    ],
+)
+def test_nothing_is_promoted_without_a_verdict_over_the_champion_of_now(root: Path, change: Any, reason: str) -> None:
+    """A refusal, or a verdict over somebody else, is not enough; and nothing is changed."""
+    verdict = registry.find_verdict(MODEL, registry.history(MODEL)[2].candidate, verdict_of(3))
+    assert verdict is not None
+    registry.record_verdict(MODEL, 3, replace(verdict, id="f" * 16, **change))
+    before = state()
+    with pytest.raises(registry.NotPromoted, match=reason):
+        registry.promote(MODEL, 3, "f" * 16)
+    with pytest.raises(registry.NotPromoted, match="has no recorded verdict 0123"):
+        registry.promote(MODEL, 3, "0123")
+    assert state() == before
+
+
+def test_verdict_about_another_candidate_is_not_recorded(root: Path) -> None:
+    """A verdict belongs to its challenger."""
+    verdict = registry.find_verdict(MODEL, registry.history(MODEL)[2].candidate, verdict_of(3))
+    assert verdict is not None
+    with pytest.raises(Mistake, match="is about candidate"):
+        registry.record_verdict(MODEL, 2, verdict)
+
+
+# ── rollback ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_rollback_and_again(root: Path) -> None:
+    """The former champion is back; a second call neither flips back nor goes further, and says so."""
+    done = registry.rollback(MODEL, reason="too many  complaints")
+    assert done.changed
+    assert "version 2" in str(done)
+    assert "is withdrawn, version 1" in str(done)
+    said = state()
+    assert said["aliases"] == {"champion": 1, "challenger": 3}
+    assert said["tags"][2]["evergreen.withdrawn"] == "too many complaints"
+    assert said["since"] == ["1", "2", "1"]
+    again = registry.rollback(MODEL)
+    assert not again.changed
+    assert "was rolled back to already: nothing to do; to go further back name the version: --to N" in str(again)
+    assert state() == said
+
+
+def test_rollback_killed_between_any_two_writes_ends_right(root: Path) -> None:
+    """Called again it ends in the state that one whole rollback ends in, and never goes further back."""
+    registry.promote(MODEL, 3, verdict_of(3))
+    ends = []
+    for _ in deaths(lambda: registry.rollback(MODEL)):
+        champion = registry.champion(MODEL)
+        assert champion is not None
+        assert champion.withdrawn is None
+        registry.rollback(MODEL)
+        ends.append(state())
+    assert len(ends) == 2 * 5 + 2  # a tag, a tag dropped, an alias, a note, an alias dropped; and whole
+    assert all(end == ends[-1] for end in ends)
+    assert ends[-1]["aliases"] == {"champion": 2}
+    assert {registry.WITHDRAWN in tags for tags in ends[-1]["tags"].values()} == {True, False}
+
+
+def test_rollback_after_a_promotion_that_was_killed(root: Path) -> None:
+    """Wherever the promotion died, the rollback goes back by one from whoever was champion then."""
+    verdict, seen = verdict_of(3), set()
+    for _ in deaths(lambda: registry.promote(MODEL, 3, verdict)):
+        was = registry.champion(MODEL)
+        assert was is not None
+        registry.rollback(MODEL)
+        registry.rollback(MODEL)
+        said = state()
+        assert said["aliases"]["champion"] == was.number - 1
+        assert [n for n, tags in said["tags"].items() if registry.WITHDRAWN in tags] == [was.number]
+        assert "former" not in said["aliases"]
+        seen.add(was.number)
+    assert seen == {2, 3}
+
+
+def test_promotion_after_a_rollback_that_was_killed(root: Path) -> None:
+    """A rollback that had begun is ended first: then the verdict over the withdrawn champion counts no more."""
+    for _ in deaths(lambda: registry.rollback(MODEL)):
+        withdrawn = registry.is_withdrawn(MODEL, registry.history(MODEL)[1].candidate)
+        if withdrawn:
+            with pytest.raises(registry.NotPromoted, match="Judge it again"):
+                registry.promote(MODEL, 3, verdict_of(3))
+            assert state()["aliases"] == {"champion": 1, "challenger": 3}
+        else:
+            registry.promote(MODEL, 3, verdict_of(3))
+            assert state()["aliases"] == {"champion": 3, "former": 2}
+
+
+def test_rollback_to_a_named_version(root: Path) -> None:
+    """It may be any version, also one that was withdrawn; killed anywhere and called again it ends right."""
+    registry.promote(MODEL, 3, verdict_of(3))
+    registry.rollback(MODEL)
+    ends = []
+    for _ in deaths(lambda: registry.rollback(MODEL, to=3)):
+        registry.rollback(MODEL, to=3)
+        assert not registry.rollback(MODEL, to=3).changed
+        ends.append(state())
+    assert all(end == ends[-1] for end in ends)
+    assert ends[-1]["aliases"] == {"champion": 3}
+    assert registry.WITHDRAWN not in ends[-1]["tags"][3]
+    assert registry.WITHDRAWN in ends[-1]["tags"][2]
+
+
+def test_rollback_to_a_version_that_does_not_exist(root: Path) -> None:
+    """It names those that do."""
+    with pytest.raises(Mistake, match="has no version 9 in the registry; there are: 1, 2, 3"):
+        registry.rollback(MODEL, to=9)
+
+
+def test_rollback_without_a_champion(fresh: Path) -> None:
+    """There is nothing to do, and it says so."""
+    assert str(registry.rollback(MODEL)) == "late has no champion: nothing to do"
+    assert registry.champion(MODEL) is None
+    assert registry.history(MODEL) == []
+
+
+def test_first_champion_is_not_withdrawn(fresh: Path) -> None:
+    """Without a former champion a rollback would leave nobody: it does nothing."""
+    follow()
+    done = registry.rollback(MODEL)
+    assert not done.changed
+    assert "is champion, and there is no former one: nothing to do" in str(done)
+    assert state()["aliases"] == {"champion": 1}
+
+
+def test_withdrawn_candidate_is_not_promoted_again(root: Path) -> None:
+    """A person has said no: the loop asks, and a promotion is refused with the command that would do it."""
+    gone = registry.champion(MODEL)
+    assert gone is not None
+    registry.rollback(MODEL, reason="wrong in fog")
+    assert registry.is_withdrawn(MODEL, gone.candidate)
+    assert not registry.is_withdrawn(MODEL, "unknown")
+    assert registry.register(MODEL, gone.candidate).aliases == ()
+    with pytest.raises(registry.NotPromoted, match=r"was withdrawn \(wrong in fog\).*rollback late --to 2"):
+        registry.promote(MODEL, gone.number, verdict_of(gone.number))
+
+
+def test_history_says_who_was_champion_when(root: Path) -> None:
+    """Every version, with its data, its verdict and its time."""
+    registry.rollback(MODEL)
+    one, two, three = registry.history(MODEL)
+    assert len(one.champion) == 2
+    assert one.champion[1].endswith("until now")
+    assert two.withdrawn == "rolled back"
+    assert two.champion[0].split(" until ")[1] == one.champion[1].split(" until ")[0]
+    assert (three.champion, three.verdict, three.aliases) == ((), "promoted", ("challenger",))
+    assert three.data_version.endswith(".dir")
+
+
+# ── fetch, judge ──────────────────────────────────────────────────────────────────────────────────
+
+
+def test_champion_is_brought_back_whole(artifacts: Path, tmp_path: Path) -> None:
+    """Release and training are what was tracked; byte code that lies beside them is not taken."""
+    (artifacts / "release" / "__pycache__").mkdir()
+    (artifacts / "release" / "__pycache__" / "service.pyc").write_bytes(b"evil")
+    folder = registry.fetch(MODEL, 1, tmp_path / "to")
+    champion = registry.champion(MODEL)
+    assert champion is not None
+    assert registry.identity_of(folder / "release") == champion.candidate
+    assert {p.name for p in (folder / "training").iterdir()} == {"training.json", "profile.json", "train_ids.npy"}
+    assert not list(folder.rglob("*.pyc"))
+
+
+@pytest.mark.parametrize(
+    "file", ["release/model.skops", "release/more.py", "training/train_ids.npy", "release/candidate.json"]
+)
+def test_changed_artifacts_are_refused(artifacts: Path, tmp_path: Path, file: str) -> None:
+    """What is not what was tracked is not used, and nothing of it is left."""
+    (artifacts / file).write_bytes(b'{"candidate": "0000000000000000"}')
+    with pytest.raises(ModelFileRefused, match=r"changed|not whole"):
+        registry.fetch(MODEL, 1, tmp_path / "to")
+    assert not (tmp_path / "to").exists()
+
+
+def test_champion_that_was_changed_makes_the_verdict_a_refusal(artifacts: Path) -> None:
+    """Without an honest champion there is no comparison: refused, with the reason."""
+    (artifacts / "release" / "model.skops").write_bytes(b"another")
+    build = settings.BUILD / MODEL
+    registry.track(MODEL, build / "release", build, MEASURED)
+    verdict = judging.judge_candidate(MODEL)
+    assert not verdict.promoted
+    assert "could not be had: the artifacts of late version 1 (candidate" in verdict.summary
+    assert str(settings.ROOT) not in verdict.to_json()
+
+
+def test_missing_artifacts_make_the_verdict_a_refusal(artifacts: Path) -> None:
+    """Lost artifacts are no crash: the verdict says which run they belong to."""
+    shutil.rmtree(artifacts / "release")
+    verdict = judging.judge_candidate(MODEL)
+    assert not verdict.promoted
+    assert "could not be had" in verdict.summary
+    assert artifacts.parent.name in verdict.summary
+
+
+def test_champion_that_asks_for_a_column_that_is_gone_makes_the_verdict_a_refusal(artifacts: Path) -> None:
+    """The rows of today cannot be asked of it: refused, with the column's name."""
+    import pandas as pd
+
+    for path in (settings.BUILD / MODEL / "rows").iterdir():
+        pd.read_parquet(path).drop(columns="temp").to_parquet(path)
+    verdict = judging.judge_candidate(MODEL)
+    assert not verdict.promoted
+    assert "could not be scored on this holdout" in verdict.summary
+    assert "temp" in verdict.summary
+
+
+def test_champion_cached_and_then_changed_is_brought_again(artifacts: Path) -> None:
+    """The copy below var/champions is looked at before it is used."""
+    champion = registry.champion(MODEL)
+    assert champion is not None
+    folder = judging.bring_champion(MODEL, champion)
+    (folder / "release" / "model.skops").write_bytes(b"another")
+    judging.bring_champion(MODEL, champion)
+    assert registry.identity_of(folder / "release") == champion.candidate
+
+
+def test_champion_with_code_of_its_own_is_scored_with_the_code_it_was_packaged_with(
+    artifacts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where models/<name> has changed since, an interpreter with the champion's code gives the same answers."""
+    import pandas as pd
+
+    champion = registry.champion(MODEL)
+    assert champion is not None
+    ids = pd.read_parquet(settings.BUILD / MODEL / "evaluation" / "predictions.parquet")["id"]
+    here = judging.score_champion(MODEL, champion, ids)
+    release = judging.bring_champion(MODEL, champion) / "release"
+    shutil.copytree(REPOSITORY / "tasks", release / "tasks", ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(judging, "bring_champion", lambda *_: release.parent)
+    monkeypatch.setattr(judging, "_holds_own_code", lambda *_: True)
+    monkeypatch.setattr(judging, "_code_differs", lambda *_: True)
+    there = judging.score_champion(MODEL, champion, ids)
+    assert there.fault == ""
+    assert here.predictions is not None
+    assert there.predictions is not None
+    pd.testing.assert_frame_equal(here.predictions, there.predictions, check_exact=True)
+    (release / "tasks" / "model_file.py").write_text("raise RuntimeError('not today')")
+    assert "its own code failed: RuntimeError: not today" in judging.score_champion(MODEL, champion, ids).fault
+
+
+def test_age_of_the_champion_is_counted_in_partitions(artifacts: Path) -> None:
+    """It was trained until 2013-02; 2013-03 and 2013-04 are there since."""
+    from tasks import params
+
+    case = judging.comparison(MODEL, params.load().model(MODEL), registry.champion(MODEL))
+    assert case.champion_age == 2
+
+
+# ── a store that is locked, or gone ───────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait less."""
+    monkeypatch.setattr(registry, "PAUSES", (0.05, 0.1))
+    monkeypatch.setattr(registry, "PATIENCE", 0.1)
+
+
+def test_locked_store_is_waited_for(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever holds the file lets go in time: the call succeeds."""
+    monkeypatch.setattr(registry, "PATIENCE", 0.2)
+    verdict = verdict_of(3)
+    with closing(sqlite3.connect(settings.VAR / "mlflow" / "mlflow.db", check_same_thread=False)) as holder:
+        holder.execute("BEGIN EXCLUSIVE")
+        threading.Timer(0.6, holder.rollback).start()
+        registry.promote(MODEL, 3, verdict)
+    assert state()["aliases"]["champion"] == 3
+
+
+@pytest.mark.usefixtures("impatient")
+def test_store_that_stays_locked_is_a_clear_failure(root: Path) -> None:
+    """It names the store and what to do; nothing is promoted."""
+    before, verdict = state(), verdict_of(3)
+    with closing(sqlite3.connect(settings.VAR / "mlflow" / "mlflow.db")) as holder:
+        holder.execute("BEGIN IMMEDIATE")
+        with pytest.raises(
+            RegistryUnavailable, match=r"sqlite:///.*mlflow\.db cannot be used: database is locked.*lsof"
+        ) as told:
+            registry.promote(MODEL, 3, verdict)
+        assert "Without it nothing is promoted" in str(told.value)
+        holder.rollback()
+    assert state() == before
+
+
+@pytest.mark.usefixtures("impatient")
+def test_server_that_does_not_answer_is_a_clear_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It names the address without the password."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://somebody:hunter2@127.0.0.1:9")
+    with pytest.raises(
+        RegistryUnavailable, match=r"http://\*\*\*@127\.0\.0\.1:9 cannot be used.*Start the server"
+    ) as told:
+        registry.champion(MODEL)
+    assert "hunter2" not in str(told.value)
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(b"this is no database at all, but a text", "file is not a database"), (None, "but not MLflow's")],
+)
+def test_file_that_is_no_store_is_a_clear_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None, reason: str
+) -> None:
+    """It is not taken for an empty store, and not written over."""
+    database = tmp_path / "other.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{database}")
+    if content is None:
+        with closing(sqlite3.connect(database)) as other:
+            other.execute("CREATE TABLE mine (x)")
+    else:
+        database.write_bytes(content)
+    held = files.md5(database)
+    with pytest.raises(RegistryUnavailable, match=reason):
+        registry.champion(MODEL)
+    assert files.md5(database) == held
+
+
+@pytest.mark.usefixtures("impatient")
+def test_store_that_fails_in_the_middle_is_tried_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow says that it is temporarily unavailable: twice is borne, and the promotion is whole."""
+    real, failures = MlflowClient.set_registered_model_alias, []
+
+    def failing(self: MlflowClient, *args: Any) -> None:
+        if len(failures) < 2:
+            failures.append(args)
+            raise MlflowException("database is locked", error_code=TEMPORARILY_UNAVAILABLE)
+        real(self, *args)
+
+    monkeypatch.setattr(MlflowClient, "set_registered_model_alias", failing)
+    registry.promote(MODEL, 3, verdict_of(3))
+    assert len(failures) == 2
+    assert state()["aliases"] == {"champion": 3, "former": 2}
+
+
+def test_defects_are_not_called_outages(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error of ours is seen as itself, at once."""
+
+    def wrong(*_: Any) -> None:
+        raise MlflowException("no such thing", error_code=1000)
+
+    monkeypatch.setattr(MlflowClient, "get_registered_model", wrong)
+    with pytest.raises(MlflowException, match="no such thing"):
+        registry.champion(MODEL)
+
+
+def test_gate_names_are_those_of_the_record() -> None:
+    """There is one Verdict, for the gate and for the registry."""
+    assert registry.Verdict is gate.Verdict

@@ -1,0 +1,137 @@
+"""What a model asks of a dataset, and a partition read with the types it says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from tasks import contract, settings
+from tasks.errors import ContractError
+
+COLUMNS = {
+    "n": "int64",
+    "x": "float64",
+    "name": "str",
+    "on": "bool",
+    "at": "datetime64[us]",
+    "utc": "datetime64[us, UTC]",
+}
+CSV = """n,x,name,on,at,utc
+1,2.5,a,true,2013-01-01 06:00:00,2013-01-01T06:00:00Z
+2,,NA,false,2013-01-02,2013-01-02T00:00:00Z
+"""
+
+
+def asked(**changes: Any) -> contract.Contract:
+    """A contract of a few columns."""
+    return contract.Contract.model_validate({"columns": COLUMNS, "expectations": [], "nulls": ["", "NA"], **changes})
+
+
+@pytest.fixture
+def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Writes an expectation suite of model m for dataset d."""
+    monkeypatch.setattr(settings, "ROOT", tmp_path)
+
+    def write(text: str) -> None:
+        path = contract.path_of("m", "d")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+    return write
+
+
+def refusal() -> str:
+    """What is said of the suite."""
+    with pytest.raises(ContractError) as caught:
+        contract.load("m", "d")
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("suite", sorted(settings.ROOT.glob("models/*/expectations/*.yaml")), ids=lambda p: p.parts[-3])
+def test_the_suites_that_ship_are_read(suite: Path) -> None:
+    """Each has columns and expectations."""
+    read = contract.load(suite.parts[-3], suite.stem)
+    assert read.columns
+    assert read.expectations
+
+
+def test_a_suite_that_is_missing_is_told_with_who_asks_for_it(written: Any) -> None:
+    """And what to do."""
+    assert refusal() == (
+        "models/m/expectations/d.yaml is not there, but params.yaml says that m reads d. "
+        "Write down what it asks of a partition (columns, expectations)."
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("columns: [", "models/m/expectations/d.yaml is not YAML: while parsing"),
+        ("columns: {a: int64}", "models/m/expectations/d.yaml: expectations: Field required"),
+        ("columns: {a: int}\nexpectations: []", "a: 'int' is not a type; did you mean 'int64'?"),
+        ("columns: {}\nexpectations: []\nexpect: 1", "models/m/expectations/d.yaml: expect: Extra inputs"),
+        ("", "models/m/expectations/d.yaml: (top level): Input should be a valid dictionary"),
+    ],
+)
+def test_a_suite_that_is_wrong_is_told_with_its_place(written: Any, text: str, said: str) -> None:
+    """File, key, and what is wrong."""
+    written(text)
+    assert said in refusal()
+
+
+def test_a_csv_is_read_with_the_types_of_the_suite(tmp_path: Path) -> None:
+    """A quoted text that means missing elsewhere is a text; the rest are what the suite says."""
+    (tmp_path / "p.csv").write_text(CSV + '3,1,"NA",true,2013-01-03,2013-01-03T00:00:00Z\n')
+    frame = contract.read(tmp_path / "p.csv", asked())
+    assert {column: str(type_) for column, type_ in frame.dtypes.items()} == COLUMNS
+    assert frame["name"].isna().tolist() == [False, True, False]
+    assert frame["x"].isna().tolist() == [False, True, False]
+
+
+def test_parquet_and_csv_give_the_same_frame(tmp_path: Path) -> None:
+    """Also where Parquet has a narrower type."""
+    (tmp_path / "p.csv").write_text(CSV)
+    expected = contract.read(tmp_path / "p.csv", asked())
+    expected.astype({"n": "int32", "x": "float32"}).to_parquet(tmp_path / "p.parquet", index=False)
+    pd.testing.assert_frame_equal(contract.read(tmp_path / "p.parquet", asked()), expected)
+
+
+def test_a_column_that_the_suite_does_not_name_is_kept(tmp_path: Path) -> None:
+    """With the type it looks like: whether it may be there is for validation to say."""
+    (tmp_path / "p.csv").write_text("n,more\n1,5\n")
+    assert str(contract.read(tmp_path / "p.csv", asked(columns={"n": "int64"})).dtypes["more"]) == "int64"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "Empty CSV file"),
+        (CSV.encode()[:-30], "Expected 6 columns, got 5"),
+        (b"n,x\none,2\n", "CSV conversion error to int64: invalid value 'one'"),
+        (b"n,x\n1.5,2\n", "invalid value '1.5'"),
+        (b"n,utc\n1,yesterday\n", "invalid value 'yesterday'"),
+        (b"\x89PNG\r\n\x1a\n\0\0", "can't decode byte 0x89"),
+        (b"name\n\xff\xfe\n", "invalid UTF8 data"),
+    ],
+)
+def test_a_csv_that_cannot_be_read_says_where(tmp_path: Path, content: bytes, said: str) -> None:
+    """Truncated, not CSV, or a value that is not of its column's type."""
+    (tmp_path / "p.csv").write_bytes(content)
+    types = {name: type_ for name, type_ in COLUMNS.items() if name.encode() in content}
+    with pytest.raises(contract.Unreadable, match=said):
+        contract.read(tmp_path / "p.csv", asked(columns=types or COLUMNS))
+
+
+def test_parquet_that_cannot_be_read_says_so(tmp_path: Path) -> None:
+    """Cut off, no Parquet at all, or a value that does not fit."""
+    frame = pd.DataFrame({"n": [1.5, 2.0]})
+    frame.to_parquet(tmp_path / "p.parquet")
+    with pytest.raises(contract.Unreadable, match="truncated"):
+        contract.read(tmp_path / "p.parquet", asked(columns={"n": "int64"}))
+    for content in ((tmp_path / "p.parquet").read_bytes()[:-20], b"n,x\n1,2\n", b""):
+        (tmp_path / "p.parquet").write_bytes(content)
+        with pytest.raises(contract.Unreadable):
+            contract.read(tmp_path / "p.parquet", asked())

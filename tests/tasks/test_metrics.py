@@ -1,0 +1,381 @@
+"""Metrics against scikit-learn and scipy; intervals against simulation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import sklearn.metrics as reference
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from tasks import metrics
+from tasks.errors import Mistake
+
+
+def binary(rows: int = 400, seed: int = 0, ties: int | None = None) -> tuple[pd.Series, pd.DataFrame]:
+    """Labels of two classes, and probabilities that rank them somewhat."""
+    rng = np.random.default_rng(seed)
+    p = rng.beta(2, 4, rows)
+    label = pd.Series((rng.random(rows) < p**1.3).astype(int))
+    p = np.round(p, ties) if ties is not None else p
+    return label, pd.DataFrame({"p_0": 1 - p, "p_1": p})
+
+
+def multiclass(rows: int = 600, classes: int = 5, seed: int = 0) -> tuple[pd.Series, pd.DataFrame]:
+    """Labels of several classes, drawn with the probabilities that are predicted."""
+    rng = np.random.default_rng(seed)
+    p = rng.dirichlet(np.ones(classes), rows)
+    label = pd.Series([int(rng.choice(classes, p=row)) for row in p])
+    return label, pd.DataFrame(p, columns=[f"p_{k}" for k in range(classes)])
+
+
+def counts(rows: int = 500, seed: int = 0) -> tuple[pd.Series, pd.DataFrame]:
+    """Poisson counts, and predictions that are a tenth too high."""
+    rng = np.random.default_rng(seed)
+    mean = rng.gamma(3, 2, rows)
+    label = pd.Series(rng.poisson(mean).astype(float))
+    quantiles = {"q10": stats.poisson.ppf(0.1, mean), "q90": stats.poisson.ppf(0.9, mean)}
+    return label, pd.DataFrame({"prediction": mean * 1.1, **quantiles})
+
+
+# ── metrics ───────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("ties", [None, 2, 1])
+def test_two_classes_as_scikit_learn(ties):
+    """Log loss, Brier, ROC AUC and average precision of two classes are scikit-learn's, ties and all."""
+    label, predictions = binary(ties=ties)
+    p = predictions["p_1"]
+    assert metrics.score("classification", label, predictions) == pytest.approx(
+        {
+            "log_loss": reference.log_loss(label, predictions),
+            "brier": reference.brier_score_loss(label, p),
+            "roc_auc": reference.roc_auc_score(label, p),
+            "average_precision": reference.average_precision_score(label, p),
+            "calibration_error": metrics.calibration_error("classification", label, predictions),
+        },
+        rel=1e-12,
+    )
+
+
+def test_more_classes_as_scikit_learn():
+    """Log loss, Brier, accuracy and one-against-the-rest ROC AUC of more classes are scikit-learn's."""
+    label, predictions = multiclass()
+    found = metrics.score("classification", label, predictions)
+    found.pop("calibration_error")
+    assert found == pytest.approx(
+        {
+            "log_loss": reference.log_loss(label, predictions),
+            "brier": reference.brier_score_loss(label, predictions),
+            "accuracy": reference.accuracy_score(label, predictions.to_numpy().argmax(axis=1)),
+            "roc_auc": reference.roc_auc_score(label, predictions, multi_class="ovr", average="macro"),
+        },
+        rel=1e-12,
+    )
+
+
+def test_regression_as_scikit_learn():
+    """The errors, the Poisson deviance and the pinball losses are scikit-learn's; coverage is a plain share."""
+    label, predictions = counts()
+    m, low, high = predictions["prediction"], predictions["q10"], predictions["q90"]
+    assert metrics.score("regression", label, predictions) == pytest.approx(
+        {
+            "mae": reference.mean_absolute_error(label, m),
+            "rmse": reference.root_mean_squared_error(label, m),
+            "poisson": reference.mean_poisson_deviance(label, m),
+            "pinball_10": reference.mean_pinball_loss(label, low, alpha=0.1),
+            "pinball_90": reference.mean_pinball_loss(label, high, alpha=0.9),
+            "coverage": float(((label >= low) & (label <= high)).mean()),
+            "calibration_error": abs(m.mean() / label.mean() - 1),
+        },
+        rel=1e-12,
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.booleans(), st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.75, 1.0])), min_size=2, max_size=40
+    ).filter(lambda rows: len({positive for positive, _ in rows}) == 2)
+)
+def test_ranking_with_any_ties(rows):
+    """ROC AUC and average precision are scikit-learn's for any labels and any tied scores."""
+    positive, scores = np.array([r[0] for r in rows]), np.array([r[1] for r in rows])
+    assert metrics.ranking(positive, scores) == pytest.approx(
+        (reference.roc_auc_score(positive, scores), reference.average_precision_score(positive, scores))
+    )
+
+
+def test_losses_average_to_metrics():
+    """A model's loss is the mean of its rows' losses."""
+    label, predictions = multiclass()
+    for name in ("log_loss", "brier"):
+        rows = metrics.losses(name, label, predictions)
+        assert rows.shape == (len(label),)
+        assert rows.mean() == pytest.approx(metrics.score("classification", label, predictions)[name])
+    label, predictions = counts()
+    for name, metric in (("absolute", "mae"), ("poisson", "poisson")):
+        rows = metrics.losses(name, label, predictions)
+        assert rows.mean() == pytest.approx(metrics.score("regression", label, predictions)[metric])
+
+
+def test_certain_and_wrong_is_finite():
+    """A probability of 0 for what came true costs much, not infinitely much."""
+    label, predictions = pd.Series([1, 0]), pd.DataFrame({"p_0": [1.0, 1.0], "p_1": [0.0, 0.0]})
+    assert metrics.losses("log_loss", label, predictions) == pytest.approx([-np.log(metrics.EPSILON), 0], abs=1e-12)
+
+
+def test_class_never_seen():
+    """A class that the model does not know counts as probability 0, and as a wrong answer."""
+    _, predictions = multiclass(rows=3, classes=3)
+    label = pd.Series([0, 1, 9])
+    assert metrics.losses("log_loss", label, predictions)[2] == pytest.approx(-np.log(metrics.EPSILON))
+    assert metrics.losses("zero_one", label, predictions)[2] == 1
+    expected = (predictions.iloc[2] ** 2).sum() + 1  # none of its classes came true, and one it gave nothing to
+    assert metrics.losses("brier", label, predictions)[2] == pytest.approx(expected)
+
+
+def test_labels_of_any_type():
+    """Classes are found by their name: texts, booleans and numbers alike."""
+    _, predictions = binary(rows=4)
+    numbers = metrics.score("classification", pd.Series([0, 1, 1, 0]), predictions)
+    for names, labels in (("no", "yes"), ["no", "yes", "yes", "no"]), (("False", "True"), [False, True, True, False]):
+        renamed = predictions.set_axis([f"p_{n}" for n in names], axis=1)
+        assert metrics.score("classification", pd.Series(labels), renamed) == numbers
+
+
+def test_slice_of_one_class():
+    """Where all labels are equal, what ranks is left out, and the rest is there."""
+    _, predictions = binary(rows=50)
+    found = metrics.score("classification", pd.Series(np.zeros(50, dtype=int)), predictions)
+    assert set(found) == {"log_loss", "brier", "calibration_error"}
+    _, predictions = multiclass(rows=50)
+    assert "roc_auc" not in metrics.score("classification", pd.Series(np.full(50, 3)), predictions)
+
+
+def test_auc_of_the_classes_that_are_there():
+    """A class without rows is left out of the mean of the AUCs."""
+    label, predictions = multiclass(rows=500, classes=3)
+    kept = label != 2
+    label, predictions = label[kept].reset_index(drop=True), predictions[kept].reset_index(drop=True)
+    expected = np.mean([reference.roc_auc_score(label == k, predictions[f"p_{k}"]) for k in (0, 1)])
+    assert metrics.score("classification", label, predictions)["roc_auc"] == pytest.approx(expected)
+
+
+def test_poisson_only_of_counts():
+    """The Poisson deviance is left out of the score, and refused as a loss, where it is not defined."""
+    predictions = pd.DataFrame({"prediction": [1.0, 2.0]})
+    assert "poisson" not in metrics.score("regression", pd.Series([-1.0, 2.0]), predictions)
+    assert "poisson" not in metrics.score("regression", pd.Series([1.0, 2.0]), predictions - 1)
+    with pytest.raises(Mistake, match="there are labels below 0"):
+        metrics.losses("poisson", pd.Series([-1.0, 2.0]), predictions)
+    with pytest.raises(Mistake, match="it needs predictions above 0"):
+        metrics.losses("poisson", pd.Series([1.0, 2.0]), predictions - 1)
+
+
+def test_no_rows():
+    """No rows have no metrics."""
+    label, predictions = binary()
+    assert metrics.score("classification", label[:0], predictions[:0]) == {}
+    assert np.isnan(metrics.calibration_error("classification", label[:0], predictions[:0]))
+
+
+def test_refusals_say_why():
+    """What cannot be scored is refused with the reason: also to those who catch a ValueError, as the gate does."""
+    label, predictions = binary(rows=3)
+    with pytest.raises(ValueError, match="p_1 is missing or infinite in 1 of 3 predictions"):
+        metrics.score("classification", label, predictions.assign(p_1=[0.1, np.nan, 0.2]))
+    with pytest.raises(Mistake, match="2 labels and 3 predictions"):
+        metrics.losses("brier", label[:2], predictions)
+    with pytest.raises(Mistake, match="no loss 'log_los'; did you mean 'log_loss'"):
+        metrics.losses("log_los", label, predictions)
+    with pytest.raises(Mistake, match="the predictions have no column prediction"):
+        metrics.losses("absolute", label, predictions)
+    with pytest.raises(Mistake, match="no columns p_<class>"):
+        metrics.losses("log_loss", label, pd.DataFrame({"prediction": [1.0, 1.0, 1.0]}))
+
+
+# ── calibration ───────────────────────────────────────────────────────────────────────────────────
+
+
+def test_calibration_error_by_hand():
+    """Two groups, predicted 0.2 and 0.6, come true in 0.4 and 0.5: off by 0.15 on average."""
+    p = np.repeat([0.2, 0.6], 10)
+    label = pd.Series([1] * 4 + [0] * 6 + [1] * 5 + [0] * 5)
+    predictions = pd.DataFrame({"p_0": 1 - p, "p_1": p})
+    assert metrics.calibration_error("classification", label, predictions) == pytest.approx((0.2 + 0.1) / 2)
+
+
+def test_calibration_of_a_constant():
+    """Equal predictions share a bin, in whatever order the rows come."""
+    label = pd.Series([1] * 30 + [0] * 70)
+    predictions = pd.DataFrame({"p_0": [0.7] * 100, "p_1": [0.3] * 100})
+    assert metrics.calibration_error("classification", label, predictions) == pytest.approx(0, abs=1e-12)
+
+
+def test_calibration_tells_good_from_bad():
+    """Probabilities that were drawn from are calibrated; squared ones are not; of many classes the top label counts."""
+    label, predictions = binary(rows=20_000)
+    assert metrics.calibration_error("classification", label, predictions) > 0.05  # drawn with p**1.3
+    label, predictions = multiclass(rows=5000)
+    sharp = predictions**3
+    sharp = sharp.div(sharp.sum(axis=1), axis=0)
+    assert metrics.calibration_error("classification", label, predictions) < 0.04
+    assert metrics.calibration_error("classification", label, sharp) > 0.1
+
+
+def test_calibration_of_regression_near_zero():
+    """Labels of both signs and all-zero labels do not divide by zero."""
+    predictions = pd.DataFrame({"prediction": [1.0, 1.0]})
+    assert metrics.calibration_error("regression", pd.Series([-2.0, 2.0]), predictions) == pytest.approx(0.5)
+    assert np.isnan(metrics.calibration_error("regression", pd.Series([0.0, 0.0]), predictions))
+    assert "calibration_error" not in metrics.score("regression", pd.Series([0.0, 0.0]), predictions)
+
+
+# ── intervals ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def covers(draws: int, by_day: bool) -> float:
+    """How often the 95 % interval of a mean covers it, where each of 30 days shifts its 40 rows together."""
+    rng = np.random.default_rng(1)
+    hits = 0
+    blocks = np.repeat(np.arange(30), 40)
+    for i in range(draws):
+        values = rng.normal(size=len(blocks)) + np.repeat(rng.normal(size=30), 40)
+        low, high = metrics.interval(
+            metrics.bootstrap_means(values, blocks if by_day else np.arange(len(blocks)), 200, seed=i), 0.95
+        )
+        hits += low <= 0 <= high
+    return hits / draws
+
+
+def test_interval_by_day_covers():
+    """Rows of a day err together: the interval over days covers the truth as often as it says."""
+    assert 0.90 <= covers(300, by_day=True) <= 0.985
+
+
+def test_interval_by_row_does_not():
+    """The interval that takes rows for independent misses the truth more often than it hits."""
+    assert covers(60, by_day=False) < 0.5
+
+
+def test_spread_is_unbiased_for_few_days():
+    """The variance of the resampled means is that of a mean of days, s²/n, for few days too."""
+    values = np.random.default_rng(2).normal(size=6)
+    samples = metrics.bootstrap_means(values, np.arange(6), 40_000, seed=0)
+    assert samples.var() == pytest.approx(values.var(ddof=1) / 6, rel=0.05)
+    assert samples.mean() == pytest.approx(values.mean(), abs=0.02)
+
+
+def test_means_are_ratios_of_sums():
+    """A resample's mean weighs days by their rows: drawing one of two days gives that day's mean."""
+    samples = metrics.bootstrap_means(np.array([1.0, 1.0, 1.0, 5.0]), np.array([7, 7, 7, 9]), 200, seed=0)
+    assert set(samples) == {1.0, 5.0}
+
+
+def test_same_seed_pairs_two_models():
+    """One seed draws the same days for two series of values, so their difference can be taken resample by resample."""
+    rng = np.random.default_rng(0)
+    first, second, blocks = rng.random(100), rng.random(100), np.repeat(np.arange(10), 10)
+    apart = metrics.bootstrap_means(first, blocks, 50, 3) - metrics.bootstrap_means(second, blocks, 50, 3)
+    assert apart == pytest.approx(metrics.bootstrap_means(first - second, blocks, 50, 3))
+    both = metrics.bootstrap_means(np.column_stack([first, second]), blocks, 50, 3)
+    assert (both[:, 0] == metrics.bootstrap_means(first, blocks, 50, 3)).all()
+
+
+def test_one_day_says_nothing():
+    """Of one day there is no spread between days: nan, and no interval, rather than one of width zero."""
+    samples = metrics.bootstrap_means(np.arange(5.0), np.zeros(5, dtype=int), 100, 0)
+    assert np.isnan(samples).all()
+    assert np.isnan(metrics.interval(samples, 0.95)).all()
+    label, predictions = binary(rows=60)
+    found = metrics.score_with_intervals("classification", label, predictions, np.zeros(60, dtype=int), resamples=100)
+    assert all(set(entry) == {"value"} for entry in found.values())
+
+
+@pytest.mark.parametrize("kind", ["binary", "multiclass", "counts"])
+def test_every_metric_has_an_interval(kind):
+    """Each metric of the score is there with low and high, deterministic, and its value the same as without."""
+    label, predictions = {"binary": binary, "multiclass": multiclass, "counts": counts}[kind]()
+    task = "regression" if kind == "counts" else "classification"
+    blocks = np.arange(len(label)) // 20
+    found = metrics.score_with_intervals(task, label, predictions, blocks, resamples=300)
+    assert {m: e["value"] for m, e in found.items()} == metrics.score(task, label, predictions)
+    for metric, entry in found.items():
+        assert entry["low"] <= entry["value"] <= entry["high"], metric
+        assert entry["low"] < entry["high"], metric
+    assert found == metrics.score_with_intervals(task, label, predictions, blocks, resamples=300)
+
+
+def test_resampled_ranking_is_exact():
+    """AUC and average precision of a resample are those of the drawn days' rows laid one after the other."""
+    label, predictions = binary(rows=300, ties=2)
+    days = np.arange(300) // 30
+    plan = metrics._Plan.of(days, 5, 0)
+    found = plan.ranking(label.to_numpy() == 1, predictions["p_1"].to_numpy())
+    for i, weights in enumerate(plan.weights):
+        rows = np.concatenate([np.repeat(np.flatnonzero(days == d), int(w)) for d, w in enumerate(weights)])
+        expected = metrics.ranking(label.to_numpy()[rows] == 1, predictions["p_1"].to_numpy()[rows])
+        assert found[:, i] == pytest.approx(expected)
+
+
+def test_binned_ranking_is_near():
+    """With more scores than thresholds a resample differs from the exact one by far less than resamples differ."""
+    label, predictions = binary(rows=6000)
+    assert label.sum() > 3 * metrics.THRESHOLDS
+    positive, scores, days = label.to_numpy() == 1, predictions["p_1"].to_numpy(), np.arange(6000) // 200
+    plan = metrics._Plan.of(days, 20, 0)
+    found = plan.ranking(positive, scores)
+    exact = metrics._RankingTable.of(positive, scores, plan.codes, plan.days, len(scores)).weighted(plan.weights)
+    apart = np.sqrt(((found - exact) ** 2).mean(axis=1))
+    assert (apart < 0.1 * exact.std(axis=1)).all()
+
+
+# ── small things ──────────────────────────────────────────────────────────────────────────────────
+
+
+def test_day_blocks_count_days():
+    """A row's block is its calendar day, whatever the hour, from 0."""
+    time = pd.Series(pd.to_datetime(["2013-03-02 00:00", "2013-03-01 23:59", "2013-03-02 23:59", "2013-03-05 12:00"]))
+    assert metrics.day_blocks(time).tolist() == [1, 0, 1, 4]
+    assert metrics.day_blocks(time.astype("datetime64[us]")).tolist() == [1, 0, 1, 4]
+    assert len(metrics.day_blocks(time[:0])) == 0
+
+
+def test_baseline_never_looks_at_a_row():
+    """The baseline says the shares of the classes, or the mean and the quantiles, to every row."""
+    said = metrics.baseline_predictions(
+        {"task": "classification", "classes": ["a", "b"], "baseline": {"classes": [0.25, 0.75]}}, 3
+    )
+    assert said.to_dict("list") == {"p_a": [0.25] * 3, "p_b": [0.75] * 3}
+    quantiles = {"0.1": 1, "0.9": 9}
+    said = metrics.baseline_predictions(
+        {"task": "regression", "classes": None, "baseline": {"mean": 4, "quantiles": quantiles}}, 2
+    )
+    assert said.to_dict("list") == {"prediction": [4.0] * 2, "q10": [1.0] * 2, "q90": [9.0] * 2}
+    label, _ = binary()
+    shares = [1 - label.mean(), label.mean()]
+    training = {"task": "classification", "classes": [0, 1], "baseline": {"classes": shares}}
+    found = metrics.score("classification", label, metrics.baseline_predictions(training, len(label)))
+    assert found["roc_auc"] == 0.5
+    assert found["average_precision"] == pytest.approx(label.mean())
+    assert found["log_loss"] == pytest.approx(stats.entropy(shares))
+
+
+def test_slice_names():
+    """Whole numbers lose their point, missing values have a slice, and rare values of many share one."""
+    assert metrics.slice_names(pd.Series([17.0, 0.5, None])).tolist() == ["17", "0.5", "(missing)"]
+    assert metrics.slice_names(pd.Series(["UA", None], dtype="str")).tolist() == ["UA", "(missing)"]
+    many = pd.Series([f"v{i}" for i in range(60)] + ["v59"] * 5)
+    names = metrics.slice_names(many)
+    assert names.nunique() == metrics.MAX_SLICES + 1
+    assert (names == "v59").sum() == 6
+    assert (names == "other").sum() == 10
+
+
+def test_headline_is_a_metric_of_its_task():
+    """The metric that stands for a model is among its metrics."""
+    assert metrics.headline("classification") in metrics.score("classification", *binary())
+    assert metrics.headline("regression") in metrics.score("regression", *counts())

@@ -1,0 +1,203 @@
+"""params.yaml: what it says, and what is said of one that is wrong."""
+
+# ruff: noqa: E501
+# (a fault and what is said of it stand in one line)
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from tasks import params
+from tasks.errors import ParamsError
+from tests.conftest import REPOSITORY
+
+SMALL: dict[str, Any] = yaml.safe_load((REPOSITORY / "tests" / "small" / "params.yaml").read_text())
+
+
+@pytest.fixture
+def fault(tmp_path: Path) -> Callable[..., str]:
+    """What is said of a params.yaml in which the value at a path is another one (or gone, or the text is another)."""
+
+    def told(path: str = "", value: Any = None, *, gone: bool = False, text: str | None = None) -> str:
+        content = deepcopy(SMALL)
+        if path:
+            *parents, last = path.replace("tiny", "models.tiny").split(".")
+            place = content
+            for part in parents:
+                place = place[part]
+            if gone:
+                del place[last]
+            else:
+                place[last] = value
+        file = tmp_path / "params.yaml"
+        file.write_text(text if text is not None else yaml.safe_dump(content))
+        with pytest.raises(ParamsError) as caught:
+            params.load(file)
+        return str(caught.value)
+
+    return told
+
+
+@pytest.mark.parametrize("path", [REPOSITORY / "params.yaml", REPOSITORY / "tests" / "small" / "params.yaml"])
+def test_params_yaml_as_it_ships_is_read(path: Path) -> None:
+    """What a person wrote is what a step gets."""
+    said = params.load(path)
+    raw = yaml.safe_load(path.read_text())
+    assert list(said.models) == list(raw["models"])
+    for name, model in said.models.items():
+        assert list(model.features) == list(raw["models"][name]["features"])
+        assert model.estimator.class_ == raw["models"][name]["estimator"]["class"]
+
+
+def test_what_is_asked_of_the_whole() -> None:
+    """Datasets, and who reads them; a model's features by type, in order."""
+    said = params.load(REPOSITORY / "params.yaml")
+    assert said.datasets == ["flights", "weather"]
+    assert said.readers("weather") == ["flight_delay", "hourly_departures"]
+    assert said.model("flight_delay").of_type("category") == ["carrier", "origin", "dest"]
+    assert said.model("flight_delay").of_type("integer", "number")[:3] == ["weekday", "hour", "minute"]
+
+
+def test_what_dvc_yaml_reads_has_no_default() -> None:
+    """DVC reads the file and knows no defaults: what is left out would fail in the middle of the graph."""
+    graph = (REPOSITORY / "dvc.yaml").read_text()
+    named = set(re.findall(r"models\.\$\{key\}\.(\w+)", graph))
+    assert {"options", "serving"} < named
+    assert not [name for name in named if not params.Model.model_fields[name].is_required()]
+
+
+def test_nothing_of_it_can_be_changed() -> None:
+    """Read once, at the door: no step changes it for another."""
+    said = params.load(REPOSITORY / "params.yaml")
+    with pytest.raises(ValidationError, match="frozen"):
+        said.model("flight_delay").gate.margin = 1.0
+
+
+def test_an_unknown_model_is_told_with_what_was_meant() -> None:
+    """Or with what there is."""
+    said = params.load(REPOSITORY / "params.yaml")
+    with pytest.raises(ParamsError) as caught:
+        said.model("flight_dely")
+    assert str(caught.value) == (
+        "params.yaml: there is no model 'flight_dely' below `models`; did you mean 'flight_delay'?"
+    )
+    with pytest.raises(ParamsError, match=r"no model 'x' below `models`; known: flight_delay, hourly_departures$"):
+        said.model("x")
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        # unknown keys
+        ("landig", "x", "landig: unknown key; did you mean 'landing'?"),
+        ("tiny.gaet", {}, "models.tiny.gaet: unknown key; did you mean 'gate'?"),
+        ("tiny.gate.margn", 1, "models.tiny.gate.margn: unknown key; did you mean 'margin'?"),
+        ("tiny.features.hour.nulable", True, "models.tiny.features.hour.nulable: unknown key; did you mean 'nullable'?"),
+        ("tiny.estimator.clas", "x", "models.tiny.estimator.clas: unknown key; did you mean 'class'?"),
+        ("tiny.serving.rows", 1, "models.tiny.serving.rows: unknown key; did you mean 'max_rows'?"),
+        ("tiny.split.zzz", 1, "models.tiny.split.zzz: unknown key; known: by, holdout"),
+        # wrong types
+        ("landing", 3, "landing: input should be a valid string, not 3"),
+        ("models", [], "models: input should be a valid dictionary"),
+        ("models", {}, "models: dictionary should have at least 1 item after validation, not 0"),
+        ("tiny.gate.margin", "much", "models.tiny.gate.margin: input should be a valid number, unable to parse string as a number, not 'much'"),
+        ("tiny.evaluate.resamples", 100.5, "models.tiny.evaluate.resamples: input should be a valid integer, got a number with a fractional part, not 100.5"),
+        ("tiny.features", None, "models.tiny.features: input should be a valid dictionary, not None"),
+        ("tiny.gate.margin", float("nan"), "models.tiny.gate.margin: input should be a finite number, not nan"),
+        # impossible values
+        ("settle_seconds", -1, "settle_seconds: input should be greater than or equal to 0, not -1"),
+        ("upstream", "os.system", r"upstream: string should match pattern '^models(\.\w+)+$', not 'os.system'"),
+        ("tiny.task", "clustering", "models.tiny.task: input should be 'classification' or 'regression', not 'clustering'"),
+        ("tiny.datasets", {}, "models.tiny.datasets: dictionary should have at least 1 item after validation, not 0"),
+        ("tiny.datasets.readings", "some", "models.tiny.datasets.readings: input should be 'partition' or 'all', not 'some'"),
+        ("tiny.datasets.readings", "all", "models.tiny: datasets: at least one must be read by partition"),
+        ("tiny.estimator.class", "subprocess.run", r"models.tiny.estimator.class: string should match pattern '^(sklearn|models)(\.\w+)+$', not 'subprocess.run'"),
+        ("tiny.gate.confidence", 95, "models.tiny.gate.confidence: input should be less than 1, not 95"),
+        ("tiny.gate.rule", "best", "models.tiny.gate.rule: input should be 'better' or 'not_worse', not 'best'"),
+        ("tiny.serving.max_rows", 0, "models.tiny.serving.max_rows: input should be greater than or equal to 1, not 0"),
+        ("tiny.split", {"by": "random", "holdout": 2}, "models.tiny.split: holdout is a share below 1 when the split is random"),
+        ("tiny.split", {"by": "time", "holdout": 0.2}, "models.tiny.split: holdout is a whole number of partitions when the split is by time"),
+        ("tiny.split", {"by": "time", "holdout": 0}, "models.tiny.split.holdout: input should be greater than 0, not 0"),
+        # what does not go together
+        ("tiny.gate.loss", "squared", "models.tiny: gate.loss: 'squared' is not for classification; one of log_loss, brier"),
+        ("tiny.task", "regression", "models.tiny: gate.loss: 'log_loss' is not for regression; one of absolute, squared, poisson"),
+        ("tiny.evaluate.slices", ["staton"], "models.tiny: evaluate.slices: 'staton' is not a feature; did you mean 'station'?"),
+        # features
+        ("tiny.features.label", {"type": "number", "about": "x", "example": 1}, "models.tiny: features: label is a reserved name"),
+        ("tiny.features.Hour", {"type": "number", "about": "x", "example": 1}, "models.tiny.features.Hour: string should match pattern '^[a-z][a-z0-9_]*$', not 'Hour'"),
+        ("tiny.features.station.min", 1, "models.tiny.features.station: a category has no min or max"),
+        ("tiny.features.pressure.min", 11, "models.tiny.features.pressure: min 11 is above max 10"),
+        ("tiny.features.station.example", 3, "models.tiny.features.station: example 3.0 is no category"),
+        ("tiny.features.hour.example", "six", "models.tiny.features.hour: example 'six' is no integer"),
+        ("tiny.features.hour.example", 6.5, "models.tiny.features.hour: example 6.5 is no integer from min to max"),
+        ("tiny.features.hour.example", 24, "models.tiny.features.hour: example 24 is no integer from min to max"),
+        ("tiny.features.hour.example", None, "models.tiny.features.hour: example is null, but the feature is not nullable"),
+        ("tiny.features.hour.type", "int", "models.tiny.features.hour.type: input should be 'category', 'integer' or 'number', not 'int'"),
+    ],
+)  # fmt: skip
+def test_a_fault_is_told_with_its_place(fault: Callable[..., str], path: str, value: Any, said: str) -> None:
+    """File, path of the key, what is wrong, and what may have been meant."""
+    assert fault(path, value) == f"params.yaml: {said}"
+
+
+def test_a_key_that_is_missing_is_named(fault: Callable[..., str]) -> None:
+    """With its path."""
+    assert fault("tiny.gate.loss", gone=True) == "params.yaml: models.tiny.gate.loss: is missing"
+    assert fault("tiny.features.hour.example", gone=True) == (
+        "params.yaml: models.tiny.features.hour.example: is missing"
+    )
+
+
+def test_every_fault_has_a_line(tmp_path: Path) -> None:
+    """So that one reading mends them all."""
+    content = deepcopy(SMALL)
+    content["landing"] = 1
+    content["models"]["tiny"]["gate"]["margin"] = -1
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(ParamsError) as caught:
+        params.load(tmp_path / "params.yaml")
+    assert str(caught.value).splitlines() == [
+        "params.yaml: landing: input should be a valid string, not 1",
+        "params.yaml: models.tiny.gate.margin: input should be greater than or equal to 0, not -1",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("landing: a\nlanding: b\n", "key 'landing' stands twice\n  in "),
+        ("models: {a: {b: 1, b: 2}}", "key 'b' stands twice\n  in "),
+        ("models: [", "while parsing a flow node"),
+        ("a:\n\tb: 1", "found character '\\t' that cannot start any token"),
+        ("? [a, b]\n: c", "['a', 'b'] is not a key"),
+        ("a: !!python/object/apply:os.system [id]", "could not determine a constructor for the tag"),
+    ],
+)
+def test_what_is_not_yaml_is_told_with_the_line(fault: Callable[..., str], text: str, said: str) -> None:
+    """A key that stands twice counts as that: the second would silently win."""
+    told = fault(text=text)
+    assert told.startswith("params.yaml is not YAML: ")
+    assert said in told
+    assert "line " in told
+
+
+def test_an_empty_file_is_told(fault: Callable[..., str]) -> None:
+    """It is YAML, and says nothing."""
+    assert fault(text="") == ("params.yaml: (top level): input should be a valid dictionary, not None")
+
+
+def test_a_file_that_is_not_there_is_told_with_where_it_was_looked_for(tmp_path: Path) -> None:
+    """Most often it is the wrong folder."""
+    with pytest.raises(ParamsError) as caught:
+        params.load(tmp_path / "params.yaml")
+    assert str(caught.value) == (
+        f"{tmp_path / 'params.yaml'} is not there. Are you in the project's folder? (EVERGREEN_ROOT names another)"
+    )

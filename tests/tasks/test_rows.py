@@ -1,0 +1,63 @@
+"""The rows that prepare laid down, as train and evaluate read them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tasks import files, rows
+
+
+def lay_down(build: Path, split: dict[str, Any], **partitions: list[str]) -> None:
+    """Partitions of rows with these ids, and the split."""
+    files.write_json(build / "split.json", split)
+    for name, ids in partitions.items():
+        frame = pd.DataFrame({"x": np.arange(len(ids), dtype=float), "label": 1, "id": ids})
+        files.write_parquet(build / "rows" / f"{name}.parquet", frame)
+
+
+def test_a_split_by_time_is_by_partition(tmp_path: Path) -> None:
+    """The oldest first, and the two sides have nothing in common."""
+    lay_down(tmp_path, {"by": "time", "train": ["p1", "p2"], "holdout": ["p3"]}, p2=["c"], p1=["a", "b"], p3=["d"])
+    assert rows.read(tmp_path, "train")["id"].tolist() == ["a", "b", "c"]
+    assert rows.read(tmp_path, "holdout")["id"].tolist() == ["d"]
+    assert rows.read(tmp_path, "train").index.tolist() == [0, 1, 2]
+
+
+def test_a_random_split_is_by_the_rows_id(tmp_path: Path) -> None:
+    """Each row is on one side, about the share is held out, and a new partition moves no earlier row."""
+    ids = [f"row{n}" for n in range(2000)]
+    split = {"by": "random", "share": 0.25, "partitions": ["p1"]}
+    lay_down(tmp_path, split, p1=ids)
+    train, holdout = (set(rows.read(tmp_path, part)["id"]) for part in ("train", "holdout"))
+    assert train | holdout == set(ids)
+    assert not train & holdout
+    assert 0.22 < len(holdout) / len(ids) < 0.28
+    lay_down(tmp_path, {**split, "partitions": ["p1", "p2"]}, p1=ids[::-1], p2=["other"])
+    assert set(rows.read(tmp_path, "holdout")["id"]) - {"other"} == holdout
+
+
+@pytest.mark.parametrize(
+    "split",
+    [
+        {"by": "time", "train": ["p1"], "holdout": ["p2"]},
+        {"by": "random", "share": 0.5, "partitions": ["p1", "p2"]},
+    ],
+)
+def test_only_the_columns_that_are_asked_for_are_read(tmp_path: Path, split: dict[str, Any]) -> None:
+    """In the order in which they are asked for; the id that decides the side need not be one of them."""
+    lay_down(tmp_path, split, p1=list("abcdefgh"), p2=list("ijklmnop"))
+    whole = rows.read(tmp_path, "train")
+    assert list(rows.read(tmp_path, "train", ["label", "x"]).columns) == ["label", "x"]
+    pd.testing.assert_frame_equal(rows.read(tmp_path, "train", ["id", "x"]), whole[["id", "x"]])
+
+
+def test_the_hash_of_an_id_is_the_same_everywhere() -> None:
+    """Fixed values: what a model was trained on is recorded by them."""
+    hashes = rows.row_hashes(pd.Series(["a", "b", "a"]))
+    assert hashes.dtype == np.uint64
+    assert hashes.tolist() == [13950350942979735504, 12688059582079114975, 13950350942979735504]

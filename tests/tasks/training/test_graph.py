@@ -1,0 +1,357 @@
+"""How the graph is reproduced: with real DVC, on steps that take no time (tests/toy)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+import pytest
+
+from tasks import files, steps
+from tasks.errors import DataMissing, Mistake, StageFailed
+from tasks.training import graph
+from tests.conftest import REPOSITORY, Project, copy_repository
+
+pytestmark = pytest.mark.xdist_group("graph")
+
+REPRODUCE = """
+import sys
+from tasks import steps
+from tasks.training import graph
+for outcome in graph.reproduce(sys.argv[1], steps.run):
+    print(outcome.stage, outcome.how)
+"""
+
+PENDING = "import sys; from tasks.training import graph; print(graph.pending(sys.argv[1]))"
+
+
+@pytest.fixture(scope="session")
+def toy_copied(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project of tests/toy; not to be written to."""
+    return copy_repository(tmp_path_factory.mktemp("toy") / "project", REPOSITORY / "tests" / "toy")
+
+
+@pytest.fixture
+def toy(toy_copied: Path, tmp_path: Path, enter: Callable[[Path], Project]) -> Project:
+    """A project whose graph is tests/toy/dvc.yaml: count → own → package, for the models a and b."""
+    return enter(shutil.copytree(toy_copied, tmp_path / "project", symlinks=True))
+
+
+def run(step: str, arguments: list[str]) -> None:
+    """The steps of tests/toy, called in this process."""
+    spec = spec_from_file_location("toy_steps", REPOSITORY / "tests" / "toy" / "tasks" / "steps.py")
+    assert spec
+    assert spec.loader
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.run(step, arguments)
+
+
+def reproduce(model: str = "a", run_: graph.Run = run) -> dict[str, str]:
+    """Stage → how it was brought up to date."""
+    return {outcome.stage: outcome.how for outcome in graph.reproduce(model, run_)}
+
+
+def called(toy: Project) -> list[str]:
+    """The steps that were called, in this or another process."""
+    path = toy.root / "var" / "called"
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def start(toy: Project, model: str, waits: str = "") -> subprocess.Popen[str]:
+    """Another process that reproduces a model; with `waits`, it is in the middle of that step, and waits for `go`."""
+    command = [sys.executable, "-c", REPRODUCE, model]
+    environment = {**os.environ, "TOY_WAITS": waits}
+    started = subprocess.Popen(
+        command, cwd=toy.root, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 60
+    while waits and not (toy.root / "var" / "at-work").exists():
+        assert started.poll() is None, started.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return started
+
+
+def go(toy: Project, after: float = 0) -> None:
+    """Let the process that waits go on, after some seconds."""
+    threading.Timer(after, (toy.root / "var" / "go").touch).start()
+
+
+def finished(process: subprocess.Popen[str]) -> dict[str, str]:
+    """What a process that reproduced a model did."""
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    return dict(line.split() for line in out.splitlines())
+
+
+RAN = {"count@a": "ran", "own@a": "ran", "package@a": "ran"}
+UNCHANGED = dict.fromkeys(RAN, "unchanged")
+
+
+def test_a_first_reproduction_runs_every_stage_and_says_why(toy: Project) -> None:
+    """Nothing has been made yet: that is the reason, also of what `pending` says will run."""
+    assert graph.pending("a") == dict.fromkeys(RAN, "it has not run yet")
+    outcomes = graph.reproduce("a", run)
+    assert {o.stage: (o.how, o.reason) for o in outcomes} == dict.fromkeys(RAN, ("ran", "it has not run yet"))
+    assert (toy.root / "build" / "a" / "release" / "count.txt").read_text() == "2\n"
+    assert not (toy.root / "build" / "b").exists()
+
+
+def test_a_second_reproduction_calls_no_step(toy: Project) -> None:
+    """Equal inputs: nothing to do, and no step is called to find that out."""
+    reproduce()
+    before = called(toy)
+    assert graph.pending("a") == {}
+    assert [(o.how, o.reason) for o in graph.reproduce("a", run)] == [
+        ("unchanged", "nothing it depends on has changed")
+    ] * 3
+    assert called(toy) == before
+
+
+def test_dvc_repro_has_nothing_to_do_afterwards(toy: Project) -> None:
+    """What was reproduced in process is in dvc.lock as `dvc repro` would have written it."""
+    for model in ("a", "b"):
+        reproduce(model)
+    before = called(toy), (toy.root / "dvc.lock").read_text()
+    assert "up to date" in toy.dvc("repro")
+    assert "up to date" in toy.dvc("status")
+    assert (called(toy), (toy.root / "dvc.lock").read_text()) == before
+
+
+def test_nothing_is_to_do_after_dvc_repro(toy: Project) -> None:
+    """The other way round: what a data scientist's `dvc repro` made is not made again."""
+    toy.dvc("repro", "package@a")
+    assert called(toy) == ["count a", "package a"]
+    assert graph.pending("a") == {}
+    assert reproduce() == UNCHANGED
+    assert called(toy) == ["count a", "package a"]
+
+
+def test_both_runners_write_the_same_lock(toy: Project) -> None:
+    """dvc.lock does not show who ran the stages."""
+    reproduce()
+    in_process = (toy.root / "dvc.lock").read_text()
+    shutil.rmtree(toy.root / "build")
+    shutil.rmtree(toy.root / ".dvc" / "cache")
+    (toy.root / "dvc.lock").unlink()
+    toy.dvc("repro", "package@a")
+    assert (toy.root / "dvc.lock").read_text() == in_process
+
+
+def test_an_edited_parameter_redoes_what_depends_on_it(toy: Project) -> None:
+    """And says which parameter; a stage whose inputs come out equal is left alone."""
+    reproduce()
+    toy.edit("params.yaml", "{times: 1}", "{times: 3}")
+    assert graph.pending("a")["count@a"] == "params.yaml: models.a.times is modified"
+    assert reproduce() == RAN
+    assert (toy.root / "build" / "a" / "release" / "count.txt").read_text() == "6\n"
+    toy.edit("source.txt", "two\nwords", "words\ntwo")
+    assert graph.pending("a")["own@a"] == "source.txt is modified"
+    assert reproduce() == {"count@a": "ran", "own@a": "ran", "package@a": "unchanged"}
+
+
+def test_an_edit_that_is_undone_gives_the_earlier_result_back(toy: Project) -> None:
+    """From DVC's run cache: no step is called, and the outputs are the former bytes."""
+    reproduce()
+    first = files.tree(toy.root / "build" / "a")
+    toy.edit("params.yaml", "{times: 1}", "{times: 3}")
+    reproduce()
+    before = called(toy)
+    toy.edit("params.yaml", "{times: 3}", "{times: 1}")
+    assert reproduce() == {"count@a": "restored", "own@a": "restored", "package@a": "restored"}
+    assert called(toy) == before
+    assert files.tree(toy.root / "build" / "a") == first
+
+
+def test_outputs_that_are_gone_come_back_from_the_cache(toy: Project) -> None:
+    """`rm -rf build` loses nothing."""
+    reproduce()
+    first, before = files.tree(toy.root / "build" / "a"), called(toy)
+    shutil.rmtree(toy.root / "build")
+    assert graph.pending("a")["count@a"] == "its output build/a/count.txt is deleted"
+    assert reproduce() == dict.fromkeys(RAN, "restored")
+    assert (files.tree(toy.root / "build" / "a"), called(toy)) == (first, before)
+
+
+def test_an_input_that_changes_while_its_stage_runs_is_an_error(toy: Project) -> None:
+    """Else the new input would be recorded as what the old result was made from."""
+
+    def run_while_somebody_edits(step: str, arguments: list[str]) -> None:
+        run(step, arguments)
+        (toy.root / "source.txt").write_text("now four words here\n")
+
+    with pytest.raises(StageFailed, match=r"^count@a: source\.txt changed while the stage ran\. Run again\.$"):
+        graph.reproduce("a", run_while_somebody_edits)
+    assert not (toy.root / "dvc.lock").exists()
+    assert reproduce() == RAN
+    assert (toy.root / "build" / "a" / "count.txt").read_text() == "4\n"
+
+
+def test_a_parameter_that_changes_while_its_stage_runs_is_an_error(toy: Project) -> None:
+    """A parameter is an input like a file."""
+
+    def run_while_somebody_edits(step: str, arguments: list[str]) -> None:
+        run(step, arguments)
+        toy.edit("params.yaml", "{times: 1}", "{times: 3}")
+
+    with pytest.raises(StageFailed, match=r"^count@a: params\.yaml changed while the stage ran"):
+        graph.reproduce("a", run_while_somebody_edits)
+    assert reproduce() == RAN
+    assert (toy.root / "build" / "a" / "count.txt").read_text() == "6\n"
+
+
+def test_what_a_step_raises_comes_out_as_it_is(toy: Project) -> None:
+    """An error of ours says what to do: DVC's wrapping adds nothing. The stage counts as not run."""
+    (toy.root / "source.txt").write_text("\n")
+    with pytest.raises(DataMissing, match=r"^source\.txt holds no words$"):
+        reproduce()
+    assert graph.pending("a")["count@a"] == "it has not run yet"
+    (toy.root / "source.txt").write_text("word\n")
+    assert reproduce() == RAN
+
+
+def test_a_defect_in_a_step_names_the_stage_and_keeps_its_traceback(toy: Project) -> None:
+    """What is no error of ours is a defect: it comes as StageFailed, caused by what was raised."""
+
+    def broken(step: str, arguments: list[str]) -> None:
+        raise ZeroDivisionError("division by zero")
+
+    with pytest.raises(StageFailed, match=r"failed to reproduce 'count@a': division by zero") as caught:
+        graph.reproduce("a", broken)
+    causes, cause = [], caught.value.__cause__
+    while cause is not None:
+        causes.append(type(cause))
+        cause = cause.__cause__
+    assert ZeroDivisionError in causes
+
+
+def test_a_users_own_command_that_fails_names_the_stage_and_the_command(toy: Project) -> None:
+    """A stage need not be one of ours; its failure is told all the same."""
+    toy.edit("dvc.yaml", "sort source.txt", "sort nothing.txt")
+    with pytest.raises(StageFailed, match=r"failed to reproduce 'own@a': failed to run: sort nothing\.txt"):
+        reproduce()
+
+
+def test_dvcs_way_to_start_commands_is_put_back(toy: Project) -> None:
+    """After a failure too: nothing of this process is left changed."""
+    from dvc.stage import run as dvc_run
+
+    before = dvc_run.cmd_run
+    reproduce()
+    assert dvc_run.cmd_run is before
+    (toy.root / "source.txt").write_text("\n")
+    with pytest.raises(DataMissing):
+        reproduce()
+    assert dvc_run.cmd_run is before
+
+
+def test_a_runner_may_put_something_around_each_stage(toy: Project) -> None:
+    """As a flow does to show each stage as a task."""
+    seen: list[str] = []
+
+    def around(stage: str, go: Callable[[], graph.Outcome]) -> graph.Outcome:
+        outcome = go()
+        seen.append(f"{stage} {outcome.how}")
+        return outcome
+
+    graph.reproduce("a", run, around=around)
+    assert seen == ["count@a ran", "own@a ran", "package@a ran"]
+
+
+def test_a_file_that_is_not_here_is_named(toy: Project) -> None:
+    """A stage whose input nobody makes cannot run."""
+    (toy.root / "source.txt").unlink()
+    with pytest.raises(StageFailed, match=r"failed to reproduce 'count@a': .*No such file.*source\.txt"):
+        reproduce()
+
+
+def test_a_data_version_that_is_not_here_is_told_with_what_brings_it(small: Project) -> None:
+    """A fresh clone names a data version and has none of its files."""
+    shutil.rmtree(small.root / "data")
+    shutil.rmtree(small.root / ".dvc" / "cache")
+    with pytest.raises(DataMissing, match=r"missing data 'source': data\..*`make data` brings them"):
+        graph.reproduce("tiny", steps.run)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("stages:", "stages: [", "dvc.yaml"),
+        ("deps: [source.txt]", "dips: [source.txt]", "dvc.yaml"),
+        ("${key}.times", "${kee}.times", "dvc.yaml"),
+    ],
+)
+def test_a_graph_that_cannot_be_read_is_a_mistake(toy: Project, old: str, new: str, said: str) -> None:
+    """It was written so: no retry will mend it."""
+    toy.edit("dvc.yaml", old, new)
+    with pytest.raises(Mistake, match=said):
+        graph.pending("a")
+    with pytest.raises(Mistake, match=said):
+        reproduce()
+
+
+def test_two_processes_reproduce_two_models_at_once(toy: Project) -> None:
+    """Neither waits for the other's stages, and both ends are in dvc.lock."""
+    first = start(toy, "a", waits="count")
+    assert reproduce("b") == {"count@b": "ran", "own@b": "ran", "package@b": "ran"}
+    assert first.poll() is None
+    go(toy)
+    assert finished(first) == RAN
+    assert graph.pending("a") == graph.pending("b") == {}
+
+
+def test_two_processes_that_reproduce_one_model_run_its_stages_once(toy: Project) -> None:
+    """The second waits for the first, finds the stages done, and says of each once what became of it."""
+    first = start(toy, "a", waits="package")
+    go(toy, after=1)
+    outcomes = graph.reproduce("a", run)
+    assert [(outcome.stage, outcome.how) for outcome in outcomes] == list(UNCHANGED.items())
+    assert finished(first) == RAN
+    assert called(toy) == ["count a", "package a"]
+
+
+def test_what_is_pending_can_be_asked_while_a_stage_runs(toy: Project) -> None:
+    """The question does not fail because somebody is at work: it waits for the answer."""
+    first = start(toy, "a", waits="package")
+    go(toy, after=1)
+    assert graph.pending("a") == {}
+    assert finished(first) == RAN
+
+
+def test_who_waits_for_too_long_is_told_who_is_at_work(toy: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that hangs does not hang the others for ever."""
+    monkeypatch.setattr(graph, "WAIT_SECONDS", 0)
+    first = start(toy, "a", waits="count")
+    with pytest.raises(StageFailed, match=rf"is busy, it is being blocked by:\n  \(PID {first.pid}\)"):
+        reproduce()
+    go(toy)
+    assert finished(first) == RAN
+
+
+@pytest.mark.parametrize("step", ["count", "package"])
+def test_after_a_kill_the_next_run_completes(toy: Project, step: str) -> None:
+    """Killed in the middle of writing a file or a folder: no half is left to be read, and the result is the same."""
+    reproduce()
+    expected = files.tree(toy.root / "build" / "a")
+    lock = (toy.root / "dvc.lock").read_text()
+    for made in ("build", ".dvc/cache", "var"):
+        shutil.rmtree(toy.root / made)
+    (toy.root / "dvc.lock").unlink()
+    victim = start(toy, "a", waits=step)
+    os.kill(victim.pid, signal.SIGKILL)
+    victim.communicate()
+    assert not (toy.root / "build" / "a" / "release").exists()
+    assert reproduce() == (RAN if step == "count" else {**UNCHANGED, "package@a": "ran"})
+    made = {path: hash_ for path, hash_ in files.tree(toy.root / "build" / "a").items() if ".tmp" not in path}
+    assert made == expected
+    assert (toy.root / "dvc.lock").read_text() == lock
+    assert "up to date" in toy.dvc("status", "package@a")

@@ -1,0 +1,241 @@
+"""Raw tables → rows, and which of them are the holdout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+
+from tasks import contract, files, params, settings
+from tasks.errors import DataMissing, ModelCodeError
+from tasks.training import prepare
+from tests.conftest import REPOSITORY, Project, forget_models, write_readings
+
+SMALL = yaml.safe_load((REPOSITORY / "tests" / "small" / "params.yaml").read_text())["models"]["tiny"]
+
+
+def model(**changes: Any) -> params.Model:
+    """The section of the tiny model, with changes."""
+    return params.Model.model_validate({**SMALL, **changes})
+
+
+def rows(**changes: Any) -> pd.DataFrame:
+    """Five rows as the tiny model's code gives them, with changes."""
+    columns = {
+        "id": list("abcde"),
+        "time": pd.date_range("2013-01-01", periods=5),
+        "label": [0, 1, 0, 1, 0],
+        "vibration": [0.1, None, 0.3, 0.4, 0.5],
+        "pressure": [1, 2, 3, 4, 5],
+        "starts": [1, 2, 3, 4, 5],
+        "hour": [0, 6, 12, 18, 0],
+        "weekday": [2, 3, 4, 5, 6],
+        "station": list("nnssn"),
+        "of no concern": 1,
+    }
+    return pd.DataFrame({**columns, **changes})
+
+
+# ── rows ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_rows_have_the_columns_of_params_yaml_in_order() -> None:
+    """Texts are texts, numbers are float64, the time is in microseconds; nothing else is kept."""
+    told = prepare.conform(rows().set_axis(range(10, 15)), "tiny", model())
+    assert {column: str(type_) for column, type_ in told.dtypes.items()} == {
+        "station": "str", "weekday": "float64", "hour": "float64", "starts": "float64", "pressure": "float64",
+        "vibration": "float64", "label": "int64", "time": "datetime64[us]", "id": "str",
+    }  # fmt: skip
+    assert told.index.tolist() == [0, 1, 2, 3, 4]
+    assert told["vibration"].isna().tolist() == [False, True, False, False, False]
+
+
+def test_a_text_that_is_missing_stays_missing() -> None:
+    """It does not become the text «None»."""
+    nullable = {**SMALL["features"], "station": {**SMALL["features"]["station"], "nullable": True}}
+    told = prepare.conform(rows(station=["n", None, "s", "s", "n"]), "tiny", model(features=nullable))
+    assert told["station"].isna().sum() == 1
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"pressure": list("abcde")}, "pressure is no number: could not convert string to float: 'a'"),
+        ({"starts": [1, 2.5, 3, 4, 0.5]}, "starts is no integer in 2 rows, as 2.5"),
+        ({"starts": [1, 2, 3, 4, float("inf")]}, "starts is no integer in 1 rows, as inf"),
+        ({"pressure": [1, None, None, 4, 5]}, "pressure is missing in 2 rows, but params.yaml does not say"),
+        ({"station": ["n", None, "s", "s", "n"]}, "station is missing in 1 rows, but params.yaml does not say"),
+        ({"label": [0, 1, None, 0, 1]}, "label is missing in 1 rows; leave such rows out"),
+        ({"time": [pd.NaT, *pd.date_range("2013-01-01", periods=4)]}, "time is missing in 1 rows; leave such rows out"),
+        ({"time": pd.date_range("2013-01-01", periods=5, tz="UTC")}, "time is no local time: "),
+        ({"id": [None, *"bcde"]}, "id is missing in 1 rows; leave such rows out"),
+        ({"id": list("abbde")}, "id 'b' stands twice; it must name one row"),
+        ({"id": [1, 2, 2, 3, 4]}, "id '2' stands twice; it must name one row"),
+    ],
+)  # fmt: skip
+def test_rows_that_are_not_what_the_interface_asks_are_refused(changed: dict[str, Any], said: str) -> None:
+    """Where the code is, and what is wrong with what it gave."""
+    with pytest.raises(ModelCodeError) as caught:
+        prepare.conform(rows(**changed), "tiny", model())
+    assert str(caught.value).startswith(f"models/tiny/rows: {said}")
+
+
+def test_columns_that_are_lacking_are_named() -> None:
+    """All of them."""
+    with pytest.raises(ModelCodeError) as caught:
+        prepare.conform(rows().drop(columns=["hour", "id"]), "tiny", model())
+    assert str(caught.value) == ("models/tiny/rows gives no column hour, id; params.yaml and the interface ask for it")
+
+
+# ── split ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_split_by_time_holds_out_the_newest_partitions() -> None:
+    """As many as params.yaml says."""
+    said = prepare.choose_split(["p1", "p2", "p3", "p4"], params.Split(by="time", holdout=2))
+    assert said == {"by": "time", "train": ["p1", "p2"], "holdout": ["p3", "p4"]}
+
+
+def test_a_random_split_names_the_share() -> None:
+    """One partition is enough."""
+    said = prepare.choose_split(["p1"], params.Split(by="random", holdout=0.25))
+    assert said == {"by": "random", "share": 0.25, "partitions": ["p1"]}
+
+
+@pytest.mark.parametrize(
+    ("there", "said"), [([], "0 complete partitions (none)"), (["p1"], "1 complete partitions (p1)")]
+)
+def test_too_few_partitions_are_told_with_how_many_it_takes(there: list[str], said: str) -> None:
+    """There is at least one to train on beside the holdout."""
+    with pytest.raises(DataMissing) as caught:
+        prepare.choose_split(there, params.Split(by="time", holdout=1))
+    assert str(caught.value) == (
+        f"{said} are too few: 1 for the holdout and at least one to train on are needed. Deliver more, then ingest "
+        "(or lower split.holdout)."
+    )
+
+
+def test_a_random_split_of_nothing_is_told() -> None:
+    """No partition is complete."""
+    with pytest.raises(DataMissing, match="there is no partition that all of the model's datasets have"):
+        prepare.choose_split([], params.Split(by="random", holdout=0.2))
+
+
+def test_a_partition_waits_for_its_siblings_of_other_datasets() -> None:
+    """Those read as a whole do not count; whether it is CSV or Parquet does not matter."""
+    reads = model(datasets={"flights": "partition", "weather": "partition", "airports": "all"})
+    manifest = {
+        "flights": {"2013-02.csv": "", "2013-01.csv": "", "2013-03.csv": ""},
+        "weather": {"2013-01.parquet": "", "2013-02.csv": ""},
+        "airports": {"all.csv": ""},
+    }
+    assert prepare.complete_partitions(manifest, reads) == ["2013-01", "2013-02"]
+
+
+# ── the stage ─────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def validated(small: Project, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
+    """Runs the stage on what data/ holds; gives the files that were read, and so made into rows."""
+    read: list[str] = []
+    really = contract.read
+    monkeypatch.setattr(contract, "read", lambda path, asked: read.append(path.name) or really(path, asked))
+    files.write_text(settings.BUILD / "environment" / "training.txt", "scikit-learn==1.9\n")
+
+    def run() -> list[str]:
+        found = sorted((small.root / "data" / "readings").iterdir())
+        manifest = {"readings": {path.name: files.md5(path) for path in found}}
+        files.write_json(settings.BUILD / "tiny" / "partitions.json", manifest)
+        read.clear()
+        prepare.prepare("tiny")
+        return list(read)
+
+    return run
+
+
+def test_the_stage_writes_rows_per_partition_and_the_split(validated: Callable[[], list[str]]) -> None:
+    """A Parquet file per partition of the same name."""
+    assert validated() == ["2013-01.csv", "2013-02.csv", "2013-03.csv"]
+    build = settings.BUILD / "tiny"
+    assert list(files.tree(build / "rows")) == ["2013-01.parquet", "2013-02.parquet", "2013-03.parquet"]
+    assert files.read_json(build / "split.json") == {
+        "by": "time", "train": ["2013-01", "2013-02"], "holdout": ["2013-03"],
+    }  # fmt: skip
+    assert len(pd.read_parquet(build / "rows" / "2013-01.parquet")) == 224
+
+
+def test_a_new_partition_makes_its_own_rows_and_no_others(small: Project, validated: Callable[[], list[str]]) -> None:
+    """The cost follows what is new; the rows of the others are the same bytes."""
+    validated()
+    before = files.tree(settings.BUILD / "tiny" / "rows")
+    write_readings(small.root, 4)
+    assert validated() == ["2013-04.csv"]
+    after = files.tree(settings.BUILD / "tiny" / "rows")
+    assert {name: after[name] for name in before} == before
+    assert files.read_json(settings.BUILD / "tiny" / "split.json")["holdout"] == ["2013-04"]
+
+
+def test_rows_are_made_again_when_something_they_depend_on_changes(
+    small: Project, validated: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The team's code, an option, the contract, a package; undone, the memo still has them."""
+    every = validated()
+    assert validated() == []
+    edits = [
+        ("models/tiny/rows/__init__.py", 'readings["at"].dt.day_of_week + 1', 'readings["at"].dt.day_of_week * 0 + 7'),
+        ("params.yaml", "fails_above: 0", "fails_above: 1"),
+        ("models/tiny/expectations/readings.yaml", "min_value: 50", "min_value: 51"),
+        ("build/environment/training.txt", "1.9", "1.10"),
+    ]
+    for path, old, new in edits:
+        first = files.tree(settings.BUILD / "tiny" / "rows")
+        small.edit(path, old, new)
+        forget_models(monkeypatch)
+        assert validated() == every, path
+        changed = files.tree(settings.BUILD / "tiny" / "rows") != first
+        assert changed == (path in ("models/tiny/rows/__init__.py", "params.yaml")), path
+        small.edit(path, new, old)
+        forget_models(monkeypatch)
+        assert validated() == [], path
+
+
+def test_what_does_not_concern_the_rows_makes_none_again(small: Project, validated: Callable[[], list[str]]) -> None:
+    """Nor does the loss of everything but the memo; the loss of the memo costs time alone."""
+    every = validated()
+    first = files.tree(settings.BUILD / "tiny" / "rows")
+    small.edit("params.yaml", "C: 1.0", "C: 2.0")
+    small.edit("models/tiny/pipeline/__init__.py", "SimpleImputer()", "SimpleImputer(strategy='median')")
+    assert validated() == []
+    files.remove(settings.BUILD / "tiny")
+    assert validated() == []
+    files.remove(settings.VAR / "memo")
+    assert validated() == every
+    assert files.tree(settings.BUILD / "tiny" / "rows") == first
+
+
+@pytest.mark.parametrize(
+    ("new", "said"),
+    [
+        ("    return tables['nothing']", "models/tiny/rows failed on 2013-01: KeyError: 'nothing'"),
+        ("    return None", "models/tiny/rows gave no rows for 2013-01"),
+        ("    return tables['readings'].head(0)", "models/tiny/rows gave no rows for 2013-01"),
+    ],
+)
+def test_code_that_fails_is_told_with_the_partition(
+    small: Project, validated: Callable[[], list[str]], new: str, said: str
+) -> None:
+    """And the rows that were there stay."""
+    validated()
+    before = files.tree(settings.BUILD / "tiny")
+    code = small.root / "models" / "tiny" / "rows" / "__init__.py"
+    code.write_text(f"def rows(tables, fails_above):\n{new}\n")
+    with pytest.MonkeyPatch.context() as patch:
+        forget_models(patch)
+        with pytest.raises(ModelCodeError) as caught:
+            validated()
+    assert str(caught.value) == said
+    assert files.tree(settings.BUILD / "tiny") == before

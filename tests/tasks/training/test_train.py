@@ -1,0 +1,128 @@
+"""Rows → a fitted pipeline, and what is said of what it was fitted on."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tasks import files, model_file, rows, settings
+from tasks.errors import DataMissing, ModelCodeError
+from tasks.training import prepare, train
+from tests.conftest import Project, forget_models
+
+
+@pytest.fixture
+def prepared(small: Project) -> Path:
+    """The tiny model's folder below build/, as `prepare` leaves it."""
+    build = settings.BUILD / "tiny"
+    files.write_text(settings.BUILD / "environment" / "training.txt", "")
+    found = sorted((small.root / "data" / "readings").iterdir())
+    files.write_json(build / "partitions.json", {"readings": {path.name: files.md5(path) for path in found}})
+    prepare.prepare("tiny")
+    return build
+
+
+def relabel(build: Path, label: int) -> None:
+    """Give every row of the training partitions one label."""
+    for partition in files.read_json(build / "split.json")["train"]:
+        path = build / "rows" / f"{partition}.parquet"
+        files.write_parquet(path, pd.read_parquet(path).assign(label=label))
+
+
+def test_the_same_inputs_give_the_same_bytes(prepared: Path) -> None:
+    """Every file of the model, not only the model file."""
+    train.train("tiny")
+    first = files.tree(prepared / "model")
+    assert sorted(first) == ["model.skops", "profile.json", "train_ids.npy", "training.json"]
+    shutil.rmtree(prepared / "model")
+    train.train("tiny")
+    assert files.tree(prepared / "model") == first
+
+
+def test_the_same_inputs_give_the_same_bytes_in_another_process(small: Project, prepared: Path) -> None:
+    """As `dvc repro` runs it."""
+    train.train("tiny")
+    first = files.tree(prepared / "model")
+    shutil.rmtree(prepared / "model")
+    small.python("from tasks.training import train; train.train('tiny')")
+    assert files.tree(prepared / "model") == first
+
+
+def test_training_json_says_what_it_was_fitted_on(prepared: Path) -> None:
+    """How many rows, of when, the classes, and the answer that needs no features."""
+    train.train("tiny")
+    learn = rows.read(prepared, "train")
+    share = learn["label"].mean()
+    assert files.read_json(prepared / "model" / "training.json") == {
+        "task": "classification",
+        "rows": 448,
+        "from": "2013-01-01T00:00:00",
+        "until": "2013-02-28T18:00:00",
+        "partitions": ["2013-01", "2013-02"],
+        "classes": [0, 1],
+        "baseline": {"classes": [pytest.approx(1 - share), pytest.approx(share)]},
+    }
+
+
+def test_the_model_learned_from_the_training_rows_alone(prepared: Path) -> None:
+    """A hash of each is kept, sorted: what the gate may not score on."""
+    train.train("tiny")
+    ids = np.load(prepared / "model" / "train_ids.npy")
+    assert ids.tolist() == sorted(rows.row_hashes(rows.read(prepared, "train")["id"]).tolist())
+    assert not set(ids) & set(rows.row_hashes(rows.read(prepared, "holdout")["id"]))
+
+
+def test_the_model_answers_as_the_pipeline_of_the_team(prepared: Path) -> None:
+    """With the estimator of params.yaml, and better than chance."""
+    train.train("tiny")
+    pipeline = model_file.load(prepared / "model" / "model.skops", sha256=None)
+    assert pipeline[-1].get_params()["C"] == 1.0
+    holdout = rows.read(prepared, "holdout")
+    said = model_file.predict(pipeline, holdout.drop(columns=["label", "time", "id"]), "classification")
+    late = said["p_1"][holdout["label"] == 1].mean()
+    assert late > said["p_1"][holdout["label"] == 0].mean() + 0.1
+
+
+def test_a_regressions_baseline_is_its_mean_and_quantiles() -> None:
+    """Five rows show it; there are no classes."""
+    learn = pd.DataFrame({"label": [0.0, 1, 2, 3, 10], "time": pd.date_range("2013-01-01", periods=5)})
+    said = train.facts(learn, "regression", ["2013-01"])
+    assert said["classes"] is None
+    assert said["baseline"] == {"mean": 3.2, "quantiles": {"0.1": 0.4, "0.9": pytest.approx(7.2)}}
+
+
+def test_classes_of_text_are_kept_as_they_are() -> None:
+    """In the order in which scikit-learn has them."""
+    learn = pd.DataFrame({"label": ["b", "a", "b", "c"], "time": pd.date_range("2013-01-01", periods=4)})
+    said = train.facts(learn, "classification", ["2013-01"])
+    assert (said["classes"], said["baseline"]) == (["a", "b", "c"], {"classes": [0.25, 0.5, 0.25]})
+
+
+def test_labels_that_are_all_the_same_teach_nothing(prepared: Path) -> None:
+    """And the model that was there stays."""
+    train.train("tiny")
+    before = files.tree(prepared / "model")
+    relabel(prepared, 1)
+    with pytest.raises(DataMissing, match=r"^tiny: 448 training rows with 1 different labels: nothing to learn$"):
+        train.train("tiny")
+    assert files.tree(prepared / "model") == before
+
+
+def test_a_pipeline_that_does_not_fit_is_told(small: Project, prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With scikit-learn's reason."""
+    small.edit("models/tiny/pipeline/__init__.py", "make_pipeline(SimpleImputer(), StandardScaler())", "'passthrough'")
+    forget_models(monkeypatch)
+    with pytest.raises(ModelCodeError, match=r"^models/tiny/pipeline does not fit 448 rows: Input X contains NaN"):
+        train.train("tiny")
+    assert not (prepared / "model").exists()
+
+
+def test_hyper_parameters_out_of_range_are_told(small: Project, prepared: Path) -> None:
+    """They are checked when it is fitted."""
+    small.edit("params.yaml", "C: 1.0", "C: -1.0")
+    with pytest.raises(ModelCodeError, match="The 'C' parameter of LogisticRegression must be a float in the range"):
+        train.train("tiny")
