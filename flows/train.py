@@ -43,12 +43,12 @@ def train(model: str) -> State[Any]:
 
 def _release(model: str) -> str:
     """From what the graph made to who is champion. Each step finds what an earlier, killed run of it left."""
-    from tasks.release import package, registry
+    from tasks.release import package, registry, tracking
 
     build = settings.BUILD / model
     as_task(package.ensure_bento, f"build the Bento of {model}")(model)
     measured = as_task(package.measured, "measure the release")(model)
-    run = as_task(registry.track, "track the candidate in MLflow", retries=3)(model, build / "release", build, measured)
+    run = as_task(tracking.track, "track the candidate in MLflow", retries=3)(model, build / "release", build, measured)
     version = as_task(registry.register, "register the candidate", retries=3)(model, run.candidate)
     champion = registry.champion(model)
     if champion and champion.candidate == version.candidate:

@@ -35,9 +35,9 @@ def run_step(step: str, model: str | None = None) -> None:
     """Run one step, as a stage of `dvc repro` does. What was packaged is tracked in MLflow."""
     steps.run(step, [model] if model else [])
     if step == "package" and model:
-        from tasks.release import package, registry
+        from tasks.release import package, tracking
 
-        run = registry.track(model, settings.BUILD / model / "release", settings.BUILD / model, package.measured(model))
+        run = tracking.track(model, settings.BUILD / model / "release", settings.BUILD / model, package.measured(model))
         print(f"tracked in MLflow: {run}")
 
 

@@ -9,11 +9,12 @@ EvergreenError
 └── WorldError                  the world is not as it should be: mend it or wait, then run again
     ├── SourceUnavailable       the upstream, the landing zone or a remote cannot be reached
     ├── DataMissing             a data version is named, but its files are not here
-    ├── DataVersionDiffers      what the upstream gives now is not what data.dvc names
+    ├── DataVersionDiffers      what the upstream gives now, or data/ holds, is not what data.dvc names
     ├── StageFailed             a stage of the graph failed
     ├── ModelFileRefused        a model file was changed, or holds a type that is not on the list
     ├── ReleaseDiffers          the packaged release does not answer as the model was evaluated
-    └── RegistryUnavailable     the MLflow store is locked or gone
+    ├── RegistryUnavailable     the MLflow store is locked or gone
+    └── NotPromoted             a version may not become champion
 
 An error says what happened, to what, and what to do next. None is caught to be passed over in silence.
 """
@@ -58,7 +59,7 @@ class DataMissing(WorldError):
 
 
 class DataVersionDiffers(WorldError):
-    """What the upstream gives now is not what data.dvc names."""
+    """What the upstream gives now, or data/ holds, is not what data.dvc names."""
 
 
 class StageFailed(WorldError):
@@ -75,6 +76,10 @@ class ReleaseDiffers(WorldError):
 
 class RegistryUnavailable(WorldError):
     """The MLflow store is locked or gone."""
+
+
+class NotPromoted(WorldError):
+    """A version was withdrawn, or no verdict says that it may replace who is champion now."""
 
 
 def did_you_mean(word: str, known: list[str]) -> str:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from tasks import files, metrics, model_file, params, rows, settings
 from tasks.errors import EvergreenError, RegistryUnavailable, StageFailed
-from tasks.release import gate, registry
+from tasks.release import gate, package, registry, tracking
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,10 +45,10 @@ def comparison(model_name: str, model: params.Model, champion: registry.Version 
     import pandas as pd
 
     build = settings.BUILD / model_name
-    candidate = registry.identity_of(build / "release")
+    candidate = package.identity_of(build / "release")
     evaluated = pd.read_parquet(build / "evaluation" / "predictions.parquet")
     holdout = evaluated[[c for c in ("id", "time", "label", *model.evaluate.slices) if c in evaluated]]
-    facts = registry.measured(model_name, candidate)
+    facts = tracking.measured(model_name, candidate)
     challenger = gate.Side(
         candidate=candidate,
         predictions=evaluated.drop(columns=holdout.columns),
@@ -81,7 +81,7 @@ def bring_champion(model_name: str, champion: registry.Version) -> Path:
 
 def _is_whole(folder: Path, candidate: str) -> bool:
     try:
-        return (folder / "training").is_dir() and registry.identity_of(folder / "release") == candidate
+        return (folder / "training").is_dir() and package.identity_of(folder / "release") == candidate
     except EvergreenError:  # it was changed, or is not there: it is brought again
         return False
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks import files, imports, params, settings
-from tasks.errors import ReleaseDiffers, StageFailed
+from tasks.errors import DataMissing, ModelFileRefused, ReleaseDiffers, StageFailed
 from tasks.release import trial
 
 if TYPE_CHECKING:
@@ -82,6 +82,25 @@ def measured(model_name: str) -> dict[str, float]:
 def release_facts(release: Path) -> dict[str, Any]:
     """What release.json says, and `candidate`: of a folder in build/, or of the `src` of a Bento."""
     return {**files.read_json(release / "release.json"), **files.read_json(release / "candidate.json")}
+
+
+def identity_of(release: Path) -> str:
+    """The candidate of a release folder, computed from what is in it.
+
+    Raises:
+        DataMissing: there is no release.
+        ModelFileRefused: it is not what candidate.json names.
+    """
+    if not (release / "candidate.json").exists():
+        raise DataMissing(f"{release} is not a release: it has no candidate.json. Run the stage package (dvc repro).")
+    named = str(files.read_json(release / "candidate.json")["candidate"])
+    found = files.digest({path: sha for path, sha in files.tree(release).items() if path != "candidate.json"})[:16]
+    if found != named:
+        raise ModelFileRefused(
+            f"{release} was changed after it was packaged: it was candidate {named}, and would be {found} now. "
+            f"It is not used. Restore it (dvc checkout, or `dvc repro` with --force on the stage package)."
+        )
+    return named
 
 
 # ── the folder ────────────────────────────────────────────────────────────────────────────────────

@@ -11,7 +11,7 @@ import pytest
 
 from tasks import files, params, rows, settings, steps
 from tasks.data import collect, versions
-from tasks.release import judging, package, registry
+from tasks.release import judging, package, registry, tracking
 from tasks.training import graph
 from tests.conftest import REPOSITORY, Project, copy_repository
 
@@ -49,7 +49,7 @@ def ingest() -> str | None:
 def release() -> judging.gate.Verdict:
     """What the flow train does after the graph: track, register, judge, record, promote."""
     build = settings.BUILD / "digits"
-    run = registry.track("digits", build / "release", build, package.measured("digits"))
+    run = tracking.track("digits", build / "release", build, package.measured("digits"))
     version = registry.register("digits", run.candidate)
     verdict = judging.judge_candidate("digits")
     registry.record_verdict("digits", version.number, verdict)
@@ -132,6 +132,43 @@ def test_its_second_candidate_is_judged_against_the_champion(story: Story) -> No
     assert all(check.passed for check in story.second.checks)
 
 
-def test_dvc_finds_nothing_to_do(story: Story) -> None:
-    """Neither does DVC, in a process of its own."""
-    assert "up to date" in Project(story.root).dvc("status", *STAGES)
+NOTHING = """
+import sys
+from tasks import steps
+from tasks.release import settled
+from tasks.training import graph
+assert graph.pending("digits") == {}
+assert {outcome.how for outcome in graph.reproduce("digits", steps.run)} == {"unchanged"}
+settled.find("digits")
+heavy = ["pandas", "sklearn", "great_expectations", "mlflow", "bentoml", "matplotlib"]
+print([name for name in heavy if name in sys.modules])
+"""
+
+
+def test_a_process_with_nothing_to_do_imports_nothing_heavy(story: Story) -> None:
+    """Seconds are lost in imports: DVC's books are all that is asked."""
+    assert Project(story.root).python(NOTHING) == "[]\n"
+
+
+def test_dvc_repro_has_nothing_to_do(story: Story) -> None:
+    """The same graph, by the command that a data scientist types."""
+    said = Project(story.root).dvc("repro", *STAGES)
+    assert "up to date" in said
+    assert "Running stage" not in said
+
+
+def test_an_edit_redoes_what_depends_on_it_and_undone_gives_it_back(story: Story) -> None:
+    """More resamples: the intervals are made again, the release is the same; a rule of the gate redoes nothing."""
+    project = Project(story.root)
+    before = files.tree(story.root / "build" / "digits")
+    project.edit("params.yaml", "slices: [ink], resamples: 100", "slices: [ink], resamples: 110")
+    assert graph.pending("digits") == {"evaluate@digits": "params.yaml: models.digits.evaluate is modified"}
+    redone = {outcome.stage: outcome.how for outcome in graph.reproduce("digits", steps.run)}
+    assert redone == {**dict.fromkeys(STAGES, "unchanged"), "evaluate@digits": "ran"}
+    assert files.tree(story.root / "build" / "digits") != before
+    project.edit("params.yaml", "slices: [ink], resamples: 110", "slices: [ink], resamples: 100")
+    undone = {outcome.stage: outcome.how for outcome in graph.reproduce("digits", steps.run)}
+    assert undone == {**dict.fromkeys(STAGES, "unchanged"), "evaluate@digits": "restored"}
+    assert files.tree(story.root / "build" / "digits") == before
+    project.edit("params.yaml", "margin: 0.01\n      champion_age: 1", "margin: 0.02\n      champion_age: 1")
+    assert graph.pending("digits") == {}

@@ -21,8 +21,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
 
 from tasks import files, settings
-from tasks.errors import DataMissing, Mistake, ModelFileRefused, RegistryUnavailable
-from tasks.release import gate, judging, registry
+from tasks.errors import DataMissing, Mistake, ModelFileRefused, NotPromoted, RegistryUnavailable
+from tasks.release import gate, judging, package, registry, store, tracking
 from tests.tasks.release import small_project
 from tests.tasks.release.small_project import MEASURED, MODEL
 
@@ -47,7 +47,7 @@ def use(root: Path, patch: pytest.MonkeyPatch) -> None:
 def follow(promote: bool = True) -> registry.Version:
     """What the flow does with the candidate in build/: track, register, judge, record, and promote."""
     build = settings.BUILD / MODEL
-    run = registry.track(MODEL, build / "release", build, MEASURED)
+    run = tracking.track(MODEL, build / "release", build, MEASURED)
     version = registry.register(MODEL, run.candidate)
     verdict = judging.judge_candidate(MODEL)
     registry.record_verdict(MODEL, version.number, verdict)
@@ -221,7 +221,7 @@ def deaths(call: Callable[[], Any]) -> Iterator[int]:
 def test_run_has_what_an_auditor_asks_for(fresh: Path) -> None:
     """Parameters, metrics, datasets, tags, artifacts and the model are in the one run of the candidate."""
     build = settings.BUILD / MODEL
-    tracked = registry.track(MODEL, build / "release", build, MEASURED)
+    tracked = tracking.track(MODEL, build / "release", build, MEASURED)
     (run,) = runs()
     assert run.info.run_id == tracked.id
     assert run.info.status == "FINISHED"
@@ -238,13 +238,13 @@ def test_run_has_what_an_auditor_asks_for(fresh: Path) -> None:
         "params.yaml", "dvc.lock", "data.dvc", "evaluation", "training", "release",
     }  # fmt: skip
     assert str(settings.VAR / "mlflow" / "artifacts") in run.info.artifact_uri
-    assert registry.measured(MODEL, tracked.candidate) == MEASURED
+    assert tracking.measured(MODEL, tracked.candidate) == MEASURED
 
 
 def test_logged_model_is_skops_with_signature_and_example(fresh: Path) -> None:
     """MLflow loads the model again, and it answers; nothing in it is a pickle."""
     build = settings.BUILD / MODEL
-    run = registry.track(MODEL, build / "release", build, MEASURED)
+    run = tracking.track(MODEL, build / "release", build, MEASURED)
     model_id = client().get_run(run.id).data.tags[registry.MODEL_ID]
     loaded = mlflow.pyfunc.load_model(f"models:/{model_id}")
     assert loaded.metadata.flavors["sklearn"]["serialization_format"] == "skops"
@@ -256,24 +256,24 @@ def test_logged_model_is_skops_with_signature_and_example(fresh: Path) -> None:
 def test_tracking_again_finds_the_run(fresh: Path) -> None:
     """The second call makes nothing, and is told apart from the first."""
     build = settings.BUILD / MODEL
-    first = registry.track(MODEL, build / "release", build, MEASURED)
-    second = registry.track(MODEL, build / "release", build, {"latency_ms": 99.0})
+    first = tracking.track(MODEL, build / "release", build, MEASURED)
+    second = tracking.track(MODEL, build / "release", build, {"latency_ms": 99.0})
     assert (first.made, second.made) == (True, False)
     assert first.id == second.id
-    assert registry.measured(MODEL, first.candidate) == MEASURED
+    assert tracking.measured(MODEL, first.candidate) == MEASURED
 
 
 def test_track_killed_anywhere_leaves_one_finished_run_in_the_end(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a kill at any write, and one more call, there is one run, it is finished and it is whole."""
     build = settings.BUILD / MODEL
     quick = lambda *_: mlflow.initialize_logged_model(name="model").model_id  # noqa: E731
-    monkeypatch.setattr(registry, "_log_model", quick)  # the slow part is tried elsewhere
+    monkeypatch.setattr(tracking, "_log_model", quick)  # the slow part is tried elsewhere
     k, died = 0, True
     while died:
         for run in runs():
             client().delete_run(run.info.run_id)
-        died = attempt(k, True, lambda: registry.track(MODEL, build / "release", build, MEASURED), RUN_WRITES)
-        registry.track(MODEL, build / "release", build, MEASURED)
+        died = attempt(k, True, lambda: tracking.track(MODEL, build / "release", build, MEASURED), RUN_WRITES)
+        tracking.track(MODEL, build / "release", build, MEASURED)
         (run,) = runs()
         assert run.info.status == "FINISHED"
         assert run.data.metrics["measured/size_mb"] == 0.01
@@ -291,12 +291,12 @@ from pathlib import Path
 sys.path.insert(0, {repository!r})
 from tasks import settings
 settings.apply()
-from tasks.release import registry
+from tasks.release import tracking
 import mlflow
 if sys.argv[1] == "die":
     mlflow.MlflowClient.log_batch = lambda *a, **k: os._exit(9)
 build = settings.BUILD / "late"
-print(registry.track("late", build / "release", build, {{"latency_ms": 1.0}}).id)
+print(tracking.track("late", build / "release", build, {{"latency_ms": 1.0}}).id)
 """
 
 
@@ -328,7 +328,7 @@ def test_changed_release_is_not_tracked(fresh: Path) -> None:
     release = settings.BUILD / MODEL / "release"
     (release / "requirements.txt").write_text("numpy==1\n")
     with pytest.raises(ModelFileRefused, match="was changed after it was packaged"):
-        registry.track(MODEL, release, release.parent, MEASURED)
+        tracking.track(MODEL, release, release.parent, MEASURED)
     assert runs() == []
 
 
@@ -338,7 +338,7 @@ def test_changed_release_is_not_tracked(fresh: Path) -> None:
 def test_register_finds_or_makes_a_version(fresh: Path) -> None:
     """However often it is called and wherever it was killed, a candidate has one version, the challenger."""
     build = settings.BUILD / MODEL
-    run = registry.track(MODEL, build / "release", build, MEASURED)
+    run = tracking.track(MODEL, build / "release", build, MEASURED)
     for k, after in [(k, after) for k in range(4) for after in (False, True)]:
         attempt(k, after, lambda: registry.register(MODEL, run.candidate))
     version = registry.register(MODEL, run.candidate)
@@ -385,7 +385,7 @@ def test_half_written_verdict_is_none_and_is_written_again(root: Path) -> None:
     whole = document.read_text()
     document.write_text(whole[: len(whole) // 2])
     assert registry.find_verdict(MODEL, entry.candidate, verdict.id) is None
-    with pytest.raises(registry.NotPromoted, match="has no recorded verdict"):
+    with pytest.raises(NotPromoted, match="has no recorded verdict"):
         registry.promote(MODEL, 3, verdict.id)
     registry.record_verdict(MODEL, 3, verdict)
     assert document.read_text() == whole
@@ -442,9 +442,9 @@ def test_nothing_is_promoted_without_a_verdict_over_the_champion_of_now(root: Pa
     assert verdict is not None
     registry.record_verdict(MODEL, 3, replace(verdict, id="f" * 16, **change))
     before = state()
-    with pytest.raises(registry.NotPromoted, match=reason):
+    with pytest.raises(NotPromoted, match=reason):
         registry.promote(MODEL, 3, "f" * 16)
-    with pytest.raises(registry.NotPromoted, match="has no recorded verdict 0123"):
+    with pytest.raises(NotPromoted, match="has no recorded verdict 0123"):
         registry.promote(MODEL, 3, "0123")
     assert state() == before
 
@@ -513,7 +513,7 @@ def test_promotion_after_a_rollback_that_was_killed(root: Path) -> None:
     for _ in deaths(lambda: registry.rollback(MODEL)):
         withdrawn = registry.is_withdrawn(MODEL, registry.history(MODEL)[1].candidate)
         if withdrawn:
-            with pytest.raises(registry.NotPromoted, match="Judge it again"):
+            with pytest.raises(NotPromoted, match="Judge it again"):
                 registry.promote(MODEL, 3, verdict_of(3))
             assert state()["aliases"] == {"champion": 1, "challenger": 3}
         else:
@@ -566,7 +566,7 @@ def test_withdrawn_candidate_is_not_promoted_again(root: Path) -> None:
     assert registry.is_withdrawn(MODEL, gone.candidate)
     assert not registry.is_withdrawn(MODEL, "unknown")
     assert registry.register(MODEL, gone.candidate).aliases == ()
-    with pytest.raises(registry.NotPromoted, match=r"was withdrawn \(wrong in fog\).*rollback late --to 2"):
+    with pytest.raises(NotPromoted, match=r"was withdrawn \(wrong in fog\).*rollback late --to 2"):
         registry.promote(MODEL, gone.number, verdict_of(gone.number))
 
 
@@ -592,7 +592,7 @@ def test_champion_is_brought_back_whole(artifacts: Path, tmp_path: Path) -> None
     folder = registry.fetch(MODEL, 1, tmp_path / "to")
     champion = registry.champion(MODEL)
     assert champion is not None
-    assert registry.identity_of(folder / "release") == champion.candidate
+    assert package.identity_of(folder / "release") == champion.candidate
     assert {p.name for p in (folder / "training").iterdir()} == {"training.json", "profile.json", "train_ids.npy"}
     assert not list(folder.rglob("*.pyc"))
 
@@ -612,7 +612,7 @@ def test_champion_that_was_changed_makes_the_verdict_a_refusal(artifacts: Path) 
     """Without an honest champion there is no comparison: refused, with the reason."""
     (artifacts / "release" / "model.skops").write_bytes(b"another")
     build = settings.BUILD / MODEL
-    registry.track(MODEL, build / "release", build, MEASURED)
+    tracking.track(MODEL, build / "release", build, MEASURED)
     verdict = judging.judge_candidate(MODEL)
     assert not verdict.promoted
     assert "could not be had: the artifacts of late version 1 (candidate" in verdict.summary
@@ -647,7 +647,7 @@ def test_champion_cached_and_then_changed_is_brought_again(artifacts: Path) -> N
     folder = judging.bring_champion(MODEL, champion)
     (folder / "release" / "model.skops").write_bytes(b"another")
     judging.bring_champion(MODEL, champion)
-    assert registry.identity_of(folder / "release") == champion.candidate
+    assert package.identity_of(folder / "release") == champion.candidate
 
 
 def test_champion_with_code_of_its_own_is_scored_with_the_code_it_was_packaged_with(
@@ -688,13 +688,13 @@ def test_age_of_the_champion_is_counted_in_partitions(artifacts: Path) -> None:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait less."""
-    monkeypatch.setattr(registry, "PAUSES", (0.05, 0.1))
-    monkeypatch.setattr(registry, "PATIENCE", 0.1)
+    monkeypatch.setattr(store, "PAUSES", (0.05, 0.1))
+    monkeypatch.setattr(store, "PATIENCE", 0.1)
 
 
 def test_locked_store_is_waited_for(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever holds the file lets go in time: the call succeeds."""
-    monkeypatch.setattr(registry, "PATIENCE", 0.2)
+    monkeypatch.setattr(store, "PATIENCE", 0.2)
     verdict = verdict_of(3)
     with closing(sqlite3.connect(settings.VAR / "mlflow" / "mlflow.db", check_same_thread=False)) as holder:
         holder.execute("BEGIN EXCLUSIVE")

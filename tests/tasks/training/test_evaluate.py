@@ -58,6 +58,8 @@ def say_params(root: Path, task: str, features: dict, slices: list[str], split: 
         "estimator": {"class": "sklearn.linear_model.LogisticRegression"},
         "split": split,
         "evaluate": {"slices": slices, "resamples": 200},
+        "options": {},
+        "serving": {},
         "gate": gate,
     }
     text = yaml.safe_dump({"landing": "l", "quarantine": "q", "models": {"small": model}}, sort_keys=False)

@@ -1,0 +1,171 @@
+"""The MLflow store: reached, or said to be locked or gone."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from urllib.parse import quote, urlsplit
+
+from tasks import files, settings
+from tasks.errors import RegistryUnavailable
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+PAUSES = (0.5, 2.0)
+"""Seconds before the second and the third try."""
+
+PATIENCE = 5.0
+"""Seconds that one try waits for a store that is locked or does not answer."""
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def stubborn(function: Callable[P, T]) -> Callable[P, T]:
+    """Try again when the store is locked or does not answer; then say so. Each function here may be called again."""
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        for pause in (*PAUSES, None):
+            try:
+                with _told_apart():
+                    return function(*args, **kwargs)
+            except _Unreachable as error:
+                if pause is None or error.final:
+                    raise RegistryUnavailable(_unavailable(str(error))) from error
+                time.sleep(pause)
+        raise AssertionError("unreachable")
+
+    return call
+
+
+class _Unreachable(Exception):
+    """The store did not answer. Final: trying again will not help."""
+
+    def __init__(self, message: str, final: bool = False) -> None:
+        super().__init__(message)
+        self.final = final
+
+
+@contextmanager
+def _told_apart() -> Iterator[None]:
+    """Tell a store that is locked or gone from a defect of ours: only the first becomes `_Unreachable`."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise _Unreachable(str(error), final="locked" not in str(error) and "busy" not in str(error)) from error
+    except OSError as error:
+        here = error.errno in {errno.ENOSPC, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.EDQUOT}
+        if not here and not isinstance(error, ConnectionError | TimeoutError):
+            raise
+        raise _Unreachable(str(error), final=here) from error
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in {"mlflow", "sqlalchemy"} or not _is_outage(error):
+            raise
+        raise _Unreachable(" ".join(str(error).split())[:500], final="out-of-date" in str(error)) from error
+
+
+def _is_outage(error: Exception) -> bool:
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import InterfaceError, OperationalError
+    from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+    if isinstance(error, OperationalError | InterfaceError | PoolTimeout):
+        return True
+    if not isinstance(error, MlflowException):
+        return False
+    if error.error_code in {"TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED"} or "out-of-date" in str(error):
+        return True
+    return error.error_code == "INTERNAL_ERROR" and _sqlite_path() is None  # a server's 5xx, or none that answers
+
+
+def _unavailable(what: str) -> str:
+    address, path = uri(), _sqlite_path()
+    secret = urlsplit(address).password
+    what = what.replace(secret, "***") if secret else what
+    if path is not None:
+        todo = "Find out who holds it (`mlflow ui`, a backup, a stopped process: lsof names it), or whether the disk "
+        todo += "is full (a store of an older MLflow wants `mlflow db upgrade`)"
+    else:
+        todo = "Start the server, or name another one in MLFLOW_TRACKING_URI"
+    cannot = f"the MLflow store {_masked(address)} cannot be used: {what}. Without it nothing is promoted"
+    return f"{cannot}. {todo}, then run again."
+
+
+def uri() -> str:
+    """Where the store is, with whatever secret is in it: not to be shown."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or settings.environment()["MLFLOW_TRACKING_URI"]
+
+
+def _masked(address: str) -> str:
+    parts = urlsplit(address)
+    if parts.password is None and parts.username is None:
+        return address
+    return address.replace(parts.netloc, f"***@{parts.netloc.rpartition('@')[2]}")
+
+
+def _sqlite_path() -> Path | None:
+    address = uri()
+    return Path(address.removeprefix("sqlite:///").partition("?")[0]) if address.startswith("sqlite:///") else None
+
+
+@contextmanager
+def connect(alone_for: str | None = None) -> Iterator[MlflowClient]:
+    """The client of a store that answers; `alone_for` a model where something is to be written."""
+    if alone_for is not None:
+        with files.lock(f"registry-{alone_for}"), connect() as client:
+            yield client
+        return
+    _knock()
+    from mlflow import MlflowClient
+
+    yield MlflowClient(tracking_uri=uri(), registry_uri=uri())
+
+
+def _knock() -> None:
+    """Ask the store whether it is there, before MLflow does: it would try for minutes and log a traceback each time."""
+    path = _sqlite_path()
+    if path is None:
+        import socket
+
+        address = urlsplit(uri())
+        if address.scheme in {"http", "https"} and address.hostname:
+            port = address.port or (443 if address.scheme == "https" else 80)
+            socket.create_connection((address.hostname, port), timeout=PATIENCE).close()
+        return
+    if not path.exists() or not path.stat().st_size:
+        _make_store(path)
+    with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=rw", uri=True, timeout=PATIENCE)) as store:
+        if not store.execute("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'").fetchone():
+            raise _Unreachable("it is a database, but not MLflow's", final=True)
+        store.execute("BEGIN IMMEDIATE")  # whether it can be written to
+        store.rollback()
+
+
+def _make_store(path: Path) -> None:
+    """Make an empty store, whole or not at all: two processes that migrate one file break each other."""
+    import logging
+
+    with files.lock("mlflow"):
+        if path.exists() and path.stat().st_size:
+            return
+        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+        for noisy in ("mlflow.store.db.utils", "alembic"):
+            logging.getLogger(noisy).setLevel(logging.WARNING)
+        with files.replacing(path) as beside:
+            made = SqlAlchemyStore(f"sqlite:///{beside}", artifacts().as_uri())  # type: ignore[no-untyped-call]  # MLflow
+            made.engine.dispose()
+
+
+def artifacts() -> Path:
+    """Where the artifacts of a store on this machine are kept."""
+    return settings.VAR / "mlflow" / "artifacts"

@@ -1,0 +1,275 @@
+"""The MLflow run of a candidate: found by its identity, or made; never twice."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from tasks import files, params, settings
+from tasks.release import package
+from tasks.release.store import artifacts, connect, stubborn, uri
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric, Param
+    from mlflow.entities import Run as MlflowRun
+
+CANDIDATE, DATA_VERSION, MODEL_ID = "evergreen.candidate", "evergreen.data_version", "evergreen.logged_model"
+
+
+@dataclass(frozen=True)
+class Run:
+    """The MLflow run of a candidate."""
+
+    id: str
+    candidate: str
+    made: bool
+
+    def __str__(self) -> str:
+        return f"run {self.id} of candidate {self.candidate}{'' if self.made else ', was there already'}"
+
+
+@stubborn
+def track(model_name: str, release: Path, build: Path, measured: dict[str, float]) -> Run:
+    """The one finished MLflow run of the candidate in a release folder: found, or made.
+
+    A run that was left unfinished by a kill is deleted and made again.
+
+    Args:
+        model_name: is the experiment's name too.
+        release: the release folder, `candidate.json` in it.
+        build: the model's folder below build/, with model/, evaluation/ and rows/.
+        measured: what is known only of the packaged release: latency_ms, size_mb, …
+
+    Raises:
+        ModelFileRefused: the release folder is not what its candidate.json names.
+        RegistryUnavailable: the store is locked or gone.
+    """
+    candidate = package.identity_of(release)
+    with connect(alone_for=model_name) as client:
+        experiment = _experiment(client, model_name)
+        runs = _runs_of(client, experiment, candidate)
+        if finished := [run for run in runs if run.info.status == "FINISHED"]:
+            return Run(finished[0].info.run_id, candidate, made=False)
+        for run in runs:
+            _discard(client, experiment, run.info.run_id)
+        name = f"{model_name}:{candidate}"
+        run = client.create_run(experiment, tags=_run_tags(candidate, release, build), run_name=name)
+        _fill(client, run.info.run_id, model_name, release, build, measured)
+        return Run(run.info.run_id, candidate, made=True)
+
+
+@stubborn
+def measured(model_name: str, candidate: str) -> dict[str, float]:
+    """What `track` was told of a candidate's packaged release; empty when it was not tracked."""
+    with connect() as client:
+        run = finished(client, model_name, candidate)
+        values: dict[str, float] = run.data.metrics if run else {}
+    return {name.removeprefix("measured/"): x for name, x in sorted(values.items()) if name.startswith("measured/")}
+
+
+def _experiment(client: MlflowClient, name: str) -> str:
+    """The id of the experiment, made when it is missing."""
+    from mlflow.exceptions import MlflowException
+
+    if (found := client.get_experiment_by_name(name)) is None:
+        location = None if urlsplit(uri()).scheme in {"http", "https"} else (artifacts() / name).as_uri()
+        try:
+            return str(client.create_experiment(name, artifact_location=location))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another machine was faster
+                raise
+            found = client.get_experiment_by_name(name)
+    assert found is not None
+    return str(found.experiment_id)
+
+
+def _runs_of(client: MlflowClient, experiment: str, candidate: str) -> list[MlflowRun]:
+    """The runs of a candidate, the first one first."""
+    runs = client.search_runs([experiment], f"tags.`{CANDIDATE}` = '{candidate}'")
+    return sorted(runs, key=lambda run: (run.info.start_time, run.info.run_id))
+
+
+def finished(client: MlflowClient, model_name: str, candidate: str) -> MlflowRun | None:
+    """The finished run of a candidate, if it was tracked."""
+    experiment = client.get_experiment_by_name(model_name)
+    runs = _runs_of(client, experiment.experiment_id, candidate) if experiment else []
+    return next((run for run in runs if run.info.status == "FINISHED"), None)
+
+
+def _discard(client: MlflowClient, experiment: str, run_id: str) -> None:
+    for model in client.search_logged_models([experiment], f"source_run_id = '{run_id}'"):
+        client.delete_logged_model(model.model_id)
+    client.delete_run(run_id)
+
+
+def _fill(
+    client: MlflowClient, run_id: str, model_name: str, release: Path, build: Path, measured: dict[str, float]
+) -> None:
+    """Log everything, and finish the run: the last write."""
+    import mlflow
+
+    model = params.load().model(model_name)
+    mlflow.set_tracking_uri(uri())
+    with mlflow.start_run(run_id=run_id):  # leaves the run FINISHED, or FAILED when the block raises
+        client.log_inputs(run_id, datasets=_datasets(build))
+        for file in ("params.yaml", "dvc.lock", "data.dvc"):
+            if (settings.ROOT / file).exists():
+                client.log_artifact(run_id, str(settings.ROOT / file))
+        client.log_artifacts(run_id, str(build / "evaluation"), "evaluation")
+        for file in TRAINING_FILES:
+            client.log_artifact(run_id, str(build / "model" / file), "training")
+        client.log_artifacts(run_id, str(release), "release")
+        model_id = _log_model(model_name, model, release, build)
+        client.log_batch(run_id, _metrics(build, measured, model_id), _params(model))
+        client.set_tag(run_id, MODEL_ID, model_id)
+
+
+TRAINING_FILES = ("training.json", "profile.json", "train_ids.npy")
+
+
+def _log_model(name: str, model: params.Model, release: Path, build: Path) -> str:
+    """The fitted pipeline as MLflow's LoggedModel, in skops format: give its id."""
+    import mlflow.sklearn
+    import skops.io
+    from mlflow.models import infer_signature
+
+    from tasks import model_file
+
+    path = release / "model.skops"
+    pipeline = model_file.load(path, files.read_json(release / "release.json")["model_sha256"], own=f"models.{name}")
+    example = _example(build, model)
+    logged = mlflow.sklearn.log_model(
+        pipeline,
+        name="model",
+        serialization_format="skops",
+        skops_trusted_types=sorted(model_file.TRUSTED | set(skops.io.get_untrusted_types(file=path))),
+        pip_requirements=_requirements(release / "requirements.txt"),  # inferring them takes seven seconds
+        signature=infer_signature(example, pipeline.predict(example)),
+        input_example=example,
+    )
+    return str(logged.model_id)
+
+
+def _example(build: Path, model: params.Model) -> pd.DataFrame:
+    """A few holdout rows, as the pipeline gets them."""
+    from tasks import rows
+
+    return rows.read(build, "holdout", list(model.features)).head(5)
+
+
+def _requirements(path: Path) -> list[str]:
+    """The exact pins of a release, without hashes and comments."""
+    lines = (line.partition("#")[0].partition(" --hash")[0].strip(" \\\n") for line in path.read_text().splitlines())
+    return [line for line in lines if line and not line.startswith("-")]
+
+
+def _run_tags(candidate: str, release: Path, build: Path) -> dict[str, str]:
+    import platform
+
+    commit = _git("rev-parse", "HEAD")
+    lock = settings.ROOT / "requirements.lock"
+    hashes = {f"evergreen.sha256.{file}": files.sha256(build / "model" / file) for file in TRAINING_FILES}
+    return hashes | {
+        CANDIDATE: candidate,
+        DATA_VERSION: _data_version(),
+        "git.commit": commit or "none",
+        "git.dirty": "unknown" if commit is None else str(bool(_git("status", "--porcelain"))).lower(),
+        "mlflow.source.git.commit": commit or "none",
+        "lock": files.sha256(lock) if lock.exists() else "none",
+        "model_sha256": files.sha256(release / "model.skops"),
+        "python": platform.python_version(),
+    }
+
+
+def _git(*arguments: str) -> str | None:
+    """What git answers; None where there is no git, or no commit yet."""
+    import subprocess
+
+    try:
+        done = subprocess.run(["git", *arguments], cwd=settings.ROOT, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _data_version() -> str:
+    """The hash in data.dvc."""
+    import yaml
+
+    path = settings.ROOT / "data.dvc"
+    return str(yaml.safe_load(path.read_text())["outs"][0]["md5"]) if path.exists() else "none"
+
+
+def _datasets(build: Path) -> list[Any]:
+    """Each dataset as an input: named by the hashes of its partitions, so that no row is read for it."""
+    import json
+
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    training = files.read_json(build / "model" / "training.json")
+    partitions = files.read_json(build / "partitions.json")
+    profile = json.dumps({"rows": training["rows"], "from": training["from"], "until": training["until"]})
+    inputs = []
+    for name, held in sorted(partitions.items()):
+        source = json.dumps({"uri": f"data/{name}"})
+        dataset = Dataset(name, files.digest(held)[:16], "local", source, schema=None, profile=profile)
+        inputs.append(DatasetInput(dataset, [InputTag("mlflow.data.context", "training")]))
+    return inputs
+
+
+def _params(model: params.Model) -> list[Param]:
+    """Estimator, options and split, flat."""
+    from mlflow.entities import Param
+
+    said = {
+        "estimator": model.estimator.model_dump(by_alias=True),
+        "options": model.options,
+        "split": model.split.model_dump(),
+    }
+    return [Param(_key(name), str(value)) for name, value in sorted(_flat(said, ".").items())]
+
+
+def _metrics(build: Path, measured: dict[str, float], model_id: str) -> list[Metric]:
+    """The numbers of metrics.json, those of slices below slices/, and what was measured of the release."""
+    from mlflow.entities import Metric
+
+    said = _flat(files.read_json(build / "evaluation" / "metrics.json"), "/")
+    said |= {f"measured/{name}": value for name, value in measured.items()}
+    said |= _slice_metrics(build / "evaluation" / "slices.json")
+    now = int(time.time() * 1000)
+    numbers = {_key(n): float(v) for n, v in said.items() if isinstance(v, int | float) and not isinstance(v, bool)}
+    overall_first = sorted(numbers, key=lambda name: (name.count("/"), name))[:1000]  # MLflow takes no more at once
+    return [Metric(n, numbers[n], now, 0, model_id=model_id if "/" not in n else None) for n in overall_first]
+
+
+def _slice_metrics(path: Path) -> dict[str, float]:
+    """slices/<column>/<value>/<metric>; their intervals are in the artifact."""
+    columns = files.read_json(path)["slices"] if path.exists() else {}
+    return {
+        f"slices/{column}/{value}/{metric}": entry["value"]
+        for column, values in columns.items()
+        for value, said in values.items()
+        for metric, entry in said.get("metrics", {}).items()
+    }
+
+
+def _flat(value: Any, joint: str, path: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} → {"a/b": 1}."""
+    if not isinstance(value, dict):
+        return {path: value}
+    flat: dict[str, Any] = {}
+    for key, inner in value.items():
+        flat |= _flat(inner, joint, f"{path}{joint}{key}" if path else str(key))
+    return flat
+
+
+def _key(name: str) -> str:
+    """A name as MLflow allows it."""
+    import re
+
+    return re.sub(r"[^\w\-. :/]", "_", name)[:250]
