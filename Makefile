@@ -6,7 +6,7 @@ PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 READY := .venv/.ready
 
-.PHONY: help setup run data arrive test check lint types shell reports bench-cycle lock clean
+.PHONY: help setup run up down status deploy data arrive test check lint types shell reports bench-cycle soak lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -30,6 +30,18 @@ data: $(READY)  ## bring the files of the data version that data.dvc names
 arrive: $(READY)  ## the upstream delivers a partition into the landing zone: make arrive MONTH=10
 	@python -m deployments.arrive $(MONTH)
 
+up: $(READY)  ## the platform: Prefect, a worker, MLflow, the landing watcher; Ctrl-C ends it (behind: make up DETACH=1)
+	@exec python -m deployments.stack up $(if $(DETACH),--detach)
+
+down: $(READY)  ## end the platform that runs behind
+	@python -m deployments.stack down
+
+status: $(READY)  ## what of the platform is up, and what it weighs
+	@python -m deployments.stack status
+
+deploy: $(READY)  ## register the flows with the Prefect server that PREFECT_API_URL names
+	@python -m deployments.deploy
+
 test: $(READY)  ## every test, with the real components
 	@python -m pytest
 
@@ -49,6 +61,9 @@ reports: $(READY)  ## exploratory report of each dataset, and the Data Docs
 
 bench-cycle: $(READY)  ## a cycle against a bare script, side by side
 	@python -m benchmarks.cycle
+
+soak: $(READY)  ## the loop under 200 random schedules of events and kills, half an hour or more (SEED=1000 for others)
+	@python -m tests.loop.soak --schedules 200 --kills 200 --seed $(or $(SEED),1) --every registry,settled,books
 
 lock:  ## resolve pyproject.toml again into requirements.lock
 	@uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --group dev pyproject.toml -o requirements.lock

@@ -1,11 +1,11 @@
 """The baseline of the cycle: one plain script that does what Evergreen's flows do for flight_delay, without Evergreen.
 
-It reads the landed files, validates each month with Great Expectations, makes rows, fits, evaluates, draws, logs to MLflow
-and registers; everything anew every time, as such scripts do. From the repository it takes what a team would have
-anyway: its own models/flight_delay, the numbers in params.yaml, and the metrics and pictures (the same code draws them
-on both sides, so that the difference is what stands around it).
+It reads the landed files, validates each month with Great Expectations, makes rows, fits, evaluates, draws, logs to
+MLflow and registers; everything anew every time, as such scripts do. From the repository it takes what a team would
+have anyway: its own models/flight_delay, the numbers in params.yaml, and the metrics and pictures (the same code draws
+them on both sides, so that the difference is what stands around it).
 
-    python -m benchmarks.bare LANDING OUT        LANDING/<dataset>/<month>.csv; OUT keeps the MLflow store and the pictures
+    python -m benchmarks.bare LANDING OUT    LANDING/<dataset>/<month>.csv; OUT keeps the MLflow store and the pictures
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import os
 import sys
 import time
 from calendar import monthrange
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 
@@ -38,7 +39,6 @@ import pandas as pd  # noqa: E402
 import pyarrow as pa  # noqa: E402
 import yaml  # noqa: E402
 from pyarrow import csv  # noqa: E402
-from sklearn.ensemble import HistGradientBoostingClassifier  # noqa: E402
 
 from models.flight_delay import pipeline as team_pipeline  # noqa: E402
 from models.flight_delay import rows as team_rows  # noqa: E402
@@ -71,7 +71,8 @@ def main(landing: Path, out: Path) -> dict[str, object]:
     mark("prepare")
 
     features = list(model.features)
-    estimator = HistGradientBoostingClassifier(**model.estimator.params, random_state=model.estimator.seed)
+    module, _, name = model.estimator.class_.rpartition(".")
+    estimator = getattr(import_module(module), name)(**model.estimator.params, random_state=model.estimator.seed)
     pipeline = team_pipeline.build(estimator, model.of_type("category"), model.of_type("integer", "number"))
     pipeline.fit(learn[features], learn["label"])
     mark("train")

@@ -24,9 +24,17 @@ from typing import Any
 HEAVY = ("great_expectations", "mlflow", "sklearn", "bentoml", "skops", "matplotlib", "pandas")
 """What a run with nothing to do must not import (the last is no promise, and told for information)."""
 
-TOLD = {"prefect": "import Prefect", "dvc": "import DVC", "great_expectations": "import Great Expectations"}
-TOLD |= {"mlflow": "import MLflow", "sklearn": "import scikit-learn", "pandas": "import pandas", "skops": "import skops"}
-TOLD |= {"matplotlib": "import matplotlib", "pyarrow": "import pyarrow", "bentoml": "import BentoML"}
+TOLD = {
+    "prefect": "import Prefect",
+    "dvc": "import DVC",
+    "great_expectations": "import Great Expectations",
+    "mlflow": "import MLflow",
+    "sklearn": "import scikit-learn",
+    "pandas": "import pandas",
+    "skops": "import skops",
+    "matplotlib": "import matplotlib",
+    "pyarrow": "import pyarrow",
+}
 
 
 class Clock:
@@ -100,14 +108,16 @@ def main(jobs: list[str]) -> int:
     clock.imports()
     states: list[dict[str, Any]] = []
     with clock.part("import Evergreen's own modules"):
+        from flows import here
+
         _tell_flows(clock)
         _tell_tasks(clock, jobs)
     with clock.part(PREFECT):
         for job in jobs:
             name, _, model = job.partition(":")
             with clock.part("import Evergreen's own modules"):
-                flow = getattr(import_module(f"flows.{name}"), name)
-            state = flow(*([model] if model else []), return_state=True)
+                import_module(f"flows.{name}")
+            state = here.run(name, *([model] if model else []))
             states.append({"job": job, "state": state.name, "message": str(state.message or "")})
     clock.charge()
     heavy = [name for name in HEAVY if name in sys.modules]

@@ -68,9 +68,9 @@ def _loop(said: params.Params) -> None:
 
 def _flow(name: str, *arguments: str) -> None:
     """Run a flow in this process; its story is told by its own log."""
-    from importlib import import_module
+    from flows import here
 
-    state = getattr(import_module(f"flows.{name}"), name)(*arguments, return_state=True)
+    state = here.run(name, *arguments)
     if not state.is_completed():
         raise WorldError(f"the flow {name} {' '.join(arguments)} ended as {state.name}: {state.message}")
 

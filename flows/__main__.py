@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import sys
-from importlib import import_module
 
+from flows import here
 from tasks.errors import EvergreenError
-
-FLOWS = ("ingest", "train")
 
 
 def main(arguments: list[str]) -> int:
     """Run one flow. Returns the exit code: 0 completed, 1 it failed, 2 wrong usage."""
-    if not arguments or arguments[0] not in FLOWS:
-        print(f"usage: python -m flows {'|'.join(FLOWS)} [model]", file=sys.stderr)
+    if not arguments or arguments[0] not in here.NAMES:
+        print(f"usage: python -m flows {'|'.join(here.NAMES)} [model]", file=sys.stderr)
         return 2
-    flow = getattr(import_module(f"flows.{arguments[0]}"), arguments[0])
     try:
-        state = flow(*arguments[1:], return_state=True)
+        state = here.run(*arguments)
     except (EvergreenError, TypeError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from prefect import flow, get_run_logger
@@ -9,9 +10,10 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
+from flows import api, events, wakes
 from flows.as_task import as_task
-from tasks import files, params
-from tasks.data import collect, versions
+from tasks import files, params, settings
+from tasks.data import collect, commits, versions
 
 
 @flow(name="ingest", flow_run_name="ingest", description=__doc__)
@@ -19,14 +21,19 @@ def ingest() -> State[Any]:
     """Bring data/ and data.dvc up to what was delivered. Nothing delivered: nothing done."""
     said = params.load()
     with files.lock("ingest"):
+        wakes.answer_waiting()
+        commits.follow(said)
         if versions.lacking():
             _pull()
         collected = _collect(said, get_run_logger().info)
         version = _version()
         _push()
+        if said.git.commit:
+            _commit(said, log=get_run_logger().info)
         collect.clear(said, collected)
-    if collected.quarantined:
-        _report(collected)
+        if collected.quarantined:
+            _report(collected)
+        _announce(said)
     refused = f"; {len(collected.quarantined)} quarantined" if collected.quarantined else ""
     if version is None:
         return Completed(message=f"nothing new; the data version stays {versions.current()}{refused}")
@@ -37,9 +44,38 @@ _pull = as_task(versions.pull, "bring the data version", retries=3)
 _collect = as_task(collect.collect, "collect and validate what was delivered")
 _version = as_task(versions.make, "make a data version")
 _push = as_task(versions.push, "push it to the DVC remote", retries=3)
+_commit = as_task(commits.publish, "commit data.dvc and dvc.lock, and push them")
+
+
+def _announce(said: params.Params) -> None:
+    """Wake who reads it, once for each data version, whoever made it: this run, an earlier one, or a person by hand."""
+    version, note = versions.current(), settings.VAR / "memo" / "announced.json"
+    told = files.read_json(note) if note.exists() else {}
+    told = told if told.get("api") == _whom() else {}
+    if version is None or told.get("version") == version:
+        return
+    now: dict[str, dict[str, str]] = {}
+    for path, md5 in versions.tree().items():
+        now.setdefault(path.partition("/")[0], {})[path] = md5
+    datasets = {name: files.digest(listing) for name, listing in now.items()}
+    changed = [name for name in datasets if told.get("datasets", {}).get(name) != datasets[name]]
+    for model in sorted({model for name in changed for model in said.readers(name)}):
+        key = f"{model}: {told.get('version')} → {version}"
+        if run := wakes.wake(f"train/{model}", {"model": model, "again": False}, key):
+            get_run_logger().info(f"{model} reads what changed: train/{model} is woken, {api.run_url(run)}")
+    events.data_version(version, changed)
+    files.write_json(note, {"version": version, "datasets": datasets, "api": _whom()})
+
+
+def _whom() -> str:
+    """Which server was told: by digest, as an address may hold a password."""
+    return files.digest(os.environ["PREFECT_API_URL"])
 
 
 def _report(collected: collect.Collected) -> None:
+    """Tell of the partitions that were refused: as an event, and as a table in the UI."""
+    for landed in collected.quarantined:
+        events.refused(landed.dataset, landed.partition, landed.seen, landed.reason or "")
     rows = "\n".join(f"| {landed.dataset} | {landed.partition} | {landed.reason} |" for landed in collected.quarantined)
     create_markdown_artifact(
         key="quarantine",

@@ -7,12 +7,15 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from prefect import flow, get_run_logger
-from prefect.artifacts import create_image_artifact, create_markdown_artifact
+from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State
+from prefect.runtime import flow_run
 from prefect.states import Completed
 
+from flows import api, wakes
 from flows.as_task import as_task
 from tasks import files, params, settings, steps
+from tasks.data import commits
 from tasks.release import settled
 from tasks.training import graph
 
@@ -21,24 +24,36 @@ if TYPE_CHECKING:
 
 
 @flow(name="train", flow_run_name="train/{model}", description=__doc__)
-def train(model: str) -> State[Any]:
+def train(model: str, again: bool = False) -> State[Any]:
     """Train one model on the newest data version, if anything it is made from has changed.
 
     Args:
         model: a name below `models` in params.yaml.
+        again: also when nothing has changed, judge the candidate against who is champion now.
     """
-    params.load().model(model)
+    said = params.load()
+    said.model(model)
     tell = get_run_logger().info
     with files.lock(f"train-{model}"):
+        if answered := wakes.answer_waiting():
+            tell(f"{answered} more wakes are answered by this run")
         pending = graph.pending(model)
-        if not pending and (outcome := settled.find(model)):
-            return Completed(message=f"nothing to do: no stage has an input that changed; {outcome}")
+        if not pending and not again and (done := settled.find(model)):
+            return Completed(message=f"nothing to do: already trained, no stage has an input that changed; {done}")
         for stage, reason in pending.items():
             tell(f"{stage} will run: {reason}")
+        files.sweep(settings.BUILD / model, *(settings.VAR / name for name in _SWEPT))
         graph.reproduce(model, steps.run, around=_stage_as_task)
+        on = settled.on(model)
         outcome = _release(model)
-        settled.write(model, outcome)
+        if said.git.commit:
+            as_task(commits.publish, "commit data.dvc and dvc.lock, and push them")(said, f"{model}: {outcome}", tell)
+        settled.write(model, outcome, on, by=api.run_url(str(flow_run.id)) if flow_run.id else "")
     return Completed(message=outcome)
+
+
+_SWEPT = ("bentoml", "champions", "mlflow/settled")
+"""Where below var/ a killed run of this flow may leave something beside what it wrote."""
 
 
 def _release(model: str) -> str:
@@ -92,7 +107,10 @@ def _show(model: str, verdict: Verdict) -> None:
 
     for line in verdict.to_text().splitlines():
         get_run_logger().info(line)
-    key = model.replace("_", "-")
-    create_markdown_artifact(key=f"verdict-{key}", markdown=verdict.to_markdown(), description=verdict.summary)
-    drawn = b64encode(picture(verdict)).decode()
-    create_image_artifact(key=f"verdict-picture-{key}", image_url=f"data:image/png;base64,{drawn}")
+    drawn = f"![the verdict](data:image/png;base64,{b64encode(picture(verdict)).decode()})"
+    said, table, checks = verdict.to_markdown().partition("\n|")
+    create_markdown_artifact(
+        key=f"verdict-{model.replace('_', '-')}",
+        markdown=f"{said}\n{drawn}\n{table}{checks}",  # one page: an image artifact shows its whole address as well
+        description=verdict.summary,
+    )

@@ -17,7 +17,7 @@ def add_to(parser: argparse.ArgumentParser) -> None:
         if step != "environment":
             one.add_argument("model")
     _command(kinds, "env", env, "print the project's environment as shell commands")
-    _command(kinds, "why", why, "which stages of a model would run now, and because of what").add_argument("model")
+    _command(kinds, "why", why, "for each stage whether it would run now, and because of what").add_argument("model")
     back = _command(kinds, "rollback", rollback, "put the former champion back")
     back.add_argument("model")
     back.add_argument(
@@ -47,15 +47,15 @@ def env() -> None:
 
 
 def why(model: str) -> None:
-    """Print the stages that would run."""
+    """Print for each stage whether it would run, and the first input that differs."""
     from tasks import params
     from tasks.training import graph
 
     params.load().model(model)
-    pending = graph.pending(model)
-    for stage, reason in pending.items():
-        print(f"{stage:<28} would run: {reason}")
-    if not pending:
+    reasons = graph.reasons(model)
+    for stage, reason in reasons.items():
+        print(f"{stage:<28} {f'would run: {reason}' if reason else 'unchanged'}")
+    if not any(reasons.values()):
         print(f"{model}: nothing to do, no stage has an input that changed")
 
 

@@ -20,8 +20,11 @@ from packaging.version import Version
 from tasks import files, settings
 from tasks.errors import EnvironmentDiffers
 
+_LEARNING = ("scikit-learn", "pandas", "pyarrow", "numpy", "scipy", "skops", "pydantic", "pyyaml")
+
 ROOTS = {
-    "training": ("scikit-learn", "pandas", "pyarrow", "numpy", "scipy", "skops", "matplotlib", "pydantic", "pyyaml"),
+    "training": _LEARNING,
+    "evaluation": (*_LEARNING, "matplotlib"),  # it draws: a bump of pillow draws again, and trains nothing
     "serving": ("bentoml", "scikit-learn", "pandas", "skops", "pydantic", "prometheus-client", "starlette"),
     "validation": ("great-expectations", "pandas", "pyarrow"),
 }
@@ -56,7 +59,7 @@ class Pin:
 
 
 def environment() -> None:
-    """The stage: requirements.lock → build/environment/{training,serving,validation}.txt.
+    """The stage: requirements.lock → build/environment/{training,evaluation,serving,validation}.txt.
 
     Raises:
         EnvironmentDiffers: an installed package is not the one that the lock names.

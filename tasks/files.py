@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -75,7 +76,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def _replace_folder(path: Path, beside: Path) -> None:
     """Rename cannot replace a folder that is not empty: the old one is moved away whole, never read in half."""
-    aside = path.parent / f".{path.name}.{os.getpid()}.old.tmp"
+    aside = beside.with_suffix(".old.tmp")
     remove(aside)
     path.replace(aside)
     try:
@@ -92,6 +93,25 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def sweep(*folders: Path, below: bool = True) -> None:
+    """Remove what killed processes left beside what they wrote (`.<name>.<pid>-….tmp`), in these folders and below."""
+    for folder in folders:
+        for left in folder.rglob(".*.tmp") if below else folder.glob(".*.tmp"):
+            writer = re.search(r"\.(\d+)-[^/]*\.tmp$", left.name)
+            if writer and not _lives(int(writer[1])):
+                remove(left)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
 
 
 def write_text(path: Path, text: str) -> None:

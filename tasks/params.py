@@ -2,18 +2,41 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from tasks import settings
 from tasks.errors import ParamsError, did_you_mean
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+def _as_dvc_compares(values: dict[str, Any]) -> dict[str, Any]:
+    """DVC does not tell 1.0 from 1, so code must not either: whole numbers are integers, however they were written."""
+    return {key: _whole(value) for key, value in values.items()}
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, dict):
+        return _as_dvc_compares(value)
+    if isinstance(value, list):
+        return [_whole(each) for each in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _by_name(features: dict[str, Any]) -> dict[str, Any]:
+    """DVC does not see the order of keys, so it must not reach a result: columns are in the order of their names."""
+    return dict(sorted(features.items()))
+
+
+Values = Annotated[dict[str, Any], AfterValidator(_as_dvc_compares)]
+"""Whatever a person's own code takes."""
 
 RESERVED = {"label", "time", "id"}
 """Columns that models/<name>/rows gives beside the features."""
@@ -59,8 +82,18 @@ class Estimator(Section):
     """Which estimator, with which hyper-parameters. `class` is a dotted path below sklearn or models."""
 
     class_: Annotated[str, Field(alias="class", pattern=r"^(sklearn|models)(\.\w+)+$")]
-    params: dict[str, Any] = {}
+    params: Values = {}
     seed: int = 0
+
+    @field_validator("params", mode="before")
+    @classmethod
+    def _unmistakable(cls, params: Any) -> Any:
+        """`max_features: 1.0` is all of them to scikit-learn, `1` is one, and DVC sees no difference."""
+        if isinstance(params, dict):
+            for key, value in params.items():
+                if str(key).startswith("max_") and isinstance(value, float) and value == 1:
+                    raise ValueError(f"{key}: write null for all of them, or 1 for one: DVC does not tell 1.0 from 1")
+        return params
 
 
 class Split(Section):
@@ -115,8 +148,8 @@ class Model(Section):
     about: str
     task: Literal["classification", "regression"]
     datasets: Annotated[dict[Name, Literal["partition", "all"]], Field(min_length=1)]
-    options: dict[str, Any]
-    features: Annotated[dict[Name, Feature], Field(min_length=1)]
+    options: Values
+    features: Annotated[dict[Name, Feature], Field(min_length=1), AfterValidator(_by_name)]
     estimator: Estimator
     split: Split
     evaluate: Evaluate
@@ -144,6 +177,14 @@ class Model(Section):
         return [name for name, feature in self.features.items() if feature.type in types]
 
 
+class Git(Section):
+    """Whether flows commit data.dvc and dvc.lock, and where they push. For a worker's own clone or worktree."""
+
+    commit: bool = False
+    branch: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w./-]*$")] | None = None
+    remote: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")] = "origin"
+
+
 class Params(Section):
     """The whole of params.yaml."""
 
@@ -151,6 +192,7 @@ class Params(Section):
     quarantine: str
     settle_seconds: Annotated[float, Field(ge=0)] = 1
     upstream: Annotated[str, Field(pattern=r"^models(\.\w+)+$")] | None = None
+    git: Git = Git()
     models: Annotated[dict[Name, Model], Field(min_length=1)]
 
     def model(self, name: str) -> Model:
@@ -194,7 +236,7 @@ def load(path: Path | None = None) -> Params:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML without keys that stand twice: the second would silently win."""
+    """YAML as DVC reads it (1.2: `1e-3` is a number, `on` is none), without keys that stand twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
@@ -206,6 +248,32 @@ class _Loader(yaml.SafeLoader):
                 raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice", key_node.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep)
+
+
+_FLOAT = (
+    r"[-+]?[0-9][0-9_]*\.[0-9_]*([eE][-+]?[0-9]+)?|[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+|[-+]?\.[0-9_]+([eE][-+][0-9]+)?"
+    r"|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
+)
+_SCALARS = {
+    "bool": (r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    "int": (r"[-+]?(0b[01_]+|0o?[0-7_]+|[0-9_]+|0x[0-9a-fA-F_]+)", "-+0123456789"),
+    "float": (_FLOAT, "-+0123456789."),
+}
+"""As in ruamel.yaml, which DVC uses. Were a value read otherwise here, DVC might miss that it changed."""
+
+
+def _construct_int(_: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
+    digits = str(node.value).replace("_", "")
+    return int(digits, 0 if re.match(r"[-+]?0[box]", digits) else 10)
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in known if tag.rpartition(":")[2] not in _SCALARS]
+    for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+for _kind, (_pattern, _first) in _SCALARS.items():
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_kind}", re.compile(f"^(?:{_pattern})$"), list(_first))
+_Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
 
 
 def _explain(fault: Any) -> str:

@@ -22,15 +22,18 @@ VAR = ROOT / "var"
 
 def environment() -> dict[str, str]:
     """Every variable the project's tools need, with its default."""
+    prefect_port = os.environ.get("PREFECT_SERVER_API_PORT", "4200")
     return {
         "EVERGREEN_ROOT": str(ROOT),
         "PYTHONPATH": str(ROOT),
         "PATH": f"{ROOT / '.venv' / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}",
         # where each tool's state is
         "PREFECT_HOME": str(VAR / "prefect"),
-        "PREFECT_API_URL": "http://127.0.0.1:4200/api",
+        "PREFECT_API_URL": f"http://127.0.0.1:{prefect_port}/api",
         "PREFECT_SERVER_API_HOST": "127.0.0.1",
+        "PREFECT_SERVER_API_PORT": prefect_port,
         "MLFLOW_TRACKING_URI": f"sqlite:///{VAR / 'mlflow' / 'mlflow.db'}",
+        "MLFLOW_PORT": "5000",
         "BENTOML_HOME": str(VAR / "bentoml"),
         "BENTOML_HOST": "127.0.0.1",
         "DVC_SITE_CACHE_DIR": str(VAR / "dvc"),
@@ -46,6 +49,8 @@ def environment() -> dict[str, str]:
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "PREFECT_SERVER_CONCURRENCY_MAXIMUM_CONCURRENCY_SLOT_WAIT_SECONDS": "5",
         "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
+        # a wake is answered within seconds: a worker asks the server this often for runs that are due
+        "PREFECT_WORKER_QUERY_SECONDS": "1",
         # a flow tells its story; what Prefect says of itself is heard from WARNING on
         "PREFECT_LOGGING_LEVEL": "WARNING",
         "PREFECT_LOGGING_LOGGERS_PREFECT_FLOW_RUNS_LEVEL": "INFO",

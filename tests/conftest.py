@@ -16,6 +16,8 @@ import pytest
 import models
 from tasks import settings
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before scikit-learn is imported: two test processes share the cores
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 NEEDED = ["params.yaml", "dvc.yaml", "requirements.lock", "tasks", "flows", "deployments", "models"]

@@ -75,7 +75,7 @@ def collect(params: Params, log: Log = print) -> Collected:
     for landed in arriving:
         log(f"{landed}: still arriving, left for the next look")
     with files.lock("data"), _disk("data/"):
-        _sweep()
+        _sweep(params)
         for landed in settled:
             _take(landed, landing, params, collected, log)
     return collected
@@ -299,11 +299,13 @@ def _incoming() -> Path:
     return folder
 
 
-def _sweep() -> None:
+def _sweep(params: Params) -> None:
     """Remove what a killed run left beside its targets. Called while the lock is held, so nobody is writing."""
     files.remove(settings.VAR / "incoming")
     for left in (settings.ROOT / "data").glob("*/.*.tmp"):
         files.remove(left)
+    quarantine = Place.of(params.quarantine, "quarantine")
+    files.sweep(settings.VAR / "memo", *([Path(quarantine.root)] if quarantine.local else []))
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from tasks import files, settings
+from tasks import books, files, settings
 from tasks.data import collect, hashes
 from tasks.errors import DataMissing, DataVersionDiffers, EvergreenError, SourceUnavailable
 from tasks.params import Params
@@ -123,6 +123,11 @@ def make() -> str | None:
         return after if after != before else None
 
 
+def files_of(version: str) -> Listing:
+    """The files of a version, as far as the cache or the remote has its listing; else none."""
+    return _listing(version)
+
+
 def _only_grows(before: str | None, now: Listing) -> None:
     if before is None:
         return
@@ -178,8 +183,12 @@ def push() -> bool:
         return False
     with _dvc("push the data version") as repo:
         if remote is not None and remote.folder is not None and _cached(version):
-            # DVC takes a listing in the remote for a promise that its files are there too; without it, it looks
+            # DVC takes a listing in the remote for a promise that its files are there too; without it, it looks.
+            # And a file that is there for a whole one: but it writes there directly, and may have been killed
             (remote.folder / _object(version)).unlink(missing_ok=True)
+            for md5 in _listing(version).values():
+                if not _whole(remote.folder, md5):
+                    (remote.folder / _object(md5)).unlink(missing_ok=True)
         repo.push(targets=[str(settings.ROOT / "data.dvc")])
     if remote is not None:
         files.write_json(_marker(), {"remote": remote.url, "version": version})
@@ -207,6 +216,39 @@ def pull() -> bool:
         _no_strangers(listing)
         repo.checkout(targets=[target], force=True)  # without force it may ask, and wait for an answer
     return True
+
+
+def push_made() -> None:
+    """Bring what the stages made, and the run cache that knows from what, to the default remote.
+
+    Raises:
+        SourceUnavailable: the remote cannot be reached.
+    """
+    with _dvc("push what the stages made") as repo:
+        repo.push(targets=[str(settings.ROOT / "dvc.yaml")], run_cache=True)
+
+
+def join(version: str, commit: str) -> list[str]:
+    """Make a version of what data/ holds and of another version, which `data.dvc` of a Git commit names.
+
+    Gives the files that have other content there: theirs are kept, as they were first.
+
+    Raises:
+        SourceUnavailable: the remote cannot be reached, or does not have all of the other version.
+    """
+    if version == current():
+        return []
+    with files.lock("data"), _dvc("bring another worker's data version") as repo:
+        repo.fetch(targets=["data.dvc"], revs=[commit], workspace=False)
+        theirs, here = _listing(version), tree()
+        if lacking := [name for name, md5 in theirs.items() if not _cached(md5)]:
+            raise SourceUnavailable(f"another worker's data version {version} is not in the remote: {_some(lacking)}")
+        for name, md5 in theirs.items():
+            if here.get(name) != md5:
+                with files.replacing(settings.ROOT / "data" / name) as beside:
+                    shutil.copyfile(_cache() / _object(md5), beside)
+        repo.add([str(settings.ROOT / "data")])
+    return [name for name, md5 in theirs.items() if here.get(name, md5) != md5]
 
 
 @dataclass(frozen=True)
@@ -246,9 +288,15 @@ def _known_pushed(version: str, remote: Remote | None) -> bool:
         marker = _marker()
         return marker.exists() and bool(files.read_json(marker) == {"remote": remote.url, "version": version})
     listing = remote.folder / _object(version)
-    if not listing.is_file():
+    if not listing.is_file() or files.md5(listing) != version.removesuffix(".dir"):
         return False
-    return all((remote.folder / _object(entry["md5"])).is_file() for entry in files.read_json(listing))
+    return all(_whole(remote.folder, entry["md5"]) for entry in files.read_json(listing))
+
+
+def _whole(folder: Path, md5: str) -> bool:
+    """Whether a remote on this machine has a file, and not the beginning of it; told without reading it."""
+    there, here = folder / _object(md5), _cache() / _object(md5)
+    return there.is_file() and (not here.is_file() or there.stat().st_size == here.stat().st_size)
 
 
 def _object(md5: str) -> str:
@@ -368,7 +416,10 @@ def _cached(md5: str) -> bool:
 def _dvc(purpose: str) -> Iterator[Repo]:
     """DVC in this process, waiting for whoever holds its lock; its errors, and its remotes' own, as one of ours."""
     from dvc.repo import Repo
+    from dvc.utils.serialize import _yaml
 
+    books.mend()
+    books.write_whole(_yaml)
     logging.getLogger("dvc").setLevel(logging.WARNING)  # its advice is for somebody at a terminal
     # _wait_for_lock is not public; without it DVC gives up after three seconds (`dvc --wait-for-lock` sets the same)
     try:

@@ -240,7 +240,8 @@ def _build_bento(release: Path, bento: Path) -> None:
     facts = release_facts(release)
     beside = Path(_environment()["BENTOML_HOME"]) / "tmp"
     beside.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=beside) as aside:
+    files.sweep(beside)
+    with tempfile.TemporaryDirectory(dir=beside, prefix=f".build.{os.getpid()}-", suffix=".tmp") as aside:
         task = {
             "release": str(release),
             "name": facts["name"],

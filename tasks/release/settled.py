@@ -7,28 +7,44 @@ beside the store: when the store is another one, or gone, the note does not coun
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 from tasks import files, params, settings
 
 
-def find(model: str) -> str | None:
+@dataclass(frozen=True)
+class Settled:
+    """What became of a candidate, and where to look at the run that did it."""
+
+    outcome: str
+    by: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.outcome} (by {self.by})" if self.by else self.outcome
+
+
+def find(model: str) -> Settled | None:
     """What became of the candidate that build/ holds now, if it was judged under the present rule."""
     try:
         note = files.read_json(_path(model))
     except FileNotFoundError:
         return None
-    return str(note["outcome"]) if note["on"] == _on(model) else None
+    return Settled(str(note["outcome"]), str(note.get("by", ""))) if note["on"] == on(model) else None
 
 
-def write(model: str, outcome: str) -> None:
-    """Note what became of the candidate in build/: the registry holds its verdict and all that follows from it."""
-    files.write_json(_path(model), {"on": _on(model), "outcome": outcome})
+def write(model: str, outcome: str, judged_on: dict[str, str | bool], by: str = "") -> None:
+    """Note what became of the candidate in build/: the registry holds its verdict and all that follows from it.
+
+    `judged_on` is what `on` gave before it was judged: who edits the gate meanwhile is not taken for answered.
+    """
+    files.write_json(_path(model), {"on": judged_on, "outcome": outcome, "by": by})
 
 
-def _on(model: str) -> dict[str, str | bool]:
+def on(model: str) -> dict[str, str | bool]:
     """What a verdict depends on, apart from the champion: who changes that by hand has decided."""
-    store = os.environ.get("MLFLOW_TRACKING_URI", "")
+    # a server of the local stack says which store is behind it, so that it counts as the same one
+    store = os.environ.get("MLFLOW_BACKEND_STORE_URI") or os.environ.get("MLFLOW_TRACKING_URI", "")
     candidate = settings.BUILD / model / "release" / "candidate.json"
     return {
         "candidate": files.read_json(candidate)["candidate"] if candidate.exists() else "",

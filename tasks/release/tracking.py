@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run as MlflowRun
 
 CANDIDATE, DATA_VERSION, MODEL_ID = "evergreen.candidate", "evergreen.data_version", "evergreen.logged_model"
+BEGUN_AT = "evergreen.begun_at"
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Run:
 def track(model_name: str, release: Path, build: Path, measured: dict[str, float]) -> Run:
     """The one finished MLflow run of the candidate in a release folder: found, or made.
 
-    A run that was left unfinished by a kill is deleted and made again.
+    What a kill left unfinished on this machine is deleted, also where its candidate was never asked for again.
 
     Args:
         model_name: is the experiment's name too.
@@ -52,13 +53,13 @@ def track(model_name: str, release: Path, build: Path, measured: dict[str, float
     candidate = package.identity_of(release)
     with connect(alone_for=model_name) as client:
         experiment = _experiment(client, model_name)
-        runs = _runs_of(client, experiment, candidate)
-        if finished := [run for run in runs if run.info.status == "FINISHED"]:
+        for run in client.search_runs([experiment], "attributes.status != 'FINISHED'"):
+            if run.data.tags.get(CANDIDATE) == candidate or run.data.tags.get(BEGUN_AT) == _here():
+                _discard(client, experiment, run.info.run_id)
+        if finished := [r for r in _runs_of(client, experiment, candidate) if r.info.status == "FINISHED"]:
             return Run(finished[0].info.run_id, candidate, made=False)
-        for run in runs:
-            _discard(client, experiment, run.info.run_id)
-        name = f"{model_name}:{candidate}"
-        run = client.create_run(experiment, tags=_run_tags(candidate, release, build), run_name=name)
+        tags = _run_tags(model_name, candidate, release, build)
+        run = client.create_run(experiment, tags=tags, run_name=f"{model_name}:{candidate}")
         _fill(client, run.info.run_id, model_name, release, build, measured)
         return Run(run.info.run_id, candidate, made=True)
 
@@ -168,7 +169,7 @@ def _requirements(path: Path) -> list[str]:
     return [line for line in lines if line and not line.startswith("-")]
 
 
-def _run_tags(candidate: str, release: Path, build: Path) -> dict[str, str]:
+def _run_tags(name: str, candidate: str, release: Path, build: Path) -> dict[str, str]:
     import platform
 
     commit = _git("rev-parse", "HEAD")
@@ -176,7 +177,8 @@ def _run_tags(candidate: str, release: Path, build: Path) -> dict[str, str]:
     hashes = {f"evergreen.sha256.{file}": files.sha256(build / "model" / file) for file in TRAINING_FILES}
     return hashes | {
         CANDIDATE: candidate,
-        DATA_VERSION: _data_version(),
+        DATA_VERSION: _data_version(name),
+        BEGUN_AT: _here(),
         "git.commit": commit or "none",
         "git.dirty": "unknown" if commit is None else str(bool(_git("status", "--porcelain"))).lower(),
         "mlflow.source.git.commit": commit or "none",
@@ -197,12 +199,23 @@ def _git(*arguments: str) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-def _data_version() -> str:
-    """The hash in data.dvc."""
+def _here() -> str:
+    """This machine and its state: who holds the lock here knows that no other run is being made here."""
+    import platform
+
+    return files.digest([platform.node(), str(settings.VAR)])[:16]
+
+
+def _data_version(model: str) -> str:
+    """The data version that the model's stages read: data.dvc may name a newer one by now."""
     import yaml
 
-    path = settings.ROOT / "data.dvc"
-    return str(yaml.safe_load(path.read_text())["outs"][0]["md5"]) if path.exists() else "none"
+    lock, named = settings.ROOT / "dvc.lock", settings.ROOT / "data.dvc"
+    stages = (yaml.safe_load(lock.read_text()) or {}).get("stages", {}) if lock.exists() else {}
+    read = [dep["md5"] for dep in stages.get(f"validate@{model}", {}).get("deps", []) if dep["path"] == "data"]
+    if read:
+        return str(read[0])
+    return str(yaml.safe_load(named.read_text())["outs"][0]["md5"]) if named.exists() else "none"
 
 
 def _datasets(build: Path) -> list[Any]:

@@ -8,14 +8,18 @@ than a second each, nearly all of it imports (docs/decisions/one-process.md).
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from tasks import settings
-from tasks.errors import DataMissing, EvergreenError, Mistake, StageFailed
+from tasks import books, files, settings
+from tasks.errors import DataMissing, DataVersionDiffers, EvergreenError, Mistake, StageFailed
+from tasks.training import unchanged
+from tasks.training.reasons import reason
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
@@ -53,6 +57,7 @@ def reproduce(model: str, run: Run, around: Around | None = None) -> list[Outcom
     """Bring everything that dvc.yaml makes for one model up to date.
 
     Raises:
+        DataVersionDiffers: data/ does not hold what data.dvc names.
         StageFailed: DVC cannot read the graph, a stage's inputs changed while it ran, or another process holds it.
         EvergreenError: what the step itself raised.
     """
@@ -71,36 +76,112 @@ def reproduce(model: str, run: Run, around: Around | None = None) -> list[Outcom
 
 def pending(model: str) -> dict[str, str]:
     """The stages of a model that would not be skipped now, each with the first input that differs. Runs nothing."""
+    return {stage: because for stage, because in reasons(model).items() if because}
+
+
+def reasons(model: str) -> dict[str, str | None]:
+    """Every stage of a model in the order in which they run: the first input that differs, or None. Runs nothing."""
+    if known := unchanged.stages(model):
+        return dict.fromkeys(known)
+    began = time.time_ns()
     with _repository() as repo:
-        return _with_patience(lambda: _pending(repo, model))
+        found, paths = _with_patience(lambda: _reasons(repo, model))
+    if not any(found.values()):
+        unchanged.remember(model, list(found), paths, began)
+    return found
 
 
 # ── inside DVC ────────────────────────────────────────────────────────────────────────────────────
 
 
-def _pending(repo: Repo, model: str) -> dict[str, str]:
+def _reasons(repo: Repo, model: str) -> tuple[dict[str, str | None], set[str]]:
+    """The reasons, and every path (below the root) that was looked at to find them."""
     from dvc.repo import lock_repo
     from dvc.repo.reproduce import collect_stages, get_active_graph, plan_repro
 
+    found: dict[str, str | None] = {}
+    anew: dict[str, str] = {}
+    paths: set[str] = set()
     with lock_repo(repo):
-        graph = get_active_graph(repo.index.graph)
-        plan = plan_repro(graph, collect_stages(repo, [f"package@{model}"]))
-        return {stage.addressing: _reason(stage) for stage in plan if stage.changed()}
+        target = f"package@{model}"
+        # the index has read dvc.yaml and dvc.lock: collecting by name would read them again
+        wanted = [s for s in repo.index.stages if s.addressing == target] or collect_stages(repo, [target])
+        for stage in plan_repro(get_active_graph(repo.index.graph), wanted):
+            because = reason(stage, anew) if stage.changed() or _follows(stage, anew) else None
+            if because:
+                anew |= {out.def_path: stage.addressing for out in stage.outs}
+            if because or not stage.addressing.endswith(".dvc"):
+                found[stage.addressing] = because
+            paths |= {os.path.relpath(each.fs_path, repo.root_dir) for each in [*stage.deps, *stage.outs]}
+            paths.add(os.path.relpath(stage.path, repo.root_dir))
+    return found, paths
+
+
+def _follows(stage: Stage, anew: dict[str, str]) -> bool:
+    return any(dep.def_path in anew for dep in stage.deps)
 
 
 def _reproduce_stage(stage: Stage, options: dict[str, Any]) -> Outcome:
     """DVC's own reproduction of one stage, told as an outcome."""
+    begin = time.perf_counter()
+    _refuse_without_version(stage)
+    because = reason(stage, {}) if stage.changed() else None
+    if because and stage.is_data_source and not stage.is_import and all(out.exists for out in stage.outs):
+        # DVC would name what lies there now as the data version: also when a partition was lost, or never validated
+        raise DataVersionDiffers(
+            f"{stage.outs[0]} does not hold the version that {stage.addressing} names. Put it back "
+            f"(dvc checkout {stage.addressing}), or let ingest make a version of what has arrived."
+        )
+    if because is None:
+        _put_into_cache(stage)
+    how: Literal["unchanged", "restored", "ran"] = "unchanged"
+    if because and _redo(stage, options):
+        how = "ran" if stage.addressing in _ran else "restored"
+    elif because:
+        because = None  # what it would have followed came out equal
+    return Outcome(stage.addressing, how, because or "nothing it depends on has changed", time.perf_counter() - begin)
+
+
+def _refuse_without_version(stage: Stage) -> None:
+    """What lies in data/ while there is no data.dvc has no name, and may still change: nothing is made from it."""
+    unnamed = "data" in {dep.def_path for dep in stage.deps} and not (settings.ROOT / "data.dvc").exists()
+    if unnamed:
+        raise DataMissing(
+            "there is no data.dvc: no data version was made yet. Let partitions arrive and run ingest, or dvc add data"
+        )
+
+
+def _redo(stage: Stage, options: dict[str, Any]) -> bool:
+    """DVC's reproduction of a stage. What came from the run cache is read again: DVC trusts a cache that rotted."""
     from dvc.repo import reproduce as dvc_reproduce
 
-    begin = time.perf_counter()
-    reason = _reason(stage) if stage.changed() else "nothing it depends on has changed"
     _ran.discard(stage.addressing)
     redone = dvc_reproduce._reproduce_stage(stage, **options)
-    if not redone:
-        how: Literal["unchanged", "restored", "ran"] = "unchanged"
-    else:
-        how = "ran" if stage.addressing in _ran else "restored"
-    return Outcome(stage.addressing, how, reason, time.perf_counter() - begin)
+    if not redone or stage.addressing in _ran:
+        return bool(redone)
+    if rotten := [hash_ for path, hash_ in _promised(stage) if not path.is_file() or files.md5(path) != hash_]:
+        for hash_ in rotten:
+            files.remove(Path(stage.repo.cache.local.oid_to_path(hash_)))
+        for out in stage.outs:
+            files.remove(Path(out.fs_path))
+        dvc_reproduce._reproduce_stage(stage, **{**options, "force": True})
+    return True
+
+
+def _promised(stage: Stage) -> Iterator[tuple[Path, str]]:
+    """Every file of a stage's outputs, and the MD5 that DVC has just recorded for it."""
+    for out in stage.outs:
+        if out.hash_info.isdir:
+            yield from ((Path(out.fs_path, *key), hash_.value) for key, _, hash_ in out.get_obj())
+        else:
+            yield Path(out.fs_path), out.hash_info.value
+
+
+def _put_into_cache(stage: Stage) -> None:
+    """Outputs that are here as they should be, but lost from the cache, go there again: DVC would run the stage."""
+    for out in stage.outs:
+        if out.use_cache and not out.workspace_status() and out.changed_cache():
+            out.commit(relink=False)
 
 
 _ran: set[str] = set()
@@ -148,7 +229,10 @@ def _repository() -> Iterator[Repo]:
     """The project as DVC sees it; its errors as ours."""
     from dvc.exceptions import DvcException, ReproductionError
     from dvc.repo import Repo
+    from dvc.utils.serialize import _yaml
 
+    books.mend()
+    books.write_whole(_yaml)
     logging.getLogger("dvc").setLevel(logging.WARNING)  # what it would tell a terminal is told by outcomes
     try:
         with Repo(str(settings.ROOT), _wait_for_lock=True) as repo:
@@ -200,21 +284,3 @@ def _with_patience(act: Callable[[], T]) -> T:
 
 def _plainly(_: str, go: Callable[[], Outcome]) -> Outcome:
     return go()
-
-
-def _reason(stage: Stage) -> str:
-    """The first thing that differs from what dvc.lock says."""
-    if not any(out.hash_info for out in stage.outs):
-        return "it has not run yet"
-    if stage.changed_stage():
-        return "its command changed"
-    for dep in stage.deps:
-        for what, how in dep.status().items():
-            if isinstance(how, dict):  # parameters: {params.yaml: {key: modified}}
-                key, change = next(iter(how.items()))
-                return f"{what}: {key} is {change}"
-            return f"{what} is {how}"
-    for out in stage.outs:
-        for what, how in out.status().items():
-            return f"its output {what} is {how}"
-    return "it asks to run always"

@@ -85,10 +85,11 @@ def conform(rows: pd.DataFrame, name: str, model: params.Model) -> pd.DataFrame:
     for column in model.of_type("integer"):
         if (broken := rows.loc[rows[column] % 1 != 0, column].dropna()).size:
             raise ModelCodeError(f"{where}: {column} is no integer in {len(broken)} rows, as {broken.iloc[0]:g}")
-    for column, missing in rows.isna().sum().items():
+    for column in wanted:
+        missing = int(rows[column].isna().sum())
         if missing and column not in types:
             raise ModelCodeError(f"{where}: {column} is missing in {missing} rows; leave such rows out")
-        if missing and not model.features[str(column)].nullable:
+        if missing and not model.features[column].nullable:
             raise ModelCodeError(
                 f"{where}: {column} is missing in {missing} rows, but params.yaml does not say that it is nullable"
             )
@@ -99,7 +100,7 @@ def conform(rows: pd.DataFrame, name: str, model: params.Model) -> pd.DataFrame:
     return rows
 
 
-_TYPES = {"category": "str", "integer": "float64", "number": "float64"}
+_TYPES: dict[str, Any] = {"category": "str", "integer": "float64", "number": "float64"}
 
 
 def _tables_of(partition: str, manifest: Manifest, model: params.Model) -> dict[str, list[str]]:
@@ -145,6 +146,8 @@ def _code_hashes(name: str, model: params.Model) -> dict[str, str]:
     sources = imports.closure(root / "tasks" / "training" / "prepare.py", root)
     sources |= imports.closure(root / "models" / name / "rows" / "__init__.py", root)
     sources |= {contract.path_of(name, dataset) for dataset in model.datasets}
+    own = (root / "models" / name / "rows").rglob("*")  # tables that its code reads, for one
+    sources |= {path for path in own if path.is_file() and "__pycache__" not in path.parts}
     if not sources:
         raise Mistake(f"no source of models/{name}/rows was found below {root}")
     return {path.relative_to(root).as_posix(): files.sha256(path) for path in sorted(sources)}

@@ -37,7 +37,9 @@ def train(name: str) -> None:
     try:
         pipeline.fit(features, learn["label"])
     except ValueError as error:
-        raise ModelCodeError(f"models/{name}/pipeline does not fit {len(learn)} rows: {error}") from error
+        silent = [str(column) for column in features if features[column].isna().all()]
+        hint = f" ({', '.join(silent)}: missing in every row)" if silent else ""
+        raise ModelCodeError(f"models/{name}/pipeline does not fit {len(learn)} rows: {error}{hint}") from error
     split = files.read_json(build / "split.json")
     described = {name_: feature.model_dump() for name_, feature in model.features.items()}
     with files.replacing(build / "model") as folder:

@@ -25,7 +25,7 @@ def declared(stage: str, model: str) -> set[Path]:
 
 
 def imported(stage: str, model: str) -> set[Path]:
-    """Every file of the repository that the step imports, directly or not, and the team's code that it loads by name."""
+    """Every file of the repository that the step imports, and the team's code that it loads by name."""
     module = settings.ROOT / (STEPS[stage].replace(".", "/") + ".py")
     found = imports.closure(module, settings.ROOT)
     if stage == "package":  # it copies the service and what that imports into the release

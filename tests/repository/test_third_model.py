@@ -162,7 +162,10 @@ def test_an_edit_redoes_what_depends_on_it_and_undone_gives_it_back(story: Story
     project = Project(story.root)
     before = files.tree(story.root / "build" / "digits")
     project.edit("params.yaml", "slices: [ink], resamples: 100", "slices: [ink], resamples: 110")
-    assert graph.pending("digits") == {"evaluate@digits": "params.yaml: models.digits.evaluate is modified"}
+    assert graph.pending("digits") == {
+        "evaluate@digits": "params.yaml: models.digits.evaluate.resamples 100 → 110",
+        "package@digits": "follows evaluate@digits, if that changes",
+    }
     redone = {outcome.stage: outcome.how for outcome in graph.reproduce("digits", steps.run)}
     assert redone == {**dict.fromkeys(STAGES, "unchanged"), "evaluate@digits": "ran"}
     assert files.tree(story.root / "build" / "digits") != before

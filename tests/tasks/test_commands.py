@@ -130,12 +130,12 @@ def test_running_a_step_imports_no_other(small: Project) -> None:
 
 def test_what_is_packaged_is_tracked(small: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """`dvc repro` runs `python -m tasks package`: the candidate is in MLflow afterwards, with no flow."""
-    from tasks.release import package, registry
+    from tasks.release import package, tracking
 
     done: list[str] = []
     monkeypatch.setattr(steps, "run", lambda step, arguments: done.append(f"{step} {arguments}"))
     monkeypatch.setattr(package, "measured", lambda model: {"latency_ms": 1.0})
-    monkeypatch.setattr(registry, "track", lambda *told: done.append(f"track {told[0]}") or "a run")
+    monkeypatch.setattr(tracking, "track", lambda *told: done.append(f"track {told[0]}") or "a run")
     commands.run_step("train", "tiny")
     commands.run_step("package", "tiny")
     assert done == ["train ['tiny']", "package ['tiny']", "track tiny"]

@@ -39,6 +39,16 @@ def test_requirements_of_requirements_are_included(project):
     assert {"scikit-learn", "joblib", "threadpoolctl", "numpy", "pydantic-core"} <= names
 
 
+def test_what_draws_does_not_train(project):
+    """Matplotlib and what it brings are the evaluation's: a bump of pillow does not train a model again."""
+    drawing = {"matplotlib", "pillow", "fonttools", "contourpy"}
+    training, evaluation = (
+        {line.split("==")[0] for line in written(project, purpose)} for purpose in ("training", "evaluation")
+    )
+    assert not training & drawing
+    assert evaluation >= training | drawing
+
+
 def test_serving_needs_no_tool_of_training(project):
     """A serving image holds no MLflow, Prefect, DVC or Great Expectations."""
     names = {line.split("==")[0] for line in written(project, "serving")}

@@ -53,7 +53,7 @@ def test_params_yaml_as_it_ships_is_read(path: Path) -> None:
     raw = yaml.safe_load(path.read_text())
     assert list(said.models) == list(raw["models"])
     for name, model in said.models.items():
-        assert list(model.features) == list(raw["models"][name]["features"])
+        assert list(model.features) == sorted(raw["models"][name]["features"])
         assert model.estimator.class_ == raw["models"][name]["estimator"]["class"]
 
 
@@ -62,8 +62,63 @@ def test_what_is_asked_of_the_whole() -> None:
     said = params.load(REPOSITORY / "params.yaml")
     assert said.datasets == ["flights", "weather"]
     assert said.readers("weather") == ["flight_delay", "hourly_departures"]
-    assert said.model("flight_delay").of_type("category") == ["carrier", "origin", "dest"]
-    assert said.model("flight_delay").of_type("integer", "number")[:3] == ["weekday", "hour", "minute"]
+    assert said.model("flight_delay").of_type("category") == ["carrier", "dest", "origin"]
+    assert said.model("flight_delay").of_type("integer", "number")[:3] == ["dewp", "distance", "hour"]
+
+
+def written(tmp_path: Path, old: str, new: str) -> params.Params:
+    """The parameters of the tiny model, with an edit."""
+    text = (REPOSITORY / "tests" / "small" / "params.yaml").read_text()
+    assert old in text
+    (tmp_path / "params.yaml").write_text(text.replace(old, new))
+    return params.load(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("C: 1.0", "C: 1"),
+        ("fails_above: 0", "fails_above: 0.0"),
+        ("{type: category, example: north, about: Where the pump is}", "{about: Where the pump is, example: north, type: category}"),
+        ("min: 1, max: 7", "min: 1.0, max: 7.0"),
+    ],
+)  # fmt: skip
+def test_what_dvc_takes_for_equal_is_equal_here(tmp_path: Path, old: str, new: str) -> None:
+    """A stage is skipped when DVC sees no difference: then none may reach a result, not even in the bytes."""
+    before = params.load(REPOSITORY / "tests" / "small" / "params.yaml").model_dump_json()
+    assert written(tmp_path, old, new).model_dump_json() == before
+
+
+def test_a_share_that_could_be_a_count_is_refused(tmp_path: Path) -> None:
+    """To scikit-learn 1.0 is all features and 1 is one; to DVC they are the same."""
+    with pytest.raises(ParamsError, match=r"estimator\.params: max_features: write null for all of them, or 1 for one"):
+        written(tmp_path, "{C: 1.0}", "{max_features: 1.0}")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("1e-3", 0.001), ("010", 10), ("0o10", 8), ("0x1F", 31), ("1_000", 1000), ("on", "on"), ("1:30", "1:30"), (".5", 0.5), ("true", True)],
+)  # fmt: skip
+def test_a_value_is_read_as_dvc_reads_it(tmp_path: Path, text: str, value: object) -> None:
+    """Else a change could be one here and none there."""
+    from dvc.utils.serialize import parse_yaml
+
+    (mine,) = written(tmp_path, "{C: 1.0}", f"{{C: {text}}}").model("tiny").estimator.params.values()
+    dvcs = parse_yaml(f"C: {text}", "params.yaml")["C"]
+    assert (mine, type(mine)) == (value, type(value)) == (dvcs, type(dvcs))
+
+
+def test_git_is_left_alone_unless_asked(tmp_path: Path) -> None:
+    """A checkout that somebody works in is not committed to; a branch that cannot be one is refused at the door."""
+    assert written(tmp_path, "upstream: null", "upstream: null").git == params.Git()
+    said = written(tmp_path, "upstream: null", "git: {commit: true, branch: data/arrivals}").git
+    assert (said.commit, said.branch, said.remote) == (True, "data/arrivals", "origin")
+    for wrong, message in {
+        "{branch: --force}": "git.branch",
+        "{comit: true}": "git.comit: unknown key; did you mean 'commit'",
+    }.items():
+        with pytest.raises(ParamsError, match=message):
+            written(tmp_path, "upstream: null", f"git: {wrong}")
 
 
 def test_what_dvc_yaml_reads_has_no_default() -> None:

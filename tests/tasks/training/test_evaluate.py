@@ -233,7 +233,7 @@ def test_regression(root):
 def test_many_classes_split_at_random(root):
     """Ten digits, rows of one day split at random: rows are resampled one by one, and there is a confusion matrix."""
     digits = load_digits()
-    names = [f"pixel_{i}" for i in range(64)]
+    names = [f"pixel_{i:02d}" for i in range(64)]
     frame = pd.DataFrame(digits.data, columns=names).assign(
         label=digits.target, time=pd.Timestamp("2020-01-01").as_unit("us")
     )

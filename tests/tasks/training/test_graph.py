@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from tasks import files, steps
-from tasks.errors import DataMissing, Mistake, StageFailed
+from tasks.errors import DataMissing, DataVersionDiffers, Mistake, StageFailed
 from tasks.training import graph
-from tests.conftest import REPOSITORY, Project, copy_repository
+from tests.conftest import REPOSITORY, Project, copy_repository, write_readings
 
 pytestmark = pytest.mark.xdist_group("graph")
 
@@ -151,11 +151,15 @@ def test_an_edited_parameter_redoes_what_depends_on_it(toy: Project) -> None:
     """And says which parameter; a stage whose inputs come out equal is left alone."""
     reproduce()
     toy.edit("params.yaml", "{times: 1}", "{times: 3}")
-    assert graph.pending("a")["count@a"] == "params.yaml: models.a.times is modified"
+    assert graph.pending("a")["count@a"] == "params.yaml: models.a.times 1 → 3"
     assert reproduce() == RAN
     assert (toy.root / "build" / "a" / "release" / "count.txt").read_text() == "6\n"
     toy.edit("source.txt", "two\nwords", "words\ntwo")
-    assert graph.pending("a")["own@a"] == "source.txt is modified"
+    assert graph.pending("a") == {
+        "count@a": "source.txt is modified",
+        "own@a": "source.txt is modified",
+        "package@a": "follows count@a, if that changes",
+    }
     assert reproduce() == {"count@a": "ran", "own@a": "ran", "package@a": "unchanged"}
 
 
@@ -280,6 +284,24 @@ def test_a_data_version_that_is_not_here_is_told_with_what_brings_it(small: Proj
     shutil.rmtree(small.root / ".dvc" / "cache")
     with pytest.raises(DataMissing, match=r"missing data 'source': data\..*`make data` brings them"):
         graph.reproduce("tiny", steps.run)
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_training_does_not_move_the_data_version(small: Project, lost: bool) -> None:
+    """DVC would name whatever lies in data/: also when a partition was lost, or came past ingest."""
+    named = (small.root / "data.dvc").read_text()
+    if lost:
+        (small.root / "data" / "readings" / "2013-03.csv").unlink()
+    else:
+        write_readings(small.root, 4)
+    with pytest.raises(DataVersionDiffers) as caught:
+        graph.reproduce("tiny", run)
+    assert str(caught.value) == (
+        "data does not hold the version that data.dvc names. Put it back (dvc checkout data.dvc), or let ingest make a "
+        "version of what has arrived."
+    )
+    assert (small.root / "data.dvc").read_text() == named
+    assert called(small) == []
 
 
 @pytest.mark.parametrize(

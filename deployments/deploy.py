@@ -1,0 +1,201 @@
+"""What a person sees and starts in the Prefect UI: `ingest`, and `train/<model>` for each model of params.yaml.
+
+Deploying again changes what differs and nothing else. Schedules are Prefect's from the first deployment on: whoever
+edits or pauses one in the UI keeps that (docs/decisions/schedules.md). Models that are gone lose their deployment.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from typing import Any
+
+from tasks import params, settings
+
+settings.apply()
+
+from deployments import automations  # noqa: E402 - Prefect reads its environment when it is imported
+from deployments.services import POOL  # noqa: E402
+from flows import api, events  # noqa: E402
+from tasks.errors import EvergreenError  # noqa: E402
+
+TAG = "evergreen"
+"""Marks what this module made, and so may remove."""
+
+CONCURRENCY = {"collision_strategy": "ENQUEUE", "grace_period_seconds": 60}
+"""A wake that comes while a run is at work waits, as that run may have looked already; a run whose process did not
+come up within a minute gives its place back (docs/decisions/wakes.md)."""
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """One deployment as it should be."""
+
+    flow: str
+    name: str
+    description: str
+    cron: str
+    """The schedule it begins with."""
+    wakes: dict[str, Any]
+    """The trigger of the automation that starts it."""
+    tags: list[str] = field(default_factory=list)
+    parameters: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """As Prefect writes it: flow/deployment."""
+        return f"{self.flow}/{self.name}"
+
+
+def main() -> int:
+    """Deploy; gives the exit code."""
+    try:
+        for line in deploy(params.load()):
+            print(line, flush=True)
+    except EvergreenError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def deploy(said: params.Params) -> list[str]:
+    """Bring the server's deployments and automations to what this checkout says; gives a line per change.
+
+    Raises:
+        ApiSilent: the Prefect server does not answer.
+    """
+    _work_pool()
+    lines = []
+    ids = {}
+    for wanted in deployments(said):
+        ids[wanted.title], line = _ensure(wanted)
+        lines += [line] if line else []
+    lines += _remove_others(set(ids))
+    lines += automations.ensure({one.title: (ids[one.title], one.wakes) for one in deployments(said)})
+    return lines or [f"deployments are as they should be: {', '.join(ids)}"]
+
+
+def deployments(said: params.Params) -> list[Deployment]:
+    """What this checkout says should be there."""
+    ingest = Deployment(
+        flow="ingest",
+        name="ingest",
+        description=(
+            f"Takes in what lies in the landing zone `{api.masked(said.landing)}`: each partition is validated, and "
+            "becomes part of a data version or waits in quarantine. Every model that reads what changed is then "
+            "trained.\n\n"
+            "Wakes: a file in the landing zone (`make up` watches it), the event `evergreen.partition.landed`, the "
+            "schedule, this button. It looks itself at what is there, so one wake too many costs seconds."
+        ),
+        cron="*/15 * * * *",
+        wakes=automations.on_event(events.LANDED, "evergreen.dataset.*"),
+        tags=[TAG, "data"],
+    )
+    return [ingest, *(_training(name, model) for name, model in said.models.items())]
+
+
+def _training(name: str, model: params.Model) -> Deployment:
+    datasets = [f"evergreen.dataset.{dataset}" for dataset in model.datasets]
+    return Deployment(
+        flow="train",
+        name=name,
+        description=(
+            f"**{model.about}**\n\nTrains `{name}` on the newest data version if anything it is made from has changed, "
+            f"judges it against the champion on the same holdout rows (rule: {model.gate.rule} in {model.gate.loss}), "
+            "and promotes or refuses it.\n\n"
+            f"Wakes: a new data version of {' or '.join(model.datasets)}, the schedule (which also finds an edited "
+            "`params.yaml` or code), this button."
+        ),
+        cron="5-59/15 * * * *",
+        wakes=automations.on_event(events.VERSION, events.DATA, {"prefect.resource.id": datasets}),
+        tags=[TAG, "training", model.task],
+        parameters={"model": name, "again": False},
+    )
+
+
+# ── as the server has it ──────────────────────────────────────────────────────────────────────────
+
+
+def _ensure(wanted: Deployment) -> tuple[str, str | None]:
+    """Make or mend one deployment; gives its id, and what was done."""
+    flow_id = api.call("/flows/", {"name": wanted.flow})["id"]
+    body = _body(wanted)
+    try:
+        there = api.call(f"/deployments/name/{wanted.title}")
+    except api.NotThere:
+        schedule = {"schedule": {"cron": wanted.cron, "timezone": "UTC"}, "active": True, "slug": "reconcile"}
+        made = api.call("/deployments/", {**body, "name": wanted.name, "flow_id": flow_id, "schedules": [schedule]})
+        return made["id"], f"deployment {wanted.title} made, schedule {wanted.cron}"
+    differs = {key: value for key, value in body.items() if _shown(there, key) != value}
+    if not differs:
+        return there["id"], None
+    api.call(f"/deployments/{there['id']}", differs, method="PATCH")
+    return there["id"], f"deployment {wanted.title} updated: {', '.join(sorted(differs))}"
+
+
+def _body(wanted: Deployment) -> dict[str, Any]:
+    return {
+        "description": wanted.description,
+        "tags": wanted.tags,
+        "parameters": wanted.parameters,
+        "parameter_openapi_schema": _form(wanted),
+        "enforce_parameter_schema": True,
+        "work_pool_name": POOL,
+        "entrypoint": f"flows/{wanted.flow}.py:{wanted.flow}",
+        "path": str(settings.ROOT),
+        "job_variables": {
+            "working_dir": str(settings.ROOT),
+            "command": f"{sys.executable} -m deployments.flow_run",
+            "stream_output": False,
+        },
+        "concurrency_limit": 1,
+        "concurrency_options": CONCURRENCY,
+    }
+
+
+def _shown(there: dict[str, Any], key: str) -> Any:
+    """A field as it was sent: the server shows the limit elsewhere than where it takes it."""
+    if key == "concurrency_limit":
+        return (there.get("global_concurrency_limit") or {}).get("limit")
+    return there.get(key)
+
+
+def _form(wanted: Deployment) -> dict[str, Any]:
+    """The flow's signature as the form of the UI; the model is the deployment's own."""
+    from importlib import import_module
+
+    from prefect.utilities.callables import parameter_schema
+
+    schema = parameter_schema(getattr(import_module(f"flows.{wanted.flow}"), wanted.flow)).model_dump()
+    if "model" in schema["properties"]:
+        schema["properties"]["model"] |= {"enum": [wanted.name], "default": wanted.name}
+    return dict(schema)
+
+
+def _work_pool() -> None:
+    try:
+        api.call(f"/work_pools/{POOL}")
+    except api.NotThere:
+        from prefect.workers.process import ProcessWorker
+
+        template = ProcessWorker.get_default_base_job_template()
+        about = "Flow runs as processes of this machine, in the checkout that `make up` was started in"
+        body = {"name": POOL, "type": "process", "description": about, "base_job_template": template}
+        api.call("/work_pools/", body)
+
+
+def _remove_others(titles: set[str]) -> list[str]:
+    """Deployments of models that are no longer in params.yaml: each wake of theirs would fail."""
+    lines = []
+    tagged = api.call("/deployments/filter", {"deployments": {"tags": {"all_": [TAG]}}})
+    flows = {one["id"]: one["name"] for one in api.call("/flows/filter", {})}
+    for one in tagged:
+        title = f"{flows.get(one['flow_id'])}/{one['name']}"
+        if title not in titles:
+            api.call(f"/deployments/{one['id']}", method="DELETE")
+            lines.append(f"deployment {title} removed: params.yaml has no such model")
+    return lines
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,74 @@
+"""Processes known by a mark in their environment, which they inherit from whoever started them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+
+import psutil
+
+NAME = "EVERGREEN_STACK"
+"""The variable; its value is the checkout whose platform a process belongs to."""
+
+SERVICE = "EVERGREEN_SERVICE"
+"""Beside it: the service that a process was started by or for."""
+
+
+def alive(mark: str) -> list[psutil.Process]:
+    """The processes with this mark, this one apart."""
+    return [process for process in _marked(mark) if process.pid != os.getpid()]
+
+
+def end(mark: str, keep: set[int] | None = None, seconds: float = 8) -> int:
+    """End the processes with this mark: asked first, and then made to. Gives how many there were."""
+    count = 0
+    for _ in range(3):  # one that is ending may still start another
+        there = [process for process in alive(mark) if process.pid not in (keep or set())]
+        if not there:
+            break
+        count += len(there)
+        for process in there:
+            _tell(process, terminate=True)
+        _, still = psutil.wait_procs(there, timeout=seconds)
+        for process in still:
+            _tell(process, terminate=False)
+        psutil.wait_procs(still, timeout=seconds)
+    return count
+
+
+def kill_service(mark: str, service: str) -> None:
+    """Kill what a service that was itself killed has left: it may hold the port that the next one wants."""
+    for process in alive(mark):
+        try:
+            if process.environ().get(SERVICE) == service:
+                process.kill()
+                process.wait(timeout=2)
+        except (psutil.Error, OSError):
+            continue
+
+
+def listener(port: int) -> str | None:
+    """Who listens on a port, as far as this user may know."""
+    for process in psutil.process_iter(["pid", "cmdline"]):
+        try:
+            taken = any(one.laddr.port == port for one in process.net_connections("tcp") if one.status == "LISTEN")
+            if taken:
+                return f"process {process.pid} has it ({' '.join(process.info['cmdline'])[:90]})"
+        except (psutil.Error, OSError):
+            continue
+    return None
+
+
+def _tell(process: psutil.Process, *, terminate: bool) -> None:
+    with suppress(psutil.NoSuchProcess):
+        process.terminate() if terminate else process.kill()
+
+
+def _marked(mark: str) -> Iterator[psutil.Process]:
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(NAME) == mark and process.status() != psutil.STATUS_ZOMBIE:
+                yield process
+        except (psutil.Error, OSError):  # gone, or another user's
+            continue

@@ -1,0 +1,112 @@
+"""The services of the local stack: what each is started with, and how it is known to answer."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from deployments import local
+from flows import api
+from tasks import settings
+
+BIN = Path(sys.executable).parent
+
+POOL = "evergreen"
+"""The work pool that the flows' deployments name and the worker asks."""
+
+WORKER = "local"
+"""The worker's name in that pool."""
+
+
+@dataclass(frozen=True)
+class Service:
+    """One process that is kept running."""
+
+    name: str
+    command: list[str]
+    answers: Callable[[datetime], bool]
+    """Whether it was heard since then."""
+    after: tuple[str, ...] = ()
+    """Services that must answer before this one is started."""
+    says: str = ""
+    """What a person does with it."""
+    story: bool = False
+    """Whether its output is for people: then it is shown, not only kept."""
+    ports: Mapping[str, int] = field(default_factory=dict)
+    """The setting that moves it → the port it listens on."""
+    shutdown_seconds: float = 15
+    outlived: bool = False
+    """Whether what it has started goes on when it is killed: flow runs do."""
+
+
+def services() -> list[Service]:
+    """The services, in the order they are started; they are ended in the opposite one."""
+    prefect, mlflow = int(os.environ["PREFECT_SERVER_API_PORT"]), int(os.environ["MLFLOW_PORT"])
+    python = [sys.executable, "-m"]
+    return [
+        Service(
+            "prefect",
+            [str(BIN / "prefect"), "server", "start", "--host", "127.0.0.1", "--port", str(prefect)],
+            lambda _: local.answers(f"http://127.0.0.1:{prefect}/api/health"),
+            says=f"flows, runs, schedules, events   http://127.0.0.1:{prefect}",
+            ports={"PREFECT_SERVER_API_PORT": prefect},
+        ),
+        Service(
+            "mlflow",
+            [*python, "deployments.mlflow_server"],
+            lambda _: local.answers(f"http://127.0.0.1:{mlflow}/health"),
+            says=f"metrics, models, the registry    http://127.0.0.1:{mlflow}",
+            ports={"MLFLOW_PORT": mlflow},
+        ),
+        Service(
+            "worker",
+            [*python, "deployments.worker"],
+            _worker_answers,
+            after=("prefect",),
+            says=f"runs flows, from {settings.ROOT}",
+            story=True,
+            shutdown_seconds=20,
+            outlived=True,
+        ),
+        Service(
+            "watch",
+            [*python, "deployments.watch"],
+            lambda _: True,
+            after=("prefect",),
+            says="wakes ingest when something lies in the landing zone",
+            story=True,
+            shutdown_seconds=3,
+        ),
+    ]
+
+
+def environment() -> dict[str, str]:
+    """What the services are told beyond the project's environment: who speaks to whom."""
+    prefect, mlflow = os.environ["PREFECT_SERVER_API_PORT"], os.environ["MLFLOW_PORT"]
+    secret = os.environ.get("PREFECT_SERVER_API_AUTH_STRING")
+    return {
+        **({"PREFECT_API_AUTH_STRING": secret} if secret else {}),
+        # no page of another site may speak to the API through somebody's browser
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://127.0.0.1:{prefect},http://localhost:{prefect}",
+        "PREFECT_API_URL": f"http://127.0.0.1:{prefect}/api",
+        "PREFECT_UI_URL": f"http://127.0.0.1:{prefect}",
+        "MLFLOW_BACKEND_STORE_URI": settings.environment()["MLFLOW_TRACKING_URI"],
+        "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{mlflow}",
+        "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING": "false",
+        "PREFECT_LOGGING_COLORS": "false",
+        "PREFECT_LOGGING_FORMATTERS_STANDARD_FLOW_RUN_FMT": "%(flow_run_name)s  %(message)s",  # the stack tells when
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def _worker_answers(since: datetime) -> bool:
+    """Whether the server has heard the worker's heartbeat since then."""
+    try:
+        workers = api.call(f"/work_pools/{POOL}/workers/filter", {}, patience=0)
+    except api.ApiSilent:
+        return False
+    return any(one["name"] == WORKER and datetime.fromisoformat(one["last_heartbeat_time"]) >= since for one in workers)

@@ -1,0 +1,79 @@
+"""What the stack tells: one line per thing that happens, coloured by who; each service's own log in full."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import IO
+
+from tasks import settings
+
+COLOURS = {"stack": 1, "prefect": 34, "mlflow": 35, "worker": 32, "watch": 36}
+BAD = 31
+FLOW_COLOUR = 33
+
+FLOW_RUN = re.compile(r"^(ingest|train/\w+)  (.*)$")
+"""A line of a flow run's log, as PREFECT_LOGGING_FORMATTERS_STANDARD_FLOW_RUN_FMT has it."""
+
+HUSHED = re.compile(
+    r"Downloading flow code from storage|Beginning flow run|submitting flow run|submitted to infrastructure"
+    r"|Created temporary directory|View (run|experiment) |Waiting up to \d+ seconds for model version"
+    r"|prefect\.(events|\w+Observer|_internal)|^\s|^Traceback |^(The above exception|During handling)"
+    r"|^\w+(\.\w+)+: \S|^(EOF|OS|Connection\w*|Timeout)Error: "
+    r"|\| INFO +\|"  # a flow's own lines have another form
+    r"|Received SIG(TERM|INT)|Successfully registered model|Created version"
+    r"|(alembic|mlflow\.store)\S* ?[-:]|Worker '\S+' started"
+)
+"""What tools say beside the story, and tracebacks: that is in the service's log, and not shown."""
+
+KEPT = 8
+LARGEST = 20_000_000
+"""A log that is larger when its service starts is begun anew; the old one is kept as `<name>.log.1`."""
+
+
+class Story:
+    """Writes lines for a person, and keeps the services' logs."""
+
+    def __init__(self, out: IO[str] | None = None) -> None:
+        self._out = out or sys.stdout
+        self._coloured = self._out.isatty() and "NO_COLOR" not in os.environ
+
+    def tell(self, who: str, what: str, *, bad: bool = False) -> None:
+        """One thing that happened."""
+        colour, plain = (f"\033[{BAD if bad else COLOURS.get(who, 0)}m", "\033[0m") if self._coloured else ("", "")
+        print(f"{datetime.now():%H:%M:%S}  {colour}{who:<8}{plain}  {what}", file=self._out, flush=True)
+
+    def log(self, who: str) -> Path:
+        """Where a service's own words go. One that has grown too large is begun anew."""
+        path = settings.VAR / "log" / f"{who}.log"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and path.stat().st_size > LARGEST:
+            path.replace(path.with_suffix(".log.1"))
+        path.touch()
+        return path
+
+    def last(self, who: str) -> list[str]:
+        """The last lines of a service's log."""
+        with self.log(who).open("rb") as log:
+            log.seek(max(0, log.seek(0, os.SEEK_END) - 4000))
+            return log.read().decode(errors="replace").splitlines()[-KEPT:]
+
+    def follow(self, who: str) -> Callable[[], None]:
+        """Tells, each time it is called, what was written to a service's log since the last time."""
+        log, rest = self.log(who).open("rb"), b""
+        log.seek(0, os.SEEK_END)
+
+        def tell() -> None:
+            nonlocal rest
+            *lines, rest = (rest + log.read()).split(b"\n")
+            for line in lines:
+                text = line.decode(errors="replace").rstrip()
+                if text and not HUSHED.search(text):
+                    run = FLOW_RUN.match(text)
+                    self.tell(run[1] if run else who, run[2] if run else text)
+
+        return tell

@@ -1,0 +1,35 @@
+"""The worker: first the flows' deployments are registered, then Prefect's process worker takes this process' place.
+
+So whatever a worker is about to run is what this checkout says, also after a restart with another params.yaml.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+from deployments import deploy, local
+from deployments.services import BIN, POOL, WORKER
+
+
+def main() -> int:
+    """Register, then become the worker. Returns only when the deployments could not be registered."""
+    if code := deploy.main():
+        return code
+    _wait_for_mlflow(60)
+    sys.stdout.flush()
+    worker = str(BIN / "prefect")
+    command = [worker, "worker", "start", "--pool", POOL, "--type", "process", "--name", WORKER]
+    return os.execv(worker, command)  # noqa: S606 - no shell is wanted
+
+
+def _wait_for_mlflow(seconds: float) -> None:
+    """A flow that is due at once would not find it; later, a run waits for it by its retries."""
+    store, deadline = os.environ["MLFLOW_TRACKING_URI"], time.monotonic() + seconds
+    while store.startswith("http") and not local.answers(f"{store}/health") and time.monotonic() < deadline:
+        time.sleep(0.2)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,53 @@
+"""What is told to the outside: that a partition was refused, that there is a new data version.
+
+An event only wakes: who hears it looks itself at what is there. Each has an identity made of what it tells, so that
+telling it again (after a kill, by a second machine) is known to be the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+from uuid import NAMESPACE_URL, uuid5
+
+from flows import api
+
+LANDED = "evergreen.partition.landed"
+"""Somebody outside says that a partition lies in the landing zone."""
+
+VERSION = "evergreen.data.version"
+"""There is a new data version. About DATA, it wakes training: that is for others to say. About the version itself, it
+is said by ingest, which has woken training already."""
+
+DATA = "evergreen.data"
+REFUSED = "evergreen.partition.refused"
+
+
+def refused(dataset: str, partition: str, seen: str, reason: str) -> None:
+    """A partition went to quarantine."""
+    payload = {"dataset": dataset, "partition": partition, "reason": reason}
+    resource = {"prefect.resource.id": f"evergreen.partition.{dataset}.{partition}", "prefect.resource.name": partition}
+    _post(REFUSED, [dataset, partition, seen], resource, [dataset], payload)
+
+
+def data_version(version: str, datasets: Iterable[str]) -> None:
+    """There is a new data version, in which these datasets differ from the one told before."""
+    resource = {"prefect.resource.id": f"{DATA}.{version}", "prefect.resource.name": version}
+    changed = sorted(datasets)
+    _post(VERSION, [version, *changed], resource, changed, {"version": version, "datasets": changed})
+
+
+def _post(event: str, identity: list[str], resource: dict[str, str], datasets: list[str], payload: Any) -> None:
+    related = [
+        {"prefect.resource.id": f"evergreen.dataset.{name}", "prefect.resource.role": "dataset"} for name in datasets
+    ]
+    said = {
+        "id": str(uuid5(NAMESPACE_URL, "/".join([event, *identity]))),
+        "occurred": datetime.now(UTC).isoformat(),
+        "event": event,
+        "resource": resource,
+        "related": related,
+        "payload": payload,
+    }
+    api.call("/events", [said])

@@ -1,0 +1,65 @@
+"""One flow wakes another; wakes that wait behind a run are answered by it, as long as it has not looked yet.
+
+Whatever they were to tell is there to be seen: so a burst of a hundred wakes costs one run, or two where some came
+while the first was at work. Nothing is lost: what comes after the look stays, and is a run of its own.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from flows import api
+
+ANSWERED = {"type": "COMPLETED", "name": "Answered"}
+
+
+def wake(title: str, parameters: dict[str, Any] | None = None, key: str | None = None) -> str | None:
+    """Have a deployment (`flow/name`) run; gives the flow run's id, or None where the server knows no such deployment.
+
+    The same key wakes once: the second call gives the run that the first one made.
+    """
+    try:
+        deployment = api.call(f"/deployments/name/{title}")
+    except api.NotThere:
+        return None
+    body = {"parameters": parameters or {}, "state": {"type": "SCHEDULED"}, "idempotency_key": key}
+    return str(api.call(f"/deployments/{deployment['id']}/create_flow_run", body)["id"])
+
+
+def answer_waiting() -> int:
+    """To be called before a flow looks at anything: ends the runs that wait to do the same. Gives how many there were.
+
+    Only those of the same deployment with the same parameters; a run outside of any deployment has none.
+    """
+    from prefect.runtime import deployment, flow_run
+
+    if not deployment.id:
+        return 0
+    mine = str(flow_run.id)
+    answered = 0
+    for other in _waiting(str(deployment.id)):
+        if other["id"] != mine and other["parameters"] == flow_run.parameters:
+            state = {**ANSWERED, "message": f"answered by {api.run_url(mine)}, which had not looked yet"}
+            answered += _end(other["id"], state)
+    return answered
+
+
+def _waiting(deployment_id: str) -> list[dict[str, Any]]:
+    """The runs that have not begun; not those that the schedule has ahead."""
+    names = {"any_": ["Scheduled", "Late", "AwaitingConcurrencySlot"]}
+    which = {"deployment_id": {"any_": [deployment_id]}, "state": {"name": names}}
+    there = api.call("/flow_runs/filter", {"flow_runs": which, "sort": "EXPECTED_START_TIME_ASC"})
+    now = datetime.now(UTC)
+    return [
+        one for one in there if not one["auto_scheduled"] or datetime.fromisoformat(one["expected_start_time"]) <= now
+    ]
+
+
+def _end(flow_run_id: str, state: dict[str, str]) -> bool:
+    """End a run that has not begun; one that has begun meanwhile goes on."""
+    try:
+        answer = api.call(f"/flow_runs/{flow_run_id}/set_state", {"state": state})
+    except api.NotThere:
+        return False
+    return bool(answer["status"] == "ACCEPT")

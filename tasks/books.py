@@ -1,0 +1,104 @@
+"""DVC's books (`data.dvc`, `dvc.lock`, `.dvc/tmp/rwlock`) under kill -9: written whole, and mended where they were not.
+
+DVC empties such a file and then writes it: a kill in between leaves one that nobody can read, and every later run fails
+on it. What our own processes have DVC write is therefore written beside and renamed. What a `dvc repro` that a person
+started left half-written is mended here, without importing DVC.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from tasks import files, settings
+
+
+def write_whole(serializers: ModuleType) -> None:
+    """Have DVC in this process write its YAML files whole or not at all. To be given `dvc.utils.serialize._yaml`."""
+    dump: Any = vars(serializers)["_dump_data"]
+    if getattr(dump, "whole", False):
+        return
+
+    def dump_whole(path: Any, data: Any, *arguments: Any, **more: Any) -> None:
+        with files.replacing(Path(path).absolute()) as beside:
+            dump(str(beside), data, *arguments, **more)
+
+    dump_whole.whole = True  # type: ignore[attr-defined]
+    vars(serializers)["_dump_data"] = dump_whole
+
+
+def mend() -> None:
+    """Take away what a killed DVC left half-written: to be called before DVC is.
+
+    A `dvc.lock` that was broken off goes: what it named is given back by DVC's run cache, and no step runs again.
+    """
+    files.sweep(settings.ROOT, below=False)
+    lock, held = settings.ROOT / "dvc.lock", settings.ROOT / ".dvc" / "tmp" / "rwlock"
+    if _broken_off(lock):
+        with _alone(held.with_name("lock")):  # DVC holds it while it writes
+            if _broken_off(lock):
+                files.remove(lock)
+    if _nobodys(held):
+        with _alone(held.with_name("rwlock.lock")):
+            if _nobodys(held):
+                files.remove(held)
+
+
+def _broken_off(lock: Path) -> bool:
+    """Whether dvc.lock is not what DVC writes; one with conflict markers is a person's to mend."""
+    import yaml
+
+    try:
+        text = lock.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return False
+    if "<<<<<<<" in text:
+        return False
+    try:
+        said = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - both are safe
+        stages = said["stages"] if said["schema"] else {}
+        entries = [e for stage in stages.values() for kind in ("deps", "outs") for e in stage.get(kind, [])]
+        return not all("cmd" in stage for stage in stages.values()) or not all("path" in entry for entry in entries)
+    except (yaml.YAMLError, AttributeError, KeyError, TypeError):
+        return True
+
+
+def _nobodys(rwlock: Path) -> bool:
+    """Whether the list of who is at work on what is broken off, or names only processes that are gone.
+
+    DVC takes a process with the same number for the one that was killed: after a restart of a container, that is soon
+    the case, and it would wait for ever. A process that began after the list was written cannot be on it.
+    """
+    import psutil
+
+    try:
+        written = rwlock.stat().st_mtime
+        said = json.loads(rwlock.read_text(encoding="utf-8"))
+        readers = [one for all_ in said.get("read", {}).values() for one in all_]
+        pids = {int(one["pid"]) for one in [*said.get("write", {}).values(), *readers]}
+    except FileNotFoundError:
+        return False
+    except (ValueError, AttributeError, KeyError, TypeError):
+        return True
+
+    def began_before(pid: int) -> bool:
+        try:
+            return bool(psutil.Process(pid).create_time() <= written + 1)
+        except psutil.NoSuchProcess:
+            return False
+
+    return bool(pids) and not any(began_before(pid) for pid in pids)
+
+
+@contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    """Hold a lock of DVC (zc.lockfile: flock), waiting for whoever holds it."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("a") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield

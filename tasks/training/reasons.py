@@ -1,0 +1,181 @@
+"""The words for why a stage would run: the first of its inputs that differs from what dvc.lock says it was made from.
+
+A file by its name, a parameter by its key with the old and the new value, a package by both versions, data by its
+partitions. Stages, dependencies and outputs are DVC's; only graph.py brings them here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasks import environment, files, settings
+
+if TYPE_CHECKING:
+    from dvc.stage import Stage
+
+NOT_RUN = "it has not run yet"
+
+Made = Mapping[str, str]
+"""Output → the stage that would make it anew."""
+
+
+def reason(stage: Stage, anew: Made) -> str | None:
+    """Why a stage would run; None when nothing it depends on has changed.
+
+    Args:
+        stage: a stage of DVC's.
+        anew: what stages before it would make anew: such an input is named last, as it may come out equal.
+    """
+    if not any(out.hash_info for out in stage.outs):
+        return NOT_RUN
+    if stage.changed_stage():
+        return "its command changed"
+    return _of_inputs(stage, anew) or _of_outputs(stage) or _of_those_before(stage, anew)
+
+
+def _of_inputs(stage: Stage, anew: Made) -> str | None:
+    for dep in stage.deps:
+        if dep.def_path not in anew and (status := dep.status()):
+            return _difference(dep, status)
+    return None
+
+
+def _of_outputs(stage: Stage) -> str | None:
+    """An output that is as it should be and only lost from the cache is no reason: it is put there again."""
+    for out in stage.outs:
+        for what, how in out.workspace_status().items():
+            if stage.is_data_source and how == "modified":
+                return f"{_modified(out, what)}: in no data version"
+            return f"its output {what} is {how}"
+    return None
+
+
+def _of_those_before(stage: Stage, anew: Made) -> str | None:
+    for dep in stage.deps:
+        if dep.def_path in anew:
+            return f"follows {anew[dep.def_path]}, if that changes"
+    return "it asks to run always" if stage.changed_deps() else None
+
+
+# ── one input ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def _difference(dep: Any, status: Mapping[str, Any]) -> str:
+    """What differs in a dependency of DVC's."""
+    what, how = next(iter(status.items()))
+    if isinstance(how, Mapping):  # parameters: {params.yaml: {key: modified}}
+        key = next(iter(how))
+        return f"{what}: {_parameter(key, dep.hash_info.value, dep.read_params(flatten=False))}"
+    if how != "modified":
+        return f"{what} is {how}"
+    if what == "requirements.lock":
+        return _locked(what)
+    return _modified(dep, what)
+
+
+def _modified(it: Any, what: str) -> str:
+    """How a file or a folder differs from what was recorded, as far as the cache still has that."""
+    cached = Path(it.repo.cache.local.oid_to_path(it.hash_info.value))
+    if Path(what).parent == Path("build") / "environment" and cached.is_file():
+        return _packages(what, cached.read_text(encoding="utf-8"), _text(what))
+    if it.hash_info.isdir and cached.is_file():
+        return _listing(what, it, {entry["relpath"]: entry["md5"] for entry in files.read_json(cached)})
+    return f"{what} is modified"
+
+
+def _parameter(key: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """The first key at or below `key` that differs, with both values."""
+    was, is_ = old.get(key, _ABSENT), _at(new, key)
+    while isinstance(was, Mapping) and isinstance(is_, Mapping):
+        below = next(name for name in [*was, *is_] if was.get(name, _ABSENT) != is_.get(name, _ABSENT))
+        key, was, is_ = f"{key}.{below}", was.get(below, _ABSENT), is_.get(below, _ABSENT)
+    if was is _ABSENT:
+        return f"{key} is new: {_value(is_)}"
+    return f"{key} is gone (was {_value(was)})" if is_ is _ABSENT else f"{key} {_value(was)} → {_value(is_)}"
+
+
+_ABSENT: Any = object()
+
+
+def _at(values: Any, key: str) -> Any:
+    for part in key.split("."):
+        values = values.get(part, _ABSENT) if isinstance(values, Mapping) else _ABSENT
+    return values
+
+
+def _value(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 60 else f"{text[:59]}…"
+
+
+def _packages(what: str, old: str, new: str) -> str:
+    """The first package whose pins differ, and how many more do."""
+    was, is_ = _pins(old), _pins(new)
+    differing = sorted(name for name in {*was, *is_} if was.get(name) != is_.get(name))
+    if not differing:
+        return f"{what} is modified"
+    return f"{what}: {differing[0]} {_change(was.get(differing[0]), is_.get(differing[0]))}{_more(differing)}"
+
+
+def _locked(what: str) -> str:
+    """What the new lock changes of the packages that steps use, as far as their last pins are here."""
+    told = [path.read_text(encoding="utf-8") for path in (settings.BUILD / "environment").glob("*.txt")]
+    used, lock = _pins("".join(told)), _pins(_text(what))
+    return _packages(
+        what,
+        "\n".join(used.values()),
+        "\n".join(lock.get(name, "") for name in used),
+    )
+
+
+def _pins(text: str) -> dict[str, str]:
+    """Package → its lines of a lock or a list of pins, without hashes."""
+    return {name: "\n".join(sorted(map(str, set(pins)))) for name, pins in environment.read_lock(text).items()}
+
+
+def _change(was: str | None, is_: str | None) -> str:
+    old, new = (" | ".join(_versions(pins)) if pins else None for pins in (was, is_))
+    if old is None:
+        return f"{new} is new"
+    if new is None:
+        return f"{old} is gone"
+    return f"{old} → {new}" if old != new else f"{old}: on other machines than before"
+
+
+def _versions(pins: str) -> list[str]:
+    return sorted({pin.version for several in environment.read_lock(pins).values() for pin in several})
+
+
+def _listing(what: str, it: Any, old: Mapping[str, str]) -> str:
+    """Which files of a folder came, went or changed."""
+    new = {"/".join(key): hash_.value for key, _, hash_ in _tree(it)}
+    said = [
+        (how, sorted(names))
+        for how, names in (
+            ("new", new.keys() - old.keys()),
+            ("gone", old.keys() - new.keys()),
+            ("changed", {name for name in new.keys() & old.keys() if new[name] != old[name]}),
+        )
+        if names
+    ]
+    parts = [f"{names[0]} is {how}{_more(names)}" for how, names in said]
+    return f"{what}: {', '.join(parts)}" if parts else f"{what} is modified"
+
+
+def _tree(it: Any) -> Any:
+    """What a folder holds, as DVC sees it: hashes of unchanged files come from its stat cache."""
+    _, _, tree = it._build(  # as DVC's own get_hash does
+        it.local_cache, it.fs_path, it.fs, it.hash_name, ignore=it.dvcignore, dry_run=True, no_progress_bar=True
+    )
+    return tree
+
+
+def _more(names: list[str]) -> str:
+    return f" (and {len(names) - 1} more)" if len(names) > 1 else ""
+
+
+def _text(path: str) -> str:
+    return (settings.ROOT / path).read_text(encoding="utf-8")

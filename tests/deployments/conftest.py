@@ -1,0 +1,121 @@
+"""A platform as `make up` starts it, on free ports, for the small project; and somebody who is told about failures."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deployments import local, marked
+from flows import api
+from tests.conftest import Project, work_on, write_readings
+
+
+@dataclass(frozen=True)
+class Platform:
+    """A running platform, seen from outside."""
+
+    project: Project
+    process: subprocess.Popen[bytes]
+    told: list[dict[str, str]]
+    """What was sent to EVERGREEN_NOTIFY_URL."""
+
+    @property
+    def ui(self) -> str:
+        """Where a browser goes."""
+        return os.environ["PREFECT_API_URL"].removesuffix("/api")
+
+    def story(self) -> str:
+        """What it has told until now."""
+        return (self.project.root / "up.log").read_text(encoding="utf-8")
+
+    def service(self, name: str) -> int:
+        """The process of a service."""
+        return int(json.loads((self.project.root / "var/run/stack.json").read_text())["services"][name])
+
+    def deliver(self, month: int, content: str | None = None) -> None:
+        """Put a month of readings into the landing zone."""
+        elsewhere = write_readings(self.project.root / "upstream", month)
+        if content is not None:
+            elsewhere.write_text(content)
+        landing = self.project.root / "var/landing/readings"
+        landing.mkdir(parents=True, exist_ok=True)
+        elsewhere.rename(landing / elsewhere.name)
+
+    def runs(self, flow: str) -> list[dict[str, Any]]:
+        """The flow runs that have begun, the newest first; not those that another one has answered."""
+        begun = {"start_time": {"is_null_": False}, "state": {"name": {"not_any_": ["Answered"]}}}
+        which = {"flows": {"name": {"any_": [flow]}}, "flow_runs": begun}
+        return list(api.call("/flow_runs/filter", {**which, "sort": "START_TIME_DESC"}))
+
+
+def until(true: Callable[[], Any], seconds: float = 90, what: str = "") -> Any:
+    """Wait until something is true, and give it."""
+    deadline = time.monotonic() + seconds
+    while not (found := true()):
+        assert time.monotonic() < deadline, f"{what or true} did not come true within {seconds:.0f} s"
+        time.sleep(0.2)
+    return found
+
+
+@pytest.fixture(scope="module")
+def platform(small_copied: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    """`make up` in the foreground, ended by Ctrl-C."""
+    root = shutil.copytree(small_copied, tmp_path_factory.mktemp("up") / "project", symlinks=True)
+    with pytest.MonkeyPatch.context() as patch, _receiver() as (url, told):
+        patch.setenv("PREFECT_SERVER_API_PORT", str(local.free_port()))
+        project = work_on(root, patch)
+        patch.setenv("MLFLOW_PORT", str(local.free_port()))
+        patch.setenv("EVERGREEN_NOTIFY_URL", url)
+        with (root / "up.log").open("wb") as out:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "deployments.stack", "up"], cwd=root, stdout=out, stderr=out
+            )
+        running = Platform(project, process, told)
+        try:
+            until(lambda: "ready after" in running.story() or process.poll() is not None, 120, "make up")
+            assert process.poll() is None, running.story()
+            yield running
+        finally:
+            if process.poll() is None:
+                process.send_signal(signal.SIGINT)
+                process.wait(timeout=60)
+            marked.end(str(root))
+
+
+@contextmanager
+def _receiver() -> Iterator[tuple[str, list[dict[str, str]]]]:
+    """A server that keeps what is posted to it."""
+    told: list[dict[str, str]] = []
+
+    class Keep(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            told.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Keep)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/told", told
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()

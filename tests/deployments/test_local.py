@@ -1,0 +1,70 @@
+"""Servers on this machine, and what the upstream is asked to deliver."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from deployments import arrive, local
+from tasks import settings
+from tasks.errors import WorldError
+from tests.conftest import Project
+
+ANSWERS = """
+import http.server, sys
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), http.server.SimpleHTTPRequestHandler).serve_forever()
+"""
+
+
+def test_a_server_is_waited_for_and_ends_with_the_block(project: Project) -> None:
+    """What it said is in its log."""
+    port = local.free_port()
+    url = f"http://127.0.0.1:{port}"
+    assert not local.answers(url)
+    with local.process([sys.executable, "-c", ANSWERS, str(port)], "server") as running:
+        local.wait_for(url, running, "server", seconds=20)
+        assert local.answers(url)
+        assert not local.answers(f"{url}/nothing")
+    assert running.returncode is not None
+    assert not local.answers(url)
+    assert "GET /nothing" in (settings.VAR / "log" / "server.log").read_text()
+
+
+def test_a_server_that_ends_is_told_with_its_log(project: Project) -> None:
+    """Rather than waited for."""
+    with (
+        local.process([sys.executable, "-c", "raise SystemExit(3)"], "server") as running,
+        pytest.raises(
+            WorldError, match=r"^server ended with code 3 before it answered\. Its log: .*/var/log/server\.log$"
+        ),
+    ):
+        local.wait_for("http://127.0.0.1:9", running, "server", seconds=20)
+
+
+def test_a_server_that_does_not_answer_is_told_with_its_log(project: Project) -> None:
+    """After as long as it was given; then it is ended all the same."""
+    with (
+        local.process([sys.executable, "-c", "import time; time.sleep(60)"], "server") as running,
+        pytest.raises(WorldError, match=r"^server did not answer on http://127\.0\.0\.1:9 within 0 s\. Its log: "),
+    ):
+        local.wait_for("http://127.0.0.1:9", running, "server", seconds=0.2)
+    assert running.returncode is not None
+
+
+def test_a_month_arrives_in_the_landing_zone(project: Project) -> None:
+    """By its number or by its name; of every dataset that the upstream has."""
+    assert arrive.main(["10"]) == 0
+    assert arrive.main(["2013-11"]) == 0
+    landing = project.root / "var" / "landing"
+    assert sorted(path.relative_to(landing).as_posix() for path in landing.rglob("*.csv")) == [
+        *("flights/2013-10.csv", "flights/2013-11.csv", "weather/2013-10.csv", "weather/2013-11.csv")
+    ]
+
+
+def test_what_cannot_arrive_is_told(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a traceback."""
+    assert arrive.main([]) == 2
+    assert "which one? make arrive MONTH=10" in capsys.readouterr().err
+    assert arrive.main(["13"]) == 1
+    assert "2013-13" in capsys.readouterr().err

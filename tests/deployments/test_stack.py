@@ -1,0 +1,124 @@
+"""The platform of `make up`, with its real servers. The tests go on from each other's state, in this order."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from datetime import UTC, datetime
+from uuid import uuid4
+
+import pytest
+
+from deployments import deploy, marked
+from flows import api
+from tasks import params, settings
+from tests.deployments.conftest import Platform, until
+
+pytestmark = pytest.mark.timeout(300)
+
+
+def test_a_second_one_is_refused(platform: Platform) -> None:
+    """It says that one is up, and what to do."""
+    done = platform.project.run(sys.executable, "-m", "deployments.stack", "up", check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"Mistake: the platform of {platform.project.root} is up already.")
+
+
+def test_status_says_that_all_is_well(platform: Platform) -> None:
+    """Each service, and what all weigh: less than 1.5 GB."""
+    done = platform.project.run(sys.executable, "-m", "deployments.stack", "status")
+    assert [line.split()[:2] for line in done.stdout.splitlines()[:4]] == [
+        [name, "answers"] for name in ("prefect", "mlflow", "worker", "watch")
+    ]
+    assert int(done.stdout.split(" processes, ")[1].split(" MB")[0].replace(",", "")) < 1500
+    assert "failures are told to" in done.stdout
+
+
+def test_deploying_again_changes_nothing_that_a_person_has_set(platform: Platform) -> None:
+    """A paused and edited schedule, an automation that was switched off: both stay; the definition is mended."""
+    deployment = api.call("/deployments/name/train/tiny")
+    schedule = deployment["schedules"][0]
+    where = f"/deployments/{deployment['id']}"
+    edited = {"active": False, "schedule": {"cron": "0 3 * * *", "timezone": "Europe/Oslo"}}
+    api.call(f"{where}/schedules/{schedule['id']}", edited, method="PATCH")
+    automation = next(one for one in api.call("/automations/filter", {}) if one["name"] == "wake train/tiny")
+    api.call(f"/automations/{automation['id']}", {"enabled": False}, method="PATCH")
+    api.call(where, {"description": "scribbled over"}, method="PATCH")
+
+    assert deploy.deploy(params.load()) == ["deployment train/tiny updated: description"]
+    assert deploy.deploy(params.load()) == ["deployments are as they should be: ingest/ingest, train/tiny"]
+
+    after = api.call("/deployments/name/train/tiny")
+    assert after["description"] == deployment["description"]
+    assert [(one["active"], one["schedule"]["cron"]) for one in after["schedules"]] == [(False, "0 3 * * *")]
+    assert not api.call(f"/automations/{automation['id']}")["enabled"]
+    api.call(f"/automations/{automation['id']}", {"enabled": True}, method="PATCH")
+
+
+def test_the_form_of_a_training_takes_its_own_model_only(platform: Platform) -> None:
+    """A typed form; what it does not offer is refused by the server."""
+    deployment = api.call("/deployments/name/train/tiny")
+    form = deployment["parameter_openapi_schema"]["properties"]
+    assert (form["model"]["enum"], form["again"]["type"]) == (["tiny"], "boolean")
+    with pytest.raises(api.ApiSilent, match=r"409|422"):
+        api.call(f"/deployments/{deployment['id']}/create_flow_run", {"parameters": {"model": "huge"}})
+
+
+def test_a_delivery_is_trained_on_whatever_is_killed_meanwhile(platform: Platform) -> None:
+    """The worker, both servers and the watcher are killed while it trains: the run goes on to its verdict."""
+    platform.deliver(4)
+    run = until(lambda: platform.runs("train"), what="a training")[0]
+    for name in ("worker", "prefect", "mlflow", "watch"):
+        os.kill(platform.service(name), signal.SIGKILL)
+    until(lambda: platform.story().count("answers again") == 4, 120, "every service answers again")
+    ended = until(lambda: [one for one in platform.runs("train") if one["end_time"]], 120, "the training's end")
+    assert [(one["id"], one["state_name"]) for one in ended] == [(run["id"], "Completed")]
+    assert "challenger" in ended[0]["state"]["message"]
+    artifacts = api.call("/artifacts/filter", {"artifacts": {"key": {"any_": ["verdict-tiny"]}}})
+    assert "![the verdict](data:image/png;base64," in artifacts[0]["data"]
+
+
+def test_a_hundred_events_are_no_hundred_trainings(platform: Platform) -> None:
+    """They make one or two runs, which find that nothing is to be done and name the run that did it."""
+    before = platform.runs("train")
+    related = [{"prefect.resource.id": "evergreen.dataset.readings", "prefect.resource.role": "dataset"}]
+    for _ in range(100):
+        event = {"id": str(uuid4()), "occurred": datetime.now(UTC).isoformat(), "event": "evergreen.data.version"}
+        api.call("/events", [{**event, "resource": {"prefect.resource.id": "evergreen.data"}, "related": related}])
+    until(lambda: len(platform.runs("train")) > len(before), what="the wake")
+    until(lambda: all(one["end_time"] for one in platform.runs("train")), what="the end of what was woken")
+    more = platform.runs("train")[: -len(before)]
+    assert 1 <= len(more) <= 4
+    for run in more:
+        assert run["state"]["message"].startswith("nothing to do: already trained")
+        assert before[0]["id"] in run["state"]["message"]
+        assert run["total_run_time"] < 3
+
+
+def test_an_outside_system_wakes_ingest_by_one_call(platform: Platform) -> None:
+    """As docs/how-to/announce-data.md has it; nothing lies there, so nothing is done."""
+    before = platform.runs("ingest")
+    event = {"id": str(uuid4()), "occurred": datetime.now(UTC).isoformat(), "event": "evergreen.partition.landed"}
+    api.call("/events", [{**event, "resource": {"prefect.resource.id": "evergreen.dataset.readings"}}])
+    until(lambda: len(platform.runs("ingest")) > len(before) and platform.runs("ingest")[0]["end_time"])
+    assert platform.runs("ingest")[0]["state"]["message"].startswith("nothing new")
+
+
+def test_a_person_is_told_of_a_refused_partition(platform: Platform) -> None:
+    """Through Prefect's own notification block, with the reason."""
+    platform.deliver(5, content="station,at\nnorth,2013-05-01\n")
+    refusal = until(lambda: [one for one in platform.told if one["subject"] == "refused: readings 2013-05"])[0]
+    assert refusal["text"]
+
+
+def test_ctrl_c_ends_everything_it_started(platform: Platform) -> None:
+    """Also the process of a flow run; and nothing is left that would keep a port."""
+    platform.deliver(6)
+    until(lambda: any("flow_run" in " ".join(one.cmdline()) for one in marked.alive(str(settings.ROOT))))
+    platform.process.send_signal(signal.SIGINT)
+    assert platform.process.wait(timeout=60) == 0
+    assert marked.alive(str(settings.ROOT)) == []
+    assert platform.story().endswith("down\n")
+    done = platform.project.run(sys.executable, "-m", "deployments.stack", "status", check=False)
+    assert (done.returncode, done.stdout) == (1, "the platform is not up. Start it: make up\n")

@@ -1,0 +1,97 @@
+"""The landing watcher, without a server: what it sees, and when it wakes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from deployments import watch
+from flows import wakes
+from tasks import params
+from tests.conftest import Project
+
+
+@dataclass
+class World:
+    """A landing zone, a clock, and whether an ingest is under way."""
+
+    landing: Path
+    now: float = 0.0
+    under_way: bool = False
+    woken: int = 0
+    said: list[str] = field(default_factory=list)
+
+    def land(self, name: str, text: str = "x") -> None:
+        """Put a file into the landing zone."""
+        path = self.landing / "readings" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+    def wake(self, title: str) -> str:
+        """Stands for the server."""
+        assert title == "ingest/ingest"
+        self.woken += 1
+        return "id"
+
+
+@pytest.fixture
+def world(small: Project, monkeypatch: pytest.MonkeyPatch) -> World:
+    """An empty landing zone, and a server that is not there."""
+    world = World(small.root / "var/landing")
+    monkeypatch.setattr(watch, "under_way", lambda _: world.under_way)
+    monkeypatch.setattr(wakes, "wake", world.wake)
+    return world
+
+
+@pytest.fixture
+def watcher(world: World) -> watch.Watcher:
+    """A watcher that has just started."""
+    return watch.Watcher(say=world.said.append, clock=lambda: world.now)
+
+
+def look(watcher: watch.Watcher, world: World) -> int:
+    """Look once; gives how often ingest was woken so far."""
+    watcher.look(params.load())
+    return world.woken
+
+
+def test_it_wakes_ingest_for_what_lies_there_and_for_nothing_else(watcher: watch.Watcher, world: World) -> None:
+    """Not for an empty zone, nor for a file that is still being written."""
+    assert look(watcher, world) == 0
+    world.land("2013-04.csv.tmp")
+    assert look(watcher, world) == 0
+    world.land("2013-04.csv")
+    assert look(watcher, world) == 1
+    assert world.said[0].startswith("readings/2013-04.csv in the landing zone: ingest is woken, ")
+
+
+def test_it_waits_for_an_ingest_that_is_under_way(watcher: watch.Watcher, world: World) -> None:
+    """That may have looked before the file came: so it looks again afterwards."""
+    world.land("2013-04.csv")
+    world.under_way = True
+    assert look(watcher, world) == 0
+    world.under_way = False
+    assert look(watcher, world) == 1
+
+
+def test_what_an_ingest_has_left_there_is_tried_ever_more_seldom(watcher: watch.Watcher, world: World) -> None:
+    """After 5, 15, 60 and then every 300 seconds; a new file at once."""
+    world.land("2013-04.csv")
+    moments = []
+    for second in range(0, 1000, 5):
+        world.now = float(second)
+        before = world.woken
+        if look(watcher, world) > before:
+            moments.append(second)
+    assert moments == [0, 5, 20, 80, 380, 680, 980]
+    world.land("2013-05.csv")
+    assert look(watcher, world) == 8
+
+
+def test_one_that_was_restarted_wakes_for_what_lies_there(watcher: watch.Watcher, world: World) -> None:
+    """What it did before it was killed is not remembered, and need not be."""
+    world.land("2013-04.csv")
+    assert look(watcher, world) == 1
+    assert look(watch.Watcher(say=world.said.append, clock=lambda: world.now), world) == 2

@@ -1,0 +1,105 @@
+"""A stage is skipped exactly when nothing that can change its result has changed: tried, with real DVC."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.repository import skip_table, skips
+from tests.repository.skips import CASES, OF_SOURCES, RAN, STAGES, Case, Copy, Runner
+
+pytestmark = pytest.mark.xdist_group("skip")
+
+
+@dataclass
+class Warm:
+    """A project in which everything is up to date, and what its sources give from scratch."""
+
+    root: Path
+    runner: Runner
+    gives: dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
+    """The project, warmed once."""
+    folder = tmp_path_factory.mktemp("skip")
+    runner = Runner(folder)
+    root = skips.make_project(folder / "warm")
+    runner.do("add", root)
+    alone = skips.sources(root, folder / "alone")
+    warming = {"do": "reproduce", "root": str(root), "models": ["twin", "tiny"]}
+    _, scratch = runner.do_all(warming, {"do": "scratch", "root": str(alone), "models": ["tiny"]})
+    yield Warm(root, runner, scratch["made"])
+    runner.close()
+
+
+def test_what_is_said_to_change_no_result_changes_none(warm: Warm, tmp_path: Path) -> None:
+    """All such changes at once, from scratch and without any cache: the same bytes as without them."""
+    copy = Copy(Path(shutil.copytree(warm.root, tmp_path / "project", symlinks=True)), warm.runner)
+    for case in OF_SOURCES:
+        if case.must is None:
+            case.change(copy)
+    alone = skips.sources(copy.root, tmp_path / "alone")
+    made = warm.runner.do("scratch", alone)["made"]
+    assert made == warm.gives, stale(made, warm.gives)
+
+
+def test_nothing_changed_and_nothing_is_redone(warm: Warm, tmp_path: Path) -> None:
+    """The measure of all that follows: a copy of a project has nothing to do, and holds what its sources give."""
+    done, expected = changed(warm, tmp_path, Case("nothing", lambda _: None, None))
+    assert done["why"] == {}
+    assert set(done["how"].values()) == {"unchanged"}
+    assert done["made"] == expected
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.kind)
+def test_what_can_change_a_result_is_redone_and_nothing_is_stale(case: Case, warm: Warm, tmp_path: Path) -> None:
+    """After any change, what is in build/ is what a run from scratch gives; and what was called is what is said."""
+    done, expected = changed(warm, tmp_path, case)
+    assert done["made"] == expected, f"stale: {stale(done['made'], expected)}"
+    ran = tuple(stage for stage in STAGES if done["how"][RAN[stage]] == "ran")
+    assert ran == case.redoes
+    assert ("restored" in done["how"].values()) == case.gives_back, done["how"]
+    assert done["left"] == {}
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.kind)
+def test_the_table_is_true_to_itself(case: Case) -> None:
+    """A stage that must be redone is; whatever else is redone is called needless, with its reason."""
+    if case.must:
+        assert case.must in case.redoes
+    else:
+        assert not case.redoes or case.why
+
+
+def changed(warm: Warm, folder: Path, case: Case) -> tuple[dict[str, Any], dict[str, str]]:
+    """A copy of the project with the change: what became of its stages, and what its sources give from scratch."""
+    copy = Copy(Path(shutil.copytree(warm.root, folder / "project", symlinks=True)), warm.runner, case.installed)
+    case.change(copy)
+    request = {"root": str(copy.root), "models": ["tiny"], "installed": case.installed}
+    if case.must and case in OF_SOURCES:
+        alone = skips.sources(copy.root, folder / "alone")
+        scratch = {**request, "do": "scratch", "root": str(alone)}
+        done, told = warm.runner.do_all({**request, "do": "reproduce"}, scratch)
+        expected = told["made"]
+    else:
+        done, expected = warm.runner.do_all({**request, "do": "reproduce"})[0], warm.gives
+    redone = {stage for stage, how in done["how"].items() if how != "unchanged"}
+    assert redone <= set(done["why"]), f"not announced: {redone - set(done['why'])}"
+    return done, expected
+
+
+def stale(made: dict[str, str], expected: dict[str, str]) -> list[str]:
+    """The files that differ from a run from scratch."""
+    return sorted(path for path in {*made, *expected} if made.get(path) != expected.get(path))
+
+
+def test_the_page_for_people_is_current() -> None:
+    """docs/reference/skips.md says what these tests hold: `python -m tests.repository.skip_table` writes it."""
+    assert skip_table.PAGE.read_text(encoding="utf-8") == skip_table.page()

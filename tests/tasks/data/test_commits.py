@@ -1,0 +1,341 @@
+"""Two workers, each with a clone of its own, that commit what they accepted to one branch."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tasks import settings
+from tasks.data import commits, versions
+from tasks.errors import DataVersionDiffers, Mistake, SourceUnavailable
+from tasks.params import Git, Params
+from tests.conftest import REPOSITORY
+
+PUBLISH = """
+import sys
+from tasks import params, settings
+from tasks.data import commits, versions
+versions.make()
+versions.push()
+said = params.load().model_copy(update={"git": params.Git(commit=True)})
+print(commits.publish(said, log=lambda line: print(line, file=sys.stderr)))
+"""
+
+LOCK = """schema: '2.0'
+stages:
+  train@a:
+    cmd: python -m tasks train a
+    deps:
+    - path: data
+      md5: {a}
+    outs:
+    - path: build/a
+      md5: {a}{a}
+  train@b:
+    cmd: python -m tasks train b
+    deps:
+    - path: data
+      md5: {b}
+    outs:
+    - path: build/b
+      md5: {b}{b}
+"""
+
+
+def git(root: Path, *arguments: str) -> str:
+    """What git says."""
+    done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def origin(tmp_path: Path) -> Path:
+    """A bare repository with one commit: params.yaml and DVC's configuration, whose remote is a shared folder."""
+    seed = tmp_path / "seed"
+    seed.mkdir()
+    git(seed, "init", "-q", "-b", "main")
+    for name in ("params.yaml", ".dvcignore", ".gitignore"):
+        shutil.copy(REPOSITORY / name, seed)
+    (seed / ".dvc").mkdir()
+    shutil.copy(REPOSITORY / ".dvc" / ".gitignore", seed / ".dvc")
+    (seed / ".dvc" / "config").write_text(
+        f"[core]\n    analytics = false\n    autostage = false\n    remote = shared\n"
+        f"['remote \"shared\"']\n    url = {tmp_path / 'shared'}\n"
+    )
+    git(seed, "add", "-A")
+    git(seed, "-c", "user.name=t", "-c", "user.email=t@localhost", "commit", "-qm", "the beginning")
+    git(tmp_path, "clone", "-q", "--bare", "seed", "origin.git")
+    return tmp_path / "origin.git"
+
+
+@pytest.fixture
+def worker(origin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    """A clone to work in: the one of this name; settings point at it."""
+    for name in ("GIT_AUTHOR_EMAIL", "GIT_COMMITTER_EMAIL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("DVC_NO_ANALYTICS", "1")
+
+    def enter(name: str) -> Path:
+        root = tmp_path / name
+        if not root.exists():
+            git(tmp_path, "clone", "-q", str(origin), name)
+        for setting, path in {"ROOT": root, "BUILD": root / "build", "VAR": root / "var"}.items():
+            monkeypatch.setattr(settings, setting, path)
+        monkeypatch.setenv("EVERGREEN_ROOT", str(root))
+        monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(root / "var" / "dvc"))
+        monkeypatch.chdir(root)
+        return root
+
+    return enter
+
+
+def said(branch: str | None = None, commit: bool = True) -> Params:
+    """Parameters with a section `git`."""
+    return Params.model_construct(git=Git(commit=commit, branch=branch), models={})
+
+
+def accept(root: Path, name: str, content: str) -> None:
+    """What ingest does of a partition that is good."""
+    path = root / "data" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content)
+    versions.make()
+    versions.push()
+
+
+def publish(about: str = "", branch: str | None = None) -> str | None:
+    """Commit and push, quietly."""
+    return commits.publish(said(branch), about, lambda _: None)
+
+
+def at_origin(origin: Path) -> dict[str, str]:
+    """The partitions of the data version that the branch names."""
+    named = yaml.safe_load(git(origin, "show", "main:data.dvc"))["outs"][0]["md5"]
+    return versions.files_of(named)
+
+
+def test_nothing_is_committed_unless_asked(worker: Callable[[str], Path]) -> None:
+    """A checkout that somebody works in is left alone, and one that is up to date has nothing to commit."""
+    root = worker("a")
+    accept(root, "flights/2013-01.csv", "a")
+    assert commits.publish(said(commit=False)) is None
+    assert git(root, "log", "--oneline").count("\n") == 0
+    assert publish()
+    assert publish() is None
+
+
+def test_the_two_files_alone_are_committed_and_the_message_tells_the_change(
+    worker: Callable[[str], Path], origin: Path
+) -> None:
+    """Whatever else is edited, staged or new stays as it is; the subject names the partitions."""
+    root = worker("a")
+    accept(root, "flights/2013-01.csv", "a")
+    (root / "params.yaml").write_text((root / "params.yaml").read_text() + "# mine\n")
+    (root / "staged.py").write_text("x = 1\n")
+    git(root, "add", "staged.py")
+    commit = publish()
+    assert git(root, "show", "--name-only", "--format=", "HEAD").split() == ["data.dvc"]
+    assert git(root, "status", "--porcelain").splitlines() == [" M params.yaml", "A  staged.py"] or git(
+        root, "diff", "--cached", "--name-only"
+    ).split() == ["staged.py"]
+    assert git(origin, "rev-parse", "main") == commit
+    subject, _, *body = git(root, "log", "-1", "--format=%B").splitlines()
+    assert subject == "data: flights/2013-01.csv came"
+    assert body[:2] == ["+ flights/2013-01.csv", f"data version {versions.current()}"]
+
+
+def test_a_verdict_is_the_subject(worker: Callable[[str], Path]) -> None:
+    """After a training, dvc.lock is committed with what came of it."""
+    root = worker("a")
+    accept(root, "flights/2013-01.csv", "a")
+    publish()
+    (root / "dvc.lock").write_text("schema: '2.0'\nstages: {}\n")
+    (root / "dvc.yaml").write_text("stages: {}\n")
+    git(root, "add", "dvc.yaml")
+    publish("flight_delay: candidate 0123 was promoted\nit is better")
+    assert git(root, "log", "-1", "--format=%s") == "flight_delay: candidate 0123 was promoted it is better"
+    assert git(root, "show", "--name-only", "--format=", "HEAD").split() == ["dvc.lock"]
+
+
+def test_who_loses_the_race_joins_what_both_accepted(worker: Callable[[str], Path], origin: Path) -> None:
+    """Neither worker's partition is lost; the history is a line; and both versions were pushed before their commits."""
+    first, second = worker("a"), worker("b")
+    worker("a")
+    accept(first, "flights/2013-01.csv", "one")
+    publish()
+    worker("b")
+    accept(second, "flights/2013-02.csv", "two")
+    publish()
+    assert sorted(at_origin(origin)) == ["flights/2013-01.csv", "flights/2013-02.csv"]
+    assert (second / "data/flights/2013-01.csv").read_text() == "one"
+    assert git(origin, "log", "--format=%p", "main").split("\n")[0].count(" ") == 0
+    assert git(origin, "rev-list", "--count", "main") == "3"
+    worker("a")
+    assert commits.follow(said())
+    assert versions.lacking()
+    versions.pull()
+    assert (first / "data/flights/2013-02.csv").read_text() == "two"
+    assert not commits.follow(said())
+
+
+def test_two_processes_that_race_lose_nothing(worker: Callable[[str], Path], origin: Path, tmp_path: Path) -> None:
+    """Really at once, over and over: the union is at the origin, and each commit has its data."""
+    roots = [worker("a"), worker("b")]
+    for turn in range(3):
+        started = []
+        for root in roots:
+            path = root / "data" / "flights" / f"{root.name}-{turn}.csv"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"{root.name} {turn}")
+            environment = {
+                **os.environ,
+                "EVERGREEN_ROOT": str(root),
+                "PYTHONPATH": str(REPOSITORY),
+                "DVC_SITE_CACHE_DIR": str(root / "var" / "dvc"),
+            }
+            started.append(
+                subprocess.Popen(
+                    [sys.executable, "-P", "-c", PUBLISH],
+                    cwd=root,
+                    env=environment,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                )
+            )
+        for process in started:
+            _, err = process.communicate(timeout=120)
+            assert process.returncode == 0, err
+    assert sorted(at_origin(origin)) == sorted(f"flights/{name}-{n}.csv" for name in "ab" for n in range(3))
+    fresh = worker("fresh")
+    versions.pull()
+    assert versions.present()
+    assert len(list((fresh / "data" / "flights").iterdir())) == 6
+    for commit in git(origin, "rev-list", "main").split()[:-1]:
+        named = yaml.safe_load(git(origin, "show", f"{commit}:data.dvc"))["outs"][0]["md5"]
+        assert versions.files_of(named), f"{commit} names data that nobody has"
+
+
+def test_the_same_name_with_other_content_is_theirs_and_is_told(worker: Callable[[str], Path], origin: Path) -> None:
+    """Partitions are immutable: who was first keeps the name; the other's delivery is looked at again."""
+    first, second = worker("a"), worker("b")
+    worker("a")
+    accept(first, "flights/2013-01.csv", "one")
+    publish()
+    worker("b")
+    accept(second, "flights/2013-01.csv", "another")
+    accept(second, "flights/2013-02.csv", "two")
+    with pytest.raises(DataVersionDiffers, match=r"accepted flights/2013-01\.csv with other content.*theirs is kept"):
+        publish()
+    assert (second / "data/flights/2013-01.csv").read_text() == "one"
+    assert sorted(at_origin(origin)) == ["flights/2013-01.csv", "flights/2013-02.csv"]
+    assert publish() is None
+
+
+def test_a_kill_in_the_middle_of_a_join_loses_nothing(
+    worker: Callable[[str], Path], origin: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed after any Git command: the next ingest makes the version of both, and pushes it."""
+
+    class Killed(BaseException):
+        pass
+
+    as_it_is = commits._try
+    for at in ("fetch", "reset", "commit", "push"):
+        first, second = worker(f"a-{at}"), worker(f"b-{at}")
+        worker(f"a-{at}")
+        commits.follow(said())
+        accept(first, f"flights/{at}-1.csv", "one") if not versions.lacking() else (
+            versions.pull(),
+            accept(first, f"flights/{at}-1.csv", "one"),
+        )
+        worker(f"b-{at}")
+        if versions.lacking():
+            versions.pull()
+        accept(second, f"flights/{at}-2.csv", "two")
+        worker(f"a-{at}")
+        publish()
+        worker(f"b-{at}")
+
+        joining: list[str] = []
+
+        def kill(*arguments: str, at: str = at, joining: list[str] = joining) -> subprocess.CompletedProcess[str]:
+            done = as_it_is(*arguments)
+            word = next(word for word in arguments if not word.startswith("-") and "=" not in word)
+            joining.append(word)
+            if word == at and "fetch" in joining:
+                raise Killed
+            return done
+
+        with monkeypatch.context() as patch:
+            patch.setattr(commits, "_try", kill)
+            with pytest.raises(Killed):
+                publish()
+        accept(second, f"flights/{at}-2.csv", "two")  # it still lies in the landing zone: ingest takes it again
+        publish()
+        assert {f"flights/{at}-1.csv", f"flights/{at}-2.csv"} <= set(at_origin(origin))
+
+
+def test_dvc_lock_is_joined_by_whole_stages() -> None:
+    """An entry is true as a whole: outputs of one side are never put beside inputs of the other."""
+    base, ours, theirs = LOCK.format(a=1, b=1), LOCK.format(a=2, b=1), LOCK.format(a=1, b=3)
+    assert commits._joined_lock(base, ours, theirs) == LOCK.format(a=2, b=3)
+    both = commits._joined_lock(base, LOCK.format(a=2, b=1), LOCK.format(a=3, b=3))
+    assert both == LOCK.format(a=2, b=3)
+    assert commits._joined_lock(None, None, theirs) == theirs
+    assert commits._joined_lock(None, ours, None) == ours
+
+
+def test_commits_by_hand_are_not_moved(worker: Callable[[str], Path]) -> None:
+    """A person's unpushed work is theirs to rebase: the error says so, and nothing was touched."""
+    first, second = worker("a"), worker("b")
+    worker("a")
+    accept(first, "flights/2013-01.csv", "one")
+    publish()
+    worker("b")
+    (second / "notes.md").write_text("mine\n")
+    git(second, "add", "notes.md")
+    git(second, "-c", "user.name=t", "-c", "user.email=t@localhost", "commit", "-qm", "by hand")
+    accept(second, "flights/2013-02.csv", "two")
+    with pytest.raises(Mistake, match=r"commits by hand \(notes\.md\).*git pull --rebase"):
+        publish()
+    assert "by hand" in git(second, "log", "--format=%s")
+    assert (second / "data/flights/2013-02.csv").read_text() == "two"
+
+
+def test_a_worktree_of_a_revision_pushes_to_the_branch_it_is_told(
+    worker: Callable[[str], Path], origin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`git worktree add --detach`: no branch is checked out, so params.yaml must name one."""
+    root = worker("a")
+    git(root, "worktree", "add", "-q", "--detach", str(tmp_path / "tree"))
+    tree = worker("tree")
+    accept(tree, "flights/2013-01.csv", "one")
+    with pytest.raises(Mistake, match=r"no branch is checked out here.*set git\.branch"):
+        publish()
+    assert publish(branch="main") == git(origin, "rev-parse", "main")
+    worker("a")
+    with pytest.raises(Mistake, match=r"git\.branch is 'other', and 'main' is checked out here"):
+        publish(branch="other")
+
+
+def test_a_remote_that_is_not_there_is_told_without_its_password(worker: Callable[[str], Path]) -> None:
+    """What was accepted stays committed here, and is pushed by the next run."""
+    root = worker("a")
+    accept(root, "flights/2013-01.csv", "one")
+    url = git(root, "remote", "get-url", "origin")
+    git(root, "remote", "set-url", "origin", "http://user:secret@127.0.0.1:9/nowhere.git")
+    with pytest.raises(SourceUnavailable, match=r"git push failed.*nothing was lost") as caught:
+        publish()
+    assert "secret" not in str(caught.value)
+    git(root, "remote", "set-url", "origin", url)
+    assert publish()
