@@ -6,7 +6,7 @@ PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 READY := .venv/.ready
 
-.PHONY: help setup run up down status deploy data arrive test check lint types shell reports bench-cycle soak lock clean
+.PHONY: help setup run up down status deploy data arrive test check lint types shell reports bench-cycle soak docs lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -66,6 +66,9 @@ bench-cycle: $(READY)  ## a cycle against a bare script, side by side
 
 soak: $(READY)  ## the loop under 200 random schedules of events and kills, half an hour or more (SEED=1000 for others)
 	@python -m tests.loop.soak --schedules 200 --kills 200 --seed $(or $(SEED),1) --every registry,settled,books
+
+docs: $(READY)  ## write what is generated of docs/
+	@python -m tests.repository.skip_table
 
 lock:  ## resolve pyproject.toml again into requirements.lock
 	@uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --group dev pyproject.toml -o requirements.lock

@@ -151,19 +151,21 @@ def _short(prediction: dict[str, object]) -> str:
 
 def _summary(said: params.Params, seconds: float) -> None:
     from tasks.data import versions
-    from tasks.release import settled
+    from tasks.release import registry, settled
 
     title("Where things stand")
-    print(f"  {'data version':<20} {versions.current()}")
+    print(f"  data version  {versions.current()}")
     for model in said.models:
-        release = settings.BUILD / model / "release" / "candidate.json"
-        print(f"  {model:<20} candidate {json.loads(release.read_text())['candidate']}   {settled.find(model)}")
-        print(f"  {'':<20} pictures  build/{model}/evaluation/plots/")
+        champion = registry.champion(model)
+        candidate = files.read_json(settings.BUILD / model / "release" / "candidate.json")["candidate"]
+        print(f"  {model}")
+        print(f"    champion    {f'{champion.candidate}, version {champion.number}' if champion else 'none'}")
+        print(f"    candidate   {candidate}: {settled.find(model)}")
+        print(f"    pictures    build/{model}/evaluation/plots/")
     print(
-        f"\n  done in {seconds:.0f} s. Next: `make shell`, then `mlflow ui`, `prefect server start`, `bentoml list` or "
-        "`dvc plots show`;"
+        f"\n  done in {seconds:.0f} s. Next: `make shell`, then `mlflow ui`, `bentoml list`, `dvc plots show`; `make up` for"
+        "\n  the platform with its UI; `make reports` for the data; or change a number in params.yaml and type `dvc repro`."
     )
-    print("  or change a number in params.yaml and type `dvc repro`.")
 
 
 def _line(text: str) -> None:

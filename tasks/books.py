@@ -61,9 +61,11 @@ def _broken_off(lock: Path) -> bool:
         return False
     try:
         said = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - both are safe
-        stages = said["stages"] if said["schema"] else {}
-        entries = [e for stage in stages.values() for kind in ("deps", "outs") for e in stage.get(kind, [])]
-        return not all("cmd" in stage for stage in stages.values()) or not all("path" in entry for entry in entries)
+        stages = said["stages"].values()
+        entries = [entry for stage in stages for kind in ("deps", "outs") for entry in stage.get(kind, [])]
+        return not (
+            said["schema"] and all(stage["cmd"] for stage in stages) and all(entry["path"] for entry in entries)
+        )
     except (yaml.YAMLError, AttributeError, KeyError, TypeError):
         return True
 

@@ -85,7 +85,8 @@ def _reproduce(request: dict[str, Any]) -> dict[str, Any]:
     outcomes: dict[str, str] = {}
     for each in request["models"]:
         outcomes |= {outcome.stage: outcome.how for outcome in graph.reproduce(each, _run)}
-    return {"why": why, "how": outcomes, "left": graph.pending(model), "made": _made(model)}
+    left = graph.pending(model) if set(outcomes.values()) != {"unchanged"} else {}
+    return {"why": why, "how": outcomes, "left": left, "made": _made(model)}
 
 
 def _scratch(request: dict[str, Any]) -> dict[str, Any]:

@@ -11,10 +11,11 @@ PAGE = Path(__file__).parents[2] / "docs" / "reference" / "skips.md"
 HEAD = """\
 # What is redone after which change
 
-Written by `python -m tests.repository.skip_table` from the cases of `tests/repository/skips.py`. `tests/repository/test_skip.py`
-tries each one with real DVC on a small project, and compares what is in `build/` afterwards with a run from scratch.
+Written by `python -m tests.repository.skip_table` from the cases of `tests/repository/skips.py`. Each is tried with
+real DVC on a small project by `tests/repository/test_skip.py`, and what is in `build/` afterwards is compared with a
+run from scratch.
 
-**{kinds} kinds of change, 0 stale results. {needless} redo what need not be redone**, all of them cheaply: a stage that came out
+**{kinds} kinds of change, 0 stale results. {needless} redo what need not be redone**: a stage whose outputs come out
 equal ends it. What must be redone is said as the first stage whose result can differ; those that follow are redone as
 far as their inputs differ then. «Given back»: the results come from DVC's cache, and no step is called.
 

@@ -279,3 +279,16 @@ def test_a_lock_is_held_by_one_process_until_that_dies(tmp_path: Path, child: li
     holder.kill()
     waiting.join(timeout=10)
     assert len(got) == 1
+
+
+def test_a_sweep_takes_what_the_dead_left_and_nothing_else(tmp_path: Path) -> None:
+    """What is being written by a process that lives, and files of other names, stay."""
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    kept = {f".a.json.{os.getpid()}-1.tmp", "deep/.tmp", "deep/b.tmp", f"deep/{dead.pid}-1.tmp"}
+    for name in {*kept, f".a.json.{dead.pid}-1.tmp", f"deep/.folder.{dead.pid}-7.old.tmp/file"}:
+        files.write_text(tmp_path / name, "")
+    files.sweep(tmp_path, tmp_path / "missing", below=False)
+    assert (tmp_path / f"deep/.folder.{dead.pid}-7.old.tmp").exists()
+    files.sweep(tmp_path)
+    assert files.tree(tmp_path).keys() == kept

@@ -146,6 +146,23 @@ def test_pushed_is_said_only_while_it_is_true(repository: Path, small: Callable[
     assert files.tree(remote) == listing
 
 
+@pytest.mark.parametrize("listing", [True, False])
+def test_half_a_file_in_the_remote_is_pushed_again(
+    repository: Path, small: Callable[[str, str], Path], listing: bool
+) -> None:
+    """DVC writes there directly: a kill leaves the beginning of a file, which it would take for the file."""
+    small("flights/2013-01.csv", "a")
+    versions.make()
+    versions.push()
+    remote = repository / "var/remote"
+    whole = files.tree(remote)
+    (one,) = [path for path in remote.rglob("*") if path.is_file() and (path.suffix == ".dir") == listing]
+    one.chmod(0o644)
+    one.write_text("")
+    assert versions.push()
+    assert files.tree(remote) == whole
+
+
 def test_pull_brings_the_version_back(repository: Path, small: Callable[[str, str], Path]) -> None:
     """Without data/ and without a cache, the remote gives the same files; again is nothing to do."""
     small("flights/2013-01.csv", "a")

@@ -285,6 +285,27 @@ def test_track_killed_anywhere_leaves_one_finished_run_in_the_end(fresh: Path, m
     assert k > 8
 
 
+def test_a_run_that_was_killed_goes_also_when_its_candidate_is_never_asked_for_again(fresh: Path) -> None:
+    """The next candidate of this machine takes it away; one that another machine is making stays."""
+    build = settings.BUILD / MODEL
+    first = tracking.track(MODEL, build / "release", build, MEASURED)
+    experiment = client().get_run(first.id).info.experiment_id
+    mine = client().create_run(experiment, tags={tracking.CANDIDATE: "a", tracking.BEGUN_AT: tracking._here()})
+    theirs = client().create_run(experiment, tags={tracking.CANDIDATE: "b", tracking.BEGUN_AT: "elsewhere"})
+    assert not tracking.track(MODEL, build / "release", build, MEASURED).made
+    assert {run.info.run_id for run in runs()} == {first.id, theirs.info.run_id}
+    assert mine.info.run_id not in {run.info.run_id for run in runs()}
+
+
+def test_a_run_names_the_data_version_that_was_read_not_the_one_that_came_meanwhile(fresh: Path) -> None:
+    """dvc.lock says what validate read; data.dvc may have moved on while the model was trained."""
+    stage = {"cmd": "python -m tasks validate", "deps": [{"path": "data", "md5": "1234.dir"}]}
+    files.write_json(settings.ROOT / "dvc.lock", {"schema": "2.0", "stages": {f"validate@{MODEL}": stage}})
+    build = settings.BUILD / MODEL
+    run = tracking.track(MODEL, build / "release", build, MEASURED)
+    assert client().get_run(run.id).data.tags[tracking.DATA_VERSION] == "1234.dir"
+
+
 RACE = """
 import os, sys
 from pathlib import Path

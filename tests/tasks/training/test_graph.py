@@ -286,6 +286,14 @@ def test_a_data_version_that_is_not_here_is_told_with_what_brings_it(small: Proj
         graph.reproduce("tiny", steps.run)
 
 
+def test_nothing_is_made_from_data_that_has_no_name(small: Project) -> None:
+    """A kill between the partitions and data.dvc leaves files that are in no version yet."""
+    (small.root / "data.dvc").unlink()
+    with pytest.raises(DataMissing, match=r"there is no data\.dvc: no data version was made yet\. .*run ingest"):
+        graph.reproduce("tiny", steps.run)
+    assert not (small.root / "build" / "tiny").exists()
+
+
 @pytest.mark.parametrize("lost", [True, False])
 def test_training_does_not_move_the_data_version(small: Project, lost: bool) -> None:
     """DVC would name whatever lies in data/: also when a partition was lost, or came past ingest."""
