@@ -162,10 +162,9 @@ def _summary(said: params.Params, seconds: float) -> None:
         print(f"    champion    {f'{champion.candidate}, version {champion.number}' if champion else 'none'}")
         print(f"    candidate   {candidate}: {settled.find(model)}")
         print(f"    pictures    build/{model}/evaluation/plots/")
-    print(
-        f"\n  done in {seconds:.0f} s. Next: `make shell`, then `mlflow ui`, `bentoml list`, `dvc plots show`; `make up` for"
-        "\n  the platform with its UI; `make reports` for the data; or change a number in params.yaml and type `dvc repro`."
-    )
+    print(f"\n  done in {seconds:.0f} s. Next: `make shell`, then `mlflow ui`, `bentoml list`, `dvc plots show`;")
+    print("  `make up` for the platform with its UI; `make reports` for the data; or change a number in params.yaml")
+    print("  and type `dvc repro`.")
 
 
 def _line(text: str) -> None:
