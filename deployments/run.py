@@ -28,9 +28,10 @@ def main(arguments: list[str]) -> int:
         if arguments == ["loop"]:
             _loop(said)
             return 0
-        if not _nothing_to_do(said) and (code := _loop_beside_a_server()):
+        idle = _nothing_to_do(said)
+        if not idle and (code := _loop_beside_a_server()):
             return code
-        _summary(said, time.monotonic() - begin)
+        _summary(said, time.monotonic() - begin, champions=not idle)
     except EvergreenError as error:
         print(f"\n{type(error).__name__}: {error}", file=sys.stderr)
         return 1
@@ -149,17 +150,20 @@ def _short(prediction: dict[str, object]) -> str:
     return f"{said}  id {prediction['id']}"
 
 
-def _summary(said: params.Params, seconds: float) -> None:
+def _summary(said: params.Params, seconds: float, *, champions: bool) -> None:
+    """Who is champion is asked only after the loop has run: MLflow takes seconds to import."""
     from tasks.data import versions
-    from tasks.release import registry, settled
+    from tasks.release import settled
 
     title("Where things stand")
     print(f"  data version  {versions.current()}")
     for model in said.models:
-        champion = registry.champion(model)
         candidate = files.read_json(settings.BUILD / model / "release" / "candidate.json")["candidate"]
         print(f"  {model}")
-        print(f"    champion    {f'{champion.candidate}, version {champion.number}' if champion else 'none'}")
+        if champions:
+            from tasks.release import registry
+
+            print(f"    champion    {registry.champion(model) or 'none'}")
         print(f"    candidate   {candidate}: {settled.find(model)}")
         print(f"    pictures    build/{model}/evaluation/plots/")
     print(f"\n  done in {seconds:.0f} s. Next: `make shell`, then `mlflow ui`, `bentoml list`, `dvc plots show`;")

@@ -75,7 +75,14 @@ def history(model: str) -> None:
 
     params.load().model(model)
     for entry in registry.history(model):
-        print(_lines(entry))
+        named = f" ({', '.join(entry.aliases)})" if entry.aliases else ""
+        print(f"version {entry.version}{named}: candidate {entry.candidate}, made {entry.created}, run {entry.run_id}")
+        print(f"  data       {entry.data_version}")
+        print(f"  verdict    {entry.summary or 'none'}")
+        for period in entry.champion:
+            print(f"  champion   {period}")
+        if entry.withdrawn is not None:
+            print(f"  withdrawn  {entry.withdrawn}")
 
 
 def data() -> None:
@@ -98,10 +105,3 @@ def _command(kinds: Any, name: str, call: Any, help_: str) -> argparse.ArgumentP
     one: argparse.ArgumentParser = kinds.add_parser(name, help=help_, description=help_)
     one.set_defaults(call=call)
     return one
-
-
-def _lines(entry: Any) -> str:
-    from dataclasses import asdict, is_dataclass
-
-    said = asdict(entry) if is_dataclass(entry) and not isinstance(entry, type) else dict(entry)
-    return "  ".join(f"{key}={value}" for key, value in said.items() if value not in (None, "", [], {}))
