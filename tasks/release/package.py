@@ -218,6 +218,9 @@ def _ensure_bento(release: Path) -> Path:
         if not _holds(bento, release):
             files.remove(bento)
             _build_bento(release, bento)
+        latest = bento.parent / "latest"
+        if not latest.exists() or latest.read_text(encoding="utf-8") != bento.name:
+            files.write_text(latest, bento.name)  # also when a kill came between the Bento and this
     return bento
 
 
@@ -254,7 +257,6 @@ def _build_bento(release: Path, bento: Path) -> None:
             built = _do(building, task)
         bento.parent.mkdir(parents=True, exist_ok=True)
         Path(built["path"]).replace(bento)
-    files.write_text(bento.parent / "latest", facts["candidate"])
 
 
 def labels(facts: dict[str, Any]) -> dict[str, str]:

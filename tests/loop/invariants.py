@@ -162,7 +162,7 @@ def _leftovers(world: World) -> Iterator[Fault]:
     """What killed processes left beside what they wrote is gone."""
     root = world.root
     left = {p for p in root.rglob("*") if p.name.endswith((".tmp", ".sending")) or p.name.startswith(("tmp", ".tmp"))}
-    left = {p for p in left if "prefect" not in p.parts and p.relative_to(root).parts[:2] != (".dvc", "tmp")}
+    left = {p for p in left if p.relative_to(root).parts[0] != ".dvc"}  # DVC leaves in its cache what it was copying
     left -= {root / "var/bentoml/tmp"}
     left |= set((root / "var" / "bentoml" / "tmp").glob("*")) | set((root / "var").glob("restore-*"))
     left |= set((root / "var" / "incoming").glob("*"))
@@ -361,5 +361,5 @@ def _bentos(root: Path, candidates: set[str]) -> Iterator[Fault]:
         if not (bento / "bento.yaml").is_file() or _identity(held) != bento.name:
             yield Fault("half", f"Bento {bento.name} is not whole")
     latest = (store / "latest").read_text().strip() if (store / "latest").exists() else None
-    if latest is None or not (store / latest).is_dir():
+    if latest != candidate(root):
         yield Fault("half", f"the latest Bento is {latest}")

@@ -37,6 +37,7 @@ class Result:
     runs: int
     seconds: float
     faults: list[Fault] = field(default_factory=list)
+    happened: set[str] = field(default_factory=set)
 
 
 def play(shared: Platform, seed: int, *, verbose: bool = False, keep: bool = False) -> Result:
@@ -50,7 +51,7 @@ def play(shared: Platform, seed: int, *, verbose: bool = False, keep: bool = Fal
     if not found and not keep:
         shutil.rmtree(world.root)
         Path(f"{world.root}.log").unlink()
-    return Result(seed, world.kills, world.runs, time.monotonic() - begin, found)
+    return Result(seed, world.kills, world.runs, time.monotonic() - begin, found, world.happened)
 
 
 def rest(world: World) -> list[Fault]:

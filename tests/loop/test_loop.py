@@ -11,20 +11,22 @@ from pathlib import Path
 
 import pytest
 
-from tests.loop import invariants, soak
+from tests.loop import invariants, schedule, soak
 from tests.loop.platform import Platform
 from tests.loop.world import World, load
 
 pytestmark = pytest.mark.timeout(600)
 
-SEEDS = (3, 8, 11, 14)
-"""Together: every kind of delivery, edit and wake-up, and kills in both flows."""
+SEEDS = (5, 19, 54)
+"""Together: every kind of delivery, hand edit and wake-up."""
 
 
 def test_schedules_with_kills_end_as_without(shared: Platform) -> None:
     """Nothing lost, nothing doubled, no half state, whatever was delivered, edited, woken and killed."""
     found = {seed: soak.play(shared, seed) for seed in SEEDS}
     assert {seed: result.faults for seed, result in found.items() if result.faults} == {}
+    happened = set().union(*(result.happened for result in found.values()))
+    assert happened >= {"_arrive", "_twice", "_bad", "_other", "_edit", "_hand", *schedule.WAKES} - {"lost"}
     assert sum(result.kills for result in found.values()) >= len(SEEDS)
 
 
@@ -32,7 +34,7 @@ def test_a_kill_between_any_two_writes_of_a_promotion_is_repaired(shared: Platfo
     """A few of the boundaries here, each of them in `make soak`."""
     boundaries = soak.Boundaries(shared)
     most = boundaries.count("registry")
-    faults = [boundaries.kill("registry", at) for at in range(most - 9, most + 1, 3)]
+    faults = [boundaries.kill("registry", at) for at in (most - 8, most - 3)]
     assert [fault for found in faults for fault in found] == []
 
 
@@ -46,7 +48,7 @@ def rested(shared: Platform) -> World:
     world.edit(r"(params: \{C: )[0-9.]+", "0.0001")
     for month in (1, 2, 3):
         world.deliver(f"readings/2013-{month:02d}.csv", shared.content(month), valid=True)
-        world.deliver(f"readings/2013-{month:02d}.txt", b"not a table", valid=False)
+        world.deliver(f"readings/2013-{month:02d}.txt", f"no table of {month}".encode(), valid=False)
     assert soak.rest(world) == []
     world.edit(r"(params: \{C: )[0-9.]+", "1.0")
     assert soak.rest(world) == []

@@ -49,11 +49,16 @@ class World:
     platform: Platform
     root: Path
     rng: random.Random
+    """What the schedule chooses: the same for a seed, whoever lives or dies."""
+    fate: random.Random = field(default_factory=lambda: random.Random(0))
+    """Who is killed where, and who is woken again."""
     verbose: bool = False
     deliveries: list[Delivery] = field(default_factory=list)
     by_hand: dict[str, str] = field(default_factory=dict)
     kills: int = 0
     runs: int = 0
+    happened: set[str] = field(default_factory=set)
+    """The kinds of events that there were."""
 
     def tell(self, what: str) -> None:
         """Say what happens, to whoever replays a seed; and into the project's log."""
@@ -110,7 +115,7 @@ class World:
 
     def start(self, *arguments: str, deadly: float = 0.0) -> Started:
         """Start a flow; with a probability of `deadly` it is killed at a boundary that the seed chooses."""
-        kill = self._choose_kill(arguments[0]) if self.rng.random() < deadly else None
+        kill = self._choose_kill(arguments[0]) if self.fate.random() < deadly else None
         self.tell(f"{' '.join(arguments)} {'' if kill is None else kill}")
         self.runs += 1
         return self.platform.start(self.root, "flows", *arguments, kill=kill)
@@ -129,9 +134,9 @@ class World:
 
     def _choose_kill(self, flow: str) -> dict[str, Any]:
         most = MOST[flow]
-        kind = self.rng.choices(list(most), [WEIGHT.get(kind, 1.0) for kind in most])[0]
-        delay = self.rng.choice([None, None, 0.0, self.rng.uniform(0, 0.03)])
-        return {"kind": kind, "at": self.rng.randint(1, most[kind]), "delay": delay}
+        kind = self.fate.choices(list(most), [WEIGHT.get(kind, 1.0) for kind in most])[0]
+        delay = self.fate.choice([None, None, 0.0, self.fate.uniform(0, 0.03)])
+        return {"kind": kind, "at": self.fate.randint(1, most[kind]), "delay": delay}
 
 
 assert set(WEIGHT) <= set(KINDS)

@@ -1,0 +1,138 @@
+"""DVC's books under kill -9."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tasks import books, settings
+
+LOCK = """\
+schema: '2.0'
+stages:
+  count:
+    cmd: python count.py
+    deps:
+    - path: source.txt
+      hash: md5
+      md5: 60b725f10c9c85c70d97880dfe8191b3
+      size: 2
+    outs:
+    - path: count.txt
+      hash: md5
+      md5: 26ab0db90d72e28ad0ba1e22ee510510
+      size: 2
+"""
+
+KILLED = """
+import os, signal, sys
+from dvc.utils.serialize import _yaml
+from tasks import books
+books.write_whole(_yaml)
+
+def broken_off(data, stream):
+    stream.write("schema: ")
+    stream.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+_yaml._dump_data(sys.argv[1], {}, dumper=broken_off)
+"""
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty project with a whole dvc.lock."""
+    monkeypatch.setattr(settings, "ROOT", tmp_path)
+    (tmp_path / ".dvc" / "tmp").mkdir(parents=True)
+    (tmp_path / "dvc.lock").write_text(LOCK)
+    return tmp_path
+
+
+def test_a_kill_while_dvc_writes_leaves_what_was_there(root: Path) -> None:
+    """DVC itself empties the file first; what the killed process left beside it is swept away."""
+    killed = subprocess.run([sys.executable, "-c", KILLED, root / "dvc.lock"], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert (root / "dvc.lock").read_text() == LOCK
+    assert len(list(root.glob(".dvc.lock.*.tmp"))) == 1
+    books.mend()
+    assert sorted(path.name for path in root.iterdir()) == [".dvc", "dvc.lock"]
+
+
+def test_dvc_writes_the_same_as_ever(root: Path) -> None:
+    """Only beside first; asked for twice it is done once."""
+    from dvc.utils.serialize import _yaml
+
+    kept = _yaml._dump_data
+    try:
+        books.write_whole(_yaml)
+        once = _yaml._dump_data
+        books.write_whole(_yaml)
+        assert _yaml._dump_data is once
+        with _yaml.modify_yaml(str(root / "dvc.lock")) as said:
+            said["stages"]["count"]["cmd"] = "python other.py"
+    finally:
+        _yaml._dump_data = kept
+    assert (root / "dvc.lock").read_text() == LOCK.replace("count.py", "other.py")
+
+
+def test_a_lock_file_that_was_broken_off_anywhere_goes_or_is_whole(root: Path) -> None:
+    """Wherever a kill broke it off: it is gone, or each entry in it has what DVC asks of it."""
+    import yaml
+
+    gone = 0
+    for length in range(len(LOCK)):
+        (root / "dvc.lock").write_text(LOCK[:length])
+        books.mend()
+        if not (root / "dvc.lock").exists():
+            gone += 1
+            continue
+        stages = yaml.safe_load((root / "dvc.lock").read_text())["stages"]
+        entries = [entry for stage in stages.values() for entry in [*stage.get("deps", []), *stage.get("outs", [])]]
+        assert all(stage["cmd"] for stage in stages.values())
+        assert all(entry["path"] for entry in entries)
+    assert gone > 30
+
+
+@pytest.mark.parametrize("text", [LOCK, LOCK + "<<<<<<< ours\n"])
+def test_a_whole_lock_file_and_one_in_conflict_stay(root: Path, text: str) -> None:
+    """What a person has to merge is not taken away."""
+    (root / "dvc.lock").write_text(text)
+    books.mend()
+    assert (root / "dvc.lock").read_text() == text
+
+
+def rwlock(root: Path, pid: int) -> Path:
+    """DVC's list of who is at work, with one entry."""
+    path = root / ".dvc" / "tmp" / "rwlock"
+    path.write_text(json.dumps({"write": {"out": {"pid": pid, "cmd": "dvc repro"}}, "read": {}}))
+    return path
+
+
+def test_who_is_at_work_stays_on_the_list(root: Path) -> None:
+    """This process began before the list was written."""
+    held = rwlock(root, os.getpid())
+    books.mend()
+    assert held.exists()
+
+
+def test_a_killed_process_whose_number_another_has_now_is_not_waited_for(root: Path) -> None:
+    """DVC would take the other for it; but who began after the list was written is not on it."""
+    held = rwlock(root, os.getpid())
+    os.utime(held, (1, 1))
+    books.mend()
+    assert not held.exists()
+
+
+def test_a_list_that_was_broken_off_goes(root: Path) -> None:
+    """DVC would refuse to work until somebody removes it."""
+    held = root / ".dvc" / "tmp" / "rwlock"
+    for text in ("", '{"write": {"a"', "[]"):
+        held.write_text(text)
+        books.mend()
+        assert not held.exists()

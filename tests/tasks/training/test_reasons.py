@@ -1,0 +1,164 @@
+"""The words for why a stage would run, on a small project in which everything is up to date."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tasks import files
+from tasks.errors import SourceUnavailable
+from tasks.training import graph, reasons
+from tests.conftest import Project, write_readings
+
+pytestmark = pytest.mark.xdist_group("reasons")
+
+
+def run(step: str, arguments: list[str]) -> None:
+    """Steps that write what dvc.yaml says, in no time: words are about inputs, not about results."""
+    root = Path.cwd() / "build"
+    if step == "environment":
+        for purpose in ("training", "evaluation", "serving", "validation"):
+            files.write_text(root / "environment" / f"{purpose}.txt", "joblib==1.5.0\nnumpy==2.4.0\n")
+        return
+    (model,) = arguments
+    made = {
+        "validate": ["partitions.json"],
+        "prepare": ["rows/a.parquet", "split.json"],
+        "train": ["model/model.skops"],
+        "evaluate": ["predictions.parquet", "slices.json", "metrics.json", "plots/a.json"],
+        "package": ["release/candidate.json"],
+    }
+    for name in made[step]:
+        below = root / model / "evaluation" if step == "evaluate" else root / model
+        (below / name).parent.mkdir(parents=True, exist_ok=True)
+        files.write_text(below / name, f'{{"{step}": 1}}\n')
+
+
+@pytest.fixture(scope="module")
+def made(
+    small_copied: Path, tmp_path_factory: pytest.TempPathFactory, enter_module: Callable[[Path], Project]
+) -> Project:
+    """The small project, with everything made; not to be written to."""
+    root = shutil.copytree(small_copied, tmp_path_factory.mktemp("reasons") / "project", symlinks=True)
+    project = enter_module(root)
+    graph.reproduce("tiny", run)
+    return project
+
+
+@pytest.fixture
+def small(made: Project, tmp_path: Path, enter: Callable[[Path], Project]) -> Project:
+    """A copy of it."""
+    return enter(shutil.copytree(made.root, tmp_path / "project", symlinks=True))
+
+
+def test_a_parameter_is_told_with_both_values(small: Project) -> None:
+    """The key itself, not the section; what comes after follows."""
+    small.edit("params.yaml", "{C: 1.0}", "{C: 2.5}")
+    assert graph.reasons("tiny") == {
+        "environment": None,
+        "validate@tiny": None,
+        "prepare@tiny": None,
+        "train@tiny": "params.yaml: models.tiny.estimator.params.C 1.0 → 2.5",
+        "evaluate@tiny": "follows train@tiny, if that changes",
+        "package@tiny": "params.yaml: models.tiny.estimator.params.C 1.0 → 2.5",
+    }
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("options: {fails_above: 0}", "options: {fails_above: 0, late: true}", "models.tiny.options.late is new: true"),
+        ("options: {fails_above: 0}", "options: {}", "models.tiny.options.fails_above is gone (was 0)"),
+        ("holdout: 1", "holdout: 2", "models.tiny.split.holdout 1 → 2"),
+    ],
+)
+def test_a_key_that_came_or_went_is_told(small: Project, old: str, new: str, said: str) -> None:
+    """With the value it has, or had."""
+    small.edit("params.yaml", old, new)
+    assert graph.pending("tiny")["prepare@tiny"] == f"params.yaml: {said}"
+
+
+def test_data_is_told_by_its_partitions(small: Project) -> None:
+    """First as what lies in data/ and is in no version, then, with a version, as what differs from the last one."""
+    write_readings(small.root, 4)
+    (small.root / "data/readings/2013-01.csv").unlink()
+    said = graph.pending("tiny")
+    assert said["data.dvc"] == ("data: readings/2013-04.csv is new, readings/2013-01.csv is gone: in no data version")
+    assert said["validate@tiny"] == "follows data.dvc, if that changes"
+    subprocess.run([sys.executable, "-m", "dvc", "add", "-q", "data"], cwd=small.root, check=True)
+    assert graph.pending("tiny")["validate@tiny"] == ("data: readings/2013-04.csv is new, readings/2013-01.csv is gone")
+
+
+def test_a_package_is_told_with_both_versions(small: Project) -> None:
+    """When the pins of a purpose changed: here the environment stage ran with a new lock, and nothing after it did."""
+
+    def bumped(step: str, arguments: list[str]) -> None:
+        if step != "environment":
+            raise SourceUnavailable("stop here")
+        for purpose in ("training", "evaluation", "serving", "validation"):
+            files.write_text(Path("build") / "environment" / f"{purpose}.txt", "joblib==1.6.0\nnumpy==2.4.0\n")
+
+    (small.root / "requirements.lock").write_text("joblib==1.6.0\n")
+    assert graph.pending("tiny")["environment"] == "requirements.lock: joblib 1.5.0 → 1.6.0 (and 1 more)"
+    with pytest.raises(SourceUnavailable, match="stop here"):
+        graph.reproduce("tiny", bumped)
+    said = graph.pending("tiny")
+    assert said["validate@tiny"] == "build/environment/validation.txt: joblib 1.5.0 → 1.6.0"
+    assert said["prepare@tiny"] == "build/environment/training.txt: joblib 1.5.0 → 1.6.0"
+    assert said["package@tiny"] == "build/environment/serving.txt: joblib 1.5.0 → 1.6.0"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("joblib==1\nnumpy==2\n", "joblib==2\nnumpy==2\n", "x: joblib 1 → 2"),
+        ("joblib==1\n", "joblib==1\nnumpy==2\npandas==3\n", "x: numpy 2 is new (and 1 more)"),
+        ("joblib==1\nnumpy==2\n", "joblib==1\n", "x: numpy 2 is gone"),
+        ("joblib==1\n", "joblib==1\n", "x is modified"),
+        ("a==1 ; python_version < '3.12'\na==2\n", "a==1\n", "x: a 1 | 2 → 1"),
+        ("a==1 ; python_version < '3.12'\n", "a==1\n", "x: a 1: on other machines than before"),
+    ],
+)
+def test_pins_are_compared_by_package(old: str, new: str, said: str) -> None:
+    """The first that differs, and how many more do."""
+    assert reasons._packages("x", old, new) == said
+
+
+def test_a_lock_is_told_by_the_packages_that_steps_use(small: Project) -> None:
+    """Any other bump is only «modified»."""
+    lock = (small.root / "requirements.lock").read_text()
+    pins = {name: pins[0].version for name, pins in reasons.environment.read_lock(lock).items()}
+    used = f"joblib=={pins['joblib']}\nnumpy=={pins['numpy']}\n"
+    for path in (small.root / "build" / "environment").glob("*.txt"):
+        files.write_text(path, used)
+    small.edit("requirements.lock", f"joblib=={pins['joblib']}", "joblib==99.0")
+    assert reasons._locked("requirements.lock") == f"requirements.lock: joblib {pins['joblib']} → 99.0"
+    (small.root / "requirements.lock").write_text(lock.replace(f"prefect=={pins['prefect']}", "prefect==99.0"))
+    assert reasons._locked("requirements.lock") == "requirements.lock is modified"
+
+
+def test_an_output_lost_from_the_cache_alone_is_no_reason(small: Project) -> None:
+    """It is here as it should be: reproducing puts it into the cache again and calls nothing."""
+    shutil.rmtree(small.root / ".dvc" / "cache" / "files")
+    assert graph.pending("tiny") == {}
+    assert {outcome.how for outcome in graph.reproduce("tiny", run)} == {"unchanged"}
+    shutil.rmtree(small.root / "build")
+    assert {outcome.how for outcome in graph.reproduce("tiny", run)} == {"restored"}
+
+
+def test_the_second_question_is_answered_without_dvc(small: Project) -> None:
+    """Nothing was touched since the first, a second ago or more."""
+    import time
+
+    graph.pending("tiny")
+    time.sleep(1.1)
+    graph.pending("tiny")
+    code = "import sys; from tasks.training import graph; print(graph.pending('tiny'), 'dvc' in sys.modules)"
+    assert small.python(code) == "{} False\n"
+    small.edit("params.yaml", "{C: 1.0}", "{C: 2.5}")
+    assert "train@tiny" in graph.pending("tiny")
