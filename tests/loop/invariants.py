@@ -314,19 +314,17 @@ def _standing(
     if "evergreen.verdict_id" not in tags:
         yield Fault("lost", f"version {number} was not judged")
         return
+    if one["run"] not in runs:
+        return  # said already
     path = runs[one["run"]]["folder"] / "verdicts" / tags["evergreen.verdict_id"] / "verdict.json"
     verdict = load(path) if path.is_file() else {}
     said = {"promoted": verdict.get("promoted"), "summary": verdict.get("summary")}
-    if said != {"promoted": tags["evergreen.verdict"] == "promoted", "summary": tags["evergreen.verdict_summary"]}:
+    if said != {
+        "promoted": tags.get("evergreen.verdict") == "promoted",
+        "summary": tags.get("evergreen.verdict_summary"),
+    }:
         yield Fault("half", f"version {number}: tags and verdict differ: {tags} {said}")
-    if verdict.get("promoted") != (champion == number):
-        yield Fault("half", f"version {number}: promoted is {verdict.get('promoted')}, the champion is {champion}")
-    if champion == number and tags.get("evergreen.promoted_by") != tags["evergreen.verdict_id"]:
-        yield Fault("half", f"version {number} was not promoted by its verdict: {tags.get('evergreen.promoted_by')}")
-    if (aliases.get("challenger") == number) == (champion == number):
-        yield Fault("half", f"version {number} is champion and challenger, or neither: {aliases}")
-    if champion is not None and aliases.get("former") == champion:
-        yield Fault("half", f"version {champion} is champion and the former one")
+    yield from _place(number, tags, bool(verdict.get("promoted")), aliases)
     floor = yaml.safe_load((world.root / "params.yaml").read_text())["models"]["tiny"]["gate"]["floors"]
     if champion != number and verdict.get("rule", {}).get("floors") != floor:
         yield Fault("half", f"version {number} was refused by {verdict.get('rule')}, the rule is {floor} now")
@@ -336,6 +334,19 @@ def _standing(
         yield Fault("half", f"the note is about {note['on']['candidate']}")
     if verdict.get("summary") != note["outcome"] and f"version {number}" not in note["outcome"]:
         yield Fault("half", f"the note says {note['outcome']!r}, the verdict {verdict.get('summary')!r}")
+
+
+def _place(number: int, tags: dict[str, str], promoted: bool, aliases: dict[str, int]) -> Iterator[Fault]:
+    """The aliases say what the verdict says."""
+    champion = aliases.get("champion")
+    if promoted != (champion == number):
+        yield Fault("half", f"version {number}: promoted is {promoted}, the champion is {champion}")
+    if champion == number and tags.get("evergreen.promoted_by") != tags["evergreen.verdict_id"]:
+        yield Fault("half", f"version {number} was not promoted by its verdict: {tags.get('evergreen.promoted_by')}")
+    if (aliases.get("challenger") == number) == (champion == number):
+        yield Fault("half", f"version {number} is champion and challenger, or neither: {aliases}")
+    if champion is not None and aliases.get("former") == champion:
+        yield Fault("half", f"version {champion} is champion and the former one")
 
 
 def _since(champion: int | None, store: Store) -> Iterator[Fault]:

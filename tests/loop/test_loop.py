@@ -72,6 +72,11 @@ def _remove(pattern: str) -> Callable[[Path], None]:
     return damage
 
 
+def _uncached(root: Path) -> None:
+    md5 = invariants.data(root)["readings/2013-02.csv"]
+    (root / ".dvc" / "cache" / "files" / "md5" / md5[:2] / md5[2:]).unlink()
+
+
 def _write(name: str, text: str = "x") -> Callable[[Path], None]:
     def damage(root: Path) -> None:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -89,7 +94,7 @@ DAMAGES: dict[str, tuple[str, Callable[[Path], None]]] = {
     "a refused file is gone": ("lost", _remove("var/quarantine/readings/*")),
     "a report is gone": ("half", _remove("var/quarantine/readings/*/report.json")),
     "a file was not taken in": ("lost", _write("var/landing/readings/2013-04.csv")),
-    "the cache lacks a partition": ("lost", _remove(".dvc/cache/files/md5/*")),
+    "the cache lacks a partition": ("lost", _uncached),
     "the remote lacks something": ("lost", _remove("var/remote/files/md5/*")),
     "an output is gone": ("half", _remove("build/tiny/model/model.skops")),
     "the run is gone": ("lost", _sql("update runs set lifecycle_stage = 'deleted'")),
