@@ -13,7 +13,7 @@ DATA = yaml.safe_load((settings.ROOT / "data.dvc").read_text())["outs"][0]
 
 @pytest.mark.parametrize("stage", list(LOCK))
 def test_what_was_made_was_made_from_this_code(stage: str) -> None:
-    """A file of the repository that a stage depends on is the one dvc.lock names; otherwise: make run, and commit both."""
+    """A file that a stage depends on is the one dvc.lock names; otherwise `make run`, and commit both."""
     stale = [
         dep["path"]
         for dep in LOCK[stage]["deps"]
