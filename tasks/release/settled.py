@@ -30,10 +30,11 @@ def find(model: str) -> Settled | None:
         note = files.read_json(_path(model))
     except FileNotFoundError:
         return None
-    return Settled(str(note["outcome"]), str(note.get("by", ""))) if note["on"] == on(model) else None
+    counts = note["on"] == on(model) and _store_is_there()
+    return Settled(str(note["outcome"]), str(note.get("by", ""))) if counts else None
 
 
-def write(model: str, outcome: str, judged_on: dict[str, str | bool], by: str = "") -> None:
+def write(model: str, outcome: str, judged_on: dict[str, str], by: str = "") -> None:
     """Note what became of the candidate in build/: the registry holds its verdict and all that follows from it.
 
     `judged_on` is what `on` gave before it was judged: who edits the gate meanwhile is not taken for answered.
@@ -41,17 +42,25 @@ def write(model: str, outcome: str, judged_on: dict[str, str | bool], by: str = 
     files.write_json(_path(model), {"on": judged_on, "outcome": outcome, "by": by})
 
 
-def on(model: str) -> dict[str, str | bool]:
+def on(model: str) -> dict[str, str]:
     """What a verdict depends on, apart from the champion: who changes that by hand has decided."""
-    # a server of the local stack says which store is behind it, so that it counts as the same one
-    store = os.environ.get("MLFLOW_BACKEND_STORE_URI") or os.environ.get("MLFLOW_TRACKING_URI", "")
     candidate = settings.BUILD / model / "release" / "candidate.json"
     return {
         "candidate": files.read_json(candidate)["candidate"] if candidate.exists() else "",
         "gate": files.digest(params.load().model(model).gate.model_dump()),
-        "store": files.digest(store),  # by digest, as an address may hold a password
-        "there": Path(store.removeprefix("sqlite:///")).exists() if store.startswith("sqlite:///") else True,
+        "store": files.digest(_store()),  # by digest, as an address may hold a password
     }
+
+
+def _store() -> str:
+    # a server of the local stack says which store is behind it, so that it counts as the same one
+    return os.environ.get("MLFLOW_BACKEND_STORE_URI") or os.environ.get("MLFLOW_TRACKING_URI", "")
+
+
+def _store_is_there() -> bool:
+    """Not part of `on`: the store is made by the first candidate, after `on` was asked."""
+    store = _store()
+    return not store.startswith("sqlite:///") or Path(store.removeprefix("sqlite:///")).exists()
 
 
 def _path(model: str) -> Path:

@@ -1,0 +1,46 @@
+"""The note that a candidate was judged counts as long as what it was judged on is the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tasks import files, settings
+from tasks.release import settled
+from tests.conftest import Project
+
+
+@pytest.fixture
+def judged(small: Project, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project whose first candidate was judged, on a store that was made meanwhile; gives the store."""
+    store = settings.VAR / "mlflow" / "mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store}")
+    files.write_json(settings.BUILD / "tiny" / "release" / "candidate.json", {"candidate": "c1"})
+    before = settled.on("tiny")
+    files.write_text(store, "made by the first candidate")
+    settled.write("tiny", "promoted", before, by="somebody")
+    return store
+
+
+def test_the_first_candidate_of_all_is_not_judged_twice(judged: Path) -> None:
+    """The store that its own run made is no other store."""
+    assert str(settled.find("tiny")) == "promoted (by somebody)"
+
+
+def test_a_store_that_is_gone_has_judged_nothing(judged: Path) -> None:
+    """Without the registry the note says nothing."""
+    judged.unlink()
+    assert settled.find("tiny") is None
+
+
+def test_another_candidate_was_not_judged(judged: Path) -> None:
+    """A note is of one candidate."""
+    files.write_json(settings.BUILD / "tiny" / "release" / "candidate.json", {"candidate": "c2"})
+    assert settled.find("tiny") is None
+
+
+def test_a_changed_rule_judges_again(judged: Path, small: Project) -> None:
+    """A verdict under another gate is no verdict."""
+    small.edit("params.yaml", "min_rows: ", "min_rows: 1")
+    assert settled.find("tiny") is None
