@@ -148,7 +148,8 @@ class Boundaries:
         shutil.copytree(self.world.root, self.kept, symlinks=True)
 
     def count(self, kind: str) -> int:
-        """How many boundaries of a kind the training has; the project is at rest then."""
+        """How many boundaries of a kind the training has."""
+        self._begin_again()
         counts = Path(f"{self.world.root}.counts")
         assert self.world.platform.run(self.world.root, "flows", "train", "tiny", counts=str(counts)) == 0
         assert "promoted: all" in said(self.world)
@@ -156,13 +157,16 @@ class Boundaries:
 
     def kill(self, kind: str, at: int) -> list[Fault]:
         """Kill the training at a boundary, and give what is wrong when it is at rest again."""
-        shutil.rmtree(self.world.root)
-        shutil.copytree(self.kept, self.world.root, symlinks=True)
+        self._begin_again()
         kill = {"kind": kind, "at": at, "delay": None}
         code = self.world.platform.run(self.world.root, "flows", "train", "tiny", kill=kill)
         self.world.kills += code == -9
         found = [Fault("half", f"it was not killed at {kind} {at}: {code}")] if code != -9 else []
         return [Fault(f.kind, f"killed at {kind} {at}: {f.said}") for f in [*found, *rest(self.world)]]
+
+    def _begin_again(self) -> None:
+        shutil.rmtree(self.world.root)
+        shutil.copytree(self.kept, self.world.root, symlinks=True)
 
 
 def every(shared: Platform, kinds: list[str]) -> list[Result]:
