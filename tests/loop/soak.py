@@ -126,40 +126,56 @@ def _undisturbed(world: World, params: str) -> tuple[str, str, str]:
     return made
 
 
-# ── every boundary of a promotion ─────────────────────────────────────────────────────────────────
+# ── every boundary ────────────────────────────────────────────────────────────────────────────────
+
+
+SITUATIONS = {
+    "ingest": ("ingest",),  # a new partition lies in the landing zone
+    "train": ("train", "tiny"),  # an edited parameter: the graph runs
+    "promotion": ("train", "tiny"),  # the graph has run: a better model waits to be judged
+}
+"""Where a project stands → the flow that comes next."""
+
+EVERY = {"registry": ["promotion"], "settled": ["promotion"], "books": ["ingest", "train"]}
+"""Kind of boundary → the situations whose flow has such ones."""
 
 
 class Boundaries:
-    """A project whose next training promotes a better model over the champion; and that training, killed anywhere.
+    """A project in a situation; and the flow that comes next, killed anywhere.
 
     It lies always at the same place, as MLflow's store names its artifacts by their path.
     """
 
-    def __init__(self, shared: Platform, name: str = "promotion") -> None:
-        self.world = World(shared, shared.project(name), random.Random(0))
-        self.kept = shared.base / f"{name}-kept"
+    def __init__(self, shared: Platform, situation: str = "promotion") -> None:
+        self.flow = ("flows", *SITUATIONS[situation])
+        self.world = World(shared, shared.project(situation), random.Random(0))
+        self.kept = shared.base / f"{situation}-kept"
         for month in (1, 2):
             self.world.deliver(f"readings/2013-{month:02d}.csv", shared.content(month), valid=True)
         self.world.edit(schedule.ESTIMATOR, "0.0001")
         codes = [self.world.wake("ingest"), self.world.wake("train", "tiny")]
-        self.world.edit(schedule.ESTIMATOR, "1.0")
-        codes.append(shared.run(self.world.root, "reproduce", "tiny"))
-        assert codes == [0, 0, 0], said(self.world)
+        if situation == "ingest":
+            self.world.deliver("readings/2013-03.csv", shared.content(3), valid=True)
+        else:
+            self.world.edit(schedule.ESTIMATOR, "1.0")
+        if situation == "promotion":
+            codes.append(shared.run(self.world.root, "reproduce", "tiny"))
+        assert not any(codes), said(self.world)
         shutil.copytree(self.world.root, self.kept, symlinks=True)
 
     def count(self, kind: str) -> int:
-        """How many boundaries of a kind the training has."""
+        """How many boundaries of a kind the flow has."""
         self._begin_again()
         counts = Path(f"{self.world.root}.counts")
-        assert self.world.platform.run(self.world.root, "flows", "train", "tiny", counts=str(counts)) == 0
-        assert "promoted: all" in said(self.world)
+        assert self.world.platform.run(self.world.root, *self.flow, counts=str(counts)) == 0
+        assert "nothing to do" not in said(self.world, 500), said(self.world)
         return int(load(counts)[kind])
 
     def kill(self, kind: str, at: int) -> list[Fault]:
-        """Kill the training at a boundary, and give what is wrong when it is at rest again."""
+        """Kill the flow at a boundary, and give what is wrong when the project is at rest again."""
         self._begin_again()
         kill = {"kind": kind, "at": at, "delay": None}
-        code = self.world.platform.run(self.world.root, "flows", "train", "tiny", kill=kill)
+        code = self.world.platform.run(self.world.root, *self.flow, kill=kill)
         self.world.kills += code == -9
         found = [Fault("half", f"it was not killed at {kind} {at}: {code}")] if code != -9 else []
         return [Fault(f.kind, f"killed at {kind} {at}: {f.said}") for f in [*found, *rest(self.world)]]
@@ -170,9 +186,13 @@ class Boundaries:
 
 
 def every(shared: Platform, kinds: list[str]) -> list[Result]:
-    """Kill a training that promotes at every boundary of some kinds, one after the other."""
-    boundaries, results = Boundaries(shared), []
-    for kind in kinds:
+    """Kill a flow at every boundary of some kinds, one after the other."""
+    results: list[Result] = []
+    begun: dict[str, Boundaries] = {}
+    for kind, situation in [(kind, situation) for kind in kinds for situation in EVERY[kind]]:
+        if situation not in begun:
+            begun[situation] = Boundaries(shared, situation)
+        boundaries = begun[situation]
         most = boundaries.count(kind)
         for at in range(1, most + 1):
             begin = time.monotonic()
@@ -181,7 +201,7 @@ def every(shared: Platform, kinds: list[str]) -> list[Result]:
             for fault in found:
                 print(f"      {fault.kind}: {fault.said}", flush=True)
         wrong = sum(len(r.faults) for r in results[-most:])
-        print(f"killed at each of {most} boundaries of kind {kind}: {wrong} faults", flush=True)
+        print(f"{situation} killed at each of {most} boundaries of kind {kind}: {wrong} faults", flush=True)
     return results
 
 
