@@ -189,7 +189,7 @@ def every(shared: Platform, kinds: list[str]) -> list[Result]:
     """Kill a flow at every boundary of some kinds, one after the other."""
     results: list[Result] = []
     begun: dict[str, Boundaries] = {}
-    for kind, situation in [(kind, situation) for kind in kinds for situation in EVERY[kind]]:
+    for kind, situation in [(one, place) for one in kinds for place in EVERY[one]]:
         if situation not in begun:
             begun[situation] = Boundaries(shared, situation)
         boundaries = begun[situation]
