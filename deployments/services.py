@@ -38,6 +38,8 @@ class Service:
     """Whether its output is for people: then it is shown, not only kept."""
     ports: Mapping[str, int] = field(default_factory=dict)
     """The setting that moves it → the port it listens on."""
+    holds: tuple[str, int] | None = None
+    """Host and port on which the stack listens for it: while the service is restarted, who connects waits."""
     shutdown_seconds: float = 15
     outlived: bool = False
     """Whether what it has started goes on when it is killed: flow runs do."""
@@ -46,6 +48,7 @@ class Service:
 def services() -> list[Service]:
     """The services, in the order they are started; they are ended in the opposite one."""
     prefect, mlflow = int(os.environ["PREFECT_SERVER_API_PORT"]), int(os.environ["MLFLOW_PORT"])
+    host, router = os.environ["EVERGREEN_HOST"], int(os.environ["EVERGREEN_PORT"])
     python = [sys.executable, "-m"]
     return [
         Service(
@@ -61,6 +64,15 @@ def services() -> list[Service]:
             lambda _: local.answers(f"http://127.0.0.1:{mlflow}/health"),
             says=f"metrics, models, the registry    http://127.0.0.1:{mlflow}",
             ports={"MLFLOW_PORT": mlflow},
+        ),
+        Service(
+            "router",
+            [*python, "deployments.router"],
+            lambda _: local.answers(f"http://127.0.0.1:{router}/healthz"),
+            says=f"serves every champion            http://127.0.0.1:{router}",
+            story=True,
+            ports={"EVERGREEN_PORT": router},
+            holds=(host, router),
         ),
         Service(
             "worker",

@@ -36,6 +36,9 @@ from tasks.errors import EvergreenError, Mistake, WorldError  # noqa: E402
 READY_SECONDS = 180
 """How long the services may take until all answer, on a machine that does other things too."""
 
+LISTENING = "EVERGREEN_LISTENING_FD"
+"""The variable that tells a service the socket on which the stack listens for it."""
+
 DEATHS, WITHIN = 5, 60.0
 """A service that dies this often within so many seconds is not restarted any more."""
 
@@ -200,6 +203,7 @@ class Stack:
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     code: int = 0
     ready: bool = False
+    listening: dict[str, socket.socket] = field(default_factory=dict)
 
     async def run(self) -> int:
         """Start what may be started, look after it, end it. Gives the exit code."""
@@ -254,6 +258,11 @@ class Stack:
             self.story.tell(service.name, "answers" + (f"   {service.says}" if not self.ready else " again"))
 
     async def _start(self, service: Service) -> None:
+        held = {}
+        if service.holds:
+            self.listening[service.name] = socket.create_server(service.holds, backlog=2048)
+            self.listening[service.name].set_inheritable(True)
+            held[LISTENING] = str(self.listening[service.name].fileno())
         watcher = self.arbiter.add_watcher(
             service.name,
             # into a file rather than a pipe: circus loses count of its pipes when two services die at once, and a
@@ -262,7 +271,8 @@ class Stack:
             args=["-c", f"exec {shlex.join(service.command)} >>{shlex.quote(str(self.story.log(service.name)))} 2>&1"],
             working_dir=str(settings.ROOT),
             copy_env=True,
-            env={marked.SERVICE: service.name},
+            env={marked.SERVICE: service.name, **held},
+            use_sockets=bool(held),  # it inherits what is inheritable, and no other service does
             graceful_timeout=service.shutdown_seconds,
             hooks={
                 "before_spawn": (lambda **_: self._before_spawn(service), False),

@@ -20,6 +20,8 @@ from tasks import files
 from tasks.errors import ModelFileRefused
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     import pandas as pd
     from sklearn.pipeline import Pipeline
 
@@ -65,6 +67,7 @@ TRUSTED = frozenset(
         "sklearn.tree._tree.Tree",
         "sklearn.utils._bunch.Bunch",
         "sklearn.utils.validation.check_array",
+        "tasks.encode.Codes",  # of this project: dicts of text to number
     }
 )
 
@@ -149,14 +152,21 @@ def predict(pipeline: Pipeline, frame: pd.DataFrame, task: str) -> pd.DataFrame:
     """
     import pandas as pd
 
+    said = values(pipeline, frame, task)
+    names = [f"p_{c}" for c in pipeline.classes_] if task == "classification" else ["prediction", "q10", "q90"]
+    return pd.DataFrame(said, columns=names[: said.shape[1]], index=frame.index)
+
+
+def values(pipeline: Pipeline, columns: Any, task: str) -> npt.NDArray[np.float64]:
+    """As `predict`, as a matrix; of whatever the pipeline's first step takes, a DataFrame or less."""
+    import numpy as np
+
     if task == "classification":
-        columns = [f"p_{c}" for c in pipeline.classes_]
-        return pd.DataFrame(pipeline.predict_proba(frame), columns=columns, index=frame.index)
-    answer = pd.DataFrame({"prediction": pipeline.predict(frame)}, index=frame.index)
-    if hasattr(pipeline[-1], "predict_quantiles"):
-        low, high = pipeline[-1].predict_quantiles(pipeline[:-1].transform(frame)).T
-        answer = answer.assign(q10=low, q90=high)
-    return answer
+        return np.asarray(pipeline.predict_proba(columns), dtype=np.float64)
+    if not hasattr(pipeline[-1], "predict_quantiles"):
+        return np.asarray(pipeline.predict(columns), dtype=np.float64)[:, None]
+    matrix = pipeline[:-1].transform(columns) if len(pipeline) > 1 else columns
+    return np.column_stack([pipeline[-1].predict(matrix), pipeline[-1].predict_quantiles(matrix)])
 
 
 # ── one model, one sequence of bytes ──────────────────────────────────────────────────────────────

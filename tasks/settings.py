@@ -34,6 +34,8 @@ def environment() -> dict[str, str]:
         "PREFECT_SERVER_API_PORT": prefect_port,
         "MLFLOW_TRACKING_URI": f"sqlite:///{VAR / 'mlflow' / 'mlflow.db'}",
         "MLFLOW_PORT": "5000",
+        "EVERGREEN_HOST": "127.0.0.1",
+        "EVERGREEN_PORT": "3000",
         "BENTOML_HOME": str(VAR / "bentoml"),
         "BENTOML_HOST": "127.0.0.1",
         "DVC_SITE_CACHE_DIR": str(VAR / "dvc"),

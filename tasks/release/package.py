@@ -28,6 +28,12 @@ if TYPE_CHECKING:
 GOLDEN = 20
 """Rows that a release carries along with their evaluated predictions."""
 
+BACKGROUND = 64
+"""Training rows that it carries along: what is usual, for the explanation of a prediction."""
+
+BINS = 20
+"""Of the histogram in which a running release counts its predictions."""
+
 BATCHED, ALONE = 2000, 50
 """How many holdout rows are asked in large requests, and how many of them one by one as well (and timed)."""
 
@@ -94,13 +100,31 @@ def identity_of(release: Path) -> str:
     if not (release / "candidate.json").exists():
         raise DataMissing(f"{release} is not a release: it has no candidate.json. Run the stage package (dvc repro).")
     named = str(files.read_json(release / "candidate.json")["candidate"])
-    found = files.digest({path: sha for path, sha in files.tree(release).items() if path != "candidate.json"})[:16]
+    found = _identity(release)
     if found != named:
         raise ModelFileRefused(
             f"{release} was changed after it was packaged: it was candidate {named}, and would be {found} now. "
             f"It is not used. Restore it (dvc checkout, or `dvc repro` with --force on the stage package)."
         )
     return named
+
+
+def _identity(release: Path) -> str:
+    """The hash of everything in a release but its name. (In a Bento, BentoML adds its own bentofile.yaml.)"""
+    held = files.tree(release)
+    return files.digest({f: sha for f, sha in held.items() if f not in {"candidate.json", "bentofile.yaml"}})[:16]
+
+
+def stored(name: str, candidate: str) -> Path | None:
+    """The folder of a candidate's Bento in the store, if it is whole and holds exactly what that name says."""
+    bento = Path(_environment()["BENTOML_HOME"]) / "bentos" / name / candidate
+    is_whole = (bento / "bento.yaml").is_file() and (bento / "src" / "candidate.json").is_file()
+    return bento if is_whole and _identity(bento / "src") == candidate else None
+
+
+def store(release: Path) -> Path:
+    """The folder of the Bento of a release in the store: made of the release when it is missing, half there or changed."""
+    return _ensure_bento(release)
 
 
 # ── the folder ────────────────────────────────────────────────────────────────────────────────────
@@ -117,17 +141,19 @@ def write_release(name: str, model: params.Model, release: Path) -> None:
     shutil.copyfile(settings.BUILD / "environment" / "serving.txt", release / "requirements.txt")
     files.write_json(release / "release.json", describe(name, model))
     files.write_json(release / "golden.json", golden(name, model))
+    files.write_json(release / "background.json", background(name, model))
     files.write_json(release / "candidate.json", {"candidate": files.digest(files.tree(release))[:16]})
 
 
 def sources(name: str) -> dict[Path, Path]:
     """The code of a release: files of the project → where they lie in it. Found from what the service imports."""
     root = settings.ROOT
-    service, pipeline = root / "deployments" / "service.py", root / "models" / name / "pipeline"
-    needed = imports.closure(service, root) | imports.closure(pipeline / "__init__.py", root)
+    started = {root / "deployments" / file: Path(file) for file in ("service.py", "replica.py")}
+    pipeline = root / "models" / name / "pipeline"
+    needed = set[Path]().union(*(imports.closure(path, root) for path in (*started, pipeline / "__init__.py")))
     needed |= {path for path in pipeline.rglob("*") if path.is_file()}  # tables that its code reads, for one
     below = {path: path.relative_to(root) for path in sorted(needed) if not _is_private(path.relative_to(root))}
-    return {service: Path("service.py"), **{p: t for p, t in below.items() if t.parts[0] != "deployments"}}
+    return {**started, **{p: t for p, t in below.items() if t.parts[0] != "deployments"}}
 
 
 def _is_private(path: Path) -> bool:
@@ -152,6 +178,7 @@ def describe(name: str, model: params.Model) -> dict[str, Any]:
         "features": {f: feature.model_dump() for f, feature in model.features.items()},
         "categories": {column: sorted(learnt[column].dropna().unique().tolist()) for column in learnt},
         "max_rows": model.serving.max_rows,
+        "prediction_edges": prediction_edges(name, training["classes"]),
         "model_sha256": files.sha256(build / "model" / "model.skops"),
         "training": training,
         "metrics": _overall(files.read_json(build / "evaluation" / "metrics.json")),
@@ -173,6 +200,29 @@ def golden(name: str, model: params.Model) -> list[dict[str, Any]]:
         {"id": i, "row": row, "predicted": answer}
         for i, row, answer in zip(evaluated.index, asked, answers, strict=True)
     ]
+
+
+def background(name: str, model: params.Model) -> list[dict[str, Any]]:
+    """Training rows, spread evenly over their time."""
+    import numpy as np
+
+    from tasks import rows
+
+    learnt = rows.read(settings.BUILD / name, "train", list(model.features))
+    chosen = np.unique(np.linspace(0, len(learnt) - 1, min(BACKGROUND, len(learnt))).astype(int))
+    return request_rows(learnt.iloc[chosen], model)
+
+
+def prediction_edges(name: str, classes: list[Any] | None) -> list[float]:
+    """Where the bins of the predictions end: equal shares of a probability; of a value, as it was evaluated."""
+    import numpy as np
+    import pandas as pd
+
+    if classes:
+        return [round(i / BINS, 9) for i in range(1, BINS)]
+    path = settings.BUILD / name / "evaluation" / "predictions.parquet"
+    evaluated = pd.read_parquet(path, columns=["prediction"])["prediction"].to_numpy()
+    return [float(edge) for edge in np.unique(np.quantile(evaluated, np.arange(1, BINS) / BINS, method="lower"))]
 
 
 def request_rows(frame: pd.DataFrame, model: params.Model) -> list[dict[str, Any]]:

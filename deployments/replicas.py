@@ -1,0 +1,322 @@
+"""Releases that are kept running, each by its replicas (deployments/replica.py): started, asked, replaced, drained."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from bisect import bisect_left
+from collections import Counter
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from deployments.replica import ANSWERED, ASKED, PROTOCOL, STATISTICS
+
+EDGES_MS = [round(0.5 * 1.15**i, 4) for i in range(80)]
+"""Of the histogram of latencies: from half a millisecond to half a minute, each bin 15 % wider than the one before."""
+
+TRIES = 3
+"""How often a request is asked that each time a replica dies over: it may be the reason."""
+
+MOST_PAUSE = 30.0
+"""Seconds between two starts of a replica that does not come up, at most."""
+
+SAID = 2000
+"""Characters of what a replica said before it died."""
+
+
+class Unanswered(Exception):
+    """No replica could answer: all are starting, failed, or died over it."""
+
+
+class _Gone(Exception):
+    """The replica ended before it answered."""
+
+
+@dataclass
+class Release:
+    """A release that is to be kept running, and what is known of it.
+
+    Counters are of production traffic, since this router began with it.
+    """
+
+    model: str
+    candidate: str
+    version: int | None
+    folder: Path
+    python: str
+    log: Path
+    """Folder of the prediction log."""
+    said: Path
+    """File into which the replicas' own words go."""
+    size: int = 1
+    timeout_s: float = 30
+    replicas: list[_Replica] = field(default_factory=list)
+    about: dict[str, Any] | None = None
+    """What a replica said of its release when it was ready."""
+    why: str | None = None
+    """Why the last start failed; None once one has succeeded."""
+    draining: bool = False
+    statuses: Counter[int] = field(default_factory=Counter)
+    latency: list[int] = field(default_factory=lambda: [0] * (len(EDGES_MS) + 1))
+    seconds: float = 0.0
+    _failures: int = 0
+    _buried: list[dict[str, Any]] = field(default_factory=list)
+    _changed: asyncio.Event = field(default_factory=asyncio.Event)
+    _alone: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _keepers: set[asyncio.Task[None]] = field(default_factory=set)
+
+    # ── kept running ──────────────────────────────────────────────────────────────────────────────
+
+    def start(self) -> None:
+        """Begin to keep its replicas running."""
+        self._keepers = {asyncio.create_task(self._keep()) for _ in range(self.size)}
+
+    async def drain(self, seconds: float) -> None:
+        """End it, after what it was asked is answered."""
+        self.draining = True
+        deadline = time.monotonic() + seconds
+        while any(replica.asked for replica in self.replicas) and time.monotonic() < deadline:
+            await asyncio.sleep(0.02)
+        for keeper in self._keepers:
+            keeper.cancel()
+        await asyncio.gather(*self._keepers, return_exceptions=True)
+
+    async def _keep(self) -> None:
+        """One replica, started again whenever it dies."""
+        while True:
+            replica = _Replica(self)
+            try:
+                await replica.run()
+            finally:
+                if replica in self.replicas:
+                    self.replicas.remove(replica)
+                    self._buried.append(replica.statistics)
+                replica.kill()
+            if replica.about is None:
+                self.why = self._last_words() or f"it ended with code {replica.code} and said nothing"
+                self._failures += 1
+                print(f"{self.model}:{self.candidate} does not start: {self.why.splitlines()[-1]}", flush=True)
+            else:
+                self._failures = 0
+                print(
+                    f"{self.model}:{self.candidate}: replica {replica.pid} died ({replica.code}): replaced", flush=True
+                )
+            await asyncio.sleep(min(MOST_PAUSE, 0.5 * 2**self._failures) if self._failures else 0)
+
+    def _last_words(self) -> str:
+        with self.said.open("rb") as said:
+            said.seek(max(0, said.seek(0, os.SEEK_END) - SAID))
+            return said.read().decode(errors="replace").strip()
+
+    def came_up(self, replica: _Replica) -> None:
+        """A replica is ready."""
+        self.about, self.why = replica.about, None
+        self.replicas.append(replica)
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    @property
+    def state(self) -> str:
+        """starting, ready, failed or draining."""
+        if self.draining:
+            return "draining"
+        return "ready" if self.replicas else "failed" if self.why else "starting"
+
+    @property
+    def waiting(self) -> int:
+        """How many requests it was asked and has not answered."""
+        return sum(len(replica.asked) for replica in self.replicas)
+
+    # ── asked ─────────────────────────────────────────────────────────────────────────────────────
+
+    async def ask(self, kind: int, name: str, key: str, body: bytes) -> tuple[int, bytes]:
+        """The status and the body of the answer.
+
+        A request whose replica dies is asked again, then without others of its kind beside it: one that kills
+        whoever answers it must not take the others along.
+
+        Raises:
+            Unanswered: no replica is ready within the time limit, or each one died over it.
+        """
+        try:
+            return await (await self._one_ready()).ask(kind, name, key, body)
+        except _Gone:
+            pass
+        for _ in range(TRIES - 1):
+            async with self._alone:
+                try:
+                    return await (await self._one_ready()).ask(kind, name, key, body)
+                except _Gone:
+                    continue
+        raise Unanswered(f"{self.model}:{self.candidate}: {TRIES} replicas died over the request {name}")
+
+    async def _one_ready(self) -> _Replica:
+        if not self.replicas:
+            try:
+                async with asyncio.timeout(self.timeout_s):
+                    while not self.replicas:
+                        await self._changed.wait()
+            except TimeoutError:
+                raise Unanswered(f"{self.model}:{self.candidate} has no replica: {self.why or 'starting'}") from None
+        return (
+            min(self.replicas, key=lambda replica: len(replica.asked)) if len(self.replicas) > 1 else self.replicas[0]
+        )
+
+    def count(self, status: int, seconds: float) -> None:
+        """Note an answer to production traffic."""
+        self.statuses[status] += 1
+        self.latency[bisect_left(EDGES_MS, seconds * 1000)] += 1
+        self.seconds += seconds
+
+    def kill_the_stuck(self) -> None:
+        """A replica that has not answered within the time limit is hung: what it was asked is asked again."""
+        now = time.monotonic()
+        for replica in self.replicas:
+            if replica.asked and now - max(replica.heard, next(iter(replica.asked.values()))[1]) > self.timeout_s:
+                print(f"{self.model}:{self.candidate}: replica {replica.pid} hangs: killed", flush=True)
+                replica.kill()
+
+    # ── told ──────────────────────────────────────────────────────────────────────────────────────
+
+    def status(self) -> dict[str, Any]:
+        """What `GET /status` says of it."""
+        edges = self.about["edges"] if self.about else []
+        statistics = self.statistics()
+        return {
+            "state": self.state,
+            "why": self.why,
+            "pids": [replica.pid for replica in self.replicas],
+            "startup_s": next((round(replica.startup_s, 2) for replica in self.replicas), None),
+            "answered": sum(n for status, n in self.statuses.items() if status < 400),
+            "refused": sum(n for status, n in self.statuses.items() if 400 <= status < 500),
+            "errors": sum(n for status, n in self.statuses.items() if status >= 500),
+            "latency": {"edges_ms": EDGES_MS, "counts": self.latency},
+            "predictions": {"edges": edges, "counts": statistics["counts"] or [0] * (len(edges) + 1)},
+            "unseen": statistics["unseen"],
+            "log": {"trouble": statistics["log"], "lost": statistics["lost"]},
+        }
+
+    def statistics(self) -> dict[str, Any]:
+        """What its replicas, also those that are gone, said of their predictions."""
+        said = [one for one in (*self._buried, *(replica.statistics for replica in self.replicas)) if one]
+        unseen: Counter[str] = Counter()
+        for one in said:
+            unseen.update(one["unseen"])
+        return {
+            "counts": [sum(bins) for bins in zip(*(one["counts"] for one in said), strict=True)],
+            "unseen": dict(unseen),
+            "log": next((r.statistics["log"] for r in self.replicas if r.statistics and r.statistics["log"]), None),
+            "lost": sum(one["lost"] for one in said),
+        }
+
+
+class _Replica(asyncio.Protocol):
+    """One process, and the socket to it."""
+
+    def __init__(self, release: Release) -> None:
+        self.release = release
+        self.about: dict[str, Any] | None = None
+        self.statistics: dict[str, Any] = {}
+        self.asked: dict[int, tuple[asyncio.Future[tuple[int, bytes]], float]] = {}
+        """Number → who waits for the answer, and since when; oldest first."""
+        self.heard = 0.0
+        self.startup_s = 0.0
+        self.pid, self.code = 0, 0
+        self._numbers = count(1)
+        self._waiting = bytearray()
+        self._process: asyncio.subprocess.Process | None = None
+        self._transport: asyncio.Transport | None = None
+
+    async def run(self) -> None:
+        """Start the process, and return when it has ended."""
+        release = self.release
+        ours, theirs = socket.socketpair()
+        line = [release.python, "-I", str(release.folder / "replica.py"), "--fd", str(theirs.fileno())]
+        line += ["--log", str(release.log), *(["--version", str(release.version)] if release.version else [])]
+        release.said.parent.mkdir(parents=True, exist_ok=True)
+        self._begun = time.monotonic()
+        with theirs, release.said.open("wb") as said:
+            self._process = await asyncio.create_subprocess_exec(
+                *line, stdin=asyncio.subprocess.DEVNULL, stdout=said, stderr=said, pass_fds=[theirs.fileno()],
+                env={k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}, start_new_session=True,
+            )  # fmt: skip
+        self.pid = self._process.pid
+        await asyncio.get_running_loop().create_connection(lambda: self, sock=ours)
+        self.code = await self._process.wait()
+
+    def ask(self, kind: int, name: str, key: str, body: bytes) -> asyncio.Future[tuple[int, bytes]]:
+        """Send a request; what is given is done when the answer has come."""
+        if self._transport is None or self._transport.is_closing():
+            raise _Gone
+        number = next(self._numbers)
+        answer: asyncio.Future[tuple[int, bytes]] = asyncio.get_running_loop().create_future()
+        self.asked[number] = answer, time.monotonic()
+        named, keyed = name.encode(), key.encode()
+        held = len(named) + len(keyed) + len(body)
+        head = ASKED.pack(held, kind, number, time.time(), len(named), len(keyed))
+        self._transport.write(b"".join((head, named, keyed, body)))
+        return answer
+
+    def kill(self) -> None:
+        """End the process at once, if it is still there."""
+        if self._transport is not None:
+            self._transport.abort()
+        if self._process is not None and self._process.returncode is None:
+            try:
+                os.killpg(self._process.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                return
+
+    # ── asyncio calls these ───────────────────────────────────────────────────────────────────────
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The socket is open."""
+        assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")
+        self._transport = transport  # type: ignore[assignment]
+
+    def data_received(self, data: bytes) -> None:
+        """Answers, or a part of one."""
+        self.heard = time.monotonic()
+        waiting, at = self._waiting, 0
+        waiting += data
+        while len(waiting) - at >= ANSWERED.size:
+            length, status, number = ANSWERED.unpack_from(waiting, at)
+            start = at + ANSWERED.size
+            if len(waiting) - start < length:
+                break
+            body, at = bytes(waiting[start : start + length]), start + length
+            if number:
+                answer, _ = self.asked.pop(number)
+                if not answer.done():
+                    answer.set_result((status, body))
+            elif status == STATISTICS:
+                self.statistics = json.loads(body)
+            else:
+                self._hello(json.loads(body))
+        if at:
+            del waiting[:at]
+
+    def _hello(self, about: dict[str, Any]) -> None:
+        if about["protocol"] != PROTOCOL or about["candidate"] != self.release.candidate:
+            print(f"{self.release.folder} speaks protocol {about['protocol']} as {about['candidate']}", file=sys.stderr)
+            self.kill()
+            return
+        self.about, self.startup_s = about, time.monotonic() - self._begun
+        self.release.came_up(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        """It is gone: whoever waits is told."""
+        if self in self.release.replicas:
+            self.release.replicas.remove(self)
+            self.release._buried.append(self.statistics)
+        for answer, _ in self.asked.values():
+            if not answer.done():
+                answer.set_exception(_Gone())
+        self.asked.clear()

@@ -1,0 +1,454 @@
+"""The router: the one HTTP server that clients see. It stays while releases come and go behind it.
+
+`POST /<model>/predict` is handed to a replica of the release that is live, or of the canary; which that is, is said by
+var/serving/<model>.json, written by the rollout (tasks/release/rollout.py). The router only does what it says: a change
+reaches the next request, and no request is lost by it (docs/decisions/serving.md).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import json
+import os
+import random
+import secrets
+import signal
+import socket
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from datetime import UTC, datetime
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from tasks import settings
+
+settings.apply()
+
+from deployments import replica  # noqa: E402 - settings first
+from deployments.openapi import document  # noqa: E402
+from deployments.replicas import EDGES_MS, Release, Unanswered  # noqa: E402
+from tasks import files, keys, params  # noqa: E402
+from tasks.errors import EvergreenError, did_you_mean  # noqa: E402
+
+FOLLOW_S = 0.1
+"""How often the router looks what should serve."""
+
+BODY_S = 30.0
+"""How long a client may take to send a body."""
+
+DRAIN_S = 30.0
+"""How long a release that is no longer wanted may take to answer what it was asked."""
+
+KEY, REQUEST_ID = b"evergreen-key", b"x-request-id"
+
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+
+class Refused(Exception):
+    """A request that is answered with an error."""
+
+    def __init__(self, status: int, message: str, **headers: str) -> None:
+        super().__init__(message)
+        self.status, self.headers = status, headers
+
+
+class Model:
+    """What is served of one model."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.wanted: dict[str, Any] = {"live": None, "beside": [], "canary": None}
+        self.serving: params.Serving | None = None
+        self.releases: dict[str, Release] = {}
+        self.live: Release | None = None
+        """Who answers now: the wanted one, once it is ready; until then whoever was it before."""
+
+    def choose(self, key: str) -> tuple[Release, bool]:
+        """Whom to ask, and whether that is a canary. The same key is always of the same mind."""
+        canary = self.wanted["canary"]
+        if canary and (release := self.releases.get(canary["candidate"])) and release.replicas:
+            drawn = _share(f"{canary['candidate']}/{key}") if key else random.random()  # noqa: S311
+            if drawn < canary["share"]:
+                return release, True
+        if self.live is None:
+            raise Refused(503, f"{self.name} has no release that is ready", **{"retry-after": "2"})
+        return self.live, False
+
+    def follow(self, wanted: dict[str, Any], serving: params.Serving, drained: Callable[[Release], None]) -> None:
+        """Start what is newly wanted, let go what is not, and let the wanted one be live as soon as it is ready."""
+        self.wanted, self.serving = wanted, serving
+        named = {one["candidate"]: one for one in (*wanted["beside"], *([wanted["live"]] if wanted["live"] else []))}
+        for candidate, one in named.items():
+            if candidate not in self.releases:
+                self.releases[candidate] = _release(self.name, candidate, one.get("version"), serving)
+                self.releases[candidate].start()
+        target = self.releases.get(wanted["live"]["candidate"]) if wanted["live"] else None
+        if target is None or target.replicas:
+            self.live = target
+        for candidate in [c for c, one in self.releases.items() if c not in named and one is not self.live]:
+            drained(self.releases.pop(candidate))
+
+    def status(self) -> dict[str, Any]:
+        """What `GET /status` says of it."""
+        roles = {one["candidate"]: one["role"] for one in self.wanted["beside"]}
+        canary = (self.wanted["canary"] or {}).get("candidate")
+        told = {}
+        for candidate, one in self.releases.items():
+            role = "live" if one is self.live else "canary" if candidate == canary else roles.get(candidate, "live")
+            told[candidate] = {"role": role, **one.status()}
+        answers = self.live.candidate if self.live else None
+        return {**self.wanted, "answers": answers, "releases": told}
+
+
+def _share(text: str) -> float:
+    """A number from 0 to 1 that is always the same for a text."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=7).digest()) / 2**56
+
+
+def _release(model: str, candidate: str, version: int | None, serving: params.Serving) -> Release:
+    folder = Path(os.environ["BENTOML_HOME"]) / "bentos" / model / candidate / "src"
+    return Release(
+        model,
+        candidate,
+        version,
+        folder,
+        sys.executable,
+        log=settings.VAR / "predictions" / model / "incoming",
+        said=settings.VAR / "log" / "replicas" / f"{model}-{candidate}.log",
+        size=serving.replicas,
+        timeout_s=serving.timeout_s,
+    )
+
+
+class Router:
+    """The ASGI application."""
+
+    def __init__(self) -> None:
+        self.models: dict[str, Model] = {}
+        self.since = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+        self.token = secrets.token_urlsafe(32)
+        self.keys = keys.Keys(keys.path())
+        self.shed = 0
+        self._requests = count(1)
+        self._run = f"{os.getpid():x}{time.time_ns() // 1_000_000:x}"
+        self._seen: dict[str, tuple[int, int]] = {}
+        self._params: tuple[int, params.Params] | None = None
+        self._draining: set[asyncio.Task[None]] = set()
+        self._following: asyncio.Task[None] | None = None
+
+    # ── what should serve ─────────────────────────────────────────────────────────────────────────
+
+    async def begin(self) -> None:
+        """Start what should serve, and follow it from now on."""
+        _keep_secret(settings.VAR / "run" / "router.token", self.token)
+        self._look()
+        self._following = asyncio.create_task(self._follow())
+
+    async def end(self) -> None:
+        """Let every release answer what it was asked, and end it."""
+        if self._following:
+            self._following.cancel()
+        releases = [release for model in self.models.values() for release in model.releases.values()]
+        await asyncio.gather(*(release.drain(DRAIN_S) for release in releases), *self._draining)
+
+    async def _follow(self) -> None:
+        while True:
+            await asyncio.sleep(FOLLOW_S)
+            try:
+                self._look()
+            except (OSError, ValueError, KeyError, EvergreenError) as error:  # half a file of a person, a full disk
+                print(f"what should serve cannot be read, so nothing changes: {error}", file=sys.stderr, flush=True)
+                await asyncio.sleep(2)
+
+    def _look(self) -> None:
+        folder = settings.VAR / "serving"
+        there = {path.stem: path for path in folder.glob("*.json") if path.name != "keys.json"}
+        for name in [*there, *(gone for gone in self.models if gone not in there)]:
+            model = self.models.setdefault(name, Model(name))
+            wanted = model.wanted
+            if name not in there:
+                wanted = {"live": None, "beside": [], "canary": None}
+            elif self._has_changed(there[name]):
+                wanted = files.read_json(there[name])
+            said = self._said().models.get(name)
+            model.follow(wanted, said.serving if said else params.Serving(), self._drain)
+            if name not in there and not model.releases:
+                del self.models[name]
+            for release in model.releases.values():
+                release.kill_the_stuck()
+
+    def _has_changed(self, path: Path) -> bool:
+        held = path.stat()
+        now = (held.st_mtime_ns, held.st_ino)
+        if self._seen.get(path.name) == now:
+            return False
+        self._seen[path.name] = now
+        return True
+
+    def _said(self) -> params.Params:
+        changed = (settings.ROOT / "params.yaml").stat().st_mtime_ns
+        if self._params is None or self._params[0] != changed:
+            self._params = changed, params.load()
+        return self._params[1]
+
+    def _drain(self, release: Release) -> None:
+        task = asyncio.create_task(release.drain(DRAIN_S))
+        self._draining.add(task)
+        task.add_done_callback(self._draining.discard)
+
+    # ── requests ──────────────────────────────────────────────────────────────────────────────────
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request, as ASGI has it."""
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+            return
+        given = _header(scope, REQUEST_ID)
+        own = f"{self._run}-{next(self._requests)}"
+        name = f"{given}~{own}" if given and len(given) <= 64 and given.isascii() and given.isprintable() else own
+        headers = [(b"x-request-id", (given if name != own else own).encode())]
+        try:
+            status, body, kind = await self._answer(scope, receive, name, headers)
+        except Refused as refused:
+            status, body, kind = refused.status, json.dumps({"error": str(refused)}).encode(), b"application/json"
+            headers += [(key.encode(), value.encode()) for key, value in refused.headers.items()]
+            if status >= 500:
+                self.shed += status == 503
+                print(f"{status} {scope['method']} {scope['path']} {name}: {refused}", file=sys.stderr, flush=True)
+        headers += [(b"content-type", kind), (b"content-length", b"%d" % len(body))]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                await self.begin()
+            else:
+                await self.end()
+            await send({"type": f"{message['type']}.complete"})
+            if message["type"] == "lifespan.shutdown":
+                return
+
+    async def _answer(
+        self, scope: Scope, receive: Receive, name: str, headers: list[tuple[bytes, bytes]]
+    ) -> tuple[int, bytes, bytes]:
+        path = scope["path"].strip("/").split("/")
+        if scope["method"] == "POST":
+            if len(path) == 2 and path[1] in ("predict", "explain"):
+                self._refuse_strangers(scope)
+                return *(await self._ask(scope, receive, name, headers, path[0], path[1])), b"application/json"
+            if len(path) == 4 and path[0] == "operator" and path[3] == "predict":
+                return *(await self._try(scope, receive, name, path[1], path[2])), b"application/json"
+        elif scope["method"] in ("GET", "HEAD"):
+            if len(path) == 2:
+                self._refuse_strangers(scope)
+                return 200, json.dumps(self._told(self._model(path[0]), path[1])).encode(), b"application/json"
+            if path[0] == "metrics":
+                return 200, self._metrics(), b"text/plain; version=0.0.4; charset=utf-8"
+            status, said = self._page(path[0])
+            return status, json.dumps(said).encode(), b"application/json"
+        raise Refused(405 if scope["method"] not in ("GET", "HEAD", "POST") else 404, self._paths())
+
+    async def _ask(
+        self, scope: Scope, receive: Receive, name: str, headers: list[tuple[bytes, bytes]], asked: str, verb: str
+    ) -> tuple[int, bytes]:
+        model = self._model(asked)
+        assert model.serving is not None
+        key = _header(scope, KEY)[:200]
+        body = await _body(scope, receive, model.serving.max_bytes)
+        kind = replica.PREDICT if verb == "predict" else replica.EXPLAIN
+        begin = time.perf_counter()
+        release, is_canary = model.choose(key)
+        if release.waiting >= model.serving.max_waiting:
+            raise Refused(503, f"{asked}: {release.waiting} requests wait already", **{"retry-after": "1"})
+        try:
+            status, answer = await release.ask(kind, name, key, body)
+        except Unanswered as error:
+            status, answer = 500, b""
+            if not is_canary:
+                release.count(status, time.perf_counter() - begin)
+                raise Refused(503, str(error), **{"retry-after": "2"}) from None
+        if kind == replica.PREDICT:
+            release.count(status, time.perf_counter() - begin)
+        if is_canary and status >= 500 and model.live:  # a canary that fails costs nobody an answer
+            release = model.live
+            begin = time.perf_counter()
+            try:
+                status, answer = await release.ask(kind, name, key, body)
+            except Unanswered as error:
+                raise Refused(503, str(error), **{"retry-after": "2"}) from None
+            release.count(status, time.perf_counter() - begin)
+        headers.append((b"evergreen-release", f"{asked}:{release.candidate}".encode()))
+        return status, answer
+
+    async def _try(self, scope: Scope, receive: Receive, name: str, asked: str, candidate: str) -> tuple[int, bytes]:
+        """An operator asks one release: neither logged nor counted."""
+        if not hmac.compare_digest(_header(scope, b"authorization").encode(), f"Bearer {self.token}".encode()):
+            raise Refused(401, "this is for the operator, whose token is in var/run/router.token")
+        model = self._model(asked)
+        release = model.releases.get(candidate)
+        if release is None or model.serving is None:
+            raise Refused(404, f"{asked}:{candidate} is not kept running; there are: {', '.join(model.releases)}")
+        body = await _body(scope, receive, model.serving.max_bytes)
+        try:
+            return await release.ask(replica.TRY, name, "", body)
+        except Unanswered as error:
+            raise Refused(503, str(error)) from None
+
+    def _refuse_strangers(self, scope: Scope) -> None:
+        if not self.keys.admit(
+            _header(scope, b"authorization").removeprefix("Bearer ") or _header(scope, b"x-api-key")
+        ):
+            challenge = {"www-authenticate": "Bearer"}
+            raise Refused(401, "an API key is needed: authorization: Bearer <key>, or x-api-key: <key>", **challenge)
+
+    def _model(self, name: str) -> Model:
+        if name not in self.models:
+            raise Refused(404, f"no model {name!r} is served{did_you_mean(name, list(self.models))}")
+        return self.models[name]
+
+    def _paths(self) -> str:
+        known = " ".join(f"/{name}/predict" for name in self.models) or "(no model is served yet)"
+        return f"there is POST {known} (and …/explain), GET …/live …/schema …/release / /status /metrics /openapi.json"
+
+    # ── what is told ──────────────────────────────────────────────────────────────────────────────
+
+    def _told(self, model: Model, what: str) -> Any:
+        if what == "live":
+            canary = model.wanted["canary"]
+            return {
+                "model": model.name,
+                "live": model.wanted["live"],
+                "canary": canary,
+                "ready": model.live is not None,
+            }
+        if what in ("schema", "release"):
+            release, _ = (model.live, False) if model.live else model.choose("")
+            about = dict(release.about or {})
+            schemas = about.pop("schemas")
+            return schemas if what == "schema" else {k: v for k, v in about.items() if k not in ("protocol", "seconds")}
+        raise Refused(404, self._paths())
+
+    def _page(self, what: str) -> tuple[int, Any]:
+        if what == "healthz":
+            return 200, {"status": "alive"}
+        if what == "readyz":
+            late = [name for name, model in self.models.items() if model.wanted["live"] and not model.live]
+            return (503, {"status": "starting", "waits_for": late}) if late else (200, {"status": "ready"})
+        if what == "status":
+            models = {name: model.status() for name, model in self.models.items()}
+            return 200, {"pid": os.getpid(), "since": self.since, "shed": self.shed, "models": models}
+        if what == "openapi.json":
+            return 200, document({name: m.live.about for name, m in self.models.items() if m.live and m.live.about})
+        if what == "":
+            live = {name: model.wanted["live"] for name, model in self.models.items()}
+            return 200, {"evergreen": "serves models", "models": live, "paths": self._paths()}
+        raise Refused(404, self._paths())
+
+    def _metrics(self) -> bytes:
+        from prometheus_client import CollectorRegistry, generate_latest
+
+        registry = CollectorRegistry()
+        registry.register(self)
+        return generate_latest(registry)
+
+    def collect(self) -> Iterator[Any]:
+        """What Prometheus is told, made from the counters when it asks."""
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+
+        of = ["model", "release"]
+        requests = CounterMetricFamily("evergreen_requests", "Answers", labels=[*of, "code"])
+        seconds = HistogramMetricFamily("evergreen_request_seconds", "From request to answer", labels=of)
+        waiting = GaugeMetricFamily("evergreen_waiting_requests", "Asked and not answered yet", labels=of)
+        unseen = CounterMetricFamily(
+            "evergreen_unseen_categories", "Rows with a category the model never saw", labels=[*of, "feature"]
+        )
+        lost = CounterMetricFamily("evergreen_log_lost", "Answers that the prediction log could not keep", labels=of)
+        for model in self.models.values():
+            for release in model.releases.values():
+                names = [model.name, release.candidate]
+                for code, number in release.statuses.items():
+                    requests.add_metric([*names, str(code)], number)
+                at, buckets = 0, []
+                for edge, number in zip([*EDGES_MS, float("inf")], release.latency, strict=True):
+                    at += number
+                    buckets.append(("+Inf" if edge == float("inf") else str(edge / 1000), at))
+                seconds.add_metric(names, buckets, release.seconds)
+                waiting.add_metric(names, release.waiting)
+                statistics = release.statistics()
+                lost.add_metric(names, statistics["lost"])
+                for feature, number in statistics["unseen"].items():
+                    unseen.add_metric([*names, feature], number)
+        shed = CounterMetricFamily("evergreen_shed_requests", "Refused with 503", value=self.shed)
+        yield from (requests, seconds, waiting, unseen, lost, shed)
+
+
+def _keep_secret(path: Path, text: str) -> None:
+    """Write a file that nobody else may read."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
+
+
+def _header(scope: Scope, name: bytes) -> str:
+    for key, value in scope["headers"]:
+        if key == name:
+            return str(value.decode("latin-1"))
+    return ""
+
+
+async def _body(scope: Scope, receive: Receive, most: int) -> bytes:
+    """The body of a request, refused as soon as it is known to be too large."""
+    too_large = Refused(413, f"the body is larger than {most} bytes (serving.max_bytes)", connection="close")
+    told = _header(scope, b"content-length")
+    if told.isdigit() and int(told) > most:
+        raise too_large
+    message = await receive()
+    if not message.get("more_body"):
+        return bytes(message.get("body", b""))
+    parts, size = [], 0
+    try:
+        async with asyncio.timeout(BODY_S):
+            while True:
+                parts.append(message.get("body", b""))
+                size += len(parts[-1])
+                if size > most:
+                    raise too_large
+                if message["type"] == "http.disconnect" or not message.get("more_body"):
+                    return b"".join(parts)
+                message = await receive()
+    except TimeoutError:
+        raise Refused(408, f"the body did not come within {BODY_S:.0f} s", connection="close") from None
+
+
+def main() -> None:
+    """Serve on the socket that EVERGREEN_LISTENING_FD names, or on EVERGREEN_HOST and EVERGREEN_PORT."""
+    import gc
+
+    import uvicorn
+
+    inherited = os.environ.get("EVERGREEN_LISTENING_FD")
+    if inherited:
+        listening = socket.socket(fileno=int(inherited))
+    else:
+        host, port = os.environ["EVERGREEN_HOST"], int(os.environ["EVERGREEN_PORT"])
+        listening = socket.create_server((host, port), backlog=2048)
+    config = uvicorn.Config(
+        Router(), loop="uvloop", http="httptools", lifespan="on", access_log=False, log_level="warning",
+        server_header=False, date_header=False, timeout_keep_alive=75, timeout_graceful_shutdown=int(DRAIN_S),
+    )  # fmt: skip
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    gc.freeze()
+    uvicorn.Server(config).run(sockets=[listening])
+
+
+if __name__ == "__main__":
+    main()
