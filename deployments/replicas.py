@@ -11,12 +11,15 @@ import sys
 import time
 from bisect import bisect_left
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+from deployments import environments
 from deployments.replica import ANSWERED, ASKED, PROTOCOL, STATISTICS
+from tasks.errors import EnvironmentDiffers
 
 EDGES_MS = [round(0.5 * 1.15**i, 4) for i in range(80)]
 """Of the histogram of latencies: from half a millisecond to half a minute, each bin 15 % wider than the one before."""
@@ -50,7 +53,7 @@ class Release:
     candidate: str
     version: int | None
     folder: Path
-    python: str
+    nursery: Nursery
     log: Path
     """Folder of the prediction log."""
     said: Path
@@ -94,23 +97,22 @@ class Release:
             replica = _Replica(self)
             try:
                 await replica.run()
+            except (EnvironmentDiffers, OSError) as error:
+                self.why = str(error)
             finally:
-                if replica in self.replicas:
-                    self.replicas.remove(replica)
-                    self._buried.append(replica.statistics)
                 replica.kill()
             if replica.about is None:
-                self.why = self._last_words() or f"it ended with code {replica.code} and said nothing"
+                self.why = self._last_words() or self.why or "its process ended and said nothing"
                 self._failures += 1
                 print(f"{self.model}:{self.candidate} does not start: {self.why.splitlines()[-1]}", flush=True)
             else:
                 self._failures = 0
-                print(
-                    f"{self.model}:{self.candidate}: replica {replica.pid} died ({replica.code}): replaced", flush=True
-                )
+                print(f"{self.model}:{self.candidate}: replica {replica.pid} died and is replaced", flush=True)
             await asyncio.sleep(min(MOST_PAUSE, 0.5 * 2**self._failures) if self._failures else 0)
 
     def _last_words(self) -> str:
+        if not self.said.exists():
+            return ""
         with self.said.open("rb") as said:
             said.seek(max(0, said.seek(0, os.SEEK_END) - SAID))
             return said.read().decode(errors="replace").strip()
@@ -228,28 +230,34 @@ class _Replica(asyncio.Protocol):
         """Number → who waits for the answer, and since when; oldest first."""
         self.heard = 0.0
         self.startup_s = 0.0
-        self.pid, self.code = 0, 0
+        self.pid = 0
+        self._begun = 0.0
+        self._lost = asyncio.Event()
         self._numbers = count(1)
         self._waiting = bytearray()
-        self._process: asyncio.subprocess.Process | None = None
         self._transport: asyncio.Transport | None = None
 
     async def run(self) -> None:
-        """Start the process, and return when it has ended."""
+        """Start the process, and return when it is gone.
+
+        Raises:
+            EnvironmentDiffers: the release needs other packages than there are.
+        """
         release = self.release
-        ours, theirs = socket.socketpair()
-        line = [release.python, "-I", str(release.folder / "replica.py"), "--fd", str(theirs.fileno())]
-        line += ["--log", str(release.log), *(["--version", str(release.version)] if release.version else [])]
         release.said.parent.mkdir(parents=True, exist_ok=True)
+        release.said.unlink(missing_ok=True)
+        python = await asyncio.to_thread(environments.interpreter, release.folder)
+        arguments = ["--log", str(release.log), *(["--version", str(release.version)] if release.version else [])]
         self._begun = time.monotonic()
+        ours, theirs = socket.socketpair()
         with theirs, release.said.open("wb") as said:
-            self._process = await asyncio.create_subprocess_exec(
-                *line, stdin=asyncio.subprocess.DEVNULL, stdout=said, stderr=said, pass_fds=[theirs.fileno()],
-                env={k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}, start_new_session=True,
-            )  # fmt: skip
-        self.pid = self._process.pid
+            self.pid = await (
+                release.nursery.bear(release.folder, arguments, theirs, said)
+                if python is None
+                else _start(python, release.folder, arguments, theirs, said)
+            )
         await asyncio.get_running_loop().create_connection(lambda: self, sock=ours)
-        self.code = await self._process.wait()
+        await self._lost.wait()
 
     def ask(self, kind: int, name: str, key: str, body: bytes) -> asyncio.Future[tuple[int, bytes]]:
         """Send a request; what is given is done when the answer has come."""
@@ -266,13 +274,11 @@ class _Replica(asyncio.Protocol):
 
     def kill(self) -> None:
         """End the process at once, if it is still there."""
+        if self.pid and not self._lost.is_set():
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
         if self._transport is not None:
             self._transport.abort()
-        if self._process is not None and self._process.returncode is None:
-            try:
-                os.killpg(self._process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                return
 
     # ── asyncio calls these ───────────────────────────────────────────────────────────────────────
 
@@ -313,6 +319,7 @@ class _Replica(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         """It is gone: whoever waits is told."""
+        self._lost.set()
         if self in self.release.replicas:
             self.release.replicas.remove(self)
             self.release._buried.append(self.statistics)
@@ -320,3 +327,60 @@ class _Replica(asyncio.Protocol):
             if not answer.done():
                 answer.set_exception(_Gone())
         self.asked.clear()
+
+
+# ── where replicas come from ──────────────────────────────────────────────────────────────────────
+
+
+class Nursery:
+    """The process that forks replicas (deployments/nursery.py): started when it is first needed, or has died."""
+
+    def __init__(self) -> None:
+        self._socket: socket.socket | None = None
+        self._one = asyncio.Lock()
+
+    async def bear(self, folder: Path, arguments: list[str], theirs: socket.socket, said: IO[bytes]) -> int:
+        """A new replica's process number."""
+        async with self._one:
+            for last in (False, True):
+                if self._socket is None:
+                    self._socket = await self._start()
+                message = json.dumps({"folder": str(folder), "arguments": arguments}).encode()
+                try:
+                    socket.send_fds(self._socket, [message], [theirs.fileno(), said.fileno()])
+                    answer = await asyncio.get_running_loop().sock_recv(self._socket, 64)
+                except OSError:
+                    answer = b""
+                if answer:
+                    return int(answer)
+                self._socket.close()
+                self._socket = None
+                if last:
+                    raise ChildProcessError("the process that replicas are forked from does not come up")
+        raise AssertionError("unreachable")
+
+    async def _start(self) -> socket.socket:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            line = [sys.executable, "-I", str(NURSERY), "--fd", str(theirs.fileno())]
+            await asyncio.create_subprocess_exec(*line, pass_fds=[theirs.fileno()], **_APART)
+        ours.setblocking(False)
+        return ours
+
+
+NURSERY = Path(__file__).with_name("nursery.py")
+
+_APART: dict[str, Any] = {
+    "stdin": asyncio.subprocess.DEVNULL,
+    "env": {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")},
+    "start_new_session": True,
+}
+
+
+async def _start(python: Path, folder: Path, arguments: list[str], theirs: socket.socket, said: IO[bytes]) -> int:
+    """A replica in another environment than this one: an interpreter of its own."""
+    line = [str(python), "-I", str(folder / "replica.py"), "--fd", str(theirs.fileno()), *arguments]
+    process = await asyncio.create_subprocess_exec(
+        *line, stdout=said, stderr=said, pass_fds=[theirs.fileno()], **_APART
+    )
+    return process.pid

@@ -30,7 +30,7 @@ settings.apply()
 
 from deployments import replica  # noqa: E402 - settings first
 from deployments.openapi import document  # noqa: E402
-from deployments.replicas import EDGES_MS, Release, Unanswered  # noqa: E402
+from deployments.replicas import EDGES_MS, Nursery, Release, Unanswered  # noqa: E402
 from tasks import files, keys, params  # noqa: E402
 from tasks.errors import EvergreenError, did_you_mean  # noqa: E402
 
@@ -61,8 +61,9 @@ class Refused(Exception):
 class Model:
     """What is served of one model."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, nursery: Nursery) -> None:
         self.name = name
+        self.nursery = nursery
         self.wanted: dict[str, Any] = {"live": None, "beside": [], "canary": None}
         self.serving: params.Serving | None = None
         self.releases: dict[str, Release] = {}
@@ -86,7 +87,7 @@ class Model:
         named = {one["candidate"]: one for one in (*wanted["beside"], *([wanted["live"]] if wanted["live"] else []))}
         for candidate, one in named.items():
             if candidate not in self.releases:
-                self.releases[candidate] = _release(self.name, candidate, one.get("version"), serving)
+                self.releases[candidate] = _release(self.name, candidate, one.get("version"), serving, self.nursery)
                 self.releases[candidate].start()
         target = self.releases.get(wanted["live"]["candidate"]) if wanted["live"] else None
         if target is None or target.replicas:
@@ -111,14 +112,14 @@ def _share(text: str) -> float:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=7).digest()) / 2**56
 
 
-def _release(model: str, candidate: str, version: int | None, serving: params.Serving) -> Release:
+def _release(model: str, candidate: str, version: int | None, serving: params.Serving, nursery: Nursery) -> Release:
     folder = Path(os.environ["BENTOML_HOME"]) / "bentos" / model / candidate / "src"
     return Release(
         model,
         candidate,
         version,
         folder,
-        sys.executable,
+        nursery,
         log=settings.VAR / "predictions" / model / "incoming",
         said=settings.VAR / "log" / "replicas" / f"{model}-{candidate}.log",
         size=serving.replicas,
@@ -133,6 +134,7 @@ class Router:
         self.models: dict[str, Model] = {}
         self.since = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
         self.token = secrets.token_urlsafe(32)
+        self.nursery = Nursery()
         self.keys = keys.Keys(keys.path())
         self.shed = 0
         self._requests = count(1)
@@ -170,7 +172,7 @@ class Router:
         folder = settings.VAR / "serving"
         there = {path.stem: path for path in folder.glob("*.json") if path.name != "keys.json"}
         for name in [*there, *(gone for gone in self.models if gone not in there)]:
-            model = self.models.setdefault(name, Model(name))
+            model = self.models.setdefault(name, Model(name, self.nursery))
             wanted = model.wanted
             if name not in there:
                 wanted = {"live": None, "beside": [], "canary": None}

@@ -27,6 +27,9 @@ def add_to(parser: argparse.ArgumentParser) -> None:
     _command(kinds, "history", history, "every version of a model: from what, judged how, champion when").add_argument(
         "model"
     )
+    one = _command(kinds, "keys", keys, "API keys of what serves: list them, add one, take one back")
+    one.add_argument("--add", metavar="NAME", help="make a key for somebody; it is shown once")
+    one.add_argument("--remove", metavar="NAME", help="take it back, at once")
     _command(kinds, "data", data, "bring the files of the data version that data.dvc names")
     _command(kinds, "reports", reports, "draw the exploratory report of each dataset and the Data Docs")
 
@@ -83,6 +86,22 @@ def history(model: str) -> None:
             print(f"  champion   {period}")
         if entry.withdrawn is not None:
             print(f"  withdrawn  {entry.withdrawn}")
+
+
+def keys(add: str | None, remove: str | None) -> None:
+    """Change the API keys, or list their names."""
+    from tasks import keys as held
+
+    if remove:
+        held.remove(remove)
+    if add:
+        print(
+            f"{held.add(add)}\nThis is the key of {add}: keep it, it is shown only now. Header: authorization: Bearer <key>"
+        )
+    if not add and not remove:
+        print(
+            "\n".join(held.names()) or "there are no keys: whoever reaches the port is answered (127.0.0.1 by default)"
+        )
 
 
 def data() -> None:
