@@ -95,13 +95,10 @@ def keys(add: str | None, remove: str | None) -> None:
     if remove:
         held.remove(remove)
     if add:
-        print(
-            f"{held.add(add)}\nThis is the key of {add}: keep it, it is shown only now. Header: authorization: Bearer <key>"
-        )
+        print(held.add(add))
+        print(f"This is the key of {add}. It is shown only now. Requests carry it as `authorization: Bearer <key>`")
     if not add and not remove:
-        print(
-            "\n".join(held.names()) or "there are no keys: whoever reaches the port is answered (127.0.0.1 by default)"
-        )
+        print("\n".join(held.names()) or "there are no keys: whoever reaches the port (of 127.0.0.1) is answered")
 
 
 def data() -> None:
