@@ -178,7 +178,8 @@ class Log:
             self._close()
 
     def _line(self, request: Request, answer: Any, now: float) -> bytes:
-        at = datetime.fromtimestamp(request.arrived, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+        arrived = answer.time.astimezone(UTC) if answer.time else datetime.fromtimestamp(request.arrived, UTC)
+        at = arrived.isoformat(timespec="microseconds").replace("+00:00", "Z")
         took = (now - request.arrived) * 1000
         head = f'{{"request":{json.dumps(request.name)},"time":"{at}","ms":{took:.3f},{self.told},'
         line: bytes = f'{head}"key":{json.dumps(request.key)},'.encode() + answer.logged + b"}\n"

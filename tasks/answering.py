@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import json
 import secrets
+import sys
 import time
+import traceback
 from bisect import bisect_left
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,7 +21,7 @@ from typing import Annotated, Any
 import numpy as np
 import numpy.typing as npt
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
 
 from tasks import model_file, shapley
 from tasks.encode import Codes
@@ -26,6 +29,8 @@ from tasks.errors import did_you_mean
 from tasks.schema import example_row, request_row
 
 MOST_FAULTS, LONGEST_NAME = 100, 100  # that one answer tells of
+LONGEST = 200
+"""Characters of a key."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,9 @@ class Answer:
     status: int
     body: bytes
     logged: bytes = b""
-    """What the prediction log keeps of it: `"ids":[…],"rows":[…],"predictions":[…]`, without the braces."""
+    """What the prediction log keeps of it: `"ids":[…],"keys":[…],"rows":[…],"predictions":[…]`, without the braces."""
+    time: datetime | None = None
+    """When the client says that it was asked, if not now."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +69,13 @@ class About:
             facts,
             candidate,
             features,
-            create_model("PredictRequest", __config__=_only({"rows": [example]}), rows=(several, ...)),
+            create_model(
+                "PredictRequest",
+                __config__=_only({"rows": [example]}),
+                rows=(several, ...),
+                keys=(_Keys, Field(None, description="what you call each of the rows: its label is found by it later")),
+                time=(_Time, Field(None, description="when it was asked, if that was not now: buffered, or replayed")),
+            ),
             create_model("ExplainRequest", __config__=_only({"row": example}), row=(one, ...)),
         )
 
@@ -85,6 +98,10 @@ class About:
         """Kind of request → the JSON schemas of what is asked and what is answered."""
         kinds: dict[str, list[Any]] = {"predict": [self.rows, Predictions], "explain": [self.row, Explained]}
         return {kind: [TypeAdapter(model).json_schema() for model in both] for kind, both in kinds.items()}
+
+
+_Keys = list[Annotated[str, Field(min_length=1, max_length=LONGEST)]] | None
+_Time = AwareDatetime | None
 
 
 def _only(example: dict[str, Any]) -> ConfigDict:
@@ -117,9 +134,11 @@ class Release:
         """Feature → how many rows had a category that the model was never trained on."""
         self.background = json.loads((folder / "background.json").read_text(encoding="utf-8"))
         self._asked = {"predict": TypeAdapter(self.about.rows), "explain": TypeAdapter(self.about.row)}
+        self._fields = {"predict": list(self.about.rows.model_fields), "explain": list(self.about.row.model_fields)}
         own = f"models.{self.about.name}"
         self.pipeline = model_file.load(folder / "model.skops", self.facts["model_sha256"], own=own)
-        self.predict([orjson.dumps({"rows": [example_row(self.features)]})], counted=False)  # everything is imported
+        example = self._read("predict", orjson.dumps({"rows": [example_row(self.features)]}))
+        self._said(example.rows, self._columns([example.rows])[0], counted=False)  # everything is imported
 
     # ── predict ───────────────────────────────────────────────────────────────────────────────────
 
@@ -128,19 +147,35 @@ class Release:
         read = [self._read("predict", body) for body in bodies]
         asked = [one.rows for one in read if not isinstance(one, Answer)]
         scored = iter(self._score(asked))
-        return [one if isinstance(one, Answer) else self._said(one.rows, next(scored), counted) for one in read]
+        return [one if isinstance(one, Answer) else self._said(one, next(scored), counted) for one in read]
 
     def _read(self, kind: str, body: bytes) -> Any:
         try:
-            return self._asked[kind].validate_json(body)
+            read: Any = self._asked[kind].validate_json(body)
         except ValidationError as error:
             return Answer(400, orjson.dumps(self._refusal(kind, error)))
+        if kind == "predict" and read.keys is not None and len(read.keys) != len(read.rows):
+            problem = f"{len(read.keys)} keys for {len(read.rows)} rows"
+            said = {
+                "error": _REFUSED.format(1, "fault"),
+                "detail": [{"row": None, "field": "keys", "problem": problem}],
+            }
+            return Answer(400, orjson.dumps(said))
+        return read
 
-    def _score(self, requests: list[list[BaseModel]]) -> list[list[list[float]]]:
-        """The prediction columns of every row of every request."""
-        rows = [row.__dict__ for row in chain.from_iterable(requests)]
-        if not rows:
+    def _score(self, requests: list[list[BaseModel]]) -> list[list[list[float]] | Answer]:
+        """The prediction columns of every row of every request; of one that the pipeline fails on, what is answered."""
+        if not requests:
             return []
+        try:
+            return [*self._columns(requests)]
+        except Exception as error:  # noqa: BLE001 - a team's own code may raise anything; it is told, and answered
+            if len(requests) > 1:  # the others of the batch shall not suffer for it
+                return [one for request in requests for one in self._score([request])]
+            return [_failure(error)]
+
+    def _columns(self, requests: list[list[BaseModel]]) -> list[list[list[float]]]:
+        rows = [row.__dict__ for row in chain.from_iterable(requests)]
         values = self._values({name: [row[name] for row in rows] for name in self.features}).tolist()
         ends = np.cumsum([len(request) for request in requests]).tolist()
         return [values[end - len(request) : end] for request, end in zip(requests, ends, strict=True)]
@@ -157,13 +192,13 @@ class Release:
         }
         return model_file.values(self.pipeline, pd.DataFrame(typed), self.facts["task"])
 
-    def _said(self, rows: list[BaseModel], values: list[list[float]], counted: bool) -> Answer:
-        given = [row.__dict__ for row in rows]
+    def _said(self, asked: Any, values: list[list[float]], counted: bool) -> Answer:
+        given = [row.__dict__ for row in asked.rows]
         said = [self._tell(row, scored, counted) for row, scored in zip(given, values, strict=True)]
         ids = [new_id() for _ in said]
         answers = [{"id": name, **one} for name, one in zip(ids, said, strict=True)]
-        logged = orjson.dumps({"ids": ids, "rows": given, "predictions": said})[1:-1]
-        return Answer(200, orjson.dumps({**self.head, "predictions": answers}, option=_KEYS), logged)
+        logged = orjson.dumps({"ids": ids, "keys": asked.keys, "rows": given, "predictions": said}, option=_KEYS)[1:-1]
+        return Answer(200, orjson.dumps({**self.head, "predictions": answers}, option=_KEYS), logged, asked.time)
 
     def _tell(self, row: dict[str, Any], values: list[float], counted: bool) -> dict[str, Any]:
         """One row's prediction columns as the answer tells them."""
@@ -194,9 +229,12 @@ class Release:
         if isinstance(read, Answer):
             return read
         row = read.row.__dict__
-        own = self._values({name: [value] for name, value in row.items()})[0].tolist()
-        of, column = self._explained(own)
-        found = shapley.explain(lambda columns: self._values(columns)[:, column], row, self.background)
+        try:
+            own = self._values({name: [value] for name, value in row.items()})[0].tolist()
+            of, column = self._explained(own)
+            found = shapley.explain(lambda columns: self._values(columns)[:, column], row, self.background)
+        except Exception as error:  # noqa: BLE001 - as in _score
+            return _failure(error)
         ranked = sorted(row, key=lambda name: -abs(found.contributions[name]))
         moved, errors = found.contributions, found.errors
         told = [{"feature": f, "value": row[f], "contribution": moved[f], "error": errors[f]} for f in ranked]
@@ -216,17 +254,18 @@ class Release:
         """What is wrong with a body, by row (counted from 0) and field; nothing of what it held."""
         faults = error.errors(include_url=False, include_input=False)
         return {
-            "error": f"refused, nothing was predicted: {len(faults)} {'fault' if len(faults) == 1 else 'faults'}",
+            "error": _REFUSED.format(len(faults), "fault" if len(faults) == 1 else "faults"),
             "detail": [self._fault(kind, fault) for fault in faults[:MOST_FAULTS]],
         }
 
     def _fault(self, kind: str, fault: Any) -> dict[str, Any]:
-        """One fault, said for a person; its place is (), (key,), ("rows", row, field), or ("row", field)."""
-        place = [*fault["loc"], None, None, None]
-        if place[0] == "row":
-            place.insert(1, 0 if place[1] is not None else None)
-        row, name = place[1], place[0] if place[1] is None else place[2]
-        known = list(self.features) if row is not None else ["rows" if kind == "predict" else "row"]
+        """One fault, said for a person; its place is (), (key, …), ("rows", row, field), or ("row", field)."""
+        first, *deeper = [*fault["loc"], None, None]
+        if first == "row" and deeper[0] is not None:
+            deeper = [0, *deeper]
+        row = deeper[0] if first in ("rows", "row", "keys") else None
+        name = first if row is None or first == "keys" else deeper[1]
+        known = list(self.features) if row is not None else [f for f in self._fields[kind] if f != first]
         said = None if name is None else str(name)[:LONGEST_NAME]
         problem = {
             "missing": "is missing",
@@ -239,6 +278,15 @@ class Release:
 
 
 _KEYS = orjson.OPT_NON_STR_KEYS
+
+
+def _failure(error: Exception) -> Answer:
+    """The model fails on a request. Where it did is told to who runs it; what was asked is told to nobody."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    kind = type(error).__name__
+    print(f"the model fails on a request: {kind} in {frame.filename}:{frame.lineno}", file=sys.stderr, flush=True)
+    return Answer(500, orjson.dumps({"error": f"the model fails on this request ({kind}); nothing was predicted"}))
+_REFUSED = "refused, nothing was predicted: {} {}"
 
 
 class Prediction(BaseModel):
