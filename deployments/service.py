@@ -89,7 +89,7 @@ class Service:
         self.told: dict[str, int] = {}
 
     @bentoml.api(input_spec=Rows, output_spec=Predictions)  # type: ignore[untyped-decorator]
-    def predict(self, rows: Any) -> Response:
+    def predict(self, rows: Any, **_: Any) -> Response:  # each field of the body is given as all of its bytes
         """One prediction per row."""
         answer = self.release.predict([rows])[0]
         for feature, count in self.release.unseen.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from tasks import settings, steps
@@ -30,6 +31,14 @@ def add_to(parser: argparse.ArgumentParser) -> None:
     one = _command(kinds, "keys", keys, "API keys of what serves: list them, add one, take one back")
     one.add_argument("--add", metavar="NAME", help="make a key for somebody; it is shown once")
     one.add_argument("--remove", metavar="NAME", help="take it back, at once")
+    built = _command(kinds, "image", image, "write the build context of a release's image, and print how it is built")
+    built.add_argument("model")
+    built.add_argument("--version", type=int, help="a version of the registry, instead of the champion")
+    built.add_argument("--to", type=Path, metavar="FOLDER", help="instead of var/images/<model>/<candidate>")
+    written = _command(kinds, "manifests", manifests, "write a model's Kubernetes manifests, to be read and committed")
+    written.add_argument("model")
+    written.add_argument("--images", required=True, help="where images are, such as registry.example/evergreen")
+    written.add_argument("--to", type=Path, default=Path("deployments/kubernetes/models"), metavar="FOLDER")
     _command(kinds, "data", data, "bring the files of the data version that data.dvc names")
     _command(kinds, "reports", reports, "draw the exploratory report of each dataset and the Data Docs")
 
@@ -99,6 +108,27 @@ def keys(add: str | None, remove: str | None) -> None:
         print(f"This is the key of {add}. It is shown only now. Requests carry it as `authorization: Bearer <key>`")
     if not add and not remove:
         print("\n".join(held.names()) or "there are no keys: whoever reaches the port (of 127.0.0.1) is answered")
+
+
+def image(model: str, version: int | None, to: Path | None) -> None:
+    """Write what an image of a release is built of."""
+    from tasks import params
+    from tasks.release import image
+
+    params.load().model(model)
+    folder, candidate = image.of_version(model, version, to)
+    tag = image.reference("<registry>", model, candidate)
+    print(f"docker build --file {folder}/Containerfile --tag {tag} {folder}")
+
+
+def manifests(model: str, images: str, to: Path) -> None:
+    """Write the manifests of a model, at its champion."""
+    from tasks import params
+    from tasks.release import image, manifests
+
+    params.load().model(model)
+    number, candidate = image.chosen(model)
+    print(manifests.write(model, candidate, number, images, to))
 
 
 def data() -> None:

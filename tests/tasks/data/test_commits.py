@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -15,6 +16,7 @@ import yaml
 from tasks import settings
 from tasks.data import commits, versions
 from tasks.errors import DataVersionDiffers, Mistake, SourceUnavailable
+from tasks.git import Clone
 from tasks.params import Git, Params
 from tests.conftest import REPOSITORY
 
@@ -249,7 +251,7 @@ def test_a_kill_in_the_middle_of_a_join_loses_nothing(
     class Killed(BaseException):
         pass
 
-    as_it_is = commits._try
+    as_it_is = Clone.attempt
     for at in ("fetch", "reset", "commit", "push"):
         first, second = worker(f"a-{at}"), worker(f"b-{at}")
         worker(f"a-{at}")
@@ -268,8 +270,10 @@ def test_a_kill_in_the_middle_of_a_join_loses_nothing(
 
         joining: list[str] = []
 
-        def kill(*arguments: str, at: str = at, joining: list[str] = joining) -> subprocess.CompletedProcess[str]:
-            done = as_it_is(*arguments)
+        def kill(
+            self: Clone, *arguments: str, at: str = at, joining: list[str] = joining, **more: Any
+        ) -> subprocess.CompletedProcess[str]:
+            done = as_it_is(self, *arguments, **more)
             word = next(word for word in arguments if not word.startswith("-") and "=" not in word)
             joining.append(word)
             if word == at and "fetch" in joining:
@@ -277,7 +281,7 @@ def test_a_kill_in_the_middle_of_a_join_loses_nothing(
             return done
 
         with monkeypatch.context() as patch:
-            patch.setattr(commits, "_try", kill)
+            patch.setattr(Clone, "attempt", kill)
             with pytest.raises(Killed):
                 publish()
         accept(second, f"flights/{at}-2.csv", "two")  # it still lies in the landing zone: ingest takes it again

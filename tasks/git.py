@@ -1,0 +1,149 @@
+"""Git, asked by its command: what whoever commits for a person needs of it, and how a lost race is told from an outage.
+
+A flow commits data.dvc, dvc.lock or a manifest, each alone, into a clone in which people may work too. So nothing here
+touches what else is changed or staged, and Git asks nobody for a password.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tasks.errors import SourceUnavailable
+
+SECONDS = 120
+"""How long one Git command may take."""
+
+
+@dataclass(frozen=True)
+class Clone:
+    """A clone or a worktree, seen from a folder in it: names of files are relative to that folder."""
+
+    at: Path
+
+    def run(self, *arguments: str, given: str | None = None, **environment: str) -> str:
+        """What a Git command says; `given` is its standard input.
+
+        Raises:
+            SourceUnavailable: it failed, or did not end.
+        """
+        done = self.attempt(*arguments, given=given, environment=environment)
+        if done.returncode:
+            raise SourceUnavailable(f"git {_command(arguments)} failed: {_told(done.stderr)}")
+        return done.stdout.strip("\n")
+
+    def attempt(
+        self, *arguments: str, given: str | None = None, environment: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """A Git command that may fail."""
+        try:
+            done = subprocess.run(
+                ["git", *arguments],
+                cwd=self.at,
+                env={**os.environ, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C", **(environment or {})},
+                input=_bytes(given or ""),
+                capture_output=True,
+                timeout=SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise SourceUnavailable(
+                f"git {_command(arguments)} did not end within {SECONDS} s: is the remote there?"
+            ) from None
+        return subprocess.CompletedProcess(done.args, done.returncode, _text(done.stdout), _text(done.stderr))
+
+    # ── what is here ──────────────────────────────────────────────────────────────────────────────
+
+    def show(self, commit: str, name: str) -> str | None:
+        """A file as a commit has it; None when it has none."""
+        done = self.attempt("show", f"{commit}:./{name}")
+        return done.stdout if done.returncode == 0 else None
+
+    def is_ancestor(self, one: str, of: str) -> bool:
+        """Whether a commit is another, or comes before it."""
+        return self.attempt("merge-base", "--is-ancestor", one, of).returncode == 0
+
+    def changed(self, *names: str) -> list[str]:
+        """Which of these files differ from HEAD, or are new."""
+        plain = ("-c", "status.relativePaths=true", "-c", "color.status=false")
+        told = self.run(*plain, "status", "--short", "--untracked-files=all", "--", *names)
+        return [name for name in names if re.search(rf"^.. {re.escape(name)}$", told, re.MULTILINE)]
+
+    def checked_out(self) -> str | None:
+        """The branch that is checked out; None when HEAD is a commit."""
+        return self.attempt("symbolic-ref", "--quiet", "--short", "HEAD").stdout.strip() or None
+
+    # ── committing ────────────────────────────────────────────────────────────────────────────────
+
+    def commit(self, message: str, *names: str) -> str:
+        """Commit these files and nothing else, whatever else is changed or staged; gives the commit."""
+        self.run("add", "--", *names)
+        self.run(*self.identity(), "commit", "-q", "--only", "-m", message, "--", *names)
+        return self.run("rev-parse", "HEAD")
+
+    def identity(self) -> list[str]:
+        """Who commits, where nobody told Git."""
+        known = self.attempt("config", "user.email").returncode == 0 or os.environ.get("GIT_COMMITTER_EMAIL")
+        return [] if known else ["-c", "user.name=Evergreen", "-c", "user.email=evergreen@localhost"]
+
+    # ── the remote ────────────────────────────────────────────────────────────────────────────────
+
+    def push(self, remote: str, branch: str, commit: str = "HEAD") -> bool:
+        """Push a commit; False when somebody was first.
+
+        Raises:
+            SourceUnavailable: the remote cannot be reached.
+        """
+        done = self.attempt("push", "-q", remote, f"{commit}:refs/heads/{branch}")
+        if done.returncode == 0:
+            self.attempt(*_fetching(remote, branch))
+            return True
+        if re.search(r"\[rejected\]|non-fast-forward|fetch first|cannot lock ref|failed to update ref", done.stderr):
+            return False
+        raise _unreachable("push", remote, done.stderr)
+
+    def fetch(self, remote: str, branch: str) -> str | None:
+        """The newest commit of a remote's branch; None when there is no such branch yet.
+
+        Raises:
+            SourceUnavailable: the remote cannot be reached.
+        """
+        done = self.attempt(*_fetching(remote, branch))
+        if done.returncode and "couldn't find remote ref" in done.stderr:
+            return None
+        if done.returncode:
+            raise _unreachable("fetch", remote, done.stderr)
+        return self.run("rev-parse", f"{remote}/{branch}")
+
+
+def _command(arguments: tuple[str, ...]) -> str:
+    return next(word for word in arguments if not word.startswith("-") and "=" not in word)
+
+
+def _fetching(remote: str, branch: str) -> list[str]:
+    return ["fetch", "-q", remote, f"+refs/heads/{branch}:refs/remotes/{remote}/{branch}"]
+
+
+def _unreachable(what: str, remote: str, said: str) -> SourceUnavailable:
+    return SourceUnavailable(
+        f"git {what} failed: {_told(said)}. Check the remote {remote!r} (`git remote -v`), the network and the "
+        f"credentials, then run again: nothing was lost"
+    )
+
+
+def _text(content: bytes) -> str:
+    """As it is, line ends and all: what a file holds is edited and given back."""
+    return content.decode("utf-8", "surrogateescape")
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _told(text: str) -> str:
+    """What Git said, in a line, without what stands before the @ of an address."""
+    return re.sub(r"://[^/@]*@", "://***@", " ".join(text.split())) or "it said nothing"

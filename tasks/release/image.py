@@ -1,0 +1,166 @@
+"""The image of a release: a folder with its Bento, its packages by hash and a Containerfile, for any builder.
+
+No container engine is asked and nothing is downloaded here. The Containerfile is deployments/kubernetes/Containerfile;
+why it is not the one that BentoML writes: docs/decisions/kubernetes.md.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from tasks import environment, files, settings
+from tasks.errors import DataMissing, Mistake
+from tasks.release import package
+
+BASE = f"python:{sys.version_info.major}.{sys.version_info.minor}-slim-trixie"
+"""What the image is built on: the Python that the release was tried with. `--build-arg BASE=…` names another."""
+
+
+def name_of(model: str) -> str:
+    """A model's name as images and Kubernetes take it: `flight_delay` is `flight-delay`.
+
+    Raises:
+        Mistake: it is too long, or ends in an underscore.
+    """
+    name = model.replace("_", "-")
+    if len(name) > 63 or not re.fullmatch(r"[a-z]([a-z0-9-]*[a-z0-9])?", name):  # RFC 1035, as a Service wants it
+        raise Mistake(
+            f"params.yaml: models.{model}: {name!r} is no name for a Kubernetes Service (at most 63 characters, the "
+            f"last one a letter or a digit). Give the model another name"
+        )
+    return name
+
+
+def reference(images: str, model: str, candidate: str) -> str:
+    """What an image is called: `<images>/<model>:<candidate>`; `images` is a registry and a path in it."""
+    return f"{images.rstrip('/')}/{name_of(model)}:{candidate}"
+
+
+def of_version(model: str, version: int | None = None, to: Path | None = None) -> tuple[Path, str]:
+    """Write the build context of a version's image; gives its folder, and the candidate, which is the image's tag.
+
+    Args:
+        model: its name in params.yaml.
+        version: its number in the registry; None: the champion's.
+        to: the folder to make; None: one below var/images.
+
+    Raises:
+        DataMissing: there is no such version, or its artifacts are gone.
+        ModelFileRefused: its artifacts were changed.
+        RegistryUnavailable: the store is locked or gone.
+    """
+    number, candidate = chosen(model, version)
+    bento = package.stored(model, candidate) or _fetched(model, number)
+    to = to or settings.VAR / "images" / model / candidate
+    write(bento, to)
+    return to, candidate
+
+
+def chosen(model: str, wanted: int | None = None) -> tuple[int, str]:
+    """A version's number and candidate: the wanted one's, or the champion's.
+
+    Raises:
+        DataMissing: there is no such version.
+        RegistryUnavailable: the store is locked or gone.
+    """
+    from tasks.release import registry
+
+    if wanted is None:
+        champion = registry.champion(model)
+        if champion is None:
+            raise DataMissing(f"{model} has no champion: `make run` trains a candidate, judges it and promotes it")
+        return champion.number, champion.candidate
+    known = {entry.version: entry.candidate for entry in registry.history(model)}
+    if wanted not in known:
+        raise DataMissing(f"{model} has no version {wanted}; `python -m tasks history {model}` lists those there are")
+    return wanted, known[wanted]
+
+
+def _fetched(model: str, version: int) -> Path:
+    """The Bento of a version, of which the registry keeps the release."""
+    from tasks.release import registry
+
+    with tempfile.TemporaryDirectory() as aside:
+        return package.store(registry.fetch(model, version, Path(aside) / "version") / "release")
+
+
+def write(bento: Path, to: Path) -> None:
+    """Write the build context of a Bento's image: Containerfile, requirements.txt, bento/.
+
+    Args:
+        bento: the Bento's folder in the store.
+        to: the folder to make. What stood there is replaced.
+
+    Raises:
+        ModelFileRefused: the Bento does not hold what its candidate names.
+    """
+    with files.replacing(to) as context:
+        # env/ has BentoML's own Dockerfile
+        shutil.copytree(bento, context / "bento", ignore=shutil.ignore_patterns("__pycache__", "env"))
+        source = context / "bento" / "src"
+        package.identity_of(source)
+        files.write_text(context / "requirements.txt", requirements(source))
+        files.write_text(context / "Containerfile", containerfile(package.release_facts(source)))
+
+
+# ── the Containerfile ─────────────────────────────────────────────────────────────────────────────
+
+
+def containerfile(facts: dict[str, Any]) -> str:
+    """The Containerfile of a release."""
+    template = Template((settings.ROOT / "deployments" / "kubernetes" / "Containerfile").read_text(encoding="utf-8"))
+    labels = " \\\n      ".join(f"{key}={_quoted(value)}" for key, value in _labels(facts).items())
+    return template.substitute(model=facts["name"], candidate=facts["candidate"], base=BASE, labels=f"LABEL {labels}")
+
+
+def _labels(facts: dict[str, Any]) -> dict[str, str]:
+    """Where the image comes from: `docker inspect` tells it. The names are OCI's where it has one."""
+    return {
+        "org.opencontainers.image.title": facts["name"],
+        "org.opencontainers.image.version": facts["candidate"],
+        "org.opencontainers.image.description": facts["about"],
+        "evergreen.data": facts["lineage"]["data"],
+        "evergreen.model.sha256": facts["model_sha256"],
+        "evergreen.packages": facts["lineage"]["packages"],
+        "evergreen.trained.from": facts["training"]["from"],
+        "evergreen.trained.until": facts["training"]["until"],
+    }
+
+
+def _quoted(value: str) -> str:
+    """A value as a Containerfile quotes it: on one line, and without what a builder would fill in for `$`."""
+    return json.dumps(" ".join(value.split()), ensure_ascii=False).replace("$", "\\$")
+
+
+# ── the packages ──────────────────────────────────────────────────────────────────────────────────
+
+
+def requirements(release: Path) -> str:
+    """The pins of a release, each with the hashes that requirements.lock knows.
+
+    pip wants a hash for all or for none. An older release may name a version that this checkout's lock no longer does:
+    then it is installed by its exact versions alone, and the first line says so.
+    """
+    pins = (release / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    hashed = _hashed((settings.ROOT / "requirements.lock").read_text(encoding="utf-8"))
+    strangers = [pin for pin in pins if pin not in hashed]
+    if strangers:
+        told = f"# no hashes: requirements.lock names another version than {', '.join(strangers[:3])}"
+        return "\n".join([told, *pins, ""])
+    return "".join(hashed[pin] for pin in pins)
+
+
+def _hashed(lock: str) -> dict[str, str]:
+    """Each pin of a lock, as a release writes it → its lines with the hashes."""
+    found = {}
+    for entry in re.split(r"(?m)^(?=\S)", lock):
+        for pins in environment.read_lock(entry).values():
+            found.update({str(pin): entry for pin in pins})
+    return found

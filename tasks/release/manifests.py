@@ -1,0 +1,271 @@
+"""What a cluster runs, as files in Git: a model's manifests are written once, and a rollout changes the tag in them.
+
+Nothing here talks to a cluster: Argo CD, Flux or `kubectl apply` bring it to what the branch says. So the commit is the
+rollout, its history is the history of what was live, and `git revert` is a way back too (docs/how-to/kubernetes.md).
+"""
+
+from __future__ import annotations
+
+import random
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from string import Template
+
+import yaml
+
+from tasks import files, settings
+from tasks.errors import Mistake, SourceUnavailable
+from tasks.git import Clone
+from tasks.release import image
+
+TRIES = 10
+"""How often somebody else may be first."""
+
+MODEL, CANDIDATE, VERSION = "evergreen/model", "evergreen/candidate", "evergreen/version"
+"""Labels of the Deployment and of its pods."""
+
+CONTAINER = "release"
+
+Log = Callable[[str], object]
+
+
+def write(model: str, candidate: str, version: int, images: str, folder: Path) -> Path:
+    """Write the manifests of a model, for a person to read, edit and commit; gives the file.
+
+    Args:
+        model: its name in params.yaml.
+        candidate: which release is live.
+        version: its number in the registry.
+        images: the registry and the path in it where its images are, such as `registry.example/evergreen`.
+        folder: where the file goes, as `<model>.yaml`.
+
+    Raises:
+        Mistake: the file is there: it may hold what a person wrote.
+    """
+    path = folder / f"{model}.yaml"
+    if path.exists():
+        raise Mistake(
+            f"{path} is there, and may hold what somebody wrote: it is not replaced. A rollout changes its tag; "
+            f"remove it first to begin anew"
+        )
+    template = Template((settings.ROOT / "deployments" / "kubernetes" / "model.yaml").read_text(encoding="utf-8"))
+    named = {"model": model, "name": image.name_of(model), "candidate": candidate, "version": str(version)}
+    files.write_text(path, template.substitute(named, image=image.reference(images, model, candidate)))
+    return path
+
+
+def roll(
+    model: str,
+    candidate: str,
+    version: int,
+    folder: Path,
+    *,
+    branch: str | None = None,
+    remote: str | None = None,
+    about: str = "",
+    log: Log = print,
+) -> str | None:
+    """Have Git say that this release is live: commit the tag into `<folder>/<model>.yaml`, that file alone.
+
+    With a remote, the commit is made on top of what the remote's branch has now and pushed; what is checked out in the
+    folder, and changed there, is not touched and does not matter. When somebody else was first it is made anew on top
+    of theirs. Killed anywhere, nothing was done or everything was. Without a remote it is committed here.
+
+    Args:
+        model: its name in params.yaml.
+        candidate: the release.
+        version: its number in the registry.
+        folder: in a clone: of this project or of another repository.
+        branch: to which one to push; None: the one that is checked out in the clone.
+        remote: to which remote to push; None: to none.
+        about: why, for the commit's message, such as a verdict.
+        log: is told what was done.
+
+    Returns:
+        The commit; None when the manifest says so already.
+
+    Raises:
+        Mistake: there is no such manifest in Git, it has no place for the tag, or (without a remote) somebody is
+            editing it.
+        SourceUnavailable: Git or the remote cannot be reached.
+    """
+    manifest = _Manifest(Clone(folder), f"{model}.yaml", model, candidate, str(version), about)
+    manifest.refuse_without_clone()
+    with files.lock("git"):
+        commit = manifest.push(remote, branch, log) if remote else manifest.commit(branch)
+    where = f"{remote}/{branch or manifest.clone.checked_out()}" if remote else str(folder)
+    log(f"{where}: {model} is at {candidate}" + (f", commit {commit[:12]}" if commit else " already"))
+    return commit
+
+
+# ── the change ────────────────────────────────────────────────────────────────────────────────────
+
+
+def changed(text: str, model: str, candidate: str, version: str) -> str:
+    """A manifest with this release in it: other bytes only where a value differs.
+
+    Raises:
+        Mistake: it is no YAML, or holds no Deployment of this model with the container `release`.
+    """
+    places = sorted(_places(text, model, candidate, version), key=lambda place: place[0].start_mark.index, reverse=True)
+    for node, value in places:
+        if node.value != value:
+            text = text[: node.start_mark.index] + _scalar(node, value) + text[node.end_mark.index :]
+    return text
+
+
+def candidate_in(text: str, model: str) -> str:
+    """The candidate whose image a manifest names."""
+    return _split(_image(_deployment(text, model), model).value)[1]
+
+
+def _places(text: str, model: str, candidate: str, version: str) -> Iterator[tuple[yaml.ScalarNode, str]]:
+    """The values that a rollout sets, and to what."""
+    deployment = _deployment(text, model)
+    for labels in (_at(deployment, "metadata", "labels"), _at(deployment, "spec", "template", "metadata", "labels")):
+        for label, value in ((CANDIDATE, candidate), (VERSION, version)):
+            if isinstance(node := _at(labels, label), yaml.ScalarNode):  # a label that a person took away stays away
+                yield node, value
+    node = _image(deployment, model)
+    yield node, f"{_split(node.value)[0]}:{candidate}"
+
+
+def _deployment(text: str, model: str) -> yaml.Node:
+    try:
+        documents = list(yaml.compose_all(text, Loader=yaml.SafeLoader))
+    except yaml.YAMLError as error:
+        raise Mistake(f"{model}.yaml is not YAML: {error}") from None
+    for document in documents:
+        kind, label = _at(document, "kind"), _at(document, "metadata", "labels", MODEL)
+        if kind is not None and kind.value == "Deployment" and label is not None and label.value == model:
+            return document
+    raise Mistake(
+        f"{model}.yaml holds no Deployment with the label {MODEL}: {model}, so nothing says where the tag belongs. "
+        f"`python -m tasks manifests {model}` writes one"
+    )
+
+
+def _image(deployment: yaml.Node, model: str) -> yaml.ScalarNode:
+    containers = _at(deployment, "spec", "template", "spec", "containers")
+    for container in containers.value if isinstance(containers, yaml.SequenceNode) else []:
+        name, node = _at(container, "name"), _at(container, "image")
+        if name is not None and name.value == CONTAINER and isinstance(node, yaml.ScalarNode):
+            return node
+    raise Mistake(f"{model}.yaml: the Deployment has no container {CONTAINER!r} with an image")
+
+
+def _at(node: yaml.Node | None, *keys: str) -> yaml.Node | None:
+    """What stands at a path of keys; None when there is nothing."""
+    for key in keys:
+        pairs = node.value if isinstance(node, yaml.MappingNode) else []
+        node = next((value for name, value in pairs if name.value == key), None)
+    return node
+
+
+def _split(reference: str) -> tuple[str, str]:
+    """An image's name and its tag. A digest goes: it would win over the tag."""
+    path, _, last = reference.partition("@")[0].rpartition("/")
+    name, _, tag = last.partition(":")
+    return (f"{path}/{name}" if path else name), tag
+
+
+def _scalar(node: yaml.ScalarNode, value: str) -> str:
+    """A text as YAML, quoted where it was, or where it would be read as a number: a candidate may be all digits."""
+    if node.style == "'":
+        return f"'{value}'"
+    return value if node.style is None and yaml.safe_load(value) == value else f'"{value}"'
+
+
+# ── the commit ────────────────────────────────────────────────────────────────────────────────────
+
+
+class _Manifest:
+    """A manifest in a clone, and what it is to say."""
+
+    def __init__(self, clone: Clone, name: str, model: str, candidate: str, version: str, about: str) -> None:
+        self.clone, self.name, self.about = clone, name, about
+        self.model, self.candidate, self.version = model, candidate, version
+
+    def refuse_without_clone(self) -> None:
+        """See that the folder is there, in a clone."""
+        at = self.clone.at
+        if not at.is_dir() or self.clone.attempt("rev-parse", "--is-inside-work-tree").returncode:
+            raise Mistake(f"{at} is no folder in a Git clone: manifests are rolled out by a commit. Clone it there")
+
+    def push(self, remote: str, branch: str | None, log: Log) -> str | None:
+        """Commit on top of the remote's branch until nobody else was first; None: it says so already."""
+        branch = branch or self.clone.checked_out()
+        if branch is None:
+            raise Mistake(f"no branch is checked out in {self.clone.at}: name the branch to push to")
+        for attempt in range(TRIES):
+            tip = self.clone.fetch(remote, branch)
+            if tip is None:
+                raise Mistake(f"{remote} has no branch {branch!r}: push one that has {self.name}, or name another")
+            was = self._committed(tip, f"{remote}/{branch}")
+            becomes = self._changed(was)
+            if becomes == was:
+                return None
+            commit = self._commit_on(tip, was, becomes)
+            if self.clone.push(remote, branch, commit):
+                self._catch_up(branch, tip, commit)
+                return commit
+            log(f"{remote}/{branch} has moved: once more, on top of what is there")
+            time.sleep(random.uniform(0, 0.1 * 2 ** min(attempt, 5)))  # noqa: S311 - so that two do not meet again
+        raise SourceUnavailable(f"{remote}/{branch} moved {TRIES} times while this pushed; run again")
+
+    def commit(self, branch: str | None) -> str | None:
+        """Commit to the branch that is checked out; None: it says so already."""
+        here = self.clone.checked_out()
+        if here is None or (branch and branch != here):
+            raise Mistake(
+                f"{f'{here!r} is' if here else 'no branch is'} checked out in {self.clone.at}"
+                f"{f', not {branch!r}' if branch else ''}: check out the branch to commit to, or name a remote"
+            )
+        was = self._committed("HEAD", here)
+        becomes = self._changed(was)
+        if becomes == was:
+            return None
+        path = self.clone.at / self.name
+        stands = path.read_bytes().decode("utf-8", "surrogateescape") if path.is_file() else None
+        if stands not in (was, becomes):  # what a killed rollout wrote is ours
+            raise Mistake(f"{path} was edited and not committed: commit the edit or undo it, then run again")
+        with files.replacing(path) as beside:
+            beside.write_bytes(becomes.encode("utf-8", "surrogateescape"))
+        return self.clone.commit(self._message(was), self.name)
+
+    def _committed(self, commit: str, called: str) -> str:
+        text = self.clone.show(commit, self.name)
+        if text is None:
+            raise Mistake(
+                f"{called} has no {self.name} in {self.clone.at}. `python -m tasks manifests {self.model}` writes it; "
+                f"read it, commit it, then run again"
+            )
+        return text
+
+    def _changed(self, text: str) -> str:
+        return changed(text, self.model, self.candidate, self.version)
+
+    def _message(self, was: str) -> str:
+        """The change, told."""
+        former = candidate_in(was, self.model)
+        subject = f"{self.model}: version {self.version} rolls out (candidate {self.candidate})"
+        return "\n".join([subject, "", *([self.about.strip(), ""] if self.about.strip() else []), f"before: {former}"])
+
+    def _commit_on(self, tip: str, was: str, becomes: str) -> str:
+        """A commit with the changed file on top of another; made without looking at what is checked out."""
+        path = self.clone.run("rev-parse", "--show-prefix") + self.name
+        mode = self.clone.run("ls-tree", tip, "--", self.name).partition(" ")[0]
+        blob = self.clone.run("hash-object", "-w", "--path", self.name, "--stdin", given=becomes)
+        with tempfile.TemporaryDirectory() as aside:
+            index = {"GIT_INDEX_FILE": str(Path(aside) / "index")}
+            self.clone.run("read-tree", tip, **index)
+            self.clone.run("update-index", "--cacheinfo", f"{mode},{blob},{path}", **index)
+            tree = self.clone.run("write-tree", **index)
+        return self.clone.run(*self.clone.identity(), "commit-tree", tree, "-p", tip, given=self._message(was))
+
+    def _catch_up(self, branch: str, tip: str, commit: str) -> None:
+        """Where the folder showed what was there before, have it show what is there now; a person's edits stay."""
+        if self.clone.checked_out() == branch and self.clone.run("rev-parse", "HEAD") == tip:
+            self.clone.attempt("merge", "-q", "--ff-only", commit)
