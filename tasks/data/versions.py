@@ -10,9 +10,10 @@ import hashlib
 import json
 import logging
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from configparser import ConfigParser
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -169,6 +170,10 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
+ABANDONED = 3600.0
+"""Seconds after which nobody writes a half-written file of a remote any more."""
+
+
 # ── the remote ────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -189,6 +194,7 @@ def push() -> bool:
             for md5 in _listing(version).values():
                 if not _whole(remote.folder, md5):
                     (remote.folder / _object(md5)).unlink(missing_ok=True)
+            _sweep(remote.folder)
         repo.push(targets=[str(settings.ROOT / "data.dvc")])
     if remote is not None:
         files.write_json(_marker(), {"remote": remote.url, "version": version})
@@ -216,6 +222,14 @@ def pull() -> bool:
         _no_strangers(listing)
         repo.checkout(targets=[target], force=True)  # without force it may ask, and wait for an answer
     return True
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what DVC left in a remote when it was killed; not what another checkout may be writing there now."""
+    for left in (folder / "files" / "md5").glob("*/.*.tmp"):
+        with suppress(FileNotFoundError):
+            if time.time() - left.stat().st_mtime > ABANDONED:
+                left.unlink()
 
 
 def push_made() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -348,3 +349,18 @@ def test_an_ingest_that_is_killed_between_its_steps_is_finished_by_the_next(
     assert not versions.push()
     assert files.tree(repository / "var/landing") == {}
     assert sorted(versions.tree()) == ["flights/2013-01.csv", "weather/2013-01.csv"]
+
+
+def test_what_a_killed_push_left_in_the_remote_is_swept(repository: Path, small: Callable[[str, str], Path]) -> None:
+    """DVC writes beside, and a kill leaves that; what another checkout began a minute ago is not touched."""
+    folder = repository / "var/remote/files/md5/1c"
+    folder.mkdir(parents=True)
+    old, new = folder / ".killed.tmp", folder / ".being-written.tmp"
+    for path in (old, new):
+        path.write_bytes(b"half")
+    os.utime(old, (1, 1))
+    small("flights/2013-01.csv", "a")
+    versions.make()
+    assert versions.push()
+    assert not old.exists()
+    assert new.exists()
