@@ -10,6 +10,8 @@ what the next steps need, and whoever comes next reads `_Standing`, which knows 
     promote    tag new: replaces old → alias former = old → alias champion = new → note when → drop alias challenger
     rollback   (--to N: alias former = N) → tag champion: withdrawn → former replaces nobody → alias champion = former
                → note when → drop alias former
+    withdraw   alias former = who serves → as rollback; where nobody serves: tag champion: withdrawn → note when
+               → drop alias champion
 """
 
 from __future__ import annotations
@@ -36,6 +38,9 @@ VERDICT, VERDICT_ID, VERDICT_SUMMARY = "evergreen.verdict", "evergreen.verdict_i
 REPLACES, PROMOTED_BY, WITHDRAWN = "evergreen.replaces", "evergreen.promoted_by", "evergreen.withdrawn"
 SINCE = "evergreen.champion_since."
 """Tags of the registered model: this and a time → the version that became champion then."""
+
+NOBODY = 0
+"""As such a version: from then on nobody was champion."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +111,7 @@ def register(model_name: str, candidate: str) -> Version:
         if run is None:
             raise DataMissing(f"{model_name}: candidate {candidate} is not tracked in MLflow; call track first")
         now = _standing(client, model_name)
+        _finish_verdicts(client, now)
         version = now.of_candidate(candidate) or _new_version(client, model_name, candidate, run)
         if version.withdrawn is None and version.number not in {
             now.aliases.get("champion"),
@@ -154,10 +160,28 @@ def record_verdict(model_name: str, version: int, verdict: Verdict) -> None:
                     path = Path(beside) / f"verdict.{kind}"
                     path.write_bytes(content)
                     client.log_artifact(judged.run_id, str(path), folder)
-        said = {VERDICT_SUMMARY: verdict.summary, VERDICT_ID: verdict.id}
-        for tag, value in {**said, VERDICT: "promoted" if verdict.promoted else "refused"}.items():
-            if judged.tags.get(tag) != value:
-                client.set_model_version_tag(model_name, str(version), tag, value)
+        _tag_verdict(client, judged, verdict)
+
+
+def _finish_verdicts(client: MlflowClient, now: _Standing) -> None:
+    """Say of other versions what a killed `record_verdict` did not: the document is whole, and stands for the tags."""
+    for version in now.versions.values():
+        if VERDICT not in version.tags and (said := version.tags.get(VERDICT_SUMMARY)):
+            for verdict in _verdicts(client, version.run_id):
+                if verdict.summary == said:
+                    _tag_verdict(client, version, verdict)
+
+
+def _verdicts(client: MlflowClient, run_id: str) -> list[Verdict]:
+    ids = [Path(folder.path).name for folder in client.list_artifacts(run_id, "verdicts")]
+    return [verdict for verdict in (_read_verdict(client, run_id, one) for one in ids) if verdict]
+
+
+def _tag_verdict(client: MlflowClient, version: Version, verdict: Verdict) -> None:
+    said = {VERDICT_SUMMARY: verdict.summary, VERDICT_ID: verdict.id}
+    for tag, value in {**said, VERDICT: "promoted" if verdict.promoted else "refused"}.items():
+        if version.tags.get(tag) != value:
+            client.set_model_version_tag(version.model, str(version.number), tag, value)
 
 
 @stubborn
@@ -393,6 +417,42 @@ def rollback(model_name: str, to: int | None = None, reason: str = "") -> Rollba
         )
         message += f"(candidate {back.candidate}) is champion again"
         return Rollback(now.stored, now.numbered(gone.number), changed=True, message=message)
+
+
+@stubborn
+def withdraw(model_name: str, version: int, reason: str, serves: str | None) -> Version | None:
+    """Withdraw a version that did not stand its rollout, and give its place back; gives who is champion then.
+
+    Args:
+        model_name: whose version.
+        version: the one that failed. Where it is not champion any more, somebody has decided meanwhile: it is
+            withdrawn, and who is champion stays.
+        reason: is recorded with it.
+        serves: the candidate that serves on and gets the place: the alias `former` may name another one, when a
+            person has set the alias `champion` by hand. None: nobody serves, and nobody is champion then.
+
+    Raises:
+        Mistake: there is no such version.
+        NotPromoted: who serves was withdrawn as well. Nothing was changed.
+    """
+    with connect(alone_for=model_name) as client:
+        now = _standing(client, model_name)
+        gone, why = now.numbered(version), " ".join(reason.split())
+        back = (now.of_candidate(serves) or now.former) if serves else None
+        is_champion = now.stored == gone
+        if is_champion and back and back.withdrawn is not None:
+            raise NotPromoted(
+                f"{gone} fails ({why}), and {back}, which serves on, was itself withdrawn ({back.withdrawn}): nobody "
+                f"can have the place. Name a version: python -m tasks rollback {model_name} --to N"
+            )
+        if is_champion and back and now.aliases.get("former") != back.number:
+            client.set_registered_model_alias(model_name, "former", str(back.number))
+        if gone.withdrawn != why:
+            client.set_model_version_tag(model_name, str(version), WITHDRAWN, why)
+        if is_champion and back is None:
+            _note_since(client, now, NOBODY)
+            client.delete_registered_model_alias(model_name, "champion")
+        return _settle(client, _standing(client, model_name)).stored
 
 
 def _aim(client: MlflowClient, now: _Standing, to: int) -> _Standing:

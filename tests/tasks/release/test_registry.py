@@ -412,6 +412,16 @@ def test_half_written_verdict_is_none_and_is_written_again(root: Path) -> None:
     assert document.read_text() == whole
 
 
+@pytest.mark.parametrize("missing", [[registry.VERDICT], [registry.VERDICT, registry.VERDICT_ID]])
+def test_verdict_whose_tags_a_kill_left_out_is_told_when_another_is_registered(root: Path, missing: list[str]) -> None:
+    """Nobody judges that version again, as there is a newer candidate: its document says what the tags would."""
+    whole = dict(client().get_model_version(MODEL, "3").tags)
+    for tag in missing:
+        client().delete_model_version_tag(MODEL, "3", tag)
+    registry.register(MODEL, registry.history(MODEL)[0].candidate)
+    assert dict(client().get_model_version(MODEL, "3").tags) == whole
+
+
 def test_same_pair_is_judged_the_same(root: Path) -> None:
     """The verdict on what build/ holds is, byte for byte, the one that is recorded."""
     again = judging.judge_candidate(MODEL)
@@ -561,6 +571,72 @@ def test_rollback_to_a_version_that_does_not_exist(root: Path) -> None:
     """It names those that do."""
     with pytest.raises(Mistake, match="has no version 9 in the registry; there are: 1, 2, 3"):
         registry.rollback(MODEL, to=9)
+
+
+def candidate_of(number: int) -> str:
+    """The candidate of a version."""
+    return registry.history(MODEL)[number - 1].candidate
+
+
+def test_a_version_that_fails_its_rollout_is_withdrawn_wherever_that_is_killed(root: Path) -> None:
+    """Called again it ends right: who serves is champion, the other keeps the reason."""
+    registry.promote(MODEL, 3, verdict_of(3))
+    ends = []
+    for _ in deaths(lambda: registry.withdraw(MODEL, 3, "it is  slow", candidate_of(2))):
+        registry.withdraw(MODEL, 3, "it is slow", candidate_of(2))
+        ends.append(state())
+    assert all(end == ends[-1] for end in ends)
+    assert len(ends) == 2 * 5 + 2  # a tag, a tag dropped, an alias, a note, an alias dropped; and whole
+    assert ends[-1]["aliases"] == {"champion": 2}
+    assert ends[-1]["tags"][3][registry.WITHDRAWN] == "it is slow"
+    assert registry.WITHDRAWN not in ends[-1]["tags"][2]
+    assert ends[-1]["since"] == ["1", "2", "3", "2"]
+    with pytest.raises(NotPromoted, match="was withdrawn"):
+        registry.promote(MODEL, 3, verdict_of(3))
+
+
+def test_an_alias_that_was_set_by_hand_goes_back_to_who_serves(root: Path) -> None:
+    """The alias `former` still names whom the last promotion replaced."""
+    assert state()["aliases"] == {"champion": 2, "former": 1, "challenger": 3}
+    client().set_registered_model_alias(MODEL, "champion", "3")
+    for _ in deaths(lambda: registry.withdraw(MODEL, 3, "wrong answers", candidate_of(2))):
+        back = registry.withdraw(MODEL, 3, "wrong answers", candidate_of(2))
+        assert back is not None
+        assert back.number == 2
+        assert state()["aliases"]["champion"] == 2
+        assert "former" not in state()["aliases"]
+
+
+def test_a_first_champion_that_fails_leaves_nobody(root: Path) -> None:
+    """Where nobody serves, nobody is champion then; the auditor sees until when somebody was."""
+    client().delete_registered_model_alias(MODEL, "former")
+    ends = []
+    for _ in deaths(lambda: registry.withdraw(MODEL, 2, "does not start", None)):
+        assert registry.withdraw(MODEL, 2, "does not start", None) is None
+        ends.append(state())
+    assert all(end == ends[-1] for end in ends)
+    assert "champion" not in ends[-1]["aliases"]
+    assert ends[-1]["since"] == ["1", "2", "0"]
+    assert registry.champion(MODEL) is None
+    (span,) = registry.history(MODEL)[1].champion
+    assert not span.endswith("until now")
+
+
+def test_who_is_champion_meanwhile_stays(root: Path) -> None:
+    """Somebody has decided otherwise while the release was tried: it is withdrawn all the same."""
+    registry.withdraw(MODEL, 3, "it is slow", candidate_of(2))
+    assert state()["aliases"] == {"champion": 2, "former": 1, "challenger": 3}
+    assert state()["tags"][3][registry.WITHDRAWN] == "it is slow"
+
+
+def test_nobody_gets_the_place_of_one_that_fails_after_a_rollback_to_it(root: Path) -> None:
+    """Who serves on was withdrawn by a person: that is not taken back by the machine."""
+    gone = candidate_of(2)
+    registry.rollback(MODEL)
+    before = state()
+    with pytest.raises(NotPromoted, match=r"nobody can have the place\. Name a version: python -m tasks rollback late"):
+        registry.withdraw(MODEL, 1, "does not start", gone)
+    assert state() == before
 
 
 def test_rollback_without_a_champion(fresh: Path) -> None:
