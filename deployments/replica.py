@@ -15,6 +15,7 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import argparse
+import errno
 import gc
 import json
 import signal
@@ -23,6 +24,7 @@ import struct
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -81,7 +83,8 @@ def main() -> int:
         _send(router, [(200, 0, json.dumps(said).encode())])
         gc.collect()
         gc.freeze()  # what was loaded stays: it need not be looked through again and again
-        _answer(router, release, Log(options.log, about.name, about.candidate, options.version))
+        with suppress(ConnectionError):  # the router is gone
+            _answer(router, release, Log(options.log, about.name, about.candidate, options.version))
     return 0
 
 
@@ -153,6 +156,7 @@ class Log:
         self.folder, self.candidate = folder, candidate
         self.told = f'"model":{json.dumps(model)},"version":{json.dumps(version)},"release":{json.dumps(candidate)}'
         self.day, self.number, self.size, self.file = "", 0, 0, -1
+        self.path = folder
         self.trouble: str | None = None
         self.lost = 0
 
@@ -164,11 +168,10 @@ class Log:
         lines = b"".join(self._line(request, answer, now) for request, answer in answered)
         try:
             file = self._open(datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%d"))
-            whole = self.size
-            self.size += os.write(file, lines)
-            if self.size - whole < len(lines):  # the disk is full: half a line must not meet the next one
-                os.ftruncate(file, whole)
-                raise OSError(28, os.strerror(28))  # noqa: TRY301
+            if os.write(file, lines) < len(lines):  # the disk is full: half a line must not meet the next one
+                os.ftruncate(file, self.size)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # noqa: TRY301
+            self.size += len(lines)
             self.trouble = None
         except OSError as error:
             self.lost += len(answered)
@@ -186,18 +189,23 @@ class Log:
         return line
 
     def _open(self, day: str) -> int:
-        if self.file < 0 or day != self.day or self.size > LARGEST_LOG:
+        is_there = self.file >= 0 and os.fstat(self.file).st_nlink > 0  # nobody has removed it
+        if not is_there or day != self.day or self.size > LARGEST_LOG:
             self._close()
             self.day, self.number, self.size = day, self.number + 1, 0
             (self.folder / day).mkdir(parents=True, exist_ok=True)
-            path = self.folder / day / f"{self.candidate}.{os.getpid()}.{time.time_ns()}.{self.number}.jsonl"
-            self.file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            self.path = self.folder / day / f"{self.candidate}.{os.getpid()}.{time.time_ns()}.{self.number}.jsonl"
+            self.file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
         return self.file
 
     def _close(self) -> None:
-        if self.file >= 0:
-            os.close(self.file)
-            self.file = -1
+        if self.file < 0:
+            return
+        with suppress(OSError):  # of a disk that fails: what could not be kept is counted already
+            file, self.file = self.file, -1
+            os.close(file)
+            if not self.size:  # each batch that a full disk refuses would leave an empty file
+                self.path.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

@@ -22,13 +22,16 @@ from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field
 
 from tasks import settings
 
 settings.apply()
 
 from deployments import replica  # noqa: E402 - settings first
+from deployments.connections import Connection  # noqa: E402
 from deployments.openapi import document  # noqa: E402
 from deployments.replicas import EDGES_MS, Nursery, Release, Unanswered  # noqa: E402
 from tasks import files, keys, params  # noqa: E402
@@ -45,6 +48,9 @@ DRAIN_S = 30.0
 
 KEY, REQUEST_ID = b"evergreen-key", b"x-request-id"
 
+KEY_BYTES = 200
+"""Of a key, that count: a frame to a replica gives its length one byte."""
+
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -58,13 +64,53 @@ class Refused(Exception):
         self.status, self.headers = status, headers
 
 
+class _One(BaseModel):
+    candidate: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
+    version: int | None = None
+
+
+class _Beside(_One):
+    role: str
+
+
+class _Canary(BaseModel):
+    candidate: str
+    share: Annotated[float, Field(ge=0, le=1)]
+
+
+class _Wanted(BaseModel):
+    live: _One | None
+    beside: list[_Beside]
+    canary: _Canary | None
+
+
+NOTHING: dict[str, Any] = {"live": None, "beside": [], "canary": None}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """What should serve, as a rollout wrote it.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    held: dict[str, Any] = files.read_json(path)
+    _Wanted.model_validate(held)
+    return held
+
+
+def _written(path: Path) -> tuple[int, int]:
+    """Changes when a file does."""
+    held = path.stat()
+    return held.st_mtime_ns, held.st_ino
+
+
 class Model:
     """What is served of one model."""
 
     def __init__(self, name: str, nursery: Nursery) -> None:
         self.name = name
         self.nursery = nursery
-        self.wanted: dict[str, Any] = {"live": None, "beside": [], "canary": None}
+        self.wanted = NOTHING
         self.serving: params.Serving | None = None
         self.releases: dict[str, Release] = {}
         self.live: Release | None = None
@@ -140,7 +186,8 @@ class Router:
         self._requests = count(1)
         self._run = f"{os.getpid():x}{time.time_ns() // 1_000_000:x}"
         self._seen: dict[str, tuple[int, int]] = {}
-        self._params: tuple[int, params.Params] | None = None
+        self._told_of: dict[str, str] = {}
+        self._params: tuple[tuple[int, int], params.Params] | None = None
         self._draining: set[asyncio.Task[None]] = set()
         self._following: asyncio.Task[None] | None = None
 
@@ -164,40 +211,50 @@ class Router:
             await asyncio.sleep(FOLLOW_S)
             try:
                 self._look()
-            except (OSError, ValueError, KeyError, EvergreenError) as error:  # half a file of a person, a full disk
-                print(f"what should serve cannot be read, so nothing changes: {error}", file=sys.stderr, flush=True)
-                await asyncio.sleep(2)
+            except OSError as error:  # a file that went while it was looked at
+                self._tell("var/serving", f"what should serve cannot be looked at, so nothing changes: {error}")
 
     def _look(self) -> None:
         folder = settings.VAR / "serving"
         there = {path.stem: path for path in folder.glob("*.json") if path.name != "keys.json"}
+        said = self._said()
         for name in [*there, *(gone for gone in self.models if gone not in there)]:
             model = self.models.setdefault(name, Model(name, self.nursery))
+            written = _written(there[name]) if name in there else None
             wanted = model.wanted
             if name not in there:
-                wanted = {"live": None, "beside": [], "canary": None}
-            elif self._has_changed(there[name]):
-                wanted = files.read_json(there[name])
-            said = self._said().models.get(name)
-            model.follow(wanted, said.serving if said else params.Serving(), self._drain)
+                wanted = NOTHING
+            elif self._seen.get(name) != written:
+                try:
+                    wanted = _read(there[name])
+                except (OSError, ValueError) as error:  # half a file of a person: it is looked at again and again
+                    self._tell(name, f"{there[name]} cannot be read, so nothing changes: {error}")
+                    written = None
+            serving = said.models[name].serving if said and name in said.models else params.Serving()
+            model.follow(wanted, serving, self._drain)
+            if written:
+                self._seen[name] = written
             if name not in there and not model.releases:
                 del self.models[name]
             for release in model.releases.values():
                 release.kill_the_stuck()
 
-    def _has_changed(self, path: Path) -> bool:
-        held = path.stat()
-        now = (held.st_mtime_ns, held.st_ino)
-        if self._seen.get(path.name) == now:
-            return False
-        self._seen[path.name] = now
-        return True
+    def _said(self) -> params.Params | None:
+        """What params.yaml says, or said when it could be read last; None: never."""
+        path = settings.ROOT / "params.yaml"
+        try:
+            changed = _written(path)
+            if self._params is None or self._params[0] != changed:
+                self._params = changed, params.load()
+        except (OSError, EvergreenError) as error:
+            self._tell(path.name, f"{path} cannot be read, so its numbers stay as they are: {error}")
+        return self._params[1] if self._params else None
 
-    def _said(self) -> params.Params:
-        changed = (settings.ROOT / "params.yaml").stat().st_mtime_ns
-        if self._params is None or self._params[0] != changed:
-            self._params = changed, params.load()
-        return self._params[1]
+    def _tell(self, about: str, text: str) -> None:
+        """Tell an error, once."""
+        if self._told_of.get(about) != text:
+            self._told_of[about] = text
+            print(text, file=sys.stderr, flush=True)
 
     def _drain(self, release: Release) -> None:
         task = asyncio.create_task(release.drain(DRAIN_S))
@@ -241,52 +298,48 @@ class Router:
     async def _answer(
         self, scope: Scope, receive: Receive, name: str, headers: list[tuple[bytes, bytes]]
     ) -> tuple[int, bytes, bytes]:
-        path = scope["path"].strip("/").split("/")
-        if scope["method"] == "POST":
-            if len(path) == 2 and path[1] in ("predict", "explain"):
+        match scope["path"].strip("/").split("/"):
+            case [model, ("predict" | "explain") as verb]:
+                self._only(scope, "POST")
                 self._refuse_strangers(scope)
-                return *(await self._ask(scope, receive, name, headers, path[0], path[1])), b"application/json"
-            if len(path) == 4 and path[0] == "operator" and path[3] == "predict":
-                return *(await self._try(scope, receive, name, path[1], path[2])), b"application/json"
-        elif scope["method"] in ("GET", "HEAD"):
-            if len(path) == 2:
+                return *(await self._ask(scope, receive, name, headers, model, verb)), b"application/json"
+            case ["operator", model, candidate, "predict"]:
+                self._only(scope, "POST")
+                return *(await self._try(scope, receive, name, model, candidate)), b"application/json"
+            case [model, what]:
+                self._only(scope, "GET", "HEAD")
                 self._refuse_strangers(scope)
-                return 200, json.dumps(self._told(self._model(path[0]), path[1])).encode(), b"application/json"
-            if path[0] == "metrics":
+                return 200, json.dumps(self._told(self._model(model), what)).encode(), b"application/json"
+            case ["metrics"]:
+                self._only(scope, "GET", "HEAD")
                 return 200, self._metrics(), b"text/plain; version=0.0.4; charset=utf-8"
-            status, said = self._page(path[0])
-            return status, json.dumps(said).encode(), b"application/json"
-        raise Refused(405 if scope["method"] not in ("GET", "HEAD", "POST") else 404, self._paths())
+            case [page]:
+                status, said = self._page(page)
+                self._only(scope, "GET", "HEAD")
+                return status, json.dumps(said).encode(), b"application/json"
+        raise Refused(404, self._paths())
+
+    def _only(self, scope: Scope, *methods: str) -> None:
+        if scope["method"] not in methods:
+            raise Refused(405, self._paths(), allow=", ".join(methods))
 
     async def _ask(
         self, scope: Scope, receive: Receive, name: str, headers: list[tuple[bytes, bytes]], asked: str, verb: str
     ) -> tuple[int, bytes]:
         model = self._model(asked)
         assert model.serving is not None
-        key = _header(scope, KEY)[:200]
+        key = _header(scope, KEY).encode()[:KEY_BYTES].decode(errors="ignore")
         body = await _body(scope, receive, model.serving.max_bytes)
         kind = replica.PREDICT if verb == "predict" else replica.EXPLAIN
-        begin = time.perf_counter()
         release, is_canary = model.choose(key)
         if release.waiting >= model.serving.max_waiting:
             raise Refused(503, f"{asked}: {release.waiting} requests wait already", **{"retry-after": "1"})
-        try:
-            status, answer = await release.ask(kind, name, key, body)
-        except Unanswered as error:
-            status, answer = 500, b""
-            if not is_canary:
-                release.count(status, time.perf_counter() - begin)
-                raise Refused(503, str(error), **{"retry-after": "2"}) from None
-        if kind == replica.PREDICT:
-            release.count(status, time.perf_counter() - begin)
+        status, answer = await _answer_of(release, kind, name, key, body)
         if is_canary and status >= 500 and model.live:  # a canary that fails costs nobody an answer
             release = model.live
-            begin = time.perf_counter()
-            try:
-                status, answer = await release.ask(kind, name, key, body)
-            except Unanswered as error:
-                raise Refused(503, str(error), **{"retry-after": "2"}) from None
-            release.count(status, time.perf_counter() - begin)
+            status, answer = await _answer_of(release, kind, name, key, body)
+        if status == 503:
+            raise Refused(503, answer.decode(), **{"retry-after": "2"})
         headers.append((b"evergreen-release", f"{asked}:{release.candidate}".encode()))
         return status, answer
 
@@ -305,9 +358,13 @@ class Router:
             raise Refused(503, str(error)) from None
 
     def _refuse_strangers(self, scope: Scope) -> None:
-        if not self.keys.admit(
-            _header(scope, b"authorization").removeprefix("Bearer ") or _header(scope, b"x-api-key")
-        ):
+        key = _header(scope, b"authorization").removeprefix("Bearer ") or _header(scope, b"x-api-key")
+        try:
+            is_known = self.keys.admit(key)
+        except (OSError, ValueError) as error:
+            self._tell("keys", str(error))
+            raise Refused(503, "the API keys cannot be read: nobody is admitted") from None
+        if not is_known:
             challenge = {"www-authenticate": "Bearer"}
             raise Refused(401, "an API key is needed: authorization: Bearer <key>, or x-api-key: <key>", **challenge)
 
@@ -335,7 +392,8 @@ class Router:
             release, _ = (model.live, False) if model.live else model.choose("")
             about = dict(release.about or {})
             schemas = about.pop("schemas")
-            return schemas if what == "schema" else {k: v for k, v in about.items() if k not in ("protocol", "seconds")}
+            own = ("protocol", "seconds", "edges")  # what a replica tells the router only
+            return schemas if what == "schema" else {k: v for k, v in about.items() if k not in own}
         raise Refused(404, self._paths())
 
     def _page(self, what: str) -> tuple[int, Any]:
@@ -407,28 +465,35 @@ def _header(scope: Scope, name: bytes) -> str:
     return ""
 
 
+async def _answer_of(release: Release, kind: int, name: str, key: str, body: bytes) -> tuple[int, bytes]:
+    """A release's answer; 503 and the reason, where none of its replicas gives one."""
+    begin = time.perf_counter()
+    try:
+        status, answer = await release.ask(kind, name, key, body)
+    except Unanswered as error:
+        status, answer = 503, str(error).encode()
+    if kind == replica.PREDICT:
+        release.count(status, time.perf_counter() - begin)
+    return status, answer
+
+
 async def _body(scope: Scope, receive: Receive, most: int) -> bytes:
     """The body of a request, refused as soon as it is known to be too large."""
-    too_large = Refused(413, f"the body is larger than {most} bytes (serving.max_bytes)", connection="close")
     told = _header(scope, b"content-length")
-    if told.isdigit() and int(told) > most:
-        raise too_large
-    message = await receive()
-    if not message.get("more_body"):
-        return bytes(message.get("body", b""))
-    parts, size = [], 0
+    announced, size, parts = int(told) if told.isdigit() else 0, 0, []
     try:
         async with asyncio.timeout(BODY_S):
-            while True:
-                parts.append(message.get("body", b""))
-                size += len(parts[-1])
-                if size > most:
-                    raise too_large
-                if message["type"] == "http.disconnect" or not message.get("more_body"):
-                    return b"".join(parts)
+            while max(announced, size) <= most:
                 message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise Refused(400, "the client left before its request was whole")
+                parts.append(message["body"])
+                size += len(parts[-1])
+                if size <= most and not message["more_body"]:
+                    return parts[0] if len(parts) == 1 else b"".join(parts)
     except TimeoutError:
-        raise Refused(408, f"the body did not come within {BODY_S:.0f} s", connection="close") from None
+        raise Refused(408, f"the body did not come within {BODY_S:g} s", connection="close") from None
+    raise Refused(413, f"the body is larger than {most} bytes (serving.max_bytes)")
 
 
 def main() -> None:
@@ -444,8 +509,9 @@ def main() -> None:
         host, port = os.environ["EVERGREEN_HOST"], int(os.environ["EVERGREEN_PORT"])
         listening = socket.create_server((host, port), backlog=2048)
     config = uvicorn.Config(
-        Router(), loop="uvloop", http="httptools", lifespan="on", access_log=False, log_level="warning",
-        server_header=False, date_header=False, timeout_keep_alive=75, timeout_graceful_shutdown=int(DRAIN_S),
+        Router(), loop="uvloop", http=Connection, lifespan="on", access_log=False, log_level="warning",
+        server_header=False, date_header=False, proxy_headers=False, ws="none", timeout_keep_alive=75,
+        timeout_graceful_shutdown=int(DRAIN_S),
     )  # fmt: skip
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     gc.freeze()

@@ -13,7 +13,7 @@ import time
 import traceback
 from bisect import bisect_left
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,6 +29,8 @@ from tasks.errors import did_you_mean
 from tasks.schema import example_row, request_row
 
 MOST_FAULTS, LONGEST_NAME = 100, 100  # that one answer tells of
+MOST_READ = 10_000
+"""Faults of one request that are looked at: pydantic takes seconds, and a gigabyte, to tell of a million."""
 LONGEST = 200
 """Characters of a key."""
 
@@ -65,6 +67,7 @@ class About:
         features = {name: facts["features"][name] for name in facts["columns"]}
         one, example = request_row(features), example_row(features)
         several: Any = Annotated[list[one], Field(min_length=1, max_length=facts["max_rows"])]  # type: ignore[valid-type]
+        called: Any = Annotated[list[_Key], Field(max_length=facts["max_rows"])] | None
         return cls(
             facts,
             candidate,
@@ -73,7 +76,10 @@ class About:
                 "PredictRequest",
                 __config__=_only({"rows": [example]}),
                 rows=(several, ...),
-                keys=(_Keys, Field(None, description="what you call each of the rows: its label is found by it later")),
+                keys=(
+                    called,
+                    Field(None, description="what you call each of the rows: its label is found by it later"),
+                ),
                 time=(_Time, Field(None, description="when it was asked, if that was not now: buffered, or replayed")),
             ),
             create_model("ExplainRequest", __config__=_only({"row": example}), row=(one, ...)),
@@ -100,8 +106,9 @@ class About:
         return {kind: [TypeAdapter(model).json_schema() for model in both] for kind, both in kinds.items()}
 
 
-_Keys = list[Annotated[str, Field(min_length=1, max_length=LONGEST)]] | None
-_Time = AwareDatetime | None
+_Key = Annotated[str, Field(min_length=1, max_length=LONGEST)]
+_Time = Annotated[AwareDatetime, Field(ge=datetime(1970, 1, 1, tzinfo=UTC), lt=datetime(2262, 1, 1, tzinfo=UTC))] | None
+"""As far as a table counts nanoseconds; and no further than UTC can say what another zone calls the year 1 or 9999."""
 
 
 def _only(example: dict[str, Any]) -> ConfigDict:
@@ -138,7 +145,7 @@ class Release:
         own = f"models.{self.about.name}"
         self.pipeline = model_file.load(folder / "model.skops", self.facts["model_sha256"], own=own)
         example = self._read("predict", orjson.dumps({"rows": [example_row(self.features)]}))
-        self._said(example.rows, self._columns([example.rows])[0], counted=False)  # everything is imported
+        self._said(example, self._columns([example.rows])[0], counted=False)  # everything is imported
 
     # ── predict ───────────────────────────────────────────────────────────────────────────────────
 
@@ -192,7 +199,9 @@ class Release:
         }
         return model_file.values(self.pipeline, pd.DataFrame(typed), self.facts["task"])
 
-    def _said(self, asked: Any, values: list[list[float]], counted: bool) -> Answer:
+    def _said(self, asked: Any, values: list[list[float]] | Answer, counted: bool) -> Answer:
+        if isinstance(values, Answer):
+            return values
         given = [row.__dict__ for row in asked.rows]
         said = [self._tell(row, scored, counted) for row, scored in zip(given, values, strict=True)]
         ids = [new_id() for _ in said]
@@ -252,15 +261,18 @@ class Release:
 
     def _refusal(self, kind: str, error: ValidationError) -> dict[str, Any]:
         """What is wrong with a body, by row (counted from 0) and field; nothing of what it held."""
-        faults = error.errors(include_url=False, include_input=False)
-        return {
-            "error": _REFUSED.format(len(faults), "fault" if len(faults) == 1 else "faults"),
-            "detail": [self._fault(kind, fault) for fault in faults[:MOST_FAULTS]],
-        }
+        number = error.error_count()
+        said = {"error": _REFUSED.format(number, "fault" if number == 1 else "faults")}
+        if number > MOST_READ:
+            problem = "so many faults are not told one by one: ask with fewer rows"
+            return {**said, "detail": [{"row": None, "field": None, "problem": problem}]}
+        faults = error.errors(include_url=False, include_input=False)[:MOST_FAULTS]
+        return {**said, "detail": [self._fault(kind, fault) for fault in faults]}
 
     def _fault(self, kind: str, fault: Any) -> dict[str, Any]:
         """One fault, said for a person; its place is (), (key, …), ("rows", row, field), or ("row", field)."""
-        first, *deeper = [*fault["loc"], None, None]
+        place: list[Any] = [*fault["loc"], None, None, None]
+        first, deeper = place[0], place[1:]
         if first == "row" and deeper[0] is not None:
             deeper = [0, *deeper]
         row = deeper[0] if first in ("rows", "row", "keys") else None
@@ -270,7 +282,7 @@ class Release:
         problem = {
             "missing": "is missing",
             "too_short": "holds no row",
-            "too_long": f"holds more than {self.facts['max_rows']} rows",
+            "too_long": f"holds more than {self.facts['max_rows']} {'keys' if first == 'keys' else 'rows'}",
             "extra_forbidden": f"is not known{did_you_mean(said or '', known)}",
             "json_invalid": f"the body is not JSON: {fault['msg'].removeprefix('Invalid JSON: ')}",
         }.get(fault["type"], fault["msg"])
@@ -279,6 +291,8 @@ class Release:
 
 _KEYS = orjson.OPT_NON_STR_KEYS
 
+_REFUSED = "refused, nothing was predicted: {} {}"
+
 
 def _failure(error: Exception) -> Answer:
     """The model fails on a request. Where it did is told to who runs it; what was asked is told to nobody."""
@@ -286,7 +300,6 @@ def _failure(error: Exception) -> Answer:
     kind = type(error).__name__
     print(f"the model fails on a request: {kind} in {frame.filename}:{frame.lineno}", file=sys.stderr, flush=True)
     return Answer(500, orjson.dumps({"error": f"the model fails on this request ({kind}); nothing was predicted"}))
-_REFUSED = "refused, nothing was predicted: {} {}"
 
 
 class Prediction(BaseModel):

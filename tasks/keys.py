@@ -92,7 +92,22 @@ def _hash(key: str) -> str:
 
 
 def _read(file: Path) -> dict[str, str]:
-    held: dict[str, str] = files.read_json(file) if file.exists() else {}
+    """Name → hash.
+
+    Raises:
+        ValueError: it holds something else: an empty list, say, which must not count as «there are no keys».
+    """
+    if not file.exists():
+        return {}
+    wrong = f"{file} does not hold keys and their hashes: remove it, and make the keys again"
+    try:
+        held = files.read_json(file)
+    except ValueError:
+        raise ValueError(wrong) from None
+    if not isinstance(held, dict) or not all(
+        isinstance(h, str) and re.fullmatch("[0-9a-f]{64}", h) for h in held.values()
+    ):
+        raise ValueError(wrong)
     return held
 
 
