@@ -6,7 +6,7 @@ PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 READY := .venv/.ready
 
-.PHONY: help setup run up down status deploy data arrive test check lint types shell reports bench-cycle soak docs lock clean
+.PHONY: help setup run up down status deploy data arrive load test check lint types shell reports bench-cycle bench-serving bench-swaps backtest soak docs lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -34,6 +34,10 @@ arrive: $(READY)  ## the upstream delivers a partition into the landing zone: ma
 
 up: $(READY)  ## the platform: Prefect, a worker, MLflow, the landing watcher; Ctrl-C ends it (behind: make up DETACH=1)
 	@exec python -m deployments.stack up $(if $(DETACH),--detach)
+
+load: $(READY)  ## load on what serves, told live: make load RATE=500 SECONDS=60 MODEL=flight_delay (CONNECTIONS=16: closed loop)
+	@python -m deployments.load --seconds $(or $(SECONDS),30) $(if $(MODEL),--model $(MODEL)) \
+	  $(if $(CONNECTIONS),--connections $(CONNECTIONS),--rate $(or $(RATE),100))
 
 down: $(READY)  ## end the platform that runs behind
 	@python -m deployments.stack down
@@ -63,6 +67,15 @@ reports: $(READY)  ## exploratory report of each dataset, and the Data Docs
 
 bench-cycle: $(READY)  ## a cycle against a bare script, side by side
 	@python -m benchmarks.cycle
+
+bench-serving: $(READY)  ## requests/s and latency beside MLflow, FastAPI and BentoML; a quarter of an hour, needs wrk
+	@python -m benchmarks.serving --page docs/benchmarks/serving.md
+
+bench-swaps: $(READY)  ## releases change, fail and are killed under load; a quarter of an hour
+	@python -m benchmarks.swaps --page docs/benchmarks/swaps.md
+
+backtest: $(READY)  ## a year of flights lived through under each retrain policy, side by side
+	@python -m flows.backtest --source upstream --page docs/benchmarks/backtest.md --picture docs/pictures/backtest.png
 
 soak: $(READY)  ## the loop under 200 random schedules of events and kills, half an hour or more (SEED=1000 for others)
 	@python -m tests.loop.soak --schedules 200 --kills 200 --seed $(or $(SEED),1) --every registry,settled,books

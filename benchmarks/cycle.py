@@ -2,9 +2,9 @@
 
 Whole processes, from their start to their exit; the two sides take turns. The figure to keep is the ratio. What is run:
 benchmarks/inside.py (the flows ingest and train, against a Prefect server that is up already, in a scratch copy of
-this project) and benchmarks/bare.py (one script).
+this project) and benchmarks/bare.py (one script). Then the platform of `make up`: benchmarks/arrival.py.
 
-    python -m benchmarks.cycle [--repeat 3] [--page docs/benchmarks/cycle.md] [--profile FOLDER]
+    python -m benchmarks.cycle [--repeat 3] [--page docs/benchmarks/cycle.md] [--profile FOLDER] [--platform]
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
+from benchmarks import arrival
 from tasks import settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -352,7 +353,7 @@ def _up_to_date(ran: tuple[Timing, str]) -> Timing:
 # ── what is told ──────────────────────────────────────────────────────────────────────────────────
 
 
-def page(table: Table, state: str, repeat: int) -> str:
+def page(table: Table, waiting: arrival.Figures, state: str, repeat: int) -> str:
     """docs/benchmarks/cycle.md."""
     return "\n".join(
         [
@@ -378,7 +379,8 @@ def page(table: Table, state: str, repeat: int) -> str:
             "",
             *_growth(table),
             "",
-            "## Where the time goes",
+            *_waiting(waiting),
+            NEXT_SECTION,
             "",
             "Each moment belongs to one part, so columns add up; imports are told apart from the step that asked.",
             "",
@@ -437,6 +439,21 @@ def _growth(table: Table) -> Iterator[str]:
                 for part in ("collect and validate what was delivered", "stage validate", "stage prepare")
             ]
             yield _row(f"{name}, after {before}", *(f"{c:.2f}" for c in cells))
+
+
+WAITING, NEXT_SECTION = "## What waiting costs", "## Where the time goes"
+
+
+def _waiting(figures: arrival.Figures) -> list[str]:
+    about = "The project as it ships, on a platform started by `make up DETACH=1`; told in `benchmarks/arrival.py`."
+    return [WAITING, "", about, "", *arrival.table(figures), ""]
+
+
+def _renew(page: Path, figures: arrival.Figures) -> None:
+    """Only the section on waiting is written anew."""
+    text = page.read_text(encoding="utf-8")
+    before, after = text[: text.index(NEXT_SECTION)], text[text.index(NEXT_SECTION) :]
+    page.write_text(before.split(WAITING)[0] + "\n".join(_waiting(figures)) + "\n" + after, encoding="utf-8")
 
 
 def _split(columns: dict[str, str], table: Table) -> Iterator[str]:
@@ -504,6 +521,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--profile", type=Path, metavar="FOLDER", help="only run each phase once under cProfile, into FOLDER"
     )
+    parser.add_argument("--platform", action="store_true", help="only what waiting costs: that section of the page")
     asked = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the server ends with us
     threads = settings.environment()["OMP_NUM_THREADS"]
@@ -517,9 +535,14 @@ def main(arguments: list[str] | None = None) -> int:
                 scratch.profile = asked.profile.resolve()
                 profiles(scratch)
                 return 0
+            waiting = arrival.measure(scratch, asked.repeat)
+            print("\n".join(arrival.table(waiting)), flush=True)
+            if asked.platform:
+                _renew(asked.page, waiting)
+                return 0
             table = story(scratch, asked.repeat, asked.openmp)
             both(scratch, asked.repeat, table)
-    text = page(table, machine(threads), asked.repeat)
+    text = page(table, waiting, machine(threads), asked.repeat)
     asked.page.parent.mkdir(parents=True, exist_ok=True)
     asked.page.write_text(text, encoding="utf-8")
     print(f"\n{text}\nwritten to {asked.page}")

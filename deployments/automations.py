@@ -101,6 +101,9 @@ def _block(url: str) -> str:
     return str(block.save(BLOCK, overwrite=True))
 
 
+FAILED = "tell: an automation failed"
+
+
 def _notifications(block: str) -> dict[str, dict[str, Any]]:
     run = "{{ flow_run.name }}"
     link = "{{ flow_run|ui_url }}"
@@ -110,7 +113,7 @@ def _notifications(block: str) -> dict[str, dict[str, Any]]:
             "A flow run failed or crashed",
             {"expect": ["prefect.flow-run.Failed", "prefect.flow-run.Crashed"]},
             f"{run}: {{{{ flow_run.state.name }}}}",
-            f"{{{{ flow_run.state.message }}}}\n{link}",
+            f"{{{{ flow_run.state.message | default('no reason given', true) }}}}\n{link}",
         ),
         "tell: a partition was refused": _tell(
             block,
@@ -119,12 +122,21 @@ def _notifications(block: str) -> dict[str, dict[str, Any]]:
             "refused: {{ event.payload.dataset | default('?') }} {{ event.payload.partition | default('?') }}",
             "{{ event.payload.reason | default('no reason given') }}",
         ),
-        "tell: an automation failed": _tell(
+        "tell: a release was withdrawn": _tell(
+            block,
+            "A release did not stand its rollout",
+            {"expect": ["evergreen.rollout.withdrawn"]},
+            "withdrawn: {{ event.payload.model | default('?') }} version {{ event.payload.version | default('?') }}",
+            "{{ event.payload.reason | default('no reason given') }}",
+        ),
+        FAILED: _tell(
             block,
             "An automation could not do what it should: a wake or a message may be lost",
-            {"expect": ["prefect.automation.action.failed"]},
+            # not of its own failure, which would be told without end: three times a second, where the block is gone
+            {"expect": ["prefect.automation.action.failed"], "match": {"prefect.resource.name": f"!{FAILED}"}},
             "an automation failed: {{ event.resource.name | default('?') }}",
-            "{{ event.payload.reason | default('no reason given') }}",
+            "{{ event.payload.reason | default('no reason given') }}\n"
+            "What it was to wake, the schedule will. `make deploy` brings the automations back to what they should be.",
         ),
         "tell: a run does not start": _tell(
             block,

@@ -1,4 +1,4 @@
-"""What a person sees and starts in the Prefect UI: `ingest`, and `train/<model>` for each model of params.yaml.
+"""What a person sees and starts in the Prefect UI: `ingest`, `train/<model>` and `deploy/<model>` for each model.
 
 Deploying again changes what differs and nothing else. Schedules are Prefect's from the first deployment on: whoever
 edits or pauses one in the UI keeps that (docs/decisions/schedules.md). Models that are gone lose their deployment.
@@ -91,7 +91,8 @@ def deployments(said: params.Params) -> list[Deployment]:
         wakes=automations.on_event(events.LANDED, "evergreen.dataset.*"),
         tags=[TAG, "data"],
     )
-    return [ingest, *(_training(name, model) for name, model in said.models.items())]
+    kinds = (_training, _serving)
+    return [ingest, *(kind(name, model) for name, model in said.models.items() for kind in kinds)]
 
 
 def _training(name: str, model: params.Model) -> Deployment:
@@ -110,6 +111,25 @@ def _training(name: str, model: params.Model) -> Deployment:
         wakes=automations.on_event(events.VERSION, events.DATA, {"prefect.resource.id": datasets}),
         tags=[TAG, "training", model.task],
         parameters={"model": name, "again": False},
+    )
+
+
+def _serving(name: str, model: params.Model) -> Deployment:
+    return Deployment(
+        flow="deploy",
+        name=name,
+        description=(
+            f"**{model.about}**\n\nHas the registry's champion of `{name}` serve. A new one is warmed beside who "
+            f"serves, asked its golden rows and the last {model.rollout.replay} requests, given "
+            f"{model.rollout.canary:.0%} of the requests for {model.rollout.bake_s:g} s, and then everything; one that "
+            "fails is withdrawn.\n\n"
+            "Wakes: a promotion, the schedule (which also finds an alias that was set by hand, and a rollback), this "
+            "button."
+        ),
+        cron="* * * * *",
+        wakes=automations.on_event(events.CHAMPION, f"{events.MODEL}.{name}"),
+        tags=[TAG, "serving", model.task],
+        parameters={"model": name, "target": "local"},
     )
 
 

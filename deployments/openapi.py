@@ -42,8 +42,8 @@ def document(models: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 
 def _operation(name: str, verb: str, about: str, asked: Any, answered: Any) -> dict[str, Any]:
-    key = {"name": "evergreen-key", "in": "header", "required": False, "schema": {"type": "string", "maxLength": 200}}
-    key["description"] = "requests of one key go to the same release while a canary runs"
+    key = {"name": "evergreen-key", "in": "header", "required": False, "schema": {"type": "string"}}
+    key["description"] = "requests of one key go to the same release while a canary runs; its first 200 bytes count"
     return {
         "operationId": f"{name}_{verb}",
         "summary": f"{WHAT[verb]}. {about}",
@@ -52,7 +52,7 @@ def _operation(name: str, verb: str, about: str, asked: Any, answered: Any) -> d
         "requestBody": {"required": True, "content": _json(asked)},
         "responses": {
             "200": {"description": WHAT[verb], "content": _json(answered)},
-            **_errors("400", "401", "408", "413", "503"),
+            **_errors("400", "401", "408", "413", "500", "503"),
         },
     }
 
@@ -66,6 +66,7 @@ _WHY = {
     "401": "an API key is needed",
     "408": "the body did not come in time",
     "413": "the body is too large",
+    "500": "the model fails on this request",
     "503": "too much waits already, or no release is ready; try again after Retry-After seconds",
 }
 _ERROR = {

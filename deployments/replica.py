@@ -74,17 +74,18 @@ def main() -> int:
     sys.path.insert(0, str(HERE))
     from tasks import answering
 
-    with socket.socket(fileno=options.fd) as router:
-        begin = time.monotonic()
-        release = answering.Release(HERE, options.version)
-        about = release.about
-        said = {"protocol": PROTOCOL, "seconds": time.monotonic() - begin, **about.described()}
-        said |= {"schemas": about.schemas(), "edges": release.edges}
+    # closed by the end of the process: why it failed is written down before the router hears that it is gone
+    router = socket.socket(fileno=options.fd)
+    begin = time.monotonic()
+    release = answering.Release(HERE, options.version)
+    about = release.about
+    said = {"protocol": PROTOCOL, "seconds": time.monotonic() - begin, **about.described()}
+    said |= {"schemas": about.schemas(), "edges": release.edges}
+    with suppress(ConnectionError):  # the router is gone
         _send(router, [(200, 0, json.dumps(said).encode())])
         gc.collect()
         gc.freeze()  # what was loaded stays: it need not be looked through again and again
-        with suppress(ConnectionError):  # the router is gone
-            _answer(router, release, Log(options.log, about.name, about.candidate, options.version))
+        _answer(router, release, Log(options.log, about.name, about.candidate, options.version))
     return 0
 
 

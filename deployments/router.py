@@ -115,6 +115,8 @@ class Model:
         self.releases: dict[str, Release] = {}
         self.live: Release | None = None
         """Who answers now: the wanted one, once it is ready; until then whoever was it before."""
+        self.patient = 0
+        """How many requests wait for the first one to be ready."""
 
     def choose(self, key: str) -> tuple[Release, bool]:
         """Whom to ask, and whether that is a canary. The same key is always of the same mind."""
@@ -126,6 +128,27 @@ class Model:
         if self.live is None:
             raise Refused(503, f"{self.name} has no release that is ready", **{"retry-after": "2"})
         return self.live, False
+
+    async def await_first(self, serving: params.Serving) -> None:
+        """While nobody serves yet, wait for who is to: a router that was killed is back before its releases are.
+
+        Raises:
+            Refused: too many wait already.
+        """
+        awaited = self.releases.get(self.wanted["live"]["candidate"]) if self.wanted["live"] else None
+        if awaited is None:
+            return
+        if self.patient >= serving.max_waiting:
+            raise Refused(503, f"{self.name}: {self.patient} requests wait for its start", **{"retry-after": "2"})
+        self.patient += 1
+        try:
+            async with asyncio.timeout(serving.timeout_s):
+                while self.live is None and awaited.state != "failed":
+                    await asyncio.sleep(FOLLOW_S / 2)
+        except TimeoutError:
+            return
+        finally:
+            self.patient -= 1
 
     def follow(self, wanted: dict[str, Any], serving: params.Serving, drained: Callable[[Release], None]) -> None:
         """Start what is newly wanted, let go what is not, and let the wanted one be live as soon as it is ready."""
@@ -331,6 +354,8 @@ class Router:
         key = _header(scope, KEY).encode()[:KEY_BYTES].decode(errors="ignore")
         body = await _body(scope, receive, model.serving.max_bytes)
         kind = replica.PREDICT if verb == "predict" else replica.EXPLAIN
+        if model.live is None:
+            await model.await_first(model.serving)
         release, is_canary = model.choose(key)
         if release.waiting >= model.serving.max_waiting:
             raise Refused(503, f"{asked}: {release.waiting} requests wait already", **{"retry-after": "1"})

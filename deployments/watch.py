@@ -7,7 +7,7 @@ was killed are all the same sight. A folder's changes wake the watcher at once; 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -105,18 +105,25 @@ def main() -> None:
 
 
 def _on_changes(folder: Path) -> Callable[[], object]:
-    """Waits until something changed below a folder, or for a while."""
+    """Waits until something changed below a folder, or for a while: as long as a folder is not mounted, say."""
     from watchfiles import watch
 
-    changes = watch(
-        folder,
-        step=50,
-        debounce=200,
-        yield_on_timeout=True,
-        rust_timeout=int(FOLDER_SECONDS * 1000),
-        raise_interrupt=False,
-    )
-    return lambda: next(changes, None)
+    def changes() -> Iterator[object]:
+        while True:
+            try:
+                yield from watch(
+                    folder,
+                    step=50,
+                    debounce=200,
+                    yield_on_timeout=True,
+                    rust_timeout=int(FOLDER_SECONDS * 1000),
+                    raise_interrupt=False,
+                )
+            except FileNotFoundError:
+                time.sleep(FOLDER_SECONDS)
+                yield None
+
+    return changes().__next__
 
 
 if __name__ == "__main__":

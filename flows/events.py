@@ -1,4 +1,4 @@
-"""What is told to the outside: that a partition was refused, that there is a new data version.
+"""What is told to the outside: a refused partition, a new data version, a new champion, a release that was withdrawn.
 
 An event only wakes: who hears it looks itself at what is there. Each has an identity made of what it tells, so that
 telling it again (after a kill, by a second machine) is known to be the same.
@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import NAMESPACE_URL, uuid5
 
 from flows import api
+
+if TYPE_CHECKING:
+    from tasks.release.serving import Failed
 
 LANDED = "evergreen.partition.landed"
 """Somebody outside says that a partition lies in the landing zone."""
@@ -22,6 +25,13 @@ is said by ingest, which has woken training already."""
 
 DATA = "evergreen.data"
 REFUSED = "evergreen.partition.refused"
+
+CHAMPION = "evergreen.champion.changed"
+"""A version was made champion: wakes deploy."""
+
+MODEL = "evergreen.model"
+WITHDRAWN = "evergreen.rollout.withdrawn"
+"""A release did not stand its rollout."""
 
 
 def refused(dataset: str, partition: str, seen: str, reason: str) -> None:
@@ -36,6 +46,21 @@ def data_version(version: str, datasets: Iterable[str]) -> None:
     resource = {"prefect.resource.id": f"{DATA}.{version}", "prefect.resource.name": version}
     changed = sorted(datasets)
     _post(VERSION, [version, *changed], resource, changed, {"version": version, "datasets": changed})
+
+
+def champion_changed(model: str, version: int, verdict: str) -> None:
+    """A version was promoted."""
+    _post(CHAMPION, [model, str(version), verdict], _model(model), [], {"model": model, "version": version})
+
+
+def withdrawn(model: str, failed: Failed, said: str) -> None:
+    """A release failed in its rollout, and what became of it."""
+    payload = {"model": model, "version": failed.version, "candidate": failed.candidate, "reason": said}
+    _post(WITHDRAWN, [model, failed.candidate, failed.at], _model(model), [], payload)
+
+
+def _model(name: str) -> dict[str, str]:
+    return {"prefect.resource.id": f"{MODEL}.{name}", "prefect.resource.name": name}
 
 
 def _post(event: str, identity: list[str], resource: dict[str, str], datasets: list[str], payload: Any) -> None:

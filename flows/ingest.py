@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from prefect import flow, get_run_logger
@@ -26,13 +28,12 @@ def ingest() -> State[Any]:
         if versions.lacking():
             _pull()
         collected = _collect(said, get_run_logger().info)
+        _report(said)
         version = _version()
         _push()
         if said.git.commit:
             _commit(said, log=get_run_logger().info)
         collect.clear(said, collected)
-        if collected.quarantined:
-            _report(collected)
         _announce(said)
     refused = f"; {len(collected.quarantined)} quarantined" if collected.quarantined else ""
     if version is None:
@@ -72,13 +73,31 @@ def _whom() -> str:
     return files.digest(os.environ["PREFECT_API_URL"])
 
 
-def _report(collected: collect.Collected) -> None:
-    """Tell of the partitions that were refused: as an event, and as a table in the UI."""
-    for landed in collected.quarantined:
-        events.refused(landed.dataset, landed.partition, landed.seen, landed.reason or "")
-    rows = "\n".join(f"| {landed.dataset} | {landed.partition} | {landed.reason} |" for landed in collected.quarantined)
-    create_markdown_artifact(
-        key="quarantine",
-        markdown=f"| dataset | partition | why |\n| --- | --- | --- |\n{rows}",
-        description="Partitions that were refused; each lies in quarantine with its report",
-    )
+def _report(said: params.Params) -> None:
+    """Tell of what waits in quarantine and was not told of, whoever put it there: this run, or one that was killed."""
+    note = settings.VAR / "memo" / "refused.json"
+    told = files.read_json(note) if note.exists() else {}
+    before = told["reports"] if told.get("api") == _whom() else {}
+    place = collect.Place.of(said.quarantine, "quarantine")
+    there = [one for one, _ in place.look()] if place.fs.exists(place.root) else []
+    reports = {one.dataset: one for one in there if one.path.endswith("/report.json")}
+    rows = [_refused(place, one) for folder, one in reports.items() if before.get(folder) != one.seen]
+    if rows:
+        create_markdown_artifact(
+            key="quarantine",
+            markdown="\n".join(["| dataset | partition | why |", "| --- | --- | --- |", *rows]),
+            description="Partitions that were refused; each lies in quarantine with its report",
+        )
+    now = {folder: one.seen for folder, one in reports.items()}
+    if now != before:
+        files.write_json(note, {"reports": now, "api": _whom()})
+
+
+def _refused(place: collect.Place, report: collect.Landed) -> str:
+    """Tell of one refused partition as an event; gives its row of the table in the UI."""
+    with TemporaryDirectory() as folder:
+        if not place.get(report, Path(folder) / "report.json"):
+            return f"| {report.dataset} | | taken out of quarantine meanwhile |"
+        said = files.read_json(Path(folder) / "report.json")
+    events.refused(said["dataset"], said["partition"], f"{report.dataset} {report.seen}", said["reason"])
+    return f"| {said['dataset']} | {said['partition']} | {said['reason']} |"

@@ -12,7 +12,7 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
-from flows import api, wakes
+from flows import api, events, wakes
 from flows.as_task import as_task
 from tasks import files, params, settings, steps
 from tasks.data import commits
@@ -82,6 +82,7 @@ def _judged(model: str, version: int) -> str:
     as_task(registry.record_verdict, "record the verdict", retries=3)(model, version, verdict)
     if verdict.promoted:
         as_task(registry.promote, "promote it to champion", retries=3)(model, version, verdict.id)
+        events.champion_changed(model, version, verdict.id)  # wakes deploy
     _show(model, verdict)
     return verdict.summary
 

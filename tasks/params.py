@@ -136,10 +136,63 @@ class Gate(Section):
     size_mb: Annotated[float, Field(gt=0)]
 
 
+class When(Section):
+    """One line of a retrain policy: every condition that it names must hold. tasks/monitoring/policy.py asks them."""
+
+    new_rows: Annotated[int, Field(ge=1)] | None = None
+    new_partitions: Annotated[int, Field(ge=1)] | None = None
+    growth: Annotated[float, Field(gt=0)] | None = None
+    new_share: Annotated[float, Field(gt=0)] | None = None
+    months: Annotated[int, Field(ge=1)] | None = None
+    age_days: Annotated[float, Field(gt=0)] | None = None
+    age_partitions: Annotated[int, Field(ge=1)] | None = None
+    drift: Annotated[float, Field(ge=0)] | None = None
+    measured_loss: Annotated[float, Field(ge=0)] | None = None
+    estimated_loss: Annotated[float, Field(ge=0)] | None = None
+
+    @model_validator(mode="after")
+    def _asks_something(self) -> When:
+        if not self.given():
+            raise ValueError("a line without a condition would always hold; name one, or leave the line out")
+        return self
+
+    def given(self) -> list[tuple[str, float]]:
+        """The conditions that are named, with their limits."""
+        return [(name, limit) for name, limit in self.model_dump().items() if limit is not None]
+
+
+class Retrain(Section):
+    """When to train again: never within `gap_days` of the last training; then one line of `when` is enough."""
+
+    gap_days: Annotated[float, Field(ge=0)] = 0
+    when: list[When]
+
+
 class Serving(Section):
-    """What the packaged service accepts."""
+    """What is accepted at once, and by how many processes it is answered."""
 
     max_rows: Annotated[int, Field(ge=1, le=100_000)] = 1000
+    max_bytes: Annotated[int, Field(ge=1000)] = 5_000_000
+    max_waiting: Annotated[int, Field(ge=1)] = 512
+    replicas: Annotated[int, Field(ge=1, le=64)] = 1
+    timeout_s: Annotated[float, Field(gt=0)] = 30
+    log_days: Annotated[int, Field(ge=1)] = 90
+
+
+class Rollout(Section):
+    """What a release must stand before all requests go to it. tasks/release/rollout.py asks it."""
+
+    start_s: Annotated[float, Field(gt=0)] = 8
+    replay: Annotated[int, Field(ge=0)] = 500
+    replay_errors: Annotated[int, Field(ge=0)] = 0
+    latency_ratio: Annotated[float, Field(ge=1)] = 2.0
+    latency_ms: Annotated[float, Field(gt=0)] = 50
+    moved: Annotated[float, Field(gt=0)] = 0.25
+    canary: Share = 0.1
+    bake_s: Annotated[float, Field(ge=0)] = 20
+    canary_errors: Annotated[int, Field(ge=0)] = 0
+    drift: Annotated[float, Field(gt=0)] = 0.25
+    min_requests: Annotated[int, Field(ge=1)] = 50
 
 
 class Model(Section):
@@ -154,6 +207,8 @@ class Model(Section):
     split: Split
     evaluate: Evaluate
     gate: Gate
+    retrain: Retrain = Retrain(when=[When(new_rows=1)])
+    rollout: Rollout = Rollout()
     serving: Serving
 
     @model_validator(mode="after")
@@ -298,6 +353,9 @@ def _known_keys(path: list[str]) -> list[str]:
         if part in ("models", "features"):
             next(parts, None)  # the name that a person chose
             section = Model if part == "models" else Feature
+        elif annotation == list[When]:
+            section = When
+            next(parts, None)  # which line
         elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
             section = annotation
         else:

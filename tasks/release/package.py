@@ -123,7 +123,7 @@ def stored(name: str, candidate: str) -> Path | None:
 
 
 def store(release: Path) -> Path:
-    """The folder of the Bento of a release in the store: made of the release when it is missing, half there or changed."""
+    """The folder of a release's Bento in the store: made of the release when it is missing, half there or changed."""
     return _ensure_bento(release)
 
 
@@ -364,7 +364,9 @@ def refuse_difference(tag: str, evaluated: pd.DataFrame, answer: dict[str, Any],
         ReleaseDiffers: with up to five rows, and both values of each.
     """
     if answer["status"] != 200:
-        faults = answer["body"].get("detail", [])[:5] if isinstance(answer["body"], dict) else answer["body"]
+        if answer["status"] >= 500:
+            raise ReleaseDiffers(f"{tag} fails on holdout rows (HTTP {answer['status']}): {answer['body']['error']}")
+        faults = answer["body"]["detail"][:5]
         told = [
             f"{evaluated.index[f['row']]}: {f['field']}: {f['problem']}" if f["row"] is not None else str(f)
             for f in faults

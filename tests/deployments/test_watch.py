@@ -95,3 +95,14 @@ def test_one_that_was_restarted_wakes_for_what_lies_there(watcher: watch.Watcher
     world.land("2013-04.csv")
     assert look(watcher, world) == 1
     assert look(watch.Watcher(say=world.said.append, clock=lambda: world.now), world) == 2
+
+
+def test_a_folder_that_is_not_there_yet_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is mounted later: from then on its changes are seen."""
+    monkeypatch.setattr(watch, "FOLDER_SECONDS", 0.2)
+    pause = watch._on_changes(tmp_path / "mounted later")
+    assert pause() is None
+    (tmp_path / "mounted later").mkdir()
+    assert pause() == set()  # nothing happened for a while
+    (tmp_path / "mounted later" / "2013-04.csv").write_text("x")
+    assert any(pause() for _ in range(100))

@@ -28,8 +28,9 @@ def imported(stage: str, model: str) -> set[Path]:
     """Every file of the repository that the step imports, and the team's code that it loads by name."""
     module = settings.ROOT / (STEPS[stage].replace(".", "/") + ".py")
     found = imports.closure(module, settings.ROOT)
-    if stage == "package":  # it copies the service and what that imports into the release
-        found |= imports.closure(settings.ROOT / "deployments" / "service.py", settings.ROOT)
+    if stage == "package":  # it copies the service, the replica and what they import into the release
+        for started in ("service.py", "replica.py"):
+            found |= imports.closure(settings.ROOT / "deployments" / started, settings.ROOT)
     own = {"prepare": "rows", "train": "pipeline", "evaluate": "pipeline", "package": "pipeline"}.get(stage)
     if own:
         found |= imports.closure(settings.ROOT / "models" / model / own / "__init__.py", settings.ROOT)

@@ -52,7 +52,7 @@ def test_what_draws_does_not_train(project):
 def test_serving_needs_no_tool_of_training(project):
     """A serving image holds no MLflow, Prefect, DVC or Great Expectations."""
     names = {line.split("==")[0] for line in written(project, "serving")}
-    assert {"bentoml", "skops", "prometheus-client"} <= names
+    assert {"bentoml", "skops", "orjson", "prometheus-client"} <= names
     assert not names & {"mlflow", "mlflow-skinny", "prefect", "dvc", "great-expectations", "fastapi"}
 
 

@@ -15,7 +15,7 @@ import pytest
 import skops.io
 import yaml
 
-from tasks import files, settings
+from tasks import files, rows, settings
 from tasks.errors import ReleaseDiffers, StageFailed
 from tasks.release import package
 from tests.release_root import make_project, project_at
@@ -64,9 +64,10 @@ def stored(root: Path) -> list[str]:
 def test_a_release_holds_what_serving_needs_and_no_more(unchanged):
     """The service, the model, the code that they import; no training code, no data, no .env."""
     assert set(files.tree(release(unchanged))) == {
-        "service.py", "model.skops", "release.json", "golden.json", "candidate.json", "requirements.txt",
-        "tasks/__init__.py", "tasks/errors.py", "tasks/files.py", "tasks/model_file.py", "tasks/schema.py",
-        "tasks/settings.py", "models/__init__.py", f"models/{MODEL}/__init__.py",
+        "service.py", "replica.py", "model.skops", "release.json", "golden.json", "background.json", "candidate.json",
+        "requirements.txt", "tasks/__init__.py", "tasks/answering.py", "tasks/encode.py", "tasks/errors.py",
+        "tasks/files.py", "tasks/model_file.py", "tasks/schema.py", "tasks/settings.py", "tasks/shapley.py",
+        "models/__init__.py", f"models/{MODEL}/__init__.py",
         f"models/{MODEL}/pipeline/__init__.py", f"models/{MODEL}/pipeline/interval.py",
     }  # fmt: skip
 
@@ -85,7 +86,10 @@ def test_the_same_inputs_give_the_same_candidate(unchanged, tmp_path):
     assert str(unchanged) not in (tmp_path / "again" / "release.json").read_text()
 
 
-@pytest.mark.parametrize("changed", ["models/{}/pipeline/interval.py", "tasks/schema.py", "deployments/service.py"])
+CODE = ["models/{}/pipeline/interval.py", "tasks/schema.py", "deployments/service.py", "deployments/replica.py"]
+
+
+@pytest.mark.parametrize("changed", CODE)
 def test_other_code_gives_another_candidate(project, changed):
     """A candidate is named after all that it is made from."""
     before = package.release_facts(release(project))["candidate"]
@@ -127,6 +131,74 @@ def test_golden_rows_are_holdout_rows_with_their_evaluated_predictions(unchanged
     assert len(golden) == package.GOLDEN
     for one in golden:
         assert one["predicted"] == {c: evaluated.loc[one["id"], c] for c in ("prediction", "q10", "q90")}
+
+
+def test_background_rows_are_training_rows_spread_over_their_time(unchanged):
+    """An explanation asks what is usual; what was held out is not to be given away with the release."""
+    background = files.read_json(release(unchanged) / "background.json")
+    model = package.params.load().model(MODEL)
+    learnt = package.request_rows(rows.read(unchanged / "build" / MODEL, "train", list(model.features)), model)
+    assert len(background) == package.BACKGROUND
+    places = [learnt.index(row) for row in background]
+    assert places == sorted(places)
+    assert places[-1] > 0.8 * len(learnt)
+
+
+def test_the_bins_of_the_predictions_hold_alike_much_of_what_was_evaluated(unchanged):
+    """So that a shift of any part of them is seen; of a probability, the bins are of one width."""
+    edges = files.read_json(release(unchanged) / "release.json")["prediction_edges"]
+    assert edges == sorted(set(edges))
+    evaluated = pd.read_parquet(unchanged / "build" / MODEL / "evaluation" / "predictions.parquet")["prediction"]
+    shares = np.histogram(evaluated, [-np.inf, *edges, np.inf])[0] / len(evaluated)
+    often = evaluated.value_counts(normalize=True).max()  # one value is in one bin, however often it was predicted
+    assert package.BINS / 2 < len(shares) <= package.BINS
+    assert shares.max() <= 1 / package.BINS + often + 1 / len(evaluated)
+    assert package.prediction_edges(MODEL, [0, 1]) == [round(n * 0.05, 9) for n in range(1, 20)]
+
+
+WITHOUT_THE_REST = """
+import json, re, sys
+from importlib import metadata
+
+src = sys.argv[1]
+named = {re.split("[=; ]", line)[0] for line in open(f"{src}/requirements.txt") if line.strip()}
+normal = lambda name: re.sub("[-_.]+", "-", name).lower()
+foreign = {top for top, dists in metadata.packages_distributions().items() if not {normal(d) for d in dists} & named}
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in foreign:
+            raise ModuleNotFoundError(f"{name} is not in requirements.txt", name=name)
+
+sys.meta_path.insert(0, Refuse())
+sys.path.insert(0, src)
+import pathlib, replica
+from tasks import answering
+release = answering.Release(pathlib.Path(src))
+golden = json.load(open(f"{src}/golden.json"))
+answer = release.predict([json.dumps({"rows": [one["row"] for one in golden]}).encode()])[0]
+explained = release.explain(json.dumps({"row": golden[0]["row"]}).encode())
+import service
+print(json.dumps({"foreign": sorted(foreign), "statuses": [answer.status, explained.status], "body": json.loads(answer.body)}))
+"""
+
+
+def test_a_release_answers_with_nothing_installed_but_what_it_names(unchanged):
+    """Replica, explanation and BentoML service, without MLflow, Prefect, DVC, Great Expectations or this checkout."""
+    src = package.ensure_bento(MODEL) / "src"
+    line = [sys.executable, "-I", "-c", WITHOUT_THE_REST, str(src)]
+    told = subprocess.run(line, capture_output=True, text=True, check=False, env=package._environment())
+    assert told.returncode == 0, told.stderr[-3000:]
+    said = json.loads(told.stdout)
+    assert {"mlflow", "prefect", "dvc", "great_expectations", "fastapi", "matplotlib"} <= set(said["foreign"])
+    assert said["statuses"] == [200, 200]
+    golden = files.read_json(src / "golden.json")
+    for one, answered in zip(golden, said["body"]["predictions"], strict=True):
+        assert one["predicted"] == {
+            "prediction": answered["prediction"],
+            "q10": answered["low"],
+            "q90": answered["high"],
+        }
 
 
 def test_a_bento_that_is_there_is_not_built_again(unchanged):
@@ -204,6 +276,13 @@ def test_a_row_that_the_schema_refuses_is_told():
     detail = [{"row": 1, "field": "month", "problem": "Input should be greater than or equal to 3"}]
     with pytest.raises(ReleaseDiffers, match=r"b: month: Input should be greater than or equal to 3\nWiden"):
         package.refuse_difference("m:1", CLASSES, {"status": 400, "body": {"detail": detail}}, {"name": "m"})
+
+
+def test_a_model_that_fails_on_a_row_is_told():
+    """It is no matter of limits: what the release says of it is repeated."""
+    body = {"error": "the model fails on this request (ValueError); nothing was predicted"}
+    with pytest.raises(ReleaseDiffers, match=r"^m:1 fails on holdout rows \(HTTP 500\): the model fails .*ValueError"):
+        package.refuse_difference("m:1", CLASSES, {"status": 500, "body": body}, {"name": "m"})
 
 
 def test_what_was_measured_is_kept_and_measured_again_when_lost(project):

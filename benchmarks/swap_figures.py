@@ -1,0 +1,186 @@
+"""What came of releases that changed under load (benchmarks/swaps.py): figures, text, and what was not kept."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import urllib.request
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from benchmarks.machine import machine
+from deployments import clients, load
+from tasks import files, settings
+
+if TYPE_CHECKING:
+    from benchmarks.swaps import Trial
+
+WITHDRAWN_S, SLOWER = 10, 1.2
+"""What was promised: seconds until a bad release has no requests any more; p99 during a change, times that between."""
+
+LOOK_S = 0.1
+"""How often the router looks what should serve: for so long it may not know yet."""
+
+
+# ── what is found ─────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass
+class Found:
+    """The figures of a trial."""
+
+    seconds: float
+    requests: int
+    failed: Counter[str]
+    in_flight: int
+    """Failed, and sent to a router that was killed before it answered: on an open connection."""
+    during: list[float]
+    between: list[float]
+    swaps: Counter[str]
+    withdrawn: dict[str, list[float]]
+    after: int
+    """Answers of a withdrawn release, to requests that were due when it had been withdrawn."""
+    wrong: int
+    unlogged: int
+    surprises: list[str]
+    kills: Counter[str]
+
+    @property
+    def ratio(self) -> float:
+        """p99 while a release changes / between changes."""
+        return load.percentile(self.during, 99) / load.percentile(self.between, 99)
+
+
+def find(trial: Trial) -> Found:
+    """Look through what was answered."""
+    spans = [(act.begin, act.end) for act in trial.acts]
+    during, between = [], []
+    for one in trial.answers:
+        is_during = any(one.due <= end and one.done >= begin for begin, end in spans)
+        (during if is_during else between).append(one.ms)
+    gone = {f"{trial.model}:{act.one.candidate}": act.withdrawn for act in trial.acts if act.one.kind != "good"}
+    after = [a for a in trial.answers if (at := gone.get(str(a.release))) and a.due > at + 2 * LOOK_S]
+    failed = [one for one in trial.answers if one.failed]
+    routers = [at for at, what in trial.kills if what == "router"]
+    in_flight = [one for one in failed if _was_in_flight(one, routers)]
+    withdrawn: dict[str, list[float]] = {}
+    for act in trial.acts:
+        if act.one.kind != "good" and not act.surprise:
+            withdrawn.setdefault(act.kind, []).append((act.withdrawn or act.end) - act.begin)
+    return Found(
+        seconds=trial.answers[-1].done - trial.answers[0].due,
+        requests=len(trial.answers),
+        failed=Counter(str(one.failed) for one in failed),
+        in_flight=len(in_flight),
+        during=during,
+        between=between,
+        swaps=Counter(act.kind for act in trial.acts if act.one.kind == "good" and not act.surprise),
+        withdrawn=withdrawn,
+        after=len(after),
+        wrong=trial.wrong,
+        unlogged=len(trial.ids - _logged(trial.model)),
+        surprises=[act.surprise for act in trial.acts if act.surprise],
+        kills=Counter(what for _, what in trial.kills),
+    )
+
+
+def _was_in_flight(one: clients.Answered, kills: list[float]) -> bool:
+    """Whether a request was on an open connection to a router that was killed before it answered."""
+    return str(one.failed).startswith(clients.NO_ANSWER) and any(
+        one.due <= at + LOOK_S and at <= one.done for at in kills
+    )
+
+
+def _logged(model: str) -> set[str]:
+    """The prediction ids in the log."""
+    found: set[str] = set()
+    for path in (settings.VAR / "predictions" / model / "incoming").glob("*/*.jsonl"):
+        for line in path.read_bytes().splitlines():
+            with suppress(ValueError):  # torn by a kill: it was not answered
+                found.update(orjson.loads(line)["ids"])
+    return found
+
+
+def at_rest(model: str) -> list[str]:
+    """What is wrong with the state when all is done; nothing, if all is well."""
+    from tasks.release import champion
+
+    said = files.read_json(settings.VAR / "serving" / f"{model}.json")
+    wanted = champion.wanted(model)
+    with urllib.request.urlopen(f"{load.address()}/status", timeout=30) as response:
+        serves = json.loads(response.read())["models"][model]
+    faults = []
+    if wanted is None or wanted.candidate != said["live"]["candidate"]:
+        faults.append(f"the registry names {wanted}, {said['live']} is to serve")
+    if serves["answers"] != said["live"]["candidate"]:
+        faults.append(f"{serves['answers']} answers, {said['live']['candidate']} is to serve")
+    if said["canary"] or any(one["role"] == "challenger" for one in said["beside"]):
+        faults.append(f"somebody is still being tried: {said}")
+    if (settings.VAR / "rollouts" / f"{model}.failed.json").exists():
+        faults.append("a withdrawal was begun and not ended")
+    return faults
+
+
+# ── what is told ──────────────────────────────────────────────────────────────────────────────────
+
+
+def told(found: Found, rate: float) -> str:
+    """The figures as text."""
+    failed = ", ".join(f"{kind}: {number}" for kind, number in found.failed.items())
+    kinds = ", ".join(f"{number} {kind}" for kind, number in found.swaps.items())
+    bad = sum(map(len, found.withdrawn.values()))
+    lines = [
+        f"{found.requests:,} requests in {found.seconds:.0f} s, {rate:g} a second, half on new connections",
+        f"{sum(found.failed.values())} failed" + (f" ({failed})" if failed else ""),
+    ]
+    if found.kills:
+        lines[-1] += f"; {found.in_flight} of them were in flight on connections to a router that was killed"
+        lines.append("killed: " + ", ".join(f"{number} × {what}" for what, number in found.kills.items()))
+    lines += [
+        f"{sum(found.swaps.values())} swaps ({kinds}), {bad} bad releases withdrawn",
+        f"while one changes   {load.latencies(found.during)}   of {len(found.during):,} requests",
+        f"between changes     {load.latencies(found.between)}   of {len(found.between):,} requests",
+        f"p99: {found.ratio:.2f} ×",
+    ]
+    for kind, took in found.withdrawn.items():
+        figures = f"{statistics.median(took):.1f} s after its alias ({max(took):.1f} s at most)"
+        lines.append(f"{kind:<33} {len(took)} × withdrawn {figures}")
+    lines += [
+        f"{found.after} answers of a withdrawn release after that",
+        f"{found.wrong} answers that are not what the release was evaluated to",
+        f"{found.unlogged} answered predictions that are not in the log",
+    ]
+    return "\n".join(lines)
+
+
+def faults(found: Found, rest: list[str], is_timed: bool) -> list[str]:
+    """What was promised and not kept."""
+    lost = sum(found.failed.values()) - found.in_flight
+    late = [took for times in found.withdrawn.values() for took in times if took > WITHDRAWN_S]
+    slower = f"p99 while a release changes is {found.ratio:.2f} × the one between changes, {SLOWER:g} is allowed"
+    broken = [
+        (lost, f"{lost} requests failed"),
+        (is_timed and found.ratio > SLOWER, slower),
+        (is_timed and late, f"{len(late)} bad releases took longer than {WITHDRAWN_S} s to be withdrawn"),
+        (found.after, f"{found.after} answers of withdrawn releases"),
+        (found.wrong, f"{found.wrong} wrong answers"),
+        (found.unlogged, f"{found.unlogged} answers that were not logged"),
+        (found.surprises, f"not as it should end: {'; '.join(found.surprises)}"),
+    ]
+    return [said for is_so, said in broken if is_so] + rest
+
+
+def page(parts: dict[str, str], missed: list[str], limits: dict[str, Any]) -> str:
+    """docs/benchmarks/swaps.md."""
+    lines = ["# Releases that change under load", ""]
+    lines += ["Made by `make bench-swaps`; what is done is told in `benchmarks/swaps.py`.", ""]
+    lines += [machine(("prefect", "mlflow", "uvicorn", "scikit-learn")), ""]
+    lines += [f"Rollouts with {', '.join(f'{name} {value}' for name, value in limits.items())}.", ""]
+    for title, text in parts.items():
+        lines += [f"## {title}", "", "```", text, "```", ""]
+    lines += ["Everything that was promised was kept." if not missed else "Not kept: " + "; ".join(missed) + ".", ""]
+    return "\n".join(lines)

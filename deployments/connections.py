@@ -1,0 +1,103 @@
+"""uvicorn's connection, with an end to what it waits for, and an ear for clients that would rather speak HTTP/2.
+
+uvicorn limits neither how large a request's head may be nor how long it may take: a header without an end would fill
+the memory, and whoever sends a letter a minute would keep a connection for ever. What is in order pays for it with a
+few comparisons.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+HEAD_BYTES = 64_000
+"""Of a request's line and headers, or the trailers of a body in chunks: more is refused, unless it comes in one go."""
+
+HEAD_S = 10.0
+"""Seconds that a head may take, that a new connection may say nothing, and that a body goes on which nobody reads."""
+
+
+class Connection(HttpToolsProtocol):
+    """One client's connection."""
+
+    unread = 0
+    """Bytes that have come since the last one that belonged to a whole head, or to a body."""
+    deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        """Somebody is there, and should say something."""
+        super().connection_made(transport)
+        self.timeout_keep_alive_task = self.loop.call_later(HEAD_S, self.timeout_keep_alive_handler)
+
+    def data_received(self, data: bytes) -> None:
+        """A part of a request, or several requests."""
+        if b"\r\nHTTP2-Settings:" in data and self._may_begin():
+            data = _without_upgrade(data)
+        self.unread += len(data)
+        super().data_received(data)
+        if self.unread or self._nobody_reads():
+            self._wait_for_the_rest()
+        elif self.deadline is not None:
+            self._stop_waiting()
+
+    def on_headers_complete(self) -> None:
+        """A head is whole."""
+        self.unread = 0
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """A part of a body."""
+        self.unread = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """A request is whole."""
+        self.unread = 0
+        super().on_message_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client is gone."""
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def _may_begin(self) -> bool:
+        """Whether what comes next is a request's first byte."""
+        return not self.unread and (self.cycle is None or self.cycle.response_complete)
+
+    def _nobody_reads(self) -> bool:
+        """Whether this is the body of a request that was refused already."""
+        return self.cycle is not None and self.cycle.response_complete and self.timeout_keep_alive_task is None
+
+    def _wait_for_the_rest(self) -> None:
+        if self.transport.is_closing():
+            self._stop_waiting()
+        elif self.unread > HEAD_BYTES:
+            self._end(b"431 Request Header Fields Too Large")
+        elif self.deadline is None:
+            self.deadline = self.loop.call_later(HEAD_S, self._end, b"408 Request Timeout")
+
+    def _stop_waiting(self) -> None:
+        if self.deadline is not None:
+            self.deadline.cancel()
+            self.deadline = None
+
+    def _end(self, status: bytes) -> None:
+        """Say why, where the client has no answer yet and none is on its way; and close."""
+        self._stop_waiting()
+        if self.transport.is_closing():
+            return
+        if self.unread and (self.cycle is None or self.cycle.response_complete):
+            self.transport.write(b"HTTP/1.1 %b\r\ncontent-length: 0\r\nconnection: close\r\n\r\n" % status)
+        self.transport.close()
+
+
+def _without_upgrade(data: bytes) -> bytes:
+    """A request that offers to go on in HTTP/2, as Java's client does with each, without the offer.
+
+    The parser would take the body for HTTP/2, and the request for one that has none.
+    """
+    head, end, body = data.partition(b"\r\n\r\n")
+    return re.sub(rb"(?i)\r\n(?:connection|upgrade|http2-settings):[^\r\n]*", b"", head) + end + body

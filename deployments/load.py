@@ -1,0 +1,231 @@
+"""`make load`: realistic load on what serves, and what came of it, told each second.
+
+    python -m deployments.load [--rate 200 | --connections 16] [--seconds 30] [--model NAME …]
+
+The rows are the newest ones that the model was not trained on (build/<model>/rows), or else those that its release
+carries along. With `--rate`, requests come at random moments, so many a second, however long the answers take; with
+`--connections`, each connection asks as soon as it has its answer. Half of the requests keep their connection.
+Ends with 1 if any request failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tasks import settings
+
+settings.apply()
+
+from deployments.clients import Answered, Clients, Request  # noqa: E402 - settings first
+from tasks import files, params  # noqa: E402
+from tasks.errors import DataMissing, EvergreenError, WorldError, did_you_mean  # noqa: E402
+
+KEY = "EVERGREEN_API_KEY"
+"""The variable that holds the API key, where keys are needed."""
+
+ROWS = 2000
+"""Different rows of a model that are asked, at most."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Load it. Returns the exit code: 0 all was answered, 1 something failed, 2 wrong usage."""
+    parser = argparse.ArgumentParser(prog="make load", description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("--rate", type=float, default=100, help="requests a second")
+    parser.add_argument("--connections", type=int, help="instead: ask over so many, as fast as they are answered")
+    parser.add_argument("--seconds", type=float, default=30, help="for how long")
+    parser.add_argument("--model", action="append", help="which; else all that are live")
+    options = parser.parse_args(arguments)
+    try:
+        live = served()
+        asked = {model: rows_of(model, live[model]) for model in chosen(live, options.model)}
+    except EvergreenError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    requests = [one for model, rows in asked.items() for one in requests_of(model, rows)]
+    how = f"over {options.connections} connections" if options.connections else f"{options.rate:g} a second"
+    print(f"{how} for {options.seconds:g} s, {len(requests)} different rows of {', '.join(asked)}")
+    seen = Seen()
+    with suppress(KeyboardInterrupt):
+        _run(_load(seen, requests, options))
+    print(seen.summary())
+    return 1 if seen.failures else 0
+
+
+# ── what is asked ─────────────────────────────────────────────────────────────────────────────────
+
+
+def served() -> dict[str, str]:
+    """Model → the candidate that is live.
+
+    Raises:
+        WorldError: nothing serves.
+    """
+    import json
+    import urllib.error
+    import urllib.request
+
+    url = address()
+    try:
+        with urllib.request.urlopen(f"{url}/status", timeout=5) as response:
+            models = json.loads(response.read())["models"]
+    except (OSError, ValueError, LookupError, urllib.error.URLError) as error:
+        reason = getattr(error, "reason", error)
+        raise WorldError(f"nothing serves on {url}: {reason}. `make up` starts what does") from None
+    live = {name: str(one["answers"]) for name, one in models.items() if one["answers"]}
+    if not live:
+        raise WorldError(f"the router on {url} has no release that is ready. {url}/status says why")
+    return live
+
+
+def chosen(live: dict[str, str], models: list[str] | None) -> list[str]:
+    """The models that are asked.
+
+    Raises:
+        WorldError: one of them does not serve.
+    """
+    for name in models or []:
+        if name not in live:
+            raise WorldError(f"no release of {name} serves{did_you_mean(name, list(live))}")
+    return models or list(live)
+
+
+def rows_of(model: str, candidate: str) -> list[dict[str, Any]]:
+    """Rows as a client would ask them: the newest, or those that the release carries along.
+
+    Raises:
+        DataMissing: there are neither rows of the model nor its release on this machine.
+    """
+    return _holdout(model) or _carried(model, candidate)
+
+
+def requests_of(model: str, rows: Sequence[dict[str, Any]]) -> list[Request]:
+    """A request for each row."""
+    key = os.environ.get(KEY)
+    headers = {"authorization": f"Bearer {key}"} if key else {}
+    return [Request.predict(number, model, [row], headers) for number, row in enumerate(rows)]
+
+
+def _holdout(model: str) -> list[dict[str, Any]]:
+    from tasks import rows
+    from tasks.release import package
+
+    said = params.load().model(model)
+    if not (settings.BUILD / model / "split.json").exists():
+        return []
+    frame = rows.read(settings.BUILD / model, "holdout", list(said.features))
+    return package.request_rows(frame.sample(min(ROWS, len(frame)), random_state=0), said)
+
+
+def _carried(model: str, candidate: str) -> list[dict[str, Any]]:
+    release = Path(os.environ["BENTOML_HOME"]) / "bentos" / model / candidate / "src"
+    if not release.exists():
+        raise DataMissing(f"there are no rows of {model} to ask: neither in {settings.BUILD / model} nor in {release}")
+    golden: list[dict[str, Any]] = files.read_json(release / "golden.json")
+    background: list[dict[str, Any]] = files.read_json(release / "background.json")
+    return [*(one["row"] for one in golden), *background]
+
+
+def address() -> str:
+    """Where the router listens."""
+    return f"http://{os.environ['EVERGREEN_HOST']}:{os.environ['EVERGREEN_PORT']}"
+
+
+# ── what came of it ───────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass
+class Seen:
+    """What came of the requests, all together and since the last line."""
+
+    begin: float = field(default_factory=time.perf_counter)
+    ms: list[float] = field(default_factory=list)
+    late_ms: list[float] = field(default_factory=list)
+    failures: Counter[str] = field(default_factory=Counter)
+    releases: Counter[str] = field(default_factory=Counter)
+    _from: int = 0
+    _told: Counter[str] = field(default_factory=Counter)
+
+    def add(self, one: Answered) -> None:
+        """One more. What failed is no latency."""
+        if one.failed:
+            self.failures[one.failed] += 1
+        else:
+            self.ms.append(one.ms)
+            self.late_ms.append(one.late_ms)
+            self.releases[one.release or "?"] += 1
+
+    def line(self) -> str:
+        """The time since the line before."""
+        new, failed = self.ms[self._from :], self.failures - self._told
+        self._from, self._told = len(self.ms), self.failures.copy()
+        told = ", ".join(f"{kind}: {number}" for kind, number in failed.items())
+        at = time.perf_counter() - self.begin
+        return f"{at:4.0f} s  {len(new):6,}/s   {latencies(new)}" + (f"   failed: {told}" if failed else "")
+
+    def summary(self) -> str:
+        """All of it."""
+        seconds, number = time.perf_counter() - self.begin, len(self.ms)
+        failed = ", ".join(f"{kind}: {times:,}" for kind, times in self.failures.most_common())
+        lines = [f"{number:,} answered in {seconds:.1f} s ({number / seconds:,.0f}/s), {failed or 'none failed'}"]
+        if number:
+            lines.append(f"{latencies(self.ms)}  max {max(self.ms):.1f}")
+            lines += [f"{release}  {times:,}" for release, times in self.releases.most_common()]
+            if (late := percentile(self.late_ms, 99)) > 0.1 * percentile(self.ms, 99):
+                lines.append(f"of that, p99 {late:.1f} ms went by before this program came to sending: it needs a core")
+        return "\n".join(lines)
+
+
+def latencies(ms: Sequence[float]) -> str:
+    """Percentiles, for people."""
+    if not ms:
+        return "p50      –  p95      –  p99      – ms"
+    return "  ".join(f"p{share} {percentile(ms, share):6.1f}" for share in (50, 95, 99)) + " ms"
+
+
+def percentile(ms: Sequence[float], share: float) -> float:
+    """The value that so many in a hundred do not exceed; 0 of nothing."""
+    ranked = sorted(ms)
+    return ranked[min(len(ranked) - 1, int(len(ranked) * share / 100))] if ranked else 0.0
+
+
+async def _load(seen: Seen, requests: list[Request], options: argparse.Namespace) -> None:
+    clients = Clients(os.environ["EVERGREEN_HOST"], int(os.environ["EVERGREEN_PORT"]), seen.add)
+    seen.begin = time.perf_counter()
+    telling = asyncio.create_task(_tell(seen))
+    try:
+        if options.connections:
+            await clients.connected(requests, options.connections, options.seconds)
+        else:
+            await clients.at_rate(requests, options.rate, options.seconds)
+    finally:
+        telling.cancel()
+        clients.close()
+
+
+async def _tell(seen: Seen) -> None:
+    second = 0
+    while True:
+        second += 1
+        await asyncio.sleep(max(0.0, seen.begin + second - time.perf_counter()))
+        print(seen.line(), flush=True)
+
+
+def _run(work: Any) -> None:
+    import uvloop
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(work)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

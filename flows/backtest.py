@@ -1,0 +1,271 @@
+"""backtest: a history lived through again under several retrain policies side by side, in virtual time.
+
+`python -m flows.backtest` does it at a terminal, without a Prefect server; `make backtest` with the year that the
+upstream can deliver, for every model. Nothing that serves is touched: no registry, no data version, no build folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import sys
+from base64 import b64encode
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from prefect import flow, get_run_logger
+from prefect.artifacts import create_markdown_artifact
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
+
+from flows import history, replaying
+from flows.as_task import as_task
+from tasks import files, params, settings
+from tasks.errors import EvergreenError, Mistake, did_you_mean
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from flows.replaying import Replay
+    from tasks.monitoring import policy
+
+Policy = Literal["never", "always", "monthly", "drift", "quality", "configured"]
+NAMED = 3
+"""So many columns of an alarm are named."""
+
+EVERY: tuple[Policy, ...] = ("never", "always", "monthly", "drift", "quality", "configured")
+
+
+@flow(name="backtest", flow_run_name="backtest/{model}", description=__doc__)
+def backtest(
+    model: str,
+    since: date | None = None,
+    until: date | None = None,
+    policies: list[Policy] = list(EVERY),  # noqa: B006 - Prefect shows it in the form, and hands over a copy
+    source: history.Source = "data",
+    configured: params.Retrain | None = None,
+) -> State[Any]:
+    """Compare retrain policies on the history of a model.
+
+    Args:
+        model: a name below `models` in params.yaml.
+        since: the day of the first decision; empty: the first Monday with enough weeks before it.
+        until: the day after the last row that is looked at; empty: all there are.
+        policies: which to compare.
+        source: data: the partitions of the data version; upstream: all that the upstream of params.yaml can deliver.
+        configured: a policy to try in place of the one in params.yaml (`models.<model>.retrain`).
+    """
+    tell = get_run_logger().info
+    asked = Asked(source, since, until, tuple(policies), configured)
+    found: Found = as_task(run, f"replay the history of {model}")([model], params.load(), asked, tell=tell)[0]
+    _show(found)
+    return Completed(message=found.sentence())
+
+
+def _show(found: Found) -> None:
+    from flows import backtest_page
+
+    drawn = b64encode(backtest_page.picture([found])).decode()
+    create_markdown_artifact(
+        key=f"backtest-{found.name.replace('_', '-')}",
+        markdown=f"{backtest_page.table(found)}\n\n![the backtest](data:image/png;base64,{drawn})\n",
+        description=found.sentence(),
+    )
+
+
+# ── the same without Prefect ──────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Which history, and which policies."""
+
+    source: history.Source = "data"
+    since: date | None = None
+    until: date | None = None
+    policies: tuple[Policy, ...] = EVERY
+    configured: params.Retrain | None = None
+    """In place of the one in params.yaml."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What became of every policy of a model."""
+
+    name: str
+    loss: str
+    """The loss that is compared: the gate's."""
+    configured: params.Retrain
+    replays: tuple[Replay, ...]
+
+    def of(self, policy: str) -> Replay | None:
+        """The replay of a policy, if it was asked for."""
+        return next((replay for replay in self.replays if replay.policy == policy), None)
+
+    def kept(self, replay: Replay) -> float | None:
+        """The share of the gain in loss, of «always» over «never», that a policy keeps; None without these two."""
+        never, always = self.of("never"), self.of("always")
+        if never is None or always is None or never.mean_loss == always.mean_loss:
+            return None
+        return (never.mean_loss - replay.mean_loss) / (never.mean_loss - always.mean_loss)
+
+    def summary(self) -> dict[str, Any]:
+        """The table, as JSON values; equal ledgers give equal summaries."""
+        return {
+            replay.policy: {
+                "loss": round(replay.mean_loss, replaying.DIGITS),
+                "regret": round(replay.regret, replaying.DIGITS),
+                "gain_kept": None if (kept := self.kept(replay)) is None else round(kept, 4),
+                **{what: replay.count(what) for what in ("trained", "promoted", "refused", "alarms")},
+            }
+            for replay in self.replays
+        }
+
+    def sentence(self) -> str:
+        """The result, as briefly as can be."""
+        chosen = self.of("configured") or self.replays[-1]
+        kept, always = self.kept(chosen), self.of("always")
+        gain = f", {kept:.0%} of what «always» gains over «never»" if kept is not None else ""
+        trained = f"{chosen.count('trained')} trainings" + (f" of {always.count('trained')}" if always else "")
+        return f"{self.name}: «{chosen.policy}» has a {self.loss} of {chosen.mean_loss:.4f}{gain}, with {trained}"
+
+
+def run(
+    names: Sequence[str], said: params.Params, asked: Asked, jobs: int = 2, tell: Callable[[str], Any] = print
+) -> list[Found]:
+    """Replay the histories of some models; writes var/backtest/<model>/{ledger.jsonl,summary.json,seconds.json}.
+
+    Args:
+        names: models of params.yaml.
+        said: params.yaml.
+        asked: which history, and which policies.
+        jobs: so many processes work; 1: this one.
+        tell: is told how it goes.
+
+    Raises:
+        DataMissing: a history is too short, or its first candidate is refused.
+    """
+    for name in asked.policies:
+        if name not in EVERY:
+            raise Mistake(f"there is no policy {name!r}{did_you_mean(name, list(EVERY))}")
+    with _workers(jobs) as workers:
+        if workers is None:
+            return [_one(name, said, asked, None, tell) for name in names]
+        with ThreadPoolExecutor(len(names)) as beside:  # the threads only wait for the workers
+            return list(beside.map(lambda name: _one(name, said, asked, workers, tell), names))
+
+
+@contextmanager
+def _workers(jobs: int) -> Iterator[Executor | None]:
+    """So many processes that begin from nothing: a fork would take along the threads and the servers of this one."""
+    if jobs == 1:
+        yield None
+        return
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as workers:
+        yield workers
+
+
+def _one(name: str, said: params.Params, asked: Asked, workers: Executor | None, tell: Callable[[str], Any]) -> Found:
+    lived = history.read(name, said, asked.source, since=asked.since, until=asked.until)
+    trainings = history.trainings(lived)
+    tell(f"{name}: {len(lived.rows):,} rows in {len(lived.weeks)} weeks, {len(trainings)} decisions")
+    fits = list((workers.map if workers else map)(history.fit, trainings))
+    chosen = {**replaying.STANDARD, "configured": asked.configured or lived.model.retrain}
+    policies: dict[str, params.Retrain] = {policy: chosen[policy] for policy in asked.policies}
+    tell(f"{name}: every model is there; {', '.join(policies)} live through {len(lived.moments)} weeks")
+    live = partial(_live, lived, fits, policies)
+    replays = workers.submit(live).result() if workers else live()
+    found = Found(name, lived.model.gate.loss, chosen["configured"], tuple(replays))
+    folder = settings.VAR / "backtest" / name
+    files.write_text(folder / "ledger.jsonl", replaying.ledger_text(replays))
+    files.write_json(folder / "summary.json", found.summary())
+    files.write_json(folder / "seconds.json", {replay.policy: round(replay.seconds, 3) for replay in replays})
+    tell(found.sentence())
+    return found
+
+
+def _live(lived: history.History, fits: list[history.Fit], policies: dict[str, params.Retrain]) -> list[Replay]:
+    world = replaying.World(lived, fits, Drift(lived.name))
+    return [world.replay(name, said) for name, said in policies.items()]
+
+
+class Drift:
+    """Looks for drift as the monitor does: the days since a champion was trained against the days it learned from."""
+
+    def __init__(self, name: str) -> None:
+        self._model = name
+        self._learned: dict[str, Any] = {}
+
+    def __call__(self, champion: history.Fit, learned: pd.DataFrame, since: pd.DataFrame) -> Sequence[policy.Alarm]:
+        """The alarms that are open on the last of the days."""
+        from tasks import days
+        from tasks.monitoring import drift, policy
+
+        wanted = days.columns(champion.profile)
+        if champion.key not in self._learned:
+            self._learned[champion.key] = days.summarise(learned, wanted)
+        report = drift.detect(wanted, self._learned[champion.key], days.summarise(since, wanted))
+        return [
+            policy.Alarm(
+                key=alarm.key,
+                what=_named([moved.column for moved in alarm.moved]),
+                effect=round(max(moved.effect for moved in alarm.moved), replaying.DIGITS),
+                since=alarm.since,
+            )
+            for alarm in report.open
+        ]
+
+
+def _named(columns: list[str]) -> str:
+    """The first few, and how many more."""
+    first = ", ".join(columns[:NAMED])
+    return f"{first} and {len(columns) - NAMED} more" if len(columns) > NAMED else first
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Replay, print, write the page and the picture; gives the exit code."""
+    from flows import backtest_page
+
+    parser = argparse.ArgumentParser(prog="python -m flows.backtest", description=__doc__.partition("\n")[0])
+    parser.add_argument("--model", action="append", help="a model of params.yaml; every one, where none is named")
+    parser.add_argument(
+        "--source",
+        choices=["data", "upstream"],
+        default="data",
+        help="the partitions in data/, or all there are upstream",
+    )
+    parser.add_argument("--since", type=date.fromisoformat, metavar="DAY", help="the day of the first decision")
+    parser.add_argument("--until", type=date.fromisoformat, metavar="DAY", help="the day after the last row")
+    parser.add_argument("--policies", nargs="+", choices=EVERY, default=list(EVERY))
+    parser.add_argument("--jobs", type=int, default=2, help="processes (2)")
+    parser.add_argument("--page", type=Path, help="write the tables there as well")
+    parser.add_argument("--picture", type=Path, help="draw there; var/backtest/backtest.png where nothing is said")
+    given = parser.parse_args(arguments)
+    try:
+        said = params.load()
+        asked = Asked(given.source, given.since, given.until, tuple(given.policies))
+        found = run(
+            given.model or list(said.models), said, asked, given.jobs, tell=lambda line: print(line, flush=True)
+        )
+    except EvergreenError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    picture = given.picture or settings.VAR / "backtest" / "backtest.png"
+    with files.replacing(picture) as beside:
+        beside.write_bytes(backtest_page.picture(found))
+    for one in found:
+        print(f"\n{backtest_page.table(one)}")
+    if given.page:
+        files.write_text(given.page, backtest_page.page(found, asked, given.jobs))
+    print(f"\ndrawn: {picture}; every decision with its reasons: {settings.VAR / 'backtest'}/<model>/ledger.jsonl")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,250 @@
+"""deploy: the champion is to serve; a new one is tried beside who serves, watched, and withdrawn when it fails."""
+
+from __future__ import annotations
+
+import time
+from base64 import b64encode
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from prefect import flow, get_run_logger
+from prefect.artifacts import create_markdown_artifact
+from prefect.client.schemas.objects import State
+from prefect.states import Completed, Failed
+
+from flows import events, wakes
+from flows.as_task import as_task
+from tasks import files, params, settings
+from tasks.errors import Mistake, NotPromoted
+from tasks.release import asking, champion, serving
+
+if TYPE_CHECKING:
+    from tasks.release.rollout import Outcome, Rollout
+    from tasks.release.rollout_report import Story
+
+
+@flow(name="deploy", flow_run_name="deploy/{model}", description=__doc__)
+def deploy(
+    model: str,
+    target: Literal["local", "kubernetes"] = "local",
+    manifests: str | None = None,
+    branch: str | None = None,
+    remote: str | None = None,
+) -> State[Any]:
+    """Have the registry's champion serve.
+
+    Args:
+        model: a name below `models` in params.yaml.
+        target: `local`: the router of this machine; `kubernetes`: what Git says a cluster should run.
+        manifests: kubernetes: the folder, in a Git clone, that holds <model>.yaml.
+        branch: kubernetes: which branch to commit to; none: the one that is checked out there.
+        remote: kubernetes: where to push to; none: nowhere.
+    """
+    said = params.load()
+    tell = get_run_logger().info
+    for gone in serving.forget(said.models):
+        tell(f"{gone} is not in params.yaml any more: it serves no longer")
+    section = said.model(model)
+    with files.lock(f"rollout-{model}"):
+        if answered := wakes.answer_waiting():
+            tell(f"{answered} more wakes are answered by this run")
+        if target == "kubernetes":
+            return _to_git(model, manifests, branch, remote)
+        if failed := serving.unfinished(model):
+            tell(f"a withdrawal of {failed.one} was begun and not ended: {failed.why}")
+            return _withdrawn(model, failed)
+        with asking.Router(patience=section.rollout.start_s) as router:
+            while (state := _once(model, section.rollout, router)) is None:
+                pass
+            return state
+
+
+def _once(model: str, limits: params.Rollout, router: asking.Router) -> State[Any] | None:
+    """One look at what should be, and the difference; None when that has changed meanwhile."""
+    now, wanted = serving.read(model), champion.wanted(model)
+    if wanted is None or (now.live and now.live.candidate == wanted.candidate):
+        return _as_it_is(model, now, wanted, router)
+    if now.share is not None or (now.challenger and now.challenger.candidate != wanted.candidate):
+        kept = now.challenger and now.challenger.candidate == wanted.candidate
+        get_run_logger().info(f"a killed rollout has left {now.challenger} as a challenger: nobody watches it")
+        serving.write(model, now.with_canary(None) if kept else now.without_challenger())
+    return _roll(model, wanted, limits, router)
+
+
+def _as_it_is(model: str, now: serving.Serving, wanted: serving.One | None, router: asking.Router) -> State[Any]:
+    """Who should serve does: nothing to do but to clear away, and to see that it runs."""
+    if now.challenger:
+        serving.write(model, now.without_challenger())
+    if now.live is None:
+        return Completed(message=f"{model} has no champion yet: nothing to serve")
+    if not serving.live_is_noted(model, now.live):
+        serving.note(model, now.live, "live")
+    why = asking.fault(router.status(model)["releases"].get(now.live.candidate, {}))
+    if why is not None:
+        return Failed(message=f"{now.live} is to serve, but does not run: {why}")
+    said = f"{now.live} serves since {now.live.since}"
+    if wanted is None:
+        return Completed(message=f"the registry names no champion; {said}, and goes on")
+    return Completed(message=f"nothing to do: {said}")
+
+
+# ── a rollout ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def _roll(model: str, one: serving.One, limits: params.Rollout, router: asking.Router) -> State[Any] | None:
+    """Stage by stage, until the release answers everything, or is withdrawn; None when it is not wanted any more."""
+    from tasks.release import rollout
+    from tasks.release.rollout_report import Story
+
+    tell = get_run_logger().info
+    going = rollout.Rollout(model, one, limits, router, tell)
+    story = Story(model, one, going.live)
+    way, why = rollout.way(model, one)
+    tell(f"{one} is champion and is to serve; {f'{story.champion} does' if story.champion else 'nobody does yet'}")
+    try:
+        for name, stage, ways in _STAGES:
+            step = getattr(rollout, stage) if way in ways else _skip(why)
+            if (outcome := _run(story, name, going, step)).passed is False:
+                return _give_up(story, outcome)
+    except rollout.Superseded as error:
+        tell(f"{one} is no longer wanted: {error}")
+        serving.write(model, serving.read(model).without_challenger())
+        return None
+    before = f", and {story.champion} no longer" if story.champion else ""
+    story.end = f"{one} serves{before}" + (f"; {why}" if way != "new" else "")
+    _show(story)
+    return Completed(message=story.end)
+
+
+_EVERY = {"first", "new", "again", "back"}
+_STAGES = (
+    ("fetch the release and check its hash", "bring", _EVERY),
+    ("warm it beside who serves", "warm", _EVERY),
+    ("ask its golden rows", "golden", {"first", "new", "again"}),
+    ("replay what production has asked", "replay", {"new"}),
+    ("give it a share and watch", "bake", {"new"}),
+    ("give it everything", "go_live", _EVERY),
+)
+"""Name, function in tasks/release/rollout.py, and which ways lead through it."""
+
+
+def _skip(why: str) -> Callable[[Rollout], Outcome]:
+    from tasks.release.rollout import Outcome
+
+    return lambda _: Outcome(None, f"skipped: {why}")
+
+
+def _run(story: Story, name: str, going: Rollout, step: Callable[[Rollout], Outcome]) -> Outcome:
+    """A stage as a Prefect task, whose state says what it found."""
+    from tasks.release.rollout import Superseded
+    from tasks.release.rollout_report import Told
+
+    found: list[Outcome] = []
+    superseded: list[Superseded] = []
+
+    def stage() -> State[Any]:
+        begin = time.monotonic()
+        try:
+            outcome = step(going)
+        except Superseded as error:
+            superseded.append(error)
+            return Completed(name="Superseded", message=str(error))
+        found.append(outcome)
+        story.stages.append(Told(name, outcome, time.monotonic() - begin))
+        going.tell(f"{name}: {outcome.said}")
+        if outcome.passed is False:
+            return Failed(message=outcome.said)
+        return Completed(name="Completed" if outcome.passed else "Skipped", message=outcome.said)
+
+    state = as_task(stage, name)(return_state=True)
+    if superseded:
+        raise superseded[0]
+    return found[0] if found else state.result()  # what it raised is raised again
+
+
+# ── a release that fails ──────────────────────────────────────────────────────────────────────────
+
+
+def _give_up(story: Story, outcome: Outcome) -> State[Any]:
+    """Write down what is to be done, and do it: whoever comes after a kill ends it."""
+    one, serves = story.challenger, story.champion
+    why = " ".join(f"{story.stages[-1].name}: {outcome.said}".split())
+    failed = serving.Failed(one.candidate, one.version, why, serving.now(), serves.candidate if serves else None)
+    serving.begin_withdrawal(story.model, failed)
+    state = _withdrawn(story.model, failed, tell_page=False)
+    story.end = state.message or why
+    _show(story)
+    return state
+
+
+def _withdrawn(model: str, failed: serving.Failed, tell_page: bool = True) -> State[Any]:
+    """Each of these may have been done already, and is then nothing. First of all it gets no more requests."""
+    as_task(_take_back, "take its requests away")(model)
+    live = serving.read(model).live
+    on = f"; {live} serves on" if live else "; nobody serves"
+    refused = as_task(_withdraw, "withdraw it in the registry", retries=3)(model, failed)
+    if refused:  # it stays champion, as nobody else can be: that is for a person
+        name, said = "Stuck", refused
+    else:
+        name, said = "Withdrawn", f"{failed.one} is withdrawn: {failed.why}{on}"
+        serving.note(model, failed.one, "withdrawn", failed.why)
+    as_task(events.withdrawn, "tell someone", retries=3)(model, failed, said)
+    serving.end_withdrawal(model)
+    get_run_logger().error(said)
+    if tell_page:
+        head = f"# ✗ {model}: {failed.one} withdrawn"
+        _page(model, f"{head}\n\n{said}.\n\nThe run that tried it was killed before it told more.\n", said)
+    return Failed(name=name, message=said)
+
+
+def _take_back(model: str) -> None:
+    serving.write(model, serving.read(model).without_challenger())
+
+
+def _withdraw(model: str, failed: serving.Failed) -> str | None:
+    from tasks.release import registry
+
+    try:
+        registry.withdraw(model, failed.version, failed.why, failed.serves)
+    except NotPromoted as error:
+        return str(error)
+    return None
+
+
+# ── told ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _show(story: Story) -> None:
+    from tasks.release import rollout_report as report
+
+    drawn = ""
+    if report.has_picture(story):
+        drawn = f"data:image/png;base64,{b64encode(report.picture(story)).decode()}"
+    _page(story.model, report.markdown(story, drawn), story.end)
+
+
+def _page(model: str, text: str, description: str) -> None:
+    create_markdown_artifact(key=f"rollout-{model.replace('_', '-')}", markdown=text, description=description[:500])
+
+
+# ── a cluster ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def _to_git(model: str, folder: str | None, branch: str | None, remote: str | None) -> State[Any]:
+    """Have Git say that the champion is to run: whoever follows that branch does the rest."""
+    from tasks.release import manifests
+
+    wanted = champion.wanted(model)
+    if wanted is None:
+        return Completed(message=f"{model} has no champion yet: nothing to serve")
+    if folder is None:
+        raise Mistake("target kubernetes needs `manifests`: the folder, in a Git clone, that holds <model>.yaml")
+    roll = as_task(manifests.roll, "commit its tag into the manifest")
+    tell = get_run_logger().info
+    commit = roll(
+        model, wanted.candidate, wanted.version, settings.ROOT / Path(folder), branch=branch, remote=remote, log=tell
+    )
+    return Completed(
+        message=f"{wanted}: {f'commit {commit[:12]}' if commit else 'nothing to do, the manifest says so'}"
+    )

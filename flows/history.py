@@ -1,0 +1,398 @@
+"""A history of partitions, cut into weeks: what had arrived at each moment, and what a training then would have given.
+
+A decision is asked for once a week. What is known by then are the rows whose labels came: all but those of the last
+`labels_after` days. The newest `holdout_weeks` of them are the holdout, as the newest partition is in the graph; the
+others are what `tasks.training.train` learns from, the step itself, in a build folder of its own. So no model ever sees
+a row, or a label, before its time.
+
+The same training rows with the same parameters, code and packages are the same model: it is fitted once, for every
+policy that asks for it and for every backtest to come (var/memo/backtest; losing it costs time and nothing else).
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from functools import cached_property, partial
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from tasks import code, contract, files, imports, params, settings
+from tasks.errors import DataMissing, Mistake, ParamsError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import pandas as pd
+
+    Floats = npt.NDArray[np.float64]
+
+Source = Literal["data", "upstream"]
+
+WEEK = timedelta(days=7)
+WEEKS_BEFORE = 5
+"""A backtest begins, where nobody says when, with so many weeks to learn from before its first holdout."""
+
+
+@dataclass(frozen=True)
+class Week:
+    """A slice of the history: the virtual partition that arrives as a whole."""
+
+    name: str
+    """Its first day."""
+    begin: int
+    end: int
+    """Its rows are those from position `begin` up to `end`."""
+    digest: str
+    """The identity of its rows."""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A moment at which a decision is asked for."""
+
+    number: int
+    at: datetime
+    weeks: int
+    """How many weeks had arrived."""
+    known: int
+    """Rows up to this position are known, with their labels."""
+    served: tuple[int, int]
+    """The rows that are answered by whoever is champion after the decision, until the next one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class History:
+    """The rows of a model over time, and how they arrived."""
+
+    name: str
+    model: params.Model
+    rows: pd.DataFrame
+    """As `prepare` conforms them, by time and id."""
+    weeks: tuple[Week, ...]
+    moments: tuple[Moment, ...]
+    holdout_weeks: int
+
+    @cached_property
+    def hashes(self) -> npt.NDArray[np.uint64]:
+        """A hash per row id."""
+        from tasks import rows
+
+        return rows.row_hashes(self.rows["id"])
+
+    def split(self, moment: Moment) -> dict[str, Any]:
+        """Which of the weeks that had arrived are the holdout, as split.json says it."""
+        from tasks.training import prepare
+
+        said = self.model.split
+        in_weeks = said if said.by == "random" else said.model_copy(update={"holdout": self.holdout_weeks})
+        return prepare.choose_split([week.name for week in self.weeks[: moment.weeks]], in_weeks)
+
+    def in_holdout(self, moment: Moment) -> npt.NDArray[np.bool_]:
+        """Which of the rows known at a moment are in its holdout: shape (known,)."""
+        import numpy as np
+
+        from tasks import rows
+
+        if self.model.split.by == "random":
+            return rows.in_holdout(self.rows["id"].iloc[: moment.known], self.model.split.holdout)
+        first = self.weeks[moment.weeks - self.holdout_weeks].begin
+        return np.arange(moment.known) >= first
+
+    def version(self, moment: Moment) -> str:
+        """The data version of a moment: the identity of what had arrived."""
+        return files.digest([week.digest for week in self.weeks[: moment.weeks]])[:16]
+
+
+# ── partitions → rows → weeks ─────────────────────────────────────────────────────────────────────
+
+
+def read(
+    name: str,
+    said: params.Params,
+    source: Source = "data",
+    *,
+    since: date | None = None,
+    until: date | None = None,
+    holdout_weeks: int = 4,
+    labels_after: int = 1,
+) -> History:
+    """The history of a model.
+
+    Args:
+        name: a model of params.yaml.
+        said: params.yaml.
+        source: the partitions in data/, or those that the upstream of params.yaml can deliver.
+        since: the day of the first decision; None: the first Monday with enough weeks before it.
+        until: the day after the last row that is looked at; None: all there are.
+        holdout_weeks: so many weeks are held out, in place of `split.holdout` partitions.
+        labels_after: after so many days a label is known.
+
+    Raises:
+        DataMissing: there is no partition, or there are too few weeks before the first decision.
+        ModelCodeError: models/<name>/rows does not give what it must.
+    """
+    model = said.model(name)
+    with _files_of(source, said, model) as lying:
+        rows = _rows(name, model, lying)
+    if until is not None:
+        rows = rows[rows["time"] < datetime.combine(until, datetime.min.time())]
+    if rows.empty:
+        raise DataMissing(f"{name}: there are no rows before {until}")
+    begin = _monday_after(rows["time"].min(), holdout_weeks + WEEKS_BEFORE, labels_after) if since is None else since
+    first = datetime.combine(begin, datetime.min.time())
+    weeks, moments = _cut(rows, first, timedelta(days=labels_after))
+    if not moments or moments[0].weeks <= holdout_weeks:
+        raise DataMissing(
+            f"{name}: {moments[0].weeks if moments else 0} weeks before {begin} are too few: {holdout_weeks} for the "
+            f"holdout and at least one to learn from are needed. Begin later."
+        )
+    return History(name=name, model=model, rows=rows, weeks=weeks, moments=moments, holdout_weeks=holdout_weeks)
+
+
+@contextmanager
+def _files_of(source: Source, said: params.Params, model: params.Model) -> Iterator[dict[str, list[Path]]]:
+    """Dataset → the files of its partitions, while this lasts."""
+    if source == "data":
+        folders = {dataset: settings.ROOT / "data" / dataset for dataset in model.datasets}
+        yield {dataset: sorted(f for f in folder.glob("*") if f.is_file()) for dataset, folder in folders.items()}
+        return
+    if said.upstream is None:
+        raise ParamsError(
+            "params.yaml: upstream is null, so there is no history to be had from it; take the one in data/"
+        )
+    upstream = import_module(said.upstream)
+    with tempfile.TemporaryDirectory(prefix="evergreen-history-") as folder:
+        lying: dict[str, list[Path]] = {}
+        for dataset in model.datasets:
+            lying[dataset] = []
+            for partition in upstream.partitions():
+                file, content = upstream.deliver(dataset, partition)
+                path = Path(folder) / dataset / file
+                path.parent.mkdir(exist_ok=True)
+                path.write_bytes(content)
+                lying[dataset].append(path)
+        yield lying
+
+
+def _rows(name: str, model: params.Model, lying: dict[str, list[Path]]) -> pd.DataFrame:
+    """Every partition through the team's own code, by time: as `prepare` does it."""
+    import pandas as pd
+
+    from tasks.training import prepare
+
+    make = code.rows_function(name, model)
+    contracts = {dataset: contract.load(name, dataset) for dataset in model.datasets}
+    manifest = {dataset: {path.name: "" for path in paths} for dataset, paths in lying.items()}
+    made = []
+    for partition in prepare.complete_partitions(manifest, model):
+        tables = {
+            dataset: pd.concat(
+                # of a lookup, what had arrived by then
+                [
+                    contract.read(path, contracts[dataset])
+                    for path in paths
+                    if _belongs(path, partition, model, dataset)
+                ],
+                ignore_index=True,
+            )
+            for dataset, paths in lying.items()
+        }
+        made.append(prepare.conform(make(tables), name, model))
+    if not made:
+        raise DataMissing(
+            f"{name}: no partition is complete; deliver some, then ingest (or take the upstream's history)"
+        )
+    return pd.concat(made).sort_values(["time", "id"], kind="stable").reset_index(drop=True)
+
+
+def _belongs(path: Path, partition: str, model: params.Model, dataset: str) -> bool:
+    return path.stem <= partition if model.datasets[dataset] == "all" else path.stem == partition
+
+
+def _monday_after(first: datetime, weeks: int, labels_after: int) -> date:
+    earliest = first.date() + weeks * WEEK + timedelta(days=labels_after)
+    return earliest + timedelta(days=-earliest.weekday() % 7)
+
+
+def _cut(rows: pd.DataFrame, first: datetime, late: timedelta) -> tuple[tuple[Week, ...], tuple[Moment, ...]]:
+    """The weeks that arrive, and the moments at which a decision is asked for."""
+    times = rows["time"]
+    start, end = times.iloc[0].to_pydatetime(), times.iloc[-1].to_pydatetime()
+    before = -((start - (first - late)) // WEEK)  # weeks, the first of them begun earlier, that the first moment knows
+    if before < 1:
+        return (), ()
+    arrive = [first + k * WEEK for k in range(1 - before, (end - first) // WEEK + 1)]
+    edges = [0, *(int(times.searchsorted(at - late)) for at in arrive), len(rows)]
+    names = [f"{day:%Y-%m-%d}" for day in [start, *(at - late for at in arrive)]]
+    weeks = tuple(
+        Week(name, begin, end, _digest(rows.iloc[begin:end]))
+        for name, begin, end in zip(names, edges, edges[1:], strict=False)
+    )
+    asked = [at for at in arrive if at >= first]
+    serves = [*(int(times.searchsorted(at)) for at in asked), len(rows)]
+    moments = tuple(
+        Moment(k, at, weeks=before + k, known=weeks[before + k].begin, served=(serves[k], serves[k + 1]))
+        for k, at in enumerate(asked)
+    )
+    return weeks, moments
+
+
+def _digest(rows: pd.DataFrame) -> str:
+    from hashlib import sha256
+
+    import pandas as pd
+
+    return sha256(pd.util.hash_pandas_object(rows, index=False).to_numpy().astype("<u8").tobytes()).hexdigest()[:32]
+
+
+# ── a training, at a moment ───────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a training at a moment is made from; small enough to be sent to another process."""
+
+    name: str
+    moment: int
+    key: str
+    split: dict[str, Any]
+    learn: dict[str, Path]
+    """Week → the file of its rows: what `rows/` of the build folder holds."""
+    ask: dict[str, Path]
+    """The weeks whose rows are answered afterwards: the holdout and all that come later."""
+    answers_key: str
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A model that could have been: what it learned from, and what it answers."""
+
+    key: str
+    moment: int
+    training: dict[str, Any]
+    """training.json."""
+    profile: dict[str, Any]
+    """profile.json: the reference profile."""
+    answers: Path
+    """Parquet: the predictions for the rows of the holdout and all later ones, with the position `at` of each."""
+    seconds: float
+    """CPU seconds of the training."""
+
+    @property
+    def learned_until(self) -> datetime:
+        """The time of the newest row that it learned from."""
+        return datetime.fromisoformat(self.training["until"])
+
+
+def trainings(history: History) -> list[Training]:
+    """A training per moment; the rows of each week are written where the step finds them."""
+    lying = {week.name: _lay_down(history, week) for week in history.weeks}
+    made_by = _made_by(history)
+    found = []
+    for moment in history.moments:
+        split = history.split(moment)
+        arrived = [week.name for week in history.weeks[: moment.weeks]]
+        learned = split.get("train", arrived)
+        rows = {week.name: week.digest for week in history.weeks}
+        key = files.digest({**made_by, "split": split, "rows": [rows[week] for week in learned]})[:32]
+        ask = [week for week in rows if week not in split.get("train", ())]
+        found.append(
+            Training(
+                history.name,
+                moment.number,
+                key,
+                split,
+                {week: lying[week] for week in learned},
+                {week: lying[week] for week in ask},
+                files.digest({"fit": key, "rows": [rows[week] for week in ask]})[:32],
+            )
+        )
+    return found
+
+
+def fit(training: Training) -> Fit:
+    """Fit and let answer, or find what was. What does the work is `tasks.training.train` and `model_file.predict`."""
+    folder = files.memo("backtest/fits", training.key, "", partial(_fit, training))
+    answers = files.memo("backtest/answers", training.answers_key, ".parquet", partial(_answer, training, folder))
+    said, profile, seconds = (files.read_json(folder / f"{what}.json") for what in ("training", "profile", "seconds"))
+    return Fit(training.key, training.moment, said, profile, answers, seconds)
+
+
+def _fit(training: Training, target: Path) -> None:
+    """The step `train` in a build folder of its own; what it made goes to `target`."""
+    from tasks.training import train
+
+    target.mkdir()
+    with tempfile.TemporaryDirectory(prefix="evergreen-backtest-") as folder:
+        build = Path(folder) / training.name
+        (build / "rows").mkdir(parents=True)
+        for week, path in training.learn.items():
+            (build / "rows" / f"{week}.parquet").symlink_to(path)
+        files.write_json(build / "split.json", training.split)
+        begin = time.process_time()
+        with _building_in(Path(folder)):
+            train.train(training.name)
+        seconds = time.process_time() - begin
+        for made in ("model.skops", "training.json", "profile.json"):
+            (target / made).write_bytes((build / "model" / made).read_bytes())
+    files.write_json(target / "seconds.json", seconds)
+
+
+@contextmanager
+def _building_in(folder: Path) -> Iterator[None]:
+    """While this lasts, stages of this process build below another folder."""
+    build, settings.BUILD = settings.BUILD, folder
+    try:
+        yield
+    finally:
+        settings.BUILD = build
+
+
+def _answer(training: Training, folder: Path, target: Path) -> None:
+    import pandas as pd
+
+    from tasks import model_file
+
+    model = params.load().model(training.name)
+    pipeline = model_file.load(folder / "model.skops", None, own=f"models.{training.name}")  # this memo's own
+    asked = pd.concat([pd.read_parquet(path) for path in training.ask.values()], ignore_index=True)
+    predictions = model_file.predict(pipeline, asked[list(model.features)], model.task)
+    predictions.assign(at=asked["at"]).to_parquet(target, index=False, compression="zstd")
+
+
+def _lay_down(history: History, week: Week) -> Path:
+    """The rows of a week as `prepare` would write them, with their position in the history."""
+
+    def write(target: Path) -> None:
+        rows = history.rows.iloc[week.begin : week.end]
+        rows.assign(at=range(week.begin, week.end)).to_parquet(target, index=False, compression="zstd")
+
+    return files.memo("backtest/rows", [history.name, week.digest, week.begin], ".parquet", write)
+
+
+def _made_by(history: History) -> dict[str, Any]:
+    """Everything that a model depends on beside its rows: parameters, code and packages."""
+    root = settings.ROOT
+    own = root / "models" / history.name / "pipeline"
+    sources = imports.closure(root / "tasks" / "training" / "train.py", root)
+    sources |= imports.closure(own / "__init__.py", root)
+    sources |= {path for path in own.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+    if not own.is_dir():
+        raise Mistake(f"models/{history.name}/pipeline is not there")
+    model = history.model
+    return {
+        "model": history.name,
+        "task": model.task,
+        "features": {name: feature.model_dump() for name, feature in model.features.items()},
+        "estimator": json.loads(model.estimator.model_dump_json()),
+        # params.py itself is not in it: what it says of these sections stands above, by value
+        "code": {p.relative_to(root).as_posix(): files.sha256(p) for p in sorted(sources) if p.name != "params.py"},
+        "packages": files.sha256(root / "requirements.lock"),
+    }

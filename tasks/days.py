@@ -1,0 +1,428 @@
+"""Day summaries: what the rows of each day looked like, in a few numbers that can be added up.
+
+Drift is judged by days (tasks/monitoring/drift.py), so nothing but these is kept of rows that were looked at: of a
+million rows of a day as much as of a hundred. Summaries of parts of a day add up to that of the whole, to the last
+bit and in any order: the sums are of integers (see `Column.scale`), which a float64 holds exactly.
+
+What is counted is laid out by the reference profile (tasks/profile.py). `train` summarises the training rows with the
+same function as the monitor the predictions: that is the reference which later days are held against.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from tasks import files
+from tasks.errors import DataMissing, Mistake
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Days = npt.NDArray[np.datetime64]
+
+STEPS = 1024
+"""Steps per standard deviation in which numbers are summed."""
+
+CHUNK = 1 << 15
+"""Rows at a time: what is computed of them stays in the processor's cache, which makes it three times as fast."""
+
+NAMED = 3
+"""So many of a day's unknown values are kept by name."""
+
+Role = Literal["feature", "prediction", "label"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """How one column is summarised."""
+
+    name: str
+    role: Role
+    type: str
+    """category, integer or number, or `new`: the reference profile does not know the column."""
+    values: tuple[str, ...] = ()
+    """Of a category: the values that are counted one by one. Every other one is «unknown»."""
+    edges: tuple[float, ...] = ()
+    """Of a number: of its histogram, as in the reference profile; none where it was always missing."""
+    centre: float = 0.0
+    """Numbers are summed as their distance from here, in steps of `scale`: whole numbers of them, so that sums are
+    exact in any order as long as they stay below 2^53."""
+    scale: float = 1.0
+
+    @property
+    def counted(self) -> int:
+        """How many counts a day has: the values and the unknown one, or the bins (profile.histogram)."""
+        return len(self.values) + 1 if self.type == "category" else len(self.edges) + 1 if self.edges else 0
+
+    @property
+    def layout(self) -> str:
+        """Summaries with the same layout can be added."""
+        return files.digest([self.type, self.values, self.edges, self.centre, self.scale])[:16]
+
+
+def columns(reference: Mapping[str, Any], expected: Iterable[str] = ()) -> dict[str, Column]:
+    """What a reference profile says is to be summarised: features, prediction columns and `label`.
+
+    Args:
+        reference: as profile.reference_profile gives it.
+        expected: features that should be there; one that the profile does not know becomes a column of type `new`.
+
+    Raises:
+        Mistake: a feature and a prediction column have the same name.
+    """
+    features, predictions = reference["features"], reference["predictions"]
+    if both := sorted(set(features) & set(predictions)):
+        raise Mistake(
+            f"{', '.join(both)}: a feature may not be named as a prediction column is. Rename it in params.yaml"
+        )
+    found = {name: _column(name, "feature", entry) for name, entry in features.items()}
+    found |= {name: Column(name, "feature", "new") for name in expected if name not in found}
+    found |= {name: _column(name, "prediction", entry) for name, entry in predictions.items()}
+    return {**found, "label": _column("label", "label", reference["label"])}
+
+
+def _column(name: str, role: Role, entry: Mapping[str, Any]) -> Column:
+    if "values" in entry:  # a label of few different numbers is told apart by value, as a category is
+        return Column(name, role, "category", values=tuple(entry["values"]))
+    known = entry["mean"] is not None
+    return Column(
+        name,
+        role,
+        entry["type"],
+        edges=tuple(entry["edges"]),
+        centre=entry["mean"] if known else 0.0,
+        scale=(entry["std"] or abs(entry["mean"]) or 1.0) / STEPS if known else 1.0 / STEPS,
+    )
+
+
+@dataclass(frozen=True)
+class ColumnDays:
+    """One column's days; every array has a first axis of days, oldest first."""
+
+    column: Column
+    days: Days
+    rows: Ints
+    """Rows of the day. Of a label: those that have one."""
+    missing: Ints
+    """Of these, missing or infinite."""
+    total: Floats
+    """Σ steps from the centre over what is known; 0 for a category."""
+    squares: Floats
+    """Σ steps²."""
+    counts: Ints
+    """(days, column.counted): per value or bin."""
+    unknown: tuple[tuple[str, ...], ...]
+    """Per day, the first NAMED of a category's unknown values by alphabet."""
+
+    @property
+    def known(self) -> Ints:
+        """Rows of the day that have a value."""
+        return self.rows - self.missing
+
+    def none(self) -> ColumnDays:
+        """The same column without a day."""
+        return self.since(np.datetime64("9999-12-31"))
+
+    def since(self, first: np.datetime64) -> ColumnDays:
+        """The days from `first` on."""
+        at = int(np.searchsorted(self.days, first))
+        return ColumnDays(
+            self.column,
+            self.days[at:],
+            self.rows[at:],
+            self.missing[at:],
+            self.total[at:],
+            self.squares[at:],
+            self.counts[at:],
+            self.unknown[at:],
+        )
+
+
+DaySummaries = dict[str, ColumnDays]
+"""Column name → its days. Columns need not have the same days: labels come later."""
+
+
+# ── rows → summaries ──────────────────────────────────────────────────────────────────────────────
+
+
+def summarise(rows: pd.DataFrame | pa.Table, wanted: Mapping[str, Column], time: str = "time") -> DaySummaries:
+    """The day summaries of some rows; memory beyond the rows themselves does not grow with them.
+
+    Args:
+        rows: with the column `time`. A feature that is not there counts as missing in every row; a prediction column
+            or a label that is not there is left out.
+        wanted: which columns, and how (`columns`).
+        time: datetime64 or timestamp; its day counts, in the zone in which it stands.
+
+    Raises:
+        DataMissing: there is no such column of times, or a time is missing.
+    """
+    dates = _dates(rows, time)
+    if not len(dates):
+        return {}
+    first = int(dates.min())
+    day = (dates - first).astype(np.int64)
+    names = set(rows.columns if hasattr(rows, "iloc") else rows.column_names)
+    found: DaySummaries = {}
+    for name, column in wanted.items():
+        if name in names:
+            found[name] = _summarise(rows[name], column, day, first)
+        elif column.role == "feature":
+            found[name] = _absent(column, day, first)
+    return {name: days for name, days in found.items() if len(days.days)}
+
+
+def _dates(rows: Any, time: str) -> Ints:
+    """The day of each row, counted from 1 January 1970."""
+    try:
+        dates = np.asarray(rows[time]).astype("datetime64[D]")
+    except KeyError:
+        raise DataMissing(f"the rows have no column {time!r}: without it nobody knows their day") from None
+    if np.isnat(dates).any():
+        raise DataMissing(f"{int(np.isnat(dates).sum())} of {len(dates)} rows have no {time}: leave them out")
+    return np.asarray(dates.astype(np.int64))
+
+
+def _summarise(values: Any, column: Column, day: Ints, first: int) -> ColumnDays:
+    if column.type == "new":
+        known = np.asarray(values.notna() if hasattr(values, "notna") else values.is_valid())
+        return _absent(column, day, first, known)
+    if column.type == "category":
+        return _category(values, column, day, first)
+    return _number(_as_floats(values), column, day, first)
+
+
+def _as_floats(values: Any) -> Floats:
+    if hasattr(values, "iloc"):
+        return np.asarray(values.to_numpy(dtype=np.float64, na_value=np.nan))
+    import pyarrow as pa
+
+    return np.asarray(values.cast(pa.float64()).to_numpy(), dtype=np.float64)
+
+
+def _number(values: Floats, column: Column, day: Ints, first: int) -> ColumnDays:
+    span, bins, inverse = int(day.max()) + 1, max(column.counted, 1), 1 / column.scale
+    rows, total, squares = np.bincount(day, minlength=span), np.zeros(span), np.zeros(span)
+    counts = np.zeros(span * bins, dtype=np.int64)
+    for begin in range(0, len(values), CHUNK):
+        x, at = values[begin : begin + CHUNK], day[begin : begin + CHUNK]
+        known = np.isfinite(x)
+        if not known.all():
+            x, at = x[known], at[known]
+        if not len(x):
+            continue
+        low = int(at.min())  # rows come nearly in order of time: few days are in a chunk
+        at = at - low
+        steps = np.rint((x - column.centre) * inverse)
+        summed, squared = np.bincount(at, steps), np.bincount(at, steps * steps)
+        total[low : low + len(summed)] += summed
+        squares[low : low + len(squared)] += squared
+        cells = np.bincount(at * bins + _bins(x, column.edges))
+        counts[low * bins : low * bins + len(cells)] += cells
+    table = counts.reshape(span, bins)
+    missing = rows - table.sum(axis=1)
+    return _kept(column, first, rows, missing, total, squares, table if column.edges else table[:, :0], {})
+
+
+def _bins(x: Floats, edges: tuple[float, ...]) -> npt.NDArray[np.uint8]:
+    """The bin of each value, as profile.histogram has them. A pass per edge is faster than a search per value."""
+    at = np.zeros(len(x), dtype=np.uint8)
+    if not edges:
+        return at
+    for edge in edges[1:]:
+        at += x > edge
+    at += x >= edges[0]
+    return at
+
+
+def _category(values: Any, column: Column, day: Ints, first: int) -> ColumnDays:
+    codes, missing, texts = _codes(values, column)
+    span, bins = int(day.max()) + 1, column.counted
+    counts = np.bincount(day * (bins + 1) + np.where(missing, bins, codes), minlength=span * (bins + 1))
+    table = counts.reshape(span, bins + 1)
+    unknown: dict[int, tuple[str, ...]] = {}
+    where = np.flatnonzero((codes == bins - 1) & ~missing)
+    if len(where):
+        for at, text in sorted(set(zip(day[where].tolist(), texts(where), strict=True))):
+            unknown[at] = (*unknown.get(at, ()), text)[:NAMED]
+    nothing = np.zeros(span)
+    return _kept(column, first, table.sum(axis=1), table[:, -1], nothing, nothing, table[:, :-1], unknown)
+
+
+def _codes(values: Any, column: Column) -> tuple[Ints, npt.NDArray[np.bool_], Any]:
+    """The position of each row's value among the column's, and whether it is missing.
+
+    One past the last position is an unknown value. The third is a function from rows to their values as texts.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    array = pa.Array.from_pandas(values) if hasattr(values, "iloc") else values
+    array = array if isinstance(array, pa.ChunkedArray) else pa.chunked_array([array])
+    if not pa.types.is_dictionary(array.type):
+        array = array.dictionary_encode()
+    array = array.unify_dictionaries().combine_chunks()
+    indices, known = array.indices, _texts(array.dictionary.to_pylist())
+    missing = np.asarray(pc.is_null(array))
+    place = {value: at for at, value in enumerate(column.values)}
+    table = np.array([place.get(text, len(place)) for text in known] or [0], dtype=np.int64)
+    chosen = np.asarray(pc.fill_null(indices, 0)).astype(np.int64)
+    return table[chosen], missing, lambda where: [known[i] for i in chosen[where]]
+
+
+def _texts(values: list[Any]) -> list[str]:
+    """Values as the reference profile writes them: 1, not 1.0."""
+    return [f"{v:g}" if isinstance(v, float) else str(v) for v in values]
+
+
+def _absent(column: Column, day: Ints, first: int, known: npt.NDArray[np.bool_] | None = None) -> ColumnDays:
+    """The days of a feature that is not there, or of one that only its presence is known of."""
+    rows = np.bincount(day)
+    there = np.zeros_like(rows) if known is None else np.bincount(day[known], minlength=len(rows))
+    nothing, none = np.zeros(len(rows)), np.zeros((len(rows), column.counted if known is None else 0), dtype=np.int64)
+    return _kept(column, first, rows, rows - there, nothing, nothing, none, {})
+
+
+def _kept(
+    column: Column,
+    first: int,
+    rows: Ints,
+    missing: Ints,
+    total: Floats,
+    squares: Floats,
+    counts: Ints,
+    unknown: Mapping[int, tuple[str, ...]],
+) -> ColumnDays:
+    """Of a table over all days of a span, the days that have rows. A row without a label is not a row of the label."""
+    if column.role == "label":
+        rows, missing = rows - missing, np.zeros_like(missing)
+    at = np.flatnonzero(rows)
+    return ColumnDays(
+        column,
+        (at + first).astype("datetime64[D]"),
+        rows[at].astype(np.int64),
+        missing[at].astype(np.int64),
+        total[at].astype(np.float64),
+        squares[at].astype(np.float64),
+        counts[at].astype(np.int64),
+        tuple(unknown.get(int(i), ()) for i in at),
+    )
+
+
+# ── summaries ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def merge(parts: Iterable[DaySummaries]) -> DaySummaries:
+    """The summaries of all rows, from those of parts of them. The order of the parts makes no difference.
+
+    Raises:
+        Mistake: two parts were laid out by different reference profiles.
+    """
+    by_name: dict[str, list[ColumnDays]] = {}
+    for part in parts:
+        for name, days in part.items():
+            by_name.setdefault(name, []).append(days)
+    return {name: _add(name, same) for name, same in by_name.items()}
+
+
+def _add(name: str, parts: list[ColumnDays]) -> ColumnDays:
+    if len(parts) == 1:
+        return parts[0]
+    column = parts[0].column
+    if any(part.column.layout != column.layout for part in parts):
+        raise Mistake(
+            f"{name}: summaries that were laid out by different reference profiles cannot be added. Summarise the rows "
+            f"again by one profile."
+        )
+    days, at = np.unique(np.concatenate([part.days for part in parts]), return_inverse=True)
+
+    def summed(field: str) -> npt.NDArray[Any]:
+        every = np.concatenate([getattr(part, field) for part in parts])
+        out = np.zeros((len(days), *every.shape[1:]), dtype=every.dtype)
+        np.add.at(out, at, every)
+        return out
+
+    named: list[set[str]] = [set() for _ in days]
+    for place, texts in zip(at, chain.from_iterable(part.unknown for part in parts), strict=True):
+        named[place].update(texts)
+    return ColumnDays(
+        column,
+        days,
+        summed("rows"),
+        summed("missing"),
+        summed("total"),
+        summed("squares"),
+        summed("counts"),
+        tuple(tuple(sorted(texts)[:NAMED]) for texts in named),
+    )
+
+
+# ── a file of them ────────────────────────────────────────────────────────────────────────────────
+
+
+def to_bytes(summaries: DaySummaries) -> bytes:
+    """As Parquet, a row per column and day; equal summaries give equal bytes with the locked pyarrow."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    every = [summaries[name] for name in sorted(summaries)]
+    fields = {
+        "column": [days.column.name for days in every for _ in days.days],
+        "layout": [days.column.layout for days in every for _ in days.days],
+        "day": np.concatenate([days.days for days in every]) if every else np.array([], dtype="datetime64[D]"),
+        "rows": [int(n) for days in every for n in days.rows],
+        "missing": [int(n) for days in every for n in days.missing],
+        "total": [float(n) for days in every for n in days.total],
+        "squares": [float(n) for days in every for n in days.squares],
+        "counts": [counts for days in every for counts in days.counts.tolist()],
+        "unknown": [list(texts) for days in every for texts in days.unknown],
+    }
+    texts, whole = pa.string(), pa.int64()
+    types = [texts, texts, pa.date32(), whole, whole, pa.float64(), pa.float64(), pa.list_(whole), pa.list_(texts)]
+    arrays = [pa.array(values, type=type_) for values, type_ in zip(fields.values(), types, strict=True)]
+    stream = io.BytesIO()
+    pq.write_table(pa.Table.from_arrays(arrays, names=list(fields)), stream, compression="zstd")
+    return stream.getvalue()
+
+
+def from_bytes(data: bytes, wanted: Mapping[str, Column]) -> DaySummaries:
+    """Summaries again, of the columns that are wanted.
+
+    Raises:
+        Mistake: they were laid out by another reference profile.
+    """
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(io.BytesIO(data))
+    found: DaySummaries = {}
+    for name in pc.unique(table["column"]).to_pylist():
+        if name not in wanted:
+            continue
+        column, part = wanted[name], table.filter(pc.equal(table["column"], name))
+        if set(pc.unique(part["layout"]).to_pylist()) != {column.layout}:
+            raise Mistake(
+                f"{name}: the day summaries were laid out by another reference profile. Read them with the profile "
+                f"that stands beside them, or summarise the rows again."
+            )
+        found[name] = ColumnDays(
+            column,
+            part["day"].to_numpy().astype("datetime64[D]"),
+            part["rows"].to_numpy(),
+            part["missing"].to_numpy(),
+            part["total"].to_numpy(),
+            part["squares"].to_numpy(),
+            np.array(part["counts"].to_pylist(), dtype=np.int64).reshape(len(part), -1),
+            tuple(tuple(texts) for texts in part["unknown"].to_pylist()),
+        )
+    return found

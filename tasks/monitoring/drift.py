@@ -1,0 +1,526 @@
+"""Has the world moved? Day summaries of the stream against those of the reference, without false alarms.
+
+Each number that a day says of a column (series.py) is tested for itself, by a test whose unit is the day and which
+holds however often one looks (sequential.py). A column's p-value is the smallest of its series', times their number
+(Bonferroni). Over the columns the false discovery rate is held by the procedure of Benjamini & Yekutieli (2001), which
+asks nothing of how columns depend on each other. While nothing has changed every discovery is a false one: so the
+chance of *ever* alarming is at most `Settings.chance`, over a stream of any length.
+
+`detect` is a pure function of the days that were seen. It tells the story from the first day each time, so that nothing
+is carried from window to window, late rows fall into place, and how days were batched makes no difference.
+
+A season is drift: July is not like the months from January to June. What follows from it, the retrain policy says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from tasks.days import STEPS, Column, ColumnDays, DaySummaries, Role
+from tasks.monitoring import sequential
+from tasks.monitoring.series import Series, Watched, watch
+
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+Days = npt.NDArray[np.datetime64]
+
+Status = Literal["ok", "drift", "not enough data", "constant", "always missing", "new"]
+
+ASPECTS = ("unknown", "missing", "mean", "share", "rare", "spread", "fit")
+"""What can move. Of those that are as evident, the first is named."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What may be chosen."""
+
+    chance: float = 0.05
+    """Of ever raising an alarm while nothing changes, over everything that is watched of a model."""
+    min_days: int = 7
+    """Days with rows before «no drift» may be said of a column."""
+    min_reference_days: int = 28
+    """The same of the reference."""
+    min_rows: int = 5
+    """Values that a day must have to count. What few rows scatter more than many is allowed for."""
+    min_share: float = 0.005
+    """Values of a category that are rarer are watched together."""
+    min_effect: float = 0.1
+    """An alarm needs more than evidence: a mean that moved so many standard deviations of the reference's rows, or a
+    spread that changed by this part of itself. Schedules move by a few miles every season, beyond all doubt."""
+    min_change: float = 0.01
+    """The same of a share; of values that the reference does not know, a tenth of it."""
+    recent_days: int = 28
+    """The days by which a column is described that does not drift."""
+    cause_days: int = 7
+    """Columns that began to move, or were noticed, within so many days of each other are one alarm."""
+
+
+@dataclass(frozen=True)
+class Moved:
+    """What moved of a column: the most evident of its series."""
+
+    column: str
+    role: Role
+    aspect: str
+    value: str | None
+    """Of a share: of which value."""
+    before: float
+    now: float
+    """In the column's unit, or a share. Of `fit`: 0, and by how much the mean is higher than it should be."""
+    unit: str | None
+    effect: float
+    """At least 0. Of mean and fit: the change in standard deviations of the reference's rows (Glass's Δ); of spread:
+    |now / before − 1|; of shares: their difference."""
+    surprise: float
+    """The change in standard deviations of the reference's days: what stands out most has the greatest."""
+    since: date
+    opened: date
+    """The day whose rows were the last bit of evidence that it took."""
+    closed: date | None
+    text: str
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """Everything that began to move together."""
+
+    key: str
+    """The day it opened, and the column that stood out most on it; another only if rows come late for days before."""
+    since: date
+    opened: date
+    closed: date | None
+    moved: tuple[Moved, ...]
+    """What stands out most comes first: features before prediction and label, and of them those that moved themselves
+    before those that no longer fit the others. Of a column that moved, came back and moved again, the most of it."""
+    text: str
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What there is to say of one column."""
+
+    name: str
+    role: Role
+    type: str
+    status: Status
+    text: str
+    days: int
+    """Of the whole stream, with at least one row."""
+    rows: int
+    p: float
+    """Valid at any time, however often one has looked; 1 where nothing was tested."""
+    q: float
+    """The same, adjusted for the number of columns."""
+    shift: float | None
+    """Of a number: the change of the mean in standard deviations of the reference's rows."""
+    cramers_v: float | None
+    """Of a category: Cramér's V of the table of reference and recent counts, 0 to 1."""
+    psi: float | None
+    """Population stability index over values or bins, every count raised by a half so that it is finite."""
+    missing: tuple[float, float]
+    """The share that is missing: in the reference, and recently."""
+    evidence: tuple[float, ...] = field(repr=False)
+    """For pictures: log10 of the evidence after each day of the stream, of the series that has the most of it."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the days of a stream say."""
+
+    days: tuple[date, ...] = field(repr=False)
+    threshold: float
+    """log10 of the evidence that a column of four series needs for itself; where several move, each needs less."""
+    findings: Mapping[str, Finding]
+    alarms: tuple[Alarm, ...]
+    """Oldest first; closed ones too."""
+
+    @property
+    def open(self) -> tuple[Alarm, ...]:
+        """The alarms that are not over."""
+        return tuple(alarm for alarm in self.alarms if alarm.closed is None)
+
+
+def detect(
+    wanted: Mapping[str, Column],
+    reference: DaySummaries,
+    stream: DaySummaries,
+    settings: Settings | None = None,
+    units: Mapping[str, str | None] | None = None,
+) -> Report:
+    """What moved in the stream, since when and by how much. Pure: equal days give equal reports.
+
+    Args:
+        wanted: the columns (days.columns).
+        reference: the days of the training rows. Columns may have different days: predictions have those of rows that
+            the model was not trained on.
+        stream: every day since the model went live.
+        settings: what may be chosen.
+        units: column → unit, for the texts.
+    """
+    settings = settings or Settings()
+    watched, axis = watch(wanted, reference, stream, settings)
+    story = _Story.tell(watched, len(axis), settings)
+    moved = [
+        _moved(one, episode, axis, (units or {}).get(one.column.name))
+        for one, episodes in zip(watched, story.episodes, strict=True)
+        for episode in episodes
+    ]
+    drifting = {one.column: one for one in moved if one.closed is None}
+    tested = {
+        one.column.name: (float(p), float(q), evidence)
+        for one, p, q, evidence in zip(watched, story.p, story.q, story.evidence, strict=True)
+    }
+    findings = {
+        name: _finding(column, reference.get(name), stream.get(name), drifting.get(name), tested.get(name), settings)
+        for name, column in wanted.items()
+    }
+    threshold = float(np.log10(4 * _divisor(len(watched)) / settings.chance)) if watched else 0.0
+    return Report(tuple(axis.tolist()), threshold, findings, _alarms(moved, settings))
+
+
+# ── the story: what opened when, and closed ───────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class _Episode:
+    """A column drifts: from the day it was noticed to the day it was seen to be over. Days by their place."""
+
+    series: tuple[Series, ...]
+    """What moved, the most evident first."""
+    since: int
+    opened: int
+    closed: int | None
+
+    def lasts(self, day: int) -> bool:
+        """Whether it was not over before this day."""
+        return self.closed is None or day <= self.closed
+
+
+class _Test:
+    """The test of one column, from some day on."""
+
+    def __init__(self, watched: Watched) -> None:
+        self.series = watched.series
+        self.before = np.stack([one.before for one in self.series])
+        self.now = np.stack([one.now for one in self.series])
+        self.damping = np.stack([one.damping() for one in self.series])
+        self.variance = sequential.inflation(self.before)
+        self.begin(0)
+
+    def begin(self, day: int) -> None:
+        """Test the days from this one on. What is known of those before it says nothing of them."""
+        self.first = day
+        now = self.now[:, day:]
+        self.known = np.isfinite(now)
+        self.scores = self.damping[:, day:] * sequential.normal_scores(self.before, now)
+        self.evidence = sequential.log_evidence(self.scores, self.known, self.variance)
+        self.highest = np.maximum.accumulate(self.evidence, axis=1)
+        self.p = np.minimum(1.0, len(self.series) * np.exp(-self.highest.max(axis=0)))
+
+    def episode(self, day: int, limit: float, settings: Settings) -> _Episode | None:
+        """What began to move, seen from this day, and when it was over, if it is; None if it is too little to matter.
+
+        Args:
+            day: on which the column is one of those that moved.
+            limit: which p-values made it one.
+            settings: how much matters.
+        """
+        upto = day - self.first + 1
+        level = self.highest[:, upto - 1]
+        order = sorted(range(len(level)), key=lambda s: (-round(float(level[s])), ASPECTS.index(self.series[s].aspect)))
+        evident = [s for s in order if len(level) * np.exp(-level[s]) <= limit]
+        since = {s: self.first + sequential.change_point(self.scores[s, :upto], self.known[s, :upto]) for s in evident}
+        matter = [s for s in evident if _matters(self.series[s], since[s], day, settings)]
+        if not matter:
+            return None
+        ends = [self._end(s, since[s], day) for s in matter]
+        closed = None if None in ends else max(end for end in ends if end is not None)
+        return _Episode(tuple(self.series[s] for s in matter), since[matter[0]], day, closed)
+
+    def _end(self, series: int, since: int, opened: int) -> int | None:
+        now = self.now[[series], since:]
+        scores = (
+            self.damping[[series], since:] * sequential.normal_scores(self.before[[series]], now, learning=False)
+        )[0]
+        drifted = opened + 1 - since
+        known = np.isfinite(now[0, :drifted])
+        level = float(scores[:drifted][known].mean()) if known.any() else 0.0
+        after = sequential.returned(scores[drifted:], level, float(self.variance[series]))
+        return None if after is None else opened + 1 + after
+
+
+@dataclass(frozen=True)
+class _Story:
+    """What happened, column by column in the order of what is watched."""
+
+    episodes: list[list[_Episode]]
+    p: Floats
+    """(columns,) on the last day."""
+    q: Floats
+    evidence: Floats
+    """(columns, days), log10, of the most evident series."""
+
+    @staticmethod
+    def tell(watched: list[Watched], days: int, settings: Settings) -> _Story:
+        """Go through the days; what is said of one depends on no later one."""
+        tests = [_Test(one) for one in watched]
+        p = np.array([test.p for test in tests]).reshape(len(tests), days)
+        evidence = np.array([test.evidence.max(axis=0) for test in tests]).reshape(len(tests), days)
+        episodes: list[list[_Episode]] = [[] for _ in tests]
+        for day in np.flatnonzero((p <= settings.chance).any(axis=0)).tolist():
+            found = np.flatnonzero(_adjusted(p[:, day]) <= settings.chance).tolist()
+            for at in found:
+                if episodes[at] and episodes[at][-1].lasts(day):
+                    continue
+                episode = tests[at].episode(day, settings.chance * len(found) / _divisor(len(tests)), settings)
+                if episode is None:
+                    continue
+                episodes[at].append(episode)
+                if episode.closed is not None and episode.closed + 1 < days:
+                    begin = episode.closed + 1
+                    tests[at].begin(begin)
+                    p[at, begin:], evidence[at, begin:] = tests[at].p, tests[at].evidence.max(axis=0)
+        last = p[:, -1] if days else np.ones(len(tests))
+        return _Story(episodes, last, _adjusted(last), evidence / np.log(10))
+
+
+def _adjusted(p: Floats) -> Floats:
+    """p-values such that those of at most α have a false discovery rate of at most α, however they depend."""
+    from statsmodels.stats.multitest import multipletests  # type: ignore[import-untyped]  # it ships none
+
+    return np.asarray(multipletests(p, method="fdr_by")[1]) if len(p) else p
+
+
+def _divisor(columns: int) -> float:
+    """What `chance` is divided by for the first of so many columns (Benjamini & Yekutieli 2001, theorem 1.3)."""
+    return float(columns * sum(1 / k for k in range(1, columns + 1)))
+
+
+def _matters(series: Series, since: int, last: int, settings: Settings) -> bool:
+    before, now = _levels(series, since, last)
+    limit = settings.min_effect if series.aspect in ("mean", "fit", "spread") else settings.min_change
+    return abs(now - before) / series.scale >= (limit / 10 if series.aspect == "unknown" else limit)
+
+
+# ── alarms ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _moved(watched: Watched, episode: _Episode, axis: Days, unit: str | None) -> Moved:
+    last = episode.closed if episode.closed is not None else len(axis) - 1
+    series, column = episode.series[0], watched.column
+    before, now = _levels(series, episode.since, last)
+    since = _date(axis[episode.since])
+    return Moved(
+        column=column.name,
+        role=column.role,
+        aspect=series.aspect,
+        value=series.value,
+        before=before,
+        now=now,
+        unit=unit if series.aspect in ("mean", "spread", "fit") else None,
+        effect=abs(now - before) / series.scale,
+        surprise=max(_surprise(one, episode.since, last) for one in episode.series),
+        since=since,
+        opened=_date(axis[episode.opened]),
+        closed=None if episode.closed is None else _date(axis[episode.closed]),
+        text=f"{_say(column.name, series, before, now, unit)} since {since}",
+    )
+
+
+def _levels(series: Series, since: int, last: int) -> tuple[float, float]:
+    """The mean over the reference, and over the days from `since` to `last`, each day by its rows."""
+    return _average(series.before, series.weights[0]), _average(
+        series.now[since : last + 1], series.weights[1][since : last + 1]
+    )
+
+
+def _average(values: Floats, weights: Floats) -> float:
+    there = np.isfinite(values) & (weights > 0)
+    return float(np.average(values[there], weights=weights[there])) if there.any() else 0.0
+
+
+def _surprise(series: Series, since: int, last: int) -> float:
+    """How far days lie from the reference's mean, in standard deviations of its days (root mean square).
+
+    Of features of which one moved, and which no longer fit each other, that one has the greatest: with P the inverse of
+    their correlation matrix it is √P_kk for feature k, and |P_jk|/√P_jj ≤ √P_kk for another.
+    """
+    before, now = series.before[np.isfinite(series.before)], series.now[since : last + 1]
+    scatter = float(np.std(before)) if len(before) else 0.0
+    if not scatter:
+        return 1e6
+    square = float(np.mean((now[np.isfinite(now)] - np.mean(before)) ** 2))
+    return min(float(np.sqrt(square)) / scatter, 1e6)
+
+
+def _say(name: str, series: Series, before: float, now: float, unit: str | None) -> str:
+    measure, change = f" {unit}" if unit else "", "higher" if now > before else "lower"
+    moved = f"{abs(now - before) / series.scale:.2f} standard deviations"
+    shares = f"in {now:.1%} of rows, before in {before:.1%},"
+    expected = " and ".join(series.companions)
+    said = {
+        "mean": f"is {abs(now - before):.3g}{measure} {change}, {moved} ({before:.4g} → {now:.4g})",
+        "fit": f"is {abs(now):.3g}{measure} {change} than {expected} go with, {moved},",
+        "spread": f"varies {'more' if now > before else 'less'} within a day ({before:.3g} → {now:.3g}{measure})",
+        "missing": f"is missing {shares}",
+        "unknown": f"has values that training did not know {shares}",
+        "rare": f"has rare values {shares}",
+        "share": f"is {series.value} {shares}",
+    }
+    return f"{name} {said[series.aspect]}"
+
+
+_ROLES: tuple[Role, ...] = ("feature", "prediction", "label")
+
+
+def _alarms(moved: list[Moved], settings: Settings) -> tuple[Alarm, ...]:
+    """One alarm per cause, as far as days can tell."""
+    groups: list[list[Moved]] = []
+    for one in sorted(moved, key=lambda one: (one.opened, _ROLES.index(one.role), -one.surprise, one.column)):
+        for group in groups:
+            if _same_cause(one, group, settings):
+                group.append(one)
+                break
+        else:
+            groups.append([one])
+    return tuple(_alarm(group) for group in groups)
+
+
+def _same_cause(one: Moved, group: list[Moved], settings: Settings) -> bool:
+    """Whether a column belongs to an alarm that is open when it moves.
+
+    It does if it began to move, or was noticed, when another of them was; if it is one of them that moves again; and if
+    all that is wrong with it is that it no longer fits the others, of which one drifts already.
+    """
+    if not any(other.closed is None or other.closed >= one.opened for other in group):
+        return False
+    dates = [pair for other in group for pair in ((one.since, other.since), (one.opened, other.opened))]
+    together = any(abs((this - that).days) <= settings.cause_days for this, that in dates)
+    again = any(one.column == other.column for other in group)
+    misfit = one.aspect == "fit" and any(other.aspect in ("mean", "spread", "fit", "missing") for other in group)
+    return together or again or misfit
+
+
+def _alarm(group: list[Moved]) -> Alarm:
+    # a column that only no longer fits the others may be fine: it is the others that moved
+    ranked = sorted(group, key=lambda one: (_ROLES.index(one.role), one.aspect == "fit", -one.surprise, one.opened))
+    once = list({one.column: one for one in reversed(ranked)}.values())[::-1]
+    ends = [one.closed for one in group if one.closed]
+    others = ", ".join(one.column for one in once[1:])
+    return Alarm(
+        key=f"{group[0].opened}-{group[0].column}",
+        since=min(one.since for one in group),
+        opened=group[0].opened,
+        closed=max(ends) if len(ends) == len(group) else None,
+        moved=tuple(once),
+        text=once[0].text + (f"; with it moved {others}" if others else ""),
+    )
+
+
+def _date(day: Any) -> date:
+    found: date = day.astype("datetime64[D]").item()
+    return found
+
+
+# ── findings ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def _finding(
+    column: Column,
+    reference: ColumnDays | None,
+    stream: ColumnDays | None,
+    drift: Moved | None,
+    tested: tuple[float, float, Floats] | None,
+    settings: Settings,
+) -> Finding:
+    """Everything about one column; `drift` is its episode that is not over."""
+    p, q, evidence = tested or (1.0, 1.0, np.empty(0))
+    recent = None if stream is None else _recent(stream, drift, settings)
+    status, text = _status(column, reference, stream, drift, settings)
+    compared = reference is not None and recent is not None and recent.known.sum() and reference.known.sum()
+    described = _compare(reference, recent) if compared and reference is not None and recent is not None else {}
+    return Finding(
+        name=column.name,
+        role=column.role,
+        type=column.type,
+        status=status,
+        text=text,
+        days=0 if stream is None else len(stream.days),
+        rows=0 if stream is None else int(stream.rows.sum()),
+        p=p,
+        q=q,
+        shift=described.get("shift"),
+        cramers_v=described.get("cramers_v"),
+        psi=described.get("psi"),
+        missing=(_missing(reference), _missing(recent)),
+        evidence=tuple(evidence.tolist()),
+    )
+
+
+def _recent(stream: ColumnDays, drift: Moved | None, settings: Settings) -> ColumnDays:
+    if drift is not None:
+        return stream.since(np.datetime64(drift.since))
+    return stream.since(stream.days[-1] - np.timedelta64(settings.recent_days - 1, "D"))
+
+
+def _status(
+    column: Column, reference: ColumnDays | None, stream: ColumnDays | None, drift: Moved | None, settings: Settings
+) -> tuple[Status, str]:
+    if column.type == "new" or reference is None:
+        return "new", f"{column.name} was not there in training: there is nothing to hold it against"
+    if drift is not None:
+        return "drift", drift.text
+    if stream is not None and not reference.known.sum() and not stream.known.sum():
+        return "always missing", f"{column.name} is missing in every row, as in training"
+    if lacking := _lacking(reference, stream, settings):
+        return "not enough data", f"{column.name} has {lacking}"
+    if stream is not None and _constant(reference, stream):
+        return "constant", f"{column.name} has one value only, the same as in training"
+    return "ok", f"{column.name} is as in training"
+
+
+def _lacking(reference: ColumnDays, stream: ColumnDays | None, settings: Settings) -> str:
+    """What there is too little of to say that nothing moved; empty where there is enough."""
+    days, before = (0 if side is None else int((side.rows >= settings.min_rows).sum()) for side in (stream, reference))
+    if days < settings.min_days:
+        return f"{days} days of at least {settings.min_rows} rows; it takes {settings.min_days}"
+    if before < settings.min_reference_days:
+        return f"{before} days in the reference; it takes {settings.min_reference_days}"
+    return ""
+
+
+def _constant(reference: ColumnDays, stream: ColumnDays) -> bool:
+    n, total, squares = (
+        float(side_before.sum() + side_now.sum())
+        for side_before, side_now in (
+            (reference.known, stream.known),
+            (reference.total, stream.total),
+            (reference.squares, stream.squares),
+        )
+    )
+    bins = np.count_nonzero(reference.counts.sum(axis=0) + stream.counts.sum(axis=0))
+    return bins == 1 and n * squares == total**2
+
+
+def _missing(side: ColumnDays | None) -> float:
+    return float(side.missing.sum() / max(side.rows.sum(), 1)) if side is not None else 0.0
+
+
+def _compare(reference: ColumnDays, recent: ColumnDays) -> dict[str, float]:
+    """Effect sizes. Of the rows: how large a change is has nothing to do with how sure it is."""
+    counts = np.stack([reference.counts.sum(axis=0), recent.counts.sum(axis=0)])
+    shares = (counts + 0.5) / (counts + 0.5).sum(axis=1, keepdims=True)
+    found = {"psi": float(((shares[1] - shares[0]) * np.log(shares[1] / shares[0])).sum())}
+    if reference.column.type != "category":
+        steps = [side.total.sum() / side.known.sum() for side in (recent, reference)]
+        return {**found, "shift": float(steps[0] - steps[1]) / STEPS}
+    from scipy.stats.contingency import association
+
+    seen = counts[:, counts.sum(axis=0) > 0]
+    return {**found, "cramers_v": float(association(seen, method="cramer")) if seen.shape[1] > 1 else 0.0}

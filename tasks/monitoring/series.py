@@ -1,0 +1,280 @@
+"""What a day says of a column: a handful of numbers, each a series over the days.
+
+- A number or integer has a mean, a spread within the day (a stuck sensor has none), the share that is missing, and a
+  `fit`: how far the mean lies from what the features' means go with. A thermometer that is 4 degrees off is lost
+  among the seasons, but it stops fitting dew point and humidity on the first day. A label of two values has a fit too.
+- A category, and a label of few values, has the share of each common value, of the rare ones together, of values
+  that the reference does not know, and the share that is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from tasks.days import STEPS, Column, ColumnDays, DaySummaries
+from tasks.monitoring.sequential import WEEK
+
+if TYPE_CHECKING:
+    from tasks.monitoring.drift import Settings
+
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+Days = npt.NDArray[np.datetime64]
+
+FIT_DAYS = 60
+"""Reference days on which all is known, at least, before `fit` says anything; and four per feature."""
+
+KNOWN = 0.1
+"""A day of which a smaller share is known says nothing of a column's values: the fewer rows a day has, the more often
+that share would be none at all, and which days have a mean would depend on how many rows they have."""
+
+COMPANIONS = 2
+"""So many of the features that a fit leans on are named."""
+
+
+@dataclass(frozen=True)
+class Series:
+    """One number per day, of the reference and of the stream; nan where a day has none."""
+
+    aspect: str
+    before: Floats
+    now: Floats
+    weights: tuple[Floats, Floats]
+    """The rows that each of these numbers is of."""
+    noise: float
+    """Variance between the rows of a day: what is divided by their number."""
+    scale: float = 1.0
+    """What an effect is measured in."""
+    value: str | None = None
+    """Of a share: of which value."""
+    companions: tuple[str, ...] = ()
+    """Of `fit`: the features that say most of where the mean should lie."""
+
+    def damping(self) -> Floats:
+        """By what to multiply each day's score: below 1 where the day has fewer rows than before, and so scatters more.
+
+        The variance of a day's mean is that between days plus that within days / rows (analysis of variance with
+        random effects).
+        """
+        rows = self.weights[0][np.isfinite(self.before)]
+        if not len(rows) or not self.noise:
+            return np.ones(len(self.now))
+        sampled = self.noise * float(np.mean(1 / rows))
+        between = max(float(np.nanvar(self.before)) - sampled, 0.0)
+        rows_now = np.maximum(self.weights[1], 1)
+        return np.asarray(np.minimum(1.0, np.sqrt((between + sampled) / (between + self.noise / rows_now))))
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A column with its series."""
+
+    column: Column
+    series: tuple[Series, ...]
+
+
+def watch(
+    wanted: Mapping[str, Column], reference: DaySummaries, stream: DaySummaries, settings: Settings
+) -> tuple[list[Watched], Days]:
+    """The series of every column that the reference has, and the days of the stream.
+
+    A column of which the stream has no day yet is one of them all the same: how much evidence another needs must not
+    change when the first label comes.
+    """
+    before, after = _axis(reference), _axis(stream)
+    sides = {
+        name: (_Side.of(old, before, settings), _Side.of(stream.get(name, old.none()), after, settings))
+        for name in wanted
+        if (old := reference.get(name)) is not None and wanted[name].type != "new"
+    }
+    fits = _fits(wanted, sides)
+    every = [
+        Watched(wanted[name], (*_series(wanted[name], pair, settings), *([fits[name]] if name in fits else [])))
+        for name, pair in sides.items()
+    ]
+    return [one for one in every if one.series], after
+
+
+def _axis(summaries: DaySummaries) -> Days:
+    every = [found.days for found in summaries.values()]
+    return np.unique(np.concatenate(every)) if every else np.array([], dtype="datetime64[D]")
+
+
+# ── one column ────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class _Side:
+    """A column's days on an axis of days; nan where a day has too few rows."""
+
+    rows: Floats
+    known: Floats
+    missing: Floats
+    """A share."""
+    mean: Floats
+    """Of a number; of a category of two values, the share of the second."""
+    variance: Floats
+    """Within the day."""
+    shares: Floats
+    """(days, column.counted)"""
+
+    @staticmethod
+    def of(found: ColumnDays, axis: Days, settings: Settings) -> _Side:
+        at, size, column = np.searchsorted(axis, found.days), len(axis), found.column
+        rows, known = np.zeros(size), np.zeros(size)
+        rows[at], known[at] = found.rows, found.known
+        missing, mean, variance = (np.full(size, np.nan) for _ in range(3))
+        enough = found.rows >= settings.min_rows
+        missing[at[enough]] = found.missing[enough] / found.rows[enough]
+        enough &= found.known >= np.maximum(KNOWN * found.rows, 2)
+        place, n = at[enough], found.known[enough]
+        steps = found.total[enough] / n
+        mean[place] = column.centre + column.scale * steps
+        variance[place] = column.scale**2 * np.maximum(found.squares[enough] / n - steps**2, 0) * n / (n - 1)
+        shares = np.full((size, column.counted), np.nan)
+        shares[place] = found.counts[enough] / n[:, None]
+        if column.type == "category" and len(column.values) == 2:  # as a number that is 0 or 1
+            mean[place] = shares[place, 1]
+            variance[place] = mean[place] * (1 - mean[place]) * n / (n - 1)
+        return _Side(rows, known, missing, mean, variance, shares)
+
+
+Sides = tuple[_Side, _Side]
+"""Of the reference and of the stream."""
+
+
+def _series(column: Column, sides: Sides, settings: Settings) -> list[Series]:
+    series = _of_category(column, sides, settings) if column.type == "category" else _of_number(column, sides)
+    if column.role == "label":  # a label that is missing is one that has not come yet
+        return series
+    rows, missing = _pair(side.rows for side in sides), _pair(side.missing for side in sides)
+    return [*series, Series("missing", *missing, rows, _binomial(_average(missing[0], rows[0])))]
+
+
+def _of_number(column: Column, sides: Sides) -> list[Series]:
+    if not np.isfinite(sides[0].mean).any():
+        return []  # always missing in the reference: only that can change
+    weights, within = _pair(side.known for side in sides), float(np.nanmean(sides[0].variance))
+    spread = _pair(np.sqrt(side.variance) for side in sides)
+    return [
+        Series("mean", *_pair(side.mean for side in sides), weights, within, column.scale * STEPS),
+        Series("spread", *spread, weights, within / 2, float(np.nanmean(spread[0])) or column.scale * STEPS),
+    ]
+
+
+def _of_category(column: Column, sides: Sides, settings: Settings) -> list[Series]:
+    weights, unknown = _pair(side.known for side in sides), len(column.values)
+    average = [_average(shares, weights[0]) for shares in sides[0].shares.T]
+    common = [at for at in range(unknown) if average[at] >= settings.min_share]
+    rare = [at for at in range(unknown) if average[at] < settings.min_share]
+    if len(common) == 2 and not rare:
+        del common[0]  # of two values that are all there is, one says everything
+    groups: list[tuple[str, str | None, list[int]]] = [("share", column.values[at], [at]) for at in common]
+    groups += [("rare", None, rare)] if rare else []
+    return [
+        Series(
+            aspect,
+            *_pair(side.shares[:, at].sum(axis=1) for side in sides),
+            weights,
+            _binomial(sum(average[one] for one in at)),
+            value=value,
+        )
+        for aspect, value, at in [*groups, ("unknown", None, [unknown])]
+    ]
+
+
+def _average(shares: Floats, weights: Floats) -> float:
+    there = np.isfinite(shares)
+    return float(np.average(shares[there], weights=weights[there])) if there.any() else 0.0
+
+
+def _binomial(share: float) -> float:
+    return max(share * (1 - share), 0.0)
+
+
+def _pair(of: Iterable[Floats]) -> tuple[Floats, Floats]:
+    before, now = of
+    return before, now
+
+
+# ── one column against the others ─────────────────────────────────────────────────────────────────
+
+
+def _fits(wanted: Mapping[str, Column], sides: Mapping[str, Sides]) -> dict[str, Series]:
+    """Per column that has a mean: that of each day, less what a linear regression on the features' means says.
+
+    It is fitted on the reference. The residual of a day of the reference is of a regression that has not seen its week:
+    a day of the stream is new to it as well. Days on which one of the features has no mean say nothing.
+    """
+    names = _leaned_on(wanted, sides)
+    if not names:
+        return {}
+    before, now = (np.column_stack([sides[name][side].mean for name in names]) for side in (0, 1))
+    centre, spread = np.nanmean(before, axis=0), np.nanstd(before, axis=0)
+    before, now = (before - centre) / spread, (now - centre) / spread
+    noise = np.array([np.nanmean(sides[name][0].variance) for name in names]) / spread**2
+    found: dict[str, Series] = {}
+    for name, (old, new) in sides.items():
+        others = [at for at, other in enumerate(names) if other != name]
+        # without variance within a day it is the day's own, as its weekday: others fit it, it fits none
+        fitted = _regress(old.mean, before[:, others]) if np.nansum(old.variance) > 0 else None
+        if fitted is None:
+            continue
+        residual, slopes, sureness = fitted
+        within = float(np.nanmean(old.variance))
+        by_sureness = sorted(range(len(others)), key=lambda at: -sureness[1 + at])
+        found[name] = Series(
+            "fit",
+            residual,
+            new.mean - slopes[0] - now[:, others] @ slopes[1:],
+            (old.known, new.known),
+            # the features' means are of so many rows too: what they scatter comes through the slopes
+            within + float(slopes[1:] ** 2 @ noise[others]),
+            np.sqrt(within) if wanted[name].type == "category" else wanted[name].scale * STEPS,
+            companions=tuple(names[others[at]] for at in by_sureness[:COMPANIONS]),
+        )
+    return found
+
+
+def _leaned_on(wanted: Mapping[str, Column], sides: Mapping[str, Sides]) -> list[str]:
+    """The features that have a mean on nearly all days of the reference, and not always the same."""
+    means = {name: before.mean for name, (before, _) in sides.items() if wanted[name].role == "feature"}
+    days = np.isfinite(np.array(list(means.values()))).any(axis=0).sum() if means else 0
+    return [
+        name for name, mean in means.items() if np.isfinite(mean).sum() >= max(0.95 * days, 1) and np.nanstd(mean) > 0
+    ]
+
+
+def _regress(target: Floats, others: Floats) -> tuple[Floats, Floats, Floats] | None:
+    """The residuals, each without its week; intercept and slopes; how sure these are. None: there are too few days."""
+    x = np.column_stack([np.ones(len(others)), others])
+    known = np.isfinite(target) & np.isfinite(others).all(axis=1)
+    if known.sum() < max(FIT_DAYS, 4 * x.shape[1]):
+        return None
+    residual = np.full(len(target), np.nan)
+    residual[known], slopes, sureness = _week_left_out(x[known], target[known], np.flatnonzero(known) // WEEK)
+    return residual, slopes, sureness
+
+
+def _week_left_out(x: Floats, target: Floats, week: npt.NDArray[np.int64]) -> tuple[Floats, Floats, Floats]:
+    """Each row's residual when its week is left out of the regression; the slopes of all rows, and their |t| / s.
+
+    With H the projection on x, those of a block B are (1 − H_BB)⁻¹ times the residuals of the whole (Cook & Weisberg,
+    Residuals and Influence in Regression, 1982, section 4.2).
+    """
+    u, s, vt = np.linalg.svd(x, full_matrices=False)
+    keep = s > 1e-8 * s[0]
+    u, inverse = u[:, keep], vt[keep].T / s[keep]
+    residual = target - u @ (u.T @ target)
+    out = np.empty_like(residual)
+    for one in np.unique(week):
+        rows = week == one
+        block = u[rows]
+        out[rows] = np.linalg.lstsq(np.eye(len(block)) - block @ block.T, residual[rows], rcond=1e-8)[0]
+    slopes = inverse @ (u.T @ target)
+    return out, slopes, np.abs(slopes) / np.maximum(np.linalg.norm(inverse, axis=1), 1e-300)

@@ -1,0 +1,384 @@
+"""The prediction log, read: what was asked, what was answered, by which release.
+
+What serves writes one line of JSON per answered request, before it answers (deployments/replica.py):
+
+    var/predictions/<model>/incoming/<day, UTC>/<candidate>.<process>.<began>.<n>.jsonl
+    {"request", "time", "ms", "model", "version", "release", "key", "ids": […], "keys", "rows": [{…}],
+     "predictions": [{…}]}
+
+`compact` makes a Parquet file, a row per prediction, of each of these files that nobody writes to any more:
+
+    var/predictions/<model>/<day>/<candidate>.<process>.<began>.<n>.<digest of the first line>.parquet
+
+Before and after, it is the same log file (tasks/log_files.py), and each row keeps its place in it.
+
+What the writer promises: a line holds no line break, and `request` and `time` come first; a file is new (O_EXCL), held
+by a shared flock while it is open, and not written to once its process began another one, nor when its day has ended.
+
+A process that was killed leaves two things. Its last line may be torn: that request was not answered, the line is
+counted and left out. And a request that was logged but not answered is asked again and stands twice: the later line is
+the one that was answered, the earlier is left out. The two are less than `settling` apart.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasks import files, log_files, params, settings
+from tasks.errors import WorldError
+from tasks.log_files import PLACE, LogFile, Logged, micros
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+MS = timedelta(milliseconds=1)
+
+A_MINUTE = 60
+"""Seconds after which a write that began before midnight has ended."""
+
+Watermark = dict[str, int | None]
+"""Log file → the place up to which it was read; None: all of it, and it will not grow. As JSON has it."""
+
+Dropped = Mapping[str, set[int]]
+"""Log file → the places of lines that do not count, as a later line answers the same request."""
+
+
+@dataclass(frozen=True)
+class Compacted:
+    """What one call of `compact` did."""
+
+    files: int = 0
+    rows: int = 0
+    damaged: int = 0
+    """Lines that could not be read: torn by a kill or a full disk."""
+    open: int = 0
+    """Files that somebody still writes to."""
+
+    def __str__(self) -> str:
+        torn = f", {self.damaged} torn lines left out" if self.damaged else ""
+        return f"{self.files} files compacted, {self.rows:,} rows{torn}; {self.open} are still written to"
+
+
+def folder(model: str) -> Path:
+    """Where the log of a model is."""
+    return settings.VAR / "predictions" / model
+
+
+def incoming(model: str) -> Path:
+    """Where its lines arrive, in a folder per day."""
+    return folder(model) / "incoming"
+
+
+def settling(model: str) -> timedelta:
+    """What is older than this is not asked again: three times what a request may take (`serving.timeout_s`)."""
+    said = params.load().models.get(model)  # a model that is gone has a log all the same
+    return 3 * timedelta(seconds=said.serving.timeout_s if said else params.Serving().timeout_s)
+
+
+# ── reading ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def read(
+    model: str, since: datetime | None = None, until: datetime | None = None, columns: Sequence[str] | None = None
+) -> pa.Table:
+    """Every prediction of a span of time, once, in the order of time and id; `.to_pandas()` makes a DataFrame of it.
+
+    Args:
+        model: whose.
+        since: from this moment on (a time with its zone); None means from the beginning.
+        until: before this moment.
+        columns: only these, in this order; one that nobody logged is null.
+
+    Returns:
+        A row per prediction. id (of the prediction), request, time (when it was asked, or the client says so; µs, UTC),
+        ms, version, release (the candidate), key (the request's) and row_key (what the client calls the row); the
+        features (category: text; integer and number: float64), where one with the name of another column is called
+        `feature_<name>`; prediction, probability, p_<class>, low, high and unseen as far as there are any.
+    """
+    low = micros(since) if since else -(2**62)
+    high = micros(until) if until else 2**62
+    near = settling(model) // MS
+    logs = {log: log.times() for log in _logs(model)}
+    asked = {log for log, (begin, end) in logs.items() if begin < high and end >= low}
+    around = {log for log, (begin, end) in logs.items() if begin < high + near * 1000 and end >= low - near * 1000}
+    dropped = _answered_later({log: log.span() for log in logs if log in around}, near)
+    tables = [
+        _within(_counted(table, dropped.get(log.name)), low, high)
+        for log in logs
+        if log in asked
+        for table in log.tables(columns=_needed(columns))
+    ]
+    table = log_files.joined(tables).sort_by([("time", "ascending"), ("id", "ascending")])
+    return _shown(table, _types(model), columns)
+
+
+def read_new(
+    model: str, watermark: Watermark, columns: Sequence[str] | None = None, now: datetime | None = None
+) -> tuple[Iterator[pa.Table], Watermark]:
+    """What was logged since a watermark, each prediction once, whatever is compacted meanwhile; in bounded memory.
+
+    Store the new watermark in one step with what was made of the rows: who is killed before that begins again at the
+    old one, and gets the same rows and those that came since. What is younger than `settling` is left for the next
+    call. {} is the beginning.
+
+    Returns:
+        Tables as those of `read`, in no order, each with the columns that it has (all have `columns`, if given); and
+        the watermark that holds once all of them were read.
+    """
+    near = settling(model) // MS
+    settled = micros(_now(now)) // 1000 - near
+    everything = _logs(model)
+    unread = {log: log.span() for log in everything if watermark.get(log.name, 0) is not None}
+    parts = {log: (watermark.get(log.name) or 0, log.end(settled)) for log in unread}
+    reached: Watermark = {log.name: None for log in everything}
+    for log, (begin, end) in parts.items():
+        # not before all that it could hold the later line of was read as well
+        is_done = log.is_compacted and unread[log][1] < settled - near
+        reached[log.name] = None if is_done else max(begin, end)
+    dropped = _answered_later(unread, near)
+    types = _types(model)
+
+    def tables() -> Iterator[pa.Table]:
+        for log, (begin, end) in parts.items():
+            for table in log.tables(begin, end, _needed(columns)) if end > begin else ():
+                if len(counted := _counted(table, dropped.get(log.name))):
+                    yield _shown(counted, types, columns)
+
+    return tables(), reached
+
+
+def last_requests(model: str, n: int) -> list[Logged]:
+    """The newest n requests with what was answered, oldest first. Reads from the newest files backwards."""
+    found: dict[str, Logged] = {}
+    logs = _logs(model)
+    for day in sorted({_day(log) for log in logs}, reverse=True):
+        ends = [(log.latest(), log) for log in logs if _day(log) == day]
+        for end, log in sorted(ends, key=lambda pair: -pair[0]):
+            newest = sorted((one.moment for one in found.values()), reverse=True)[:n]
+            if len(newest) == n and end < newest[-1]:
+                break
+            for one in log.newest(n):
+                if one.request not in found or found[one.request].moment < one.moment:
+                    found[one.request] = one
+        if len(found) >= n:
+            break
+    return sorted(found.values(), key=lambda one: (one.moment, one.request))[max(0, len(found) - n) :]
+
+
+def _counted(table: pa.Table, places: set[int] | None) -> pa.Table:
+    """The rows that count."""
+    if not places:
+        return table
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    return table.filter(pc.invert(pc.is_in(table[PLACE], pa.array(sorted(places), pa.int64()))))
+
+
+def _within(table: pa.Table, low: int, high: int) -> pa.Table:
+    import pyarrow.compute as pc
+
+    times = table["time"].cast("int64")
+    return table.filter(pc.and_(pc.greater_equal(times, low), pc.less(times, high)))
+
+
+def _needed(columns: Sequence[str] | None) -> list[str] | None:
+    return None if columns is None else [*columns, "time", "id"]
+
+
+def _shown(table: pa.Table, types: Mapping[str, Any], columns: Sequence[str] | None) -> pa.Table:
+    """Without the place; a feature of which nothing but null was logged has the type that params.yaml says."""
+    import pyarrow as pa
+
+    wanted = columns if columns is not None else [name for name in table.column_names if name != PLACE]
+    fields = [table.schema.field(name) if name in table.column_names else pa.field(name, pa.null()) for name in wanted]
+    typed = [f.with_type(_type_of(f.name, types)) if pa.types.is_null(f.type) else f for f in fields]
+    return log_files.fit(table, pa.schema(typed))
+
+
+def _types(model: str) -> dict[str, Any]:
+    """The types of what may be all null: features, as params.yaml has them now, and parts of an answer."""
+    import pyarrow as pa
+
+    said = params.load().models.get(model)
+    kinds = {name: feature.type for name, feature in said.features.items()} if said else {}
+    features = {
+        log_files.column_of(name): pa.string() if kind == "category" else pa.float64() for name, kind in kinds.items()
+    }
+    numbers = dict.fromkeys(("probability", "low", "high"), pa.float64())
+    return {**features, **numbers, "unseen": pa.list_(pa.string())}
+
+
+def _type_of(column: str, types: Mapping[str, Any]) -> Any:
+    import pyarrow as pa
+
+    return types.get(column, pa.float64() if column.startswith("p_") else pa.string())
+
+
+# ── a request that stands twice ───────────────────────────────────────────────────────────────────
+
+
+def _answered_later(spans: Mapping[LogFile, tuple[int, int]], near: int) -> dict[str, set[int]]:
+    """The lines whose request a later line answers, at most `near` ms later.
+
+    A line was not answered only if its process was killed right then, so it is one of the last of its file (of the
+    last two, if it had just begun another), and the later line is in a file that was written to then or soon after.
+    """
+    import numpy as np
+
+    logs = list(spans)
+    begins = np.array([begin for begin, _ in spans.values()], dtype=np.int64)
+    ends = np.array([end for _, end in spans.values()], dtype=np.int64)
+    dropped: dict[str, set[int]] = {}
+    for log, (_, end) in spans.items():
+        around = np.flatnonzero((begins <= end + near) & (ends >= end - near)).tolist()
+        for other in [logs[i] for i in around if logs[i] is not log]:
+            later: dict[bytes, tuple[int, str]] = {}
+            last = np.concatenate([keys.requests for keys in log.keys(end - near, end)])
+            for keys in other.keys(end - near, end + near):
+                for i in np.flatnonzero(np.isin(keys.requests, last)).tolist():
+                    later[keys.requests[i]] = (int(keys.moments[i]), other.name)
+            for keys in log.keys(end - near, end) if later else ():
+                for i in np.flatnonzero(np.isin(keys.requests, list(later))).tolist():
+                    if (int(keys.moments[i]), log.name) < later[keys.requests[i]]:
+                        dropped.setdefault(log.name, set()).add(int(keys.places[i]))
+    return dropped
+
+
+# ── keeping ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def compact(model: str, now: datetime | None = None) -> Compacted:
+    """Make Parquet of every file of lines that is closed. Killed anywhere, the next call ends in the same state.
+
+    Raises:
+        WorldError: the disk is full. The lines stay until there is a Parquet file of them.
+    """
+    done = Compacted()
+    with files.lock(f"predictions-{model}"):
+        files.sweep(folder(model))
+        newest = _newest_of_each_process(model)
+        for path in sorted(incoming(model).glob("*/*.jsonl")):
+            with path.open("rb") as stream:
+                if not _is_closed(path, stream.fileno(), newest, _now(now)):
+                    done = Compacted(done.files, done.rows, done.damaged, done.open + 1)
+                    continue
+                rows, damaged = _compact(path)
+                path.unlink()
+            done = Compacted(done.files + 1, done.rows + rows, done.damaged + damaged, done.open)
+        for day in _days(incoming(model)):
+            if day.name < _now(now).date().isoformat() and not any(day.iterdir()):
+                day.rmdir()
+    return done
+
+
+def sweep(model: str, keep_days: int, now: datetime | None = None) -> list[str]:
+    """Forget what is older than the last `keep_days` days, of which today is one; gives the days, oldest first.
+
+    Lines are forgotten once they are compacted: call `compact` first.
+    """
+    first = (_now(now).date() - timedelta(days=keep_days - 1)).isoformat()
+    with files.lock(f"predictions-{model}"):
+        gone = [day for day in _days(folder(model)) if day.name < first]
+        for day in gone:
+            files.remove(day)
+    return [day.name for day in gone]
+
+
+def _compact(path: Path) -> tuple[int, int]:
+    """One closed file: gives the rows, and how many lines were damaged."""
+    log = log_files.lines(path)
+    if log is None:  # no line was ever ended
+        return 0, int(path.stat().st_size > 0)
+    try:
+        return log.compact()
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise WorldError(
+                f"no space left on the disk while compacting {path}. Nothing is lost, its lines stay; free some space "
+                f"(serving.log_days in params.yaml says how long the log is kept), then run again"
+            ) from error
+        raise
+
+
+def _is_closed(path: Path, descriptor: int, newest: Mapping[str, _Began], now: datetime) -> bool:
+    """Whether nobody will write to a file of lines again."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the writer holds it shared, and lets go by dying
+    except BlockingIOError:
+        return False
+    changed = os.fstat(descriptor).st_mtime
+    process, began = _process(path)
+    if (path.parent.name, began) < newest[process]:
+        return True
+    is_of_today = path.parent.name >= now.date().isoformat()
+    if not is_of_today and now.timestamp() - changed > A_MINUTE:
+        return True
+    return _has_ended(int(process.rpartition(".")[2]), changed)
+
+
+def _has_ended(pid: int, changed: float) -> bool:
+    """Whether the process that wrote a file is gone. Another one may have its number, but that began later."""
+    import psutil
+
+    try:
+        began: float = psutil.Process(pid).create_time()
+    except psutil.NoSuchProcess:
+        return True
+    return began > changed + 1  # the kernel counts in ticks since the start of the machine
+
+
+_Began = tuple[str, tuple[int, ...]]
+
+
+def _newest_of_each_process(model: str) -> dict[str, _Began]:
+    """`<candidate>.<process>` → of the file that it began last: the day, when, and its number."""
+    newest: dict[str, _Began] = {}
+    for path in incoming(model).glob("*/*.jsonl"):
+        process, began = _process(path)
+        newest[process] = max((path.parent.name, began), newest.get(process, ("", ())))
+    return newest
+
+
+def _process(path: Path) -> tuple[str, tuple[int, ...]]:
+    """Of the name of a file of lines: `<candidate>.<process>`; and what orders the files of one process."""
+    candidate, process, *began = path.stem.split(".")
+    return f"{candidate}.{process}", tuple(map(int, began))
+
+
+# ── where they lie ────────────────────────────────────────────────────────────────────────────────
+
+
+def _logs(model: str) -> list[LogFile]:
+    """All log files. Lines first: what is compacted meanwhile is then found as Parquet."""
+    found: dict[str, LogFile] = {}
+    for path in _files(incoming(model), "*.jsonl"):
+        if lines := log_files.lines(path):
+            found[lines.name] = lines
+    for path in _files(folder(model), "*.parquet"):
+        rows = log_files.Rows(path)
+        found.setdefault(rows.name, rows)  # as long as the lines are there, they are all
+    return [found[name] for name in sorted(found)]
+
+
+def _files(parent: Path, pattern: str) -> list[Path]:
+    return [path for day in _days(parent) for path in day.glob(pattern) if not path.name.startswith(".")]
+
+
+def _days(parent: Path) -> list[Path]:
+    return sorted(day for day in parent.glob("????-??-??") if day.is_dir())
+
+
+def _day(log: LogFile) -> str:
+    return log.name.partition("/")[0]
+
+
+def _now(now: datetime | None) -> datetime:
+    return now or datetime.now(UTC)

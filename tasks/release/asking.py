@@ -1,0 +1,166 @@
+"""The router, asked as its operator asks it: what it does, and what one release answers. By plain HTTP.
+
+Somebody keeps the router alive: when it is killed it is back within seconds, with counters that begin anew and another
+token. So a call that meets nobody is made again for a while, and none of this is held against a release.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from tasks import settings
+from tasks.errors import WorldError
+
+CALL_SECONDS = 5.0
+"""How long one request may take. What was answered in production is not asked for longer."""
+
+PAUSE = 0.05
+"""Seconds between two looks at something that is awaited."""
+
+UNKNOWN, TIMED_OUT, REFUSED = 404, 504, 401
+
+SILENT = "said nothing"
+"""How the router tells of a process that died without a word: killed, perhaps, which is no fault of the release."""
+
+
+class RouterSilent(WorldError):
+    """The router does not answer: it is not up, or somebody else has its port."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What was answered to one request."""
+
+    status: int
+    body: Any
+    ms: float
+    """From the first byte sent to the last one received."""
+
+    @property
+    def said(self) -> str:
+        """Why it is no answer, in a line; without what the request held."""
+        if not isinstance(self.body, dict):
+            return f"HTTP {self.status}: {str(self.body)[:200]}"
+        detail = self.body.get("detail")
+        first = detail[0] if isinstance(detail, list) and detail else None
+        more = f" ({first.get('field')} {first.get('problem')})" if isinstance(first, dict) else ""
+        return f"HTTP {self.status}: {self.body.get('error', 'no reason given')}{more}"
+
+
+@dataclass
+class Router:
+    """The router of this machine. Connections are kept open, one for each release, until the block ends."""
+
+    patience: float = 8.0
+    """Seconds for which it may be away."""
+    port: int = field(default_factory=lambda: int(_setting("EVERGREEN_PORT")))
+    _open: dict[str, http.client.HTTPConnection] = field(default_factory=dict, repr=False)
+
+    def __enter__(self) -> Router:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for connection in self._open.values():
+            connection.close()
+
+    @property
+    def address(self) -> str:
+        """Where it is, for people."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def status(self, model: str) -> dict[str, Any]:
+        """What the router does for a model (deployments/router.py says of what), and as `router` which process it is.
+
+        Raises:
+            RouterSilent: it was away for longer than `patience`.
+        """
+        reply = self._patiently("GET", "/status", None)
+        if reply.status != 200 or not isinstance(reply.body, dict) or "models" not in reply.body:
+            raise RouterSilent(f"{self.address}/status gives HTTP {reply.status}: that is not Evergreen's router")
+        nothing: dict[str, Any] = {"live": None, "answers": None, "canary": None, "beside": [], "releases": {}}
+        return {**nothing, **reply.body["models"].get(model, {}), "router": reply.body["pid"]}
+
+    def predict(self, model: str, candidate: str, rows: list[dict[str, Any]]) -> Reply:
+        """Ask one release, past the routing and the log. HTTP 504 when it takes longer than CALL_SECONDS.
+
+        Raises:
+            RouterSilent: it was away, or did not know the release, for longer than `patience`.
+        """
+        body = json.dumps({"rows": rows}).encode()
+        deadline = time.monotonic() + self.patience
+        while True:
+            reply = self._patiently("POST", f"/operator/{model}/{candidate}/predict", body)
+            # a router that was killed: its token is written a moment after it answers, and its releases begin anew
+            if reply.status not in (REFUSED, UNKNOWN):
+                return reply
+            if time.monotonic() > deadline:
+                raise RouterSilent(f"{self.address} does not let {model}:{candidate} be asked: {reply.said}")
+            time.sleep(PAUSE)
+
+    def _patiently(self, method: str, path: str, body: bytes | None) -> Reply:
+        deadline = time.monotonic() + self.patience
+        while True:
+            try:
+                return self._call(method, path, body)
+            except (OSError, http.client.HTTPException) as error:
+                if time.monotonic() > deadline:
+                    raise RouterSilent(
+                        f"the router does not answer on {self.address}: {error or type(error).__name__}. "
+                        f"Start it (make up), or set EVERGREEN_PORT"
+                    ) from None
+            time.sleep(PAUSE)
+
+    def _call(self, method: str, path: str, body: bytes | None) -> Reply:
+        """One request on the path's own connection. One that the router has closed meanwhile is not there any more."""
+        if path not in self._open:
+            self._open[path] = http.client.HTTPConnection("127.0.0.1", self.port, timeout=CALL_SECONDS)
+        connection = self._open[path]
+        headers = {} if body is None else {"content-type": "application/json", "authorization": f"Bearer {_token()}"}
+        begin = time.perf_counter()
+        try:
+            connection.request(method, path, body, headers)
+            response = connection.getresponse()
+            content = response.read()
+        except TimeoutError:
+            self._open.pop(path).close()
+            if body is None:
+                raise
+            return Reply(TIMED_OUT, {"error": f"no answer within {CALL_SECONDS:g} s"}, CALL_SECONDS * 1000)
+        except (OSError, http.client.HTTPException):
+            self._open.pop(path).close()
+            raise
+        ms = (time.perf_counter() - begin) * 1000
+        try:
+            return Reply(response.status, json.loads(content), ms)
+        except ValueError:
+            return Reply(response.status, content.decode(errors="replace"), ms)
+
+
+def fault(said: dict[str, Any]) -> str | None:
+    """Why a release does not start, by what `status` says of it; None while it does, or has died without a word."""
+    why = said.get("why") or ""
+    is_own = said.get("state") == "failed" and not why.endswith(SILENT)
+    return last_line(why) if is_own else None
+
+
+def last_line(text: str) -> str:
+    """Of what a process said before it ended: mostly the error."""
+    lines = text.strip().splitlines()
+    return lines[-1].strip() if lines else SILENT
+
+
+def _token() -> str:
+    """Read for each call: a router that was started anew has another one."""
+    try:
+        return (settings.VAR / "run" / "router.token").read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        return ""
+
+
+def _setting(name: str) -> str:
+    return os.environ.get(name) or settings.environment()[name]

@@ -1,0 +1,336 @@
+"""A release goes into production: one stage after the other, each of which looks at what is and does what is missing.
+
+    bring     its Bento is here, whole, and what its name says
+    warm      the router keeps it ready beside who serves, before a deadline
+    golden    it answers the rows that it carries along as it was evaluated
+    replay    it answers what production has asked, as fast as who serves and much the same
+    bake      it answers a share of the requests for a while, watched
+    go_live   it answers everything; who served before is kept warm
+
+A stage gives an `Outcome`. Where that is a no, flows/deploy.py withdraws the release; what the world does wrong (no
+router, no registry) raises, is held against nobody, and the next run begins where this one ended.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from tasks import files, params, settings
+from tasks.errors import DataMissing, ModelFileRefused, ReleaseDiffers, WorldError
+from tasks.release import package, serving
+from tasks.release.asking import PAUSE, Reply, Router, fault, last_line
+from tasks.release.canary import LOOK_S, Watch
+from tasks.release.champion import wanted
+from tasks.release.replay import Replayed
+from tasks.release.serving import One
+from tasks.release.verdict import Check
+
+WANTED_S = 2.0
+"""How often it is asked meanwhile who is champion: who sets another one need not wait for the end of a rollout."""
+
+TELL_S = 5.0
+"""How often a watch tells how it goes."""
+
+Way = Literal["first", "new", "again", "back"]
+
+
+class Superseded(Exception):
+    """Somebody else is champion now: this rollout has no purpose any more."""
+
+
+class RouterLags(WorldError):
+    """The router answers, but does not do what var/serving says."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a stage found. `passed` is None where it had nothing to do, or nothing to go by."""
+
+    passed: bool | None
+    said: str
+    checks: tuple[Check, ...] = ()
+    facts: Replayed | Watch | None = None
+
+
+@dataclass
+class Rollout:
+    """One release on its way."""
+
+    model: str
+    one: One
+    limits: params.Rollout
+    router: Router
+    tell: Callable[[str], object] = print
+    _asked: float = field(default=float("-inf"), repr=False)
+
+    @property
+    def tag(self) -> str:
+        """The release's name."""
+        return f"{self.model}:{self.one.candidate}"
+
+    @property
+    def live(self) -> One | None:
+        """Who serves."""
+        return serving.read(self.model).live
+
+    def status(self) -> dict[str, Any]:
+        """What the router says of the model."""
+        return self.router.status(self.model)
+
+    def ask(self, candidate: str) -> Callable[[list[dict[str, Any]]], Reply]:
+        """Asks one release; once more where its process was ended meanwhile, as the router does in production."""
+        known = self._processes(candidate)
+
+        def once_more(rows: list[dict[str, Any]]) -> Reply:
+            nonlocal known
+            reply = self.router.predict(self.model, candidate, rows)
+            if reply.status < 500 or known == (now := self._processes(candidate)):
+                return reply
+            self._await_ready(candidate)
+            known = now
+            return self.router.predict(self.model, candidate, rows)
+
+        return once_more
+
+    def refuse_superseded(self, now: bool = False) -> None:
+        """See from time to time that it is still wanted.
+
+        Raises:
+            Superseded: it is not.
+        """
+        if now or time.monotonic() - self._asked > WANTED_S:
+            self._asked = time.monotonic()
+            champion = wanted(self.model)
+            if champion is None or champion.candidate != self.one.candidate:
+                raise Superseded(f"{champion or 'nobody'} is champion now")
+
+    def release(self) -> dict[str, Any]:
+        """What the router says of this release; nothing until it has begun with it."""
+        found: dict[str, Any] = self.status()["releases"].get(self.one.candidate, {})
+        return found
+
+    def _processes(self, candidate: str) -> Any:
+        status = self.status()
+        return status["router"], status["releases"].get(candidate, {}).get("pids")
+
+    def _await_ready(self, candidate: str) -> None:
+        deadline = time.monotonic() + self.limits.start_s
+        while self.status()["releases"].get(candidate, {}).get("state") != "ready" and time.monotonic() < deadline:
+            time.sleep(PAUSE)
+
+
+def way(model: str, one: One) -> tuple[Way, str]:
+    """Which way a release goes, and why.
+
+    `first`: nothing serves, so there is nobody to be compared with. `back`: it served before and is warm. `again`: it
+    served before, but has to be started. `new`: all stages.
+    """
+    now = serving.read(model)
+    if now.live is None:
+        return "first", "nothing serves yet: there is nobody to compare it with"
+    if now.former and now.former.candidate == one.candidate:
+        return "back", "it served before and was kept warm: what it would be asked now, production has asked it"
+    if serving.has_served(model, one.candidate):
+        return "again", "it served before: what it would be asked now, production has asked it"
+    return "new", ""
+
+
+# ── the stages ────────────────────────────────────────────────────────────────────────────────────
+
+
+def bring(rollout: Rollout) -> Outcome:
+    """Its Bento is in the store, with the hash that is its name; brought from the registry where it is not."""
+    candidate = rollout.one.candidate
+    if package.stored(rollout.model, candidate):
+        return Outcome(None, f"the Bento {rollout.tag} is here, and its hash is its name")
+    from tasks.release import judging, registry
+
+    champion = registry.champion(rollout.model)
+    if champion is None or champion.candidate != candidate:
+        raise Superseded(f"{champion or 'nobody'} is champion now")
+    try:
+        package.store(judging.bring_champion(rollout.model, champion) / "release")
+    except (DataMissing, ModelFileRefused) as error:
+        return Outcome(False, str(error))
+    return Outcome(True, "fetched from the registry, its hash checked, its Bento made")
+
+
+def warm(rollout: Rollout) -> Outcome:
+    """It is ready beside who serves. One that cannot start is given up as soon as that is said, or at the deadline."""
+    now = serving.read(rollout.model)
+    if rollout.release().get("state") == "ready" and _is_kept(now, rollout.one):
+        return Outcome(None, "it is warm")
+    if not _is_kept(now, rollout.one):
+        serving.write(rollout.model, now.with_challenger(rollout.one))
+    limit, router, begin = rollout.limits.start_s, None, time.monotonic()
+    while True:
+        status = rollout.status()
+        found = status["releases"].get(rollout.one.candidate, {})
+        if status["router"] != router:  # killed and started anew: it begins from the beginning
+            router, begin = status["router"], time.monotonic()
+        if found.get("state") == "ready":
+            return Outcome(True, f"ready after {found['startup_s']:.1f} s")
+        if why := fault(found):
+            return Outcome(False, f"it does not start: {why}")
+        if time.monotonic() - begin > limit:
+            if not found:
+                raise RouterLags(f"{rollout.router.address} has not begun with {rollout.one}. See var/log/router.log")
+            about = f": {last_line(found['why'])}" if found["why"] else ""
+            return Outcome(False, f"it is not ready {limit:g} s after it was started{about}")
+        rollout.refuse_superseded()
+        time.sleep(PAUSE)
+
+
+def golden(rollout: Rollout) -> Outcome:
+    """It answers its golden rows exactly as it was evaluated: all of them together, and one alone."""
+    import pandas as pd
+
+    facts, rows = _facts(rollout), _golden(rollout)
+    expected = pd.DataFrame([row["predicted"] for row in rows], index=[row["id"] for row in rows])
+    ask = rollout.ask(rollout.one.candidate)
+    try:
+        for some in (slice(0, len(rows)), slice(0, 1)):
+            reply = ask([row["row"] for row in rows[some]])
+            if reply.status >= 500:
+                return Outcome(False, f"it does not answer its golden rows: {reply.said}")
+            body = reply.body if reply.status == 200 else {"detail": [], **reply.body}
+            package.refuse_difference(rollout.tag, expected.iloc[some], {"status": reply.status, "body": body}, facts)
+            if reply.status == 200 and body["release"] != rollout.tag:
+                return Outcome(False, f"the release that answers says it is {body['release']}")
+    except ReleaseDiffers as error:
+        return Outcome(False, str(error))
+    return Outcome(True, f"{len(rows)} golden rows answered exactly as evaluated")
+
+
+def replay(rollout: Rollout) -> Outcome:
+    """The newest logged requests, or its golden rows where there are none, asked of it and of who serves."""
+    from tasks import predictions
+    from tasks.release import replay as replaying
+
+    live = rollout.live
+    assert live is not None, "who is the first has nobody to be compared with"
+    logged = [one.rows for one in predictions.last_requests(rollout.model, rollout.limits.replay)]
+    requests = logged or [[row["row"]] for row in _golden(rollout)]
+    facts = _facts(rollout)
+    replayed = Replayed("log" if logged else "golden", len(requests), facts["task"], facts["features"])
+    sides = rollout.ask(live.candidate), rollout.ask(rollout.one.candidate)
+    replaying.replay(replayed, _while_wanted(rollout, requests), *sides, rollout.limits)
+    checks = tuple(replaying.judge(replayed, rollout.limits))
+    of = "logged requests" if logged else "golden rows, as no request was logged yet,"
+    stopped = f"; stopped, as {replayed.stopped}" if replayed.stopped else ""
+    return _judged(checks, f"{replayed.requests} {of} replayed through both{stopped}", replayed)
+
+
+def bake(rollout: Rollout) -> Outcome:
+    """A share of the requests for a while, watched twice a second."""
+    limits, watch = rollout.limits, Watch()
+    live = rollout.live
+    assert live is not None, "who is the first has nobody to share with"
+    if limits.bake_s == 0:
+        return Outcome(None, "no canary: bake_s is 0")
+    serving.write(rollout.model, serving.read(rollout.model).with_canary(limits.canary))
+    try:
+        return _watch(rollout, watch, live)
+    except BaseException:
+        take_share_back(rollout.model)  # nobody watches any more
+        raise
+
+
+def take_share_back(model: str) -> bool:
+    """No requests for a canary that nobody watches; gives whether there was one."""
+    now = serving.read(model)
+    if now.share is not None:
+        serving.write(model, now.with_canary(None))
+    return now.share is not None
+
+
+def _watch(rollout: Rollout, watch: Watch, live: One) -> Outcome:
+    limits = rollout.limits
+    begin = told = time.monotonic()
+    while True:
+        status = rollout.status()
+        for counted, one in ((watch.canary, rollout.one), (watch.live, live)):
+            if one.candidate in status["releases"]:
+                counted.look(status["releases"][one.candidate], status["router"])
+        watch.seconds = time.monotonic() - begin
+        checks = tuple(watch.judge(limits))
+        said = _watched(watch, limits)
+        if watch.seconds >= limits.bake_s or not all(check.passed for check in checks):
+            return _judged(checks, said, watch)
+        if time.monotonic() - told > TELL_S:
+            told = time.monotonic()
+            rollout.tell(said)
+        rollout.refuse_superseded()
+        time.sleep(min(LOOK_S, max(0.0, limits.bake_s - watch.seconds)))
+
+
+def go_live(rollout: Rollout) -> Outcome:
+    """All requests for it. Who served before is kept warm, so that going back takes no start.
+
+    Raises:
+        Superseded: somebody else is champion now.
+        RouterLags: the router has not done it in time; it will, as the file says so.
+    """
+    rollout.refuse_superseded(now=True)
+    now = serving.read(rollout.model)
+    if now.live is None or now.live.candidate != rollout.one.candidate:
+        serving.write(rollout.model, now.gone_live(rollout.one))
+    deadline = time.monotonic() + rollout.limits.start_s
+    while rollout.status()["answers"] != rollout.one.candidate:
+        if time.monotonic() > deadline:
+            raise RouterLags(
+                f"{rollout.one} is ready, but {rollout.router.address} does not let it answer. See var/log/router.log"
+            )
+        time.sleep(PAUSE)
+    now = serving.read(rollout.model)
+    if now.live and not serving.live_is_noted(rollout.model, now.live):
+        serving.note(rollout.model, now.live, "live")
+    former = now.former
+    return Outcome(True, f"answers everything{f'; {former} is kept warm' if former else ''}")
+
+
+def _judged(checks: tuple[Check, ...], said: str, facts: Replayed | Watch) -> Outcome:
+    failed = [check for check in checks if not check.passed]
+    if failed:
+        return Outcome(False, "; ".join(f"{check.name}: {check.reason}" for check in failed), checks, facts)
+    return Outcome(True, said, checks, facts)
+
+
+def _watched(watch: Watch, limits: params.Rollout) -> str:
+    canary, live = watch.canary, watch.live
+    few = (
+        "; too little traffic to judge its latency and its predictions" if canary.requests < limits.min_requests else ""
+    )
+    return (
+        f"{canary.requests} requests in {watch.seconds:.0f} s, {canary.errors} errors; "
+        f"who serves {live.requests}, {live.errors} errors{few}"
+    )
+
+
+def _while_wanted(rollout: Rollout, requests: list[list[dict[str, Any]]]) -> Iterator[list[dict[str, Any]]]:
+    for rows in requests:
+        rollout.refuse_superseded()
+        yield rows
+
+
+def _is_kept(now: serving.Serving, one: One) -> bool:
+    return any(held and held.candidate == one.candidate for held in (now.live, now.former, now.challenger))
+
+
+def _folder(rollout: Rollout) -> Path:
+    home = os.environ.get("BENTOML_HOME") or settings.environment()["BENTOML_HOME"]
+    return Path(home) / "bentos" / rollout.model / rollout.one.candidate / "src"
+
+
+def _facts(rollout: Rollout) -> dict[str, Any]:
+    return package.release_facts(_folder(rollout))
+
+
+def _golden(rollout: Rollout) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = files.read_json(_folder(rollout) / "golden.json")
+    return rows

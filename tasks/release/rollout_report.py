@@ -1,0 +1,216 @@
+"""A rollout, told: each stage with what it found, the numbers, where predictions move, and a picture."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tasks.release.canary import Watch
+from tasks.release.replay import FEWEST, Replayed, p99
+from tasks.release.rollout import Outcome
+from tasks.release.serving import One
+from tasks.release.verdict import BAD, GOOD, QUIET, Check
+
+CHAMPION, CHALLENGER = "#8a8f98", "#2f7f79"
+
+MOST_SLICES = 10
+"""Of the slices, those where predictions move most."""
+
+MOST_POINTS = 3000
+"""In the scatter plot; more only take time."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """A stage as it ended."""
+
+    name: str
+    outcome: Outcome
+    seconds: float
+
+
+@dataclass
+class Story:
+    """What has happened until now."""
+
+    model: str
+    challenger: One
+    champion: One | None
+    """Who serves, or served, while the challenger was tried."""
+    stages: list[Told] = field(default_factory=list)
+    end: str = ""
+    """How it ended, in a sentence."""
+
+    @property
+    def failed(self) -> Told | None:
+        """The stage that said no."""
+        return next((told for told in self.stages if told.outcome.passed is False), None)
+
+    @property
+    def replayed(self) -> Replayed | None:
+        """What the replay found, if there was one."""
+        return next((t.outcome.facts for t in self.stages if isinstance(t.outcome.facts, Replayed)), None)
+
+    @property
+    def watched(self) -> Watch | None:
+        """What the canary's watch saw, if there was one."""
+        return next((t.outcome.facts for t in self.stages if isinstance(t.outcome.facts, Watch)), None)
+
+
+# ── the page ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def markdown(story: Story, image: str = "") -> str:
+    """The page; `image` is where its picture is."""
+    what = "withdrawn" if story.failed else "rolled out"
+    lines = [f"# {_mark(not story.failed)} {story.model}: {_named(story.challenger)} {what}", ""]
+    lines += [f"{_cell(story.end)}.", ""]
+    lines += ["| | stage | what came of it | seconds |", "| --- | --- | --- | ---: |"]
+    for told in story.stages:
+        lines.append(
+            f"| {_mark(told.outcome.passed)} | {told.name} | {_cell(told.outcome.said)} | {told.seconds:.1f} |"
+        )
+    if image and has_picture(story):
+        lines += ["", f"![champion and challenger]({image})"]
+    for told in story.stages:
+        if told.outcome.checks:
+            lines += ["", f"## {told.name}", "", *_checks(told.outcome.checks)]
+    if story.replayed and (slices := story.replayed.slices()):
+        lines += ["", "## where predictions move most", "", *_slices(story.replayed, slices)]
+    return "\n".join(lines) + "\n"
+
+
+def _checks(checks: tuple[Check, ...]) -> list[str]:
+    rows = [f"| {_mark(c.passed)} | {c.name} | {_number(c.threshold)} | {_cell(c.reason)} |" for c in checks]
+    return ["| | check | at most | what was seen |", "| --- | --- | ---: | --- |", *rows]
+
+
+def _slices(replayed: Replayed, slices: list[Any]) -> list[str]:
+    unit = "share of the mean prediction" if replayed.task == "regression" else "probability"
+    rows = [
+        f"| {s.feature} | {_cell(s.value)} | {s.rows:,} | {s.moved:.4f} | {s.shift:+.4f} |"
+        for s in slices[:MOST_SLICES]
+    ]
+    more = (
+        f"{len(slices) - MOST_SLICES} slices that move less are not shown; those" if slices[MOST_SLICES:] else "Those"
+    )
+    return [
+        f"| feature | value | rows | moves by ({unit}) | of that up or down |",
+        "| --- | --- | ---: | ---: | ---: |",
+        *rows,
+        "",
+        f"{more} with fewer than {FEWEST} rows are left out.",
+    ]
+
+
+def _mark(passed: bool | None) -> str:
+    return "–" if passed is None else "✓" if passed else "✗"
+
+
+def _named(one: One | None) -> str:
+    return f"version {one.version} (`{one.candidate}`)" if one else "nobody"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.replace("|", "\\|").split())
+
+
+# ── the picture ───────────────────────────────────────────────────────────────────────────────────
+
+
+def has_picture(story: Story) -> bool:
+    """Whether there is anything to draw: that takes a replay."""
+    return bool(story.replayed and story.replayed.champion_ms)
+
+
+def picture(story: Story) -> bytes:
+    """Predictions of both, one against the other, and how long they took, as PNG."""
+    from io import BytesIO
+
+    from matplotlib.figure import Figure
+
+    replayed = story.replayed
+    assert replayed is not None
+    figure = Figure(figsize=(11, 3.9), dpi=110, layout="constrained")
+    left, middle, right = figure.subplots(1, 3, width_ratios=[1.15, 1, 0.9])
+    _histogram(left, replayed)
+    _scatter(middle, replayed)
+    _latencies(right, replayed, story.watched)
+    for axes in (left, middle, right):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(labelsize=8)
+        axes.set_axisbelow(True)
+    said = f"{story.model}: version {story.challenger.version} {'is withdrawn' if story.failed else 'serves'}"
+    against = (
+        f", version {story.champion.version} {'serves on' if story.failed else 'no longer'}" if story.champion else ""
+    )
+    figure.suptitle(
+        said + against, x=0.008, ha="left", fontsize=11, fontweight="bold", color=BAD if story.failed else GOOD
+    )
+    stream = BytesIO()
+    figure.savefig(stream, format="png", metadata={"Software": None})
+    return stream.getvalue()
+
+
+def _histogram(axes: Any, replayed: Replayed) -> None:
+    if not replayed.rows:
+        _empty(axes, "the challenger answered nothing")
+        return
+    both = np.array([replayed.champion, replayed.challenger])
+    bins = np.linspace(0, 1, 26) if replayed.task == "classification" else np.histogram_bin_edges(both, 25)
+    axes.hist(both[0], bins, color=CHAMPION, alpha=0.45, label="champion")
+    axes.hist(both[1], bins, histtype="step", color=CHALLENGER, linewidth=1.8, label="challenger")
+    axes.set_xlabel(_what(replayed), fontsize=8)
+    axes.set_ylabel("rows", fontsize=8)
+    axes.legend(fontsize=8, frameon=False)
+    axes.set_title(f"predictions, {len(replayed.rows):,} rows", loc="left", fontsize=9)
+
+
+def _scatter(axes: Any, replayed: Replayed) -> None:
+    if not replayed.rows:
+        _empty(axes, "")
+        return
+    step = -(-len(replayed.rows) // MOST_POINTS)
+    before, after = replayed.champion[::step], replayed.challenger[::step]
+    low, high = min(*before, *after), max(*before, *after)
+    axes.plot([low, high], [low, high], color=QUIET, linewidth=1)
+    axes.scatter(before, after, s=9, color=CHALLENGER, alpha=0.45, linewidths=0)
+    axes.set_xlabel("champion", fontsize=8)
+    axes.set_ylabel("challenger", fontsize=8)
+    axes.set_title(f"row by row: moves by {replayed.moved or 0:.4f}", loc="left", fontsize=9)
+
+
+def _latencies(axes: Any, replayed: Replayed, watch: Watch | None) -> None:
+    groups = [
+        ("replay\nmedian", statistics.median(replayed.champion_ms), statistics.median(replayed.challenger_ms)),
+        ("replay\np99", p99(replayed.champion_ms), p99(replayed.challenger_ms)),
+    ]
+    if watch:
+        seen = [(share, watch.live.quantile_ms(share), watch.canary.quantile_ms(share)) for share in (0.5, 0.99)]
+        names = {0.5: "canary\nmedian", 0.99: "canary\np99"}
+        groups += [(names[share], live, own) for share, live, own in seen if live is not None and own is not None]
+    places = np.arange(len(groups))
+    for shift, number, color, name in ((-0.19, 1, CHAMPION, "champion"), (0.19, 2, CHALLENGER, "challenger")):
+        bars = axes.bar(places + shift, [group[number] for group in groups], 0.36, color=color, label=name)
+        axes.bar_label(bars, fmt="%.3g", fontsize=7, color="#333333", padding=1)
+    axes.set_xticks(places, [group[0] for group in groups], fontsize=8)
+    axes.margins(y=0.15)
+    axes.set_ylabel("ms", fontsize=8)
+    axes.set_title("latency", loc="left", fontsize=9)
+
+
+def _empty(axes: Any, said: str) -> None:
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.text(0.5, 0.5, said, ha="center", va="center", fontsize=9, color=QUIET, transform=axes.transAxes)
+
+
+def _what(replayed: Replayed) -> str:
+    return "prediction" if replayed.task == "regression" else "probability"

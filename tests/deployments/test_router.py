@@ -1,0 +1,690 @@
+"""The router, a real one: what it answers, what it refuses, and that no request is lost while releases come and go."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+from scipy.stats import binom
+
+from tasks import files, keys
+from tasks.release import package
+from tests.deployments.conftest import until
+from tests.deployments.routed import BODY, CLIENT, MODEL, ROW, Routed, load, make_release
+from tests.release_root import free_port, project_at
+
+pytestmark = pytest.mark.xdist_group("router")
+
+BEGIN = "        columns: list[Any] = ["
+
+POISON = (BEGIN, f'        if "POISON" in list(X["dest"]):\n            __import__("os")._exit(9)\n{BEGIN}')
+"""A pipeline that takes its process along when it sees this."""
+
+SLOW = (BEGIN, f'        __import__("time").sleep(0.3)\n{BEGIN}')
+FAILING = (BEGIN, f'        if "LAX" in list(X["dest"]):\n            raise ArithmeticError("LAX")\n{BEGIN}')
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Routed]:
+    """A project with releases; no router runs yet."""
+    root = tmp_path_factory.mktemp("routed")
+    candidate = make_release(root)
+    routed = Routed(root, candidate, free_port())
+    routed.variant("other0000000000")
+    routed.variant("poison000000000", tasks__encode=POISON)
+    routed.variant("slow00000000000", tasks__encode=SLOW)
+    routed.variant("failing00000000", tasks__encode=FAILING)
+    broken = routed.src(routed.variant("broken000000000")) / "model.skops"
+    broken.write_bytes(broken.read_bytes()[:-1] + b"!")
+    yield routed
+    if routed.process and routed.process.poll() is None:
+        routed.stop()
+
+
+@pytest.fixture
+def router(project: Routed) -> Iterator[Routed]:
+    """The router, with the first release live and nothing beside it."""
+    if project.process is None or project.process.poll() is not None or project.started_with:
+        if project.process and project.process.poll() is None:
+            project.stop()
+        project.start()
+    (project.root / "var" / "serving" / "keys.json").unlink(missing_ok=True)
+    project.serve(project.candidate)
+    yield project
+    assert "Traceback" not in project.said(), project.said()
+
+
+# ── what it answers ───────────────────────────────────────────────────────────────────────────────
+
+
+def test_an_answer_says_what_was_predicted_by_whom(router: Routed) -> None:
+    """In its body and its headers; the golden rows of the release are answered as they were evaluated."""
+    golden = files.read_json(router.root / "release" / "golden.json")
+    answer = router.post([one["row"] for one in golden])
+    said = answer.json()
+    assert answer.status_code == 200
+    assert answer.headers["evergreen-release"] == said["release"] == f"{MODEL}:{router.candidate}"
+    assert (said["model"], said["version"]) == (MODEL, "3")
+    assert len(answer.headers["x-request-id"]) > 8
+    facts = package.release_facts(router.root / "release")
+    for one, predicted in zip(golden, said["predictions"], strict=True):
+        assert {f"p_{c}": predicted["probabilities"][str(c)] for c in facts["classes"]} == one["predicted"]
+
+
+def test_an_explanation_adds_up_to_the_prediction(router: Routed) -> None:
+    """`POST …/explain` of one row."""
+    said = router.post(json.dumps({"row": ROW}).encode(), f"/{MODEL}/explain").raise_for_status().json()
+    predicted = router.post([ROW]).json()["predictions"][0]["probability"]
+    assert said["value"] == predicted
+    assert said["base"] + sum(one["contribution"] for one in said["contributions"]) == pytest.approx(predicted)
+
+
+def test_what_is_asked_is_logged_with_the_ids_that_were_answered(router: Routed) -> None:
+    """Also what was refused is not logged, and an explanation is not."""
+    before = len(router.logged())
+    named = router.post([ROW], evergreen_key="customer", x_request_id="mine-7")
+    assert named.headers["x-request-id"] == "mine-7"
+    assert router.post([{**ROW, "hour": 99}]).status_code == 400
+    router.post(json.dumps({"row": ROW}).encode(), f"/{MODEL}/explain")
+    line, *more = router.logged()[before:]
+    assert more == []
+    assert line["request"].startswith("mine-7~")
+    assert line["ids"] == [named.json()["predictions"][0]["id"]]
+    assert (line["model"], line["version"], line["release"]) == (MODEL, "3", router.candidate)
+    assert line["rows"][0]["carrier"] == "UA"
+
+
+def test_two_requests_of_one_name_are_two_lines_of_different_names(router: Routed) -> None:
+    """A client may use a name twice; the log must not think that one was asked again."""
+    before = len(router.logged())
+    for _ in range(2):
+        router.post([ROW], x_request_id="twice")
+    assert len({line["request"] for line in router.logged()[before:]}) == 2
+
+
+@pytest.mark.parametrize("name", ["x" * 65, "a\tb", "é"])
+def test_a_request_id_that_is_none_is_not_repeated(router: Routed, name: str) -> None:
+    """It would stand in logs."""
+    answered = CLIENT.post(f"{router.url}/{MODEL}/predict", content=BODY, headers={"x-request-id": name.encode()})
+    assert answered.status_code == 200
+    assert answered.headers["x-request-id"] != name
+
+
+def test_the_pages_say_what_is_live_and_where_it_comes_from(router: Routed) -> None:
+    """For people, rollouts, probes and Prometheus."""
+
+    def get(path: str) -> httpx.Response:
+        return router.get(path).raise_for_status()
+
+    live = get(f"/{MODEL}/live").json()
+    assert live["live"] == {"candidate": router.candidate, "version": 3, "since": "2026-11-21T00:00:00Z"}
+    assert (live["model"], live["canary"], live["ready"]) == (MODEL, None, True)
+    facts = package.release_facts(router.root / "release")
+    release = get(f"/{MODEL}/release").json()
+    assert release == {**facts, "release": f"{MODEL}:{router.candidate}"}
+    asked, answered = get(f"/{MODEL}/schema").json()["predict"]
+    assert list(asked["$defs"]["Row"]["properties"]) == list(facts["columns"])
+    assert "predictions" in answered["properties"]
+    assert get("/healthz").json() == {"status": "alive"}
+    assert get("/readyz").json() == {"status": "ready"}
+    assert get("/").json()["models"][MODEL]["candidate"] == router.candidate
+    described = get("/openapi.json").json()
+    assert f"/{MODEL}/predict" in described["paths"]
+    assert CLIENT.head(f"{router.url}/{MODEL}/live").content == b""
+
+
+def test_the_example_of_the_openapi_document_works(router: Routed) -> None:
+    """Whoever tries it gets a prediction, and an explanation."""
+    described = router.get("/openapi.json").json()
+    for verb in ("predict", "explain"):
+        operation = described["paths"][f"/{MODEL}/{verb}"]["post"]
+        named = operation["requestBody"]["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
+        example = described["components"]["schemas"][named]["example"]
+        assert router.post(json.dumps(example).encode(), f"/{MODEL}/{verb}").status_code == 200
+
+
+def test_status_counts_what_was_answered(router: Routed) -> None:
+    """Who wants a window subtracts two looks."""
+    before = router.releases()[router.candidate]
+    router.post([ROW, ROW])
+    router.post([{**ROW, "carrier": "ZZ"}])
+    router.post([{}])
+    router.post(json.dumps({"row": ROW}).encode(), f"/{MODEL}/explain")
+    after = router.releases()[router.candidate]
+    moved = {name: after[name] - before[name] for name in ("answered", "refused", "errors")}
+    assert moved == {"answered": 2, "refused": 1, "errors": 0}
+    assert sum(after["latency"]["counts"]) - sum(before["latency"]["counts"]) == 3
+    until(lambda: _predicted(router) - sum(before["predictions"]["counts"]) == 3, 10)
+    assert len(after["predictions"]["counts"]) == len(after["predictions"]["edges"]) + 1
+    assert len(after["latency"]["counts"]) == len(after["latency"]["edges_ms"]) + 1
+    assert (after["role"], after["state"], after["why"], after["log"]) == (
+        *("live", "ready", None),
+        {"trouble": None, "lost": 0},
+    )
+    assert router.releases()[router.candidate]["unseen"]["carrier"] >= 1
+
+
+def _predicted(router: Routed) -> int:
+    return sum(router.releases()[router.candidate]["predictions"]["counts"])
+
+
+def test_prometheus_is_told_the_same(router: Routed) -> None:
+    """In its own format: answers by code, a histogram of latencies that adds up, what was unseen and lost."""
+    from prometheus_client.parser import text_string_to_metric_families
+
+    router.post([{**ROW, "dest": "ZZZ"}])
+    router.post([{}])
+    until(lambda: "dest" in router.releases()[router.candidate]["unseen"], 10)
+    families = {f.name: f for f in text_string_to_metric_families(router.get("/metrics").text)}
+    of = {"model": MODEL, "release": router.candidate}
+    samples = [s for s in families["evergreen_requests"].samples if of.items() <= s.labels.items()]
+    answers = {s.labels["code"]: s.value for s in samples}
+    assert answers["200"] >= 1
+    assert answers["400"] >= 1
+    seconds = [s for s in families["evergreen_request_seconds"].samples if of.items() <= s.labels.items()]
+    count = next(s.value for s in seconds if s.name.endswith("_count"))
+    assert count == sum(answers.values())
+    buckets = [s.value for s in seconds if s.name.endswith("_bucket")]
+    assert buckets == sorted(buckets)
+    assert buckets[-1] == count
+    assert any(s.labels["feature"] == "dest" for s in families["evergreen_unseen_categories"].samples)
+    assert {"evergreen_waiting_requests", "evergreen_log_lost", "evergreen_shed_requests"} <= set(families)
+
+
+def test_many_requests_at_once_are_answered_as_one_by_one(router: Routed) -> None:
+    """They are scored as batches; everybody gets the answer to what he asked."""
+    rows = [{**ROW, "hour": n % 24, "minute": n % 60, "carrier": ["UA", "B6", "AA"][n % 3]} for n in range(120)]
+    alone = [router.post([row]).json()["predictions"][0]["probability"] for row in rows]
+    with ThreadPoolExecutor(16) as pool:
+        together = list(pool.map(lambda row: router.post([row]).json()["predictions"][0]["probability"], rows))
+    assert together == alone
+
+
+# ── what it refuses ───────────────────────────────────────────────────────────────────────────────
+
+
+def test_an_unknown_model_is_told_what_might_be_meant(router: Routed) -> None:
+    """404, before the body is read."""
+    answer = router.post(path="/flight_delays/predict")
+    assert answer.status_code == 404
+    assert answer.json() == {"error": f"no model 'flight_delays' is served; did you mean '{MODEL}'?"}
+
+
+@pytest.mark.parametrize("path", ["/nothing", f"/{MODEL}/nothing", "/healthz/nothing", "/a/b/c", "/status/now/then"])
+def test_an_unknown_path_is_told_which_there_are(router: Routed, path: str) -> None:
+    """404."""
+    answer = router.get(path)
+    assert answer.status_code == 404
+    assert "error" in answer.json()
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("GET", f"/{MODEL}/predict", "POST"),
+        ("DELETE", f"/{MODEL}/explain", "POST"),
+        ("POST", f"/{MODEL}/live", "GET, HEAD"),
+        ("PUT", "/status", "GET, HEAD"),
+        ("POST", "/metrics", "GET, HEAD"),
+        ("GET", f"/operator/{MODEL}/x/predict", "POST"),
+    ],
+)
+def test_another_method_is_told_which_one(router: Routed, method: str, path: str, allowed: str) -> None:
+    """405, with Allow."""
+    answer = CLIENT.request(method, f"{router.url}{path}")
+    assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
+
+
+def test_a_body_that_is_too_large_is_refused_by_its_announced_length(router: Routed) -> None:
+    """Before any of it is read: the client hears of it before it has sent much."""
+    with socket.create_connection(("127.0.0.1", router.port), timeout=20) as client:
+        client.sendall(b"POST /%b/predict HTTP/1.1\r\nhost: x\r\ncontent-length: 5000001\r\n\r\n{" % MODEL.encode())
+        said = b""
+        while b"}" not in said:
+            said += client.recv(1000)
+    assert said.startswith(b"HTTP/1.1 413 ")
+    assert b"larger than 5000000 bytes (serving.max_bytes)" in said
+
+
+def test_a_body_in_chunks_is_refused_once_it_is_too_large(router: Routed) -> None:
+    """No length was announced: it is counted."""
+
+    def chunks() -> Iterator[bytes]:
+        for _ in range(60):
+            yield b"x" * 100_000
+
+    assert CLIENT.post(f"{router.url}/{MODEL}/predict", content=chunks()).status_code == 413
+
+
+def test_a_body_that_does_not_come_is_given_up(project: Routed) -> None:
+    """Whether nothing of it comes, or a part, or ever another byte: 408 within the time, here half a second."""
+    if project.process and project.process.poll() is None:
+        project.stop()
+    project.start("router.BODY_S = 0.5")
+    project.serve(project.candidate)
+    for first in (b"", b"{"):
+        with socket.create_connection(("127.0.0.1", project.port), timeout=20) as client:
+            head = b"POST /%b/predict HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n" % MODEL.encode()
+            client.sendall(head + first)
+            begin = time.monotonic()
+            said = b"".join(iter(lambda: client.recv(1000), b""))
+            assert said.startswith(b"HTTP/1.1 408 "), said
+            assert b"did not come within 0.5 s" in said
+            assert time.monotonic() - begin < 5
+    assert project.post().status_code == 200
+
+
+def test_api_keys_come_and_go_without_a_restart(router: Routed) -> None:
+    """None: open. Some: each of them, in either header. What is for probes stays open."""
+    with project_at(router.root):
+        shop, app = keys.add("shop"), keys.add("app")
+        assert router.post().status_code == 401
+        assert router.post(authorization="Bearer nonsense").status_code == 401
+        assert "www-authenticate" in router.post(authorization=f"Basic {shop}").headers
+        assert router.post(authorization=f"Bearer {shop}").status_code == 200
+        assert router.post(x_api_key=app).status_code == 200
+        assert router.post(json.dumps({"row": ROW}).encode(), f"/{MODEL}/explain").status_code == 401
+        assert router.get(f"/{MODEL}/release").status_code == 401
+        assert router.get("/healthz").status_code == 200
+        keys.remove("shop")
+        assert router.post(authorization=f"Bearer {shop}").status_code == 401
+        assert router.post(authorization=f"Bearer {app}").status_code == 200
+        keys.path().write_text("[]")
+        assert router.post().status_code == 503
+        assert router.post(authorization=f"Bearer {app}").status_code == 503
+        keys.path().unlink()
+        assert router.post().status_code == 200
+    assert shop not in router.said()
+    assert "keys.json does not hold keys" in router.said()
+
+
+def test_the_operator_asks_any_release_with_a_token_and_leaves_no_trace(router: Routed) -> None:
+    """Neither in the log nor in the counters; the token is for its owner alone."""
+    router.serve(router.candidate, "other0000000000")
+    before, logged = router.releases(), len(router.logged())
+    path = f"/operator/{MODEL}/other0000000000/predict"
+    bearer = f"Bearer {router.token()}"
+    said = router.post(path=path, authorization=bearer).raise_for_status().json()
+    assert said["release"] == f"{MODEL}:other0000000000"
+    assert said["version"] == "4"
+    for given in ("", "Bearer x", f"Bearer {router.token()[:-1]}", router.token(), "Bearer é"):
+        assert (
+            CLIENT.post(f"{router.url}{path}", content=BODY, headers={"authorization": given.encode()}).status_code
+            == 401
+        )
+    missing = router.post(path=f"/operator/{MODEL}/0000/predict", authorization=bearer)
+    assert missing.status_code == 404
+    assert "other0000000000" in missing.json()["error"]
+    assert len(router.logged()) == logged
+    assert {name: one["answered"] for name, one in router.releases().items()} == {
+        name: one["answered"] for name, one in before.items()
+    }
+    assert (router.root / "var" / "run" / "router.token").stat().st_mode & 0o777 == 0o600
+
+
+def test_what_was_posted_is_in_no_log_of_errors(router: Routed) -> None:
+    """Neither the router's nor the replicas'."""
+    router.post([{**ROW, "hour": "SECRET-4711"}])
+    router.post(b'{"SECRET-4711', path=f"/{MODEL}/explain")
+    router.post([ROW], path="/SECRET-4711/predict")
+    said = router.said() + "".join(path.read_text() for path in (router.root / "var" / "log").rglob("*.log"))
+    assert "SECRET-4711" not in said
+
+
+def test_a_model_that_fails_on_a_row_answers_500_and_lives_on(router: Routed) -> None:
+    """Not the end of its process, nor of the other requests."""
+    router.serve("failing00000000")
+    pids = router.releases()["failing00000000"]["pids"]
+    with load(router.port, 4) as seen:
+        seen.has_asked(20)
+        failed = router.post([{**ROW, "dest": "LAX"}])
+        seen.has_asked(20)
+    assert failed.status_code == 500
+    assert failed.json()["error"] == "the model fails on this request (ArithmeticError); nothing was predicted"
+    assert seen.failures == []
+    one = router.releases()["failing00000000"]
+    assert (one["pids"], one["errors"]) == (pids, 1)
+
+
+def test_overload_is_shed_at_once_and_what_is_answered_is_answered_soon(router: Routed) -> None:
+    """503 with Retry-After for what is too much."""
+    _edit_params(router, "serving: {max_rows: 1000}", "serving: {max_rows: 1000, max_waiting: 3}")
+    try:
+        router.serve("slow00000000000")
+        time.sleep(0.5)
+        with ThreadPoolExecutor(20) as pool:
+            answers = list(pool.map(lambda _: router.post(), range(20)))
+        statuses = Counter(answer.status_code for answer in answers)
+        assert set(statuses) == {200, 503}
+        assert statuses[200] >= 3
+        shed = [answer for answer in answers if answer.status_code == 503]
+        assert all(answer.headers["retry-after"] == "1" for answer in shed)
+        assert "requests wait already" in shed[0].json()["error"]
+        assert max(a.elapsed.total_seconds() for a in answers if a.status_code == 200) < 3
+        assert router.get("/status").json()["shed"] >= statuses[503]
+    finally:
+        _edit_params(router, "serving: {max_rows: 1000, max_waiting: 3}", "serving: {max_rows: 1000}")
+
+
+def _edit_params(router: Routed, old: str, new: str) -> None:
+    text = (router.root / "params.yaml").read_text(encoding="utf-8")
+    assert old in text
+    files.write_text(router.root / "params.yaml", text.replace(old, new))
+    time.sleep(0.3)
+
+
+# ── canaries ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_canary_gets_its_share_and_the_same_key_the_same_release(router: Routed) -> None:
+    """By key where one is given, by chance elsewhere; the share is as near to what was said as chance allows."""
+    router.serve(router.candidate, "other0000000000", canary="other0000000000", share=0.3)
+    assert router.releases()["other0000000000"]["role"] == "canary"
+    with httpx.Client(base_url=router.url) as client:
+
+        def who(key: str) -> str:
+            headers = {"evergreen-key": key} if key else {}
+            answer = client.post(f"/{MODEL}/predict", content=BODY, headers=headers)
+            return answer.headers["evergreen-release"].partition(":")[2]
+
+        by_key = {f"customer-{n}": who(f"customer-{n}") for n in range(200)}
+        assert {key: who(key) for key in list(by_key)[:60]} == dict(list(by_key.items())[:60])
+        by_chance = Counter(who("") for _ in range(200))
+    low, high = binom.interval(0.9999, 200, 0.3)
+    for seen in (Counter(by_key.values()), by_chance):
+        assert low <= seen["other0000000000"] <= high
+        assert seen.total() == 200
+    expected = {
+        key: int.from_bytes(hashlib.blake2b(f"other0000000000/{key}".encode(), digest_size=7).digest()) / 2**56 < 0.3
+        for key in by_key
+    }
+    assert {key: name == "other0000000000" for key, name in by_key.items()} == expected
+
+
+def test_a_larger_share_takes_nobody_back(router: Routed) -> None:
+    """Who was the canary's stays the canary's; who asks without a key is of no side."""
+    seen = []
+    for share in (0.2, 0.6, 1.0):
+        router.serve(router.candidate, "other0000000000", canary="other0000000000", share=share)
+        with httpx.Client(base_url=router.url) as client:
+            answers = {
+                key: client.post(f"/{MODEL}/predict", content=BODY, headers={"evergreen-key": key}).headers
+                for key in map(str, range(40))
+            }
+        seen.append(
+            {key for key, headers in answers.items() if headers["evergreen-release"].endswith("other0000000000")}
+        )
+    assert seen[0] < seen[1] < seen[2]
+    assert len(seen[2]) == 40
+
+
+def test_a_canary_that_fails_costs_nobody_an_answer(router: Routed) -> None:
+    """Who serves answers instead; the failure is the canary's."""
+    router.serve(router.candidate, "failing00000000", canary="failing00000000", share=1.0)
+    answer = router.post([{**ROW, "dest": "LAX"}])
+    assert answer.status_code == 200
+    assert answer.headers["evergreen-release"] == f"{MODEL}:{router.candidate}"
+    assert router.releases()["failing00000000"]["errors"] == 1
+    router.serve(router.candidate, "poison000000000", canary="poison000000000", share=1.0)
+    answer = router.post([{**ROW, "dest": "POISON"}])
+    assert answer.status_code == 200
+    assert answer.headers["evergreen-release"] == f"{MODEL}:{router.candidate}"
+    assert router.releases()["poison000000000"]["errors"] == 1
+
+
+# ── releases that come and go ─────────────────────────────────────────────────────────────────────
+
+
+def test_a_release_is_changed_under_load_without_a_failed_request(router: Routed) -> None:
+    """Back and forth, on old and new connections; each answer is of one of the two, and after the change of the new."""
+    names = [router.candidate, "other0000000000"]
+    with load(router.port) as seen:
+        for n in range(6):
+            seen.has_asked(30)
+            router.serve(names[(n + 1) % 2])
+            at = len(seen.releases)
+            seen.has_asked(30)
+            late = set(seen.releases[at + 12 :])  # what was on its way when the change was seen
+            assert late == {names[(n + 1) % 2]}
+    assert seen.failures == []
+    assert set(seen.statuses) == {200}
+    assert seen.ids <= _logged_ids(router)
+
+
+def _logged_ids(router: Routed) -> set[str]:
+    return {name for line in router.logged() for name in line["ids"]}
+
+
+def test_a_release_that_cannot_start_is_told_and_costs_nothing(router: Routed) -> None:
+    """Its model file was changed: the live one stays live, and status says why."""
+    with load(router.port, 4) as seen:
+        router.want("broken000000000")
+        until(lambda: router.releases().get("broken000000000", {}).get("state") == "failed", 60)
+        broken = router.releases()["broken000000000"]
+        assert "was changed after it was packaged" in broken["why"]
+        assert broken["pids"] == []
+        assert router.status()["answers"] == router.candidate
+        assert router.status()["live"]["candidate"] == "broken000000000"
+        assert router.get("/readyz").status_code == 200
+        seen.has_asked(20)
+        refused = router.post(path=f"/operator/{MODEL}/nothing/predict", authorization=f"Bearer {router.token()}")
+        assert refused.status_code == 404
+        router.serve(router.candidate)
+    assert seen.failures == []
+    assert set(seen.releases) == {router.candidate}
+
+
+def test_a_release_that_is_not_there_is_told(router: Routed) -> None:
+    """Nobody has fetched it."""
+    router.want(router.candidate, "missing00000000")
+    until(lambda: router.releases().get("missing00000000", {}).get("state") == "failed", 60)
+    assert "missing00000000" in router.releases()["missing00000000"]["why"]
+    assert router.post().status_code == 200
+
+
+def test_a_model_that_is_no_longer_wanted_is_ended(router: Routed) -> None:
+    """No live one: 503 with Retry-After. No file: the model is not known; then it comes back."""
+    pids = router.releases()[router.candidate]["pids"]
+    router.serve(None)
+    answer = router.post()
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+    assert answer.json() == {"error": f"{MODEL} has no release that is ready"}
+    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), 20)
+    (router.root / "var" / "serving" / f"{MODEL}.json").unlink()
+    until(lambda: router.post().status_code == 404, 20)
+    router.serve(router.candidate)
+    assert router.post().status_code == 200
+
+
+NO_WISH = [
+    *("{", "", "[]", "null", '{"live": null}', '{"live": "x", "beside": [], "canary": null}'),
+    '{"live": {"candidate": "../x"}, "beside": [], "canary": null}',
+    '{"live": null, "beside": [{}], "canary": null}',
+    '{"live": null, "beside": [], "canary": {"candidate": "x", "share": 7}}',
+]
+
+
+@pytest.mark.parametrize("harm", NO_WISH)
+def test_what_should_serve_is_unreadable_so_nothing_changes(router: Routed, harm: str) -> None:
+    """It is told; another model's file is followed all the while, and this one again when it is mended."""
+    folder = router.root / "var" / "serving"
+    (folder / f"{MODEL}.json").write_text(harm)
+    (folder / "another.json").write_text(json.dumps({"live": None, "beside": [], "canary": None}))
+    until(lambda: "another" in router.get("/status").json()["models"], 20)
+    assert router.post().status_code == 200
+    until(lambda: f"{MODEL}.json cannot be read, so nothing changes" in router.said(), 10)
+    (folder / "another.json").unlink()
+    router.serve(router.candidate, "other0000000000")
+
+
+def test_params_that_are_broken_change_nothing_and_keep_nothing_from_changing(router: Routed) -> None:
+    """A person edits params.yaml while releases come and go."""
+    text = (router.root / "params.yaml").read_text(encoding="utf-8")
+    (router.root / "params.yaml").write_text(text.replace("serving:", "srving:"))
+    try:
+        until(lambda: "its numbers stay as they are" in router.said(), 20)
+        router.serve("other0000000000")
+        assert router.post().headers["evergreen-release"] == f"{MODEL}:other0000000000"
+    finally:
+        (router.root / "params.yaml").write_text(text)
+
+
+def test_a_release_that_is_let_go_while_it_is_being_born_leaves_the_others_their_own_processes(router: Routed) -> None:
+    """The process that forks is slow to answer; whose answer it was is not forgotten, and nobody else's is ended."""
+    nursery = _nursery(router)
+    nursery.suspend()
+    router.want(router.candidate, "other0000000000")
+    until(lambda: "other0000000000" in router.releases(), 10)
+    time.sleep(1)
+    router.want(router.candidate)
+    until(lambda: "other0000000000" not in router.releases(), 10)
+    nursery.resume()
+    before = router.releases()[router.candidate]["pids"]
+    router.serve(router.candidate, "slow00000000000")
+    for name, one in router.releases().items():
+        for pid in one["pids"]:
+            assert Path(f"/proc/{pid}/fd/1").readlink().name == f"{MODEL}-{name}.log"
+    router.serve(router.candidate)
+    assert router.post().status_code == 200
+    assert router.releases()[router.candidate]["pids"] == before
+    until(lambda: len(nursery.children()) == 1, 20, "the end of all replicas but one")
+
+
+def _nursery(router: Routed) -> psutil.Process:
+    """The process that forks replicas."""
+    assert router.process
+    children = psutil.Process(router.process.pid).children()
+    (nursery,) = [child for child in children if "nursery.py" in " ".join(child.cmdline())]
+    return nursery
+
+
+# ── processes that die ────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_replica_that_is_killed_under_load_costs_no_request_and_no_line(router: Routed) -> None:
+    """What it was asked is asked again; what was answered is in the log."""
+    with load(router.port) as seen:
+        for _ in range(4):
+            seen.has_asked(20)
+            killed = router.releases()[router.candidate]["pids"]
+            for pid in killed:
+                os.kill(pid, signal.SIGKILL)
+            until(lambda: set(router.releases()[router.candidate]["pids"]) - set(killed), 60)  # noqa: B023 - called here
+        seen.has_asked(20)
+    assert seen.failures == []
+    assert set(seen.statuses) == {200}
+    assert seen.ids <= _logged_ids(router)
+
+
+def test_what_waits_for_a_replica_to_come_is_shed_too_when_it_is_too_much(router: Routed) -> None:
+    """There is none for two seconds: as many as may wait are answered late, the others are told at once."""
+    _edit_params(router, "serving: {max_rows: 1000}", "serving: {max_rows: 1000, max_waiting: 5}")
+    nursery = _nursery(router)
+    try:
+        nursery.suspend()
+        os.kill(router.releases()[router.candidate]["pids"][0], signal.SIGKILL)
+        until(lambda: not router.releases()[router.candidate]["pids"], 10)
+        with ThreadPoolExecutor(20) as pool:
+            answers = [pool.submit(router.post) for _ in range(20)]
+            time.sleep(2)
+            nursery.resume()
+        statuses = Counter(answer.result().status_code for answer in answers)
+    finally:
+        nursery.resume()
+        _edit_params(router, "serving: {max_rows: 1000, max_waiting: 5}", "serving: {max_rows: 1000}")
+    assert statuses == {200: 5, 503: 15}
+
+
+def test_what_waits_for_a_replica_is_answered_though_its_release_is_let_go(router: Routed) -> None:
+    """The replica was killed, and just then another release goes live."""
+    router.serve(router.candidate, "other0000000000")
+    nursery = _nursery(router)
+    try:
+        nursery.suspend()
+        os.kill(router.releases()[router.candidate]["pids"][0], signal.SIGKILL)
+        until(lambda: not router.releases()[router.candidate]["pids"], 10)
+        with ThreadPoolExecutor(3) as pool:
+            answers = [pool.submit(router.post) for _ in range(3)]
+            time.sleep(0.5)
+            router.want("other0000000000")
+            until(lambda: router.status()["answers"] == "other0000000000", 10)
+            time.sleep(0.5)
+            nursery.resume()
+        assert [answer.result().status_code for answer in answers] == [200] * 3
+    finally:
+        nursery.resume()
+
+
+def test_a_replica_that_hangs_is_replaced(router: Routed) -> None:
+    """It was stopped: what it was asked is answered by another within the time limit, here one second."""
+    _edit_params(router, "serving: {max_rows: 1000}", "serving: {max_rows: 1000, timeout_s: 1}")
+    try:
+        router.serve("other0000000000")
+        os.kill(router.releases()["other0000000000"]["pids"][0], signal.SIGSTOP)
+        answer = router.post()
+        assert answer.status_code == 200
+    finally:
+        _edit_params(router, "serving: {max_rows: 1000, timeout_s: 1}", "serving: {max_rows: 1000}")
+
+
+def test_a_request_that_kills_whoever_answers_it_takes_no_other_along(router: Routed) -> None:
+    """It is given up after three replicas; the others are answered all the while, late at worst."""
+    router.serve("poison000000000")
+    with load(router.port) as seen:
+        seen.has_asked(10)
+        poisoned = router.post([{**ROW, "dest": "POISON"}])
+        seen.has_asked(20)
+    assert poisoned.status_code == 503
+    assert "3 replicas died over the request" in poisoned.json()["error"]
+    assert seen.failures == []
+    assert seen.ids <= _logged_ids(router)
+    assert "POISON" not in router.said()
+
+
+def test_a_router_that_is_killed_serves_the_same_when_it_is_started_again(router: Routed) -> None:
+    """Its replicas end by themselves; what was answered before is in the log; counters begin anew."""
+    router.serve(router.candidate, "other0000000000", canary="other0000000000", share=0.5)
+    pids = [pid for one in router.releases().values() for pid in one["pids"]]
+    token = router.token()
+    with load(router.port, 4) as seen:
+        seen.has_asked(40)
+        router.stop(signal.SIGKILL)
+        until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), 20, "the end of its replicas")
+        assert seen.ids <= _logged_ids(router)
+        router.start()
+        until(lambda: {one["state"] for one in router.releases().values()} == {"ready"}, 60)
+        seen.has_asked(20)
+    assert seen.failures, "clients saw that it was gone"
+    told = {failure for failure in seen.failures if failure[0].isdigit()}
+    assert all("has no release that is ready" in failure for failure in told), "and soon after, that it begins"
+    assert router.status()["canary"] == {"candidate": "other0000000000", "share": 0.5}
+    assert router.status()["answers"] == router.candidate
+    assert seen.ids <= _logged_ids(router)
+    assert router.token() != token
+
+
+def test_a_router_that_is_told_to_end_answers_what_it_was_asked_first(router: Routed) -> None:
+    """SIGTERM: every request that was taken is answered."""
+    router.serve("slow00000000000")
+    answers: list[int] = []
+    threads = [threading.Thread(target=lambda: answers.append(router.post().status_code)) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    until(lambda: router.releases()["slow00000000000"]["state"] == "ready", 10)
+    time.sleep(0.2)
+    router.stop()
+    for thread in threads:
+        thread.join()
+    assert answers == [200] * 5

@@ -1,0 +1,96 @@
+"""The flow ingest beside a real Prefect server: what is told of refused partitions, whenever it is killed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from flows import api
+from tests.deployments.alone import Alone, server
+from tests.deployments.conftest import until
+
+pytestmark = pytest.mark.timeout(180)
+
+KILLED = """
+import os, signal
+from flows import events, here, ingest
+from tasks import files
+
+def die(*_, **__): os.kill(os.getpid(), signal.SIGKILL)
+{patch}
+here.run("ingest")
+"""
+
+
+@pytest.fixture(scope="module")
+def alone(small_copied: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Alone]:
+    """The small project and a server that tells people."""
+    with server(small_copied, tmp_path_factory.mktemp("ingest") / "project") as alone:
+        yield alone
+
+
+def land(alone: Alone, name: str) -> None:
+    """A file that can only be refused."""
+    path = alone.project.root / "var/landing/readings" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("no table")
+
+
+def ingest(alone: Alone, *, killed: str = "") -> None:
+    """Run the flow in a process; `killed` replaces a function by the process' death."""
+    if not killed:
+        alone.project.run(sys.executable, "-m", "flows", "ingest")
+        return
+    died = alone.project.run(sys.executable, "-c", KILLED.format(patch=killed), check=False)
+    assert died.returncode == -9, died.stderr
+
+
+def refusals() -> list[str]:
+    """The partitions that the server was told of; the same event counts once."""
+    asked = {"filter": {"event": {"name": ["evergreen.partition.refused"]}}, "limit": 50}
+    return sorted(one["payload"]["partition"] for one in api.call("/events/filter", asked)["events"])
+
+
+def test_a_refusal_is_told_once(alone: Alone) -> None:
+    """As long as it lies in quarantine; with the reason."""
+    land(alone, "2013-04.txt")
+    ingest(alone)
+    text = alone.message("refused: readings 2013-04")
+    assert "its suffix is .txt" in text
+    ingest(alone)
+    land(alone, "2013-05.txt")
+    ingest(alone)
+    alone.message("refused: readings 2013-05")
+    until(lambda: refusals() == ["2013-04", "2013-05"], 10, "one event of each")
+    assert [one["subject"] for one in alone.told].count("refused: readings 2013-04") == 1
+
+
+@pytest.mark.parametrize(
+    "killed", ["events.refused = die", "ingest._report = die", "ingest.create_markdown_artifact = die"]
+)
+def test_a_refusal_whose_run_was_killed_is_told_by_the_next(alone: Alone, killed: str) -> None:
+    """Before it was told, and after it was told but before that was noted: the latter is known to be the same event."""
+    partition = killed.partition(" ")[0].replace(".", "-")
+    land(alone, f"{partition}.txt")
+    ingest(alone, killed=killed)
+    assert list((alone.project.root / "var/quarantine/readings").glob(f"{partition}-*/report.json"))
+    assert not list((alone.project.root / "var/landing/readings").iterdir())
+    ingest(alone)
+    alone.message(f"refused: readings {partition}")
+    until(lambda: refusals().count(partition) == 1, 10, "one event")
+    land(alone, f"after-{partition}.txt")
+    ingest(alone)
+    alone.message(f"refused: readings after-{partition}")  # so what was to come before it has come
+    assert [one["subject"] for one in alone.told].count(f"refused: readings {partition}") == 1
+    assert refusals().count(partition) == 1
+
+
+def test_what_is_refused_once_more_is_told_once_more(alone: Alone) -> None:
+    """The same bytes, delivered again: whoever sent them has not understood."""
+    before = refusals().count("2013-04")
+    land(alone, "2013-04.txt")
+    ingest(alone)
+    until(lambda: refusals().count("2013-04") == before + 1, 10, "another event")

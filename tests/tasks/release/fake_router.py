@@ -1,0 +1,155 @@
+"""A router for tests: it follows what should serve, answers the operator, and has as much traffic as is wanted."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import numpy as np
+
+from tasks import files, settings
+from tasks.release import serving
+from tasks.release.serving import One, Serving
+
+MODEL = "late"
+OLD, NEW = One("0" * 16, 1), One("1" * 16, 2)
+EDGES_MS = [round(0.5 * 1.15**i, 4) for i in range(80)]
+EDGES = [i / 20 for i in range(1, 20)]
+
+
+@dataclass
+class Behaviour:
+    """How a release of the fake router behaves."""
+
+    starts: float = 0.0
+    """Seconds until it is ready; for ever when below zero."""
+    why: str | None = None
+    """It does not start, and says this."""
+    ms: float = 0.0
+    answer: Callable[[dict[str, Any]], float] = lambda row: 0.5 if row["temp"] is None else row["temp"] / 100
+    fails: Callable[[int], bool] = lambda _: False
+    """Whether the production request of this number ends in an error."""
+    tried: Callable[[int], int] = lambda _: 200
+    """The status of the operator's call of this number."""
+    begun: float = 0.0
+    asked: int = 0
+    counts: dict[str, Any] = field(default_factory=dict)
+
+
+class FakeRouter:
+    """As deployments/router.py, as far as a rollout sees it; `rps` requests a second come by themselves."""
+
+    def __init__(self, rps: float = 0.0, model: str = MODEL, **releases: Behaviour) -> None:
+        self.releases = {{"old": OLD, "new": NEW}[name].candidate: one for name, one in releases.items()}
+        self.rps, self.pid, self.token, self.model = rps, 1, "secret", model
+        self.seen, self.last, self.draw = [], time.monotonic(), np.random.default_rng(0)
+        files.write_text(settings.VAR / "run" / "router.token", self.token)
+        self.lock = threading.Lock()
+
+    def status(self) -> dict[str, Any]:
+        """What GET /status says: with what has come since it was asked last."""
+        now = serving.read(self.model)
+        self.seen.append(now)
+        told = {}
+        for one in (now.live, now.former, now.challenger):
+            if one:
+                told[one.candidate] = self._state(self.releases[one.candidate])
+        self._traffic(now)
+        for candidate in told:
+            told[candidate] |= self._counts(self.releases[candidate])
+        answers = now.live.candidate if now.live and told[now.live.candidate]["state"] == "ready" else None
+        return {"pid": self.pid, "models": {self.model: {**now.said(), "answers": answers, "releases": told}}}
+
+    def _state(self, one: Behaviour) -> dict[str, Any]:
+        one.begun = one.begun or time.monotonic()
+        ready = 0 <= one.starts <= time.monotonic() - one.begun
+        state = "failed" if one.why else "ready" if ready else "starting"
+        return {"state": state, "why": one.why, "pids": [7], "startup_s": one.starts}
+
+    def _counts(self, one: Behaviour) -> dict[str, Any]:
+        zero = {"answered": 0, "errors": 0, "refused": 0, "latency": [0] * 81, "predictions": [0] * 20}
+        counts = one.counts or zero
+        return {
+            **{name: counts[name] for name in ("answered", "errors", "refused")},
+            "latency": {"edges_ms": EDGES_MS, "counts": list(counts["latency"])},
+            "predictions": {"edges": EDGES, "counts": list(counts["predictions"])},
+        }
+
+    def _traffic(self, now: Serving) -> None:
+        self.last = max(self.last, time.monotonic() - 0.6)  # while nobody looks, nobody comes
+        number = int((time.monotonic() - self.last) * self.rps)
+        self.last += number / self.rps if self.rps else 0
+        for _ in range(number if now.live else 0):
+            is_canary = now.share is not None and self.draw.random() < now.share
+            one = self.releases[(now.challenger if is_canary else now.live).candidate]  # type: ignore[union-attr]
+            one.counts = one.counts or self._counts(one) | {"latency": [0] * 81, "predictions": [0] * 20}
+            failed = one.fails(one.counts["answered"] + one.counts["errors"])
+            one.counts["errors" if failed else "answered"] += 1
+            one.counts["latency"][int(np.searchsorted(EDGES_MS, one.ms + self.draw.uniform(1, 3)))] += 1
+            shown = one.answer({"temp": self.draw.uniform(0, 100)})
+            one.counts["predictions"][int(np.searchsorted(EDGES, shown))] += 1
+
+    def predict(self, candidate: str, rows: list[dict[str, Any]]) -> tuple[int, Any]:
+        """What the operator's call answers."""
+        one = self.releases[candidate]
+        time.sleep(one.ms / 1000)
+        with self.lock:
+            one.asked += 1
+            status = one.tried(one.asked)
+        if status != 200:
+            return status, {"error": "cannot"} if status >= 500 else {
+                "error": "refused",
+                "detail": [{"row": 0, "field": "temp", "problem": "is missing"}],
+            }
+        shown = [one.answer(row) for row in rows]
+        said = [
+            {"id": "x", "prediction": int(p > 0.5), "probability": p, "probabilities": {"0": 1 - p, "1": p}}
+            for p in shown
+        ]
+        return 200, {"model": MODEL, "version": "1", "release": f"{self.model}:{candidate}", "predictions": said}
+
+
+@contextmanager
+def running(fake: FakeRouter) -> Iterator[int]:
+    """The fake on a port of its own; gives that."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
+
+        def do_GET(self) -> None:
+            self._say(200, fake.status())
+
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            if self.headers["authorization"] != f"Bearer {fake.token}":
+                self._say(401, {"error": "who are you?"})
+                return
+            self._say(*fake.predict(self.path.split("/")[3], body["rows"]))
+
+        def _say(self, status: int, body: Any) -> None:
+            content = json.dumps(body).encode()
+            self.send_response(status)
+            self.send_header("content-length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()

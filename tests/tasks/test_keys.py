@@ -1,0 +1,132 @@
+"""API keys: made, taken back, and admitted, without a restart."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from tasks import keys, settings
+from tasks.errors import Mistake
+
+
+@pytest.fixture(autouse=True)
+def var(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A var/ of its own."""
+    monkeypatch.setattr(settings, "VAR", tmp_path)
+    return tmp_path
+
+
+def test_a_key_is_given_once_and_kept_as_its_hash() -> None:
+    """Whoever reads the file cannot ask with it."""
+    key = keys.add("shop")
+    assert len(key) > 40
+    text = keys.path().read_text()
+    assert key not in text
+    assert json.loads(text) == {"shop": hashlib.sha256(key.encode()).hexdigest()}
+    assert keys.names() == ["shop"]
+
+
+def test_nobody_else_may_read_the_file() -> None:
+    """Who has a key is nobody's business."""
+    keys.add("shop")
+    keys.add("app")
+    assert keys.path().stat().st_mode & 0o777 == 0o600
+
+
+def test_two_keys_are_never_alike() -> None:
+    """Also of one name, one after the other."""
+    first = keys.add("shop")
+    keys.remove("shop")
+    assert keys.add("shop") != first
+
+
+def test_without_a_key_everybody_is_admitted() -> None:
+    """No file, an empty one, and one whose last key was taken back are the same."""
+    admitted = keys.Keys(keys.path())
+    assert admitted.admit("")
+    keys.add("shop")
+    assert not admitted.admit("")
+    keys.remove("shop")
+    assert admitted.admit("")
+    assert admitted.admit("eg_whatever")
+
+
+def test_with_keys_each_of_them_is_admitted_and_nothing_else() -> None:
+    """Neither a part of one, nor its hash, nor its name."""
+    shop, app = keys.add("shop"), keys.add("app")
+    admitted = keys.Keys(keys.path())
+    assert admitted.admit(shop)
+    assert admitted.admit(app)
+    for other in ("", " ", shop[:-1], shop + "a", shop.upper(), "shop", hashlib.sha256(shop.encode()).hexdigest()):
+        assert not admitted.admit(other), other
+
+
+def test_a_key_works_from_the_moment_it_is_made_until_it_is_taken_back() -> None:
+    """The same `Keys`, as in a router that runs on; and the other key works all the while."""
+    admitted = keys.Keys(keys.path())
+    old = keys.add("old")
+    assert admitted.admit(old)
+    new = keys.add("new")
+    assert (admitted.admit(old), admitted.admit(new)) == (True, True)
+    keys.remove("old")
+    assert (admitted.admit(old), admitted.admit(new)) == (False, True)
+
+
+def test_a_key_of_strange_letters_is_refused_and_no_error() -> None:
+    """A header holds any bytes, read as Latin-1."""
+    keys.add("shop")
+    admitted = keys.Keys(keys.path())
+    for strange in ("é" * 100, "\xff\xfe", "\x7f", "x" * 100_000):
+        assert not admitted.admit(strange)
+
+
+NONE_OF_OURS = ["{", "", "null", "[]", "0", "[1]", '"eg_x"', '{"shop": 7}', '{"shop": null}', '{"shop": ""}']
+
+
+@pytest.mark.parametrize("harm", NONE_OF_OURS)
+def test_a_file_that_is_not_one_of_ours_admits_nobody(harm: str) -> None:
+    """It is told, and no door opens by mistake."""
+    key = keys.add("shop")
+    admitted = keys.Keys(keys.path())
+    assert admitted.admit(key)
+    keys.path().write_text(harm)
+    for asked in ("", "eg_x", key):
+        with pytest.raises(ValueError, match=r"keys\.json"):
+            admitted.admit(asked)
+    keys.path().unlink()
+    key = keys.add("again")
+    assert admitted.admit(key)
+    assert not admitted.admit("")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_a_file_that_may_not_be_read_admits_nobody() -> None:
+    """As the last test; an error of the system."""
+    keys.add("shop")
+    keys.path().chmod(0)
+    with pytest.raises(PermissionError):
+        keys.Keys(keys.path()).admit("")
+
+
+@pytest.mark.parametrize("name", ["", "a b", "-x", ".x", "a/b", "x" * 65, "x\n", "ключ\n"])
+def test_what_is_no_name_is_refused(name: str) -> None:
+    """It would be hard to read in a list, or to type."""
+    with pytest.raises(Mistake) as caught:
+        keys.add(name)
+    assert str(caught.value) == f"{name!r} is no name for a key: letters, digits, - . _ and at most 64 of them"
+    assert not keys.path().exists()
+
+
+def test_a_name_that_is_taken_and_one_that_is_not_there_are_told() -> None:
+    """With what to do next."""
+    key = keys.add("shop")
+    taken = r"^there is a key shop already\. Remove it first, or give the new one another name$"
+    with pytest.raises(Mistake, match=taken):
+        keys.add("shop")
+    with pytest.raises(Mistake, match=r"^there is no key shp; did you mean 'shop'\?$"):
+        keys.remove("shp")
+    assert keys.Keys(keys.path()).admit(key)

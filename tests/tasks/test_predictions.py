@@ -1,0 +1,659 @@
+"""The prediction log gives what was answered, each request once: torn, asked twice, or compacted while it is read."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from deployments import replica
+from tasks import answering, files, log_files, predictions, settings
+from tasks.errors import WorldError
+
+MODEL = "tiny"
+NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
+LATER = NOON + timedelta(hours=1)
+GONE = 4_000_000  # no process has this number: Linux gives none above 4,194,304, and few machines get there
+PARAMS = (Path(__file__).parents[1] / "small" / "params.yaml").read_text(encoding="utf-8")
+
+
+@pytest.fixture(autouse=True)
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project with the model `tiny` and an empty log."""
+    for name, path in {"ROOT": tmp_path, "BUILD": tmp_path / "build", "VAR": tmp_path / "var"}.items():
+        monkeypatch.setattr(settings, name, path)
+    (tmp_path / "params.yaml").write_text(PARAMS, encoding="utf-8")
+    monkeypatch.setattr(log_files, "BLOCK", 2000)  # a few lines: what goes over the edge of a block is seen
+    monkeypatch.setattr(log_files, "ROW_GROUP", 7)
+    return tmp_path
+
+
+def name(request: int, row: int = 0, at: datetime = NOON, what: str = "") -> str:
+    """What a prediction is called: the milliseconds come first."""
+    return f"{round(at.timestamp() * 1000):012x}{what}-{request:06d}-{row}"
+
+
+def line(request: int, at: datetime = NOON, count: int = 1, **more: Any) -> bytes:
+    """A line as a replica writes it."""
+    row = {"station": "north", "weekday": 1, "hour": 6, "starts": 4, "pressure": 2.5, "vibration": None}
+    share = (request % 97) / 97
+    said = {
+        "request": f"r{request:06d}",
+        "time": at.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        "ms": 3.25,
+        "model": MODEL,
+        "version": "3",
+        "release": "97a3",
+        "key": None,
+        "ids": [name(request, i, at) for i in range(count)],
+        "keys": None,
+        "rows": [{**row, "starts": request} for _ in range(count)],
+        "predictions": [{"prediction": 1, "probability": share, "probabilities": {"0": 1 - share, "1": share}}] * count,
+    }
+    return orjson.dumps({**said, **more}) + b"\n"
+
+
+@dataclass
+class Writer:
+    """A replica, as far as the log goes."""
+
+    process: int = GONE
+    number: int = 0
+    day: datetime = NOON
+    candidate: str = "97a3"
+    clock: datetime = field(default=NOON)
+
+    @property
+    def path(self) -> Path:
+        """Where it writes to."""
+        name = f"{self.candidate}.{self.process}.17000{self.number}.{self.number}.jsonl"
+        return predictions.incoming(MODEL) / self.day.date().isoformat() / name
+
+    def write(self, *lines: bytes) -> Path:
+        """Append."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("ab") as stream:
+            stream.writelines(lines)
+        return self.path
+
+    def requests(self, *numbers: int, seconds: float = 1.0, **more: Any) -> Path:
+        """Append a line each, one second apart."""
+        for number in numbers:
+            self.clock += timedelta(seconds=seconds)
+            self.write(line(number, self.clock, **more))
+        return self.path
+
+
+def numbers(table: pa.Table) -> list[int]:
+    """Which requests' rows are in a table."""
+    return [int(request[1:]) for request in table["request"].to_pylist()]
+
+
+def everything() -> list[int]:
+    """Which requests are in the log, in order."""
+    return numbers(predictions.read(MODEL))
+
+
+def new(watermark: predictions.Watermark, now: datetime = LATER) -> tuple[list[int], predictions.Watermark]:
+    """Which requests are new, and the watermark."""
+    tables, reached = predictions.read_new(MODEL, watermark, now=now)
+    return sorted(number for table in tables for number in numbers(table)), as_stored(reached)
+
+
+def as_stored(watermark: predictions.Watermark) -> predictions.Watermark:
+    """Written down, and read again."""
+    told: predictions.Watermark = orjson.loads(orjson.dumps(watermark))
+    return told
+
+
+def compacted() -> list[Path]:
+    """The Parquet files."""
+    return sorted(predictions.folder(MODEL).glob("*/*.parquet"))
+
+
+# ── reading ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_an_empty_log_has_no_rows() -> None:
+    """Before the first request there is a table with the columns that there will always be."""
+    table = predictions.read(MODEL)
+    assert len(table) == 0
+    assert set(log_files.HEAD) <= set(table.column_names)
+    assert new({}) == ([], {})
+    assert predictions.last_requests(MODEL, 5) == []
+
+
+@pytest.mark.parametrize("compact", [False, True])
+def test_a_row_is_what_was_asked_and_what_was_answered(compact: bool) -> None:
+    """Typed as in params.yaml, whatever JSON made of it; the same before and after it was compacted."""
+    Writer().write(
+        line(1, count=2), line(2, key="bob", ids=[name(2)], predictions=[{"prediction": 0, "unseen": ["station"]}])
+    )
+    if compact:
+        predictions.compact(MODEL, LATER)
+    table = predictions.read(MODEL)
+    assert table.column_names == [
+        "id", "request", "time", "ms", "version", "release", "key", "row_key",
+        "hour", "pressure", "starts", "station", "vibration", "weekday",
+        "prediction", "probability", "p_0", "p_1", "unseen",
+    ]  # fmt: skip
+    types = {name: str(table.schema.field(name).type) for name in ("time", "station", "starts", "vibration", "unseen")}
+    assert types["time"] == "timestamp[us, tz=UTC]"
+    assert types["station"] == "string"
+    assert types["starts"] == types["vibration"] == "double"
+    assert types["unseen"].startswith("list<")
+    assert table["id"].to_pylist() == [name(1), name(1, 1), name(2)]
+    assert table["p_1"].to_pylist() == [1 / 97, 1 / 97, None]
+    assert table["unseen"].to_pylist() == [None, None, ["station"]]
+    assert table["key"].to_pylist() == [None, None, "bob"]
+    assert table["time"].to_pylist() == [NOON] * 3
+
+
+def test_rows_are_in_the_order_of_time_then_id() -> None:
+    """Whichever process wrote them, and whichever of its files was compacted."""
+    Writer(number=0).write(line(5, NOON + timedelta(seconds=9)), line(2, NOON + timedelta(seconds=2)))
+    predictions.compact(MODEL, LATER)
+    Writer(number=1).write(line(9, NOON + timedelta(seconds=2)), line(1, NOON + timedelta(seconds=1)))
+    assert everything() == [1, 2, 9, 5]
+
+
+@pytest.mark.parametrize("compact", [False, True])
+def test_a_span_holds_what_arrived_in_it(compact: bool) -> None:
+    """From `since` on, and before `until`."""
+    Writer().requests(*range(1, 40))
+    if compact:
+        predictions.compact(MODEL, LATER)
+    table = predictions.read(MODEL, NOON + timedelta(seconds=10), NOON + timedelta(seconds=13))
+    assert numbers(table) == [10, 11, 12]
+
+
+@pytest.mark.parametrize("compact", [False, True])
+@pytest.mark.parametrize("said", ["2020-02-29T12:00:00.000000Z", "2261-12-31T23:59:59.999999Z"])
+def test_a_client_may_say_when_it_asked(said: str, compact: bool) -> None:
+    """Spans are of that time; what is new, and which line is the later one, is told by when it was answered."""
+    Writer().write(line(1, NOON, time=said), line(2, NOON + timedelta(seconds=1)))
+    Writer(process=GONE + 1).write(line(1, NOON + timedelta(seconds=5), time=said, version="4"))
+    if compact:
+        predictions.compact(MODEL, LATER)
+    asked = datetime.fromisoformat(said)
+    table = predictions.read(MODEL, asked, asked + timedelta(microseconds=1))
+    assert table["version"].to_pylist() == ["4"]
+    assert numbers(predictions.read(MODEL, NOON, LATER)) == [2]
+    assert new({}, NOON + timedelta(seconds=90))[0] == []
+    assert new({})[0] == [1, 2]
+    assert [one.request for one in predictions.last_requests(MODEL, 1)] == ["r000001"]
+
+
+@pytest.mark.parametrize("compact", [False, True])
+def test_a_client_may_say_what_it_calls_its_rows(compact: bool) -> None:
+    """A label is found by that later."""
+    Writer().write(line(1, count=2, keys=["a", "b"]), line(2))
+    if compact:
+        predictions.compact(MODEL, LATER)
+    assert predictions.read(MODEL)["row_key"].to_pylist() == ["a", "b", None]
+
+
+def test_only_the_asked_columns_are_given() -> None:
+    """In the asked order; one that nobody logged is null."""
+    Writer().write(line(1))
+    table = predictions.read(MODEL, columns=["probability", "id", "vibration", "low"])
+    assert table.column_names == ["probability", "id", "vibration", "low"]
+    assert table["low"].to_pylist() == [None]
+    assert [str(table.schema.field(name).type) for name in ("vibration", "low")] == ["double", "double"]
+
+
+def test_releases_that_know_other_features_stand_in_one_table() -> None:
+    """A column that one of them lacks is null there; of a number and a text, text is made."""
+    Writer(candidate="a").write(line(1, count=1))
+    Writer(candidate="b").write(
+        line(2, NOON + timedelta(seconds=1), count=1).replace(b'"starts":2', b'"starts":"many","brand":"x"')
+    )
+    predictions.compact(MODEL, LATER)
+    table = predictions.read(MODEL)
+    assert table["starts"].to_pylist() == ["1", "many"]
+    assert table["brand"].to_pylist() == [None, "x"]
+
+
+def test_a_feature_with_the_name_of_a_column_of_the_log_has_another() -> None:
+    """And is asked again under its own."""
+    Writer().write(line(1, count=1, key="k").replace(b'"starts":1', b'"key":7,"p_1":8'))
+    predictions.compact(MODEL, LATER)
+    table = predictions.read(MODEL)
+    assert table["key"].to_pylist() == ["k"]
+    assert table["feature_key"].to_pylist() == [7.0]
+    assert table["feature_p_1"].to_pylist() == [8.0]
+    asked = predictions.last_requests(MODEL, 1)[0].rows[0]
+    assert (asked["key"], asked["p_1"]) == (7, 8)
+
+
+def test_what_a_replica_writes_is_what_is_read() -> None:
+    """The two sides of the log share no code: a release of last year wrote it, the checkout of today reads it."""
+    log = replica.Log(predictions.incoming(MODEL), MODEL, "97a3", "3")
+    said = orjson.loads(line(7, count=2, keys=["a", "b"]))
+    logged = orjson.dumps({name: said[name] for name in ("ids", "keys", "rows", "predictions")})[1:-1]
+    request = replica.Request(replica.PREDICT, 1, NOON.timestamp(), 'r000007"\n', "bob\n", b"")
+    log.write([(request, answering.Answer(200, b"", logged))])
+    (path,) = predictions.incoming(MODEL).glob("*/*.jsonl")
+    (one,) = predictions.last_requests(MODEL, 9)
+    assert (one.request, one.time, one.version, one.release, one.key) == ('r000007"\n', NOON, "3", "97a3", "bob\n")
+    assert (one.rows, one.predictions) == (said["rows"], said["predictions"])
+    assert predictions.compact(MODEL, datetime.now(UTC)).open == 1
+    tomorrow = datetime.now(UTC) + timedelta(days=1, minutes=2)
+    log.write([(request, answering.Answer(200, b"", logged))])
+    log._close()
+    assert predictions.compact(MODEL, tomorrow) == predictions.Compacted(files=1, rows=4)
+    assert not path.exists()
+    table = predictions.read(MODEL)
+    assert sorted(table["row_key"].to_pylist()) == ["a", "a", "b", "b"]
+    assert set(table["key"].to_pylist()) == {"bob\n"}
+
+
+# ── torn lines ────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("length", [1, 13, 60, -2, -1])
+def test_a_torn_last_line_is_left_out_and_counted(length: int) -> None:
+    """The process was killed while it wrote: that request was not answered."""
+    Writer().write(line(1), line(2)[:length])
+    assert everything() == [1]
+    done = predictions.compact(MODEL, LATER)
+    assert (done.files, done.rows, done.damaged) == (1, 1, 1)
+    assert everything() == [1]
+
+
+def test_a_line_that_a_full_disk_cut_off_does_not_take_the_next_one_with_it() -> None:
+    """Whether or not the writer began the next line with a line break."""
+    Writer().write(line(1), line(2)[:70], line(3), line(4)[:70], b"\n", line(5), b"\n")
+    assert everything() == [1, 3, 5]
+    assert new({})[0] == [1, 3, 5]
+    assert predictions.compact(MODEL, LATER).damaged == 3
+    assert everything() == [1, 3, 5]
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        b"[]\n", b"{}\n", b"\n", b"\xff\xfe\n", b"null\n", line(7, ids=[]), line(7, time="yesterday"), line(7, rows=[]),
+        line(7, rows=[1]), line(7).replace(b"\"r000007\"", b"null"), line(7, ms="x"), line(7)[:-2] + b"]\n",
+    ],
+)  # fmt: skip
+def test_what_is_no_line_of_the_log_is_left_out(harm: bytes) -> None:
+    """One damaged line is one line."""
+    Writer().write(line(1), harm, line(2))
+    assert everything() == [1, 2]
+    assert new({})[0] == [1, 2]
+    assert predictions.compact(MODEL, LATER).damaged == 1
+
+
+def test_a_line_of_another_order_is_read_all_the_same() -> None:
+    """The quick look at a line's beginning is no more than quick."""
+    said = orjson.loads(line(1))
+    Writer().write(orjson.dumps(dict(reversed(said.items()))) + b"\n", line(2))
+    assert everything() == [1, 2]
+    assert new({})[0] == [1, 2]
+
+
+# ── a request that stands twice ───────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("compact", [False, True])
+def test_of_a_request_that_stands_twice_the_later_line_counts(compact: bool) -> None:
+    """A replica was killed between logging and answering, and another one answered."""
+    killed, other = Writer(number=0), Writer(process=GONE + 1)
+    killed.requests(1, 2, 3)
+    other.clock = NOON + timedelta(seconds=5)
+    other.requests(3, 4, version="4")
+    if compact:
+        predictions.compact(MODEL, LATER)
+    table = predictions.read(MODEL)
+    assert numbers(table) == [1, 2, 3, 4]
+    assert table["version"].to_pylist() == ["3", "3", "4", "4"]
+    assert new({})[0] == [1, 2, 3, 4]
+    assert [one.version for one in predictions.last_requests(MODEL, 4)] == ["3", "3", "4", "4"]
+
+
+def test_the_earlier_line_counts_in_no_span() -> None:
+    """So spans that touch give each request once."""
+    Writer().requests(1)
+    Writer(process=GONE + 1, clock=NOON + timedelta(seconds=5)).requests(1)
+    middle = NOON + timedelta(seconds=3)
+    assert numbers(predictions.read(MODEL, until=middle)) == []
+    assert numbers(predictions.read(MODEL, since=middle)) == [1]
+
+
+def test_a_request_asked_again_over_midnight_counts_once() -> None:
+    """The two lines lie in folders of two days."""
+    night = datetime(2026, 11, 20, 23, 59, 58, tzinfo=UTC)
+    Writer(day=night, clock=night).requests(1, 2, seconds=0.5)
+    Writer(process=GONE + 1, clock=night + timedelta(seconds=3)).requests(2)
+    assert everything() == [1, 2]
+    assert numbers(predictions.read(MODEL, until=night + timedelta(seconds=2))) == [1]
+
+
+# ── what is new ───────────────────────────────────────────────────────────────────────────────────
+
+
+def test_what_is_new_is_given_once() -> None:
+    """Also when a file grows, another begins, and an older one gets a late line."""
+    first, second = Writer(), Writer(process=GONE + 1)
+    first.requests(1, 2)
+    got, watermark = new({})
+    assert got == [1, 2]
+    first.requests(3)
+    second.requests(4)
+    got, watermark = new(watermark)
+    assert got == [3, 4]
+    first.requests(5)
+    assert new(watermark)[0] == [5]
+    assert new(new(watermark)[1])[0] == []
+
+
+def test_what_was_read_as_a_line_is_not_read_again_from_parquet() -> None:
+    """Compaction keeps the place of every row."""
+    writer = Writer()
+    writer.requests(*range(1, 30))
+    got, watermark = new({}, NOON + timedelta(seconds=110))
+    assert got == list(range(1, 21))
+    writer.requests(30, 31)
+    assert predictions.compact(MODEL, LATER).rows == 31
+    assert new(watermark)[0] == list(range(21, 32))
+
+
+def test_what_is_compacted_between_asking_and_reading_is_read_once() -> None:
+    """The tables are given one by one; the file may be gone when its turn comes."""
+    writer = Writer()
+    writer.requests(*range(1, 30))
+    _, watermark = new({}, NOON + timedelta(seconds=110))
+    tables, reached = predictions.read_new(MODEL, watermark, now=LATER)
+    predictions.compact(MODEL, LATER)
+    assert sorted(number for table in tables for number in numbers(table)) == list(range(21, 30))
+    assert new(reached)[0] == []
+
+
+def test_what_is_young_is_left_until_it_is_settled() -> None:
+    """It may be asked again, and then its later line is the one that counts."""
+    killed = Writer()
+    killed.requests(1, 2)
+    got, watermark = new({}, NOON + timedelta(seconds=91))
+    assert got == [1]
+    Writer(process=GONE + 1, clock=NOON + timedelta(seconds=20)).requests(2, version="4")
+    tables, watermark = predictions.read_new(MODEL, watermark, now=LATER)
+    told = [
+        (number, version) for t in tables for number, version in zip(numbers(t), t["version"].to_pylist(), strict=True)
+    ]
+    assert told == [(2, "4")]
+    assert new(watermark)[0] == []
+
+
+def test_a_file_that_is_done_is_not_opened_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cost of what is new does not grow with what was."""
+    Writer().requests(1, 2, 3)
+    predictions.compact(MODEL, LATER)
+    _, watermark = new({})
+    assert list(watermark.values()) == [None]
+    monkeypatch.setattr(pq, "read_metadata", pytest.fail)
+    assert new(watermark)[0] == []
+
+
+def test_a_watermark_forgets_files_that_are_gone() -> None:
+    """It is as long as the log, not as history."""
+    Writer().requests(1)
+    predictions.compact(MODEL, LATER)
+    _, watermark = new({})
+    predictions.sweep(MODEL, 1, LATER + timedelta(days=1))
+    assert new(watermark) == ([], {})
+
+
+def test_a_process_with_the_number_of_one_that_is_gone_writes_another_log_file() -> None:
+    """The name of its file may be the same; what it says is not."""
+    Writer().requests(1, 2)
+    _, watermark = new({})
+    predictions.compact(MODEL, LATER)
+    Writer(clock=NOON + timedelta(minutes=5)).requests(3)
+    assert new(watermark)[0] == [3]
+    predictions.compact(MODEL, LATER)
+    assert len(compacted()) == 2
+    assert everything() == [1, 2, 3]
+
+
+class Killed(BaseException):
+    """The process died here."""
+
+
+acts = st.lists(
+    st.one_of(
+        st.tuples(st.just("write"), st.integers(0, 2), st.integers(1, 6)),
+        st.tuples(st.just("again"), st.integers(0, 2), st.just(0)),  # killed with its last line unanswered
+        st.tuples(st.just("compact"), st.integers(0, 3), st.just(0)),  # killed at this file operation
+        st.tuples(st.just("read"), st.booleans(), st.just(0)),  # and killed before the watermark was stored
+        st.tuples(st.just("wait"), st.integers(1, 130), st.just(0)),
+    ),
+    max_size=25,
+)
+
+
+@given(acts)
+@hypothesis_settings(max_examples=60, deadline=None, derandomize=True)
+def test_whatever_happens_each_request_is_new_once(acts: list[tuple[str, Any, int]]) -> None:
+    """Lines, kills, compactions that are killed, and readings that are killed, in any order."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(settings, "VAR", settings.ROOT / f"var-{os.urandom(6).hex()}")
+        _play(acts, patch)
+
+
+def _play(acts: list[tuple[str, Any, int]], patch: pytest.MonkeyPatch) -> None:
+    now, counter, processes = NOON, 0, [GONE, GONE + 1, GONE + 2]
+    watermark: predictions.Watermark = {}
+    seen: list[str] = []
+    answered: dict[str, str] = {}
+    for act, what, many in [*acts, ("wait", 300, 0), ("read", True, 0)]:
+        if act == "write":
+            for _ in range(many):
+                counter += 1
+                now += timedelta(milliseconds=100)
+                Writer(process=processes[what]).write(line(counter, now))
+                answered[f"r{counter:06d}"] = name(counter, 0, now)
+        elif act == "again" and Writer(process=processes[what]).path.exists():
+            counter += 1
+            Writer(process=processes[what]).write(line(counter, now))
+            processes[what] += 10
+            Writer(process=processes[what - 1]).write(
+                line(counter, now + timedelta(seconds=1), ids=[name(counter, 0, now + timedelta(seconds=1), "again")])
+            )
+            answered[f"r{counter:06d}"] = name(counter, 0, now + timedelta(seconds=1), "again")
+            now += timedelta(seconds=1)
+        elif act == "compact":
+            _compact_killed_at(what, now + timedelta(hours=3), patch)
+        elif act == "wait":
+            now += timedelta(seconds=what)
+        elif act == "read":
+            tables, reached = predictions.read_new(MODEL, watermark, now=now)
+            found = [id_ for table in tables for id_ in table["id"].to_pylist()]
+            if what:
+                seen, watermark = [*seen, *found], as_stored(reached)
+    assert sorted(seen) == sorted(answered.values())
+    assert sorted(predictions.read(MODEL)["id"].to_pylist()) == sorted(answered.values())
+
+
+def _compact_killed_at(operation: int, now: datetime, patch: pytest.MonkeyPatch) -> None:
+    """Compact, and die before the n-th renaming or removal."""
+    left = [operation]
+
+    def dying(real: Any) -> Any:
+        def do(*args: Any, **kwargs: Any) -> Any:
+            left[0] -= 1
+            if left[0] == 0:
+                raise Killed
+            return real(*args, **kwargs)
+
+        return do
+
+    with patch.context() as inner:
+        inner.setattr(Path, "replace", dying(Path.replace))
+        inner.setattr(Path, "unlink", dying(Path.unlink))
+        with suppress(Killed):
+            predictions.compact(MODEL, now)
+
+
+# ── keeping ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_compaction_gives_the_same_bytes() -> None:
+    """So whoever does it twice does it once."""
+    path = Writer().requests(*range(60), count=3)
+    content = path.read_bytes()
+    predictions.compact(MODEL, LATER)
+    once = files.tree(predictions.folder(MODEL))
+    path.write_bytes(content)
+    compacted()[0].unlink()
+    predictions.compact(MODEL, LATER)
+    assert files.tree(predictions.folder(MODEL)) == once
+    assert not path.exists()
+
+
+def test_killed_between_the_parquet_file_and_the_lines_the_lines_go() -> None:
+    """The next call sees that there is a Parquet file of them, and reads nothing twice before."""
+    path = Writer().requests(*range(1, 30))
+    content = path.read_bytes()
+    predictions.compact(MODEL, LATER)
+    path.write_bytes(content)
+    assert everything() == list(range(1, 30))
+    before = compacted()[0].stat().st_mtime_ns
+    assert predictions.compact(MODEL, LATER).rows == 0
+    assert compacted()[0].stat().st_mtime_ns == before
+    assert everything() == list(range(1, 30))
+
+
+def test_a_file_without_a_line_is_removed() -> None:
+    """A process began it and died."""
+    Writer().write(b"")
+    Writer(number=1).write(b'{"requ')
+    done = predictions.compact(MODEL, LATER)
+    assert (done.files, done.rows, done.damaged) == (2, 0, 1)
+    assert everything() == []
+
+
+def test_what_is_held_by_a_lock_is_still_written_to() -> None:
+    """The writer holds its file as long as it lives, whatever its process number says."""
+    path = Writer().requests(1)
+    with path.open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_SH)
+        assert predictions.compact(MODEL, LATER).open == 1
+        assert everything() == [1]
+    assert predictions.compact(MODEL, LATER).files == 1
+
+
+def test_what_a_living_process_wrote_last_is_left_until_its_day_ended() -> None:
+    """What it wrote before it began another file is not."""
+    now = datetime.now(UTC)
+    mine = [Writer(process=os.getpid(), number=n, day=now, clock=now) for n in (1, 2)]
+    for number, writer in enumerate(mine):
+        writer.requests(number)
+    done = predictions.compact(MODEL, now)
+    assert (done.files, done.open) == (1, 1)
+    assert not mine[0].path.exists()
+    assert predictions.compact(MODEL, now + timedelta(days=1, minutes=2)).files == 1
+
+
+def test_a_process_that_began_after_the_last_line_did_not_write_it() -> None:
+    """Numbers of processes are given again."""
+    path = Writer(process=os.getpid(), day=datetime.now(UTC)).requests(1)
+    os.utime(path, (1_000_000, 1_000_000))
+    assert predictions.compact(MODEL, datetime.now(UTC)).files == 1
+
+
+def test_a_full_disk_loses_no_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lines stay, and the message says what to do."""
+    path = Writer().requests(1, 2)
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(WorldError, match=r"no space left .* Nothing is lost.*free some space"):
+            predictions.compact(MODEL, LATER)
+    assert path.exists()
+    assert not list(predictions.folder(MODEL).rglob(".*.tmp"))
+    assert predictions.compact(MODEL, LATER).rows == 2
+    assert everything() == [1, 2]
+
+
+def test_days_that_are_too_old_are_forgotten() -> None:
+    """Today is the first of the days that are kept."""
+    for back in range(5):
+        day = NOON - timedelta(days=back)
+        Writer(day=day, clock=day).requests(back)
+    predictions.compact(MODEL, LATER)
+    assert predictions.sweep(MODEL, 3, LATER) == ["2026-11-17", "2026-11-18"]
+    assert sorted(everything()) == [0, 1, 2]
+    assert predictions.sweep(MODEL, 3, LATER) == []
+
+
+# ── replays ───────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("compact", [False, True])
+def test_the_newest_requests_can_be_asked_again(compact: bool) -> None:
+    """Whole, as a client posted them, with what was answered; oldest first."""
+    Writer().requests(*range(1, 20), count=3)
+    if compact:
+        predictions.compact(MODEL, LATER)
+    Writer(process=GONE + 1, clock=NOON + timedelta(seconds=30)).requests(20, 21, count=2)
+    found = predictions.last_requests(MODEL, 6)
+    assert [one.request for one in found] == [f"r{n:06d}" for n in range(16, 22)]
+    for one in found:
+        said = orjson.loads(line(int(one.request[1:]), count=len(one.rows)))
+        assert one.body == {"rows": said["rows"]}
+        assert orjson.dumps(one.rows[0]["starts"]) == one.request[1:].lstrip("0").encode()  # 16, not 16.0
+        assert one.predictions == said["predictions"]
+    assert len(predictions.last_requests(MODEL, 1000)) == 21
+
+
+def test_the_newest_requests_are_found_in_files_that_overlap() -> None:
+    """Two replicas write at the same time."""
+    Writer().requests(*range(0, 40, 2), seconds=2)
+    Writer(process=GONE + 1, clock=NOON + timedelta(seconds=1)).requests(*range(1, 40, 2), seconds=2)
+    predictions.compact(MODEL, LATER)
+    assert [int(one.request[1:]) for one in predictions.last_requests(MODEL, 10)] == list(range(30, 40))
+
+
+def test_only_the_newest_files_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A replay before a rollout does not wait for a quarter of a year."""
+    for back in range(3):
+        day = NOON - timedelta(days=back)
+        Writer(day=day, clock=day).requests(*range(10))
+    predictions.compact(MODEL, LATER)
+    opened: list[str] = []
+    real = log_files.Rows.newest
+
+    def newest(self: log_files.Rows, n: int) -> Iterator[Any]:
+        opened.append(self.name[:10])
+        return real(self, n)
+
+    monkeypatch.setattr(log_files.Rows, "newest", newest)
+    assert len(predictions.last_requests(MODEL, 8)) == 8
+    assert opened == ["2026-11-21"]
+
+
+def test_importing_it_imports_nothing_heavy() -> None:
+    """Whoever only wants to know where the log is does not wait for pandas."""
+    probe = "import sys; from tasks import predictions; print(*sys.modules)"
+    root = Path(__file__).parents[2]
+    told = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True, cwd=root).stdout
+    assert not {"pandas", "pyarrow", "numpy", "prefect", "mlflow"} & set(told.split())
