@@ -126,7 +126,7 @@ def _serving(name: str, model: params.Model) -> Deployment:
             "Wakes: a promotion, the schedule (which also finds an alias that was set by hand, and a rollback), this "
             "button."
         ),
-        cron="* * * * *",
+        cron="10-59/15 * * * *",
         wakes=automations.on_event(events.CHAMPION, f"{events.MODEL}.{name}"),
         tags=[TAG, "serving", model.task],
         parameters={"model": name, "target": "local"},

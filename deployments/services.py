@@ -89,7 +89,7 @@ def services() -> list[Service]:
             [*python, "deployments.watch"],
             lambda _: True,
             after=("prefect",),
-            says="wakes ingest when something lies in the landing zone",
+            says="wakes ingest for what lies in the landing zone, deploy for who is champion",
             story=True,
             shutdown_seconds=3,
         ),

@@ -1,4 +1,4 @@
-"""The landing watcher: as long as files wait in the landing zone and no ingest is under way, it wakes one.
+"""The watcher: files that wait in the landing zone wake ingest, a champion that does not serve wakes deploy.
 
 It looks at what is, not at what happened: a file that came while nobody watched, a wake that got lost, an ingest that
 was killed are all the same sight. A folder's changes wake the watcher at once; a bucket is looked at every few seconds.
@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from deployments import mend
+from deployments.promotions import Promotions
 from flows import api, wakes
 from tasks import params, settings
 from tasks.data.collect import Place, masked
@@ -89,11 +90,14 @@ def main() -> None:
     place = Place.of(landing, "landing")
     print(f"watches {masked(landing)}", flush=True)
     watcher = Watcher(say=lambda text: print(text, flush=True))
+    promotions = Promotions(under_way)
     pause = _on_changes(Path(place.root)) if place.local else lambda: time.sleep(BUCKET_SECONDS)
     mended = float("-inf")
     while True:
         try:
             watcher.look(params.load())
+            for line in promotions.look(params.load()):
+                watcher.say(line)
             if time.monotonic() - mended > MEND_SECONDS:
                 mended = time.monotonic()
                 for line in mend.mend():
