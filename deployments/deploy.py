@@ -1,4 +1,4 @@
-"""What a person sees and starts in the Prefect UI: `ingest`, `train/<model>` and `deploy/<model>` for each model.
+"""What a person sees and starts in the Prefect UI: `ingest`, and `train`, `deploy` and `predict` for each model.
 
 Deploying again changes what differs and nothing else. Schedules are Prefect's from the first deployment on: whoever
 edits or pauses one in the UI keeps that (docs/decisions/schedules.md). Models that are gone lose their deployment.
@@ -34,9 +34,9 @@ class Deployment:
     flow: str
     name: str
     description: str
-    cron: str
+    cron: str | None = None
     """The schedule it begins with."""
-    wakes: dict[str, Any]
+    wakes: dict[str, Any] | None = None
     """The trigger of the automation that starts it."""
     tags: list[str] = field(default_factory=list)
     parameters: dict[str, Any] = field(default_factory=dict)
@@ -71,7 +71,7 @@ def deploy(said: params.Params) -> list[str]:
         ids[wanted.title], line = _ensure(wanted)
         lines += [line] if line else []
     lines += _remove_others(set(ids))
-    lines += automations.ensure({one.title: (ids[one.title], one.wakes) for one in deployments(said)})
+    lines += automations.ensure({one.title: (ids[one.title], one.wakes) for one in deployments(said) if one.wakes})
     return lines or [f"deployments are as they should be: {', '.join(ids)}"]
 
 
@@ -91,7 +91,7 @@ def deployments(said: params.Params) -> list[Deployment]:
         wakes=automations.on_event(events.LANDED, "evergreen.dataset.*"),
         tags=[TAG, "data"],
     )
-    kinds = (_training, _serving)
+    kinds = (_training, _serving, _scoring)
     return [ingest, *(kind(name, model) for name, model in said.models.items() for kind in kinds)]
 
 
@@ -133,6 +133,19 @@ def _serving(name: str, model: params.Model) -> Deployment:
     )
 
 
+def _scoring(name: str, model: params.Model) -> Deployment:
+    return Deployment(
+        flow="predict",
+        name=name,
+        description=(
+            f"**{model.about}**\n\nScores a file, a partition or a bucket prefix with a release of `{name}`, to "
+            "Parquet: docs/how-to/score-a-file.md. Started again, it goes on where it ended.\n\nWakes: this button."
+        ),
+        tags=[TAG, "batch", model.task],
+        parameters={"model": name},
+    )
+
+
 # ── as the server has it ──────────────────────────────────────────────────────────────────────────
 
 
@@ -144,8 +157,9 @@ def _ensure(wanted: Deployment) -> tuple[str, str | None]:
         there = api.call(f"/deployments/name/{wanted.title}")
     except api.NotThere:
         schedule = {"schedule": {"cron": wanted.cron, "timezone": "UTC"}, "active": True, "slug": "reconcile"}
-        made = api.call("/deployments/", {**body, "name": wanted.name, "flow_id": flow_id, "schedules": [schedule]})
-        return made["id"], f"deployment {wanted.title} made, schedule {wanted.cron}"
+        schedules = [schedule] if wanted.cron else []
+        made = api.call("/deployments/", {**body, "name": wanted.name, "flow_id": flow_id, "schedules": schedules})
+        return made["id"], f"deployment {wanted.title} made" + (f", schedule {wanted.cron}" if wanted.cron else "")
     differs = {key: value for key, value in body.items() if _shown(there, key) != value}
     if not differs:
         return there["id"], None
