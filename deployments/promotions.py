@@ -33,7 +33,7 @@ class Promotions:
             if change is None:
                 self.woken.pop(model, None)
             elif change != self.woken.get(model) and not self.under_way(f"deploy/{model}"):
-                run = wakes.wake(f"deploy/{model}", {"model": model, "target": "local"})
+                run = wakes.wake(f"deploy/{model}")
                 self.woken[model] = change
                 if run:
                     yield f"{change[0]} is champion of {model}: deploy/{model} is woken, {api.run_url(run)}"

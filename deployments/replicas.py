@@ -66,6 +66,8 @@ class Release:
     why: str | None = None
     """Why the last start failed; None once one has succeeded."""
     draining: bool = False
+    born: float | None = None
+    """Since when its newest process is there (time.monotonic)."""
     statuses: Counter[int] = field(default_factory=Counter)
     latency: list[int] = field(default_factory=lambda: [0] * (len(EDGES_MS) + 1))
     seconds: float = 0.0
@@ -194,6 +196,7 @@ class Release:
         return {
             "state": self.state,
             "why": self.why,
+            "starting_s": None if self.born is None else round(time.monotonic() - self.born, 3),
             "pids": [replica.pid for replica in self.replicas],
             "startup_s": next((round(replica.startup_s, 2) for replica in self.replicas), None),
             "answered": sum(n for status, n in self.statuses.items() if status < 400),
@@ -256,6 +259,7 @@ class _Replica(asyncio.Protocol):
                 if python is None
                 else _start(python, release.folder, arguments, theirs, said)
             )
+        release.born = time.monotonic()
         await asyncio.get_running_loop().create_connection(lambda: self, sock=ours)
         await self._lost.wait()
 
@@ -338,6 +342,12 @@ class Nursery:
     def __init__(self) -> None:
         self._socket: socket.socket | None = None
         self._one = asyncio.Lock()
+
+    async def wake(self) -> None:
+        """Let it import what it needs ahead of the first birth."""
+        async with self._one:
+            if self._socket is None:
+                self._socket = await self._start()
 
     async def bear(self, folder: Path, arguments: list[str], theirs: socket.socket, said: IO[bytes]) -> int:
         """A new replica's process number."""

@@ -219,6 +219,7 @@ class Router:
     async def begin(self) -> None:
         """Start what should serve, and follow it from now on."""
         _keep_secret(settings.VAR / "run" / "router.token", self.token)
+        await self.nursery.wake()
         self._look()
         self._following = asyncio.create_task(self._follow())
 

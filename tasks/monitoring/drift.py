@@ -33,7 +33,7 @@ Days = npt.NDArray[np.datetime64]
 Status = Literal["ok", "drift", "not enough data", "constant", "always missing", "new"]
 
 ASPECTS = ("unknown", "missing", "mean", "share", "rare", "spread", "fit")
-"""What can move. Of those that are as evident, the first is named."""
+"""What can move. Of those that are about as evident, the first is named."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Moved:
-    """What moved of a column: the most evident of its series."""
+    """What moved of a column, in one of its series."""
 
     column: str
     role: Role
@@ -192,7 +192,7 @@ class _Episode:
     """A column drifts: from the day it was noticed to the day it was seen to be over. Days by their place."""
 
     series: tuple[Series, ...]
-    """What moved, the most evident first."""
+    """What moved; the first is named."""
     since: int
     opened: int
     closed: int | None
@@ -232,16 +232,32 @@ class _Test:
             settings: how much matters.
         """
         upto = day - self.first + 1
-        level = self.highest[:, upto - 1]
-        order = sorted(range(len(level)), key=lambda s: (-round(float(level[s])), ASPECTS.index(self.series[s].aspect)))
-        evident = [s for s in order if len(level) * np.exp(-level[s]) <= limit]
+        evident = self._evident(upto, limit)
         since = {s: self.first + sequential.change_point(self.scores[s, :upto], self.known[s, :upto]) for s in evident}
         matter = [s for s in evident if _matters(self.series[s], since[s], day, settings)]
         if not matter:
             return None
+        begin = since[matter[0]]
         ends = [self._end(s, since[s], day) for s in matter]
         closed = None if None in ends else max(end for end in ends if end is not None)
-        return _Episode(tuple(self.series[s] for s in matter), since[matter[0]], day, closed)
+        # what it is called is better known later: the first evidence is not always the plainest
+        last = closed if closed is not None else self.first + self.p.size - 1
+        later = self._evident(last - self.first + 1, limit)
+        named = [s for s in later if _matters(self.series[s], begin, last, settings)] or matter
+        return _Episode(tuple(self.series[s] for s in named), begin, day, closed)
+
+    def _evident(self, upto: int, limit: float) -> list[int]:
+        """The series that moved, after so many days.
+
+        What moved by itself comes before how it fits the others, and of what is about as evident, the plainest first.
+        """
+        level = self.highest[:, upto - 1]
+        faint = level < level.max() / 2
+        order = sorted(
+            range(len(level)),
+            key=lambda s: (self.series[s].aspect == "fit", faint[s], ASPECTS.index(self.series[s].aspect), -level[s]),
+        )
+        return [s for s in order if len(level) * np.exp(-level[s]) <= limit]
 
     def _end(self, series: int, since: int, opened: int) -> int | None:
         now = self.now[[series], since:]
@@ -395,16 +411,19 @@ def _alarms(moved: list[Moved], settings: Settings) -> tuple[Alarm, ...]:
 def _same_cause(one: Moved, group: list[Moved], settings: Settings) -> bool:
     """Whether a column belongs to an alarm that is open when it moves.
 
-    It does if it began to move, or was noticed, when another of them was; if it is one of them that moves again; and if
-    all that is wrong with it is that it no longer fits the others, of which one drifts already.
+    It does if it began to move, or was noticed, when another of them was; if it is one of them that moves again; if all
+    that is wrong with it is that it no longer fits the others, of which one drifts already; and if that is all that was
+    wrong with them, so that this may be why.
     """
     if not any(other.closed is None or other.closed >= one.opened for other in group):
         return False
     dates = [pair for other in group for pair in ((one.since, other.since), (one.opened, other.opened))]
     together = any(abs((this - that).days) <= settings.cause_days for this, that in dates)
     again = any(one.column == other.column for other in group)
-    misfit = one.aspect == "fit" and any(other.aspect in ("mean", "spread", "fit", "missing") for other in group)
-    return together or again or misfit
+    numbers = [other.aspect for other in (one, *group) if other.aspect in ("mean", "spread", "missing", "fit")]
+    misfit = one.aspect == "fit" and len(numbers) > 1
+    explains = one.aspect in numbers and all(other.aspect == "fit" for other in group)
+    return together or again or misfit or explains
 
 
 def _alarm(group: list[Moved]) -> Alarm:

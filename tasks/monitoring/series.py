@@ -235,7 +235,7 @@ def _fits(wanted: Mapping[str, Column], sides: Mapping[str, Sides]) -> dict[str,
             (old.known, new.known),
             # the features' means are of so many rows too: what they scatter comes through the slopes
             within + float(slopes[1:] ** 2 @ noise[others]),
-            np.sqrt(within) if wanted[name].type == "category" else wanted[name].scale * STEPS,
+            float(np.sqrt(within)) if wanted[name].type == "category" else wanted[name].scale * STEPS,
             companions=tuple(names[others[at]] for at in by_sureness[:COMPANIONS]),
         )
     return found
@@ -272,9 +272,10 @@ def _week_left_out(x: Floats, target: Floats, week: npt.NDArray[np.int64]) -> tu
     u, inverse = u[:, keep], vt[keep].T / s[keep]
     residual = target - u @ (u.T @ target)
     out = np.empty_like(residual)
-    for one in np.unique(week):
-        rows = week == one
-        block = u[rows]
-        out[rows] = np.linalg.lstsq(np.eye(len(block)) - block @ block.T, residual[rows], rcond=1e-8)[0]
+    begins, sizes = np.unique(week, return_index=True, return_counts=True)[1:]
+    for size in np.unique(sizes):
+        rows = begins[sizes == size][:, None] + np.arange(size)  # (weeks, days): solved together
+        blocks = np.eye(size) - u[rows] @ u[rows].transpose(0, 2, 1)
+        out[rows] = (np.linalg.pinv(blocks, rcond=1e-8, hermitian=True) @ residual[rows][:, :, None])[:, :, 0]
     slopes = inverse @ (u.T @ target)
     return out, slopes, np.abs(slopes) / np.maximum(np.linalg.norm(inverse, axis=1), 1e-300)

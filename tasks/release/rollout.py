@@ -33,6 +33,13 @@ from tasks.release.verdict import Check
 WANTED_S = 2.0
 """How often it is asked meanwhile who is champion: who sets another one need not wait for the end of a rollout."""
 
+FIRST = 5
+"""So many times longer may the first release of a model take to start: nobody else answers meanwhile, and a router that
+has just begun imports everything."""
+
+BEGIN_S = 60.0
+"""How long the router may take until it has begun with a release: that is not the release's fault."""
+
 TELL_S = 5.0
 """How often a watch tells how it goes."""
 
@@ -167,7 +174,9 @@ def warm(rollout: Rollout) -> Outcome:
         return Outcome(None, "it is warm")
     if not _is_kept(now, rollout.one):
         serving.write(rollout.model, now.with_challenger(rollout.one))
-    limit, router, begin = rollout.limits.start_s, None, time.monotonic()
+    limit = rollout.limits.start_s * (1 if now.live else FIRST)
+    router, called = None, time.monotonic()
+    begin = called
     while True:
         status = rollout.status()
         found = status["releases"].get(rollout.one.candidate, {})
@@ -177,8 +186,10 @@ def warm(rollout: Rollout) -> Outcome:
             return Outcome(True, f"ready after {found['startup_s']:.1f} s")
         if why := fault(found):
             return Outcome(False, f"it does not start: {why}")
+        if (waits := found.get("starting_s", 0) is None) and time.monotonic() - called < BEGIN_S:
+            begin = time.monotonic()
         if time.monotonic() - begin > limit:
-            if not found:
+            if not found or waits:
                 raise RouterLags(f"{rollout.router.address} has not begun with {rollout.one}. See var/log/router.log")
             about = f": {last_line(found['why'])}" if found["why"] else ""
             return Outcome(False, f"it is not ready {limit:g} s after it was started{about}")

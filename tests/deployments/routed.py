@@ -126,10 +126,13 @@ class Routed:
         """Say what should serve, and wait until it does."""
         self.want(live, *beside, canary=canary, share=share)
         wanted = {one for one in (live, *beside) if one}
-        until(lambda: self._serves(live, wanted), 60, f"{live} and {beside}: {self.releases()}")
+        shown = {"candidate": canary, "share": share} if canary else None
+        until(lambda: self._serves(live, wanted, shown), 60, f"{live} and {beside}: {self.releases()}")
 
-    def _serves(self, live: str | None, wanted: set[str]) -> bool:
+    def _serves(self, live: str | None, wanted: set[str], canary: dict[str, Any] | None) -> bool:
         model = self.status()
+        if model.get("canary") != canary:
+            return False
         ready = {name for name, one in model["releases"].items() if one["state"] == "ready"}
         return bool(model["answers"] == live and wanted <= ready and set(model["releases"]) == wanted)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from deployments import promotions
@@ -14,12 +12,12 @@ from tests.conftest import Project
 
 
 @pytest.fixture
-def woken(small: Project, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any]]:
+def woken(small: Project, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What is woken, instead of a Prefect server."""
-    told: list[tuple[str, Any]] = []
+    told: list[str] = []
 
-    def wake(title: str, parameters: Any) -> str:
-        told.append((title, parameters))
+    def wake(title: str) -> str:
+        told.append(title)
         return f"run-{len(told)}"
 
     monkeypatch.setattr(wakes, "wake", wake)
@@ -31,24 +29,20 @@ def says(monkeypatch: pytest.MonkeyPatch, change: tuple[str, str | None] | None)
     monkeypatch.setattr(promotions.champion, "change", lambda _: change)
 
 
-def test_a_champion_that_does_not_serve_wakes_deploy_once(
-    woken: list[tuple[str, Any]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_champion_that_does_not_serve_wakes_deploy_once(woken: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Its schedule tries again what a run could not do; who comes next, and who comes back, are news."""
     looking, said = Promotions(lambda _: False), params.load()
     says(monkeypatch, ("new", "old"))
     lines = [line for _ in range(3) for line in looking.look(said)]
     assert lines == [f"new is champion of tiny: deploy/tiny is woken, {api.run_url('run-1')}"]
-    assert woken == [("deploy/tiny", {"model": "tiny", "target": "local"})]
+    assert woken == ["deploy/tiny"]
     for change in (None, ("old", "new"), ("newest", "new")):
         says(monkeypatch, change)
         list(looking.look(said))
     assert len(woken) == 3
 
 
-def test_a_run_that_is_under_way_is_not_joined_by_another(
-    woken: list[tuple[str, Any]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_that_is_under_way_is_not_joined_by_another(woken: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """It looks again itself; where it has looked already, this one does afterwards."""
     busy = [True]
     looking, said = Promotions(lambda title: busy[0] and title == "deploy/tiny"), params.load()

@@ -163,13 +163,16 @@ def port() -> int:
 
 
 def test_the_first_champion_serves_at_once(world: World) -> None:
-    """There is nobody to be compared with: it answers its golden rows, and then everything."""
+    """Its Bento was changed, so it is made again; there is nobody to be compared with, so it answers everything."""
     assert deploy().message == "tiny has no champion yet: nothing to serve"
     one = world.release()
     set_alias(one)
+    with (settings.VAR / "bentoml" / "bentos" / MODEL / one.candidate / "src" / "model.skops").open("ab") as changed:
+        changed.write(b"more")
     state = deploy()
     assert state.is_completed()
     assert serving.read(MODEL).live == serving.One(one.candidate, one.version, serving.read(MODEL).live.since)
+    assert "fetched from the registry, its hash checked, its Bento made" in story()
     assert "✓ | ask its golden rows | 20 golden rows answered exactly as evaluated" in story()
     assert "– | replay what production has asked | skipped: nothing serves yet" in story()
 
@@ -288,28 +291,6 @@ def test_a_rollback_to_one_that_cannot_start_any_more_takes_nothing_away(world: 
     assert deploy().message.startswith("nothing to do: ")
 
 
-def test_another_champion_meanwhile_ends_a_rollout(
-    world: World, served: serving.One, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It is looked at before everything is given away: the run goes on with the newer one."""
-    from tasks.release import rollout
-
-    one, newer = world.release(), world.release()
-    bake, seen = rollout.bake, []
-
-    def and_somebody_decides(going: rollout.Rollout) -> rollout.Outcome:
-        seen.append(going.one)
-        set_alias(newer)
-        return bake(going)
-
-    monkeypatch.setattr(rollout, "bake", and_somebody_decides)
-    set_alias(one)
-    assert deploy().is_completed()
-    assert seen == [one, newer]
-    now = serving.read(MODEL)
-    assert (now.live.candidate, now.former.candidate) == (newer.candidate, served.candidate)
-
-
 KILLED = """
 import os, signal
 from flows import deploy, events, here
@@ -355,12 +336,3 @@ def test_a_killed_router_is_not_held_against_a_release(world: World, served: ser
         assert going.wait(timeout=60) == 0
         assert serving.read(MODEL).live.candidate == one.candidate
         assert deploy().message.startswith("nothing to do: ")
-
-
-def test_a_model_that_params_yaml_lost_is_served_no_longer(world: World) -> None:
-    """Whichever model's run sees it."""
-    files.write_json(serving.path("gone"), serving.Serving().said())
-    deploy_state = here.run("deploy", MODEL)
-    assert not serving.path("gone").exists()
-    assert serving.path(MODEL).exists()
-    assert "router does not answer" in deploy_state.message  # the one of the test before is gone with it

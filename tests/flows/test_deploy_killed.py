@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 from prefect.client.schemas.objects import State
 
+from deployments import local
 from flows import deploy, events
 from tasks import files, settings
-from tasks.release import champion, package, registry, rollout, serving
+from tasks.release import asking, champion, package, registry, rollout, serving
 from tasks.release.serving import One, Serving
 from tests.conftest import Project
 from tests.tasks.release.fake_router import NEW, OLD, Behaviour, FakeRouter, running
@@ -225,3 +226,42 @@ def test_another_challenger_that_was_left_is_cleared_away(world: World, monkeypa
     fake.releases[other.candidate] = Behaviour()
     assert run(fake, monkeypatch).is_completed()
     assert not any(seen.share for seen in fake.seen if seen.challenger == other)
+
+
+def test_another_champion_meanwhile_ends_a_rollout(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is looked at before everything is given away: the run goes on with who is champion then."""
+    live = rollout.go_live
+    seen = []
+
+    def and_somebody_decides(going: rollout.Rollout) -> rollout.Outcome:
+        seen.append(going.one)
+        world.champion = OLD
+        return live(going)
+
+    monkeypatch.setattr(rollout, "go_live", and_somebody_decides)
+    serving.write(MODEL, Serving(OLD))
+    state = run(FakeRouter(200, MODEL, old=Behaviour(), new=Behaviour()), monkeypatch)
+    assert state.message.startswith("nothing to do: version 1")
+    assert seen == [NEW]
+    assert serving.read(MODEL) == Serving(OLD)
+
+
+def test_a_model_that_params_yaml_lost_is_served_no_longer(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever model's run sees it."""
+    world.champion = OLD
+    for model in (MODEL, "gone"):
+        serving.write(model, Serving(OLD))
+    run(FakeRouter(0, MODEL, old=Behaviour()), monkeypatch)
+    assert not serving.path("gone").exists()
+    assert serving.path(MODEL).exists()
+
+
+def test_a_router_that_is_away_fails_the_run_and_nobody_else(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The challenger stays champion: the next run tries again."""
+    serving.write(MODEL, Serving(OLD))
+    monkeypatch.setenv("EVERGREEN_PORT", str(local.free_port()))
+    with pytest.raises(asking.RouterSilent, match="does not answer on"):
+        deploy.deploy.fn(MODEL)
+    assert world.champion == NEW
+    assert not world.withdrawn
+    assert run(FakeRouter(200, MODEL, old=Behaviour(), new=Behaviour()), monkeypatch).is_completed()

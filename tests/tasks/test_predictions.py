@@ -363,15 +363,27 @@ def test_what_is_new_is_given_once() -> None:
     assert new(new(watermark)[1])[0] == []
 
 
-def test_what_was_read_as_a_line_is_not_read_again_from_parquet() -> None:
+@pytest.mark.parametrize("read", [1, 2, 3, 5, 8, 13, 21, 28])
+def test_what_was_read_as_a_line_is_not_read_again_from_parquet(read: int) -> None:
     """Compaction keeps the place of every row."""
     writer = Writer()
-    writer.requests(*range(1, 30))
-    got, watermark = new({}, NOON + timedelta(seconds=110))
-    assert got == list(range(1, 21))
+    writer.requests(*range(1, 30), count=2)
+    got, watermark = new({}, NOON + timedelta(seconds=90 + read))
+    assert got == sorted([*range(1, read + 1)] * 2)
     writer.requests(30, 31)
-    assert predictions.compact(MODEL, LATER).rows == 31
-    assert new(watermark)[0] == list(range(21, 32))
+    assert predictions.compact(MODEL, LATER).rows == 60
+    assert new(watermark)[0] == sorted([*range(read + 1, 30)] * 2 + [30, 31])
+
+
+def test_what_is_young_when_it_is_compacted_is_read_when_it_is_settled() -> None:
+    """A replica ended, its file is closed at once; its last requests may still be asked again."""
+    Writer().requests(*range(1, 30))
+    predictions.compact(MODEL, NOON + timedelta(seconds=30))
+    got, watermark = new({}, NOON + timedelta(seconds=95))
+    assert got == [1, 2, 3, 4, 5]
+    got, watermark = new(watermark, NOON + timedelta(seconds=100))
+    assert got == [6, 7, 8, 9, 10]
+    assert new(watermark)[0] == list(range(11, 30))
 
 
 def test_what_is_compacted_between_asking_and_reading_is_read_once() -> None:

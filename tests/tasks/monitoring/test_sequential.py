@@ -39,7 +39,7 @@ def test_without_drift_the_evidence_is_never_great(kind):
 
 
 def test_scores_are_standard_normal_and_independent():
-    """Without ties, without drift, scores are standard normal whatever the days are, and one says nothing of the next."""
+    """Without ties and drift, scores are standard normal whatever the days are, and one says nothing of the next."""
     rng = np.random.default_rng(1)
     scores = sequential.normal_scores(draw("heavy", (50, 200), rng), draw("heavy", (50, 200), rng))
     assert stats.kstest(scores.ravel(), "norm").pvalue > 0.01
@@ -79,7 +79,7 @@ def test_a_shift_is_found_whenever_it_begins(begins):
 
 
 def test_days_of_a_week_that_are_alike_are_not_seven_witnesses():
-    """Days that follow each other are allowed for: by nothing where they are independent, by as much as they are alike."""
+    """Days that follow each other are allowed for, by as much as those of the reference are alike."""
     rng = np.random.default_rng(3)
     alike = np.repeat(rng.normal(size=(20, 60)), 7, axis=1) + 0.1 * rng.normal(size=(20, 420))
     assert sequential.inflation(rng.normal(size=(20, 420))).max() < 2
@@ -95,7 +95,7 @@ def test_days_of_a_week_that_are_alike_are_not_seven_witnesses():
 
 
 def test_what_is_over_is_seen_to_be_over():
-    """Days like the reference end a drift within weeks; days that drift on, drift less or drift the other way do not."""
+    """Days like the reference end a drift within weeks; days that drift on, less or the other way do not."""
     rng = np.random.default_rng(4)
     ends = [sequential.returned(rng.normal(size=120), 2.0, 1.0) for _ in range(100)]
     assert np.median([end for end in ends if end is not None]) < 30
