@@ -449,9 +449,15 @@ class Rows:
         import pyarrow as pa
         from pyarrow import parquet
 
-        with parquet.ParquetFile(self.path) as opened:
+        if not groups:
+            return
+        try:
+            opened = parquet.ParquetFile(self.path)
+        except FileNotFoundError:  # forgotten meanwhile, as its day was too old
+            return
+        with opened:
             wanted = [name for name in opened.schema_arrow.names if columns is None or name in {*columns, PLACE}]
-            for batch in opened.iter_batches(10_000, groups, wanted) if groups else ():
+            for batch in opened.iter_batches(10_000, groups, wanted):
                 yield pa.Table.from_batches([batch])
 
     def _whole(self, column: str) -> tuple[int, int]:
@@ -466,7 +472,10 @@ class Rows:
     def _statistics(self) -> list[dict[str, tuple[int, int]]]:
         from pyarrow import parquet
 
-        metadata = parquet.read_metadata(self.path)
+        try:
+            metadata = parquet.read_metadata(self.path)
+        except FileNotFoundError:  # as in _read
+            return []
         groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
         return [_spans_of(group) for group in groups if group.num_rows]
 

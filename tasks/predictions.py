@@ -239,15 +239,17 @@ def _answered_later(spans: Mapping[LogFile, tuple[int, int]], near: int) -> dict
     dropped: dict[str, set[int]] = {}
     for log, (_, end) in spans.items():
         around = np.flatnonzero((begins <= end + near) & (ends >= end - near)).tolist()
-        for other in [logs[i] for i in around if logs[i] is not log]:
+        others = [logs[i] for i in around if logs[i] is not log]
+        last = {request for keys in log.keys(end - near, end) for request in keys.requests.tolist()} if others else ()
+        for other in others:
             later: dict[bytes, tuple[int, str]] = {}
-            last = np.concatenate([keys.requests for keys in log.keys(end - near, end)])
             for keys in other.keys(end - near, end + near):
-                for i in np.flatnonzero(np.isin(keys.requests, last)).tolist():
-                    later[keys.requests[i]] = (int(keys.moments[i]), other.name)
+                for i, request in enumerate(keys.requests.tolist()):
+                    if request in last:
+                        later[request] = (int(keys.moments[i]), other.name)
             for keys in log.keys(end - near, end) if later else ():
-                for i in np.flatnonzero(np.isin(keys.requests, list(later))).tolist():
-                    if (int(keys.moments[i]), log.name) < later[keys.requests[i]]:
+                for i, request in enumerate(keys.requests.tolist()):
+                    if request in later and (int(keys.moments[i]), log.name) < later[request]:
                         dropped.setdefault(log.name, set()).add(int(keys.places[i]))
     return dropped
 

@@ -224,5 +224,5 @@ def _parts(column: pd.Series[Any], kind: str) -> list[tuple[str, npt.NDArray[np.
 
 
 def _range(values: Vector) -> str:
-    low, high = f"{values.min():g}", f"{values.max():g}"
+    low, high = f"{values.min():.4g}", f"{values.max():.4g}"
     return low if low == high else f"{low} to {high}"

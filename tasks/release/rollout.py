@@ -139,11 +139,11 @@ def way(model: str, one: One) -> tuple[Way, str]:
     """
     now = serving.read(model)
     if now.live is None:
-        return "first", "nothing serves yet: there is nobody to compare it with"
+        return "first", "it is the first, so there is nobody to compare it with"
     if now.former and now.former.candidate == one.candidate:
-        return "back", "it served before and was kept warm: what it would be asked now, production has asked it"
+        return "back", "it served before, and was kept warm"
     if serving.has_served(model, one.candidate):
-        return "again", "it served before: what it would be asked now, production has asked it"
+        return "again", "it served before: production has asked it already"
     return "new", ""
 
 

@@ -617,6 +617,20 @@ def test_days_that_are_too_old_are_forgotten() -> None:
     assert predictions.sweep(MODEL, 3, LATER) == []
 
 
+def test_a_day_may_be_forgotten_while_it_is_read() -> None:
+    """Whoever reads gets what there still is."""
+    for back in range(3):
+        day = NOON - timedelta(days=back)
+        Writer(day=day, clock=day).requests(back)
+    predictions.compact(MODEL, LATER)
+    tables, reached = predictions.read_new(MODEL, {}, now=LATER)
+    logs = predictions._logs(MODEL)
+    predictions.sweep(MODEL, 1, LATER)
+    assert [number for table in tables for number in numbers(table)] == [0]
+    assert [log.span() == log_files.NEVER for log in logs] == [True, True, False]
+    assert new(reached) == ([], {logs[-1].name: None})
+
+
 # ── replays ───────────────────────────────────────────────────────────────────────────────────────
 
 
