@@ -30,8 +30,9 @@ from tasks.monitoring import drift
 from tasks.training.prepare import conform
 
 MODEL = "flight_delay"
-YEAR, WEEKS, LEARNED, BEGINS = 365, 52, 39, 13 * 7
-"""Days to draw from; weeks of a stream and of its reference; the day on which a drift begins."""
+YEAR, WEEKS, LEARNED, BEGINS, SOON = 365, 52, 39, 13 * 7, 6 * 7
+"""Days to draw from; weeks of a stream and of its reference; the day on which a drift begins, and how many days later
+it is looked for first."""
 
 SHIFTED = ("distance", "hour", "temp", "dewp", "humid", "wind_speed", "wind_dir", "visib", "pressure")
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#6B6B6B"
@@ -71,8 +72,10 @@ def world(late_after: float = 15) -> World:
         fitted.append(pipeline.fit(rows.loc[learn, list(model.features)], rows.loc[learn, "label"]))
 
     def predict(frame: pd.DataFrame) -> np.ndarray:
-        given = frame[list(model.features)]
-        return np.where(odd, fitted[1].predict_proba(given)[:, 1], fitted[0].predict_proba(given)[:, 1])
+        given, found = frame[list(model.features)], np.zeros(len(frame))
+        for unseen, pipeline in zip((~odd, odd), fitted, strict=True):
+            found[unseen] = pipeline.predict_proba(given[unseen])[:, 1]
+        return found
 
     rows = rows.assign(p_1=predict(rows))
     described = {name: feature.model_dump() for name, feature in model.features.items()}
@@ -177,18 +180,28 @@ def _one(case: Case, source: days.DaySummaries, changed: days.DaySummaries | Non
     if changed is None:
         report = drift.detect(WORLD.wanted, reference, stream(source, chosen, "2014-01-01"))
         return Outcome(bool(report.alarms), None, False)
+    # what is said of a day depends on no later one (tests/tasks/monitoring/test_drift.py): most need not be looked at
+    soon = _told(case, reference, source, changed, chosen[: BEGINS + SOON])
+    return soon if soon.delay is not None else _told(case, reference, source, changed, chosen)
+
+
+def _told(
+    case: Case,
+    reference: days.DaySummaries,
+    source: days.DaySummaries,
+    changed: days.DaySummaries,
+    chosen: np.ndarray,
+) -> Outcome:
+    """What is said on the last of the chosen days."""
     begin = np.datetime64("2014-01-01") + BEGINS
     parts = [stream(source, chosen[:BEGINS], "2014-01-01"), stream(changed, chosen[BEGINS:], str(begin))]
     report = drift.detect(WORLD.wanted, reference, days.merge(parts))
     false = any(alarm.opened < begin for alarm in report.alarms)
-    right = [
-        alarm for alarm in report.alarms if alarm.opened >= begin and case.column in {m.column for m in alarm.moved}
-    ]
-    if not right:
-        return Outcome(false, None, False)
-    opened = min(moved.opened for moved in right[0].moved if moved.column == case.column)
-    delay = int((np.datetime64(opened) - begin).astype(int)) + 1
-    return Outcome(false, delay, right[0].moved[0].column == case.column)
+    for alarm in report.alarms:
+        for moved in alarm.moved:
+            if moved.column == case.column and moved.opened >= begin:
+                return Outcome(false, (moved.opened - begin.item()).days + 1, alarm.moved[0].column == case.column)
+    return Outcome(false, None, False)
 
 
 # ── what is injected ──────────────────────────────────────────────────────────────────────────────
@@ -298,7 +311,8 @@ def page(nothing: list[tuple[Case, list[Outcome]]], something: list[tuple[Case, 
         "",
         "Delay in days, from the first changed day to the one whose rows raise the alarm; a weekly monitor shows it",
         "at the end of that week. *95 %*: the day by which 19 of 20 streams had alarmed; — where fewer did in the 39",
-        "weeks that are left. *named*: how many of these alarms name the column first, of all that moved with it.",
+        "weeks that are left. *named*: how many of these alarms name the column first, of all that moved with it, six",
+        "weeks after the change or, if it took longer, at the end.",
         "",
         "| drift | size | drawn | detected | median | 95 % | named |",
         "| --- | --- | --- | --- | --- | --- | --- |",

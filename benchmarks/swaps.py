@@ -48,6 +48,9 @@ COPIED += ("dvc.yaml", "dvc.lock", "data.dvc", ".dvcignore", ".gitignore", "buil
 LIMITS = {"start_s": 8, "replay": 200, "latency_ms": 100, "bake_s": 3, "canary": 0.2, "min_requests": 20}
 """Of the rollouts: shorter than production would have them, so that many fit into minutes."""
 
+WAITING = 4096
+"""`serving.max_waiting`: while a router that was killed comes back, requests wait rather than being shed."""
+
 KILLED = ("replica", "nursery", "router", "flow")
 
 
@@ -68,6 +71,7 @@ def copy(root: Path, model: str) -> None:
     path = root / "params.yaml"
     said = yaml.safe_load(path.read_text(encoding="utf-8"))
     said["models"][model]["rollout"] = {**said["models"][model].get("rollout", {}), **LIMITS}
+    said["models"][model]["serving"]["max_waiting"] = WAITING
     path.write_text(yaml.safe_dump(said, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
