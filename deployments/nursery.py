@@ -1,8 +1,8 @@
 """A process that has imported what releases need, and forks a replica at a word: soon, and sharing memory.
 
 A script for an interpreter of its own (`python -I nursery.py --fd N`), in which no code of this checkout is found: a
-replica runs the code of its release. A message is {"folder", "arguments"}, and comes with two descriptors: the
-replica's socket, and the file for its own words. The answer is the replica's process number.
+replica runs the code of its release. A message is {"number", "folder", "arguments"}, and comes with two descriptors:
+the replica's socket, and the file for its own words. The answer is its number and the replica's process number.
 """
 
 from __future__ import annotations
@@ -38,13 +38,14 @@ def main() -> None:
             message, descriptors, _, _ = socket.recv_fds(router, 65536, 2)
             if not message:
                 return
+            said = json.loads(message)
             pid = os.fork()
             if not pid:
                 router.detach()
-                _become(json.loads(message), *descriptors)
+                _become(said, *descriptors)
             for descriptor in descriptors:
                 os.close(descriptor)
-            router.sendall(f"{pid}\n".encode())
+            router.sendall(f"{said['number']} {pid}\n".encode())
 
 
 def _become(said: dict[str, object], to_router: int, words: int) -> None:

@@ -197,6 +197,7 @@ class Log:
             (self.folder / day).mkdir(parents=True, exist_ok=True)
             self.path = self.folder / day / f"{self.candidate}.{os.getpid()}.{time.time_ns()}.{self.number}.jsonl"
             self.file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self.file, fcntl.LOCK_SH)  # until this process ends: nobody compacts what is still written to
         return self.file
 
     def _close(self) -> None:

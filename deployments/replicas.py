@@ -71,6 +71,8 @@ class Release:
     statuses: Counter[int] = field(default_factory=Counter)
     latency: list[int] = field(default_factory=lambda: [0] * (len(EDGES_MS) + 1))
     seconds: float = 0.0
+    waiting: int = 0
+    """How many requests it was asked and has not answered: also those for which no replica is there yet."""
     _failures: int = 0
     _buried: list[dict[str, Any]] = field(default_factory=list)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -87,7 +89,7 @@ class Release:
         """End it, after what it was asked is answered."""
         self.draining = True
         deadline = time.monotonic() + seconds
-        while any(replica.asked for replica in self.replicas) and time.monotonic() < deadline:
+        while self.waiting and time.monotonic() < deadline:
             await asyncio.sleep(0.02)
         for keeper in self._keepers:
             keeper.cancel()
@@ -99,7 +101,7 @@ class Release:
             replica = _Replica(self)
             try:
                 await replica.run()
-            except (EnvironmentDiffers, OSError) as error:
+            except (EnvironmentDiffers, OSError, ValueError) as error:  # ValueError: pins that nobody can read
                 self.why = str(error)
             finally:
                 replica.kill()
@@ -133,11 +135,6 @@ class Release:
             return "draining"
         return "ready" if self.replicas else "failed" if self.why else "starting"
 
-    @property
-    def waiting(self) -> int:
-        """How many requests it was asked and has not answered."""
-        return sum(len(replica.asked) for replica in self.replicas)
-
     # ── asked ─────────────────────────────────────────────────────────────────────────────────────
 
     async def ask(self, kind: int, name: str, key: str, body: bytes) -> tuple[int, bytes]:
@@ -149,6 +146,13 @@ class Release:
         Raises:
             Unanswered: no replica is ready within the time limit, or each one died over it.
         """
+        self.waiting += 1
+        try:
+            return await self._ask(kind, name, key, body)
+        finally:
+            self.waiting -= 1
+
+    async def _ask(self, kind: int, name: str, key: str, body: bytes) -> tuple[int, bytes]:
         try:
             return await (await self._one_ready()).ask(kind, name, key, body)
         except _Gone:
@@ -253,14 +257,18 @@ class _Replica(asyncio.Protocol):
         arguments = ["--log", str(release.log), *(["--version", str(release.version)] if release.version else [])]
         self._begun = time.monotonic()
         ours, theirs = socket.socketpair()
-        with theirs, release.said.open("wb") as said:
-            self.pid = await (
-                release.nursery.bear(release.folder, arguments, theirs, said)
-                if python is None
-                else _start(python, release.folder, arguments, theirs, said)
-            )
-        release.born = time.monotonic()
-        await asyncio.get_running_loop().create_connection(lambda: self, sock=ours)
+        try:
+            with theirs, release.said.open("wb") as said:
+                self.pid = await (
+                    release.nursery.bear(release.folder, arguments, theirs, said)
+                    if python is None
+                    else _start(python, release.folder, arguments, theirs, said)
+                )
+            release.born = time.monotonic()
+            await asyncio.get_running_loop().create_connection(lambda: self, sock=ours)
+        except BaseException:  # let go while it was born: it ends when it finds its socket closed
+            ours.close()
+            raise
         await self._lost.wait()
 
     def ask(self, kind: int, name: str, key: str, body: bytes) -> asyncio.Future[tuple[int, bytes]]:
@@ -315,7 +323,7 @@ class _Replica(asyncio.Protocol):
 
     def _hello(self, about: dict[str, Any]) -> None:
         if about["protocol"] != PROTOCOL or about["candidate"] != self.release.candidate:
-            print(f"{self.release.folder} speaks protocol {about['protocol']} as {about['candidate']}", file=sys.stderr)
+            self.release.why = f"{self.release.folder} speaks protocol {about['protocol']} as {about['candidate']}"
             self.kill()
             return
         self.about, self.startup_s = about, time.monotonic() - self._begun
@@ -342,6 +350,8 @@ class Nursery:
     def __init__(self) -> None:
         self._socket: socket.socket | None = None
         self._one = asyncio.Lock()
+        self._numbers = count(1)
+        self._heard = b""
 
     async def wake(self) -> None:
         """Let it import what it needs ahead of the first birth."""
@@ -355,19 +365,33 @@ class Nursery:
             for last in (False, True):
                 if self._socket is None:
                     self._socket = await self._start()
-                message = json.dumps({"folder": str(folder), "arguments": arguments}).encode()
+                number = next(self._numbers)
+                message = json.dumps({"number": number, "folder": str(folder), "arguments": arguments}).encode()
                 try:
                     socket.send_fds(self._socket, [message], [theirs.fileno(), said.fileno()])
-                    answer = await asyncio.get_running_loop().sock_recv(self._socket, 64)
+                    return await self._answer(number)
                 except OSError:
-                    answer = b""
-                if answer:
-                    return int(answer)
-                self._socket.close()
-                self._socket = None
+                    self._socket.close()
+                    self._socket, self._heard = None, b""
                 if last:
                     raise ChildProcessError("the process that replicas are forked from does not come up")
         raise AssertionError("unreachable")
+
+    async def _answer(self, number: int) -> int:
+        """The process number; answers to those who have not waited for theirs are passed over."""
+        while True:
+            line, end, rest = self._heard.partition(b"\n")
+            if end:
+                self._heard = rest
+                whose, pid = map(int, line.split())
+                if whose == number:
+                    return pid
+                continue
+            assert self._socket
+            came = await asyncio.get_running_loop().sock_recv(self._socket, 64)
+            if not came:
+                raise ChildProcessError("the process that replicas are forked from has ended")
+            self._heard += came
 
     async def _start(self) -> socket.socket:
         ours, theirs = socket.socketpair()
