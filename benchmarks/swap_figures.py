@@ -47,6 +47,8 @@ class Found:
     wrong: int
     unlogged: int
     surprises: list[str]
+    careful: int
+    """Good releases that were refused, as somebody was killed while they were tried: the gate fails closed."""
     kills: Counter[str]
 
     @property
@@ -65,6 +67,7 @@ def find(trial: Trial) -> Found:
     gone = {f"{trial.model}:{act.one.candidate}": act.withdrawn for act in trial.acts if act.one.kind != "good"}
     after = [a for a in trial.answers if (at := gone.get(str(a.release))) and a.due > at + 2 * LOOK_S]
     failed = [one for one in trial.answers if one.failed]
+    careful = [act for act in trial.acts if act.surprise and act.killed and act.one.kind == "good"]
     routers = [at for at, what in trial.kills if what == "router"]
     in_flight = [one for one in failed if _was_in_flight(one, routers)]
     withdrawn: dict[str, list[float]] = {}
@@ -83,7 +86,8 @@ def find(trial: Trial) -> Found:
         after=len(after),
         wrong=trial.wrong,
         unlogged=len(trial.ids - _logged(trial.model)),
-        surprises=[act.surprise for act in trial.acts if act.surprise],
+        surprises=[act.surprise for act in trial.acts if act.surprise and act not in careful],
+        careful=len(careful),
         kills=Counter(what for _, what in trial.kills),
     )
 
@@ -139,6 +143,7 @@ def told(found: Found, rate: float) -> str:
     ]
     if found.kills:
         lines[-1] += f"; {found.in_flight} of them were in flight on connections to a router that was killed"
+        lines.append(f"{found.careful} good releases were refused, as somebody was killed while they were tried")
         lines.append("killed: " + ", ".join(f"{number} × {what}" for what, number in found.kills.items()))
     lines += [
         f"{sum(found.swaps.values())} swaps ({kinds}), {bad} bad releases withdrawn",

@@ -16,6 +16,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import argparse
 import errno
+import fcntl
 import gc
 import json
 import signal

@@ -49,6 +49,7 @@ def deploy(
     with files.lock(f"rollout-{model}"):
         if answered := wakes.answer_waiting():
             tell(f"{answered} more wakes are answered by this run")
+        as_task(_tidy, "compact the prediction log")(model, section.serving.log_days)
         if target == "kubernetes":
             return _to_git(model, manifests, branch, remote)
         if failed := serving.unfinished(model):
@@ -58,6 +59,14 @@ def deploy(
             while (state := _once(model, section.rollout, router)) is None:
                 pass
             return state
+
+
+def _tidy(model: str, keep_days: int) -> None:
+    """What is no longer written to becomes Parquet; what is too old goes."""
+    from tasks import predictions
+
+    get_run_logger().info(str(predictions.compact(model)))
+    predictions.sweep(model, keep_days)
 
 
 def _once(model: str, limits: params.Rollout, router: asking.Router) -> State[Any] | None:

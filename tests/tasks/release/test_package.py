@@ -179,7 +179,8 @@ golden = json.load(open(f"{src}/golden.json"))
 answer = release.predict([json.dumps({"rows": [one["row"] for one in golden]}).encode()])[0]
 explained = release.explain(json.dumps({"row": golden[0]["row"]}).encode())
 import service
-print(json.dumps({"foreign": sorted(foreign), "statuses": [answer.status, explained.status], "body": json.loads(answer.body)}))
+statuses = [answer.status, explained.status]
+print(json.dumps({"foreign": sorted(foreign), "statuses": statuses, "body": json.loads(answer.body)}))
 """
 
 
