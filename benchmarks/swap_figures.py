@@ -6,11 +6,8 @@ import json
 import statistics
 import urllib.request
 from collections import Counter
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-
-import orjson
 
 from benchmarks.machine import machine
 from deployments import clients, load
@@ -100,13 +97,10 @@ def _was_in_flight(one: clients.Answered, kills: list[float]) -> bool:
 
 
 def _logged(model: str) -> set[str]:
-    """The prediction ids in the log."""
-    found: set[str] = set()
-    for path in (settings.VAR / "predictions" / model / "incoming").glob("*/*.jsonl"):
-        for line in path.read_bytes().splitlines():
-            with suppress(ValueError):  # torn by a kill: it was not answered
-                found.update(orjson.loads(line)["ids"])
-    return found
+    """The prediction ids in the log, compacted meanwhile or not."""
+    from tasks import predictions
+
+    return set(predictions.read(model, columns=["id"])["id"].to_pylist())
 
 
 def at_rest(model: str) -> list[str]:

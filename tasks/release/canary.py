@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks import params
-from tasks.release.asking import fault
-from tasks.release.replay import slow_beyond
+from tasks.release.asking import CALL_SECONDS, fault
+from tasks.release.replay import slow_beyond, slow_by_chance
 from tasks.release.verdict import Check
 
 LOOK_S = 0.5
@@ -22,6 +22,9 @@ LOOK_S = 0.5
 
 FALSE_ALARM = 0.01
 """The probability that a canary which is as good as who serves is withdrawn, by any one of the three tests."""
+
+MOST_DEATHS = 2
+"""Of its processes: one may be killed by somebody, and another one. The router gives a request up after three."""
 
 FEWEST = 5.0
 """Predictions that the smaller side is to have in each bin, if both were alike: the rule of thumb for a χ² test."""
@@ -42,7 +45,17 @@ class Counted:
     predictions: Counts = field(default_factory=lambda: np.zeros(0))
     fault: str | None = None
     """Why it does not run any more."""
+    deaths: int = 0
+    """Processes of it that came in the place of others."""
+    waiting: int = 0
+    """Requests that it was asked and has not answered yet."""
     _seen: dict[str, Any] = field(default_factory=dict)
+    _pids: set[int] = field(default_factory=set)
+
+    @property
+    def is_owing(self) -> bool:
+        """Whether it was asked and has answered nothing at all."""
+        return self.waiting > 0 and not self.requests
 
     @property
     def requests(self) -> int:
@@ -67,7 +80,11 @@ class Counted:
         self.latency = _like(self.latency, new["latency"]) + new["latency"]
         self.predictions = _like(self.predictions, new["predictions"]) + new["predictions"]
         self.latency_edges, self.prediction_edges = latency["edges_ms"], predictions["edges"]
-        self.fault = fault(said)
+        self.fault, self.waiting = fault(said), said.get("waiting", 0)
+        pids = set(said["pids"])
+        known = self._pids if since or begin else set()  # another router has started others
+        self.deaths += len(pids - known) if known else 0
+        self._pids = known | pids
 
     def quantile_ms(self, share: float) -> float | None:
         """The latency that such a share of the answers stays below: the upper end of its bin."""
@@ -94,15 +111,22 @@ class Watch:
         """Whether it stands until now, and why. What there is too little traffic for is passed, and said to be."""
         alpha = FALSE_ALARM / max(1, round(limits.bake_s / LOOK_S))
         return [
-            self._runs(),
+            self._runs(limits),
             self._errors(limits),
             self._refused(alpha),
             self._latency(limits, alpha),
             self._drift(limits, alpha),
         ]
 
-    def _runs(self) -> Check:
-        return Check("runs", None, None, self.canary.fault is None, self.canary.fault or "it keeps running")
+    def _runs(self, limits: params.Rollout) -> Check:
+        """One that dies over its requests, or keeps them waiting, has answered none that could be counted."""
+        canary = self.canary
+        why = canary.fault
+        if canary.deaths > MOST_DEATHS:
+            why = f"{canary.deaths} of its processes died"
+        elif canary.is_owing and self.seconds > limits.bake_s + CALL_SECONDS:
+            why = f"it has answered none of {canary.waiting} requests in {self.seconds:.0f} s"
+        return Check("runs", float(canary.deaths), float(MOST_DEATHS), why is None, why or "it keeps running")
 
     def _errors(self, limits: params.Rollout) -> Check:
         errors, most = self.canary.errors, limits.canary_errors
@@ -128,11 +152,9 @@ class Watch:
         if reference is None or own is None or self.live.latency.sum() < limits.min_requests:
             reason = f"not judged: {answers} answers, who serves {int(self.live.latency.sum())}"
             return Check("latency p99", own, None, passed=True, reason=reason)
-        from scipy import stats
-
         beyond = slow_beyond(reference, limits)
         slow = self.canary.slower_than(beyond)
-        p = float(stats.binomtest(slow, answers, 0.01, alternative="greater").pvalue)
+        p = slow_by_chance(slow, answers)
         reason = f"p99 {own:.1f} ms; who serves {reference:.1f} ms; {slow} of {answers} answers above {beyond:.0f} ms"
         return Check("latency p99", own, beyond, p >= alpha, reason)
 

@@ -7,6 +7,7 @@ makes both slow.
 from __future__ import annotations
 
 import statistics
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,12 @@ Ask = Callable[[list[dict[str, Any]]], Reply]
 SURE = 5
 """So many requests, of which the challenger's fastest answer is slower than the slowest of who serves, are enough:
 by chance alone that happens once in 252 times, and never beyond a ratio and a limit."""
+
+MOST_SECONDS = 60.0
+"""A replay takes no longer: what was replayed until then is judged."""
+
+CHANCE = 0.01
+"""The probability that a challenger which is as fast as who serves is taken for slow."""
 
 QUANTILES = 4
 """Ranges into which the values of a numeric feature are cut."""
@@ -128,6 +135,7 @@ def replay(
     replayed: Replayed, requests: Iterable[list[dict[str, Any]]], champion: Ask, challenger: Ask, limits: params.Rollout
 ) -> Replayed:
     """Ask both, in turns; stop where it is plain that the challenger fails."""
+    deadline = time.monotonic() + MOST_SECONDS
     for number, rows in enumerate(requests):
         if number % 2:
             after = challenger(rows)
@@ -140,6 +148,10 @@ def replay(
             replayed.stopped = "it failed"
         elif number + 1 < replayed.asked and _is_surely_slow(replayed, limits):
             replayed.stopped = "it is slow beyond doubt"
+        elif replayed.unasked >= SURE and not replayed.requests:
+            replayed.stopped = "who serves does not answer itself"
+        elif time.monotonic() > deadline:
+            replayed.stopped = f"{MOST_SECONDS:g} s are over"
         if replayed.stopped:
             break
     return replayed
@@ -159,9 +171,8 @@ def judge(replayed: Replayed, limits: params.Rollout) -> list[Check]:
             f"{replayed.errors} of {count} requests were not answered{failed}{unasked}",
         )
     ]
-    for name, of in (("median", statistics.median), ("p99", p99)):
-        if count:
-            checks.append(_latency(name, of(replayed.challenger_ms), of(replayed.champion_ms), limits))
+    if count:
+        checks += [_median(replayed, limits), _p99(replayed, limits)]
     if moved is not None:
         what = "of the mean prediction" if replayed.task == "regression" else "of probability"
         reason = f"answers move by {moved:.4f} {what} on average, over {len(replayed.rows):,} rows"
@@ -179,10 +190,27 @@ def slow_beyond(reference: float, limits: params.Rollout) -> float:
     return max(limits.latency_ratio * reference, limits.latency_ms)
 
 
-def _latency(name: str, challenger: float, champion: float, limits: params.Rollout) -> Check:
-    beyond = slow_beyond(champion, limits)
-    reason = f"{name} {challenger:.1f} ms; who serves {champion:.1f} ms; at most {beyond:.0f} ms"
-    return Check(f"latency {name}", challenger, beyond, challenger <= beyond, reason)
+def _median(replayed: Replayed, limits: params.Rollout) -> Check:
+    own, reference = statistics.median(replayed.challenger_ms), statistics.median(replayed.champion_ms)
+    beyond = slow_beyond(reference, limits)
+    reason = f"median {own:.1f} ms; who serves {reference:.1f} ms; at most {beyond:.0f} ms"
+    return Check("latency median", own, beyond, own <= beyond, reason)
+
+
+def _p99(replayed: Replayed, limits: params.Rollout) -> Check:
+    """Whether more than one in a hundred answers are slow beside the p99 of who serves: a binomial test."""
+    own, reference = p99(replayed.challenger_ms), p99(replayed.champion_ms)
+    beyond = slow_beyond(reference, limits)
+    slow = sum(ms > beyond for ms in replayed.challenger_ms)
+    reason = f"p99 {own:.1f} ms; who serves {reference:.1f} ms; {slow} of {replayed.requests} above {beyond:.0f} ms"
+    return Check("latency p99", own, beyond, not slow or slow_by_chance(slow, replayed.requests) >= CHANCE, reason)
+
+
+def slow_by_chance(slow: int, answers: int) -> float:
+    """The probability of so many slow answers, or more, where one in a hundred is slow."""
+    from scipy import stats
+
+    return float(stats.binomtest(slow, answers, 0.01, alternative="greater").pvalue)
 
 
 def _is_surely_slow(replayed: Replayed, limits: params.Rollout) -> bool:

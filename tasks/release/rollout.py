@@ -271,13 +271,14 @@ def _watch(rollout: Rollout, watch: Watch, live: One) -> Outcome:
         watch.seconds = time.monotonic() - begin
         checks = tuple(watch.judge(limits))
         said = _watched(watch, limits)
-        if watch.seconds >= limits.bake_s or not all(check.passed for check in checks):
+        is_over = watch.seconds >= limits.bake_s and not watch.canary.is_owing
+        if is_over or not all(check.passed for check in checks):
             return _judged(checks, said, watch)
         if time.monotonic() - told > TELL_S:
             told = time.monotonic()
             rollout.tell(said)
         rollout.refuse_superseded()
-        time.sleep(min(LOOK_S, max(0.0, limits.bake_s - watch.seconds)))
+        time.sleep(min(LOOK_S, max(PAUSE, limits.bake_s - watch.seconds)))
 
 
 def go_live(rollout: Rollout) -> Outcome:

@@ -37,6 +37,11 @@ class Behaviour:
     """Whether the production request of this number ends in an error."""
     tried: Callable[[int], int] = lambda _: 200
     """The status of the operator's call of this number."""
+    dies: bool = False
+    """Another process at each look."""
+    hangs: bool = False
+    """It answers nothing in production."""
+    pid: int = 7
     begun: float = 0.0
     asked: int = 0
     counts: dict[str, Any] = field(default_factory=dict)
@@ -56,11 +61,11 @@ class FakeRouter:
         """What GET /status says: with what has come since it was asked last."""
         now = serving.read(self.model)
         self.seen.append(now)
+        self._traffic(now)
         told = {}
         for one in (now.live, now.former, now.challenger):
             if one:
                 told[one.candidate] = self._state(self.releases[one.candidate])
-        self._traffic(now)
         for candidate in told:
             told[candidate] |= self._counts(self.releases[candidate])
         answers = now.live.candidate if now.live and told[now.live.candidate]["state"] == "ready" else None
@@ -70,7 +75,9 @@ class FakeRouter:
         one.begun = one.begun or time.monotonic()
         ready = 0 <= one.starts <= time.monotonic() - one.begun
         state = "failed" if one.why else "ready" if ready else "starting"
-        return {"state": state, "why": one.why, "pids": [7], "startup_s": one.starts}
+        one.pid += one.dies and state == "ready"
+        waiting = 3 if one.hangs and one.counts else 0
+        return {"state": state, "why": one.why, "pids": [one.pid], "startup_s": one.starts, "waiting": waiting}
 
     def _counts(self, one: Behaviour) -> dict[str, Any]:
         zero = {"answered": 0, "errors": 0, "refused": 0, "latency": [0] * 81, "predictions": [0] * 20}
@@ -89,6 +96,8 @@ class FakeRouter:
             is_canary = now.share is not None and self.draw.random() < now.share
             one = self.releases[(now.challenger if is_canary else now.live).candidate]  # type: ignore[union-attr]
             one.counts = one.counts or self._counts(one) | {"latency": [0] * 81, "predictions": [0] * 20}
+            if one.hangs or one.dies:
+                continue
             failed = one.fails(one.counts["answered"] + one.counts["errors"])
             one.counts["errors" if failed else "answered"] += 1
             one.counts["latency"][int(np.searchsorted(EDGES_MS, one.ms + self.draw.uniform(1, 3)))] += 1

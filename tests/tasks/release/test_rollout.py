@@ -305,11 +305,12 @@ def test_a_canary_gets_its_share_and_stands(bento: Path) -> None:
     [
         (Behaviour(fails=lambda n: n == 200), "errors: 1 of "),
         (Behaviour(ms=300), "latency p99: p99 3"),
+        (Behaviour(dies=True), "runs: 3 of its processes died"),
         (Behaviour(answer=lambda row: row["temp"] / 400), "drift: PSI "),
     ],
 )
 def test_a_canary_that_fails_is_seen_before_the_bake_is_over(bento: Path, new: Behaviour, said: str) -> None:
-    """Errors, slowness, other predictions: each with its reason."""
+    """Errors, slowness, other predictions; and no answers at all, which is not the same as no requests."""
     serving.write(MODEL, Serving(OLD, challenger=NEW))
     begin = time.monotonic()
     with at(FakeRouter(400, old=Behaviour(), new=new), canary=0.5, bake_s=20) as going:
@@ -317,6 +318,15 @@ def test_a_canary_that_fails_is_seen_before_the_bake_is_over(bento: Path, new: B
     assert outcome.passed is False
     assert outcome.said.startswith(said)
     assert time.monotonic() - begin < 8
+
+
+def test_a_canary_that_answers_nothing_is_not_one_that_was_asked_nothing(bento: Path) -> None:
+    """What it owes is waited for, as long as one request may take."""
+    serving.write(MODEL, Serving(OLD, challenger=NEW))
+    with at(FakeRouter(100, old=Behaviour(), new=Behaviour(hangs=True)), canary=0.5, bake_s=0.5) as going:
+        outcome = rollout.bake(going)
+    assert outcome.passed is False
+    assert outcome.said.startswith("runs: it has answered none of 3 requests in ")
 
 
 def test_too_little_traffic_is_said_and_the_rollout_goes_on(bento: Path) -> None:
@@ -377,6 +387,7 @@ def said(answered: int = 0, errors: int = 0, refused: int = 0, **histograms: Any
         "refused": refused,
         "state": "ready",
         "why": None,
+        "pids": [7],
         "latency": {"edges_ms": EDGES_MS, "counts": latency},
         "predictions": {"edges": edges, "counts": predictions},
     }
