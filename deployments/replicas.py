@@ -88,6 +88,7 @@ class Release:
     async def drain(self, seconds: float) -> None:
         """End it, after what it was asked is answered."""
         self.draining = True
+        self._changed.set()  # who waits for a replica waits in vain
         deadline = time.monotonic() + seconds
         while self.waiting and time.monotonic() < deadline:
             await asyncio.sleep(0.02)
@@ -170,6 +171,8 @@ class Release:
             try:
                 async with asyncio.timeout(self.timeout_s):
                     while not self.replicas:
+                        if self.draining:
+                            raise Unanswered(f"{self.model}:{self.candidate} is no longer wanted")
                         await self._changed.wait()
             except TimeoutError:
                 raise Unanswered(f"{self.model}:{self.candidate} has no replica: {self.why or 'starting'}") from None
@@ -201,6 +204,7 @@ class Release:
             "state": self.state,
             "why": self.why,
             "starting_s": None if self.born is None else round(time.monotonic() - self.born, 3),
+            "waiting": self.waiting,
             "pids": [replica.pid for replica in self.replicas],
             "startup_s": next((round(replica.startup_s, 2) for replica in self.replicas), None),
             "answered": sum(n for status, n in self.statuses.items() if status < 400),

@@ -43,6 +43,9 @@ FOLLOW_S = 0.1
 BODY_S = 30.0
 """How long a client may take to send a body."""
 
+CANARY_S = 5.0
+"""How long a canary may take for an answer: then that is counted against it, and the live release is asked."""
+
 DRAIN_S = 30.0
 """How long a release that is no longer wanted may take to answer what it was asked."""
 
@@ -360,7 +363,16 @@ class Router:
         release, is_canary = model.choose(key)
         if release.waiting >= model.serving.max_waiting:
             raise Refused(503, f"{asked}: {release.waiting} requests wait already", **{"retry-after": "1"})
-        status, answer = await _answer_of(release, kind, name, key, body)
+        if is_canary and model.live:
+            try:
+                async with asyncio.timeout(CANARY_S):
+                    status, answer = await _answer_of(release, kind, name, key, body)
+            except TimeoutError:
+                status, answer = 504, b""
+                if kind == replica.PREDICT:
+                    release.count(status, CANARY_S)
+        else:
+            status, answer = await _answer_of(release, kind, name, key, body)
         if is_canary and status >= 500 and model.live:  # a canary that fails costs nobody an answer
             release = model.live
             status, answer = await _answer_of(release, kind, name, key, body)

@@ -29,7 +29,7 @@ def test_status_says_that_all_is_well(platform: Platform) -> None:
     """Each service, and what all weigh: less than 1.5 GB."""
     done = platform.project.run(sys.executable, "-m", "deployments.stack", "status")
     assert [line.split()[:2] for line in done.stdout.splitlines()[:4]] == [
-        [name, "answers"] for name in ("prefect", "mlflow", "worker", "watch")
+        [name, "answers"] for name in ("prefect", "mlflow", "router", "worker", "watch")
     ]
     assert int(done.stdout.split(" processes, ")[1].split(" MB")[0].replace(",", "")) < 1500
     assert "failures are told to" in done.stdout
@@ -47,7 +47,8 @@ def test_deploying_again_changes_nothing_that_a_person_has_set(platform: Platfor
     api.call(where, {"description": "scribbled over"}, method="PATCH")
 
     assert deploy.deploy(params.load()) == ["deployment train/tiny updated: description"]
-    assert deploy.deploy(params.load()) == ["deployments are as they should be: ingest/ingest, train/tiny"]
+    all_of_them = "ingest/ingest, train/tiny, deploy/tiny, predict/tiny"
+    assert deploy.deploy(params.load()) == [f"deployments are as they should be: {all_of_them}"]
 
     after = api.call("/deployments/name/train/tiny")
     assert after["description"] == deployment["description"]

@@ -230,6 +230,22 @@ def patched(file: str, old: str, new: str) -> Callable[[Path], object]:
 BEGIN = "    from tasks import answering\n"
 
 BAD = {
+    "dies in production": (
+        patched(
+            "replica.py",
+            "        frames = [(one.status,",
+            "        predictions and os.abort()\n        frames = [(one.status,",
+        ),
+        "give it a share and watch: ",
+    ),
+    "hangs in production": (
+        patched(
+            "replica.py",
+            "        frames = [(one.status,",
+            "        predictions and time.sleep(600)\n        frames = [(one.status,",
+        ),
+        "give it a share and watch: ",
+    ),
     "does not start": (patched("replica.py", BEGIN, "    raise RuntimeError('no such library')\n"), "no such library"),
     "fails in production": (
         patched(
