@@ -41,7 +41,7 @@ def main() -> None:
             said = json.loads(message)
             pid = os.fork()
             if not pid:
-                router.detach()
+                router.close()  # else the router would not notice that the nursery has died
                 _become(said, *descriptors)
             for descriptor in descriptors:
                 os.close(descriptor)

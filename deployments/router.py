@@ -373,7 +373,7 @@ class Router:
                     release.count(status, CANARY_S)
         else:
             status, answer = await _answer_of(release, kind, name, key, body)
-        if is_canary and status >= 500 and model.live:  # a canary that fails costs nobody an answer
+        if status >= 500 and model.live not in (None, release):  # of a canary, or of one that was let go meanwhile
             release = model.live
             status, answer = await _answer_of(release, kind, name, key, body)
         if status == 503:

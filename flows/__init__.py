@@ -2,10 +2,13 @@
 
 import atexit
 import gc
+import os
+from pathlib import Path
 
 from tasks import settings
 
 settings.apply()  # before Prefect is imported: it reads its environment once
+Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)  # Prefect makes its home, but not var/
 
 # Imports make half a million objects that stay until the end. Looking through them again and again for what could be
 # freed, and once more at exit, takes a third of a short run (docs/benchmarks/cycle.md).

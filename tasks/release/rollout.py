@@ -263,8 +263,11 @@ def take_share_back(model: str) -> bool:
 def _watch(rollout: Rollout, watch: Watch, live: One) -> Outcome:
     limits = rollout.limits
     begin = told = time.monotonic()
+    router = None
     while True:
         status = rollout.status()
+        if status["router"] != router:  # killed and started anew: what it does not know was not watched
+            router, begin = status["router"], time.monotonic()
         for counted, one in ((watch.canary, rollout.one), (watch.live, live)):
             if one.candidate in status["releases"]:
                 counted.look(status["releases"][one.candidate], status["router"])
