@@ -6,7 +6,7 @@ PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 READY := .venv/.ready
 
-.PHONY: help setup run up down status deploy data arrive load test check lint types shell reports bench-cycle bench-serving bench-swaps backtest soak docs lock clean
+.PHONY: help setup run up year down status page deploy data arrive load test check lint types shell reports bench-cycle bench-serving bench-swaps bench-monitor backtest soak docs lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -39,11 +39,17 @@ load: $(READY)  ## load on what serves, told live: make load RATE=500 SECONDS=60
 	@python -m deployments.load --seconds $(or $(SECONDS),30) $(if $(MODEL),--model $(MODEL)) \
 	  $(if $(CONNECTIONS),--connections $(CONNECTIONS),--rate $(or $(RATE),100))
 
+year: $(READY)  ## beside `make up`, in a checkout without data: live through a year in fast time, then look at the page
+	@python -m deployments.year
+
 down: $(READY)  ## end the platform that runs behind
 	@python -m deployments.stack down
 
 status: $(READY)  ## what of the platform is up, and what it weighs
 	@python -m deployments.stack status
+
+page: $(READY)  ## write the status page, var/status/index.html: how the models are, in one look (make up keeps it new)
+	@python -m deployments.page
 
 deploy: $(READY)  ## register the flows with the Prefect server that PREFECT_API_URL names
 	@python -m deployments.deploy
@@ -73,6 +79,9 @@ bench-serving: $(READY)  ## requests/s and latency beside MLflow, FastAPI and Be
 
 bench-swaps: $(READY)  ## releases change, fail and are killed under load; a quarter of an hour
 	@python -m benchmarks.swaps --page docs/benchmarks/swaps.md
+
+bench-monitor: $(READY)  ## the monitor's promises on the year of flights: drift, the estimate of quality, the gate
+	@python -m benchmarks.monitor --page docs/benchmarks/monitor.md --picture docs/pictures/estimate.png
 
 backtest: $(READY)  ## a year of flights lived through under each retrain policy, side by side
 	@python -m flows.backtest --source upstream --page docs/benchmarks/backtest.md --picture docs/pictures/backtest.png

@@ -37,7 +37,7 @@ import yaml
 
 from benchmarks import swap_figures as figures
 from benchmarks.releases import BAD, Made, predicted
-from deployments import clients, load, local
+from deployments import clients, flow_run, load, local
 from tasks import files, settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -175,6 +175,7 @@ class Trial:
             flow = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "flows", "deploy", self.model, cwd=settings.ROOT,
                 stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+                preexec_fn=lambda: os.nice(flow_run.NICE),  # as the worker would
             )  # fmt: skip
             if killer:
                 killer.flow = flow.pid

@@ -43,8 +43,11 @@ def on_event(event: str, resource: str, related: dict[str, Any] | None = None) -
     }
 
 
-def ensure(woken: dict[str, tuple[str, dict[str, Any]]]) -> list[str]:
-    """Bring the server's automations to: each of these deployments (title → id, trigger) is woken, and people are told.
+def ensure(woken: dict[str, tuple[str, dict[str, Any], dict[str, Any] | None]]) -> list[str]:
+    """Bring the server's automations to: each of these deployments is woken, and people are told.
+
+    Args:
+        woken: title → id, trigger, and with which parameters (None: the deployment's own).
 
     Gives a line per change.
     """
@@ -79,9 +82,9 @@ def _ensure(name: str, body: dict[str, Any], there: dict[str, Any] | None) -> li
     return [f"automation «{name}» updated"]
 
 
-def _wake(deployment_id: str, trigger: dict[str, Any]) -> dict[str, Any]:
+def _wake(deployment_id: str, trigger: dict[str, Any], parameters: dict[str, Any] | None) -> dict[str, Any]:
     action: dict[str, Any] = {"type": "run-deployment", "source": "selected", "deployment_id": deployment_id}
-    action |= {"parameters": None, "schedule_after": BURST_SECONDS}
+    action |= {"parameters": parameters, "schedule_after": BURST_SECONDS}
     return {
         "description": "Wakes the flow, which looks itself at what is there",
         "trigger": trigger,
@@ -128,6 +131,22 @@ def _notifications(block: str) -> dict[str, dict[str, Any]]:
             {"expect": ["evergreen.rollout.withdrawn"]},
             "withdrawn: {{ event.payload.model | default('?') }} version {{ event.payload.version | default('?') }}",
             "{{ event.payload.reason | default('no reason given') }}",
+        ),
+        "tell: an alarm was opened": _tell(
+            block,
+            "What is served, or what it is asked, is not as it was",
+            {"expect": ["evergreen.alarm.opened"]},
+            "alarm: {{ event.payload.model | default('?') }}: {{ event.payload.what | default('?') }}",
+            "{{ event.payload.text | default('no reason given') }}\n"
+            "Seen by somebody: python -m tasks acknowledge {{ event.payload.model | default('?') }} "
+            "{{ event.payload.key | default('?') }}",
+        ),
+        "tell: an alarm was closed": _tell(
+            block,
+            "What is served, or what it is asked, is again as it was",
+            {"expect": ["evergreen.alarm.closed"]},
+            "over: {{ event.payload.model | default('?') }}: {{ event.payload.what | default('?') }}",
+            "{{ event.payload.text | default('no reason given') }}",
         ),
         FAILED: _tell(
             block,

@@ -1,4 +1,4 @@
-"""What a person sees and starts in the Prefect UI: `ingest`, and `train`, `deploy` and `predict` for each model.
+"""What a person sees and starts in the Prefect UI: `ingest`, and of each model every other flow.
 
 Deploying again changes what differs and nothing else. Schedules are Prefect's from the first deployment on: whoever
 edits or pauses one in the UI keeps that (docs/decisions/schedules.md). Models that are gone lose their deployment.
@@ -40,6 +40,9 @@ class Deployment:
     """The trigger of the automation that starts it."""
     tags: list[str] = field(default_factory=list)
     parameters: dict[str, Any] = field(default_factory=dict)
+    """What the button starts it with."""
+    woken_with: dict[str, Any] = field(default_factory=dict)
+    """What the schedule and events change of them."""
 
     @property
     def title(self) -> str:
@@ -71,7 +74,12 @@ def deploy(said: params.Params) -> list[str]:
         ids[wanted.title], line = _ensure(wanted)
         lines += [line] if line else []
     lines += _remove_others(set(ids))
-    lines += automations.ensure({one.title: (ids[one.title], one.wakes) for one in deployments(said) if one.wakes})
+    woken = {
+        one.title: (ids[one.title], one.wakes, {**one.parameters, **one.woken_with} if one.woken_with else None)
+        for one in deployments(said)
+        if one.wakes
+    }
+    lines += automations.ensure(woken)
     return lines or [f"deployments are as they should be: {', '.join(ids)}"]
 
 
@@ -91,7 +99,7 @@ def deployments(said: params.Params) -> list[Deployment]:
         wakes=automations.on_event(events.LANDED, "evergreen.dataset.*"),
         tags=[TAG, "data"],
     )
-    kinds = (_training, _serving, _scoring)
+    kinds = (_training, _serving, _watching, _scoring, _replaying)
     return [ingest, *(kind(name, model) for name, model in said.models.items() for kind in kinds)]
 
 
@@ -104,13 +112,14 @@ def _training(name: str, model: params.Model) -> Deployment:
             f"**{model.about}**\n\nTrains `{name}` on the newest data version if anything it is made from has changed, "
             f"judges it against the champion on the same holdout rows (rule: {model.gate.rule} in {model.gate.loss}), "
             "and promotes or refuses it.\n\n"
-            f"Wakes: a new data version of {' or '.join(model.datasets)}, the schedule (which also finds an edited "
-            "`params.yaml` or code), this button."
+            f"Wakes: a new data version of {' or '.join(model.datasets)}, and the schedule (which also finds an edited "
+            "`params.yaml` or code); of new data these ask the retrain policy first. This button does not ask."
         ),
         cron="5-59/15 * * * *",
         wakes=automations.on_event(events.VERSION, events.DATA, {"prefect.resource.id": datasets}),
         tags=[TAG, "training", model.task],
-        parameters={"model": name, "again": False},
+        parameters={"model": name, "again": False, "if_due": False},
+        woken_with={"if_due": True},
     )
 
 
@@ -146,6 +155,39 @@ def _scoring(name: str, model: params.Model) -> Deployment:
     )
 
 
+def _watching(name: str, model: params.Model) -> Deployment:
+    datasets = [f"evergreen.dataset.{dataset}" for dataset in model.datasets]
+    return Deployment(
+        flow="monitor",
+        name=name,
+        description=(
+            f"**{model.about}**\n\nReads what was asked of `{name}` since the last time, holds it against the training "
+            f"rows, joins the labels that have come, measures the predictions ({model.gate.loss}) or estimates how "
+            "good they are, and opens and closes alarms.\n\n"
+            f"Wakes: a new data version of {' or '.join(model.datasets)}, which brings labels; the schedule; this "
+            "button. Nothing new costs nearly nothing."
+        ),
+        cron="2-59/15 * * * *",
+        wakes=automations.on_event(events.VERSION, f"{events.DATA}*", {"prefect.resource.id": datasets}),
+        tags=[TAG, "monitoring", model.task],
+        parameters={"model": name},
+    )
+
+
+def _replaying(name: str, model: params.Model) -> Deployment:
+    return Deployment(
+        flow="backtest",
+        name=name,
+        description=(
+            f"**{model.about}**\n\nLives through the history of `{name}` again, a decision a week, under several "
+            "retrain policies side by side, with the real training step and the real gate: what would each have cost, "
+            "and how good would the predictions have been? Nothing that serves is touched.\n\nWakes: this button."
+        ),
+        tags=[TAG, "monitoring", model.task],
+        parameters={"model": name},
+    )
+
+
 # ── as the server has it ──────────────────────────────────────────────────────────────────────────
 
 
@@ -156,7 +198,8 @@ def _ensure(wanted: Deployment) -> tuple[str, str | None]:
     try:
         there = api.call(f"/deployments/name/{wanted.title}")
     except api.NotThere:
-        schedule = {"schedule": {"cron": wanted.cron, "timezone": "UTC"}, "active": True, "slug": "reconcile"}
+        cron = {"cron": wanted.cron, "timezone": "UTC"}
+        schedule = {"schedule": cron, "active": True, "slug": "reconcile", "parameters": wanted.woken_with}
         schedules = [schedule] if wanted.cron else []
         made = api.call("/deployments/", {**body, "name": wanted.name, "flow_id": flow_id, "schedules": schedules})
         return made["id"], f"deployment {wanted.title} made" + (f", schedule {wanted.cron}" if wanted.cron else "")

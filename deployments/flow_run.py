@@ -13,9 +13,13 @@ from pathlib import Path
 
 LOG = "flows.log"
 
+NICE = 10
+"""A flow gives way to what serves on the same cores: a request waits for neither a training nor a rollout."""
+
 
 def main() -> None:
     """Become Prefect's engine."""
+    os.nice(NICE)
     path = Path(os.environ["EVERGREEN_ROOT"]) / "var" / "log" / LOG
     path.parent.mkdir(parents=True, exist_ok=True)
     log = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)

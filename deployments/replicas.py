@@ -73,6 +73,8 @@ class Release:
     seconds: float = 0.0
     waiting: int = 0
     """How many requests it was asked and has not answered: also those for which no replica is there yet."""
+    waiting_bytes: int = 0
+    """How large they are together."""
     _failures: int = 0
     _buried: list[dict[str, Any]] = field(default_factory=list)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -148,10 +150,12 @@ class Release:
             Unanswered: no replica is ready within the time limit, or each one died over it.
         """
         self.waiting += 1
+        self.waiting_bytes += len(body)
         try:
             return await self._ask(kind, name, key, body)
         finally:
             self.waiting -= 1
+            self.waiting_bytes -= len(body)
 
     async def _ask(self, kind: int, name: str, key: str, body: bytes) -> tuple[int, bytes]:
         try:

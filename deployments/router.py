@@ -33,6 +33,7 @@ settings.apply()
 from deployments import replica  # noqa: E402 - settings first
 from deployments.connections import Connection  # noqa: E402
 from deployments.openapi import document  # noqa: E402
+from deployments.page import shown  # noqa: E402
 from deployments.replicas import EDGES_MS, Nursery, Release, Unanswered  # noqa: E402
 from tasks import files, keys, params  # noqa: E402
 from tasks.errors import EvergreenError, did_you_mean  # noqa: E402
@@ -50,6 +51,9 @@ DRAIN_S = 30.0
 """How long a release that is no longer wanted may take to answer what it was asked."""
 
 KEY, REQUEST_ID = b"evergreen-key", b"x-request-id"
+
+BODIES = 16
+"""So many of the largest requests may wait at one release: as bytes, whatever their number."""
 
 KEY_BYTES = 200
 """Of a key, that count: a frame to a replica gives its length one byte."""
@@ -300,7 +304,11 @@ class Router:
         name = f"{given}~{own}" if given and len(given) <= 64 and given.isascii() and given.isprintable() else own
         headers = [(b"x-request-id", (given if name != own else own).encode())]
         try:
-            status, body, kind = await self._answer(scope, receive, name, headers)
+            if page := await self._for_people(scope):
+                status, body, kind = page.status, page.body, b"text/html; charset=utf-8"
+                headers += page.headers
+            else:
+                status, body, kind = await self._answer(scope, receive, name, headers)
         except Refused as refused:
             status, body, kind = refused.status, json.dumps({"error": str(refused)}).encode(), b"application/json"
             headers += [(key.encode(), value.encode()) for key, value in refused.headers.items()]
@@ -346,6 +354,18 @@ class Router:
                 return status, json.dumps(said).encode(), b"application/json"
         raise Refused(404, self._paths())
 
+    async def _for_people(self, scope: Scope) -> shown.Shown | None:
+        """What a browser is shown; None where an application asks. Reports show rows of the data: not to strangers."""
+        if scope["method"] not in ("GET", "HEAD") or not shown.is_browser(_header(scope, b"accept")):
+            return None
+        match scope["path"].strip("/").split("/"):
+            case ["" | "status"]:
+                return await asyncio.to_thread(shown.status, scope["path"])
+            case ["reports", *_]:
+                self._refuse_strangers(scope)
+                return await asyncio.to_thread(shown.report, scope["path"])
+        return None
+
     def _only(self, scope: Scope, *methods: str) -> None:
         if scope["method"] not in methods:
             raise Refused(405, self._paths(), allow=", ".join(methods))
@@ -363,6 +383,8 @@ class Router:
         release, is_canary = model.choose(key)
         if release.waiting >= model.serving.max_waiting:
             raise Refused(503, f"{asked}: {release.waiting} requests wait already", **{"retry-after": "1"})
+        if release.waiting_bytes > BODIES * model.serving.max_bytes:
+            raise Refused(503, f"{asked}: {release.waiting_bytes:,} bytes wait already", **{"retry-after": "1"})
         if is_canary and model.live:
             try:
                 async with asyncio.timeout(CANARY_S):

@@ -69,7 +69,7 @@ def services() -> list[Service]:
             "router",
             [*python, "deployments.router"],
             lambda _: local.answers(f"http://127.0.0.1:{router}/healthz"),
-            says=f"serves every champion            http://127.0.0.1:{router}",
+            says=f"every champion; the status page  http://127.0.0.1:{router}/status/",
             story=True,
             ports={"EVERGREEN_PORT": router},
             holds=(host, router),

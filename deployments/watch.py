@@ -1,5 +1,7 @@
 """The watcher: files that wait in the landing zone wake ingest, a champion that does not serve wakes deploy.
 
+It keeps the status page new besides (deployments/page/keeper.py), as it is there anyway.
+
 It looks at what is, not at what happened: a file that came while nobody watched, a wake that got lost, an ingest that
 was killed are all the same sight. A folder's changes wake the watcher at once; a bucket is looked at every few seconds.
 """
@@ -13,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from deployments import mend
+from deployments.page.keeper import Keeper
 from deployments.promotions import Promotions
 from flows import api, wakes
 from tasks import params, settings
@@ -90,7 +93,7 @@ def main() -> None:
     place = Place.of(landing, "landing")
     print(f"watches {masked(landing)}", flush=True)
     watcher = Watcher(say=lambda text: print(text, flush=True))
-    promotions = Promotions(under_way)
+    promotions, keeper = Promotions(under_way), Keeper(watcher.say)
     pause = _on_changes(Path(place.root)) if place.local else lambda: time.sleep(BUCKET_SECONDS)
     mended = float("-inf")
     while True:
@@ -105,6 +108,7 @@ def main() -> None:
             watcher.tell("")
         except EvergreenError as error:
             watcher.tell(f"{type(error).__name__}: {error}")
+        keeper.look()
         pause()
 
 

@@ -36,9 +36,6 @@ if TYPE_CHECKING:
     from tasks.monitoring import policy
 
 Policy = Literal["never", "always", "monthly", "drift", "quality", "configured"]
-NAMED = 3
-"""So many columns of an alarm are named."""
-
 EVERY: tuple[Policy, ...] = ("never", "always", "monthly", "drift", "quality", "configured")
 
 
@@ -211,21 +208,7 @@ class Drift:
         if champion.key not in self._learned:
             self._learned[champion.key] = days.summarise(learned, wanted)
         report = drift.detect(wanted, self._learned[champion.key], days.summarise(since, wanted))
-        return [
-            policy.Alarm(
-                key=alarm.key,
-                what=_named([moved.column for moved in alarm.moved]),
-                effect=round(max(moved.effect for moved in alarm.moved), replaying.DIGITS),
-                since=alarm.since,
-            )
-            for alarm in report.open
-        ]
-
-
-def _named(columns: list[str]) -> str:
-    """The first few, and how many more."""
-    first = ", ".join(columns[:NAMED])
-    return f"{first} and {len(columns) - NAMED} more" if len(columns) > NAMED else first
+        return [policy.Alarm.of(alarm) for alarm in report.open]
 
 
 def main(arguments: list[str] | None = None) -> int:

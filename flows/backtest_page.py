@@ -107,7 +107,7 @@ def _column(part: Any, found: Found) -> None:
     kept, always = found.kept(chosen), found.of("always")
     title = f"{chosen.count('trained')} trainings" + (f" instead of {always.count('trained')}" if always else "")
     title += f" keep {kept:.0%} of the gain" if kept is not None else f", {found.loss} {chosen.mean_loss:.4f}"
-    part.suptitle(f"{found.name}, «{chosen.policy}»: {title}", fontsize=12, weight="bold")
+    part.suptitle(f"{found.name}: {title}", fontsize=12, weight="bold")
     rows = part.add_gridspec(3, 2, height_ratios=[2.2, 2.8, 1.7])
     _quality(part.add_subplot(rows[0, :]), found)
     _gain(part.add_subplot(rows[1, :]), found)

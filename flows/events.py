@@ -1,4 +1,4 @@
-"""What is told to the outside: a refused partition, a new data version, a new champion, a release that was withdrawn.
+"""What is told to the outside: a refused partition, a new data version, a new champion, a withdrawn release, an alarm.
 
 An event only wakes: who hears it looks itself at what is there. Each has an identity made of what it tells, so that
 telling it again (after a kill, by a second machine) is known to be the same.
@@ -6,9 +6,9 @@ telling it again (after a kill, by a second machine) is known to be the same.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from uuid import NAMESPACE_URL, uuid5
 
 from flows import api
@@ -32,6 +32,10 @@ CHAMPION = "evergreen.champion.changed"
 MODEL = "evergreen.model"
 WITHDRAWN = "evergreen.rollout.withdrawn"
 """A release did not stand its rollout."""
+
+ALARM = "evergreen.alarm"
+OPENED, CLOSED = f"{ALARM}.opened", f"{ALARM}.closed"
+"""Something about what is served is not as it was promised, or is again."""
 
 
 def refused(dataset: str, partition: str, seen: str, reason: str) -> None:
@@ -57,6 +61,13 @@ def withdrawn(model: str, failed: Failed, said: str) -> None:
     """A release failed in its rollout, and what became of it."""
     payload = {"model": model, "version": failed.version, "candidate": failed.candidate, "reason": said}
     _post(WITHDRAWN, [model, failed.candidate, failed.at], _model(model), [], payload)
+
+
+def alarm(model: str, one: Mapping[str, Any], what: Literal["opened", "closed"]) -> None:
+    """An alarm was opened or closed (tasks/monitoring/alarms.py)."""
+    payload = {name: one[name] for name in ("key", "kind", "what", "text", "since")}
+    event, times = (OPENED if what == "opened" else CLOSED), str(one["times"])
+    _post(event, [model, one["key"], times], _model(model), [], {"model": model, **payload})
 
 
 def _model(name: str) -> dict[str, str]:

@@ -62,7 +62,7 @@ def _announce(said: params.Params) -> None:
     changed = [name for name in datasets if told.get("datasets", {}).get(name) != datasets[name]]
     for model in sorted({model for name in changed for model in said.readers(name)}):
         key = f"{model}: {told.get('version')} → {version}"
-        if run := wakes.wake(f"train/{model}", {"model": model, "again": False}, key):
+        if run := wakes.wake(f"train/{model}", {"model": model, "again": False, "if_due": True}, key):
             get_run_logger().info(f"{model} reads what changed: train/{model} is woken, {api.run_url(run)}")
     events.data_version(version, changed)
     files.write_json(note, {"version": version, "datasets": datasets, "api": _whom()})

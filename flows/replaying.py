@@ -122,22 +122,11 @@ class World:
 
     def quality(self, fit: int, members: npt.NDArray[np.int64]) -> policy.Quality | None:
         """The loss of a model on some rows, with its interval over days; None where there are no rows."""
-        import math
-
         if not len(members):
             return None
-        losses, times = self.losses[fit][members], self.history.rows["time"].iloc[members]
-        resampled = metrics.bootstrap_means(losses, metrics.day_blocks(times), self.history.model.evaluate.resamples, 0)
-        low, high = metrics.interval(resampled, self.history.model.gate.confidence)
-        known = math.isfinite(low) and math.isfinite(high)
-        return policy.Quality(
-            loss=round(float(losses.mean()), DIGITS),
-            low=round(low, DIGITS) if known else -math.inf,
-            high=round(high, DIGITS) if known else math.inf,
-            labels=len(members),
-            since=times.min().to_pydatetime(),
-            until=times.max().to_pydatetime(),
-        )
+        said = self.history.model
+        times = self.history.rows["time"].iloc[members]
+        return policy.Quality.of(self.losses[fit][members], times, said.evaluate.resamples, said.gate.confidence)
 
     def served(self, moment: Moment, fit: int) -> float:
         """The mean loss of a model on the rows that are served after a moment."""

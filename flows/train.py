@@ -12,7 +12,7 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
-from flows import api, events, wakes
+from flows import api, due, events, wakes
 from flows.as_task import as_task
 from tasks import files, params, settings, steps
 from tasks.data import commits
@@ -24,12 +24,13 @@ if TYPE_CHECKING:
 
 
 @flow(name="train", flow_run_name="train/{model}", description=__doc__)
-def train(model: str, again: bool = False) -> State[Any]:
+def train(model: str, again: bool = False, if_due: bool = False) -> State[Any]:
     """Train one model on the newest data version, if anything it is made from has changed.
 
     Args:
         model: a name below `models` in params.yaml.
         again: also when nothing has changed, judge the candidate against who is champion now.
+        if_due: of new data, leave it to the retrain policy, as an event and the clock do; without this, a person asks.
     """
     said = params.load()
     said.model(model)
@@ -41,15 +42,47 @@ def train(model: str, again: bool = False) -> State[Any]:
         if not pending and not again and (done := settled.find(model)):
             return Completed(message=f"nothing to do: already trained, no stage has an input that changed; {done}")
         for stage, reason in pending.items():
-            tell(f"{stage} will run: {reason}")
+            tell(f"{stage} would run: {reason}")
         files.sweep(settings.BUILD / model, *(settings.VAR / name for name in _SWEPT))
+        refused = _not_due(model, if_due) if pending else None
+        if pending:  # with the rows came labels
+            wakes.wake(f"monitor/{model}", {"model": model})
+        if refused:
+            _publish(said, f"{model}: not trained: {refused}")
+            return Completed(name="NotDue", message=f"not trained: {refused}")
         graph.reproduce(model, steps.run, around=_stage_as_task)
         on = settled.on(model)
         outcome = _release(model)
-        if said.git.commit:
-            as_task(commits.publish, "commit data.dvc and dvc.lock, and push them")(said, f"{model}: {outcome}", tell)
-        settled.write(model, outcome, on, by=api.run_url(str(flow_run.id)) if flow_run.id else "")
+        _publish(said, f"{model}: {outcome}")
+        settled.write(model, outcome, on, by=_here())
+        due.ended(model)
     return Completed(message=outcome)
+
+
+def _not_due(model: str, if_due: bool) -> str | None:
+    """Why there is to be no training yet, of data that are new; None where there is to be one."""
+    known = due.certain(model, "" if if_due else "a person", graph.edited(model))
+    if known == due.Certain() and (why := due.refused(model)):
+        return f"{why} (asked again, and nothing that was asked about has changed)"
+    graph.reproduce(model, steps.run, around=_stage_as_task, until="prepare")
+    if known == due.Certain() and not graph.pending(model):
+        return None  # the data changed, and the rows did not
+    decision = as_task(due.decide, "ask the retrain policy")(model, known, _here())
+    get_run_logger().info(f"the retrain policy: {decision.why}")
+    if decision.retrain:
+        return None
+    due.refuse(model, decision.why)
+    return str(decision.why)
+
+
+def _publish(said: params.Params, message: str) -> None:
+    if said.git.commit:
+        step = as_task(commits.publish, "commit data.dvc and dvc.lock, and push them")
+        step(said, message, get_run_logger().info)
+
+
+def _here() -> str:
+    return api.run_url(str(flow_run.id)) if flow_run.id else ""
 
 
 _SWEPT = ("bentoml", "champions", "mlflow/settled")

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from tasks import settings, steps
+from tasks import files, settings, steps
 
 
 def add_to(parser: argparse.ArgumentParser) -> None:
@@ -28,6 +28,13 @@ def add_to(parser: argparse.ArgumentParser) -> None:
     _command(kinds, "history", history, "every version of a model: from what, judged how, champion when").add_argument(
         "model"
     )
+    listed = _command(kinds, "alarms", alarms, "what is not as it was promised, and since when")
+    listed.add_argument("model")
+    listed.add_argument("--all", action="store_true", help="those too that are over")
+    seen = _command(kinds, "acknowledge", acknowledge, "say that somebody has seen an alarm, and what of it")
+    seen.add_argument("model")
+    seen.add_argument("key", help="as `python -m tasks alarms` names it")
+    seen.add_argument("--note", default="", help="is kept with it")
     one = _command(kinds, "keys", keys, "API keys of what serves: list them, add one, take one back")
     one.add_argument("--add", metavar="NAME", help="make a key for somebody; it is shown once")
     one.add_argument("--remove", metavar="NAME", help="take it back, at once")
@@ -69,6 +76,8 @@ def why(model: str) -> None:
         print(f"{stage:<28} {f'would run: {reason}' if reason else 'unchanged'}")
     if not any(reasons.values()):
         print(f"{model}: nothing to do, no stage has an input that changed")
+    for said in files.lines(settings.VAR / "decisions" / f"{model}.jsonl")[-1:]:
+        print(f"the retrain policy was last asked {said['at']}: {said['why']}")
 
 
 def rollback(model: str, to: int | None, reason: str) -> None:
@@ -95,6 +104,25 @@ def history(model: str) -> None:
             print(f"  champion   {period}")
         if entry.withdrawn is not None:
             print(f"  withdrawn  {entry.withdrawn}")
+
+
+def alarms(model: str, all: bool) -> None:  # noqa: A002 - the name of the option
+    """Print the alarms of a model."""
+    from tasks import params
+    from tasks.monitoring import alarms as kept
+
+    params.load().model(model)
+    shown = [one for one in kept.read(model) if all or one["closed"] is None]
+    print("\n".join(map(kept.in_words, shown)) or f"{model}: no alarm is open")
+
+
+def acknowledge(model: str, key: str, note: str) -> None:
+    """Say that somebody has seen an alarm."""
+    from tasks import params
+    from tasks.monitoring import alarms as kept
+
+    params.load().model(model)
+    print(kept.in_words(kept.acknowledge(model, key, note)))
 
 
 def keys(add: str | None, remove: str | None) -> None:

@@ -93,7 +93,7 @@ def columns(reference: Mapping[str, Any], expected: Iterable[str] = ()) -> dict[
 
 def _column(name: str, role: Role, entry: Mapping[str, Any]) -> Column:
     if "values" in entry:  # a label of few different numbers is told apart by value, as a category is
-        return Column(name, role, "category", values=tuple(entry["values"]))
+        return Column(name, role, "category", values=tuple(sorted(entry["values"])))  # whatever has kept the profile
     known = entry["mean"] is not None
     return Column(
         name,

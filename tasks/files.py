@@ -130,6 +130,26 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def append_line(path: Path, value: Any) -> None:
+    """Add a line of JSON to a file; a kill leaves all of the line or nothing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    line = json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        os.write(file, line.encode())  # one write
+    finally:
+        os.close(file)
+
+
+def lines(path: Path) -> list[Any]:
+    """What was added to a file, line by line, oldest first; nothing where there is no file yet."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return []
+    return [json.loads(line) for line in text.splitlines()]
+
+
 def write_parquet(path: Path, frame: pd.DataFrame) -> None:
     """Write a frame as Parquet, whole or not at all; equal frames give equal bytes with the locked pyarrow."""
     with replacing(path) as beside:

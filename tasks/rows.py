@@ -41,6 +41,20 @@ def in_holdout(ids: pd.Series[Any], share: float) -> npt.NDArray[np.bool_]:
     return row_hashes(ids) < np.uint64(share * 2.0**64)
 
 
+def arrived(build: Path) -> dict[str, dict[str, Any]]:
+    """What a model's rows are: of each partition the sha256 of its file, how many `rows`, `from` and `until` when."""
+    found = {}
+    for path in sorted((build / "rows").glob("*.parquet")):
+        times = pd.read_parquet(path, columns=["time"])["time"]
+        found[path.stem] = {
+            "sha256": files.sha256(path),
+            "rows": len(times),
+            "from": times.min().isoformat(),
+            "until": times.max().isoformat(),
+        }
+    return found
+
+
 def _partition(build: Path, name: str, columns: list[str] | None) -> pd.DataFrame:
     return pd.read_parquet(build / "rows" / f"{name}.parquet", columns=columns)
 

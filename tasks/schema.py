@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
 
 LONGEST = 200
 """Characters of a category."""
@@ -21,7 +21,7 @@ def request_row(features: Mapping[str, Mapping[str, Any]]) -> type[BaseModel]:
     """The model of one row: a field per feature, in order, and no other.
 
     Nothing is converted: a number in quotes, a truth value for a number, 3.5 for an integer, NaN and infinity are
-    refused. A nullable feature may be null or left out.
+    refused; 17.0 is an integer, as in JSON Schema. A nullable feature may be null or left out.
 
     Args:
         features: name → type (category, integer or number), about, example, and where given unit, min, max, nullable.
@@ -44,10 +44,16 @@ def example_row(features: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     return {name: _typed(feature, feature["example"]) for name, feature in features.items()}
 
 
+def _as_integer(value: Any) -> Any:
+    return int(value) if type(value) is float and value.is_integer() else value
+
+
 def _field(feature: Mapping[str, Any]) -> tuple[Any, Any]:
     """Annotation and default of one field."""
     kind: Any = {"category": str, "integer": int, "number": float}[feature["type"]]
     limited: Any = Annotated[kind, Field(**_limits(feature))]
+    if kind is int:
+        limited = Annotated[limited, BeforeValidator(_as_integer)]
     about = feature["about"] + (f" [{feature['unit']}]" if feature.get("unit") else "")
     described: dict[str, Any] = {"description": about, "examples": [_typed(feature, feature["example"])]}
     if feature.get("nullable"):

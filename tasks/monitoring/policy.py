@@ -17,10 +17,17 @@ from typing import TYPE_CHECKING, Any
 from tasks import files
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from tasks import params
+    from tasks.metrics import Floats
+    from tasks.monitoring import drift
 
 DAY = timedelta(days=1)
 DIGITS = 6
+
+NAMED = 3
+"""So many columns of an alarm are named."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,23 @@ class Quality:
     until: datetime
     """The window: from the first row's time to the last one's."""
 
+    @staticmethod
+    def of(losses: Floats, times: pd.Series[Any], resamples: int, confidence: float) -> Quality:
+        """From the loss of each row; days are resampled, as rows of one day belong together."""
+        from tasks import metrics
+
+        resampled = metrics.bootstrap_means(losses, metrics.day_blocks(times), resamples, 0)
+        low, high = metrics.interval(resampled, confidence)
+        known = math.isfinite(low) and math.isfinite(high)
+        return Quality(
+            loss=round(float(losses.mean()), DIGITS),
+            low=round(low, DIGITS) if known else -math.inf,
+            high=round(high, DIGITS) if known else math.inf,
+            labels=len(losses),
+            since=times.min().to_pydatetime(),
+            until=times.max().to_pydatetime(),
+        )
+
 
 @dataclass(frozen=True)
 class Alarm:
@@ -50,17 +74,30 @@ class Alarm:
     """The greatest effect size of what moved; 0 is no drift."""
     since: date
 
+    @staticmethod
+    def of(found: drift.Alarm) -> Alarm:
+        """In the words of a decision."""
+        columns = [moved.column for moved in found.moved]
+        more = f" and {len(columns) - NAMED} more" if len(columns) > NAMED else ""
+        effect = round(max(moved.effect for moved in found.moved), DIGITS)
+        return Alarm(found.key, f"{', '.join(columns[:NAMED])}{more}", effect, found.since)
+
 
 @dataclass(frozen=True, kw_only=True)
 class State:
-    """What is known when a decision is asked for. Times are naive, in one zone: that of the rows."""
+    """What is known when a decision is asked for.
+
+    Times are those of the rows, naive, and not of a clock on the wall: equal data give equal decisions, whenever they
+    are asked for (docs/decisions/policy.md).
+    """
 
     model: str
     now: datetime
+    """How far the data reach: the time of the newest row."""
     data_version: str | None
     """The newest data version; None before the first."""
     trained_at: datetime | None = None
-    """When the last training ended, whatever its verdict was; None: there was none."""
+    """How far the data reached at the last training, whatever its verdict was; None: there was none."""
     trained_on: str | None = None
     """The data version of the last training."""
     learned_until: datetime | None = None

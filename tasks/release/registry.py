@@ -27,7 +27,15 @@ from tasks import files, params
 from tasks.errors import DataMissing, Mistake, ModelFileRefused, NotPromoted
 from tasks.release import package
 from tasks.release.store import connect, stubborn
-from tasks.release.tracking import CANDIDATE, DATA_VERSION, MODEL_ID, TRAINING_FILES, finished
+from tasks.release.tracking import (
+    CANDIDATE,
+    DATA_VERSION,
+    EVALUATION_FILES,
+    MODEL_ID,
+    TRAINING_FILES,
+    finished,
+    sha_tag,
+)
 from tasks.release.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -290,6 +298,13 @@ def champion(model_name: str) -> Version | None:
 
 
 @stubborn
+def find(model_name: str, candidate: str) -> Version | None:
+    """The version of a candidate, if it was registered."""
+    with connect() as client:
+        return _standing(client, model_name).of_candidate(candidate)
+
+
+@stubborn
 def former(model_name: str) -> Version | None:
     """Who gets the place back by a rollback."""
     with connect() as client:
@@ -507,7 +522,9 @@ def _nothing_to_roll_back(now: _Standing, to: int | None) -> str:
 
 @stubborn
 def fetch(model_name: str, version: int, to: Path) -> Path:
-    """Bring a version's release and what is known of its training: `to`/release and `to`/training.
+    """Bring a version's release and what is known of its training: `to`/release, `to`/training and `to`/evaluation.
+
+    What it answered on its holdout came to be kept later than the rest: a version of before has no `to`/evaluation.
 
     Raises:
         DataMissing: the store has the version, but its artifacts are gone.
@@ -524,15 +541,27 @@ def fetch(model_name: str, version: int, to: Path) -> Path:
                     f"run {wanted.run_id} of {wanted} has no {folder}/ in the store: its artifacts were lost"
                 )
             client.download_artifacts(wanted.run_id, folder, str(beside))
+        tags = client.get_run(wanted.run_id).data.tags
+        for file in (name for name in EVALUATION_FILES if sha_tag(name) in tags):
+            _bring(client, wanted, f"evaluation/{file}", beside)
         for byte_code in (beside / "release").rglob("__pycache__"):
             files.remove(byte_code)  # no hash speaks of it, and Python would run it
-        _refuse_changed(beside, wanted, client.get_run(wanted.run_id).data.tags)
+        _refuse_changed(beside, wanted, tags)
     return to
+
+
+def _bring(client: MlflowClient, wanted: Version, path: str, to: Path) -> None:
+    if path not in {file.path for file in client.list_artifacts(wanted.run_id, path.rpartition("/")[0])}:
+        raise DataMissing(f"run {wanted.run_id} of {wanted} has no {path} in the store: it was lost")
+    (to / path).parent.mkdir(exist_ok=True)
+    Path(client.download_artifacts(wanted.run_id, path, str(to))).replace(to / path)  # where it lands, stores differ
 
 
 def _refuse_changed(folder: Path, wanted: Version, tags: dict[str, str]) -> None:
     """Compare what came with what was tracked. The message names no folder: it becomes part of a verdict."""
-    changed = [f for f in TRAINING_FILES if _sha_or_none(folder / "training" / f) != tags.get(f"evergreen.sha256.{f}")]
+    tracked = [folder / "training" / file for file in TRAINING_FILES]
+    tracked += [folder / "evaluation" / file for file in EVALUATION_FILES]
+    changed = [path.name for path in tracked if _sha_or_none(path) != tags.get(sha_tag(path.name))]
     try:
         same = package.identity_of(folder / "release") == wanted.candidate
     except (DataMissing, ModelFileRefused, ValueError, LookupError, TypeError):

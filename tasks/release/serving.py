@@ -9,8 +9,6 @@ Written by whoever holds the lock `rollout-<model>`, each whole or not at all.
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -137,23 +135,16 @@ def note(model: str, one: One, outcome: str, why: str = "") -> None:
     said = {"candidate": one.candidate, "version": one.version, "outcome": outcome, "why": why}
     if lines and {key: value for key, value in lines[-1].items() if key != "time"} == said:
         return
-    book = settings.VAR / "rollouts" / f"{model}.jsonl"
-    book.parent.mkdir(parents=True, exist_ok=True)
-    line = json.dumps({"time": one.since or now(), **said}, ensure_ascii=False) + "\n"
-    file = os.open(book, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-    try:
-        os.write(file, line.encode())  # one write: a kill leaves all of the line or nothing
-    finally:
-        os.close(file)
+    files.append_line(_book(model), {"time": one.since or now(), **said})
 
 
 def history(model: str) -> list[dict[str, Any]]:
     """What was written down, oldest first."""
-    try:
-        text = (settings.VAR / "rollouts" / f"{model}.jsonl").read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return []
-    return [json.loads(line) for line in text.splitlines()]
+    return files.lines(_book(model))
+
+
+def _book(model: str) -> Path:
+    return settings.VAR / "rollouts" / f"{model}.jsonl"
 
 
 def live_is_noted(model: str, live: One) -> bool:

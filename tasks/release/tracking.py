@@ -52,7 +52,7 @@ def track(model_name: str, release: Path, build: Path, measured: dict[str, float
     """
     candidate = package.identity_of(release)
     with connect(alone_for=model_name) as client:
-        experiment = _experiment(client, model_name)
+        experiment = experiment_of(client, model_name)
         for run in client.search_runs([experiment], "attributes.status != 'FINISHED'"):
             if run.data.tags.get(CANDIDATE) == candidate or run.data.tags.get(BEGUN_AT) == _here():
                 _discard(client, experiment, run.info.run_id)
@@ -73,7 +73,7 @@ def measured(model_name: str, candidate: str) -> dict[str, float]:
     return {name.removeprefix("measured/"): x for name, x in sorted(values.items()) if name.startswith("measured/")}
 
 
-def _experiment(client: MlflowClient, name: str) -> str:
+def experiment_of(client: MlflowClient, name: str) -> str:
     """The id of the experiment, made when it is missing."""
     from mlflow.exceptions import MlflowException
 
@@ -130,7 +130,9 @@ def _fill(
         client.set_tag(run_id, MODEL_ID, model_id)
 
 
-TRAINING_FILES = ("training.json", "profile.json", "train_ids.npy")
+TRAINING_FILES = ("training.json", "profile.json", "reference.parquet", "train_ids.npy")
+EVALUATION_FILES = ("predictions.parquet", "slices.json")
+"""What is brought back with a version, and so is hashed. One that was tracked earlier may lack some of them."""
 
 
 def _log_model(name: str, model: params.Model, release: Path, build: Path) -> str:
@@ -174,8 +176,9 @@ def _run_tags(name: str, candidate: str, release: Path, build: Path) -> dict[str
 
     commit = _git("rev-parse", "HEAD")
     lock = settings.ROOT / "requirements.lock"
-    hashes = {f"evergreen.sha256.{file}": files.sha256(build / "model" / file) for file in TRAINING_FILES}
-    return hashes | {
+    hashed = [build / "model" / file for file in TRAINING_FILES]
+    hashed += [path for file in EVALUATION_FILES if (path := build / "evaluation" / file).exists()]
+    return {sha_tag(path.name): files.sha256(path) for path in hashed} | {
         CANDIDATE: candidate,
         DATA_VERSION: _data_version(name),
         BEGUN_AT: _here(),
@@ -186,6 +189,11 @@ def _run_tags(name: str, candidate: str, release: Path, build: Path) -> dict[str
         "model_sha256": files.sha256(release / "model.skops"),
         "python": platform.python_version(),
     }
+
+
+def sha_tag(file: str) -> str:
+    """The run's tag that holds the SHA-256 of a file."""
+    return f"evergreen.sha256.{file}"
 
 
 def _git(*arguments: str) -> str | None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from tasks import books, files, settings
 from tasks.errors import DataMissing, DataVersionDiffers, EvergreenError, Mistake, StageFailed
 from tasks.training import unchanged
-from tasks.training.reasons import reason
+from tasks.training.reasons import edit, reason
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
@@ -53,8 +53,8 @@ Around = Callable[[str, Callable[[], Outcome]], Outcome]
 """What a runner puts around a stage: `around("train@flight_delay", go)` must call `go()` and give its outcome."""
 
 
-def reproduce(model: str, run: Run, around: Around | None = None) -> list[Outcome]:
-    """Bring everything that dvc.yaml makes for one model up to date.
+def reproduce(model: str, run: Run, around: Around | None = None, until: str = "package") -> list[Outcome]:
+    """Bring everything that dvc.yaml makes for one model up to date, as far as a stage.
 
     Raises:
         DataVersionDiffers: data/ does not hold what data.dvc names.
@@ -70,7 +70,7 @@ def reproduce(model: str, run: Run, around: Around | None = None) -> list[Outcom
                 outcomes[stage.addressing] = outcome
             return stage if outcome.how == "ran" else None
 
-        _with_patience(lambda: repo.reproduce(targets=[f"package@{model}"], repro_fn=one))
+        _with_patience(lambda: repo.reproduce(targets=[f"{until}@{model}"], repro_fn=one))
     return [outcome for stage, outcome in outcomes.items() if not stage.endswith(".dvc")]
 
 
@@ -91,22 +91,24 @@ def reasons(model: str) -> dict[str, str | None]:
     return found
 
 
+def edited(model: str) -> str:
+    """What, of all that a model is made of but its data, is not as it was last used: in words, or an empty text."""
+    with _repository() as repo:
+        return next(filter(None, (edit(stage) for stage in _with_patience(lambda: _plan(repo, model)))), "")
+
+
 # ── inside DVC ────────────────────────────────────────────────────────────────────────────────────
 
 
 def _reasons(repo: Repo, model: str) -> tuple[dict[str, str | None], set[str]]:
     """The reasons, and every path (below the root) that was looked at to find them."""
     from dvc.repo import lock_repo
-    from dvc.repo.reproduce import collect_stages, get_active_graph, plan_repro
 
     found: dict[str, str | None] = {}
     anew: dict[str, str] = {}
     paths: set[str] = set()
     with lock_repo(repo):
-        target = f"package@{model}"
-        # the index has read dvc.yaml and dvc.lock: collecting by name would read them again
-        wanted = [s for s in repo.index.stages if s.addressing == target] or collect_stages(repo, [target])
-        for stage in plan_repro(get_active_graph(repo.index.graph), wanted):
+        for stage in _plan(repo, model):
             because = reason(stage, anew) if stage.changed() or _follows(stage, anew) else None
             if because:
                 anew |= {out.def_path: stage.addressing for out in stage.outs}
@@ -115,6 +117,16 @@ def _reasons(repo: Repo, model: str) -> tuple[dict[str, str | None], set[str]]:
             paths |= {os.path.relpath(each.fs_path, repo.root_dir) for each in [*stage.deps, *stage.outs]}
             paths.add(os.path.relpath(stage.path, repo.root_dir))
     return found, paths
+
+
+def _plan(repo: Repo, model: str) -> list[Stage]:
+    """What a model is made by, in the order in which it runs."""
+    from dvc.repo.reproduce import collect_stages, get_active_graph, plan_repro
+
+    target = f"package@{model}"
+    # the index has read dvc.yaml and dvc.lock: collecting by name would read them again
+    wanted = [s for s in repo.index.stages if s.addressing == target] or collect_stages(repo, [target])
+    return list(plan_repro(get_active_graph(repo.index.graph), wanted))
 
 
 def _follows(stage: Stage, anew: dict[str, str]) -> bool:

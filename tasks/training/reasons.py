@@ -7,7 +7,7 @@ partitions. Stages, dependencies and outputs are DVC's; only graph.py brings the
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,11 +36,24 @@ def reason(stage: Stage, anew: Made) -> str | None:
     return _of_inputs(stage, anew) or _of_outputs(stage) or _of_those_before(stage, anew)
 
 
+def edit(stage: Stage) -> str | None:
+    """What a person changed of what a stage is made of: its command, code, parameters or packages.
+
+    Not its data, nor what other stages make. None too for a stage that has never run.
+    """
+    if stage.is_data_source or not any(out.hash_info for out in stage.outs):
+        return None
+    if stage.changed_stage():
+        return f"the command of {stage.addressing} changed"
+    return _first_difference(dep for dep in stage.deps if Path(dep.def_path).parts[0] not in ("data", "build"))
+
+
 def _of_inputs(stage: Stage, anew: Made) -> str | None:
-    for dep in stage.deps:
-        if dep.def_path not in anew and (status := dep.status()):
-            return _difference(dep, status)
-    return None
+    return _first_difference(dep for dep in stage.deps if dep.def_path not in anew)
+
+
+def _first_difference(deps: Iterable[Any]) -> str | None:
+    return next((_difference(dep, status) for dep in deps if (status := dep.status())), None)
 
 
 def _of_outputs(stage: Stage) -> str | None:

@@ -14,8 +14,10 @@ if TYPE_CHECKING:
 def train(name: str) -> None:
     """The stage: build/<name>/rows and split.json → build/<name>/model.
 
-    Writes model.skops, training.json (how many rows, of when, the classes, the trivial baseline), profile.json (the
-    reference profile of the training rows) and train_ids.npy (a hash per training row: what the gate may not score on).
+    Writes model.skops, training.json (how many rows, of when, the classes, the trivial baseline, and what had arrived,
+    the holdout with it), profile.json (the reference profile of the training rows), reference.parquet (their day
+    summaries: what later days are held against) and train_ids.npy (a hash per training row: what the gate may not score
+    on).
 
     Raises:
         DataMissing: nothing is left to learn from.
@@ -23,7 +25,7 @@ def train(name: str) -> None:
     """
     import numpy as np
 
-    from tasks import profile, rows
+    from tasks import days, profile, rows
 
     model = params.load().model(name)
     build = settings.BUILD / name
@@ -42,13 +44,19 @@ def train(name: str) -> None:
         raise ModelCodeError(f"models/{name}/pipeline does not fit {len(learn)} rows: {error}{hint}") from error
     split = files.read_json(build / "split.json")
     described = {name_: feature.model_dump() for name_, feature in model.features.items()}
+    reference = profile.reference_profile(learn, described, None)
     with files.replacing(build / "model") as folder:
         folder.mkdir()
         model_file.dump(pipeline, folder / "model.skops")
         files.write_json(
-            folder / "training.json", facts(learn, model.task, split.get("train", split.get("partitions")))
+            folder / "training.json",
+            {
+                **facts(learn, model.task, split.get("train", split.get("partitions"))),
+                "arrived": rows.arrived(build),
+            },
         )
-        files.write_json(folder / "profile.json", profile.reference_profile(learn, described, None))
+        files.write_json(folder / "profile.json", reference)
+        (folder / "reference.parquet").write_bytes(days.to_bytes(days.summarise(learn, days.columns(reference))))
         np.save(folder / "train_ids.npy", np.sort(rows.row_hashes(learn["id"])))
 
 

@@ -39,6 +39,8 @@ class Page:
     def __init__(self, socket: ClientConnection) -> None:
         self._socket = socket
         self._calls = 0
+        self.told: list[dict[str, Any]] = []
+        """What the browser said unasked, of the domains that were enabled."""
 
     def call(self, method: str, **parameters: Any) -> Any:
         """Call a method of the protocol."""
@@ -48,6 +50,7 @@ class Page:
             answer = json.loads(self._socket.recv(timeout=30))
             if answer.get("id") == self._calls:
                 return answer["result"]
+            self.told.append(answer)
 
     def open(self, url: str) -> None:
         """Go to an address."""

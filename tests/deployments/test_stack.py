@@ -47,7 +47,7 @@ def test_deploying_again_changes_nothing_that_a_person_has_set(platform: Platfor
     api.call(where, {"description": "scribbled over"}, method="PATCH")
 
     assert deploy.deploy(params.load()) == ["deployment train/tiny updated: description"]
-    all_of_them = "ingest/ingest, train/tiny, deploy/tiny, predict/tiny"
+    all_of_them = "ingest/ingest, train/tiny, deploy/tiny, monitor/tiny, predict/tiny, backtest/tiny"
     assert deploy.deploy(params.load()) == [f"deployments are as they should be: {all_of_them}"]
 
     after = api.call("/deployments/name/train/tiny")

@@ -61,3 +61,16 @@ def test_the_hash_of_an_id_is_the_same_everywhere() -> None:
     hashes = rows.row_hashes(pd.Series(["a", "b", "a"]))
     assert hashes.dtype == np.uint64
     assert hashes.tolist() == [13950350942979735504, 12688059582079114975, 13950350942979735504]
+
+
+def test_what_arrived_is_told_by_partition(tmp_path: Path) -> None:
+    """When its rows were, how many there are, and which content: a corrected partition is another one."""
+    for name, values in {"a": [1.0, 2.0], "b": [3.0]}.items():
+        times = pd.date_range("2013-01-01" if name == "a" else "2013-02-01", periods=len(values), freq="h")
+        files.write_parquet(tmp_path / "rows" / f"{name}.parquet", pd.DataFrame({"x": values, "time": times}))
+    found = rows.arrived(tmp_path)
+    assert {name: (one["rows"], one["from"], one["until"]) for name, one in found.items()} == {
+        "a": (2, "2013-01-01T00:00:00", "2013-01-01T01:00:00"),
+        "b": (1, "2013-02-01T00:00:00", "2013-02-01T00:00:00"),
+    }
+    assert found["a"]["sha256"] == files.sha256(tmp_path / "rows" / "a.parquet")

@@ -15,7 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import OneHotEncoder
 
-from tasks import files, metrics, model_file, rows
+from tasks import days, files, metrics, model_file, profile, rows
 
 MODEL = "late"
 FEATURES: dict[str, dict[str, Any]] = {
@@ -116,7 +116,10 @@ def _train(build: Path, names: list[str], columns: tuple[str, ...], estimator: B
     }
     model_file.dump(pipeline, build / "model" / "model.skops")
     files.write_json(build / "model" / "training.json", training)
-    files.write_json(build / "model" / "profile.json", {})
+    reference = profile.reference_profile(learn, FEATURES, None)
+    files.write_json(build / "model" / "profile.json", reference)
+    summaries = days.summarise(learn, days.columns(reference))
+    (build / "model" / "reference.parquet").write_bytes(days.to_bytes(summaries))
     np.save(build / "model" / "train_ids.npy", np.sort(rows.row_hashes(learn["id"])))
     return pipeline
 

@@ -690,12 +690,22 @@ def test_champion_is_brought_back_whole(artifacts: Path, tmp_path: Path) -> None
     champion = registry.champion(MODEL)
     assert champion is not None
     assert package.identity_of(folder / "release") == champion.candidate
-    assert {p.name for p in (folder / "training").iterdir()} == {"training.json", "profile.json", "train_ids.npy"}
+    training = {"training.json", "profile.json", "reference.parquet", "train_ids.npy"}
+    assert {p.name for p in (folder / "training").iterdir()} == training
+    assert {p.name for p in (folder / "evaluation").iterdir()} == {"predictions.parquet", "slices.json"}
     assert not list(folder.rglob("*.pyc"))
 
 
 @pytest.mark.parametrize(
-    "file", ["release/model.skops", "release/more.py", "training/train_ids.npy", "release/candidate.json"]
+    "file",
+    [
+        "release/model.skops",
+        "release/more.py",
+        "training/train_ids.npy",
+        "training/reference.parquet",
+        "evaluation/predictions.parquet",
+        "release/candidate.json",
+    ],
 )
 def test_changed_artifacts_are_refused(artifacts: Path, tmp_path: Path, file: str) -> None:
     """What is not what was tracked is not used, and nothing of it is left."""

@@ -94,6 +94,26 @@ def test_data_is_told_by_its_partitions(small: Project) -> None:
     assert graph.pending("tiny")["validate@tiny"] == ("data: readings/2013-04.csv is new, readings/2013-01.csv is gone")
 
 
+def test_an_edit_is_told_from_new_data(small: Project) -> None:
+    """Whether a person changed something, or only time went by."""
+    assert graph.edited("tiny") == ""
+    write_readings(small.root, 4)
+    small.dvc("add", "-q", "data")
+    assert graph.pending("tiny")
+    assert graph.edited("tiny") == ""
+    small.edit("params.yaml", "{C: 1.0}", "{C: 2.5}")
+    assert graph.edited("tiny") == "params.yaml: models.tiny.estimator.params.C 1.0 → 2.5"
+    small.edit("models/tiny/rows/__init__.py", "> fails_above", ">= fails_above")
+    assert graph.edited("tiny") == "models/tiny/rows is modified"
+
+
+def test_a_part_of_the_graph_can_be_brought_up_to_date(small: Project) -> None:
+    """As far as it is asked for, and no further."""
+    small.edit("models/tiny/rows/__init__.py", "> fails_above", ">= fails_above")
+    ran = [outcome.stage for outcome in graph.reproduce("tiny", run, until="prepare") if outcome.how == "ran"]
+    assert ran == ["prepare@tiny"]
+
+
 def test_a_package_is_told_with_both_versions(small: Project) -> None:
     """When the pins of a purpose changed: here the environment stage ran with a new lock, and nothing after it did."""
 

@@ -37,7 +37,7 @@ def test_the_same_inputs_give_the_same_bytes(prepared: Path) -> None:
     """Every file of the model, not only the model file."""
     train.train("tiny")
     first = files.tree(prepared / "model")
-    assert sorted(first) == ["model.skops", "profile.json", "train_ids.npy", "training.json"]
+    assert sorted(first) == ["model.skops", "profile.json", "reference.parquet", "train_ids.npy", "training.json"]
     shutil.rmtree(prepared / "model")
     train.train("tiny")
     assert files.tree(prepared / "model") == first
@@ -65,7 +65,9 @@ def test_training_json_says_what_it_was_fitted_on(prepared: Path) -> None:
         "partitions": ["2013-01", "2013-02"],
         "classes": [0, 1],
         "baseline": {"classes": [pytest.approx(1 - share), pytest.approx(share)]},
+        "arrived": rows.arrived(prepared),
     }
+    assert sorted(rows.arrived(prepared)) == ["2013-01", "2013-02", "2013-03"]
 
 
 def test_the_model_learned_from_the_training_rows_alone(prepared: Path) -> None:

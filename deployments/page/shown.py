@@ -1,0 +1,65 @@
+"""The status page and the pages below var/reports, as the router shows them to a browser. Others get JSON from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+from deployments.page.style import POLICY, REPORTS
+from tasks import settings
+
+NOT_WRITTEN = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Evergreen: no status page yet</title>
+<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,"></head>
+<body><h1>There is no status page yet</h1><p>make up writes it within seconds, and keeps it new; make page writes it
+once.</p></body></html>"""
+
+NO_REPORT = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Evergreen: no such report</title>
+<link rel="icon" href="data:,"></head><body><h1>There is no report {name}</h1><p>make reports draws the reports of the
+data, and the Data Docs.</p><p><a href="/status/">The status page</a></p></body></html>"""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """An answer to a browser."""
+
+    status: int
+    body: bytes
+    headers: tuple[tuple[bytes, bytes], ...]
+
+
+def is_browser(accept: str) -> bool:
+    """Whether who asks would rather have a page than JSON."""
+    return "text/html" in accept
+
+
+def status(path: str) -> Shown:
+    """The status page; it lives at /status/, so that what it links to beside it is found."""
+    if path != "/status/":
+        return Shown(307, b"", ((b"location", b"/status/"), *_headers(POLICY)))
+    try:
+        return Shown(200, (settings.VAR / "status" / "index.html").read_bytes(), _headers(POLICY))
+    except FileNotFoundError:
+        return Shown(404, NOT_WRITTEN.encode(), _headers(POLICY))
+
+
+def report(path: str) -> Shown:
+    """A page below var/reports, of which `path` begins with /reports/."""
+    folder, name = settings.VAR / "reports", path.removeprefix("/reports/")
+    try:
+        page = (folder / name).resolve()
+        if page.suffix == ".html" and page.is_relative_to(folder.resolve()):
+            return Shown(200, page.read_bytes(), _headers(REPORTS))
+    except (OSError, ValueError):  # is not there, or cannot be a name
+        pass
+    return Shown(404, NO_REPORT.format(name=escape(Path(name).name)).encode(errors="replace"), _headers(REPORTS))
+
+
+def _headers(policy: str) -> tuple[tuple[bytes, bytes], ...]:
+    return (
+        (b"cache-control", b"no-store"),
+        (b"content-security-policy", policy.encode()),
+        (b"referrer-policy", b"no-referrer"),
+        (b"x-content-type-options", b"nosniff"),
+        (b"vary", b"accept"),
+    )

@@ -1,0 +1,167 @@
+"""`make year`: the platform lives through a year in fast time, delivery by delivery; then a person looks at its page.
+
+Against a platform that `make up` has started, in a checkout without data. Before each month is delivered, what
+production would have asked in it is asked, as of its days; with the delivery the labels come, and everything that
+follows is the platform's own doing: validation, the retrain policy, trainings, verdicts, rollouts, monitoring. One
+month comes cut off first, as bad deliveries do.
+
+    python -m deployments.year [--first 4] [--until 12] [--rows 60]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+import urllib.error
+import urllib.request
+from datetime import UTC, datetime, timedelta
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from tasks import files, params, settings
+
+settings.apply()
+
+from deployments.watch import under_way  # noqa: E402 - Prefect's settings are read when it is imported
+from flows import due, history  # noqa: E402
+from tasks.data import collect  # noqa: E402
+from tasks.errors import EvergreenError, Mistake, WorldError  # noqa: E402
+from tasks.release import serving  # noqa: E402
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+QUIET_SECONDS, PATIENCE_SECONDS = 4, 600
+"""So long nothing is under way before all is said to be done, and so long that is waited for."""
+
+BAD = 7
+"""This delivery is cut off first: of the twelve, the one in the middle."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Live through it; gives the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m deployments.year", description=__doc__.partition("\n")[0])
+    parser.add_argument("--first", type=int, default=4, help="so many partitions are there from the start (4)")
+    parser.add_argument("--until", type=int, default=12, help="so many in all (12)")
+    parser.add_argument("--rows", type=int, default=60, help="asked of each model for each day, at most (60)")
+    given = parser.parse_args(arguments)
+    try:
+        _live(params.load(), given.first, given.until, given.rows)
+    except EvergreenError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _live(said: params.Params, first: int, until: int, rows: int) -> None:
+    if said.upstream is None:
+        raise Mistake("params.yaml names no upstream: who should deliver?")
+    partitions = import_module(said.upstream).partitions()[:until]
+    worlds = {name: history.read(name, said, "upstream").rows for name in said.models}
+    _deliver(said, partitions[:first])
+    _settle(said, f"{partitions[0]} to {partitions[first - 1]}")
+    for number, partition in enumerate(partitions[first:], first + 1):
+        for name, world in worlds.items():
+            _ask(name, said.models[name], world[world["time"].dt.strftime("%Y-%m") == partition], rows)
+        if number == BAD:
+            _deliver_cut_off(said, partition)
+            _settle(said, f"{partition}, cut off")
+        _deliver(said, [partition])
+        _settle(said, partition)
+    print(f"\nThe year is over: look at {_router()}/status/", flush=True)
+
+
+# ── the outside world ─────────────────────────────────────────────────────────────────────────────
+
+
+def _deliver(said: params.Params, partitions: list[str]) -> None:
+    collect.deliver(said, partitions, lambda _: None)
+
+
+def _deliver_cut_off(said: params.Params, partition: str) -> None:
+    """Every file of it ends in the middle of a line."""
+    upstream = import_module(str(said.upstream))
+    for dataset in said.datasets:
+        name, data = upstream.deliver(dataset, partition)
+        path = settings.ROOT / said.landing / dataset / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(f".{name}.tmp")
+        beside.write_bytes(data[: len(data) * 2 // 3])
+        beside.replace(path)
+
+
+def _ask(name: str, model: params.Model, rows: pd.DataFrame, most: int) -> None:
+    """What production asks on each day of these rows, a request a day: a sample, with the ids as keys."""
+    columns = list(model.features)
+    for day, of_day in rows.groupby(rows["time"].dt.normalize()):
+        some = of_day.sample(min(most, len(of_day), model.serving.max_rows), random_state=0)
+        asked = json.loads(some[columns].to_json(orient="records"))
+        at = day.to_pydatetime().replace(tzinfo=UTC) + timedelta(hours=12)
+        body = {"rows": [_clean(row, model) for row in asked], "keys": some["id"].tolist(), "time": at.isoformat()}
+        _post(f"{_router()}/{name}/predict", body)
+
+
+def _clean(row: dict[str, Any], model: params.Model) -> dict[str, Any]:
+    """A row as a client would send it: what is not known is left out where it may be."""
+    return {key: value for key, value in row.items() if value is not None or not model.features[key].nullable}
+
+
+def _post(url: str, body: dict[str, Any]) -> None:
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"content-type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=60) as response:
+            response.read()
+    except urllib.error.HTTPError as error:
+        raise WorldError(f"{url} answers {error.code}: {error.read().decode(errors='replace')[:500]}") from None
+    except OSError as error:
+        raise WorldError(f"{url} does not answer: {error}. Is the platform up (make up)?") from None
+
+
+def _router() -> str:
+    return f"http://{os.environ['EVERGREEN_HOST']}:{os.environ['EVERGREEN_PORT']}"
+
+
+# ── until all is done, and what became of it ──────────────────────────────────────────────────────
+
+
+def _settle(said: params.Params, delivered: str) -> None:
+    """Wait until the platform has nothing to do any more, and tell what it did."""
+    begin = quiet = time.monotonic()
+    time.sleep(1 + said.settle_seconds)
+    while time.monotonic() - quiet < QUIET_SECONDS:
+        if _busy(said):
+            quiet = time.monotonic()
+        if time.monotonic() - begin > PATIENCE_SECONDS:
+            raise WorldError(f"after {PATIENCE_SECONDS} s the platform is still at work; see var/log and Prefect's UI")
+        time.sleep(0.5)
+    print(f"{delivered}  ({time.monotonic() - begin:.0f} s)", flush=True)
+    for name in said.models:
+        print(f"  {name:<18} {_told(name)}", flush=True)
+
+
+def _busy(said: params.Params) -> bool:
+    landing = settings.ROOT / said.landing
+    if any(path.is_file() and not path.name.startswith(".") for path in landing.rglob("*")):
+        return True
+    flows = ("train", "deploy", "monitor")
+    return under_way("ingest/ingest") or any(under_way(f"{flow}/{name}") for name in said.models for flow in flows)
+
+
+def _told(name: str) -> str:
+    live, decision = serving.read(name).live, due.last(name)
+    parts = [f"version {live.version} serves" if live else "nobody serves"]
+    if decision:
+        known = datetime.fromisoformat(decision["state"]["now"])
+        parts.append(f"{'trained' if decision['retrain'] else 'not trained'} on {known:%Y-%m}: {decision['why']}")
+    report = settings.VAR / "monitoring" / name / "report.json"
+    if report.exists():
+        still = [one["what"] for one in files.read_json(report)["alarms"] if one["closed"] is None]
+        parts.append(f"alarms: {'; '.join(still) or 'none'}")
+    return " · ".join(parts)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

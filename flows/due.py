@@ -1,0 +1,281 @@
+"""Is a training due? What the retrain policy asks about, gathered from the rows, the champion and the monitor.
+
+The policy decides (tasks/monitoring/policy.py); here its facts come together, and what it said is kept:
+
+    var/decisions/<model>.jsonl        every decision with the facts it was made from, «no» as well
+    var/memo/due/<model>.json          a training that a person asked for, or that an edit asks for, until it has ended
+
+A decision is a function of the data, not of the clock: with equal facts it is equal, so it is asked again for nothing
+but a change of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasks import files, params, settings
+from tasks.monitoring import policy
+from tasks.release import champion
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Arrived = Mapping[str, Mapping[str, Any]]
+"""Partition → sha256, rows, from, until (tasks/rows.py)."""
+
+
+@dataclass(frozen=True)
+class Certain:
+    """What needs no policy: somebody asks, or something was edited. It holds until the training has ended."""
+
+    asked_by: str = ""
+    edited: str = ""
+
+
+def certain(model: str, asked_by: str, edited: str) -> Certain:
+    """What is certain now, with what a killed run knew: what it made meanwhile no longer looks edited."""
+    note = _note(model)
+    before = Certain(**files.read_json(note)) if note.exists() else Certain()
+    now = Certain(asked_by or before.asked_by, edited or before.edited)
+    if now not in (before, Certain()):
+        files.write_json(note, {"asked_by": now.asked_by, "edited": now.edited})
+    return now
+
+
+def ended(model: str) -> None:
+    """The training that was due has ended."""
+    _note(model).unlink(missing_ok=True)
+
+
+def decide(model: str, known: Certain, run: str) -> policy.Decision:
+    """Ask the policy, on the rows as `prepare` has just laid them down, and keep what it said.
+
+    Args:
+        model: a name below `models` in params.yaml.
+        known: what is certain.
+        run: where to look at the flow run that asks.
+    """
+    said = params.load().model(model)
+    decision = policy.decide(_state(model, said, known), said.retrain)
+    if (before := last(model)) is None or before["id"] != decision.id:
+        at = datetime.now(UTC).isoformat(timespec="seconds")
+        files.append_line(_book(model), {"at": at, "run": run, **decision.to_dict()})
+    return decision
+
+
+def last(model: str) -> dict[str, Any] | None:
+    """The newest decision, as it was written down."""
+    lines = files.lines(_book(model))
+    return lines[-1] if lines else None
+
+
+def refused(model: str) -> str | None:
+    """Why a training was not due when it was last asked for; None where something that was asked about has changed."""
+    note = _refused(model)
+    said = files.read_json(note) if note.exists() else {}
+    return str(said["why"]) if said.get("on") == _facts(model) else None
+
+
+def refuse(model: str, why: str) -> None:
+    """Keep that a training is not due: who is woken next need not gather the facts to find it out."""
+    files.write_json(_refused(model), {"why": why, "on": _facts(model)})
+
+
+def _facts(model: str) -> str:
+    """The identity of what a decision depends on. What was edited is not in it."""
+    report, wanted = _report(model), champion.wanted(model)
+    on = {path: files.sha256(settings.ROOT / path) for path in ("data.dvc", "dvc.lock", "params.yaml")}
+    said = {"alarms": report.get("alarms"), "quality": report.get("quality")}
+    return files.digest({**on, **said, "champion": wanted.candidate if wanted else None})
+
+
+def _book(model: str) -> Path:
+    return settings.VAR / "decisions" / f"{model}.jsonl"
+
+
+def _refused(model: str) -> Path:
+    return settings.VAR / "memo" / "due" / f"{model}.refused.json"
+
+
+def _note(model: str) -> Path:
+    return settings.VAR / "memo" / "due" / f"{model}.json"
+
+
+# ── the facts ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def _state(model: str, said: params.Model, known: Certain) -> policy.State:
+    from tasks import rows
+    from tasks.data import versions
+
+    build = settings.BUILD / model
+    there = rows.arrived(build)
+    folder = _champion(model)
+    # DVC removes what a stage is about to make: killed then, the last training that is known is the champion's
+    last_training = _training(build / "model") or (_training(folder.training) if folder else {})
+    before: Arrived = last_training.get("arrived", {})
+    new = _new(there, before)
+    state = policy.State(
+        model=model,
+        now=_until(there),
+        data_version=versions.current(),
+        trained_at=_until(before) if before else None,
+        new_rows=_rows(new),
+        new_partitions=len(new),
+        edited=known.edited or _lost(there, before, new),
+        asked_by=known.asked_by,
+    )
+    return _with_champion(state, said, folder, there) if folder else state
+
+
+def _with_champion(state: policy.State, said: params.Model, folder: _Champion, there: Arrived) -> policy.State:
+    training = _training(folder.training)
+    learned_until, new = datetime.fromisoformat(training["until"]), _new(there, training.get("arrived", {}))
+    report = _report(state.model)
+    return replace(
+        state,
+        learned_until=learned_until,
+        learned_rows=training["rows"],
+        newer_rows=_rows(new),
+        newer_partitions=sum(1 for one in there.values() if datetime.fromisoformat(one["from"]) > learned_until),
+        alarms=(*_moved(state.model, said, folder.training, list(new)), *_alarms(report)),
+        promised=_promised(said, folder.evaluation),
+        measured=_newest(report, said.gate.loss, "measured"),
+        estimated=_newest(report, said.gate.loss, "estimated"),
+    )
+
+
+def _lost(there: Arrived, before: Arrived, new: Arrived) -> str:
+    """What, without any new row, asks for a training."""
+    if gone := sorted(before.keys() - there.keys()):
+        return f"{', '.join(gone)} left the data version: it"
+    return "" if new else "what was made of the same rows is not as it was: it"
+
+
+def _training(folder: Path) -> dict[str, Any]:
+    path = folder / "training.json"
+    return dict(files.read_json(path)) if path.exists() else {}
+
+
+def _until(arrived: Arrived) -> datetime:
+    return max(datetime.fromisoformat(one["until"]) for one in arrived.values())
+
+
+def _new(there: Arrived, before: Arrived) -> Arrived:
+    """What was not there before, or has changed since."""
+    return {name: one for name, one in there.items() if before.get(name, {}).get("sha256") != one["sha256"]}
+
+
+def _rows(arrived: Arrived) -> int:
+    return sum(int(one["rows"]) for one in arrived.values())
+
+
+@dataclass(frozen=True)
+class _Champion:
+    """Where the champion's training and evaluation lie."""
+
+    training: Path
+    evaluation: Path
+
+
+def _champion(model: str) -> _Champion | None:
+    wanted = champion.wanted(model)
+    if wanted is None:
+        return None
+    build = settings.BUILD / model
+    name = build / "release" / "candidate.json"
+    whole = name.exists() and (build / "model").exists() and (build / "evaluation").exists()
+    if whole and files.read_json(name)["candidate"] == wanted.candidate:
+        return _Champion(build / "model", build / "evaluation")
+    folder = settings.VAR / "champions" / wanted.candidate
+    if not (folder / "training").is_dir():
+        from tasks.release import judging, registry
+
+        found = registry.champion(model)
+        assert found is not None  # who is asked for above
+        folder = judging.bring_champion(model, found)
+    return _Champion(folder / "training", folder / "evaluation")
+
+
+def _moved(model: str, said: params.Model, training: Path, partitions: list[str]) -> Iterator[policy.Alarm]:
+    """What drifts in the rows that came since the champion was trained, against those that it learned from."""
+    from functools import partial
+
+    from tasks import days
+    from tasks.monitoring import drift
+
+    reference = training / "reference.parquet"
+    if not partitions or not reference.exists():
+        return
+    wanted = days.columns(files.read_json(training / "profile.json"), said.features)
+    came = []
+    for name in sorted(partitions):
+        path = settings.BUILD / model / "rows" / f"{name}.parquet"
+        key = {"rows": files.sha256(path), "layout": {column: one.layout for column, one in wanted.items()}}
+        memo = files.memo("days", key, ".parquet", partial(_summarise, path, wanted))
+        came.append(days.from_bytes(memo.read_bytes(), wanted))
+    found = drift.detect(wanted, days.from_bytes(reference.read_bytes(), wanted), days.merge(came))
+    yield from map(policy.Alarm.of, found.open)
+
+
+def _summarise(rows: Path, wanted: Mapping[str, Any], target: Path) -> None:
+    import pandas as pd
+
+    from tasks import days
+
+    target.write_bytes(days.to_bytes(days.summarise(pd.read_parquet(rows), wanted)))
+
+
+def _promised(said: params.Model, evaluation: Path) -> policy.Quality | None:
+    """What the champion's evaluation promised of the loss."""
+    import pandas as pd
+
+    from tasks import metrics
+
+    path = evaluation / "predictions.parquet"
+    if not path.exists():
+        return None
+    holdout: pd.DataFrame = pd.read_parquet(path)
+    losses = metrics.losses(said.gate.loss, holdout["label"], holdout)
+    return policy.Quality.of(losses, holdout["time"], said.evaluate.resamples, said.gate.confidence)
+
+
+# ── what the monitor found ────────────────────────────────────────────────────────────────────────
+
+
+def _report(model: str) -> dict[str, Any]:
+    path = settings.VAR / "monitoring" / model / "report.json"
+    return dict(files.read_json(path)) if path.exists() else {}
+
+
+def _alarms(report: Mapping[str, Any]) -> Iterator[policy.Alarm]:
+    """Drift of what is asked in production."""
+    for one in report.get("alarms", []):
+        if one["kind"] == "drift" and one["closed"] is None:
+            yield policy.Alarm(one["key"], one["what"], one["effect"], date.fromisoformat(one["since"][:10]))
+
+
+def _newest(report: Mapping[str, Any], loss: str, what: str) -> policy.Quality | None:
+    """The newest window of which this is known."""
+    quality = report.get("quality") or {"windows": []}
+    for window in sorted(quality["windows"], key=lambda one: str(one["until"]), reverse=True):
+        found = window[what] if what == "estimated" else (window[what] or {}).get(loss)
+        if found and quality["loss"] == loss:
+            low, high = found.get("low"), found.get("high")
+            return policy.Quality(
+                loss=found["value"],
+                low=-float("inf") if low is None else low,
+                high=float("inf") if high is None else high,
+                labels=window["labels"] if what == "measured" else 0,
+                since=_naive(window["since"]),
+                until=_naive(window["until"]),
+            )
+    return None
+
+
+def _naive(text: str) -> datetime:
+    return datetime.fromisoformat(text).replace(tzinfo=None)

@@ -1,0 +1,273 @@
+"""monitor: what was asked is held against what was learned, what was answered against labels; alarms say what moved."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from datetime import date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prefect import flow, get_run_logger
+from prefect.artifacts import create_markdown_artifact
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
+
+from flows import events, wakes
+from flows.as_task import as_task
+from tasks import files, params, settings
+from tasks.errors import DataMissing, Mistake, ModelFileRefused
+from tasks.monitoring import alarms, labels, observed, report, weeks
+from tasks.monitoring.reference import Reference
+from tasks.release import serving
+
+if TYPE_CHECKING:
+    from tasks.monitoring.labels import Joined
+
+
+@flow(name="monitor", flow_run_name="monitor/{model}", description=__doc__)
+def monitor(model: str) -> State[Any]:
+    """Look at what a model was asked and what came of its answers, as far as that is new.
+
+    Args:
+        model: a name below `models` in params.yaml.
+    """
+    said = params.load().model(model)
+    tell = get_run_logger().info
+    with files.lock(f"monitor-{model}"):
+        if answered := wakes.answer_waiting():
+            tell(f"{answered} more wakes are answered by this run")
+        releases = Releases(model)
+        wanted = observed.Wanted(said.task, tuple(said.evaluate.slices), said.serving.log_days)
+        before = observed.read(model).rows
+        state = _step("take in what was asked", lambda: observed.observe(model, wanted, releases.layout))
+        on, done = _on(model, said, state), _done(model)
+        if done.get("on") == on:
+            return Completed(message=f"nothing to do: nothing was asked and no label came since {done['at']}")
+        tell(f"{state.rows - before:,} new predictions, {state.rows:,} are kept")
+        look = _Look(model, said, releases, state, _live(model))
+        whole = look.through()
+        tracked = _step("keep it in MLflow", lambda: look.track(done.get("tracked", {})), retries=3)
+        _show(model, whole, look.picture)
+        files.write_json(_note(model), {"on": on, "at": whole["at"], "tracked": tracked})
+    return Completed(message=_in_words(whole))
+
+
+class _Look:
+    """One look at everything that is known, step by step. What changed is computed, the rest is remembered."""
+
+    def __init__(
+        self, model: str, said: params.Model, releases: Releases, state: observed.State, live: report.Live | None
+    ) -> None:
+        self.model, self.said, self.releases, self.state, self.live = model, said, releases, state, live
+        self.how = weeks.Measuring.of(said)
+        self.picture = b""
+        self.numbers: list[report.Number] = []
+
+    def through(self) -> dict[str, Any]:
+        """From the labels to the report, which is given."""
+        joined: Joined = _step("join the labels that came", self._join)
+        data: report.Data = _step("hold it against what was learned", lambda: self._held(joined))
+        quality: report.Quality = _step("measure and estimate how good it is", lambda: self._measured(joined))
+        service = observed.service(self.model, self.state)
+        _step("open and close alarms", lambda: self._alarm(joined, data, quality, service))
+        said = report.compose(self.model, self.live, service, data, quality)
+        self.numbers = report.numbers(self.live, service, data, quality)
+        return dict(_step("write the report", lambda: self._report(said)))
+
+    def _join(self) -> Joined:
+        rows = settings.BUILD / self.model / "rows"
+        joined = labels.join(self.model, self.state, rows, self.how.task, self.how.loss)
+        counts = [sum(getattr(day, what) for day in joined.days.values()) for what in ("rows", "labels")]
+        get_run_logger().info(f"{counts[1]:,} of {counts[0]:,} predictions have a label, over {len(joined.days)} days")
+        return joined
+
+    def _held(self, joined: Joined) -> report.Data:
+        """Drift, of the live release against its own reference."""
+        from tasks.monitoring import drift
+
+        if self.live is None:
+            return report.Data(lacking="nobody serves: there is nothing to hold it against")
+        reference, candidate = self.releases.of(self.live.candidate), self.live.candidate
+        if isinstance(reference, str):
+            return report.Data(lacking=reference)
+        kept = self.state.releases.get(candidate, observed.Release())
+        profile = observed.profile(self.model, self.state, candidate) or reference.profile
+        wanted = observed.columns(profile, kept.new)
+        stream = observed.summaries(self.model, self.state, candidate, wanted)
+        came = labels.label_days(joined, candidate, wanted["label"])
+        stream = {**stream, "label": came} if len(came.days) else stream
+        learned = reference.days(wanted)
+        units = {name: feature.unit for name, feature in self.said.features.items()}
+        if not learned:
+            return report.Data(summaries=stream, units=units, lacking=reference.lacking)
+        found = drift.detect(wanted, learned, stream, units=units)
+        return report.Data(found, stream, learned, units, reference.lacking or kept.lacking)
+
+    def _measured(self, joined: Joined) -> report.Quality:
+        windows = weeks.measured(self.model, joined, self.how, self.releases.known)
+        reference = self.releases.known(self.live.candidate) if self.live else None
+        promised = weeks.promised(self.how, reference) if reference else None
+        return report.Quality(self.how.loss, promised, windows)
+
+    def _alarm(
+        self, joined: Joined, data: report.Data, quality: report.Quality, service: Mapping[str, Mapping[str, Any]]
+    ) -> None:
+        """Hold what is wrong against what was wrong before, and tell people what is new of it."""
+        found = alarms.of_service(service, self.said.gate.latency_ms, self.said.rollout.min_requests)
+        if self.live is not None:
+            found += alarms.of_drift(data.drift, self.live.candidate, self.live.version) if data.drift else []
+            found += self._declined(joined, quality, self.live)
+        until = date.fromisoformat(max(self.state.asked)) if self.state.asked else None
+        live = self.live.candidate if self.live else None
+        known = alarms.keep(self.model, found, live, until, report.effect(quality))
+        for one, what in alarms.to_tell(known):
+            get_run_logger().warning(f"alarm {one['key']} {what}: {one['text']}")
+            events.alarm(self.model, one, what)
+            alarms.told(self.model, one["key"], what)
+
+    def _declined(self, joined: Joined, quality: report.Quality, live: report.Live) -> list[alarms.Found]:
+        from tasks import metrics
+        from tasks.monitoring import decline
+
+        reference = self.releases.known(live.candidate)
+        if quality.promised is None or "low" not in quality.promised or reference is None or reference.holdout is None:
+            return []
+        holdout = reference.holdout
+        losses = metrics.losses(self.how.loss, holdout["label"], observed.predictions_of(holdout))
+        before = decline.Before.of(losses, metrics.day_blocks(holdout["time"]), quality.promised)
+        episodes = decline.find(before, labels.losses(joined, live.candidate))
+        return alarms.of_quality(episodes, self.how.loss, quality.promised, live.candidate, live.version)
+
+    def _report(self, said: dict[str, Any]) -> dict[str, Any]:
+        from tasks.monitoring import picture
+
+        report.write_table(self.model, self.numbers)
+        self.picture = picture.draw(said)
+        return report.write(self.model, said)
+
+    def track(self, before: Mapping[str, str]) -> dict[str, str]:
+        """The numbers of each release beside its version; those that changed. Gives what stands there now."""
+        from tasks.release import monitored
+
+        told = {}
+        for candidate in sorted({*self.state.releases, *([self.live.candidate] if self.live else [])}):
+            metrics = report.as_metrics(self.numbers, candidate)
+            told[candidate] = files.digest(metrics)[:16]
+            if not metrics or before.get(candidate) == told[candidate]:
+                continue
+            live = self.live is not None and self.live.candidate == candidate
+            there = [_week(since, found) for since, found in sorted(metrics.items())]
+            monitored.record(self.model, candidate, there, self._artifacts() if live else {})
+        return told
+
+    def _artifacts(self) -> dict[str, bytes]:
+        kept = {name: observed.folder(self.model) / name for name in ("report.json", "windows.parquet")}
+        return {"monitor.png": self.picture, **{name: path.read_bytes() for name, path in kept.items()}}
+
+
+class Releases:
+    """What releases are held against: brought from the registry when it is first asked for."""
+
+    def __init__(self, model: str) -> None:
+        self.model = model
+        self._known: dict[str, Reference | str] = {}
+
+    def of(self, candidate: str) -> Reference | str:
+        """The reference of a release; or why there is none.
+
+        Raises:
+            RegistryUnavailable: the store is locked or gone. The next run asks again.
+        """
+        if candidate not in self._known:
+            found = self._brought(candidate)
+            self._known[candidate] = Reference(candidate, found) if isinstance(found, Path) else found
+        return self._known[candidate]
+
+    def known(self, candidate: str) -> Reference | None:
+        """The reference of a release, if there is one."""
+        found = self.of(candidate)
+        return None if isinstance(found, str) else found
+
+    def layout(self, candidate: str) -> observed.Profile | str:
+        """The reference profile of a release; or why there is none."""
+        found = self.of(candidate)
+        return found if isinstance(found, str) else found.profile
+
+    def _brought(self, candidate: str) -> Path | str:
+        folder = settings.VAR / "champions" / candidate
+        if (folder / "training").is_dir():
+            return folder
+        from tasks.release import judging, registry
+
+        version = registry.find(self.model, candidate)
+        if version is None:
+            return f"the registry does not know release {candidate}: nobody knows what it learned from"
+        try:
+            return judging.bring_champion(self.model, version)
+        except (DataMissing, ModelFileRefused, Mistake) as error:
+            return str(error)
+
+
+def _step(name: str, go: Callable[[], Any], retries: int = 0) -> Any:
+    """A step as a Prefect task. It takes no arguments: Prefect would look through all that is in them."""
+    return as_task(go, name, retries)()
+
+
+def _live(model: str) -> report.Live | None:
+    found = serving.read(model).live
+    return report.Live(found.candidate, found.version, found.since) if found else None
+
+
+def _week(since: str, found: Mapping[str, float]) -> Any:
+    from datetime import timedelta
+
+    from tasks.release import monitored
+
+    until = datetime.fromisoformat(since) + timedelta(days=7)
+    return monitored.Week(weeks.number({"since": since}), until, found)
+
+
+# ── what was looked at ────────────────────────────────────────────────────────────────────────────
+
+
+def _on(model: str, said: params.Model, state: observed.State) -> str:
+    """The identity of all that a look depends on."""
+    seen = {name: value for name, value in asdict(state).items() if name not in ("batch", "watermark")}
+    live, waiting = _live(model), alarms.to_tell(alarms.read(model))
+    rows = labels.look(settings.BUILD / model / "rows")
+    return files.digest(
+        [seen, rows, vars(live) if live else None, said.model_dump(), [one["key"] for one, _ in waiting]]
+    )
+
+
+def _done(model: str) -> dict[str, Any]:
+    path = _note(model)
+    return dict(files.read_json(path)) if path.exists() else {}
+
+
+def _note(model: str) -> Path:
+    """Written when all of a look is done: reported, told and tracked."""
+    return observed.folder(model) / "done.json"
+
+
+# ── told ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _show(model: str, whole: Mapping[str, Any], picture: bytes) -> None:
+    drawn = f"data:image/png;base64,{b64encode(picture).decode()}"
+    create_markdown_artifact(
+        key=f"monitor-{model.replace('_', '-')}",
+        markdown=report.markdown(whole, drawn),
+        description=_in_words(whole)[:500],
+    )
+
+
+def _in_words(whole: Mapping[str, Any]) -> str:
+    still = [one for one in whole["alarms"] if one["closed"] is None]
+    count = f"{len(still)} alarms are open" if len(still) > 1 else "an alarm is open"
+    named = f"{count}: {', '.join(one['key'] for one in still)}" if still else "no alarm is open"
+    windows, loss = whole["quality"]["windows"], whole["quality"]["loss"]
+    last = f"; {loss} in the week of {windows[-1]['since'][:10]}: {windows[-1]['text']}" if windows else ""
+    return f"{named}; data: {whole['data']['status']}{last}"

@@ -1,0 +1,661 @@
+"""What production asked and was answered: each row of the prediction log is read once, and kept for its label.
+
+    var/monitoring/<model>/state.json          how far the log was read, and which of the files below count
+    …/asked/<day>/<name>.parquet               a row per prediction; what it says of itself: `COLUMNS`
+    …/asked/<day>/<name>.npy                   the keys of these rows, sorted: who asked for the same row again?
+    …/again.<batch>.npy                        keys that stand in several of these files, and when they stood last
+    …/days/<candidate>.<batch>.parquet         day summaries of what a release was asked (tasks/days.py) …
+    …/profiles/<candidate>.json                … laid out by its own reference profile
+    …/service.<batch>.json                     per day: requests, rows, and how long they took
+
+`state.json` is written last, whole. Files that it does not name were left by a kill, and go; who comes next reads from
+the old watermark, and gets the same rows again. So a kill loses nothing and doubles nothing. Some 100,000 rows are in
+memory at once, however many there are; what a look costs follows what is new.
+
+A day is the day of `time`, UTC: when it was asked, or when the client says that it was.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasks import files, log_files, predictions, settings
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import pandas as pd
+    import pyarrow as pa
+
+    from tasks.days import Column, DaySummaries
+
+    Keys = npt.NDArray[np.uint64]
+
+ROWS = 100_000
+"""So many rows are summarised and written at once."""
+
+MANY = 8
+"""A day of so many files gets one in their place."""
+
+COLUMNS = ("id", "row_key", "hash", "time", "release", "version", "ms")
+"""What a row in asked/ has beside the slice columns and the prediction columns. `hash` is that of `row_key`, as
+rows.row_hashes has it; 0 where there is no key. `time` is naive, UTC."""
+
+MS_STEP = math.log(1.02)
+"""Latencies are counted in bins of two per cent."""
+
+Profile = dict[str, Any]
+Layout = Callable[[str], Profile | str]
+"""Candidate → its reference profile with prediction columns; or why it has none."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A file of a day."""
+
+    name: str
+    rows: int
+    until: int
+    """When the last of them was answered, in ms since 1970."""
+
+
+@dataclass(frozen=True)
+class Release:
+    """What is kept of what a release was asked."""
+
+    rows: int = 0
+    until: int = 0
+    """As Asked has it."""
+    days: str | None = None
+    """The file of its day summaries; None: there are none."""
+    new: tuple[str, ...] = ()
+    """Features that it was asked with, and that its reference profile does not know."""
+    lacking: str = ""
+    """Why rows of it were not summarised."""
+
+
+@dataclass(frozen=True)
+class State:
+    """What was read, and where it is. As JSON has it, in state.json."""
+
+    batch: int = 0
+    watermark: predictions.Watermark = field(default_factory=dict)
+    asked: Mapping[str, tuple[Asked, ...]] = field(default_factory=dict)
+    """Day → its files."""
+    repeated: Mapping[str, int] = field(default_factory=dict)
+    """Day → the batch in which rows of it were last found to have been asked in another file as well."""
+    again: str | None = None
+    releases: Mapping[str, Release] = field(default_factory=dict)
+    service: str | None = None
+
+    @property
+    def rows(self) -> int:
+        """How many predictions are kept."""
+        return sum(one.rows for found in self.asked.values() for one in found)
+
+    def of(self, day: str) -> dict[str, Any]:
+        """The identity of a day's rows, and of which of them count."""
+        return {"files": [one.name for one in self.asked[day]], "repeated": self.repeated.get(day)}
+
+
+def folder(model: str) -> Path:
+    """Where everything that the monitor keeps of a model is."""
+    return settings.VAR / "monitoring" / model
+
+
+def read(model: str) -> State:
+    """What was kept last."""
+    path = folder(model) / "state.json"
+    if not path.exists():
+        return State()
+    said = files.read_json(path)
+    asked = {day: tuple(Asked(**one) for one in found) for day, found in said.pop("asked").items()}
+    releases = {one: Release(**{**kept, "new": tuple(kept["new"])}) for one, kept in said.pop("releases").items()}
+    return State(**said, asked=asked, releases=releases)
+
+
+def observe(model: str, wanted: Wanted, layout: Layout, now: datetime | None = None) -> State:
+    """Take in what was logged since the last time, and forget what is too old. Killed anywhere, it is as if not begun.
+
+    Args:
+        model: whose log.
+        wanted: what to keep of each row, and for how long.
+        layout: gives a release's reference profile; asked only for releases that have new rows.
+        now: the time; for tests.
+
+    Raises:
+        RegistryUnavailable: and whatever else `layout` raises. Nothing was taken in.
+    """
+    before = read(model)
+    _sweep(model, before)
+    tables, reached = predictions.read_new(model, before.watermark, now=now)
+    batch = _Batch(model, before, wanted, layout)
+    for table in tables:
+        batch.take(table)
+    after = _forget(batch.end(), wanted.keep_days, now or datetime.now(UTC))
+    after = replace(after, watermark=reached)
+    if after != before:
+        files.write_json(folder(model) / "state.json", asdict(after))
+        _sweep(model, after)
+    return after
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is kept of a row."""
+
+    task: str
+    slices: tuple[str, ...]
+    """Features by which quality is told apart."""
+    keep_days: int
+    """For so long after it was answered."""
+
+    def kept(self, schema: pa.Schema) -> dict[str, str]:
+        """Column of the log → its name in asked/, beside COLUMNS."""
+        features = {log_files.column_of(name) for name in self.slices}
+        return {**{name: name for name in schema.names if name in features}, **answers(self.task, schema.names)}
+
+
+def answers(task: str, columns: Iterable[str]) -> dict[str, str]:
+    """Which columns of the log are prediction columns, and what training calls them."""
+    if task == "regression":
+        known = {"prediction": "prediction", "low": "q10", "high": "q90"}
+        return {name: known[name] for name in columns if name in known}
+    return {name: name for name in columns if name.startswith("p_")}
+
+
+def predictions_of(frame: pd.DataFrame) -> pd.DataFrame:
+    """The prediction columns of a frame, as training calls them."""
+    said = [c for c in frame.columns if c.startswith("p_") or c in ("prediction", "q10", "q90")]
+    return frame[said]
+
+
+def _forget(state: State, keep_days: int, now: datetime) -> State:
+    """Without what was answered too long ago, as the log forgets it too."""
+    first = int((now - timedelta(days=keep_days)).timestamp() * 1000)
+    asked = {day: tuple(one for one in found if one.until >= first) for day, found in state.asked.items()}
+    asked = {day: found for day, found in asked.items() if found}
+    if asked == state.asked:
+        return state
+    repeated = {day: batch for day, batch in state.repeated.items() if day in asked}
+    releases = {name: kept for name, kept in state.releases.items() if kept.until >= first}
+    return replace(state, asked=asked, repeated=repeated, releases=releases)
+
+
+def _sweep(model: str, state: State) -> None:
+    """Remove what a kill has left, and what was replaced or forgotten."""
+    top = folder(model)
+    named = {top / "asked" / day / f"{one.name}.parquet" for day, found in state.asked.items() for one in found}
+    named |= {path.with_suffix(".npy") for path in named}
+    named |= {top / "profiles" / f"{candidate}.json" for candidate in state.releases}
+    named |= {top / name for name in (state.again, state.service) if name}
+    named |= {top / "days" / kept.days for kept in state.releases.values() if kept.days}
+    there = [*top.glob("asked/*/*"), *top.glob("days/*"), *top.glob("profiles/*")]
+    for path in [*there, *top.glob("again.*"), *top.glob("service.*")]:
+        if path not in named:
+            files.remove(path)
+    for day in top.glob("asked/*"):
+        if day.name not in state.asked:
+            files.remove(day)
+
+
+# ── what was kept ─────────────────────────────────────────────────────────────────────────────────
+
+
+def paths(model: str, state: State, day: str) -> list[Path]:
+    """The files of a day."""
+    return [folder(model) / "asked" / day / f"{one.name}.parquet" for one in state.asked[day]]
+
+
+def repeated(model: str, state: State) -> tuple[Keys, npt.NDArray[np.int64]]:
+    """Keys that stand in several files, sorted, and the time (µs) at which each stood last."""
+    import numpy as np
+
+    if state.again is None:
+        return np.empty(0, dtype=np.uint64), np.empty(0, dtype=np.int64)
+    held = np.load(folder(model) / state.again)
+    return held[0], held[1].view(np.int64)
+
+
+def profile(model: str, state: State, candidate: str) -> Profile | None:
+    """The reference profile by which the days of a release are laid out; None where there are no such days."""
+    kept = state.releases.get(candidate)
+    if kept is None or kept.days is None:
+        return None
+    said: Profile = files.read_json(folder(model) / "profiles" / f"{candidate}.json")
+    return said
+
+
+def columns(profile: Profile, new: Iterable[str] = ()) -> dict[str, Column]:
+    """How what a release was asked is summarised. Of two classes' probabilities, one says everything."""
+    from tasks import days
+
+    said = profile["predictions"]
+    probabilities = [name for name in said if name.startswith("p_")]
+    two = probabilities[:1] if len(probabilities) == 2 else []
+    return days.columns({**profile, "predictions": {n: e for n, e in said.items() if n not in two}}, new)
+
+
+def summaries(model: str, state: State, candidate: str, wanted: Mapping[str, Column]) -> DaySummaries:
+    """The days of a release: every feature and prediction column, not the label."""
+    from tasks import days
+
+    kept = state.releases.get(candidate)
+    if kept is None or kept.days is None:
+        return {}
+    return days.from_bytes((folder(model) / "days" / kept.days).read_bytes(), wanted)
+
+
+def service(model: str, state: State) -> dict[str, dict[str, Any]]:
+    """Day → requests, rows, and `ms` and `single`: how many of all requests, of those of one row, took how long."""
+    if state.service is None:
+        return {}
+    said: dict[str, dict[str, Any]] = files.read_json(folder(model) / state.service)
+    return said
+
+
+def quantile(counts: Mapping[str, int], share: float) -> float | None:
+    """Of latencies as `service` counts them, in ms; right to one per cent. None where there are none."""
+    total, reached = sum(counts.values()), 0
+    for name, count in sorted(counts.items(), key=lambda pair: int(pair[0])):
+        reached += count
+        if reached >= share * total:
+            return float(f"{math.exp(int(name) * MS_STEP):.3g}")
+    return None
+
+
+# ── a batch ───────────────────────────────────────────────────────────────────────────────────────
+
+
+class _Batch:
+    """New rows on their way into files."""
+
+    def __init__(self, model: str, before: State, wanted: Wanted, layout: Layout) -> None:
+        self.model, self.top, self.before, self.wanted, self.layout = model, folder(model), before, wanted, layout
+        self.number, self.parts = before.batch + 1, 0
+        self.asked = {day: list(found) for day, found in before.asked.items()}
+        self.fresh: set[str] = set()
+        self.releases = {name: _Taken(kept) for name, kept in before.releases.items()}
+        self.service = _Service()
+        self.again = _Again(self.top)
+        self.waiting: list[pa.Table] = []
+
+    def take(self, table: pa.Table) -> None:
+        """New rows, as read_new gives them."""
+        self.waiting.append(table)
+        if sum(map(len, self.waiting)) >= ROWS:
+            self._write()
+
+    def end(self) -> State:
+        """Everything is in files: what state.json is to say. The same as before where there was nothing new."""
+        if self.waiting:
+            self._write()
+        if not self.parts:
+            return self.before
+        self._merge_days()
+        repeated = {**self.before.repeated, **dict.fromkeys(self.again.days, self.number)}
+        return State(
+            batch=self.number,
+            watermark=self.before.watermark,
+            asked={day: tuple(found) for day, found in sorted(self.asked.items())},
+            repeated=repeated,
+            again=self.again.write(self.before.again, self.number),
+            releases={name: self._release(name, taken) for name, taken in sorted(self.releases.items())},
+            service=self._write_service(),
+        )
+
+    def _write(self) -> None:
+        import pyarrow.compute as pc
+
+        table, self.waiting = log_files.joined(self.waiting), []
+        self.parts += 1
+        self.service.add(table)
+        releases = pc.unique(table["release"]).to_pylist()
+        for candidate in releases:
+            rows = table if len(releases) == 1 else table.filter(pc.equal(table["release"], candidate))
+            self.releases.setdefault(candidate, _Taken(Release())).add(rows, self._profile(candidate), self.wanted.task)
+        self._write_asked(table)
+
+    def _profile(self, candidate: str) -> Profile | str:
+        """What a release's days are laid out by, the same for ever: what is kept beside them counts."""
+        path = self.top / "profiles" / f"{candidate}.json"
+        if path.exists():
+            said: Profile = files.read_json(path)
+            return said
+        found = self.layout(candidate)
+        if not isinstance(found, str):
+            files.write_json(path, found)
+        return found
+
+    def _release(self, candidate: str, taken: _Taken) -> Release:
+        from tasks import days
+
+        if not taken.summaries:
+            return taken.kept
+        name = f"{candidate}.{self.number}.parquet"
+        path = self.top / "days" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        wanted = columns(files.read_json(self.top / "profiles" / f"{candidate}.json"), taken.kept.new)
+        before = summaries(self.model, self.before, candidate, wanted)
+        path.write_bytes(days.to_bytes(days.merge([before, *taken.summaries])))
+        return replace(taken.kept, days=name)
+
+    def _write_service(self) -> str:
+        name = f"service.{self.number}.json"
+        self.service.end()
+        files.write_json(self.top / name, self.service.added_to(service(self.model, self.before), self.asked))
+        return name
+
+    # rows, by day
+
+    def _write_asked(self, table: pa.Table) -> None:
+        """A file per day of some rows."""
+        import numpy as np
+
+        kept = _asked(table, self.wanted)
+        day = kept["time"].cast("int64").to_numpy() // 86_400_000_000
+        if (day[1:] < day[:-1]).any():
+            order = np.argsort(day, kind="stable")
+            kept, day = kept.take(order), day[order]
+        cuts = [0, *(np.flatnonzero(np.diff(day)) + 1).tolist(), len(day)]
+        found = []
+        for begin, end in pairwise(cuts):
+            part = kept.slice(begin, end - begin)
+            name = str(np.datetime64(int(day[begin]), "D"))
+            keys = _keys(part)
+            asked = self._file(name, [part], keys, f"{self.number}-{self.parts}")
+            found.append((name, asked, keys))
+        self.again.find(found, {day: [one.name for one in there] for day, there in self.asked.items()})
+        for name, asked, _ in found:
+            self.asked.setdefault(name, []).append(asked)
+            self.fresh.add(name)
+
+    def _file(self, day: str, tables: Iterable[pa.Table], keys: Keys, name: str) -> Asked:
+        import numpy as np
+        from pyarrow import parquet
+
+        path = self.top / "asked" / day / f"{name}.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        rows, until, writer = 0, 0, None
+        try:
+            for table in tables:
+                if writer is None:
+                    writer = parquet.ParquetWriter(path, table.schema, compression="zstd")
+                writer.write_table(table)
+                rows, until = rows + len(table), max(until, _answered(table))
+        finally:
+            if writer is not None:
+                writer.close()
+        np.save(path.with_suffix(".npy"), keys)
+        return Asked(name, rows, until)
+
+    def _merge_days(self) -> None:
+        """One file in the place of many, where a day has many: a look a quarter of an hour makes a hundred a day."""
+        for day in sorted(self.fresh):
+            if len(there := self.asked[day]) >= MANY:
+                held = [self.top / "asked" / day / one.name for one in there]
+                keys = _newest([_load(path.with_name(f"{path.name}.npy")) for path in held])
+                tables = fitting([path.with_name(f"{path.name}.parquet") for path in held])
+                self.asked[day] = [self._file(day, tables, keys, f"{self.number}-all")]
+
+
+class _Taken:
+    """What a release was asked in this batch."""
+
+    def __init__(self, kept: Release) -> None:
+        self.kept = kept
+        self.summaries: list[DaySummaries] = []
+
+    def add(self, rows: pa.Table, profile: Profile | str, task: str) -> None:
+        """New rows of it."""
+        import pyarrow as pa
+
+        from tasks import days
+
+        until = max(self.kept.until, _answered(rows))
+        self.kept = replace(self.kept, rows=self.kept.rows + len(rows), until=until)
+        if isinstance(profile, str):
+            self.kept = replace(self.kept, lacking=profile)
+            return
+        names = _features(rows.schema) | answers(task, rows.column_names)
+        named = {new: rows[old] for old, new in names.items()}
+        known = profile["features"].keys() | profile["predictions"].keys()
+        new = {name for name in _features(rows.schema).values() if name not in known}
+        self.kept = replace(self.kept, new=tuple(sorted({*self.kept.new, *new})))
+        times = rows["time"].cast(pa.timestamp("us"))
+        wanted = columns(profile, self.kept.new)
+        del wanted["label"]
+        self.summaries.append(days.summarise(pa.table({**named, "time": times}), wanted))
+        if len(self.summaries) > MANY:
+            self.summaries = [days.merge(self.summaries)]
+
+
+def _features(schema: pa.Schema) -> dict[str, str]:
+    """Column of the log → the feature that it holds."""
+    marks = {one.name: one.metadata or {} for one in schema}
+    return {name: mark[b"feature"].decode() for name, mark in marks.items() if b"feature" in mark}
+
+
+def _answered(table: pa.Table) -> int:
+    """When the last of some rows was answered, in ms: ids are made then, and sort so."""
+    import pyarrow.compute as pc
+
+    return int(str(pc.max(table["id"]))[:12], 16)
+
+
+def _asked(table: pa.Table, wanted: Wanted) -> pa.Table:
+    """What is kept of some rows of the log."""
+    import pyarrow as pa
+
+    arrays = {
+        "id": table["id"],
+        "row_key": table["row_key"],
+        "hash": pa.array(_hashes(table["row_key"])),
+        "time": table["time"].cast(pa.timestamp("us")),
+        **{name: table[name] for name in ("release", "version", "ms")},
+    }
+    arrays |= {new: table[old] for old, new in wanted.kept(table.schema).items()}
+    return pa.table(arrays)
+
+
+def fitting(paths: Sequence[Path]) -> Iterable[pa.Table]:
+    """The tables of some files, one after the other, each with the columns of all."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    schemas = [parquet.read_schema(path) for path in paths]
+    fields: dict[str, pa.Field] = {}
+    for one in (one for schema in schemas for one in schema):
+        fields[one.name] = log_files.wider(fields[one.name], one) if one.name in fields else one
+    schema = pa.schema(fields.values())
+    for path in paths:
+        with parquet.ParquetFile(path) as opened:
+            for batch in opened.iter_batches(ROWS):
+                yield log_files.fit(pa.Table.from_batches([batch]), schema)
+
+
+# ── keys ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _hashes(keys: pa.ChunkedArray) -> Keys:
+    """A hash per row key, as rows.row_hashes has it of ids; 0 where there is none."""
+    import numpy as np
+    import pyarrow.compute as pc
+
+    from tasks import rows
+
+    known = np.asarray(pc.is_valid(keys))
+    if not known.any():
+        return np.zeros(len(keys), dtype=np.uint64)
+    found = rows.row_hashes(pc.fill_null(keys, "").to_pandas())
+    return np.where(known, np.maximum(found, np.uint64(1)), np.uint64(0))
+
+
+def release_keys(hashes: Keys, releases: pa.ChunkedArray) -> Keys:
+    """The key of each row: the same for the same row key, asked of the same release; 0 where there is no row key."""
+    import hashlib
+
+    import numpy as np
+
+    encoded = releases.combine_chunks().dictionary_encode()
+    salts = [int.from_bytes(hashlib.sha256(str(one).encode()).digest()[:8]) for one in encoded.dictionary.to_pylist()]
+    salted = hashes ^ np.array(salts, dtype=np.uint64)[np.asarray(encoded.indices)]
+    return np.where(hashes == 0, np.uint64(0), salted)
+
+
+def _keys(table: pa.Table) -> Keys:
+    """The keys of some rows, sorted, each once, and below them the time (µs) of the last row that has it."""
+    import numpy as np
+
+    keys = release_keys(table["hash"].to_numpy(), table["release"])
+    times = table["time"].cast("int64").to_numpy().view(np.uint64)
+    return _newest([np.stack([keys, times])[:, keys != 0]])
+
+
+def _newest(held: Sequence[Keys]) -> Keys:
+    """Keys of several, sorted, each once with its last time."""
+    import numpy as np
+
+    keys, times = np.concatenate(held, axis=1) if held else np.empty((2, 0), dtype=np.uint64)
+    order = np.lexsort((times.view(np.int64), keys))
+    keys, times = keys[order], times[order]
+    last = np.ones(len(keys), dtype=bool)
+    last[:-1] = keys[1:] != keys[:-1]
+    return np.stack([keys[last], times[last]])
+
+
+def _load(path: Path) -> Keys:
+    """The keys of a file, mapped: what is not looked at is not read."""
+    import numpy as np
+
+    held: Keys = np.load(path, mmap_mode="r")
+    return held
+
+
+class _Again:
+    """Which rows were asked again, in another file: of these the newest counts, and it may be in any."""
+
+    def __init__(self, top: Path) -> None:
+        self.top = top
+        self.found: list[Keys] = []
+        self.days: set[str] = set()
+
+    def find(self, fresh: Sequence[tuple[str, Asked, Keys]], there: Mapping[str, Sequence[str]]) -> None:
+        """Hold the keys of new files (day, file, keys) against each other, and against those of all there are."""
+        import numpy as np
+
+        every = np.concatenate([keys for _, _, keys in fresh], axis=1)
+        if not every.shape[1]:
+            return
+        known, counts = np.unique(every[0], return_counts=True)
+        self._note(every, known[counts > 1], fresh)
+        for day, names in there.items():
+            for name in names:
+                held = _load(self.top / "asked" / day / f"{name}.npy")
+                both = common(known, held[0])
+                if len(both):
+                    self._note(every, both, fresh)
+                    self._note(np.asarray(held), both, [])
+                    self.days.add(day)
+
+    def _note(self, held: Keys, keys: Keys, fresh: Sequence[tuple[str, Asked, Keys]]) -> None:
+        import numpy as np
+
+        if len(keys):
+            self.found.append(held[:, np.isin(held[0], keys)])
+            self.days |= {day for day, _, own in fresh if np.isin(own[0], keys).any()}
+
+    def write(self, before: str | None, number: int) -> str | None:
+        """Add to what was known; gives the name of the file."""
+        import numpy as np
+
+        if not self.found:
+            return before
+        held = [np.load(self.top / before)] if before else []
+        name = f"again.{number}.npy"
+        np.save(self.top / name, _newest([*held, *self.found]))
+        return name
+
+
+def common(some: Keys, others: Keys) -> Keys:
+    """What stands in both; both sorted. The fewer are looked up among the more."""
+    import numpy as np
+
+    few, many = (some, others) if len(some) < len(others) else (others, some)
+    if not len(few):
+        return np.empty(0, dtype=np.uint64)
+    at = np.minimum(np.searchsorted(many, few), len(many) - 1)
+    return np.asarray(few[many[at] == few])
+
+
+# ── service ───────────────────────────────────────────────────────────────────────────────────────
+
+
+class _Service:
+    """How many requests a day had, and how long they took."""
+
+    def __init__(self) -> None:
+        self.days: dict[str, dict[str, Any]] = {}
+        self.open: tuple[str, int, int, int] | None = None
+        """The last request, whose rows may go on in the next table: request, day, bin, rows."""
+
+    def add(self, table: pa.Table) -> None:
+        """Some rows; those of one request stand one behind the other."""
+        import numpy as np
+
+        requests = table["request"].combine_chunks().dictionary_encode().indices.to_numpy()
+        begins = np.concatenate([[0], np.flatnonzero(np.diff(requests)) + 1])
+        lengths = np.diff([*begins.tolist(), len(table)])
+        days = table["time"].cast("int64").to_numpy()[begins] // 86_400_000_000
+        ms = np.maximum(np.nan_to_num(table["ms"].to_numpy()[begins]), 0.01)
+        bins = np.rint(np.log(ms) / MS_STEP).astype(np.int64)
+        names = table["request"].take(begins[[0, -1]]).to_pylist()
+        if self.open is not None and self.open[0] == names[0]:
+            lengths[0] += self.open[3]
+            self.open = None
+        self.end()
+        self.open = (names[1], int(days[-1]), int(bins[-1]), int(lengths[-1]))
+        self._count(days[:-1], bins[:-1], lengths[:-1])
+
+    def end(self) -> None:
+        """The last request is whole."""
+        import numpy as np
+
+        if self.open is not None:
+            self._count(*(np.array([number]) for number in self.open[1:]))
+        self.open = None
+
+    def _count(self, days: npt.NDArray[np.int64], bins: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]) -> None:
+        import numpy as np
+
+        for day in np.unique(days).tolist():
+            of = days == day
+            said = self.days.setdefault(str(np.datetime64(day, "D")), _nothing())
+            said["requests"] += int(of.sum())
+            said["rows"] += int(lengths[of].sum())
+            for what, which in (("ms", of), ("single", of & (lengths == 1))):
+                for name, count in zip(*(x.tolist() for x in np.unique(bins[which], return_counts=True)), strict=True):
+                    said[what][str(name)] = said[what].get(str(name), 0) + count
+
+    def added_to(self, before: Mapping[str, dict[str, Any]], kept: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """Everything, of the days of which rows are kept."""
+        found = {}
+        for day in sorted({*before, *self.days} & set(kept)):
+            one, two = before.get(day, _nothing()), self.days.get(day, _nothing())
+            sums = {what: one[what] + two[what] for what in ("requests", "rows")}
+            counts = {
+                what: {name: one[what].get(name, 0) + two[what].get(name, 0) for name in {**one[what], **two[what]}}
+                for what in ("ms", "single")
+            }
+            found[day] = {**sums, **counts}
+        return found
+
+
+def _nothing() -> dict[str, Any]:
+    return {"requests": 0, "rows": 0, "ms": {}, "single": {}}

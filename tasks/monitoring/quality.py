@@ -1,0 +1,436 @@
+"""How good the predictions of production are: measured where labels came, estimated where they did not yet.
+
+Measured is what training measures, with intervals over days. The estimate asks what loss predictions like these had on
+the holdout: E[loss | what the model says], a line through a few knots, averaged over the window. For probabilities
+that is the expected loss under recalibrated confidence (Guillory et al. 2021, arXiv:2107.03315; CBPE in NannyML), for
+numbers the direct estimate of the loss (DLE in NannyML).
+
+Its interval is a prediction interval for the mean loss of the window. Days that follow each other are alike, so what
+scatters is looked at in blocks as long as the window, cut from all days whose labels are known: those of the holdout
+and of earlier windows, which count less the older they are. Four blocks know little, and nothing of a world that moves
+on: how far off the estimates of earlier releases were is the best there is to know about that, and it counts as well.
+
+No such estimate can see that the relation between features and label itself moved (Garg et al. 2022,
+arXiv:2201.04234, section 3): equal predictions give equal estimates. It is seen when labels come, and `off` says so.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import date, datetime, time, timedelta
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tasks import metrics
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Floats = npt.NDArray[np.float64]
+Scores = dict[str, dict[str, float]]
+"""Metric → {value, low, high}."""
+
+FEWEST_DAYS = 3
+FEWEST_ROWS = 30
+"""What is of fewer days, or of fewer rows, is «not enough data»."""
+
+FEWEST_BLOCKS = 3
+"""An estimate wants so many blocks of labelled days, each as long as the window."""
+
+KNOTS = 10
+ROWS_PER_KNOT = 100
+FADES = 0.9
+"""What a block counts, as a share of what the next newer one counts."""
+
+MOSTLY = 0.8
+"""A window is held against its estimate when so much of it has labels (some rows never get one)."""
+
+DIGITS = 6
+
+
+# ── windows ───────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Window:
+    """The predictions of some days."""
+
+    number: int
+    """From 0, counted from the first."""
+    since: datetime
+    until: datetime
+    """Not part of it. Of one that is not over: as if it were."""
+    whole: bool
+    """Whether it is over."""
+    frame: pd.DataFrame
+
+
+def windows(frame: pd.DataFrame, since: date, until: date, days: int = 7) -> list[Window]:
+    """Cut a frame into windows of so many days, from the day of `since` up to `until`; empty ones are among them.
+
+    Args:
+        frame: with `time`, in any order.
+        since: where the first window begins: its day, at midnight.
+        until: until when there is anything to see; what is of this moment or later is left out.
+        days: of a window.
+    """
+    begin = datetime.combine(since.date() if isinstance(since, datetime) else since, time.min)
+    end = until if isinstance(until, datetime) else datetime.combine(until, time.min)
+    length = timedelta(days=days)
+    times = frame["time"]
+    number = ((times - begin) // length).where(times < end, -1).to_numpy()
+    return [
+        Window(k, begin + k * length, begin + (k + 1) * length, begin + (k + 1) * length <= end, frame[number == k])
+        for k in range(max(-((begin - end) // length), 0))
+    ]
+
+
+# ── measured ──────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What predictions turned out to be worth."""
+
+    loss: str
+    """Which loss is held against estimates."""
+    rows: int
+    labels: int
+    """How many of the rows have a label."""
+    days: int
+    """How many days these are of."""
+    metrics: Scores
+    """Every training metric, and the mean of `loss` under its own name; empty: not enough data."""
+    slices: dict[str, dict[str, dict[str, Any]]]
+    """Column → value → {rows, days, metrics}; metrics are empty where there is not enough data."""
+
+    @property
+    def of_loss(self) -> dict[str, float] | None:
+        """The mean loss: {value, low, high}; None where there is not enough data."""
+        return self.metrics.get(self.loss)
+
+    @property
+    def text(self) -> str:
+        """In words."""
+        if (found := self.of_loss) is None:
+            asked = f"{FEWEST_ROWS} on {FEWEST_DAYS} days are needed"
+            return f"not enough data: {self.labels:,} of {self.rows:,} rows have a label, on {self.days} days; {asked}"
+        interval = f" ({found['low']:.4g} to {found['high']:.4g})" if "low" in found else ""
+        return f"{self.loss} is {found['value']:.4g}{interval}, of {self.labels:,} labels on {self.days} days"
+
+
+def measure(
+    task: str,
+    loss: str,
+    frame: pd.DataFrame,
+    slices: Sequence[str] = (),
+    resamples: int = 1000,
+    confidence: float = 0.95,
+) -> Measured:
+    """The training metrics on the rows that have a label, overall and per slice, with intervals over whole days.
+
+    Args:
+        task: classification or regression.
+        loss: which loss is measured beside the metrics of the task (params.yaml: gate.loss).
+        frame: time, label (missing where it is not known), the columns of `slices`, the predictions.
+        slices: columns; one that the frame does not have is left out.
+        resamples: how many bootstrap samples an interval is made of.
+        confidence: of the intervals.
+
+    Raises:
+        Unscorable: predictions that are missing, or that do not offer the loss.
+    """
+    known = _labelled(task, frame)
+    days = metrics.day_blocks(known["time"])
+    said, label = _predictions(known, slices), known["label"].to_numpy()
+
+    def scored(members: npt.NDArray[np.int64]) -> dict[str, Any]:
+        counts = {"rows": len(members), "days": len(np.unique(days[members]))}
+        if counts["rows"] < FEWEST_ROWS or counts["days"] < FEWEST_DAYS:
+            return {**counts, "metrics": {}}
+        of = label[members], said.iloc[members]
+        found = metrics.score_with_intervals(
+            task, *of, days[members], resamples=resamples, seed=0, confidence=confidence
+        )
+        if loss not in found:
+            losses = metrics.losses(loss, *of)
+            low, high = metrics.interval(metrics.bootstrap_means(losses, days[members], resamples, 0), confidence)
+            found[loss] = {"value": float(losses.mean()), "low": low, "high": high}
+        return {**counts, "metrics": _rounded(found)}
+
+    whole = scored(np.arange(len(known)))
+    parts: dict[str, dict[str, dict[str, Any]]] = {}
+    for column in slices:
+        if column in known:
+            names = metrics.slice_names(known[column])
+            found = sorted(names.groupby(names.to_numpy()).indices.items())
+            parts[column] = {str(value): scored(np.asarray(members)) for value, members in found}
+    return Measured(loss, len(frame), len(known), whole["days"], whole["metrics"], parts)
+
+
+# ── estimated ─────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The mean loss of a window, before its labels are known."""
+
+    loss: str
+    value: float
+    low: float
+    high: float
+    """Of the interval that holds the mean loss with `confidence`."""
+    confidence: float
+    days: int
+    rows: int
+
+    @property
+    def text(self) -> str:
+        """In words."""
+        interval = f"{self.confidence:.0%} interval {self.low:.4g} to {self.high:.4g}"
+        return f"{self.loss} is estimated at {self.value:.4g} ({interval}), of {self.rows:,} rows on {self.days} days"
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Estimator:
+    """What is known of the loss of a model, given what it predicts. Made by `fit`."""
+
+    task: str
+    loss: str
+    confidence: float
+    knots: Floats
+    """What the model says, at so many places: shape (k,)."""
+    expected: Floats
+    """The expected loss there."""
+    covariance: Floats
+    """Of `expected`, over days: shape (k, k)."""
+    usual: Floats
+    """How the holdout is spread over the knots: shape (k,), of sum 1."""
+    noise: float
+    """The variance of the residual losses within a day."""
+    residual: Floats
+    """Sum of loss − expected loss of each labelled day, oldest first: shape (days,)."""
+    rows: Floats
+    """How many rows these days have."""
+    past: Floats
+    """How far off earlier estimates were: shape (estimates,)."""
+
+    @staticmethod
+    def fit(
+        task: str,
+        loss: str,
+        holdout: pd.DataFrame,
+        earlier: pd.DataFrame | None = None,
+        past: Sequence[float] = (),
+        confidence: float = 0.95,
+    ) -> Estimator:
+        """Learn what loss predictions have.
+
+        Args:
+            task: classification or regression.
+            loss: a loss of tasks.metrics.
+            holdout: time, label and predictions of rows that the model has not learned from.
+            earlier: the same of predictions of this release in production, newer than the holdout; of those that have
+                labels by now.
+            past: how far off the estimates of earlier releases were (`Off.value`), for windows of the same length.
+            confidence: of the intervals to come.
+
+        Raises:
+            Unscorable: predictions that are missing, or that do not offer the loss.
+        """
+        known = _labelled(task, holdout)
+        said, losses, day = _told(task, loss, known)
+        knots = _knots(said)
+        basis = _hats(said, knots)
+        normal = basis.T @ basis + 1e-6 * max(len(said), 1) / len(knots) * np.eye(len(knots))
+        inverse = np.linalg.inv(normal)
+        expected = inverse @ (basis.T @ losses)
+        residual = losses - basis @ expected
+        # clustered by day: Liang & Zeger 1986, Biometrika 73, 13-22
+        pushes = np.stack([np.bincount(day, basis[:, k] * residual) for k in range(len(knots))], axis=1)
+        days = max(len(pushes), 2)
+        covariance = inverse @ (pushes.T @ pushes) @ inverse * days / (days - 1)
+        sums, rows = np.bincount(day, residual).astype(np.float64), np.bincount(day).astype(np.float64)
+        within = ((residual - (sums / np.maximum(rows, 1))[day]) ** 2).sum() / max(len(residual) - len(rows), 1)
+        if earlier is not None:
+            since, losses, day = _told(task, loss, _labelled(task, earlier))
+            residual = losses - np.interp(since, knots, expected)
+            sums = np.concatenate([sums, np.bincount(day, residual)])
+            rows = np.concatenate([rows, np.bincount(day)])
+        usual = basis.mean(axis=0) if len(basis) else np.full(len(knots), 1 / len(knots))
+        filled = rows > 0
+        days_known = sums[filled], rows[filled], np.asarray(past, dtype=np.float64)
+        return Estimator(task, loss, confidence, knots, expected, covariance, usual, float(within), *days_known)
+
+    def lacking(self, frame: pd.DataFrame) -> str:
+        """Why there is no estimate for these rows; empty where there is one."""
+        days = _days(frame)
+        if days < FEWEST_DAYS or len(frame) < FEWEST_ROWS:
+            asked = f"{FEWEST_ROWS} on {FEWEST_DAYS} days are needed"
+            return f"not enough data: {len(frame):,} predictions on {days} days; {asked}"
+        if len(self.rows) < FEWEST_BLOCKS * days:
+            asked = f"{FEWEST_BLOCKS} times {days} are needed to tell how much a window of {days} days scatters"
+            return f"not enough data: labels of {len(self.rows)} days are known; {asked}"
+        return ""
+
+    def estimate(self, frame: pd.DataFrame) -> Estimate | None:
+        """The mean loss of these rows, before their labels are known; None where there is not enough data.
+
+        Args:
+            frame: time and predictions.
+
+        Raises:
+            Unscorable: predictions that are missing.
+        """
+        if self.lacking(frame):
+            return None
+        mix = _hats(_says(self.task, self.loss, _predictions(frame)), self.knots).mean(axis=0)
+        days = _days(frame)
+        level, variance, quantile = self._scatter(days, len(frame))
+        moved = mix - self.usual  # the level itself is in the scatter; this is what is unsure of the slope
+        variance += float(moved @ self.covariance @ moved)
+        value = max(float(mix @ self.expected) + level, 0.0)
+        reach = quantile * math.sqrt(variance)
+        return Estimate(
+            self.loss,
+            round(value, DIGITS),
+            round(max(value - reach, 0.0), DIGITS),  # no loss here is negative
+            round(value + reach, DIGITS),
+            self.confidence,
+            days,
+            len(frame),
+        )
+
+    def _scatter(self, days: int, rows: int) -> tuple[float, float, float]:
+        """By how much windows of so many days are off: the mean, the variance of the next one, and Student's quantile.
+
+        The blocks are weighted means; with equal weights this is the textbook's interval for the next of k values, of
+        k − 1 degrees of freedom. They scatter at least as if days were independent; a window of fewer rows than the
+        blocks had scatters more, by their noise. Each earlier estimate is one more degree of freedom.
+        """
+        from scipy.special import stdtrit
+
+        count = len(self.rows) // days
+        newest = slice(len(self.rows) - count * days, None)
+        residual, size = (of[newest].reshape(count, days).sum(axis=1) for of in (self.residual, self.rows))
+        weights = FADES ** np.arange(count)[::-1]
+        weights /= weights.sum()
+        squared = float((weights**2).sum())
+        off, freedom = residual / size, 1 / squared - 1
+        level = float(weights @ off)
+        of_blocks = float(weights @ (off - level) ** 2) / (1 - squared)
+        scatter = max(of_blocks, float(np.var(self.residual / self.rows, ddof=1)) / days)
+        variance = max(scatter + self.noise * (1 / rows - float(weights @ (1 / size))), self.noise / rows)
+        variance += scatter * squared  # of the level
+        total = freedom + len(self.past)
+        variance = (freedom * variance + float(self.past @ self.past)) / total
+        return level, variance, float(stdtrit(total, (1 + self.confidence) / 2))
+
+
+# ── how far off ───────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Off:
+    """An estimate, held against what was measured."""
+
+    value: float
+    """Measured less estimated: above 0, the model was worse than it was thought to be."""
+    held: bool
+    """Whether the interval of the estimate holds what was measured."""
+    text: str
+
+
+def off(estimate: Estimate | None, measured: Measured) -> Off | None:
+    """How far off an estimate was; None while too few of the labels are there, or there is no estimate."""
+    found = measured.of_loss
+    if estimate is None or found is None or measured.labels < MOSTLY * measured.rows:
+        return None
+    value = round(found["value"] - estimate.value, DIGITS)
+    held = estimate.low <= found["value"] <= estimate.high
+    words = f"the estimate of {estimate.loss}, {estimate.value:.4g} ({estimate.low:.4g} to {estimate.high:.4g}), was "
+    words += f"{abs(value):.3g} too {'low' if value > 0 else 'high'}, "
+    if held:
+        return Off(value, held, f"{words}within its interval")
+    words += f"outside of its interval: predictions like these are {'worse' if value > 0 else 'better'} than they were "
+    return Off(value, held, f"{words}on the holdout, so what moved is the relation between features and label")
+
+
+# ── predictions → numbers ─────────────────────────────────────────────────────────────────────────
+
+
+def _predictions(frame: pd.DataFrame, but: Sequence[str] = ()) -> pd.DataFrame:
+    columns = [c for c in frame.columns if (c.startswith("p_") or c in ("prediction", "q10", "q90")) and c not in but]
+    return frame[columns]
+
+
+def _labelled(task: str, frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows that have a label. Whole numbers that a missing one among them made floats are classes again."""
+    known = frame[frame["label"].notna()]
+    label = known["label"]
+    if task == "regression" or label.dtype.kind != "f" or (label % 1 != 0).any():
+        return known
+    of_floats = any(f"p_{value}" in known for value in label.unique())
+    return known if of_floats else known.assign(label=label.astype("int64"))
+
+
+def _told(task: str, loss: str, known: pd.DataFrame) -> tuple[Floats, Floats, npt.NDArray[np.int64]]:
+    """What the model says, the loss, and the day, of each row."""
+    said = _predictions(known)
+    losses = metrics.losses(loss, known["label"], said)
+    return _says(task, loss, said), losses, metrics.day_blocks(known["time"])
+
+
+def _says(task: str, loss: str, predictions: pd.DataFrame) -> Floats:
+    """What the model says, as a number per row of which its loss is a function.
+
+    Of two classes the probability of the second one; of more the loss that it expects itself, if its probabilities
+    were true; of a number, that number.
+    """
+    said = predictions.to_numpy(dtype=np.float64)
+    if bad := int((~np.isfinite(said)).any(axis=1).sum()):
+        raise metrics.Unscorable(f"something is missing or infinite in {bad:,} of {len(said):,} predictions")
+    if task == "regression":
+        return predictions["prediction"].to_numpy(dtype=np.float64)
+    if said.shape[1] == 2:
+        return said[:, 1]
+    names = [column.removeprefix("p_") for column in predictions.columns]
+    if_true = [metrics.losses(loss, np.full(len(said), name), predictions) for name in names]
+    return np.asarray((said * np.stack(if_true, axis=1)).sum(axis=1), dtype=np.float64)
+
+
+def _knots(said: Floats) -> Floats:
+    """Places of equal distance in rows, among what was said: shape (k,), rising."""
+    if not len(said):
+        return np.zeros(1)
+    count = min(max(len(said) // ROWS_PER_KNOT, 2), KNOTS)
+    return np.unique(np.quantile(said, (np.arange(count) + 0.5) / count))
+
+
+def _hats(said: Floats, knots: Floats) -> Floats:
+    """How each value lies between the knots: shape (rows, k), of sum 1; beyond the last knot, on it."""
+    above = np.clip(np.searchsorted(knots, said, side="right"), 1, max(len(knots) - 1, 1))
+    basis = np.zeros((len(said), len(knots)))
+    if len(knots) == 1:
+        basis[:] = 1.0
+        return basis
+    share = np.clip((said - knots[above - 1]) / (knots[above] - knots[above - 1]), 0.0, 1.0)
+    rows = np.arange(len(said))
+    basis[rows, above - 1], basis[rows, above] = 1 - share, share
+    return basis
+
+
+def _days(frame: pd.DataFrame) -> int:
+    return len(np.unique(metrics.day_blocks(frame["time"])))
+
+
+def _rounded(found: Scores) -> Scores:
+    return {name: {k: round(v, DIGITS) + 0.0 for k, v in entry.items()} for name, entry in found.items()}

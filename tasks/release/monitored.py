@@ -1,0 +1,127 @@
+"""What the monitor measured, in MLflow: a run per release beside the version that it is about.
+
+Found by its identity, never made twice. A metric's step is the week that it is of (counted from 1970), and its time the
+end of that week: writing the same again changes nothing. A number that changed, as labels came late, is written once
+more with a time that is later by some milliseconds, and so is what MLflow shows.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tasks.release import registry
+from tasks.release.store import connect, stubborn
+from tasks.release.tracking import CANDIDATE, experiment_of
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+MONITORS, RUN = "evergreen.monitors", "evergreen.monitoring_run"
+"""Tags: of the run, the release that it is about; of the version, its run."""
+
+TIMES = "evergreen.written"
+"""A tag of the run: how often numbers were written to it."""
+
+WRITTEN = "numbers.json"
+"""An artifact of the run: week → metric → the number that was written last."""
+
+AT_ONCE = 1000
+"""MLflow takes no more metrics in a call."""
+
+
+@dataclass(frozen=True)
+class Week:
+    """What was measured of a week."""
+
+    number: int
+    until: datetime
+    metrics: Mapping[str, float]
+
+
+@stubborn
+def record(model: str, candidate: str, weeks: list[Week], artifacts: Mapping[str, bytes]) -> str | None:
+    """Bring the monitoring run of a release up to what is known; gives its id, None where nobody knows the release.
+
+    Args:
+        model: the run is in the experiment `<model>-monitoring`.
+        candidate: the release.
+        weeks: all of them; those that are there already are left alone.
+        artifacts: name → content; what is there is replaced.
+
+    Raises:
+        RegistryUnavailable: the store is locked or gone.
+    """
+    version = registry.find(model, candidate)
+    if version is None:
+        return None
+    with connect(alone_for=model) as client:
+        run = _run(client, model, candidate, version.number)
+        _write(client, run, weeks)
+        _keep(client, run.info.run_id, artifacts)
+        client.set_terminated(run.info.run_id)
+        if version.tags.get(RUN) != run.info.run_id:
+            client.set_model_version_tag(model, str(version.number), RUN, run.info.run_id)
+        return str(run.info.run_id)
+
+
+def _run(client: MlflowClient, model: str, candidate: str, number: int) -> Run:
+    """The run, found or made. Two of them can only be there if two machines made them at once: the older one counts."""
+    experiment = experiment_of(client, f"{model}-monitoring")
+    there = client.search_runs([experiment], f"tags.`{MONITORS}` = '{candidate}'")
+    if there:
+        return min(there, key=lambda run: (run.info.start_time, run.info.run_id))
+    tags = {MONITORS: candidate, CANDIDATE: candidate, "evergreen.version": str(number)}
+    return client.create_run(experiment, tags=tags, run_name=f"{model}:{candidate} in production")
+
+
+def _write(client: MlflowClient, run: Run, weeks: list[Week]) -> None:
+    """The numbers that are not there yet. That they are is noted last: who was killed before writes the same again."""
+    from mlflow.entities import Metric
+
+    written, times = _written(client, run.info.run_id), int(run.data.tags.get(TIMES, "0"))
+    metrics = []
+    for week in weeks:
+        before, at = written.get(str(week.number), {}), int(week.until.timestamp() * 1000) + times
+        changed = {name: value for name, value in sorted(week.metrics.items()) if before.get(name) != value}
+        metrics += [Metric(_key(name), value, at, week.number) for name, value in changed.items()]
+        written[str(week.number)] = {**before, **changed}
+    for begin in range(0, len(metrics), AT_ONCE):
+        client.log_batch(run.info.run_id, metrics[begin : begin + AT_ONCE])
+    if metrics:
+        _keep(client, run.info.run_id, {WRITTEN: json.dumps(written, sort_keys=True).encode()})
+        client.set_tag(run.info.run_id, TIMES, str(times + 1))
+
+
+def _written(client: MlflowClient, run_id: str) -> dict[str, dict[str, float]]:
+    """What was written before; nothing where that cannot be read, so that everything is written again."""
+    if WRITTEN not in {file.path for file in client.list_artifacts(run_id)}:
+        return {}
+    with tempfile.TemporaryDirectory() as folder:
+        text = Path(client.download_artifacts(run_id, WRITTEN, folder)).read_text(encoding="utf-8")
+    try:
+        said: dict[str, dict[str, float]] = json.loads(text)
+    except ValueError:  # a kill left half of it
+        return {}
+    return said
+
+
+def _keep(client: MlflowClient, run_id: str, artifacts: Mapping[str, bytes]) -> None:
+    with tempfile.TemporaryDirectory() as beside:
+        for name, content in artifacts.items():
+            path = Path(beside) / name
+            path.write_bytes(content)
+            client.log_artifact(run_id, str(path))
+
+
+def _key(name: str) -> str:
+    """A name as MLflow allows it."""
+    import re
+
+    return re.sub(r"[^\w\-. :/]", "_", name)[:250]

@@ -1,0 +1,33 @@
+"""The gate's verdicts at hand, for who shows them without importing MLflow: lines in var/verdicts/<model>.jsonl.
+
+The registry is the truth (registry.record_verdict); this is written after it, once for each verdict.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+from tasks import files, settings
+from tasks.release import serving
+from tasks.release.verdict import Verdict
+
+
+def keep(model: str, version: int, verdict: Verdict, run: str = "") -> None:
+    """Write a verdict down, unless it is the last one that was: whoever comes after a kill judges the same again.
+
+    Args:
+        model: a name below `models` in params.yaml.
+        version: the challenger's, in the registry.
+        verdict: what the gate said.
+        run: where to look at the flow run that asked for it.
+    """
+    before = files.lines(path(model))
+    if before and (before[-1]["id"], before[-1]["version"]) == (verdict.id, version):
+        return
+    files.append_line(path(model), {"time": serving.now(), "version": version, "run": run, **asdict(verdict)})
+
+
+def path(model: str) -> Path:
+    """Where they are kept."""
+    return settings.VAR / "verdicts" / f"{model}.jsonl"

@@ -1,0 +1,453 @@
+"""The status page: what it says, of whom, and what it says where there is nothing or something is broken."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from deployments import router
+from deployments.page import facts, keeper, markup, pictures, style, whole
+from tasks import files, settings
+from tests.conftest import Project
+from tests.deployments import page_sample
+
+NOW = datetime(2026, 11, 21, 6, 30, tzinfo=UTC)
+VOID = {"meta", "link", "br"}
+
+
+class Read(HTMLParser):
+    """A page as a browser and a screen reader find it."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.said: list[str] = []
+        self.crossed: list[str] = []
+        self.feed(page)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """As HTMLParser has it."""
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        """As HTMLParser has it."""
+        if not self.open or self.open.pop() != tag:
+            self.crossed.append(tag)
+
+    def handle_data(self, data: str) -> None:
+        """As HTMLParser has it."""
+        if self.open and self.open[-1] not in ("style", "script", "title"):
+            self.said.append(data)
+
+    @property
+    def text(self) -> str:
+        """What is read."""
+        return " ".join(" ".join(self.said).split())
+
+    def of(self, *names: str) -> list[dict[str, str | None]]:
+        """The attributes of the elements of these names."""
+        return [attributes for name, attributes in self.tags if name in names]
+
+
+def read() -> Read:
+    """The page as things are."""
+    return Read(whole.render(NOW))
+
+
+@pytest.fixture
+def lived(small: Project) -> Project:
+    """A project whose model has lived for some weeks."""
+    page_sample.write("tiny")
+    return small
+
+
+# ── what it says ──────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_fresh_clone_is_told_what_will_be_there(small: Project) -> None:
+    """Nothing serves, nothing is broken, no picture is empty; and what would bring it is said."""
+    page = read()
+    assert "Nothing serves yet" in page.text
+    assert "make run" in page.text
+    assert "Prefect does not answer" in page.text
+    assert "cannot be shown" not in page.text
+    assert "readings: 3 partitions, 2013-01 to 2013-03; none in quarantine" in page.text
+
+
+def test_it_says_who_serves_how_good_that_is_and_why(lived: Project) -> None:
+    """Live, measured, promised, moved, refused, decided: each with its numbers."""
+    page = read()
+    for said in (
+        "1 alarm is open: tiny, drift: vibration",
+        "version 3",
+        "20 Nov 2026, 18:04 UTC",
+        "5 to 11 Nov 2013: measured 0.435 (0.415 to 0.455), 15% above the promised 0.378 (0.344 to 0.412).",
+        "vibration is 0.62 mm/s higher, 0.71 standard deviations since 2013-10-14.",
+        "python -m tasks acknowledge tiny 2013-10-20-vibration-v3",
+        "✗ refused",
+        "slice:station=west log_loss is 0.041 above the champion's",
+        "4,000 new rows, 1 are asked",
+        "version 2 was withdrawn: replay what production has asked",
+        "2 promoted, 1 refused",
+        "2 went live, 1 withdrawn",
+    ):
+        assert said in page.text
+    assert "starts" not in page.text.partition("Open alarms")[2].partition("Will this pump")[0], "a closed alarm"
+
+
+def test_a_quarantined_partition_and_a_new_version_are_shown(small: Project) -> None:
+    """What was refused, why, and what to do; and that nobody was told of the data version yet."""
+    report = {"dataset": "readings", "partition": "2013-04", "reason": "vibration is negative", "todo": "send it again"}
+    files.write_json(small.root / "var/quarantine/readings/2013-04-0a1b2c3d/report.json", report)
+    page = read()
+    assert "readings 2013-04" in page.text
+    assert (
+        "Vibration is negative. What to do: Send it again. var/quarantine/readings/2013-04-0a1b2c3d/report.md"
+        in page.text
+    )
+    assert "1 delivery in quarantine" in page.text
+    assert "The next run of ingest tells the models of it." in page.text
+    assert f"commit {small.run('git', 'rev-parse', '--short', 'HEAD').stdout.strip()}: as it is" in page.text
+
+
+# ── what is broken ────────────────────────────────────────────────────────────────────────────────
+
+
+PARTS = {
+    "var/serving/tiny.json": 3,
+    "var/monitoring/tiny/report.json": 3,
+    "var/verdicts/tiny.jsonl": 3,
+    "var/decisions/tiny.jsonl": 3,
+    "var/rollouts/tiny.jsonl": 3,
+    "var/memo/announced.json": 2,  # an empty one is none
+    "var/quarantine/readings/x/report.json": 3,
+    "data.dvc": 3,
+}
+"""What the page is made of, and how many of three wrong contents it must complain of."""
+
+
+def test_a_broken_file_is_told_in_its_place_and_the_rest_stays(lived: Project) -> None:
+    """Whatever is in it; the page stays whole HTML."""
+    for name, wanted in PARTS.items():
+        path = lived.root / name
+        before = path.read_bytes() if path.exists() else None
+        path.parent.mkdir(parents=True, exist_ok=True)
+        complained = 0
+        for content in ("{half\n", "[]\n", '{"a": 1}\n'):
+            path.write_text(content)
+            page = read()
+            assert not page.crossed, name
+            assert "Will this pump fail today?" in page.text, name
+            assert "What happens next" in page.text, name
+            told = [said for said in page.said if "cannot be" in said or "names no data version" in said]
+            complained += bool(told)
+            assert len(told) < 5, "one file, one place"
+        assert complained == wanted, name
+        path.unlink() if before is None else path.write_bytes(before)
+
+
+def test_a_params_file_that_cannot_be_read_is_told(lived: Project) -> None:
+    """And there is still a page."""
+    (lived.root / "params.yaml").write_text("models: [")
+    page = read()
+    assert "params.yaml cannot be read" in page.text
+    assert "params.yaml is not YAML" in page.text
+
+
+def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Where there is something, but the first of every list is enough."""
+    if path:
+        yield path
+    entries = value.items() if isinstance(value, dict) else enumerate(value[:1]) if isinstance(value, list) else ()
+    for key, entry in entries:
+        yield from leaves(entry, (*path, key))
+
+
+def test_no_field_of_a_report_can_take_the_page_along(lived: Project) -> None:
+    """Each one missing, null, a text or a list: the page is made, and says what is wrong or leaves it out."""
+    good = page_sample.report("tiny", weeks=2)
+    for path in leaves(good):
+        for instead in (..., None, "nonsense"):
+            report = copy.deepcopy(good)
+            place = report
+            for key in path[:-1]:
+                place = place[key]
+            if instead is ...:
+                del place[path[-1]]
+            else:
+                place[path[-1]] = instead
+            files.write_json(page_sample.report_path("tiny"), report)
+            page = whole.render(NOW)
+            assert "Will this pump fail today?" in page, (path, instead)
+
+
+def test_what_somebody_wrote_is_never_markup(lived: Project) -> None:
+    """Not in a text, not in an attribute, not from a file's name."""
+    evil = "\"><script>alert(1)</script><img src=x onerror='alert(2)'>"
+    report = json.loads(json.dumps(page_sample.report("tiny")).replace("vibration", json.dumps(evil)[1:-1]))
+    files.write_json(page_sample.report_path("tiny"), report)
+    (lived.root / "data/readings/<b>2013-09.csv").touch()
+    text = whole.render(NOW)
+    assert "alert(1)" in text
+    page = Read(text)
+    assert len(page.of("script")) == 1
+    assert not page.of("img", "b")
+    assert not page.crossed
+
+
+# ── how it is made ────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_screen_reader_finds_its_way(lived: Project) -> None:
+    """Landmarks, headings in order, a name for every picture, a caption for every table, every name once."""
+    page = read()
+    assert page.of("html")[0]["lang"] == "en"
+    for landmark in ("header", "nav", "main", "footer"):
+        assert len(page.of(landmark)) == 1
+    levels = [int(name[1]) for name, _ in page.tags if re.fullmatch(r"h[1-6]", name)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after - before <= 1 for before, after in pairwise(levels))
+    drawn = page.of("svg")
+    assert len(drawn) > 8
+    assert all(
+        one.get("aria-hidden") == "true" or (one["role"] == "img" and len(one["aria-label"] or "") > 30)
+        for one in drawn
+    )
+    assert len(page.of("table")) == len(page.of("caption")) > 3
+    ids = [str(attributes["id"]) for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    assert {str(one["aria-labelledby"]) for one in page.of("section")} <= set(ids)
+    labels = " ".join(str(one.get("aria-label")) for one in drawn)
+    assert "Promised: 0.378 (0.344 to 0.412)" in labels
+    assert "Beyond it: vibration" in labels
+
+
+def test_nothing_is_fetched_from_elsewhere_and_no_style_is_inline(lived: Project) -> None:
+    """So that the policy may forbid both; the hashes in it are those of what is in the page."""
+    text = whole.render(NOW)
+    page = Read(text)
+    assert not page.crossed
+    assert not page.open
+    loaded = [
+        str(one.get("src") or one.get("href")) for one in page.of("img", "script", "link", "iframe", "use", "image")
+    ]
+    assert all(address == "None" or address.startswith("data:") for address in loaded)
+    assert not any(key == "style" or key.startswith("on") for _, attributes in page.tags for key in attributes)
+    assert re.findall(r"<style>(.*?)</style>", text, re.DOTALL) == [style.STYLE]
+    assert re.findall(r"<script>(.*?)</script>", text, re.DOTALL) == [style.SCRIPT]
+    assert str(page.of("meta")[1]["content"]) in style.POLICY
+    assert "unsafe" not in style.POLICY
+    assert "http" not in style.STYLE + style.SCRIPT
+
+
+def colours() -> list[dict[str, str]]:
+    """The variables of the light theme, and of the dark one."""
+    themes = re.findall(r":root\{(.*?)\}", style.STYLE, re.DOTALL)
+    return [dict(re.findall(r"--(\w+):(#[0-9a-f]{6})", theme)) for theme in themes]
+
+
+def contrast(one: str, other: str) -> float:
+    """WCAG 2.2: (L₁ + 0.05) / (L₂ + 0.05), of relative luminances."""
+
+    def luminance(colour: str) -> float:
+        parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+    light, dark = sorted((luminance(one), luminance(other)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+def test_every_text_stands_out_from_its_ground_in_both_themes() -> None:
+    """At least 4.5 to 1; lines and dots at least 3 to 1."""
+    light, dark = colours()
+    assert light.keys() == dark.keys()
+    texts = [
+        ("ink", "ground"),
+        ("quiet", "ground"),
+        ("accent", "ground"),
+        ("bad", "ground"),
+        ("ink", "badsoft"),
+        ("bad", "badsoft"),
+    ]
+    texts += [("accent", "soft"), ("quiet", "band"), ("accent", "badsoft"), ("ink", "raised")]
+    signs = [("accent", "band"), ("bad", "band"), ("quiet", "band"), ("ink", "band")]
+    for theme in (light, dark):
+        assert [pair for pair in texts if contrast(theme[pair[0]], theme[pair[1]]) < 4.5] == []
+        assert [pair for pair in signs if contrast(theme[pair[0]], theme[pair[1]]) < 3] == []
+
+
+def test_it_is_made_without_anything_heavy() -> None:
+    """Neither pandas nor MLflow nor Prefect: the watcher, which is small, makes it."""
+    heavy = {"pandas", "numpy", "scipy", "pyarrow", "matplotlib", "mlflow", "prefect", "dvc"}
+    code = (
+        "import sys; from tasks import settings; settings.apply(); import deployments.page.keeper; print(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not heavy & set(done.stdout.split())
+
+
+def test_the_command_writes_the_file(small: Project) -> None:
+    """`make page`."""
+    said = small.run(sys.executable, "-m", "deployments.page").stdout
+    assert Path(said.strip()) == small.root / "var/status/index.html"
+    assert "Nothing serves yet" in (small.root / "var/status/index.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "wanted"),
+    [
+        (0, 1, [0, 0.5, 1]),
+        (0.338, 0.46, [0.35, 0.4, 0.45]),
+        (-0.021, 0.05, [-0.02, 0, 0.02, 0.04]),
+        (7, 7, [7]),
+        (0, 1234, [0, 500, 1000]),
+    ],
+)
+def test_the_marks_of_an_axis_are_round(low: float, high: float, wanted: list[float]) -> None:
+    """Steps of 1, 2 or 5 times a power of ten."""
+    assert pictures.ticks(low, high) == wanted
+
+
+@pytest.mark.parametrize("span", [0, 1 / 86400, 0.001, 0.04, 0.9, 2, 5, 30, 69, 71, 365, 1000, 9000])
+def test_the_marks_of_time_are_few_and_inside(span: float) -> None:
+    """Whether the picture is of seconds or of decades."""
+    since = datetime(2013, 10, 3, 7, 31, tzinfo=UTC)
+    marks = pictures.dates(since, since + timedelta(days=span))
+    assert 1 <= len(marks) <= 7
+    assert all(since <= time <= since + timedelta(days=span) for time, _ in marks)
+    assert len({time for time, _ in marks}) == len(marks)
+
+
+def test_times_and_windows_are_said_as_people_say_them() -> None:
+    """A window within a month, over months, over years."""
+    assert markup.days("2013-10-07T00:00:00Z", "2013-10-13T23:00:00Z") == "7 to 13 Oct 2013"
+    assert markup.days("2013-09-28T00:00:00Z", "2013-10-04T12:00:00Z") == "28 Sep to 4 Oct 2013"
+    assert markup.days("2013-10-07T00:00:00Z", "2013-10-14T00:00:00Z") == "7 to 13 Oct 2013"
+    assert markup.days("2013-12-28T00:00:00Z", "2014-01-04T00:00:00Z") == "28 Dec 2013 to 3 Jan 2014"
+
+
+# ── kept new ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_it_is_written_when_something_changed_and_each_minute(lived: Project) -> None:
+    """Not otherwise; and looked at no more often than every two seconds."""
+    clock = [100.0]
+    keeping = keeper.Keeper(clock=lambda: clock[0])
+
+    def later(seconds: float) -> bool:
+        clock[0] += seconds
+        return keeping.look()
+
+    assert keeping.look()
+    assert not later(1)
+    assert not later(2)
+    files.write_json(page_sample.report_path("tiny"), {**page_sample.report("tiny"), "alarms": []})
+    assert not later(1), "it looked just before"
+    assert later(2)
+    assert "no alarm is open" in whole.path().read_text(encoding="utf-8")
+    assert not later(3)
+    report = {"dataset": "readings", "partition": "2013-04", "reason": "empty", "todo": "send it again"}
+    files.write_json(lived.root / "var/quarantine/readings/2013-04-0a1b2c3d/report.json", report)
+    assert later(3)
+    assert later(61)
+
+
+def test_a_page_that_cannot_be_written_is_told_once(lived: Project) -> None:
+    """The watcher goes on."""
+    said: list[str] = []
+    clock = [100.0]
+    keeping = keeper.Keeper(said.append, lambda: clock[0])
+    (lived.root / "var/status").write_text("in the way")
+    for _ in range(3):
+        assert not keeping.look()
+        clock[0] += 10
+    assert len(said) == 1
+    assert "the status page cannot be written" in said[0]
+    (lived.root / "var/status").unlink()
+    assert keeping.look()
+
+
+# ── shown ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def ask(path: str, accept: str = "text/html,*/*;q=0.8", method: str = "GET") -> httpx.Response:
+    """Ask the router, in this process; no model is served."""
+
+    async def go() -> httpx.Response:
+        transport = httpx.ASGITransport(app=router.Router())
+        async with httpx.AsyncClient(transport=transport, base_url="http://router") as client:
+            return await client.request(method, path, headers={"accept": accept})
+
+    return asyncio.run(go())
+
+
+def test_a_browser_is_shown_the_page_and_an_application_gets_json(lived: Project) -> None:
+    """By the same addresses; never from a cache, and with a policy that names this very style and script."""
+    assert ask("/status/").status_code == 404
+    whole.write()
+    answer = ask("/status/")
+    assert answer.status_code == 200
+    assert answer.content == whole.path().read_bytes()
+    assert answer.headers["cache-control"] == "no-store"
+    assert answer.headers["content-security-policy"] == style.POLICY
+    for path in ("/", "/status"):
+        assert (ask(path).status_code, ask(path).headers["location"]) == (307, "/status/")
+    assert ask("/status", accept="*/*").json()["models"] == {}
+    assert ask("/", accept="application/json").json()["evergreen"] == "serves models"
+    assert ask("/status/", method="POST").status_code == 405
+
+
+def test_the_data_docs_are_shown_beside_it(lived: Project) -> None:
+    """The page's own link leads there; nothing outside of var/reports is shown."""
+    docs = settings.VAR / "reports" / "data-docs" / "index.html"
+    files.write_text(docs, "<h1>Data Docs</h1>")
+    files.write_text(settings.VAR / "secret.html", "secret")
+    files.write_text(settings.VAR / "reports" / "notes.txt", "secret")
+    whole.write()
+    link = next(str(one["href"]) for one in Read(ask("/status/").text).of("a") if "data-docs" in str(one.get("href")))
+    assert (whole.path().parent / link).resolve() == docs
+    assert ask(str(httpx.URL("http://router/status/").join(link).path)).text == "<h1>Data Docs</h1>"
+    for path in (
+        "/reports/../secret.html",
+        "/reports/%2e%2e/secret.html",
+        "/reports/notes.txt",
+        "/reports/",
+        "/reports/a%00.html",
+    ):
+        answer = ask(path)
+        assert answer.status_code == 404
+        assert "secret" not in answer.text.replace("secret.html", "")
+
+
+def test_a_run_is_looked_at_where_prefect_is_now() -> None:
+    """Its address was noted when the server had another port; without a server there is no link."""
+    noted = "http://127.0.0.1:48733/runs/flow-run/0ec5380c"
+    assert facts.Tools("http://127.0.0.1:4200", None, None).run(noted) == "http://127.0.0.1:4200/runs/flow-run/0ec5380c"
+    assert facts.Tools(None, None, None).run(noted) is None
+    assert facts.Tools("http://127.0.0.1:4200", None, None).run("") is None
+
+
+def test_what_is_planned_is_unknown_while_prefect_is_silent(small: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page says so within seconds, whatever listens there."""
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    assert facts.tools().prefect is None
+    assert "Prefect does not answer" in read().text

@@ -1,0 +1,124 @@
+"""A small world for the monitor: rows of the tiny model, what production was asked of them, and the labels."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pandas as pd
+
+from tasks import files, predictions, profile, settings
+from tasks.monitoring import observed
+
+MODEL = "tiny"
+FEATURES = {
+    "station": {"type": "category"},
+    "weekday": {"type": "integer"},
+    "hour": {"type": "integer"},
+    "starts": {"type": "integer"},
+    "pressure": {"type": "number"},
+    "vibration": {"type": "number"},
+}
+PARAMS = (Path(__file__).parents[2] / "small" / "params.yaml").read_text(encoding="utf-8")
+NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
+"""When requests are answered, unless it is said otherwise; the rows are of whichever day a client says."""
+
+LATER = NOON + timedelta(hours=1)
+GONE = 4_000_000
+"""No process has this number."""
+
+WANTED = observed.Wanted("classification", ("station",), keep_days=90)
+
+
+def rows(first: str = "2013-04-01", days: int = 28, *, seed: int = 0, per_day: int = 24) -> pd.DataFrame:
+    """Rows with labels, and what a calibrated model answers to them."""
+    rng = np.random.default_rng([seed, int(first.replace("-", ""))])
+    n = days * per_day
+    time = pd.Timestamp(first) + pd.to_timedelta(np.repeat(np.arange(days), per_day), unit="D")
+    time += pd.to_timedelta(np.tile(np.arange(per_day) * (24 * 60 // per_day), days), unit="m")
+    p = rng.beta(2, 3, n).round(6)
+    return pd.DataFrame(
+        {
+            "station": pd.Series(rng.choice(["north", "south"], n), dtype="str"),
+            "weekday": time.day_of_week.to_numpy() + 1.0,
+            "hour": time.hour.to_numpy().astype(float),
+            "starts": rng.poisson(3, n).astype(float),
+            "pressure": rng.uniform(1, 4, n).round(3),
+            "vibration": np.where(rng.random(n) < 0.1, np.nan, rng.gamma(2, 0.5, n).round(3)),
+            "label": (rng.random(n) < p).astype(np.int64),
+            "time": time.astype("datetime64[us]"),
+            "id": [f"{at:%Y%m%d%H%M}-{i}" for i, at in enumerate(time)],
+            "p_0": 1 - p,
+            "p_1": p,
+        }
+    )
+
+
+def ask(
+    asked: pd.DataFrame,
+    candidate: str = "aaaa",
+    *,
+    number: int = 0,
+    answered: datetime = NOON,
+    at_once: int = 1,
+    keys: bool = True,
+    features: list[str] | None = None,
+) -> Path:
+    """Append lines as a replica writes them: a request for so many rows at once, a millisecond after each other."""
+    path = (
+        predictions.incoming(MODEL) / answered.date().isoformat() / f"{candidate}.{GONE}.17{number:04d}.{number}.jsonl"
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    names = features or list(FEATURES)
+    lines = []
+    for begin in range(0, len(asked), at_once):
+        part = asked.iloc[begin : begin + at_once]
+        moment = answered + timedelta(milliseconds=begin)
+        given = part[names].astype(object).where(part[names].notna(), None).to_dict("records")
+        shares = part[["p_0", "p_1"]].to_dict("records")
+        told = [
+            {
+                "prediction": int(one["p_1"] > 0.5),
+                "probability": one["p_1"],
+                "probabilities": {"0": one["p_0"], "1": one["p_1"]},
+            }
+            for one in shares
+        ]
+        head = f"{round(moment.timestamp() * 1000):012x}{number:04x}"
+        said = {
+            "request": f"r{candidate}{number:04d}{begin:07d}",
+            "time": part["time"].iloc[0].strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+            "ms": 2.0 + begin % 7,
+            "model": MODEL,
+            "version": "1",
+            "release": candidate,
+            "key": None,
+            "ids": [f"{head}{begin + i:016x}" for i in range(len(part))],
+            "keys": part["id"].tolist() if keys else None,
+            "rows": given,
+            "predictions": told,
+        }
+        lines.append(orjson.dumps(said) + b"\n")
+    with path.open("ab") as stream:
+        stream.writelines(lines)
+    return path
+
+
+def deliver(labelled: pd.DataFrame, partition: str) -> Path:
+    """Labels come: the rows of a partition, as `prepare` lays them down."""
+    path = settings.BUILD / MODEL / "rows" / f"{partition}.parquet"
+    files.write_parquet(path, labelled.drop(columns=["p_0", "p_1"]).reset_index(drop=True))
+    return path
+
+
+def made_of(learned: pd.DataFrame) -> dict[str, Any]:
+    """The reference profile of a release that learned from these rows, with its answers."""
+    return profile.reference_profile(learned, FEATURES, learned[["p_0", "p_1"]])
+
+
+def observe(layout: observed.Layout, now: datetime = LATER) -> observed.State:
+    """One look."""
+    return observed.observe(MODEL, WANTED, layout, now)

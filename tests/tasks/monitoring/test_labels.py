@@ -1,0 +1,290 @@
+"""Labels that come late, in parts, out of order, corrected or twice end in the same numbers as labels at once."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tasks import days, files, settings
+from tasks.monitoring import labels, observed, weeks
+from tasks.monitoring.labels import Joined
+from tasks.monitoring.reference import Reference
+from tests.tasks.monitoring.asked import LATER, MODEL, NOON, ask, deliver, made_of, observe, rows
+
+HOW = weeks.Measuring("classification", "log_loss", ("station",), 100, 0.95)
+LEARNED = rows("2013-01-01", 60, seed=9)
+HOLDOUT = rows("2013-03-01", 31, seed=8)
+
+
+def join(state: observed.State | None = None) -> Joined:
+    """Observe and join."""
+    state = state or observe(lambda _: made_of(LEARNED))
+    return labels.join(MODEL, state, settings.BUILD / MODEL / "rows", "classification", "log_loss")
+
+
+def measured(joined: Joined) -> list[weeks.Week]:
+    """Every week."""
+    return weeks.measured(MODEL, joined, HOW, lambda candidate: Reference(candidate, settings.ROOT / "champion"))
+
+
+@pytest.fixture
+def asked(world: Path) -> pd.DataFrame:
+    """Six weeks of requests, logged; the answers of the release on its holdout are there."""
+    files.write_parquet(
+        world / "champion" / "evaluation" / "predictions.parquet",
+        HOLDOUT[["id", "time", "label", "station", "p_0", "p_1"]],
+    )
+    asked = rows("2013-04-01", 42)
+    ask(asked)
+    return asked
+
+
+def everything() -> tuple[dict[str, str], Any]:
+    """The joined days, byte by byte, and what is said of the weeks."""
+    joined = join()
+    said = measured(joined)
+    return files.tree(observed.folder(MODEL) / "joined"), [{**one, "of": ""} for one in said]
+
+
+# ── joined ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_prediction_gets_the_label_of_the_row_that_it_was_asked_for(asked: pd.DataFrame) -> None:
+    """By the key that the client gave it; what has no label yet has none."""
+    deliver(asked.iloc[:500].sample(frac=1, random_state=0), "2013-04")
+    joined = join()
+    found = labels.frame(MODEL, sorted(joined.days)).sort_values("time")
+    assert list(found) == ["id", "time", "release", "station", "p_0", "p_1", "label"]
+    assert found["label"].iloc[:500].tolist() == asked["label"].iloc[:500].tolist()
+    assert found["label"].iloc[500:].isna().all()
+    assert sum(day.labels for day in joined.days.values()) == 500
+
+
+def test_losses_and_labels_of_a_day_are_kept(asked: pd.DataFrame) -> None:
+    """The sum of its losses, and its day summary as that of the training rows is made."""
+    deliver(asked, "2013-04")
+    joined = join()
+    day, total, count = labels.losses(joined, "aaaa")[3]
+    of = asked[asked["time"].dt.date.astype(str) == day]
+    assert (day, count) == ("2013-04-04", 24)
+    assert total == pytest.approx(-np.log(np.where(of["label"] == 1, of["p_1"], of["p_0"])).sum())
+    column = observed.columns(made_of(LEARNED))["label"]
+    whole = days.summarise(asked, {"label": column})
+    assert days.to_bytes({"label": labels.label_days(joined, "aaaa", column)}) == days.to_bytes(whole)
+    assert labels.losses(joined, "bbbb") == []
+
+
+# ── however labels come ───────────────────────────────────────────────────────────────────────────
+
+
+def late(asked: pd.DataFrame) -> None:
+    """Nothing for two looks, then all."""
+    everything()
+    deliver(asked, "2013-04")
+
+
+def in_parts(asked: pd.DataFrame) -> None:
+    """A few at a time, the newest first."""
+    for number, part in enumerate(np.array_split(np.arange(len(asked)), 5)[::-1]):
+        deliver(asked.iloc[part], f"2013-04-{9 - number}")
+        everything()
+
+
+def corrected(asked: pd.DataFrame) -> None:
+    """First wrong in every tenth, then the file is replaced."""
+    wrong = asked.assign(label=asked["label"].where(np.arange(len(asked)) % 10 > 0, 1 - asked["label"]))
+    deliver(wrong, "2013-04")
+    everything()
+    deliver(asked, "2013-04")
+
+
+def doubled(asked: pd.DataFrame) -> None:
+    """Half of them stand in a second partition as well."""
+    deliver(asked, "2013-04")
+    everything()
+    deliver(asked.iloc[::2], "2013-05")
+
+
+def withdrawn(asked: pd.DataFrame) -> None:
+    """A partition of other labels is there for a while, and is taken away."""
+    deliver(asked, "2013-04")
+    deliver(asked.assign(label=1 - asked["label"]), "2013-09")
+    everything()
+    (settings.BUILD / MODEL / "rows" / "2013-09.parquet").unlink()
+
+
+def before_the_requests(asked: pd.DataFrame) -> None:
+    """The labels are there first, and the requests come in two looks."""
+    shutil.move(next((settings.VAR / "predictions").rglob("*.jsonl")), settings.VAR / "log")
+    deliver(asked, "2013-04")
+    everything()
+    shutil.rmtree(settings.VAR / "predictions")
+    ask(asked.iloc[:300], number=1)
+    everything()
+    ask(asked.iloc[300:], number=2)
+
+
+@pytest.mark.parametrize("come", [late, in_parts, corrected, doubled, withdrawn, before_the_requests])
+def test_labels_end_in_the_same_numbers_however_they_come(
+    asked: pd.DataFrame, come: Callable[[pd.DataFrame], None]
+) -> None:
+    """The joined days have the same rows and labels, and every week the same metrics, estimate and error of it."""
+    deliver(asked, "2013-04")
+    _, wanted = everything()
+    joined = labels.frame(MODEL, sorted(join().days)).drop(columns="id")
+    shutil.rmtree(observed.folder(MODEL))
+    shutil.rmtree(settings.BUILD / MODEL / "rows")
+    come(asked)
+    _, said = everything()
+    assert said == wanted
+    pd.testing.assert_frame_equal(labels.frame(MODEL, sorted(join().days)).drop(columns="id"), joined)
+    assert len(said) == 6
+    assert said[-1]["measured"]["log_loss"]["low"] < said[-1]["measured"]["log_loss"]["value"]
+    assert said[-1]["off"] == pytest.approx(
+        said[-1]["measured"]["log_loss"]["value"] - said[-1]["estimated"]["value"], abs=1e-6
+    )
+
+
+# ── the newest counts ─────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("in_one_look", [True, False])
+def test_of_several_predictions_for_a_row_the_newest_counts(world: Path, in_one_look: bool) -> None:
+    """On the same day or on another, in whichever order they were logged; each release has its own."""
+    asked = rows(days=6, per_day=10)
+    again = asked.iloc[:30].assign(
+        p_0=0.25, p_1=0.75, time=asked["time"].iloc[:30] + pd.to_timedelta(np.arange(30) * 2 + 1, unit="h")
+    )
+    deliver(asked, "2013-04")
+    for number, part in enumerate([again, asked, asked.iloc[20:40]]):
+        ask(part, "bbbb" if number == 2 else "aaaa", number=number)
+        if not in_one_look:
+            join()
+    found = labels.frame(MODEL, sorted(join().days))
+    own = found[found["release"] == "aaaa"]
+    assert (len(own), (own["p_1"] == 0.75).sum(), len(found)) == (60, 30, 80)
+    assert own["label"].notna().all()
+    truth = pd.concat([again, asked.iloc[30:]]).sort_values("time", kind="stable")
+    assert own["label"].tolist() == truth["label"].tolist()
+
+
+def test_rows_without_a_key_count_and_get_no_label(world: Path) -> None:
+    """Nobody can say which rows they were; how many there were is known all the same."""
+    asked = rows(days=2)
+    ask(asked, keys=False)
+    deliver(asked, "2013-04")
+    joined = join()
+    assert [(day.rows, day.labels) for day in joined.days.values()] == [(24, 0), (24, 0)]
+
+
+# ── what is new costs, the rest does not ──────────────────────────────────────────────────────────
+
+
+def test_only_the_days_are_joined_again_for_which_something_came(asked: pd.DataFrame) -> None:
+    """A partition with the labels of two days, and a request more on a third."""
+    deliver(asked.iloc[:240], "2013-04")
+    join()
+    folder = observed.folder(MODEL) / "joined"
+    before = {path.stem: path.stat().st_mtime_ns for path in folder.iterdir()}
+    deliver(asked.iloc[480:528], "2013-05")
+    ask(asked.iloc[700:701].assign(id="one more"), number=1)
+    join()
+    after = {path.stem: path.stat().st_mtime_ns for path in folder.iterdir()}
+    changed = {day for day in after if after[day] != before[day]}
+    assert changed == {"2013-04-21", "2013-04-22", asked["time"].iloc[700].date().isoformat()}
+
+
+def test_a_file_that_was_touched_is_no_other_file(asked: pd.DataFrame) -> None:
+    """Its content is looked at once more, and nothing is joined again."""
+    path = deliver(asked, "2013-04")
+    join()
+    before = {one: one.stat().st_mtime_ns for one in (observed.folder(MODEL) / "joined").iterdir()}
+    path.touch()
+    assert join().days
+    assert {one: one.stat().st_mtime_ns for one in (observed.folder(MODEL) / "joined").iterdir()} == before
+
+
+def test_what_is_forgotten_is_not_joined(asked: pd.DataFrame) -> None:
+    """Nor do its weeks stay."""
+    deliver(asked, "2013-04")
+    ask(rows("2013-06-03", 7, seed=1), number=1, answered=NOON + timedelta(days=60))
+    said = measured(join(observe(lambda _: made_of(LEARNED), LATER + timedelta(days=61))))
+    assert len(said) == 7
+    state = observe(lambda _: made_of(LEARNED), LATER + timedelta(days=100))
+    joined = join(state)
+    assert min(joined.days) == "2013-06-03"
+    assert len(list((observed.folder(MODEL) / "joined").iterdir())) == 7
+    assert [week["since"] for week in measured(joined)] == ["2013-06-03T00:00:00Z"]
+
+
+class Killed(BaseException):
+    """As SIGKILL."""
+
+
+def test_killed_at_any_write_the_next_look_ends_the_same(asked: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Days that were joined before the kill are joined again, to the same bytes."""
+    ask(asked.iloc[:30], number=1)  # asked twice
+    join()
+    measured(join())
+    before = shutil.copytree(settings.VAR / "monitoring", settings.VAR / "before")
+    deliver(asked.iloc[:200], "2013-04")
+    measured(join())
+    wanted = files.tree(observed.folder(MODEL))
+    replacing = files.replacing
+    for writes in range(100):
+        shutil.rmtree(settings.VAR / "monitoring")
+        shutil.copytree(before, settings.VAR / "monitoring")
+        left = [writes]
+
+        def breaking(path: Path, left: list[int] = left) -> Any:
+            if left[0] == 0:
+                raise Killed
+            left[0] -= 1
+            return replacing(path)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(files, "replacing", breaking)
+            try:
+                measured(join())
+            except Killed:
+                ended = False
+            else:
+                ended = True
+        measured(join())
+        assert files.tree(observed.folder(MODEL)) == wanted, f"killed after {writes} writes"
+        if ended:
+            break
+    assert writes > 5
+
+
+# ── other labels ──────────────────────────────────────────────────────────────────────────────────
+
+
+def test_labels_may_be_texts(world: Path) -> None:
+    """Of which some are not known yet."""
+    asked = rows(days=4)
+    names = np.where(asked["label"] == 1, "late", "on time")
+    ask(asked)
+    deliver(asked.assign(label=names).iloc[:50], "2013-04")
+    join()
+    found = labels.frame(MODEL, ["2013-04-01", "2013-04-03"])["label"]
+    assert found.dropna().tolist() == [*names[:24], *names[48:50]]
+
+
+def test_releases_that_give_other_columns_are_measured_together(world: Path) -> None:
+    """A class that one of them does not know has probability 0; quantiles that one of them lacks are left out."""
+    mixed = pd.DataFrame({"time": 0, "p_a": [0.5, 0.2], "p_b": [0.5, 0.3], "p_c": [np.nan, 0.5], "p_d": np.nan})
+    assert labels.answers(mixed).to_dict("list") == {
+        "time": [0, 0], "p_a": [0.5, 0.2], "p_b": [0.5, 0.3], "p_c": [0.0, 0.5],
+    }  # fmt: skip
+    numbers = pd.DataFrame(
+        {"prediction": [1.0, 2.0], "q10": [0.5, np.nan], "q90": [2.0, np.nan], "label": [1.0, np.nan]}
+    )
+    assert list(labels.answers(numbers)) == ["prediction", "label"]

@@ -1,0 +1,297 @@
+"""Each logged row is taken in once, whatever is killed or compacted; and its days are laid out as its release's own."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from tasks import days, files, predictions
+from tasks.errors import RegistryUnavailable
+from tasks.monitoring import drift, observed
+from tests.tasks.monitoring.asked import FEATURES, LATER, MODEL, NOON, ask, made_of, observe, rows
+
+LEARNED = rows("2013-01-01", 60, seed=9)
+PROFILE = made_of(LEARNED)
+
+
+def layout(candidate: str) -> observed.Profile | str:
+    """Every release learned from the same rows, but for `bbbb`, which learned from others."""
+    return made_of(rows("2012-01-01", 40, seed=4)) if candidate == "bbbb" else PROFILE
+
+
+def kept(state: observed.State) -> pd.DataFrame:
+    """Every row that was taken in."""
+    paths = [path for day in state.asked for path in observed.paths(MODEL, state, day)]
+    return pd.concat([pd.read_parquet(path) for path in paths], ignore_index=True).sort_values("id")
+
+
+def summary(state: observed.State, candidate: str) -> bytes:
+    """The bytes of a release's day summaries."""
+    made = observed.profile(MODEL, state, candidate)
+    assert made is not None
+    wanted = observed.columns(made, state.releases[candidate].new)
+    return days.to_bytes(observed.summaries(MODEL, state, candidate, wanted))
+
+
+def expected(asked: pd.DataFrame, made: dict[str, Any] = PROFILE) -> bytes:
+    """The day summaries of rows, made at once."""
+    wanted = observed.columns(made)
+    del wanted["label"]
+    return days.to_bytes(days.summarise(asked, wanted))
+
+
+# ── once ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_row_is_kept_with_what_was_answered_and_summarised_by_day(world: Path) -> None:
+    """By the day that the client says; the summaries are those of all rows at once."""
+    asked = rows()
+    ask(asked, at_once=5)
+    state = observe(layout)
+    found = kept(state)
+    assert list(found) == [*observed.COLUMNS, "station", "p_0", "p_1"]
+    assert sorted(found["row_key"]) == sorted(asked["id"])
+    assert (
+        found.merge(asked, left_on="row_key", right_on="id")[["p_1_x", "p_1_y"]].diff(axis=1)["p_1_y"].abs().max() == 0
+    )
+    assert state.rows == len(asked) == state.releases["aaaa"].rows
+    # a request of five rows has one time, that of its first
+    times = asked.assign(time=asked.groupby(np.arange(len(asked)) // 5)["time"].transform("first"))
+    assert list(state.asked) == sorted(set(times["time"].dt.date.astype(str)))
+    assert summary(state, "aaaa") == expected(times)
+
+
+@pytest.mark.parametrize("compacted", [False, True])
+def test_looks_add_up_to_one_look(world: Path, compacted: bool) -> None:
+    """What was asked between two looks is all that the second one takes in; compacting makes no difference."""
+    asked = rows()
+    for number, part in enumerate(np.array_split(np.arange(len(asked)), 5)):
+        ask(asked.iloc[part], number=number, at_once=7)
+        if compacted and number % 2:
+            predictions.compact(MODEL, LATER)
+        several = observe(layout)
+    assert several.batch == 5
+    one_by_one, counted = summary(several, "aaaa"), observed.service(MODEL, several)
+    shutil.rmtree(observed.folder(MODEL))
+    at_once = observe(layout)
+    assert at_once.batch == 1
+    assert summary(at_once, "aaaa") == one_by_one
+    assert observed.service(MODEL, at_once) == counted
+    assert at_once.rows == several.rows == len(asked)
+
+
+def test_nothing_new_changes_nothing(world: Path) -> None:
+    """Not a file is written, and nobody is asked for a profile."""
+    ask(rows())
+    observe(layout)
+    before = {path: path.stat().st_mtime_ns for path in observed.folder(MODEL).rglob("*")}
+    observe(lambda _: pytest.fail("was asked"))
+    assert {path: path.stat().st_mtime_ns for path in observed.folder(MODEL).rglob("*")} == before
+
+
+def test_what_is_not_settled_is_left_for_the_next_look(world: Path) -> None:
+    """A request that was answered a moment ago may have been asked twice."""
+    asked = rows(days=4)
+    ask(asked)
+    assert observe(layout, now=NOON + timedelta(seconds=1)).rows == 0
+    assert observe(layout).rows == len(asked)
+
+
+# ── killed ────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Killed(BaseException):
+    """As SIGKILL: nobody catches it."""
+
+
+def killed_after(writes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the so manieth write on, nothing happens any more. What is being written is left half."""
+    left = [writes]
+
+    def breaking(write: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **more: Any) -> Any:
+            if left[0] == 0:
+                raise Killed
+            left[0] -= 1
+            return write(*arguments, **more)
+
+        return call
+
+    monkeypatch.setattr(pq.ParquetWriter, "write_table", breaking(pq.ParquetWriter.write_table))
+    monkeypatch.setattr(np, "save", breaking(np.save))
+    monkeypatch.setattr(Path, "write_bytes", breaking(Path.write_bytes))
+    monkeypatch.setattr(files, "write_json", breaking(files.write_json))
+    monkeypatch.setattr(files, "remove", breaking(files.remove))
+
+
+def test_killed_between_any_two_writes_it_goes_on_without_loss_or_doubling(
+    world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever a kill leaves, the next look ends in the same bytes as if there had been none."""
+    monkeypatch.setattr(observed, "MANY", 2)  # so that days are merged too
+    asked = rows(days=3)
+    ask(asked.iloc[:40], number=0)
+    observe(layout)
+    ask(asked.iloc[20:], number=1)  # some are asked again
+    ask(asked.iloc[:10], "bbbb", number=2)
+    before = shutil.copytree(observed.folder(MODEL), world / "before")
+    observe(layout)
+    wanted = files.tree(observed.folder(MODEL))
+    for writes in range(1000):
+        shutil.rmtree(observed.folder(MODEL))
+        shutil.copytree(before, observed.folder(MODEL))
+        with monkeypatch.context() as patch:
+            killed_after(writes, patch)
+            try:
+                observe(layout)
+            except Killed:
+                ended = False
+            else:
+                ended = True
+        observe(layout)
+        assert files.tree(observed.folder(MODEL)) == wanted, f"killed after {writes} writes"
+        if ended:
+            break
+    assert writes > 12
+
+
+def test_a_registry_that_is_gone_costs_no_row(world: Path) -> None:
+    """Nothing is taken in; the next look takes it all."""
+    ask(rows(days=3))
+
+    def gone(candidate: str) -> observed.Profile:
+        raise RegistryUnavailable("locked")
+
+    with pytest.raises(RegistryUnavailable):
+        observe(gone)
+    assert observe(layout).rows == len(rows(days=3))
+
+
+# ── releases and features ─────────────────────────────────────────────────────────────────────────
+
+
+def test_two_releases_in_one_log_are_told_apart(world: Path) -> None:
+    """Each is summarised by its own profile, as if the other had not been there."""
+    asked = rows()
+    ask(asked.iloc[::2], "aaaa")
+    ask(asked.iloc[1::3], "bbbb")
+    state = observe(layout)
+    assert summary(state, "aaaa") == expected(asked.iloc[::2])
+    assert summary(state, "bbbb") == expected(asked.iloc[1::3], layout("bbbb"))  # type: ignore[arg-type]
+
+
+def test_a_release_that_nobody_knows_is_kept_and_named(world: Path) -> None:
+    """Its rows wait for labels as the others; that they are not summarised has its reason beside it."""
+    asked = rows(days=3)
+    ask(asked, "cccc")
+    state = observe(lambda candidate: f"the registry does not know release {candidate}")
+    assert state.rows == len(asked)
+    assert state.releases["cccc"].days is None
+    assert state.releases["cccc"].lacking == "the registry does not know release cccc"
+    assert observed.profile(MODEL, state, "cccc") is None
+
+
+@pytest.mark.parametrize("what", ["missing", "constant", "new", "gone"])
+def test_a_feature_that_says_nothing_is_named(world: Path, what: str) -> None:
+    """Always missing, constant, new, or not asked with any more: each has its own word."""
+    change: dict[str, Any] = {"missing": {"vibration": np.nan}, "constant": {"starts": 3.0}, "new": {"brand": 7.0}}.get(
+        what, {}
+    )
+    learned, asked = LEARNED.assign(**change), rows().assign(**change)
+    made = made_of(learned)
+    names = {"new": [*FEATURES, "brand"], "gone": [name for name in FEATURES if name != "pressure"]}.get(what)
+    ask(asked, features=names)
+    state = observe(lambda _: made)
+    wanted = observed.columns(made, state.releases["aaaa"].new)
+    report = drift.detect(wanted, days.summarise(learned, wanted), observed.summaries(MODEL, state, "aaaa", wanted))
+    name, status, text = {
+        "missing": ("vibration", "always missing", "vibration is missing in every row, as in training"),
+        "constant": ("starts", "constant", "starts has one value only, the same as in training"),
+        "new": ("brand", "new", "brand was not there in training: there is nothing to hold it against"),
+        "gone": ("pressure", "drift", "pressure is missing in 100.0% of rows, before in 0.0%, since 2013-04-01"),
+    }[what]
+    assert (report.findings[name].status, report.findings[name].text) == (status, text)
+    assert {one.status for one in report.findings.values() if one.name != name and one.role == "feature"} <= {"ok"}
+
+
+def test_a_few_days_are_not_enough(world: Path) -> None:
+    """That is said, instead of «no drift»."""
+    ask(rows(days=5))
+    state = observe(layout)
+    wanted = observed.columns(PROFILE)
+    report = drift.detect(wanted, days.summarise(LEARNED, wanted), observed.summaries(MODEL, state, "aaaa", wanted))
+    assert {one.status for one in report.findings.values()} == {"not enough data"}
+
+
+# ── kept, and for how long ────────────────────────────────────────────────────────────────────────
+
+
+def test_a_day_of_many_files_gets_one(world: Path) -> None:
+    """A look a quarter of an hour makes a hundred a day; no row is lost by it."""
+    asked = rows(days=1, per_day=60)
+    for number in range(20):
+        ask(asked.iloc[number * 3 : number * 3 + 3], number=number)
+        state = observe(layout)
+        assert len(state.asked["2013-04-01"]) < observed.MANY
+    assert sorted(kept(state)["row_key"]) == sorted(asked["id"])
+    there = {path.name for path in observed.folder(MODEL).glob("asked/*/*.parquet")}
+    assert there == {f"{one.name}.parquet" for one in state.asked["2013-04-01"]}
+
+
+def test_what_was_answered_too_long_ago_is_forgotten(world: Path) -> None:
+    """As the log itself is, by when it was answered and not by what a client says; the days' summaries stay."""
+    ask(rows("2013-04-01", 3), answered=NOON - timedelta(days=80))
+    ask(rows("2013-05-01", 3), number=1)
+    state = observe(layout)
+    assert len(state.asked) == 6
+    before = summary(state, "aaaa")
+    after = observe(layout, now=LATER + timedelta(days=11))
+    assert sorted(after.asked) == ["2013-05-01", "2013-05-02", "2013-05-03"]
+    assert not (observed.folder(MODEL) / "asked" / "2013-04-01").exists()
+    assert summary(after, "aaaa") == before
+    assert observe(layout, now=LATER + timedelta(days=200)).releases == {}
+
+
+def test_a_row_that_is_asked_again_is_known_whenever_that_is(world: Path) -> None:
+    """In the same file, in another batch, on an earlier day: its newest time is kept."""
+    asked = rows(days=2, per_day=4)
+    ask(asked, number=0)
+    observe(layout)
+    later = asked.iloc[:3].assign(time=asked["time"].iloc[:3] + pd.Timedelta(days=3))
+    earlier = asked.iloc[5:6].assign(time=asked["time"].iloc[5:6] - pd.Timedelta(days=9))
+    ask(pd.concat([later, earlier]), number=1)
+    ask(asked.iloc[6:7], "bbbb", number=2)  # another release: that is no repetition
+    ask(asked.iloc[7:], number=3, keys=False)
+    state = observe(layout)
+    keys, times = observed.repeated(MODEL, state)
+    assert len(keys) == 4
+    assert sorted(times.tolist()) == sorted(pd.concat([later, asked.iloc[5:6]])["time"].astype("int64"))
+    assert set(state.repeated) == {"2013-04-01", "2013-04-02", "2013-04-04", "2013-03-24"}
+
+
+# ── service ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_requests_are_counted_once_and_their_times_to_a_hundredth(world: Path) -> None:
+    """Also those whose rows stand in two tables; of one row and of several are told apart."""
+    asked = rows(days=2, per_day=350)
+    ask(asked.iloc[:350], at_once=11)
+    ask(asked.iloc[350:], number=1)
+    predictions.compact(MODEL, LATER)
+    found = observed.service(MODEL, observe(layout))
+    assert [found[day]["requests"] for day in sorted(found)] == [32, 350]
+    assert [found[day]["rows"] for day in sorted(found)] == [350, 350]
+    assert sum(found["2013-04-01"]["single"].values()) == 0
+    times = [2.0 + i % 7 for i in range(350)]
+    for share in (0.5, 0.95, 0.99):
+        told = observed.quantile(found["2013-04-02"]["ms"], share)
+        assert told == pytest.approx(np.quantile(times, share, method="inverted_cdf"), rel=0.011)
+    assert observed.quantile({}, 0.5) is None

@@ -1,0 +1,35 @@
+"""The gate's verdicts at hand."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from tasks import files, settings
+from tasks.release import verdicts
+from tasks.release.verdict import Check, Verdict
+
+
+def verdict(id_: str) -> Verdict:
+    """A verdict with one check."""
+    check = Check("improvement", -0.1, 0.0, True, "better", (-0.2, -0.05))
+    return Verdict(id_, "m", "c", None, True, "promoted", (check,), {"loss": "log_loss"}, "r", {"rows": 3}, 10, 1)
+
+
+def test_each_verdict_is_kept_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever judges the same again after a kill adds nothing; what was judged before stays, and is read back whole."""
+    monkeypatch.setattr(settings, "VAR", tmp_path)
+    verdicts.keep("m", 1, verdict("a"), "http://run/1")
+    verdicts.keep("m", 1, verdict("a"), "http://run/2")
+    verdicts.keep("m", 2, verdict("a"))
+    verdicts.keep("m", 2, verdict("b"))
+    lines = files.lines(verdicts.path("m"))
+    assert [(line["id"], line["version"], line["run"]) for line in lines] == [
+        ("a", 1, "http://run/1"),
+        ("a", 2, ""),
+        ("b", 2, ""),
+    ]
+    own = {key: value for key, value in lines[0].items() if key not in ("time", "version", "run")}
+    assert own == {**asdict(verdict("a")), "checks": [{**asdict(verdict("a").checks[0]), "interval": [-0.2, -0.05]}]}
