@@ -80,7 +80,7 @@ bench-serving: $(READY)  ## requests/s and latency beside MLflow, FastAPI and Be
 bench-swaps: $(READY)  ## releases change, fail and are killed under load; a quarter of an hour
 	@python -m benchmarks.swaps --page docs/benchmarks/swaps.md
 
-bench-monitor: $(READY)  ## the monitor's promises on the year of flights: drift, the estimate of quality, the gate
+bench-monitor: $(READY)  ## the monitor's promises on the year of flights: drift, estimated quality, the gate; half an hour
 	@python -m benchmarks.monitor --page docs/benchmarks/monitor.md --picture docs/pictures/estimate.png
 
 backtest: $(READY)  ## a year of flights lived through under each retrain policy, side by side

@@ -109,10 +109,11 @@ def _release(model: str) -> str:
 
 def _judged(model: str, version: int) -> str:
     """Judge the candidate against who is champion now, record why, and promote it if it may be."""
-    from tasks.release import judging, registry
+    from tasks.release import judging, registry, verdicts
 
     verdict: Verdict = as_task(judging.judge_candidate, "judge it against the champion")(model)
     as_task(registry.record_verdict, "record the verdict", retries=3)(model, version, verdict)
+    verdicts.keep(model, version, verdict, run=_here())
     if verdict.promoted:
         as_task(registry.promote, "promote it to champion", retries=3)(model, version, verdict.id)
         events.champion_changed(model, version, verdict.id)  # wakes deploy

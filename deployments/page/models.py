@@ -213,7 +213,12 @@ def retraining(one: Model, tools: Tools, plans: Mapping[str, Plan] | Broken) -> 
     title = link(plan.url if plan else None, "Retraining")
     told, policy = facts.unbroken(one.decisions), one.section.retrain
     if not told:
-        return empty("Retraining", "The retrain policy was not asked yet. It trains on ", _policy(policy), ".")
+        return empty(
+            "Retraining",
+            "The retrain policy was not asked yet. It wants (params.yaml, retrain): ",
+            _policy(policy),
+            ".",
+        )
     last = told[-1]
     conditions = [[_condition(reason, at > 0) for at, reason in enumerate(line)] for line in last["reasons"]]
     gap = f"Never within {many(policy.gap_days, 'day')} of the last training." if policy.gap_days else None

@@ -9,7 +9,7 @@ from typing import Any
 from deployments.page import facts, pictures
 from deployments.page.facts import Broken, Plan
 from deployments.page.markup import Markup, join, many, moment, tag
-from deployments.page.parts import empty, figure, keys, link, part, sentence, words
+from deployments.page.parts import empty, ended, figure, keys, link, part, sentence, words
 
 LISTED = 10
 """So many refused partitions are listed."""
@@ -22,7 +22,7 @@ def ahead(plans: Mapping[str, Plan] | Broken) -> Markup:
     """Each flow: when it runs next, and what its last run said."""
     if isinstance(plans, Broken):
         why = "Schedules and runs are kept there, and nothing starts until it is back."
-        shown = tag("p", "Prefect does not answer: ", sentence(plans.why), " ", why, class_="empty")
+        shown = tag("p", "Prefect does not answer: ", ended(plans.why), " ", why, class_="empty")
     elif not plans:
         shown = tag(
             "p",
@@ -127,6 +127,7 @@ def _versions() -> Markup:
         for one in committed
     )
     is_committed = any(one.md5 == md5 for one in committed)
+    is_here = any(facts.partitions().values())
     return figure(
         "Data versions",
         join(
@@ -136,6 +137,7 @@ def _versions() -> Markup:
             ". ",
             _told(md5),
             "" if is_committed else " It is not committed to Git.",
+            None if is_here else join(" Its files are not here: ", tag("code", "make data"), " brings them."),
         ),
         words(lines) or tag("p", "The history of this branch has no other.", class_="quiet"),
     )

@@ -38,7 +38,7 @@ def draw(said: Mapping[str, Any]) -> bytes:
 
 
 def _drift(axes: Any, data: Mapping[str, Any]) -> None:
-    axes.set_title(f"drift: {data['status']}", loc="left", fontsize=10, fontweight="bold")
+    axes.set_title(f"data: {data['status']}", loc="left", fontsize=10, fontweight="bold")
     days = [date.fromisoformat(day) for day in data["evidence"]["days"]]
     lines = sorted(data["evidence"]["columns"].items(), key=lambda pair: (-max(pair[1], default=0.0), pair[0]))
     if not days or not lines:
@@ -49,7 +49,13 @@ def _drift(axes: Any, data: Mapping[str, Any]) -> None:
     for (name, values), color in zip(lines, LINES, strict=False):
         axes.plot(days, values, color=color, linewidth=1.6, label=name)
     axes.axhline(data["threshold"], color=INK, linewidth=1, linestyle="--")
-    axes.annotate("alarm", (days[0], data["threshold"]), xytext=(2, 3), textcoords="offset points", fontsize=8)
+    axes.annotate(
+        "enough for an alarm, if the effect matters",
+        (days[0], data["threshold"]),
+        xytext=(2, 3),
+        textcoords="offset points",
+        fontsize=8,
+    )
     axes.set_ylabel("evidence, powers of ten")
     axes.legend(fontsize=8, frameon=False, ncols=NAMED, loc="upper left", bbox_to_anchor=(0, 1.0))
     highest = max(max(values) for _, values in lines)

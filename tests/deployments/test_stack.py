@@ -35,6 +35,16 @@ def test_status_says_that_all_is_well(platform: Platform) -> None:
     assert "failures are told to" in done.stdout
 
 
+def test_schedules_plan_runs_that_ask_the_policy(platform: Platform) -> None:
+    """The clock is what catches a lost wake: the server's scheduler works, and hands over what the schedule says."""
+    which = {"deployments": {"name": {"any_": ["tiny"]}}, "flows": {"name": {"any_": ["train"]}}}
+    which |= {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}
+    planned = until(
+        lambda: [one for one in api.call("/flow_runs/filter", which) if one["auto_scheduled"]], 90, "a plan"
+    )
+    assert planned[0]["parameters"] == {"model": "tiny", "again": False, "if_due": True}
+
+
 def test_deploying_again_changes_nothing_that_a_person_has_set(platform: Platform) -> None:
     """A paused and edited schedule, an automation that was switched off: both stay; the definition is mended."""
     deployment = api.call("/deployments/name/train/tiny")

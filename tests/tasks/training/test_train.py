@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks import files, model_file, rows, settings
+from tasks import days, files, model_file, rows, settings
 from tasks.errors import DataMissing, ModelCodeError
 from tasks.training import prepare, train
 from tests.conftest import Project, forget_models
@@ -50,6 +50,17 @@ def test_the_same_inputs_give_the_same_bytes_in_another_process(small: Project, 
     shutil.rmtree(prepared / "model")
     small.python("from tasks.training import train; train.train('tiny')")
     assert files.tree(prepared / "model") == first
+
+
+def test_the_days_of_the_training_rows_are_kept(prepared: Path) -> None:
+    """What later days are held against: laid out by the profile beside them, and of the training rows alone."""
+    train.train("tiny")
+    wanted = days.columns(files.read_json(prepared / "model" / "profile.json"))
+    found = days.from_bytes((prepared / "model" / "reference.parquet").read_bytes(), wanted)
+    assert list(found) == sorted(["hour", "label", "pressure", "starts", "station", "vibration", "weekday"])
+    learn = rows.read(prepared, "train")
+    assert found["pressure"].days.astype(str).tolist() == sorted(set(learn["time"].dt.date.astype(str)))
+    assert days.to_bytes(found) == days.to_bytes(days.summarise(learn, wanted))
 
 
 def test_training_json_says_what_it_was_fitted_on(prepared: Path) -> None:
