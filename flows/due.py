@@ -76,8 +76,10 @@ def last(model: str) -> dict[str, Any] | None:
 def refused(model: str) -> str | None:
     """Why a training was not due when it was last asked for; None where something that was asked about has changed."""
     note = _refused(model)
-    said = files.read_json(note) if note.exists() else {}
-    return str(said["why"]) if said.get("on") == _facts(model) else None
+    if not note.exists():
+        return None
+    said = files.read_json(note)
+    return str(said["why"]) if said["on"] == _facts(model) else None
 
 
 def refuse(model: str, why: str) -> None:

@@ -62,12 +62,12 @@ def train(model: str, again: bool = False, if_due: bool = False) -> State[Any]:
 def _not_due(model: str, if_due: bool) -> str | None:
     """Why there is to be no training yet, of data that are new; None where there is to be one."""
     known = due.certain(model, "" if if_due else "a person", graph.edited(model))
-    if known == due.Certain() and (why := due.refused(model)):
+    if known == due.Certain() and (why := as_task(due.refused, "was it asked before?", retries=5)(model)):
         return f"{why} (asked again, and nothing that was asked about has changed)"
     graph.reproduce(model, steps.run, around=_stage_as_task, until="prepare")
     if known == due.Certain() and not graph.pending(model):
         return None  # the data changed, and the rows did not
-    decision = as_task(due.decide, "ask the retrain policy")(model, known, _here())
+    decision = as_task(due.decide, "ask the retrain policy", retries=5)(model, known, _here())
     get_run_logger().info(f"the retrain policy: {decision.why}")
     if decision.retrain:
         return None
