@@ -44,12 +44,9 @@ def train(model: str, again: bool = False, if_due: bool = False) -> State[Any]:
         for stage, reason in pending.items():
             tell(f"{stage} would run: {reason}")
         files.sweep(settings.BUILD / model, *(settings.VAR / name for name in _SWEPT))
-        refused = _not_due(model, if_due) if pending else None
-        if pending:  # with the rows came labels
-            wakes.wake(f"monitor/{model}", {"model": model})
-        if refused:
-            _publish(said, f"{model}: not trained: {refused}")
-            return Completed(name="NotDue", message=f"not trained: {refused}")
+        if pending and (why_not := _not_due(model, if_due)):
+            _publish(said, f"{model}: not trained: {why_not}")
+            return Completed(name="NotDue", message=f"not trained: {why_not}")
         graph.reproduce(model, steps.run, around=_stage_as_task)
         on = settled.on(model)
         outcome = _release(model)
@@ -65,6 +62,7 @@ def _not_due(model: str, if_due: bool) -> str | None:
     if known == due.Certain() and (why := as_task(due.refused, "was it asked before?", retries=5)(model)):
         return f"{why} (asked again, and nothing that was asked about has changed)"
     graph.reproduce(model, steps.run, around=_stage_as_task, until="prepare")
+    wakes.wake(f"monitor/{model}", {"model": model})  # with the rows come labels
     if known == due.Certain() and not graph.pending(model):
         return None  # the data changed, and the rows did not
     decision = as_task(due.decide, "ask the retrain policy", retries=5)(model, known, _here())

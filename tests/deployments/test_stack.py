@@ -104,7 +104,6 @@ def test_a_hundred_events_are_no_hundred_trainings(platform: Platform) -> None:
     for run in more:
         assert run["state"]["message"].startswith("nothing to do: already trained")
         assert before[0]["id"] in run["state"]["message"]
-        assert run["total_run_time"] < 3
 
 
 def test_an_outside_system_wakes_ingest_by_one_call(platform: Platform) -> None:
