@@ -51,7 +51,7 @@ def _loop_beside_a_server() -> int:
 def _loop(said: params.Params) -> None:
     from tasks.data import collect
 
-    _begin_from_nothing()
+    begin_from_nothing()
     for partitions in (FIRST, NEXT):
         title(f"The upstream delivers {partitions[0]}" + (f" to {partitions[-1]}" if len(partitions) > 1 else ""))
         collect.deliver(said, _not_here(partitions), _line)
@@ -95,7 +95,7 @@ def _nothing_to_do(said: params.Params) -> bool:
     return True
 
 
-def _begin_from_nothing() -> None:
+def begin_from_nothing() -> None:
     """A fresh clone names the data version that this ends in, and has none of its files: it is made from the first."""
     traces = [settings.ROOT / "data", settings.ROOT / ".dvc" / "cache", settings.VAR / "remote"]
     if not any(path.exists() for path in traces):

@@ -25,7 +25,8 @@ from tasks import files, params, settings
 
 settings.apply()
 
-from deployments.watch import under_way  # noqa: E402 - Prefect's settings are read when it is imported
+from deployments.run import begin_from_nothing  # noqa: E402 - Prefect reads its environment when it is imported
+from deployments.watch import under_way  # noqa: E402
 from flows import due, history  # noqa: E402
 from tasks.data import collect  # noqa: E402
 from tasks.errors import EvergreenError, Mistake, WorldError  # noqa: E402
@@ -60,6 +61,7 @@ def _live(said: params.Params, first: int, until: int, rows: int) -> None:
     if said.upstream is None:
         raise Mistake("params.yaml names no upstream: who should deliver?")
     partitions = import_module(said.upstream).partitions()[:until]
+    begin_from_nothing()
     worlds = {name: history.read(name, said, "upstream").rows for name in said.models}
     _deliver(said, partitions[:first])
     _settle(said, f"{partitions[0]} to {partitions[first - 1]}")

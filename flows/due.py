@@ -146,8 +146,8 @@ def _with_champion(state: policy.State, said: params.Model, folder: _Champion, t
         newer_partitions=sum(1 for one in there.values() if datetime.fromisoformat(one["from"]) > learned_until),
         alarms=(*_moved(state.model, said, folder.training, list(new)), *_alarms(report)),
         promised=_promised(said, folder.evaluation),
-        measured=_newest(report, said.gate.loss, "measured"),
-        estimated=_newest(report, said.gate.loss, "estimated"),
+        measured=_newest(report, folder.candidate, said.gate.loss, "measured"),
+        estimated=_newest(report, folder.candidate, said.gate.loss, "estimated"),
     )
 
 
@@ -180,6 +180,7 @@ def _rows(arrived: Arrived) -> int:
 class _Champion:
     """Where the champion's training and evaluation lie."""
 
+    candidate: str
     training: Path
     evaluation: Path
 
@@ -192,7 +193,7 @@ def _champion(model: str) -> _Champion | None:
     name = build / "release" / "candidate.json"
     whole = name.exists() and (build / "model").exists() and (build / "evaluation").exists()
     if whole and files.read_json(name)["candidate"] == wanted.candidate:
-        return _Champion(build / "model", build / "evaluation")
+        return _Champion(wanted.candidate, build / "model", build / "evaluation")
     folder = settings.VAR / "champions" / wanted.candidate
     if not (folder / "training").is_dir():
         from tasks.release import judging, registry
@@ -200,7 +201,7 @@ def _champion(model: str) -> _Champion | None:
         found = registry.champion(model)
         assert found is not None  # who is asked for above
         folder = judging.bring_champion(model, found)
-    return _Champion(folder / "training", folder / "evaluation")
+    return _Champion(wanted.candidate, folder / "training", folder / "evaluation")
 
 
 def _moved(model: str, said: params.Model, training: Path, partitions: list[str]) -> Iterator[policy.Alarm]:
@@ -261,10 +262,13 @@ def _alarms(report: Mapping[str, Any]) -> Iterator[policy.Alarm]:
             yield policy.Alarm(one["key"], one["what"], one["effect"], date.fromisoformat(one["since"][:10]))
 
 
-def _newest(report: Mapping[str, Any], loss: str, what: str) -> policy.Quality | None:
-    """The newest window of which this is known."""
+def _newest(report: Mapping[str, Any], candidate: str, loss: str, what: str) -> policy.Quality | None:
+    """The newest window of which this is known of a release."""
     quality = report.get("quality") or {"windows": []}
-    for window in sorted(quality["windows"], key=lambda one: str(one["until"]), reverse=True):
+    for whole in sorted(quality["windows"], key=lambda one: str(one["until"]), reverse=True):
+        if (of_release := (whole.get("releases") or {}).get(candidate)) is None:
+            continue
+        window = {**whole, **of_release}
         found = window[what] if what == "estimated" else (window[what] or {}).get(loss)
         if found and quality["loss"] == loss:
             low, high = found.get("low"), found.get("high")

@@ -6,7 +6,7 @@ import os
 from importlib import import_module
 from typing import Any
 
-NAMES = ("ingest", "train", "deploy", "predict")
+NAMES = ("ingest", "train", "deploy", "monitor", "predict")
 
 
 def run(name: str, *arguments: str) -> Any:

@@ -140,12 +140,12 @@ class _Weeks:
     days: Mapping[date, list[str]]
 
     def __post_init__(self) -> None:
-        self._frames: dict[date, pd.DataFrame] = {}
+        self._labelled: dict[date, dict[str, pd.DataFrame]] = {}
 
     def week(self, week: date, offs: Sequence[tuple[str, float]]) -> Week:
         """What there is to say of one."""
-        rows = self._frame(week)
-        candidates = sorted(rows["release"].unique())
+        rows = labels.frame(self.model, self.days[week])
+        candidates = sorted(rows["release"].unique().tolist())
         found = self._measure(rows, self.how.slices)
         parts = {}
         for one in candidates:
@@ -213,19 +213,20 @@ class _Weeks:
         """The labelled predictions of a release in the weeks before one."""
         import pandas as pd
 
-        found = []
-        for one in _before(week):
-            if one in self.days:
-                rows = self._frame(one)
-                part = rows[(rows["release"] == candidate) & rows["label"].notna()]
-                found += [] if part.empty else [labels.answers(part)]
-        return pd.concat(found, ignore_index=True).sort_values("time", kind="stable") if found else None
+        there = [one for one in _before(week) if one in self.days]
+        self._labelled = {one: known for one, known in self._labelled.items() if one in there}
+        for one in there:
+            if one not in self._labelled:
+                self._labelled[one] = _labelled(labels.frame(self.model, self.days[one]))
+        found = [self._labelled[one][candidate] for one in there if candidate in self._labelled[one]]
+        return pd.concat(found, ignore_index=True) if found else None
 
-    def _frame(self, week: date) -> pd.DataFrame:
-        self._frames = {one: rows for one, rows in self._frames.items() if one >= week - timedelta(weeks=EARLIER)}
-        if week not in self._frames:
-            self._frames[week] = labels.frame(self.model, self.days[week])
-        return self._frames[week]
+
+def _labelled(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Candidate → time, label and predictions of the rows that have a label: what estimates need of a week."""
+    known = rows[rows["label"].notna()]
+    wanted = ["time", "label", *observed.predictions_of(rows).columns]
+    return {str(candidate): labels.answers(part[wanted]) for candidate, part in known.groupby("release")}
 
 
 def _together(parts: list[tuple[int, dict[str, float] | None]]) -> dict[str, float] | None:

@@ -73,33 +73,29 @@ def ask(
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     names = features or list(FEATURES)
+    given = asked[names].astype(object).where(asked[names].notna(), None).to_dict("records")
+    told = [
+        {"prediction": int(p_1 > 0.5), "probability": p_1, "probabilities": {"0": p_0, "1": p_1}}
+        for p_0, p_1 in zip(asked["p_0"].tolist(), asked["p_1"].tolist(), strict=True)
+    ]
+    ids, times = asked["id"].tolist(), asked["time"].dt.strftime("%Y-%m-%dT%H:%M:%S.%fZ").tolist()
     lines = []
     for begin in range(0, len(asked), at_once):
-        part = asked.iloc[begin : begin + at_once]
+        of = slice(begin, begin + at_once)
         moment = answered + timedelta(milliseconds=begin)
-        given = part[names].astype(object).where(part[names].notna(), None).to_dict("records")
-        shares = part[["p_0", "p_1"]].to_dict("records")
-        told = [
-            {
-                "prediction": int(one["p_1"] > 0.5),
-                "probability": one["p_1"],
-                "probabilities": {"0": one["p_0"], "1": one["p_1"]},
-            }
-            for one in shares
-        ]
         head = f"{round(moment.timestamp() * 1000):012x}{number:04x}"
         said = {
             "request": f"r{candidate}{number:04d}{begin:07d}",
-            "time": part["time"].iloc[0].strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+            "time": times[begin],
             "ms": 2.0 + begin % 7,
             "model": MODEL,
             "version": "1",
             "release": candidate,
             "key": None,
-            "ids": [f"{head}{begin + i:016x}" for i in range(len(part))],
-            "keys": part["id"].tolist() if keys else None,
-            "rows": given,
-            "predictions": told,
+            "ids": [f"{head}{begin + i:016x}" for i in range(len(ids[of]))],
+            "keys": ids[of] if keys else None,
+            "rows": given[of],
+            "predictions": told[of],
         }
         lines.append(orjson.dumps(said) + b"\n")
     with path.open("ab") as stream:
