@@ -67,6 +67,8 @@ def _live(said: params.Params, first: int, until: int, rows: int) -> None:
     _settle(said, f"{partitions[0]} to {partitions[first - 1]}")
     for number, partition in enumerate(partitions[first:], first + 1):
         for name, world in worlds.items():
+            if serving.read(name).live is None:  # the gate has let nobody pass so far
+                continue
             _ask(name, said.models[name], world[world["time"].dt.strftime("%Y-%m") == partition], rows)
         if number == BAD:
             _deliver_cut_off(said, partition)
