@@ -167,7 +167,7 @@ def decide(state: State, policy: params.Retrain) -> Decision:
     """Whether to train again.
 
     In this order: a person who asks gets a training; what was never trained, or was edited, is trained; where no data
-    version is new there is nothing to learn; within `gap_days` of the last training it is too early; and then one line
+    version is new there is nothing to learn; where there is no champion, new data may make one; within `gap_days` of the last training it is too early; and then one line
     of `when` is enough, if every condition in it holds. A condition that cannot be answered does not hold.
 
     Args:
@@ -204,6 +204,8 @@ def _beforehand(state: State) -> tuple[bool, str] | None:
         return True, f"{state.edited} changed since the last training"
     if state.data_version == state.trained_on:
         return False, "no: the last training knew this data version, nothing is new"
+    if state.learned_until is None:
+        return True, "no candidate has become champion yet, and the data are new"
     return None
 
 

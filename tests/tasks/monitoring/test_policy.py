@@ -152,8 +152,6 @@ def test_what_was_never_trained_or_was_edited_is_trained() -> None:
         ({"measured_loss": 0}, {"measured": replace(quality(9, 0), low=-math.inf, high=math.inf)}, "no interval"),
         ({"growth": 0.1}, {"learned_rows": 0}, "there is no champion"),
         ({"new_share": 0.1}, {"learned_rows": 0}, "there is no champion"),
-        ({"age_days": 1}, {"learned_until": None}, "there is no champion"),
-        ({"age_partitions": 1}, {"learned_until": None}, "there is no champion"),
     ],
 )
 def test_what_is_not_known_does_not_hold(condition: dict[str, float], unknown: dict[str, Any], words: str) -> None:
@@ -162,6 +160,16 @@ def test_what_is_not_known_does_not_hold(condition: dict[str, float], unknown: d
     assert not decision.retrain
     assert decision.reasons[0][0].holds is None
     assert words in decision.why
+
+
+@pytest.mark.parametrize("condition", [{"age_days": 1}, {"age_partitions": 1}, {"measured_loss": 9}])
+def test_where_no_candidate_has_passed_the_gate_new_data_may_make_a_champion(condition: dict[str, float]) -> None:
+    """Else a first candidate that is refused would be the last."""
+    without = replace(USUAL, learned_until=None, learned_rows=0, promised=None, measured=None, estimated=None)
+    decision = decide(without, on(condition, gap=100))
+    assert decision.retrain
+    assert decision.reasons[0][0].holds is None
+    assert not decide(replace(without, trained_on="new"), on(condition)).retrain
 
 
 def test_no_alarm_is_no_drift() -> None:
