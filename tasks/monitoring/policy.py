@@ -167,8 +167,9 @@ def decide(state: State, policy: params.Retrain) -> Decision:
     """Whether to train again.
 
     In this order: a person who asks gets a training; what was never trained, or was edited, is trained; where no data
-    version is new there is nothing to learn; where there is no champion, new data may make one; within `gap_days` of the last training it is too early; and then one line
-    of `when` is enough, if every condition in it holds. A condition that cannot be answered does not hold.
+    version is new there is nothing to learn; where there is no champion, new data may make one; within `gap_days` of
+    the last training it is too early; and then one line of `when` is enough, if every condition in it holds. A
+    condition that cannot be answered does not hold.
 
     Args:
         state: what is known.
@@ -194,19 +195,15 @@ def _answer(state: State, policy: params.Retrain, reasons: tuple[tuple[Reason, .
 
 def _beforehand(state: State) -> tuple[bool, str] | None:
     """The answer where no policy is needed."""
-    if state.asked_by:
-        return True, f"{state.asked_by} asked for it"
-    if state.data_version is None:
-        return False, "no: there is no data version yet"
-    if state.trained_at is None:
-        return True, "nothing was ever trained"
-    if state.edited:
-        return True, f"{state.edited} changed since the last training"
-    if state.data_version == state.trained_on:
-        return False, "no: the last training knew this data version, nothing is new"
-    if state.learned_until is None:
-        return True, "no candidate has become champion yet, and the data are new"
-    return None
+    certain = (
+        (bool(state.asked_by), True, f"{state.asked_by} asked for it"),
+        (state.data_version is None, False, "no: there is no data version yet"),
+        (state.trained_at is None, True, "nothing was ever trained"),
+        (bool(state.edited), True, f"{state.edited} changed since the last training"),
+        (state.data_version == state.trained_on, False, "no: the last training knew this data version, nothing is new"),
+        (state.learned_until is None, True, "no candidate has become champion yet, and the data are new"),
+    )
+    return next(((answer, why) for holds, answer, why in certain if holds), None)
 
 
 def _too_early(state: State, policy: params.Retrain) -> str | None:
