@@ -60,9 +60,13 @@ def _lives_on(router: Routed) -> Iterator[None]:
 
 
 def test_the_api_holds_what_its_own_description_says(router: Routed, tmp_path: Path) -> None:
-    """Schemathesis makes requests of the OpenAPI document, good ones and bad ones, for twenty seconds."""
+    """Schemathesis makes requests of the OpenAPI document, good ones and bad ones, for twenty seconds.
+
+    Left out is that whatever is valid by the description is accepted: its language has no word for «as many keys as
+    rows», nor for the years that a time may be of.
+    """
     command = [str(Path(sys.executable).parent / "schemathesis"), "run", f"{router.url}/openapi.json", "--no-color"]
-    command += ["--checks", "all", "--max-time", "20", "--seed", "1"]
+    command += ["--checks", "all", "--exclude-checks", "positive_data_acceptance", "--max-time", "20", "--seed", "1"]
     done = subprocess.run(
         command, cwd=tmp_path, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONWARNINGS": ""}
     )

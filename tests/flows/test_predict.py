@@ -54,8 +54,9 @@ def artifacts(key: str) -> list[dict[str, Any]]:
 
 
 def last_run() -> dict[str, Any]:
-    """The flow run that was begun last."""
-    found: list[dict[str, Any]] = api.call("/flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 1})
+    """The flow run that was begun last; not those that the schedules plan."""
+    begun = {"flow_runs": {"start_time": {"is_null_": False}}, "sort": "START_TIME_DESC", "limit": 1}
+    found: list[dict[str, Any]] = api.call("/flow_runs/filter", begun)
     return found[0]
 
 
