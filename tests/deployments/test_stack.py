@@ -10,9 +10,9 @@ from uuid import uuid4
 
 import pytest
 
-from deployments import deploy, marked
+from deployments import marked
 from flows import api
-from tasks import params, settings
+from tasks import settings
 from tests.deployments.conftest import Platform, until
 
 pytestmark = pytest.mark.timeout(300)
@@ -56,9 +56,10 @@ def test_deploying_again_changes_nothing_that_a_person_has_set(platform: Platfor
     api.call(f"/automations/{automation['id']}", {"enabled": False}, method="PATCH")
     api.call(where, {"description": "scribbled over"}, method="PATCH")
 
-    assert deploy.deploy(params.load()) == ["deployment train/tiny updated: description"]
+    deploy = [sys.executable, "-m", "deployments.deploy"]
+    assert platform.project.run(*deploy).stdout == "deployment train/tiny updated: description\n"
     all_of_them = "ingest/ingest, train/tiny, deploy/tiny, monitor/tiny, predict/tiny, backtest/tiny"
-    assert deploy.deploy(params.load()) == [f"deployments are as they should be: {all_of_them}"]
+    assert platform.project.run(*deploy).stdout == f"deployments are as they should be: {all_of_them}\n"
 
     after = api.call("/deployments/name/train/tiny")
     assert after["description"] == deployment["description"]
