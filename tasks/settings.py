@@ -1,8 +1,8 @@
 """Where this project keeps its state, and what every tool is told: the one place for both.
 
-`environment()` is what `make shell` exports, what `python -m tasks` and the flows apply to their own
-process, and what the local stack gives its servers. A variable that is already set wins, so one
-setting moves a store to a real server: `MLFLOW_TRACKING_URI=https://… make run`.
+`environment()` is what `make shell` exports, and what every way in (`python -m tasks`, the flows, `make up`)
+applies to its own process and those it starts; the local stack says the rest (deployments/services.py). A variable
+that is already set wins, so one setting moves a store to a real server: `MLFLOW_TRACKING_URI=https://… make run`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ VAR = ROOT / "var"
 def environment() -> dict[str, str]:
     """Every variable the project's tools need, with its default."""
     prefect_port = os.environ.get("PREFECT_SERVER_API_PORT", "4200")
+    store = f"sqlite:///{VAR / 'mlflow' / 'mlflow.db'}"
     return {
         "EVERGREEN_ROOT": str(ROOT),
         "PYTHONPATH": str(ROOT),
@@ -32,7 +33,8 @@ def environment() -> dict[str, str]:
         "PREFECT_API_URL": f"http://127.0.0.1:{prefect_port}/api",
         "PREFECT_SERVER_API_HOST": "127.0.0.1",
         "PREFECT_SERVER_API_PORT": prefect_port,
-        "MLFLOW_TRACKING_URI": f"sqlite:///{VAR / 'mlflow' / 'mlflow.db'}",
+        "MLFLOW_TRACKING_URI": store,
+        "MLFLOW_BACKEND_STORE_URI": os.environ.get("MLFLOW_TRACKING_URI") or store,  # `mlflow ui` reads no other name
         "MLFLOW_PORT": "5000",
         "EVERGREEN_HOST": "127.0.0.1",
         "EVERGREEN_PORT": "3000",
@@ -47,7 +49,7 @@ def environment() -> dict[str, str]:
         "DVC_NO_ANALYTICS": "1",
         "DVC_STUDIO_OFFLINE": "1",
         "GX_ANALYTICS_ENABLED": "false",
-        # a server restart must not kill runs that hold a concurrency slot (docs/decisions)
+        # a server restart must not kill runs that hold a concurrency slot: by default leases are kept in memory
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "PREFECT_SERVER_CONCURRENCY_MAXIMUM_CONCURRENCY_SLOT_WAIT_SECONDS": "5",
         "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",

@@ -53,8 +53,11 @@ def on(model: str) -> dict[str, str]:
 
 
 def _store() -> str:
-    # a server of the local stack says which store is behind it, so that it counts as the same one
-    return os.environ.get("MLFLOW_BACKEND_STORE_URI") or os.environ.get("MLFLOW_TRACKING_URI", "")
+    named = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if named == f"http://127.0.0.1:{os.environ.get('MLFLOW_PORT')}":
+        # the local stack's server: what is behind it counts as the same store, with the server or without
+        return os.environ.get("MLFLOW_BACKEND_STORE_URI") or named
+    return named
 
 
 def _store_is_there() -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from deployments import services
 from tasks import commands, settings, steps
 from tasks.__main__ import main
 from tasks.errors import Mistake
@@ -93,6 +94,25 @@ def test_env_leaves_what_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "export MLFLOW_TRACKING_URI=https://mlflow.example\n" in settings.exports()
     settings.apply()
     assert os.environ["MLFLOW_TRACKING_URI"] == "https://mlflow.example"
+
+
+def test_mlflows_own_server_shows_what_is_tracked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`mlflow ui` in a shell of `make shell` reads another variable than those that write: it names the same store."""
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_BACKEND_STORE_URI"):
+        monkeypatch.delenv(name, raising=False)
+    store = f"sqlite:///{settings.VAR / 'mlflow' / 'mlflow.db'}"
+    assert settings.environment()["MLFLOW_BACKEND_STORE_URI"] == settings.environment()["MLFLOW_TRACKING_URI"] == store
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://mlflow.example/runs")
+    assert "export MLFLOW_BACKEND_STORE_URI=postgresql://mlflow.example/runs\n" in settings.exports()
+
+
+def test_the_local_stacks_server_keeps_its_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever it tells of its address has also been told the store, and that stays."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
+    monkeypatch.setenv("MLFLOW_BACKEND_STORE_URI", "sqlite:///mlflow.db")
+    settings.apply()
+    assert os.environ["MLFLOW_BACKEND_STORE_URI"] == "sqlite:///mlflow.db"
+    assert services.environment()["MLFLOW_BACKEND_STORE_URI"] == f"sqlite:///{settings.VAR / 'mlflow' / 'mlflow.db'}"
 
 
 def test_every_tool_of_the_project_keeps_to_this_machine() -> None:

@@ -34,6 +34,21 @@ def test_a_store_that_is_gone_has_judged_nothing(judged: Path) -> None:
     assert settled.find("tiny") is None
 
 
+def test_the_local_stacks_server_is_the_store_behind_it(judged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was judged without the server counts with it."""
+    monkeypatch.setenv("MLFLOW_BACKEND_STORE_URI", f"sqlite:///{judged}")
+    monkeypatch.setenv("MLFLOW_PORT", "5000")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
+    assert settled.find("tiny") is not None
+
+
+def test_another_server_has_judged_nothing(judged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also in a shell of `make shell`, where the variable that `mlflow ui` reads names the store of this folder."""
+    monkeypatch.setenv("MLFLOW_BACKEND_STORE_URI", f"sqlite:///{judged}")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://mlflow.example")
+    assert settled.find("tiny") is None
+
+
 def test_another_candidate_was_not_judged(judged: Path) -> None:
     """A note is of one candidate."""
     files.write_json(settings.BUILD / "tiny" / "release" / "candidate.json", {"candidate": "c2"})
