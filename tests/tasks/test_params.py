@@ -6,10 +6,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
@@ -256,3 +256,43 @@ def test_a_file_that_is_not_there_is_told_with_where_it_was_looked_for(tmp_path:
     assert str(caught.value) == (
         f"{tmp_path / 'params.yaml'} is not there. Are you in the project's folder? (EVERGREEN_ROOT names another)"
     )
+
+
+# ── the reference ─────────────────────────────────────────────────────────────────────────────────
+
+
+def _keys(section: type[params.Section], before: str = "") -> Iterator[str]:
+    """Every key of a section and below it; `models.<name>` is left out, as the reference does."""
+    for name, field in section.model_fields.items():
+        key = f"{before}{field.alias or name}"
+        if key != "models":
+            yield key
+        for below in _sections(field.annotation):
+            yield from _keys(below, "" if key == "models" else f"{key}.")
+
+
+def _sections(annotation: Any) -> Iterator[type[params.Section]]:
+    if isinstance(annotation, type) and issubclass(annotation, params.Section):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _sections(part)
+
+
+def _described(page: str) -> Iterator[str]:
+    """The keys in the first column; `.this` is beside the key before it, and those after «…» are of `retrain.when`."""
+    for cell, said in re.findall(r"^\| (.*?) \| (.*) \|$", page, re.MULTILINE):
+        section = "retrain.when." if cell.startswith("…") else ""
+        for key in re.findall(r"`(.+?)`", cell):
+            section = f"{key.rpartition('.')[0]}." if "." in key[1:] else section
+            yield section + key.removeprefix(".") if "." not in key[1:] else key
+        if cell == "`features`":
+            yield from (f"features.{one}" for one in re.findall(r"`(\w+)`", said))
+
+
+def test_every_key_stands_in_the_reference() -> None:
+    """And the reference names none that there is not."""
+    keys = set(_keys(params.Params))
+    said = set(_described((REPOSITORY / "docs" / "reference" / "params.md").read_text(encoding="utf-8")))
+    whole = {one for one in keys if any(other.startswith(f"{one}.") for other in keys)}  # described by what is in it
+    assert keys - whole - said == set()
+    assert said - keys == {"features.category", "features.integer", "features.number"}
