@@ -1,6 +1,7 @@
 """The pictures of the status page: SVG made of numbers by small functions. Each says in words what it shows.
 
-A picture is 440 units wide, and as wide as its column on a screen. Colours and sizes are classes of page_style.STYLE.
+A picture is 440 units wide, and as wide as its column on a screen. Colours and sizes are classes
+of deployments/page/style.py.
 """
 
 from __future__ import annotations

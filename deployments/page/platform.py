@@ -86,7 +86,8 @@ def data(quarantine: str) -> Markup:
 
 def _partitions(quarantine: str) -> Markup:
     """A cell per partition. One that was refused and delivered again is as good as its newest delivery."""
-    there, waiting = facts.partitions(), facts.refused(quarantine) or []
+    there, refused = facts.partitions(), facts.refused(quarantine)
+    waiting = refused or []
     cells = {dataset: dict.fromkeys(names, True) for dataset, names in there.items()}
     for one in waiting:
         if one.dataset:
@@ -100,7 +101,10 @@ def _partitions(quarantine: str) -> Markup:
         f"{dataset}: {many(len(names), 'partition')}{f', {names[0]} to {names[-1]}' if names else ''}"
         for dataset, names in there.items()
     ]
-    quarantined = f"{many(len(waiting), 'delivery', 'deliveries')} in quarantine" if waiting else "none in quarantine"
+    if refused is None:
+        quarantined = "the quarantine is a bucket"
+    else:
+        quarantined = f"{many(len(waiting), 'delivery', 'deliveries') if waiting else 'none'} in quarantine"
     says = f"{'; '.join([*counted, quarantined])}."
     signs = [("partition", "in the data version"), ("refused", "refused, in quarantine")]
     return figure(

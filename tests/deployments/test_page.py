@@ -127,6 +127,15 @@ def test_a_quarantined_partition_and_a_new_version_are_shown(small: Project) -> 
     assert f"commit {small.run('git', 'rev-parse', '--short', 'HEAD').stdout.strip()}: as it is" in page.text
 
 
+def test_what_is_not_looked_at_is_not_said_to_be_empty(small: Project) -> None:
+    """A quarantine in a bucket is not read for the page."""
+    small.edit("params.yaml", "quarantine: var/quarantine", "quarantine: s3://somewhere/quarantine")
+    page = read()
+    assert "readings: 3 partitions, 2013-01 to 2013-03; the quarantine is a bucket" in page.text
+    assert "none in quarantine" not in page.text
+    assert "«quarantine» lists what is in it" in page.text
+
+
 # ── what is broken ────────────────────────────────────────────────────────────────────────────────
 
 
