@@ -13,16 +13,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks import files, params, settings
-from tasks.monitoring import policy
+from tasks.monitoring import observed, policy
 from tasks.release import champion
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from tasks.days import Column
 
 Arrived = Mapping[str, Mapping[str, Any]]
 """Partition → sha256, rows, from, until (tasks/rows.py)."""
@@ -79,15 +81,15 @@ def refused(model: str) -> str | None:
     if not note.exists():
         return None
     said = files.read_json(note)
-    return str(said["why"]) if said["on"] == _facts(model) else None
+    return str(said["why"]) if said["on"] == facts(model) else None
 
 
-def refuse(model: str, why: str) -> None:
-    """Keep that a training is not due: who is woken next need not gather the facts to find it out."""
-    files.write_json(_refused(model), {"why": why, "on": _facts(model)})
+def refuse(model: str, why: str, on: str) -> None:
+    """Keep that a training is not due, given these `facts`: who is woken next need not gather them to find it out."""
+    files.write_json(_refused(model), {"why": why, "on": on})
 
 
-def _facts(model: str) -> str:
+def facts(model: str) -> str:
     """The identity of what a decision depends on. What was edited is not in it."""
     report, wanted = _report(model), champion.wanted(model)
     on = {path: files.sha256(settings.ROOT / path) for path in ("data.dvc", "dvc.lock", "params.yaml")}
@@ -138,16 +140,17 @@ def _with_champion(state: policy.State, said: params.Model, folder: _Champion, t
     training = _training(folder.training)
     learned_until, new = datetime.fromisoformat(training["until"]), _new(there, training.get("arrived", {}))
     report = _report(state.model)
+    of_live = (report.get("release") or {}).get("candidate") == folder.candidate
     return replace(
         state,
         learned_until=learned_until,
         learned_rows=training["rows"],
         newer_rows=_rows(new),
         newer_partitions=sum(1 for one in there.values() if datetime.fromisoformat(one["from"]) > learned_until),
-        alarms=(*_moved(state.model, said, folder.training, list(new)), *_alarms(report)),
+        alarms=(*_moved(state.model, said, folder.training, list(new)), *(_alarms(report) if of_live else ())),
         promised=_promised(said, folder.evaluation),
-        measured=_newest(report, folder.candidate, said.gate.loss, "measured"),
-        estimated=_newest(report, folder.candidate, said.gate.loss, "estimated"),
+        measured=_measured(state.model, said, folder.candidate),
+        estimated=_estimated(report, folder.candidate, said.gate.loss),
     )
 
 
@@ -215,6 +218,7 @@ def _moved(model: str, said: params.Model, training: Path, partitions: list[str]
     if not partitions or not reference.exists():
         return
     wanted = days.columns(files.read_json(training / "profile.json"), said.features)
+    wanted = {name: column for name, column in wanted.items() if _is_as_learned(column, said)}
     came = []
     for name in sorted(partitions):
         path = settings.BUILD / model / "rows" / f"{name}.parquet"
@@ -223,6 +227,15 @@ def _moved(model: str, said: params.Model, training: Path, partitions: list[str]
         came.append(days.from_bytes(memo.read_bytes(), wanted))
     found = drift.detect(wanted, days.from_bytes(reference.read_bytes(), wanted), days.merge(came))
     yield from map(policy.Alarm.of, found.open)
+
+
+def _is_as_learned(column: Column, said: params.Model) -> bool:
+    """Whether a column is still of the type that the champion knows; one that is not cannot be held against it."""
+    if column.name not in said.features:
+        return column.role == "label" and (column.type == "category" or said.task == "regression")
+    numbers = {"number", "integer"}
+    now = said.features[column.name].type
+    return column.type in ("new", now) or {column.type, now} == numbers
 
 
 def _summarise(rows: Path, wanted: Mapping[str, Any], target: Path) -> None:
@@ -243,7 +256,10 @@ def _promised(said: params.Model, evaluation: Path) -> policy.Quality | None:
     if not path.exists():
         return None
     holdout: pd.DataFrame = pd.read_parquet(path)
-    losses = metrics.losses(said.gate.loss, holdout["label"], holdout)
+    try:
+        losses = metrics.losses(said.gate.loss, holdout["label"], observed.predictions_of(holdout))
+    except metrics.Unscorable:  # it was trained for another task or loss: the gate says so when it compares
+        return None
     return policy.Quality.of(losses, holdout["time"], said.evaluate.resamples, said.gate.confidence)
 
 
@@ -262,24 +278,33 @@ def _alarms(report: Mapping[str, Any]) -> Iterator[policy.Alarm]:
             yield policy.Alarm(one["key"], one["what"], one["effect"], date.fromisoformat(one["since"][:10]))
 
 
-def _newest(report: Mapping[str, Any], candidate: str, loss: str, what: str) -> policy.Quality | None:
-    """The newest window of which this is known of a release."""
-    quality = report.get("quality") or {"windows": []}
-    for whole in sorted(quality["windows"], key=lambda one: str(one["until"]), reverse=True):
-        if (of_release := (whole.get("releases") or {}).get(candidate)) is None:
-            continue
-        window = {**whole, **of_release}
-        found = window[what] if what == "estimated" else (window[what] or {}).get(loss)
-        if found and quality["loss"] == loss:
-            low, high = found.get("low"), found.get("high")
-            return policy.Quality(
-                loss=found["value"],
-                low=-float("inf") if low is None else low,
-                high=float("inf") if high is None else high,
-                labels=window["labels"] if what == "measured" else 0,
-                since=_naive(window["since"]),
-                until=_naive(window["until"]),
-            )
+def _measured(model: str, said: params.Model, candidate: str) -> policy.Quality | None:
+    """The loss of a release on what has a label, of the newest days on which anything has: as many as in a backtest."""
+    from tasks import metrics
+    from tasks.monitoring import labels, quality
+
+    days = sorted(day for day, one in labels.read(model).days.items() if one.releases.get(candidate, {}).get("labels"))
+    if not days:
+        return None
+    first = date.fromisoformat(days[-1]) - timedelta(days=policy.WINDOW_DAYS)
+    rows = labels.frame(model, [day for day in days if date.fromisoformat(day) > first])
+    known = quality.labelled(said.task, labels.answers(rows[rows["release"] == candidate]))
+    try:
+        losses = metrics.losses(said.gate.loss, known["label"], observed.predictions_of(known))
+    except metrics.Unscorable:
+        return None
+    return policy.Quality.of(losses, known["time"], said.evaluate.resamples, said.gate.confidence)
+
+
+def _estimated(report: Mapping[str, Any], candidate: str, loss: str) -> policy.Quality | None:
+    """The newest week in which the loss of a release was estimated."""
+    said = report.get("quality") or {"windows": [], "loss": loss}
+    if said["loss"] != loss:
+        return None
+    for week in sorted(said["windows"], key=lambda one: str(one["until"]), reverse=True):
+        if found := (week["releases"].get(candidate) or {}).get("estimated"):
+            since, until = _naive(week["since"]), _naive(week["until"])
+            return policy.Quality(found["value"], found["low"], found["high"], 0, since, until)
     return None
 
 

@@ -121,7 +121,7 @@ class _Look:
             found += self._declined(joined, quality, self.live)
         until = date.fromisoformat(max(self.state.asked)) if self.state.asked else None
         live = self.live.candidate if self.live else None
-        known = alarms.keep(self.model, found, live, until, report.effect(quality))
+        known = alarms.keep(self.model, found, live, until, report.effect(quality, self.live))
         for one, what in alarms.to_tell(known):
             get_run_logger().warning(f"alarm {one['key']} {what}: {one['text']}")
             events.alarm(self.model, one, what)

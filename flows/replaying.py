@@ -38,9 +38,6 @@ if TYPE_CHECKING:
 NOT_REPLAYED = frozenset({"latency", "size"})
 """Checks of the gate that ask for a packaged release."""
 
-WINDOW_DAYS = 28
-"""Quality is measured on the rows of so many days, at most."""
-
 DIGITS = 6
 
 STANDARD: dict[str, params.Retrain] = {
@@ -320,12 +317,13 @@ class _Life:
         )
 
     def window(self, moment: Moment, since: int) -> int:
-        """Where the newest WINDOW_DAYS begin, or what came since a position if that is less."""
+        """Where the newest policy.WINDOW_DAYS begin, or what came since a position if that is less."""
         from datetime import timedelta
 
         times = self.world.history.rows["time"]
         return max(
-            since, int(times.searchsorted(times.iloc[moment.known - 1] - timedelta(days=WINDOW_DAYS), side="right"))
+            since,
+            int(times.searchsorted(times.iloc[moment.known - 1] - timedelta(days=policy.WINDOW_DAYS), side="right")),
         )
 
 

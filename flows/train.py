@@ -65,11 +65,12 @@ def _not_due(model: str, if_due: bool) -> str | None:
     wakes.wake(f"monitor/{model}", {"model": model})  # with the rows come labels
     if known == due.Certain() and not graph.pending(model):
         return None  # the data changed, and the rows did not
+    on = due.facts(model)  # before they are read: what the monitor finds meanwhile is asked about by the next wake
     decision = as_task(due.decide, "ask the retrain policy", retries=5)(model, known, _here())
     get_run_logger().info(f"the retrain policy: {decision.why}")
     if decision.retrain:
         return None
-    due.refuse(model, decision.why)
+    due.refuse(model, decision.why, on)
     return str(decision.why)
 
 

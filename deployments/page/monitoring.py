@@ -76,9 +76,9 @@ def promised(one: Model) -> Entry | None:
 
 
 def newest(one: Model, how: str) -> tuple[Mapping[str, Any], Entry] | None:
-    """The newest window of which the loss is `measured` or `estimated`, and that."""
+    """The newest window of which the loss of who serves is `measured` or `estimated`, and that."""
     said = _quality(one)
-    found = [(window, entry) for window in _windows(said) if (entry := _of(window, how, said["loss"]))]
+    found = [(window, entry) for window in _own(one, _windows(said)) if (entry := _of(window, how, said["loss"]))]
     return found[-1] if found else None
 
 
@@ -88,6 +88,13 @@ def _quality(one: Model) -> Mapping[str, Any]:
 
 def _windows(said: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return sorted(said.get("windows") or [], key=lambda window: str(window["until"]))
+
+
+def _own(one: Model, windows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """What who serves has answered: what it promised says nothing of who served before."""
+    candidate = one.live.candidate if one.live else ""
+    own = [(window, (window.get("releases") or {}).get(candidate)) for window in windows]
+    return [{**window, **said} for window, said in own if said]
 
 
 def _of(window: Mapping[str, Any], how: str, loss: str) -> Entry | None:
@@ -110,7 +117,7 @@ def quality(one: Model, report: Mapping[str, Any]) -> Markup:
         waits = f"{many(asked, 'prediction')} wait for their labels, and are too few for an estimate"
         said_of = f"{loss_name(loss)} was promised to be {interval(was_promised)}."
         return empty("Quality", sentence(waits if asked else "nothing was asked of it yet"), " ", said_of)
-    compared, is_bad = _compared(windows, loss, was_promised)
+    compared, is_bad = _compared(_own(one, windows), loss, was_promised)
     spoken = (
         f"{loss_name(loss)} over time, lower is better. Promised: {interval(was_promised)}. "
         f"{_spoken('Measured', measured)} {_spoken('Estimated', estimated)} The table below has all numbers."
@@ -171,7 +178,7 @@ def _compared(windows: Sequence[Mapping[str, Any]], loss: str, with_: Entry | No
             said, worse = _against(entry, with_) if is_bad is None else ("", is_bad)
             told.append(f"{days(window['since'], window['until'])}: {how} {interval(entry)}{said}.")
             is_bad, until = worse, str(window["until"])
-    return " ".join(told), bool(is_bad)
+    return " ".join(told) or "Who serves has not answered enough yet to be compared.", bool(is_bad)
 
 
 def _against(entry: Entry, with_: Entry | None) -> tuple[str, bool]:

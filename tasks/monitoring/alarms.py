@@ -94,13 +94,15 @@ def of_quality(
 def of_service(days: Mapping[str, Mapping[str, Any]], limit: float, fewest: int) -> list[Found]:
     """An alarm for each run of days on which the median request of one row took longer than it may.
 
+    A day is judged when the next one has begun.
+
     Args:
         days: as observed.service gives them.
         limit: in ms.
         fewest: requests that a day must have to count.
     """
     found: list[Found] = []
-    for day, said in sorted(days.items()):
+    for day, said in sorted(days.items())[:-1]:  # the newest one is not over: what it shows would come and go
         if sum(said["single"].values()) < fewest:
             continue
         median, at = observed.quantile(said["single"], 0.5) or 0.0, date.fromisoformat(day)

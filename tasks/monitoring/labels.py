@@ -9,6 +9,7 @@ was made; of several labels for one id that of the last partition.
 
 So a day is a pure function of files: of what was asked on it, and of the partitions that have a label for any of it.
 It is made again when one of these changes, and labels that came late end in the same bytes as labels that came at once.
+While the rows are being made anew (DVC removes them first), the labels that are known stay what they were.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from errno import ENOENT
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks import files
+from tasks.errors import DataMissing
 from tasks.monitoring import observed
 
 if TYPE_CHECKING:
@@ -71,9 +74,19 @@ class Joined:
         return {name: said["sha256"] for name, said in self.partitions.items()}
 
 
-def look(folder: Path) -> dict[str, Stat]:
-    """The partitions of a folder of rows, each with size and time of change: whether there is anything new."""
-    found = {path.stem: path.stat() for path in sorted(folder.glob("*.parquet"))}
+def look(folder: Path) -> dict[str, Stat] | None:
+    """The partitions of a folder of rows, each with size and time of change; None: they are not there, or not all.
+
+    split.json beside it is what `prepare` writes last, and what DVC removes first.
+    """
+    whole = folder.parent / "split.json"
+    try:
+        before = whole.stat().st_mtime_ns
+        found = {path.stem: path.stat() for path in sorted(folder.glob("*.parquet"))}
+        if whole.stat().st_mtime_ns != before:
+            return None
+    except FileNotFoundError:
+        return None
     return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in found.items()}
 
 
@@ -95,16 +108,26 @@ def join(model: str, state: State, folder: Path, task: str, loss: str) -> Joined
         folder: of rows, a Parquet file per partition.
         task: classification or regression.
         loss: of tasks.metrics; summed per day and release.
+
+    Raises:
+        DataMissing: the rows are being made anew, and their labels were not known before.
     """
     before, by = read(model), {"task": task, "loss": loss}
-    partitions = _partitions(folder, before)
-    shas = {name: said["sha256"] for name, said in partitions.items()}
-    news = {name: _Labels.of(folder / f"{name}.parquet", sha) for name, sha in shas.items()}
+    try:
+        partitions = _partitions(folder, before)
+        shas = {name: said["sha256"] for name, said in partitions.items()}
+        news = {name: _Labels.of(folder / f"{name}.parquet", sha) for name, sha in shas.items()}
+    except FileNotFoundError as error:
+        raise DataMissing(
+            f"{error.filename}, where labels come from, is being made anew, or was removed. The next look finds it "
+            "when the train flow (or `dvc repro`) has made it"
+        ) from None
     changed = {name for name, sha in shas.items() if before.shas.get(name) != sha}
     again = observed.repeated(model, state)
+    profiled = [name for name in sorted(state.releases) if observed.profile(model, state, name) is not None]
     days = {}
     for day in state.asked:
-        of, known = files.digest(state.of(day))[:16], before.days.get(day)
+        of, known = files.digest([state.of(day), profiled])[:16], before.days.get(day)
         fresh = known is None or known.of != of or before.by != by or not _path(model, day).exists()
         labelled = {} if known is None else {name: sha for name, sha in known.labelled.items() if shas.get(name) == sha}
         asked = sorted(shas if fresh else changed)
@@ -185,7 +208,7 @@ class _Labels:
 
     @staticmethod
     def of(path: Path, sha256: str) -> _Labels:
-        return _Labels(files.memo("labels", {"rows": sha256}, "", partial(_index, path)))
+        return _Labels(files.memo("labels", {"rows": sha256}, "", partial(_index, path, sha256)))
 
     def has_any(self, hashes: Keys) -> bool:
         """Whether there is a label for any of these (sorted)."""
@@ -211,7 +234,7 @@ class _Labels:
         return held
 
 
-def _index(path: Path, target: Path) -> None:
+def _index(path: Path, sha256: str, target: Path) -> None:
     """Lay the labels of a partition down in the order of their hashes."""
     import numpy as np
     import pandas as pd
@@ -219,6 +242,8 @@ def _index(path: Path, target: Path) -> None:
     from tasks import rows
 
     known = pd.read_parquet(path, columns=["id", "label"]).dropna().drop_duplicates("id", keep="last")
+    if files.sha256(path) != sha256:  # kept under the name of other bytes, it would be wrong for ever
+        raise FileNotFoundError(ENOENT, "it was replaced while it was read", str(path))
     hashes = rows.row_hashes(known["id"])
     order = np.argsort(hashes, kind="stable")
     target.mkdir()
@@ -226,9 +251,12 @@ def _index(path: Path, target: Path) -> None:
     files.write_parquet(target / "labels.parquet", known[["label"]].iloc[order].reset_index(drop=True))
 
 
-def _partitions(folder: Path, before: Joined) -> dict[str, dict[str, Any]]:
+def _partitions(folder: Path, before: Joined) -> Mapping[str, Mapping[str, Any]]:
+    there = look(folder)
+    if there is None:
+        return before.partitions
     found = {}
-    for name, stat in look(folder).items():
+    for name, stat in there.items():
         known = before.partitions.get(name)
         same = known is not None and list(known["stat"]) == list(stat)
         sha = known["sha256"] if same and known else files.sha256(folder / f"{name}.parquet")
@@ -293,7 +321,8 @@ def _found(hashes: Keys, partitions: Sequence[_Labels]) -> pa.Array:
         there, values = partition.find(hashes)
         labels[there] = values
     known = [value for value in labels if value is not None]
-    if all(isinstance(value, int | float | np.number) for value in known):
+    number = int | float | np.number
+    if all(isinstance(value, number) and not isinstance(value, bool | np.bool_) for value in known):
         return pa.array([None if value is None else float(value) for value in labels], pa.float64())
     return pa.array([None if value is None else str(value) for value in labels], pa.string())
 
@@ -301,25 +330,23 @@ def _found(hashes: Keys, partitions: Sequence[_Labels]) -> pa.Array:
 def _of_release(rows: pd.DataFrame, profile: observed.Profile | None, task: str, loss: str) -> dict[str, Any]:
     """What is kept of the labels of a release on a day."""
     from tasks import days, metrics
+    from tasks.monitoring import quality
 
-    known = rows[rows["label"].notna()]
+    known = quality.labelled(task, rows)
     said: dict[str, Any] = {"rows": len(rows), "labels": len(known), "loss": None, "label": None}
     if known.empty:
         return said
     predictions = observed.predictions_of(known).dropna(axis=1, how="all")
-    label = known["label"].astype("int64") if task == "classification" and _whole(known["label"]) else known["label"]
     with suppress(metrics.Unscorable):  # `measure` says why, of the window
-        said["loss"] = float(metrics.losses(loss, label, predictions).sum())
+        said["loss"] = float(metrics.losses(loss, known["label"], predictions).sum())
     if profile is None:
         return said
     wanted = {"label": observed.columns(profile)["label"]}
+    if wanted["label"].type != "category" and known["label"].dtype.kind not in "fiu":
+        return said  # since this release was trained, the label has become something else
     found = days.summarise(known[["time", "label"]], wanted)["label"]
     numbers = {name: getattr(found, name)[0].tolist() for name in ("rows", "missing", "total", "squares", "counts")}
     return {**said, "label": {**numbers, "unknown": list(found.unknown[0])}}
-
-
-def _whole(labels: pd.Series[Any]) -> bool:
-    return labels.dtype.kind == "f" and bool((labels % 1 == 0).all())
 
 
 def _hashes(paths: Sequence[Path]) -> Keys:

@@ -29,6 +29,9 @@ DIGITS = 6
 NAMED = 3
 """So many columns of an alarm are named."""
 
+WINDOW_DAYS = 28
+"""Quality is measured on the rows of so many days, at most: in production as in a backtest."""
+
 
 @dataclass(frozen=True)
 class Quality:

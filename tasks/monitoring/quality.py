@@ -144,9 +144,11 @@ def measure(
     Raises:
         Unscorable: predictions that are missing, or that do not offer the loss.
     """
-    known = _labelled(task, frame)
+    known = labelled(task, frame)
     days = metrics.day_blocks(known["time"])
     said, label = _predictions(known, slices), known["label"].to_numpy()
+    if (task == "regression") != ("prediction" in said):
+        raise metrics.Unscorable(f"these are no predictions of a {task}")
 
     def scored(members: npt.NDArray[np.int64]) -> dict[str, Any]:
         counts = {"rows": len(members), "days": len(np.unique(days[members]))}
@@ -246,7 +248,7 @@ class Estimator:
         Raises:
             Unscorable: predictions that are missing, or that do not offer the loss.
         """
-        known = _labelled(task, holdout)
+        known = labelled(task, holdout)
         said, losses, day = _told(task, loss, known)
         knots = _knots(said)
         basis = _hats(said, knots)
@@ -261,7 +263,7 @@ class Estimator:
         sums, rows = np.bincount(day, residual).astype(np.float64), np.bincount(day).astype(np.float64)
         within = ((residual - (sums / np.maximum(rows, 1))[day]) ** 2).sum() / max(len(residual) - len(rows), 1)
         if earlier is not None:
-            since, losses, day = _told(task, loss, _labelled(task, earlier))
+            since, losses, day = _told(task, loss, labelled(task, earlier))
             residual = losses - np.interp(since, knots, expected)
             sums = np.concatenate([sums, np.bincount(day, residual)])
             rows = np.concatenate([rows, np.bincount(day)])
@@ -372,8 +374,13 @@ def _predictions(frame: pd.DataFrame, but: Sequence[str] = ()) -> pd.DataFrame:
     return frame[columns]
 
 
-def _labelled(task: str, frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows that have a label. Whole numbers that a missing one among them made floats are classes again."""
+def labelled(task: str, frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows that have a label. Whole numbers that a missing one among them made floats are classes again.
+
+    Args:
+        task: classification or regression.
+        frame: label (missing where it is not known) and predictions.
+    """
     known = frame[frame["label"].notna()]
     label = known["label"]
     if task == "regression" or label.dtype.kind != "f" or (label % 1 != 0).any():

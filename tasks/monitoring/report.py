@@ -81,9 +81,12 @@ def write(model: str, said: Mapping[str, Any]) -> dict[str, Any]:
     return whole
 
 
-def effect(quality: Quality) -> str:
-    """What goes on does to the live model, in a few words: measured, or estimated, against promised."""
-    for week in reversed(quality.windows):
+def effect(quality: Quality, live: Live | None) -> str:
+    """What goes on does to the live release, in a few words: measured, or estimated, against promised."""
+    for whole in reversed(quality.windows):
+        if live is None or live.candidate not in whole["releases"]:
+            continue
+        week = {**whole, **whole["releases"][live.candidate]}
         measured, estimated = (week["measured"] or {}).get(quality.loss), week["estimated"]
         if found := measured or estimated:
             what = "measured" if measured else "estimated"

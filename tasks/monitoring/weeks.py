@@ -10,6 +10,7 @@ end in the same numbers. No estimate uses a label of its own week or of a later 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import partial
@@ -64,7 +65,7 @@ def measured(model: str, joined: Joined, how: Measuring, references: References)
         model: whose.
         joined: the days.
         how: what is measured.
-        references: asked for the releases of weeks that changed.
+        references: of the releases that were asked.
     """
     days: dict[date, list[str]] = {}
     for day in sorted(joined.days):
@@ -73,10 +74,11 @@ def measured(model: str, joined: Joined, how: Measuring, references: References)
     known = files.read_json(path) if path.exists() else {}
     found = _Weeks(model, how, references, days)
     told: dict[str, Week] = {}
-    for week in days:
+    for week, own in days.items():
         near = [[joined.days[day].identity for day in days.get(one, [])] for one in (*_before(week), week)]
         offs = _offs(told, week)
-        of = files.digest([near, offs, vars(how)])[:16]
+        held = {name: _held(references(name)) for day in own for name in joined.days[day].releases}
+        of = files.digest([near, offs, vars(how), held])[:16]
         there = known.get(week.isoformat())
         told[week.isoformat()] = there if there and there["of"] == of else {"of": of, **found.week(week, offs)}
     if told != known:
@@ -85,7 +87,7 @@ def measured(model: str, joined: Joined, how: Measuring, references: References)
 
 
 def promised(how: Measuring, reference: Reference) -> dict[str, float] | None:
-    """The loss on the holdout: {value, low, high}; None where it was not kept, or is of too few rows."""
+    """The loss on the holdout: {value, low, high}; None where that was not kept, has too few rows, or no such loss."""
     path = reference.folder / "evaluation" / "predictions.parquet"
     if not path.exists():
         return None
@@ -97,10 +99,14 @@ def promised(how: Measuring, reference: Reference) -> dict[str, float] | None:
 def _promise(how: Measuring, holdout: Path, target: Path) -> None:
     import pandas as pd
 
+    from tasks import metrics
     from tasks.monitoring import quality
 
-    found = quality.measure(how.task, how.loss, pd.read_parquet(holdout), (), how.resamples, how.confidence)
-    files.write_json(target, found.of_loss)
+    found = None
+    with suppress(metrics.Unscorable):  # it was trained for another task, or does not offer this loss
+        measured = quality.measure(how.task, how.loss, pd.read_parquet(holdout), (), how.resamples, how.confidence)
+        found = measured.of_loss
+    files.write_json(target, found)
 
 
 def monday(day: str) -> date:
@@ -124,6 +130,11 @@ def _offs(told: Mapping[str, Week], week: date) -> list[tuple[str, float]]:
     since = (week - timedelta(weeks=PAST)).isoformat()
     found = [pair for monday, one in told.items() if monday >= since for pair in one["releases"].items()]
     return [(candidate, said["off"]) for candidate, said in found if said["off"] is not None]
+
+
+def _held(reference: Reference | None) -> bool:
+    """Whether there is a holdout to learn from; it may come later than what is held against it."""
+    return reference is not None and (reference.folder / "evaluation" / "predictions.parquet").exists()
 
 
 def _before(week: date) -> list[date]:

@@ -174,17 +174,21 @@ def _window(at: int, has_labels: bool) -> dict[str, Any]:
         "log_loss": {"value": loss, "low": loss - 0.02, "high": loss + 0.02},
         "roc_auc": {"value": 0.71, "low": 0.68, "high": 0.74},
     }
-    return {
-        "since": f"{since.isoformat()}Z",
-        "until": f"{(since + timedelta(days=7)).isoformat()}Z",
+    own = {
         "rows": 6400,
         "labels": 6350 if has_labels else 0,
         "measured": metrics if has_labels else None,
+        "estimated": {"value": loss - 0.01, "low": loss - 0.04, "high": loss + 0.03, "days": 7, "rows": 6400},
+        "off": 0.01 if has_labels else None,
+    }
+    return {
+        "since": f"{since.isoformat()}Z",
+        "until": f"{(since + timedelta(days=7)).isoformat()}Z",
+        **own,
         "slices": {"station": {"north": {"rows": 3100, "metrics": metrics}, "south": {"rows": 12, "metrics": {}}}}
         if has_labels
         else None,
-        "estimated": {"value": loss - 0.01, "low": loss - 0.04, "high": loss + 0.03, "days": 7, "rows": 6400},
-        "off": 0.01 if has_labels else None,
+        "releases": {"25db996ec1c47a45": own},
     }
 
 

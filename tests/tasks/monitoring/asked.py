@@ -66,6 +66,7 @@ def ask(
     at_once: int = 1,
     keys: bool = True,
     features: list[str] | None = None,
+    classes: tuple[str, str] = ("0", "1"),
 ) -> Path:
     """Append lines as a replica writes them: a request for so many rows at once, a millisecond after each other."""
     path = (
@@ -75,7 +76,7 @@ def ask(
     names = features or list(FEATURES)
     given = asked[names].astype(object).where(asked[names].notna(), None).to_dict("records")
     told = [
-        {"prediction": int(p_1 > 0.5), "probability": p_1, "probabilities": {"0": p_0, "1": p_1}}
+        {"prediction": int(p_1 > 0.5), "probability": p_1, "probabilities": dict(zip(classes, (p_0, p_1), strict=True))}
         for p_0, p_1 in zip(asked["p_0"].tolist(), asked["p_1"].tolist(), strict=True)
     ]
     ids, times = asked["id"].tolist(), asked["time"].dt.strftime("%Y-%m-%dT%H:%M:%S.%fZ").tolist()
@@ -107,6 +108,7 @@ def deliver(labelled: pd.DataFrame, partition: str) -> Path:
     """Labels come: the rows of a partition, as `prepare` lays them down."""
     path = settings.BUILD / MODEL / "rows" / f"{partition}.parquet"
     files.write_parquet(path, labelled.drop(columns=["p_0", "p_1"]).reset_index(drop=True))
+    files.write_json(path.parents[1] / "split.json", {})
     return path
 
 

@@ -191,8 +191,10 @@ def test_requests_that_take_too_long_are_one_alarm_from_the_first_day_to_the_fir
     days = {"2013-04-01": day(20), "2013-04-02": day(80), "2013-04-03": day(5, 3), "2013-04-04": day(90)}
     (one,) = alarms.of_service(days, limit=50, fewest=50)
     assert (one.opened, one.closed) == (date(2013, 4, 2), None)
+    first = {day: days[day] for day in ("2013-04-01", "2013-04-02")}
+    assert alarms.of_service(first, limit=50, fewest=50) == []  # that day is not over
     assert one.text == "a request of one row takes 79.5 ms (median) on 2013-04-02, 50 ms are allowed"
-    (one,) = alarms.of_service({**days, "2013-04-05": day(20)}, limit=50, fewest=50)
+    (one,) = alarms.of_service({**days, "2013-04-05": day(20), "2013-04-06": day(90)}, limit=50, fewest=50)
     assert one.closed == date(2013, 4, 5)
 
 

@@ -12,11 +12,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks import days, files, settings
+from tasks import days, files, profile, settings
+from tasks.errors import DataMissing
 from tasks.monitoring import labels, observed, weeks
 from tasks.monitoring.labels import Joined
 from tasks.monitoring.reference import Reference
-from tests.tasks.monitoring.asked import LATER, MODEL, NOON, ask, deliver, made_of, observe, rows
+from tests.tasks.monitoring.asked import FEATURES, LATER, MODEL, NOON, ask, deliver, made_of, observe, rows
 
 HOW = weeks.Measuring("classification", "log_loss", ("station",), 100, 0.95)
 LEARNED = rows("2013-01-01", 60, seed=9)
@@ -152,6 +153,38 @@ def test_labels_end_in_the_same_numbers_however_they_come(
     )
 
 
+def test_while_the_rows_are_made_anew_the_labels_stay(asked: pd.DataFrame) -> None:
+    """DVC removes split.json and the rows before `prepare` runs: that takes no label back."""
+    path = deliver(asked, "2013-04")
+    before = everything()
+    (path.parents[1] / "split.json").unlink()
+    assert everything() == before
+    shutil.rmtree(path.parent)
+    assert everything() == before
+    deliver(asked.iloc[:100], "2013-04")
+    assert sum(day.labels for day in join().days.values()) == 100
+
+
+def test_rows_that_are_gone_and_were_never_read_are_an_error(
+    asked: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says what makes them; the next look finds them."""
+    path = deliver(asked, "2013-04")
+    sha256, read = files.sha256, []
+
+    def replaced(one: Path) -> str:
+        if one == path and not read:
+            read.append(one)
+            return "another"
+        return sha256(one)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "sha256", replaced)
+        with pytest.raises(DataMissing, match=r"2013-04\.parquet, where labels come from, is being made anew"):
+            join()
+    assert sum(day.labels for day in join().days.values()) == len(asked)
+
+
 # ── the newest counts ─────────────────────────────────────────────────────────────────────────────
 
 
@@ -276,6 +309,37 @@ def test_labels_may_be_texts(world: Path) -> None:
     join()
     found = labels.frame(MODEL, ["2013-04-01", "2013-04-03"])["label"]
     assert found.dropna().tolist() == [*names[:24], *names[48:50]]
+
+
+@pytest.mark.parametrize("kind", [bool, float])
+def test_labels_may_be_true_and_false_or_floats(world: Path, kind: type) -> None:
+    """As training takes them: their losses are those of the classes that they name."""
+    asked = rows(days=4)
+    names = {"p_0": f"p_{kind(0)}", "p_1": f"p_{kind(1)}"}
+    learned = LEARNED.assign(label=LEARNED["label"].astype(kind)).rename(columns=names)
+    layout = profile.reference_profile(learned, FEATURES, learned[list(names.values())])
+    ask(asked, classes=(str(kind(0)), str(kind(1))))
+    deliver(asked.assign(label=asked["label"].astype(kind)), "2013-04")
+    joined = join(observe(lambda _: layout))
+    found = labels.losses(joined, "aaaa")
+    wanted = -np.log(np.where(asked["label"] == 1, asked["p_1"], asked["p_0"])).sum()
+    assert sum(total for _, total, _ in found) == pytest.approx(wanted)
+    column = observed.columns(layout)["label"]
+    assert labels.label_days(joined, "aaaa", column).counts[:, -1].sum() == 0  # none is unknown
+    week = weeks.measured(MODEL, joined, HOW, lambda _: None)[0]
+    assert week["measured"]["log_loss"]["value"] == pytest.approx(wanted / len(asked), abs=1e-6)
+
+
+def test_a_release_of_another_task_is_not_measured(world: Path) -> None:
+    """Somebody has made a regression of it: the answers of the release before say nothing of these labels."""
+    asked = rows(days=8)
+    ask(asked)
+    deliver(asked.assign(label=np.linspace(0, 9.5, len(asked))), "2013-04")
+    state = observe(lambda _: made_of(LEARNED))
+    joined = labels.join(MODEL, state, settings.BUILD / MODEL / "rows", "regression", "absolute")
+    how = weeks.Measuring("regression", "absolute", (), 100, 0.95)
+    week = weeks.measured(MODEL, joined, how, lambda _: None)[0]
+    assert (week["measured"], week["text"]) == (None, "cannot be measured: these are no predictions of a regression")
 
 
 def test_releases_that_give_other_columns_are_measured_together(world: Path) -> None:
