@@ -1,4 +1,4 @@
-"""The commands of `python -m tasks`: thin words around the steps and the registry."""
+"""The commands of `python -m tasks`: thin words around the steps, and around what a person asks of any wing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The steps that dvc.yaml names, and where each is: the one place where the wings meet."""
+"""The steps that dvc.yaml names, and where each is: a wing is imported when a step of it runs."""
 
 from __future__ import annotations
 
