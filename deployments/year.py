@@ -17,9 +17,10 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
 
 from tasks import files, params, settings
 
@@ -98,12 +99,12 @@ def _deliver_cut_off(said: params.Params, partition: str) -> None:
 
 
 def _ask(name: str, model: params.Model, rows: pd.DataFrame, most: int) -> None:
-    """What production asks on each day of these rows, a request a day: a sample, with the ids as keys."""
-    columns = list(model.features)
+    """What production asks on each day of these rows, a request a day at noon: a sample, with the ids as keys."""
+    columns, zone = list(model.features), ZoneInfo(model.timezone)
     for day, of_day in rows.groupby(rows["time"].dt.normalize()):
         some = of_day.sample(min(most, len(of_day), model.serving.max_rows), random_state=0)
         asked = json.loads(some[columns].to_json(orient="records"))
-        at = day.to_pydatetime().replace(tzinfo=UTC) + timedelta(hours=12)
+        at = day.to_pydatetime().replace(hour=12, tzinfo=zone)
         body = {"rows": [_clean(row, model) for row in asked], "keys": some["id"].tolist(), "time": at.isoformat()}
         _post(f"{_router()}/{name}/predict", body)
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -34,6 +35,18 @@ def _by_name(features: dict[str, Any]) -> dict[str, Any]:
     """DVC does not see the order of keys, so it must not reach a result: columns are in the order of their names."""
     return dict(sorted(features.items()))
 
+
+def _is_zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):  # OSError: a folder of zones
+        hint = did_you_mean(name, sorted(available_timezones())).partition("; known")[0]  # there are 600
+        raise ValueError(f"{name!r} is no time zone{hint}; one of the IANA names, as Europe/Berlin") from None
+    return name
+
+
+Zone = Annotated[str, AfterValidator(_is_zone)]
+"""A time zone by its IANA name."""
 
 Values = Annotated[dict[str, Any], AfterValidator(_as_dvc_compares)]
 """Whatever a person's own code takes."""
@@ -202,6 +215,8 @@ class Model(Section):
     task: Literal["classification", "regression"]
     datasets: Annotated[dict[Name, Literal["partition", "all"]], Field(min_length=1)]
     options: Values
+    timezone: Zone = "UTC"
+    """In which the rows' `time` stands: what is logged in UTC is held against them by the days of this zone."""
     features: Annotated[dict[Name, Feature], Field(min_length=1), AfterValidator(_by_name)]
     estimator: Estimator
     split: Split

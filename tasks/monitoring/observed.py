@@ -3,7 +3,7 @@
     var/monitoring/<model>/state.json          how far the log was read, and which of the files below count
     …/asked/<day>/<name>.parquet               a row per prediction; what it says of itself: `COLUMNS`
     …/asked/<day>/<name>.npy                   the keys of these rows, sorted: who asked for the same row again?
-    …/again.<batch>.npy                        keys that stand in several of these files, and when they stood last
+    …/again.<batch>….npy                       keys that stand in several of these files, and when they stood last
     …/days/<candidate>.<batch>.parquet         day summaries of what a release was asked (tasks/days.py) …
     …/profiles/<candidate>.json                … laid out by its own reference profile
     …/service.<batch>.json                     per day: requests, rows, and how long they took
@@ -12,7 +12,10 @@
 the old watermark, and gets the same rows again. So a kill loses nothing and doubles nothing. Some 100,000 rows are in
 memory at once, however many there are; what a look costs follows what is new.
 
-A day is the day of `time`, UTC: when it was asked, or when the client says that it was.
+A day is the day of `time`: when it was asked, or when the client says that it was. It is taken in the model's zone
+(`timezone` in params.yaml), as the rows that it learned from have it: in another zone days hold other hours, and all
+that goes by the hour would have moved. The log is in UTC; `_local` is where that ends, and all that comes after is
+naive. Where the zone is another one than at the last look, everything is read again from the beginning of the log.
 """
 
 from __future__ import annotations
@@ -24,8 +27,9 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
 
-from tasks import files, log_files, predictions, settings
+from tasks import files, log_files, predictions, settings, unanswered
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,7 +49,11 @@ MANY = 8
 
 COLUMNS = ("id", "row_key", "hash", "time", "release", "version", "ms")
 """What a row in asked/ has beside the slice columns and the prediction columns. `hash` is that of `row_key`, as
-rows.row_hashes has it; 0 where there is no key. `time` is naive, UTC."""
+rows.row_hashes has it; 0 where there is no key. `time` is naive, of the model's zone: in the hour that is lived
+through twice in autumn, two answers to one row may be taken in the wrong order."""
+
+DAY = 86_400_000_000
+"""In µs."""
 
 MS_STEP = math.log(1.02)
 """Latencies are counted in bins of two per cent."""
@@ -93,6 +101,10 @@ class State:
     again: str | None = None
     releases: Mapping[str, Release] = field(default_factory=dict)
     service: str | None = None
+    timezone: str = "UTC"
+    """Whose days these are."""
+    unanswered: unanswered.Days = field(default_factory=dict)
+    """What the router had counted."""
 
     @property
     def rows(self) -> int:
@@ -132,14 +144,16 @@ def observe(model: str, wanted: Wanted, layout: Layout, now: datetime | None = N
     Raises:
         RegistryUnavailable: and whatever else `layout` raises. Nothing was taken in.
     """
-    before = read(model)
+    before, now = read(model), now or datetime.now(UTC)
     _sweep(model, before)
-    tables, reached = predictions.read_new(model, before.watermark, now=now)
-    batch = _Batch(model, before, wanted, layout)
+    # in another zone everything is new; numbers go on, so that what is kept stays whole until state.json is written
+    known = before if before.timezone == wanted.timezone else State(batch=before.batch, timezone=wanted.timezone)
+    tables, reached = predictions.read_new(model, known.watermark, now=now)
+    batch = _Batch(model, known, wanted, layout)
     for table in tables:
         batch.take(table)
-    after = _forget(batch.end(), wanted.keep_days, now or datetime.now(UTC))
-    after = replace(after, watermark=reached)
+    after = _forget(model, batch.end(), wanted.keep_days, now)
+    after = replace(after, watermark=reached, unanswered=_unanswered(model, wanted, now))
     if after != before:
         files.write_json(folder(model) / "state.json", asdict(after))
         _sweep(model, after)
@@ -155,6 +169,8 @@ class Wanted:
     """Features by which quality is told apart."""
     keep_days: int
     """For so long after it was answered."""
+    timezone: str = "UTC"
+    """By whose days; an IANA name."""
 
     def kept(self, schema: pa.Schema) -> dict[str, str]:
         """Column of the log → its name in asked/, beside COLUMNS."""
@@ -176,7 +192,13 @@ def predictions_of(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[said]
 
 
-def _forget(state: State, keep_days: int, now: datetime) -> State:
+def _unanswered(model: str, wanted: Wanted, now: datetime) -> unanswered.Days:
+    """What the router has counted on the days that are kept."""
+    first = (now.astimezone(ZoneInfo(wanted.timezone)) - timedelta(days=wanted.keep_days)).date().isoformat()
+    return {day: said for day, said in unanswered.read(model).items() if day >= first}
+
+
+def _forget(model: str, state: State, keep_days: int, now: datetime) -> State:
     """Without what was answered too long ago, as the log forgets it too."""
     first = int((now - timedelta(days=keep_days)).timestamp() * 1000)
     asked = {day: tuple(one for one in found if one.until >= first) for day, found in state.asked.items()}
@@ -185,7 +207,32 @@ def _forget(state: State, keep_days: int, now: datetime) -> State:
         return state
     repeated = {day: batch for day, batch in state.repeated.items() if day in asked}
     releases = {name: kept for name, kept in state.releases.items() if kept.until >= first}
-    return replace(state, asked=asked, repeated=repeated, releases=releases)
+    again = _forget_keys(model, state, asked)
+    return replace(state, asked=asked, repeated=repeated, releases=releases, again=again)
+
+
+def _forget_keys(model: str, state: State, asked: Mapping[str, Sequence[Asked]]) -> str | None:
+    """The file of keys that were asked again, without those that stand in none of these files: they decide nothing."""
+    import numpy as np
+
+    if state.again is None:
+        return None
+    held = np.load(folder(model) / state.again)
+    day = held[1].view(np.int64) // DAY
+    kept = np.isin(day, np.array(list(asked), dtype="datetime64[D]").astype(np.int64))
+    # when they stood last is forgotten; an earlier day may have them still, if what was asked on it was answered later
+    left = held[0][~kept]
+    for earlier in [name for name in asked if len(left) and np.datetime64(name) < np.datetime64(int(day.max()), "D")]:
+        for one in asked[earlier]:
+            stands = common(left, _load(folder(model) / "asked" / earlier / f"{one.name}.npy")[0])
+            kept |= np.isin(held[0], stands)
+    if kept.all():
+        return state.again
+    if not kept.any():
+        return None
+    name = f"again.{state.batch}-{kept.sum()}.npy"  # of one batch they only get fewer: no name is written twice
+    np.save(folder(model) / name, held[:, kept])
+    return name
 
 
 def _sweep(model: str, state: State) -> None:
@@ -253,7 +300,18 @@ def summaries(model: str, state: State, candidate: str, wanted: Mapping[str, Col
 
 
 def service(model: str, state: State) -> dict[str, dict[str, Any]]:
-    """Day → requests, rows, and `ms` and `single`: how many of all requests, of those of one row, took how long."""
+    """What the service was, by day; days on which nothing was answered are there too, if something was asked.
+
+    Returns:
+        Day → requests and rows that were answered; `ms` and `single`: how many of all of these requests, of those of
+        one row, took how long; and how many requests were `refused`, `shed` and `failed` (tasks/unanswered.py).
+    """
+    answered, nothing = _answered_service(model, state), dict.fromkeys(unanswered.KINDS, 0)
+    days = sorted({*answered, *state.unanswered})
+    return {day: {**answered.get(day, _nothing()), **state.unanswered.get(day, nothing)} for day in days}
+
+
+def _answered_service(model: str, state: State) -> dict[str, dict[str, Any]]:
     if state.service is None:
         return {}
     said: dict[str, dict[str, Any]] = files.read_json(folder(model) / state.service)
@@ -308,12 +366,13 @@ class _Batch:
             again=self.again.write(self.before.again, self.number),
             releases={name: self._release(name, taken) for name, taken in sorted(self.releases.items())},
             service=self._write_service(),
+            timezone=self.before.timezone,
         )
 
     def _write(self) -> None:
         import pyarrow.compute as pc
 
-        table, self.waiting = log_files.joined(self.waiting), []
+        table, self.waiting = _local(log_files.joined(self.waiting), self.wanted.timezone), []
         self.parts += 1
         self.service.add(table)
         releases = pc.unique(table["release"]).to_pylist()
@@ -349,7 +408,7 @@ class _Batch:
     def _write_service(self) -> str:
         name = f"service.{self.number}.json"
         self.service.end()
-        files.write_json(self.top / name, self.service.added_to(service(self.model, self.before), self.asked))
+        files.write_json(self.top / name, self.service.added_to(_answered_service(self.model, self.before), self.asked))
         return name
 
     # rows, by day
@@ -359,7 +418,7 @@ class _Batch:
         import numpy as np
 
         kept = _asked(table, self.wanted)
-        day = kept["time"].cast("int64").to_numpy() // 86_400_000_000
+        day = kept["time"].cast("int64").to_numpy() // DAY
         if (day[1:] < day[:-1]).any():
             order = np.argsort(day, kind="stable")
             kept, day = kept.take(order), day[order]
@@ -428,12 +487,23 @@ class _Taken:
         known = profile["features"].keys() | profile["predictions"].keys()
         new = {name for name in _features(rows.schema).values() if name not in known}
         self.kept = replace(self.kept, new=tuple(sorted({*self.kept.new, *new})))
-        times = rows["time"].cast(pa.timestamp("us"))
         wanted = columns(profile, self.kept.new)
         del wanted["label"]
-        self.summaries.append(days.summarise(pa.table({**named, "time": times}), wanted))
+        self.summaries.append(days.summarise(pa.table({**named, "time": rows["time"]}), wanted))
         if len(self.summaries) > MANY:
             self.summaries = [days.merge(self.summaries)]
+
+
+def _local(table: pa.Table, timezone: str) -> pa.Table:
+    """The same rows with `time` as clocks of this zone had it: µs, naive."""
+    import pyarrow as pa
+
+    if timezone == "UTC":
+        times = table["time"].cast(pa.timestamp("us"))
+    else:  # by pandas, which finds the zones of the package tzdata; pyarrow knows those of the system only, if any
+        local = table["time"].to_pandas().dt.tz_convert(timezone).dt.tz_localize(None)
+        times = pa.chunked_array([pa.array(local, pa.timestamp("us"))])
+    return table.set_column(table.schema.get_field_index("time"), "time", times)
 
 
 def _features(schema: pa.Schema) -> dict[str, str]:
@@ -457,8 +527,7 @@ def _asked(table: pa.Table, wanted: Wanted) -> pa.Table:
         "id": table["id"],
         "row_key": table["row_key"],
         "hash": pa.array(_hashes(table["row_key"])),
-        "time": table["time"].cast(pa.timestamp("us")),
-        **{name: table[name] for name in ("release", "version", "ms")},
+        **{name: table[name] for name in ("time", "release", "version", "ms")},
     }
     arrays |= {new: table[old] for old, new in wanted.kept(table.schema).items()}
     return pa.table(arrays)
@@ -612,7 +681,7 @@ class _Service:
         requests = table["request"].combine_chunks().dictionary_encode().indices.to_numpy()
         begins = np.concatenate([[0], np.flatnonzero(np.diff(requests)) + 1])
         lengths = np.diff([*begins.tolist(), len(table)])
-        days = table["time"].cast("int64").to_numpy()[begins] // 86_400_000_000
+        days = table["time"].cast("int64").to_numpy()[begins] // DAY
         ms = np.maximum(np.nan_to_num(table["ms"].to_numpy()[begins]), 0.01)
         bins = np.rint(np.log(ms) / MS_STEP).astype(np.int64)
         names = table["request"].take(begins[[0, -1]]).to_pylist()

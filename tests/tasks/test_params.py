@@ -121,6 +121,30 @@ def test_git_is_left_alone_unless_asked(tmp_path: Path) -> None:
             written(tmp_path, "upstream: null", f"git: {wrong}")
 
 
+@pytest.mark.parametrize(
+    ("zone", "hint"),
+    [
+        ("America/New York", "; did you mean 'America/New_York'?"),
+        ("europe/berlin", "; did you mean 'Europe/Berlin'?"),
+        ("America", ""),
+        ("/etc/localtime", ""),
+        ("", ""),
+    ],
+)
+def test_a_time_zone_that_is_none_is_told(fault: Callable[..., str], zone: str, hint: str) -> None:
+    """Days would be taken by another; a folder of zones is none either."""
+    told = fault("tiny.timezone", zone)
+    assert told.startswith(f"params.yaml: models.tiny.timezone: {zone!r} is no time zone")
+    assert hint in told
+    assert len(told) < 200
+
+
+def test_times_are_of_utc_where_no_zone_is_named(tmp_path: Path) -> None:
+    """As they were before there was one to name."""
+    assert written(tmp_path, "upstream: null", "upstream: null").model("tiny").timezone == "UTC"
+    assert params.load(REPOSITORY / "params.yaml").model("flight_delay").timezone == "America/New_York"
+
+
 def test_what_dvc_yaml_reads_has_no_default() -> None:
     """DVC reads the file and knows no defaults: what is left out would fail in the middle of the graph."""
     graph = (REPOSITORY / "dvc.yaml").read_text()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,10 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from tasks import days, files, predictions
+from tasks import days, files, predictions, unanswered
 from tasks.errors import RegistryUnavailable
 from tasks.monitoring import drift, observed
-from tests.tasks.monitoring.asked import FEATURES, LATER, MODEL, NOON, ask, made_of, observe, rows
+from tests.tasks.monitoring.asked import FEATURES, LATER, MODEL, NOON, WANTED, ask, made_of, observe, rows
 
 LEARNED = rows("2013-01-01", 60, seed=9)
 PROFILE = made_of(LEARNED)
@@ -145,22 +146,29 @@ def test_killed_between_any_two_writes_it_goes_on_without_loss_or_doubling(
     before = shutil.copytree(observed.folder(MODEL), world / "before")
     observe(layout)
     wanted = files.tree(observed.folder(MODEL))
+    assert until_unkilled(lambda: observe(layout), before, wanted, monkeypatch) > 12
+
+
+def until_unkilled(
+    look: Callable[[], object], before: Path, wanted: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> int:
+    """A look at what was before, killed after 0, 1, 2 … writes, and looked again each time; gives how many it has."""
     for writes in range(1000):
         shutil.rmtree(observed.folder(MODEL))
         shutil.copytree(before, observed.folder(MODEL))
         with monkeypatch.context() as patch:
             killed_after(writes, patch)
             try:
-                observe(layout)
+                look()
             except Killed:
                 ended = False
             else:
                 ended = True
-        observe(layout)
+        look()
         assert files.tree(observed.folder(MODEL)) == wanted, f"killed after {writes} writes"
         if ended:
-            break
-    assert writes > 12
+            return writes
+    pytest.fail("it has no end")
 
 
 def test_a_registry_that_is_gone_costs_no_row(world: Path) -> None:
@@ -277,6 +285,153 @@ def test_a_row_that_is_asked_again_is_known_whenever_that_is(world: Path) -> Non
     assert set(state.repeated) == {"2013-04-01", "2013-04-02", "2013-04-04", "2013-03-24"}
 
 
+def test_keys_that_were_asked_again_are_forgotten_with_their_rows(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is kept of them is bounded, over 60 days of looks; and those that are kept still say which row counts."""
+    wanted, counts = replace(WANTED, keep_days=7), []
+    for n in range(60):
+        asked, now = rows("2013-04-01", 1, per_day=12), NOON + timedelta(days=n)
+        asked = asked.assign(id=asked["id"] + f"-{n}", time=asked["time"] + pd.Timedelta(days=n))
+        ask(asked, number=2 * n, answered=now)
+        observed.observe(MODEL, wanted, layout, now + timedelta(hours=1))
+        ask(asked, number=2 * n + 1, answered=now + timedelta(hours=2))
+        before = observed.read(MODEL)
+        kept_before = shutil.copytree(observed.folder(MODEL), world / "before", dirs_exist_ok=n > 0)
+        state = observed.observe(MODEL, wanted, layout, now + timedelta(hours=3))
+        keys, times = observed.repeated(MODEL, state)
+        counts.append(len(keys))
+        assert set(times // observed.DAY) == {int(np.datetime64(day, "D").astype(int)) for day in state.asked}
+        if n < 59:
+            shutil.rmtree(kept_before)
+    assert counts[-1] == max(counts) == 12 * len(state.asked)
+    assert len(state.asked) == 7
+    # nothing is asked any more: the last keys go with the last rows
+    assert len(before.asked) == 8  # the hour at which the first of these was answered was not reached
+    later = observed.observe(MODEL, wanted, layout, now + timedelta(days=5))
+    assert (len(observed.repeated(MODEL, later)[0]), len(later.asked)) == (12 * 3, 3)
+    tree = files.tree(observed.folder(MODEL))
+
+    def look() -> None:
+        observed.observe(MODEL, wanted, layout, now + timedelta(days=5))
+
+    assert until_unkilled(look, kept_before, tree, monkeypatch) > 3
+    assert observed.observe(MODEL, wanted, layout, now + timedelta(days=30)).again is None
+    assert not list(observed.folder(MODEL).glob("again.*"))
+
+
+def test_a_key_stays_while_an_older_day_has_it(world: Path) -> None:
+    """A client may say that an answer of today is of long ago: that one does not count, whatever was forgotten."""
+    asked = rows("2013-04-01", 1, per_day=4)
+    ask(asked.assign(time=asked["time"] + pd.Timedelta(days=9)), number=0, answered=NOON - timedelta(days=80))
+    ask(asked.iloc[:3], number=1)
+    known = observed.repeated(MODEL, observe(layout))
+    after = observe(layout, now=LATER + timedelta(days=11))
+    assert list(after.asked) == ["2013-04-01"]
+    assert [one.tolist() for one in observed.repeated(MODEL, after)] == [one.tolist() for one in known]
+    assert len(known[0]) == 3
+
+
+# ── the model's own days ──────────────────────────────────────────────────────────────────────────
+
+
+def at_work(first: str, count: int, seed: int) -> pd.DataFrame:
+    """Rows of working hours only, as flights are: from 5 to 23, by the clock of the place."""
+    made = rows(first, count, seed=seed, per_day=48)
+    hours = np.random.default_rng(seed + 5).integers(5, 24, len(made))
+    time = made["time"].dt.normalize() + pd.to_timedelta(hours, unit="h")
+    return made.assign(time=time, hour=hours.astype(float), weekday=time.dt.day_of_week + 1.0)
+
+
+def in_zone(zone: str, now: timedelta = timedelta()) -> observed.State:
+    """One look, by the days of a zone."""
+    return observed.observe(MODEL, replace(WANTED, timezone=zone), layout, LATER + now)
+
+
+def in_utc(asked: pd.DataFrame, zone: str) -> pd.DataFrame:
+    """As the log has them: rows whose times are of this zone."""
+    return asked.assign(time=asked["time"].dt.tz_localize(zone).dt.tz_convert("UTC").dt.tz_localize(None))
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Etc/GMT+5", "Etc/GMT-9", "America/New_York", "Asia/Tokyo"])
+def test_the_same_distribution_is_no_drift_wherever_a_model_is(world: Path, zone: str) -> None:
+    """The days are its own; the log's would hold two weekdays each."""
+    learned, asked = at_work("2013-01-01", 90, seed=9), at_work("2013-04-01", 60, seed=3)
+    made = made_of(learned)
+    ask(in_utc(asked, zone))
+
+    def report(by: str) -> drift.Report:
+        shutil.rmtree(observed.folder(MODEL), ignore_errors=True)
+        state = observed.observe(MODEL, replace(WANTED, timezone=by), lambda _: made, LATER)
+        wanted = observed.columns(made)
+        del wanted["label"]
+        stream = observed.summaries(MODEL, state, "aaaa", wanted)
+        return drift.detect(wanted, days.summarise(learned, wanted), stream)
+
+    assert not report(zone).open
+    assert len(report(zone).days) == 60
+    if zone != "UTC":
+        assert "weekday" in report("UTC").open[0].text  # what is guarded against here
+
+
+def test_an_hour_before_midnight_is_of_the_day_that_ends(world: Path) -> None:
+    """By the clock of the zone, in winter as in summer; rows, summaries and service agree."""
+    local = ["2013-01-05 23:00", "2013-01-06 00:10", "2013-07-05 23:00", "2013-07-06 00:10"]
+    asked = rows(days=1, per_day=4).assign(time=pd.to_datetime(local))
+    ask(in_utc(asked, "America/New_York"))
+    state = in_zone("America/New_York")
+    named = sorted({time[:10] for time in local})
+    assert list(state.asked) == list(observed.service(MODEL, state)) == named
+    assert sorted(kept(state)["time"].astype(str)) == [f"{time}:00" for time in local]
+    assert summary(state, "aaaa") == expected(asked)
+
+
+def test_a_day_of_23_or_25_hours_is_one_day(world: Path) -> None:
+    """When clocks are put forward and back: every hour from midnight to midnight is in it, and none is lost."""
+    spring = pd.date_range("2013-03-10 05:00", periods=23, freq="h")  # midnight of New York is 05:00 UTC, then 04:00
+    autumn = pd.date_range("2013-11-03 04:00", periods=25, freq="h")
+    asked = rows(days=2, per_day=24)
+    ask(asked.assign(time=[*spring, *autumn]), number=0)
+    state = in_zone("America/New_York")
+    assert {day: sum(one.rows for one in found) for day, found in state.asked.items()} == {
+        "2013-03-10": 23,
+        "2013-11-03": 25,
+    }
+    assert {day: said["requests"] for day, said in observed.service(MODEL, state).items()} == {
+        "2013-03-10": 23,
+        "2013-11-03": 25,
+    }
+
+
+def test_another_zone_begins_anew_killed_or_not(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The log is read again from its beginning: as if that had been the zone from the start. Also back again."""
+    asked = at_work("2013-04-01", 3, seed=3)
+    ask(in_utc(asked.iloc[:100], "Asia/Tokyo"))
+    in_zone("UTC")
+    ask(in_utc(asked.iloc[90:], "Asia/Tokyo"), number=1)
+    before = in_zone("UTC")
+    known = shutil.copytree(observed.folder(MODEL), world / "before")
+    after = in_zone("Asia/Tokyo")
+    assert (after.timezone, after.batch, after.rows) == ("Asia/Tokyo", before.batch + 1, before.rows)
+    assert list(after.asked) == ["2013-04-01", "2013-04-02", "2013-04-03"] != list(before.asked)
+    tree = files.tree(observed.folder(MODEL))
+    assert until_unkilled(lambda: in_zone("Asia/Tokyo"), known, tree, monkeypatch) > 5
+    found, service = summary(after, "aaaa"), observed.service(MODEL, after)
+    assert in_zone("Asia/Tokyo") == after
+    back = in_zone("UTC")
+    assert (list(back.asked), back.rows) == (list(before.asked), before.rows)
+    shutil.rmtree(observed.folder(MODEL))
+    at_once = in_zone("Asia/Tokyo")
+    assert (summary(at_once, "aaaa"), observed.service(MODEL, at_once)) == (found, service)
+
+
+def test_another_zone_with_nothing_in_the_log_is_noted(world: Path) -> None:
+    """What was kept goes: it is of other days."""
+    path = ask(rows(days=2))
+    in_zone("UTC")
+    path.unlink()
+    assert in_zone("Asia/Tokyo") == observed.State(batch=1, timezone="Asia/Tokyo")
+    assert [one.name for one in observed.folder(MODEL).rglob("*") if one.is_file()] == ["state.json"]
+
+
 # ── service ───────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -295,3 +450,24 @@ def test_requests_are_counted_once_and_their_times_to_a_hundredth(world: Path) -
         told = observed.quantile(found["2013-04-02"]["ms"], share)
         assert told == pytest.approx(np.quantile(times, share, method="inverted_cdf"), rel=0.011)
     assert observed.quantile({}, 0.5) is None
+
+
+def test_what_was_not_answered_stands_beside_what_was(world: Path) -> None:
+    """Also on a day on which nobody was answered; and as long as answers are kept."""
+    ask(rows("2026-11-20", 1))
+    unanswered.add(MODEL, {("2026-11-20", "refused"): 3, ("2026-11-21", "failed"): 7}, 90)
+    state = observe(layout)
+    found = observed.service(MODEL, state)
+    assert {day: [said[kind] for kind in ("requests", *unanswered.KINDS)] for day, said in found.items()} == {
+        "2026-11-20": [24, 3, 0, 0],
+        "2026-11-21": [0, 0, 0, 7],
+    }
+    unanswered.add(MODEL, {("2026-11-21", "shed"): 1}, 90)
+    again = observe(layout)
+    assert again != state  # there is something new to be told
+    assert observed.service(MODEL, again)["2026-11-21"]["shed"] == 1
+    assert observed.service(MODEL, again)["2026-11-20"] == found["2026-11-20"]
+    assert observe(layout, LATER + timedelta(days=90)).unanswered == {
+        "2026-11-21": {"refused": 0, "shed": 1, "failed": 7}
+    }
+    assert observe(layout, LATER + timedelta(days=91)).unanswered == {}

@@ -1,0 +1,62 @@
+"""What was asked and not answered: how often a day, by model. The log has what was answered (tasks/predictions.py).
+
+    var/predictions/<model>/unanswered.json    {day: {"refused": n, "shed": n, "failed": n}}
+
+`refused`: the request was wrong (a 4xx). `shed`: too many were waiting (503). `failed`: everything else that is no
+answer: nobody serves, a release died over it, or gave an error.
+
+The router counts them (deployments/router.py), by the day of the model's own zone, and adds what it has counted every
+few seconds and when it ends: a router that is killed loses the seconds since. So they say how the service is; no
+decision hangs on one more or less.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import date, timedelta
+from pathlib import Path
+
+from tasks import files, settings
+from tasks.errors import Mistake
+
+KINDS = ("refused", "shed", "failed")
+
+Days = dict[str, dict[str, int]]
+"""Day → kind → how many; every day has every kind."""
+
+
+def read(model: str) -> Days:
+    """The days on which something was not answered, oldest first.
+
+    Raises:
+        Mistake: somebody has written something else there.
+    """
+    path = _path(model)
+    try:
+        said = files.read_json(path)
+        return {str(date.fromisoformat(day)): {kind: int(said[day][kind]) for kind in KINDS} for day in sorted(said)}
+    except FileNotFoundError:
+        return {}
+    except (ValueError, LookupError, TypeError) as error:
+        raise Mistake(
+            f"{path} is not what the router writes ({type(error).__name__}: {error}). Remove it: counting begins anew"
+        ) from None
+
+
+def add(model: str, counts: Mapping[tuple[str, str], int], keep_days: int) -> None:
+    """Add (day, kind) → how many, and forget what is older than the last `keep_days` of these days.
+
+    Raises:
+        Mistake: as `read`; nothing was added.
+        OSError: the disk is full. Nothing was added.
+    """
+    with files.lock(f"unanswered-{model}"):  # a router that ends and its successor
+        known = read(model)
+        for (day, kind), number in counts.items():
+            known.setdefault(day, dict.fromkeys(KINDS, 0))[kind] += number
+        first = date.fromisoformat(max(known)) - timedelta(days=keep_days - 1)
+        files.write_json(_path(model), {day: said for day, said in known.items() if day >= first.isoformat()})
+
+
+def _path(model: str) -> Path:
+    return settings.VAR / "predictions" / model / "unanswered.json"
