@@ -242,7 +242,7 @@ def _page(model: str, text: str, description: str) -> None:
 
 def _to_git(model: str, folder: str | None, branch: str | None, remote: str | None) -> State[Any]:
     """Have Git say that the champion is to run: whoever follows that branch does the rest."""
-    from tasks.release import manifests
+    from tasks.release import manifests, verdicts
 
     wanted = champion.wanted(model)
     if wanted is None:
@@ -250,9 +250,15 @@ def _to_git(model: str, folder: str | None, branch: str | None, remote: str | No
     if folder is None:
         raise Mistake("target kubernetes needs `manifests`: the folder, in a Git clone, that holds <model>.yaml")
     roll = as_task(manifests.roll, "commit its tag into the manifest")
-    tell = get_run_logger().info
     commit = roll(
-        model, wanted.candidate, wanted.version, settings.ROOT / Path(folder), branch=branch, remote=remote, log=tell
+        model,
+        wanted.candidate,
+        wanted.version,
+        settings.ROOT / Path(folder),
+        branch=branch,
+        remote=remote,
+        about=verdicts.summary(model, wanted.version),
+        log=get_run_logger().info,
     )
     return Completed(
         message=f"{wanted}: {f'commit {commit[:12]}' if commit else 'nothing to do, the manifest says so'}"

@@ -18,7 +18,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.history import Fit, History, Moment
+from flows.history import WEEK, Fit, History, Moment
 from tasks import files, imports, metrics, params, settings
 from tasks.errors import DataMissing
 from tasks.monitoring import policy
@@ -124,6 +124,37 @@ class World:
         said = self.history.model
         times = self.history.rows["time"].iloc[members]
         return policy.Quality.of(self.losses[fit][members], times, said.evaluate.resamples, said.gate.confidence)
+
+    def estimate(self, moment: Moment, fit: int, since: int) -> policy.Quality | None:
+        """The loss of who serves since a position, on the newest week and before its labels come, as weeks.py tells it.
+
+        How far off the estimates of earlier releases were is not known here: the interval is wider for that.
+        """
+        from tasks.monitoring import quality, weeks
+
+        model, times = self.history.model, self.history.rows["time"]
+        asked = moment.served[0]
+        week = times.iloc[asked - 1] - WEEK
+        begin = max(since, int(times.searchsorted(week, side="right")))
+        first = max(since, int(times.searchsorted(week - weeks.EARLIER * WEEK, side="right")))
+        labelled, rows = _span(first, min(begin, moment.known)), self._answered(fit, _span(begin, asked))
+        if rows.empty:
+            return None
+        holdout = self._answered(fit, self.history.in_holdout(self.history.moments[fit]).nonzero()[0])
+        earlier = self._answered(fit, labelled) if len(labelled) else None
+        estimator = quality.Estimator.fit(
+            model.task, model.gate.loss, holdout, earlier, confidence=model.gate.confidence
+        )
+        if (found := estimator.estimate(rows)) is None:
+            return None
+        begun, until = rows["time"].min().to_pydatetime(), rows["time"].max().to_pydatetime()
+        return policy.Quality(found.value, found.low, found.high, 0, begun, until)
+
+    def _answered(self, fit: int, members: npt.NDArray[np.int64]) -> pd.DataFrame:
+        import pandas as pd
+
+        answers = pd.read_parquet(self.fits[fit].answers).set_index("at").loc[members].reset_index(drop=True)
+        return self.history.rows[["time", "label"]].iloc[members].reset_index(drop=True).join(answers)
 
     def served(self, moment: Moment, fit: int) -> float:
         """The mean loss of a model on the rows that are served after a moment."""
@@ -304,7 +335,8 @@ class _Life:
             return state
         from dataclasses import replace
 
-        made = history.moments[self.champion]
+        made, since = history.moments[self.champion], self.promoted.served[0]
+        estimated = any(when.estimated_loss is not None for when in self.said.when)
         return replace(
             state,
             learned_until=world.fits[self.champion].learned_until,
@@ -313,7 +345,8 @@ class _Life:
             newer_partitions=world.age(moment, self.champion),
             alarms=world.alarms(moment, self.champion),
             promised=world.quality(self.champion, history.in_holdout(made).nonzero()[0]),
-            measured=world.quality(self.champion, _span(self.window(moment, self.promoted.served[0]), moment.known)),
+            measured=world.quality(self.champion, _span(self.window(moment, since), moment.known)),
+            estimated=world.estimate(moment, self.champion, since) if estimated else None,
         )
 
     def window(self, moment: Moment, since: int) -> int:

@@ -129,6 +129,21 @@ def test_a_label_is_known_a_day_later_and_the_newest_weeks_are_held_out(project:
     )
 
 
+def test_the_estimated_loss_can_be_asked_about(project: Project) -> None:
+    """Of the newest week, as production tells it before labels come: of rows that the champion has answered."""
+    told = world().replay("estimated", params.Retrain(when=[params.When(estimated_loss=0.0)])).ledger
+    states = [line["decision"]["state"] for line in told]
+    assert states[0]["estimated"] is None  # it has answered nothing yet
+    found = [state["estimated"] for state in states if state["estimated"]]
+    assert len(found) > len(states) / 2
+    for estimated in found:
+        assert estimated["labels"] == 0
+        assert estimated["low"] < estimated["loss"] < estimated["high"]
+        window = [datetime.fromisoformat(estimated[side]) for side in ("since", "until")]
+        assert timedelta(0) < window[1] - window[0] < timedelta(days=7)
+    assert any("the estimated loss" in line["decision"]["why"] for line in told)
+
+
 def test_what_is_trained_is_what_the_step_trains(project: Project) -> None:
     """The rows of the history are those that `prepare` lays down, and the model file is the one that `train` makes."""
     from tasks import environment, files

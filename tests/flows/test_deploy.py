@@ -22,7 +22,9 @@ import pytest
 from deployments import local
 from flows import api, here
 from tasks import files, settings, steps
-from tasks.release import asking, package, registry, serving, tracking
+from tasks.git import Clone
+from tasks.release import asking, manifests, package, registry, serving, tracking, verdicts
+from tasks.release.verdict import Verdict
 from tests.conftest import Project
 from tests.deployments.alone import Alone, server
 from tests.deployments.conftest import until
@@ -358,3 +360,26 @@ def test_a_killed_router_is_not_held_against_a_release(world: World, served: ser
         assert going.wait(timeout=60) == 0
         assert serving.read(MODEL).live.candidate == one.candidate
         assert deploy().message.startswith("nothing to do: ")
+
+
+def test_for_a_cluster_git_says_what_is_to_run_and_why(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A commit of the manifest's tag, with what the gate said of the version; the next run has nothing to do."""
+    for name, value in {"name": "t", "email": "t@localhost"}.items():
+        for who in ("AUTHOR", "COMMITTER"):
+            monkeypatch.setenv(f"GIT_{who}_{name.upper()}", value)
+    before = manifests.write(MODEL, "0" * 16, 1, "registry.example/evergreen", tmp_path)
+    clone = Clone(tmp_path)
+    for words in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "by hand"]):
+        clone.run(*words)
+    one = world.release()
+    set_alias(one)
+    said = Verdict("a" * 16, MODEL, one.candidate, None, True, "promoted: there is no champion", (), {}, "r", {}, 0, 0)
+    verdicts.keep(MODEL, one.version, said)
+    state = here.run("deploy", MODEL, "kubernetes", str(tmp_path))
+    assert state.message == f"{one}: commit {clone.run('rev-parse', 'HEAD').strip()[:12]}"
+    assert one.candidate in before.read_text()
+    assert clone.run("log", "-1", "--format=%B").splitlines()[2] == "promoted: there is no champion"
+    again = here.run("deploy", MODEL, "kubernetes", str(tmp_path))
+    assert again.message == f"{one}: nothing to do, the manifest says so"

@@ -10,7 +10,7 @@ import pytest
 from prefect import context
 
 from flows import due, here
-from tasks import files, settings
+from tasks import days, files, params, settings
 from tasks.release import registry
 from tests.conftest import Project, write_readings
 from tests.deployments.alone import Alone, server
@@ -143,3 +143,18 @@ def test_what_was_made_and_is_lost_is_made_again(alone: Alone) -> None:
     assert versions() == before
     assert (settings.BUILD / MODEL / "evaluation" / "metrics.json").exists()
     assert due.last(MODEL) is not None
+
+
+def test_a_champion_of_another_task_or_other_columns_stops_no_decision(alone: Alone) -> None:
+    """What cannot be told of it is not known; the gate says what is wrong when it compares."""
+    said = params.load().model(MODEL)
+    evaluation, training = settings.BUILD / MODEL / "evaluation", settings.BUILD / MODEL / "model"
+    assert due._promised(said, evaluation) is not None
+    other = said.model_copy(update={"gate": said.gate.model_copy(update={"loss": "absolute"})})
+    assert due._promised(other, evaluation) is None
+    types = {"pressure": "category", "weekday": "number"}
+    text = {name: one.model_copy(update={"type": types.get(name, one.type)}) for name, one in said.features.items()}
+    other = said.model_copy(update={"features": text})
+    wanted = days.columns(files.read_json(training / "profile.json"), other.features)
+    assert {name for name, column in wanted.items() if not due._is_as_learned(column, other)} == {"pressure"}
+    assert list(due._moved(MODEL, other, training, ["2013-06"])) == list(due._moved(MODEL, said, training, ["2013-06"]))

@@ -11,10 +11,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from flows import api, here
+from flows import api, due, here
 from tasks import files, model_file, params, settings, steps
 from tasks.monitoring import alarms, observed
 from tasks.release import package, registry, serving, tracking
@@ -225,6 +226,10 @@ def test_labels_that_come_in_parts_end_in_the_measured_loss(world: World, first:
         assert week["off"] == pytest.approx(found["value"] - week["estimated"]["value"], abs=2e-6)
         assert set(week["slices"]["station"]) == {"north", "south"}
         assert list(week["releases"]) == [first.candidate]
+    asked = due._measured(MODEL, params.load().model(MODEL), first.candidate)  # what the policy hears of
+    assert asked is not None
+    assert (asked.labels, asked.until - asked.since) == (28 * 8, timedelta(days=27, hours=18))
+    assert asked.loss == pytest.approx(np.mean([week["measured"]["log_loss"]["value"] for week in windows]), abs=1e-5)
     # the second week was measured of 44 labels first; what did not change with it is there once
     assert [step for step, _ in metric_history(first, "log_loss")] == [2256, 2257, 2257, 2258, 2259]
     assert [step for step, _ in metric_history(first, "rows")] == [2256, 2257, 2258, 2259]
