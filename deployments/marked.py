@@ -14,13 +14,16 @@ NAME = "EVERGREEN_STACK"
 SERVICE = "EVERGREEN_SERVICE"
 """Beside it: the service that a process was started by or for."""
 
+PATIENCE_S = 8
+"""So long a process may take to end when it is asked to."""
+
 
 def alive(mark: str) -> list[psutil.Process]:
     """The processes with this mark, this one apart."""
     return [process for process in _marked(mark) if process.pid != os.getpid()]
 
 
-def end(mark: str, keep: set[int] | None = None, seconds: float = 8) -> int:
+def end(mark: str, keep: set[int] | None = None) -> int:
     """End the processes with this mark: asked first, and then made to. Gives how many there were."""
     count = 0
     for _ in range(3):  # one that is ending may still start another
@@ -30,10 +33,10 @@ def end(mark: str, keep: set[int] | None = None, seconds: float = 8) -> int:
         count += len(there)
         for process in there:
             _tell(process, terminate=True)
-        _, still = psutil.wait_procs(there, timeout=seconds)
+        _, still = psutil.wait_procs(there, timeout=PATIENCE_S)
         for process in still:
             _tell(process, terminate=False)
-        psutil.wait_procs(still, timeout=seconds)
+        psutil.wait_procs(still, timeout=PATIENCE_S)
     return count
 
 

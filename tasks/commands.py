@@ -100,6 +100,8 @@ def history(model: str) -> None:
         print(f"version {entry.version}{named}: candidate {entry.candidate}, made {entry.created}, run {entry.run_id}")
         print(f"  data       {entry.data_version}")
         print(f"  verdict    {entry.summary or 'none'}")
+        if entry.promoted_by is not None:
+            print(f"  promoted   by verdict {entry.promoted_by}")
         for period in entry.champion:
             print(f"  champion   {period}")
         if entry.withdrawn is not None:

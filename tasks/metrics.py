@@ -42,8 +42,6 @@ THRESHOLDS = 256
 MAX_SLICES = 50
 """A column with more values than this is sliced by its most frequent ones, and `other`."""
 
-HIGHER_IS_BETTER = frozenset({"roc_auc", "average_precision", "accuracy"})
-
 
 class Unscorable(Mistake, ValueError):
     """These predictions cannot be scored so: the text says why."""

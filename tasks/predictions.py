@@ -46,9 +46,6 @@ A_MINUTE = 60
 Watermark = dict[str, int | None]
 """Log file → the place up to which it was read; None: all of it, and it will not grow. As JSON has it."""
 
-Dropped = Mapping[str, set[int]]
-"""Log file → the places of lines that do not count, as a later line answers the same request."""
-
 
 @dataclass(frozen=True)
 class Compacted:
@@ -119,9 +116,7 @@ def read(
     return _shown(table, _types(model), columns)
 
 
-def read_new(
-    model: str, watermark: Watermark, columns: Sequence[str] | None = None, now: datetime | None = None
-) -> tuple[Iterator[pa.Table], Watermark]:
+def read_new(model: str, watermark: Watermark, now: datetime | None = None) -> tuple[Iterator[pa.Table], Watermark]:
     """What was logged since a watermark, each prediction once, whatever is compacted meanwhile; in bounded memory.
 
     Store the new watermark in one step with what was made of the rows: who is killed before that begins again at the
@@ -129,8 +124,8 @@ def read_new(
     call. {} is the beginning.
 
     Returns:
-        Tables as those of `read`, in no order, each with the columns that it has (all have `columns`, if given); and
-        the watermark that holds once all of them were read.
+        Tables as those of `read`, in no order, each with the columns that it has; and the watermark that holds once
+        all of them were read.
     """
     near = settling(model) // MS
     settled = micros(_now(now)) // 1000 - near
@@ -147,9 +142,9 @@ def read_new(
 
     def tables() -> Iterator[pa.Table]:
         for log, (begin, end) in parts.items():
-            for table in log.tables(begin, end, _needed(columns)) if end > begin else ():
+            for table in log.tables(begin, end) if end > begin else ():
                 if len(counted := _counted(table, dropped.get(log.name))):
-                    yield _shown(counted, types, columns)
+                    yield _shown(counted, types, None)
 
     return tables(), reached
 

@@ -25,6 +25,9 @@ BROKEN = (EvergreenError, OSError, ValueError, LookupError, TypeError, Attribute
 TAIL = 400_000
 """Of a ledger, so many bytes are read, from its end."""
 
+VERSIONS = 8
+"""So many data versions are looked up in Git."""
+
 T = TypeVar("T")
 
 
@@ -230,10 +233,10 @@ def version() -> tuple[str, datetime] | None:
     return named, datetime.fromtimestamp((settings.ROOT / "data.dvc").stat().st_mtime, UTC)
 
 
-def committed(most: int = 8) -> list[Version]:
-    """The data versions of this branch's history, the newest first; none where there is no Git."""
+def committed() -> list[Version]:
+    """The newest data versions of this branch's history, the newest first; none where there is no Git."""
     form = "--format=%x01%h%x02%cI%x02%s"
-    done = Clone(settings.ROOT).attempt("log", f"-n{most}", form, "-p", "-U0", "--no-color", "--", "data.dvc")
+    done = Clone(settings.ROOT).attempt("log", f"-n{VERSIONS}", form, "-p", "-U0", "--no-color", "--", "data.dvc")
     if done.returncode:
         return []
     return [found for entry in done.stdout.split("\x01")[1:] if (found := _committed(entry)).md5]

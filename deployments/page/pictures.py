@@ -21,6 +21,9 @@ Box = tuple[float, float, float, float]
 LABELLED = 4
 """So many lines of a picture have their name at their end."""
 
+MARKS = 6
+"""A time axis has at most so many."""
+
 
 @dataclass(frozen=True)
 class Point:
@@ -432,25 +435,25 @@ def ticks(low: float, high: float, about: int = 4) -> list[float]:
     return [round(k * step, 12) + 0.0 for k in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
-def dates(since: datetime, until: datetime, most: int = 6) -> list[tuple[datetime, str]]:
-    """At most so many marks of a time axis, and their texts: months, days or hours."""
+def dates(since: datetime, until: datetime) -> list[tuple[datetime, str]]:
+    """The marks of a time axis, and their texts: months, days or hours."""
     span = until - since
     if span > timedelta(days=70):
         months = list(_months(since, until))
-        every = next(n for n in (1, 2, 3, 6, 12, 10_000) if -(-len(months) // n) <= most)
+        every = next(n for n in (1, 2, 3, 6, 12, 10_000) if -(-len(months) // n) <= MARKS)
         kept = [time for time in months if (time.month - 1) % every == 0] or months[:1]
-        return [(time, f"{time:%b %Y}" if every >= 6 else f"{time:%b}") for time in kept[:most]]
+        return [(time, f"{time:%b %Y}" if every >= 6 else f"{time:%b}") for time in kept[:MARKS]]
     if span > timedelta(days=2):
         first = since.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=since.hour > 0)
         count = (until - first).days + 1
-        every = next(n for n in (1, 2, 7, 14, 28) if -(-count // n) <= most)
+        every = next(n for n in (1, 2, 7, 14, 28) if -(-count // n) <= MARKS)
         return [(time, day(time)[:-5]) for k in range(0, count, every) if (time := first + timedelta(days=k)) <= until]
     if span < timedelta(minutes=2):
         return [(since + span / 2, f"{since:%H:%M}")]
-    seconds = span.total_seconds() / most
+    seconds = span.total_seconds() / MARKS
     every = next((n for n in (60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 28800) if n >= seconds), 43200)
     at = math.ceil(since.timestamp() / every) * every
-    marks = [datetime.fromtimestamp(at + k * every, UTC) for k in range(most + 1)]
+    marks = [datetime.fromtimestamp(at + k * every, UTC) for k in range(MARKS + 1)]
     return [
         (time, day(time)[:-5] if f"{time:%H:%M}" == "00:00" else f"{time:%H:%M}") for time in marks if time <= until
     ]

@@ -94,9 +94,9 @@ class Entry:
     data_version: str
     created: str
     verdict: str | None
-    verdict_id: str | None
     summary: str | None
     promoted_by: str | None
+    """The id of the verdict that it was promoted by."""
     champion: tuple[str, ...]
     """When it was champion: `from … until …`, UTC."""
     withdrawn: str | None
@@ -190,14 +190,6 @@ def _tag_verdict(client: MlflowClient, version: Version, verdict: Verdict) -> No
     for tag, value in {**said, VERDICT: "promoted" if verdict.promoted else "refused"}.items():
         if version.tags.get(tag) != value:
             client.set_model_version_tag(version.model, str(version.number), tag, value)
-
-
-@stubborn
-def find_verdict(model_name: str, candidate: str, verdict_id: str) -> Verdict | None:
-    """A recorded verdict on a candidate, if there is that one."""
-    with connect() as client:
-        run = finished(client, model_name, candidate)
-        return _read_verdict(client, run.info.run_id, verdict_id) if run else None
 
 
 def _read_verdict(client: MlflowClient, run_id: str, verdict_id: str) -> Verdict | None:
@@ -313,14 +305,6 @@ def former(model_name: str) -> Version | None:
 
 
 @stubborn
-def is_withdrawn(model_name: str, candidate: str) -> bool:
-    """Whether a person has withdrawn this candidate: then the loop does not promote it again."""
-    with connect() as client:
-        version = _standing(client, model_name).of_candidate(candidate)
-    return version is not None and version.withdrawn is not None
-
-
-@stubborn
 def history(model_name: str) -> list[Entry]:
     """Every version, oldest first."""
     with connect() as client:
@@ -340,7 +324,6 @@ def _entry(now: _Standing, version: Version) -> Entry:
         data_version=tags.get(DATA_VERSION, ""),
         created=version.created,
         verdict=tags.get(VERDICT),
-        verdict_id=tags.get(VERDICT_ID),
         summary=tags.get(VERDICT_SUMMARY),
         promoted_by=tags.get(PROMOTED_BY),
         champion=spans,

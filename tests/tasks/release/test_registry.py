@@ -20,9 +20,10 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
 
-from tasks import files, settings
+from tasks import commands, files, settings
 from tasks.errors import DataMissing, Mistake, ModelFileRefused, NotPromoted, RegistryUnavailable
 from tasks.release import gate, judging, package, registry, store, tracking
+from tasks.release.verdict import Verdict
 from tests.tasks.release import small_project
 from tests.tasks.release.small_project import MEASURED, MODEL
 
@@ -139,6 +140,12 @@ def runs() -> list[Any]:
     """The runs that are not deleted."""
     experiment = client().get_experiment_by_name(MODEL)
     return list(client().search_runs([experiment.experiment_id])) if experiment else []
+
+
+def recorded(number: int) -> Verdict:
+    """The verdict on a version that was recorded last, as its document has it."""
+    run, path = client().get_model_version(MODEL, str(number)).run_id, f"verdicts/{verdict_of(number)}/verdict.json"
+    return Verdict.from_json(Path(client().download_artifacts(run, path)).read_text(encoding="utf-8"))
 
 
 def verdict_of(number: int) -> str:
@@ -386,26 +393,21 @@ def test_champion_that_is_registered_again_is_no_challenger(root: Path) -> None:
 
 def test_verdict_is_recorded_and_found(root: Path) -> None:
     """Document, table and picture are artifacts of the run; the result is on the version."""
-    verdict = registry.find_verdict(MODEL, registry.history(MODEL)[2].candidate, verdict_of(3))
-    assert verdict is not None
+    verdict = recorded(3)
     assert verdict.promoted
     version = client().get_model_version(MODEL, "3")
     assert version.tags["evergreen.verdict"] == "promoted"
     assert version.tags["evergreen.verdict_summary"] == verdict.summary
     kept = {Path(f.path).name for f in client().list_artifacts(version.run_id, f"verdicts/{verdict.id}")}
     assert kept == {"verdict.json", "verdict.md", "verdict.png"}
-    assert registry.find_verdict(MODEL, verdict.challenger, "another") is None
 
 
 def test_half_written_verdict_is_none_and_is_written_again(root: Path) -> None:
     """A kill in the middle of the document leaves nothing that counts."""
-    entry = registry.history(MODEL)[2]
-    verdict = registry.find_verdict(MODEL, entry.candidate, verdict_of(3))
-    assert verdict is not None
+    verdict = recorded(3)
     (document,) = root.rglob(f"{verdict.id}/verdict.json")
     whole = document.read_text()
     document.write_text(whole[: len(whole) // 2])
-    assert registry.find_verdict(MODEL, entry.candidate, verdict.id) is None
     with pytest.raises(NotPromoted, match="has no recorded verdict"):
         registry.promote(MODEL, 3, verdict.id)
     registry.record_verdict(MODEL, 3, verdict)
@@ -425,9 +427,7 @@ def test_verdict_whose_tags_a_kill_left_out_is_told_when_another_is_registered(r
 def test_same_pair_is_judged_the_same(root: Path) -> None:
     """The verdict on what build/ holds is, byte for byte, the one that is recorded."""
     again = judging.judge_candidate(MODEL)
-    recorded = registry.find_verdict(MODEL, again.challenger, again.id)
-    assert recorded is not None
-    assert recorded.to_json() == again.to_json()
+    assert recorded(3).to_json() == again.to_json()
 
 
 # ── promote ───────────────────────────────────────────────────────────────────────────────────────
@@ -469,8 +469,7 @@ def test_promotion_killed_between_any_two_writes_ends_right(root: Path) -> None:
 )
 def test_nothing_is_promoted_without_a_verdict_over_the_champion_of_now(root: Path, change: Any, reason: str) -> None:
     """A refusal, or a verdict over somebody else, is not enough; and nothing is changed."""
-    verdict = registry.find_verdict(MODEL, registry.history(MODEL)[2].candidate, verdict_of(3))
-    assert verdict is not None
+    verdict = recorded(3)
     registry.record_verdict(MODEL, 3, replace(verdict, id="f" * 16, **change))
     before = state()
     with pytest.raises(NotPromoted, match=reason):
@@ -482,8 +481,7 @@ def test_nothing_is_promoted_without_a_verdict_over_the_champion_of_now(root: Pa
 
 def test_verdict_about_another_candidate_is_not_recorded(root: Path) -> None:
     """A verdict belongs to its challenger."""
-    verdict = registry.find_verdict(MODEL, registry.history(MODEL)[2].candidate, verdict_of(3))
-    assert verdict is not None
+    verdict = recorded(3)
     with pytest.raises(Mistake, match="is about candidate"):
         registry.record_verdict(MODEL, 2, verdict)
 
@@ -542,8 +540,7 @@ def test_rollback_after_a_promotion_that_was_killed(root: Path) -> None:
 def test_promotion_after_a_rollback_that_was_killed(root: Path) -> None:
     """A rollback that had begun is ended first: then the verdict over the withdrawn champion counts no more."""
     for _ in deaths(lambda: registry.rollback(MODEL)):
-        withdrawn = registry.is_withdrawn(MODEL, registry.history(MODEL)[1].candidate)
-        if withdrawn:
+        if registry.history(MODEL)[1].withdrawn:
             with pytest.raises(NotPromoted, match="Judge it again"):
                 registry.promote(MODEL, 3, verdict_of(3))
             assert state()["aliases"] == {"champion": 1, "challenger": 3}
@@ -660,14 +657,13 @@ def test_withdrawn_candidate_is_not_promoted_again(root: Path) -> None:
     gone = registry.champion(MODEL)
     assert gone is not None
     registry.rollback(MODEL, reason="wrong in fog")
-    assert registry.is_withdrawn(MODEL, gone.candidate)
-    assert not registry.is_withdrawn(MODEL, "unknown")
+    assert registry.history(MODEL)[gone.number - 1].withdrawn == "wrong in fog"
     assert registry.register(MODEL, gone.candidate).aliases == ()
     with pytest.raises(NotPromoted, match=r"was withdrawn \(wrong in fog\).*rollback late --to 2"):
         registry.promote(MODEL, gone.number, verdict_of(gone.number))
 
 
-def test_history_says_who_was_champion_when(root: Path) -> None:
+def test_history_says_who_was_champion_when(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Every version, with its data, its verdict and its time."""
     registry.rollback(MODEL)
     one, two, three = registry.history(MODEL)
@@ -677,6 +673,9 @@ def test_history_says_who_was_champion_when(root: Path) -> None:
     assert two.champion[0].split(" until ")[1] == one.champion[1].split(" until ")[0]
     assert (three.champion, three.verdict, three.aliases) == ((), "promoted", ("challenger",))
     assert three.data_version.endswith(".dir")
+    assert (two.promoted_by, three.promoted_by) == (verdict_of(2), None)
+    commands.history(MODEL)
+    assert f"  promoted   by verdict {verdict_of(2)}\n" in capsys.readouterr().out
 
 
 # ── fetch, judge ──────────────────────────────────────────────────────────────────────────────────
