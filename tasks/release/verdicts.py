@@ -28,6 +28,12 @@ def keep(model: str, version: int, verdict: Verdict, run: str = "") -> None:
     files.append_line(path(model), {"time": serving.now(), "version": version, "run": run, **asdict(verdict)})
 
 
+def summary(model: str, version: int) -> str:
+    """What the gate said of a version last, in a line; nothing where that was not on this machine."""
+    said = [line for line in files.lines(path(model)) if line["version"] == version]
+    return str(said[-1]["summary"]) if said else ""
+
+
 def path(model: str) -> Path:
     """Where they are kept."""
     return settings.VAR / "verdicts" / f"{model}.jsonl"

@@ -31,5 +31,6 @@ def test_each_verdict_is_kept_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         ("a", 2, ""),
         ("b", 2, ""),
     ]
+    assert [verdicts.summary("m", version) for version in (1, 2, 3)] == ["promoted", "promoted", ""]
     own = {key: value for key, value in lines[0].items() if key not in ("time", "version", "run")}
     assert own == {**asdict(verdict("a")), "checks": [{**asdict(verdict("a").checks[0]), "interval": [-0.2, -0.05]}]}
