@@ -54,6 +54,9 @@ Values = Annotated[dict[str, Any], AfterValidator(_as_dvc_compares)]
 RESERVED = {"label", "time", "id"}
 """Columns that models/<name>/rows gives beside the features."""
 
+ANSWERS = ("prediction", "q10", "q90")
+"""Columns that a regression answers; a classifier answers p_<class>."""
+
 
 class Section(BaseModel):
     """A part of params.yaml: frozen, and without unknown keys."""
@@ -230,6 +233,11 @@ class Model(Section):
     def _consistent(self) -> Model:
         if taken := RESERVED & set(self.features):
             raise ValueError(f"features: {', '.join(sorted(taken))} is a reserved name")
+        if alike := [name for name in self.features if name.startswith("p_") or name in ANSWERS]:
+            raise ValueError(
+                f"features: {', '.join(alike)}: p_… are the probabilities that a model answers, and "
+                f"{', '.join(ANSWERS)} its numbers. Let models/<name>/rows give it another name"
+            )
         for column in self.evaluate.slices:
             if column not in self.features:
                 raise ValueError(

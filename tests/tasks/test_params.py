@@ -211,6 +211,7 @@ def test_an_unknown_model_is_told_with_what_was_meant() -> None:
         ("tiny.evaluate.slices", ["staton"], "models.tiny: evaluate.slices: 'staton' is not a feature; did you mean 'station'?"),
         # features
         ("tiny.features.label", {"type": "number", "about": "x", "example": 1}, "models.tiny: features: label is a reserved name"),
+        ("tiny.features.p_class", {"type": "number", "about": "x", "example": 1}, "models.tiny: features: p_class: p_… are the probabilities that a model answers, and prediction, q10, q90 its numbers. Let models/<name>/rows give it another name"),
         ("tiny.features.Hour", {"type": "number", "about": "x", "example": 1}, "models.tiny.features.Hour: string should match pattern '^[a-z][a-z0-9_]*$', not 'Hour'"),
         ("tiny.features.station.min", 1, "models.tiny.features.station: a category has no min or max"),
         ("tiny.features.pressure.min", 11, "models.tiny.features.pressure: min 11 is above max 10"),
