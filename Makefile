@@ -96,4 +96,4 @@ lock:  ## resolve pyproject.toml again into requirements.lock
 	@uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --group dev pyproject.toml -o requirements.lock
 
 clean:  ## forget everything that can be made again (var/ holds your registry: it stays)
-	@rm -rf build .pytest_cache .mypy_cache .ruff_cache
+	@rm -rf build dvc_plots .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
