@@ -12,24 +12,21 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import shutil
 import signal
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 
 from benchmarks import arrival
+from benchmarks.machine import machine
+from deployments import local
 from tasks import settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -148,9 +145,7 @@ class Scratch:
     @contextmanager
     def prefect_server(self) -> Iterator[None]:
         """A server with a database of its own, on a free port of 127.0.0.1."""
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = local.free_port()
         self.api = f"http://127.0.0.1:{port}/api"
         environment = {**settings.environment(), **self.environment(self.folder)}
         command = [
@@ -166,7 +161,7 @@ class Scratch:
             server = subprocess.Popen(command, env=environment, cwd=self.folder, stdout=log, stderr=log)
         try:
             deadline = time.monotonic() + 120
-            while not _answers(f"{self.api}/health"):
+            while not local.answers(f"{self.api}/health"):
                 if server.poll() is not None or time.monotonic() > deadline:
                     sys.exit(f"the Prefect server does not answer:\n{(self.folder / 'server.log').read_text()[-3000:]}")
                 time.sleep(0.2)
@@ -231,14 +226,6 @@ def _keep_models(root: Path, models: list[str]) -> None:
         del said["models"][gone]
         shutil.rmtree(root / "models" / gone)
     (root / "params.yaml").write_text(yaml.safe_dump(said, sort_keys=False, allow_unicode=True), encoding="utf-8")
-
-
-def _answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=1) as response:
-            return bool(response.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False
 
 
 # ── what is measured ──────────────────────────────────────────────────────────────────────────────
@@ -480,14 +467,10 @@ def spread(timings: list[Timing]) -> str:
     return f"{statistics.median(walls):.2f} ({min(walls):.2f}–{max(walls):.2f})"
 
 
-def machine(threads: str) -> str:
+def measured_on(threads: str) -> str:
     """What it was measured on, in a paragraph."""
-    cpu = next(
-        (x.split(":")[1].strip() for x in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in x), "?"
-    )
-    packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     return (
-        f"{os.cpu_count()} cores ({cpu}), {platform.system()}, Python {platform.python_version()}; {packages}.\n"
+        f"{machine(PACKAGES)}\n"
         f"Byte code: {byte_code()}, compiled beforehand on both sides.\n"
         f"OMP_NUM_THREADS={threads} on both sides, as Evergreen sets it (OpenMP spins beside other work: on two\n"
         "threads, beside two busy processes, the same fit was seen to take 49 s instead of 4).\n"
@@ -542,7 +525,7 @@ def main(arguments: list[str] | None = None) -> int:
                 return 0
             table = story(scratch, asked.repeat, asked.openmp)
             both(scratch, asked.repeat, table)
-    text = page(table, waiting, machine(threads), asked.repeat)
+    text = page(table, waiting, measured_on(threads), asked.repeat)
     asked.page.parent.mkdir(parents=True, exist_ok=True)
     asked.page.write_text(text, encoding="utf-8")
     print(f"\n{text}\nwritten to {asked.page}")
