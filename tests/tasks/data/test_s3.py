@@ -21,25 +21,13 @@ SECRET = "s3cr3t-of-nobody"
 KEY = "AKIAOFNOBODY"
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    """A server of this machine that speaks S3; its address."""
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
 @pytest.fixture
-def bucket(server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def bucket(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """An empty bucket; credentials and endpoint are in the environment, as a user would set them."""
     import s3fs
 
     given = {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_DEFAULT_REGION": "us-east-1"}
-    for name, value in {**given, "AWS_ENDPOINT_URL": server, "DVC_NO_ANALYTICS": "1"}.items():
+    for name, value in {**given, "AWS_ENDPOINT_URL": s3_server, "DVC_NO_ANALYTICS": "1"}.items():
         monkeypatch.setenv(name, value)
     s3fs.S3FileSystem.clear_instance_cache()
     store = s3fs.S3FileSystem()
@@ -123,7 +111,7 @@ def test_a_second_push_asks_nobody(root: Path, said: Params, monkeypatch: pytest
 
 
 def test_the_endpoint_may_stand_in_dvcs_configuration(
-    root: Path, said: Params, server: str, monkeypatch: pytest.MonkeyPatch
+    root: Path, said: Params, s3_server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`dvc remote modify bucket endpointurl`: then the environment needs only the credentials."""
     import s3fs
@@ -131,7 +119,7 @@ def test_the_endpoint_may_stand_in_dvcs_configuration(
     collect.deliver(said, ["2013-01"], lambda _: None)
     collected = collect.collect(said, lambda _: None)
     versions.make()
-    dvc(root, "remote", "modify", "bucket", "endpointurl", server)
+    dvc(root, "remote", "modify", "bucket", "endpointurl", s3_server)
     monkeypatch.delenv("AWS_ENDPOINT_URL")
     s3fs.S3FileSystem.clear_instance_cache()
     assert versions.push()

@@ -541,25 +541,13 @@ def test_what_is_not_there_is_said(score: Callable[..., batch.Scored], project: 
         score(tmp_path / "rows.xlsx")
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    """A server of this machine that speaks S3; its address."""
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
 @pytest.fixture
-def bucket(server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def bucket(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """An empty bucket; credentials and endpoint are in the environment, as a user would set them."""
     import s3fs
 
     given = {"AWS_ACCESS_KEY_ID": "nobody", "AWS_SECRET_ACCESS_KEY": "nothing", "AWS_DEFAULT_REGION": "us-east-1"}
-    for name, value in {**given, "AWS_ENDPOINT_URL": server}.items():
+    for name, value in {**given, "AWS_ENDPOINT_URL": s3_server}.items():
         monkeypatch.setenv(name, value)
     s3fs.S3FileSystem.clear_instance_cache()
     store = s3fs.S3FileSystem()
