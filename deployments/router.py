@@ -18,11 +18,14 @@ import signal
 import socket
 import sys
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 from typing import Annotated, Any
+from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, Field
 
@@ -35,11 +38,14 @@ from deployments.connections import Connection  # noqa: E402
 from deployments.openapi import document  # noqa: E402
 from deployments.page import shown  # noqa: E402
 from deployments.replicas import EDGES_MS, Nursery, Release, Unanswered  # noqa: E402
-from tasks import files, keys, params  # noqa: E402
+from tasks import files, keys, params, unanswered  # noqa: E402
 from tasks.errors import EvergreenError, did_you_mean  # noqa: E402
 
 FOLLOW_S = 0.1
 """How often the router looks what should serve."""
+
+COUNTED_S = 2.0
+"""How often it is written down what was not answered: a kill loses as much."""
 
 BODY_S = 30.0
 """How long a client may take to send a body."""
@@ -69,6 +75,13 @@ class Refused(Exception):
     def __init__(self, status: int, message: str, **headers: str) -> None:
         super().__init__(message)
         self.status, self.headers = status, headers
+
+
+class Overloaded(Refused):
+    """A request that is too much just now."""
+
+    def __init__(self, message: str, retry_after: str) -> None:
+        super().__init__(503, message, **{"retry-after": retry_after})
 
 
 class _One(BaseModel):
@@ -124,6 +137,9 @@ class Model:
         """Who answers now: the wanted one, once it is ready; until then whoever was it before."""
         self.patient = 0
         """How many requests wait for the first one to be ready."""
+        self.zone = ZoneInfo("UTC")
+        self.day = datetime.now(UTC).date().isoformat()
+        """Today, in its zone."""
 
     def choose(self, key: str) -> tuple[Release, bool]:
         """Whom to ask, and whether that is a canary. The same key is always of the same mind."""
@@ -146,7 +162,7 @@ class Model:
         if awaited is None:
             return
         if self.patient >= serving.max_waiting:
-            raise Refused(503, f"{self.name}: {self.patient} requests wait for its start", **{"retry-after": "2"})
+            raise Overloaded(f"{self.name}: {self.patient} requests wait for its start", retry_after="2")
         self.patient += 1
         try:
             async with asyncio.timeout(serving.timeout_s):
@@ -160,6 +176,7 @@ class Model:
     def follow(self, wanted: dict[str, Any], serving: params.Serving, drained: Callable[[Release], None]) -> None:
         """Start what is newly wanted, let go what is not, and let the wanted one be live as soon as it is ready."""
         self.wanted, self.serving = wanted, serving
+        self.day = datetime.now(self.zone).date().isoformat()
         named = {one["candidate"]: one for one in (*wanted["beside"], *([wanted["live"]] if wanted["live"] else []))}
         for candidate, one in named.items():
             if candidate not in self.releases:
@@ -213,6 +230,8 @@ class Router:
         self.nursery = Nursery()
         self.keys = keys.Keys(keys.path())
         self.shed = 0
+        self.unanswered: Counter[tuple[str, str, str]] = Counter()
+        """Model, day, kind: what is not written down yet."""
         self._requests = count(1)
         self._run = f"{os.getpid():x}{time.time_ns() // 1_000_000:x}"
         self._seen: dict[str, tuple[int, int]] = {}
@@ -220,6 +239,8 @@ class Router:
         self._params: tuple[tuple[int, int], params.Params] | None = None
         self._draining: set[asyncio.Task[None]] = set()
         self._following: asyncio.Task[None] | None = None
+        self._counting: asyncio.Task[None] | None = None
+        self._over = asyncio.Event()
 
     # ── what should serve ─────────────────────────────────────────────────────────────────────────
 
@@ -229,6 +250,7 @@ class Router:
         await self.nursery.wake()
         self._look()
         self._following = asyncio.create_task(self._follow())
+        self._counting = asyncio.create_task(self._count())
 
     async def end(self) -> None:
         """Let every release answer what it was asked, and end it."""
@@ -236,6 +258,9 @@ class Router:
             self._following.cancel()
         releases = [release for model in self.models.values() for release in model.releases.values()]
         await asyncio.gather(*(release.drain(DRAIN_S) for release in releases), *self._draining)
+        self._over.set()
+        if self._counting:
+            await self._counting
 
     async def _follow(self) -> None:
         while True:
@@ -261,7 +286,9 @@ class Router:
                 except (OSError, ValueError) as error:  # half a file of a person: it is looked at again and again
                     self._tell(name, f"{there[name]} cannot be read, so nothing changes: {error}")
                     written = None
-            serving = said.models[name].serving if said and name in said.models else params.Serving()
+            serving = params.Serving()
+            if said and name in said.models:
+                serving, model.zone = said.models[name].serving, ZoneInfo(said.models[name].timezone)
             model.follow(wanted, serving, self._drain)
             if written:
                 self._seen[name] = written
@@ -292,6 +319,35 @@ class Router:
         self._draining.add(task)
         task.add_done_callback(self._draining.discard)
 
+    # ── what was not answered ─────────────────────────────────────────────────────────────────────
+
+    def _note(self, scope: Scope, status: int, *, is_overload: bool) -> None:
+        """Count a request for a prediction that got none, as tasks/unanswered.py names it."""
+        match scope["path"].strip("/").split("/"):
+            case [name, "predict"] if scope["method"] == "POST" and (model := self.models.get(name)):
+                kind = "shed" if is_overload else "failed" if status >= 500 else "refused"
+                self.unanswered[name, model.day, kind] += 1
+
+    async def _count(self) -> None:
+        """Write down what was counted, every now and then and at the end."""
+        while not self._over.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._over.wait(), COUNTED_S)
+            for name in {name for name, _, _ in self.unanswered}:
+                await self._write_down(name)
+
+    async def _write_down(self, name: str) -> None:
+        """Off the event loop, as it waits for the disk. What cannot be written now is written the next time."""
+        own = {key: self.unanswered.pop(key) for key in list(self.unanswered) if key[0] == name}
+        serving = self.models[name].serving if name in self.models else None
+        keep_days = (serving or params.Serving()).log_days
+        counts = {(day, kind): number for (_, day, kind), number in own.items()}
+        try:
+            await asyncio.to_thread(unanswered.add, name, counts, keep_days)
+        except (OSError, EvergreenError) as error:
+            self.unanswered.update(own)
+            self._tell(f"unanswered {name}", f"what was not answered cannot be written down just now: {error}")
+
     # ── requests ──────────────────────────────────────────────────────────────────────────────────
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -303,6 +359,7 @@ class Router:
         own = f"{self._run}-{next(self._requests)}"
         name = f"{given}~{own}" if given and len(given) <= 64 and given.isascii() and given.isprintable() else own
         headers = [(b"x-request-id", (given if name != own else own).encode())]
+        status, is_overload = 500, False  # of what nobody has foreseen
         try:
             if page := await self._for_people(scope):
                 status, body, kind = page.status, page.body, b"text/html; charset=utf-8"
@@ -315,6 +372,10 @@ class Router:
             if status >= 500:
                 self.shed += status == 503
                 print(f"{status} {scope['method']} {scope['path']} {name}: {refused}", file=sys.stderr, flush=True)
+            is_overload = isinstance(refused, Overloaded)
+        finally:
+            if status >= 400:
+                self._note(scope, status, is_overload=is_overload)
         headers += [(b"content-type", kind), (b"content-length", b"%d" % len(body))]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
@@ -382,9 +443,9 @@ class Router:
             await model.await_first(model.serving)
         release, is_canary = model.choose(key)
         if release.waiting >= model.serving.max_waiting:
-            raise Refused(503, f"{asked}: {release.waiting} requests wait already", **{"retry-after": "1"})
+            raise Overloaded(f"{asked}: {release.waiting} requests wait already", retry_after="1")
         if release.waiting_bytes > BODIES * model.serving.max_bytes:
-            raise Refused(503, f"{asked}: {release.waiting_bytes:,} bytes wait already", **{"retry-after": "1"})
+            raise Overloaded(f"{asked}: {release.waiting_bytes:,} bytes wait already", retry_after="1")
         if is_canary and model.live:
             try:
                 async with asyncio.timeout(CANARY_S):

@@ -31,15 +31,15 @@ def read(model: str) -> Days:
     Raises:
         Mistake: somebody has written something else there.
     """
-    path = _path(model)
+    where = path(model)
     try:
-        said = files.read_json(path)
-        return {str(date.fromisoformat(day)): {kind: int(said[day][kind]) for kind in KINDS} for day in sorted(said)}
+        days = sorted(files.read_json(where).items())
+        return {str(date.fromisoformat(day)): {kind: int(said[kind]) for kind in KINDS} for day, said in days}
     except FileNotFoundError:
         return {}
-    except (ValueError, LookupError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise Mistake(
-            f"{path} is not what the router writes ({type(error).__name__}: {error}). Remove it: counting begins anew"
+            f"{where} is not what the router writes ({type(error).__name__}: {error}). Remove it: counting begins anew"
         ) from None
 
 
@@ -55,8 +55,9 @@ def add(model: str, counts: Mapping[tuple[str, str], int], keep_days: int) -> No
         for (day, kind), number in counts.items():
             known.setdefault(day, dict.fromkeys(KINDS, 0))[kind] += number
         first = date.fromisoformat(max(known)) - timedelta(days=keep_days - 1)
-        files.write_json(_path(model), {day: said for day, said in known.items() if day >= first.isoformat()})
+        files.write_json(path(model), {day: said for day, said in known.items() if day >= first.isoformat()})
 
 
-def _path(model: str) -> Path:
+def path(model: str) -> Path:
+    """Where they are."""
     return settings.VAR / "predictions" / model / "unanswered.json"

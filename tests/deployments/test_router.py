@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
@@ -19,7 +20,7 @@ import psutil
 import pytest
 from scipy.stats import binom
 
-from tasks import files, keys
+from tasks import files, keys, unanswered
 from tasks.release import package
 from tests.deployments.conftest import until
 from tests.deployments.routed import BODY, CLIENT, MODEL, ROW, Routed, load, make_release
@@ -383,6 +384,113 @@ def _edit_params(router: Routed, old: str, new: str) -> None:
     assert old in text
     files.write_text(router.root / "params.yaml", text.replace(old, new))
     time.sleep(0.3)
+
+
+# ── what was not answered ─────────────────────────────────────────────────────────────────────────
+
+
+def _not_answered(router: Routed) -> Counter[str]:
+    """Kind → how many, over all days."""
+    total: Counter[str] = Counter()
+    for said in _days(router).values():
+        total.update(said)
+    return total
+
+
+def _so_far(router: Routed) -> Counter[str]:
+    """The same, once all of it is written down."""
+    time.sleep(2.5)
+    return _not_answered(router)
+
+
+def _days(router: Routed) -> unanswered.Days:
+    with project_at(router.root):
+        return unanswered.read(MODEL)
+
+
+def test_what_was_not_answered_is_counted_by_its_kind(router: Routed) -> None:
+    """Refused, as it was wrong; failed, as a release died over it or nobody serves. Answers and pages are neither."""
+    before = _so_far(router)
+    assert router.post([{**ROW, "hour": 99}]).status_code == 400
+    assert router.post(b"{").status_code == 400
+    assert router.post(b"x" * 5_000_001).status_code == 413
+    router.serve("poison000000000")
+    assert router.post([{**ROW, "dest": "POISON"}]).status_code == 503
+    router.serve("failing00000000")
+    assert router.post([{**ROW, "dest": "LAX"}]).status_code == 500
+    router.serve(None)
+    assert router.post().status_code == 503
+    router.serve(router.candidate)
+    assert router.post().status_code == 200
+    assert router.get(f"/{MODEL}/predict").status_code == 405
+    assert router.post(path="/nobody/predict").status_code == 404
+    assert router.post(b"{", path=f"/{MODEL}/explain").status_code == 400
+    expected = before + Counter(refused=3, failed=3)
+    until(lambda: _not_answered(router).total() >= expected.total(), 10)
+    assert _so_far(router) == expected
+
+
+def test_what_is_shed_is_counted_as_such(router: Routed) -> None:
+    """As many as were told so."""
+    before = _so_far(router)
+    _edit_params(router, "serving: {max_rows: 1000}", "serving: {max_rows: 1000, max_waiting: 1}")
+    try:
+        router.serve("slow00000000000")
+        with ThreadPoolExecutor(8) as pool:
+            statuses = Counter(answer.status_code for answer in pool.map(lambda _: router.post(), range(8)))
+    finally:
+        _edit_params(router, "serving: {max_rows: 1000, max_waiting: 1}", "serving: {max_rows: 1000}")
+    assert statuses[503] > 0
+    until(lambda: _not_answered(router) == before + Counter(shed=statuses[503]), 10)
+
+
+def test_counts_go_on_after_an_end_and_after_a_kill(router: Routed) -> None:
+    """One that ends writes down everything; one that is killed loses what it had not written down yet, and no more."""
+    before = _so_far(router)
+    assert router.post(b"{").status_code == 400
+    router.stop()  # sooner than it would write
+    assert _not_answered(router) == before + Counter(refused=1)
+    router.start()
+    router.serve(router.candidate)
+    assert router.post(b"{").status_code == 400
+    until(lambda: _not_answered(router) == before + Counter(refused=2), 10)
+    router.stop(signal.SIGKILL)
+    assert _not_answered(router) == before + Counter(refused=2)
+    router.start()
+    router.serve(router.candidate)
+    assert router.post(b"{").status_code == 400
+    until(lambda: _not_answered(router) == before + Counter(refused=3), 10)
+
+
+def test_a_file_of_counts_that_cannot_be_read_costs_no_count(router: Routed) -> None:
+    """That is told, once; who removes it gets what was counted meanwhile."""
+    with project_at(router.root):
+        path = unanswered.path(MODEL)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("[")
+        assert router.post(b"{").status_code == 400
+        until(lambda: "cannot be written down just now" in router.said(), 10)
+        assert router.post(b"{").status_code == 400
+        assert router.post().status_code == 200
+        time.sleep(2.5)
+        assert router.said().count("cannot be written down just now") == 1
+        path.unlink()
+        until(lambda: _not_answered(router) == Counter(refused=2), 10)
+
+
+@pytest.mark.parametrize(("zone", "hours"), [("Etc/GMT-14", 14), ("Etc/GMT+12", -12)])
+def test_a_count_is_of_the_day_of_the_models_zone(router: Routed, zone: str, hours: int) -> None:
+    """As the answers are that it stands beside."""
+    time.sleep(2.5)  # all that was counted is written down
+    before = _days(router)
+    _edit_params(router, "America/New_York", zone)
+    try:
+        assert router.post(b"{").status_code == 400
+        day = (datetime.now(UTC) + timedelta(hours=hours)).date().isoformat()
+        until(lambda: _days(router) != before, 10)
+    finally:
+        _edit_params(router, zone, "America/New_York")
+    assert _days(router)[day]["refused"] == before.get(day, {"refused": 0})["refused"] + 1
 
 
 # ── canaries ──────────────────────────────────────────────────────────────────────────────────────

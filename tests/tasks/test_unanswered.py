@@ -1,0 +1,59 @@
+"""What was not answered: counted by day, added up, and forgotten as the log is."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tasks import files, settings, unanswered
+from tasks.errors import Mistake
+
+NOTHING = {"refused": 0, "shed": 0, "failed": 0}
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of its own for what is kept."""
+    monkeypatch.setattr(settings, "VAR", tmp_path)
+    return tmp_path
+
+
+def test_counts_add_up(state: Path) -> None:
+    """Of each day and kind; a day says every kind, and where nothing was counted there is nothing."""
+    assert unanswered.read("tiny") == {}
+    unanswered.add("tiny", {("2026-11-21", "shed"): 2, ("2026-11-20", "failed"): 1}, 90)
+    unanswered.add("tiny", {("2026-11-21", "shed"): 1, ("2026-11-21", "refused"): 4}, 90)
+    unanswered.add("other", {("2026-11-21", "shed"): 9}, 90)
+    assert unanswered.read("tiny") == {
+        "2026-11-20": {**NOTHING, "failed": 1},
+        "2026-11-21": {**NOTHING, "shed": 3, "refused": 4},
+    }
+    assert list(unanswered.read("tiny")) == ["2026-11-20", "2026-11-21"]
+
+
+def test_several_that_add_at_once_lose_nothing() -> None:
+    """A router that ends, and the one that takes its place."""
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: unanswered.add("tiny", {("2026-11-21", "failed"): 1}, 90), range(40)))
+    assert unanswered.read("tiny") == {"2026-11-21": {**NOTHING, "failed": 40}}
+
+
+def test_old_days_are_forgotten() -> None:
+    """The last so many stay, of which the newest is one."""
+    for day in range(1, 31):
+        unanswered.add("tiny", {(f"2026-11-{day:02}", "failed"): day}, 7)
+    assert list(unanswered.read("tiny")) == [f"2026-11-{day}" for day in range(24, 31)]
+
+
+@pytest.mark.parametrize(
+    "text", ["[", "[]", '{"today": {}}', '{"2026-11-21": {"shed": 1}}', '{"2026-11-21": 3}', "null"]
+)
+def test_a_file_of_something_else_is_told_and_left(state: Path, text: str) -> None:
+    """Nobody knows what it was."""
+    files.write_text(unanswered.path("tiny"), text)
+    for go in (lambda: unanswered.read("tiny"), lambda: unanswered.add("tiny", {("2026-11-21", "shed"): 1}, 90)):
+        with pytest.raises(Mistake, match=r"unanswered\.json is not what the router writes"):
+            go()
+    assert unanswered.path("tiny").read_text() == text
