@@ -203,7 +203,7 @@ def _champion(model: str) -> _Champion | None:
 
         found = registry.champion(model)
         assert found is not None  # who is asked for above
-        folder = judging.bring_champion(model, found)
+        folder = judging.bring(model, found)
     return _Champion(wanted.candidate, folder / "training", folder / "evaluation")
 
 

@@ -205,7 +205,7 @@ class Releases:
         if version is None:
             return f"the registry does not know release {candidate}: nobody knows what it learned from"
         try:
-            return judging.bring_champion(self.model, version)
+            return judging.bring(self.model, version)
         except (DataMissing, ModelFileRefused, Mistake) as error:
             return str(error)
 

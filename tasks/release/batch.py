@@ -186,7 +186,7 @@ def find_release(name: str, version: str) -> Release:
     from tasks.release import judging
 
     wanted = registry.Version(name, found.version, candidate, found.run_id, found.created)
-    return Release(name, candidate, number, judging.bring_champion(name, wanted) / "release")
+    return Release(name, candidate, number, judging.bring(name, wanted) / "release")
 
 
 # ── a run ─────────────────────────────────────────────────────────────────────────────────────────

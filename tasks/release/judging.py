@@ -70,12 +70,12 @@ def comparison(model_name: str, model: params.Model, champion: registry.Version 
     )
 
 
-def bring_champion(model_name: str, champion: registry.Version) -> Path:
-    """The champion's release/ and training/ below var/champions/<candidate>, brought from the store when missing."""
-    folder = settings.VAR / "champions" / champion.candidate
-    with files.lock(f"champion-{champion.candidate}"):
-        if not _is_whole(folder, champion.candidate):
-            registry.fetch(model_name, champion.number, folder)
+def bring(model_name: str, version: registry.Version) -> Path:
+    """A version's release/ and training/ below var/champions/<candidate>, brought from the store when missing."""
+    folder = settings.VAR / "champions" / version.candidate
+    with files.lock(f"champion-{version.candidate}"):
+        if not _is_whole(folder, version.candidate):
+            registry.fetch(model_name, version.number, folder)
     return folder
 
 
@@ -90,7 +90,7 @@ def score_champion(model_name: str, champion: registry.Version, ids: pd.Series[A
     """The champion's answers for the holdout rows with these ids, in their order; or why there are none."""
     candidate = champion.candidate
     try:
-        folder = bring_champion(model_name, champion)
+        folder = bring(model_name, champion)
         release = files.read_json(folder / "release" / "release.json")
         trained_on = _train_ids(folder / "training")
     except RegistryUnavailable:  # it may be there again in a minute: no reason for a verdict

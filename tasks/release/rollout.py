@@ -161,7 +161,7 @@ def bring(rollout: Rollout) -> Outcome:
     if champion is None or champion.candidate != candidate:
         raise Superseded(f"{champion or 'nobody'} is champion now")
     try:
-        package.store(judging.bring_champion(rollout.model, champion) / "release")
+        package.store(judging.bring(rollout.model, champion) / "release")
     except (DataMissing, ModelFileRefused) as error:
         return Outcome(False, str(error))
     return Outcome(True, "fetched from the registry, its hash checked, its Bento made")

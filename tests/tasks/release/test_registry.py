@@ -750,9 +750,9 @@ def test_champion_cached_and_then_changed_is_brought_again(artifacts: Path) -> N
     """The copy below var/champions is looked at before it is used."""
     champion = registry.champion(MODEL)
     assert champion is not None
-    folder = judging.bring_champion(MODEL, champion)
+    folder = judging.bring(MODEL, champion)
     (folder / "release" / "model.skops").write_bytes(b"another")
-    judging.bring_champion(MODEL, champion)
+    judging.bring(MODEL, champion)
     assert package.identity_of(folder / "release") == champion.candidate
 
 
@@ -766,9 +766,9 @@ def test_champion_with_code_of_its_own_is_scored_with_the_code_it_was_packaged_w
     assert champion is not None
     ids = pd.read_parquet(settings.BUILD / MODEL / "evaluation" / "predictions.parquet")["id"]
     here = judging.score_champion(MODEL, champion, ids)
-    release = judging.bring_champion(MODEL, champion) / "release"
+    release = judging.bring(MODEL, champion) / "release"
     shutil.copytree(REPOSITORY / "tasks", release / "tasks", ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(judging, "bring_champion", lambda *_: release.parent)
+    monkeypatch.setattr(judging, "bring", lambda *_: release.parent)
     monkeypatch.setattr(judging, "_holds_own_code", lambda *_: True)
     monkeypatch.setattr(judging, "_code_differs", lambda *_: True)
     there = judging.score_champion(MODEL, champion, ids)
