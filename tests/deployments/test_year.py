@@ -15,7 +15,7 @@ from tests.conftest import REPOSITORY
 
 
 def test_each_day_is_asked_at_noon_of_the_models_zone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that the monitor, which takes days by that zone, has the rows on the days on which they were; also far east."""
+    """So that the monitor, which takes days by that zone, has the rows on their days; also far in the east."""
     asked: list[dict[str, Any]] = []
     monkeypatch.setattr(year, "_post", lambda _, body: asked.append(body))
     monkeypatch.setattr(year, "_router", lambda: "")
