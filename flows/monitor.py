@@ -39,7 +39,7 @@ def monitor(model: str) -> State[Any]:
         if answered := wakes.answer_waiting():
             tell(f"{answered} more wakes are answered by this run")
         releases = Releases(model)
-        wanted = observed.Wanted(said.task, tuple(said.evaluate.slices), said.serving.log_days)
+        wanted = observed.Wanted(said.task, tuple(said.evaluate.slices), said.serving.log_days, said.timezone)
         before = observed.read(model).rows
         state = _step("take in what was asked", lambda: observed.observe(model, wanted, releases.layout))
         on, done = _on(model, said, state), _done(model)

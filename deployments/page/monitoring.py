@@ -327,11 +327,22 @@ def service(one: Model, report: Mapping[str, Any]) -> Markup:
             day(entry["day"]),
             number(entry["requests"]),
             number(entry["rows"]),
+            *(number(entry.get(kind, 0)) for kind in ("refused", "shed", "failed")),
             *("" if entry.get(p) is None else short(entry[p]) for p in ("p50", "p95", "p99")),
         ]
         for entry in reversed(kept)
     ]
-    head = ["Day", "Requests", "Rows", "Median, ms", "95 of 100 within, ms", "99 of 100 within, ms"]
+    head = [
+        "Day",
+        "Answered",
+        "Rows",
+        "Refused",
+        "Shed",
+        "Failed",
+        "Median, ms",
+        "95 of 100 within, ms",
+        "99 of 100 within, ms",
+    ]
     return figure(
         "Requests a day, and how long they took",
         says,

@@ -3,7 +3,8 @@
     var/monitoring/<model>/report.json        what is known now; written whole
     var/monitoring/<model>/windows.parquet    a number per week and thing that was measured
 
-Numbers come from the modules beside this one; here they are only laid out. Times are UTC.
+Numbers come from the modules beside this one; here they are only laid out. Days and weeks are of the
+model's zone (`timezone`), and written as if that were UTC; `at` and `since` of a release are UTC.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks import files
+from tasks import files, unanswered
 from tasks.monitoring import alarms, observed, weeks
 
 if TYPE_CHECKING:
@@ -103,7 +104,8 @@ def effect(quality: Quality, live: Live | None) -> str:
 
 def _service(day: str, said: Mapping[str, Any]) -> dict[str, Any]:
     times = {f"p{share * 100:g}": observed.quantile(said["ms"], share) for share in SHARES}
-    return {"day": day, "requests": said["requests"], "rows": said["rows"], **times}
+    counts = {what: said.get(what, 0) for what in ("requests", "rows", *unanswered.KINDS)}
+    return {"day": day, **counts, **times}
 
 
 def _data(data: Data) -> dict[str, Any]:
@@ -265,14 +267,15 @@ def _of_evidence(report: drift.Report, candidate: str) -> Iterator[Number]:
 
 
 def _of_service(days: Mapping[str, Mapping[str, Any]]) -> Iterator[Number]:
+    counted = ("requests", "rows", *unanswered.KINDS)
     found: dict[str, dict[str, Any]] = {}
     for day, said in days.items():
-        one = found.setdefault(weeks.monday(day).isoformat(), {"requests": 0, "rows": 0, "ms": {}})
-        one["requests"], one["rows"] = one["requests"] + said["requests"], one["rows"] + said["rows"]
+        one = found.setdefault(weeks.monday(day).isoformat(), {**dict.fromkeys(counted, 0), "ms": {}})
+        one |= {what: one[what] + said.get(what, 0) for what in counted}
         one["ms"] = {name: one["ms"].get(name, 0) + said["ms"].get(name, 0) for name in {**one["ms"], **said["ms"]}}
     for week, said in sorted(found.items()):
         times = {f"p{share * 100:g}": observed.quantile(said["ms"], share) for share in SHARES}
-        for metric, value in {"requests": said["requests"], "rows": said["rows"], **times}.items():
+        for metric, value in {**{what: said[what] for what in counted}, **times}.items():
             if value is not None:
                 yield {**_head(week, "all"), "kind": "service", "metric": metric, "value": float(value)}
 
@@ -353,12 +356,14 @@ def _column_table(data: Mapping[str, Any]) -> list[str]:
 
 
 def _service_table(said: Mapping[str, Any]) -> list[str]:
+    counted = ("requests", "rows", *unanswered.KINDS)
     rows = [
-        f"| {one['day']} | {one['requests']:,} | {one['rows']:,} | {one['p50']} | {one['p95']} | {one['p99']} |"
+        f"| {one['day']} | {' | '.join(format(one[what], ',') for what in counted)} | "
+        f"{' | '.join('' if one[p] is None else str(one[p]) for p in ('p50', 'p95', 'p99'))} |"
         for one in said["service"]["days"][-7:][::-1]
     ]
-    table = "| day | requests | rows | p50 ms | p95 ms | p99 ms |"
-    return ["## service", "", table, "| --- | ---: | ---: | ---: | ---: | ---: |", *rows]
+    table = "| day | answered | rows | refused | shed | failed | p50 ms | p95 ms | p99 ms |"
+    return ["## service", "", table, f"| --- |{' ---: |' * 8}", *rows]
 
 
 def _interval(entry: Mapping[str, float] | None) -> str:

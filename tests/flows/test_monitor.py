@@ -163,8 +163,8 @@ def test_without_labels_the_loss_is_estimated(world: World, first: serving.One) 
     for week in quality["windows"]:
         assert [week[name] for name in ("rows", "labels", "measured", "slices", "off")] == [56, 0, None, None, None]
         assert week["estimated"]["low"] < week["estimated"]["value"] < week["estimated"]["high"]
-    times = {"p50": 4.0, "p95": 8.0, "p99": 8.0}
-    assert said["service"]["days"][0] == {"day": "2013-04-01", "requests": 8, "rows": 8, **times}
+    times, unanswered = {"p50": 4.0, "p95": 8.0, "p99": 8.0}, {"refused": 0, "shed": 0, "failed": 0}
+    assert said["service"]["days"][0] == {"day": "2013-04-01", "requests": 8, "rows": 8, **unanswered, **times}
     assert said["alarms"] == []
     assert set(said) == {"model", "at", "release", "service", "data", "quality", "alarms"}
     assert "![drift and quality over time](data:image/png;base64," in page()
