@@ -7,7 +7,7 @@ before, so that an alarm is told once when it opens and once when it is over, an
 
     drift     columns that moved together, in what is asked or answered (drift.py)
     quality   the measured loss is above what was promised, beyond doubt (decline.py)
-    service   requests take longer than the gate allows
+    service   requests take longer than the gate allows, or too many of them get no answer
 
 Dates are those of the data: the days on which it was asked, not those on which somebody looked.
 """
@@ -15,7 +15,7 @@ Dates are those of the data: the days on which it was asked, not those on which 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -33,6 +33,9 @@ Alarm = dict[str, Any]
 
 KEPT = 200
 """So many alarms that are over are remembered."""
+
+UNANSWERED = 0.01
+"""So many requests of a day may be shed or fail."""
 
 SHOWN = ("key", "kind", "what", "text", "effect", "since", "opened", "closed", "acknowledged")
 
@@ -92,27 +95,39 @@ def of_quality(
 
 
 def of_service(days: Mapping[str, Mapping[str, Any]], limit: float, fewest: int) -> list[Found]:
-    """An alarm for each run of days on which the median request of one row took longer than it may.
+    """An alarm for each run of days on which requests took longer than they may, or too many got no answer.
 
-    A day is judged when the next one has begun.
+    A day is judged when the next one has begun: what it shows before would come and go.
 
     Args:
         days: as observed.service gives them.
-        limit: in ms.
+        limit: of the median request of one row, in ms.
         fewest: requests that a day must have to count.
     """
-    found: list[Found] = []
-    for day, said in sorted(days.items())[:-1]:  # the newest one is not over: what it shows would come and go
-        if sum(said["single"].values()) < fewest:
-            continue
-        median, at = observed.quantile(said["single"], 0.5) or 0.0, date.fromisoformat(day)
-        going = found[-1] if found and found[-1].closed is None else None
-        if median > limit and going is None:
+    over = sorted(days.items())[:-1]
+    slow, lost = [], []
+    for day, said in over:
+        if sum(said["single"].values()) >= fewest:
+            median = observed.quantile(said["single"], 0.5) or 0.0
             text = f"a request of one row takes {median:.3g} ms (median) on {day}, {limit:g} ms are allowed"
-            above = round(median / limit - 1, 6)
-            found.append(Found(f"{day}-latency", "service", "latency", text, above, at, at, columns=("ms",)))
-        elif median <= limit and going is not None:
-            found[-1] = Found(**{**vars(going), "closed": at})
+            slow.append((day, median / limit - 1, text))
+        without = said.get("shed", 0) + said.get("failed", 0)
+        if without + said["requests"] >= fewest:
+            share = without / (without + said["requests"])
+            text = f"{without:,} requests ({share:.1%}) were shed or failed on {day}, {UNANSWERED:.0%} are allowed"
+            lost.append((day, share / UNANSWERED - 1, text))
+    return [*_runs("latency", "ms", slow), *_runs("unanswered", "requests", lost)]
+
+
+def _runs(what: str, column: str, days: Iterable[tuple[str, float, str]]) -> list[Found]:
+    """An alarm from each day on which something is above what is allowed, to the next one on which it is not."""
+    found: list[Found] = []
+    for day, above, text in days:
+        at, going = date.fromisoformat(day), found[-1] if found and found[-1].closed is None else None
+        if above > 0 and going is None:
+            found.append(Found(f"{day}-{what}", "service", what, text, round(above, 6), at, at, columns=(column,)))
+        elif above <= 0 and going is not None:
+            found[-1] = replace(going, closed=at)
     return found
 
 

@@ -198,6 +198,20 @@ def test_requests_that_take_too_long_are_one_alarm_from_the_first_day_to_the_fir
     assert one.closed == date(2013, 4, 5)
 
 
+def test_requests_without_an_answer_are_an_alarm() -> None:
+    """More than one in a hundred, on a day that is over; refused ones are the client's own."""
+
+    def day(requests: int, **without: int) -> dict[str, Any]:
+        return {"requests": requests, "rows": requests, "ms": {}, "single": {}, **without}
+
+    days = {"2013-04-01": day(1000, refused=500, failed=9), "2013-04-02": day(0, shed=30, failed=40)}
+    days |= {"2013-04-03": day(0, failed=30), "2013-04-04": day(500)}
+    assert alarms.of_service(days, limit=50, fewest=50)[0].closed is None  # one quiet day says nothing
+    (one,) = alarms.of_service({**days, "2013-04-05": day(1)}, limit=50, fewest=50)
+    assert (one.key, one.what, one.closed) == ("2013-04-02-unanswered", "unanswered", date(2013, 4, 4))
+    assert one.text == "70 requests (100.0%) were shed or failed on 2013-04-02, 1% are allowed"
+
+
 # ── quality ───────────────────────────────────────────────────────────────────────────────────────
 
 
