@@ -62,8 +62,8 @@ class Platform:
         return list(api.call("/flow_runs/filter", {**which, "sort": "START_TIME_DESC"}))
 
 
-def until(true: Callable[[], Any], seconds: float = 90, what: str = "") -> Any:
-    """Wait until something is true, and give it."""
+def until(true: Callable[[], Any], seconds: float = 150, what: str = "") -> Any:
+    """Wait until something is true, and give it. Prefect's server may stand on its SQLite for two minutes."""
     deadline = time.monotonic() + seconds
     while not (found := true()):
         assert time.monotonic() < deadline, f"{what or true} did not come true within {seconds:.0f} s"
