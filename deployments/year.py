@@ -22,13 +22,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
-from tasks import files, params, settings
+from tasks import files, params, predictions, settings
 
 settings.apply()
 
 from deployments.run import begin_from_nothing  # noqa: E402 - Prefect reads its environment when it is imported
 from deployments.watch import under_way  # noqa: E402
-from flows import due, history  # noqa: E402
+from flows import due, history, wakes  # noqa: E402
 from tasks.data import collect  # noqa: E402
 from tasks.errors import EvergreenError, Mistake, WorldError  # noqa: E402
 from tasks.release import serving  # noqa: E402
@@ -76,6 +76,7 @@ def _live(said: params.Params, first: int, until: int, rows: int) -> None:
             _settle(said, f"{partition}, cut off")
         _deliver(said, [partition])
         _settle(said, partition)
+    _look_once_more(said)
     print(f"\nThe year is over: look at {_router()}/status/", flush=True)
 
 
@@ -145,6 +146,16 @@ def _settle(said: params.Params, delivered: str) -> None:
     print(f"{delivered}  ({time.monotonic() - begin:.0f} s)", flush=True)
     for name in said.models:
         print(f"  {name:<18} {_told(name)}", flush=True)
+
+
+def _look_once_more(said: params.Params) -> None:
+    """What was asked a moment ago the monitor leaves for the next look: in fast time, that of the last month."""
+    settling = max(predictions.settling(name).total_seconds() for name in said.models)
+    print(f"until the last answers have settled ({settling:.0f} s)", flush=True)
+    time.sleep(settling)
+    for name in said.models:
+        wakes.wake(f"monitor/{name}", {"model": name})
+    _settle(said, "what was asked last")
 
 
 def _busy(said: params.Params) -> bool:

@@ -54,7 +54,8 @@ class Settings:
     """An alarm needs more than evidence: a mean that moved so many standard deviations of the reference's rows, or a
     spread that changed by this part of itself. Schedules move by a few miles every season, beyond all doubt."""
     min_change: float = 0.01
-    """The same of a share; of values that the reference does not know, a tenth of it."""
+    """The same of a share; of values that the reference does not know, a tenth of it. The share of a value is the mean
+    of a number that is 0 or 1, so `min_effect` holds of it as well: a third of the rows has to change by five points."""
     recent_days: int = 28
     """The days by which a column is described that does not drift."""
     cause_days: int = 7
@@ -320,8 +321,12 @@ def _divisor(columns: int) -> float:
 
 def _matters(series: Series, since: int, last: int, settings: Settings) -> bool:
     before, now = _levels(series, since, last)
-    limit = settings.min_effect if series.aspect in ("mean", "fit", "spread") else settings.min_change
-    return abs(now - before) / series.scale >= (limit / 10 if series.aspect == "unknown" else limit)
+    change = abs(now - before) / series.scale
+    if series.aspect in ("mean", "fit", "spread"):
+        return change >= settings.min_effect
+    if series.aspect == "share":
+        return change >= max(settings.min_change, settings.min_effect * float(np.sqrt(before * (1 - before))))
+    return change >= (settings.min_change / 10 if series.aspect == "unknown" else settings.min_change)
 
 
 # ── alarms ────────────────────────────────────────────────────────────────────────────────────────

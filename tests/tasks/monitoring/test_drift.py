@@ -244,6 +244,14 @@ def test_a_change_that_is_sure_and_tiny_is_no_alarm():
     assert tolerant.findings["seats"].q < 0.05
 
 
+def test_a_share_that_moves_by_less_than_matters_is_no_alarm():
+    """Half of the rows are of one carrier: three points more are sure after a year, and too little."""
+    every = np.random.default_rng(3).random(365 * 60)
+    more = changed(lambda f: {"carrier": f["carrier"].where((f["carrier"] != "B6") | (every > 0.1), "UA")}, count=365)
+    assert [alarm.moved[0].column for alarm in detect(more, min_effect=0).alarms] == ["carrier"]
+    assert detect(more).alarms == ()
+
+
 # ── one alarm per cause, open until it is over ────────────────────────────────────────────────────
 
 
