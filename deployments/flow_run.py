@@ -13,7 +13,7 @@ from pathlib import Path
 
 LOG = "flows.log"
 
-NICE = 10
+NICE = 15
 """A flow gives way to what serves on the same cores: a request waits for neither a training nor a rollout."""
 
 
