@@ -156,7 +156,6 @@ def _scoring(name: str, model: params.Model) -> Deployment:
 
 
 def _watching(name: str, model: params.Model) -> Deployment:
-    datasets = [f"evergreen.dataset.{dataset}" for dataset in model.datasets]
     return Deployment(
         flow="monitor",
         name=name,
@@ -164,11 +163,10 @@ def _watching(name: str, model: params.Model) -> Deployment:
             f"**{model.about}**\n\nReads what was asked of `{name}` since the last time, holds it against the training "
             f"rows, joins the labels that have come, measures the predictions ({model.gate.loss}) or estimates how "
             "good they are, and opens and closes alarms.\n\n"
-            f"Wakes: a new data version of {' or '.join(model.datasets)}, which brings labels; the schedule; this "
-            "button. Nothing new costs nearly nothing."
+            "Wakes: the end of train, as new rows bring labels; the schedule; this button. Nothing new costs nearly "
+            "nothing."
         ),
         cron="2-59/15 * * * *",
-        wakes=automations.on_event(events.VERSION, f"{events.DATA}*", {"prefect.resource.id": datasets}),
         tags=[TAG, "monitoring", model.task],
         parameters={"model": name},
     )

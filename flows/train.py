@@ -46,6 +46,7 @@ def train(model: str, again: bool = False, if_due: bool = False) -> State[Any]:
         files.sweep(settings.BUILD / model, *(settings.VAR / name for name in _SWEPT))
         if pending and (why_not := _not_due(model, if_due)):
             _publish(said, f"{model}: not trained: {why_not}")
+            _with_rows_come_labels(model)
             return Completed(name="NotDue", message=f"not trained: {why_not}")
         graph.reproduce(model, steps.run, around=_stage_as_task)
         on = settled.on(model)
@@ -53,7 +54,13 @@ def train(model: str, again: bool = False, if_due: bool = False) -> State[Any]:
         _publish(said, f"{model}: {outcome}")
         settled.write(model, outcome, on, by=_here())
         due.ended(model)
+        _with_rows_come_labels(model)
     return Completed(message=outcome)
+
+
+def _with_rows_come_labels(model: str) -> None:
+    """The monitor looks at them when the training is over: beside it, it would take its cores."""
+    wakes.wake(f"monitor/{model}", {"model": model})
 
 
 def _not_due(model: str, if_due: bool) -> str | None:
@@ -62,7 +69,6 @@ def _not_due(model: str, if_due: bool) -> str | None:
     if known == due.Certain() and (why := as_task(due.refused, "was it asked before?", retries=5)(model)):
         return f"{why} (asked again, and nothing that was asked about has changed)"
     graph.reproduce(model, steps.run, around=_stage_as_task, until="prepare")
-    wakes.wake(f"monitor/{model}", {"model": model})  # with the rows come labels
     if known == due.Certain() and not graph.pending(model):
         return None  # the data changed, and the rows did not
     on = due.facts(model)  # before they are read: what the monitor finds meanwhile is asked about by the next wake
