@@ -6,10 +6,10 @@ PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 READY := .venv/.ready
 
-.PHONY: help setup run up year down status page deploy data arrive load test check lint types shell reports bench-cycle bench-serving bench-swaps bench-monitor backtest soak docs lock clean
+.PHONY: help setup run up year down status page deploy data arrive load test check lint types shell reports bench-cycle bench-serving bench-swaps bench-monitor bench-throughput backtest soak docs lock clean
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 setup: $(READY)  ## make .venv from requirements.lock
 
@@ -82,6 +82,9 @@ bench-swaps: $(READY)  ## releases change, fail and are killed under load; a qua
 
 bench-monitor: $(READY)  ## the monitor's promises on the year of flights: drift, estimated quality, the gate; half an hour
 	@python -m benchmarks.monitor --page docs/benchmarks/monitor.md --picture docs/pictures/estimate.png
+
+bench-throughput: $(READY)  ## the monitor on five million logged predictions, beside a notebook; after make run, four minutes
+	@python -m benchmarks.throughput --rows 5000000 --page docs/benchmarks/throughput.md
 
 backtest: $(READY)  ## a year of flights lived through under each retrain policy, side by side
 	@python -m flows.backtest --source upstream --page docs/benchmarks/backtest.md --picture docs/pictures/backtest.png

@@ -54,8 +54,9 @@ class Settings:
     """An alarm needs more than evidence: a mean that moved so many standard deviations of the reference's rows, or a
     spread that changed by this part of itself. Schedules move by a few miles every season, beyond all doubt."""
     min_change: float = 0.01
-    """The same of a share; of values that the reference does not know, a tenth of it. The share of a value is the mean
-    of a number that is 0 or 1, so `min_effect` holds of it as well: a third of the rows has to change by five points."""
+    """The same of a share; of values that the reference does not know, a tenth of it. The share of a value is the
+    mean of a number that is 0 or 1, so `min_effect` holds of it as well: a third of the rows has to change by five
+    points."""
     recent_days: int = 28
     """The days by which a column is described that does not drift."""
     cause_days: int = 7
