@@ -71,7 +71,8 @@ def _not_due(model: str, if_due: bool) -> str | None:
     graph.reproduce(model, steps.run, around=_stage_as_task, until="prepare")
     if known == due.Certain() and not graph.pending(model):
         return None  # the data changed, and the rows did not
-    on = due.facts(model)  # before they are read: what the monitor finds meanwhile is asked about by the next wake
+    # before they are read: what the monitor finds meanwhile is asked about by the next wake
+    on = as_task(due.facts, "see what it depends on", retries=5)(model)
     decision = as_task(due.decide, "ask the retrain policy", retries=5)(model, known, _here())
     get_run_logger().info(f"the retrain policy: {decision.why}")
     if decision.retrain:

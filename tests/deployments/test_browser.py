@@ -101,7 +101,7 @@ def test_a_training_is_started_from_its_form_and_seen_to_finish(platform: Platfo
     until(lambda: "again (Optional)" in page.text(), 60, "the form")
     assert "tiny" in page.text()
     until(lambda: page.click("Submit"), what="the button Submit")
-    run = until(lambda: platform.runs("train"), 60, "the run")[0]["id"]
+    run = until(lambda: platform.runs("train"), what="the run")[0]["id"]
     page.open(f"{platform.ui}/runs/flow-run/{run}")
     until(lambda: "Completed" in page.text(), 150, "the run to be shown as completed")
     tasks = api.call("/task_runs/filter", {"flow_runs": {"id": {"any_": [run]}}})
