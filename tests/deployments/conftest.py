@@ -78,7 +78,8 @@ def platform(small_copied: Path, tmp_path_factory: pytest.TempPathFactory) -> It
     with pytest.MonkeyPatch.context() as patch, _receiver() as (url, told):
         patch.setenv("PREFECT_SERVER_API_PORT", str(local.free_port()))
         project = work_on(root, patch)
-        patch.setenv("MLFLOW_PORT", str(local.free_port()))
+        for port in ("MLFLOW_PORT", "EVERGREEN_PORT"):
+            patch.setenv(port, str(local.free_port()))
         patch.setenv("EVERGREEN_NOTIFY_URL", url)
         with (root / "up.log").open("wb") as out:
             process = subprocess.Popen(
