@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import multiprocessing
 import os
 import random
 import shutil
@@ -26,6 +27,7 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,7 +39,7 @@ import yaml
 
 from benchmarks import swap_figures as figures
 from benchmarks.releases import BAD, Made, predicted
-from deployments import clients, flow_run, load, local
+from deployments import clients, load, local, priority
 from tasks import files, settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -50,6 +52,9 @@ LIMITS = {"start_s": 8, "replay": 200, "latency_ms": 100, "bake_s": 3, "canary":
 
 WAITING = 4096
 """`serving.max_waiting`: while a router that was killed comes back, requests wait rather than being shed."""
+
+NOBODY = 2**22
+"""The number of no process (proc(5), pid_max)."""
 
 KILLED = ("replica", "nursery", "router", "flow")
 
@@ -120,6 +125,27 @@ def set_alias(model: str, version: int) -> None:
         pass
 
 
+def run_flow(model: str) -> tuple[int, str]:
+    """The flow deploy, as the worker starts it: its exit code, and what it said."""
+    command = [sys.executable, "-m", "flows", "deploy", model]
+    flow = subprocess.Popen(
+        command, cwd=settings.ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
+        start_new_session=True,
+    )  # fmt: skip
+    priority.give_way(flow.pid)
+    said, _ = flow.communicate()
+    return flow.returncode, said
+
+
+def _apart() -> None:
+    os.setsid()
+    priority.give_way(os.getpid())
+
+
+HAND = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _apart)
+"""Who acts, beside the clients: a process that starts others and parses answers is late for its own requests."""
+
+
 # ── acts ──────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -167,27 +193,21 @@ class Trial:
         """Set the alias, and have the flow run until it says that nothing is left to do."""
         act = Act(kind, one, time.perf_counter())
         self.acts.append(act)
-        await asyncio.to_thread(set_alias, self.model, one.version)
+        hand = asyncio.get_running_loop()
+        await hand.run_in_executor(HAND, set_alias, self.model, one.version)
         watching = asyncio.create_task(self._watch(act))
         killing = asyncio.create_task(killer.kill(self, act)) if killer else None
         while True:
             act.runs += 1
-            flow = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "flows", "deploy", self.model, cwd=settings.ROOT,
-                stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-                preexec_fn=lambda: os.nice(flow_run.NICE),  # as the worker would
-            )  # fmt: skip
-            if killer:
-                killer.flow = flow.pid
-            said, _ = await flow.communicate()
-            if flow.returncode != -signal.SIGKILL:
+            code, said = await hand.run_in_executor(HAND, run_flow, self.model)
+            if code != -signal.SIGKILL:
                 break
         if killing:
             await killing
         watching.cancel()
         act.end = time.perf_counter()
         if (self.live == one.candidate) != (one.kind == "good"):
-            act.surprise = said.decode(errors="replace").strip().splitlines()[-1]
+            act.surprise = said.strip().splitlines()[-1]
         return act
 
     @property
@@ -214,7 +234,6 @@ class Killer:
     """Kills what has its turn, at a random moment of an act."""
 
     draw: random.Random = field(default_factory=lambda: random.Random(0))
-    flow: int = 0
     turns: int = 0
 
     async def kill(self, trial: Trial, act: Act) -> None:
@@ -222,7 +241,7 @@ class Killer:
         what = KILLED[self.turns % len(KILLED)]
         self.turns += 1
         await asyncio.sleep(self.draw.uniform(0.5, 5.0))
-        pid = self.flow if what == "flow" else await asyncio.to_thread(_process, trial.model, what)
+        pid = await asyncio.to_thread(_process, trial.model, what)
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
             trial.kills.append((time.perf_counter(), what))
@@ -230,6 +249,11 @@ class Killer:
 
 
 def _process(model: str, what: str) -> int:
+    """Its number; of a flow that is over already, one that nobody has."""
+    if what == "flow":
+        below = psutil.Process().children(recursive=True)
+        flows = [one.pid for one in below if {"flows", "deploy"} <= {*one.cmdline()}]
+        return flows[0] if flows else NOBODY
     with urllib.request.urlopen(f"{load.address()}/status", timeout=30) as response:
         said = json.loads(response.read())
     if what == "router":
@@ -356,7 +380,8 @@ def _run(work: Any) -> None:
     import uvloop
 
     gc.collect()
-    gc.freeze()  # a collection that looks through pandas would be measured as latency
+    gc.freeze()  # a collection that looks through pandas would be measured as latency,
+    sys.setswitchinterval(0.0005)  # and so would a thread that sets an alias
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(work)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 from pathlib import Path
 
 from tasks import environment, files, settings
@@ -16,11 +17,8 @@ def interpreter(release: Path) -> Path | None:
         EnvironmentDiffers: they are not, and its own has not been made.
         FileNotFoundError: there is no such release.
     """
-    pins = environment.read_lock((release / "requirements.txt").read_text(encoding="utf-8"))
     try:
-        environment.refuse_difference(
-            {name for name, lines in pins.items() if any(pin.is_for_here() for pin in lines)}, pins
-        )
+        _refuse_difference((release / "requirements.txt").read_text(encoding="utf-8"))
     except EnvironmentDiffers as error:
         own = folder(release) / "bin" / "python"
         if own.exists():
@@ -31,6 +29,15 @@ def interpreter(release: Path) -> Path | None:
             f"Make its own environment: python -m deployments.environments {release}"
         ) from None
     return None
+
+
+@cache
+def _refuse_difference(requirements: str) -> None:
+    """Once for each text that is found to be what is installed: that takes 30 ms, in which the router is slower."""
+    pins = environment.read_lock(requirements)
+    environment.refuse_difference(
+        {name for name, lines in pins.items() if any(pin.is_for_here() for pin in lines)}, pins
+    )
 
 
 def folder(release: Path) -> Path:

@@ -11,15 +11,14 @@ import runpy
 import sys
 from pathlib import Path
 
-LOG = "flows.log"
+from deployments import priority
 
-NICE = 15
-"""A flow gives way to what serves on the same cores: a request waits for neither a training nor a rollout."""
+LOG = "flows.log"
 
 
 def main() -> None:
     """Become Prefect's engine."""
-    os.nice(NICE)
+    priority.give_way(os.getpid())  # a request waits for neither a training nor a rollout
     path = Path(os.environ["EVERGREEN_ROOT"]) / "var" / "log" / LOG
     path.parent.mkdir(parents=True, exist_ok=True)
     log = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)

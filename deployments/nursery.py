@@ -1,8 +1,9 @@
 """A process that has imported what releases need, and forks a replica at a word: soon, and sharing memory.
 
 A script for an interpreter of its own (`python -I nursery.py --fd N`), in which no code of this checkout is found: a
-replica runs the code of its release. A message is {"number", "folder", "arguments"}, and comes with two descriptors:
-the replica's socket, and the file for its own words. The answer is its number and the replica's process number.
+replica runs the code of its release. A message is {"number", "folder", "arguments", "nice"}, and comes with two
+descriptors: the replica's socket, and the file for its own words. The answer is its number and the replica's process
+number.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ import runpy
 import signal
 import socket
 import sys
+from contextlib import suppress
 from importlib import import_module
+from pathlib import Path
 
 AHEAD = ("numpy", "pandas", "orjson", "pydantic", "scipy.special", "sklearn.pipeline", "sklearn.ensemble", "skops.io")
 """What nearly every release imports of the installed packages."""
@@ -53,10 +56,13 @@ def _become(said: dict[str, object], to_router: int, words: int) -> None:
     code = 1
     try:
         os.setsid()
+        if said["nice"]:
+            with suppress(OSError):  # deployments/priority.py tells why
+                Path("/proc/self/autogroup").write_text(str(said["nice"]), encoding="ascii")
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         os.dup2(words, 1)
         os.dup2(words, 2)
-        script = os.path.join(str(said["folder"]), "replica.py")  # noqa: PTH118 - pathlib is not imported yet
+        script = str(Path(str(said["folder"])) / "replica.py")
         sys.argv = [script, "--fd", str(to_router), *map(str, said["arguments"])]  # type: ignore[call-overload]
         runpy.run_path(script, run_name="__main__")
     except SystemExit as end:

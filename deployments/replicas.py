@@ -17,7 +17,7 @@ from itertools import count
 from pathlib import Path
 from typing import IO, Any
 
-from deployments import environments
+from deployments import environments, priority
 from deployments.replica import ANSWERED, ASKED, PROTOCOL, STATISTICS
 from tasks.errors import EnvironmentDiffers
 
@@ -29,6 +29,9 @@ TRIES = 3
 
 MOST_PAUSE = 30.0
 """Seconds between two starts of a replica that does not come up, at most."""
+
+GENTLY_S = 5.0
+"""For so long at most a replica gives way while it comes up: where the processor is always busy it never would."""
 
 SAID = 2000
 """Characters of what a replica said before it died."""
@@ -71,6 +74,8 @@ class Release:
     statuses: Counter[int] = field(default_factory=Counter)
     latency: list[int] = field(default_factory=lambda: [0] * (len(EDGES_MS) + 1))
     seconds: float = 0.0
+    gently: bool = False
+    """Whether what starts gives way: another release answers meanwhile, and none of it was up yet."""
     waiting: int = 0
     """How many requests it was asked and has not answered: also those for which no replica is there yet."""
     waiting_bytes: int = 0
@@ -83,8 +88,13 @@ class Release:
 
     # ── kept running ──────────────────────────────────────────────────────────────────────────────
 
-    def start(self) -> None:
-        """Begin to keep its replicas running."""
+    def start(self, *, gently: bool = False) -> None:
+        """Begin to keep its replicas running.
+
+        Args:
+            gently: while they come up for the first time, they give way to others.
+        """
+        self.gently = gently
         self._keepers = {asyncio.create_task(self._keep()) for _ in range(self.size)}
 
     async def drain(self, seconds: float) -> None:
@@ -126,7 +136,7 @@ class Release:
 
     def came_up(self, replica: _Replica) -> None:
         """A replica is ready."""
-        self.about, self.why = replica.about, None
+        self.about, self.why, self.gently = replica.about, None, False
         self.replicas.append(replica)
         self._changed.set()
         self._changed = asyncio.Event()
@@ -247,6 +257,8 @@ class _Replica(asyncio.Protocol):
         self.startup_s = 0.0
         self.pid = 0
         self._begun = 0.0
+        self._started = asyncio.Event()
+        """It is up, or never will be."""
         self._lost = asyncio.Event()
         self._numbers = count(1)
         self._waiting = bytearray()
@@ -263,20 +275,25 @@ class _Replica(asyncio.Protocol):
         release.said.unlink(missing_ok=True)
         python = await asyncio.to_thread(environments.interpreter, release.folder)
         arguments = ["--log", str(release.log), *(["--version", str(release.version)] if release.version else [])]
+        nice = priority.NICE if release.gently else 0
         self._begun = time.monotonic()
         ours, theirs = socket.socketpair()
         try:
             with theirs, release.said.open("wb") as said:
                 self.pid = await (
-                    release.nursery.bear(release.folder, arguments, theirs, said)
+                    release.nursery.bear(release.folder, arguments, theirs, said, nice)
                     if python is None
-                    else _start(python, release.folder, arguments, theirs, said)
+                    else _start(python, release.folder, arguments, theirs, said, nice)
                 )
             release.born = time.monotonic()
             await asyncio.get_running_loop().create_connection(lambda: self, sock=ours)
         except BaseException:  # let go while it was born: it ends when it finds its socket closed
             ours.close()
             raise
+        if nice:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._started.wait(), GENTLY_S)
+            await asyncio.to_thread(priority.set_session, self.pid, 0)
         await self._lost.wait()
 
     def ask(self, kind: int, name: str, key: str, body: bytes) -> asyncio.Future[tuple[int, bytes]]:
@@ -336,9 +353,11 @@ class _Replica(asyncio.Protocol):
             return
         self.about, self.startup_s = about, time.monotonic() - self._begun
         self.release.came_up(self)
+        self._started.set()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         """It is gone: whoever waits is told."""
+        self._started.set()
         self._lost.set()
         if self in self.release.replicas:
             self.release.replicas.remove(self)
@@ -367,14 +386,15 @@ class Nursery:
             if self._socket is None:
                 self._socket = await self._start()
 
-    async def bear(self, folder: Path, arguments: list[str], theirs: socket.socket, said: IO[bytes]) -> int:
+    async def bear(self, folder: Path, arguments: list[str], theirs: socket.socket, said: IO[bytes], nice: int) -> int:
         """A new replica's process number."""
         async with self._one:
             for last in (False, True):
                 if self._socket is None:
                     self._socket = await self._start()
                 number = next(self._numbers)
-                message = json.dumps({"number": number, "folder": str(folder), "arguments": arguments}).encode()
+                told = {"number": number, "folder": str(folder), "arguments": arguments, "nice": nice}
+                message = json.dumps(told).encode()
                 try:
                     socket.send_fds(self._socket, [message], [theirs.fileno(), said.fileno()])
                     return await self._answer(number)
@@ -419,10 +439,13 @@ _APART: dict[str, Any] = {
 }
 
 
-async def _start(python: Path, folder: Path, arguments: list[str], theirs: socket.socket, said: IO[bytes]) -> int:
+async def _start(
+    python: Path, folder: Path, arguments: list[str], theirs: socket.socket, said: IO[bytes], nice: int
+) -> int:
     """A replica in another environment than this one: an interpreter of its own."""
     line = [str(python), "-I", str(folder / "replica.py"), "--fd", str(theirs.fileno()), *arguments]
     process = await asyncio.create_subprocess_exec(
         *line, stdout=said, stderr=said, pass_fds=[theirs.fileno()], **_APART
     )
+    await asyncio.to_thread(priority.set_session, process.pid, nice)
     return process.pid

@@ -56,6 +56,10 @@ CANARY_S = 5.0
 DRAIN_S = 30.0
 """How long a release that is no longer wanted may take to answer what it was asked."""
 
+SWITCH_S = 0.0005
+"""How long a thread beside the event loop may keep the interpreter to itself while a request waits for it. With
+Python's 5 ms a request, which wakes the event loop three times, took 15 ms longer whenever a release was started."""
+
 KEY, REQUEST_ID = b"evergreen-key", b"x-request-id"
 
 BODIES = 16
@@ -181,7 +185,7 @@ class Model:
         for candidate, one in named.items():
             if candidate not in self.releases:
                 self.releases[candidate] = _release(self.name, candidate, one.get("version"), serving, self.nursery)
-                self.releases[candidate].start()
+                self.releases[candidate].start(gently=self.live is not None)
         target = self.releases.get(wanted["live"]["candidate"]) if wanted["live"] else None
         if target is None or target.replicas:
             self.live = target
@@ -635,6 +639,7 @@ def main() -> None:
         timeout_graceful_shutdown=int(DRAIN_S),
     )  # fmt: skip
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    sys.setswitchinterval(SWITCH_S)
     gc.freeze()
     uvicorn.Server(config).run(sockets=[listening])
 

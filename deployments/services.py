@@ -41,6 +41,8 @@ class Service:
     holds: tuple[str, int] | None = None
     """Host and port on which the stack listens for it: while the service is restarted, who connects waits."""
     shutdown_seconds: float = 15
+    serves: bool = False
+    """Whether it answers production: the others give way to it."""
     outlived: bool = False
     """Whether what it has started goes on when it is killed: flow runs do."""
 
@@ -73,6 +75,7 @@ def services() -> list[Service]:
             story=True,
             ports={"EVERGREEN_PORT": router},
             holds=(host, router),
+            serves=True,
         ),
         Service(
             "worker",

@@ -27,7 +27,7 @@ from tasks import settings
 
 settings.apply()
 
-from deployments import marked  # noqa: E402 - settings first: what is imported here reads its environment once
+from deployments import marked, priority  # noqa: E402 - settings first: what is imported here reads its environment once
 from deployments.services import Service, environment, services  # noqa: E402
 from deployments.story import Story  # noqa: E402
 from tasks import files, params  # noqa: E402
@@ -293,6 +293,8 @@ class Stack:
     def _spawned(self, service: Service, pid: int) -> bool:
         self.dead.discard(service.name)
         self.pids[service.name], self.since[service.name] = pid, datetime.now(UTC)
+        if not service.serves:
+            priority.give_way(pid)
         self.story.tell(service.name, f"started (process {pid})")
         self._write_note()
         return True

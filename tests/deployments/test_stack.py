@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import pytest
 
-from deployments import marked
+from deployments import marked, priority
 from flows import api
 from tasks import settings
 from tests.deployments.conftest import Platform, until
@@ -33,6 +33,14 @@ def test_status_says_that_all_is_well(platform: Platform) -> None:
     ]
     assert int(done.stdout.split(" processes, ")[1].split(" MB")[0].replace(",", "")) < 1500
     assert "failures are told to" in done.stdout
+
+
+@pytest.mark.skipif(not priority._are_sessions_weighed(), reason="sessions are not weighed here")
+def test_everything_gives_way_to_what_serves(platform: Platform) -> None:
+    """To the router, and to what it has started."""
+    assert os.sched_getscheduler(platform.service("router")) == os.SCHED_OTHER
+    for name in ("prefect", "mlflow", "worker", "watch"):
+        assert os.sched_getscheduler(platform.service(name)) == os.SCHED_IDLE
 
 
 def test_schedules_plan_runs_that_ask_the_policy(platform: Platform) -> None:
