@@ -430,9 +430,12 @@ class Rows:
         import pyarrow.compute as pc
 
         end = 2**62 if end is None else end
-        groups = [i for i, (low, high) in enumerate(self._spans(PLACE)) if high > start and low <= end]
+        spans = self._spans(PLACE)
+        groups = [i for i, (low, high) in enumerate(spans) if high > start and low <= end]
+        whole = all(spans[i][0] > start and spans[i][1] <= end for i in groups)
         for table in self._read(groups, columns):
-            yield table.filter(pc.and_(pc.greater(table[PLACE], start), pc.less_equal(table[PLACE], end)))
+            inside = pc.and_(pc.greater(table[PLACE], start), pc.less_equal(table[PLACE], end)) if not whole else None
+            yield table if inside is None else table.filter(inside)
 
     def newest(self, n: int) -> list[Logged]:  # noqa: D102
         import pyarrow.compute as pc
@@ -610,11 +613,19 @@ def fit(table: pa.Table, schema: pa.Schema) -> pa.Table:
     """A table with the columns of a schema; one that it lacks is null."""
     import pyarrow as pa
 
-    columns = [
-        table[field.name].cast(field.type) if field.name in table.column_names else pa.nulls(len(table), field.type)
-        for field in schema
-    ]
+    if table.schema.equals(schema, check_metadata=True):
+        return table
+    there = dict(zip(table.column_names, table.columns, strict=True))
+    columns = [_fitting(there.get(field.name), field, len(table)) for field in schema]
     return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _fitting(column: pa.ChunkedArray | None, field: pa.Field, rows: int) -> pa.ChunkedArray | pa.Array:
+    import pyarrow as pa
+
+    if column is None:
+        return pa.nulls(rows, field.type)
+    return column if column.type == field.type else column.cast(field.type)
 
 
 def joined(tables: Sequence[pa.Table]) -> pa.Table:

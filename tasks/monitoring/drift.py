@@ -310,9 +310,9 @@ class _Story:
 
 def _adjusted(p: Floats) -> Floats:
     """p-values such that those of at most α have a false discovery rate of at most α, however they depend."""
-    from statsmodels.stats.multitest import multipletests  # type: ignore[import-untyped]  # it ships none
+    from scipy.stats import false_discovery_control
 
-    return np.asarray(multipletests(p, method="fdr_by")[1]) if len(p) else p
+    return np.asarray(false_discovery_control(p, method="by")) if len(p) else p
 
 
 def _divisor(columns: int) -> float:

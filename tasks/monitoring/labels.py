@@ -284,7 +284,7 @@ def _make(
 
     table = _counting(pa.concat_tables(observed.fitting(observed.paths(model, state, day))), again)
     table = table.append_column("label", _found(table["hash"].to_numpy(), [news[name] for name in labelled]))
-    table = table.drop_columns(["row_key", "hash", "ms", "version"])
+    table = table.drop_columns("hash")
     with files.replacing(_path(model, day)) as beside:
         parquet.write_table(table, beside, compression="zstd")
     rows = table.to_pandas()

@@ -21,7 +21,8 @@ naive. Where the zone is another one than at the last look, everything is read a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -44,11 +45,14 @@ if TYPE_CHECKING:
 ROWS = 100_000
 """So many rows are summarised and written at once."""
 
+KEYS = 2_000_000
+"""So many keys are looked up at once, in the keys of all files there are: 16 bytes each."""
+
 MANY = 8
 """A day of so many files gets one in their place."""
 
-COLUMNS = ("id", "row_key", "hash", "time", "release", "version", "ms")
-"""What a row in asked/ has beside the slice columns and the prediction columns. `hash` is that of `row_key`, as
+COLUMNS = ("id", "hash", "time", "release")
+"""What a row in asked/ has beside the slice columns and the prediction columns. `hash` is that of its `row_key`, as
 rows.row_hashes has it; 0 where there is no key. `time` is naive, of the model's zone: in the hour that is lived
 through twice in autumn, two answers to one row may be taken in the wrong order."""
 
@@ -79,7 +83,7 @@ class Release:
 
     rows: int = 0
     until: int = 0
-    """As Asked has it."""
+    """As Asked has it; or later, when others that were read with its rows were answered."""
     days: str | None = None
     """The file of its day summaries; None: there are none."""
     new: tuple[str, ...] = ()
@@ -149,15 +153,36 @@ def observe(model: str, wanted: Wanted, layout: Layout, now: datetime | None = N
     # in another zone everything is new; numbers go on, so that what is kept stays whole until state.json is written
     known = before if before.timezone == wanted.timezone else State(batch=before.batch, timezone=wanted.timezone)
     tables, reached = predictions.read_new(model, known.watermark, now=now)
-    batch = _Batch(model, known, wanted, layout)
-    for table in tables:
-        batch.take(table)
+    with ThreadPoolExecutor(2) as beside:
+        batch = _Batch(model, known, wanted, layout, beside)
+        for chunk in _ahead(_chunks(tables, wanted.timezone), beside):
+            batch.take(chunk)
     after = _forget(model, batch.end(), wanted.keep_days, now)
     after = replace(after, watermark=reached, unanswered=_unanswered(model, wanted, now))
     if after != before:
         files.write_json(folder(model) / "state.json", asdict(after))
         _sweep(model, after)
     return after
+
+
+def _chunks(tables: Iterable[pa.Table], timezone: str) -> Iterator[pa.Table]:
+    """The same rows, so many at once as are worth it."""
+    waiting: list[pa.Table] = []
+    for table in tables:
+        waiting.append(table)
+        if sum(map(len, waiting)) >= ROWS:
+            yield _local(log_files.joined(waiting), timezone)
+            waiting = []
+    if waiting:
+        yield _local(log_files.joined(waiting), timezone)
+
+
+def _ahead(chunks: Iterator[pa.Table], beside: Executor) -> Iterator[pa.Table]:
+    """The same, each of them read while the one before is taken in."""
+    coming = beside.submit(next, chunks, None)
+    while (chunk := coming.result()) is not None:
+        coming = beside.submit(next, chunks, None)
+        yield chunk
 
 
 @dataclass(frozen=True)
@@ -334,28 +359,36 @@ def quantile(counts: Mapping[str, int], share: float) -> float | None:
 class _Batch:
     """New rows on their way into files."""
 
-    def __init__(self, model: str, before: State, wanted: Wanted, layout: Layout) -> None:
+    def __init__(self, model: str, before: State, wanted: Wanted, layout: Layout, beside: Executor) -> None:
         self.model, self.top, self.before, self.wanted, self.layout = model, folder(model), before, wanted, layout
+        self.beside = beside
         self.number, self.parts = before.batch + 1, 0
         self.asked = {day: list(found) for day, found in before.asked.items()}
         self.fresh: set[str] = set()
         self.releases = {name: _Taken(kept) for name, kept in before.releases.items()}
         self.service = _Service()
-        self.again = _Again(self.top)
-        self.waiting: list[pa.Table] = []
+        self.again = _Again(self.top, {day: [one.name for one in there] for day, there in before.asked.items()})
 
     def take(self, table: pa.Table) -> None:
-        """New rows, as read_new gives them."""
-        self.waiting.append(table)
-        if sum(map(len, self.waiting)) >= ROWS:
-            self._write()
+        """New rows."""
+        import pyarrow.compute as pc
+
+        self.parts += 1
+        written = self.beside.submit(self._write_asked, table)
+        self.service.add(table)
+        releases = pc.unique(table["release"]).to_pylist()
+        for candidate in releases:
+            rows = table if len(releases) == 1 else table.filter(pc.equal(table["release"], candidate))
+            self.releases.setdefault(candidate, _Taken(Release())).add(rows, self._profile(candidate), self.wanted.task)
+        until = max(one.until for one in written.result())
+        for candidate in releases:
+            self.releases[candidate].answered(until)
 
     def end(self) -> State:
         """Everything is in files: what state.json is to say. The same as before where there was nothing new."""
-        if self.waiting:
-            self._write()
         if not self.parts:
             return self.before
+        self.again.find()
         self._merge_days()
         repeated = {**self.before.repeated, **dict.fromkeys(self.again.days, self.number)}
         return State(
@@ -368,18 +401,6 @@ class _Batch:
             service=self._write_service(),
             timezone=self.before.timezone,
         )
-
-    def _write(self) -> None:
-        import pyarrow.compute as pc
-
-        table, self.waiting = _local(log_files.joined(self.waiting), self.wanted.timezone), []
-        self.parts += 1
-        self.service.add(table)
-        releases = pc.unique(table["release"]).to_pylist()
-        for candidate in releases:
-            rows = table if len(releases) == 1 else table.filter(pc.equal(table["release"], candidate))
-            self.releases.setdefault(candidate, _Taken(Release())).add(rows, self._profile(candidate), self.wanted.task)
-        self._write_asked(table)
 
     def _profile(self, candidate: str) -> Profile | str:
         """What a release's days are laid out by, the same for ever: what is kept beside them counts."""
@@ -413,7 +434,7 @@ class _Batch:
 
     # rows, by day
 
-    def _write_asked(self, table: pa.Table) -> None:
+    def _write_asked(self, table: pa.Table) -> list[Asked]:
         """A file per day of some rows."""
         import numpy as np
 
@@ -430,10 +451,11 @@ class _Batch:
             keys = _keys(part)
             asked = self._file(name, [part], keys, f"{self.number}-{self.parts}")
             found.append((name, asked, keys))
-        self.again.find(found, {day: [one.name for one in there] for day, there in self.asked.items()})
+        self.again.add(found)
         for name, asked, _ in found:
             self.asked.setdefault(name, []).append(asked)
             self.fresh.add(name)
+        return [asked for _, asked, _ in found]
 
     def _file(self, day: str, tables: Iterable[pa.Table], keys: Keys, name: str) -> Asked:
         import numpy as np
@@ -445,7 +467,9 @@ class _Batch:
         try:
             for table in tables:
                 if writer is None:
-                    writer = parquet.ParquetWriter(path, table.schema, compression="zstd")
+                    # no two rows have the same id: a dictionary of them takes time and room
+                    few = [one.name for one in table.schema if one.type == "string" and one.name != "id"]
+                    writer = parquet.ParquetWriter(path, table.schema, compression="zstd", use_dictionary=few)
                 writer.write_table(table)
                 rows, until = rows + len(table), max(until, _answered(table))
         finally:
@@ -477,8 +501,7 @@ class _Taken:
 
         from tasks import days
 
-        until = max(self.kept.until, _answered(rows))
-        self.kept = replace(self.kept, rows=self.kept.rows + len(rows), until=until)
+        self.kept = replace(self.kept, rows=self.kept.rows + len(rows))
         if isinstance(profile, str):
             self.kept = replace(self.kept, lacking=profile)
             return
@@ -492,6 +515,10 @@ class _Taken:
         self.summaries.append(days.summarise(pa.table({**named, "time": rows["time"]}), wanted))
         if len(self.summaries) > MANY:
             self.summaries = [days.merge(self.summaries)]
+
+    def answered(self, until: int) -> None:
+        """Rows of it are among some of which the last was answered then."""
+        self.kept = replace(self.kept, until=max(self.kept.until, until))
 
 
 def _local(table: pa.Table, timezone: str) -> pa.Table:
@@ -525,9 +552,8 @@ def _asked(table: pa.Table, wanted: Wanted) -> pa.Table:
 
     arrays = {
         "id": table["id"],
-        "row_key": table["row_key"],
         "hash": pa.array(_hashes(table["row_key"])),
-        **{name: table[name] for name in ("time", "release", "version", "ms")},
+        **{name: table[name] for name in ("time", "release")},
     }
     arrays |= {new: table[old] for old, new in wanted.kept(table.schema).items()}
     return pa.table(arrays)
@@ -610,35 +636,40 @@ def _load(path: Path) -> Keys:
 class _Again:
     """Which rows were asked again, in another file: of these the newest counts, and it may be in any."""
 
-    def __init__(self, top: Path) -> None:
+    def __init__(self, top: Path, there: Mapping[str, Sequence[str]]) -> None:
         self.top = top
+        self.there = {day: list(names) for day, names in there.items()}
+        self.fresh: list[tuple[str, Asked, Keys]] = []
         self.found: list[Keys] = []
         self.days: set[str] = set()
 
-    def find(self, fresh: Sequence[tuple[str, Asked, Keys]], there: Mapping[str, Sequence[str]]) -> None:
-        """Hold the keys of new files (day, file, keys) against each other, and against those of all there are."""
+    def add(self, files: Sequence[tuple[str, Asked, Keys]]) -> None:
+        """New files: day, file, keys."""
+        self.fresh += files
+        if sum(keys.shape[1] for _, _, keys in self.fresh) >= KEYS:
+            self.find()
+
+    def find(self) -> None:
+        """Hold the keys of new files against each other, and against those of all that were there before them."""
         import numpy as np
 
-        every = np.concatenate([keys for _, _, keys in fresh], axis=1)
-        if not every.shape[1]:
-            return
+        fresh, self.fresh = self.fresh, []
+        every = np.concatenate([np.empty((2, 0), dtype=np.uint64), *(keys for _, _, keys in fresh)], axis=1)
         known, counts = np.unique(every[0], return_counts=True)
-        self._note(every, known[counts > 1], fresh)
-        for day, names in there.items():
+        again = [known[counts > 1]]
+        for day, names in self.there.items() if len(known) else ():
             for name in names:
                 held = _load(self.top / "asked" / day / f"{name}.npy")
                 both = common(known, held[0])
                 if len(both):
-                    self._note(every, both, fresh)
-                    self._note(np.asarray(held), both, [])
+                    self.found.append(held[:, np.isin(held[0], both)])
                     self.days.add(day)
-
-    def _note(self, held: Keys, keys: Keys, fresh: Sequence[tuple[str, Asked, Keys]]) -> None:
-        import numpy as np
-
-        if len(keys):
-            self.found.append(held[:, np.isin(held[0], keys)])
-            self.days |= {day for day, _, own in fresh if np.isin(own[0], keys).any()}
+                    again.append(both)
+        if len(both := np.unique(np.concatenate(again))):
+            self.found.append(every[:, np.isin(every[0], both)])
+            self.days |= {day for day, _, own in fresh if len(common(own[0], both))}
+        for day, asked, _ in fresh:
+            self.there.setdefault(day, []).append(asked.name)
 
     def write(self, before: str | None, number: int) -> str | None:
         """Add to what was known; gives the name of the file."""
@@ -677,19 +708,21 @@ class _Service:
     def add(self, table: pa.Table) -> None:
         """Some rows; those of one request stand one behind the other."""
         import numpy as np
+        import pyarrow.compute as pc
 
-        requests = table["request"].combine_chunks().dictionary_encode().indices.to_numpy()
-        begins = np.concatenate([[0], np.flatnonzero(np.diff(requests)) + 1])
+        names = table["request"].combine_chunks()
+        is_other = np.asarray(pc.not_equal(names[1:], names[:-1]))
+        begins = np.concatenate([[0], np.flatnonzero(is_other) + 1])
         lengths = np.diff([*begins.tolist(), len(table)])
         days = table["time"].cast("int64").to_numpy()[begins] // DAY
         ms = np.maximum(np.nan_to_num(table["ms"].to_numpy()[begins]), 0.01)
         bins = np.rint(np.log(ms) / MS_STEP).astype(np.int64)
-        names = table["request"].take(begins[[0, -1]]).to_pylist()
-        if self.open is not None and self.open[0] == names[0]:
+        first, last = names[int(begins[0])].as_py(), names[int(begins[-1])].as_py()
+        if self.open is not None and self.open[0] == first:
             lengths[0] += self.open[3]
             self.open = None
         self.end()
-        self.open = (names[1], int(days[-1]), int(bins[-1]), int(lengths[-1]))
+        self.open = (last, int(days[-1]), int(bins[-1]), int(lengths[-1]))
         self._count(days[:-1], bins[:-1], lengths[:-1])
 
     def end(self) -> None:
