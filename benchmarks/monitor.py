@@ -490,11 +490,11 @@ def trials(workers: Executor) -> Gated:
 
 def gate_page(found: Gated) -> list[str]:
     """What is said of the gate."""
-    from statsmodels.stats.proportion import proportion_confint
+    from scipy.stats import binomtest
 
     count = len(found.same)
     promoted, better = sum(j.promoted for j in found.same), sum(j.better for j in found.same)
-    low, high = proportion_confint(promoted, count, method="beta")
+    low, high = binomtest(promoted, count).proportion_ci(0.95)
     lines = [
         "## The gate",
         "",
@@ -646,7 +646,7 @@ def main() -> None:
 
 
 def _head() -> list[str]:
-    packages = ["scikit-learn", "numpy", "pandas", "scipy", "statsmodels"]
+    packages = ["scikit-learn", "numpy", "pandas", "scipy"]
     return [
         "# The monitor's promises",
         "",

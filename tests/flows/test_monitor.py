@@ -178,7 +178,7 @@ from flows import here
 import flows.monitor
 begin = time.process_time()
 state = here.run("monitor", "tiny")
-heavy = {"pandas", "mlflow", "scipy", "statsmodels", "matplotlib", "sklearn"} & set(sys.modules)
+heavy = {"pandas", "mlflow", "scipy", "matplotlib", "sklearn"} & set(sys.modules)
 print(state.message, sorted(heavy), sep="\\n")
 """
     before = {path: path.stat().st_mtime_ns for path in observed.folder(MODEL).rglob("*")}
