@@ -83,7 +83,7 @@ bench-swaps: $(READY)  ## releases change, fail and are killed under load; a qua
 bench-monitor: $(READY)  ## the monitor's promises on the year of flights: drift, estimated quality, the gate; half an hour
 	@python -m benchmarks.monitor --page docs/benchmarks/monitor.md --picture docs/pictures/estimate.png
 
-bench-throughput: $(READY)  ## the monitor on five million logged predictions, beside a notebook; after make run, four minutes
+bench-throughput: $(READY)  ## the monitor on five million logged predictions, beside a notebook; after make run, seven minutes
 	@python -m benchmarks.throughput --rows 5000000 --page docs/benchmarks/throughput.md
 
 backtest: $(READY)  ## a year of flights lived through under each retrain policy, side by side
