@@ -25,7 +25,7 @@ TRIES, PAUSE_S = 20, 0.05
 
 def give_way(process: int) -> None:
     """Let a process and all that it starts give way to what serves, for good. Nothing happens, if it is gone."""
-    with suppress(ProcessLookupError):
+    with suppress(ProcessLookupError, PermissionError):
         os.setpriority(os.PRIO_PROCESS, process, max(NICE, os.getpriority(os.PRIO_PROCESS, process)))
         if os.getsid(process) == process and _are_sessions_weighed():
             set_session(process, NICE)
@@ -51,6 +51,8 @@ def set_session(leader: int, nice: int) -> None:
 @cache
 def _are_sessions_weighed() -> bool:
     """Whether they are, here: not on other systems, nor in a control group that has a share of its own."""
+    if Path("/sys/fs/cgroup/cgroup.type").exists():  # a container, whose group is «/» to itself
+        return False
     try:
         said = Path("/proc/sys/kernel/sched_autogroup_enabled").read_text(encoding="ascii")
         groups = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()]
