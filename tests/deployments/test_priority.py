@@ -6,11 +6,11 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from deployments import priority
+from tests.deployments.sessions import are_weighed, session_nice
 
 LEADS, FOLLOWS = True, False
 
@@ -24,39 +24,24 @@ def process(request: pytest.FixtureRequest) -> Iterator[int]:
         started.kill()
 
 
-def session_nice(pid: int) -> int:
-    """The nice value of the process's session."""
-    return int(Path(f"/proc/{pid}/autogroup").read_text(encoding="ascii").split()[-1])
-
-
-@pytest.mark.skipif(not priority._are_sessions_weighed(), reason="sessions are not weighed here")
+@are_weighed
 @pytest.mark.parametrize("process", [LEADS], indirect=True)
 def test_a_session_gives_way_to_others(process: int) -> None:
-    """And only the session does: in it, nobody has less than before."""
+    """And can be given its place again."""
     priority.give_way(process)
     assert session_nice(process) == priority.NICE
-    assert os.sched_getscheduler(process) == os.SCHED_IDLE
     priority.set_session(process, 0)
     assert session_nice(process) == 0
 
 
+@are_weighed
 @pytest.mark.parametrize("process", [FOLLOWS], indirect=True)
 def test_who_leads_no_session_gives_way_alone(process: int) -> None:
     """The session is not its own to give away."""
-    before = session_nice(os.getpid()) if priority._are_sessions_weighed() else 0
+    before = session_nice(os.getpid())
     priority.give_way(process)
     assert os.getpriority(os.PRIO_PROCESS, process) == priority.NICE
-    assert os.sched_getscheduler(process) == os.SCHED_OTHER
-    assert not priority._are_sessions_weighed() or session_nice(os.getpid()) == before
-
-
-@pytest.mark.parametrize("process", [LEADS], indirect=True)
-def test_where_sessions_are_not_weighed_nobody_starves(process: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """SCHED_IDLE would be next to nothing beside all others."""
-    monkeypatch.setattr(priority, "_are_sessions_weighed", lambda: False)
-    priority.give_way(process)
-    assert os.getpriority(os.PRIO_PROCESS, process) == priority.NICE
-    assert os.sched_getscheduler(process) == os.SCHED_OTHER
+    assert session_nice(os.getpid()) == before
 
 
 def test_a_process_that_is_gone_is_nothing_to_anybody() -> None:

@@ -25,6 +25,7 @@ from tasks import files, keys, unanswered
 from tasks.release import package
 from tests.deployments.conftest import until
 from tests.deployments.routed import BODY, CLIENT, MODEL, ROW, Routed, load, make_release
+from tests.deployments.sessions import are_weighed, session_nice
 from tests.release_root import free_port, project_at
 
 pytestmark = pytest.mark.xdist_group("router")
@@ -671,10 +672,10 @@ def test_a_release_that_is_let_go_while_it_is_being_born_leaves_the_others_their
     until(lambda: len(nursery.children()) == 1, 20, "the end of all replicas but one")
 
 
-@pytest.mark.skipif(not priority._are_sessions_weighed(), reason="sessions are not weighed here")
+@are_weighed
 def test_a_release_that_comes_up_gives_way_to_the_one_that_answers(router: Routed) -> None:
     """Until it is up; whoever comes up while nobody answers, or in the place of a dead one, is in a hurry."""
-    assert _session_nice(router.releases()[router.candidate]["pids"][0]) == 0
+    assert session_nice(router.releases()[router.candidate]["pids"][0]) == 0
     nursery = _nursery(router)
     before = {one.pid for one in nursery.children()}
     router.want(router.candidate, "slow00000000000")
@@ -682,16 +683,12 @@ def test_a_release_that_comes_up_gives_way_to_the_one_that_answers(router: Route
         time.sleep(0.005)
     (born,) = fresh
     os.kill(born, signal.SIGSTOP)
-    assert _session_nice(born) == priority.NICE
+    assert session_nice(born) == priority.NICE
     os.kill(born, signal.SIGCONT)
-    until(lambda: router.releases()["slow00000000000"]["pids"] == [born] and _session_nice(born) == 0, 20)
+    until(lambda: router.releases()["slow00000000000"]["pids"] == [born] and session_nice(born) == 0, 20)
     os.kill(born, signal.SIGKILL)
     (again,) = until(lambda: router.releases()["slow00000000000"]["pids"], 20)
-    assert _session_nice(again) == 0
-
-
-def _session_nice(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/autogroup").read_text(encoding="ascii").split()[-1])
+    assert session_nice(again) == 0
 
 
 def _nursery(router: Routed) -> psutil.Process:

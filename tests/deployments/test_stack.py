@@ -14,6 +14,7 @@ from deployments import marked, priority
 from flows import api
 from tasks import settings
 from tests.deployments.conftest import Platform, until
+from tests.deployments.sessions import are_weighed, session_nice
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -35,12 +36,12 @@ def test_status_says_that_all_is_well(platform: Platform) -> None:
     assert "failures are told to" in done.stdout
 
 
-@pytest.mark.skipif(not priority._are_sessions_weighed(), reason="sessions are not weighed here")
+@are_weighed
 def test_everything_gives_way_to_what_serves(platform: Platform) -> None:
     """To the router, and to what it has started."""
-    assert os.sched_getscheduler(platform.service("router")) == os.SCHED_OTHER
+    assert session_nice(platform.service("router")) == 0
     for name in ("prefect", "mlflow", "worker", "watch"):
-        assert os.sched_getscheduler(platform.service(name)) == os.SCHED_IDLE
+        assert session_nice(platform.service(name)) == priority.NICE
 
 
 def test_schedules_plan_runs_that_ask_the_policy(platform: Platform) -> None:
