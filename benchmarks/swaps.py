@@ -193,13 +193,13 @@ class Trial:
         """Set the alias, and have the flow run until it says that nothing is left to do."""
         act = Act(kind, one, time.perf_counter())
         self.acts.append(act)
-        hand = asyncio.get_running_loop()
-        await hand.run_in_executor(HAND, set_alias, self.model, one.version)
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(HAND, set_alias, self.model, one.version)
         watching = asyncio.create_task(self._watch(act))
         killing = asyncio.create_task(killer.kill(self, act)) if killer else None
         while True:
             act.runs += 1
-            code, said = await hand.run_in_executor(HAND, run_flow, self.model)
+            code, said = await loop.run_in_executor(HAND, run_flow, self.model)
             if code != -signal.SIGKILL:
                 break
         if killing:
@@ -381,7 +381,7 @@ def _run(work: Any) -> None:
 
     gc.collect()
     gc.freeze()  # a collection that looks through pandas would be measured as latency,
-    sys.setswitchinterval(0.0005)  # and so would a thread that sets an alias
+    sys.setswitchinterval(0.0005)  # and so would the threads through which others are told to act
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(work)
 

@@ -434,8 +434,10 @@ class Rows:
         groups = [i for i, (low, high) in enumerate(spans) if high > start and low <= end]
         whole = all(spans[i][0] > start and spans[i][1] <= end for i in groups)
         for table in self._read(groups, columns):
-            inside = pc.and_(pc.greater(table[PLACE], start), pc.less_equal(table[PLACE], end)) if not whole else None
-            yield table if inside is None else table.filter(inside)
+            if whole:
+                yield table
+            else:
+                yield table.filter(pc.and_(pc.greater(table[PLACE], start), pc.less_equal(table[PLACE], end)))
 
     def newest(self, n: int) -> list[Logged]:  # noqa: D102
         import pyarrow.compute as pc
