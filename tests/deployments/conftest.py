@@ -97,6 +97,14 @@ def platform(small_copied: Path, tmp_path_factory: pytest.TempPathFactory) -> It
             marked.end(str(root))
 
 
+@pytest.fixture(autouse=True)
+def told_if_it_fails(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What the platform has told stands below a test that fails: elsewhere nobody can look."""
+    yield
+    if "platform" in request.fixturenames:
+        print(request.getfixturevalue("platform").story()[-8000:])
+
+
 @contextmanager
 def _receiver() -> Iterator[tuple[str, list[dict[str, str]]]]:
     """A server that keeps what is posted to it."""
