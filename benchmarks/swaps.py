@@ -1,7 +1,7 @@
 """`make bench-swaps`: releases change and bad ones are withdrawn, under constant load; then all of it is killed, too.
 
 In a scratch copy of this project, with MLflow, Prefect and the router as `make up` runs them: an act sets the alias
-`champion` as a person does it in MLflow's UI, and runs the flow deploy. Two parts:
+`champion` as a person does it in MLflow's UI, and starts the flow deploy as the worker does. Two parts:
 
     calm     acts and nothing else: are requests lost, and how much slower are they while a release changes?
     killed   kill -9 of replicas, their nursery, the router and the flow, at random moments of acts; whoever is killed
@@ -39,7 +39,7 @@ import yaml
 
 from benchmarks import swap_figures as figures
 from benchmarks.releases import BAD, Made, predicted
-from deployments import clients, load, local, priority
+from deployments import clients, flow_run, load, local, priority
 from tasks import files, settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -90,13 +90,13 @@ def environment(root: Path) -> dict[str, str]:
 
 @contextmanager
 def serving() -> Iterator[None]:
-    """MLflow, Prefect and the router, kept up as `make up` keeps them, until the block ends."""
+    """MLflow, Prefect, the router and the flows' nursery, kept up as `make up` keeps them, until the block ends."""
     code = """if True:
         import asyncio, sys
         from deployments.services import services
         from deployments.stack import Stack
         from deployments.story import Story
-        wanted = [one for one in services() if one.name in ("prefect", "mlflow", "router")]
+        wanted = [one for one in services() if one.name in ("prefect", "mlflow", "router", "nursery")]
         sys.exit(asyncio.run(Stack(wanted, Story()).run()))
     """
     (settings.VAR / "run").mkdir(parents=True, exist_ok=True)
@@ -127,14 +127,11 @@ def set_alias(model: str, version: int) -> None:
 
 def run_flow(model: str) -> tuple[int, str]:
     """The flow deploy, as the worker starts it: its exit code, and what it said."""
-    command = [sys.executable, "-m", "flows", "deploy", model]
-    flow = subprocess.Popen(
-        command, cwd=settings.ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
-        start_new_session=True,
-    )  # fmt: skip
-    priority.give_way(flow.pid)
-    said, _ = flow.communicate()
-    return flow.returncode, said
+    log = settings.VAR / "log" / flow_run.LOG
+    before = log.stat().st_size if log.exists() else 0
+    command = [sys.executable, "-m", "deployments.flow_run", "flows", "deploy", model]
+    code = subprocess.run(command, cwd=settings.ROOT, start_new_session=True, check=False).returncode
+    return code, log.read_bytes()[before:].decode(errors="replace")
 
 
 def _apart() -> None:

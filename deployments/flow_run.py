@@ -2,12 +2,20 @@
 
 Not in the worker's pipe: when the worker is killed, the next line written there would end the run (rich exits on a
 broken pipe); into a file, the run goes on and tells the server itself how it ended.
+
+The engine is forked from a process that has imported Prefect already (flow_nursery.py), and this one stands for it: it
+passes on what it is told, and ends as it ends. Where there is no such process, this one becomes the engine itself.
+
+    python -m deployments.flow_run [module [arguments ...]]
 """
 
 from __future__ import annotations
 
+import json
 import os
 import runpy
+import signal
+import socket
 import sys
 from pathlib import Path
 
@@ -15,9 +23,25 @@ from deployments import priority
 
 LOG = "flows.log"
 
+ENGINE = ["prefect.engine"]
+
 
 def main() -> None:
-    """Become Prefect's engine."""
+    """Run the engine, or another module: in a process that is forked for it, or in this one."""
+    command = sys.argv[1:] or ENGINE
+    with socket.socket(socket.AF_UNIX) as nursery:
+        if child := _forked(nursery, command):
+            sys.exit(_stand_for(child, nursery))
+    become(command)
+
+
+def address() -> Path:
+    """The socket at which flow runs are asked for, seen from here: of a whole path, a socket takes 107 letters only."""
+    return Path(os.path.relpath(Path(os.environ["EVERGREEN_ROOT"]) / "var" / "run" / "flows.sock"))
+
+
+def become(command: list[str]) -> None:
+    """Run a module as `python -m` does, in this process."""
     priority.give_way(os.getpid())  # a request waits for neither a training nor a rollout
     path = Path(os.environ["EVERGREEN_ROOT"]) / "var" / "log" / LOG
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -25,8 +49,39 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
         os.dup2(log, stream.fileno())
-    sys.argv = ["prefect.engine"]
-    runpy.run_module("prefect.engine", run_name="__main__")
+    os.close(log)
+    sys.argv = command
+    runpy.run_module(command[0], run_name="__main__", alter_sys=True)
+
+
+def _forked(nursery: socket.socket, command: list[str]) -> int | None:
+    """The process that is now the one that was asked for; none, if there is nobody to ask, or another Python."""
+    asked = {"command": command, "environment": dict(os.environ), "folder": str(Path.cwd()), "path": sys.path}
+    try:
+        nursery.connect(str(address()))
+        nursery.sendall(json.dumps(asked).encode() + b"\n")
+        return int(_line(nursery))
+    except (OSError, ValueError):
+        return None
+
+
+def _stand_for(child: int, nursery: socket.socket) -> int:
+    """Pass on what this process is told to do; gives the exit code, once there is one."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda told, _frame: os.kill(child, told))
+    if code := _line(nursery):
+        return int(code)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGKILL)  # as the other one was
+    raise AssertionError
+
+
+def _line(nursery: socket.socket) -> bytes:
+    """What is said next; nothing, if it is gone."""
+    said = b""
+    while not said.endswith(b"\n") and (more := nursery.recv(1)):
+        said += more
+    return said
 
 
 if __name__ == "__main__":

@@ -85,6 +85,12 @@ def answers(url: str) -> bool:
         return False
 
 
+def listens(path: Path) -> bool:
+    """Whether somebody takes connections to a socket."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(path)) == 0
+
+
 def free_port() -> int:
     """A port of 127.0.0.1 that nobody listens on now."""
     with socket.socket() as probe:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from deployments import local
+from deployments import flow_run, local
 from flows import api
 from tasks import settings
 
@@ -76,6 +76,13 @@ def services() -> list[Service]:
             ports={"EVERGREEN_PORT": router},
             holds=(host, router),
             serves=True,
+        ),
+        Service(
+            "nursery",
+            [*python, "deployments.flow_nursery", str(flow_run.address())],
+            lambda _: local.listens(flow_run.address()),
+            says="flow runs are forked from it",
+            outlived=True,
         ),
         Service(
             "worker",

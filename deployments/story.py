@@ -12,7 +12,7 @@ from typing import IO
 
 from tasks import settings
 
-COLOURS = {"stack": 1, "prefect": 34, "mlflow": 35, "worker": 32, "watch": 36, "router": 94}
+COLOURS = {"stack": 1, "prefect": 34, "mlflow": 35, "nursery": 33, "worker": 32, "watch": 36, "router": 94}
 BAD = 31
 
 FLOW_RUN = re.compile(r"^(ingest|(?:train|deploy|monitor|predict|backtest)/\w+)  (.*)$")

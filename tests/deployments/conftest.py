@@ -62,7 +62,7 @@ class Platform:
         return list(api.call("/flow_runs/filter", {**which, "sort": "START_TIME_DESC"}))
 
 
-def until(true: Callable[[], Any], seconds: float = 150, what: str = "") -> Any:
+def until(true: Callable[[], Any], seconds: float = 200, what: str = "") -> Any:
     """Wait until something is true, and give it. Prefect's server may stand on its SQLite for two minutes."""
     deadline = time.monotonic() + seconds
     while not (found := true()):

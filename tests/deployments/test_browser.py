@@ -112,7 +112,7 @@ def test_a_training_is_started_from_its_form_and_seen_to_finish(platform: Platfo
     assert "tiny" in page.text()
     run = submitted(page, platform)
     page.open(f"{platform.ui}/runs/flow-run/{run}")
-    until(lambda: "Completed" in page.text(), 150, "the run to be shown as completed")
+    until(lambda: "Completed" in page.text(), 200, "the run to be shown as completed")
     tasks = api.call("/task_runs/filter", {"flow_runs": {"id": {"any_": [run]}}})
     assert {"validate@tiny", "train@tiny", "judge it against the champion"} <= {one["name"] for one in tasks}
 

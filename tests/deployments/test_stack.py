@@ -29,8 +29,8 @@ def test_a_second_one_is_refused(platform: Platform) -> None:
 def test_status_says_that_all_is_well(platform: Platform) -> None:
     """Each service, and what all weigh: less than 1.5 GB."""
     done = platform.project.run(sys.executable, "-m", "deployments.stack", "status")
-    assert [line.split()[:2] for line in done.stdout.splitlines()[:5]] == [
-        [name, "answers"] for name in ("prefect", "mlflow", "router", "worker", "watch")
+    assert [line.split()[:2] for line in done.stdout.splitlines()[:6]] == [
+        [name, "answers"] for name in ("prefect", "mlflow", "router", "nursery", "worker", "watch")
     ]
     assert int(done.stdout.split(" processes, ")[1].split(" MB")[0].replace(",", "")) < 1500
     assert "failures are told to" in done.stdout
@@ -40,7 +40,7 @@ def test_status_says_that_all_is_well(platform: Platform) -> None:
 def test_everything_gives_way_to_what_serves(platform: Platform) -> None:
     """To the router, and to what it has started."""
     assert session_nice(platform.service("router")) == 0
-    for name in ("prefect", "mlflow", "worker", "watch"):
+    for name in ("prefect", "mlflow", "nursery", "worker", "watch"):
         assert session_nice(platform.service(name)) == priority.NICE
 
 
@@ -87,12 +87,12 @@ def test_the_form_of_a_training_takes_its_own_model_only(platform: Platform) -> 
 
 
 def test_a_delivery_is_trained_on_whatever_is_killed_meanwhile(platform: Platform) -> None:
-    """The worker, both servers and the watcher are killed while it trains: the run goes on to its verdict."""
+    """The worker, its nursery, both servers and the watcher are killed meanwhile: the run goes on to its verdict."""
     platform.deliver(4)
     run = until(lambda: platform.runs("train"), what="a training")[0]
-    for name in ("worker", "prefect", "mlflow", "watch"):
+    for name in ("worker", "nursery", "prefect", "mlflow", "watch"):
         os.kill(platform.service(name), signal.SIGKILL)
-    until(lambda: platform.story().count("answers again") == 4, 120, "every service answers again")
+    until(lambda: platform.story().count("answers again") == 5, 120, "every service answers again")
     ended = until(lambda: [one for one in platform.runs("train") if one["end_time"]], 120, "the training's end")
     assert [(one["id"], one["state_name"]) for one in ended] == [(run["id"], "Completed")]
     assert "challenger" in ended[0]["state"]["message"]

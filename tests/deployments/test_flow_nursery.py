@@ -1,0 +1,147 @@
+"""Flow runs that are forked from a process that has imported Prefect already, and what stands for them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from deployments import local, services
+from tests.deployments.conftest import until
+
+ROOT = Path(__file__).parent.parent.parent
+
+PROBE = """
+import os, signal, sys, threading, time
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
+open(sys.argv[1], "w").write(" ".join([str(os.getpid()), os.environ["COLOUR"], os.getcwd(), *map(str, sys.argv[2:])]))
+print("heard", "prefect.flow_engine" in sys.modules, flush=True)
+threading.Thread(target=lambda: [time.sleep(0.3), open("late", "w").close()]).start()
+if "sleep" in sys.argv: time.sleep(60)
+sys.exit(3)
+"""
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project folder with a module that can be run; the name is longer than a socket's may be."""
+    folder = tmp_path / ("long" * 30)
+    folder.mkdir()
+    (folder / "deployments").symlink_to(ROOT / "deployments")
+    (folder / "probe.py").write_text(PROBE)
+    monkeypatch.setenv("EVERGREEN_ROOT", str(folder))
+    monkeypatch.setenv("COLOUR", "green")
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
+def nursery(root: Path) -> Iterator[psutil.Process]:
+    """The nursery, as the stack starts it, once it listens."""
+    (service,) = [one for one in services.services() if one.name == "nursery"]
+    with subprocess.Popen(service.command, cwd=root) as started:
+        until(lambda: local.listens(Path("var/run/flows.sock")), 30, "the nursery")
+        yield psutil.Process(started.pid)
+        started.kill()
+
+
+def begin(*arguments: str) -> subprocess.Popen[bytes]:
+    """Start what stands for a run of the module."""
+    return subprocess.Popen([sys.executable, "-m", "deployments.flow_run", "probe", "out", *arguments])
+
+
+def said() -> list[str]:
+    """What the module has written, once it has."""
+    path = Path("out")
+    return str(until(lambda: path.exists() and path.read_text(), 20, "the module")).split(" ")
+
+
+@pytest.mark.usefixtures("nursery")
+def test_a_run_is_forked_and_is_what_was_asked_for(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its arguments, environment, folder, exit code and output; what it still has to do at its end is done."""
+    monkeypatch.setenv("COLOUR", "red")
+    run = begin("a", "b c")
+    assert run.wait(20) == 3
+    pid, *rest = said()
+    assert int(pid) != run.pid
+    assert rest == ["red", str(root), "a", "b", "c"]
+    assert (root / "var/log/flows.log").read_text() == "heard True\n"
+    assert (root / "late").exists()
+
+
+@pytest.mark.usefixtures("nursery")
+def test_the_code_is_what_the_checkout_says_now(root: Path) -> None:
+    """Nothing of it was imported ahead."""
+    assert begin().wait(20) == 3
+    (root / "probe.py").write_text("import sys; sys.exit(4)")
+    assert begin().wait(20) == 4
+
+
+def test_without_a_nursery_it_runs_by_itself(root: Path) -> None:
+    """In the process that was started."""
+    run = begin()
+    assert run.wait(20) == 3
+    assert int(said()[0]) == run.pid
+    assert (root / "var/log/flows.log").read_text() == "heard False\n"
+
+
+@pytest.mark.usefixtures("root", "nursery")
+@pytest.mark.parametrize(("told", "code"), [(signal.SIGTERM, 7), (signal.SIGKILL, -9)])
+def test_what_happens_to_one_happens_to_the_other(told: signal.Signals, code: int) -> None:
+    """A cancelled run may tidy up, a killed one is gone."""
+    run = begin("sleep")
+    child = psutil.Process(int(said()[0]))
+    time.sleep(0.2)
+    os.kill(run.pid, told)
+    assert run.wait(20) == code
+    child.wait(20)
+    assert not child.is_running()
+
+
+@pytest.mark.usefixtures("root", "nursery")
+def test_a_killed_run_is_told_as_killed() -> None:
+    """Prefect's worker tells so, too."""
+    run = begin("sleep")
+    os.kill(int(said()[0]), signal.SIGKILL)
+    assert run.wait(20) == -signal.SIGKILL
+
+
+@pytest.mark.usefixtures("root")
+def test_runs_outlive_the_nursery(nursery: psutil.Process) -> None:
+    """And end as they would have."""
+    run = begin("sleep")
+    child = int(said()[0])
+    nursery.kill()
+    nursery.wait(20)
+    time.sleep(0.2)
+    assert run.poll() is None
+    os.kill(child, signal.SIGTERM)
+    assert run.wait(20) == 7
+
+
+@pytest.mark.usefixtures("root")
+def test_other_packages_want_another_nursery(nursery: psutil.Process, tmp_path: Path) -> None:
+    """What is imported already is no longer what is installed: the run begins without it, and it ends."""
+    packages = tmp_path / "packages"
+    packages.mkdir()
+    nursery.kill()
+    nursery.wait(20)
+    code = (
+        "import sysconfig; from pathlib import Path; from deployments import flow_nursery as nursery;"
+        f"sysconfig.get_path = lambda _: {str(packages)!r}; nursery.AHEAD = ();"
+        "nursery.main(Path('var/run/flows.sock'))"
+    )
+    with subprocess.Popen([sys.executable, "-c", code]) as other:
+        until(lambda: local.listens(Path("var/run/flows.sock")), 30, "another nursery")
+        (packages / "new").mkdir()
+        run = begin()
+        assert run.wait(20) == 3
+        assert int(said()[0]) == run.pid
+        assert other.wait(20) == 0
