@@ -1,9 +1,9 @@
 """A process that has imported Prefect, and forks a flow run at a word: it begins a second sooner, and costs half.
 
-flow_run.py asks, over a socket in var/run: one line says what the process is to be; told are its number and, at its end,
-its exit code. Whoever asked and is gone has been killed, and takes it along. No code of this checkout but this module is
-imported here: a flow run is what the checkout says when it begins. When packages change, this process ends, and
-`make up` starts another.
+flow_run.py asks, over a socket in var/run: one line says what the process is to be; told are its number and, at its
+end, its exit code. Whoever asked and is gone has been killed, and takes it along. No code of this checkout but this
+module is imported here: a flow run is what the checkout says when it begins. When packages change, this process ends,
+and `make up` starts another.
 """
 
 from __future__ import annotations
