@@ -160,23 +160,30 @@ def _began(server: str, model: str, since: float) -> float:
 
 
 def _idle_wakes(root: Path, server: str, figures: Figures) -> None:
-    """What the flow run's processes use: the worker has waited for them, so the kernel has added them up.
+    """What the flow run's processes use: worker and nursery have waited for them, so the kernel has added them up.
 
     The schedules rest meanwhile, as theirs would be added up, too.
     """
-    worker = psutil.Process(_stack(root)["services"]["worker"])
+    parents = [psutil.Process(_stack(root)["services"][name]) for name in ("worker", "nursery")]
     for deployment in _ask(server, "/deployments/filter", {}):
         _ask(server, f"/deployments/{deployment['id']}/pause_deployment", {})
     for title in ("ingest/ingest", *(f"train/{model}" for model in MODELS)):
-        _until(lambda: not _going(server) and not worker.children(), "rest")
-        before = worker.cpu_times()
+        _until(lambda: not _going(server) and not _children(parents), "rest")
+        before = _used(parents)
         message = _woken(server, title)
-        _until(lambda: not worker.children(), "rest")
-        after = worker.cpu_times()
+        _until(lambda: not _children(parents), "rest")
         if not message.startswith(("nothing to do", "nothing new")):
             sys.exit(f"{title} did something although nothing had changed: {message}")
-        spent = after.children_user + after.children_system - before.children_user - before.children_system
-        figures.note(WAKE.format(title), spent)
+        figures.note(WAKE.format(title), _used(parents) - before)
+
+
+def _children(parents: list[psutil.Process]) -> list[psutil.Process]:
+    return [child for one in parents for child in one.children()]
+
+
+def _used(parents: list[psutil.Process]) -> float:
+    """Seconds of processor time of the children that have ended."""
+    return sum(times.children_user + times.children_system for times in (one.cpu_times() for one in parents))
 
 
 def _woken(server: str, title: str) -> str:

@@ -36,6 +36,8 @@ class Found:
     in_flight: int
     """Failed, and sent to a router that was killed before it answered: on an open connection."""
     during: list[float]
+    unbaked: list[float]
+    """Of those, while no new release had a share yet, or any more: what starts, is tried and takes over."""
     between: list[float]
     swaps: Counter[str]
     withdrawn: dict[str, list[float]]
@@ -57,10 +59,15 @@ class Found:
 def find(trial: Trial) -> Found:
     """Look through what was answered."""
     spans = [(act.begin, act.end) for act in trial.acts]
-    during, between = [], []
+    baked = [act.baked for act in trial.acts if act.baked]
+    during, unbaked, between = [], [], []
     for one in trial.answers:
-        is_during = any(one.due <= end and one.done >= begin for begin, end in spans)
-        (during if is_during else between).append(one.ms)
+        if any(one.due <= end and one.done >= begin for begin, end in spans):
+            during.append(one.ms)
+            if not any(begin <= one.due <= end for begin, end in baked):
+                unbaked.append(one.ms)
+        else:
+            between.append(one.ms)
     gone = {f"{trial.model}:{act.one.candidate}": act.withdrawn for act in trial.acts if act.one.kind != "good"}
     after = [a for a in trial.answers if (at := gone.get(str(a.release))) and a.due > at + 2 * LOOK_S]
     failed = [one for one in trial.answers if one.failed]
@@ -77,6 +84,7 @@ def find(trial: Trial) -> Found:
         failed=Counter(str(one.failed) for one in failed),
         in_flight=len(in_flight),
         during=during,
+        unbaked=unbaked,
         between=between,
         swaps=Counter(act.kind for act in trial.acts if act.one.kind == "good" and not act.surprise),
         withdrawn=withdrawn,
@@ -142,6 +150,7 @@ def told(found: Found, rate: float) -> str:
     lines += [
         f"{sum(found.swaps.values())} swaps ({kinds}), {bad} bad releases withdrawn",
         f"while one changes   {load.latencies(found.during)}   of {len(found.during):,} requests",
+        f"  of it, no share   {load.latencies(found.unbaked)}   of {len(found.unbaked):,} requests",
         f"between changes     {load.latencies(found.between)}   of {len(found.between):,} requests",
         f"p99: {found.ratio:.2f} ×",
     ]

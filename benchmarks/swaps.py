@@ -7,7 +7,8 @@ In a scratch copy of this project, with MLflow, Prefect and the router as `make 
     killed   kill -9 of replicas, their nursery, the router and the flow, at random moments of acts; whoever is killed
              is started again as `make up` would, the flow as its schedule would
 
-    python -m benchmarks.swaps [--seconds 300] [--swaps 20] [--bad 12] [--kills 12] [--rate 100] [--page FILE]
+    python -m benchmarks.swaps [--seconds 300] [--swaps 20] [--bad 12] [--kills 12] [--rate 100] [--bake 10]
+                               [--page FILE]
 """
 
 from __future__ import annotations
@@ -39,15 +40,15 @@ import yaml
 
 from benchmarks import swap_figures as figures
 from benchmarks.releases import BAD, Made, predicted
-from deployments import clients, flow_run, load, local, priority
-from tasks import files, settings
+from deployments import clients, flow_run, load, local
+from tasks import files, priority, settings
 
 ROOT = Path(__file__).resolve().parent.parent
 MODEL = "flight_delay"
 COPIED = ("tasks", "flows", "deployments", "models", "benchmarks", "params.yaml", "requirements.lock", "pyproject.toml")
 COPIED += ("dvc.yaml", "dvc.lock", "data.dvc", ".dvcignore", ".gitignore", "build/environment")
 
-LIMITS = {"start_s": 8, "replay": 200, "latency_ms": 100, "bake_s": 3, "canary": 0.2, "min_requests": 20}
+LIMITS = {"start_s": 8, "replay": 200, "latency_ms": 100, "bake_s": 10, "canary": 0.2, "min_requests": 20}
 """Of the rollouts: shorter than production would have them, so that many fit into minutes."""
 
 WAITING = 4096
@@ -62,8 +63,8 @@ KILLED = ("replica", "nursery", "router", "flow")
 # ── a scratch project ─────────────────────────────────────────────────────────────────────────────
 
 
-def copy(root: Path, model: str) -> None:
-    """The project's code and numbers, and what the model's stages have made."""
+def copy(root: Path, model: str, limits: dict[str, float]) -> None:
+    """The project's code and numbers, but these of the rollouts, and what the model's stages have made."""
     if not (settings.BUILD / model / "release").exists():
         sys.exit(f"there is no release of {model}: make run, or dvc repro, packages one")
     for name in (*COPIED, f"build/{model}"):
@@ -75,7 +76,7 @@ def copy(root: Path, model: str) -> None:
             shutil.copy2(source, target)
     path = root / "params.yaml"
     said = yaml.safe_load(path.read_text(encoding="utf-8"))
-    said["models"][model]["rollout"] = {**said["models"][model].get("rollout", {}), **LIMITS}
+    said["models"][model]["rollout"] = {**said["models"][model].get("rollout", {}), **limits}
     said["models"][model]["serving"]["max_waiting"] = WAITING
     path.write_text(yaml.safe_dump(said, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
@@ -129,7 +130,7 @@ def run_flow(model: str) -> tuple[int, str]:
     """The flow deploy, as the worker starts it: its exit code, and what it said."""
     log = settings.VAR / "log" / flow_run.LOG
     before = log.stat().st_size if log.exists() else 0
-    command = [sys.executable, "-m", "deployments.flow_run", "flows", "deploy", model]
+    command = [sys.executable, "-m", "deployments.flow_run", flow_run.ASIDE, "flows", "deploy", model]
     code = subprocess.run(command, cwd=settings.ROOT, start_new_session=True, check=False).returncode
     return code, log.read_bytes()[before:].decode(errors="replace")
 
@@ -157,6 +158,8 @@ class Act:
     end: float = 0.0
     withdrawn: float | None = None
     """When it got no more requests."""
+    baked: tuple[float, float] | None = None
+    """From when until when it had a share of them."""
     surprise: str = ""
     """What the flow said last, where a good release does not serve, or a bad one does."""
     runs: int = 0
@@ -215,13 +218,16 @@ class Trial:
         return found
 
     async def _watch(self, act: Act) -> None:
-        """When a bad release was taken out of what should serve."""
+        """When it had a share, and when a bad one was taken out of what should serve."""
         path = settings.VAR / "serving" / f"{self.model}.json"
         was_there = False
         while True:
-            there = path.exists() and act.one.candidate in path.read_text(encoding="utf-8")
+            said = path.read_text(encoding="utf-8") if path.exists() else "{}"
+            there, now = act.one.candidate in said, time.perf_counter()
+            if json.loads(said).get("canary"):
+                act.baked = (act.baked[0] if act.baked else now, now)
             if was_there and not there:
-                act.withdrawn = time.perf_counter()
+                act.withdrawn = now
             was_there = there
             await asyncio.sleep(0.02)
 
@@ -345,7 +351,7 @@ def inside(asked: argparse.Namespace) -> int:
     print("\n" + ("everything that was promised was kept" if not missed else "not kept: " + "; ".join(missed)))
     if asked.page:
         asked.page.parent.mkdir(parents=True, exist_ok=True)
-        asked.page.write_text(figures.page(parts, missed, LIMITS), encoding="utf-8")
+        asked.page.write_text(figures.page(parts, missed, LIMITS | {"bake_s": asked.bake}), encoding="utf-8")
     return 1 if missed else 0
 
 
@@ -392,6 +398,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--bad", type=int, default=12, help="bad releases in the calm part, of each kind by turns (12)")
     parser.add_argument("--kills", type=int, default=12, help="in the killed part (12); 0: there is none")
     parser.add_argument("--rate", type=float, default=100, help="requests a second (100)")
+    parser.add_argument("--bake", type=float, default=LIMITS["bake_s"], help="`rollout.bake_s` (10)")
     parser.add_argument("--untimed", action="store_true", help="hold no time against it: for a machine that is busy")
     parser.add_argument("--page", type=Path, help="where the text goes; nowhere, if not said")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
@@ -401,7 +408,7 @@ def main(arguments: list[str] | None = None) -> int:
     settings.apply()
     with tempfile.TemporaryDirectory(prefix="evergreen-swaps-") as folder:
         root = Path(folder) / "project"
-        copy(root, asked.model)
+        copy(root, asked.model, LIMITS | {"bake_s": asked.bake})
         given = [*(arguments if arguments is not None else sys.argv[1:]), "--inside"]
         if asked.page:
             given += ["--page", str(asked.page.resolve())]

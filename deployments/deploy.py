@@ -14,7 +14,7 @@ from tasks import params, settings
 
 settings.apply()
 
-from deployments import automations  # noqa: E402 - Prefect reads its environment when it is imported
+from deployments import automations, flow_run  # noqa: E402 - Prefect reads its environment when it is imported
 from deployments.services import POOL  # noqa: E402
 from flows import api, events  # noqa: E402
 from tasks.errors import EvergreenError  # noqa: E402
@@ -209,6 +209,7 @@ def _ensure(wanted: Deployment) -> tuple[str, str | None]:
 
 
 def _body(wanted: Deployment) -> dict[str, Any]:
+    aside = f" {flow_run.ASIDE}" if wanted.flow == "deploy" else ""
     return {
         "description": wanted.description,
         "tags": wanted.tags,
@@ -220,7 +221,7 @@ def _body(wanted: Deployment) -> dict[str, Any]:
         "path": str(settings.ROOT),
         "job_variables": {
             "working_dir": str(settings.ROOT),
-            "command": f"{sys.executable} -m deployments.flow_run",
+            "command": f"{sys.executable} -m deployments.flow_run{aside}",
             "stream_output": False,
         },
         "concurrency_limit": 1,

@@ -6,7 +6,9 @@ broken pipe); into a file, the run goes on and tells the server itself how it en
 The engine is forked from a process that has imported Prefect already (flow_nursery.py), and this one stands for it: it
 passes on what it is told, and ends as it ends. Where there is no such process, this one becomes the engine itself.
 
-    python -m deployments.flow_run [module [arguments ...]]
+    python -m deployments.flow_run [--aside] [module [arguments ...]]
+
+--aside: it leaves a processor to what serves, as rollouts do.
 """
 
 from __future__ import annotations
@@ -19,16 +21,18 @@ import socket
 import sys
 from pathlib import Path
 
-from deployments import priority
+from tasks import priority
 
 LOG = "flows.log"
 
-ENGINE = ["prefect.engine"]
+ENGINE = "prefect.engine"
+
+ASIDE = "--aside"
 
 
 def main() -> None:
     """Run the engine, or another module: in a process that is forked for it, or in this one."""
-    command = sys.argv[1:] or ENGINE
+    command = sys.argv[1:]
     with socket.socket(socket.AF_UNIX) as nursery:
         if child := _forked(nursery, command):
             sys.exit(_stand_for(child, nursery))
@@ -43,6 +47,9 @@ def address() -> Path:
 def become(command: list[str]) -> None:
     """Run a module as `python -m` does, in this process."""
     priority.give_way(os.getpid())  # a request waits for neither a training nor a rollout
+    if command[:1] == [ASIDE]:
+        priority.leave_a_processor(os.getpid())
+        command = command[1:]
     path = Path(os.environ["EVERGREEN_ROOT"]) / "var" / "log" / LOG
     path.parent.mkdir(parents=True, exist_ok=True)
     log = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
@@ -50,8 +57,8 @@ def become(command: list[str]) -> None:
         stream.flush()
         os.dup2(log, stream.fileno())
     os.close(log)
-    sys.argv = command
-    runpy.run_module(command[0], run_name="__main__", alter_sys=True)
+    sys.argv = command or [ENGINE]
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 
 
 def _forked(nursery: socket.socket, command: list[str]) -> int | None:

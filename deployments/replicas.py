@@ -17,8 +17,9 @@ from itertools import count
 from pathlib import Path
 from typing import IO, Any
 
-from deployments import environments, priority
+from deployments import environments
 from deployments.replica import ANSWERED, ASKED, PROTOCOL, STATISTICS
+from tasks import priority
 from tasks.errors import EnvironmentDiffers
 
 EDGES_MS = [round(0.5 * 1.15**i, 4) for i in range(80)]

@@ -43,8 +43,8 @@ class Service:
     shutdown_seconds: float = 15
     serves: bool = False
     """Whether it answers production: the others give way to it."""
-    outlived: bool = False
-    """Whether what it has started goes on when it is killed: flow runs do."""
+    starts_flows: bool = False
+    """Whether flow runs are its children: they go on when it is killed."""
 
 
 def services() -> list[Service]:
@@ -82,7 +82,7 @@ def services() -> list[Service]:
             [*python, "deployments.flow_nursery", str(flow_run.address())],
             lambda _: local.listens(flow_run.address()),
             says="flow runs are forked from it",
-            outlived=True,
+            starts_flows=True,
         ),
         Service(
             "worker",
@@ -92,7 +92,7 @@ def services() -> list[Service]:
             says=f"runs flows, from {settings.ROOT}",
             story=True,
             shutdown_seconds=20,
-            outlived=True,
+            starts_flows=True,
         ),
         Service(
             "watch",

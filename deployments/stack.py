@@ -27,10 +27,10 @@ from tasks import settings
 
 settings.apply()
 
-from deployments import marked, priority  # noqa: E402 - settings first: what is imported here reads its environment once
+from deployments import marked  # noqa: E402 - settings first: what is imported here reads its environment once
 from deployments.services import Service, environment, services  # noqa: E402
 from deployments.story import Story  # noqa: E402
-from tasks import files, params  # noqa: E402
+from tasks import files, params, priority  # noqa: E402
 from tasks.errors import EvergreenError, Mistake, WorldError  # noqa: E402
 
 READY_SECONDS = 180
@@ -286,7 +286,7 @@ class Stack:
         if service.name in self.pids:
             if service.name not in self.dead:  # circus may find a process gone without reaping it
                 self._died(service, None)
-            if not service.outlived:
+            if not service.starts_flows:
                 marked.kill_service(_mark(), service.name)
         return True
 
@@ -295,6 +295,8 @@ class Stack:
         self.pids[service.name], self.since[service.name] = pid, datetime.now(UTC)
         if not service.serves:
             priority.give_way(pid)
+            if not service.starts_flows:
+                priority.leave_a_processor(pid)
         self.story.tell(service.name, f"started (process {pid})")
         self._write_note()
         return True

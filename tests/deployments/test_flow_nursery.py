@@ -84,6 +84,17 @@ def test_the_code_is_what_the_checkout_says_now(root: Path) -> None:
     assert begin().wait(20) == 4
 
 
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one processor cannot be left to others")
+@pytest.mark.usefixtures("nursery")
+def test_a_rollout_leaves_a_processor(root: Path) -> None:
+    """To what serves; another run takes all."""
+    code = "import os, sys; open(sys.argv[1], 'w').write(str(len(os.sched_getaffinity(0))))"
+    (root / "probe.py").write_text(code)
+    for aside, fewer in (([], 0), (["--aside"], 1)):
+        subprocess.run([sys.executable, "-m", "deployments.flow_run", *aside, "probe", "out"], check=True)
+        assert int(said()[0]) == len(os.sched_getaffinity(0)) - fewer
+
+
 def test_without_a_nursery_it_runs_by_itself(root: Path) -> None:
     """In the process that was started."""
     run = begin()

@@ -20,8 +20,7 @@ import psutil
 import pytest
 from scipy.stats import binom
 
-from deployments import priority
-from tasks import files, keys, unanswered
+from tasks import files, keys, priority, unanswered
 from tasks.release import package
 from tests.deployments.conftest import until
 from tests.deployments.routed import BODY, CLIENT, MODEL, ROW, Routed, load, make_release

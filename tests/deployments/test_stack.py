@@ -10,9 +10,9 @@ from uuid import uuid4
 
 import pytest
 
-from deployments import marked, priority
+from deployments import marked
 from flows import api
-from tasks import settings
+from tasks import priority, settings
 from tests.deployments.conftest import Platform, until
 from tests.deployments.sessions import are_weighed, session_nice
 

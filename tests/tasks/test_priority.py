@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from deployments import priority
+from tasks import priority
 from tests.deployments.sessions import are_weighed, session_nice
 
 LEADS, FOLLOWS = True, False
@@ -44,8 +44,22 @@ def test_who_leads_no_session_gives_way_alone(process: int) -> None:
     assert session_nice(os.getpid()) == before
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="Linux keeps processes off processors")
+@pytest.mark.parametrize("process", [FOLLOWS], indirect=True)
+def test_a_processor_is_left_to_what_serves(process: int) -> None:
+    """The first of those that it may use; where there is but one, all keep it."""
+    before = os.sched_getaffinity(process)
+    priority.leave_a_processor(process)
+    assert os.sched_getaffinity(process) == (before - {min(before)} or before)
+    only = {max(before)}
+    os.sched_setaffinity(process, only)
+    priority.leave_a_processor(process)
+    assert os.sched_getaffinity(process) == only
+
+
 def test_a_process_that_is_gone_is_nothing_to_anybody() -> None:
     """It may end at any moment."""
     nobody = 2**22
     priority.give_way(nobody)
     priority.set_session(nobody, 0)
+    priority.leave_a_processor(nobody)
