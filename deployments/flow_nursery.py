@@ -91,11 +91,15 @@ def _hear(asker: socket.socket) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     asker.settimeout(None)
-    return said
+    return said if isinstance(said, dict) and {"command", "environment", "folder", "path"} <= set(said) else None
 
 
 def _become(asked: dict[str, Any], asker: socket.socket, at_the_end: ExitStack) -> NoReturn:
     """Be the process that was asked for, from its environment to its end."""
+    try:
+        asker.sendall(f"{os.getpid()}\n".encode())
+    except OSError:  # whoever asked has lost its patience
+        os._exit(1)
     os.setsid()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.environ.clear()
@@ -114,7 +118,6 @@ def _become(asked: dict[str, Any], asker: socket.socket, at_the_end: ExitStack) 
         os._exit(code)
 
     at_the_end.callback(end)
-    asker.sendall(f"{os.getpid()}\n".encode())
     threading.Thread(target=_die_with, args=(asker,), daemon=True).start()
     try:
         from prefect.context import refresh_global_settings_context

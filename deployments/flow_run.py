@@ -25,6 +25,9 @@ from tasks import priority
 
 LOG = "flows.log"
 
+PATIENCE_S = 20
+"""A nursery that has not forked by then is done without; what it forks later finds nobody there, and ends."""
+
 ENGINE = "prefect.engine"
 
 ASIDE = "--aside"
@@ -65,11 +68,14 @@ def _forked(nursery: socket.socket, command: list[str]) -> int | None:
     """The process that is now the one that was asked for; none, if there is nobody to ask, or another Python."""
     asked = {"command": command, "environment": dict(os.environ), "folder": str(Path.cwd()), "path": sys.path}
     try:
+        nursery.settimeout(PATIENCE_S)
         nursery.connect(str(address()))
         nursery.sendall(json.dumps(asked).encode() + b"\n")
-        return int(_line(nursery))
+        child = int(_line(nursery))
+        nursery.settimeout(None)
     except (OSError, ValueError):
         return None
+    return child
 
 
 def _stand_for(child: int, nursery: socket.socket) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -135,6 +136,28 @@ def test_runs_outlive_the_nursery(nursery: psutil.Process) -> None:
     assert run.poll() is None
     os.kill(child, signal.SIGTERM)
     assert run.wait(20) == 7
+
+
+@pytest.mark.usefixtures("root")
+def test_a_nursery_that_stands_still_holds_nobody_up(nursery: psutil.Process) -> None:
+    """The run begins by itself; when the nursery is heard of again, nothing runs twice."""
+    nursery.suspend()
+    code = (
+        "import os, sys; sys.path[0] = os.getcwd(); from deployments import flow_run; flow_run.PATIENCE_S = 0.5;"
+        "sys.argv = ['flow_run', 'probe', 'out']; flow_run.main()"
+    )
+    run = subprocess.Popen([sys.executable, "-c", code])
+    assert run.wait(20) == 3
+    assert int(said()[0]) == run.pid
+    Path("out").unlink()
+    nursery.resume()
+    with socket.socket(socket.AF_UNIX) as garbage:
+        garbage.connect("var/run/flows.sock")
+        garbage.sendall(b"[]\n")
+        assert not garbage.recv(1)
+    until(lambda: not nursery.children(), 20, "the end of what was forked for nobody")
+    assert not Path("out").exists()
+    assert nursery.is_running()
 
 
 @pytest.mark.usefixtures("root")
