@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 AHEAD = (
-    "prefect.engine",
     "prefect.flow_engine",
     "prefect.task_engine",
     "prefect.artifacts",
