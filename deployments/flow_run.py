@@ -61,6 +61,7 @@ def become(command: list[str]) -> None:
         os.dup2(log, stream.fileno())
     os.close(log)
     sys.argv = command or [ENGINE]
+    sys.modules.pop(sys.argv[0], None)  # it may have been imported ahead: what runs is another copy
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 
 
