@@ -1,4 +1,4 @@
-"""A process that has imported Prefect, and forks a flow run at a word: it begins a second sooner, and costs half.
+"""A process that has imported Prefect, and forks a flow run at a word: importing it takes a second.
 
 flow_run.py asks, over a socket in var/run: one line says what the process is to be; told are its number and, at its
 end, its exit code. Whoever asked and is gone has been killed, and takes it along. No code of this checkout but this
