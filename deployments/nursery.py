@@ -24,7 +24,10 @@ from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 
-AHEAD = ("numpy", "pandas", "orjson", "pydantic", "scipy.special", "sklearn.pipeline", "sklearn.ensemble", "skops.io")
+AHEAD = (
+    *("numpy", "pandas", "orjson", "pydantic"),
+    *("scipy.special", "sklearn.pipeline", "sklearn.ensemble", "skops.io", "treelite"),
+)
 """What nearly every release imports of the installed packages."""
 
 

@@ -23,7 +23,7 @@ import numpy.typing as npt
 import orjson
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
 
-from tasks import model_file, shapley
+from tasks import model_file, shapley, trees
 from tasks.encode import Codes
 from tasks.errors import did_you_mean
 from tasks.schema import example_row, request_row
@@ -144,6 +144,8 @@ class Release:
         self._fields = {"predict": list(self.about.rows.model_fields), "explain": list(self.about.row.model_fields)}
         own = f"models.{self.about.name}"
         self.pipeline = model_file.load(folder / "model.skops", self.facts["model_sha256"], own=own)
+        usual = {name: [row[name] for row in self.background[: trees.MOST_ROWS]] for name in self.features}
+        trees.hasten(self.pipeline, lambda: self._values(usual))
         example = self._read("predict", orjson.dumps({"rows": [example_row(self.features)]}))
         self._said(example, self._columns([example.rows])[0], counted=False)  # everything is imported
 

@@ -25,7 +25,10 @@ _LEARNING = ("scikit-learn", "pandas", "pyarrow", "numpy", "scipy", "skops", "py
 ROOTS = {
     "training": _LEARNING,
     "evaluation": (*_LEARNING, "matplotlib"),  # it draws: a bump of pillow draws again, and trains nothing
-    "serving": ("bentoml", "scikit-learn", "pandas", "skops", "pydantic", "orjson", "prometheus-client", "starlette"),
+    "serving": (
+        *("bentoml", "scikit-learn", "treelite", "pandas", "skops"),
+        *("pydantic", "orjson", "prometheus-client", "starlette"),
+    ),
     "validation": ("great-expectations", "pandas", "pyarrow"),
 }
 """What the code of each purpose imports. What these need is found by asking them."""
