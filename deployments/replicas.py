@@ -373,7 +373,7 @@ class _Replica(asyncio.Protocol):
 
 
 class Nursery:
-    """The process that forks replicas (deployments/nursery.py): started when it is first needed, or has died."""
+    """The process that forks replicas (replica_nursery.py): started when it is first needed, or has died."""
 
     def __init__(self) -> None:
         self._socket: socket.socket | None = None
@@ -431,7 +431,7 @@ class Nursery:
         return ours
 
 
-NURSERY = Path(__file__).with_name("nursery.py")
+NURSERY = Path(__file__).with_name("replica_nursery.py")
 
 _APART: dict[str, Any] = {
     "stdin": asyncio.subprocess.DEVNULL,

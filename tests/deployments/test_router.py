@@ -694,7 +694,7 @@ def _nursery(router: Routed) -> psutil.Process:
     """The process that forks replicas."""
     assert router.process
     children = psutil.Process(router.process.pid).children()
-    (nursery,) = [child for child in children if "nursery.py" in " ".join(child.cmdline())]
+    (nursery,) = [child for child in children if "replica_nursery.py" in " ".join(child.cmdline())]
     return nursery
 
 

@@ -1,9 +1,9 @@
 """A process that has imported what releases need, and forks a replica at a word: soon, and sharing memory.
 
-A script for an interpreter of its own (`python -I nursery.py --fd N`), in which no code of this checkout is found: a
-replica runs the code of its release. A message is {"number", "folder", "arguments", "nice"}, and comes with two
-descriptors: the replica's socket, and the file for its own words. The answer is its number and the replica's process
-number.
+A script for an interpreter of its own (`python -I replica_nursery.py --fd N`), in which no code of this checkout is
+found: a replica runs the code of its release. A message is {"number", "folder", "arguments", "nice"}, and comes with
+two descriptors: the replica's socket, and the file for its own words. The answer is its number and the replica's
+process number.
 """
 
 from __future__ import annotations
