@@ -12,7 +12,9 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
+from deployments import marked
 from tasks import settings
 from tasks.errors import WorldError
 
@@ -21,15 +23,30 @@ BIN = Path(sys.executable).parent
 
 @contextmanager
 def prefect_server() -> Iterator[str]:
-    """The Prefect API to use: the one PREFECT_API_URL names if it answers, else one that lives as long as the block."""
+    """The Prefect API to use: the one PREFECT_API_URL names if it answers, else one that lives as long as the block.
+
+    Nor one on this machine that was started for another checkout: the flows of either would wake the other's.
+    """
     url = os.environ["PREFECT_API_URL"]
     if answers(f"{url}/health"):
-        yield url
-        return
+        other = anothers(url)
+        if not other:
+            yield url
+            return
+        print(f"  {url} is of {other}: not for this one", flush=True)
     port = free_port()
     url = os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
     with process([BIN / "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)], "prefect-server"):
         yield url
+
+
+def anothers(url: str) -> str | None:
+    """The checkout that a server on this machine was started for, if it is another one than this."""
+    address = urlsplit(url)
+    if address.hostname not in ("127.0.0.1", "localhost") or address.port is None:
+        return None
+    checkout = marked.checkout_on(address.port)
+    return checkout if checkout and checkout != str(settings.ROOT) else None
 
 
 @contextmanager

@@ -53,14 +53,27 @@ def kill_service(mark: str, service: str) -> None:
 
 def listener(port: int) -> str | None:
     """Who listens on a port, as far as this user may know."""
-    for process in psutil.process_iter(["pid", "cmdline"]):
+    for process in _listening(port):
+        with suppress(psutil.Error, OSError):
+            return f"process {process.pid} has it ({' '.join(process.cmdline())[:90]})"
+    return None
+
+
+def checkout_on(port: int) -> str | None:
+    """The checkout that whoever listens on a port was started for, as far as this user may know."""
+    for process in _listening(port):
+        with suppress(psutil.Error, OSError):
+            return process.environ().get("EVERGREEN_ROOT")
+    return None
+
+
+def _listening(port: int) -> Iterator[psutil.Process]:
+    for process in psutil.process_iter():
         try:
-            taken = any(one.laddr.port == port for one in process.net_connections("tcp") if one.status == "LISTEN")
-            if taken:
-                return f"process {process.pid} has it ({' '.join(process.info['cmdline'])[:90]})"
+            if any(one.laddr.port == port for one in process.net_connections("tcp") if one.status == "LISTEN"):
+                yield process
         except (psutil.Error, OSError):
             continue
-    return None
 
 
 def _tell(process: psutil.Process, *, terminate: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -61,11 +62,15 @@ def _announce(said: params.Params) -> None:
     datasets = {name: files.digest(listing) for name, listing in now.items()}
     changed = [name for name in datasets if told.get("datasets", {}).get(name) != datasets[name]]
     for model in sorted({model for name in changed for model in said.readers(name)}):
-        key = f"{model}: {told.get('version')} → {version}"
+        # killed before the note is written, the next run tells again and wakes nobody twice; a version that comes
+        # back, as after a revert, is told anew
+        key = f"{model}: {version} after {told.get('at') or f'nothing, by {settings.ROOT}'}"
         if run := wakes.wake(f"train/{model}", {"model": model, "again": False, "if_due": True}, key):
             get_run_logger().info(f"{model} reads what changed: train/{model} is woken, {api.run_url(run)}")
     events.data_version(version, changed)
-    files.write_json(note, {"version": version, "datasets": datasets, "api": _whom()})
+    files.write_json(
+        note, {"version": version, "datasets": datasets, "api": _whom(), "at": datetime.now(UTC).isoformat()}
+    )
 
 
 def _whom() -> str:

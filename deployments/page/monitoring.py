@@ -244,7 +244,10 @@ def drift(one: Model, report: Mapping[str, Any]) -> Markup:
     seen, columns = data.get("evidence") or {"days": [], "columns": {}}, data.get("columns") or []
     status = {column["name"]: column["status"] for column in columns}
     there = {name: values for name, values in seen["columns"].items() if any(value is not None for value in values)}
-    lines = [pictures.Evidence(name, values, status.get(name) == "drift") for name, values in there.items()]
+    slight = {column["name"] for column in columns if column.get("slight")}
+    lines = [
+        pictures.Evidence(name, values, status.get(name) == "drift", name in slight) for name, values in there.items()
+    ]
     moved = [column for column in columns if column["status"] == "drift"]
     counted = f"{len(moved)} of {many(len(columns), 'column')} moved."  # in how far, the list below says
     says = counted if moved else sentence(data.get("text") or data["status"])
@@ -268,11 +271,17 @@ def drift(one: Model, report: Mapping[str, Any]) -> Markup:
 
 
 def _spoken_lines(lines: Sequence[pictures.Evidence]) -> str:
-    moved = sorted((line for line in lines if line.moved), key=lambda line: -line.last)
-    if not moved:
+    beyond = sorted(
+        (line for line in lines if line.moved or line.slight), key=lambda line: (not line.moved, -line.last)
+    )
+    if not beyond:
         top = max(lines, key=lambda line: line.last)
         return f"No column is beyond it; the nearest is {top.name} with 10 to the {top.last:.1f}. The table has all."
-    return f"Beyond it: {', '.join(f'{one.name} with 10 to the {one.last:.1f}' for one in moved)}. The table has all."
+    said = [
+        f"{one.name} with 10 to the {one.last:.1f}{'' if one.moved else ', by less than what matters'}"
+        for one in beyond
+    ]
+    return f"Beyond it: {', '.join(said)}. The table has all."
 
 
 def _column_table(name: str, columns: Sequence[Mapping[str, Any]]) -> Markup:

@@ -149,6 +149,8 @@ class Evidence:
     name: str
     values: Sequence[float | None]
     moved: bool
+    slight: bool = False
+    """It moved beyond doubt, and by less than what matters."""
 
     @property
     def last(self) -> float:
@@ -163,7 +165,8 @@ def evidence(days: Sequence[datetime], columns: Sequence[Evidence], threshold: f
     low = max(min([0.0, *known]), -0.5 * threshold)
     plane = Plane(days[0], days[-1], low, high, (44, 10, WIDTH - 82, 176))
     ranked = sorted(columns, key=lambda one: (one.moved, one.last))
-    top = [one for one in ranked if one.moved][-LABELLED:] or ranked[-1:]
+    top = [one for one in ranked if one.moved][-LABELLED:] or [one for one in ranked if one.slight][-LABELLED:]
+    top = top or ranked[-1:]
     y, (left, _, right, _) = plane.y(threshold), plane.box
     return picture(
         200,
@@ -181,7 +184,8 @@ def _raised(value: float) -> str:
 
 
 def _evidence_line(plane: Plane, days: Sequence[datetime], one: Evidence) -> Markup:
-    said = f"{one.name}: evidence {_power(one.last)}{', it moved' if one.moved else ''}"
+    moved = ", it moved" if one.moved else ", it moved by less than what matters" if one.slight else ""
+    said = f"{one.name}: evidence {_power(one.last)}{moved}"
     points = list(zip(days, one.values, strict=False))
     return tag("g", tag("title", said), _line(plane, points, "line moved" if one.moved else "line thin"))
 

@@ -112,6 +112,8 @@ class Finding:
     type: str
     status: Status
     text: str
+    slight: bool
+    """It moved beyond doubt, by less than `min_effect` and `min_change` ask for: no drift."""
     days: int
     """Of the whole stream, with at least one row."""
     rows: int
@@ -468,6 +470,9 @@ def _finding(
     p, q, evidence = tested or (1.0, 1.0, np.empty(0))
     recent = None if stream is None else _recent(stream, drift, settings)
     status, text = _status(column, reference, stream, drift, settings)
+    slight = status == "ok" and q <= settings.chance
+    if slight:
+        text = f"{column.name} differs from training, beyond doubt and by less than what matters"
     compared = reference is not None and recent is not None and recent.known.sum() and reference.known.sum()
     described = _compare(reference, recent) if compared and reference is not None and recent is not None else {}
     return Finding(
@@ -476,6 +481,7 @@ def _finding(
         type=column.type,
         status=status,
         text=text,
+        slight=slight,
         days=0 if stream is None else len(stream.days),
         rows=0 if stream is None else int(stream.rows.sum()),
         p=p,

@@ -144,13 +144,15 @@ def _status(found: drift.Report, data: Data) -> tuple[str, str]:
         return "not enough data", f"not enough data: {text}{lacking}"
     named = {one.status: one.name for one in judged if one.status not in ("ok", "not enough data")}
     more = "".join(f"; {name} is {status}" for status, name in sorted(named.items()))
+    if slight := [one.name for one in found.findings.values() if one.slight]:
+        more += f"; {', '.join(slight)} differ{'s' if len(slight) == 1 else ''} beyond doubt, by less than what matters"
     return "ok", f"what is asked is as in training, over {len(found.days)} days{more}{lacking}"
 
 
 def _column(name: str, data: Data) -> dict[str, Any]:
     assert data.drift is not None
     one, units = data.drift.findings[name], data.units or {}
-    same = ("name", "role", "type", "status", "text", "days", "rows", "p", "q", "shift", "cramers_v", "psi")
+    same = ("name", "role", "type", "status", "text", "slight", "days", "rows", "p", "q", "shift", "cramers_v", "psi")
     sides = [(side or {}).get(name) for side in (data.reference, data.summaries)]
     return {
         **{key: getattr(one, key) for key in same},

@@ -31,6 +31,21 @@ def test_a_server_is_waited_for_and_ends_with_the_block(project: Project) -> Non
     assert "GET /nothing" in (settings.VAR / "log" / "server.log").read_text()
 
 
+def test_a_server_of_another_checkout_is_known(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the environment of whoever listens; one that says nothing, or is elsewhere, is nobody's."""
+    said = {"/elsewhere": "/elsewhere", str(settings.ROOT): None, "": None}
+    for root, other in said.items():
+        port = local.free_port()
+        url = f"http://127.0.0.1:{port}/api"
+        with monkeypatch.context() as patch:
+            patch.setenv("EVERGREEN_ROOT", root)
+            with local.process([sys.executable, "-c", ANSWERS, str(port)], "server") as running:
+                local.wait_for(f"http://127.0.0.1:{port}", running, "server", seconds=20)
+                assert local.anothers(url) == other
+    assert local.anothers(url) is None
+    assert local.anothers("https://prefect.example.com/api") is None
+
+
 def test_a_server_that_ends_is_told_with_its_log(project: Project) -> None:
     """Rather than waited for."""
     with (

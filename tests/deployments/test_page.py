@@ -23,6 +23,7 @@ from deployments.page import facts, keeper, markup, pictures, style, whole
 from tasks import files, settings
 from tests.conftest import Project
 from tests.deployments import page_sample
+from tests.release_root import free_port
 
 NOW = datetime(2026, 11, 21, 6, 30, tzinfo=UTC)
 VOID = {"meta", "link", "br"}
@@ -81,8 +82,9 @@ def lived(small: Project) -> Project:
 # ── what it says ──────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_fresh_clone_is_told_what_will_be_there(small: Project) -> None:
+def test_a_fresh_clone_is_told_what_will_be_there(small: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing serves, nothing is broken, no picture is empty; and what would bring it is said."""
+    monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{free_port()}/api")
     page = read()
     assert "Nothing serves yet" in page.text
     assert "make run" in page.text

@@ -94,3 +94,27 @@ def test_what_is_refused_once_more_is_told_once_more(alone: Alone) -> None:
     land(alone, "2013-04.txt")
     ingest(alone)
     until(lambda: refusals().count("2013-04") == before + 1, 10, "another event")
+
+
+def woken() -> int:
+    """How often train/tiny was woken, the schedule apart."""
+    which = {"deployments": {"name": {"any_": ["tiny"]}}, "flows": {"name": {"any_": ["train"]}}}
+    return len([run for run in api.call("/flow_runs/filter", which) if not run["auto_scheduled"]])
+
+
+def test_a_version_that_comes_back_is_told_anew_and_none_is_told_twice(alone: Alone) -> None:
+    """A row is taken away, and brought again; told and not yet noted, a kill comes between."""
+    ingest(alone)
+    file = max((alone.project.root / "data/readings").iterdir())
+    content, told = file.read_bytes(), woken()
+    shorter = content[: content.rindex(b"\n", 0, -1) + 1]
+    for turn in range(4):
+        file.write_bytes(content if turn % 2 else shorter)
+        alone.project.run("dvc", "add", "data")
+        if turn == 2:
+            ingest(alone, killed="events.data_version = die")
+            assert woken() == told + turn + 1
+        ingest(alone)
+        assert woken() == told + turn + 1
+        ingest(alone)
+        assert woken() == told + turn + 1

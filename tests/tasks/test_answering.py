@@ -419,7 +419,7 @@ def test_a_number_that_overflows_inside_the_model_is_no_end_of_it(made: Any, rec
 
 def test_a_model_that_fails_on_its_own_example_does_not_start(tmp_path: Path, made: Any, monkeypatch: Any) -> None:
     """Better now than at the first request."""
-    releases.write(tmp_path, made["two"].pipeline, "classification", [0, 1])
+    releases.write(tmp_path, made["lines"].pipeline, "classification", [0, 1])
 
     def fail(*_: Any) -> Any:
         raise ArithmeticError("no")
@@ -431,7 +431,7 @@ def test_a_model_that_fails_on_its_own_example_does_not_start(tmp_path: Path, ma
 
 def test_a_model_file_that_was_changed_is_not_loaded(tmp_path: Path, made: Any) -> None:
     """Its hash is compared before it is opened."""
-    releases.write(tmp_path, made["two"].pipeline, "classification", [0, 1])
+    releases.write(tmp_path, made["lines"].pipeline, "classification", [0, 1])
     with (tmp_path / "model.skops").open("ab") as file:
         file.write(b"!")
     with pytest.raises(ModelFileRefused, match="was changed after it was packaged"):

@@ -242,6 +242,8 @@ def test_a_change_that_is_sure_and_tiny_is_no_alarm():
     assert tolerant.alarms == ()
     assert tolerant.findings["seats"].status == "ok"
     assert tolerant.findings["seats"].q < 0.05
+    assert [name for name, one in tolerant.findings.items() if one.slight] == ["seats"]
+    assert "by less than what matters" in tolerant.findings["seats"].text
 
 
 def test_a_share_that_moves_by_less_than_matters_is_no_alarm():
