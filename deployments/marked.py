@@ -63,7 +63,8 @@ def checkout_on(port: int) -> str | None:
     """The checkout that whoever listens on a port was started for, as far as this user may know."""
     for process in _listening(port):
         with suppress(psutil.Error, OSError):
-            return process.environ().get("EVERGREEN_ROOT")
+            root: str | None = process.environ().get("EVERGREEN_ROOT")
+            return root
     return None
 
 
