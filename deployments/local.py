@@ -36,7 +36,7 @@ def prefect_server() -> Iterator[str]:
         print(f"  {url} is of {other}: not for this one", flush=True)
     port = free_port()
     url = os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
-    with process([BIN / "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)], "prefect-server"):
+    with process([sys.executable, "-m", "deployments.prefect_server", "--port", str(port)], "prefect-server"):
         yield url
 
 

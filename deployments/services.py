@@ -7,13 +7,10 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
 
 from deployments import flow_run, local
 from flows import api
 from tasks import settings
-
-BIN = Path(sys.executable).parent
 
 POOL = "evergreen"
 """The work pool that the flows' deployments name and the worker asks."""
@@ -55,7 +52,7 @@ def services() -> list[Service]:
     return [
         Service(
             "prefect",
-            [str(BIN / "prefect"), "server", "start", "--host", "127.0.0.1", "--port", str(prefect)],
+            [*python, "deployments.prefect_server", "--port", str(prefect)],
             lambda _: local.answers(f"http://127.0.0.1:{prefect}/api/health"),
             says=f"flows, runs, schedules, events   http://127.0.0.1:{prefect}",
             ports={"PREFECT_SERVER_API_PORT": prefect},

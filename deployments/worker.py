@@ -10,7 +10,8 @@ import sys
 import time
 
 from deployments import deploy, local
-from deployments.services import BIN, POOL, WORKER
+from deployments.local import BIN
+from deployments.services import POOL, WORKER
 
 
 def main() -> int:

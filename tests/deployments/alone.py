@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -45,7 +46,7 @@ def server(copied: Path, root: Path, **numbers: float) -> Iterator[Alone]:
             if name.startswith("PREFECT_SERVER_"):
                 patch.setenv(name, value)
         port, address = os.environ["PREFECT_SERVER_API_PORT"], os.environ["PREFECT_API_URL"]
-        command = [local.BIN / "prefect", "server", "start", "--host", "127.0.0.1", "--port", port]
+        command = [sys.executable, "-m", "deployments.prefect_server", "--port", port]
         with local.process([str(word) for word in command], "prefect") as running:
             local.wait_for(f"{address}/health", running, "prefect", seconds=120)
             given = "".join(f"automations.{name} = {value}\n" for name, value in numbers.items())
