@@ -81,7 +81,7 @@ def _difference(dep: Any, status: Mapping[str, Any]) -> str:
     what, how = next(iter(status.items()))
     if isinstance(how, Mapping):  # parameters: {params.yaml: {key: modified}}
         key = next(iter(how))
-        return f"{what}: {_parameter(key, dep.hash_info.value, dep.read_params(flatten=False))}"
+        return f"{what}: {_parameter(key, dep.hash_info.value or {}, dep.read_params(flatten=False))}"
     if how != "modified":
         return f"{what} is {how}"
     if what == "requirements.lock":
@@ -91,6 +91,8 @@ def _difference(dep: Any, status: Mapping[str, Any]) -> str:
 
 def _modified(it: Any, what: str) -> str:
     """How a file or a folder differs from what was recorded, as far as the cache still has that."""
+    if not it.hash_info:
+        return f"{what} was none of its inputs before"
     cached = Path(it.repo.cache.local.oid_to_path(it.hash_info.value))
     if Path(what).parent == Path("build") / "environment" and cached.is_file():
         return _packages(what, cached.read_text(encoding="utf-8"), _text(what))

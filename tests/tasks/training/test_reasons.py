@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tasks import files
 from tasks.errors import SourceUnavailable
@@ -105,6 +106,22 @@ def test_an_edit_is_told_from_new_data(small: Project) -> None:
     assert graph.edited("tiny") == "params.yaml: models.tiny.estimator.params.C 1.0 → 2.5"
     small.edit("models/tiny/rows/__init__.py", "> fails_above", ">= fails_above")
     assert graph.edited("tiny") == "models/tiny/rows is modified"
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "said"),
+    [
+        ("deps", "tasks/keys.py", "tasks/keys.py was none of its inputs before"),
+        ("params", "landing", 'params.yaml: landing is new: "var/landing"'),
+    ],
+)
+def test_an_input_that_is_new_in_the_graph_is_told(small: Project, kind: str, name: str, said: str) -> None:
+    """dvc.lock has no word of it yet."""
+    graph_file = small.root / "dvc.yaml"
+    whole = yaml.safe_load(graph_file.read_text())
+    whole["stages"]["train"]["do"][kind].append(name)
+    graph_file.write_text(yaml.safe_dump(whole, sort_keys=False))
+    assert graph.pending("tiny")["train@tiny"] == said
 
 
 def test_a_part_of_the_graph_can_be_brought_up_to_date(small: Project) -> None:
