@@ -151,14 +151,14 @@ def told(found: Found, rate: float) -> str:
         lines[-1] += f"; {found.in_flight} of them were in flight on connections to a router that was killed"
         lines.append(f"{found.careful} good releases were refused, as somebody was killed while they were tried")
         lines.append("killed: " + ", ".join(f"{number} × {what}" for what, number in found.kills.items()))
+    slower = (found.slower(found.swapping), found.slower(found.trying))
     lines += [
         f"{sum(found.swaps.values())} swaps ({kinds}), {bad} bad releases withdrawn",
         f"while one is swapped      {load.latencies(found.swapping)}   of {len(found.swapping):,} requests",
         f"  of it, without a share  {load.latencies(found.unbaked)}   of {len(found.unbaked):,} requests",
         f"while a bad one is tried  {load.latencies(found.trying)}   of {len(found.trying):,} requests",
         f"between                   {load.latencies(found.between)}   of {len(found.between):,} requests",
-        f"p99: {found.slower(found.swapping):.2f} × while one is swapped, "
-        f"{found.slower(found.trying):.2f} × while a bad one is tried",
+        "p99: {:.2f} × while one is swapped, {:.2f} × while a bad one is tried".format(*slower),
     ]
     for kind, took in found.withdrawn.items():
         figures = f"{statistics.median(took):.1f} s after its alias ({max(took):.1f} s at most)"
