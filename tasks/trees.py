@@ -36,8 +36,9 @@ def hasten(pipeline: Any, score: Callable[[], npt.NDArray[np.float64]]) -> list[
         return []
     import treelite
 
-    before, why = score(), "it does not answer as scikit-learn does"
+    why = "it does not answer as scikit-learn does"
     try:
+        before = score()
         for one, (name, scorer) in [(one, _scorer(one)) for one in found]:
             setattr(one, name, scorer)
         after = score()
@@ -45,6 +46,8 @@ def hasten(pipeline: Any, score: Callable[[], npt.NDArray[np.float64]]) -> list[
             return found
     except treelite.TreeliteError as error:
         why = str(error)
+    except Exception as error:  # noqa: BLE001 - a team's own code may raise anything; when it is asked, that is answered
+        why = f"the pipeline fails on a row of its background ({type(error).__name__})"
     for one in found:
         vars(one).pop(_replaced(one), None)
     print(f"these trees are scored by scikit-learn, not by Treelite: {why}", file=sys.stderr)

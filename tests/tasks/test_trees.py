@@ -170,6 +170,23 @@ def test_a_model_that_treelite_cannot_read_is_left_alone(
     np.testing.assert_array_equal(scored(pipeline, GAPS[:9]), before)
 
 
+def test_a_row_that_the_pipeline_fails_on_is_no_reason_to_fail(capsys: pytest.CaptureFixture[str]) -> None:
+    """It is answered with an error when it is asked; the others are answered, by scikit-learn."""
+
+    def picky(rows: Any) -> Any:
+        if (rows > 2).any():
+            raise ArithmeticError("too large")
+        return rows
+
+    pipeline = make_pipeline(FunctionTransformer(picky), clone(BOOSTED).fit(WHOLE, SUM))
+    before = pipeline.predict(WHOLE[:1] / 9)
+    assert trees.hasten(pipeline, lambda: pipeline.predict(WHOLE[:50])) == []
+    said = capsys.readouterr().err
+    assert "(ArithmeticError)" in said
+    assert "too large" not in said  # it may hold what is in the row
+    np.testing.assert_array_equal(pipeline.predict(WHOLE[:1] / 9), before)
+
+
 @pytest.mark.filterwarnings("ignore:overflow encountered in cast")  # scikit-learn's own
 @pytest.mark.parametrize("name", ["values", "forest, values"])
 def test_what_scikit_learn_refuses_it_still_refuses(name: str) -> None:
