@@ -182,18 +182,20 @@ class Release:
         raise Unanswered(f"{self.model}:{self.candidate}: {TRIES} replicas died over the request {name}")
 
     async def _one_ready(self) -> _Replica:
-        if not self.replicas:
+        if not (ready := self._that_can_be_asked()):
             try:
                 async with asyncio.timeout(self.timeout_s):
-                    while not self.replicas:
+                    while not (ready := self._that_can_be_asked()):
                         if self.draining:
                             raise Unanswered(f"{self.model}:{self.candidate} is no longer wanted")
                         await self._changed.wait()
             except TimeoutError:
                 raise Unanswered(f"{self.model}:{self.candidate} has no replica: {self.why or 'starting'}") from None
-        return (
-            min(self.replicas, key=lambda replica: len(replica.asked)) if len(self.replicas) > 1 else self.replicas[0]
-        )
+        return ready[0] if len(ready) == 1 else min(ready, key=lambda replica: len(replica.asked))
+
+    def _that_can_be_asked(self) -> list[_Replica]:
+        """One that is ending is told about a moment later than it is known: a request would be lost to it at once."""
+        return [replica for replica in self.replicas if not replica.is_ending]
 
     def count(self, status: int, seconds: float) -> None:
         """Note an answer to production traffic."""
@@ -298,9 +300,8 @@ class _Replica(asyncio.Protocol):
         await self._lost.wait()
 
     def ask(self, kind: int, name: str, key: str, body: bytes) -> asyncio.Future[tuple[int, bytes]]:
-        """Send a request; what is given is done when the answer has come."""
-        if self._transport is None or self._transport.is_closing():
-            raise _Gone
+        """Send a request; what is given is done when the answer has come, or fails with _Gone."""
+        assert self._transport
         number = next(self._numbers)
         answer: asyncio.Future[tuple[int, bytes]] = asyncio.get_running_loop().create_future()
         self.asked[number] = answer, time.monotonic()
@@ -309,6 +310,11 @@ class _Replica(asyncio.Protocol):
         head = ASKED.pack(held, kind, number, time.time(), len(named), len(keyed))
         self._transport.write(b"".join((head, named, keyed, body)))
         return answer
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether its socket is known to be closed: what is asked now it will never hear."""
+        return self._transport is None or self._transport.is_closing()
 
     def kill(self) -> None:
         """End the process at once, if it is still there."""

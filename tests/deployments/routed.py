@@ -179,8 +179,8 @@ class Load:
     port: int
     body: bytes = BODY
     statuses: Counter[int] = field(default_factory=Counter)
-    releases: list[str] = field(default_factory=list)
-    """Who answered, in order."""
+    answers: list[tuple[float, str]] = field(default_factory=list)
+    """When somebody asked (time.monotonic), and which release answered."""
     ids: set[str] = field(default_factory=set)
     failures: list[str] = field(default_factory=list)
     over: threading.Event = field(default_factory=threading.Event)
@@ -191,13 +191,16 @@ class Load:
         connection = None
         while not self.over.is_set():
             try:
+                asked = time.monotonic()
                 connection = connection or http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
                 connection.request("POST", f"/{MODEL}/predict", self.body)
                 answer = connection.getresponse()
                 said = answer.read()
-                self._note(answer.status, said, answer.headers.get("evergreen-release", ""))
+                self._note(asked, answer.status, said, answer.headers.get("evergreen-release", ""))
             except (OSError, http.client.HTTPException) as error:
                 self.failures.append(f"{type(error).__name__}: {error}")
+                if connection:
+                    connection.close()
                 connection = None
                 time.sleep(0.05)
             if connection and not keep:
@@ -206,10 +209,10 @@ class Load:
         if connection:
             connection.close()
 
-    def _note(self, status: int, said: bytes, release: str) -> None:
+    def _note(self, asked: float, status: int, said: bytes, release: str) -> None:
         with self.lock:
             self.statuses[status] += 1
-            self.releases.append(release.partition(":")[2])
+            self.answers.append((asked, release.partition(":")[2]))
             if status == 200:
                 self.ids |= {one["id"] for one in json.loads(said)["predictions"]}
             else:
