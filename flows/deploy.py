@@ -49,7 +49,7 @@ def deploy(
     with files.lock(f"rollout-{model}"):
         if answered := wakes.answer_waiting():
             tell(f"{answered} more wakes are answered by this run")
-        as_task(_tidy, "compact the prediction log")(model, section.serving.log_days)
+        as_task(_tidy, "compact the prediction log")(model, section.serving)
         if target == "kubernetes":
             return _to_git(model, manifests, branch, remote)
         if failed := serving.unfinished(model):
@@ -61,12 +61,17 @@ def deploy(
             return state
 
 
-def _tidy(model: str, keep_days: int) -> None:
-    """What is no longer written to becomes Parquet; what is too old goes."""
+def _tidy(model: str, limits: params.Serving) -> None:
+    """What is no longer written to becomes Parquet; what is too old, or too much, goes."""
     from tasks import predictions
 
     get_run_logger().info(str(predictions.compact(model)))
-    predictions.sweep(model, keep_days)
+    gone = predictions.sweep(model, limits.log_days, int(limits.log_gb * 1e9))
+    if too_much := [name for name in gone if name.endswith(".parquet")]:
+        get_run_logger().warning(
+            f"the prediction log is larger than serving.log_gb in params.yaml ({limits.log_gb:g} GB): "
+            f"{len(too_much)} files were forgotten, from {too_much[0]} to {too_much[-1]}"
+        )
 
 
 def _once(model: str, limits: params.Rollout, router: asking.Router) -> State[Any] | None:

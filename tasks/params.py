@@ -193,6 +193,7 @@ class Serving(Section):
     replicas: Annotated[int, Field(ge=1, le=64)] = 1
     timeout_s: Annotated[float, Field(gt=0)] = 30
     log_days: Annotated[int, Field(ge=1)] = 90
+    log_gb: Annotated[float, Field(gt=0)] = 20
 
 
 class Rollout(Section):

@@ -276,17 +276,43 @@ def compact(model: str, now: datetime | None = None) -> Compacted:
     return done
 
 
-def sweep(model: str, keep_days: int, now: datetime | None = None) -> list[str]:
-    """Forget what is older than the last `keep_days` days, of which today is one; gives the days, oldest first.
+def sweep(model: str, keep_days: int, most_bytes: int, now: datetime | None = None) -> list[str]:
+    """Forget what is older than the last `keep_days` days, of which today is one, and the oldest of what is too large.
 
     Lines are forgotten once they are compacted: call `compact` first.
+
+    Returns:
+        The days, and the Parquet files of other days, that were forgotten: `<day>` and `<day>/<file>`, oldest first.
     """
     first = (_now(now).date() - timedelta(days=keep_days - 1)).isoformat()
     with files.lock(f"predictions-{model}"):
         gone = [day for day in _days(folder(model)) if day.name < first]
         for day in gone:
             files.remove(day)
-    return [day.name for day in gone]
+        too_large = _beyond(model, most_bytes)
+        for path in too_large:
+            path.unlink()
+    return [str(path.relative_to(folder(model))) for path in (*gone, *too_large)]
+
+
+def _beyond(model: str, most_bytes: int) -> list[Path]:
+    """The oldest Parquet files without which the log, its lines included, is no larger than it may be."""
+    compacted = _files(folder(model), "*.parquet")
+    sizes = {path: path.stat().st_size for path in compacted}
+    excess = sum(sizes.values()) + sum(path.stat().st_size for path in _files(incoming(model), "*.jsonl")) - most_bytes
+    gone: list[Path] = []
+    for path in sorted(compacted, key=_age):
+        if excess <= 0:
+            break
+        gone.append(path)
+        excess -= sizes[path]
+    return gone
+
+
+def _age(compacted: Path) -> tuple[str, int, int]:
+    """Orders Parquet files by when their lines were begun."""
+    _, _, began, number, _ = compacted.stem.split(".")
+    return compacted.parent.name, int(began), int(number)
 
 
 def _compact(path: Path) -> tuple[int, int]:
@@ -300,7 +326,7 @@ def _compact(path: Path) -> tuple[int, int]:
         if error.errno == errno.ENOSPC:
             raise WorldError(
                 f"no space left on the disk while compacting {path}. Nothing is lost, its lines stay; free some space "
-                f"(serving.log_days in params.yaml says how long the log is kept), then run again"
+                f"(serving.log_days and .log_gb in params.yaml say how much of the log is kept), then run again"
             ) from error
         raise
 

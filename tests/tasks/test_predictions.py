@@ -28,6 +28,7 @@ from tasks.errors import WorldError
 MODEL = "tiny"
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 LATER = NOON + timedelta(hours=1)
+PLENTY = 10**12
 GONE = 4_000_000  # no process has this number: Linux gives none above 4,194,304, and few machines get there
 PARAMS = (Path(__file__).parents[1] / "small" / "params.yaml").read_text(encoding="utf-8")
 
@@ -427,7 +428,7 @@ def test_a_watermark_forgets_files_that_are_gone() -> None:
     Writer().requests(1)
     predictions.compact(MODEL, LATER)
     _, watermark = new({})
-    predictions.sweep(MODEL, 1, LATER + timedelta(days=1))
+    predictions.sweep(MODEL, 1, PLENTY, LATER + timedelta(days=1))
     assert new(watermark) == ([], {})
 
 
@@ -612,9 +613,28 @@ def test_days_that_are_too_old_are_forgotten() -> None:
         day = NOON - timedelta(days=back)
         Writer(day=day, clock=day).requests(back)
     predictions.compact(MODEL, LATER)
-    assert predictions.sweep(MODEL, 3, LATER) == ["2026-11-17", "2026-11-18"]
+    assert predictions.sweep(MODEL, 3, PLENTY, LATER) == ["2026-11-17", "2026-11-18"]
     assert sorted(everything()) == [0, 1, 2]
-    assert predictions.sweep(MODEL, 3, LATER) == []
+    assert predictions.sweep(MODEL, 3, PLENTY, LATER) == []
+
+
+def test_what_is_too_much_is_forgotten_and_the_oldest_first() -> None:
+    """Also of today; lines that are still written to count, and stay."""
+    for number, back in ((10, 0), (9, 0), (2, 1)):
+        day = NOON - timedelta(days=back)
+        Writer(number=number, day=day, clock=day).requests(number)
+    predictions.compact(MODEL, LATER)
+    Writer(process=os.getpid(), number=11, clock=LATER).requests(11)
+    held = sum(path.stat().st_size for path in predictions.folder(MODEL).rglob("*.*") if path.is_file())
+    assert predictions.sweep(MODEL, 90, held, LATER) == []
+    (yesterdays,) = predictions.sweep(MODEL, 90, held - 1, LATER)
+    assert yesterdays.startswith("2026-11-20/97a3.")
+    assert everything() == [9, 10, 11]
+    (todays,) = predictions.sweep(MODEL, 90, held // 2, LATER)
+    assert todays.startswith("2026-11-21/97a3.")
+    assert everything() == [10, 11]
+    assert len(predictions.sweep(MODEL, 90, 1, LATER)) == 1
+    assert everything() == [11]
 
 
 def test_a_day_may_be_forgotten_while_it_is_read() -> None:
@@ -625,7 +645,7 @@ def test_a_day_may_be_forgotten_while_it_is_read() -> None:
     predictions.compact(MODEL, LATER)
     tables, reached = predictions.read_new(MODEL, {}, now=LATER)
     logs = predictions._logs(MODEL)
-    predictions.sweep(MODEL, 1, LATER)
+    predictions.sweep(MODEL, 1, PLENTY, LATER)
     assert [number for table in tables for number in numbers(table)] == [0]
     assert [log.span() == log_files.NEVER for log in logs] == [True, True, False]
     assert new(reached) == ([], {logs[-1].name: None})
