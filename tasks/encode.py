@@ -1,7 +1,7 @@
 """Raw columns → one matrix, in one go: what a pipeline of trees needs before its estimator.
 
 scikit-learn's ColumnTransformer with an OrdinalEncoder does the same, and spends 2 ms on a request of one row, ten
-times what all the rest of its answer takes (docs/decisions/serving.md).
+times what all the rest of its answer takes (docs/benchmarks/serving.md).
 """
 
 from __future__ import annotations
