@@ -61,7 +61,7 @@ class Release:
     log: Path
     """Folder of the prediction log."""
     said: Path
-    """File into which the replicas' own words go."""
+    """File into which the first replica's own words go; those of the others lie beside it."""
     size: int = 1
     timeout_s: float = 30
     replicas: list[_Replica] = field(default_factory=list)
@@ -96,7 +96,7 @@ class Release:
             gently: while they come up for the first time, they give way to others.
         """
         self.gently = gently
-        self._keepers = {asyncio.create_task(self._keep()) for _ in range(self.size)}
+        self._keepers = {asyncio.create_task(self._keep(place)) for place in range(self.size)}
 
     async def drain(self, seconds: float) -> None:
         """End it, after what it was asked is answered."""
@@ -109,10 +109,11 @@ class Release:
             keeper.cancel()
         await asyncio.gather(*self._keepers, return_exceptions=True)
 
-    async def _keep(self) -> None:
+    async def _keep(self, place: int) -> None:
         """One replica, started again whenever it dies."""
+        said = self.said if place == 0 else self.said.with_suffix(f".{place + 1}.log")
         while True:
-            replica = _Replica(self)
+            replica = _Replica(self, said)
             try:
                 await replica.run()
             except (EnvironmentDiffers, OSError, ValueError) as error:  # ValueError: pins that nobody can read
@@ -120,20 +121,13 @@ class Release:
             finally:
                 replica.kill()
             if replica.about is None:
-                self.why = self._last_words() or self.why or "its process ended and said nothing"
+                self.why = _last_words(said) or self.why or "its process ended and said nothing"
                 self._failures += 1
                 print(f"{self.model}:{self.candidate} does not start: {self.why.splitlines()[-1]}", flush=True)
             else:
                 self._failures = 0
                 print(f"{self.model}:{self.candidate}: replica {replica.pid} died and is replaced", flush=True)
             await asyncio.sleep(min(MOST_PAUSE, 0.5 * 2**self._failures) if self._failures else 0)
-
-    def _last_words(self) -> str:
-        if not self.said.exists():
-            return ""
-        with self.said.open("rb") as said:
-            said.seek(max(0, said.seek(0, os.SEEK_END) - SAID))
-            return said.read().decode(errors="replace").strip()
 
     def came_up(self, replica: _Replica) -> None:
         """A replica is ready."""
@@ -250,8 +244,10 @@ class Release:
 class _Replica(asyncio.Protocol):
     """One process, and the socket to it."""
 
-    def __init__(self, release: Release) -> None:
+    def __init__(self, release: Release, said: Path) -> None:
         self.release = release
+        self.said = said
+        """File into which its own words go."""
         self.about: dict[str, Any] | None = None
         self.statistics: dict[str, Any] = {}
         self.asked: dict[int, tuple[asyncio.Future[tuple[int, bytes]], float]] = {}
@@ -274,15 +270,15 @@ class _Replica(asyncio.Protocol):
             EnvironmentDiffers: the release needs other packages than there are.
         """
         release = self.release
-        release.said.parent.mkdir(parents=True, exist_ok=True)
-        release.said.unlink(missing_ok=True)
+        self.said.parent.mkdir(parents=True, exist_ok=True)
+        self.said.unlink(missing_ok=True)
         python = await asyncio.to_thread(environments.interpreter, release.folder)
         arguments = ["--log", str(release.log), *(["--version", str(release.version)] if release.version else [])]
         nice = priority.NICE if release.gently else 0
         self._begun = time.monotonic()
         ours, theirs = socket.socketpair()
         try:
-            with theirs, release.said.open("wb") as said:
+            with theirs, self.said.open("wb") as said:
                 self.pid = await (
                     release.nursery.bear(release.folder, arguments, theirs, said, nice)
                     if python is None
@@ -373,6 +369,15 @@ class _Replica(asyncio.Protocol):
             if not answer.done():
                 answer.set_exception(_Gone())
         self.asked.clear()
+
+
+def _last_words(path: Path) -> str:
+    """The end of what a replica said."""
+    if not path.exists():
+        return ""
+    with path.open("rb") as said:
+        said.seek(max(0, said.seek(0, os.SEEK_END) - SAID))
+        return said.read().decode(errors="replace").strip()
 
 
 # ── where replicas come from ──────────────────────────────────────────────────────────────────────

@@ -19,7 +19,7 @@ def _release(tmp_path: Path) -> Release:
 async def _join(release: Release) -> tuple[_Replica, asyncio.StreamReader, asyncio.StreamWriter]:
     """A replica of the release that is ready, and its process's end of the socket."""
     ours, theirs = socket.socketpair()
-    replica = _Replica(release)
+    replica = _Replica(release, release.said)
     await asyncio.get_running_loop().create_connection(lambda: replica, sock=ours)
     release.came_up(replica)
     return replica, *await asyncio.open_connection(sock=theirs)

@@ -716,6 +716,38 @@ def test_a_replica_that_is_killed_under_load_costs_no_request_and_no_line(router
     assert seen.ids <= _logged_ids(router)
 
 
+def test_several_replicas_answer_for_one_release(router: Routed) -> None:
+    """Each of them is asked, has a log and a voice of its own; one that is killed leaves the requests to the others."""
+    _edit_params(router, "serving: {max_rows: 1000}", "serving: {max_rows: 1000, replicas: 3}")
+    try:
+        router.serve("other0000000000")
+        until(lambda: len(router.releases()["other0000000000"]["pids"]) == 3, 20)
+        pids = router.releases()["other0000000000"]["pids"]
+        voices = {Path(f"/proc/{pid}/fd/1").readlink().name.removeprefix(f"{MODEL}-other0000000000") for pid in pids}
+        assert voices == {".log", ".2.log", ".3.log"}
+        with load(router.port, 12) as seen:
+            until(lambda: set(pids) <= _loggers(router, "other0000000000"), 20, "an answer of each replica")
+            os.kill(pids[1], signal.SIGKILL)
+            until(lambda: pids[1] not in (left := router.releases()["other0000000000"]["pids"]) and len(left) == 3, 20)
+            seen.has_asked(30)
+        assert seen.failures == []
+        assert seen.ids <= _logged_ids(router)
+        assert router.releases()["other0000000000"]["errors"] == 0
+        router.want("broken000000000", "other0000000000")
+        until(lambda: router.releases().get("broken000000000", {}).get("state") == "failed", 60)
+        for _ in range(5):
+            assert "was changed after it was packaged" in router.releases()["broken000000000"]["why"]
+            time.sleep(0.2)
+    finally:
+        _edit_params(router, "serving: {max_rows: 1000, replicas: 3}", "serving: {max_rows: 1000}")
+
+
+def _loggers(router: Routed, candidate: str) -> set[int]:
+    """The processes that have written to a release's log."""
+    incoming = router.root / "var" / "predictions" / MODEL / "incoming"
+    return {int(path.name.split(".")[1]) for path in incoming.glob(f"*/{candidate}.*.jsonl")}
+
+
 def test_what_waits_for_a_replica_to_come_is_shed_too_when_it_is_too_much(router: Routed) -> None:
     """There is none for two seconds: as many as may wait are answered late, the others are told at once."""
     _edit_params(router, "serving: {max_rows: 1000}", "serving: {max_rows: 1000, max_waiting: 5}")
