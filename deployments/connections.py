@@ -11,6 +11,7 @@ import asyncio
 import re
 from typing import Any
 
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 HEAD_BYTES = 64_000
@@ -18,6 +19,17 @@ HEAD_BYTES = 64_000
 
 HEAD_S = 10.0
 """Seconds that a head may take, that a new connection may say nothing, and that a body goes on which nobody reads."""
+
+
+class _Flow(FlowControl):
+    """Reads nothing more while requests of this connection wait for their turn: a client may send them without end."""
+
+    waiting: Any = ()
+
+    def resume_reading(self) -> None:
+        """Go on, unless there is enough to do."""
+        if not self.waiting:
+            super().resume_reading()
 
 
 class Connection(HttpToolsProtocol):
@@ -30,11 +42,13 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: Any) -> None:
         """Somebody is there, and should say something."""
         super().connection_made(transport)
+        self.flow = _Flow(transport)
+        self.flow.waiting = self.pipeline
         self.timeout_keep_alive_task = self.loop.call_later(HEAD_S, self.timeout_keep_alive_handler)
 
     def data_received(self, data: bytes) -> None:
         """A part of a request, or several requests."""
-        if b"\r\nHTTP2-Settings:" in data and self._may_begin():
+        if self._may_begin() and _OFFERS.search(data):
             data = _without_upgrade(data)
         self.unread += len(data)
         super().data_received(data)
@@ -94,10 +108,13 @@ class Connection(HttpToolsProtocol):
         self.transport.close()
 
 
-def _without_upgrade(data: bytes) -> bytes:
-    """A request that offers to go on in HTTP/2, as Java's client does with each, without the offer.
+_OFFERS = re.compile(rb"\r\n[Uu](?:pgrade|PGRADE):")
 
-    The parser would take the body for HTTP/2, and the request for one that has none.
+
+def _without_upgrade(data: bytes) -> bytes:
+    """A request that offers to go on in HTTP/2, as Java's client does with each, or in TLS, without the offer.
+
+    The parser would take the body for what was offered, and the request for one that has none.
     """
     head, end, body = data.partition(b"\r\n\r\n")
     return re.sub(rb"(?i)\r\n(?:connection|upgrade|http2-settings):[^\r\n]*", b"", head) + end + body

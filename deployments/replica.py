@@ -178,7 +178,8 @@ class Log:
         except OSError as error:
             self.lost += len(answered)
             if self.trouble is None:
-                print(f"the prediction log cannot be written: {error}", file=sys.stderr, flush=True)
+                with suppress(OSError):  # these words may go to the same disk
+                    print(f"the prediction log cannot be written: {error}", file=sys.stderr, flush=True)
             self.trouble = str(error)
             self._close()
 

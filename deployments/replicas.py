@@ -28,8 +28,11 @@ EDGES_MS = [round(0.5 * 1.15**i, 4) for i in range(80)]
 TRIES = 3
 """How often a request is asked that each time a replica dies over: it may be the reason."""
 
-MOST_PAUSE = 30.0
-"""Seconds between two starts of a replica that does not come up, at most."""
+FIRST_PAUSE, MOST_PAUSE = 0.5, 30.0
+"""Seconds between two starts of a replica that does not come up: twice as many each time."""
+
+SILENT_S = 300.0
+"""A process that has not come up after so many seconds hangs."""
 
 GENTLY_S = 5.0
 """For so long at most a replica gives way while it comes up: where the processor is always busy it never would."""
@@ -44,6 +47,16 @@ class Unanswered(Exception):
 
 class _Gone(Exception):
     """The replica ended before it answered."""
+
+
+class _NurseryGone(Exception):
+    """It ended while it forked: whether there is a process is not known, and that is not the release's fault."""
+
+
+def say(text: str) -> None:
+    """Tell the operator; where the disk is full that the words go to, what runs goes on without."""
+    with suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
 
 
 @dataclass
@@ -82,7 +95,7 @@ class Release:
     waiting_bytes: int = 0
     """How large they are together."""
     _failures: int = 0
-    _buried: list[dict[str, Any]] = field(default_factory=list)
+    _buried: dict[str, Any] = field(default_factory=dict)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
     _alone: asyncio.Lock = field(default_factory=asyncio.Lock)
     _keepers: set[asyncio.Task[None]] = field(default_factory=set)
@@ -116,18 +129,22 @@ class Release:
             replica = _Replica(self, said)
             try:
                 await replica.run()
-            except (EnvironmentDiffers, OSError, ValueError) as error:  # ValueError: pins that nobody can read
+            except _NurseryGone:
+                await asyncio.sleep(FIRST_PAUSE)
+                continue
+            except (EnvironmentDiffers, OSError, RuntimeError, ValueError) as error:  # pins nobody can read; no thread
                 self.why = str(error)
             finally:
                 replica.kill()
             if replica.about is None:
                 self.why = _last_words(said) or self.why or "its process ended and said nothing"
                 self._failures += 1
-                print(f"{self.model}:{self.candidate} does not start: {self.why.splitlines()[-1]}", flush=True)
+                say(f"{self.model}:{self.candidate} does not start: {self.why.splitlines()[-1]}")
             else:
                 self._failures = 0
-                print(f"{self.model}:{self.candidate}: replica {replica.pid} died and is replaced", flush=True)
-            await asyncio.sleep(min(MOST_PAUSE, 0.5 * 2**self._failures) if self._failures else 0)
+                say(f"{self.model}:{self.candidate}: replica {replica.pid} died and is replaced")
+            doubled = min(self._failures, 10)  # 2**1024 is no float
+            await asyncio.sleep(min(MOST_PAUSE, FIRST_PAUSE * 2**doubled) if self._failures else 0)
 
     def came_up(self, replica: _Replica) -> None:
         """A replica is ready."""
@@ -167,8 +184,12 @@ class Release:
             return await (await self._one_ready()).ask(kind, name, key, body)
         except _Gone:
             pass
+        deadline = time.monotonic() + self.timeout_s
         for _ in range(TRIES - 1):
+            await self._one_ready()  # all at once: where none comes, nobody waits for the time limit of another
             async with self._alone:
+                if time.monotonic() > deadline:
+                    raise Unanswered(f"{self.model}:{self.candidate} has no replica: {self.why or 'starting'}")
                 try:
                     return await (await self._one_ready()).ask(kind, name, key, body)
                 except _Gone:
@@ -202,8 +223,15 @@ class Release:
         now = time.monotonic()
         for replica in self.replicas:
             if replica.asked and now - max(replica.heard, next(iter(replica.asked.values()))[1]) > self.timeout_s:
-                print(f"{self.model}:{self.candidate}: replica {replica.pid} hangs: killed", flush=True)
                 replica.kill()
+                say(f"{self.model}:{self.candidate}: replica {replica.pid} hangs: killed")
+
+    def kill_who_is_not_waited_for(self) -> None:
+        """Who owes an answer that was given up: it would log it, and somebody else has answered meanwhile."""
+        for replica in self.replicas:
+            if any(answer.cancelled() for answer, _ in replica.asked.values()):
+                replica.kill()
+                say(f"{self.model}:{self.candidate}: replica {replica.pid} is too late: killed")
 
     # ── told ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -229,16 +257,25 @@ class Release:
 
     def statistics(self) -> dict[str, Any]:
         """What its replicas, also those that are gone, said of their predictions."""
-        said = [one for one in (*self._buried, *(replica.statistics for replica in self.replicas)) if one]
-        unseen: Counter[str] = Counter()
-        for one in said:
-            unseen.update(one["unseen"])
-        return {
-            "counts": [sum(bins) for bins in zip(*(one["counts"] for one in said), strict=True)],
-            "unseen": dict(unseen),
-            "log": next((r.statistics["log"] for r in self.replicas if r.statistics and r.statistics["log"]), None),
-            "lost": sum(one["lost"] for one in said),
-        }
+        log = next((r.statistics["log"] for r in self.replicas if r.statistics and r.statistics["log"]), None)
+        return {**_together([self._buried, *(replica.statistics for replica in self.replicas)]), "log": log}
+
+    def bury(self, statistics: dict[str, Any]) -> None:
+        """Keep what a replica that is gone has said."""
+        self._buried = _together([self._buried, statistics])
+
+
+def _together(statistics: list[dict[str, Any]]) -> dict[str, Any]:
+    """The sums of what replicas said; some have said nothing yet."""
+    said = [one for one in statistics if one and one["counts"]]
+    unseen: Counter[str] = Counter()
+    for one in said:
+        unseen.update(one["unseen"])
+    return {
+        "counts": [sum(bins) for bins in zip(*(one["counts"] for one in said), strict=True)],
+        "unseen": dict(unseen),
+        "lost": sum(one["lost"] for one in said),
+    }
 
 
 class _Replica(asyncio.Protocol):
@@ -293,6 +330,10 @@ class _Replica(asyncio.Protocol):
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._started.wait(), GENTLY_S)
             await asyncio.to_thread(priority.set_session, self.pid, 0)
+        try:
+            await asyncio.wait_for(self._started.wait(), SILENT_S)
+        except TimeoutError:
+            raise TimeoutError(f"it has not come up after {SILENT_S:g} s") from None
         await self._lost.wait()
 
     def ask(self, kind: int, name: str, key: str, body: bytes) -> asyncio.Future[tuple[int, bytes]]:
@@ -364,7 +405,7 @@ class _Replica(asyncio.Protocol):
         self._lost.set()
         if self in self.release.replicas:
             self.release.replicas.remove(self)
-            self.release._buried.append(self.statistics)
+            self.release.bury(self.statistics)
         for answer, _ in self.asked.values():
             if not answer.done():
                 answer.set_exception(_Gone())
@@ -409,13 +450,22 @@ class Nursery:
                 message = json.dumps(told).encode()
                 try:
                     socket.send_fds(self._socket, [message], [theirs.fileno(), said.fileno()])
+                except OSError as error:
+                    self._forget()
+                    if last:
+                        raise ChildProcessError(f"what replicas are forked from does not come up: {error}") from None
+                    continue
+                try:
                     return await self._answer(number)
-                except OSError:
-                    self._socket.close()
-                    self._socket, self._heard = None, b""
-                if last:
-                    raise ChildProcessError("the process that replicas are forked from does not come up")
+                except OSError:  # it may have forked: what listens at `theirs` must stay the only one
+                    self._forget()
+                    raise _NurseryGone from None
         raise AssertionError("unreachable")
+
+    def _forget(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+        self._socket, self._heard = None, b""
 
     async def _answer(self, number: int) -> int:
         """The process number; answers to those who have not waited for theirs are passed over."""

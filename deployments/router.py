@@ -37,7 +37,7 @@ from deployments import replica  # noqa: E402 - settings first
 from deployments.connections import Connection  # noqa: E402
 from deployments.openapi import document  # noqa: E402
 from deployments.page import shown  # noqa: E402
-from deployments.replicas import EDGES_MS, Nursery, Release, Unanswered  # noqa: E402
+from deployments.replicas import EDGES_MS, Nursery, Release, Unanswered, say  # noqa: E402
 from tasks import files, keys, params, unanswered  # noqa: E402
 from tasks.errors import EvergreenError, did_you_mean  # noqa: E402
 
@@ -141,6 +141,8 @@ class Model:
         """Who answers now: the wanted one, once it is ready; until then whoever was it before."""
         self.patient = 0
         """How many requests wait for the first one to be ready."""
+        self.coming = 0
+        """Bytes of the bodies that are not whole yet, or wait for the first release."""
         self.zone = ZoneInfo("UTC")
         self.day = datetime.now(UTC).date().isoformat()
         """Today, in its zone."""
@@ -156,8 +158,12 @@ class Model:
             raise Refused(503, f"{self.name} has no release that is ready", **{"retry-after": "2"})
         return self.live, False
 
-    async def await_first(self, serving: params.Serving) -> None:
+    async def await_first(self, serving: params.Serving, size: int) -> None:
         """While nobody serves yet, wait for who is to: a router that was killed is back before its releases are.
+
+        Args:
+            serving: how many may wait, and for how long.
+            size: bytes of the request's body.
 
         Raises:
             Refused: too many wait already.
@@ -169,6 +175,7 @@ class Model:
             raise Overloaded(f"{self.name}: {self.patient} requests wait for its start", retry_after="2")
         self.patient += 1
         try:
+            self.take(size)
             async with asyncio.timeout(serving.timeout_s):
                 while self.live is None and awaited.state != "failed":
                     await asyncio.sleep(FOLLOW_S / 2)
@@ -176,6 +183,18 @@ class Model:
             return
         finally:
             self.patient -= 1
+            self.coming -= size
+
+    def take(self, size: int) -> None:
+        """Count a part of a body; who calls takes it off again, also when it is refused.
+
+        Raises:
+            Overloaded: that is too much at once.
+        """
+        assert self.serving is not None
+        self.coming += size
+        if self.coming > BODIES * self.serving.max_bytes:
+            raise Overloaded(f"{self.name}: {self.coming:,} bytes of requests are coming in already", retry_after="1")
 
     def follow(self, wanted: dict[str, Any], serving: params.Serving, drained: Callable[[Release], None]) -> None:
         """Start what is newly wanted, let go what is not, and let the wanted one be live as soon as it is ready."""
@@ -234,6 +253,7 @@ class Router:
         self.nursery = Nursery()
         self.keys = keys.Keys(keys.path())
         self.shed = 0
+        self._told_shed = float("-inf")
         self.unanswered: Counter[tuple[str, str, str]] = Counter()
         """Model, day, kind: what is not written down yet."""
         self._requests = count(1)
@@ -271,8 +291,8 @@ class Router:
             await asyncio.sleep(FOLLOW_S)
             try:
                 self._look()
-            except OSError as error:  # a file that went while it was looked at
-                self._tell("var/serving", f"what should serve cannot be looked at, so nothing changes: {error}")
+            except Exception as error:  # noqa: BLE001 - a file that went meanwhile; whatever else: it is looked at again
+                self._tell("var/serving", f"what should serve cannot be looked at, so nothing changes: {error!r}")
 
     def _look(self) -> None:
         folder = settings.VAR / "serving"
@@ -284,6 +304,7 @@ class Router:
             wanted = model.wanted
             if name not in there:
                 wanted = NOTHING
+                self._seen.pop(name, None)  # it may come back as it was
             elif self._seen.get(name) != written:
                 try:
                     wanted = _read(there[name])
@@ -316,7 +337,7 @@ class Router:
         """Tell an error, once."""
         if self._told_of.get(about) != text:
             self._told_of[about] = text
-            print(text, file=sys.stderr, flush=True)
+            say(text)
 
     def _drain(self, release: Release) -> None:
         task = asyncio.create_task(release.drain(DRAIN_S))
@@ -373,9 +394,10 @@ class Router:
         except Refused as refused:
             status, body, kind = refused.status, json.dumps({"error": str(refused)}).encode(), b"application/json"
             headers += [(key.encode(), value.encode()) for key, value in refused.headers.items()]
-            if status >= 500:
-                self.shed += status == 503
-                print(f"{status} {scope['method']} {scope['path']} {name}: {refused}", file=sys.stderr, flush=True)
+            self.shed += status == 503
+            if status >= 500 and time.monotonic() - self._told_shed > 1:  # or words would fill the disk under overload
+                self._told_shed = time.monotonic()
+                say(f"{status} {scope['method']} {scope['path']} {name}: {refused}")
             is_overload = isinstance(refused, Overloaded)
         finally:
             if status >= 400:
@@ -441,10 +463,10 @@ class Router:
         model = self._model(asked)
         assert model.serving is not None
         key = _header(scope, KEY).encode()[:KEY_BYTES].decode(errors="ignore")
-        body = await _body(scope, receive, model.serving.max_bytes)
+        body = await _body(scope, receive, model)
         kind = replica.PREDICT if verb == "predict" else replica.EXPLAIN
         if model.live is None:
-            await model.await_first(model.serving)
+            await model.await_first(model.serving, len(body))
         release, is_canary = model.choose(key)
         if release.waiting >= model.serving.max_waiting:
             raise Overloaded(f"{asked}: {release.waiting} requests wait already", retry_after="1")
@@ -456,6 +478,7 @@ class Router:
                     status, answer = await _answer_of(release, kind, name, key, body)
             except TimeoutError:
                 status, answer = 504, b""
+                release.kill_who_is_not_waited_for()
                 if kind == replica.PREDICT:
                     release.count(status, CANARY_S)
         else:
@@ -476,7 +499,7 @@ class Router:
         release = model.releases.get(candidate)
         if release is None or model.serving is None:
             raise Refused(404, f"{asked}:{candidate} is not kept running; there are: {', '.join(model.releases)}")
-        body = await _body(scope, receive, model.serving.max_bytes)
+        body = await _body(scope, receive, model)
         try:
             return await release.ask(replica.TRY, name, "", body)
         except Unanswered as error:
@@ -602,8 +625,10 @@ async def _answer_of(release: Release, kind: int, name: str, key: str, body: byt
     return status, answer
 
 
-async def _body(scope: Scope, receive: Receive, most: int) -> bytes:
-    """The body of a request, refused as soon as it is known to be too large."""
+async def _body(scope: Scope, receive: Receive, model: Model) -> bytes:
+    """The body of a request, refused as soon as it is known to be too large, or too much beside the others."""
+    assert model.serving is not None
+    most = model.serving.max_bytes
     told = _header(scope, b"content-length")
     announced, size, parts = int(told) if told.isdigit() else 0, 0, []
     try:
@@ -614,10 +639,13 @@ async def _body(scope: Scope, receive: Receive, most: int) -> bytes:
                     raise Refused(400, "the client left before its request was whole")
                 parts.append(message["body"])
                 size += len(parts[-1])
+                model.take(len(parts[-1]))
                 if size <= most and not message["more_body"]:
                     return parts[0] if len(parts) == 1 else b"".join(parts)
     except TimeoutError:
         raise Refused(408, f"the body did not come within {BODY_S:g} s", connection="close") from None
+    finally:
+        model.coming -= size
     raise Refused(413, f"the body is larger than {most} bytes (serving.max_bytes)")
 
 

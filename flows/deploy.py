@@ -49,12 +49,12 @@ def deploy(
     with files.lock(f"rollout-{model}"):
         if answered := wakes.answer_waiting():
             tell(f"{answered} more wakes are answered by this run")
+        if target == "local" and (failed := serving.unfinished(model)):
+            tell(f"a withdrawal of {failed.one} was begun and not ended: {failed.why}")
+            return _withdrawn(model, failed)
         as_task(_tidy, "compact the prediction log")(model, section.serving)
         if target == "kubernetes":
             return _to_git(model, manifests, branch, remote)
-        if failed := serving.unfinished(model):
-            tell(f"a withdrawal of {failed.one} was begun and not ended: {failed.why}")
-            return _withdrawn(model, failed)
         with asking.Router(patience=section.rollout.start_s) as router:
             while (state := _once(model, section.rollout, router)) is None:
                 pass
@@ -65,8 +65,10 @@ def _tidy(model: str, limits: params.Serving) -> None:
     """What is no longer written to becomes Parquet; what is too old, or too much, goes."""
     from tasks import predictions
 
-    get_run_logger().info(str(predictions.compact(model)))
-    gone = predictions.sweep(model, limits.log_days, int(limits.log_gb * 1e9))
+    try:
+        get_run_logger().info(str(predictions.compact(model)))
+    finally:  # also where the disk is full: this makes room
+        gone = predictions.sweep(model, limits.log_days, int(limits.log_gb * 1e9))
     if too_much := [name for name in gone if name.endswith(".parquet")]:
         get_run_logger().warning(
             f"the prediction log is larger than serving.log_gb in params.yaml ({limits.log_gb:g} GB): "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -131,12 +132,21 @@ def read_json(path: Path) -> Any:
 
 
 def append_line(path: Path, value: Any) -> None:
-    """Add a line of JSON to a file; a kill leaves all of the line or nothing."""
+    """Add a line of JSON to a file; a kill, or a disk that is full, leaves all of the line or nothing.
+
+    One process at a time.
+
+    Raises:
+        OSError: no space is left.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    line = json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+    line = (json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
     file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     try:
-        os.write(file, line.encode())  # one write
+        before = os.fstat(file).st_size
+        if os.write(file, line) < len(line):  # one write; half a line must not meet the next one
+            os.ftruncate(file, before)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
     finally:
         os.close(file)
 

@@ -192,7 +192,7 @@ class Serving(Section):
     max_waiting: Annotated[int, Field(ge=1)] = 512
     replicas: Annotated[int, Field(ge=1, le=64)] = 1
     timeout_s: Annotated[float, Field(gt=0)] = 30
-    log_days: Annotated[int, Field(ge=1)] = 90
+    log_days: Annotated[int, Field(ge=1, le=36_500)] = 90
     log_gb: Annotated[float, Field(gt=0)] = 20
 
 

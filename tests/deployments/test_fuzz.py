@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -144,6 +145,8 @@ H2C = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: A
         (200, HEAD + b"x-request-id: " + b"\xff" * 50 + b"\r\n" + WHOLE[len(HEAD) :]),
         (200, HEAD + b"expect: nonsense\r\n" + WHOLE[len(HEAD) :]),
         (200, HEAD + H2C + WHOLE[len(HEAD) :]),
+        (200, HEAD + H2C.lower() + WHOLE[len(HEAD) :]),
+        (200, HEAD + b"connection: upgrade\r\nUPGRADE: TLS/1.2\r\n" + WHOLE[len(HEAD) :]),
     ],
 )
 def test_each_request_gets_its_status_and_no_connection_is_left_waiting(
@@ -154,6 +157,48 @@ def test_each_request_gets_its_status_and_no_connection_is_left_waiting(
     heard = say(router, sent)
     assert heard.startswith(b"HTTP/1.1 %d " % status), heard
     assert time.monotonic() - begin < 3 * PATIENCE
+
+
+def test_who_asks_on_and_on_and_hears_nothing_does_not_fill_the_memory(router: Routed) -> None:
+    """Requests in a row on one connection are read as they are answered; all are, once somebody listens."""
+    assert router.process
+    process, asked = psutil.Process(router.process.pid), b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n"
+    before, sent = process.memory_info().rss, 0
+    with socket.create_connection(("127.0.0.1", router.port), timeout=2) as client:
+        row = asked * 10_000
+        try:
+            while sent < 40_000_000:
+                sent += client.send(row[sent % len(asked) :])
+        except TimeoutError:
+            pass
+        assert process.memory_info().rss - before < 100_000_000
+        whole, heard = sent // len(asked), 0
+        client.settimeout(60)
+        while heard < whole:
+            heard += client.recv(1_000_000).count(b"HTTP/1.1 200")
+            assert process.memory_info().rss - before < 100_000_000
+
+
+def test_bodies_that_do_not_end_are_too_many_at_some_time(router: Routed) -> None:
+    """Sixteen times what one may hold; then who comes is told when to come back, and later is answered."""
+    edits = "serving: {max_rows: 1000}", "serving: {max_rows: 1000, max_bytes: 2000}"
+    params_file = router.root / "params.yaml"
+    text = params_file.read_text(encoding="utf-8")
+    params_file.write_text(text.replace(*edits), encoding="utf-8")
+    try:
+        until(lambda: router.post(b"x" * 2001).status_code == 413, 10)
+        with contextlib.ExitStack() as held:
+            for n in range(20):
+                client = held.enter_context(socket.create_connection(("127.0.0.1", router.port), timeout=10))
+                client.sendall(HEAD + b"content-length: 2000\r\n\r\n" + b" " * 1999)
+                if n > 16:
+                    heard = client.recv(1000)
+                    assert heard.startswith(b"HTTP/1.1 503 "), heard
+                    assert b"retry-after: 1\r\n" in heard
+        until(lambda: router.post().status_code == 200, 10)
+    finally:
+        params_file.write_text(text, encoding="utf-8")
+        until(lambda: router.post(b"x" * 2001).status_code == 400, 10)
 
 
 def test_a_client_that_offers_http2_is_answered_on_and_on(router: Routed) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -26,6 +27,7 @@ from sklearn.pipeline import Pipeline
 
 from deployments import replica
 from deployments.replica import ANSWERED, ASKED, EXPLAIN, PREDICT, STATISTICS, TRY
+from deployments.replicas import say
 from tasks import answering, settings
 from tasks.encode import Codes
 from tasks.release import package
@@ -280,6 +282,21 @@ def test_a_real_limit_of_the_system_is_met_like_a_full_disk(tmp_path: Path) -> N
     assert len(lines) == 20 - lost
     assert all(path.stat().st_size <= 1000 for path in held)
     assert all(path.read_text().endswith("}\n") for path in held)
+
+
+def test_words_about_a_full_disk_that_go_to_the_same_disk_cost_no_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a replica says is in a file as well."""
+    (tmp_path / "incoming").write_text("a file")
+    with Path("/dev/full").open("w", encoding="utf-8", buffering=1) as full, monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", full)
+        log = replica.Log(tmp_path / "incoming", "small", "97a3", None)
+        log.write([(request(1), ANSWER)])
+        say("the same")
+        with contextlib.suppress(OSError):
+            full.close()
+    assert log.lost == 1
 
 
 def test_a_folder_that_cannot_be_made_costs_lines_and_no_answer(tmp_path: Path) -> None:

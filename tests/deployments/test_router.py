@@ -616,6 +616,15 @@ def test_a_model_that_is_no_longer_wanted_is_ended(router: Routed) -> None:
     assert router.post().status_code == 200
 
 
+def test_a_file_that_went_and_came_back_as_it_was_is_followed(router: Routed) -> None:
+    """A person takes a model out for a while."""
+    path = router.root / "var" / "serving" / f"{MODEL}.json"
+    away = path.rename(path.with_suffix(".away"))
+    until(lambda: router.post().status_code == 404, 20)
+    away.rename(path)
+    until(lambda: router.post().status_code == 200, 20)
+
+
 NO_WISH = [
     *("{", "", "[]", "null", '{"live": null}', '{"live": "x", "beside": [], "canary": null}'),
     '{"live": {"candidate": "../x"}, "beside": [], "canary": null}',
@@ -714,6 +723,19 @@ def test_a_replica_that_is_killed_under_load_costs_no_request_and_no_line(router
     assert seen.failures == []
     assert set(seen.statuses) == {200}
     assert seen.ids <= _logged_ids(router)
+
+
+def test_what_a_canary_answers_too_late_is_not_in_the_log(router: Routed) -> None:
+    """Who serves has answered meanwhile, and what was answered is what counts."""
+    router.stop()
+    router.start("router.CANARY_S = 0.15")
+    router.serve(router.candidate, "slow00000000000", canary="slow00000000000", share=1.0)
+    answer = router.post(x_request_id="too-late")
+    assert answer.headers["evergreen-release"] == f"{MODEL}:{router.candidate}"
+    time.sleep(1)
+    (line,) = [line for line in router.logged() if line["request"].startswith("too-late")]
+    assert line["release"] == router.candidate
+    assert line["ids"] == [one["id"] for one in answer.json()["predictions"]]
 
 
 def test_several_replicas_answer_for_one_release(router: Routed) -> None:

@@ -87,6 +87,18 @@ def test_a_block_that_writes_nothing_is_an_error_and_loses_nothing(tmp_path: Pat
     assert files.tree(tmp_path).keys() == {"file", "folder/file"}
 
 
+def test_a_line_that_a_full_disk_cuts_off_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next one does not meet half a line."""
+    path, write = tmp_path / "book.jsonl", os.write
+    files.append_line(path, {"n": 1})
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", lambda file, data: write(file, data[:3]))
+        with pytest.raises(OSError, match=r"No space left on device.*book\.jsonl"):
+            files.append_line(path, {"n": 2})
+    files.append_line(path, {"n": 3})
+    assert files.lines(path) == [{"n": 1}, {"n": 3}]
+
+
 def test_a_folder_replaces_a_folder_whole(tmp_path: Path) -> None:
     """What only the old one held is gone."""
     path = tmp_path / "folder"
