@@ -138,7 +138,7 @@ def _state(model: str, said: params.Model, known: Certain) -> policy.State:
 
 def _with_champion(state: policy.State, said: params.Model, folder: _Champion, there: Arrived) -> policy.State:
     training = _training(folder.training)
-    learned_until, new = datetime.fromisoformat(training["until"]), _new(there, training.get("arrived", {}))
+    learned_until, new = _learned_until(training), _new(there, training.get("arrived", {}))
     report = _report(state.model)
     of_live = (report.get("release") or {}).get("candidate") == folder.candidate
     return replace(
@@ -167,7 +167,18 @@ def _training(folder: Path) -> dict[str, Any]:
 
 
 def _until(arrived: Arrived) -> datetime:
-    return max(datetime.fromisoformat(one["until"]) for one in arrived.values())
+    """The newest row's time. What nobody can have seen yet says nothing: a year mistyped once would stop this clock."""
+    ends = [datetime.fromisoformat(one["until"]) for one in arrived.values()]
+    return max((end for end in ends if not _is_to_come(end)), default=max(ends))
+
+
+def _learned_until(training: dict[str, Any]) -> datetime:
+    said = datetime.fromisoformat(training["until"])
+    return _until(training["arrived"]) if training.get("arrived") and _is_to_come(said) else said
+
+
+def _is_to_come(moment: datetime) -> bool:
+    return moment.replace(tzinfo=None) > datetime.now(UTC).replace(tzinfo=None) + timedelta(days=1)
 
 
 def _new(there: Arrived, before: Arrived) -> Arrived:

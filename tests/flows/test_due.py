@@ -158,3 +158,12 @@ def test_a_champion_of_another_task_or_other_columns_stops_no_decision(alone: Al
     wanted = days.columns(files.read_json(training / "profile.json"), other.features)
     assert {name for name, column in wanted.items() if not due._is_as_learned(column, other)} == {"pressure"}
     assert list(due._moved(MODEL, other, training, ["2013-06"])) == list(due._moved(MODEL, said, training, ["2013-06"]))
+
+
+def test_a_year_that_was_mistyped_stops_no_clock() -> None:
+    """What is dated later than tomorrow was not seen yet; where all is, there is nothing better to go by."""
+    there = {"a": {"until": "2013-02-28T18:00:00"}, "b": {"until": "2099-03-01T00:00:00"}}
+    assert due._until(there).isoformat() == "2013-02-28T18:00:00"
+    assert due._learned_until({"until": "2099-03-01T00:00:00", "arrived": there}) == due._until(there)
+    assert due._learned_until({"until": "2013-01-31T00:00:00"}).month == 1
+    assert due._until({"b": there["b"]}).year == 2099
