@@ -26,7 +26,7 @@ from prefect.states import Completed
 
 from flows import history, replaying
 from flows.as_task import as_task
-from tasks import files, params, settings
+from tasks import files, numbers, params, settings
 from tasks.errors import EvergreenError, Mistake, did_you_mean
 
 if TYPE_CHECKING:
@@ -116,8 +116,8 @@ class Found:
         """The table, as JSON values; equal ledgers give equal summaries."""
         return {
             replay.policy: {
-                "loss": round(replay.mean_loss, replaying.DIGITS),
-                "regret": round(replay.regret, replaying.DIGITS),
+                "loss": numbers.short(replay.mean_loss),
+                "regret": numbers.short(replay.regret, of=replay.mean_loss),
                 "gain_kept": None if (kept := self.kept(replay)) is None else round(kept, 4),
                 **{what: replay.count(what) for what in ("trained", "promoted", "refused", "alarms")},
             }

@@ -92,7 +92,8 @@ def picture(found: Sequence[Found]) -> bytes:
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    with mpl.rc_context({**mpl.rcParamsDefault, "font.size": 9, "axes.edgecolor": INK, "text.color": INK}):
+    plain = {**mpl.rcParamsDefault, "text.parse_math": False}
+    with mpl.rc_context({**plain, "font.size": 9, "axes.edgecolor": INK, "text.color": INK}):
         figure = Figure(figsize=(7.2 * len(found), 9.6), dpi=100, layout="constrained", facecolor="white")
         parts = figure.subfigures(1, len(found), squeeze=False, wspace=0.03)[0]
         for part, one in zip(parts, found, strict=True):

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.history import WEEK, Fit, History, Moment
-from tasks import files, imports, metrics, params, settings
+from tasks import files, imports, metrics, numbers, params, settings
 from tasks.errors import DataMissing
 from tasks.monitoring import policy
 
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 
 NOT_REPLAYED = frozenset({"latency", "size"})
 """Checks of the gate that ask for a packaged release."""
-
-DIGITS = 6
 
 STANDARD: dict[str, params.Retrain] = {
     "never": params.Retrain(when=[]),
@@ -274,7 +272,10 @@ class _Life:
             best.append(min(available))
             count = moment.served[1] - moment.served[0]
             ledger.append(
-                {**line, "served": {"rows": count, "loss": round(loss[-1], DIGITS), "best": round(best[-1], DIGITS)}}
+                {
+                    **line,
+                    "served": {"rows": count, "loss": numbers.short(loss[-1]), "best": numbers.short(best[-1])},
+                }
             )
         rows = np.array([moment.served[1] - moment.served[0] for moment in moments])
         return Replay(self.name, tuple(ledger), np.array(loss), np.array(best), rows, self.seconds)

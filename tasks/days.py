@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from tasks import files
+from tasks import files, numbers
 from tasks.errors import DataMissing, Mistake
 
 if TYPE_CHECKING:
@@ -272,17 +272,12 @@ def _codes(values: Any, column: Column) -> tuple[Ints, npt.NDArray[np.bool_], An
     if not pa.types.is_dictionary(array.type):
         array = array.dictionary_encode()
     array = array.unify_dictionaries().combine_chunks()
-    indices, known = array.indices, _texts(array.dictionary.to_pylist())
+    indices, known = array.indices, [numbers.text(value) for value in array.dictionary.to_pylist()]
     missing = np.asarray(pc.is_null(array))
     place = {value: at for at, value in enumerate(column.values)}
     table = np.array([place.get(text, len(place)) for text in known] or [0], dtype=np.int64)
     chosen = np.asarray(pc.fill_null(indices, 0)).astype(np.int64)
     return table[chosen], missing, lambda where: [known[i] for i in chosen[where]]
-
-
-def _texts(values: list[Any]) -> list[str]:
-    """Values as the reference profile writes them: 1, not 1.0."""
-    return [f"{v:g}" if isinstance(v, float) else str(v) for v in values]
 
 
 def _absent(column: Column, day: Ints, first: int, known: npt.NDArray[np.bool_] | None = None) -> ColumnDays:

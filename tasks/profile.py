@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from tasks import numbers
+
 Floats = npt.NDArray[np.float64]
 
 if TYPE_CHECKING:
@@ -65,8 +67,8 @@ def number(values: Column, type_: str = "number") -> dict[str, Any]:
     edges = _edges(known, quantiles)
     return {
         **entry,
-        "mean": _short(known.mean()),
-        "std": _short(known.std()),
+        "mean": numbers.short(known.mean()),
+        "std": numbers.short(known.std()),
         "min": float(known[0]),
         "max": float(known[-1]),
         "quantiles": quantiles.tolist(),
@@ -131,14 +133,9 @@ def _label(values: Column) -> dict[str, Any]:
     if distinct > TOP:
         return entry
     counts = values.value_counts().sort_index()
-    texts = [f"{value:g}" if isinstance(value, float) else str(value) for value in counts.index]
+    texts = [numbers.text(value) for value in counts.index.tolist()]
     return {**entry, "distinct": distinct, "values": dict(zip(texts, counts.tolist(), strict=True))}
 
 
 def _share(part: int, whole: int) -> float:
     return round(part / whole, 9) if whole else 0.0
-
-
-def _short(value: Any) -> float:
-    """Nine digits: what a sum may differ in between two machines is left out."""
-    return float(f"{float(value):.9g}")

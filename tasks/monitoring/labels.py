@@ -14,6 +14,7 @@ While the rows are being made anew (DVC removes them first), the labels that are
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -22,7 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks import files
+from tasks import files, numbers
 from tasks.errors import DataMissing
 from tasks.monitoring import observed
 
@@ -312,19 +313,19 @@ def _counting(table: pa.Table, again: tuple[Keys, npt.NDArray[np.int64]]) -> pa.
 
 
 def _found(hashes: Keys, partitions: Sequence[_Labels]) -> pa.Array:
-    """The label of each row; null where it is not known."""
+    """The label of each row; null where it is not known, or not finite."""
     import numpy as np
     import pyarrow as pa
 
     labels = np.full(len(hashes), None, dtype=object)
     for partition in partitions:
         there, values = partition.find(hashes)
-        labels[there] = values
+        labels[there] = [None if isinstance(v, float | np.floating) and not math.isfinite(v) else v for v in values]
     known = [value for value in labels if value is not None]
     number = int | float | np.number
     if all(isinstance(value, number) and not isinstance(value, bool | np.bool_) for value in known):
         return pa.array([None if value is None else float(value) for value in labels], pa.float64())
-    return pa.array([None if value is None else str(value) for value in labels], pa.string())
+    return pa.array([None if value is None else numbers.text(value) for value in labels], pa.string())
 
 
 def _of_release(rows: pd.DataFrame, profile: observed.Profile | None, task: str, loss: str) -> dict[str, Any]:
@@ -338,15 +339,17 @@ def _of_release(rows: pd.DataFrame, profile: observed.Profile | None, task: str,
         return said
     predictions = observed.predictions_of(known).dropna(axis=1, how="all")
     with suppress(metrics.Unscorable):  # `measure` says why, of the window
-        said["loss"] = float(metrics.losses(loss, known["label"], predictions).sum())
+        total = float(metrics.losses(loss, known["label"], predictions).sum())
+        said["loss"] = total if math.isfinite(total) else None
     if profile is None:
         return said
     wanted = {"label": observed.columns(profile)["label"]}
-    if wanted["label"].type != "category" and known["label"].dtype.kind not in "fiu":
+    came = rows.loc[known.index, ["time", "label"]]
+    if wanted["label"].type != "category" and came["label"].dtype.kind not in "fiu":
         return said  # since this release was trained, the label has become something else
-    found = days.summarise(known[["time", "label"]], wanted)["label"]
-    numbers = {name: getattr(found, name)[0].tolist() for name in ("rows", "missing", "total", "squares", "counts")}
-    return {**said, "label": {**numbers, "unknown": list(found.unknown[0])}}
+    found = days.summarise(came, wanted)["label"]
+    sums = {name: getattr(found, name)[0].tolist() for name in ("rows", "missing", "total", "squares", "counts")}
+    return {**said, "label": {**sums, "unknown": list(found.unknown[0])}}
 
 
 def _hashes(paths: Sequence[Path]) -> Keys:

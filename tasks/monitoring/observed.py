@@ -211,6 +211,23 @@ def answers(task: str, columns: Iterable[str]) -> dict[str, str]:
     return {name: name for name in columns if name.startswith("p_")}
 
 
+def _fit_for(task: str, table: pa.Table) -> pa.Table:
+    """Rows of the log; for a regression without what classifiers said, whose `prediction` is a class."""
+    import numpy as np
+    import pandas as pd
+    import pyarrow as pa
+
+    if task != "regression" or "prediction" not in table.column_names:
+        return table
+    of_classes = np.zeros(len(table), dtype=bool)
+    for name in table.column_names:
+        if name.startswith("p_"):
+            of_classes |= np.asarray(table[name].is_valid())
+    said = pd.to_numeric(table["prediction"].to_pandas().mask(of_classes), errors="coerce")  # texts, if both are there
+    at = table.schema.get_field_index("prediction")
+    return table.set_column(at, "prediction", pa.chunked_array([pa.array(said, pa.float64(), from_pandas=True)]))
+
+
 def predictions_of(frame: pd.DataFrame) -> pd.DataFrame:
     """The prediction columns of a frame, as training calls them."""
     said = [c for c in frame.columns if c.startswith("p_") or c in ("prediction", "q10", "q90")]
@@ -309,7 +326,7 @@ def columns(profile: Profile, new: Iterable[str] = ()) -> dict[str, Column]:
     from tasks import days
 
     said = profile["predictions"]
-    probabilities = [name for name in said if name.startswith("p_")]
+    probabilities = sorted(name for name in said if name.startswith("p_"))  # read from a file, they are in this order
     two = probabilities[:1] if len(probabilities) == 2 else []
     return days.columns({**profile, "predictions": {n: e for n, e in said.items() if n not in two}}, new)
 
@@ -374,6 +391,7 @@ class _Batch:
         import pyarrow.compute as pc
 
         self.parts += 1
+        table = _fit_for(self.wanted.task, table)
         written = self.beside.submit(self._write_asked, table)
         self.service.add(table)
         releases = pc.unique(table["release"]).to_pylist()

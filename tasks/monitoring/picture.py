@@ -23,7 +23,8 @@ def draw(said: Mapping[str, Any]) -> bytes:
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    with mpl.rc_context({**mpl.rcParamsDefault, "font.size": 8, "axes.edgecolor": INK, "text.color": INK}):
+    plain = {**mpl.rcParamsDefault, "text.parse_math": False}  # a class may be named «$5 to $10»
+    with mpl.rc_context({**plain, "font.size": 8, "axes.edgecolor": INK, "text.color": INK}):
         figure = Figure(figsize=(11, 6.4), dpi=100, layout="constrained", facecolor="white")
         above, below = figure.subplots(2, 1)
         _drift(above, said["data"])

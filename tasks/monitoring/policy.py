@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from tasks import files
+from tasks import files, numbers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from tasks.monitoring import drift
 
 DAY = timedelta(days=1)
-DIGITS = 6
 
 NAMED = 3
 """So many columns of an alarm are named."""
@@ -56,9 +55,9 @@ class Quality:
         low, high = metrics.interval(resampled, confidence)
         known = math.isfinite(low) and math.isfinite(high)
         return Quality(
-            loss=round(float(losses.mean()), DIGITS),
-            low=round(low, DIGITS) if known else -math.inf,
-            high=round(high, DIGITS) if known else math.inf,
+            loss=numbers.short(losses.mean()),
+            low=numbers.short(low) if known else -math.inf,
+            high=numbers.short(high) if known else math.inf,
             labels=len(losses),
             since=times.min().to_pydatetime(),
             until=times.max().to_pydatetime(),
@@ -82,7 +81,7 @@ class Alarm:
         """In the words of a decision."""
         columns = [moved.column for moved in found.moved]
         more = f" and {len(columns) - NAMED} more" if len(columns) > NAMED else ""
-        effect = round(max(moved.effect for moved in found.moved), DIGITS)
+        effect = numbers.short(max(moved.effect for moved in found.moved))
         return Alarm(found.key, f"{', '.join(columns[:NAMED])}{more}", effect, found.since)
 
 
@@ -242,7 +241,7 @@ def _new_partitions(state: State, name: str, limit: float) -> Reason:
 def _growth(state: State, name: str, limit: float) -> Reason:
     if not state.learned_rows:
         return _unknown(name, "there is no champion that could have learned from fewer rows", limit)
-    share = _rounded(state.newer_rows / state.learned_rows)
+    share = numbers.short(state.newer_rows / state.learned_rows)
     words = (
         f"{state.newer_rows:,} rows came since the champion was trained, {share:.0%} of the {state.learned_rows:,} it "
     )
@@ -252,7 +251,7 @@ def _growth(state: State, name: str, limit: float) -> Reason:
 def _new_share(state: State, name: str, limit: float) -> Reason:
     if not state.learned_rows:
         return _unknown(name, "there is no champion that could have learned from fewer rows", limit)
-    share = _rounded(state.new_rows / state.learned_rows)
+    share = numbers.short(state.new_rows / state.learned_rows)
     words = f"{state.new_rows:,} rows came since the last training, {share:.0%} of what the champion learned from"
     return Reason(name, share >= limit, f"{words}; {limit:.0%} are asked", share, limit)
 
@@ -268,7 +267,7 @@ def _months(state: State, name: str, limit: float) -> Reason:
 def _age_days(state: State, name: str, limit: float) -> Reason:
     if state.learned_until is None:
         return _unknown(name, "there is no champion whose age could be told", limit)
-    age = _rounded((state.now - state.learned_until) / DAY)
+    age = numbers.short((state.now - state.learned_until) / DAY)
     words = (
         f"the champion learned from rows until {state.learned_until:%Y-%m-%d}, {_days(age)} ago; {limit:g} are asked"
     )
@@ -289,7 +288,7 @@ def _drift(state: State, name: str, limit: float) -> Reason:
     more = len(state.alarms) - 1
     others = f" (and {more} more alarm{'s' if more > 1 else ''})" if more else ""
     words = f"drift in {worst.what} since {worst.since:%Y-%m-%d}, effect {worst.effect:.3g}{others}, {limit:g} is asked"
-    return Reason(name, worst.effect >= limit, words, _rounded(worst.effect), limit)
+    return Reason(name, worst.effect >= limit, words, numbers.short(worst.effect), limit)
 
 
 def _measured_loss(state: State, name: str, limit: float) -> Reason:
@@ -318,7 +317,7 @@ def _lost(state: State, name: str, limit: float, now: Quality, what: str) -> Rea
     doubt = math.hypot(now.loss - now.low, times * (promised.high - promised.loss))
     if promised.loss <= 0 or not math.isfinite(doubt):
         return _unknown(name, f"{what} cannot be compared with the promised one: there is no interval", limit)
-    change = _rounded(now.loss / promised.loss - 1)
+    change = numbers.short(now.loss / promised.loss - 1)
     beyond = now.loss - times * promised.loss > doubt
     certain = "beyond doubt" if beyond else "not beyond doubt" if change > limit else "within what is allowed"
     words = f"{what} is {now.loss:.4g}, {abs(change):.1%} {'above' if change >= 0 else 'below'} the promised "
@@ -356,12 +355,8 @@ def _days(days: float) -> str:
     return f"{days:.3g} day{'' if days == 1 else 's'}"
 
 
-def _rounded(value: float) -> float:
-    return round(value, DIGITS) + 0.0  # no -0.0
-
-
 def _plain(value: Any) -> Any:
-    """A value as JSON has it: times as texts, numbers to six digits, and null for what is infinite."""
+    """A value as JSON has it: times as texts, numbers to nine digits, and null for what is infinite."""
     if isinstance(value, Mapping):
         return {str(key): _plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
@@ -369,5 +364,5 @@ def _plain(value: Any) -> Any:
     if isinstance(value, date):
         return value.isoformat()
     if isinstance(value, float):
-        return _rounded(value) if math.isfinite(value) else None
+        return numbers.short(value) if math.isfinite(value) else None
     return value

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from tasks import metrics
+from tasks import metrics, numbers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,8 +48,6 @@ FADES = 0.9
 
 MOSTLY = 0.8
 """A window is held against its estimate when so much of it has labels (some rows never get one)."""
-
-DIGITS = 6
 
 
 # ── windows ───────────────────────────────────────────────────────────────────────────────────────
@@ -303,9 +301,9 @@ class Estimator:
         reach = quantile * math.sqrt(variance)
         return Estimate(
             self.loss,
-            round(value, DIGITS),
-            round(max(value - reach, 0.0), DIGITS),  # no loss here is negative
-            round(value + reach, DIGITS),
+            numbers.short(value),
+            numbers.short(max(value - reach, 0.0)),  # no loss here is negative
+            numbers.short(value + reach),
             self.confidence,
             days,
             len(frame),
@@ -356,7 +354,7 @@ def off(estimate: Estimate | None, measured: Measured) -> Off | None:
     found = measured.of_loss
     if estimate is None or found is None or measured.labels < MOSTLY * measured.rows:
         return None
-    value = round(found["value"] - estimate.value, DIGITS)
+    value = numbers.short(found["value"] - estimate.value)
     held = estimate.low <= found["value"] <= estimate.high
     words = f"the estimate of {estimate.loss}, {estimate.value:.4g} ({estimate.low:.4g} to {estimate.high:.4g}), was "
     words += f"{abs(value):.3g} too {'low' if value > 0 else 'high'}, "
@@ -383,10 +381,10 @@ def labelled(task: str, frame: pd.DataFrame) -> pd.DataFrame:
     """
     known = frame[frame["label"].notna()]
     label = known["label"]
-    if task == "regression" or label.dtype.kind != "f" or (label % 1 != 0).any():
+    if task == "regression" or label.dtype.kind != "f" or any(f"p_{value}" in known for value in label.unique()):
         return known
-    of_floats = any(f"p_{value}" in known for value in label.unique())
-    return known if of_floats else known.assign(label=label.astype("int64"))
+    whole = (label % 1 == 0).all()  # beside one that is not, each is the text of its class
+    return known.assign(label=label.astype("int64") if whole else [numbers.text(value) for value in label.tolist()])
 
 
 def _told(task: str, loss: str, known: pd.DataFrame) -> tuple[Floats, Floats, npt.NDArray[np.int64]]:
@@ -440,4 +438,4 @@ def _days(frame: pd.DataFrame) -> int:
 
 
 def _rounded(found: Scores) -> Scores:
-    return {name: {k: round(v, DIGITS) + 0.0 for k, v in entry.items()} for name, entry in found.items()}
+    return {name: {k: numbers.short(v) for k, v in entry.items()} for name, entry in found.items()}

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks import files, log_files
+from tasks import files, log_files, numbers
 from tasks.monitoring import labels, observed
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def promised(how: Measuring, reference: Reference) -> dict[str, float] | None:
     path = reference.folder / "evaluation" / "predictions.parquet"
     if not path.exists():
         return None
-    key = {"holdout": files.sha256(path), **vars(how), "slices": None}
+    key = {"holdout": files.sha256(path), **vars(how), "slices": None, "digits": numbers.DIGITS}
     found: dict[str, float] | None = files.read_json(files.memo("promised", key, ".json", partial(_promise, how, path)))
     return found
 
@@ -168,7 +168,7 @@ class _Weeks:
         estimated = _together([(one["rows"], one["estimated"]) for one in parts.values()])
         off = None
         if estimated and whole["measured"] and all(one["off"] is not None for one in parts.values()):
-            off = round(whole["measured"][self.how.loss]["value"] - estimated["value"], 6)
+            off = numbers.short(whole["measured"][self.how.loss]["value"] - estimated["value"])
         until = week + timedelta(days=7)
         said = {"since": utc(week), "until": utc(until), **whole, "estimated": estimated, "off": off}
         return {**said, "releases": parts}
@@ -249,4 +249,4 @@ def _together(parts: list[tuple[int, dict[str, float] | None]]) -> dict[str, flo
     if not total or any(one is None for _, one in parts):
         return None
     names = ("value", "low", "high")
-    return {name: round(sum(rows * one[name] for rows, one in parts if one) / total, 6) for name in names}
+    return {name: numbers.short(sum(rows * one[name] for rows, one in parts if one) / total) for name in names}

@@ -5,7 +5,7 @@ the loss, challenger minus champion, so negative is better; its uncertainty come
 the flights of one stormy day are late together (block bootstrap; Künsch 1989, doi:10.1214/aos/1176347265).
 
 The gate fails closed: a check that could not run is a no with its reason, and never an exception. The same pair on
-the same holdout gives the same verdict, byte for byte: the seed comes from the rows, numbers are rounded to six
+the same holdout gives the same verdict, byte for byte: the seed comes from the rows, numbers are rounded to nine
 digits, and a verdict holds no time, no host and no path.
 """
 
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from tasks import files
+from tasks import files, numbers
 from tasks.errors import EvergreenError, did_you_mean
 from tasks.release.verdict import NO_CHAMPION, Check, Verdict, picture, span, worst_first
 
@@ -47,7 +47,6 @@ FEWEST_DAYS = 5
 DOUBT = 4
 """The doubt that a slice is given the benefit of is worth at most so many margins. See `_Bench.slices`."""
 
-DIGITS = 6
 DATA_REASONS = (ArithmeticError, EvergreenError, LookupError, TypeError, ValueError)
 """What bad input makes tasks.metrics, pandas and numpy raise. Anything else is a defect, and is seen as one."""
 
@@ -358,10 +357,11 @@ class _Bench:
         """The mean difference of the loss, its interval, and both in words."""
         from tasks import metrics
 
-        difference = self.loss("challenger") - self.loss(who)
-        mean = _finite(difference.mean())
+        than = self.loss(who)
+        difference, level = self.loss("challenger") - than, _finite(than.mean())
+        mean = _rounded(difference.mean(), level)
         low, high = metrics.interval(self.resampled(difference, self.blocks), self.rule.confidence)
-        interval = (_rounded(low), _rounded(high))  # decided on what is written down
+        interval = (_rounded(low, level), _rounded(high, level))  # decided on what is written down
         words = f"{self.rule.loss} {_differs(mean)} the {who}'s ({self.rule.confidence:.0%} interval {span(interval)})"
         return mean, interval, words
 
@@ -444,9 +444,10 @@ class _Bench:
 
     def slice(self, members: npt.NDArray[np.bool_], slices: int) -> _Finding:
         """One of so many slices, judged by the rule that `slices` states."""
-        difference = (self.loss("challenger") - self.loss("champion"))[members]
-        blocks = self.blocks[members]
-        mean, margin, days = _rounded(difference.mean()), self.rule.slice_margin, len(np.unique(blocks))
+        than, blocks = self.loss("champion")[members], self.blocks[members]
+        difference = self.loss("challenger")[members] - than
+        mean = _rounded(difference.mean(), _finite(than.mean()))
+        margin, days = self.rule.slice_margin, len(np.unique(blocks))
         doubt, interval = DOUBT * margin, None
         if days > 1:
             quantile = _t_quantile(1 - (1 - self.rule.confidence) / slices, days - 1)
@@ -534,8 +535,8 @@ def _finite(value: Any) -> float:
     return number
 
 
-def _rounded(value: Any) -> float:
-    return round(_finite(value), DIGITS) + 0.0  # no -0.0
+def _rounded(value: Any, of: float = 0.0) -> float:
+    return numbers.short(_finite(value), of)
 
 
 def _t_quantile(probability: float, degrees: int) -> float:

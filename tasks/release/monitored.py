@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from tasks.release import registry
 from tasks.release.store import connect, stubborn
-from tasks.release.tracking import CANDIDATE, experiment_of
+from tasks.release.tracking import CANDIDATE, experiment_of, key
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -90,7 +90,7 @@ def _write(client: MlflowClient, run: Run, weeks: list[Week]) -> None:
     for week in weeks:
         before, at = written.get(str(week.number), {}), int(week.until.timestamp() * 1000) + times
         changed = {name: value for name, value in sorted(week.metrics.items()) if before.get(name) != value}
-        metrics += [Metric(_key(name), value, at, week.number) for name, value in changed.items()]
+        metrics += [Metric(key(name), value, at, week.number) for name, value in changed.items()]
         written[str(week.number)] = {**before, **changed}
     for begin in range(0, len(metrics), AT_ONCE):
         client.log_batch(run.info.run_id, metrics[begin : begin + AT_ONCE])
@@ -118,10 +118,3 @@ def _keep(client: MlflowClient, run_id: str, artifacts: Mapping[str, bytes]) -> 
             path = Path(beside) / name
             path.write_bytes(content)
             client.log_artifact(run_id, str(path))
-
-
-def _key(name: str) -> str:
-    """A name as MLflow allows it."""
-    import re
-
-    return re.sub(r"[^\w\-. :/]", "_", name)[:250]

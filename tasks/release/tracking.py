@@ -130,6 +130,9 @@ def _fill(
         client.set_tag(run_id, MODEL_ID, model_id)
 
 
+LONGEST = 250
+"""So many characters may be in the name of a metric or parameter."""
+
 TRAINING_FILES = ("training.json", "profile.json", "reference.parquet", "train_ids.npy")
 EVALUATION_FILES = ("predictions.parquet", "slices.json")
 """What is brought back with a version, and so is hashed. One that was tracked earlier may lack some of them."""
@@ -252,7 +255,7 @@ def _params(model: params.Model) -> list[Param]:
         "options": model.options,
         "split": model.split.model_dump(),
     }
-    return [Param(_key(name), str(value)) for name, value in sorted(_flat(said, ".").items())]
+    return [Param(key(name), str(value)) for name, value in sorted(_flat(said, ".").items())]
 
 
 def _metrics(build: Path, measured: dict[str, float], model_id: str) -> list[Metric]:
@@ -263,7 +266,7 @@ def _metrics(build: Path, measured: dict[str, float], model_id: str) -> list[Met
     said |= {f"measured/{name}": value for name, value in measured.items()}
     said |= _slice_metrics(build / "evaluation" / "slices.json")
     now = int(time.time() * 1000)
-    numbers = {_key(n): float(v) for n, v in said.items() if isinstance(v, int | float) and not isinstance(v, bool)}
+    numbers = {key(n): float(v) for n, v in said.items() if isinstance(v, int | float) and not isinstance(v, bool)}
     overall_first = sorted(numbers, key=lambda name: (name.count("/"), name))[:1000]  # MLflow takes no more at once
     return [Metric(n, numbers[n], now, 0, model_id=model_id if "/" not in n else None) for n in overall_first]
 
@@ -289,8 +292,10 @@ def _flat(value: Any, joint: str, path: str = "") -> dict[str, Any]:
     return flat
 
 
-def _key(name: str) -> str:
-    """A name as MLflow allows it."""
+def key(name: str) -> str:
+    """A name of a metric or parameter as MLflow allows it: it is a path too, and must be that of no other name."""
     import re
 
-    return re.sub(r"[^\w\-. :/]", "_", name)[:250]
+    legal = re.sub(r"[^\w\-. :/]", "_", name)
+    legal = re.sub(r"^\.\.|(?<![^/])\.{0,2}(?=/|$)", lambda part: "_" * max(len(part[0]), 1), legal)
+    return legal if len(legal) <= LONGEST else f"{legal[: LONGEST - 9]}-{files.digest(name)[:8]}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tasks import files, model_file, params, settings
+from tasks import files, model_file, numbers, params, settings
 from tasks.errors import DataMissing
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ CONFIDENCE = 0.95
 FEWEST_DAYS = 5
 """Rows split at random that are of fewer days than this have no days to speak of, and are resampled one by one."""
 
-DIGITS = 6
 SEED = 0
 
 Scores = dict[str, dict[str, float]]
@@ -173,7 +172,7 @@ def _importances(importance: pd.DataFrame) -> dict[str, dict[str, float]]:
 
 
 def _rounded(value: Any) -> Any:
-    """Numbers to six digits after the point: further ones are of the machine, not of the model."""
+    """Numbers to nine digits: further ones are of the machine, not of the model."""
     if isinstance(value, dict):
         return {key: _rounded(entry) for key, entry in value.items()}
-    return round(value, DIGITS) + 0.0 if isinstance(value, float) else value
+    return numbers.short(value) if isinstance(value, float) else value

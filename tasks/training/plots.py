@@ -22,7 +22,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from tasks import files, metrics
+from tasks import files, metrics, numbers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -72,7 +72,7 @@ def draw(
     folder.mkdir(exist_ok=True)
     defaults = {key: value for key, value in mpl.rcParamsDefault.items() if key not in _NOT_STYLE}
     with mpl.rc_context(
-        {**defaults, "axes.unicode_minus": True, "path.simplify": True}
+        {**defaults, "axes.unicode_minus": True, "path.simplify": True, "text.parse_math": False}
     ):  # whatever a person's matplotlibrc says
         if found.task == "regression":
             _predicted_observed(folder, found)
@@ -485,11 +485,11 @@ def _fitting(text: str, most: int = 18) -> str:
 
 
 def _plain(record: Mapping[Any, Any]) -> dict[str, Any]:
-    """A record as JSON has it: six digits, null for what is not known."""
+    """A record as JSON has it: nine digits, null for what is not known."""
     said: dict[str, Any] = {}
     for key, value in record.items():
         if isinstance(value, float):
-            said[str(key)] = round(float(value), 6) + 0.0 if np.isfinite(value) else None
+            said[str(key)] = numbers.short(value) if np.isfinite(value) else None
         else:
             said[str(key)] = value
     return said

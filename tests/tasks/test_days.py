@@ -156,6 +156,14 @@ def test_unknown_values_are_counted_and_named():
     assert found.unknown[0] == ("Z0", "Z1", "Z2")
 
 
+def test_long_labels_are_the_same_as_integers_and_as_floats():
+    """A column that lacks some labels has floats: 1150000.0 is the value 1150000 of the profile."""
+    labels = np.resize([1_150_000, 1_250_000, 3], 3000)
+    column = layout(frame().assign(label=labels))["label"]
+    found = days.summarise(frame().assign(label=labels.astype(float)), {"label": column})["label"]
+    assert found.counts.sum(axis=0).tolist() == [1000, 1000, 1000, 0]
+
+
 def test_new_and_always_missing_columns():
     """Of a column that the profile does not know, presence is counted; one that was always missing can come to be."""
     rows = frame().assign(temp=np.nan)

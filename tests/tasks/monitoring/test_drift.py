@@ -14,7 +14,7 @@ import pytest
 
 from benchmarks import drift as benchmark
 from tasks import days, profile
-from tasks.monitoring import drift
+from tasks.monitoring import drift, picture
 
 FEATURES = {
     "carrier": {"type": "category"},
@@ -388,3 +388,10 @@ def test_real_drift_is_found_and_named(column, change, flights, real, monkeypatc
     outcomes = [benchmark._one(case, real, moved, np.random.default_rng([3, number])) for number in range(5)]
     assert all(outcome.delay is not None and outcome.delay <= 35 for outcome in outcomes)
     assert sum(outcome.named for outcome in outcomes) >= 4
+
+
+def test_a_class_with_two_dollars_is_drawn() -> None:
+    """It is a name, and no formula."""
+    evidence = {"days": ["2013-01-01", "2013-01-02"], "columns": {"p_$0%$": [0.1, 0.2]}}
+    data = {"status": "ok", "text": "", "threshold": 3.0, "evidence": evidence}
+    assert picture.draw({"data": data, "quality": {"loss": "log_loss", "promised": None, "windows": []}})

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 import pandas as pd
 import pytest
 
@@ -340,6 +341,37 @@ def test_a_release_of_another_task_is_not_measured(world: Path) -> None:
     how = weeks.Measuring("regression", "absolute", (), 100, 0.95)
     week = weeks.measured(MODEL, joined, how, lambda _: None)[0]
     assert (week["measured"], week["text"]) == (None, "cannot be measured: these are no predictions of a regression")
+
+
+def test_classes_before_are_no_predictions_of_a_regression(world: Path) -> None:
+    """A classifier with texts for classes answered, then a regression, some of it in one file: that is measured."""
+    asked = rows(days=8)
+    for candidate, answer in (("aaaa", "on time"), ("bbbb", 3.5)):
+        path = ask(asked, candidate)
+        lines = [orjson.loads(line) for line in path.read_bytes().splitlines()]
+        for line in lines:
+            shares = {"probabilities": line["predictions"][0]["probabilities"]} if candidate == "aaaa" else {}
+            line["predictions"] = [{"prediction": answer, **shares}]
+        path.write_bytes(b"".join(orjson.dumps(line) + b"\n" for line in lines))
+    deliver(asked.assign(label=4.0), "2013-04")
+    learned = LEARNED.assign(label=np.arange(len(LEARNED)) / 2, prediction=LEARNED["p_1"])
+    made = {"aaaa": made_of(LEARNED), "bbbb": profile.reference_profile(learned, FEATURES, learned[["prediction"]])}
+    state = observed.observe(MODEL, observed.Wanted("regression", ("station",), 90), made.__getitem__, LATER)
+    joined = labels.join(MODEL, state, settings.BUILD / MODEL / "rows", "regression", "absolute")
+    assert labels.losses(joined, "aaaa") == []
+    assert labels.losses(joined, "bbbb") == [(day, 12.0, 24) for day in joined.days]
+
+
+@pytest.mark.parametrize(("task", "loss"), [("regression", "absolute"), ("classification", "log_loss")])
+def test_an_infinite_label_is_none(world: Path, task: str, loss: str) -> None:
+    """One row has no label; the others of its day keep theirs."""
+    asked = rows(days=4)
+    ask(asked)
+    broken = asked["label"].astype(float)
+    broken.iloc[3] = np.inf
+    deliver(asked.assign(label=broken), "2013-04")
+    joined = labels.join(MODEL, observe(lambda _: made_of(LEARNED)), settings.BUILD / MODEL / "rows", task, loss)
+    assert [day.labels for day in joined.days.values()] == [23, 24, 24, 24]
 
 
 def test_releases_that_give_other_columns_are_measured_together(world: Path) -> None:

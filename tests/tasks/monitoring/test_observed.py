@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from tasks import days, files, predictions, unanswered
+from tasks import days, files, predictions, profile, unanswered
 from tasks.errors import RegistryUnavailable
 from tasks.monitoring import drift, observed
 from tasks.rows import row_hashes
@@ -195,6 +195,19 @@ def test_two_releases_in_one_log_are_told_apart(world: Path) -> None:
     state = observe(layout)
     assert summary(state, "aaaa") == expected(asked.iloc[::2])
     assert summary(state, "bbbb") == expected(asked.iloc[1::3], layout("bbbb"))  # type: ignore[arg-type]
+
+
+def test_of_two_classes_the_same_one_is_summarised_at_every_look(world: Path) -> None:
+    """The profile of the first look is in the order of the classes, that of later ones in the order of their texts."""
+    answers = LEARNED[["p_0", "p_1"]].set_axis(["p_2", "p_10"], axis=1)
+    made = profile.reference_profile(LEARNED, FEATURES, answers)
+    asked = rows(days=14)
+    for number, part in enumerate((asked[: 24 * 7], asked[24 * 7 :])):
+        answered = NOON + timedelta(hours=number)
+        ask(part, classes=("2", "10"), number=number, answered=answered)
+        state = observe(lambda _: made, answered + timedelta(hours=1))
+    wanted = observed.columns(made)
+    assert len(observed.summaries(MODEL, state, "aaaa", wanted)["p_2"].days) == 14
 
 
 def test_a_release_that_nobody_knows_is_kept_and_named(world: Path) -> None:

@@ -9,6 +9,7 @@ from datetime import date, datetime, timedelta
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from tasks import params
@@ -185,6 +186,17 @@ def test_a_quality_loss_within_chance_is_seldom_taken_for_one() -> None:
         state = replace(USUAL, promised=quality(promised, half), measured=quality(measured, half))
         taken += decide(state, on({"measured_loss": 0})).retrain
     assert taken / 2000 < 0.035, "one-sided at 2.5%"
+
+
+def test_small_losses_are_compared_and_told() -> None:
+    """A loss of 2.5e-7 has an interval, and is no zero in the record."""
+    rng = np.random.default_rng(0)
+    times = pd.Series(pd.Timestamp("2013-05-01") + pd.to_timedelta(np.arange(3000) // 100, unit="D"))
+    promised, measured = (Quality.of(rng.normal(0, scale, 3000) ** 2, times, 200, 0.95) for scale in (5e-4, 1e-3))
+    decision = decide(replace(USUAL, promised=promised, measured=measured), on({"measured_loss": 0.1}))
+    assert decision.retrain
+    told = json.loads(decision.to_json())["state"]["promised"]["loss"]
+    assert told == promised.loss == pytest.approx(2.5e-7, rel=0.1)
 
 
 def test_a_decision_is_a_record_with_its_inputs_for_no_as_well() -> None:

@@ -295,6 +295,23 @@ def test_a_holdout_of_equal_predictions_is_enough() -> None:
     assert estimate.low < true_loss("classification", "log_loss", week) < estimate.high
 
 
+def test_small_losses_keep_their_digits() -> None:
+    """A target in other units gives the same numbers in those: nothing is rounded to zero."""
+    said = ["label", "prediction", "q10", "q90"]
+    usual = world("2013-01-01", 56, 24, classes=0), world("2013-03-01", 7, 25, classes=0)
+    found = []
+    for unit in (1.0, 1e-4):
+        holdout, week = (frame.assign(**{name: frame[name] * unit for name in said}) for frame in usual)
+        estimate = quality.Estimator.fit("regression", "squared", holdout).estimate(week)
+        measured = quality.measure("regression", "squared", week, resamples=100)
+        off = quality.off(estimate, measured)
+        assert estimate is not None
+        assert measured.of_loss is not None
+        assert off is not None
+        found.append(np.array([*measured.of_loss.values(), estimate.value, estimate.low, estimate.high, off.value]))
+    assert found[1] * 1e8 == pytest.approx(found[0], rel=1e-6)
+
+
 def test_off_waits_for_the_labels() -> None:
     """While a window has labels for few of its rows, nothing is said of how far off its estimate was."""
     year, week = world("2013-03-01", 28, 20), world("2013-04-01", 7, 21)
@@ -317,6 +334,16 @@ def test_classes_that_missing_labels_made_floats_are_classes_again() -> None:
     assert usual.of_loss["value"] < 1
     renamed = frame.rename(columns={"p_0": "p_0.0", "p_1": "p_1.0"})
     assert quality.measure("classification", "log_loss", renamed, resamples=10) == usual
+
+
+def test_a_broken_label_leaves_the_others_their_classes() -> None:
+    """Of 0, 1 and 0.5 only the last is no class."""
+    frame = world("2013-04-01", 7, 23)
+    broken = frame["label"].astype(float)
+    broken.iloc[3] = 0.5
+    assert quality.labelled("classification", frame.assign(label=broken))["label"].tolist() == [
+        "0.5" if row == 3 else str(label) for row, label in enumerate(frame["label"])
+    ]
 
 
 def test_predictions_that_are_missing_are_refused() -> None:

@@ -174,9 +174,11 @@ def test_small_slices_are_not_judged(flights: Flights) -> None:
 
 
 def test_equal_predictions_are_no_improvement(flights: Flights) -> None:
-    """The champion again is not better than the champion."""
+    """The champion again is not better than the champion, nor is it with the noise of another machine."""
     logits = flights.noisy(0.5)
     assert failed(gate.judge(flights.case(logits, logits), rule())) == {"improvement"}
+    nearer = logits + 1e-13 * (flights.frame["label"] - 0.5)
+    assert failed(gate.judge(flights.case(nearer, logits), rule())) == {"improvement"}
 
 
 def test_noise_rarely_promotes_and_rarely_blocks_a_slice() -> None:
@@ -477,3 +479,21 @@ def test_regression_is_judged_alike() -> None:
     verdict = gate.judge(case, rule(loss="poisson", floors={}, ceilings={"mae": 10.0}, slice_margin=0.5))
     assert verdict.promoted, verdict.to_text()
     assert verdict.holdout["blocks"] == "group of rows"
+
+
+def test_small_losses_are_judged_alike(flights: Flights) -> None:
+    """A target of some ten-thousandths has a squared loss of some 1e-8, which is none of 0."""
+    case = flights.case([0.0], [0.0])
+    assert case.champion is not None
+    answers = [pd.DataFrame({"prediction": 1e-4 * flights.noisy(noise)}) for noise in (0.5, 1.0)]
+    case = replace(
+        case,
+        task="regression",
+        holdout=flights.frame.assign(label=1e-4 * flights.truth),
+        baseline=pd.DataFrame({"prediction": np.zeros(flights.n)}),
+        challenger=replace(case.challenger, predictions=answers[0]),
+        champion=replace(case.champion, predictions=answers[1]),
+    )
+    verdict = gate.judge(case, rule(loss="squared", floors={}, ceilings={"rmse": 6e-5}))
+    assert verdict.promoted, verdict.to_text()
+    assert check(verdict, "improvement").value == pytest.approx(-0.75e-8, rel=0.1)

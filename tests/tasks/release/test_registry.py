@@ -19,6 +19,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
+from mlflow.utils.validation import _validate_metric_name
 
 from tasks import commands, files, settings
 from tasks.errors import DataMissing, Mistake, ModelFileRefused, NotPromoted, RegistryUnavailable
@@ -220,6 +221,24 @@ def deaths(call: Callable[[], Any]) -> Iterator[int]:
             died = attempt(k, after, call)
             yield k
         k += 1
+
+
+# ── names ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("value", ["/home", "//", "a//b", ".", "..", "a/", "./b", "+", "x" * 300, f"{'x' * 243}/b"])
+def test_a_slice_of_any_name_has_its_metrics(value: str) -> None:
+    """MLflow takes a metric's name for a path, which must not be that of another one."""
+    said = [tracking.key(f"{start}{value}/{metric}") for start in ("", "page/") for metric in ("brier", "log_loss")]
+    for name in said:
+        _validate_metric_name(name)
+    assert len(set(said)) == len(said)
+
+
+def test_usual_names_stay() -> None:
+    """Letters of any language, digits, spaces and folders."""
+    for name in ("slices/origin/New York/log_loss", "page/n/a/rows", "page/naïve-1.5: x/rows", "estimator.class"):
+        assert tracking.key(name) == name
 
 
 # ── track ─────────────────────────────────────────────────────────────────────────────────────────

@@ -79,3 +79,11 @@ def test_forty_classes(tmp_path):
     found = appraised("classification", np.append(rng.choice(names, 399), "unseen"), predictions)
     sizes = drawn(tmp_path / "plots", found)
     assert sizes["confusion"][0] == sizes["calibration"][0]
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_classes_with_two_dollars(tmp_path, classes):
+    """They are names, and no formulas."""
+    names = ["$0%$", "$10_$20", "$20^$"][:classes]
+    predictions = pd.DataFrame(np.full((60, classes), 1 / classes), columns=[f"p_{name}" for name in names])
+    assert drawn(tmp_path / "plots", appraised("classification", np.resize(names, 60), predictions))
