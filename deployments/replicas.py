@@ -328,10 +328,12 @@ class _Replica(asyncio.Protocol):
             raise
         if nice:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._started.wait(), GENTLY_S)
+                async with asyncio.timeout(GENTLY_S):
+                    await self._started.wait()
             await asyncio.to_thread(priority.set_session, self.pid, 0)
         try:
-            await asyncio.wait_for(self._started.wait(), SILENT_S)
+            async with asyncio.timeout(SILENT_S):  # not wait_for: Python 3.11's may lose the cancellation of a drain
+                await self._started.wait()
         except TimeoutError:
             raise TimeoutError(f"it has not come up after {SILENT_S:g} s") from None
         await self._lost.wait()

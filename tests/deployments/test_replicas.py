@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from deployments import environments, replicas
-from deployments.replica import ANSWERED, ASKED, PREDICT
+from deployments.replica import ANSWERED, ASKED, PREDICT, PROTOCOL
 from deployments.replicas import Nursery, Release, Unanswered, _NurseryGone, _Replica
 
 
@@ -161,6 +162,33 @@ async def _lose_the_nursery(tmp_path: Path) -> None:
     await release.drain(0)
 
 
+@pytest.mark.parametrize("turns", range(6))
+def test_a_release_that_is_let_go_just_when_it_comes_up_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, turns: int
+) -> None:
+    """In whatever turn of the event loop: were the cancellation lost, the process would stay, and the router."""
+    monkeypatch.setattr(replicas, "socket", _Silent)
+    monkeypatch.setattr(environments, "interpreter", lambda _: None)
+    _run(_let_go(tmp_path, turns))
+
+
+async def _let_go(tmp_path: Path, turns: int) -> None:
+    release = _release(tmp_path, _Births(2**22 + 1))
+    release.start()
+    while not _Silent.kept:
+        await asyncio.sleep(0.001)
+    process = _Silent.kept.pop()
+    hello = json.dumps({"protocol": PROTOCOL, "candidate": "c"}).encode()
+    process.send(ANSWERED.pack(len(hello), 200, 0) + hello)
+    while not release.replicas:
+        await asyncio.sleep(0)
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    await release.drain(0)
+    assert not release.replicas
+    process.close()
+
+
 def test_a_process_that_never_comes_up_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And the reason is told."""
     monkeypatch.setattr(replicas, "SILENT_S", 0.2)
@@ -191,5 +219,5 @@ async def _hang(tmp_path: Path, pid: int) -> None:
         await asyncio.sleep(0.01)
     assert release.why == "it has not come up after 0.2 s"
     await release.drain(0)
-    for one in _Silent.kept:
-        one.close()
+    while _Silent.kept:
+        _Silent.kept.pop().close()
