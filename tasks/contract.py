@@ -10,10 +10,9 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
-from tasks import settings
+from tasks import settings, yaml_reader
 from tasks.errors import ContractError, did_you_mean
 
 if TYPE_CHECKING:
@@ -55,14 +54,12 @@ def load(model: str, dataset: str) -> Contract:
     path = path_of(model, dataset)
     where = path.relative_to(settings.ROOT)
     try:
-        return Contract.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        return Contract.model_validate(yaml_reader.read(path, str(where), ContractError, dvc_reads=False))
     except FileNotFoundError:
         raise ContractError(
             f"{where} is not there, but params.yaml says that {model} reads {dataset}. "
             f"Write down what it asks of a partition (columns, expectations)."
         ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ContractError(f"{where} is not YAML: {error}") from None
     except ValidationError as error:
         faults = [f"{where}: {'.'.join(map(str, f['loc'])) or '(top level)'}: {f['msg']}" for f in error.errors()]
         raise ContractError("\n".join(faults)) from None

@@ -20,7 +20,7 @@ from packaging.version import Version
 from tasks import files, settings
 from tasks.errors import EnvironmentDiffers
 
-_LEARNING = ("scikit-learn", "pandas", "pyarrow", "numpy", "scipy", "skops", "pydantic", "pyyaml")
+_LEARNING = ("scikit-learn", "pandas", "pyarrow", "numpy", "scipy", "skops", "pydantic", "ruamel.yaml")
 
 ROOTS = {
     "training": _LEARNING,
@@ -29,7 +29,7 @@ ROOTS = {
         *("bentoml", "scikit-learn", "treelite", "pandas", "skops"),
         *("pydantic", "orjson", "prometheus-client", "starlette"),
     ),
-    "validation": ("great-expectations", "pandas", "pyarrow"),
+    "validation": ("great-expectations", "pandas", "pyarrow", "ruamel.yaml"),
 }
 """What the code of each purpose imports. What these need is found by asking them."""
 

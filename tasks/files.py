@@ -38,9 +38,15 @@ def sha256(path: Path) -> str:
 
 
 def digest(value: Any) -> str:
-    """The SHA-256 of a JSON value, independent of the order of its keys."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    """The SHA-256 of a JSON value, independent of the order of its keys. 0 is not the key "0", as it is to JSON."""
+    text = json.dumps(_keys_as_text(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _keys_as_text(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key if isinstance(key, str) else repr([key]): _keys_as_text(each) for key, each in value.items()}
+    return [_keys_as_text(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def tree(folder: Path) -> dict[str, str]:

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Hashable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
-import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from tasks import settings
+from tasks import settings, yaml_reader
 from tasks.errors import ParamsError, did_you_mean
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 Share = Annotated[float, Field(gt=0, lt=1)]
 
 
-def _as_dvc_compares(values: dict[str, Any]) -> dict[str, Any]:
+def _as_dvc_compares(values: dict[Any, Any]) -> dict[Any, Any]:
     """DVC does not tell 1.0 from 1, so code must not either: whole numbers are integers, however they were written."""
-    return {key: _whole(value) for key, value in values.items()}
+    return {_whole(key): _whole(value) for key, value in values.items()}
 
 
 def _whole(value: Any) -> Any:
@@ -300,59 +297,16 @@ def load(path: Path | None = None) -> Params:
     """
     path = path or settings.ROOT / "params.yaml"
     try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 - a SafeLoader
+        raw = yaml_reader.read(path, path.name, ParamsError, dvc_reads=True)
     except FileNotFoundError:
         raise ParamsError(
             f"{path} is not there. Are you in the project's folder? (EVERGREEN_ROOT names another)"
         ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ParamsError(f"{path.name} is not YAML: {error}") from None
     try:
         return Params.model_validate(raw)
     except ValidationError as error:
         faults = [f"{path.name}: {_explain(fault)}" for fault in error.errors()]
         raise ParamsError("\n".join(faults)) from None
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML as DVC reads it (1.2: `1e-3` is a number, `on` is none), without keys that stand twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, Hashable):
-                raise yaml.constructor.ConstructorError(None, None, f"{key!r} is not a key", key_node.start_mark)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice", key_node.start_mark)
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-_FLOAT = (
-    r"[-+]?[0-9][0-9_]*\.[0-9_]*([eE][-+]?[0-9]+)?|[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+|[-+]?\.[0-9_]+([eE][-+][0-9]+)?"
-    r"|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
-)
-_SCALARS = {
-    "bool": (r"true|True|TRUE|false|False|FALSE", "tTfF"),
-    "int": (r"[-+]?(0b[01_]+|0o?[0-7_]+|[0-9_]+|0x[0-9a-fA-F_]+)", "-+0123456789"),
-    "float": (_FLOAT, "-+0123456789."),
-}
-"""As in ruamel.yaml, which DVC uses. Were a value read otherwise here, DVC might miss that it changed."""
-
-
-def _construct_int(_: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
-    digits = str(node.value).replace("_", "")
-    return int(digits, 0 if re.match(r"[-+]?0[box]", digits) else 10)
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in known if tag.rpartition(":")[2] not in _SCALARS]
-    for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-for _kind, (_pattern, _first) in _SCALARS.items():
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_kind}", re.compile(f"^(?:{_pattern})$"), list(_first))
-_Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
 
 
 def _explain(fault: Any) -> str:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from tasks import books, files, settings
 from tasks.errors import DataMissing, DataVersionDiffers, EvergreenError, Mistake, StageFailed
 from tasks.training import unchanged
-from tasks.training.reasons import edit, reason
+from tasks.training.reasons import edit, params_alike_in_json, reason, tell_types_apart
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
@@ -168,6 +168,8 @@ def _redo(stage: Stage, options: dict[str, Any]) -> bool:
     from dvc.repo import reproduce as dvc_reproduce
 
     _ran.discard(stage.addressing)
+    if any(params_alike_in_json(dep) for dep in stage.deps):
+        options = {**options, "force": True}  # the run cache could give back what was made with other parameters
     redone = dvc_reproduce._reproduce_stage(stage, **options)
     if not redone or stage.addressing in _ran:
         return bool(redone)
@@ -245,6 +247,7 @@ def _repository() -> Iterator[Repo]:
 
     books.mend()
     books.write_whole(_yaml)
+    tell_types_apart()
     logging.getLogger("dvc").setLevel(logging.WARNING)  # what it would tell a terminal is told by outcomes
     try:
         with Repo(str(settings.ROOT), _wait_for_lock=True) as repo:

@@ -7,6 +7,7 @@ partitions. Stages, dependencies and outputs are DVC's; only graph.py brings the
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,7 +82,8 @@ def _difference(dep: Any, status: Mapping[str, Any]) -> str:
     what, how = next(iter(status.items()))
     if isinstance(how, Mapping):  # parameters: {params.yaml: {key: modified}}
         key = next(iter(how))
-        return f"{what}: {_parameter(key, dep.hash_info.value or {}, dep.read_params(flatten=False))}"
+        # not read_params(flatten=False): dpath takes the key 0 of a mapping for a place in a list
+        return f"{what}: {_parameter(key, dep.hash_info.value or {}, dep.read_params())}"
     if how != "modified":
         return f"{what} is {how}"
     if what == "requirements.lock":
@@ -103,9 +105,9 @@ def _modified(it: Any, what: str) -> str:
 
 def _parameter(key: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     """The first key at or below `key` that differs, with both values."""
-    was, is_ = old.get(key, _ABSENT), _at(new, key)
+    was, is_ = old.get(key, _ABSENT), new.get(key, _ABSENT)
     while isinstance(was, Mapping) and isinstance(is_, Mapping):
-        below = next(name for name in [*was, *is_] if was.get(name, _ABSENT) != is_.get(name, _ABSENT))
+        below = next(name for name in [*was, *is_] if differs(was.get(name, _ABSENT), is_.get(name, _ABSENT)))
         key, was, is_ = f"{key}.{below}", was.get(below, _ABSENT), is_.get(below, _ABSENT)
     if was is _ABSENT:
         return f"{key} is new: {_value(is_)}"
@@ -115,10 +117,49 @@ def _parameter(key: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
 _ABSENT: Any = object()
 
 
-def _at(values: Any, key: str) -> Any:
-    for part in key.split("."):
-        values = values.get(part, _ABSENT) if isinstance(values, Mapping) else _ABSENT
-    return values
+def differs(old: Any, new: Any) -> bool:
+    """Whether two values of params.yaml differ. True is not 1 here, as it is to Python and so to DVC; 1.0 is 1."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        return old.keys() != new.keys() or any(differs(value, new[key]) for key, value in old.items())
+    if isinstance(old, list | tuple) and isinstance(new, list | tuple):
+        return len(old) != len(new) or any(map(differs, old, new))
+    return isinstance(old, bool) != isinstance(new, bool) or bool(old != new)
+
+
+def params_alike_in_json(dep: Any) -> bool:
+    """Whether parameters hold keys that JSON, and so DVC's run cache, takes for others: 0 for "0"."""
+    return bool(dep.hash_name == "params") and any(map(_has_number_keys, dep.read_params().values()))
+
+
+def _has_number_keys(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return any(map(_is_number_key, value)) or any(map(_has_number_keys, value.values()))
+    return isinstance(value, list | tuple) and any(map(_has_number_keys, value))
+
+
+def _is_number_key(key: Any) -> bool:
+    return not isinstance(key, str) or bool(re.fullmatch(r"true|false|-?\d+(\.\d+)?([eE][-+]?\d+)?", key))
+
+
+def tell_types_apart() -> None:
+    """Have DVC in this process see that a parameter became 0 that was false: to scikit-learn that is another value."""
+    from dvc.dependency.param import ParamsDependency
+
+    status: Any = ParamsDependency.workspace_status
+    if getattr(status, "tells_types_apart", False):
+        return
+
+    def workspace_status(dep: Any) -> Any:
+        changes = status(dep)
+        recorded = dep.hash_info.value if dep.hash_info else None
+        if not changes and isinstance(recorded, dict):
+            now = dep.read_params()
+            if retyped := {key: "modified" for key in dep.params if differs(recorded.get(key), now.get(key))}:
+                changes[str(dep)] = retyped
+        return changes
+
+    workspace_status.tells_types_apart = True  # type: ignore[attr-defined]
+    ParamsDependency.workspace_status = workspace_status
 
 
 def _value(value: Any) -> str:

@@ -69,7 +69,7 @@ def test_a_suite_that_is_missing_is_told_with_who_asks_for_it(written: Any) -> N
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("columns: [", "models/m/expectations/d.yaml is not YAML: while parsing"),
+        ("columns: [", "models/m/expectations/d.yaml is not YAML: line 1, column 11: expected the node content"),
         ("columns: {a: int64}", "models/m/expectations/d.yaml: expectations: Field required"),
         ("columns: {a: int}\nexpectations: []", "a: 'int' is not a type; did you mean 'int64'?"),
         ("columns: {}\nexpectations: []\nexpect: 1", "models/m/expectations/d.yaml: expect: Extra inputs"),
@@ -80,6 +80,23 @@ def test_a_suite_that_is_wrong_is_told_with_its_place(written: Any, text: str, s
     """File, key, and what is wrong."""
     written(text)
     assert said in refusal()
+
+
+def test_a_suite_is_read_by_the_yaml_of_params(written: Any) -> None:
+    """1.2: NO is no truth value, 12:30 no number of base 60, 1e-07 a number; a date is its midnight; `<<` merges."""
+    written("""
+columns: &columns {a: str}
+expectations:
+  - {type: in_set, kwargs: &all {column: a, value_set: [NO, on, y, 12:30, s3://x]}}
+  - {type: between, kwargs: {<<: *all, value_set: [], min_value: 2013-01-01, max_value: 2013-01-31 12:00:00}}
+  - {type: mean, kwargs: {min_value: 1e-07, max_value: 010}}
+""")
+    in_set, between, mean = (each["kwargs"] for each in contract.load("m", "d").expectations)
+    assert in_set["value_set"] == ["NO", "on", "y", "12:30", "s3://x"]
+    assert between == {
+        "column": "a", "value_set": [], "min_value": "2013-01-01 00:00:00", "max_value": "2013-01-31 12:00:00"
+    }  # fmt: skip
+    assert mean == {"min_value": 1e-07, "max_value": 10}
 
 
 def test_a_csv_is_read_with_the_types_of_the_suite(tmp_path: Path) -> None:

@@ -198,6 +198,7 @@ def test_a_digest_is_of_the_value_not_of_its_order_or_spelling() -> None:
     assert files.digest({"b": [1, 2.5, None], "a": "ü"}) == files.digest({"a": "ü", "b": [1, 2.5, None]})
     assert files.digest({"a": 1}) == "015abd7f5cc57a2dd94b7590f04ad8084273905ee33ec5cebeae62276a97f862"
     assert files.digest([1, 2]) != files.digest([2, 1])
+    assert len({files.digest({"w": keys}) for keys in ({0: 1}, {"0": 1}, {False: 1}, {"false": 1})}) == 4
 
 
 def test_a_tree_is_paths_and_contents_without_byte_code(tmp_path: Path) -> None:

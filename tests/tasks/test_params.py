@@ -103,7 +103,7 @@ def test_a_value_is_read_as_dvc_reads_it(tmp_path: Path, text: str, value: objec
     """Else a change could be one here and none there."""
     from dvc.utils.serialize import parse_yaml
 
-    (mine,) = written(tmp_path, "{C: 1.0}", f"{{C: {text}}}").model("tiny").estimator.params.values()
+    (mine,) = written(tmp_path, "{C: 1.0}", f"\n        C: {text}").model("tiny").estimator.params.values()
     dvcs = parse_yaml(f"C: {text}", "params.yaml")["C"]
     assert (mine, type(mine)) == (value, type(value)) == (dvcs, type(dvcs))
 
@@ -190,7 +190,7 @@ def test_an_unknown_model_is_told_with_what_was_meant() -> None:
         ("tiny.gate.margin", "much", "models.tiny.gate.margin: input should be a valid number, unable to parse string as a number, not 'much'"),
         ("tiny.evaluate.resamples", 100.5, "models.tiny.evaluate.resamples: input should be a valid integer, got a number with a fractional part, not 100.5"),
         ("tiny.features", None, "models.tiny.features: input should be a valid dictionary, not None"),
-        ("tiny.gate.margin", float("nan"), "models.tiny.gate.margin: input should be a finite number, not nan"),
+        ("tiny.gate.margin", float("nan"), "models.tiny.gate.margin: nan is no finite number; write null, or put it in quotes"),
         # impossible values
         ("settle_seconds", -1, "settle_seconds: input should be greater than or equal to 0, not -1"),
         ("upstream", "os.system", r"upstream: string should match pattern '^models(\.\w+)+$', not 'os.system'"),
@@ -253,20 +253,73 @@ def test_every_fault_has_a_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("landing: a\nlanding: b\n", "key 'landing' stands twice\n  in "),
-        ("models: {a: {b: 1, b: 2}}", "key 'b' stands twice\n  in "),
-        ("models: [", "while parsing a flow node"),
-        ("a:\n\tb: 1", "found character '\\t' that cannot start any token"),
-        ("? [a, b]\n: c", "['a', 'b'] is not a key"),
-        ("a: !!python/object/apply:os.system [id]", "could not determine a constructor for the tag"),
+        ("landing: a\nlanding: b\n", 'params.yaml is not YAML: line 2, column 1: found duplicate key "landing"'),
+        ("models: {a: {b: 1, b: 2}}", 'params.yaml is not YAML: line 1, column 20: found duplicate key "b"'),
+        ("models: [", "params.yaml is not YAML: line 2, column 1: did not find expected node content"),
+        ("a:\n\tb: 1", "params.yaml is not YAML: line 2, column 1: found character that cannot start any token"),
+        ("? {a: b}\n: c", "params.yaml is not YAML: line 1, column 3: found unhashable key"),
+        ("? [a, b]\n: c", "params.yaml: (top level): ('a', 'b') is no key; put it in quotes"),
+        (
+            "a: {b: 1:30}",
+            "params.yaml is not YAML: line 1, column 9: found unexpected ':'; a text that holds a colon stands in quotes there",
+        ),
+        ("a: *b", "params.yaml is not YAML: line 1, column 4: found undefined alias"),
+        ("a: &a [*a]", "params.yaml: a.0: an anchor that holds itself"),
+        ("--- a\n--- b", "params.yaml is not YAML: "),
+        ("a: !!python/object/apply:os.system [id]", "params.yaml is not YAML: line 1, column 4: could not determine"),
+        ("a: 2013-13-01", "params.yaml is not YAML: month must be in 1..12"),
+        ("a: {b: [2013-01-01]}", "params.yaml: a.b.0: 2013-01-01 is a date, which DVC cannot take; put it in quotes"),
+        ("a: 2013-01-01 08:00:00", "params.yaml: a: 2013-01-01 08:00:00 is a date, which DVC cannot take"),
+        ("a: !!set {b, c}", "params.yaml: a: a set is no text, number, truth value, list or mapping"),
+        ("a: !!binary aGVsbG8=", "params.yaml: a: a bytes is no text, number, truth value, list or mapping"),
+        ("a: .inf", "params.yaml: a: inf is no finite number; write null, or put it in quotes"),
+        ("a: [.nan]", "params.yaml: a.0: nan is no finite number"),
+        ("a: {null: 1}", "params.yaml: a: None is no key; put it in quotes"),
+        (
+            "a: {0: 1, b: 2}",
+            "params.yaml: a: some keys are texts, others are numbers: put all of them in quotes, or none",
+        ),
     ],
 )
-def test_what_is_not_yaml_is_told_with_the_line(fault: Callable[..., str], text: str, said: str) -> None:
-    """A key that stands twice counts as that: the second would silently win."""
-    told = fault(text=text)
-    assert told.startswith("params.yaml is not YAML: ")
-    assert said in told
-    assert "line " in told
+def test_what_cannot_be_taken_is_told_with_the_line_or_the_key(fault: Callable[..., str], text: str, said: str) -> None:
+    """In one line, without the library's advice to programmers: what DVC would stop at, and what no JSON can hold."""
+    message = fault(text=text)
+    assert message.startswith(said)
+    assert "\n" not in message
+
+
+def test_a_key_that_is_no_text_is_told_in_a_section(tmp_path: Path) -> None:
+    """`NO` is a text here and no feature's name; a number is none either."""
+    for written_key, said in {
+        "NO": "models.tiny.features.NO: string should match pattern",
+        "1": "models.tiny.features: some keys are texts, others are numbers",
+        "true": "models.tiny.features: some keys are texts, others are numbers",
+    }.items():
+        with pytest.raises(ParamsError) as caught:
+            written(tmp_path, "station:  {", f"{written_key}: {{")
+        assert f"params.yaml: {said}" in str(caught.value)
+    with pytest.raises(ParamsError, match=r"models\.1: input should be a valid string, not 1"):
+        written(tmp_path, "  tiny:", "  1:")
+
+
+def test_what_the_language_offers_can_be_used(tmp_path: Path) -> None:
+    """Anchors, merge keys, comments, numbers as keys, great numbers, any script; and a byte order mark is none of it."""
+    kept = written(
+        tmp_path,
+        "options: {fails_above: 0}",
+        "options: {fails_above: 0, base: &base {a: 1, b: [x]}, merged: {<<: *base, a: 2}, Größe: 見本, great: "
+        "123456789012345678901234567890}  # ü",
+    )
+    assert kept.model("tiny").options == {
+        "fails_above": 0, "base": {"a": 1, "b": ["x"]}, "merged": {"a": 2, "b": ["x"]}, "Größe": "見本",
+        "great": 123456789012345678901234567890,
+    }  # fmt: skip
+    weighted = written(tmp_path, "{C: 1.0}", "{class_weight: {0: 1, 1.0: 5.5}}").model("tiny").estimator.params
+    assert weighted == {"class_weight": {0: 1, 1: 5.5}}
+    assert {type(key) for key in weighted["class_weight"]} == {int}
+    marked = tmp_path / "params.yaml"
+    marked.write_text("\ufeff" + (REPOSITORY / "tests" / "small" / "params.yaml").read_text())
+    assert params.load(marked) == params.load(REPOSITORY / "tests" / "small" / "params.yaml")
 
 
 def test_an_empty_file_is_told(fault: Callable[..., str]) -> None:

@@ -84,6 +84,35 @@ def test_a_key_that_came_or_went_is_told(small: Project, old: str, new: str, sai
     assert graph.pending("tiny")["prepare@tiny"] == f"params.yaml: {said}"
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ("{C: 1.0, early_stopping: false}", "{C: 1.0, early_stopping: 0}", "early_stopping false → 0"),
+        ("{C: 1.0, early_stopping: 1}", "{C: 1.0, early_stopping: true}", "early_stopping 1 → true"),
+        ("{C: 1.0, steps: [1, {a: false}]}", "{C: 1.0, steps: [1, {a: 0}]}", 'steps [1, {"a": false}] → [1, {"a": 0}]'),
+        ("{class_weight: {0: 1, 1: 5}}", "{class_weight: {0: 1, 1: 7}}", "class_weight.1 5 → 7"),
+        ("{class_weight: {0: 1, 1: 5}}", "{class_weight: {'0': 1, '1': 5}}", "class_weight.0 is gone (was 1)"),
+        ("{class_weight: {0: 1, 1: 5}}", "{}", 'class_weight is gone (was {"0": 1, "1": 5})'),
+    ],
+)
+def test_a_change_of_type_is_a_change(small: Project, before: str, after: str, said: str) -> None:
+    """DVC takes False for 0, and stumbles over keys that are numbers; what ran again is unchanged after it."""
+    small.edit("params.yaml", "{C: 1.0}", before)
+    graph.reproduce("tiny", run)
+    small.edit("params.yaml", before, after)
+    assert graph.reasons("tiny")["train@tiny"] == f"params.yaml: models.tiny.estimator.params.{said}"
+    how = {outcome.stage: outcome.how for outcome in graph.reproduce("tiny", run)}
+    assert (how["prepare@tiny"], how["train@tiny"]) == ("unchanged", "ran")
+    assert not any(graph.reasons("tiny").values())
+
+
+@pytest.mark.parametrize("value", ["1.0", "1"])
+def test_a_whole_number_is_the_same_however_it_is_written(small: Project, value: str) -> None:
+    """Code cannot tell them apart (tasks/params.py), so nothing runs again."""
+    small.edit("params.yaml", "{C: 1.0}", f"{{C: {value}}}")
+    assert not any(graph.reasons("tiny").values())
+
+
 def test_data_is_told_by_its_partitions(small: Project) -> None:
     """First as what lies in data/ and is in no version, then, with a version, as what differs from the last one."""
     write_readings(small.root, 4)

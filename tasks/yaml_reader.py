@@ -1,0 +1,88 @@
+"""The one reader of what people write in YAML: params.yaml and expectation suites, read as DVC reads them.
+
+DVC reads YAML 1.2 by ruamel.yaml: `NO`, `on` and `12:30` are texts, `1e-3` is a number, merge keys work, a key that
+stands twice is a fault. PyYAML reads 1.1, where the first three mean False, True and 750.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from tasks.errors import Mistake
+
+
+def read(path: Path, where: str, error: type[Mistake], *, dvc_reads: bool) -> Any:
+    """The content of a YAML file: mappings, lists, texts, finite numbers, truth values and nulls, and nothing else.
+
+    Args:
+        path: the file.
+        where: how a message names it.
+        error: what is raised.
+        dvc_reads: whether DVC reads the file too, and so stops at a date without quotes and, between braces, at a text
+            with a colon. Elsewhere a date is the text of its midnight, `2013-01-01 00:00:00`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        Mistake: `error`, with a line per fault: the file, the key or the line, what is wrong, and what to do.
+    """
+    try:
+        content = YAML(typ="safe", pure=not dvc_reads).load(path.read_text(encoding="utf-8-sig"))
+    except (YAMLError, UnicodeDecodeError, ValueError, RecursionError) as fault:  # ValueError: a date of month 13
+        raise error(f"{where} is not YAML: {_in_a_line(fault)}") from None
+    if not dvc_reads:
+        content = _dates_as_text(content)
+    if faults := [f"{where}: {key or '(top level)'}: {problem}" for key, problem in _faults(content, "", ())]:
+        raise error("\n".join(faults))
+    return content
+
+
+def _in_a_line(fault: Exception) -> str:
+    """What ruamel.yaml says over several lines, with its place; without its advice to programmers."""
+    mark = getattr(fault, "problem_mark", None) or getattr(fault, "context_mark", None)
+    problem = getattr(fault, "problem", None) or str(fault)
+    place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark is not None else ""
+    hint = "; a text that holds a colon stands in quotes there" if problem == "found unexpected ':'" else ""
+    return f"{place}{' '.join(problem.split('To suppress')[0].split())}{hint}"
+
+
+def _dates_as_text(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {_dates_as_text(key): _dates_as_text(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_dates_as_text(each) for each in value]
+    if isinstance(value, dt.datetime):
+        return value.isoformat(sep=" ")
+    return f"{value.isoformat()} 00:00:00" if isinstance(value, dt.date) else value
+
+
+def _faults(value: Any, key: str, above: tuple[int, ...]) -> Iterator[tuple[str, str]]:
+    """The key and the fault of every value that JSON has no word for, or that would never compare as equal."""
+    if isinstance(value, dict | list):
+        if id(value) in above:
+            yield key, "an anchor that holds itself"
+            return
+        if isinstance(value, dict):
+            yield from _faults_of_keys(value, key)
+        for name, each in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _faults(each, f"{key}.{name}" if key else str(name), (*above, id(value)))
+    elif isinstance(value, dt.date):  # a datetime is one as well
+        yield key, f"{value} is a date, which DVC cannot take; put it in quotes"
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield key, f"{value} is no finite number; write null, or put it in quotes"
+    elif not isinstance(value, str | int | float | None):
+        yield key, f"a {type(value).__name__} is no text, number, truth value, list or mapping"
+
+
+def _faults_of_keys(mapping: dict[Any, Any], key: str) -> Iterator[tuple[str, str]]:
+    for name in mapping:
+        if not isinstance(name, str | int | float) or (isinstance(name, float) and not math.isfinite(name)):
+            yield key, f"{name!r} is no key; put it in quotes"
+    if len({isinstance(name, str) for name in mapping}) > 1:
+        yield key, "some keys are texts, others are numbers: put all of them in quotes, or none"
