@@ -40,6 +40,9 @@ GENTLY_S = 5.0
 SAID = 2000
 """Characters of what a replica said before it died."""
 
+LATE = (503, 504)
+"""Statuses of a release that gave no answer, or none in time: which may be the machine's doing."""
+
 
 class Unanswered(Exception):
     """No replica could answer: all are starting, failed, or died over it."""
@@ -88,6 +91,8 @@ class Release:
     statuses: Counter[int] = field(default_factory=Counter)
     latency: list[int] = field(default_factory=lambda: [0] * (len(EDGES_MS) + 1))
     seconds: float = 0.0
+    failed_alone: int = 0
+    """Requests of a canary that it refused or failed on, and that the live release answered."""
     gently: bool = False
     """Whether what starts gives way: another release answers meanwhile, and none of it was up yet."""
     waiting: int = 0
@@ -249,6 +254,8 @@ class Release:
             "answered": sum(n for status, n in self.statuses.items() if status < 400),
             "refused": sum(n for status, n in self.statuses.items() if 400 <= status < 500),
             "errors": sum(n for status, n in self.statuses.items() if status >= 500),
+            "late": sum(self.statuses[status] for status in LATE),
+            "failed_alone": self.failed_alone,
             "latency": {"edges_ms": EDGES_MS, "counts": self.latency},
             "predictions": {"edges": edges, "counts": statistics["counts"] or [0] * (len(edges) + 1)},
             "unseen": statistics["unseen"],

@@ -37,7 +37,7 @@ from deployments import replica  # noqa: E402 - settings first
 from deployments.connections import Connection  # noqa: E402
 from deployments.openapi import document  # noqa: E402
 from deployments.page import shown  # noqa: E402
-from deployments.replicas import EDGES_MS, Nursery, Release, Unanswered, say  # noqa: E402
+from deployments.replicas import EDGES_MS, LATE, Nursery, Release, Unanswered, say  # noqa: E402
 from tasks import files, keys, params, unanswered  # noqa: E402
 from tasks.errors import EvergreenError, did_you_mean  # noqa: E402
 
@@ -483,9 +483,13 @@ class Router:
                     release.count(status, CANARY_S)
         else:
             status, answer = await _answer_of(release, kind, name, key, body)
-        if status >= 500 and model.live not in (None, release):  # of a canary, or of one that was let go meanwhile
+        # of a canary, also where it refuses: a client is not to learn of it; or of one that was let go meanwhile
+        if status >= (400 if is_canary else 500) and model.live not in (None, release):
+            first, failed = release, status
             release = model.live
             status, answer = await _answer_of(release, kind, name, key, body)
+            if is_canary and kind == replica.PREDICT:
+                first.failed_alone += status < 400 and failed not in LATE
         if status == 503:
             raise Refused(503, answer.decode(), **{"retry-after": "2"})
         headers.append((b"evergreen-release", f"{asked}:{release.candidate}".encode()))

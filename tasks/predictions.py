@@ -149,10 +149,13 @@ def read_new(model: str, watermark: Watermark, now: datetime | None = None) -> t
     return tables(), reached
 
 
-def last_requests(model: str, n: int) -> list[Logged]:
-    """The newest n requests with what was answered, oldest first. Reads from the newest files backwards."""
+def last_requests(model: str, n: int, release: str | None = None) -> list[Logged]:
+    """The newest n requests with what was answered, oldest first; of one release only where it is named.
+
+    Reads from the newest files backwards.
+    """
     found: dict[str, Logged] = {}
-    logs = _logs(model)
+    logs = [log for log in _logs(model) if release is None or log.name.partition("/")[2].startswith(f"{release}.")]
     for day in sorted({_day(log) for log in logs}, reverse=True):
         ends = [(log.latest(), log) for log in logs if _day(log) == day]
         for end, log in sorted(ends, key=lambda pair: -pair[0]):

@@ -36,6 +36,8 @@ POISON = (BEGIN, f'        if "POISON" in list(X["dest"]):\n            __import
 
 SLOW = (BEGIN, f'        __import__("time").sleep(0.3)\n{BEGIN}')
 FAILING = (BEGIN, f'        if "LAX" in list(X["dest"]):\n            raise ArithmeticError("LAX")\n{BEGIN}')
+READ = "        return read\n\n    def _score("
+NARROW = (READ, f'        if b"LAX" in body:\n            return Answer(400, b"{{}}")\n{READ}')
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +50,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Routed]:
     routed.variant("poison000000000", tasks__encode=POISON)
     routed.variant("slow00000000000", tasks__encode=SLOW)
     routed.variant("failing00000000", tasks__encode=FAILING)
+    routed.variant("narrow000000000", tasks__answering=NARROW)
     broken = routed.src(routed.variant("broken000000000")) / "model.skops"
     broken.write_bytes(broken.read_bytes()[:-1] + b"!")
     yield routed
@@ -545,12 +548,24 @@ def test_a_canary_that_fails_costs_nobody_an_answer(router: Routed) -> None:
     answer = router.post([{**ROW, "dest": "LAX"}])
     assert answer.status_code == 200
     assert answer.headers["evergreen-release"] == f"{MODEL}:{router.candidate}"
-    assert router.releases()["failing00000000"]["errors"] == 1
+    failing = router.releases()["failing00000000"]
+    assert (failing["errors"], failing["failed_alone"], failing["late"]) == (1, 1, 0)
     router.serve(router.candidate, "poison000000000", canary="poison000000000", share=1.0)
     answer = router.post([{**ROW, "dest": "POISON"}])
     assert answer.status_code == 200
     assert answer.headers["evergreen-release"] == f"{MODEL}:{router.candidate}"
-    assert router.releases()["poison000000000"]["errors"] == 1
+    poison = router.releases()["poison000000000"]
+    assert (poison["errors"], poison["failed_alone"], poison["late"]) == (1, 0, 1)
+
+
+def test_what_a_canary_refuses_is_asked_of_who_serves(router: Routed) -> None:
+    """Which refuses a client's mistake as well; what it takes, the canary has failed alone."""
+    router.serve(router.candidate, "narrow000000000", canary="narrow000000000", share=1.0)
+    answer = router.post([{**ROW, "dest": "LAX"}])
+    assert answer.headers["evergreen-release"] == f"{MODEL}:{router.candidate}"
+    assert router.post([{"dest": "LAX"}]).status_code == 400
+    narrow = router.releases()["narrow000000000"]
+    assert (narrow["refused"], narrow["failed_alone"]) == (2, 1)
 
 
 # ── releases that come and go ─────────────────────────────────────────────────────────────────────

@@ -328,6 +328,14 @@ def test_of_a_request_that_stands_twice_the_later_line_counts(compact: bool) -> 
     assert [one.version for one in predictions.last_requests(MODEL, 4)] == ["3", "3", "4", "4"]
 
 
+def test_the_newest_requests_of_one_release_are_found_beside_those_of_others() -> None:
+    """As a canary's are, which answers a small share."""
+    Writer(number=0, candidate="97a3").requests(1, 2, 3)
+    Writer(process=GONE + 1, candidate="97a4").requests(4, 5, 6, 7)
+    assert [one.request for one in predictions.last_requests(MODEL, 2, "97a3")] == ["r000002", "r000003"]
+    assert predictions.last_requests(MODEL, 2, "97a") == []
+
+
 def test_the_earlier_line_counts_in_no_span() -> None:
     """So spans that touch give each request once."""
     Writer().requests(1)
