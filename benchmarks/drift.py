@@ -28,7 +28,7 @@ from models import upstream
 from models.flight_delay.rows import rows as rows_of
 from tasks import code, contract, days, files, imports, params, profile, settings
 from tasks.monitoring import drift
-from tasks.training.prepare import conform
+from tasks.training.conform import conform
 
 MODEL = "flight_delay"
 YEAR, WEEKS, LEARNED, BEGINS, SOON = 365, 52, 39, 13 * 7, 6 * 7

@@ -186,6 +186,7 @@ def _rows(name: str, model: params.Model, lying: dict[str, list[Path]]) -> pd.Da
     import pandas as pd
 
     from tasks.training import prepare
+    from tasks.training.conform import conform
 
     make = code.rows_function(name, model)
     contracts = {dataset: contract.load(name, dataset) for dataset in model.datasets}
@@ -204,7 +205,7 @@ def _rows(name: str, model: params.Model, lying: dict[str, list[Path]]) -> pd.Da
             )
             for dataset, paths in lying.items()
         }
-        made.append(prepare.conform(make(tables), name, model))
+        made.append(conform(make(tables), name, model, partition))
     if not made:
         raise DataMissing(
             f"{name}: no partition is complete; deliver some, then ingest (or take the upstream's history)"

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from tasks import settings, yaml_reader
+from tasks import schema, settings, yaml_reader
 from tasks.errors import ParamsError, did_you_mean
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
@@ -82,12 +82,14 @@ class Feature(Section):
             raise ValueError("example is null, but the feature is not nullable")
         if self.example is not None and isinstance(self.example, str) != (self.type == "category"):
             raise ValueError(f"example {self.example!r} is no {self.type}")
+        if isinstance(self.example, str) and not 1 <= len(self.example) <= schema.LONGEST:
+            raise ValueError(f"example has {len(self.example)} characters; a category has 1 to {schema.LONGEST}")
         if isinstance(self.example, float) and not self._takes(self.example):
             raise ValueError(f"example {self.example:g} is no {self.type} from min to max")
         return self
 
     def _takes(self, value: float) -> bool:
-        whole = self.type != "integer" or value.is_integer()
+        whole = self.type != "integer" or (value.is_integer() and abs(value) <= schema.EXACT)
         return whole and (self.min is None or value >= self.min) and (self.max is None or value <= self.max)
 
 

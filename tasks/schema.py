@@ -51,7 +51,7 @@ def _as_integer(value: Any) -> Any:
 def _field(feature: Mapping[str, Any]) -> tuple[Any, Any]:
     """Annotation and default of one field."""
     kind: Any = {"category": str, "integer": int, "number": float}[feature["type"]]
-    limited: Any = Annotated[kind, Field(**_limits(feature))]
+    limited: Any = Annotated[kind, Field(**limits(feature))]
     if kind is int:
         limited = Annotated[limited, BeforeValidator(_as_integer)]
     about = feature["about"] + (f" [{feature['unit']}]" if feature.get("unit") else "")
@@ -61,7 +61,8 @@ def _field(feature: Mapping[str, Any]) -> tuple[Any, Any]:
     return limited, Field(**described)
 
 
-def _limits(feature: Mapping[str, Any]) -> dict[str, Any]:
+def limits(feature: Mapping[str, Any]) -> dict[str, Any]:
+    """What pydantic is told of a field: `min_length` and `max_length` of a category, `ge` and `le` of a number."""
     if feature["type"] == "category":
         return {"min_length": 1, "max_length": LONGEST}
     low, high = feature.get("min"), feature.get("max")

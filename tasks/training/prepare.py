@@ -11,7 +11,7 @@ from tasks import code, contract, files, imports, params, settings
 from tasks.errors import DataMissing, Mistake, ModelCodeError
 
 if TYPE_CHECKING:
-    import pandas as pd
+    pass
 
 Manifest = dict[str, dict[str, str]]
 """Dataset → file name → MD5, as `validate` wrote it."""
@@ -64,45 +64,6 @@ def choose_split(complete: list[str], split: params.Split) -> dict[str, Any]:
     return {"by": "time", "train": complete[:-newest], "holdout": complete[-newest:]}
 
 
-def conform(rows: pd.DataFrame, name: str, model: params.Model) -> pd.DataFrame:
-    """The team's rows with the columns of params.yaml, in order; category → str, integer and number → float64.
-
-    Raises:
-        ModelCodeError: a column is missing, a value is not of its type or missing, or an id stands twice.
-    """
-    where = f"models/{name}/rows"
-    wanted = [*model.features, "label", "time", "id"]
-    if lacking := [column for column in wanted if column not in rows.columns]:
-        raise ModelCodeError(f"{where} gives no column {', '.join(lacking)}; params.yaml and the interface ask for it")
-    rows = rows[wanted].reset_index(drop=True)
-    types = {column: _TYPES[feature.type] for column, feature in model.features.items()}
-    for column, type_ in {**types, "time": "datetime64[us]", "id": "str"}.items():
-        try:
-            rows[column] = rows[column].astype(type_)
-        except (ValueError, TypeError) as error:
-            said = model.features[column].type if column in types else {"time": "local time", "id": "text"}[column]
-            raise ModelCodeError(f"{where}: {column} is no {said}: {error}") from None
-    for column in model.of_type("integer"):
-        if (broken := rows.loc[rows[column] % 1 != 0, column].dropna()).size:
-            raise ModelCodeError(f"{where}: {column} is no integer in {len(broken)} rows, as {broken.iloc[0]:g}")
-    for column in wanted:
-        missing = int(rows[column].isna().sum())
-        if missing and column not in types:
-            raise ModelCodeError(f"{where}: {column} is missing in {missing} rows; leave such rows out")
-        if missing and not model.features[column].nullable:
-            raise ModelCodeError(
-                f"{where}: {column} is missing in {missing} rows, but params.yaml does not say that it is nullable"
-            )
-    if rows["id"].duplicated().any():
-        raise ModelCodeError(
-            f"{where}: id {rows.loc[rows['id'].duplicated(), 'id'].iloc[0]!r} stands twice; it must name one row"
-        )
-    return rows
-
-
-_TYPES: dict[str, Any] = {"category": "str", "integer": "float64", "number": "float64"}
-
-
 def _tables_of(partition: str, manifest: Manifest, model: params.Model) -> dict[str, list[str]]:
     """Dataset → the files that make this partition's tables."""
     return {
@@ -114,6 +75,8 @@ def _tables_of(partition: str, manifest: Manifest, model: params.Model) -> dict[
 def _make(name: str, model: params.Model, partition: str, tables: dict[str, list[str]], target: Path) -> None:
     """Read one partition's tables, make rows of them, write them."""
     import pandas as pd
+
+    from tasks.training.conform import conform
 
     frames = {
         dataset: pd.concat(
@@ -128,7 +91,7 @@ def _make(name: str, model: params.Model, partition: str, tables: dict[str, list
         raise ModelCodeError(f"models/{name}/rows failed on {partition}: {type(error).__name__}: {error}") from error
     if not isinstance(rows, pd.DataFrame) or rows.empty:
         raise ModelCodeError(f"models/{name}/rows gave no rows for {partition}")
-    conform(rows, name, model).to_parquet(target, index=False, compression="zstd")
+    conform(rows, name, model, partition).to_parquet(target, index=False, compression="zstd")
 
 
 def _made_by(name: str, model: params.Model) -> dict[str, Any]:

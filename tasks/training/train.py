@@ -9,6 +9,7 @@ from tasks.errors import DataMissing, ModelCodeError
 
 if TYPE_CHECKING:
     import pandas as pd
+    from sklearn.pipeline import Pipeline
 
 
 def train(name: str) -> None:
@@ -42,6 +43,7 @@ def train(name: str) -> None:
         silent = [str(column) for column in features if features[column].isna().all()]
         hint = f" ({', '.join(silent)}: missing in every row)" if silent else ""
         raise ModelCodeError(f"models/{name}/pipeline does not fit {len(learn)} rows: {error}{hint}") from error
+    _refuse_examples_that_fail(pipeline, name, model, features)
     split = files.read_json(build / "split.json")
     described = {name_: feature.model_dump() for name_, feature in model.features.items()}
     reference = profile.reference_profile(learn, described, None)
@@ -58,6 +60,36 @@ def train(name: str) -> None:
         files.write_json(folder / "profile.json", reference)
         (folder / "reference.parquet").write_bytes(days.to_bytes(days.summarise(learn, days.columns(reference))))
         np.save(folder / "train_ids.npy", np.sort(rows.row_hashes(learn["id"])))
+
+
+def _refuse_examples_that_fail(pipeline: Pipeline, name: str, model: params.Model, features: pd.DataFrame) -> None:
+    """The examples of params.yaml are what a release is warmed up with: one that fails on them cannot be served."""
+    import pandas as pd
+
+    from tasks import schema
+
+    described = {column: feature.model_dump() for column, feature in model.features.items()}
+    examples = pd.DataFrame([schema.example_row(described)], columns=list(features)).astype(features.dtypes)
+    error = _failure(pipeline, model, examples)
+    if error is None:
+        return
+    learned = features.head(1).reset_index(drop=True)
+    alone = {column: learned.assign(**{column: examples[column]}) for column in model.features}
+    guilty = [column for column, row in alone.items() if _failure(pipeline, model, row)]
+    named = ", ".join(f"{column}: {model.features[column].example!r}" for column in guilty or model.features)
+    raise ModelCodeError(
+        f"params.yaml: models.{name}.features: models/{name}/pipeline fails on the example ({named}): {error}. "
+        f"A request may hold it: give an example that occurs, or let the pipeline take it"
+    )
+
+
+def _failure(pipeline: Pipeline, model: params.Model, row: pd.DataFrame) -> str | None:
+    """What the pipeline raises for a row, or says that is no number; None when it answers."""
+    try:
+        answer = model_file.predict(pipeline, row, model.task)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    return None if answer.notna().all(axis=None) else "it answers NaN"
 
 
 def facts(learn: pd.DataFrame, task: str, partitions: list[str]) -> dict[str, Any]:

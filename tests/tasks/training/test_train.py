@@ -139,3 +139,33 @@ def test_hyper_parameters_out_of_range_are_told(small: Project, prepared: Path) 
     small.edit("params.yaml", "C: 1.0", "C: -1.0")
     with pytest.raises(ModelCodeError, match="The 'C' parameter of LogisticRegression must be a float in the range"):
         train.train("tiny")
+
+
+def test_an_example_that_the_pipeline_cannot_take_is_told(
+    small: Project, prepared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before it is evaluated and packaged: which feature's it is, and what the pipeline says."""
+    small.edit("models/tiny/pipeline/__init__.py", 'handle_unknown="ignore"', 'handle_unknown="error"')
+    small.edit("params.yaml", "example: north", "example: nowhere")
+    forget_models(monkeypatch)
+    with pytest.raises(ModelCodeError) as caught:
+        train.train("tiny")
+    assert str(caught.value).startswith(
+        "params.yaml: models.tiny.features: models/tiny/pipeline fails on the example (station: 'nowhere'): "
+        "ValueError: Found unknown categories ['nowhere'] in column 0"
+    )
+    assert "\n" not in str(caught.value)
+    assert not (prepared / "model").exists()
+
+
+def test_a_missing_example_that_the_pipeline_cannot_take_is_told(
+    small: Project, prepared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A nullable feature may be missing in a request: then the pipeline has to take that."""
+    small.edit("models/tiny/pipeline/__init__.py", "SimpleImputer(), StandardScaler()", "StandardScaler()")
+    small.edit("params.yaml", "example: 0.4, unit: mm/s", "example: null, unit: mm/s")
+    for path in (prepared / "rows").iterdir():
+        files.write_parquet(path, pd.read_parquet(path).fillna({"vibration": 0.0}))
+    forget_models(monkeypatch)
+    with pytest.raises(ModelCodeError, match=r"example \(vibration: None\): ValueError: Input X contains NaN"):
+        train.train("tiny")

@@ -1,0 +1,183 @@
+"""The team's rows, held to params.yaml: typed in one way whatever the writer, and every fault with its column and row.
+
+What a request may not hold, a row may not either: it would be refused when the release is tried on it, after everything
+that takes long.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from decimal import Decimal
+from numbers import Integral
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from tasks import numbers, params, schema
+from tasks.errors import ModelCodeError
+
+if TYPE_CHECKING:
+    Column = pd.Series[Any]
+
+
+def conform(rows: pd.DataFrame, name: str, model: params.Model, partition: str = "") -> pd.DataFrame:
+    """The rows with the columns of params.yaml, in order, each of one type whatever it came in.
+
+    category → str, integer and number → float64, time → datetime64[us], id → str; label → int64, bool or str (a class),
+    int64 or float64 (a number).
+
+    Args:
+        rows: what models/<name>/rows gave.
+        name: of the model.
+        model: its section of params.yaml.
+        partition: named in messages; empty where the rows are of none.
+
+    Raises:
+        ModelCodeError: a column is missing; a value is missing, not of its type, or such as no request may hold; an id
+            stands twice.
+    """
+    where = f"models/{name}/rows{f', partition {partition}' if partition else ''}"
+    wanted = [*model.features, "label", "time", "id"]
+    if lacking := [column for column in wanted if column not in rows.columns]:
+        raise ModelCodeError(f"{where} gives no column {', '.join(lacking)}; params.yaml and the interface ask for it")
+    rows = rows[wanted].reset_index(drop=True)
+    for column in wanted:
+        _refuse_missing(rows[column], model.features.get(column), f"{where}: {column}")
+        rows[column] = _converted(rows[column], model, f"{where}: {column}")
+    for column, feature in model.features.items():
+        _refuse_what_no_request_may_hold(rows[column], feature, f"{where}: {column}")
+    _refuse_twice(rows["id"], where)
+    return rows
+
+
+def _refuse_missing(values: Column, feature: params.Feature | None, where: str) -> None:
+    if (missing := values.isna()).any() and not (feature and feature.nullable):
+        todo = ", but params.yaml does not say that it is nullable" if feature else "; leave such rows out"
+        raise ModelCodeError(f"{where} is missing in {_rows(missing)}{todo}")
+
+
+def _converted(values: Column, model: params.Model, where: str) -> Column:
+    is_class = model.task == "classification"
+    kind, convert = {
+        "label": ("class", _class) if is_class else ("number", _estimated),
+        "time": ("local time", _local_time),
+        "id": ("text", _text),
+    }.get(str(values.name)) or (model.features[str(values.name)].type, _CONVERT[model.features[str(values.name)].type])
+    try:
+        return convert(values)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise ModelCodeError(f"{where} is no {kind}: {error}") from None
+
+
+def _refuse_what_no_request_may_hold(values: Column, feature: params.Feature, where: str) -> None:
+    for wrong, problem, todo in _faults(values, feature):
+        if wrong.any():
+            example = values.loc[wrong].iloc[0]
+            shown = repr(example[:40]) if isinstance(example, str) else f"{example:g}"
+            raise ModelCodeError(f"{where} {problem} in {_rows(wrong)}, as {shown}; {todo}")
+
+
+def _faults(values: Column, feature: params.Feature) -> list[tuple[Column, str, str]]:
+    """Each fault that tasks.schema would find in a request: which rows have it, its name, and what to do."""
+    limits = schema.limits(feature.model_dump())
+    missing = "give another value, or None where it is missing"
+    if feature.type == "category":
+        lengths = values.str.len()
+        return [
+            (lengths < limits["min_length"], "is empty", missing),
+            (lengths > limits["max_length"], f"is longer than {limits['max_length']} characters", "shorten it"),
+        ]
+    low, high = limits.get("ge", -np.inf), limits.get("le", np.inf)
+    widen = "widen its limits in params.yaml, or leave such rows out"
+    return [
+        (values.abs() == np.inf, "is infinite", missing),
+        (values % 1 > 0 if feature.type == "integer" else values.isna() & False, "is no integer", "round it"),
+        (values < low, f"is below {low:g}", widen),
+        (values > high, f"is above {high:g}", widen),
+    ]
+
+
+def _refuse_twice(ids: Column, where: str) -> None:
+    if (twice := ids.duplicated(keep=False)).any():
+        first = ids[twice].iloc[0]
+        places = ", ".join(str(row + 1) for row in np.flatnonzero(ids == first)[:5])
+        raise ModelCodeError(f"{where}: id {first!r} stands twice (rows {places}); it must name one row")
+
+
+def _rows(wrong: Column) -> str:
+    """How many rows, and the first of them, counted from 1."""
+    flags = wrong.fillna(False).to_numpy(dtype=bool)
+    return f"{int(flags.sum())} row{'s'[: int(flags.sum() > 1)]} (first: row {int(np.argmax(flags)) + 1})"
+
+
+# ── types ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _text(values: Column) -> Column:
+    """As str. A number has one text, whether it came as 49, 49.0 or Decimal("49"); missing stays missing."""
+    if not pd.api.types.is_string_dtype(values.dtype) or values.dtype == object:
+        values = values.astype(object).where(values.notna(), None).map(_one_text, na_action="ignore")
+    return values.astype("str")
+
+
+def _one_text(value: Any) -> str:
+    return numbers.text(float(value)) if isinstance(value, float | Decimal) and value % 1 == 0 else str(value)
+
+
+def _float(values: Column) -> Column:
+    if pd.api.types.is_datetime64_any_dtype(values.dtype) or pd.api.types.is_timedelta64_dtype(values.dtype):
+        raise TypeError(f"it is {values.dtype}")
+    return values.astype("float64")
+
+
+def _local_time(values: Column) -> Column:
+    if pd.api.types.is_numeric_dtype(values.dtype):
+        raise TypeError("it is a number, of which nobody knows the unit; use pd.to_datetime(…, unit=…)")
+    return values.astype("datetime64[us]")
+
+
+_CONVERT: dict[str, Callable[[Column], Column]] = {"category": _text, "integer": _float, "number": _float}
+
+
+def _class(values: Column) -> Column:
+    """Whole numbers as int64, truth values as bool, texts as str: of one kind, whatever type they came in."""
+    if plain := _PLAIN_CLASSES.get(values.dtype.kind):
+        return values.astype(plain)
+    values = values.astype(object)
+    kinds = values.map(_kind)
+    if len(mixed := sorted(kinds.unique())) > 1:
+        where = (f"{kind} in row {int(np.argmax(kinds.to_numpy() == kind)) + 1}" for kind in mixed)
+        raise TypeError(f"{_CLASS}, the same throughout; it is {', '.join(where)}")
+    kind = mixed[0] if mixed else "text"
+    if kind not in _CLASS_TYPES:
+        hint = "; what is to be estimated as a number is task: regression" if kind == "fraction" else ""
+        raise TypeError(f"{_CLASS}; it is a {kind} in row 1, {values.iloc[0]}{hint}")
+    return values.astype(_CLASS_TYPES[kind])
+
+
+_CLASS = "a class is a whole number, a truth value or a text"
+_PLAIN_CLASSES: dict[str, Any] = {"i": "int64", "b": "bool"}
+_CLASS_TYPES: dict[str, Any] = {"whole number": "int64", "truth value": "bool", "text": "str"}
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, bool | np.bool_):
+        return "truth value"
+    if isinstance(value, str):
+        return "text"
+    if isinstance(value, Integral) or (isinstance(value, float | np.floating | Decimal) and value % 1 == 0):
+        return "whole number"
+    return "fraction" if isinstance(value, float | np.floating | Decimal) else type(value).__name__
+
+
+def _estimated(values: Column) -> Column:
+    """Whole numbers as int64, others as float64; finite."""
+    if values.map(lambda value: isinstance(value, str)).any():
+        raise TypeError("it is text; a regression estimates numbers")
+    if pd.api.types.is_integer_dtype(values.dtype) or pd.api.types.is_bool_dtype(values.dtype):
+        return values.astype("int64")
+    plain = _float(values)
+    if (infinite := plain.abs() == np.inf).any():
+        raise ValueError(f"it is infinite in {_rows(infinite)}")
+    return plain

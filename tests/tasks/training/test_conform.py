@@ -1,0 +1,215 @@
+"""The team's rows, held to params.yaml."""
+
+# ruff: noqa: E501
+# (a fault and what is said of it stand in one line)
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from tasks import params
+from tasks.errors import ModelCodeError
+from tasks.training.conform import conform
+from tests.conftest import REPOSITORY
+
+SMALL = yaml.safe_load((REPOSITORY / "tests" / "small" / "params.yaml").read_text())["models"]["tiny"]
+GATE = {**SMALL["gate"], "loss": "squared"}
+
+
+def model(**changes: Any) -> params.Model:
+    """The section of the tiny model, with changes."""
+    return params.Model.model_validate({**SMALL, **changes})
+
+
+def rows(**changes: Any) -> pd.DataFrame:
+    """Five rows as the tiny model's code gives them, with changes."""
+    columns = {
+        "id": list("abcde"),
+        "time": pd.date_range("2013-01-01", periods=5),
+        "label": [0, 1, 0, 1, 0],
+        "vibration": [0.1, None, 0.3, 0.4, 0.5],
+        "pressure": [1, 2, 3, 4, 5],
+        "starts": [1, 2, 3, 4, 5],
+        "hour": [0, 6, 12, 18, 0],
+        "weekday": [2, 3, 4, 5, 6],
+        "station": list("nnssn"),
+        "of no concern": 1,
+    }
+    return pd.DataFrame({**columns, **changes})
+
+
+# ── rows ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_rows_have_the_columns_of_params_yaml_in_order() -> None:
+    """Texts are texts, numbers are float64, the time is in microseconds; nothing else is kept."""
+    told = conform(rows().set_axis(range(10, 15)), "tiny", model())
+    assert {column: str(type_) for column, type_ in told.dtypes.items()} == {
+        "station": "str", "weekday": "float64", "hour": "float64", "starts": "float64", "pressure": "float64",
+        "vibration": "float64", "label": "int64", "time": "datetime64[us]", "id": "str",
+    }  # fmt: skip
+    assert told.index.tolist() == [0, 1, 2, 3, 4]
+    assert told["vibration"].isna().tolist() == [False, True, False, False, False]
+
+
+def test_a_text_that_is_missing_stays_missing() -> None:
+    """It does not become the text «None»."""
+    nullable = {**SMALL["features"], "station": {**SMALL["features"]["station"], "nullable": True}}
+    told = conform(rows(station=["n", None, "s", "s", "n"]), "tiny", model(features=nullable))
+    assert told["station"].isna().sum() == 1
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"pressure": list("abcde")}, "pressure is no number: could not convert string to float: 'a'"),
+        ({"starts": [1, 2.5, 3, 4, 0.5]}, "starts is no integer in 2 rows (first: row 2), as 2.5"),
+        ({"starts": [1, 2, 3, 4, float("inf")]}, "starts is infinite in 1 row (first: row 5), as inf; give another value, or None where it is missing"),
+        ({"pressure": [1, None, None, 4, 5]}, "pressure is missing in 2 rows (first: row 2), but params.yaml does not say"),
+        ({"station": ["n", None, "s", "s", "n"]}, "station is missing in 1 row (first: row 2), but params.yaml does not say"),
+        ({"label": [0, 1, None, 0, 1]}, "label is missing in 1 row (first: row 3); leave such rows out"),
+        ({"time": [pd.NaT, *pd.date_range("2013-01-01", periods=4)]}, "time is missing in 1 row (first: row 1); leave such rows out"),
+        ({"time": pd.date_range("2013-01-01", periods=5, tz="UTC")}, "time is no local time: "),
+        ({"time": [1704067200000] * 5}, "time is no local time: it is a number, of which nobody knows the unit"),
+        ({"pressure": pd.date_range("2013-01-01", periods=5)}, "pressure is no number: it is datetime64"),
+        ({"station": ["n", "", "s", "", "n"]}, "station is empty in 2 rows (first: row 2), as ''; give another value, or None where it is missing"),
+        ({"station": ["n", "n", "s", "x" * 201, "n"]}, "station is longer than 200 characters in 1 row (first: row 4), as 'xxx"),
+        ({"pressure": [1, 2, -1, 4, 5]}, "pressure is below 0 in 1 row (first: row 3), as -1; widen its limits in params.yaml, or leave such rows out"),
+        ({"hour": [0, 6, 12, 18, 24]}, "hour is above 23 in 1 row (first: row 5), as 24; widen"),
+        ({"starts": [1, 2, 3, 4, 2**60]}, "starts is above 9.0072e+15 in 1 row (first: row 5)"),
+        ({"vibration": [0.1, None, float("inf"), 0.4, 0.5]}, "vibration is infinite in 1 row (first: row 3), as inf; give"),
+        ({"label": [0, 1, "one", 0, 1]}, "label is no class: a class is a whole number, a truth value or a text, the same throughout; it is text in row 3, whole number in row 1"),
+        ({"label": [True, 1, 0, 0, 1]}, "label is no class: a class is a whole number, a truth value or a text, the same throughout; it is truth value in row 1, whole number in row 2"),
+        ({"label": [0.0, 1.0, 0.5, 0.0, 1.0]}, "label is no class: a class is a whole number, a truth value or a text, the same throughout; it is fraction in row 3"),
+        ({"label": [0.1, 0.2, 0.3, 0.4, 0.5]}, "label is no class: a class is a whole number, a truth value or a text; it is a fraction in row 1, 0.1; what is to be estimated as a number is task: regression"),
+        ({"label": pd.date_range("2013-01-01", periods=5)}, "label is no class: a class is a whole number, a truth value or a text; it is a Timestamp in row 1"),
+        ({"label": [b"a", b"b", b"a", b"b", b"a"]}, "label is no class: a class is a whole number, a truth value or a text; it is a bytes in row 1"),
+        ({"label": np.array([0, 1, 0, 1, 2**64 - 1], dtype="uint64")}, "label is no class: "),
+        ({"id": [None, *"bcde"]}, "id is missing in 1 row (first: row 1); leave such rows out"),
+        ({"id": list("abbde")}, "id 'b' stands twice (rows 2, 3); it must name one row"),
+        ({"id": [1, 2, 2, 3, 4]}, "id '2' stands twice (rows 2, 3); it must name one row"),
+    ],
+)  # fmt: skip
+def test_rows_that_are_not_what_the_interface_asks_are_refused(changed: dict[str, Any], said: str) -> None:
+    """Where the code is, and what is wrong with what it gave."""
+    with pytest.raises(ModelCodeError) as caught:
+        conform(rows(**changed), "tiny", model())
+    assert str(caught.value).startswith(f"models/tiny/rows: {said}")
+
+
+def test_columns_that_are_lacking_are_named() -> None:
+    """All of them."""
+    with pytest.raises(ModelCodeError) as caught:
+        conform(rows().drop(columns=["hour", "id"]), "tiny", model())
+    assert str(caught.value) == ("models/tiny/rows gives no column hour, id; params.yaml and the interface ask for it")
+
+
+def test_a_fault_names_the_partition() -> None:
+    """Where there is one."""
+    with pytest.raises(ModelCodeError, match=r"models/tiny/rows, partition 2013-01: label is missing in 1 row"):
+        conform(rows(label=[0, 1, None, 0, 1]), "tiny", model(), "2013-01")
+
+
+CLASSES: list[Any] = [0, 1, 0, 1, 0]
+NAMES = ["kept", "returned", "kept", "returned", "kept"]
+
+
+@pytest.mark.parametrize(
+    ("label", "dtype", "values"),
+    [
+        (pd.Series(CLASSES, dtype="Int64"), "int64", CLASSES),
+        (pd.Series(CLASSES, dtype="int64[pyarrow]"), "int64", CLASSES),
+        (pd.Series(CLASSES, dtype="uint8"), "int64", CLASSES),
+        (pd.Series(CLASSES, dtype="float32"), "int64", CLASSES),
+        (pd.Series(CLASSES, dtype="Float64"), "int64", CLASSES),
+        (pd.Series(CLASSES, dtype=object), "int64", CLASSES),
+        (pd.Series([Decimal(value) for value in CLASSES]), "int64", CLASSES),
+        (pd.Series(CLASSES, dtype="boolean"), "bool", CLASSES),
+        (pd.Series([bool(value) for value in CLASSES], dtype=object), "bool", CLASSES),
+        (pd.Series(CLASSES).astype("category"), "int64", CLASSES),
+        (pd.Series(NAMES, dtype="string"), "str", NAMES),
+        (pd.Series(NAMES, dtype="string[pyarrow]"), "str", NAMES),
+        (pd.Series(NAMES, dtype=object), "str", NAMES),
+        (pd.Series(pd.Categorical(NAMES, categories=["exchanged", "kept", "returned"])), "str", NAMES),
+        (pd.Series(pd.Categorical(NAMES, categories=["returned", "kept"], ordered=True)), "str", NAMES),
+        (pd.Series(["nö", "ja, gern", "nö", "nö", "nö"]), "str", ["nö", "ja, gern", "nö", "nö", "nö"]),
+    ],
+    ids=lambda value: str(getattr(value, "dtype", "")) or None,
+)
+def test_a_class_has_one_type_whatever_it_came_in(label: pd.Series[Any], dtype: str, values: list[Any]) -> None:
+    """Else p_0 of one month is p_0.0 of the next, or a class that no row has is asked for."""
+    told = conform(rows(label=label), "tiny", model())["label"]
+    assert (str(told.dtype), told.tolist()) == (dtype, values)
+
+
+@pytest.mark.parametrize(
+    ("label", "dtype"),
+    [
+        (pd.Series(CLASSES, dtype="Int64"), "int64"),
+        (pd.Series(CLASSES, dtype="boolean"), "int64"),
+        (pd.Series([0.5] * 5, dtype="Float64"), "float64"),
+        (pd.Series([0.5] * 5, dtype="float32"), "float64"),
+        (pd.Series([Decimal("0.5")] * 5), "float64"),
+    ],
+    ids=lambda value: str(getattr(value, "dtype", "")) or None,
+)
+def test_what_is_estimated_is_a_number(label: pd.Series[Any], dtype: str) -> None:
+    """A whole one or a float, of 64 bits."""
+    told = conform(rows(label=label), "tiny", model(task="regression", gate=GATE))["label"]
+    assert (str(told.dtype), told.tolist()) == (dtype, [float(value) for value in label])
+
+
+@pytest.mark.parametrize(
+    ("label", "said"),
+    [
+        (list("abcde"), "label is no number: it is text; a regression estimates numbers"),
+        (["1", "2", "3", "4", "5"], "label is no number: it is text; a regression estimates numbers"),
+        (pd.Series(list("abcde"), dtype="category"), "label is no number: it is text"),
+        ([1, 2, float("-inf"), 4, 5], "label is no number: it is infinite in 1 row (first: row 3)"),
+        (pd.date_range("2013-01-01", periods=5), "label is no number: it is datetime64"),
+    ],
+)
+def test_what_cannot_be_estimated_is_told(label: Any, said: str) -> None:
+    """Before anything is trained on it."""
+    with pytest.raises(ModelCodeError) as caught:
+        conform(rows(label=label), "tiny", model(task="regression", gate=GATE))
+    assert str(caught.value).startswith(f"models/tiny/rows: {said}")
+
+
+@pytest.mark.parametrize(
+    ("codes", "texts"),
+    [
+        ([1, 49, 3, 4, 5], ["1", "49", "3", "4", "5"]),
+        ([1.0, 49.0, 3.5, 4.0, None], ["1", "49", "3.5", "4", None]),
+        (pd.array([1, 49, None, 4, 5], dtype="Int64"), ["1", "49", None, "4", "5"]),
+        (pd.Series([1.0, 49.0, 1.0, 1.0, 1.0], dtype="category"), ["1", "49", "1", "1", "1"]),
+        ([Decimal(1), Decimal("49.0"), Decimal("2.5"), 4, "x"], ["1", "49", "2.5", "4", "x"]),
+        (pd.array(["a", None, "b", "c", "d"], dtype="string"), ["a", None, "b", "c", "d"]),
+        ([True, False, None, True, True], ["True", "False", None, "True", "True"]),
+    ],
+)
+def test_a_code_has_one_text_whatever_it_came_in(codes: Any, texts: list[str | None]) -> None:
+    """49 and 49.0 are one category, or each would be unknown to the model of the other month."""
+    nullable = {**SMALL["features"], "station": {**SMALL["features"]["station"], "nullable": True}}
+    told = conform(rows(station=codes), "tiny", model(features=nullable))["station"]
+    assert str(told.dtype) == "str"
+    assert [None if pd.isna(value) else value for value in told] == texts
+
+
+def test_numbers_come_in_any_type() -> None:
+    """Nullable, Arrow's, of few bits, Decimal: float64, with NaN where they are missing."""
+    for values in (
+        pd.array([0.5, None, 1, 2, 3], dtype="Float64"),
+        pd.Series([0.5, None, 1, 2, 3], dtype="float64[pyarrow]"),
+        pd.Series([0.5, None, 1, 2, 3], dtype="float32"),
+        [Decimal("0.5"), None, Decimal(1), Decimal(2), Decimal(3)],
+    ):
+        told = conform(rows(vibration=values), "tiny", model())["vibration"]
+        assert (str(told.dtype), told.isna().tolist()) == ("float64", [False, True, False, False, False])
+        assert told.dropna().tolist() == [0.5, 1.0, 2.0, 3.0]
