@@ -122,7 +122,7 @@ class Scratch:
             "DO_NOT_TRACK": "true",
         }
         kept["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"
-        return kept | ({"OMP_NUM_THREADS": self.threads} if self.threads else {})
+        return kept | (dict.fromkeys(("OMP_NUM_THREADS", "EVERGREEN_THREADS"), self.threads) if self.threads else {})
 
     def project(self, name: str, models: list[str]) -> Project:
         """A fresh copy of this project that has these models, nothing cached, byte code made."""

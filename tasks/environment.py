@@ -1,7 +1,8 @@
 """Which locked packages can change what a step computes, so that a bump of any other redoes nothing.
 
 What a step imports pulls in a closure of packages; their exact versions from requirements.lock are written to
-build/environment/<purpose>.txt, and stages depend on the file of their purpose instead of on the whole lock.
+build/environment/<purpose>.txt, and stages depend on the file of their purpose instead of on the whole lock. Where
+something is learned or evaluated, the arithmetic that this machine does it with stands above them.
 """
 
 from __future__ import annotations
@@ -17,8 +18,11 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from tasks import files, settings
+from tasks import arithmetic, files, settings
 from tasks.errors import EnvironmentDiffers
+
+COMPUTES = ("training", "evaluation")
+"""The purposes whose results depend on the arithmetic."""
 
 _LEARNING = ("scikit-learn", "pandas", "pyarrow", "numpy", "scipy", "skops", "pydantic", "ruamel.yaml")
 
@@ -72,7 +76,8 @@ def environment() -> None:
         refuse_difference(closure(roots, _holds_here), lock)
     for purpose, roots in ROOTS.items():
         names = closure(roots, _holds_somewhere)
-        lines = sorted(str(pin) for name in names for pin in lock.get(name, []))
+        head = [f"# {arithmetic.in_effect()}"] if purpose in COMPUTES else []
+        lines = [*head, *sorted(str(pin) for name in names for pin in lock.get(name, []))]
         files.write_text(settings.BUILD / "environment" / f"{purpose}.txt", "".join(f"{line}\n" for line in lines))
 
 

@@ -3,33 +3,62 @@
 `environment()` is what `make shell` exports, and what every way in (`python -m tasks`, the flows, `make up`)
 applies to its own process and those it starts; the local stack says the rest (deployments/services.py). A variable
 that is already set wins, so one setting moves a store to a real server: `MLFLOW_TRACKING_URI=https://… make run`.
+Only `arithmetic()` is not up to the shell: it decides what a model is, bit by bit (docs/decisions/arithmetic.md).
 """
 
 from __future__ import annotations
 
 import os
+import platform
+import sys
+from functools import cache
 from pathlib import Path
 
-ROOT = Path(os.environ.get("EVERGREEN_ROOT") or Path(__file__).resolve().parent.parent)
-"""The project that is worked on: the checkout this file is part of, or the one EVERGREEN_ROOT names."""
+OWN = Path(__file__).resolve().parent.parent
+"""The checkout that this file is part of."""
+
+
+def _root() -> Path:
+    """The folder that EVERGREEN_ROOT names; but a checkout is worked on by its own code, wherever a shell points."""
+    named = os.environ.get("EVERGREEN_ROOT")
+    return Path(named) if named and not (Path(named) / "tasks" / "settings.py").exists() else OWN
+
+
+def _var(root: Path) -> Path:
+    """The state of a project. What DVC runs in a folder of its own (`dvc exp run --temp`) uses that of its project."""
+    return (_project_of_experiment(root) or root) / "var"
+
+
+def _project_of_experiment(root: Path) -> Path | None:
+    """DVC makes the folders of its experiments below `.dvc/tmp/exps` of the project."""
+    project, _, below = str(root).partition(f"{os.sep}.dvc{os.sep}tmp{os.sep}exps{os.sep}")
+    return Path(project) if below else None
+
+
+ROOT = _root()
+"""The project that is worked on."""
 
 BUILD = ROOT / "build"
 """What stages make. Nothing in it is a source: `rm -rf build` loses no version."""
 
-VAR = ROOT / "var"
+VAR = _var(ROOT)
 """What services keep: databases, logs, releases, memos."""
 
 
 def environment() -> dict[str, str]:
     """Every variable the project's tools need, with its default."""
+    return _environment(ROOT, VAR)
+
+
+def _environment(root: Path, var: Path) -> dict[str, str]:
     prefect_port = os.environ.get("PREFECT_SERVER_API_PORT", "4200")
-    store = f"sqlite:///{VAR / 'mlflow' / 'mlflow.db'}"
+    store = f"sqlite:///{var / 'mlflow' / 'mlflow.db'}"
     return {
-        "EVERGREEN_ROOT": str(ROOT),
-        "PYTHONPATH": str(ROOT),
-        "PATH": f"{ROOT / '.venv' / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}",
+        "EVERGREEN_ROOT": str(root),
+        "PYTHONPATH": str(root),
+        "PATH": f"{root / '.venv' / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}",
         # where each tool's state is
-        "PREFECT_HOME": str(VAR / "prefect"),
+        "PREFECT_HOME": str(var / "prefect"),
         "PREFECT_API_URL": f"http://127.0.0.1:{prefect_port}/api",
         "PREFECT_SERVER_API_HOST": "127.0.0.1",
         "PREFECT_SERVER_API_PORT": prefect_port,
@@ -38,9 +67,9 @@ def environment() -> dict[str, str]:
         "MLFLOW_PORT": "5000",
         "EVERGREEN_HOST": "127.0.0.1",
         "EVERGREEN_PORT": "3000",
-        "BENTOML_HOME": str(VAR / "bentoml"),
+        "BENTOML_HOME": str(var / "bentoml"),
         "BENTOML_HOST": "127.0.0.1",
-        "DVC_SITE_CACHE_DIR": str(VAR / "dvc"),
+        "DVC_SITE_CACHE_DIR": str(var / "dvc"),
         # telemetry off
         "DO_NOT_TRACK": "true",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -62,20 +91,64 @@ def environment() -> dict[str, str]:
         "PREFECT_LOGGING_FORMATTERS_STANDARD_FLOW_RUN_FMT": "%(asctime)s  %(flow_run_name)s  %(message)s",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        # OpenMP threads spin while they wait: beside one busy process a fit on two threads is three times
-        # slower than on one, and a fit on one is never much slower
-        "OMP_NUM_THREADS": "1",
         "MPLBACKEND": "Agg",
+        **arithmetic(),
     }
 
 
+def arithmetic() -> dict[str, str]:
+    """What makes every x86-64 processor with AVX2 compute the same bits: no wider instructions, one kernel, one thread.
+
+    A library is asked to leave out what it has for newer processors only: numpy's AVX-512 `exp` differs from the
+    others' in the last bit, and so does a tree that learns from it. On any other processor only the threads are set.
+    """
+    # OpenMP threads spin while they wait: beside one busy process a fit on two threads is three times slower than on
+    # one, and a fit on one is never much slower. Sums that are split among threads also round otherwise.
+    threads = os.environ.get("EVERGREEN_THREADS", "1")
+    pinned = {"OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads}
+    if has_avx2():
+        pinned |= {
+            "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",
+            "OPENBLAS_CORETYPE": "Haswell",
+            "ARROW_USER_SIMD_LEVEL": "AVX2",
+        }
+    return pinned
+
+
+@cache
+def has_avx2() -> bool:
+    """Whether this is a Linux machine whose x86-64 processor has AVX2 and FMA, as all since 2015 have."""
+    if platform.machine() not in {"x86_64", "AMD64"}:
+        return False
+    try:
+        with Path("/proc/cpuinfo").open(encoding="ascii", errors="replace") as lines:
+            flags = next((line.split() for line in lines if line.startswith("flags")), [])
+    except OSError:  # another system than Linux
+        return False
+    return {"avx2", "fma"} <= set(flags)
+
+
 def apply() -> None:
-    """Make this process, and those it starts, use the project's state. What is already set stays."""
+    """Make this process, and those it starts, use the project's state. What is already set stays, arithmetic apart."""
+    _forget_another_checkout()
     for name, value in environment().items():
         os.environ.setdefault(name, value)
+    os.environ.update(arithmetic())
     venv_bin = str(ROOT / ".venv" / "bin")
     if venv_bin not in os.environ["PATH"].split(os.pathsep):
         os.environ["PATH"] = environment()["PATH"]
+
+
+def _forget_another_checkout() -> None:
+    """Unset what the activation of another checkout set in this shell: nobody meant it for this one."""
+    named = Path(os.environ.get("EVERGREEN_ROOT") or ROOT)
+    if named == ROOT:
+        return
+    for name, value in _environment(named, _var(named)).items():
+        if name != "PATH" and os.environ.get(name) == value:
+            del os.environ[name]
+    if _project_of_experiment(ROOT) is None:
+        print(f"this shell is activated for {named}; working on {ROOT}, where this command stands", file=sys.stderr)
 
 
 def exports() -> str:
@@ -83,5 +156,5 @@ def exports() -> str:
     from shlex import quote
 
     kept = {name: os.environ.get(name, value) for name, value in environment().items() if name != "PATH"}
-    lines = [f"export {name}={quote(value)}" for name, value in kept.items()]
+    lines = [f"export {name}={quote(value)}" for name, value in {**kept, **arithmetic()}.items()]
     return "\n".join([*lines, f'export PATH={quote(str(ROOT / ".venv" / "bin"))}:"$PATH"'])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 
+from tasks import arithmetic
 from tasks.errors import Mistake, did_you_mean
 
 STEPS = {
@@ -17,7 +18,12 @@ STEPS = {
 
 
 def run(step: str, arguments: list[str]) -> None:
-    """Call a step's function: `run("train", ["flight_delay"])`. Its module is imported now, not before."""
+    """Call a step's function: `run("train", ["flight_delay"])`. Its module is imported now, not before.
+
+    Raises:
+        EnvironmentDiffers: this process computes otherwise than models are made.
+    """
     if step not in STEPS:
         raise Mistake(f"there is no step {step!r}{did_you_mean(step, list(STEPS))}")
+    arithmetic.refuse_other()
     getattr(import_module(STEPS[step]), step)(*arguments)

@@ -16,7 +16,7 @@ import pytest
 import models
 from tasks import settings
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before scikit-learn is imported: two test processes share the cores
+os.environ.update(settings.arithmetic())  # before numpy is imported
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

@@ -172,7 +172,8 @@ def _packages(what: str, old: str, new: str) -> str:
     was, is_ = _pins(old), _pins(new)
     differing = sorted(name for name in {*was, *is_} if was.get(name) != is_.get(name))
     if not differing:
-        return f"{what} is modified"
+        heads = [text.partition("\n")[0].removeprefix("# ") for text in (old, new)]
+        return f"{what}: {' → '.join(heads)}" if heads[0] != heads[1] else f"{what} is modified"
     return f"{what}: {differing[0]} {_change(was.get(differing[0]), is_.get(differing[0]))}{_more(differing)}"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tasks import code, files, model_file, params, settings
+from tasks import arithmetic, code, files, model_file, params, settings
 from tasks.errors import DataMissing, ModelCodeError
 
 if TYPE_CHECKING:
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 def train(name: str) -> None:
     """The stage: build/<name>/rows and split.json → build/<name>/model.
 
-    Writes model.skops, training.json (how many rows, of when, the classes, the trivial baseline, and what had arrived,
-    the holdout with it), profile.json (the reference profile of the training rows), reference.parquet (their day
-    summaries: what later days are held against) and train_ids.npy (a hash per training row: what the gate may not score
-    on).
+    Writes model.skops, training.json (how many rows, of when, the classes, the trivial baseline, what had arrived, the
+    holdout with it, and the arithmetic), profile.json (the reference profile of the training rows), reference.parquet
+    (their day summaries: what later days are held against) and train_ids.npy (a hash per training row: what the gate
+    may not score on).
 
     Raises:
         DataMissing: nothing is left to learn from.
@@ -55,6 +55,7 @@ def train(name: str) -> None:
             {
                 **facts(learn, model.task, split.get("train", split.get("partitions"))),
                 "arrived": rows.arrived(build),
+                "arithmetic": arithmetic.in_effect(),
             },
         )
         files.write_json(folder / "profile.json", reference)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tasks import environment, settings
+from tasks import arithmetic, environment, settings
 from tasks.errors import EnvironmentDiffers
 
 LOCK = (settings.ROOT / "requirements.lock").read_text(encoding="utf-8")
@@ -28,9 +28,17 @@ def written(project, purpose: str) -> list[str]:
 def test_each_purpose_gets_exact_sorted_pins(project):
     """Every line is a name and an exact version; nothing else of the lock is in it."""
     for purpose in environment.ROOTS:
-        lines = written(project, purpose)
+        head, *lines = written(project, purpose)
+        lines = lines if purpose in environment.COMPUTES else [head, *lines]
         assert lines == sorted(lines)
         assert all("==" in line and "hash" not in line and "\\" not in line for line in lines)
+
+
+def test_where_something_is_learned_or_evaluated_the_arithmetic_is_named(project):
+    """Another processor may give another model: then the stages that compute run again, and no other."""
+    heads = {purpose: written(project, purpose)[0] for purpose in environment.ROOTS}
+    named = {purpose for purpose, head in heads.items() if head == f"# {arithmetic.in_effect()}"}
+    assert named == {"training", "evaluation"}
 
 
 def test_requirements_of_requirements_are_included(project):

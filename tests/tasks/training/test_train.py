@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks import days, files, model_file, rows, settings
+from tasks import arithmetic, days, files, model_file, rows, settings
 from tasks.errors import DataMissing, ModelCodeError
 from tasks.training import prepare, train
 from tests.conftest import Project, forget_models
@@ -77,6 +77,7 @@ def test_training_json_says_what_it_was_fitted_on(prepared: Path) -> None:
         "classes": [0, 1],
         "baseline": {"classes": [pytest.approx(1 - share), pytest.approx(share)]},
         "arrived": rows.arrived(prepared),
+        "arithmetic": arithmetic.in_effect(),
     }
     assert sorted(rows.arrived(prepared)) == ["2013-01", "2013-02", "2013-03"]
 

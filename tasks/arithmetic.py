@@ -1,0 +1,43 @@
+"""Which arithmetic numpy and OpenBLAS really use in this process: what a model's bits depend on beside its inputs."""
+
+from __future__ import annotations
+
+from tasks import settings
+from tasks.errors import EnvironmentDiffers
+
+PINNED = ("numpy X86_V3", "OpenBLAS Haswell")
+"""What `settings.arithmetic()` comes to on every x86-64 processor with AVX2."""
+
+
+def in_effect() -> str:
+    """Such as "numpy X86_V3, OpenBLAS Haswell, 1 thread": the same on every processor that the pins are meant for."""
+    return ", ".join([*_libraries(), _threads()])
+
+
+def refuse_other() -> None:
+    """See that the pins took effect: they do not where numpy was imported before they were set.
+
+    Raises:
+        EnvironmentDiffers: names what is in effect, and what should be.
+    """
+    libraries = _libraries()
+    if settings.has_avx2() and libraries != PINNED:
+        raise EnvironmentDiffers(
+            f"this process computes with {', '.join(libraries)}, and a model is made with {', '.join(PINNED)}, so that "
+            f"it is the same on every machine. numpy was imported before tasks.settings.apply() was called: call it "
+            f"first, or use `python -m tasks` (docs/decisions/arithmetic.md)"
+        )
+
+
+def _libraries() -> tuple[str, ...]:
+    import numpy as np
+    from threadpoolctl import threadpool_info
+
+    levels = np.show_config(mode="dicts")["SIMD Extensions"]["found"]
+    kernels = {info["architecture"] for info in threadpool_info() if info["internal_api"] == "openblas"}
+    return (f"numpy {levels[-1] if levels else 'baseline'}", *(f"OpenBLAS {kernel}" for kernel in sorted(kernels)))
+
+
+def _threads() -> str:
+    threads = settings.arithmetic()["OMP_NUM_THREADS"]
+    return f"{threads} thread{'' if threads == '1' else 's'}"
