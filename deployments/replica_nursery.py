@@ -3,7 +3,7 @@
 A script for an interpreter of its own (`python -I replica_nursery.py --fd N`), in which no code of this checkout is
 found: a replica runs the code of its release. A message is {"number", "folder", "arguments", "nice"}, and comes with
 two descriptors: the replica's socket, and the file for its own words. The answer is its number and the replica's
-process number.
+process number; the first one, `0 0`, says that it is up.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ def main() -> None:
     gc.collect()
     gc.freeze()
     with socket.socket(fileno=int(sys.argv[sys.argv.index("--fd") + 1])) as router:
+        router.sendall(b"0 0\n")
         while True:
             message, descriptors, _, _ = socket.recv_fds(router, 65536, 2)
             if not message:

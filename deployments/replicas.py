@@ -19,6 +19,7 @@ from typing import IO, Any
 
 from deployments import environments
 from deployments.replica import ANSWERED, ASKED, PROTOCOL, STATISTICS
+from deployments.stalls import StallDetector
 from tasks import priority
 from tasks.errors import EnvironmentDiffers
 
@@ -34,8 +35,27 @@ FIRST_PAUSE, MOST_PAUSE = 0.5, 30.0
 SILENT_S = 300.0
 """A process that has not come up after so many seconds hangs."""
 
+STOPPED_S, DISK_S = 0.3, 5.0
+"""A replica that owes an answer is ended after so many seconds in which it was stopped, or only waited for the disk."""
+
+IDLE_S = 1.0
+"""A replica that owes an answer and has done nothing for so long is asked no more while another one can be."""
+
+QUIET_S = 0.2
+"""Who was heard, or asked, more recently is not looked at."""
+
+HELLO_S, BIRTH_S = 30.0, 3.0
+"""What replicas are forked from may take so many seconds to come up, and then to fork. Else a replica is started by
+itself: later by what it imports, and whatever the other process does."""
+
+STILL_S = 30.0
+"""A process that has done nothing for so many seconds does not come up any more."""
+
 GENTLY_S = 5.0
 """For so long at most a replica gives way while it comes up: where the processor is always busy it never would."""
+
+HELLO = 0
+"""The number with which the process that forks says that it is up."""
 
 SAID = 2000
 """Characters of what a replica said before it died."""
@@ -45,15 +65,23 @@ LATE = (503, 504)
 
 
 class Unanswered(Exception):
-    """No replica could answer: all are starting, failed, or died over it."""
+    """No replica could answer: all are starting, failed, or stood still. Another release may be asked."""
+
+
+class Deadly(Unanswered):
+    """Several replicas died over the request: whoever else is asked may die as well."""
 
 
 class _Gone(Exception):
     """The replica ended before it answered."""
 
 
+class _Stalled(_Gone):
+    """It was ended because it stood still: the request is hardly the reason."""
+
+
 class _NurseryGone(Exception):
-    """It ended while it forked: whether there is a process is not known, and that is not the release's fault."""
+    """It ended or hung while it forked: whether there is a process is not known, and it is not the release's fault."""
 
 
 def say(text: str) -> None:
@@ -99,11 +127,14 @@ class Release:
     """How many requests it was asked and has not answered: also those for which no replica is there yet."""
     waiting_bytes: int = 0
     """How large they are together."""
+    stalled: int = 0
+    """How many of its replicas were ended because they stood still."""
     _failures: int = 0
     _buried: dict[str, Any] = field(default_factory=dict)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
     _alone: asyncio.Lock = field(default_factory=asyncio.Lock)
     _keepers: set[asyncio.Task[None]] = field(default_factory=set)
+    _starting: set[_Replica] = field(default_factory=set)
 
     # ── kept running ──────────────────────────────────────────────────────────────────────────────
 
@@ -122,6 +153,7 @@ class Release:
         self._changed.set()  # who waits for a replica waits in vain
         deadline = time.monotonic() + seconds
         while self.waiting and time.monotonic() < deadline:
+            self.end_the_stalled()
             await asyncio.sleep(0.02)
         for keeper in self._keepers:
             keeper.cancel()
@@ -130,33 +162,56 @@ class Release:
     async def _keep(self, place: int) -> None:
         """One replica, started again whenever it dies."""
         said = self.said if place == 0 else self.said.with_suffix(f".{place + 1}.log")
+        nursery: Nursery | None = self.nursery
         while True:
             replica = _Replica(self, said)
+            self._starting.add(replica)
+            seen = _written(self.folder)
             try:
-                await replica.run()
-            except _NurseryGone:
-                await asyncio.sleep(FIRST_PAUSE)
+                await replica.run(nursery)
+            except _NurseryGone as error:
+                say(f"{self.model}:{self.candidate}: {error}; a replica is started by itself")
+                nursery = None
+                continue
+            except _Stalled:
                 continue
             except (EnvironmentDiffers, OSError, RuntimeError, ValueError) as error:  # pins nobody can read; no thread
                 self.why = str(error)
             finally:
+                self._starting.discard(replica)
                 replica.kill()
+            nursery = self.nursery
             if replica.about is None:
-                self.why = _last_words(said) or self.why or "its process ended and said nothing"
-                self._failures += 1
-                say(f"{self.model}:{self.candidate} does not start: {self.why.splitlines()[-1]}")
+                self._fail(said)
+                await self._pause_while(seen)
             else:
                 self._failures = 0
                 say(f"{self.model}:{self.candidate}: replica {replica.pid} died and is replaced")
-            doubled = min(self._failures, 10)  # 2**1024 is no float
-            await asyncio.sleep(min(MOST_PAUSE, FIRST_PAUSE * 2**doubled) if self._failures else 0)
+
+    def _fail(self, said: Path) -> None:
+        """A replica has not come up: whoever waits for it is told, unless another one answers."""
+        self.why = _last_words(said) or self.why or "its process ended and said nothing"
+        self._failures += 1
+        self._tell_waiting()
+        say(f"{self.model}:{self.candidate} does not start: {self.why.splitlines()[-1]}")
+
+    async def _pause_while(self, seen: tuple[int, int] | None) -> None:
+        """Longer after each failure, but no longer than its folder stays as it was: who mends it need not wait."""
+        doubled = min(self._failures, 10)  # 2**1024 is no float
+        end = time.monotonic() + min(MOST_PAUSE, FIRST_PAUSE * 2**doubled)
+        while (left := end - time.monotonic()) > 0 and _written(self.folder) == seen:
+            await asyncio.sleep(min(left, FIRST_PAUSE))
+
+    def _tell_waiting(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
 
     def came_up(self, replica: _Replica) -> None:
         """A replica is ready."""
         self.about, self.why, self.gently = replica.about, None, False
+        self._starting.discard(replica)
         self.replicas.append(replica)
-        self._changed.set()
-        self._changed = asyncio.Event()
+        self._tell_waiting()
 
     @property
     def state(self) -> str:
@@ -165,53 +220,86 @@ class Release:
             return "draining"
         return "ready" if self.replicas else "failed" if self.why else "starting"
 
+    @property
+    def can_answer(self) -> bool:
+        """Whether a replica is ready, and does something when it is asked."""
+        return any(not replica.is_ending and not replica.is_idle for replica in self.replicas)
+
+    @property
+    def can_stand_in(self) -> bool:
+        """Whether it could answer at once for another: also nobody has stopped it while it was asked nothing."""
+        return self.can_answer and any(not replica.is_stopped for replica in self.replicas)
+
+    @property
+    def trouble(self) -> str:
+        """In a line why it has no replica."""
+        return self.why.strip().splitlines()[-1] if self.why and self.why.strip() else "starting"
+
     # ── asked ─────────────────────────────────────────────────────────────────────────────────────
 
-    async def ask(self, kind: int, name: str, key: str, body: bytes) -> tuple[int, bytes]:
+    async def ask(self, kind: int, name: str, key: str, body: bytes, *, patient: bool = True) -> tuple[int, bytes]:
         """The status and the body of the answer.
 
         A request whose replica dies is asked again, then without others of its kind beside it: one that kills
         whoever answers it must not take the others along.
 
+        Args:
+            kind: of the request: see deployments/replica.py.
+            name: of the request.
+            key: of whoever asks.
+            body: what is asked.
+            patient: wait for a replica that is being started: nobody else can be asked.
+
         Raises:
-            Unanswered: no replica is ready within the time limit, or each one died over it.
+            Unanswered: no replica is ready, or comes up within the time limit.
+            Deadly: each one died over it.
         """
         self.waiting += 1
         self.waiting_bytes += len(body)
         try:
-            return await self._ask(kind, name, key, body)
+            return await self._ask(kind, name, key, body, patient)
         finally:
             self.waiting -= 1
             self.waiting_bytes -= len(body)
 
-    async def _ask(self, kind: int, name: str, key: str, body: bytes) -> tuple[int, bytes]:
-        try:
-            return await (await self._one_ready()).ask(kind, name, key, body)
-        except _Gone:
-            pass
+    async def _ask(self, kind: int, name: str, key: str, body: bytes, patient: bool) -> tuple[int, bytes]:
+        for _ in range(TRIES):
+            try:
+                return await (await self._one_ready(patient)).ask(kind, name, key, body)
+            except _Stalled:
+                continue
+            except _Gone:
+                break
+        else:
+            raise Unanswered(f"{self.model}:{self.candidate}: {TRIES} replicas stood still")
         deadline = time.monotonic() + self.timeout_s
         for _ in range(TRIES - 1):
             await self._one_ready()  # all at once: where none comes, nobody waits for the time limit of another
             async with self._alone:
                 if time.monotonic() > deadline:
-                    raise Unanswered(f"{self.model}:{self.candidate} has no replica: {self.why or 'starting'}")
+                    raise self._no_replica()
                 try:
                     return await (await self._one_ready()).ask(kind, name, key, body)
                 except _Gone:
                     continue
-        raise Unanswered(f"{self.model}:{self.candidate}: {TRIES} replicas died over the request {name}")
+        raise Deadly(f"{self.model}:{self.candidate}: {TRIES} replicas died over the request {name}")
 
-    async def _one_ready(self) -> _Replica:
+    async def _one_ready(self, patient: bool = True) -> _Replica:
         if not (ready := self._that_can_be_asked()):
             try:
                 async with asyncio.timeout(self.timeout_s):
                     while not (ready := self._that_can_be_asked()):
                         if self.draining:
                             raise Unanswered(f"{self.model}:{self.candidate} is no longer wanted")
+                        if self.why or not patient:
+                            raise self._no_replica()
                         await self._changed.wait()
             except TimeoutError:
-                raise Unanswered(f"{self.model}:{self.candidate} has no replica: {self.why or 'starting'}") from None
-        return ready[0] if len(ready) == 1 else min(ready, key=lambda replica: len(replica.asked))
+                raise self._no_replica() from None
+        return ready[0] if len(ready) == 1 else min(ready, key=lambda replica: (replica.is_idle, len(replica.asked)))
+
+    def _no_replica(self) -> Unanswered:
+        return Unanswered(f"{self.model}:{self.candidate} has no replica: {self.trouble}")
 
     def _that_can_be_asked(self) -> list[_Replica]:
         """One that is ending is told about a moment later than it is known: a request would be lost to it at once."""
@@ -223,13 +311,14 @@ class Release:
         self.latency[bisect_left(EDGES_MS, seconds * 1000)] += 1
         self.seconds += seconds
 
-    def kill_the_stuck(self) -> None:
-        """A replica that has not answered within the time limit is hung: what it was asked is asked again."""
+    def end_the_stalled(self) -> None:
+        """End what stands still, and does not come back: what it was asked is asked again."""
         now = time.monotonic()
-        for replica in self.replicas:
-            if replica.asked and now - max(replica.heard, next(iter(replica.asked.values()))[1]) > self.timeout_s:
+        for replica in (*self.replicas, *self._starting):
+            if reason := replica.look(now, self.timeout_s):
+                self.stalled += 1
                 replica.kill()
-                say(f"{self.model}:{self.candidate}: replica {replica.pid} hangs: killed")
+                say(f"{self.model}:{self.candidate}: replica {replica.pid} {reason}: ended")
 
     def kill_who_is_not_waited_for(self) -> None:
         """Who owes an answer that was given up: it would log it, and somebody else has answered meanwhile."""
@@ -249,6 +338,7 @@ class Release:
             "why": self.why,
             "starting_s": None if self.born is None else round(time.monotonic() - self.born, 3),
             "waiting": self.waiting,
+            "stalled": self.stalled,
             "pids": [replica.pid for replica in self.replicas],
             "startup_s": next((round(replica.startup_s, 2) for replica in self.replicas), None),
             "answered": sum(n for status, n in self.statuses.items() if status < 400),
@@ -299,19 +389,33 @@ class _Replica(asyncio.Protocol):
         self.heard = 0.0
         self.startup_s = 0.0
         self.pid = 0
+        self._stalls = StallDetector(0)
         self._begun = 0.0
         self._started = asyncio.Event()
         """It is up, or never will be."""
         self._lost = asyncio.Event()
+        self.is_idle = False
+        """Whether it owes an answer, and was seen to do nothing."""
         self._numbers = count(1)
+        self._newest = 0
+        """The number of the newest request that it has answered."""
+        self._overtaken = 0, 0.0
+        """A request that a later one was answered before, and when that was seen."""
+        self._is_stalled = False
+        """Whether it is ended for that it stood still."""
         self._waiting = bytearray()
         self._transport: asyncio.Transport | None = None
 
-    async def run(self) -> None:
+    async def run(self, nursery: Nursery | None) -> None:
         """Start the process, and return when it is gone.
+
+        Args:
+            nursery: what it is forked from; None: it is started by itself.
 
         Raises:
             EnvironmentDiffers: the release needs other packages than there are.
+            _NurseryGone: the nursery does not fork.
+            _Stalled: it stood still before it was up.
         """
         release = self.release
         self.said.parent.mkdir(parents=True, exist_ok=True)
@@ -324,11 +428,12 @@ class _Replica(asyncio.Protocol):
         try:
             with theirs, self.said.open("wb") as said:
                 self.pid = await (
-                    release.nursery.bear(release.folder, arguments, theirs, said, nice)
-                    if python is None
-                    else _start(python, release.folder, arguments, theirs, said, nice)
+                    nursery.bear(release.folder, arguments, theirs, said, nice)
+                    if python is None and nursery is not None
+                    else _start(python or Path(sys.executable), release.folder, arguments, theirs, said, nice)
                 )
             release.born = time.monotonic()
+            self._stalls = StallDetector(self.pid)
             await asyncio.get_running_loop().create_connection(lambda: self, sock=ours)
         except BaseException:  # let go while it was born: it ends when it finds its socket closed
             ours.close()
@@ -343,6 +448,8 @@ class _Replica(asyncio.Protocol):
                 await self._started.wait()
         except TimeoutError:
             raise TimeoutError(f"it has not come up after {SILENT_S:g} s") from None
+        if self._is_stalled and self.about is None:
+            raise _Stalled
         await self._lost.wait()
 
     def ask(self, kind: int, name: str, key: str, body: bytes) -> asyncio.Future[tuple[int, bytes]]:
@@ -356,6 +463,50 @@ class _Replica(asyncio.Protocol):
         head = ASKED.pack(held, kind, number, time.time(), len(named), len(keyed))
         self._transport.write(b"".join((head, named, keyed, body)))
         return answer
+
+    def look(self, now: float, timeout_s: float) -> str | None:
+        """See what it does for what it owes; give why it is to be ended, if it is. Called several times a second."""
+        if self.about is None:
+            return self._look_at_start(now)
+        if not self.asked:
+            self.is_idle = False
+            return None
+        number, (_, asked) = next(iter(self.asked.items()))
+        since = max(self.heard, asked)
+        if now - since > timeout_s:
+            return f"has not answered for {timeout_s:g} s"
+        if number < self._newest and self._overtaken[0] != number:
+            self._overtaken = number, now
+        if number < self._newest and now - self._overtaken[1] > IDLE_S:
+            return "has passed over a request"
+        if now - since < QUIET_S:
+            self.is_idle = False
+            return None
+        idle = self._stalls.idle(now, since)
+        self.is_idle = idle > IDLE_S
+        return self._stands_still(idle)
+
+    def _look_at_start(self, now: float) -> str | None:
+        if self._transport is None:
+            return None
+        idle = self._stalls.idle(now, self._begun)
+        self._is_stalled = idle > STILL_S
+        return "does nothing, and is not up" if self._is_stalled else self._stands_still(idle)
+
+    def _stands_still(self, idle: float) -> str | None:
+        reason = None
+        if self._stalls.is_stopped and idle > STOPPED_S:
+            reason = "is stopped"
+        elif self._stalls.waits_for_disk and idle > DISK_S:
+            reason = "waits for the disk only"
+        self._is_stalled = reason is not None
+        return reason
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether somebody has stopped its process, seen just now."""
+        self._stalls.look()
+        return self._stalls.is_stopped
 
     @property
     def is_ending(self) -> bool:
@@ -390,6 +541,7 @@ class _Replica(asyncio.Protocol):
             body, at = bytes(waiting[start : start + length]), start + length
             if number:
                 answer, _ = self.asked.pop(number)
+                self._newest = max(self._newest, number)
                 if not answer.done():
                     answer.set_result((status, body))
             elif status == STATISTICS:
@@ -417,8 +569,17 @@ class _Replica(asyncio.Protocol):
             self.release.bury(self.statistics)
         for answer, _ in self.asked.values():
             if not answer.done():
-                answer.set_exception(_Gone())
+                answer.set_exception(_Stalled() if self._is_stalled else _Gone())
         self.asked.clear()
+
+
+def _written(folder: Path) -> tuple[int, int] | None:
+    """Changes when something in a folder, or the folder itself, is replaced."""
+    try:
+        found = folder.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ino
 
 
 def _last_words(path: Path) -> str:
@@ -434,13 +595,15 @@ def _last_words(path: Path) -> str:
 
 
 class Nursery:
-    """The process that forks replicas (replica_nursery.py): started when it is first needed, or has died."""
+    """The process that forks replicas (replica_nursery.py): started when it is first needed, or has died or hung."""
 
     def __init__(self) -> None:
         self._socket: socket.socket | None = None
+        self._process: asyncio.subprocess.Process | None = None
         self._one = asyncio.Lock()
         self._numbers = count(1)
-        self._heard = b""
+        self._heard, self._is_up = b"", False
+        self._waking: asyncio.Task[None] | None = None
 
     async def wake(self) -> None:
         """Let it import what it needs ahead of the first birth."""
@@ -449,32 +612,39 @@ class Nursery:
                 self._socket = await self._start()
 
     async def bear(self, folder: Path, arguments: list[str], theirs: socket.socket, said: IO[bytes], nice: int) -> int:
-        """A new replica's process number."""
-        async with self._one:
-            for last in (False, True):
-                if self._socket is None:
-                    self._socket = await self._start()
-                number = next(self._numbers)
-                told = {"number": number, "folder": str(folder), "arguments": arguments, "nice": nice}
-                message = json.dumps(told).encode()
-                try:
-                    socket.send_fds(self._socket, [message], [theirs.fileno(), said.fileno()])
-                except OSError as error:
-                    self._forget()
-                    if last:
-                        raise ChildProcessError(f"what replicas are forked from does not come up: {error}") from None
-                    continue
-                try:
-                    return await self._answer(number)
-                except OSError:  # it may have forked: what listens at `theirs` must stay the only one
-                    self._forget()
-                    raise _NurseryGone from None
-        raise AssertionError("unreachable")
+        """A new replica's process number.
 
-    def _forget(self) -> None:
+        Raises:
+            _NurseryGone: it does not come up, has ended, or hangs: it is begun anew, with the next birth in mind.
+        """
+        await self.wake()
+        async with self._one:
+            number = next(self._numbers)
+            told = {"number": number, "folder": str(folder), "arguments": arguments, "nice": nice}
+            try:
+                if self._socket is None:
+                    raise ChildProcessError("it has just ended")
+                if not self._is_up:
+                    async with asyncio.timeout(HELLO_S):
+                        await self._answer(HELLO)
+                    self._is_up = True
+                socket.send_fds(self._socket, [json.dumps(told).encode()], [theirs.fileno(), said.fileno()])
+                async with asyncio.timeout(BIRTH_S):
+                    return await self._answer(number)
+            except OSError as error:  # it may have forked: what listens at `theirs` must stay the only one
+                self.end()
+                self._waking = asyncio.create_task(self.wake())
+                hangs = "hangs" if isinstance(error, TimeoutError) else f"is gone ({error})"
+                raise _NurseryGone(f"the process that replicas are forked from {hangs}") from None
+
+    def end(self) -> None:
+        """End it; the next birth begins it anew."""
+        if self._process is not None and self._process.returncode is None:
+            with suppress(ProcessLookupError):
+                self._process.kill()
         if self._socket is not None:
             self._socket.close()
-        self._socket, self._heard = None, b""
+        self._socket, self._heard, self._is_up = None, b"", False
 
     async def _answer(self, number: int) -> int:
         """The process number; answers to those who have not waited for theirs are passed over."""
@@ -496,7 +666,7 @@ class Nursery:
         ours, theirs = socket.socketpair()
         with theirs:
             line = [sys.executable, "-I", str(NURSERY), "--fd", str(theirs.fileno())]
-            await asyncio.create_subprocess_exec(*line, pass_fds=[theirs.fileno()], **_APART)
+            self._process = await asyncio.create_subprocess_exec(*line, pass_fds=[theirs.fileno()], **_APART)
         ours.setblocking(False)
         return ours
 

@@ -37,7 +37,7 @@ from deployments import replica  # noqa: E402 - settings first
 from deployments.connections import Connection  # noqa: E402
 from deployments.openapi import document  # noqa: E402
 from deployments.page import shown  # noqa: E402
-from deployments.replicas import EDGES_MS, LATE, Nursery, Release, Unanswered, say  # noqa: E402
+from deployments.replicas import EDGES_MS, LATE, Deadly, Nursery, Release, Unanswered, say  # noqa: E402
 from tasks import files, keys, params, unanswered  # noqa: E402
 from tasks.errors import EvergreenError, did_you_mean  # noqa: E402
 
@@ -60,6 +60,9 @@ SWITCH_S = 0.0005
 """How long a thread beside the event loop may keep the interpreter to itself while a request waits for it. With
 Python's 5 ms a request, which wakes the event loop three times, took 15 ms longer whenever a release was started."""
 
+TURNS = 3
+"""How many releases are asked one after the other: who is live, who stands by, and who is live again by then."""
+
 KEY, REQUEST_ID = b"evergreen-key", b"x-request-id"
 
 BODIES = 16
@@ -67,6 +70,9 @@ BODIES = 16
 
 KEY_BYTES = 200
 """Of a key, that count: a frame to a replica gives its length one byte."""
+
+Asked = tuple[int, str, str, bytes]
+"""A request as a release is asked: kind, name, key, body."""
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -139,6 +145,8 @@ class Model:
         self.releases: dict[str, Release] = {}
         self.live: Release | None = None
         """Who answers now: the wanted one, once it is ready; until then whoever was it before."""
+        self.standby: Release | None = None
+        """The former release, if it is warm: who is live and cannot answer is stood in for."""
         self.patient = 0
         """How many requests wait for the first one to be ready."""
         self.coming = 0
@@ -154,9 +162,26 @@ class Model:
             drawn = _share(f"{canary['candidate']}/{key}") if key else random.random()  # noqa: S311
             if drawn < canary["share"]:
                 return release, True
-        if self.live is None:
-            raise Refused(503, f"{self.name} has no release that is ready", **{"retry-after": "2"})
-        return self.live, False
+        if self.live is not None and (self.standby is None or self.live.can_answer):
+            return self.live, False
+        if self.standby is not None:
+            return self.standby, False
+        raise Refused(503, f"{self.name} has no release that is ready{self._why()}", **{"retry-after": "2"})
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether somebody answers, or is about to once more."""
+        return self.standby is not None or (self.live is not None and self.live.state != "failed")
+
+    def another(self, release: Release) -> Release | None:
+        """Who can be asked instead of one that gave no answer: who is live, or stands by."""
+        others = [one for one in (self.live, self.standby) if one and one is not release]
+        able = [one for one in others if one.can_answer or release.draining]
+        return able[0] if able else None
+
+    def _why(self) -> str:
+        wanted = self.releases.get(self.wanted["live"]["candidate"]) if self.wanted["live"] else None
+        return f": {wanted.trouble}" if wanted and wanted.state == "failed" else ""
 
     async def await_first(self, serving: params.Serving, size: int) -> None:
         """While nobody serves yet, wait for who is to: a router that was killed is back before its releases are.
@@ -177,7 +202,7 @@ class Model:
         try:
             self.take(size)
             async with asyncio.timeout(serving.timeout_s):
-                while self.live is None and awaited.state != "failed":
+                while self.live is None and self.standby is None and awaited.state != "failed":
                     await asyncio.sleep(FOLLOW_S / 2)
         except TimeoutError:
             return
@@ -208,8 +233,15 @@ class Model:
         target = self.releases.get(wanted["live"]["candidate"]) if wanted["live"] else None
         if target is None or target.replicas:
             self.live = target
+        for release in self.releases.values():
+            release.end_the_stalled()
+        self.standby = self._standby()
         for candidate in [c for c, one in self.releases.items() if c not in named and one is not self.live]:
             drained(self.releases.pop(candidate))
+
+    def _standby(self) -> Release | None:
+        former = [self.releases.get(one["candidate"]) for one in self.wanted["beside"] if one["role"] == "former"]
+        return next((one for one in former if one and one is not self.live and one.can_stand_in), None)
 
     def status(self) -> dict[str, Any]:
         """What `GET /status` says of it."""
@@ -219,7 +251,8 @@ class Model:
         for candidate, one in self.releases.items():
             role = "live" if one is self.live else "canary" if candidate == canary else roles.get(candidate, "live")
             told[candidate] = {"role": role, **one.status()}
-        answers = self.live.candidate if self.live else None
+        able = self.live if self.standby is None or (self.live and self.live.can_answer) else self.standby
+        answers = able.candidate if able else None
         return {**self.wanted, "answers": answers, "releases": told}
 
 
@@ -319,8 +352,6 @@ class Router:
                 self._seen[name] = written
             if name not in there and not model.releases:
                 del self.models[name]
-            for release in model.releases.values():
-                release.kill_the_stuck()
 
     def _said(self) -> params.Params | None:
         """What params.yaml says, or said when it could be read last; None: never."""
@@ -472,28 +503,27 @@ class Router:
             raise Overloaded(f"{asked}: {release.waiting} requests wait already", retry_after="1")
         if release.waiting_bytes > BODIES * model.serving.max_bytes:
             raise Overloaded(f"{asked}: {release.waiting_bytes:,} bytes wait already", retry_after="1")
-        if is_canary and model.live:
-            try:
-                async with asyncio.timeout(CANARY_S):
-                    status, answer = await _answer_of(release, kind, name, key, body)
-            except TimeoutError:
-                status, answer = 504, b""
-                release.kill_who_is_not_waited_for()
-                if kind == replica.PREDICT:
-                    release.count(status, CANARY_S)
-        else:
-            status, answer = await _answer_of(release, kind, name, key, body)
-        # of a canary, also where it refuses: a client is not to learn of it; or of one that was let go meanwhile
-        if status >= (400 if is_canary else 500) and model.live not in (None, release):
-            first, failed = release, status
-            release = model.live
-            status, answer = await _answer_of(release, kind, name, key, body)
-            if is_canary and kind == replica.PREDICT:
-                first.failed_alone += status < 400 and failed not in LATE
+        request = kind, name, key, body
+        release, status, answer = await self._first_answer(model, release, is_canary, request)
         if status == 503:
             raise Refused(503, answer.decode(), **{"retry-after": "2"})
         headers.append((b"evergreen-release", f"{asked}:{release.candidate}".encode()))
         return status, answer
+
+    async def _first_answer(
+        self, model: Model, release: Release, is_canary: bool, request: Asked
+    ) -> tuple[Release, int, bytes]:
+        """Who answered, and what: a canary, who is live, or who stands by; 503 and the reason, where nobody does."""
+        if not is_canary or model.live is None:
+            return await _in_turn(model, release, request)
+        canary, (status, answer) = release, await _of_canary(release, request)
+        if status < 400 or model.live in (None, canary):
+            return canary, status, answer
+        # also where it refuses: a client is not to learn of it
+        failed, (release, status, answer) = status, await _in_turn(model, model.live, request)
+        if request[0] == replica.PREDICT:
+            canary.failed_alone += status < 400 and failed not in LATE
+        return release, status, answer
 
     async def _try(self, scope: Scope, receive: Receive, name: str, asked: str, candidate: str) -> tuple[int, bytes]:
         """An operator asks one release: neither logged nor counted."""
@@ -538,7 +568,7 @@ class Router:
                 "model": model.name,
                 "live": model.wanted["live"],
                 "canary": canary,
-                "ready": model.live is not None,
+                "ready": model.is_ready,
             }
         if what in ("schema", "release"):
             release, _ = (model.live, False) if model.live else model.choose("")
@@ -552,7 +582,7 @@ class Router:
         if what == "healthz":
             return 200, {"status": "alive"}
         if what == "readyz":
-            late = [name for name, model in self.models.items() if model.wanted["live"] and not model.live]
+            late = [name for name, model in self.models.items() if model.wanted["live"] and not model.is_ready]
             return (503, {"status": "starting", "waits_for": late}) if late else (200, {"status": "ready"})
         if what == "status":
             models = {name: model.status() for name, model in self.models.items()}
@@ -617,16 +647,40 @@ def _header(scope: Scope, name: bytes) -> str:
     return ""
 
 
-async def _answer_of(release: Release, kind: int, name: str, key: str, body: bytes) -> tuple[int, bytes]:
-    """A release's answer; 503 and the reason, where none of its replicas gives one."""
+async def _of_canary(release: Release, request: Asked) -> tuple[int, bytes]:
+    """A canary's answer; 503 and the reason, or 504, where there is none."""
     begin = time.perf_counter()
     try:
-        status, answer = await release.ask(kind, name, key, body)
+        async with asyncio.timeout(CANARY_S):
+            status, answer = await release.ask(*request, patient=False)
+    except TimeoutError:
+        status, answer = 504, b""
+        release.kill_who_is_not_waited_for()
     except Unanswered as error:
         status, answer = 503, str(error).encode()
-    if kind == replica.PREDICT:
+    if request[0] == replica.PREDICT:
         release.count(status, time.perf_counter() - begin)
     return status, answer
+
+
+async def _in_turn(model: Model, release: Release, request: Asked) -> tuple[Release, int, bytes]:
+    """Who answered, and what: a release, or who can instead of it. Nobody waits while another one can answer."""
+    begin, left = time.perf_counter(), TURNS
+    while True:
+        left -= 1
+        patient = left == 0 or model.another(release) is None
+        try:
+            status, answer = await release.ask(*request, patient=patient)
+            break
+        except Unanswered as error:
+            status, answer = 503, str(error).encode()
+            other = model.another(release)
+            if left == 0 or isinstance(error, Deadly) or (other is None and patient):
+                break
+            release = other or release
+    if request[0] == replica.PREDICT:
+        release.count(status, time.perf_counter() - begin)
+    return release, status, answer
 
 
 async def _body(scope: Scope, receive: Receive, model: Model) -> bytes:

@@ -113,18 +113,22 @@ class Routed:
         """The release's folder."""
         return _src(self.root, candidate)
 
-    def want(self, live: str | None, *beside: str, canary: str | None = None, share: float = 0.0) -> None:
+    def want(
+        self, live: str | None, *beside: str, canary: str | None = None, share: float = 0.0, role: str = "challenger"
+    ) -> None:
         """Say what should serve."""
         said = {
             "live": {"candidate": live, "version": 3, "since": "2026-11-21T00:00:00Z"} if live else None,
-            "beside": [{"candidate": one, "version": 4, "role": "challenger"} for one in beside],
+            "beside": [{"candidate": one, "version": 4, "role": role} for one in beside],
             "canary": {"candidate": canary, "share": share} if canary else None,
         }
         files.write_json(self.root / "var" / "serving" / f"{MODEL}.json", said)
 
-    def serve(self, live: str | None, *beside: str, canary: str | None = None, share: float = 0.0) -> None:
+    def serve(
+        self, live: str | None, *beside: str, canary: str | None = None, share: float = 0.0, role: str = "challenger"
+    ) -> None:
         """Say what should serve, and wait until it does."""
-        self.want(live, *beside, canary=canary, share=share)
+        self.want(live, *beside, canary=canary, share=share, role=role)
         wanted = {one for one in (live, *beside) if one}
         shown = {"candidate": canary, "share": share} if canary else None
         until(lambda: self._serves(live, wanted, shown), 60, f"{live} and {beside}: {self.releases()}")

@@ -34,7 +34,12 @@ BEGIN = "        columns: list[Any] = ["
 POISON = (BEGIN, f'        if "POISON" in list(X["dest"]):\n            __import__("os")._exit(9)\n{BEGIN}')
 """A pipeline that takes its process along when it sees this."""
 
+COMPUTE = 'end = __import__("time").process_time() + 2\n            while __import__("time").process_time() < end: pass'
 SLOW = (BEGIN, f'        __import__("time").sleep(0.3)\n{BEGIN}')
+ONCE = 'if "HANG" in list(X["dest"]) and not __import__("os").path.exists("hung")'
+HANG = 'open("hung", "w").close()\n            __import__("time").sleep(600)'
+HANGING = (BEGIN, f"        {ONCE}:\n            {HANG}\n{BEGIN}")
+BUSY = (BEGIN, f"        if len(X) > 900:\n            {COMPUTE}\n{BEGIN}")
 FAILING = (BEGIN, f'        if "LAX" in list(X["dest"]):\n            raise ArithmeticError("LAX")\n{BEGIN}')
 READ = "        return read\n\n    def _score("
 NARROW = (READ, f'        if b"LAX" in body:\n            return Answer(400, b"{{}}")\n{READ}')
@@ -51,6 +56,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Routed]:
     routed.variant("slow00000000000", tasks__encode=SLOW)
     routed.variant("failing00000000", tasks__encode=FAILING)
     routed.variant("narrow000000000", tasks__answering=NARROW)
+    routed.variant("busy00000000000", tasks__encode=BUSY)
+    routed.variant("hangs0000000000", tasks__encode=HANGING)
     broken = routed.src(routed.variant("broken000000000")) / "model.skops"
     broken.write_bytes(broken.read_bytes()[:-1] + b"!")
     yield routed
@@ -825,15 +832,101 @@ def test_what_waits_for_a_replica_is_answered_though_its_release_is_let_go(route
 
 
 def test_a_replica_that_hangs_is_replaced(router: Routed) -> None:
-    """It was stopped: what it was asked is answered by another within the time limit, here one second."""
-    _edit_params(router, "serving: {max_rows: 1000}", "serving: {max_rows: 1000, timeout_s: 1}")
+    """It waits for what never comes: what it was asked is answered by another after the time limit, here 4 s."""
+    _edit_params(router, "serving: {max_rows: 1000}", "serving: {max_rows: 1000, timeout_s: 4}")
     try:
-        router.serve("other0000000000")
-        os.kill(router.releases()["other0000000000"]["pids"][0], signal.SIGSTOP)
-        answer = router.post()
-        assert answer.status_code == 200
+        router.serve("hangs0000000000")
+        (pid,) = router.releases()["hangs0000000000"]["pids"]
+        assert router.post([{**ROW, "dest": "HANG"}]).status_code == 200
+        assert router.releases()["hangs0000000000"]["pids"] != [pid]
+        assert router.releases()["hangs0000000000"]["stalled"] == 1
     finally:
-        _edit_params(router, "serving: {max_rows: 1000, timeout_s: 1}", "serving: {max_rows: 1000}")
+        _edit_params(router, "serving: {max_rows: 1000, timeout_s: 4}", "serving: {max_rows: 1000}")
+
+
+@pytest.mark.parametrize("stopped", ["live", "live, alone", "both"])
+def test_a_live_replica_that_is_stopped_costs_no_request(router: Routed, stopped: str) -> None:
+    """SIGSTOP: the former release, which is warm, answers meanwhile; the replica is ended and replaced."""
+    router.serve(router.candidate, *([] if "alone" in stopped else ["other0000000000"]), role="former")
+    before = router.releases()[router.candidate]
+    (pid,) = before["pids"]
+    with load(router.port) as seen:
+        seen.has_asked(20)
+        if stopped == "both":
+            os.kill(router.releases()["other0000000000"]["pids"][0], signal.SIGSTOP)
+        os.kill(pid, signal.SIGSTOP)
+        until(lambda: router.releases()[router.candidate]["pids"] not in ([], [pid]), 30, "another replica")
+        begin = time.monotonic()
+        seen.has_asked(20)
+    assert seen.failures == []
+    assert {who for asked, who in seen.answers if asked > begin} == {router.candidate}
+    assert ("other0000000000" in {who for _, who in seen.answers}) == (stopped == "live")
+    assert seen.ids <= _logged_ids(router)
+    after = router.releases()[router.candidate]
+    assert (after["stalled"] - before["stalled"], after["errors"] - before["errors"]) == (1, 0)
+    until(lambda: not Path(f"/proc/{pid}").exists(), 10)
+
+
+def test_a_canary_that_is_stopped_is_replaced_and_its_requests_are_answered(router: Routed) -> None:
+    """By who is live; it counts as late, which may be the machine's doing, and is said apart."""
+    router.serve(router.candidate, "other0000000000", canary="other0000000000", share=1.0)
+    (pid,) = router.releases()["other0000000000"]["pids"]
+    os.kill(pid, signal.SIGSTOP)
+    answer = router.post()
+    assert (answer.status_code, answer.headers["evergreen-release"]) == (200, f"{MODEL}:{router.candidate}")
+    until(lambda: router.releases()["other0000000000"]["pids"] not in ([], [pid]), 30, "another replica")
+    canary = router.releases()["other0000000000"]
+    assert (canary["stalled"], canary["errors"], canary["late"], canary["failed_alone"]) == (1, 1, 1, 0)
+    assert router.post().headers["evergreen-release"] == f"{MODEL}:other0000000000"
+
+
+def test_a_long_request_is_waited_for(router: Routed) -> None:
+    """A replica that computes for seconds is slow, and alive: the former release does not stand in, nobody is ended."""
+    router.serve("busy00000000000", router.candidate, role="former")
+    pids = router.releases()["busy00000000000"]["pids"]
+    answer = router.post([ROW] * 1000)
+    assert (answer.status_code, answer.headers["evergreen-release"]) == (200, f"{MODEL}:busy00000000000")
+    assert (router.releases()["busy00000000000"]["pids"], router.releases()["busy00000000000"]["stalled"]) == (pids, 0)
+
+
+def test_a_model_that_cannot_serve_any_more_says_so_at_once_and_serves_again_when_it_is_mended(router: Routed) -> None:
+    """Its file is gone, then its replica dies: 503 with the reason, not half a minute of waiting. Or who is warm."""
+    src = router.src(router.variant("mended000000000"))
+    for beside in ((), ("other0000000000",)):
+        router.serve("mended000000000", *beside, role="former")
+        src.rename(src.with_name("away"))
+        os.kill(router.releases()["mended000000000"]["pids"][0], signal.SIGKILL)
+        until(lambda: router.releases()["mended000000000"]["state"] == "failed", 30)
+        begin = time.monotonic()
+        answer = router.post()
+        if beside:
+            assert answer.headers["evergreen-release"] == f"{MODEL}:other0000000000"
+            assert router.status()["answers"] == "other0000000000"
+            assert router.get("/readyz").status_code == 200
+        else:
+            assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+            assert "mended000000000 has no replica: " in answer.json()["error"]
+            assert "\n" not in answer.json()["error"]
+            assert router.get("/readyz").json()["waits_for"] == [MODEL]
+            assert time.monotonic() - begin < 15, "half of serving.timeout_s: it did not wait"
+        src.with_name("away").rename(src)
+        until(lambda: router.post().headers.get("evergreen-release") == f"{MODEL}:mended000000000", 60)
+
+
+def test_what_replicas_are_forked_from_hangs_and_a_replica_dies(router: Routed) -> None:
+    """The replica is started by itself, and its requests are answered; the process is replaced."""
+    nursery = _nursery(router)
+    nursery.suspend()
+    (pid,) = router.releases()[router.candidate]["pids"]
+    with load(router.port, 2) as seen:
+        seen.has_asked(4)
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: router.releases()[router.candidate]["pids"] not in ([], [pid]), 60, "another replica")
+        seen.has_asked(4)
+    assert seen.failures == []
+    until(lambda: not nursery.is_running() or nursery.status() == "zombie", 20)
+    router.serve(router.candidate, "other0000000000")
+    assert _nursery(router).pid != nursery.pid
 
 
 def test_a_request_that_kills_whoever_answers_it_takes_no_other_along(router: Routed) -> None:
