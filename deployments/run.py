@@ -49,12 +49,12 @@ def _loop_beside_a_server() -> int:
 
 
 def _loop(said: params.Params) -> None:
-    from tasks.data import collect
+    from tasks.data import delivery
 
     begin_from_nothing()
     for partitions in (FIRST, NEXT):
         title(f"The upstream delivers {partitions[0]}" + (f" to {partitions[-1]}" if len(partitions) > 1 else ""))
-        collect.deliver(said, _not_here(partitions), _line)
+        delivery.deliver(said, _not_here(partitions), _line)
         if partitions == FIRST:
             _wait_for_prefect(os.environ["PREFECT_API_URL"])
         title("ingest: validate, version or quarantine")

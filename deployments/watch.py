@@ -19,7 +19,7 @@ from deployments.page.keeper import Keeper
 from deployments.promotions import Promotions
 from flows import api, wakes
 from tasks import params, settings
-from tasks.data.collect import Place, masked
+from tasks.data.places import Place, masked
 from tasks.errors import EvergreenError, WorldError
 
 FOLDER_SECONDS, BUCKET_SECONDS = 2.0, 5.0

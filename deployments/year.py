@@ -29,7 +29,7 @@ settings.apply()
 from deployments.run import begin_from_nothing  # noqa: E402 - Prefect reads its environment when it is imported
 from deployments.watch import under_way  # noqa: E402
 from flows import due, history, wakes  # noqa: E402
-from tasks.data import collect  # noqa: E402
+from tasks.data import delivery  # noqa: E402
 from tasks.errors import EvergreenError, Mistake, WorldError  # noqa: E402
 from tasks.release import serving  # noqa: E402
 
@@ -84,7 +84,7 @@ def _live(said: params.Params, first: int, until: int, rows: int) -> None:
 
 
 def _deliver(said: params.Params, partitions: list[str]) -> None:
-    collect.deliver(said, partitions, lambda _: None)
+    delivery.deliver(said, partitions, lambda _: None)
 
 
 def _deliver_cut_off(said: params.Params, partition: str) -> None:

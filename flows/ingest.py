@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 from datetime import UTC, datetime
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from prefect import flow, get_run_logger
@@ -16,7 +14,7 @@ from prefect.states import Completed
 from flows import api, events, wakes
 from flows.as_task import as_task
 from tasks import files, params, settings
-from tasks.data import collect, commits, versions
+from tasks.data import collect, commits, quarantine, versions
 
 
 @flow(name="ingest", flow_run_name="ingest", description=__doc__)
@@ -26,23 +24,24 @@ def ingest() -> State[Any]:
     with files.lock("ingest"):
         wakes.answer_waiting()
         commits.follow(said)
-        if versions.lacking():
-            _pull()
+        if versions.behind():
+            _catch_up()
         collected = _collect(said, get_run_logger().info)
         _report(said)
-        version = _version()
+        version = _version(collected.taken)
         _push()
         if said.git.commit:
             _commit(said, log=get_run_logger().info)
         collect.clear(said, collected)
         _announce(said)
-    refused = f"; {len(collected.quarantined)} quarantined" if collected.quarantined else ""
+    kinds = {"withdrawn": collected.withdrawn, "known before": collected.outdated, "quarantined": collected.quarantined}
+    refused = "".join(f"; {len(landed)} {what}" for what, landed in kinds.items() if landed)
     if version is None:
         return Completed(message=f"nothing new; the data version stays {versions.current()}{refused}")
     return Completed(message=f"{len(collected.accepted)} partitions accepted; data version {version}{refused}")
 
 
-_pull = as_task(versions.pull, "bring the data version", retries=3)
+_catch_up = as_task(versions.catch_up, "bring the data version", retries=3)
 _collect = as_task(collect.collect, "collect and validate what was delivered")
 _version = as_task(versions.make, "make a data version")
 _push = as_task(versions.push, "push it to the DVC remote", retries=3)
@@ -83,26 +82,17 @@ def _report(said: params.Params) -> None:
     note = settings.VAR / "memo" / "refused.json"
     told = files.read_json(note) if note.exists() else {}
     before = told["reports"] if told.get("api") == _whom() else {}
-    place = collect.Place.of(said.quarantine, "quarantine")
-    there = [one for one, _ in place.look()] if place.fs.exists(place.root) else []
-    reports = {one.dataset: one for one in there if one.path.endswith("/report.json")}
-    rows = [_refused(place, one) for folder, one in reports.items() if before.get(folder) != one.seen]
-    if rows:
+    there = quarantine.waiting(said.quarantine)
+    news = [entry for entry in there if before.get(entry.id) != entry.seen]
+    for entry in news:
+        events.refused(entry.dataset, entry.partition, f"{entry.id} {entry.seen}", entry.reason)
+    if news:
+        rows = (f"| {entry.dataset} | {entry.partition} | {entry.reason} |" for entry in news)
         create_markdown_artifact(
             key="quarantine",
             markdown="\n".join(["| dataset | partition | why |", "| --- | --- | --- |", *rows]),
-            description="Partitions that were refused; each lies in quarantine with its report",
+            description="Partitions that were refused; `python -m tasks quarantine` shows and retries them",
         )
-    now = {folder: one.seen for folder, one in reports.items()}
+    now = {entry.id: entry.seen for entry in there}
     if now != before:
         files.write_json(note, {"reports": now, "api": _whom()})
-
-
-def _refused(place: collect.Place, report: collect.Landed) -> str:
-    """Tell of one refused partition as an event; gives its row of the table in the UI."""
-    with TemporaryDirectory() as folder:
-        if not place.get(report, Path(folder) / "report.json"):
-            return f"| {report.dataset} | | taken out of quarantine meanwhile |"
-        said = files.read_json(Path(folder) / "report.json")
-    events.refused(said["dataset"], said["partition"], f"{report.dataset} {report.seen}", said["reason"])
-    return f"| {said['dataset']} | {said['partition']} | {said['reason']} |"

@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from tasks import files, settings
+from tasks.errors import Mistake
 
 
 def write_whole(serializers: ModuleType) -> None:
@@ -36,6 +37,9 @@ def mend() -> None:
     """Take away what a killed DVC left half-written: to be called before DVC is.
 
     A `dvc.lock` that was broken off goes: what it named is given back by DVC's run cache, and no step runs again.
+
+    Raises:
+        Mistake: dvc.lock holds both sides of a merge.
     """
     files.sweep(settings.ROOT, below=False)
     lock, held = settings.ROOT / "dvc.lock", settings.ROOT / ".dvc" / "tmp" / "rwlock"
@@ -50,7 +54,7 @@ def mend() -> None:
 
 
 def _broken_off(lock: Path) -> bool:
-    """Whether dvc.lock is not what DVC writes; one with conflict markers is a person's to mend."""
+    """Whether dvc.lock is not what DVC writes."""
     import yaml
 
     try:
@@ -58,7 +62,7 @@ def _broken_off(lock: Path) -> bool:
     except FileNotFoundError:
         return False
     if "<<<<<<<" in text:
-        return False
+        raise Mistake("dvc.lock holds both sides of a merge: `python -m tasks merge` joins them, stage by stage")
     try:
         said = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - both are safe
         stages = said["stages"].values()

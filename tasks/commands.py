@@ -47,7 +47,37 @@ def add_to(parser: argparse.ArgumentParser) -> None:
     written.add_argument("--images", required=True, help="where images are, such as registry.example/evergreen")
     written.add_argument("--to", type=Path, default=Path("deployments/kubernetes/models"), metavar="FOLDER")
     _command(kinds, "data", data, "bring the files of the data version that data.dvc names")
+    _add_of_data(kinds)
     _command(kinds, "reports", reports, "draw the exploratory report of each dataset and the Data Docs")
+
+
+def _add_of_data(kinds: Any) -> None:
+    """The subcommands of what a person does about partitions."""
+    back = _command(kinds, "revert", revert, "make a former revision of a partition count again")
+    back.add_argument("dataset")
+    back.add_argument("partition")
+    back.add_argument("--to", type=int, metavar="NUMBER", help="the revision, instead of the one before the newest")
+    out = _command(kinds, "withdraw", withdraw, "take a partition out of the data; revert brings it back")
+    out.add_argument("dataset")
+    out.add_argument("partition")
+    told = _command(kinds, "revisions", list_revisions, "the partitions that were revised: how often, and what changed")
+    told.add_argument("dataset", nargs="?")
+    told.add_argument("partition", nargs="?")
+    joined = _command(kinds, "merge", merge, "after `git merge` stopped at data.dvc: the data version of both branches")
+    for side in ("ours", "theirs"):
+        which = (
+            f"a partition (<dataset>/<partition>) that both changed, and of which {side} counts; may stand repeatedly"
+        )
+        joined.add_argument(f"--{side}", action="append", default=[], metavar="PARTITION", help=which)
+    kept = _command(kinds, "quarantine", list_quarantine, "the deliveries that were refused: list, show, retry, close")
+    kept.add_argument("--all", action="store_true", help="list those too that are closed")
+    doing = kept.add_subparsers(metavar="what")
+    shown = _command(doing, "show", show_refused, "print the report of a refused delivery")
+    shown.add_argument("name", help="as the list names it")
+    again = _command(doing, "retry", retry_refused, "put refused files back into the landing zone, for the next ingest")
+    again.add_argument("names", nargs="*", help="as the list names them; none: all that wait")
+    seen = _command(doing, "close", close_refused, "say that refusals are seen to; the files stay")
+    seen.add_argument("names", nargs="+", help="as the list names them")
 
 
 def run_step(step: str, model: str | None = None) -> None:
@@ -167,6 +197,74 @@ def data() -> None:
     from tasks.data import versions
 
     versions.restore_from_upstream(params.load(), print)
+
+
+def revert(dataset: str, partition: str, to: int | None) -> None:
+    """Make a former revision count again."""
+    from tasks import params
+    from tasks.data import corrections
+
+    print(corrections.revert(params.load(), dataset, partition, to))
+
+
+def withdraw(dataset: str, partition: str) -> None:
+    """Take a partition out."""
+    from tasks import params
+    from tasks.data import corrections
+
+    print(corrections.withdraw(params.load(), dataset, partition))
+
+
+def list_revisions(dataset: str | None, partition: str | None) -> None:
+    """Print the partitions that were revised."""
+    from tasks import params
+    from tasks.data import corrections
+
+    print("\n".join(corrections.listed(params.load(), dataset, partition)) or "no partition was ever revised")
+
+
+def merge(ours: list[str], theirs: list[str]) -> None:
+    """Join both sides of a merge that stopped at data.dvc."""
+    from tasks.data import merge
+
+    print(merge.merge(ours, theirs))
+
+
+def list_quarantine(all: bool) -> None:  # noqa: A002 - the name of the option
+    """Print what waits in quarantine."""
+    from tasks import params
+    from tasks.data import quarantine
+
+    for entry in quarantine.refused(params.load().quarantine):
+        if all or entry.closed is None:
+            print(f"{entry.id}  {entry.time:%Y-%m-%d %H:%M}  {entry.file}: {entry.closed or entry.reason}")
+    print("`python -m tasks quarantine show <name>` prints the report, `… retry` tries again, `… close` takes it off")
+
+
+def show_refused(name: str, **_: Any) -> None:
+    """Print the report of a refused delivery."""
+    from tasks import params
+    from tasks.data import quarantine
+
+    print(quarantine.page(params.load(), name))
+
+
+def retry_refused(names: list[str], **_: Any) -> None:
+    """Put refused files back into the landing zone."""
+    from tasks import params
+    from tasks.data import quarantine
+
+    for entry in quarantine.retry(params.load(), names):
+        print(f"{entry.id} is back in the landing zone; the next ingest takes it")
+
+
+def close_refused(names: list[str], **_: Any) -> None:
+    """Close refusals."""
+    from tasks import params
+    from tasks.data import quarantine
+
+    for entry in quarantine.close(params.load(), names):
+        print(f"{entry.id} is closed")
 
 
 def reports() -> None:

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
 
 from tasks import settings, yaml_reader
 from tasks.errors import ContractError, did_you_mean
@@ -30,6 +30,8 @@ class Contract(BaseModel):
     expectations: list[dict[str, Any]]
     nulls: list[str] = [""]
     """Texts that mean «missing» in a CSV."""
+    key: list[str] = []
+    """The columns that tell a row of a partition from every other; empty: none do."""
 
     @field_validator("columns")
     @classmethod
@@ -38,6 +40,12 @@ class Contract(BaseModel):
             if type_ not in TYPES:
                 raise ValueError(f"{name}: {type_!r} is not a type{did_you_mean(type_, list(TYPES))}")
         return columns
+
+    @model_validator(mode="after")
+    def _key_is_of_columns(self) -> Contract:
+        if unknown := [name for name in self.key if name not in self.columns]:
+            raise ValueError(f"key: {unknown[0]!r} is not a column{did_you_mean(unknown[0], list(self.columns))}")
+        return self
 
 
 def path_of(model: str, dataset: str) -> Path:

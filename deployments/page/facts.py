@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,7 +14,7 @@ from typing import Any, TypeVar
 from deployments import local
 from flows import api
 from tasks import files, params, settings
-from tasks.data import versions
+from tasks.data import revisions, versions
 from tasks.errors import EvergreenError, Mistake
 from tasks.git import Clone
 from tasks.release import serving, settled, verdicts
@@ -213,7 +214,7 @@ class Version:
     time: str
     subject: str
     md5: str
-    nfiles: str
+    nfiles: int | None
 
 
 def partitions() -> dict[str, list[str]]:
@@ -223,6 +224,11 @@ def partitions() -> dict[str, list[str]]:
         folder.name: sorted(path.stem for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
         for folder in folders
     }
+
+
+def revised() -> dict[str, int]:
+    """Dataset → how many of its partitions were corrected or withdrawn since they came."""
+    return dict(Counter(name.partition("/")[0] for name in revisions.read()))
 
 
 def version() -> tuple[str, datetime] | None:
@@ -235,22 +241,18 @@ def version() -> tuple[str, datetime] | None:
 
 def committed() -> list[Version]:
     """The newest data versions of this branch's history, the newest first; none where there is no Git."""
-    form = "--format=%x01%h%x02%cI%x02%s"
-    done = Clone(settings.ROOT).attempt("log", f"-n{VERSIONS}", form, "-p", "-U0", "--no-color", "--", "data.dvc")
+    clone, form = Clone(settings.ROOT), "--format=%h%x02%cI%x02%s"
+    done = clone.attempt("log", f"-n{VERSIONS}", form, "--", "data.dvc")
     if done.returncode:
         return []
-    return [found for entry in done.stdout.split("\x01")[1:] if (found := _committed(entry)).md5]
+    entries = (line.split("\x02") for line in done.stdout.splitlines())
+    return [found for commit, time, subject in entries if (found := _committed(clone, commit, time, subject))]
 
 
-def _committed(entry: str) -> Version:
-    head, _, patch = entry.partition("\n")
-    commit, time, subject = head.split("\x02")
-    added = {}
-    for line in patch.splitlines():
-        name, colon, value = line.removeprefix("+").strip().removeprefix("- ").partition(": ")
-        if line.startswith("+") and colon:
-            added[name] = value
-    return Version(commit, time, subject, added.get("md5", ""), added.get("nfiles", ""))
+def _committed(clone: Clone, commit: str, time: str, subject: str) -> Version | None:
+    """What a commit says; None where it took data.dvc out, or committed one that names nothing."""
+    named = attempt(lambda: versions.parse(clone.show(commit, "data.dvc") or ""))
+    return None if isinstance(named, Broken) else Version(commit, time, subject, named.md5, named.nfiles)
 
 
 def announced() -> str | None:
@@ -277,6 +279,8 @@ def refused(quarantine: str) -> list[Refused] | None:
         return None
     found = []
     for path in (settings.ROOT / quarantine).glob("*/*/report.json"):
+        if path.with_name("closed.json").exists():
+            continue
         held = read(path) or {}
         time = datetime.fromtimestamp(path.stat().st_mtime, UTC)
         folder = shown(path.parent)

@@ -21,6 +21,9 @@ Box = tuple[float, float, float, float]
 LABELLED = 4
 """So many lines of a picture have their name at their end."""
 
+LETTERS = 20
+"""So much of a partition's name is shown."""
+
 MARKS = 6
 """A time axis has at most so many."""
 
@@ -389,9 +392,10 @@ def partitions(datasets: Mapping[str, Sequence[tuple[str, bool]]], words: str) -
             kind = "bar" if good else "bar no"
             drawn.append(tag("rect", said, x=left + width * names.index(name), y=y, class_=kind, **size))
     bottom = 8 + step * len(datasets)
-    every = max(1, math.ceil(len(names) * 84 / (WIDTH - left)))
+    needs = 14 + 6.6 * min(max(map(len, names), default=0), LETTERS)
+    every = max(1, math.ceil(needs / width))
     places = ((left + width * at, names[at]) for at in range(0, len(names), every))
-    drawn += [tag("text", name, x=x, y=bottom + 8) for x, name in places if x + 66 < WIDTH]
+    drawn += [tag("text", _cut(name, LETTERS), x=x, y=bottom + 8) for x, name in places if x + needs - 14 <= WIDTH]
     return picture(bottom + 14, words, drawn)
 
 

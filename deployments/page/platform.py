@@ -97,8 +97,10 @@ def _partitions(quarantine: str) -> Markup:
         return empty(
             "Partitions", "No partition has arrived yet. The landing zone takes them; ", run, " delivers the example's."
         )
+    revised = facts.revised()
     counted = [
         f"{dataset}: {many(len(names), 'partition')}{f', {names[0]} to {names[-1]}' if names else ''}"
+        f"{f', {revised[dataset]} revised' if dataset in revised else ''}"
         for dataset, names in there.items()
     ]
     if refused is None:
@@ -124,7 +126,7 @@ def _versions() -> Markup:
     lines = (
         join(
             tag("code", one.md5[:10]),
-            f" of {many(int(one.nfiles or 0), 'file')}, ",
+            f" of {many(one.nfiles, 'file')}, " if one.nfiles is not None else ", ",
             moment(one.time),
             f", commit {one.commit}: {one.subject}",
         )
@@ -165,7 +167,11 @@ def _refused(quarantine: str) -> Markup:
     more = f"And {len(waiting) - LISTED} more." if len(waiting) > LISTED else None
     return figure(
         "Refused partitions",
-        f"{many(len(waiting), 'delivery waits', 'deliveries wait')} in quarantine.",
+        join(
+            f"{many(len(waiting), 'delivery waits', 'deliveries wait')} in quarantine; ",
+            tag("code", "python -m tasks quarantine"),
+            " shows them, tries again and closes.",
+        ),
         words(_refusal(one) for one in waiting[:LISTED]),
         tag("p", more, class_="quiet") if more else None,
     )

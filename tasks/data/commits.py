@@ -11,12 +11,11 @@ from __future__ import annotations
 import random
 import re
 import time
-from collections.abc import Callable
-
-import yaml
+from collections.abc import Callable, Mapping
 
 from tasks import files, settings
-from tasks.data import versions
+from tasks.data import revisions, versions
+from tasks.data.revisions import Listing
 from tasks.errors import DataVersionDiffers, Mistake, SourceUnavailable
 from tasks.git import Clone
 from tasks.params import Git, Params
@@ -41,7 +40,7 @@ def publish(params: Params, about: str = "", log: Log = print) -> str | None:
     Raises:
         Mistake: this checkout is not one to commit from: another branch, or commits by hand that are not pushed.
         SourceUnavailable: Git or the DVC remote cannot be reached.
-        DataVersionDiffers: another worker accepted a partition of the same name with other content: theirs was kept.
+        DataVersionDiffers: another worker accepted a partition of the same name with other content: theirs counts.
     """
     if not params.git.commit:
         return None
@@ -53,8 +52,9 @@ def publish(params: Params, about: str = "", log: Log = print) -> str | None:
         replaced = _push_or_join(params.git, branch, about, log)
         if replaced:
             raise DataVersionDiffers(
-                f"another worker accepted {', '.join(sorted(replaced))} with other content, and was first: theirs is "
-                f"kept. What was delivered here is looked at again, and quarantined, by the next ingest"
+                f"another worker accepted {', '.join(sorted(replaced))} with other content, and was first: theirs "
+                f"counts. What was delivered here is kept as a former revision: `python -m tasks revisions` lists "
+                f"them, and `python -m tasks revert` makes one count"
             )
         return _here().run("rev-parse", "HEAD")
 
@@ -94,11 +94,30 @@ def _message(about: str) -> str:
     lines = []
     if now != before:
         known, listing = versions.files_of(before) if before else {}, versions.tree()
-        came = sorted(name for name in listing if name not in known)
-        lines += [*(f"+ {name}" for name in came), f"data version {now}"]
-        partitions = ", ".join(came[:3]) + (f" and {len(came) - 3} more" if len(came) > 3 else "")
-        about = about or f"data: {partitions} came"
+        changed = _changed(revisions.by_partition(known), revisions.by_partition(listing))
+        lines += [*(f"{sign} {name}" for name, (sign, _) in changed.items()), f"data version {now}"]
+        about = about or f"data: {_summary(changed)}"
     return "\n".join([" ".join((about or "what was made of it").split())[:200], *([""] if lines else []), *lines])
+
+
+def _changed(was: Mapping[str, Listing], now: Mapping[str, Listing]) -> dict[str, tuple[str, str]]:
+    """Each file that came, was revised or went: its sign, and what became of it."""
+    came = {name: ("+", "came") for part in now.keys() - was.keys() for name in now[part]}
+    revised = {
+        name: ("~", "revised") for part in now.keys() & was.keys() if now[part] != was[part] for name in now[part]
+    }
+    gone = {name: ("-", "withdrawn") for part in was.keys() - now.keys() for name in was[part]}
+    return dict(sorted({**came, **revised, **gone}.items(), key=lambda entry: ("+~-".index(entry[1][0]), entry[0])))
+
+
+def _summary(changed: Mapping[str, tuple[str, str]]) -> str:
+    """The same in a line."""
+    phrases = []
+    for what in dict.fromkeys(what for _, what in changed.values()):
+        names = [name for name, (_, became) in changed.items() if became == what]
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        phrases.append(f"{', '.join(names[:3])}{more} {what}")
+    return "; ".join(phrases) or "the same files"
 
 
 def _dirty() -> list[str]:
@@ -165,10 +184,10 @@ def _join(git: Git, branch: str, about: str, log: Log) -> list[str]:
             f"{git.remote}/{branch} has moved, and this checkout has commits by hand ({', '.join(by_hand[:3])}). "
             f"Rebase and push them by hand (`git pull --rebase`); a worker wants a clone of its own"
         )
-    lock = _joined_lock(*(here.show(commit, "dvc.lock") for commit in (base, "HEAD", there)))
+    lock = joined_lock(*(here.show(commit, "dvc.lock") for commit in (base, "HEAD", there)))
     replaced: list[str] = []
-    if version := _version_at(there):
-        replaced = versions.join(version, there)
+    if theirs := here.show(there, "data.dvc"):
+        replaced = versions.join(theirs, there, here.show(base, "data.dvc"))
     texts = {"data.dvc": _read("data.dvc"), "dvc.lock": lock}
     here.run("checkout", "-q", "HEAD", "--", *[name for name in OURS if here.show("HEAD", name) is not None])
     here.run("reset", "-q", "--keep", there)
@@ -179,8 +198,8 @@ def _join(git: Git, branch: str, about: str, log: Log) -> list[str]:
     return replaced
 
 
-def _joined_lock(base: str | None, ours: str | None, theirs: str | None) -> str | None:
-    """dvc.lock of both, stage by stage: an entry says what was made from what, and is taken whole from one side.
+def joined_lock(base: str | None, ours: str | None, theirs: str | None) -> str | None:
+    """A dvc.lock of both, stage by stage: an entry says what was made from what, and is taken whole from one side.
 
     Joined line by line as Git does it, an entry could claim that outputs of ours were made from inputs of theirs.
     """
@@ -212,7 +231,7 @@ def _here() -> Clone:
 def _version_at(commit: str) -> str | None:
     """The data version that a commit names."""
     text = _here().show(commit, "data.dvc")
-    return str(yaml.safe_load(text)["outs"][0]["md5"]) if text else None
+    return versions.parse(text).md5 if text else None
 
 
 def _read(name: str) -> str | None:

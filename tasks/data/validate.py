@@ -139,7 +139,7 @@ def partitions(dataset: str) -> list[Path]:
     for path, after in pairwise(found):
         if path.stem == after.stem:
             twice = f"{path.stem} twice: {path.name} and {after.name}"
-            raise StageFailed(f"data/{dataset}/ has {twice}. Remove one, then `dvc add data`")
+            raise StageFailed(f"data/{dataset}/ has {twice}. Take out the one that does not count, then `dvc add data`")
     return found
 
 
@@ -155,7 +155,8 @@ def _failure(model: str, refused: list[Report]) -> str:
     for report in refused:
         lines += [f"  {report.dataset} {report.partition}: {sentence(check)}" for check in report.failures]
     lines.append(
-        "If the partition is wrong: remove it from data/, `dvc add data`, and have it delivered again. "
+        "If the partition is wrong: have it delivered again, corrected, under the same name; or take it out "
+        "(`python -m tasks withdraw <dataset> <partition>`). "
         "If the expectation is: change it in the suite, then run again"
     )
     return "\n".join(lines)
@@ -301,10 +302,14 @@ def parameters(partition: str, previous: Summary | None) -> dict[str, float]:
 def _derived(wanted: Contract) -> list[dict[str, Any]]:
     """What `columns` of a contract means: these, in this order, of these types; and at least one row."""
     columns = list(wanted.columns)
+    unique = {"type": "expect_compound_columns_to_be_unique", "kwargs": {"column_list": wanted.key}}
+    if len(wanted.key) == 1:
+        unique = {"type": "expect_column_values_to_be_unique", "kwargs": {"column": wanted.key[0]}}
     return [
         {"type": "expect_table_columns_to_match_ordered_list", "kwargs": {"column_list": columns}},
         {"type": "expect_table_row_count_to_be_between", "kwargs": {"min_value": 1}},
         *({"type": "expect_column_type_to_be", "kwargs": {"column": c, "type_": t}} for c, t in wanted.columns.items()),
+        *([unique] if wanted.key else []),
     ]
 
 

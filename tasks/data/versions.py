@@ -11,10 +11,11 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from configparser import ConfigParser
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from fnmatch import fnmatch
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,7 +24,9 @@ from typing import TYPE_CHECKING
 import yaml
 
 from tasks import books, files, settings
-from tasks.data import collect, hashes
+from tasks.data import delivery, hashes, revisions
+from tasks.data.places import masked
+from tasks.data.revisions import Ledger, Listing, Side
 from tasks.errors import DataMissing, DataVersionDiffers, EvergreenError, SourceUnavailable
 from tasks.params import Params
 
@@ -32,9 +35,6 @@ if TYPE_CHECKING:
 
 IGNORED = (".*.tmp", "*.pyc")
 """As in .dvcignore: what is being written, and byte code."""
-
-Listing = dict[str, str]
-"""The files of a version: path below data/ → MD5."""
 
 
 @dataclass(frozen=True)
@@ -60,10 +60,9 @@ def present() -> bool:
     return current() is not None and dir_hash(tree()) == current()
 
 
-def lacking() -> bool:
-    """Whether data/ lacks files of the version that data.dvc names: `pull` brings them."""
-    named = _named()
-    return named is not None and not present() and (named.nfiles is None or len(tree()) < named.nfiles)
+def behind() -> bool:
+    """Whether data/ is not the version that data.dvc names: `catch_up` brings what it lacks."""
+    return current() is not None and not present()
 
 
 def tree() -> Listing:
@@ -79,17 +78,27 @@ def dir_hash(listing: Listing) -> str:
 
 
 def _named() -> Version | None:
-    try:
-        text = (settings.ROOT / "data.dvc").read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return None
+    path = settings.ROOT / "data.dvc"
+    return parse(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def parse(text: str) -> Version:
+    """What the text of a data.dvc says.
+
+    Raises:
+        DataMissing: it names no data version; says what to do.
+    """
     try:
         out = yaml.safe_load(text)["outs"][0]
         return Version(str(out["md5"]), out.get("nfiles"), out.get("size"))
     except (yaml.YAMLError, KeyError, IndexError, TypeError) as error:
+        if "<<<<<<<" in text:
+            raise DataMissing(
+                "data.dvc holds both sides of a merge: `python -m tasks merge` makes the data version of both"
+            ) from None
         raise DataMissing(
             f"data.dvc names no data version ({' '.join(str(error).split())}). "
-            f"`git checkout data.dvc` brings the committed one"
+            f"`git checkout HEAD -- data.dvc` brings the committed one"
         ) from None
 
 
@@ -106,22 +115,88 @@ def _ignored(path: Path) -> bool:
 # ── making one ────────────────────────────────────────────────────────────────────────────────────
 
 
-def make() -> str | None:
+def make(taken: Collection[str] = (), why: str = "delivered") -> str | None:
     """Bring data.dvc up to date with data/; gives the new data version, or None when nothing changed.
 
+    Args:
+        taken: the partitions (`<dataset>/<partition>`) that may be other than they were, or gone: what ingest accepted
+            or a person asked for. Each gets a revision. Every other file of the version before must be in the new one.
+        why: what the revisions came of, for the journal.
+
     Raises:
-        DataMissing: data/ lacks files of the version that data.dvc names, or nobody can say which those are: a
-            version only ever grows.
+        DataMissing: data/ lacks files of the version that data.dvc names, or nobody can say which those are.
     """
     with files.lock("data"):
         before, now = current(), tree()
-        if not now or dir_hash(now) == before:
+        if not (now or taken) or dir_hash(now) == before:
             return None
-        _only_grows(before, now)
-        with _dvc("make a data version") as repo:
-            repo.add([str(settings.ROOT / "data")])  # a relative target would be below the working directory
-        after = current()
-        return after if after != before else None
+        kept = _nothing_lost(before, now, taken) if before else {}
+        ledger = revisions.followed(revisions.read(), kept, now)
+        return _made(before, ledger, why)
+
+
+def _made(before: str | None, ledger: Ledger, why: str) -> str | None:
+    """Make a version of data/; the ledger first, so that no version lacks what it says.
+
+    Killed in between, the ledger is ahead of the version, and the next one corrects it.
+    """
+    path, known = settings.ROOT / "data.dvc", revisions.read()
+    if ledger != known:
+        files.write_text(path, revisions.written(path.read_text(encoding="utf-8"), ledger))
+        _note(ledger, known, why)
+    with _dvc("make a data version") as repo:
+        repo.add([str(settings.ROOT / "data")])  # a relative target would be below the working directory
+    after = current()
+    return after if after != before else None
+
+
+def _note(ledger: Ledger, known: Ledger, why: str) -> None:
+    """Keep when a revision came: data.dvc holds no times."""
+    at = datetime.now(UTC).isoformat(timespec="seconds")
+    for partition, history in sorted(ledger.items()):
+        for number in range(len(known.get(partition, [])) + 1, len(history) + 1):
+            if number > 1:
+                line = {
+                    "at": at,
+                    "partition": partition,
+                    "revision": number,
+                    "md5": history[number - 1].md5,
+                    "why": why,
+                }
+                files.append_line(journal(), line)
+
+
+def journal() -> Path:
+    """Where it is kept when each revision was made here, a line each."""
+    return settings.VAR / "data" / "revisions.jsonl"
+
+
+def content(md5: str) -> Path:
+    """The file that has this MD5, in the cache; brought from the remote when it is lacking.
+
+    Raises:
+        DataMissing: neither has it.
+        SourceUnavailable: the remote cannot be reached.
+    """
+    cached = _cache() / _object(md5)
+    if not cached.is_file():
+        with _dvc("bring a former revision") as repo:
+            odb = repo.cloud.get_remote_odb()
+            path = odb.oid_to_path(md5)
+            if odb.fs.exists(path):
+                with files.replacing(cached) as beside:
+                    odb.fs.get_file(path, str(beside))
+                    _check(beside, md5)
+    if not cached.is_file():
+        raise DataMissing(
+            f"its content ({md5}) is neither in DVC's cache nor in its remote: was it collected as garbage?"
+        )
+    return cached
+
+
+def _check(path: Path, md5: str) -> None:
+    if files.md5(path) != md5:
+        raise SourceUnavailable(f"the remote gives something else than {md5} under that name: it is damaged there")
 
 
 def files_of(version: str) -> Listing:
@@ -129,9 +204,8 @@ def files_of(version: str) -> Listing:
     return _listing(version)
 
 
-def _only_grows(before: str | None, now: Listing) -> None:
-    if before is None:
-        return
+def _nothing_lost(before: str, now: Listing, taken: Collection[str]) -> Listing:
+    """The files of the version before, of which none may be missing or changed that was not taken."""
     kept = _listing(before)
     if not kept:
         raise DataMissing(
@@ -139,14 +213,16 @@ def _only_grows(before: str | None, now: Listing) -> None:
             f"data/ holds all of it cannot be told, so no new one was made. `make data` brings it; to begin anew, "
             f"remove data.dvc"
         )
-    lost = sorted(name for name in kept if name not in now)
-    changed = sorted(name for name in kept if name in now and now[name] != kept[name])
-    if lost or changed:
+    other = sorted(n for n, md5 in kept.items() if now.get(n) != md5 and revisions.partition_of(n) not in taken)
+    lost, changed = [name for name in other if name not in now], [name for name in other if name in now]
+    if other:
         said = [f"{what}: {_some(which)}" for what, which in (("missing", lost), ("changed", changed)) if which]
         raise DataMissing(
             f"data/ does not hold all of the version that data.dvc names ({'; '.join(said)}): no new one was made. "
-            f"`make data` brings them back; to take them out on purpose, `dvc add data` by hand"
+            f"`make data` brings them back; a correction goes through the landing zone, and what is to go is taken out "
+            f"by `python -m tasks withdraw`"
         )
+    return kept
 
 
 def _listing(version: str) -> Listing:
@@ -214,14 +290,49 @@ def pull() -> bool:
     target = str(settings.ROOT / "data.dvc")
     with files.lock("data"), _dvc("pull the data version") as repo:
         repo.fetch(targets=[target])
-        listing = _listing(version)
-        lacking = [name for name, md5 in listing.items() if not _cached(md5)]
-        if lacking or not listing:
-            what = _some(lacking) if lacking else version
-            raise SourceUnavailable(f"could not pull the data version: the remote does not have {what}")
-        _no_strangers(listing)
+        _no_strangers(_fetched(version))
         repo.checkout(targets=[target], force=True)  # without force it may ask, and wait for an answer
     return True
+
+
+def catch_up() -> list[str]:
+    """Bring what data/ lacks of the version that data.dvc names, or has in another revision; gives the partitions.
+
+    What is in no version stays: it was accepted by an ingest that was killed, or put there by hand, and `make` says so.
+
+    Raises:
+        SourceUnavailable: the remote cannot be reached, or does not have all of it.
+    """
+    with files.lock("data"), _dvc("bring the data version") as repo:
+        repo.fetch(targets=[str(settings.ROOT / "data.dvc")])
+        listing = _fetched(str(current()))
+        wanted, here, ledger = revisions.by_partition(listing), revisions.by_partition(tree()), revisions.read()
+        brought = []
+        for partition in sorted({*wanted, *here}):
+            there, named = here.get(partition, {}), wanted.get(partition, {})
+            is_new = any(not _cached(md5) for name, md5 in there.items() if named.get(name) != md5)
+            if there == named or is_new or (not named and partition not in ledger):
+                continue
+            for name in there.keys() - named.keys():
+                files.remove(settings.ROOT / "data" / name)
+            for name, md5 in named.items():
+                _place(name, md5)
+            brought.append(partition)
+    return brought
+
+
+def _fetched(version: str) -> Listing:
+    """The files of a version that was fetched.
+
+    Raises:
+        SourceUnavailable: the remote did not have all of them.
+    """
+    listing = _listing(version)
+    lacking = [name for name, md5 in listing.items() if not _cached(md5)]
+    if lacking or not listing:
+        what = _some(lacking) if lacking else version
+        raise SourceUnavailable(f"could not pull the data version: the remote does not have {what}")
+    return listing
 
 
 def _sweep(folder: Path) -> None:
@@ -242,27 +353,102 @@ def push_made() -> None:
         repo.push(targets=[str(settings.ROOT / "dvc.yaml")], run_cache=True)
 
 
-def join(version: str, commit: str) -> list[str]:
-    """Make a version of what data/ holds and of another version, which `data.dvc` of a Git commit names.
+def join(text: str, commit: str, base: str | None) -> list[str]:
+    """Make a version of what data/ holds and of the version that another worker's data.dvc names.
 
-    Gives the files that have other content there: theirs are kept, as they were first.
+    Gives the partitions of which both took another content since `base`: theirs counts, ours is a former revision.
+
+    Args:
+        text: their data.dvc, which stands in the Git commit `commit`.
+        commit: where DVC is to look for what it names.
+        base: the data.dvc that both began from.
 
     Raises:
         SourceUnavailable: the remote cannot be reached, or does not have all of the other version.
     """
+    version = parse(text).md5
     if version == current():
         return []
     with files.lock("data"), _dvc("bring another worker's data version") as repo:
         repo.fetch(targets=["data.dvc"], revs=[commit], workspace=False)
-        theirs, here = _listing(version), tree()
-        if lacking := [name for name, md5 in theirs.items() if not _cached(md5)]:
+        theirs, ours = side(text), Side(tree(), revisions.read())
+        if lacking := [name for name, md5 in theirs.listing.items() if not _cached(md5)]:
             raise SourceUnavailable(f"another worker's data version {version} is not in the remote: {_some(lacking)}")
-        for name, md5 in theirs.items():
-            if here.get(name) != md5:
-                with files.replacing(settings.ROOT / "data" / name) as beside:
-                    shutil.copyfile(_cache() / _object(md5), beside)
-        repo.add([str(settings.ROOT / "data")])
-    return [name for name, md5 in theirs.items() if here.get(name, md5) != md5]
+        was = side(base) if base else Side({}, {})
+        every = {*revisions.by_partition(ours.listing), *revisions.by_partition(theirs.listing)}
+        joined, conflicts = revisions.join(was, ours, theirs, every)
+        _lay_down(joined.listing)
+        _made(None, joined.ledger, "of another worker")
+    return conflicts
+
+
+def join_merge(
+    base: str | None, ours: str, theirs: str, ours_for: Collection[str], theirs_for: Collection[str]
+) -> Side:
+    """Make the data version of both sides of a Git merge; gives what it holds.
+
+    Args:
+        base: the data.dvc that both began from, if any.
+        ours: the data.dvc of the branch that is checked out.
+        theirs: that of the other.
+        ours_for: the partitions of which ours counts, where both have another content.
+        theirs_for: those of which theirs does.
+
+    Raises:
+        DataVersionDiffers: both sides took another content of a partition; or data/ holds what is in no version.
+        SourceUnavailable: neither the cache nor the remote has all of both versions.
+    """
+    path = settings.ROOT / "data.dvc"
+    with files.lock("data"):
+        both = path.read_bytes()
+        try:
+            sides = [_fetched_side(text) for text in (base, ours, theirs)]
+            joined, conflicts = revisions.join(sides[0], sides[1], sides[2], theirs_for)
+            _decided(conflicts, {*ours_for, *theirs_for})
+            _no_strangers(joined.listing)
+        except BaseException:
+            path.write_bytes(both)
+            raise
+        files.write_text(path, ours)
+        _lay_down(joined.listing)
+        _made(None, joined.ledger, "of both sides of a merge")
+    return joined
+
+
+def _decided(conflicts: list[str], by_hand: Collection[str]) -> None:
+    if undecided := sorted(name for name in conflicts if name not in by_hand):
+        raise DataVersionDiffers(f"both sides have another content of {_some(undecided)}")
+
+
+def _fetched_side(text: str | None) -> Side:
+    """What a data.dvc names, with all of its files in the cache."""
+    if text is None:
+        return Side({}, {})
+    files.write_text(settings.ROOT / "data.dvc", text)
+    with _dvc("bring a side of the merge") as repo:
+        repo.fetch(targets=[str(settings.ROOT / "data.dvc")])
+    return Side(_fetched(parse(text).md5), revisions.parse(text))
+
+
+def side(text: str) -> Side:
+    """What a data.dvc names: the files of its version as far as their listing can be had, and its ledger."""
+    return Side(_listing(parse(text).md5), revisions.parse(text))
+
+
+def _lay_down(wanted: Listing) -> None:
+    """Bring data/ to these files, which are in data/ already or in the cache."""
+    here = tree()
+    for name in here.keys() - wanted.keys():
+        files.remove(settings.ROOT / "data" / name)
+    for name, md5 in wanted.items():
+        if here.get(name) != md5:
+            _place(name, md5)
+
+
+def _place(name: str, md5: str) -> None:
+    """Copy a file from the cache into data/."""
+    with files.replacing(settings.ROOT / "data" / name) as beside:
+        shutil.copyfile(_cache() / _object(md5), beside)
 
 
 @dataclass(frozen=True)
@@ -376,12 +562,12 @@ def _from_upstream(named: Version, params: Params, log: Callable[[str], object])
 
 def _ask(named: Version, params: Params, folder: Path, log: Callable[[str], object]) -> list[str]:
     """Ask for partitions, oldest first, until there are as many files as data.dvc names; gives the partitions."""
-    source = collect.upstream(params)
+    source = delivery.upstream(params)
     asked, count = [], 0
     for partition in source.partitions():
         if named.nfiles is not None and count >= named.nfiles:
             break
-        for dataset, name, content in collect.offered(source, params.datasets, partition):
+        for dataset, name, content in delivery.offered(source, params.datasets, partition):
             target = folder / dataset / name
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content)
@@ -451,7 +637,7 @@ def _causes(error: BaseException) -> str:
     said: list[str] = []
     at: BaseException | None = error
     while at is not None:
-        text = collect.masked(" ".join(str(at).split()))
+        text = masked(" ".join(str(at).split()))
         if text and text not in said:
             said.append(text)
         at = at.__cause__

@@ -3,9 +3,9 @@
     var/monitoring/<model>/joined/<day>.parquet    the predictions of a day that count, with the labels known by now
     var/monitoring/<model>/joined.json             what each was made of, and what a release's losses and labels were
 
-The labels are the rows of build/<model>/rows: a partition that comes late, is corrected, or comes twice, is nothing but
+The labels are the rows of build/<model>/rows: a partition that comes late, is corrected or withdrawn is nothing but
 another content of that folder. Of several predictions by one release for one row the newest counts, on whichever day it
-was made; of several labels for one id that of the last partition.
+was made. An id stands in one partition, as ingest sees to it; where it does not, the last partition's label counts.
 
 So a day is a pure function of files: of what was asked on it, and of the partitions that have a label for any of it.
 It is made again when one of these changes, and labels that came late end in the same bytes as labels that came at once.

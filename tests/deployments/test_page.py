@@ -126,7 +126,34 @@ def test_a_quarantined_partition_and_a_new_version_are_shown(small: Project) -> 
     )
     assert "1 delivery in quarantine" in page.text
     assert "The next run of ingest tells the models of it." in page.text
+    (small.root / "var/quarantine/readings/2013-04-0a1b2c3d/closed.json").write_text("{}")
+    assert "readings 2013-04" not in read().text
     assert f"commit {small.run('git', 'rev-parse', '--short', 'HEAD').stdout.strip()}: as it is" in page.text
+
+
+def test_a_data_version_of_as_many_files_as_before_is_shown_with_its_files(small: Project) -> None:
+    """A correction changes no number of files; what a person keeps in data.dvc beside it is not taken for its hash."""
+    path = small.root / "data.dvc"
+    md5 = "0" * 31 + "1.dir"
+    text = re.sub(r"md5: \w+\.dir", f"md5: {md5}", path.read_text())
+    path.write_text(f"{text}meta:\n  revisions:\n    readings/2013-03:\n    - {{file: a.csv, md5: x}}\n")
+    small.run("git", "commit", "-qam", "March, corrected")
+    committed = facts.committed()
+    assert [one.subject for one in committed][:1] == ["March, corrected"]
+    assert committed[0].md5 == md5
+    assert committed[0].nfiles == committed[1].nfiles == 3
+    assert facts.revised() == {"readings": 1}
+    assert "2013-01 to 2013-03, 1 revised" in read().text
+
+
+@pytest.mark.parametrize("names", [["2013-01"], [f"2013-{n:02d}" for n in range(1, 10)], ["x" * 40, "y" * 90]])
+def test_the_names_of_partitions_do_not_overlap(names: list[str]) -> None:
+    """Few and narrow cells, long names: each text ends before the next one begins, and inside the picture."""
+    drawn = str(pictures.partitions({"flights": [(name, True) for name in names]}, ""))
+    texts = [(float(x), text) for x, text in re.findall(r'<text x="([\d.]+)" y="46[^"]*">([^<]+)</text>', drawn)]
+    assert texts or max(map(len, names)) > 20
+    for (x, text), (after, _) in pairwise([*texts, (pictures.WIDTH + 8.0, "")]):
+        assert x + 6.6 * len(text) < after
 
 
 def test_what_is_not_looked_at_is_not_said_to_be_empty(small: Project) -> None:

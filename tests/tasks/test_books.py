@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tasks import books, settings
+from tasks.errors import Mistake
 
 LOCK = """\
 schema: '2.0'
@@ -99,11 +100,19 @@ def test_a_lock_file_that_was_broken_off_anywhere_goes_or_is_whole(root: Path) -
     assert gone > 30
 
 
-@pytest.mark.parametrize("text", [LOCK, LOCK + "<<<<<<< ours\n"])
-def test_a_whole_lock_file_and_one_in_conflict_stay(root: Path, text: str) -> None:
-    """What a person has to merge is not taken away."""
-    (root / "dvc.lock").write_text(text)
+def test_a_whole_lock_file_stays(root: Path) -> None:
+    """There is nothing to mend."""
+    (root / "dvc.lock").write_text(LOCK)
     books.mend()
+    assert (root / "dvc.lock").read_text() == LOCK
+
+
+def test_a_lock_file_with_both_sides_of_a_merge_names_the_command_that_joins_them(root: Path) -> None:
+    """It is not taken away, and DVC, which would say that it is no YAML, is not asked."""
+    text = LOCK + "<<<<<<< ours\n"
+    (root / "dvc.lock").write_text(text)
+    with pytest.raises(Mistake, match=r"both sides of a merge: `python -m tasks merge`"):
+        books.mend()
     assert (root / "dvc.lock").read_text() == text
 
 

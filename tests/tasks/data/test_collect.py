@@ -14,8 +14,9 @@ import pytest
 
 from models import upstream
 from tasks import files
-from tasks.data import collect
-from tasks.data.collect import Collected, Landed
+from tasks.data import collect, delivery, quarantine
+from tasks.data.collect import Collected
+from tasks.data.places import Landed, Place
 from tasks.errors import ContractError, DataMissing, ParamsError, SourceUnavailable, WorldError
 from tasks.params import Params
 
@@ -77,22 +78,6 @@ def test_the_same_partition_again_is_nothing_to_do(root: Path, given: Params) ->
     assert not path.exists()
     assert data(root) == before
     assert collect.collect(given, quiet) == Collected()
-
-
-@pytest.mark.parametrize("name", ["2013-01.csv", "2013-01.parquet"])
-def test_the_same_name_with_other_content_is_quarantined(name: str, root: Path, given: Params) -> None:
-    """Partitions are immutable, whatever the suffix: the other content waits in quarantine, data/ keeps the first."""
-    land(root, "weather/2013-01.csv", month("weather", "2013-01"))
-    collect.clear(given, collect.collect(given, quiet))
-    before = data(root)
-    path = land(root, f"weather/{name}", month("weather", "2013-01")[:-40])
-    collected = collect.collect(given, quiet)
-    folder, report = report_of(root, "weather")
-    assert str(report["reason"]).startswith("same name, other content: data/weather/2013-01.csv is there already")
-    assert (folder / name).stat().st_size == len(month("weather", "2013-01")) - 40
-    assert names(collected.quarantined) == ["weather 2013-01"]
-    assert data(root) == before
-    assert not path.exists()
 
 
 def test_a_bad_partition_is_quarantined_with_a_report_and_the_others_go_on(root: Path, given: Params) -> None:
@@ -212,7 +197,7 @@ class Killed(BaseException):
     """What a kill is to the code it hits: nothing it could catch."""
 
 
-@pytest.mark.parametrize("step", ["get", "replacing", "copyfile", "_quarantine", "remove", "_refused"])
+@pytest.mark.parametrize("step", ["get", "replacing", "copyfile", "put", "clear", "refused"])
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_a_kill_at_any_step_loses_nothing(
     step: str, *, after: bool, root: Path, given: Params, monkeypatch: pytest.MonkeyPatch
@@ -221,9 +206,13 @@ def test_a_kill_at_any_step_loses_nothing(
     good, bad = month("weather", "2013-01"), month("weather", "2013-03")
     land(root, "weather/2013-01.csv", good)
     land(root, "weather/2013-02.csv", bad)
-    owner: object = {"get": collect.Place, "remove": collect.Place, "replacing": files, "copyfile": shutil}.get(
-        step, collect
-    )
+    owner: object = {
+        "get": Place,
+        "clear": Place,
+        "put": quarantine,
+        "replacing": files,
+        "copyfile": shutil,
+    }.get(step, collect)
     real: Callable[..., object] = getattr(owner, step)
 
     def killed(*args: object, **kwargs: object) -> object:
@@ -299,7 +288,7 @@ def test_a_mistake_in_a_suite_quarantines_nothing(root: Path, given: Params) -> 
 
 def test_the_upstream_delivers_into_the_landing_zone(root: Path, given: Params) -> None:
     """Each dataset's file of a partition is put there whole, and nothing else is left beside it."""
-    put = collect.deliver(given, ["2013-01"], quiet)
+    put = delivery.deliver(given, ["2013-01"], quiet)
     assert put == ["flights/2013-01.csv", "weather/2013-01.csv"]
     assert {path: (root / "var/landing" / path).read_bytes() for path in put} == {
         f"{dataset}/2013-01.csv": month(dataset, "2013-01") for dataset in upstream.DATASETS
@@ -310,11 +299,11 @@ def test_the_upstream_delivers_into_the_landing_zone(root: Path, given: Params) 
 def test_asking_the_upstream_for_what_it_has_not_is_said(root: Path, given: Params) -> None:
     """An unknown partition and a missing upstream are different errors, each with a hint."""
     with pytest.raises(DataMissing, match=r"has no partition '2013-13'; did you mean '2013-1"):
-        collect.deliver(given, ["2013-13"], quiet)
+        delivery.deliver(given, ["2013-13"], quiet)
     with pytest.raises(ParamsError, match="upstream is null"):
-        collect.deliver(given.model_copy(update={"upstream": None}), ["2013-01"], quiet)
+        delivery.deliver(given.model_copy(update={"upstream": None}), ["2013-01"], quiet)
     with pytest.raises(ParamsError, match=r"models\.nobody cannot be imported"):
-        collect.deliver(given.model_copy(update={"upstream": "models.nobody"}), ["2013-01"], quiet)
+        delivery.deliver(given.model_copy(update={"upstream": "models.nobody"}), ["2013-01"], quiet)
 
 
 # ── the same with a bucket ────────────────────────────────────────────────────────────────────────
@@ -353,7 +342,7 @@ def test_a_bucket_works_where_a_folder_does(
     bucket = fsspec.filesystem(scheme.split(":", maxsplit=1)[0])
     given = given.model_copy(update={"landing": f"{scheme}/landing", "quarantine": f"{scheme}/quarantine"})
     assert collect.collect(given, quiet) == Collected()
-    collect.deliver(given.model_copy(update={"settle_seconds": 1}), ["2013-01"], quiet)
+    delivery.deliver(given.model_copy(update={"settle_seconds": 1}), ["2013-01"], quiet)
     bucket.pipe_file("zone/landing/weather/2013-02.csv", month("weather", "2013-03"))
     collected = collect.collect(given, quiet)
     assert names(collected.accepted) == ["flights 2013-01", "weather 2013-01"]
@@ -362,6 +351,6 @@ def test_a_bucket_works_where_a_folder_does(
     left = sorted(path.strip("/").split("/", 2)[-1].split("-", 2)[-1] for path in bucket.find("zone"))
     assert [name.split("/")[-1] for name in left] == ["2013-02.csv", "report.json", "report.md"]
     assert sorted(data(root)) == ["flights/2013-01.csv", "weather/2013-01.csv"]
-    collect.deliver(given, ["2013-01"], quiet)
+    delivery.deliver(given, ["2013-01"], quiet)
     again = collect.collect(given, quiet)
     assert names(again.already_there) == ["flights 2013-01", "weather 2013-01"]

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from tasks import settings
-from tasks.data import commits, versions
+from tasks.data import commits, revisions, versions
 from tasks.errors import DataVersionDiffers, Mistake, SourceUnavailable
 from tasks.git import Clone
 from tasks.params import Git, Params
@@ -183,7 +183,7 @@ def test_who_loses_the_race_joins_what_both_accepted(worker: Callable[[str], Pat
     assert git(origin, "rev-list", "--count", "main") == "3"
     worker("a")
     assert commits.follow(said())
-    assert versions.lacking()
+    assert versions.behind()
     versions.pull()
     assert (first / "data/flights/2013-02.csv").read_text() == "two"
     assert not commits.follow(said())
@@ -228,7 +228,7 @@ def test_two_processes_that_race_lose_nothing(worker: Callable[[str], Path], ori
 
 
 def test_the_same_name_with_other_content_is_theirs_and_is_told(worker: Callable[[str], Path], origin: Path) -> None:
-    """Partitions are immutable: who was first keeps the name; the other's delivery is looked at again."""
+    """Who was first counts; the other content is known as a former revision, which can be made to count."""
     first, second = worker("a"), worker("b")
     worker("a")
     accept(first, "flights/2013-01.csv", "one")
@@ -236,11 +236,41 @@ def test_the_same_name_with_other_content_is_theirs_and_is_told(worker: Callable
     worker("b")
     accept(second, "flights/2013-01.csv", "another")
     accept(second, "flights/2013-02.csv", "two")
-    with pytest.raises(DataVersionDiffers, match=r"accepted flights/2013-01\.csv with other content.*theirs is kept"):
+    with pytest.raises(DataVersionDiffers, match=r"accepted flights/2013-01 with other content.*theirs counts"):
         publish()
     assert (second / "data/flights/2013-01.csv").read_text() == "one"
     assert sorted(at_origin(origin)) == ["flights/2013-01.csv", "flights/2013-02.csv"]
     assert publish() is None
+    assert [versions.content(one.md5).read_text() for one in revisions.read()["flights/2013-01"]] == ["another", "one"]
+
+
+def test_a_revision_and_a_withdrawal_of_another_worker_are_followed(
+    worker: Callable[[str], Path], origin: Path
+) -> None:
+    """Joined with what came here meanwhile: nothing that was replaced or withdrawn there comes back from here."""
+    first, second = worker("a"), worker("b")
+    worker("a")
+    for name in ("1", "2", "3"):
+        accept(first, f"flights/2013-0{name}.csv", name)
+    publish()
+    worker("b")
+    commits.follow(said())
+    versions.catch_up()
+    worker("a")
+    (first / "data/flights/2013-01.csv").write_text("corrected")
+    (first / "data/flights/2013-02.csv").unlink()
+    versions.make({"flights/2013-01", "flights/2013-02"})
+    publish()
+    assert "~ flights/2013-01.csv\n- flights/2013-02.csv" in git(origin, "log", "-1", "--format=%B", "main")
+    worker("b")
+    accept(second, "flights/2013-04.csv", "4")
+    publish()
+    assert sorted(at_origin(origin)) == [f"flights/2013-0{n}.csv" for n in (1, 3, 4)]
+    assert (second / "data/flights/2013-01.csv").read_text() == "corrected"
+    assert {name: len(history) for name, history in revisions.read().items()} == {
+        "flights/2013-01": 2,
+        "flights/2013-02": 2,
+    }
 
 
 def test_a_kill_in_the_middle_of_a_join_loses_nothing(
@@ -256,12 +286,12 @@ def test_a_kill_in_the_middle_of_a_join_loses_nothing(
         first, second = worker(f"a-{at}"), worker(f"b-{at}")
         worker(f"a-{at}")
         commits.follow(said())
-        accept(first, f"flights/{at}-1.csv", "one") if not versions.lacking() else (
+        accept(first, f"flights/{at}-1.csv", "one") if not versions.behind() else (
             versions.pull(),
             accept(first, f"flights/{at}-1.csv", "one"),
         )
         worker(f"b-{at}")
-        if versions.lacking():
+        if versions.behind():
             versions.pull()
         accept(second, f"flights/{at}-2.csv", "two")
         worker(f"a-{at}")
@@ -292,11 +322,11 @@ def test_a_kill_in_the_middle_of_a_join_loses_nothing(
 def test_dvc_lock_is_joined_by_whole_stages() -> None:
     """An entry is true as a whole: outputs of one side are never put beside inputs of the other."""
     base, ours, theirs = LOCK.format(a=1, b=1), LOCK.format(a=2, b=1), LOCK.format(a=1, b=3)
-    assert commits._joined_lock(base, ours, theirs) == LOCK.format(a=2, b=3)
-    both = commits._joined_lock(base, LOCK.format(a=2, b=1), LOCK.format(a=3, b=3))
+    assert commits.joined_lock(base, ours, theirs) == LOCK.format(a=2, b=3)
+    both = commits.joined_lock(base, LOCK.format(a=2, b=1), LOCK.format(a=3, b=3))
     assert both == LOCK.format(a=2, b=3)
-    assert commits._joined_lock(None, None, theirs) == theirs
-    assert commits._joined_lock(None, ours, None) == ours
+    assert commits.joined_lock(None, None, theirs) == theirs
+    assert commits.joined_lock(None, ours, None) == ours
 
 
 def test_commits_by_hand_are_not_moved(worker: Callable[[str], Path]) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tasks import settings
-from tasks.data import collect, commits, versions
+from tasks.data import collect, commits, delivery, places, versions
 from tasks.errors import SourceUnavailable
 from tasks.params import Git, Params
 
@@ -90,13 +90,13 @@ def test_a_partition_goes_from_the_bucket_to_a_fresh_clone(
 ) -> None:
     """Delivered to s3://, taken in, its version pushed to s3://, pulled by a clone that has neither data nor cache."""
     heard: list[str] = []
-    collect.deliver(said, ["2013-01"], heard.append)
+    delivery.deliver(said, ["2013-01"], heard.append)
     assert len(ingest(said, heard.append).accepted) == 2
     assert collect.collect(said, heard.append) == collect.Collected()
     listing = versions.tree()
     fresh = clone(root, monkeypatch)
     assert not (fresh / "data").exists()
-    assert versions.lacking()
+    assert versions.behind()
     assert versions.pull()
     assert versions.tree() == listing
     assert not versions.pull()
@@ -104,7 +104,7 @@ def test_a_partition_goes_from_the_bucket_to_a_fresh_clone(
 
 def test_a_second_push_asks_nobody(root: Path, said: Params, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is known to be in the bucket is not asked for again: the endpoint need not even answer."""
-    collect.deliver(said, ["2013-01"], lambda _: None)
+    delivery.deliver(said, ["2013-01"], lambda _: None)
     ingest(said, lambda _: None)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     assert not versions.push()
@@ -116,7 +116,7 @@ def test_the_endpoint_may_stand_in_dvcs_configuration(
     """`dvc remote modify bucket endpointurl`: then the environment needs only the credentials."""
     import s3fs
 
-    collect.deliver(said, ["2013-01"], lambda _: None)
+    delivery.deliver(said, ["2013-01"], lambda _: None)
     collected = collect.collect(said, lambda _: None)
     versions.make()
     dvc(root, "remote", "modify", "bucket", "endpointurl", s3_server)
@@ -137,7 +137,7 @@ def test_a_worker_commits_after_its_data_is_in_the_bucket(
     git(root, "commit", "-qm", "the beginning")
     git(tmp_path, "clone", "-q", "--bare", str(root), "origin.git")
     git(root, "remote", "add", "origin", str(tmp_path / "origin.git"))
-    collect.deliver(said, ["2013-01"], lambda _: None)
+    delivery.deliver(said, ["2013-01"], lambda _: None)
     ingest(said, lambda _: None)
     assert commits.publish(said.model_copy(update={"git": Git(commit=True)}), log=lambda _: None)
     git(tmp_path, "clone", "-q", "origin.git", "fresh")
@@ -155,7 +155,7 @@ def test_credentials_are_nowhere_but_in_the_environment(
 
     caplog.set_level(logging.DEBUG, logger="tasks")
     heard: list[str] = []
-    collect.deliver(said, ["2013-01"], heard.append)
+    delivery.deliver(said, ["2013-01"], heard.append)
     ingest(said, heard.append)
     wrong = said.model_copy(update={"landing": f"s3://{KEY}:{SECRET}@nowhere/landing"})
     with pytest.raises(SourceUnavailable) as caught:
@@ -163,7 +163,7 @@ def test_credentials_are_nowhere_but_in_the_environment(
     shown = capfd.readouterr()
     told = [
         str(caught.value),
-        repr(collect.Place.of(said.landing, "landing")),
+        repr(places.Place.of(said.landing, "landing")),
         shown.out,
         shown.err,
         caplog.text,
@@ -182,7 +182,7 @@ def test_a_store_that_does_not_answer_is_told_and_nothing_is_lost(
     """The version stays here and is pushed by the next run; the landed files stay where they are."""
     import s3fs
 
-    collect.deliver(said, ["2013-01"], lambda _: None)
+    delivery.deliver(said, ["2013-01"], lambda _: None)
     collected = collect.collect(said, lambda _: None)
     versions.make()
     with monkeypatch.context() as patch:

@@ -14,7 +14,7 @@ import pytest
 
 from models import upstream
 from tasks import files
-from tasks.data import collect, versions
+from tasks.data import collect, delivery, versions
 from tasks.errors import DataMissing, DataVersionDiffers, SourceUnavailable
 from tasks.params import Params
 
@@ -123,7 +123,7 @@ def test_a_version_that_nobody_has_is_not_forgotten(repository: Path, small: Cal
     named = versions.make()
     shutil.rmtree(repository / ".dvc/cache")
     (repository / "data/flights/2013-02.csv").unlink()
-    assert versions.lacking()
+    assert versions.behind()
     with pytest.raises(DataMissing, match=r"cannot be told.*make data.*remove data.dvc"):
         versions.make()
     assert versions.current() == named
@@ -218,11 +218,18 @@ def test_a_remote_that_cannot_be_reached_is_said(repository: Path, small: Callab
             versions.push()
 
 
-@pytest.mark.parametrize("text", ["<<<<<<< HEAD\n", "outs: []\n", "", "outs:\n- path: data\n"])
+@pytest.mark.parametrize("text", ["outs: []\n", "", "outs:\n- path: data\n"])
 def test_a_data_dvc_that_names_nothing_is_said(text: str, repository: Path) -> None:
-    """A merge conflict or an empty file is not «no version»: the error says what to do."""
+    """An empty file is not «no version»: the error says what to do."""
     (repository / "data.dvc").write_text(text)
-    with pytest.raises(DataMissing, match=r"data\.dvc names no data version.*git checkout"):
+    with pytest.raises(DataMissing, match=r"data\.dvc names no data version.*git checkout HEAD -- data\.dvc"):
+        versions.current()
+
+
+def test_a_data_dvc_with_both_sides_of_a_merge_names_the_command_that_joins_them(repository: Path) -> None:
+    """`git checkout data.dvc` is refused by Git then, and either side alone would lose the other's partitions."""
+    (repository / "data.dvc").write_text("outs:\n<<<<<<< HEAD\n- md5: a\n=======\n- md5: b\n>>>>>>> other\n")
+    with pytest.raises(DataMissing, match=r"both sides of a merge: `python -m tasks merge`"):
         versions.current()
 
 
@@ -268,7 +275,7 @@ def test_an_upstream_that_gives_something_else_is_refused(
         partitions=upstream.partitions,
         deliver=lambda dataset, name: (f"{name}.csv", real(dataset, name)[1] + b"\n" * (dataset == "weather")),
     )
-    monkeypatch.setattr(collect, "upstream", lambda _: changed)
+    monkeypatch.setattr(delivery, "upstream", lambda _: changed)
     with pytest.raises(DataVersionDiffers, match=rf"gives \w+\.dir, and data.dvc names {made}.*is not known"):
         versions.restore_from_upstream(given, quiet)
     assert not (repository / "data").exists()
@@ -289,7 +296,7 @@ def test_a_refusal_names_the_partitions_when_the_listing_is_known(
         partitions=upstream.partitions,
         deliver=lambda dataset, name: (f"{name}.csv", real(dataset, name)[1][: -1 if name == "2013-02" else None]),
     )
-    monkeypatch.setattr(collect, "upstream", lambda _: changed)
+    monkeypatch.setattr(delivery, "upstream", lambda _: changed)
     with pytest.raises(DataVersionDiffers, match=r"these differ: flights/2013-02.csv, weather/2013-02.csv"):
         versions.restore_from_upstream(given, quiet)
 
@@ -341,7 +348,7 @@ def test_an_ingest_that_is_killed_between_its_steps_is_finished_by_the_next(
             if step == kill:
                 raise Killed
 
-    collect.deliver(given, ["2013-01"], quiet)
+    delivery.deliver(given, ["2013-01"], quiet)
     with pytest.raises(Killed):
         ingest(killed_after)
     ingest()

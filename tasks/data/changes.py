@@ -1,0 +1,135 @@
+"""changes: what a revision changed, told by rows: added, removed, altered, and in which columns.
+
+Rows are told apart by the key that the dataset's contract names (`key` in the expectation suite). Where it names none,
+or a key stands twice, whole rows are compared: an altered row is then one that was removed and one that was added.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from tasks import contract, files, settings
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Changes:
+    """How many rows of a partition are other than before."""
+
+    before: int
+    after: int
+    added: int
+    removed: int
+    altered: int = 0
+    columns: Mapping[str, int] = field(default_factory=dict)
+    """Column → in how many of the altered rows it is another value."""
+    by_key: bool = True
+    """Whether rows were told apart by a key; else whole rows were compared."""
+
+    @property
+    def rows(self) -> int:
+        """How many rows are other than before."""
+        return self.added + self.removed + self.altered
+
+    def __str__(self) -> str:
+        counts = ((self.added, "added"), (self.removed, "removed"), (self.altered, "altered"))
+        words = ", ".join(f"{count:,} {what}" for count, what in counts if count)
+        columns = ", ".join(f"{name} {count:,}" for name, count in self.columns.items())
+        whole = "" if self.by_key else ", whole rows compared: the contract names no key that tells them apart"
+        return f"{words or 'none changed'} of {self.before:,} rows{f' ({columns})' if columns else ''}{whole}"
+
+
+def between(before: Path, after: Path, dataset: str, reader: str) -> Changes | None:
+    """What changed from one file of a partition to the next; None where one of them cannot be read.
+
+    Args:
+        before: the file before, named as it was in data/.
+        after: the file after.
+        dataset: whose partition it is.
+        reader: the model by whose contract they are read.
+    """
+    key = {
+        "md5": [files.md5(before), files.md5(after)],
+        "suffixes": [before.suffix, after.suffix],
+        "contract": files.sha256(contract.path_of(reader, dataset)),
+        "code": [files.sha256(Path(module)) for module in (__file__, contract.__file__)],
+    }
+    wanted = contract.load(reader, dataset)
+
+    def make(beside: Path) -> None:
+        found = compare(contract.read(before, wanted), contract.read(after, wanted), wanted.key)
+        files.write_json(beside, asdict(found))
+
+    try:
+        return Changes(**files.read_json(files.memo("changes", key, ".json", make)))
+    except contract.Unreadable:
+        return None
+
+
+def of_content(before: tuple[str, Path], after: tuple[str, Path], dataset: str, reader: str) -> Changes | None:
+    """The same of two contents that lie elsewhere, such as in DVC's cache: each with the name that it had in data/."""
+    settings.VAR.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=settings.VAR, prefix="changes-") as folder:
+        paths: list[Path] = []
+        for turn, (name, content) in enumerate((before, after)):
+            paths.append(Path(folder) / str(turn) / name)
+            paths[-1].parent.mkdir()
+            shutil.copyfile(content, paths[-1])
+        return between(paths[0], paths[1], dataset, reader)
+
+
+def compare(before: pd.DataFrame, after: pd.DataFrame, key: Sequence[str]) -> Changes:
+    """What changed from one frame to another: the pure core."""
+    import pandas as pd
+
+    names = list(key)
+    if not names or any(not _tells_apart(frame, names) for frame in (before, after)):
+        return _whole_rows(before, after)
+    one, other = before.set_index(names), after.set_index(names)
+    both = one.index.intersection(other.index)
+    one, other = one.loc[both], other.loc[both]
+    differs = pd.DataFrame({n: _differs(one, other, n) for n in dict.fromkeys([*other.columns, *one.columns])})
+    counts = {str(name): int(differs[name].sum()) for name in differs}
+    changed = dict(sorted(((n, c) for n, c in counts.items() if c), key=lambda entry: (-entry[1], entry[0])))
+    altered = int(differs.any(axis=1).sum())
+    return Changes(len(before), len(after), len(after) - len(both), len(before) - len(both), altered, changed)
+
+
+def _tells_apart(frame: pd.DataFrame, key: list[str]) -> bool:
+    return all(name in frame for name in key) and not frame.duplicated(key).any()
+
+
+def _differs(one: pd.DataFrame, other: pd.DataFrame, name: Any) -> npt.NDArray[np.bool_]:
+    """In which rows a column is another value; a column that only one of them has is another value in every row."""
+    import numpy as np
+
+    if name not in one or name not in other:
+        return np.ones(len(one), dtype=bool)
+    a, b = one[name], other[name]
+    if a.dtype != b.dtype:
+        a, b = a.astype("str"), b.astype("str")
+    return np.asarray(~((a == b) | (a.isna() & b.isna())), dtype=bool)
+
+
+def _whole_rows(before: pd.DataFrame, after: pd.DataFrame) -> Changes:
+    counted = [_hashes(frame).value_counts() for frame in (before, after)]
+    difference = counted[1].sub(counted[0], fill_value=0)
+    added, removed = difference.clip(lower=0).sum(), -difference.clip(upper=0).sum()
+    return Changes(len(before), len(after), int(added), int(removed), columns={}, by_key=False)
+
+
+def _hashes(frame: pd.DataFrame) -> pd.Series[Any]:
+    """A hash per row, in which the order of the columns does not count."""
+    import pandas as pd
+
+    sorted_ = frame[sorted(frame.columns, key=str)]
+    return pd.util.hash_pandas_object(sorted_.astype("str").fillna("\0missing"), index=False)

@@ -1,0 +1,142 @@
+"""corrections: what a person does about a partition: list its revisions, take one back, take the partition out.
+
+Each makes a data version at once, and is a revision itself: nothing that counted is forgotten.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from tasks import files, settings
+from tasks.data import changes, collect, revisions, validate, versions
+from tasks.data.places import Landed
+from tasks.data.quarantine import Refusal
+from tasks.data.revisions import Revision
+from tasks.errors import DataMissing, EvergreenError, Mistake, StageFailed, did_you_mean
+from tasks.params import Params
+
+
+def revert(params: Params, dataset: str, partition: str, to: int | None = None) -> str:
+    """Make a former revision of a partition count again; gives in words what that changed.
+
+    Args:
+        params: say who reads the dataset.
+        dataset: whose partition.
+        partition: its name.
+        to: the number of the revision; None: the one before the newest.
+
+    Raises:
+        Mistake: there is no such revision, or it counts already.
+        DataMissing: its content is neither in the cache nor in the remote.
+        StageFailed: it does not pass the expectation suites of today.
+    """
+    name = f"{dataset}/{partition}"
+    with files.lock("ingest"):
+        history = _history(name)
+        number = len(history) - 1 if to is None else to
+        if not 1 <= number <= len(history):
+            raise Mistake(f"{name} has no revision {number}; it has 1 to {len(history)}")
+        wanted, counts = history[number - 1], history[-1]
+        if wanted == counts:
+            raise Mistake(f"revision {number} of {name} is the content that counts now")
+        landed = Landed(dataset, partition, f"{dataset}/{wanted.file}", seen="")
+        if wanted.withdrawn:
+            _take_out(landed, params)
+        else:
+            _put_back(landed, wanted, params)
+        version = versions.make({name}, why=f"revision {number} again, by hand")
+        versions.push()
+    said = _between(counts, wanted, dataset, params)
+    return f"{name}: revision {number} counts again ({said}); data version {version}. {TOLD}"
+
+
+def withdraw(params: Params, dataset: str, partition: str) -> str:
+    """Take a partition out of the data; `revert` brings it back.
+
+    Raises:
+        Mistake: there is no such partition.
+        StageFailed: the one after it would not pass without it, or it is the only one.
+    """
+    name = f"{dataset}/{partition}"
+    with files.lock("ingest"):
+        if not collect.in_data(dataset, partition):
+            raise Mistake(f"data/ has no partition {name}{_meant(dataset, partition, params)}")
+        _take_out(Landed(dataset, partition, name, seen=""), params)
+        version = versions.make({name}, why="withdrawn by hand")
+        versions.push()
+    return (
+        f"{name} is withdrawn; data version {version}. `python -m tasks revert {dataset} {partition}` undoes it. {TOLD}"
+    )
+
+
+TOLD = "The next ingest tells the models that read it"
+
+
+def listed(params: Params, dataset: str | None = None, partition: str | None = None) -> Iterator[str]:
+    """The revisions there are, in lines for a person; of one dataset or of one partition, if named."""
+    ledger = revisions.read()
+    times = {(one["partition"], one["revision"]): one for one in files.lines(versions.journal())}
+    for name, history in sorted(ledger.items()):
+        of, _, which = name.partition("/")
+        if dataset not in (None, of) or partition not in (None, which):
+            continue
+        yield name
+        for number, revision in enumerate(history, 1):
+            line = f"  {number}  {revision}"
+            if number > 1:
+                line += f": {_between(history[number - 2], revision, of, params)}"
+            if known := times.get((name, number)):
+                line += f"; {known['why']}, {known['at']}"
+            yield line + (" (counts now)" if number == len(history) else "")
+
+
+# ── one partition ─────────────────────────────────────────────────────────────────────────────────
+
+
+def _history(name: str) -> list[Revision]:
+    ledger = revisions.read()
+    if name not in ledger:
+        dataset, _, partition = name.partition("/")
+        if collect.in_data(dataset, partition):
+            raise Mistake(f"{name} was never revised: `python -m tasks withdraw {dataset} {partition}` takes it out")
+        raise Mistake(f"there is no partition {name}{did_you_mean(name, list(ledger))}")
+    return ledger[name]
+
+
+def _meant(dataset: str, partition: str, params: Params) -> str:
+    if dataset not in params.datasets:
+        return did_you_mean(dataset, params.datasets)
+    return did_you_mean(partition, [path.stem for path in validate.partitions(dataset)])
+
+
+def _put_back(landed: Landed, wanted: Revision, params: Params) -> None:
+    with TemporaryDirectory(dir=settings.VAR) as folder:
+        local = Path(folder) / wanted.file
+        shutil.copyfile(versions.content(wanted.md5), local)
+        _stop_at(collect.refused(landed, local, params), landed)
+        collect.accept(landed, local, params)
+
+
+def _take_out(landed: Landed, params: Params) -> None:
+    _stop_at(collect.refused_to_withdraw(landed, params), landed)
+    collect.remove(landed)
+
+
+def _stop_at(refusal: Refusal | None, landed: Landed) -> None:
+    if refusal is not None:
+        raise StageFailed(f"{landed}: {refusal.reason}. {refusal.todo}. Nothing was changed")
+
+
+def _between(former: Revision, now: Revision, dataset: str, params: Params) -> str:
+    """What one revision changed of the one before, as far as both can be had."""
+    if now.withdrawn or former.withdrawn:
+        return "withdrawn" if now.withdrawn else "there again"
+    try:
+        before, after = ((one.file, versions.content(one.md5)) for one in (former, now))
+    except EvergreenError as error:
+        return str(error) if isinstance(error, DataMissing) else "what it changed cannot be told: no remote answers"
+    found = changes.of_content(before, after, dataset, params.readers(dataset)[0])
+    return str(found or "what it changed cannot be told, as one of both cannot be read any more")

@@ -1,0 +1,84 @@
+"""merge: the data version of both branches, where `git merge` (or rebase, cherry-pick, stash pop) stops at data.dvc.
+
+Git sees two hashes and can only keep one, and with it the partitions of one branch. Here both sides are joined
+partition by partition, as commits joins two workers; where both gave one partition another content, a person decides.
+
+DVC's own merge driver (`dvc git-hook merge-driver`) joins directories too, but has to be configured in each clone,
+leaves dvc.lock in conflict, and refuses where anything was changed or removed: with revisions, that is every day.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from tasks import files, settings
+from tasks.data import commits, revisions, versions
+from tasks.errors import DataVersionDiffers, Mistake
+from tasks.git import Clone
+
+
+def merge(ours: Sequence[str] = (), theirs: Sequence[str] = ()) -> str:
+    """Make data.dvc (and dvc.lock) of both sides of the merge that waits in Git's index; gives in words what it did.
+
+    Args:
+        ours: partitions (`<dataset>/<partition>`) of which our content counts, where both sides have another.
+        theirs: those of which theirs does. The other content stays as a former revision.
+
+    Raises:
+        Mistake: no merge waits.
+        DataVersionDiffers: both sides have another content of a partition that neither `ours` nor `theirs` names.
+    """
+    clone = Clone(settings.ROOT)
+    waiting = [name for name in commits.OURS if clone.run("ls-files", "-u", "--", name)]
+    if not waiting:
+        raise Mistake(
+            "no merge waits here: Git's index has one version of data.dvc and of dvc.lock. If a file holds conflict "
+            "markers nevertheless, `git checkout HEAD -- data.dvc dvc.lock` brings the committed ones back"
+        )
+    lines = []
+    with _back_on_failure(settings.ROOT / "dvc.lock"):  # which DVC reads, to make a data version
+        if "dvc.lock" in waiting:
+            text = commits.joined_lock(*(clone.show(f":{stage}", "dvc.lock") for stage in (1, 2, 3)))
+            files.write_text(settings.ROOT / "dvc.lock", text or "")
+            lines.append("dvc.lock: each stage as the side has it that ran it; the next training sees what is to run")
+        if "data.dvc" in waiting:
+            lines.append(_data(clone, ours, theirs))
+    clone.run("add", "--", *waiting)
+    return "\n".join([*lines, "Now `git commit`, or go on with what you merged for (`git rebase --continue`)"])
+
+
+@contextmanager
+def _back_on_failure(path: Path) -> Iterator[None]:
+    """Put a file back as it was, if the block fails."""
+    before = path.read_bytes() if path.exists() else None
+    try:
+        yield
+    except BaseException:
+        if before is not None:
+            path.write_bytes(before)
+        raise
+
+
+def _data(clone: Clone, ours: Sequence[str], theirs: Sequence[str]) -> str:
+    base, here, there = (clone.show(f":{stage}", "data.dvc") for stage in (1, 2, 3))
+    if here is None or there is None:
+        raise Mistake("one side of the merge removed data.dvc: decide by `git add data.dvc` or `git rm data.dvc`")
+    try:
+        joined = versions.join_merge(base, here, there, ours, theirs)
+    except DataVersionDiffers as error:
+        raise DataVersionDiffers(
+            f"{error}. Say which counts: `python -m tasks merge --ours <dataset>/<partition>` or `--theirs …`, each as "
+            f"often as needed; the other stays as a former revision. Nothing was changed"
+        ) from None
+    before, after = (revisions.by_partition(listing) for listing in (versions.side(here).listing, joined.listing))
+    came = sorted(name for name in after if name not in before)
+    revised = sorted(name for name in after if name in before and before[name] != after[name])
+    gone = sorted(name for name in before if name not in after)
+    said = "; ".join(
+        f"{what}: {', '.join(names)}"
+        for what, names in (("came", came), ("revised", revised), ("withdrawn", gone))
+        if names
+    )
+    return f"data.dvc: {len(after)} partitions, those of both sides ({said or 'all of them were here'})"
