@@ -5,6 +5,9 @@ unexport PYTHONDONTWRITEBYTECODE
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 READY := .venv/.ready
+# the commands in a virtual environment name its folder: one that came along with a copied or moved project is made again
+ELSEWHERE := $(shell python=$$(grep -m1 -aoE "/[^'\"]*/bin/python[0-9.]*" .venv/bin/dvc 2>/dev/null) && \
+  ! test "$${python%/*}" -ef .venv/bin && echo elsewhere)
 
 .PHONY: help setup run up year down status page deploy data arrive load test check lint types shell reports bench-cycle bench-serving bench-swaps bench-monitor bench-throughput backtest soak docs lock clean
 
@@ -13,7 +16,12 @@ help:  ## this list
 
 setup: $(READY)  ## make .venv from requirements.lock
 
-$(READY): requirements.lock
+.PHONY: elsewhere
+elsewhere:
+	@echo ".venv was made in another folder, which its commands name: it is made again here"
+	@rm -rf .venv
+
+$(READY): requirements.lock $(ELSEWHERE)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Evergreen needs Python 3.11 or newer: make PYTHON=python3.12 …")'
 	@test -x .venv/bin/python || { echo "making .venv"; $(PYTHON) -m venv .venv; }
 	@echo "installing what requirements.lock names (1.5 GB, a minute or two the first time)"

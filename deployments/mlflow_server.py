@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 
 from tasks import settings
 
 
 def main() -> None:
-    """Make the store if there is none, and become the server. One worker, no job runner: 2 processes rather than 15."""
+    """Make the store if there is none, move its addresses with its folder, and become the server.
+
+    One worker, no job runner: 2 processes rather than 15.
+    """
     settings.apply()
     store = os.environ["MLFLOW_BACKEND_STORE_URI"]
-    path = Path(store.removeprefix("sqlite:///"))
-    if store.startswith("sqlite:///") and not path.exists():
-        from tasks.release.store import connect
+    if store.startswith("sqlite:///"):
+        from tasks.release.store import prepare
 
         os.environ["MLFLOW_TRACKING_URI"] = store
-        with connect():  # makes it, as the first flow without a server would
-            pass
+        prepare()
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", os.environ["MLFLOW_PORT"]]
     command += ["--workers", "1", "--backend-store-uri", store]
     command += ["--default-artifact-root", (settings.VAR / "mlflow" / "artifacts").as_uri(), "--no-serve-artifacts"]

@@ -40,6 +40,7 @@ from deployments.page import shown  # noqa: E402
 from deployments.replicas import EDGES_MS, LATE, Deadly, Nursery, Release, Unanswered, say  # noqa: E402
 from tasks import files, keys, params, unanswered  # noqa: E402
 from tasks.errors import EvergreenError, did_you_mean  # noqa: E402
+from tasks.release import serving as rollouts  # noqa: E402
 
 FOLLOW_S = 0.1
 """How often the router looks what should serve."""
@@ -344,6 +345,8 @@ class Router:
                 except (OSError, ValueError) as error:  # half a file of a person: it is looked at again and again
                     self._tell(name, f"{there[name]} cannot be read, so nothing changes: {error}")
                     written = None
+                    if model.wanted is NOTHING:  # torn by a power cut: nobody serves until it is made again
+                        wanted = rollouts.read(name).said()
             serving = params.Serving()
             if said and name in said.models:
                 serving, model.zone = said.models[name].serving, ZoneInfo(said.models[name].timezone)

@@ -41,7 +41,7 @@ class Certain:
 def certain(model: str, asked_by: str, edited: str) -> Certain:
     """What is certain now, with what a killed run knew: what it made meanwhile no longer looks edited."""
     note = _note(model)
-    before = Certain(**files.read_json(note)) if note.exists() else Certain()
+    before = files.read_state(note, Certain(), lambda said: Certain(**said))
     now = Certain(asked_by or before.asked_by, edited or before.edited)
     if now not in (before, Certain()):
         files.write_json(note, {"asked_by": now.asked_by, "edited": now.edited})
@@ -77,11 +77,8 @@ def last(model: str) -> dict[str, Any] | None:
 
 def refused(model: str) -> str | None:
     """Why a training was not due when it was last asked for; None where something that was asked about has changed."""
-    note = _refused(model)
-    if not note.exists():
-        return None
-    said = files.read_json(note)
-    return str(said["why"]) if said["on"] == facts(model) else None
+    said = files.read_state(_refused(model), dict[str, str]())
+    return said["why"] if said and said["on"] == facts(model) else None
 
 
 def refuse(model: str, why: str, on: str) -> None:
@@ -162,8 +159,7 @@ def _lost(there: Arrived, before: Arrived, new: Arrived) -> str:
 
 
 def _training(folder: Path) -> dict[str, Any]:
-    path = folder / "training.json"
-    return dict(files.read_json(path)) if path.exists() else {}
+    return files.read_state(folder / "training.json", dict[str, Any]())
 
 
 def _until(arrived: Arrived) -> datetime:
@@ -209,7 +205,7 @@ def _champion(model: str) -> _Champion | None:
     if whole and files.read_json(name)["candidate"] == wanted.candidate:
         return _Champion(wanted.candidate, build / "model", build / "evaluation")
     folder = settings.VAR / "champions" / wanted.candidate
-    if not (folder / "training").is_dir():
+    if not files.is_sealed(folder):
         from tasks.release import judging, registry
 
         found = registry.champion(model)
@@ -278,8 +274,7 @@ def _promised(said: params.Model, evaluation: Path) -> policy.Quality | None:
 
 
 def _report(model: str) -> dict[str, Any]:
-    path = settings.VAR / "monitoring" / model / "report.json"
-    return dict(files.read_json(path)) if path.exists() else {}
+    return files.read_state(settings.VAR / "monitoring" / model / "report.json", dict[str, Any]())
 
 
 def _alarms(report: Mapping[str, Any]) -> Iterator[policy.Alarm]:

@@ -51,7 +51,7 @@ _commit = as_task(commits.publish, "commit data.dvc and dvc.lock, and push them"
 def _announce(said: params.Params) -> None:
     """Wake who reads it, once for each data version, whoever made it: this run, an earlier one, or a person by hand."""
     version, note = versions.current(), settings.VAR / "memo" / "announced.json"
-    told = files.read_json(note) if note.exists() else {}
+    told = files.read_state(note, dict[str, Any]())
     told = told if told.get("api") == _whom() else {}
     if version is None or told.get("version") == version:
         return
@@ -80,7 +80,7 @@ def _whom() -> str:
 def _report(said: params.Params) -> None:
     """Tell of what waits in quarantine and was not told of, whoever put it there: this run, or one that was killed."""
     note = settings.VAR / "memo" / "refused.json"
-    told = files.read_json(note) if note.exists() else {}
+    told = files.read_state(note, dict[str, Any]())
     before = told["reports"] if told.get("api") == _whom() else {}
     there = quarantine.waiting(said.quarantine)
     news = [entry for entry in there if before.get(entry.id) != entry.seen]

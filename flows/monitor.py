@@ -18,7 +18,7 @@ from flows import events, wakes
 from flows.as_task import as_task
 from tasks import files, params, settings
 from tasks.errors import DataMissing, Mistake, ModelFileRefused
-from tasks.monitoring import alarms, labels, observed, report, weeks
+from tasks.monitoring import alarms, labels, observed, report, torn, weeks
 from tasks.monitoring.reference import Reference
 from tasks.release import serving
 
@@ -38,6 +38,8 @@ def monitor(model: str) -> State[Any]:
     with files.lock(f"monitor-{model}"):
         if answered := wakes.answer_waiting():
             tell(f"{answered} more wakes are answered by this run")
+        if torn_files := torn.set_aside(model):
+            tell(f"{len(torn_files)} torn files were set aside in var/torn: what they held is made again")
         releases = Releases(model)
         wanted = observed.Wanted(said.task, tuple(said.evaluate.slices), said.serving.log_days, said.timezone)
         before = observed.read(model).rows
@@ -197,7 +199,7 @@ class Releases:
 
     def _brought(self, candidate: str) -> Path | str:
         folder = settings.VAR / "champions" / candidate
-        if (folder / "training").is_dir():
+        if files.is_sealed(folder):
             return folder
         from tasks.release import judging, registry
 
@@ -243,8 +245,7 @@ def _on(model: str, said: params.Model, state: observed.State) -> str:
 
 
 def _done(model: str) -> dict[str, Any]:
-    path = _note(model)
-    return dict(files.read_json(path)) if path.exists() else {}
+    return files.read_state(_note(model), dict[str, Any]())
 
 
 def _note(model: str) -> Path:

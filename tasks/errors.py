@@ -14,7 +14,9 @@ EvergreenError
     ├── ModelFileRefused        a model file was changed, or holds a type that is not on the list
     ├── ReleaseDiffers          the packaged release does not answer as the model was evaluated
     ├── RegistryUnavailable     the MLflow store is locked or gone
-    └── NotPromoted             a version may not become champion
+    ├── RegistryDamaged         somebody took away in MLflow what is needed, and it cannot be put back from here
+    ├── NotPromoted             a version may not become champion
+    └── FileTorn                a file is not whole
 
 An error says what happened, to what, and what to do next. None is caught to be passed over in silence.
 """
@@ -76,6 +78,14 @@ class ReleaseDiffers(WorldError):
 
 class RegistryUnavailable(WorldError):
     """The MLflow store is locked or gone."""
+
+
+class RegistryDamaged(WorldError):
+    """Somebody took away in MLflow what is needed, and it cannot be put back from here."""
+
+
+class FileTorn(WorldError, ValueError):
+    """A file is not whole: half of it, or something else, is there."""
 
 
 class NotPromoted(WorldError):

@@ -1,23 +1,33 @@
-"""Files: hashed, read, and written so that nobody ever reads half of one."""
+"""Files: hashed, read, and written so that nobody ever reads half of one, also after a power cut.
+
+What is written goes to the disk before it takes the place of what was there. A state file that is torn all the same (an
+older file system, a bad disk) is named, set aside in var/torn/, and counts as none: whoever needs it makes it again
+from what is known.
+"""
 
 from __future__ import annotations
 
 import errno
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tasks import settings
+from tasks.errors import FileTorn
 
 if TYPE_CHECKING:
     import pandas as pd
+
+T = TypeVar("T")
 
 CHUNK = 1 << 20
 
@@ -66,19 +76,45 @@ def replacing(path: Path) -> Iterator[Path]:
     """A path to write to, which takes the place of `path` when the block ends well, and is gone when it does not.
 
     The block may make a file or a folder of it. What stood at `path` is never written into: a DVC cache
-    that links instead of copying would otherwise be changed through it.
+    that links instead of copying would otherwise be changed through it. All of it is on the disk before it is renamed,
+    except below build/, which stages make again.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.parent / f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp"
     remove(beside)
     try:
         yield beside
+        lasting = not path.is_relative_to(settings.BUILD)
+        if lasting:
+            _flush_all(beside)
         if path.is_dir():
             _replace_folder(path, beside)
         else:
             beside.replace(path)
+        if lasting:
+            flush(path.parent)
     finally:
         remove(beside)
+
+
+def flush(path: Path) -> None:
+    """Have the disk hold what a file contains, or which names a folder has, before anything else is written."""
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(file)
+    except OSError as error:
+        if error.errno not in {errno.EINVAL, errno.ENOTSUP}:  # a file system that does not know how for folders
+            raise
+    finally:
+        os.close(file)
+
+
+def _flush_all(path: Path) -> None:
+    if path.is_dir():
+        for below in path.iterdir():
+            if not below.is_symlink():
+                _flush_all(below)
+    flush(path)
 
 
 def _replace_folder(path: Path, beside: Path) -> None:
@@ -133,37 +169,173 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read JSON."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """Read JSON.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        FileTorn: it is not JSON. Says which file.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise _torn(path, error) from None
+
+
+def _torn(path: Path, error: Exception) -> FileTorn:
+    return FileTorn(
+        f"{path} is not whole: {type(error).__name__}: {error}. A power cut or a full disk may have torn it. Move it "
+        f"away, or restore it from a backup, then run again"
+    )
 
 
 def append_line(path: Path, value: Any) -> None:
-    """Add a line of JSON to a file; a kill, or a disk that is full, leaves all of the line or nothing.
+    """Add a line of JSON to a file, and have it on the disk; a kill or a full disk leaves all of the line or nothing.
 
-    One process at a time.
+    One process at a time. Where a power cut has left half a line, it is set aside with a copy of the file first.
 
     Raises:
         OSError: no space is left.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     line = (json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
-    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    is_new = not path.exists()
+    if not is_new:
+        _end_with_a_line(path)
+    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         before = os.fstat(file).st_size
         if os.write(file, line) < len(line):  # one write; half a line must not meet the next one
             os.ftruncate(file, before)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        os.fsync(file)
     finally:
         os.close(file)
+    if is_new:
+        flush(path.parent)
+
+
+def _end_with_a_line(path: Path) -> None:
+    """Leave only whole lines in a file whose last one was broken off."""
+    with path.open("rb") as stream:
+        if not stream.seek(0, os.SEEK_END):
+            return
+        stream.seek(-1, os.SEEK_END)
+        if stream.read(1) == b"\n":
+            return
+    content = path.read_bytes()
+    whole = [line for line in content.split(b"\n") if _parsed(line) is not None]
+    set_aside(path, "its last line was broken off", copy=True)
+    with replacing(path) as beside:
+        beside.write_bytes(b"".join(line.strip(b"\0") + b"\n" for line in whole))
 
 
 def lines(path: Path) -> list[Any]:
-    """What was added to a file, line by line, oldest first; nothing where there is no file yet."""
+    """What was added to a file, line by line, oldest first; nothing where there is no file yet.
+
+    What a power cut has left of a line is told once, and left out.
+    """
     try:
-        text = path.read_text(encoding="utf-8")
+        content = path.read_bytes()
     except FileNotFoundError:
         return []
-    return [json.loads(line) for line in text.splitlines()]
+    return whole_lines(content, path)
+
+
+def whole_lines(content: bytes, path: Path) -> list[Any]:
+    """The values of the lines of a file's content; those that are no JSON are told once, and left out."""
+    parsed = [_parsed(line) for line in content.split(b"\n") if line]
+    if (torn := parsed.count(None)) and path not in _told_of:
+        _told_of.add(path)
+        _log.warning("%s: %d lines are torn and left out; the next line that is written mends the file", path, torn)
+    return [value for value in parsed if value is not None]
+
+
+def _parsed(line: bytes) -> Any:
+    """The value of a line; None for one that is torn. A power cut may leave zeros where a line was to be."""
+    try:
+        return json.loads(line.strip(b"\0").decode())
+    except ValueError:
+        return None
+
+
+# ── state files ───────────────────────────────────────────────────────────────────────────────────
+
+_log = logging.getLogger("evergreen")
+_told_of: set[Path] = set()
+
+
+def read_state(path: Path, otherwise: T, parse: Callable[[Any], T] | None = None) -> T:
+    """What a state file holds; `otherwise` where there is none, or where it is torn: that is told, and it is set aside.
+
+    Args:
+        path: a JSON file.
+        otherwise: of what nothing is known; without `parse` also the type that the file must hold.
+        parse: makes a value of what the file holds, and fails where that is something else.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        if parse is not None:
+            return parse(value)
+        if isinstance(value, type(otherwise)):
+            return value
+        why = f"it holds a {type(value).__name__}, not a {type(otherwise).__name__}"
+    except FileNotFoundError:
+        return otherwise
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        why = f"{type(error).__name__}: {error}"
+    set_aside(path, why)
+    return otherwise
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a JSON, Parquet or NumPy file is what its suffix says, from end to end; every other file is."""
+    if path.name.startswith("."):  # what somebody writes just now, or did not end: nobody reads it
+        return True
+    kinds = {".json": _is_whole_json, ".parquet": _is_whole_parquet, ".npy": _is_whole_array}
+    return kinds.get(path.suffix, lambda _: True)(path)
+
+
+def _is_whole_json(path: Path) -> bool:
+    try:
+        read_json(path)
+    except FileTorn:
+        return False
+    return True
+
+
+def _is_whole_parquet(path: Path) -> bool:
+    """Whether it begins and ends as Parquet does: what was cut off or written over does not."""
+    with path.open("rb") as stream:
+        if stream.read(4) != b"PAR1" or stream.seek(0, os.SEEK_END) < 12:
+            return False
+        stream.seek(-4, os.SEEK_END)
+        return stream.read(4) == b"PAR1"
+
+
+def _is_whole_array(path: Path) -> bool:
+    import numpy as np
+
+    try:
+        np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError):
+        return False
+    return True
+
+
+def set_aside(path: Path, why: str, *, copy: bool = False) -> Path | None:
+    """Move a torn file or folder to var/torn/, and tell it; gives where it is. None where somebody else just did."""
+    name = path.relative_to(settings.VAR) if path.is_relative_to(settings.VAR) else Path(path.name)
+    aside = settings.VAR / "torn" / f"{'_'.join(name.parts)}.{time.time_ns()}"
+    aside.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        if copy:
+            shutil.copy2(path, aside)
+        else:
+            path.rename(aside)
+    except FileNotFoundError:
+        return None
+    _log.warning("%s is torn (%s): set aside as %s, and made again from what is known", path, why, aside)
+    return aside
 
 
 def write_parquet(path: Path, frame: pd.DataFrame) -> None:
@@ -180,13 +352,39 @@ def memo(kind: str, key: Any, suffix: str, make: Callable[[Path], None]) -> Path
 
     A memo holds what one partition gave, so that the cost of a stage follows what is new while the stage
     stays a plain function of its inputs. `key` must name everything the result depends on. Losing
-    `var/memo` costs time and nothing else.
+    `var/memo` costs time and nothing else; one that is not what was written is made again: its hash lies beside it.
     """
     path = settings.VAR / "memo" / kind / f"{digest(key)[:32]}{suffix}"
-    if not path.exists():
+    if not is_sealed(path):
         with replacing(path) as beside:
             make(beside)
+        seal(path)
     return path
+
+
+def seal(path: Path) -> None:
+    """Write down beside a file or a folder what it holds (`<name>.sha256`): what is not so any more is no longer it."""
+    write_text(_seal_of(path), _hash_of(path))
+
+
+def is_sealed(path: Path) -> bool:
+    """Whether a file or a folder is there, and as it was when it was sealed; notes that somebody asked."""
+    beside = _seal_of(path)
+    try:
+        whole = beside.read_bytes() == _hash_of(path).encode()
+    except FileNotFoundError:
+        return False
+    if whole:
+        os.utime(beside)  # what nobody asks for any more is forgotten some day
+    return whole
+
+
+def _seal_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
+
+
+def _hash_of(path: Path) -> str:
+    return digest(tree(path)) if path.is_dir() else sha256(path)
 
 
 @contextmanager

@@ -389,6 +389,9 @@ def _logs(model: str) -> list[LogFile]:
         if lines := log_files.lines(path):
             found[lines.name] = lines
     for path in _files(folder(model), "*.parquet"):
+        if not files.is_whole(path):
+            files.set_aside(path, "it does not begin and end as Parquet: its predictions are lost")
+            continue
         rows = log_files.Rows(path)
         found.setdefault(rows.name, rows)  # as long as the lines are there, they are all
     return [found[name] for name in sorted(found)]

@@ -17,7 +17,6 @@ from datetime import date, timedelta
 from pathlib import Path
 
 from tasks import files, settings
-from tasks.errors import Mistake
 
 KINDS = ("refused", "shed", "failed")
 
@@ -26,28 +25,21 @@ Days = dict[str, dict[str, int]]
 
 
 def read(model: str) -> Days:
-    """The days on which something was not answered, oldest first.
+    """The days on which something was not answered, oldest first; where the file is torn, counting begins anew."""
+    return files.read_state(path(model), Days(), _days)
 
-    Raises:
-        Mistake: somebody has written something else there.
-    """
-    where = path(model)
-    try:
-        days = sorted(files.read_json(where).items())
-        return {str(date.fromisoformat(day)): {kind: int(said[kind]) for kind in KINDS} for day, said in days}
-    except FileNotFoundError:
-        return {}
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise Mistake(
-            f"{where} is not what the router writes ({type(error).__name__}: {error}). Remove it: counting begins anew"
-        ) from None
+
+def _days(said: dict[str, dict[str, int]]) -> Days:
+    return {
+        str(date.fromisoformat(day)): {kind: int(counts[kind]) for kind in KINDS}
+        for day, counts in sorted(said.items())
+    }
 
 
 def add(model: str, counts: Mapping[tuple[str, str], int], keep_days: int) -> None:
     """Add (day, kind) → how many, and forget what is older than the last `keep_days` of these days.
 
     Raises:
-        Mistake: as `read`; nothing was added.
         OSError: the disk is full. Nothing was added.
     """
     with files.lock(f"unanswered-{model}"):  # a router that ends and its successor

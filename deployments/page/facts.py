@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -88,22 +87,16 @@ def read(path: Path) -> Any:
 
 
 def ledger(path: Path) -> Ledger:
-    """The newest lines of a ledger, oldest first. One that is just being written is left out.
-
-    Raises:
-        Mistake: a line is not JSON. Says which file.
-    """
+    """The newest lines of a ledger, oldest first. One that is just being written, or is torn, is left out."""
     try:
         with path.open("rb") as stream:
             size = stream.seek(0, os.SEEK_END)
             stream.seek(max(0, size - TAIL))
-            lines = stream.read().split(b"\n")[:-1]
+            content = stream.read()
     except FileNotFoundError:
         return []
-    try:
-        return [json.loads(line) for line in lines[size > TAIL :]]
-    except ValueError as error:
-        raise Mistake(f"{shown(path)} holds a line that is not JSON ({error}): mend or remove that line") from None
+    begin = content.find(b"\n") + 1 if size > TAIL else 0
+    return files.whole_lines(content[begin : content.rfind(b"\n") + 1], path)
 
 
 def shown(path: Path) -> str:

@@ -6,7 +6,6 @@ A file that changed a moment ago is not trusted yet: it could change again withi
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from pathlib import Path
@@ -48,11 +47,7 @@ def _where() -> Path:
 
 
 def _load() -> dict[str, list[int | str]]:
-    try:
-        known: dict[str, list[int | str]] = json.loads(_where().read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return {}
-    return known
+    return files.read_state(_where(), dict[str, list[int | str]]())
 
 
 def _add(fresh: dict[str, list[int | str]]) -> None:

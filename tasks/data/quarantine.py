@@ -57,14 +57,16 @@ def refused(url: str) -> list[Refused]:
 
     Raises:
         SourceUnavailable: it cannot be reached.
-        Mistake: a report there is not one.
     """
     place = Place.of(url, "quarantine")
     if not place.exists():
         return []
     look = {landed.path: (landed, age) for landed, age in place.look()}
     reports = [(landed, age) for path, (landed, age) in look.items() if path.endswith("/report.json")]
-    kept = [_refused(place, landed, age, f"{_folder(landed)}/closed.json" in look) for landed, age in reports]
+    kept = [
+        _refused(place, landed, age, [path for path in look if _folder_of(path) == _folder(landed)])
+        for landed, age in reports
+    ]
     return sorted(kept, key=lambda entry: (entry.time, entry.id), reverse=True)
 
 
@@ -159,23 +161,30 @@ def _chosen(params: Params, names: list[str], *, closed: bool = False) -> list[R
 # ── how it lies there ─────────────────────────────────────────────────────────────────────────────
 
 
-def _refused(place: Place, report: Landed, age: float | None, is_closed: bool) -> Refused:
+def _refused(place: Place, report: Landed, age: float | None, beside: list[str]) -> Refused:
+    """What a report says; of one that is torn, what the names of folder and file say."""
     name = place.name(_folder(report))
-    held = _json(place, f"{name}/report.json")
-    closed = _json(place, f"{name}/closed.json")["why"] if is_closed else None
+    names = {path.rpartition("/")[2] for path in beside}
     time = datetime.fromtimestamp(datetime.now(UTC).timestamp() - (age or 0), UTC)
-    try:
-        said = {key: str(held[key]) for key in ("dataset", "partition", "file", "reason", "todo")}
-    except (KeyError, TypeError):
-        raise Mistake(f"{place.shown}/{name}/report.json is no report: take that folder out of quarantine") from None
+    said = {
+        "dataset": name.partition("/")[0],
+        "partition": name.rpartition("/")[2].rpartition("-")[0],
+        "file": min(names - {"report.json", "report.md", "closed.json"}, default=""),
+        "reason": "its report is torn: why it was refused is not known any more",
+        "todo": "have it looked at again",
+    }
+    said |= {key: str(value) for key, value in _json(place, f"{name}/report.json").items() if key in said}
+    closed = (
+        _json(place, f"{name}/closed.json").get("why", "why is not known any more") if "closed.json" in names else None
+    )
     return Refused(name, **said, seen=report.seen, time=time, closed=closed)
 
 
 def _json(place: Place, name: str) -> dict[str, str]:
     try:
         return dict(json.loads(place.read(name)))
-    except (ValueError, TypeError):
-        raise Mistake(f"{place.shown}/{name} is not JSON: take its folder out of quarantine") from None
+    except (ValueError, TypeError):  # torn
+        return {}
 
 
 def _close(place: Place, name: str, why: str) -> None:
@@ -184,7 +193,11 @@ def _close(place: Place, name: str, why: str) -> None:
 
 
 def _folder(landed: Landed) -> str:
-    return landed.path.rpartition("/")[0]
+    return _folder_of(landed.path)
+
+
+def _folder_of(path: str) -> str:
+    return path.rpartition("/")[0]
 
 
 def _id(landed: Landed, local: Path) -> str:

@@ -485,8 +485,7 @@ def _known_pushed(version: str, remote: Remote | None) -> bool:
     if remote is None:
         return False
     if remote.folder is None:
-        marker = _marker()
-        return marker.exists() and bool(files.read_json(marker) == {"remote": remote.url, "version": version})
+        return files.read_state(_marker(), dict[str, str]()) == {"remote": remote.url, "version": version}
     listing = remote.folder / _object(version)
     if not listing.is_file() or files.md5(listing) != version.removesuffix(".dir"):
         return False

@@ -136,9 +136,7 @@ def _runs(what: str, column: str, days: Iterable[tuple[str, float, str]]) -> lis
 
 def read(model: str) -> list[Alarm]:
     """Every alarm, oldest first."""
-    path = observed.folder(model) / "alarms.json"
-    known: list[Alarm] = files.read_json(path) if path.exists() else []
-    return known
+    return files.read_state(observed.folder(model) / "alarms.json", list[Alarm]())
 
 
 def keep(model: str, found: Sequence[Found], live: str | None, until: date | None, effect: str = "") -> list[Alarm]:
@@ -286,8 +284,8 @@ def acknowledge(model: str, key: str, note: str = "") -> Alarm:
         chosen["acknowledged"] = {"at": _now(), "note": " ".join(note.split())}
         _write(model, known)
         path = observed.folder(model) / "report.json"
-        if path.exists():
-            files.write_json(path, {**files.read_json(path), "alarms": shown(known)})
+        if report := files.read_state(path, dict[str, Any]()):
+            files.write_json(path, {**report, "alarms": shown(known)})
     return chosen
 
 

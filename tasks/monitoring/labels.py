@@ -93,10 +93,10 @@ def look(folder: Path) -> dict[str, Stat] | None:
 
 def read(model: str) -> Joined:
     """What was joined last."""
-    path = _book(model)
-    if not path.exists():
-        return Joined()
-    said = files.read_json(path)
+    return files.read_state(_book(model), Joined(), _joined)
+
+
+def _joined(said: dict[str, Any]) -> Joined:
     return Joined(**{**said, "days": {day: Day(**one) for day, one in said["days"].items()}})
 
 

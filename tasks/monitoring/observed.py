@@ -127,10 +127,10 @@ def folder(model: str) -> Path:
 
 def read(model: str) -> State:
     """What was kept last."""
-    path = folder(model) / "state.json"
-    if not path.exists():
-        return State()
-    said = files.read_json(path)
+    return files.read_state(folder(model) / "state.json", State(), _state)
+
+
+def _state(said: dict[str, Any]) -> State:
     asked = {day: tuple(Asked(**one) for one in found) for day, found in said.pop("asked").items()}
     releases = {one: Release(**{**kept, "new": tuple(kept["new"])}) for one, kept in said.pop("releases").items()}
     return State(**said, asked=asked, releases=releases)

@@ -71,7 +71,7 @@ def measured(model: str, joined: Joined, how: Measuring, references: References)
     for day in sorted(joined.days):
         days.setdefault(monday(day), []).append(day)
     path = observed.folder(model) / "weeks.json"
-    known = files.read_json(path) if path.exists() else {}
+    known = files.read_state(path, dict[str, Week]())
     found = _Weeks(model, how, references, days)
     told: dict[str, Week] = {}
     for week, own in days.items():

@@ -76,12 +76,13 @@ def bring(model_name: str, version: registry.Version) -> Path:
     with files.lock(f"champion-{version.candidate}"):
         if not _is_whole(folder, version.candidate):
             registry.fetch(model_name, version.number, folder)
+            files.seal(folder)
     return folder
 
 
 def _is_whole(folder: Path, candidate: str) -> bool:
     try:
-        return (folder / "training").is_dir() and package.identity_of(folder / "release") == candidate
+        return files.is_sealed(folder) and package.identity_of(folder / "release") == candidate
     except EvergreenError:  # it was changed, or is not there: it is brought again
         return False
 

@@ -82,7 +82,7 @@ def measured(model_name: str) -> dict[str, float]:
     What differs from run to run is no output of a stage: it is kept by candidate, and measured again when lost.
     """
     memo = _memo(files.read_json(settings.BUILD / model_name / "release" / "candidate.json")["candidate"])
-    return files.read_json(memo) if memo.exists() else answer_as_evaluated(model_name)
+    return files.read_state(memo, dict[str, float]()) or answer_as_evaluated(model_name)
 
 
 def release_facts(release: Path) -> dict[str, Any]:
@@ -269,7 +269,7 @@ def _ensure_bento(release: Path) -> Path:
             files.remove(bento)
             _build_bento(release, bento)
         latest = bento.parent / "latest"
-        if not latest.exists() or latest.read_text(encoding="utf-8") != bento.name:
+        if not latest.exists() or latest.read_bytes() != bento.name.encode():
             files.write_text(latest, bento.name)  # also when a kill came between the Bento and this
     return bento
 

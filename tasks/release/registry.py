@@ -397,9 +397,11 @@ def rollback(model_name: str, to: int | None = None, reason: str = "") -> Rollba
 
     Raises:
         Mistake: there is no version `to`.
+        NotPromoted: the release that is to come back is lost or was changed. Nothing was changed.
     """
     with connect(alone_for=model_name) as client:
         now = _standing(client, model_name)
+        _refuse_what_is_lost(now, now.former if to is None else now.numbered(to))
         if to is not None:
             now = _aim(client, now, to)
         gone, back = now.stored, now.former
@@ -451,6 +453,27 @@ def withdraw(model_name: str, version: int, reason: str, serves: str | None) -> 
             _note_since(client, now, NOBODY)
             client.delete_registered_model_alias(model_name, "champion")
         return _settle(client, _standing(client, model_name)).stored
+
+
+def _refuse_what_is_lost(now: _Standing, back: Version | None) -> None:
+    """Bring what a rollback needs, and check it, before anything is withdrawn for it."""
+    from tasks.release import judging
+
+    if back is None or now.stored in (None, back):
+        return
+    try:
+        judging.bring(now.model, back)
+    except (DataMissing, ModelFileRefused) as error:
+        if package.stored(now.model, back.candidate):
+            return  # its Bento is here and whole: it can serve, though the gate cannot compare anything with it
+        others = [
+            str(n) for n in sorted(now.versions) if n not in (back.number, now.stored.number if now.stored else 0)
+        ]
+        further = f". Name another version: --to N (there are {', '.join(others)})" if others else ""
+        raise NotPromoted(
+            f"{back} cannot come back: {str(error).rstrip('.')}. Nothing was changed, {now.stored} stays "
+            f"champion{further}"
+        ) from error
 
 
 def _aim(client: MlflowClient, now: _Standing, to: int) -> _Standing:

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from tasks import files, settings
-from tasks.errors import Mistake
 
 KEYS = "keys.json"
 """Lies beside the models' files, and is no model's."""
@@ -81,23 +80,32 @@ class Serving:
 
 
 def read(model: str) -> Serving:
-    """What should serve; nothing where nobody has said so.
+    """What should serve; nothing where nobody has said so. A torn file is made again of what went live last."""
+    existed = path(model).exists()
+    known = files.read_state(path(model), None, _serving)
+    if known is None and existed:
+        known = _as_it_was(model)
+        write(model, known)
+    return known or Serving()
 
-    Raises:
-        Mistake: somebody has written something else there.
-    """
-    try:
-        said = files.read_json(path(model))
-        roles = {one["role"]: One(one["candidate"], one["version"]) for one in said["beside"]}
-        live, share = said["live"], said["canary"]["share"] if said["canary"] else None
-        return Serving(One(**live) if live else None, roles.get("former"), roles.get("challenger"), share)
-    except FileNotFoundError:
-        return Serving()
-    except (ValueError, LookupError, TypeError) as error:
-        raise Mistake(
-            f"{path(model)} is not what a rollout writes ({type(error).__name__}: {error}). Remove it: the next run of "
-            f"deploy/{model} makes it again, and the champion serves"
-        ) from None
+
+def _serving(said: dict[str, Any]) -> Serving:
+    roles = {one["role"]: One(one["candidate"], one["version"]) for one in said["beside"]}
+    live, share = said["live"], said["canary"]["share"] if said["canary"] else None
+    return Serving(One(**live) if live else None, roles.get("former"), roles.get("challenger"), share)
+
+
+def _as_it_was(model: str) -> Serving:
+    """What served last, and what served before it: as it is written down."""
+    serving = Serving()
+    for line in history(model):
+        release = One(line["candidate"], line["version"], line["time"])
+        if line["outcome"] == "live":
+            serving = serving.gone_live(release)
+            serving = replace(serving, live=release)
+        elif serving.live and serving.live.candidate == release.candidate:
+            serving = replace(serving, live=None)
+    return serving
 
 
 def write(model: str, serving: Serving) -> None:
@@ -185,10 +193,7 @@ def begin_withdrawal(model: str, failed: Failed) -> None:
 
 def unfinished(model: str) -> Failed | None:
     """The withdrawal that a killed run has left, if one did."""
-    try:
-        return Failed(**files.read_json(_failed(model)))
-    except FileNotFoundError:
-        return None
+    return files.read_state(_failed(model), None, lambda said: Failed(**said))
 
 
 def end_withdrawal(model: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tasks import files, params, settings
 
@@ -26,11 +27,8 @@ class Settled:
 
 def find(model: str) -> Settled | None:
     """What became of the candidate that build/ holds now, if it was judged under the present rule."""
-    try:
-        note = files.read_json(_path(model))
-    except FileNotFoundError:
-        return None
-    counts = note["on"] == on(model) and _store_is_there()
+    note = files.read_state(_path(model), dict[str, Any]())
+    counts = note.get("on") == on(model) and _store_is_there()
     return Settled(str(note["outcome"]), str(note.get("by", ""))) if counts else None
 
 

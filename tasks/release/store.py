@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
+import re
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +13,7 @@ from contextlib import closing, contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from tasks import files, settings
 from tasks.errors import RegistryUnavailable
@@ -148,15 +150,80 @@ def _knock() -> None:
             raise _Unreachable("it is a database, but not MLflow's", final=True)
         store.execute("BEGIN IMMEDIATE")  # whether it can be written to
         store.rollback()
+        if path == settings.VAR / "mlflow" / "mlflow.db":
+            _follow_the_folder(store)
+
+
+@stubborn
+def prepare() -> None:
+    """Make the store if there is none, and its addresses those of this folder: before anybody else opens it.
+
+    Raises:
+        RegistryUnavailable: it is locked, gone, or its artifacts are not here.
+    """
+    _knock()
+
+
+HOME = re.compile(r"(file://.*/var/mlflow/artifacts)(/|$)")
+"""Where a project's store says that its artifacts are."""
+
+
+def _follow_the_folder(store: sqlite3.Connection) -> None:
+    """MLflow writes whole addresses down: in a project that was moved or copied they still name the old folder.
+
+    Only addresses of a project's own artifacts are changed, in one transaction; a bucket, or a folder that a person
+    has chosen, stays.
+    """
+    here = artifacts().as_uri()
+    elsewhere = "SELECT DISTINCT artifact_location FROM experiments WHERE substr(artifact_location, 1, ?) != ?"
+    named = [row[0] for row in store.execute(elsewhere, (len(here) + 1, f"{here}/")) if row[0]]
+    homes = {found[1] for address in named if (found := HOME.match(address)) and found[1] != here}
+    for home in sorted(home for home in homes if not _is_here(home)):
+        if not artifacts().is_dir():
+            raise _Unreachable(
+                f"it was copied or moved here without its artifacts: they are named at {home}, and {artifacts()} "
+                f"is not there. Copy that folder too (docs/how-to/back-up-and-move.md)",
+                final=True,
+            )
+        changed = sum(_readdress(store, table, column, home, here) for table, column in _texts(store))
+        store.commit()
+        logging.getLogger("evergreen").warning(
+            "this project was moved or copied: %d addresses in MLflow's store named %s, and name %s now",
+            changed,
+            home,
+            here,
+        )
+
+
+def _is_here(home: str) -> bool:
+    """Whether an address is another name of the folder of the artifacts."""
+    there = Path(unquote(urlsplit(home).path))
+    return there.exists() and artifacts().exists() and there.samefile(artifacts())
+
+
+def _texts(store: sqlite3.Connection) -> list[tuple[str, str]]:
+    """Every column of text of every table."""
+    columns = """SELECT m.name, c.name FROM sqlite_master m JOIN pragma_table_info(m.name) c
+                 WHERE m.type = 'table' AND (c.type LIKE '%CHAR%' OR c.type LIKE '%TEXT%')"""
+    return [(str(table), str(column)) for table, column in store.execute(columns)]
+
+
+def _readdress(store: sqlite3.Connection, table: str, column: str, home: str, here: str) -> int:
+    text = f'UPDATE "{table}" SET "{column}" = ? || substr("{column}", ?) WHERE substr("{column}", 1, ?) = ?'  # noqa: S608
+    return store.execute(text, (f"{here}/", len(home) + 2, len(home) + 1, f"{home}/")).rowcount
 
 
 def _make_store(path: Path) -> None:
     """Make an empty store, whole or not at all: two processes that migrate one file break each other."""
-    import logging
-
     with files.lock("mlflow"):
         if path.exists() and path.stat().st_size:
             return
+        if any(artifacts().glob("*/*")) and path == settings.VAR / "mlflow" / "mlflow.db":
+            raise _Unreachable(
+                f"{path} is {'empty' if path.exists() else 'gone'}, but {artifacts()} is not: the registry was lost. "
+                f"Restore it from a backup (docs/how-to/back-up-and-move.md); or move {artifacts()} away to begin anew",
+                final=True,
+            )
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
         for noisy in ("mlflow.store.db.utils", "alembic"):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from tasks import files, settings
 
@@ -24,11 +25,8 @@ Seen = dict[str, list[int] | None]
 
 def stages(model: str) -> list[str] | None:
     """The stages of a model, when nothing they depend on was touched since they were found to be up to date."""
-    path = _memo(model)
-    if not path.exists():
-        return None
-    known = files.read_json(path)
-    if files.digest(_look(known["paths"])) != known["seen"]:
+    known = files.read_state(_memo(model), dict[str, Any]())
+    if not known or files.digest(_look(known["paths"])) != known["seen"]:
         return None
     found: list[str] = known["stages"]
     return found

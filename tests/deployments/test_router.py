@@ -22,6 +22,7 @@ from scipy.stats import binom
 
 from tasks import files, keys, priority, unanswered
 from tasks.release import package
+from tasks.release import serving as rollouts
 from tests.deployments.conftest import until
 from tests.deployments.routed import BODY, CLIENT, MODEL, ROW, Routed, load, make_release
 from tests.deployments.sessions import are_weighed, session_nice
@@ -473,20 +474,27 @@ def test_counts_go_on_after_an_end_and_after_a_kill(router: Routed) -> None:
     until(lambda: _not_answered(router) == before + Counter(refused=3), 10)
 
 
-def test_a_file_of_counts_that_cannot_be_read_costs_no_count(router: Routed) -> None:
-    """That is told, once; who removes it gets what was counted meanwhile."""
+def test_a_file_of_counts_that_is_torn_costs_only_what_it_held(router: Routed) -> None:
+    """It is told and set aside, and counting goes on."""
     with project_at(router.root):
         path = unanswered.path(MODEL)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("[")
         assert router.post(b"{").status_code == 400
-        until(lambda: "cannot be written down just now" in router.said(), 10)
-        assert router.post(b"{").status_code == 400
-        assert router.post().status_code == 200
-        time.sleep(2.5)
-        assert router.said().count("cannot be written down just now") == 1
-        path.unlink()
-        until(lambda: _not_answered(router) == Counter(refused=2), 10)
+        until(lambda: "unanswered.json is torn" in router.said(), 10)
+        until(lambda: _not_answered(router) == Counter(refused=1), 10)
+
+
+@pytest.mark.parametrize("torn", [b"", b'{"live": {"cand', b"\0" * 40])
+def test_a_router_that_starts_on_a_torn_file_serves_what_went_live_last(router: Routed, torn: bytes) -> None:
+    """A power cut took what was just written: the journal of rollouts knows who served."""
+    with project_at(router.root):
+        rollouts.note(MODEL, rollouts.One(router.candidate, 3, "2026-11-21T00:00:00Z"), "live")
+        router.stop()
+        rollouts.path(MODEL).write_bytes(torn)
+        router.start()
+        until(lambda: router.post().status_code == 200, 60)
+        assert f"{MODEL}.json is torn" in router.said()
 
 
 @pytest.mark.parametrize(("zone", "hours"), [("Etc/GMT-14", 14), ("Etc/GMT+12", -12)])

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tasks import files, settings
+from tasks.errors import FileTorn
 from tests.conftest import REPOSITORY
 
 
@@ -261,7 +262,112 @@ def test_a_memo_that_failed_is_not_kept() -> None:
         files.memo("rows", "key", ".txt", fail)
     made = files.memo("rows", "key", ".txt", lambda path: path.write_text("whole") and None)
     assert made.read_text() == "whole"
-    assert names(made.parent) == [made.name]
+    assert names(made.parent) == [made.name, f"{made.name}.sha256"]
+
+
+@pytest.mark.parametrize("torn", [b"", b"ma", b"\0\0\0\0", b"\xffade"])
+def test_a_torn_memo_is_made_again(torn: bytes) -> None:
+    """Whatever is left of it, also where only its hash was torn."""
+
+    def make(path: Path) -> None:
+        path.write_text("made")
+
+    made = files.memo("rows", "key", ".txt", make)
+    made.write_bytes(torn)
+    assert files.memo("rows", "key", ".txt", make).read_text() == "made"
+    made.with_name(f"{made.name}.sha256").write_bytes(torn)
+    made.write_text("older")
+    assert files.memo("rows", "key", ".txt", make).read_text() == "made"
+    assert files.is_sealed(made)
+
+
+# ── a power cut ───────────────────────────────────────────────────────────────────────────────────
+
+TORN = [b"", b'{"a": ', b"\0\0\0\0", b"\xff\xfe\x01", b"[]", b"null"]
+
+
+@pytest.mark.parametrize("torn", TORN)
+def test_a_torn_state_file_is_named_set_aside_and_counts_as_none(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, torn: bytes
+) -> None:
+    """What it held stays to be looked at."""
+    path = settings.VAR / "memo" / "note.json"
+    files.write_text(path, "")
+    path.write_bytes(torn)
+    assert files.read_state(path, {"a": 1}) == {"a": 1}
+    assert not path.exists()
+    (aside,) = (settings.VAR / "torn").iterdir()
+    assert aside.name.startswith("memo_note.json.")
+    assert aside.read_bytes() == torn
+    assert f"{path} is torn" in caplog.text
+    assert files.read_state(path, {"a": 2}) == {"a": 2}
+    files.write_json(path, {"a": 3})
+    assert files.read_state(path, {"a": 1}) == {"a": 3}
+    assert files.read_state(path, 0, lambda said: int(said["a"])) == 3
+
+
+@pytest.mark.parametrize("torn", TORN[:4])
+def test_who_cannot_do_without_a_file_is_told_which_one_is_torn(tmp_path: Path, torn: bytes) -> None:
+    """As an error of ours, with what to do."""
+    path = tmp_path / "slices.json"
+    path.write_bytes(torn)
+    with pytest.raises(FileTorn, match=r"slices\.json is not whole: .* Move it away, or restore it from a backup"):
+        files.read_json(path)
+
+
+@pytest.mark.parametrize("torn", [b'{"n": 2', b"\0\0\0\0\0", b"\xff\xfe", b'{"n": 2}\n{"n"'])
+def test_a_torn_line_is_told_and_left_out_and_the_next_one_mends_the_file(
+    caplog: pytest.LogCaptureFixture, torn: bytes
+) -> None:
+    """What was whole is kept; a copy of what was there is set aside."""
+    path = settings.VAR / "book.jsonl"
+    files.append_line(path, {"n": 1})
+    with path.open("ab") as stream:
+        stream.write(torn)
+    kept = [{"n": 1}, {"n": 2}] if b"\n" in torn else [{"n": 1}]
+    assert files.lines(path) == kept
+    assert f"{path}: 1 lines are torn" in caplog.text
+    before = path.read_bytes()
+    files.append_line(path, {"n": 3})
+    assert files.lines(path) == [*kept, {"n": 3}]
+    assert path.read_bytes().count(b"\n") == len(kept) + 1
+    (aside,) = (settings.VAR / "torn").iterdir()
+    assert aside.read_bytes() == before
+
+
+def test_what_is_written_is_on_the_disk_before_it_takes_the_place_of_the_old(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file, then the name, then the folder; of a folder all files. What stages make again is not waited for."""
+    happened: list[str] = []
+    fsync, rename = os.fsync, Path.replace
+
+    def flushed(file: int) -> None:
+        happened.append(f"flush {Path(f'/proc/self/fd/{file}').readlink().name.partition('.')[0]}")
+        fsync(file)
+
+    def renamed(path: Path, target: Path) -> Path:
+        happened.append(f"rename to {target.name}")
+        return rename(path, target)
+
+    monkeypatch.setattr(settings, "BUILD", tmp_path / "build")
+    monkeypatch.setattr(os, "fsync", flushed)
+    monkeypatch.setattr(Path, "replace", renamed)
+    files.write_text(tmp_path / "kept" / "note", "new")
+    assert happened == ["flush ", "rename to note", "flush kept"]
+    happened.clear()
+    with files.replacing(tmp_path / "folder") as beside:
+        beside.mkdir()
+        (beside / "one").write_text("1")
+    assert happened[0] == "flush one"
+    assert happened[-2] == "rename to folder"
+    happened.clear()
+    files.append_line(tmp_path / "kept" / "book", 1)
+    files.append_line(tmp_path / "kept" / "book", 2)
+    assert happened == ["flush book", "flush kept", "flush book"]
+    happened.clear()
+    files.write_text(tmp_path / "build" / "rows", "new")
+    assert happened == ["rename to rows"]
 
 
 HOLDS = """

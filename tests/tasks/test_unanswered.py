@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from tasks import files, settings, unanswered
-from tasks.errors import Mistake
 
 NOTHING = {"refused": 0, "shed": 0, "failed": 0}
 
@@ -50,10 +49,13 @@ def test_old_days_are_forgotten() -> None:
 @pytest.mark.parametrize(
     "text", ["[", "[]", '{"today": {}}', '{"2026-11-21": {"shed": 1}}', '{"2026-11-21": 3}', "null"]
 )
-def test_a_file_of_something_else_is_told_and_left(state: Path, text: str) -> None:
-    """Nobody knows what it was."""
+def test_a_file_of_something_else_is_set_aside_and_counting_begins_anew(
+    state: Path, caplog: pytest.LogCaptureFixture, text: str
+) -> None:
+    """It is named; what it held stays to be looked at."""
     files.write_text(unanswered.path("tiny"), text)
-    for go in (lambda: unanswered.read("tiny"), lambda: unanswered.add("tiny", {("2026-11-21", "shed"): 1}, 90)):
-        with pytest.raises(Mistake, match=r"unanswered\.json is not what the router writes"):
-            go()
-    assert unanswered.path("tiny").read_text() == text
+    unanswered.add("tiny", {("2026-11-21", "shed"): 1}, 90)
+    assert unanswered.read("tiny") == {"2026-11-21": {**NOTHING, "shed": 1}}
+    assert "unanswered.json is torn" in caplog.text
+    (aside,) = (settings.VAR / "torn").iterdir()
+    assert aside.read_text() == text

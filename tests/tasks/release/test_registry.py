@@ -697,6 +697,87 @@ def test_history_says_who_was_champion_when(root: Path, capsys: pytest.CaptureFi
     assert f"  promoted   by verdict {verdict_of(2)}\n" in capsys.readouterr().out
 
 
+# ── what a rollback needs is lost; the folder is moved ────────────────────────────────────────────
+
+
+def test_a_rollback_to_a_release_that_is_lost_changes_nothing(root: Path) -> None:
+    """What is to come back is brought and checked before the champion is withdrawn for it."""
+    before = state()
+    former = registry.former(MODEL)
+    assert former is not None
+    run = settings.VAR / "mlflow" / "artifacts" / MODEL / former.run_id / "artifacts"
+    files.remove(settings.VAR / "champions")
+    shutil.rmtree(run / "release")
+    for to in (None, former.number):
+        with pytest.raises(
+            NotPromoted, match=r"cannot come back: run .* lost\. Nothing was changed, .* --to N \(there are 3\)"
+        ):
+            registry.rollback(MODEL, to=to)
+    assert state() == before
+    assert registry.rollback(MODEL, to=3).changed
+
+
+def moved(root: Path, to: Path, patch: pytest.MonkeyPatch) -> Path:
+    """A copy of the project elsewhere, to work in; what was brought back before is not copied."""
+    shutil.copytree(root, to, ignore=shutil.ignore_patterns("locks", "champions"))
+    use(to, patch)
+    return to
+
+
+@pytest.mark.parametrize("old_stays", [True, False])
+def test_a_project_that_was_copied_or_moved_uses_the_artifacts_that_came_with_it(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, old_stays: bool
+) -> None:
+    """MLflow wrote down the old folder: that is told, and nothing is read from there or written there any more."""
+    moved(root, tmp_path / "new place", monkeypatch)
+    away = root if old_stays else root.rename(tmp_path / "away")
+    old = files.tree(away)
+    assert registry.rollback(MODEL).changed
+    assert "this project was moved or copied" in caplog.text
+    caplog.clear()
+    build = settings.BUILD / MODEL
+    small_project.make_build(settings.ROOT, 6, ("origin", "temp", "wind"))
+    run = tracking.track(MODEL, build / "release", build, MEASURED)
+    assert (settings.VAR / "mlflow" / "artifacts" / MODEL / run.id / "artifacts" / "release").is_dir()
+    assert files.tree(away) == old
+    with closing(sqlite3.connect(settings.VAR / "mlflow" / "mlflow.db")) as database:
+        dump = "\n".join(database.iterdump())
+    assert f"{root.as_uri()}/" not in dump
+    assert f"{settings.ROOT.as_uri()}/var/mlflow/artifacts/{MODEL}/{run.id}" in dump
+    assert "moved" not in caplog.text
+    if not old_stays:
+        away.rename(root)
+
+
+def test_a_project_copied_without_its_artifacts_is_told_so(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is written to the old place in silence. A database that was lost is not made anew beside artifacts."""
+    moved(root, tmp_path / "new", monkeypatch)
+    artifacts, database = (settings.VAR / "mlflow" / name for name in ("artifacts", "mlflow.db"))
+    aside = artifacts.rename(tmp_path / "aside")
+    with pytest.raises(RegistryUnavailable, match=r"moved here without its artifacts: .* Copy that folder too"):
+        registry.champion(MODEL)
+    aside.rename(artifacts)
+    assert registry.champion(MODEL) is not None
+    for content in (None, b""):
+        database.unlink(missing_ok=True)
+        if content is not None:
+            database.write_bytes(content)
+        with pytest.raises(RegistryUnavailable, match=r"the registry was lost\. Restore it from a backup"):
+            registry.champion(MODEL)
+
+
+def test_another_name_of_the_same_folder_is_no_move(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A link, say: who comes by one name does not undo what who comes by the other one did."""
+    (tmp_path / "link").symlink_to(root)
+    use(tmp_path / "link", monkeypatch)
+    assert registry.champion(MODEL) is not None
+    assert "moved" not in caplog.text
+
+
 # ── fetch, judge ──────────────────────────────────────────────────────────────────────────────────
 
 

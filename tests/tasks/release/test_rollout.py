@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 
 from tasks import files, params, settings
-from tasks.errors import Mistake
 from tasks.release import asking, canary, champion, replay, rollout, rollout_report, serving
 from tasks.release.asking import Reply
 from tasks.release.serving import One, Serving
@@ -63,11 +62,32 @@ def test_what_should_serve_is_written_as_the_router_reads_it() -> None:
     assert then.live.since.endswith("Z")
 
 
-def test_a_file_that_no_rollout_wrote_is_named(var: Path) -> None:
-    """With what to do."""
-    files.write_json(serving.path(MODEL), {"live": None})
-    with pytest.raises(Mistake, match=r"late\.json is not what a rollout writes .* Remove it"):
-        serving.read(MODEL)
+@pytest.mark.parametrize("torn", [b"", b'{"live": ', b"\x00\x00\x00", b"\xff\xfe\x9c", b'{"live": null}'])
+def test_a_torn_file_is_made_again_of_what_went_live_last(
+    var: Path, caplog: pytest.LogCaptureFixture, torn: bytes
+) -> None:
+    """It is named and set aside; who served goes on, and who served before stays the former one."""
+    for one, outcome in ((OLD, "live"), (NEW, "live"), (OLD, "withdrawn")):
+        serving.note(MODEL, one, outcome)
+    serving.path(MODEL).parent.mkdir(exist_ok=True)
+    serving.path(MODEL).write_bytes(torn)
+    now = serving.read(MODEL)
+    assert now.live is not None
+    assert now.former is not None
+    assert (now.live.candidate, now.former.candidate, now.share) == (NEW.candidate, OLD.candidate, None)
+    assert files.read_json(serving.path(MODEL))["live"]["candidate"] == NEW.candidate
+    assert "late.json is torn" in caplog.text
+    (aside,) = (var / "torn").iterdir()
+    assert aside.read_bytes() == torn
+
+
+def test_a_torn_file_of_a_model_that_never_served_counts_as_none(var: Path) -> None:
+    """And so does that of one that was withdrawn with nobody after it: the champion is tried as the first one is."""
+    for lines in ((), ("live", "withdrawn")):
+        for outcome in lines:
+            serving.note(MODEL, OLD, outcome)
+        files.write_text(serving.path(MODEL), "")
+        assert serving.read(MODEL).live is None
 
 
 def test_models_that_are_gone_are_forgotten_and_keys_are_not(var: Path) -> None:

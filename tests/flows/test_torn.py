@@ -1,0 +1,128 @@
+"""After a power cut: whatever of the state below var/ is torn, ingest, train, monitor and who serves go on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from deployments.page import whole
+from flows import due, here
+from tasks import model_file, params, predictions, settings, unanswered
+from tasks.monitoring import alarms
+from tasks.release import registry, serving, verdicts
+from tests.conftest import write_readings
+from tests.deployments.alone import Alone, server
+from tests.tasks.monitoring.asked import ask
+
+pytestmark = pytest.mark.timeout(600)
+
+MODEL = "tiny"
+
+NOT_OURS = ("prefect", "dvc", "locks", "log", "landing", "torn", "run", "status")
+"""Below var/: what other tools keep in databases that mend themselves, what nobody reads again, what is made anew."""
+
+TEAR = {
+    "empty": lambda _: b"",
+    "half": lambda content: content[: len(content) // 2],
+    "garbage": lambda content: bytes(byte ^ 0xA5 for byte in content),
+    "zeros": lambda content: b"\0" * len(content),
+}
+
+
+@pytest.fixture(scope="module")
+def alone(small_copied: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Alone]:
+    """The small project after a loop: a month ingested, trained, live, asked, watched."""
+    with server(small_copied, tmp_path_factory.mktemp("torn") / "project") as alone:
+        from prefect.context import refresh_global_settings_context
+
+        refresh_global_settings_context()
+        alone.project.edit("params.yaml", "serving: {max_rows: 50}", "serving: {max_rows: 50, timeout_s: 0.1}")
+        alone.project.commit()
+        land(alone, 4)
+        loop()
+        serving.write(MODEL, serving.Serving(live()))
+        serving.note(MODEL, live(), "live")
+        unanswered.add(MODEL, {("2026-11-21", "shed"): 1}, 90)
+        ask(answered("2013-04"), live().candidate, number=0, answered=datetime.now(UTC) - timedelta(seconds=30))
+        predictions.compact(MODEL)
+        ask(answered("2013-03"), live().candidate, number=1, answered=datetime.now(UTC) - timedelta(seconds=30))
+        loop()
+        yield alone
+
+
+def land(alone: Alone, month: int) -> None:
+    """A month arrives, whole; and something that can only be refused."""
+    landing = alone.project.root / "var" / "landing" / "readings"
+    landing.mkdir(parents=True, exist_ok=True)
+    write_readings(alone.project.root, month).replace(landing / f"2013-{month:02}.csv")
+    (landing / f"2014-{month:02}.csv").write_text("no table\n")
+
+
+def live() -> serving.One:
+    """The champion, as it serves."""
+    champion = registry.champion(MODEL)
+    assert champion is not None
+    return serving.One(champion.candidate, champion.number, "2026-11-21T06:00:00.000Z")
+
+
+def answered(month: str) -> pd.DataFrame:
+    """The rows of a month, with what the model answers."""
+    build = settings.BUILD / MODEL
+    rows = pd.read_parquet(build / "rows" / f"{month}.parquet")
+    pipeline = model_file.load(build / "model" / "model.skops", sha256=None)
+    answers = model_file.predict(pipeline, rows[list(params.load().model(MODEL).features)], "classification")
+    return rows.join(answers).sort_values("time", kind="stable", ignore_index=True)
+
+
+def loop() -> None:
+    """What runs by itself: all flows but the rollout, which needs a router, and what that reads; the page."""
+    for flow, *arguments in (("ingest",), ("train", MODEL, False, True), ("monitor", MODEL)):
+        state = here.run(flow, *arguments)
+        assert state.is_completed(), f"{flow}: {state.message}"
+    serving.forget([MODEL])
+    assert serving.unfinished(MODEL) is None
+    predictions.compact(MODEL)
+    predictions.sweep(MODEL, 90, 10**9)
+    due.last(MODEL)
+    alarms.read(MODEL)
+    verdicts.summary(MODEL, 1)
+    whole.write()
+
+
+def state_files() -> list[Path]:
+    """The map of var/."""
+    found = [path for path in sorted(settings.VAR.rglob("*")) if path.is_file() and not path.is_symlink()]
+    found = [path for path in found if path.relative_to(settings.VAR).parts[0] not in NOT_OURS]
+    return [path for path in found if path.relative_to(settings.VAR).parts[:2] not in _MLFLOW]
+
+
+_MLFLOW = (("mlflow", "mlflow.db"), ("mlflow", "artifacts"))
+"""The registry itself: it is the truth, and comes back from a backup only (docs/how-to/back-up-and-move.md)."""
+
+
+def test_the_map_is_what_it_was(alone: Alone) -> None:
+    """A folder that is new here is torn below as well."""
+    tops = {path.relative_to(settings.VAR).parts[0] for path in state_files()}
+    assert tops >= {"memo", "serving", "rollouts", "verdicts", "decisions", "monitoring", "predictions", "champions"}
+
+
+@pytest.mark.parametrize("how", TEAR)
+def test_whatever_is_torn_the_loop_goes_on(alone: Alone, caplog: pytest.LogCaptureFixture, how: str) -> None:
+    """It is named and made again, and who is champion stays. Only the journal knew who serves."""
+    served, champion = serving.read(MODEL).live, registry.champion(MODEL)
+    torn = state_files()
+    for path in torn:
+        path.write_bytes(TEAR[how](path.read_bytes()))
+    with caplog.at_level(logging.WARNING, logger="evergreen"):
+        loop()
+    named = {path.relative_to(settings.VAR).parts[0] for path in torn if str(path) in caplog.text}
+    assert named >= {"memo", "serving", "predictions", "monitoring", "mlflow"}
+    assert registry.champion(MODEL) == champion
+    assert serving.read(MODEL).live in (served, None)
+    serving.note(MODEL, live(), "live")
+    serving.write(MODEL, serving.Serving(live()))
