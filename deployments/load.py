@@ -29,9 +29,10 @@ settings.apply()
 from deployments.clients import Answered, Clients, Request  # noqa: E402 - settings first
 from tasks import files, params  # noqa: E402
 from tasks.errors import DataMissing, EvergreenError, WorldError, did_you_mean  # noqa: E402
+from tasks.release import asking  # noqa: E402
 
 KEY = "EVERGREEN_API_KEY"
-"""The variable that holds the API key, where keys are needed."""
+"""The variable that holds an API key, where keys are needed; else the operator's token is sent, which is as good."""
 
 ROWS = 2000
 """Different rows of a model that are asked, at most."""
@@ -76,7 +77,7 @@ def served() -> dict[str, str]:
 
     url = address()
     try:
-        with urllib.request.urlopen(f"{url}/status", timeout=5) as response:
+        with urllib.request.urlopen(urllib.request.Request(f"{url}/status", headers=admitted()), timeout=5) as response:
             models = json.loads(response.read())["models"]
     except (OSError, ValueError, LookupError, urllib.error.URLError) as error:
         reason = getattr(error, "reason", error)
@@ -110,9 +111,14 @@ def rows_of(model: str, candidate: str) -> list[dict[str, Any]]:
 
 def requests_of(model: str, rows: Sequence[dict[str, Any]]) -> list[Request]:
     """A request for each row."""
-    key = os.environ.get(KEY)
-    headers = {"authorization": f"Bearer {key}"} if key else {}
+    headers = admitted()
     return [Request.predict(number, model, [row], headers) for number, row in enumerate(rows)]
+
+
+def admitted() -> dict[str, str]:
+    """The header with which what serves is asked, whether keys are needed or not."""
+    key = os.environ.get(KEY) or asking.token()
+    return {"authorization": f"Bearer {key}"} if key else {}
 
 
 def _holdout(model: str) -> list[dict[str, Any]]:

@@ -35,9 +35,12 @@ def document(models: dict[str, dict[str, Any]]) -> dict[str, Any]:
         "paths": paths,
         "components": {
             "schemas": schemas,
-            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+            "securitySchemes": {
+                "key": {"type": "http", "scheme": "bearer"},
+                "header": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+            },
         },
-        "security": [{}, {"key": []}],
+        "security": [{}, {"key": []}, {"header": []}],
     }
 
 
@@ -52,7 +55,7 @@ def _operation(name: str, verb: str, about: str, asked: Any, answered: Any) -> d
         "requestBody": {"required": True, "content": _json(asked)},
         "responses": {
             "200": {"description": WHAT[verb], "content": _json(answered)},
-            **_errors("400", "401", "408", "413", "500", "503"),
+            **_errors("400", "401", "408", "413", "415", "500", "503"),
         },
     }
 
@@ -66,6 +69,7 @@ _WHY = {
     "401": "an API key is needed",
     "408": "the body did not come in time",
     "413": "the body is too large",
+    "415": "the body is compressed in a way that cannot be read; gzip can",
     "500": "the model fails on this request",
     "503": "too much waits already, or no release is ready; try again after Retry-After seconds",
 }

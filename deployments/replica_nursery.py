@@ -40,7 +40,8 @@ def main() -> None:
     gc.collect()
     gc.freeze()
     with socket.socket(fileno=int(sys.argv[sys.argv.index("--fd") + 1])) as router:
-        router.sendall(b"0 0\n")
+        with suppress(ConnectionError):  # the router is gone already
+            router.sendall(b"0 0\n")
         while True:
             message, descriptors, _, _ = socket.recv_fds(router, 65536, 2)
             if not message:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import hmac
 import json
 import os
 import random
@@ -33,8 +32,10 @@ from tasks import settings
 
 settings.apply()
 
-from deployments import replica  # noqa: E402 - settings first
+from deployments import content_encoding, replica  # noqa: E402 - settings first
+from deployments.admission import Admission  # noqa: E402
 from deployments.connections import Connection  # noqa: E402
+from deployments.cors import Origins  # noqa: E402
 from deployments.openapi import document  # noqa: E402
 from deployments.page import shown  # noqa: E402
 from deployments.replicas import EDGES_MS, LATE, Deadly, Nursery, Release, Unanswered, say  # noqa: E402
@@ -285,7 +286,8 @@ class Router:
         self.since = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
         self.token = secrets.token_urlsafe(32)
         self.nursery = Nursery()
-        self.keys = keys.Keys(keys.path())
+        self.admission = Admission(keys.Keys(keys.path()), self.token, os.environ["EVERGREEN_OPEN_PAGES"])
+        self.origins = Origins(os.environ["EVERGREEN_ORIGINS"])
         self.shed = 0
         self._told_shed = float("-inf")
         self.unanswered: Counter[tuple[str, str, str]] = Counter()
@@ -304,7 +306,8 @@ class Router:
 
     async def begin(self) -> None:
         """Start what should serve, and follow it from now on."""
-        _keep_secret(settings.VAR / "run" / "router.token", self.token)
+        (settings.VAR / "run" / "router.token").unlink(missing_ok=True)  # of the router before
+        self._keep_token()
         await self.nursery.wake()
         self._look()
         self._following = asyncio.create_task(self._follow())
@@ -324,9 +327,16 @@ class Router:
         while True:
             await asyncio.sleep(FOLLOW_S)
             try:
+                self._keep_token()
                 self._look()
             except Exception as error:  # noqa: BLE001 - a file that went meanwhile; whatever else: it is looked at again
                 self._tell("var/serving", f"what should serve cannot be looked at, so nothing changes: {error!r}")
+
+    def _keep_token(self) -> None:
+        """Where the operator finds it: also after its folder was lost."""
+        path = settings.VAR / "run" / "router.token"
+        if not path.exists():
+            _keep_secret(path, self.token)
 
     def _look(self) -> None:
         folder = settings.VAR / "serving"
@@ -417,10 +427,14 @@ class Router:
         given = _header(scope, REQUEST_ID)
         own = f"{self._run}-{next(self._requests)}"
         name = f"{given}~{own}" if given and len(given) <= 64 and given.isascii() and given.isprintable() else own
-        headers = [(b"x-request-id", (given if name != own else own).encode())]
+        origin = _header(scope, b"origin")
+        headers = [(b"x-request-id", (given if name != own else own).encode()), *self.origins.headers(origin)]
         status, is_overload = 500, False  # of what nobody has foreseen
         try:
-            if page := await self._for_people(scope):
+            if scope["method"] == "OPTIONS":
+                status, body, kind = 204, b"", b""
+                headers = [headers[0], *self._options(scope, origin)]
+            elif page := await self._for_people(scope):
                 status, body, kind = page.status, page.body, b"text/html; charset=utf-8"
                 headers += page.headers
             else:
@@ -436,7 +450,8 @@ class Router:
         finally:
             if status >= 400:
                 self._note(scope, status, is_overload=is_overload)
-        headers += [(b"content-type", kind), (b"content-length", b"%d" % len(body))]
+        if status != 204:
+            headers += [(b"content-type", kind), (b"content-length", b"%d" % len(body))]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
@@ -454,26 +469,34 @@ class Router:
     async def _answer(
         self, scope: Scope, receive: Receive, name: str, headers: list[tuple[bytes, bytes]]
     ) -> tuple[int, bytes, bytes]:
-        match scope["path"].strip("/").split("/"):
+        match parts := scope["path"].strip("/").split("/"):
+            case ["operator", model, candidate, "predict"]:
+                self._only(scope, "POST")
+                return *(await self._try(scope, receive, name, model, candidate)), b"application/json"
             case [model, ("predict" | "explain") as verb]:
                 self._only(scope, "POST")
                 self._refuse_strangers(scope)
                 return *(await self._ask(scope, receive, name, headers, model, verb)), b"application/json"
-            case ["operator", model, candidate, "predict"]:
-                self._only(scope, "POST")
-                return *(await self._try(scope, receive, name, model, candidate)), b"application/json"
+        if not self.admission.is_open(scope["path"].strip("/")):
+            self._refuse_strangers(scope)
+        match parts:
             case [model, what]:
                 self._only(scope, "GET", "HEAD")
-                self._refuse_strangers(scope)
                 return 200, json.dumps(self._told(self._model(model), what)).encode(), b"application/json"
             case ["metrics"]:
                 self._only(scope, "GET", "HEAD")
                 return 200, self._metrics(), b"text/plain; version=0.0.4; charset=utf-8"
             case [page]:
-                status, said = self._page(page)
+                status, said = self._page(page, is_known=page != "readyz" or self._admits(scope))
                 self._only(scope, "GET", "HEAD")
                 return status, json.dumps(said).encode(), b"application/json"
         raise Refused(404, self._paths())
+
+    def _options(self, scope: Scope, origin: str) -> list[tuple[bytes, bytes]]:
+        """What `OPTIONS` is told: a browser, before it lets another site's page ask, or a proxy that sees who lives."""
+        path = scope["path"].strip("/").split("/")
+        methods = "POST" if path[-1] in ("predict", "explain") and len(path) > 1 else "GET, HEAD"
+        return [(b"allow", f"{methods}, OPTIONS".encode()), *self.origins.preflight(origin, methods)]
 
     async def _for_people(self, scope: Scope) -> shown.Shown | None:
         """What a browser is shown; None where an application asks. Reports show rows of the data: not to strangers."""
@@ -481,9 +504,11 @@ class Router:
             return None
         match scope["path"].strip("/").split("/"):
             case ["" | "status"]:
+                if not self.admission.is_open("status"):
+                    self._refuse_strangers(scope, "Basic")
                 return await asyncio.to_thread(shown.status, scope["path"])
             case ["reports", *_]:
-                self._refuse_strangers(scope)
+                self._refuse_strangers(scope, "Basic")
                 return await asyncio.to_thread(shown.report, scope["path"])
         return None
 
@@ -530,7 +555,7 @@ class Router:
 
     async def _try(self, scope: Scope, receive: Receive, name: str, asked: str, candidate: str) -> tuple[int, bytes]:
         """An operator asks one release: neither logged nor counted."""
-        if not hmac.compare_digest(_header(scope, b"authorization").encode(), f"Bearer {self.token}".encode()):
+        if not self.admission.is_operators(scope):
             raise Refused(401, "this is for the operator, whose token is in var/run/router.token")
         model = self._model(asked)
         release = model.releases.get(candidate)
@@ -542,16 +567,23 @@ class Router:
         except Unanswered as error:
             raise Refused(503, str(error)) from None
 
-    def _refuse_strangers(self, scope: Scope) -> None:
-        key = _header(scope, b"authorization").removeprefix("Bearer ") or _header(scope, b"x-api-key")
+    def _refuse_strangers(self, scope: Scope, scheme: str = "Bearer") -> None:
+        """Who has no API key, where one is needed.
+
+        Args:
+            scope: the request.
+            scheme: how a key is asked for: a browser understands Basic only.
+        """
+        if not self._admits(scope):
+            challenge = {"www-authenticate": f'{scheme} realm="Evergreen"'}
+            raise Refused(401, "an API key is needed: authorization: Bearer <key>, or x-api-key: <key>", **challenge)
+
+    def _admits(self, scope: Scope) -> bool:
         try:
-            is_known = self.keys.admit(key)
+            return self.admission.admits(scope)
         except (OSError, ValueError) as error:
             self._tell("keys", str(error))
             raise Refused(503, "the API keys cannot be read: nobody is admitted") from None
-        if not is_known:
-            challenge = {"www-authenticate": "Bearer"}
-            raise Refused(401, "an API key is needed: authorization: Bearer <key>, or x-api-key: <key>", **challenge)
 
     def _model(self, name: str) -> Model:
         if name not in self.models:
@@ -581,12 +613,14 @@ class Router:
             return schemas if what == "schema" else {k: v for k, v in about.items() if k not in own}
         raise Refused(404, self._paths())
 
-    def _page(self, what: str) -> tuple[int, Any]:
+    def _page(self, what: str, is_known: bool) -> tuple[int, Any]:
         if what == "healthz":
             return 200, {"status": "alive"}
         if what == "readyz":
             late = [name for name, model in self.models.items() if model.wanted["live"] and not model.is_ready]
-            return (503, {"status": "starting", "waits_for": late}) if late else (200, {"status": "ready"})
+            if not late:
+                return 200, {"status": "ready"}
+            return 503, {"status": "starting", **({"waits_for": late} if is_known else {})}
         if what == "status":
             models = {name: model.status() for name, model in self.models.items()}
             return 200, {"pid": os.getpid(), "since": self.since, "shed": self.shed, "models": models}
@@ -689,6 +723,24 @@ async def _in_turn(model: Model, release: Release, request: Asked) -> tuple[Rele
 async def _body(scope: Scope, receive: Receive, model: Model) -> bytes:
     """The body of a request, refused as soon as it is known to be too large, or too much beside the others."""
     assert model.serving is not None
+    encoding = _header(scope, b"content-encoding").strip().lower()
+    if not content_encoding.is_accepted(encoding):
+        accepted = {"accept-encoding": content_encoding.ACCEPTED}
+        raise Refused(415, f"a body in {encoding!r} cannot be read, but {content_encoding.ACCEPTED} can", **accepted)
+    body = await _whole(scope, receive, model)
+    if not content_encoding.is_gzip(encoding):
+        return body
+    try:
+        plain = await asyncio.to_thread(content_encoding.gunzip, body, model.serving.max_bytes)
+    except ValueError as error:
+        raise Refused(400, str(error)) from None
+    if plain is None:
+        raise _too_large(model.serving.max_bytes)
+    return plain
+
+
+async def _whole(scope: Scope, receive: Receive, model: Model) -> bytes:
+    assert model.serving is not None
     most = model.serving.max_bytes
     told = _header(scope, b"content-length")
     announced, size, parts = int(told) if told.isdigit() else 0, 0, []
@@ -707,7 +759,11 @@ async def _body(scope: Scope, receive: Receive, model: Model) -> bytes:
         raise Refused(408, f"the body did not come within {BODY_S:g} s", connection="close") from None
     finally:
         model.coming -= size
-    raise Refused(413, f"the body is larger than {most} bytes (serving.max_bytes)")
+    raise _too_large(most)
+
+
+def _too_large(most: int) -> Refused:
+    return Refused(413, f"the body is larger than {most} bytes (serving.max_bytes)")
 
 
 def main() -> None:

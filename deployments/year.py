@@ -31,7 +31,7 @@ from deployments.watch import under_way  # noqa: E402
 from flows import due, history, wakes  # noqa: E402
 from tasks.data import delivery  # noqa: E402
 from tasks.errors import EvergreenError, Mistake, WorldError  # noqa: E402
-from tasks.release import serving  # noqa: E402
+from tasks.release import asking, serving  # noqa: E402
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -116,7 +116,8 @@ def _clean(row: dict[str, Any], model: params.Model) -> dict[str, Any]:
 
 
 def _post(url: str, body: dict[str, Any]) -> None:
-    request = urllib.request.Request(url, json.dumps(body).encode(), {"content-type": "application/json"})
+    headers = {"content-type": "application/json", "authorization": f"Bearer {asking.token()}"}
+    request = urllib.request.Request(url, json.dumps(body).encode(), headers)
     try:
         with urllib.request.urlopen(request, timeout=60) as response:
             response.read()

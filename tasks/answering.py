@@ -7,6 +7,7 @@ both answer through this. It is copied into each release, so that an old release
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import sys
 import time
@@ -33,6 +34,10 @@ MOST_READ = 10_000
 """Faults of one request that are looked at: pydantic takes seconds, and a gigabyte, to tell of a million."""
 LONGEST = 200
 """Characters of a key."""
+
+AHEAD, AHEAD_S = "EVERGREEN_MAX_AHEAD_S", 300.0
+"""The setting, and its default: so far may the `time` of a request be ahead of the clock here. Clocks differ by less;
+what is further ahead is a mistake that monitoring would take for the newest day until that day comes."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +139,7 @@ class Release:
         self.known = {
             name: frozenset([*held, None]) for name, held in self.facts["categories"].items()
         }  # null: missing
+        self.ahead = float(os.environ.get(AHEAD) or AHEAD_S)
         self.edges: list[float] = self.facts["prediction_edges"]
         self.counts = [0] * (len(self.edges) + 1)
         """How many predictions lay below the first edge, between two, and above the last."""
@@ -164,12 +170,9 @@ class Release:
         except ValidationError as error:
             return Answer(400, orjson.dumps(self._refusal(kind, error)))
         if kind == "predict" and read.keys is not None and len(read.keys) != len(read.rows):
-            problem = f"{len(read.keys)} keys for {len(read.rows)} rows"
-            said = {
-                "error": _REFUSED.format(1, "fault"),
-                "detail": [{"row": None, "field": "keys", "problem": problem}],
-            }
-            return Answer(400, orjson.dumps(said))
+            return _refused("keys", f"{len(read.keys)} keys for {len(read.rows)} rows")
+        if kind == "predict" and read.time is not None and (read.time - datetime.now(UTC)).total_seconds() > self.ahead:
+            return _refused("time", f"is more than {self.ahead:g} s ahead of the clock here ({AHEAD})")
         return read
 
     def _score(self, requests: list[list[BaseModel]]) -> list[list[list[float]] | Answer]:
@@ -294,6 +297,12 @@ class Release:
 _KEYS = orjson.OPT_NON_STR_KEYS
 
 _REFUSED = "refused, nothing was predicted: {} {}"
+
+
+def _refused(field: str, problem: str) -> Answer:
+    """A request whose rows are right, and something else is not."""
+    detail = [{"row": None, "field": field, "problem": problem}]
+    return Answer(400, orjson.dumps({"error": _REFUSED.format(1, "fault"), "detail": detail}))
 
 
 def _failure(error: Exception) -> Answer:

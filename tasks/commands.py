@@ -37,7 +37,8 @@ def add_to(parser: argparse.ArgumentParser) -> None:
     seen.add_argument("--note", default="", help="is kept with it")
     one = _command(kinds, "keys", keys, "API keys of what serves: list them, add one, take one back")
     one.add_argument("--add", metavar="NAME", help="make a key for somebody; it is shown once")
-    one.add_argument("--remove", metavar="NAME", help="take it back, at once")
+    one.add_argument("--remove", metavar="NAME", help="take it back, at once; without the last one nobody is answered")
+    one.add_argument("--open", action="store_true", help="answer whoever reaches the port; no key may be left")
     built = _command(kinds, "image", image, "write the build context of a release's image, and print how it is built")
     built.add_argument("model")
     built.add_argument("--version", type=int, help="a version of the registry, instead of the champion")
@@ -157,17 +158,24 @@ def acknowledge(model: str, key: str, note: str) -> None:
     print(kept.in_words(kept.acknowledge(model, key, note)))
 
 
-def keys(add: str | None, remove: str | None) -> None:
-    """Change the API keys, or list their names."""
+def keys(add: str | None, remove: str | None, open: bool) -> None:  # noqa: A002 - the option's name
+    """Change the API keys, or list their names; and say who is answered."""
     from tasks import keys as held
 
     if remove:
         held.remove(remove)
+    if open:
+        held.open_to_all()
     if add:
         print(held.add(add))
         print(f"This is the key of {add}. It is shown only now. Requests carry it as `authorization: Bearer <key>`")
-    if not add and not remove:
-        print("\n".join(held.names()) or "there are no keys: whoever reaches the port (of 127.0.0.1) is answered")
+    names = held.names()
+    if names and not add:
+        print("\n".join(names))
+    elif not names and held.are_required():
+        print("there is no key, and nobody is answered: --add NAME makes one, --open answers whoever reaches the port")
+    elif not names:
+        print("no key is needed: whoever reaches the port (of 127.0.0.1) is answered. --add NAME changes that")
 
 
 def image(model: str, version: int | None, to: Path | None) -> None:

@@ -1,6 +1,12 @@
 """API keys of what serves: several, each with a name; kept as hashes; changed without a restart.
 
 A key is 32 random bytes, so its plain SHA-256 cannot be searched through, and needs no salt.
+
+Before the first key everybody is answered. From then on only who has one is: where the last key is taken back, or the
+files are lost, nobody is, until somebody opens the service by that word.
+
+    var/serving/keys.json    name → hash
+    var/keys.required        keys were on once; it lies apart, so that who removes var/serving opens nothing
 """
 
 from __future__ import annotations
@@ -20,6 +26,11 @@ def path() -> Path:
     return settings.VAR / "serving" / "keys.json"
 
 
+def _required(file: Path) -> Path:
+    """Says that keys are needed, also where there is none."""
+    return file.parent.parent / "keys.required"
+
+
 def add(name: str) -> str:
     """Make a key; it is given once, here, and kept nowhere.
 
@@ -33,12 +44,13 @@ def add(name: str) -> str:
         if name in held:
             raise Mistake(f"there is a key {name} already. Remove it first, or give the new one another name")
         key = f"eg_{secrets.token_urlsafe(32)}"
+        _require(path())
         _write({**held, name: _hash(key)})
     return key
 
 
 def remove(name: str) -> None:
-    """Take a key back, at once.
+    """Take a key back, at once. Without the last one nobody is answered any more.
 
     Raises:
         Mistake: there is no such key.
@@ -48,11 +60,30 @@ def remove(name: str) -> None:
         if name not in held:
             raise Mistake(f"there is no key {name}{did_you_mean(name, list(held))}")
         del held[name]
+        _require(path())
         _write(held)
 
 
+def open_to_all() -> None:
+    """Answer whoever reaches the port from now on.
+
+    Raises:
+        Mistake: there are keys.
+    """
+    with files.lock("keys"):
+        if held := _read(path()):
+            raise Mistake(f"there are keys ({', '.join(sorted(held))}): remove each of them first")
+        _write({})
+        _required(path()).unlink(missing_ok=True)
+
+
+def are_required() -> bool:
+    """Whether only who has a key is answered."""
+    return bool(_read(path())) or _required(path()).exists()
+
+
 def names() -> list[str]:
-    """Of all keys. None: whoever reaches the port may ask."""
+    """Of all keys."""
     return sorted(_read(path()))
 
 
@@ -63,28 +94,51 @@ class Keys:
         self._file = file
         self._seen: tuple[int, int] | None = None
         self._held: dict[str, str] = {}
+        self._were_there = False
 
     def admit(self, key: str) -> bool:
-        """Whether a key is one of those, or there are none. Takes the same time for every key that is none of them.
+        """Whether a key is one of those, or none is needed. Takes the same time for every key that is none of them.
 
         Raises:
             OSError, ValueError: the file cannot be read: nobody is admitted by mistake.
         """
-        self._look()
-        if not self._held:
+        if not self.are_required():
             return True
         given = _hash(key)
         return sum(hmac.compare_digest(given, held) for held in self._held.values()) > 0
 
-    def _look(self) -> None:
+    def are_required(self) -> bool:
+        """Whether only who has a key is admitted.
+
+        Raises:
+            OSError, ValueError: as admit.
+        """
+        is_there = self._look()
+        if not self._held and is_there:  # all were taken back, unless somebody has opened the service since
+            return _required(self._file).exists()
+        return bool(self._held) or self._were_there or _required(self._file).exists()
+
+    def _look(self) -> bool:
         try:
             there = self._file.stat()
         except FileNotFoundError:
             self._seen, self._held = None, {}
-            return
+            return False
         if self._seen != (there.st_mtime_ns, there.st_ino):
             self._held = _read(self._file)
+            self._were_there = bool(self._held)
+            if self._held:
+                _require(self._file)
             self._seen = there.st_mtime_ns, there.st_ino
+        return True
+
+
+def _require(file: Path) -> None:
+    """Write down that keys are needed from now on."""
+    marker = _required(file)
+    if not marker.exists():
+        marker.parent.mkdir(parents=True, exist_ok=True)
+        marker.write_text("API keys are needed. `python -m tasks keys --open` changes that\n", encoding="utf-8")
 
 
 def _hash(key: str) -> str:

@@ -67,6 +67,9 @@ def _environment(root: Path, var: Path) -> dict[str, str]:
         "MLFLOW_PORT": "5000",
         "EVERGREEN_HOST": "127.0.0.1",
         "EVERGREEN_PORT": "3000",
+        "EVERGREEN_OPEN_PAGES": "",  # of what serves, beside API keys: status, metrics, openapi.json
+        "EVERGREEN_MAX_AHEAD_S": "300",  # so far may a request's `time` be ahead of the clock: see tasks/answering.py
+        "EVERGREEN_ORIGINS": "",  # sites whose pages may ask what serves through somebody's browser; * for each
         "BENTOML_HOME": str(var / "bentoml"),
         "BENTOML_HOST": "127.0.0.1",
         "DVC_SITE_CACHE_DIR": str(var / "dvc"),

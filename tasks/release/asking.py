@@ -79,7 +79,7 @@ class Router:
         Raises:
             RouterSilent: it was away for longer than `patience`.
         """
-        reply = self._patiently("GET", "/status", None)
+        reply = self._as_operator("GET", "/status", None, {REFUSED})
         if reply.status != 200 or not isinstance(reply.body, dict) or "models" not in reply.body:
             raise RouterSilent(f"{self.address}/status gives HTTP {reply.status}: that is not Evergreen's router")
         nothing: dict[str, Any] = {"live": None, "answers": None, "canary": None, "beside": [], "releases": {}}
@@ -92,14 +92,18 @@ class Router:
             RouterSilent: it was away, or did not know the release, for longer than `patience`.
         """
         body = json.dumps({"rows": rows}).encode()
+        reply = self._as_operator("POST", f"/operator/{model}/{candidate}/predict", body, {REFUSED, UNKNOWN})
+        if reply.status in (REFUSED, UNKNOWN):
+            raise RouterSilent(f"{self.address} does not let {model}:{candidate} be asked: {reply.said}")
+        return reply
+
+    def _as_operator(self, method: str, path: str, body: bytes | None, not_yet: set[int]) -> Reply:
+        """Again where a router was killed: its token is written a moment after it answers, its releases begin anew."""
         deadline = time.monotonic() + self.patience
         while True:
-            reply = self._patiently("POST", f"/operator/{model}/{candidate}/predict", body)
-            # a router that was killed: its token is written a moment after it answers, and its releases begin anew
-            if reply.status not in (REFUSED, UNKNOWN):
+            reply = self._patiently(method, path, body)
+            if reply.status not in not_yet or time.monotonic() > deadline:
                 return reply
-            if time.monotonic() > deadline:
-                raise RouterSilent(f"{self.address} does not let {model}:{candidate} be asked: {reply.said}")
             time.sleep(PAUSE)
 
     def _patiently(self, method: str, path: str, body: bytes | None) -> Reply:
@@ -120,7 +124,7 @@ class Router:
         if path not in self._open:
             self._open[path] = http.client.HTTPConnection("127.0.0.1", self.port, timeout=CALL_SECONDS)
         connection = self._open[path]
-        headers = {} if body is None else {"content-type": "application/json", "authorization": f"Bearer {_token()}"}
+        headers = {"authorization": f"Bearer {token()}", **({"content-type": "application/json"} if body else {})}
         begin = time.perf_counter()
         try:
             connection.request(method, path, body, headers)
@@ -154,8 +158,8 @@ def last_line(text: str) -> str:
     return lines[-1].strip() if lines else SILENT
 
 
-def _token() -> str:
-    """Read for each call: a router that was started anew has another one."""
+def token() -> str:
+    """The operator's, which admits to everything. Read for each call: a router that was started anew has another."""
     try:
         return (settings.VAR / "run" / "router.token").read_text(encoding="utf-8").strip()
     except FileNotFoundError:

@@ -144,7 +144,8 @@ class Routed:
 
     def status(self) -> dict[str, Any]:
         """Of the model."""
-        said = self.get("/status").raise_for_status().json()
+        operator = {"authorization": f"Bearer {self.token()}"}
+        said = CLIENT.get(f"{self.url}/status", headers=operator).raise_for_status().json()
         return dict(said["models"].get(MODEL, {"answers": None, "releases": {}}))
 
     def releases(self) -> dict[str, Any]:

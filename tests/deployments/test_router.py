@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import os
+import re
+import shutil
 import signal
 import socket
 import threading
@@ -20,8 +23,12 @@ import psutil
 import pytest
 from scipy.stats import binom
 
+from deployments import load as load_tool
+from deployments.admission import Admission
+from deployments.cors import Origins
 from tasks import files, keys, priority, unanswered
-from tasks.release import package
+from tasks.errors import Mistake
+from tasks.release import asking, package
 from tasks.release import serving as rollouts
 from tests.deployments.conftest import until
 from tests.deployments.routed import BODY, CLIENT, MODEL, ROW, Routed, load, make_release
@@ -73,10 +80,17 @@ def router(project: Routed) -> Iterator[Routed]:
         if project.process and project.process.poll() is None:
             project.stop()
         project.start()
-    (project.root / "var" / "serving" / "keys.json").unlink(missing_ok=True)
+    _forget_keys(project)
     project.serve(project.candidate)
     yield project
     assert "Traceback" not in project.said(), project.said()
+
+
+def _forget_keys(project: Routed) -> None:
+    """Whatever a test has left of them."""
+    with project_at(project.root):
+        files.write_json(keys.path(), {})
+        keys.open_to_all()
 
 
 # ── what it answers ───────────────────────────────────────────────────────────────────────────────
@@ -300,7 +314,7 @@ def test_a_body_that_does_not_come_is_given_up(project: Routed) -> None:
 
 
 def test_api_keys_come_and_go_without_a_restart(router: Routed) -> None:
-    """None: open. Some: each of them, in either header. What is for probes stays open."""
+    """Before the first: open. Then each of them, in either header; without the last one nobody, until it is opened."""
     with project_at(router.root):
         shop, app = keys.add("shop"), keys.add("app")
         assert router.post().status_code == 401
@@ -318,9 +332,262 @@ def test_api_keys_come_and_go_without_a_restart(router: Routed) -> None:
         assert router.post().status_code == 503
         assert router.post(authorization=f"Bearer {app}").status_code == 503
         keys.path().unlink()
+        assert router.post().status_code == 401
+        files.write_json(keys.path(), {})
+        assert router.post().status_code == 401
+        keys.open_to_all()
         assert router.post().status_code == 200
     assert shop not in router.said()
     assert "keys.json does not hold keys" in router.said()
+
+
+def test_a_router_whose_folder_was_removed_is_opened_to_nobody(router: Routed) -> None:
+    """Nor is the one that is started after it."""
+    with project_at(router.root):
+        keys.add("shop")
+        assert router.post().status_code == 401
+        shutil.rmtree(router.root / "var" / "serving")
+        assert router.post().status_code == 401
+        router.stop()
+        router.start()
+        router.want(router.candidate)
+        assert router.post().status_code == 401
+        keys.open_to_all()
+        until(lambda: router.post().status_code == 200, 30)
+
+
+@pytest.mark.parametrize("name", ["authorization", "Authorization", "AUTHORIZATION"])
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER", "bearer "])
+def test_a_key_is_found_however_its_header_is_written(router: Routed, name: str, scheme: str) -> None:
+    """A scheme has no case."""
+    with project_at(router.root):
+        key = keys.add("shop")
+    assert _post(router, (name, f"{scheme} {key}")) == 200
+    assert _post(router, (name, f"{scheme} x{key}")) == 401
+
+
+def _post(router: Routed, *headers: tuple[str, str]) -> int:
+    return CLIENT.post(f"{router.url}/{MODEL}/predict", content=BODY, headers=[*headers]).status_code
+
+
+@pytest.mark.parametrize("other", ["Basic cHJveHk6c2VjcmV0", "Bearer of-the-proxy", "Digest x", "", "AWS4-HMAC-SHA256"])
+def test_a_key_counts_whatever_a_proxy_puts_beside_it(router: Routed, other: str) -> None:
+    """A right one is enough; several wrong ones are not."""
+    with project_at(router.root):
+        key = keys.add("shop")
+    assert _post(router, ("authorization", other), ("x-api-key", key)) == 200
+    assert _post(router, ("x-api-key", "old"), ("authorization", f"Bearer {key}")) == 200
+    assert _post(router, ("authorization", other), ("authorization", f"Bearer {key}")) == 200
+    assert _post(router, ("authorization", other), ("x-api-key", "old")) == 401
+    assert _post(router, *[("x-api-key", f"{n}") for n in range(50)]) == 401
+
+
+CLOSED = ["/", "/status", "/metrics", "/openapi.json", "/nothing", f"/{MODEL}/live", f"/{MODEL}/schema", "/a/b/c"]
+
+
+@pytest.mark.parametrize("path", CLOSED)
+def test_beside_keys_every_page_needs_one(router: Routed, path: str) -> None:
+    """Who is live, how much is asked, what a model takes: told to who has a key, and to the operator; not to probes."""
+    expected = router.get(path).status_code
+    with project_at(router.root):
+        key = keys.add("shop")
+    refused = router.get(path)
+    assert (refused.status_code, refused.headers["www-authenticate"]) == (401, 'Bearer realm="Evergreen"')
+    assert MODEL not in refused.text
+    assert CLIENT.get(f"{router.url}{path}", headers={"x-api-key": key}).status_code == expected
+    operator = {"authorization": f"Bearer {router.token()}"}
+    assert CLIENT.get(f"{router.url}{path}", headers=operator).status_code == expected
+    assert router.get("/healthz").status_code == router.get("/readyz").status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/status/", "/", "/reports/x.html"])
+def test_a_browser_is_asked_for_a_password_beside_keys(router: Routed, path: str) -> None:
+    """It can send no other header: the key is the password, of any name. It is taken for pages only."""
+    html = {"accept": "text/html"}
+    with project_at(router.root):
+        key = keys.add("shop")
+    refused = CLIENT.get(f"{router.url}{path}", headers=html)
+    assert (refused.status_code, refused.headers["www-authenticate"]) == (401, 'Basic realm="Evergreen"')
+    assert CLIENT.get(f"{router.url}{path}", headers=html, auth=("anybody", key)).status_code in (200, 307, 404)
+    assert CLIENT.get(f"{router.url}{path}", headers=html, auth=(key, "anybody")).status_code == 401
+    assert CLIENT.post(f"{router.url}/{MODEL}/predict", content=BODY, auth=("anybody", key)).status_code == 401
+
+
+def test_those_who_run_it_are_admitted_beside_keys(router: Routed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rollout, and `make load`, by the operator's token; it is made again where its file is lost."""
+    monkeypatch.setenv("EVERGREEN_PORT", str(router.port))
+    with project_at(router.root), asking.Router(patience=10) as operator:
+        keys.add("shop")
+        assert operator.status(MODEL)["answers"] == router.candidate
+        shutil.rmtree(router.root / "var" / "run")
+        assert operator.status(MODEL)["answers"] == router.candidate
+        assert operator.predict(MODEL, router.candidate, [ROW]).status == 200
+        assert load_tool.served() == {MODEL: router.candidate}
+        assert _post(router, *load_tool.admitted().items()) == 200
+
+
+def test_a_page_may_be_opened_beside_keys(project: Routed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a setting, and no other page with it; one that does not exist is told."""
+    if project.process and project.process.poll() is None:
+        project.stop()
+    project.start('import os; os.environ["EVERGREEN_OPEN_PAGES"] = " /metrics, openapi.json"')
+    project.want(project.candidate)
+    _forget_keys(project)
+    with project_at(project.root):
+        keys.add("metered")
+        statuses = {path: project.get(path).status_code for path in ("/metrics", "/openapi.json", "/status", "/")}
+    _forget_keys(project)
+    assert statuses == {"/metrics": 200, "/openapi.json": 200, "/status": 401, "/": 401}
+    wrong = "EVERGREEN_OPEN_PAGES: there is no page 'metric'; did you mean 'metrics'?"
+    with pytest.raises(Mistake, match=re.escape(wrong)):
+        Admission(keys.Keys(keys.path()), "token", "metric")
+
+
+# ── clients of many kinds ─────────────────────────────────────────────────────────────────────────
+
+
+def _sent(router: Routed, request: bytes) -> bytes:
+    with socket.create_connection(("127.0.0.1", router.port), timeout=20) as client:
+        client.sendall(request)
+        return b"".join(iter(lambda: client.recv(65536), b""))
+
+
+def _packed(*members: bytes) -> bytes:
+    return b"".join(gzip.compress(member) for member in members)
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "GZIP", "x-gzip"])
+def test_a_compressed_body_is_answered_as_it_was_meant(router: Routed, encoding: str) -> None:
+    """By gzip, in one member or in several."""
+    plain = router.post().json()["predictions"][0]["probabilities"]
+    for body in (_packed(BODY), _packed(BODY[:10], BODY[10:])):
+        answer = router.post(body, content_encoding=encoding)
+        assert answer.json()["predictions"][0]["probabilities"] == plain
+    assert router.post(BODY, content_encoding="identity").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "encoding", "status", "said"),
+    [
+        (BODY, "br", 415, "a body in 'br' cannot be read, but gzip, identity can"),
+        (BODY, "gzip, gzip", 415, "a body in 'gzip, gzip' cannot be read"),
+        (BODY, "gzip", 400, "the body is no gzip: Error -3"),
+        (b"", "gzip", 400, "the body is no gzip: it is empty"),
+        (_packed(BODY)[:-9], "gzip", 400, "the body is gzip that was cut off"),
+        (_packed(BODY) + b"more", "gzip", 400, "the body is no gzip"),
+        (_packed(b" " * 5_000_001), "gzip", 413, "the body is larger than 5000000 bytes (serving.max_bytes)"),
+        (_packed(*[b" " * 1_000_000] * 6), "gzip", 413, "the body is larger than 5000000 bytes (serving.max_bytes)"),
+        (_packed(b"\x00" * 400_000_000), "gzip", 413, "the body is larger than 5000000 bytes (serving.max_bytes)"),
+    ],
+    ids=["brotli", "twice", "plain", "empty", "cut off", "more", "too large", "members", "bomb"],
+)
+def test_a_body_in_a_form_that_cannot_be_read_is_told(
+    router: Routed, body: bytes, encoding: str, status: int, said: str
+) -> None:
+    """What it is, and what can be read; a small one that holds a very large one is not unpacked."""
+    answer = router.post(body, content_encoding=encoding)
+    assert answer.status_code == status
+    assert answer.json()["error"].startswith(said)
+    if status == 415:
+        assert answer.headers["accept-encoding"] == "gzip, identity"
+
+
+def test_pages_of_other_sites_may_not_ask_unless_a_setting_says_so(router: Routed) -> None:
+    """A browser is told nothing of who may, and so lets none."""
+    answer = router.post(origin="https://shop.example")
+    assert answer.status_code == 200
+    preflight = {"origin": "https://shop.example", "access-control-request-method": "POST"}
+    asked = CLIENT.options(f"{router.url}/{MODEL}/predict", headers=preflight)
+    assert (asked.status_code, asked.headers["allow"]) == (204, "POST, OPTIONS")
+    assert not [name for name in (*answer.headers, *asked.headers) if name.startswith("access-control")]
+
+
+def test_pages_of_the_sites_of_a_setting_may_ask(project: Routed) -> None:
+    """Also before they have a key, and with an error in the answer."""
+    if project.process and project.process.poll() is None:
+        project.stop()
+    project.start('import os; os.environ["EVERGREEN_ORIGINS"] = "https://shop.example, http://localhost:5173/"')
+    project.want(project.candidate)
+    _forget_keys(project)
+    until(lambda: project.post().status_code == 200, 60)
+    with project_at(project.root):
+        keys.add("shop")
+        preflight = {"origin": "https://shop.example", "access-control-request-method": "POST"}
+        asked = CLIENT.options(f"{project.url}/{MODEL}/predict", headers=preflight)
+        refused = project.post(origin="http://localhost:5173")
+    _forget_keys(project)
+    assert asked.status_code == 204
+    assert asked.headers["access-control-allow-origin"] == "https://shop.example"
+    assert asked.headers["access-control-allow-methods"] == "POST"
+    assert "authorization" in asked.headers["access-control-allow-headers"]
+    assert asked.headers["vary"] == "origin"
+    assert refused.status_code == 401
+    assert refused.headers["access-control-allow-origin"] == "http://localhost:5173"
+    assert "evergreen-release" in refused.headers["access-control-expose-headers"]
+    other = project.post(origin="https://shop.example.evil.example")
+    assert (other.status_code, other.headers["vary"]) == (200, "origin")
+    assert "access-control-allow-origin" not in other.headers
+
+
+@pytest.mark.parametrize(
+    ("allowed", "origin", "answer"),
+    [("*", "null", b"*"), ("HTTPS://A.example", "https://a.example", b"https://a.example")],
+)
+def test_origins_are_compared_as_browsers_write_them(allowed: str, origin: str, answer: bytes) -> None:
+    """`*` is each of them, as also a page without one."""
+    assert dict(Origins(allowed).headers(origin))[b"access-control-allow-origin"] == answer
+
+
+def test_an_origin_that_is_none_is_told() -> None:
+    """Where the setting is read."""
+    with pytest.raises(Mistake, match=r"EVERGREEN_ORIGINS: 'shop\.example' is no origin"):
+        Origins("shop.example")
+
+
+PROXIES = {
+    "haproxy's check": (b"OPTIONS / HTTP/1.0\r\n\r\n", b"204"),
+    "OPTIONS *": (b"OPTIONS * HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", b"204"),
+    "a probe by HEAD": (b"HEAD /healthz HTTP/1.0\r\n\r\n", b"200"),
+    "nginx": (b"POST /%b/predict HTTP/1.0\r\nhost: up\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%b", b"200"),
+    "a proxy's form": (
+        b"POST http://x/%b/predict HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%b",
+        b"200",
+    ),
+    "a slash more": (
+        b"POST /%b/predict/?a=b HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%b",
+        b"200",
+    ),
+    "curl -d": (
+        b"POST /%b/predict HTTP/1.0\r\ncontent-type: application/x-www-form-urlencoded\r\ncontent-length: %d\r\n\r\n%b",
+        b"200",
+    ),
+}
+
+
+@pytest.mark.parametrize("who", PROXIES)
+def test_clients_and_proxies_are_answered_as_they_ask(router: Routed, who: str) -> None:
+    """Byte for byte as they send it."""
+    request, status = PROXIES[who]
+    if b"%b" in request:
+        request %= (MODEL.encode(), len(BODY), BODY)
+    answer = _sent(router, request)
+    assert answer.split(b" ", 2)[1] == status, answer
+    assert (b"predictions" in answer) == request.startswith(b"POST")
+
+
+def test_who_asks_whether_a_body_is_wanted_is_told_so(router: Routed) -> None:
+    """`expect: 100-continue`, as curl sends with a large body: go on; or at once why not."""
+    head = b"POST /%b/predict HTTP/1.1\r\nhost: x\r\nconnection: close\r\nexpect: 100-continue\r\n"
+    head += b"content-length: %d\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", router.port), timeout=20) as client:
+        client.sendall(head % (MODEL.encode(), len(BODY)))
+        assert client.recv(1000).startswith(b"HTTP/1.1 100 ")
+        client.sendall(BODY)
+        assert b"".join(iter(lambda: client.recv(65536), b"")).startswith(b"HTTP/1.1 200 ")
+    assert _sent(router, head % (MODEL.encode(), 5_000_001)).startswith(b"HTTP/1.1 413 ")
+    with project_at(router.root):
+        keys.add("shop")
+    assert _sent(router, head % (MODEL.encode(), len(BODY))).startswith(b"HTTP/1.1 401 ")
 
 
 def test_the_operator_asks_any_release_with_a_token_and_leaves_no_trace(router: Routed) -> None:

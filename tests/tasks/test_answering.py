@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -235,6 +236,40 @@ def test_what_a_client_calls_its_rows_and_when_it_asked_is_kept(two: answering.R
     assert named.time is not None
     assert named.time.timestamp() == 1795226400
     assert json.loads(b"{" + two.predict([body(ROW)])[0].logged + b"}")["keys"] is None
+
+
+@pytest.mark.parametrize("minutes", [6, 60 * 24, 60 * 24 * 365 * 173])
+def test_a_time_ahead_of_the_clock_is_refused(two: answering.Release, minutes: int) -> None:
+    """By name, with the limit and the setting; nothing is predicted, counted or logged."""
+    ahead = datetime.now(UTC) + timedelta(minutes=minutes)
+    for at in (ahead, ahead.astimezone(timezone(timedelta(hours=14)))):
+        counts = list(two.counts)
+        answer = two.predict([body(ROW, time=at.isoformat())])[0]
+        assert (answer.status, answer.logged, two.counts) == (400, b"", counts)
+        problem = "is more than 300 s ahead of the clock here (EVERGREEN_MAX_AHEAD_S)"
+        assert json.loads(answer.body)["detail"] == [{"row": None, "field": "time", "problem": problem}]
+
+
+def test_clocks_may_differ_and_the_past_is_taken(two: answering.Release) -> None:
+    """Four minutes ahead, or what was asked long ago: buffered, or replayed."""
+    for at in (
+        datetime.now(UTC) + timedelta(minutes=4),
+        datetime(2013, 1, 1, tzinfo=UTC),
+        datetime(1970, 1, 1, tzinfo=UTC),
+    ):
+        answer = two.predict([body(ROW, time=at.isoformat())])[0]
+        assert (answer.status, answer.time) == (200, at)
+
+
+def test_how_far_ahead_a_time_may_be_is_a_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the process that answers."""
+    monkeypatch.setenv("EVERGREEN_MAX_AHEAD_S", "7200")
+    late = (np.median(SCORE) < SCORE).astype(int)
+    releases.write(tmp_path, trees(classifier(), late), "classification", [0, 1])
+    release = answering.Release(tmp_path)
+    hour = datetime.now(UTC) + timedelta(hours=1)
+    assert release.predict([body(ROW, time=hour.isoformat())])[0].status == 200
+    assert release.predict([body(ROW, time=(hour + timedelta(hours=2)).isoformat())])[0].status == 400
 
 
 def test_ids_sort_by_time_and_never_meet() -> None:

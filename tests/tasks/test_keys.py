@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -44,15 +45,60 @@ def test_two_keys_are_never_alike() -> None:
     assert keys.add("shop") != first
 
 
-def test_without_a_key_everybody_is_admitted() -> None:
-    """No file, an empty one, and one whose last key was taken back are the same."""
+def test_before_the_first_key_everybody_is_admitted() -> None:
+    """And from then on nobody without one."""
     admitted = keys.Keys(keys.path())
     assert admitted.admit("")
+    assert not keys.are_required()
     keys.add("shop")
     assert not admitted.admit("")
-    keys.remove("shop")
+    assert keys.are_required()
+
+
+@pytest.mark.parametrize("how", ["taken back", "keys.json", "var/serving", "both files"])
+@pytest.mark.parametrize("restarted", [False, True])
+def test_without_the_last_key_nobody_is_admitted(var: Path, how: str, restarted: bool) -> None:
+    """Taken back, or its file lost, with the folder or without: only a word of its own opens the service again."""
+    key = keys.add("shop")
+    admitted = keys.Keys(keys.path())
+    assert admitted.admit(key)
+    if how == "taken back":
+        keys.remove("shop")
+    elif how == "var/serving":
+        shutil.rmtree(var / "serving")
+    else:
+        keys.path().unlink()
+    if how == "both files":
+        (var / "keys.required").unlink()
+        restarted = False  # who forgets all of it begins from nothing
+    if restarted:
+        admitted = keys.Keys(keys.path())
+    for asked in ("", key, "eg_whatever"):
+        assert not admitted.admit(asked)
+    keys.open_to_all()
     assert admitted.admit("")
-    assert admitted.admit("eg_whatever")
+    assert keys.Keys(keys.path()).admit("")
+    assert not keys.are_required()
+    assert keys.Keys(keys.path()).admit(keys.add("again"))
+    assert not admitted.admit("")
+
+
+def test_keys_that_were_made_before_this_was_so_are_required_too(var: Path) -> None:
+    """There is their file, and nothing beside it: whoever reads it writes down that keys are needed."""
+    keys.add("shop")
+    (var / "keys.required").unlink()
+    assert not keys.Keys(keys.path()).admit("")
+    keys.path().unlink()
+    assert not keys.Keys(keys.path()).admit("")
+
+
+def test_nobody_opens_the_service_while_there_are_keys() -> None:
+    """They would be of no use any more, and nobody was told."""
+    key = keys.add("shop")
+    with pytest.raises(Mistake, match=r"^there are keys \(shop\): remove each of them first$"):
+        keys.open_to_all()
+    assert keys.Keys(keys.path()).admit(key)
+    assert not keys.Keys(keys.path()).admit("")
 
 
 def test_with_keys_each_of_them_is_admitted_and_nothing_else() -> None:
