@@ -23,17 +23,33 @@ def read(build: Path, part: Literal["train", "holdout"], columns: list[str] | No
         part: which side of the split.
         columns: only these, in this order; None means all.
     """
+    return pd.concat(by_partition(build, part, columns).values(), ignore_index=True)
+
+
+def by_partition(
+    build: Path, part: Literal["train", "holdout"], columns: list[str] | None = None
+) -> dict[str, pd.DataFrame]:
+    """As `read`, partition by partition."""
     split = files.read_json(build / "split.json")
     if split["by"] == "time":
-        frames = [_partition(build, name, columns) for name in split[part]]
-    else:
-        frames = [_drawn(build, name, columns, split, part) for name in split["partitions"]]
-    return pd.concat(frames, ignore_index=True)
+        return {name: _partition(build, name, columns) for name in split[part]}
+    return {name: _drawn(build, name, columns, split, part) for name in split["partitions"]}
 
 
 def row_hashes(ids: pd.Series[Any]) -> npt.NDArray[np.uint64]:
     """A 64-bit hash per row id, the same in every process and on every machine."""
     return pd.util.hash_array(ids.to_numpy(dtype=object), categorize=False)
+
+
+def content_hashes(frame: pd.DataFrame, features: list[str]) -> npt.NDArray[np.uint64]:
+    """A 64-bit hash per row of what is asked (features and time), the same on every machine: it outlives a row's id.
+
+    Rows in which the same is asked have the same hash. The label is left out: a row is the same when it is corrected.
+    """
+    columns = {name: frame[name] for name in sorted(features)}
+    columns = {name: values if values.dtype.kind == "f" else values.astype(object) for name, values in columns.items()}
+    asked = pd.DataFrame({**columns, "time": frame["time"].astype("int64")})
+    return np.asarray(pd.util.hash_pandas_object(asked, index=False, categorize=True), dtype=np.uint64)
 
 
 def in_holdout(ids: pd.Series[Any], share: float) -> npt.NDArray[np.bool_]:

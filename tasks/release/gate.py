@@ -66,6 +66,12 @@ class Side:
     features: Features | None
     """What a request holds: name → {type, min, max, nullable}."""
     fault: str = ""
+    seen: npt.NDArray[np.bool_] | None = None
+    """Which holdout rows it was trained on, where that is known better than by their ids (tasks.release.learned)."""
+    seen_by: str = ""
+    """How many of them were found otherwise than by their ids, in words."""
+    doubt: str = ""
+    """Why it could not be found which holdout rows it was trained on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +140,9 @@ def verdict_id(case: Comparison, rule: params.Gate, resamples: int) -> str:
     made_from = {
         "model": case.model,
         "challenger": [case.challenger.candidate, case.challenger.fault],
-        "champion": [champion.candidate, champion.fault, case.champion_age] if champion else None,
+        "champion": [champion.candidate, champion.fault, case.champion_age, *_found_otherwise(champion)]
+        if champion
+        else None,
         "holdout": holdout_digest(case.holdout, case.slices),
         "split": case.split,
         "rule": rule_digest(rule),
@@ -142,6 +150,13 @@ def verdict_id(case: Comparison, rule: params.Gate, resamples: int) -> str:
         "resamples": resamples,
     }
     return files.digest(made_from)[:16]
+
+
+def _found_otherwise(champion: Side) -> list[str]:
+    """Of a verdict's identity: nothing, where its rows were found by their ids alone."""
+    if champion.seen is None or not (champion.seen_by or champion.doubt):
+        return []
+    return [champion.seen_by, champion.doubt, _sha(np.flatnonzero(champion.seen).astype(np.uint64))]
 
 
 def rule_digest(rule: params.Gate) -> str:
@@ -208,8 +223,9 @@ class _Bench:
         from tasks import rows
 
         ids = self.case.holdout["id"]
-        if twice := int(ids.duplicated().sum()):
-            raise ValueError(f"{twice} of {len(ids)} row ids stand twice in the holdout")
+        if (twice := ids.duplicated()).any():
+            example = f"{ids[twice].iloc[0]!r} for one"
+            raise ValueError(f"{int(twice.sum())} of {len(ids)} row ids stand twice in the holdout, {example}")
         return rows.row_hashes(ids)
 
     @cached_property
@@ -220,7 +236,7 @@ class _Bench:
             if side is not None:
                 if side.trained_on is None:
                     raise ValueError(f"what the {who} was trained on is not known{_because(side.fault)}")
-                seen |= np.isin(self.hashes, side.trained_on)
+                seen |= np.isin(self.hashes, side.trained_on) if side.seen is None else side.seen
         return seen
 
     @cached_property
@@ -266,6 +282,11 @@ class _Bench:
         if len(given) != len(self.seen):
             raise ValueError(f"the {who} has {len(given)} predictions for {len(self.seen)} rows")
         kept = given.loc[~self.seen].reset_index(drop=True)
+        if who == "champion" and self.case.task == "classification":
+            classes, known = {f"p_{label}" for label in self.rows["label"]}, set(map(str, kept))
+            if not classes & known:
+                named = " and ".join(", ".join(sorted(each)) for each in (known, classes))
+                raise ValueError(f"the champion knows none of the classes of the holdout: {named}")
         if lacking := [column for column in self.wanted(who) if column not in kept]:
             raise ValueError(f"the {who} has no {', '.join(lacking)}, which the labels of the holdout ask for")
         unsound = ~np.isfinite(kept.to_numpy(dtype=np.float64)).all(axis=1)
@@ -324,7 +345,11 @@ class _Bench:
         def find() -> _Finding:
             seen, total = int(self.seen.sum()), len(self.seen)
             unseen = total - seen
+            sides = [side for side in (self.case.challenger, self.case.champion) if side is not None]
+            if doubt := next((side.doubt for side in sides if side.doubt), ""):
+                return _Finding(False, doubt, unseen)
             left_out = f"; {seen:,} that either was trained on are left out" if seen else ""
+            left_out += "".join(f" ({side.seen_by})" for side in sides if side.seen_by)
             over = f" over {len(np.unique(self.days))} days" if unseen else ""
             words = f"{unseen:,} of {total:,} holdout rows{over} are compared{left_out}"
             return _Finding(unseen >= self.rule.min_rows, words, unseen)

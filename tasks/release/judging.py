@@ -8,12 +8,10 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-
 from tasks import files, metrics, model_file, params, rows, settings
 from tasks.errors import EvergreenError, RegistryUnavailable, StageFailed
 from tasks.release import gate, package, registry, tracking
+from tasks.release.learned import Learned, learned, load
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,7 +50,7 @@ def comparison(model_name: str, model: params.Model, champion: registry.Version 
     challenger = gate.Side(
         candidate=candidate,
         predictions=evaluated.drop(columns=holdout.columns),
-        trained_on=_train_ids(build / "model"),
+        trained_on=load(build / "model" / "train_ids.npy"),
         features=files.read_json(build / "release" / "release.json")["features"],
     )
     return gate.Comparison(
@@ -93,18 +91,29 @@ def score_champion(model_name: str, champion: registry.Version, ids: pd.Series[A
     try:
         folder = bring(model_name, champion)
         release = files.read_json(folder / "release" / "release.json")
-        trained_on = _train_ids(folder / "training")
+        training = folder / "training"
+        trained_on = load(training / "train_ids.npy")
+        its_rows: Learned = learned(settings.BUILD / model_name, training, release, ids)
     except RegistryUnavailable:  # it may be there again in a minute: no reason for a verdict
         raise
     except UNSCORABLE as error:
         fault = f"the champion, candidate {candidate}, could not be had: {_said(error)}"
         return gate.Side(candidate, None, None, None, fault)
+    fault, predictions = "", None
     try:
         predictions = _answers(model_name, folder / "release", release, ids)
     except UNSCORABLE as error:
         fault = f"the champion, candidate {candidate}, could not be scored on this holdout: {_said(error)}"
-        return gate.Side(candidate, None, trained_on, release.get("features"), fault)
-    return gate.Side(candidate, predictions, trained_on, release["features"])
+    return gate.Side(
+        candidate,
+        predictions,
+        trained_on,
+        release.get("features"),
+        fault,
+        seen=its_rows.seen,
+        seen_by=its_rows.note,
+        doubt=its_rows.doubt,
+    )
 
 
 def _answers(model_name: str, release: Path, said: dict[str, Any], ids: pd.Series[Any]) -> pd.DataFrame:
@@ -169,13 +178,10 @@ def _age(model_name: str, champion: registry.Version) -> int | None:
     if not known.exists():
         return None
     split = files.read_json(settings.BUILD / model_name / "split.json")
-    there = split.get("partitions") or [*split["train"], *split["holdout"]]
-    newest = max(files.read_json(known)["partitions"])
-    return sum(1 for partition in there if partition > newest)
-
-
-def _train_ids(folder: Path) -> npt.NDArray[np.uint64]:
-    return np.asarray(np.load(folder / "train_ids.npy", allow_pickle=False), dtype=np.uint64)
+    in_order = split.get("partitions") or [*split["train"], *split["holdout"]]  # by the times of their rows
+    learned_from = files.read_json(known)["partitions"]
+    places = [place for place, partition in enumerate(in_order) if partition in learned_from]
+    return len(in_order) - 1 - places[-1] if places else None
 
 
 def _said(error: Exception) -> str:

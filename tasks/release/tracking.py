@@ -133,7 +133,7 @@ def _fill(
 LONGEST = 250
 """So many characters may be in the name of a metric or parameter."""
 
-TRAINING_FILES = ("training.json", "profile.json", "reference.parquet", "train_ids.npy")
+TRAINING_FILES = ("training.json", "profile.json", "reference.parquet", "train_ids.npy", "train_rows.npy")
 EVALUATION_FILES = ("predictions.parquet", "slices.json")
 """What is brought back with a version, and so is hashed. One that was tracked earlier may lack some of them."""
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks import code, contract, files, imports, params, settings
 from tasks.errors import DataMissing, Mistake, ModelCodeError
+from tasks.training import whole
 
 if TYPE_CHECKING:
     pass
@@ -23,34 +24,44 @@ def prepare(name: str) -> None:
     Only partitions that are not in the memo are made; the others are copied from it.
 
     Raises:
-        DataMissing: no partition is complete, or there are too few to split.
-        ModelCodeError: models/<name>/rows does not give what it must.
+        DataMissing: no partition is complete, there are too few to split, or they do not follow each other in time.
+        ModelCodeError: models/<name>/rows does not give what it must, or an id stands in two partitions.
     """
     model = params.load().model(name)
     build = settings.BUILD / name
     manifest: Manifest = files.read_json(build / "partitions.json")
     complete = complete_partitions(manifest, model)
-    split = choose_split(complete, model.split)
+    choose_split(complete, model.split)  # too few are told before rows are made
     made_by = _made_by(name, model)
-    with files.replacing(build / "rows") as rows:
-        rows.mkdir()
+    with files.replacing(build / "rows") as folder:
+        folder.mkdir()
         for partition in complete:
             tables = _tables_of(partition, manifest, model)
             hashes = {dataset: {f: manifest[dataset][f] for f in names} for dataset, names in tables.items()}
             key = {**made_by, "tables": hashes}
             made = files.memo("rows", key, ".parquet", partial(_make, name, model, partition, tables))
-            shutil.copyfile(made, rows / f"{partition}.parquet")
+            shutil.copyfile(made, folder / f"{partition}.parquet")
+        whole.refuse_ids_twice(folder, complete, name)
+        whole.refuse_labels_of_two_kinds(folder, complete, name)
+        split = choose_split(whole.by_time(folder, complete), model.split)
+        if split["by"] == "time":
+            whole.refuse_overlap(folder, split["train"], split["holdout"], name)
     files.write_json(build / "split.json", split)
 
 
 def complete_partitions(manifest: Manifest, model: params.Model) -> list[str]:
-    """The partitions that every dataset read by partition has, oldest first. The others wait for their siblings."""
+    """The partitions that every dataset read by partition has, by name. The others wait for their siblings."""
     siblings = [{Path(f).stem for f in manifest[d]} for d, how in model.datasets.items() if how == "partition"]
     return sorted(set.intersection(*siblings))
 
 
 def choose_split(complete: list[str], split: params.Split) -> dict[str, Any]:
-    """Which rows are the holdout, as split.json says it."""
+    """Which rows are the holdout, as split.json says it.
+
+    Args:
+        complete: partitions, oldest first.
+        split: the section of params.yaml.
+    """
     if split.by == "random":
         if not complete:
             raise DataMissing("there is no partition that all of the model's datasets have: deliver one, then ingest")

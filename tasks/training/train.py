@@ -17,8 +17,8 @@ def train(name: str) -> None:
 
     Writes model.skops, training.json (how many rows, of when, the classes, the trivial baseline, what had arrived, the
     holdout with it, and the arithmetic), profile.json (the reference profile of the training rows), reference.parquet
-    (their day summaries: what later days are held against) and train_ids.npy (a hash per training row: what the gate
-    may not score on).
+    (their day summaries: what later days are held against), train_ids.npy and train_rows.npy (a hash of the id, and one
+    of the content, per training row: what the gate may not score on).
 
     Raises:
         DataMissing: nothing is left to learn from.
@@ -61,6 +61,7 @@ def train(name: str) -> None:
         files.write_json(folder / "profile.json", reference)
         (folder / "reference.parquet").write_bytes(days.to_bytes(days.summarise(learn, days.columns(reference))))
         np.save(folder / "train_ids.npy", np.sort(rows.row_hashes(learn["id"])))
+        np.save(folder / "train_rows.npy", np.sort(rows.content_hashes(learn, list(model.features))))
 
 
 def _refuse_examples_that_fail(pipeline: Pipeline, name: str, model: params.Model, features: pd.DataFrame) -> None:

@@ -121,6 +121,7 @@ def _train(build: Path, names: list[str], columns: tuple[str, ...], estimator: B
     summaries = days.summarise(learn, days.columns(reference))
     (build / "model" / "reference.parquet").write_bytes(days.to_bytes(summaries))
     np.save(build / "model" / "train_ids.npy", np.sort(rows.row_hashes(learn["id"])))
+    np.save(build / "model" / "train_rows.npy", np.sort(rows.content_hashes(learn, list(FEATURES))))
     return pipeline
 
 

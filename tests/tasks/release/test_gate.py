@@ -378,6 +378,44 @@ def test_class_that_only_the_champion_does_not_know_is_no_obstacle() -> None:
     assert verdict.promoted, verdict.to_text()
 
 
+def test_champion_of_other_classes_is_not_beaten_by_their_names() -> None:
+    """Labels that were 0 and 1 are now truth values: it would have given each of them the probability 0."""
+    flights = Flights()
+    flights.frame["label"] = flights.frame["label"].astype(bool)
+    case = flights.case(flights.truth, flights.truth)
+    named = {"p_0": "p_False", "p_1": "p_True"}
+    challenger = replace(case.challenger, predictions=scored(flights.truth).rename(columns=named))
+    verdict = gate.judge(replace(case, challenger=challenger, baseline=case.baseline.rename(columns=named)), rule())
+    assert not verdict.promoted
+    assert check(verdict, "improvement").reason == (
+        "could not run: the champion knows none of the classes of the holdout: p_0, p_1 and p_False, p_True"
+    )
+
+
+def test_what_the_champion_learned_is_left_out_however_it_was_found(flights: Flights) -> None:
+    """By content or partition, where its ids are of another scheme; how is said, and is of the verdict's identity."""
+    case = flights.case(flights.truth, flights.noisy(1.5))
+    assert case.champion is not None
+    seen = np.arange(flights.n) < 300
+    found = replace(case, champion=replace(case.champion, seen=seen, seen_by="300 by their content"))
+    verdict = gate.judge(found, rule())
+    assert verdict.holdout["compared"] == 1200
+    assert check(verdict, "rows_unseen").reason.endswith(
+        "; 300 that either was trained on are left out (300 by their content)"
+    )
+    assert verdict.id != gate.judge(case, rule()).id
+
+
+def test_doubt_about_what_the_champion_learned_refuses(flights: Flights) -> None:
+    """The verdict says that it could not be checked; the other checks are run all the same."""
+    case = flights.case(flights.truth, flights.noisy(1.5))
+    assert case.champion is not None
+    seen = np.zeros(flights.n, dtype=bool)
+    verdict = gate.judge(replace(case, champion=replace(case.champion, seen=seen, doubt="it was long ago")), rule())
+    assert failed(verdict) == {"rows_unseen"}
+    assert check(verdict, "rows_unseen").reason == "it was long ago"
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     values=st.lists(st.floats(allow_nan=True, allow_infinity=True), min_size=0, max_size=40),

@@ -789,7 +789,7 @@ def test_champion_is_brought_back_whole(artifacts: Path, tmp_path: Path) -> None
     champion = registry.champion(MODEL)
     assert champion is not None
     assert package.identity_of(folder / "release") == champion.candidate
-    training = {"training.json", "profile.json", "reference.parquet", "train_ids.npy"}
+    training = {"training.json", "profile.json", "reference.parquet", "train_ids.npy", "train_rows.npy"}
     assert {p.name for p in (folder / "training").iterdir()} == training
     assert {p.name for p in (folder / "evaluation").iterdir()} == {"predictions.parquet", "slices.json"}
     assert not list(folder.rglob("*.pyc"))

@@ -171,3 +171,21 @@ def test_code_that_fails_is_told_with_the_partition(
             validated()
     assert str(caught.value) == said
     assert files.tree(settings.BUILD / "tiny") == before
+
+
+def test_the_holdout_is_what_is_newest_by_time(small: Project, validated: Callable[[], list[str]]) -> None:
+    """Not what sorts last by name; and rows of one id in two partitions are refused."""
+    home = small.root / "data" / "readings"
+    for path in sorted(home.iterdir()):
+        path.rename(path.with_stem({"2013-01": "month-9", "2013-02": "month-10", "2013-03": "month-11"}[path.stem]))
+    validated()
+    assert files.read_json(settings.BUILD / "tiny" / "split.json") == {
+        "by": "time", "train": ["month-9", "month-10"], "holdout": ["month-11"]
+    }  # fmt: skip
+    before = files.tree(settings.BUILD / "tiny")
+    (home / "again.csv").write_bytes((home / "month-9.csv").read_bytes())
+    with pytest.raises(ModelCodeError, match=r"stands twice: in partition again, row 1 and partition month-9, row 1"):
+        validated()
+    assert {path: sha for path, sha in files.tree(settings.BUILD / "tiny").items() if path != "partitions.json"} == {
+        path: sha for path, sha in before.items() if path != "partitions.json"
+    }

@@ -1,0 +1,101 @@
+"""What the rows of all partitions must be together: an id names one row, a label is of one kind, and time goes on.
+
+The names of partitions say nothing of time here: they sort as a person wrote them (`month-10` before `month-2`, `feb`
+before `jan`). The times of their rows do.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasks.errors import DataMissing, ModelCodeError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+OVERLAP = 0.25
+"""Such a share of a holdout partition may lie before the middle of the newest training partition. More: not newer."""
+
+
+def refuse_ids_twice(folder: Path, partitions: list[str], name: str) -> None:
+    """Refuse an id that stands in two partitions: its row would be learned from twice, or learned and held out.
+
+    Raises:
+        ModelCodeError: names the id, both partitions with the row, and how many more there are.
+    """
+    import numpy as np
+    import pandas as pd
+
+    from tasks import rows
+
+    ids = {partition: _column(folder, partition, "id") for partition in partitions}
+    hashes = np.concatenate([rows.row_hashes(column) for column in ids.values()])
+    if len(np.unique(hashes)) == len(hashes):
+        return
+    every = pd.concat([pd.DataFrame({"id": column, "partition": p, "row": range(1, len(column) + 1)})
+                       for p, column in ids.items()])  # fmt: skip
+    twice = every[every["id"].duplicated(keep=False)]
+    if twice.empty:  # two ids of one hash
+        return
+    first = twice[twice["id"] == twice["id"].iloc[0]]
+    places = " and ".join(f"partition {p}, row {row}" for p, row in zip(first["partition"], first["row"], strict=True))
+    others = twice["id"].nunique() - 1
+    more = f", and so do {others:,} more ids of {', '.join(sorted(twice['partition'].unique()))}" if others else ""
+    raise ModelCodeError(
+        f"models/{name}/rows: id {first['id'].iloc[0]!r} stands twice: in {places}{more}. It must name one row. A "
+        f"corrected partition is delivered under its own name; rows that differ need ids that differ"
+    )
+
+
+def refuse_labels_of_two_kinds(folder: Path, partitions: list[str], name: str) -> None:
+    """Refuse classes that are numbers in one partition and texts or truth values in another: they are other classes.
+
+    Raises:
+        ModelCodeError: names a partition of each kind.
+    """
+    from pyarrow import parquet, types
+
+    kinds: dict[str, str] = {}
+    for partition in partitions:
+        type_ = parquet.read_schema(folder / f"{partition}.parquet").field("label").type
+        number = types.is_integer(type_) or types.is_floating(type_)
+        kinds.setdefault("a number" if number else "a truth value" if types.is_boolean(type_) else "text", partition)
+    if len(kinds) > 1:
+        named = ", ".join(f"{kind} in partition {partition}" for kind, partition in kinds.items())
+        raise ModelCodeError(f"models/{name}/rows: label is {named}. Let it be one of these throughout")
+
+
+def by_time(folder: Path, partitions: list[str]) -> list[str]:
+    """The partitions, oldest first: by the middle of their rows' times, which one mistyped date does not move."""
+    middle = {partition: _column(folder, partition, "time").quantile(0.5, "lower") for partition in partitions}
+    return sorted(partitions, key=lambda partition: (middle[partition], partition))
+
+
+def refuse_overlap(folder: Path, train: list[str], holdout: list[str], name: str) -> None:
+    """Refuse a holdout that is not newer than what is trained on, as where a partition is a shop and not a month.
+
+    Raises:
+        DataMissing: names both partitions, and how much of the holdout is older.
+    """
+    newest = _column(folder, train[-1], "time")
+    middle = newest.quantile(0.5, "lower")
+    for partition in holdout:
+        times = _column(folder, partition, "time")
+        older = float((times < middle).mean())
+        if older > OVERLAP:
+            raise DataMissing(
+                f"{name}: partition {partition} ({_span(times)}) would be held out, but {older:.0%} of its rows are "
+                f"older than the middle of {train[-1]} ({_span(newest)}), which would be trained on. A split by time "
+                f"needs partitions that follow each other in time: deliver them so, or say split.by: random"
+            )
+
+
+def _span(times: pd.Series[Any]) -> str:
+    return f"{times.min():%Y-%m-%d} to {times.max():%Y-%m-%d}"
+
+
+def _column(folder: Path, partition: str, column: str) -> pd.Series[Any]:
+    import pandas as pd
+
+    return pd.read_parquet(folder / f"{partition}.parquet", columns=[column])[column]
