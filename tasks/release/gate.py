@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from tasks import files, numbers
 from tasks.errors import EvergreenError, did_you_mean
-from tasks.release.verdict import NO_CHAMPION, Check, Verdict, picture, span, worst_first
+from tasks.release.verdict import NO_CHAMPION, Check, Moves, Verdict, picture, span, worst_first
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -131,6 +131,7 @@ def judge(case: Comparison, rule: params.Gate, resamples: int = 1000) -> Verdict
         holdout=bench.extent(),
         resamples=resamples,
         seed=bench.seed,
+        moves=bench.moves(),
     )
 
 
@@ -336,6 +337,16 @@ class _Bench:
         except (*DATA_REASONS, AttributeError):  # the checks say why
             said.setdefault("compared", 0)
         return said
+
+    def moves(self) -> Moves | None:
+        """How far the two lie apart; a class that one of them does not know has the probability 0 there."""
+        if self.case.champion is None:
+            return None
+        try:
+            distance = distances(self.case.task, self.answers("champion"), self.answers("challenger"))
+            return Moves(len(distance), _rounded(distance.mean()), _rounded(distance.max()))
+        except DATA_REASONS:  # the checks say why
+            return None
 
     # what is asked
 
@@ -548,6 +559,16 @@ def _above(new: float | None, old: float | None) -> bool:
 
 def _below(new: float | None, old: float | None) -> bool:
     return new is not None and (old is None or new < old)
+
+
+def distances(task: str, before: pd.DataFrame, after: pd.DataFrame) -> npt.NDArray[np.float64]:
+    """How far the answers of each row lie apart, as `Moves` says."""
+    if task == "regression":
+        difference = after["prediction"].to_numpy() - before["prediction"].to_numpy()
+        return np.abs(np.asarray(difference, dtype=np.float64))
+    classes = sorted({*before, *after})
+    old, new = (side.reindex(columns=classes, fill_value=0.0).to_numpy(dtype=np.float64) for side in (before, after))
+    return np.abs(new - old).sum(axis=1) / 2
 
 
 # ── numbers and words ─────────────────────────────────────────────────────────────────────────────

@@ -26,6 +26,22 @@ class Check:
 
 
 @dataclass(frozen=True)
+class Moves:
+    """How far the challenger's answers lie from the champion's, on the rows that were compared.
+
+    The distance of two answers is half the sum of the differences of their probabilities, which for two classes is the
+    difference of either; or the absolute difference of two values.
+    """
+
+    rows: int
+    mean: float
+    most: float
+
+    def __str__(self) -> str:
+        return f"answers move by {self.mean:.4g} on average and by {self.most:.4g} at most, over {self.rows:,} rows"
+
+
+@dataclass(frozen=True)
 class Verdict:
     """The gate's record."""
 
@@ -43,6 +59,8 @@ class Verdict:
     resampled, a day or a group of rows."""
     resamples: int
     seed: int
+    moves: Moves | None = None
+    """What a rollout is to expect. None: there is no champion, or its answers cannot be compared."""
 
     def to_json(self) -> str:
         """The record; equal verdicts give equal text."""
@@ -59,7 +77,8 @@ class Verdict:
         try:
             spans = [tuple(check["interval"]) if check["interval"] else None for check in said["checks"]]
             checks = tuple(Check(**{**c, "interval": s}) for c, s in zip(said["checks"], spans, strict=True))
-            return cls(**{**said, "checks": checks})
+            moves = Moves(**said["moves"]) if said.get("moves") else None
+            return cls(**{**said, "checks": checks, "moves": moves})
         except (KeyError, TypeError) as error:
             raise ValueError(f"not a verdict: {error}") from None
 
@@ -102,6 +121,10 @@ def _basis(verdict: Verdict) -> str:
     )
 
 
+def _moves(verdict: Verdict) -> str:
+    return f"; {verdict.moves}" if verdict.moves else ""
+
+
 def _mark(passed: bool) -> str:
     return "✓" if passed else "✗"
 
@@ -116,7 +139,7 @@ def _markdown(verdict: Verdict) -> str:
         "",
         _cell(verdict.summary) + ".",
         "",
-        f"{_basis(verdict)}. Verdict `{verdict.id}`.",
+        f"{_basis(verdict)}{_moves(verdict)}. Verdict `{verdict.id}`.",
         "",
         "| | check | value | threshold | interval | reason |",
         "| --- | --- | ---: | ---: | --- | --- |",
@@ -143,7 +166,8 @@ def _text(verdict: Verdict) -> str:
     width = max(len(name) for _, name, _ in lines)
     against = f"against champion {verdict.champion}" if verdict.champion else NO_CHAMPION
     said = "promoted" if verdict.promoted else "refused"
-    head = [f"{verdict.model}: challenger {verdict.challenger} {said} ({against})", f"  {_basis(verdict)}"]
+    basis = f"  {_basis(verdict)}{_moves(verdict)}"
+    head = [f"{verdict.model}: challenger {verdict.challenger} {said} ({against})", basis]
     return "\n".join([*head, *(f"  {_mark(passed)} {name:<{width}}  {reason}" for passed, name, reason in lines)])
 
 

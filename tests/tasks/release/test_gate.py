@@ -535,3 +535,33 @@ def test_small_losses_are_judged_alike(flights: Flights) -> None:
     verdict = gate.judge(case, rule(loss="squared", floors={}, ceilings={"rmse": 6e-5}))
     assert verdict.promoted, verdict.to_text()
     assert check(verdict, "improvement").value == pytest.approx(-0.75e-8, rel=0.1)
+
+
+# ── what a rollout is to expect ───────────────────────────────────────────────────────────────────
+
+
+def test_a_verdict_says_how_far_answers_move(flights: Flights) -> None:
+    """On the compared rows, on average and at most; it is read back, and a verdict of before has none."""
+    champion, challenger = flights.noisy(1.0), flights.noisy(0.1)
+    verdict = gate.judge(flights.case(challenger, champion), rule())
+    difference = np.abs(scored(challenger)["p_1"] - scored(champion)["p_1"])
+    assert verdict.moves is not None
+    assert verdict.moves.rows == 1500
+    assert verdict.moves.mean == pytest.approx(difference.mean())
+    assert verdict.moves.most == pytest.approx(difference.max())
+    assert f"answers move by {difference.mean():.4g} on average and by {difference.max():.4g} at most" in str(verdict.moves)
+    assert str(verdict.moves) in verdict.to_text()
+    assert str(verdict.moves) in verdict.to_markdown()
+    assert gate.Verdict.from_json(verdict.to_json()) == verdict
+    older = {name: value for name, value in json.loads(verdict.to_json()).items() if name != "moves"}
+    assert gate.Verdict.from_json(json.dumps(older)).moves is None
+    assert gate.judge(flights.case(challenger), rule()).moves is None
+
+
+def test_answers_lie_apart_by_probability_or_by_value() -> None:
+    """A class that one of them does not know has the probability 0 there."""
+    before = pd.DataFrame({"p_a": [0.6, 1.0], "p_b": [0.4, 0.0]})
+    after = pd.DataFrame({"p_b": [0.7, 0.0], "p_a": [0.2, 1.0], "p_c": [0.1, 0.0]})
+    assert gate.distances("classification", before, after).tolist() == pytest.approx([0.4, 0.0])
+    values = pd.DataFrame({"prediction": [3.0, -2.0]})
+    assert gate.distances("regression", values, -values).tolist() == [6.0, 4.0]
