@@ -22,6 +22,7 @@ from deployments.replica import ANSWERED, ASKED, PROTOCOL, STATISTICS
 from deployments.stalls import StallDetector
 from tasks import priority
 from tasks.errors import EnvironmentDiffers
+from tasks.release.asking import LATE
 
 EDGES_MS = [round(0.5 * 1.15**i, 4) for i in range(80)]
 """Of the histogram of latencies: from half a millisecond to half a minute, each bin 15 % wider than the one before."""
@@ -59,9 +60,6 @@ HELLO = 0
 
 SAID = 2000
 """Characters of what a replica said before it died."""
-
-LATE = (503, 504)
-"""Statuses of a release that gave no answer, or none in time: which may be the machine's doing."""
 
 
 class Unanswered(Exception):

@@ -38,10 +38,11 @@ from deployments.connections import Connection  # noqa: E402
 from deployments.cors import Origins  # noqa: E402
 from deployments.openapi import document  # noqa: E402
 from deployments.page import shown  # noqa: E402
-from deployments.replicas import EDGES_MS, LATE, Deadly, Nursery, Release, Unanswered, say  # noqa: E402
+from deployments.replicas import EDGES_MS, Deadly, Nursery, Release, Unanswered, say  # noqa: E402
 from tasks import files, keys, params, unanswered  # noqa: E402
 from tasks.errors import EvergreenError, did_you_mean  # noqa: E402
 from tasks.release import serving as rollouts  # noqa: E402
+from tasks.release.asking import LATE  # noqa: E402
 
 FOLLOW_S = 0.1
 """How often the router looks what should serve."""

@@ -203,11 +203,11 @@ class Rollout(Section):
     replay_errors: Annotated[int, Field(ge=0)] = 0
     latency_ratio: Annotated[float, Field(ge=1)] = 2.0
     latency_ms: Annotated[float, Field(gt=0)] = 50
+    unexpected: Annotated[float, Field(ge=0, lt=1)] = 0.05
     moved: Annotated[float, Field(gt=0)] = 0.25
     canary: Share = 0.1
     bake_s: Annotated[float, Field(ge=0)] = 20
     canary_errors: Annotated[int, Field(ge=0)] = 0
-    drift: Annotated[float, Field(gt=0)] = 0.25
     min_requests: Annotated[int, Field(ge=1)] = 50
 
 

@@ -22,7 +22,10 @@ CALL_SECONDS = 5.0
 PAUSE = 0.05
 """Seconds between two looks at something that is awaited."""
 
-UNKNOWN, TIMED_OUT, REFUSED = 404, 504, 401
+UNKNOWN, UNANSWERED, TIMED_OUT, REFUSED = 404, 503, 504, 401
+
+LATE = (UNANSWERED, TIMED_OUT)
+"""Statuses of a release that gave no answer, or none in time: which may be the machine's doing."""
 
 SILENT = "said nothing"
 """How the router tells of a process that died without a word: killed, perhaps, which is no fault of the release."""

@@ -568,7 +568,7 @@ def distances(task: str, before: pd.DataFrame, after: pd.DataFrame) -> npt.NDArr
         return np.abs(np.asarray(difference, dtype=np.float64))
     classes = sorted({*before, *after})
     old, new = (side.reindex(columns=classes, fill_value=0.0).to_numpy(dtype=np.float64) for side in (before, after))
-    return np.abs(new - old).sum(axis=1) / 2
+    return np.asarray(np.abs(new - old).sum(axis=1) / 2, dtype=np.float64)
 
 
 # ── numbers and words ─────────────────────────────────────────────────────────────────────────────

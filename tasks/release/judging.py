@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -119,11 +121,21 @@ def score_champion(model_name: str, champion: registry.Version, ids: pd.Series[A
 def _answers(model_name: str, release: Path, said: dict[str, Any], ids: pd.Series[Any]) -> pd.DataFrame:
     features = list(said["features"])
     held = rows.read(settings.BUILD / model_name, "holdout", [*features, "id"]).set_index("id")
-    asked = held.loc[ids.to_numpy(), features].reset_index(drop=True)
+    return scorer(model_name, release, said)(held.loc[ids.to_numpy(), features].reset_index(drop=True))
+
+
+def scorer(model_name: str, release: Path, said: dict[str, Any]) -> Callable[[pd.DataFrame], pd.DataFrame]:
+    """What scores rows by a release's model as its evaluation did.
+
+    Args:
+        model_name: whose release.
+        release: its folder.
+        said: its release.json.
+    """
     if _holds_own_code(model_name, release) and _code_differs(release):
-        return _answers_as_packaged(model_name, release, said, asked)
+        return partial(_answers_as_packaged, model_name, release, said)
     pipeline = model_file.load(release / "model.skops", said["model_sha256"], own=f"models.{model_name}")
-    return model_file.predict(pipeline, asked, said["task"])
+    return partial(model_file.predict, pipeline, task=said["task"])
 
 
 def _holds_own_code(model_name: str, release: Path) -> bool:

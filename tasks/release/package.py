@@ -375,12 +375,7 @@ def refuse_difference(tag: str, evaluated: pd.DataFrame, answer: dict[str, Any],
             f"{tag} refuses holdout rows (HTTP {answer['status']}):\n" + "\n".join(told) + "\n"
             f"Widen the feature's limits in params.yaml, or mend models/{facts['name']}/rows."
         )
-    differing = []
-    for (row, expected), prediction in zip(evaluated.iterrows(), answer["body"]["predictions"], strict=True):
-        for column, value in expected.items():
-            served = _served(prediction, str(column))
-            if served is None or not abs(served - value) <= TOLERANCE * max(1.0, abs(value)):
-                differing.append(f"{row}: {column} was evaluated as {value!r}, the release answers {served!r}")
+    differing = differences(evaluated, answer["body"]["predictions"])
     if differing:
         raise ReleaseDiffers(
             f"{tag} does not answer as it was evaluated; {len(differing)} of {evaluated.size} values differ:\n"
@@ -388,6 +383,17 @@ def refuse_difference(tag: str, evaluated: pd.DataFrame, answer: dict[str, Any],
             + "\nTraining and serving do not compute the same: look at deployments/service.py and at what the pipeline "
             "does with types and missing values."
         )
+
+
+def differences(evaluated: pd.DataFrame, predictions: list[dict[str, Any]]) -> list[str]:
+    """Where answers to rows are not what the rows were evaluated as: a line for each value."""
+    differing = []
+    for (row, expected), prediction in zip(evaluated.iterrows(), predictions, strict=True):
+        for column, value in expected.items():
+            served = _served(prediction, str(column))
+            if served is None or not abs(served - value) <= TOLERANCE * max(1.0, abs(value)):
+                differing.append(f"{row}: {column} was evaluated as {value!r}, the release answers {served!r}")
+    return differing
 
 
 def _served(prediction: dict[str, Any], column: str) -> float | None:

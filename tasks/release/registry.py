@@ -180,6 +180,14 @@ def _finish_verdicts(client: MlflowClient, now: _Standing) -> None:
                     _tag_verdict(client, version, verdict)
 
 
+@stubborn
+def verdicts(model_name: str, candidate: str) -> list[Verdict]:
+    """Every recorded verdict on a candidate, in no order."""
+    with connect() as client:
+        version = _standing(client, model_name).of_candidate(candidate)
+        return _verdicts(client, version.run_id) if version else []
+
+
 def _verdicts(client: MlflowClient, run_id: str) -> list[Verdict]:
     ids = [Path(folder.path).name for folder in client.list_artifacts(run_id, "verdicts")]
     return [verdict for verdict in (_read_verdict(client, run_id, one) for one in ids) if verdict]

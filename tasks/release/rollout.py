@@ -3,12 +3,13 @@
     bring     its Bento is here, whole, and what its name says
     warm      the router keeps it ready beside who serves, before a deadline
     golden    it answers the rows that it carries along as it was evaluated
-    replay    it answers what production has asked, as fast as who serves and much the same
+    replay    it answers what production has asked: as its model does, as fast as who serves, and as the gate expected
     bake      it answers a share of the requests for a while, watched
     go_live   it answers everything; who served before is kept warm
 
-A stage gives an `Outcome`. Where that is a no, flows/deploy.py withdraws the release; what the world does wrong (no
-router, no registry) raises, is held against nobody, and the next run begins where this one ended.
+A stage gives an `Outcome`. Where that is a no, flows/deploy.py withdraws the release. What may be a moment's fault (a
+process that died or stood still, slowness) is tried again before; what the world does wrong (no router, no registry)
+raises, is held against nobody, and the next run begins where this one ended.
 """
 
 from __future__ import annotations
@@ -16,19 +17,22 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from tasks import files, params, settings
 from tasks.errors import DataMissing, ModelFileRefused, ReleaseDiffers, WorldError
 from tasks.release import package, serving
-from tasks.release.asking import PAUSE, Reply, Router, fault, last_line
+from tasks.release.asking import LATE, PAUSE, Reply, Router, fault, last_line
 from tasks.release.canary import LOOK_S, Watch
 from tasks.release.champion import wanted
-from tasks.release.replay import Replayed
+from tasks.release.own_answers import MOST_ROWS, OwnAnswers
+from tasks.release.pairs import Pairs
+from tasks.release.replay import CHANCE, Replayed
 from tasks.release.serving import One
-from tasks.release.verdict import Check
+from tasks.release.verdict import Check, Moves
 
 WANTED_S = 2.0
 """How often it is asked meanwhile who is champion: who sets another one need not wait for the end of a rollout."""
@@ -41,7 +45,20 @@ BEGIN_S = 60.0
 """How long the router may take until it has begun with a release: that is not the release's fault."""
 
 TELL_S = 5.0
-"""How often a watch tells how it goes."""
+"""How often a watch compares answers, and tells how it goes."""
+
+TRIES = 3
+"""So many times in all a stage is tried that fails by what may be a moment's fault: a process that stood still or was
+killed, a machine that was busy with something else."""
+
+CALM_S = 10.0
+"""Seconds before it is tried again, without requests for it."""
+
+MOMENTARY = {"runs", "latency median", "latency p99"}
+"""The checks that speak of a process and its machine, and not of what the release answers."""
+
+PAIRED = 50
+"""Requests of a canary that are asked of who serves as well, each time answers are compared."""
 
 Way = Literal["first", "new", "again", "back"]
 
@@ -62,6 +79,8 @@ class Outcome:
     said: str
     checks: tuple[Check, ...] = ()
     facts: Replayed | Watch | None = None
+    momentary: bool = False
+    """It failed, but perhaps not by its own fault."""
 
 
 @dataclass
@@ -85,6 +104,11 @@ class Rollout:
         """Who serves."""
         return serving.read(self.model).live
 
+    @cached_property
+    def expected(self) -> Moves | None:
+        """How far the gate knew that answers would move from who serves to this release; None: it never said so."""
+        return expected_moves(self.model, self.one.candidate, self.live.candidate) if self.live else None
+
     def status(self) -> dict[str, Any]:
         """What the router says of the model."""
         return self.router.status(self.model)
@@ -98,7 +122,7 @@ class Rollout:
             reply = self.router.predict(self.model, candidate, rows)
             if reply.status < 500 or known == (now := self._processes(candidate)):
                 return reply
-            self._await_ready(candidate)
+            self.await_ready(candidate)
             known = now
             return self.router.predict(self.model, candidate, rows)
 
@@ -125,7 +149,8 @@ class Rollout:
         status = self.status()
         return status["router"], status["releases"].get(candidate, {}).get("pids")
 
-    def _await_ready(self, candidate: str) -> None:
+    def await_ready(self, candidate: str) -> None:
+        """Wait until it is ready, or was not in time."""
         deadline = time.monotonic() + self.limits.start_s
         while self.status()["releases"].get(candidate, {}).get("state") != "ready" and time.monotonic() < deadline:
             time.sleep(PAUSE)
@@ -145,6 +170,47 @@ def way(model: str, one: One) -> tuple[Way, str]:
     if serving.has_served(model, one.candidate):
         return "again", "it served before: production has asked it already"
     return "new", ""
+
+
+def expected_moves(model: str, challenger: str, live: str) -> Moves | None:
+    """How far answers are to move, by the verdict that promoted the one over the other; None where there is none.
+
+    Where releases between the two were promoted and never went live, by the sum of their verdicts.
+    """
+    from tasks.release import registry
+
+    expected, candidate, passed = None, challenger, set[str]()
+    while candidate != live:
+        passed.add(candidate)
+        known = [v for v in registry.verdicts(model, candidate) if v.promoted and v.moves and v.champion not in passed]
+        verdict = next((v for v in known if v.champion == live), known[-1] if known else None)
+        if verdict is None or verdict.moves is None or verdict.champion is None:
+            return None
+        expected = verdict.moves + expected if expected else verdict.moves
+        candidate = verdict.champion
+    return expected
+
+
+def _tried_again(rollout: Rollout, attempt: Callable[[], Outcome]) -> Outcome:
+    """What may be a moment's fault is tried again, before it is held against the release."""
+    failed: list[str] = []
+    while True:
+        outcome = attempt()
+        if not outcome.momentary:
+            more = f"; tried again, as {failed[0]}" if failed else ""
+            return replace(outcome, said=outcome.said + more)
+        failed.append(outcome.said)
+        if len(failed) == TRIES:
+            return replace(outcome, said=f"{outcome.said} (tried {TRIES} times)")
+        rollout.tell(f"{outcome.said}. That may be of the moment: it is tried again in {CALM_S:g} s")
+        _pause(rollout)
+
+
+def _pause(rollout: Rollout) -> None:
+    deadline = time.monotonic() + CALM_S
+    while time.monotonic() < deadline:
+        rollout.refuse_superseded()
+        time.sleep(PAUSE)
 
 
 # ── the stages ────────────────────────────────────────────────────────────────────────────────────
@@ -169,6 +235,17 @@ def bring(rollout: Rollout) -> Outcome:
 
 def warm(rollout: Rollout) -> Outcome:
     """It is ready beside who serves. One that cannot start is given up as soon as that is said, or at the deadline."""
+
+    def attempt() -> Outcome:
+        outcome = _warm(rollout)
+        if outcome.momentary:  # it is to start anew
+            serving.write(rollout.model, serving.read(rollout.model).without_challenger())
+        return outcome
+
+    return _tried_again(rollout, attempt)
+
+
+def _warm(rollout: Rollout) -> Outcome:
     now = serving.read(rollout.model)
     if rollout.release().get("state") == "ready" and _is_kept(now, rollout.one):
         return Outcome(None, "it is warm")
@@ -192,13 +269,17 @@ def warm(rollout: Rollout) -> Outcome:
             if not found or waits:
                 raise RouterLags(f"{rollout.router.address} has not begun with {rollout.one}. See var/log/router.log")
             about = f": {last_line(found['why'])}" if found["why"] else ""
-            return Outcome(False, f"it is not ready {limit:g} s after it was started{about}")
+            return Outcome(False, f"it is not ready {limit:g} s after it was started{about}", momentary=True)
         rollout.refuse_superseded()
         time.sleep(PAUSE)
 
 
 def golden(rollout: Rollout) -> Outcome:
     """It answers its golden rows exactly as it was evaluated: all of them together, and one alone."""
+    return _tried_again(rollout, lambda: _ask_golden(rollout))
+
+
+def _ask_golden(rollout: Rollout) -> Outcome:
     import pandas as pd
 
     facts, rows = _facts(rollout), _golden(rollout)
@@ -208,7 +289,8 @@ def golden(rollout: Rollout) -> Outcome:
         for some in (slice(0, len(rows)), slice(0, 1)):
             reply = ask([row["row"] for row in rows[some]])
             if reply.status >= 500:
-                return Outcome(False, f"it does not answer its golden rows: {reply.said}")
+                late = reply.status in LATE
+                return Outcome(False, f"it does not answer its golden rows: {reply.said}", momentary=late)
             body = reply.body if reply.status == 200 else {"detail": [], **reply.body}
             package.refuse_difference(rollout.tag, expected.iloc[some], {"status": reply.status, "body": body}, facts)
             if reply.status == 200 and body["release"] != rollout.tag:
@@ -221,35 +303,48 @@ def golden(rollout: Rollout) -> Outcome:
 def replay(rollout: Rollout) -> Outcome:
     """The newest logged requests, or its golden rows where there are none, asked of it and of who serves."""
     from tasks import predictions
-    from tasks.release import replay as replaying
 
-    live = rollout.live
-    assert live is not None, "who is the first has nobody to be compared with"
     logged = [one.rows for one in predictions.last_requests(rollout.model, rollout.limits.replay)]
     requests = logged or [[row["row"]] for row in _golden(rollout)]
-    facts = _facts(rollout)
-    replayed = Replayed("log" if logged else "golden", len(requests), facts["task"], facts["features"])
-    sides = rollout.ask(live.candidate), rollout.ask(rollout.one.candidate)
-    replaying.replay(replayed, _while_wanted(rollout, requests), *sides, rollout.limits)
-    checks = tuple(replaying.judge(replayed, rollout.limits))
     of = "logged requests" if logged else "golden rows, as no request was logged yet,"
+    return _tried_again(rollout, lambda: _replay(rollout, requests, of))
+
+
+def _replay(rollout: Rollout, requests: list[list[dict[str, Any]]], of: str) -> Outcome:
+    from tasks.release import replay as replaying
+
+    live, facts, limits = rollout.live, _facts(rollout), rollout.limits
+    assert live is not None, "who is the first has nobody to be compared with"
+    replayed = Replayed(asked=len(requests), task=facts["task"], features=facts["features"])
+    sides = rollout.ask(live.candidate), rollout.ask(rollout.one.candidate)
+    replaying.replay(replayed, _while_wanted(rollout, requests), *sides, limits)
+    own = OwnAnswers(rollout.model, _folder(rollout))
+    own.compare(replayed.rows, replayed.answers)
+    checks = [*replaying.judge(replayed, limits), own.check()]
+    if replayed.rows:
+        checks.append(replayed.check(rollout.expected, limits, CHANCE))
     stopped = f"; stopped, as {replayed.stopped}" if replayed.stopped else ""
-    return _judged(checks, f"{replayed.requests} {of} replayed through both{stopped}", replayed)
+    return _judged(tuple(checks), f"{replayed.requests} {of} replayed through both{stopped}", replayed)
 
 
 def bake(rollout: Rollout) -> Outcome:
     """A share of the requests for a while, watched twice a second."""
-    limits, watch = rollout.limits, Watch()
-    live = rollout.live
-    assert live is not None, "who is the first has nobody to share with"
-    if limits.bake_s == 0:
+    if rollout.limits.bake_s == 0:
         return Outcome(None, "no canary: bake_s is 0")
-    serving.write(rollout.model, serving.read(rollout.model).with_canary(limits.canary))
-    try:
-        return _watch(rollout, watch, live)
-    except BaseException:
-        take_share_back(rollout.model)  # nobody watches any more
-        raise
+
+    def attempt() -> Outcome:
+        rollout.await_ready(rollout.one.candidate)
+        serving.write(rollout.model, serving.read(rollout.model).with_canary(rollout.limits.canary))
+        try:
+            outcome = _watch(rollout)
+        except BaseException:
+            take_share_back(rollout.model)  # nobody watches any more
+            raise
+        if outcome.momentary:
+            take_share_back(rollout.model)
+        return outcome
+
+    return _tried_again(rollout, attempt)
 
 
 def take_share_back(model: str) -> bool:
@@ -260,8 +355,13 @@ def take_share_back(model: str) -> bool:
     return now.share is not None
 
 
-def _watch(rollout: Rollout, watch: Watch, live: One) -> Outcome:
-    limits = rollout.limits
+def _watch(rollout: Rollout) -> Outcome:
+    limits, live, facts = rollout.limits, rollout.live, _facts(rollout)
+    assert live is not None, "who is the first has nobody to share with"
+    watch = Watch(
+        OwnAnswers(rollout.model, _folder(rollout)), Pairs(facts["task"], facts["features"]), rollout.expected
+    )
+    compared: set[str] = set()
     begin = told = time.monotonic()
     router = None
     while True:
@@ -272,16 +372,34 @@ def _watch(rollout: Rollout, watch: Watch, live: One) -> Outcome:
             if one.candidate in status["releases"]:
                 counted.look(status["releases"][one.candidate], status["router"])
         watch.seconds = time.monotonic() - begin
-        checks = tuple(watch.judge(limits))
-        said = _watched(watch, limits)
-        is_over = watch.seconds >= limits.bake_s and not watch.canary.is_owing
+        is_over = watch.seconds >= limits.bake_s and not watch.canary.is_owing and watch.canary.state == "ready"
+        if is_told := time.monotonic() - told > TELL_S:
+            told = time.monotonic()
+        if is_over or is_told:
+            _compare(rollout, watch, live, compared)
+        checks, said = tuple(watch.judge(limits)), _watched(watch, limits)
         if is_over or not all(check.passed for check in checks):
             return _judged(checks, said, watch)
-        if time.monotonic() - told > TELL_S:
-            told = time.monotonic()
+        if is_told:
             rollout.tell(said)
         rollout.refuse_superseded()
         time.sleep(min(LOOK_S, max(PAUSE, limits.bake_s - watch.seconds)))
+
+
+def _compare(rollout: Rollout, watch: Watch, live: One, compared: set[str]) -> None:
+    """What the canary has logged since the last time: beside its model's answers, and some beside who serves."""
+    from tasks import predictions
+
+    newest = predictions.last_requests(rollout.model, MOST_ROWS, rollout.one.candidate)
+    logged = [one for one in newest if one.request not in compared]
+    compared.update(one.request for one in logged)
+    rows = [row for one in logged for row in one.rows]
+    watch.own.compare(rows, [answer for one in logged for answer in one.predictions])
+    ask = rollout.ask(live.candidate)
+    for one in logged[-PAIRED:]:
+        reply = ask(one.rows)
+        if reply.status == 200:
+            watch.pairs.pair(one.rows, reply.body["predictions"], one.predictions)
 
 
 def go_live(rollout: Rollout) -> Outcome:
@@ -312,15 +430,14 @@ def go_live(rollout: Rollout) -> Outcome:
 def _judged(checks: tuple[Check, ...], said: str, facts: Replayed | Watch) -> Outcome:
     failed = [check for check in checks if not check.passed]
     if failed:
-        return Outcome(False, "; ".join(f"{check.name}: {check.reason}" for check in failed), checks, facts)
+        said = "; ".join(f"{check.name}: {check.reason}" for check in failed)
+        return Outcome(False, said, checks, facts, momentary={check.name for check in failed} <= MOMENTARY)
     return Outcome(True, said, checks, facts)
 
 
 def _watched(watch: Watch, limits: params.Rollout) -> str:
     canary, live = watch.canary, watch.live
-    few = (
-        "; too little traffic to judge its latency and its predictions" if canary.requests < limits.min_requests else ""
-    )
+    few = "; too little traffic to judge its latency and its moves" if canary.requests < limits.min_requests else ""
     return (
         f"{canary.requests} requests in {watch.seconds:.0f} s, {canary.errors} errors; "
         f"who serves {live.requests}, {live.errors} errors{few}"

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from tasks.release.canary import Watch
-from tasks.release.replay import FEWEST, Replayed, p99
+from tasks.release.pairs import FEWEST
+from tasks.release.replay import Replayed, p99
 from tasks.release.rollout import Outcome
 from tasks.release.serving import One
 from tasks.release.verdict import BAD, GOOD, QUIET, Check

@@ -37,6 +37,10 @@ class Moves:
     mean: float
     most: float
 
+    def __add__(self, other: Moves) -> Moves:
+        """One move after another: no answer lies further away than both together."""
+        return Moves(min(self.rows, other.rows), self.mean + other.mean, self.most + other.most)
+
     def __str__(self) -> str:
         return f"answers move by {self.mean:.4g} on average and by {self.most:.4g} at most, over {self.rows:,} rows"
 

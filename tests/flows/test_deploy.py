@@ -23,7 +23,7 @@ from deployments import local
 from flows import api, here
 from tasks import files, settings, steps
 from tasks.git import Clone
-from tasks.release import asking, manifests, package, registry, serving, tracking, verdicts
+from tasks.release import asking, manifests, package, registry, rollout, serving, tracking, verdicts
 from tasks.release.verdict import Verdict
 from tests.conftest import Project
 from tests.deployments.alone import Alone, server
@@ -155,6 +155,12 @@ def served(world: World) -> serving.One:
         live = serving.read(MODEL).live
     assert live is not None
     return live
+
+
+@pytest.fixture(autouse=True)
+def moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is tried again is tried soon."""
+    monkeypatch.setattr(rollout, "CALM_S", 0.5)
 
 
 def router() -> Any:

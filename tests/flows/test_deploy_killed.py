@@ -69,6 +69,8 @@ def world(small: Project, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(deploy, "create_markdown_artifact", lambda **said: world.pages.append(said["markdown"]))
     monkeypatch.setattr(events, "withdrawn", lambda model, failed, said: world.told.append(said))
     monkeypatch.setattr(registry, "withdraw", world.withdraw)
+    monkeypatch.setattr(registry, "verdicts", lambda *_: [])
+    monkeypatch.setattr(rollout, "CALM_S", 0.1)
     monkeypatch.setattr(champion, "wanted", lambda _: world.champion)
     monkeypatch.setattr(rollout, "wanted", lambda _: world.champion)
     monkeypatch.setattr(package, "stored", lambda *_: Path("there"))

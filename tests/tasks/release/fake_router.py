@@ -20,7 +20,7 @@ from tasks.release.serving import One, Serving
 MODEL = "late"
 OLD, NEW = One("0" * 16, 1), One("1" * 16, 2)
 EDGES_MS = [round(0.5 * 1.15**i, 4) for i in range(80)]
-EDGES = [i / 20 for i in range(1, 20)]
+COUNTERS = ("answered", "errors", "refused", "late", "failed_alone")
 
 
 @dataclass
@@ -35,6 +35,8 @@ class Behaviour:
     answer: Callable[[dict[str, Any]], float] = lambda row: 0.5 if row["temp"] is None else row["temp"] / 100
     fails: Callable[[int], bool] = lambda _: False
     """Whether the production request of this number ends in an error."""
+    fails_with_both: bool = False
+    """Whether who serves fails at the same requests."""
     tried: Callable[[int], int] = lambda _: 200
     """The status of the operator's call of this number."""
     dies: bool = False
@@ -80,12 +82,10 @@ class FakeRouter:
         return {"state": state, "why": one.why, "pids": [one.pid], "startup_s": one.starts, "waiting": waiting}
 
     def _counts(self, one: Behaviour) -> dict[str, Any]:
-        zero = {"answered": 0, "errors": 0, "refused": 0, "latency": [0] * 81, "predictions": [0] * 20}
-        counts = one.counts or zero
+        counts = one.counts or {**dict.fromkeys(COUNTERS, 0), "latency": [0] * 81}
         return {
-            **{name: counts[name] for name in ("answered", "errors", "refused")},
+            **{name: counts[name] for name in COUNTERS},
             "latency": {"edges_ms": EDGES_MS, "counts": list(counts["latency"])},
-            "predictions": {"edges": EDGES, "counts": list(counts["predictions"])},
         }
 
     def _traffic(self, now: Serving) -> None:
@@ -95,14 +95,13 @@ class FakeRouter:
         for _ in range(number if now.live else 0):
             is_canary = now.share is not None and self.draw.random() < now.share
             one = self.releases[(now.challenger if is_canary else now.live).candidate]  # type: ignore[union-attr]
-            one.counts = one.counts or self._counts(one) | {"latency": [0] * 81, "predictions": [0] * 20}
+            one.counts = one.counts or self._counts(one) | {"latency": [0] * 81}
             if one.hangs or one.dies:
                 continue
             failed = one.fails(one.counts["answered"] + one.counts["errors"])
             one.counts["errors" if failed else "answered"] += 1
+            one.counts["failed_alone"] += failed and is_canary and not one.fails_with_both
             one.counts["latency"][int(np.searchsorted(EDGES_MS, one.ms + self.draw.uniform(1, 3)))] += 1
-            shown = one.answer({"temp": self.draw.uniform(0, 100)})
-            one.counts["predictions"][int(np.searchsorted(EDGES, shown))] += 1
 
     def predict(self, candidate: str, rows: list[dict[str, Any]]) -> tuple[int, Any]:
         """What the operator's call answers."""

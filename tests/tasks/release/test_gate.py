@@ -549,7 +549,9 @@ def test_a_verdict_says_how_far_answers_move(flights: Flights) -> None:
     assert verdict.moves.rows == 1500
     assert verdict.moves.mean == pytest.approx(difference.mean())
     assert verdict.moves.most == pytest.approx(difference.max())
-    assert f"answers move by {difference.mean():.4g} on average and by {difference.max():.4g} at most" in str(verdict.moves)
+    assert f"answers move by {difference.mean():.4g} on average and by {difference.max():.4g} at most" in str(
+        verdict.moves
+    )
     assert str(verdict.moves) in verdict.to_text()
     assert str(verdict.moves) in verdict.to_markdown()
     assert gate.Verdict.from_json(verdict.to_json()) == verdict

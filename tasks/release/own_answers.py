@@ -1,0 +1,92 @@
+"""Served answers beside the same rows scored offline: what a release answers must be what its evaluation would say.
+
+A request, a replica, a batch, and JSON are on the one side; a frame and the model file, as the gate asked it, on the
+other. Both are computed, so there is no chance in it, and nothing that the traffic's mix could change: one value that
+differs is a fault.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from tasks import files
+from tasks.errors import ReleaseDiffers
+from tasks.release import judging, package
+from tasks.release.verdict import Check
+
+MOST_ROWS = 5000
+"""Rows that are compared at once."""
+
+
+@dataclass
+class OwnAnswers:
+    """A release's served answers, compared with what its model says of the same rows."""
+
+    model: str
+    release: Path
+    """The release's folder."""
+    rows: int = 0
+    """How many were compared."""
+    differing: int = 0
+    """How many values differ."""
+    first: str = ""
+    """One of them, with both values."""
+    unjudged: str = ""
+    """Why nothing is compared: the model cannot be scored here, as it was evaluated."""
+
+    def compare(self, rows: list[dict[str, Any]], answers: list[dict[str, Any]]) -> None:
+        """Score rows, and compare each with its answer (without its id)."""
+        rows, answers = rows[:MOST_ROWS], answers[:MOST_ROWS]
+        if not rows or self.unjudged:
+            return
+        try:
+            scored = self._scorer(self._frame(rows))
+        except judging.UNSCORABLE as error:
+            self.unjudged = f"{type(error).__name__}: {error}"
+            return
+        scored.index = [f"row {self.rows + number}" for number in range(1, len(rows) + 1)]
+        differing = package.differences(scored, answers)
+        self.rows += len(rows)
+        self.differing += len(differing)
+        self.first = self.first or (differing[0] if differing else "")
+
+    def check(self) -> Check:
+        """Whether all are the same."""
+        if self.unjudged:
+            reason = f"not judged, as its model cannot be scored here as it was evaluated: {self.unjudged}"
+        elif self.differing:
+            reason = f"{self.differing} values of {self.rows:,} rows are not what its model says of them; {self.first}"
+        else:
+            reason = f"{self.rows:,} rows are answered exactly as its model says"
+        return Check("answers", float(self.differing), 0.0, not self.differing, reason)
+
+    @cached_property
+    def _facts(self) -> dict[str, Any]:
+        return package.release_facts(self.release)
+
+    @cached_property
+    def _scorer(self) -> Callable[[pd.DataFrame], pd.DataFrame]:
+        """What scores rows; only where it gives the golden rows what they were evaluated to.
+
+        Raises:
+            ReleaseDiffers: it does not, as where the release needs other packages than there are here.
+        """
+        score = judging.scorer(self.model, self.release, self._facts)
+        golden = files.read_json(self.release / "golden.json")
+        evaluated = pd.DataFrame([row["predicted"] for row in golden], dtype="float64")
+        off = (score(self._frame([row["row"] for row in golden]))[list(evaluated)] - evaluated).abs()
+        if not (off <= package.TOLERANCE * evaluated.abs().clip(lower=1.0)).all(axis=None):
+            most = float(off.to_numpy().max())
+            raise ReleaseDiffers(f"golden rows are scored up to {most:.3g} off what they were evaluated to")
+        return score
+
+    def _frame(self, rows: list[dict[str, Any]]) -> pd.DataFrame:
+        facts = self._facts
+        types = {f: "str" if said["type"] == "category" else "float64" for f, said in facts["features"].items()}
+        return pd.DataFrame(rows, columns=facts["columns"]).astype(types)

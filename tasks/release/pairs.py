@@ -1,0 +1,179 @@
+"""How far a challenger's answers lie from those of who serves, on the same rows, beside what the gate knew of it.
+
+A better release is meant to move answers, and some rows more than others: whether that alarms must not depend on which
+rows happen to be asked. So no mean is compared: counted is which rows move further than any of the holdout's did, when
+the gate promoted the one over the other.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tasks import params
+from tasks.release.verdict import Check, Moves
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Vector = npt.NDArray[np.float64]
+
+QUANTILES = 4
+"""Ranges into which the values of a numeric feature are cut."""
+
+FEWEST = 20
+"""Rows that a slice must have, to be told of."""
+
+ROUNDING = 1e-9
+"""A verdict keeps nine digits of how far answers move."""
+
+
+@dataclass(frozen=True)
+class Slice:
+    """The rows in which one feature has one value, or lies in one range."""
+
+    feature: str
+    value: str
+    rows: int
+    moved: float
+    """Mean absolute difference, as `Pairs.moved`."""
+    shift: float
+    """Mean difference, challenger − champion, in the same unit."""
+
+
+@dataclass
+class Pairs:
+    """What both answered to the same rows. The arrays have one value per row."""
+
+    task: str
+    features: dict[str, Any] = field(default_factory=dict)
+    """Feature → {type: …}, of the challenger."""
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    answers: list[dict[str, Any]] = field(default_factory=list)
+    """The challenger's, whole."""
+    champion: list[float] = field(default_factory=list)
+    """The probability (two classes), that of the champion's top class (more), or the value (regression)."""
+    challenger: list[float] = field(default_factory=list)
+    distances: list[float] = field(default_factory=list)
+    """As `tasks.release.verdict.Moves` has them."""
+
+    def pair(self, rows: list[dict[str, Any]], before: list[dict[str, Any]], after: list[dict[str, Any]]) -> None:
+        """One request that both answered."""
+        for row, old, new in zip(rows, before, after, strict=True):
+            was, is_now, far = _compared(old, new)
+            self.rows.append(row)
+            self.answers.append(new)
+            self.champion.append(was)
+            self.challenger.append(is_now)
+            self.distances.append(far)
+
+    @property
+    def scale(self) -> float:
+        """What differences are told in: 1 for probabilities; the mean absolute prediction for values."""
+        mean = float(np.mean(np.abs(self.champion))) if self.champion and self.task == "regression" else 1.0
+        return mean or 1.0
+
+    @property
+    def moved(self) -> float | None:
+        """The mean absolute difference. Of several classes: half the sum over them, which for two is the same."""
+        return float(np.mean(self.distances)) / self.scale if self.distances else None
+
+    def check(self, expected: Moves | None, limits: params.Rollout, alpha: float) -> Check:
+        """Whether answers move as was to be expected.
+
+        Args:
+            expected: what the gate knew; None: it has not promoted the one over the other.
+            limits: the rules.
+            alpha: the probability of a false alarm.
+        """
+        if expected is None:
+            return self._unjudged_move(limits)
+        distinct = {json.dumps(row, sort_keys=True): far for row, far in zip(self.rows, self.distances, strict=True)}
+        if (rows := len(distinct)) < limits.min_requests:
+            few = f"not judged: {rows} different rows, from {limits.min_requests} on"
+            return Check("moves", None, limits.unexpected, passed=True, reason=few)
+        far = np.array(list(distinct.values()))
+        beyond = int((far > expected.most + ROUNDING * max(1.0, expected.most)).sum())
+        share = beyond / rows
+        passed = share <= limits.unexpected or exceed_by_chance(beyond, rows, expected.rows) >= alpha
+        reason = (
+            f"{beyond} of {rows:,} different rows move further than any of the {expected.rows:,} that the gate saw "
+            f"({expected.most:.4g}); on average they move by {far.mean():.4g}, expected {expected.mean:.4g}"
+        )
+        return Check("moves", share, limits.unexpected, passed, reason)
+
+    def _unjudged_move(self, limits: params.Rollout) -> Check:
+        """No verdict speaks of these two, as when a person set the alias: then they are to be much the same."""
+        moved = self.moved or 0.0
+        what = "of the mean prediction" if self.task == "regression" else "of probability"
+        reason = f"answers move by {moved:.4f} {what} on average, over {len(self.rows):,} rows"
+        if moved > limits.moved:
+            reason += ", and no verdict of the gate has promoted the one over the other (rollout.moved)"
+        return Check("moves", moved, limits.moved, moved <= limits.moved, reason)
+
+    def slices(self) -> list[Slice]:
+        """Every slice with enough rows; where answers move most comes first."""
+        if not self.rows:
+            return []
+        import pandas as pd
+
+        frame = pd.DataFrame(self.rows, columns=list(self.features))
+        far = np.array(self.distances) / self.scale
+        shift = (np.array(self.challenger) - np.array(self.champion)) / self.scale
+        found = []
+        for feature, said in self.features.items():
+            for value, where in _parts(frame[feature], said["type"]):
+                if (count := int(where.sum())) >= FEWEST:
+                    found.append(Slice(feature, value, count, float(far[where].mean()), float(shift[where].mean())))
+        return sorted(found, key=lambda one: (-one.moved, one.feature, one.value))
+
+
+def exceed_by_chance(beyond: int, rows: int, known: int) -> float:
+    """The probability that so many of some rows, or more, lie above all known ones, if all were drawn alike.
+
+    Then each of the rows + known values is equally likely to be among the largest (S. Rosenbaum: Tables for a
+    nonparametric test of location, Annals of Mathematical Statistics 25 (1), 1954): no distribution is assumed.
+    """
+    largest = np.arange(beyond)
+    return float(np.prod((rows - largest) / (rows + known - largest)))
+
+
+def _compared(old: dict[str, Any], new: dict[str, Any]) -> tuple[float, float, float]:
+    """The champion's number, the challenger's, and how far apart the answers are."""
+    if "probabilities" not in old:
+        was, is_now = float(old["prediction"]), float(new["prediction"])
+        return was, is_now, abs(is_now - was)
+    before, after = old["probabilities"], new["probabilities"]
+    far = sum(abs(after.get(c, 0.0) - before.get(c, 0.0)) for c in before.keys() | after.keys()) / 2
+    if "probability" in old and "probability" in new:
+        return old["probability"], new["probability"], far
+    top = max(before, key=lambda one: before[one])
+    return before[top], after.get(top, 0.0), far
+
+
+def _parts(column: pd.Series[Any], kind: str) -> list[tuple[str, npt.NDArray[np.bool_]]]:
+    """A feature's values, or ranges of them with about as many rows each; and which rows are in."""
+    missing = column.isna().to_numpy(dtype=bool)
+    parts = [("missing", missing)]
+    if kind == "category":
+        return parts + [(str(value), (column == value).to_numpy(dtype=bool)) for value in column.dropna().unique()]
+    values = column.to_numpy(dtype=np.float64, na_value=np.nan)
+    there = values[~missing]
+    if not there.size:
+        return parts
+    edges = np.unique(np.quantile(there, np.arange(1, QUANTILES) / QUANTILES, method="higher"))
+    bins = np.searchsorted(edges, values, side="right")
+    for number in range(len(edges) + 1):
+        where = ~missing & (bins == number)
+        if where.any():
+            parts.append((_range(values[where]), where))
+    return parts
+
+
+def _range(values: Vector) -> str:
+    low, high = f"{values.min():.4g}", f"{values.max():.4g}"
+    return low if low == high else f"{low} to {high}"
