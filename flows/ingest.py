@@ -11,7 +11,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
-from flows import api, events, wakes
+from flows import api, events, rows_check, wakes
 from flows.as_task import as_task
 from tasks import files, params, settings
 from tasks.data import collect, commits, quarantine, versions
@@ -26,7 +26,7 @@ def ingest() -> State[Any]:
         commits.follow(said)
         if versions.behind():
             _catch_up()
-        collected = _collect(said, get_run_logger().info)
+        collected = _collect(said, get_run_logger().info, rows_check.of(said, get_run_logger().info))
         _report(said)
         version = _version(collected.taken)
         _push()

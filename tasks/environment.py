@@ -74,11 +74,20 @@ def environment() -> None:
     lock = read_lock((settings.ROOT / "requirements.lock").read_text(encoding="utf-8"))
     for roots in ROOTS.values():
         refuse_difference(closure(roots, _holds_here), lock)
-    for purpose, roots in ROOTS.items():
-        names = closure(roots, _holds_somewhere)
-        head = [f"# {arithmetic.in_effect()}"] if purpose in COMPUTES else []
-        lines = [*head, *sorted(str(pin) for name in names for pin in lock.get(name, []))]
-        files.write_text(settings.BUILD / "environment" / f"{purpose}.txt", "".join(f"{line}\n" for line in lines))
+    for purpose in ROOTS:
+        files.write_text(settings.BUILD / "environment" / f"{purpose}.txt", _text(purpose, lock))
+
+
+def text(purpose: str) -> str:
+    """What the stage writes for a purpose."""
+    return _text(purpose, read_lock((settings.ROOT / "requirements.lock").read_text(encoding="utf-8")))
+
+
+def _text(purpose: str, lock: dict[str, list[Pin]]) -> str:
+    names = closure(ROOTS[purpose], _holds_somewhere)
+    head = [f"# {arithmetic.in_effect()}"] if purpose in COMPUTES else []
+    lines = [*head, *sorted(str(pin) for name in names for pin in lock.get(name, []))]
+    return "".join(f"{line}\n" for line in lines)
 
 
 def read_lock(text: str) -> dict[str, list[Pin]]:

@@ -5,6 +5,7 @@ EvergreenError
 │   ├── ParamsError             params.yaml
 │   ├── ContractError           an expectation suite
 │   ├── ModelCodeError          models/<name>/ does not do what its interface asks
+│   │   └── RowsRefused         it gives rows that cannot be learned from
 │   └── EnvironmentDiffers      what is installed is not what requirements.lock names
 └── WorldError                  the world is not as it should be: mend it or wait, then run again
     ├── SourceUnavailable       the upstream, the landing zone or a remote cannot be reached
@@ -42,6 +43,10 @@ class ContractError(Mistake):
 
 class ModelCodeError(Mistake):
     """A module in models/<name>/ is missing or returns something else than its interface asks."""
+
+
+class RowsRefused(ModelCodeError):
+    """Rows cannot be learned from: a value is missing, or is such as no request may hold, or an id stands twice."""
 
 
 class EnvironmentDiffers(Mistake):

@@ -31,6 +31,9 @@ WITHDRAWN = ".withdrawn"
 
 Log = Callable[[str], object]
 
+Check = Callable[[Landed, Path], Refusal | None]
+"""What may be said against a partition beyond its contract, of the file as it was fetched."""
+
 
 @dataclass(frozen=True)
 class Collected:
@@ -50,10 +53,15 @@ class Collected:
         return {f"{one.dataset}/{one.partition}" for one in [*self.accepted, *self.already_there, *self.withdrawn]}
 
 
-def collect(params: Params, log: Log = print) -> Collected:
+def collect(params: Params, log: Log = print, check: Check = lambda _landed, _local: None) -> Collected:
     """Take in what has arrived: the good into data/, the rest into quarantine.
 
     Accepted files stay in the landing zone until `clear`.
+
+    Args:
+        params: the whole of params.yaml.
+        log: is told what becomes of each file.
+        check: is asked about each file that passes its contract.
 
     Raises:
         SourceUnavailable: the landing zone or the quarantine cannot be reached.
@@ -67,7 +75,7 @@ def collect(params: Params, log: Log = print) -> Collected:
     with files.lock("data"), disk("data/"):
         _sweep(params)
         for landed in settled:
-            _take(landed, landing, params, collected, log)
+            _take(landed, landing, params, collected, log, check)
     return collected
 
 
@@ -84,7 +92,7 @@ def clear(params: Params, collected: Collected) -> None:
 # ── one file ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def _take(landed: Landed, landing: Place, params: Params, collected: Collected, log: Log) -> None:
+def _take(landed: Landed, landing: Place, params: Params, collected: Collected, log: Log, check: Check) -> None:
     """Bring one file to where it belongs, and say so."""
     with TemporaryDirectory(dir=_incoming()) as folder:
         local = Path(folder) / quarantine.safe(PurePosixPath(landed.path).name)
@@ -100,7 +108,11 @@ def _take(landed: Landed, landing: Place, params: Params, collected: Collected, 
             log(f"{landed}: {why}")
             return
         if refusal is None:
-            refusal = refused_to_withdraw(landed, params) if is_withdrawal else refused(landed, local, params)
+            refusal = (
+                refused_to_withdraw(landed, params)
+                if is_withdrawal
+                else refused(landed, local, params) or check(landed, local)
+            )
         if refusal is not None:
             quarantine.supersede(landed, "a newer delivery was refused", params, but=local)
             where = quarantine.put(landed, local, refusal, params)

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tasks import code, contract, files, imports, params, settings
-from tasks.errors import DataMissing, Mistake, ModelCodeError
+from tasks.errors import DataMissing, Mistake, ModelCodeError, RowsRefused
 from tasks.training import whole
-
-if TYPE_CHECKING:
-    pass
 
 Manifest = dict[str, dict[str, str]]
 """Dataset → file name → MD5, as `validate` wrote it."""
+
+Tables = Mapping[str, Mapping[Path, str]]
+"""Dataset → file → MD5: what the rows of one partition are made of."""
 
 
 def prepare(name: str) -> None:
@@ -32,21 +33,43 @@ def prepare(name: str) -> None:
     manifest: Manifest = files.read_json(build / "partitions.json")
     complete = complete_partitions(manifest, model)
     choose_split(complete, model.split)  # too few are told before rows are made
-    made_by = _made_by(name, model)
+    packages = (settings.BUILD / "environment" / "training.txt").read_text(encoding="utf-8")
+    makers = made_by(name, model, packages)
     with files.replacing(build / "rows") as folder:
         folder.mkdir()
         for partition in complete:
-            tables = _tables_of(partition, manifest, model)
-            hashes = {dataset: {f: manifest[dataset][f] for f in names} for dataset, names in tables.items()}
-            key = {**made_by, "tables": hashes}
-            made = files.memo("rows", key, ".parquet", partial(_make, name, model, partition, tables))
-            shutil.copyfile(made, folder / f"{partition}.parquet")
+            names = tables_of(partition, manifest, model)
+            tables = {
+                dataset: {settings.ROOT / "data" / dataset / file: manifest[dataset][file] for file in of}
+                for dataset, of in names.items()
+            }
+            shutil.copyfile(rows_of(name, model, partition, tables, makers), folder / f"{partition}.parquet")
         whole.refuse_ids_twice(folder, complete, name)
         whole.refuse_labels_of_two_kinds(folder, complete, name)
         split = choose_split(whole.by_time(folder, complete), model.split)
         if split["by"] == "time":
             whole.refuse_overlap(folder, split["train"], split["holdout"], name)
     files.write_json(build / "split.json", split)
+
+
+def rows_of(name: str, model: params.Model, partition: str, tables: Tables, makers: Mapping[str, Any]) -> Path:
+    """The rows of one partition, made once per content: a Parquet file of the memo.
+
+    Args:
+        name: of the model.
+        model: its section of params.yaml.
+        partition: whose rows, for messages.
+        tables: the files that they are made of, wherever these lie.
+        makers: what `made_by` gave.
+
+    Raises:
+        RowsRefused: rows are made, and cannot be learned from: a value is missing or no request may hold it, an id
+            stands twice.
+        ModelCodeError: models/<name>/rows fails, or gives no rows.
+    """
+    hashes = {dataset: {path.name: md5 for path, md5 in of.items()} for dataset, of in tables.items()}
+    key = {**makers, "tables": hashes}
+    return files.memo("rows", key, ".parquet", partial(_make, name, model, partition, tables))
 
 
 def complete_partitions(manifest: Manifest, model: params.Model) -> list[str]:
@@ -75,7 +98,7 @@ def choose_split(complete: list[str], split: params.Split) -> dict[str, Any]:
     return {"by": "time", "train": complete[:-newest], "holdout": complete[-newest:]}
 
 
-def _tables_of(partition: str, manifest: Manifest, model: params.Model) -> dict[str, list[str]]:
+def tables_of(partition: str, manifest: Manifest, model: params.Model) -> dict[str, list[str]]:
     """Dataset → the files that make this partition's tables."""
     return {
         dataset: sorted(f for f in manifest[dataset] if how == "all" or Path(f).stem == partition)
@@ -83,7 +106,7 @@ def _tables_of(partition: str, manifest: Manifest, model: params.Model) -> dict[
     }
 
 
-def _make(name: str, model: params.Model, partition: str, tables: dict[str, list[str]], target: Path) -> None:
+def _make(name: str, model: params.Model, partition: str, tables: Tables, target: Path) -> None:
     """Read one partition's tables, make rows of them, write them."""
     import pandas as pd
 
@@ -91,27 +114,32 @@ def _make(name: str, model: params.Model, partition: str, tables: dict[str, list
 
     frames = {
         dataset: pd.concat(
-            [contract.read(settings.ROOT / "data" / dataset / f, contract.load(name, dataset)) for f in names],
+            [contract.read(path, contract.load(name, dataset)) for path in paths],
             ignore_index=True,
         )
-        for dataset, names in tables.items()
+        for dataset, paths in tables.items()
     }
+    make = code.rows_function(name, model)
     try:
-        rows = code.rows_function(name, model)(frames)
+        rows = make(frames)
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise ModelCodeError(f"models/{name}/rows failed on {partition}: {type(error).__name__}: {error}") from error
     if not isinstance(rows, pd.DataFrame) or rows.empty:
         raise ModelCodeError(f"models/{name}/rows gave no rows for {partition}")
-    conform(rows, name, model, partition).to_parquet(target, index=False, compression="zstd")
+    try:
+        conformed = conform(rows, name, model, partition)
+    except ModelCodeError as error:
+        raise RowsRefused(str(error)) from None
+    conformed.to_parquet(target, index=False, compression="zstd")
 
 
-def _made_by(name: str, model: params.Model) -> dict[str, Any]:
+def made_by(name: str, model: params.Model, packages: str) -> dict[str, Any]:
     """Everything that rows depend on beside their tables: the code that makes them, parameters and packages."""
     return {
         "code": _code_hashes(name, model),
         "features": {column: feature.model_dump() for column, feature in model.features.items()},
         "options": model.options,
-        "packages": (settings.BUILD / "environment" / "training.txt").read_text(encoding="utf-8"),
+        "packages": packages,
     }
 
 
