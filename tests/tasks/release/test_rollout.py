@@ -17,12 +17,7 @@ import pandas as pd
 import pytest
 
 from tasks import files, params, settings
-<<<<<<< HEAD
-from tasks.release import asking, canary, champion, replay, rollout, rollout_report, serving
-=======
-from tasks.errors import Mistake
 from tasks.release import asking, canary, champion, judging, registry, replay, rollout, rollout_report, serving
->>>>>>> a70e483 (A canary is compared with its own model and with what the gate knew; what stood still for a moment is tried again)
 from tasks.release.asking import Reply
 from tasks.release.own_answers import OwnAnswers
 from tasks.release.pairs import Pairs, exceed_by_chance
