@@ -33,9 +33,10 @@ def _libraries() -> tuple[str, ...]:
     import numpy as np
     from threadpoolctl import threadpool_info
 
-    levels = np.show_config(mode="dicts")["SIMD Extensions"]["found"]
+    simd = np.show_config(mode="dicts")["SIMD Extensions"]
+    level = [*simd["baseline"], *simd.get("found", [])][-1]  # a list that is empty is left out
     kernels = {info["architecture"] for info in threadpool_info() if info["internal_api"] == "openblas"}
-    return (f"numpy {levels[-1] if levels else 'baseline'}", *(f"OpenBLAS {kernel}" for kernel in sorted(kernels)))
+    return (f"numpy {level}", *(f"OpenBLAS {kernel}" for kernel in sorted(kernels)))
 
 
 def _threads() -> str:

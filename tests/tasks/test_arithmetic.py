@@ -35,6 +35,15 @@ def test_a_shell_cannot_change_the_arithmetic(shell: dict[str, str]) -> None:
     assert fresh(APPLIED, **shell).stdout == "numpy X86_V3, OpenBLAS Haswell, 1 thread\n"
 
 
+def test_the_lowest_level_has_a_name() -> None:
+    """A processor without AVX2 has none of the levels that numpy chooses among."""
+    lowest = fresh(
+        "from tasks import arithmetic; print(arithmetic.in_effect())",
+        NPY_DISABLE_CPU_FEATURES="X86_V3 X86_V4 AVX512_ICL AVX512_SPR",
+    )
+    assert lowest.stdout.startswith("numpy X86_V2, ")
+
+
 def test_every_level_that_numpy_has_beyond_avx2_is_left_out() -> None:
     """A numpy that brings a new one is noticed here."""
     import numpy as np
