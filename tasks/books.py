@@ -9,14 +9,20 @@ from __future__ import annotations
 
 import fcntl
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 from tasks import files, settings
-from tasks.errors import Mistake
+from tasks.errors import InUse, Mistake
+
+T = TypeVar("T")
+
+WAIT_SECONDS = 600
+"""How long another process may be at work on the same files before this one gives up."""
 
 
 def write_whole(serializers: ModuleType) -> None:
@@ -31,6 +37,38 @@ def write_whole(serializers: ModuleType) -> None:
 
     dump_whole.whole = True  # type: ignore[attr-defined]
     vars(serializers)["_dump_data"] = dump_whole
+
+
+def wait_for_others(act: Callable[[], T], say: Callable[[str], object] = print) -> T:
+    """Do something with DVC; while another process is at work on the same files, wait for it, and say for whom.
+
+    DVC itself waits for its repository lock, but fails at once on what `.dvc/tmp/rwlock` says to be in use.
+
+    Raises:
+        InUse: it is still at work after `WAIT_SECONDS`.
+    """
+    from dvc.exceptions import ReproductionError
+    from dvc.lock import LockError
+
+    begin, blocker = time.monotonic(), ""
+    while True:
+        try:
+            return act()
+        except (LockError, ReproductionError) as error:
+            busy = error if isinstance(error, LockError) else error.__cause__
+            if not isinstance(busy, LockError):
+                raise
+            waits, blocker = blocker, _blocker(busy)
+            if time.monotonic() - begin > WAIT_SECONDS:
+                raise InUse(f"{blocker}, for {WAIT_SECONDS} s now. When it is done, run again") from error
+        if blocker != waits:
+            say(f"waiting: {blocker}")
+        time.sleep(0.5)
+
+
+def _blocker(busy: Exception) -> str:
+    """Of what DVC says, who is at work on what; not its advice to remove the list of who is."""
+    return " ".join(str(busy).partition("\n\n")[0].split()).replace("is busy, it is being blocked by:", "is in use by")
 
 
 def mend() -> None:

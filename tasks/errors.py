@@ -11,6 +11,7 @@ EvergreenError
     ├── SourceUnavailable       the upstream, the landing zone or a remote cannot be reached
     ├── DataMissing             a data version is named, but its files are not here
     ├── DataVersionDiffers      what the upstream gives now, or data/ holds, is not what data.dvc names
+    ├── InUse                   another process is at work on the same files, for longer than is waited
     ├── StageFailed             a stage of the graph failed
     ├── ModelFileRefused        a model file was changed, or holds a type that is not on the list
     ├── ReleaseDiffers          the packaged release does not answer as the model was evaluated
@@ -67,6 +68,10 @@ class DataMissing(WorldError):
 
 class DataVersionDiffers(WorldError):
     """What the upstream gives now, or data/ holds, is not what data.dvc names."""
+
+
+class InUse(WorldError):
+    """Another process is at work on the same files, for longer than is waited."""
 
 
 class StageFailed(WorldError):

@@ -11,7 +11,7 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from configparser import ConfigParser
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -145,7 +145,8 @@ def _made(before: str | None, ledger: Ledger, why: str) -> str | None:
         files.write_text(path, revisions.written(path.read_text(encoding="utf-8"), ledger))
         _note(ledger, known, why)
     with _dvc("make a data version") as repo:
-        repo.add([str(settings.ROOT / "data")])  # a relative target would be below the working directory
+        # a relative target would be below the working directory
+        books.wait_for_others(lambda: repo.add([str(settings.ROOT / "data")]))
     after = current()
     return after if after != before else None
 
@@ -289,9 +290,9 @@ def pull() -> bool:
         return False
     target = str(settings.ROOT / "data.dvc")
     with files.lock("data"), _dvc("pull the data version") as repo:
-        repo.fetch(targets=[target])
-        _no_strangers(_fetched(version))
-        repo.checkout(targets=[target], force=True)  # without force it may ask, and wait for an answer
+        _no_strangers(_bring(repo, version))
+        # without force it may ask, and wait for an answer
+        books.wait_for_others(lambda: repo.checkout(targets=[target], force=True))
     return True
 
 
@@ -304,8 +305,7 @@ def catch_up() -> list[str]:
         SourceUnavailable: the remote cannot be reached, or does not have all of it.
     """
     with files.lock("data"), _dvc("bring the data version") as repo:
-        repo.fetch(targets=[str(settings.ROOT / "data.dvc")])
-        listing = _fetched(str(current()))
+        listing = _bring(repo, str(current()))
         wanted, here, ledger = revisions.by_partition(listing), revisions.by_partition(tree()), revisions.read()
         brought = []
         for partition in sorted({*wanted, *here}):
@@ -319,6 +319,36 @@ def catch_up() -> list[str]:
                 _place(name, md5)
             brought.append(partition)
     return brought
+
+
+def _bring(repo: Repo, version: str) -> Listing:
+    """Fetch the version that data.dvc names into the cache; gives its files.
+
+    What data/ lacks of it is hashed there, as DVC is content with a file of the right name: a damaged one is fetched
+    again, so that what stands in data/ afterwards is what the version says.
+
+    Raises:
+        SourceUnavailable: the remote cannot be reached, does not have all of it, or has a damaged file.
+    """
+    _drop_damaged([version])
+    repo.fetch(targets=[str(settings.ROOT / "data.dvc")])
+    lacking = set(_fetched(version).values()) - set(tree().values())
+    if damaged := _drop_damaged(lacking):
+        repo.fetch(targets=[str(settings.ROOT / "data.dvc")])
+    if again := _drop_damaged(damaged):
+        raise SourceUnavailable(f"{again[0]} is damaged in the remote: push it again from a checkout that has it")
+    return _fetched(version)
+
+
+def _drop_damaged(objects: Iterable[str]) -> list[str]:
+    """Take out of the cache what does not hash to its name; gives these names."""
+    damaged = []
+    for name in objects:
+        cached = _cache() / _object(name)
+        if cached.is_file() and files.md5(cached) != name.removesuffix(".dir"):
+            files.remove(cached)
+            damaged.append(name)
+    return damaged
 
 
 def _fetched(version: str) -> Listing:
@@ -426,8 +456,7 @@ def _fetched_side(text: str | None) -> Side:
         return Side({}, {})
     files.write_text(settings.ROOT / "data.dvc", text)
     with _dvc("bring a side of the merge") as repo:
-        repo.fetch(targets=[str(settings.ROOT / "data.dvc")])
-    return Side(_fetched(parse(text).md5), revisions.parse(text))
+        return Side(_bring(repo, parse(text).md5), revisions.parse(text))
 
 
 def side(text: str) -> Side:
@@ -554,7 +583,7 @@ def _from_upstream(named: Version, params: Params, log: Callable[[str], object])
             with files.replacing(target) as beside:
                 shutil.move(folder / name, beside)
         with _dvc("put the data version into the cache") as repo:
-            repo.commit(str(settings.ROOT / "data.dvc"), force=True)
+            books.wait_for_others(lambda: repo.commit(str(settings.ROOT / "data.dvc"), force=True))
     log(f"brought {named.md5} from the upstream: {len(given)} partitions, the hash is the same")
     push()
 

@@ -30,9 +30,6 @@ T = TypeVar("T")
 Run = Callable[[str, list[str]], None]
 """Calls a step: `run("train", ["flight_delay"])`."""
 
-WAIT_SECONDS = 600
-"""How long another process may be at work on a stage's files before this one gives up."""
-
 
 @dataclass(frozen=True)
 class Outcome:
@@ -70,7 +67,7 @@ def reproduce(model: str, run: Run, around: Around | None = None, until: str = "
                 outcomes[stage.addressing] = outcome
             return stage if outcome.how == "ran" else None
 
-        _with_patience(lambda: repo.reproduce(targets=[f"{until}@{model}"], repro_fn=one))
+        books.wait_for_others(lambda: repo.reproduce(targets=[f"{until}@{model}"], repro_fn=one))
     return [outcome for stage, outcome in outcomes.items() if not stage.endswith(".dvc")]
 
 
@@ -85,7 +82,7 @@ def reasons(model: str) -> dict[str, str | None]:
         return dict.fromkeys(known)
     began = time.time_ns()
     with _repository() as repo:
-        found, paths = _with_patience(lambda: _reasons(repo, model))
+        found, paths = books.wait_for_others(lambda: _reasons(repo, model))
     if not any(found.values()):
         unchanged.remember(model, list(found), paths, began)
     return found
@@ -94,7 +91,7 @@ def reasons(model: str) -> dict[str, str | None]:
 def edited(model: str) -> str:
     """What, of all that a model is made of but its data, is not as it was last used: in words, or an empty text."""
     with _repository() as repo:
-        return next(filter(None, (edit(stage) for stage in _with_patience(lambda: _plan(repo, model)))), "")
+        return next(filter(None, (edit(stage) for stage in books.wait_for_others(lambda: _plan(repo, model)))), "")
 
 
 # ── inside DVC ────────────────────────────────────────────────────────────────────────────────────
@@ -279,22 +276,6 @@ def _explained(error: BaseException) -> EvergreenError:
     if "dvc.yaml" in text:
         return Mistake(f"dvc.yaml: {text}")
     return StageFailed(f"DVC: {text}")
-
-
-def _with_patience(act: Callable[[], T]) -> T:
-    """Do it; when another process is at work on the same files, wait for it rather than fail as DVC does."""
-    from dvc.exceptions import ReproductionError
-    from dvc.lock import LockError
-
-    give_up = time.monotonic() + WAIT_SECONDS
-    while True:
-        try:
-            return act()
-        except (LockError, ReproductionError) as error:
-            busy = isinstance(error, LockError) or isinstance(error.__cause__, LockError)
-            if not busy or time.monotonic() > give_up:
-                raise
-            time.sleep(0.5)
 
 
 def _plainly(_: str, go: Callable[[], Outcome]) -> Outcome:

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -371,3 +372,58 @@ def test_what_a_killed_push_left_in_the_remote_is_swept(repository: Path, small:
     assert versions.push()
     assert not old.exists()
     assert new.exists()
+
+
+def test_a_damaged_object_of_the_cache_is_fetched_again(repository: Path, small: Callable[[str, str], Path]) -> None:
+    """DVC takes a file of the right name for the right one; the remote has it whole, and that is what data/ gets."""
+    small("flights/2013-01.csv", "a")
+    version = str(versions.make())
+    versions.push()
+    objects = {
+        name: repository / ".dvc/cache" / versions._object(name) for name in (*versions.tree().values(), version)
+    }
+    for cached in objects.values():
+        cached.chmod(0o644)
+        cached.write_text("damaged")
+    shutil.rmtree(repository / "data")
+    assert versions.pull()
+    assert (repository / "data/flights/2013-01.csv").read_text() == "a"
+    assert all(files.md5(cached) == name.removesuffix(".dir") for name, cached in objects.items())
+    assert versions.make() is None
+
+
+def test_what_is_damaged_in_the_remote_too_does_not_come_into_data(
+    repository: Path, small: Callable[[str, str], Path]
+) -> None:
+    """It is said which object, and what to do; data/ stays as it is."""
+    small("flights/2013-01.csv", "a")
+    versions.make()
+    versions.push()
+    name = next(iter(versions.tree().values()))
+    damaged = repository / "var/remote" / versions._object(name)
+    damaged.chmod(0o644)
+    damaged.write_text("damaged")
+    shutil.rmtree(repository / ".dvc/cache")
+    shutil.rmtree(repository / "data")
+    with pytest.raises(SourceUnavailable, match=f"{name} is damaged in the remote: push it again from a checkout"):
+        versions.pull()
+    assert not list((repository / "data").rglob("*.csv"))
+
+
+def test_a_version_is_made_while_a_stage_reads_the_data(
+    repository: Path, small: Callable[[str, str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """DVC's list of who is at work is waited for, as its lock is; who waits says for whom, and advises nobody."""
+    small("flights/2013-01.csv", "a")
+    versions.make()
+    (repository / "dvc.yaml").write_text("stages: {look: {cmd: touch begun; sleep 3, deps: [data], outs: [begun]}}\n")
+    reader = subprocess.Popen([sys.executable, "-m", "dvc", "repro", "-q"], cwd=repository)
+    while not (repository / "begun").exists() and reader.poll() is None:
+        time.sleep(0.05)
+    small("flights/2013-02.csv", "b")
+    version = versions.make()
+    assert version == versions.current()
+    assert reader.wait() == 0
+    told = capsys.readouterr().out
+    assert f"waiting: '{repository}/data' is in use by (PID {reader.pid}): " in told
+    assert "rwlock" not in told

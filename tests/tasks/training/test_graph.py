@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks import files, steps
-from tasks.errors import DataMissing, DataVersionDiffers, Mistake, StageFailed
+from tasks import books, files, steps
+from tasks.errors import DataMissing, DataVersionDiffers, InUse, Mistake, StageFailed
 from tasks.training import graph
 from tests.conftest import REPOSITORY, Project, copy_repository, write_readings
 
@@ -359,9 +359,9 @@ def test_what_is_pending_can_be_asked_while_a_stage_runs(toy: Project) -> None:
 
 def test_who_waits_for_too_long_is_told_who_is_at_work(toy: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that hangs does not hang the others for ever."""
-    monkeypatch.setattr(graph, "WAIT_SECONDS", 0)
+    monkeypatch.setattr(books, "WAIT_SECONDS", 0)
     first = start(toy, "a", waits="count")
-    with pytest.raises(StageFailed, match=rf"is busy, it is being blocked by:\n  \(PID {first.pid}\)"):
+    with pytest.raises(InUse, match=rf"is in use by \(PID {first.pid}\): .*, for 0 s now. When it is done, run again$"):
         reproduce()
     go(toy)
     assert finished(first) == RAN
