@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,8 @@ from tasks.monitoring import observed, policy
 from tasks.release import champion
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     import pandas as pd
 
     from tasks.days import Column
@@ -119,13 +122,15 @@ def _state(model: str, said: params.Model, known: Certain) -> policy.State:
     # DVC removes what a stage is about to make: killed then, the last training that is known is the champion's
     last_training = _training(build / "model") or (_training(folder.training) if folder else {})
     before: Arrived = last_training.get("arrived", {})
+    for name, one in there.items():
+        _fingerprints(one["sha256"], build / "rows" / f"{name}.parquet")  # while its bytes are here
     new = _new(there, before)
     state = policy.State(
         model=model,
         now=_until(there),
         data_version=versions.current(),
         trained_at=_until(before) if before else None,
-        new_rows=_rows(new),
+        new_rows=_other_rows(new, before),
         new_partitions=len(new),
         edited=known.edited or _lost(there, before, new),
         asked_by=known.asked_by,
@@ -142,7 +147,8 @@ def _with_champion(state: policy.State, said: params.Model, folder: _Champion, t
         state,
         learned_until=learned_until,
         learned_rows=training["rows"],
-        newer_rows=_rows(new),
+        newer_rows=_other_rows(new, training.get("arrived", {})),
+        revised_rows=_revised_rows(training, there),
         newer_partitions=sum(1 for one in there.values() if datetime.fromisoformat(one["from"]) > learned_until),
         alarms=(*_moved(state.model, said, folder.training, list(new)), *(_alarms(report) if of_live else ())),
         promised=_promised(said, folder.evaluation),
@@ -182,8 +188,63 @@ def _new(there: Arrived, before: Arrived) -> Arrived:
     return {name: one for name, one in there.items() if before.get(name, {}).get("sha256") != one["sha256"]}
 
 
-def _rows(arrived: Arrived) -> int:
-    return sum(int(one["rows"]) for one in arrived.values())
+def _other_rows(new: Arrived, before: Arrived) -> int:
+    """How many rows came or, in a partition that was there before, are other than they were."""
+    return sum(_changed(before.get(name), one) for name, one in new.items())
+
+
+def _revised_rows(training: Mapping[str, Any], there: Arrived) -> int:
+    """How many rows are other now of the partitions that were learned from."""
+    arrived: Arrived = training.get("arrived", {})
+    learned = [name for name in training.get("partitions", []) if name in arrived]
+    return sum(_changed(arrived[name], there.get(name)) for name in learned)
+
+
+def _changed(before: Mapping[str, Any] | None, now: Mapping[str, Any] | None) -> int:
+    """How many rows of a partition were altered, added or removed; all of them where what it was is not known here."""
+    if before is None or now is None:
+        return int((before or now or {"rows": 0})["rows"])
+    if before["sha256"] == now["sha256"]:
+        return 0
+    known = [_fingerprints(one["sha256"]) for one in (before, now)]
+    if known[0] is None or known[1] is None:
+        return max(int(before["rows"]), int(now["rows"]))
+    return other_rows(known[0], known[1])
+
+
+def other_rows(before: npt.NDArray[np.uint64], now: npt.NDArray[np.uint64]) -> int:
+    """How many rows were altered, added or removed; of each a hash of its id and one of all of it is known."""
+    import numpy as np
+
+    _, was, became = np.intersect1d(before[:, 0], now[:, 0], assume_unique=True, return_indices=True)
+    altered = int((before[was, 1] != now[became, 1]).sum())
+    return altered + len(before) - len(was) + len(now) - len(became)
+
+
+def _fingerprints(sha256: str, path: Path | None = None) -> npt.NDArray[np.uint64] | None:
+    """The fingerprints of the rows of a partition, by the hash of its file; None: not known, and not here either."""
+    import numpy as np
+
+    try:
+        kept = files.memo("fingerprints", {"rows": sha256}, ".npy", partial(_write_fingerprints, path))
+    except FileNotFoundError:
+        return None
+    fingerprints: npt.NDArray[np.uint64] = np.load(kept)
+    return fingerprints
+
+
+def _write_fingerprints(path: Path | None, target: Path) -> None:
+    import numpy as np
+    import pandas as pd
+
+    from tasks import rows
+
+    if path is None:
+        raise FileNotFoundError("the rows that were learned from, of which nobody kept fingerprints")
+    frame = pd.read_parquet(path)
+    whole = pd.util.hash_pandas_object(frame, index=False).to_numpy()
+    with target.open("wb") as stream:
+        np.save(stream, np.column_stack([rows.row_hashes(frame["id"]), whole]))
 
 
 @dataclass(frozen=True)
@@ -216,8 +277,6 @@ def _champion(model: str) -> _Champion | None:
 
 def _moved(model: str, said: params.Model, training: Path, partitions: list[str]) -> Iterator[policy.Alarm]:
     """What drifts in the rows that came since the champion was trained, against those that it learned from."""
-    from functools import partial
-
     from tasks import days
     from tasks.monitoring import drift
 

@@ -158,6 +158,7 @@ class When(Section):
     new_partitions: Annotated[int, Field(ge=1)] | None = None
     growth: Annotated[float, Field(gt=0)] | None = None
     new_share: Annotated[float, Field(gt=0)] | None = None
+    revised: Annotated[float, Field(gt=0)] | None = None
     months: Annotated[int, Field(ge=1)] | None = None
     age_days: Annotated[float, Field(gt=0)] | None = None
     age_partitions: Annotated[int, Field(ge=1)] | None = None

@@ -110,8 +110,10 @@ class State:
     """Rows that arrived since the champion was trained; those of its holdout are not among them."""
     newer_partitions: int = 0
     """How many partitions are newer than the champion's newest training row."""
+    revised_rows: int = 0
+    """Rows of the partitions that the champion learned from which are other now: altered, added, removed."""
     new_rows: int = 0
-    """Rows that arrived since the last training."""
+    """Rows that arrived since the last training, or are other than they were."""
     new_partitions: int = 0
     alarms: tuple[Alarm, ...] = ()
     promised: Quality | None = None
@@ -256,6 +258,16 @@ def _new_share(state: State, name: str, limit: float) -> Reason:
     return Reason(name, share >= limit, f"{words}; {limit:.0%} are asked", share, limit)
 
 
+def _revised(state: State, name: str, limit: float) -> Reason:
+    if not state.learned_rows:
+        return _unknown(name, "there is no champion that could have learned from what was revised", limit)
+    share = numbers.short(state.revised_rows / state.learned_rows)
+    words = (
+        f"{state.revised_rows:,} rows were revised since, {share:.1%} of the {state.learned_rows:,} that the champion "
+    )
+    return Reason(name, share >= limit, f"{words}learned from; {limit:.1%} are asked", share, limit)
+
+
 def _months(state: State, name: str, limit: float) -> Reason:
     if state.trained_at is None:
         return _unknown(name, "nothing was trained yet", limit)
@@ -330,6 +342,7 @@ _CONDITIONS: dict[str, Callable[[State, str, float], Reason]] = {
     "new_partitions": _new_partitions,
     "growth": _growth,
     "new_share": _new_share,
+    "revised": _revised,
     "months": _months,
     "age_days": _age_days,
     "age_partitions": _age_partitions,

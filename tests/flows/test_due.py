@@ -6,11 +6,12 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+import pandas as pd
 import pytest
 from prefect import context
 
 from flows import due, here
-from tasks import days, files, params, settings
+from tasks import days, files, params, rows, settings
 from tasks.release import registry
 from tests.conftest import Project, write_readings
 from tests.deployments.alone import Alone, server
@@ -167,3 +168,26 @@ def test_a_year_that_was_mistyped_stops_no_clock() -> None:
     assert due._learned_until({"until": "2099-03-01T00:00:00", "arrived": there}) == due._until(there)
     assert due._learned_until({"until": "2013-01-31T00:00:00"}).month == 1
     assert due._until({"b": there["b"]}).year == 2099
+
+
+@pytest.mark.usefixtures("small")
+def test_of_a_revised_partition_the_rows_count_that_are_other() -> None:
+    """Altered, added and removed ones; all of them where nobody knows what they were."""
+    build = settings.BUILD / MODEL
+    (build / "rows").mkdir(parents=True)
+    frame = pd.DataFrame({"id": list("abcdef"), "x": range(6), "label": 0, "time": pd.Timestamp("2013-01-01")})
+    frame.to_parquet(build / "rows" / "2013-01.parquet")
+    before = rows.arrived(build)
+    due._fingerprints(before["2013-01"]["sha256"], build / "rows" / "2013-01.parquet")
+    other = pd.concat([frame.iloc[1:].assign(x=[9, 8, 3, 4, 5]), frame.iloc[:2].assign(id=["y", "z"])])
+    other.to_parquet(build / "rows" / "2013-01.parquet")
+    now = rows.arrived(build)
+    assert due._other_rows(due._new(now, before), before) == 7, "what is now is not kept yet: the larger of both"
+    due._fingerprints(now["2013-01"]["sha256"], build / "rows" / "2013-01.parquet")
+    assert due._other_rows(due._new(now, before), before) == 2 + 1 + 2
+    training = {"arrived": {**before, "2013-02": before["2013-01"]}, "partitions": ["2013-01"]}
+    assert due._revised_rows(training, now) == 5
+    assert due._revised_rows(training, {}) == 6, "it was withdrawn"
+    assert due._revised_rows(training, before) == 0
+    files.remove(settings.VAR / "memo")
+    assert due._revised_rows(training, now) == 7

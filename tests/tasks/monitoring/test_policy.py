@@ -34,6 +34,7 @@ USUAL = State(
     learned_until=NOW - timedelta(days=48),
     learned_rows=100_000,
     newer_rows=20_000,
+    revised_rows=1_000,
     newer_partitions=2,
     new_rows=5_000,
     new_partitions=1,
@@ -61,6 +62,8 @@ def on(*lines: dict[str, Any], gap: float = 0) -> Retrain:
         ({"growth": 0.21}, False, "21% are asked"),
         ({"new_share": 0.05}, True, "5,000 rows came since the last training, 5% of what the champion learned from"),
         ({"new_share": 0.06}, False, "6% are asked"),
+        ({"revised": 0.01}, True, "1,000 rows were revised since, 1.0% of the 100,000 that the champion learned from"),
+        ({"revised": 0.02}, False, "2.0% are asked"),
         ({"months": 1}, True, "1 calendar months began since the last training"),
         ({"months": 2}, False, "2 are asked"),
         ({"age_days": 48}, True, "the champion learned from rows until 2013-04-16, 48 days ago; 48 are asked"),
@@ -153,6 +156,7 @@ def test_what_was_never_trained_or_was_edited_is_trained() -> None:
         ({"measured_loss": 0}, {"measured": replace(quality(9, 0), low=-math.inf, high=math.inf)}, "no interval"),
         ({"growth": 0.1}, {"learned_rows": 0}, "there is no champion"),
         ({"new_share": 0.1}, {"learned_rows": 0}, "there is no champion"),
+        ({"revised": 0.1}, {"learned_rows": 0}, "there is no champion"),
     ],
 )
 def test_what_is_not_known_does_not_hold(condition: dict[str, float], unknown: dict[str, Any], words: str) -> None:
