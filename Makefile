@@ -9,7 +9,7 @@ READY := .venv/.ready
 ELSEWHERE := $(shell python=$$(grep -m1 -aoE "/[^'\"]*/bin/python[0-9.]*" .venv/bin/dvc 2>/dev/null) && \
   ! test "$${python%/*}" -ef .venv/bin && echo elsewhere)
 
-.PHONY: help setup run up year down status page deploy data arrive load test check lint types shell reports bench-cycle bench-serving bench-swaps bench-monitor bench-throughput backtest soak docs lock clean
+.PHONY: help setup run up year down status page deploy data arrive load test check lint types shell reports bench-canary bench-cycle bench-serving bench-swaps bench-monitor bench-throughput backtest soak docs lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -87,6 +87,9 @@ bench-serving: $(READY)  ## requests/s and latency beside MLflow, FastAPI and Be
 
 bench-swaps: $(READY)  ## releases change, fail and are killed under load; a quarter of an hour
 	@python -m benchmarks.swaps --page docs/benchmarks/swaps.md
+
+bench-canary: $(READY)  ## good and bad releases through replay and canary, on the year of flights; ten minutes
+	@python -m benchmarks.canary --page docs/benchmarks/canary.md
 
 bench-monitor: $(READY)  ## the monitor's promises on the year of flights: drift, estimated quality, the gate; half an hour
 	@python -m benchmarks.monitor --page docs/benchmarks/monitor.md --picture docs/pictures/estimate.png

@@ -52,6 +52,8 @@ class Counted:
     """Processes of it that came in the place of others."""
     waiting: int = 0
     """Requests that it was asked and has not answered yet."""
+    is_quiet: bool = False
+    """Whether it has answered nothing since the look before."""
     _seen: dict[str, Any] = field(default_factory=dict)
     _pids: set[int] = field(default_factory=set)
 
@@ -62,8 +64,9 @@ class Counted:
 
     @property
     def is_owing(self) -> bool:
-        """Whether it was asked and has answered nothing at all."""
-        return self.waiting + self.late > 0 and not self.answered + self.refused
+        """Whether it was asked and answers nothing: not now, or not at all."""
+        has_answered = self.answered + self.refused > 0
+        return (self.waiting > 0 and self.is_quiet) or (self.waiting + self.late > 0 and not has_answered)
 
     def look(self, said: dict[str, Any], router: int) -> None:
         """Take in what `GET /status` says of the release; the first time, as where to count from."""
@@ -75,6 +78,7 @@ class Counted:
         self._seen = {**now, "router": router}
         for name in _COUNTERS:
             setattr(self, name, getattr(self, name) + int(new[name].sum()))
+        self.is_quiet = not (new["answered"] + new["refused"]).sum()
         self.latency = _like(self.latency, new["latency"]) + new["latency"]
         self.latency_edges = said["latency"]["edges_ms"]
         self.fault, self.state, self.waiting = fault(said), said["state"], said.get("waiting", 0)
@@ -132,7 +136,7 @@ class Watch:
         elif canary.late and not live.late:
             why = f"{canary.late} of {canary.requests} requests got no answer in time"
         elif over and canary.is_owing:
-            why = f"it has answered none of {canary.waiting} requests in {self.seconds:.0f} s"
+            why = f"it owes {canary.waiting} answers at the end of its watch, after {self.seconds:.0f} s"
         elif over and canary.state != "ready":
             why = f"it is {canary.state} at the end of its watch"
         return Check("runs", float(canary.deaths), float(live.deaths), why is None, why or "it keeps running")

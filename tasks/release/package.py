@@ -387,13 +387,18 @@ def refuse_difference(tag: str, evaluated: pd.DataFrame, answer: dict[str, Any],
 
 def differences(evaluated: pd.DataFrame, predictions: list[dict[str, Any]]) -> list[str]:
     """Where answers to rows are not what the rows were evaluated as: a line for each value."""
-    differing = []
-    for (row, expected), prediction in zip(evaluated.iterrows(), predictions, strict=True):
-        for column, value in expected.items():
-            served = _served(prediction, str(column))
-            if served is None or not abs(served - value) <= TOLERANCE * max(1.0, abs(value)):
-                differing.append(f"{row}: {column} was evaluated as {value!r}, the release answers {served!r}")
-    return differing
+    import numpy as np
+
+    wanted = evaluated.to_numpy(dtype=np.float64)
+    names = [str(column) for column in evaluated]
+    served = [[_served(prediction, name) for name in names] for prediction in predictions]
+    got = np.array(served, dtype=np.float64).reshape(wanted.shape)
+    off = ~(np.abs(got - wanted) <= TOLERANCE * np.maximum(1.0, np.abs(wanted)))  # what is missing is off as well
+    return [
+        f"{evaluated.index[row]}: {names[column]} was evaluated as {float(wanted[row, column])!r}, the release answers "
+        f"{served[row][column]!r}"
+        for row, column in np.argwhere(off)
+    ]
 
 
 def _served(prediction: dict[str, Any], column: str) -> float | None:

@@ -216,6 +216,7 @@ def test_a_new_champion_is_tried_on_real_requests_and_takes_over_without_a_faile
     page = story()
     assert "40 logged requests replayed through both" in page
     assert "requests in 2 s, 0 errors; who serves" in page
+    assert page.count("rows are answered exactly as its model says") == 2
     assert "data:image/png;base64," in page
     assert [line["outcome"] for line in serving.history(MODEL)].count("live") == 2
     Path(os.environ.get("STORY", os.devnull)).write_text(page)
@@ -255,6 +256,15 @@ BAD = {
         "give it a share and watch: ",
     ),
     "does not start": (patched("replica.py", BEGIN, "    raise RuntimeError('no such library')\n"), "no such library"),
+    "answers otherwise in production": (
+        patched(
+            "tasks/answering.py",
+            "        given = [row.__dict__ for row in asked.rows]\n",
+            "        given = [row.__dict__ for row in asked.rows]\n"
+            "        values = [scored[::-1] for scored in values] if counted else values\n",
+        ),
+        "give it a share and watch: answers: ",
+    ),
     "fails in production": (
         patched(
             "replica.py", "        frames = [(one.status,", "        frames = [(500 if predictions else one.status,"
@@ -286,6 +296,21 @@ def test_a_bad_release_is_withdrawn_and_costs_no_answer(world: World, served: se
     assert "✗" in story()
     assert why in world.alone.message(f"withdrawn: tiny version {one.version}")
     assert deploy().message.startswith("nothing to do: ")
+
+
+def test_a_canary_that_stands_still_is_tried_again(world: World, served: serving.One) -> None:
+    """As one that was killed: who stood still once is not barred for ever."""
+    one = world.release()
+    set_alias(one)
+    with Load(port()) as load:
+        going = subprocess.Popen([sys.executable, "-m", "flows", "deploy", MODEL], cwd=world.project.root)
+        until(lambda: serving.read(MODEL).share, 60, "a canary")
+        with asking.Router() as asked:
+            os.kill(asked.status(MODEL)["releases"][one.candidate]["pids"][0], signal.SIGSTOP)
+        assert going.wait(timeout=120) == 0
+    assert not load.failed
+    assert serving.read(MODEL).live.candidate == one.candidate
+    assert "tried again, as runs: " in story()
 
 
 # ── back again, and killed ────────────────────────────────────────────────────────────────────────

@@ -391,7 +391,7 @@ def test_a_canary_that_answers_nothing_is_not_one_that_was_asked_nothing(bento: 
     with at(FakeRouter(100, old=Behaviour(), new=Behaviour(hangs=True)), canary=0.5, bake_s=0.5) as going:
         outcome = rollout.bake(going)
     assert outcome.passed is False
-    assert outcome.said.startswith("runs: it has answered none of 3 requests in ")
+    assert outcome.said.startswith("runs: it owes 3 answers at the end of its watch")
 
 
 def test_too_little_traffic_is_said_and_the_rollout_goes_on(bento: Path) -> None:
@@ -499,6 +499,20 @@ def test_a_process_that_died_beside_one_of_who_serves_is_forgiven() -> None:
     """Somebody kills them all."""
     assert failed(watched(said(10, pids=[8]), said(400))) == ["runs"]
     assert not failed(watched(said(10, pids=[8]), said(400, pids=[9])))
+
+
+def test_a_canary_that_stops_answering_is_not_done() -> None:
+    """It answered well before: what it owes at the end of the bake is waited for, and is told."""
+    watch = watched(said(100, waiting=0), said(900))
+    assert not watch.canary.is_owing
+    watch.canary.look(said(100, waiting=2), 1)
+    assert watch.canary.is_owing
+    watch.seconds = 26.0
+    assert [check.reason for check in watch.judge(limits(bake_s=20)) if not check.passed] == [
+        "it owes 2 answers at the end of its watch, after 26 s"
+    ]
+    watch.canary.look(said(101, waiting=2), 1)
+    assert not watch.canary.is_owing
 
 
 def latency(fast: int, slow: int) -> list[int]:
