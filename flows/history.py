@@ -23,7 +23,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tasks import code, contract, files, imports, params, settings
+from tasks import code, contract, files, imports, params, partitions, settings
 from tasks.errors import DataMissing, Mistake, ParamsError
 
 if TYPE_CHECKING:
@@ -189,7 +189,7 @@ def _rows(name: str, model: params.Model, lying: dict[str, list[Path]]) -> pd.Da
     from tasks.training.conform import conform
 
     make = code.rows_function(name, model)
-    contracts = {dataset: contract.load(name, dataset) for dataset in model.datasets}
+    contracts = {d: [(path, contract.load(name, d, path.stem)) for path in paths] for d, paths in lying.items()}
     manifest = {dataset: {path.name: "" for path in paths} for dataset, paths in lying.items()}
     made = []
     for partition in prepare.complete_partitions(manifest, model):
@@ -197,13 +197,13 @@ def _rows(name: str, model: params.Model, lying: dict[str, list[Path]]) -> pd.Da
             dataset: pd.concat(
                 # of a lookup, what had arrived by then
                 [
-                    contract.read(path, contracts[dataset])
-                    for path in paths
+                    contract.completed(contract.read(path, wanted), wanted)
+                    for path, wanted in contracts[dataset]
                     if _belongs(path, partition, model, dataset)
                 ],
                 ignore_index=True,
             )
-            for dataset, paths in lying.items()
+            for dataset in lying
         }
         made.append(conform(make(tables), name, model, partition))
     if not made:
@@ -214,7 +214,9 @@ def _rows(name: str, model: params.Model, lying: dict[str, list[Path]]) -> pd.Da
 
 
 def _belongs(path: Path, partition: str, model: params.Model, dataset: str) -> bool:
-    return path.stem <= partition if model.datasets[dataset] == "all" else path.stem == partition
+    if model.datasets[dataset] == "partition":
+        return path.stem == partition
+    return partitions.after(partition, [path.stem]) is None  # of a lookup, what is not of a later time
 
 
 def _monday_after(first: datetime, weeks: int, labels_after: int) -> date:

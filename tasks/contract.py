@@ -8,21 +8,67 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from tasks import settings, yaml_reader
+from tasks import files, partitions, settings, yaml_reader
 from tasks.errors import ContractError, did_you_mean
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
 TYPES = ("int64", "float64", "str", "bool", "datetime64[us]", "datetime64[us, UTC]")
 
 
+class Span(BaseModel):
+    """From which partition, and until which, a part of a suite holds; a partition is named by its name."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    first: str | None = Field(default=None, alias="from")
+    last: str | None = Field(default=None, alias="until")
+
+    @field_validator("first", "last", mode="before")
+    @classmethod
+    def _as_a_name(cls, name: Any) -> Any:
+        """YAML takes 2024 for a number, and 2024-03-01 for a date, which the reader made a text of."""
+        return str(name).removesuffix(" 00:00:00") if isinstance(name, str | int) else name
+
+    @field_validator("first", "last")
+    @classmethod
+    def _says_a_time(cls, name: str | None) -> str | None:
+        if name is not None and partitions.place(name) is None:
+            raise ValueError(f"{name!r} says no time; name a partition that does, as 2024-03")
+        return name
+
+    def holds(self, partition: str | None) -> bool:
+        """Whether it holds for a partition; None is one after all there are.
+
+        Raises:
+            ValueError: its name cannot be compared with the span's.
+        """
+        return self.last is None if partition is None else partitions.holds(partition, self.first, self.last)
+
+
+class Column(Span):
+    """A column as a suite writes it, where it is more than a type."""
+
+    type: str
+    optional: bool = False
+    """Whether a partition may come without it."""
+
+    @field_validator("type")
+    @classmethod
+    def _known(cls, type_: str) -> str:
+        if type_ not in TYPES:
+            raise ValueError(f"{type_!r} is not a type{did_you_mean(type_, list(TYPES))}")
+        return type_
+
+
 class Contract(BaseModel):
-    """One model's requirements of one dataset."""
+    """One model's requirements of one dataset, as they hold for one partition."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -32,6 +78,19 @@ class Contract(BaseModel):
     """Texts that mean «missing» in a CSV."""
     key: list[str] = []
     """The columns that tell a row of a partition from every other; empty: none do."""
+    additional: Literal["refuse", "allow"] = "refuse"
+    """Whether columns may come that the suite does not name; they are left out."""
+    renamed: dict[str, str] = {}
+    """The former name of a column → its name: a partition with the former one is read as if it had the new one."""
+    optional: list[str] = []
+    """Those of `columns` that may be lacking."""
+    absent: dict[str, str] = {}
+    """Columns that other partitions have and this one has not, with their types."""
+
+    @property
+    def every_column(self) -> dict[str, str]:
+        """The columns that the suite names, whether this partition has them or not."""
+        return {**self.columns, **self.absent}
 
     @field_validator("columns")
     @classmethod
@@ -43,8 +102,12 @@ class Contract(BaseModel):
 
     @model_validator(mode="after")
     def _key_is_of_columns(self) -> Contract:
-        if unknown := [name for name in self.key if name not in self.columns]:
-            raise ValueError(f"key: {unknown[0]!r} is not a column{did_you_mean(unknown[0], list(self.columns))}")
+        for where, names in (("key", self.key), ("renamed", self.renamed.values())):
+            if unknown := [name for name in names if name not in self.every_column]:
+                known = list(self.every_column)
+                raise ValueError(f"{where}: {unknown[0]!r} is not a column{did_you_mean(unknown[0], known)}")
+        if both := [name for name in self.renamed if name in self.every_column]:
+            raise ValueError(f"renamed: {both[0]!r} is among the columns: name it by its new name only")
         return self
 
 
@@ -53,24 +116,103 @@ def path_of(model: str, dataset: str) -> Path:
     return settings.ROOT / "models" / model / "expectations" / f"{dataset}.yaml"
 
 
-def load(model: str, dataset: str) -> Contract:
-    """Read a contract.
+def load(model: str, dataset: str, partition: str | None = None) -> Contract:
+    """Read a contract, as it holds for a partition; without one, as it holds after all that there are.
 
     Raises:
         ContractError: the file is missing, is not YAML, or has unknown keys or types.
+        NotPlaced: the suite says `from` or `until`, and the partition's name cannot be compared with it.
     """
     path = path_of(model, dataset)
-    where = path.relative_to(settings.ROOT)
+    where = str(path.relative_to(settings.ROOT))
     try:
-        return Contract.model_validate(yaml_reader.read(path, str(where), ContractError, dvc_reads=False))
+        written = yaml_reader.read(path, where, ContractError, dvc_reads=False)
     except FileNotFoundError:
         raise ContractError(
             f"{where} is not there, but params.yaml says that {model} reads {dataset}. "
             f"Write down what it asks of a partition (columns, expectations)."
         ) from None
+    try:
+        return Contract.model_validate(_applied(written, partition, where) if isinstance(written, dict) else written)
     except ValidationError as error:
-        faults = [f"{where}: {'.'.join(map(str, f['loc'])) or '(top level)'}: {f['msg']}" for f in error.errors()]
-        raise ContractError("\n".join(faults)) from None
+        raise ContractError(_faults(error, where)) from None
+
+
+def digest(model: str, dataset: str, partition: str) -> str:
+    """The identity of what a suite asks of a partition: an edit that concerns another one, or a comment, is none."""
+    return files.digest(load(model, dataset, partition).model_dump())
+
+
+class NotPlaced(ContractError):
+    """Whether a part of a suite holds for a partition cannot be said of its name."""
+
+
+def _applied(written: dict[str, Any], partition: str | None, where: str) -> dict[str, Any]:
+    """What a suite says of one partition: columns that are there, those that are not, and expectations that hold."""
+    if made := [key for key in ("optional", "absent") if key in written]:
+        raise ContractError(f"{where}: {made[0]}: unknown key; a column says it: {{type: …, optional: true}}")
+    applied: dict[str, Any] = {**written, "optional": [], "absent": {}}
+    if isinstance(written.get("columns"), dict):
+        applied["columns"] = {}
+        for name, versions in written["columns"].items():
+            _apply_column(applied, str(name), versions, partition, f"{where}: columns.{name}")
+    if isinstance(written.get("expectations"), list):
+        applied["expectations"] = []
+        for position, expectation in enumerate(written["expectations"]):
+            if not isinstance(expectation, dict):
+                raise ContractError(
+                    f"{where}: expectations.{position}: {expectation!r} is no expectation: {{type: …, kwargs: …}}"
+                )
+            here = f"{where}: expectations.{position}"
+            span = _parsed(Span, {key: expectation[key] for key in ("from", "until") if key in expectation}, here)
+            if _holds(span, partition, here):
+                plain = {key: value for key, value in expectation.items() if key not in ("from", "until")}
+                applied["expectations"].append(plain)
+    return applied
+
+
+def _apply_column(applied: dict[str, Any], name: str, written: Any, partition: str | None, where: str) -> None:
+    """A column is a type, or `{type, optional, from, until}`, or a list of these, of which one holds at a time."""
+    each = written if isinstance(written, list) and written else [written]
+    versions = [_parsed(Column, one if isinstance(one, dict) else {"type": one}, where) for one in each]
+    holding = [version for version in versions if _holds(version, partition, where)]
+    if len(holding) > 1:
+        raise ContractError(
+            f"{where}: two of its versions hold for {partition or 'partitions to come'}; say from and until"
+        )
+    if not holding:
+        applied["absent"][name] = versions[-1].type
+        return
+    applied["columns"][name] = holding[0].type
+    if holding[0].optional:
+        applied["optional"].append(name)
+
+
+S = TypeVar("S", bound=Span)
+
+
+def _parsed(kind: type[S], written: dict[str, Any], where: str) -> S:
+    try:
+        return kind.model_validate(written)
+    except ValidationError as error:
+        raise ContractError(_faults(error, where)) from None
+
+
+def _holds(span: Span, partition: str | None, where: str) -> bool:
+    try:
+        return span.holds(partition)
+    except ValueError as error:
+        raise NotPlaced(f"{where}: {error}: name partitions by date, as 2024-03") from None
+
+
+def _faults(error: ValidationError, where: str) -> str:
+    """A line per fault: where, the key, and what is wrong."""
+    lines = []
+    for fault in error.errors():
+        key = "".join(f"{part}." for part in fault["loc"]).removesuffix(".") or "(top level)"
+        message = fault["msg"].removeprefix("Value error, ")
+        lines.append(f"{where}: {message if not fault['loc'] and message != fault['msg'] else f'{key}: {message}'}")
+    return "\n".join(lines)
 
 
 class Unreadable(ValueError):
@@ -87,6 +229,7 @@ def read(path: Path, contract: Contract) -> pd.DataFrame:
     from pyarrow import csv, parquet
 
     types = {name: _arrow(pa, type_) for name, type_ in contract.columns.items()}
+    types |= {old: types[new] for old, new in contract.renamed.items() if new in types}
     try:
         if path.suffix == ".parquet":
             table = parquet.read_table(path)
@@ -101,10 +244,39 @@ def read(path: Path, contract: Contract) -> pd.DataFrame:
                 quoted_strings_can_be_null=False,
             )
             table = csv.read_csv(path, convert_options=options)
-        frame: pd.DataFrame = table.to_pandas()
+        frame: pd.DataFrame = arranged(table, contract).to_pandas()
     except (pa.ArrowException, ValueError, OSError, KeyError) as error:
         raise Unreadable(re.sub(r"\s+", " ", str(error))[:500]) from None
     return frame
+
+
+def arranged(table: pa.Table, wanted: Contract) -> pa.Table:
+    """The columns of a file by the names of today, without those that may come in addition.
+
+    Raises:
+        Unreadable: a column is there by its former name and by its new one.
+    """
+    names = table.column_names
+    for old, new in wanted.renamed.items():
+        if old in names and new in names:
+            raise Unreadable(f"column {new} is there twice: as {new}, and by its former name {old}")
+    table = table.rename_columns([wanted.renamed.get(name, name) for name in names])
+    if wanted.additional == "allow":
+        table = table.select([i for i, name in enumerate(table.column_names) if name in wanted.columns])
+    return table
+
+
+def completed(frame: pd.DataFrame, wanted: Contract) -> pd.DataFrame:
+    """A partition with every column that the suite names: those that it has not are missing in every row."""
+    import pandas as pd
+
+    lacking = {name: type_ for name, type_ in wanted.every_column.items() if name not in frame}
+    dtypes = {"int64": "float64", "bool": "object"}  # as pandas has them where some are missing
+    missing = {
+        name: pd.Series([None] * len(frame), index=frame.index, dtype=dtypes.get(type_, type_))
+        for name, type_ in lacking.items()
+    }
+    return frame.assign(**missing)
 
 
 def _arrow(pa: Any, type_: str) -> Any:

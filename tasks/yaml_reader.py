@@ -34,10 +34,9 @@ def read(path: Path, where: str, error: type[Mistake], *, dvc_reads: bool) -> An
     """
     try:
         content = YAML(typ="safe", pure=not dvc_reads).load(path.read_text(encoding="utf-8-sig"))
+        content = content if dvc_reads else _dates_as_text(content)
     except (YAMLError, UnicodeDecodeError, ValueError, RecursionError) as fault:  # ValueError: a date of month 13
         raise error(f"{where} is not YAML: {_in_a_line(fault)}") from None
-    if not dvc_reads:
-        content = _dates_as_text(content)
     if faults := [f"{where}: {key or '(top level)'}: {problem}" for key, problem in _faults(content, "", ())]:
         raise error("\n".join(faults))
     return content

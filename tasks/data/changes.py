@@ -60,13 +60,13 @@ def between(before: Path, after: Path, dataset: str, reader: str) -> Changes | N
     key = {
         "md5": [files.md5(before), files.md5(after)],
         "suffixes": [before.suffix, after.suffix],
-        "contract": files.sha256(contract.path_of(reader, dataset)),
+        "contract": [contract.digest(reader, dataset, path.stem) for path in (before, after)],
         "code": [files.sha256(Path(module)) for module in (__file__, contract.__file__)],
     }
-    wanted = contract.load(reader, dataset)
+    was, wanted = (contract.load(reader, dataset, path.stem) for path in (before, after))
 
     def make(beside: Path) -> None:
-        found = compare(contract.read(before, wanted), contract.read(after, wanted), wanted.key)
+        found = compare(contract.read(before, was), contract.read(after, wanted), wanted.key)
         files.write_json(beside, asdict(found))
 
     try:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
-from tasks import files, settings
+from tasks import files, partitions, settings
 from tasks.data import changes, hashes, quarantine, revisions, validate
 from tasks.data.places import Landed, Place, disk
 from tasks.data.quarantine import Refusal
@@ -213,7 +213,7 @@ def refused(landed: Landed, local: Path, params: Params) -> Refusal | None:
 def refused_to_withdraw(landed: Landed, params: Params) -> Refusal | None:
     """Why a partition that is in data/ may not be taken out."""
     before, after = _neighbours(landed)
-    if before is after is None:
+    if {path.stem for path in validate.partitions(landed.dataset)} <= {landed.partition}:
         return Refusal(
             f"it is the only partition of {landed.dataset}, and a dataset without one can be learned from by nobody",
             "Deliver another partition first, then the withdrawal again",
@@ -237,10 +237,10 @@ def _refused_by_next(
 
 def _neighbours(landed: Landed) -> tuple[Path | None, Path | None]:
     """The accepted partitions just before and just after this one."""
-    there = validate.partitions(landed.dataset)
-    before = [path for path in there if path.stem < landed.partition]
-    after = [path for path in there if path.stem > landed.partition]
-    return (before[-1] if before else None), (after[0] if after else None)
+    by_name = {path.stem: path for path in validate.partitions(landed.dataset)}
+    before = partitions.before(landed.partition, by_name)
+    after = partitions.after(landed.partition, by_name)
+    return by_name[before] if before else None, by_name[after] if after else None
 
 
 def in_data(dataset: str, partition: str) -> list[Path]:

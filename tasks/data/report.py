@@ -48,15 +48,17 @@ def tables() -> list[Path]:
 def _table(dataset: str, reader: str, paths: list[Path]) -> Path:
     """One dataset's report, made once per content of its partitions, of the reader's contract and of this module."""
     md5 = hashes.md5s(paths)
-    suite = files.sha256(contract.path_of(reader, dataset))
+    suite = [contract.digest(reader, dataset, path.stem) for path in paths]
     key = {"partitions": [md5[path] for path in paths], "contract": suite, "code": files.sha256(Path(__file__))}
 
     def make(beside: Path) -> None:
         import pandas as pd
         from skrub import TableReport
 
-        wanted = contract.load(reader, dataset)
-        frames = [_sample(contract.read(path, wanted), ROWS // len(paths)) for path in paths]
+        suites = [contract.load(reader, dataset, path.stem) for path in paths]
+        frames = [
+            _sample(contract.read(path, wanted), ROWS // len(paths)) for path, wanted in zip(paths, suites, strict=True)
+        ]
         title = f"{dataset}: {paths[0].stem} to {paths[-1].stem}, a sample of at most {ROWS:,} rows"
         report = TableReport(pd.concat(frames, ignore_index=True), title=title, verbose=0)
         beside.write_text(report.html(), encoding="utf-8")

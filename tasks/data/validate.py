@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks import contract, files, params, settings
+from tasks import partitions as partition_names
 from tasks.contract import Contract
 from tasks.data import hashes
 from tasks.errors import ContractError, DataMissing, StageFailed, did_you_mean
@@ -126,7 +127,7 @@ def validate_partition(path: Path, dataset: str, readers: list[str], accepted_be
 
 
 def partitions(dataset: str) -> list[Path]:
-    """The accepted partitions of a dataset in data/, in the order of their names.
+    """The accepted partitions of a dataset in data/, sorted by name.
 
     Raises:
         StageFailed: a file there is not a partition, or two files are the same partition.
@@ -144,10 +145,10 @@ def partitions(dataset: str) -> list[Path]:
 
 
 def _in_order(paths: list[Path], dataset: str, model: str) -> Iterable[Report]:
-    before: Path | None = None
-    for path in paths:
-        yield check(path, dataset, path.stem, model, summary(before, dataset, model))
-        before = path
+    by_name = {path.stem: path for path in paths}
+    for name, path in by_name.items():
+        before = partition_names.before(name, by_name)
+        yield check(path, dataset, name, model, summary(by_name[before] if before else None, dataset, model))
 
 
 def _failure(model: str, refused: list[Report]) -> str:
@@ -183,11 +184,15 @@ def result(
     A file that cannot be read gives the bare Report and is not kept: reading fails fast, and may fail for
     reasons that are not in the file.
     """
-    base = _content(frame_path, model, dataset)
+    where = contract.path_of(model, dataset).relative_to(settings.ROOT)
+    try:
+        base = _content(frame_path, model, dataset, partition)
+    except contract.NotPlaced as error:
+        return _unread(str(error), dataset, partition, model)
     key = {**base, "partition": partition, "previous": previous, "gx": version("great_expectations")}
 
     def make(beside: Path) -> None:
-        wanted = contract.load(model, dataset)
+        wanted = contract.load(model, dataset, partition)
         frame = _read(frame_path, wanted)
         _keep_summary(base, frame, wanted)
         report, gx = examine(frame, wanted, dataset, partition, model, previous)
@@ -196,10 +201,13 @@ def result(
     try:
         kept: dict[str, Any] = files.read_json(files.memo("validation", key, ".json", make))
     except contract.Unreadable as error:
-        reason = f"{error} (the contract is {contract.path_of(model, dataset).relative_to(settings.ROOT)})"
-        unread = Check("readable", None, "a table with the contract's types", passed=False, reason=reason)
-        return Report(dataset, partition, model, passed=False, checks=(unread,))
+        return _unread(f"{error} (the contract is {where})", dataset, partition, model)
     return kept
+
+
+def _unread(reason: str, dataset: str, partition: str, model: str) -> Report:
+    check_ = Check("readable", None, "a table with the contract's types", passed=False, reason=reason)
+    return Report(dataset, partition, model, passed=False, checks=(check_,))
 
 
 def summary(path: Path | None, dataset: str, model: str) -> Summary | None:
@@ -208,10 +216,10 @@ def summary(path: Path | None, dataset: str, model: str) -> Summary | None:
         return None
 
     def make(beside: Path) -> None:
-        wanted = contract.load(model, dataset)
+        wanted = contract.load(model, dataset, path.stem)
         files.write_json(beside, summarise(_read(path, wanted), wanted))
 
-    kept: Summary = files.read_json(files.memo("summary", _content(path, model, dataset), ".json", make))
+    kept: Summary = files.read_json(files.memo("summary", _content(path, model, dataset, path.stem), ".json", make))
     return kept
 
 
@@ -226,25 +234,18 @@ def summarise(frame: pd.DataFrame, wanted: Contract) -> Summary:
     return {"rows": len(frame), "columns": columns}
 
 
-def _content(path: Path, model: str, dataset: str) -> dict[str, str]:
+def _content(path: Path, model: str, dataset: str, partition: str) -> dict[str, str]:
     """Everything of the files, the code and the libraries that a memo of one partition depends on."""
     return {
         "md5": hashes.md5(path),
         "suffix": path.suffix,
         "model": model,
         "dataset": dataset,
-        "contract": _contract_digest(model, dataset),
+        "contract": contract.digest(model, dataset, partition),
         "code": files.digest([files.sha256(Path(__file__)), files.sha256(Path(contract.__file__))]),
         "pandas": version("pandas"),
         "pyarrow": version("pyarrow"),
     }
-
-
-def _contract_digest(model: str, dataset: str) -> str:
-    path = contract.path_of(model, dataset)
-    if not path.exists():
-        contract.load(model, dataset)  # says what is missing
-    return files.sha256(path)
 
 
 def _keep_summary(base: dict[str, str], frame: pd.DataFrame, wanted: Contract) -> None:
@@ -267,9 +268,9 @@ def examine(
 ) -> tuple[Report, dict[str, Any]]:
     """Run a contract on a frame: the pure core. Gives the report, and Great Expectations' result as JSON values."""
     where = str(contract.path_of(model, dataset).relative_to(settings.ROOT))
-    asked = list({files.digest(one): one for one in (*_derived(wanted), *wanted.expectations)}.values())
+    asked = list({files.digest(one): one for one in (*_derived(wanted, frame), *wanted.expectations)}.values())
     given = parameters(partition, previous)
-    without = [_without_value(expectation, wanted, given, where) for expectation in asked]
+    without = [_why_not_checked(expectation, wanted, frame, given, where) for expectation in asked]
     built = [_built(position, expectation, where) for position, expectation in enumerate(asked)]
     raw = _run(frame, [one for one, missing in zip(built, without, strict=True) if not missing], given, partition)
     results = {item["expectation_config"]["meta"]["position"]: _check(item) for item in raw["results"]}
@@ -299,14 +300,14 @@ def parameters(partition: str, previous: Summary | None) -> dict[str, float]:
     return given
 
 
-def _derived(wanted: Contract) -> list[dict[str, Any]]:
+def _derived(wanted: Contract, frame: pd.DataFrame) -> list[dict[str, Any]]:
     """What `columns` of a contract means: these, in this order, of these types; and at least one row."""
-    columns = list(wanted.columns)
+    columns = {name: type_ for name, type_ in wanted.columns.items() if name in frame or name not in wanted.optional}
     unique = {"type": "expect_compound_columns_to_be_unique", "kwargs": {"column_list": wanted.key}}
     if len(wanted.key) == 1:
         unique = {"type": "expect_column_values_to_be_unique", "kwargs": {"column": wanted.key[0]}}
     return [
-        {"type": "expect_table_columns_to_match_ordered_list", "kwargs": {"column_list": columns}},
+        {"type": "expect_table_columns_to_match_ordered_list", "kwargs": {"column_list": list(columns)}},
         {"type": "expect_table_row_count_to_be_between", "kwargs": {"min_value": 1}},
         *({"type": "expect_column_type_to_be", "kwargs": {"column": c, "type_": t}} for c, t in wanted.columns.items()),
         *([unique] if wanted.key else []),
@@ -314,7 +315,7 @@ def _derived(wanted: Contract) -> list[dict[str, Any]]:
 
 
 def _numeric(wanted: Contract) -> list[str]:
-    return [name for name, type_ in wanted.columns.items() if type_ in ("int64", "float64")]
+    return [name for name, type_ in wanted.every_column.items() if type_ in ("int64", "float64")]
 
 
 def _without_value(expectation: dict[str, Any], wanted: Contract, given: dict[str, float], where: str) -> list[str]:
@@ -327,6 +328,26 @@ def _without_value(expectation: dict[str, Any], wanted: Contract, given: dict[st
             hint = did_you_mean(name, sorted(known))
             raise ContractError(f"{where}: {expectation.get('type')}: there is no parameter {name!r}{hint}")
     return [name for name in named if name not in given]
+
+
+def _why_not_checked(
+    expectation: dict[str, Any], wanted: Contract, frame: pd.DataFrame, given: dict[str, float], where: str
+) -> str:
+    """Why an expectation is not held against this partition, if it is not."""
+    if missing := _without_value(expectation, wanted, given, where):
+        before = any(name.startswith("previous_") for name in missing)
+        why = "nothing before" if before else "the partition's name is not such a date"
+        return f"{why} ({', '.join(missing)})"
+    may_lack = {*wanted.optional, *wanted.absent} - set(frame.columns)
+    if lacking := sorted(may_lack & _columns_of(expectation.get("kwargs") or {})):
+        return f"the partition has no {', '.join(lacking)}"
+    return ""
+
+
+def _columns_of(kwargs: dict[str, Any]) -> set[str]:
+    """The columns that an expectation names: column, column_A, column_list, …; not those that a table must have."""
+    named = [value for key, value in kwargs.items() if key.startswith("column")]
+    return {str(each) for value in named for each in (value if isinstance(value, list) else [value])}
 
 
 def _named(value: Any) -> set[str]:
@@ -414,10 +435,8 @@ def _check(item: dict[str, Any]) -> Check:
     )
 
 
-def _left_out(expectation: dict[str, Any], missing: list[str]) -> Check:
-    before = any(name.startswith("previous_") for name in missing)
-    why = "nothing before" if before else "the partition's name is not such a date"
-    return replace(_blank(expectation), not_checked=True, reason=f"not checked: {why} ({', '.join(missing)})")
+def _left_out(expectation: dict[str, Any], why: str) -> Check:
+    return replace(_blank(expectation), not_checked=True, reason=f"not checked: {why}")
 
 
 def _unanswered(expectation: dict[str, Any]) -> Check:

@@ -283,12 +283,14 @@ class Partition:
         import pandas as pd
 
         model = params.load().model(self.model)
+        asked = {d: [(path, contract.load(self.model, d, path.stem)) for path in paths] for d, paths in here.items()}
         try:
             tables = {
                 dataset: pd.concat(
-                    [contract.read(path, contract.load(self.model, dataset)) for path in paths], ignore_index=True
+                    [contract.completed(contract.read(path, wanted), wanted) for path, wanted in asked[dataset]],
+                    ignore_index=True,
                 )
-                for dataset, paths in here.items()
+                for dataset in here
             }
         except contract.Unreadable as error:
             raise BatchRefused(f"{self.where} cannot be read: {error}") from None

@@ -6,11 +6,14 @@ import shutil
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tasks import code, contract, files, imports, params, settings
 from tasks.errors import DataMissing, Mistake, ModelCodeError, RowsRefused
 from tasks.training import whole
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Manifest = dict[str, dict[str, str]]
 """Dataset → file name → MD5, as `validate` wrote it."""
@@ -68,7 +71,8 @@ def rows_of(name: str, model: params.Model, partition: str, tables: Tables, make
         ModelCodeError: models/<name>/rows fails, or gives no rows.
     """
     hashes = {dataset: {path.name: md5 for path, md5 in of.items()} for dataset, of in tables.items()}
-    key = {**makers, "tables": hashes}
+    asked = {dataset: [contract.digest(name, dataset, path.stem) for path in of] for dataset, of in tables.items()}
+    key = {**makers, "tables": hashes, "suites": asked}
     return files.memo("rows", key, ".parquet", partial(_make, name, model, partition, tables))
 
 
@@ -114,7 +118,7 @@ def _make(name: str, model: params.Model, partition: str, tables: Tables, target
 
     frames = {
         dataset: pd.concat(
-            [contract.read(path, contract.load(name, dataset)) for path in paths],
+            [_table(path, contract.load(name, dataset, path.stem)) for path in paths],
             ignore_index=True,
         )
         for dataset, paths in tables.items()
@@ -133,21 +137,25 @@ def _make(name: str, model: params.Model, partition: str, tables: Tables, target
     conformed.to_parquet(target, index=False, compression="zstd")
 
 
+def _table(path: Path, wanted: contract.Contract) -> pd.DataFrame:
+    """A partition with every column that the suite names, also those that it has not."""
+    return contract.completed(contract.read(path, wanted), wanted)
+
+
 def made_by(name: str, model: params.Model, packages: str) -> dict[str, Any]:
     """Everything that rows depend on beside their tables: the code that makes them, parameters and packages."""
     return {
-        "code": _code_hashes(name, model),
+        "code": _code_hashes(name),
         "features": {column: feature.model_dump() for column, feature in model.features.items()},
         "options": model.options,
         "packages": packages,
     }
 
 
-def _code_hashes(name: str, model: params.Model) -> dict[str, str]:
+def _code_hashes(name: str) -> dict[str, str]:
     root = settings.ROOT
     sources = imports.closure(root / "tasks" / "training" / "prepare.py", root)
     sources |= imports.closure(root / "models" / name / "rows" / "__init__.py", root)
-    sources |= {contract.path_of(name, dataset) for dataset in model.datasets}
     own = (root / "models" / name / "rows").rglob("*")  # tables that its code reads, for one
     sources |= {path for path in own if path.is_file() and "__pycache__" not in path.parts}
     if not sources:

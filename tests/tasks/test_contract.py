@@ -71,7 +71,10 @@ def test_a_suite_that_is_missing_is_told_with_who_asks_for_it(written: Any) -> N
     [
         ("columns: [", "models/m/expectations/d.yaml is not YAML: line 1, column 11: expected the node content"),
         ("columns: {a: int64}", "models/m/expectations/d.yaml: expectations: Field required"),
-        ("columns: {a: int}\nexpectations: []", "a: 'int' is not a type; did you mean 'int64'?"),
+        (
+            "columns: {a: int}\nexpectations: []",
+            "expectations/d.yaml: columns.a: type: 'int' is not a type; did you mean 'int64'?",
+        ),
         ("columns: {}\nexpectations: []\nexpect: 1", "models/m/expectations/d.yaml: expect: Extra inputs"),
         ("", "models/m/expectations/d.yaml: (top level): Input should be a valid dictionary"),
     ],
@@ -152,3 +155,104 @@ def test_parquet_that_cannot_be_read_says_so(tmp_path: Path) -> None:
         (tmp_path / "p.parquet").write_bytes(content)
         with pytest.raises(contract.Unreadable):
             contract.read(tmp_path / "p.parquet", asked())
+
+
+# ── a schema that grows ───────────────────────────────────────────────────────────────────────────
+
+GROWN = """
+columns:
+  order: int64
+  amount: [{type: int64, until: 2024-02}, {type: float64, from: 2024-03}]
+  channel: {type: str, from: 2024-03}
+  fax: {type: str, until: 2024-03}
+  gift: {type: bool, optional: true}
+  at: {type: "datetime64[us]", from: 2024-03-01}
+additional: allow
+renamed: {nr: order}
+expectations:
+  - {type: a}
+  - {type: b, from: 2024-03}
+  - {type: c, until: 2024-02, kwargs: {column: fax}}
+"""
+
+
+def test_a_suite_says_what_holds_for_a_partition(written: Any) -> None:
+    """Columns, types and limits have their time; without a partition it is the time after all of them."""
+    written(GROWN)
+    old, last, new = (contract.load("m", "d", partition) for partition in ("2024-02-29", "2024-03", None))
+    assert old.columns == {"order": "int64", "amount": "int64", "fax": "str", "gift": "bool"}
+    assert old.absent == {"channel": "str", "at": "datetime64[us]"}
+    assert [each["type"] for each in old.expectations] == ["a", "c"]
+    assert last.columns == {
+        "order": "int64", "amount": "float64", "channel": "str", "fax": "str", "gift": "bool", "at": "datetime64[us]"
+    }  # fmt: skip
+    assert [each["type"] for each in last.expectations] == ["a", "b"]
+    assert new.absent == {"fax": "str"}
+    assert old.optional == last.optional == ["gift"]
+
+
+def test_an_edit_is_one_of_the_partitions_that_it_concerns(written: Any) -> None:
+    """What is checked once per content of a suite is not checked again for a comment, or for what came later."""
+    written(GROWN)
+    months = ("2024-01", "2024-02", "2024-03", "2024-04")
+    before = [contract.digest("m", "d", month) for month in months]
+    written(GROWN.replace("{type: b, from: 2024-03}", "{type: b, from: 2024-04}  # later"))
+    after = [contract.digest("m", "d", month) for month in months]
+    assert [one == other for one, other in zip(before, after, strict=True)] == [True, True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("until: 2024-03}", "until: soon}", "columns.fax: until: 'soon' says no time; name a partition that does"),
+        ("optional: true", "optionl: true", "columns.gift: optionl: Extra inputs are not permitted"),
+        ("{type: a}", "{type: a, until: 1.5}", "expectations.0: until: Input should be a valid string"),
+        ("{type: a}", "a", "expectations.0: 'a' is no expectation: {type: …, kwargs: …}"),
+        (", from: 2024-03}]", "}]", "columns.amount: two of its versions hold for 2024-01; say from and until"),
+        ("renamed: {nr: order}", "renamed: {nr: ordr}", "renamed: 'ordr' is not a column; did you mean 'order'?"),
+        ("renamed: {nr: order}", "renamed: {fax: order}", "renamed: 'fax' is among the columns: name it by its new"),
+        ("additional: allow", "additional: yes", "additional: Input should be 'refuse' or 'allow'"),
+        ("additional: allow", "optional: [gift]", "optional: unknown key; a column says it: {type: …, optional: true}"),
+    ],
+)
+def test_a_span_that_is_wrong_is_told_with_its_place(written: Any, old: str, new: str, said: str) -> None:
+    """File, key, and what to write instead."""
+    assert old in GROWN
+    written(GROWN.replace(old, new, 1))
+    with pytest.raises(ContractError) as caught:
+        contract.load("m", "d", "2024-01")
+    assert f"models/m/expectations/d.yaml: {said}" in str(caught.value)
+
+
+def test_a_partition_whose_name_says_no_time_cannot_be_placed(written: Any) -> None:
+    """Rather than by the alphabet."""
+    written(GROWN)
+    with pytest.raises(contract.NotPlaced, match="whether 'feb' is before or after '2024-02' cannot be said of their"):
+        contract.load("m", "d", "feb")
+
+
+def test_a_partition_is_read_by_the_names_of_today(written: Any, tmp_path: Path) -> None:
+    """Former names are taken for the new ones, what comes in addition is left out, what is lacking is missing."""
+    written(GROWN)
+    path = tmp_path / "2024-02.csv"
+    path.write_text("nr,amount,more,fax\n1,2,x,a\n2,3,y,b\n")
+    for kept in (path, tmp_path / "2024-02.parquet"):
+        if kept.suffix == ".parquet":
+            pd.read_csv(path).to_parquet(kept)
+        wanted = contract.load("m", "d", "2024-02")
+        frame = contract.read(kept, wanted)
+        assert frame.columns.tolist() == ["order", "amount", "fax"]
+        whole = contract.completed(frame, wanted)
+        assert {name: str(type_) for name, type_ in whole.dtypes.items()} == {
+            "order": "int64", "amount": "int64", "fax": "str", "gift": "object", "channel": "str",
+            "at": "datetime64[us]",
+        }  # fmt: skip
+        assert whole[["gift", "channel", "at"]].isna().all(axis=None)
+
+
+def test_a_column_by_both_of_its_names_is_refused(written: Any, tmp_path: Path) -> None:
+    """Which one counts is not guessed."""
+    written(GROWN)
+    (tmp_path / "2024-02.csv").write_text("nr,order,amount,fax\n1,1,2,a\n")
+    with pytest.raises(contract.Unreadable, match="column order is there twice: as order, and by its former name nr"):
+        contract.read(tmp_path / "2024-02.csv", contract.load("m", "d", "2024-02"))

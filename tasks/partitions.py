@@ -1,0 +1,119 @@
+"""The time that a partition's name says, as far as it says one: 2024-03, 2024-W05, Q1-2024, 20240305, month-10.
+
+Names that say none (`jan`, `north`), or that count in different ways, are not compared: nothing is the newest, or the
+one before, because of the alphabet. Where rows are there, their times are better (tasks/training/whole.py).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+_DATES = [
+    re.compile(pattern, re.IGNORECASE)
+    for pattern in (
+        r"(?<!\d)(?P<y>\d{4})[-_.]?W(?P<w>\d{1,2})(?!\d)",
+        r"(?<!\d)(?P<y>\d{4})[-_.]?Q(?P<q>[1-4])(?!\d)",
+        r"Q(?P<q>[1-4])[-_.]?(?P<y>\d{4})(?!\d)",
+        r"(?<!\d)(?P<y>\d{4})[-_.](?P<m>\d{1,2})(?:[-_.](?P<d>\d{1,2}))?(?!\d)",
+        r"(?<!\d)(?P<y>(?:19|20)\d{2})(?P<m>\d{2})(?P<d>\d{2})?(?!\d)",
+        r"(?<![\d.])(?<!\d[-_])(?P<m>\d{1,2})[-_.](?P<y>\d{4})(?!\d)",
+        r"(?<!\d)(?P<y>(?:19|20)\d{2})$",
+    )
+]
+
+
+Key = tuple[tuple[int, int, str], ...]
+"""Dates (0), texts (1), numbers (2) and an end after all of them (3), so that any two compare."""
+
+END = (3, 0, "")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a name stands in time among those of its family."""
+
+    family: str
+    """Names of two families are not compared."""
+    begin: Key
+    end: Key
+    """The first place after the period that it names."""
+
+
+def place(name: str) -> Place | None:
+    """Where a partition's name stands; None where it says nothing of time."""
+    for pattern in _DATES:
+        if (match := pattern.search(name)) and (period := _period(match)):
+            begin, end = (((0, day.toordinal(), ""),) for day in period)
+            family, rest = f"date {name[: match.start()]}", _natural(name[match.end() :])
+            # 2024-03-late comes after 2024-03 and before 2024-04
+            return Place(family, (*begin, *rest), (*begin, *rest, END) if rest else end)
+    if match := re.search(r"\d+", name):
+        number = _natural(name[match.start() :])
+        return Place(f"number {name[: match.start()]}", number, (*number, END))
+    return None
+
+
+def before(name: str, others: Iterable[str]) -> str | None:
+    """The newest of the others that is older than this one; None where none can be said to be."""
+    mine = place(name)
+    older = [(p.begin, other) for p, other in _of_family(mine, others) if mine and p.begin < mine.begin]
+    return max(older)[1] if older else None
+
+
+def after(name: str, others: Iterable[str]) -> str | None:
+    """The oldest of the others that is newer than this one; None where none can be said to be."""
+    mine = place(name)
+    newer = [(p.begin, other) for p, other in _of_family(mine, others) if mine and p.begin > mine.begin]
+    return min(newer)[1] if newer else None
+
+
+def holds(name: str, first: str | None, last: str | None) -> bool:
+    """Whether a partition is of a span. A last one of 2024-03 holds 2024-03-15 too.
+
+    Raises:
+        ValueError: the names cannot be compared.
+    """
+    return (first is None or _place(name, first).begin >= _place(first, name).begin) and (
+        last is None or _place(name, last).begin < _place(last, name).end
+    )
+
+
+def _place(name: str, beside: str) -> Place:
+    mine, other = place(name), place(beside)
+    if mine is None or other is None or mine.family != other.family:
+        raise ValueError(f"whether {name!r} is before or after {beside!r} cannot be said of their names")
+    return mine
+
+
+def _of_family(mine: Place | None, others: Iterable[str]) -> Iterator[tuple[Place, str]]:
+    for other in others:
+        if mine and (theirs := place(other)) and theirs.family == mine.family:
+            yield theirs, other
+
+
+def _natural(text: str) -> Key:
+    """The numbers of a text as numbers, what stands between them as texts."""
+    parts = [part for part in re.split(r"(\d+)", text) if part]
+    return tuple((2, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts)
+
+
+def _period(match: re.Match[str]) -> tuple[date, date] | None:
+    """The first day that a date names, and the first one after it; None where it is none, as month 13."""
+    parts = {name: int(value) for name, value in match.groupdict().items() if value is not None}
+    year = parts["y"]
+    try:
+        if "w" in parts:
+            monday = date.fromisocalendar(year, parts["w"], 1)
+            return monday, monday + timedelta(days=7)
+        if "d" in parts:
+            day = date(year, parts["m"], parts["d"])
+            return day, day + timedelta(days=1)
+        months = {"q": 3, "m": 1}.get(next((kind for kind in ("q", "m") if kind in parts), ""), 12)
+        month = 3 * parts["q"] - 2 if "q" in parts else parts.get("m", 1)
+        following = year * 12 + month - 1 + months
+        return date(year, month, 1), date(following // 12, following % 12 + 1, 1)
+    except ValueError:
+        return None
