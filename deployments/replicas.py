@@ -424,7 +424,7 @@ class _Replica(asyncio.Protocol):
         self._begun = time.monotonic()
         ours, theirs = socket.socketpair()
         try:
-            with theirs, self.said.open("wb") as said:
+            with theirs, self.said.open("ab") as said:
                 self.pid = await (
                     nursery.bear(release.folder, arguments, theirs, said, nice)
                     if python is None and nursery is not None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import logging
 import os
 import random
 import secrets
@@ -32,7 +33,7 @@ from tasks import settings
 
 settings.apply()
 
-from deployments import content_encoding, replica  # noqa: E402 - settings first
+from deployments import content_encoding, logs, replica  # noqa: E402 - settings first
 from deployments.admission import Admission  # noqa: E402
 from deployments.connections import Connection  # noqa: E402
 from deployments.cors import Origins  # noqa: E402
@@ -405,6 +406,15 @@ class Router:
                 await asyncio.wait_for(self._over.wait(), COUNTED_S)
             for name in {name for name, _, _ in self.unanswered}:
                 await self._write_down(name)
+            await self._tidy()
+
+    async def _tidy(self) -> None:
+        """Keep the replicas' own words within limits."""
+        in_use = {f"{name}-{candidate}" for name, model in self.models.items() for candidate in model.releases}
+        try:
+            await asyncio.to_thread(logs.sweep, settings.VAR / "log" / "replicas", in_use)
+        except OSError as error:
+            self._tell("logs", f"the logs of replicas cannot be kept within limits: {error}")
 
     async def _write_down(self, name: str) -> None:
         """Off the event loop, as it waits for the disk. What cannot be written now is written the next time."""
@@ -784,6 +794,8 @@ def main() -> None:
         server_header=False, date_header=False, proxy_headers=False, ws="none", timeout_keep_alive=75,
         timeout_graceful_shutdown=int(DRAIN_S),
     )  # fmt: skip
+    for name in ("uvicorn.error", "asyncio"):
+        logging.getLogger(name).addFilter(logs.Seldom())
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     sys.setswitchinterval(SWITCH_S)
     gc.freeze()

@@ -27,7 +27,7 @@ from tasks import settings
 
 settings.apply()
 
-from deployments import marked  # noqa: E402 - settings first: what is imported here reads its environment once
+from deployments import logs, marked  # noqa: E402 - settings first: what is imported here reads its environment once
 from deployments.services import Service, environment, services  # noqa: E402
 from deployments.story import Story  # noqa: E402
 from tasks import files, params, priority  # noqa: E402
@@ -90,7 +90,8 @@ def detach() -> int:
         raise Mistake(f"the platform of {settings.ROOT} is up already (process {pid}). `make down` ends it")
     log = settings.VAR / "log" / "stack.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("wb") as out:
+    log.write_bytes(b"")
+    with log.open("ab") as out:  # appended to, so that it can be turned over
         command = [sys.executable, "-m", "deployments.stack", "up"]
         started = subprocess.Popen(
             command, stdout=out, stderr=out, stdin=subprocess.DEVNULL, cwd=settings.ROOT, start_new_session=True
@@ -246,7 +247,13 @@ class Stack:
         while True:
             for tell in told:
                 tell()
+            self._keep_logs()
             await asyncio.sleep(0.2)
+
+    def _keep_logs(self) -> None:
+        """Right after what they say was told, so that next to nothing is lost of it. A full disk ends nobody."""
+        with suppress(OSError):
+            logs.turn_over_all(settings.VAR / "log")
 
     async def _attend(self, service: Service) -> None:
         """Start a service when those it needs answer; say when it answers."""

@@ -30,8 +30,7 @@ HUSHED = re.compile(
 """What tools say beside the story, and tracebacks: that is in the service's log, and not shown."""
 
 KEPT = 8
-LARGEST = 20_000_000
-"""A log that is larger when its service starts is begun anew; the old one is kept as `<name>.log.1`."""
+"""Lines that are shown of a service that does not start."""
 
 
 class Story:
@@ -47,11 +46,9 @@ class Story:
         print(f"{datetime.now():%H:%M:%S}  {colour}{who:<8}{plain}  {what}", file=self._out, flush=True)
 
     def log(self, who: str) -> Path:
-        """Where a service's own words go. One that has grown too large is begun anew."""
+        """Where a service's own words go."""
         path = settings.VAR / "log" / f"{who}.log"
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists() and path.stat().st_size > LARGEST:
-            path.replace(path.with_suffix(".log.1"))
         path.touch()
         return path
 
@@ -63,12 +60,14 @@ class Story:
 
     def follow(self, who: str) -> Callable[[], None]:
         """Tells, each time it is called, what was written to a service's log since the last time."""
-        log, rest = self.log(who).open("rb"), b""
-        log.seek(0, os.SEEK_END)
+        at, rest = self.log(who).stat().st_size, b""
 
         def tell() -> None:
-            nonlocal rest
-            *lines, rest = (rest + log.read()).split(b"\n")
+            nonlocal at, rest
+            with self.log(who).open("rb") as log:
+                log.seek(0 if log.seek(0, os.SEEK_END) < at else at)  # it may have been begun anew
+                *lines, rest = (rest + log.read()).split(b"\n")
+                at = log.tell()
             for line in lines:
                 text = line.decode(errors="replace").rstrip()
                 if text and not HUSHED.search(text):

@@ -16,7 +16,7 @@ from prefect.states import Completed, Failed
 from flows import events, wakes
 from flows.as_task import as_task
 from tasks import files, params, settings
-from tasks.errors import Mistake, NotPromoted
+from tasks.errors import DataMissing, Mistake, ModelFileRefused, NotPromoted
 from tasks.release import asking, champion, serving
 
 if TYPE_CHECKING:
@@ -79,8 +79,9 @@ def _tidy(model: str, limits: params.Serving) -> None:
 def _once(model: str, limits: params.Rollout, router: asking.Router) -> State[Any] | None:
     """One look at what should be, and the difference; None when that has changed meanwhile."""
     now, wanted = serving.read(model), champion.wanted(model)
+    restored = [one for one in (now.live, now.former) if one and _restored(model, one)]
     if wanted is None or (now.live and now.live.candidate == wanted.candidate):
-        return _as_it_is(model, now, wanted, router)
+        return _as_it_is(model, now, wanted, router, patient=now.live in restored)
     if now.share is not None or (now.challenger and now.challenger.candidate != wanted.candidate):
         kept = now.challenger and now.challenger.candidate == wanted.candidate
         get_run_logger().info(f"a killed rollout has left {now.challenger} as a challenger: nobody watches it")
@@ -88,15 +89,40 @@ def _once(model: str, limits: params.Rollout, router: asking.Router) -> State[An
     return _roll(model, wanted, limits, router)
 
 
-def _as_it_is(model: str, now: serving.Serving, wanted: serving.One | None, router: asking.Router) -> State[Any]:
-    """Who should serve does: nothing to do but to clear away, and to see that it runs."""
+def _restored(model: str, one: serving.One) -> bool:
+    """Whether the files of a release that serves, or is kept warm, had to be brought again."""
+    from tasks.release.restore import restore
+
+    log = get_run_logger()
+    try:
+        is_restored = restore(model, one)
+    except (DataMissing, ModelFileRefused) as error:  # it may serve on as long as its process lives
+        log.warning(f"{one} would not start again: {error}")
+        return False
+    if is_restored:
+        log.warning(f"the Bento of {one} was lost or changed on this machine: it is brought from the registry again")
+    return is_restored
+
+
+def _as_it_is(
+    model: str, now: serving.Serving, wanted: serving.One | None, router: asking.Router, *, patient: bool
+) -> State[Any]:
+    """Who should serve does: nothing to do but to clear away, and to see that it runs.
+
+    Args:
+        model: which.
+        now: what should serve.
+        wanted: who is champion.
+        router: what does it.
+        patient: it may not run yet, as its files have just come back.
+    """
     if now.challenger:
         serving.write(model, now.without_challenger())
     if now.live is None:
         return Completed(message=f"{model} has no champion yet: nothing to serve")
     if not serving.live_is_noted(model, now.live):
         serving.note(model, now.live, "live")
-    why = asking.fault(router.status(model)["releases"].get(now.live.candidate, {}))
+    why = router.fault(model, now.live.candidate, router.patience if patient else 0)
     if why is not None:
         return Failed(message=f"{now.live} is to serve, but does not run: {why}")
     said = f"{now.live} serves since {now.live.since}"

@@ -88,6 +88,19 @@ class Router:
         nothing: dict[str, Any] = {"live": None, "answers": None, "canary": None, "beside": [], "releases": {}}
         return {**nothing, **reply.body["models"].get(model, {}), "router": reply.body["pid"]}
 
+    def fault(self, model: str, candidate: str, patience: float = 0) -> str | None:
+        """Why a release does not run; None if it does, at the latest after `patience` seconds.
+
+        Raises:
+            RouterSilent: as status.
+        """
+        deadline = time.monotonic() + patience
+        while why := fault(self.status(model)["releases"].get(candidate, {})):
+            if time.monotonic() > deadline:
+                return why
+            time.sleep(PAUSE)
+        return None
+
     def predict(self, model: str, candidate: str, rows: list[dict[str, Any]]) -> Reply:
         """Ask one release, past the routing and the log. HTTP 504 when it takes longer than CALL_SECONDS.
 

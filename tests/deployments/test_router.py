@@ -575,6 +575,15 @@ def test_clients_and_proxies_are_answered_as_they_ask(router: Routed, who: str) 
     assert (b"predictions" in answer) == request.startswith(b"POST")
 
 
+def test_what_is_no_http_is_answered_each_time_and_told_seldom(router: Routed) -> None:
+    """Or anybody who reaches the port could fill the disk."""
+    said = router.said()
+    for garbage in (b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n", b"SSH-2.0-x\r\n\r\n", b"GET\r\n\r\n"):
+        for _ in range(40):
+            assert _sent(router, garbage).startswith(b"HTTP/1.1 400 ")
+    assert router.said().removeprefix(said).count("\n") <= 1
+
+
 def test_who_asks_whether_a_body_is_wanted_is_told_so(router: Routed) -> None:
     """`expect: 100-continue`, as curl sends with a large body: go on; or at once why not."""
     head = b"POST /%b/predict HTTP/1.1\r\nhost: x\r\nconnection: close\r\nexpect: 100-continue\r\n"

@@ -20,10 +20,12 @@ from typing import Any
 import pytest
 
 from deployments import local
+from deployments.promotions import Promotions
 from flows import api, here
-from tasks import files, settings, steps
+from tasks import files, params, settings, steps
+from tasks.errors import DataMissing
 from tasks.git import Clone
-from tasks.release import asking, manifests, package, registry, rollout, serving, tracking, verdicts
+from tasks.release import asking, manifests, package, registry, restore, rollout, serving, tracking, verdicts
 from tasks.release.verdict import Verdict
 from tests.conftest import Project
 from tests.deployments.alone import Alone, server
@@ -220,6 +222,46 @@ def test_a_new_champion_is_tried_on_real_requests_and_takes_over_without_a_faile
     assert "data:image/png;base64," in page
     assert [line["outcome"] for line in serving.history(MODEL)].count("live") == 2
     Path(os.environ.get("STORY", os.devnull)).write_text(page)
+
+
+@pytest.mark.parametrize("harm", ["all is gone", "one file is gone", "a file was changed"])
+def test_what_serves_is_brought_again_where_its_files_are_lost(world: World, served: serving.One, harm: str) -> None:
+    """Its replica died, and no other one starts: the next run brings it from the registry, and it serves."""
+    home = settings.VAR / "bentoml" / "bentos"
+    src = home / MODEL / served.candidate / "src"
+    if harm == "all is gone":
+        shutil.rmtree(home)
+    elif harm == "one file is gone":
+        (src / "replica.py").unlink()
+    else:
+        with (src / "model.skops").open("ab") as changed:
+            changed.write(b"more")
+    with asking.Router() as router:
+        for pid in router.status(MODEL)["releases"][served.candidate]["pids"]:
+            os.kill(pid, signal.SIGKILL)
+        assert until(lambda: router.fault(MODEL, served.candidate))
+        looking = Promotions(lambda _: False)
+        told = next(line for line in looking.look(params.load()))
+        assert told.startswith(f"{served.candidate} is to serve {MODEL}, but does not start (")
+        assert not list(looking.look(params.load())), "once"
+        state = deploy()
+        assert state.is_completed(), state.message
+        assert state.message.startswith(f"nothing to do: version {served.version} ")
+        until(lambda: router.status(MODEL)["releases"][served.candidate]["state"] == "ready")
+        assert package.stored(MODEL, served.candidate)
+        assert not list(looking.look(params.load()))
+
+
+def test_what_serves_and_is_nowhere_any_more_is_told(world: World, served: serving.One) -> None:
+    """Neither here nor in the registry: the run says which, and what to do; it goes on as long as its process lives."""
+    home = settings.VAR / "bentoml" / "bentos" / MODEL
+    away = (home / served.candidate).rename(home / "away")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registry, "find", lambda *_: None)
+        assert deploy().is_completed()
+    away.rename(home / served.candidate)
+    with pytest.raises(DataMissing, match=f"rollback {MODEL} --to N"):
+        restore.restore(MODEL, serving.One("0" * 16, 99))
 
 
 # ── releases that fail ────────────────────────────────────────────────────────────────────────────

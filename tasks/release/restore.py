@@ -1,0 +1,32 @@
+"""The Bento of a release that serves, brought from the registry again where it was lost or changed on this machine.
+
+A replica that runs does not notice; the next one would not start.
+"""
+
+from __future__ import annotations
+
+from tasks.errors import DataMissing
+from tasks.release import package
+from tasks.release.serving import One
+
+
+def restore(model: str, one: One) -> bool:
+    """Have the Bento of a release in the store, whole; gives whether it had to be brought.
+
+    Raises:
+        DataMissing: neither is it in the store, nor a version of it in the registry.
+        ModelFileRefused: what the registry holds of it was changed.
+        RegistryUnavailable: the registry does not answer.
+    """
+    if package.stored(model, one.candidate):
+        return False
+    from tasks.release import judging, registry
+
+    version = registry.find(model, one.candidate)
+    if version is None:
+        raise DataMissing(
+            f"the Bento {model}:{one.candidate} is gone or was changed, and the registry has no version of it. "
+            f"Have another version serve: python -m tasks rollback {model} --to N"
+        )
+    package.store(judging.bring(model, version) / "release")
+    return True
