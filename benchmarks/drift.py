@@ -31,8 +31,9 @@ from tasks.monitoring import drift
 from tasks.training.conform import conform
 
 MODEL = "flight_delay"
-YEAR, WEEKS, LEARNED, BEGINS, SOON = 365, 52, 39, 13 * 7, 6 * 7
-"""Days to draw from; weeks of a stream and of its reference; the day on which a drift begins, and how many days later
+YEAR, DRAWN, WEEKS, LEARNED, BEGINS, SOON = 365, 363, 52, 39, 13 * 7, 6 * 7
+"""Days of the year; those that are drawn (weather ends on the evening of 30 December, and a day without any is told,
+as it should be); weeks of a stream and of its reference; the day on which a drift begins, and how many days later
 it is looked for first."""
 
 SHIFTED = ("distance", "hour", "temp", "dewp", "humid", "wind_speed", "wind_dir", "visib", "pressure")
@@ -115,8 +116,8 @@ def thinned(rows: int) -> Change:
 def draw(scheme: str, weeks: int, rng: np.random.Generator) -> np.ndarray:
     """The days of the year that make so many weeks, one after the other."""
     if scheme == "days":
-        return rng.integers(0, YEAR, weeks * 7)
-    return (rng.integers(0, YEAR - 6, weeks)[:, None] + np.arange(7)).ravel()
+        return rng.integers(0, DRAWN, weeks * 7)
+    return (rng.integers(0, DRAWN - 6, weeks)[:, None] + np.arange(7)).ravel()
 
 
 def stream(source: days.DaySummaries, chosen: np.ndarray, first: str) -> days.DaySummaries:

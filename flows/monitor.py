@@ -44,11 +44,12 @@ def monitor(model: str) -> State[Any]:
         wanted = observed.Wanted(said.task, tuple(said.evaluate.slices), said.serving.log_days, said.timezone)
         before = observed.read(model).rows
         state = _step("take in what was asked", lambda: observed.observe(model, wanted, releases.layout))
-        on, done = _on(model, said, state), _done(model)
+        over = observed.last_day_over(model, said.timezone)
+        on, done = _on(model, said, state, over), _done(model)
         if done.get("on") == on:
             return Completed(message=f"nothing to do: nothing was asked and no label came since {done['at']}")
         tell(f"{state.rows - before:,} new predictions, {state.rows:,} are kept")
-        look = _Look(model, said, releases, state, _live(model))
+        look = _Look(model, said, releases, state, _live(model), over)
         whole = look.through()
         tracked = _step("keep it in MLflow", lambda: look.track(done.get("tracked", {})), retries=3)
         _show(model, whole, look.picture)
@@ -60,9 +61,17 @@ class _Look:
     """One look at everything that is known, step by step. What changed is computed, the rest is remembered."""
 
     def __init__(
-        self, model: str, said: params.Model, releases: Releases, state: observed.State, live: report.Live | None
+        self,
+        model: str,
+        said: params.Model,
+        releases: Releases,
+        state: observed.State,
+        live: report.Live | None,
+        over: date,
     ) -> None:
         self.model, self.said, self.releases, self.state, self.live = model, said, releases, state, live
+        self.over = over
+        """The newest day that is over: what came later is kept and shown, but not judged."""
         self.how = weeks.Measuring.of(said)
         self.picture = b""
         self.numbers: list[report.Number] = []
@@ -70,9 +79,9 @@ class _Look:
     def through(self) -> dict[str, Any]:
         """From the labels to the report, which is given."""
         joined: Joined = _step("join the labels that came", self._join)
-        data: report.Data = _step("hold it against what was learned", lambda: self._held(joined))
-        quality: report.Quality = _step("measure and estimate how good it is", lambda: self._measured(joined))
         service = observed.service(self.model, self.state)
+        data: report.Data = _step("hold it against what was learned", lambda: self._held(joined, service))
+        quality: report.Quality = _step("measure and estimate how good it is", lambda: self._measured(joined))
         _step("open and close alarms", lambda: self._alarm(joined, data, quality, service))
         said = report.compose(self.model, self.live, service, data, quality)
         self.numbers = report.numbers(self.live, service, data, quality)
@@ -85,8 +94,10 @@ class _Look:
         get_run_logger().info(f"{counts[1]:,} of {counts[0]:,} predictions have a label, over {len(joined.days)} days")
         return joined
 
-    def _held(self, joined: Joined) -> report.Data:
+    def _held(self, joined: Joined, service: Mapping[str, Mapping[str, Any]]) -> report.Data:
         """Drift, of the live release against its own reference."""
+        import numpy as np
+
         from tasks.monitoring import drift
 
         if self.live is None:
@@ -100,12 +111,14 @@ class _Look:
         stream = observed.summaries(self.model, self.state, candidate, wanted)
         came = labels.label_days(joined, candidate, wanted["label"])
         stream = {**stream, "label": came} if len(came.days) else stream
+        stream = {name: found.until(np.datetime64(self.over)) for name, found in stream.items()}
         learned = reference.days(wanted)
         units = {name: feature.unit for name, feature in self.said.features.items()}
         if not learned:
             return report.Data(summaries=stream, units=units, lacking=reference.lacking)
         found = drift.detect(wanted, learned, stream, units=units)
-        return report.Data(found, stream, learned, units, reference.lacking or kept.lacking)
+        lacking = [reference.lacking or kept.lacking, report.untimed(service)]
+        return report.Data(found, stream, learned, units, "; ".join(filter(None, lacking)))
 
     def _measured(self, joined: Joined) -> report.Quality:
         windows = weeks.measured(self.model, joined, self.how, self.releases.known)
@@ -117,13 +130,14 @@ class _Look:
         self, joined: Joined, data: report.Data, quality: report.Quality, service: Mapping[str, Mapping[str, Any]]
     ) -> None:
         """Hold what is wrong against what was wrong before, and tell people what is new of it."""
-        found = alarms.of_service(service, self.said.gate.latency_ms, self.said.rollout.min_requests)
+        found = alarms.of_service(service, self.over, self.said.gate.latency_ms, self.said.rollout.min_requests)
         if self.live is not None:
             found += alarms.of_drift(data.drift, self.live.candidate, self.live.version) if data.drift else []
             found += self._declined(joined, quality, self.live)
-        until = date.fromisoformat(max(self.state.asked)) if self.state.asked else None
+        days = sorted(day for day in self.state.asked if day <= self.over.isoformat())
+        kept = (date.fromisoformat(days[0]), date.fromisoformat(days[-1])) if days else None
         live = self.live.candidate if self.live else None
-        known = alarms.keep(self.model, found, live, until, report.effect(quality, self.live))
+        known = alarms.keep(self.model, found, live, kept, report.effect(quality, self.live))
         for one, what in alarms.to_tell(known):
             get_run_logger().warning(f"alarm {one['key']} {what}: {one['text']}")
             events.alarm(self.model, one, what)
@@ -139,7 +153,8 @@ class _Look:
         holdout = reference.holdout
         losses = metrics.losses(self.how.loss, holdout["label"], observed.predictions_of(holdout))
         before = decline.Before.of(losses, metrics.day_blocks(holdout["time"]), quality.promised)
-        episodes = decline.find(before, labels.losses(joined, live.candidate))
+        days = [day for day in labels.losses(joined, live.candidate) if day[0] <= self.over.isoformat()]
+        episodes = decline.find(before, days)
         return alarms.of_quality(episodes, self.how.loss, quality.promised, live.candidate, live.version)
 
     def _report(self, said: dict[str, Any]) -> dict[str, Any]:
@@ -234,13 +249,15 @@ def _week(since: str, found: Mapping[str, float]) -> Any:
 # ── what was looked at ────────────────────────────────────────────────────────────────────────────
 
 
-def _on(model: str, said: params.Model, state: observed.State) -> str:
+def _on(model: str, said: params.Model, state: observed.State, over: date) -> str:
     """The identity of all that a look depends on."""
+    newest = observed.newest_day(state)
+    judged = min(newest, over).isoformat() if newest else None
     seen = {name: value for name, value in asdict(state).items() if name not in ("batch", "watermark")}
     live, waiting = _live(model), alarms.to_tell(alarms.read(model))
     rows = labels.look(settings.BUILD / model / "rows")
     return files.digest(
-        [seen, rows, vars(live) if live else None, said.model_dump(), [one["key"] for one, _ in waiting]]
+        [seen, judged, rows, vars(live) if live else None, said.model_dump(), [one["key"] for one, _ in waiting]]
     )
 
 

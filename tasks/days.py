@@ -135,16 +135,22 @@ class ColumnDays:
 
     def since(self, first: np.datetime64) -> ColumnDays:
         """The days from `first` on."""
-        at = int(np.searchsorted(self.days, first))
+        return self._only(slice(int(np.searchsorted(self.days, first)), None))
+
+    def until(self, last: np.datetime64) -> ColumnDays:
+        """The days up to `last`, which is one of them."""
+        return self._only(slice(int(np.searchsorted(self.days, last, side="right"))))
+
+    def _only(self, part: slice) -> ColumnDays:
         return ColumnDays(
             self.column,
-            self.days[at:],
-            self.rows[at:],
-            self.missing[at:],
-            self.total[at:],
-            self.squares[at:],
-            self.counts[at:],
-            self.unknown[at:],
+            self.days[part],
+            self.rows[part],
+            self.missing[part],
+            self.total[part],
+            self.squares[part],
+            self.counts[part],
+            self.unknown[part],
         )
 
 

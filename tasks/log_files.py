@@ -21,7 +21,8 @@ from itertools import chain, groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
-from tasks import files
+from tasks import erasures, files
+from tasks.erasures import Erasure
 
 if TYPE_CHECKING:
     import numpy as np
@@ -126,14 +127,19 @@ class LogFile(Protocol):
 # ── lines ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-def lines(path: Path) -> Lines | None:
-    """The log file that a file of lines is; None when no line of it was ended yet, or it is gone."""
+def lines(path: Path, orders: Sequence[Erasure] = ()) -> Lines | None:
+    """The log file that a file of lines is; None when no line of it was ended yet, or it is gone.
+
+    Args:
+        path: the file.
+        orders: what is read and compacted is without the rows that these are about.
+    """
     try:
         with path.open("rb") as stream:
             first = stream.readline()
     except FileNotFoundError:
         return None
-    return Lines(path, first) if first.endswith(b"\n") else None
+    return Lines(path, first, orders) if first.endswith(b"\n") else None
 
 
 class Lines:
@@ -141,11 +147,11 @@ class Lines:
 
     is_compacted = False
 
-    def __init__(self, path: Path, first: bytes) -> None:
-        self.path = path
+    def __init__(self, path: Path, first: bytes, orders: Sequence[Erasure] = ()) -> None:
+        self.path, self.orders = path, orders
         # by its first line, as a process may get the number of one that is gone, and so the name of its file
         name = f"{path.stem}.{hashlib.sha256(first).hexdigest()[:12]}"
-        self.compacted = Rows(path.parents[2] / path.parent.name / f"{name}.parquet")
+        self.compacted = Rows(path.parents[2] / path.parent.name / f"{name}.parquet", orders)
         self.name = self.compacted.name
 
     def span(self) -> tuple[int, int]:  # noqa: D102 - as LogFile has it; so the others
@@ -181,7 +187,7 @@ class Lines:
             for block, at in _blocks(stream, start, end):
                 documents, _ = _documents(block, at)
                 if documents:
-                    yield _selected(_table(documents), columns)
+                    yield _selected(erasures.without(_table(documents), self.orders), columns)
 
     def newest(self, n: int) -> list[Logged]:  # noqa: D102
         with self._opened() as stream:
@@ -191,10 +197,15 @@ class Lines:
             while True:
                 begin = stream.seek(max(0, size - back))
                 begin += len(stream.readline()) if begin else 0  # what is left of a line
-                found = [one for block, at in _blocks(stream, begin, size) for one in _documents(block, at)[0]]
+                every = [one for block, at in _blocks(stream, begin, size) for one in _documents(block, at)[0]]
+                found = [one for one in every if not self._is_erased(one)]
                 if len(found) >= n or back >= size:
                     return [one.logged() for one in found[-n:]]
                 back *= 4
+
+    def _is_erased(self, document: _Document) -> bool:
+        """Whether any row of a request is."""
+        return bool(self.orders) and any(order.matches(_table([document])).any() for order in self.orders)
 
     def compact(self) -> tuple[int, int]:
         """Write its Parquet file, unless it is there: gives the rows, and how many lines could not be read.
@@ -215,14 +226,15 @@ class Lines:
 
         rows = damaged = 0
         with files.replacing(self.compacted.path) as beside, self.path.open("rb") as stream:
-            tables = _row_groups(stream)
+            tables = ((erasures.without(table, self.orders), more) for table, more in _row_groups(stream))
             first, damaged = next(tables)
             schema = schema or first.schema
             with parquet.ParquetWriter(beside, schema, compression="zstd") as writer:
                 for table, more in chain([(first, 0)], tables):
                     if (wider := schema_of([schema, table.schema])) != schema:
                         raise _Wider(wider)
-                    writer.write_table(fit(table, schema), row_group_size=len(table) or None)
+                    if len(table):
+                        writer.write_table(fit(table, schema), row_group_size=len(table))
                     rows, damaged = rows + len(table), damaged + more
                 writer.add_key_value_metadata({"size": str(stream.tell()), "damaged": str(damaged)})
             with beside.open("rb") as written:
@@ -367,6 +379,19 @@ def _moment(id_: str) -> int:
     return int(id_[:12], 16)
 
 
+def moments(ids: pa.ChunkedArray) -> npt.NDArray[np.int64]:
+    """When the requests of some predictions were answered, in ms since 1970."""
+    import numpy as np
+    import pyarrow.compute as pc
+
+    if not len(ids):
+        return np.empty(0, dtype=np.int64)
+    texts = pc.utf8_slice_codeunits(ids, 0, 12).to_numpy().astype("S12")
+    nibbles = np.frombuffer(texts.tobytes(), dtype=np.uint8).reshape(-1, 12)
+    digits = np.where(nibbles >= ord("a"), nibbles - (ord("a") - 10), nibbles - ord("0")).astype(np.int64)
+    return np.asarray(digits @ 16 ** np.arange(11, -1, -1, dtype=np.int64))
+
+
 def _end(found: Iterable[Keys], until: int) -> int:
     return max((int(keys.places[keys.moments <= until].max(initial=0)) for keys in found), default=0)
 
@@ -390,8 +415,8 @@ class Rows:
 
     is_compacted = True
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, orders: Sequence[Erasure] = ()) -> None:
+        self.path, self.orders = path, orders
         self.name = f"{path.parent.name}/{path.stem}"
 
     def size(self) -> int:
@@ -461,9 +486,29 @@ class Rows:
         except FileNotFoundError:  # forgotten meanwhile, as its day was too old
             return
         with opened:
-            wanted = [name for name in opened.schema_arrow.names if columns is None or name in {*columns, PLACE}]
+            needed = {*(columns or ()), PLACE, *(erasures.NEEDED if self.orders else ())}
+            wanted = [name for name in opened.schema_arrow.names if columns is None or name in needed]
             for batch in opened.iter_batches(10_000, groups, wanted):
-                yield pa.Table.from_batches([batch])
+                yield _selected(erasures.without(pa.Table.from_batches([batch]), self.orders), columns)
+
+    def erase(self) -> int:
+        """Write the file anew without the rows that are to be erased; gives how many these were."""
+        from pyarrow import parquet
+
+        with parquet.ParquetFile(self.path) as opened:
+            schema, about = opened.schema_arrow, opened.metadata.metadata
+            every = int(opened.metadata.num_rows)
+        if every == (left := sum(len(table) for table in self.tables(columns=erasures.NEEDED))):
+            return 0
+        with files.replacing(self.path) as beside:
+            with parquet.ParquetWriter(beside, schema, compression="zstd") as writer:
+                for table in self.tables():
+                    if len(table):
+                        writer.write_table(fit(table, schema))
+                writer.add_key_value_metadata({name: about[name.encode()].decode() for name in ("size", "damaged")})
+            with beside.open("rb") as written:
+                os.fsync(written.fileno())
+        return every - left
 
     def _whole(self, column: str) -> tuple[int, int]:
         spans = self._spans(column)

@@ -26,19 +26,23 @@ import errno
 import fcntl
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks import files, log_files, params, settings
-from tasks.errors import WorldError
+from tasks import erasures, files, log_files, params, settings
+from tasks.erasures import Erasure
+from tasks.errors import Mistake, WorldError
 from tasks.log_files import PLACE, LogFile, Logged, micros
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 MS = timedelta(milliseconds=1)
+
+AHEAD = timedelta(minutes=5)
+"""By so much a client's clock may be ahead of this one; what it says of later days is no time of a question."""
 
 A_MINUTE = 60
 """Seconds after which a write that began before midnight has ended."""
@@ -57,10 +61,13 @@ class Compacted:
     """Lines that could not be read: torn by a kill or a full disk."""
     open: int = 0
     """Files that somebody still writes to."""
+    erased: int = 0
+    """Rows that were taken out of Parquet files, as they were to be forgotten."""
 
     def __str__(self) -> str:
         torn = f", {self.damaged} torn lines left out" if self.damaged else ""
-        return f"{self.files} files compacted, {self.rows:,} rows{torn}; {self.open} are still written to"
+        erased = f"; {self.erased:,} rows were to be forgotten, and are" if self.erased else ""
+        return f"{self.files} files compacted, {self.rows:,} rows{torn}; {self.open} are still written to{erased}"
 
 
 def folder(model: str) -> Path:
@@ -264,19 +271,66 @@ def compact(model: str, now: datetime | None = None) -> Compacted:
     done = Compacted()
     with files.lock(f"predictions-{model}"):
         files.sweep(folder(model))
+        orders = erasures.read(model)
+        if erasures.done(model) < len(orders):
+            erased = sum(log_files.Rows(path, orders).erase() for path in _files(folder(model), "*.parquet"))
+            erasures.are_done(model, len(orders))
+            done = Compacted(erased=erased)
         newest = _newest_of_each_process(model)
         for path in sorted(incoming(model).glob("*/*.jsonl")):
             with path.open("rb") as stream:
                 if not _is_closed(path, stream.fileno(), newest, _now(now)):
-                    done = Compacted(done.files, done.rows, done.damaged, done.open + 1)
+                    done = replace(done, open=done.open + 1)
                     continue
-                rows, damaged = _compact(path)
+                rows, damaged = _compact(path, orders)
                 path.unlink()
-            done = Compacted(done.files + 1, done.rows + rows, done.damaged + damaged, done.open)
+            done = replace(done, files=done.files + 1, rows=done.rows + rows, damaged=done.damaged + damaged)
         for day in _days(incoming(model)):
             if day.name < _now(now).date().isoformat() and not any(day.iterdir()):
                 day.rmdir()
     return done
+
+
+def forget(
+    model: str,
+    after: datetime | None = None,
+    before: datetime | None = None,
+    ids: Sequence[str] = (),
+    keys: Sequence[str] = (),
+    now: datetime | None = None,
+) -> int:
+    """Take rows out of the log, and out of all that is made of it (tasks/erasures.py); those of which all holds.
+
+    Args:
+        model: whose.
+        after: asked later than this, as the client said; a time with its zone.
+        before: asked earlier than this.
+        ids: one of these predictions.
+        keys: with one of these keys, of the row or of its request.
+        now: what is answered later is not meant; for tests.
+
+    Returns:
+        How many rows these were; 0 where there was none, or none any more.
+
+    Raises:
+        Mistake: nothing was given to go by.
+    """
+    if after is None and before is None and not ids and not keys:
+        raise Mistake("say which rows are to be forgotten: --time-after, --time-before, --prediction-id or --key")
+    order = Erasure(
+        answered=micros(_now(now)) // 1000,
+        after=None if after is None else micros(after),
+        before=None if before is None else micros(before),
+        ids=tuple(ids),
+        keys=erasures.hashes(keys),
+    )
+    with files.lock(f"predictions-{model}"):
+        tables = (table for log in _logs(model) for table in log.tables(columns=erasures.NEEDED))
+        count = sum(int(order.matches(table).sum()) for table in tables if len(table))
+        if count:
+            erasures.add(model, order, _now(now).isoformat(timespec="seconds"))
+    compact(model, now)
+    return count
 
 
 def sweep(model: str, keep_days: int, most_bytes: int, now: datetime | None = None) -> list[str]:
@@ -318,9 +372,9 @@ def _age(compacted: Path) -> tuple[str, int, int]:
     return compacted.parent.name, int(began), int(number)
 
 
-def _compact(path: Path) -> tuple[int, int]:
+def _compact(path: Path, orders: Sequence[Erasure]) -> tuple[int, int]:
     """One closed file: gives the rows, and how many lines were damaged."""
-    log = log_files.lines(path)
+    log = log_files.lines(path, orders)
     if log is None:  # no line was ever ended
         return 0, int(path.stat().st_size > 0)
     try:
@@ -385,14 +439,15 @@ def _process(path: Path) -> tuple[str, tuple[int, ...]]:
 def _logs(model: str) -> list[LogFile]:
     """All log files. Lines first: what is compacted meanwhile is then found as Parquet."""
     found: dict[str, LogFile] = {}
+    orders = erasures.read(model)
     for path in _files(incoming(model), "*.jsonl"):
-        if lines := log_files.lines(path):
+        if lines := log_files.lines(path, orders):
             found[lines.name] = lines
     for path in _files(folder(model), "*.parquet"):
         if not files.is_whole(path):
             files.set_aside(path, "it does not begin and end as Parquet: its predictions are lost")
             continue
-        rows = log_files.Rows(path)
+        rows = log_files.Rows(path, orders)
         found.setdefault(rows.name, rows)  # as long as the lines are there, they are all
     return [found[name] for name in sorted(found)]
 

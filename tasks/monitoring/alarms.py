@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from tasks.monitoring.decline import Episode
 
 Kind = Literal["drift", "quality", "service"]
+Span = tuple[date, date]
 Alarm = dict[str, Any]
 """As report.json has it, and `release`, `columns`, `times` (how often it was opened) and what was `told`."""
 
@@ -94,17 +95,16 @@ def of_quality(
     return found
 
 
-def of_service(days: Mapping[str, Mapping[str, Any]], limit: float, fewest: int) -> list[Found]:
+def of_service(days: Mapping[str, Mapping[str, Any]], last: date, limit: float, fewest: int) -> list[Found]:
     """An alarm for each run of days on which requests took longer than they may, or too many got no answer.
-
-    A day is judged when the next one has begun: what it shows before would come and go.
 
     Args:
         days: as observed.service gives them.
+        last: the newest day that is over. What a day shows before it is would come and go.
         limit: of the median request of one row, in ms.
         fewest: requests that a day must have to count.
     """
-    over = sorted(days.items())[:-1]
+    over = [(day, said) for day, said in sorted(days.items()) if day <= last.isoformat()]
     slow, lost = [], []
     for day, said in over:
         if sum(said["single"].values()) >= fewest:
@@ -139,30 +139,30 @@ def read(model: str) -> list[Alarm]:
     return files.read_state(observed.folder(model) / "alarms.json", list[Alarm]())
 
 
-def keep(model: str, found: Sequence[Found], live: str | None, until: date | None, effect: str = "") -> list[Alarm]:
+def keep(model: str, found: Sequence[Found], live: str | None, days: Span | None, effect: str = "") -> list[Alarm]:
     """Hold what is found now against what was found before, and write it down.
 
     Args:
         model: whose.
         found: everything, what is over too.
         live: the candidate that serves; an alarm about another one is over.
-        until: the newest day of the data.
+        days: the first and the last day of the data.
         effect: what it does to the model, in words: is told with what is open.
     """
     with files.lock(f"alarms-{model}"):
         before = read(model)
-        now = merged(before, found, live, until, effect)
+        now = merged(before, found, live, days, effect)
         if now != before:
             _write(model, now)
     return now
 
 
 def merged(
-    before: Sequence[Alarm], found: Sequence[Found], live: str | None, until: date | None, effect: str = ""
+    before: Sequence[Alarm], found: Sequence[Found], live: str | None, days: Span | None, effect: str = ""
 ) -> list[Alarm]:
     """What is known after a look, from what was known before it. Pure."""
     same = _pairs(before, found)
-    alarms = [_updated(one, same.get(one["key"]), live, until, effect) for one in before]
+    alarms = [_updated(one, same.get(one["key"]), live, days, effect) for one in before]
     taken = {one.key for one in same.values()}
     alarms += [_opened(one, effect) for one in found if one.key not in taken]
     alarms.sort(key=lambda one: (one["opened"], one["key"]))
@@ -199,19 +199,23 @@ def _opened(one: Found, effect: str) -> Alarm:
     return {**_said(one, effect), "key": one.key, "times": 1, "told": told, "acknowledged": None}
 
 
-def _updated(known: Alarm, now: Found | None, live: str | None, until: date | None, effect: str) -> Alarm:
+def _updated(known: Alarm, now: Found | None, live: str | None, days: Span | None, effect: str) -> Alarm:
     if now is None:
         if known["closed"]:
             return known
         other = known["release"] is not None and known["release"] != live
         why = "what it is about no longer serves" if other else "it is not seen in what is known by now"
-        return {**known, "closed": _utc(until or date.fromisoformat(known["opened"][:10])), "text": _over(known, why)}
+        last = days[1] if days else date.fromisoformat(known["opened"][:10])
+        return {**known, "closed": _utc(last), "text": _over(known, why)}
+    is_forgotten = days is not None and known["since"] < _utc(days[0])  # the days on which it began: as it was then
+    began = {name: known[name] for name in ("since", "opened")} if is_forgotten else {}
     if known["closed"] and now.closed:
-        return {**known, **_said(now, known["effect_on_model"])}
+        return {**known, **_said(now, known["effect_on_model"]), **began}
     said = {**known, **_said(now, effect)}
-    if known["closed"]:  # it is there again
-        return {**said, "times": known["times"] + 1, "told": {"opened": False, "closed": False}, "acknowledged": None}
-    return said
+    if not known["closed"]:
+        return {**said, **began}
+    # it is there again
+    return {**said, "times": known["times"] + 1, "told": {"opened": False, "closed": False}, "acknowledged": None}
 
 
 def _said(one: Found, effect: str) -> dict[str, Any]:

@@ -6,6 +6,9 @@ holds however often one looks (sequential.py). A column's p-value is the smalles
 asks nothing of how columns depend on each other. While nothing has changed every discovery is a false one: so the
 chance of *ever* alarming is at most `Settings.chance`, over a stream of any length.
 
+Ranks know no «far outside», and of a short reference they say little (`Report.sight` says how little). So a day that
+lies far outside of all that the reference has seen is drift at once: by how much, and of how many rows (extremes.py).
+
 `detect` is a pure function of the days that were seen. It tells the story from the first day each time, so that nothing
 is carried from window to window, late rows fall into place, and how days were batched makes no difference.
 
@@ -17,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -34,6 +38,16 @@ Status = Literal["ok", "drift", "not enough data", "constant", "always missing",
 
 ASPECTS = ("unknown", "missing", "mean", "share", "rare", "spread", "fit")
 """What can move. Of those that are about as evident, the first is named."""
+
+
+BACK = 3
+"""So many days in a row that are not extreme end what began with one that was."""
+
+SIGHT_DAYS, SIGHT_STREAMS = 182, 25
+"""How far ahead, and on how many streams, `Report.sight` is told."""
+
+SLOW = 14
+"""Days in which a shift of any size should be found."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +157,8 @@ class Report:
     findings: Mapping[str, Finding]
     alarms: tuple[Alarm, ...]
     """Oldest first; closed ones too."""
+    sight: str
+    """What so short a reference cannot see, or not soon; empty where it is long enough."""
 
     @property
     def open(self) -> tuple[Alarm, ...]:
@@ -185,7 +201,35 @@ def detect(
         for name, column in wanted.items()
     }
     threshold = float(np.log10(4 * _divisor(len(watched)) / settings.chance)) if watched else 0.0
-    return Report(tuple(axis.tolist()), threshold, findings, _alarms(moved, settings))
+    return Report(tuple(axis.tolist()), threshold, findings, _alarms(moved, settings), _sight(watched, threshold))
+
+
+def _sight(watched: list[Watched], threshold: float) -> str:
+    days = sorted(int(np.isfinite(one.before).sum()) for column in watched for one in column.series)
+    if not days:
+        return ""
+    variance = np.concatenate([sequential.inflation(np.stack([s.before for s in one.series])) for one in watched])
+    count, level = days[len(days) // 2], threshold * float(np.log(10))
+    one, two, any_ = (_delay(count, round(float(np.median(variance)), 1), level, size) for size in (1.0, 2.0, 1e6))
+    if any_ is not None and any_ <= SLOW:
+        return ""
+    within = ["not within half a year" if found is None else f"in about {found} days" for found in (one, two, any_)]
+    return (
+        f"a shift by one standard deviation of the {count} days to compare with is found {within[0]}, by two "
+        f"{within[1]}, of any size {within[2]}; what lies far outside of all that was seen is told when its day is over"
+    )
+
+
+@lru_cache(maxsize=256)
+def _delay(reference: int, variance: float, level: float, shift: float) -> int | None:
+    """In how many days half of the streams show a shift, in standard deviations of days; None: not in SIGHT_DAYS."""
+    rng = np.random.default_rng(0)
+    before, now = rng.normal(size=(SIGHT_STREAMS, reference)), shift + rng.normal(size=(SIGHT_STREAMS, SIGHT_DAYS))
+    scores = sequential.normal_scores(before, now)
+    evidence = sequential.log_evidence(scores, np.ones(now.shape, dtype=bool), np.full(SIGHT_STREAMS, variance))
+    is_found = np.maximum.accumulate(evidence, axis=1) >= level
+    half = np.flatnonzero(is_found.sum(axis=0) * 2 >= SIGHT_STREAMS)
+    return int(half[0]) + 1 if len(half) else None
 
 
 # ── the story: what opened when, and closed ───────────────────────────────────────────────────────
@@ -215,6 +259,8 @@ class _Test:
         self.now = np.stack([one.now for one in self.series])
         self.damping = np.stack([one.damping() for one in self.series])
         self.variance = sequential.inflation(self.before)
+        nothing = np.zeros(self.now.shape[1], dtype=bool)
+        self.extreme = np.stack([nothing if one.extreme is None else one.extreme for one in self.series])
         self.begin(0)
 
     def begin(self, day: int) -> None:
@@ -249,6 +295,20 @@ class _Test:
         later = self._evident(last - self.first + 1, limit)
         named = [s for s in later if _matters(self.series[s], begin, last, settings)] or matter
         return _Episode(tuple(self.series[s] for s in named), begin, day, closed)
+
+    def extreme_episode(self, day: int) -> _Episode:
+        """What begins on a day that is extreme, and when it was over, if it is."""
+        which = sorted(
+            np.flatnonzero(self.extreme[:, day]).tolist(), key=lambda s: ASPECTS.index(self.series[s].aspect)
+        )
+        quiet, closed = 0, None
+        for after in range(day + 1, self.extreme.shape[1]):
+            if np.isfinite(self.now[which, after]).any():
+                quiet = 0 if self.extreme[:, after].any() else quiet + 1
+            if quiet == BACK:
+                closed = after
+                break
+        return _Episode(tuple(self.series[s] for s in which), day, day, closed)
 
     def _evident(self, upto: int, limit: float) -> list[int]:
         """The series that moved, after so many days.
@@ -292,15 +352,20 @@ class _Story:
         tests = [_Test(one) for one in watched]
         p = np.array([test.p for test in tests]).reshape(len(tests), days)
         evidence = np.array([test.evidence.max(axis=0) for test in tests]).reshape(len(tests), days)
+        extreme = np.array([test.extreme.any(axis=0) for test in tests]).reshape(len(tests), days)
         episodes: list[list[_Episode]] = [[] for _ in tests]
-        for day in np.flatnonzero((p <= settings.chance).any(axis=0)).tolist():
+        for day in np.flatnonzero((p <= settings.chance).any(axis=0) | extreme.any(axis=0)).tolist():
             found = np.flatnonzero(_adjusted(p[:, day]) <= settings.chance).tolist()
-            for at in found:
+            for at in sorted({*found, *np.flatnonzero(extreme[:, day]).tolist()}):
                 if episodes[at] and episodes[at][-1].lasts(day):
                     continue
-                episode = tests[at].episode(day, settings.chance * len(found) / _divisor(len(tests)), settings)
-                if episode is None:
-                    continue
+                if extreme[at, day]:
+                    episode = tests[at].extreme_episode(day)
+                else:
+                    limit = settings.chance * len(found) / _divisor(len(tests))
+                    if (evident := tests[at].episode(day, limit, settings)) is None:
+                        continue
+                    episode = evident
                 episodes[at].append(episode)
                 if episode.closed is not None and episode.closed + 1 < days:
                     begin = episode.closed + 1

@@ -285,7 +285,9 @@ def _make(
 
     table = _counting(pa.concat_tables(observed.fitting(observed.paths(model, state, day))), again)
     table = table.append_column("label", _found(table["hash"].to_numpy(), [news[name] for name in labelled]))
+    times = pa.array(observed.local(table["time"].cast("int64").to_numpy(), state.timezone), pa.timestamp("us"))
     table = table.drop_columns("hash")
+    table = table.set_column(table.schema.get_field_index("time"), "time", times)
     with files.replacing(_path(model, day)) as beside:
         parquet.write_table(table, beside, compression="zstd")
     rows = table.to_pandas()

@@ -14,8 +14,15 @@ memory at once, however many there are; what a look costs follows what is new.
 
 A day is the day of `time`: when it was asked, or when the client says that it was. It is taken in the model's zone
 (`timezone` in params.yaml), as the rows that it learned from have it: in another zone days hold other hours, and all
-that goes by the hour would have moved. The log is in UTC; `_local` is where that ends, and all that comes after is
-naive. Where the zone is another one than at the last look, everything is read again from the beginning of the log.
+that goes by the hour would have moved. The log and asked/ are in UTC, so that of two answers in the hour that autumn
+repeats the later one is known; `local` makes naive times of them.
+
+A client may say any time. One that lies after its own answer, or before FIRST, is no time of a question: such a row
+counts for nothing (`service` says how many there were). How the service is goes by the day of the answer, which is
+this machine's own clock. What is judged is judged by days that are over (`last_day_over`).
+
+Everything is read again from the beginning of the log where the zone is another one than at the last look, where rows
+were taken out of the log (tasks/erasures.py), and where these files are of another LAYOUT.
 """
 
 from __future__ import annotations
@@ -24,13 +31,13 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
-from tasks import files, log_files, predictions, settings, unanswered
+from tasks import erasures, files, log_files, predictions, settings, unanswered
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,11 +60,24 @@ MANY = 8
 
 COLUMNS = ("id", "hash", "time", "release")
 """What a row in asked/ has beside the slice columns and the prediction columns. `hash` is that of its `row_key`, as
-rows.row_hashes has it; 0 where there is no key. `time` is naive, of the model's zone: in the hour that is lived
-through twice in autumn, two answers to one row may be taken in the wrong order."""
+rows.row_hashes has it; 0 where there is no key. `time` is in UTC."""
+
+LOCAL = "at:local"
+"""The column of a row's time, naive, of the model's zone: on its way into files."""
+
+SLICE = "slice:"
+"""A slice column has this before its feature's name: a feature may be called as any other column is."""
+
+LAYOUT = 2
+"""Of the files below var/monitoring. Files of another layout are made again from the log."""
+
+FIRST = datetime(1971, 1, 1, tzinfo=UTC)
+"""What is said to be earlier comes from a clock that was never set."""
 
 DAY = 86_400_000_000
 """In µs."""
+
+MS = timedelta(milliseconds=1)
 
 MS_STEP = math.log(1.02)
 """Latencies are counted in bins of two per cent."""
@@ -109,6 +129,14 @@ class State:
     """Whose days these are."""
     unanswered: unanswered.Days = field(default_factory=dict)
     """What the router had counted."""
+    erasures: int = 0
+    """How many orders there were to take rows out of the log."""
+    layout: int = 0
+    """LAYOUT, of what wrote these files."""
+
+    def is_made_as(self, other: State) -> bool:
+        """Whether files of both may stand side by side."""
+        return (self.timezone, self.erasures, self.layout) == (other.timezone, other.erasures, other.layout)
 
     @property
     def rows(self) -> int:
@@ -150,11 +178,12 @@ def observe(model: str, wanted: Wanted, layout: Layout, now: datetime | None = N
     """
     before, now = read(model), now or datetime.now(UTC)
     _sweep(model, before)
-    # in another zone everything is new; numbers go on, so that what is kept stays whole until state.json is written
-    known = before if before.timezone == wanted.timezone else State(batch=before.batch, timezone=wanted.timezone)
+    # numbers go on where everything is new: what is kept stays whole until state.json is written
+    empty = State(before.batch, timezone=wanted.timezone, erasures=len(erasures.read(model)), layout=LAYOUT)
+    known = before if before.is_made_as(empty) else empty
     tables, reached = predictions.read_new(model, known.watermark, now=now)
     with ThreadPoolExecutor(2) as beside:
-        batch = _Batch(model, known, wanted, layout, beside)
+        batch = _Batch(model, known, wanted, layout, beside, now)
         for chunk in _ahead(_chunks(tables, wanted.timezone), beside):
             batch.take(chunk)
     after = _forget(model, batch.end(), wanted.keep_days, now)
@@ -165,16 +194,30 @@ def observe(model: str, wanted: Wanted, layout: Layout, now: datetime | None = N
     return after
 
 
+def last_day_over(model: str, timezone: str, now: datetime | None = None) -> date:
+    """The newest day that is over on the clocks of this zone, and whose answers have settled: only such are judged."""
+    settled = (now or datetime.now(UTC)) - predictions.settling(model)
+    return settled.astimezone(ZoneInfo(timezone)).date() - timedelta(days=1)
+
+
+def newest_day(state: State) -> date | None:
+    """The newest day of which anything is known: on which it was asked, answered or left without an answer."""
+    zone = ZoneInfo(state.timezone)
+    answered = [datetime.fromtimestamp(kept.until / 1000, zone).date() for kept in state.releases.values()]
+    named = [date.fromisoformat(day) for day in (*state.asked, *state.unanswered)]
+    return max([*answered, *named], default=None)
+
+
 def _chunks(tables: Iterable[pa.Table], timezone: str) -> Iterator[pa.Table]:
-    """The same rows, so many at once as are worth it."""
+    """The same rows with LOCAL, so many at once as are worth it."""
     waiting: list[pa.Table] = []
     for table in tables:
         waiting.append(table)
         if sum(map(len, waiting)) >= ROWS:
-            yield _local(log_files.joined(waiting), timezone)
+            yield _with_local(log_files.joined(waiting), timezone)
             waiting = []
     if waiting:
-        yield _local(log_files.joined(waiting), timezone)
+        yield _with_local(log_files.joined(waiting), timezone)
 
 
 def _ahead(chunks: Iterator[pa.Table], beside: Executor) -> Iterator[pa.Table]:
@@ -199,8 +242,9 @@ class Wanted:
 
     def kept(self, schema: pa.Schema) -> dict[str, str]:
         """Column of the log → its name in asked/, beside COLUMNS."""
-        features = {log_files.column_of(name) for name in self.slices}
-        return {**{name: name for name in schema.names if name in features}, **answers(self.task, schema.names)}
+        features = {log_files.column_of(name): f"{SLICE}{name}" for name in self.slices}
+        slices = {name: features[name] for name in schema.names if name in features}
+        return {**slices, **answers(self.task, schema.names)}
 
 
 def answers(task: str, columns: Iterable[str]) -> dict[str, str]:
@@ -236,8 +280,13 @@ def predictions_of(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _unanswered(model: str, wanted: Wanted, now: datetime) -> unanswered.Days:
     """What the router has counted on the days that are kept."""
-    first = (now.astimezone(ZoneInfo(wanted.timezone)) - timedelta(days=wanted.keep_days)).date().isoformat()
+    first = _first_day(wanted, now)
     return {day: said for day, said in unanswered.read(model).items() if day >= first}
+
+
+def _first_day(wanted: Wanted, now: datetime) -> str:
+    """The first of the days that are kept."""
+    return (now.astimezone(ZoneInfo(wanted.timezone)) - timedelta(days=wanted.keep_days)).date().isoformat()
 
 
 def _forget(model: str, state: State, keep_days: int, now: datetime) -> State:
@@ -260,7 +309,7 @@ def _forget_keys(model: str, state: State, asked: Mapping[str, Sequence[Asked]])
     if state.again is None:
         return None
     held = np.load(folder(model) / state.again)
-    day = held[1].view(np.int64) // DAY
+    day = local(held[1].view(np.int64), state.timezone) // DAY
     kept = np.isin(day, np.array(list(asked), dtype="datetime64[D]").astype(np.int64))
     # when they stood last is forgotten; an earlier day may have them still, if what was asked on it was answered later
     left = held[0][~kept]
@@ -303,7 +352,7 @@ def paths(model: str, state: State, day: str) -> list[Path]:
 
 
 def repeated(model: str, state: State) -> tuple[Keys, npt.NDArray[np.int64]]:
-    """Keys that stand in several files, sorted, and the time (µs) at which each stood last."""
+    """Keys that stand in several files, sorted, and the time (µs, UTC) at which each stood last."""
     import numpy as np
 
     if state.again is None:
@@ -342,11 +391,12 @@ def summaries(model: str, state: State, candidate: str, wanted: Mapping[str, Col
 
 
 def service(model: str, state: State) -> dict[str, dict[str, Any]]:
-    """What the service was, by day; days on which nothing was answered are there too, if something was asked.
+    """What the service was, by the day of the answer; days on which only nothing was answered are there too.
 
     Returns:
-        Day → requests and rows that were answered; `ms` and `single`: how many of all of these requests, of those of
-        one row, took how long; and how many requests were `refused`, `shed` and `failed` (tasks/unanswered.py).
+        Day → requests and rows that were answered; `untimed`: how many of these rows count for nothing else, as their
+        `time` cannot be; `ms` and `single`: how many of all of these requests, of those of one row, took how long; and
+        how many requests were `refused`, `shed` and `failed` (tasks/unanswered.py).
     """
     answered, nothing = _answered_service(model, state), dict.fromkeys(unanswered.KINDS, 0)
     days = sorted({*answered, *state.unanswered})
@@ -376,14 +426,16 @@ def quantile(counts: Mapping[str, int], share: float) -> float | None:
 class _Batch:
     """New rows on their way into files."""
 
-    def __init__(self, model: str, before: State, wanted: Wanted, layout: Layout, beside: Executor) -> None:
+    def __init__(
+        self, model: str, before: State, wanted: Wanted, layout: Layout, beside: Executor, now: datetime
+    ) -> None:
         self.model, self.top, self.before, self.wanted, self.layout = model, folder(model), before, wanted, layout
-        self.beside = beside
+        self.beside, self.now = beside, now
         self.number, self.parts = before.batch + 1, 0
         self.asked = {day: list(found) for day, found in before.asked.items()}
         self.fresh: set[str] = set()
         self.releases = {name: _Taken(kept) for name, kept in before.releases.items()}
-        self.service = _Service()
+        self.service = _Service(wanted.timezone)
         self.again = _Again(self.top, {day: [one.name for one in there] for day, there in before.asked.items()})
 
     def take(self, table: pa.Table) -> None:
@@ -391,9 +443,11 @@ class _Batch:
         import pyarrow.compute as pc
 
         self.parts += 1
-        table = _fit_for(self.wanted.task, table)
-        written = self.beside.submit(self._write_asked, table)
         self.service.add(table)
+        table = self._timed(_fit_for(self.wanted.task, table))
+        if not len(table):
+            return
+        written = self.beside.submit(self._write_asked, table)
         releases = pc.unique(table["release"]).to_pylist()
         for candidate in releases:
             rows = table if len(releases) == 1 else table.filter(pc.equal(table["release"], candidate))
@@ -402,6 +456,18 @@ class _Batch:
         for candidate in releases:
             self.releases[candidate].answered(until)
 
+    def _timed(self, table: pa.Table) -> pa.Table:
+        """The rows whose `time` can be when they were asked."""
+        import numpy as np
+
+        asked = table["time"].cast("int64").to_numpy()
+        answered = np.minimum(log_files.moments(table["id"]), int(self.now.timestamp() * 1000))
+        can_be = (asked <= (answered + predictions.AHEAD // MS) * 1000) & (asked >= log_files.micros(FIRST))
+        if can_be.all():
+            return table
+        self.service.leave_out(answered[~can_be])
+        return table.filter(can_be)
+
     def end(self) -> State:
         """Everything is in files: what state.json is to say. The same as before where there was nothing new."""
         if not self.parts:
@@ -409,15 +475,14 @@ class _Batch:
         self.again.find()
         self._merge_days()
         repeated = {**self.before.repeated, **dict.fromkeys(self.again.days, self.number)}
-        return State(
+        return replace(
+            self.before,
             batch=self.number,
-            watermark=self.before.watermark,
             asked={day: tuple(found) for day, found in sorted(self.asked.items())},
             repeated=repeated,
             again=self.again.write(self.before.again, self.number),
             releases={name: self._release(name, taken) for name, taken in sorted(self.releases.items())},
             service=self._write_service(),
-            timezone=self.before.timezone,
         )
 
     def _profile(self, candidate: str) -> Profile | str:
@@ -447,7 +512,8 @@ class _Batch:
     def _write_service(self) -> str:
         name = f"service.{self.number}.json"
         self.service.end()
-        files.write_json(self.top / name, self.service.added_to(_answered_service(self.model, self.before), self.asked))
+        first = _first_day(self.wanted, self.now)
+        files.write_json(self.top / name, self.service.added_to(_answered_service(self.model, self.before), first))
         return name
 
     # rows, by day
@@ -456,8 +522,7 @@ class _Batch:
         """A file per day of some rows."""
         import numpy as np
 
-        kept = _asked(table, self.wanted)
-        day = kept["time"].cast("int64").to_numpy() // DAY
+        kept, day = _asked(table, self.wanted), table[LOCAL].cast("int64").to_numpy() // DAY
         if (day[1:] < day[:-1]).any():
             order = np.argsort(day, kind="stable")
             kept, day = kept.take(order), day[order]
@@ -489,7 +554,7 @@ class _Batch:
                     few = [one.name for one in table.schema if one.type == "string" and one.name != "id"]
                     writer = parquet.ParquetWriter(path, table.schema, compression="zstd", use_dictionary=few)
                 writer.write_table(table)
-                rows, until = rows + len(table), max(until, _answered(table))
+                rows, until = rows + len(table), max(until, min(_answered(table), int(self.now.timestamp() * 1000)))
         finally:
             if writer is not None:
                 writer.close()
@@ -530,7 +595,7 @@ class _Taken:
         self.kept = replace(self.kept, new=tuple(sorted({*self.kept.new, *new})))
         wanted = columns(profile, self.kept.new)
         del wanted["label"]
-        self.summaries.append(days.summarise(pa.table({**named, "time": rows["time"]}), wanted))
+        self.summaries.append(days.summarise(pa.table({**named, "time": rows[LOCAL]}), wanted))
         if len(self.summaries) > MANY:
             self.summaries = [days.merge(self.summaries)]
 
@@ -539,16 +604,23 @@ class _Taken:
         self.kept = replace(self.kept, until=max(self.kept.until, until))
 
 
-def _local(table: pa.Table, timezone: str) -> pa.Table:
-    """The same rows with `time` as clocks of this zone had it: µs, naive."""
-    import pyarrow as pa
+def local(times: npt.NDArray[np.int64], timezone: str) -> npt.NDArray[np.int64]:
+    """Moments (µs since 1970, UTC) as clocks of this zone had them, in µs too."""
+    import numpy as np
+    import pandas as pd
 
     if timezone == "UTC":
-        times = table["time"].cast(pa.timestamp("us"))
-    else:  # by pandas, which finds the zones of the package tzdata; pyarrow knows those of the system only, if any
-        local = table["time"].to_pandas().dt.tz_convert(timezone).dt.tz_localize(None)
-        times = pa.chunked_array([pa.array(local, pa.timestamp("us"))])
-    return table.set_column(table.schema.get_field_index("time"), "time", times)
+        return times
+    # by pandas, which finds the zones of the package tzdata; pyarrow knows those of the system only, if any
+    naive = pd.DatetimeIndex(times.view("datetime64[us]"), tz="UTC").tz_convert(timezone).tz_localize(None)
+    return np.asarray(naive.as_unit("us").to_numpy()).view(np.int64)
+
+
+def _with_local(table: pa.Table, timezone: str) -> pa.Table:
+    import pyarrow as pa
+
+    times = local(table["time"].cast("int64").to_numpy(), timezone)
+    return table.append_column(LOCAL, pa.array(times, pa.timestamp("us")))
 
 
 def _features(schema: pa.Schema) -> dict[str, str]:
@@ -623,7 +695,7 @@ def release_keys(hashes: Keys, releases: pa.ChunkedArray) -> Keys:
 
 
 def _keys(table: pa.Table) -> Keys:
-    """The keys of some rows, sorted, each once, and below them the time (µs) of the last row that has it."""
+    """The keys of some rows, sorted, each once, and below them the time (µs, UTC) of the last row that has it."""
     import numpy as np
 
     keys = release_keys(table["hash"].to_numpy(), table["release"])
@@ -718,7 +790,8 @@ def common(some: Keys, others: Keys) -> Keys:
 class _Service:
     """How many requests a day had, and how long they took."""
 
-    def __init__(self) -> None:
+    def __init__(self, timezone: str) -> None:
+        self.timezone = timezone
         self.days: dict[str, dict[str, Any]] = {}
         self.open: tuple[str, int, int, int] | None = None
         """The last request, whose rows may go on in the next table: request, day, bin, rows."""
@@ -732,7 +805,8 @@ class _Service:
         is_other = np.asarray(pc.not_equal(names[1:], names[:-1]))
         begins = np.concatenate([[0], np.flatnonzero(is_other) + 1])
         lengths = np.diff([*begins.tolist(), len(table)])
-        days = table["time"].cast("int64").to_numpy()[begins] // DAY
+        answered = log_files.moments(table["id"].take(begins)) * 1000
+        days = local(answered, self.timezone) // DAY
         ms = np.maximum(np.nan_to_num(table["ms"].to_numpy()[begins]), 0.01)
         bins = np.rint(np.log(ms) / MS_STEP).astype(np.int64)
         first, last = names[int(begins[0])].as_py(), names[int(begins[-1])].as_py()
@@ -751,6 +825,14 @@ class _Service:
             self._count(*(np.array([number]) for number in self.open[1:]))
         self.open = None
 
+    def leave_out(self, answered: npt.NDArray[np.int64]) -> None:
+        """Rows count for nothing else, which were answered at these moments (ms)."""
+        import numpy as np
+
+        days, counts = np.unique(local(answered * 1000, self.timezone) // DAY, return_counts=True)
+        for day, count in zip(days.tolist(), counts.tolist(), strict=True):
+            self.days.setdefault(str(np.datetime64(day, "D")), _nothing())["untimed"] += count
+
     def _count(self, days: npt.NDArray[np.int64], bins: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]) -> None:
         import numpy as np
 
@@ -763,12 +845,12 @@ class _Service:
                 for name, count in zip(*(x.tolist() for x in np.unique(bins[which], return_counts=True)), strict=True):
                     said[what][str(name)] = said[what].get(str(name), 0) + count
 
-    def added_to(self, before: Mapping[str, dict[str, Any]], kept: Iterable[str]) -> dict[str, dict[str, Any]]:
-        """Everything, of the days of which rows are kept."""
+    def added_to(self, before: Mapping[str, dict[str, Any]], first: str) -> dict[str, dict[str, Any]]:
+        """Everything, from this day on."""
         found = {}
-        for day in sorted({*before, *self.days} & set(kept)):
+        for day in sorted(day for day in {*before, *self.days} if day >= first):
             one, two = before.get(day, _nothing()), self.days.get(day, _nothing())
-            sums = {what: one[what] + two[what] for what in ("requests", "rows")}
+            sums = {what: one[what] + two[what] for what in ("requests", "rows", "untimed")}
             counts = {
                 what: {name: one[what].get(name, 0) + two[what].get(name, 0) for name in {**one[what], **two[what]}}
                 for what in ("ms", "single")
@@ -778,4 +860,4 @@ class _Service:
 
 
 def _nothing() -> dict[str, Any]:
-    return {"requests": 0, "rows": 0, "ms": {}, "single": {}}
+    return {"requests": 0, "rows": 0, "untimed": 0, "ms": {}, "single": {}}

@@ -99,12 +99,23 @@ def effect(quality: Quality, live: Live | None) -> str:
     return f"what it does to {quality.loss} is not known: too few predictions and labels"
 
 
+def untimed(service: Mapping[str, Mapping[str, Any]]) -> str:
+    """What there is to say of rows that count for nothing; empty where there are none."""
+    count = sum(said["untimed"] for said in service.values())
+    if not count:
+        return ""
+    return (
+        f"{count:,} rows count for nothing, as they say that they were asked after they were answered, or before 1971 "
+        f"(`python -m tasks forget` takes them out of the log)"
+    )
+
+
 # ── parts of the report ───────────────────────────────────────────────────────────────────────────
 
 
 def _service(day: str, said: Mapping[str, Any]) -> dict[str, Any]:
     times = {f"p{share * 100:g}": observed.quantile(said["ms"], share) for share in SHARES}
-    counts = {what: said.get(what, 0) for what in ("requests", "rows", *unanswered.KINDS)}
+    counts = {what: said.get(what, 0) for what in ("requests", "rows", "untimed", *unanswered.KINDS)}
     return {"day": day, **counts, **times}
 
 
@@ -146,7 +157,8 @@ def _status(found: drift.Report, data: Data) -> tuple[str, str]:
     more = "".join(f"; {name} is {status}" for status, name in sorted(named.items()))
     if slight := [one.name for one in found.findings.values() if one.slight]:
         more += f"; {', '.join(slight)} differ{'s' if len(slight) == 1 else ''} beyond doubt, by less than what matters"
-    return "ok", f"what is asked is as in training, over {len(found.days)} days{more}{lacking}"
+    sight = f"; {found.sight}" if found.sight else ""
+    return "ok", f"what is asked is as in training, over {len(found.days)} days{more}{sight}{lacking}"
 
 
 def _column(name: str, data: Data) -> dict[str, Any]:

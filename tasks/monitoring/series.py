@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks.days import STEPS, Column, ColumnDays, DaySummaries
+from tasks.monitoring import extremes
 from tasks.monitoring.sequential import WEEK
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ class Series:
     """Of a share: of which value."""
     companions: tuple[str, ...] = ()
     """Of `fit`: the features that say most of where the mean should lie."""
+    extreme: Bools | None = None
+    """Which days of the stream lie far outside of all days of the reference (extremes.py); None: that is not asked."""
 
     def damping(self) -> Floats:
         """By what to multiply each day's score: below 1 where the day has fewer rows than before, and so scatters more.
@@ -92,12 +95,19 @@ def watch(
         for name in wanted
         if (old := reference.get(name)) is not None and wanted[name].type != "new"
     }
-    fits = _fits(wanted, sides)
-    every = [
-        Watched(wanted[name], (*_series(wanted[name], pair, settings), *([fits[name]] if name in fits else [])))
-        for name, pair in sides.items()
-    ]
-    return [one for one in every if one.series], after
+    series = {name: _series(wanted[name], pair, settings) for name, pair in sides.items()}
+    # what lies far outside says nothing of how the others go together
+    extreme = {name: _any_extreme(own, len(after)) for name, own in series.items()}
+    for name, fit in _fits(wanted, sides, extreme).items():
+        series[name].append(fit)
+    return [Watched(wanted[name], tuple(own)) for name, own in series.items() if own], after
+
+
+def _any_extreme(series: Iterable[Series], days: int) -> Bools:
+    found = np.zeros(days, dtype=bool)
+    for one in series:
+        found |= False if one.extreme is None else one.extreme
+    return found
 
 
 def _axis(summaries: DaySummaries) -> Days:
@@ -153,17 +163,24 @@ def _series(column: Column, sides: Sides, settings: Settings) -> list[Series]:
     if column.role == "label":  # a label that is missing is one that has not come yet
         return series
     rows, missing = _pair(side.rows for side in sides), _pair(side.missing for side in sides)
-    return [*series, Series("missing", *missing, rows, _binomial(_average(missing[0], rows[0])))]
+    noise, extreme = _binomial(_average(missing[0], rows[0])), extremes.missing(*missing)
+    return [*series, Series("missing", *missing, rows, noise, extreme=extreme)]
 
 
 def _of_number(column: Column, sides: Sides) -> list[Series]:
     if not np.isfinite(sides[0].mean).any():
         return []  # always missing in the reference: only that can change
     weights, within = _pair(side.known for side in sides), float(np.nanmean(sides[0].variance))
-    spread = _pair(np.sqrt(side.variance) for side in sides)
+    spread, std = _pair(np.sqrt(side.variance) for side in sides), column.scale * STEPS
+    before, now = sides
+    days, outside = int(np.isfinite(before.mean).sum()), now.shares[:, 0] + now.shares[:, -1]
+    seen = column.edges[0], column.edges[-1]
+    far = extremes.levels(seen, days, now.mean, now.variance, outside, now.known)
+    usual = np.array([_average(shares, before.known) for shares in before.shares.T])
+    is_stuck = extremes.stuck(spread[0], usual, spread[1], now.shares, now.known, column.scale)
     return [
-        Series("mean", *_pair(side.mean for side in sides), weights, within, column.scale * STEPS),
-        Series("spread", *spread, weights, within / 2, float(np.nanmean(spread[0])) or column.scale * STEPS),
+        Series("mean", *_pair(side.mean for side in sides), weights, within, std, extreme=far),
+        Series("spread", *spread, weights, within / 2, float(np.nanmean(spread[0])) or std, extreme=is_stuck),
     ]
 
 
@@ -176,6 +193,8 @@ def _of_category(column: Column, sides: Sides, settings: Settings) -> list[Serie
         del common[0]  # of two values that are all there is, one says everything
     groups: list[tuple[str, str | None, list[int]]] = [("share", column.values[at], [at]) for at in common]
     groups += [("rare", None, rare)] if rare else []
+    before, now = sides
+    is_unknown = extremes.unknown(before.shares[:, unknown], now.shares[:, unknown], now.known)
     return [
         Series(
             aspect,
@@ -183,6 +202,7 @@ def _of_category(column: Column, sides: Sides, settings: Settings) -> list[Serie
             weights,
             _binomial(sum(average[one] for one in at)),
             value=value,
+            extreme=is_unknown if aspect == "unknown" else None,
         )
         for aspect, value, at in [*groups, ("unknown", None, [unknown])]
     ]
@@ -205,16 +225,19 @@ def _pair(of: Iterable[Floats]) -> tuple[Floats, Floats]:
 # ── one column against the others ─────────────────────────────────────────────────────────────────
 
 
-def _fits(wanted: Mapping[str, Column], sides: Mapping[str, Sides]) -> dict[str, Series]:
+def _fits(
+    wanted: Mapping[str, Column], sides: Mapping[str, Sides], extreme: Mapping[str, Bools]
+) -> dict[str, Series]:
     """Per column that has a mean: that of each day, less what a linear regression on the features' means says.
 
     It is fitted on the reference. The residual of a day of the reference is of a regression that has not seen its week:
-    a day of the stream is new to it as well. Days on which one of the features has no mean say nothing.
+    a day of the stream is new to it as well. Days on which a feature has no mean, or is extreme, say nothing.
     """
     names = _leaned_on(wanted, sides)
     if not names:
         return {}
     before, now = (np.column_stack([sides[name][side].mean for name in names]) for side in (0, 1))
+    now[np.column_stack([extreme[name] for name in names])] = np.nan
     centre, spread = np.nanmean(before, axis=0), np.nanstd(before, axis=0)
     before, now = (before - centre) / spread, (now - centre) / spread
     noise = np.array([np.nanmean(sides[name][0].variance) for name in names]) / spread**2

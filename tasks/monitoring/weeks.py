@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks import files, log_files, numbers
+from tasks import files, numbers
 from tasks.monitoring import labels, observed
 
 if TYPE_CHECKING:
@@ -205,7 +205,7 @@ class _Weeks:
         from tasks import metrics
         from tasks.monitoring import quality
 
-        how, columns = self.how, [log_files.column_of(name) for name in slices]
+        how, columns = self.how, [f"{observed.SLICE}{name}" for name in slices]
         try:
             return quality.measure(how.task, how.loss, labels.answers(rows), columns, how.resamples, how.confidence)
         except metrics.Unscorable as error:
@@ -216,8 +216,7 @@ class _Weeks:
         counts = {"rows": len(rows), "labels": int(rows["label"].notna().sum()), "measured": None, "slices": None}
         if isinstance(found, str) or not found.metrics:
             return {**counts, "text": found if isinstance(found, str) else found.text}
-        named = {log_files.column_of(name): name for name in self.how.slices}
-        parts = {named[column]: values for column, values in found.slices.items()}
+        parts = {column.removeprefix(observed.SLICE): values for column, values in found.slices.items()}
         return {**counts, "measured": found.metrics, "slices": parts, "text": found.text}
 
     def _earlier(self, week: date, candidate: str) -> pd.DataFrame | None:

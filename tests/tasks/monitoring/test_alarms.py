@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tasks import files
+from tasks import files, unanswered
 from tasks.__main__ import main
 from tasks.errors import Mistake
 from tasks.monitoring import alarms, decline, observed
-from tests.tasks.monitoring.asked import MODEL
+from tests.tasks.monitoring.asked import LATER, MODEL, WANTED, ask, rows
 
 APRIL = date(2013, 4, 1)
 
@@ -34,9 +34,12 @@ def found(key: str = "2013-04-09-temp-v3", **more: Any) -> alarms.Found:
     return alarms.Found(**{"key": key, **said, **more})
 
 
-def look(before: list[alarms.Alarm], *now: alarms.Found, live: str = "aaaa", until: int = 30) -> list[alarms.Alarm]:
-    """What is known after a look."""
-    return alarms.merged(before, now, live, APRIL + timedelta(days=until - 1), "log_loss measured: 0.5, promised 0.4")
+def look(
+    before: list[alarms.Alarm], *now: alarms.Found, live: str = "aaaa", since: int = 1, until: int = 30
+) -> list[alarms.Alarm]:
+    """What is known after a look at these days of April."""
+    days = (APRIL + timedelta(days=since - 1), APRIL + timedelta(days=until - 1))
+    return alarms.merged(before, now, live, days, "log_loss measured: 0.5, promised 0.4")
 
 
 def told(known: list[alarms.Alarm]) -> list[alarms.Alarm]:
@@ -85,6 +88,17 @@ def test_rows_that_come_late_may_tell_another_beginning_of_the_same_alarm() -> N
     assert (one["key"], one["opened"], one["what"]) == ("2013-04-09-temp-v3", "2013-04-05T00:00:00Z", "dewp")
     assert one["acknowledged"] == {"at": "…", "note": "seen"}
     assert waiting([one]) == []
+
+
+@pytest.mark.parametrize("closed", [None, date(2013, 4, 29)])
+def test_since_when_it_is_open_stays_when_the_first_days_are_forgotten(closed: date | None) -> None:
+    """What is kept of production begins later and later; the alarm does not."""
+    known = look([], found())
+    for first in (10, 15, 20):
+        began = {"since": APRIL + timedelta(days=first - 1), "opened": APRIL + timedelta(days=first)}
+        (known,) = [look(known, found(f"later-{first}", closed=closed, **began), since=first)]
+        (one,) = known
+        assert (one["since"], one["opened"]) == ("2013-04-02T00:00:00Z", "2013-04-09T00:00:00Z")
 
 
 def test_another_cause_is_another_alarm() -> None:
@@ -189,12 +203,12 @@ def test_requests_that_take_too_long_are_one_alarm_from_the_first_day_to_the_fir
         return {"requests": count, "rows": count, "ms": {name: count}, "single": {name: count}}
 
     days = {"2013-04-01": day(20), "2013-04-02": day(80), "2013-04-03": day(5, 3), "2013-04-04": day(90)}
-    (one,) = alarms.of_service(days, limit=50, fewest=50)
+    (one,) = alarms.of_service(days, date(2013, 4, 3), limit=50, fewest=50)
     assert (one.opened, one.closed) == (date(2013, 4, 2), None)
-    first = {day: days[day] for day in ("2013-04-01", "2013-04-02")}
-    assert alarms.of_service(first, limit=50, fewest=50) == []  # that day is not over
+    # whatever stands in the log of days to come, this day is not over
+    assert alarms.of_service({**days, "2199-01-01": day(1, 1)}, date(2013, 4, 1), limit=50, fewest=50) == []
     assert one.text == "a request of one row takes 79.5 ms (median) on 2013-04-02, 50 ms are allowed"
-    (one,) = alarms.of_service({**days, "2013-04-05": day(20), "2013-04-06": day(90)}, limit=50, fewest=50)
+    (one,) = alarms.of_service({**days, "2013-04-05": day(20)}, date(2013, 4, 5), limit=50, fewest=50)
     assert one.closed == date(2013, 4, 5)
 
 
@@ -206,10 +220,22 @@ def test_requests_without_an_answer_are_an_alarm() -> None:
 
     days = {"2013-04-01": day(1000, refused=500, failed=9), "2013-04-02": day(0, shed=30, failed=40)}
     days |= {"2013-04-03": day(0, failed=30), "2013-04-04": day(500)}
-    assert alarms.of_service(days, limit=50, fewest=50)[0].closed is None  # one quiet day says nothing
-    (one,) = alarms.of_service({**days, "2013-04-05": day(1)}, limit=50, fewest=50)
+    last = date(2013, 4, 3)
+    assert alarms.of_service(days, last, limit=50, fewest=50)[0].closed is None  # one quiet day says nothing
+    (one,) = alarms.of_service(days, date(2013, 4, 4), limit=50, fewest=50)
     assert (one.key, one.what, one.closed) == ("2013-04-02-unanswered", "unanswered", date(2013, 4, 4))
     assert one.text == "70 requests (100.0%) were shed or failed on 2013-04-02, 1% are allowed"
+
+
+def test_a_replay_of_old_requests_raises_no_alarm(world: Path) -> None:
+    """Answers count on the day on which they are given, as what got none does: whatever day clients speak of."""
+    ask(rows("2026-11-20", 1, per_day=1000), number=1)
+    ask(rows("2013-04-01", 20, per_day=200), number=2)
+    unanswered.add(MODEL, {("2026-11-21", "shed"): 45}, 90)
+    state = observed.observe(MODEL, WANTED, lambda _: "nobody knows", LATER)
+    service = observed.service(MODEL, state)
+    assert {day: (said["requests"], said["shed"]) for day, said in service.items()} == {"2026-11-21": (5000, 45)}
+    assert alarms.of_service(service, date(2026, 11, 21), limit=50, fewest=50) == []
 
 
 # ── quality ───────────────────────────────────────────────────────────────────────────────────────

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ def test_a_row_is_kept_with_what_was_answered_and_summarised_by_day(world: Path)
     ask(asked, at_once=5)
     state = observe(layout)
     found = kept(state)
-    assert list(found) == [*observed.COLUMNS, "station", "p_0", "p_1"]
+    assert list(found) == [*observed.COLUMNS, "slice:station", "p_0", "p_1"]
     assert sorted(found["hash"]) == sorted(row_hashes(asked["id"]))
     both = found.merge(asked.assign(hash=row_hashes(asked["id"])), on="hash")
     assert len(both) == len(asked)
@@ -409,10 +409,13 @@ def test_a_day_of_23_or_25_hours_is_one_day(world: Path) -> None:
         "2013-03-10": 23,
         "2013-11-03": 25,
     }
-    assert {day: said["requests"] for day, said in observed.service(MODEL, state).items()} == {
-        "2013-03-10": 23,
-        "2013-11-03": 25,
-    }
+
+
+def test_how_the_service_is_goes_by_the_day_of_the_answer_in_the_zone_of_the_model(world: Path) -> None:
+    """Whatever day the client speaks of."""
+    ask(rows("2013-04-01", 3), answered=datetime(2026, 11, 21, 3, tzinfo=UTC))
+    found = observed.service(MODEL, in_zone("America/New_York"))
+    assert {day: said["requests"] for day, said in found.items()} == {"2026-11-20": 72}
 
 
 def test_another_zone_begins_anew_killed_or_not(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -446,29 +449,98 @@ def test_another_zone_with_nothing_in_the_log_is_noted(world: Path) -> None:
     assert [one.name for one in observed.folder(MODEL).rglob("*") if one.is_file()] == ["state.json"]
 
 
+# ── times that cannot be ──────────────────────────────────────────────────────────────────────────
+
+
+def at(asked: pd.DataFrame, *times: str) -> pd.DataFrame:
+    """The first rows, said to be asked at these times."""
+    some = asked.head(len(times))
+    return some.assign(time=np.array(times, dtype="datetime64[us]"), id=[f"k{i}" for i in range(len(times))])
+
+
+@pytest.mark.parametrize("zone", ["UTC", "America/New_York", "Pacific/Kiritimati"])
+@pytest.mark.parametrize("compacted", [False, True])
+def test_a_row_that_is_asked_after_its_answer_counts_for_nothing(world: Path, zone: str, compacted: bool) -> None:
+    """Nor does one of a clock that was never set. A clock that is minutes ahead is heard, and so is an old request."""
+    wrong = ["2199-01-01T12:00", "9999-12-31T23:59", "2026-11-21T12:06", "1970-01-01T00:00", "0001-01-01"]
+    well = ["2026-11-21T12:04", "2013-04-01T12:00", "1987-06-05T12:00"]
+    ask(at(rows(), *wrong, *well), at_once=1)
+    if compacted:
+        predictions.compact(MODEL, LATER)
+    state = observed.observe(MODEL, replace(WANTED, timezone=zone), layout, LATER)
+    assert {day[:4] for day in state.asked} == {"1987", "2013", "2026"}
+    assert state.rows == state.releases["aaaa"].rows == len(well)
+    (said,) = observed.service(MODEL, state).values()
+    assert (said["requests"], said["untimed"]) == (len(wrong) + len(well), len(wrong))
+    assert observed.newest_day(state) <= LATER.date() + timedelta(days=1)
+
+
+def test_a_row_from_the_future_does_not_stand_in_the_way_of_the_right_one(world: Path) -> None:
+    """Of several answers to one row the newest counts, of those that may be."""
+    asked = rows(days=1, per_day=2)
+    ask(asked.assign(time=np.datetime64("2199-01-01", "us")), number=1)
+    ask(asked, number=2)
+    state = observe(layout)
+    assert list(state.asked) == ["2013-04-01"]
+    assert state.again is None
+
+
+def test_a_machine_whose_clock_was_wrong_leaves_no_day_to_come(world: Path) -> None:
+    """It answered in 2199, by its own clock, and nobody says otherwise; then its clock was set."""
+    path = ask(rows("2199-01-01", 1), answered=NOON.replace(year=2199))
+    right = ask(rows("2026-11-20", 1), number=1)
+    path.write_bytes(path.read_bytes() + right.read_bytes())
+    right.unlink()
+    state = observe(layout)
+    assert list(state.asked) == ["2026-11-20"]
+    assert observe(layout, LATER + timedelta(days=91)).asked == {}
+
+
+def test_what_stands_in_files_of_before_is_made_again(world: Path) -> None:
+    """Their days may lie in 2199: the log is read once more."""
+    ask(rows(days=2))
+    state = observe(layout)
+    path = observed.folder(MODEL) / "state.json"
+    said = files.read_json(path)
+    files.write_json(path, {name: value for name, value in said.items() if name != "layout"})
+    again = observe(layout)
+    assert (again.layout, again.rows, list(again.asked)) == (observed.LAYOUT, state.rows, list(state.asked))
+
+
+def test_a_day_is_judged_when_it_is_over_on_the_clocks_of_the_model(world: Path) -> None:
+    """And when what was answered on it has settled."""
+    at = datetime(2026, 11, 30, 5, 0, 1, tzinfo=UTC)  # a second after midnight in New York
+    soon = at + predictions.settling(MODEL)
+    assert observed.last_day_over(MODEL, "America/New_York", at).isoformat() == "2026-11-28"
+    assert observed.last_day_over(MODEL, "America/New_York", soon).isoformat() == "2026-11-29"
+    assert observed.last_day_over(MODEL, "Asia/Tokyo", at).isoformat() == "2026-11-29"
+    assert observed.last_day_over(MODEL, "Pacific/Kiritimati", at).isoformat() == "2026-11-29"
+    assert observed.last_day_over(MODEL, "UTC", at).isoformat() == "2026-11-29"
+
+
 # ── service ───────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_requests_are_counted_once_and_their_times_to_a_hundredth(world: Path) -> None:
     """Also those whose rows stand in two tables; of one row and of several are told apart."""
     asked = rows(days=2, per_day=350)
-    ask(asked.iloc[:350], at_once=11)
+    ask(asked.iloc[:350], at_once=11, answered=NOON - timedelta(days=1))
     ask(asked.iloc[350:], number=1)
     predictions.compact(MODEL, LATER)
     found = observed.service(MODEL, observe(layout))
     assert [found[day]["requests"] for day in sorted(found)] == [32, 350]
     assert [found[day]["rows"] for day in sorted(found)] == [350, 350]
-    assert sum(found["2013-04-01"]["single"].values()) == 0
+    assert sum(found["2026-11-20"]["single"].values()) == 0
     times = [2.0 + i % 7 for i in range(350)]
     for share in (0.5, 0.95, 0.99):
-        told = observed.quantile(found["2013-04-02"]["ms"], share)
+        told = observed.quantile(found["2026-11-21"]["ms"], share)
         assert told == pytest.approx(np.quantile(times, share, method="inverted_cdf"), rel=0.011)
     assert observed.quantile({}, 0.5) is None
 
 
 def test_what_was_not_answered_stands_beside_what_was(world: Path) -> None:
     """Also on a day on which nobody was answered; and as long as answers are kept."""
-    ask(rows("2026-11-20", 1))
+    ask(rows("2013-04-01", 1), answered=NOON - timedelta(days=1))
     unanswered.add(MODEL, {("2026-11-20", "refused"): 3, ("2026-11-21", "failed"): 7}, 90)
     state = observe(layout)
     found = observed.service(MODEL, state)
