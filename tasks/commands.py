@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from datetime import datetime
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from tasks import files, settings, steps
+from tasks.errors import Mistake
 
 
 def add_to(parser: argparse.ArgumentParser) -> None:
@@ -35,6 +38,12 @@ def add_to(parser: argparse.ArgumentParser) -> None:
     seen.add_argument("model")
     seen.add_argument("key", help="as `python -m tasks alarms` names it")
     seen.add_argument("--note", default="", help="is kept with it")
+    gone = _command(kinds, "forget", forget, "take rows out of the prediction log and of all that is made of it")
+    gone.add_argument("model")
+    gone.add_argument("--time-after", metavar="TIME", help="asked later than this, as the client said")
+    gone.add_argument("--time-before", metavar="TIME", help="asked earlier than this")
+    gone.add_argument("--prediction-id", action="append", default=[], metavar="ID", help="this prediction; repeatable")
+    gone.add_argument("--key", action="append", default=[], help="of this key of a row or a request; repeatable")
     one = _command(kinds, "keys", keys, "API keys of what serves: list them, add one, take one back")
     one.add_argument("--add", metavar="NAME", help="make a key for somebody; it is shown once")
     one.add_argument("--remove", metavar="NAME", help="take it back, at once; without the last one nobody is answered")
@@ -156,6 +165,36 @@ def acknowledge(model: str, key: str, note: str) -> None:
 
     params.load().model(model)
     print(kept.in_words(kept.acknowledge(model, key, note)))
+
+
+def forget(
+    model: str, time_after: str | None, time_before: str | None, prediction_id: list[str], key: list[str]
+) -> None:
+    """Take out the rows of which everything holds that is given."""
+    from tasks import params, predictions
+
+    zone = params.load().model(model).timezone
+    after, before = _moment("--time-after", time_after, zone), _moment("--time-before", time_before, zone)
+    count = predictions.forget(model, after, before, prediction_id, key)
+    if not count:
+        print(f"{model}: no row in the log is so, nothing was changed")
+        return
+    print(
+        f"{model}: {count:,} rows are forgotten: nobody reads them any more. They are out of the Parquet files of the "
+        f"log; lines that a replica still writes to lose them when they are compacted. The next look of the monitor "
+        f"makes day sums, joined labels and weeks again from what is left."
+    )
+
+
+def _moment(option: str, text: str | None, zone: str) -> datetime | None:
+    """A time; where it says no zone, of the model's."""
+    if text is None:
+        return None
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise Mistake(f"{option} {text!r} is no time: say it as 2027-01-31, or 2027-01-31T18:00:00+01:00") from None
+    return found if found.tzinfo else found.replace(tzinfo=ZoneInfo(zone))
 
 
 def keys(add: str | None, remove: str | None, open: bool) -> None:  # noqa: A002 - the option's name

@@ -197,15 +197,16 @@ class Lines:
             while True:
                 begin = stream.seek(max(0, size - back))
                 begin += len(stream.readline()) if begin else 0  # what is left of a line
-                every = [one for block, at in _blocks(stream, begin, size) for one in _documents(block, at)[0]]
-                found = [one for one in every if not self._is_erased(one)]
-                if len(found) >= n or back >= size:
-                    return [one.logged() for one in found[-n:]]
+                found = [one for block, at in _blocks(stream, begin, size) for one in _documents(block, at)[0]]
+                requests = self._requests(found)
+                if len(requests) >= n or back >= size:
+                    return requests[-n:]
                 back *= 4
 
-    def _is_erased(self, document: _Document) -> bool:
-        """Whether any row of a request is."""
-        return bool(self.orders) and any(order.matches(_table([document])).any() for order in self.orders)
+    def _requests(self, documents: list[_Document]) -> list[Logged]:
+        if not self.orders or not documents:
+            return [one.logged() for one in documents]
+        return _logged(erasures.without(_table(documents), self.orders))
 
     def compact(self) -> tuple[int, int]:
         """Write its Parquet file, unless it is there: gives the rows, and how many lines could not be read.

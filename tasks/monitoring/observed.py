@@ -280,13 +280,8 @@ def predictions_of(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _unanswered(model: str, wanted: Wanted, now: datetime) -> unanswered.Days:
     """What the router has counted on the days that are kept."""
-    first = _first_day(wanted, now)
+    first = (now.astimezone(ZoneInfo(wanted.timezone)) - timedelta(days=wanted.keep_days)).date().isoformat()
     return {day: said for day, said in unanswered.read(model).items() if day >= first}
-
-
-def _first_day(wanted: Wanted, now: datetime) -> str:
-    """The first of the days that are kept."""
-    return (now.astimezone(ZoneInfo(wanted.timezone)) - timedelta(days=wanted.keep_days)).date().isoformat()
 
 
 def _forget(model: str, state: State, keep_days: int, now: datetime) -> State:
@@ -435,7 +430,7 @@ class _Batch:
         self.asked = {day: list(found) for day, found in before.asked.items()}
         self.fresh: set[str] = set()
         self.releases = {name: _Taken(kept) for name, kept in before.releases.items()}
-        self.service = _Service(wanted.timezone)
+        self.service = _Service(wanted.timezone, int(now.timestamp() * 1000))
         self.again = _Again(self.top, {day: [one.name for one in there] for day, there in before.asked.items()})
 
     def take(self, table: pa.Table) -> None:
@@ -512,8 +507,8 @@ class _Batch:
     def _write_service(self) -> str:
         name = f"service.{self.number}.json"
         self.service.end()
-        first = _first_day(self.wanted, self.now)
-        files.write_json(self.top / name, self.service.added_to(_answered_service(self.model, self.before), first))
+        before = _answered_service(self.model, self.before)
+        files.write_json(self.top / name, self.service.added_to(before, self.wanted.keep_days))
         return name
 
     # rows, by day
@@ -790,8 +785,8 @@ def common(some: Keys, others: Keys) -> Keys:
 class _Service:
     """How many requests a day had, and how long they took."""
 
-    def __init__(self, timezone: str) -> None:
-        self.timezone = timezone
+    def __init__(self, timezone: str, now: int) -> None:
+        self.timezone, self.now = timezone, now
         self.days: dict[str, dict[str, Any]] = {}
         self.open: tuple[str, int, int, int] | None = None
         """The last request, whose rows may go on in the next table: request, day, bin, rows."""
@@ -805,8 +800,7 @@ class _Service:
         is_other = np.asarray(pc.not_equal(names[1:], names[:-1]))
         begins = np.concatenate([[0], np.flatnonzero(is_other) + 1])
         lengths = np.diff([*begins.tolist(), len(table)])
-        answered = log_files.moments(table["id"].take(begins)) * 1000
-        days = local(answered, self.timezone) // DAY
+        days = self._days(log_files.moments(table["id"].take(begins)))
         ms = np.maximum(np.nan_to_num(table["ms"].to_numpy()[begins]), 0.01)
         bins = np.rint(np.log(ms) / MS_STEP).astype(np.int64)
         first, last = names[int(begins[0])].as_py(), names[int(begins[-1])].as_py()
@@ -825,11 +819,17 @@ class _Service:
             self._count(*(np.array([number]) for number in self.open[1:]))
         self.open = None
 
+    def _days(self, answered: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """The day of each answer (ms); of what a clock that was wrong has answered later than now, today."""
+        import numpy as np
+
+        return local(np.minimum(answered, self.now) * 1000, self.timezone) // DAY
+
     def leave_out(self, answered: npt.NDArray[np.int64]) -> None:
         """Rows count for nothing else, which were answered at these moments (ms)."""
         import numpy as np
 
-        days, counts = np.unique(local(answered * 1000, self.timezone) // DAY, return_counts=True)
+        days, counts = np.unique(self._days(answered), return_counts=True)
         for day, count in zip(days.tolist(), counts.tolist(), strict=True):
             self.days.setdefault(str(np.datetime64(day, "D")), _nothing())["untimed"] += count
 
@@ -845,10 +845,11 @@ class _Service:
                 for name, count in zip(*(x.tolist() for x in np.unique(bins[which], return_counts=True)), strict=True):
                     said[what][str(name)] = said[what].get(str(name), 0) + count
 
-    def added_to(self, before: Mapping[str, dict[str, Any]], first: str) -> dict[str, dict[str, Any]]:
-        """Everything, from this day on."""
-        found = {}
-        for day in sorted(day for day in {*before, *self.days} if day >= first):
+    def added_to(self, before: Mapping[str, dict[str, Any]], keep_days: int) -> dict[str, dict[str, Any]]:
+        """Everything, of the newest day and so many before it."""
+        found, known = {}, {*before, *self.days}
+        first = (date.fromisoformat(max(known)) - timedelta(days=keep_days)).isoformat()
+        for day in sorted(day for day in known if day >= first):
             one, two = before.get(day, _nothing()), self.days.get(day, _nothing())
             sums = {what: one[what] + two[what] for what in ("requests", "rows", "untimed")}
             counts = {

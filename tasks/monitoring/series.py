@@ -225,9 +225,7 @@ def _pair(of: Iterable[Floats]) -> tuple[Floats, Floats]:
 # ── one column against the others ─────────────────────────────────────────────────────────────────
 
 
-def _fits(
-    wanted: Mapping[str, Column], sides: Mapping[str, Sides], extreme: Mapping[str, Bools]
-) -> dict[str, Series]:
+def _fits(wanted: Mapping[str, Column], sides: Mapping[str, Sides], extreme: Mapping[str, Bools]) -> dict[str, Series]:
     """Per column that has a mean: that of each day, less what a linear regression on the features' means says.
 
     It is fitted on the reference. The residual of a day of the reference is of a regression that has not seen its week:

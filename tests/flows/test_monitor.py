@@ -7,7 +7,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -164,7 +164,8 @@ def test_without_labels_the_loss_is_estimated(world: World, first: serving.One) 
         assert [week[name] for name in ("rows", "labels", "measured", "slices", "off")] == [56, 0, None, None, None]
         assert week["estimated"]["low"] < week["estimated"]["value"] < week["estimated"]["high"]
     times, unanswered = {"p50": 4.0, "p95": 8.0, "p99": 8.0}, {"refused": 0, "shed": 0, "failed": 0}
-    assert said["service"]["days"][0] == {"day": "2013-04-01", "requests": 8, "rows": 8, **unanswered, **times}
+    (day,) = said["service"]["days"]  # on which it was answered
+    assert {**day, "day": ""} == {"day": "", "requests": 224, "rows": 224, "untimed": 0, **unanswered, **times}
     assert said["alarms"] == []
     assert set(said) == {"model", "at", "release", "service", "data", "quality", "alarms"}
     assert "![drift and quality over time](data:image/png;base64," in page()
@@ -192,7 +193,7 @@ def test_it_stands_in_mlflow_beside_the_version(world: World, first: serving.One
     """A run per release, a step per week, with the numbers, the table and the picture."""
     assert [step for step, _ in metric_history(first, "estimate/log_loss")] == [2256, 2257, 2258, 2259]
     assert len(metric_history(first, "data/vibration/missing")) == 4
-    assert len(metric_history(first, "service/p95")) == 4
+    assert len(metric_history(first, "service/p95")) == 1  # of the week in which it was answered
     version = registry.find(MODEL, first.candidate)
     assert version is not None
     with registry.connect() as client:
@@ -237,6 +238,36 @@ def test_labels_that_come_in_parts_end_in_the_measured_loss(world: World, first:
         experiment = client.get_experiment_by_name(f"{MODEL}-monitoring").experiment_id
         (run,) = client.search_runs([experiment])
     assert run.data.metrics["log_loss"] == pytest.approx(windows[-1]["measured"]["log_loss"]["value"], rel=1e-5)
+
+
+def test_a_day_is_judged_when_it_is_over(world: World, first: serving.One, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Although nothing new was asked since. Its answers are there before, in the weeks."""
+    before = report()
+    monkeypatch.setattr(observed, "last_day_over", lambda *_: date(2013, 4, 20))
+    assert monitor().is_completed()
+    assert (report()["data"]["days"], report()["data"]["rows"]) == (20, 160)
+    assert report()["quality"] == before["quality"]
+    monkeypatch.undo()
+    assert monitor().is_completed()
+    assert report()["data"] == before["data"]
+
+
+def test_rows_of_2199_do_no_harm(world: World, first: serving.One) -> None:
+    """They are no week and no day; the page says how many there are, and what takes them out of the log."""
+    before = report()
+    log(world.rows["2013-04"].head(24).assign(time=np.datetime64("2199-01-01", "us"), pressure=9999.0), first, number=9)
+    assert monitor().is_completed()
+    said = report()
+    assert said["quality"] == before["quality"]
+    assert said["data"]["text"] == (
+        f"{before['data']['text']}; 24 rows count for nothing, as they say that they were asked after they were "
+        f"answered, or before 1971 (`python -m tasks forget` takes them out of the log)"
+    )
+    assert said["alarms"] == []
+    assert monitor().message.startswith("nothing to do")
+    world.alone.project.run(sys.executable, "-m", "tasks", "forget", MODEL, "--time-after", "2100-01-01")
+    assert monitor().is_completed()
+    assert {**report()["data"], "columns": []} == {**before["data"], "columns": []}
 
 
 # ── a sensor that is off ──────────────────────────────────────────────────────────────────────────

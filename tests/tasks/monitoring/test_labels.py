@@ -63,7 +63,7 @@ def test_a_prediction_gets_the_label_of_the_row_that_it_was_asked_for(asked: pd.
     deliver(asked.iloc[:500].sample(frac=1, random_state=0), "2013-04")
     joined = join()
     found = labels.frame(MODEL, sorted(joined.days)).sort_values("time")
-    assert list(found) == ["id", "time", "release", "station", "p_0", "p_1", "label"]
+    assert list(found) == ["id", "time", "release", "slice:station", "p_0", "p_1", "label"]
     assert found["label"].iloc[:500].tolist() == asked["label"].iloc[:500].tolist()
     assert found["label"].iloc[500:].isna().all()
     assert sum(day.labels for day in joined.days.values()) == 500
@@ -207,6 +207,44 @@ def test_of_several_predictions_for_a_row_the_newest_counts(world: Path, in_one_
     assert own["label"].notna().all()
     truth = pd.concat([again, asked.iloc[30:]]).sort_values("time", kind="stable")
     assert own["label"].tolist() == truth["label"].tolist()
+
+
+@pytest.mark.parametrize("in_one_look", [True, False])
+@pytest.mark.parametrize(("zone", "hour"), [("America/New_York", 5), ("Europe/Berlin", 0), ("Australia/Lord_Howe", 14)])
+def test_the_later_answer_counts_in_the_hour_that_autumn_repeats(
+    world: Path, zone: str, hour: int, in_one_look: bool
+) -> None:
+    """By the clock on the wall it is the earlier one: 01:50 is lived through before 01:10."""
+    day = {"America/New_York": "2013-11-03", "Europe/Berlin": "2013-10-27", "Australia/Lord_Howe": "2013-04-06"}[zone]
+    asked = rows(days=1, per_day=1)
+    at = pd.Timestamp(day) + pd.Timedelta(hours=hour, minutes=50)
+    shift = pd.Timedelta(minutes=10 if zone == "Australia/Lord_Howe" else 20)  # there it is half an hour
+    wanted = observed.Wanted("classification", (), 90, zone)
+    for number, (moment, p) in enumerate([(at + shift, 0.75), (at, 0.25)]):
+        ask(asked.assign(time=moment, p_0=1 - p, p_1=p), number=number)
+        if not in_one_look:
+            join(observed.observe(MODEL, wanted, lambda _: made_of(LEARNED), LATER))
+    deliver(asked, "2013-04")
+    joined = join(observed.observe(MODEL, wanted, lambda _: made_of(LEARNED), LATER))
+    assert labels.frame(MODEL, sorted(joined.days))["p_1"].tolist() == [0.75]
+
+
+def test_a_slice_may_be_called_as_any_column_is(world: Path) -> None:
+    """Also as one that the monitor has itself."""
+    names = ["hash", "label", "q10", "id", "time", "release"]
+    asked = rows(days=4)
+    path = ask(asked)
+    lines = [orjson.loads(line) for line in path.read_bytes().splitlines()]
+    for line in lines:
+        line["rows"] = [{**row, **dict.fromkeys(names, "yes")} for row in line["rows"]]
+    path.write_bytes(b"".join(orjson.dumps(line) + b"\n" for line in lines))
+    deliver(asked, "2013-04")
+    wanted = observed.Wanted("classification", tuple(names), 90)
+    joined = join(observed.observe(MODEL, wanted, lambda _: made_of(LEARNED), LATER))
+    how = weeks.Measuring("classification", "log_loss", tuple(names), 10, 0.95)
+    (week,) = weeks.measured(MODEL, joined, how, lambda _: None)
+    assert week["labels"] == len(asked)
+    assert {name: list(values) for name, values in week["slices"].items()} == {name: ["yes"] for name in names}
 
 
 def test_rows_without_a_key_count_and_get_no_label(world: Path) -> None:
