@@ -41,9 +41,6 @@ if TYPE_CHECKING:
 
 MS = timedelta(milliseconds=1)
 
-AHEAD = timedelta(minutes=5)
-"""By so much a client's clock may be ahead of this one; what it says of later days is no time of a question."""
-
 A_MINUTE = 60
 """Seconds after which a write that began before midnight has ended."""
 
@@ -84,6 +81,11 @@ def settling(model: str) -> timedelta:
     """What is older than this is not asked again: three times what a request may take (`serving.timeout_s`)."""
     said = params.load().models.get(model)  # a model that is gone has a log all the same
     return 3 * timedelta(seconds=said.serving.timeout_s if said else params.Serving().timeout_s)
+
+
+def ahead() -> timedelta:
+    """So far may the `time` of a row be ahead of its answer: as answering.AHEAD, which imports scikit-learn, has it."""
+    return timedelta(seconds=float(os.environ.get("EVERGREEN_MAX_AHEAD_S") or 300))
 
 
 # ── reading ───────────────────────────────────────────────────────────────────────────────────────

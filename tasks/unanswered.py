@@ -13,7 +13,7 @@ decision hangs on one more or less.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 from tasks import files, settings
@@ -46,7 +46,10 @@ def add(model: str, counts: Mapping[tuple[str, str], int], keep_days: int) -> No
         known = read(model)
         for (day, kind), number in counts.items():
             known.setdefault(day, dict.fromkeys(KINDS, 0))[kind] += number
-        first = date.fromisoformat(max(known)) - timedelta(days=keep_days - 1)
+        # a clock that was wrong once leaves days to come: with one of them as the newest, all others would be forgotten
+        last = datetime.now(UTC).date() + timedelta(days=1)
+        known = {day: said for day, said in known.items() if day <= last.isoformat()}
+        first = date.fromisoformat(max(known, default=last.isoformat())) - timedelta(days=keep_days - 1)
         files.write_json(path(model), {day: said for day, said in known.items() if day >= first.isoformat()})
 
 

@@ -457,7 +457,7 @@ class _Batch:
 
         asked = table["time"].cast("int64").to_numpy()
         answered = np.minimum(log_files.moments(table["id"]), int(self.now.timestamp() * 1000))
-        can_be = (asked <= (answered + predictions.AHEAD // MS) * 1000) & (asked >= log_files.micros(FIRST))
+        can_be = (asked <= (answered + predictions.ahead() // MS) * 1000) & (asked >= log_files.micros(FIRST))
         if can_be.all():
             return table
         self.service.leave_out(answered[~can_be])

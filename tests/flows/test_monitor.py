@@ -163,7 +163,7 @@ def test_without_labels_the_loss_is_estimated(world: World, first: serving.One) 
     for week in quality["windows"]:
         assert [week[name] for name in ("rows", "labels", "measured", "slices", "off")] == [56, 0, None, None, None]
         assert week["estimated"]["low"] < week["estimated"]["value"] < week["estimated"]["high"]
-    times, unanswered = {"p50": 4.0, "p95": 8.0, "p99": 8.0}, {"refused": 0, "shed": 0, "failed": 0}
+    times, unanswered = {"p50": 4.97, "p95": 8.0, "p99": 8.0}, {"refused": 0, "shed": 0, "failed": 0}
     (day,) = said["service"]["days"]  # on which it was answered
     assert {**day, "day": ""} == {"day": "", "requests": 224, "rows": 224, "untimed": 0, **unanswered, **times}
     assert said["alarms"] == []

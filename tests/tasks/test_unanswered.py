@@ -46,6 +46,14 @@ def test_old_days_are_forgotten() -> None:
     assert list(unanswered.read("tiny")) == [f"2026-11-{day}" for day in range(24, 31)]
 
 
+def test_a_day_to_come_does_not_make_the_others_old() -> None:
+    """It was counted while the clock was wrong; the clock was set, and it goes."""
+    unanswered.add("tiny", {("2026-11-20", "failed"): 1}, 7)
+    files.write_json(unanswered.path("tiny"), {**unanswered.read("tiny"), "2199-01-01": {**NOTHING, "failed": 2}})
+    unanswered.add("tiny", {("2026-11-21", "failed"): 3}, 7)
+    assert list(unanswered.read("tiny")) == ["2026-11-20", "2026-11-21"]
+
+
 @pytest.mark.parametrize(
     "text", ["[", "[]", '{"today": {}}', '{"2026-11-21": {"shed": 1}}', '{"2026-11-21": 3}', "null"]
 )

@@ -146,7 +146,7 @@ def test_so_many_that_are_over_are_remembered() -> None:
 @pytest.fixture
 def model(world: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A model with an alarm, and a report that has it."""
-    alarms.keep(MODEL, [found()], "aaaa", APRIL)
+    alarms.keep(MODEL, [found()], "aaaa", (APRIL, APRIL))
     report = {"model": MODEL, "alarms": alarms.shown(alarms.read(MODEL))}
     files.write_json(observed.folder(MODEL) / "report.json", report)
     return MODEL
@@ -158,7 +158,7 @@ def test_a_person_acknowledges_an_alarm_at_a_terminal(model: str, capsys: pytest
     assert "acknowledged 20" in capsys.readouterr().out
     report = files.read_json(observed.folder(model) / "report.json")
     assert report["alarms"][0]["acknowledged"]["note"] == "the sensor is being replaced"
-    alarms.keep(model, [found(text="temp is 10 °F higher since 2013-04-02")], "aaaa", APRIL)
+    alarms.keep(model, [found(text="temp is 10 °F higher since 2013-04-02")], "aaaa", (APRIL, APRIL))
     assert main(["alarms", model]) == 0
     said = capsys.readouterr().out
     assert said.startswith("2013-04-09-temp-v3  drift, open since 2013-04-09\n  temp is 10 °F higher")
@@ -185,7 +185,7 @@ def test_what_was_told_is_written_down(model: str) -> None:
 
 def test_only_open_alarms_are_listed_unless_all_are_asked_for(model: str, capsys: pytest.CaptureFixture[str]) -> None:
     """No alarm is a line, too."""
-    alarms.keep(model, [found(closed=date(2013, 4, 20))], "aaaa", APRIL)
+    alarms.keep(model, [found(closed=date(2013, 4, 20))], "aaaa", (APRIL, APRIL))
     main(["alarms", model])
     assert capsys.readouterr().out == "tiny: no alarm is open\n"
     main(["alarms", model, "--all"])

@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from tasks import days, files, predictions, profile, unanswered
+from tasks import answering, days, files, predictions, profile, unanswered
 from tasks.errors import RegistryUnavailable
 from tasks.monitoring import drift, observed
 from tasks.rows import row_hashes
@@ -474,6 +474,13 @@ def test_a_row_that_is_asked_after_its_answer_counts_for_nothing(world: Path, zo
     (said,) = observed.service(MODEL, state).values()
     assert (said["requests"], said["untimed"]) == (len(wrong) + len(well), len(wrong))
     assert observed.newest_day(state) <= LATER.date() + timedelta(days=1)
+
+
+def test_who_answers_and_who_watches_agree_on_what_is_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One setting, one default."""
+    assert predictions.ahead().total_seconds() == answering.AHEAD_S
+    monkeypatch.setenv(answering.AHEAD, "7200")
+    assert predictions.ahead() == timedelta(hours=2)
 
 
 def test_a_row_from_the_future_does_not_stand_in_the_way_of_the_right_one(world: Path) -> None:
