@@ -26,7 +26,7 @@ import pandas as pd
 
 from models import upstream
 from models.flight_delay.rows import rows as rows_of
-from tasks import code, contract, days, files, imports, params, profile, settings
+from tasks import code, contract, days, files, imports, params, profile, settings, table_files
 from tasks.monitoring import drift
 from tasks.training.conform import conform
 
@@ -95,7 +95,7 @@ def year(late_after: float) -> pd.DataFrame:
                 name, data = upstream.deliver(dataset, partition)
                 path = Path(folder) / f"{dataset}-{name}"
                 path.write_bytes(data)
-                tables[dataset] = contract.read(path, contract.load(MODEL, dataset))
+                tables[dataset] = table_files.read(path, contract.load(MODEL, dataset))
             months.append(conform(rows_of(tables, late_after=late_after), MODEL, model))
     return pd.concat(months, ignore_index=True)
 

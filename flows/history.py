@@ -23,7 +23,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tasks import code, contract, files, imports, params, partitions, settings
+from tasks import code, contract, files, imports, params, partitions, settings, table_files
 from tasks.errors import DataMissing, Mistake, ParamsError
 
 if TYPE_CHECKING:
@@ -197,7 +197,7 @@ def _rows(name: str, model: params.Model, lying: dict[str, list[Path]]) -> pd.Da
             dataset: pd.concat(
                 # of a lookup, what had arrived by then
                 [
-                    contract.completed(contract.read(path, wanted), wanted)
+                    contract.completed(table_files.read(path, wanted), wanted)
                     for path, wanted in contracts[dataset]
                     if _belongs(path, partition, model, dataset)
                 ],

@@ -1,14 +1,14 @@
 """What a model asks of a dataset: columns with types, and an expectation suite.
 
-`models/<name>/expectations/<dataset>.yaml`, read by whoever reads a partition: the one that validates it and
-the one that makes rows of it see the same types.
+`models/<name>/expectations/<dataset>.yaml`, read by whoever reads a partition (tasks/table_files.py): the one that
+validates it and the one that makes rows of it see the same types.
 """
 
 from __future__ import annotations
 
-import re
+import codecs
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -17,9 +17,56 @@ from tasks.errors import ContractError, did_you_mean
 
 if TYPE_CHECKING:
     import pandas as pd
-    import pyarrow as pa
 
-TYPES = ("int64", "float64", "str", "bool", "datetime64[us]", "datetime64[us, UTC]")
+TYPES = ("int64", "Int64", "float64", "str", "bool", "boolean", "datetime64[us]", "datetime64[us, UTC]")
+"""As pandas calls them. In `Int64` and `boolean` a value may be missing; in `int64` and `bool` none may."""
+
+
+class Dialect(BaseModel):
+    """How a CSV is written, and what its texts mean that a type does not say."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    delimiter: Annotated[str, Field(min_length=1, max_length=1)] = ","
+    quote: Annotated[str, Field(min_length=1, max_length=1)] | None = '"'
+    escape: Literal["\\"] | None = None
+    """A backslash, where a quotation mark is written by it (Spark); without quotation marks (`quote: null`), tabs, line
+    breaks and backslashes are (the text format of PostgreSQL and MySQL)."""
+    header: bool = True
+    """Whether its first line names the columns; if not, they are those of the contract, in order."""
+    encoding: str = "utf-8"
+    decimal: Literal[".", ","] = "."
+    thousands: Literal[",", ".", " ", "'"] | None = None
+    dates: list[str] = []
+    """How dates and times are written, if not as ISO 8601: as strptime says it (`%d.%m.%Y`); the first that fits."""
+    true_values: list[str] = []
+    false_values: list[str] = []
+    quoted_nulls: bool = False
+    """Whether a text in quotes may mean «missing» in a text column too."""
+    verbatim: list[str] = []
+    """Text columns whose values may all end in `.0`."""
+
+    @field_validator("encoding")
+    @classmethod
+    def _known_encoding(cls, encoding: str) -> str:
+        try:
+            codecs.lookup(encoding)
+        except LookupError:
+            raise ValueError(f"{encoding!r} is no encoding that Python knows") from None
+        return encoding
+
+    @model_validator(mode="after")
+    def _told_apart(self) -> Dialect:
+        for name in ("delimiter", "thousands"):
+            if getattr(self, name) == self.decimal:
+                raise ValueError(f"decimal is {self.decimal!r}, and so is {name}: say what each of them is")
+        return self
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether its numbers, truth values and dates are written as everywhere."""
+        said = (self.escape, self.thousands, self.dates, self.true_values, self.false_values)
+        return self.decimal == "." and not any(said)
 
 
 class Span(BaseModel):
@@ -75,7 +122,8 @@ class Contract(BaseModel):
     columns: dict[str, str]
     expectations: list[dict[str, Any]]
     nulls: list[str] = [""]
-    """Texts that mean «missing» in a CSV."""
+    """Texts that mean «missing»: in a CSV, and in a column of texts where another type is declared."""
+    csv: Dialect = Dialect()
     key: list[str] = []
     """The columns that tell a row of a partition from every other; empty: none do."""
     additional: Literal["refuse", "allow"] = "refuse"
@@ -215,57 +263,6 @@ def _faults(error: ValidationError, where: str) -> str:
     return "\n".join(lines)
 
 
-class Unreadable(ValueError):
-    """A partition that cannot be read with the contract's types; says where."""
-
-
-def read(path: Path, contract: Contract) -> pd.DataFrame:
-    """Read a partition (CSV or Parquet) with the contract's types; other columns get the types they look like.
-
-    Raises:
-        Unreadable: not a table, cut off, or a value that is not of its column's type.
-    """
-    import pyarrow as pa
-    from pyarrow import csv, parquet
-
-    types = {name: _arrow(pa, type_) for name, type_ in contract.columns.items()}
-    types |= {old: types[new] for old, new in contract.renamed.items() if new in types}
-    try:
-        if path.suffix == ".parquet":
-            table = parquet.read_table(path)
-            for i, field in enumerate(table.schema):
-                if field.name in types and field.type != types[field.name]:
-                    table = table.set_column(i, field.name, table.column(i).cast(types[field.name]))
-        else:
-            options = csv.ConvertOptions(
-                column_types=types,
-                null_values=contract.nulls,
-                strings_can_be_null=True,
-                quoted_strings_can_be_null=False,
-            )
-            table = csv.read_csv(path, convert_options=options)
-        frame: pd.DataFrame = arranged(table, contract).to_pandas()
-    except (pa.ArrowException, ValueError, OSError, KeyError) as error:
-        raise Unreadable(re.sub(r"\s+", " ", str(error))[:500]) from None
-    return frame
-
-
-def arranged(table: pa.Table, wanted: Contract) -> pa.Table:
-    """The columns of a file by the names of today, without those that may come in addition.
-
-    Raises:
-        Unreadable: a column is there by its former name and by its new one.
-    """
-    names = table.column_names
-    for old, new in wanted.renamed.items():
-        if old in names and new in names:
-            raise Unreadable(f"column {new} is there twice: as {new}, and by its former name {old}")
-    table = table.rename_columns([wanted.renamed.get(name, name) for name in names])
-    if wanted.additional == "allow":
-        table = table.select([i for i, name in enumerate(table.column_names) if name in wanted.columns])
-    return table
-
-
 def completed(frame: pd.DataFrame, wanted: Contract) -> pd.DataFrame:
     """A partition with every column that the suite names: those that it has not are missing in every row."""
     import pandas as pd
@@ -277,14 +274,3 @@ def completed(frame: pd.DataFrame, wanted: Contract) -> pd.DataFrame:
         for name, type_ in lacking.items()
     }
     return frame.assign(**missing)
-
-
-def _arrow(pa: Any, type_: str) -> Any:
-    return {
-        "int64": pa.int64(),
-        "float64": pa.float64(),
-        "str": pa.string(),
-        "bool": pa.bool_(),
-        "datetime64[us]": pa.timestamp("us"),
-        "datetime64[us, UTC]": pa.timestamp("us", tz="UTC"),
-    }[type_]

@@ -13,7 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from tasks import contract, files, settings
+from tasks import contract, conversions, files, settings, table_files
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,18 +61,22 @@ def between(before: Path, after: Path, dataset: str, reader: str) -> Changes | N
         "md5": [files.md5(before), files.md5(after)],
         "suffixes": [before.suffix, after.suffix],
         "contract": [contract.digest(reader, dataset, path.stem) for path in (before, after)],
-        "code": [files.sha256(Path(module)) for module in (__file__, contract.__file__)],
+        "code": [files.sha256(Path(module)) for module in _CODE],
     }
     was, wanted = (contract.load(reader, dataset, path.stem) for path in (before, after))
 
     def make(beside: Path) -> None:
-        found = compare(contract.read(before, was), contract.read(after, wanted), wanted.key)
+        found = compare(table_files.read(before, was), table_files.read(after, wanted), wanted.key)
         files.write_json(beside, asdict(found))
 
     try:
         return Changes(**files.read_json(files.memo("changes", key, ".json", make)))
-    except contract.Unreadable:
+    except table_files.Unreadable:
         return None
+
+
+_CODE = (__file__, contract.__file__, conversions.__file__, table_files.__file__)
+"""What a memo of changes is made by."""
 
 
 def of_content(before: tuple[str, Path], after: tuple[str, Path], dataset: str, reader: str) -> Changes | None:

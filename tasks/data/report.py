@@ -12,7 +12,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from tasks import contract, files, params, settings
+from tasks import contract, files, params, settings, table_files
 from tasks.data import hashes, validate
 
 ROWS = 50_000
@@ -57,7 +57,8 @@ def _table(dataset: str, reader: str, paths: list[Path]) -> Path:
 
         suites = [contract.load(reader, dataset, path.stem) for path in paths]
         frames = [
-            _sample(contract.read(path, wanted), ROWS // len(paths)) for path, wanted in zip(paths, suites, strict=True)
+            _sample(table_files.read(path, wanted), ROWS // len(paths))
+            for path, wanted in zip(paths, suites, strict=True)
         ]
         title = f"{dataset}: {paths[0].stem} to {paths[-1].stem}, a sample of at most {ROWS:,} rows"
         report = TableReport(pd.concat(frames, ignore_index=True), title=title, verbose=0)

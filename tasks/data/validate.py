@@ -20,7 +20,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks import contract, files, params, settings
+from tasks import contract, conversions, files, params, settings, table_files
 from tasks import partitions as partition_names
 from tasks.contract import Contract
 from tasks.data import hashes
@@ -193,14 +193,14 @@ def result(
 
     def make(beside: Path) -> None:
         wanted = contract.load(model, dataset, partition)
-        frame = _read(frame_path, wanted)
+        frame = table_files.read(frame_path, wanted)
         _keep_summary(base, frame, wanted)
         report, gx = examine(frame, wanted, dataset, partition, model, previous)
         files.write_json(beside, {"report": report.to_dict(), "gx": gx})
 
     try:
         kept: dict[str, Any] = files.read_json(files.memo("validation", key, ".json", make))
-    except contract.Unreadable as error:
+    except table_files.Unreadable as error:
         return _unread(f"{error} (the contract is {where})", dataset, partition, model)
     return kept
 
@@ -217,7 +217,7 @@ def summary(path: Path | None, dataset: str, model: str) -> Summary | None:
 
     def make(beside: Path) -> None:
         wanted = contract.load(model, dataset, path.stem)
-        files.write_json(beside, summarise(_read(path, wanted), wanted))
+        files.write_json(beside, summarise(table_files.read(path, wanted), wanted))
 
     kept: Summary = files.read_json(files.memo("summary", _content(path, model, dataset, path.stem), ".json", make))
     return kept
@@ -228,7 +228,7 @@ def summarise(frame: pd.DataFrame, wanted: Contract) -> Summary:
     columns = {}
     for name in _numeric(wanted):
         if name in frame.columns and frame[name].dtype.kind in "if":
-            column = frame[name]
+            column = frame[name].astype("float64") if wanted.columns[name] == "Int64" else frame[name]
             values = (column.mean(), column.median(), column.std(), column.min(), column.max(), column.isna().sum())
             columns[name] = _plain(dict(zip(STATISTICS, map(float, values), strict=True)))
     return {"rows": len(frame), "columns": columns}
@@ -242,22 +242,18 @@ def _content(path: Path, model: str, dataset: str, partition: str) -> dict[str, 
         "model": model,
         "dataset": dataset,
         "contract": contract.digest(model, dataset, partition),
-        "code": files.digest([files.sha256(Path(__file__)), files.sha256(Path(contract.__file__))]),
+        "code": files.digest([files.sha256(Path(module)) for module in _CODE]),
         "pandas": version("pandas"),
         "pyarrow": version("pyarrow"),
     }
 
 
+_CODE = (__file__, contract.__file__, conversions.__file__, table_files.__file__)
+"""What reads a partition and checks it."""
+
+
 def _keep_summary(base: dict[str, str], frame: pd.DataFrame, wanted: Contract) -> None:
     files.memo("summary", base, ".json", lambda beside: files.write_json(beside, summarise(frame, wanted)))
-
-
-def _read(path: Path, wanted: Contract) -> pd.DataFrame:
-    frame = contract.read(path, wanted)
-    if not frame.columns.is_unique:
-        twice = ", ".join(sorted({str(name) for name in frame.columns[frame.columns.duplicated()]}))
-        raise contract.Unreadable(f"column {twice} stands twice")
-    return frame
 
 
 # ── Great Expectations ────────────────────────────────────────────────────────────────────────────
@@ -315,7 +311,7 @@ def _derived(wanted: Contract, frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _numeric(wanted: Contract) -> list[str]:
-    return [name for name, type_ in wanted.every_column.items() if type_ in ("int64", "float64")]
+    return [name for name, type_ in wanted.every_column.items() if type_ in ("int64", "Int64", "float64")]
 
 
 def _without_value(expectation: dict[str, Any], wanted: Contract, given: dict[str, float], where: str) -> list[str]:

@@ -7,6 +7,7 @@ models/<name>/rows makes features of it, as `prepare` does for training, and lab
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Protocol
 
-from tasks import code, contract, files, imports, params, settings
+from tasks import code, contract, conversions, files, imports, params, settings, table_files
 from tasks.errors import DataMissing, EvergreenError, Mistake, ModelCodeError, SourceUnavailable, WorldError
 from tasks.errors import did_you_mean as hint
 
@@ -287,12 +288,12 @@ class Partition:
         try:
             tables = {
                 dataset: pd.concat(
-                    [contract.completed(contract.read(path, wanted), wanted) for path, wanted in asked[dataset]],
+                    [contract.completed(table_files.read(path, wanted), wanted) for path, wanted in asked[dataset]],
                     ignore_index=True,
                 )
                 for dataset in here
             }
-        except contract.Unreadable as error:
+        except table_files.Unreadable as error:
             raise BatchRefused(f"{self.where} cannot be read: {error}") from None
         try:
             rows = code.rows_function(self.model, model)(tables)
@@ -348,13 +349,11 @@ def chunks(path: Path, shown: str, features: Features, keep: Sequence[str], most
     Raises:
         BatchRefused: a column is missing, not known or of another type; or the file cannot be read.
     """
-    import pyarrow as pa
-
-    read = {".parquet": _parquet, ".csv": _csv}.get(path.suffix, _json_lines)
+    read = _json_lines if path.suffix not in TABLES else _columns
     try:
         yield from _of_size(read(path, shown, features, keep, most), most)
-    except pa.ArrowException as error:
-        raise BatchRefused(f"{shown} cannot be read: {' '.join(str(error).split())[:500]}") from None
+    except table_files.Unreadable as error:
+        raise BatchRefused(f"{shown} cannot be read: {error}") from None
 
 
 def _of_size(found: Iterator[Chunk], most: int) -> Iterator[Chunk]:
@@ -374,111 +373,60 @@ def _of_size(found: Iterator[Chunk], most: int) -> Iterator[Chunk]:
         yield Chunk(rows, pa.concat_tables([one.along for one in waiting]), 1.0)
 
 
-def _parquet(path: Path, shown: str, features: Features, keep: Sequence[str], most: int) -> Iterator[Chunk]:
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    with parquet.ParquetFile(path) as opened:
-        schema = opened.schema_arrow
-        along = _check_columns(schema.names, shown, features, keep)
-        for name, feature in features.items():
-            _check_type(schema.field(name).type, name, feature["type"], shown)
-        read = 0
-        for batch in opened.iter_batches(min(most, 50_000), columns=[*features, *along]):
-            read += len(batch)
-            columns = {name: _typed(batch.column(name), features[name]["type"]) for name in features}
-            beside = _tabled({name: batch.column(name) for name in along}, len(batch))
-            yield Chunk(pa.table(columns), beside, read / opened.metadata.num_rows)
-
-
-def _check_type(found: Any, name: str, kind: str, shown: str) -> None:
-    import pyarrow as pa
-
-    is_ = pa.types
-    text = is_.is_string(found) or is_.is_large_string(found) or is_.is_string_view(found)
-    text = text or (is_.is_dictionary(found) and is_.is_string(found.value_type))
-    number = is_.is_integer(found) or is_.is_floating(found)
-    if not is_.is_null(found) and not (text if kind == "category" else number):
-        raise BatchRefused(
-            f"{shown}: column {name} is of the type {found}, the model takes {_KINDS[kind]}. Nothing was scored."
-        )
-
+_DECLARED = {"category": "str", "integer": "Int64", "number": "float64"}
+"""Type of a feature → as what a file's column is read, as a suite would declare it."""
 
 _KINDS = {"category": "text", "integer": "integers", "number": "numbers"}
 
 
-def _typed(column: Any, kind: str) -> Any:
-    """Text, integers or float64; in a float column NaN is missing."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    if kind == "category":
-        return column.cast(pa.string())
-    if not pa.types.is_floating(column.type):
-        return column.cast(pa.int64() if pa.types.is_integer(column.type) else pa.float64())
-    column = column.cast(pa.float64())
-    return pc.if_else(pc.is_nan(column), pa.scalar(None, pa.float64()), column)
+def _columns(path: Path, shown: str, features: Features, keep: Sequence[str], most: int) -> Iterator[Chunk]:
+    """CSV and Parquet, read as ingest reads them."""
+    along = _check_columns(table_files.names(path), shown, features, keep)
+    if path.suffix == ".parquet":
+        _check_kinds(path, shown, features)
+    for piece in table_files.pieces(path, [*features, *along], min(most, 50_000)):
+        beside = _tabled({name: piece.rows.column(name) for name in along}, len(piece.rows))
+        yield Chunk(_typed(piece.rows, features), beside, piece.done)
 
 
-def _csv(path: Path, shown: str, features: Features, keep: Sequence[str], most: int) -> Iterator[Chunk]:  # noqa: ARG001
-    import pyarrow as pa
-    from pyarrow import csv
-
-    parse = csv.ParseOptions(newlines_in_values=True)
-    lean = csv.ReadOptions(
-        use_threads=False
-    )  # and not of a path: then the reader runs ahead, and holds all of the file
-    with path.open("rb") as stream, csv.open_csv(stream, lean, parse) as first:
-        along = _check_columns(first.schema.names, shown, features, keep)
-    convert = csv.ConvertOptions(
-        include_columns=[*features, *along],
-        column_types=dict.fromkeys([*features, *along], pa.string()),
-        null_values=[""],
-        strings_can_be_null=True,
-        quoted_strings_can_be_null=False,
-    )
-    size = path.stat().st_size
-    with path.open("rb") as stream, csv.open_csv(stream, lean, parse, convert) as batches:
-        for batch in batches:
-            beside = _tabled({name: batch.column(name) for name in along}, len(batch))
-            yield Chunk(_parsed(batch, features), beside, min(1.0, stream.tell() / size))
+def _check_kinds(path: Path, shown: str, features: Features) -> None:
+    found = table_files.kinds(path)
+    for name, feature in features.items():
+        kind, type_ = found[name]
+        if kind not in {"null", *conversions.TAKES[_DECLARED[feature["type"]]]}:
+            wanted = _KINDS[feature["type"]]
+            raise BatchRefused(
+                f"{shown}: column {name} is of the type {type_}, the model takes {wanted}. Nothing was scored."
+            )
 
 
-_NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
-
-
-def _parsed(batch: Any, features: Features) -> pa.Table:
-    """Texts as features. A row with a text that is no number becomes JSON: the release says what is wrong with it."""
+def _typed(rows: pa.RecordBatch, features: Features) -> pa.Table:
+    """Values as features. A row with one that is none becomes JSON: the release says what is wrong with it."""
     import orjson
     import pyarrow as pa
     import pyarrow.compute as pc
 
     columns: dict[str, Any] = {}
-    broken = pa.array([False] * len(batch))
+    broken = pa.array([False] * len(rows))
     for name, feature in features.items():
-        column = batch.column(name)
-        if feature["type"] == "category":
-            columns[name] = column
-            continue
-        numbers = pc.if_else(pc.match_substring_regex(column, _NUMBER), column, None).cast(pa.float64())
-        numbers = pc.if_else(pc.is_finite(numbers), numbers, pa.scalar(None, pa.float64()))
-        broken = pc.or_(broken, pc.and_(pc.is_valid(column), pc.is_null(numbers)))
-        columns[name] = numbers
+        columns[name], refused = conversions.convert(rows.column(name), _DECLARED[feature["type"]])
+        broken = broken if refused is None else pc.or_(broken, refused)
     table = pa.table(columns)
     if not pc.any(broken).as_py():
         return table
-    texts: list[str | None] = [None] * len(batch)
+    texts: list[str | None] = [None] * len(rows)
     for i in pc.indices_nonzero(broken).to_pylist():
-        row = {name: _as_json(values[i].as_py(), batch.column(name)[i].as_py()) for name, values in columns.items()}
+        row = {name: _as_json(values[i].as_py(), rows.column(name)[i].as_py()) for name, values in columns.items()}
         texts[i] = orjson.dumps(row).decode()
     return table.append_column("json", pa.array(texts, pa.string()))
 
 
-def _as_json(value: Any, text: str | None) -> Any:
-    """A value as a client would post it; where it is none, the text that stood there."""
+def _as_json(value: Any, written: Any) -> Any:
+    """A value as a client would post it; where it was refused, what stands in the file."""
+    value = written if value is None else value
     if isinstance(value, float):
-        return int(value) if value.is_integer() else value
-    return text
+        return value if math.isfinite(value) else str(value)
+    return value if isinstance(value, (str, int)) or value is None else str(value)
 
 
 def _json_lines(path: Path, shown: str, features: Features, keep: Sequence[str], most: int) -> Iterator[Chunk]:  # noqa: ARG001

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks import code, contract, files, imports, params, settings
+from tasks import code, contract, files, imports, params, settings, table_files
 from tasks.errors import DataMissing, Mistake, ModelCodeError, RowsRefused
 from tasks.training import whole
 
@@ -139,7 +139,7 @@ def _make(name: str, model: params.Model, partition: str, tables: Tables, target
 
 def _table(path: Path, wanted: contract.Contract) -> pd.DataFrame:
     """A partition with every column that the suite names, also those that it has not."""
-    return contract.completed(contract.read(path, wanted), wanted)
+    return contract.completed(table_files.read(path, wanted), wanted)
 
 
 def made_by(name: str, model: params.Model, packages: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a model asks of a dataset, and a partition read with the types it says."""
+"""What a model asks of a dataset."""
 
 from __future__ import annotations
 
@@ -8,26 +8,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from tasks import contract, settings
+from tasks import contract, settings, table_files
 from tasks.errors import ContractError
-
-COLUMNS = {
-    "n": "int64",
-    "x": "float64",
-    "name": "str",
-    "on": "bool",
-    "at": "datetime64[us]",
-    "utc": "datetime64[us, UTC]",
-}
-CSV = """n,x,name,on,at,utc
-1,2.5,a,true,2013-01-01 06:00:00,2013-01-01T06:00:00Z
-2,,NA,false,2013-01-02,2013-01-02T00:00:00Z
-"""
-
-
-def asked(**changes: Any) -> contract.Contract:
-    """A contract of a few columns."""
-    return contract.Contract.model_validate({"columns": COLUMNS, "expectations": [], "nulls": ["", "NA"], **changes})
 
 
 @pytest.fixture
@@ -100,61 +82,6 @@ expectations:
         "column": "a", "value_set": [], "min_value": "2013-01-01 00:00:00", "max_value": "2013-01-31 12:00:00"
     }  # fmt: skip
     assert mean == {"min_value": 1e-07, "max_value": 10}
-
-
-def test_a_csv_is_read_with_the_types_of_the_suite(tmp_path: Path) -> None:
-    """A quoted text that means missing elsewhere is a text; the rest are what the suite says."""
-    (tmp_path / "p.csv").write_text(CSV + '3,1,"NA",true,2013-01-03,2013-01-03T00:00:00Z\n')
-    frame = contract.read(tmp_path / "p.csv", asked())
-    assert {column: str(type_) for column, type_ in frame.dtypes.items()} == COLUMNS
-    assert frame["name"].isna().tolist() == [False, True, False]
-    assert frame["x"].isna().tolist() == [False, True, False]
-
-
-def test_parquet_and_csv_give_the_same_frame(tmp_path: Path) -> None:
-    """Also where Parquet has a narrower type."""
-    (tmp_path / "p.csv").write_text(CSV)
-    expected = contract.read(tmp_path / "p.csv", asked())
-    expected.astype({"n": "int32", "x": "float32"}).to_parquet(tmp_path / "p.parquet", index=False)
-    pd.testing.assert_frame_equal(contract.read(tmp_path / "p.parquet", asked()), expected)
-
-
-def test_a_column_that_the_suite_does_not_name_is_kept(tmp_path: Path) -> None:
-    """With the type it looks like: whether it may be there is for validation to say."""
-    (tmp_path / "p.csv").write_text("n,more\n1,5\n")
-    assert str(contract.read(tmp_path / "p.csv", asked(columns={"n": "int64"})).dtypes["more"]) == "int64"
-
-
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        (b"", "Empty CSV file"),
-        (CSV.encode()[:-30], "Expected 6 columns, got 5"),
-        (b"n,x\none,2\n", "CSV conversion error to int64: invalid value 'one'"),
-        (b"n,x\n1.5,2\n", "invalid value '1.5'"),
-        (b"n,utc\n1,yesterday\n", "invalid value 'yesterday'"),
-        (b"\x89PNG\r\n\x1a\n\0\0", "can't decode byte 0x89"),
-        (b"name\n\xff\xfe\n", "invalid UTF8 data"),
-    ],
-)
-def test_a_csv_that_cannot_be_read_says_where(tmp_path: Path, content: bytes, said: str) -> None:
-    """Truncated, not CSV, or a value that is not of its column's type."""
-    (tmp_path / "p.csv").write_bytes(content)
-    types = {name: type_ for name, type_ in COLUMNS.items() if name.encode() in content}
-    with pytest.raises(contract.Unreadable, match=said):
-        contract.read(tmp_path / "p.csv", asked(columns=types or COLUMNS))
-
-
-def test_parquet_that_cannot_be_read_says_so(tmp_path: Path) -> None:
-    """Cut off, no Parquet at all, or a value that does not fit."""
-    frame = pd.DataFrame({"n": [1.5, 2.0]})
-    frame.to_parquet(tmp_path / "p.parquet")
-    with pytest.raises(contract.Unreadable, match="truncated"):
-        contract.read(tmp_path / "p.parquet", asked(columns={"n": "int64"}))
-    for content in ((tmp_path / "p.parquet").read_bytes()[:-20], b"n,x\n1,2\n", b""):
-        (tmp_path / "p.parquet").write_bytes(content)
-        with pytest.raises(contract.Unreadable):
-            contract.read(tmp_path / "p.parquet", asked())
 
 
 # ── a schema that grows ───────────────────────────────────────────────────────────────────────────
@@ -240,7 +167,7 @@ def test_a_partition_is_read_by_the_names_of_today(written: Any, tmp_path: Path)
         if kept.suffix == ".parquet":
             pd.read_csv(path).to_parquet(kept)
         wanted = contract.load("m", "d", "2024-02")
-        frame = contract.read(kept, wanted)
+        frame = table_files.read(kept, wanted)
         assert frame.columns.tolist() == ["order", "amount", "fax"]
         whole = contract.completed(frame, wanted)
         assert {name: str(type_) for name, type_ in whole.dtypes.items()} == {
@@ -254,5 +181,7 @@ def test_a_column_by_both_of_its_names_is_refused(written: Any, tmp_path: Path) 
     """Which one counts is not guessed."""
     written(GROWN)
     (tmp_path / "2024-02.csv").write_text("nr,order,amount,fax\n1,1,2,a\n")
-    with pytest.raises(contract.Unreadable, match="column order is there twice: as order, and by its former name nr"):
-        contract.read(tmp_path / "2024-02.csv", contract.load("m", "d", "2024-02"))
+    with pytest.raises(
+        table_files.Unreadable, match="column order is there twice: as order, and by its former name nr"
+    ):
+        table_files.read(tmp_path / "2024-02.csv", contract.load("m", "d", "2024-02"))

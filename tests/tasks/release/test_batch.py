@@ -232,8 +232,6 @@ def test_a_row_is_refused_as_online(
     for case, row, said in zip(CASES, got.to_dict("records"), online, strict=True):
         if "error" in said:
             told = "; ".join(f"{fault['field']}: {fault['problem']}" for fault in said["detail"])
-            if (suffix, case) == (".csv", "infinite"):  # a CSV says `inf`, which is no number in JSON at all
-                told = told.replace("finite", "valid")
             assert row["problem"] == told, case
             assert all(pd.isna(row[column]) for column in PREDICTED), case
         else:
@@ -244,6 +242,35 @@ def test_a_row_is_refused_as_online(
             )
     assert scored.refused == sum("error" in said for said in online) > 5
     assert sum(scored.problems.values()) == scored.refused
+
+
+def test_a_file_is_read_as_ingest_reads_it(
+    score: Callable[..., batch.Scored], holdout: pd.DataFrame, tmp_path: Path
+) -> None:
+    """Numbers as decimals, texts, nullable or in quotes, a category as a dictionary: the same answers."""
+    rows = holdout.head(20)[list(params.load().model(MODEL).features)]
+    expected = answers(score(written(rows, tmp_path / "rows.parquet")))["p_1"].tolist()
+    variants: dict[str, Callable[[Path], object]] = {
+        "nullable.parquet": lambda path: rows.convert_dtypes().to_parquet(path),
+        "texts.parquet": lambda path: rows.astype({"hour": str, "pressure": str}).to_parquet(path),
+        "decimals.parquet": lambda path: pq.write_table(decimals(rows), path),
+        "categories.parquet": lambda path: rows.astype({"station": "category"}).to_parquet(path),
+        "floats.csv": lambda path: rows.astype({"hour": "float64"}).to_csv(path, index=False),
+        "quoted.csv": lambda path: rows.to_csv(path, index=False, quoting=1),
+    }
+    for name, write in variants.items():
+        write(tmp_path / name)
+        got = answers(score(tmp_path / name))
+        got = got[got["source"].str.endswith(name)]
+        assert got["problem"].isna().all(), name
+        assert got["p_1"].tolist() == expected, name
+
+
+def decimals(rows: pd.DataFrame) -> pa.Table:
+    """The rows with a column of decimals."""
+    table = pa.Table.from_pandas(rows, preserve_index=False)
+    at = table.schema.get_field_index("hour")
+    return table.set_column(at, "hour", table.column(at).cast(pa.decimal128(20, 0)))
 
 
 def test_a_text_for_a_number_refuses_its_row_alone(
@@ -257,9 +284,9 @@ def test_a_text_for_a_number_refuses_its_row_alone(
     problems = got["problem"].dropna()
     assert problems.to_dict() == {
         3: "hour: Input should be a valid integer",
-        **dict.fromkeys((4, 5, 6), "pressure: Input should be a valid number"),
+        **dict.fromkeys((4, 5), "pressure: Input should be a valid number"),
     }
-    assert got["p_1"].notna().sum() == 56
+    assert got["p_1"].notna().sum() == 57
 
 
 @pytest.mark.parametrize(
@@ -315,8 +342,8 @@ def test_a_column_of_another_type_refuses_the_file(
     score: Callable[..., batch.Scored], holdout: pd.DataFrame, tmp_path: Path
 ) -> None:
     """Not one of its rows could be valid."""
-    scored = score(written(holdout, tmp_path / "rows.parquet", hour=holdout["hour"].astype(str)))
-    with pytest.raises(BatchRefused, match=r"column hour is of the type (large_)?string, the model takes integers"):
+    scored = score(written(holdout, tmp_path / "rows.parquet", hour=holdout["hour"] > 12))
+    with pytest.raises(BatchRefused, match=r"column hour is of the type bool, the model takes integers"):
         scored.check()
 
 
@@ -329,7 +356,7 @@ def test_a_column_of_another_type_refuses_the_file(
         (
             "rows.csv",
             b"station,weekday,hour,starts,pressure,vibration\nnorth,1,6,4,1,\na,b\n",
-            "Expected 6 columns, got 2",
+            "line 3 has 2 fields, the ones before have 6: «a,b»",
         ),
         ("rows.jsonl", b"\n", "holds no rows"),
     ],

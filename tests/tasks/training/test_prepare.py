@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from tasks import contract, files, params, settings
+from tasks import files, params, settings, table_files
 from tasks.errors import DataMissing, ModelCodeError
 from tasks.training import prepare
 from tests.conftest import REPOSITORY, Project, forget_models, write_readings
@@ -74,8 +74,8 @@ def test_a_partition_waits_for_its_siblings_of_other_datasets() -> None:
 def validated(small: Project, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
     """Runs the stage on what data/ holds; gives the files that were read, and so made into rows."""
     read: list[str] = []
-    really = contract.read
-    monkeypatch.setattr(contract, "read", lambda path, asked: read.append(path.name) or really(path, asked))
+    really = table_files.read
+    monkeypatch.setattr(table_files, "read", lambda path, asked: read.append(path.name) or really(path, asked))
     files.write_text(settings.BUILD / "environment" / "training.txt", "scikit-learn==1.9\n")
 
     def run() -> list[str]:

@@ -1,0 +1,514 @@
+"""Tables as other programs write them (CSV, Parquet), read with the types that a contract declares.
+
+The one reader of ingest, training and batch scoring. The declared type decides: a conversion that loses nothing is made
+(tasks/conversions.py), every other one is refused, with column, row, the value in the file and what it would become.
+Nothing is guessed: what a text means that a type does not say (a missing value, a decimal comma, a date of a locale) is
+declared in the suite (`nulls`, `csv`). What each of the usual writers' files become: docs/reference/files.md.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from mmap import ACCESS_READ, mmap
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasks import conversions
+from tasks.contract import Contract, Dialect
+from tasks.conversions import PLAIN, SAFE
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+MOST_COLUMNS = 5
+"""Columns of one file whose first fault is told."""
+
+
+class Unreadable(ValueError):
+    """A table that cannot be read with the declared types; says where, and what to do."""
+
+
+# ── a whole table ─────────────────────────────────────────────────────────────────────────────────
+
+
+def read(path: Path, wanted: Contract) -> pd.DataFrame:
+    """Read a table (CSV or Parquet) with the declared types; a column that is not declared gets the type it looks like.
+
+    Raises:
+        Unreadable: not a table, cut off, a column twice, or a value that is not of its column's type.
+    """
+    import pyarrow as pa
+
+    try:
+        table = _with_range(_parquet(path), wanted) if path.suffix == ".parquet" else _csv(path, wanted)
+        return _frame(_typed(arranged(table, wanted), wanted), wanted)
+    except Unreadable:
+        raise
+    except (pa.ArrowException, ValueError, OSError, KeyError) as error:
+        raise Unreadable(re.sub(r"\s+", " ", str(error))[:500]) from None
+
+
+def arranged(table: pa.Table, wanted: Contract) -> pa.Table:
+    """The columns of a file by the names of today, without those that may come in addition.
+
+    Raises:
+        Unreadable: a column is there by its former name and by its new one.
+    """
+    names = table.column_names
+    for old, new in wanted.renamed.items():
+        if old in names and new in names:
+            raise Unreadable(f"column {new} is there twice: as {new}, and by its former name {old}")
+    by_pandas = table.schema.metadata  # which column was the index; renaming loses it
+    table = table.rename_columns([wanted.renamed.get(name, name) for name in names]).replace_schema_metadata(by_pandas)
+    if wanted.additional == "allow":
+        table = table.select([i for i, name in enumerate(table.column_names) if name in wanted.columns])
+    return table
+
+
+def _types(wanted: Contract) -> dict[str, str]:
+    """Column → declared type, by its former name too."""
+    former = {old: wanted.columns[new] for old, new in wanted.renamed.items() if new in wanted.columns}
+    return {**former, **wanted.columns}
+
+
+def _typed(table: pa.Table, wanted: Contract) -> pa.Table:
+    """The table with the declared types.
+
+    Raises:
+        Unreadable: a name stands twice, or values would be lost; tells the first of each column.
+    """
+    names = table.column_names
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise Unreadable(f"column {', '.join(twice)} stands twice")
+    faults: list[str] = []
+    for i, name in enumerate(names):
+        if name not in wanted.columns:
+            continue
+        column, type_ = table.column(i), wanted.columns[name]
+        values, refused = conversions.convert(column, type_, wanted.nulls, wanted.csv)
+        if refused is not None:
+            faults.append(f"column {name}, {conversions.fault(column, type_, refused, wanted.nulls, wanted.csv)}")
+        elif type_ == "str" and name not in wanted.csv.verbatim:
+            faults += _held_as_floats(name, values, wanted.csv)
+        table = table.set_column(i, name, values)
+    if faults:
+        more = f"; and {len(faults) - MOST_COLUMNS} more columns" if len(faults) > MOST_COLUMNS else ""
+        raise Unreadable("; ".join(faults[:MOST_COLUMNS]) + more)
+    return table
+
+
+def _held_as_floats(name: str, texts: Any, dialect: Dialect) -> list[str]:
+    """What is to be said of a text column whose every value ends in `.0`; nothing of another one."""
+    row = conversions.held_as_floats(texts, dialect)
+    if row is None:
+        return []
+    text = texts[row].as_py()
+    problem = (
+        f"column {name}, row {row + 1}: «{text}» is another text than «{text[:-2]}», and every text of the column ends "
+        f"in «.0»: a program held these codes as floats. Have it read them as text; if «.0» belongs to them, say "
+        f"`csv: {{verbatim: [{name}]}}` in the suite"
+    )
+    return [problem]
+
+
+def _frame(table: pa.Table, wanted: Contract) -> pd.DataFrame:
+    """As pandas, the columns in the order of the file.
+
+    Without pandas' own metadata: they would give back its nullable types, whatever the columns were converted to.
+    """
+    import pandas as pd
+    import pyarrow as pa
+
+    nullable: dict[str, Any] = {"Int64": {pa.int64(): pd.Int64Dtype()}, "boolean": {pa.bool_(): pd.BooleanDtype()}}
+    frame: pd.DataFrame = table.select(_order(table, wanted)).to_pandas(ignore_metadata=True)
+    for name in frame.columns.intersection([n for n, type_ in wanted.columns.items() if type_ in nullable]):
+        frame[name] = table.column(name).to_pandas(types_mapper=nullable[wanted.columns[name]].get)
+    return frame
+
+
+def _by_pandas(table: Any) -> list[Any]:
+    """What pandas says of the index: the names of columns, and ranges that stand nowhere else."""
+    index: list[Any] = json.loads((table.schema.metadata or {}).get(b"pandas", b"{}")).get("index_columns", [])
+    return index
+
+
+def _with_range(table: Any, wanted: Contract) -> Any:
+    """The table with a declared column that was an index and counts evenly: pandas writes only where it begins."""
+    import pyarrow as pa
+
+    for index in _by_pandas(table):
+        if isinstance(index, dict) and index.get("kind") == "range" and index["name"] in wanted.columns:
+            numbers = range(index["start"], index["stop"], index["step"])
+            if len(numbers) == len(table) and index["name"] not in table.column_names:
+                table = table.append_column(index["name"], pa.chunked_array([pa.array(numbers, pa.int64())]))
+    return table
+
+
+def _order(table: pa.Table, wanted: Contract) -> list[str]:
+    """The columns in the order of the file; what was a frame's index has no place there, and gets the declared one."""
+    by_pandas = [index["name"] if isinstance(index, dict) else index for index in _by_pandas(table)]
+    by_pandas = [wanted.renamed.get(name, name) for name in by_pandas]
+    index = {name for name in table.column_names if name in by_pandas}
+    order = [name for name in table.column_names if name not in index]
+    for place, name in enumerate(wanted.columns):
+        if name in index:
+            order.insert(place, name)
+    return [*order, *sorted(name for name in index - set(order) if not _UNNAMED.fullmatch(name))]
+
+
+_UNNAMED = re.compile(r"__index_level_\d+__")
+"""What pandas calls an index without a name: it numbers rows, and is no column."""
+
+
+# ── Parquet ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def _parquet(path: Path) -> pa.Table:
+    """All of a Parquet file. (Not by read_table, which takes `name=value` in the path for columns.)"""
+    from pyarrow import parquet
+
+    with parquet.ParquetFile(path) as opened:
+        return _instants(opened.read(), opened)
+
+
+def _instants(table: Any, opened: Any) -> Any:
+    """Spark's INT96 timestamps are instants, in UTC; the format has no place to say so, and other writers mean none."""
+    import pyarrow as pa
+
+    if b"org.apache.spark.version" not in (opened.metadata.metadata or {}):
+        return table
+    for i in range(len(opened.schema)):
+        column = opened.schema.column(i)
+        if column.physical_type == "INT96" and column.path in table.schema.names:
+            at = table.schema.get_field_index(column.path)
+            unit = table.schema.field(at).type.unit
+            table = table.set_column(at, column.path, table.column(at).cast(pa.timestamp(unit, tz="UTC")))
+    return table
+
+
+# ── CSV ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _csv(path: Path, wanted: Contract) -> pa.Table:
+    """All of a CSV: its declared columns typed by Arrow's parser where that can be trusted with them, else as texts.
+
+    Raises:
+        Unreadable: no CSV as it is declared; says in which line, or at which byte.
+    """
+    import pyarrow as pa
+
+    if not path.stat().st_size:
+        raise Unreadable("Empty CSV file: it has not even a line of column names")
+    _refuse_escaped_quotes(path, wanted.csv)
+    try:
+        table = _typed_by_parser(path, wanted) if wanted.csv.is_plain else None
+        if table is None:
+            table = _parse(path, wanted, dict.fromkeys(_types(wanted), pa.string()))
+        names = table.column_names
+    except (pa.ArrowInvalid, UnicodeError) as error:
+        raise Unreadable(_what_is_wrong(path, wanted.csv, error)) from None
+    if wanted.columns and not _folded(names) & _folded(_types(wanted)):
+        raise Unreadable(_other_header(names, wanted.csv))
+    _refuse_open_quote(path, table, table.num_columns - 1, wanted.csv)
+    return _unescaped(table, wanted.csv)
+
+
+def _typed_by_parser(path: Path, wanted: Contract) -> pa.Table | None:
+    """The table, if Arrow's parser takes all of it and nothing that it took may have been lost.
+
+    It refuses much that is right (2.0 for an integer, a missing number in quotes), and takes a few that are not: whole
+    numbers that a float does not hold, and 1e400 for infinity.
+    """
+    import pyarrow as pa
+
+    try:
+        table = _parse(path, wanted, {name: conversions.arrow_type(type_) for name, type_ in _types(wanted).items()})
+    except (pa.ArrowInvalid, UnicodeError):
+        return None
+    floats = [table.column(i) for i, field in enumerate(table.schema) if pa.types.is_floating(field.type)]
+    return table if all(conversions.largest(column) < SAFE for column in floats) else None
+
+
+def _parse(path: Path, wanted: Contract, types: dict[str, Any], block: int = 1 << 20, *, blank: bool = False) -> Any:
+    """A CSV, its columns of these types, the others of those they look like."""
+    import pyarrow as pa
+    from pyarrow import csv as arrow_csv
+
+    dialect = wanted.csv
+    named = {} if dialect.header else {"column_names": list(wanted.columns)}
+    read = arrow_csv.ReadOptions(block_size=block, encoding=dialect.encoding, **named)
+    parse = _parse_options(dialect, quoted=_is_quoted(path, dialect), ignore_empty_lines=not blank)
+    convert = arrow_csv.ConvertOptions(
+        column_types=types,
+        null_values=wanted.nulls,
+        strings_can_be_null=True,
+        quoted_strings_can_be_null=dialect.quoted_nulls,
+    )
+    try:
+        table = arrow_csv.read_csv(path, read, parse, convert)
+    except pa.ArrowInvalid as error:
+        if "straddling" in str(error) and block < path.stat().st_size:  # a row of more than a block
+            return _parse(path, wanted, types, path.stat().st_size + 1, blank=blank)
+        raise
+    if table.num_columns == 1 and not blank:  # an empty line is a row then: its only value is missing
+        return _parse(path, wanted, types, block, blank=True)
+    return table
+
+
+def _parse_options(dialect: Dialect, *, quoted: bool = True, **more: Any) -> Any:
+    """How Arrow's parser is to take a CSV apart; a line break in quotes belongs to the text."""
+    from pyarrow import csv as arrow_csv
+
+    return arrow_csv.ParseOptions(
+        delimiter=dialect.delimiter,
+        quote_char=dialect.quote or False,
+        escape_char=dialect.escape if dialect.quote and dialect.escape else False,
+        newlines_in_values=quoted,
+        **more,
+    )
+
+
+def _is_quoted(path: Path, dialect: Dialect) -> bool:
+    """Whether there is a quotation mark; without one, lines can be told apart in half the time."""
+    return dialect.quote is not None and _holds(path, dialect.quote)
+
+
+def _holds(path: Path, text: str) -> bool:
+    with path.open("rb") as stream, mmap(stream.fileno(), 0, access=ACCESS_READ) as content:
+        return content.find(text.encode()) >= 0
+
+
+def _refuse_escaped_quotes(path: Path, dialect: Dialect) -> None:
+    """Refuse a file that writes quotation marks by a backslash (Spark) and does not say so: Arrow would split there."""
+    if not dialect.quote or dialect.escape or not path.stat().st_size or not _holds(path, f"\\{dialect.quote}"):
+        return
+    with path.open(encoding=dialect.encoding, errors="replace", newline="") as stream:
+        strict = csv.reader(stream, delimiter=dialect.delimiter, quotechar=dialect.quote, strict=True)
+        try:
+            for _ in strict:
+                pass
+        except csv.Error as error:
+            if "expected after" in str(error):  # C:\ in quotes is none
+                raise Unreadable(
+                    f"line {strict.line_num}: {error}: if a quotation mark is written as \\{dialect.quote}, say "
+                    f'`csv: {{escape: "\\\\"}}` in the suite'
+                ) from None
+
+
+def _unescaped(table: Any, dialect: Dialect) -> Any:
+    """The texts without the backslashes by which PostgreSQL and MySQL write tabs, line breaks and backslashes."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not dialect.escape or dialect.quote:  # a quotation mark that is escaped is the parser's business
+        return table
+    for i, field in enumerate(table.schema):
+        if pa.types.is_string(field.type) and pc.any(pc.match_substring(table.column(i), dialect.escape)).as_py():
+            texts = [text and _ESCAPED.sub(_unescape, text) for text in table.column(i).to_pylist()]
+            table = table.set_column(i, field.name, pa.chunked_array([pa.array(texts, pa.string())]))
+    return table
+
+
+_ESCAPED = re.compile(r"\\(.)", re.DOTALL)
+
+
+def _unescape(found: re.Match[str]) -> str:
+    return {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}.get(found[1], found[1])
+
+
+def _refuse_open_quote(path: Path, rows: Any, column: int, dialect: Dialect) -> None:
+    """Refuse a file whose last quotation mark is never closed: Arrow takes all that follows it for one text.
+
+    Args:
+        path: the file.
+        rows: its last rows, or all of them.
+        column: which column of them is the last of the file.
+        dialect: how it is written.
+    """
+    last = rows.column(column)[rows.num_rows - 1].as_py() if dialect.quote and rows.num_rows else None
+    if not isinstance(last, str):
+        return
+    end = f"{dialect.quote}{last.replace(dialect.quote or '', 2 * (dialect.quote or ''))}".encode(
+        dialect.encoding, "replace"
+    )
+    with path.open("rb") as stream:
+        stream.seek(max(0, path.stat().st_size - len(end)))
+        if stream.read() == end:
+            begin = _shorten(" ".join(last.split()))
+            raise Unreadable(f"the quotation mark before «{begin}» is never closed: the file is cut off, or not quoted")
+
+
+def _what_is_wrong(path: Path, dialect: Dialect, error: Exception) -> str:
+    """Why a CSV cannot be taken apart, for a person."""
+    import pyarrow as pa
+    from pyarrow import csv as arrow_csv
+
+    if (problem := _encoding_problem(path, dialect)) is not None:
+        return problem
+    try:  # one thread knows in which line it is
+        arrow_csv.read_csv(
+            path, arrow_csv.ReadOptions(use_threads=False, encoding=dialect.encoding), _parse_options(dialect)
+        )
+    except pa.ArrowInvalid as found:
+        error = found
+    text = " ".join(str(error).split())
+    if ragged := re.search(r"Row #(\d+): Expected (\d+) columns, got (\d+): (.*)", text):
+        line, expected, got, row = ragged.groups()
+        text = f"line {line} has {got} fields, the ones before have {expected}: «{_shorten(row)}»"
+        with path.open(encoding=dialect.encoding, errors="replace") as stream:
+            first = stream.readline().strip()
+        if first.lower().startswith("sep="):
+            return f"its first line is Excel's «{first}»: have it written without that line"
+        return f"{text}{_delimiter_hint([first], dialect)}"
+    return _shorten(text, 500)
+
+
+def _encoding_problem(path: Path, dialect: Dialect) -> str | None:
+    """Where a file is not text in the declared encoding; None if all of it is."""
+    with path.open("rb") as stream:
+        if stream.read(2) in {BOM_UTF16_LE, BOM_UTF16_BE} and "16" not in dialect.encoding:
+            say = 'csv: {encoding: utf-16, delimiter: "\\t"}'
+            return f"the file is UTF-16, as Excel's «Unicode text»: say `{say}` in the suite"
+        stream.seek(0)
+        for number, line in enumerate(stream, 1):
+            try:
+                line.decode(dialect.encoding)
+            except UnicodeDecodeError as error:
+                where = f"line {number}, byte {error.start + 1}: {line[error.start :][:4]!r} is not {dialect.encoding}"
+                return f"{where}: convert it to UTF-8, or say its encoding in the suite, as `csv: {{encoding: cp1252}}`"
+            except UnicodeError:  # a line of UTF-16 is none by itself
+                return None
+    return None
+
+
+def _folded(names: Iterable[str]) -> set[str]:
+    """Names without what a person hardly sees: validation says which of them are written otherwise."""
+    return {name.strip().casefold() for name in names}
+
+
+def _other_header(names: list[str], dialect: Dialect) -> str:
+    header = dialect.delimiter.join(names)
+    if header.lower().startswith("sep="):
+        return f"its first line is Excel's «{header}»: have it written without that line"
+    return f"its first line names none of the columns that are asked for: «{_shorten(header)}»" + (
+        _delimiter_hint(names, dialect)
+        or "; if it has no line of names, say `csv: {header: false}` in the suite: they are those of `columns` then"
+    )
+
+
+def _delimiter_hint(names: list[str], dialect: Dialect) -> str:
+    counted = {mark: sum(name.count(mark) for name in names) for mark in ";\t|," if mark != dialect.delimiter}
+    mark = max(counted, key=lambda mark: counted[mark])
+    if not counted[mark]:
+        return ""
+    written = "\\t" if mark == "\t" else mark
+    return f'; if its delimiter is «{written}», say `csv: {{delimiter: "{written}"}}` in the suite'
+
+
+def _shorten(text: str, most: int = 100) -> str:
+    return text if len(text) <= most else f"{text[:most]} …"
+
+
+# ── in pieces ─────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some rows of a file, as they stand there: in a CSV every value is text."""
+
+    rows: pa.RecordBatch
+    done: float
+    """Which share of the file is read, after this piece."""
+
+
+def names(path: Path) -> list[str]:
+    """The columns of a file, as they stand there.
+
+    Raises:
+        Unreadable: it has none.
+    """
+    from pyarrow import csv as arrow_csv
+
+    with _as_unreadable(path):
+        if path.suffix == ".parquet":
+            return list(kinds(path))
+        with path.open("rb") as stream, arrow_csv.open_csv(stream, _lean(), _parse_options(PLAIN)) as opened:
+            return list(opened.schema.names)
+
+
+def kinds(path: Path) -> dict[str, tuple[str, str]]:
+    """Column → its kind and its type, of a Parquet file. (In a CSV every one is text.)"""
+    from pyarrow import parquet
+
+    return {field.name: (conversions.kind_of(field.type), str(field.type)) for field in parquet.read_schema(path)}
+
+
+def pieces(path: Path, columns: Sequence[str], most: int) -> Iterator[Piece]:
+    """Some columns of a file, a few rows at a time, so that memory does not grow with the file.
+
+    Args:
+        path: a Parquet file, or a CSV.
+        columns: which; in a CSV, its last one is among them.
+        most: rows of a piece.
+
+    Raises:
+        Unreadable: it cannot be read, or not to its end.
+    """
+    with _as_unreadable(path):
+        yield from (_parquet_pieces if path.suffix == ".parquet" else _csv_pieces)(path, columns, most)
+
+
+@contextmanager
+def _as_unreadable(path: Path) -> Iterator[None]:
+    import pyarrow as pa
+
+    try:
+        yield
+    except (pa.ArrowException, UnicodeError) as error:
+        text = " ".join(str(error).split())[:500]
+        raise Unreadable(text if path.suffix == ".parquet" else _what_is_wrong(path, PLAIN, error)) from None
+
+
+def _parquet_pieces(path: Path, columns: Sequence[str], most: int) -> Iterator[Piece]:
+    from pyarrow import parquet
+
+    with parquet.ParquetFile(path) as opened:
+        read = 0
+        for batch in opened.iter_batches(most, columns=list(columns)):
+            read += len(batch)
+            yield Piece(batch, read / opened.metadata.num_rows)
+
+
+def _csv_pieces(path: Path, columns: Sequence[str], most: int) -> Iterator[Piece]:  # noqa: ARG001
+    import pyarrow as pa
+    from pyarrow import csv as arrow_csv
+
+    convert = arrow_csv.ConvertOptions(
+        include_columns=list(columns),
+        column_types=dict.fromkeys(columns, pa.string()),
+        null_values=[""],
+        strings_can_be_null=True,
+        quoted_strings_can_be_null=False,
+    )
+    _refuse_escaped_quotes(path, PLAIN)
+    size, last = path.stat().st_size, list(columns).index(names(path)[-1])
+    with path.open("rb") as stream, arrow_csv.open_csv(stream, _lean(), _parse_options(PLAIN), convert) as batches:
+        for batch in batches:
+            done = min(1.0, stream.tell() / size)
+            if done == 1:
+                _refuse_open_quote(path, batch, last, PLAIN)
+            yield Piece(batch, done)
+
+
+def _lean() -> Any:
+    """One thread, and a stream instead of a path: else the reader runs ahead, and holds all of the file."""
+    from pyarrow import csv as arrow_csv
+
+    return arrow_csv.ReadOptions(use_threads=False)
