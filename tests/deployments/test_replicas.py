@@ -328,7 +328,7 @@ def test_a_nursery_that_dies_over_a_birth_is_not_held_against_the_release(
 
 
 async def _lose_the_nursery(tmp_path: Path) -> None:
-    nursery = _Births(_NurseryGone("it is gone"))
+    nursery = _Births(_NurseryGone("it is gone"), OSError("no room"))
     release = _release(tmp_path, nursery)
     (tmp_path / "replica.py").write_text(ONE_THAT_SAYS_HELLO)
     release.start()
