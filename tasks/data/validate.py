@@ -267,7 +267,7 @@ def examine(
     asked = list({files.digest(one): one for one in (*_derived(wanted, frame), *wanted.expectations)}.values())
     given = parameters(partition, previous)
     without = [_why_not_checked(expectation, wanted, frame, given, where) for expectation in asked]
-    built = [_built(position, expectation, where) for position, expectation in enumerate(asked)]
+    built = [_built(position, expectation, wanted, where) for position, expectation in enumerate(asked)]
     raw = _run(frame, [one for one, missing in zip(built, without, strict=True) if not missing], given, partition)
     results = {item["expectation_config"]["meta"]["position"]: _check(item) for item in raw["results"]}
     checks = tuple(
@@ -356,7 +356,22 @@ def _named(value: Any) -> set[str]:
     return set().union(*map(_named, value.values()))
 
 
-def _built(position: int, expectation: dict[str, Any], where: str) -> Expectation:
+ON_SQL_ONLY = {
+    "expect_column_values_to_match_like_pattern",
+    "expect_column_values_to_match_like_pattern_list",
+    "expect_column_values_to_not_match_like_pattern",
+    "expect_column_values_to_not_match_like_pattern_list",
+    "expect_query_results_to_match_comparison",
+    "expect_table_row_count_to_equal_other_table",
+    "unexpected_rows_expectation",
+}
+"""What Great Expectations runs in a database, and not on a file: every partition would be refused."""
+
+LIMITS = ("min_value", "max_value", "value_set")
+"""The arguments that hold values of the column."""
+
+
+def _built(position: int, expectation: dict[str, Any], wanted: Contract, where: str) -> Expectation:
     """One of Great Expectations' own; what it does not take is a mistake in the contract."""
     from great_expectations.exceptions import InvalidExpectationConfigurationError
     from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
@@ -369,11 +384,39 @@ def _built(position: int, expectation: dict[str, Any], where: str) -> Expectatio
     if unknown:
         hint = did_you_mean(unknown[0], ["type", "kwargs"])
         raise ContractError(f"{where}: {type_}: unknown key {unknown[0]!r}{hint}")
+    if type_ in ON_SQL_ONLY:
+        raise ContractError(
+            f"{where}: {type_}: Great Expectations runs it in a database, and not on a partition's file"
+        )
     kwargs = dict(expectation.get("kwargs") or {})
+    if (declared := wanted.every_column.get(str(kwargs.get("column")), "")).startswith("datetime"):
+        try:
+            kwargs |= {name: _as_times(kwargs[name], declared) for name in LIMITS if name in kwargs}
+        except ValueError as error:
+            raise ContractError(f"{where}: {type_} of {kwargs['column']}: {error}") from None
     try:
         return ExpectationConfiguration(type_, kwargs, meta={"position": position}).to_domain_obj()
     except (ValueError, TypeError, InvalidExpectationConfigurationError) as error:  # pydantic's is a ValueError
         raise ContractError(f"{where}: {type_}: {_faults(error)}") from None
+
+
+def _as_times(value: Any, declared: str) -> Any:
+    """The dates of a suite as the column has them: a date without a time is its midnight; in UTC where the column is.
+
+    Great Expectations would compare a date with a time, which fails, and a text with a time, which is never equal.
+    """
+    import pandas as pd
+
+    if isinstance(value, list):
+        return [_as_times(each, declared) for each in value]
+    if not isinstance(value, str):
+        return value  # null, or {$PARAMETER: …}
+    moment = pd.Timestamp(value)
+    if "UTC" in declared:
+        return (moment.tz_localize("UTC") if moment.tz is None else moment.tz_convert("UTC")).to_pydatetime()
+    if moment.tz is not None:
+        raise ValueError(f"{value} has a time zone, the column has none")
+    return moment.to_pydatetime()
 
 
 def _run(frame: pd.DataFrame, asked: list[Expectation], given: dict[str, float], name: str) -> dict[str, Any]:
@@ -386,8 +429,13 @@ def _run(frame: pd.DataFrame, asked: list[Expectation], given: dict[str, float],
         result_format={"result_format": "SUMMARY", "partial_unexpected_count": EXAMPLES},
         expectation_parameters=dict(given),
     )
-    raw: dict[str, Any] = _plain(json.loads(json.dumps(outcome.to_json_dict())))
+    raw: dict[str, Any] = _plain(json.loads(json.dumps(outcome.to_json_dict(), default=_of_numpy)))
     return raw
+
+
+def _of_numpy(value: Any) -> Any:
+    """What Great Expectations leaves in its JSON: numpy's scalars and arrays; anything else as text."""
+    return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
 @cache

@@ -1,0 +1,166 @@
+"""Every expectation of the installed Great Expectations, and dates in a suite."""
+
+# ruff: noqa: C408
+# (arguments read better as such, and one expectation stands in one line)
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+import pytest
+from great_expectations.expectations.registry import list_registered_expectation_implementations
+
+from tasks import files
+from tasks.contract import Contract
+from tasks.data import validate
+from tasks.errors import ContractError
+
+FRAME = pd.DataFrame(
+    {
+        "n": [1, 2, 3, 4],
+        "falling": [4, 3, 2, 1],
+        "x": [0.5, 1.0, 2.0, 3.5],
+        "s": list("abcd"),
+        "same": list("abcd"),
+        "t": ["2013-01-01"] * 4,
+        "j": ["{}"] * 4,
+        "empty": pd.Series([None] * 4, dtype="float64"),
+        "at": pd.to_datetime(["2013-01-01", "2013-01-02", "2013-01-03", "2013-01-04"]).astype("datetime64[us]"),
+        "utc": pd.to_datetime(["2013-01-01", "2013-01-02", "2013-01-03", "2013-01-04"], utc=True).astype(
+            "datetime64[us, UTC]"
+        ),
+    }
+)
+COLUMNS = {name: str(type_) for name, type_ in FRAME.dtypes.items()}
+
+PASSING: dict[str, dict[str, Any]] = {
+    "expect_column_distinct_values_to_be_in_set": dict(column="s", value_set=list("abcd")),
+    "expect_column_distinct_values_to_contain_set": dict(column="s", value_set=["a"]),
+    "expect_column_distinct_values_to_equal_set": dict(column="s", value_set=list("abcd")),
+    "expect_column_kl_divergence_to_be_less_than": dict(
+        column="s", partition_object={"values": list("abcd"), "weights": [0.25] * 4}, threshold=1.0
+    ),
+    "expect_column_max_to_be_between": dict(column="x", min_value=0, max_value=99),
+    "expect_column_mean_to_be_between": dict(column="x", min_value=0, max_value=99),
+    "expect_column_median_to_be_between": dict(column="x", min_value=0),
+    "expect_column_min_to_be_between": dict(column="x", min_value=0, max_value=99),
+    "expect_column_most_common_value_to_be_in_set": dict(column="t", value_set=["2013-01-01"]),
+    "expect_column_pair_values_a_to_be_greater_than_b": dict(column_A="n", column_B="x"),
+    "expect_column_pair_values_to_be_equal": dict(column_A="n", column_B="n"),
+    "expect_column_pair_values_to_be_in_set": dict(
+        column_A="n", column_B="s", value_pairs_set=[[1, "a"], [2, "b"], [3, "c"], [4, "d"]]
+    ),
+    "expect_column_proportion_of_non_null_values_to_be_between": dict(column="x", min_value=0.5),
+    "expect_column_proportion_of_unique_values_to_be_between": dict(column="x", min_value=0.5),
+    "expect_column_quantile_values_to_be_between": dict(
+        column="x", quantile_ranges={"quantiles": [0.1, 0.9], "value_ranges": [[0, 1], [2, 4]]}
+    ),
+    "expect_column_stdev_to_be_between": dict(column="x", min_value=0, max_value=99),
+    "expect_column_sum_to_be_between": dict(column="x", min_value=0, max_value=99),
+    "expect_column_to_exist": dict(column="x"),
+    "expect_column_type_to_be": dict(column="x", type_="float64"),
+    "expect_column_unique_value_count_to_be_between": dict(column="x", min_value=1),
+    "expect_column_value_lengths_to_be_between": dict(column="s", min_value=1),
+    "expect_column_value_lengths_to_equal": dict(column="s", value=1),
+    "expect_column_value_z_scores_to_be_less_than": dict(column="x", threshold=3, double_sided=True),
+    "expect_column_values_to_be_between": dict(column="x", min_value=0, max_value=99),
+    "expect_column_values_to_be_dateutil_parseable": dict(column="t"),
+    "expect_column_values_to_be_decreasing": dict(column="falling"),
+    "expect_column_values_to_be_in_set": dict(column="s", value_set=["a", "b", "c", "d"]),
+    "expect_column_values_to_be_in_type_list": dict(column="n", type_list=["int64"]),
+    "expect_column_values_to_be_increasing": dict(column="n"),
+    "expect_column_values_to_be_json_parseable": dict(column="j"),
+    "expect_column_values_to_be_null": dict(column="empty"),
+    "expect_column_values_to_be_of_type": dict(column="n", type_="int64"),
+    "expect_column_values_to_be_unique": dict(column="x"),
+    "expect_column_values_to_match_json_schema": dict(column="j", json_schema={"type": "object"}),
+    "expect_column_values_to_match_regex": dict(column="s", regex="."),
+    "expect_column_values_to_match_regex_list": dict(column="s", regex_list=["."]),
+    "expect_column_values_to_match_strftime_format": dict(column="t", strftime_format="%Y-%m-%d"),
+    "expect_column_values_to_not_be_in_set": dict(column="s", value_set=["z"]),
+    "expect_column_values_to_not_be_null": dict(column="x"),
+    "expect_column_values_to_not_be_outliers": dict(column="x", method="iqr", multiplier=3.0),
+    "expect_column_values_to_not_match_regex": dict(column="s", regex="z"),
+    "expect_column_values_to_not_match_regex_list": dict(column="s", regex_list=["z"]),
+    "expect_compound_columns_to_be_unique": dict(column_list=["n", "s"]),
+    "expect_multicolumn_sum_to_equal": dict(column_list=["n", "falling"], sum_total=5),
+    "expect_multicolumn_values_to_be_equal": dict(column_list=["s", "same"]),
+    "expect_select_column_values_to_be_unique_within_record": dict(column_list=["s", "t"]),
+    "expect_table_column_count_to_be_between": dict(min_value=1),
+    "expect_table_column_count_to_equal": dict(value=len(list(FRAME))),
+    "expect_table_columns_to_match_ordered_list": dict(column_list=list(FRAME)),
+    "expect_table_columns_to_match_set": dict(column_set=list(FRAME)),
+    "expect_table_row_count_to_be_between": dict(min_value=1),
+    "expect_table_row_count_to_equal": dict(value=4),
+}
+"""One that passes of each type."""
+
+
+def checked(asked: str, /, **kwargs: Any) -> validate.Check:
+    """What is said of FRAME by one expectation, as it is kept in the memo."""
+    suite = Contract(columns=COLUMNS, expectations=[{"type": asked, "kwargs": kwargs}])
+    report, raw = validate.examine(FRAME, suite, "d", "2013-01", "m", None)
+    files.digest(raw)  # it is JSON
+    of_type = [check for check in report.checks if check.name == asked]
+    return of_type[-1]
+
+
+@pytest.mark.parametrize("type_", sorted(list_registered_expectation_implementations()))
+def test_every_expectation_that_is_installed_can_be_asked(type_: str) -> None:
+    """Or is told to be none for files; a new version of Great Expectations shows here what it brings."""
+    if type_ in validate.ON_SQL_ONLY:
+        with pytest.raises(ContractError, match=f"{type_}: Great Expectations runs it in a database"):
+            checked(type_)
+    else:
+        check = checked(type_, **PASSING[type_])
+        assert check.passed, validate.sentence(check)
+
+
+BETWEEN, IN_SET = "expect_column_values_to_be_between", "expect_column_values_to_be_in_set"
+
+
+@pytest.mark.parametrize("column", ["at", "utc"])
+@pytest.mark.parametrize("midnight", ["{}", "{} 00:00:00", "{}T00:00"])
+def test_a_date_in_a_suite_is_its_midnight(column: str, midnight: str) -> None:
+    """As a limit and in a set, however it is written; as it came from YAML without quotes, too."""
+    first, last, later = (midnight.format(f"2013-01-0{day}") for day in (1, 4, 5))
+    assert checked(BETWEEN, column=column, min_value=first, max_value=last).passed
+    assert checked("expect_column_max_to_be_between", column=column, min_value=last, max_value=last).passed
+    assert checked(BETWEEN, column=column, min_value=later).unexpected_count == 4
+    days = [midnight.format(f"2013-01-0{day}") for day in (1, 2, 3)]
+    assert checked(IN_SET, column=column, value_set=days).unexpected_count == 1
+    assert checked(IN_SET, column=column, value_set=[*days, last]).passed
+
+
+def test_a_limit_that_is_no_time_is_told() -> None:
+    """With its column; and one of a zone for a column without one."""
+    with pytest.raises(ContractError, match=f"{BETWEEN} of at: .*soon"):
+        checked(BETWEEN, column="at", min_value="soon")
+    with pytest.raises(ContractError, match=r"2013-01-01T00:00Z has a time zone, the column has none"):
+        checked(BETWEEN, column="at", min_value="2013-01-01T00:00Z")
+    assert checked(BETWEEN, column="utc", min_value="2013-01-01T01:00+01:00").passed
+
+
+LATE = Contract(
+    columns={"n": "int64", "gift": "str"},
+    expectations=[
+        {"type": "expect_column_values_to_not_be_null", "kwargs": {"column": "gift"}},
+        {"type": "expect_compound_columns_to_be_unique", "kwargs": {"column_list": ["n", "fax"]}},
+    ],
+    optional=["gift"],
+    absent={"fax": "str"},
+)
+
+
+def test_what_a_partition_may_lack_is_not_checked() -> None:
+    """An optional column, or one of another time: the report says so; one that is asked for is a failure."""
+    report, _ = validate.examine(FRAME[["n"]], LATE, "d", "2013-01", "m", None)
+    assert report.passed
+    assert {check.reason for check in report.checks if check.not_checked} == {
+        "not checked: the partition has no gift", "not checked: the partition has no fax"
+    }  # fmt: skip
+    report, _ = validate.examine(FRAME[["n"]].assign(fax="1"), LATE, "d", "2013-01", "m", None)
+    assert [check.reason for check in report.failures][:1] == ["not asked for: fax"]
+    report, _ = validate.examine(FRAME[["s"]].rename(columns={"s": "gift"}), LATE, "d", "2013-01", "m", None)
+    assert not report.passed
