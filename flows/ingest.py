@@ -28,7 +28,7 @@ def ingest() -> State[Any]:
             _catch_up()
         collected = _collect(said, get_run_logger().info, rows_check.of(said, get_run_logger().info))
         _report(said)
-        version = _version(collected.taken)
+        version = _version()
         _push()
         if said.git.commit:
             _commit(said, log=get_run_logger().info)

@@ -47,11 +47,6 @@ class Collected:
     quarantined: list[Landed] = field(default_factory=list)
     still_arriving: list[Landed] = field(default_factory=list)
 
-    @property
-    def taken(self) -> set[str]:
-        """The partitions (`<dataset>/<partition>`) that are now as they were delivered."""
-        return {f"{one.dataset}/{one.partition}" for one in [*self.accepted, *self.already_there, *self.withdrawn]}
-
 
 def collect(params: Params, log: Log = print, check: Check = lambda _landed, _local: None) -> Collected:
     """Take in what has arrived: the good into data/, the rest into quarantine.
@@ -162,6 +157,7 @@ def accept(landed: Landed, local: Path, params: Params) -> str:
     """Put a file into data/; says in words what it changes of the partition that was there."""
     home = settings.ROOT / "data" / landed.dataset / PurePosixPath(landed.path).name
     words = ""
+    revisions.intend(f"{landed.dataset}/{landed.partition}")
     for former in in_data(landed.dataset, landed.partition):
         found = changes.between(former, local, landed.dataset, params.readers(landed.dataset)[0])
         words = f" as a revision: {found or 'what it changes cannot be told, as the former cannot be read any more'}"
@@ -174,6 +170,7 @@ def accept(landed: Landed, local: Path, params: Params) -> str:
 
 def remove(landed: Landed) -> None:
     """Take a partition out of data/."""
+    revisions.intend(f"{landed.dataset}/{landed.partition}")
     for path in in_data(landed.dataset, landed.partition):
         files.remove(path)
 

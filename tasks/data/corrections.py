@@ -47,7 +47,7 @@ def revert(params: Params, dataset: str, partition: str, to: int | None = None) 
             _take_out(landed, params)
         else:
             _put_back(landed, wanted, params)
-        version = versions.make({name}, why=f"revision {number} again, by hand")
+        version = versions.make(why=f"revision {number} again, by hand")
         versions.push()
     said = _between(counts, wanted, dataset, params)
     return f"{name}: revision {number} counts again ({said}); data version {version}. {TOLD}"
@@ -65,7 +65,7 @@ def withdraw(params: Params, dataset: str, partition: str) -> str:
         if not collect.in_data(dataset, partition):
             raise Mistake(f"data/ has no partition {name}{_meant(dataset, partition, params)}")
         _take_out(Landed(dataset, partition, name, seen=""), params)
-        version = versions.make({name}, why="withdrawn by hand")
+        version = versions.make(why="withdrawn by hand")
         versions.push()
     return (
         f"{name} is withdrawn; data version {version}. `python -m tasks revert {dataset} {partition}` undoes it. {TOLD}"

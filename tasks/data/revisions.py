@@ -18,12 +18,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
 
-from tasks import settings
+from tasks import files, settings
 from tasks.errors import DataMissing
 
 Listing = dict[str, str]
@@ -129,6 +129,28 @@ def superseded(ledger: Ledger, partition: str, md5: str) -> int | None:
     if not history or history[-1].md5 == md5:
         return None
     return next((number for number, revision in enumerate(history, 1) if revision.md5 == md5), None)
+
+
+# ── what the next version may change ──────────────────────────────────────────────────────────────
+
+
+def intend(partition: str) -> None:
+    """Note, before data/ is touched, that a partition is accepted anew or withdrawn: a kill then loses nothing."""
+    files.write_json(_intended(), sorted({*intended(), partition}))
+
+
+def intended() -> set[str]:
+    """The partitions that the next version may have in another revision, or not at all."""
+    return set(files.read_state(_intended(), list[str]()))
+
+
+def done() -> None:
+    """The version was made."""
+    _intended().unlink(missing_ok=True)
+
+
+def _intended() -> Path:
+    return settings.VAR / "data" / "intended.json"
 
 
 # ── joining two ───────────────────────────────────────────────────────────────────────────────────

@@ -115,20 +115,22 @@ def _ignored(path: Path) -> bool:
 # ── making one ────────────────────────────────────────────────────────────────────────────────────
 
 
-def make(taken: Collection[str] = (), why: str = "delivered") -> str | None:
+def make(why: str = "delivered") -> str | None:
     """Bring data.dvc up to date with data/; gives the new data version, or None when nothing changed.
 
+    A partition may be other than it was, or gone, if that was noted when it was accepted or taken out
+    (`revisions.intend`); it gets a revision. Every other file of the version before must be in the new one.
+
     Args:
-        taken: the partitions (`<dataset>/<partition>`) that may be other than they were, or gone: what ingest accepted
-            or a person asked for. Each gets a revision. Every other file of the version before must be in the new one.
         why: what the revisions came of, for the journal.
 
     Raises:
         DataMissing: data/ lacks files of the version that data.dvc names, or nobody can say which those are.
     """
     with files.lock("data"):
-        before, now = current(), tree()
+        before, now, taken = current(), tree(), revisions.intended()
         if not (now or taken) or dir_hash(now) == before:
+            revisions.done()
             return None
         kept = _nothing_lost(before, now, taken) if before else {}
         ledger = revisions.followed(revisions.read(), kept, now)
@@ -147,6 +149,7 @@ def _made(before: str | None, ledger: Ledger, why: str) -> str | None:
     with _dvc("make a data version") as repo:
         # a relative target would be below the working directory
         books.wait_for_others(lambda: repo.add([str(settings.ROOT / "data")]))
+    revisions.done()
     after = current()
     return after if after != before else None
 

@@ -34,7 +34,7 @@ def deliver(small: Project) -> Callable[[str, pd.DataFrame], list[str]]:
         frame.to_csv(path, index=False)
         said, log = params.load(), []
         collected = collect.collect(said, log.append, rows_check.of(said, log.append))
-        versions.make(collected.taken)
+        versions.make()
         collect.clear(said, collected)
         return log
 

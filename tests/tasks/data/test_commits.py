@@ -259,7 +259,9 @@ def test_a_revision_and_a_withdrawal_of_another_worker_are_followed(
     worker("a")
     (first / "data/flights/2013-01.csv").write_text("corrected")
     (first / "data/flights/2013-02.csv").unlink()
-    versions.make({"flights/2013-01", "flights/2013-02"})
+    for name in ("flights/2013-01", "flights/2013-02"):
+        revisions.intend(name)
+    versions.make()
     publish()
     assert "~ flights/2013-01.csv\n- flights/2013-02.csv" in git(origin, "log", "-1", "--format=%B", "main")
     worker("b")

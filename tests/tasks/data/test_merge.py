@@ -45,12 +45,13 @@ class Project:
     def take(self, partitions: dict[str, str | None], lock: str = "") -> None:
         """Take partitions in (None: withdraw), make a version and commit it."""
         for name, content in partitions.items():
+            revisions.intend(revisions.partition_of(name))
             path = self.root / "data" / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.unlink(missing_ok=True)
             if content is not None:
                 path.write_text(content)
-        versions.make({revisions.partition_of(name) for name in partitions})
+        versions.make()
         versions.push()
         if lock:
             (self.root / "dvc.lock").write_text(LOCK.format(lock))

@@ -55,7 +55,7 @@ class World:
         if versions.behind():
             versions.catch_up()
         collected = collect.collect(self.given, self.said.append)
-        versions.make(collected.taken)
+        versions.make()
         versions.push()
         collect.clear(self.given, collected)
         assert versions.present()
