@@ -51,6 +51,20 @@ def certain(model: str, asked_by: str, edited: str) -> Certain:
     return now
 
 
+def asked(model: str, if_due: bool) -> bool:
+    """Whether a person asks: now, or of a run that was killed before its end."""
+    return not if_due or bool(files.read_state(_note(model), Certain(), lambda said: Certain(**said)).asked_by)
+
+
+def hold(model: str, why: str, run: str) -> None:
+    """Keep that nothing was asked of the policy, and why; once for each reason. What was edited is not asked for."""
+    ended(model)
+    if (before := last(model)) is None or before["why"] != why:
+        at = datetime.now(UTC).isoformat(timespec="seconds")
+        said = {"id": files.digest(why)[:16], "retrain": False, "why": why, "reasons": [], "state": {}, "policy": {}}
+        files.append_line(_book(model), {"at": at, "run": run, **said})
+
+
 def ended(model: str) -> None:
     """The training that was due has ended."""
     _note(model).unlink(missing_ok=True)

@@ -14,7 +14,7 @@ from prefect.states import Completed
 
 from flows import api, due, events, wakes
 from flows.as_task import as_task
-from tasks import files, params, settings, steps
+from tasks import files, params, settings, steps, uncommitted
 from tasks.data import commits
 from tasks.release import settled
 from tasks.training import graph
@@ -31,6 +31,7 @@ def train(model: str, again: bool = False, if_due: bool = False) -> State[Any]:
         model: a name below `models` in params.yaml.
         again: also when nothing has changed, judge the candidate against who is champion now.
         if_due: of new data, leave it to the retrain policy, as an event and the clock do; without this, a person asks.
+            What is in no commit is trained only when a person asks, and promoted by `python -m tasks promote`.
     """
     said = params.load()
     said.model(model)
@@ -41,18 +42,24 @@ def train(model: str, again: bool = False, if_due: bool = False) -> State[Any]:
         pending = graph.pending(model)
         if not pending and not again and (done := settled.find(model)):
             return Completed(message=f"nothing to do: already trained, no stage has an input that changed; {done}")
+        asked = due.asked(model, if_due)
         for stage, reason in pending.items():
             tell(f"{stage} would run: {reason}")
         files.sweep(settings.BUILD / model, *(settings.VAR / name for name in _SWEPT))
-        if pending and (why_not := _not_due(model, if_due)):
-            _publish(said, f"{model}: not trained: {why_not}")
+        if why_not := _not_due(model, said, if_due) if pending else None if asked else _held(model, said):
+            if not uncommitted.of(model, graph.made_of(model)):
+                _publish(said, f"{model}: not trained: {why_not}")
             _with_rows_come_labels(model)
             return Completed(name="NotDue", message=f"not trained: {why_not}")
         graph.reproduce(model, steps.run, around=_stage_as_task)
-        on = settled.on(model)
-        outcome = _release(model)
-        _publish(said, f"{model}: {outcome}")
-        settled.write(model, outcome, on, by=_here())
+        made_of = graph.made_of(model)
+        on, differing = settled.on(model), uncommitted.of(model, made_of)
+        held = _not_by_itself(said, differing) or (None if asked else _rolled_back(model))
+        outcome = _release(model, held, differing)
+        if not differing:  # dvc.lock would name what nobody else has
+            _publish(said, f"{model}: {outcome}")
+        waits = {"made_of": made_of, "uncommitted": differing} if differing else None
+        settled.write(model, outcome, on, by=_here(), held=waits)
         due.ended(model)
         _with_rows_come_labels(model)
     return Completed(message=outcome)
@@ -63,12 +70,41 @@ def _with_rows_come_labels(model: str) -> None:
     wakes.wake(f"monitor/{model}", {"model": model})
 
 
-def _not_due(model: str, if_due: bool) -> str | None:
+def _held(model: str, said: params.Params) -> str | None:
+    """Why nothing is done that nobody asks for; kept in the journal of decisions."""
+    why = _not_by_itself(said, uncommitted.of(model, graph.made_of(model))) or _rolled_back(model)
+    if why is None:
+        return None
+    why = why.replace("<model>", model)
+    due.hold(model, why, _here())
+    return why
+
+
+def _not_by_itself(said: params.Params, differing: list[str]) -> str | None:
+    """Why a candidate needs a person's word to reach production: something of what it is made is in no commit."""
+    if not differing or said.git.promote_uncommitted:
+        return None
+    return f"{uncommitted.in_words(differing)}; commit it, or give the word: {_WORD}"
+
+
+_WORD = "`python -m flows train <model>`, then `python -m tasks promote <model>`"
+
+
+def _rolled_back(model: str) -> str | None:
+    from tasks.release import registry
+
+    why: str | None = as_task(registry.rolled_back, "was it rolled back?", retries=3)(model)
+    return why
+
+
+def _not_due(model: str, said: params.Params, if_due: bool) -> str | None:
     """Why there is to be no training yet, of data that are new; None where there is to be one."""
     known = due.certain(model, "" if if_due else "a person", graph.edited(model))
     if known == due.Certain() and (why := as_task(due.refused, "was it asked before?", retries=5)(model)):
         return f"{why} (asked again, and nothing that was asked about has changed)"
     graph.reproduce(model, steps.run, around=_stage_as_task, until="prepare")
+    if not known.asked_by and (why := _held(model, said)):
+        return why
     if known == due.Certain() and not graph.pending(model):
         return None  # the data changed, and the rows did not
     # before they are read: what the monitor finds meanwhile is asked about by the next wake
@@ -95,7 +131,7 @@ _SWEPT = ("bentoml", "champions", "mlflow/settled")
 """Where below var/ a killed run of this flow may leave something beside what it wrote."""
 
 
-def _release(model: str) -> str:
+def _release(model: str, held: str | None, differing: list[str]) -> str:
     """From what the graph made to who is champion. Each step finds what an earlier, killed run of it left."""
     from tasks.release import package, registry, tracking
 
@@ -104,27 +140,33 @@ def _release(model: str) -> str:
     measured = as_task(package.measured, "measure the release")(model)
     run = as_task(tracking.track, "track the candidate in MLflow", retries=3)(model, build / "release", build, measured)
     version = as_task(registry.register, "register the candidate", retries=3)(model, run.candidate)
+    for done in as_task(registry.mend, "look whether anything was taken away by hand", retries=3)(model):
+        get_run_logger().warning(done)
     champion = registry.champion(model)
     if champion and champion.candidate == version.candidate:
         registry.promote(model, version.number, "")  # finishes what a killed run began
         return f"{version} is champion"
     if version.withdrawn is not None:
         return f"{version} was withdrawn ({version.withdrawn}) and is not promoted again"
-    return _judged(model, version.number)
+    return _judged(model, version.number, held, differing)
 
 
-def _judged(model: str, version: int) -> str:
+def _judged(model: str, version: int, held: str | None, differing: list[str]) -> str:
     """Judge the candidate against who is champion now, record why, and promote it if it may be."""
     from tasks.release import judging, registry, verdicts
 
     verdict: Verdict = as_task(judging.judge_candidate, "judge it against the champion")(model)
     as_task(registry.record_verdict, "record the verdict", retries=3)(model, version, verdict)
-    verdicts.keep(model, version, verdict, run=_here())
-    if verdict.promoted:
+    held = held.replace("<model>", model) if held and verdict.promoted else ""
+    verdicts.keep(model, version, verdict, run=_here(), held=held)
+    if held or differing:
+        of = ", ".join(differing)
+        as_task(registry.hold, "have it wait for a person's word", retries=3)(model, version, held, of)
+    if verdict.promoted and not held:
         as_task(registry.promote, "promote it to champion", retries=3)(model, version, verdict.id)
         events.champion_changed(model, version, verdict.id)  # wakes deploy
-    _show(model, verdict)
-    return verdict.summary
+    _show(model, verdict, held)
+    return f"{verdict.summary}; not promoted: {held}" if held else verdict.summary
 
 
 def _stage_as_task(stage: str, go: Callable[[], graph.Outcome]) -> graph.Outcome:
@@ -145,15 +187,16 @@ def _stage_as_task(stage: str, go: Callable[[], graph.Outcome]) -> graph.Outcome
     return outcomes[0]
 
 
-def _show(model: str, verdict: Verdict) -> None:
+def _show(model: str, verdict: Verdict, held: str) -> None:
     from tasks.release.verdict import picture
 
-    for line in verdict.to_text().splitlines():
+    for line in [*verdict.to_text().splitlines(), *([f"not promoted: {held}"] if held else [])]:
         get_run_logger().info(line)
     drawn = f"![the verdict](data:image/png;base64,{b64encode(picture(verdict)).decode()})"
     said, table, checks = verdict.to_markdown().partition("\n|")
-    create_markdown_artifact(
+    waits = f"**Not promoted: {held}**\n\n" if held else ""
+    create_markdown_artifact(  # one page: an image artifact shows its whole address as well
         key=f"verdict-{model.replace('_', '-')}",
-        markdown=f"{said}\n{drawn}\n{table}{checks}",  # one page: an image artifact shows its whole address as well
+        markdown=f"{said}\n{waits}{drawn}\n{table}{checks}",
         description=verdict.summary,
     )

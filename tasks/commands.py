@@ -28,6 +28,9 @@ def add_to(parser: argparse.ArgumentParser) -> None:
         "--to", type=int, metavar="VERSION", help="a version of the registry, instead of the former champion"
     )
     back.add_argument("--reason", default="", help="is recorded with the version that is withdrawn")
+    forward = _command(kinds, "promote", promote, "a person's word: the challenger that waits for it becomes champion")
+    forward.add_argument("model")
+    forward.add_argument("--version", type=int, help="a version of the registry, instead of the challenger")
     _command(kinds, "history", history, "every version of a model: from what, judged how, champion when").add_argument(
         "model"
     )
@@ -129,6 +132,15 @@ def rollback(model: str, to: int | None, reason: str) -> None:
     print(registry.rollback(model, to=to, reason=reason))
 
 
+def promote(model: str, version: int | None) -> None:
+    """Make a version champion that its verdict promotes, and that waits for a person's word."""
+    from tasks import params
+    from tasks.release import registry
+
+    params.load().model(model)
+    print(f"{registry.promote_by_hand(model, version)} is champion")
+
+
 def history(model: str) -> None:
     """Print the versions of a model."""
     from tasks import params
@@ -140,6 +152,8 @@ def history(model: str) -> None:
         print(f"version {entry.version}{named}: candidate {entry.candidate}, made {entry.created}, run {entry.run_id}")
         print(f"  data       {entry.data_version}")
         print(f"  verdict    {entry.summary or 'none'}")
+        if entry.held:
+            print(f"  waits      {entry.held}")
         if entry.promoted_by is not None:
             print(f"  promoted   by verdict {entry.promoted_by}")
         for period in entry.champion:

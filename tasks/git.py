@@ -73,6 +73,35 @@ class Clone:
         told = self.run(*plain, "status", "--short", "--untracked-files=all", "--", *names)
         return [name for name in names if re.search(rf"^.. {re.escape(name)}$", told, re.MULTILINE)]
 
+    def is_checkout(self) -> bool:
+        """Whether the folder belongs to a checkout at all.
+
+        Raises:
+            SourceUnavailable: it does, but Git refuses to read it.
+        """
+        try:
+            done = self.attempt("rev-parse", "--is-inside-work-tree")
+        except FileNotFoundError:  # no Git on this machine
+            return False
+        if done.returncode and "not a git repository" not in done.stderr:
+            raise SourceUnavailable(f"git cannot read the checkout {self.at}: {_told(done.stderr)}")
+        return done.stdout.strip() == "true"
+
+    def differing(self, *paths: str) -> list[str]:
+        """Files at or below these paths that are not as HEAD has them, or are not in it; ignored files do not count."""
+        if self.attempt("rev-parse", "--verify", "-q", "HEAD").returncode:  # no commit yet
+            return sorted(
+                filter(None, self.run("ls-files", "-z", "-c", "-o", "--exclude-standard", "--", *paths).split("\0"))
+            )
+        changed = self.run("diff", "--name-only", "--relative", "-z", "HEAD", "--", *paths)
+        new = self.run("ls-files", "-z", "-o", "--exclude-standard", "--", *paths)
+        return sorted({name for name in f"{changed}\0{new}".split("\0") if name})
+
+    def trees(self, *paths: str) -> list[str]:
+        """What HEAD has at these paths: mode, kind, hash and name of each; nothing where there is no commit yet."""
+        done = self.attempt("ls-tree", "-z", "HEAD", "--", *paths)
+        return sorted(filter(None, done.stdout.split("\0"))) if done.returncode == 0 else []
+
     def checked_out(self) -> str | None:
         """The branch that is checked out; None when HEAD is a commit."""
         return self.attempt("symbolic-ref", "--quiet", "--short", "HEAD").stdout.strip() or None

@@ -262,6 +262,8 @@ class Git(Section):
     commit: bool = False
     branch: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w./-]*$")] | None = None
     remote: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")] = "origin"
+    promote_uncommitted: bool = False
+    """Whether a candidate whose code or parameters are in no commit may become champion without a person's word."""
 
 
 class Params(Section):

@@ -33,9 +33,18 @@ def read(path: Path, where: str, error: type[Mistake], *, dvc_reads: bool) -> An
         Mistake: `error`, with a line per fault: the file, the key or the line, what is wrong, and what to do.
     """
     try:
-        content = YAML(typ="safe", pure=not dvc_reads).load(path.read_text(encoding="utf-8-sig"))
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as fault:
+        raise error(f"{where} is not YAML: {_in_a_line(fault)}") from None
+    return parse(text, where, error, dvc_reads=dvc_reads)
+
+
+def parse(text: str, where: str, error: type[Mistake], *, dvc_reads: bool) -> Any:
+    """As `read`, of a text that comes from elsewhere."""
+    try:
+        content = YAML(typ="safe", pure=not dvc_reads).load(text)
         content = content if dvc_reads else _dates_as_text(content)
-    except (YAMLError, UnicodeDecodeError, ValueError, RecursionError) as fault:  # ValueError: a date of month 13
+    except (YAMLError, ValueError, RecursionError) as fault:  # ValueError: a date of month 13
         raise error(f"{where} is not YAML: {_in_a_line(fault)}") from None
     if faults := [f"{where}: {key or '(top level)'}: {problem}" for key, problem in _faults(content, "", ())]:
         raise error("\n".join(faults))

@@ -171,9 +171,9 @@ def decide(state: State, policy: params.Retrain) -> Decision:
     """Whether to train again.
 
     In this order: a person who asks gets a training; what was never trained, or was edited, is trained; where no data
-    version is new there is nothing to learn; where there is no champion, new data may make one; within `gap_days` of
-    the last training it is too early; and then one line of `when` is enough, if every condition in it holds. A
-    condition that cannot be answered does not hold.
+    version is new there is nothing to learn; within `gap_days` of the last training it is too early; where there is no
+    champion, new data may make one; and then one line of `when` is enough, if every condition in it holds. A condition
+    that cannot be answered does not hold.
 
     Args:
         state: what is known.
@@ -192,6 +192,8 @@ def _answer(state: State, policy: params.Retrain, reasons: tuple[tuple[Reason, .
         return certain[0], certain[1] + also
     if (wait := _too_early(state, policy)) is not None:
         return False, f"{wait}; else it would: {found}" if found else wait
+    if state.learned_until is None:
+        return True, "no candidate has become champion yet, and the data are new"
     if holding:
         return True, found
     return False, f"no: {'; '.join(_lacking(line) for line in reasons) or 'the policy never retrains by itself'}"
@@ -205,7 +207,6 @@ def _beforehand(state: State) -> tuple[bool, str] | None:
         (state.trained_at is None, True, "nothing was ever trained"),
         (bool(state.edited), True, f"{state.edited} changed since the last training"),
         (state.data_version == state.trained_on, False, "no: the last training knew this data version, nothing is new"),
-        (state.learned_until is None, True, "no candidate has become champion yet, and the data are new"),
     )
     return next(((answer, why) for holds, answer, why in certain if holds), None)
 

@@ -7,6 +7,7 @@ an answer that is not understood) is left to tasks/release/registry.py, which kn
 from __future__ import annotations
 
 import json
+import logging
 import os
 import urllib.error
 import urllib.parse
@@ -39,6 +40,10 @@ def wanted(model: str) -> One | None:
         from tasks.release import registry
 
         found = registry.champion(model)
+        if found is None or not found.candidate:  # never, withdrawn with nobody after it, or taken away by hand
+            for done in registry.mend(model):
+                logging.getLogger("evergreen").warning(done)
+            found = registry.champion(model)
         return One(found.candidate, found.number) if found else None
 
 
@@ -56,10 +61,10 @@ def change(model: str) -> tuple[str, str | None] | None:
 
 def _glance(model: str) -> One | None:
     entry = _get("registered-models/get", name=model)
-    if entry is None:
-        return None
-    aliases = {one["alias"]: one["version"] for one in entry["registered_model"].get("aliases", [])}
+    aliases = {one["alias"]: one["version"] for one in (entry or {}).get("registered_model", {}).get("aliases", [])}
     if "champion" not in aliases:
+        if serving.read(model).live:
+            raise _Unclear  # somebody serves: was it taken away by hand?
         return None
     found = _get("model-versions/get", name=model, version=aliases["champion"])
     tags = {tag["key"]: tag["value"] for tag in (found or {}).get("model_version", {}).get("tags", [])}

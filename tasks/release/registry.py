@@ -16,6 +16,7 @@ what the next steps need, and whoever comes next reads `_Standing`, which knows 
 
 from __future__ import annotations
 
+import json
 import tempfile
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -23,8 +24,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks import files, params
-from tasks.errors import DataMissing, Mistake, ModelFileRefused, NotPromoted
+from tasks import files, params, settings, uncommitted
+from tasks.errors import DataMissing, Mistake, ModelFileRefused, NotPromoted, RegistryDamaged
 from tasks.release import package
 from tasks.release.store import connect, stubborn
 from tasks.release.tracking import (
@@ -44,6 +45,13 @@ if TYPE_CHECKING:
 
 VERDICT, VERDICT_ID, VERDICT_SUMMARY = "evergreen.verdict", "evergreen.verdict_id", "evergreen.verdict_summary"
 REPLACES, PROMOTED_BY, WITHDRAWN = "evergreen.replaces", "evergreen.promoted_by", "evergreen.withdrawn"
+UNCOMMITTED = "evergreen.uncommitted"
+"""Of what a version was made that was in no commit then."""
+
+HELD, ROLLED_BACK = "evergreen.held", "evergreen.rolled_back"
+"""Tags. Of a version: why it waits for a person's word, though its verdict promotes it. Of the registered model: what
+data version and code were when a person rolled back: until either is another one, nothing is promoted by itself."""
+
 SINCE = "evergreen.champion_since."
 """Tags of the registered model: this and a time → the version that became champion then."""
 
@@ -95,6 +103,8 @@ class Entry:
     created: str
     verdict: str | None
     summary: str | None
+    held: str | None
+    """Why it waits for a person's word, if it does."""
     promoted_by: str | None
     """The id of the verdict that it was promoted by."""
     champion: tuple[str, ...]
@@ -120,7 +130,9 @@ def register(model_name: str, candidate: str) -> Version:
             raise DataMissing(f"{model_name}: candidate {candidate} is not tracked in MLflow; call track first")
         now = _standing(client, model_name)
         _finish_verdicts(client, now)
-        version = now.of_candidate(candidate) or _new_version(client, model_name, candidate, run)
+        version = now.of_candidate(candidate)
+        if version is None or (version.run_id != run.info.run_id and _is_gone(client, version.run_id)):
+            version = _new_version(client, model_name, candidate, run)
         if version.withdrawn is None and version.number not in {
             now.aliases.get("champion"),
             now.aliases.get("challenger"),
@@ -144,6 +156,19 @@ def _new_version(client: MlflowClient, model_name: str, candidate: str, run: Mlf
         model_name, f"models:/{model_id}", run.info.run_id, tags=tags, model_id=model_id, await_creation_for=60
     )
     return _version(made, {})
+
+
+def _is_gone(client: MlflowClient, run_id: str) -> bool:
+    """Whether a run was removed for good (`mlflow gc`), and all of its artifacts with it."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return True
+    return False
 
 
 @stubborn
@@ -224,6 +249,7 @@ class _Standing:
     versions: dict[int, Version]
     aliases: dict[str, int]
     since: tuple[tuple[str, int], ...]
+    tags: dict[str, str] = field(default_factory=dict)
 
     def numbered(self, number: int) -> Version:
         if number not in self.versions:
@@ -232,7 +258,7 @@ class _Standing:
         return self.versions[number]
 
     def of_candidate(self, candidate: str) -> Version | None:
-        return next((v for _, v in sorted(self.versions.items()) if v.candidate == candidate), None)
+        return next((v for _, v in sorted(self.versions.items(), reverse=True) if v.candidate == candidate), None)
 
     @cached_property
     def stored(self) -> Version | None:
@@ -279,7 +305,7 @@ def _standing(client: MlflowClient, model_name: str) -> _Standing:
             break
     versions = {int(one.version): _version(one, aliases) for one in found}
     since = sorted((k.removeprefix(SINCE), int(v)) for k, v in entry.tags.items() if k.startswith(SINCE))
-    return _Standing(model_name, versions, aliases, tuple(since))
+    return _Standing(model_name, versions, aliases, tuple(since), dict(entry.tags))
 
 
 def _version(one: Any, aliases: dict[str, int]) -> Version:
@@ -333,12 +359,76 @@ def _entry(now: _Standing, version: Version) -> Entry:
         created=version.created,
         verdict=tags.get(VERDICT),
         summary=tags.get(VERDICT_SUMMARY),
+        held=tags.get(HELD),
         promoted_by=tags.get(PROMOTED_BY),
         champion=spans,
         withdrawn=version.withdrawn,
         aliases=version.aliases,
         run_id=version.run_id,
     )
+
+
+# ── what people did in MLflow's UI ────────────────────────────────────────────────────────────────
+
+
+@stubborn
+def mend(model_name: str) -> list[str]:
+    """Put back what a person took away of the champion in MLflow's UI; gives what was done, in words.
+
+    Who became champion last, and what serves here, say whose place it is. A model that never had a champion, or whose
+    last one was withdrawn with nobody after it, has none.
+
+    Raises:
+        RegistryDamaged: what serves is not in the registry any more, and cannot be put back.
+    """
+    from tasks.release import serving
+
+    with connect(alone_for=model_name) as client:
+        now = _standing(client, model_name)
+        done = [said for version in now.versions.values() if (said := _tag_again(client, version))]
+        now = _standing(client, model_name) if done else now
+        if now.stored is not None and now.stored.candidate:
+            return done
+        live = serving.read(model_name).live
+        last = now.since[-1][1] if now.since else None
+        back = now.versions.get(last if last is not None else -1)
+        if live and (back is None or not back.candidate) and last != NOBODY:
+            back = now.of_candidate(live.candidate) or _version_of(client, model_name, live.candidate, now)
+        if back is None or not back.candidate or back.withdrawn is not None:
+            if now.stored is not None:
+                raise RegistryDamaged(
+                    f"the alias champion of {model_name} names version {now.stored.number}, which is no release of "
+                    f"Evergreen. Set it to one that is (python -m tasks history {model_name})"
+                )
+            return done
+        was = f"named version {now.stored.number}, which is no release," if now.stored else "was gone"
+        client.set_registered_model_alias(model_name, "champion", str(back.number))
+        _note_since(client, now, back.number)
+        return [*done, f"the alias champion of {model_name} {was} in MLflow: {back} has it again"]
+
+
+def _tag_again(client: MlflowClient, version: Version) -> str:
+    """Give a version the tags again that say which candidate it is: its run has them too."""
+    if version.candidate or not version.run_id or _is_gone(client, version.run_id):
+        return ""
+    tags = client.get_run(version.run_id).data.tags
+    for tag in (CANDIDATE, DATA_VERSION):
+        if tag in tags:
+            client.set_model_version_tag(version.model, str(version.number), tag, tags[tag])
+    return f"version {version.number} of {version.model} had lost its tags: put back" if CANDIDATE in tags else ""
+
+
+def _version_of(client: MlflowClient, model_name: str, candidate: str, now: _Standing) -> Version:
+    """A version anew of a candidate whose version, or whose whole registered model, was deleted."""
+    run = finished(client, model_name, candidate)
+    if run is None:
+        known = ", ".join(map(str, sorted(now.versions))) or "none"
+        raise RegistryDamaged(
+            f"candidate {candidate} of {model_name} serves, but neither its version nor its run is in MLflow any more. "
+            f"It serves on. Restore MLflow's store from a backup (docs/how-to/back-up-and-move.md), or set the alias "
+            f"champion to another version (there are: {known})"
+        )
+    return _new_version(client, model_name, candidate, run)
 
 
 # ── who is champion ───────────────────────────────────────────────────────────────────────────────
@@ -363,10 +453,64 @@ def promote(model_name: str, version: int, verdict_id: str) -> Version:
             if now.stored:
                 client.set_registered_model_alias(model_name, "former", old)
             client.set_registered_model_alias(model_name, "champion", str(version))
+            if ROLLED_BACK in now.tags:
+                client.delete_registered_model_tag(model_name, ROLLED_BACK)
         _note_since(client, now, version)
         if now.aliases.get("challenger") == version:
             client.delete_registered_model_alias(model_name, "challenger")
+        if HELD in chosen.tags:
+            client.delete_model_version_tag(model_name, str(version), HELD)
         return _standing(client, model_name).numbered(version)
+
+
+@stubborn
+def hold(model_name: str, version: int, why: str, made_of: str = "") -> None:
+    """Keep that a version may become champion by its verdict, and waits for a person's word: `promote_by_hand`."""
+    with connect(alone_for=model_name) as client:
+        held = _standing(client, model_name).numbered(version)
+        for tag, value in ((HELD, why), (UNCOMMITTED, made_of)):
+            if value and held.tags.get(tag) != value:
+                client.set_model_version_tag(model_name, str(version), tag, value)
+
+
+@stubborn
+def promote_by_hand(model_name: str, version: int | None = None) -> Version:
+    """A person's word: promote a version that has a verdict for it, by default the challenger.
+
+    Raises:
+        Mistake: there is no such version, or no challenger.
+        NotPromoted: no recorded verdict promotes it over the champion of now.
+    """
+    with connect() as client:
+        now = _standing(client, model_name)
+    number = version or now.aliases.get("challenger")
+    if number is None:
+        raise Mistake(f"{model_name} has no challenger: name a version (python -m tasks history {model_name})")
+    chosen = now.numbered(number)
+    if chosen == now.stored:
+        return chosen
+    if VERDICT_ID not in chosen.tags:
+        raise NotPromoted(f"{chosen} was not judged yet: python -m flows train {model_name} again")
+    return promote(model_name, number, chosen.tags[VERDICT_ID])
+
+
+@stubborn
+def rolled_back(model_name: str) -> str | None:
+    """Why nothing is promoted by itself: a person rolled back, and since then neither data nor code are others."""
+    with connect() as client:
+        said = _standing(client, model_name).tags.get(ROLLED_BACK)
+    if not said:
+        return None
+    at, data, code = json.loads(said)
+    if (data, code) != _now():
+        return None
+    return f"a person rolled back on {at}, and since then neither data nor code have changed"
+
+
+def _now() -> tuple[str, str]:
+    """The data version that data.dvc names, and the code as it is committed."""
+    named = settings.ROOT / "data.dvc"
+    return files.md5(named) if named.exists() else "", uncommitted.code()
 
 
 def _refuse_without_verdict(client: MlflowClient, now: _Standing, chosen: Version, verdict_id: str) -> None:
@@ -417,6 +561,8 @@ def rollback(model_name: str, to: int | None = None, reason: str = "") -> Rollba
             now = _settle(client, now)
             return Rollback(now.stored, None, changed=False, message=_nothing_to_roll_back(now, to))
         if gone.withdrawn is None:
+            at = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+            client.set_registered_model_tag(model_name, ROLLED_BACK, json.dumps([at, *_now()]))
             why = " ".join(reason.split()) or "rolled back"
             client.set_model_version_tag(model_name, str(gone.number), WITHDRAWN, why)
         now = _settle(client, _standing(client, model_name))
@@ -547,6 +693,10 @@ def fetch(model_name: str, version: int, to: Path) -> Path:
     """
     with connect() as client, files.replacing(to) as beside:
         wanted = _standing(client, model_name).numbered(version)
+        if not wanted.run_id or _is_gone(client, wanted.run_id):
+            raise DataMissing(
+                f"the run {wanted.run_id} of {wanted} was removed from MLflow for good: so is its release"
+            )
         beside.mkdir(parents=True)
         there = {file.path for file in client.list_artifacts(wanted.run_id)}
         for folder in ("release", "training"):

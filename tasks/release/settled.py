@@ -7,11 +7,12 @@ beside the store: when the store is another one, or gone, the note does not coun
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks import files, params, settings
+from tasks import files, params, settings, uncommitted
 
 
 @dataclass(frozen=True)
@@ -28,16 +29,28 @@ class Settled:
 def find(model: str) -> Settled | None:
     """What became of the candidate that build/ holds now, if it was judged under the present rule."""
     note = files.read_state(_path(model), dict[str, Any]())
-    counts = note.get("on") == on(model) and _store_is_there()
+    counts = note.get("on") == on(model) and _store_is_there() and _is_still_held(model, note.get("held"))
     return Settled(str(note["outcome"]), str(note.get("by", ""))) if counts else None
 
 
-def write(model: str, outcome: str, judged_on: dict[str, str], by: str = "") -> None:
+def write(
+    model: str, outcome: str, judged_on: dict[str, str], by: str = "", held: Mapping[str, list[str]] | None = None
+) -> None:
     """Note what became of the candidate in build/: the registry holds its verdict and all that follows from it.
 
-    `judged_on` is what `on` gave before it was judged: who edits the gate meanwhile is not taken for answered.
+    Args:
+        model: whose candidate.
+        outcome: in words.
+        judged_on: what `on` gave before it was judged: who edits the gate meanwhile is not taken for answered.
+        by: where to look at the run that did it.
+        held: where it waits for a person's word or a commit: of which paths it is made, and which were uncommitted.
     """
-    files.write_json(_path(model), {"on": judged_on, "outcome": outcome, "by": by})
+    files.write_json(_path(model), {"on": judged_on, "outcome": outcome, "by": by, "held": held})
+
+
+def _is_still_held(model: str, held: Mapping[str, list[str]] | None) -> bool:
+    """Whether what was uncommitted still is, where that kept a candidate from being promoted."""
+    return not held or uncommitted.of(model, held["made_of"]) == held["uncommitted"]
 
 
 def on(model: str) -> dict[str, str]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 from urllib.parse import quote, unquote, urlsplit
 
 from tasks import files, settings
-from tasks.errors import RegistryUnavailable
+from tasks.errors import RegistryDamaged, RegistryUnavailable
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -44,6 +44,14 @@ def stubborn(function: Callable[P, T]) -> Callable[P, T]:
                 if pause is None or error.final:
                     raise RegistryUnavailable(_unavailable(str(error))) from error
                 time.sleep(pause)
+            except Exception as error:
+                if not _is_mlflows(error):
+                    raise
+                raise RegistryDamaged(
+                    f"MLflow refuses what is needed ({function.__name__} of {', '.join(map(str, args[:2]))}): "
+                    f"{' '.join(str(error).split())[:300]}. Was something deleted, renamed or edited in its UI? "
+                    f"docs/how-to/mlflow-ui.md says what becomes of that, and the way back"
+                ) from error
         raise AssertionError("unreachable")
 
     return call
@@ -73,6 +81,10 @@ def _told_apart() -> Iterator[None]:
         if type(error).__module__.partition(".")[0] not in {"mlflow", "sqlalchemy"} or not _is_outage(error):
             raise
         raise _Unreachable(" ".join(str(error).split())[:500], final="out-of-date" in str(error)) from error
+
+
+def _is_mlflows(error: Exception) -> bool:
+    return type(error).__name__ == "MlflowException" or type(error).__module__.startswith("mlflow.")
 
 
 def _is_outage(error: Exception) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +16,15 @@ from tasks.release.store import artifacts, connect, stubborn, uri
 if TYPE_CHECKING:
     import pandas as pd
     from mlflow import MlflowClient
-    from mlflow.entities import Metric, Param
+    from mlflow.entities import Experiment, Metric, Param
     from mlflow.entities import Run as MlflowRun
 
 CANDIDATE, DATA_VERSION, MODEL_ID = "evergreen.candidate", "evergreen.data_version", "evergreen.logged_model"
 BEGUN_AT = "evergreen.begun_at"
+EXPERIMENT = "evergreen.experiment"
+"""A tag of the experiment: its name when it was made. A person may give it another one."""
+
+_log = logging.getLogger("evergreen")
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,7 @@ def track(model_name: str, release: Path, build: Path, measured: dict[str, float
             if run.data.tags.get(CANDIDATE) == candidate or run.data.tags.get(BEGUN_AT) == _here():
                 _discard(client, experiment, run.info.run_id)
         if finished := [r for r in _runs_of(client, experiment, candidate) if r.info.status == "FINISHED"]:
-            return Run(finished[0].info.run_id, candidate, made=False)
+            return Run(_kept(client, finished[0]).info.run_id, candidate, made=False)
         tags = _run_tags(model_name, candidate, release, build)
         run = client.create_run(experiment, tags=tags, run_name=f"{model_name}:{candidate}")
         _fill(client, run.info.run_id, model_name, release, build, measured)
@@ -74,32 +79,62 @@ def measured(model_name: str, candidate: str) -> dict[str, float]:
 
 
 def experiment_of(client: MlflowClient, name: str) -> str:
-    """The id of the experiment, made when it is missing."""
+    """The id of the experiment: made when it is missing, restored when a person has deleted it."""
     from mlflow.exceptions import MlflowException
 
-    if (found := client.get_experiment_by_name(name)) is None:
+    if (known := _experiment(client, name)) is None:
         location = None if urlsplit(uri()).scheme in {"http", "https"} else (artifacts() / name).as_uri()
         try:
-            return str(client.create_experiment(name, artifact_location=location))
+            return str(client.create_experiment(name, artifact_location=location, tags={EXPERIMENT: name}))
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another machine was faster
                 raise
-            found = client.get_experiment_by_name(name)
-    assert found is not None
-    return str(found.experiment_id)
+            known = client.get_experiment_by_name(name)
+    assert known is not None
+    if known.lifecycle_stage == "deleted":
+        client.restore_experiment(known.experiment_id)
+        _log.warning("the experiment %s was deleted in MLflow, with its runs: restored", known.name)
+    if EXPERIMENT not in known.tags:
+        client.set_experiment_tag(known.experiment_id, EXPERIMENT, name)
+    return str(known.experiment_id)
+
+
+def _experiment(client: MlflowClient, name: str) -> Experiment | None:
+    """The experiment, deleted or not, whatever a person calls it now; the first one made, where there are several."""
+    from mlflow.entities import ViewType
+
+    tagged = client.search_experiments(ViewType.ALL, filter_string=f"tags.`{EXPERIMENT}` = '{name}'")
+    known = min(tagged, key=lambda one: int(one.experiment_id), default=None)
+    return known or client.get_experiment_by_name(name)
 
 
 def _runs_of(client: MlflowClient, experiment: str, candidate: str) -> list[MlflowRun]:
-    """The runs of a candidate, the first one first."""
-    runs = client.search_runs([experiment], f"tags.`{CANDIDATE}` = '{candidate}'")
-    return sorted(runs, key=lambda run: (run.info.start_time, run.info.run_id))
+    """The runs of a candidate, the first one first. A finished one that a person has deleted counts: see `_kept`."""
+    from mlflow.entities import ViewType
+
+    runs = client.search_runs([experiment], f"tags.`{CANDIDATE}` = '{candidate}'", run_view_type=ViewType.ALL)
+    active_first = sorted(
+        runs, key=lambda run: (run.info.lifecycle_stage != "active", run.info.start_time, run.info.run_id)
+    )
+    return [run for run in active_first if run.info.lifecycle_stage == "active" or run.info.status == "FINISHED"]
 
 
 def finished(client: MlflowClient, model_name: str, candidate: str) -> MlflowRun | None:
-    """The finished run of a candidate, if it was tracked."""
-    experiment = client.get_experiment_by_name(model_name)
-    runs = _runs_of(client, experiment.experiment_id, candidate) if experiment else []
-    return next((run for run in runs if run.info.status == "FINISHED"), None)
+    """The finished run of a candidate, if it was tracked; one that a person has deleted is restored."""
+    experiment = _experiment(client, model_name)
+    if experiment is None:
+        return None
+    runs = [run for run in _runs_of(client, experiment.experiment_id, candidate) if run.info.status == "FINISHED"]
+    return _kept(client, runs[0]) if runs else None
+
+
+def _kept(client: MlflowClient, run: MlflowRun) -> MlflowRun:
+    if run.info.lifecycle_stage == "deleted":
+        client.restore_run(run.info.run_id)
+        _log.warning(
+            "the run %s of candidate %s was deleted in MLflow: restored", run.info.run_id, run.data.tags[CANDIDATE]
+        )
+    return run
 
 
 def _discard(client: MlflowClient, experiment: str, run_id: str) -> None:

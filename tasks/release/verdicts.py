@@ -13,7 +13,7 @@ from tasks.release import serving
 from tasks.release.verdict import Verdict
 
 
-def keep(model: str, version: int, verdict: Verdict, run: str = "") -> None:
+def keep(model: str, version: int, verdict: Verdict, run: str = "", held: str = "") -> None:
     """Write a verdict down, unless it is the last one that was: whoever comes after a kill judges the same again.
 
     Args:
@@ -21,11 +21,15 @@ def keep(model: str, version: int, verdict: Verdict, run: str = "") -> None:
         version: the challenger's, in the registry.
         verdict: what the gate said.
         run: where to look at the flow run that asked for it.
+        held: why it is not promoted all the same: it waits for a person's word.
     """
     before = files.lines(path(model))
-    if before and (before[-1]["id"], before[-1]["version"]) == (verdict.id, version):
+    if before and tuple(before[-1].get(key, "") for key in ("id", "version", "held")) == (verdict.id, version, held):
         return
-    files.append_line(path(model), {"time": serving.now(), "version": version, "run": run, **asdict(verdict)})
+    said = asdict(verdict)
+    if held:
+        said |= {"held": held, "promoted": False, "summary": f"{verdict.summary}; not promoted: {held}"}
+    files.append_line(path(model), {"time": serving.now(), "version": version, "run": run, **said})
 
 
 def summary(model: str, version: int) -> str:

@@ -120,6 +120,7 @@ def test_an_edit_is_trained_on_whatever_the_policy_says_and_killed_anywhere(alon
     arrive(alone.project, 6)
     assert train().name == "NotDue"
     alone.project.edit("models/tiny/rows/__init__.py", 'failures"] > fails_above', 'failures"] >= fails_above + 1')
+    alone.project.commit()
     died = alone.project.run(sys.executable, "-c", KILLED, check=False)
     assert died.returncode == -9, died.stderr
     state = train()

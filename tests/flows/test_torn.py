@@ -121,7 +121,7 @@ def test_whatever_is_torn_the_loop_goes_on(alone: Alone, caplog: pytest.LogCaptu
     with caplog.at_level(logging.WARNING, logger="evergreen"):
         loop()
     named = {path.relative_to(settings.VAR).parts[0] for path in torn if str(path) in caplog.text}
-    assert named >= {"memo", "serving", "predictions", "monitoring", "mlflow"}
+    assert named >= {"memo", "serving", "monitoring", "mlflow"}
     assert registry.champion(MODEL) == champion
     assert serving.read(MODEL).live in (served, None)
     serving.note(MODEL, live(), "live")

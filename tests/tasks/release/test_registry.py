@@ -22,8 +22,9 @@ from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
 from mlflow.utils.validation import _validate_metric_name
 
 from tasks import commands, files, settings
-from tasks.errors import DataMissing, Mistake, ModelFileRefused, NotPromoted, RegistryUnavailable
-from tasks.release import gate, judging, package, registry, store, tracking
+from tasks.errors import DataMissing, Mistake, ModelFileRefused, NotPromoted, RegistryDamaged, RegistryUnavailable
+from tasks.release import gate, judging, package, registry, serving, store, tracking
+from tasks.release.champion import wanted
 from tasks.release.verdict import Verdict
 from tests.tasks.release import small_project
 from tests.tasks.release.small_project import MEASURED, MODEL
@@ -778,6 +779,86 @@ def test_another_name_of_the_same_folder_is_no_move(
     assert "moved" not in caplog.text
 
 
+# ── what people do in MLflow's UI ─────────────────────────────────────────────────────────────────
+
+
+def serve(number: int) -> serving.One:
+    """Have a version serve, as a rollout writes it down."""
+    one = serving.One(registry.history(MODEL)[number - 1].candidate, number, "2026-11-21T00:00:00Z")
+    serving.write(MODEL, serving.Serving(one))
+    return one
+
+
+def experiment() -> Any:
+    """MLflow's own view, deleted or not."""
+    return client().get_experiment_by_name(MODEL)
+
+
+BY_HAND: dict[str, Callable[[MlflowClient], Any]] = {
+    "the experiment is deleted": lambda mlflow: mlflow.delete_experiment(experiment().experiment_id),
+    "the experiment is renamed": lambda mlflow: mlflow.rename_experiment(experiment().experiment_id, "late (old)"),
+    "the champion's run is deleted": lambda mlflow: mlflow.delete_run(mlflow.get_model_version(MODEL, "2").run_id),
+    "the candidate's run is deleted": lambda mlflow: mlflow.delete_run(mlflow.get_model_version(MODEL, "3").run_id),
+    "the candidate's version is deleted": lambda mlflow: mlflow.delete_model_version(MODEL, "3"),
+    "the alias challenger is deleted": lambda mlflow: mlflow.delete_registered_model_alias(MODEL, "challenger"),
+    "the alias former is deleted": lambda mlflow: mlflow.delete_registered_model_alias(MODEL, "former"),
+    "the alias champion is deleted": lambda mlflow: mlflow.delete_registered_model_alias(MODEL, "champion"),
+    "the champion's version is deleted": lambda mlflow: mlflow.delete_model_version(MODEL, "2"),
+    "the champion's tags are deleted": lambda mlflow: mlflow.delete_model_version_tag(
+        MODEL, "2", "evergreen.candidate"
+    ),
+    "the registered model is deleted": lambda mlflow: mlflow.delete_registered_model(MODEL),
+    "the registered model is renamed": lambda mlflow: mlflow.rename_registered_model(MODEL, "late2"),
+    "the champion is one of no release": lambda mlflow: mlflow.set_registered_model_alias(
+        MODEL, "champion", mlflow.create_model_version(MODEL, f"runs:/{runs()[0].info.run_id}/release").version
+    ),
+}
+
+
+@pytest.mark.parametrize("act", BY_HAND.values(), ids=BY_HAND)
+def test_what_a_person_did_in_the_ui_is_put_back_and_training_goes_on(
+    root: Path, act: Callable[[MlflowClient], Any]
+) -> None:
+    """Who serves is champion again, as whose successor the next candidate is judged: never as the first of its kind."""
+    live = serve(2)
+    act(client())
+    registry.mend(MODEL)
+    build = settings.BUILD / MODEL
+    run = tracking.track(MODEL, build / "release", build, MEASURED)
+    version = registry.register(MODEL, run.candidate)
+    champion = registry.champion(MODEL)
+    assert champion is not None
+    assert champion.candidate == live.candidate
+    assert wanted(MODEL) == serving.One(live.candidate, champion.number)
+    verdict = judging.judge_candidate(MODEL)
+    assert verdict.champion == live.candidate
+    assert verdict.promoted, verdict.to_text()
+    registry.record_verdict(MODEL, version.number, verdict)
+    assert registry.promote(MODEL, version.number, verdict.id).candidate == run.candidate
+    assert registry.mend(MODEL) == []
+
+
+def test_what_was_removed_for_good_is_told(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by `mlflow gc`: a champion whose version is there stays; one that cannot be put back is named."""
+    live = serve(2)
+    runs_before = [run.info.run_id for run in runs()]
+    store_of_runs = mlflow.tracking._tracking_service.utils._get_store(os.environ["MLFLOW_TRACKING_URI"])
+    for run_id in runs_before:
+        client().delete_run(run_id)
+        store_of_runs._hard_delete_run(run_id)
+    with pytest.raises(DataMissing, match=r"was removed from MLflow for good: so is its release"):
+        registry.fetch(MODEL, 2, root / "to")
+    files.remove(settings.VAR / "champions")
+    with pytest.raises(NotPromoted, match=r"removed from MLflow for good: so is its release\. Nothing was changed"):
+        registry.rollback(MODEL)
+    build = settings.BUILD / MODEL
+    run = tracking.track(MODEL, build / "release", build, MEASURED)
+    assert registry.register(MODEL, run.candidate).number == 4  # version 3 names a run that is gone
+    client().delete_model_version(MODEL, "2")
+    with pytest.raises(RegistryDamaged, match=rf"candidate {live.candidate} of late serves, .* Restore MLflow's store"):
+        registry.mend(MODEL)
+
+
 # ── fetch, judge ──────────────────────────────────────────────────────────────────────────────────
 
 
@@ -974,14 +1055,14 @@ def test_store_that_fails_in_the_middle_is_tried_again(root: Path, monkeypatch: 
     assert state()["aliases"] == {"champion": 3, "former": 2}
 
 
-def test_defects_are_not_called_outages(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An error of ours is seen as itself, at once."""
+def test_what_mlflow_refuses_is_no_outage_and_says_where_to_look(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once, with what was asked and what MLflow said."""
 
     def wrong(*_: Any) -> None:
         raise MlflowException("no such thing", error_code=1000)
 
     monkeypatch.setattr(MlflowClient, "get_registered_model", wrong)
-    with pytest.raises(MlflowException, match="no such thing"):
+    with pytest.raises(RegistryDamaged, match=r"\(champion of late\): .*no such thing.*docs/how-to/mlflow-ui\.md"):
         registry.champion(MODEL)
 
 

@@ -1,0 +1,67 @@
+"""What a model is made of and judged by that stands in no commit: known by nobody else, and gone with the next edit.
+
+A folder that is no checkout of Git has no commits to compare with: nothing is uncommitted there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from tasks import files, settings, yaml_reader
+from tasks.errors import ParamsError
+from tasks.git import Clone
+
+CODE = ("dvc.yaml", "models", "params.yaml", "requirements.lock", "tasks")
+"""What candidates are made by, as a whole."""
+
+PARAMS = "params.yaml"
+
+LATER = ("retrain", "rollout")
+"""Sections of a model that neither its candidate nor its verdict depends on."""
+
+
+def of(model: str, paths: Iterable[str]) -> list[str]:
+    """Which of these paths hold what is in no commit, sorted: new files, changed ones, removed ones.
+
+    Args:
+        model: of params.yaml only what says something of it counts, but for when to train and how to roll out.
+        paths: files and folders that it is made of, relative to the project; params.yaml is looked at in any case.
+
+    Raises:
+        SourceUnavailable: there is a checkout, but Git cannot read it.
+    """
+    clone = Clone(settings.ROOT)
+    if not clone.is_checkout():
+        return []
+    differing = clone.differing(*sorted({*paths, PARAMS}))
+    return [path for path in differing if path != PARAMS or _section_differs(clone, model)]
+
+
+def code() -> str:
+    """The identity of the code as it is committed; as it lies there, where there is no checkout."""
+    clone = Clone(settings.ROOT)
+    if clone.is_checkout() and (trees := clone.trees(*CODE)):
+        return files.digest(trees)[:16]
+    paths = [settings.ROOT / name for name in CODE]
+    return files.digest([files.tree(p) if p.is_dir() else files.sha256(p) for p in paths if p.exists()])[:16]
+
+
+def in_words(differing: list[str]) -> str:
+    """As verdict, journal and page say it: «uncommitted: params.yaml»."""
+    more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
+    return f"uncommitted: {', '.join(differing[:3])}{more}"
+
+
+def _section_differs(clone: Clone, model: str) -> bool:
+    committed = clone.show("HEAD", PARAMS)
+    now = (settings.ROOT / PARAMS).read_text(encoding="utf-8")
+    return committed is None or _section(committed, model) != _section(now, model)
+
+
+def _section(text: str, model: str) -> str:
+    """By digest, for which 1 and true are two values."""
+    try:
+        said = yaml_reader.parse(text, PARAMS, ParamsError, dvc_reads=True)["models"][model]
+        return files.digest({name: value for name, value in said.items() if name not in LATER})
+    except (ParamsError, LookupError, TypeError, AttributeError):  # not there, or no YAML
+        return text
