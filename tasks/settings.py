@@ -11,6 +11,8 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
@@ -43,6 +45,10 @@ BUILD = ROOT / "build"
 
 VAR = _var(ROOT)
 """What services keep: databases, logs, releases, memos."""
+
+
+UMASK = "EVERGREEN_UMASK"
+"""The variable that keeps what this user's files are masked with where they are no state of the project."""
 
 
 def environment() -> dict[str, str]:
@@ -137,9 +143,36 @@ def apply() -> None:
     for name, value in environment().items():
         os.environ.setdefault(name, value)
     os.environ.update(arithmetic())
+    _keep_state_private()
     venv_bin = str(ROOT / ".venv" / "bin")
     if venv_bin not in os.environ["PATH"].split(os.pathsep):
         os.environ["PATH"] = environment()["PATH"]
+
+
+def _keep_state_private() -> None:
+    """What is written from now on, here and by whoever is started, is for its owner only; var/ as a whole already.
+
+    State holds what was asked of models and what was answered, keys' hashes and logs. What Git tracks has the rights
+    that Git gives it.
+    """
+    usual = os.umask(0o077)
+    os.environ.setdefault(UMASK, f"{usual:03o}")
+    VAR.mkdir(parents=True, exist_ok=True)
+    with suppress(PermissionError):  # somebody else's: theirs to close
+        VAR.chmod(0o700)
+
+
+@contextmanager
+def for_others(path: Path) -> Iterator[None]:
+    """What is written to a path outside var/ (a shared remote, a result) has the rights that files usually get."""
+    if path.is_relative_to(VAR):
+        yield
+        return
+    private = os.umask(int(os.environ.get(UMASK, "077"), 8))
+    try:
+        yield
+    finally:
+        os.umask(private)
 
 
 def _forget_another_checkout() -> None:

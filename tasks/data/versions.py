@@ -275,7 +275,8 @@ def push() -> bool:
                 if not _whole(remote.folder, md5):
                     (remote.folder / _object(md5)).unlink(missing_ok=True)
             _sweep(remote.folder)
-        repo.push(targets=[str(settings.ROOT / "data.dvc")])
+        with settings.for_others(remote.folder if remote and remote.folder else settings.VAR):
+            repo.push(targets=[str(settings.ROOT / "data.dvc")])
     if remote is not None:
         files.write_json(_marker(), {"remote": remote.url, "version": version})
     return True
@@ -382,7 +383,9 @@ def push_made() -> None:
     Raises:
         SourceUnavailable: the remote cannot be reached.
     """
-    with _dvc("push what the stages made") as repo:
+    remote = _remote()
+    folder = remote.folder if remote and remote.folder else settings.VAR
+    with _dvc("push what the stages made") as repo, settings.for_others(folder):
         repo.push(targets=[str(settings.ROOT / "dvc.yaml")], run_cache=True)
 
 

@@ -510,7 +510,7 @@ class Target:
     def _put(self, name: str, write: Callable[[Path], object]) -> None:
         place = self.place.child(name)
         if place.local:
-            with files.replacing(place.local) as beside:
+            with settings.for_others(Path(place.local)), files.replacing(place.local) as beside:
                 write(beside)
             return
         with tempfile.TemporaryDirectory(

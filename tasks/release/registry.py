@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks import files, params, settings, uncommitted
 from tasks.errors import DataMissing, Mistake, ModelFileRefused, NotPromoted, RegistryDamaged
-from tasks.release import package
+from tasks.release import package, settled
 from tasks.release.store import connect, stubborn
 from tasks.release.tracking import (
     CANDIDATE,
@@ -491,7 +491,9 @@ def promote_by_hand(model_name: str, version: int | None = None) -> Version:
         return chosen
     if VERDICT_ID not in chosen.tags:
         raise NotPromoted(f"{chosen} was not judged yet: python -m flows train {model_name} again")
-    return promote(model_name, number, chosen.tags[VERDICT_ID])
+    promoted = promote(model_name, number, chosen.tags[VERDICT_ID])
+    settled.promoted(model_name, promoted.candidate, f"{promoted} is champion, by a person's word")
+    return promoted
 
 
 @stubborn

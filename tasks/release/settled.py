@@ -48,6 +48,13 @@ def write(
     files.write_json(_path(model), {"on": judged_on, "outcome": outcome, "by": by, "held": held})
 
 
+def promoted(model: str, candidate: str, outcome: str) -> None:
+    """Note that a candidate waits no more: a person gave the word."""
+    note = files.read_state(_path(model), dict[str, Any]())
+    if note and note["on"]["candidate"] == candidate:
+        files.write_json(_path(model), {**note, "outcome": outcome, "held": None})
+
+
 def _is_still_held(model: str, held: Mapping[str, list[str]] | None) -> bool:
     """Whether what was uncommitted still is, where that kept a candidate from being promoted."""
     return not held or uncommitted.of(model, held["made_of"]) == held["uncommitted"]
