@@ -97,7 +97,7 @@ def edited(model: str) -> str:
 def made_of(model: str) -> list[str]:
     """The files and folders that people write of what a model is made of: everything but data, and what stages make."""
     with _repository() as repo:
-        stages = [stage for stage in _with_patience(lambda: _plan(repo, model)) if not stage.is_data_source]
+        stages = [stage for stage in books.wait_for_others(lambda: _plan(repo, model)) if not stage.is_data_source]
     paths = {str(dep.def_path) for stage in stages for dep in stage.deps}
     return sorted({"dvc.yaml", *(path for path in paths if Path(path).parts[0] not in ("data", "build"))})
 

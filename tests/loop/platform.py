@@ -91,6 +91,8 @@ def platform(base: Path) -> Iterator[Platform]:
     """Start everything; about ten seconds. All of it ends with the block."""
     code, template = base / "code", base / "template"
     copy_repository(template, REPOSITORY / "tests" / "small")
+    with (template / "params.yaml").open("a") as stream:  # people edit here, and commit nothing
+        stream.write("git: {promote_uncommitted: true}\n")
     warm = copy_repository(base / "warm", REPOSITORY / "tests" / "small")
     copy_repository(code, REPOSITORY / "tests" / "small")
     for month in (1, 2):

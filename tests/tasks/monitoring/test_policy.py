@@ -169,11 +169,12 @@ def test_what_is_not_known_does_not_hold(condition: dict[str, float], unknown: d
 
 @pytest.mark.parametrize("condition", [{"age_days": 1}, {"age_partitions": 1}, {"measured_loss": 9}])
 def test_where_no_candidate_has_passed_the_gate_new_data_may_make_a_champion(condition: dict[str, float]) -> None:
-    """Else a first candidate that is refused would be the last."""
+    """Else a first candidate that is refused would be the last. The gap holds for it as for every training."""
     without = replace(USUAL, learned_until=None, learned_rows=0, promised=None, measured=None, estimated=None)
-    decision = decide(without, on(condition, gap=100))
+    decision = decide(without, on(condition, gap=10))
     assert decision.retrain
     assert decision.reasons[0][0].holds is None
+    assert not decide(without, on(condition, gap=100)).retrain
     assert not decide(replace(without, trained_on="new"), on(condition)).retrain
 
 
