@@ -77,8 +77,9 @@ def mend() -> None:
     A `dvc.lock` that was broken off goes: what it named is given back by DVC's run cache, and no step runs again.
 
     Raises:
-        Mistake: dvc.lock holds both sides of a merge.
+        Mistake: data.dvc or dvc.lock holds both sides of a merge.
     """
+    _refuse_both_sides("data.dvc", "dvc.lock")
     files.sweep(settings.ROOT, below=False)
     lock, held = settings.ROOT / "dvc.lock", settings.ROOT / ".dvc" / "tmp" / "rwlock"
     if _broken_off(lock):
@@ -91,6 +92,14 @@ def mend() -> None:
                 files.remove(held)
 
 
+def _refuse_both_sides(*names: str) -> None:
+    """DVC would say that it is no YAML."""
+    for name in names:
+        path = settings.ROOT / name
+        if path.exists() and "<<<<<<<" in path.read_text(encoding="utf-8", errors="replace"):
+            raise Mistake(f"{name} holds both sides of a merge: `python -m tasks merge` joins them")
+
+
 def _broken_off(lock: Path) -> bool:
     """Whether dvc.lock is not what DVC writes."""
     import yaml
@@ -99,8 +108,6 @@ def _broken_off(lock: Path) -> bool:
         text = lock.read_text(encoding="utf-8")
     except FileNotFoundError:
         return False
-    if "<<<<<<<" in text:
-        raise Mistake("dvc.lock holds both sides of a merge: `python -m tasks merge` joins them, stage by stage")
     try:
         said = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - both are safe
         stages = said["stages"].values()

@@ -107,13 +107,14 @@ def test_a_whole_lock_file_stays(root: Path) -> None:
     assert (root / "dvc.lock").read_text() == LOCK
 
 
-def test_a_lock_file_with_both_sides_of_a_merge_names_the_command_that_joins_them(root: Path) -> None:
+@pytest.mark.parametrize("name", ["data.dvc", "dvc.lock"])
+def test_a_file_with_both_sides_of_a_merge_names_the_command_that_joins_them(name: str, root: Path) -> None:
     """It is not taken away, and DVC, which would say that it is no YAML, is not asked."""
     text = LOCK + "<<<<<<< ours\n"
-    (root / "dvc.lock").write_text(text)
+    (root / name).write_text(text)
     with pytest.raises(Mistake, match=r"both sides of a merge: `python -m tasks merge`"):
         books.mend()
-    assert (root / "dvc.lock").read_text() == text
+    assert (root / name).read_text() == text
 
 
 def rwlock(root: Path, pid: int) -> Path:
