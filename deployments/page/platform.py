@@ -163,7 +163,7 @@ def _refused(quarantine: str) -> Markup:
             "Refused partitions", "The quarantine is a bucket; Prefect's artifact «quarantine» lists what is in it."
         )
     if not waiting:
-        return empty("Refused partitions", "None. Every partition that was delivered was taken in.")
+        return empty("Refused partitions", "None waits in quarantine.")
     more = f"And {len(waiting) - LISTED} more." if len(waiting) > LISTED else None
     return figure(
         "Refused partitions",
