@@ -333,14 +333,14 @@ def _refuse_open_quote(path: Path, rows: Any, column: int, dialect: Dialect) -> 
         dialect: how it is written.
     """
     last = rows.column(column)[rows.num_rows - 1].as_py() if dialect.quote and rows.num_rows else None
-    if not isinstance(last, str):
+    if dialect.quote is None or not isinstance(last, str):
         return
-    end = f"{dialect.quote}{last.replace(dialect.quote or '', 2 * (dialect.quote or ''))}".encode(
-        dialect.encoding, "replace"
-    )
+    mark = dialect.quote.encode()
+    end = mark + last.replace(dialect.quote, 2 * dialect.quote).encode(dialect.encoding, "replace")
     with path.open("rb") as stream:
-        stream.seek(max(0, path.stat().st_size - len(end)))
-        if stream.read() == end:
+        stream.seek(max(0, path.stat().st_size - len(end) - 1))
+        before, tail = stream.read(1), stream.read()
+        if tail == end and before != mark:  # "" and """" are closed
             begin = _shorten(" ".join(last.split()))
             raise Unreadable(f"the quotation mark before «{begin}» is never closed: the file is cut off, or not quoted")
 

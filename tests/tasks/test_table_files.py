@@ -127,6 +127,16 @@ def test_a_line_break_in_a_text_is_read_in_a_file_of_any_size(rows: int, tmp_pat
     pd.testing.assert_frame_equal(got, frame)
 
 
+def test_a_last_text_that_is_closed_is_read(tmp_path: Path) -> None:
+    """Empty, a quotation mark alone, or ending in one, with and without a line break behind it."""
+    for text in ("", '"', 'x"', "x", "a\nb\n"):
+        quoted = text.replace('"', '""')
+        for end in ("", "\n", "\r\n"):
+            assert column(tmp_path / "p.csv", f'b,a\n1,"{quoted}"{end}', "str") == [text]
+        with pytest.raises(table_files.Unreadable, match="is never closed"):
+            column(tmp_path / "p.csv", f'b,a\n1,"{quoted}', "str")
+
+
 def test_an_empty_line_of_a_file_with_one_column_is_a_missing_value(tmp_path: Path) -> None:
     """PostgreSQL writes it so; in a file with more columns it is nothing."""
     assert column(tmp_path / "p.csv", "a\n1\n\n3\n", "float64") == [1.0, None, 3.0]
