@@ -71,6 +71,22 @@ def arrived(build: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
+def without(build: Path, features: list[str]) -> dict[str, list[str]]:
+    """The features that are missing in every row of some partitions, with these: they began late, or went away."""
+    from pyarrow import parquet
+
+    lacking: dict[str, list[str]] = {}
+    for path in sorted((build / "rows").glob("*.parquet")):
+        metadata = parquet.read_metadata(path)
+        groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+        for place, name in enumerate(metadata.schema.names):
+            known = [group.column(place).statistics for group in groups]
+            pairs = zip(known, groups, strict=True)
+            if name in features and all(s is not None and s.null_count == g.num_rows for s, g in pairs):
+                lacking.setdefault(name, []).append(path.stem)
+    return lacking
+
+
 def _partition(build: Path, name: str, columns: list[str] | None) -> pd.DataFrame:
     return pd.read_parquet(build / "rows" / f"{name}.parquet", columns=columns)
 

@@ -92,6 +92,8 @@ class Comparison:
     latency_ms: float | None = None
     size_mb: float | None = None
     split: Literal["time", "random"] = "time"
+    without: Mapping[str, list[str]] = field(default_factory=dict)
+    """Features that are missing in every row of some partitions, with these."""
 
 
 def judge(case: Comparison, rule: params.Gate, resamples: int = 1000) -> Verdict:
@@ -117,6 +119,8 @@ def judge(case: Comparison, rule: params.Gate, resamples: int = 1000) -> Verdict
         _at_most("size", case.size_mb, rule.size_mb, "the release takes {value:.3g} MB, {limit:g} are allowed"),
         _schema(case),
     )
+    if case.without:  # told, and no reason to refuse: what it costs is seen in the loss
+        checks = (*checks, Check("columns", None, None, True, _without(case.without)))
     promoted = all(check.passed for check in checks)
     return Verdict(
         id=verdict_id(case, rule, resamples),
@@ -138,7 +142,7 @@ def judge(case: Comparison, rule: params.Gate, resamples: int = 1000) -> Verdict
 def verdict_id(case: Comparison, rule: params.Gate, resamples: int) -> str:
     """The identity of a verdict: what it was made from. A candidate's stands for its predictions and its schema."""
     champion = case.champion
-    made_from = {
+    made_from: dict[str, Any] = {
         "model": case.model,
         "challenger": [case.challenger.candidate, case.challenger.fault],
         "champion": [champion.candidate, champion.fault, case.champion_age, *_found_otherwise(champion)]
@@ -150,6 +154,8 @@ def verdict_id(case: Comparison, rule: params.Gate, resamples: int) -> str:
         "facts": [str(case.latency_ms), str(case.size_mb)],
         "resamples": resamples,
     }
+    if case.without:
+        made_from["without"] = dict(case.without)
     return files.digest(made_from)[:16]
 
 
@@ -531,6 +537,15 @@ def _schema(case: Comparison) -> Check:
         return _Finding(not narrowed, words, float(len(narrowed)))
 
     return _check("schema", 0.0, find)
+
+
+def _without(features: Mapping[str, list[str]]) -> str:
+    """Which features began late or went away, in words."""
+    named = [
+        f"{name} is missing throughout in {', '.join(of[:3])}{f' and {len(of) - 3} more partitions' if of[3:] else ''}"
+        for name, of in sorted(features.items())
+    ]
+    return "; ".join(named)
 
 
 def refused_requests(champion: Features, challenger: Features) -> list[str]:

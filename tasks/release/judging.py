@@ -67,6 +67,7 @@ def comparison(model_name: str, model: params.Model, champion: registry.Version 
         latency_ms=facts.get("latency_ms"),
         size_mb=facts.get("size_mb"),
         split=model.split.by,
+        without=rows.without(build, list(model.features)),
     )
 
 

@@ -74,3 +74,11 @@ def test_what_arrived_is_told_by_partition(tmp_path: Path) -> None:
         "b": (1, "2013-02-01T00:00:00", "2013-02-01T00:00:00"),
     }
     assert found["a"]["sha256"] == files.sha256(tmp_path / "rows" / "a.parquet")
+
+
+def test_a_feature_that_began_late_is_told_with_its_partitions(tmp_path: Path) -> None:
+    """One that is missing in some rows only is not among them."""
+    for name, values in {"p1": [None, None], "p2": [None, 1.0], "p3": [1.0, 2.0]}.items():
+        frame = pd.DataFrame({"late": pd.Series(values, dtype="float64"), "always": 1.0, "text": "a", "id": ["a", "b"]})
+        files.write_parquet(tmp_path / "rows" / f"{name}.parquet", frame)
+    assert rows.without(tmp_path, ["late", "always", "text"]) == {"late": ["p1"]}

@@ -406,6 +406,15 @@ def test_what_the_champion_learned_is_left_out_however_it_was_found(flights: Fli
     assert verdict.id != gate.judge(case, rule()).id
 
 
+def test_a_feature_that_began_late_is_told(flights: Flights) -> None:
+    """It is no reason to refuse; where there is none, nothing is said."""
+    case = flights.case(flights.truth, flights.noisy(1.5))
+    assert "columns" not in {each.name for each in gate.judge(case, rule()).checks}
+    verdict = gate.judge(replace(case, without={"age": ["2013-01", "2013-02"]}), rule())
+    assert verdict.promoted
+    assert check(verdict, "columns").reason == "age is missing throughout in 2013-01, 2013-02"
+
+
 def test_doubt_about_what_the_champion_learned_refuses(flights: Flights) -> None:
     """The verdict says that it could not be checked; the other checks are run all the same."""
     case = flights.case(flights.truth, flights.noisy(1.5))
