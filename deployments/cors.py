@@ -29,6 +29,11 @@ class Origins:
             if not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/\s]+", one):
                 raise Mistake(f"EVERGREEN_ORIGINS: {one!r} is no origin: scheme and host, such as https://shop.example")
 
+    @property
+    def are_any(self) -> bool:
+        """Whether any site's pages may ask."""
+        return bool(self._allowed)
+
     def headers(self, origin: str) -> Headers:
         """What every answer to a page carries; nothing where none may ask."""
         if not self._allowed:

@@ -179,6 +179,8 @@ class Model:
 
     def another(self, release: Release) -> Release | None:
         """Who can be asked instead of one that gave no answer: who is live, or stands by."""
+        if self.standby is None and release is self.live:  # asked for each request
+            return None
         others = [one for one in (self.live, self.standby) if one and one is not release]
         able = [one for one in others if one.can_answer or release.draining]
         return able[0] if able else None
@@ -438,13 +440,14 @@ class Router:
         given = _header(scope, REQUEST_ID)
         own = f"{self._run}-{next(self._requests)}"
         name = f"{given}~{own}" if given and len(given) <= 64 and given.isascii() and given.isprintable() else own
-        origin = _header(scope, b"origin")
-        headers = [(b"x-request-id", (given if name != own else own).encode()), *self.origins.headers(origin)]
+        headers = [(b"x-request-id", (given if name != own else own).encode())]
+        if self.origins.are_any:
+            headers += self.origins.headers(_header(scope, b"origin"))
         status, is_overload = 500, False  # of what nobody has foreseen
         try:
             if scope["method"] == "OPTIONS":
                 status, body, kind = 204, b"", b""
-                headers = [headers[0], *self._options(scope, origin)]
+                headers = [headers[0], *self._options(scope, _header(scope, b"origin"))]
             elif page := await self._for_people(scope):
                 status, body, kind = page.status, page.body, b"text/html; charset=utf-8"
                 headers += page.headers

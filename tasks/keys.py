@@ -13,12 +13,17 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import os
 import re
 import secrets
+import time
 from pathlib import Path
 
 from tasks import files, settings
 from tasks.errors import Mistake, did_you_mean
+
+MARKED_S = 0.1
+"""How long it may take until a look at a file that says nothing new is made again."""
 
 
 def path() -> Path:
@@ -73,8 +78,8 @@ def open_to_all() -> None:
     with files.lock("keys"):
         if held := _read(path()):
             raise Mistake(f"there are keys ({', '.join(sorted(held))}): remove each of them first")
-        _write({})
         _required(path()).unlink(missing_ok=True)
+        _write({})  # last: whoever sees it looks anew
 
 
 def are_required() -> bool:
@@ -91,10 +96,12 @@ class Keys:
     """The keys of a file, read again when it changes."""
 
     def __init__(self, file: Path) -> None:
-        self._file = file
+        self._file, self._name = file, str(file)
         self._seen: tuple[int, int] | None = None
         self._held: dict[str, str] = {}
         self._were_there = False
+        self._marked, self._marked_until = False, 0.0
+        """Whether keys are needed though there is none, and until when that is not looked at again."""
 
     def admit(self, key: str) -> bool:
         """Whether a key is one of those, or none is needed. Takes the same time for every key that is none of them.
@@ -115,21 +122,28 @@ class Keys:
         """
         is_there = self._look()
         if not self._held and is_there:  # all were taken back, unless somebody has opened the service since
-            return _required(self._file).exists()
-        return bool(self._held) or self._were_there or _required(self._file).exists()
+            return self._are_marked()
+        return bool(self._held) or self._were_there or self._are_marked()
+
+    def _are_marked(self) -> bool:
+        """What is asked for each request is not worth a look at the disk each time; a change of the keys is."""
+        if (now := time.monotonic()) >= self._marked_until:
+            self._marked, self._marked_until = _required(self._file).exists(), now + MARKED_S
+        return self._marked
 
     def _look(self) -> bool:
         try:
-            there = self._file.stat()
+            there = os.stat(self._name)  # noqa: PTH116 - for each request: pathlib takes twice as long
         except FileNotFoundError:
-            self._seen, self._held = None, {}
+            if self._seen is not None:
+                self._seen, self._held, self._marked_until = None, {}, 0.0
             return False
         if self._seen != (there.st_mtime_ns, there.st_ino):
             self._held = _read(self._file)
             self._were_there = bool(self._held)
             if self._held:
                 _require(self._file)
-            self._seen = there.st_mtime_ns, there.st_ino
+            self._seen, self._marked_until = (there.st_mtime_ns, there.st_ino), 0.0
         return True
 
 
