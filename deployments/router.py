@@ -69,6 +69,9 @@ TURNS = 3
 
 KEY, REQUEST_ID = b"evergreen-key", b"x-request-id"
 
+PROBED = frozenset({"*", "/", "/healthz", "/readyz"})
+"""Where `OPTIONS` is answered though no other site's pages may ask: by it, proxies see who lives."""
+
 BODIES = 16
 """So many of the largest requests may wait at one release: as bytes, whatever their number."""
 
@@ -445,7 +448,7 @@ class Router:
             headers += self.origins.headers(_header(scope, b"origin"))
         status, is_overload = 500, False  # of what nobody has foreseen
         try:
-            if scope["method"] == "OPTIONS":
+            if scope["method"] == "OPTIONS" and (self.origins.are_any or scope["path"] in PROBED):
                 status, body, kind = 204, b"", b""
                 headers = [headers[0], *self._options(scope, _header(scope, b"origin"))]
             elif page := await self._for_people(scope):
