@@ -43,25 +43,37 @@ def on_event(event: str, resource: str, related: dict[str, Any] | None = None) -
     }
 
 
-def ensure(woken: dict[str, tuple[str, dict[str, Any], dict[str, Any] | None]]) -> list[str]:
+def ensure(woken: dict[str, tuple[str, dict[str, Any], dict[str, Any] | None]], *, keep: bool = False) -> list[str]:
     """Bring the server's automations to: each of these deployments is woken, and people are told.
 
     Args:
         woken: title → id, trigger, and with which parameters (None: the deployment's own).
+        keep: without removing those that are not wanted any more.
 
     Gives a line per change.
     """
     wanted = {title: _wake(*one) for title, one in woken.items()}
-    wanted = {f"wake {title}": body for title, body in wanted.items()}
+    wanted = {name_of(title): body for title, body in wanted.items()}
     if url := notify_url():
         wanted |= _notifications(_block(url))
-    there = {one["name"]: one for one in api.call("/automations/filter", {}) if OURS.search(one["description"])}
-    lines = [f"automation «{name}» removed" for name in there if name not in wanted]
-    for name in there.keys() - wanted.keys():
+    there = {one["name"]: one for one in registered()}
+    lines = []
+    for name in () if keep else sorted(there.keys() - wanted.keys()):
         api.call(f"/automations/{there[name]['id']}", method="DELETE")
+        lines.append(f"automation «{name}» removed")
     for name, body in wanted.items():
         lines += _ensure(name, body, there.get(name))
     return lines
+
+
+def registered(patience: int = len(api.PAUSES)) -> list[dict[str, Any]]:
+    """The automations that are these, as the server has them."""
+    return [one for one in api.call("/automations/filter", {}, patience=patience) if OURS.search(one["description"])]
+
+
+def name_of(title: str) -> str:
+    """The automation that wakes a deployment."""
+    return f"wake {title}"
 
 
 def notify_url() -> str | None:

@@ -6,11 +6,14 @@ edits or pauses one in the UI keeps that (docs/decisions/schedules.md). Models t
 
 from __future__ import annotations
 
+import os
 import sys
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
-from tasks import params, settings
+from tasks import files, params, settings
 
 settings.apply()
 
@@ -22,9 +25,10 @@ from tasks.errors import EvergreenError  # noqa: E402
 TAG = "evergreen"
 """Marks what this module made, and so may remove."""
 
-CONCURRENCY = {"collision_strategy": "ENQUEUE", "grace_period_seconds": 60}
-"""A wake that comes while a run is at work waits, as that run may have looked already; a run whose process did not
-come up within a minute gives its place back (docs/decisions/wakes.md)."""
+CONCURRENCY = {"collision_strategy": "ENQUEUE", "grace_period_seconds": 900}
+"""A wake that comes while a run is at work waits, as that run may have looked already. A run keeps its place this long
+until its process is there: on a busy machine that takes minutes, and Prefect would end a run that has lost its place
+(docs/decisions/wakes.md). One that gets no process at all gives it back sooner, by deployments/mend.py."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +54,10 @@ class Deployment:
         return f"{self.flow}/{self.name}"
 
 
-def main() -> int:
-    """Deploy; gives the exit code."""
+def main(arguments: list[str] | None = None) -> int:
+    """Deploy; gives the exit code. `--keep`: without removing the deployments of models that are gone."""
     try:
-        for line in deploy(params.load()):
+        for line in deploy(params.load(), keep=arguments == ["--keep"]):
             print(line, flush=True)
     except EvergreenError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
@@ -61,26 +65,70 @@ def main() -> int:
     return 0
 
 
-def deploy(said: params.Params) -> list[str]:
+def deploy(said: params.Params, *, keep: bool = False) -> list[str]:
     """Bring the server's deployments and automations to what this checkout says; gives a line per change.
 
     Raises:
         ApiSilent: the Prefect server does not answer.
     """
-    _work_pool()
-    lines = []
-    ids = {}
-    for wanted in deployments(said):
-        ids[wanted.title], line = _ensure(wanted)
-        lines += [line] if line else []
-    lines += _remove_others(set(ids))
-    woken = {
-        one.title: (ids[one.title], one.wakes, {**one.parameters, **one.woken_with} if one.woken_with else None)
-        for one in deployments(said)
-        if one.wakes
-    }
-    lines += automations.ensure(woken)
+    with files.lock("deploy"):
+        _work_pool()
+        lines = []
+        ids = {}
+        for wanted in deployments(said):
+            ids[wanted.title], line = _ensure(wanted)
+            lines += [line] if line else []
+        if not keep:
+            lines += _remove(others(said))
+        woken = {
+            one.title: (ids[one.title], one.wakes, {**one.parameters, **one.woken_with} if one.woken_with else None)
+            for one in deployments(said)
+            if one.wakes
+        }
+        lines += automations.ensure(woken, keep=keep)
+        files.write_json(_note(), fingerprint(said))
     return lines or [f"deployments are as they should be: {', '.join(ids)}"]
+
+
+def fingerprint(said: params.Params) -> dict[str, str]:
+    """What a registration depends on, and with which server it is."""
+    wanted = [asdict(one) for one in deployments(said)]
+    return {
+        "wanted": files.digest([wanted, automations.notify_url()]),
+        "api": files.digest(os.environ["PREFECT_API_URL"]),
+    }
+
+
+def is_registered(said: params.Params) -> bool:
+    """Whether that is what was registered last. What became of it on the server since then, `lacking` sees."""
+    try:
+        return bool(files.read_json(_note()) == fingerprint(said))
+    except (FileNotFoundError, ValueError):
+        return False
+
+
+def lacking(said: params.Params) -> list[str]:
+    """What the server does not have of what it should: the work pool, deployments, automations.
+
+    Raises:
+        ApiSilent: the Prefect server does not answer.
+    """
+    titles = _registered()
+    named = {one["name"] for one in automations.registered()}
+    pool = [] if _has_work_pool() else [f"work pool {POOL}"]
+    missing = [f"deployment {one.title}" for one in deployments(said) if one.title not in titles]
+    woken = [automations.name_of(one.title) for one in deployments(said) if one.wakes]
+    return [*pool, *missing, *(f"automation «{name}»" for name in woken if name not in named)]
+
+
+def others(said: params.Params) -> dict[str, str]:
+    """Title → id of the deployments whose models are no longer in params.yaml: each wake of theirs would fail."""
+    wanted = {one.title for one in deployments(said)}
+    return {title: id_ for title, id_ in _registered().items() if title not in wanted}
+
+
+def _note() -> Path:
+    return settings.VAR / "run" / "registered.json"
 
 
 def deployments(said: params.Params) -> list[Deployment]:
@@ -201,7 +249,7 @@ def _ensure(wanted: Deployment) -> tuple[str, str | None]:
         schedules = [schedule] if wanted.cron else []
         made = api.call("/deployments/", {**body, "name": wanted.name, "flow_id": flow_id, "schedules": schedules})
         return made["id"], f"deployment {wanted.title} made" + (f", schedule {wanted.cron}" if wanted.cron else "")
-    differs = {key: value for key, value in body.items() if _shown(there, key) != value}
+    differs = {key: value for key, value in _with_edits(body, there).items() if _shown(there, key) != value}
     if not differs:
         return there["id"], None
     api.call(f"/deployments/{there['id']}", differs, method="PATCH")
@@ -229,6 +277,18 @@ def _body(wanted: Deployment) -> dict[str, Any]:
     }
 
 
+def _with_edits(body: dict[str, Any], there: dict[str, Any]) -> dict[str, Any]:
+    """What a person has edited in the UI stays: parameters (but which model it is), further tags and job variables."""
+    takes = body["parameter_openapi_schema"]["properties"].keys() - {"model"}
+    edited = {name: value for name, value in there["parameters"].items() if name in takes}
+    return {
+        **body,
+        "parameters": {**body["parameters"], **edited},
+        "tags": [*body["tags"], *(tag for tag in there["tags"] if tag not in body["tags"])],
+        "job_variables": {**there["job_variables"], **body["job_variables"]},
+    }
+
+
 def _shown(there: dict[str, Any], key: str) -> Any:
     """A field as it was sent: the server shows the limit elsewhere than where it takes it."""
     if key == "concurrency_limit":
@@ -249,9 +309,7 @@ def _form(wanted: Deployment) -> dict[str, Any]:
 
 
 def _work_pool() -> None:
-    try:
-        api.call(f"/work_pools/{POOL}")
-    except api.NotThere:
+    if not _has_work_pool():
         from prefect.workers.process import ProcessWorker
 
         template = ProcessWorker.get_default_base_job_template()
@@ -260,18 +318,26 @@ def _work_pool() -> None:
         api.call("/work_pools/", body)
 
 
-def _remove_others(titles: set[str]) -> list[str]:
-    """Deployments of models that are no longer in params.yaml: each wake of theirs would fail."""
-    lines = []
+def _has_work_pool() -> bool:
+    try:
+        api.call(f"/work_pools/{POOL}")
+    except api.NotThere:
+        return False
+    return True
+
+
+def _registered() -> dict[str, str]:
+    """Title → id of the deployments that this module made."""
     tagged = api.call("/deployments/filter", {"deployments": {"tags": {"all_": [TAG]}}})
     flows = {one["id"]: one["name"] for one in api.call("/flows/filter", {})}
-    for one in tagged:
-        title = f"{flows.get(one['flow_id'])}/{one['name']}"
-        if title not in titles:
-            api.call(f"/deployments/{one['id']}", method="DELETE")
-            lines.append(f"deployment {title} removed: params.yaml has no such model")
-    return lines
+    return {f"{flows.get(one['flow_id'])}/{one['name']}": one["id"] for one in tagged}
+
+
+def _remove(deployments: Mapping[str, str]) -> list[str]:
+    for id_ in deployments.values():
+        api.call(f"/deployments/{id_}", method="DELETE")
+    return [f"deployment {title} removed: params.yaml has no such model" for title in deployments]
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -38,6 +38,9 @@ AHEAD = (
 )
 """What every flow run imports. Nothing that makes threads or connections: they are not there in a fork."""
 
+LOOK_S = 1
+"""So often it is looked whether the socket is still there."""
+
 PATIENCE_S = 5
 """So long whoever asks may take to say what it wants."""
 
@@ -52,6 +55,12 @@ def main(path: Path) -> None:
     gc.collect()
     gc.freeze()  # what is shared stays shared
     signal.signal(signal.SIGCHLD, _bury)
+    while True:
+        _listen(path, packages, at_the_end)
+
+
+def _listen(path: Path, packages: tuple[int, int], at_the_end: ExitStack) -> None:
+    """Fork for whoever asks, until somebody removes the socket; when packages have changed, this process ends."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
     with socket.socket(socket.AF_UNIX) as listening:
@@ -59,11 +68,17 @@ def main(path: Path) -> None:
         listening.bind(str(path))
         os.umask(mask)
         listening.listen(128)
+        listening.settimeout(LOOK_S)
         while True:
-            asker, _ = listening.accept()
+            try:
+                asker, _ = listening.accept()
+            except TimeoutError:
+                if path.exists():
+                    continue
+                return
             asked = _hear(asker)
             if _packages() != packages:
-                return
+                sys.exit()
             if asked and asked["path"] == sys.path and not os.fork():
                 listening.close()
                 _become(asked, asker, at_the_end)
@@ -134,10 +149,10 @@ def _become(asked: dict[str, Any], asker: socket.socket, at_the_end: ExitStack) 
 
 
 def _die_with(asker: socket.socket) -> None:
-    """Whoever kills a flow run kills the process that was started for it, which is not this one."""
+    """Whoever kills a flow run kills the process that was started for it: not this one, nor what this has started."""
     with suppress(OSError):
         asker.recv(1)
-    os.kill(os.getpid(), signal.SIGKILL)
+    os.killpg(os.getpid(), signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ import runpy
 import signal
 import socket
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from tasks import priority
@@ -83,7 +84,10 @@ def _stand_for(child: int, nursery: socket.socket) -> int:
     """Pass on what this process is told to do; gives the exit code, once there is one."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda told, _frame: os.kill(child, told))
-    if code := _line(nursery):
+    code = _line(nursery)
+    with suppress(ProcessLookupError):
+        os.killpg(child, signal.SIGKILL)  # what it has started and left behind: it leads a session of its own
+    if code:
         return int(code)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.kill(os.getpid(), signal.SIGKILL)  # as the other one was

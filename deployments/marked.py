@@ -14,6 +14,9 @@ NAME = "EVERGREEN_STACK"
 SERVICE = "EVERGREEN_SERVICE"
 """Beside it: the service that a process was started by or for."""
 
+KEEPER = {"deployments.stack", "up"}
+"""Stand in the command of a stack that keeps a platform up."""
+
 PATIENCE_S = 8
 """So long a process may take to end when it is asked to."""
 
@@ -40,11 +43,32 @@ def end(mark: str, keep: set[int] | None = None) -> int:
     return count
 
 
-def kill_service(mark: str, service: str) -> None:
-    """Kill what a service that was itself killed has left: it may hold the port that the next one wants."""
+def keeper(mark: str) -> int | None:
+    """The stack that started the processes with this mark; None where there is none any more.
+
+    Neither its lock nor its note is needed: these may have been removed.
+    """
+    for process in alive(mark):
+        with suppress(psutil.Error, OSError):
+            parent = int(process.ppid())
+            if parent != os.getpid() and is_keeper(parent):
+                return parent
+    return None
+
+
+def is_keeper(pid: int) -> bool:
+    """Whether a process is a stack (`python -m deployments.stack up`)."""
+    try:
+        return set(psutil.Process(pid).cmdline()) >= KEEPER
+    except (psutil.Error, OSError):
+        return False
+
+
+def kill_service(mark: str, service: str, keep: set[int] | None = None) -> None:
+    """Kill what a service has started: if it was itself killed, that may hold the port which the next one wants."""
     for process in alive(mark):
         try:
-            if process.environ().get(SERVICE) == service:
+            if process.pid not in (keep or set()) and process.environ().get(SERVICE) == service:
                 process.kill()
                 process.wait(timeout=2)
         except (psutil.Error, OSError):

@@ -1,17 +1,21 @@
-"""Who looks every few seconds whether the champion serves, and wakes deploy where somebody else does, or nobody can.
+"""Looks every few seconds whether the champion serves, and wakes deploy as long as another release does, or none can.
 
 A promotion by a flow wakes it by an event; an alias that was set in MLflow's UI and a rollback tell nobody, nor does a
-release whose files are gone, so that its replica does not start any more.
+release whose files are gone, so that its replica does not start any more. That deploy was woken is no proof that the
+champion serves: a wake gets lost, a rollout ends without its end. So the look goes on.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from deployments.backoff import Backoff
 from flows import api, wakes
 from tasks import params
+from tasks.errors import WorldError
 from tasks.release import asking, champion, serving
 
 
@@ -21,27 +25,48 @@ class Promotions:
 
     under_way: Callable[[str], bool]
     """Whether a run of a deployment (flow/name) is due, starting or running."""
-    woken: dict[str, tuple[str, str | None]] = field(default_factory=dict)
-    """Model → the champion, and who served. Once for each pair: what a run could not do, the schedule tries again."""
+    clock: Callable[[], float] = time.monotonic
+    woken: dict[str, Backoff] = field(default_factory=dict)
 
     def look(self, said: params.Params) -> Iterator[str]:
         """Look once; gives a line for each flow that is woken.
 
         Raises:
             ApiSilent: the Prefect server does not answer.
+            WorldError: a flow cannot be woken; the other models' were.
         """
+        troubles = []
         for model in said.models:
-            change = champion.change(model)
-            news = f"{change[0]} is champion of {model}" if change else ""
-            if change is None and (change := _broken(model)):
-                news = f"{change[0]} is to serve {model}, but does not start ({change[1]})"
-            if change is None:
-                self.woken.pop(model, None)
-            elif change != self.woken.get(model) and not self.under_way(f"deploy/{model}"):
-                run = wakes.wake(f"deploy/{model}")
-                self.woken[model] = change
-                if run:
-                    yield f"{news}: deploy/{model} is woken, {api.run_url(run)}"
+            try:
+                yield from self._look(model)
+            except api.ApiSilent:
+                raise
+            except WorldError as error:
+                troubles.append(str(error))
+        if troubles:
+            raise WorldError("; ".join(troubles))
+
+    def _look(self, model: str) -> Iterator[str]:
+        change, title = champion.change(model), f"deploy/{model}"
+        news = f"{change[0]} is champion of {model} and does not serve" if change else ""
+        if change is None and (change := _broken(model)):
+            news = f"{change[0]} is to serve {model}, but does not start ({change[1]})"
+        if change is None:
+            self.woken.pop(model, None)
+            return
+        backoff = self.woken.setdefault(model, Backoff(self.clock))
+        if not backoff.is_due(change) or self.under_way(title):
+            return
+        try:
+            run = wakes.wake(title)
+        except wakes.Paused as error:
+            raise WorldError(f"{news}: {error}") from None
+        if run is None:
+            raise WorldError(
+                f"{news}: the Prefect server knows no {title} yet. `make up` registers it, and so does `make deploy`"
+            )
+        again = " again" if backoff.acted(change) else ""
+        yield f"{news}: {title} is woken{again}, {api.run_url(run)}"
 
 
 def _broken(model: str) -> tuple[str, str] | None:

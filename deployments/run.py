@@ -73,7 +73,8 @@ def _flow(name: str, *arguments: str) -> None:
 
     state = here.run(name, *arguments)
     if not state.is_completed():
-        raise WorldError(f"the flow {name} {' '.join(arguments)} ended as {state.name}: {state.message}")
+        why = (state.message or "no reason given").removeprefix("Flow run encountered an exception: ")
+        raise WorldError(f"the flow {' '.join([name, *arguments])} ended as {state.name}: {why}")
 
 
 def _nothing_to_do(said: params.Params) -> bool:

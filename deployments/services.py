@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 
 from deployments import flow_run, local
 from flows import api
@@ -94,8 +95,8 @@ def services() -> list[Service]:
         Service(
             "watch",
             [*python, "deployments.watch"],
-            lambda _: True,
-            after=("prefect",),
+            _watch_answers,
+            after=("prefect", "worker"),  # which registers what it wakes
             says="wakes ingest for what lies in the landing zone, deploy for who is champion",
             story=True,
             shutdown_seconds=3,
@@ -118,8 +119,21 @@ def environment() -> dict[str, str]:
         "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING": "false",
         "PREFECT_LOGGING_COLORS": "false",
         "PREFECT_LOGGING_FORMATTERS_STANDARD_FLOW_RUN_FMT": "%(flow_run_name)s  %(message)s",  # the stack tells when
+        "PREFECT_LOGGING_FORMATTERS_STANDARD_TASK_RUN_FMT": "%(flow_run_name)s  %(message)s",
         "PYTHONUNBUFFERED": "1",
     }
+
+
+def watch_heartbeat() -> Path:
+    """A file that the watcher touches after each of its rounds."""
+    return settings.VAR / "run" / "watch.heartbeat"
+
+
+def _watch_answers(since: datetime) -> bool:
+    try:
+        return watch_heartbeat().stat().st_mtime >= since.timestamp()
+    except FileNotFoundError:
+        return False
 
 
 def _worker_answers(since: datetime) -> bool:

@@ -17,30 +17,44 @@ import subprocess
 import sys
 import time
 from collections import deque
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tasks import settings
 
 settings.apply()
 
-from deployments import logs, marked  # noqa: E402 - settings first: what is imported here reads its environment once
+from deployments import local, logs, marked, mend  # noqa: E402 - settings first: imports read the environment once
 from deployments.services import Service, environment, services  # noqa: E402
 from deployments.story import Story  # noqa: E402
 from tasks import files, params, priority  # noqa: E402
 from tasks.errors import EvergreenError, Mistake, WorldError  # noqa: E402
 
-READY_SECONDS = 180
-"""How long the services may take until all answer, on a machine that does other things too."""
+if TYPE_CHECKING:
+    from filelock import FileLock
+
+READY_SECONDS, TELL_SECONDS = 600, 60
+"""How long the services may take until all answer, on a machine that does other things too; and how often it is said
+which of them are waited for."""
 
 LISTENING = "EVERGREEN_LISTENING_FD"
 """The variable that tells a service the socket on which the stack listens for it."""
 
 DEATHS, WITHIN = 5, 60.0
-"""A service that dies this often within so many seconds is not restarted any more."""
+"""A service that dies this often within so many seconds ends a platform that is not ready yet."""
+
+REST_SECONDS = 60
+"""So long it is not restarted in one that is: the others go on, above all what serves."""
+
+LOCK_SECONDS = 1.0
+"""So long it may be held by one that only looks, as `make status` does."""
+
+NOTE_SECONDS = 5.0
+"""So long a platform that begins may take to say which process it is."""
 
 
 def main(arguments: list[str]) -> int:
@@ -67,29 +81,23 @@ def main(arguments: list[str]) -> int:
 
 def up() -> int:
     """Start the platform and keep it running until it is told to end."""
-    from filelock import FileLock, Timeout
-
     params.load()  # a mistake in it is told before anything is started
-    _run().mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(_run() / "stack.lock", blocking=False):
-            story = Story()
-            _end_leftovers(story)
-            wanted = services()
-            _refuse_taken_ports(wanted)
-            return asyncio.run(Stack(wanted, story).run())
-    except Timeout:
-        raise Mistake(
-            f"the platform of {settings.ROOT} is up already. `make status` shows it, `make down` ends it"
-        ) from None
+    lock = _take_lock(LOCK_SECONDS)
+    if lock is None or marked.keeper(_mark()):
+        raise Mistake(f"the platform of {settings.ROOT} is up already. `make status` shows it, `make down` ends it")
+    _write_note()
+    story = Story()
+    _end_leftovers(story)
+    wanted = services()
+    _refuse_taken_ports(wanted)
+    return asyncio.run(Stack(wanted, story, lock).run())
 
 
 def detach() -> int:
     """Start the platform behind, and wait until it is ready."""
     if pid := _holder():
         raise Mistake(f"the platform of {settings.ROOT} is up already (process {pid}). `make down` ends it")
-    log = settings.VAR / "log" / "stack.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
+    log = _log()
     log.write_bytes(b"")
     with log.open("ab") as out:  # appended to, so that it can be turned over
         command = [sys.executable, "-m", "deployments.stack", "up"]
@@ -136,18 +144,26 @@ def status() -> int:
 
 
 def _refuse_taken_ports(wanted: list[Service]) -> None:
-    for service in wanted:
-        for setting, port in service.ports.items():
-            with socket.socket() as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                try:
-                    probe.bind(("127.0.0.1", port))
-                except OSError as error:
-                    who = marked.listener(port)
-                    raise Mistake(
-                        f"{service.name} cannot have port {port}: {who or error.strerror}. "
-                        f"End that, or take another port: {setting}={port + 1000} make up"
-                    ) from None
+    ports = [(service.name, setting, port) for service in wanted for setting, port in service.ports.items()]
+    taken = {
+        setting: f"{name} cannot have port {port}: {who}" for name, setting, port in ports if (who := _taken(port))
+    }
+    if taken:
+        free = " ".join(f"{setting}={local.free_port()}" for setting in taken)
+        raise Mistake(f"{'; '.join(taken.values())}. End that, or take other ports: {free} make up")
+
+
+def _taken(port: int) -> str | None:
+    """Who has a port, and for which checkout."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            checkout = marked.checkout_on(port)
+            of = f", of the platform of {checkout}" if checkout else ""
+            return f"{marked.listener(port) or error.strerror}{of}"
+    return None
 
 
 def _end_leftovers(story: Story) -> None:
@@ -158,6 +174,13 @@ def _end_leftovers(story: Story) -> None:
 
 def _mark() -> str:
     return str(settings.ROOT)
+
+
+def _log() -> Path:
+    """Where a platform behind tells."""
+    log = settings.VAR / "log" / "stack.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    return log
 
 
 def _run() -> Path:
@@ -172,18 +195,38 @@ def _note() -> dict[str, Any] | None:
     return said
 
 
-def _holder() -> int | None:
-    """The process that keeps the platform of this checkout up."""
+def _write_note(ready: bool = False, services: Mapping[str, int] | None = None) -> None:
+    files.write_json(_run() / "stack.json", {"pid": os.getpid(), "ready": ready, "services": services or {}})
+
+
+def _take_lock(seconds: float = 0) -> FileLock | None:
+    """The lock of whoever keeps this platform up; None while somebody else holds it."""
     from filelock import FileLock, Timeout
 
-    if not (_run() / "stack.lock").exists():
-        return None
+    _run().mkdir(parents=True, exist_ok=True)
+    lock = FileLock(_run() / "stack.lock")
     try:
-        with FileLock(_run() / "stack.lock", blocking=False):
-            return None
+        lock.acquire(timeout=seconds)
     except Timeout:
+        return None
+    return lock
+
+
+def _holder() -> int | None:
+    """The process that keeps the platform of this checkout up: whoever holds the lock, or is seen to, without one."""
+    deadline = time.monotonic() + NOTE_SECONDS
+    while (_run() / "stack.lock").exists():
+        lock = _take_lock()
+        if lock is not None:
+            lock.release()
+            break
         pid = (_note() or {}).get("pid")
-        return int(pid) if pid else None
+        if pid and marked.is_keeper(pid):
+            return int(pid)
+        if time.monotonic() > deadline:
+            raise WorldError(f"somebody holds {_run() / 'stack.lock'}, and does not say who it is")
+        time.sleep(0.1)
+    return marked.keeper(_mark())
 
 
 # ── keeping it up ─────────────────────────────────────────────────────────────────────────────────
@@ -195,6 +238,7 @@ class Stack:
 
     wanted: list[Service]
     story: Story
+    lock: FileLock
     begun: float = field(default_factory=time.monotonic)
     pids: dict[str, int] = field(default_factory=dict)
     since: dict[str, datetime] = field(default_factory=dict)
@@ -202,6 +246,8 @@ class Stack:
     dead: set[str] = field(default_factory=set)
     deaths: dict[str, deque[float]] = field(default_factory=dict)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
+    told_at: float = 0
+    """Seconds after its begin."""
     code: int = 0
     ready: bool = False
     listening: dict[str, socket.socket] = field(default_factory=dict)
@@ -230,16 +276,40 @@ class Stack:
 
     async def _look_after(self) -> None:
         while not self.ended.is_set():
+            self._keep_note()
             if self.arbiter._stopping:
                 self.fail("circus has stopped: a service could not be started at all")
             await asyncio.gather(*(self._attend(service) for service in self.wanted))
             if not self.ready and len(self.answering) == len(self.wanted):
                 self._tell_ready()
-            if not self.ready and time.monotonic() - self.begun > READY_SECONDS:
-                late = ", ".join(one.name for one in self.wanted if one.name not in self.answering)
-                self.fail(f"after {READY_SECONDS} s there was no answer from {late}. Logs: {settings.VAR / 'log'}")
+            if not self.ready:
+                self._wait()
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.ended.wait(), 0.2 if len(self.answering) < len(self.wanted) else 1)
+
+    def _wait(self) -> None:
+        """Say now and then for which services; give up in the end."""
+        waited = time.monotonic() - self.begun
+        late = ", ".join(one.name for one in self.wanted if one.name not in self.answering)
+        if waited > READY_SECONDS:
+            self.fail(f"after {READY_SECONDS} s there was no answer from {late}. Logs: {settings.VAR / 'log'}")
+        elif waited > self.told_at + TELL_SECONDS:
+            self.told_at = waited
+            self.story.tell(
+                "stack", f"waits for {late}, for {waited:.0f} s: this machine is busy, or see {_log().parent}"
+            )
+
+    def _keep_note(self) -> None:
+        """Somebody may have removed var: the next `make up`, `down` or `status` must find this one all the same."""
+        if not (_run() / "stack.json").exists():
+            self._write_note()
+        if os.fstat(1).st_nlink == 0:  # a platform behind tells into var/log, which somebody removed
+            with _log().open("ab") as out:
+                os.dup2(out.fileno(), 1)
+                os.dup2(out.fileno(), 2)
+        if not self.lock.is_locked or not Path(self.lock.lock_file).exists():
+            self.lock.release()
+            self.lock = _take_lock() or self.lock
 
     async def _follow(self) -> None:
         """Tell what the services say for people, and the flow runs, whose log outlives the worker that started them."""
@@ -262,6 +332,7 @@ class Stack:
                 await self._start(service)
         elif service.name not in self.answering and await asyncio.to_thread(service.answers, self.since[service.name]):
             self.answering.add(service.name)
+            self.arbiter.get_watcher(service.name).args = self._shell(service)
             self.story.tell(service.name, "answers" + (f"   {service.says}" if not self.ready else " again"))
 
     async def _start(self, service: Service) -> None:
@@ -275,11 +346,13 @@ class Stack:
             # into a file rather than a pipe: circus loses count of its pipes when two services die at once, and a
             # service outlives a stack that is killed only as long as somebody reads what it says
             "/bin/sh",
-            args=["-c", f"exec {shlex.join(service.command)} >>{shlex.quote(str(self.story.log(service.name)))} 2>&1"],
+            args=self._shell(service),
             working_dir=str(settings.ROOT),
             copy_env=True,
             env={marked.SERVICE: service.name, **held},
             use_sockets=bool(held),  # it inherits what is inheritable, and no other service does
+            # asked to end, a worker and a flow run would say that it crashed
+            stop_signal=signal.SIGKILL if service.starts_flows else signal.SIGTERM,
             graceful_timeout=service.shutdown_seconds,
             hooks={
                 "before_spawn": (lambda **_: self._before_spawn(service), False),
@@ -289,7 +362,12 @@ class Stack:
         )
         await watcher._start()
 
+    def _shell(self, service: Service, rest: int = 0) -> list[str]:
+        log = shlex.quote(str(self.story.log(service.name)))
+        return ["-c", f"{f'sleep {rest}; ' if rest else ''}exec {shlex.join(service.command)} >>{log} 2>&1"]
+
     def _before_spawn(self, service: Service) -> bool:
+        self.story.log(service.name)  # somebody may have removed the folder
         if service.name in self.pids:
             if service.name not in self.dead:  # circus may find a process gone without reaping it
                 self._died(service, None)
@@ -321,7 +399,12 @@ class Stack:
         deaths.append(time.monotonic())
         if len(deaths) == DEATHS and deaths[-1] - deaths[0] < WITHIN:
             last = "".join(f"\n    {line}" for line in self.story.last(service.name))
-            self.fail(f"{service.name} was {how}, {DEATHS} times within {WITHIN:.0f} s: given up.{last}")
+            often = f"{service.name} was {how}, {DEATHS} times within {WITHIN:.0f} s"
+            if self.ready:
+                self.arbiter.get_watcher(service.name).args = self._shell(service, REST_SECONDS)
+                self.story.tell(service.name, f"{often}: the next try is in {REST_SECONDS} s.{last}", bad=True)
+            else:
+                self.fail(f"{often}: given up.{last}")
         else:
             self.story.tell(service.name, f"{how}: restarted", bad=True)
 
@@ -341,7 +424,7 @@ class Stack:
             self.story.tell("stack", "nobody is told about failures: EVERGREEN_NOTIFY_URL is not set")
 
     def _write_note(self) -> None:
-        files.write_json(_run() / "stack.json", {"pid": os.getpid(), "ready": self.ready, "services": self.pids})
+        _write_note(self.ready, self.pids)
 
     def _on_signals(self) -> None:
         """What circus installs ends all services at once; here the worker goes before the server it reports to."""
@@ -361,10 +444,22 @@ class Stack:
             if watcher is not None:
                 await watcher._stop(close_output_streams=True)
             if service.name == "worker":
-                await asyncio.to_thread(marked.end, _mark(), keep=set(self.pids.values()) | {os.getpid()})
+                await asyncio.to_thread(self._interrupt)
         await self.arbiter.stop()
         await asyncio.to_thread(marked.end, _mark(), keep={os.getpid()})
         self.story.tell("stack", "down")
+
+    def _interrupt(self) -> None:
+        """End the flow runs at once, each of which may be killed anywhere, and say so before the server ends."""
+        for starter in ("worker", "nursery"):
+            marked.kill_service(_mark(), starter, keep=set(self.pids.values()))
+        if "prefect" not in self.answering:
+            return
+        try:
+            if names := mend.interrupt(patience=2):
+                self.story.tell("stack", f"interrupted, to go on with the next make up: {', '.join(names)}")
+        except EvergreenError as error:
+            self.story.tell("stack", f"what was running will be taken for crashed: {error}", bad=True)
 
 
 if __name__ == "__main__":

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import IO
+from typing import IO, BinaryIO
 
 from tasks import settings
 
@@ -31,6 +31,22 @@ HUSHED = re.compile(
 
 KEPT = 8
 """Lines that are shown of a service that does not start."""
+
+
+def _is_open(path: Path, logs: Sequence[BinaryIO]) -> bool:
+    """Whether the file at a path, if there is one, is one of these."""
+    try:
+        there = path.stat()
+    except FileNotFoundError:
+        return True
+    return any(os.path.samestat(there, os.fstat(log.fileno())) for log in logs)
+
+
+def _more(log: BinaryIO) -> bytes:
+    """What was written since the last time; from the start, if it was cut."""
+    if os.fstat(log.fileno()).st_size < log.tell():
+        log.seek(0)
+    return log.read()
 
 
 class Story:
@@ -60,14 +76,15 @@ class Story:
 
     def follow(self, who: str) -> Callable[[], None]:
         """Tells, each time it is called, what was written to a service's log since the last time."""
-        at, rest = self.log(who).stat().st_size, b""
+        path, rest = self.log(who), b""
+        logs = [path.open("rb")]
+        logs[0].seek(0, os.SEEK_END)
 
         def tell() -> None:
-            nonlocal at, rest
-            with self.log(who).open("rb") as log:
-                log.seek(0 if log.seek(0, os.SEEK_END) < at else at)  # it may have been begun anew
-                *lines, rest = (rest + log.read()).split(b"\n")
-                at = log.tell()
+            nonlocal rest
+            if not _is_open(path, logs):  # begun anew, or removed by somebody: what writes to the old one goes on
+                logs.append(path.open("rb"))
+            *lines, rest = (rest + b"".join(_more(log) for log in logs)).split(b"\n")
             for line in lines:
                 text = line.decode(errors="replace").rstrip()
                 if text and not HUSHED.search(text):

@@ -1,6 +1,7 @@
 """The watcher: files that wait in the landing zone wake ingest, a champion that does not serve wakes deploy.
 
-It keeps the status page new besides (deployments/page/keeper.py), as it is there anyway.
+It also has the server know what params.yaml names (registration.py), notices what was killed (mend.py), says what
+stands in the way (blockers.py), and keeps the status page new (page/keeper.py).
 
 It looks at what is, not at what happened: a file that came while nobody watched, a wake that got lost, an ingest that
 was killed are all the same sight. A folder's changes wake the watcher at once; a bucket is looked at every few seconds.
@@ -9,27 +10,32 @@ was killed are all the same sight. A folder's changes wake the watcher at once; 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from deployments import mend
+from deployments.backoff import Backoff
+from deployments.blockers import Blockers
+from deployments.mend import Mender
 from deployments.page.keeper import Keeper
 from deployments.promotions import Promotions
-from flows import api, wakes
+from deployments.registration import Registration
+from deployments.services import watch_heartbeat
+from flows import announced, api, wakes
+from flows.wakes import under_way
 from tasks import params, settings
+from tasks.data import versions
 from tasks.data.places import Place, masked
 from tasks.errors import EvergreenError, WorldError
 
 FOLDER_SECONDS, BUCKET_SECONDS = 2.0, 5.0
 """The longest time between two looks."""
 
-MEND_SECONDS = 5.0
-"""How often it is looked whether a run was killed."""
+MEND_SECONDS, REGISTRATION_SECONDS, BLOCKERS_SECONDS = 5.0, 5.0, 15.0
+"""How often it is looked whether a run was killed, what the server lacks, and what stands in the way."""
 
-PATIENCE = (5.0, 15.0, 60.0, 300.0)
-"""Seconds before ingest is woken again for files that its last run left where they are."""
+LATEST = "data.dvc"
+"""Stands for a data version that nobody was told of among the files that wait."""
 
 
 @dataclass
@@ -38,78 +44,120 @@ class Watcher:
 
     say: Callable[[str], object] = print
     clock: Callable[[], float] = time.monotonic
-    woken_for: frozenset[tuple[str, str]] = frozenset()
-    woken_at: float = float("-inf")
-    times: int = 0
-    trouble: str = field(default="")
+    backoff: Backoff = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.backoff = Backoff(self.clock)
 
     def look(self, said: params.Params) -> None:
-        """Look once; wake ingest if it is needed."""
+        """Look once; wake ingest if it is needed.
+
+        Raises:
+            ApiSilent: the Prefect server does not answer.
+            WorldError: ingest cannot be woken.
+        """
         waiting = frozenset((landed.path, landed.seen) for landed, _ in Place.of(said.landing, "landing").look())
-        if not waiting or not self._due(waiting) or under_way("ingest/ingest"):
+        before, version = announced.version(), versions.current()
+        if before and version and before != version:
+            waiting |= {(LATEST, version)}
+        if not waiting or not self.backoff.is_due(waiting) or under_way("ingest/ingest"):
             return
-        fresh = waiting - self.woken_for
+        fresh = waiting - (self.backoff.cause or frozenset())
         run = wakes.wake("ingest/ingest")
         if run is None:
-            raise WorldError("the Prefect server knows no ingest/ingest: make deploy registers it")
-        self.times = 0 if fresh else self.times + 1
-        self.woken_for, self.woken_at = waiting, self.clock()
-        names = ", ".join(sorted("/".join(Path(path).parts[-2:]) for path, _ in fresh or waiting)[:4])
-        more = f" and {len(fresh or waiting) - 4} more" if len(fresh or waiting) > 4 else ""
-        again = "" if fresh else " (still there: once more)"
-        self.say(f"{names}{more} in the landing zone{again}: ingest is woken, {api.run_url(run)}")
-
-    def _due(self, waiting: frozenset[tuple[str, str]]) -> bool:
-        """New files at once; files that a run has left behind, ever more seldom."""
-        if waiting - self.woken_for:
-            return True
-        return self.clock() - self.woken_at >= PATIENCE[min(self.times, len(PATIENCE) - 1)]
-
-    def tell(self, trouble: str) -> None:
-        """Say what is wrong, once."""
-        if trouble != self.trouble:
-            self.say(trouble or "all is well again")
-        self.trouble = trouble
+            raise WorldError(
+                "the Prefect server knows no ingest/ingest yet: `make up` registers it, as does `make deploy`"
+            )
+        again = " (still there: once more)" if self.backoff.acted(waiting) else ""
+        self.say(f"{_named(fresh or waiting)}{again}: ingest is woken, {api.run_url(run)}")
 
 
-def under_way(title: str) -> bool:
-    """Whether a run of a deployment is due, starting or running: what it does not see is looked at afterwards."""
-    soon = (datetime.now(UTC) + timedelta(seconds=2)).isoformat()
-    flow, name = title.split("/")
-    which = {"deployments": {"name": {"any_": [name]}}, "flows": {"name": {"any_": [flow]}}}
-    for runs in (
-        {"state": {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}}},
-        {"state": {"type": {"any_": ["SCHEDULED"]}}, "next_scheduled_start_time": {"before_": soon}},
-    ):
-        if api.call("/flow_runs/count", {**which, "flow_runs": runs}):
-            return True
-    return False
+def _named(waiting: frozenset[tuple[str, str]]) -> str:
+    """What waits, in words."""
+    names = sorted("/".join(Path(path).parts[-2:]) for path, _ in waiting if path != LATEST)
+    more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+    landed = [f"{', '.join(names[:4])}{more} in the landing zone"] if names else []
+    version = [f"data version {seen} that nobody was told of" for path, seen in waiting if path == LATEST]
+    return ", ".join([*landed, *version])
+
+
+@dataclass
+class Rounds:
+    """What is looked at in turn: what one look cannot do keeps no other from what it does, and is told once."""
+
+    looks: Mapping[str, tuple[Callable[[], Iterable[str] | None], float]]
+    """Name → what gives a line for each thing it did, and the least seconds between two of its looks."""
+    say: Callable[[str], object] = print
+    clock: Callable[[], float] = time.monotonic
+    troubles: dict[str, str] = field(default_factory=dict)
+    """Look → what it could not do the last time."""
+    looked: dict[str, float] = field(default_factory=dict)
+
+    def go(self) -> None:
+        """Look at all that is due."""
+        before = set(self.troubles.values())
+        for name, (look, seconds) in self.looks.items():
+            if self.clock() - self.looked.get(name, float("-inf")) < seconds:
+                continue
+            self.looked[name] = self.clock()
+            try:
+                for line in look() or ():
+                    self.say(line)
+                self.troubles.pop(name, None)
+            except EvergreenError as error:
+                self.troubles[name] = f"{type(error).__name__}: {error}"
+                if isinstance(error, api.ApiSilent):
+                    break  # the others would wait for it as well
+        now = set(self.troubles.values())
+        for trouble in sorted(now - before):
+            self.say(trouble)
+        if before and not now:
+            self.say("all is well again")
 
 
 def main() -> None:
     """Watch until ended."""
     settings.apply()
-    landing = params.load().landing
-    place = Place.of(landing, "landing")
-    print(f"watches {masked(landing)}", flush=True)
-    watcher = Watcher(say=lambda text: print(text, flush=True))
-    promotions, keeper = Promotions(under_way), Keeper(watcher.say)
-    pause = _on_changes(Path(place.root)) if place.local else lambda: time.sleep(BUCKET_SECONDS)
-    mended = float("-inf")
+
+    def say(text: str) -> None:
+        print(text, flush=True)
+
+    watcher, promotions, keeper = Watcher(say), Promotions(under_way), Keeper(say)
+    mender, registration, blockers = Mender(), Registration(), Blockers()
+    rounds = Rounds(
+        {
+            "runs": (mender.look, MEND_SECONDS),
+            "landing": (lambda: watcher.look(params.load()), 0.0),
+            "champions": (lambda: promotions.look(params.load()), 0.0),
+            "deployments": (lambda: registration.look(params.load()), REGISTRATION_SECONDS),
+            "blockers": (lambda: blockers.look(params.load()), BLOCKERS_SECONDS),
+        },
+        say,
+    )
+    pause: Callable[[], object] | None = None
     while True:
-        try:
-            watcher.look(params.load())
-            for line in promotions.look(params.load()):
-                watcher.say(line)
-            if time.monotonic() - mended > MEND_SECONDS:
-                mended = time.monotonic()
-                for line in mend.mend():
-                    watcher.say(line)
-            watcher.tell("")
-        except EvergreenError as error:
-            watcher.tell(f"{type(error).__name__}: {error}")
+        rounds.go()
         keeper.look()
-        pause()
+        heartbeat = watch_heartbeat()
+        heartbeat.parent.mkdir(parents=True, exist_ok=True)
+        heartbeat.touch()
+        pause = pause or _pause(say)
+        (pause or _short)()
+
+
+def _pause(say: Callable[[str], object]) -> Callable[[], object] | None:
+    """What waits until there may be something to see; None as long as params.yaml cannot be read."""
+    try:
+        landing = params.load().landing
+    except EvergreenError:
+        return None
+    say(f"watches {masked(landing)}")
+    place = Place.of(landing, "landing")
+    return _on_changes(Path(place.root)) if place.local else lambda: time.sleep(BUCKET_SECONDS)
+
+
+def _short() -> None:
+    time.sleep(FOLDER_SECONDS)
 
 
 def _on_changes(folder: Path) -> Callable[[], object]:

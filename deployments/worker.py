@@ -12,17 +12,41 @@ import time
 from deployments import deploy, local
 from deployments.local import BIN
 from deployments.services import POOL, WORKER
+from tasks import params
+from tasks.errors import EvergreenError, ParamsError
+
+PAUSE_SECONDS = 2.0
+"""Between two looks at a params.yaml that cannot be read."""
 
 
 def main() -> int:
-    """Register, then become the worker. Returns only when the deployments could not be registered."""
-    if code := deploy.main():
-        return code
+    """Register, then become the worker. Returns only when the Prefect server does not answer."""
+    try:
+        _register()
+    except EvergreenError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
     _wait_for_mlflow(60)
     sys.stdout.flush()
     worker = str(BIN / "prefect")
     command = [worker, "worker", "start", "--pool", POOL, "--type", "process", "--name", WORKER]
     return os.execv(worker, command)  # noqa: S606 - no shell is wanted
+
+
+def _register() -> None:
+    """Waits as long as there is a mistake in params.yaml: to end would end the platform, and with it what serves."""
+    before = ""
+    while True:
+        try:
+            lines = deploy.deploy(params.load())
+        except ParamsError as error:
+            if str(error) != before:
+                print(f"no flow runs until params.yaml is mended: {error}", flush=True)
+            before = str(error)
+            time.sleep(PAUSE_SECONDS)
+        else:
+            print("\n".join(lines), flush=True)
+            return
 
 
 def _wait_for_mlflow(seconds: float) -> None:

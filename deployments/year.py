@@ -27,8 +27,8 @@ from tasks import files, params, predictions, settings
 settings.apply()
 
 from deployments.run import begin_from_nothing  # noqa: E402 - Prefect reads its environment when it is imported
-from deployments.watch import under_way  # noqa: E402
 from flows import due, history, wakes  # noqa: E402
+from flows.wakes import under_way  # noqa: E402
 from tasks.data import delivery  # noqa: E402
 from tasks.errors import EvergreenError, Mistake, WorldError  # noqa: E402
 from tasks.release import asking, serving  # noqa: E402

@@ -1,12 +1,27 @@
-"""A plain step as a Prefect task."""
+"""A plain step as a Prefect task, and a flow that is alone at what it does."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from prefect import task
+from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
+from prefect.runtime import flow_run
+
+from flows import api, one_line
+from tasks import files
+
+one_line.install()
+
+
+@contextmanager
+def alone(name: str) -> Iterator[None]:
+    """Hold a lock while the flow runs; its log says for whom it waits, and those that wait are told of this run."""
+    run = f"{flow_run.name}, {api.run_url(str(flow_run.id))}"
+    with files.lock(name, get_run_logger().info, run):
+        yield
 
 
 def as_task(step: Callable[..., Any], name: str, retries: int = 0) -> Callable[..., Any]:

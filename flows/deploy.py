@@ -14,8 +14,8 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
 from flows import events, wakes
-from flows.as_task import as_task
-from tasks import files, params, settings
+from flows.as_task import alone, as_task
+from tasks import params, settings
 from tasks.errors import DataMissing, Mistake, ModelFileRefused, NotPromoted
 from tasks.release import asking, champion, serving
 
@@ -46,7 +46,7 @@ def deploy(
     for gone in serving.forget(said.models):
         tell(f"{gone} is not in params.yaml any more: it serves no longer")
     section = said.model(model)
-    with files.lock(f"rollout-{model}"):
+    with alone(f"rollout-{model}"):
         if answered := wakes.answer_waiting():
             tell(f"{answered} more wakes are answered by this run")
         if target == "local" and (failed := serving.unfinished(model)):

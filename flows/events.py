@@ -6,6 +6,7 @@ telling it again (after a kill, by a second machine) is known to be the same.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
@@ -34,15 +35,21 @@ WITHDRAWN = "evergreen.rollout.withdrawn"
 """A release did not stand its rollout."""
 
 ALARM = "evergreen.alarm"
+TIMES, STORED_S, PAUSE_S = 3, 20.0, 0.5
+"""How often an event is told again, after how many seconds: the server stores every five. And between two looks."""
+
 OPENED, CLOSED = f"{ALARM}.opened", f"{ALARM}.closed"
 """Something about what is served is not as it was promised, or is again."""
 
 
-def refused(dataset: str, partition: str, seen: str, reason: str) -> None:
+Event = dict[str, Any]
+
+
+def refused(dataset: str, partition: str, seen: str, reason: str) -> Event:
     """A partition went to quarantine."""
     payload = {"dataset": dataset, "partition": partition, "reason": reason}
     resource = {"prefect.resource.id": f"evergreen.partition.{dataset}.{partition}", "prefect.resource.name": partition}
-    _post(REFUSED, [dataset, partition, seen], resource, [dataset], payload)
+    return _post(REFUSED, [dataset, partition, seen], resource, [dataset], payload)
 
 
 def data_version(version: str, datasets: Iterable[str]) -> None:
@@ -60,21 +67,44 @@ def champion_changed(model: str, version: int, verdict: str) -> None:
 def withdrawn(model: str, failed: Failed, said: str) -> None:
     """A release failed in its rollout, and what became of it."""
     payload = {"model": model, "version": failed.version, "candidate": failed.candidate, "reason": said}
-    _post(WITHDRAWN, [model, failed.candidate, failed.at], _model(model), [], payload)
+    stored([_post(WITHDRAWN, [model, failed.candidate, failed.at], _model(model), [], payload)])
 
 
-def alarm(model: str, one: Mapping[str, Any], what: Literal["opened", "closed"]) -> None:
+def alarm(model: str, one: Mapping[str, Any], what: Literal["opened", "closed"]) -> Event:
     """An alarm was opened or closed (tasks/monitoring/alarms.py)."""
     payload = {name: one[name] for name in ("key", "kind", "what", "text", "since")}
     event, times = (OPENED if what == "opened" else CLOSED), str(one["times"])
-    _post(event, [model, one["key"], times], _model(model), [], {"model": model, **payload})
+    return _post(event, [model, one["key"], times], _model(model), [], {"model": model, **payload})
+
+
+def stored(told: list[Event]) -> None:
+    """Wait until the server has stored what it was told; tell again what it has lost, as it does when it is killed.
+
+    It answers before it stores. Of a wake the loss is found by a schedule; a person would never be told.
+
+    Raises:
+        ApiSilent: it does not store it.
+    """
+    missing = {one["id"]: one for one in told}
+    for _ in range(TIMES):
+        deadline = time.monotonic() + STORED_S
+        while missing and time.monotonic() < deadline:
+            asked = {"filter": {"id": {"id": list(missing)}}, "limit": 50}
+            for one in api.call("/events/filter", asked)["events"]:
+                missing.pop(one["id"], None)
+            if missing:
+                time.sleep(PAUSE_S)
+        if not missing:
+            return
+        api.call("/events", list(missing.values()))
+    raise api.ApiSilent(f"the Prefect server does not store the event {next(iter(missing.values()))['event']}")
 
 
 def _model(name: str) -> dict[str, str]:
     return {"prefect.resource.id": f"{MODEL}.{name}", "prefect.resource.name": name}
 
 
-def _post(event: str, identity: list[str], resource: dict[str, str], datasets: list[str], payload: Any) -> None:
+def _post(event: str, identity: list[str], resource: dict[str, str], datasets: list[str], payload: Any) -> Event:
     related = [
         {"prefect.resource.id": f"evergreen.dataset.{name}", "prefect.resource.role": "dataset"} for name in datasets
     ]
@@ -87,3 +117,4 @@ def _post(event: str, identity: list[str], resource: dict[str, str], datasets: l
         "payload": payload,
     }
     api.call("/events", [said])
+    return said

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from datetime import UTC, datetime
 from typing import Any
 
 from prefect import flow, get_run_logger
@@ -11,8 +9,8 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
-from flows import api, events, rows_check, wakes
-from flows.as_task import as_task
+from flows import announced, api, events, rows_check, wakes
+from flows.as_task import alone, as_task
 from tasks import files, params, settings
 from tasks.data import collect, commits, quarantine, versions
 
@@ -21,7 +19,7 @@ from tasks.data import collect, commits, quarantine, versions
 def ingest() -> State[Any]:
     """Bring data/ and data.dvc up to what was delivered. Nothing delivered: nothing done."""
     said = params.load()
-    with files.lock("ingest"):
+    with alone("ingest"):
         wakes.answer_waiting()
         commits.follow(said)
         if versions.behind():
@@ -50,9 +48,7 @@ _commit = as_task(commits.publish, "commit data.dvc and dvc.lock, and push them"
 
 def _announce(said: params.Params) -> None:
     """Wake who reads it, once for each data version, whoever made it: this run, an earlier one, or a person by hand."""
-    version, note = versions.current(), settings.VAR / "memo" / "announced.json"
-    told = files.read_state(note, dict[str, Any]())
-    told = told if told.get("api") == _whom() else {}
+    version, told = versions.current(), announced.read()
     if version is None or told.get("version") == version:
         return
     now: dict[str, dict[str, str]] = {}
@@ -60,32 +56,43 @@ def _announce(said: params.Params) -> None:
         now.setdefault(path.partition("/")[0], {})[path] = md5
     datasets = {name: files.digest(listing) for name, listing in now.items()}
     changed = [name for name in datasets if told.get("datasets", {}).get(name) != datasets[name]]
-    for model in sorted({model for name in changed for model in said.readers(name)}):
-        # killed before the note is written, the next run tells again and wakes nobody twice; a version that comes
-        # back, as after a revert, is told anew
-        key = f"{model}: {version} after {told.get('at') or f'nothing, by {settings.ROOT}'}"
-        if run := wakes.wake(f"train/{model}", {"model": model, "again": False, "if_due": True}, key):
-            get_run_logger().info(f"{model} reads what changed: train/{model} is woken, {api.run_url(run)}")
+    # killed before the note is written, the next run tells again and wakes nobody twice; a version that comes
+    # back, as after a revert, is told anew
+    key = f"{version} after {told.get('at') or f'nothing, by {settings.ROOT}'}"
+    runs = [_wake(model, key) for model in sorted({model for name in changed for model in said.readers(name)})]
     events.data_version(version, changed)
-    files.write_json(
-        note, {"version": version, "datasets": datasets, "api": _whom(), "at": datetime.now(UTC).isoformat()}
-    )
+    if UNKNOWN not in runs:  # who could not be woken is told by the next run
+        announced.write(version, datasets, [run for run in runs if run != PAUSED])
 
 
-def _whom() -> str:
-    """Which server was told: by digest, as an address may hold a password."""
-    return files.digest(os.environ["PREFECT_API_URL"])
+UNKNOWN, PAUSED = "unknown", "paused"
+
+
+def _wake(model: str, key: str) -> str:
+    """Wake the training of a model; gives the run, or why there is none."""
+    title, tell = f"train/{model}", get_run_logger().info
+    try:
+        run = wakes.wake(title, {"model": model, "again": False, "if_due": True}, f"{model}: {key}")
+    except wakes.Paused as error:
+        tell(f"{model} reads what changed, but {error}")
+        return PAUSED
+    if run is None:
+        tell(f"{model} reads what changed, but the Prefect server knows no {title}: it is told when it does")
+        return UNKNOWN
+    tell(f"{model} reads what changed: {title} is woken, {api.run_url(run)}")
+    return run
 
 
 def _report(said: params.Params) -> None:
     """Tell of what waits in quarantine and was not told of, whoever put it there: this run, or one that was killed."""
     note = settings.VAR / "memo" / "refused.json"
     told = files.read_state(note, dict[str, Any]())
-    before = told["reports"] if told.get("api") == _whom() else {}
+    before = told["reports"] if told.get("api") == announced.whom() else {}
     there = quarantine.waiting(said.quarantine)
     news = [entry for entry in there if before.get(entry.id) != entry.seen]
-    for entry in news:
-        events.refused(entry.dataset, entry.partition, f"{entry.id} {entry.seen}", entry.reason)
+    told_of = [
+        events.refused(entry.dataset, entry.partition, f"{entry.id} {entry.seen}", entry.reason) for entry in news
+    ]
     if news:
         rows = (f"| {entry.dataset} | {entry.partition} | {entry.reason} |" for entry in news)
         create_markdown_artifact(
@@ -93,6 +100,7 @@ def _report(said: params.Params) -> None:
             markdown="\n".join(["| dataset | partition | why |", "| --- | --- | --- |", *rows]),
             description="Partitions that were refused; `python -m tasks quarantine` shows and retries them",
         )
+    events.stored(told_of)
     now = {entry.id: entry.seen for entry in there}
     if now != before:
-        files.write_json(note, {"reports": now, "api": _whom()})
+        files.write_json(note, {"reports": now, "api": announced.whom()})

@@ -15,7 +15,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
 from flows import events, wakes
-from flows.as_task import as_task
+from flows.as_task import alone, as_task
 from tasks import files, params, settings
 from tasks.errors import DataMissing, Mistake, ModelFileRefused
 from tasks.monitoring import alarms, labels, observed, report, torn, weeks
@@ -35,7 +35,7 @@ def monitor(model: str) -> State[Any]:
     """
     said = params.load().model(model)
     tell = get_run_logger().info
-    with files.lock(f"monitor-{model}"):
+    with alone(f"monitor-{model}"):
         if answered := wakes.answer_waiting():
             tell(f"{answered} more wakes are answered by this run")
         if torn_files := torn.set_aside(model):
@@ -138,9 +138,11 @@ class _Look:
         kept = (date.fromisoformat(days[0]), date.fromisoformat(days[-1])) if days else None
         live = self.live.candidate if self.live else None
         known = alarms.keep(self.model, found, live, kept, report.effect(quality, self.live))
-        for one, what in alarms.to_tell(known):
+        waiting = alarms.to_tell(known)
+        for one, what in waiting:
             get_run_logger().warning(f"alarm {one['key']} {what}: {one['text']}")
-            events.alarm(self.model, one, what)
+        events.stored([events.alarm(self.model, one, what) for one, what in waiting])
+        for one, what in waiting:
             alarms.told(self.model, one["key"], what)
 
     def _declined(self, joined: Joined, quality: report.Quality, live: report.Live) -> list[alarms.Found]:

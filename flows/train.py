@@ -13,7 +13,7 @@ from prefect.runtime import flow_run
 from prefect.states import Completed
 
 from flows import api, due, events, wakes
-from flows.as_task import as_task
+from flows.as_task import alone, as_task
 from tasks import files, params, settings, steps, uncommitted
 from tasks.data import commits
 from tasks.release import settled
@@ -36,7 +36,7 @@ def train(model: str, again: bool = False, if_due: bool = False) -> State[Any]:
     said = params.load()
     said.model(model)
     tell = get_run_logger().info
-    with files.lock(f"train-{model}"):
+    with alone(f"train-{model}"):
         if answered := wakes.answer_waiting():
             tell(f"{answered} more wakes are answered by this run")
         pending = graph.pending(model)
@@ -67,7 +67,10 @@ def train(model: str, again: bool = False, if_due: bool = False) -> State[Any]:
 
 def _with_rows_come_labels(model: str) -> None:
     """The monitor looks at them when the training is over: beside it, it would take its cores."""
-    wakes.wake(f"monitor/{model}", {"model": model})
+    try:
+        wakes.wake(f"monitor/{model}", {"model": model})
+    except wakes.Paused as error:
+        get_run_logger().info(str(error))
 
 
 def _held(model: str, said: params.Params) -> str | None:

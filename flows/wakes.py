@@ -6,25 +6,56 @@ while the first was at work. Nothing is lost: what comes after the look stays, a
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from flows import api
+from tasks.errors import WorldError
 
 ANSWERED = {"type": "COMPLETED", "name": "Answered"}
+
+INTERRUPTED = {"type": "SCHEDULED", "name": "Interrupted"}
+"""A run whose process was ended with the platform, or never began: it is started again (deployments/mend.py)."""
+
+
+class Paused(WorldError):
+    """Somebody has paused the deployment: a person starts it, nobody else."""
 
 
 def wake(title: str, parameters: dict[str, Any] | None = None, key: str | None = None) -> str | None:
     """Have a deployment (`flow/name`) run; gives the flow run's id, or None where the server knows no such deployment.
 
     The same key wakes once: the second call gives the run that the first one made.
+
+    Raises:
+        Paused: somebody has paused it.
     """
     try:
         deployment = api.call(f"/deployments/name/{title}")
     except api.NotThere:
         return None
-    body = {"parameters": parameters or {}, "state": {"type": "SCHEDULED"}, "idempotency_key": key}
+    if deployment["paused"]:
+        raise Paused(f"{title} is paused in Prefect and is not started: resume it in the UI, or start it by its button")
+    flow, _, name = title.partition("/")
+    body: dict[str, Any] = {
+        "name": flow if flow == name else title
+    }  # as it names itself when it begins; until then Prefect invents one
+    body |= {"parameters": parameters or {}, "state": {"type": "SCHEDULED"}, "idempotency_key": key}
     return str(api.call(f"/deployments/{deployment['id']}/create_flow_run", body)["id"])
+
+
+def under_way(title: str, patience: int = len(api.PAUSES)) -> bool:
+    """Whether a run of a deployment is due, starting or running: what it does not see is looked at afterwards."""
+    soon = (datetime.now(UTC) + timedelta(seconds=2)).isoformat()
+    flow, name = title.split("/")
+    which = {"deployments": {"name": {"any_": [name]}}, "flows": {"name": {"any_": [flow]}}}
+    for runs in (
+        {"state": {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}}},
+        {"state": {"type": {"any_": ["SCHEDULED"]}}, "next_scheduled_start_time": {"before_": soon}},
+    ):
+        if api.call("/flow_runs/count", {**which, "flow_runs": runs}, patience=patience):
+            return True
+    return False
 
 
 def answer_waiting() -> int:
@@ -47,7 +78,7 @@ def answer_waiting() -> int:
 
 def _waiting(deployment_id: str) -> list[dict[str, Any]]:
     """The runs that have not begun; not those that the schedule has ahead."""
-    names = {"any_": ["Scheduled", "Late", "AwaitingConcurrencySlot"]}
+    names = {"any_": ["Scheduled", "Late", "AwaitingConcurrencySlot", INTERRUPTED["name"]]}
     which = {"deployment_id": {"any_": [deployment_id]}, "state": {"name": names}}
     there = api.call("/flow_runs/filter", {"flow_runs": which, "sort": "EXPECTED_START_TIME_ASC"})
     now = datetime.now(UTC)

@@ -14,10 +14,12 @@ import logging
 import os
 import re
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -387,12 +389,59 @@ def _hash_of(path: Path) -> str:
     return digest(tree(path)) if path.is_dir() else sha256(path)
 
 
+WAIT_SECONDS = 60.0
+"""So often it is told for whom somebody still waits."""
+
+
+def _on_stderr(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
 @contextmanager
-def lock(name: str) -> Iterator[None]:
-    """Hold `name` alone on this machine; wait for whoever holds it. A killed holder lets go by dying."""
-    from filelock import FileLock
+def lock(name: str, tell: Callable[[str], object] = _on_stderr, who: str | None = None) -> Iterator[None]:
+    """Hold `name` alone on this machine; wait for whoever holds it. A killed holder lets go by dying.
+
+    Args:
+        name: what is held.
+        tell: is told for whom this waits, and since when that one holds it.
+        who: what those that wait for this one are told; None: its command.
+    """
+    from filelock import FileLock, Timeout
 
     folder = settings.VAR / "locks"
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / f"{name}.lock"):
+    mutex, holder, begin = FileLock(folder / f"{name}.lock"), folder / f"{name}.json", time.monotonic()
+    waited = False
+    while True:
+        try:
+            mutex.acquire(timeout=WAIT_SECONDS if waited else 0)
+            break
+        except Timeout:
+            tell(f"{'still waits' if waited else 'waits'} for {_holder(holder)}, which holds {name}")
+            waited = True
+    try:
+        if waited:
+            tell(f"goes on after {time.monotonic() - begin:.0f} s")
+        with suppress(OSError):  # on a disk that is full, it is held all the same
+            now = datetime.now().astimezone().isoformat(timespec="seconds")
+            said = {"pid": os.getpid(), "who": who or _command(), "since": now}
+            holder.write_text(json.dumps(said), encoding="utf-8")  # it is for people: nothing depends on it
         yield
+    finally:
+        mutex.release()
+
+
+def _command() -> str:
+    words = " ".join(sys.orig_argv).split()
+    return " ".join(words)[:120]
+
+
+def _holder(note: Path) -> str:
+    """Who holds a lock, as far as that is known: it is noted a moment later."""
+    try:
+        said = read_json(note)
+    except (FileNotFoundError, ValueError):
+        return "another process"
+    if not _lives(said["pid"]):
+        return "another process"
+    return f"process {said['pid']} ({said['who']}, since {said['since']})"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from deployments.page import facts, pictures
@@ -18,8 +18,8 @@ LISTED = 10
 # ── what happens next ─────────────────────────────────────────────────────────────────────────────
 
 
-def ahead(plans: Mapping[str, Plan] | Broken) -> Markup:
-    """Each flow: when it runs next, and what its last run said."""
+def ahead(plans: Mapping[str, Plan] | Broken, blocked: Sequence[str] = ()) -> Markup:
+    """What stands in the way; each flow: when it runs next, and what its last run said."""
     if isinstance(plans, Broken):
         why = "Schedules and runs are kept there, and nothing starts until it is back."
         shown = tag("p", "Prefect does not answer: ", ended(plans.why), " ", why, class_="empty")
@@ -34,7 +34,8 @@ def ahead(plans: Mapping[str, Plan] | Broken) -> Markup:
     else:
         soonest = sorted(plans.values(), key=lambda plan: (plan.next is None, plan.next or "", plan.title))
         shown = tag("ul", (tag("li", _plan(plan)) for plan in soonest), class_="plain")
-    return tag("section", tag("h2", "What happens next", id="next"), shown, aria_labelledby="next")
+    in_the_way = words(tag("span", sentence(text), class_="no-mark") for text in blocked) if blocked else None
+    return tag("section", tag("h2", "What happens next", id="next"), in_the_way, shown, aria_labelledby="next")
 
 
 def _plan(plan: Plan) -> Markup:

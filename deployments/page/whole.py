@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote
 
+from deployments import blockers
 from deployments.page import facts, models, monitoring, parts, platform
 from deployments.page.facts import Broken, Model, Tools
 from deployments.page.markup import Markup, join, many, tag
@@ -34,13 +35,13 @@ def render(now: datetime) -> str:
         sentence, is_bad = "params.yaml cannot be read", True
         main = tag("section", parts.broken("The models", said.why, "h2"))
     else:
-        plans = _plans(tools)
+        plans, blocked = _plans(tools), _blocked(tools, said)
         read = [Model.read(name, section) for name, section in said.models.items()]
-        sentence, is_bad = headline(read)
+        sentence, is_bad = headline(read, blocked)
         main = join(
             monitoring.alarms(read),
             [models.model(one, tools, plans) for one in read],
-            parts.part("What happens next", lambda: platform.ahead(plans), "h2"),
+            parts.part("What happens next", lambda: platform.ahead(plans, blocked), "h2"),
             parts.part("Data", lambda: platform.data(said.quarantine), "h2"),
         )
     return "<!doctype html>\n" + tag(
@@ -53,13 +54,22 @@ def _plans(tools: Tools) -> dict[str, facts.Plan] | Broken:
     return facts.attempt(lambda: facts.plans(ui)) if ui else Broken("start the platform (make up)")
 
 
-def headline(read: list[Model]) -> tuple[str, bool]:
+def _blocked(tools: Tools, said: params.Params) -> list[str]:
+    """What stands in the way. That Prefect does not answer stands elsewhere on the page."""
+    found = facts.attempt(lambda: blockers.find(said)) if tools.prefect else []
+    return [found.why] if isinstance(found, Broken) else found
+
+
+def headline(read: list[Model], blocked: list[str]) -> tuple[str, bool]:
     """All of it in a sentence, and whether somebody should look."""
     open_ = [(one.name, alarm) for one in read for alarm in one.alarms]
     if open_:
         name, alarm = open_[0]
         newest = f"{name}, {alarm.get('kind', 'alarm')}: {alarm.get('what', '')}"
         return f"{many(len(open_), 'alarm is', 'alarms are')} open{'. ' if len(open_) > 1 else ': '}{newest}", True
+    if blocked:
+        more = f", and {many(len(blocked) - 1, 'thing')} more" if len(blocked) > 1 else ""
+        return f"{blocked[0][:1].upper()}{blocked[0][1:]}{more}", True
     if unread := [one.name for one in read if Broken in (type(one.serving), type(one.report))]:
         return f"What is known of {' and '.join(unread)} cannot be read", True
     serve, idle = [one for one in read if one.live], [one.name for one in read if not one.live]

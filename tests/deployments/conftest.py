@@ -24,7 +24,7 @@ from flows import api
 from tests.conftest import Project, work_on, write_readings
 
 
-@dataclass(frozen=True)
+@dataclass
 class Platform:
     """A running platform, seen from outside."""
 
@@ -62,8 +62,13 @@ class Platform:
         return list(api.call("/flow_runs/filter", {**which, "sort": "START_TIME_DESC"}))
 
 
+PATIENCE = float(os.environ.get("EVERGREEN_TEST_PATIENCE", "1"))
+"""What all waits are multiplied with, on a machine that is busy with other things."""
+
+
 def until(true: Callable[[], Any], seconds: float = 200, what: str = "") -> Any:
     """Wait until something is true, and give it. Prefect's server may stand on its SQLite for two minutes."""
+    seconds *= PATIENCE
     deadline = time.monotonic() + seconds
     while not (found := true()):
         assert time.monotonic() < deadline, f"{what or true} did not come true within {seconds:.0f} s"
@@ -81,20 +86,29 @@ def platform(small_copied: Path, tmp_path_factory: pytest.TempPathFactory) -> It
         for port in ("MLFLOW_PORT", "EVERGREEN_PORT"):
             patch.setenv(port, str(local.free_port()))
         patch.setenv("EVERGREEN_NOTIFY_URL", url)
-        with (root / "up.log").open("wb") as out:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "deployments.stack", "up"], cwd=root, stdout=out, stderr=out
-            )
-        running = Platform(project, process, told)
+        running = Platform(project, start(root), told)
         try:
-            until(lambda: "ready after" in running.story() or process.poll() is not None, 120, "make up")
-            assert process.poll() is None, running.story()
             yield running
         finally:
-            if process.poll() is None:
-                process.send_signal(signal.SIGINT)
-                process.wait(timeout=60)
+            if running.process.poll() is None:
+                running.process.send_signal(signal.SIGINT)
+                running.process.wait(timeout=60)
             marked.end(str(root))
+
+
+def start(root: Path) -> subprocess.Popen[bytes]:
+    """`make up` in the foreground; gives its process when it is ready. It tells in up.log."""
+    log = root / "up.log"
+    with log.open("wb") as out:
+        command = [sys.executable, "-m", "deployments.stack", "up"]
+        process = subprocess.Popen(command, cwd=root, stdout=out, stderr=out)
+    try:
+        until(lambda: "ready after" in log.read_text() or process.poll() is not None, 300, "make up")
+    except AssertionError:
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=60)
+    assert process.poll() is None, log.read_text()
+    return process
 
 
 @pytest.fixture(autouse=True)

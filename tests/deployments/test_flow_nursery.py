@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -48,9 +49,11 @@ def nursery(root: Path) -> Iterator[psutil.Process]:
     """The nursery, as the stack starts it, once it listens."""
     (service,) = [one for one in services.services() if one.name == "nursery"]
     with subprocess.Popen(service.command, cwd=root) as started:
-        until(lambda: local.listens(Path("var/run/flows.sock")), 30, "the nursery")
-        yield psutil.Process(started.pid)
-        started.kill()
+        try:
+            until(lambda: local.listens(Path("var/run/flows.sock")), 120, "the nursery")
+            yield psutil.Process(started.pid)
+        finally:
+            started.kill()
 
 
 def begin(*arguments: str) -> subprocess.Popen[bytes]:
@@ -115,6 +118,32 @@ def test_what_happens_to_one_happens_to_the_other(told: signal.Signals, code: in
     assert run.wait(20) == code
     child.wait(20)
     assert not child.is_running()
+
+
+@pytest.mark.usefixtures("nursery")
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_what_a_run_has_started_ends_with_it(root: Path, how: signal.Signals) -> None:
+    """Nothing works on where somebody has cancelled a run."""
+    code = "import subprocess, sys, time; started = subprocess.Popen(['sleep', '600'])"
+    code += "; open(sys.argv[1], 'w').write(str(started.pid)); time.sleep(60)"
+    (root / "probe.py").write_text(code)
+    run = begin()
+    started = psutil.Process(int(said()[0]))
+    os.kill(run.pid, how)
+    assert run.wait(20) == -signal.SIGKILL
+    started.wait(20)
+    assert not started.is_running()
+
+
+@pytest.mark.usefixtures("root", "nursery")
+def test_the_socket_is_made_again_where_somebody_removed_it(nursery: psutil.Process) -> None:
+    """With all of var/run."""
+    shutil.rmtree("var/run")
+    until(lambda: local.listens(Path("var/run/flows.sock")), 20, "the socket")
+    assert nursery.is_running()
+    run = begin()
+    assert run.wait(20) == 3
+    assert int(said()[0]) != run.pid
 
 
 @pytest.mark.usefixtures("root", "nursery")

@@ -8,6 +8,7 @@ from deployments import promotions
 from deployments.promotions import Promotions
 from flows import api, wakes
 from tasks import params
+from tasks.errors import WorldError
 from tests.conftest import Project
 
 
@@ -29,9 +30,9 @@ def says(monkeypatch: pytest.MonkeyPatch, change: tuple[str, str | None] | None)
     monkeypatch.setattr(promotions.champion, "change", lambda _: change)
 
 
-def test_a_champion_that_does_not_serve_wakes_deploy_once(woken: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its schedule tries again what a run could not do; who comes next, and who comes back, are news."""
-    looking, said = Promotions(lambda _: False), params.load()
+def test_a_champion_that_does_not_serve_wakes_deploy(woken: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once; who comes next, and who comes back, are news."""
+    looking, said = Promotions(lambda _: False, lambda: 0.0), params.load()
     says(monkeypatch, ("new", "old"))
     lines = [line for _ in range(3) for line in looking.look(said)]
     assert lines == [f"new is champion of tiny: deploy/tiny is woken, {api.run_url('run-1')}"]
@@ -40,6 +41,35 @@ def test_a_champion_that_does_not_serve_wakes_deploy_once(woken: list[str], monk
         says(monkeypatch, change)
         list(looking.look(said))
     assert len(woken) == 3
+
+
+def test_as_long_as_it_does_not_serve_deploy_is_woken_again(woken: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run may end without its end, as one that did not meet the router; ever more seldom, and it is said."""
+    now = [0.0]
+    looking, said = Promotions(lambda _: False, lambda: now[0]), params.load()
+    says(monkeypatch, ("new", "old"))
+    moments, lines = [], []
+    for second in range(0, 1000, 5):
+        now[0] = float(second)
+        if more := list(looking.look(said)):
+            moments.append(second)
+            lines += more
+    assert moments == [0, 5, 20, 80, 380, 680, 980]
+    assert lines[1] == f"new is champion of tiny and still does not serve: deploy/tiny is woken, {api.run_url('run-2')}"
+
+
+@pytest.mark.usefixtures("small")
+def test_a_wake_that_nobody_heard_is_no_wake(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The deployment is not registered yet: this is said, and it is woken as soon as it is."""
+    answers: list[str | None] = [None, None, "run"]
+    monkeypatch.setattr(wakes, "wake", lambda _: answers.pop(0))
+    looking, said = Promotions(lambda _: False, lambda: 0.0), params.load()
+    says(monkeypatch, ("new", None))
+    for _ in range(2):
+        with pytest.raises(WorldError, match=r"^new is champion of tiny and does not serve: .* no deploy/tiny yet"):
+            list(looking.look(said))
+    assert list(looking.look(said)) == [f"new is champion of tiny: deploy/tiny is woken, {api.run_url('run')}"]
+    assert list(looking.look(said)) == []
 
 
 def test_a_run_that_is_under_way_is_not_joined_by_another(woken: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

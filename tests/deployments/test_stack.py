@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import subprocess
 import sys
 from datetime import UTC, datetime
 from uuid import uuid4
 
 import pytest
 
-from deployments import marked
-from flows import api
+from deployments import marked, mend
+from flows import api, wakes
 from tasks import priority, settings
-from tests.deployments.conftest import Platform, until
+from tests.deployments.conftest import PATIENCE, Platform, start, until
 from tests.deployments.sessions import are_weighed, session_nice
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(400 * PATIENCE)
 
 
 def test_a_second_one_is_refused(platform: Platform) -> None:
@@ -136,10 +138,82 @@ def test_a_person_is_told_of_a_refused_partition(platform: Platform) -> None:
     assert refusal["text"]
 
 
-def test_ctrl_c_ends_everything_it_started(platform: Platform) -> None:
-    """Also the process of a flow run; and nothing is left that would keep a port."""
+def test_without_var_run_it_is_found_and_goes_on(platform: Platform) -> None:
+    """A second `make up` ends nothing of it; tokens, sockets, lock and note are made again."""
+    run = platform.project.root / "var/run"
+    before = {name: platform.service(name) for name in ("prefect", "mlflow", "router", "nursery", "worker", "watch")}
+    there = {"stack.json", "stack.lock", "router.token", "flows.sock", "watch.heartbeat"}
+    assert there <= {path.name for path in run.iterdir()}
+    shutil.rmtree(run)
+    command = [sys.executable, "-m", "deployments.stack", "up"]
+    both = [subprocess.Popen(command, cwd=platform.project.root, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    for process in both:
+        assert f"the platform of {platform.project.root} is up already." in process.communicate()[1]
+        assert process.returncode == 1
+    until(lambda: there <= {path.name for path in run.iterdir()}, 60, "what was removed")
+    assert {name: platform.service(name) for name in before} == before
+    assert "still there, and were ended" not in platform.story()
+    done = platform.project.run(sys.executable, "-m", "deployments.stack", "status", check=False)
+    assert (done.returncode, done.stdout.count("  answers  ")) == (0, 6), done.stdout
+
+
+def test_without_var_log_it_goes_on_telling(platform: Platform) -> None:
+    """Whatever is restarted, and whatever runs, finds a place for what it says."""
+    log = platform.project.root / "var/log"
+    shutil.rmtree(log)
+    os.kill(platform.service("watch"), signal.SIGKILL)
+    run = wakes.wake("monitor/tiny")
+    until(lambda: any(one["id"] == run and one["end_time"] for one in platform.runs("monitor")), 120, "a run")
+    until(lambda: (log / "watch.log").exists() and (log / "flows.log").exists(), 30, "logs")
+    until(lambda: "monitor/tiny" in platform.story(), 30, "a line of the run")
+
+
+def test_a_params_yaml_that_is_broken_for_a_while_ends_nothing(platform: Platform) -> None:
+    """Not even a worker that dies meanwhile; it is told, and goes on when it is mended."""
+    path = platform.project.root / "params.yaml"
+    text, before = path.read_text(), platform.story().count("worker    answers again")
+    path.write_text("models: [")
+    os.kill(platform.service("worker"), signal.SIGKILL)
+    until(lambda: "no flow runs until params.yaml is mended: " in platform.story(), 60, "a word")
+    assert platform.process.poll() is None
+    path.write_text(text)
+    until(lambda: platform.story().count("worker    answers again") > before, 120, "a worker")
+    until(lambda: "all is well again" in platform.story(), 60, "a word")
+
+
+def test_a_cancelled_run_ends_with_all_that_it_started(platform: Platform) -> None:
+    """Nobody is told of a crash. What it was to do is still to be seen: so it is begun again, unless it is paused."""
+    until(lambda: all(one["end_time"] for one in platform.runs("ingest")), what="the end of what runs")
+    platform.deliver(7)
+    run = until(lambda: [one for one in platform.runs("ingest") if one["state_name"] == "Running"], what="an ingest")[0]
+    asked = {"state": {"type": "CANCELLING", "name": "Cancelling"}}
+    assert api.call(f"/flow_runs/{run['id']}/set_state", asked)["status"] == "ACCEPT"
+    ended = until(lambda: [one for one in platform.runs("ingest") if one["id"] == run["id"] and one["end_time"]])[0]
+    assert ended["state_name"] == "Cancelled"
+    until(lambda: run["id"] not in mend._here().runs, 30, "the end of its processes")
+    until((platform.project.root / "data/readings/2013-07.csv").exists, what="another ingest")
+    assert [one for one in platform.told if one["subject"].startswith(run["name"])] == []
+
+
+def test_what_is_interrupted_goes_on_with_the_next_make_up(platform: Platform) -> None:
+    """The same run, and nobody is told of a crash. Ctrl-C ends everything; nothing is left that would keep a port."""
+    until(lambda: all(one["end_time"] for one in platform.runs("ingest")), what="the end of what runs")
     platform.deliver(6)
-    until(lambda: any("flow_run" in " ".join(one.cmdline()) for one in marked.alive(str(settings.ROOT))))
+    run = until(lambda: [one for one in platform.runs("ingest") if one["state_name"] == "Running"], what="an ingest")[0]
+    end(platform)
+    assert f"interrupted, to go on with the next make up: {run['name']}" in platform.story()
+    platform.process = start(platform.project.root)
+    ended = until(lambda: [one for one in platform.runs("ingest") if one["id"] == run["id"] and one["end_time"]])[0]
+    assert (ended["state_name"], ended["run_count"]) == ("Completed", 2)
+    assert (platform.project.root / "data/readings/2013-06.csv").exists()
+    crashed = {"flow_runs": {"state": {"type": {"any_": ["CRASHED"]}, "id": {"any_": [run["id"]]}}}}
+    assert api.call("/flow_runs/count", crashed) == 0
+    assert [one for one in platform.told if one["subject"].startswith(run["name"])] == []
+    end(platform)
+
+
+def end(platform: Platform) -> None:
+    """Ctrl-C."""
     platform.process.send_signal(signal.SIGINT)
     assert platform.process.wait(timeout=60) == 0
     assert marked.alive(str(settings.ROOT)) == []

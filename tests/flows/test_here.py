@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import sys
 from importlib import import_module
 from inspect import signature
+from pathlib import Path
 
 import pytest
 
@@ -22,6 +24,19 @@ def test_what_a_flow_is_said_to_take_it_takes(name: str) -> None:
     assert [one.strip("<>[]") for one in takes] == [one.name for one in has][: len(takes)]
     needed = {one.name for one in has if one.default is one.empty}
     assert {one.strip("<>") for one in takes if one.startswith("<")} == needed
+
+
+@pytest.mark.parametrize("name", here.TAKES)
+def test_a_flow_says_itself_how_it_ended(name: str) -> None:
+    """Prefect would call one Completed whose failed future is returned beside a plain value, or in a dict."""
+    module = import_module(f"flows.{name}")
+    assert signature(getattr(module, name).fn).return_annotation == "State[Any]"
+    called = {
+        node.attr
+        for node in ast.walk(ast.parse(Path(module.__file__ or "").read_text()))
+        if isinstance(node, ast.Attribute)
+    }
+    assert not called & {"submit", "map"}
 
 
 @pytest.mark.parametrize(

@@ -5,14 +5,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from flows import api
+from flows import api, events
 from tests.deployments.alone import Alone, server
-from tests.deployments.conftest import until
+from tests.deployments.conftest import PATIENCE, until
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(180 * PATIENCE)
 
 KILLED = """
 import os, signal
@@ -54,6 +55,52 @@ def refusals() -> list[str]:
     return sorted(one["payload"]["partition"] for one in api.call("/events/filter", asked)["events"])
 
 
+REFUSES = """
+import sys
+from flows import as_task, here, ingest
+from tasks.errors import SourceUnavailable
+
+def refuse(*_):
+    try:
+        raise OSError("no route")
+    except OSError as error:
+        raise SourceUnavailable("the landing zone cannot be reached: mount it") from error
+
+ingest._collect = as_task.as_task(refuse, "collect", retries=int(sys.argv[1]))
+sys.exit(not here.run("ingest").is_completed())
+"""
+
+
+@pytest.mark.parametrize("retries", ["0", "1"])
+def test_an_error_is_one_line_and_its_traceback_is_in_a_file(alone: Alone, retries: str) -> None:
+    """Whatever Prefect makes of it: in the task, the flow, and the state that the UI shows."""
+    done = alone.project.run(sys.executable, "-c", REFUSES, retries, check=False)
+    line = "SourceUnavailable: the landing zone cannot be reached: mount it"
+    assert done.returncode == 1
+    told = [said.partition("  ingest  ")[2] for said in done.stderr.splitlines() if "  ingest  " in said]
+    assert told[2:] == [line]  # it begins, it is at
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    failed = {"flow_runs": {"state": {"type": {"any_": ["FAILED"]}}}, "sort": "START_TIME_DESC", "limit": 1}
+    (run,) = api.call("/flow_runs/filter", failed)
+    assert run["state"]["message"] == f"Flow run encountered an exception: {line}"
+    logged = api.call("/logs/filter", {"logs": {"flow_run_id": {"any_": [run["id"]]}, "level": {"ge_": 40}}})
+    assert [one["message"] for one in logged] == [line]
+    kept = (alone.project.root / "var/log/tracebacks.log").read_text(encoding="utf-8")
+    assert kept.count("OSError: no route") == int(retries) + 1
+    assert "ingest  SourceUnavailable\nTraceback " in kept
+
+
+def test_a_mistake_of_a_person_is_one_line(alone: Alone) -> None:
+    """A name that there is not."""
+    done = alone.project.run(sys.executable, "-m", "flows", "train", "tinny", check=False)
+    assert done.returncode == 1
+    lines = [said for said in done.stderr.splitlines() if "  train/tinny  " in said]
+    begins, is_at, line = (said.partition("  train/tinny  ")[2] for said in lines)
+    assert (begins.split()[0], is_at.split()[0]) == ("Beginning", "View")
+    assert line == "ParamsError: params.yaml: there is no model 'tinny' below `models`; did you mean 'tiny'?"
+
+
 def test_a_refusal_is_told_once(alone: Alone) -> None:
     """As long as it lies in quarantine; with the reason."""
     land(alone, "2013-04.txt")
@@ -86,6 +133,26 @@ def test_a_refusal_whose_run_was_killed_is_told_by_the_next(alone: Alone, killed
     alone.message(f"refused: readings after-{partition}")  # so what was to come before it has come
     assert [one["subject"] for one in alone.told].count(f"refused: readings {partition}") == 1
     assert refusals().count(partition) == 1
+
+
+def test_what_the_server_has_lost_is_told_again(alone: Alone, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It answers before it stores; killed in between, it knows nothing of it. As long as it stores nothing, no note."""
+    call, posted = api.call, []
+
+    def lose(path: str, body: Any = None, *rest: Any, **more: Any) -> Any:
+        if path == "/events" and not posted:
+            posted.append(body)
+            return None
+        return call(path, body, *rest, **more)
+
+    monkeypatch.setattr(api, "call", lose)
+    monkeypatch.setattr(events, "STORED_S", 8.0)
+    before = refusals().count("2001-01")
+    event = events.refused("readings", "2001-01", "nowhere", "for a test")
+    assert refusals().count("2001-01") == before
+    events.stored([event])
+    assert refusals().count("2001-01") == before + 1
+    alone.message("refused: readings 2001-01")
 
 
 def test_what_is_refused_once_more_is_told_once_more(alone: Alone) -> None:

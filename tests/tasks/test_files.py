@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -398,6 +399,32 @@ def test_a_lock_is_held_by_one_process_until_that_dies(tmp_path: Path, child: li
     holder.kill()
     waiting.join(timeout=10)
     assert len(got) == 1
+
+
+def test_who_waits_for_a_lock_says_for_whom(
+    child: list[subprocess.Popen[str]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At once, again and again, and when it goes on; who need not wait says nothing."""
+    monkeypatch.setattr(files, "WAIT_SECONDS", 0.2)
+    holder = python(child, HOLDS, settings.VAR)
+    said: list[str] = []
+
+    def tell(text: str) -> None:
+        said.append(text)
+        if len(said) == 2:
+            holder.kill()
+
+    with files.lock("data", tell), files.lock("other", said.append):
+        pass
+    assert re.fullmatch(rf"waits for process {holder.pid} \(.+ -c .*, since 20.+\), which holds data", said[0])
+    assert said[1].startswith("still waits for process ")
+    assert re.fullmatch(r"goes on after \d+ s", said[-1])
+    assert len(said) >= 3
+    second = python(child, HOLDS, settings.VAR)
+    threading.Timer(0.3, second.kill).start()
+    with files.lock("data"):
+        pass
+    assert capsys.readouterr().err.startswith(f"waits for process {second.pid} (")
 
 
 def test_a_sweep_takes_what_the_dead_left_and_nothing_else(tmp_path: Path) -> None:

@@ -1,0 +1,168 @@
+"""Runs without a process, beside a real Prefect server: what is a crash, and what is not."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deployments import marked, mend
+from deployments.mend import Mender
+from flows import api, wakes
+from tasks import settings
+from tests.deployments.alone import Alone, server
+from tests.deployments.conftest import PATIENCE
+
+pytestmark = pytest.mark.timeout(180 * PATIENCE)
+
+
+@pytest.fixture(scope="module")
+def alone(small_copied: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Alone]:
+    """The small project, deployed; there is no worker."""
+    with server(small_copied, tmp_path_factory.mktemp("mend") / "project") as alone:
+        yield alone
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No grace, and no patience."""
+    monkeypatch.setattr(mend, "GRACE_SECONDS", -60)
+    monkeypatch.setattr(mend, "PATIENCE", (-60, 3600))
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., None]]:
+    """Starts processes with these variables, which live as long as the test."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def begin(**variables: str) -> None:
+        command = [sys.executable, "-c", "import time; print(flush=True); time.sleep(600)"]
+        process = subprocess.Popen(command, env={**os.environ, **variables}, stdout=subprocess.PIPE)
+        started.append(process)
+        assert process.stdout
+        process.stdout.readline()  # from now on its environment is its own
+
+    yield begin
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def run(state: str) -> str:
+    """A run of monitor/tiny in a state; gives its id."""
+    for other in runs():  # the one before is over
+        api.call(f"/flow_runs/{other['id']}", method="DELETE")
+    made = wakes.wake("monitor/tiny")
+    assert made
+    for name in ("RUNNING", "CANCELLING") if state == "CANCELLING" else (state,):
+        asked = {"state": {"type": name, "name": name.capitalize()}, "force": True}
+        assert api.call(f"/flow_runs/{made}/set_state", asked)["status"] == "ACCEPT"
+    return made
+
+
+def runs() -> list[dict[str, Any]]:
+    """The runs of monitor/tiny, those of the schedule apart."""
+    which = {"flows": {"name": {"any_": ["monitor"]}}}
+    return [one for one in api.call("/flow_runs/filter", which) if not one["auto_scheduled"]]
+
+
+def state(flow_run: str) -> tuple[str, str]:
+    """Type and name of a run's state."""
+    found = api.call(f"/flow_runs/{flow_run}")["state"]
+    return found["type"], found["name"]
+
+
+def worker(start: Callable[..., None]) -> None:
+    """A worker of this checkout."""
+    start(**{marked.NAME: str(settings.ROOT), marked.SERVICE: "worker"})
+
+
+@pytest.mark.usefixtures("alone")
+def test_what_was_running_and_has_no_process_any_more_crashed(start: Callable[..., None]) -> None:
+    """Seen twice; it is woken again, once."""
+    worker(start)
+    made, mender = run("RUNNING"), Mender()
+    assert mender.look() == []
+    first, second = mender.look()
+    assert first.startswith("monitor/tiny was running, but its process is gone: crashed.")
+    assert second.startswith("monitor/tiny crashed: woken again")
+    assert state(made) == ("CRASHED", "Crashed")
+    assert mender.look() == []
+    assert len(runs()) == 2
+
+
+@pytest.mark.usefixtures("alone")
+@pytest.mark.parametrize("name", ["PENDING", "RUNNING", "CANCELLING"])
+def test_what_has_a_process_is_left_alone(start: Callable[..., None], name: str) -> None:
+    """However long it takes."""
+    made, mender = run(name), Mender()
+    start(**{mend.MARK: made})
+    assert [mender.look() for _ in range(3)] == [[], [], []]
+    assert state(made)[0] == name
+
+
+@pytest.mark.usefixtures("alone")
+def test_what_waits_for_its_process_did_not_crash(start: Callable[..., None]) -> None:
+    """On a busy machine a worker takes a minute to start one; nobody is told, and nothing is started twice."""
+    worker(start)
+    made, mender = run("PENDING"), Mender()
+    assert [mender.look() for _ in range(3)] == [[], [], []]
+    assert state(made) == ("PENDING", "Pending")
+    assert len(runs()) == 1
+
+
+@pytest.mark.usefixtures("alone")
+def test_what_a_worker_that_is_gone_had_not_begun_waits_for_the_next(start: Callable[..., None]) -> None:
+    """It is no crash either: the run is the same."""
+    made, mender = run("PENDING"), Mender()
+    assert [mender.look() for _ in range(3)] == [[], [], []]  # whether there will be one is not known yet
+    worker(start)
+    (line,) = mender.look()
+    assert line.startswith("monitor/tiny had not begun when its worker ended: it waits for a worker again.")
+    assert state(made) == ("SCHEDULED", "Interrupted")
+    assert mender.look() == []
+
+
+@pytest.mark.usefixtures("alone")
+def test_what_was_to_be_cancelled_is_cancelled() -> None:
+    """Its worker was killed before it could say so. Nobody wants it to begin again."""
+    made, mender = run("CANCELLING"), Mender()
+    assert mender.look() == []
+    (line,) = mender.look()
+    assert line.startswith("monitor/tiny was to be cancelled, and its process is gone: cancelled.")
+    assert state(made) == ("CANCELLED", "Cancelled")
+    assert mender.look() == []
+    assert len(runs()) == 1
+
+
+@pytest.mark.usefixtures("alone")
+@pytest.mark.parametrize(
+    ("was", "becomes"),
+    [
+        ("PENDING", ("SCHEDULED", "Interrupted")),
+        ("RUNNING", ("SCHEDULED", "Interrupted")),
+        ("CANCELLING", ("CANCELLED", "Cancelled")),
+    ],
+)
+def test_what_make_down_ends_goes_on_with_the_next_make_up(was: str, becomes: tuple[str, str]) -> None:
+    """Unless somebody was about to cancel it."""
+    made = run(was)
+    assert mend.interrupt(patience=0) == ["monitor/tiny"]
+    assert state(made) == becomes
+
+
+@pytest.mark.usefixtures("alone")
+def test_a_paused_flow_is_not_begun_again_after_a_crash(start: Callable[..., None]) -> None:
+    """Who paused it wants it to stand still."""
+    worker(start)
+    run("CRASHED")
+    where = f"/deployments/{api.call('/deployments/name/monitor/tiny')['id']}"
+    api.call(where, {"paused": True}, method="PATCH")
+    assert Mender().look() == []
+    api.call(where, {"paused": False}, method="PATCH")
+    assert len(Mender().look()) == 1

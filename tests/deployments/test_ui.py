@@ -1,0 +1,247 @@
+"""What people do in Prefect's UI, beside a real server: it stays or comes back, and what stops the loop is said.
+
+The table of docs/reference/ui.md, as far as no worker is needed for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deployments import blockers, deploy
+from deployments.promotions import Promotions
+from deployments.registration import GONE_SECONDS, Registration
+from deployments.watch import Rounds, Watcher
+from flows import api, wakes
+from tasks import params
+from tasks.errors import ParamsError
+from tests.deployments import test_promotions
+from tests.deployments.alone import Alone, server
+from tests.deployments.conftest import PATIENCE
+
+pytestmark = pytest.mark.timeout(180 * PATIENCE)
+
+
+@pytest.fixture(scope="module")
+def alone(small_copied: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Alone]:
+    """The small project, deployed; there is no worker."""
+    with server(small_copied, tmp_path_factory.mktemp("ui") / "project") as alone:
+        yield alone
+
+
+def deployment(title: str = "train/tiny") -> dict[str, Any]:
+    """A deployment, as the server has it."""
+    return dict(api.call(f"/deployments/name/{title}"))
+
+
+def patch(path: str, **fields: Any) -> None:
+    """What the UI sends for an edit."""
+    api.call(path, fields, method="PATCH")
+
+
+def automation(name: str) -> str:
+    """Where an automation is."""
+    (found,) = [one["id"] for one in api.call("/automations/filter", {}) if one["name"] == name]
+    return f"/automations/{found}"
+
+
+def where() -> str:
+    """Where train/tiny is."""
+    return f"/deployments/{deployment()['id']}"
+
+
+def schedule() -> str:
+    """Where its schedule is."""
+    return f"{where()}/schedules/{deployment()['schedules'][0]['id']}"
+
+
+def limit(to: int) -> None:
+    """What the page of concurrency limits sends."""
+    patch(f"/v2/concurrency_limits/{deployment()['global_concurrency_limit']['id']}", limit=to)
+
+
+POOL, QUEUE = "/work_pools/evergreen", "/work_pools/evergreen/queues/default"
+
+
+@pytest.mark.usefixtures("alone")
+@pytest.mark.parametrize(
+    ("do", "says", "undo"),
+    [
+        (
+            lambda: patch(POOL, is_paused=True),
+            "the work pool evergreen is paused, so no flow runs: prefect work-pool resume evergreen",
+            lambda: patch(POOL, is_paused=False),
+        ),
+        (
+            lambda: patch(POOL, concurrency_limit=0),
+            "the work pool evergreen may run 0 flows at once: prefect work-pool clear-concurrency-limit evergreen",
+            lambda: patch(POOL, concurrency_limit=None),
+        ),
+        (
+            lambda: patch(QUEUE, is_paused=True),
+            "the work queue default is paused, so no flow of it runs: prefect work-queue resume default -p evergreen",
+            lambda: patch(QUEUE, is_paused=False),
+        ),
+        (
+            lambda: api.call(f"{where()}/pause_deployment", {}),
+            "train/tiny is paused, so only a person starts it: its switch in the UI resumes it",
+            lambda: api.call(f"{where()}/resume_deployment", {}),
+        ),
+        (
+            lambda: patch(schedule(), active=False),
+            "the schedule of train/tiny is off, so a wake that gets lost is not caught: its switch in the UI",
+            lambda: patch(schedule(), active=True),
+        ),
+        (
+            lambda: limit(0),
+            "train/tiny may run 0 times at once, so its runs wait for ever: `make deploy` gives it its 1 back",
+            lambda: deploy.deploy(params.load()),
+        ),
+        (
+            lambda: patch(automation("wake train/tiny"), enabled=False),
+            "the automation «wake train/tiny» is off: its switch in the UI",
+            lambda: patch(automation("wake train/tiny"), enabled=True),
+        ),
+        (
+            lambda: api.call(schedule(), method="DELETE"),
+            (
+                "train/tiny has no schedule any more, so a wake that gets lost is not caught: give it one in the UI, "
+                "or delete the deployment, which is made anew"
+            ),
+            lambda: (api.call(where(), method="DELETE"), deploy.deploy(params.load())),
+        ),
+    ],
+)
+def test_what_stops_the_loop_is_said_with_the_way_back(
+    do: Callable[[], Any], says: str, undo: Callable[[], Any]
+) -> None:
+    """By `make status` and the log, as long as it is so; registering again does not undo what somebody wanted."""
+    looking, said = blockers.Blockers(), params.load()
+    assert (blockers.find(said), list(looking.look(said))) == ([], [])
+    do()
+    assert blockers.find(said) == [says]
+    assert list(looking.look(said)) == [says]
+    assert list(looking.look(said)) == []
+    undo()
+    assert list(looking.look(said)) == [f"no longer: {says}"]
+
+
+@pytest.mark.usefixtures("alone")
+def test_what_a_person_has_edited_stays_when_it_is_registered_again() -> None:
+    """Parameters, further tags and job variables; which model it is, and how it is run, is not for editing."""
+    at = f"/deployments/{deployment('deploy/tiny')['id']}"
+    was = deployment("deploy/tiny")
+    edited = {"model": "huge", "target": "kubernetes", "manifests": "../cluster", "never": 1}
+    patch(at, enforce_parameter_schema=False)
+    patch(at, parameters=edited, tags=["mine"], job_variables={"env": {"COLOUR": "red"}, "command": "true"})
+    assert deploy.deploy(params.load()) == [
+        "deployment deploy/tiny updated: enforce_parameter_schema, job_variables, parameters, tags"
+    ]
+    now = deployment("deploy/tiny")
+    assert now["parameters"] == {"model": "tiny", "target": "kubernetes", "manifests": "../cluster"}
+    assert now["tags"] == [*was["tags"], "mine"]
+    assert now["job_variables"] == {**was["job_variables"], "env": {"COLOUR": "red"}}
+    assert deploy.deploy(params.load())[0].startswith("deployments are as they should be")
+    patch(at, parameters=was["parameters"], tags=was["tags"], job_variables=was["job_variables"])
+
+
+def registration(clock: Callable[[], float] = lambda: 0.0) -> Registration:
+    """One that registers in this process."""
+    return Registration(lambda *, keep: deploy.deploy(params.load(), keep=keep), clock)
+
+
+@pytest.mark.usefixtures("alone")
+@pytest.mark.parametrize(
+    ("remove", "lacks"),
+    [
+        (lambda: api.call(where(), method="DELETE"), "deployment train/tiny"),
+        (lambda: api.call(automation("wake train/tiny"), method="DELETE"), "automation «wake train/tiny»"),
+        (lambda: api.call(POOL, method="DELETE"), "work pool evergreen"),
+    ],
+)
+def test_what_somebody_deletes_comes_again(remove: Callable[[], Any], lacks: str) -> None:
+    """And is said: otherwise the loop would stand still without a word."""
+    looking, said = registration(), params.load()
+    assert list(looking.look(said)) == []
+    remove()
+    assert any(lacks.partition(" ")[2].strip("«»") in text for text in blockers.find(said))
+    lines = list(looking.look(said))
+    assert lines[0] == f"the Prefect server lacks {lacks}: registered"
+    assert (deploy.lacking(said), blockers.find(said)) == ([], [])
+    assert list(looking.look(said)) == []
+
+
+def test_a_model_that_comes_is_registered_and_woken_and_one_that_goes_is_removed(alone: Alone) -> None:
+    """While the platform is up; one that is gone for a moment only keeps what people edited."""
+    now, path = [0.0], alone.project.root / "params.yaml"
+    looking, text = registration(lambda: now[0]), path.read_text(encoding="utf-8")
+    section = text.partition("  tiny:\n")[2]
+    path.write_text(f"{text}  other:\n{section}", encoding="utf-8")
+    lines = list(looking.look(params.load()))
+    titles = ("train/other", "deploy/other", "monitor/other", "predict/other", "backtest/other")
+    assert lines[0].startswith("the Prefect server lacks deployment train/other, ")
+    assert [line.split(",")[0] for line in lines[1:6]] == [f"deployment {title} made" for title in titles]
+    assert lines[-1].startswith("train/other is woken, ")
+    assert list(looking.look(params.load())) == []
+
+    path.write_text(text, encoding="utf-8")
+    (line,) = [line for line in looking.look(params.load()) if not line.startswith("deployments are")]
+    assert line == f"params.yaml has no model of {', '.join(sorted(titles))} any more: removed in {GONE_SECONDS:.0f} s"
+    now[0] = GONE_SECONDS - 1
+    assert [line for line in looking.look(params.load()) if "removed" in line] == []
+    now[0] = GONE_SECONDS + 1
+    lines = list(looking.look(params.load()))
+    assert "deployment train/other removed: params.yaml has no such model" in lines
+    assert "automation «wake train/other» removed" in lines
+    assert list(looking.look(params.load())) == []
+
+
+def test_a_params_yaml_that_is_broken_for_a_while_is_told_and_ends_nothing(alone: Alone) -> None:
+    """What does not need it goes on; when it is mended, all is well again."""
+    path, said, done = alone.project.root / "params.yaml", [], []
+    text = path.read_text(encoding="utf-8")
+    rounds = Rounds(
+        {
+            "deployments": (lambda: registration().look(params.load()), 0),
+            "landing": (lambda: Watcher(said.append).look(params.load()), 0),
+            "runs": (lambda: done.append("looked"), 0),
+        },
+        said.append,
+    )
+    path.write_text("models: {tiny: [", encoding="utf-8")
+    rounds.go()
+    rounds.go()
+    (trouble,) = said
+    assert trouble.startswith(f"{ParamsError.__name__}: params.yaml")
+    assert done == ["looked", "looked"]
+    path.write_text(text, encoding="utf-8")
+    rounds.go()
+    assert said[1:] == ["all is well again"]
+
+
+def test_what_is_paused_is_woken_by_nobody(alone: Alone, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither by files that land nor by a promotion, and it is said; the button starts it."""
+    said: list[str] = []
+    landed = alone.project.root / "var/landing/readings/2013-09.csv"
+    landed.parent.mkdir(parents=True)
+    landed.write_text("x")
+    test_promotions.says(monkeypatch, ("new", None))
+    for title in ("ingest/ingest", "deploy/tiny"):
+        api.call(f"/deployments/{deployment(title)['id']}/pause_deployment", {})
+    promotions = Promotions(lambda _: False)
+    looks = {
+        "landing": (lambda: Watcher(said.append).look(params.load()), 0.0),
+        "champions": (lambda: promotions.look(params.load()), 0.0),
+    }
+    Rounds(looks, said.append).go()
+    assert [line.partition(" is paused in Prefect")[0] for line in said] == [
+        "Paused: ingest/ingest",
+        "WorldError: new is champion of tiny and does not serve: deploy/tiny",
+    ]
+    assert api.call(f"/deployments/{deployment('ingest/ingest')['id']}/create_flow_run", {})["id"]
+    for title in ("ingest/ingest", "deploy/tiny"):
+        api.call(f"/deployments/{deployment(title)['id']}/resume_deployment", {})
+    assert wakes.wake("ingest/ingest")
