@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from tasks import erasures, files, predictions, settings
 from tasks.__main__ import main
 from tasks.errors import Mistake
-from tasks.monitoring import labels, observed
-from tests.tasks.monitoring.asked import LATER, MODEL, NOON, ask, deliver, made_of, observe, rows
+from tasks.monitoring import labels, observed, weeks
+from tests.tasks.monitoring.asked import LATER, MODEL, NOON, WANTED, ask, deliver, made_of, observe, rows
 
 PROFILE = made_of(rows("2013-01-01", 30, seed=9))
 
@@ -138,3 +141,38 @@ def test_the_command_says_what_it_did(world: Path, capsys: pytest.CaptureFixture
     (order,) = files.lines(predictions.folder(MODEL) / "erasures.jsonl")
     assert (order["before"], order["ids"], order["keys"]) == (None, [], [])
     assert NOON.timestamp() * 1000 < order["answered"]
+
+
+def test_all_that_is_made_of_the_log_is_the_owners_alone(world: Path) -> None:
+    """What compaction, erasure and the monitor write is as private as the mask of its process asks for."""
+    before = os.umask(0o077)
+    try:
+        log(compacted=True)
+        deliver(rows(days=4, per_day=6), "2013-04")
+        predictions.forget(MODEL, after=datetime(2014, 1, 1, tzinfo=UTC), now=LATER)
+        joined = labels.join(MODEL, observe(layout), settings.BUILD / MODEL / "rows", "classification", "log_loss")
+        how = weeks.Measuring("classification", "log_loss", (), 10, 0.95)
+        weeks.measured(MODEL, joined, how, lambda _: None)
+    finally:
+        os.umask(before)
+    made = [path for path in settings.VAR.rglob("*") if not path.is_symlink()]
+    assert {path.suffix for path in made} >= {".parquet", ".npy", ".json", ".jsonl"}
+    assert {oct(path.stat().st_mode & 0o077) for path in made} == {"0o0"}
+
+
+def test_what_is_kept_of_a_year_is_bounded_by_the_days_that_are_kept(world: Path) -> None:
+    """A look every ten days for a year, of which twenty are kept: at the end there is no more than in spring."""
+    wanted = replace(WANTED, keep_days=20)
+    sizes = []
+    for n in range(0, 365, 10):
+        now = NOON + timedelta(days=n)
+        asked = rows("2013-04-01", 1, per_day=2)
+        ask(asked.assign(time=asked["time"] + pd.Timedelta(days=n), id=asked["id"] + f"-{n}"), number=n, answered=now)
+        predictions.compact(MODEL, now + timedelta(hours=1))
+        predictions.sweep(MODEL, 20, 10**9, now + timedelta(hours=1))
+        state = observed.observe(MODEL, wanted, layout, now + timedelta(hours=1))
+        labels.join(MODEL, state, settings.BUILD / MODEL / "rows", "classification", "log_loss")
+        kept = [path for path in settings.VAR.rglob("*") if path.is_file() and path.parent.name != "days"]
+        sizes.append((len(kept), sum(path.stat().st_size for path in kept)))
+    assert max(count for count, _ in sizes[20:]) <= max(count for count, _ in sizes[4:12])
+    assert max(size for _, size in sizes[20:]) <= 1.05 * max(size for _, size in sizes[4:12])
