@@ -53,6 +53,7 @@ def deploy(
             tell(f"a withdrawal of {failed.one} was begun and not ended: {failed.why}")
             return _withdrawn(model, failed)
         as_task(_tidy, "compact the prediction log")(model, section.serving)
+        _forget_unused(model, said.keep_days)
         if target == "kubernetes":
             return _to_git(model, manifests, branch, remote)
         with asking.Router(patience=section.rollout.start_s) as router:
@@ -74,6 +75,16 @@ def _tidy(model: str, limits: params.Serving) -> None:
             f"the prediction log is larger than serving.log_gb in params.yaml ({limits.log_gb:g} GB): "
             f"{len(too_much)} files were forgotten, from {too_much[0]} to {too_much[-1]}"
         )
+
+
+def _forget_unused(model: str, days: float) -> None:
+    """The Bentos of candidates that neither serve nor are tried: they are made again when one is rolled back to."""
+    from tasks.release import package
+
+    now = serving.read(model)
+    kept = {one.candidate for one in (now.live, now.former, now.challenger) if one}
+    if gone := package.forget_unused(model, kept, days):
+        get_run_logger().info(f"{len(gone)} Bentos that nobody used for {days:g} days are gone: {', '.join(gone)}")
 
 
 def _once(model: str, limits: params.Rollout, router: asking.Router) -> State[Any] | None:

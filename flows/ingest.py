@@ -32,6 +32,7 @@ def ingest() -> State[Any]:
             _commit(said, log=get_run_logger().info)
         collect.clear(said, collected)
         _announce(said)
+        _forget_unused(said.keep_days)
     kinds = {"withdrawn": collected.withdrawn, "known before": collected.outdated, "quarantined": collected.quarantined}
     refused = "".join(f"; {len(landed)} {what}" for what, landed in kinds.items() if landed)
     if version is None:
@@ -63,6 +64,13 @@ def _announce(said: params.Params) -> None:
     events.data_version(version, changed)
     if UNKNOWN not in runs:  # who could not be woken is told by the next run
         announced.write(version, datasets, [run for run in runs if run != PAUSED])
+
+
+def _forget_unused(days: float) -> None:
+    """What can be made again and nobody has asked for in a long time: memos, and releases brought from the registry."""
+    gone = [path for name in ("memo", "champions") for path in files.forget_unused(settings.VAR / name, days)]
+    if gone:
+        get_run_logger().info(f"{len(gone)} memos and releases that nobody used for {days:g} days are gone")
 
 
 UNKNOWN, PAUSED = "unknown", "paused"

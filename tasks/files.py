@@ -381,6 +381,22 @@ def is_sealed(path: Path) -> bool:
     return whole
 
 
+def forget_unused(folder: Path, days: float) -> list[Path]:
+    """Remove what is sealed below a folder and nobody has asked for in so many days; gives what went.
+
+    It is made again for whoever asks again. The seal goes last: what a kill leaves of it is found by the next call.
+    """
+    before, gone = time.time() - days * 86_400, []
+    for beside in folder.rglob("*.sha256"):
+        sealed = beside.with_name(beside.name.removesuffix(".sha256"))
+        with suppress(FileNotFoundError):  # another process was first
+            if beside.stat().st_mtime < before:
+                remove(sealed)
+                beside.unlink()
+                gone.append(sealed)
+    return gone
+
+
 def _seal_of(path: Path) -> Path:
     return path.with_name(f"{path.name}.sha256")
 

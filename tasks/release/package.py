@@ -13,7 +13,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -125,6 +126,27 @@ def stored(name: str, candidate: str) -> Path | None:
 def store(release: Path) -> Path:
     """The folder of a release's Bento in the store: made of the release when it is missing, half there or changed."""
     return _ensure_bento(release)
+
+
+def forget_unused(name: str, kept: Collection[str], days: float) -> list[str]:
+    """Remove a model's Bentos that are older than this; gives their candidates. The registry has their releases.
+
+    A store that lies elsewhere is not this project's alone: nothing is removed there.
+
+    Args:
+        name: the model.
+        kept: candidates whose Bentos stay: those that serve, are kept warm, or are being tried.
+        days: how old the others may become. The newest, which BentoML calls `latest`, stays.
+    """
+    home = Path(_environment()["BENTOML_HOME"])
+    if not home.is_relative_to(settings.VAR):
+        return []
+    bentos = sorted((home / "bentos" / name).glob("*/bento.yaml"), key=lambda path: path.stat().st_mtime)
+    before = time.time() - days * 86_400
+    old = [path.parent for path in bentos[:-1] if path.stat().st_mtime < before and path.parent.name not in kept]
+    for bento in old:
+        files.remove(bento)
+    return [bento.name for bento in old]
 
 
 # ── the folder ────────────────────────────────────────────────────────────────────────────────────

@@ -438,3 +438,22 @@ def test_a_sweep_takes_what_the_dead_left_and_nothing_else(tmp_path: Path) -> No
     assert (tmp_path / f"deep/.folder.{dead.pid}-7.old.tmp").exists()
     files.sweep(tmp_path)
     assert files.tree(tmp_path).keys() == kept
+
+
+def test_a_year_of_memos_keeps_those_that_are_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each day makes one of its own, and asks for one that all share; what is unused for long goes with its seal."""
+    monkeypatch.setattr(settings, "VAR", tmp_path)
+    folder = tmp_path / "memo"
+    for day in range(365):
+        for key in (day, "shared"):
+            files.memo("kind", key, ".txt", lambda path: path.write_text("x") and None)
+        files.forget_unused(folder, days=30)
+        for seal in folder.rglob("*.sha256"):  # a day goes by
+            at = seal.stat().st_mtime - 86_400
+            os.utime(seal, (at, at))
+        assert len(list(folder.rglob("*.txt"))) <= 32
+    left = {path.name for path in folder.rglob("*.*")}
+    assert {f"{name}.sha256" for name in left if name.endswith(".txt")} == {n for n in left if n.endswith(".sha256")}
+    made = []
+    files.memo("kind", "shared", ".txt", made.append)
+    assert not made

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+import time
 from functools import partial
 from pathlib import Path
 
@@ -318,3 +320,21 @@ def test_packaging_does_not_import_what_it_has_no_use_for():
     probe = "import sys; from tasks.release import package; print(*sys.modules)"
     told = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True, cwd=settings.ROOT)
     assert not {"mlflow", "bentoml", "prefect", "sklearn", "pandas"} & set(told.stdout.split())
+
+
+def test_old_bentos_go_but_those_that_are_used_and_the_newest(tmp_path, monkeypatch):
+    """A candidate a day for a year: what serves is kept however old it is; a store elsewhere is left alone."""
+    monkeypatch.setattr(settings, "VAR", tmp_path)
+    monkeypatch.setenv("BENTOML_HOME", str(tmp_path / "bentoml"))
+    store, now = tmp_path / "bentoml" / "bentos" / "tiny", time.time()
+    for day in range(365):
+        path = store / f"{day:016x}" / "bento.yaml"
+        path.parent.mkdir(parents=True)
+        path.touch()
+        os.utime(path, (now - day * 86_400,) * 2)
+    used = f"{300:016x}"
+    gone = package.forget_unused("tiny", {used}, days=30)
+    assert len(gone) == 365 - 31
+    assert {path.name for path in store.iterdir()} == {*(f"{day:016x}" for day in range(30)), used}
+    monkeypatch.setattr(settings, "VAR", tmp_path / "another")
+    assert package.forget_unused("tiny", set(), days=1) == []
