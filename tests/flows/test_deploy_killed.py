@@ -65,6 +65,7 @@ def world(small: Project, monkeypatch: pytest.MonkeyPatch) -> World:
         return call
 
     monkeypatch.setattr(deploy, "as_task", plain)
+    monkeypatch.setattr(deploy, "alone", files.lock)
     monkeypatch.setattr(deploy, "get_run_logger", lambda: logging.getLogger("deploy"))
     monkeypatch.setattr(deploy, "create_markdown_artifact", lambda **said: world.pages.append(said["markdown"]))
     monkeypatch.setattr(events, "withdrawn", lambda model, failed, said: world.told.append(said))
