@@ -95,10 +95,10 @@ def serving() -> Iterator[None]:
     code = """if True:
         import asyncio, sys
         from deployments.services import services
-        from deployments.stack import Stack
+        from deployments.stack import Stack, take_lock
         from deployments.story import Story
         wanted = [one for one in services() if one.name in ("prefect", "mlflow", "router", "nursery")]
-        sys.exit(asyncio.run(Stack(wanted, Story()).run()))
+        sys.exit(asyncio.run(Stack(wanted, Story(), take_lock()).run()))
     """
     (settings.VAR / "run").mkdir(parents=True, exist_ok=True)
     log = settings.VAR / "log" / "stack.log"

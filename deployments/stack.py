@@ -82,7 +82,7 @@ def main(arguments: list[str]) -> int:
 def up() -> int:
     """Start the platform and keep it running until it is told to end."""
     params.load()  # a mistake in it is told before anything is started
-    lock = _take_lock(LOCK_SECONDS)
+    lock = take_lock(LOCK_SECONDS)
     if lock is None or marked.keeper(_mark()):
         raise Mistake(f"the platform of {settings.ROOT} is up already. `make status` shows it, `make down` ends it")
     _write_note()
@@ -199,7 +199,7 @@ def _write_note(ready: bool = False, services: Mapping[str, int] | None = None) 
     files.write_json(_run() / "stack.json", {"pid": os.getpid(), "ready": ready, "services": services or {}})
 
 
-def _take_lock(seconds: float = 0) -> FileLock | None:
+def take_lock(seconds: float = 0) -> FileLock | None:
     """The lock of whoever keeps this platform up; None while somebody else holds it."""
     from filelock import FileLock, Timeout
 
@@ -216,7 +216,7 @@ def _holder() -> int | None:
     """The process that keeps the platform of this checkout up: whoever holds the lock, or is seen to, without one."""
     deadline = time.monotonic() + NOTE_SECONDS
     while (_run() / "stack.lock").exists():
-        lock = _take_lock()
+        lock = take_lock()
         if lock is not None:
             lock.release()
             break
@@ -309,7 +309,7 @@ class Stack:
                 os.dup2(out.fileno(), 2)
         if not self.lock.is_locked or not Path(self.lock.lock_file).exists():
             self.lock.release()
-            self.lock = _take_lock() or self.lock
+            self.lock = take_lock() or self.lock
 
     async def _follow(self) -> None:
         """Tell what the services say for people, and the flow runs, whose log outlives the worker that started them."""

@@ -18,7 +18,7 @@ def test_releases_change_and_fail_under_load_without_a_lost_request(
         steps.run(step, [] if step == "environment" else ["tiny"])
     said = ["--seconds", "10", "--swaps", "3", "--bad", "1", "--kills", "0", "--rate", "40", "--bake", "3", "--untimed"]
     code = swaps.main(["--model", "tiny", *said])
-    told = capfd.readouterr().out
-    assert code == 0, told
+    told, errors = capfd.readouterr()
+    assert code == 0, f"{told}\n{errors}"
     assert "3 swaps (1 new, 2 back), 1 bad releases withdrawn" in told
     assert "\n0 failed\n" in told
