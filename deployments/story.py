@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+import weakref
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -32,6 +33,9 @@ HUSHED = re.compile(
 KEPT = 8
 """Lines that are shown of a service that does not start."""
 
+MOST_OPEN = 3
+"""Files of one service's log that are followed: what was written to one that is older is told."""
+
 
 def _is_open(path: Path, logs: Sequence[BinaryIO]) -> bool:
     """Whether the file at a path, if there is one, is one of these."""
@@ -47,6 +51,11 @@ def _more(log: BinaryIO) -> bytes:
     if os.fstat(log.fileno()).st_size < log.tell():
         log.seek(0)
     return log.read()
+
+
+def _close(logs: Sequence[BinaryIO]) -> None:
+    for log in logs:
+        log.close()
 
 
 class Story:
@@ -84,6 +93,8 @@ class Story:
             nonlocal rest
             if not _is_open(path, logs):  # begun anew, or removed by somebody: what writes to the old one goes on
                 logs.append(path.open("rb"))
+                if len(logs) > MOST_OPEN:
+                    logs.pop(0).close()
             *lines, rest = (rest + b"".join(_more(log) for log in logs)).split(b"\n")
             for line in lines:
                 text = line.decode(errors="replace").rstrip()
@@ -91,4 +102,5 @@ class Story:
                     run = FLOW_RUN.match(text)
                     self.tell(run[1] if run else who, run[2] if run else text)
 
+        weakref.finalize(tell, _close, logs)
         return tell

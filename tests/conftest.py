@@ -60,6 +60,15 @@ class Project:
         (self.root / path).write_text(text.replace(old, new), encoding="utf-8")
 
 
+@pytest.fixture(autouse=True)
+def _environment_as_it_was() -> Iterator[None]:
+    """A command that a test calls in this process applies its project's settings: the next test finds none of that."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
 @pytest.fixture
 def enter(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], Project]:
     """Makes a folder the project that this process, and those it starts, work on; until the test ends."""
@@ -78,6 +87,7 @@ def work_on(root: Path, patch: pytest.MonkeyPatch) -> Project:
     patch.setattr(settings, "ROOT", root)
     patch.setattr(settings, "BUILD", root / "build")
     patch.setattr(settings, "VAR", root / "var")
+    patch.delenv("MLFLOW_TRACKING_URI", raising=False)  # of this checkout: what was imported has applied its settings
     for name, value in settings.environment().items():
         patch.setenv(name, f"{BIN}{os.pathsep}{value}" if name == "PATH" else value)
     patch.setattr(models, "__path__", [str(root / "models")])

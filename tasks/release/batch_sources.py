@@ -20,6 +20,7 @@ from tasks.errors import DataMissing, EvergreenError, Mistake, ModelCodeError, S
 from tasks.errors import did_you_mean as hint
 
 if TYPE_CHECKING:
+    import pandas as pd
     import pyarrow as pa
 
 ROWS = (".csv", ".parquet", ".jsonl", ".ndjson")
@@ -287,10 +288,7 @@ class Partition:
         asked = {d: [(path, contract.load(self.model, d, path.stem)) for path in paths] for d, paths in here.items()}
         try:
             tables = {
-                dataset: pd.concat(
-                    [contract.completed(table_files.read(path, wanted), wanted) for path, wanted in asked[dataset]],
-                    ignore_index=True,
-                )
+                dataset: pd.concat([_read(dataset, path, wanted) for path, wanted in asked[dataset]], ignore_index=True)
                 for dataset in here
             }
         except table_files.Unreadable as error:
@@ -306,6 +304,14 @@ class Partition:
         target = aside / f"{self.name}.parquet"
         files.write_parquet(target, rows[kept].astype(categories))
         return target
+
+
+def _read(dataset: str, path: Path, wanted: contract.Contract) -> pd.DataFrame:
+    """A table that no ingest may have looked at."""
+    frame = table_files.read(path, wanted)
+    if lacking := [name for name in wanted.columns if name not in frame and name not in wanted.optional]:
+        raise BatchRefused(f"{dataset}/{path.name} has no column {', '.join(lacking)}")
+    return contract.completed(frame, wanted)
 
 
 def _table(dataset: str, partition: str, said: params.Params) -> Place:

@@ -169,11 +169,11 @@ def test_what_is_not_looked_at_is_not_said_to_be_empty(small: Project) -> None:
 
 
 PARTS = {
-    "var/serving/tiny.json": 3,
+    "var/serving/tiny.json": 0,  # it is made again of the journal of rollouts
     "var/monitoring/tiny/report.json": 3,
-    "var/verdicts/tiny.jsonl": 3,
-    "var/decisions/tiny.jsonl": 3,
-    "var/rollouts/tiny.jsonl": 3,
+    "var/verdicts/tiny.jsonl": 2,  # a torn line is dropped
+    "var/decisions/tiny.jsonl": 2,
+    "var/rollouts/tiny.jsonl": 2,
     "var/memo/announced.json": 2,  # an empty one is none
     "var/quarantine/readings/x/report.json": 3,
     "data.dvc": 3,
