@@ -21,7 +21,15 @@ from tests.conftest import BIN, REPOSITORY, copy_repository, write_readings
 QUIET = {
     "PREFECT_LOGGING_TO_API_ENABLED": "false",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED": "false",
+    # of the server's services, the one that stores events: who tells a person waits until it is stored
+    **{
+        f"PREFECT_SERVER_SERVICES_{service}_ENABLED": "false"
+        for service in (
+            *("TRIGGERS", "SCHEDULER", "LATE_RUNS", "TASK_RUN_RECORDER", "FOREMAN", "CANCELLATION_CLEANUP"),
+            *("PAUSE_EXPIRATIONS", "REPOSSESSOR", "CLEANUP_RECONCILER", "EVENT_LOGGER"),
+        )
+    },
+    "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL": "0.2",
     "PREFECT_LOGGING_LEVEL": "WARNING",
     "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "false",
     "PREFECT_SERVER_EPHEMERAL_ENABLED": "false",
@@ -134,7 +142,6 @@ def _server(base: Path) -> Iterator[str]:
         "--port",
         str(port),
         "--no-ui",
-        "--no-services",
     ]
     environment = {**os.environ, **QUIET, "PREFECT_HOME": str(home)}
     for name in ("PREFECT_API_URL", "PREFECT_API_DATABASE_CONNECTION_URL"):
