@@ -379,7 +379,7 @@ OF_SOURCES = [
     Case("a default argument of a helper", edit(LABELS, "often: int = 5", "often: int = 4"), "prepare", FROM_PREPARE),
     Case(
         "the model's feature code",
-        edit(ROWS, 'weekday(readings["at"])', 'weekday(readings["at"]) // 2'),
+        edit(ROWS, 'weekday(readings["at"])', 'weekday(readings["at"]) // 2 + 1'),
         "prepare",
         FROM_PREPARE,
     ),
