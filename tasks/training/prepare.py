@@ -146,6 +146,7 @@ def made_by(name: str, model: params.Model, packages: str) -> dict[str, Any]:
     """Everything that rows depend on beside their tables: the code that makes them, parameters and packages."""
     return {
         "code": _code_hashes(name),
+        "task": model.task,
         "features": {column: feature.model_dump() for column, feature in model.features.items()},
         "options": model.options,
         "packages": packages,

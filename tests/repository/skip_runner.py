@@ -11,6 +11,8 @@ import os
 import shutil
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -90,14 +92,48 @@ def _reproduce(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _scratch(request: dict[str, Any]) -> dict[str, Any]:
-    """The steps one after the other, without DVC, without a cache and without memos."""
+    """The steps one after the other, without DVC, without a cache and without memos; which parameters each reads."""
     (model,) = request["models"]
     for made in ("build", "var"):
         shutil.rmtree(made, ignore_errors=True)
-    _run("environment", [])
-    for step in ("validate", "prepare", "train", "evaluate", "package"):
-        _run(step, [model])
-    return {"made": _made(model)}
+    reads: dict[str, list[str]] = {}
+    for step in ("environment", "validate", "prepare", "train", "evaluate", "package"):
+        with _reads() as read:
+            _run(step, [model] if step != "environment" else [])
+        reads[step] = sorted(read)
+    return {"made": _made(model), "reads": reads}
+
+
+@contextmanager
+def _reads() -> Iterator[set[str]]:
+    """The keys of params.yaml that are read meanwhile: `keep_days`, or `models.features` of whichever model.
+
+    Not those that its checks read as it is loaded.
+    """
+    params = import_module("tasks.params")
+    read: set[str] = set()
+    is_loading = False
+
+    def load(*given: Any, **named: Any) -> Any:
+        nonlocal is_loading
+        is_loading = True
+        try:
+            return as_it_is(*given, **named)
+        finally:
+            is_loading = False
+
+    def get(section: Any, name: str) -> Any:
+        if not is_loading and name in type(section).model_fields:
+            read.add(f"models.{name}" if isinstance(section, params.Model) else name)
+        return object.__getattribute__(section, name)
+
+    as_it_is, params.load = params.load, load
+    params.Params.__getattribute__ = params.Model.__getattribute__ = get
+    try:
+        yield read
+    finally:
+        params.load = as_it_is
+        del params.Params.__getattribute__, params.Model.__getattribute__
 
 
 def _run(step: str, arguments: list[str]) -> None:

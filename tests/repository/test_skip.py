@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.repository import skip_table, skips
 from tests.repository.skips import CASES, OF_SOURCES, RAN, STAGES, Case, Copy, Runner
@@ -23,6 +24,8 @@ class Warm:
     root: Path
     runner: Runner
     gives: dict[str, str]
+    reads: dict[str, list[str]]
+    """Stage → the keys of params.yaml that it reads."""
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +38,7 @@ def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
     alone = skips.sources(root, folder / "alone")
     warming = {"do": "reproduce", "root": str(root), "models": ["twin", "tiny"]}
     _, scratch = runner.do_all(warming, {"do": "scratch", "root": str(alone), "models": ["tiny"]})
-    yield Warm(root, runner, scratch["made"])
+    yield Warm(root, runner, scratch["made"], scratch["reads"])
     runner.close()
 
 
@@ -48,6 +51,15 @@ def test_what_is_said_to_change_no_result_changes_none(warm: Warm, tmp_path: Pat
     alone = skips.sources(copy.root, tmp_path / "alone")
     made = warm.runner.do("scratch", alone)["made"]
     assert made == warm.gives, stale(made, warm.gives)
+
+
+def test_a_stage_names_the_parameters_that_it_reads_and_no_others(warm: Warm) -> None:
+    """One that it reads and dvc.yaml does not name would make stale results count as up to date."""
+    graph = yaml.safe_load((warm.root / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    for stage, entry in graph.items():
+        named = [key.replace("models.${key}.", "models.") for key in entry.get("do", entry).get("params", [])]
+        read = set(warm.reads[stage]) - {"models"}
+        assert read == {".".join(key.split(".")[:2]) for key in named}, stage
 
 
 def test_nothing_changed_and_nothing_is_redone(warm: Warm, tmp_path: Path) -> None:

@@ -135,6 +135,21 @@ def test_rows_are_made_again_when_something_they_depend_on_changes(
         assert validated() == [], path
 
 
+def test_labels_are_typed_anew_for_another_task(small: Project, validated: Callable[[], list[str]]) -> None:
+    """A truth value is a class, and a number where a number is to be estimated."""
+
+    def kind() -> str:
+        return str(pd.read_parquet(settings.BUILD / "tiny" / "rows" / "2013-01.parquet")["label"].dtype)
+
+    small.edit("models/tiny/rows/__init__.py", '.astype("int64")', "")
+    every = validated()
+    assert kind() == "bool"
+    small.edit("params.yaml", "task: classification", "task: regression")
+    small.edit("params.yaml", "loss: log_loss", "loss: squared")
+    assert validated() == every
+    assert kind() == "int64"
+
+
 def test_what_does_not_concern_the_rows_makes_none_again(small: Project, validated: Callable[[], list[str]]) -> None:
     """Nor does the loss of everything but the memo; the loss of the memo costs time alone."""
     every = validated()
