@@ -191,7 +191,7 @@ def _follow_the_folder(store: sqlite3.Connection) -> None:
     named = [row[0] for row in store.execute(elsewhere, (len(here) + 1, f"{here}/")) if row[0]]
     homes = {found[1] for address in named if (found := HOME.match(address)) and found[1] != here}
     for home in sorted(home for home in homes if not _is_here(home)):
-        if not artifacts().is_dir():
+        if not artifacts().is_dir() and store.execute("SELECT 1 FROM runs LIMIT 1").fetchone():
             raise _Unreachable(
                 f"it was copied or moved here without its artifacts: they are named at {home}, and {artifacts()} "
                 f"is not there. Copy that folder too (docs/how-to/back-up-and-move.md)",

@@ -137,9 +137,6 @@ def world(small_copied: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     root = tmp_path_factory.mktemp("deploy") / "project"
     with server(small_copied, root) as alone, pytest.MonkeyPatch.context() as patch:
         patch.setenv("EVERGREEN_PORT", str(local.free_port()))
-        from prefect.context import refresh_global_settings_context
-
-        refresh_global_settings_context()  # another test may have imported Prefect, which reads its environment once
         alone.project.edit("params.yaml", "\n    serving:", ROLLOUT)
         for step in steps.STEPS:
             steps.run(step, [] if step == "environment" else [MODEL])

@@ -8,7 +8,6 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from prefect import context
 
 from flows import due, here
 from tasks import days, files, params, rows, settings
@@ -33,7 +32,6 @@ here.run("train", "tiny", False, True)
 def alone(small_copied: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Alone]:
     """The small project, trained once by a person."""
     with server(small_copied, tmp_path_factory.mktemp("due") / "project") as alone:
-        context.refresh_global_settings_context()
         assert train(if_due=False).is_completed()
         yield alone
 

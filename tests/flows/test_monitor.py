@@ -69,9 +69,6 @@ def world(small_copied: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     """A project with a release that was tracked, and a Prefect server."""
     root = tmp_path_factory.mktemp("monitor") / "project"
     with server(small_copied, root) as alone:
-        from prefect.context import refresh_global_settings_context
-
-        refresh_global_settings_context()  # another test may have imported Prefect, which reads its environment once
         alone.project.edit("params.yaml", "serving: {max_rows: 50}", "serving: {max_rows: 50, timeout_s: 0.1}")
         for step in steps.STEPS:
             steps.run(step, [] if step == "environment" else [MODEL])

@@ -38,9 +38,6 @@ TEAR = {
 def alone(small_copied: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Alone]:
     """The small project after a loop: a month ingested, trained, live, asked, watched."""
     with server(small_copied, tmp_path_factory.mktemp("torn") / "project") as alone:
-        from prefect.context import refresh_global_settings_context
-
-        refresh_global_settings_context()
         alone.project.edit("params.yaml", "serving: {max_rows: 50}", "serving: {max_rows: 50, timeout_s: 0.1}")
         alone.project.commit()
         land(alone, 4)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from prefect import context
 
 from deployments.page import whole
 from flows import due, here
@@ -26,7 +25,6 @@ MODEL = "tiny"
 def project(small_copied: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     """The small project, not trained yet, with a gate that lets anything follow."""
     with server(small_copied, tmp_path_factory.mktemp("uncommitted") / "project") as alone:
-        context.refresh_global_settings_context()
         yield _lenient(alone)
 
 

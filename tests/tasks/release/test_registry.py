@@ -773,6 +773,16 @@ def test_a_project_copied_without_its_artifacts_is_told_so(
             registry.champion(MODEL)
 
 
+def test_a_store_without_runs_has_no_artifacts_to_copy(
+    fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A project that is copied before its first training is trained where it is then."""
+    assert not (fresh / "var" / "mlflow" / "artifacts").exists()
+    moved(fresh, tmp_path / "new", monkeypatch)
+    assert follow().number == 1
+    assert "this project was moved or copied" in caplog.text
+
+
 def test_another_name_of_the_same_folder_is_no_move(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
