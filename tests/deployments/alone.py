@@ -52,7 +52,7 @@ def server(copied: Path, root: Path, **numbers: float) -> Iterator[Alone]:
             local.wait_for(f"{address}/health", running, "prefect", seconds=120)
             given = "".join(f"automations.{name} = {value}\n" for name, value in numbers.items())
             project.python(f"from deployments import automations, deploy\n{given}assert deploy.main() == 0")
-            refresh_global_settings_context()  # another test may have imported Prefect, which reads its environment once
+            refresh_global_settings_context()  # Prefect may have read the environment of another test
             yield Alone(project, told)
 
 
