@@ -7,9 +7,10 @@ The aliases of a registered model say where it stands: `champion` serves, `chall
 rollback gives the place back to. MLflow has no transaction over several of them, so each change writes down first
 what the next steps need, and whoever comes next reads `_Standing`, which knows the states in between:
 
-    promote    tag new: replaces old → alias former = old → alias champion = new → note when → drop alias challenger
-    rollback   (--to N: alias former = N) → tag champion: withdrawn → former replaces nobody → alias champion = former
-               → note when → drop alias former
+    promote    tag new: replaces old → nobody rolled back → alias former = old → alias champion = new → note when
+               → drop alias challenger
+    rollback   (--to N: alias former = N) → a person rolled back → tag champion: withdrawn → former replaces nobody
+               → alias champion = former → note when → drop alias former
     withdraw   alias former = who serves → as rollback; where nobody serves: tag champion: withdrawn → note when
                → drop alias champion
 """
@@ -450,11 +451,11 @@ def promote(model_name: str, version: int, verdict_id: str) -> Version:
             old = str(now.stored.number) if now.stored else "none"
             client.set_model_version_tag(model_name, str(version), REPLACES, old)
             client.set_model_version_tag(model_name, str(version), PROMOTED_BY, verdict_id)
+            if ROLLED_BACK in now.tags:
+                client.delete_registered_model_tag(model_name, ROLLED_BACK)
             if now.stored:
                 client.set_registered_model_alias(model_name, "former", old)
             client.set_registered_model_alias(model_name, "champion", str(version))
-            if ROLLED_BACK in now.tags:
-                client.delete_registered_model_tag(model_name, ROLLED_BACK)
         _note_since(client, now, version)
         if now.aliases.get("challenger") == version:
             client.delete_registered_model_alias(model_name, "challenger")
