@@ -6,7 +6,8 @@ validates it and the one that makes rows of it see the same types.
 
 from __future__ import annotations
 
-import codecs
+import re
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
@@ -50,13 +51,28 @@ class Dialect(BaseModel):
     @classmethod
     def _known_encoding(cls, encoding: str) -> str:
         try:
-            codecs.lookup(encoding)
-        except LookupError:
-            raise ValueError(f"{encoding!r} is no encoding that Python knows") from None
+            "".encode(encoding)
+        except LookupError:  # of bytes, as base64 and rot13, are none either
+            raise ValueError(f"{encoding!r} is no encoding of texts that Python knows") from None
         return encoding
+
+    @field_validator("dates")
+    @classmethod
+    def _known_directives(cls, dates: list[str]) -> list[str]:
+        for form in dates:
+            if "%Z" in form:
+                raise ValueError(f"{form!r}: which zones %Z knows depends on the machine; %z reads +02:00")
+            try:
+                datetime.strptime("", form)
+            except (ValueError, re.error) as error:
+                if "does not match" not in str(error):
+                    raise ValueError(f"{form!r}: {error}") from None
+        return dates
 
     @model_validator(mode="after")
     def _told_apart(self) -> Dialect:
+        if both := sorted({*self.true_values} & {*self.false_values}):
+            raise ValueError(f"{both[0]!r} is among true_values and false_values: say which it is")
         for name in ("delimiter", "thousands"):
             if getattr(self, name) == self.decimal:
                 raise ValueError(f"decimal is {self.decimal!r}, and so is {name}: say what each of them is")

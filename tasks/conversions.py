@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from datetime import date, datetime, time
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -142,7 +142,10 @@ def arrow_type(type_: str) -> Any:
 
 
 def _plain(column: Any) -> Any:
-    """The column's values without their wrapping: no dictionary, no extension type; in floats, NaN is missing."""
+    """The column's values without their wrapping: no dictionary, no extension type; in floats, NaN is missing.
+
+    Floats of 16 bits become such of 32: Arrow computes little with them.
+    """
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -152,6 +155,8 @@ def _plain(column: Any) -> Any:
         if kind_of(column.type) == "uuid":
             return pa.array([value and str(value) for value in column.to_pylist()], pa.string())
         column = column.cast(column.type.storage_type)
+    if pa.types.is_float16(column.type):
+        column = column.cast(pa.float32())
     if pa.types.is_floating(column.type) and pc.any(pc.is_nan(column)).as_py():
         column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
     return column
@@ -174,6 +179,8 @@ def _cast(column: Any, kind: str, type_: str, dialect: Dialect) -> Any | None:
     import pyarrow as pa
 
     target = arrow_type(type_)
+    if _is_beyond_years(column):
+        return None
     if column.type == target:
         return column
     if (kind, _STRICT.get(type_, type_)) not in _TRUSTED or (kind == "text" and not dialect.is_plain):
@@ -189,6 +196,26 @@ def _cast(column: Any, kind: str, type_: str, dialect: Dialect) -> Any | None:
         or ((kind, type_) == ("decimal", "float64") and largest(values) * 10.0**column.type.scale >= 1e15)
     )
     return None if lost else _plain(values.cast(target))
+
+
+def _is_beyond_years(column: Any) -> bool:
+    """Whether a time of it is in no year of the calendar, which a date of Python, and what is computed of it, needs."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not pa.types.is_timestamp(column.type):
+        return False
+    try:
+        ends = pc.min_max(column.cast(pa.timestamp("us", column.type.tz), safe=column.type.unit != "ns"))
+    except pa.ArrowInvalid:  # more than a count of microseconds holds
+        return True
+    low, high = (count.value for count in ends.values())
+    return low is not None and not (low >= _FIRST and high <= _LAST)
+
+
+_FIRST, _LAST = (
+    (year - datetime(1970, 1, 1)) // timedelta(microseconds=1) for year in (datetime.min, datetime.max)
+)  # in microseconds since 1970
 
 
 def largest(numbers: Any) -> float:
@@ -290,6 +317,8 @@ def _canonical(text: str, dialect: Dialect) -> str:
     if dialect.thousands:
         digits = f"([0-9]{{1,3}}({re.escape(dialect.thousands)}[0-9]{{3}})+|[0-9]+)"
     text = text.strip()
+    if dialect.thousands == " ":  # Excel in French, and others, write one at which no line ends
+        text = re.sub("[\u00a0\u2009\u202f]", " ", text)
     if not re.fullmatch(f"[+-]?({digits}({point}[0-9]*)?|{point}[0-9]+)([eE][+-]?[0-9]+)?", text):
         if dialect.decimal == "," and re.fullmatch(r"[+-]?[0-9]+\.[0-9]+", text):
             raise Lossy('no number where the suite says `csv: {decimal: ","}`')
@@ -307,10 +336,15 @@ def _truth(value: Any, dialect: Dialect) -> bool:
     if isinstance(value, bool):
         return value
     if isinstance(value, str):
-        if value in dialect.true_values or value.strip().lower() in {"true", "t", "1"}:
-            return True
-        if value in dialect.false_values or value.strip().lower() in {"false", "f", "0"}:
-            return False
+        text = value.strip()
+        for declared, everywhere, truth in (
+            (dialect.true_values, {"true", "t", "1", "1.0"}, True),
+            (dialect.false_values, {"false", "f", "0", "0.0"}, False),
+        ):
+            if value in declared or text in declared:
+                return truth
+            if text.lower() in everywhere and not {value, text} & {*dialect.true_values, *dialect.false_values}:
+                return truth
         raise Lossy("not true or false; say what it means in `csv: {true_values: […], false_values: […]}` of the suite")
     if value not in {0, 1}:
         raise Lossy("neither 0 nor 1", bool(value))
@@ -331,10 +365,13 @@ def _text(value: Any) -> str:
     return str(value)
 
 
-def _moment(value: Any, dialect: Dialect, *, zoned: bool) -> datetime:
-    if not isinstance(value, str):  # of nanoseconds: the others are cast
-        cut = value.floor("us") if hasattr(value, "floor") else value
-        raise Lossy("datetime64[us] does not hold it", cut)
+def _moment(value: Any, dialect: Dialect, *, zoned: bool) -> datetime | date:
+    if not isinstance(value, str):
+        cut = value.floor("us") if hasattr(value, "floor") else value  # of nanoseconds
+        if cut != value:
+            raise Lossy("datetime64[us] does not hold it", cut)
+        moment: datetime | date = value
+        return moment
     text = value.strip()
     for form in dialect.dates:
         try:
@@ -386,7 +423,7 @@ def fault(column: Any, type_: str, refused: pa.Array, nulls: Sequence[str], dial
 def _why(scalar: Any, found: Any, type_: str, nulls: Sequence[str], dialect: Dialect) -> str:
     kind = kind_of(found)
     shown = _shown(scalar)
-    if scalar.as_py() is None:
+    if not scalar.is_valid:
         return _missing("missing", type_)
     if kind not in TAKES[type_]:
         natural = f"declare «{NATURAL[kind]}»" if kind in NATURAL else "have each of its values written as a column"
@@ -397,7 +434,8 @@ def _why(scalar: Any, found: Any, type_: str, nulls: Sequence[str], dialect: Dia
     except Lossy as error:
         return f"{shown} {_would_become(error.becomes, type_)}: {error}"
     except (ValueError, OverflowError) as error:
-        return f"{shown} is no {type_}: {error}"
+        why = "its year is not 1 to 9999" if "timestamp" in kind or kind == "date" else str(error)
+        return f"{shown} is no {type_}: {why}"
     return _missing(f"{shown} means missing", type_)
 
 
@@ -413,8 +451,9 @@ def _would_become(value: object, type_: str) -> str:
 def _shown(scalar: Any) -> str:
     try:
         value = scalar.as_py()
-    except (ValueError, OverflowError):  # a year beyond 9999
-        value = scalar
+    except (ValueError, OverflowError, KeyError):  # a year beyond 9999; a zone that does not exist
+        value = f"{scalar.value} ({getattr(scalar.type, 'unit', 'days')} since 1970)"
+        return value[:100]
     return f"«{value[:100]}»" if isinstance(value, str) else str(value)[:100]
 
 

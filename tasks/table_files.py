@@ -8,10 +8,11 @@ declared in the suite (`nulls`, `csv`). What each of the usual writers' files be
 
 from __future__ import annotations
 
+import codecs
 import csv
 import json
 import re
-from codecs import BOM_UTF16_BE, BOM_UTF16_LE
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE, BOM_UTF32_BE
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -277,17 +278,28 @@ def _parse_options(dialect: Dialect, *, quoted: bool = True, **more: Any) -> Any
 
 def _is_quoted(path: Path, dialect: Dialect) -> bool:
     """Whether there is a quotation mark; without one, lines can be told apart in half the time."""
-    return dialect.quote is not None and _holds(path, dialect.quote)
+    return dialect.quote is not None and _holds(path, dialect.quote, dialect)
 
 
-def _holds(path: Path, text: str) -> bool:
+def _holds(path: Path, text: str, dialect: Dialect) -> bool:
     with path.open("rb") as stream, mmap(stream.fileno(), 0, access=ACCESS_READ) as content:
-        return content.find(text.encode()) >= 0
+        return content.find(_encoded(text, path, dialect)) >= 0
+
+
+def _encoded(text: str, path: Path, dialect: Dialect) -> bytes:
+    """A text as it stands in a file, somewhere behind the byte order mark."""
+    encoding = codecs.lookup(dialect.encoding).name.removesuffix("-sig")
+    if encoding in {"utf-16", "utf-32"}:
+        with path.open("rb") as stream:
+            encoding += "-be" if stream.read(4).startswith((BOM_UTF16_BE, BOM_UTF32_BE)) else "-le"
+    return text.encode(encoding, "replace")
 
 
 def _refuse_escaped_quotes(path: Path, dialect: Dialect) -> None:
     """Refuse a file that writes quotation marks by a backslash (Spark) and does not say so: Arrow would split there."""
-    if not dialect.quote or dialect.escape or not path.stat().st_size or not _holds(path, f"\\{dialect.quote}"):
+    if not dialect.quote or dialect.escape or not path.stat().st_size:
+        return
+    if not _holds(path, f"\\{dialect.quote}", dialect):
         return
     with path.open(encoding=dialect.encoding, errors="replace", newline="") as stream:
         strict = csv.reader(stream, delimiter=dialect.delimiter, quotechar=dialect.quote, strict=True)
@@ -335,11 +347,11 @@ def _refuse_open_quote(path: Path, rows: Any, column: int, dialect: Dialect) -> 
     last = rows.column(column)[rows.num_rows - 1].as_py() if dialect.quote and rows.num_rows else None
     if dialect.quote is None or not isinstance(last, str):
         return
-    mark = dialect.quote.encode()
-    end = mark + last.replace(dialect.quote, 2 * dialect.quote).encode(dialect.encoding, "replace")
+    mark = _encoded(dialect.quote, path, dialect)
+    end = mark + _encoded(last.replace(dialect.quote, 2 * dialect.quote), path, dialect)
     with path.open("rb") as stream:
-        stream.seek(max(0, path.stat().st_size - len(end) - 1))
-        before, tail = stream.read(1), stream.read()
+        stream.seek(max(0, path.stat().st_size - len(end) - len(mark)))
+        before, tail = stream.read(len(mark)), stream.read()
         if tail == end and before != mark:  # "" and """" are closed
             begin = _shorten(" ".join(last.split()))
             raise Unreadable(f"the quotation mark before «{begin}» is never closed: the file is cut off, or not quoted")
@@ -350,7 +362,7 @@ def _what_is_wrong(path: Path, dialect: Dialect, error: Exception) -> str:
     import pyarrow as pa
     from pyarrow import csv as arrow_csv
 
-    if (problem := _encoding_problem(path, dialect)) is not None:
+    if (problem := _other_format(path) or _encoding_problem(path, dialect)) is not None:
         return problem
     try:  # one thread knows in which line it is
         arrow_csv.read_csv(
@@ -359,6 +371,8 @@ def _what_is_wrong(path: Path, dialect: Dialect, error: Exception) -> str:
     except pa.ArrowInvalid as found:
         error = found
     text = " ".join(str(error).split())
+    if "Empty CSV file" in text and (only := path.read_text(dialect.encoding, errors="replace").strip()):
+        return f"it has one line, «{_shorten(only)}»: column names without a row, or no table"
     if ragged := re.search(r"Row #(\d+): Expected (\d+) columns, got (\d+): (.*)", text):
         line, expected, got, row = ragged.groups()
         text = f"line {line} has {got} fields, the ones before have {expected}: «{_shorten(row)}»"
@@ -368,6 +382,23 @@ def _what_is_wrong(path: Path, dialect: Dialect, error: Exception) -> str:
             return f"its first line is Excel's «{first}»: have it written without that line"
         return f"{text}{_delimiter_hint([first], dialect)}"
     return _shorten(text, 500)
+
+
+def _other_format(path: Path) -> str | None:
+    """What a file is that begins as no CSV does."""
+    with path.open("rb") as stream:
+        begin = stream.read(max(map(len, _FORMATS)))
+    what = next((what for mark, what in _FORMATS.items() if begin.startswith(mark)), None)
+    return what and f"it {what}, and no CSV: have it written as CSV or Parquet, and named so"
+
+
+_FORMATS = {
+    b"PK\3\4": "is a ZIP archive (an Excel workbook is one)",
+    b"\xd0\xcf\x11\xe0": "is a workbook of an old Excel",
+    b"\x1f\x8b": "is packed by gzip",
+    b"PAR1": "is Parquet",
+}
+"""How files of other formats begin."""
 
 
 def _encoding_problem(path: Path, dialect: Dialect) -> str | None:

@@ -70,27 +70,40 @@ def _data(world: World) -> Iterator[Fault]:
         sent = [one for one in world.deliveries if one.stem == stem]
         path = f"readings/{stem}.csv"
         known.add(path)
-        yield from _partition(stem, sent, there.get(path), refused)
+        yield from _partition(stem, sent, there.get(path), revisions(world.root).get(f"readings/{stem}"), refused)
     yield from (Fault("half", f"data/{name} was never delivered") for name in there if name not in known)
 
 
-def _partition(stem: str, sent: list[Delivery], held: str | None, refused: dict[str, int]) -> Iterator[Fault]:
+def _partition(
+    stem: str, sent: list[Delivery], held: str | None, ledger: list[str] | None, refused: dict[str, int]
+) -> Iterator[Fault]:
     """What became of everything that was delivered under one name."""
-    good = [one for one in sent if one.valid]
-    certain = next((n for n, one in enumerate(good) if not one.overwritten[0]), len(good))
-    if held is None and certain < len(good):
-        yield Fault("lost", f"{stem} ({good[certain].md5[:8]}) is valid and not in data/")
-    if held is not None and held not in {one.md5 for one in good[: certain + 1]}:
-        yield Fault(
-            "half", f"{stem} in data/ is {held[:8]}, delivered were, in this order, {[g.md5[:8] for g in good]}"
-        )
+    possible = _histories([one for one in sent if one.valid])
+    history = tuple(ledger or ([held] if held else []))
+    if history not in possible:
+        short, expected = ([md5[:8] for md5 in each] for each in (history, min(possible)))
+        yield Fault("half" if history else "lost", f"{stem} has the revisions {short}, expected, say, {expected}")
+    if held != (history[-1] if history else None):
+        yield Fault("half", f"{stem} in data/ is {held}, its last revision is {history[-1:]}")
     if held is not None and refused.get(held, 0):
         yield Fault("doubled", f"{stem} ({held[:8]}) is in data/ and in quarantine")
     for one in sent:
-        if one.md5 != held and not one.overwritten[0] and not refused.get(one.md5):
-            yield Fault("lost", f"{one.path} ({one.md5[:8]}) is neither in data/ nor in quarantine")
-        if not one.valid and one.md5 == held:
-            yield Fault("half", f"{one.path} ({one.md5[:8]}) is invalid and in data/")
+        if not one.valid and not one.overwritten[0] and not refused.get(one.md5):
+            yield Fault("lost", f"{one.path} ({one.md5[:8]}) is invalid and not in quarantine")
+        if not one.valid and one.md5 in history:
+            yield Fault("half", f"{one.path} ({one.md5[:8]}) is invalid and a revision")
+
+
+def _histories(valid: list[Delivery]) -> set[tuple[str, ...]]:
+    """What the revisions of a partition may be: one that was overwritten where it landed may have been taken in before.
+
+    A content that was there before does not come back by a delivery.
+    """
+    histories: set[tuple[str, ...]] = {()}
+    for one in valid:
+        taken = {history if one.md5 in history else (*history, one.md5) for history in histories}
+        histories = taken | histories if one.overwritten[0] else taken
+    return histories
 
 
 def _quarantined(root: Path) -> tuple[dict[str, int], list[Fault]]:
@@ -99,8 +112,9 @@ def _quarantined(root: Path) -> tuple[dict[str, int], list[Fault]]:
     found = []
     for folder in sorted((root / "var" / "quarantine").glob("*/*")):
         names = _below(folder)
-        contents = [name for name in names if name not in {"report.json", "report.md"}]
-        if len(contents) != 1 or len(names) != 3 or not load(folder / "report.json")["reason"]:
+        reports = {"report.json", "report.md"}
+        contents = [name for name in names if name not in {*reports, "closed.json"}]
+        if len(contents) != 1 or not reports <= set(names) or not load(folder / "report.json")["reason"]:
             found.append(Fault("half", f"{folder.relative_to(root)} holds {names}"))
             continue
         held[_md5(folder / contents[0])] += 1
@@ -116,19 +130,31 @@ def version(root: Path) -> str:
     return str(yaml.safe_load((root / "data.dvc").read_text())["outs"][0]["md5"])
 
 
+def revisions(root: Path) -> dict[str, list[str]]:
+    """Partition → the MD5 of its revisions, oldest first; of those that were revised."""
+    meta = yaml.safe_load((root / "data.dvc").read_text()).get("meta", {})
+    return {name: [one["md5"] for one in history] for name, history in meta.get("revisions", {}).items()}
+
+
+def content(root: Path, md5: str) -> bytes:
+    """A revision's content."""
+    return _object(root / ".dvc" / "cache", md5).read_bytes()
+
+
 def _object(folder: Path, md5: str) -> Path:
     return folder / "files" / "md5" / md5[:2] / md5[2:]
 
 
 def _versioned(world: World) -> Iterator[Fault]:
-    """data.dvc names exactly data/, and cache and remote have all of it, with the bytes that the names promise."""
+    """data.dvc names exactly data/; cache and remote have all of it, and former revisions, with the promised bytes."""
     root, named = world.root, version(world.root)
     listing = sorted(({"md5": m, "relpath": n} for n, m in data(root).items()), key=lambda entry: entry["relpath"])
     now = hashlib.md5(json.dumps(listing, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + ".dir"
     if now != named:
         yield Fault("half", f"data.dvc names {named}, data/ is {now}")
     for where in (root / ".dvc" / "cache", root / "var" / "remote"):
-        for md5 in [named, *(entry["md5"] for entry in listing)]:
+        former = {md5 for history in revisions(root).values() for md5 in history[:-1]}
+        for md5 in [named, *(entry["md5"] for entry in listing), *sorted(former)]:
             path = _object(where, md5)
             if not path.is_file():
                 yield Fault("lost", f"{md5} is not in {where.relative_to(root)}")

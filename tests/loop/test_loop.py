@@ -43,7 +43,7 @@ def test_a_kill_between_any_two_writes_of_a_promotion_is_repaired(shared: Platfo
 
 @pytest.fixture(scope="module")
 def rested(shared: Platform) -> World:
-    """A project at rest, with two versions and something in quarantine."""
+    """A project at rest, with two versions, a revised partition and something in quarantine."""
     world = World(shared, shared.project("rested"), random.Random(0))
     world.edit(r"(params: \{C: )[0-9.]+", "0.0001")
     for month in (1, 2, 3):
@@ -51,6 +51,7 @@ def rested(shared: Platform) -> World:
         world.deliver(f"readings/2013-{month:02d}.txt", f"no table of {month}".encode(), valid=False)
     assert soak.rest(world) == []
     world.edit(r"(params: \{C: )[0-9.]+", "1.0")
+    world.deliver("readings/2013-02.csv", shared.content(2, 1), valid=True)
     assert soak.rest(world) == []
     return world
 
@@ -77,6 +78,16 @@ def _uncached(root: Path) -> None:
     (root / ".dvc" / "cache" / "files" / "md5" / md5[:2] / md5[2:]).unlink()
 
 
+def _former_gone(root: Path) -> None:
+    former = invariants.revisions(root)["readings/2013-02"][0]
+    (root / "var" / "remote" / "files" / "md5" / former[:2] / former[2:]).unlink()
+
+
+def _forgotten(root: Path) -> None:
+    path = root / "data.dvc"
+    path.write_text(path.read_text().partition("meta:")[0])
+
+
 def _write(name: str, text: str = "x") -> Callable[[Path], None]:
     def damage(root: Path) -> None:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -94,6 +105,8 @@ DAMAGES: dict[str, tuple[str, Callable[[Path], None]]] = {
     "a refused file is gone": ("lost", _remove("var/quarantine/readings/*")),
     "a report is gone": ("half", _remove("var/quarantine/readings/*/report.json")),
     "a file was not taken in": ("lost", _write("var/landing/readings/2013-04.csv")),
+    "a former revision is gone": ("lost", _former_gone),
+    "a revision is forgotten": ("half", _forgotten),
     "the cache lacks a partition": ("lost", _uncached),
     "the remote lacks something": ("lost", _remove("var/remote/files/md5/*")),
     "an output is gone": ("half", _remove("build/tiny/model/model.skops")),

@@ -80,10 +80,8 @@ class World:
         target.parent.mkdir(parents=True, exist_ok=True)
         beside = target.parent / f".{target.name}.sending"
         beside.write_bytes(content)
-        if target.exists():
-            for earlier in self.deliveries:
-                if earlier.path == path:
-                    earlier.overwritten[0] = True
+        if target.exists():  # the one that lies there came last; those before it were taken in, or overwritten by it
+            next(one for one in reversed(self.deliveries) if one.path == path).overwritten[0] = True
         beside.replace(target)
         one = Delivery(path, self.digest(content), valid)
         self.deliveries.append(one)

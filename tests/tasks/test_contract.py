@@ -48,6 +48,9 @@ def test_a_suite_that_is_missing_is_told_with_who_asks_for_it(written: Any) -> N
     )
 
 
+EMPTY = "columns: {a: bool}\nexpectations: []"
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -59,6 +62,13 @@ def test_a_suite_that_is_missing_is_told_with_who_asks_for_it(written: Any) -> N
         ),
         ("columns: {}\nexpectations: []\nexpect: 1", "models/m/expectations/d.yaml: expect: Extra inputs"),
         ("", "models/m/expectations/d.yaml: (top level): Input should be a valid dictionary"),
+        (f"{EMPTY}\ncsv: {{encoding: rot13}}", "csv.encoding: 'rot13' is no encoding of texts"),
+        (f"{EMPTY}\ncsv: {{dates: ['%d.%m.%Y', '%Q']}}", "csv.dates: '%Q': 'Q' is a bad directive"),
+        (f"{EMPTY}\ncsv: {{dates: ['%d.%m.%Y %Z']}}", "csv.dates: '%d.%m.%Y %Z': which zones %Z knows depends on the"),
+        (
+            f"{EMPTY}\ncsv: {{true_values: [ja, x], false_values: [x]}}",
+            "csv: 'x' is among true_values and false_values",
+        ),
     ],
 )
 def test_a_suite_that_is_wrong_is_told_with_its_place(written: Any, text: str, said: str) -> None:

@@ -41,6 +41,8 @@ def converted(values: list[Any], found: Any, type_: str) -> list[Any] | str:
         ([1, 2**53], pa.int64(), "float64", [1.0, 2.0**53]),
         ([2**60], pa.int64(), "float64", [2.0**60]),
         ([1.5], pa.float32(), "float64", [1.5]),
+        ([2.0, float("nan")], pa.float16(), "Int64", [2, None]),
+        ([1.5], pa.float16(), "float64", [1.5]),
         ([Decimal("0.1"), Decimal("1234567890.12")], pa.decimal128(38, 18), "float64", [0.1, 1234567890.12]),
         ([" .5", "5.", "-1E-7"], pa.string(), "float64", [0.5, 5.0, -1e-7]),
         ([49, 7], pa.int16(), "str", ["49", "7"]),
@@ -54,6 +56,7 @@ def converted(values: list[Any], found: Any, type_: str) -> list[Any] | str:
         ([date(2024, 4, 1)], pa.date32(), "str", ["2024-04-01"]),
         ([0, 1], pa.int8(), "bool", [False, True]),
         (["t", "FALSE", " 1"], pa.string(), "bool", [True, False, True]),
+        (["1.0", "0.0", ""], pa.string(), "boolean", [True, False, None]),
         ([True, None], pa.bool_(), "boolean", [True, None]),
         ([date(2024, 4, 1), None], pa.date32(), "datetime64[us]", [datetime(2024, 4, 1), None]),
         ([EIGHT], pa.timestamp("ns"), "datetime64[us]", [EIGHT]),
@@ -139,6 +142,15 @@ def test_what_loses_nothing_is_converted(values: list[Any], found: Any, type_: s
         ),
         (["1711958400"], pa.string(), "datetime64[us]", "no date as ISO 8601 has it"),
         (["2024-04-01 08:00"], pa.string(), "datetime64[us, UTC]", "it has no zone: declare «datetime64[us]»"),
+        (
+            [None, 2**62],
+            pa.timestamp("ms"),
+            "datetime64[us]",
+            "row 2: 4611686018427387904 (ms since 1970) is no datetim",
+        ),
+        ([570000000000000000], pa.timestamp("us"), "datetime64[us]", "is no datetime64[us]: its year is not 1 to 9999"),
+        ([2**62], pa.timestamp("ms", tz="UTC"), "datetime64[us, UTC]", "is no datetime64[us, UTC]: its year is not"),
+        ([0], pa.timestamp("us", tz="Mars/Base"), "datetime64[us]", "(timestamp[us, tz=Mars/Base]) would become 1970"),
     ],
 )
 def test_what_would_lose_something_is_refused_with_row_and_both_values(

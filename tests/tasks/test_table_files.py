@@ -72,6 +72,11 @@ def test_a_column_that_the_suite_does_not_name_is_kept(tmp_path: Path) -> None:
         (b"1,2\n3,4\n", "if it has no line of names, say `csv: {header: false}`"),
         (b"sep=;\nn;x\n1;2\n", "its first line is Excel's «sep=;»: have it written without that line"),
         (b"n,x,n\n1,2,3\n", "column n stands twice"),
+        (b"n,x", "it has one line, «n,x»: column names without a row"),
+        (b"<html>502 Bad Gateway</html>", "it has one line, «<html>502 Bad Gateway</html>»: column names without"),
+        (b"PK\3\4\24\0\6\0", "it is a ZIP archive (an Excel workbook is one), and no CSV"),
+        (b"\x1f\x8b\b\0n,x", "it is packed by gzip, and no CSV"),
+        (b"PAR1\x15\x04\x15", "it is Parquet, and no CSV"),
         (b'x,name\n1,"a\n2,b\n3,c\n', "the quotation mark before «a 2,b 3,c» is never closed"),
         (b'name,x\n"say \\"hi\\"",1\n', 'if a quotation mark is written as \\", say `csv: {escape:'),
         (b"x,n\n1,\n", "column n, row 1: missing, and int64 has no missing value: declare Int64 (or float64)"),
@@ -137,6 +142,17 @@ def test_a_last_text_that_is_closed_is_read(tmp_path: Path) -> None:
             column(tmp_path / "p.csv", f'b,a\n1,"{quoted}', "str")
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "cp1252", "utf-8-sig"])
+def test_a_quotation_mark_that_is_never_closed_is_told_in_every_encoding(encoding: str, tmp_path: Path) -> None:
+    """Also in those that begin with a byte order mark."""
+    path, wanted = tmp_path / "p.csv", asked(columns={"a": "int64", "b": "str"}, csv={"encoding": encoding})
+    path.write_bytes('a,b\n1,"ü"\n2,"y\n3,z\n'.encode(encoding))
+    with pytest.raises(table_files.Unreadable, match="before «y 3,z» is never closed"):
+        table_files.read(path, wanted)
+    path.write_bytes('a,b\n1,"ü"\n2,"y\n3,z\n"\n'.encode(encoding))
+    assert table_files.read(path, wanted)["b"].tolist() == ["ü", "y\n3,z\n"]
+
+
 def test_an_empty_line_of_a_file_with_one_column_is_a_missing_value(tmp_path: Path) -> None:
     """PostgreSQL writes it so; in a file with more columns it is nothing."""
     assert column(tmp_path / "p.csv", "a\n1\n\n3\n", "float64") == [1.0, None, 3.0]
@@ -155,9 +171,17 @@ def test_an_empty_line_of_a_file_with_one_column_is_a_missing_value(tmp_path: Pa
         ),
         ("a;b\n1.234,5;x\n", {"delimiter": ";", "decimal": ",", "thousands": "."}, "float64", [1234.5]),
         ('a,b\n"1,234,567",x\n12,y\n', {"thousands": ","}, "int64", [1234567, 12]),
+        (
+            "a;b\n1\u00a0234,5;x\n1\u202f234;y\n",
+            {"delimiter": ";", "decimal": ",", "thousands": " "},
+            "float64",
+            [1234.5, 1234],
+        ),
         ('a,b\n"1,234",x\n', {}, "int64", "row 1: «1,234» is no int64: no number; if the comma is decimal"),
         ('a,b\n"1,234,567",x\n', {}, "int64", "if it has thousands separators, say `csv: {thousands:"),
         ("a,b\nyes,1\nno,2\nTRUE,3\n", {"true_values": ["yes"], "false_values": ["no"]}, "bool", [True, False, True]),
+        ("a,b\nyes  ,1\nno,2\n", {"true_values": ["yes"], "false_values": ["no"]}, "bool", [True, False]),
+        ("a,b\n1,1\n2,2\n", {"true_values": ["2"], "false_values": ["1"]}, "bool", [False, True]),
         ("a,b\n31.01.2024,1\n", {"dates": ["%d.%m.%Y"]}, "datetime64[us]", [pd.Timestamp("2024-01-31")]),
         ("a,b\n1/31/2024,1\n31/1/2024,2\n", {"dates": ["%m/%d/%Y"]}, "datetime64[us]", "row 2: «31/1/2024»"),
         ("a,b\n30.02.2024,1\n", {"dates": ["%d.%m.%Y"]}, "datetime64[us]", "not written as %d.%m.%Y"),

@@ -291,15 +291,16 @@ def test_track_killed_anywhere_leaves_one_finished_run_in_the_end(fresh: Path, m
     build = settings.BUILD / MODEL
     quick = lambda *_: mlflow.initialize_logged_model(name="model").model_id  # noqa: E731
     monkeypatch.setattr(tracking, "_log_model", quick)  # the slow part is tried elsewhere
-    for k in deaths(lambda: tracking.track(MODEL, build / "release", build, MEASURED)):
+    killed = 0
+    for killed in deaths(lambda: tracking.track(MODEL, build / "release", build, MEASURED)):
         tracking.track(MODEL, build / "release", build, MEASURED)
         (run,) = runs()
         assert run.info.status == "FINISHED"
         assert run.data.metrics["measured/size_mb"] == 0.01
         assert registry.MODEL_ID in run.data.tags
         (model,) = client().search_logged_models([run.info.experiment_id])
-        assert model.source_run_id == run.info.run_id
-    assert k > 8
+        assert model.source_run_id == run.info.run_id, killed
+    assert killed > 8
 
 
 def test_a_run_that_was_killed_goes_also_when_its_candidate_is_never_asked_for_again(fresh: Path) -> None:
