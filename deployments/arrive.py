@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import sys
 
-from tasks import params, settings
+from tasks import console, params, settings
 
 
+@console.command
 def main(arguments: list[str]) -> int:
     """Deliver the partitions that the arguments name: `10` or `2013-10`. Returns the exit code."""
     settings.apply()
     from tasks.data import delivery
-    from tasks.errors import EvergreenError
 
     if not arguments:
         print("which one? make arrive MONTH=10", file=sys.stderr)
         return 2
-    try:
-        delivery.deliver(params.load(), [f"2013-{int(a):02d}" if a.isdigit() else a for a in arguments], print)
-    except EvergreenError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return 1
+    delivery.deliver(params.load(), [f"2013-{int(a):02d}" if a.isdigit() else a for a in arguments], print)
     return 0
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import zlib
+from io import BytesIO
 
 ACCEPTED = "gzip, identity"
-
-GZIP = 16 + zlib.MAX_WBITS
-"""Tells zlib to expect gzip's head and tail."""
 
 
 def is_accepted(encoding: str) -> bool:
@@ -26,19 +25,13 @@ def gunzip(body: bytes, most: int) -> bytes | None:
     Raises:
         ValueError: it is no gzip, or not all of it.
     """
-    parts, size = [], 0
-    while body:
-        member = zlib.decompressobj(GZIP)
-        try:
-            parts.append(member.decompress(body, most + 1 - size))
-        except zlib.error as error:
-            raise ValueError(f"the body is no gzip: {error}") from None
-        size += len(parts[-1])
-        if size > most:
-            return None
-        if not member.eof:
-            raise ValueError("the body is gzip that was cut off")
-        body = member.unused_data
-    if not parts:
+    if not body:
         raise ValueError("the body is no gzip: it is empty")
-    return b"".join(parts)
+    try:
+        with gzip.GzipFile(fileobj=BytesIO(body)) as stream:
+            plain = stream.read(most + 1)
+    except EOFError:
+        raise ValueError("the body is gzip that was cut off") from None
+    except (gzip.BadGzipFile, zlib.error) as error:
+        raise ValueError(f"the body is no gzip: {error}") from None
+    return plain if len(plain) <= most else None

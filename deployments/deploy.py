@@ -13,14 +13,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tasks import files, params, settings
+from tasks import console, files, params, settings
 
 settings.apply()
 
 from deployments import automations, flow_run  # noqa: E402 - Prefect reads its environment when it is imported
 from deployments.services import POOL  # noqa: E402
 from flows import api, events  # noqa: E402
-from tasks.errors import EvergreenError  # noqa: E402
 
 TAG = "evergreen"
 """Marks what this module made, and so may remove."""
@@ -54,14 +53,11 @@ class Deployment:
         return f"{self.flow}/{self.name}"
 
 
+@console.command
 def main(arguments: list[str] | None = None) -> int:
     """Deploy; gives the exit code. `--keep`: without removing the deployments of models that are gone."""
-    try:
-        for line in deploy(params.load(), keep=arguments == ["--keep"]):
-            print(line, flush=True)
-    except EvergreenError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return 1
+    for line in deploy(params.load(), keep=arguments == ["--keep"]):
+        print(line, flush=True)
     return 0
 
 

@@ -27,8 +27,8 @@ from tasks import settings
 settings.apply()
 
 from deployments.clients import Answered, Clients, Request  # noqa: E402 - settings first
-from tasks import files, params  # noqa: E402
-from tasks.errors import DataMissing, EvergreenError, WorldError, did_you_mean  # noqa: E402
+from tasks import console, files, params  # noqa: E402
+from tasks.errors import DataMissing, WorldError, did_you_mean  # noqa: E402
 from tasks.release import asking  # noqa: E402
 
 KEY = "EVERGREEN_API_KEY"
@@ -38,6 +38,7 @@ ROWS = 2000
 """Different rows of a model that are asked, at most."""
 
 
+@console.command
 def main(arguments: Sequence[str]) -> int:
     """Load it. Returns the exit code: 0 all was answered, 1 something failed, 2 wrong usage."""
     parser = argparse.ArgumentParser(prog="make load", description=__doc__.split("\n", maxsplit=1)[0])
@@ -46,12 +47,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--seconds", type=float, default=30, help="for how long")
     parser.add_argument("--model", action="append", help="which; else all that are live")
     options = parser.parse_args(arguments)
-    try:
-        live = served()
-        asked = {model: rows_of(model, live[model]) for model in chosen(live, options.model)}
-    except EvergreenError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return 1
+    live = served()
+    asked = {model: rows_of(model, live[model]) for model in chosen(live, options.model)}
     requests = [one for model, rows in asked.items() for one in requests_of(model, rows)]
     how = f"over {options.connections} connections" if options.connections else f"{options.rate:g} a second"
     print(f"{how} for {options.seconds:g} s, {len(requests)} different rows of {', '.join(asked)}")

@@ -135,10 +135,13 @@ def _read(path: Path) -> dict[str, Any]:
     return held
 
 
-def _written(path: Path) -> tuple[int, int]:
+Written = tuple[int, int, int]
+
+
+def _written(path: Path) -> Written:
     """Changes when a file does."""
     held = path.stat()
-    return held.st_mtime_ns, held.st_ino
+    return held.st_mtime_ns, held.st_ino, held.st_size
 
 
 class Model:
@@ -301,9 +304,11 @@ class Router:
         """Model, day, kind: what is not written down yet."""
         self._requests = count(1)
         self._run = f"{os.getpid():x}{time.time_ns() // 1_000_000:x}"
-        self._seen: dict[str, tuple[int, int]] = {}
+        self._seen: dict[str, Written] = {}
         self._told_of: dict[str, str] = {}
-        self._params: tuple[tuple[int, int], params.Params] | None = None
+        self._params: params.Params | None = None
+        self._params_read: Written | None = None
+        """What was read last, also where it was broken: to read it takes as long as some requests."""
         self._draining: set[asyncio.Task[None]] = set()
         self._following: asyncio.Task[None] | None = None
         self._counting: asyncio.Task[None] | None = None
@@ -377,12 +382,14 @@ class Router:
         """What params.yaml says, or said when it could be read last; None: never."""
         path = settings.ROOT / "params.yaml"
         try:
-            changed = _written(path)
-            if self._params is None or self._params[0] != changed:
-                self._params = changed, params.load()
+            if (changed := _written(path)) != self._params_read:
+                self._params = params.load()
+                self._params_read = changed
         except (OSError, EvergreenError) as error:
+            if not isinstance(error, OSError):
+                self._params_read = changed
             self._tell(path.name, f"{path} cannot be read, so its numbers stay as they are: {error}")
-        return self._params[1] if self._params else None
+        return self._params
 
     def _tell(self, about: str, text: str) -> None:
         """Tell an error, once."""

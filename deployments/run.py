@@ -10,31 +10,28 @@ import time
 import urllib.request
 from pathlib import Path
 
-from tasks import files, params, settings
+from tasks import console, files, params, settings
 
 settings.apply()
 
 from deployments import local  # noqa: E402 - Prefect reads its environment when it is imported
-from tasks.errors import EvergreenError, WorldError  # noqa: E402
+from tasks.errors import WorldError  # noqa: E402
 
 FIRST, NEXT = [f"2013-{month:02d}" for month in range(1, 9)], ["2013-09"]
 
 
+@console.command
 def main(arguments: list[str]) -> int:
     """Run the loop, or with `loop` what of it needs a Prefect server. Returns the exit code."""
     begin = time.monotonic()
-    try:
-        said = params.load()
-        if arguments == ["loop"]:
-            _loop(said)
-            return 0
-        idle = _nothing_to_do(said)
-        if not idle and (code := _loop_beside_a_server()):
-            return code
-        _summary(said, time.monotonic() - begin, champions=not idle)
-    except EvergreenError as error:
-        print(f"\n{type(error).__name__}: {error}", file=sys.stderr)
-        return 1
+    said = params.load()
+    if arguments == ["loop"]:
+        _loop(said)
+        return 0
+    idle = _nothing_to_do(said)
+    if not idle and (code := _loop_beside_a_server()):
+        return code
+    _summary(said, time.monotonic() - begin, champions=not idle)
     return 0
 
 

@@ -31,7 +31,7 @@ settings.apply()
 from deployments import local, logs, marked, mend  # noqa: E402 - settings first: imports read the environment once
 from deployments.services import Service, environment, services  # noqa: E402
 from deployments.story import Story  # noqa: E402
-from tasks import files, params, priority  # noqa: E402
+from tasks import console, files, params, priority  # noqa: E402
 from tasks.errors import EvergreenError, Mistake, WorldError  # noqa: E402
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ NOTE_SECONDS = 5.0
 """So long a platform that begins may take to say which process it is."""
 
 
+@console.command
 def main(arguments: list[str]) -> int:
     """`up`, `up --detach`, `down` or `status`. Returns the exit code."""
     commands = {
@@ -69,11 +70,7 @@ def main(arguments: list[str]) -> int:
     if command is None:
         print("usage: python -m deployments.stack up [--detach] | down | status", file=sys.stderr)
         return 2
-    try:
-        return command()
-    except EvergreenError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return 1
+    return command()
 
 
 # ── what a person asks ────────────────────────────────────────────────────────────────────────────

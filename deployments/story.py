@@ -7,6 +7,7 @@ import re
 import sys
 import weakref
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import IO, BinaryIO
@@ -68,7 +69,8 @@ class Story:
     def tell(self, who: str, what: str, *, bad: bool = False) -> None:
         """One thing that happened."""
         colour, plain = (f"\033[{BAD if bad else COLOURS.get(who, 0)}m", "\033[0m") if self._coloured else ("", "")
-        print(f"{datetime.now():%H:%M:%S}  {colour}{who:<8}{plain}  {what}", file=self._out, flush=True)
+        with suppress(OSError):  # a disk that is full, a terminal that is gone: the platform goes on
+            print(f"{datetime.now():%H:%M:%S}  {colour}{who:<8}{plain}  {what}", file=self._out, flush=True)
 
     def log(self, who: str) -> Path:
         """Where a service's own words go."""

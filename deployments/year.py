@@ -22,7 +22,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
-from tasks import files, params, predictions, settings
+from tasks import console, files, params, predictions, settings
 
 settings.apply()
 
@@ -30,7 +30,7 @@ from deployments.run import begin_from_nothing  # noqa: E402 - Prefect reads its
 from flows import due, history, wakes  # noqa: E402
 from flows.wakes import under_way  # noqa: E402
 from tasks.data import delivery  # noqa: E402
-from tasks.errors import EvergreenError, Mistake, WorldError  # noqa: E402
+from tasks.errors import Mistake, WorldError  # noqa: E402
 from tasks.release import asking, serving  # noqa: E402
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ BAD = 7
 """This delivery is cut off first: of the twelve, the one in the middle."""
 
 
+@console.command
 def main(arguments: list[str] | None = None) -> int:
     """Live through it; gives the exit code."""
     parser = argparse.ArgumentParser(prog="python -m deployments.year", description=__doc__.partition("\n")[0])
@@ -50,11 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--until", type=int, default=12, help="so many in all (12)")
     parser.add_argument("--rows", type=int, default=60, help="asked of each model for each day, at most (60)")
     given = parser.parse_args(arguments)
-    try:
-        _live(params.load(), given.first, given.until, given.rows)
-    except EvergreenError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return 1
+    _live(params.load(), given.first, given.until, given.rows)
     return 0
 
 

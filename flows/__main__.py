@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 
 from flows import here
-from tasks.errors import EvergreenError
+from tasks import console
 
 
+@console.command
 def main(arguments: list[str]) -> int:
     """Run one flow. Returns the exit code: 0 completed, 1 it failed, 2 wrong usage."""
     name, given = (arguments[0] if arguments else ""), arguments[1:]
@@ -20,7 +21,7 @@ def main(arguments: list[str]) -> int:
         return 2
     try:
         state = here.run(name, *given)
-    except (EvergreenError, TypeError) as error:
+    except TypeError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
     return 0 if state.is_completed() else 1

@@ -26,8 +26,8 @@ from prefect.states import Completed
 
 from flows import history, replaying
 from flows.as_task import as_task
-from tasks import files, numbers, params, settings
-from tasks.errors import EvergreenError, Mistake, did_you_mean
+from tasks import console, files, numbers, params, settings
+from tasks.errors import Mistake, did_you_mean
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -211,6 +211,7 @@ class Drift:
         return [policy.Alarm.of(alarm) for alarm in report.open]
 
 
+@console.command
 def main(arguments: list[str] | None = None) -> int:
     """Replay, print, write the page and the picture; gives the exit code."""
     from flows import backtest_page
@@ -230,15 +231,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--page", type=Path, help="write the tables there as well")
     parser.add_argument("--picture", type=Path, help="draw there; var/backtest/backtest.png where nothing is said")
     given = parser.parse_args(arguments)
-    try:
-        said = params.load()
-        asked = Asked(given.source, given.since, given.until, tuple(given.policies))
-        found = run(
-            given.model or list(said.models), said, asked, given.jobs, tell=lambda line: print(line, flush=True)
-        )
-    except EvergreenError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return 1
+    said = params.load()
+    asked = Asked(given.source, given.since, given.until, tuple(given.policies))
+    found = run(given.model or list(said.models), said, asked, given.jobs, tell=lambda line: print(line, flush=True))
     picture = given.picture or settings.VAR / "backtest" / "backtest.png"
     with files.replacing(picture) as beside:
         beside.write_bytes(backtest_page.picture(found))

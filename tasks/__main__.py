@@ -5,24 +5,20 @@ from __future__ import annotations
 import argparse
 import sys
 
-from tasks import settings
+from tasks import console, settings
 
 
+@console.command
 def main(arguments: list[str] | None = None) -> int:
     """Run one command. Returns the exit code: 0 done, 1 it could not be done and stderr says why, 2 wrong usage."""
     settings.apply()
     from tasks import commands
-    from tasks.errors import EvergreenError
 
     parser = argparse.ArgumentParser(prog="python -m tasks", description=__doc__)
     commands.add_to(parser)
     options = vars(parser.parse_args(arguments))
     command = options.pop("call")
-    try:
-        command(**options)
-    except EvergreenError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return 1
+    command(**options)
     return 0
 
 

@@ -9,14 +9,15 @@ from tasks import settings
 settings.apply()
 
 from deployments.page import whole  # noqa: E402 - settings first
-from tasks.errors import EvergreenError  # noqa: E402
+from tasks import console  # noqa: E402
 
 
+@console.command
 def main() -> int:
     """Write it; gives the exit code."""
     try:
         print(whole.write())
-    except (EvergreenError, OSError) as error:
+    except OSError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
     return 0

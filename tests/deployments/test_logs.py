@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import logging
 import os
@@ -50,6 +51,24 @@ def test_what_is_told_of_a_log_goes_on_after_it_turned_over(tmp_path: Path, monk
             tell()
             logs.turn_over_all(tmp_path / "log", largest=40)
     assert [line.rpartition("  ")[2] for line in out.getvalue().splitlines()] == [f"line {n}" for n in range(30)]
+
+
+def test_a_terminal_that_is_gone_or_a_disk_that_is_full_ends_no_platform() -> None:
+    """What cannot be told is not; what can be again, is."""
+
+    class Terminal(io.StringIO):
+        gone = True
+
+        def flush(self) -> None:
+            if self.gone:
+                raise OSError(errno.EIO, "Input/output error")
+
+    terminal = Terminal()
+    story = Story(terminal)
+    story.tell("stack", "SIGHUP: ending everything")
+    terminal.gone = False
+    story.tell("stack", "down")
+    assert terminal.getvalue().endswith("down\n")
 
 
 def test_the_logs_of_replicas_that_are_gone_go_the_oldest_first(

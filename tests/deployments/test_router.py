@@ -26,8 +26,9 @@ from scipy.stats import binom
 from deployments import load as load_tool
 from deployments.admission import Admission
 from deployments.cors import Origins
-from tasks import files, keys, priority, unanswered
-from tasks.errors import Mistake
+from deployments.router import Router
+from tasks import files, keys, params, priority, settings, unanswered
+from tasks.errors import Mistake, ParamsError
 from tasks.release import asking, package
 from tasks.release import serving as rollouts
 from tests.deployments.conftest import until
@@ -471,7 +472,7 @@ def test_a_compressed_body_is_answered_as_it_was_meant(router: Routed, encoding:
     [
         (BODY, "br", 415, "a body in 'br' cannot be read, but gzip, identity can"),
         (BODY, "gzip, gzip", 415, "a body in 'gzip, gzip' cannot be read"),
-        (BODY, "gzip", 400, "the body is no gzip: Error -3"),
+        (BODY, "gzip", 400, "the body is no gzip: Not a gzipped file"),
         (b"", "gzip", 400, "the body is no gzip: it is empty"),
         (_packed(BODY)[:-9], "gzip", 400, "the body is gzip that was cut off"),
         (_packed(BODY) + b"more", "gzip", 400, "the body is no gzip"),
@@ -962,6 +963,28 @@ def test_params_that_are_broken_change_nothing_and_keep_nothing_from_changing(ro
         assert router.post().headers["evergreen-release"] == f"{MODEL}:other0000000000"
     finally:
         (router.root / "params.yaml").write_text(text)
+
+
+def test_params_that_are_broken_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks waits meanwhile; what is written next is read, also what could only not be read just now."""
+    reads = []
+
+    def read() -> None:
+        reads.append([ParamsError("wrong"), OSError("too many open files"), ParamsError("wrong again")][len(reads)])
+        raise reads[-1]
+
+    monkeypatch.setattr(settings, "ROOT", tmp_path)
+    monkeypatch.setattr(params, "load", read)
+    for name in ("EVERGREEN_OPEN_PAGES", "EVERGREEN_ORIGINS"):
+        monkeypatch.setenv(name, "")
+    here = Router()
+    counts = []
+    for text in ("models:", "models: {}"):
+        (tmp_path / "params.yaml").write_text(text)
+        for _ in range(3):
+            here._said()
+            counts.append(len(reads))
+    assert counts == [1, 1, 1, 2, 3, 3]
 
 
 def test_a_release_that_is_let_go_while_it_is_being_born_leaves_the_others_their_own_processes(router: Routed) -> None:

@@ -1,0 +1,42 @@
+"""How a command ends."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tasks import console
+from tests.conftest import Project
+
+
+@pytest.mark.parametrize("command", [["tasks", "env"], ["tasks", "why", "tiny"], ["deployments.stack", "status"]])
+def test_who_reads_no_more_ends_a_command_without_a_word(small: Project, command: list[str]) -> None:
+    """As `head` does: with the exit code that a shell gives for it, whether it prints much or little."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", *command],
+            cwd=small.root,
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    finally:
+        os.close(writer)
+    assert (done.returncode, done.stderr) == (console.NOBODY_READS, "")
+
+
+def test_a_pipe_to_somebody_else_that_breaks_is_no_end_without_a_word() -> None:
+    """A socket to a server, say."""
+
+    @console.command
+    def main() -> int:
+        raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        main()
