@@ -102,10 +102,16 @@ def answers(url: str) -> bool:
         return False
 
 
-def listens(path: Path) -> bool:
-    """Whether somebody takes connections to a socket."""
+def hears(path: Path) -> bool:
+    """Whether somebody at a socket takes a connection and lets go whoever asks for nothing, within a second."""
     with socket.socket(socket.AF_UNIX) as probe:
-        return probe.connect_ex(str(path)) == 0
+        probe.settimeout(1)
+        try:
+            probe.connect(str(path))
+            probe.sendall(b"\n")
+            return probe.recv(1) == b""
+        except OSError:
+            return False
 
 
 def free_port() -> int:

@@ -78,7 +78,7 @@ def services() -> list[Service]:
         Service(
             "nursery",
             [*python, "deployments.flow_nursery", str(flow_run.address())],
-            lambda _: local.listens(flow_run.address()),
+            lambda _: local.hears(flow_run.address()),
             says="flow runs are forked from it",
             starts_flows=True,
         ),

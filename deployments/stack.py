@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +49,10 @@ DEATHS, WITHIN = 5, 60.0
 
 REST_SECONDS = 60
 """So long it is not restarted in one that is: the others go on, above all what serves."""
+
+HANG_SECONDS, PROBE_SECONDS = 300.0, 15.0
+"""A service that has not answered for so long hangs: it is killed, and with that restarted. And how often it is asked.
+Prefect's server and a machine that swaps may stand for a minute or two."""
 
 LOCK_SECONDS = 1.0
 """So long it may be held by one that only looks, as `make status` does."""
@@ -240,6 +244,9 @@ class Stack:
     pids: dict[str, int] = field(default_factory=dict)
     since: dict[str, datetime] = field(default_factory=dict)
     answering: set[str] = field(default_factory=set)
+    probed: dict[str, float] = field(default_factory=dict)
+    heard: dict[str, float] = field(default_factory=dict)
+    """When a service that answers was asked whether it still does, and when it did."""
     dead: set[str] = field(default_factory=set)
     deaths: dict[str, deque[float]] = field(default_factory=dict)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
@@ -273,7 +280,8 @@ class Stack:
 
     async def _look_after(self) -> None:
         while not self.ended.is_set():
-            self._keep_note()
+            with suppress(OSError):
+                self._keep_note()
             if self.arbiter._stopping:
                 self.fail("circus has stopped: a service could not be started at all")
             await asyncio.gather(*(self._attend(service) for service in self.wanted))
@@ -327,10 +335,29 @@ class Stack:
         if service.name not in self.arbiter._watchers_names:
             if set(service.after) <= self.answering:
                 await self._start(service)
-        elif service.name not in self.answering and await asyncio.to_thread(service.answers, self.since[service.name]):
+        elif service.name in self.answering:
+            await self._kill_if_it_hangs(service)
+        elif await asyncio.to_thread(service.answers, self.since[service.name]):
             self.answering.add(service.name)
+            self.heard[service.name] = self.probed[service.name] = time.monotonic()
             self.arbiter.get_watcher(service.name).args = self._shell(service)
             self.story.tell(service.name, "answers" + (f"   {service.says}" if not self.ready else " again"))
+
+    async def _kill_if_it_hangs(self, service: Service) -> None:
+        """Nobody else would notice. A service that hears of others is not to blame while these do not answer."""
+        name, now = service.name, time.monotonic()
+        if now - self.probed[name] < PROBE_SECONDS:
+            return
+        self.probed[name] = now
+        since = datetime.now(UTC) - timedelta(seconds=HANG_SECONDS)
+        waits = any(self.heard.get(other, 0) < self.probed.get(other, 0) for other in service.after)
+        if waits or await asyncio.to_thread(service.answers, since):
+            self.heard[name] = now
+        elif now - self.heard[name] > HANG_SECONDS:
+            self.story.tell(name, f"has not answered for {now - self.heard[name]:.0f} s: killed", bad=True)
+            self.heard[name] = now
+            with suppress(ProcessLookupError):
+                os.kill(self.pids[name], signal.SIGKILL)
 
     async def _start(self, service: Service) -> None:
         held = {}
@@ -421,7 +448,8 @@ class Stack:
             self.story.tell("stack", "nobody is told about failures: EVERGREEN_NOTIFY_URL is not set")
 
     def _write_note(self) -> None:
-        _write_note(self.ready, self.pids)
+        with suppress(OSError):  # where the disk is full, it is written later
+            _write_note(self.ready, self.pids)
 
     def _on_signals(self) -> None:
         """What circus installs ends all services at once; here the worker goes before the server it reports to."""

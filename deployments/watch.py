@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -104,7 +105,7 @@ class Rounds:
                 for line in look() or ():
                     self.say(line)
                 self.troubles.pop(name, None)
-            except EvergreenError as error:
+            except (EvergreenError, OSError) as error:  # a full disk, say
                 self.troubles[name] = f"{type(error).__name__}: {error}"
                 if isinstance(error, api.ApiSilent):
                     break  # the others would wait for it as well
@@ -120,7 +121,8 @@ def main() -> None:
     settings.apply()
 
     def say(text: str) -> None:
-        print(text, flush=True)
+        with suppress(OSError):  # the disk that its log is on may be full
+            print(text, flush=True)
 
     watcher, promotions, keeper = Watcher(say), Promotions(under_way), Keeper(say)
     mender, registration, blockers = Mender(), Registration(), Blockers()
@@ -138,9 +140,10 @@ def main() -> None:
     while True:
         rounds.go()
         keeper.look()
-        heartbeat = watch_heartbeat()
-        heartbeat.parent.mkdir(parents=True, exist_ok=True)
-        heartbeat.touch()
+        with suppress(OSError):
+            heartbeat = watch_heartbeat()
+            heartbeat.parent.mkdir(parents=True, exist_ok=True)
+            heartbeat.touch()
         pause = pause or _pause(say)
         (pause or _short)()
 

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
+import io
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime
 from uuid import uuid4
 
 import pytest
+from filelock import FileLock
 
-from deployments import marked, mend
+from deployments import marked, mend, services, stack
+from deployments.story import Story
 from flows import api, wakes
-from tasks import priority, settings
+from tasks import files, priority, settings
 from tests.deployments.conftest import PATIENCE, Platform, start, until
 from tests.deployments.sessions import are_weighed, session_nice
 
@@ -213,6 +219,56 @@ def test_what_is_interrupted_goes_on_with_the_next_make_up(platform: Platform) -
     assert "Crashed" not in states
     assert [one for one in platform.told if one["subject"].startswith(run["name"])] == []
     end(platform)
+
+
+# ── without a platform ────────────────────────────────────────────────────────────────────────────
+
+
+def _stack(*wanted: services.Service) -> stack.Stack:
+    """One that has heard each of these services a moment ago."""
+    made = stack.Stack(list(wanted), Story(io.StringIO()), FileLock("unused"))
+    made.probed = {service.name: time.monotonic() for service in wanted}
+    made.heard = dict(made.probed)
+    return made
+
+
+@pytest.mark.parametrize("silent", [["server", "worker"], ["worker"], []])
+def test_a_service_that_hangs_is_killed(silent: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever only hears nothing of a server that hangs is left alone."""
+    monkeypatch.setattr(stack, "HANG_SECONDS", 0.2)
+    monkeypatch.setattr(stack, "PROBE_SECONDS", 0)
+    server = services.Service("server", [], lambda _: "server" not in silent)
+    worker = services.Service("worker", [], lambda _: "worker" not in silent, after=("server",))
+    up = _stack(server, worker)
+
+    async def look() -> None:
+        for _ in range(3):
+            for service in up.wanted:
+                await up._kill_if_it_hangs(service)
+            await asyncio.sleep(0.15)
+
+    with subprocess.Popen(["sleep", "60"]) as one, subprocess.Popen(["sleep", "60"]) as other:
+        up.pids = {"server": one.pid, "worker": other.pid}
+        try:
+            asyncio.run(look())
+            killed = [name for name, process in (("server", one), ("worker", other)) if process.poll() is not None]
+            assert killed == silent[:1]
+        finally:
+            one.kill()
+            other.kill()
+
+
+def test_a_full_disk_ends_no_platform(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor keeps it from restarting a service: what it would note about itself is noted later."""
+
+    def write(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files, "write_json", write)
+    watch = services.Service("watch", [], lambda _: True)
+    with subprocess.Popen(["sleep", "60"]) as started:
+        assert _stack(watch)._spawned(watch, started.pid)
+        started.kill()
 
 
 def end(platform: Platform) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -106,3 +107,17 @@ def test_a_folder_that_is_not_there_yet_is_waited_for(tmp_path: Path, monkeypatc
     assert pause() == set()  # nothing happened for a while
     (tmp_path / "mounted later" / "2013-04.csv").write_text("x")
     assert any(pause() for _ in range(100))
+
+
+def test_a_look_that_a_full_disk_stops_keeps_no_other_from_its_own() -> None:
+    """It is told once, and looked at again."""
+    said, done = [], []
+
+    def stopped() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    rounds = watch.Rounds({"champions": (stopped, 0), "runs": (lambda: done.append("looked"), 0)}, said.append)
+    rounds.go()
+    rounds.go()
+    assert said == ["OSError: [Errno 28] No space left on device"]
+    assert done == ["looked", "looked"]
