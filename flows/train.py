@@ -56,6 +56,7 @@ def train(model: str, again: bool = False, if_due: bool = False) -> State[Any]:
         on, differing = settled.on(model), uncommitted.of(model, made_of)
         held = _not_by_itself(said, differing) or (None if asked else _rolled_back(model))
         outcome = _release(model, held, differing)
+        _forget_refused(model, said.keep_days)
         if not differing:  # dvc.lock would name what nobody else has
             _publish(said, f"{model}: {outcome}")
         waits = {"made_of": made_of, "uncommitted": differing} if differing else None
@@ -63,6 +64,14 @@ def train(model: str, again: bool = False, if_due: bool = False) -> State[Any]:
         due.ended(model)
         _with_rows_come_labels(model)
     return Completed(message=outcome)
+
+
+def _forget_refused(model: str, days: float) -> None:
+    from tasks.release import retention
+
+    forget = as_task(retention.forget_refused, "remove the files of candidates of long ago", retries=3)
+    if gone := forget(model, days):
+        get_run_logger().info(f"removed the files of {len(gone)} refused candidates older than {days:g} days")
 
 
 def _with_rows_come_labels(model: str) -> None:

@@ -160,6 +160,8 @@ def history(model: str) -> None:
             print(f"  champion   {period}")
         if entry.withdrawn is not None:
             print(f"  withdrawn  {entry.withdrawn}")
+        if entry.files_gone is not None:
+            print(f"  files      removed {entry.files_gone}: it never was champion")
 
 
 def alarms(model: str, all: bool) -> None:  # noqa: A002 - the name of the option

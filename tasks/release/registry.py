@@ -33,6 +33,7 @@ from tasks.release.tracking import (
     CANDIDATE,
     DATA_VERSION,
     EVALUATION_FILES,
+    FORGOTTEN,
     MODEL_ID,
     TRAINING_FILES,
     finished,
@@ -113,6 +114,8 @@ class Entry:
     withdrawn: str | None
     aliases: tuple[str, ...]
     run_id: str
+    files_gone: str | None
+    """When its files were removed: it is old, and never was champion."""
 
 
 # ── versions and verdicts ─────────────────────────────────────────────────────────────────────────
@@ -132,7 +135,7 @@ def register(model_name: str, candidate: str) -> Version:
         now = _standing(client, model_name)
         _finish_verdicts(client, now)
         version = now.of_candidate(candidate)
-        if version is None or (version.run_id != run.info.run_id and _is_gone(client, version.run_id)):
+        if version is None or (version.run_id != run.info.run_id and _is_without_files(client, version)):
             version = _new_version(client, model_name, candidate, run)
         if version.withdrawn is None and version.number not in {
             now.aliases.get("champion"),
@@ -159,7 +162,7 @@ def _new_version(client: MlflowClient, model_name: str, candidate: str, run: Mlf
     return _version(made, {})
 
 
-def _is_gone(client: MlflowClient, run_id: str) -> bool:
+def is_gone(client: MlflowClient, run_id: str) -> bool:
     """Whether a run was removed for good (`mlflow gc`), and all of its artifacts with it."""
     from mlflow.exceptions import MlflowException
 
@@ -170,6 +173,10 @@ def _is_gone(client: MlflowClient, run_id: str) -> bool:
             raise
         return True
     return False
+
+
+def _is_without_files(client: MlflowClient, version: Version) -> bool:
+    return is_gone(client, version.run_id) or FORGOTTEN in client.get_run(version.run_id).data.tags
 
 
 @stubborn
@@ -366,6 +373,7 @@ def _entry(now: _Standing, version: Version) -> Entry:
         withdrawn=version.withdrawn,
         aliases=version.aliases,
         run_id=version.run_id,
+        files_gone=tags.get(FORGOTTEN),
     )
 
 
@@ -410,7 +418,7 @@ def mend(model_name: str) -> list[str]:
 
 def _tag_again(client: MlflowClient, version: Version) -> str:
     """Give a version the tags again that say which candidate it is: its run has them too."""
-    if version.candidate or not version.run_id or _is_gone(client, version.run_id):
+    if version.candidate or not version.run_id or is_gone(client, version.run_id):
         return ""
     tags = client.get_run(version.run_id).data.tags
     for tag in (CANDIDATE, DATA_VERSION):
@@ -526,6 +534,10 @@ def _refuse_without_verdict(client: MlflowClient, now: _Standing, chosen: Versio
     if verdict is None:
         raise NotPromoted(
             f"{chosen} has no recorded verdict {verdict_id}: it is not promoted. Judge it and record that."
+        )
+    if _is_without_files(client, chosen):
+        raise NotPromoted(
+            f"{chosen} is not promoted: its files were removed (keep_days in params.yaml). Train it again"
         )
     if not verdict.promoted or verdict.challenger != chosen.candidate:
         raise NotPromoted(f"{chosen} is not promoted: {verdict.summary}")
@@ -696,9 +708,16 @@ def fetch(model_name: str, version: int, to: Path) -> Path:
     """
     with connect() as client, files.replacing(to) as beside:
         wanted = _standing(client, model_name).numbered(version)
-        if not wanted.run_id or _is_gone(client, wanted.run_id):
+        if not wanted.run_id or is_gone(client, wanted.run_id):
             raise DataMissing(
                 f"the run {wanted.run_id} of {wanted} was removed from MLflow for good: so is its release"
+            )
+        tags = client.get_run(wanted.run_id).data.tags
+        if FORGOTTEN in tags:
+            commit = tags.get("git.commit", "none")[:10]
+            raise DataMissing(
+                f"the files of {wanted} were removed, as it is older than keep_days and never was champion. Train it "
+                f"again: git checkout {commit}; make data; python -m flows train {model_name}"
             )
         beside.mkdir(parents=True)
         there = {file.path for file in client.list_artifacts(wanted.run_id)}
@@ -708,7 +727,6 @@ def fetch(model_name: str, version: int, to: Path) -> Path:
                     f"run {wanted.run_id} of {wanted} has no {folder}/ in the store: its artifacts were lost"
                 )
             client.download_artifacts(wanted.run_id, folder, str(beside))
-        tags = client.get_run(wanted.run_id).data.tags
         for file in (name for name in EVALUATION_FILES if sha_tag(name) in tags):
             _bring(client, wanted, f"evaluation/{file}", beside)
         for byte_code in (beside / "release").rglob("__pycache__"):

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 CANDIDATE, DATA_VERSION, MODEL_ID = "evergreen.candidate", "evergreen.data_version", "evergreen.logged_model"
 BEGUN_AT = "evergreen.begun_at"
+FORGOTTEN = "evergreen.files_removed"
+"""A tag of a run, and of its version, whose files `retention` removed."""
+
 EXPERIMENT = "evergreen.experiment"
 """A tag of the experiment: its name when it was made. A person may give it another one."""
 
@@ -109,12 +112,16 @@ def _experiment(client: MlflowClient, name: str) -> Experiment | None:
 
 
 def _runs_of(client: MlflowClient, experiment: str, candidate: str) -> list[MlflowRun]:
-    """The runs of a candidate, the first one first. A finished one that a person has deleted counts: see `_kept`."""
+    """The runs of a candidate that have their files, the first one first.
+
+    A finished one that a person has deleted counts: see `_kept`.
+    """
     from mlflow.entities import ViewType
 
     runs = client.search_runs([experiment], f"tags.`{CANDIDATE}` = '{candidate}'", run_view_type=ViewType.ALL)
     active_first = sorted(
-        runs, key=lambda run: (run.info.lifecycle_stage != "active", run.info.start_time, run.info.run_id)
+        (run for run in runs if FORGOTTEN not in run.data.tags),
+        key=lambda run: (run.info.lifecycle_stage != "active", run.info.start_time, run.info.run_id),
     )
     return [run for run in active_first if run.info.lifecycle_stage == "active" or run.info.status == "FINISHED"]
 

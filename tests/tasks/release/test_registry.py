@@ -23,7 +23,7 @@ from mlflow.utils.validation import _validate_metric_name
 
 from tasks import commands, files, settings
 from tasks.errors import DataMissing, Mistake, ModelFileRefused, NotPromoted, RegistryDamaged, RegistryUnavailable
-from tasks.release import gate, judging, package, registry, serving, store, tracking
+from tasks.release import gate, judging, package, registry, retention, serving, store, tracking
 from tasks.release.champion import wanted
 from tasks.release.verdict import Verdict
 from tests.tasks.release import small_project
@@ -218,6 +218,47 @@ def deaths(call: Callable[[], Any]) -> Iterator[int]:
         died = attempt(k, call)
         yield k
         k += 1
+
+
+# ── what is kept ──────────────────────────────────────────────────────────────────────────────────
+
+
+KEPT = {"verdicts", "params.yaml", "data.dvc", "dvc.lock"}
+
+
+def test_the_files_of_a_candidate_that_never_was_champion_go_when_it_is_old(root: Path) -> None:
+    """Its numbers and verdicts stay; trained again it is another version, with its files."""
+    client().delete_registered_model_alias(MODEL, "challenger")
+    old, build = registry.history(MODEL)[2], settings.BUILD / MODEL
+    assert retention.forget_refused(MODEL, days=30) == []
+    assert retention.forget_refused(MODEL, days=-1) == [old.candidate]
+    assert retention.forget_refused(MODEL, days=-1) == []
+    assert {file.path for file in client().list_artifacts(old.run_id)} == KEPT
+    assert len(list((settings.VAR / "mlflow").rglob("models/*/artifacts/model.skops"))) == 2
+    assert [entry.files_gone is None for entry in registry.history(MODEL)] == [True, True, False]
+    assert [verdict.id for verdict in registry.verdicts(MODEL, old.candidate)] == [verdict_of(3)]
+    registry.fetch(MODEL, 1, root / "fetched")
+    for refused in (lambda: registry.promote_by_hand(MODEL, 3), lambda: registry.rollback(MODEL, to=3)):
+        with pytest.raises(NotPromoted, match=r"were removed.*again"):
+            refused()
+    again = tracking.track(MODEL, build / "release", build, MEASURED)
+    assert again.made
+    assert again.id != old.run_id
+    assert registry.register(MODEL, again.candidate).number == 4
+    registry.fetch(MODEL, 4, root / "fetched")
+
+
+def test_removing_files_killed_anywhere_ends_in_the_next_call(root: Path) -> None:
+    """What a run that has begun to lose them counts for is said at once, by its tag."""
+    client().delete_registered_model_alias(MODEL, "challenger")
+    killed = 0
+    for killed in deaths(lambda: retention.forget_refused(MODEL, days=-1)):
+        retention.forget_refused(MODEL, days=-1)
+        old = registry.history(MODEL)[2]
+        assert old.files_gone, killed
+        assert tracking.FORGOTTEN in client().get_run(old.run_id).data.tags
+        assert {file.path for file in client().list_artifacts(old.run_id)} == KEPT
+    assert killed > 2
 
 
 # ── names ─────────────────────────────────────────────────────────────────────────────────────────
