@@ -154,12 +154,23 @@ def _new_version(client: MlflowClient, model_name: str, candidate: str, run: Mlf
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    model_id = run.data.tags[MODEL_ID]
-    tags = {CANDIDATE: candidate, DATA_VERSION: run.data.tags[DATA_VERSION], "evergreen.run": run.info.run_id}
+    model_id = run.data.tags.get(MODEL_ID) or _logged_model(client, run)
+    tags = {CANDIDATE: candidate, DATA_VERSION: run.data.tags.get(DATA_VERSION, ""), "evergreen.run": run.info.run_id}
     made = client.create_model_version(
         model_name, f"models:/{model_id}", run.info.run_id, tags=tags, model_id=model_id, await_creation_for=60
     )
     return _version(made, {})
+
+
+def _logged_model(client: MlflowClient, run: MlflowRun) -> str:
+    """The model that a run logged, where a person has deleted the tag that names it."""
+    logged = client.search_logged_models([run.info.experiment_id], f"source_run_id = '{run.info.run_id}'")
+    if not logged:
+        raise RegistryDamaged(
+            f"the run {run.info.run_id} names no logged model any more: delete the run in MLflow and `mlflow gc` it, "
+            f"then the next training tracks it anew"
+        )
+    return str(logged[0].model_id)
 
 
 def is_gone(client: MlflowClient, run_id: str) -> bool:
@@ -312,7 +323,9 @@ def _standing(client: MlflowClient, model_name: str) -> _Standing:
         if not token:
             break
     versions = {int(one.version): _version(one, aliases) for one in found}
-    since = sorted((k.removeprefix(SINCE), int(v)) for k, v in entry.tags.items() if k.startswith(SINCE))
+    since = sorted(
+        (k.removeprefix(SINCE), int(v)) for k, v in entry.tags.items() if k.startswith(SINCE) and v.isdigit()
+    )
     return _Standing(model_name, versions, aliases, tuple(since), dict(entry.tags))
 
 
@@ -512,7 +525,10 @@ def rolled_back(model_name: str) -> str | None:
         said = _standing(client, model_name).tags.get(ROLLED_BACK)
     if not said:
         return None
-    at, data, code = json.loads(said)
+    try:
+        at, data, code = json.loads(said)
+    except (ValueError, TypeError):
+        return f"{model_name} was rolled back, and its tag {ROLLED_BACK} was edited in MLflow: delete it there to go on"
     if (data, code) != _now():
         return None
     return f"a person rolled back on {at}, and since then neither data nor code have changed"

@@ -861,6 +861,27 @@ BY_HAND: dict[str, Callable[[MlflowClient], Any]] = {
     "the champion is one of no release": lambda mlflow: mlflow.set_registered_model_alias(
         MODEL, "champion", mlflow.create_model_version(MODEL, f"runs:/{runs()[0].info.run_id}/release").version
     ),
+    "a tag of the journal is edited": lambda mlflow: mlflow.set_registered_model_tag(
+        MODEL, f"{registry.SINCE}2026-11-20T00:00:00.000000Z", "version 2"
+    ),
+    "the tags of every run are deleted": lambda mlflow: [
+        mlflow.delete_tag(one.info.run_id, tag) for one in runs() for tag in one.data.tags if "evergreen" in tag
+    ],
+    "the candidate's version is deleted, and tags of its run": lambda mlflow: [
+        *(
+            mlflow.delete_tag(one.info.run_id, tag)
+            for one in runs()
+            for tag in (tracking.MODEL_ID, "evergreen.data_version")
+        ),
+        mlflow.delete_model_version(MODEL, "3"),
+    ],
+    "the experiment is renamed, and another one has its name": lambda mlflow: (
+        mlflow.rename_experiment(experiment().experiment_id, "late (old)"),
+        mlflow.create_experiment(MODEL),
+    ),
+    "the logged models are deleted": lambda mlflow: [
+        mlflow.delete_logged_model(one.model_id) for one in mlflow.search_logged_models([experiment().experiment_id])
+    ],
 }
 
 
@@ -885,6 +906,17 @@ def test_what_a_person_did_in_the_ui_is_put_back_and_training_goes_on(
     registry.record_verdict(MODEL, version.number, verdict)
     assert registry.promote(MODEL, version.number, verdict.id).candidate == run.candidate
     assert registry.mend(MODEL) == []
+
+
+def test_a_rollback_whose_tag_was_edited_holds_until_the_tag_is_gone(root: Path) -> None:
+    """Nothing is promoted by itself, and it is said what to do."""
+    for said in ("yes", "[]", '["2026-11-21", "data"]'):
+        client().set_registered_model_tag(MODEL, registry.ROLLED_BACK, said)
+        why = registry.rolled_back(MODEL)
+        assert why is not None
+        assert why.endswith("its tag evergreen.rolled_back was edited in MLflow: delete it there to go on")
+    client().delete_registered_model_tag(MODEL, registry.ROLLED_BACK)
+    assert registry.rolled_back(MODEL) is None
 
 
 def test_what_was_removed_for_good_is_told(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
