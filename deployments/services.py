@@ -39,6 +39,9 @@ class Service:
     holds: tuple[str, int] | None = None
     """Host and port on which the stack listens for it: while the service is restarted, who connects waits."""
     shutdown_seconds: float = 15
+    hang_seconds: float = 300
+    """Who has not answered for so long hangs: it is killed, and so restarted. Prefect's server, and all on a machine that
+    swaps, may stand for a minute or two."""
     serves: bool = False
     """Whether it answers production: the others give way to it."""
     starts_flows: bool = False
@@ -73,6 +76,7 @@ def services() -> list[Service]:
             story=True,
             ports={"EVERGREEN_PORT": router},
             holds=(host, router),
+            hang_seconds=60,
             serves=True,
         ),
         Service(

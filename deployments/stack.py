@@ -50,9 +50,11 @@ DEATHS, WITHIN = 5, 60.0
 REST_SECONDS = 60
 """So long it is not restarted in one that is: the others go on, above all what serves."""
 
-HANG_SECONDS, PROBE_SECONDS = 300.0, 15.0
-"""A service that has not answered for so long hangs: it is killed, and with that restarted. And how often it is asked.
-Prefect's server and a machine that swaps may stand for a minute or two."""
+HEARTBEAT_SECONDS = 60.0
+"""How long ago the worker and the watcher may have been heard last."""
+
+PROBE_SECONDS = 10.0
+"""How often a service that answers is asked whether it still does."""
 
 LOCK_SECONDS = 1.0
 """So long it may be held by one that only looks, as `make status` does."""
@@ -349,11 +351,11 @@ class Stack:
         if now - self.probed[name] < PROBE_SECONDS:
             return
         self.probed[name] = now
-        since = datetime.now(UTC) - timedelta(seconds=HANG_SECONDS)
+        since = datetime.now(UTC) - timedelta(seconds=HEARTBEAT_SECONDS)
         waits = any(self.heard.get(other, 0) < self.probed.get(other, 0) for other in service.after)
         if waits or await asyncio.to_thread(service.answers, since):
             self.heard[name] = now
-        elif now - self.heard[name] > HANG_SECONDS:
+        elif now - self.heard[name] > service.hang_seconds:
             self.story.tell(name, f"has not answered for {now - self.heard[name]:.0f} s: killed", bad=True)
             self.heard[name] = now
             with suppress(ProcessLookupError):

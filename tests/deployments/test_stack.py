@@ -235,10 +235,9 @@ def _stack(*wanted: services.Service) -> stack.Stack:
 @pytest.mark.parametrize("silent", [["server", "worker"], ["worker"], []])
 def test_a_service_that_hangs_is_killed(silent: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever only hears nothing of a server that hangs is left alone."""
-    monkeypatch.setattr(stack, "HANG_SECONDS", 0.2)
     monkeypatch.setattr(stack, "PROBE_SECONDS", 0)
-    server = services.Service("server", [], lambda _: "server" not in silent)
-    worker = services.Service("worker", [], lambda _: "worker" not in silent, after=("server",))
+    server = services.Service("server", [], lambda _: "server" not in silent, hang_seconds=0.2)
+    worker = services.Service("worker", [], lambda _: "worker" not in silent, after=("server",), hang_seconds=0.2)
     up = _stack(server, worker)
 
     async def look() -> None:
