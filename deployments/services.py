@@ -40,8 +40,8 @@ class Service:
     """Host and port on which the stack listens for it: while the service is restarted, who connects waits."""
     shutdown_seconds: float = 15
     hang_seconds: float = 300
-    """Who has not answered for so long hangs: it is killed, and so restarted. Prefect's server, and all on a machine that
-    swaps, may stand for a minute or two."""
+    """Who has not answered for so long hangs: it is killed, and so restarted. Prefect's server, and all on a machine
+    that swaps, may stand for a minute or two."""
     serves: bool = False
     """Whether it answers production: the others give way to it."""
     starts_flows: bool = False

@@ -274,8 +274,8 @@ class Params(Section):
     settle_seconds: Annotated[float, Field(ge=0)] = 1
     upstream: Annotated[str, Field(pattern=r"^models(\.\w+)+$")] | None = None
     keep_days: Annotated[float, Field(ge=1)] = 90
-    """How long state is kept that nobody uses and that can be made again: Bentos, memos, releases brought back, and files
-    in MLflow of candidates that never were champion."""
+    """How long state is kept that nobody uses and that can be made again: Bentos, memos, releases brought back, and
+    files in MLflow of candidates that never were champion."""
     git: Git = Git()
     models: Annotated[dict[Name, Model], Field(min_length=1)]
 
