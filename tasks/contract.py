@@ -67,15 +67,21 @@ class Dialect(BaseModel):
             except (ValueError, re.error) as error:
                 if "does not match" not in str(error):
                     raise ValueError(f"{form!r}: {error}") from None
+            if not re.search("%[YyGcx]", form.replace("%%", "")):
+                raise ValueError(f"{form!r} says no year: every date would be of 1900")
         return dates
 
     @model_validator(mode="after")
     def _told_apart(self) -> Dialect:
         if both := sorted({*self.true_values} & {*self.false_values}):
             raise ValueError(f"{both[0]!r} is among true_values and false_values: say which it is")
-        for name in ("delimiter", "thousands"):
-            if getattr(self, name) == self.decimal:
-                raise ValueError(f"decimal is {self.decimal!r}, and so is {name}: say what each of them is")
+        for name in ("delimiter", "quote"):
+            if not (sign := getattr(self, name) or ".").isascii() or sign in "\r\n\0":
+                raise ValueError(f"{name} is {sign!r}: it can be any ASCII character but a line break")
+        for name, other in (("decimal", "delimiter"), ("decimal", "thousands"), ("delimiter", "quote"),
+                            ("delimiter", "escape"), ("quote", "escape")):  # fmt: skip
+            if getattr(self, name) is not None and getattr(self, name) == getattr(self, other):
+                raise ValueError(f"{name} is {getattr(self, name)!r}, and so is {other}: say what each of them is")
         return self
 
     @property

@@ -117,7 +117,9 @@ def kind_of(type_: Any) -> str:
         "float": is_.is_floating,
         "decimal": is_.is_decimal,
         "text": lambda t: is_.is_string(t) or is_.is_large_string(t) or is_.is_string_view(t),
-        "bytes": lambda t: is_.is_binary(t) or is_.is_large_binary(t) or is_.is_binary_view(t),
+        "bytes": lambda t: (
+            is_.is_binary(t) or is_.is_large_binary(t) or is_.is_binary_view(t) or is_.is_fixed_size_binary(t)
+        ),
         "date": is_.is_date,
         "time": is_.is_time,
         "nested": is_.is_nested,
@@ -203,10 +205,11 @@ def _is_beyond_years(column: Any) -> bool:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    if not pa.types.is_timestamp(column.type):
+    if not pa.types.is_timestamp(column.type) and not pa.types.is_date(column.type):
         return False
+    zone, unit = getattr(column.type, "tz", None), getattr(column.type, "unit", "days")
     try:
-        ends = pc.min_max(column.cast(pa.timestamp("us", column.type.tz), safe=column.type.unit != "ns"))
+        ends = pc.min_max(column.cast(pa.timestamp("us", zone), safe=unit != "ns"))
     except pa.ArrowInvalid:  # more than a count of microseconds holds
         return True
     low, high = (count.value for count in ends.values())
@@ -236,7 +239,7 @@ def _one_by_one(column: Any, type_: str, nulls: Sequence[str], dialect: Dialect)
     refused: list[bool] = []
     for scalar in encoded.dictionary:
         try:
-            values.append(exact(scalar.as_py(), type_, nulls, dialect))
+            values.append(exact(_held(scalar), type_, nulls, dialect))
             refused.append(False)
         except (ValueError, OverflowError):  # Lossy; or beyond what a datetime holds
             values.append(None)
@@ -246,6 +249,19 @@ def _one_by_one(column: Any, type_: str, nulls: Sequence[str], dialect: Dialect)
 
 
 # ── one value ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def _held(scalar: Any) -> Any:
+    """A value of Arrow's as Python has it.
+
+    Raises:
+        Lossy: it has not: a time of day with nanoseconds.
+    """
+    import pyarrow as pa
+
+    if pa.types.is_time64(scalar.type) and scalar.type.unit == "ns" and scalar.value % 1000:
+        raise Lossy("more than six digits of a second", scalar.as_py())
+    return scalar.as_py()
 
 
 def exact(value: Any, type_: str, nulls: Sequence[str] = ("",), dialect: Dialect = PLAIN) -> Any:
@@ -365,12 +381,12 @@ def _text(value: Any) -> str:
     return str(value)
 
 
-def _moment(value: Any, dialect: Dialect, *, zoned: bool) -> datetime | date:
+def _moment(value: Any, dialect: Dialect, *, zoned: bool) -> datetime:
     if not isinstance(value, str):
         cut = value.floor("us") if hasattr(value, "floor") else value  # of nanoseconds
         if cut != value:
             raise Lossy("datetime64[us] does not hold it", cut)
-        moment: datetime | date = value
+        moment: datetime = value if isinstance(value, datetime) else datetime(value.year, value.month, value.day)
         return moment
     text = value.strip()
     for form in dialect.dates:
@@ -426,11 +442,14 @@ def _why(scalar: Any, found: Any, type_: str, nulls: Sequence[str], dialect: Dia
     if not scalar.is_valid:
         return _missing("missing", type_)
     if kind not in TAKES[type_]:
-        natural = f"declare «{NATURAL[kind]}»" if kind in NATURAL else "have each of its values written as a column"
+        other = (
+            "have each of its values written as a column" if kind == "nested" else "have it written as a number or text"
+        )
+        natural = f"declare «{NATURAL[kind]}»" if kind in NATURAL else other
         advice = ADVICE.get((kind, type_), natural)
         return f"{shown} ({found}) {_would_become(_unsafe(scalar, type_), type_)}: {advice}"
     try:
-        exact(scalar.as_py(), type_, nulls, dialect)
+        exact(_held(scalar), type_, nulls, dialect)
     except Lossy as error:
         return f"{shown} {_would_become(error.becomes, type_)}: {error}"
     except (ValueError, OverflowError) as error:

@@ -73,6 +73,11 @@ def arranged(table: pa.Table, wanted: Contract) -> pa.Table:
     return table
 
 
+def visible(name: str) -> str:
+    """A column's name as a person can see it: in quotation marks where it is empty, or has blanks around it."""
+    return name if name and name == name.strip() and name.isprintable() else repr(name)
+
+
 def _types(wanted: Contract) -> dict[str, str]:
     """Column → declared type, by its former name too."""
     former = {old: wanted.columns[new] for old, new in wanted.renamed.items() if new in wanted.columns}
@@ -87,12 +92,15 @@ def _typed(table: pa.Table, wanted: Contract) -> pa.Table:
     """
     names = table.column_names
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise Unreadable(f"column {', '.join(twice)} stands twice")
+        raise Unreadable(f"column {', '.join(map(visible, twice))} stands twice")
     faults: list[str] = []
     for i, name in enumerate(names):
         if name not in wanted.columns:
             continue
         column, type_ = table.column(i), wanted.columns[name]
+        if _is_period(table.schema.field(i)):
+            faults.append(f"column {name} is of pandas' periods, which a file holds as bare numbers: {_PERIODS}")
+            continue
         values, refused = conversions.convert(column, type_, wanted.nulls, wanted.csv)
         if refused is not None:
             faults.append(f"column {name}, {conversions.fault(column, type_, refused, wanted.nulls, wanted.csv)}")
@@ -103,6 +111,15 @@ def _typed(table: pa.Table, wanted: Contract) -> pa.Table:
         more = f"; and {len(faults) - MOST_COLUMNS} more columns" if len(faults) > MOST_COLUMNS else ""
         raise Unreadable("; ".join(faults[:MOST_COLUMNS]) + more)
     return table
+
+
+_PERIODS = "have it written as times (`.dt.to_timestamp()`) or texts (`.astype(str)`)"
+
+
+def _is_period(field: Any) -> bool:
+    """Whether it is pandas' extension type, known to Arrow in this process or not."""
+    unknown = (field.metadata or {}).get(b"ARROW:extension:name", b"").decode()
+    return bool(getattr(field.type, "extension_name", unknown) == "pandas.period")
 
 
 def _held_as_floats(name: str, texts: Any, dialect: Dialect) -> list[str]:
@@ -128,33 +145,43 @@ def _frame(table: pa.Table, wanted: Contract) -> pd.DataFrame:
     import pyarrow as pa
 
     nullable: dict[str, Any] = {"Int64": {pa.int64(): pd.Int64Dtype()}, "boolean": {pa.bool_(): pd.BooleanDtype()}}
-    frame: pd.DataFrame = table.select(_order(table, wanted)).to_pandas(ignore_metadata=True)
+    frame: pd.DataFrame = table.select(_order(table, wanted)).replace_schema_metadata().to_pandas()
     for name in frame.columns.intersection([n for n, type_ in wanted.columns.items() if type_ in nullable]):
         frame[name] = table.column(name).to_pandas(types_mapper=nullable[wanted.columns[name]].get)
     return frame
 
 
-def _by_pandas(table: Any) -> list[Any]:
+def _by_pandas(schema: Any) -> list[Any]:
     """What pandas says of the index: the names of columns, and ranges that stand nowhere else."""
-    index: list[Any] = json.loads((table.schema.metadata or {}).get(b"pandas", b"{}")).get("index_columns", [])
-    return index
+    try:
+        return list(json.loads(schema.metadata[b"pandas"])["index_columns"])
+    except (KeyError, TypeError, ValueError):  # another program wrote it, or changed what pandas had written
+        return []
+
+
+def _ranges(schema: Any, rows: int) -> dict[str, range]:
+    """The indexes that count evenly, by their names: pandas writes only where they begin and end."""
+    ranges = {
+        str(index["name"]): range(index["start"], index["stop"], index["step"])
+        for index in _by_pandas(schema)
+        if isinstance(index, dict) and index.get("kind") == "range" and index["name"] is not None
+    }
+    return {name: numbers for name, numbers in ranges.items() if len(numbers) == rows and name not in schema.names}
 
 
 def _with_range(table: Any, wanted: Contract) -> Any:
-    """The table with a declared column that was an index and counts evenly: pandas writes only where it begins."""
+    """The table with the declared column that was an index which counts evenly."""
     import pyarrow as pa
 
-    for index in _by_pandas(table):
-        if isinstance(index, dict) and index.get("kind") == "range" and index["name"] in wanted.columns:
-            numbers = range(index["start"], index["stop"], index["step"])
-            if len(numbers) == len(table) and index["name"] not in table.column_names:
-                table = table.append_column(index["name"], pa.chunked_array([pa.array(numbers, pa.int64())]))
+    for name, numbers in _ranges(table.schema, len(table)).items():
+        if wanted.renamed.get(name, name) in wanted.columns:
+            table = table.append_column(name, pa.chunked_array([pa.array(numbers, pa.int64())]))
     return table
 
 
 def _order(table: pa.Table, wanted: Contract) -> list[str]:
     """The columns in the order of the file; what was a frame's index has no place there, and gets the declared one."""
-    by_pandas = [index["name"] if isinstance(index, dict) else index for index in _by_pandas(table)]
+    by_pandas = [index["name"] if isinstance(index, dict) else index for index in _by_pandas(table.schema)]
     by_pandas = [wanted.renamed.get(name, name) for name in by_pandas]
     index = {name for name in table.column_names if name in by_pandas}
     order = [name for name in table.column_names if name not in index]
@@ -173,17 +200,46 @@ _UNNAMED = re.compile(r"__index_level_\d+__")
 
 def _parquet(path: Path) -> pa.Table:
     """All of a Parquet file. (Not by read_table, which takes `name=value` in the path for columns.)"""
+    with _opened(path) as opened:
+        table = opened.read()
+        _refuse_damage(table)
+        return _instants(table, opened)
+
+
+def _opened(path: Path) -> Any:
+    """A Parquet file whose pages are held against their checksums, where they have some (Spark writes them).
+
+    Spark's INT96 counts microseconds. Taken for nanoseconds, as other writers' must be, it ends in 2262, and 9999-12-31
+    is a day of 1816.
+    """
     from pyarrow import parquet
 
-    with parquet.ParquetFile(path) as opened:
-        return _instants(opened.read(), opened)
+    by_spark = _BY_SPARK in (parquet.read_metadata(path).metadata or {})
+    return parquet.ParquetFile(
+        path, coerce_int96_timestamp_unit="us" if by_spark else None, page_checksum_verification=True
+    )
+
+
+_BY_SPARK = b"org.apache.spark.version"
+
+
+def _refuse_damage(rows: Any) -> None:
+    """Refuse a column whose texts are no UTF-8, as Parquet asks for and not every writer gives."""
+    import pyarrow as pa
+
+    for name, column in zip(rows.schema.names, rows.columns, strict=True):
+        try:
+            column.validate(full=True)
+        except pa.ArrowInvalid as error:
+            problem = str(error).rpartition("Invalid: ")[2]
+            raise Unreadable(f"column {name}: {problem}: have it written anew, texts in UTF-8") from None
 
 
 def _instants(table: Any, opened: Any) -> Any:
     """Spark's INT96 timestamps are instants, in UTC; the format has no place to say so, and other writers mean none."""
     import pyarrow as pa
 
-    if b"org.apache.spark.version" not in (opened.metadata.metadata or {}):
+    if _BY_SPARK not in (opened.metadata.metadata or {}):
         return table
     for i in range(len(opened.schema)):
         column = opened.schema.column(i)
@@ -217,6 +273,8 @@ def _csv(path: Path, wanted: Contract) -> pa.Table:
         raise Unreadable(_what_is_wrong(path, wanted.csv, error)) from None
     if wanted.columns and not _folded(names) & _folded(_types(wanted)):
         raise Unreadable(_other_header(names, wanted.csv))
+    if not wanted.csv.header and [column[0].as_py() for column in table.columns] == names:
+        raise Unreadable("its first line names the columns, and the suite says `csv: {header: false}`")
     _refuse_open_quote(path, table, table.num_columns - 1, wanted.csv)
     return _unescaped(table, wanted.csv)
 
@@ -373,7 +431,7 @@ def _what_is_wrong(path: Path, dialect: Dialect, error: Exception) -> str:
     text = " ".join(str(error).split())
     if "Empty CSV file" in text and (only := path.read_text(dialect.encoding, errors="replace").strip()):
         return f"it has one line, «{_shorten(only)}»: column names without a row, or no table"
-    if ragged := re.search(r"Row #(\d+): Expected (\d+) columns, got (\d+): (.*)", text):
+    if ragged := re.search(r"Row #(\d+): Expected (\d+) columns, got (\d+): ?(.*)", text):
         line, expected, got, row = ragged.groups()
         text = f"line {line} has {got} fields, the ones before have {expected}: «{_shorten(row)}»"
         with path.open(encoding=dialect.encoding, errors="replace") as stream:
@@ -459,8 +517,8 @@ class Piece:
     """Which share of the file is read, after this piece."""
 
 
-def names(path: Path) -> list[str]:
-    """The columns of a file, as they stand there.
+def names(path: Path, wanted: Sequence[str] = ()) -> list[str]:
+    """The columns of a file, as they stand there; and the index that pandas left out, if it is one of those wanted.
 
     Raises:
         Unreadable: it has none.
@@ -469,16 +527,18 @@ def names(path: Path) -> list[str]:
 
     with _as_unreadable(path):
         if path.suffix == ".parquet":
-            return list(kinds(path))
+            with _opened(path) as opened:
+                ranges = _ranges(opened.schema_arrow, opened.metadata.num_rows)
+                return [*opened.schema_arrow.names, *(name for name in ranges if name in wanted)]
         with path.open("rb") as stream, arrow_csv.open_csv(stream, _lean(), _parse_options(PLAIN)) as opened:
             return list(opened.schema.names)
 
 
 def kinds(path: Path) -> dict[str, tuple[str, str]]:
     """Column → its kind and its type, of a Parquet file. (In a CSV every one is text.)"""
-    from pyarrow import parquet
-
-    return {field.name: (conversions.kind_of(field.type), str(field.type)) for field in parquet.read_schema(path)}
+    with _opened(path) as opened:
+        counted = dict.fromkeys(_ranges(opened.schema_arrow, opened.metadata.num_rows), ("integer", "int64"))
+        return counted | {f.name: (conversions.kind_of(f.type), str(f.type)) for f in opened.schema_arrow}
 
 
 def pieces(path: Path, columns: Sequence[str], most: int) -> Iterator[Piece]:
@@ -508,13 +568,17 @@ def _as_unreadable(path: Path) -> Iterator[None]:
 
 
 def _parquet_pieces(path: Path, columns: Sequence[str], most: int) -> Iterator[Piece]:
-    from pyarrow import parquet
+    import pyarrow as pa
 
-    with parquet.ParquetFile(path) as opened:
-        read = 0
+    with _opened(path) as opened:
+        read, rows = 0, opened.metadata.num_rows
+        ranges = _ranges(opened.schema_arrow, rows)
         for batch in opened.iter_batches(most, columns=list(columns)):
+            _refuse_damage(batch)
+            counted = {name: pa.array(ranges[name][read : read + len(batch)]) for name in columns if name in ranges}
+            held = dict(zip(batch.schema.names, batch.columns, strict=True))
             read += len(batch)
-            yield Piece(batch, read / opened.metadata.num_rows)
+            yield Piece(pa.record_batch({**held, **counted}), read / rows)
 
 
 def _csv_pieces(path: Path, columns: Sequence[str], most: int) -> Iterator[Piece]:  # noqa: ARG001
@@ -529,8 +593,10 @@ def _csv_pieces(path: Path, columns: Sequence[str], most: int) -> Iterator[Piece
         quoted_strings_can_be_null=False,
     )
     _refuse_escaped_quotes(path, PLAIN)
-    size, last = path.stat().st_size, list(columns).index(names(path)[-1])
-    with path.open("rb") as stream, arrow_csv.open_csv(stream, _lean(), _parse_options(PLAIN), convert) as batches:
+    every = names(path)
+    size, last = path.stat().st_size, list(columns).index(every[-1])
+    parse = _parse_options(PLAIN, ignore_empty_lines=len(every) > 1)  # else one is a row, as in `_parse`
+    with path.open("rb") as stream, arrow_csv.open_csv(stream, _lean(), parse, convert) as batches:
         for batch in batches:
             done = min(1.0, stream.tell() / size)
             if done == 1:

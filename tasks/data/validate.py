@@ -519,7 +519,7 @@ def _reason(name: str, kwargs: dict[str, Any], outcome: dict[str, Any]) -> str |
     wanted, seen = kwargs["column_list"], outcome.get("observed_value") or []
     missing, extra = [c for c in wanted if c not in seen], [c for c in seen if c not in wanted]
     named = (("missing", missing), ("not asked for", extra))
-    said = [f"{what}: {', '.join(map(str, which[:10]))}" for what, which in named if which]
+    said = [f"{what}: {', '.join(map(table_files.visible, which[:10]))}" for what, which in named if which]
     return "; ".join(said) or "the same columns in another order"
 
 

@@ -387,10 +387,12 @@ _KINDS = {"category": "text", "integer": "integers", "number": "numbers"}
 
 def _columns(path: Path, shown: str, features: Features, keep: Sequence[str], most: int) -> Iterator[Chunk]:
     """CSV and Parquet, read as ingest reads them."""
-    along = _check_columns(table_files.names(path), shown, features, keep)
+    along = _check_columns(table_files.names(path, [*features, *BESIDE, *keep]), shown, features, keep)
     if path.suffix == ".parquet":
         _check_kinds(path, shown, features)
-    for piece in table_files.pieces(path, [*features, *along], min(most, 50_000)):
+    for number, piece in enumerate(table_files.pieces(path, [*features, *along], min(most, 50_000))):
+        if not number:
+            _refuse_codes_as_floats(piece.rows, shown, features)
         beside = _tabled({name: piece.rows.column(name) for name in along}, len(piece.rows))
         yield Chunk(_typed(piece.rows, features), beside, piece.done)
 
@@ -403,6 +405,19 @@ def _check_kinds(path: Path, shown: str, features: Features) -> None:
             wanted = _KINDS[feature["type"]]
             raise BatchRefused(
                 f"{shown}: column {name} is of the type {type_}, the model takes {wanted}. Nothing was scored."
+            )
+
+
+def _refuse_codes_as_floats(rows: pa.RecordBatch, shown: str, features: Features) -> None:
+    """Refuse codes that a program held as floats, as ingest does: the model would know none of them."""
+    for name, feature in features.items():
+        if feature["type"] != "category" or str(feature["example"]).endswith(".0"):
+            continue
+        texts = conversions.convert(rows.column(name), "str")[0]
+        if (row := conversions.held_as_floats(texts, conversions.PLAIN)) is not None:
+            raise BatchRefused(
+                f"{shown}: column {name}, row {row + 1}: «{texts[row].as_py()}», and every text of the column ends in "
+                f"«.0»: a program held these codes as floats. Have it read them as text. Nothing was scored."
             )
 
 

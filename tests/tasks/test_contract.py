@@ -66,6 +66,12 @@ EMPTY = "columns: {a: bool}\nexpectations: []"
         (f"{EMPTY}\ncsv: {{dates: ['%d.%m.%Y', '%Q']}}", "csv.dates: '%Q': 'Q' is a bad directive"),
         (f"{EMPTY}\ncsv: {{dates: ['%d.%m.%Y %Z']}}", "csv.dates: '%d.%m.%Y %Z': which zones %Z knows depends on the"),
         (
+            f"{EMPTY}\ncsv: {{dates: ['%d.%m. %H:%M']}}",
+            "csv.dates: '%d.%m. %H:%M' says no year: every date would be of",
+        ),
+        (f"{EMPTY}\ncsv: {{delimiter: ü}}", "csv: delimiter is 'ü': it can be any ASCII character but a line break"),
+        (f"{EMPTY}\ncsv: {{quote: ';', delimiter: ';'}}", "csv: delimiter is ';', and so is quote: say what each"),
+        (
             f"{EMPTY}\ncsv: {{true_values: [ja, x], false_values: [x]}}",
             "csv: 'x' is among true_values and false_values",
         ),

@@ -50,6 +50,7 @@ def converted(values: list[Any], found: Any, type_: str) -> list[Any] | str:
         ([Decimal("49.00")], pa.decimal128(10, 2), "str", ["49"]),
         (["00123"], pa.string_view(), "str", ["00123"]),
         ([b"DE"], pa.binary(), "str", ["DE"]),
+        ([b"DE", b"AT"], pa.binary(2), "str", ["DE", "AT"]),
         (["DE", None, "DE"], pa.dictionary(pa.int8(), pa.string()), "str", ["DE", None, "DE"]),
         ([UUID(int=1).bytes], pa.uuid(), "str", [str(UUID(int=1))]),
         ([time(8, 30)], pa.time64("us"), "str", ["08:30:00"]),
@@ -150,6 +151,14 @@ def test_what_loses_nothing_is_converted(values: list[Any], found: Any, type_: s
         ),
         ([570000000000000000], pa.timestamp("us"), "datetime64[us]", "is no datetime64[us]: its year is not 1 to 9999"),
         ([2**62], pa.timestamp("ms", tz="UTC"), "datetime64[us, UTC]", "is no datetime64[us, UTC]: its year is not"),
+        (
+            [1, 3_000_000],
+            pa.date32(),
+            "datetime64[us]",
+            "row 2: 3000000 (days since 1970) is no datetime64[us]: its year",
+        ),
+        ([1001], pa.time64("ns"), "str", "row 1: 00:00:00.000001 would become 00:00:00.000001 as str: more than six"),
+        ([timedelta(1)], pa.duration("us"), "str", "have it written as a number or text"),
         ([0], pa.timestamp("us", tz="Mars/Base"), "datetime64[us]", "(timestamp[us, tz=Mars/Base]) would become 1970"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,7 @@ def test_a_column_that_the_suite_does_not_name_is_kept(tmp_path: Path) -> None:
         (b'x,name\n1,"a\n2,b\n3,c\n', "the quotation mark before «a 2,b 3,c» is never closed"),
         (b'name,x\n"say \\"hi\\"",1\n', 'if a quotation mark is written as \\", say `csv: {escape:'),
         (b"x,n\n1,\n", "column n, row 1: missing, and int64 has no missing value: declare Int64 (or float64)"),
+        (b"n,x\n1,2\n \n", "line 3 has 1 fields, the ones before have 2: «»"),
         (b"x,on\n1,\n", "column on, row 1: missing, and bool has no missing value: declare boolean"),
     ],
 )
@@ -187,6 +189,7 @@ def test_an_empty_line_of_a_file_with_one_column_is_a_missing_value(tmp_path: Pa
         ("a,b\n30.02.2024,1\n", {"dates": ["%d.%m.%Y"]}, "datetime64[us]", "not written as %d.%m.%Y"),
         ("K\xf6ln\n".join(["a,b\n1,", "2,"]).encode("latin-1") + b"x\n", {"encoding": "latin-1"}, "int64", [1, 2]),
         ("1|x\n2|y\n", {"delimiter": "|", "header": False}, "int64", [1, 2]),
+        ("a,b\nx,y\n", {"header": False}, "str", "its first line names the columns, and the suite says `csv: {header:"),
         ("a,b\n1.0,x\n,y\n2.0,z\n", {"verbatim": ["a"]}, "str", ["1.0", None, "2.0"]),
         ("a,b\n1.0,x\n,y\n2.0,z\n", {}, "str", "column a, row 1: «1.0» is another text than «1», and every text"),
         ("a,b\n1.0,x\n1.5,z\n", {}, "str", ["1.0", "1.5"]),
@@ -272,6 +275,65 @@ def test_int96_is_an_instant_where_spark_wrote_it(tmp_path: Path) -> None:
     assert table_files.read(path, utc)["at"].tolist() == [pd.Timestamp("2024-04-01 06:00Z")]
     with pytest.raises(table_files.Unreadable, match=r"06:00:00\+00:00 .* it has a zone"):
         table_files.read(path, naive)
+
+
+def test_spark_counts_beyond_the_years_that_nanoseconds_hold(tmp_path: Path) -> None:
+    """9999-12-31 stands for «no end» in many a warehouse; read as others' INT96, it is a day of 1816."""
+    ends = pa.array([datetime(9999, 12, 31), datetime(1, 1, 1, 8)], pa.timestamp("us"))
+    table = pa.table({"at": ends}).replace_schema_metadata({"org.apache.spark.version": "4.0.1"})
+    parquet.write_table(table, tmp_path / "p.parquet", use_deprecated_int96_timestamps=True)
+    read = table_files.read(tmp_path / "p.parquet", asked(columns={"at": "datetime64[us, UTC]"}))["at"]
+    assert read.dt.tz_localize(None).tolist() == ends.to_pylist()
+
+
+def test_texts_that_are_no_utf_8_are_told_with_their_column(tmp_path: Path) -> None:
+    """Whether the suite names the column or not: Parquet promises UTF-8, and some writers put Latin-1 there."""
+    latin = pa.Array.from_buffers(
+        pa.string(), 2, [None, pa.py_buffer(b"\0\0\0\0\1\0\0\0\2\0\0\0"), pa.py_buffer(b"a\xfc")]
+    )
+    path = tmp_path / "p.parquet"
+    for column in (latin, latin.dictionary_encode()):
+        parquet.write_table(pa.table({"n": [1, 2], "s": column}), path)
+        for columns in ({"n": "int64", "s": "str"}, {"n": "int64", "s": "int64"}, {"n": "int64"}):
+            with pytest.raises(table_files.Unreadable, match="column s: Invalid UTF8 sequence at string index 1: have"):
+                table_files.read(path, asked(columns=columns))
+
+
+def test_a_damaged_page_is_told_where_it_has_a_checksum(tmp_path: Path) -> None:
+    """Spark writes checksums; without a look at them another number would be read."""
+    path = tmp_path / "p.parquet"
+    parquet.write_table(pa.table({"n": [1111, 2222]}), path, compression="none", use_dictionary=False,
+                        write_statistics=False, write_page_checksum=True)  # fmt: skip
+    path.write_bytes(path.read_bytes().replace((1111).to_bytes(8, "little"), (1112).to_bytes(8, "little"), 1))
+    with pytest.raises(table_files.Unreadable, match="CRC checksum"):
+        table_files.read(path, asked(columns={"n": "int64"}))
+
+
+@pytest.mark.parametrize("held", ["{", "[]", "null", '{"index_columns": null}', '{"index_columns": ["gone"]}'])
+def test_what_another_program_made_of_pandas_metadata_stops_nothing(held: str, tmp_path: Path) -> None:
+    """It only says which column was the index."""
+    parquet.write_table(pa.table({"n": [1]}).replace_schema_metadata({"pandas": held}), tmp_path / "p.parquet")
+    assert table_files.read(tmp_path / "p.parquet", asked(columns={"n": "int64"}))["n"].tolist() == [1]
+
+
+def test_an_index_that_counts_evenly_is_found_by_its_former_name(tmp_path: Path) -> None:
+    """As any other column."""
+    pd.DataFrame({"x": [1.0, 2.0]}, index=pd.RangeIndex(10, 14, 2, name="nr")).to_parquet(tmp_path / "p.parquet")
+    wanted = asked(columns={"n": "int64", "x": "float64"}, renamed={"nr": "n"})
+    assert table_files.read(tmp_path / "p.parquet", wanted)["n"].tolist() == [10, 12]
+
+
+@pytest.mark.parametrize("type_", ["int64", "str", "datetime64[us]"])
+def test_pandas_periods_are_no_numbers(type_: str, tmp_path: Path) -> None:
+    """January 2024 is 648 in the file; whether Arrow knows the type depends on what this process did before."""
+    pd.DataFrame({"month": pd.period_range("2024-01", periods=2, freq="M")}).to_parquet(tmp_path / "p.parquet")
+    with pytest.raises(table_files.Unreadable, match="column month is of pandas' periods"):
+        table_files.read(tmp_path / "p.parquet", asked(columns={"month": type_}))
+    stored = parquet.read_table(tmp_path / "p.parquet").schema.field(0)
+    unknown = pa.field("month", pa.int64(), metadata={"ARROW:extension:name": "pandas.period"})
+    assert [table_files._is_period(field) for field in (stored, unknown, pa.field("n", pa.int64()))] == [
+        True, True, False,
+    ]  # fmt: skip
 
 
 def test_row_groups_dictionaries_and_no_rows_change_nothing(tmp_path: Path) -> None:

@@ -266,6 +266,54 @@ def test_a_file_is_read_as_ingest_reads_it(
         assert got["p_1"].tolist() == expected, name
 
 
+FEATURES = {
+    "code": {"type": "category", "example": "49"},
+    "n": {"type": "integer", "example": 1},
+}
+
+
+def chunked(path: Path, features: dict[str, Any] = FEATURES) -> tuple[list[Any], list[Any]]:
+    """The rows of a file, and what goes along to their answers."""
+    chunks = list(batch_sources.chunks(path, path.name, features, [], 1000))
+    along = [row for chunk in chunks for row in chunk.along.drop_columns(batch_sources.PLACE).to_pylist()]
+    return [row for chunk in chunks for row in chunk.rows.to_pylist()], along
+
+
+def test_an_index_that_pandas_left_out_of_a_file_is_there(tmp_path: Path) -> None:
+    """It counts evenly: pandas 3 writes where it begins; as a feature, and as the id that goes along."""
+    frame = pd.DataFrame({"code": ["a", "b", "c"], "n": [4, 6, 8], "id": [7, 8, 9]})
+    for index in ("n", "id"):
+        frame.set_index(index).to_parquet(tmp_path / "rows.parquet")
+        rows, along = chunked(tmp_path / "rows.parquet")
+        assert [row["n"] for row in rows] == [4, 6, 8]
+        assert along == [{"id": 7}, {"id": 8}, {"id": 9}]
+
+
+def test_an_empty_line_of_a_file_with_one_column_is_a_row(tmp_path: Path) -> None:
+    """As to ingest: else the answers would be those of other rows."""
+    (tmp_path / "rows.csv").write_text("n\n1\n\n3\n")
+    rows, _ = chunked(tmp_path / "rows.csv", {"n": FEATURES["n"]})
+    assert [row["n"] for row in rows] == [1, None, 3]
+
+
+def test_what_ingest_refuses_of_a_file_is_refused_here(tmp_path: Path) -> None:
+    """A column that stands twice, texts that are no UTF-8, codes that a program held as floats."""
+    twice = pa.Table.from_arrays([pa.array(["a"]), pa.array([1]), pa.array([2])], names=["code", "n", "n"])
+    pq.write_table(twice, tmp_path / "twice.parquet")
+    latin = pa.Array.from_buffers(pa.string(), 1, [None, pa.py_buffer(b"\0\0\0\0\1\0\0\0"), pa.py_buffer(b"\xfc")])
+    pq.write_table(pa.table({"code": latin, "n": [1]}), tmp_path / "latin.parquet")
+    (tmp_path / "floats.csv").write_text("code,n\n,1\n49.0,2\n")
+    for name, said in (
+        ("twice.parquet", "column n stands twice"),
+        ("latin.parquet", "column code: Invalid UTF8 sequence at string index 0"),
+        ("floats.csv", "column code, row 2: «49.0», and every text of the column ends in «.0»: a program held"),
+    ):
+        with pytest.raises(BatchRefused, match=said):
+            chunked(tmp_path / name)
+    rows, _ = chunked(tmp_path / "floats.csv", {**FEATURES, "code": {"type": "category", "example": "1.0"}})
+    assert rows[1]["code"] == "49.0"
+
+
 def decimals(rows: pd.DataFrame) -> pa.Table:
     """The rows with a column of decimals."""
     table = pa.Table.from_pandas(rows, preserve_index=False)
