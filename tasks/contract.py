@@ -102,8 +102,8 @@ class Span(BaseModel):
     @field_validator("first", "last", mode="before")
     @classmethod
     def _as_a_name(cls, name: Any) -> Any:
-        """YAML takes 2024 for a number, and 2024-03-01 for a date, which the reader made a text of."""
-        return str(name).removesuffix(" 00:00:00") if isinstance(name, str | int) else name
+        """YAML takes 2024 for a number."""
+        return str(name) if isinstance(name, int) else name
 
     @field_validator("first", "last")
     @classmethod
@@ -234,6 +234,8 @@ def _applied(written: dict[str, Any], partition: str | None, where: str) -> dict
                     f"{where}: expectations.{position}: {expectation!r} is no expectation: {{type: …, kwargs: …}}"
                 )
             here = f"{where}: expectations.{position}"
+            if not isinstance(expectation.get("kwargs") or {}, dict):
+                raise ContractError(f"{here}: kwargs: {expectation['kwargs']!r} is no mapping of arguments")
             span = _parsed(Span, {key: expectation[key] for key in ("from", "until") if key in expectation}, here)
             if _holds(span, partition, here):
                 plain = {key: value for key, value in expectation.items() if key not in ("from", "until")}

@@ -26,7 +26,7 @@ def read(path: Path, where: str, error: type[Mistake], *, dvc_reads: bool) -> An
         where: how a message names it.
         error: what is raised.
         dvc_reads: whether DVC reads the file too, and so stops at a date without quotes and, between braces, at a text
-            with a colon. Elsewhere a date is the text of its midnight, `2013-01-01 00:00:00`.
+            with a colon. Elsewhere a date is its text, `2013-01-01`.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -65,9 +65,7 @@ def _dates_as_text(value: Any) -> Any:
         return {_dates_as_text(key): _dates_as_text(each) for key, each in value.items()}
     if isinstance(value, list):
         return [_dates_as_text(each) for each in value]
-    if isinstance(value, dt.datetime):
-        return value.isoformat(sep=" ")
-    return f"{value.isoformat()} 00:00:00" if isinstance(value, dt.date) else value
+    return str(value) if isinstance(value, dt.date) else value  # a datetime is one as well
 
 
 def _faults(value: Any, key: str, above: tuple[int, ...]) -> Iterator[tuple[str, str]]:

@@ -13,7 +13,9 @@ import math
 import re
 from calendar import monthrange
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
 from itertools import pairwise
@@ -268,11 +270,13 @@ def examine(
     given = parameters(partition, previous)
     without = [_why_not_checked(expectation, wanted, frame, given, where) for expectation in asked]
     built = [_built(position, expectation, wanted, where) for position, expectation in enumerate(asked)]
-    raw = _run(frame, [one for one, missing in zip(built, without, strict=True) if not missing], given, partition)
+    undefined = ["" if missing else _undefined(one, given, where) for one, missing in zip(asked, without, strict=True)]
+    left_out = [bool(missing or fault) for missing, fault in zip(without, undefined, strict=True)]
+    raw = _run(frame, [one for one, left in zip(built, left_out, strict=True) if not left], given, partition)
     results = {item["expectation_config"]["meta"]["position"]: _check(item) for item in raw["results"]}
     checks = tuple(
-        _left_out(expectation, missing) if missing else results.get(position) or _unanswered(expectation)
-        for position, (expectation, missing) in enumerate(zip(asked, without, strict=True))
+        _left_out(expectation, missing) if missing else results.get(position) or _unanswered(expectation, fault)
+        for position, (expectation, missing, fault) in enumerate(zip(asked, without, undefined, strict=True))
     )
     passed = not any(check.failed for check in checks)
     return Report(dataset, partition, model, passed, checks, rows=len(frame)), raw
@@ -340,9 +344,28 @@ def _why_not_checked(
     return ""
 
 
+def _undefined(expectation: dict[str, Any], given: dict[str, float], where: str) -> str:
+    """Why the arithmetic of its parameters gives no number here, as a division by a previous 0; empty where it does.
+
+    Raises:
+        ContractError: it never can.
+    """
+    from great_expectations.core.suite_parameters import build_suite_parameters
+    from great_expectations.exceptions import SuiteParameterError
+
+    try:
+        build_suite_parameters(dict(expectation.get("kwargs") or {}), given)
+    except SuiteParameterError as error:
+        problem = " ".join(str(error).partition("Statement:")[0].split())
+        if problem.startswith("Error while evaluating"):
+            return problem.rpartition("expression: ")[2]
+        raise ContractError(f"{where}: {expectation['type']}: $PARAMETER: {problem}") from None
+    return ""
+
+
 def _columns_of(kwargs: dict[str, Any]) -> set[str]:
     """The columns that an expectation names: column, column_A, column_list, …; not those that a table must have."""
-    named = [value for key, value in kwargs.items() if key.startswith("column")]
+    named = [value for key, value in kwargs.items() if key.startswith("column") and key != "column_index"]
     return {str(each) for value in named for each in (value if isinstance(value, list) else [value])}
 
 
@@ -352,7 +375,8 @@ def _named(value: Any) -> set[str]:
     if not isinstance(value, dict):
         return set()
     if "$PARAMETER" in value:
-        return set(re.findall(r"[A-Za-z_]\w*", str(value["$PARAMETER"])))
+        text = value["$PARAMETER"]
+        return set(re.findall(r"(?<![\w.])[A-Za-z_]\w*", text)) if isinstance(text, str) else {str(text)}  # 1e3: none
     return set().union(*map(_named, value.values()))
 
 
@@ -379,16 +403,22 @@ def _built(position: int, expectation: dict[str, Any], wanted: Contract, where: 
 
     type_, unknown = expectation.get("type"), sorted(set(expectation) - {"type", "kwargs"})
     known = list_registered_expectation_implementations()
-    if type_ not in known:
-        raise ContractError(f"{where}: there is no expectation {type_!r}{did_you_mean(str(type_), known)}")
     if unknown:
         hint = did_you_mean(unknown[0], ["type", "kwargs"])
-        raise ContractError(f"{where}: {type_}: unknown key {unknown[0]!r}{hint}")
+        raise ContractError(f"{where}: {type_ or 'expectations'}: unknown key {unknown[0]!r}{hint}")
+    if type_ not in known:
+        raise ContractError(f"{where}: there is no expectation {type_!r}{did_you_mean(str(type_), known)}")
     if type_ in ON_SQL_ONLY:
         raise ContractError(
             f"{where}: {type_}: Great Expectations runs it in a database, and not on a partition's file"
         )
     kwargs = dict(expectation.get("kwargs") or {})
+    if taken := sorted({"id", "meta"} & set(kwargs)):
+        raise ContractError(f"{where}: {type_}: {taken[0]!r} is none of its arguments")
+    named = set() if str(type_).startswith("expect_table") else _columns_of(kwargs)
+    if strange := sorted(named - set(wanted.every_column)):
+        hint = did_you_mean(strange[0], list(wanted.every_column))
+        raise ContractError(f"{where}: {type_}: {strange[0]!r} is not among the suite's columns{hint}")
     if (declared := wanted.every_column.get(str(kwargs.get("column")), "")).startswith("datetime"):
         try:
             kwargs |= {name: _as_times(kwargs[name], declared) for name in LIMITS if name in kwargs}
@@ -405,18 +435,25 @@ def _as_times(value: Any, declared: str) -> Any:
 
     Great Expectations would compare a date with a time, which fails, and a text with a time, which is never equal.
     """
-    import pandas as pd
-
     if isinstance(value, list):
         return [_as_times(each, declared) for each in value]
-    if not isinstance(value, str):
-        return value  # null, or {$PARAMETER: …}
-    moment = pd.Timestamp(value)
+    if value is None or isinstance(value, dict):
+        return value  # a dict: {$PARAMETER: …}
+    moment = _moment(str(value))
     if "UTC" in declared:
-        return (moment.tz_localize("UTC") if moment.tz is None else moment.tz_convert("UTC")).to_pydatetime()
-    if moment.tz is not None:
+        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    if moment.tzinfo is not None:
         raise ValueError(f"{value} has a time zone, the column has none")
-    return moment.to_pydatetime()
+    return moment
+
+
+def _moment(text: str) -> datetime:
+    """A time as a column's texts are read: by ISO 8601."""
+    for type_ in ("datetime64[us]", "datetime64[us, UTC]"):
+        with suppress(ValueError):
+            if moment := conversions.exact(text, type_):
+                return moment  # type: ignore[no-any-return]  # of these types it is one
+    raise ValueError(f"{text!r} is no time: write it as 2013-01-31, or 2013-01-31 08:00")
 
 
 def _run(frame: pd.DataFrame, asked: list[Expectation], given: dict[str, float], name: str) -> dict[str, Any]:
@@ -484,8 +521,8 @@ def _left_out(expectation: dict[str, Any], why: str) -> Check:
     return replace(_blank(expectation), not_checked=True, reason=f"not checked: {why}")
 
 
-def _unanswered(expectation: dict[str, Any]) -> Check:
-    return replace(_blank(expectation), reason="could not run: it gave no result")
+def _unanswered(expectation: dict[str, Any], why: str) -> Check:
+    return replace(_blank(expectation), reason=f"could not run: {why or 'it gave no result'}")
 
 
 def _blank(expectation: dict[str, Any]) -> Check:

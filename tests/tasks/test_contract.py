@@ -84,7 +84,7 @@ def test_a_suite_that_is_wrong_is_told_with_its_place(written: Any, text: str, s
 
 
 def test_a_suite_is_read_by_the_yaml_of_params(written: Any) -> None:
-    """1.2: NO is no truth value, 12:30 no number of base 60, 1e-07 a number; a date is its midnight; `<<` merges."""
+    """1.2: NO is no truth value, 12:30 no number of base 60, 1e-07 a number; a date is its text; `<<` merges."""
     written("""
 columns: &columns {a: str}
 expectations:
@@ -95,7 +95,7 @@ expectations:
     in_set, between, mean = (each["kwargs"] for each in contract.load("m", "d").expectations)
     assert in_set["value_set"] == ["NO", "on", "y", "12:30", "s3://x"]
     assert between == {
-        "column": "a", "value_set": [], "min_value": "2013-01-01 00:00:00", "max_value": "2013-01-31 12:00:00"
+        "column": "a", "value_set": [], "min_value": "2013-01-01", "max_value": "2013-01-31 12:00:00"
     }  # fmt: skip
     assert mean == {"min_value": 1e-07, "max_value": 10}
 
@@ -150,6 +150,7 @@ def test_an_edit_is_one_of_the_partitions_that_it_concerns(written: Any) -> None
         ("until: 2024-03}", "until: soon}", "columns.fax: until: 'soon' says no time; name a partition that does"),
         ("optional: true", "optionl: true", "columns.gift: optionl: Extra inputs are not permitted"),
         ("{type: a}", "{type: a, until: 1.5}", "expectations.0: until: Input should be a valid string"),
+        ("{type: a}", "{type: a, kwargs: [b]}", "expectations.0: kwargs: ['b'] is no mapping of arguments"),
         ("{type: a}", "a", "expectations.0: 'a' is no expectation: {type: …, kwargs: …}"),
         (", from: 2024-03}]", "}]", "columns.amount: two of its versions hold for 2024-01; say from and until"),
         ("renamed: {nr: order}", "renamed: {nr: ordr}", "renamed: 'ordr' is not a column; did you mean 'order'?"),

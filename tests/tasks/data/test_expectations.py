@@ -135,11 +135,62 @@ def test_a_date_in_a_suite_is_its_midnight(column: str, midnight: str) -> None:
 
 def test_a_limit_that_is_no_time_is_told() -> None:
     """With its column; and one of a zone for a column without one."""
-    with pytest.raises(ContractError, match=f"{BETWEEN} of at: .*soon"):
-        checked(BETWEEN, column="at", min_value="soon")
+    for text in ("soon", "now", "01.02.2013", "NaT", "", 2013, True):  # now is another time at the next look
+        with pytest.raises(ContractError, match=f"{BETWEEN} of at: '{text}' is no time: write it as 2013-01-31"):
+            checked(BETWEEN, column="at", min_value=text)
     with pytest.raises(ContractError, match=r"2013-01-01T00:00Z has a time zone, the column has none"):
         checked(BETWEEN, column="at", min_value="2013-01-01T00:00Z")
     assert checked(BETWEEN, column="utc", min_value="2013-01-01T01:00+01:00").passed
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (
+            {"type": BETWEEN, "kwargs": {"column": "nn"}},
+            f"{BETWEEN}: 'nn' is not among the suite's columns; did you mean",
+        ),
+        (
+            {"type": "expect_compound_columns_to_be_unique", "kwargs": {"column_list": ["n", "z"]}},
+            "'z' is not among the",
+        ),
+        ({"type": BETWEEN, "kwargs": {"column": "n", "meta": {"a": 1}}}, f"{BETWEEN}: 'meta' is none of its arguments"),
+        ({"type": BETWEEN, "kwargs": {"column": "n", "id": "a"}}, f"{BETWEEN}: 'id' is none of its arguments"),
+        ({"expectation_type": BETWEEN, "kwargs": {"column": "n"}}, "expectations: unknown key 'expectation_type'"),
+        (
+            {"type": BETWEEN, "kwargs": {"column": "n", "min_value": {"$PARAMETER": "previous_rows *"}}},
+            f"{BETWEEN}: $PARAMETER: Parse Failure: Expected end of text, found '*'",
+        ),
+        (
+            {"type": "expect_column_mean_to_be_between", "kwargs": {"column": "n", "min_value": {"$PARAMETER": 5}}},
+            "there is no parameter '5'",
+        ),
+    ],
+)
+def test_what_no_partition_could_be_asked_is_a_mistake_of_the_suite(asked: dict[str, Any], said: str) -> None:
+    """It is told with its place, and stops ingest, instead of refusing one delivery after the other."""
+    suite = Contract(columns=COLUMNS, expectations=[asked])
+    with pytest.raises(ContractError) as caught:
+        validate.examine(FRAME, suite, "d", "2013-01", "m", {"rows": 4, "columns": {}})
+    assert said in str(caught.value)
+
+
+def test_arithmetic_that_has_no_result_for_a_partition_fails_that_one() -> None:
+    """The one before had a mean of 0. The other checks are made, and exponents are no parameters."""
+    kwargs = {"column": "n", "min_value": {"$PARAMETER": "1e-3 * previous_rows / previous_x_mean"}}
+    suite = Contract(columns=COLUMNS, expectations=[{"type": BETWEEN, "kwargs": kwargs}])
+    for mean, reasons in ((0.0, ["could not run: float division by zero"]), (0.5, [])):
+        before = {"rows": 4, "columns": {"x": {"mean": mean}}}
+        report, _ = validate.examine(FRAME, suite, "d", "2013-01", "m", before)
+        assert [check.reason for check in report.failures] == reasons
+        assert len(report.checks) == len(COLUMNS) + 3
+
+
+def test_a_column_that_nobody_sees_is_told_in_quotation_marks() -> None:
+    """The index that pandas writes into a CSV has no name, and a blank is easily overlooked."""
+    suite = Contract(columns={"n": "int64"}, expectations=[])
+    report, _ = validate.examine(FRAME[["n"]].assign(**{"": 1, " x": 2}), suite, "d", "2013-01", "m", None)
+    assert [check.reason for check in report.failures] == ["not asked for: '', ' x'"]
 
 
 LATE = Contract(
