@@ -14,6 +14,19 @@ from tasks.errors import ParamsError, did_you_mean
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 Share = Annotated[float, Field(gt=0, lt=1)]
 
+TAKEN = {"environment": "build/environment", "keys": "var/serving/keys.json", "reports": "the page /reports"}
+"""Names that no model can have → what has them."""
+
+
+def _is_free(name: str) -> str:
+    if name in TAKEN:
+        raise ValueError(f"a model cannot be called {name!r}: {TAKEN[name]} is there already")
+    return name
+
+
+ModelName = Annotated[str, Field(pattern=r"^[a-z]([a-z0-9_]*[a-z0-9])?$", max_length=63), AfterValidator(_is_free)]
+"""A name that a Bento can have too."""
+
 
 def _as_dvc_compares(values: dict[Any, Any]) -> dict[Any, Any]:
     """DVC does not tell 1.0 from 1, so code must not either: whole numbers are integers, however they were written."""
@@ -48,8 +61,8 @@ Zone = Annotated[str, AfterValidator(_is_zone)]
 Values = Annotated[dict[str, Any], AfterValidator(_as_dvc_compares)]
 """Whatever a person's own code takes."""
 
-RESERVED = {"label", "time", "id"}
-"""Columns that models/<name>/rows gives beside the features."""
+RESERVED = {"label", "time", "id", "json", "model_config"}
+"""Columns that models/<name>/rows gives beside the features; a row of a batch as a client posts it; pydantic's own."""
 
 ANSWERS = ("prediction", "q10", "q90")
 """Columns that a regression answers; a classifier answers p_<class>."""
@@ -277,7 +290,7 @@ class Params(Section):
     """How long state is kept that nobody uses and that can be made again: Bentos, memos, releases brought back, and
     files in MLflow of candidates that never were champion."""
     git: Git = Git()
-    models: Annotated[dict[Name, Model], Field(min_length=1)]
+    models: Annotated[dict[ModelName, Model], Field(min_length=1)]
 
     def model(self, name: str) -> Model:
         """The section of one model."""

@@ -145,6 +145,26 @@ def test_times_are_of_utc_where_no_zone_is_named(tmp_path: Path) -> None:
     assert params.load(REPOSITORY / "params.yaml").model("flight_delay").timezone == "America/New_York"
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        (
+            "environment",
+            "models.environment: a model cannot be called 'environment': build/environment is there already",
+        ),
+        ("keys", "models.keys: a model cannot be called 'keys': var/serving/keys.json is there already"),
+        ("reports", "models.reports: a model cannot be called 'reports': the page /reports is there already"),
+        ("tiny_", "models.tiny_: string should match pattern"),
+        ("a" * 64, "string should have at most 63 characters"),
+    ],
+)
+def test_a_name_that_would_fail_in_the_last_stage_is_told_at_the_door(name: str, said: str, tmp_path: Path) -> None:
+    """What a Bento cannot be called, and what lies where the model's own would lie."""
+    with pytest.raises(ParamsError) as caught:
+        written(tmp_path, "\n  tiny:", f"\n  {name}:")
+    assert said in str(caught.value)
+
+
 def test_what_dvc_yaml_reads_has_no_default() -> None:
     """DVC reads the file and knows no defaults: what is left out would fail in the middle of the graph."""
     graph = (REPOSITORY / "dvc.yaml").read_text()
@@ -210,6 +230,8 @@ def test_an_unknown_model_is_told_with_what_was_meant() -> None:
         ("tiny.task", "regression", "models.tiny: gate.loss: 'log_loss' is not for regression; one of absolute, squared, poisson"),
         ("tiny.evaluate.slices", ["staton"], "models.tiny: evaluate.slices: 'staton' is not a feature; did you mean 'station'?"),
         # features
+        ("tiny.features.json", {"type": "number", "about": "x", "example": 1}, "models.tiny: features: json is a reserved name"),
+        ("tiny.features.model_config", {"type": "number", "about": "x", "example": 1}, "models.tiny: features: model_config is a reserved name"),
         ("tiny.features.label", {"type": "number", "about": "x", "example": 1}, "models.tiny: features: label is a reserved name"),
         ("tiny.features.p_class", {"type": "number", "about": "x", "example": 1}, "models.tiny: features: p_class: p_… are the probabilities that a model answers, and prediction, q10, q90 its numbers. Let models/<name>/rows give it another name"),
         ("tiny.features.Hour", {"type": "number", "about": "x", "example": 1}, "models.tiny.features.Hour: string should match pattern '^[a-z][a-z0-9_]*$', not 'Hour'"),
