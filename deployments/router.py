@@ -48,6 +48,9 @@ from tasks.release.asking import LATE  # noqa: E402
 FOLLOW_S = 0.1
 """How often the router looks what should serve."""
 
+GONE_S = 10.0
+"""A model whose file is gone serves on for so long: where somebody has removed it by mistake, it is made again."""
+
 COUNTED_S = 2.0
 """How often it is written down what was not answered: a kill loses as much."""
 
@@ -305,6 +308,8 @@ class Router:
         self._requests = count(1)
         self._run = f"{os.getpid():x}{time.time_ns() // 1_000_000:x}"
         self._seen: dict[str, Written] = {}
+        self._gone: dict[str, float] = {}
+        """Model → since when its file is not there."""
         self._told_of: dict[str, str] = {}
         self._params: params.Params | None = None
         self._params_read: Written | None = None
@@ -354,14 +359,16 @@ class Router:
         folder = settings.VAR / "serving"
         there = {path.stem: path for path in folder.glob("*.json") if path.name != "keys.json"}
         said = self._said()
-        for name in [*there, *(gone for gone in self.models if gone not in there)]:
+        now = time.monotonic()
+        self._gone = {name: self._gone.get(name, now) for name in self.models if name not in there}
+        for name in [*there, *self._gone]:
             model = self.models.setdefault(name, Model(name, self.nursery))
             written = _written(there[name]) if name in there else None
             wanted = model.wanted
-            if name not in there:
+            if now - self._gone.get(name, now) > GONE_S:
                 wanted = NOTHING
                 self._seen.pop(name, None)  # it may come back as it was
-            elif self._seen.get(name) != written:
+            elif name in there and self._seen.get(name) != written:
                 try:
                     wanted = _read(there[name])
                 except (OSError, ValueError) as error:  # half a file of a person: it is looked at again and again

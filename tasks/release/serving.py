@@ -80,13 +80,14 @@ class Serving:
 
 
 def read(model: str) -> Serving:
-    """What should serve; nothing where nobody has said so. A torn file is made again of what went live last."""
+    """What should serve; nothing where nobody has said so. A file that is torn or lost is made again of the journal."""
     existed = path(model).exists()
     known = files.read_state(path(model), None, _serving)
-    if known is None and existed:
+    if known is None:
         known = _as_it_was(model)
-        write(model, known)
-    return known or Serving()
+        if existed or known.live:
+            write(model, known)
+    return known
 
 
 def _serving(said: dict[str, Any]) -> Serving:

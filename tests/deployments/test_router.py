@@ -923,6 +923,20 @@ def test_a_model_that_is_no_longer_wanted_is_ended(router: Routed) -> None:
     assert router.post().status_code == 200
 
 
+def test_a_folder_that_somebody_removes_and_that_is_made_again_costs_no_request(router: Routed) -> None:
+    """The journal of rollouts knows who serves; the watcher, which looks every few seconds, asks it."""
+    with project_at(router.root):
+        rollouts.note(MODEL, rollouts.One(router.candidate, 3, "2026-11-21T00:00:00Z"), "live")
+        pids = router.releases()[router.candidate]["pids"]
+        with load(router.port) as seen:
+            shutil.rmtree(rollouts.path(MODEL).parent)
+            time.sleep(1)
+            assert rollouts.read(MODEL).live
+            time.sleep(1)
+    assert set(seen.statuses) == {200}
+    assert router.releases()[router.candidate]["pids"] == pids
+
+
 def test_a_file_that_went_and_came_back_as_it_was_is_followed(router: Routed) -> None:
     """A person takes a model out for a while."""
     path = router.root / "var" / "serving" / f"{MODEL}.json"

@@ -85,6 +85,17 @@ def test_a_torn_file_is_made_again_of_what_went_live_last(
     assert aside.read_bytes() == torn
 
 
+def test_a_file_that_was_lost_is_made_again_of_what_went_live_last(var: Path) -> None:
+    """Of a model that never served, there is none."""
+    assert serving.read(MODEL) == serving.Serving()
+    assert not serving.path(MODEL).exists()
+    for release in (OLD, NEW):
+        serving.note(MODEL, release, "live")
+    assert (lost := serving.read(MODEL).live)
+    assert lost.candidate == NEW.candidate
+    assert files.read_json(serving.path(MODEL))["live"]["candidate"] == NEW.candidate
+
+
 def test_a_torn_file_of_a_model_that_never_served_counts_as_none(var: Path) -> None:
     """And so does that of one that was withdrawn with nobody after it: the champion is tried as the first one is."""
     for lines in ((), ("live", "withdrawn")):
