@@ -31,7 +31,7 @@ import pandas as pd
 from benchmarks.machine import machine
 from flows import history
 from tasks import code, files, metrics, model_file, params
-from tasks.release import gate
+from tasks.release import gate, judging
 from tasks.release import replay as replaying
 from tasks.release.asking import Reply
 from tasks.release.canary import LOOK_S, Watch
@@ -127,7 +127,10 @@ def case(name: str, number: int) -> Case:
         if new_loss <= old_loss:
             break
     far = gate.distances(model.task, old, new)
-    return replace(made, moves=Moves(len(far), float(far.mean()), float(far.max())))
+    features = {name: feature.model_dump() for name, feature in model.features.items()}
+    some = judging.without_optional(held.iloc[:: -(-len(held) // judging.MISSING_ROWS)], features)
+    missing = gate.distances(model.task, *(made.score(side, some) for side in (before, after)))
+    return replace(made, moves=Moves(len(far), float(far.mean()), float(max(far.max(), missing.max()))))
 
 
 # ── clients ───────────────────────────────────────────────────────────────────────────────────────

@@ -72,6 +72,8 @@ class Side:
     """How many of them were found otherwise than by their ids, in words."""
     doubt: str = ""
     """Why it could not be found which holdout rows it was trained on."""
+    when_missing: pd.DataFrame | None = None
+    """Its predictions for some of the holdout rows, had every feature been missing that may be; for both the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -350,7 +352,11 @@ class _Bench:
             return None
         try:
             distance = distances(self.case.task, self.answers("champion"), self.answers("challenger"))
-            return Moves(len(distance), _rounded(distance.mean()), _rounded(distance.max()))
+            most = distance.max()
+            if self.case.champion.when_missing is not None and self.case.challenger.when_missing is not None:
+                sides = self.case.champion.when_missing, self.case.challenger.when_missing
+                most = max(most, distances(self.case.task, *sides).max())
+            return Moves(len(distance), _rounded(distance.mean()), _rounded(most))
         except DATA_REASONS:  # the checks say why
             return None
 

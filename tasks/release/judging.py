@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,11 +49,13 @@ def comparison(model_name: str, model: params.Model, champion: registry.Version 
     evaluated = pd.read_parquet(build / "evaluation" / "predictions.parquet")
     holdout = evaluated[[c for c in ("id", "time", "label", *model.evaluate.slices) if c in evaluated]]
     facts = tracking.measured(model_name, candidate)
+    release = files.read_json(build / "release" / "release.json")
     challenger = gate.Side(
         candidate=candidate,
         predictions=evaluated.drop(columns=holdout.columns),
         trained_on=load(build / "model" / "train_ids.npy"),
-        features=files.read_json(build / "release" / "release.json")["features"],
+        features=release["features"],
+        when_missing=None if champion is None else when_missing(model_name, build / "release", release, holdout["id"]),
     )
     return gate.Comparison(
         model=model_name,
@@ -116,13 +118,45 @@ def score_champion(model_name: str, champion: registry.Version, ids: pd.Series[A
         seen=its_rows.seen,
         seen_by=its_rows.note,
         doubt=its_rows.doubt,
+        when_missing=None if predictions is None else when_missing(model_name, folder / "release", release, ids),
     )
 
 
 def _answers(model_name: str, release: Path, said: dict[str, Any], ids: pd.Series[Any]) -> pd.DataFrame:
+    return scorer(model_name, release, said)(_held(model_name, said, ids))
+
+
+def _held(model_name: str, said: dict[str, Any], ids: pd.Series[Any]) -> pd.DataFrame:
+    """The features of the holdout rows with these ids, in their order."""
     features = list(said["features"])
     held = rows.read(settings.BUILD / model_name, "holdout", [*features, "id"]).set_index("id")
-    return scorer(model_name, release, said)(held.loc[ids.to_numpy(), features].reset_index(drop=True))
+    return held.loc[ids.to_numpy(), features].reset_index(drop=True)
+
+
+MISSING_ROWS = 2000
+"""Of so many holdout rows it is asked what a release answers when a source of its features fails."""
+
+
+def when_missing(model_name: str, release: Path, said: dict[str, Any], ids: pd.Series[Any]) -> pd.DataFrame | None:
+    """Its answers to some of the holdout rows, had every feature that may be missing been; None where it has none.
+
+    Args:
+        model_name: whose release.
+        release: its folder.
+        said: its release.json.
+        ids: of the holdout rows.
+    """
+    held = _held(model_name, said, ids.iloc[:: -(-len(ids) // MISSING_ROWS)])
+    try:
+        return scorer(model_name, release, said)(without_optional(held, said["features"]))
+    except UNSCORABLE:
+        return None
+
+
+def without_optional(frame: pd.DataFrame, features: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """Rows in which every feature is missing that may be."""
+    optional = [name for name, feature in features.items() if feature["nullable"]]
+    return frame.assign(**{name: frame[name].mask(frame[name].notna()) for name in optional})
 
 
 def scorer(model_name: str, release: Path, said: dict[str, Any]) -> Callable[[pd.DataFrame], pd.DataFrame]:

@@ -30,7 +30,8 @@ class Moves:
     """How far the challenger's answers lie from the champion's, on the rows that were compared.
 
     The distance of two answers is half the sum of the differences of their probabilities, which for two classes is the
-    difference of either; or the absolute difference of two values.
+    difference of either; or the absolute difference of two values. `most` counts some rows a second time: as they
+    are answered when a source fails, and every feature is missing that may be.
     """
 
     rows: int

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks import params, rows
-from tasks.release import gate
+from tasks.release import gate, judging
 
 FEATURES = {
     "origin": {"type": "category", "nullable": False},
@@ -567,6 +567,27 @@ def test_a_verdict_says_how_far_answers_move(flights: Flights) -> None:
     older = {name: value for name, value in json.loads(verdict.to_json()).items() if name != "moves"}
     assert gate.Verdict.from_json(json.dumps(older)).moves is None
     assert gate.judge(flights.case(challenger), rule()).moves is None
+
+
+def test_how_far_answers_move_when_a_source_fails_is_known_before_the_rollout(flights: Flights) -> None:
+    """The most that a row moves is that of the rows as they are, or as they are when all is missing that may be."""
+    case = flights.case(flights.noisy(0.1), flights.noisy(1.0))
+    assert case.champion
+    known = gate.judge(case, rule()).moves
+    assert known
+    champion = replace(case.champion, when_missing=pd.DataFrame({"p_0": [1.0], "p_1": [0.0]}))
+    challenger = replace(case.challenger, when_missing=pd.DataFrame({"p_0": [0.05], "p_1": [0.95]}))
+    moves = gate.judge(replace(case, champion=champion, challenger=challenger), rule()).moves
+    assert moves == replace(known, most=0.95)
+
+
+def test_every_feature_is_missing_that_may_be() -> None:
+    """The others, and the types, are as they were."""
+    rows = pd.DataFrame({"temp": [1.0, 2.0], "hour": [1, 2], "origin": pd.Categorical(["a", None])})
+    optional = {"temp": {"nullable": True}, "hour": {"nullable": False}, "origin": {"nullable": True}}
+    without = judging.without_optional(rows, optional)
+    assert without.dtypes.equals(rows.dtypes)
+    assert without.isna().all().tolist() == [True, False, True]
 
 
 def test_answers_lie_apart_by_probability_or_by_value() -> None:
