@@ -14,6 +14,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
@@ -69,8 +70,11 @@ def collect(params: Params, log: Log = print, check: Check = lambda _landed, _lo
         log(f"{landed}: still arriving, left for the next look")
     with files.lock("data"), disk("data/"):
         _sweep(params)
-        for landed in settled:
-            _take(landed, landing, params, collected, log, check)
+        take = partial(_take, landing=landing, params=params, collected=collected, log=log, check=check)
+        newest = {(landed.dataset, landed.partition): landed for landed in settled}
+        put_off = [one for one in settled if not take(one, is_last=newest[one.dataset, one.partition] is not one)]
+        for landed in reversed(put_off):
+            take(landed, is_last=True)
     return collected
 
 
@@ -87,34 +91,42 @@ def clear(params: Params, collected: Collected) -> None:
 # ── one file ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def _take(landed: Landed, landing: Place, params: Params, collected: Collected, log: Log, check: Check) -> None:
-    """Bring one file to where it belongs, and say so."""
+def _take(
+    landed: Landed, landing: Place, params: Params, collected: Collected, log: Log, check: Check, *, is_last: bool
+) -> bool:
+    """Bring one file to where it belongs, and say so; False where it was refused and is to be tried again.
+
+    What is refused may be good beside what comes in the same look: a row that moves from February to January stands in
+    both until February is corrected as well. So it is tried again, the newest partition first (`is_last`).
+    """
     with TemporaryDirectory(dir=_incoming()) as folder:
         local = Path(folder) / quarantine.safe(PurePosixPath(landed.path).name)
         if not landing.get(landed, local):
             collected.still_arriving.append(landed)
             log(f"{landed}: changed while it was read, left for the next look")
-            return
+            return True
         is_withdrawal = local.suffix == WITHDRAWN
         refusal = _misplaced(landed, params)
         if refusal is None and (why := (_no_withdrawal if is_withdrawal else _no_news)(landed, local)):
             is_there = why == ALREADY_THERE
             (collected.already_there if is_there else collected.outdated).append(replace(landed, reason=why))
             log(f"{landed}: {why}")
-            return
+            return True
         if refusal is None:
             refusal = (
                 refused_to_withdraw(landed, params)
                 if is_withdrawal
                 else refused(landed, local, params) or check(landed, local)
             )
+        if refusal is not None and not is_last:
+            return False
         if refusal is not None:
             quarantine.supersede(landed, "a newer delivery was refused", params, but=local)
             where = quarantine.put(landed, local, refusal, params)
             landing.clear(landed)
             collected.quarantined.append(replace(landed, reason=refusal.reason))
             log(f"{landed}: quarantined in {where}: {refusal.reason}")
-            return
+            return True
         quarantine.supersede(landed, "it was withdrawn" if is_withdrawal else "a newer delivery was accepted", params)
         if is_withdrawal:
             remove(landed)
@@ -124,6 +136,7 @@ def _take(landed: Landed, landing: Place, params: Params, collected: Collected, 
             words = accept(landed, local, params)
             collected.accepted.append(landed)
             log(f"{landed}: accepted{words}")
+        return True
 
 
 ALREADY_THERE = "already in data/"
