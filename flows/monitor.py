@@ -112,6 +112,7 @@ class _Look:
         came = labels.label_days(joined, candidate, wanted["label"])
         stream = {**stream, "label": came} if len(came.days) else stream
         stream = {name: found.until(np.datetime64(self.over)) for name, found in stream.items()}
+        stream = {name: past for name, past in stream.items() if len(past.days)}  # a first day is not over yet
         learned = reference.days(wanted)
         units = {name: feature.unit for name, feature in self.said.features.items()}
         if not learned:

@@ -244,6 +244,9 @@ def test_a_day_is_judged_when_it_is_over(world: World, first: serving.One, monke
     assert monitor().is_completed()
     assert (report()["data"]["days"], report()["data"]["rows"]) == (20, 160)
     assert report()["quality"] == before["quality"]
+    monkeypatch.setattr(observed, "last_day_over", lambda *_: date(2013, 3, 31))  # the first day is not over yet
+    assert monitor().is_completed()
+    assert (report()["data"]["status"], report()["data"]["days"]) == ("not enough data", 0)
     monkeypatch.undo()
     assert monitor().is_completed()
     assert report()["data"] == before["data"]
