@@ -639,7 +639,7 @@ class Nursery:
         """End it; the next birth begins it anew."""
         if self._process is not None and self._process.returncode is None:
             with suppress(ProcessLookupError):
-                os.kill(self._process.pid, signal.SIGKILL)  # its own kill() may take the exit code from asyncio's watcher
+                os.kill(self._process.pid, signal.SIGKILL)  # kill() may take the exit code from asyncio's watcher
         if self._socket is not None:
             self._socket.close()
         self._socket, self._heard, self._is_up = None, b"", False
