@@ -335,7 +335,7 @@ def _parse_options(dialect: Dialect, *, quoted: bool = True, **more: Any) -> Any
 
 
 def _is_quoted(path: Path, dialect: Dialect) -> bool:
-    """Whether there is a quotation mark; without one, lines can be told apart in half the time."""
+    """Whether there is a quotation mark; without one, every line break ends a row."""
     return dialect.quote is not None and _holds(path, dialect.quote, dialect)
 
 

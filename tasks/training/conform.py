@@ -41,6 +41,8 @@ def conform(rows: pd.DataFrame, name: str, model: params.Model, partition: str =
     wanted = [*model.features, "label", "time", "id"]
     if lacking := [column for column in wanted if column not in rows.columns]:
         raise ModelCodeError(f"{where} gives no column {', '.join(lacking)}; params.yaml and the interface ask for it")
+    if twice := [column for column in wanted if list(rows.columns).count(column) > 1]:
+        raise ModelCodeError(f"{where} gives column {', '.join(twice)} twice: which one counts?")
     rows = rows[wanted].reset_index(drop=True)
     for column in wanted:
         _refuse_missing(rows[column], model.features.get(column), f"{where}: {column}")
@@ -134,7 +136,10 @@ def _float(values: Column) -> Column:
 def _local_time(values: Column) -> Column:
     if pd.api.types.is_numeric_dtype(values.dtype):
         raise TypeError("it is a number, of which nobody knows the unit; use pd.to_datetime(…, unit=…)")
-    return values.astype("datetime64[us]")
+    times = values.astype("datetime64[us]")
+    if (beyond := times.dt.year > 9999).any():
+        raise ValueError(f"its year is beyond 9999 in {_rows(beyond)}; were milliseconds taken for seconds?")
+    return times
 
 
 _CONVERT: dict[str, Callable[[Column], Column]] = {"category": _text, "integer": _float, "number": _float}

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
 
+FAULTS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""What a team's own code, and scikit-learn, may raise on rows and parameters that they cannot take."""
+
+
 def train(name: str) -> None:
     """The stage: build/<name>/rows and split.json → build/<name>/model.
 
@@ -36,13 +40,20 @@ def train(name: str) -> None:
             f"{name}: {len(learn)} training rows with {learn['label'].nunique()} different labels: nothing to learn"
         )
     features = learn[list(model.features)]
-    pipeline = code.build_pipeline(name, model)
     try:
+        pipeline = code.build_pipeline(name, model)
         pipeline.fit(features, learn["label"])
-    except ValueError as error:
+    except FAULTS as error:
         silent = [str(column) for column in features if features[column].isna().all()]
         hint = f" ({', '.join(silent)}: missing in every row)" if silent else ""
-        raise ModelCodeError(f"models/{name}/pipeline does not fit {len(learn)} rows: {error}{hint}") from error
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        raise ModelCodeError(f"models/{name}/pipeline does not fit {len(learn)} rows: {kind}{error}{hint}") from error
+    asked = "predict_proba" if model.task == "classification" else "predict"
+    if not hasattr(pipeline, asked):
+        raise ModelCodeError(
+            f"params.yaml: models.{name}.estimator: {model.estimator.class_} has no {asked} as it is, which a "
+            f"{model.task} needs: name another class, or other params"
+        )
     _refuse_examples_that_fail(pipeline, name, model, features)
     split = files.read_json(build / "split.json")
     described = {name_: feature.model_dump() for name_, feature in model.features.items()}
@@ -89,7 +100,7 @@ def _failure(pipeline: Pipeline, model: params.Model, row: pd.DataFrame) -> str 
     """What the pipeline raises for a row, or says that is no number; None when it answers."""
     try:
         answer = model_file.predict(pipeline, row, model.task)
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+    except FAULTS as error:
         return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
     return None if answer.notna().all(axis=None) else "it answers NaN"
 

@@ -58,6 +58,13 @@ def test_rows_have_the_columns_of_params_yaml_in_order() -> None:
     assert told["vibration"].isna().tolist() == [False, True, False, False, False]
 
 
+def test_a_column_that_is_given_twice_is_told() -> None:
+    """As a join gives it: which of both counts is not guessed."""
+    for name in ("hour", "label"):
+        with pytest.raises(ModelCodeError, match=f"^models/tiny/rows gives column {name} twice: which one counts"):
+            conform(pd.concat([rows(), rows()[[name]]], axis=1), "tiny", model())
+
+
 def test_a_text_that_is_missing_stays_missing() -> None:
     """It does not become the text «None»."""
     nullable = {**SMALL["features"], "station": {**SMALL["features"]["station"], "nullable": True}}
@@ -68,6 +75,7 @@ def test_a_text_that_is_missing_stays_missing() -> None:
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
+        ({"time": np.array(["2013-01-01", "29999-01-01", "2013-01-03", "2013-01-04", "2013-01-05"], "datetime64[s]")}, "time is no local time: its year is beyond 9999 in 1 row (first: row 2); were milliseconds taken for seconds?"),
         ({"pressure": list("abcde")}, "pressure is no number: could not convert string to float: 'a'"),
         ({"starts": [1, 2.5, 3, 4, 0.5]}, "starts is no integer in 2 rows (first: row 2), as 2.5"),
         ({"starts": [1, 2, 3, 4, float("inf")]}, "starts is infinite in 1 row (first: row 5), as inf; give another value, or None where it is missing"),

@@ -144,6 +144,23 @@ def test_hyper_parameters_out_of_range_are_told(small: Project, prepared: Path) 
         train.train("tiny")
 
 
+@pytest.mark.parametrize(
+    ("class_", "said"),
+    [
+        ("sklearn.svm.SVC", "estimator: sklearn.svm.SVC has no predict_proba as it is, which a classification needs"),
+        ("sklearn.cluster.KMeans", "estimator: sklearn.cluster.KMeans has no predict_proba as it is, which a classif"),
+        ("sklearn.utils.Bunch", "models/tiny/pipeline does not fit 448 rows: TypeError: Last step of Pipeline should"),
+    ],
+)
+def test_a_class_that_cannot_be_the_estimator_is_told(class_: str, said: str, small: Project, prepared: Path) -> None:
+    """It is not the examples' fault, and no traceback."""
+    small.edit("params.yaml", "sklearn.linear_model.LogisticRegression", class_)
+    small.edit("params.yaml", "{C: 1.0}", "{}")
+    with pytest.raises(ModelCodeError) as caught:
+        train.train("tiny")
+    assert said in str(caught.value)
+
+
 def test_an_example_that_the_pipeline_cannot_take_is_told(
     small: Project, prepared: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
