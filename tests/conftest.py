@@ -27,6 +27,31 @@ NEEDED += [".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore"]
 BIN = Path(sys.executable).parent
 
 
+LONGEST = [
+    "loop/test_loop",
+    "deployments/test_stack",
+    "flows/test_deploy",
+    "deployments/test_browser",
+    "flows/test_due",
+]
+LONGEST += [
+    "loop/test_runners",
+    "deployments/test_swaps",
+    "flows/test_uncommitted",
+    "flows/test_torn",
+    "flows/test_predict",
+]
+LONGEST += ["flows/test_ingest", "repository/test_tools", "repository/test_third_model", "tasks/release/test_batch"]
+LONGEST += ["flows/test_backtest", "tasks/release/test_registry", "repository/test_back_up", "benchmarks/test_monitor"]
+"""Files that take a minute or more are begun first, so that all workers end at the same time."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first; the others as they come."""
+    place = {REPOSITORY / "tests" / f"{name}.py": number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path, len(place)))
+
+
 @dataclass(frozen=True)
 class Project:
     """A project to work on: `tasks.settings` and the environment name it, and what it starts inherits that."""

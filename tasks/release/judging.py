@@ -146,8 +146,8 @@ def when_missing(model_name: str, release: Path, said: dict[str, Any], ids: pd.S
         said: its release.json.
         ids: of the holdout rows.
     """
-    held = _held(model_name, said, ids.iloc[:: -(-len(ids) // MISSING_ROWS)])
     try:
+        held = _held(model_name, said, ids.iloc[:: -(-len(ids) // MISSING_ROWS)])
         return scorer(model_name, release, said)(without_optional(held, said["features"]))
     except UNSCORABLE:
         return None

@@ -139,8 +139,10 @@ def connect(alone_for: str | None = None) -> Iterator[MlflowClient]:
             yield client
         return
     _knock()
+    import mlflow
     from mlflow import MlflowClient
 
+    mlflow.set_tracking_uri(uri())  # what a client does to a model's version asks the store that this names
     yield MlflowClient(tracking_uri=uri(), registry_uri=uri())
 
 

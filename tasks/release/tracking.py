@@ -157,7 +157,6 @@ def _fill(
     import mlflow
 
     model = params.load().model(model_name)
-    mlflow.set_tracking_uri(uri())
     with mlflow.start_run(run_id=run_id):  # leaves the run FINISHED, or FAILED when the block raises
         client.log_inputs(run_id, datasets=_datasets(build))
         for file in ("params.yaml", "dvc.lock", "data.dvc"):

@@ -84,7 +84,7 @@ def _partition(
         short, expected = ([md5[:8] for md5 in each] for each in (history, min(possible)))
         yield Fault("half" if history else "lost", f"{stem} has the revisions {short}, expected, say, {expected}")
     if held != (history[-1] if history else None):
-        yield Fault("half", f"{stem} in data/ is {held}, its last revision is {history[-1:]}")
+        yield Fault("half" if held else "lost", f"{stem} in data/ is {held}, its last revision is {history[-1:]}")
     if held is not None and refused.get(held, 0):
         yield Fault("doubled", f"{stem} ({held[:8]}) is in data/ and in quarantine")
     for one in sent:
