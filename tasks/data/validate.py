@@ -230,7 +230,7 @@ def summarise(frame: pd.DataFrame, wanted: Contract) -> Summary:
     columns = {}
     for name in _numeric(wanted):
         if name in frame.columns and frame[name].dtype.kind in "if":
-            column = frame[name].astype("float64") if wanted.columns[name] == "Int64" else frame[name]
+            column = frame[name].astype("float64") if wanted.every_column[name] == "Int64" else frame[name]
             values = (column.mean(), column.median(), column.std(), column.min(), column.max(), column.isna().sum())
             columns[name] = _plain(dict(zip(STATISTICS, map(float, values), strict=True)))
     return {"rows": len(frame), "columns": columns}

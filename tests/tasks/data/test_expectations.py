@@ -215,3 +215,11 @@ def test_what_a_partition_may_lack_is_not_checked() -> None:
     assert [check.reason for check in report.failures][:1] == ["not asked for: fax"]
     report, _ = validate.examine(FRAME[["s"]].rename(columns={"s": "gift"}), LATE, "d", "2013-01", "m", None)
     assert not report.passed
+
+
+def test_a_column_that_comes_before_its_time_is_refused_and_ends_nothing() -> None:
+    """As when an old month is corrected after the schema grew: it is read, summed up and told, as any other."""
+    late = Contract(columns={"n": "int64"}, expectations=[], absent={"x": "float64"})
+    report, _ = validate.examine(FRAME[["n", "x"]], late, "d", "2013-01", "m", None)
+    assert [check.reason for check in report.failures] == ["not asked for: x"]
+    assert validate.summarise(FRAME[["n", "x"]], late)["columns"]["x"]["mean"] == 1.75
