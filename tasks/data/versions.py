@@ -27,7 +27,7 @@ from tasks import books, files, settings
 from tasks.data import delivery, hashes, revisions
 from tasks.data.places import masked
 from tasks.data.revisions import Ledger, Listing, Side
-from tasks.errors import DataMissing, DataVersionDiffers, EvergreenError, SourceUnavailable
+from tasks.errors import DataMissing, DataVersionDiffers, EvergreenError, Mistake, SourceUnavailable, did_you_mean
 from tasks.params import Params
 
 if TYPE_CHECKING:
@@ -431,6 +431,7 @@ def join_merge(
         theirs_for: those of which theirs does.
 
     Raises:
+        Mistake: ours_for or theirs_for name what is no such partition, or both the same.
         DataVersionDiffers: both sides took another content of a partition; or data/ holds what is in no version.
         SourceUnavailable: neither the cache nor the remote has all of both versions.
     """
@@ -440,7 +441,7 @@ def join_merge(
         try:
             sides = [_fetched_side(text) for text in (base, ours, theirs)]
             joined, conflicts = revisions.join(sides[0], sides[1], sides[2], theirs_for)
-            _decided(conflicts, {*ours_for, *theirs_for})
+            _decided(conflicts, ours_for, theirs_for)
             _no_strangers(joined.listing)
         except BaseException:
             path.write_bytes(both)
@@ -451,7 +452,14 @@ def join_merge(
     return joined
 
 
-def _decided(conflicts: list[str], by_hand: Collection[str]) -> None:
+def _decided(conflicts: list[str], ours: Collection[str], theirs: Collection[str]) -> None:
+    by_hand = {*ours, *theirs}
+    if both := sorted({*ours} & {*theirs}):
+        raise Mistake(f"{_some(both)}: either ours counts or theirs, and both are named")
+    if strange := sorted(by_hand - {*conflicts}):
+        raise Mistake(
+            f"{strange[0]}: there is nothing to decide{did_you_mean(strange[0], conflicts)}. Nothing was changed"
+        )
     if undecided := sorted(name for name in conflicts if name not in by_hand):
         raise DataVersionDiffers(f"both sides have another content of {_some(undecided)}")
 

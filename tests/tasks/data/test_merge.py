@@ -128,6 +128,10 @@ def test_a_partition_that_both_changed_is_for_a_person_to_decide(side: str, proj
         DataVersionDiffers, match=r"another content of orders/2\..*--ours <dataset>.*Nothing was changed"
     ):
         merge.merge()
+    with pytest.raises(Mistake, match=r"^order/2: there is nothing to decide; did you mean 'orders/2'"):
+        merge.merge(theirs=["order/2", "orders/2"])
+    with pytest.raises(Mistake, match=r"^orders/2: either ours counts or theirs, and both are named"):
+        merge.merge(["orders/2"], ["orders/2"])
     assert {name: (project.root / name).read_bytes() for name in before} == before
     assert project.data["orders/2.csv"] == "ours"
     merge.merge(**{side: ["orders/2"]})
