@@ -500,17 +500,15 @@ class Router:
     async def _answer(
         self, scope: Scope, receive: Receive, name: str, headers: list[tuple[bytes, bytes]]
     ) -> tuple[int, bytes, bytes]:
-        match parts := scope["path"].strip("/").split("/"):
+        if not self.admission.is_open(scope["path"].strip("/")):
+            self._refuse_strangers(scope)
+        match scope["path"].strip("/").split("/"):
             case ["operator", model, candidate, "predict"]:
                 self._only(scope, "POST")
                 return *(await self._try(scope, receive, name, model, candidate)), b"application/json"
             case [model, ("predict" | "explain") as verb]:
                 self._only(scope, "POST")
-                self._refuse_strangers(scope)
                 return *(await self._ask(scope, receive, name, headers, model, verb)), b"application/json"
-        if not self.admission.is_open(scope["path"].strip("/")):
-            self._refuse_strangers(scope)
-        match parts:
             case [model, what]:
                 self._only(scope, "GET", "HEAD")
                 return 200, json.dumps(self._told(self._model(model), what)).encode(), b"application/json"

@@ -384,6 +384,7 @@ def test_a_key_counts_whatever_a_proxy_puts_beside_it(router: Routed, other: str
 
 
 CLOSED = ["/", "/status", "/metrics", "/openapi.json", "/nothing", f"/{MODEL}/live", f"/{MODEL}/schema", "/a/b/c"]
+CLOSED += [f"/{MODEL}/predict", "/nothing/explain", "/operator/a/b/predict"]  # by GET, which these do not take
 
 
 @pytest.mark.parametrize("path", CLOSED)
