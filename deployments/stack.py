@@ -199,7 +199,9 @@ def _note() -> dict[str, Any] | None:
 
 
 def _write_note(ready: bool = False, services: Mapping[str, int] | None = None) -> None:
-    files.write_json(_run() / "stack.json", {"pid": os.getpid(), "ready": ready, "services": services or {}})
+    said = {"pid": os.getpid(), "ready": ready, "services": services or {}}
+    if _note() != said:
+        files.write_json(_run() / "stack.json", said)
 
 
 def take_lock(seconds: float = 0) -> FileLock | None:
@@ -308,8 +310,7 @@ class Stack:
 
     def _keep_note(self) -> None:
         """Somebody may have removed var: the next `make up`, `down` or `status` must find this one all the same."""
-        if not (_run() / "stack.json").exists():
-            self._write_note()
+        self._write_note()
         if os.fstat(1).st_nlink == 0:  # a platform behind tells into var/log, which somebody removed
             with _log().open("ab") as out:
                 os.dup2(out.fileno(), 1)
@@ -450,7 +451,7 @@ class Stack:
             self.story.tell("stack", "nobody is told about failures: EVERGREEN_NOTIFY_URL is not set")
 
     def _write_note(self) -> None:
-        with suppress(OSError):  # where the disk is full, it is written later
+        with suppress(OSError):  # where the disk is full, the next look writes it
             _write_note(self.ready, self.pids)
 
     def _on_signals(self) -> None:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -257,17 +258,24 @@ def test_a_service_that_hangs_is_killed(silent: list[str], monkeypatch: pytest.M
             other.kill()
 
 
-def test_a_full_disk_ends_no_platform(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nor keeps it from restarting a service: what it would note about itself is noted later."""
+def test_a_full_disk_ends_no_platform(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor keeps it from restarting a service: what it would note about itself is noted when there is room again."""
 
     def write(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(files, "write_json", write)
+    monkeypatch.setattr(settings, "VAR", tmp_path)
     watch = services.Service("watch", [], lambda _: True)
-    with subprocess.Popen(["sleep", "60"]) as started:
-        assert _stack(watch)._spawned(watch, started.pid)
+    up = _stack(watch)
+    with monkeypatch.context() as full, subprocess.Popen(["sleep", "60"]) as started:
+        full.setattr(files, "write_json", write)
+        assert up._spawned(watch, started.pid)
         started.kill()
+    with monkeypatch.context() as terminal:
+        terminal.setattr(os, "fstat", lambda _: tmp_path.stat())  # what pytest has for one is a file without a name
+        up._keep_note()
+    assert files.read_json(tmp_path / "run/stack.json")["services"] == {"watch": started.pid}
+    up.lock.release()
 
 
 def end(platform: Platform) -> None:
