@@ -267,6 +267,7 @@ def test_a_full_disk_ends_no_platform(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(settings, "VAR", tmp_path)
     watch = services.Service("watch", [], lambda _: True)
     up = _stack(watch)
+    up._write_note()
     with monkeypatch.context() as full, subprocess.Popen(["sleep", "60"]) as started:
         full.setattr(files, "write_json", write)
         assert up._spawned(watch, started.pid)
