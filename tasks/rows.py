@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from tasks import files
+from tasks import files, numbers
 
 EXTRA = ["label", "time", "id"]
 """The columns beside the features: what is to be predicted, when it was (local, naive), and which row it is."""
@@ -34,6 +35,30 @@ def by_partition(
     if split["by"] == "time":
         return {name: _partition(build, name, columns) for name in split[part]}
     return {name: _drawn(build, name, columns, split, part) for name in split["partitions"]}
+
+
+def as_feature(values: pd.Series[Any], type_: str) -> pd.Series[Any]:
+    """A column of a model's rows as it learns it, and is asked of it: a category as str, everything else as float64.
+
+    Raises:
+        ValueError, TypeError: it holds what is none.
+    """
+    if type_ == "category":
+        return as_text(values)
+    if pd.api.types.is_datetime64_any_dtype(values.dtype) or pd.api.types.is_timedelta64_dtype(values.dtype):
+        raise TypeError(f"it is {values.dtype}")
+    return values.astype("float64")
+
+
+def as_text(values: pd.Series[Any]) -> pd.Series[Any]:
+    """As str. A number has one text, whether it came as 49, 49.0 or Decimal("49"); missing stays missing."""
+    if not pd.api.types.is_string_dtype(values.dtype) or values.dtype == object:
+        values = values.astype(object).where(values.notna(), None).map(_text, na_action="ignore")
+    return values.astype("str")
+
+
+def _text(value: Any) -> str:
+    return numbers.text(float(value)) if isinstance(value, float | Decimal) and value % 1 == 0 else str(value)
 
 
 def row_hashes(ids: pd.Series[Any]) -> npt.NDArray[np.uint64]:

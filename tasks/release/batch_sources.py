@@ -284,6 +284,8 @@ class Partition:
     def _make(self, here: dict[str, list[Path]], aside: Path) -> Path:
         import pandas as pd
 
+        from tasks.rows import as_feature
+
         model = params.load().model(self.model)
         asked = {d: [(path, contract.load(self.model, d, path.stem)) for path in paths] for d, paths in here.items()}
         try:
@@ -299,10 +301,16 @@ class Partition:
             raise ModelCodeError(
                 f"models/{self.model}/rows failed on {self.where}: {type(error).__name__}: {error}"
             ) from error
-        kept = [column for column in [*model.features, "id", "time"] if column in rows.columns]
-        categories = dict.fromkeys([c for c in model.of_type("category") if c in kept], "str")
+        kept = rows[[column for column in [*model.features, "id", "time"] if column in rows.columns]]
+        for name, feature in model.features.items():
+            try:
+                kept = kept.assign(**{name: as_feature(kept[name], feature.type)}) if name in kept else kept
+            except (ValueError, TypeError, OverflowError) as error:
+                raise ModelCodeError(
+                    f"models/{self.model}/rows, {self.where}: {name} is no {feature.type}: {error}"
+                ) from None
         target = aside / f"{self.name}.parquet"
-        files.write_parquet(target, rows[kept].astype(categories))
+        files.write_parquet(target, kept)
         return target
 
 

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from decimal import Decimal
+from functools import partial
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from tasks import numbers, params, schema
+from tasks import params, schema
 from tasks.errors import ModelCodeError
+from tasks.rows import as_feature, as_text
 
 if TYPE_CHECKING:
     Column = pd.Series[Any]
@@ -64,12 +66,16 @@ def _converted(values: Column, model: params.Model, where: str) -> Column:
     kind, convert = {
         "label": ("class", _class) if is_class else ("number", _estimated),
         "time": ("local time", _local_time),
-        "id": ("text", _text),
-    }.get(str(values.name)) or (model.features[str(values.name)].type, _CONVERT[model.features[str(values.name)].type])
+        "id": ("text", as_text),
+    }.get(str(values.name)) or _of_feature(model.features[str(values.name)])
     try:
         return convert(values)
     except (ValueError, TypeError, OverflowError) as error:
         raise ModelCodeError(f"{where} is no {kind}: {error}") from None
+
+
+def _of_feature(feature: params.Feature) -> tuple[str, Callable[[Column], Column]]:
+    return feature.type, partial(as_feature, type_=feature.type)
 
 
 def _refuse_what_no_request_may_hold(values: Column, feature: params.Feature, where: str) -> None:
@@ -116,23 +122,6 @@ def _rows(wrong: Column) -> str:
 # ── types ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _text(values: Column) -> Column:
-    """As str. A number has one text, whether it came as 49, 49.0 or Decimal("49"); missing stays missing."""
-    if not pd.api.types.is_string_dtype(values.dtype) or values.dtype == object:
-        values = values.astype(object).where(values.notna(), None).map(_one_text, na_action="ignore")
-    return values.astype("str")
-
-
-def _one_text(value: Any) -> str:
-    return numbers.text(float(value)) if isinstance(value, float | Decimal) and value % 1 == 0 else str(value)
-
-
-def _float(values: Column) -> Column:
-    if pd.api.types.is_datetime64_any_dtype(values.dtype) or pd.api.types.is_timedelta64_dtype(values.dtype):
-        raise TypeError(f"it is {values.dtype}")
-    return values.astype("float64")
-
-
 def _local_time(values: Column) -> Column:
     if pd.api.types.is_numeric_dtype(values.dtype):
         raise TypeError("it is a number, of which nobody knows the unit; use pd.to_datetime(…, unit=…)")
@@ -140,9 +129,6 @@ def _local_time(values: Column) -> Column:
     if (beyond := times.dt.year > 9999).any():
         raise ValueError(f"its year is beyond 9999 in {_rows(beyond)}; were milliseconds taken for seconds?")
     return times
-
-
-_CONVERT: dict[str, Callable[[Column], Column]] = {"category": _text, "integer": _float, "number": _float}
 
 
 def _class(values: Column) -> Column:
@@ -182,7 +168,7 @@ def _estimated(values: Column) -> Column:
         raise TypeError("it is text; a regression estimates numbers")
     if pd.api.types.is_integer_dtype(values.dtype) or pd.api.types.is_bool_dtype(values.dtype):
         return values.astype("int64")
-    plain = _float(values)
+    plain = as_feature(values, "number")
     if (infinite := plain.abs() == np.inf).any():
         raise ValueError(f"it is infinite in {_rows(infinite)}")
     return plain

@@ -289,6 +289,29 @@ def test_an_index_that_pandas_left_out_of_a_file_is_there(tmp_path: Path) -> Non
         assert along == [{"id": 7}, {"id": 8}, {"id": 9}]
 
 
+def test_features_of_a_partition_are_typed_as_for_training(small: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A code that is a float, a truth value for a number: what the model learned, not another text and no refusal."""
+    small.edit("models/tiny/rows/__init__.py", "        label=", "        station=readings['failures'].where("
+               "readings['failures'] > 0), starts=readings['starts'] > 2,\n        label=")  # fmt: skip
+    small.edit("params.yaml", "about: Where the pump is", "nullable: true, about: Where the pump is")
+    forget_models(monkeypatch)
+    model = params.load().model(MODEL)
+    source = batch_sources.find(MODEL, params.load(), "readings/2013-03")[0]
+    features = {name: feature.model_dump() for name, feature in model.features.items()}
+    scored, _ = chunked(source.fetch(small.root / "var").rows(), features)
+    environment.environment()
+    md5 = files.md5(small.root / "data/readings/2013-03.csv")
+    files.write_json(
+        settings.BUILD / MODEL / "partitions.json",
+        {"readings": {"2013-03.csv": md5, "2013-02.csv": files.md5(small.root / "data/readings/2013-02.csv")}},
+    )
+    prepare.prepare(MODEL)
+    learned = pd.read_parquet(settings.BUILD / MODEL / "rows" / "2013-03.parquet")
+    found = pd.DataFrame(scored)[list(features)].astype(learned[list(features)].dtypes)
+    pd.testing.assert_frame_equal(found, learned[list(features)])
+    assert set(learned["station"].dropna()) == {"1"}
+
+
 def test_an_empty_line_of_a_file_with_one_column_is_a_row(tmp_path: Path) -> None:
     """As to ingest: else the answers would be those of other rows."""
     (tmp_path / "rows.csv").write_text("n\n1\n\n3\n")
