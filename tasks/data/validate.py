@@ -392,7 +392,9 @@ ON_SQL_ONLY = {
 """What Great Expectations runs in a database, and not on a file: every partition would be refused."""
 
 LIMITS = ("min_value", "max_value", "value_set")
-"""The arguments that hold values of the column."""
+"""The arguments that hold values of the column, but where an expectation is of a share, a count, a length or a spread."""
+
+OF_COUNTS = re.compile("proportion|count|length|stdev")
 
 
 def _built(position: int, expectation: dict[str, Any], wanted: Contract, where: str) -> Expectation:
@@ -419,7 +421,8 @@ def _built(position: int, expectation: dict[str, Any], wanted: Contract, where: 
     if strange := sorted(named - set(wanted.every_column)):
         hint = did_you_mean(strange[0], list(wanted.every_column))
         raise ContractError(f"{where}: {type_}: {strange[0]!r} is not among the suite's columns{hint}")
-    if (declared := wanted.every_column.get(str(kwargs.get("column")), "")).startswith("datetime"):
+    declared = wanted.every_column.get(str(kwargs.get("column")), "")
+    if declared.startswith("datetime") and not OF_COUNTS.search(str(type_)):
         try:
             kwargs |= {name: _as_times(kwargs[name], declared) for name in LIMITS if name in kwargs}
         except ValueError as error:

@@ -141,6 +141,8 @@ def test_a_limit_that_is_no_time_is_told() -> None:
     with pytest.raises(ContractError, match=r"2013-01-01T00:00Z has a time zone, the column has none"):
         checked(BETWEEN, column="at", min_value="2013-01-01T00:00Z")
     assert checked(BETWEEN, column="utc", min_value="2013-01-01T01:00+01:00").passed
+    for of in ("proportion_of_unique_values", "proportion_of_non_null_values", "unique_value_count"):
+        assert checked(f"expect_column_{of}_to_be_between", column="at", min_value=0.5).passed
 
 
 @pytest.mark.parametrize(
