@@ -392,9 +392,10 @@ ON_SQL_ONLY = {
 """What Great Expectations runs in a database, and not on a file: every partition would be refused."""
 
 LIMITS = ("min_value", "max_value", "value_set")
-"""The arguments that hold values of the column, but where an expectation is of a share, a count, a length or a spread."""
+"""The arguments that hold values of the column."""
 
 OF_COUNTS = re.compile("proportion|count|length|stdev")
+"""Expectations whose limits are of a share, a count, a length or a spread, whatever the column's type."""
 
 
 def _built(position: int, expectation: dict[str, Any], wanted: Contract, where: str) -> Expectation:
