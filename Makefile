@@ -26,7 +26,7 @@ $(READY): requirements.lock $(ELSEWHERE)
 	@test -x .venv/bin/python || { echo "making .venv"; $(PYTHON) -m venv .venv; }
 	@echo "installing what requirements.lock names (1.5 GB, a minute or two the first time)"
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check "$$(grep -oE '^uv==[^ ]+' requirements.lock)"
-	@VIRTUAL_ENV=$(CURDIR)/.venv UV_COMPILE_BYTECODE=1 .venv/bin/uv pip sync --quiet --system-certs --require-hashes requirements.lock \
+	@VIRTUAL_ENV="$(CURDIR)/.venv" UV_COMPILE_BYTECODE=1 .venv/bin/uv pip sync --quiet --system-certs --require-hashes requirements.lock \
 	  || { echo "uv could not; pip, which knows your proxy and mirror, takes some minutes"; \
 	       .venv/bin/python -m pip install --quiet --require-hashes -r requirements.lock; }
 	@touch $@

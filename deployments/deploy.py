@@ -7,6 +7,7 @@ edits or pauses one in the UI keeps that (docs/decisions/schedules.md). Models t
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -265,7 +266,7 @@ def _body(wanted: Deployment) -> dict[str, Any]:
         "path": str(settings.ROOT),
         "job_variables": {
             "working_dir": str(settings.ROOT),
-            "command": f"{sys.executable} -m deployments.flow_run{aside}",
+            "command": f"{shlex.quote(sys.executable)} -m deployments.flow_run{aside}",
             "stream_output": False,
         },
         "concurrency_limit": 1,

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import io
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -18,7 +19,7 @@ from uuid import uuid4
 import pytest
 from filelock import FileLock
 
-from deployments import marked, mend, services, stack
+from deployments import deploy, marked, mend, services, stack
 from deployments.story import Story
 from flows import api, wakes
 from tasks import files, priority, settings
@@ -256,6 +257,15 @@ def test_a_service_that_hangs_is_killed(silent: list[str], monkeypatch: pytest.M
         finally:
             one.kill()
             other.kill()
+
+
+def test_a_run_starts_in_a_folder_with_a_space_in_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prefect's worker splits the command as a shell does."""
+    python = "/a b/it's/.venv/bin/python"
+    monkeypatch.setattr(sys, "executable", python)
+    ingest = deploy.Deployment("ingest", "ingest", "")
+    command = deploy._body(ingest)["job_variables"]["command"]
+    assert shlex.split(command) == [python, "-m", "deployments.flow_run"]
 
 
 def test_a_full_disk_ends_no_platform(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
