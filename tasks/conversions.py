@@ -239,7 +239,7 @@ def _one_by_one(column: Any, type_: str, nulls: Sequence[str], dialect: Dialect)
     refused: list[bool] = []
     for scalar in encoded.dictionary:
         try:
-            values.append(exact(_held(scalar), type_, nulls, dialect))
+            values.append(exact(_as_python(scalar), type_, nulls, dialect))
             refused.append(False)
         except (ValueError, OverflowError):  # Lossy; or beyond what a datetime holds
             values.append(None)
@@ -251,7 +251,7 @@ def _one_by_one(column: Any, type_: str, nulls: Sequence[str], dialect: Dialect)
 # ── one value ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def _held(scalar: Any) -> Any:
+def _as_python(scalar: Any) -> Any:
     """A value of Arrow's as Python has it.
 
     Raises:
@@ -449,7 +449,7 @@ def _why(scalar: Any, found: Any, type_: str, nulls: Sequence[str], dialect: Dia
         advice = ADVICE.get((kind, type_), natural)
         return f"{shown} ({found}) {_would_become(_unsafe(scalar, type_), type_)}: {advice}"
     try:
-        exact(_held(scalar), type_, nulls, dialect)
+        exact(_as_python(scalar), type_, nulls, dialect)
     except Lossy as error:
         return f"{shown} {_would_become(error.becomes, type_)}: {error}"
     except (ValueError, OverflowError) as error:

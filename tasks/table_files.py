@@ -224,7 +224,7 @@ _BY_SPARK = b"org.apache.spark.version"
 
 
 def _refuse_damage(rows: Any) -> None:
-    """Refuse a column whose texts are no UTF-8, as Parquet asks for and not every writer gives."""
+    """Refuse a column that holds what its type does not, such as texts that are no UTF-8: not every writer looks."""
     import pyarrow as pa
 
     for name, column in zip(rows.schema.names, rows.columns, strict=True):
@@ -232,7 +232,7 @@ def _refuse_damage(rows: Any) -> None:
             column.validate(full=True)
         except pa.ArrowInvalid as error:
             problem = str(error).rpartition("Invalid: ")[2]
-            raise Unreadable(f"column {name}: {problem}: have it written anew, texts in UTF-8") from None
+            raise Unreadable(f"column {name}: {problem}: have it written anew (texts in UTF-8)") from None
 
 
 def _instants(table: Any, opened: Any) -> Any:
@@ -576,9 +576,9 @@ def _parquet_pieces(path: Path, columns: Sequence[str], most: int) -> Iterator[P
         for batch in opened.iter_batches(most, columns=list(columns)):
             _refuse_damage(batch)
             counted = {name: pa.array(ranges[name][read : read + len(batch)]) for name in columns if name in ranges}
-            held = dict(zip(batch.schema.names, batch.columns, strict=True))
+            stored = dict(zip(batch.schema.names, batch.columns, strict=True))
             read += len(batch)
-            yield Piece(pa.record_batch({**held, **counted}), read / rows)
+            yield Piece(pa.record_batch({**stored, **counted}), read / rows)
 
 
 def _csv_pieces(path: Path, columns: Sequence[str], most: int) -> Iterator[Piece]:  # noqa: ARG001

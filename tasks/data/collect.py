@@ -72,7 +72,11 @@ def collect(params: Params, log: Log = print, check: Check = lambda _landed, _lo
         _sweep(params)
         take = partial(_take, landing=landing, params=params, collected=collected, log=log, check=check)
         newest = {(landed.dataset, landed.partition): landed for landed in settled}
-        put_off = [one for one in settled if not take(one, is_last=newest[one.dataset, one.partition] is not one)]
+        put_off = [
+            landed
+            for landed in settled
+            if not take(landed, is_last=newest[landed.dataset, landed.partition] is not landed)
+        ]
         for landed in reversed(put_off):
             take(landed, is_last=True)
     return collected

@@ -376,7 +376,8 @@ def _named(value: Any) -> set[str]:
         return set()
     if "$PARAMETER" in value:
         text = value["$PARAMETER"]
-        return set(re.findall(r"(?<![\w.])[A-Za-z_]\w*", text)) if isinstance(text, str) else {str(text)}  # 1e3: none
+        names = re.findall(r"(?<![\w.])[A-Za-z_]\w*", str(text))  # 1e3 holds none
+        return set(names) if isinstance(text, str) else {str(text)}
     return set().union(*map(_named, value.values()))
 
 
