@@ -34,7 +34,7 @@ def forget_refused(model_name: str, days: float) -> list[str]:
         old = [
             entry
             for entry in registry.history(model_name)
-            if entry.created < before and not (entry.champion or entry.aliases or entry.files_gone)
+            if entry.created < before and not (_served(entry) or entry.aliases or entry.files_gone)
         ]
         removed = []
         for entry in old:
@@ -50,6 +50,11 @@ def forget_refused(model_name: str, days: float) -> list[str]:
             client.set_model_version_tag(model_name, str(entry.version), tracking.FORGOTTEN, at)
             removed.append(entry.candidate)
     return removed
+
+
+def _served(entry: registry.Entry) -> bool:
+    """Whether it ever was champion: by the journal, or by its own tag, as people can delete either in MLflow."""
+    return bool(entry.champion or entry.promoted_by)
 
 
 def _remove_files(client: MlflowClient, run: Run) -> None:

@@ -229,6 +229,8 @@ KEPT = {"verdicts", "params.yaml", "data.dvc", "dvc.lock"}
 def test_the_files_of_a_candidate_that_never_was_champion_go_when_it_is_old(root: Path) -> None:
     """Its numbers and verdicts stay; trained again it is another version, with its files."""
     client().delete_registered_model_alias(MODEL, "challenger")
+    for tag in client().get_registered_model(MODEL).tags:  # a person did
+        client().delete_registered_model_tag(MODEL, tag)
     old, build = registry.history(MODEL)[2], settings.BUILD / MODEL
     assert retention.forget_refused(MODEL, days=30) == []
     assert retention.forget_refused(MODEL, days=-1) == [old.candidate]
