@@ -9,7 +9,7 @@ READY := .venv/.ready
 ELSEWHERE := $(shell python=$$(grep -m1 -aoE "/[^'\"]*/bin/python[0-9.]*" .venv/bin/dvc 2>/dev/null) && \
   ! test "$${python%/*}" -ef .venv/bin && echo elsewhere)
 
-.PHONY: help setup run up year down status page deploy data arrive load test check lint types shell reports bench-canary bench-cycle bench-serving bench-swaps bench-monitor bench-throughput backtest soak docs lock clean
+.PHONY: help setup run up year down status page deploy data arrive load test check test-long lint types shell reports bench-canary bench-cycle bench-serving bench-swaps bench-monitor bench-throughput backtest soak docs lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -62,8 +62,11 @@ page: $(READY)  ## write the status page, var/status/index.html: how the models 
 deploy: $(READY)  ## register the flows with the Prefect server that PREFECT_API_URL names
 	@python -m deployments.deploy
 
-test: $(READY)  ## every test, with the real components
+test: $(READY)  ## the tests, with the real components, but for the longest
 	@python -m pytest
+
+test-long: $(READY)  ## the tests that take a minute or more each: schedules of kills, torn files, a browser, a third model
+	@python -m pytest -m long
 
 lint: $(READY)
 	@ruff check . && ruff format --check . && lint-imports

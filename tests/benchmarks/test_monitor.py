@@ -20,6 +20,7 @@ def _state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.mark.long
 def test_models_that_differ_by_seed_only_are_hardly_ever_promoted() -> None:
     """Of 20 pairs that learned from the same 5,000 rows, at most two are promoted."""
     judged = [monitor.judge(trial) for trial in monitor.pairs([6], seeds=20, learned=5_000)]

@@ -27,7 +27,8 @@ FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--dis
 FLAGS += ["--disable-component-update", "--disable-sync", "--remote-debugging-port=0", "--window-size=1400,1000"]
 
 pytestmark = [
-    pytest.mark.timeout(300),
+    pytest.mark.long,
+    pytest.mark.timeout(600),
     pytest.mark.skipif(
         CHROMIUM is None and not os.environ.get("CI"), reason="there is no chromium here (apt-get install chromium)"
     ),

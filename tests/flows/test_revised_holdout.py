@@ -15,7 +15,7 @@ from tasks.release import judging, registry, verdicts
 from tests.conftest import Project
 from tests.deployments.alone import server
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 
 MODEL, HOLDOUT = "tiny", "2013-03"
 

@@ -19,7 +19,7 @@ from tests.conftest import write_readings
 from tests.deployments.alone import Alone, server
 from tests.tasks.monitoring.asked import ask
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 
 MODEL = "tiny"
 

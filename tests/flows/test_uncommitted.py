@@ -16,7 +16,7 @@ from tasks.release import registry, verdicts
 from tests.conftest import Project, write_readings
 from tests.deployments.alone import Alone, server
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 
 MODEL = "tiny"
 

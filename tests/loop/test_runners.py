@@ -16,7 +16,7 @@ from tests.conftest import Project
 from tests.loop import invariants
 from tests.loop.platform import Platform
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 
 
 def end(root: Path) -> tuple[object, dict[str, str]]:

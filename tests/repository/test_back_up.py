@@ -15,7 +15,7 @@ from tasks.release import judging, package, registry, tracking
 from tasks.training import graph
 from tests.conftest import BIN, REPOSITORY, Project
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
 
 PAGE = REPOSITORY / "docs" / "how-to" / "back-up-and-move.md"
 MODEL = "tiny"

@@ -15,7 +15,7 @@ from tasks.release import judging, package, registry, tracking
 from tasks.training import graph
 from tests.conftest import REPOSITORY, Project, copy_repository
 
-pytestmark = pytest.mark.xdist_group("third_model")
+pytestmark = pytest.mark.long
 
 DIGITS = REPOSITORY / "tests" / "repository" / "digits"
 STAGES = ["environment", *(f"{step}@digits" for step in ("validate", "prepare", "train", "evaluate", "package"))]
