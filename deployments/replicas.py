@@ -20,7 +20,7 @@ from typing import IO, Any
 from deployments import environments
 from deployments.replica import ANSWERED, ASKED, PROTOCOL, STATISTICS
 from deployments.stalls import StallDetector
-from tasks import priority
+from tasks import priority, settings
 from tasks.errors import EnvironmentDiffers
 from tasks.release.asking import LATE
 
@@ -230,8 +230,10 @@ class Release:
 
     @property
     def trouble(self) -> str:
-        """In a line why it has no replica."""
-        return self.why.strip().splitlines()[-1] if self.why and self.why.strip() else "starting"
+        """In a line why it has no replica; a client is told no folder of this machine."""
+        if not self.why or not self.why.strip():
+            return "starting"
+        return self.why.strip().splitlines()[-1].replace(f"{settings.ROOT}/", "")
 
     # ── asked ─────────────────────────────────────────────────────────────────────────────────────
 

@@ -20,6 +20,7 @@ from deployments import environments, replicas
 from deployments.replica import ANSWERED, ASKED, PREDICT, PROTOCOL
 from deployments.replicas import Nursery, Release, Unanswered, _NurseryGone, _Replica
 from deployments.stalls import StallDetector
+from tasks import settings
 
 
 def _release(tmp_path: Path, nursery: Nursery | None = None) -> Release:
@@ -29,6 +30,15 @@ def _release(tmp_path: Path, nursery: Nursery | None = None) -> Release:
 def _run(coroutine: Coroutine[None, None, None]) -> None:
     """Within half a minute."""
     asyncio.run(asyncio.wait_for(coroutine, 30))
+
+
+def test_a_client_is_told_no_folder_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Why there is no replica is told in the words of the last error, below the project."""
+    monkeypatch.setattr(settings, "ROOT", tmp_path)
+    release = _release(tmp_path)
+    assert release.trouble == "starting"
+    release.why = f"Traceback …\nFileNotFoundError: no such file: '{tmp_path}/var/bentoml/bentos'\n"
+    assert str(release._no_replica()) == "m:c has no replica: FileNotFoundError: no such file: 'var/bentoml/bentos'"
 
 
 async def _join(release: Release) -> tuple[_Replica, asyncio.StreamReader, asyncio.StreamWriter]:
