@@ -9,6 +9,7 @@ from tasks import steps
 from tests.conftest import Project
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_releases_change_and_fail_under_load_without_a_lost_request(
     small: Project, capfd: pytest.CaptureFixture[str]
