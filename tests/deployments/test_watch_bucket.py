@@ -66,6 +66,9 @@ def end(run: dict[str, Any]) -> None:
 def test_an_object_that_appears_in_the_bucket_wakes_ingest(alone: Alone, bucket: Any) -> None:
     """A bucket that is not there is told, once; nothing in it wakes nobody; then one object, and then another, does."""
     story = settings.VAR / "log" / "watch.log"
+    deployment = api.call("/deployments/name/ingest/ingest")
+    for schedule in deployment["schedules"]:  # a run of the clock that is due, and that no worker begins, is a wake too
+        api.call(f"/deployments/{deployment['id']}/schedules/{schedule['id']}", {"active": False}, method="PATCH")
     with local.process([sys.executable, "-u", "-m", "deployments.watch"], "watch") as running:
         until(lambda: "SourceUnavailable: the landing zone s3://watched/landing" in story.read_text(), 60)
         bucket.mkdir("watched")
