@@ -65,7 +65,7 @@ deploy: $(READY)  ## register the flows with the Prefect server that PREFECT_API
 test: $(READY)  ## the tests, with the real components, but for the longest
 	@python -m pytest
 
-test-long: $(READY)  ## the tests that take a minute or more each: schedules of kills, torn files, a browser, a third model
+test-long: $(READY)  ## the tests that take a minute or more each: schedules of kills, torn files, the tools' commands, a browser
 	@python -m pytest -m long
 
 lint: $(READY)

@@ -356,6 +356,7 @@ def test_the_form_offers_what_there_is() -> None:
 
 
 @pytest.mark.timeout(180)
+@pytest.mark.long
 def test_the_flow_shows_the_table_and_the_picture(year: Path, tmp_path: Path) -> None:
     """Beside a real server, in processes of its own; the policy that was typed into the form is tried."""
     from flows import api

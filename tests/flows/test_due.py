@@ -15,7 +15,7 @@ from tasks.release import registry
 from tests.conftest import Project, write_readings
 from tests.deployments.alone import Alone, server
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
 
 MODEL = "tiny"
 

@@ -14,7 +14,7 @@ from flows import api
 from tasks import files
 from tests.deployments.alone import Alone, server
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(240)]
 
 PREPARED = """
 from tasks import environment, files, settings

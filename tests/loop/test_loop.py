@@ -15,20 +15,12 @@ from tests.loop import invariants, schedule, soak
 from tests.loop.platform import Platform
 from tests.loop.world import World, load
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 
 SEEDS = (5, 19, 54)
 """Together: every kind of delivery, hand edit and wake-up."""
 
 
-def test_a_schedule_with_kills_ends_as_without(shared: Platform) -> None:
-    """The first of the seeds: the others are `long`."""
-    result = soak.play(shared, SEEDS[0])
-    assert result.faults == []
-    assert result.kills
-
-
-@pytest.mark.long
 def test_schedules_with_kills_end_as_without(shared: Platform) -> None:
     """Nothing lost, nothing doubled, no half state, whatever was delivered, edited, woken and killed."""
     found = {seed: soak.play(shared, seed) for seed in SEEDS}

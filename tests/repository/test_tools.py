@@ -16,6 +16,8 @@ from tasks import steps
 from tasks.training import graph
 from tests.conftest import BIN, Project
 
+pytestmark = pytest.mark.long
+
 TEMPLATE = ("git", "-c", "user.name=t", "-c", "user.email=t@localhost")
 
 
