@@ -26,6 +26,7 @@ from tests.deployments.test_browser import CHROMIUM, Page, page
 __all__ = ["page"]  # the fixture
 
 pytestmark = [
+    pytest.mark.long,
     pytest.mark.timeout(300),
     pytest.mark.skipif(
         CHROMIUM is None and not os.environ.get("CI"), reason="there is no chromium here (apt-get install chromium)"

@@ -15,7 +15,7 @@ from tasks import settings
 from tests.deployments.alone import Alone, server
 from tests.deployments.conftest import until
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(180)]
 
 SECRET = "s3cr3t-of-nobody"
 
