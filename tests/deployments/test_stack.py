@@ -37,13 +37,17 @@ def test_a_second_one_is_refused(platform: Platform) -> None:
 
 
 def test_status_says_that_all_is_well(platform: Platform) -> None:
-    """Each service, and what all weigh: less than 1.5 GB."""
-    done = platform.project.run(sys.executable, "-m", "deployments.stack", "status")
+    """Each service, and what all weigh when no flow runs: less than 1.5 GB."""
+    done = until(lambda: _light(platform.project.run(sys.executable, "-m", "deployments.stack", "status")))
     assert [line.split()[:2] for line in done.stdout.splitlines()[:6]] == [
         [name, "answers"] for name in ("prefect", "mlflow", "router", "nursery", "worker", "watch")
     ]
-    assert int(done.stdout.split(" processes, ")[1].split(" MB")[0].replace(",", "")) < 1500
     assert "failures are told to" in done.stdout
+
+
+def _light(done: subprocess.CompletedProcess[str]) -> subprocess.CompletedProcess[str] | None:
+    megabytes = int(done.stdout.split(" processes, ")[1].split(" MB")[0].replace(",", ""))
+    return done if megabytes < 1500 else None
 
 
 @are_weighed
