@@ -49,7 +49,8 @@ def served(small_copied: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
         page_sample.write("tiny")
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("EVERGREEN_PORT", str(local.free_port()))
-            files.remove(there.project.root / "var/serving")  # a router would start what is named there
+            for folder in ("serving", "rollouts"):  # a router would start what is named there, or was last
+                files.remove(there.project.root / "var" / folder)
             url = f"http://127.0.0.1:{os.environ['EVERGREEN_PORT']}"
             with local.process([sys.executable, "-m", "deployments.router"], "router") as running:
                 local.wait_for(f"{url}/healthz", running, "router", 60)
