@@ -56,13 +56,13 @@ def train(model: str, again: bool = False, if_due: bool = False) -> State[Any]:
         on, differing = settled.on(model), uncommitted.of(model, made_of)
         held = _not_by_itself(said, differing) or (None if asked else _rolled_back(model))
         outcome = _release(model, held, differing)
-        _forget_refused(model, said.keep_days)
         if not differing:  # dvc.lock would name what nobody else has
             _publish(said, f"{model}: {outcome}")
         waits = {"made_of": made_of, "uncommitted": differing} if differing else None
         settled.write(model, outcome, on, by=_here(), held=waits)
         due.ended(model)
         _with_rows_come_labels(model)
+        _forget_refused(model, said.keep_days)
     return Completed(message=outcome)
 
 
