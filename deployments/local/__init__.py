@@ -1,0 +1,1 @@
+"""The local stack: its services, kept running and reported on."""

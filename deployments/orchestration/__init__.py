@@ -1,0 +1,1 @@
+"""What the Prefect server knows of the flows: deployments, automations, the worker."""

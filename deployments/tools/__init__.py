@@ -1,0 +1,1 @@
+"""What a person runs beside the platform: the quickstart, load, a simulated year."""

@@ -1,0 +1,1 @@
+"""What looks every few seconds whether the world changed, and triggers flows."""

@@ -1,0 +1,1 @@
+"""Prefect, as the flows use it: its API, tasks, events and triggers."""

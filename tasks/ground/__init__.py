@@ -1,0 +1,1 @@
+"""The ground of every wing: settings, params, files, errors."""

@@ -1,0 +1,1 @@
+"""What all wings know of a model: its code, rows, metrics and profile."""

@@ -1,0 +1,1 @@
+"""Has the world moved? Daily summaries against those of the reference."""

@@ -1,0 +1,1 @@
+"""The prediction log and the labels, taken in once."""

@@ -1,0 +1,1 @@
+"""How good the predictions are: measured, or estimated until labels come."""

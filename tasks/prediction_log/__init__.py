@@ -1,0 +1,1 @@
+"""The prediction log: a line per answered request, compacted to Parquet."""

@@ -1,0 +1,1 @@
+"""Batch scoring of files and partitions with a release."""

@@ -1,0 +1,1 @@
+"""A candidate becomes a release: a folder, a Bento, an image, manifests."""

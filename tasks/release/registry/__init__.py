@@ -1,0 +1,1 @@
+"""Versions, runs and the champion, as MLflow keeps them; and what should serve."""

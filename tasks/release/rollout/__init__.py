@@ -1,0 +1,1 @@
+"""A release goes into production, stage by stage."""

@@ -1,0 +1,1 @@
+"""What a release takes along, and all that it takes along of this project."""

@@ -1,0 +1,1 @@
+"""Tables as other programs write them, read with the types that a contract declares."""
