@@ -32,35 +32,35 @@ $(READY): requirements.lock $(ELSEWHERE)
 	@touch $@
 
 run: $(READY)  ## the whole loop on real data: deliver, ingest, train, judge, package, serve
-	@python -m deployments.run
+	@python -m deployments.tools.quickstart
 
 data: $(READY)  ## bring the files of the data version that data.dvc names
 	@python -m tasks data
 
 arrive: $(READY)  ## the upstream delivers a partition into the landing zone: make arrive MONTH=10
-	@python -m deployments.arrive $(MONTH)
+	@python -m deployments.tools.deliver $(MONTH)
 
 up: $(READY)  ## the platform: Prefect, a worker, MLflow, the landing watcher; Ctrl-C ends it (behind: make up DETACH=1)
-	@exec python -m deployments.stack up $(if $(DETACH),--detach)
+	@exec python -m deployments.local.supervisor up $(if $(DETACH),--detach)
 
 load: $(READY)  ## load on what serves, told live: make load RATE=500 SECONDS=60 MODEL=flight_delay (CONNECTIONS=16: closed loop)
-	@python -m deployments.load --seconds $(or $(SECONDS),30) $(if $(MODEL),--model $(MODEL)) \
+	@python -m deployments.tools.load --seconds $(or $(SECONDS),30) $(if $(MODEL),--model $(MODEL)) \
 	  $(if $(CONNECTIONS),--connections $(CONNECTIONS),--rate $(or $(RATE),100))
 
 year: $(READY)  ## beside `make up`, in a checkout without data: live through a year in fast time, then look at the page
-	@python -m deployments.year
+	@python -m deployments.tools.simulate_year
 
 down: $(READY)  ## end the platform that runs behind
-	@python -m deployments.stack down
+	@python -m deployments.local.supervisor down
 
 status: $(READY)  ## what of the platform is up, and what it weighs
-	@python -m deployments.stack status
+	@python -m deployments.local.supervisor status
 
 page: $(READY)  ## write the status page, var/status/index.html: how the models are, in one look (make up keeps it new)
-	@python -m deployments.page
+	@python -m deployments.status_page
 
 deploy: $(READY)  ## register the flows with the Prefect server that PREFECT_API_URL names
-	@python -m deployments.deploy
+	@python -m deployments.orchestration.registration
 
 test: $(READY)  ## the tests, with the real components, but for the longest
 	@python -m pytest

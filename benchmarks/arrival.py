@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from deployments import local, marked
-from flows import api, wakes
-from tasks import files
+from deployments.local import servers
+from flows.prefect_support import api, triggers
+from tasks.ground import files, process_tags
 
 if TYPE_CHECKING:
     from benchmarks.cycle import Project, Scratch
@@ -83,7 +83,7 @@ def measure(scratch: Scratch, repeat: int) -> Figures:
 def _platform(root: Path, figures: Figures) -> Iterator[str]:
     """`make up DETACH=1` until `make down`, also when something fails; gives the address of its Prefect API."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
-    ports = {name: str(local.free_port()) for name in PORTS}
+    ports = {name: str(servers.free_port()) for name in PORTS}
 
     def make(*words: str) -> None:
         # -o: .venv is this one, and not to be made again for the copied lock's date
@@ -102,7 +102,7 @@ def _platform(root: Path, figures: Figures) -> Iterator[str]:
         figures.note(LATER, _weight(root)[RSS])
     finally:
         make("down")
-    if left := marked.alive(str(root)):
+    if left := process_tags.alive(str(root)):
         sys.exit(f"make down has left {', '.join(str(one.pid) for one in left)}")
 
 
@@ -112,7 +112,7 @@ def _stack(root: Path) -> dict[str, Any]:
 
 def _weight(root: Path) -> dict[str, float]:
     """Bytes of all that the platform has started, itself included; a shared page counts in part (PSS) or wholly."""
-    weighed = [one.memory_full_info() for one in [*marked.alive(str(root)), psutil.Process(_stack(root)["pid"])]]
+    weighed = [one.memory_full_info() for one in [*process_tags.alive(str(root)), psutil.Process(_stack(root)["pid"])]]
     return {PSS: sum(getattr(one, "pss", one.uss) for one in weighed), RSS: sum(one.rss for one in weighed)}
 
 
@@ -188,7 +188,7 @@ def _used(parents: list[psutil.Process]) -> float:
 
 def _woken(server: str, title: str) -> str:
     """Wake a deployment; gives what its run said at its end."""
-    run = wakes.wake(title)
+    run = triggers.wake(title)
 
     def ended() -> dict[str, Any] | None:
         state = dict(_ask(server, f"/flow_runs/{run}")["state"])

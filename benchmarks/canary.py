@@ -29,17 +29,19 @@ import numpy.typing as npt
 import pandas as pd
 
 from benchmarks.machine import machine
-from flows import history
-from tasks import code, files, metrics, model_file, params
-from tasks.release import gate, judging
-from tasks.release import replay as replaying
-from tasks.release.asking import Reply
-from tasks.release.canary import LOOK_S, Watch
-from tasks.release.own_answers import OwnAnswers
-from tasks.release.pairs import Pairs
-from tasks.release.replay import CHANCE, Replayed
-from tasks.release.rollout import MOMENTARY, TELL_S, TRIES
-from tasks.release.verdict import Check, Moves
+from tasks.ground import files, params
+from tasks.lifecycle import backtest_history
+from tasks.modelling import metrics, user_code
+from tasks.release.gate import comparison, gate
+from tasks.release.gate.verdict import Check, Moves
+from tasks.release.rollout import shadow_replay as replaying
+from tasks.release.rollout.canary import LOOK_S, Watch
+from tasks.release.rollout.paired_answers import Pairs
+from tasks.release.rollout.router_client import Reply
+from tasks.release.rollout.served_answers import OwnAnswers
+from tasks.release.rollout.shadow_replay import CHANCE, Replayed
+from tasks.release.rollout.stages import MOMENTARY, TELL_S, TRIES
+from tasks.runtime import model_file
 
 MODELS = ("flight_delay", "hourly_departures")
 HOLDOUTS = (6, 7, 8, 9, 10, 11)
@@ -62,7 +64,7 @@ Rng = np.random.Generator
 def year(name: str) -> tuple[params.Model, Frame]:
     """A model's section of params.yaml, and its rows of the year."""
     said = params.load()
-    return said.model(name), history.read(name, said, "upstream").rows
+    return said.model(name), backtest_history.read(name, said, "upstream").rows
 
 
 def month(name: str, number: int) -> Frame:
@@ -91,7 +93,7 @@ def _fitted(name: str, months: Sequence[int], rng: Rng, changed: dict[str, Any])
     said = model.estimator.model_copy(
         update={"params": {**model.estimator.params, **changed}, "seed": int(rng.integers(1000))}
     )
-    pipeline = code.build_pipeline(name, model.model_copy(update={"estimator": said}))
+    pipeline = user_code.build_pipeline(name, model.model_copy(update={"estimator": said}))
     pipeline.fit(learn[list(model.features)], learn["label"])
     return pipeline
 
@@ -128,7 +130,7 @@ def case(name: str, number: int) -> Case:
             break
     far = gate.distances(model.task, old, new)
     features = {name: feature.model_dump() for name, feature in model.features.items()}
-    some = judging.without_optional(held.iloc[:: -(-len(held) // judging.MISSING_ROWS)], features)
+    some = comparison.without_optional(held.iloc[:: -(-len(held) // comparison.MISSING_ROWS)], features)
     missing = gate.distances(model.task, *(made.score(side, some) for side in (before, after)))
     return replace(made, moves=Moves(len(far), float(far.mean()), float(max(far.max(), missing.max()))))
 

@@ -26,9 +26,11 @@ import pandas as pd
 
 from models import upstream
 from models.flight_delay.rows import rows as rows_of
-from tasks import code, contract, days, files, imports, params, profile, settings, table_files
-from tasks.monitoring import drift
-from tasks.training.conform import conform
+from tasks.ground import files, import_closure, params, settings
+from tasks.modelling import daily_summaries, profile, user_code
+from tasks.monitoring.drift import drift
+from tasks.tables import contract, table_files
+from tasks.training.conformance import conform
 
 MODEL = "flight_delay"
 YEAR, DRAWN, WEEKS, LEARNED, BEGINS, SOON = 365, 363, 52, 39, 13 * 7, 6 * 7
@@ -55,12 +57,12 @@ class World:
     units: dict[str, str | None]
     predict: Callable[[pd.DataFrame], np.ndarray]
 
-    def summaries(self, change: Change | None = None) -> days.DaySummaries:
+    def summaries(self, change: Change | None = None) -> daily_summaries.DaySummaries:
         """The day summaries of the year, changed or as it was."""
         if change is None:
-            return days.summarise(self.rows, self.wanted)
+            return daily_summaries.summarise(self.rows, self.wanted)
         changed = change(self.rows.copy())
-        return days.summarise(changed.assign(p_1=self.predict(changed)), self.wanted)
+        return daily_summaries.summarise(changed.assign(p_1=self.predict(changed)), self.wanted)
 
 
 def world(late_after: float = 15) -> World:
@@ -70,7 +72,7 @@ def world(late_after: float = 15) -> World:
     odd = rows["time"].dt.day_of_year.to_numpy() % 2 == 1
     fitted = []
     for learn in (odd, ~odd):
-        pipeline = code.build_pipeline(MODEL, model)
+        pipeline = user_code.build_pipeline(MODEL, model)
         fitted.append(pipeline.fit(rows.loc[learn, list(model.features)], rows.loc[learn, "label"]))
 
     def predict(frame: pd.DataFrame) -> np.ndarray:
@@ -81,7 +83,7 @@ def world(late_after: float = 15) -> World:
 
     rows = rows.assign(p_1=predict(rows))
     described = {name: feature.model_dump() for name, feature in model.features.items()}
-    wanted = days.columns(profile.reference_profile(rows, described, rows[["p_1"]]))
+    wanted = daily_summaries.columns(profile.reference_profile(rows, described, rows[["p_1"]]))
     return World(rows, wanted, {name: feature.unit for name, feature in model.features.items()}, predict)
 
 
@@ -120,7 +122,7 @@ def draw(scheme: str, weeks: int, rng: np.random.Generator) -> np.ndarray:
     return (rng.integers(0, DRAWN - 6, weeks)[:, None] + np.arange(7)).ravel()
 
 
-def stream(source: days.DaySummaries, chosen: np.ndarray, first: str) -> days.DaySummaries:
+def stream(source: daily_summaries.DaySummaries, chosen: np.ndarray, first: str) -> daily_summaries.DaySummaries:
     """The summaries of the chosen days of the year, dated from `first` on."""
     made = {}
     for name, found in source.items():
@@ -165,7 +167,7 @@ class Outcome:
 
 
 WORLD: World
-REAL: days.DaySummaries
+REAL: daily_summaries.DaySummaries
 CASES: list[Case]
 
 
@@ -173,33 +175,38 @@ def run(case: Case, streams: int, seed: int = 0) -> list[Outcome]:
     """Draw streams and look at each with `detect`."""
     source = REAL
     if case.thin:
-        source = days.summarise(thinned(case.thin)(WORLD.rows), WORLD.wanted)
+        source = daily_summaries.summarise(thinned(case.thin)(WORLD.rows), WORLD.wanted)
     changed = None if case.change is None else WORLD.summaries(case.change)
     return [_one(case, source, changed, np.random.default_rng([seed, number])) for number in range(streams)]
 
 
-def _one(case: Case, source: days.DaySummaries, changed: days.DaySummaries | None, rng: np.random.Generator) -> Outcome:
+def _one(
+    case: Case,
+    source: daily_summaries.DaySummaries,
+    changed: daily_summaries.DaySummaries | None,
+    rng: np.random.Generator,
+) -> Outcome:
     reference = REAL if case.learned is None else stream(REAL, draw(case.scheme, case.learned, rng), "2013-01-01")
     chosen = draw(case.scheme, WEEKS, rng)
     if changed is None:
         report = drift.detect(WORLD.wanted, reference, stream(source, chosen, "2014-01-01"))
         return Outcome(bool(report.alarms), None, False)
-    # what is said of a day depends on no later one (tests/tasks/monitoring/test_drift.py): most need not be looked at
+    # what is said of a day depends on no later one (tests/tasks/monitoring/drift/test_drift.py): most need not be looked at
     soon = _told(case, reference, source, changed, chosen[: BEGINS + SOON])
     return soon if soon.delay is not None else _told(case, reference, source, changed, chosen)
 
 
 def _told(
     case: Case,
-    reference: days.DaySummaries,
-    source: days.DaySummaries,
-    changed: days.DaySummaries,
+    reference: daily_summaries.DaySummaries,
+    source: daily_summaries.DaySummaries,
+    changed: daily_summaries.DaySummaries,
     chosen: np.ndarray,
 ) -> Outcome:
     """What is said on the last of the chosen days."""
     begin = np.datetime64("2014-01-01") + BEGINS
     parts = [stream(source, chosen[:BEGINS], "2014-01-01"), stream(changed, chosen[BEGINS:], str(begin))]
-    report = drift.detect(WORLD.wanted, reference, days.merge(parts))
+    report = drift.detect(WORLD.wanted, reference, daily_summaries.merge(parts))
     false = any(alarm.opened < begin for alarm in report.alarms)
     for alarm in report.alarms:
         for moved in alarm.moved:
@@ -380,11 +387,11 @@ def picture(path: Path) -> str:
     reference, chosen = stream(REAL, draw("weeks", LEARNED, rng), "2013-01-01"), draw("weeks", WEEKS, rng)
     begin = np.datetime64("2014-01-01") + BEGINS
     parts = [stream(REAL, chosen[:BEGINS], "2014-01-01"), stream(changed, chosen[BEGINS:], str(begin))]
-    seen = days.merge(parts)
+    seen = daily_summaries.merge(parts)
     report = drift.detect(WORLD.wanted, reference, seen, units=WORLD.units)
     alarm = report.alarms[0]
 
-    def means(found: days.ColumnDays) -> Any:
+    def means(found: daily_summaries.ColumnDays) -> Any:
         known = np.maximum(found.known, 1)
         return np.where(found.known > 0, found.column.centre + found.column.scale * found.total / known, np.nan)
 
@@ -447,7 +454,7 @@ def everything(streams: int, changed: int, processes: int, tell: Callable[[str],
 
 def _work(job: tuple[int, int]) -> list[Outcome]:
     case, streams = CASES[job[0]], job[1]
-    made_by = imports.closure(Path(__file__), settings.ROOT)
+    made_by = import_closure.closure(Path(__file__), settings.ROOT)
     # of params.py counts what it says of the model, not the rest
     own = {p.relative_to(settings.ROOT).as_posix(): files.sha256(p) for p in made_by if p.name != "params.py"}
     model = params.load().model(MODEL)

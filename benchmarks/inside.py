@@ -108,7 +108,7 @@ def main(jobs: list[str]) -> int:
     clock.imports()
     states: list[dict[str, Any]] = []
     with clock.part("import Evergreen's own modules"):
-        from flows import here
+        from flows.prefect_support import run_local
 
         _tell_flows(clock)
         _tell_tasks(clock, jobs)
@@ -117,7 +117,7 @@ def main(jobs: list[str]) -> int:
             name, _, model = job.partition(":")
             with clock.part("import Evergreen's own modules"):
                 import_module(f"flows.{name}")
-            state = here.run(name, *([model] if model else []))
+            state = run_local.run(name, *([model] if model else []))
             states.append({"job": job, "state": state.name, "message": str(state.message or "")})
     clock.charge()
     heavy = [name for name in HEAVY if name in sys.modules]
@@ -129,7 +129,7 @@ def main(jobs: list[str]) -> int:
 
 def _tell_flows(clock: Clock) -> None:
     """Put a clock around every step that a flow makes a task of, before the flows are imported."""
-    module = import_module("flows.as_task")
+    module = import_module("flows.prefect_support.as_task")
     make = module.as_task
 
     def as_task(step: Callable[..., Any], name: str, **options: Any) -> Callable[..., Any]:
@@ -147,15 +147,16 @@ def _tell_flows(clock: Clock) -> None:
 
 def _tell_tasks(clock: Clock, jobs: list[str]) -> None:
     """Put a clock around what the flows call themselves."""
-    from tasks import params, steps
+    from tasks import steps
+    from tasks.ground import params
 
     params.load = clock.around(params.load, "read params.yaml")
     if jobs == ["ingest"]:
         return
-    from tasks.training import graph
+    from tasks.training import dvc_graph
 
-    graph.pending = clock.around(graph.pending, "DVC: is anything to do?")
-    graph.reproduce = clock.around(graph.reproduce, BOOKS)
+    dvc_graph.pending = clock.around(dvc_graph.pending, "DVC: is anything to do?")
+    dvc_graph.reproduce = clock.around(dvc_graph.reproduce, BOOKS)
     run = steps.run
 
     def step(name: str, arguments: list[str]) -> None:
@@ -169,7 +170,7 @@ def _tell_tasks(clock: Clock, jobs: list[str]) -> None:
 
 def _tell_package(clock: Clock) -> None:
     """Inside of `package`: building the Bento and asking it, both in processes of their own."""
-    from tasks.release import package
+    from tasks.release.package import package
 
     for name, part in (("_build_bento", "Bento: build"), ("_measure", "Bento: ask it")):
         if (function := getattr(package, name, None)) and not hasattr(function, "__wrapped__"):

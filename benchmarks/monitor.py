@@ -1,7 +1,7 @@
 """Whether the monitor keeps its promises, on the real year of flights: drift, the estimate of quality, and the gate.
 
 drift     streams without drift and with it: benchmarks/drift.py, which has a page of its own.
-estimate  the models that a backtest trains every four weeks (flows/history.py) answer the weeks that follow; what loss
+estimate  the models that a backtest trains every four weeks (tasks/lifecycle/backtest_history.py) answer the weeks that follow; what loss
           they are estimated to have before labels come, and what it turned out to be.
 gate      models that differ by their seed only, by what they learned from, or by one bad slice, through the gate of
           params.yaml, `rule: better`.
@@ -34,10 +34,11 @@ import pandas as pd
 
 from benchmarks import drift
 from benchmarks.machine import machine
-from flows import history
-from tasks import code, files, imports, metrics, params, rows, settings
-from tasks.monitoring import quality
-from tasks.release import gate
+from tasks.ground import files, import_closure, params, settings
+from tasks.lifecycle import backtest_history
+from tasks.modelling import metrics, rows, user_code
+from tasks.monitoring.quality import quality
+from tasks.release.gate import gate
 
 PARTS = ("drift", "estimate", "gate")
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#6B6B6B"
@@ -85,15 +86,15 @@ class Week:
 
 def weeks(name: str, workers: Executor | None = None) -> list[Week]:
     """Every week of every EVERY-th model of a history, up to AHEAD weeks after its training."""
-    lived = history.read(name, params.load(), "upstream")
-    chosen = history.trainings(lived)[::EVERY]
+    lived = backtest_history.read(name, params.load(), "upstream")
+    chosen = backtest_history.trainings(lived)[::EVERY]
     found: list[Week] = []
-    for fit in (workers.map if workers else map)(history.fit, chosen):
+    for fit in (workers.map if workers else map)(backtest_history.fit, chosen):
         found += _weeks(lived, fit, [week for week in found if week.next])
     return found
 
 
-def _weeks(lived: history.History, fit: history.Fit, before: list[Week]) -> list[Week]:
+def _weeks(lived: backtest_history.History, fit: backtest_history.Fit, before: list[Week]) -> list[Week]:
     """What is said of the weeks after a training, by who knows how far off the weeks before it were."""
     task, loss, trained = lived.model.task, lived.model.gate.loss, lived.moments[fit.moment]
     answers = pd.read_parquet(fit.answers).set_index("at")
@@ -313,7 +314,7 @@ def answer(who: Trained) -> np.ndarray:
         learned, (_, held_out) = learn(who), month(who.month)
         said = _params()
         estimator = said.estimator.model_copy(update={"seed": who.seed})
-        pipeline = code.build_pipeline(MODEL, said.model_copy(update={"estimator": estimator}))
+        pipeline = user_code.build_pipeline(MODEL, said.model_copy(update={"estimator": estimator}))
         features = list(said.features)
         pipeline.fit(learned[features], learned["label"])
         if who.kind == "knows no weather":
@@ -604,7 +605,7 @@ def _code(file: str) -> str:
     """The identity of a module and of everything of the project that it imports."""
     root = settings.ROOT
     return files.digest(
-        {path.relative_to(root).as_posix(): files.sha256(path) for path in imports.closure(Path(file), root)}
+        {path.relative_to(root).as_posix(): files.sha256(path) for path in import_closure.closure(Path(file), root)}
     )
 
 

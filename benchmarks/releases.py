@@ -16,7 +16,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks import files, model_file, settings
+from tasks.ground import files, settings
+from tasks.runtime import model_file
 
 BEGIN = "    from tasks import answering\n"
 BATCH = "    for batch in _batches(router):\n"
@@ -71,7 +72,7 @@ BAD: dict[str, tuple[Change, ...]] = {
             f"        if asked > {FINE}:\n            os.abort()\n",
         ),
         patched(
-            "tasks/answering.py",
+            "tasks/runtime/predictor.py",
             ASKED,
             f"        if counted and sum(self.counts) > {FINE}:\n"
             f'            return [Answer(500, b\'{{"error": "broken"}}\') for _ in bodies]\n{ASKED}',
@@ -83,7 +84,8 @@ BAD: dict[str, tuple[Change, ...]] = {
 
 def make(model: str, good: int, bad: Sequence[str]) -> Iterator[Made]:
     """So many good releases, by turns of the model and of one with another seed; and bad ones of these kinds."""
-    from tasks import params, steps
+    from tasks import steps
+    from tasks.ground import params
 
     build = settings.BUILD / model
     bases = [shutil.copytree(build / "release", settings.VAR / "bases" / "0")]
@@ -105,7 +107,8 @@ def make(model: str, good: int, bad: Sequence[str]) -> Iterator[Made]:
 
 def _registered(model: str, base: Path, number: int, kind: str, change: Change) -> Made:
     """The base with a change and another text about it: so each is another candidate."""
-    from tasks.release import package, registry, tracking
+    from tasks.release.package import package
+    from tasks.release.registry import registry, tracking
 
     release = settings.BUILD / model / "release"
     files.remove(release)

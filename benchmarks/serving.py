@@ -31,9 +31,9 @@ import psutil
 
 from benchmarks.machine import machine
 from benchmarks.peers.models import BATCHES, NAME
-from deployments import local
-from tasks import files, params, settings
-from tasks.release import package
+from deployments.local import servers
+from tasks.ground import files, params, settings
+from tasks.release.package import package
 
 ROOT = Path(__file__).resolve().parent.parent
 CONNECTIONS = (1, 16, 64)
@@ -91,7 +91,9 @@ def servers(folder: Path, candidate: str) -> list[Server]:
     short = {"BENCH_LATENCY_MS": "200"}
     mlflow = (f"{bin_}/mlflow", "models", "serve", "-m", str(folder / "mlflow"), "--env-manager", "local")
     return [
-        Server(OURS, (python, "-m", "deployments.router"), path=f"/{NAME}/predict", environment=_scratch(folder)),
+        Server(
+            OURS, (python, "-m", "deployments.serving.router"), path=f"/{NAME}/predict", environment=_scratch(folder)
+        ),
         Server(MLFLOW, (*mlflow, "-h", "127.0.0.1", "-p", "{port}"), path="/invocations", body="split"),
         Server(FASTAPI, uvicorn, environment=theirs),
         Server(PLAIN, plain, environment=theirs),
@@ -127,7 +129,7 @@ def prepare(folder: Path) -> str:
 
 
 def _write_bodies(folder: Path) -> None:
-    from tasks import rows
+    from tasks.modelling import rows
 
     model = params.load().model(NAME)
     frame = rows.read(settings.BUILD / NAME, "holdout", list(model.features)).sample(DIFFERENT_ROWS, random_state=0)
@@ -185,7 +187,7 @@ def measure(server: Server, folder: Path, seconds: int) -> Round:
 @contextmanager
 def _running(server: Server, folder: Path) -> Iterator[tuple[psutil.Process, int, float]]:
     """Its process, its port, and how long it took until it answered."""
-    port = local.free_port()
+    port = servers.free_port()
     command = [word.format(port=port) for word in server.command]
     environment = _environment({name: value.format(port=port) for name, value in server.environment.items()})
     log = folder / "server.log"

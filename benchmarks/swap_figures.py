@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.machine import machine
-from deployments import clients, load
-from tasks import files, settings
+from deployments.tools import load, load_clients
+from tasks.ground import files, settings
 
 if TYPE_CHECKING:
     from benchmarks.swaps import Trial
@@ -101,26 +101,26 @@ def find(trial: Trial) -> Found:
     )
 
 
-def _was_in_flight(one: clients.Answered, kills: list[float]) -> bool:
+def _was_in_flight(one: load_clients.Answered, kills: list[float]) -> bool:
     """Whether a request was on an open connection to a router that was killed before it answered."""
-    return str(one.failed).startswith(clients.NO_ANSWER) and any(
+    return str(one.failed).startswith(load_clients.NO_ANSWER) and any(
         one.due <= at + LOOK_S and at <= one.done for at in kills
     )
 
 
 def _logged(model: str) -> set[str]:
     """The prediction ids in the log, compacted meanwhile or not."""
-    from tasks import predictions
+    from tasks.prediction_log import prediction_log
 
-    return set(predictions.read(model, columns=["id"])["id"].to_pylist())
+    return set(prediction_log.read(model, columns=["id"])["id"].to_pylist())
 
 
 def at_rest(model: str) -> list[str]:
     """What is wrong with the state when all is done; nothing, if all is well."""
-    from tasks.release import champion
+    from tasks.release.registry import champion_lookup
 
     said = files.read_json(settings.VAR / "serving" / f"{model}.json")
-    wanted = champion.wanted(model)
+    wanted = champion_lookup.wanted(model)
     with urllib.request.urlopen(f"{load.address()}/status", timeout=30) as response:
         serves = json.loads(response.read())["models"][model]
     faults = []

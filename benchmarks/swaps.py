@@ -40,8 +40,10 @@ import yaml
 
 from benchmarks import swap_figures as figures
 from benchmarks.releases import BAD, Made, predicted
-from deployments import clients, flow_run, load, local
-from tasks import files, priority, settings
+from deployments.local import servers
+from deployments.orchestration import flow_run
+from deployments.tools import load, load_clients
+from tasks.ground import files, priority, settings
 
 ROOT = Path(__file__).resolve().parent.parent
 MODEL = "flight_delay"
@@ -85,7 +87,7 @@ def environment(root: Path) -> dict[str, str]:
     """A state of its own, on ports of its own."""
     ours = ("EVERGREEN_", "PREFECT_", "MLFLOW_", "BENTOML_", "DVC_")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
-    ports = {name: str(local.free_port()) for name in ("EVERGREEN_PORT", "PREFECT_SERVER_API_PORT", "MLFLOW_PORT")}
+    ports = {name: str(servers.free_port()) for name in ("EVERGREEN_PORT", "PREFECT_SERVER_API_PORT", "MLFLOW_PORT")}
     return {**kept, **ports, "EVERGREEN_ROOT": str(root), "PYTHONPATH": str(root)}
 
 
@@ -94,9 +96,9 @@ def serving() -> Iterator[None]:
     """MLflow, Prefect, the router and the flows' nursery, kept up as `make up` keeps them, until the block ends."""
     code = """if True:
         import asyncio, sys
-        from deployments.services import services
-        from deployments.stack import Stack, take_lock
-        from deployments.story import Story
+        from deployments.local.services import services
+        from deployments.local.supervisor import Stack, take_lock
+        from deployments.local.console import Story
         wanted = [one for one in services() if one.name in ("prefect", "mlflow", "router", "nursery")]
         sys.exit(asyncio.run(Stack(wanted, Story(), take_lock()).run()))
     """
@@ -130,7 +132,7 @@ def run_flow(model: str) -> tuple[int, str]:
     """The flow deploy, as the worker starts it: its exit code, and what it said."""
     log = settings.VAR / "log" / flow_run.LOG
     before = log.stat().st_size if log.exists() else 0
-    command = [sys.executable, "-m", "deployments.flow_run", flow_run.ASIDE, "flows", "deploy", model]
+    command = [sys.executable, "-m", "deployments.orchestration.flow_run", flow_run.ASIDE, "flows", "deploy", model]
     code = subprocess.run(command, cwd=settings.ROOT, start_new_session=True, check=False).returncode
     return code, log.read_bytes()[before:].decode(errors="replace")
 
@@ -174,12 +176,12 @@ class Trial:
     expected: dict[str, list[float]]
     """Release → what it is to answer to each request."""
     acts: list[Act] = field(default_factory=list)
-    answers: list[clients.Answered] = field(default_factory=list)
+    answers: list[load_clients.Answered] = field(default_factory=list)
     ids: set[str] = field(default_factory=set)
     wrong: int = 0
     kills: list[tuple[float, str]] = field(default_factory=list)
 
-    def tell(self, one: clients.Answered) -> None:
+    def tell(self, one: load_clients.Answered) -> None:
         """Take in an answer: who gave it, and whether it is right."""
         if not one.failed:
             said = orjson.loads(one.body)["predictions"][0]
@@ -285,11 +287,11 @@ def plan(live: Made, fresh: list[Made], failing: Sequence[Made], swaps: int) -> 
     return [act for _, act in sorted(placed, key=lambda one: one[0])]
 
 
-async def run(trial: Trial, requests: list[clients.Request], acts: list[tuple[str, Made]], rate: float, seconds: float,
+async def run(trial: Trial, requests: list[load_clients.Request], acts: list[tuple[str, Made]], rate: float, seconds: float,
               killer: Killer | None = None) -> None:  # fmt: skip
     """The load, and the acts spread over its time; it goes on until the last of them is done."""
     host, port = os.environ["EVERGREEN_HOST"], int(os.environ["EVERGREEN_PORT"])
-    asking = clients.Clients(host, port, trial.tell)
+    asking = load_clients.Clients(host, port, trial.tell)
     loading = asyncio.create_task(asking.at_rate(requests, rate, float("inf")))
     begin = time.perf_counter()
     await asyncio.sleep(2)

@@ -32,8 +32,12 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.machine import machine
-from tasks import days, files, log_files, model_file, params, profile, rows, settings
-from tasks.monitoring import drift, observed
+from tasks.ground import files, params, settings
+from tasks.modelling import daily_summaries, profile, rows
+from tasks.monitoring.drift import drift
+from tasks.monitoring.intake import intake
+from tasks.prediction_log import log_files
+from tasks.runtime import model_file
 
 MODEL, DAYS, AT_ONCE = "flight_delay", 365, 10
 """Days of the log, and rows of a request."""
@@ -61,8 +65,8 @@ def lay_down(root: Path, many: int) -> None:
     described = {name: feature.model_dump() for name, feature in model.features.items()}
     known = profile.reference_profile(learned, described, said.iloc[: len(learned)])
     files.write_json(root / "profile.json", {"candidate": candidate, "profile": known})
-    summaries = days.summarise(learned.join(said.iloc[: len(learned)]), observed.columns(known))
-    (root / "reference.parquet").write_bytes(days.to_bytes(summaries))
+    summaries = daily_summaries.summarise(learned.join(said.iloc[: len(learned)]), intake.columns(known))
+    (root / "reference.parquet").write_bytes(daily_summaries.to_bytes(summaries))
     learned.join(said.iloc[: len(learned)]).to_parquet(root / "learned.parquet")
     world = world.join(said)
     marks = {log_files.column_of(name): {"feature": name} for name in model.features}
@@ -118,11 +122,13 @@ def evergreen(root: Path) -> dict[str, Any]:
     """Take it in, and say what drifts."""
     settings.VAR = root / "var"
     said = files.read_json(root / "profile.json")
-    wanted = observed.Wanted("classification", ("origin", "carrier"), keep_days=90)
-    state = observed.observe(MODEL, wanted, lambda _: said["profile"])
-    columns = observed.columns(said["profile"])
-    stream = observed.summaries(MODEL, state, said["candidate"], columns)
-    found = drift.detect(columns, days.from_bytes((root / "reference.parquet").read_bytes(), columns), stream)
+    wanted = intake.Wanted("classification", ("origin", "carrier"), keep_days=90)
+    state = intake.observe(MODEL, wanted, lambda _: said["profile"])
+    columns = intake.columns(said["profile"])
+    stream = intake.summaries(MODEL, state, said["candidate"], columns)
+    found = drift.detect(
+        columns, daily_summaries.from_bytes((root / "reference.parquet").read_bytes(), columns), stream
+    )
     return {"rows": state.rows, "columns": len(found.findings), "days": len(found.days)}
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from tasks import files, settings, steps
-from tasks.errors import Mistake
+from tasks import steps
+from tasks.ground import files, settings
+from tasks.ground.errors import Mistake
 
 
 def add_to(parser: argparse.ArgumentParser) -> None:
@@ -97,7 +98,8 @@ def run_step(step: str, model: str | None = None) -> None:
     """Run one step, as a stage of `dvc repro` does. What was packaged is tracked in MLflow."""
     steps.run(step, [model] if model else [])
     if step == "package" and model:
-        from tasks.release import package, tracking
+        from tasks.release.package import package
+        from tasks.release.registry import tracking
 
         run = tracking.track(model, settings.BUILD / model / "release", settings.BUILD / model, package.measured(model))
         print(f"tracked in MLflow: {run}")
@@ -110,11 +112,11 @@ def env() -> None:
 
 def why(model: str) -> None:
     """Print for each stage whether it would run, and the first input that differs."""
-    from tasks import params
-    from tasks.training import graph
+    from tasks.ground import params
+    from tasks.training import dvc_graph
 
     params.load().model(model)
-    reasons = graph.reasons(model)
+    reasons = dvc_graph.reasons(model)
     for stage, reason in reasons.items():
         print(f"{stage:<28} {f'would run: {reason}' if reason else 'unchanged'}")
     if not any(reasons.values()):
@@ -125,8 +127,8 @@ def why(model: str) -> None:
 
 def rollback(model: str, to: int | None, reason: str) -> None:
     """Put an earlier champion back."""
-    from tasks import params
-    from tasks.release import registry
+    from tasks.ground import params
+    from tasks.release.registry import registry
 
     params.load().model(model)
     print(registry.rollback(model, to=to, reason=reason))
@@ -134,8 +136,8 @@ def rollback(model: str, to: int | None, reason: str) -> None:
 
 def promote(model: str, version: int | None) -> None:
     """Make a version champion that its verdict promotes, and that waits for a person's word."""
-    from tasks import params
-    from tasks.release import registry
+    from tasks.ground import params
+    from tasks.release.registry import registry
 
     params.load().model(model)
     print(f"{registry.promote_by_hand(model, version)} is champion")
@@ -143,8 +145,8 @@ def promote(model: str, version: int | None) -> None:
 
 def history(model: str) -> None:
     """Print the versions of a model."""
-    from tasks import params
-    from tasks.release import registry
+    from tasks.ground import params
+    from tasks.release.registry import registry
 
     params.load().model(model)
     for entry in registry.history(model):
@@ -166,7 +168,7 @@ def history(model: str) -> None:
 
 def alarms(model: str, all: bool) -> None:  # noqa: A002 - the name of the option
     """Print the alarms of a model."""
-    from tasks import params
+    from tasks.ground import params
     from tasks.monitoring import alarms as kept
 
     params.load().model(model)
@@ -176,7 +178,7 @@ def alarms(model: str, all: bool) -> None:  # noqa: A002 - the name of the optio
 
 def acknowledge(model: str, key: str, note: str) -> None:
     """Say that somebody has seen an alarm."""
-    from tasks import params
+    from tasks.ground import params
     from tasks.monitoring import alarms as kept
 
     params.load().model(model)
@@ -187,11 +189,12 @@ def forget(
     model: str, time_after: str | None, time_before: str | None, prediction_id: list[str], key: list[str]
 ) -> None:
     """Take out the rows of which everything holds that is given."""
-    from tasks import params, predictions
+    from tasks.ground import params
+    from tasks.prediction_log import prediction_log
 
     zone = params.load().model(model).timezone
     after, before = _moment("--time-after", time_after, zone), _moment("--time-before", time_before, zone)
-    count = predictions.forget(model, after, before, prediction_id, key)
+    count = prediction_log.forget(model, after, before, prediction_id, key)
     if not count:
         print(f"{model}: no row in the log is so, nothing was changed")
         return
@@ -215,7 +218,7 @@ def _moment(option: str, text: str | None, zone: str) -> datetime | None:
 
 def keys(add: str | None, remove: str | None, open: bool) -> None:  # noqa: A002 - the option's name
     """Change the API keys, or list their names; and say who is answered."""
-    from tasks import keys as held
+    from deployments.serving import api_keys as held
 
     if remove:
         held.remove(remove)
@@ -235,8 +238,8 @@ def keys(add: str | None, remove: str | None, open: bool) -> None:  # noqa: A002
 
 def image(model: str, version: int | None, to: Path | None) -> None:
     """Write what an image of a release is built of."""
-    from tasks import params
-    from tasks.release import image
+    from tasks.ground import params
+    from tasks.release.package import image
 
     params.load().model(model)
     folder, candidate = image.of_version(model, version, to)
@@ -246,8 +249,8 @@ def image(model: str, version: int | None, to: Path | None) -> None:
 
 def manifests(model: str, images: str, to: Path) -> None:
     """Write the manifests of a model, at its champion."""
-    from tasks import params
-    from tasks.release import image, manifests
+    from tasks.ground import params
+    from tasks.release.package import image, manifests
 
     params.load().model(model)
     number, candidate = image.chosen(model)
@@ -256,32 +259,32 @@ def manifests(model: str, images: str, to: Path) -> None:
 
 def data() -> None:
     """Bring the data version that data.dvc names: from the remote, or from the upstream again."""
-    from tasks import params
     from tasks.data import versions
+    from tasks.ground import params
 
     versions.restore_from_upstream(params.load(), print)
 
 
 def revert(dataset: str, partition: str, to: int | None) -> None:
     """Make a former revision count again."""
-    from tasks import params
     from tasks.data import corrections
+    from tasks.ground import params
 
     print(corrections.revert(params.load(), dataset, partition, to))
 
 
 def withdraw(dataset: str, partition: str) -> None:
     """Take a partition out."""
-    from tasks import params
     from tasks.data import corrections
+    from tasks.ground import params
 
     print(corrections.withdraw(params.load(), dataset, partition))
 
 
 def list_revisions(dataset: str | None, partition: str | None) -> None:
     """Print the partitions that were revised."""
-    from tasks import params
     from tasks.data import corrections
+    from tasks.ground import params
 
     print("\n".join(corrections.listed(params.load(), dataset, partition)) or "no partition was ever revised")
 
@@ -295,8 +298,8 @@ def merge(ours: list[str], theirs: list[str]) -> None:
 
 def list_quarantine(all: bool) -> None:  # noqa: A002 - the name of the option
     """Print what waits in quarantine."""
-    from tasks import params
     from tasks.data import quarantine
+    from tasks.ground import params
 
     for entry in quarantine.refused(params.load().quarantine):
         if all or entry.closed is None:
@@ -306,16 +309,16 @@ def list_quarantine(all: bool) -> None:  # noqa: A002 - the name of the option
 
 def show_refused(name: str, **_: Any) -> None:
     """Print the report of a refused delivery."""
-    from tasks import params
     from tasks.data import quarantine
+    from tasks.ground import params
 
     print(quarantine.page(params.load(), name))
 
 
 def retry_refused(names: list[str], **_: Any) -> None:
     """Put refused files back into the landing zone."""
-    from tasks import params
     from tasks.data import quarantine
+    from tasks.ground import params
 
     for entry in quarantine.retry(params.load(), names):
         print(f"{entry.id} is back in the landing zone; the next ingest takes it")
@@ -323,8 +326,8 @@ def retry_refused(names: list[str], **_: Any) -> None:
 
 def close_refused(names: list[str], **_: Any) -> None:
     """Close refusals."""
-    from tasks import params
     from tasks.data import quarantine
+    from tasks.ground import params
 
     for entry in quarantine.close(params.load(), names):
         print(f"{entry.id} is closed")
@@ -332,9 +335,9 @@ def close_refused(names: list[str], **_: Any) -> None:
 
 def reports() -> None:
     """Draw what a person opens in a browser."""
-    from tasks.data import report
+    from tasks.data import exploration
 
-    for path in report.reports():
+    for path in exploration.reports():
         print(path)
 
 

@@ -5,7 +5,7 @@ import gc
 import os
 from pathlib import Path
 
-from tasks import settings
+from tasks.ground import settings
 
 settings.apply()  # before Prefect is imported: it reads its environment once
 Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)  # Prefect makes its home, but not var/

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import sys
 
-from flows import here
-from tasks import console
+from flows.prefect_support import run_local
+from tasks.ground import exit_codes
 
 
-@console.command
+@exit_codes.command
 def main(arguments: list[str]) -> int:
     """Run one flow. Returns the exit code: 0 completed, 1 it failed, 2 wrong usage."""
     name, given = (arguments[0] if arguments else ""), arguments[1:]
-    if name not in here.TAKES:
-        print(_usage(*here.TAKES), file=sys.stderr)
+    if name not in run_local.TAKES:
+        print(_usage(*run_local.TAKES), file=sys.stderr)
         return 2
-    takes = here.TAKES[name].split()
+    takes = run_local.TAKES[name].split()
     if not sum(one.startswith("<") for one in takes) <= len(given) <= len(takes):
         print(_usage(name), file=sys.stderr)
         return 2
     try:
-        state = here.run(name, *given)
+        state = run_local.run(name, *given)
     except TypeError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
@@ -28,7 +28,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _usage(*names: str) -> str:
-    lines = (f"python -m flows {name} {here.TAKES[name]}".rstrip() for name in names)
+    lines = (f"python -m flows {name} {run_local.TAKES[name]}".rstrip() for name in names)
     return "usage: " + "\n       ".join(lines)
 
 

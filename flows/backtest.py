@@ -24,16 +24,16 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
-from flows import history, replaying
-from flows.as_task import as_task
-from tasks import console, files, numbers, params, settings
-from tasks.errors import Mistake, did_you_mean
+from flows.prefect_support.as_task import as_task
+from tasks.ground import exit_codes, files, numbers, params, settings
+from tasks.ground.errors import Mistake, did_you_mean
+from tasks.lifecycle import backtest_history, policy_simulator
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from flows.replaying import Replay
-    from tasks.monitoring import policy
+    from tasks.lifecycle.policy_simulator import Replay
+    from tasks.monitoring import retrain_policy
 
 Policy = Literal["never", "always", "monthly", "drift", "quality", "configured"]
 EVERY: tuple[Policy, ...] = ("never", "always", "monthly", "drift", "quality", "configured")
@@ -45,7 +45,7 @@ def backtest(
     since: date | None = None,
     until: date | None = None,
     policies: list[Policy] = list(EVERY),  # noqa: B006 - Prefect shows it in the form, and hands over a copy
-    source: history.Source = "data",
+    source: backtest_history.Source = "data",
     configured: params.Retrain | None = None,
 ) -> State[Any]:
     """Compare retrain policies on the history of a model.
@@ -66,12 +66,12 @@ def backtest(
 
 
 def _show(found: Found) -> None:
-    from flows import backtest_page
+    from tasks.lifecycle import backtest_report
 
-    drawn = b64encode(backtest_page.picture([found])).decode()
+    drawn = b64encode(backtest_report.picture([found])).decode()
     create_markdown_artifact(
         key=f"backtest-{found.name.replace('_', '-')}",
-        markdown=f"{backtest_page.table(found)}\n\n![the backtest](data:image/png;base64,{drawn})\n",
+        markdown=f"{backtest_report.table(found)}\n\n![the backtest](data:image/png;base64,{drawn})\n",
         description=found.sentence(),
     )
 
@@ -83,7 +83,7 @@ def _show(found: Found) -> None:
 class Asked:
     """Which history, and which policies."""
 
-    source: history.Source = "data"
+    source: backtest_history.Source = "data"
     since: date | None = None
     until: date | None = None
     policies: tuple[Policy, ...] = EVERY
@@ -169,26 +169,28 @@ def _workers(jobs: int) -> Iterator[Executor | None]:
 
 
 def _one(name: str, said: params.Params, asked: Asked, workers: Executor | None, tell: Callable[[str], Any]) -> Found:
-    lived = history.read(name, said, asked.source, since=asked.since, until=asked.until)
-    trainings = history.trainings(lived)
+    lived = backtest_history.read(name, said, asked.source, since=asked.since, until=asked.until)
+    trainings = backtest_history.trainings(lived)
     tell(f"{name}: {len(lived.rows):,} rows in {len(lived.weeks)} weeks, {len(trainings)} decisions")
-    fits = list((workers.map if workers else map)(history.fit, trainings))
-    chosen = {**replaying.STANDARD, "configured": asked.configured or lived.model.retrain}
+    fits = list((workers.map if workers else map)(backtest_history.fit, trainings))
+    chosen = {**policy_simulator.STANDARD, "configured": asked.configured or lived.model.retrain}
     policies: dict[str, params.Retrain] = {policy: chosen[policy] for policy in asked.policies}
     tell(f"{name}: every model is there; {', '.join(policies)} live through {len(lived.moments)} weeks")
     live = partial(_live, lived, fits, policies)
     replays = workers.submit(live).result() if workers else live()
     found = Found(name, lived.model.gate.loss, chosen["configured"], tuple(replays))
     folder = settings.VAR / "backtest" / name
-    files.write_text(folder / "ledger.jsonl", replaying.ledger_text(replays))
+    files.write_text(folder / "ledger.jsonl", policy_simulator.ledger_text(replays))
     files.write_json(folder / "summary.json", found.summary())
     files.write_json(folder / "seconds.json", {replay.policy: round(replay.seconds, 3) for replay in replays})
     tell(found.sentence())
     return found
 
 
-def _live(lived: history.History, fits: list[history.Fit], policies: dict[str, params.Retrain]) -> list[Replay]:
-    world = replaying.World(lived, fits, Drift(lived.name))
+def _live(
+    lived: backtest_history.History, fits: list[backtest_history.Fit], policies: dict[str, params.Retrain]
+) -> list[Replay]:
+    world = policy_simulator.World(lived, fits, Drift(lived.name))
     return [world.replay(name, said) for name, said in policies.items()]
 
 
@@ -199,22 +201,25 @@ class Drift:
         self._model = name
         self._learned: dict[str, Any] = {}
 
-    def __call__(self, champion: history.Fit, learned: pd.DataFrame, since: pd.DataFrame) -> Sequence[policy.Alarm]:
+    def __call__(
+        self, champion: backtest_history.Fit, learned: pd.DataFrame, since: pd.DataFrame
+    ) -> Sequence[retrain_policy.Alarm]:
         """The alarms that are open on the last of the days."""
-        from tasks import days
-        from tasks.monitoring import drift, policy
+        from tasks.modelling import daily_summaries
+        from tasks.monitoring import retrain_policy
+        from tasks.monitoring.drift import drift
 
-        wanted = days.columns(champion.profile)
+        wanted = daily_summaries.columns(champion.profile)
         if champion.key not in self._learned:
-            self._learned[champion.key] = days.summarise(learned, wanted)
-        report = drift.detect(wanted, self._learned[champion.key], days.summarise(since, wanted))
-        return [policy.Alarm.of(alarm) for alarm in report.open]
+            self._learned[champion.key] = daily_summaries.summarise(learned, wanted)
+        report = drift.detect(wanted, self._learned[champion.key], daily_summaries.summarise(since, wanted))
+        return [retrain_policy.Alarm.of(alarm) for alarm in report.open]
 
 
-@console.command
+@exit_codes.command
 def main(arguments: list[str] | None = None) -> int:
     """Replay, print, write the page and the picture; gives the exit code."""
-    from flows import backtest_page
+    from tasks.lifecycle import backtest_report
 
     parser = argparse.ArgumentParser(prog="python -m flows.backtest", description=__doc__.partition("\n")[0])
     parser.add_argument("--model", action="append", help="a model of params.yaml; every one, where none is named")
@@ -236,11 +241,11 @@ def main(arguments: list[str] | None = None) -> int:
     found = run(given.model or list(said.models), said, asked, given.jobs, tell=lambda line: print(line, flush=True))
     picture = given.picture or settings.VAR / "backtest" / "backtest.png"
     with files.replacing(picture) as beside:
-        beside.write_bytes(backtest_page.picture(found))
+        beside.write_bytes(backtest_report.picture(found))
     for one in found:
-        print(f"\n{backtest_page.table(one)}")
+        print(f"\n{backtest_report.table(one)}")
     if given.page:
-        files.write_text(given.page, backtest_page.page(found, asked, given.jobs))
+        files.write_text(given.page, backtest_report.page(found, asked, given.jobs))
     print(f"\ndrawn: {picture}; every decision with its reasons: {settings.VAR / 'backtest'}/<model>/ledger.jsonl")
     return 0
 

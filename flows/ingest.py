@@ -9,10 +9,11 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
-from flows import announced, api, events, rows_check, wakes
-from flows.as_task import alone, as_task
-from tasks import files, params, settings
-from tasks.data import collect, commits, quarantine, versions
+from flows.prefect_support import announcements, api, events, triggers
+from flows.prefect_support.as_task import alone, as_task
+from tasks.data import git_sync, landing, quarantine, versions
+from tasks.ground import files, params, settings
+from tasks.lifecycle import trial_prepare
 
 
 @flow(name="ingest", flow_run_name="ingest", description=__doc__)
@@ -20,17 +21,17 @@ def ingest() -> State[Any]:
     """Bring data/ and data.dvc up to what was delivered. Nothing delivered: nothing done."""
     said = params.load()
     with alone("ingest"):
-        wakes.answer_waiting()
-        commits.follow(said)
+        triggers.answer_waiting()
+        git_sync.follow(said)
         if versions.behind():
             _catch_up()
-        collected = _collect(said, get_run_logger().info, rows_check.of(said, get_run_logger().info))
+        collected = _collect(said, get_run_logger().info, trial_prepare.of(said, get_run_logger().info))
         _report(said)
         version = _version()
         _push()
         if said.git.commit:
             _commit(said, log=get_run_logger().info)
-        collect.clear(said, collected)
+        landing.clear(said, collected)
         _announce(said)
         _forget_unused(said.keep_days)
     kinds = {"withdrawn": collected.withdrawn, "known before": collected.outdated, "quarantined": collected.quarantined}
@@ -41,15 +42,15 @@ def ingest() -> State[Any]:
 
 
 _catch_up = as_task(versions.catch_up, "bring the data version", retries=3)
-_collect = as_task(collect.collect, "collect and validate what was delivered")
+_collect = as_task(landing.collect, "collect and validate what was delivered")
 _version = as_task(versions.make, "make a data version")
 _push = as_task(versions.push, "push it to the DVC remote", retries=3)
-_commit = as_task(commits.publish, "commit data.dvc and dvc.lock, and push them")
+_commit = as_task(git_sync.publish, "commit data.dvc and dvc.lock, and push them")
 
 
 def _announce(said: params.Params) -> None:
     """Wake who reads it, once for each data version, whoever made it: this run, an earlier one, or a person by hand."""
-    version, told = versions.current(), announced.read()
+    version, told = versions.current(), announcements.read()
     if version is None or told.get("version") == version:
         return
     now: dict[str, dict[str, str]] = {}
@@ -63,7 +64,7 @@ def _announce(said: params.Params) -> None:
     runs = [_wake(model, key) for model in sorted({model for name in changed for model in said.readers(name)})]
     events.data_version(version, changed)
     if UNKNOWN not in runs:  # who could not be woken is told by the next run
-        announced.write(version, datasets, [run for run in runs if run != PAUSED])
+        announcements.write(version, datasets, [run for run in runs if run != PAUSED])
 
 
 def _forget_unused(days: float) -> None:
@@ -80,8 +81,8 @@ def _wake(model: str, key: str) -> str:
     """Wake the training of a model; gives the run, or why there is none."""
     title, tell = f"train/{model}", get_run_logger().info
     try:
-        run = wakes.wake(title, {"model": model, "again": False, "if_due": True}, f"{model}: {key}")
-    except wakes.Paused as error:
+        run = triggers.wake(title, {"model": model, "again": False, "if_due": True}, f"{model}: {key}")
+    except triggers.Paused as error:
         tell(f"{model} reads what changed, but {error}")
         return PAUSED
     if run is None:
@@ -95,7 +96,7 @@ def _report(said: params.Params) -> None:
     """Tell of what waits in quarantine and was not told of, whoever put it there: this run, or one that was killed."""
     note = settings.VAR / "memo" / "refused.json"
     told = files.read_state(note, dict[str, Any]())
-    before = told["reports"] if told.get("api") == announced.whom() else {}
+    before = told["reports"] if told.get("api") == announcements.whom() else {}
     there = quarantine.waiting(said.quarantine)
     news = [entry for entry in there if before.get(entry.id) != entry.seen]
     told_of = [
@@ -111,4 +112,4 @@ def _report(said: params.Params) -> None:
     events.stored(told_of)
     now = {entry.id: entry.seen for entry in there}
     if now != before:
-        files.write_json(note, {"reports": now, "api": announced.whom()})
+        files.write_json(note, {"reports": now, "api": announcements.whom()})

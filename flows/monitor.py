@@ -14,16 +14,18 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
-from flows import events, wakes
-from flows.as_task import alone, as_task
-from tasks import files, params, settings
-from tasks.errors import DataMissing, Mistake, ModelFileRefused
-from tasks.monitoring import alarms, labels, observed, report, torn, weeks
-from tasks.monitoring.reference import Reference
-from tasks.release import serving
+from flows.prefect_support import events, triggers
+from flows.prefect_support.as_task import alone, as_task
+from tasks.ground import files, params, settings
+from tasks.ground.errors import DataMissing, Mistake, ModelFileRefused
+from tasks.monitoring import alarms, report
+from tasks.monitoring.intake import intake, integrity, labels
+from tasks.monitoring.intake.reference import Reference
+from tasks.monitoring.quality import weekly
+from tasks.release.registry import desired_state
 
 if TYPE_CHECKING:
-    from tasks.monitoring.labels import Joined
+    from tasks.monitoring.intake.labels import Joined
 
 
 @flow(name="monitor", flow_run_name="monitor/{model}", description=__doc__)
@@ -36,15 +38,15 @@ def monitor(model: str) -> State[Any]:
     said = params.load().model(model)
     tell = get_run_logger().info
     with alone(f"monitor-{model}"):
-        if answered := wakes.answer_waiting():
+        if answered := triggers.answer_waiting():
             tell(f"{answered} more wakes are answered by this run")
-        if torn_files := torn.set_aside(model):
+        if torn_files := integrity.set_aside(model):
             tell(f"{len(torn_files)} torn files were set aside in var/torn: what they held is made again")
         releases = Releases(model)
-        wanted = observed.Wanted(said.task, tuple(said.evaluate.slices), said.serving.log_days, said.timezone)
-        before = observed.read(model).rows
-        state = _step("take in what was asked", lambda: observed.observe(model, wanted, releases.layout))
-        over = observed.last_day_over(model, said.timezone)
+        wanted = intake.Wanted(said.task, tuple(said.evaluate.slices), said.serving.log_days, said.timezone)
+        before = intake.read(model).rows
+        state = _step("take in what was asked", lambda: intake.observe(model, wanted, releases.layout))
+        over = intake.last_day_over(model, said.timezone)
         on, done = _on(model, said, state, over), _done(model)
         if done.get("on") == on:
             return Completed(message=f"nothing to do: nothing was asked and no label came since {done['at']}")
@@ -65,21 +67,21 @@ class _Look:
         model: str,
         said: params.Model,
         releases: Releases,
-        state: observed.State,
+        state: intake.State,
         live: report.Live | None,
         over: date,
     ) -> None:
         self.model, self.said, self.releases, self.state, self.live = model, said, releases, state, live
         self.over = over
         """The newest day that is over: what came later is kept and shown, but not judged."""
-        self.how = weeks.Measuring.of(said)
+        self.how = weekly.Measuring.of(said)
         self.picture = b""
         self.numbers: list[report.Number] = []
 
     def through(self) -> dict[str, Any]:
         """From the labels to the report, which is given."""
         joined: Joined = _step("join the labels that came", self._join)
-        service = observed.service(self.model, self.state)
+        service = intake.service(self.model, self.state)
         data: report.Data = _step("hold it against what was learned", lambda: self._held(joined, service))
         quality: report.Quality = _step("measure and estimate how good it is", lambda: self._measured(joined))
         _step("open and close alarms", lambda: self._alarm(joined, data, quality, service))
@@ -98,17 +100,17 @@ class _Look:
         """Drift, of the live release against its own reference."""
         import numpy as np
 
-        from tasks.monitoring import drift
+        from tasks.monitoring.drift import drift
 
         if self.live is None:
             return report.Data(lacking="nobody serves: there is nothing to hold it against")
         reference, candidate = self.releases.of(self.live.candidate), self.live.candidate
         if isinstance(reference, str):
             return report.Data(lacking=reference)
-        kept = self.state.releases.get(candidate, observed.Release())
-        profile = observed.profile(self.model, self.state, candidate) or reference.profile
-        wanted = observed.columns(profile, kept.new)
-        stream = observed.summaries(self.model, self.state, candidate, wanted)
+        kept = self.state.releases.get(candidate, intake.Release())
+        profile = intake.profile(self.model, self.state, candidate) or reference.profile
+        wanted = intake.columns(profile, kept.new)
+        stream = intake.summaries(self.model, self.state, candidate, wanted)
         came = labels.label_days(joined, candidate, wanted["label"])
         stream = {**stream, "label": came} if len(came.days) else stream
         stream = {name: found.until(np.datetime64(self.over)) for name, found in stream.items()}
@@ -122,9 +124,9 @@ class _Look:
         return report.Data(found, stream, learned, units, "; ".join(filter(None, lacking)))
 
     def _measured(self, joined: Joined) -> report.Quality:
-        windows = weeks.measured(self.model, joined, self.how, self.releases.known)
+        windows = weekly.measured(self.model, joined, self.how, self.releases.known)
         reference = self.releases.known(self.live.candidate) if self.live else None
-        promised = weeks.promised(self.how, reference) if reference else None
+        promised = weekly.promised(self.how, reference) if reference else None
         return report.Quality(self.how.loss, promised, windows)
 
     def _alarm(
@@ -147,29 +149,29 @@ class _Look:
             alarms.told(self.model, one["key"], what)
 
     def _declined(self, joined: Joined, quality: report.Quality, live: report.Live) -> list[alarms.Found]:
-        from tasks import metrics
-        from tasks.monitoring import decline
+        from tasks.modelling import metrics
+        from tasks.monitoring.quality import degradation
 
         reference = self.releases.known(live.candidate)
         if quality.promised is None or "low" not in quality.promised or reference is None or reference.holdout is None:
             return []
         holdout = reference.holdout
-        losses = metrics.losses(self.how.loss, holdout["label"], observed.predictions_of(holdout))
-        before = decline.Before.of(losses, metrics.day_blocks(holdout["time"]), quality.promised)
+        losses = metrics.losses(self.how.loss, holdout["label"], intake.predictions_of(holdout))
+        before = degradation.Before.of(losses, metrics.day_blocks(holdout["time"]), quality.promised)
         days = [day for day in labels.losses(joined, live.candidate) if day[0] <= self.over.isoformat()]
-        episodes = decline.find(before, days)
+        episodes = degradation.find(before, days)
         return alarms.of_quality(episodes, self.how.loss, quality.promised, live.candidate, live.version)
 
     def _report(self, said: dict[str, Any]) -> dict[str, Any]:
-        from tasks.monitoring import picture
+        from tasks.monitoring import chart
 
         report.write_table(self.model, self.numbers)
-        self.picture = picture.draw(said)
+        self.picture = chart.draw(said)
         return report.write(self.model, said)
 
     def track(self, before: Mapping[str, str]) -> dict[str, str]:
         """The numbers of each release beside its version; those that changed. Gives what stands there now."""
-        from tasks.release import monitored
+        from tasks.release.registry import monitoring_run
 
         told = {}
         for candidate in sorted({*self.state.releases, *([self.live.candidate] if self.live else [])}):
@@ -179,11 +181,11 @@ class _Look:
                 continue
             live = self.live is not None and self.live.candidate == candidate
             there = [_week(since, found) for since, found in sorted(metrics.items())]
-            monitored.record(self.model, candidate, there, self._artifacts() if live else {})
+            monitoring_run.record(self.model, candidate, there, self._artifacts() if live else {})
         return told
 
     def _artifacts(self) -> dict[str, bytes]:
-        kept = {name: observed.folder(self.model) / name for name in ("report.json", "windows.parquet")}
+        kept = {name: intake.folder(self.model) / name for name in ("report.json", "windows.parquet")}
         return {"monitor.png": self.picture, **{name: path.read_bytes() for name, path in kept.items()}}
 
 
@@ -210,7 +212,7 @@ class Releases:
         found = self.of(candidate)
         return None if isinstance(found, str) else found
 
-    def layout(self, candidate: str) -> observed.Profile | str:
+    def layout(self, candidate: str) -> intake.Profile | str:
         """The reference profile of a release; or why there is none."""
         found = self.of(candidate)
         return found if isinstance(found, str) else found.profile
@@ -219,13 +221,14 @@ class Releases:
         folder = settings.VAR / "champions" / candidate
         if files.is_sealed(folder):
             return folder
-        from tasks.release import judging, registry
+        from tasks.release.gate import comparison
+        from tasks.release.registry import registry
 
         version = registry.find(self.model, candidate)
         if version is None:
             return f"the registry does not know release {candidate}: nobody knows what it learned from"
         try:
-            return judging.bring(self.model, version)
+            return comparison.bring(self.model, version)
         except (DataMissing, ModelFileRefused, Mistake) as error:
             return str(error)
 
@@ -236,25 +239,25 @@ def _step(name: str, go: Callable[[], Any], retries: int = 0) -> Any:
 
 
 def _live(model: str) -> report.Live | None:
-    found = serving.read(model).live
+    found = desired_state.read(model).live
     return report.Live(found.candidate, found.version, found.since) if found else None
 
 
 def _week(since: str, found: Mapping[str, float]) -> Any:
     from datetime import timedelta
 
-    from tasks.release import monitored
+    from tasks.release.registry import monitoring_run
 
     until = datetime.fromisoformat(since) + timedelta(days=7)
-    return monitored.Week(weeks.number({"since": since}), until, found)
+    return monitoring_run.Week(weekly.number({"since": since}), until, found)
 
 
 # ── what was looked at ────────────────────────────────────────────────────────────────────────────
 
 
-def _on(model: str, said: params.Model, state: observed.State, over: date) -> str:
+def _on(model: str, said: params.Model, state: intake.State, over: date) -> str:
     """The identity of all that a look depends on."""
-    newest = observed.newest_day(state)
+    newest = intake.newest_day(state)
     judged = min(newest, over).isoformat() if newest else None
     seen = {name: value for name, value in asdict(state).items() if name not in ("batch", "watermark")}
     live, waiting = _live(model), alarms.to_tell(alarms.read(model))
@@ -270,7 +273,7 @@ def _done(model: str) -> dict[str, Any]:
 
 def _note(model: str) -> Path:
     """Written when all of a look is done: reported, told and tracked."""
-    return observed.folder(model) / "done.json"
+    return intake.folder(model) / "done.json"
 
 
 # ── told ──────────────────────────────────────────────────────────────────────────────────────────

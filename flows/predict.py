@@ -12,8 +12,8 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 from pydantic import Field
 
-from flows.as_task import as_task
-from tasks.release import batch
+from flows.prefect_support.as_task import as_task
+from tasks.release.batch import batch
 
 EVERY_S = 3.0
 """Seconds between two looks at how far it is: each is a call to the server."""

@@ -13,15 +13,16 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
-from flows import events, wakes
-from flows.as_task import alone, as_task
-from tasks import params, settings
-from tasks.errors import DataMissing, Mistake, ModelFileRefused, NotPromoted
-from tasks.release import asking, champion, serving
+from flows.prefect_support import events, triggers
+from flows.prefect_support.as_task import alone, as_task
+from tasks.ground import params, settings
+from tasks.ground.errors import DataMissing, Mistake, ModelFileRefused, NotPromoted
+from tasks.release.registry import champion_lookup, desired_state
+from tasks.release.rollout import router_client
 
 if TYPE_CHECKING:
-    from tasks.release.rollout import Outcome, Rollout
-    from tasks.release.rollout_report import Story
+    from tasks.release.rollout.report import Story
+    from tasks.release.rollout.stages import Outcome, Rollout
 
 
 @flow(name="deploy", flow_run_name="deploy/{model}", description=__doc__)
@@ -43,20 +44,20 @@ def deploy(
     """
     said = params.load()
     tell = get_run_logger().info
-    for gone in serving.forget(said.models):
+    for gone in desired_state.forget(said.models):
         tell(f"{gone} is not in params.yaml any more: it serves no longer")
     section = said.model(model)
     with alone(f"rollout-{model}"):
-        if answered := wakes.answer_waiting():
+        if answered := triggers.answer_waiting():
             tell(f"{answered} more wakes are answered by this run")
-        if target == "local" and (failed := serving.unfinished(model)):
+        if target == "local" and (failed := desired_state.unfinished(model)):
             tell(f"a withdrawal of {failed.one} was begun and not ended: {failed.why}")
             return _withdrawn(model, failed)
         as_task(_tidy, "compact the prediction log")(model, section.serving)
         _forget_unused(model, said.keep_days)
         if target == "kubernetes":
             return _to_git(model, manifests, branch, remote)
-        with asking.Router(patience=section.rollout.start_s) as router:
+        with router_client.Router(patience=section.rollout.start_s) as router:
             while (state := _once(model, section.rollout, router)) is None:
                 pass
             return state
@@ -64,12 +65,12 @@ def deploy(
 
 def _tidy(model: str, limits: params.Serving) -> None:
     """What is no longer written to becomes Parquet; what is too old, or too much, goes."""
-    from tasks import predictions
+    from tasks.prediction_log import prediction_log
 
     try:
-        get_run_logger().info(str(predictions.compact(model)))
+        get_run_logger().info(str(prediction_log.compact(model)))
     finally:  # also where the disk is full: this makes room
-        gone = predictions.sweep(model, limits.log_days, int(limits.log_gb * 1e9))
+        gone = prediction_log.sweep(model, limits.log_days, int(limits.log_gb * 1e9))
     if too_much := [name for name in gone if name.endswith(".parquet")]:
         get_run_logger().warning(
             f"the prediction log is larger than serving.log_gb in params.yaml ({limits.log_gb:g} GB): "
@@ -79,30 +80,30 @@ def _tidy(model: str, limits: params.Serving) -> None:
 
 def _forget_unused(model: str, days: float) -> None:
     """The Bentos of candidates that neither serve nor are tried: they are made again when one is rolled back to."""
-    from tasks.release import package
+    from tasks.release.package import package
 
-    now = serving.read(model)
+    now = desired_state.read(model)
     kept = {one.candidate for one in (now.live, now.former, now.challenger) if one}
     if gone := package.forget_unused(model, kept, days):
         get_run_logger().info(f"{len(gone)} Bentos that nobody used for {days:g} days are gone: {', '.join(gone)}")
 
 
-def _once(model: str, limits: params.Rollout, router: asking.Router) -> State[Any] | None:
+def _once(model: str, limits: params.Rollout, router: router_client.Router) -> State[Any] | None:
     """One look at what should be, and the difference; None when that has changed meanwhile."""
-    now, wanted = serving.read(model), champion.wanted(model)
+    now, wanted = desired_state.read(model), champion_lookup.wanted(model)
     restored = [one for one in (now.live, now.former) if one and _restored(model, one)]
     if wanted is None or (now.live and now.live.candidate == wanted.candidate):
         return _as_it_is(model, now, wanted, router, patient=now.live in restored)
     if now.share is not None or (now.challenger and now.challenger.candidate != wanted.candidate):
         kept = now.challenger and now.challenger.candidate == wanted.candidate
         get_run_logger().info(f"a killed rollout has left {now.challenger} as a challenger: nobody watches it")
-        serving.write(model, now.with_canary(None) if kept else now.without_challenger())
+        desired_state.write(model, now.with_canary(None) if kept else now.without_challenger())
     return _roll(model, wanted, limits, router)
 
 
-def _restored(model: str, one: serving.One) -> bool:
+def _restored(model: str, one: desired_state.One) -> bool:
     """Whether the files of a release that serves, or is kept warm, had to be brought again."""
-    from tasks.release.restore import restore
+    from tasks.release.rollout.restore import restore
 
     log = get_run_logger()
     try:
@@ -116,7 +117,12 @@ def _restored(model: str, one: serving.One) -> bool:
 
 
 def _as_it_is(
-    model: str, now: serving.Serving, wanted: serving.One | None, router: asking.Router, *, patient: bool
+    model: str,
+    now: desired_state.Serving,
+    wanted: desired_state.One | None,
+    router: router_client.Router,
+    *,
+    patient: bool,
 ) -> State[Any]:
     """Who should serve does: nothing to do but to clear away, and to see that it runs.
 
@@ -128,11 +134,11 @@ def _as_it_is(
         patient: it may not run yet, as its files have just come back.
     """
     if now.challenger:
-        serving.write(model, now.without_challenger())
+        desired_state.write(model, now.without_challenger())
     if now.live is None:
         return Completed(message=f"{model} has no champion yet: nothing to serve")
-    if not serving.live_is_noted(model, now.live):
-        serving.note(model, now.live, "live")
+    if not desired_state.live_is_noted(model, now.live):
+        desired_state.note(model, now.live, "live")
     why = router.fault(model, now.live.candidate, router.patience if patient else 0)
     if why is not None:
         return Failed(message=f"{now.live} is to serve, but does not run: {why}")
@@ -145,24 +151,26 @@ def _as_it_is(
 # ── a rollout ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def _roll(model: str, one: serving.One, limits: params.Rollout, router: asking.Router) -> State[Any] | None:
+def _roll(
+    model: str, one: desired_state.One, limits: params.Rollout, router: router_client.Router
+) -> State[Any] | None:
     """Stage by stage, until the release answers everything, or is withdrawn; None when it is not wanted any more."""
-    from tasks.release import rollout
-    from tasks.release.rollout_report import Story
+    from tasks.release.rollout import stages
+    from tasks.release.rollout.report import Story
 
     tell = get_run_logger().info
-    going = rollout.Rollout(model, one, limits, router, tell)
+    going = stages.Rollout(model, one, limits, router, tell)
     story = Story(model, one, going.live)
-    way, why = rollout.way(model, one)
+    way, why = stages.way(model, one)
     tell(f"{one} is champion and is to serve; {f'{story.champion} does' if story.champion else 'nobody does yet'}")
     try:
         for name, stage, ways in _STAGES:
-            step = getattr(rollout, stage) if way in ways else _skip(why)
+            step = getattr(stages, stage) if way in ways else _skip(why)
             if (outcome := _run(story, name, going, step)).passed is False:
                 return _give_up(story, outcome)
-    except rollout.Superseded as error:
+    except stages.Superseded as error:
         tell(f"{one} is no longer wanted: {error}")
-        serving.write(model, serving.read(model).without_challenger())
+        desired_state.write(model, desired_state.read(model).without_challenger())
         return None
     before = f", and {story.champion} no longer" if story.champion else ""
     story.end = f"{one} serves{before}" + (f"; {why}" if way != "new" else "")
@@ -179,19 +187,19 @@ _STAGES = (
     ("give it a share and watch", "bake", {"new"}),
     ("give it everything", "go_live", _EVERY),
 )
-"""Name, function in tasks/release/rollout.py, and which ways lead through it."""
+"""Name, function in tasks/release/rollout/stages.py, and which ways lead through it."""
 
 
 def _skip(why: str) -> Callable[[Rollout], Outcome]:
-    from tasks.release.rollout import Outcome
+    from tasks.release.rollout.stages import Outcome
 
     return lambda _: Outcome(None, f"skipped: {why}")
 
 
 def _run(story: Story, name: str, going: Rollout, step: Callable[[Rollout], Outcome]) -> Outcome:
     """A stage as a Prefect task, whose state says what it found."""
-    from tasks.release.rollout import Superseded
-    from tasks.release.rollout_report import Told
+    from tasks.release.rollout.report import Told
+    from tasks.release.rollout.stages import Superseded
 
     found: list[Outcome] = []
     superseded: list[Superseded] = []
@@ -223,27 +231,29 @@ def _give_up(story: Story, outcome: Outcome) -> State[Any]:
     """Write down what is to be done, and do it: whoever comes after a kill ends it."""
     one, serves = story.challenger, story.champion
     why = " ".join(f"{story.stages[-1].name}: {outcome.said}".split())
-    failed = serving.Failed(one.candidate, one.version, why, serving.now(), serves.candidate if serves else None)
-    serving.begin_withdrawal(story.model, failed)
+    failed = desired_state.Failed(
+        one.candidate, one.version, why, desired_state.now(), serves.candidate if serves else None
+    )
+    desired_state.begin_withdrawal(story.model, failed)
     state = _withdrawn(story.model, failed, tell_page=False)
     story.end = state.message or why
     _show(story)
     return state
 
 
-def _withdrawn(model: str, failed: serving.Failed, tell_page: bool = True) -> State[Any]:
+def _withdrawn(model: str, failed: desired_state.Failed, tell_page: bool = True) -> State[Any]:
     """Each of these may have been done already, and is then nothing. First of all it gets no more requests."""
     as_task(_take_back, "take its requests away")(model)
-    live = serving.read(model).live
+    live = desired_state.read(model).live
     on = f"; {live} serves on" if live else "; nobody serves"
     refused = as_task(_withdraw, "withdraw it in the registry", retries=3)(model, failed)
     if refused:  # it stays champion, as nobody else can be: that is for a person
         name, said = "Stuck", refused
     else:
         name, said = "Withdrawn", f"{failed.one} is withdrawn: {failed.why}{on}"
-        serving.note(model, failed.one, "withdrawn", failed.why)
+        desired_state.note(model, failed.one, "withdrawn", failed.why)
     as_task(events.withdrawn, "tell someone", retries=3)(model, failed, said)
-    serving.end_withdrawal(model)
+    desired_state.end_withdrawal(model)
     get_run_logger().error(said)
     if tell_page:
         head = f"# ✗ {model}: {failed.one} withdrawn"
@@ -252,11 +262,11 @@ def _withdrawn(model: str, failed: serving.Failed, tell_page: bool = True) -> St
 
 
 def _take_back(model: str) -> None:
-    serving.write(model, serving.read(model).without_challenger())
+    desired_state.write(model, desired_state.read(model).without_challenger())
 
 
-def _withdraw(model: str, failed: serving.Failed) -> str | None:
-    from tasks.release import registry
+def _withdraw(model: str, failed: desired_state.Failed) -> str | None:
+    from tasks.release.registry import registry
 
     try:
         registry.withdraw(model, failed.version, failed.why, failed.serves)
@@ -269,7 +279,7 @@ def _withdraw(model: str, failed: serving.Failed) -> str | None:
 
 
 def _show(story: Story) -> None:
-    from tasks.release import rollout_report as report
+    from tasks.release.rollout import report as report
 
     drawn = ""
     if report.has_picture(story):
@@ -286,9 +296,10 @@ def _page(model: str, text: str, description: str) -> None:
 
 def _to_git(model: str, folder: str | None, branch: str | None, remote: str | None) -> State[Any]:
     """Have Git say that the champion is to run: whoever follows that branch does the rest."""
-    from tasks.release import manifests, verdicts
+    from tasks.release.gate import verdict_ledger
+    from tasks.release.package import manifests
 
-    wanted = champion.wanted(model)
+    wanted = champion_lookup.wanted(model)
     if wanted is None:
         return Completed(message=f"{model} has no champion yet: nothing to serve")
     if folder is None:
@@ -301,7 +312,7 @@ def _to_git(model: str, folder: str | None, branch: str | None, remote: str | No
         settings.ROOT / Path(folder),
         branch=branch,
         remote=remote,
-        about=verdicts.summary(model, wanted.version),
+        about=verdict_ledger.summary(model, wanted.version),
         log=get_run_logger().info,
     )
     return Completed(

@@ -12,15 +12,17 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
-from flows import api, due, events, wakes
-from flows.as_task import alone, as_task
-from tasks import files, params, settings, steps, uncommitted
-from tasks.data import commits
-from tasks.release import settled
-from tasks.training import graph
+from flows.prefect_support import api, events, triggers
+from flows.prefect_support.as_task import alone, as_task
+from tasks import steps
+from tasks.data import git_sync
+from tasks.ground import files, params, settings, uncommitted
+from tasks.lifecycle import retrain_facts
+from tasks.release.registry import outcome_cache
+from tasks.training import dvc_graph
 
 if TYPE_CHECKING:
-    from tasks.release.verdict import Verdict
+    from tasks.release.gate.verdict import Verdict
 
 
 @flow(name="train", flow_run_name="train/{model}", description=__doc__)
@@ -37,37 +39,37 @@ def train(model: str, again: bool = False, if_due: bool = False) -> State[Any]:
     said.model(model)
     tell = get_run_logger().info
     with alone(f"train-{model}"):
-        if answered := wakes.answer_waiting():
+        if answered := triggers.answer_waiting():
             tell(f"{answered} more wakes are answered by this run")
-        pending = graph.pending(model)
-        if not pending and not again and (done := settled.find(model)):
+        pending = dvc_graph.pending(model)
+        if not pending and not again and (done := outcome_cache.find(model)):
             return Completed(message=f"nothing to do: already trained, no stage has an input that changed; {done}")
-        asked = due.asked(model, if_due)
+        asked = retrain_facts.asked(model, if_due)
         for stage, reason in pending.items():
             tell(f"{stage} would run: {reason}")
         files.sweep(settings.BUILD / model, *(settings.VAR / name for name in _SWEPT))
         if why_not := _not_due(model, said, if_due) if pending else None if asked else _held(model, said):
-            if not uncommitted.of(model, graph.made_of(model)):
+            if not uncommitted.of(model, dvc_graph.made_of(model)):
                 _publish(said, f"{model}: not trained: {why_not}")
             _with_rows_come_labels(model)
             return Completed(name="NotDue", message=f"not trained: {why_not}")
-        graph.reproduce(model, steps.run, around=_stage_as_task)
-        made_of = graph.made_of(model)
-        on, differing = settled.on(model), uncommitted.of(model, made_of)
+        dvc_graph.reproduce(model, steps.run, around=_stage_as_task)
+        made_of = dvc_graph.made_of(model)
+        on, differing = outcome_cache.on(model), uncommitted.of(model, made_of)
         held = _not_by_itself(said, differing) or (None if asked else _rolled_back(model))
         outcome = _release(model, held, differing)
         if not differing:  # dvc.lock would name what nobody else has
             _publish(said, f"{model}: {outcome}")
         waits = {"made_of": made_of, "uncommitted": differing} if differing else None
-        settled.write(model, outcome, on, by=_here(), held=waits)
-        due.ended(model)
+        outcome_cache.write(model, outcome, on, by=_here(), held=waits)
+        retrain_facts.ended(model)
         _with_rows_come_labels(model)
         _forget_refused(model, said.keep_days)
     return Completed(message=outcome)
 
 
 def _forget_refused(model: str, days: float) -> None:
-    from tasks.release import retention
+    from tasks.release.registry import retention
 
     forget = as_task(retention.forget_refused, "remove the files of candidates of long ago", retries=3)
     if gone := forget(model, days):
@@ -77,18 +79,18 @@ def _forget_refused(model: str, days: float) -> None:
 def _with_rows_come_labels(model: str) -> None:
     """The monitor looks at them when the training is over: beside it, it would take its cores."""
     try:
-        wakes.wake(f"monitor/{model}", {"model": model})
-    except wakes.Paused as error:
+        triggers.wake(f"monitor/{model}", {"model": model})
+    except triggers.Paused as error:
         get_run_logger().info(str(error))
 
 
 def _held(model: str, said: params.Params) -> str | None:
     """Why nothing is done that nobody asks for; kept in the journal of decisions."""
-    why = _not_by_itself(said, uncommitted.of(model, graph.made_of(model))) or _rolled_back(model)
+    why = _not_by_itself(said, uncommitted.of(model, dvc_graph.made_of(model))) or _rolled_back(model)
     if why is None:
         return None
     why = why.replace("<model>", model)
-    due.hold(model, why, _here())
+    retrain_facts.hold(model, why, _here())
     return why
 
 
@@ -103,7 +105,7 @@ _WORD = "`python -m flows train <model>`, then `python -m tasks promote <model>`
 
 
 def _rolled_back(model: str) -> str | None:
-    from tasks.release import registry
+    from tasks.release.registry import registry
 
     why: str | None = as_task(registry.rolled_back, "was it rolled back?", retries=3)(model)
     return why
@@ -111,27 +113,29 @@ def _rolled_back(model: str) -> str | None:
 
 def _not_due(model: str, said: params.Params, if_due: bool) -> str | None:
     """Why there is to be no training yet, of data that are new; None where there is to be one."""
-    known = due.certain(model, "" if if_due else "a person", graph.edited(model))
-    if known == due.Certain() and (why := as_task(due.refused, "was it asked before?", retries=5)(model)):
+    known = retrain_facts.certain(model, "" if if_due else "a person", dvc_graph.edited(model))
+    if known == retrain_facts.Certain() and (
+        why := as_task(retrain_facts.refused, "was it asked before?", retries=5)(model)
+    ):
         return f"{why} (asked again, and nothing that was asked about has changed)"
-    graph.reproduce(model, steps.run, around=_stage_as_task, until="prepare")
+    dvc_graph.reproduce(model, steps.run, around=_stage_as_task, until="prepare")
     if not known.asked_by and (why := _held(model, said)):
         return why
-    if known == due.Certain() and not graph.pending(model):
+    if known == retrain_facts.Certain() and not dvc_graph.pending(model):
         return None  # the data changed, and the rows did not
     # before they are read: what the monitor finds meanwhile is asked about by the next wake
-    on = as_task(due.facts, "see what it depends on", retries=5)(model)
-    decision = as_task(due.decide, "ask the retrain policy", retries=5)(model, known, _here())
+    on = as_task(retrain_facts.facts, "see what it depends on", retries=5)(model)
+    decision = as_task(retrain_facts.decide, "ask the retrain policy", retries=5)(model, known, _here())
     get_run_logger().info(f"the retrain policy: {decision.why}")
     if decision.retrain:
         return None
-    due.refuse(model, decision.why, on)
+    retrain_facts.refuse(model, decision.why, on)
     return str(decision.why)
 
 
 def _publish(said: params.Params, message: str) -> None:
     if said.git.commit:
-        step = as_task(commits.publish, "commit data.dvc and dvc.lock, and push them")
+        step = as_task(git_sync.publish, "commit data.dvc and dvc.lock, and push them")
         step(said, message, get_run_logger().info)
 
 
@@ -145,7 +149,8 @@ _SWEPT = ("bentoml", "champions", "mlflow/settled")
 
 def _release(model: str, held: str | None, differing: list[str]) -> str:
     """From what the graph made to who is champion. Each step finds what an earlier, killed run of it left."""
-    from tasks.release import package, registry, tracking
+    from tasks.release.package import package
+    from tasks.release.registry import registry, tracking
 
     build = settings.BUILD / model
     as_task(package.ensure_bento, f"build the Bento of {model}")(model)
@@ -165,12 +170,13 @@ def _release(model: str, held: str | None, differing: list[str]) -> str:
 
 def _judged(model: str, version: int, held: str | None, differing: list[str]) -> str:
     """Judge the candidate against who is champion now, record why, and promote it if it may be."""
-    from tasks.release import judging, registry, verdicts
+    from tasks.release.gate import comparison, verdict_ledger
+    from tasks.release.registry import registry
 
-    verdict: Verdict = as_task(judging.judge_candidate, "judge it against the champion")(model)
+    verdict: Verdict = as_task(comparison.judge_candidate, "judge it against the champion")(model)
     as_task(registry.record_verdict, "record the verdict", retries=3)(model, version, verdict)
     held = held.replace("<model>", model) if held and verdict.promoted else ""
-    verdicts.keep(model, version, verdict, run=_here(), held=held)
+    verdict_ledger.keep(model, version, verdict, run=_here(), held=held)
     if held or differing:
         of = ", ".join(differing)
         as_task(registry.hold, "have it wait for a person's word", retries=3)(model, version, held, of)
@@ -181,11 +187,11 @@ def _judged(model: str, version: int, held: str | None, differing: list[str]) ->
     return f"{verdict.summary}; not promoted: {held}" if held else verdict.summary
 
 
-def _stage_as_task(stage: str, go: Callable[[], graph.Outcome]) -> graph.Outcome:
+def _stage_as_task(stage: str, go: Callable[[], dvc_graph.Outcome]) -> dvc_graph.Outcome:
     """A stage as a Prefect task; one that is skipped says so as its state."""
     if stage.endswith(".dvc"):  # the data: looked at, not made
         return go()
-    outcomes: list[graph.Outcome] = []
+    outcomes: list[dvc_graph.Outcome] = []
     tell = get_run_logger().info
 
     def reproduce() -> State[Any]:
@@ -200,7 +206,7 @@ def _stage_as_task(stage: str, go: Callable[[], graph.Outcome]) -> graph.Outcome
 
 
 def _show(model: str, verdict: Verdict, held: str) -> None:
-    from tasks.release.verdict import picture
+    from tasks.release.gate.verdict import picture
 
     for line in [*verdict.to_text().splitlines(), *([f"not promoted: {held}"] if held else [])]:
         get_run_logger().info(line)

@@ -5,17 +5,17 @@ from __future__ import annotations
 import argparse
 import sys
 
-from tasks import console, settings
+from tasks.ground import exit_codes, settings
 
 
-@console.command
+@exit_codes.command
 def main(arguments: list[str] | None = None) -> int:
     """Run one command. Returns the exit code: 0 done, 1 it could not be done and stderr says why, 2 wrong usage."""
     settings.apply()
-    from tasks import commands
+    from deployments import cli
 
     parser = argparse.ArgumentParser(prog="python -m tasks", description=__doc__)
-    commands.add_to(parser)
+    cli.add_to(parser)
     options = vars(parser.parse_args(arguments))
     command = options.pop("call")
     command(**options)

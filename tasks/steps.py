@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from tasks import arithmetic
-from tasks.errors import Mistake, did_you_mean
+from tasks.ground import arithmetic
+from tasks.ground.errors import Mistake, did_you_mean
 
 STEPS = {
-    "environment": "tasks.environment",
+    "environment": "tasks.ground.locked_packages",
     "validate": "tasks.data.validate",
     "prepare": "tasks.training.prepare",
     "train": "tasks.training.train",
     "evaluate": "tasks.training.evaluate",
-    "package": "tasks.release.package",
+    "package": "tasks.release.package.package",
 }
 
 

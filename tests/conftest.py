@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import models
-from tasks import settings
+from tasks.ground import settings
 
 os.environ.update(settings.arithmetic())  # before numpy is imported
 
@@ -54,7 +54,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @dataclass(frozen=True)
 class Project:
-    """A project to work on: `tasks.settings` and the environment name it, and what it starts inherits that."""
+    """A project to work on: `tasks.ground.settings` and the environment name it, and what it starts inherits that."""
 
     root: Path
 

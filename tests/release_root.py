@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from models import upstream
-from tasks import environment, files, model_file, params, rows, settings
+from tasks.ground import files, locked_packages, params, settings
+from tasks.modelling import rows
+from tasks.runtime import model_file
 from tasks.training import prepare, train
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -32,7 +34,7 @@ def make_project(root: Path, *names: str) -> None:
             lines = content.splitlines(keepends=True)
             (root / "data" / dataset / name).write_bytes(b"".join(lines[: LINES if dataset == "flights" else None]))
     with project_at(root):
-        environment.environment()
+        locked_packages.environment()
         for name in names:
             _make_build(name)
 

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 from sklearn.pipeline import Pipeline
 
-from tasks import files, model_file
+from tasks.ground import files
+from tasks.runtime import model_file
 
 FEATURES: dict[str, dict[str, Any]] = {
     "place": {"type": "category", "about": "Where", "example": "north", "nullable": True},

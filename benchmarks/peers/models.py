@@ -19,7 +19,9 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import OrdinalEncoder
 
 from benchmarks.peers.rows import TYPES
-from tasks import files, model_file, rows, settings, trees
+from tasks.ground import files, settings
+from tasks.modelling import rows
+from tasks.runtime import fast_trees, model_file
 
 NAME = "flight_delay"
 BATCHES = (1, 16, 64)
@@ -59,8 +61,8 @@ def bare(out: Path) -> dict[str, dict[int, float]]:
     some: pd.DataFrame = joblib.load(out / "rows.joblib")
     columns = {name: some[name].astype(object).where(some[name].notna(), None).tolist() for name in some}
     theirs, ours, hastened = (joblib.load(out / f"{name}.joblib") for name in ("theirs", "ours", "ours"))
-    few = {name: values[: trees.MOST_ROWS] for name, values in columns.items()}
-    if not trees.hasten(hastened, lambda: hastened.predict_proba(few)):
+    few = {name: values[: fast_trees.MOST_ROWS] for name, values in columns.items()}
+    if not fast_trees.hasten(hastened, lambda: hastened.predict_proba(few)):
         sys.exit("Treelite does not score these trees: what would be measured is not what serves")
     found: dict[str, dict[int, float]] = {"theirs": {}, "ours": {}, "hastened": {}}
     for size in BATCHES:

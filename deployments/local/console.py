@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, BinaryIO
 
-from tasks import settings
+from tasks.ground import settings
 
 COLOURS = {"stack": 1, "prefect": 34, "mlflow": 35, "nursery": 33, "worker": 32, "watch": 36, "router": 94}
 BAD = 31

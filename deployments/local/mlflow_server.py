@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from tasks import settings
+from tasks.ground import settings
 
 
 def main() -> None:
@@ -16,7 +16,7 @@ def main() -> None:
     settings.apply()
     store = os.environ["MLFLOW_BACKEND_STORE_URI"]
     if store.startswith("sqlite:///"):
-        from tasks.release.store import prepare
+        from tasks.release.registry.mlflow_store import prepare
 
         os.environ["MLFLOW_TRACKING_URI"] = store
         prepare()

@@ -14,9 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from deployments import marked
-from tasks import settings
-from tasks.errors import WorldError
+from tasks.ground import process_tags, settings
+from tasks.ground.errors import WorldError
 
 BIN = Path(sys.executable).parent
 
@@ -36,7 +35,9 @@ def prefect_server() -> Iterator[str]:
         print(f"  {url} is of {other}: not for this one", flush=True)
     port = free_port()
     url = os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
-    with process([sys.executable, "-m", "deployments.prefect_server", "--port", str(port)], "prefect-server"):
+    with process(
+        [sys.executable, "-m", "deployments.orchestration.prefect_server", "--port", str(port)], "prefect-server"
+    ):
         yield url
 
 
@@ -45,7 +46,7 @@ def anothers(url: str) -> str | None:
     address = urlsplit(url)
     if address.hostname not in ("127.0.0.1", "localhost") or address.port is None:
         return None
-    checkout = marked.checkout_on(address.port)
+    checkout = process_tags.checkout_on(address.port)
     return checkout if checkout and checkout != str(settings.ROOT) else None
 
 

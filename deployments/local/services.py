@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from deployments import flow_run, local
-from flows import api
-from tasks import settings
+from deployments.local import servers
+from deployments.orchestration import flow_run
+from flows.prefect_support import api
+from tasks.ground import settings
 
 POOL = "evergreen"
 """The work pool that the flows' deployments name and the worker asks."""
@@ -56,22 +57,22 @@ def services() -> list[Service]:
     return [
         Service(
             "prefect",
-            [*python, "deployments.prefect_server", "--port", str(prefect)],
-            lambda _: local.answers(f"http://127.0.0.1:{prefect}/api/health"),
+            [*python, "deployments.orchestration.prefect_server", "--port", str(prefect)],
+            lambda _: servers.answers(f"http://127.0.0.1:{prefect}/api/health"),
             says=f"flows, runs, schedules, events   http://127.0.0.1:{prefect}",
             ports={"PREFECT_SERVER_API_PORT": prefect},
         ),
         Service(
             "mlflow",
-            [*python, "deployments.mlflow_server"],
-            lambda _: local.answers(f"http://127.0.0.1:{mlflow}/health"),
+            [*python, "deployments.local.mlflow_server"],
+            lambda _: servers.answers(f"http://127.0.0.1:{mlflow}/health"),
             says=f"metrics, models, the registry    http://127.0.0.1:{mlflow}",
             ports={"MLFLOW_PORT": mlflow},
         ),
         Service(
             "router",
-            [*python, "deployments.router"],
-            lambda _: local.answers(f"http://127.0.0.1:{router}/healthz"),
+            [*python, "deployments.serving.router"],
+            lambda _: servers.answers(f"http://127.0.0.1:{router}/healthz"),
             says=f"every champion; the status page  http://127.0.0.1:{router}/status/",
             story=True,
             ports={"EVERGREEN_PORT": router},
@@ -81,14 +82,14 @@ def services() -> list[Service]:
         ),
         Service(
             "nursery",
-            [*python, "deployments.flow_nursery", str(flow_run.address())],
-            lambda _: local.hears(flow_run.address()),
+            [*python, "deployments.orchestration.flow_fork_server", str(flow_run.address())],
+            lambda _: servers.hears(flow_run.address()),
             says="flow runs are forked from it",
             starts_flows=True,
         ),
         Service(
             "worker",
-            [*python, "deployments.worker"],
+            [*python, "deployments.orchestration.worker"],
             _worker_answers,
             after=("prefect",),
             says=f"runs flows, from {settings.ROOT}",
@@ -98,7 +99,7 @@ def services() -> list[Service]:
         ),
         Service(
             "watch",
-            [*python, "deployments.watch"],
+            [*python, "deployments.watching.watcher"],
             _watch_answers,
             after=("prefect", "worker"),  # which registers what it wakes
             says="wakes ingest for what lies in the landing zone, deploy for who is champion",

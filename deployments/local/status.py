@@ -8,12 +8,12 @@ from typing import Any
 
 import psutil
 
-from deployments import blockers
-from deployments.automations import notify_url
-from deployments.services import POOL, services
-from flows import api
-from tasks import params
-from tasks.errors import EvergreenError
+from deployments.local.services import POOL, services
+from deployments.orchestration import blockers
+from deployments.orchestration.automations import notify_url
+from flows.prefect_support import api
+from tasks.ground import params
+from tasks.ground.errors import EvergreenError
 
 
 def report(pid: int | None, pids: dict[str, int], alive: list[psutil.Process]) -> int:

@@ -24,15 +24,16 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks import settings
+from tasks.ground import settings
 
 settings.apply()
 
-from deployments import local, logs, marked, mend  # noqa: E402 - settings first: imports read the environment once
-from deployments.services import Service, environment, services  # noqa: E402
-from deployments.story import Story  # noqa: E402
-from tasks import console, files, params, priority  # noqa: E402
-from tasks.errors import EvergreenError, Mistake, WorldError  # noqa: E402
+from deployments.local import servers  # noqa: E402 - settings first: imports read the environment once
+from deployments.local.console import Story  # noqa: E402
+from deployments.local.services import Service, environment, services  # noqa: E402
+from deployments.watching import crash_recovery
+from tasks.ground import exit_codes, files, log_rotation, params, priority, process_tags  # noqa: E402
+from tasks.ground.errors import EvergreenError, Mistake, WorldError  # noqa: E402
 
 if TYPE_CHECKING:
     from filelock import FileLock
@@ -63,7 +64,7 @@ NOTE_SECONDS = 5.0
 """So long a platform that begins may take to say which process it is."""
 
 
-@console.command
+@exit_codes.command
 def main(arguments: list[str]) -> int:
     """`up`, `up --detach`, `down` or `status`. Returns the exit code."""
     commands = {
@@ -74,7 +75,7 @@ def main(arguments: list[str]) -> int:
     }
     command = commands.get(tuple(arguments))
     if command is None:
-        print("usage: python -m deployments.stack up [--detach] | down | status", file=sys.stderr)
+        print("usage: python -m deployments.local.supervisor up [--detach] | down | status", file=sys.stderr)
         return 2
     return command()
 
@@ -86,7 +87,7 @@ def up() -> int:
     """Start the platform and keep it running until it is told to end."""
     params.load()  # a mistake in it is told before anything is started
     lock = take_lock(LOCK_SECONDS)
-    if lock is None or marked.keeper(_mark()):
+    if lock is None or process_tags.keeper(_mark()):
         raise Mistake(f"the platform of {settings.ROOT} is up already. `make status` shows it, `make down` ends it")
     _write_note()
     story = Story()
@@ -103,7 +104,7 @@ def detach() -> int:
     log = _log()
     log.write_bytes(b"")
     with log.open("ab") as out:  # appended to, so that it can be turned over
-        command = [sys.executable, "-m", "deployments.stack", "up"]
+        command = [sys.executable, "-m", "deployments.local.supervisor", "up"]
         started = subprocess.Popen(
             command, stdout=out, stderr=out, stdin=subprocess.DEVNULL, cwd=settings.ROOT, start_new_session=True
         )
@@ -125,7 +126,7 @@ def down() -> int:
     """End the platform of this checkout, if it is up."""
     pid = _holder()
     if pid is None:
-        left = marked.end(_mark())
+        left = process_tags.end(_mark())
         print(f"the platform of {settings.ROOT} is not up" + (f"; {left} processes it left were ended" if left else ""))
         return 0
     os.kill(pid, signal.SIGTERM)
@@ -140,10 +141,10 @@ def down() -> int:
 
 def status() -> int:
     """Show each service; the exit code says whether all is well."""
-    from deployments.report import report
+    from deployments.local.status import report
 
     pid = _holder()
-    return report(pid, (_note() or {}).get("services", {}), marked.alive(_mark()))
+    return report(pid, (_note() or {}).get("services", {}), process_tags.alive(_mark()))
 
 
 def _refuse_taken_ports(wanted: list[Service]) -> None:
@@ -152,7 +153,7 @@ def _refuse_taken_ports(wanted: list[Service]) -> None:
         setting: f"{name} cannot have port {port}: {who}" for name, setting, port in ports if (who := _taken(port))
     }
     if taken:
-        free = " ".join(f"{setting}={local.free_port()}" for setting in taken)
+        free = " ".join(f"{setting}={servers.free_port()}" for setting in taken)
         raise Mistake(f"{'; '.join(taken.values())}. End that, or take other ports: {free} make up")
 
 
@@ -163,15 +164,15 @@ def _taken(port: int) -> str | None:
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
-            checkout = marked.checkout_on(port)
+            checkout = process_tags.checkout_on(port)
             of = f", of the platform of {checkout}" if checkout else ""
-            return f"{marked.listener(port) or error.strerror}{of}"
+            return f"{process_tags.listener(port) or error.strerror}{of}"
     return None
 
 
 def _end_leftovers(story: Story) -> None:
     """A stack that was killed has left its services behind."""
-    if left := marked.end(_mark()):
+    if left := process_tags.end(_mark()):
         story.tell("stack", f"{left} processes of a platform that was killed were still there, and were ended")
 
 
@@ -226,12 +227,12 @@ def _holder() -> int | None:
             lock.release()
             break
         pid = (_note() or {}).get("pid")
-        if pid and marked.is_keeper(pid):
+        if pid and process_tags.is_keeper(pid):
             return int(pid)
         if time.monotonic() > deadline:
             raise WorldError(f"somebody holds {_run() / 'stack.lock'}, and does not say who it is")
         time.sleep(0.1)
-    return marked.keeper(_mark())
+    return process_tags.keeper(_mark())
 
 
 # ── keeping it up ─────────────────────────────────────────────────────────────────────────────────
@@ -267,7 +268,7 @@ class Stack:
 
         logging.getLogger("circus").setLevel(logging.ERROR)
         os.environ.update(environment())
-        os.environ[marked.NAME] = _mark()
+        os.environ[process_tags.NAME] = _mark()
         # inproc: nobody outside this process speaks to circus
         self.arbiter = Arbiter(
             [], "inproc://evergreen-control", "inproc://evergreen-events", loop=IOLoop.current(), check_delay=0.5
@@ -331,7 +332,7 @@ class Stack:
     def _keep_logs(self) -> None:
         """Right after what they say was told, so that next to nothing is lost of it. A full disk ends nobody."""
         with suppress(OSError):
-            logs.turn_over_all(settings.VAR / "log")
+            log_rotation.turn_over_all(settings.VAR / "log")
 
     async def _attend(self, service: Service) -> None:
         """Start a service when those it needs answer; say when it answers."""
@@ -376,7 +377,7 @@ class Stack:
             args=self._shell(service),
             working_dir=str(settings.ROOT),
             copy_env=True,
-            env={marked.SERVICE: service.name, **held},
+            env={process_tags.SERVICE: service.name, **held},
             use_sockets=bool(held),  # it inherits what is inheritable, and no other service does
             # asked to end, a worker and a flow run would say that it crashed
             stop_signal=signal.SIGKILL if service.starts_flows else signal.SIGTERM,
@@ -399,7 +400,7 @@ class Stack:
             if service.name not in self.dead:  # circus may find a process gone without reaping it
                 self._died(service, None)
             if not service.starts_flows:
-                marked.kill_service(_mark(), service.name)
+                process_tags.kill_service(_mark(), service.name)
         return True
 
     def _spawned(self, service: Service, pid: int) -> bool:
@@ -442,7 +443,7 @@ class Stack:
         self.ended.set()
 
     def _tell_ready(self) -> None:
-        from deployments.automations import notify_url
+        from deployments.orchestration.automations import notify_url
 
         self.ready = True
         self._write_note()
@@ -474,17 +475,17 @@ class Stack:
             if service.name == "worker":
                 await asyncio.to_thread(self._interrupt)
         await self.arbiter.stop()
-        await asyncio.to_thread(marked.end, _mark(), keep={os.getpid()})
+        await asyncio.to_thread(process_tags.end, _mark(), keep={os.getpid()})
         self.story.tell("stack", "down")
 
     def _interrupt(self) -> None:
         """End the flow runs at once, each of which may be killed anywhere, and say so before the server ends."""
         for starter in ("worker", "nursery"):
-            marked.kill_service(_mark(), starter, keep=set(self.pids.values()))
+            process_tags.kill_service(_mark(), starter, keep=set(self.pids.values()))
         if "prefect" not in self.answering:
             return
         try:
-            if names := mend.interrupt(patience=2):
+            if names := crash_recovery.interrupt(patience=2):
                 self.story.tell("stack", f"interrupted, to go on with the next make up: {', '.join(names)}")
         except EvergreenError as error:
             self.story.tell("stack", f"what was running will be taken for crashed: {error}", bad=True)

@@ -11,8 +11,8 @@ import os
 import re
 from typing import Any
 
-from flows import api
-from tasks import files
+from flows.prefect_support import api
+from tasks.ground import files
 
 PENDING_MINUTES = 5
 """A run that is pending for longer than this is told about."""

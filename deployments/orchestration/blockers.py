@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from deployments import automations, deploy
-from deployments.services import POOL
-from flows import api, wakes
-from tasks import params
-from tasks.release import champion, serving
+from deployments.local.services import POOL
+from deployments.orchestration import automations, registration
+from flows.prefect_support import api, triggers
+from tasks.ground import params
+from tasks.release.registry import champion_lookup, desired_state
 
 
 def find(said: params.Params) -> list[str]:
@@ -35,9 +35,9 @@ def find(said: params.Params) -> list[str]:
 def _unserved(said: params.Params) -> Iterator[str]:
     """The champions that do not serve, as far as that is plain, and that no rollout is at."""
     for model in said.models:
-        change = champion.change(model)
-        if change and not wakes.under_way(f"deploy/{model}", patience=0):
-            live = serving.read(model).live
+        change = champion_lookup.change(model)
+        if change and not triggers.under_way(f"deploy/{model}", patience=0):
+            live = desired_state.read(model).live
             now = f"{live} does" if live else "nobody does"
             yield f"{change[0]} is champion of {model} and does not serve, {now}: deploy/{model} brings it or says why"
 
@@ -80,11 +80,11 @@ def _of_pool() -> Iterator[str]:
 
 
 def _of_deployments(said: params.Params) -> Iterator[str]:
-    tagged = {"deployments": {"tags": {"all_": [deploy.TAG]}}}
+    tagged = {"deployments": {"tags": {"all_": [registration.TAG]}}}
     there = {one["id"]: one for one in api.call("/deployments/filter", tagged, patience=0)}
     flows = {one["id"]: one["name"] for one in api.call("/flows/filter", {}, patience=0)}
     by_title = {f"{flows.get(one['flow_id'])}/{one['name']}": one for one in there.values()}
-    for wanted in deploy.deployments(said):
+    for wanted in registration.deployments(said):
         title = wanted.title
         if title not in by_title:
             yield f"the server knows no {title}: `make up` registers it, and so does `make deploy`"
@@ -112,7 +112,7 @@ def _of_deployment(title: str, there: dict[str, Any], *, has_schedule: bool) -> 
 
 def _of_automations(said: params.Params) -> Iterator[str]:
     there = {one["name"]: one for one in automations.registered(patience=0)}
-    for wanted in deploy.deployments(said):
+    for wanted in registration.deployments(said):
         name = automations.name_of(wanted.title)
         if wanted.wakes and name not in there:
             yield f"there is no automation «{name}»: `make up` registers it, and so does `make deploy`"

@@ -136,7 +136,7 @@ def _become(asked: dict[str, Any], asker: socket.socket, at_the_end: ExitStack) 
     try:
         from prefect.context import refresh_global_settings_context
 
-        from deployments import flow_run
+        from deployments.orchestration import flow_run
 
         refresh_global_settings_context()
         flow_run.become(asked["command"])

@@ -6,7 +6,7 @@ broken pipe); into a file, the run goes on and tells the server itself how it en
 The engine is forked from a process that has imported Prefect already (flow_nursery.py), and this one stands for it: it
 passes on what it is told, and ends as it ends. Where there is no such process, this one becomes the engine itself.
 
-    python -m deployments.flow_run [--aside] [module [arguments ...]]
+    python -m deployments.orchestration.flow_run [--aside] [module [arguments ...]]
 
 --aside: it leaves a processor to what serves, as rollouts do.
 """
@@ -22,7 +22,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from tasks import priority
+from tasks.ground import priority
 
 LOG = "flows.log"
 

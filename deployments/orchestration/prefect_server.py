@@ -1,4 +1,4 @@
-"""Prefect's server, whose garbage is collected beside its event loop: `python -m deployments.prefect_server --port N`.
+"""Prefect's server, whose garbage is collected beside its event loop: `python -m deployments.orchestration.prefect_server --port N`.
 
 On SQLite it stood for one minute or two, now and then. Python's collector runs in whichever thread happens to ask for
 memory. In the event loop's, it finalises what another thread's connection has left, which waits for that connection;
@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 
-from tasks import settings
+from tasks.ground import settings
 
 SOON_S, SELDOM = 1.0, 30
 """Seconds between two looks at what is new, and every how many of them all is looked at."""

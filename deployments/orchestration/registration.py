@@ -14,13 +14,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tasks import console, files, params, settings
+from tasks.ground import exit_codes, files, params, settings
 
 settings.apply()
 
-from deployments import automations, flow_run  # noqa: E402 - Prefect reads its environment when it is imported
-from deployments.services import POOL  # noqa: E402
-from flows import api, events  # noqa: E402
+from deployments.local.services import POOL  # noqa: E402
+from deployments.orchestration import automations, flow_run  # noqa: E402 - Prefect reads its environment when it is imported
+from flows.prefect_support import api, events  # noqa: E402
 
 TAG = "evergreen"
 """Marks what this module made, and so may remove."""
@@ -28,7 +28,7 @@ TAG = "evergreen"
 CONCURRENCY = {"collision_strategy": "ENQUEUE", "grace_period_seconds": 900}
 """A wake that comes while a run is at work waits, as that run may have looked already. A run keeps its place this long
 until its process is there: on a busy machine that takes minutes, and Prefect would end a run that has lost its place
-(docs/decisions/wakes.md). One that gets no process at all gives it back sooner, by deployments/mend.py."""
+(docs/decisions/wakes.md). One that gets no process at all gives it back sooner, by deployments/watching/crash_recovery.py."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Deployment:
         return f"{self.flow}/{self.name}"
 
 
-@console.command
+@exit_codes.command
 def main(arguments: list[str] | None = None) -> int:
     """Deploy; gives the exit code. `--keep`: without removing the deployments of models that are gone."""
     for line in deploy(params.load(), keep=arguments == ["--keep"]):
@@ -266,7 +266,7 @@ def _body(wanted: Deployment) -> dict[str, Any]:
         "path": str(settings.ROOT),
         "job_variables": {
             "working_dir": str(settings.ROOT),
-            "command": f"{shlex.quote(sys.executable)} -m deployments.flow_run{aside}",
+            "command": f"{shlex.quote(sys.executable)} -m deployments.orchestration.flow_run{aside}",
             "stream_output": False,
         },
         "concurrency_limit": 1,

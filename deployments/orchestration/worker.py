@@ -9,11 +9,12 @@ import os
 import sys
 import time
 
-from deployments import deploy, local
-from deployments.local import BIN
-from deployments.services import POOL, WORKER
-from tasks import params
-from tasks.errors import EvergreenError, ParamsError
+from deployments.local import servers
+from deployments.local.servers import BIN
+from deployments.local.services import POOL, WORKER
+from deployments.orchestration import registration
+from tasks.ground import params
+from tasks.ground.errors import EvergreenError, ParamsError
 
 PAUSE_SECONDS = 2.0
 """Between two looks at a params.yaml that cannot be read."""
@@ -38,7 +39,7 @@ def _register() -> None:
     before = ""
     while True:
         try:
-            lines = deploy.deploy(params.load())
+            lines = registration.deploy(params.load())
         except ParamsError as error:
             if str(error) != before:
                 print(f"no flow runs until params.yaml is mended: {error}", flush=True)
@@ -52,7 +53,7 @@ def _register() -> None:
 def _wait_for_mlflow(seconds: float) -> None:
     """A flow that is due at once would not find it; later, a run waits for it by its retries."""
     store, deadline = os.environ["MLFLOW_TRACKING_URI"], time.monotonic() + seconds
-    while store.startswith("http") and not local.answers(f"{store}/health") and time.monotonic() < deadline:
+    while store.startswith("http") and not servers.answers(f"{store}/health") and time.monotonic() < deadline:
         time.sleep(0.2)
 
 

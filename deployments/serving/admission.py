@@ -13,8 +13,8 @@ from base64 import b64decode
 from collections.abc import Iterator
 from typing import Any
 
-from tasks import keys
-from tasks.errors import Mistake, did_you_mean
+from deployments.serving import api_keys
+from tasks.ground.errors import Mistake, did_you_mean
 
 ALWAYS = frozenset({"healthz", "readyz"})
 """What probes ask is told to everybody, keys or not; it names nothing."""
@@ -38,7 +38,7 @@ class Admission:
         Mistake: there is no such page.
     """
 
-    def __init__(self, accepted: keys.Keys, token: str, open_pages: str = "") -> None:
+    def __init__(self, accepted: api_keys.Keys, token: str, open_pages: str = "") -> None:
         self._keys, self._token = accepted, token
         self._open = {name.strip().strip("/") for name in open_pages.split(",") if name.strip()}
         for name in self._open - PAGES:

@@ -19,8 +19,8 @@ import secrets
 import time
 from pathlib import Path
 
-from tasks import files, settings
-from tasks.errors import Mistake, did_you_mean
+from tasks.ground import files, settings
+from tasks.ground.errors import Mistake, did_you_mean
 
 MARKED_S = 0.1
 """How long it may take until a look at a file that says nothing new is made again."""

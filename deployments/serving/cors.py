@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from tasks.errors import Mistake
+from tasks.ground.errors import Mistake
 
 Headers = list[tuple[bytes, bytes]]
 

@@ -62,7 +62,7 @@ def _become(said: dict[str, object], to_router: int, words: int) -> None:
     try:
         os.setsid()
         if said["nice"]:
-            with suppress(OSError):  # tasks/priority.py tells why
+            with suppress(OSError):  # tasks/ground/priority.py tells why
                 Path("/proc/self/autogroup").write_text(str(said["nice"]), encoding="ascii")
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         os.dup2(words, 1)

@@ -6,8 +6,8 @@ import os
 from functools import cache
 from pathlib import Path
 
-from tasks import environment, files, settings
-from tasks.errors import EnvironmentDiffers
+from tasks.ground import files, locked_packages, settings
+from tasks.ground.errors import EnvironmentDiffers
 
 
 def interpreter(release: Path) -> Path | None:
@@ -26,7 +26,7 @@ def interpreter(release: Path) -> Path | None:
         raise EnvironmentDiffers(
             f"{release.parent.name} needs other packages than are installed:\n"
             f"{chr(10).join(str(error).splitlines()[:-1])}\n"
-            f"Make its own environment: python -m deployments.environments {release}"
+            f"Make its own environment: python -m deployments.serving.release_environments {release}"
         ) from None
     return None
 
@@ -34,8 +34,8 @@ def interpreter(release: Path) -> Path | None:
 @cache
 def _refuse_difference(requirements: str) -> None:
     """Once for each text that is found to be what is installed: that takes 30 ms, in which the router is slower."""
-    pins = environment.read_lock(requirements)
-    environment.refuse_difference(
+    pins = locked_packages.read_lock(requirements)
+    locked_packages.refuse_difference(
         {name for name, lines in pins.items() if any(pin.is_for_here() for pin in lines)}, pins
     )
 

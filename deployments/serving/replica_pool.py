@@ -1,4 +1,4 @@
-"""Releases that are kept running, each by its replicas (deployments/replica.py): started, asked, replaced, drained."""
+"""Releases that are kept running, each by its replicas (tasks/runtime/replica.py): started, asked, replaced, drained."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from itertools import count
 from pathlib import Path
 from typing import IO, Any
 
-from deployments import environments
-from deployments.replica import ANSWERED, ASKED, PROTOCOL, STATISTICS
-from deployments.stalls import StallDetector
-from tasks import priority, settings
-from tasks.errors import EnvironmentDiffers
-from tasks.release.asking import LATE
+from deployments.serving import release_environments
+from deployments.serving.stalls import StallDetector
+from tasks.ground import priority, settings
+from tasks.ground.errors import EnvironmentDiffers
+from tasks.release.rollout.router_client import LATE
+from tasks.runtime.replica import ANSWERED, ASKED, PROTOCOL, STATISTICS
 
 EDGES_MS = [round(0.5 * 1.15**i, 4) for i in range(80)]
 """Of the histogram of latencies: from half a millisecond to half a minute, each bin 15 % wider than the one before."""
@@ -244,7 +244,7 @@ class Release:
         whoever answers it must not take the others along.
 
         Args:
-            kind: of the request: see deployments/replica.py.
+            kind: of the request: see tasks/runtime/replica.py.
             name: of the request.
             key: of whoever asks.
             body: what is asked.
@@ -420,7 +420,7 @@ class _Replica(asyncio.Protocol):
         release = self.release
         self.said.parent.mkdir(parents=True, exist_ok=True)
         self.said.unlink(missing_ok=True)
-        python = await asyncio.to_thread(environments.interpreter, release.folder)
+        python = await asyncio.to_thread(release_environments.interpreter, release.folder)
         arguments = ["--log", str(release.log), *(["--version", str(release.version)] if release.version else [])]
         nice = priority.NICE if release.gently else 0
         self._begun = time.monotonic()

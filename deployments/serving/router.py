@@ -1,7 +1,7 @@
 """The router: the one HTTP server that clients see. It stays while releases come and go behind it.
 
 `POST /<model>/predict` is handed to a replica of the release that is live, or of the canary; which that is, is said by
-var/serving/<model>.json, written by the rollout (tasks/release/rollout.py). The router only does what it says: a change
+var/serving/<model>.json, written by the rollout (tasks/release/rollout/stages.py). The router only does what it says: a change
 reaches the next request, and no request is lost by it (docs/decisions/serving.md).
 """
 
@@ -29,21 +29,26 @@ from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, Field
 
-from tasks import settings
+from tasks.ground import settings
 
 settings.apply()
 
-from deployments import content_encoding, logs, replica  # noqa: E402 - settings first
-from deployments.admission import Admission  # noqa: E402
-from deployments.connections import Connection  # noqa: E402
-from deployments.cors import Origins  # noqa: E402
-from deployments.openapi import document  # noqa: E402
-from deployments.page import shown  # noqa: E402
-from deployments.replicas import EDGES_MS, Deadly, Nursery, Release, Unanswered, say  # noqa: E402
-from tasks import files, keys, params, unanswered  # noqa: E402
-from tasks.errors import EvergreenError, did_you_mean  # noqa: E402
-from tasks.release import serving as rollouts  # noqa: E402
-from tasks.release.asking import LATE  # noqa: E402
+from deployments.serving import (
+    api_keys,
+    content_encoding,  # noqa: E402 - settings first
+)
+from deployments.serving.admission import Admission  # noqa: E402
+from deployments.serving.cors import Origins  # noqa: E402
+from deployments.serving.http_protocol import Connection  # noqa: E402
+from deployments.serving.openapi import document  # noqa: E402
+from deployments.serving.replica_pool import EDGES_MS, Deadly, Nursery, Release, Unanswered, say  # noqa: E402
+from deployments.status_page import responses  # noqa: E402
+from tasks.ground import files, log_rotation, params  # noqa: E402
+from tasks.ground.errors import EvergreenError, did_you_mean  # noqa: E402
+from tasks.prediction_log import error_counts
+from tasks.release.registry import desired_state as rollouts  # noqa: E402
+from tasks.release.rollout.router_client import LATE  # noqa: E402
+from tasks.runtime import replica
 
 FOLLOW_S = 0.1
 """How often the router looks what should serve."""
@@ -299,7 +304,7 @@ class Router:
         self.since = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
         self.token = secrets.token_urlsafe(32)
         self.nursery = Nursery()
-        self.admission = Admission(keys.Keys(keys.path()), self.token, os.environ["EVERGREEN_OPEN_PAGES"])
+        self.admission = Admission(api_keys.Keys(api_keys.path()), self.token, os.environ["EVERGREEN_OPEN_PAGES"])
         self.origins = Origins(os.environ["EVERGREEN_ORIGINS"])
         self.shed = 0
         self._told_shed = float("-inf")
@@ -412,7 +417,7 @@ class Router:
     # ── what was not answered ─────────────────────────────────────────────────────────────────────
 
     def _note(self, scope: Scope, status: int, *, is_overload: bool) -> None:
-        """Count a request for a prediction that got none, as tasks/unanswered.py names it."""
+        """Count a request for a prediction that got none, as tasks/prediction_log/error_counts.py names it."""
         match scope["path"].strip("/").split("/"):
             case [name, "predict"] if scope["method"] == "POST" and (model := self.models.get(name)):
                 kind = "shed" if is_overload else "failed" if status >= 500 else "refused"
@@ -431,7 +436,7 @@ class Router:
         """Keep the replicas' own words within limits."""
         in_use = {f"{name}-{candidate}" for name, model in self.models.items() for candidate in model.releases}
         try:
-            await asyncio.to_thread(logs.sweep, settings.VAR / "log" / "replicas", in_use)
+            await asyncio.to_thread(log_rotation.sweep, settings.VAR / "log" / "replicas", in_use)
         except OSError as error:
             self._tell("logs", f"the logs of replicas cannot be kept within limits: {error}")
 
@@ -442,7 +447,7 @@ class Router:
         keep_days = (serving or params.Serving()).log_days
         counts = {(day, kind): number for (_, day, kind), number in own.items()}
         try:
-            await asyncio.to_thread(unanswered.add, name, counts, keep_days)
+            await asyncio.to_thread(error_counts.add, name, counts, keep_days)
         except (OSError, EvergreenError) as error:
             self.unanswered.update(own)
             self._tell(f"unanswered {name}", f"what was not answered cannot be written down just now: {error}")
@@ -527,18 +532,18 @@ class Router:
         methods = "POST" if path[-1] in ("predict", "explain") and len(path) > 1 else "GET, HEAD"
         return [(b"allow", f"{methods}, OPTIONS".encode()), *self.origins.preflight(origin, methods)]
 
-    async def _for_people(self, scope: Scope) -> shown.Shown | None:
+    async def _for_people(self, scope: Scope) -> responses.Shown | None:
         """What a browser is shown; None where an application asks. Reports show rows of the data: not to strangers."""
-        if scope["method"] not in ("GET", "HEAD") or not shown.is_browser(_header(scope, b"accept")):
+        if scope["method"] not in ("GET", "HEAD") or not responses.is_browser(_header(scope, b"accept")):
             return None
         match scope["path"].strip("/").split("/"):
             case ["" | "status"]:
                 if not self.admission.is_open("status"):
                     self._refuse_strangers(scope, "Basic")
-                return await asyncio.to_thread(shown.status, scope["path"])
+                return await asyncio.to_thread(responses.status, scope["path"])
             case ["reports", *_]:
                 self._refuse_strangers(scope, "Basic")
-                return await asyncio.to_thread(shown.report, scope["path"])
+                return await asyncio.to_thread(responses.report, scope["path"])
         return None
 
     def _only(self, scope: Scope, *methods: str) -> None:
@@ -813,7 +818,7 @@ def main() -> None:
         timeout_graceful_shutdown=int(DRAIN_S),
     )  # fmt: skip
     for name in ("uvicorn.error", "asyncio"):
-        logging.getLogger(name).addFilter(logs.Seldom())
+        logging.getLogger(name).addFilter(log_rotation.Seldom())
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     sys.setswitchinterval(SWITCH_S)
     gc.freeze()

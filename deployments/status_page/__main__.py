@@ -1,22 +1,22 @@
-"""`python -m deployments.page`: write the status page once."""
+"""`python -m deployments.status_page`: write the status page once."""
 
 from __future__ import annotations
 
 import sys
 
-from tasks import settings
+from tasks.ground import settings
 
 settings.apply()
 
-from deployments.page import whole  # noqa: E402 - settings first
-from tasks import console  # noqa: E402
+from deployments.status_page import page  # noqa: E402 - settings first
+from tasks.ground import exit_codes  # noqa: E402
 
 
-@console.command
+@exit_codes.command
 def main() -> int:
     """Write it; gives the exit code."""
     try:
-        print(whole.write())
+        print(page.write())
     except OSError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1

@@ -1,7 +1,7 @@
 """The pictures of the status page: SVG made of numbers by small functions. Each says in words what it shows.
 
 A picture is 440 units wide, and as wide as its column on a screen. Colours and sizes are classes
-of deployments/page/style.py.
+of deployments/status_page/style.py.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from deployments.page.markup import Markup, day, join, many, read_time, short, tag
+from deployments.status_page.markup import Markup, day, join, many, read_time, short, tag
 
 WIDTH = 440
 Box = tuple[float, float, float, float]

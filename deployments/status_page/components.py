@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from deployments.page import facts, pictures
-from deployments.page.markup import Markup, join, tag
+from deployments.status_page import charts, facts
+from deployments.status_page.markup import Markup, join, tag
 
 
 def part(title: str, make: Callable[[], Markup], heading: str = "h3") -> Markup:
@@ -41,7 +41,7 @@ def link(url: str | None, *inside: Any) -> Markup:
 
 def keys(*signs: tuple[str, str]) -> Markup:
     """What the signs of a picture mean."""
-    return tag("ul", (tag("li", pictures.key(kind), text) for kind, text in signs), class_="keys")
+    return tag("ul", (tag("li", charts.key(kind), text) for kind, text in signs), class_="keys")
 
 
 def words(lines: Iterable[Any]) -> Markup:

@@ -6,10 +6,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from deployments.page import facts, pictures
-from deployments.page.facts import Broken, Plan
-from deployments.page.markup import Markup, join, many, moment, tag
-from deployments.page.parts import empty, ended, figure, keys, link, part, sentence, words
+from deployments.status_page import charts, facts
+from deployments.status_page.components import empty, ended, figure, keys, link, part, sentence, words
+from deployments.status_page.facts import Broken, Plan
+from deployments.status_page.markup import Markup, join, many, moment, tag
 
 LISTED = 10
 """So many refused partitions are listed."""
@@ -113,7 +113,7 @@ def _partitions(quarantine: str) -> Markup:
     return figure(
         "Partitions",
         says,
-        pictures.partitions({dataset: sorted(names.items()) for dataset, names in cells.items()}, says),
+        charts.partitions({dataset: sorted(names.items()) for dataset, names in cells.items()}, says),
         keys(*(signs if waiting else signs[:1])),
     )
 

@@ -10,14 +10,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from deployments import local
-from flows import api
-from tasks import files, params, settings
+from deployments.local import servers
+from flows.prefect_support import api
 from tasks.data import revisions, versions
-from tasks.errors import EvergreenError, Mistake
-from tasks.git import Clone
-from tasks.release import serving, settled, verdicts
-from tasks.release.serving import One, Serving
+from tasks.ground import files, params, settings
+from tasks.ground.errors import EvergreenError, Mistake
+from tasks.ground.git import Clone
+from tasks.release.gate import verdict_ledger
+from tasks.release.registry import desired_state, outcome_cache
+from tasks.release.registry.desired_state import One, Serving
 
 BROKEN = (EvergreenError, OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
 """What a file that is not as it should be makes of whoever reads it: it is told where its part would be."""
@@ -118,8 +119,8 @@ class Model:
     report: dict[str, Any] | Broken | None
     """What the monitor wrote."""
     verdicts: Ledger | Broken
-    """What the gate said: var/verdicts/<model>.jsonl (tasks/release/verdicts.py)."""
-    settled: settled.Settled | Broken | None
+    """What the gate said: var/verdicts/<model>.jsonl (tasks/release/gate/verdict_ledger.py)."""
+    settled: outcome_cache.Settled | Broken | None
     decisions: Ledger | Broken
     """What the retrain policy said: var/decisions/<model>.jsonl."""
     rollouts: Ledger | Broken
@@ -127,7 +128,7 @@ class Model:
     @classmethod
     def read(cls, name: str, section: params.Model) -> Model:
         """Read everything there is to know of it."""
-        now = attempt(lambda: serving.read(name))
+        now = attempt(lambda: desired_state.read(name))
         live = None if isinstance(now, Broken) else now.live
         return cls(
             name,
@@ -135,10 +136,10 @@ class Model:
             now,
             attempt(lambda: release(name, live.candidate)) if live else None,
             attempt(lambda: _report(name)),
-            attempt(lambda: ledger(verdicts.path(name))),
-            attempt(lambda: settled.find(name)),
+            attempt(lambda: ledger(verdict_ledger.path(name))),
+            attempt(lambda: outcome_cache.find(name)),
             attempt(lambda: ledger(settings.VAR / "decisions" / f"{name}.jsonl")),
-            attempt(lambda: serving.history(name)),
+            attempt(lambda: desired_state.history(name)),
         )
 
     @property
@@ -313,9 +314,9 @@ def tools() -> Tools:
     mlflow = known.rstrip("/") if known.startswith("http") else f"http://127.0.0.1:{os.environ['MLFLOW_PORT']}"
     router = f"http://{_reachable(os.environ['EVERGREEN_HOST'])}:{os.environ['EVERGREEN_PORT']}"
     return Tools(
-        ui if local.answers(f"{prefect}/health") else None,
-        mlflow if local.answers(f"{mlflow}/health") else None,
-        router if local.answers(f"{router}/healthz") else None,
+        ui if servers.answers(f"{prefect}/health") else None,
+        mlflow if servers.answers(f"{mlflow}/health") else None,
+        router if servers.answers(f"{router}/healthz") else None,
     )
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from deployments.page import facts, monitoring, pictures
-from deployments.page.facts import Broken, Ledger, Model, Plan, Tools
-from deployments.page.markup import Markup, day, days, join, many, moment, number, read_time, short, tag
-from deployments.page.parts import empty, figure, keys, link, opened, part, sentence, table, words
-from tasks import params
-from tasks.release import serving
+from deployments.status_page import charts, facts, monitoring
+from deployments.status_page.components import empty, figure, keys, link, opened, part, sentence, table, words
+from deployments.status_page.facts import Broken, Ledger, Model, Plan, Tools
+from deployments.status_page.markup import Markup, day, days, join, many, moment, number, read_time, short, tag
+from tasks.ground import params
+from tasks.release.registry import desired_state
 
 EARLIER = 5
 """So many earlier verdicts, rollouts and decisions are listed; the picture of what happened shows all at hand."""
@@ -91,13 +91,13 @@ def _fact(name: str, big: Any, more: Any = None, *, is_bad: bool = False) -> Mar
     return tag("div", tag("dt", name), tag("dd", shown, tag("span", more, class_="small quiet")))
 
 
-def _beside(now: serving.Serving) -> str:
+def _beside(now: desired_state.Serving) -> str:
     if now.challenger:
         return f"version {now.challenger.version}"
     return f"version {now.former.version}" if now.former else "nobody"
 
 
-def _tried(now: serving.Serving) -> str:
+def _tried(now: desired_state.Serving) -> str:
     if now.challenger:
         return f"is being tried{f' with {now.share:.0%} of the requests' if now.share else ''}"
     return "is kept warm: a rollback is at once" if now.former else "the first one that serves"
@@ -137,7 +137,7 @@ def verdict(one: Model, tools: Tools) -> Markup:
     return figure(
         title,
         join(_mark(last["promoted"]), " ", moment(last["time"]), ", ", against, run),
-        pictures.verdict(drawn, _spoken_verdict(last, drawn)) if drawn else None,
+        charts.verdict(drawn, _spoken_verdict(last, drawn)) if drawn else None,
         keys(("limit", "the most that is allowed")) if drawn else None,
         words(join(tag("code", check["name"]), " ", check["reason"]) for check in failed)
         or tag("p", f"All {len(last['checks'])} checks passed.", class_="quiet"),
@@ -181,7 +181,7 @@ def _spoken_verdict(last: Mapping[str, Any], drawn: Sequence[Mapping[str, Any]])
     for check in drawn:
         between = f", {check['interval'][0]:+.3g} to {check['interval'][1]:+.3g}" if check["interval"] else ""
         passed = "passed" if check["passed"] else "failed"
-        said.append(f"{pictures.row_name(check['name'])}: {check['value']:+.3g}{between}, {passed}.")
+        said.append(f"{charts.row_name(check['name'])}: {check['value']:+.3g}{between}, {passed}.")
     return " ".join(said)
 
 
@@ -263,7 +263,7 @@ def _condition(reason: Mapping[str, Any], goes_on: bool) -> Markup:
     """A condition of a line of `when`; all of a line must hold."""
     value, limit = reason.get("value"), reason.get("limit")
     spoken = f"{reason['name'].replace('_', ' ')}: {reason['words']}"
-    drawn = None if limit is None else pictures.progress(value, limit, spoken)
+    drawn = None if limit is None else charts.progress(value, limit, spoken)
     return tag("div", tag("p", "and " if goes_on else None, reason["words"], class_="small"), drawn, class_="condition")
 
 
@@ -298,7 +298,7 @@ def happened(one: Model) -> Markup:
     return figure(
         "What happened",
         sentence("; ".join(said)),
-        pictures.timeline([lane for lane in counts if counts[lane]], events, spoken),
+        charts.timeline([lane for lane in counts if counts[lane]], events, spoken),
         keys(*(signs if counts["decision"] else signs[:2])),
         opened(f"rollouts-{one.name}", "The last rollouts", words(lines)),
     )
@@ -316,7 +316,7 @@ def _counted(texts: Sequence[str], kinds: Sequence[str]) -> str:
     return ", ".join(text.format(**filled) for text in texts) if kinds else ""
 
 
-def _events(one: Model, rollouts: Ledger) -> list[pictures.Happened]:
+def _events(one: Model, rollouts: Ledger) -> list[charts.Happened]:
     """Oldest first; of a ledger that cannot be read, nothing: its own part says so."""
     decisions = [] if isinstance(one.decisions, Broken) else [line for line in one.decisions if line.get("at")]
     verdicts = [] if isinstance(one.verdicts, Broken) else one.verdicts
@@ -325,7 +325,7 @@ def _events(one: Model, rollouts: Ledger) -> list[pictures.Happened]:
         *((line["time"], "verdict", "yes" if line["promoted"] else "no", line["summary"]) for line in verdicts),
         *((line["time"], "rollout", "yes" if line["outcome"] == "live" else "no", _rollout(line)) for line in rollouts),
     ]
-    events = [pictures.Happened(read_time(time), lane, kind, says) for time, lane, kind, says in lines]
+    events = [charts.Happened(read_time(time), lane, kind, says) for time, lane, kind, says in lines]
     return sorted(events, key=lambda event: event.time)
 
 

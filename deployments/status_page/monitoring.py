@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import time
 from typing import Any
 
-from deployments.page import facts, pictures
-from deployments.page.facts import Broken, Model
-from deployments.page.markup import Markup, day, days, join, many, moment, number, read_time, short, tag
-from deployments.page.parts import broken, empty, ended, figure, keys, part, sentence, table, words
+from deployments.status_page import charts, facts
+from deployments.status_page.components import broken, empty, ended, figure, keys, part, sentence, table, words
+from deployments.status_page.facts import Broken, Model
+from deployments.status_page.markup import Markup, day, days, join, many, moment, number, read_time, short, tag
 
 Entry = Mapping[str, Any]
 """{value, low, high} of a metric; low and high may be missing or None."""
@@ -130,7 +130,7 @@ def quality(one: Model, report: Mapping[str, Any]) -> Markup:
     return figure(
         f"{loss_name(loss)} over time",
         compared,
-        pictures.quality(measured, estimated, was_promised, _changes(one), spoken),
+        charts.quality(measured, estimated, was_promised, _changes(one), spoken),
         keys(*(sign for sign, points in zip(signs, (measured, estimated, was_promised), strict=True) if points)),
         _window_table(one.name, loss, windows),
         _slice_table(one.name, loss, windows),
@@ -138,18 +138,18 @@ def quality(one: Model, report: Mapping[str, Any]) -> Markup:
     )
 
 
-def _points(windows: Sequence[Mapping[str, Any]], how: str, loss: str) -> list[pictures.Point]:
+def _points(windows: Sequence[Mapping[str, Any]], how: str, loss: str) -> list[charts.Point]:
     points = []
     for window in windows:
         if entry := _of(window, how, loss):
             since, until = read_time(window["since"]), read_time(window["until"])
             says = f"{days(window['since'], window['until'])}: {how} {interval(entry)}"
             middle = since + (until - since) / 2
-            points.append(pictures.Point(middle, entry["value"], entry.get("low"), entry.get("high"), says))
+            points.append(charts.Point(middle, entry["value"], entry.get("low"), entry.get("high"), says))
     return points
 
 
-def _spoken(how: str, points: Sequence[pictures.Point]) -> str:
+def _spoken(how: str, points: Sequence[charts.Point]) -> str:
     if not points:
         return f"{how}: nothing yet."
     low, high = min(points, key=lambda point: point.value), max(points, key=lambda point: point.value)
@@ -246,7 +246,7 @@ def drift(one: Model, report: Mapping[str, Any]) -> Markup:
     there = {name: values for name, values in seen["columns"].items() if any(value is not None for value in values)}
     slight = {column["name"] for column in columns if column.get("slight")}
     lines = [
-        pictures.Evidence(name, values, status.get(name) == "drift", name in slight) for name, values in there.items()
+        charts.Evidence(name, values, status.get(name) == "drift", name in slight) for name, values in there.items()
     ]
     moved = [column for column in columns if column["status"] == "drift"]
     counted = f"{len(moved)} of {many(len(columns), 'column')} moved."  # in how far, the list below says
@@ -262,7 +262,7 @@ def drift(one: Model, report: Mapping[str, Any]) -> Markup:
     return figure(
         "Evidence of drift",
         says,
-        pictures.evidence([read_time(one) for one in seen["days"]], lines, data["threshold"], spoken),
+        charts.evidence([read_time(one) for one in seen["days"]], lines, data["threshold"], spoken),
         keys(*(signs if moved else signs[1:])),
         listed,
         _column_table(one.name, columns),
@@ -270,7 +270,7 @@ def drift(one: Model, report: Mapping[str, Any]) -> Markup:
     )
 
 
-def _spoken_lines(lines: Sequence[pictures.Evidence]) -> str:
+def _spoken_lines(lines: Sequence[charts.Evidence]) -> str:
     beyond = sorted(
         (line for line in lines if line.moved or line.slight), key=lambda line: (not line.moved, -line.last)
     )
@@ -355,7 +355,7 @@ def service(one: Model, report: Mapping[str, Any]) -> Markup:
     return figure(
         "Requests a day, and how long they took",
         says,
-        pictures.service(kept, spoken),
+        charts.service(kept, spoken),
         table(f"service-{one.name}", "All days", f"Requests to {one.name} by day, the newest first", head, rows),
     )
 

@@ -6,12 +6,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote
 
-from deployments import blockers
-from deployments.page import facts, models, monitoring, parts, platform
-from deployments.page.facts import Broken, Model, Tools
-from deployments.page.markup import Markup, join, many, tag
-from deployments.page.style import IN_PAGE, SCRIPT, STYLE
-from tasks import files, params, settings
+from deployments.orchestration import blockers
+from deployments.status_page import components, data_and_schedule, facts, models, monitoring
+from deployments.status_page.facts import Broken, Model, Tools
+from deployments.status_page.markup import Markup, join, many, tag
+from deployments.status_page.style import IN_PAGE, SCRIPT, STYLE
+from tasks.ground import files, params, settings
 
 REPORTS = "../reports/data-docs/index.html"
 """From the page to the Data Docs: both in the folder var and as the router shows them."""
@@ -33,7 +33,7 @@ def render(now: datetime) -> str:
     tools, said = facts.tools(), facts.attempt(params.load)
     if isinstance(said, Broken):
         sentence, is_bad = "params.yaml cannot be read", True
-        main = tag("section", parts.broken("The models", said.why, "h2"))
+        main = tag("section", components.broken("The models", said.why, "h2"))
     else:
         plans, blocked = _plans(tools), _blocked(tools, said)
         read = [Model.read(name, section) for name, section in said.models.items()]
@@ -41,8 +41,8 @@ def render(now: datetime) -> str:
         main = join(
             monitoring.alarms(read),
             [models.model(one, tools, plans) for one in read],
-            parts.part("What happens next", lambda: platform.ahead(plans, blocked), "h2"),
-            parts.part("Data", lambda: platform.data(said.quarantine), "h2"),
+            components.part("What happens next", lambda: data_and_schedule.ahead(plans, blocked), "h2"),
+            components.part("Data", lambda: data_and_schedule.data(said.quarantine), "h2"),
         )
     return "<!doctype html>\n" + tag(
         "html", _head(sentence, is_bad), _body(sentence, is_bad, main, tools, now), lang="en"
@@ -126,11 +126,11 @@ def _links(tools: Tools) -> Markup:
     shown = [
         _tool(tools.prefect, "Prefect", "flows and runs"),
         _tool(tools.mlflow, "MLflow", "models and metrics"),
-        parts.link(REPORTS, "Data Docs") if has_docs else join("Data Docs (make reports draws them)"),
+        components.link(REPORTS, "Data Docs") if has_docs else join("Data Docs (make reports draws them)"),
         _tool(tools.router and f"{tools.router}/openapi.json", "API", "what may be asked"),
     ]
     return tag("nav", tag("ul", (tag("li", one) for one in shown)), aria_label="Tools")
 
 
 def _tool(url: str | None, name: str, what: str) -> Markup:
-    return join(parts.link(url, name), tag("span", f" {what}" if url else " does not answer", class_="small"))
+    return join(components.link(url, name), tag("span", f" {what}" if url else " does not answer", class_="small"))

@@ -1,4 +1,4 @@
-"""Keeps the status page new, in a process that is there anyway (deployments/watch.py): it looks at files' times."""
+"""Keeps the status page new, in a process that is there anyway (deployments/watching/watcher.py): it looks at files' times."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from deployments.page import facts, whole
-from tasks import params
+from deployments.status_page import facts, page
+from tasks.ground import params
 
 LOOK_SECONDS = 2.0
 """How often it is looked whether a file has changed."""
@@ -40,7 +40,7 @@ class Keeper:
                 return False
             self.quarantine = _quarantine()
             seen = facts.state_of_files(self.quarantine)  # before it is read: what changes meanwhile is seen next time
-            whole.write()
+            page.write()
         except OSError as error:  # a full disk, say: the watcher has other things to do
             self._tell(f"the status page cannot be written: {facts.said(error)}")
             return False

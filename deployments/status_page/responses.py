@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from deployments.page.style import POLICY, REPORTS
-from tasks import settings
+from deployments.status_page.style import POLICY, REPORTS
+from tasks.ground import settings
 
 NOT_WRITTEN = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Evergreen: no status page yet</title>
 <meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,"></head>

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 
-from tasks import console, params, settings
+from tasks.ground import exit_codes, params, settings
 
 
-@console.command
+@exit_codes.command
 def main(arguments: list[str]) -> int:
     """Deliver the partitions that the arguments name: `10` or `2013-10`. Returns the exit code."""
     settings.apply()

@@ -1,6 +1,6 @@
 """`make load`: realistic load on what serves, and what came of it, told each second.
 
-    python -m deployments.load [--rate 200 | --connections 16] [--seconds 30] [--model NAME …]
+    python -m deployments.tools.load [--rate 200 | --connections 16] [--seconds 30] [--model NAME …]
 
 The rows are the newest ones that the model was not trained on (build/<model>/rows), or else those that its release
 carries along. With `--rate`, requests come at random moments, so many a second, however long the answers take; with
@@ -22,14 +22,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tasks import settings
+from tasks.ground import settings
 
 settings.apply()
 
-from deployments.clients import Answered, Clients, Request  # noqa: E402 - settings first
-from tasks import console, files, params  # noqa: E402
-from tasks.errors import DataMissing, WorldError, did_you_mean  # noqa: E402
-from tasks.release import asking  # noqa: E402
+from deployments.tools.load_clients import Answered, Clients, Request  # noqa: E402 - settings first
+from tasks.ground import exit_codes, files, params  # noqa: E402
+from tasks.ground.errors import DataMissing, WorldError, did_you_mean  # noqa: E402
+from tasks.release.rollout import router_client  # noqa: E402
 
 KEY = "EVERGREEN_API_KEY"
 """The variable that holds an API key, where keys are needed; else the operator's token is sent, which is as good."""
@@ -38,7 +38,7 @@ ROWS = 2000
 """Different rows of a model that are asked, at most."""
 
 
-@console.command
+@exit_codes.command
 def main(arguments: Sequence[str]) -> int:
     """Load it. Returns the exit code: 0 all was answered, 1 something failed, 2 wrong usage."""
     parser = argparse.ArgumentParser(prog="make load", description=__doc__.split("\n", maxsplit=1)[0])
@@ -114,13 +114,13 @@ def requests_of(model: str, rows: Sequence[dict[str, Any]]) -> list[Request]:
 
 def admitted() -> dict[str, str]:
     """The header with which what serves is asked, whether keys are needed or not."""
-    key = os.environ.get(KEY) or asking.token()
+    key = os.environ.get(KEY) or router_client.token()
     return {"authorization": f"Bearer {key}"} if key else {}
 
 
 def _holdout(model: str) -> list[dict[str, Any]]:
-    from tasks import rows
-    from tasks.release import package
+    from tasks.modelling import rows
+    from tasks.release.package import package
 
     said = params.load().model(model)
     if not (settings.BUILD / model / "split.json").exists():

@@ -10,17 +10,17 @@ import time
 import urllib.request
 from pathlib import Path
 
-from tasks import console, files, params, settings
+from tasks.ground import exit_codes, files, params, settings
 
 settings.apply()
 
-from deployments import local  # noqa: E402 - Prefect reads its environment when it is imported
-from tasks.errors import WorldError  # noqa: E402
+from deployments.local import servers  # noqa: E402 - Prefect reads its environment when it is imported
+from tasks.ground.errors import WorldError  # noqa: E402
 
 FIRST, NEXT = [f"2013-{month:02d}" for month in range(1, 9)], ["2013-09"]
 
 
-@console.command
+@exit_codes.command
 def main(arguments: list[str]) -> int:
     """Run the loop, or with `loop` what of it needs a Prefect server. Returns the exit code."""
     begin = time.monotonic()
@@ -38,10 +38,10 @@ def main(arguments: list[str]) -> int:
 def _loop_beside_a_server() -> int:
     """The loop in a process of its own, so that what Prefect sends at its end still finds the server."""
     title("Prefect: a server for the flows")
-    with local.prefect_server() as api:
+    with servers.prefect_server() as api:
         print(f"  {api.removesuffix('/api')}", flush=True)
         return subprocess.run(
-            [sys.executable, "-m", "deployments.run", "loop"], cwd=settings.ROOT, check=False
+            [sys.executable, "-m", "deployments.tools.quickstart", "loop"], cwd=settings.ROOT, check=False
         ).returncode
 
 
@@ -66,9 +66,9 @@ def _loop(said: params.Params) -> None:
 
 def _flow(name: str, *arguments: str) -> None:
     """Run a flow in this process; its story is told by its own log."""
-    from flows import here
+    from flows.prefect_support import run_local
 
-    state = here.run(name, *arguments)
+    state = run_local.run(name, *arguments)
     if not state.is_completed():
         why = (state.message or "no reason given").removeprefix("Flow run encountered an exception: ")
         raise WorldError(f"the flow {' '.join([name, *arguments])} ended as {state.name}: {why}")
@@ -76,15 +76,15 @@ def _flow(name: str, *arguments: str) -> None:
 
 def _nothing_to_do(said: params.Params) -> bool:
     """Whether everything that was to be delivered is versioned, trained on and judged; nothing heavy is imported."""
-    from tasks.release import settled
-    from tasks.training import graph
+    from tasks.release.registry import outcome_cache
+    from tasks.training import dvc_graph
 
     if _not_here(FIRST + NEXT):
         return False
     title("Is there anything to do?")
     for model in said.models:
-        pending = graph.pending(model)
-        verdict = settled.find(model)
+        pending = dvc_graph.pending(model)
+        verdict = outcome_cache.find(model)
         for stage, reason in pending.items():
             print(f"  {stage:<28} will run: {reason}")
         if pending or not verdict:
@@ -110,7 +110,7 @@ def _not_here(partitions: list[str]) -> list[str]:
 
 def _wait_for_prefect(api: str) -> None:
     deadline = time.monotonic() + 60
-    while not local.answers(f"{api}/health"):
+    while not servers.answers(f"{api}/health"):
         if time.monotonic() > deadline:
             raise WorldError(
                 f"the Prefect server did not answer on {api}. Its log: {settings.VAR / 'log' / 'prefect-server.log'}"
@@ -120,7 +120,7 @@ def _wait_for_prefect(api: str) -> None:
 
 def _ask_champion(model: str) -> None:
     """Serve the champion's Bento alone, post real rows of its holdout, show the answers, stop it."""
-    from tasks.release import registry
+    from tasks.release.registry import registry
 
     champion = registry.champion(model)
     if champion is None:
@@ -129,7 +129,7 @@ def _ask_champion(model: str) -> None:
     tag = f"{model}:{champion.candidate}"
     release = Path(os.environ["BENTOML_HOME"]) / "bentos" / model / champion.candidate / "src"
     golden = [one["row"] for one in files.read_json(release / "golden.json")[:3]]
-    with local.bento(tag) as url:
+    with servers.bento(tag) as url:
         request = urllib.request.Request(
             f"{url}/predict", json.dumps({"rows": golden}).encode(), {"content-type": "application/json"}
         )
@@ -151,7 +151,7 @@ def _short(prediction: dict[str, object]) -> str:
 def _summary(said: params.Params, seconds: float, *, champions: bool) -> None:
     """Who is champion is asked only after the loop has run: MLflow takes seconds to import."""
     from tasks.data import versions
-    from tasks.release import settled
+    from tasks.release.registry import outcome_cache
 
     title("Where things stand")
     print(f"  data version  {versions.current()}")
@@ -159,10 +159,10 @@ def _summary(said: params.Params, seconds: float, *, champions: bool) -> None:
         candidate = files.read_json(settings.BUILD / model / "release" / "candidate.json")["candidate"]
         print(f"  {model}")
         if champions:
-            from tasks.release import registry
+            from tasks.release.registry import registry
 
             print(f"    champion    {registry.champion(model) or 'none'}")
-        print(f"    candidate   {candidate}: {settled.find(model)}")
+        print(f"    candidate   {candidate}: {outcome_cache.find(model)}")
         print(f"    pictures    build/{model}/evaluation/plots/")
     print(f"\n  done in {seconds:.0f} s. Next: `make shell`, then `mlflow ui`, `bentoml list`, `dvc plots show`;")
     print("  `make up` for the platform with its UI; `make reports` for the data; or change a number in params.yaml")

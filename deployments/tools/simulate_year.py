@@ -5,7 +5,7 @@ production would have asked in it is asked, as of its days; with the delivery th
 follows is the platform's own doing: validation, the retrain policy, trainings, verdicts, rollouts, monitoring. One
 month comes cut off first, as bad deliveries do.
 
-    python -m deployments.year [--first 4] [--until 12] [--rows 60]
+    python -m deployments.tools.simulate_year [--first 4] [--until 12] [--rows 60]
 """
 
 from __future__ import annotations
@@ -22,16 +22,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
-from tasks import console, files, params, predictions, settings
+from tasks.ground import exit_codes, files, params, settings
+from tasks.prediction_log import prediction_log
 
 settings.apply()
 
-from deployments.run import begin_from_nothing  # noqa: E402 - Prefect reads its environment when it is imported
-from flows import due, history, wakes  # noqa: E402
-from flows.wakes import under_way  # noqa: E402
+from deployments.tools.quickstart import begin_from_nothing  # noqa: E402 - Prefect reads its environment when it is imported
+from flows.prefect_support import triggers
+from flows.prefect_support.triggers import under_way  # noqa: E402
 from tasks.data import delivery  # noqa: E402
-from tasks.errors import Mistake, WorldError  # noqa: E402
-from tasks.release import asking, serving  # noqa: E402
+from tasks.ground.errors import Mistake, WorldError  # noqa: E402
+from tasks.lifecycle import backtest_history, retrain_facts  # noqa: E402
+from tasks.release.registry import desired_state
+from tasks.release.rollout import router_client  # noqa: E402
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,10 +46,12 @@ BAD = 7
 """This delivery is cut off first: of the twelve, the one in the middle."""
 
 
-@console.command
+@exit_codes.command
 def main(arguments: list[str] | None = None) -> int:
     """Live through it; gives the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m deployments.year", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m deployments.tools.simulate_year", description=__doc__.partition("\n")[0]
+    )
     parser.add_argument("--first", type=int, default=4, help="so many partitions are there from the start (4)")
     parser.add_argument("--until", type=int, default=12, help="so many in all (12)")
     parser.add_argument("--rows", type=int, default=60, help="asked of each model for each day, at most (60)")
@@ -60,12 +65,12 @@ def _live(said: params.Params, first: int, until: int, rows: int) -> None:
         raise Mistake("params.yaml names no upstream: who should deliver?")
     partitions = import_module(said.upstream).partitions()[:until]
     begin_from_nothing()
-    worlds = {name: history.read(name, said, "upstream").rows for name in said.models}
+    worlds = {name: backtest_history.read(name, said, "upstream").rows for name in said.models}
     _deliver(said, partitions[:first])
     _settle(said, f"{partitions[0]} to {partitions[first - 1]}")
     for number, partition in enumerate(partitions[first:], first + 1):
         for name, world in worlds.items():
-            if serving.read(name).live is None:  # the gate has let nobody pass so far
+            if desired_state.read(name).live is None:  # the gate has let nobody pass so far
                 continue
             _ask(name, said.models[name], world[world["time"].dt.strftime("%Y-%m") == partition], rows)
         if number == BAD:
@@ -113,7 +118,7 @@ def _clean(row: dict[str, Any], model: params.Model) -> dict[str, Any]:
 
 
 def _post(url: str, body: dict[str, Any]) -> None:
-    headers = {"content-type": "application/json", "authorization": f"Bearer {asking.token()}"}
+    headers = {"content-type": "application/json", "authorization": f"Bearer {router_client.token()}"}
     request = urllib.request.Request(url, json.dumps(body).encode(), headers)
     try:
         with urllib.request.urlopen(request, timeout=60) as response:
@@ -148,11 +153,11 @@ def _settle(said: params.Params, delivered: str) -> None:
 
 def _look_once_more(said: params.Params) -> None:
     """What was asked a moment ago the monitor leaves for the next look: in fast time, that of the last month."""
-    settling = max(predictions.settling(name).total_seconds() for name in said.models)
+    settling = max(prediction_log.settling(name).total_seconds() for name in said.models)
     print(f"until the last answers have settled ({settling:.0f} s)", flush=True)
     time.sleep(settling)
     for name in said.models:
-        wakes.wake(f"monitor/{name}", {"model": name})
+        triggers.wake(f"monitor/{name}", {"model": name})
     _settle(said, "what was asked last")
 
 
@@ -165,7 +170,7 @@ def _busy(said: params.Params) -> bool:
 
 
 def _told(name: str) -> str:
-    live, decision = serving.read(name).live, due.last(name)
+    live, decision = desired_state.read(name).live, retrain_facts.last(name)
     parts = [f"version {live.version} serves" if live else "nobody serves"]
     if decision:
         known = datetime.fromisoformat(decision["state"]["now"])

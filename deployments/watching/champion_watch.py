@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from deployments.backoff import Backoff
-from flows import api, wakes
-from tasks import params
-from tasks.errors import WorldError
-from tasks.release import asking, champion, serving
+from deployments.watching.backoff import Backoff
+from flows.prefect_support import api, triggers
+from tasks.ground import params
+from tasks.ground.errors import WorldError
+from tasks.release.registry import champion_lookup, desired_state
+from tasks.release.rollout import router_client
 
 
 @dataclass
@@ -47,7 +48,7 @@ class Promotions:
             raise WorldError("; ".join(troubles))
 
     def _look(self, model: str) -> Iterator[str]:
-        change, title = champion.change(model), f"deploy/{model}"
+        change, title = champion_lookup.change(model), f"deploy/{model}"
         news = f"{change[0]} is champion of {model} and does not serve" if change else ""
         if change is None and (change := _broken(model)):
             news = f"{change[0]} is to serve {model}, but does not start ({change[1]})"
@@ -58,8 +59,8 @@ class Promotions:
         if not backoff.is_due(change) or self.under_way(title):
             return
         try:
-            run = wakes.wake(title)
-        except wakes.Paused as error:
+            run = triggers.wake(title)
+        except triggers.Paused as error:
             raise WorldError(f"{news}: {error}") from None
         if run is None:
             raise WorldError(
@@ -71,10 +72,10 @@ class Promotions:
 
 def _broken(model: str) -> tuple[str, str] | None:
     """Who is to serve and does not start, and why. Where no router answers, that is told elsewhere."""
-    live = serving.read(model).live
+    live = desired_state.read(model).live
     if live is None:
         return None
-    with asking.Router(patience=0) as router, suppress(asking.RouterSilent):
+    with router_client.Router(patience=0) as router, suppress(router_client.RouterSilent):
         if why := router.fault(model, live.candidate):
             return live.candidate, why
     return None

@@ -21,10 +21,9 @@ from typing import Any
 
 import psutil
 
-from deployments import marked
-from deployments.services import POOL
-from flows import api, wakes
-from tasks import settings
+from deployments.local.services import POOL
+from flows.prefect_support import api, triggers
+from tasks.ground import process_tags, settings
 
 GRACE_SECONDS = 30
 """A run that changed its state later than this may be just ending."""
@@ -80,7 +79,7 @@ def interrupt(patience: int) -> list[str]:
     names = []
     for run in _going(patience):
         cancelled = run["state_type"] == "CANCELLING"
-        state = _CANCELLED if cancelled else wakes.INTERRUPTED
+        state = _CANCELLED if cancelled else triggers.INTERRUPTED
         why = "the platform was ended (make down)" + ("" if cancelled else ": it goes on with the next make up")
         _set_state(run, state, why, patience)
         names.append(run["name"])
@@ -100,7 +99,7 @@ def _settle(run: dict[str, Any], here: Here) -> Iterator[str]:
         _set_state(run, {"type": "CRASHED", "name": "Crashed"}, "its process is gone while it was running")
         yield f"{run['name']} was running, but its process is gone: crashed. {link}"
     elif here.worker_since and datetime.fromisoformat(run["state"]["timestamp"]) < here.worker_since:
-        _set_state(run, wakes.INTERRUPTED, "its worker ended before it had begun: it waits for one again")
+        _set_state(run, triggers.INTERRUPTED, "its worker ended before it had begun: it waits for one again")
         yield f"{run['name']} had not begun when its worker ended: it waits for a worker again. {link}"
 
 
@@ -124,7 +123,7 @@ def _wake_crashed() -> Iterator[str]:
             flow = api.call(f"/flows/{deployment['flow_id']}")["name"]
             title = f"{flow}/{deployment['name']}"
             before = api.call("/flow_runs/count", {"flow_runs": {"idempotency_key": {"any_": [_key(last[0])]}}})
-            run = wakes.wake(title, last[0]["parameters"], key=_key(last[0]))
+            run = triggers.wake(title, last[0]["parameters"], key=_key(last[0]))
             if run and not before:
                 yield f"{title} crashed: woken again, {api.run_url(run)}"
 
@@ -153,7 +152,10 @@ def _here() -> Here:
             environment = process.environ()
             if run := environment.get(MARK):
                 runs.add(run)
-            elif environment.get(marked.NAME) == str(settings.ROOT) and environment.get(marked.SERVICE) == "worker":
+            elif (
+                environment.get(process_tags.NAME) == str(settings.ROOT)
+                and environment.get(process_tags.SERVICE) == "worker"
+            ):
                 workers.append(process.create_time())
         except (psutil.Error, OSError):  # gone, or another user's
             continue

@@ -13,11 +13,11 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from deployments import deploy
-from deployments.backoff import Backoff
-from flows import api, wakes
-from tasks import params, settings
-from tasks.errors import WorldError
+from deployments.orchestration import registration
+from deployments.watching.backoff import Backoff
+from flows.prefect_support import api, triggers
+from tasks.ground import params, settings
+from tasks.ground.errors import WorldError
 
 GONE_SECONDS = 60.0
 """A model is not in params.yaml for so long before its deployments go."""
@@ -43,15 +43,15 @@ class Registration:
             ApiSilent: the Prefect server does not answer.
             WorldError: what is lacking could not be registered.
         """
-        others = deploy.others(said)
+        others = registration.others(said)
         self.gone = {title: since for title, since in self.gone.items() if title in others}
         if fresh := sorted(others.keys() - self.gone.keys()):
             self.gone |= dict.fromkeys(fresh, self.clock())
             yield f"params.yaml has no model of {', '.join(fresh)} any more: removed in {GONE_SECONDS:.0f} s"
         is_over = bool(self.gone) and all(self.clock() - since >= GONE_SECONDS for since in self.gone.values())
-        lacking = deploy.lacking(said)
-        cause = (*lacking, deploy.fingerprint(said), is_over)
-        if deploy.is_registered(said) and not lacking and not is_over:
+        lacking = registration.lacking(said)
+        cause = (*lacking, registration.fingerprint(said), is_over)
+        if registration.is_registered(said) and not lacking and not is_over:
             return
         if not self.backoff.is_due(cause):
             return
@@ -66,14 +66,14 @@ def _train(said: params.Params, lacking: list[str]) -> Iterator[str]:
     """Whose deployment was lacking may never have been trained; otherwise there is nothing to do."""
     for model in said.models:
         if f"deployment train/{model}" in lacking:
-            run = wakes.wake(f"train/{model}", {"model": model, "again": False, "if_due": True})
+            run = triggers.wake(f"train/{model}", {"model": model, "again": False, "if_due": True})
             if run:
                 yield f"train/{model} is woken, {api.run_url(run)}"
 
 
 def _register(*, keep: bool) -> list[str]:
     """In a process of its own: Prefect, which it imports, is large."""
-    command = [sys.executable, "-m", "deployments.deploy", *(["--keep"] if keep else [])]
+    command = [sys.executable, "-m", "deployments.orchestration.registration", *(["--keep"] if keep else [])]
     done = subprocess.run(command, cwd=settings.ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         why = done.stderr.strip().splitlines() or ["no reason given"]

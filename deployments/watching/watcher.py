@@ -15,19 +15,19 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from deployments.backoff import Backoff
-from deployments.blockers import Blockers
-from deployments.mend import Mender
-from deployments.page.keeper import Keeper
-from deployments.promotions import Promotions
-from deployments.registration import Registration
-from deployments.services import watch_heartbeat
-from flows import announced, api, wakes
-from flows.wakes import under_way
-from tasks import params, settings
+from deployments.local.services import watch_heartbeat
+from deployments.orchestration.blockers import Blockers
+from deployments.status_page.refresher import Keeper
+from deployments.watching.backoff import Backoff
+from deployments.watching.champion_watch import Promotions
+from deployments.watching.crash_recovery import Mender
+from deployments.watching.registration_watch import Registration
+from flows.prefect_support import announcements, api, triggers
+from flows.prefect_support.triggers import under_way
 from tasks.data import versions
 from tasks.data.places import Place, masked
-from tasks.errors import EvergreenError, WorldError
+from tasks.ground import params, settings
+from tasks.ground.errors import EvergreenError, WorldError
 
 FOLDER_SECONDS, BUCKET_SECONDS = 2.0, 5.0
 """The longest time between two looks."""
@@ -58,13 +58,13 @@ class Watcher:
             WorldError: ingest cannot be woken.
         """
         waiting = frozenset((landed.path, landed.seen) for landed, _ in Place.of(said.landing, "landing").look())
-        before, version = announced.version(), versions.current()
+        before, version = announcements.version(), versions.current()
         if before and version and before != version:
             waiting |= {(LATEST, version)}
         if not waiting or not self.backoff.is_due(waiting) or under_way("ingest/ingest"):
             return
         fresh = waiting - (self.backoff.cause or frozenset())
-        run = wakes.wake("ingest/ingest")
+        run = triggers.wake("ingest/ingest")
         if run is None:
             raise WorldError(
                 "the Prefect server knows no ingest/ingest yet: `make up` registers it, as does `make deploy`"

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from flows import api
-from tasks import files, settings
+from flows.prefect_support import api
+from tasks.ground import files, settings
 
 
 def version() -> str | None:

@@ -15,7 +15,7 @@ import urllib.request
 from base64 import b64encode
 from typing import Any
 
-from tasks.errors import WorldError
+from tasks.ground.errors import WorldError
 
 PAUSES = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 8.0, 8.0, 8.0)
 """Seconds before each further try: a server that was killed is back within them, also on a busy machine."""

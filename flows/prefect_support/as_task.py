@@ -10,10 +10,10 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
-from flows import api, one_line
-from tasks import files
+from flows.prefect_support import api, one_line_errors
+from tasks.ground import files
 
-one_line.install()
+one_line_errors.install()
 
 
 @contextmanager

@@ -12,10 +12,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import NAMESPACE_URL, uuid5
 
-from flows import api
+from flows.prefect_support import api
 
 if TYPE_CHECKING:
-    from tasks.release.serving import Failed
+    from tasks.release.registry.desired_state import Failed
 
 LANDED = "evergreen.partition.landed"
 """Somebody outside says that a partition lies in the landing zone."""

@@ -11,8 +11,8 @@ import logging
 from logging.handlers import RotatingFileHandler
 from typing import Any
 
-from tasks import settings
-from tasks.errors import EvergreenError
+from tasks.ground import settings
+from tasks.ground.errors import EvergreenError
 
 LOGGERS = ("prefect.flow_runs", "prefect.task_runs", "prefect.engine")
 

@@ -6,7 +6,7 @@ import os
 from importlib import import_module
 from typing import Any
 
-from flows import api
+from flows.prefect_support import api
 
 TAKES = {
     "ingest": "",

@@ -9,13 +9,13 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from flows import api
-from tasks.errors import WorldError
+from flows.prefect_support import api
+from tasks.ground.errors import WorldError
 
 ANSWERED = {"type": "COMPLETED", "name": "Answered"}
 
 INTERRUPTED = {"type": "SCHEDULED", "name": "Interrupted"}
-"""A run whose process was ended with the platform, or never began: it is started again (deployments/mend.py)."""
+"""A run whose process was ended with the platform, or never began: it is started again (deployments/watching/crash_recovery.py)."""
 
 
 class Paused(WorldError):

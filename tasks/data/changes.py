@@ -13,7 +13,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from tasks import contract, conversions, files, settings, table_files
+from tasks.ground import files, settings
+from tasks.tables import contract, conversions, table_files
 
 if TYPE_CHECKING:
     import numpy as np

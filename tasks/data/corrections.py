@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tasks import files, settings
-from tasks.data import changes, collect, revisions, validate, versions
+from tasks.data import changes, landing, revisions, validate, versions
 from tasks.data.places import Landed
 from tasks.data.quarantine import Refusal
 from tasks.data.revisions import Revision
-from tasks.errors import DataMissing, EvergreenError, Mistake, StageFailed, did_you_mean
-from tasks.params import Params
+from tasks.ground import files, settings
+from tasks.ground.errors import DataMissing, EvergreenError, Mistake, StageFailed, did_you_mean
+from tasks.ground.params import Params
 
 
 def revert(params: Params, dataset: str, partition: str, to: int | None = None) -> str:
@@ -62,7 +62,7 @@ def withdraw(params: Params, dataset: str, partition: str) -> str:
     """
     name = f"{dataset}/{partition}"
     with files.lock("ingest"):
-        if not collect.in_data(dataset, partition):
+        if not landing.in_data(dataset, partition):
             raise Mistake(f"data/ has no partition {name}{_meant(dataset, partition, params)}")
         _take_out(Landed(dataset, partition, name, seen=""), params)
         version = versions.make(why="withdrawn by hand")
@@ -100,7 +100,7 @@ def _history(name: str) -> list[Revision]:
     ledger = revisions.read()
     if name not in ledger:
         dataset, _, partition = name.partition("/")
-        if collect.in_data(dataset, partition):
+        if landing.in_data(dataset, partition):
             raise Mistake(f"{name} was never revised: `python -m tasks withdraw {dataset} {partition}` takes it out")
         raise Mistake(f"there is no partition {name}{did_you_mean(name, list(ledger))}")
     return ledger[name]
@@ -116,13 +116,13 @@ def _put_back(landed: Landed, wanted: Revision, params: Params) -> None:
     with TemporaryDirectory(dir=settings.VAR) as folder:
         local = Path(folder) / wanted.file
         shutil.copyfile(versions.content(wanted.md5), local)
-        _stop_at(collect.refused(landed, local, params), landed)
-        collect.accept(landed, local, params)
+        _stop_at(landing.refused(landed, local, params), landed)
+        landing.accept(landed, local, params)
 
 
 def _take_out(landed: Landed, params: Params) -> None:
-    _stop_at(collect.refused_to_withdraw(landed, params), landed)
-    collect.remove(landed)
+    _stop_at(landing.refused_to_withdraw(landed, params), landed)
+    landing.remove(landed)
 
 
 def _stop_at(refusal: Refusal | None, landed: Landed) -> None:

@@ -7,8 +7,8 @@ from importlib import import_module
 from types import ModuleType
 
 from tasks.data.places import Place
-from tasks.errors import DataMissing, ParamsError, did_you_mean
-from tasks.params import Params
+from tasks.ground.errors import DataMissing, ParamsError, did_you_mean
+from tasks.ground.params import Params
 
 Log = Callable[[str], object]
 

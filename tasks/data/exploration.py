@@ -12,8 +12,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from tasks import contract, files, params, settings, table_files
-from tasks.data import hashes, validate
+from tasks.data import file_hashes, validate
+from tasks.ground import files, params, settings
+from tasks.tables import contract, table_files
 
 ROWS = 50_000
 """At most so many rows of a dataset go into its report, the same share of each partition."""
@@ -47,7 +48,7 @@ def tables() -> list[Path]:
 
 def _table(dataset: str, reader: str, paths: list[Path]) -> Path:
     """One dataset's report, made once per content of its partitions, of the reader's contract and of this module."""
-    md5 = hashes.md5s(paths)
+    md5 = file_hashes.md5s(paths)
     suite = [contract.digest(reader, dataset, path.stem) for path in paths]
     key = {"partitions": [md5[path] for path in paths], "contract": suite, "code": files.sha256(Path(__file__))}
 

@@ -10,7 +10,7 @@ import threading
 import time
 from pathlib import Path
 
-from tasks import files, settings
+from tasks.ground import files, settings
 
 RACY = 2_000_000_000  # ns; the coarsest modification time in use (FAT, some network shares) is two seconds
 

@@ -13,12 +13,12 @@ import re
 import time
 from collections.abc import Callable, Mapping
 
-from tasks import files, settings
 from tasks.data import revisions, versions
 from tasks.data.revisions import Listing
-from tasks.errors import DataVersionDiffers, Mistake, SourceUnavailable
-from tasks.git import Clone
-from tasks.params import Git, Params
+from tasks.ground import files, settings
+from tasks.ground.errors import DataVersionDiffers, Mistake, SourceUnavailable
+from tasks.ground.git import Clone
+from tasks.ground.params import Git, Params
 
 OURS = ("data.dvc", "dvc.lock")
 """What is committed; nothing else ever is."""

@@ -18,12 +18,13 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
-from tasks import files, partitions, settings
-from tasks.data import changes, hashes, quarantine, revisions, validate
+from tasks.data import changes, file_hashes, quarantine, revisions, validate
 from tasks.data.places import Landed, Place, disk
 from tasks.data.quarantine import Refusal
-from tasks.errors import did_you_mean
-from tasks.params import Params
+from tasks.ground import files, settings
+from tasks.ground.errors import did_you_mean
+from tasks.ground.params import Params
+from tasks.tables import partitions
 
 PARTITION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 
@@ -149,7 +150,7 @@ ALREADY_THERE = "already in data/"
 def _no_news(landed: Landed, local: Path) -> str | None:
     """Why a file need not be looked at: its content is there, or was before what is there."""
     md5 = files.md5(local)
-    if any(hashes.md5(path) == md5 for path in in_data(landed.dataset, landed.partition)):
+    if any(file_hashes.md5(path) == md5 for path in in_data(landed.dataset, landed.partition)):
         return ALREADY_THERE
     if number := revisions.superseded(revisions.read(), f"{landed.dataset}/{landed.partition}", md5):
         return (
@@ -165,7 +166,7 @@ def _no_withdrawal(landed: Landed, local: Path) -> str | None:
     if not there:
         return "nothing to withdraw: data/ has no such partition"
     named = re.findall(r"\b[0-9a-f]{32}\b", local.read_text(encoding="utf-8", errors="replace").lower())
-    if named and not any(hashes.md5(path) in named for path in there):
+    if named and not any(file_hashes.md5(path) in named for path in there):
         return "not withdrawn: it names another content than the one that counts"
     return None
 

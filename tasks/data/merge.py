@@ -13,10 +13,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from tasks import files, settings
-from tasks.data import commits, revisions, versions
-from tasks.errors import DataVersionDiffers, Mistake
-from tasks.git import Clone
+from tasks.data import git_sync, revisions, versions
+from tasks.ground import files, settings
+from tasks.ground.errors import DataVersionDiffers, Mistake
+from tasks.ground.git import Clone
 
 
 def merge(ours: Sequence[str] = (), theirs: Sequence[str] = ()) -> str:
@@ -31,7 +31,7 @@ def merge(ours: Sequence[str] = (), theirs: Sequence[str] = ()) -> str:
         DataVersionDiffers: both sides have another content of a partition that neither `ours` nor `theirs` names.
     """
     clone = Clone(settings.ROOT)
-    waiting = [name for name in commits.OURS if clone.run("ls-files", "-u", "--", name)]
+    waiting = [name for name in git_sync.OURS if clone.run("ls-files", "-u", "--", name)]
     if not waiting:
         raise Mistake(
             "no merge waits here: Git's index has one version of data.dvc and of dvc.lock. If a file holds conflict "
@@ -40,7 +40,7 @@ def merge(ours: Sequence[str] = (), theirs: Sequence[str] = ()) -> str:
     lines = []
     with _back_on_failure(settings.ROOT / "dvc.lock"):  # which DVC reads, to make a data version
         if "dvc.lock" in waiting:
-            text = commits.joined_lock(*(clone.show(f":{stage}", "dvc.lock") for stage in (1, 2, 3)))
+            text = git_sync.joined_lock(*(clone.show(f":{stage}", "dvc.lock") for stage in (1, 2, 3)))
             files.write_text(settings.ROOT / "dvc.lock", text or "")
             lines.append("dvc.lock: each stage as the side has it that ran it; the next training sees what is to run")
         if "data.dvc" in waiting:

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from tasks import files, settings
-from tasks.errors import EvergreenError, SourceUnavailable, WorldError
+from tasks.ground import files, settings
+from tasks.ground.errors import EvergreenError, SourceUnavailable, WorldError
 
 UNFINISHED = (".tmp", ".part", ".partial", ".crdownload")
 

@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 
-from tasks import files
 from tasks.data import validate
 from tasks.data.places import Landed, Place, masked
-from tasks.errors import Mistake, did_you_mean
-from tasks.params import Params
+from tasks.ground import files
+from tasks.ground.errors import Mistake, did_you_mean
+from tasks.ground.params import Params
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ from typing import Any
 
 import yaml
 
-from tasks import files, settings
-from tasks.errors import DataMissing
+from tasks.ground import files, settings
+from tasks.ground.errors import DataMissing
 
 Listing = dict[str, str]
 """The files of a version: path below data/ → MD5."""

@@ -22,11 +22,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks import contract, conversions, files, params, settings, table_files
-from tasks import partitions as partition_names
-from tasks.contract import Contract
-from tasks.data import hashes
-from tasks.errors import ContractError, DataMissing, StageFailed, did_you_mean
+from tasks.data import file_hashes
+from tasks.ground import files, params, settings
+from tasks.ground.errors import ContractError, DataMissing, StageFailed, did_you_mean
+from tasks.tables import contract, conversions, table_files
+from tasks.tables import partitions as partition_names
+from tasks.tables.contract import Contract
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -106,7 +107,7 @@ def validate(model_name: str) -> None:
                 f"data/{dataset}/ has no partition, but {model_name} reads {dataset}. `make data` brings the version "
                 f"that data.dvc names; or let one arrive in the landing zone and run ingest"
             )
-    md5 = hashes.md5s([path for paths in found.values() for path in paths])
+    md5 = file_hashes.md5s([path for paths in found.values() for path in paths])
     reports = [report for dataset, paths in found.items() for report in _in_order(paths, dataset, model_name)]
     if refused := [report for report in reports if not report.passed]:
         raise StageFailed(_failure(model_name, refused))
@@ -239,7 +240,7 @@ def summarise(frame: pd.DataFrame, wanted: Contract) -> Summary:
 def _content(path: Path, model: str, dataset: str, partition: str) -> dict[str, str]:
     """Everything of the files, the code and the libraries that a memo of one partition depends on."""
     return {
-        "md5": hashes.md5(path),
+        "md5": file_hashes.md5(path),
         "suffix": path.suffix,
         "model": model,
         "dataset": dataset,

@@ -23,12 +23,19 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from tasks import books, files, settings
-from tasks.data import delivery, hashes, revisions
+from tasks.data import delivery, file_hashes, revisions
 from tasks.data.places import masked
 from tasks.data.revisions import Ledger, Listing, Side
-from tasks.errors import DataMissing, DataVersionDiffers, EvergreenError, Mistake, SourceUnavailable, did_you_mean
-from tasks.params import Params
+from tasks.ground import dvc_files, files, settings
+from tasks.ground.errors import (
+    DataMissing,
+    DataVersionDiffers,
+    EvergreenError,
+    Mistake,
+    SourceUnavailable,
+    did_you_mean,
+)
+from tasks.ground.params import Params
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
@@ -104,7 +111,7 @@ def parse(text: str) -> Version:
 
 def _tree(folder: Path) -> Listing:
     found = [path for path in folder.rglob("*") if path.is_file() and not _ignored(path.relative_to(folder))]
-    md5 = hashes.md5s(found)
+    md5 = file_hashes.md5s(found)
     return {path.relative_to(folder).as_posix(): md5[path] for path in found}
 
 
@@ -148,7 +155,7 @@ def _made(before: str | None, ledger: Ledger, why: str) -> str | None:
         _note(ledger, known, why)
     with _dvc("make a data version") as repo:
         # a relative target would be below the working directory
-        books.wait_for_others(lambda: repo.add([str(settings.ROOT / "data")]))
+        dvc_files.wait_for_others(lambda: repo.add([str(settings.ROOT / "data")]))
     revisions.done()
     after = current()
     return after if after != before else None
@@ -296,7 +303,7 @@ def pull() -> bool:
     with files.lock("data"), _dvc("pull the data version") as repo:
         _no_strangers(_bring(repo, version))
         # without force it may ask, and wait for an answer
-        books.wait_for_others(lambda: repo.checkout(targets=[target], force=True))
+        dvc_files.wait_for_others(lambda: repo.checkout(targets=[target], force=True))
     return True
 
 
@@ -597,7 +604,7 @@ def _from_upstream(named: Version, params: Params, log: Callable[[str], object])
             with files.replacing(target) as beside:
                 shutil.move(folder / name, beside)
         with _dvc("put the data version into the cache") as repo:
-            books.wait_for_others(lambda: repo.commit(str(settings.ROOT / "data.dvc"), force=True))
+            dvc_files.wait_for_others(lambda: repo.commit(str(settings.ROOT / "data.dvc"), force=True))
     log(f"brought {named.md5} from the upstream: {len(given)} partitions, the hash is the same")
     push()
 
@@ -660,8 +667,8 @@ def _dvc(purpose: str) -> Iterator[Repo]:
     from dvc.repo import Repo
     from dvc.utils.serialize import _yaml
 
-    books.mend()
-    books.write_whole(_yaml)
+    dvc_files.mend()
+    dvc_files.write_whole(_yaml)
     logging.getLogger("dvc").setLevel(logging.WARNING)  # its advice is for somebody at a terminal
     # _wait_for_lock is not public; without it DVC gives up after three seconds (`dvc --wait-for-lock` sets the same)
     try:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tasks import settings
-from tasks.errors import EnvironmentDiffers
+from tasks.ground import settings
+from tasks.ground.errors import EnvironmentDiffers
 
 PINNED = ("numpy X86_V3", "OpenBLAS Haswell")
 """What `settings.arithmetic()` comes to on every x86-64 processor with AVX2."""
@@ -24,7 +24,7 @@ def refuse_other() -> None:
     if settings.has_avx2() and libraries != PINNED:
         raise EnvironmentDiffers(
             f"this process computes with {', '.join(libraries)}, and a model is made with {', '.join(PINNED)}, so that "
-            f"it is the same on every machine. numpy was imported before tasks.settings.apply() was called: call it "
+            f"it is the same on every machine. numpy was imported before tasks.ground.settings.apply() was called: call it "
             f"first, or use `python -m tasks` (docs/decisions/arithmetic.md)"
         )
 

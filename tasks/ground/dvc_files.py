@@ -16,8 +16,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
-from tasks import files, settings
-from tasks.errors import InUse, Mistake
+from tasks.ground import files, settings
+from tasks.ground.errors import InUse, Mistake
 
 T = TypeVar("T")
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import ParamSpec
 
-from tasks.errors import EvergreenError
+from tasks.ground.errors import EvergreenError
 
 NOBODY_READS = 141
 """The exit code of who writes to somebody that reads no more, as `head`: what a shell makes of SIGPIPE."""

@@ -23,8 +23,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tasks import settings
-from tasks.errors import FileTorn
+from tasks.ground import settings
+from tasks.ground.errors import FileTorn
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.errors import SourceUnavailable
+from tasks.ground.errors import SourceUnavailable
 
 SECONDS = 120
 """How long one Git command may take."""

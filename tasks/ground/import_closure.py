@@ -10,7 +10,7 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-from tasks.errors import ModelCodeError
+from tasks.ground.errors import ModelCodeError
 
 
 def closure(module_file: Path, root: Path) -> set[Path]:

@@ -18,8 +18,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from tasks import arithmetic, files, settings
-from tasks.errors import EnvironmentDiffers
+from tasks.ground import arithmetic, files, settings
+from tasks.ground.errors import EnvironmentDiffers
 
 COMPUTES = ("training", "evaluation")
 """The purposes whose results depend on the arithmetic."""

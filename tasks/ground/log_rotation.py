@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from tasks import files
+from tasks.ground import files
 
 LARGEST = 20_000_000
 """A log that is larger is begun anew; its end is kept as `<name>.log.1`, so that each takes twice as much at most."""

@@ -8,8 +8,9 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from tasks import schema, settings, yaml_reader
-from tasks.errors import ParamsError, did_you_mean
+from tasks.ground import settings, yaml_reader
+from tasks.ground.errors import ParamsError, did_you_mean
+from tasks.runtime import request_schema
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -95,14 +96,16 @@ class Feature(Section):
             raise ValueError("example is null, but the feature is not nullable")
         if self.example is not None and isinstance(self.example, str) != (self.type == "category"):
             raise ValueError(f"example {self.example!r} is no {self.type}")
-        if isinstance(self.example, str) and not 1 <= len(self.example) <= schema.LONGEST:
-            raise ValueError(f"example has {len(self.example)} characters; a category has 1 to {schema.LONGEST}")
+        if isinstance(self.example, str) and not 1 <= len(self.example) <= request_schema.LONGEST:
+            raise ValueError(
+                f"example has {len(self.example)} characters; a category has 1 to {request_schema.LONGEST}"
+            )
         if isinstance(self.example, float) and not self._takes(self.example):
             raise ValueError(f"example {self.example:g} is no {self.type} from min to max")
         return self
 
     def _takes(self, value: float) -> bool:
-        whole = self.type != "integer" or (value.is_integer() and abs(value) <= schema.EXACT)
+        whole = self.type != "integer" or (value.is_integer() and abs(value) <= request_schema.EXACT)
         return whole and (self.min is None or value >= self.min) and (self.max is None or value <= self.max)
 
 
@@ -165,7 +168,7 @@ class Gate(Section):
 
 
 class When(Section):
-    """One line of a retrain policy: every condition that it names must hold. tasks/monitoring/policy.py asks them."""
+    """One line of a retrain policy: every condition that it names must hold. tasks/monitoring/retrain_policy.py asks them."""
 
     new_rows: Annotated[int, Field(ge=1)] | None = None
     new_partitions: Annotated[int, Field(ge=1)] | None = None
@@ -210,7 +213,7 @@ class Serving(Section):
 
 
 class Rollout(Section):
-    """What a release must stand before all requests go to it. tasks/release/rollout.py asks it."""
+    """What a release must stand before all requests go to it. tasks/release/rollout/stages.py asks it."""
 
     start_s: Annotated[float, Field(gt=0)] = 8
     replay: Annotated[int, Field(ge=0)] = 500

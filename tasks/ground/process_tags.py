@@ -14,7 +14,7 @@ NAME = "EVERGREEN_STACK"
 SERVICE = "EVERGREEN_SERVICE"
 """Beside it: the service that a process was started by or for."""
 
-KEEPER = {"deployments.stack", "up"}
+KEEPER = {"deployments.local.supervisor", "up"}
 """Stand in the command of a stack that keeps a platform up."""
 
 PATIENCE_S = 8
@@ -57,7 +57,7 @@ def keeper(mark: str) -> int | None:
 
 
 def is_keeper(pid: int) -> bool:
-    """Whether a process is a stack (`python -m deployments.stack up`)."""
+    """Whether a process is a stack (`python -m deployments.local.supervisor up`)."""
     try:
         return set(psutil.Process(pid).cmdline()) >= KEEPER
     except (psutil.Error, OSError):

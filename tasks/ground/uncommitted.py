@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from tasks import files, settings, yaml_reader
-from tasks.errors import ParamsError
-from tasks.git import Clone
+from tasks.ground import files, settings, yaml_reader
+from tasks.ground.errors import ParamsError
+from tasks.ground.git import Clone
 
 CODE = ("dvc.yaml", "models", "params.yaml", "requirements.lock", "tasks")
 """What candidates are made by, as a whole."""

@@ -15,7 +15,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from tasks.errors import Mistake
+from tasks.ground.errors import Mistake
 
 
 def read(path: Path, where: str, error: type[Mistake], *, dvc_reads: bool) -> Any:

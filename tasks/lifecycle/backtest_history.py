@@ -23,8 +23,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tasks import code, contract, files, imports, params, partitions, settings, table_files
-from tasks.errors import DataMissing, Mistake, ParamsError
+from tasks.ground import files, import_closure, params, settings
+from tasks.ground.errors import DataMissing, Mistake, ParamsError
+from tasks.modelling import user_code
+from tasks.tables import contract, partitions, table_files
 
 if TYPE_CHECKING:
     import numpy as np
@@ -82,7 +84,7 @@ class History:
     @cached_property
     def hashes(self) -> npt.NDArray[np.uint64]:
         """A hash per row id."""
-        from tasks import rows
+        from tasks.modelling import rows
 
         return rows.row_hashes(self.rows["id"])
 
@@ -98,7 +100,7 @@ class History:
         """Which of the rows known at a moment are in its holdout: shape (known,)."""
         import numpy as np
 
-        from tasks import rows
+        from tasks.modelling import rows
 
         if self.model.split.by == "random":
             return rows.in_holdout(self.rows["id"].iloc[: moment.known], self.model.split.holdout)
@@ -186,9 +188,9 @@ def _rows(name: str, model: params.Model, lying: dict[str, list[Path]]) -> pd.Da
     import pandas as pd
 
     from tasks.training import prepare
-    from tasks.training.conform import conform
+    from tasks.training.conformance import conform
 
-    make = code.rows_function(name, model)
+    make = user_code.rows_function(name, model)
     contracts = {d: [(path, contract.load(name, d, path.stem)) for path in paths] for d, paths in lying.items()}
     manifest = {dataset: {path.name: "" for path in paths} for dataset, paths in lying.items()}
     made = []
@@ -361,7 +363,7 @@ def _building_in(folder: Path) -> Iterator[None]:
 def _answer(training: Training, folder: Path, target: Path) -> None:
     import pandas as pd
 
-    from tasks import model_file
+    from tasks.runtime import model_file
 
     model = params.load().model(training.name)
     pipeline = model_file.load(folder / "model.skops", None, own=f"models.{training.name}")  # this memo's own
@@ -384,8 +386,8 @@ def _made_by(history: History) -> dict[str, Any]:
     """Everything that a model depends on beside its rows: parameters, code and packages."""
     root = settings.ROOT
     own = root / "models" / history.name / "pipeline"
-    sources = imports.closure(root / "tasks" / "training" / "train.py", root)
-    sources |= imports.closure(own / "__init__.py", root)
+    sources = import_closure.closure(root / "tasks" / "training" / "train.py", root)
+    sources |= import_closure.closure(own / "__init__.py", root)
     sources |= {path for path in own.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
     if not own.is_dir():
         raise Mistake(f"models/{history.name}/pipeline is not there")

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from flows.backtest import Asked, Found
-    from flows.replaying import Replay
-    from tasks import params
+    from tasks.ground import params
+    from tasks.lifecycle.policy_simulator import Replay
 
 COLORS = {
     "never": "#6B6B6B",
@@ -68,8 +68,8 @@ def page(found: Sequence[Found], asked: Asked, jobs: int) -> str:
 Made by `make backtest`: {first} to {last}, a decision a week, {len(ledger)} of them. Known at each
 are the rows whose labels came (all but the last day's); the newest four weeks of these are the holdout, the others are
 what is learned from. Trained by the step `train`, judged by the gate of `params.yaml` (latency and size apart: no
-release is packaged), and whoever is champion then answers the next week. How: `flows/history.py`,
-`flows/replaying.py`. Which policy follows from it, and how far that can be believed: [the
+release is packaged), and whoever is champion then answers the next week. How: `tasks/lifecycle/backtest_history.py`,
+`tasks/lifecycle/policy_simulator.py`. Which policy follows from it, and how far that can be believed: [the
 decision](../decisions/policy.md).
 
 *Gain kept* is the share of what «always» gains in loss over «never». *Regret* is how much better, per row, it would

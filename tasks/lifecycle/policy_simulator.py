@@ -1,6 +1,6 @@
 """A retrain policy in virtual time: asked every week, it trains or does not, and what it promotes serves the next one.
 
-What decides is what decides in earnest: `tasks.monitoring.policy.decide`, and `tasks.release.gate.judge` on the holdout
+What decides is what decides in earnest: `tasks.monitoring.retrain_policy.decide`, and `tasks.release.gate.gate.judge` on the holdout
 of the moment, champion against challenger. Only what asks for a packaged release, its latency and its size, cannot be
 replayed: these two checks are left out, and every other one counts.
 
@@ -18,21 +18,22 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.history import WEEK, Fit, History, Moment
-from tasks import files, imports, metrics, numbers, params, settings
-from tasks.errors import DataMissing
-from tasks.monitoring import policy
+from tasks.ground import files, import_closure, numbers, params, settings
+from tasks.ground.errors import DataMissing
+from tasks.lifecycle.backtest_history import WEEK, Fit, History, Moment
+from tasks.modelling import metrics
+from tasks.monitoring import retrain_policy
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
     import pandas as pd
 
-    from tasks.release.gate import Side
-    from tasks.release.verdict import Verdict
+    from tasks.release.gate.gate import Side
+    from tasks.release.gate.verdict import Verdict
 
     Floats = npt.NDArray[np.float64]
-    Drifted = Callable[[Fit, pd.DataFrame, pd.DataFrame], Sequence[policy.Alarm]]
+    Drifted = Callable[[Fit, pd.DataFrame, pd.DataFrame], Sequence[retrain_policy.Alarm]]
     """A champion, the rows that it learned from, and all that came since → the alarms that are open."""
 
 NOT_REPLAYED = frozenset({"latency", "size"})
@@ -87,7 +88,7 @@ class World:
     fits: Sequence[Fit]
     drifted: Drifted
     _verdicts: dict[tuple[int, int], tuple[Verdict, float]] = field(default_factory=dict)
-    _alarms: dict[tuple[int, int], tuple[policy.Alarm, ...]] = field(default_factory=dict)
+    _alarms: dict[tuple[int, int], tuple[retrain_policy.Alarm, ...]] = field(default_factory=dict)
 
     def replay(self, name: str, said: params.Retrain) -> Replay:
         """Live through the history under a policy.
@@ -115,26 +116,28 @@ class World:
         losses[at] = metrics.losses(model.gate.loss, rows["label"].to_numpy()[at], answers)
         return losses
 
-    def quality(self, fit: int, members: npt.NDArray[np.int64]) -> policy.Quality | None:
+    def quality(self, fit: int, members: npt.NDArray[np.int64]) -> retrain_policy.Quality | None:
         """The loss of a model on some rows, with its interval over days; None where there are no rows."""
         if not len(members):
             return None
         said = self.history.model
         times = self.history.rows["time"].iloc[members]
-        return policy.Quality.of(self.losses[fit][members], times, said.evaluate.resamples, said.gate.confidence)
+        return retrain_policy.Quality.of(
+            self.losses[fit][members], times, said.evaluate.resamples, said.gate.confidence
+        )
 
-    def estimate(self, moment: Moment, fit: int, since: int) -> policy.Quality | None:
+    def estimate(self, moment: Moment, fit: int, since: int) -> retrain_policy.Quality | None:
         """The loss of who serves since a position, on the newest week and before its labels come, as weeks.py tells it.
 
         How far off the estimates of earlier releases were is not known here: the interval is wider for that.
         """
-        from tasks.monitoring import quality, weeks
+        from tasks.monitoring.quality import quality, weekly
 
         model, times = self.history.model, self.history.rows["time"]
         asked = moment.served[0]
         week = times.iloc[asked - 1] - WEEK
         begin = max(since, int(times.searchsorted(week, side="right")))
-        first = max(since, int(times.searchsorted(week - weeks.EARLIER * WEEK, side="right")))
+        first = max(since, int(times.searchsorted(week - weekly.EARLIER * WEEK, side="right")))
         labelled, rows = _span(first, min(begin, moment.known)), self._answered(fit, _span(begin, asked))
         if rows.empty:
             return None
@@ -146,7 +149,7 @@ class World:
         if (found := estimator.estimate(rows)) is None:
             return None
         begun, until = rows["time"].min().to_pydatetime(), rows["time"].max().to_pydatetime()
-        return policy.Quality(found.value, found.low, found.high, 0, begun, until)
+        return retrain_policy.Quality(found.value, found.low, found.high, 0, begun, until)
 
     def _answered(self, fit: int, members: npt.NDArray[np.int64]) -> pd.DataFrame:
         import pandas as pd
@@ -161,7 +164,7 @@ class World:
 
     # who looks at them
 
-    def alarms(self, moment: Moment, champion: int) -> tuple[policy.Alarm, ...]:
+    def alarms(self, moment: Moment, champion: int) -> tuple[retrain_policy.Alarm, ...]:
         """What drifts in the rows that came since a champion was trained, against those that it learned from."""
         if (moment.number, champion) not in self._alarms:
             made = self.history.moments[champion]
@@ -179,7 +182,7 @@ class World:
         return self._verdicts[who]
 
     def _judged(self, moment: Moment, champion: int | None) -> tuple[Verdict, float]:
-        from tasks.release.verdict import Verdict
+        from tasks.release.gate.verdict import Verdict
 
         model = self.history.model
         key = {
@@ -199,11 +202,11 @@ class World:
     @cached_property
     def _gate_code(self) -> dict[str, str]:
         """The identity of the code that judges; of params.py, what it says stands in the key by value."""
-        code = imports.closure(settings.ROOT / "tasks" / "release" / "gate.py", settings.ROOT)
+        code = import_closure.closure(settings.ROOT / "tasks" / "release" / "gate.py", settings.ROOT)
         return {p.relative_to(settings.ROOT).as_posix(): files.sha256(p) for p in code if p.name != "params.py"}
 
     def _judge(self, moment: Moment, champion: int | None, target: Path) -> None:
-        from tasks.release import gate
+        from tasks.release.gate import gate
 
         begin = time.process_time()
         history, model = self.history, self.history.model
@@ -226,7 +229,7 @@ class World:
     def _side(self, fit: int, held: npt.NDArray[np.int64]) -> Side:
         import pandas as pd
 
-        from tasks.release import gate
+        from tasks.release.gate import gate
 
         history, moment = self.history, self.history.moments[fit]
         learned = history.hashes[: moment.known][~history.in_holdout(moment)]
@@ -285,7 +288,7 @@ class _Life:
         state = self.state(moment)
         drifting = frozenset(alarm.key for alarm in state.alarms)
         raised, self.open = len(drifting - self.open), drifting
-        decision = policy.decide(state, self.said)
+        decision = retrain_policy.decide(state, self.said)
         verdict = self.train(moment) if decision.retrain else None
         passed = verdict is not None and verdict["promoted"]
         return {
@@ -319,11 +322,11 @@ class _Life:
             "summary": "; ".join(f"{check.name}: {check.reason}" for check in failed[:3]) or "every check passed",
         }
 
-    def state(self, moment: Moment) -> policy.State:
+    def state(self, moment: Moment) -> retrain_policy.State:
         """What is known at a moment: plain facts, none from later."""
         history, world = self.world.history, self.world
         trained = self.trained
-        state = policy.State(
+        state = retrain_policy.State(
             model=history.name,
             now=moment.at,
             data_version=history.version(moment),
@@ -357,7 +360,11 @@ class _Life:
         times = self.world.history.rows["time"]
         return max(
             since,
-            int(times.searchsorted(times.iloc[moment.known - 1] - timedelta(days=policy.WINDOW_DAYS), side="right")),
+            int(
+                times.searchsorted(
+                    times.iloc[moment.known - 1] - timedelta(days=retrain_policy.WINDOW_DAYS), side="right"
+                )
+            ),
         )
 
 

@@ -1,6 +1,6 @@
 """Is a training due? What the retrain policy asks about, gathered from the rows, the champion and the monitor.
 
-The policy decides (tasks/monitoring/policy.py); here its facts come together, and what it said is kept:
+The policy decides (tasks/monitoring/retrain_policy.py); here its facts come together, and what it said is kept:
 
     var/decisions/<model>.jsonl        every decision with the facts it was made from, «no» as well
     var/memo/due/<model>.json          a training that a person asked for, or that an edit asks for, until it has ended
@@ -18,19 +18,20 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks import files, params, settings
-from tasks.monitoring import observed, policy
-from tasks.release import champion
+from tasks.ground import files, params, settings
+from tasks.monitoring import retrain_policy
+from tasks.monitoring.intake import intake
+from tasks.release.registry import champion_lookup
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
     import pandas as pd
 
-    from tasks.days import Column
+    from tasks.modelling.daily_summaries import Column
 
 Arrived = Mapping[str, Mapping[str, Any]]
-"""Partition → sha256, rows, from, until (tasks/rows.py)."""
+"""Partition → sha256, rows, from, until (tasks/modelling/rows.py)."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def ended(model: str) -> None:
     _note(model).unlink(missing_ok=True)
 
 
-def decide(model: str, known: Certain, run: str) -> policy.Decision:
+def decide(model: str, known: Certain, run: str) -> retrain_policy.Decision:
     """Ask the policy, on the rows as `prepare` has just laid them down, and keep what it said.
 
     Args:
@@ -79,7 +80,7 @@ def decide(model: str, known: Certain, run: str) -> policy.Decision:
         run: where to look at the flow run that asks.
     """
     said = params.load().model(model)
-    decision = policy.decide(_state(model, said, known), said.retrain)
+    decision = retrain_policy.decide(_state(model, said, known), said.retrain)
     if (before := last(model)) is None or before["id"] != decision.id:
         at = datetime.now(UTC).isoformat(timespec="seconds")
         files.append_line(_book(model), {"at": at, "run": run, **decision.to_dict()})
@@ -105,7 +106,7 @@ def refuse(model: str, why: str, on: str) -> None:
 
 def facts(model: str) -> str:
     """The identity of what a decision depends on. What was edited is not in it."""
-    report, wanted = _report(model), champion.wanted(model)
+    report, wanted = _report(model), champion_lookup.wanted(model)
     on = {path: files.sha256(settings.ROOT / path) for path in ("data.dvc", "dvc.lock", "params.yaml")}
     said = {"alarms": report.get("alarms"), "quality": report.get("quality")}
     return files.digest({**on, **said, "champion": wanted.candidate if wanted else None})
@@ -126,9 +127,9 @@ def _note(model: str) -> Path:
 # ── the facts ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def _state(model: str, said: params.Model, known: Certain) -> policy.State:
-    from tasks import rows
+def _state(model: str, said: params.Model, known: Certain) -> retrain_policy.State:
     from tasks.data import versions
+    from tasks.modelling import rows
 
     build = settings.BUILD / model
     there = rows.arrived(build)
@@ -139,7 +140,7 @@ def _state(model: str, said: params.Model, known: Certain) -> policy.State:
     for name, one in there.items():
         _fingerprints(one["sha256"], build / "rows" / f"{name}.parquet")  # while its bytes are here
     new = _new(there, before)
-    state = policy.State(
+    state = retrain_policy.State(
         model=model,
         now=_until(there),
         data_version=versions.current(),
@@ -152,7 +153,9 @@ def _state(model: str, said: params.Model, known: Certain) -> policy.State:
     return _with_champion(state, said, folder, there) if folder else state
 
 
-def _with_champion(state: policy.State, said: params.Model, folder: _Champion, there: Arrived) -> policy.State:
+def _with_champion(
+    state: retrain_policy.State, said: params.Model, folder: _Champion, there: Arrived
+) -> retrain_policy.State:
     training = _training(folder.training)
     learned_until, new = _learned_until(training), _new(there, training.get("arrived", {}))
     report = _report(state.model)
@@ -251,7 +254,7 @@ def _write_fingerprints(path: Path | None, target: Path) -> None:
     import numpy as np
     import pandas as pd
 
-    from tasks import rows
+    from tasks.modelling import rows
 
     if path is None:
         raise FileNotFoundError("the rows that were learned from, of which nobody kept fingerprints")
@@ -271,7 +274,7 @@ class _Champion:
 
 
 def _champion(model: str) -> _Champion | None:
-    wanted = champion.wanted(model)
+    wanted = champion_lookup.wanted(model)
     if wanted is None:
         return None
     build = settings.BUILD / model
@@ -281,32 +284,35 @@ def _champion(model: str) -> _Champion | None:
         return _Champion(wanted.candidate, build / "model", build / "evaluation")
     folder = settings.VAR / "champions" / wanted.candidate
     if not files.is_sealed(folder):
-        from tasks.release import judging, registry
+        from tasks.release.gate import comparison
+        from tasks.release.registry import registry
 
         found = registry.champion(model)
         assert found is not None  # who is asked for above
-        folder = judging.bring(model, found)
+        folder = comparison.bring(model, found)
     return _Champion(wanted.candidate, folder / "training", folder / "evaluation")
 
 
-def _moved(model: str, said: params.Model, training: Path, partitions: list[str]) -> Iterator[policy.Alarm]:
+def _moved(model: str, said: params.Model, training: Path, partitions: list[str]) -> Iterator[retrain_policy.Alarm]:
     """What drifts in the rows that came since the champion was trained, against those that it learned from."""
-    from tasks import days
-    from tasks.monitoring import drift
+    from tasks.modelling import daily_summaries
+    from tasks.monitoring.drift import drift
 
     reference = training / "reference.parquet"
     if not partitions or not reference.exists():
         return
-    wanted = days.columns(files.read_json(training / "profile.json"), said.features)
+    wanted = daily_summaries.columns(files.read_json(training / "profile.json"), said.features)
     wanted = {name: column for name, column in wanted.items() if _is_as_learned(column, said)}
     came = []
     for name in sorted(partitions):
         path = settings.BUILD / model / "rows" / f"{name}.parquet"
         key = {"rows": files.sha256(path), "layout": {column: one.layout for column, one in wanted.items()}}
         memo = files.memo("days", key, ".parquet", partial(_summarise, path, wanted))
-        came.append(days.from_bytes(memo.read_bytes(), wanted))
-    found = drift.detect(wanted, days.from_bytes(reference.read_bytes(), wanted), days.merge(came))
-    yield from map(policy.Alarm.of, found.open)
+        came.append(daily_summaries.from_bytes(memo.read_bytes(), wanted))
+    found = drift.detect(
+        wanted, daily_summaries.from_bytes(reference.read_bytes(), wanted), daily_summaries.merge(came)
+    )
+    yield from map(retrain_policy.Alarm.of, found.open)
 
 
 def _is_as_learned(column: Column, said: params.Model) -> bool:
@@ -321,26 +327,26 @@ def _is_as_learned(column: Column, said: params.Model) -> bool:
 def _summarise(rows: Path, wanted: Mapping[str, Any], target: Path) -> None:
     import pandas as pd
 
-    from tasks import days
+    from tasks.modelling import daily_summaries
 
-    target.write_bytes(days.to_bytes(days.summarise(pd.read_parquet(rows), wanted)))
+    target.write_bytes(daily_summaries.to_bytes(daily_summaries.summarise(pd.read_parquet(rows), wanted)))
 
 
-def _promised(said: params.Model, evaluation: Path) -> policy.Quality | None:
+def _promised(said: params.Model, evaluation: Path) -> retrain_policy.Quality | None:
     """What the champion's evaluation promised of the loss."""
     import pandas as pd
 
-    from tasks import metrics
+    from tasks.modelling import metrics
 
     path = evaluation / "predictions.parquet"
     if not path.exists():
         return None
     holdout: pd.DataFrame = pd.read_parquet(path)
     try:
-        losses = metrics.losses(said.gate.loss, holdout["label"], observed.predictions_of(holdout))
+        losses = metrics.losses(said.gate.loss, holdout["label"], intake.predictions_of(holdout))
     except metrics.Unscorable:  # it was trained for another task or loss: the gate says so when it compares
         return None
-    return policy.Quality.of(losses, holdout["time"], said.evaluate.resamples, said.gate.confidence)
+    return retrain_policy.Quality.of(losses, holdout["time"], said.evaluate.resamples, said.gate.confidence)
 
 
 # ── what the monitor found ────────────────────────────────────────────────────────────────────────
@@ -350,32 +356,33 @@ def _report(model: str) -> dict[str, Any]:
     return files.read_state(settings.VAR / "monitoring" / model / "report.json", dict[str, Any]())
 
 
-def _alarms(report: Mapping[str, Any]) -> Iterator[policy.Alarm]:
+def _alarms(report: Mapping[str, Any]) -> Iterator[retrain_policy.Alarm]:
     """Drift of what is asked in production."""
     for one in report.get("alarms", []):
         if one["kind"] == "drift" and one["closed"] is None:
-            yield policy.Alarm(one["key"], one["what"], one["effect"], date.fromisoformat(one["since"][:10]))
+            yield retrain_policy.Alarm(one["key"], one["what"], one["effect"], date.fromisoformat(one["since"][:10]))
 
 
-def _measured(model: str, said: params.Model, candidate: str) -> policy.Quality | None:
+def _measured(model: str, said: params.Model, candidate: str) -> retrain_policy.Quality | None:
     """The loss of a release on what has a label, of the newest days on which anything has: as many as in a backtest."""
-    from tasks import metrics
-    from tasks.monitoring import labels, quality
+    from tasks.modelling import metrics
+    from tasks.monitoring.intake import labels
+    from tasks.monitoring.quality import quality
 
     days = sorted(day for day, one in labels.read(model).days.items() if one.releases.get(candidate, {}).get("labels"))
     if not days:
         return None
-    first = date.fromisoformat(days[-1]) - timedelta(days=policy.WINDOW_DAYS)
+    first = date.fromisoformat(days[-1]) - timedelta(days=retrain_policy.WINDOW_DAYS)
     rows = labels.frame(model, [day for day in days if date.fromisoformat(day) > first])
     known = quality.labelled(said.task, labels.answers(rows[rows["release"] == candidate]))
     try:
-        losses = metrics.losses(said.gate.loss, known["label"], observed.predictions_of(known))
+        losses = metrics.losses(said.gate.loss, known["label"], intake.predictions_of(known))
     except metrics.Unscorable:
         return None
-    return policy.Quality.of(losses, known["time"], said.evaluate.resamples, said.gate.confidence)
+    return retrain_policy.Quality.of(losses, known["time"], said.evaluate.resamples, said.gate.confidence)
 
 
-def _estimated(report: Mapping[str, Any], candidate: str, loss: str) -> policy.Quality | None:
+def _estimated(report: Mapping[str, Any], candidate: str, loss: str) -> retrain_policy.Quality | None:
     """The newest week in which the loss of a release was estimated."""
     said = report.get("quality") or {"windows": [], "loss": loss}
     if said["loss"] != loss:
@@ -383,7 +390,7 @@ def _estimated(report: Mapping[str, Any], candidate: str, loss: str) -> policy.Q
     for week in sorted(said["windows"], key=lambda one: str(one["until"]), reverse=True):
         if found := (week["releases"].get(candidate) or {}).get("estimated"):
             since, until = _naive(week["since"]), _naive(week["until"])
-            return policy.Quality(found["value"], found["low"], found["high"], 0, since, until)
+            return retrain_policy.Quality(found["value"], found["low"], found["high"], 0, since, until)
     return None
 
 

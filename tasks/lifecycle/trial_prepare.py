@@ -16,12 +16,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from tasks import environment, files, params, settings
-from tasks.data import collect, hashes, validate
+from tasks.data import file_hashes, landing, validate
 from tasks.data.places import Landed
 from tasks.data.quarantine import Refusal
-from tasks.errors import ModelCodeError, RowsRefused
-from tasks.training import prepare, whole
+from tasks.ground import files, locked_packages, params, settings
+from tasks.ground.errors import ModelCodeError, RowsRefused
+from tasks.training import consistency, prepare
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,7 +33,7 @@ NOT_LOADED = (ModelCodeError, ImportError, SyntaxError, NameError, AttributeErro
 Log = Callable[[str], object]
 
 
-def of(said: params.Params, log: Log) -> collect.Check:
+def of(said: params.Params, log: Log) -> landing.Check:
     """The check for one look at the landing zone."""
 
     def check(landed: Landed, local: Path) -> Refusal | None:
@@ -100,7 +100,7 @@ class _Trial:
         import numpy as np
         import pandas as pd
 
-        from tasks import rows
+        from tasks.modelling import rows
 
         mine = _hashes(made)
         for other, others in self._others(partition):
@@ -132,7 +132,7 @@ class _Trial:
             for name in (*others, partition):
                 (Path(folder) / f"{name}.parquet").symlink_to(made if name == partition else self._rows(name))
             try:
-                whole.refuse_labels_of_two_kinds(Path(folder), [*others, partition], self.name)
+                consistency.refuse_labels_of_two_kinds(Path(folder), [*others, partition], self.name)
             except ModelCodeError as error:
                 return str(error)
         return None
@@ -150,11 +150,11 @@ class _Trial:
     @cached_property
     def _makers(self) -> Mapping[str, Any]:
         written = settings.BUILD / "environment" / "training.txt"
-        packages = written.read_text(encoding="utf-8") if written.exists() else environment.text("training")
+        packages = written.read_text(encoding="utf-8") if written.exists() else locked_packages.text("training")
         return prepare.made_by(self.name, self.model, packages)
 
     def _md5s(self, paths: Mapping[str, Path]) -> dict[str, str]:
-        known = hashes.md5s([path for path in paths.values() if path != self.local])
+        known = file_hashes.md5s([path for path in paths.values() if path != self.local])
         return {name: files.md5(path) if path == self.local else known[path] for name, path in paths.items()}
 
 
@@ -162,7 +162,7 @@ def _hashes(made: Path) -> npt.NDArray[np.uint64]:
     """The hashes of the ids of some rows, sorted."""
     import numpy as np
 
-    from tasks import rows
+    from tasks.modelling import rows
 
     key = {"rows": made.name, "code": files.sha256(Path(rows.__file__))}
     kept: npt.NDArray[np.uint64] = np.load(files.memo("ids", key, ".npy", partial(_write_hashes, made)), mmap_mode="r")
@@ -173,7 +173,7 @@ def _write_hashes(made: Path, target: Path) -> None:
     import numpy as np
     import pandas as pd
 
-    from tasks import rows
+    from tasks.modelling import rows
 
     with target.open("wb") as stream:
         np.save(stream, np.unique(rows.row_hashes(pd.read_parquet(made, columns=["id"])["id"])))

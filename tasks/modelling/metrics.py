@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from tasks.errors import Mistake, did_you_mean
+from tasks.ground.errors import Mistake, did_you_mean
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]

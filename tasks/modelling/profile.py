@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from tasks import numbers
+from tasks.ground import numbers
 
 Floats = npt.NDArray[np.float64]
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from tasks import files, numbers
+from tasks.ground import files, numbers
 
 EXTRA = ["label", "time", "id"]
 """The columns beside the features: what is to be predicted, when it was (local, naive), and which row it is."""

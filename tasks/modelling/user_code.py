@@ -9,8 +9,8 @@ from importlib.util import find_spec
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 
-from tasks.errors import ModelCodeError
-from tasks.params import Estimator, Model
+from tasks.ground.errors import ModelCodeError
+from tasks.ground.params import Estimator, Model
 
 if TYPE_CHECKING:
     import pandas as pd

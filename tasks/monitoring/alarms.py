@@ -19,13 +19,13 @@ from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
-from tasks import files
-from tasks.errors import Mistake, did_you_mean
-from tasks.monitoring import observed
+from tasks.ground import files
+from tasks.ground.errors import Mistake, did_you_mean
+from tasks.monitoring.intake import intake
 
 if TYPE_CHECKING:
-    from tasks.monitoring import drift
-    from tasks.monitoring.decline import Episode
+    from tasks.monitoring.drift import drift
+    from tasks.monitoring.quality.degradation import Episode
 
 Kind = Literal["drift", "quality", "service"]
 Span = tuple[date, date]
@@ -66,11 +66,11 @@ class Found:
 
 def of_drift(report: drift.Report, candidate: str, version: int) -> list[Found]:
     """The alarms of a drift report, about the release whose reference it was."""
-    from tasks.monitoring import policy
+    from tasks.monitoring import retrain_policy
 
     found = []
     for one in report.alarms:
-        said = policy.Alarm.of(one)
+        said = retrain_policy.Alarm.of(one)
         columns = tuple(moved.column for moved in one.moved)
         key = f"{one.key}-v{version}"
         found.append(
@@ -108,7 +108,7 @@ def of_service(days: Mapping[str, Mapping[str, Any]], last: date, limit: float, 
     slow, lost = [], []
     for day, said in over:
         if sum(said["single"].values()) >= fewest:
-            median = observed.quantile(said["single"], 0.5) or 0.0
+            median = intake.quantile(said["single"], 0.5) or 0.0
             text = f"a request of one row takes {median:.3g} ms (median) on {day}, {limit:g} ms are allowed"
             slow.append((day, median / limit - 1, text))
         without = said.get("shed", 0) + said.get("failed", 0)
@@ -136,7 +136,7 @@ def _runs(what: str, column: str, days: Iterable[tuple[str, float, str]]) -> lis
 
 def read(model: str) -> list[Alarm]:
     """Every alarm, oldest first."""
-    return files.read_state(observed.folder(model) / "alarms.json", list[Alarm]())
+    return files.read_state(intake.folder(model) / "alarms.json", list[Alarm]())
 
 
 def keep(model: str, found: Sequence[Found], live: str | None, days: Span | None, effect: str = "") -> list[Alarm]:
@@ -244,7 +244,7 @@ def _utc(day: date) -> str:
 
 
 def _write(model: str, known: Sequence[Alarm]) -> None:
-    files.write_json(observed.folder(model) / "alarms.json", list(known))
+    files.write_json(intake.folder(model) / "alarms.json", list(known))
 
 
 # ── told and acknowledged ─────────────────────────────────────────────────────────────────────────
@@ -287,7 +287,7 @@ def acknowledge(model: str, key: str, note: str = "") -> Alarm:
             )
         chosen["acknowledged"] = {"at": _now(), "note": " ".join(note.split())}
         _write(model, known)
-        path = observed.folder(model) / "report.json"
+        path = intake.folder(model) / "report.json"
         if report := files.read_state(path, dict[str, Any]()):
             files.write_json(path, {**report, "alarms": shown(known)})
     return chosen

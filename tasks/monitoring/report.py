@@ -16,12 +16,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks import files, unanswered
-from tasks.monitoring import alarms, observed, weeks
+from tasks.ground import files
+from tasks.monitoring import alarms
+from tasks.monitoring.intake import intake
+from tasks.monitoring.quality import weekly
+from tasks.prediction_log import error_counts
 
 if TYPE_CHECKING:
-    from tasks.days import ColumnDays, DaySummaries
-    from tasks.monitoring import drift
+    from tasks.modelling.daily_summaries import ColumnDays, DaySummaries
+    from tasks.monitoring.drift import drift
 
 DIGITS = 6
 SHARES = (0.5, 0.95, 0.99)
@@ -56,7 +59,7 @@ class Quality:
     loss: str
     promised: Mapping[str, float] | None
     """Of the live release: {value, low, high}."""
-    windows: Sequence[weeks.Week]
+    windows: Sequence[weekly.Week]
 
 
 def compose(
@@ -78,7 +81,7 @@ def write(model: str, said: Mapping[str, Any]) -> dict[str, Any]:
     """Write the report, with the alarms as they are kept now; gives it."""
     with files.lock(f"alarms-{model}"):
         whole = {**said, "alarms": alarms.shown(alarms.read(model))}
-        files.write_json(observed.folder(model) / "report.json", whole)
+        files.write_json(intake.folder(model) / "report.json", whole)
     return whole
 
 
@@ -114,8 +117,8 @@ def untimed(service: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _service(day: str, said: Mapping[str, Any]) -> dict[str, Any]:
-    times = {f"p{share * 100:g}": observed.quantile(said["ms"], share) for share in SHARES}
-    counts = {what: said.get(what, 0) for what in ("requests", "rows", "untimed", *unanswered.KINDS)}
+    times = {f"p{share * 100:g}": intake.quantile(said["ms"], share) for share in SHARES}
+    counts = {what: said.get(what, 0) for what in ("requests", "rows", "untimed", *error_counts.KINDS)}
     return {"day": day, **counts, **times}
 
 
@@ -225,7 +228,7 @@ def write_table(model: str, found: Sequence[Number]) -> Path:
     """windows.parquet; equal numbers give equal bytes."""
     import pandas as pd
 
-    path = observed.folder(model) / "windows.parquet"
+    path = intake.folder(model) / "windows.parquet"
     frame = pd.DataFrame(found, columns=[*_HEAD, "metric", "value", "low", "high"])
     numeric = dict.fromkeys(("value", "low", "high"), "float64")
     texts = dict.fromkeys((*_HEAD, "metric"), "str")
@@ -257,7 +260,7 @@ def _of_quality(week: Mapping[str, Any], release: str, loss: str) -> Iterator[Nu
 def _of_column(found: ColumnDays, candidate: str) -> Iterator[Number]:
     import numpy as np
 
-    starts = np.array([np.datetime64(weeks.monday(str(day))) for day in found.days], dtype="datetime64[D]")
+    starts = np.array([np.datetime64(weekly.monday(str(day))) for day in found.days], dtype="datetime64[D]")
     for start in np.unique(starts):
         of = starts == start
         rows, known, counts = found.rows[of].sum(), found.known[of].sum(), found.counts[of].sum(axis=0)
@@ -273,7 +276,7 @@ def _of_column(found: ColumnDays, candidate: str) -> Iterator[Number]:
 
 def _of_evidence(report: drift.Report, candidate: str) -> Iterator[Number]:
     """log10 of the evidence of drift at the end of each week."""
-    last = {weeks.monday(day.isoformat()): at for at, day in enumerate(report.days)}
+    last = {weekly.monday(day.isoformat()): at for at, day in enumerate(report.days)}
     for name, one in report.findings.items():
         for week, at in last.items() if one.evidence else ():
             head = _head(week.isoformat(), candidate)
@@ -281,14 +284,14 @@ def _of_evidence(report: drift.Report, candidate: str) -> Iterator[Number]:
 
 
 def _of_service(days: Mapping[str, Mapping[str, Any]]) -> Iterator[Number]:
-    counted = ("requests", "rows", *unanswered.KINDS)
+    counted = ("requests", "rows", *error_counts.KINDS)
     found: dict[str, dict[str, Any]] = {}
     for day, said in days.items():
-        one = found.setdefault(weeks.monday(day).isoformat(), {**dict.fromkeys(counted, 0), "ms": {}})
+        one = found.setdefault(weekly.monday(day).isoformat(), {**dict.fromkeys(counted, 0), "ms": {}})
         one |= {what: one[what] + said.get(what, 0) for what in counted}
         one["ms"] = {name: one["ms"].get(name, 0) + said["ms"].get(name, 0) for name in {**one["ms"], **said["ms"]}}
     for week, said in sorted(found.items()):
-        times = {f"p{share * 100:g}": observed.quantile(said["ms"], share) for share in SHARES}
+        times = {f"p{share * 100:g}": intake.quantile(said["ms"], share) for share in SHARES}
         for metric, value in {**{what: said[what] for what in counted}, **times}.items():
             if value is not None:
                 yield {**_head(week, "all"), "kind": "service", "metric": metric, "value": float(value)}
@@ -298,7 +301,7 @@ def _head(week: str, release: str) -> Number:
     from datetime import date, timedelta
 
     since = date.fromisoformat(week)
-    span = {"since": weeks.utc(since), "until": weeks.utc(since + timedelta(days=7))}
+    span = {"since": weekly.utc(since), "until": weekly.utc(since + timedelta(days=7))}
     return {**span, "release": release, "kind": "data", "column": "", "slice": ""}
 
 
@@ -370,7 +373,7 @@ def _column_table(data: Mapping[str, Any]) -> list[str]:
 
 
 def _service_table(said: Mapping[str, Any]) -> list[str]:
-    counted = ("requests", "rows", *unanswered.KINDS)
+    counted = ("requests", "rows", *error_counts.KINDS)
     rows = [
         f"| {one['day']} | {' | '.join(format(one[what], ',') for what in counted)} | "
         f"{' | '.join('' if one[p] is None else str(one[p]) for p in ('p50', 'p95', 'p99'))} |"

@@ -14,14 +14,14 @@ from dataclasses import asdict, dataclass
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from tasks import files, numbers
+from tasks.ground import files, numbers
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tasks import params
-    from tasks.metrics import Floats
-    from tasks.monitoring import drift
+    from tasks.ground import params
+    from tasks.modelling.metrics import Floats
+    from tasks.monitoring.drift import drift
 
 DAY = timedelta(days=1)
 
@@ -49,7 +49,7 @@ class Quality:
     @staticmethod
     def of(losses: Floats, times: pd.Series[Any], resamples: int, confidence: float) -> Quality:
         """From the loss of each row; days are resampled, as rows of one day belong together."""
-        from tasks import metrics
+        from tasks.modelling import metrics
 
         resampled = metrics.bootstrap_means(losses, metrics.day_blocks(times), resamples, 0)
         low, high = metrics.interval(resampled, confidence)
@@ -66,7 +66,7 @@ class Quality:
 
 @dataclass(frozen=True)
 class Alarm:
-    """A drift alarm that is open: what moved, by how much, since when (tasks/monitoring/drift.py)."""
+    """A drift alarm that is open: what moved, by how much, since when (tasks/monitoring/drift/drift.py)."""
 
     key: str
     """The same alarm has the same key at every decision."""

@@ -6,7 +6,7 @@
 An order is written first, and holds from then on: whoever reads the log reads it without these rows, so a kill in
 between changes nothing. `predictions.compact` takes them out of the files: out of lines when they are compacted, as a
 process may still write to them, out of Parquet files at once. The monitor reads everything again where there is a new
-order (tasks/monitoring/observed.py), so that sums, joined labels and weeks are of what is left.
+order (tasks/monitoring/intake/intake.py), so that sums, joined labels and weeks are of what is left.
 
 An order is about what had been answered when it was given. What is asked later may well have such a time or key.
 """
@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks import files, settings
+from tasks.ground import files, settings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,7 +50,8 @@ class Erasure:
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        from tasks import log_files, rows
+        from tasks.modelling import rows
+        from tasks.prediction_log import log_files
 
         chosen = log_files.moments(table["id"]) <= self.answered
         times = table["time"].cast("int64").to_numpy()
@@ -74,7 +75,7 @@ def hashes(keys: Sequence[str]) -> tuple[int, ...]:
     """Of keys, as an order keeps them."""
     import pandas as pd
 
-    from tasks import rows
+    from tasks.modelling import rows
 
     return tuple(int(one) for one in rows.row_hashes(pd.Series(list(keys), dtype=object))) if keys else ()
 

@@ -21,8 +21,9 @@ from itertools import chain, groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
-from tasks import erasures, files
-from tasks.erasures import Erasure
+from tasks.ground import files
+from tasks.prediction_log import erasures
+from tasks.prediction_log.erasures import Erasure
 
 if TYPE_CHECKING:
     import numpy as np

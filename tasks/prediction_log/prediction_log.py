@@ -1,6 +1,6 @@
 """The prediction log, read: what was asked, what was answered, by which release.
 
-What serves writes one line of JSON per answered request, before it answers (deployments/replica.py):
+What serves writes one line of JSON per answered request, before it answers (tasks/runtime/replica.py):
 
     var/predictions/<model>/incoming/<day, UTC>/<candidate>.<process>.<began>.<n>.jsonl
     {"request", "time", "ms", "model", "version", "release", "key", "ids": […], "keys", "rows": [{…}],
@@ -10,7 +10,7 @@ What serves writes one line of JSON per answered request, before it answers (dep
 
     var/predictions/<model>/<day>/<candidate>.<process>.<began>.<n>.<digest of the first line>.parquet
 
-Before and after, it is the same log file (tasks/log_files.py), and each row keeps its place in it.
+Before and after, it is the same log file (tasks/prediction_log/log_files.py), and each row keeps its place in it.
 
 What the writer promises: a line holds no line break, and `request` and `time` come first; a file is new (O_EXCL), held
 by a shared flock while it is open, and not written to once its process began another one, nor when its day has ended.
@@ -31,10 +31,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks import erasures, files, log_files, params, settings
-from tasks.erasures import Erasure
-from tasks.errors import Mistake, WorldError
-from tasks.log_files import PLACE, LogFile, Logged, micros
+from tasks.ground import files, params, settings
+from tasks.ground.errors import Mistake, WorldError
+from tasks.prediction_log import erasures, log_files
+from tasks.prediction_log.erasures import Erasure
+from tasks.prediction_log.log_files import PLACE, LogFile, Logged, micros
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -301,7 +302,7 @@ def forget(
     keys: Sequence[str] = (),
     now: datetime | None = None,
 ) -> int:
-    """Take rows out of the log, and out of all that is made of it (tasks/erasures.py); those of which all holds.
+    """Take rows out of the log, and out of all that is made of it (tasks/prediction_log/erasures.py); those of which all holds.
 
     Args:
         model: whose.

@@ -1,6 +1,6 @@
 """The service of one release: what a Bento runs. It reads release.json, candidate.json and model.skops beside itself.
 
-Everything it imports of this repository is copied into the Bento with it (tasks/release/package.py).
+Everything it imports of this repository is copied into the Bento with it (tasks/release/package/package.py).
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from starlette.routing import Route
 # OpenMP's threads spin while they wait: one per process answers sooner than two that share the cores
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from tasks import answering
+from tasks.runtime import predictor
 
 HERE = Path(__file__).resolve().parent
-ABOUT = answering.About.read(HERE)
+ABOUT = predictor.About.read(HERE)
 
 
 class _OpenApi3(GenerateJsonSchema):
@@ -56,11 +56,11 @@ class Row(_Body, ABOUT.row):  # type: ignore[misc,name-defined]
     """A request for an explanation."""
 
 
-class Predictions(_Body, answering.Predictions):
+class Predictions(_Body, predictor.Predictions):
     """The answers to all rows, in their order."""
 
 
-class Explained(_Body, answering.Explained):
+class Explained(_Body, predictor.Explained):
     """What one prediction is made of."""
 
 
@@ -83,7 +83,7 @@ class Service:
     def __init__(self) -> None:
         from prometheus_client import Counter  # not before a worker has said where its counts go
 
-        self.release = answering.Release(HERE)
+        self.release = predictor.Release(HERE)
         about = "Categories that the model was never trained on"
         self.unseen = Counter("evergreen_unseen_categories_total", about, ["feature"])
         self.told: dict[str, int] = {}
@@ -103,5 +103,5 @@ class Service:
         return _response(self.release.explain(row))
 
 
-def _response(answer: answering.Answer) -> Response:
+def _response(answer: predictor.Answer) -> Response:
     return Response(answer.body, answer.status, media_type="application/json")

@@ -16,8 +16,8 @@ from pathlib import Path
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
-from tasks import files
-from tasks.errors import ModelFileRefused
+from tasks.ground import files
+from tasks.ground.errors import ModelFileRefused
 
 if TYPE_CHECKING:
     import numpy as np
@@ -67,7 +67,7 @@ TRUSTED = frozenset(
         "sklearn.tree._tree.Tree",
         "sklearn.utils._bunch.Bunch",
         "sklearn.utils.validation.check_array",
-        "tasks.encode.Codes",  # of this project: dicts of text to number
+        "tasks.runtime.ordinal_codes.Codes",  # of this project: dicts of text to number
     }
 )
 
@@ -115,7 +115,7 @@ def load(path: Path, sha256: str | None, own: str | None = None) -> Pipeline:
         if refused:
             raise ModelFileRefused(
                 f"{path} holds types that are not on the reviewed list: {', '.join(refused)}. It is not loaded. "
-                f"Read what they do; if they are harmless, add them to TRUSTED in tasks/model_file.py."
+                f"Read what they do; if they are harmless, add them to TRUSTED in tasks/runtime/model_file.py."
             )
         pipeline: Pipeline = skops.io.loads(content, trusted=sorted(asked))
     except UNREADABLE as error:

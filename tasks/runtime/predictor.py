@@ -1,6 +1,6 @@
 """What a release answers: the bodies of requests in, the bodies of answers out, without a server.
 
-The replica that the router asks (deployments/replica.py) and the service that BentoML serves (deployments/service.py)
+The replica that the router asks (tasks/runtime/replica.py) and the service that BentoML serves (tasks/runtime/bento_service.py)
 both answer through this. It is copied into each release, so that an old release answers as it always did.
 """
 
@@ -24,10 +24,10 @@ import numpy.typing as npt
 import orjson
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
 
-from tasks import model_file, shapley, trees
-from tasks.encode import Codes
-from tasks.errors import did_you_mean
-from tasks.schema import example_row, request_row
+from tasks.ground.errors import did_you_mean
+from tasks.runtime import fast_trees, model_file, shapley
+from tasks.runtime.ordinal_codes import Codes
+from tasks.runtime.request_schema import example_row, request_row
 
 MOST_FAULTS, LONGEST_NAME = 100, 100  # that one answer tells of
 MOST_READ = 10_000
@@ -150,8 +150,8 @@ class Release:
         self._fields = {"predict": list(self.about.rows.model_fields), "explain": list(self.about.row.model_fields)}
         own = f"models.{self.about.name}"
         self.pipeline = model_file.load(folder / "model.skops", self.facts["model_sha256"], own=own)
-        usual = {name: [row[name] for row in self.background[: trees.MOST_ROWS]] for name in self.features}
-        trees.hasten(self.pipeline, lambda: self._values(usual))
+        usual = {name: [row[name] for row in self.background[: fast_trees.MOST_ROWS]] for name in self.features}
+        fast_trees.hasten(self.pipeline, lambda: self._values(usual))
         example = self._read("predict", orjson.dumps({"rows": [example_row(self.features)]}))
         self._said(example, self._columns([example.rows])[0], counted=False)  # everything is imported
 

@@ -73,12 +73,12 @@ def main() -> int:
     options = parser.parse_args()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the router, which lets its replicas finish
     sys.path.insert(0, str(HERE))
-    from tasks import answering
+    from tasks.runtime import predictor
 
     # closed by the end of the process: why it failed is written down before the router hears that it is gone
     router = socket.socket(fileno=options.fd)
     begin = time.monotonic()
-    release = answering.Release(HERE, options.version)
+    release = predictor.Release(HERE, options.version)
     about = release.about
     said = {"protocol": PROTOCOL, "seconds": time.monotonic() - begin, **about.described()}
     said |= {"schemas": about.schemas(), "edges": release.edges}

@@ -1,6 +1,6 @@
 """What a model asks of a dataset: columns with types, and an expectation suite.
 
-`models/<name>/expectations/<dataset>.yaml`, read by whoever reads a partition (tasks/table_files.py): the one that
+`models/<name>/expectations/<dataset>.yaml`, read by whoever reads a partition (tasks/tables/table_files.py): the one that
 validates it and the one that makes rows of it see the same types.
 """
 
@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from tasks import files, partitions, settings, yaml_reader
-from tasks.errors import ContractError, did_you_mean
+from tasks.ground import files, settings, yaml_reader
+from tasks.ground.errors import ContractError, did_you_mean
+from tasks.tables import partitions
 
 if TYPE_CHECKING:
     import pandas as pd

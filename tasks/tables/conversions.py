@@ -14,7 +14,7 @@ from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from tasks.contract import Dialect
+from tasks.tables.contract import Dialect
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -1,7 +1,7 @@
 """The time that a partition's name says, as far as it says one: 2024-03, 2024-W05, Q1-2024, 20240305, month-10.
 
 Names that say none (`jan`, `north`), or that count in different ways, are not compared: nothing is the newest, or the
-one before, because of the alphabet. Where rows are there, their times are better (tasks/training/whole.py).
+one before, because of the alphabet. Where rows are there, their times are better (tasks/training/consistency.py).
 """
 
 from __future__ import annotations

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from tasks import params, schema
-from tasks.errors import ModelCodeError
-from tasks.rows import as_feature, as_text
+from tasks.ground import params
+from tasks.ground.errors import ModelCodeError
+from tasks.modelling.rows import as_feature, as_text
+from tasks.runtime import request_schema
 
 if TYPE_CHECKING:
     Column = pd.Series[Any]
@@ -87,8 +88,8 @@ def _refuse_what_no_request_may_hold(values: Column, feature: params.Feature, wh
 
 
 def _faults(values: Column, feature: params.Feature) -> list[tuple[Column, str, str]]:
-    """Each fault that tasks.schema would find in a request: which rows have it, its name, and what to do."""
-    limits = schema.limits(feature.model_dump())
+    """Each fault that tasks.runtime.request_schema would find in a request: which rows have it, its name, and what to do."""
+    limits = request_schema.limits(feature.model_dump())
     missing = "give another value, or None where it is missing"
     if feature.type == "category":
         lengths = values.str.len()

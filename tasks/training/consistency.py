@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.errors import DataMissing, ModelCodeError
+from tasks.ground.errors import DataMissing, ModelCodeError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,7 +27,7 @@ def refuse_ids_twice(folder: Path, partitions: list[str], name: str) -> None:
     import numpy as np
     import pandas as pd
 
-    from tasks import rows
+    from tasks.modelling import rows
 
     ids = {partition: _column(folder, partition, "id") for partition in partitions}
     hashes = np.concatenate([rows.row_hashes(column) for column in ids.values()])

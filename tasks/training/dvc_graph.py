@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from tasks import books, files, settings
-from tasks.errors import DataMissing, DataVersionDiffers, EvergreenError, Mistake, StageFailed
-from tasks.training import unchanged
-from tasks.training.reasons import edit, params_alike_in_json, reason, tell_types_apart
+from tasks.ground import dvc_files, files, settings
+from tasks.ground.errors import DataMissing, DataVersionDiffers, EvergreenError, Mistake, StageFailed
+from tasks.training import stage_cache
+from tasks.training.stage_reasons import edit, params_alike_in_json, reason, tell_types_apart
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
@@ -67,7 +67,7 @@ def reproduce(model: str, run: Run, around: Around | None = None, until: str = "
                 outcomes[stage.addressing] = outcome
             return stage if outcome.how == "ran" else None
 
-        books.wait_for_others(lambda: repo.reproduce(targets=[f"{until}@{model}"], repro_fn=one))
+        dvc_files.wait_for_others(lambda: repo.reproduce(targets=[f"{until}@{model}"], repro_fn=one))
     return [outcome for stage, outcome in outcomes.items() if not stage.endswith(".dvc")]
 
 
@@ -78,26 +78,26 @@ def pending(model: str) -> dict[str, str]:
 
 def reasons(model: str) -> dict[str, str | None]:
     """Every stage of a model in the order in which they run: the first input that differs, or None. Runs nothing."""
-    if known := unchanged.stages(model):
+    if known := stage_cache.stages(model):
         return dict.fromkeys(known)
     began = time.time_ns()
     with _repository() as repo:
-        found, paths = books.wait_for_others(lambda: _reasons(repo, model))
+        found, paths = dvc_files.wait_for_others(lambda: _reasons(repo, model))
     if not any(found.values()):
-        unchanged.remember(model, list(found), paths, began)
+        stage_cache.remember(model, list(found), paths, began)
     return found
 
 
 def edited(model: str) -> str:
     """What, of all that a model is made of but its data, is not as it was last used: in words, or an empty text."""
     with _repository() as repo:
-        return next(filter(None, (edit(stage) for stage in books.wait_for_others(lambda: _plan(repo, model)))), "")
+        return next(filter(None, (edit(stage) for stage in dvc_files.wait_for_others(lambda: _plan(repo, model)))), "")
 
 
 def made_of(model: str) -> list[str]:
     """The files and folders that people write of what a model is made of: everything but data, and what stages make."""
     with _repository() as repo:
-        stages = [stage for stage in books.wait_for_others(lambda: _plan(repo, model)) if not stage.is_data_source]
+        stages = [stage for stage in dvc_files.wait_for_others(lambda: _plan(repo, model)) if not stage.is_data_source]
     paths = {str(dep.def_path) for stage in stages for dep in stage.deps}
     return sorted({"dvc.yaml", *(path for path in paths if Path(path).parts[0] not in ("data", "build"))})
 
@@ -250,8 +250,8 @@ def _repository() -> Iterator[Repo]:
     from dvc.repo import Repo
     from dvc.utils.serialize import _yaml
 
-    books.mend()
-    books.write_whole(_yaml)
+    dvc_files.mend()
+    dvc_files.write_whole(_yaml)
     tell_types_apart()
     logging.getLogger("dvc").setLevel(logging.WARNING)  # what it would tell a terminal is told by outcomes
     try:

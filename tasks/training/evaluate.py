@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tasks import files, model_file, numbers, params, settings
-from tasks.errors import DataMissing
+from tasks.ground import files, numbers, params, settings
+from tasks.ground.errors import DataMissing
+from tasks.runtime import model_file
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,7 +38,7 @@ def evaluate(name: str) -> None:
         ModelFileRefused: the model file holds a type that is not on the list.
         Mistake: a prediction is not finite.
     """
-    from tasks import metrics, rows
+    from tasks.modelling import metrics, rows
     from tasks.training import explain, plots
 
     model = params.load().model(name)
@@ -87,7 +88,7 @@ class Appraisal:
 
     def metrics(self) -> dict[str, Any]:
         """metrics.json: few and flat, for `dvc metrics show` and `dvc metrics diff`."""
-        from tasks.metrics import headline
+        from tasks.modelling.metrics import headline
 
         first = headline(self.task)
         values = {metric: entry["value"] for metric, entry in self.overall.items()}
@@ -131,7 +132,7 @@ def appraise(
     """
     import numpy as np
 
-    from tasks import metrics
+    from tasks.modelling import metrics
 
     blocks = np.arange(len(holdout), dtype=np.int64) % 1000 if by_row else metrics.day_blocks(holdout["time"])
 

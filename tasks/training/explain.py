@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from tasks import metrics, model_file
+from tasks.modelling import metrics
+from tasks.runtime import model_file
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline

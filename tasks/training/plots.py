@@ -22,12 +22,13 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from tasks import files, metrics, numbers
+from tasks.ground import files, numbers
+from tasks.modelling import metrics
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from tasks.params import Feature
+    from tasks.ground.params import Feature
     from tasks.training.evaluate import Appraisal
     from tasks.training.explain import Curve
 

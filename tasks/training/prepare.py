@@ -8,9 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks import code, contract, files, imports, params, settings, table_files
-from tasks.errors import DataMissing, Mistake, ModelCodeError, RowsRefused
-from tasks.training import whole
+from tasks.ground import files, import_closure, params, settings
+from tasks.ground.errors import DataMissing, Mistake, ModelCodeError, RowsRefused
+from tasks.modelling import user_code
+from tasks.tables import contract, table_files
+from tasks.training import consistency
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,11 +49,11 @@ def prepare(name: str) -> None:
                 for dataset, of in names.items()
             }
             shutil.copyfile(rows_of(name, model, partition, tables, makers), folder / f"{partition}.parquet")
-        whole.refuse_ids_twice(folder, complete, name)
-        whole.refuse_labels_of_two_kinds(folder, complete, name)
-        split = choose_split(whole.by_time(folder, complete), model.split)
+        consistency.refuse_ids_twice(folder, complete, name)
+        consistency.refuse_labels_of_two_kinds(folder, complete, name)
+        split = choose_split(consistency.by_time(folder, complete), model.split)
         if split["by"] == "time":
-            whole.refuse_overlap(folder, split["train"], split["holdout"], name)
+            consistency.refuse_overlap(folder, split["train"], split["holdout"], name)
     files.write_json(build / "split.json", split)
 
 
@@ -114,7 +116,7 @@ def _make(name: str, model: params.Model, partition: str, tables: Tables, target
     """Read one partition's tables, make rows of them, write them."""
     import pandas as pd
 
-    from tasks.training.conform import conform
+    from tasks.training.conformance import conform
 
     frames = {
         dataset: pd.concat(
@@ -123,7 +125,7 @@ def _make(name: str, model: params.Model, partition: str, tables: Tables, target
         )
         for dataset, paths in tables.items()
     }
-    make = code.rows_function(name, model)
+    make = user_code.rows_function(name, model)
     try:
         rows = make(frames)
     except (KeyError, ValueError, TypeError, AttributeError) as error:
@@ -155,8 +157,8 @@ def made_by(name: str, model: params.Model, packages: str) -> dict[str, Any]:
 
 def _code_hashes(name: str) -> dict[str, str]:
     root = settings.ROOT
-    sources = imports.closure(root / "tasks" / "training" / "prepare.py", root)
-    sources |= imports.closure(root / "models" / name / "rows" / "__init__.py", root)
+    sources = import_closure.closure(root / "tasks" / "training" / "prepare.py", root)
+    sources |= import_closure.closure(root / "models" / name / "rows" / "__init__.py", root)
     own = (root / "models" / name / "rows").rglob("*")  # tables that its code reads, for one
     sources |= {path for path in own if path.is_file() and "__pycache__" not in path.parts}
     if not sources:

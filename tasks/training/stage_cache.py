@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tasks import files, settings
+from tasks.ground import files, settings
 
 ALWAYS = ("dvc.yaml", "dvc.lock", "params.yaml", ".dvcignore", ".dvc/config", ".dvc/config.local")
 """What decides which stages there are, and what DVC sees of their files."""

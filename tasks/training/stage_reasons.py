@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks import environment, files, settings
+from tasks.ground import files, locked_packages, settings
 
 if TYPE_CHECKING:
     from dvc.stage import Stage
@@ -190,7 +190,7 @@ def _locked(what: str) -> str:
 
 def _pins(text: str) -> dict[str, str]:
     """Package → its lines of a lock or a list of pins, without hashes."""
-    return {name: "\n".join(sorted(map(str, set(pins)))) for name, pins in environment.read_lock(text).items()}
+    return {name: "\n".join(sorted(map(str, set(pins)))) for name, pins in locked_packages.read_lock(text).items()}
 
 
 def _change(was: str | None, is_: str | None) -> str:
@@ -203,7 +203,7 @@ def _change(was: str | None, is_: str | None) -> str:
 
 
 def _versions(pins: str) -> list[str]:
-    return sorted({pin.version for several in environment.read_lock(pins).values() for pin in several})
+    return sorted({pin.version for several in locked_packages.read_lock(pins).values() for pin in several})
 
 
 def _listing(what: str, it: Any, old: Mapping[str, str]) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tasks import arithmetic, code, files, model_file, params, settings
-from tasks.errors import DataMissing, ModelCodeError
+from tasks.ground import arithmetic, files, params, settings
+from tasks.ground.errors import DataMissing, ModelCodeError
+from tasks.modelling import user_code
+from tasks.runtime import model_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,7 +32,7 @@ def train(name: str) -> None:
     """
     import numpy as np
 
-    from tasks import days, profile, rows
+    from tasks.modelling import daily_summaries, profile, rows
 
     model = params.load().model(name)
     build = settings.BUILD / name
@@ -41,7 +43,7 @@ def train(name: str) -> None:
         )
     features = learn[list(model.features)]
     try:
-        pipeline = code.build_pipeline(name, model)
+        pipeline = user_code.build_pipeline(name, model)
         pipeline.fit(features, learn["label"])
     except FAULTS as error:
         silent = [str(column) for column in features if features[column].isna().all()]
@@ -70,7 +72,9 @@ def train(name: str) -> None:
             },
         )
         files.write_json(folder / "profile.json", reference)
-        (folder / "reference.parquet").write_bytes(days.to_bytes(days.summarise(learn, days.columns(reference))))
+        (folder / "reference.parquet").write_bytes(
+            daily_summaries.to_bytes(daily_summaries.summarise(learn, daily_summaries.columns(reference)))
+        )
         np.save(folder / "train_ids.npy", np.sort(rows.row_hashes(learn["id"])))
         np.save(folder / "train_rows.npy", np.sort(rows.content_hashes(learn, list(model.features))))
 
@@ -79,10 +83,10 @@ def _refuse_examples_that_fail(pipeline: Pipeline, name: str, model: params.Mode
     """The examples of params.yaml are what a release is warmed up with: one that fails on them cannot be served."""
     import pandas as pd
 
-    from tasks import schema
+    from tasks.runtime import request_schema
 
     described = {column: feature.model_dump() for column, feature in model.features.items()}
-    examples = pd.DataFrame([schema.example_row(described)], columns=list(features)).astype(features.dtypes)
+    examples = pd.DataFrame([request_schema.example_row(described)], columns=list(features)).astype(features.dtypes)
     error = _failure(pipeline, model, examples)
     if error is None:
         return

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from benchmarks import monitor
-from tasks import settings
-from tasks.monitoring import quality
+from tasks.ground import settings
+from tasks.monitoring.quality import quality
 
 
 @pytest.fixture(scope="module", autouse=True)

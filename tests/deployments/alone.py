@@ -16,8 +16,8 @@ from uuid import uuid4
 import pytest
 from prefect.context import refresh_global_settings_context
 
-from deployments import local, services
-from flows import api
+from deployments.local import servers, services
+from flows.prefect_support import api
 from tests.conftest import Project, work_on
 from tests.deployments.conftest import _receiver as receiver
 from tests.deployments.conftest import until
@@ -37,19 +37,19 @@ class Alone:
 
 @contextmanager
 def server(copied: Path, root: Path, **numbers: float) -> Iterator[Alone]:
-    """Work on a copy of a project beside a server of its own; these numbers of deployments.automations are others."""
+    """Work on a copy of a project beside a server of its own; these numbers of deployments.orchestration.automations are others."""
     shutil.copytree(copied, root, symlinks=True)
     with pytest.MonkeyPatch.context() as patch, receiver() as (url, told):
-        patch.setenv("PREFECT_SERVER_API_PORT", str(local.free_port()))
+        patch.setenv("PREFECT_SERVER_API_PORT", str(servers.free_port()))
         project = work_on(root, patch)
         patch.setenv("EVERGREEN_NOTIFY_URL", url)
         for name, value in services.environment().items():
             if name.startswith("PREFECT_SERVER_"):
                 patch.setenv(name, value)
         port, address = os.environ["PREFECT_SERVER_API_PORT"], os.environ["PREFECT_API_URL"]
-        command = [sys.executable, "-m", "deployments.prefect_server", "--port", port]
-        with local.process([str(word) for word in command], "prefect") as running:
-            local.wait_for(f"{address}/health", running, "prefect", seconds=120)
+        command = [sys.executable, "-m", "deployments.orchestration.prefect_server", "--port", port]
+        with servers.process([str(word) for word in command], "prefect") as running:
+            servers.wait_for(f"{address}/health", running, "prefect", seconds=120)
             given = "".join(f"automations.{name} = {value}\n" for name, value in numbers.items())
             project.python(f"from deployments import automations, deploy\n{given}assert deploy.main() == 0")
             refresh_global_settings_context()  # Prefect may have read the environment of another test

@@ -19,8 +19,9 @@ from typing import Any
 
 import pytest
 
-from deployments import local, marked
-from flows import api
+from deployments.local import servers
+from flows.prefect_support import api
+from tasks.ground import process_tags
 from tests.conftest import Project, work_on, write_readings
 
 
@@ -81,10 +82,10 @@ def platform(small_copied: Path, tmp_path_factory: pytest.TempPathFactory) -> It
     """`make up` in the foreground, ended by Ctrl-C."""
     root = shutil.copytree(small_copied, tmp_path_factory.mktemp("up") / "project", symlinks=True)
     with pytest.MonkeyPatch.context() as patch, _receiver() as (url, told):
-        patch.setenv("PREFECT_SERVER_API_PORT", str(local.free_port()))
+        patch.setenv("PREFECT_SERVER_API_PORT", str(servers.free_port()))
         project = work_on(root, patch)
         for port in ("MLFLOW_PORT", "EVERGREEN_PORT"):
-            patch.setenv(port, str(local.free_port()))
+            patch.setenv(port, str(servers.free_port()))
         patch.setenv("EVERGREEN_NOTIFY_URL", url)
         running = Platform(project, start(root), told)
         try:
@@ -93,14 +94,14 @@ def platform(small_copied: Path, tmp_path_factory: pytest.TempPathFactory) -> It
             if running.process.poll() is None:
                 running.process.send_signal(signal.SIGINT)
                 running.process.wait(timeout=60)
-            marked.end(str(root))
+            process_tags.end(str(root))
 
 
 def start(root: Path) -> subprocess.Popen[bytes]:
     """`make up` in the foreground; gives its process when it is ready. It tells in up.log."""
     log = root / "up.log"
     with log.open("wb") as out:
-        command = [sys.executable, "-m", "deployments.stack", "up"]
+        command = [sys.executable, "-m", "deployments.local.supervisor", "up"]
         process = subprocess.Popen(command, cwd=root, stdout=out, stderr=out)
     try:
         until(lambda: "ready after" in log.read_text() or process.poll() is not None, 300, "make up")

@@ -6,18 +6,19 @@ import math
 from datetime import datetime, timedelta
 from typing import Any
 
-from tasks import files, params, settings
-from tasks.monitoring import policy
-from tasks.release import serving, verdicts
-from tasks.release.verdict import Check, Verdict
+from tasks.ground import files, params, settings
+from tasks.monitoring import retrain_policy
+from tasks.release.gate import verdict_ledger
+from tasks.release.gate.verdict import Check, Verdict
+from tasks.release.registry import desired_state
 
 FIRST = datetime(2013, 10, 1)
 
 
 def write(model: str) -> None:
     """Everything the page shows of a model."""
-    live = serving.One("25db996ec1c47a45", 3, "2026-11-20T18:04:11.123Z")
-    serving.write(model, serving.Serving(live, serving.One("1c43e80593c0ab13", 1)))
+    live = desired_state.One("25db996ec1c47a45", 3, "2026-11-20T18:04:11.123Z")
+    desired_state.write(model, desired_state.Serving(live, desired_state.One("1c43e80593c0ab13", 1)))
     _rollouts(model, live)
     _verdicts(model)
     _decisions(model)
@@ -29,18 +30,18 @@ def report_path(model: str) -> Any:
     return settings.VAR / "monitoring" / model / "report.json"
 
 
-def _rollouts(model: str, live: serving.One) -> None:
-    serving.note(model, serving.One("1c43e80593c0ab13", 1, "2026-11-19T08:00:00.000Z"), "live")
-    bad = serving.One("bad0bad0bad0bad0", 2, "2026-11-20T09:00:00.000Z")
-    serving.note(
+def _rollouts(model: str, live: desired_state.One) -> None:
+    desired_state.note(model, desired_state.One("1c43e80593c0ab13", 1, "2026-11-19T08:00:00.000Z"), "live")
+    bad = desired_state.One("bad0bad0bad0bad0", 2, "2026-11-20T09:00:00.000Z")
+    desired_state.note(
         model, bad, "withdrawn", "replay what production has asked: it answers 12 of 500 requests with an error"
     )
-    serving.note(model, live, "live")
+    desired_state.note(model, live, "live")
 
 
 def _verdicts(model: str) -> None:
     for version, promoted in ((1, True), (3, True), (4, False)):
-        verdicts.keep(model, version, verdict(model, version, promoted), "http://127.0.0.1:4200/runs/flow-run/1")
+        verdict_ledger.keep(model, version, verdict(model, version, promoted), "http://127.0.0.1:4200/runs/flow-run/1")
 
 
 def verdict(model: str, version: int, promoted: bool) -> Verdict:
@@ -81,7 +82,7 @@ def verdict(model: str, version: int, promoted: bool) -> Verdict:
 def _decisions(model: str) -> None:
     section = params.load().model(model).retrain
     for at, new in enumerate((0, 900, 4000)):
-        state = policy.State(
+        state = retrain_policy.State(
             model=model,
             now=FIRST + timedelta(days=30 * at),
             data_version=f"v{at}.dir",
@@ -92,7 +93,7 @@ def _decisions(model: str) -> None:
             newer_rows=new,
             new_rows=new,
         )
-        said = policy.decide(state, section).to_dict()
+        said = retrain_policy.decide(state, section).to_dict()
         line = {"at": f"2026-11-20T1{at}:05:00+00:00", "run": "http://127.0.0.1:4200/runs/flow-run/2", **said}
         files.append_line(settings.VAR / "decisions" / f"{model}.jsonl", line)
 

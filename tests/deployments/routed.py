@@ -20,8 +20,8 @@ from typing import Any
 
 import httpx
 
-from tasks import files, params, settings
-from tasks.release import package
+from tasks.ground import files, params, settings
+from tasks.release.package import package
 from tests.deployments.conftest import until
 from tests.release_root import make_project, project_at
 

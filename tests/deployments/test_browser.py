@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from websockets.sync.client import ClientConnection, connect
 
-from flows import api
+from flows.prefect_support import api
 from tests.deployments.conftest import Platform, until
 
 CHROMIUM = next(

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from deployments import services
-from tasks import commands, settings, steps
+from deployments import cli
+from deployments.local import services
+from tasks import steps
 from tasks.__main__ import main
-from tasks.errors import Mistake
+from tasks.ground import settings
+from tasks.ground.errors import Mistake
 from tests.conftest import Project
 
 
@@ -150,12 +152,13 @@ def test_running_a_step_imports_no_other(small: Project) -> None:
 
 def test_what_is_packaged_is_tracked(small: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """`dvc repro` runs `python -m tasks package`: the candidate is in MLflow afterwards, with no flow."""
-    from tasks.release import package, tracking
+    from tasks.release.package import package
+    from tasks.release.registry import tracking
 
     done: list[str] = []
     monkeypatch.setattr(steps, "run", lambda step, arguments: done.append(f"{step} {arguments}"))
     monkeypatch.setattr(package, "measured", lambda model: {"latency_ms": 1.0})
     monkeypatch.setattr(tracking, "track", lambda *told: done.append(f"track {told[0]}") or "a run")
-    commands.run_step("train", "tiny")
-    commands.run_step("package", "tiny")
+    cli.run_step("train", "tiny")
+    cli.run_step("package", "tiny")
     assert done == ["train ['tiny']", "package ['tiny']", "track tiny"]

@@ -22,7 +22,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tasks import files
+from tasks.ground import files
 from tests.deployments.conftest import until
 from tests.deployments.routed import BODY, CLIENT, MODEL, ROW, Routed, make_release
 from tests.release_root import free_port

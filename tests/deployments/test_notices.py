@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from flows import api
+from flows.prefect_support import api
 from tests.deployments.alone import Alone, post, server
 from tests.deployments.conftest import until
 
@@ -90,7 +90,7 @@ def test_a_message_that_cannot_be_sent_is_not_told_for_ever(alone: Alone) -> Non
 
 def test_deploying_again_brings_back_what_was_removed(alone: Alone) -> None:
     """As the message says: the deployment and the block that the tests before have removed."""
-    alone.project.run(sys.executable, "-m", "deployments.deploy")
+    alone.project.run(sys.executable, "-m", "deployments.orchestration.registration")
     post("evergreen.partition.refused", "evergreen.partition.readings.2013-06", dataset="readings", partition="2013-06")
     assert alone.message("refused: readings 2013-06") == "no reason given"
     post("evergreen.partition.landed", "evergreen.dataset.readings")

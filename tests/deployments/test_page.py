@@ -18,9 +18,9 @@ from typing import Any
 import httpx
 import pytest
 
-from deployments import router
-from deployments.page import facts, keeper, markup, pictures, style, whole
-from tasks import files, settings
+from deployments.serving import router
+from deployments.status_page import charts, facts, markup, page, refresher, style
+from tasks.ground import files, settings
 from tests.conftest import Project
 from tests.deployments import page_sample
 from tests.release_root import free_port
@@ -69,7 +69,7 @@ class Read(HTMLParser):
 
 def read() -> Read:
     """The page as things are."""
-    return Read(whole.render(NOW))
+    return Read(page.render(NOW))
 
 
 @pytest.fixture
@@ -149,10 +149,10 @@ def test_a_data_version_of_as_many_files_as_before_is_shown_with_its_files(small
 @pytest.mark.parametrize("names", [["2013-01"], [f"2013-{n:02d}" for n in range(1, 10)], ["x" * 40, "y" * 90]])
 def test_the_names_of_partitions_do_not_overlap(names: list[str]) -> None:
     """Few and narrow cells, long names: each text ends before the next one begins, and inside the picture."""
-    drawn = str(pictures.partitions({"flights": [(name, True) for name in names]}, ""))
+    drawn = str(charts.partitions({"flights": [(name, True) for name in names]}, ""))
     texts = [(float(x), text) for x, text in re.findall(r'<text x="([\d.]+)" y="46[^"]*">([^<]+)</text>', drawn)]
     assert texts or max(map(len, names)) > 20
-    for (x, text), (after, _) in pairwise([*texts, (pictures.WIDTH + 8.0, "")]):
+    for (x, text), (after, _) in pairwise([*texts, (charts.WIDTH + 8.0, "")]):
         assert x + 6.6 * len(text) < after
 
 
@@ -232,7 +232,7 @@ def test_no_field_of_a_report_can_take_the_page_along(lived: Project) -> None:
             else:
                 place[path[-1]] = instead
             files.write_json(page_sample.report_path("tiny"), report)
-            page = whole.render(NOW)
+            page = page.render(NOW)
             assert "Will this pump fail today?" in page, (path, instead)
 
 
@@ -242,7 +242,7 @@ def test_what_somebody_wrote_is_never_markup(lived: Project) -> None:
     report = json.loads(json.dumps(page_sample.report("tiny")).replace("vibration", json.dumps(evil)[1:-1]))
     files.write_json(page_sample.report_path("tiny"), report)
     (lived.root / "data/readings/<b>2013-09.csv").touch()
-    text = whole.render(NOW)
+    text = page.render(NOW)
     assert "alert(1)" in text
     page = Read(text)
     assert len(page.of("script")) == 1
@@ -280,7 +280,7 @@ def test_a_screen_reader_finds_its_way(lived: Project) -> None:
 
 def test_nothing_is_fetched_from_elsewhere_and_no_style_is_inline(lived: Project) -> None:
     """So that the policy may forbid both; the hashes in it are those of what is in the page."""
-    text = whole.render(NOW)
+    text = page.render(NOW)
     page = Read(text)
     assert not page.crossed
     assert not page.open
@@ -336,16 +336,14 @@ def test_every_text_stands_out_from_its_ground_in_both_themes() -> None:
 def test_it_is_made_without_anything_heavy() -> None:
     """Neither pandas nor MLflow nor Prefect: the watcher, which is small, makes it."""
     heavy = {"pandas", "numpy", "scipy", "pyarrow", "matplotlib", "mlflow", "prefect", "dvc"}
-    code = (
-        "import sys; from tasks import settings; settings.apply(); import deployments.page.keeper; print(*sys.modules)"
-    )
+    code = "import sys; from tasks import settings; settings.apply(); import deployments.status_page.refresher; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not heavy & set(done.stdout.split())
 
 
 def test_the_command_writes_the_file(small: Project) -> None:
     """`make page`."""
-    said = small.run(sys.executable, "-m", "deployments.page").stdout
+    said = small.run(sys.executable, "-m", "deployments.status_page").stdout
     assert Path(said.strip()) == small.root / "var/status/index.html"
     assert "Nothing serves yet" in (small.root / "var/status/index.html").read_text(encoding="utf-8")
 
@@ -362,14 +360,14 @@ def test_the_command_writes_the_file(small: Project) -> None:
 )
 def test_the_marks_of_an_axis_are_round(low: float, high: float, wanted: list[float]) -> None:
     """Steps of 1, 2 or 5 times a power of ten."""
-    assert pictures.ticks(low, high) == wanted
+    assert charts.ticks(low, high) == wanted
 
 
 @pytest.mark.parametrize("span", [0, 1 / 86400, 0.001, 0.04, 0.9, 2, 5, 30, 69, 71, 365, 1000, 9000])
 def test_the_marks_of_time_are_few_and_inside(span: float) -> None:
     """Whether the picture is of seconds or of decades."""
     since = datetime(2013, 10, 3, 7, 31, tzinfo=UTC)
-    marks = pictures.dates(since, since + timedelta(days=span))
+    marks = charts.dates(since, since + timedelta(days=span))
     assert 1 <= len(marks) <= 7
     assert all(since <= time <= since + timedelta(days=span) for time, _ in marks)
     assert len({time for time, _ in marks}) == len(marks)
@@ -389,7 +387,7 @@ def test_times_and_windows_are_said_as_people_say_them() -> None:
 def test_it_is_written_when_something_changed_and_each_minute(lived: Project) -> None:
     """Not otherwise; and looked at no more often than every two seconds."""
     clock = [100.0]
-    keeping = keeper.Keeper(clock=lambda: clock[0])
+    keeping = refresher.Keeper(clock=lambda: clock[0])
 
     def later(seconds: float) -> bool:
         clock[0] += seconds
@@ -401,7 +399,7 @@ def test_it_is_written_when_something_changed_and_each_minute(lived: Project) ->
     files.write_json(page_sample.report_path("tiny"), {**page_sample.report("tiny"), "alarms": []})
     assert not later(1), "it looked just before"
     assert later(2)
-    assert "no alarm is open" in whole.path().read_text(encoding="utf-8")
+    assert "no alarm is open" in page.path().read_text(encoding="utf-8")
     assert not later(3)
     report = {"dataset": "readings", "partition": "2013-04", "reason": "empty", "todo": "send it again"}
     files.write_json(lived.root / "var/quarantine/readings/2013-04-0a1b2c3d/report.json", report)
@@ -413,7 +411,7 @@ def test_a_page_that_cannot_be_written_is_told_once(lived: Project) -> None:
     """The watcher goes on."""
     said: list[str] = []
     clock = [100.0]
-    keeping = keeper.Keeper(said.append, lambda: clock[0])
+    keeping = refresher.Keeper(said.append, lambda: clock[0])
     (lived.root / "var/status").write_text("in the way")
     for _ in range(3):
         assert not keeping.look()
@@ -441,10 +439,10 @@ def ask(path: str, accept: str = "text/html,*/*;q=0.8", method: str = "GET") -> 
 def test_a_browser_is_shown_the_page_and_an_application_gets_json(lived: Project) -> None:
     """By the same addresses; never from a cache, and with a policy that names this very style and script."""
     assert ask("/status/").status_code == 404
-    whole.write()
+    page.write()
     answer = ask("/status/")
     assert answer.status_code == 200
-    assert answer.content == whole.path().read_bytes()
+    assert answer.content == page.path().read_bytes()
     assert answer.headers["cache-control"] == "no-store"
     assert answer.headers["content-security-policy"] == style.POLICY
     for path in ("/", "/status"):
@@ -460,9 +458,9 @@ def test_the_data_docs_are_shown_beside_it(lived: Project) -> None:
     files.write_text(docs, "<h1>Data Docs</h1>")
     files.write_text(settings.VAR / "secret.html", "secret")
     files.write_text(settings.VAR / "reports" / "notes.txt", "secret")
-    whole.write()
+    page.write()
     link = next(str(one["href"]) for one in Read(ask("/status/").text).of("a") if "data-docs" in str(one.get("href")))
-    assert (whole.path().parent / link).resolve() == docs
+    assert (page.path().parent / link).resolve() == docs
     assert ask(str(httpx.URL("http://router/status/").join(link).path)).text == "<h1>Data Docs</h1>"
     for path in (
         "/reports/../secret.html",

@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from deployments import local
-from deployments.page import facts, whole
-from flows import api
-from tasks import files
+from deployments.local import servers
+from deployments.status_page import facts, page
+from flows.prefect_support import api
+from tasks.ground import files
 from tests.deployments import alone, page_sample
 from tests.deployments.conftest import until
 from tests.deployments.test_browser import CHROMIUM, Page, page
@@ -48,13 +48,13 @@ def served(small_copied: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
     with alone.server(small_copied, tmp_path_factory.mktemp("shown") / "project") as there:
         page_sample.write("tiny")
         with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("EVERGREEN_PORT", str(local.free_port()))
+            patch.setenv("EVERGREEN_PORT", str(servers.free_port()))
             for folder in ("serving", "rollouts"):  # a router would start what is named there, or was last
                 files.remove(there.project.root / "var" / folder)
             url = f"http://127.0.0.1:{os.environ['EVERGREEN_PORT']}"
-            with local.process([sys.executable, "-m", "deployments.router"], "router") as running:
-                local.wait_for(f"{url}/healthz", running, "router", 60)
-                whole.write()
+            with servers.process([sys.executable, "-m", "deployments.serving.router"], "router") as running:
+                servers.wait_for(f"{url}/healthz", running, "router", 60)
+                page.write()
                 yield Served(f"{url}/status/", there.project.root)
 
 
@@ -104,8 +104,8 @@ def test_what_prefect_plans_is_on_the_page(served: Served) -> None:
     by_browser = urllib.request.Request(train.url, headers={"accept": "text/html"})
     with urllib.request.urlopen(by_browser, timeout=10) as answer:
         assert answer.status == 200
-    whole.write()
-    text = whole.path().read_text(encoding="utf-8")
+    page.write()
+    text = page.path().read_text(encoding="utf-8")
     assert f'href="{train.url}"' in text
     assert "paused" in text
 
@@ -174,7 +174,7 @@ def test_it_becomes_new_by_itself_and_keeps_ones_place(served: Served, page: Pag
     page.script("document.getElementById('quality-tiny').open = true; scrollTo(0, 700)")
     at = page.script("scrollY")
     files.write_json(page_sample.report_path("tiny"), {**page_sample.report("tiny"), "alarms": []})
-    whole.write()
+    page.write()
     until(lambda: "no alarm is open" in page.text() or "Nothing serves" in page.text(), 30, "the new page")
     until(lambda: "Open alarms" not in page.text(), 30, "the new page")
     assert page.script("document.getElementById('quality-tiny').open")

@@ -11,16 +11,16 @@ from typing import Any
 
 import pytest
 
-from deployments import blockers, deploy
-from deployments.promotions import Promotions
-from deployments.registration import GONE_SECONDS, Registration
-from deployments.watch import Rounds, Watcher
-from flows import api, wakes
-from tasks import params
-from tasks.errors import ParamsError
-from tests.deployments import test_promotions
+from deployments.orchestration import blockers, registration
+from deployments.watching.champion_watch import Promotions
+from deployments.watching.registration_watch import GONE_SECONDS, Registration
+from deployments.watching.watcher import Rounds, Watcher
+from flows.prefect_support import api, triggers
+from tasks.ground import params
+from tasks.ground.errors import ParamsError
 from tests.deployments.alone import Alone, server
 from tests.deployments.conftest import PATIENCE
+from tests.deployments.watching import test_champion_watch
 
 pytestmark = pytest.mark.timeout(180 * PATIENCE)
 
@@ -98,7 +98,7 @@ POOL, QUEUE = "/work_pools/evergreen", "/work_pools/evergreen/queues/default"
         (
             lambda: limit(0),
             "train/tiny may run 0 times at once, so its runs wait for ever: `make deploy` gives it its 1 back",
-            lambda: deploy.deploy(params.load()),
+            lambda: registration.deploy(params.load()),
         ),
         (
             lambda: patch(automation("wake train/tiny"), enabled=False),
@@ -111,7 +111,7 @@ POOL, QUEUE = "/work_pools/evergreen", "/work_pools/evergreen/queues/default"
                 "train/tiny has no schedule any more, so a wake that gets lost is not caught: give it one in the UI, "
                 "or delete the deployment, which is made anew"
             ),
-            lambda: (api.call(where(), method="DELETE"), deploy.deploy(params.load())),
+            lambda: (api.call(where(), method="DELETE"), registration.deploy(params.load())),
         ),
     ],
 )
@@ -137,20 +137,20 @@ def test_what_a_person_has_edited_stays_when_it_is_registered_again() -> None:
     edited = {"model": "huge", "target": "kubernetes", "manifests": "../cluster", "never": 1}
     patch(at, enforce_parameter_schema=False)
     patch(at, parameters=edited, tags=["mine"], job_variables={"env": {"COLOUR": "red"}, "command": "true"})
-    assert deploy.deploy(params.load()) == [
+    assert registration.deploy(params.load()) == [
         "deployment deploy/tiny updated: enforce_parameter_schema, job_variables, parameters, tags"
     ]
     now = deployment("deploy/tiny")
     assert now["parameters"] == {"model": "tiny", "target": "kubernetes", "manifests": "../cluster"}
     assert now["tags"] == [*was["tags"], "mine"]
     assert now["job_variables"] == {**was["job_variables"], "env": {"COLOUR": "red"}}
-    assert deploy.deploy(params.load())[0].startswith("deployments are as they should be")
+    assert registration.deploy(params.load())[0].startswith("deployments are as they should be")
     patch(at, parameters=was["parameters"], tags=was["tags"], job_variables=was["job_variables"])
 
 
 def registration(clock: Callable[[], float] = lambda: 0.0) -> Registration:
     """One that registers in this process."""
-    return Registration(lambda *, keep: deploy.deploy(params.load(), keep=keep), clock)
+    return Registration(lambda *, keep: registration.deploy(params.load(), keep=keep), clock)
 
 
 @pytest.mark.usefixtures("alone")
@@ -170,7 +170,7 @@ def test_what_somebody_deletes_comes_again(remove: Callable[[], Any], lacks: str
     assert any(lacks.partition(" ")[2].strip("«»") in text for text in blockers.find(said))
     lines = list(looking.look(said))
     assert lines[0] == f"the Prefect server lacks {lacks}: registered"
-    assert (deploy.lacking(said), blockers.find(said)) == ([], [])
+    assert (registration.lacking(said), blockers.find(said)) == ([], [])
     assert list(looking.look(said)) == []
 
 
@@ -228,7 +228,7 @@ def test_what_is_paused_is_woken_by_nobody(alone: Alone, monkeypatch: pytest.Mon
     landed = alone.project.root / "var/landing/readings/2013-09.csv"
     landed.parent.mkdir(parents=True)
     landed.write_text("x")
-    test_promotions.says(monkeypatch, ("new", None))
+    test_champion_watch.says(monkeypatch, ("new", None))
     for title in ("ingest/ingest", "deploy/tiny"):
         api.call(f"/deployments/{deployment(title)['id']}/pause_deployment", {})
     promotions = Promotions(lambda _: False)
@@ -244,4 +244,4 @@ def test_what_is_paused_is_woken_by_nobody(alone: Alone, monkeypatch: pytest.Mon
     assert api.call(f"/deployments/{deployment('ingest/ingest')['id']}/create_flow_run", {})["id"]
     for title in ("ingest/ingest", "deploy/tiny"):
         api.call(f"/deployments/{deployment(title)['id']}/resume_deployment", {})
-    assert wakes.wake("ingest/ingest")
+    assert triggers.wake("ingest/ingest")

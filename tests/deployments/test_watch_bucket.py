@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from deployments import local
-from flows import api
-from tasks import settings
+from deployments.local import servers
+from flows.prefect_support import api
+from tasks.ground import settings
 from tests.deployments.alone import Alone, server
 from tests.deployments.conftest import until
 
@@ -69,7 +69,7 @@ def test_an_object_that_appears_in_the_bucket_wakes_ingest(alone: Alone, bucket:
     deployment = api.call("/deployments/name/ingest/ingest")
     for schedule in deployment["schedules"]:  # a run of the clock that is due, and that no worker begins, is a wake too
         api.call(f"/deployments/{deployment['id']}/schedules/{schedule['id']}", {"active": False}, method="PATCH")
-    with local.process([sys.executable, "-u", "-m", "deployments.watch"], "watch") as running:
+    with servers.process([sys.executable, "-u", "-m", "deployments.watching.watcher"], "watch") as running:
         until(lambda: "SourceUnavailable: the landing zone s3://watched/landing" in story.read_text(), 60)
         bucket.mkdir("watched")
         until(lambda: "all is well again" in story.read_text(), 60)

@@ -19,7 +19,7 @@ HEAD = """# Files as other programs write them
 Written by `python -m tests.files.page` from real files of each program (`tests/files/`, made by `make_files.py` and
 `make_files.sql` there; Excel's by hand, byte by byte, as it writes them). Each cell is tried by `tests/files/test_files.py`.
 
-Ingest, training and batch scoring read a file with the same code (`tasks/table_files.py`). **The declared type decides.** A
+Ingest, training and batch scoring read a file with the same code (`tasks/tables/table_files.py`). **The declared type decides.** A
 conversion that loses nothing is made; every other one is refused, with column, row, the value in the file and what it would
 become. Nothing is guessed: what a text means that a type does not say is declared in the suite.
 

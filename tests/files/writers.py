@@ -12,8 +12,8 @@ import pandas as pd
 import pyarrow as pa
 from pyarrow import parquet
 
-from tasks import table_files
-from tasks.contract import Contract
+from tasks.tables import table_files
+from tasks.tables.contract import Contract
 from tests.files.meant import BERLIN, DECLARED, GIVEN, meant
 
 HERE = Path(__file__).parent

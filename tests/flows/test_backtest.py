@@ -14,15 +14,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flows import backtest, backtest_page, history, replaying
-from tasks import params, rows, settings
-from tasks.errors import DataMissing, Mistake, ParamsError
-from tasks.monitoring import policy
+from flows import backtest
+from tasks.ground import params, settings
+from tasks.ground.errors import DataMissing, Mistake, ParamsError
+from tasks.lifecycle import backtest_history, backtest_report, policy_simulator
+from tasks.modelling import rows
+from tasks.monitoring import retrain_policy
 from tests.conftest import Project, work_on, write_readings
 from tests.deployments.alone import server
 
 MONTHS = 6
-QUIET: replaying.Drifted = lambda *_: ()  # noqa: E731 - a stand-in: nothing drifts
+QUIET: policy_simulator.Drifted = lambda *_: ()  # noqa: E731 - a stand-in: nothing drifts
 
 
 @pytest.fixture(scope="module")
@@ -44,15 +46,17 @@ def project(year: Path, enter: Callable[[Path], Project]) -> Project:
     return enter(year)
 
 
-def lived() -> history.History:
+def lived() -> backtest_history.History:
     """The history of the readings."""
-    return history.read("tiny", params.load())
+    return backtest_history.read("tiny", params.load())
 
 
-def world(drifted: replaying.Drifted = QUIET) -> replaying.World:
+def world(drifted: policy_simulator.Drifted = QUIET) -> policy_simulator.World:
     """With every model that could have been."""
     past = lived()
-    return replaying.World(past, [history.fit(training) for training in history.trainings(past)], drifted)
+    return policy_simulator.World(
+        past, [backtest_history.fit(training) for training in backtest_history.trainings(past)], drifted
+    )
 
 
 def ledger() -> bytes:
@@ -109,7 +113,7 @@ def test_a_label_is_known_a_day_later_and_the_newest_weeks_are_held_out(project:
     """At every moment, for the rows that are learned from, held out, and served."""
     past = lived()
     times = past.rows["time"]
-    trainings = history.trainings(past)
+    trainings = backtest_history.trainings(past)
     assert [moment.at.weekday() for moment in past.moments] == [0] * len(past.moments)
     for moment, training in zip(past.moments, trainings, strict=True):
         known = times.iloc[: moment.known]
@@ -146,11 +150,11 @@ def test_the_estimated_loss_can_be_asked_about(project: Project) -> None:
 
 def test_what_is_trained_is_what_the_step_trains(project: Project) -> None:
     """The rows of the history are those that `prepare` lays down, and the model file is the one that `train` makes."""
-    from tasks import environment, files
+    from tasks.ground import files, locked_packages
     from tasks.training import prepare, train
 
     past = lived()
-    environment.environment()
+    locked_packages.environment()
     readings = settings.ROOT / "data" / "readings"
     files.write_json(
         settings.BUILD / "tiny/partitions.json", {"readings": {f.name: files.md5(f) for f in readings.iterdir()}}
@@ -160,8 +164,8 @@ def test_what_is_trained_is_what_the_step_trains(project: Project) -> None:
     every = pd.concat([rows.read(build, part) for part in ("train", "holdout")]).sort_values(["time", "id"])
     pd.testing.assert_frame_equal(every.reset_index(drop=True), past.rows)
 
-    training = history.trainings(past)[3]
-    fit = history.fit(training)
+    training = backtest_history.trainings(past)[3]
+    fit = backtest_history.fit(training)
     learned = pd.concat([pd.read_parquet(path) for path in training.learn.values()])
     shutil.rmtree(build / "rows")
     (build / "rows").mkdir()
@@ -197,7 +201,7 @@ def test_each_policy_trains_when_it_says_so(project: Project) -> None:
 def test_the_gate_decides_who_serves(project: Project) -> None:
     """A refused candidate never answers; a promoted one answers the very next week, and its loss is what is counted."""
     past = world()
-    replay = past.replay("always", replaying.STANDARD["always"])
+    replay = past.replay("always", policy_simulator.STANDARD["always"])
     champion = None
     for k, line in enumerate(replay.ledger):
         verdict = line["verdict"]
@@ -244,11 +248,13 @@ def test_drift_is_asked_of_the_champions_own_rows(project: Project) -> None:
     """What it learned from is the reference, what came since is looked at, and an alarm is counted once."""
     seen: list[tuple[pd.Timestamp, pd.Timestamp, pd.Timestamp]] = []
 
-    def drifted(champion: history.Fit, learned: pd.DataFrame, since: pd.DataFrame) -> Sequence[policy.Alarm]:
+    def drifted(
+        champion: backtest_history.Fit, learned: pd.DataFrame, since: pd.DataFrame
+    ) -> Sequence[retrain_policy.Alarm]:
         assert learned["time"].max() == champion.learned_until
         seen.append((learned["time"].max(), since["time"].min(), since["time"].max()))
         return (
-            [policy.Alarm("k", "pressure", 0.5, date(2013, 5, 1))]
+            [retrain_policy.Alarm("k", "pressure", 0.5, date(2013, 5, 1))]
             if since["time"].max() > pd.Timestamp("2013-05-01")
             else []
         )
@@ -278,15 +284,15 @@ def test_what_was_fitted_is_not_fitted_again(project: Project, monkeypatch: pyte
 def test_other_parameters_are_other_models(project: Project) -> None:
     """The identity of a model holds its rows, its parameters and its code."""
     past = lived()
-    keys = [training.key for training in history.trainings(past)]
+    keys = [training.key for training in backtest_history.trainings(past)]
     assert len(set(keys)) == len(keys)
     said = params.load().model("tiny")
     estimator = said.estimator.model_copy(update={"params": {"C": 2.0}})
-    other = history.History(**{**vars(past), "model": said.model_copy(update={"estimator": estimator})})
-    assert not set(keys) & {training.key for training in history.trainings(other)}
+    other = backtest_history.History(**{**vars(past), "model": said.model_copy(update={"estimator": estimator})})
+    assert not set(keys) & {training.key for training in backtest_history.trainings(other)}
     gate = said.gate.model_copy(update={"margin": 0.5})
-    judged = history.History(**{**vars(past), "model": said.model_copy(update={"gate": gate})})
-    assert keys == [training.key for training in history.trainings(judged)], "the rule changes no model"
+    judged = backtest_history.History(**{**vars(past), "model": said.model_copy(update={"gate": gate})})
+    assert keys == [training.key for training in backtest_history.trainings(judged)], "the rule changes no model"
 
 
 def test_a_history_that_cannot_be_lived_through_is_told(project: Project) -> None:
@@ -332,7 +338,7 @@ def test_the_command_writes_the_tables_and_draws(
     assert backtest.main(words) == 0
     printed = capsys.readouterr().out
     assert "| **configured** |" in printed
-    assert backtest_page.table(run("never", "always", "configured")).splitlines()[2] in page.read_text()
+    assert backtest_report.table(run("never", "always", "configured")).splitlines()[2] in page.read_text()
     assert picture.read_bytes().startswith(b"\x89PNG")
     seconds = json.loads((settings.VAR / "backtest/tiny/seconds.json").read_text())
     assert set(seconds) == {"never", "always", "configured"}
@@ -359,11 +365,11 @@ def test_the_form_offers_what_there_is() -> None:
 @pytest.mark.long
 def test_the_flow_shows_the_table_and_the_picture(year: Path, tmp_path: Path) -> None:
     """Beside a real server, in processes of its own; the policy that was typed into the form is tried."""
-    from flows import api
+    from flows.prefect_support import api
 
     code = """
 from flows.backtest import backtest
-from tasks.params import Retrain
+from tasks.ground.params import Retrain
 state = backtest("tiny", policies=["never", "configured"], configured=Retrain(when=[{"months": 2}]), return_state=True)
 print(state.type.value, state.message)
 """

@@ -14,24 +14,27 @@ from typing import Any
 import pytest
 from prefect.client.schemas.objects import State
 
-from deployments import local
-from flows import deploy, events
-from tasks import files, settings
-from tasks.release import asking, champion, package, registry, rollout, serving
-from tasks.release.serving import One, Serving
+from deployments.local import servers
+from flows import rollout
+from flows.prefect_support import events
+from tasks.ground import files, settings
+from tasks.release.package import package
+from tasks.release.registry import champion_lookup, desired_state, registry
+from tasks.release.registry.desired_state import One, Serving
+from tasks.release.rollout import router_client, stages
 from tests.conftest import Project
 from tests.tasks.release.fake_router import NEW, OLD, Behaviour, FakeRouter, running
 
 MODEL = "tiny"
 
 WRITES = [
-    (serving, "write"),
-    (serving, "note"),
-    (serving, "begin_withdrawal"),
-    (serving, "end_withdrawal"),
+    (desired_state, "write"),
+    (desired_state, "note"),
+    (desired_state, "begin_withdrawal"),
+    (desired_state, "end_withdrawal"),
     (registry, "withdraw"),
     (events, "withdrawn"),
-    (deploy, "create_markdown_artifact"),
+    (rollout, "create_markdown_artifact"),
 ]
 
 
@@ -46,7 +49,7 @@ class World:
         self.champion, self.withdrawn, self.told, self.pages = NEW, dict[int, str](), list[str](), list[str]()
 
     def withdraw(self, _: str, version: int, reason: str, serves: str | None) -> None:
-        """As registry.withdraw, whose own kills are tried in tests/tasks/release/test_registry.py."""
+        """As registry.withdraw, whose own kills are tried in tests/tasks/release/registry/test_registry.py."""
         self.withdrawn[version] = reason
         if self.champion == NEW:
             assert serves == OLD.candidate
@@ -64,16 +67,16 @@ def world(small: Project, monkeypatch: pytest.MonkeyPatch) -> World:
 
         return call
 
-    monkeypatch.setattr(deploy, "as_task", plain)
-    monkeypatch.setattr(deploy, "alone", files.lock)
-    monkeypatch.setattr(deploy, "get_run_logger", lambda: logging.getLogger("deploy"))
-    monkeypatch.setattr(deploy, "create_markdown_artifact", lambda **said: world.pages.append(said["markdown"]))
+    monkeypatch.setattr(rollout, "as_task", plain)
+    monkeypatch.setattr(rollout, "alone", files.lock)
+    monkeypatch.setattr(rollout, "get_run_logger", lambda: logging.getLogger("deploy"))
+    monkeypatch.setattr(rollout, "create_markdown_artifact", lambda **said: world.pages.append(said["markdown"]))
     monkeypatch.setattr(events, "withdrawn", lambda model, failed, said: world.told.append(said))
     monkeypatch.setattr(registry, "withdraw", world.withdraw)
     monkeypatch.setattr(registry, "verdicts", lambda *_: [])
-    monkeypatch.setattr(rollout, "CALM_S", 0.1)
-    monkeypatch.setattr(champion, "wanted", lambda _: world.champion)
-    monkeypatch.setattr(rollout, "wanted", lambda _: world.champion)
+    monkeypatch.setattr(stages, "CALM_S", 0.1)
+    monkeypatch.setattr(champion_lookup, "wanted", lambda _: world.champion)
+    monkeypatch.setattr(stages, "wanted", lambda _: world.champion)
     monkeypatch.setattr(package, "stored", lambda *_: Path("there"))
     small.edit("params.yaml", "\n    serving:", "\n    rollout: {start_s: 1, bake_s: 0.2}\n    serving:")
     release = settings.VAR / "bentoml" / "bentos" / MODEL / NEW.candidate / "src"
@@ -111,7 +114,7 @@ def run(fake: FakeRouter, monkeypatch: pytest.MonkeyPatch) -> State[Any]:
     """The flow, as a new process would run it."""
     with running(fake) as port:
         monkeypatch.setenv("EVERGREEN_PORT", str(port))
-        return deploy.deploy.fn(MODEL)
+        return rollout.deploy.fn(MODEL)
 
 
 def deaths(fake: FakeRouter, world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
@@ -121,8 +124,8 @@ def deaths(fake: FakeRouter, world: World, monkeypatch: pytest.MonkeyPatch) -> I
         for after in (False, True):
             world.__init__()  # type: ignore[misc]
             files.remove(settings.VAR / "rollouts")
-            serving.write(MODEL, Serving(OLD))
-            serving.note(MODEL, OLD, "live")
+            desired_state.write(MODEL, Serving(OLD))
+            desired_state.note(MODEL, OLD, "live")
             with killed_at(k, after) as begun:
                 try:
                     run(fake, monkeypatch)
@@ -130,7 +133,7 @@ def deaths(fake: FakeRouter, world: World, monkeypatch: pytest.MonkeyPatch) -> I
                     died = True
                 else:
                     died = False
-            now = serving.read(MODEL)
+            now = desired_state.read(MODEL)
             assert now.live is not None  # whenever it is killed, somebody serves
             yield f"{'after' if after else 'before'} write {k}, {begun[min(k, len(begun) - 1)]}"
         k += 1
@@ -144,11 +147,11 @@ def test_a_rollout_killed_at_any_write_ends_right(world: World, monkeypatch: pyt
         seen.append(where)
         state = run(fake, monkeypatch)
         assert state.is_completed(), where
-        now = serving.read(MODEL)
+        now = desired_state.read(MODEL)
         assert now.live is not None
         assert now.former is not None
         assert (now.live.candidate, now.former.candidate, now.challenger) == (NEW.candidate, OLD.candidate, None), where
-        lives = [line["version"] for line in serving.history(MODEL) if line["outcome"] == "live"]
+        lives = [line["version"] for line in desired_state.history(MODEL) if line["outcome"] == "live"]
         assert lives == [1, 2], where
         assert not world.told
         assert run(fake, monkeypatch).message.startswith("nothing to do")
@@ -163,15 +166,15 @@ def test_a_withdrawal_killed_at_any_write_ends_right(world: World, monkeypatch: 
     fake = FakeRouter(400, MODEL, old=Behaviour(), new=bad)
     withdrawn = 0
     for where in deaths(fake, world, monkeypatch):
-        begun = serving.unfinished(MODEL)
+        begun = desired_state.unfinished(MODEL)
         state = run(fake, monkeypatch)
-        now = serving.read(MODEL)
+        now = desired_state.read(MODEL)
         assert now.live is not None
         assert (now.live.candidate, now.challenger, now.share) == (OLD.candidate, None, None), where
         assert world.champion == OLD, where
         assert list(world.withdrawn) == [2], where
         assert world.told, where
-        assert serving.unfinished(MODEL) is None
+        assert desired_state.unfinished(MODEL) is None
         withdrawn += state.name == "Withdrawn"
         if begun:
             assert world.withdrawn[2] == begun.why, where
@@ -181,9 +184,9 @@ def test_a_withdrawal_killed_at_any_write_ends_right(world: World, monkeypatch: 
 
 def test_a_release_that_was_found_bad_is_not_tried_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A withdrawal that was killed is ended without asking the release anything."""
-    serving.write(MODEL, Serving(OLD, challenger=NEW).with_canary(0.1))
-    failed = serving.Failed(NEW.candidate, NEW.version, "it is slow", serving.now(), OLD.candidate)
-    serving.begin_withdrawal(MODEL, failed)
+    desired_state.write(MODEL, Serving(OLD, challenger=NEW).with_canary(0.1))
+    failed = desired_state.Failed(NEW.candidate, NEW.version, "it is slow", desired_state.now(), OLD.candidate)
+    desired_state.begin_withdrawal(MODEL, failed)
     fake = FakeRouter(0, MODEL, old=Behaviour(), new=Behaviour())
     state = run(fake, monkeypatch)
     assert (state.name, world.champion) == ("Withdrawn", OLD)
@@ -197,7 +200,7 @@ def test_a_first_champion_that_fails_leaves_nothing(world: World, monkeypatch: p
     monkeypatch.setattr(registry, "withdraw", lambda *_: setattr(world, "champion", None))
     state = run(FakeRouter(0, MODEL, new=Behaviour(why="no such library")), monkeypatch)
     assert state.message.endswith("it does not start: no such library; nobody serves")
-    assert serving.read(MODEL) == Serving()
+    assert desired_state.read(MODEL) == Serving()
     assert (
         run(FakeRouter(0, MODEL, new=Behaviour()), monkeypatch).message == "tiny has no champion yet: nothing to serve"
     )
@@ -206,16 +209,16 @@ def test_a_first_champion_that_fails_leaves_nothing(world: World, monkeypatch: p
 def test_a_registry_without_champion_takes_nothing_away(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A lost store must not end production; a canary that nobody wants is ended."""
     world.champion = None  # type: ignore[assignment]
-    serving.write(MODEL, Serving(OLD, challenger=NEW).with_canary(0.1))
+    desired_state.write(MODEL, Serving(OLD, challenger=NEW).with_canary(0.1))
     state = run(FakeRouter(0, MODEL, old=Behaviour(), new=Behaviour()), monkeypatch)
     assert state.message.startswith("the registry names no champion; version 1 (0000000000000000) serves since")
-    assert serving.read(MODEL) == Serving(OLD)
+    assert desired_state.read(MODEL) == Serving(OLD)
 
 
 def test_who_is_live_and_does_not_run_is_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is rolled out, but the run fails: somebody is told."""
     world.champion = OLD
-    serving.write(MODEL, Serving(OLD))
+    desired_state.write(MODEL, Serving(OLD))
     state = run(FakeRouter(0, MODEL, old=Behaviour(why="ImportError: numpy")), monkeypatch)
     assert state.is_failed()
     assert state.message == "version 1 (0000000000000000) is to serve, but does not run: ImportError: numpy"
@@ -224,7 +227,7 @@ def test_who_is_live_and_does_not_run_is_told(world: World, monkeypatch: pytest.
 def test_another_challenger_that_was_left_is_cleared_away(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody was champion while a run was killed, and is not any more."""
     other = One("2" * 16, 3)
-    serving.write(MODEL, Serving(OLD, challenger=other).with_canary(0.5))
+    desired_state.write(MODEL, Serving(OLD, challenger=other).with_canary(0.5))
     fake = FakeRouter(200, MODEL, old=Behaviour(), new=Behaviour())
     fake.releases[other.candidate] = Behaviour()
     assert run(fake, monkeypatch).is_completed()
@@ -233,38 +236,38 @@ def test_another_challenger_that_was_left_is_cleared_away(world: World, monkeypa
 
 def test_another_champion_meanwhile_ends_a_rollout(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is looked at before everything is given away: the run goes on with who is champion then."""
-    live = rollout.go_live
+    live = stages.go_live
     seen = []
 
-    def and_somebody_decides(going: rollout.Rollout) -> rollout.Outcome:
+    def and_somebody_decides(going: stages.Rollout) -> stages.Outcome:
         seen.append(going.one)
         world.champion = OLD
         return live(going)
 
-    monkeypatch.setattr(rollout, "go_live", and_somebody_decides)
-    serving.write(MODEL, Serving(OLD))
+    monkeypatch.setattr(stages, "go_live", and_somebody_decides)
+    desired_state.write(MODEL, Serving(OLD))
     state = run(FakeRouter(200, MODEL, old=Behaviour(), new=Behaviour()), monkeypatch)
     assert state.message.startswith("nothing to do: version 1")
     assert seen == [NEW]
-    assert serving.read(MODEL) == Serving(OLD)
+    assert desired_state.read(MODEL) == Serving(OLD)
 
 
 def test_a_model_that_params_yaml_lost_is_served_no_longer(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whichever model's run sees it."""
     world.champion = OLD
     for model in (MODEL, "gone"):
-        serving.write(model, Serving(OLD))
+        desired_state.write(model, Serving(OLD))
     run(FakeRouter(0, MODEL, old=Behaviour()), monkeypatch)
-    assert not serving.path("gone").exists()
-    assert serving.path(MODEL).exists()
+    assert not desired_state.path("gone").exists()
+    assert desired_state.path(MODEL).exists()
 
 
 def test_a_router_that_is_away_fails_the_run_and_nobody_else(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """The challenger stays champion: the next run tries again."""
-    serving.write(MODEL, Serving(OLD))
-    monkeypatch.setenv("EVERGREEN_PORT", str(local.free_port()))
-    with pytest.raises(asking.RouterSilent, match="does not answer on"):
-        deploy.deploy.fn(MODEL)
+    desired_state.write(MODEL, Serving(OLD))
+    monkeypatch.setenv("EVERGREEN_PORT", str(servers.free_port()))
+    with pytest.raises(router_client.RouterSilent, match="does not answer on"):
+        rollout.deploy.fn(MODEL)
     assert world.champion == NEW
     assert not world.withdrawn
     assert run(FakeRouter(200, MODEL, old=Behaviour(), new=Behaviour()), monkeypatch).is_completed()

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from flows import api, events
+from flows.prefect_support import api, events
 from tests.deployments.alone import Alone, server
 from tests.deployments.conftest import PATIENCE, until
 
@@ -58,7 +58,7 @@ def refusals() -> list[str]:
 REFUSES = """
 import sys
 from flows import as_task, here, ingest
-from tasks.errors import SourceUnavailable
+from tasks.ground.errors import SourceUnavailable
 
 def refuse(*_):
     try:

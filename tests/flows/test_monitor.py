@@ -15,10 +15,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flows import api, due, here
-from tasks import files, model_file, params, settings, steps
-from tasks.monitoring import alarms, observed
-from tasks.release import package, registry, serving, tracking
+from flows.prefect_support import api, run_local
+from tasks import steps
+from tasks.ground import files, params, settings
+from tasks.lifecycle import retrain_facts
+from tasks.monitoring import alarms
+from tasks.monitoring.intake import intake
+from tasks.release.package import package
+from tasks.release.registry import desired_state, registry, tracking
+from tasks.runtime import model_file
 from tests.conftest import write_readings
 from tests.deployments.alone import Alone, server
 from tests.deployments.conftest import until
@@ -39,7 +44,7 @@ class World:
     base: Path
     made: int = 0
 
-    def release(self) -> serving.One:
+    def release(self) -> desired_state.One:
         """A version more in the registry."""
         self.made += 1
         release = settings.BUILD / MODEL / "release"
@@ -51,11 +56,11 @@ class World:
         candidate = files.digest(files.tree(release))[:16]
         files.write_json(release / "candidate.json", {"candidate": candidate})
         tracking.track(MODEL, release, settings.BUILD / MODEL, {"latency_ms": 3.0, "size_mb": 0.1})
-        return serving.One(candidate, registry.register(MODEL, candidate).number, "2026-11-21T06:00:00.000Z")
+        return desired_state.One(candidate, registry.register(MODEL, candidate).number, "2026-11-21T06:00:00.000Z")
 
-    def goes_live(self, one: serving.One) -> serving.One:
+    def goes_live(self, one: desired_state.One) -> desired_state.One:
         """As a rollout says it."""
-        serving.write(MODEL, serving.read(MODEL).gone_live(one))
+        desired_state.write(MODEL, desired_state.read(MODEL).gone_live(one))
         return one
 
     def label(self, month: str, count: int | None = None) -> None:
@@ -94,19 +99,19 @@ def answered(month: str) -> pd.DataFrame:
     return rows.join(answers).sort_values("time", kind="stable", ignore_index=True)
 
 
-def log(rows: pd.DataFrame, one: serving.One, number: int) -> None:
+def log(rows: pd.DataFrame, one: desired_state.One, number: int) -> None:
     """Production asks; a minute ago, so that it is settled."""
     ask(rows, one.candidate, number=number, answered=datetime.now(UTC) - timedelta(seconds=30))
 
 
 def monitor() -> Any:
     """Run the flow here; gives its state."""
-    return here.run("monitor", MODEL)
+    return run_local.run("monitor", MODEL)
 
 
 def report() -> dict[str, Any]:
     """What the last run has said."""
-    return dict(files.read_json(observed.folder(MODEL) / "report.json"))
+    return dict(files.read_json(intake.folder(MODEL) / "report.json"))
 
 
 def page() -> str:
@@ -120,7 +125,7 @@ def told(world: World, what: str) -> list[str]:
     return [one["text"] for one in world.alone.told if one["subject"].startswith(what)]
 
 
-def metric_history(one: serving.One, name: str) -> list[tuple[int, float]]:
+def metric_history(one: desired_state.One, name: str) -> list[tuple[int, float]]:
     """Step and value of a metric of the release's monitoring run."""
     with registry.connect() as client:
         (run,) = client.search_runs([client.get_experiment_by_name(f"{MODEL}-monitoring").experiment_id],
@@ -130,7 +135,7 @@ def metric_history(one: serving.One, name: str) -> list[tuple[int, float]]:
 
 
 @pytest.fixture(scope="module")
-def first(world: World) -> serving.One:
+def first(world: World) -> desired_state.One:
     """The release that serves, which was asked for the rows of April; nobody has labels yet."""
     state = monitor()
     assert state.is_completed()
@@ -144,7 +149,7 @@ def first(world: World) -> serving.One:
 # ── a month without labels ────────────────────────────────────────────────────────────────────────
 
 
-def test_without_labels_the_loss_is_estimated(world: World, first: serving.One) -> None:
+def test_without_labels_the_loss_is_estimated(world: World, first: desired_state.One) -> None:
     """And what was asked is held against what the release learned from."""
     said = report()
     assert (said["release"]["candidate"], said["release"]["version"]) == (first.candidate, first.version)
@@ -168,7 +173,7 @@ def test_without_labels_the_loss_is_estimated(world: World, first: serving.One) 
     assert "![drift and quality over time](data:image/png;base64," in page()
 
 
-def test_nothing_new_is_found_out_before_anything_heavy_is_imported(world: World, first: serving.One) -> None:
+def test_nothing_new_is_found_out_before_anything_heavy_is_imported(world: World, first: desired_state.One) -> None:
     """Neither pandas nor MLflow, and no file is written."""
     code = """
 import sys, time
@@ -179,14 +184,14 @@ state = here.run("monitor", "tiny")
 heavy = {"pandas", "mlflow", "scipy", "matplotlib", "sklearn"} & set(sys.modules)
 print(state.message, sorted(heavy), sep="\\n")
 """
-    before = {path: path.stat().st_mtime_ns for path in observed.folder(MODEL).rglob("*")}
+    before = {path: path.stat().st_mtime_ns for path in intake.folder(MODEL).rglob("*")}
     *_, message, heavy = world.alone.project.python(code).splitlines()
     assert message == f"nothing to do: nothing was asked and no label came since {report()['at']}"
     assert heavy == "[]"
-    assert {path: path.stat().st_mtime_ns for path in observed.folder(MODEL).rglob("*")} == before
+    assert {path: path.stat().st_mtime_ns for path in intake.folder(MODEL).rglob("*")} == before
 
 
-def test_it_stands_in_mlflow_beside_the_version(world: World, first: serving.One) -> None:
+def test_it_stands_in_mlflow_beside_the_version(world: World, first: desired_state.One) -> None:
     """A run per release, a step per week, with the numbers, the table and the picture."""
     assert [step for step, _ in metric_history(first, "estimate/log_loss")] == [2256, 2257, 2258, 2259]
     assert len(metric_history(first, "data/vibration/missing")) == 4
@@ -198,7 +203,7 @@ def test_it_stands_in_mlflow_beside_the_version(world: World, first: serving.One
         assert run.info.status == "FINISHED"
         names = {file.path for file in client.list_artifacts(run.info.run_id)}
     assert names == {"monitor.png", "numbers.json", "report.json", "windows.parquet"}
-    table = pd.read_parquet(observed.folder(MODEL) / "windows.parquet")
+    table = pd.read_parquet(intake.folder(MODEL) / "windows.parquet")
     assert set(table["kind"]) == {"quality", "estimate", "data", "service"}
     assert set(table["release"]) == {"all", first.candidate}
 
@@ -206,7 +211,7 @@ def test_it_stands_in_mlflow_beside_the_version(world: World, first: serving.One
 # ── labels ────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_labels_that_come_in_parts_end_in_the_measured_loss(world: World, first: serving.One) -> None:
+def test_labels_that_come_in_parts_end_in_the_measured_loss(world: World, first: desired_state.One) -> None:
     """With its metrics and slices, and how far off the estimate was; a week that is written again is not doubled."""
     world.label("2013-04", 100)
     assert monitor().is_completed()
@@ -224,7 +229,7 @@ def test_labels_that_come_in_parts_end_in_the_measured_loss(world: World, first:
         assert week["off"] == pytest.approx(found["value"] - week["estimated"]["value"], abs=2e-6)
         assert set(week["slices"]["station"]) == {"north", "south"}
         assert list(week["releases"]) == [first.candidate]
-    asked = due._measured(MODEL, params.load().model(MODEL), first.candidate)  # what the policy hears of
+    asked = retrain_facts._measured(MODEL, params.load().model(MODEL), first.candidate)  # what the policy hears of
     assert asked is not None
     assert (asked.labels, asked.until - asked.since) == (28 * 8, timedelta(days=27, hours=18))
     assert asked.loss == pytest.approx(np.mean([week["measured"]["log_loss"]["value"] for week in windows]), abs=1e-5)
@@ -237,14 +242,16 @@ def test_labels_that_come_in_parts_end_in_the_measured_loss(world: World, first:
     assert run.data.metrics["log_loss"] == pytest.approx(windows[-1]["measured"]["log_loss"]["value"], rel=1e-5)
 
 
-def test_a_day_is_judged_when_it_is_over(world: World, first: serving.One, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_day_is_judged_when_it_is_over(
+    world: World, first: desired_state.One, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Although nothing new was asked since. Its answers are there before, in the weeks."""
     before = report()
-    monkeypatch.setattr(observed, "last_day_over", lambda *_: date(2013, 4, 20))
+    monkeypatch.setattr(intake, "last_day_over", lambda *_: date(2013, 4, 20))
     assert monitor().is_completed()
     assert (report()["data"]["days"], report()["data"]["rows"]) == (20, 160)
     assert report()["quality"] == before["quality"]
-    monkeypatch.setattr(observed, "last_day_over", lambda *_: date(2013, 3, 31))  # the first day is not over yet
+    monkeypatch.setattr(intake, "last_day_over", lambda *_: date(2013, 3, 31))  # the first day is not over yet
     assert monitor().is_completed()
     assert (report()["data"]["status"], report()["data"]["days"]) == ("not enough data", 0)
     monkeypatch.undo()
@@ -252,7 +259,7 @@ def test_a_day_is_judged_when_it_is_over(world: World, first: serving.One, monke
     assert report()["data"] == before["data"]
 
 
-def test_rows_of_2199_do_no_harm(world: World, first: serving.One) -> None:
+def test_rows_of_2199_do_no_harm(world: World, first: desired_state.One) -> None:
     """They are no week and no day; the page says how many there are, and what takes them out of the log."""
     before = report()
     log(world.rows["2013-04"].head(24).assign(time=np.datetime64("2199-01-01", "us"), pressure=9999.0), first, number=9)
@@ -273,7 +280,9 @@ def test_rows_of_2199_do_no_harm(world: World, first: serving.One) -> None:
 # ── a sensor that is off ──────────────────────────────────────────────────────────────────────────
 
 
-def test_a_sensor_that_is_off_is_told_once_also_by_a_run_that_was_killed(world: World, first: serving.One) -> None:
+def test_a_sensor_that_is_off_is_told_once_also_by_a_run_that_was_killed(
+    world: World, first: desired_state.One
+) -> None:
     """Killed after the message was sent and before that was written down: nobody hears of it twice."""
     may = world.rows["2013-05"]
     log(may.assign(pressure=may["pressure"] + 2), first, number=1)
@@ -296,7 +305,7 @@ def test_a_sensor_that_is_off_is_told_once_also_by_a_run_that_was_killed(world: 
     assert report()["data"]["status"] == "drift"
 
 
-def test_an_alarm_that_was_acknowledged_stays_open_and_so_does_the_note(world: World, first: serving.One) -> None:
+def test_an_alarm_that_was_acknowledged_stays_open_and_so_does_the_note(world: World, first: desired_state.One) -> None:
     """A look that finds it again changes nothing of that."""
     (key,) = (one["key"] for one in report()["alarms"])
     world.alone.project.run(sys.executable, "-m", "tasks", "acknowledge", MODEL, key, "--note", "sent a plumber")
@@ -307,7 +316,7 @@ def test_an_alarm_that_was_acknowledged_stays_open_and_so_does_the_note(world: W
     assert len(told(world, "alarm: ")) == 1
 
 
-def test_killed_while_it_writes_to_mlflow_nothing_is_doubled(world: World, first: serving.One) -> None:
+def test_killed_while_it_writes_to_mlflow_nothing_is_doubled(world: World, first: desired_state.One) -> None:
     """The next run ends what was begun; the report is that of a run that was not killed."""
     world.label("2013-05", 150)
     code = "import os; from tasks.release import monitored; monitored._keep = lambda *_: os._exit(9)\n"
@@ -320,7 +329,7 @@ def test_killed_while_it_writes_to_mlflow_nothing_is_doubled(world: World, first
     assert len(steps_of) == len(set(metric_history(first, "labels")))
     assert monitor().message.startswith("nothing to do")
     before = json.dumps(half, sort_keys=True)
-    shutil.rmtree(observed.folder(MODEL))  # from the beginning, at once
+    shutil.rmtree(intake.folder(MODEL))  # from the beginning, at once
     assert monitor().is_completed()
     anew = {name: value for name, value in report().items() if name not in ("at", "alarms")}
     assert json.dumps(anew, sort_keys=True) == json.dumps(
@@ -331,7 +340,7 @@ def test_killed_while_it_writes_to_mlflow_nothing_is_doubled(world: World, first
 # ── another release ───────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_new_release_is_held_against_its_own_reference(world: World, first: serving.One) -> None:
+def test_a_new_release_is_held_against_its_own_reference(world: World, first: desired_state.One) -> None:
     """What was wrong with the old one is over and told; of the new one there is not enough to say anything."""
     second = world.goes_live(world.release())
     log(world.rows["2013-05"].head(24), second, number=2)
@@ -347,7 +356,7 @@ def test_a_new_release_is_held_against_its_own_reference(world: World, first: se
     assert shared["rows"] == sum(own["rows"] for own in shared["releases"].values())
 
 
-def test_a_version_of_before_lacks_what_is_kept_today(world: World, first: serving.One) -> None:
+def test_a_version_of_before_lacks_what_is_kept_today(world: World, first: desired_state.One) -> None:
     """It serves and is watched all the same, and the report says what cannot be said."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tracking, "TRAINING_FILES", ("training.json", "profile.json", "train_ids.npy"))

@@ -10,8 +10,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from flows import api
-from tasks import files
+from flows.prefect_support import api
+from tasks.ground import files
 from tests.deployments.alone import Alone, server
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(240)]

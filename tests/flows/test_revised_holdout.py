@@ -9,9 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flows import here
-from tasks import files, model_file, params, settings
-from tasks.release import judging, registry, verdicts
+from flows.prefect_support import run_local
+from tasks.ground import files, params, settings
+from tasks.release.gate import comparison, verdict_ledger
+from tasks.release.registry import registry
+from tasks.runtime import model_file
 from tests.conftest import Project
 from tests.deployments.alone import server
 
@@ -29,7 +31,7 @@ def project(small_copied: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 def run(flow: str, *arguments: str) -> None:
     """Run a flow here, as a person would."""
-    state = here.run(flow, *arguments)
+    state = run_local.run(flow, *arguments)
     assert state.is_completed(), state.message
 
 
@@ -63,14 +65,14 @@ def test_both_are_judged_on_the_revised_rows(project: Project) -> None:
     project.edit("params.yaml", "params: {C: 1.0}", "params: {C: 0.05}")
     project.commit()
     run("train", MODEL)
-    verdict, now = files.lines(verdicts.path(MODEL))[-1], held_out()
+    verdict, now = files.lines(verdict_ledger.path(MODEL))[-1], held_out()
     assert len(now) == 223
     assert (verdict["champion"], verdict["holdout"]["rows"], verdict["holdout"]["compared"]) == (
         champion.candidate,
         223,
         223,
     )
-    releases = [settings.BUILD / MODEL / "release", judging.bring(MODEL, champion) / "release"]
+    releases = [settings.BUILD / MODEL / "release", comparison.bring(MODEL, champion) / "release"]
     challengers, champions = (loss(release, now) for release in releases)
     (improvement,) = [check["value"] for check in verdict["checks"] if check["name"] == "improvement"]
     assert improvement == pytest.approx(challengers - champions, abs=1e-6)

@@ -19,14 +19,18 @@ from typing import Any
 
 import pytest
 
-from deployments import local
-from deployments.promotions import Promotions
-from flows import api, here
-from tasks import files, params, settings, steps
-from tasks.errors import DataMissing
-from tasks.git import Clone
-from tasks.release import asking, manifests, package, registry, restore, rollout, serving, tracking, verdicts
-from tasks.release.verdict import Verdict
+from deployments.local import servers
+from deployments.watching.champion_watch import Promotions
+from flows.prefect_support import api, run_local
+from tasks import steps
+from tasks.ground import files, params, settings
+from tasks.ground.errors import DataMissing
+from tasks.ground.git import Clone
+from tasks.release.gate import verdict_ledger
+from tasks.release.gate.verdict import Verdict
+from tasks.release.package import manifests, package
+from tasks.release.registry import desired_state, registry, tracking
+from tasks.release.rollout import restore, router_client, stages
 from tests.conftest import Project
 from tests.deployments.alone import Alone, server
 from tests.deployments.conftest import until
@@ -53,7 +57,7 @@ class World:
         """Where it is."""
         return self.alone.project
 
-    def release(self, change: Callable[[Path], object] = lambda _: None) -> serving.One:
+    def release(self, change: Callable[[Path], object] = lambda _: None) -> desired_state.One:
         """A version more in the registry: the model's release with a change, packaged and tracked as by train."""
         self.made += 1
         release = settings.BUILD / MODEL / "release"
@@ -67,10 +71,10 @@ class World:
         files.write_json(release / "candidate.json", {"candidate": candidate})
         package.ensure_bento(MODEL)
         tracking.track(MODEL, release, settings.BUILD / MODEL, {"latency_ms": 3.0, "size_mb": 0.1})
-        return serving.One(candidate, registry.register(MODEL, candidate).number)
+        return desired_state.One(candidate, registry.register(MODEL, candidate).number)
 
 
-def set_alias(one: serving.One) -> None:
+def set_alias(one: desired_state.One) -> None:
     """As a person does it in MLflow's UI."""
     with registry.connect() as client:
         client.set_registered_model_alias(MODEL, "champion", str(one.version))
@@ -78,7 +82,7 @@ def set_alias(one: serving.One) -> None:
 
 def deploy() -> Any:
     """Run the flow here; gives its state."""
-    return here.run("deploy", MODEL)
+    return run_local.run("deploy", MODEL)
 
 
 def story() -> str:
@@ -121,7 +125,7 @@ class Load:
                 connection.close()
         connection.close()
 
-    def by(self, one: serving.One, since: float = 0.0) -> int:
+    def by(self, one: desired_state.One, since: float = 0.0) -> int:
         """How many answers a release gave since then."""
         return sum(at > since and name == f"{MODEL}:{one.candidate}" for at, _, name in self.answers)
 
@@ -136,7 +140,7 @@ def world(small_copied: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     """The small project with a trained model, a Prefect server and a router; nothing serves yet."""
     root = tmp_path_factory.mktemp("deploy") / "project"
     with server(small_copied, root) as alone, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EVERGREEN_PORT", str(local.free_port()))
+        patch.setenv("EVERGREEN_PORT", str(servers.free_port()))
         alone.project.edit("params.yaml", "\n    serving:", ROLLOUT)
         for step in steps.STEPS:
             steps.run(step, [] if step == "environment" else [MODEL])
@@ -146,12 +150,12 @@ def world(small_copied: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 @pytest.fixture
-def served(world: World) -> serving.One:
+def served(world: World) -> desired_state.One:
     """A champion that serves; the one of the test before, or the first."""
-    if (live := serving.read(MODEL).live) is None:
+    if (live := desired_state.read(MODEL).live) is None:
         set_alias(world.release())
         assert deploy().is_completed()
-        live = serving.read(MODEL).live
+        live = desired_state.read(MODEL).live
     assert live is not None
     return live
 
@@ -159,12 +163,12 @@ def served(world: World) -> serving.One:
 @pytest.fixture(autouse=True)
 def moment(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is tried again is tried soon."""
-    monkeypatch.setattr(rollout, "CALM_S", 0.5)
+    monkeypatch.setattr(stages, "CALM_S", 0.5)
 
 
 def router() -> Any:
     """The router of the project, until the block ends."""
-    return local.process([sys.executable, "-m", "deployments.router"], "router")
+    return servers.process([sys.executable, "-m", "deployments.serving.router"], "router")
 
 
 def port() -> int:
@@ -181,7 +185,9 @@ def test_the_first_champion_serves_at_once(world: World) -> None:
         changed.write(b"more")
     state = deploy()
     assert state.is_completed()
-    assert serving.read(MODEL).live == serving.One(one.candidate, one.version, serving.read(MODEL).live.since)
+    assert desired_state.read(MODEL).live == desired_state.One(
+        one.candidate, one.version, desired_state.read(MODEL).live.since
+    )
     assert "fetched from the registry, its hash checked, its Bento made" in story()
     assert "✓ | ask its golden rows | 20 golden rows answered exactly as evaluated" in story()
     assert (
@@ -190,16 +196,16 @@ def test_the_first_champion_serves_at_once(world: World) -> None:
     )
 
 
-def test_nothing_to_do_is_found_out_without_mlflow(served: serving.One) -> None:
+def test_nothing_to_do_is_found_out_without_mlflow(served: desired_state.One) -> None:
     """And nothing is written."""
-    before = serving.path(MODEL).stat().st_mtime_ns
+    before = desired_state.path(MODEL).stat().st_mtime_ns
     state = deploy()
     assert state.message.startswith(f"nothing to do: version {served.version} ({served.candidate}) serves since 2")
-    assert serving.path(MODEL).stat().st_mtime_ns == before
+    assert desired_state.path(MODEL).stat().st_mtime_ns == before
 
 
 def test_a_new_champion_is_tried_on_real_requests_and_takes_over_without_a_failed_one(
-    world: World, served: serving.One
+    world: World, served: desired_state.One
 ) -> None:
     """Set by hand: fetched, warmed, asked its golden rows, replayed, given a share, then everything."""
     one = world.release()
@@ -210,19 +216,21 @@ def test_a_new_champion_is_tried_on_real_requests_and_takes_over_without_a_faile
         until(lambda: load.by(one, time.time() - 1) > 20)
     assert state.is_completed(), state.message
     assert not load.failed
-    now = serving.read(MODEL)
+    now = desired_state.read(MODEL)
     assert (now.live.candidate, now.former.candidate, now.challenger) == (one.candidate, served.candidate, None)
     page = story()
     assert "40 logged requests replayed through both" in page
     assert "requests in 2 s, 0 errors; who serves" in page
     assert page.count("rows are answered exactly as its model says") == 2
     assert "data:image/png;base64," in page
-    assert [line["outcome"] for line in serving.history(MODEL)].count("live") == 2
+    assert [line["outcome"] for line in desired_state.history(MODEL)].count("live") == 2
     Path(os.environ.get("STORY", os.devnull)).write_text(page)
 
 
 @pytest.mark.parametrize("harm", ["all is gone", "one file is gone", "a file was changed"])
-def test_what_serves_is_brought_again_where_its_files_are_lost(world: World, served: serving.One, harm: str) -> None:
+def test_what_serves_is_brought_again_where_its_files_are_lost(
+    world: World, served: desired_state.One, harm: str
+) -> None:
     """Its replica died, and no other one starts: the next run brings it from the registry, and it serves."""
     home = settings.VAR / "bentoml" / "bentos"
     src = home / MODEL / served.candidate / "src"
@@ -233,7 +241,7 @@ def test_what_serves_is_brought_again_where_its_files_are_lost(world: World, ser
     else:
         with (src / "model.skops").open("ab") as changed:
             changed.write(b"more")
-    with asking.Router() as router:
+    with router_client.Router() as router:
         for pid in router.status(MODEL)["releases"][served.candidate]["pids"]:
             os.kill(pid, signal.SIGKILL)
         assert until(lambda: router.fault(MODEL, served.candidate))
@@ -249,7 +257,7 @@ def test_what_serves_is_brought_again_where_its_files_are_lost(world: World, ser
         assert not list(looking.look(params.load()))
 
 
-def test_what_serves_and_is_nowhere_any_more_is_told(world: World, served: serving.One) -> None:
+def test_what_serves_and_is_nowhere_any_more_is_told(world: World, served: desired_state.One) -> None:
     """Neither here nor in the registry: the run says which, and what to do; it goes on as long as its process lives."""
     home = settings.VAR / "bentoml" / "bentos" / MODEL
     away = (home / served.candidate).rename(home / "away")
@@ -258,7 +266,7 @@ def test_what_serves_and_is_nowhere_any_more_is_told(world: World, served: servi
         assert deploy().is_completed()
     away.rename(home / served.candidate)
     with pytest.raises(DataMissing, match=f"rollback {MODEL} --to N"):
-        restore.restore(MODEL, serving.One("0" * 16, 99))
+        restore.restore(MODEL, desired_state.One("0" * 16, 99))
 
 
 # ── releases that fail ────────────────────────────────────────────────────────────────────────────
@@ -297,7 +305,7 @@ BAD = {
     "does not start": (patched("replica.py", BEGIN, "    raise RuntimeError('no such library')\n"), "no such library"),
     "answers otherwise in production": (
         patched(
-            "tasks/answering.py",
+            "tasks/runtime/predictor.py",
             "        given = [row.__dict__ for row in asked.rows]\n",
             "        given = [row.__dict__ for row in asked.rows]\n"
             "        values = [scored[::-1] for scored in values] if counted else values\n",
@@ -314,7 +322,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("bad", list(BAD))
-def test_a_bad_release_is_withdrawn_and_costs_no_answer(world: World, served: serving.One, bad: str) -> None:
+def test_a_bad_release_is_withdrawn_and_costs_no_answer(world: World, served: desired_state.One, bad: str) -> None:
     """Who served serves on, is champion again, and somebody is told; nobody is answered by it after that."""
     change, why = BAD[bad]
     one = world.release(change)
@@ -328,8 +336,8 @@ def test_a_bad_release_is_withdrawn_and_costs_no_answer(world: World, served: se
     assert (state.type.value, state.name) == ("FAILED", "Withdrawn")
     assert why in state.message
     assert not load.failed
-    assert serving.read(MODEL).live.candidate == served.candidate
-    assert serving.read(MODEL).challenger is None
+    assert desired_state.read(MODEL).live.candidate == served.candidate
+    assert desired_state.read(MODEL).challenger is None
     assert registry.champion(MODEL).number == served.version
     assert why in registry.history(MODEL)[one.version - 1].withdrawn
     assert "✗" in story()
@@ -337,25 +345,25 @@ def test_a_bad_release_is_withdrawn_and_costs_no_answer(world: World, served: se
     assert deploy().message.startswith("nothing to do: ")
 
 
-def test_a_canary_that_stands_still_is_tried_again(world: World, served: serving.One) -> None:
+def test_a_canary_that_stands_still_is_tried_again(world: World, served: desired_state.One) -> None:
     """As one that was killed: who stood still once is not barred for ever."""
     one = world.release()
     set_alias(one)
     with Load(port()) as load:
         going = subprocess.Popen([sys.executable, "-m", "flows", "deploy", MODEL], cwd=world.project.root)
-        until(lambda: serving.read(MODEL).share, 60, "a canary")
-        with asking.Router() as asked:
+        until(lambda: desired_state.read(MODEL).share, 60, "a canary")
+        with router_client.Router() as asked:
             os.kill(asked.status(MODEL)["releases"][one.candidate]["pids"][0], signal.SIGSTOP)
         assert going.wait(timeout=120) == 0
     assert not load.failed
-    assert serving.read(MODEL).live.candidate == one.candidate
+    assert desired_state.read(MODEL).live.candidate == one.candidate
     assert "tried again, as runs: " in story()
 
 
 # ── back again, and killed ────────────────────────────────────────────────────────────────────────
 
 
-def test_a_rollback_is_a_switch(world: World, served: serving.One) -> None:
+def test_a_rollback_is_a_switch(world: World, served: desired_state.One) -> None:
     """The former one is warm: no golden rows, no replay, no canary; and the same way back by name."""
     one = world.release()
     set_alias(one)
@@ -369,17 +377,19 @@ def test_a_rollback_is_a_switch(world: World, served: serving.One) -> None:
         "it served before, and was kept warm"
     )
     assert took < 10
-    assert serving.read(MODEL).former.candidate == one.candidate
+    assert desired_state.read(MODEL).former.candidate == one.candidate
 
 
-def test_a_rollback_to_one_that_cannot_start_any_more_takes_nothing_away(world: World, served: serving.One) -> None:
+def test_a_rollback_to_one_that_cannot_start_any_more_takes_nothing_away(
+    world: World, served: desired_state.One
+) -> None:
     """Who serves was withdrawn, whom the registry names fails: nobody can have the place, which a person is told."""
     old = world.release(patched("replica.py", BEGIN, "    raise RuntimeError('worn out')\n"))
     registry.rollback(MODEL, to=old.version, reason="a person says so")
     state = deploy()
     assert state.name == "Stuck"
     assert f"python -m tasks rollback {MODEL} --to N" in state.message
-    assert serving.read(MODEL).live.candidate == served.candidate
+    assert desired_state.read(MODEL).live.candidate == served.candidate
     assert "nobody can have the place" in world.alone.message(f"withdrawn: tiny version {old.version}")
     registry.rollback(MODEL, to=served.version)
     assert deploy().message.startswith("nothing to do: ")
@@ -402,33 +412,33 @@ def killed(world: World, patch: str) -> None:
     assert died.returncode == -signal.SIGKILL, died.stderr
 
 
-def test_a_killed_canary_is_ended_by_the_next_run(world: World, served: serving.One) -> None:
+def test_a_killed_canary_is_ended_by_the_next_run(world: World, served: desired_state.One) -> None:
     """Kill -9 while it is watched: it goes on getting requests until the next run, which begins its watch again."""
     one = world.release()
     set_alias(one)
     with Load(port()) as load:
         killed(world, "rollout._watched = die")
-        assert serving.read(MODEL).share == 0.3
+        assert desired_state.read(MODEL).share == 0.3
         assert deploy().is_completed()
     assert not load.failed
-    now = serving.read(MODEL)
+    now = desired_state.read(MODEL)
     assert (now.live.candidate, now.former.candidate) == (one.candidate, served.candidate)
     assert (now.challenger, now.share) == (None, None)
 
 
-def test_a_killed_router_is_not_held_against_a_release(world: World, served: serving.One) -> None:
+def test_a_killed_router_is_not_held_against_a_release(world: World, served: desired_state.One) -> None:
     """It is back within seconds, and the rollout goes on."""
     # the fixture's router is killed, as make up would start it again: here by this test
     one = world.release()
     set_alias(one)
-    with asking.Router() as asked:
+    with router_client.Router() as asked:
         pid = asked.status(MODEL)["router"]
     going = subprocess.Popen([sys.executable, "-m", "flows", "deploy", MODEL], cwd=world.project.root)
-    until(lambda: serving.read(MODEL).share, 60, "a canary")
+    until(lambda: desired_state.read(MODEL).share, 60, "a canary")
     os.kill(pid, signal.SIGKILL)
     with router():
         assert going.wait(timeout=60) == 0
-        assert serving.read(MODEL).live.candidate == one.candidate
+        assert desired_state.read(MODEL).live.candidate == one.candidate
         assert deploy().message.startswith("nothing to do: ")
 
 
@@ -446,10 +456,10 @@ def test_for_a_cluster_git_says_what_is_to_run_and_why(
     one = world.release()
     set_alias(one)
     said = Verdict("a" * 16, MODEL, one.candidate, None, True, "promoted: there is no champion", (), {}, "r", {}, 0, 0)
-    verdicts.keep(MODEL, one.version, said)
-    state = here.run("deploy", MODEL, "kubernetes", str(tmp_path))
+    verdict_ledger.keep(MODEL, one.version, said)
+    state = run_local.run("deploy", MODEL, "kubernetes", str(tmp_path))
     assert state.message == f"{one}: commit {clone.run('rev-parse', 'HEAD').strip()[:12]}"
     assert one.candidate in before.read_text()
     assert clone.run("log", "-1", "--format=%B").splitlines()[2] == "promoted: there is no champion"
-    again = here.run("deploy", MODEL, "kubernetes", str(tmp_path))
+    again = run_local.run("deploy", MODEL, "kubernetes", str(tmp_path))
     assert again.message == f"{one}: nothing to do, the manifest says so"

@@ -10,11 +10,15 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from deployments.page import whole
-from flows import due, here
-from tasks import model_file, params, predictions, settings, unanswered
+from deployments.status_page import page
+from flows.prefect_support import run_local
+from tasks.ground import params, settings
+from tasks.lifecycle import retrain_facts
 from tasks.monitoring import alarms
-from tasks.release import registry, serving, verdicts
+from tasks.prediction_log import error_counts, prediction_log
+from tasks.release.gate import verdict_ledger
+from tasks.release.registry import desired_state, registry
+from tasks.runtime import model_file
 from tests.conftest import write_readings
 from tests.deployments.alone import Alone, server
 from tests.tasks.monitoring.asked import ask
@@ -42,11 +46,11 @@ def alone(small_copied: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
         alone.project.commit()
         land(alone, 4)
         loop()
-        serving.write(MODEL, serving.Serving(live()))
-        serving.note(MODEL, live(), "live")
-        unanswered.add(MODEL, {("2026-11-21", "shed"): 1}, 90)
+        desired_state.write(MODEL, desired_state.Serving(live()))
+        desired_state.note(MODEL, live(), "live")
+        error_counts.add(MODEL, {("2026-11-21", "shed"): 1}, 90)
         ask(answered("2013-04"), live().candidate, number=0, answered=datetime.now(UTC) - timedelta(seconds=30))
-        predictions.compact(MODEL)
+        prediction_log.compact(MODEL)
         ask(answered("2013-03"), live().candidate, number=1, answered=datetime.now(UTC) - timedelta(seconds=30))
         loop()
         yield alone
@@ -60,11 +64,11 @@ def land(alone: Alone, month: int) -> None:
     (landing / f"2014-{month:02}.csv").write_text("no table\n")
 
 
-def live() -> serving.One:
+def live() -> desired_state.One:
     """The champion, as it serves."""
     champion = registry.champion(MODEL)
     assert champion is not None
-    return serving.One(champion.candidate, champion.number, "2026-11-21T06:00:00.000Z")
+    return desired_state.One(champion.candidate, champion.number, "2026-11-21T06:00:00.000Z")
 
 
 def answered(month: str) -> pd.DataFrame:
@@ -79,16 +83,16 @@ def answered(month: str) -> pd.DataFrame:
 def loop() -> None:
     """What runs by itself: all flows but the rollout, which needs a router, and what that reads; the page."""
     for flow, *arguments in (("ingest",), ("train", MODEL, False, True), ("monitor", MODEL)):
-        state = here.run(flow, *arguments)
+        state = run_local.run(flow, *arguments)
         assert state.is_completed(), f"{flow}: {state.message}"
-    serving.forget([MODEL])
-    assert serving.unfinished(MODEL) is None
-    predictions.compact(MODEL)
-    predictions.sweep(MODEL, 90, 10**9)
-    due.last(MODEL)
+    desired_state.forget([MODEL])
+    assert desired_state.unfinished(MODEL) is None
+    prediction_log.compact(MODEL)
+    prediction_log.sweep(MODEL, 90, 10**9)
+    retrain_facts.last(MODEL)
     alarms.read(MODEL)
-    verdicts.summary(MODEL, 1)
-    whole.write()
+    verdict_ledger.summary(MODEL, 1)
+    page.write()
 
 
 def state_files() -> list[Path]:
@@ -111,7 +115,7 @@ def test_the_map_is_what_it_was(alone: Alone) -> None:
 @pytest.mark.parametrize("how", TEAR)
 def test_whatever_is_torn_the_loop_goes_on(alone: Alone, caplog: pytest.LogCaptureFixture, how: str) -> None:
     """It is named and made again, and who is champion stays. Only the journal knew who serves."""
-    served, champion = serving.read(MODEL).live, registry.champion(MODEL)
+    served, champion = desired_state.read(MODEL).live, registry.champion(MODEL)
     torn = state_files()
     for path in torn:
         path.write_bytes(TEAR[how](path.read_bytes()))
@@ -120,6 +124,6 @@ def test_whatever_is_torn_the_loop_goes_on(alone: Alone, caplog: pytest.LogCaptu
     named = {path.relative_to(settings.VAR).parts[0] for path in torn if str(path) in caplog.text}
     assert named >= {"memo", "serving", "monitoring", "mlflow"}
     assert registry.champion(MODEL) == champion
-    assert serving.read(MODEL).live in (served, None)
-    serving.note(MODEL, live(), "live")
-    serving.write(MODEL, serving.Serving(live()))
+    assert desired_state.read(MODEL).live in (served, None)
+    desired_state.note(MODEL, live(), "live")
+    desired_state.write(MODEL, desired_state.Serving(live()))

@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
-from deployments.page import whole
-from flows import due, here
-from tasks import files, settings, uncommitted
-from tasks.release import registry, verdicts
+from deployments.status_page import page
+from flows.prefect_support import run_local
+from tasks.ground import files, settings, uncommitted
+from tasks.lifecycle import retrain_facts
+from tasks.release.gate import verdict_ledger
+from tasks.release.registry import registry
 from tests.conftest import Project, write_readings
 from tests.deployments.alone import Alone, server
 
@@ -38,7 +40,7 @@ def _lenient(alone: Alone) -> Project:
 
 def train(*, if_due: bool = True) -> Any:
     """Run the flow here, as the clock would or as a person would; gives its state."""
-    state = here.run("train", MODEL, False, if_due)
+    state = run_local.run("train", MODEL, False, if_due)
     assert state.is_completed(), state.message
     return state
 
@@ -56,10 +58,10 @@ def test_by_itself_nothing_uncommitted_is_trained(project: Project) -> None:
     state = train()
     assert state.name == "NotDue"
     assert "uncommitted: models/tiny/rows/more.py, params.yaml; commit it, or give the word" in state.message
-    assert "uncommitted" in (due.last(MODEL) or {})["why"]
+    assert "uncommitted" in (retrain_facts.last(MODEL) or {})["why"]
     assert registry.history(MODEL) == []
-    whole.write()
-    assert "uncommitted: models/tiny/rows/more.py, params.yaml" in whole.path().read_text()
+    page.write()
+    assert "uncommitted: models/tiny/rows/more.py, params.yaml" in page.path().read_text()
     (project.root / "models" / "tiny" / "rows" / "more.py").unlink()
 
 
@@ -70,7 +72,7 @@ def test_a_person_has_it_trained_and_judged_and_it_waits(project: Project) -> No
     assert champion() is None
     (entry,) = registry.history(MODEL)
     assert (entry.verdict, entry.held) == ("promoted", (state.message.partition("not promoted: ")[2]))
-    (line,) = files.lines(verdicts.path(MODEL))
+    (line,) = files.lines(verdict_ledger.path(MODEL))
     assert not line["promoted"]
     assert "uncommitted: params.yaml" in line["summary"]
     assert "nothing to do" in train().message

@@ -19,7 +19,7 @@ def act(what: str, arguments: list[str], trials: str | None, *, drawn: bool = Fa
     if not drawn:
         _draw_nothing()
     if trials:
-        from tasks.release import package
+        from tasks.release.package import package
 
         package._interpreter = _warm(trials)
     return {"flows": flows, "add": add, "dvc": dvc, "template": template, "reproduce": reproduce}[what](arguments)
@@ -66,7 +66,7 @@ def template(_: list[str]) -> int:
     """What costs seconds and is the same for everybody: an empty MLflow store, and the first stage."""
     from dvc.cli import main
 
-    from tasks.release import registry
+    from tasks.release.registry import registry
 
     registry.champion("tiny")
     return int(main(["repro", "-q", "environment"]))
@@ -75,9 +75,9 @@ def template(_: list[str]) -> int:
 def reproduce(arguments: list[str]) -> int:
     """The graph alone, without a registry."""
     from tasks import steps
-    from tasks.training import graph
+    from tasks.training import dvc_graph
 
-    for outcome in graph.reproduce(arguments[0], steps.run):
+    for outcome in dvc_graph.reproduce(arguments[0], steps.run):
         print(outcome)
     return 0
 
@@ -149,7 +149,7 @@ class Interpreter:
 def _warm(path: str) -> Any:
     @contextmanager
     def interpreter(command: str, **environment: str) -> Iterator[Interpreter]:
-        from tasks.release import package
+        from tasks.release.package import package
 
         started = Interpreter(path, command, {**package._environment(), **environment})
         try:

@@ -25,8 +25,8 @@ from typing import Any
 IMPORTS = (
     "flows.ingest flows.train pandas pyarrow.parquet sklearn.linear_model great_expectations mlflow.sklearn "
     "skops.io matplotlib.pyplot dvc.repo.add dvc.repo.push dvc.stage.run dvc_data.index tasks.data.validate "
-    "tasks.training.prepare tasks.training.train tasks.training.evaluate tasks.release.package "
-    "tasks.release.judging tasks.release.registry tasks.environment mlflow.store.tracking.sqlalchemy_store "
+    "tasks.training.prepare tasks.training.train tasks.training.evaluate tasks.release.package.package "
+    "tasks.release.gate.comparison tasks.release.registry.registry tasks.ground.locked_packages mlflow.store.tracking.sqlalchemy_store "
     "mlflow.store.model_registry.sqlalchemy_store fsspec.core sklearn.compose sklearn.impute "
     "tasks.training.plots tasks.training.explain prefect.flow_engine prefect.task_engine "
     "prefect.client.orchestration prefect.events.clients prefect.events.worker networkx dvc.repo.plots "
@@ -67,7 +67,8 @@ def _warm_up(project: Path) -> None:
     from tqdm import tqdm
 
     import models
-    from tasks import settings, steps
+    from tasks import steps
+    from tasks.ground import settings
 
     tqdm.monitor_interval = 0  # no thread that watches progress bars: it would not be in the children
     requirements_utils._init_modules_to_packages_map()
@@ -131,7 +132,7 @@ def _act(asked: dict[str, Any], say: int) -> None:
 
 def _enter(root: Path) -> None:
     import models
-    from tasks import settings
+    from tasks.ground import settings
 
     settings.ROOT, settings.BUILD, settings.VAR = root, root / "build", root / "var"
     kept = {name: value for name, value in os.environ.items() if name.startswith("PREFECT_")}

@@ -56,7 +56,7 @@ def _do(root: Path, request: dict[str, Any]) -> dict[str, Any]:
     os.chdir(root)
     sys.path.insert(0, str(root))
     os.environ["EVERGREEN_ROOT"] = str(root)
-    settings = import_module("tasks.settings")
+    settings = import_module("tasks.ground.settings")
     for name, value in settings.environment().items():
         os.environ[name] = value
     _install(request.get("installed", {}))
@@ -65,7 +65,7 @@ def _do(root: Path, request: dict[str, Any]) -> dict[str, Any]:
 
 def _install(installed: dict[str, str]) -> None:
     """Have the environment step find other versions installed than there are."""
-    environment = import_module("tasks.environment")
+    environment = import_module("tasks.ground.locked_packages")
     as_it_is = environment._installed
     environment._installed = lambda name: installed.get(name) or as_it_is(name)
 
@@ -81,7 +81,7 @@ def _add(_: dict[str, Any]) -> dict[str, Any]:
 
 def _reproduce(request: dict[str, Any]) -> dict[str, Any]:
     """What is pending, what becomes of each stage of the models, and what is pending then."""
-    graph = import_module("tasks.training.graph")
+    graph = import_module("tasks.training.dvc_graph")
     model = request["models"][-1]
     why = graph.pending(model)
     outcomes: dict[str, str] = {}
@@ -110,7 +110,7 @@ def _reads() -> Iterator[set[str]]:
 
     Not those that its checks read as it is loaded.
     """
-    params = import_module("tasks.params")
+    params = import_module("tasks.ground.params")
     read: set[str] = set()
     is_loading = False
 
@@ -151,7 +151,7 @@ def _run(step: str, arguments: list[str]) -> None:
 
 def _made(model: str) -> dict[str, str]:
     """Every file that the stages of a model wrote, by content; DVC's own .gitignore and what a kill left apart."""
-    files = import_module("tasks.files")
+    files = import_module("tasks.ground.files")
     return {
         f"{folder}/{path}": hash_
         for folder in ("environment", model)

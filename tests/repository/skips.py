@@ -73,7 +73,7 @@ class Copy(Project):
 
     def object_of(self, path: str) -> Path:
         """Where the cache keeps a file."""
-        from tasks import files
+        from tasks.ground import files
 
         hash_ = files.md5(self.root / path)
         return self.root / ".dvc" / "cache" / "files" / "md5" / hash_[:2] / hash_[2:]
@@ -413,21 +413,21 @@ OF_SOURCES = [
         "the same partitions pass: their list and the rows come out equal",
     ),
     Case(
-        "a constant in a step's helper (tasks/profile.py)",
-        edit("tasks/profile.py", "GRID = 21", "GRID = 11"),
+        "a constant in a step's helper (tasks/modelling/profile.py)",
+        edit("tasks/modelling/profile.py", "GRID = 21", "GRID = 11"),
         "train",
         ("train", "evaluate", "package"),
     ),
     Case(
         "a constant two imports away (evaluate → plots → metrics)",
-        edit("tasks/metrics.py", "BINS = 10", "BINS = 7"),
+        edit("tasks/modelling/metrics.py", "BINS = 10", "BINS = 7"),
         "evaluate",
         ("evaluate", "package"),
     ),
     Case(
         "the service that is packaged",
         edit(
-            "deployments/service.py",
+            "tasks/runtime/bento_service.py",
             '"""',
             '"""\n',
         ),
@@ -438,7 +438,7 @@ OF_SOURCES = [
     Case("the other model's code", lambda c: c.append("models/twin/rows/__init__.py", "\nX = 1\n"), None),
     Case(
         "the gate's code",
-        lambda c: c.append("tasks/release/gate.py", "\nX = 1\n"),
+        lambda c: c.append("tasks/release/gate/gate.py", "\nX = 1\n"),
         None,
         why="no stage judges: the flow judges again",
     ),
@@ -475,7 +475,7 @@ OF_SOURCES = [
     ),
     Case(
         "a comment in what every step imports, and the release takes along",
-        lambda c: c.append("tasks/files.py", "\n# a remark\n"),
+        lambda c: c.append("tasks/ground/files.py", "\n# a remark\n"),
         "package",
         STAGES,
         "DVC compares bytes; all but the release come out equal",

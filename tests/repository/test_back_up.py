@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from tasks import files, settings, steps
-from tasks.release import judging, package, registry, tracking
-from tasks.training import graph
+from tasks import steps
+from tasks.ground import files, settings
+from tasks.release.gate import comparison
+from tasks.release.package import package
+from tasks.release.registry import registry, tracking
+from tasks.training import dvc_graph
 from tests.conftest import BIN, REPOSITORY, Project
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
@@ -28,12 +31,12 @@ def commands() -> str:
 
 def release(champion: int) -> None:
     """What the flow does without its history: a candidate, tracked, judged and promoted."""
-    graph.reproduce(MODEL, steps.run)
+    dvc_graph.reproduce(MODEL, steps.run)
     build = settings.BUILD / MODEL
     package.ensure_bento(MODEL)
     run = tracking.track(MODEL, build / "release", build, {"latency_ms": 1.0, "size_mb": 0.1})
     version = registry.register(MODEL, run.candidate)
-    verdict = judging.judge_candidate(MODEL)
+    verdict = comparison.judge_candidate(MODEL)
     registry.record_verdict(MODEL, version.number, verdict)
     assert registry.promote(MODEL, version.number, verdict.id).number == champion, verdict.to_text()
 

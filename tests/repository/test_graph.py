@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tasks import imports, params, settings
+from tasks.ground import import_closure, params, settings
 from tasks.steps import STEPS
 
 GRAPH = yaml.safe_load((settings.ROOT / "dvc.yaml").read_text())["stages"]
@@ -27,13 +27,13 @@ def declared(stage: str, model: str) -> set[Path]:
 def imported(stage: str, model: str) -> set[Path]:
     """Every file of the repository that the step imports, and the team's code that it loads by name."""
     module = settings.ROOT / (STEPS[stage].replace(".", "/") + ".py")
-    found = imports.closure(module, settings.ROOT)
+    found = import_closure.closure(module, settings.ROOT)
     if stage == "package":  # it copies the service, the replica and what they import into the release
         for started in ("service.py", "replica.py"):
-            found |= imports.closure(settings.ROOT / "deployments" / started, settings.ROOT)
+            found |= import_closure.closure(settings.ROOT / "deployments" / started, settings.ROOT)
     own = {"prepare": "rows", "train": "pipeline", "evaluate": "pipeline", "package": "pipeline"}.get(stage)
     if own:
-        found |= imports.closure(settings.ROOT / "models" / model / own / "__init__.py", settings.ROOT)
+        found |= import_closure.closure(settings.ROOT / "models" / model / own / "__init__.py", settings.ROOT)
     return found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from tasks import files, settings
+from tasks.ground import files, settings
 
 LOCK = yaml.safe_load((settings.ROOT / "dvc.lock").read_text())["stages"]
 DATA = yaml.safe_load((settings.ROOT / "data.dvc").read_text())["outs"][0]

@@ -9,10 +9,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tasks import files, params, rows, settings, steps
-from tasks.data import collect, versions
-from tasks.release import judging, package, registry, tracking
-from tasks.training import graph
+from tasks import steps
+from tasks.data import landing, versions
+from tasks.ground import files, params, settings
+from tasks.modelling import rows
+from tasks.release.gate import comparison
+from tasks.release.package import package
+from tasks.release.registry import registry, tracking
+from tasks.training import dvc_graph
 from tests.conftest import REPOSITORY, Project, copy_repository
 
 pytestmark = pytest.mark.long
@@ -39,19 +43,19 @@ def land(root: Path, partition: str, begin: int, end: int) -> None:
 def ingest() -> str | None:
     """What the flow ingest does: a data version of what has arrived."""
     said = params.load()
-    collected = collect.collect(said, lambda _: None)
+    collected = landing.collect(said, lambda _: None)
     assert not collected.quarantined, collected
     version = versions.make()
-    collect.clear(said, collected)
+    landing.clear(said, collected)
     return version
 
 
-def release() -> judging.gate.Verdict:
+def release() -> comparison.gate.Verdict:
     """What the flow train does after the graph: track, register, judge, record, promote."""
     build = settings.BUILD / "digits"
     run = tracking.track("digits", build / "release", build, package.measured("digits"))
     version = registry.register("digits", run.candidate)
-    verdict = judging.judge_candidate("digits")
+    verdict = comparison.judge_candidate("digits")
     registry.record_verdict("digits", version.number, verdict)
     if verdict.promoted:
         registry.promote("digits", version.number, verdict.id)
@@ -63,12 +67,12 @@ class Story:
     """What happened from the first images to the second verdict."""
 
     root: Path
-    first: list[graph.Outcome]
-    again: list[graph.Outcome]
-    verdict: judging.gate.Verdict
+    first: list[dvc_graph.Outcome]
+    again: list[dvc_graph.Outcome]
+    verdict: comparison.gate.Verdict
     champion: str
-    then: list[graph.Outcome]
-    second: judging.gate.Verdict
+    then: list[dvc_graph.Outcome]
+    second: comparison.gate.Verdict
 
 
 @pytest.fixture(scope="module")
@@ -87,14 +91,14 @@ def story(tmp_path_factory: pytest.TempPathFactory, enter_module: Callable[[Path
     enter_module(root)
     land(root, "scan-1", 0, 900)
     ingest()
-    first = graph.reproduce("digits", steps.run)
-    again = graph.reproduce("digits", steps.run)
+    first = dvc_graph.reproduce("digits", steps.run)
+    again = dvc_graph.reproduce("digits", steps.run)
     verdict = release()
     champion = registry.champion("digits")
     assert champion
     land(root, "scan-2", 900, 1797)
     ingest()
-    then = graph.reproduce("digits", steps.run)
+    then = dvc_graph.reproduce("digits", steps.run)
     second = release()
     assert copied == {path: hash_ for folder in ("tasks", "flows") for path, hash_ in files.tree(root / folder).items()}
     return Story(root, first, again, verdict, champion.candidate, then, second)
@@ -162,16 +166,16 @@ def test_an_edit_redoes_what_depends_on_it_and_undone_gives_it_back(story: Story
     project = Project(story.root)
     before = files.tree(story.root / "build" / "digits")
     project.edit("params.yaml", "slices: [ink], resamples: 100", "slices: [ink], resamples: 110")
-    assert graph.pending("digits") == {
+    assert dvc_graph.pending("digits") == {
         "evaluate@digits": "params.yaml: models.digits.evaluate.resamples 100 → 110",
         "package@digits": "follows evaluate@digits, if that changes",
     }
-    redone = {outcome.stage: outcome.how for outcome in graph.reproduce("digits", steps.run)}
+    redone = {outcome.stage: outcome.how for outcome in dvc_graph.reproduce("digits", steps.run)}
     assert redone == {**dict.fromkeys(STAGES, "unchanged"), "evaluate@digits": "ran"}
     assert files.tree(story.root / "build" / "digits") != before
     project.edit("params.yaml", "slices: [ink], resamples: 110", "slices: [ink], resamples: 100")
-    undone = {outcome.stage: outcome.how for outcome in graph.reproduce("digits", steps.run)}
+    undone = {outcome.stage: outcome.how for outcome in dvc_graph.reproduce("digits", steps.run)}
     assert undone == {**dict.fromkeys(STAGES, "unchanged"), "evaluate@digits": "restored"}
     assert files.tree(story.root / "build" / "digits") == before
     project.edit("params.yaml", "margin: 0.01\n      champion_age: 1", "margin: 0.02\n      champion_age: 1")
-    assert graph.pending("digits") == {}
+    assert dvc_graph.pending("digits") == {}

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tasks import steps
-from tasks.training import graph
+from tasks.training import dvc_graph
 from tests.conftest import BIN, Project
 
 pytestmark = pytest.mark.long
@@ -29,7 +29,7 @@ def trained(
     project = enter_module(shutil.copytree(small_copied, tmp_path_factory.mktemp("tools") / "project", symlinks=True))
     project.run("git", "config", "user.name", "t")
     project.run("git", "config", "user.email", "t@localhost")
-    graph.reproduce("tiny", steps.run)
+    dvc_graph.reproduce("tiny", steps.run)
     project.commit()
     project.dvc("push", "-q")
     return project

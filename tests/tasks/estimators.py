@@ -139,7 +139,8 @@ def _hashes() -> dict[str, str]:
     from pathlib import Path
     from tempfile import TemporaryDirectory
 
-    from tasks import files, model_file
+    from tasks.ground import files
+    from tasks.runtime import model_file
 
     with TemporaryDirectory() as folder:
         for name in NAMED:

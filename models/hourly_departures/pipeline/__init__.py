@@ -6,7 +6,7 @@ from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
 
 from models.hourly_departures.pipeline.interval import WithInterval
-from tasks.encode import Codes
+from tasks.runtime.ordinal_codes import Codes
 
 
 def build(estimator: BaseEstimator, categories: list[str], numbers: list[str]) -> Pipeline:

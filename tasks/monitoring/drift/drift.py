@@ -26,9 +26,9 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from tasks.days import STEPS, Column, ColumnDays, DaySummaries, Role
-from tasks.monitoring import sequential
-from tasks.monitoring.series import Series, Watched, watch
+from tasks.modelling.daily_summaries import STEPS, Column, ColumnDays, DaySummaries, Role
+from tasks.monitoring.drift import anytime_test
+from tasks.monitoring.drift.series import Series, Watched, watch
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -208,7 +208,7 @@ def _sight(watched: list[Watched], threshold: float) -> str:
     days = sorted(int(np.isfinite(one.before).sum()) for column in watched for one in column.series)
     if not days:
         return ""
-    variance = np.concatenate([sequential.inflation(np.stack([s.before for s in one.series])) for one in watched])
+    variance = np.concatenate([anytime_test.inflation(np.stack([s.before for s in one.series])) for one in watched])
     count, level = days[len(days) // 2], threshold * float(np.log(10))
     one, two, any_ = (_delay(count, round(float(np.median(variance)), 1), level, size) for size in (1.0, 2.0, 1e6))
     if any_ is not None and any_ <= SLOW:
@@ -225,8 +225,8 @@ def _delay(reference: int, variance: float, level: float, shift: float) -> int |
     """In how many days half of the streams show a shift, in standard deviations of days; None: not in SIGHT_DAYS."""
     rng = np.random.default_rng(0)
     before, now = rng.normal(size=(SIGHT_STREAMS, reference)), shift + rng.normal(size=(SIGHT_STREAMS, SIGHT_DAYS))
-    scores = sequential.normal_scores(before, now)
-    evidence = sequential.log_evidence(scores, np.ones(now.shape, dtype=bool), np.full(SIGHT_STREAMS, variance))
+    scores = anytime_test.normal_scores(before, now)
+    evidence = anytime_test.log_evidence(scores, np.ones(now.shape, dtype=bool), np.full(SIGHT_STREAMS, variance))
     is_found = np.maximum.accumulate(evidence, axis=1) >= level
     half = np.flatnonzero(is_found.sum(axis=0) * 2 >= SIGHT_STREAMS)
     return int(half[0]) + 1 if len(half) else None
@@ -258,7 +258,7 @@ class _Test:
         self.before = np.stack([one.before for one in self.series])
         self.now = np.stack([one.now for one in self.series])
         self.damping = np.stack([one.damping() for one in self.series])
-        self.variance = sequential.inflation(self.before)
+        self.variance = anytime_test.inflation(self.before)
         nothing = np.zeros(self.now.shape[1], dtype=bool)
         self.extreme = np.stack([nothing if one.extreme is None else one.extreme for one in self.series])
         self.begin(0)
@@ -268,8 +268,8 @@ class _Test:
         self.first = day
         now = self.now[:, day:]
         self.known = np.isfinite(now)
-        self.scores = self.damping[:, day:] * sequential.normal_scores(self.before, now)
-        self.evidence = sequential.log_evidence(self.scores, self.known, self.variance)
+        self.scores = self.damping[:, day:] * anytime_test.normal_scores(self.before, now)
+        self.evidence = anytime_test.log_evidence(self.scores, self.known, self.variance)
         self.highest = np.maximum.accumulate(self.evidence, axis=1)
         self.p = np.minimum(1.0, len(self.series) * np.exp(-self.highest.max(axis=0)))
 
@@ -283,7 +283,9 @@ class _Test:
         """
         upto = day - self.first + 1
         evident = self._evident(upto, limit)
-        since = {s: self.first + sequential.change_point(self.scores[s, :upto], self.known[s, :upto]) for s in evident}
+        since = {
+            s: self.first + anytime_test.change_point(self.scores[s, :upto], self.known[s, :upto]) for s in evident
+        }
         matter = [s for s in evident if _matters(self.series[s], since[s], day, settings)]
         if not matter:
             return None
@@ -326,12 +328,12 @@ class _Test:
     def _end(self, series: int, since: int, opened: int) -> int | None:
         now = self.now[[series], since:]
         scores = (
-            self.damping[[series], since:] * sequential.normal_scores(self.before[[series]], now, learning=False)
+            self.damping[[series], since:] * anytime_test.normal_scores(self.before[[series]], now, learning=False)
         )[0]
         drifted = opened + 1 - since
         known = np.isfinite(now[0, :drifted])
         level = float(scores[:drifted][known].mean()) if known.any() else 0.0
-        after = sequential.returned(scores[drifted:], level, float(self.variance[series]))
+        after = anytime_test.returned(scores[drifted:], level, float(self.variance[series]))
         return None if after is None else opened + 1 + after
 
 

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from tasks.days import STEPS, Column, ColumnDays, DaySummaries
-from tasks.monitoring import extremes
-from tasks.monitoring.sequential import WEEK
+from tasks.modelling.daily_summaries import STEPS, Column, ColumnDays, DaySummaries
+from tasks.monitoring.drift import extremes
+from tasks.monitoring.drift.anytime_test import WEEK
 
 if TYPE_CHECKING:
-    from tasks.monitoring.drift import Settings
+    from tasks.monitoring.drift.drift import Settings
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]

@@ -4,7 +4,7 @@
     …/asked/<day>/<name>.parquet               a row per prediction; what it says of itself: `COLUMNS`
     …/asked/<day>/<name>.npy                   the keys of these rows, sorted: who asked for the same row again?
     …/again.<batch>….npy                       keys that stand in several of these files, and when they stood last
-    …/days/<candidate>.<batch>.parquet         day summaries of what a release was asked (tasks/days.py) …
+    …/days/<candidate>.<batch>.parquet         day summaries of what a release was asked (tasks/modelling/daily_summaries.py) …
     …/profiles/<candidate>.json                … laid out by its own reference profile
     …/service.<batch>.json                     per day: requests, rows, and how long they took
 
@@ -22,7 +22,7 @@ counts for nothing (`service` says how many there were). How the service is goes
 this machine's own clock. What is judged is judged by days that are over (`last_day_over`).
 
 Everything is read again from the beginning of the log where the zone is another one than at the last look, where rows
-were taken out of the log (tasks/erasures.py), and where these files are of another LAYOUT.
+were taken out of the log (tasks/prediction_log/erasures.py), and where these files are of another LAYOUT.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
-from tasks import erasures, files, log_files, predictions, settings, unanswered
+from tasks.ground import files, settings
+from tasks.prediction_log import erasures, error_counts, log_files, prediction_log
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-    from tasks.days import Column, DaySummaries
+    from tasks.modelling.daily_summaries import Column, DaySummaries
 
     Keys = npt.NDArray[np.uint64]
 
@@ -117,7 +118,7 @@ class State:
     """What was read, and where it is. As JSON has it, in state.json."""
 
     batch: int = 0
-    watermark: predictions.Watermark = field(default_factory=dict)
+    watermark: prediction_log.Watermark = field(default_factory=dict)
     asked: Mapping[str, tuple[Asked, ...]] = field(default_factory=dict)
     """Day → its files."""
     repeated: Mapping[str, int] = field(default_factory=dict)
@@ -127,7 +128,7 @@ class State:
     service: str | None = None
     timezone: str = "UTC"
     """Whose days these are."""
-    unanswered: unanswered.Days = field(default_factory=dict)
+    unanswered: error_counts.Days = field(default_factory=dict)
     """What the router had counted."""
     erasures: int = 0
     """How many orders there were to take rows out of the log."""
@@ -181,7 +182,7 @@ def observe(model: str, wanted: Wanted, layout: Layout, now: datetime | None = N
     # numbers go on where everything is new: what is kept stays whole until state.json is written
     empty = State(before.batch, timezone=wanted.timezone, erasures=len(erasures.read(model)), layout=LAYOUT)
     known = before if before.is_made_as(empty) else empty
-    tables, reached = predictions.read_new(model, known.watermark, now=now)
+    tables, reached = prediction_log.read_new(model, known.watermark, now=now)
     with ThreadPoolExecutor(2) as beside:
         batch = _Batch(model, known, wanted, layout, beside, now)
         for chunk in _ahead(_chunks(tables, wanted.timezone), beside):
@@ -196,7 +197,7 @@ def observe(model: str, wanted: Wanted, layout: Layout, now: datetime | None = N
 
 def last_day_over(model: str, timezone: str, now: datetime | None = None) -> date:
     """The newest day that is over on the clocks of this zone, and whose answers have settled: only such are judged."""
-    settled = (now or datetime.now(UTC)) - predictions.settling(model)
+    settled = (now or datetime.now(UTC)) - prediction_log.settling(model)
     return settled.astimezone(ZoneInfo(timezone)).date() - timedelta(days=1)
 
 
@@ -278,10 +279,10 @@ def predictions_of(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[said]
 
 
-def _unanswered(model: str, wanted: Wanted, now: datetime) -> unanswered.Days:
+def _unanswered(model: str, wanted: Wanted, now: datetime) -> error_counts.Days:
     """What the router has counted on the days that are kept."""
     first = (now.astimezone(ZoneInfo(wanted.timezone)) - timedelta(days=wanted.keep_days)).date().isoformat()
-    return {day: said for day, said in unanswered.read(model).items() if day >= first}
+    return {day: said for day, said in error_counts.read(model).items() if day >= first}
 
 
 def _forget(model: str, state: State, keep_days: int, now: datetime) -> State:
@@ -367,22 +368,22 @@ def profile(model: str, state: State, candidate: str) -> Profile | None:
 
 def columns(profile: Profile, new: Iterable[str] = ()) -> dict[str, Column]:
     """How what a release was asked is summarised. Of two classes' probabilities, one says everything."""
-    from tasks import days
+    from tasks.modelling import daily_summaries
 
     said = profile["predictions"]
     probabilities = sorted(name for name in said if name.startswith("p_"))  # read from a file, they are in this order
     two = probabilities[:1] if len(probabilities) == 2 else []
-    return days.columns({**profile, "predictions": {n: e for n, e in said.items() if n not in two}}, new)
+    return daily_summaries.columns({**profile, "predictions": {n: e for n, e in said.items() if n not in two}}, new)
 
 
 def summaries(model: str, state: State, candidate: str, wanted: Mapping[str, Column]) -> DaySummaries:
     """The days of a release: every feature and prediction column, not the label."""
-    from tasks import days
+    from tasks.modelling import daily_summaries
 
     kept = state.releases.get(candidate)
     if kept is None or kept.days is None:
         return {}
-    return days.from_bytes((folder(model) / "days" / kept.days).read_bytes(), wanted)
+    return daily_summaries.from_bytes((folder(model) / "days" / kept.days).read_bytes(), wanted)
 
 
 def service(model: str, state: State) -> dict[str, dict[str, Any]]:
@@ -391,9 +392,9 @@ def service(model: str, state: State) -> dict[str, dict[str, Any]]:
     Returns:
         Day → requests and rows that were answered; `untimed`: how many of these rows count for nothing else, as their
         `time` cannot be; `ms` and `single`: how many of all of these requests, of those of one row, took how long; and
-        how many requests were `refused`, `shed` and `failed` (tasks/unanswered.py).
+        how many requests were `refused`, `shed` and `failed` (tasks/prediction_log/error_counts.py).
     """
-    answered, nothing = _answered_service(model, state), dict.fromkeys(unanswered.KINDS, 0)
+    answered, nothing = _answered_service(model, state), dict.fromkeys(error_counts.KINDS, 0)
     days = sorted({*answered, *state.unanswered})
     return {day: {**answered.get(day, _nothing()), **state.unanswered.get(day, nothing)} for day in days}
 
@@ -457,7 +458,7 @@ class _Batch:
 
         asked = table["time"].cast("int64").to_numpy()
         answered = np.minimum(log_files.moments(table["id"]), int(self.now.timestamp() * 1000))
-        can_be = (asked <= (answered + predictions.ahead() // MS) * 1000) & (asked >= log_files.micros(FIRST))
+        can_be = (asked <= (answered + prediction_log.ahead() // MS) * 1000) & (asked >= log_files.micros(FIRST))
         if can_be.all():
             return table
         self.service.leave_out(answered[~can_be])
@@ -492,7 +493,7 @@ class _Batch:
         return found
 
     def _release(self, candidate: str, taken: _Taken) -> Release:
-        from tasks import days
+        from tasks.modelling import daily_summaries
 
         if not taken.summaries:
             return taken.kept
@@ -501,7 +502,7 @@ class _Batch:
         path.parent.mkdir(parents=True, exist_ok=True)
         wanted = columns(files.read_json(self.top / "profiles" / f"{candidate}.json"), taken.kept.new)
         before = summaries(self.model, self.before, candidate, wanted)
-        path.write_bytes(days.to_bytes(days.merge([before, *taken.summaries])))
+        path.write_bytes(daily_summaries.to_bytes(daily_summaries.merge([before, *taken.summaries])))
         return replace(taken.kept, days=name)
 
     def _write_service(self) -> str:
@@ -577,7 +578,7 @@ class _Taken:
         """New rows of it."""
         import pyarrow as pa
 
-        from tasks import days
+        from tasks.modelling import daily_summaries
 
         self.kept = replace(self.kept, rows=self.kept.rows + len(rows))
         if isinstance(profile, str):
@@ -590,9 +591,9 @@ class _Taken:
         self.kept = replace(self.kept, new=tuple(sorted({*self.kept.new, *new})))
         wanted = columns(profile, self.kept.new)
         del wanted["label"]
-        self.summaries.append(days.summarise(pa.table({**named, "time": rows[LOCAL]}), wanted))
+        self.summaries.append(daily_summaries.summarise(pa.table({**named, "time": rows[LOCAL]}), wanted))
         if len(self.summaries) > MANY:
-            self.summaries = [days.merge(self.summaries)]
+            self.summaries = [daily_summaries.merge(self.summaries)]
 
     def answered(self, until: int) -> None:
         """Rows of it are among some of which the last was answered then."""
@@ -668,7 +669,7 @@ def _hashes(keys: pa.ChunkedArray) -> Keys:
     import numpy as np
     import pyarrow.compute as pc
 
-    from tasks import rows
+    from tasks.modelling import rows
 
     known = np.asarray(pc.is_valid(keys))
     if not known.any():

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tasks import files
-from tasks.monitoring import observed
+from tasks.ground import files
+from tasks.monitoring.intake import intake
 
 OBSERVED = ("asked", "days", "profiles")
 """Folders of what `observed` keeps: its files name each other, so one that is torn voids all."""
@@ -16,7 +16,7 @@ OBSERVED = ("asked", "days", "profiles")
 
 def set_aside(model: str) -> list[Path]:
     """Set torn files aside, and forget what was made of them; gives them."""
-    folder = observed.folder(model)
+    folder = intake.folder(model)
     torn = [path for path in sorted(folder.rglob("*")) if path.is_file() and not files.is_whole(path)]
     if not torn:
         return []

@@ -23,9 +23,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks import files, numbers
-from tasks.errors import DataMissing
-from tasks.monitoring import observed
+from tasks.ground import files, numbers
+from tasks.ground.errors import DataMissing
+from tasks.monitoring.intake import intake
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-    from tasks.days import Column, ColumnDays
-    from tasks.monitoring.observed import Keys, State
+    from tasks.modelling.daily_summaries import Column, ColumnDays
+    from tasks.monitoring.intake.intake import Keys, State
 
 Stat = Sequence[int]
 
@@ -108,7 +108,7 @@ def join(model: str, state: State, folder: Path, task: str, loss: str) -> Joined
         state: what was observed.
         folder: of rows, a Parquet file per partition.
         task: classification or regression.
-        loss: of tasks.metrics; summed per day and release.
+        loss: of tasks.modelling.metrics; summed per day and release.
 
     Raises:
         DataMissing: the rows are being made anew, and their labels were not known before.
@@ -124,8 +124,8 @@ def join(model: str, state: State, folder: Path, task: str, loss: str) -> Joined
             "when the train flow (or `dvc repro`) has made it"
         ) from None
     changed = {name for name, sha in shas.items() if before.shas.get(name) != sha}
-    again = observed.repeated(model, state)
-    profiled = [name for name in sorted(state.releases) if observed.profile(model, state, name) is not None]
+    again = intake.repeated(model, state)
+    profiled = [name for name in sorted(state.releases) if intake.profile(model, state, name) is not None]
     days = {}
     for day in state.asked:
         of, known = files.digest([state.of(day), profiled])[:16], before.days.get(day)
@@ -133,7 +133,7 @@ def join(model: str, state: State, folder: Path, task: str, loss: str) -> Joined
         labelled = {} if known is None else {name: sha for name, sha in known.labelled.items() if shas.get(name) == sha}
         asked = sorted(shas if fresh else changed)
         if asked:
-            hashes = _hashes(observed.paths(model, state, day))
+            hashes = _hashes(intake.paths(model, state, day))
             labelled = {**labelled, **{name: shas[name] for name in asked if news[name].has_any(hashes)}}
             labelled = {name: labelled[name] for name in sorted(labelled)}
         if known is not None and not fresh and labelled == known.labelled:
@@ -143,7 +143,7 @@ def join(model: str, state: State, folder: Path, task: str, loss: str) -> Joined
     joined = Joined(by, partitions, days)
     if joined != before:
         files.write_json(_book(model), asdict(joined))
-    for path in (observed.folder(model) / "joined").glob("*"):
+    for path in (intake.folder(model) / "joined").glob("*"):
         if path.stem not in days:
             files.remove(path)
     return joined
@@ -159,7 +159,7 @@ def frame(model: str, days: Iterable[str]) -> pd.DataFrame:
 
 def answers(frame: pd.DataFrame) -> pd.DataFrame:
     """Without the prediction columns that some of these releases do not give; a class that one does not know is 0."""
-    said = observed.predictions_of(frame)
+    said = intake.predictions_of(frame)
     names = [str(name) for name in said.columns]
     shares = [name for name in names if name.startswith("p_") and said[name].notna().any()]
     others = [name for name in names if name not in shares and (name.startswith("p_") or said[name].isna().any())]
@@ -172,7 +172,7 @@ def label_days(joined: Joined, candidate: str, column: Column) -> ColumnDays:
     """The day summaries of a release's labels, as far as they are known."""
     import numpy as np
 
-    from tasks.days import ColumnDays
+    from tasks.modelling.daily_summaries import ColumnDays
 
     there = {day: one.releases.get(candidate, {}).get("label") for day, one in sorted(joined.days.items())}
     held = {day: said for day, said in there.items() if said is not None}
@@ -213,7 +213,7 @@ class _Labels:
 
     def has_any(self, hashes: Keys) -> bool:
         """Whether there is a label for any of these (sorted)."""
-        return bool(len(observed.common(hashes, self._hashes())))
+        return bool(len(intake.common(hashes, self._hashes())))
 
     def find(self, hashes: Keys) -> tuple[npt.NDArray[np.bool_], npt.NDArray[Any]]:
         """Which of these have a label, and the labels of those."""
@@ -240,7 +240,7 @@ def _index(path: Path, sha256: str, target: Path) -> None:
     import numpy as np
     import pandas as pd
 
-    from tasks import rows
+    from tasks.modelling import rows
 
     known = pd.read_parquet(path, columns=["id", "label"]).dropna().drop_duplicates("id", keep="last")
     if files.sha256(path) != sha256:  # kept under the name of other bytes, it would be wrong for ever
@@ -283,16 +283,16 @@ def _make(
     import pyarrow as pa
     from pyarrow import parquet
 
-    table = _counting(pa.concat_tables(observed.fitting(observed.paths(model, state, day))), again)
+    table = _counting(pa.concat_tables(intake.fitting(intake.paths(model, state, day))), again)
     table = table.append_column("label", _found(table["hash"].to_numpy(), [news[name] for name in labelled]))
-    times = pa.array(observed.local(table["time"].cast("int64").to_numpy(), state.timezone), pa.timestamp("us"))
+    times = pa.array(intake.local(table["time"].cast("int64").to_numpy(), state.timezone), pa.timestamp("us"))
     table = table.drop_columns("hash")
     table = table.set_column(table.schema.get_field_index("time"), "time", times)
     with files.replacing(_path(model, day)) as beside:
         parquet.write_table(table, beside, compression="zstd")
     rows = table.to_pandas()
     releases = {
-        str(candidate): _of_release(part, observed.profile(model, state, str(candidate)), task, loss)
+        str(candidate): _of_release(part, intake.profile(model, state, str(candidate)), task, loss)
         for candidate, part in rows.groupby("release", sort=True)
     }
     return Day(of, labelled, len(rows), int(rows["label"].notna().sum()), releases)
@@ -303,7 +303,7 @@ def _counting(table: pa.Table, again: tuple[Keys, npt.NDArray[np.int64]]) -> pa.
     import numpy as np
 
     table = table.sort_by([("time", "ascending"), ("id", "ascending")])
-    keys = observed.release_keys(table["hash"].to_numpy(), table["release"])
+    keys = intake.release_keys(table["hash"].to_numpy(), table["release"])
     order = np.argsort(keys, kind="stable")
     last = np.ones(len(keys), dtype=bool)
     last[order[:-1]] = keys[order[1:]] != keys[order[:-1]]
@@ -330,26 +330,26 @@ def _found(hashes: Keys, partitions: Sequence[_Labels]) -> pa.Array:
     return pa.array([None if value is None else numbers.text(value) for value in labels], pa.string())
 
 
-def _of_release(rows: pd.DataFrame, profile: observed.Profile | None, task: str, loss: str) -> dict[str, Any]:
+def _of_release(rows: pd.DataFrame, profile: intake.Profile | None, task: str, loss: str) -> dict[str, Any]:
     """What is kept of the labels of a release on a day."""
-    from tasks import days, metrics
-    from tasks.monitoring import quality
+    from tasks.modelling import daily_summaries, metrics
+    from tasks.monitoring.quality import quality
 
     known = quality.labelled(task, rows)
     said: dict[str, Any] = {"rows": len(rows), "labels": len(known), "loss": None, "label": None}
     if known.empty:
         return said
-    predictions = observed.predictions_of(known).dropna(axis=1, how="all")
+    predictions = intake.predictions_of(known).dropna(axis=1, how="all")
     with suppress(metrics.Unscorable):  # `measure` says why, of the window
         total = float(metrics.losses(loss, known["label"], predictions).sum())
         said["loss"] = total if math.isfinite(total) else None
     if profile is None:
         return said
-    wanted = {"label": observed.columns(profile)["label"]}
+    wanted = {"label": intake.columns(profile)["label"]}
     came = rows.loc[known.index, ["time", "label"]]
     if wanted["label"].type != "category" and came["label"].dtype.kind not in "fiu":
         return said  # since this release was trained, the label has become something else
-    found = days.summarise(came, wanted)["label"]
+    found = daily_summaries.summarise(came, wanted)["label"]
     sums = {name: getattr(found, name)[0].tolist() for name in ("rows", "missing", "total", "squares", "counts")}
     return {**said, "label": {**sums, "unknown": list(found.unknown[0])}}
 
@@ -365,8 +365,8 @@ def _hashes(paths: Sequence[Path]) -> Keys:
 
 
 def _path(model: str, day: str) -> Path:
-    return observed.folder(model) / "joined" / f"{day}.parquet"
+    return intake.folder(model) / "joined" / f"{day}.parquet"
 
 
 def _book(model: str) -> Path:
-    return observed.folder(model) / "joined.json"
+    return intake.folder(model) / "joined.json"

@@ -12,13 +12,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks import files
-from tasks.monitoring import observed
+from tasks.ground import files
+from tasks.monitoring.intake import intake
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tasks.days import Column, DaySummaries
+    from tasks.modelling.daily_summaries import Column, DaySummaries
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,12 @@ class Reference:
     @cached_property
     def profile(self) -> dict[str, Any]:
         """The reference profile, with the prediction columns of the holdout."""
-        from tasks import profile
+        from tasks.modelling import profile
 
         said: dict[str, Any] = files.read_json(self.folder / "training" / "profile.json")
         if self.holdout is None:
             return said
-        predictions = observed.predictions_of(self.holdout)
+        predictions = intake.predictions_of(self.holdout)
         return {**said, "predictions": {name: profile.number(predictions[name]) for name in predictions}}
 
     @property
@@ -61,13 +61,13 @@ class Reference:
 
         Predictions for rows that a model has learned from are better than those it will make.
         """
-        from tasks import days
+        from tasks.modelling import daily_summaries
 
         path = self.folder / "training" / "reference.parquet"
         if not path.exists():
             return {}
-        learned = days.from_bytes(path.read_bytes(), wanted)
+        learned = daily_summaries.from_bytes(path.read_bytes(), wanted)
         answered = {name: column for name, column in wanted.items() if column.role == "prediction"}
         if self.holdout is None or not answered:
             return learned
-        return {**learned, **days.summarise(self.holdout, answered)}
+        return {**learned, **daily_summaries.summarise(self.holdout, answered)}

@@ -13,13 +13,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tasks.monitoring import sequential
+from tasks.monitoring.drift import anytime_test
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from tasks.monitoring.series import Series
+    from tasks.monitoring.drift.series import Series
 
     Floats = npt.NDArray[np.float64]
 
@@ -75,7 +75,7 @@ def find(before: Before, days: Sequence[tuple[str, float, int]]) -> list[Episode
     """
     import numpy as np
 
-    from tasks.monitoring.series import Series
+    from tasks.monitoring.drift.series import Series
 
     kept = [(day, loss, count) for day, loss, count in days if count >= FEWEST]
     if not kept or len(before.means) < 2:
@@ -83,13 +83,15 @@ def find(before: Before, days: Sequence[tuple[str, float, int]]) -> list[Episode
     counts = np.array([count for _, _, count in kept], dtype=np.float64)
     sums = np.array([loss for _, loss, _ in kept])
     series = Series("mean", before.means, sums / counts, (before.rows, counts), before.noise)
-    variance = sequential.inflation(before.means[None, :])
+    variance = anytime_test.inflation(before.means[None, :])
     found: list[Episode] = []
     begin = 0
     while begin < len(kept):
-        scores = series.damping()[begin:] * sequential.normal_scores(before.means[None, :], series.now[None, begin:])[0]
+        scores = (
+            series.damping()[begin:] * anytime_test.normal_scores(before.means[None, :], series.now[None, begin:])[0]
+        )
         known = np.ones((1, len(scores)), dtype=bool)
-        evident = sequential.log_evidence(scores[None, :], known, variance)[0] >= -math.log(CHANCE)
+        evident = anytime_test.log_evidence(scores[None, :], known, variance)[0] >= -math.log(CHANCE)
         opened, since = _opened(before, scores, evident, sums[begin:], counts[begin:])
         if opened is None:
             return found
@@ -110,7 +112,7 @@ def _opened(
     import numpy as np
 
     for day in np.flatnonzero(evident).tolist():
-        since = sequential.change_point(scores[: day + 1], np.ones(day + 1, dtype=bool))
+        since = anytime_test.change_point(scores[: day + 1], np.ones(day + 1, dtype=bool))
         mean = sums[since : day + 1].sum() / counts[since : day + 1].sum()
         if mean > before.promised.get("high", math.inf):
             return day, since
@@ -126,14 +128,14 @@ def _closed(
     here it is enough that the loss of the days which speak for the end lies not above what was promised.
     """
     now = series.now[None, since:]
-    scores = series.damping()[since:] * sequential.normal_scores(before.means[None, :], now, learning=False)[0]
+    scores = series.damping()[since:] * anytime_test.normal_scores(before.means[None, :], now, learning=False)[0]
     level = float(scores[: opened + 1 - since].mean())
     total, begin = 0.0, opened + 1
     for day in range(opened + 1, len(counts)):
         total += level / 2 * (level / 4 - float(scores[day - since])) / variance
         if total <= 0:
             total, begin = 0.0, day + 1
-        elif total >= sequential.RETURNED:
+        elif total >= anytime_test.RETURNED:
             mean = sums[begin : day + 1].sum() / counts[begin : day + 1].sum()
             if mean <= before.promised.get("high", math.inf):
                 return day

@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from tasks import metrics, numbers
+from tasks.ground import numbers
+from tasks.modelling import metrics
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -236,7 +237,7 @@ class Estimator:
 
         Args:
             task: classification or regression.
-            loss: a loss of tasks.metrics.
+            loss: a loss of tasks.modelling.metrics.
             holdout: time, label and predictions of rows that the model has not learned from.
             earlier: the same of predictions of this release in production, newer than the holdout; of those that have
                 labels by now.

@@ -17,16 +17,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks import files, numbers
-from tasks.monitoring import labels, observed
+from tasks.ground import files, numbers
+from tasks.monitoring.intake import intake, labels
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tasks import params
-    from tasks.monitoring.labels import Joined
-    from tasks.monitoring.quality import Measured
-    from tasks.monitoring.reference import Reference
+    from tasks.ground import params
+    from tasks.monitoring.intake.labels import Joined
+    from tasks.monitoring.intake.reference import Reference
+    from tasks.monitoring.quality.quality import Measured
 
 EARLIER = 8
 """Weeks before one whose labels of the same release say how far off estimates are."""
@@ -70,7 +70,7 @@ def measured(model: str, joined: Joined, how: Measuring, references: References)
     days: dict[date, list[str]] = {}
     for day in sorted(joined.days):
         days.setdefault(monday(day), []).append(day)
-    path = observed.folder(model) / "weeks.json"
+    path = intake.folder(model) / "weeks.json"
     known = files.read_state(path, dict[str, Week]())
     found = _Weeks(model, how, references, days)
     told: dict[str, Week] = {}
@@ -99,8 +99,8 @@ def promised(how: Measuring, reference: Reference) -> dict[str, float] | None:
 def _promise(how: Measuring, holdout: Path, target: Path) -> None:
     import pandas as pd
 
-    from tasks import metrics
-    from tasks.monitoring import quality
+    from tasks.modelling import metrics
+    from tasks.monitoring.quality import quality
 
     found = None
     with suppress(metrics.Unscorable):  # it was trained for another task, or does not offer this loss
@@ -176,8 +176,8 @@ class _Weeks:
     def _of_release(
         self, rows: pd.DataFrame, found: Measured | str, earlier: pd.DataFrame | None, past: Sequence[float]
     ) -> dict[str, Any]:
-        from tasks import metrics
-        from tasks.monitoring import quality
+        from tasks.modelling import metrics
+        from tasks.monitoring.quality import quality
 
         said = {**self._said(rows, found), "estimated": None, "off": None}
         del said["slices"]
@@ -202,10 +202,10 @@ class _Weeks:
 
     def _measure(self, rows: pd.DataFrame, slices: Iterable[str]) -> Measured | str:
         """What predictions turned out to be worth; or why that cannot be told."""
-        from tasks import metrics
-        from tasks.monitoring import quality
+        from tasks.modelling import metrics
+        from tasks.monitoring.quality import quality
 
-        how, columns = self.how, [f"{observed.SLICE}{name}" for name in slices]
+        how, columns = self.how, [f"{intake.SLICE}{name}" for name in slices]
         try:
             return quality.measure(how.task, how.loss, labels.answers(rows), columns, how.resamples, how.confidence)
         except metrics.Unscorable as error:
@@ -216,7 +216,7 @@ class _Weeks:
         counts = {"rows": len(rows), "labels": int(rows["label"].notna().sum()), "measured": None, "slices": None}
         if isinstance(found, str) or not found.metrics:
             return {**counts, "text": found if isinstance(found, str) else found.text}
-        parts = {column.removeprefix(observed.SLICE): values for column, values in found.slices.items()}
+        parts = {column.removeprefix(intake.SLICE): values for column, values in found.slices.items()}
         return {**counts, "measured": found.metrics, "slices": parts, "text": found.text}
 
     def _earlier(self, week: date, candidate: str) -> pd.DataFrame | None:
@@ -235,7 +235,7 @@ class _Weeks:
 def _labelled(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Candidate → time, label and predictions of the rows that have a label: what estimates need of a week."""
     known = rows[rows["label"].notna()]
-    wanted = ["time", "label", *observed.predictions_of(rows).columns]
+    wanted = ["time", "label", *intake.predictions_of(rows).columns]
     return {str(candidate): labels.answers(part[wanted]) for candidate, part in known.groupby("release")}
 
 

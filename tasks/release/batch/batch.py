@@ -1,6 +1,6 @@
 """Batch scoring: files of rows, partitions or a bucket's prefix → Parquet, as the release that is named would answer.
 
-The release's own code and model score (tasks/release/scoring.py, in an interpreter of its own), in chunks. A chunk
+The release's own code and model score (tasks/release/batch/worker.py, in an interpreter of its own), in chunks. A chunk
 becomes a part: a Parquet file that appears whole, names in its metadata what it was made of, and is not made again as
 long as that is the same. So a run that was killed is continued by the next, and the same inputs give the same bytes.
 
@@ -24,10 +24,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks import files, params, settings
-from tasks.errors import DataMissing, Mistake, StageFailed, did_you_mean
-from tasks.release import batch_sources, package, scoring
-from tasks.release.batch_sources import BatchRefused, Chunk, Fetched, Place, Source, reaching
+from tasks.ground import files, params, settings
+from tasks.ground.errors import DataMissing, Mistake, StageFailed, did_you_mean
+from tasks.release.batch import batch_sources, worker
+from tasks.release.batch.batch_sources import BatchRefused, Chunk, Fetched, Place, Source, reaching
+from tasks.release.package import package
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -166,7 +167,7 @@ def find_release(name: str, version: str) -> Release:
         DataMissing: there is no champion.
         Mistake: there is no such version.
     """
-    from tasks.release import registry
+    from tasks.release.registry import registry
 
     entries = {str(entry.version): entry for entry in registry.history(name)}
     found = next((e for e in entries.values() if version in {*e.aliases, str(e.version), e.candidate}), None)
@@ -183,10 +184,10 @@ def find_release(name: str, version: str) -> Release:
     if found is None:
         known = [*entries, *sorted({alias for entry in entries.values() for alias in entry.aliases})]
         raise Mistake(f"{name} has no version or candidate {version!r}{did_you_mean(version, known)}")
-    from tasks.release import judging
+    from tasks.release.gate import comparison
 
     wanted = registry.Version(name, found.version, candidate, found.run_id, found.created)
-    return Release(name, candidate, number, judging.bring(name, wanted) / "release")
+    return Release(name, candidate, number, comparison.bring(name, wanted) / "release")
 
 
 # ── a run ─────────────────────────────────────────────────────────────────────────────────────────
@@ -426,7 +427,7 @@ def _interpreter(folder: Path, log: Path) -> subprocess.Popen[str]:
     pipe = subprocess.PIPE
     with log.open("w") as stderr:
         return subprocess.Popen(
-            [sys.executable, "-I", str(Path(scoring.__file__)), str(folder)],
+            [sys.executable, "-I", str(Path(worker.__file__)), str(folder)],
             stdin=pipe,
             stdout=pipe,
             stderr=stderr,

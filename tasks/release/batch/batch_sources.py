@@ -15,9 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Protocol
 
-from tasks import code, contract, conversions, files, imports, params, settings, table_files
-from tasks.errors import DataMissing, EvergreenError, Mistake, ModelCodeError, SourceUnavailable, WorldError
-from tasks.errors import did_you_mean as hint
+from tasks.ground import files, import_closure, params, settings
+from tasks.ground.errors import DataMissing, EvergreenError, Mistake, ModelCodeError, SourceUnavailable, WorldError
+from tasks.ground.errors import did_you_mean as hint
+from tasks.modelling import user_code
+from tasks.tables import contract, conversions, table_files
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,7 +37,7 @@ class BatchRefused(WorldError):
 
 @dataclass(frozen=True)
 class Chunk:
-    """Some rows, as tasks/release/scoring.py takes them, and what goes along to their answers."""
+    """Some rows, as tasks/release/batch/worker.py takes them, and what goes along to their answers."""
 
     rows: pa.Table
     """The features; or `json`, a row as a client would post it; or both, where a value is not of its column's type."""
@@ -284,7 +286,7 @@ class Partition:
     def _make(self, here: dict[str, list[Path]], aside: Path) -> Path:
         import pandas as pd
 
-        from tasks.rows import as_feature
+        from tasks.modelling.rows import as_feature
 
         model = params.load().model(self.model)
         asked = {d: [(path, contract.load(self.model, d, path.stem)) for path in paths] for d, paths in here.items()}
@@ -296,7 +298,7 @@ class Partition:
         except table_files.Unreadable as error:
             raise BatchRefused(f"{self.where} cannot be read: {error}") from None
         try:
-            rows = code.rows_function(self.model, model)(tables)
+            rows = user_code.rows_function(self.model, model)(tables)
         except (KeyError, ValueError, TypeError, AttributeError) as error:
             raise ModelCodeError(
                 f"models/{self.model}/rows failed on {self.where}: {type(error).__name__}: {error}"
@@ -343,7 +345,7 @@ def _every_table(dataset: str) -> list[Place]:
 def _code(name: str) -> str:
     """What rows are made by, beside tables: code, contracts and options, as one hash."""
     root, model = settings.ROOT, params.load().model(name)
-    sources = imports.closure(root / "models" / name / "rows" / "__init__.py", root)
+    sources = import_closure.closure(root / "models" / name / "rows" / "__init__.py", root)
     own = (root / "models" / name / "rows").rglob("*")
     sources |= {path for path in own if path.is_file() and "__pycache__" not in path.parts}
     sources |= {contract.path_of(name, dataset) for dataset in model.datasets}

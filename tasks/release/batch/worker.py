@@ -26,14 +26,14 @@ class Scorer:
     """A release whose model is loaded."""
 
     def __init__(self, folder: Path) -> None:
-        from tasks import model_file, schema
+        from tasks.runtime import model_file, request_schema
 
         self.facts: dict[str, Any] = json.loads((folder / "release.json").read_text(encoding="utf-8"))
         self.features = {name: self.facts["features"][name] for name in self.facts["columns"]}
-        self.row = schema.request_row(self.features)
+        self.row = request_schema.request_row(self.features)
         own = f"models.{self.facts['name']}"
         self.pipeline = model_file.load(folder / "model.skops", self.facts["model_sha256"], own=own)
-        self.columns = list(self._scored([schema.example_row(self.features)]))
+        self.columns = list(self._scored([request_schema.example_row(self.features)]))
 
     def score(self, table: pa.Table) -> pa.Table:
         """The prediction of every row, or its problem; a row per row."""
@@ -69,7 +69,7 @@ class Scorer:
         return read.__dict__
 
     def _said(self, fault: Any) -> str:
-        from tasks.errors import did_you_mean
+        from tasks.ground.errors import did_you_mean
 
         name = str(fault["loc"][0])[:LONGEST_NAME] if fault["loc"] else None
         problem = {
@@ -83,7 +83,7 @@ class Scorer:
         """The columns of the answer to valid rows."""
         import numpy as np
 
-        from tasks import model_file
+        from tasks.runtime import model_file
 
         frame = self._frame(rows)
         table = model_file.predict(self.pipeline, frame, self.facts["task"])

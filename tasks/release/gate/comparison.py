@@ -10,10 +10,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks import files, metrics, model_file, params, rows, settings
-from tasks.errors import EvergreenError, RegistryUnavailable, StageFailed
-from tasks.release import gate, package, registry, tracking
-from tasks.release.learned import Learned, learned, load
+from tasks.ground import files, params, settings
+from tasks.ground.errors import EvergreenError, RegistryUnavailable, StageFailed
+from tasks.modelling import metrics, rows
+from tasks.release.gate import gate
+from tasks.release.gate.training_overlap import Learned, learned, load
+from tasks.release.package import package
+from tasks.release.registry import registry, tracking
+from tasks.runtime import model_file
 
 if TYPE_CHECKING:
     import pandas as pd

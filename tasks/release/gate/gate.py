@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from tasks import files, numbers
-from tasks.errors import EvergreenError, did_you_mean
-from tasks.release.verdict import NO_CHAMPION, Check, Moves, Verdict, picture, span, worst_first
+from tasks.ground import files, numbers
+from tasks.ground.errors import EvergreenError, did_you_mean
+from tasks.release.gate.verdict import NO_CHAMPION, Check, Moves, Verdict, picture, span, worst_first
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tasks import params
+    from tasks.ground import params
 
 __all__ = [
     "Check",
@@ -48,7 +48,7 @@ DOUBT = 4
 """The doubt that a slice is given the benefit of is worth at most so many margins. See `_Bench.slices`."""
 
 DATA_REASONS = (ArithmeticError, EvergreenError, LookupError, TypeError, ValueError)
-"""What bad input makes tasks.metrics, pandas and numpy raise. Anything else is a defect, and is seen as one."""
+"""What bad input makes tasks.modelling.metrics, pandas and numpy raise. Anything else is a defect, and is seen as one."""
 
 Who = Literal["challenger", "champion", "baseline"]
 Features = Mapping[str, Mapping[str, Any]]
@@ -62,12 +62,12 @@ class Side:
     predictions: pd.DataFrame | None
     """A row per holdout row, in the same order; None when there are none, and `fault` says why."""
     trained_on: npt.NDArray[np.uint64] | None
-    """Hashes of the rows it was trained on (tasks.rows.row_hashes)."""
+    """Hashes of the rows it was trained on (tasks.modelling.rows.row_hashes)."""
     features: Features | None
     """What a request holds: name → {type, min, max, nullable}."""
     fault: str = ""
     seen: npt.NDArray[np.bool_] | None = None
-    """Which holdout rows it was trained on, where that is known better than by their ids (tasks.release.learned)."""
+    """Which holdout rows it was trained on, where that is known better than by their ids (tasks.release.gate.training_overlap)."""
     seen_by: str = ""
     """How many of them were found otherwise than by their ids, in words."""
     doubt: str = ""
@@ -229,7 +229,7 @@ class _Bench:
 
     @cached_property
     def hashes(self) -> npt.NDArray[np.uint64]:
-        from tasks import rows
+        from tasks.modelling import rows
 
         ids = self.case.holdout["id"]
         if (twice := ids.duplicated()).any():
@@ -260,7 +260,7 @@ class _Bench:
 
     @cached_property
     def days(self) -> npt.NDArray[np.int64]:
-        from tasks import metrics
+        from tasks.modelling import metrics
 
         if missing := int(self.rows["time"].isna().sum()):
             raise ValueError(f"{missing} of {len(self.rows)} holdout rows have no time")
@@ -319,7 +319,7 @@ class _Bench:
 
     def loss(self, who: Who) -> npt.NDArray[np.float64]:
         """The loss of each compared row."""
-        from tasks import metrics
+        from tasks.modelling import metrics
 
         if who not in self._losses:
             losses = metrics.losses(self.rule.loss, self.rows["label"], self.answers(who))
@@ -329,7 +329,7 @@ class _Bench:
         return self._losses[who]
 
     def resampled(self, difference: npt.NDArray[np.float64], blocks: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-        from tasks import metrics
+        from tasks.modelling import metrics
 
         return np.asarray(metrics.bootstrap_means(difference, blocks, self.resamples, self.seed), dtype=np.float64)
 
@@ -381,7 +381,7 @@ class _Bench:
 
     def limits(self) -> list[Check]:
         """Each floor is reached, each ceiling kept."""
-        from tasks import metrics
+        from tasks.modelling import metrics
 
         def scored(metric: str) -> float:
             scores = metrics.score(self.case.task, self.rows["label"], self.answers("challenger"))
@@ -403,7 +403,7 @@ class _Bench:
 
     def against(self, who: Who) -> tuple[float, tuple[float, float], str]:
         """The mean difference of the loss, its interval, and both in words."""
-        from tasks import metrics
+        from tasks.modelling import metrics
 
         than = self.loss(who)
         difference, level = self.loss("challenger") - than, _finite(than.mean())
@@ -481,7 +481,7 @@ class _Bench:
 
     def large_slices(self, column: str) -> list[tuple[str, npt.NDArray[np.bool_]]]:
         """The slices of a column that have enough rows: the check's name, and which rows are in it."""
-        from tasks import metrics
+        from tasks.modelling import metrics
 
         if column not in self.rows:
             raise LookupError(f"the holdout has no column {column}")
@@ -509,7 +509,7 @@ class _Bench:
 
     def calibration(self) -> Check:
         """Predicted and observed agree on average."""
-        from tasks import metrics
+        from tasks.modelling import metrics
 
         def find() -> _Finding:
             value = _finite(metrics.calibration_error(self.case.task, self.rows["label"], self.answers("challenger")))

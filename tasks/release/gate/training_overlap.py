@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from tasks import files, rows
+from tasks.ground import files
+from tasks.modelling import rows
 
 SAME_IDS = 0.9
 """Where fewer of the rows that it learned are found by their id, ids are not what they were."""

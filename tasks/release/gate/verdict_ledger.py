@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
-from tasks import files, settings
-from tasks.release import serving
-from tasks.release.verdict import Verdict
+from tasks.ground import files, settings
+from tasks.release.gate.verdict import Verdict
+from tasks.release.registry import desired_state
 
 
 def keep(model: str, version: int, verdict: Verdict, run: str = "", held: str = "") -> None:
@@ -29,7 +29,7 @@ def keep(model: str, version: int, verdict: Verdict, run: str = "", held: str = 
     said = asdict(verdict)
     if held:
         said |= {"held": held, "promoted": False, "summary": f"{verdict.summary}; not promoted: {held}"}
-    files.append_line(path(model), {"time": serving.now(), "version": version, "run": run, **said})
+    files.append_line(path(model), {"time": desired_state.now(), "version": version, "run": run, **said})
 
 
 def summary(model: str, version: int) -> str:

@@ -15,9 +15,9 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from tasks import environment, files, settings
-from tasks.errors import DataMissing, Mistake
-from tasks.release import package
+from tasks.ground import files, locked_packages, settings
+from tasks.ground.errors import DataMissing, Mistake
+from tasks.release.package import package
 
 BASE = f"python:{sys.version_info.major}.{sys.version_info.minor}-slim-trixie"
 """What the image is built on: the Python that the release was tried with. `--build-arg BASE=…` names another."""
@@ -70,7 +70,7 @@ def chosen(model: str, wanted: int | None = None) -> tuple[int, str]:
         DataMissing: there is no such version.
         RegistryUnavailable: the store is locked or gone.
     """
-    from tasks.release import registry
+    from tasks.release.registry import registry
 
     if wanted is None:
         champion = registry.champion(model)
@@ -85,7 +85,7 @@ def chosen(model: str, wanted: int | None = None) -> tuple[int, str]:
 
 def _fetched(model: str, version: int) -> Path:
     """The Bento of a version, of which the registry keeps the release."""
-    from tasks.release import registry
+    from tasks.release.registry import registry
 
     with tempfile.TemporaryDirectory() as aside:
         return package.store(registry.fetch(model, version, Path(aside) / "version") / "release")
@@ -161,6 +161,6 @@ def _hashed(lock: str) -> dict[str, str]:
     """Each pin of a lock, as a release writes it → its lines with the hashes."""
     found = {}
     for entry in re.split(r"(?m)^(?=\S)", lock):
-        for pins in environment.read_lock(entry).values():
+        for pins in locked_packages.read_lock(entry).values():
             found.update({str(pin): entry for pin in pins})
     return found

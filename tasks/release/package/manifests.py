@@ -15,10 +15,10 @@ from string import Template
 
 import yaml
 
-from tasks import files, settings
-from tasks.errors import Mistake, SourceUnavailable
-from tasks.git import Clone
-from tasks.release import image
+from tasks.ground import files, settings
+from tasks.ground.errors import Mistake, SourceUnavailable
+from tasks.ground.git import Clone
+from tasks.release.package import image
 
 TRIES = 10
 """How often somebody else may be first."""

@@ -19,9 +19,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks import files, imports, params, settings
-from tasks.errors import DataMissing, ModelFileRefused, ReleaseDiffers, StageFailed
-from tasks.release import trial
+from tasks.ground import files, import_closure, params, settings
+from tasks.ground.errors import DataMissing, ModelFileRefused, ReleaseDiffers, StageFailed
+from tasks.release.package import bento_trial
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -172,7 +172,7 @@ def sources(name: str) -> dict[Path, Path]:
     root = settings.ROOT
     started = {root / "deployments" / file: Path(file) for file in ("service.py", "replica.py")}
     pipeline = root / "models" / name / "pipeline"
-    needed = set[Path]().union(*(imports.closure(path, root) for path in (*started, pipeline / "__init__.py")))
+    needed = set[Path]().union(*(import_closure.closure(path, root) for path in (*started, pipeline / "__init__.py")))
     needed |= {path for path in pipeline.rglob("*") if path.is_file()}  # tables that its code reads, for one
     below = {path: path.relative_to(root) for path in sorted(needed) if not _is_private(path.relative_to(root))}
     return {**started, **{p: t for p, t in below.items() if t.parts[0] != "deployments"}}
@@ -185,7 +185,7 @@ def _is_private(path: Path) -> bool:
 
 def describe(name: str, model: params.Model) -> dict[str, Any]:
     """release.json: what the service reads, and where the candidate comes from."""
-    from tasks import rows
+    from tasks.modelling import rows
 
     build = settings.BUILD / name
     training = files.read_json(build / "model" / "training.json")
@@ -228,7 +228,7 @@ def background(name: str, model: params.Model) -> list[dict[str, Any]]:
     """Training rows, spread evenly over their time."""
     import numpy as np
 
-    from tasks import rows
+    from tasks.modelling import rows
 
     learnt = rows.read(settings.BUILD / name, "train", list(model.features))
     chosen = np.unique(np.linspace(0, len(learnt) - 1, min(BACKGROUND, len(learnt))).astype(int))
@@ -269,7 +269,7 @@ def _evaluated(name: str, model: params.Model, most: int) -> tuple[pd.DataFrame,
     import numpy as np
     import pandas as pd
 
-    from tasks import rows
+    from tasks.modelling import rows
 
     build = settings.BUILD / name
     classes = files.read_json(build / "model" / "training.json")["classes"]
@@ -402,7 +402,7 @@ def refuse_difference(tag: str, evaluated: pd.DataFrame, answer: dict[str, Any],
         raise ReleaseDiffers(
             f"{tag} does not answer as it was evaluated; {len(differing)} of {evaluated.size} values differ:\n"
             + "\n".join(differing[:5])
-            + "\nTraining and serving do not compute the same: look at deployments/service.py and at what the pipeline "
+            + "\nTraining and serving do not compute the same: look at tasks/runtime/bento_service.py and at what the pipeline "
             "does with types and missing values."
         )
 
@@ -445,7 +445,7 @@ def _interpreter(command: str, **environment: str) -> Iterator[subprocess.Popen[
     It imports what it needs while its task is still being prepared, and is gone when the block ends.
     """
     pipe = subprocess.PIPE
-    line = [sys.executable, "-I", str(Path(trial.__file__)), command]
+    line = [sys.executable, "-I", str(Path(bento_trial.__file__)), command]
     with subprocess.Popen(
         line, stdin=pipe, stdout=pipe, stderr=pipe, text=True, encoding="utf-8", env={**_environment(), **environment}
     ) as process:

@@ -1,7 +1,7 @@
 """Who is champion, asked in milliseconds where that can be: who finds nothing to do need not import MLflow.
 
 A server is asked by two small HTTP calls. Whatever is not plain (a store that is a file, a version that was withdrawn,
-an answer that is not understood) is left to tasks/release/registry.py, which knows all states in between.
+an answer that is not understood) is left to tasks/release/registry/registry.py, which knows all states in between.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import urllib.parse
 import urllib.request
 from typing import Any
 
-from tasks.release import serving, store
-from tasks.release.serving import One
+from tasks.release.registry import desired_state, mlflow_store
+from tasks.release.registry.desired_state import One
 
 SECONDS = 5.0
 """How long the server may take."""
@@ -37,7 +37,7 @@ def wanted(model: str) -> One | None:
     try:
         return _glance(model)
     except _Unclear:
-        from tasks.release import registry
+        from tasks.release.registry import registry
 
         found = registry.champion(model)
         if found is None or not found.candidate:  # never, withdrawn with nobody after it, or taken away by hand
@@ -53,7 +53,7 @@ def change(model: str) -> tuple[str, str | None] | None:
         found = _glance(model)
     except _Unclear:
         return None
-    live = serving.read(model).live
+    live = desired_state.read(model).live
     if found is None or (live and live.candidate == found.candidate):
         return None
     return found.candidate, live.candidate if live else None
@@ -63,7 +63,7 @@ def _glance(model: str) -> One | None:
     entry = _get("registered-models/get", name=model)
     aliases = {one["alias"]: one["version"] for one in (entry or {}).get("registered_model", {}).get("aliases", [])}
     if "champion" not in aliases:
-        if serving.read(model).live:
+        if desired_state.read(model).live:
             raise _Unclear  # somebody serves: was it taken away by hand?
         return None
     found = _get("model-versions/get", name=model, version=aliases["champion"])
@@ -75,11 +75,11 @@ def _glance(model: str) -> One | None:
 
 def _get(path: str, **asked: str) -> Any:
     """An answer of MLflow's REST API; None where there is no such thing."""
-    parts = urllib.parse.urlsplit(store.uri())
+    parts = urllib.parse.urlsplit(mlflow_store.uri())
     named = any(os.environ.get(f"MLFLOW_TRACKING_{what}") for what in ("USERNAME", "TOKEN", "AUTH"))
     if parts.scheme not in ("http", "https") or parts.username or named:
         raise _Unclear
-    url = f"{store.uri().rstrip('/')}/api/2.0/mlflow/{path}?{urllib.parse.urlencode(asked)}"
+    url = f"{mlflow_store.uri().rstrip('/')}/api/2.0/mlflow/{path}?{urllib.parse.urlencode(asked)}"
     try:
         with urllib.request.urlopen(url, timeout=SECONDS) as response:
             return json.loads(response.read())

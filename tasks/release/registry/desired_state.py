@@ -1,4 +1,4 @@
-"""What should serve: a small file per model, which the router follows (deployments/router.py).
+"""What should serve: a small file per model, which the router follows (deployments/serving/router.py).
 
     var/serving/<model>.json              who serves, who is kept warm beside it, and the canary's share
     var/rollouts/<model>.jsonl            who went live and who was withdrawn, when and why: a line each, for ever
@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tasks import files, settings
+from tasks.ground import files, settings
 
 KEYS = "keys.json"
 """Lies beside the models' files, and is no model's."""

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 from urllib.parse import quote, unquote, urlsplit
 
-from tasks import files, settings
-from tasks.errors import RegistryDamaged, RegistryUnavailable
+from tasks.ground import files, settings
+from tasks.ground.errors import RegistryDamaged, RegistryUnavailable
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -15,9 +15,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks.release import registry
-from tasks.release.store import connect, stubborn
-from tasks.release.tracking import CANDIDATE, experiment_of, key
+from tasks.release.registry import registry
+from tasks.release.registry.mlflow_store import connect, stubborn
+from tasks.release.registry.tracking import CANDIDATE, experiment_of, key
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks import files, params, settings, uncommitted
+from tasks.ground import files, params, settings, uncommitted
 
 
 @dataclass(frozen=True)

@@ -25,11 +25,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks import files, params, settings, uncommitted
-from tasks.errors import DataMissing, Mistake, ModelFileRefused, NotPromoted, RegistryDamaged
-from tasks.release import package, settled
-from tasks.release.store import connect, stubborn
-from tasks.release.tracking import (
+from tasks.ground import files, params, settings, uncommitted
+from tasks.ground.errors import DataMissing, Mistake, ModelFileRefused, NotPromoted, RegistryDamaged
+from tasks.release.gate.verdict import Verdict
+from tasks.release.package import package
+from tasks.release.registry import outcome_cache
+from tasks.release.registry.mlflow_store import connect, stubborn
+from tasks.release.registry.tracking import (
     CANDIDATE,
     DATA_VERSION,
     EVALUATION_FILES,
@@ -39,7 +41,6 @@ from tasks.release.tracking import (
     finished,
     sha_tag,
 )
-from tasks.release.verdict import Verdict
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -193,7 +194,7 @@ def _is_without_files(client: MlflowClient, version: Version) -> bool:
 @stubborn
 def record_verdict(model_name: str, version: int, verdict: Verdict) -> None:
     """Keep a verdict with the version it is about: document, table and picture with its run, the result as tags."""
-    from tasks.release.verdict import picture
+    from tasks.release.gate.verdict import picture
 
     with connect(alone_for=model_name) as client:
         judged = _standing(client, model_name).numbered(version)
@@ -403,7 +404,7 @@ def mend(model_name: str) -> list[str]:
     Raises:
         RegistryDamaged: what serves is not in the registry any more, and cannot be put back.
     """
-    from tasks.release import serving
+    from tasks.release.registry import desired_state
 
     with connect(alone_for=model_name) as client:
         now = _standing(client, model_name)
@@ -411,7 +412,7 @@ def mend(model_name: str) -> list[str]:
         now = _standing(client, model_name) if done else now
         if now.stored is not None and now.stored.candidate:
             return done
-        live = serving.read(model_name).live
+        live = desired_state.read(model_name).live
         last = now.since[-1][1] if now.since else None
         back = now.versions.get(last if last is not None else -1)
         if live and (back is None or not back.candidate) and last != NOBODY:
@@ -514,7 +515,7 @@ def promote_by_hand(model_name: str, version: int | None = None) -> Version:
     if VERDICT_ID not in chosen.tags:
         raise NotPromoted(f"{chosen} was not judged yet: python -m flows train {model_name} again")
     promoted = promote(model_name, number, chosen.tags[VERDICT_ID])
-    settled.promoted(model_name, promoted.candidate, f"{promoted} is champion, by a person's word")
+    outcome_cache.promoted(model_name, promoted.candidate, f"{promoted} is champion, by a person's word")
     return promoted
 
 
@@ -642,12 +643,12 @@ def withdraw(model_name: str, version: int, reason: str, serves: str | None) -> 
 
 def _refuse_what_is_lost(now: _Standing, back: Version | None) -> None:
     """Bring what a rollback needs, and check it, before anything is withdrawn for it."""
-    from tasks.release import judging
+    from tasks.release.gate import comparison
 
     if back is None or now.stored in (None, back):
         return
     try:
-        judging.bring(now.model, back)
+        comparison.bring(now.model, back)
     except (DataMissing, ModelFileRefused) as error:
         if package.stored(now.model, back.candidate):
             return  # its Bento is here and whole: it can serve, though the gate cannot compare anything with it

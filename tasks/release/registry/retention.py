@@ -8,8 +8,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from tasks.release import registry, tracking
-from tasks.release.store import connect, stubborn, uri
+from tasks.release.registry import registry, tracking
+from tasks.release.registry.mlflow_store import connect, stubborn, uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

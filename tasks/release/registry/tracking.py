@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from tasks import files, params, settings
-from tasks.release import package
-from tasks.release.store import artifacts, connect, stubborn, uri
+from tasks.ground import files, params, settings
+from tasks.release.package import package
+from tasks.release.registry.mlflow_store import artifacts, connect, stubborn, uri
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -185,7 +185,7 @@ def _log_model(name: str, model: params.Model, release: Path, build: Path) -> st
     import skops.io
     from mlflow.models import infer_signature
 
-    from tasks import model_file
+    from tasks.runtime import model_file
 
     path = release / "model.skops"
     pipeline = model_file.load(path, files.read_json(release / "release.json")["model_sha256"], own=f"models.{name}")
@@ -204,7 +204,7 @@ def _log_model(name: str, model: params.Model, release: Path, build: Path) -> st
 
 def _example(build: Path, model: params.Model) -> pd.DataFrame:
     """A few holdout rows, as the pipeline gets them."""
-    from tasks import rows
+    from tasks.modelling import rows
 
     return rows.read(build, "holdout", list(model.features)).head(5)
 

@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tasks import params
-from tasks.release.asking import CALL_SECONDS, fault
-from tasks.release.own_answers import OwnAnswers
-from tasks.release.pairs import Pairs
-from tasks.release.replay import slow_beyond, slow_by_chance
-from tasks.release.verdict import Check, Moves
+from tasks.ground import params
+from tasks.release.gate.verdict import Check, Moves
+from tasks.release.rollout.paired_answers import Pairs
+from tasks.release.rollout.router_client import CALL_SECONDS, fault
+from tasks.release.rollout.served_answers import OwnAnswers
+from tasks.release.rollout.shadow_replay import slow_beyond, slow_by_chance
 
 LOOK_S = 0.5
 """Seconds between two looks."""

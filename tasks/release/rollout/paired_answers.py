@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from tasks import params
-from tasks.release.verdict import Check, Moves
+from tasks.ground import params
+from tasks.release.gate.verdict import Check, Moves
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,7 +59,7 @@ class Pairs:
     """The probability (two classes), that of the champion's top class (more), or the value (regression)."""
     challenger: list[float] = field(default_factory=list)
     distances: list[float] = field(default_factory=list)
-    """As `tasks.release.verdict.Moves` has them."""
+    """As `tasks.release.gate.verdict.Moves` has them."""
 
     def pair(self, rows: list[dict[str, Any]], before: list[dict[str, Any]], after: list[dict[str, Any]]) -> None:
         """One request that both answered."""

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from tasks.release.canary import Watch
-from tasks.release.pairs import FEWEST
-from tasks.release.replay import Replayed, p99
-from tasks.release.rollout import Outcome
-from tasks.release.serving import One
-from tasks.release.verdict import BAD, GOOD, QUIET, Check
+from tasks.release.gate.verdict import BAD, GOOD, QUIET, Check
+from tasks.release.registry.desired_state import One
+from tasks.release.rollout.canary import Watch
+from tasks.release.rollout.paired_answers import FEWEST
+from tasks.release.rollout.shadow_replay import Replayed, p99
+from tasks.release.rollout.stages import Outcome
 
 CHAMPION, CHALLENGER = "#8a8f98", "#2f7f79"
 

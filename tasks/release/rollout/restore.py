@@ -5,9 +5,9 @@ A replica that runs does not notice; the next one would not start.
 
 from __future__ import annotations
 
-from tasks.errors import DataMissing
-from tasks.release import package
-from tasks.release.serving import One
+from tasks.ground.errors import DataMissing
+from tasks.release.package import package
+from tasks.release.registry.desired_state import One
 
 
 def restore(model: str, one: One) -> bool:
@@ -20,7 +20,8 @@ def restore(model: str, one: One) -> bool:
     """
     if package.stored(model, one.candidate):
         return False
-    from tasks.release import judging, registry
+    from tasks.release.gate import comparison
+    from tasks.release.registry import registry
 
     version = registry.find(model, one.candidate)
     if version is None:
@@ -28,5 +29,5 @@ def restore(model: str, one: One) -> bool:
             f"the Bento {model}:{one.candidate} is gone or was changed, and the registry has no version of it. "
             f"Have another version serve: python -m tasks rollback {model} --to N"
         )
-    package.store(judging.bring(model, version) / "release")
+    package.store(comparison.bring(model, version) / "release")
     return True

@@ -13,8 +13,8 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from tasks import settings
-from tasks.errors import WorldError
+from tasks.ground import settings
+from tasks.ground.errors import WorldError
 
 CALL_SECONDS = 5.0
 """How long one request may take. What was answered in production is not asked for longer."""
@@ -77,7 +77,7 @@ class Router:
         return f"http://127.0.0.1:{self.port}"
 
     def status(self, model: str) -> dict[str, Any]:
-        """What the router does for a model (deployments/router.py says of what), and as `router` which process it is.
+        """What the router does for a model (deployments/serving/router.py says of what), and as `router` which process it is.
 
         Raises:
             RouterSilent: it was away for longer than `patience`.

@@ -15,10 +15,11 @@ from typing import Any
 
 import pandas as pd
 
-from tasks import files
-from tasks.errors import ReleaseDiffers
-from tasks.release import judging, package
-from tasks.release.verdict import Check
+from tasks.ground import files
+from tasks.ground.errors import ReleaseDiffers
+from tasks.release.gate import comparison
+from tasks.release.gate.verdict import Check
+from tasks.release.package import package
 
 MOST_ROWS = 5000
 """Rows that are compared at once."""
@@ -47,7 +48,7 @@ class OwnAnswers:
             return
         try:
             scored = self._scorer(self._frame(rows))
-        except judging.UNSCORABLE as error:
+        except comparison.UNSCORABLE as error:
             self.unjudged = f"{type(error).__name__}: {error}"
             return
         scored.index = [f"row {self.rows + number}" for number in range(1, len(rows) + 1)]
@@ -77,7 +78,7 @@ class OwnAnswers:
         Raises:
             ReleaseDiffers: it does not, as where the release needs other packages than there are here.
         """
-        score = judging.scorer(self.model, self.release, self._facts)
+        score = comparison.scorer(self.model, self.release, self._facts)
         golden = files.read_json(self.release / "golden.json")
         evaluated = pd.DataFrame([row["predicted"] for row in golden], dtype="float64")
         off = (score(self._frame([row["row"] for row in golden]))[list(evaluated)] - evaluated).abs()

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from tasks import params
-from tasks.release.asking import LATE, Reply
-from tasks.release.pairs import Pairs
-from tasks.release.verdict import Check
+from tasks.ground import params
+from tasks.release.gate.verdict import Check
+from tasks.release.rollout.paired_answers import Pairs
+from tasks.release.rollout.router_client import LATE, Reply
 
 Ask = Callable[[list[dict[str, Any]]], Reply]
 

@@ -7,7 +7,7 @@
     bake      it answers a share of the requests for a while, watched
     go_live   it answers everything; who served before is kept warm
 
-A stage gives an `Outcome`. Where that is a no, flows/deploy.py withdraws the release. What may be a moment's fault (a
+A stage gives an `Outcome`. Where that is a no, flows/rollout.py withdraws the release. What may be a moment's fault (a
 process that died or stood still, slowness) is tried again before; what the world does wrong (no router, no registry)
 raises, is held against nobody, and the next run begins where this one ended.
 """
@@ -22,17 +22,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from tasks import files, params, settings
-from tasks.errors import DataMissing, ModelFileRefused, ReleaseDiffers, WorldError
-from tasks.release import package, serving
-from tasks.release.asking import LATE, PAUSE, Reply, Router, fault, last_line
-from tasks.release.canary import LOOK_S, Watch
-from tasks.release.champion import wanted
-from tasks.release.own_answers import MOST_ROWS, OwnAnswers
-from tasks.release.pairs import Pairs
-from tasks.release.replay import CHANCE, Replayed
-from tasks.release.serving import One
-from tasks.release.verdict import Check, Moves
+from tasks.ground import files, params, settings
+from tasks.ground.errors import DataMissing, ModelFileRefused, ReleaseDiffers, WorldError
+from tasks.release.gate.verdict import Check, Moves
+from tasks.release.package import package
+from tasks.release.registry import desired_state
+from tasks.release.registry.champion_lookup import wanted
+from tasks.release.registry.desired_state import One
+from tasks.release.rollout.canary import LOOK_S, Watch
+from tasks.release.rollout.paired_answers import Pairs
+from tasks.release.rollout.router_client import LATE, PAUSE, Reply, Router, fault, last_line
+from tasks.release.rollout.served_answers import MOST_ROWS, OwnAnswers
+from tasks.release.rollout.shadow_replay import CHANCE, Replayed
 
 WANTED_S = 2.0
 """How often it is asked meanwhile who is champion: who sets another one need not wait for the end of a rollout."""
@@ -102,7 +103,7 @@ class Rollout:
     @property
     def live(self) -> One | None:
         """Who serves."""
-        return serving.read(self.model).live
+        return desired_state.read(self.model).live
 
     @cached_property
     def expected(self) -> Moves | None:
@@ -162,12 +163,12 @@ def way(model: str, one: One) -> tuple[Way, str]:
     `first`: nothing serves, so there is nobody to be compared with. `back`: it served before and is warm. `again`: it
     served before, but has to be started. `new`: all stages.
     """
-    now = serving.read(model)
+    now = desired_state.read(model)
     if now.live is None:
         return "first", "it is the first, so there is nobody to compare it with"
     if now.former and now.former.candidate == one.candidate:
         return "back", "it served before, and was kept warm"
-    if serving.has_served(model, one.candidate):
+    if desired_state.has_served(model, one.candidate):
         return "again", "it served before: production has asked it already"
     return "new", ""
 
@@ -177,7 +178,7 @@ def expected_moves(model: str, challenger: str, live: str) -> Moves | None:
 
     Where releases between the two were promoted and never went live, by the sum of their verdicts.
     """
-    from tasks.release import registry
+    from tasks.release.registry import registry
 
     expected, candidate, passed = None, challenger, set[str]()
     while candidate != live:
@@ -221,13 +222,14 @@ def bring(rollout: Rollout) -> Outcome:
     candidate = rollout.one.candidate
     if package.stored(rollout.model, candidate):
         return Outcome(None, f"the Bento {rollout.tag} is here, and its hash is its name")
-    from tasks.release import judging, registry
+    from tasks.release.gate import comparison
+    from tasks.release.registry import registry
 
     champion = registry.champion(rollout.model)
     if champion is None or champion.candidate != candidate:
         raise Superseded(f"{champion or 'nobody'} is champion now")
     try:
-        package.store(judging.bring(rollout.model, champion) / "release")
+        package.store(comparison.bring(rollout.model, champion) / "release")
     except (DataMissing, ModelFileRefused) as error:
         return Outcome(False, str(error))
     return Outcome(True, "fetched from the registry, its hash checked, its Bento made")
@@ -239,18 +241,18 @@ def warm(rollout: Rollout) -> Outcome:
     def attempt() -> Outcome:
         outcome = _warm(rollout)
         if outcome.momentary:  # it is to start anew
-            serving.write(rollout.model, serving.read(rollout.model).without_challenger())
+            desired_state.write(rollout.model, desired_state.read(rollout.model).without_challenger())
         return outcome
 
     return _tried_again(rollout, attempt)
 
 
 def _warm(rollout: Rollout) -> Outcome:
-    now = serving.read(rollout.model)
+    now = desired_state.read(rollout.model)
     if rollout.release().get("state") == "ready" and _is_kept(now, rollout.one):
         return Outcome(None, "it is warm")
     if not _is_kept(now, rollout.one):
-        serving.write(rollout.model, now.with_challenger(rollout.one))
+        desired_state.write(rollout.model, now.with_challenger(rollout.one))
     limit = rollout.limits.start_s * (1 if now.live else FIRST)
     router, called = None, time.monotonic()
     begin = called
@@ -302,16 +304,16 @@ def _ask_golden(rollout: Rollout) -> Outcome:
 
 def replay(rollout: Rollout) -> Outcome:
     """The newest logged requests, or its golden rows where there are none, asked of it and of who serves."""
-    from tasks import predictions
+    from tasks.prediction_log import prediction_log
 
-    logged = [one.rows for one in predictions.last_requests(rollout.model, rollout.limits.replay)]
+    logged = [one.rows for one in prediction_log.last_requests(rollout.model, rollout.limits.replay)]
     requests = logged or [[row["row"]] for row in _golden(rollout)]
     of = "logged requests" if logged else "golden rows, as no request was logged yet,"
     return _tried_again(rollout, lambda: _replay(rollout, requests, of))
 
 
 def _replay(rollout: Rollout, requests: list[list[dict[str, Any]]], of: str) -> Outcome:
-    from tasks.release import replay as replaying
+    from tasks.release.rollout import shadow_replay as replaying
 
     live, facts, limits = rollout.live, _facts(rollout), rollout.limits
     assert live is not None, "who is the first has nobody to be compared with"
@@ -334,7 +336,7 @@ def bake(rollout: Rollout) -> Outcome:
 
     def attempt() -> Outcome:
         rollout.await_ready(rollout.one.candidate)
-        serving.write(rollout.model, serving.read(rollout.model).with_canary(rollout.limits.canary))
+        desired_state.write(rollout.model, desired_state.read(rollout.model).with_canary(rollout.limits.canary))
         try:
             outcome = _watch(rollout)
         except BaseException:
@@ -349,9 +351,9 @@ def bake(rollout: Rollout) -> Outcome:
 
 def take_share_back(model: str) -> bool:
     """No requests for a canary that nobody watches; gives whether there was one."""
-    now = serving.read(model)
+    now = desired_state.read(model)
     if now.share is not None:
-        serving.write(model, now.with_canary(None))
+        desired_state.write(model, now.with_canary(None))
     return now.share is not None
 
 
@@ -388,9 +390,9 @@ def _watch(rollout: Rollout) -> Outcome:
 
 def _compare(rollout: Rollout, watch: Watch, live: One, compared: set[str]) -> None:
     """What the canary has logged since the last time: beside its model's answers, and some beside who serves."""
-    from tasks import predictions
+    from tasks.prediction_log import prediction_log
 
-    newest = predictions.last_requests(rollout.model, MOST_ROWS, rollout.one.candidate)
+    newest = prediction_log.last_requests(rollout.model, MOST_ROWS, rollout.one.candidate)
     logged = [one for one in newest if one.request not in compared]
     compared.update(one.request for one in logged)
     rows = [row for one in logged for row in one.rows]
@@ -410,9 +412,9 @@ def go_live(rollout: Rollout) -> Outcome:
         RouterLags: the router has not done it in time; it will, as the file says so.
     """
     rollout.refuse_superseded(now=True)
-    now = serving.read(rollout.model)
+    now = desired_state.read(rollout.model)
     if now.live is None or now.live.candidate != rollout.one.candidate:
-        serving.write(rollout.model, now.gone_live(rollout.one))
+        desired_state.write(rollout.model, now.gone_live(rollout.one))
     deadline = time.monotonic() + rollout.limits.start_s
     while rollout.status()["answers"] != rollout.one.candidate:
         if time.monotonic() > deadline:
@@ -420,9 +422,9 @@ def go_live(rollout: Rollout) -> Outcome:
                 f"{rollout.one} is ready, but {rollout.router.address} does not let it answer. See var/log/router.log"
             )
         time.sleep(PAUSE)
-    now = serving.read(rollout.model)
-    if now.live and not serving.live_is_noted(rollout.model, now.live):
-        serving.note(rollout.model, now.live, "live")
+    now = desired_state.read(rollout.model)
+    if now.live and not desired_state.live_is_noted(rollout.model, now.live):
+        desired_state.note(rollout.model, now.live, "live")
     former = now.former
     return Outcome(True, f"answers everything{f'; {former} is kept warm' if former else ''}")
 
@@ -450,7 +452,7 @@ def _while_wanted(rollout: Rollout, requests: list[list[dict[str, Any]]]) -> Ite
         yield rows
 
 
-def _is_kept(now: serving.Serving, one: One) -> bool:
+def _is_kept(now: desired_state.Serving, one: One) -> bool:
     return any(held and held.candidate == one.candidate for held in (now.live, now.former, now.challenger))
 
 

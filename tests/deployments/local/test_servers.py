@@ -6,9 +6,10 @@ import sys
 
 import pytest
 
-from deployments import arrive, local
-from tasks import settings
-from tasks.errors import WorldError
+from deployments.local import servers
+from deployments.tools import deliver
+from tasks.ground import settings
+from tasks.ground.errors import WorldError
 from tests.conftest import Project
 
 ANSWERS = """
@@ -19,15 +20,15 @@ http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), http.server.SimpleHTTPRe
 
 def test_a_server_is_waited_for_and_ends_with_the_block(project: Project) -> None:
     """What it said is in its log."""
-    port = local.free_port()
+    port = servers.free_port()
     url = f"http://127.0.0.1:{port}"
-    assert not local.answers(url)
-    with local.process([sys.executable, "-c", ANSWERS, str(port)], "server") as running:
-        local.wait_for(url, running, "server", seconds=20)
-        assert local.answers(url)
-        assert not local.answers(f"{url}/nothing")
+    assert not servers.answers(url)
+    with servers.process([sys.executable, "-c", ANSWERS, str(port)], "server") as running:
+        servers.wait_for(url, running, "server", seconds=20)
+        assert servers.answers(url)
+        assert not servers.answers(f"{url}/nothing")
     assert running.returncode is not None
-    assert not local.answers(url)
+    assert not servers.answers(url)
     assert "GET /nothing" in (settings.VAR / "log" / "server.log").read_text()
 
 
@@ -35,42 +36,42 @@ def test_a_server_of_another_checkout_is_known(project: Project, monkeypatch: py
     """By the environment of whoever listens; one that says nothing, or is elsewhere, is nobody's."""
     said = {"/elsewhere": "/elsewhere", str(settings.ROOT): None, "": None}
     for root, other in said.items():
-        port = local.free_port()
+        port = servers.free_port()
         url = f"http://127.0.0.1:{port}/api"
         with monkeypatch.context() as patch:
             patch.setenv("EVERGREEN_ROOT", root)
-            with local.process([sys.executable, "-c", ANSWERS, str(port)], "server") as running:
-                local.wait_for(f"http://127.0.0.1:{port}", running, "server", seconds=20)
-                assert local.anothers(url) == other
-    assert local.anothers(url) is None
-    assert local.anothers("https://prefect.example.com/api") is None
+            with servers.process([sys.executable, "-c", ANSWERS, str(port)], "server") as running:
+                servers.wait_for(f"http://127.0.0.1:{port}", running, "server", seconds=20)
+                assert servers.anothers(url) == other
+    assert servers.anothers(url) is None
+    assert servers.anothers("https://prefect.example.com/api") is None
 
 
 def test_a_server_that_ends_is_told_with_its_log(project: Project) -> None:
     """Rather than waited for."""
     with (
-        local.process([sys.executable, "-c", "raise SystemExit(3)"], "server") as running,
+        servers.process([sys.executable, "-c", "raise SystemExit(3)"], "server") as running,
         pytest.raises(
             WorldError, match=r"^server ended with code 3 before it answered\. Its log: .*/var/log/server\.log$"
         ),
     ):
-        local.wait_for("http://127.0.0.1:9", running, "server", seconds=20)
+        servers.wait_for("http://127.0.0.1:9", running, "server", seconds=20)
 
 
 def test_a_server_that_does_not_answer_is_told_with_its_log(project: Project) -> None:
     """After as long as it was given; then it is ended all the same."""
     with (
-        local.process([sys.executable, "-c", "import time; time.sleep(60)"], "server") as running,
+        servers.process([sys.executable, "-c", "import time; time.sleep(60)"], "server") as running,
         pytest.raises(WorldError, match=r"^server did not answer on http://127\.0\.0\.1:9 within 0 s\. Its log: "),
     ):
-        local.wait_for("http://127.0.0.1:9", running, "server", seconds=0.2)
+        servers.wait_for("http://127.0.0.1:9", running, "server", seconds=0.2)
     assert running.returncode is not None
 
 
 def test_a_month_arrives_in_the_landing_zone(project: Project) -> None:
     """By its number or by its name; of every dataset that the upstream has."""
-    assert arrive.main(["10"]) == 0
-    assert arrive.main(["2013-11"]) == 0
+    assert deliver.main(["10"]) == 0
+    assert deliver.main(["2013-11"]) == 0
     landing = project.root / "var" / "landing"
     assert sorted(path.relative_to(landing).as_posix() for path in landing.rglob("*.csv")) == [
         *("flights/2013-10.csv", "flights/2013-11.csv", "weather/2013-10.csv", "weather/2013-11.csv")
@@ -79,7 +80,7 @@ def test_a_month_arrives_in_the_landing_zone(project: Project) -> None:
 
 def test_what_cannot_arrive_is_told(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
     """Without a traceback."""
-    assert arrive.main([]) == 2
+    assert deliver.main([]) == 2
     assert "which one? make arrive MONTH=10" in capsys.readouterr().err
-    assert arrive.main(["13"]) == 1
+    assert deliver.main(["13"]) == 1
     assert "2013-13" in capsys.readouterr().err

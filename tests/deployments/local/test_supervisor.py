@@ -19,10 +19,12 @@ from uuid import uuid4
 import pytest
 from filelock import FileLock
 
-from deployments import deploy, marked, mend, services, stack
-from deployments.story import Story
-from flows import api, wakes
-from tasks import files, priority, settings
+from deployments.local import services, supervisor
+from deployments.local.console import Story
+from deployments.orchestration import registration
+from deployments.watching import crash_recovery
+from flows.prefect_support import api, triggers
+from tasks.ground import files, priority, process_tags, settings
 from tests.deployments.conftest import PATIENCE, Platform, start, until
 from tests.deployments.sessions import are_weighed, session_nice
 
@@ -31,14 +33,14 @@ pytestmark = pytest.mark.timeout(400 * PATIENCE)
 
 def test_a_second_one_is_refused(platform: Platform) -> None:
     """It says that one is up, and what to do."""
-    done = platform.project.run(sys.executable, "-m", "deployments.stack", "up", check=False)
+    done = platform.project.run(sys.executable, "-m", "deployments.local.supervisor", "up", check=False)
     assert done.returncode == 1
     assert done.stderr.startswith(f"Mistake: the platform of {platform.project.root} is up already.")
 
 
 def test_status_says_that_all_is_well(platform: Platform) -> None:
     """Each service, and what all weigh when no flow runs: less than 1.5 GB."""
-    done = until(lambda: _light(platform.project.run(sys.executable, "-m", "deployments.stack", "status")))
+    done = until(lambda: _light(platform.project.run(sys.executable, "-m", "deployments.local.supervisor", "status")))
     assert [line.split()[:2] for line in done.stdout.splitlines()[:6]] == [
         [name, "answers"] for name in ("prefect", "mlflow", "router", "nursery", "worker", "watch")
     ]
@@ -79,7 +81,7 @@ def test_deploying_again_changes_nothing_that_a_person_has_set(platform: Platfor
     api.call(f"/automations/{automation['id']}", {"enabled": False}, method="PATCH")
     api.call(where, {"description": "scribbled over"}, method="PATCH")
 
-    deploy = [sys.executable, "-m", "deployments.deploy"]
+    deploy = [sys.executable, "-m", "deployments.orchestration.registration"]
     assert platform.project.run(*deploy).stdout == "deployment train/tiny updated: description\n"
     all_of_them = "ingest/ingest, train/tiny, deploy/tiny, monitor/tiny, predict/tiny, backtest/tiny"
     assert platform.project.run(*deploy).stdout == f"deployments are as they should be: {all_of_them}\n"
@@ -156,7 +158,7 @@ def test_without_var_run_it_is_found_and_goes_on(platform: Platform) -> None:
     there = {"stack.json", "stack.lock", "router.token", "flows.sock", "watch.heartbeat"}
     assert there <= {path.name for path in run.iterdir()}
     shutil.rmtree(run)
-    command = [sys.executable, "-m", "deployments.stack", "up"]
+    command = [sys.executable, "-m", "deployments.local.supervisor", "up"]
     both = [subprocess.Popen(command, cwd=platform.project.root, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     for process in both:
         assert f"the platform of {platform.project.root} is up already." in process.communicate()[1]
@@ -164,7 +166,7 @@ def test_without_var_run_it_is_found_and_goes_on(platform: Platform) -> None:
     until(lambda: there <= {path.name for path in run.iterdir()}, 60, "what was removed")
     assert {name: platform.service(name) for name in before} == before
     assert "still there, and were ended" not in platform.story()
-    done = platform.project.run(sys.executable, "-m", "deployments.stack", "status", check=False)
+    done = platform.project.run(sys.executable, "-m", "deployments.local.supervisor", "status", check=False)
     assert (done.returncode, done.stdout.count("  answers  ")) == (0, 6), done.stdout
 
 
@@ -173,7 +175,7 @@ def test_without_var_log_it_goes_on_telling(platform: Platform) -> None:
     log = platform.project.root / "var/log"
     shutil.rmtree(log)
     os.kill(platform.service("watch"), signal.SIGKILL)
-    run = wakes.wake("monitor/tiny")
+    run = triggers.wake("monitor/tiny")
     until(lambda: api.call(f"/flow_runs/{run}")["end_time"], 120, "a run")  # or another one has answered it
     until(lambda: (log / "watch.log").exists() and (log / "flows.log").exists(), 30, "logs")
     until(lambda: "monitor/tiny" in platform.story(), 30, "a line of the run")
@@ -202,7 +204,7 @@ def test_a_cancelled_run_ends_with_all_that_it_started(platform: Platform) -> No
     assert api.call(f"/flow_runs/{run['id']}/set_state", asked)["status"] == "ACCEPT"
     ended = until(lambda: [one for one in platform.runs("ingest") if one["id"] == run["id"] and one["end_time"]])[0]
     assert ended["state_name"] == "Cancelled"
-    until(lambda: run["id"] not in mend._here().runs, 30, "the end of its processes")
+    until(lambda: run["id"] not in crash_recovery._here().runs, 30, "the end of its processes")
     until((platform.project.root / "data/readings/2013-07.csv").exists, what="another ingest")
     assert [one for one in platform.told if one["subject"].startswith(run["name"])] == []
 
@@ -229,9 +231,9 @@ def test_what_is_interrupted_goes_on_with_the_next_make_up(platform: Platform) -
 # ── without a platform ────────────────────────────────────────────────────────────────────────────
 
 
-def _stack(*wanted: services.Service) -> stack.Stack:
+def _stack(*wanted: services.Service) -> supervisor.Stack:
     """One that has heard each of these services a moment ago."""
-    made = stack.Stack(list(wanted), Story(io.StringIO()), FileLock("unused"))
+    made = supervisor.Stack(list(wanted), Story(io.StringIO()), FileLock("unused"))
     made.probed = {service.name: time.monotonic() for service in wanted}
     made.heard = dict(made.probed)
     return made
@@ -240,7 +242,7 @@ def _stack(*wanted: services.Service) -> stack.Stack:
 @pytest.mark.parametrize("silent", [["server", "worker"], ["worker"], []])
 def test_a_service_that_hangs_is_killed(silent: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever only hears nothing of a server that hangs is left alone."""
-    monkeypatch.setattr(stack, "PROBE_SECONDS", 0)
+    monkeypatch.setattr(supervisor, "PROBE_SECONDS", 0)
     server = services.Service("server", [], lambda _: "server" not in silent, hang_seconds=0.2)
     worker = services.Service("worker", [], lambda _: "worker" not in silent, after=("server",), hang_seconds=0.2)
     up = _stack(server, worker)
@@ -266,9 +268,9 @@ def test_a_run_starts_in_a_folder_with_a_space_in_its_name(monkeypatch: pytest.M
     """Prefect's worker splits the command as a shell does."""
     python = "/a b/it's/.venv/bin/python"
     monkeypatch.setattr(sys, "executable", python)
-    ingest = deploy.Deployment("ingest", "ingest", "")
-    command = deploy._body(ingest)["job_variables"]["command"]
-    assert shlex.split(command) == [python, "-m", "deployments.flow_run"]
+    ingest = registration.Deployment("ingest", "ingest", "")
+    command = registration._body(ingest)["job_variables"]["command"]
+    assert shlex.split(command) == [python, "-m", "deployments.orchestration.flow_run"]
 
 
 def test_a_full_disk_ends_no_platform(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -296,7 +298,7 @@ def end(platform: Platform) -> None:
     """Ctrl-C."""
     platform.process.send_signal(signal.SIGINT)
     assert platform.process.wait(timeout=60) == 0
-    assert marked.alive(str(settings.ROOT)) == []
+    assert process_tags.alive(str(settings.ROOT)) == []
     assert platform.story().endswith("down\n")
-    done = platform.project.run(sys.executable, "-m", "deployments.stack", "status", check=False)
+    done = platform.project.run(sys.executable, "-m", "deployments.local.supervisor", "status", check=False)
     assert (done.returncode, done.stdout) == (1, "the platform is not up. Start it: make up\n")

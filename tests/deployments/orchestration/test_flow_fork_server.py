@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from deployments import local, services
+from deployments.local import servers, services
 from tests.deployments.conftest import until
 
 ROOT = Path(__file__).parent.parent.parent
@@ -50,7 +50,7 @@ def nursery(root: Path) -> Iterator[psutil.Process]:
     (service,) = [one for one in services.services() if one.name == "nursery"]
     with subprocess.Popen(service.command, cwd=root) as started:
         try:
-            until(lambda: local.hears(Path("var/run/flows.sock")), 120, "the nursery")
+            until(lambda: servers.hears(Path("var/run/flows.sock")), 120, "the nursery")
             yield psutil.Process(started.pid)
         finally:
             started.kill()
@@ -58,7 +58,7 @@ def nursery(root: Path) -> Iterator[psutil.Process]:
 
 def begin(*arguments: str) -> subprocess.Popen[bytes]:
     """Start what stands for a run of the module."""
-    return subprocess.Popen([sys.executable, "-m", "deployments.flow_run", "probe", "out", *arguments])
+    return subprocess.Popen([sys.executable, "-m", "deployments.orchestration.flow_run", "probe", "out", *arguments])
 
 
 def said() -> list[str]:
@@ -95,7 +95,7 @@ def test_a_rollout_leaves_a_processor(root: Path) -> None:
     code = "import os, sys; open(sys.argv[1], 'w').write(str(len(os.sched_getaffinity(0))))"
     (root / "probe.py").write_text(code)
     for aside, fewer in (([], 0), (["--aside"], 1)):
-        subprocess.run([sys.executable, "-m", "deployments.flow_run", *aside, "probe", "out"], check=True)
+        subprocess.run([sys.executable, "-m", "deployments.orchestration.flow_run", *aside, "probe", "out"], check=True)
         assert int(said()[0]) == len(os.sched_getaffinity(0)) - fewer
 
 
@@ -139,7 +139,7 @@ def test_what_a_run_has_started_ends_with_it(root: Path, how: signal.Signals) ->
 def test_the_socket_is_made_again_where_somebody_removed_it(nursery: psutil.Process) -> None:
     """With all of var/run."""
     shutil.rmtree("var/run")
-    until(lambda: local.hears(Path("var/run/flows.sock")), 20, "the socket")
+    until(lambda: servers.hears(Path("var/run/flows.sock")), 20, "the socket")
     assert nursery.is_running()
     run = begin()
     assert run.wait(20) == 3
@@ -171,7 +171,7 @@ def test_runs_outlive_the_nursery(nursery: psutil.Process) -> None:
 def test_a_nursery_that_stands_still_holds_nobody_up(nursery: psutil.Process) -> None:
     """The run begins by itself; when the nursery is heard of again, nothing runs twice."""
     nursery.suspend()
-    assert not local.hears(Path("var/run/flows.sock"))
+    assert not servers.hears(Path("var/run/flows.sock"))
     code = (
         "import os, sys; sys.path[0] = os.getcwd(); from deployments import flow_run; flow_run.PATIENCE_S = 0.5;"
         "sys.argv = ['flow_run', 'probe', 'out']; flow_run.main()"
@@ -203,7 +203,7 @@ def test_other_packages_want_another_nursery(nursery: psutil.Process, tmp_path: 
         "nursery.main(Path('var/run/flows.sock'))"
     )
     with subprocess.Popen([sys.executable, "-c", code]) as other:
-        until(lambda: local.hears(Path("var/run/flows.sock")), 30, "another nursery")
+        until(lambda: servers.hears(Path("var/run/flows.sock")), 30, "another nursery")
         (packages / "new").mkdir()
         run = begin()
         assert run.wait(20) == 3

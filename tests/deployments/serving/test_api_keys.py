@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks import keys, settings
-from tasks.errors import Mistake
+from deployments.serving import api_keys
+from tasks.ground import settings
+from tasks.ground.errors import Mistake
 
 
 @pytest.fixture(autouse=True)
@@ -23,88 +24,88 @@ def var(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_key_is_given_once_and_kept_as_its_hash() -> None:
     """Whoever reads the file cannot ask with it."""
-    key = keys.add("shop")
+    key = api_keys.add("shop")
     assert len(key) > 40
-    text = keys.path().read_text()
+    text = api_keys.path().read_text()
     assert key not in text
     assert json.loads(text) == {"shop": hashlib.sha256(key.encode()).hexdigest()}
-    assert keys.names() == ["shop"]
+    assert api_keys.names() == ["shop"]
 
 
 def test_nobody_else_may_read_the_file() -> None:
     """Who has a key is nobody's business."""
-    keys.add("shop")
-    keys.add("app")
-    assert keys.path().stat().st_mode & 0o777 == 0o600
+    api_keys.add("shop")
+    api_keys.add("app")
+    assert api_keys.path().stat().st_mode & 0o777 == 0o600
 
 
 def test_two_keys_are_never_alike() -> None:
     """Also of one name, one after the other."""
-    first = keys.add("shop")
-    keys.remove("shop")
-    assert keys.add("shop") != first
+    first = api_keys.add("shop")
+    api_keys.remove("shop")
+    assert api_keys.add("shop") != first
 
 
 def test_before_the_first_key_everybody_is_admitted() -> None:
     """And from then on nobody without one."""
-    admitted = keys.Keys(keys.path())
+    admitted = api_keys.Keys(api_keys.path())
     assert admitted.admit("")
-    assert not keys.are_required()
-    keys.add("shop")
+    assert not api_keys.are_required()
+    api_keys.add("shop")
     assert not admitted.admit("")
-    assert keys.are_required()
+    assert api_keys.are_required()
 
 
 @pytest.mark.parametrize("how", ["taken back", "keys.json", "var/serving", "both files"])
 @pytest.mark.parametrize("restarted", [False, True])
 def test_without_the_last_key_nobody_is_admitted(var: Path, how: str, restarted: bool) -> None:
     """Taken back, or its file lost, with the folder or without: only a word of its own opens the service again."""
-    key = keys.add("shop")
-    admitted = keys.Keys(keys.path())
+    key = api_keys.add("shop")
+    admitted = api_keys.Keys(api_keys.path())
     assert admitted.admit(key)
     if how == "taken back":
-        keys.remove("shop")
+        api_keys.remove("shop")
     elif how == "var/serving":
         shutil.rmtree(var / "serving")
     else:
-        keys.path().unlink()
+        api_keys.path().unlink()
     if how == "both files":
         (var / "keys.required").unlink()
         restarted = False  # who forgets all of it begins from nothing
     if restarted:
-        admitted = keys.Keys(keys.path())
+        admitted = api_keys.Keys(api_keys.path())
     for asked in ("", key, "eg_whatever"):
         assert not admitted.admit(asked)
-    keys.open_to_all()
+    api_keys.open_to_all()
     assert admitted.admit("")
-    assert keys.Keys(keys.path()).admit("")
-    assert not keys.are_required()
-    assert keys.Keys(keys.path()).admit(keys.add("again"))
+    assert api_keys.Keys(api_keys.path()).admit("")
+    assert not api_keys.are_required()
+    assert api_keys.Keys(api_keys.path()).admit(api_keys.add("again"))
     assert not admitted.admit("")
 
 
 def test_keys_that_were_made_before_this_was_so_are_required_too(var: Path) -> None:
     """There is their file, and nothing beside it: whoever reads it writes down that keys are needed."""
-    keys.add("shop")
+    api_keys.add("shop")
     (var / "keys.required").unlink()
-    assert not keys.Keys(keys.path()).admit("")
-    keys.path().unlink()
-    assert not keys.Keys(keys.path()).admit("")
+    assert not api_keys.Keys(api_keys.path()).admit("")
+    api_keys.path().unlink()
+    assert not api_keys.Keys(api_keys.path()).admit("")
 
 
 def test_nobody_opens_the_service_while_there_are_keys() -> None:
     """They would be of no use any more, and nobody was told."""
-    key = keys.add("shop")
+    key = api_keys.add("shop")
     with pytest.raises(Mistake, match=r"^there are keys \(shop\): remove each of them first$"):
-        keys.open_to_all()
-    assert keys.Keys(keys.path()).admit(key)
-    assert not keys.Keys(keys.path()).admit("")
+        api_keys.open_to_all()
+    assert api_keys.Keys(api_keys.path()).admit(key)
+    assert not api_keys.Keys(api_keys.path()).admit("")
 
 
 def test_with_keys_each_of_them_is_admitted_and_nothing_else() -> None:
     """Neither a part of one, nor its hash, nor its name."""
-    shop, app = keys.add("shop"), keys.add("app")
-    admitted = keys.Keys(keys.path())
+    shop, app = api_keys.add("shop"), api_keys.add("app")
+    admitted = api_keys.Keys(api_keys.path())
     assert admitted.admit(shop)
     assert admitted.admit(app)
     for other in ("", " ", shop[:-1], shop + "a", shop.upper(), "shop", hashlib.sha256(shop.encode()).hexdigest()):
@@ -113,19 +114,19 @@ def test_with_keys_each_of_them_is_admitted_and_nothing_else() -> None:
 
 def test_a_key_works_from_the_moment_it_is_made_until_it_is_taken_back() -> None:
     """The same `Keys`, as in a router that runs on; and the other key works all the while."""
-    admitted = keys.Keys(keys.path())
-    old = keys.add("old")
+    admitted = api_keys.Keys(api_keys.path())
+    old = api_keys.add("old")
     assert admitted.admit(old)
-    new = keys.add("new")
+    new = api_keys.add("new")
     assert (admitted.admit(old), admitted.admit(new)) == (True, True)
-    keys.remove("old")
+    api_keys.remove("old")
     assert (admitted.admit(old), admitted.admit(new)) == (False, True)
 
 
 def test_a_key_of_strange_letters_is_refused_and_no_error() -> None:
     """A header holds any bytes, read as Latin-1."""
-    keys.add("shop")
-    admitted = keys.Keys(keys.path())
+    api_keys.add("shop")
+    admitted = api_keys.Keys(api_keys.path())
     for strange in ("é" * 100, "\xff\xfe", "\x7f", "x" * 100_000):
         assert not admitted.admit(strange)
 
@@ -136,15 +137,15 @@ NONE_OF_OURS = ["{", "", "null", "[]", "0", "[1]", '"eg_x"', '{"shop": 7}', '{"s
 @pytest.mark.parametrize("harm", NONE_OF_OURS)
 def test_a_file_that_is_not_one_of_ours_admits_nobody(harm: str) -> None:
     """It is told, and no door opens by mistake."""
-    key = keys.add("shop")
-    admitted = keys.Keys(keys.path())
+    key = api_keys.add("shop")
+    admitted = api_keys.Keys(api_keys.path())
     assert admitted.admit(key)
-    keys.path().write_text(harm)
+    api_keys.path().write_text(harm)
     for asked in ("", "eg_x", key):
         with pytest.raises(ValueError, match=r"keys\.json"):
             admitted.admit(asked)
-    keys.path().unlink()
-    key = keys.add("again")
+    api_keys.path().unlink()
+    key = api_keys.add("again")
     assert admitted.admit(key)
     assert not admitted.admit("")
 
@@ -152,27 +153,27 @@ def test_a_file_that_is_not_one_of_ours_admits_nobody(harm: str) -> None:
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
 def test_a_file_that_may_not_be_read_admits_nobody() -> None:
     """As the last test; an error of the system."""
-    keys.add("shop")
-    keys.path().chmod(0)
+    api_keys.add("shop")
+    api_keys.path().chmod(0)
     with pytest.raises(PermissionError):
-        keys.Keys(keys.path()).admit("")
+        api_keys.Keys(api_keys.path()).admit("")
 
 
 @pytest.mark.parametrize("name", ["", "a b", "-x", ".x", "a/b", "x" * 65, "x\n", "ключ\n"])
 def test_what_is_no_name_is_refused(name: str) -> None:
     """It would be hard to read in a list, or to type."""
     with pytest.raises(Mistake) as caught:
-        keys.add(name)
+        api_keys.add(name)
     assert str(caught.value) == f"{name!r} is no name for a key: letters, digits, - . _ and at most 64 of them"
-    assert not keys.path().exists()
+    assert not api_keys.path().exists()
 
 
 def test_a_name_that_is_taken_and_one_that_is_not_there_are_told() -> None:
     """With what to do next."""
-    key = keys.add("shop")
+    key = api_keys.add("shop")
     taken = r"^there is a key shop already\. Remove it first, or give the new one another name$"
     with pytest.raises(Mistake, match=taken):
-        keys.add("shop")
+        api_keys.add("shop")
     with pytest.raises(Mistake, match=r"^there is no key shp; did you mean 'shop'\?$"):
-        keys.remove("shp")
-    assert keys.Keys(keys.path()).admit(key)
+        api_keys.remove("shp")
+    assert api_keys.Keys(api_keys.path()).admit(key)

@@ -1,4 +1,4 @@
-"""How a release's replicas are asked, seen from inside; tests/deployments/test_router.py does it with real ones."""
+"""How a release's replicas are asked, seen from inside; tests/deployments/serving/test_router.py does it with real ones."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from deployments import environments, replicas
-from deployments.replica import ANSWERED, ASKED, PREDICT, PROTOCOL
-from deployments.replicas import Nursery, Release, Unanswered, _NurseryGone, _Replica
-from deployments.stalls import StallDetector
-from tasks import settings
+from deployments.serving import release_environments, replica_pool
+from deployments.serving.replica_pool import Nursery, Release, Unanswered, _NurseryGone, _Replica
+from deployments.serving.stalls import StallDetector
+from tasks.ground import settings
+from tasks.runtime.replica import ANSWERED, ASKED, PREDICT, PROTOCOL
 
 
 def _release(tmp_path: Path, nursery: Nursery | None = None) -> Release:
@@ -227,7 +227,7 @@ async def _wait_in_one(tmp_path: Path) -> None:
 
 def test_a_replica_that_passes_over_a_request_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It answers those that came later: nobody waits for ever."""
-    monkeypatch.setattr(replicas, "IDLE_S", 0.1)
+    monkeypatch.setattr(replica_pool, "IDLE_S", 0.1)
     _run(_pass_over(tmp_path))
 
 
@@ -270,8 +270,8 @@ async def _ask_in_vain(tmp_path: Path) -> None:
 
 def test_a_release_that_is_mended_starts_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However long its pause has become."""
-    monkeypatch.setattr(environments, "interpreter", lambda _: None)
-    monkeypatch.setattr(replicas, "FIRST_PAUSE", 0.1)
+    monkeypatch.setattr(release_environments, "interpreter", lambda _: None)
+    monkeypatch.setattr(replica_pool, "FIRST_PAUSE", 0.1)
     _run(_mend(tmp_path))
 
 
@@ -313,8 +313,8 @@ class _Births(Nursery):
 
 def test_who_does_not_start_for_days_is_started_on_and_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The pause doubles with each failure, which no number holds for ever."""
-    monkeypatch.setattr(replicas, "MOST_PAUSE", 0.0)
-    monkeypatch.setattr(environments, "interpreter", lambda _: None)
+    monkeypatch.setattr(replica_pool, "MOST_PAUSE", 0.0)
+    monkeypatch.setattr(release_environments, "interpreter", lambda _: None)
     _run(_fail_on_and_on(tmp_path))
 
 
@@ -333,7 +333,7 @@ def test_a_nursery_that_dies_over_a_birth_is_not_held_against_the_release(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The replica is started by itself, with a socket of its own; the next one is forked again."""
-    monkeypatch.setattr(environments, "interpreter", lambda _: None)
+    monkeypatch.setattr(release_environments, "interpreter", lambda _: None)
     _run(_lose_the_nursery(tmp_path))
 
 
@@ -366,17 +366,17 @@ with socket.socket(fileno=int(sys.argv[2])) as router:
 @pytest.mark.parametrize("how", ["stopped", "dead", "never up"])
 def test_a_birth_has_a_time_limit_and_another_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
     """What replicas are forked from is stopped, or killed, or never says that it is up: it is ended and begun anew."""
-    monkeypatch.setattr(replicas, "BIRTH_S", 0.3)
-    monkeypatch.setattr(environments, "interpreter", lambda _: None)
+    monkeypatch.setattr(replica_pool, "BIRTH_S", 0.3)
+    monkeypatch.setattr(release_environments, "interpreter", lambda _: None)
     script = tmp_path / "nursery.py"
     script.write_text("import time\ntime.sleep(60)" if how == "never up" else NURSERY_THAT_IMPORTS_NOTHING)
-    monkeypatch.setattr(replicas, "NURSERY", script)
+    monkeypatch.setattr(replica_pool, "NURSERY", script)
     if how == "never up":
-        monkeypatch.setattr(replicas, "HELLO_S", 0.3)
+        monkeypatch.setattr(replica_pool, "HELLO_S", 0.3)
     _run(_fork_from_what_hangs(tmp_path, how))
 
 
-NURSERY_THAT_IMPORTS_NOTHING = replicas.NURSERY.read_text().replace("import_module(name)", "name")
+NURSERY_THAT_IMPORTS_NOTHING = replica_pool.NURSERY.read_text().replace("import_module(name)", "name")
 
 
 async def _fork_from_what_hangs(tmp_path: Path, how: str) -> None:
@@ -430,8 +430,8 @@ def test_a_release_that_is_let_go_just_when_it_comes_up_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, turns: int
 ) -> None:
     """In whatever turn of the event loop: were the cancellation lost, the process would stay, and the router."""
-    monkeypatch.setattr(replicas, "socket", _Silent)
-    monkeypatch.setattr(environments, "interpreter", lambda _: None)
+    monkeypatch.setattr(replica_pool, "socket", _Silent)
+    monkeypatch.setattr(release_environments, "interpreter", lambda _: None)
     _run(_let_go(tmp_path, turns))
 
 
@@ -454,9 +454,9 @@ async def _let_go(tmp_path: Path, turns: int) -> None:
 
 def test_a_process_that_never_comes_up_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And the reason is told."""
-    monkeypatch.setattr(replicas, "SILENT_S", 0.2)
-    monkeypatch.setattr(replicas, "socket", _Silent)
-    monkeypatch.setattr(environments, "interpreter", lambda _: None)
+    monkeypatch.setattr(replica_pool, "SILENT_S", 0.2)
+    monkeypatch.setattr(replica_pool, "socket", _Silent)
+    monkeypatch.setattr(release_environments, "interpreter", lambda _: None)
     with subprocess.Popen(["sleep", "60"]) as hangs:
         _run(_hang(tmp_path, hangs.pid))
         assert hangs.wait(10) == -signal.SIGKILL

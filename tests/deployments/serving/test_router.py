@@ -23,14 +23,17 @@ import psutil
 import pytest
 from scipy.stats import binom
 
-from deployments import load as load_tool
-from deployments.admission import Admission
-from deployments.cors import Origins
-from deployments.router import Router
-from tasks import files, keys, params, priority, settings, unanswered
-from tasks.errors import Mistake, ParamsError
-from tasks.release import asking, package
-from tasks.release import serving as rollouts
+from deployments.serving import api_keys
+from deployments.serving.admission import Admission
+from deployments.serving.cors import Origins
+from deployments.serving.router import Router
+from deployments.tools import load as load_tool
+from tasks.ground import files, params, priority, settings
+from tasks.ground.errors import Mistake, ParamsError
+from tasks.prediction_log import error_counts
+from tasks.release.package import package
+from tasks.release.registry import desired_state as rollouts
+from tasks.release.rollout import router_client
 from tests.deployments.conftest import until
 from tests.deployments.routed import BODY, CLIENT, MODEL, ROW, Routed, load, make_release
 from tests.deployments.sessions import are_weighed, session_nice
@@ -90,8 +93,8 @@ def router(project: Routed) -> Iterator[Routed]:
 def _forget_keys(project: Routed) -> None:
     """Whatever a test has left of them."""
     with project_at(project.root):
-        files.write_json(keys.path(), {})
-        keys.open_to_all()
+        files.write_json(api_keys.path(), {})
+        api_keys.open_to_all()
 
 
 # ── what it answers ───────────────────────────────────────────────────────────────────────────────
@@ -317,7 +320,7 @@ def test_a_body_that_does_not_come_is_given_up(project: Routed) -> None:
 def test_api_keys_come_and_go_without_a_restart(router: Routed) -> None:
     """Before the first: open. Then each of them, in either header; without the last one nobody, until it is opened."""
     with project_at(router.root):
-        shop, app = keys.add("shop"), keys.add("app")
+        shop, app = api_keys.add("shop"), api_keys.add("app")
         assert router.post().status_code == 401
         assert router.post(authorization="Bearer nonsense").status_code == 401
         assert "www-authenticate" in router.post(authorization=f"Basic {shop}").headers
@@ -326,17 +329,17 @@ def test_api_keys_come_and_go_without_a_restart(router: Routed) -> None:
         assert router.post(json.dumps({"row": ROW}).encode(), f"/{MODEL}/explain").status_code == 401
         assert router.get(f"/{MODEL}/release").status_code == 401
         assert router.get("/healthz").status_code == 200
-        keys.remove("shop")
+        api_keys.remove("shop")
         assert router.post(authorization=f"Bearer {shop}").status_code == 401
         assert router.post(authorization=f"Bearer {app}").status_code == 200
-        keys.path().write_text("[]")
+        api_keys.path().write_text("[]")
         assert router.post().status_code == 503
         assert router.post(authorization=f"Bearer {app}").status_code == 503
-        keys.path().unlink()
+        api_keys.path().unlink()
         assert router.post().status_code == 401
-        files.write_json(keys.path(), {})
+        files.write_json(api_keys.path(), {})
         assert router.post().status_code == 401
-        keys.open_to_all()
+        api_keys.open_to_all()
         assert router.post().status_code == 200
     assert shop not in router.said()
     assert "keys.json does not hold keys" in router.said()
@@ -345,7 +348,7 @@ def test_api_keys_come_and_go_without_a_restart(router: Routed) -> None:
 def test_a_router_whose_folder_was_removed_is_opened_to_nobody(router: Routed) -> None:
     """Nor is the one that is started after it."""
     with project_at(router.root):
-        keys.add("shop")
+        api_keys.add("shop")
         assert router.post().status_code == 401
         shutil.rmtree(router.root / "var" / "serving")
         assert router.post().status_code == 401
@@ -353,7 +356,7 @@ def test_a_router_whose_folder_was_removed_is_opened_to_nobody(router: Routed) -
         router.start()
         router.want(router.candidate)
         assert router.post().status_code == 401
-        keys.open_to_all()
+        api_keys.open_to_all()
         until(lambda: router.post().status_code == 200, 30)
 
 
@@ -362,7 +365,7 @@ def test_a_router_whose_folder_was_removed_is_opened_to_nobody(router: Routed) -
 def test_a_key_is_found_however_its_header_is_written(router: Routed, name: str, scheme: str) -> None:
     """A scheme has no case."""
     with project_at(router.root):
-        key = keys.add("shop")
+        key = api_keys.add("shop")
     assert _post(router, (name, f"{scheme} {key}")) == 200
     assert _post(router, (name, f"{scheme} x{key}")) == 401
 
@@ -375,7 +378,7 @@ def _post(router: Routed, *headers: tuple[str, str]) -> int:
 def test_a_key_counts_whatever_a_proxy_puts_beside_it(router: Routed, other: str) -> None:
     """A right one is enough; several wrong ones are not."""
     with project_at(router.root):
-        key = keys.add("shop")
+        key = api_keys.add("shop")
     assert _post(router, ("authorization", other), ("x-api-key", key)) == 200
     assert _post(router, ("x-api-key", "old"), ("authorization", f"Bearer {key}")) == 200
     assert _post(router, ("authorization", other), ("authorization", f"Bearer {key}")) == 200
@@ -392,7 +395,7 @@ def test_beside_keys_every_page_needs_one(router: Routed, path: str) -> None:
     """Who is live, how much is asked, what a model takes: told to who has a key, and to the operator; not to probes."""
     expected = router.get(path).status_code
     with project_at(router.root):
-        key = keys.add("shop")
+        key = api_keys.add("shop")
     refused = router.get(path)
     assert (refused.status_code, refused.headers["www-authenticate"]) == (401, 'Bearer realm="Evergreen"')
     assert MODEL not in refused.text
@@ -407,7 +410,7 @@ def test_a_browser_is_asked_for_a_password_beside_keys(router: Routed, path: str
     """It can send no other header: the key is the password, of any name. It is taken for pages only."""
     html = {"accept": "text/html"}
     with project_at(router.root):
-        key = keys.add("shop")
+        key = api_keys.add("shop")
     refused = CLIENT.get(f"{router.url}{path}", headers=html)
     assert (refused.status_code, refused.headers["www-authenticate"]) == (401, 'Basic realm="Evergreen"')
     assert CLIENT.get(f"{router.url}{path}", headers=html, auth=("anybody", key)).status_code in (200, 307, 404)
@@ -418,8 +421,8 @@ def test_a_browser_is_asked_for_a_password_beside_keys(router: Routed, path: str
 def test_those_who_run_it_are_admitted_beside_keys(router: Routed, monkeypatch: pytest.MonkeyPatch) -> None:
     """A rollout, and `make load`, by the operator's token; it is made again where its file is lost."""
     monkeypatch.setenv("EVERGREEN_PORT", str(router.port))
-    with project_at(router.root), asking.Router(patience=10) as operator:
-        keys.add("shop")
+    with project_at(router.root), router_client.Router(patience=10) as operator:
+        api_keys.add("shop")
         assert operator.status(MODEL)["answers"] == router.candidate
         shutil.rmtree(router.root / "var" / "run")
         assert operator.status(MODEL)["answers"] == router.candidate
@@ -436,13 +439,13 @@ def test_a_page_may_be_opened_beside_keys(project: Routed, monkeypatch: pytest.M
     project.want(project.candidate)
     _forget_keys(project)
     with project_at(project.root):
-        keys.add("metered")
+        api_keys.add("metered")
         statuses = {path: project.get(path).status_code for path in ("/metrics", "/openapi.json", "/status", "/")}
     _forget_keys(project)
     assert statuses == {"/metrics": 200, "/openapi.json": 200, "/status": 401, "/": 401}
     wrong = "EVERGREEN_OPEN_PAGES: there is no page 'metric'; did you mean 'metrics'?"
     with pytest.raises(Mistake, match=re.escape(wrong)):
-        Admission(keys.Keys(keys.path()), "token", "metric")
+        Admission(api_keys.Keys(api_keys.path()), "token", "metric")
 
 
 # ── clients of many kinds ─────────────────────────────────────────────────────────────────────────
@@ -513,7 +516,7 @@ def test_pages_of_the_sites_of_a_setting_may_ask(project: Routed) -> None:
     _forget_keys(project)
     until(lambda: project.post().status_code == 200, 60)
     with project_at(project.root):
-        keys.add("shop")
+        api_keys.add("shop")
         preflight = {"origin": "https://shop.example", "access-control-request-method": "POST"}
         asked = CLIENT.options(f"{project.url}/{MODEL}/predict", headers=preflight)
         refused = project.post(origin="http://localhost:5173")
@@ -597,7 +600,7 @@ def test_who_asks_whether_a_body_is_wanted_is_told_so(router: Routed) -> None:
         assert b"".join(iter(lambda: client.recv(65536), b"")).startswith(b"HTTP/1.1 200 ")
     assert _sent(router, head % (MODEL.encode(), 5_000_001)).startswith(b"HTTP/1.1 413 ")
     with project_at(router.root):
-        keys.add("shop")
+        api_keys.add("shop")
     assert _sent(router, head % (MODEL.encode(), len(BODY))).startswith(b"HTTP/1.1 401 ")
 
 
@@ -693,9 +696,9 @@ def _so_far(router: Routed) -> Counter[str]:
     return _not_answered(router)
 
 
-def _days(router: Routed) -> unanswered.Days:
+def _days(router: Routed) -> error_counts.Days:
     with project_at(router.root):
-        return unanswered.read(MODEL)
+        return error_counts.read(MODEL)
 
 
 def test_what_was_not_answered_is_counted_by_its_kind(router: Routed) -> None:
@@ -755,7 +758,7 @@ def test_counts_go_on_after_an_end_and_after_a_kill(router: Routed) -> None:
 def test_a_file_of_counts_that_is_torn_costs_only_what_it_held(router: Routed) -> None:
     """It is told and set aside, and counting goes on."""
     with project_at(router.root):
-        path = unanswered.path(MODEL)
+        path = error_counts.path(MODEL)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("[")
         assert router.post(b"{").status_code == 400

@@ -11,29 +11,30 @@ from pathlib import Path
 
 import pytest
 
-from deployments import clients, load, local
-from tasks import files
+from deployments.local import servers
+from deployments.tools import load, load_clients
+from tasks.ground import files
 from tests.deployments.routed import Routed, make_release
 from tests.release_root import project_at
 
 BODY = json.dumps({"release": "pump:1", "predictions": [{"id": "a", "prediction": 1}]}).encode()
 GOOD = b"HTTP/1.1 200 OK\r\nevergreen-release: pump:1\r\ncontent-length: %d\r\n\r\n%b" % (len(BODY), BODY)
-REQUESTS = [clients.Request.predict(number, "pump", [{"hour": 6}], {}) for number in range(5)]
+REQUESTS = [load_clients.Request.predict(number, "pump", [{"hour": 6}], {}) for number in range(5)]
 
 Server = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
-async def _ask(server: Server, work: Callable[[clients.Clients], Awaitable[None]]) -> list[clients.Answered]:
+async def _ask(server: Server, work: Callable[[load_clients.Clients], Awaitable[None]]) -> list[load_clients.Answered]:
     """What clients are told by a server."""
-    seen: list[clients.Answered] = []
-    port = local.free_port()
+    seen: list[load_clients.Answered] = []
+    port = servers.free_port()
     served: list[asyncio.Future[None]] = []
 
     def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         served.append(asyncio.ensure_future(server(reader, writer)))
 
     async with await asyncio.start_server(serve, "127.0.0.1", port):
-        asking = clients.Clients("127.0.0.1", port, seen.append, timeout_s=2)
+        asking = load_clients.Clients("127.0.0.1", port, seen.append, timeout_s=2)
         await work(asking)
         asking.close()
         await asyncio.gather(*served)
@@ -130,7 +131,7 @@ def test_a_connection_that_ends_before_the_answer_is_a_failure() -> None:
 def test_a_server_that_is_silent_is_given_up() -> None:
     """After the time that a client has."""
 
-    async def work(asking: clients.Clients) -> None:
+    async def work(asking: load_clients.Clients) -> None:
         asking.timeout_s = 0.2
         await asking.connected(REQUESTS, 1, 0.1)
 
@@ -140,8 +141,8 @@ def test_a_server_that_is_silent_is_given_up() -> None:
 
 def test_nobody_there_is_a_failure_of_its_own() -> None:
     """Nothing was sent."""
-    seen: list[clients.Answered] = []
-    asking = clients.Clients("127.0.0.1", local.free_port(), seen.append)
+    seen: list[load_clients.Answered] = []
+    asking = load_clients.Clients("127.0.0.1", servers.free_port(), seen.append)
     asyncio.run(asking.at_rate(REQUESTS, 50, 0.2))
     assert {one.failed for one in seen} == {"not connected (ConnectionRefusedError)"}
 
@@ -150,7 +151,7 @@ def test_where_nothing_serves_it_says_what_to_do(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """And ends with 1."""
-    port = str(local.free_port())
+    port = str(servers.free_port())
     monkeypatch.setenv("EVERGREEN_HOST", "127.0.0.1")
     monkeypatch.setenv("EVERGREEN_PORT", port)
     assert load.main(["--seconds", "1"]) == 1
@@ -164,7 +165,7 @@ def test_what_serves_is_loaded_with_rows_that_the_model_has_not_seen(
 ) -> None:
     """A line a second, and a summary; whoever asks for a model that does not serve is told which do."""
     root = tmp_path / "project"
-    router = Routed(root, make_release(root), local.free_port())
+    router = Routed(root, make_release(root), servers.free_port())
     router.want(router.candidate)
     router.start()
     try:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from deployments import promotions
-from deployments.promotions import Promotions
-from flows import api, wakes
-from tasks import params
-from tasks.errors import WorldError
+from deployments.watching import champion_watch
+from deployments.watching.champion_watch import Promotions
+from flows.prefect_support import api, triggers
+from tasks.ground import params
+from tasks.ground.errors import WorldError
 from tests.conftest import Project
 
 
@@ -21,13 +21,13 @@ def woken(small: Project, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         told.append(title)
         return f"run-{len(told)}"
 
-    monkeypatch.setattr(wakes, "wake", wake)
+    monkeypatch.setattr(triggers, "wake", wake)
     return told
 
 
 def says(monkeypatch: pytest.MonkeyPatch, change: tuple[str, str | None] | None) -> None:
     """Who is champion, and who serves."""
-    monkeypatch.setattr(promotions.champion, "change", lambda _: change)
+    monkeypatch.setattr(champion_watch.champion, "change", lambda _: change)
 
 
 def test_a_champion_that_does_not_serve_wakes_deploy(woken: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,7 +63,7 @@ def test_as_long_as_it_does_not_serve_deploy_is_woken_again(woken: list[str], mo
 def test_a_wake_that_nobody_heard_is_no_wake(monkeypatch: pytest.MonkeyPatch) -> None:
     """The deployment is not registered yet: this is said, and it is woken as soon as it is."""
     answers: list[str | None] = [None, None, "run"]
-    monkeypatch.setattr(wakes, "wake", lambda _: answers.pop(0))
+    monkeypatch.setattr(triggers, "wake", lambda _: answers.pop(0))
     looking, said = Promotions(lambda _: False, lambda: 0.0), params.load()
     says(monkeypatch, ("new", None))
     for _ in range(2):

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from deployments import marked, mend
-from deployments.mend import Mender
-from flows import api, wakes
-from tasks import settings
+from deployments.watching import crash_recovery
+from deployments.watching.crash_recovery import Mender
+from flows.prefect_support import api, triggers
+from tasks.ground import process_tags, settings
 from tests.deployments.alone import Alone, server
 from tests.deployments.conftest import PATIENCE
 
@@ -31,8 +31,8 @@ def alone(small_copied: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """No grace, and no patience."""
-    monkeypatch.setattr(mend, "GRACE_SECONDS", -60)
-    monkeypatch.setattr(mend, "PATIENCE", (-60, 3600))
+    monkeypatch.setattr(crash_recovery, "GRACE_SECONDS", -60)
+    monkeypatch.setattr(crash_recovery, "PATIENCE", (-60, 3600))
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def run(state: str) -> str:
     """A run of monitor/tiny in a state; gives its id."""
     for other in runs():  # the one before is over
         api.call(f"/flow_runs/{other['id']}", method="DELETE")
-    made = wakes.wake("monitor/tiny")
+    made = triggers.wake("monitor/tiny")
     assert made
     for name in ("RUNNING", "CANCELLING") if state == "CANCELLING" else (state,):
         asked = {"state": {"type": name, "name": name.capitalize()}, "force": True}
@@ -79,7 +79,7 @@ def state(flow_run: str) -> tuple[str, str]:
 
 def worker(start: Callable[..., None]) -> None:
     """A worker of this checkout."""
-    start(**{marked.NAME: str(settings.ROOT), marked.SERVICE: "worker"})
+    start(**{process_tags.NAME: str(settings.ROOT), process_tags.SERVICE: "worker"})
 
 
 @pytest.mark.usefixtures("alone")
@@ -101,7 +101,7 @@ def test_what_was_running_and_has_no_process_any_more_crashed(start: Callable[..
 def test_what_has_a_process_is_left_alone(start: Callable[..., None], name: str) -> None:
     """However long it takes."""
     made, mender = run(name), Mender()
-    start(**{mend.MARK: made})
+    start(**{crash_recovery.MARK: made})
     assert [mender.look() for _ in range(3)] == [[], [], []]
     assert state(made)[0] == name
 
@@ -152,7 +152,7 @@ def test_what_was_to_be_cancelled_is_cancelled() -> None:
 def test_what_make_down_ends_goes_on_with_the_next_make_up(was: str, becomes: tuple[str, str]) -> None:
     """Unless somebody was about to cancel it."""
     made = run(was)
-    assert mend.interrupt(patience=0) == ["monitor/tiny"]
+    assert crash_recovery.interrupt(patience=0) == ["monitor/tiny"]
     assert state(made) == becomes
 
 

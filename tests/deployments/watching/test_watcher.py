@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from deployments import watch
-from flows import wakes
-from tasks import params
+from deployments.watching import watcher
+from flows.prefect_support import triggers
+from tasks.ground import params
 from tests.conftest import Project
 
 
@@ -41,24 +41,24 @@ class World:
 def world(small: Project, monkeypatch: pytest.MonkeyPatch) -> World:
     """An empty landing zone, and a server that is not there."""
     world = World(small.root / "var/landing")
-    monkeypatch.setattr(watch, "under_way", lambda _: world.under_way)
-    monkeypatch.setattr(wakes, "wake", world.wake)
+    monkeypatch.setattr(watcher, "under_way", lambda _: world.under_way)
+    monkeypatch.setattr(triggers, "wake", world.wake)
     return world
 
 
 @pytest.fixture
-def watcher(world: World) -> watch.Watcher:
+def watcher(world: World) -> watcher.Watcher:
     """A watcher that has just started."""
-    return watch.Watcher(say=world.said.append, clock=lambda: world.now)
+    return watcher.Watcher(say=world.said.append, clock=lambda: world.now)
 
 
-def look(watcher: watch.Watcher, world: World) -> int:
+def look(watcher: watcher.Watcher, world: World) -> int:
     """Look once; gives how often ingest was woken so far."""
     watcher.look(params.load())
     return world.woken
 
 
-def test_it_wakes_ingest_for_what_lies_there_and_for_nothing_else(watcher: watch.Watcher, world: World) -> None:
+def test_it_wakes_ingest_for_what_lies_there_and_for_nothing_else(watcher: watcher.Watcher, world: World) -> None:
     """Not for an empty zone, nor for a file that is still being written."""
     assert look(watcher, world) == 0
     world.land("2013-04.csv.tmp")
@@ -68,7 +68,7 @@ def test_it_wakes_ingest_for_what_lies_there_and_for_nothing_else(watcher: watch
     assert world.said[0].startswith("readings/2013-04.csv in the landing zone: ingest is woken, ")
 
 
-def test_it_waits_for_an_ingest_that_is_under_way(watcher: watch.Watcher, world: World) -> None:
+def test_it_waits_for_an_ingest_that_is_under_way(watcher: watcher.Watcher, world: World) -> None:
     """That may have looked before the file came: so it looks again afterwards."""
     world.land("2013-04.csv")
     world.under_way = True
@@ -77,7 +77,7 @@ def test_it_waits_for_an_ingest_that_is_under_way(watcher: watch.Watcher, world:
     assert look(watcher, world) == 1
 
 
-def test_what_an_ingest_has_left_there_is_tried_ever_more_seldom(watcher: watch.Watcher, world: World) -> None:
+def test_what_an_ingest_has_left_there_is_tried_ever_more_seldom(watcher: watcher.Watcher, world: World) -> None:
     """After 5, 15, 60 and then every 300 seconds; a new file at once."""
     world.land("2013-04.csv")
     moments = []
@@ -91,17 +91,17 @@ def test_what_an_ingest_has_left_there_is_tried_ever_more_seldom(watcher: watch.
     assert look(watcher, world) == 8
 
 
-def test_one_that_was_restarted_wakes_for_what_lies_there(watcher: watch.Watcher, world: World) -> None:
+def test_one_that_was_restarted_wakes_for_what_lies_there(watcher: watcher.Watcher, world: World) -> None:
     """What it did before it was killed is not remembered, and need not be."""
     world.land("2013-04.csv")
     assert look(watcher, world) == 1
-    assert look(watch.Watcher(say=world.said.append, clock=lambda: world.now), world) == 2
+    assert look(watcher.Watcher(say=world.said.append, clock=lambda: world.now), world) == 2
 
 
 def test_a_folder_that_is_not_there_yet_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that is mounted later: from then on its changes are seen."""
-    monkeypatch.setattr(watch, "FOLDER_SECONDS", 0.2)
-    pause = watch._on_changes(tmp_path / "mounted later")
+    monkeypatch.setattr(watcher, "FOLDER_SECONDS", 0.2)
+    pause = watcher._on_changes(tmp_path / "mounted later")
     assert pause() is None
     (tmp_path / "mounted later").mkdir()
     assert pause() == set()  # nothing happened for a while
@@ -116,7 +116,7 @@ def test_a_look_that_a_full_disk_stops_keeps_no_other_from_its_own() -> None:
     def stopped() -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    rounds = watch.Rounds({"champions": (stopped, 0), "runs": (lambda: done.append("looked"), 0)}, said.append)
+    rounds = watcher.Rounds({"champions": (stopped, 0), "runs": (lambda: done.append("looked"), 0)}, said.append)
     rounds.go()
     rounds.go()
     assert said == ["OSError: [Errno 28] No space left on device"]

@@ -10,23 +10,23 @@ from pathlib import Path
 
 import pytest
 
-from deployments import local
-from flows import here
+from deployments.local import servers
 from flows.__main__ import main
+from flows.prefect_support import run_local
 from tests.conftest import Project
 
 
-@pytest.mark.parametrize("name", here.TAKES)
+@pytest.mark.parametrize("name", run_local.TAKES)
 def test_what_a_flow_is_said_to_take_it_takes(name: str) -> None:
     """In this order, and no more of it is needed than is said."""
-    takes = here.TAKES[name].split()
+    takes = run_local.TAKES[name].split()
     has = list(signature(getattr(import_module(f"flows.{name}"), name)).parameters.values())
     assert [one.strip("<>[]") for one in takes] == [one.name for one in has][: len(takes)]
     needed = {one.name for one in has if one.default is one.empty}
     assert {one.strip("<>") for one in takes if one.startswith("<")} == needed
 
 
-@pytest.mark.parametrize("name", here.TAKES)
+@pytest.mark.parametrize("name", run_local.TAKES)
 def test_a_flow_says_itself_how_it_ended(name: str) -> None:
     """Prefect would call one Completed whose failed future is returned beside a plain value, or in a dict."""
     module = import_module(f"flows.{name}")
@@ -53,7 +53,7 @@ def test_wrong_usage_ends_with_two(arguments: list[str], capsys: pytest.CaptureF
 
 def test_without_a_server_one_line_says_so(small: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not Prefect's traceback."""
-    monkeypatch.setenv("PREFECT_API_URL", f"http://somebody:hunter2@127.0.0.1:{local.free_port()}/api")
+    monkeypatch.setenv("PREFECT_API_URL", f"http://somebody:hunter2@127.0.0.1:{servers.free_port()}/api")
     done = small.run(sys.executable, "-m", "flows", "ingest", check=False)
     assert done.returncode == 1
     assert done.stderr.startswith("ApiSilent: the Prefect server does not answer on http://***@127.0.0.1:")

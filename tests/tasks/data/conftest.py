@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from models import upstream
-from tasks import params, settings
-from tasks.params import Params
+from tasks.ground import params, settings
+from tasks.ground.params import Params
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 

@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 from great_expectations.expectations.registry import list_registered_expectation_implementations
 
-from tasks import files
-from tasks.contract import Contract
 from tasks.data import validate
-from tasks.errors import ContractError
+from tasks.ground import files
+from tasks.ground.errors import ContractError
+from tasks.tables.contract import Contract
 
 FRAME = pd.DataFrame(
     {

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from models import upstream
-from tasks import files
-from tasks.data import report
+from tasks.data import exploration
+from tasks.ground import files
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:module 'sre_:DeprecationWarning"),  # Great Expectations imports it
@@ -25,16 +25,16 @@ def test_each_dataset_has_a_report_that_needs_no_network(
     root: Path, put: Callable[[str, str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A page per dataset, from a bounded sample of all its partitions; the same page for the same data."""
-    monkeypatch.setattr(report, "ROWS", 2_000)
+    monkeypatch.setattr(exploration, "ROWS", 2_000)
     for partition in ("2013-01", "2013-02"):
         put("weather", partition)
-    (page,) = report.tables()
+    (page,) = exploration.tables()
     html = page.read_text()
     assert page == root / "var/reports/weather.html"
     assert "weather: 2013-01 to 2013-02" in html
     assert "wind_gust" in html
     assert not LOADED.search(html)
-    assert report.tables() == [page]
+    assert exploration.tables() == [page]
     assert page.read_text() == html
 
 
@@ -44,7 +44,7 @@ def test_the_data_docs_show_every_check_and_need_no_network(root: Path, put: Cal
         put(dataset, "2013-01")
     bad = root / "data/weather/2013-02.csv"
     bad.write_bytes(upstream.deliver("weather", "2013-03")[1])
-    index = report.data_docs()
+    index = exploration.data_docs()
     folder = index.parent
     links = re.findall(r'href="([^"]+)"', index.read_text())
     assert sorted(links) == sorted(set(files.tree(folder)) - {"index.html"})

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 import yaml
 
-from tasks import settings
-from tasks.data import commits, revisions, versions
-from tasks.errors import DataVersionDiffers, Mistake, SourceUnavailable
-from tasks.git import Clone
-from tasks.params import Git, Params
+from tasks.data import git_sync, revisions, versions
+from tasks.ground import settings
+from tasks.ground.errors import DataVersionDiffers, Mistake, SourceUnavailable
+from tasks.ground.git import Clone
+from tasks.ground.params import Git, Params
 from tests.conftest import REPOSITORY
 
 PUBLISH = """
@@ -116,7 +116,7 @@ def accept(root: Path, name: str, content: str) -> None:
 
 def publish(about: str = "", branch: str | None = None) -> str | None:
     """Commit and push, quietly."""
-    return commits.publish(said(branch), about, lambda _: None)
+    return git_sync.publish(said(branch), about, lambda _: None)
 
 
 def at_origin(origin: Path) -> dict[str, str]:
@@ -129,7 +129,7 @@ def test_nothing_is_committed_unless_asked(worker: Callable[[str], Path]) -> Non
     """A checkout that somebody works in is left alone, and one that is up to date has nothing to commit."""
     root = worker("a")
     accept(root, "flights/2013-01.csv", "a")
-    assert commits.publish(said(commit=False)) is None
+    assert git_sync.publish(said(commit=False)) is None
     assert git(root, "log", "--oneline").count("\n") == 0
     assert publish()
     assert publish() is None
@@ -182,11 +182,11 @@ def test_who_loses_the_race_joins_what_both_accepted(worker: Callable[[str], Pat
     assert git(origin, "log", "--format=%p", "main").split("\n")[0].count(" ") == 0
     assert git(origin, "rev-list", "--count", "main") == "3"
     worker("a")
-    assert commits.follow(said())
+    assert git_sync.follow(said())
     assert versions.behind()
     versions.pull()
     assert (first / "data/flights/2013-02.csv").read_text() == "two"
-    assert not commits.follow(said())
+    assert not git_sync.follow(said())
 
 
 def test_two_processes_that_race_lose_nothing(worker: Callable[[str], Path], origin: Path, tmp_path: Path) -> None:
@@ -254,7 +254,7 @@ def test_a_revision_and_a_withdrawal_of_another_worker_are_followed(
         accept(first, f"flights/2013-0{name}.csv", name)
     publish()
     worker("b")
-    commits.follow(said())
+    git_sync.follow(said())
     versions.catch_up()
     worker("a")
     (first / "data/flights/2013-01.csv").write_text("corrected")
@@ -287,7 +287,7 @@ def test_a_kill_in_the_middle_of_a_join_loses_nothing(
     for at in ("fetch", "reset", "commit", "push"):
         first, second = worker(f"a-{at}"), worker(f"b-{at}")
         worker(f"a-{at}")
-        commits.follow(said())
+        git_sync.follow(said())
         accept(first, f"flights/{at}-1.csv", "one") if not versions.behind() else (
             versions.pull(),
             accept(first, f"flights/{at}-1.csv", "one"),
@@ -324,11 +324,11 @@ def test_a_kill_in_the_middle_of_a_join_loses_nothing(
 def test_dvc_lock_is_joined_by_whole_stages() -> None:
     """An entry is true as a whole: outputs of one side are never put beside inputs of the other."""
     base, ours, theirs = LOCK.format(a=1, b=1), LOCK.format(a=2, b=1), LOCK.format(a=1, b=3)
-    assert commits.joined_lock(base, ours, theirs) == LOCK.format(a=2, b=3)
-    both = commits.joined_lock(base, LOCK.format(a=2, b=1), LOCK.format(a=3, b=3))
+    assert git_sync.joined_lock(base, ours, theirs) == LOCK.format(a=2, b=3)
+    both = git_sync.joined_lock(base, LOCK.format(a=2, b=1), LOCK.format(a=3, b=3))
     assert both == LOCK.format(a=2, b=3)
-    assert commits.joined_lock(None, None, theirs) == theirs
-    assert commits.joined_lock(None, ours, None) == ours
+    assert git_sync.joined_lock(None, None, theirs) == theirs
+    assert git_sync.joined_lock(None, ours, None) == ours
 
 
 def test_commits_by_hand_are_not_moved(worker: Callable[[str], Path]) -> None:

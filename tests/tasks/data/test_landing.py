@@ -13,12 +13,12 @@ import fsspec
 import pytest
 
 from models import upstream
-from tasks import files
-from tasks.data import collect, delivery, quarantine
-from tasks.data.collect import Collected
+from tasks.data import delivery, landing, quarantine
+from tasks.data.landing import Collected
 from tasks.data.places import Landed, Place
-from tasks.errors import ContractError, DataMissing, ParamsError, SourceUnavailable, WorldError
-from tasks.params import Params
+from tasks.ground import files
+from tasks.ground.errors import ContractError, DataMissing, ParamsError, SourceUnavailable, WorldError
+from tasks.ground.params import Params
 
 pytestmark = pytest.mark.filterwarnings("ignore:module 'sre_:DeprecationWarning")  # Great Expectations imports it
 
@@ -59,25 +59,25 @@ def report_of(root: Path, dataset: str) -> tuple[Path, dict[str, object]]:
 def test_a_good_partition_goes_into_data_and_leaves_the_landing_zone_at_clear(root: Path, given: Params) -> None:
     """Accepted content is in data/ at once; the landing zone keeps its file until the version is safe."""
     path = land(root, "weather/2013-01.csv", month("weather", "2013-01"))
-    collected = collect.collect(given, quiet)
+    collected = landing.collect(given, quiet)
     assert names(collected.accepted) == ["weather 2013-01"]
     assert (root / "data/weather/2013-01.csv").read_bytes() == path.read_bytes()
-    collect.clear(given, collected)
+    landing.clear(given, collected)
     assert not path.exists()
 
 
 def test_the_same_partition_again_is_nothing_to_do(root: Path, given: Params) -> None:
     """A delivery that came twice changes nothing and is cleared away."""
     land(root, "weather/2013-01.csv", month("weather", "2013-01"))
-    collect.clear(given, collect.collect(given, quiet))
+    landing.clear(given, landing.collect(given, quiet))
     before = data(root)
     path = land(root, "weather/2013-01.csv", month("weather", "2013-01"))
-    collected = collect.collect(given, quiet)
+    collected = landing.collect(given, quiet)
     assert collected == Collected(already_there=collected.already_there)
-    collect.clear(given, collected)
+    landing.clear(given, collected)
     assert not path.exists()
     assert data(root) == before
-    assert collect.collect(given, quiet) == Collected()
+    assert landing.collect(given, quiet) == Collected()
 
 
 def test_a_bad_partition_is_quarantined_with_a_report_and_the_others_go_on(root: Path, given: Params) -> None:
@@ -86,7 +86,7 @@ def test_a_bad_partition_is_quarantined_with_a_report_and_the_others_go_on(root:
         land(root, f"weather/{partition}.csv", month("weather", partition))
     land(root, "weather/2013-02.csv", month("weather", "2013-01"))
     said: list[str] = []
-    collected = collect.collect(given, said.append)
+    collected = landing.collect(given, said.append)
     assert names(collected.accepted) == ["weather 2013-01", "weather 2013-03"]
     assert names(collected.quarantined) == ["weather 2013-02"]
     folder, report = report_of(root, "weather")
@@ -115,7 +115,7 @@ def test_what_is_in_the_wrong_place_is_quarantined_with_a_hint(
 ) -> None:
     """A name that cannot be a partition's is said to be so, before anything is read."""
     path = land(root, name, b"x")
-    (landed,) = collect.collect(given, quiet).quarantined
+    (landed,) = landing.collect(given, quiet).quarantined
     assert str(landed.reason).startswith(reason)
     assert not path.exists()
     assert len(list((root / "var" / "quarantine").rglob("report.md"))) == 1
@@ -128,7 +128,7 @@ def test_a_name_cannot_leave_its_folder(root: Path, given: Params) -> None:
     bucket.pipe_file("/in/flights/../../../outside.csv", b"x")
     bucket.pipe_file("/in/../flights/2013-01.csv", b"x")
     before = {path for path in root.parent.rglob("*") if "memo" not in path.parts}
-    collected = collect.collect(given.model_copy(update={"landing": "memory://in"}), quiet)
+    collected = landing.collect(given.model_copy(update={"landing": "memory://in"}), quiet)
     assert collected.accepted == []
     new = {path for path in root.parent.rglob("*") if "memo" not in path.parts} - before
     assert {path.relative_to(root).parts[1] for path in new if path.is_file()} <= {"quarantine", "locks"}
@@ -138,7 +138,7 @@ def test_hidden_and_unfinished_files_are_left_alone(root: Path, given: Params) -
     """What is being written, and what a desktop leaves behind, is none of our business."""
     for name in (".DS_Store", "flights/.2013-01.csv.swp", "flights/2013-01.csv.tmp", "flights/2013-01.csv.part"):
         land(root, name, b"x")
-    assert collect.collect(given, quiet) == Collected()
+    assert landing.collect(given, quiet) == Collected()
     assert len([path for path in (root / "var/landing").rglob("*") if path.is_file()]) == 4
 
 
@@ -147,7 +147,7 @@ def test_a_file_that_just_came_is_waited_for_once(root: Path, given: Params, mon
     land(root, "weather/2013-01.csv", month("weather", "2013-01"))
     waits: list[float] = []
     monkeypatch.setattr(time, "sleep", waits.append)
-    collected = collect.collect(given.model_copy(update={"settle_seconds": 5}), quiet)
+    collected = landing.collect(given.model_copy(update={"settle_seconds": 5}), quiet)
     assert names(collected.accepted) == ["weather 2013-01"]
     assert len(waits) == 1
     assert 4 < waits[0] <= 5
@@ -161,7 +161,7 @@ def test_a_file_that_still_grows_is_left_for_the_next_look(
     old = land(root, "weather/2013-01.csv", month("weather", "2013-01"))
     os.utime(old, (1e9, 1e9))
     monkeypatch.setattr(time, "sleep", lambda _: growing.write_bytes(b"origin,year"))
-    collected = collect.collect(given.model_copy(update={"settle_seconds": 5}), quiet)
+    collected = landing.collect(given.model_copy(update={"settle_seconds": 5}), quiet)
     assert names(collected.still_arriving) == ["weather 2013-02"]
     assert names(collected.accepted) == ["weather 2013-01"]
     assert growing.exists()
@@ -170,26 +170,26 @@ def test_a_file_that_still_grows_is_left_for_the_next_look(
 def test_a_file_that_is_replaced_before_clear_stays(root: Path, given: Params) -> None:
     """A correction that lands between collect and clear is not thrown away with what it replaced."""
     path = land(root, "weather/2013-01.csv", month("weather", "2013-01"))
-    collected = collect.collect(given, quiet)
+    collected = landing.collect(given, quiet)
     path.write_bytes(b"a correction")
-    collect.clear(given, collected)
+    landing.clear(given, collected)
     assert path.read_bytes() == b"a correction"
 
 
 def test_a_partition_that_arrives_late_may_not_break_the_one_after_it(root: Path, given: Params) -> None:
     """What is in data/ must go on passing the validate stage, so a newcomer in between is tried from both sides."""
     land(root, "weather/2013-01.csv", month("weather", "2013-01"))
-    collect.clear(given, collect.collect(given, quiet))
+    landing.clear(given, landing.collect(given, quiet))
     warm = month("weather", "2013-08").replace(b",2013,8,", b",2013,7,")
     land(root, "weather/2013-07.csv", warm)
     suite = root / "models/flight_delay/expectations/weather.yaml"
     suite.write_text(suite.read_text().replace("previous_temp_mean - 25", "previous_temp_mean - 1"))
     suite.write_text(suite.read_text().replace("previous_temp_mean + 25", "previous_temp_mean + 60"))
     suite.write_text(suite.read_text().replace("previous_dewp_mean + 25", "previous_dewp_mean + 60"))
-    collect.clear(given, collect.collect(given, quiet))
+    landing.clear(given, landing.collect(given, quiet))
     assert sorted(data(root)) == ["weather/2013-01.csv", "weather/2013-07.csv"]
     land(root, "weather/2012-12.csv", month("weather", "2013-06").replace(b",2013,6,", b",2012,12,"))
-    (landed,) = collect.collect(given, quiet).quarantined
+    (landed,) = landing.collect(given, quiet).quarantined
     assert str(landed.reason).startswith("with it, 2013-01, which is in data/ already, would not pass: ")
 
 
@@ -212,7 +212,7 @@ def test_a_kill_at_any_step_loses_nothing(
         "put": quarantine,
         "replacing": files,
         "copyfile": shutil,
-    }.get(step, collect)
+    }.get(step, landing)
     real: Callable[..., object] = getattr(owner, step)
 
     def killed(*args: object, **kwargs: object) -> object:
@@ -223,10 +223,10 @@ def test_a_kill_at_any_step_loses_nothing(
     with monkeypatch.context() as patch:
         patch.setattr(owner, step, killed)
         with pytest.raises(Killed):
-            collect.collect(given, quiet)
+            landing.collect(given, quiet)
     for path in (root / "data").glob("weather/2*"):
         assert path.read_bytes() == good
-    collect.clear(given, collect.collect(given, quiet))
+    landing.clear(given, landing.collect(given, quiet))
     assert data(root) == {"weather/2013-01.csv": files.sha256(root / "data/weather/2013-01.csv")}
     assert (root / "data/weather/2013-01.csv").read_bytes() == good
     folder, _ = report_of(root, "weather")
@@ -252,10 +252,10 @@ def test_a_full_disk_is_said_and_leaves_nothing_half_written(
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "copyfile", full)
         with pytest.raises(WorldError, match=f"no space left on the disk while writing to {where}"):
-            collect.collect(given, quiet)
+            landing.collect(given, quiet)
     assert data(root) == {}
     assert path.exists()
-    assert names(collect.collect(given, quiet).accepted) == ["weather 2013-01"]
+    assert names(landing.collect(given, quiet).accepted) == ["weather 2013-01"]
 
 
 @pytest.mark.parametrize(
@@ -270,7 +270,7 @@ def test_a_landing_zone_that_cannot_be_reached_is_said_with_its_address(
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
     with pytest.raises(SourceUnavailable, match=r"the landing zone .* cannot be reached.*Check `landing`") as raised:
-        collect.collect(given.model_copy(update={"landing": landing}), quiet)
+        landing.collect(given.model_copy(update={"landing": landing}), quiet)
     assert "secret" not in str(raised.value)
     assert landing.replace("key:secret", "***") in str(raised.value)
 
@@ -281,7 +281,7 @@ def test_a_mistake_in_a_suite_quarantines_nothing(root: Path, given: Params) -> 
     suite = root / "models/flight_delay/expectations/weather.yaml"
     suite.write_text(suite.read_text().replace("expect_column_mean_to_be_between", "expect_column_mean_to_be_betwen"))
     with pytest.raises(ContractError, match="did you mean 'expect_column_mean_to_be_between'"):
-        collect.collect(given, quiet)
+        landing.collect(given, quiet)
     assert path.exists()
     assert not list((root / "var/quarantine").rglob("*.*"))
 
@@ -341,16 +341,16 @@ def test_a_bucket_works_where_a_folder_does(
         request.getfixturevalue("s3")
     bucket = fsspec.filesystem(scheme.split(":", maxsplit=1)[0])
     given = given.model_copy(update={"landing": f"{scheme}/landing", "quarantine": f"{scheme}/quarantine"})
-    assert collect.collect(given, quiet) == Collected()
+    assert landing.collect(given, quiet) == Collected()
     delivery.deliver(given.model_copy(update={"settle_seconds": 1}), ["2013-01"], quiet)
     bucket.pipe_file("zone/landing/weather/2013-02.csv", month("weather", "2013-03"))
-    collected = collect.collect(given, quiet)
+    collected = landing.collect(given, quiet)
     assert names(collected.accepted) == ["flights 2013-01", "weather 2013-01"]
     assert names(collected.quarantined) == ["weather 2013-02"]
-    collect.clear(given, collected)
+    landing.clear(given, collected)
     left = sorted(path.strip("/").split("/", 2)[-1].split("-", 2)[-1] for path in bucket.find("zone"))
     assert [name.split("/")[-1] for name in left] == ["2013-02.csv", "report.json", "report.md"]
     assert sorted(data(root)) == ["flights/2013-01.csv", "weather/2013-01.csv"]
     delivery.deliver(given, ["2013-01"], quiet)
-    again = collect.collect(given, quiet)
+    again = landing.collect(given, quiet)
     assert names(again.already_there) == ["flights 2013-01", "weather 2013-01"]

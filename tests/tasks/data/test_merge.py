@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks import settings
 from tasks.data import merge, revisions, versions
-from tasks.errors import DataMissing, DataVersionDiffers, Mistake
+from tasks.ground import settings
+from tasks.ground.errors import DataMissing, DataVersionDiffers, Mistake
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 

@@ -13,11 +13,11 @@ import pytest
 import yaml
 
 from models import upstream
-from tasks import files
-from tasks.data import collect, corrections, quarantine, revisions, versions
+from tasks.data import corrections, landing, quarantine, revisions, versions
 from tasks.data.revisions import Revision, Side
-from tasks.errors import DataMissing, Mistake, StageFailed
-from tasks.params import Params
+from tasks.ground import files
+from tasks.ground.errors import DataMissing, Mistake, StageFailed
+from tasks.ground.params import Params
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:module 'sre_:DeprecationWarning"),  # Great Expectations imports it
@@ -49,19 +49,19 @@ class World:
         path.write_bytes(content)
         return path
 
-    def ingest(self) -> collect.Collected:
+    def ingest(self) -> landing.Collected:
         """Take in what was delivered."""
         self.said.clear()
         if versions.behind():
             versions.catch_up()
-        collected = collect.collect(self.given, self.said.append)
+        collected = landing.collect(self.given, self.said.append)
         versions.make()
         versions.push()
-        collect.clear(self.given, collected)
+        landing.clear(self.given, collected)
         assert versions.present()
         return collected
 
-    def deliver(self, name: str, content: bytes) -> collect.Collected:
+    def deliver(self, name: str, content: bytes) -> landing.Collected:
         """Deliver a file and take it in."""
         self.land(name, content)
         return self.ingest()

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tasks import settings
-from tasks.data import collect, commits, delivery, places, versions
-from tasks.errors import SourceUnavailable
-from tasks.params import Git, Params
+from tasks.data import delivery, git_sync, landing, places, versions
+from tasks.ground import settings
+from tasks.ground.errors import SourceUnavailable
+from tasks.ground.params import Git, Params
 
 pytestmark = pytest.mark.xdist_group("s3")
 
@@ -65,12 +65,12 @@ def git(root: Path, *arguments: str) -> None:
     subprocess.run(["git", *identity, *arguments], cwd=root, capture_output=True, check=True)
 
 
-def ingest(said: Params, log: Callable[[str], object]) -> collect.Collected:
+def ingest(said: Params, log: Callable[[str], object]) -> landing.Collected:
     """What the flow does, without Prefect."""
-    collected = collect.collect(said, log)
+    collected = landing.collect(said, log)
     versions.make()
     versions.push()
-    collect.clear(said, collected)
+    landing.clear(said, collected)
     return collected
 
 
@@ -92,7 +92,7 @@ def test_a_partition_goes_from_the_bucket_to_a_fresh_clone(
     heard: list[str] = []
     delivery.deliver(said, ["2013-01"], heard.append)
     assert len(ingest(said, heard.append).accepted) == 2
-    assert collect.collect(said, heard.append) == collect.Collected()
+    assert landing.collect(said, heard.append) == landing.Collected()
     listing = versions.tree()
     fresh = clone(root, monkeypatch)
     assert not (fresh / "data").exists()
@@ -117,7 +117,7 @@ def test_the_endpoint_may_stand_in_dvcs_configuration(
     import s3fs
 
     delivery.deliver(said, ["2013-01"], lambda _: None)
-    collected = collect.collect(said, lambda _: None)
+    collected = landing.collect(said, lambda _: None)
     versions.make()
     dvc(root, "remote", "modify", "bucket", "endpointurl", s3_server)
     monkeypatch.delenv("AWS_ENDPOINT_URL")
@@ -139,7 +139,7 @@ def test_a_worker_commits_after_its_data_is_in_the_bucket(
     git(root, "remote", "add", "origin", str(tmp_path / "origin.git"))
     delivery.deliver(said, ["2013-01"], lambda _: None)
     ingest(said, lambda _: None)
-    assert commits.publish(said.model_copy(update={"git": Git(commit=True)}), log=lambda _: None)
+    assert git_sync.publish(said.model_copy(update={"git": Git(commit=True)}), log=lambda _: None)
     git(tmp_path, "clone", "-q", "origin.git", "fresh")
     for name, path in {"ROOT": tmp_path / "fresh", "VAR": tmp_path / "fresh" / "var"}.items():
         monkeypatch.setattr(settings, name, path)
@@ -159,7 +159,7 @@ def test_credentials_are_nowhere_but_in_the_environment(
     ingest(said, heard.append)
     wrong = said.model_copy(update={"landing": f"s3://{KEY}:{SECRET}@nowhere/landing"})
     with pytest.raises(SourceUnavailable) as caught:
-        collect.collect(wrong, heard.append)
+        landing.collect(wrong, heard.append)
     shown = capfd.readouterr()
     told = [
         str(caught.value),
@@ -183,7 +183,7 @@ def test_a_store_that_does_not_answer_is_told_and_nothing_is_lost(
     import s3fs
 
     delivery.deliver(said, ["2013-01"], lambda _: None)
-    collected = collect.collect(said, lambda _: None)
+    collected = landing.collect(said, lambda _: None)
     versions.make()
     with monkeypatch.context() as patch:
         if broken.startswith("http"):
@@ -198,5 +198,5 @@ def test_a_store_that_does_not_answer_is_told_and_nothing_is_lost(
     s3fs.S3FileSystem.clear_instance_cache()
     dvc(root, "remote", "modify", "bucket", "url", "s3://evergreen/dvc")
     assert versions.push()
-    collect.clear(said, collected)
-    assert collect.collect(said, lambda _: None) == collect.Collected()
+    landing.clear(said, collected)
+    assert landing.collect(said, lambda _: None) == landing.Collected()

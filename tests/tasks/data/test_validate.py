@@ -14,9 +14,10 @@ import pytest
 import yaml
 
 from models import upstream
-from tasks import contract, files, settings, table_files
 from tasks.data import validate
-from tasks.errors import ContractError, DataMissing, StageFailed
+from tasks.ground import files, settings
+from tasks.ground.errors import ContractError, DataMissing, StageFailed
+from tasks.tables import contract, table_files
 
 pytestmark = pytest.mark.filterwarnings("ignore:module 'sre_:DeprecationWarning")  # Great Expectations imports it
 MODELS = ["flight_delay", "hourly_departures"]

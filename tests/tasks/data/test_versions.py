@@ -14,10 +14,10 @@ from types import SimpleNamespace
 import pytest
 
 from models import upstream
-from tasks import files
-from tasks.data import collect, delivery, versions
-from tasks.errors import DataMissing, DataVersionDiffers, SourceUnavailable
-from tasks.params import Params
+from tasks.data import delivery, landing, versions
+from tasks.ground import files
+from tasks.ground.errors import DataMissing, DataVersionDiffers, SourceUnavailable
+from tasks.ground.params import Params
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:module 'sre_:DeprecationWarning"),  # Great Expectations imports it
@@ -338,12 +338,12 @@ def test_an_ingest_that_is_killed_between_its_steps_is_finished_by_the_next(
     """Killed after any step, the next run ends with one version, pushed, and an empty landing zone."""
 
     def ingest(kill: str | None = None) -> None:
-        collected = collect.collect(given, quiet)
+        collected = landing.collect(given, quiet)
         for step, act in {
             "collect": lambda: None,
             "make": versions.make,
             "push": versions.push,
-            "clear": lambda: collect.clear(given, collected),
+            "clear": lambda: landing.clear(given, collected),
         }.items():
             act()
             if step == kill:

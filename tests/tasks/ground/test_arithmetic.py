@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tasks import arithmetic, settings
+from tasks.ground import arithmetic, settings
 
 pytestmark = pytest.mark.skipif(not settings.has_avx2(), reason="the pins are for x86-64 processors with AVX2")
 

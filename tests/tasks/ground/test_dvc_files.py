@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks import books, settings
-from tasks.errors import Mistake
+from tasks.ground import dvc_files, settings
+from tasks.ground.errors import Mistake
 
 LOCK = """\
 schema: '2.0'
@@ -61,7 +61,7 @@ def test_a_kill_while_dvc_writes_leaves_what_was_there(root: Path) -> None:
     assert killed.returncode == -signal.SIGKILL
     assert (root / "dvc.lock").read_text() == LOCK
     assert len(list(root.glob(".dvc.lock.*.tmp"))) == 1
-    books.mend()
+    dvc_files.mend()
     assert sorted(path.name for path in root.iterdir()) == [".dvc", "dvc.lock"]
 
 
@@ -71,9 +71,9 @@ def test_dvc_writes_the_same_as_ever(root: Path) -> None:
 
     kept = _yaml._dump_data
     try:
-        books.write_whole(_yaml)
+        dvc_files.write_whole(_yaml)
         once = _yaml._dump_data
-        books.write_whole(_yaml)
+        dvc_files.write_whole(_yaml)
         assert _yaml._dump_data is once
         with _yaml.modify_yaml(str(root / "dvc.lock")) as said:
             said["stages"]["count"]["cmd"] = "python other.py"
@@ -89,7 +89,7 @@ def test_a_lock_file_that_was_broken_off_anywhere_goes_or_is_whole(root: Path) -
     gone = 0
     for length in range(len(LOCK)):
         (root / "dvc.lock").write_text(LOCK[:length])
-        books.mend()
+        dvc_files.mend()
         if not (root / "dvc.lock").exists():
             gone += 1
             continue
@@ -103,7 +103,7 @@ def test_a_lock_file_that_was_broken_off_anywhere_goes_or_is_whole(root: Path) -
 def test_a_whole_lock_file_stays(root: Path) -> None:
     """There is nothing to mend."""
     (root / "dvc.lock").write_text(LOCK)
-    books.mend()
+    dvc_files.mend()
     assert (root / "dvc.lock").read_text() == LOCK
 
 
@@ -113,7 +113,7 @@ def test_a_file_with_both_sides_of_a_merge_names_the_command_that_joins_them(nam
     text = LOCK + "<<<<<<< ours\n"
     (root / name).write_text(text)
     with pytest.raises(Mistake, match=r"both sides of a merge: `python -m tasks merge`"):
-        books.mend()
+        dvc_files.mend()
     assert (root / name).read_text() == text
 
 
@@ -127,7 +127,7 @@ def rwlock(root: Path, pid: int) -> Path:
 def test_who_is_at_work_stays_on_the_list(root: Path) -> None:
     """This process began before the list was written."""
     held = rwlock(root, os.getpid())
-    books.mend()
+    dvc_files.mend()
     assert held.exists()
 
 
@@ -135,7 +135,7 @@ def test_a_killed_process_whose_number_another_has_now_is_not_waited_for(root: P
     """DVC would take the other for it; but who began after the list was written is not on it."""
     held = rwlock(root, os.getpid())
     os.utime(held, (1, 1))
-    books.mend()
+    dvc_files.mend()
     assert not held.exists()
 
 
@@ -144,5 +144,5 @@ def test_a_list_that_was_broken_off_goes(root: Path) -> None:
     held = root / ".dvc" / "tmp" / "rwlock"
     for text in ("", '{"write": {"a"', "[]"):
         held.write_text(text)
-        books.mend()
+        dvc_files.mend()
         assert not held.exists()

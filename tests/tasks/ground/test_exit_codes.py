@@ -8,11 +8,13 @@ import sys
 
 import pytest
 
-from tasks import console
+from tasks.ground import exit_codes
 from tests.conftest import Project
 
 
-@pytest.mark.parametrize("command", [["tasks", "env"], ["tasks", "why", "tiny"], ["deployments.stack", "status"]])
+@pytest.mark.parametrize(
+    "command", [["tasks", "env"], ["tasks", "why", "tiny"], ["deployments.local.supervisor", "status"]]
+)
 def test_who_reads_no_more_ends_a_command_without_a_word(small: Project, command: list[str]) -> None:
     """As `head` does: with the exit code that a shell gives for it, whether it prints much or little."""
     reader, writer = os.pipe()
@@ -28,13 +30,13 @@ def test_who_reads_no_more_ends_a_command_without_a_word(small: Project, command
         )
     finally:
         os.close(writer)
-    assert (done.returncode, done.stderr) == (console.NOBODY_READS, "")
+    assert (done.returncode, done.stderr) == (exit_codes.NOBODY_READS, "")
 
 
 def test_a_pipe_to_somebody_else_that_breaks_is_no_end_without_a_word() -> None:
     """A socket to a server, say."""
 
-    @console.command
+    @exit_codes.command
     def main() -> int:
         raise BrokenPipeError
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks import files, settings
-from tasks.errors import FileTorn
+from tasks.ground import files, settings
+from tasks.ground.errors import FileTorn
 from tests.conftest import REPOSITORY
 
 

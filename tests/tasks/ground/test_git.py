@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks import git
-from tasks.errors import SourceUnavailable
-from tasks.git import Clone
+from tasks.ground import git
+from tasks.ground.errors import SourceUnavailable
+from tasks.ground.git import Clone
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks import imports
-from tasks.errors import ModelCodeError
+from tasks.ground import import_closure
+from tasks.ground.errors import ModelCodeError
 
 
 def project(root: Path, **sources: str) -> Path:
@@ -23,7 +23,7 @@ def project(root: Path, **sources: str) -> Path:
 
 def found(root: Path, start: str) -> list[str]:
     """The closure of a file, as sorted relative paths."""
-    return sorted(path.relative_to(root).as_posix() for path in imports.closure(root / start, root))
+    return sorted(path.relative_to(root).as_posix() for path in import_closure.closure(root / start, root))
 
 
 def test_imports_are_followed_through_modules_and_packages(tmp_path):
@@ -66,4 +66,4 @@ def test_a_file_that_is_not_python_is_named(tmp_path):
     """The error says which file, and the line."""
     root = project(tmp_path, main="import a", a="x = 1\ndef broken(")
     with pytest.raises(ModelCodeError, match=r"a\.py, line 2"):
-        imports.closure(root / "main.py", root)
+        import_closure.closure(root / "main.py", root)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tasks import arithmetic, environment, settings
-from tasks.errors import EnvironmentDiffers
+from tasks.ground import arithmetic, locked_packages, settings
+from tasks.ground.errors import EnvironmentDiffers
 
 LOCK = (settings.ROOT / "requirements.lock").read_text(encoding="utf-8")
 
@@ -21,22 +21,22 @@ def project(tmp_path, monkeypatch):
 
 def written(project, purpose: str) -> list[str]:
     """The lines of one file, freshly made."""
-    environment.environment()
+    locked_packages.environment()
     return (project / "build" / "environment" / f"{purpose}.txt").read_text().splitlines()
 
 
 def test_each_purpose_gets_exact_sorted_pins(project):
     """Every line is a name and an exact version; nothing else of the lock is in it."""
-    for purpose in environment.ROOTS:
+    for purpose in locked_packages.ROOTS:
         head, *lines = written(project, purpose)
-        lines = lines if purpose in environment.COMPUTES else [head, *lines]
+        lines = lines if purpose in locked_packages.COMPUTES else [head, *lines]
         assert lines == sorted(lines)
         assert all("==" in line and "hash" not in line and "\\" not in line for line in lines)
 
 
 def test_where_something_is_learned_or_evaluated_the_arithmetic_is_named(project):
     """Another processor may give another model: then the stages that compute run again, and no other."""
-    heads = {purpose: written(project, purpose)[0] for purpose in environment.ROOTS}
+    heads = {purpose: written(project, purpose)[0] for purpose in locked_packages.ROOTS}
     named = {purpose for purpose, head in heads.items() if head == f"# {arithmetic.in_effect()}"}
     assert named == {"training", "evaluation"}
 
@@ -66,11 +66,11 @@ def test_serving_needs_no_tool_of_training(project):
 
 def test_a_bump_of_an_unrelated_package_changes_nothing(project):
     """Another Prefect does not train a model again."""
-    before = {purpose: written(project, purpose) for purpose in environment.ROOTS}
+    before = {purpose: written(project, purpose) for purpose in locked_packages.ROOTS}
     lock = project / "requirements.lock"
     prefect = next(line for line in LOCK.splitlines() if line.startswith("prefect=="))
     lock.write_text(LOCK.replace(prefect, "prefect==99.0 \\"))
-    assert {purpose: written(project, purpose) for purpose in environment.ROOTS} == before
+    assert {purpose: written(project, purpose) for purpose in locked_packages.ROOTS} == before
 
 
 def test_versions_that_depend_on_the_machine_keep_their_markers(project):
@@ -95,7 +95,7 @@ def test_another_installed_version_is_refused(project):
     pandas = next(line for line in LOCK.splitlines() if line.startswith("pandas=="))
     lock.write_text(LOCK.replace(pandas, "pandas==1.0.0 \\"))
     with pytest.raises(EnvironmentDiffers, match=r"pandas 3\S* is installed; .* names 1\.0\.0\n.*make setup"):
-        environment.environment()
+        locked_packages.environment()
     assert not (project / "build").exists()
 
 
@@ -104,4 +104,4 @@ def test_a_needed_package_without_a_line_is_refused(project):
     lock = project / "requirements.lock"
     lock.write_text("".join(line for line in LOCK.splitlines(keepends=True) if not line.startswith("joblib==")))
     with pytest.raises(EnvironmentDiffers, match=r"joblib is needed, but requirements\.lock has no line for it"):
-        environment.environment()
+        locked_packages.environment()

@@ -15,8 +15,8 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from tasks import params
-from tasks.errors import ParamsError
+from tasks.ground import params
+from tasks.ground.errors import ParamsError
 from tests.conftest import REPOSITORY
 
 SMALL: dict[str, Any] = yaml.safe_load((REPOSITORY / "tests" / "small" / "params.yaml").read_text())

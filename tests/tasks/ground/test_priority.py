@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tasks import priority
+from tasks.ground import priority
 from tests.deployments.sessions import are_weighed, session_nice
 
 LEADS, FOLLOWS = True, False

@@ -9,9 +9,11 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from flows import due, here
-from tasks import days, files, params, rows, settings
-from tasks.release import registry
+from flows.prefect_support import run_local
+from tasks.ground import files, params, settings
+from tasks.lifecycle import retrain_facts
+from tasks.modelling import daily_summaries, rows
+from tasks.release.registry import registry
 from tests.conftest import Project, write_readings
 from tests.deployments.alone import Alone, server
 
@@ -38,7 +40,7 @@ def alone(small_copied: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 def train(*, if_due: bool = True) -> Any:
     """Run the flow here, as the clock would or as a person would; gives its state."""
-    return here.run("train", MODEL, False, if_due)
+    return run_local.run("train", MODEL, False, if_due)
 
 
 def arrive(project: Project, month: int) -> None:
@@ -142,31 +144,35 @@ def test_what_was_made_and_is_lost_is_made_again(alone: Alone) -> None:
     assert train().name == "Completed"
     assert versions() == before
     assert (settings.BUILD / MODEL / "evaluation" / "metrics.json").exists()
-    assert due.last(MODEL) is not None
+    assert retrain_facts.last(MODEL) is not None
 
 
 def test_a_champion_of_another_task_or_other_columns_stops_no_decision(alone: Alone) -> None:
     """What cannot be told of it is not known; the gate says what is wrong when it compares."""
     said = params.load().model(MODEL)
     evaluation, training = settings.BUILD / MODEL / "evaluation", settings.BUILD / MODEL / "model"
-    assert due._promised(said, evaluation) is not None
+    assert retrain_facts._promised(said, evaluation) is not None
     other = said.model_copy(update={"gate": said.gate.model_copy(update={"loss": "absolute"})})
-    assert due._promised(other, evaluation) is None
+    assert retrain_facts._promised(other, evaluation) is None
     types = {"pressure": "category", "weekday": "number"}
     text = {name: one.model_copy(update={"type": types.get(name, one.type)}) for name, one in said.features.items()}
     other = said.model_copy(update={"features": text})
-    wanted = days.columns(files.read_json(training / "profile.json"), other.features)
-    assert {name for name, column in wanted.items() if not due._is_as_learned(column, other)} == {"pressure"}
-    assert list(due._moved(MODEL, other, training, ["2013-06"])) == list(due._moved(MODEL, said, training, ["2013-06"]))
+    wanted = daily_summaries.columns(files.read_json(training / "profile.json"), other.features)
+    assert {name for name, column in wanted.items() if not retrain_facts._is_as_learned(column, other)} == {"pressure"}
+    assert list(retrain_facts._moved(MODEL, other, training, ["2013-06"])) == list(
+        retrain_facts._moved(MODEL, said, training, ["2013-06"])
+    )
 
 
 def test_a_year_that_was_mistyped_stops_no_clock() -> None:
     """What is dated later than tomorrow was not seen yet; where all is, there is nothing better to go by."""
     there = {"a": {"until": "2013-02-28T18:00:00"}, "b": {"until": "2099-03-01T00:00:00"}}
-    assert due._until(there).isoformat() == "2013-02-28T18:00:00"
-    assert due._learned_until({"until": "2099-03-01T00:00:00", "arrived": there}) == due._until(there)
-    assert due._learned_until({"until": "2013-01-31T00:00:00"}).month == 1
-    assert due._until({"b": there["b"]}).year == 2099
+    assert retrain_facts._until(there).isoformat() == "2013-02-28T18:00:00"
+    assert retrain_facts._learned_until({"until": "2099-03-01T00:00:00", "arrived": there}) == retrain_facts._until(
+        there
+    )
+    assert retrain_facts._learned_until({"until": "2013-01-31T00:00:00"}).month == 1
+    assert retrain_facts._until({"b": there["b"]}).year == 2099
 
 
 @pytest.mark.usefixtures("small")
@@ -177,16 +183,18 @@ def test_of_a_revised_partition_the_rows_count_that_are_other() -> None:
     frame = pd.DataFrame({"id": list("abcdef"), "x": range(6), "label": 0, "time": pd.Timestamp("2013-01-01")})
     frame.to_parquet(build / "rows" / "2013-01.parquet")
     before = rows.arrived(build)
-    due._fingerprints(before["2013-01"]["sha256"], build / "rows" / "2013-01.parquet")
+    retrain_facts._fingerprints(before["2013-01"]["sha256"], build / "rows" / "2013-01.parquet")
     other = pd.concat([frame.iloc[1:].assign(x=[9, 8, 3, 4, 5]), frame.iloc[:2].assign(id=["y", "z"])])
     other.to_parquet(build / "rows" / "2013-01.parquet")
     now = rows.arrived(build)
-    assert due._other_rows(due._new(now, before), before) == 7, "what is now is not kept yet: the larger of both"
-    due._fingerprints(now["2013-01"]["sha256"], build / "rows" / "2013-01.parquet")
-    assert due._other_rows(due._new(now, before), before) == 2 + 1 + 2
+    assert retrain_facts._other_rows(retrain_facts._new(now, before), before) == 7, (
+        "what is now is not kept yet: the larger of both"
+    )
+    retrain_facts._fingerprints(now["2013-01"]["sha256"], build / "rows" / "2013-01.parquet")
+    assert retrain_facts._other_rows(retrain_facts._new(now, before), before) == 2 + 1 + 2
     training = {"arrived": {**before, "2013-02": before["2013-01"]}, "partitions": ["2013-01"]}
-    assert due._revised_rows(training, now) == 5
-    assert due._revised_rows(training, {}) == 6, "it was withdrawn"
-    assert due._revised_rows(training, before) == 0
+    assert retrain_facts._revised_rows(training, now) == 5
+    assert retrain_facts._revised_rows(training, {}) == 6, "it was withdrawn"
+    assert retrain_facts._revised_rows(training, before) == 0
     files.remove(settings.VAR / "memo")
-    assert due._revised_rows(training, now) == 7
+    assert retrain_facts._revised_rows(training, now) == 7

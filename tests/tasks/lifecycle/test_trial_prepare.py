@@ -8,9 +8,9 @@ from collections.abc import Callable
 import pandas as pd
 import pytest
 
-from flows import rows_check
-from tasks import environment, params
-from tasks.data import collect, quarantine, validate, versions
+from tasks.data import landing, quarantine, validate, versions
+from tasks.ground import locked_packages, params
+from tasks.lifecycle import trial_prepare
 from tasks.training import prepare
 from tests.conftest import Project, write_readings
 
@@ -33,9 +33,9 @@ def deliver(small: Project) -> Callable[[str, pd.DataFrame], list[str]]:
         path.parent.mkdir(parents=True, exist_ok=True)
         frame.to_csv(path, index=False)
         said, log = params.load(), []
-        collected = collect.collect(said, log.append, rows_check.of(said, log.append))
+        collected = landing.collect(said, log.append, trial_prepare.of(said, log.append))
         versions.make()
-        collect.clear(said, collected)
+        landing.clear(said, collected)
         return log
 
     return deliver
@@ -56,7 +56,7 @@ def test_a_good_partition_is_made_into_rows_once(
 ) -> None:
     """`prepare` takes what was made at the door; delivered again with other rows, those alone are made."""
     assert deliver("2013-04", april(small)) == ["readings 2013-04: accepted"]
-    environment.environment()
+    locked_packages.environment()
     validate.validate("tiny")
     made: list[str] = []
     make = prepare._make
@@ -105,7 +105,7 @@ def test_a_row_that_moves_to_an_earlier_month_is_taken_with_it(small: Project) -
         revised = pd.concat([kept, moved[month].assign(month=month)])
         revised.to_csv(landing / f"2013-0{month}.csv", index=False)
     said, log = params.load(), []
-    collected = collect.collect(said, log.append, rows_check.of(said, log.append))
+    collected = landing.collect(said, log.append, trial_prepare.of(said, log.append))
     assert sorted(landed.partition for landed in collected.accepted) == ["2013-01", "2013-02", "2013-03"]
     assert waiting() == []
 
@@ -154,7 +154,7 @@ def test_a_partition_that_the_code_cannot_take_is_refused_and_taken_once_it_can(
     assert entry.id.startswith("readings/2013-04-")
     assert waiting() == []
     said, log = params.load(), []
-    collect.collect(said, log.append, rows_check.of(said, log.append))
+    landing.collect(said, log.append, trial_prepare.of(said, log.append))
     assert log == ["readings 2013-04: accepted"]
 
 

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from tasks import metrics
-from tasks.errors import Mistake
+from tasks.ground.errors import Mistake
+from tasks.modelling import metrics
 
 
 def binary(rows: int = 400, seed: int = 0, ties: int | None = None) -> tuple[pd.Series, pd.DataFrame]:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks import profile
+from tasks.modelling import profile
 
 FEATURES = {"carrier": {"type": "category"}, "hour": {"type": "integer"}, "temp": {"type": "number"}}
 

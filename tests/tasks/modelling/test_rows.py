@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks import files, rows
+from tasks.ground import files
+from tasks.modelling import rows
 
 
 def lay_down(build: Path, split: dict[str, Any], **partitions: list[str]) -> None:

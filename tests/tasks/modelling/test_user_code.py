@@ -8,8 +8,9 @@ import pytest
 from sklearn.ensemble import HistGradientBoostingClassifier, VotingClassifier
 from sklearn.linear_model import Ridge
 
-from tasks import code, params
-from tasks.errors import ModelCodeError
+from tasks.ground import params
+from tasks.ground.errors import ModelCodeError
+from tasks.modelling import user_code
 from tests.conftest import REPOSITORY, Project
 
 
@@ -21,13 +22,13 @@ def wanted(class_: str, **settings: Any) -> params.Estimator:
 def refusal(class_: str, **settings: Any) -> str:
     """What is said of an estimator that cannot be made."""
     with pytest.raises(ModelCodeError) as caught:
-        code.make_estimator(wanted(class_, **settings))
+        user_code.make_estimator(wanted(class_, **settings))
     return str(caught.value)
 
 
 def test_the_estimator_has_its_hyper_parameters_and_its_seed() -> None:
     """The seed goes where scikit-learn takes one."""
-    made = code.make_estimator(
+    made = user_code.make_estimator(
         wanted("sklearn.ensemble.HistGradientBoostingClassifier", params={"max_iter": 7}, seed=3)
     )
     assert isinstance(made, HistGradientBoostingClassifier)
@@ -36,22 +37,22 @@ def test_the_estimator_has_its_hyper_parameters_and_its_seed() -> None:
 
 def test_a_random_state_that_is_asked_for_wins_over_the_seed() -> None:
     """It was written on purpose."""
-    made = code.make_estimator(wanted("sklearn.linear_model.Ridge", params={"random_state": 5}, seed=3))
+    made = user_code.make_estimator(wanted("sklearn.linear_model.Ridge", params={"random_state": 5}, seed=3))
     assert isinstance(made, Ridge)
     assert made.random_state == 5
 
 
 def test_an_estimator_that_takes_no_seed_is_made_without() -> None:
     """And one whose arguments are required is made of them."""
-    code.make_estimator(wanted("sklearn.neighbors.KNeighborsClassifier"))
-    made = code.make_estimator(wanted("sklearn.ensemble.VotingClassifier", params={"estimators": []}))
+    user_code.make_estimator(wanted("sklearn.neighbors.KNeighborsClassifier"))
+    made = user_code.make_estimator(wanted("sklearn.ensemble.VotingClassifier", params={"estimators": []}))
     assert isinstance(made, VotingClassifier)
 
 
 def test_an_estimator_of_a_teams_own_is_found_below_models() -> None:
     """As one of scikit-learn's is."""
     own = "models.hourly_departures.pipeline.interval.WithInterval"
-    made = code.make_estimator(wanted(own, params={"estimator": Ridge()}))
+    made = user_code.make_estimator(wanted(own, params={"estimator": Ridge()}))
     assert type(made).__name__ == "WithInterval"
 
 
@@ -70,7 +71,7 @@ def test_an_estimator_that_cannot_be_made_is_told_with_what_it_takes() -> None:
 def test_the_models_that_ship_build_their_pipelines(name: str) -> None:
     """Unfitted, and ending in the estimator."""
     model = params.load(REPOSITORY / "params.yaml").model(name)
-    pipeline = code.build_pipeline(name, model)
+    pipeline = user_code.build_pipeline(name, model)
     assert pipeline.steps[-1][0] == "estimator"
 
 
@@ -82,7 +83,7 @@ def test_the_options_of_params_yaml_reach_the_rows(small: Project) -> None:
     reading = {"station": "north", "hour": 0, "starts": 1, "pressure": 1.0, "vibration": 1.0, "failures": 3}
     readings = pd.DataFrame([{**reading, "at": pd.Timestamp("2013-01-01")}])
     for above, label in ((2, 1), (3, 0)):
-        rows = code.rows_function("tiny", model.model_copy(update={"options": {"fails_above": above}}))
+        rows = user_code.rows_function("tiny", model.model_copy(update={"options": {"fails_above": above}}))
         assert rows({"readings": readings})["label"].tolist() == [label]
 
 
@@ -90,8 +91,8 @@ def test_a_model_without_its_code_is_told_which_file_is_missing(small: Project) 
     """An entry in params.yaml and no folder, or a folder and not the function."""
     model = params.load().model("tiny")
     with pytest.raises(ModelCodeError) as caught:
-        code.rows_function("nothing", model)
+        user_code.rows_function("nothing", model)
     assert str(caught.value) == "there is no module models.nothing.rows (models/nothing/rows/__init__.py)"
     (small.root / "models" / "tiny" / "pipeline" / "__init__.py").write_text("")
     with pytest.raises(ModelCodeError, match=r"^models\.tiny\.pipeline has no build$"):
-        code.build_pipeline("tiny", model)
+        user_code.build_pipeline("tiny", model)

@@ -10,8 +10,10 @@ import numpy as np
 import orjson
 import pandas as pd
 
-from tasks import files, predictions, profile, settings
-from tasks.monitoring import observed
+from tasks.ground import files, settings
+from tasks.modelling import profile
+from tasks.monitoring.intake import intake
+from tasks.prediction_log import prediction_log
 
 MODEL = "tiny"
 FEATURES = {
@@ -30,7 +32,7 @@ LATER = NOON + timedelta(hours=1)
 GONE = 4_000_000
 """No process has this number."""
 
-WANTED = observed.Wanted("classification", ("station",), keep_days=90)
+WANTED = intake.Wanted("classification", ("station",), keep_days=90)
 
 
 def rows(first: str = "2013-04-01", days: int = 28, *, seed: int = 0, per_day: int = 24) -> pd.DataFrame:
@@ -70,7 +72,9 @@ def ask(
 ) -> Path:
     """Append lines as a replica writes them: a request for so many rows at once, a millisecond after each other."""
     path = (
-        predictions.incoming(MODEL) / answered.date().isoformat() / f"{candidate}.{GONE}.17{number:04d}.{number}.jsonl"
+        prediction_log.incoming(MODEL)
+        / answered.date().isoformat()
+        / f"{candidate}.{GONE}.17{number:04d}.{number}.jsonl"
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     names = features or list(FEATURES)
@@ -117,6 +121,6 @@ def made_of(learned: pd.DataFrame) -> dict[str, Any]:
     return profile.reference_profile(learned, FEATURES, learned[["p_0", "p_1"]])
 
 
-def observe(layout: observed.Layout, now: datetime = LATER) -> observed.State:
+def observe(layout: intake.Layout, now: datetime = LATER) -> intake.State:
     """One look."""
-    return observed.observe(MODEL, WANTED, layout, now)
+    return intake.observe(MODEL, WANTED, layout, now)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks import log_files, settings
+from tasks.ground import settings
+from tasks.prediction_log import log_files
 from tests.tasks.monitoring.asked import PARAMS
 
 

@@ -10,10 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tasks import files, unanswered
 from tasks.__main__ import main
-from tasks.errors import Mistake
-from tasks.monitoring import alarms, decline, observed
+from tasks.ground import files
+from tasks.ground.errors import Mistake
+from tasks.monitoring import alarms
+from tasks.monitoring.intake import intake
+from tasks.monitoring.quality import degradation
+from tasks.prediction_log import error_counts
 from tests.tasks.monitoring.asked import LATER, MODEL, WANTED, ask, rows
 
 APRIL = date(2013, 4, 1)
@@ -148,7 +151,7 @@ def model(world: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A model with an alarm, and a report that has it."""
     alarms.keep(MODEL, [found()], "aaaa", (APRIL, APRIL))
     report = {"model": MODEL, "alarms": alarms.shown(alarms.read(MODEL))}
-    files.write_json(observed.folder(MODEL) / "report.json", report)
+    files.write_json(intake.folder(MODEL) / "report.json", report)
     return MODEL
 
 
@@ -156,7 +159,7 @@ def test_a_person_acknowledges_an_alarm_at_a_terminal(model: str, capsys: pytest
     """The report has it at once, and a later look leaves it."""
     assert main(["acknowledge", model, "2013-04-09-temp-v3", "--note", "the sensor is\nbeing replaced"]) == 0
     assert "acknowledged 20" in capsys.readouterr().out
-    report = files.read_json(observed.folder(model) / "report.json")
+    report = files.read_json(intake.folder(model) / "report.json")
     assert report["alarms"][0]["acknowledged"]["note"] == "the sensor is being replaced"
     alarms.keep(model, [found(text="temp is 10 °F higher since 2013-04-02")], "aaaa", (APRIL, APRIL))
     assert main(["alarms", model]) == 0
@@ -199,7 +202,7 @@ def test_requests_that_take_too_long_are_one_alarm_from_the_first_day_to_the_fir
     """Days with few requests say nothing."""
 
     def day(ms: float, count: int = 100) -> dict[str, Any]:
-        name = str(round(np.log(ms) / observed.MS_STEP))
+        name = str(round(np.log(ms) / intake.MS_STEP))
         return {"requests": count, "rows": count, "ms": {name: count}, "single": {name: count}}
 
     days = {"2013-04-01": day(20), "2013-04-02": day(80), "2013-04-03": day(5, 3), "2013-04-04": day(90)}
@@ -231,9 +234,9 @@ def test_a_replay_of_old_requests_raises_no_alarm(world: Path) -> None:
     """Answers count on the day on which they are given, as what got none does: whatever day clients speak of."""
     ask(rows("2026-11-20", 1, per_day=1000), number=1)
     ask(rows("2013-04-01", 20, per_day=200), number=2)
-    unanswered.add(MODEL, {("2026-11-21", "shed"): 45}, 90)
-    state = observed.observe(MODEL, WANTED, lambda _: "nobody knows", LATER)
-    service = observed.service(MODEL, state)
+    error_counts.add(MODEL, {("2026-11-21", "shed"): 45}, 90)
+    state = intake.observe(MODEL, WANTED, lambda _: "nobody knows", LATER)
+    service = intake.service(MODEL, state)
     assert {day: (said["requests"], said["shed"]) for day, said in service.items()} == {"2026-11-21": (5000, 45)}
     assert alarms.of_service(service, date(2026, 11, 21), limit=50, fewest=50) == []
 
@@ -251,12 +254,12 @@ def losses(days: int, seed: int, per_day: int = 40, mean: float = 0.5) -> tuple[
     return np.maximum(mean + level[of] + rng.normal(0, 0.4, len(of)), 0), of
 
 
-def before(seed: int, days: int = 30) -> decline.Before:
+def before(seed: int, days: int = 30) -> degradation.Before:
     """A holdout of a month."""
     values, of = losses(days, seed)
     half = 2 * values.std() / np.sqrt(len(values))
     promised = {"value": values.mean(), "low": values.mean() - half, "high": values.mean() + half}
-    return decline.Before.of(values, of, promised)
+    return degradation.Before.of(values, of, promised)
 
 
 def stream(
@@ -272,13 +275,13 @@ def stream(
 
 def test_a_model_that_is_as_good_as_promised_raises_no_alarm_over_a_year() -> None:
     """In at most one of twenty years, however often it was looked at."""
-    alarmed = sum(bool(decline.find(before(seed), stream(364, seed + 1000))) for seed in range(60))
+    alarmed = sum(bool(degradation.find(before(seed), stream(364, seed + 1000))) for seed in range(60))
     assert alarmed <= 3
 
 
 def test_a_model_that_became_worse_is_noticed_and_told_since_when() -> None:
     """Within weeks, as one alarm; and that it was over, when it is."""
-    lives = [decline.find(before(n), stream(200, n + 5000, change=0.3, since=40, until=80)) for n in range(20)]
+    lives = [degradation.find(before(n), stream(200, n + 5000, change=0.3, since=40, until=80)) for n in range(20)]
     assert [len(found) for found in lives] == [1] * 20
     opened = sorted((date.fromisoformat(found[0].opened) - APRIL).days - 40 for found in lives)
     assert (opened[0] >= 0, opened[10] <= 16, opened[-1] <= 30) == (True, True, True)
@@ -290,7 +293,7 @@ def test_a_model_that_became_worse_is_noticed_and_told_since_when() -> None:
 
 def test_the_alarm_of_a_worse_model_says_by_how_much() -> None:
     """Held against what was promised, over how many labels, and since when."""
-    (one,) = decline.find(before(3), stream(80, 5003, change=0.3, since=40))
+    (one,) = degradation.find(before(3), stream(80, 5003, change=0.3, since=40))
     (alarm,) = alarms.of_quality([one], "log_loss", {"value": 0.5, "low": 0.48, "high": 0.52}, "aaaa", 3)
     assert alarm.key == f"{one.opened}-log_loss-v3"
     assert alarm.text.startswith(f"log_loss is {one.loss:.4g} over {one.labels:,} labels since {one.since}, ")
@@ -300,11 +303,11 @@ def test_the_alarm_of_a_worse_model_says_by_how_much() -> None:
 
 def test_a_model_that_became_better_is_no_alarm() -> None:
     """As plain as that may be."""
-    assert decline.find(before(1), stream(120, 2, change=-0.3, since=40)) == []
+    assert degradation.find(before(1), stream(120, 2, change=-0.3, since=40)) == []
 
 
 def test_few_labels_are_no_alarm() -> None:
     """Whatever they say."""
-    assert decline.find(before(1), []) == []
-    assert decline.find(before(1), [("2013-04-01", 40.0, decline.FEWEST - 1)] * 100) == []
-    assert decline.find(before(1), stream(3, 2, change=3.0)) == []
+    assert degradation.find(before(1), []) == []
+    assert degradation.find(before(1), [("2013-04-01", 40.0, degradation.FEWEST - 1)] * 100) == []
+    assert degradation.find(before(1), stream(3, 2, change=3.0)) == []

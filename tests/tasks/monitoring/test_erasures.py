@@ -11,16 +11,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks import erasures, files, predictions, settings
 from tasks.__main__ import main
-from tasks.errors import Mistake
-from tasks.monitoring import labels, observed, weeks
+from tasks.ground import files, settings
+from tasks.ground.errors import Mistake
+from tasks.monitoring.intake import intake, labels
+from tasks.monitoring.quality import weekly
+from tasks.prediction_log import erasures, prediction_log
 from tests.tasks.monitoring.asked import LATER, MODEL, NOON, WANTED, ask, deliver, made_of, observe, rows
 
 PROFILE = made_of(rows("2013-01-01", 30, seed=9))
 
 
-def layout(candidate: str) -> observed.Profile | str:
+def layout(candidate: str) -> intake.Profile | str:
     """What every release learned from."""
     return PROFILE
 
@@ -32,13 +34,13 @@ def log(compacted: bool) -> None:
     asked.loc[late, "time"] += np.timedelta64(365, "D")
     ask(asked, at_once=3)
     if compacted:
-        predictions.compact(MODEL, LATER)
+        prediction_log.compact(MODEL, LATER)
     ask(rows("2014-05-01", 1, per_day=3), number=1, answered=LATER + timedelta(hours=2))
 
 
 def times() -> list[str]:
     """Which days are in the log."""
-    return sorted({str(day) for day in predictions.read(MODEL, columns=["time"])["time"].to_pandas().dt.date})
+    return sorted({str(day) for day in prediction_log.read(MODEL, columns=["time"])["time"].to_pandas().dt.date})
 
 
 @pytest.mark.parametrize("compacted", [False, True])
@@ -46,15 +48,15 @@ def test_rows_are_forgotten_by_their_time(world: Path, compacted: bool) -> None:
     """In lines and in Parquet; not those that were answered after the order was given. Doing it again does nothing."""
     log(compacted)
     after = datetime(2014, 1, 1, tzinfo=UTC)
-    assert predictions.forget(MODEL, after=after, now=LATER) == 6
+    assert prediction_log.forget(MODEL, after=after, now=LATER) == 6
     assert times() == ["2013-04-01", "2013-04-02", "2013-04-03", "2014-05-01"]
-    assert predictions.forget(MODEL, after=after, now=LATER) == 0
+    assert prediction_log.forget(MODEL, after=after, now=LATER) == 0
     assert len(erasures.read(MODEL)) == 1
-    predictions.compact(MODEL, LATER + timedelta(days=2))
+    prediction_log.compact(MODEL, LATER + timedelta(days=2))
     assert times() == ["2013-04-01", "2013-04-02", "2013-04-03", "2014-05-01"]
-    (predictions.folder(MODEL) / "erasures.jsonl").unlink()  # it is in no file either
+    (prediction_log.folder(MODEL) / "erasures.jsonl").unlink()  # it is in no file either
     assert times() == ["2013-04-01", "2013-04-02", "2013-04-03", "2014-05-01"]
-    assert predictions.forget(MODEL, before=datetime(2013, 4, 2, tzinfo=UTC), now=LATER) == 6
+    assert prediction_log.forget(MODEL, before=datetime(2013, 4, 2, tzinfo=UTC), now=LATER) == 6
 
 
 @pytest.mark.parametrize("compacted", [False, True])
@@ -63,24 +65,24 @@ def test_what_is_still_written_to_is_read_without_them(
 ) -> None:
     """As its process lives, its lines cannot be changed."""
     log(compacted)
-    monkeypatch.setattr(predictions, "_is_closed", lambda *_: False)
-    assert predictions.forget(MODEL, after=datetime(2014, 1, 1, tzinfo=UTC), now=LATER) == 6
+    monkeypatch.setattr(prediction_log, "_is_closed", lambda *_: False)
+    assert prediction_log.forget(MODEL, after=datetime(2014, 1, 1, tzinfo=UTC), now=LATER) == 6
     assert times() == ["2013-04-01", "2013-04-02", "2013-04-03", "2014-05-01"]
-    assert {one.time.year for one in predictions.last_requests(MODEL, 100) if one.time.month == 4} == {2013}
+    assert {one.time.year for one in prediction_log.last_requests(MODEL, 100) if one.time.month == 4} == {2013}
 
 
 @pytest.mark.parametrize("compacted", [False, True])
 def test_rows_are_forgotten_by_id_and_by_key(world: Path, compacted: bool) -> None:
     """Of a request of several the others stay, also where it is asked again. The order does not keep the key."""
     log(compacted)
-    held = predictions.read(MODEL).to_pandas()
+    held = prediction_log.read(MODEL).to_pandas()
     chosen = held["id"].iloc[4], held["row_key"].iloc[10]
-    assert predictions.forget(MODEL, ids=[chosen[0]], now=LATER) == 1
-    assert predictions.forget(MODEL, keys=[chosen[1], "nobody's"], now=LATER) == 1
-    left = predictions.read(MODEL).to_pandas()
+    assert prediction_log.forget(MODEL, ids=[chosen[0]], now=LATER) == 1
+    assert prediction_log.forget(MODEL, keys=[chosen[1], "nobody's"], now=LATER) == 1
+    left = prediction_log.read(MODEL).to_pandas()
     assert sorted(left["id"]) == sorted(held["id"].drop([4, 10]))
-    assert chosen[1] not in (predictions.folder(MODEL) / "erasures.jsonl").read_text()
-    assert sum(len(one.rows) for one in predictions.last_requests(MODEL, 100)) == len(left) == len(held) - 2
+    assert chosen[1] not in (prediction_log.folder(MODEL) / "erasures.jsonl").read_text()
+    assert sum(len(one.rows) for one in prediction_log.last_requests(MODEL, 100)) == len(left) == len(held) - 2
 
 
 def test_all_that_is_given_must_hold(world: Path) -> None:
@@ -88,10 +90,10 @@ def test_all_that_is_given_must_hold(world: Path) -> None:
     log(compacted=False)
     first, last = datetime(2013, 4, 2, tzinfo=UTC), datetime(2013, 4, 3, tzinfo=UTC)
     assert (
-        predictions.forget(MODEL, after=first, before=last, now=LATER) == 3
+        prediction_log.forget(MODEL, after=first, before=last, now=LATER) == 3
     )  # what was asked at midnight is not after it
     with pytest.raises(Mistake, match="say which rows are to be forgotten: --time-after, --time-before"):
-        predictions.forget(MODEL)
+        prediction_log.forget(MODEL)
 
 
 @pytest.mark.parametrize("compacted", [False, True])
@@ -102,16 +104,16 @@ def test_the_monitor_is_as_if_the_rows_had_never_been(world: Path, compacted: bo
     build = settings.BUILD / MODEL / "rows"
     labels.join(MODEL, observe(layout), build, "classification", "log_loss")
     assert "2014-04-04" in observe(layout).asked
-    predictions.forget(MODEL, after=datetime(2014, 1, 1, tzinfo=UTC), now=LATER)
+    prediction_log.forget(MODEL, after=datetime(2014, 1, 1, tzinfo=UTC), now=LATER)
     state = observe(layout)
     joined = labels.join(MODEL, state, build, "classification", "log_loss")
     assert list(state.asked) == list(joined.days) == ["2013-04-01", "2013-04-02", "2013-04-03"]
     assert state.rows == state.releases["aaaa"].rows == 18
-    wanted = observed.columns(PROFILE)
-    assert set(observed.summaries(MODEL, state, "aaaa", wanted)["starts"].rows) == {6}
-    assert len(observed.summaries(MODEL, state, "aaaa", wanted)["starts"].days) == 3
+    wanted = intake.columns(PROFILE)
+    assert set(intake.summaries(MODEL, state, "aaaa", wanted)["starts"].rows) == {6}
+    assert len(intake.summaries(MODEL, state, "aaaa", wanted)["starts"].days) == 3
     assert observe(layout) == state
-    assert not list((observed.folder(MODEL) / "asked").glob("2014*"))
+    assert not list((intake.folder(MODEL) / "asked").glob("2014*"))
 
 
 def test_killed_before_the_files_are_without_them_nobody_reads_them(
@@ -120,12 +122,12 @@ def test_killed_before_the_files_are_without_them_nobody_reads_them(
     """The order was written first; the next compaction does the rest."""
     log(compacted=True)
     with monkeypatch.context() as patch:
-        patch.setattr(predictions, "compact", lambda *_: None)
-        assert predictions.forget(MODEL, after=datetime(2014, 1, 1, tzinfo=UTC), now=LATER) == 6
+        patch.setattr(prediction_log, "compact", lambda *_: None)
+        assert prediction_log.forget(MODEL, after=datetime(2014, 1, 1, tzinfo=UTC), now=LATER) == 6
     assert times()[-1] == "2014-05-01"
     assert erasures.done(MODEL) == 0
-    assert predictions.compact(MODEL, LATER).erased == 6
-    assert str(predictions.compact(MODEL, LATER)) == "0 files compacted, 0 rows; 0 are still written to"
+    assert prediction_log.compact(MODEL, LATER).erased == 6
+    assert str(prediction_log.compact(MODEL, LATER)) == "0 files compacted, 0 rows; 0 are still written to"
     assert erasures.done(MODEL) == 1
 
 
@@ -138,7 +140,7 @@ def test_the_command_says_what_it_did(world: Path, capsys: pytest.CaptureFixture
     assert capsys.readouterr().out == "tiny: no row in the log is so, nothing was changed\n"
     assert main(["forget", MODEL, "--time-after", "tomorrow"]) == 1
     assert "--time-after 'tomorrow' is no time: say it as 2027-01-31" in capsys.readouterr().err
-    (order,) = files.lines(predictions.folder(MODEL) / "erasures.jsonl")
+    (order,) = files.lines(prediction_log.folder(MODEL) / "erasures.jsonl")
     assert (order["before"], order["ids"], order["keys"]) == (None, [], [])
     assert NOON.timestamp() * 1000 < order["answered"]
 
@@ -149,10 +151,10 @@ def test_all_that_is_made_of_the_log_is_the_owners_alone(world: Path) -> None:
     try:
         log(compacted=True)
         deliver(rows(days=4, per_day=6), "2013-04")
-        predictions.forget(MODEL, after=datetime(2014, 1, 1, tzinfo=UTC), now=LATER)
+        prediction_log.forget(MODEL, after=datetime(2014, 1, 1, tzinfo=UTC), now=LATER)
         joined = labels.join(MODEL, observe(layout), settings.BUILD / MODEL / "rows", "classification", "log_loss")
-        how = weeks.Measuring("classification", "log_loss", (), 10, 0.95)
-        weeks.measured(MODEL, joined, how, lambda _: None)
+        how = weekly.Measuring("classification", "log_loss", (), 10, 0.95)
+        weekly.measured(MODEL, joined, how, lambda _: None)
     finally:
         os.umask(before)
     made = [path for path in settings.VAR.rglob("*") if not path.is_symlink()]
@@ -168,9 +170,9 @@ def test_what_is_kept_of_a_year_is_bounded_by_the_days_that_are_kept(world: Path
         now = NOON + timedelta(days=n)
         asked = rows("2013-04-01", 1, per_day=2)
         ask(asked.assign(time=asked["time"] + pd.Timedelta(days=n), id=asked["id"] + f"-{n}"), number=n, answered=now)
-        predictions.compact(MODEL, now + timedelta(hours=1))
-        predictions.sweep(MODEL, 20, 10**9, now + timedelta(hours=1))
-        state = observed.observe(MODEL, wanted, layout, now + timedelta(hours=1))
+        prediction_log.compact(MODEL, now + timedelta(hours=1))
+        prediction_log.sweep(MODEL, 20, 10**9, now + timedelta(hours=1))
+        state = intake.observe(MODEL, wanted, layout, now + timedelta(hours=1))
         labels.join(MODEL, state, settings.BUILD / MODEL / "rows", "classification", "log_loss")
         kept = [path for path in settings.VAR.rglob("*") if path.is_file() and path.parent.name != "days"]
         sizes.append((len(kept), sum(path.stat().st_size for path in kept)))

@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks import params
-from tasks.monitoring import policy
-from tasks.monitoring.policy import Alarm, Quality, State, decide
-from tasks.params import Retrain, When
+from tasks.ground import params
+from tasks.ground.params import Retrain, When
+from tasks.monitoring import retrain_policy
+from tasks.monitoring.retrain_policy import Alarm, Quality, State, decide
 
 NOW = datetime(2013, 6, 3)
 
@@ -224,4 +224,4 @@ def test_the_policies_that_ship_can_be_asked() -> None:
     """Of both models, with everything known and with nothing known."""
     for model in params.load().models.values():
         for state in (USUAL, State(model="late", now=NOW, data_version="a", trained_at=NOW, trained_on="b")):
-            assert policy.decide(state, model.retrain).why
+            assert retrain_policy.decide(state, model.retrain).why

@@ -21,9 +21,10 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from deployments import replica
-from tasks import answering, files, log_files, predictions, settings
-from tasks.errors import WorldError
+from tasks.ground import files, settings
+from tasks.ground.errors import WorldError
+from tasks.prediction_log import log_files, prediction_log
+from tasks.runtime import predictor, replica
 
 MODEL = "tiny"
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -83,7 +84,7 @@ class Writer:
     def path(self) -> Path:
         """Where it writes to."""
         name = f"{self.candidate}.{self.process}.17000{self.number}.{self.number}.jsonl"
-        return predictions.incoming(MODEL) / self.day.date().isoformat() / name
+        return prediction_log.incoming(MODEL) / self.day.date().isoformat() / name
 
     def write(self, *lines: bytes) -> Path:
         """Append."""
@@ -107,24 +108,24 @@ def numbers(table: pa.Table) -> list[int]:
 
 def everything() -> list[int]:
     """Which requests are in the log, in order."""
-    return numbers(predictions.read(MODEL))
+    return numbers(prediction_log.read(MODEL))
 
 
-def new(watermark: predictions.Watermark, now: datetime = LATER) -> tuple[list[int], predictions.Watermark]:
+def new(watermark: prediction_log.Watermark, now: datetime = LATER) -> tuple[list[int], prediction_log.Watermark]:
     """Which requests are new, and the watermark."""
-    tables, reached = predictions.read_new(MODEL, watermark, now=now)
+    tables, reached = prediction_log.read_new(MODEL, watermark, now=now)
     return sorted(number for table in tables for number in numbers(table)), as_stored(reached)
 
 
-def as_stored(watermark: predictions.Watermark) -> predictions.Watermark:
+def as_stored(watermark: prediction_log.Watermark) -> prediction_log.Watermark:
     """Written down, and read again."""
-    told: predictions.Watermark = orjson.loads(orjson.dumps(watermark))
+    told: prediction_log.Watermark = orjson.loads(orjson.dumps(watermark))
     return told
 
 
 def compacted() -> list[Path]:
     """The Parquet files."""
-    return sorted(predictions.folder(MODEL).glob("*/*.parquet"))
+    return sorted(prediction_log.folder(MODEL).glob("*/*.parquet"))
 
 
 # ── reading ───────────────────────────────────────────────────────────────────────────────────────
@@ -132,11 +133,11 @@ def compacted() -> list[Path]:
 
 def test_an_empty_log_has_no_rows() -> None:
     """Before the first request there is a table with the columns that there will always be."""
-    table = predictions.read(MODEL)
+    table = prediction_log.read(MODEL)
     assert len(table) == 0
     assert set(log_files.HEAD) <= set(table.column_names)
     assert new({}) == ([], {})
-    assert predictions.last_requests(MODEL, 5) == []
+    assert prediction_log.last_requests(MODEL, 5) == []
 
 
 @pytest.mark.parametrize("compact", [False, True])
@@ -146,8 +147,8 @@ def test_a_row_is_what_was_asked_and_what_was_answered(compact: bool) -> None:
         line(1, count=2), line(2, key="bob", ids=[name(2)], predictions=[{"prediction": 0, "unseen": ["station"]}])
     )
     if compact:
-        predictions.compact(MODEL, LATER)
-    table = predictions.read(MODEL)
+        prediction_log.compact(MODEL, LATER)
+    table = prediction_log.read(MODEL)
     assert table.column_names == [
         "id", "request", "time", "ms", "version", "release", "key", "row_key",
         "hour", "pressure", "starts", "station", "vibration", "weekday",
@@ -168,7 +169,7 @@ def test_a_row_is_what_was_asked_and_what_was_answered(compact: bool) -> None:
 def test_rows_are_in_the_order_of_time_then_id() -> None:
     """Whichever process wrote them, and whichever of its files was compacted."""
     Writer(number=0).write(line(5, NOON + timedelta(seconds=9)), line(2, NOON + timedelta(seconds=2)))
-    predictions.compact(MODEL, LATER)
+    prediction_log.compact(MODEL, LATER)
     Writer(number=1).write(line(9, NOON + timedelta(seconds=2)), line(1, NOON + timedelta(seconds=1)))
     assert everything() == [1, 2, 9, 5]
 
@@ -178,8 +179,8 @@ def test_a_span_holds_what_arrived_in_it(compact: bool) -> None:
     """From `since` on, and before `until`."""
     Writer().requests(*range(1, 40))
     if compact:
-        predictions.compact(MODEL, LATER)
-    table = predictions.read(MODEL, NOON + timedelta(seconds=10), NOON + timedelta(seconds=13))
+        prediction_log.compact(MODEL, LATER)
+    table = prediction_log.read(MODEL, NOON + timedelta(seconds=10), NOON + timedelta(seconds=13))
     assert numbers(table) == [10, 11, 12]
 
 
@@ -190,14 +191,14 @@ def test_a_client_may_say_when_it_asked(said: str, compact: bool) -> None:
     Writer().write(line(1, NOON, time=said), line(2, NOON + timedelta(seconds=1)))
     Writer(process=GONE + 1).write(line(1, NOON + timedelta(seconds=5), time=said, version="4"))
     if compact:
-        predictions.compact(MODEL, LATER)
+        prediction_log.compact(MODEL, LATER)
     asked = datetime.fromisoformat(said)
-    table = predictions.read(MODEL, asked, asked + timedelta(microseconds=1))
+    table = prediction_log.read(MODEL, asked, asked + timedelta(microseconds=1))
     assert table["version"].to_pylist() == ["4"]
-    assert numbers(predictions.read(MODEL, NOON, LATER)) == [2]
+    assert numbers(prediction_log.read(MODEL, NOON, LATER)) == [2]
     assert new({}, NOON + timedelta(seconds=90))[0] == []
     assert new({})[0] == [1, 2]
-    assert [one.request for one in predictions.last_requests(MODEL, 1)] == ["r000001"]
+    assert [one.request for one in prediction_log.last_requests(MODEL, 1)] == ["r000001"]
 
 
 @pytest.mark.parametrize("compact", [False, True])
@@ -205,14 +206,14 @@ def test_a_client_may_say_what_it_calls_its_rows(compact: bool) -> None:
     """A label is found by that later."""
     Writer().write(line(1, count=2, keys=["a", "b"]), line(2))
     if compact:
-        predictions.compact(MODEL, LATER)
-    assert predictions.read(MODEL)["row_key"].to_pylist() == ["a", "b", None]
+        prediction_log.compact(MODEL, LATER)
+    assert prediction_log.read(MODEL)["row_key"].to_pylist() == ["a", "b", None]
 
 
 def test_only_the_asked_columns_are_given() -> None:
     """In the asked order; one that nobody logged is null."""
     Writer().write(line(1))
-    table = predictions.read(MODEL, columns=["probability", "id", "vibration", "low"])
+    table = prediction_log.read(MODEL, columns=["probability", "id", "vibration", "low"])
     assert table.column_names == ["probability", "id", "vibration", "low"]
     assert table["low"].to_pylist() == [None]
     assert [str(table.schema.field(name).type) for name in ("vibration", "low")] == ["double", "double"]
@@ -224,8 +225,8 @@ def test_releases_that_know_other_features_stand_in_one_table() -> None:
     Writer(candidate="b").write(
         line(2, NOON + timedelta(seconds=1), count=1).replace(b'"starts":2', b'"starts":"many","brand":"x"')
     )
-    predictions.compact(MODEL, LATER)
-    table = predictions.read(MODEL)
+    prediction_log.compact(MODEL, LATER)
+    table = prediction_log.read(MODEL)
     assert table["starts"].to_pylist() == ["1", "many"]
     assert table["brand"].to_pylist() == [None, "x"]
 
@@ -233,33 +234,33 @@ def test_releases_that_know_other_features_stand_in_one_table() -> None:
 def test_a_feature_with_the_name_of_a_column_of_the_log_has_another() -> None:
     """And is asked again under its own."""
     Writer().write(line(1, count=1, key="k").replace(b'"starts":1', b'"key":7,"p_1":8'))
-    predictions.compact(MODEL, LATER)
-    table = predictions.read(MODEL)
+    prediction_log.compact(MODEL, LATER)
+    table = prediction_log.read(MODEL)
     assert table["key"].to_pylist() == ["k"]
     assert table["feature_key"].to_pylist() == [7.0]
     assert table["feature_p_1"].to_pylist() == [8.0]
-    asked = predictions.last_requests(MODEL, 1)[0].rows[0]
+    asked = prediction_log.last_requests(MODEL, 1)[0].rows[0]
     assert (asked["key"], asked["p_1"]) == (7, 8)
 
 
 def test_what_a_replica_writes_is_what_is_read() -> None:
     """The two sides of the log share no code: a release of last year wrote it, the checkout of today reads it."""
-    log = replica.Log(predictions.incoming(MODEL), MODEL, "97a3", "3")
+    log = replica.Log(prediction_log.incoming(MODEL), MODEL, "97a3", "3")
     said = orjson.loads(line(7, count=2, keys=["a", "b"]))
     logged = orjson.dumps({name: said[name] for name in ("ids", "keys", "rows", "predictions")})[1:-1]
     request = replica.Request(replica.PREDICT, 1, NOON.timestamp(), 'r000007"\n', "bob\n", b"")
-    log.write([(request, answering.Answer(200, b"", logged))])
-    (path,) = predictions.incoming(MODEL).glob("*/*.jsonl")
-    (one,) = predictions.last_requests(MODEL, 9)
+    log.write([(request, predictor.Answer(200, b"", logged))])
+    (path,) = prediction_log.incoming(MODEL).glob("*/*.jsonl")
+    (one,) = prediction_log.last_requests(MODEL, 9)
     assert (one.request, one.time, one.version, one.release, one.key) == ('r000007"\n', NOON, "3", "97a3", "bob\n")
     assert (one.rows, one.predictions) == (said["rows"], said["predictions"])
-    assert predictions.compact(MODEL, datetime.now(UTC)).open == 1
+    assert prediction_log.compact(MODEL, datetime.now(UTC)).open == 1
     tomorrow = datetime.now(UTC) + timedelta(days=1, minutes=2)
-    log.write([(request, answering.Answer(200, b"", logged))])
+    log.write([(request, predictor.Answer(200, b"", logged))])
     log._close()
-    assert predictions.compact(MODEL, tomorrow) == predictions.Compacted(files=1, rows=4)
+    assert prediction_log.compact(MODEL, tomorrow) == prediction_log.Compacted(files=1, rows=4)
     assert not path.exists()
-    table = predictions.read(MODEL)
+    table = prediction_log.read(MODEL)
     assert sorted(table["row_key"].to_pylist()) == ["a", "a", "b", "b"]
     assert set(table["key"].to_pylist()) == {"bob\n"}
 
@@ -272,7 +273,7 @@ def test_a_torn_last_line_is_left_out_and_counted(length: int) -> None:
     """The process was killed while it wrote: that request was not answered."""
     Writer().write(line(1), line(2)[:length])
     assert everything() == [1]
-    done = predictions.compact(MODEL, LATER)
+    done = prediction_log.compact(MODEL, LATER)
     assert (done.files, done.rows, done.damaged) == (1, 1, 1)
     assert everything() == [1]
 
@@ -282,7 +283,7 @@ def test_a_line_that_a_full_disk_cut_off_does_not_take_the_next_one_with_it() ->
     Writer().write(line(1), line(2)[:70], line(3), line(4)[:70], b"\n", line(5), b"\n")
     assert everything() == [1, 3, 5]
     assert new({})[0] == [1, 3, 5]
-    assert predictions.compact(MODEL, LATER).damaged == 3
+    assert prediction_log.compact(MODEL, LATER).damaged == 3
     assert everything() == [1, 3, 5]
 
 
@@ -298,7 +299,7 @@ def test_what_is_no_line_of_the_log_is_left_out(harm: bytes) -> None:
     Writer().write(line(1), harm, line(2))
     assert everything() == [1, 2]
     assert new({})[0] == [1, 2]
-    assert predictions.compact(MODEL, LATER).damaged == 1
+    assert prediction_log.compact(MODEL, LATER).damaged == 1
 
 
 def test_a_line_of_another_order_is_read_all_the_same() -> None:
@@ -320,20 +321,20 @@ def test_of_a_request_that_stands_twice_the_later_line_counts(compact: bool) -> 
     other.clock = NOON + timedelta(seconds=5)
     other.requests(3, 4, version="4")
     if compact:
-        predictions.compact(MODEL, LATER)
-    table = predictions.read(MODEL)
+        prediction_log.compact(MODEL, LATER)
+    table = prediction_log.read(MODEL)
     assert numbers(table) == [1, 2, 3, 4]
     assert table["version"].to_pylist() == ["3", "3", "4", "4"]
     assert new({})[0] == [1, 2, 3, 4]
-    assert [one.version for one in predictions.last_requests(MODEL, 4)] == ["3", "3", "4", "4"]
+    assert [one.version for one in prediction_log.last_requests(MODEL, 4)] == ["3", "3", "4", "4"]
 
 
 def test_the_newest_requests_of_one_release_are_found_beside_those_of_others() -> None:
     """As a canary's are, which answers a small share."""
     Writer(number=0, candidate="97a3").requests(1, 2, 3)
     Writer(process=GONE + 1, candidate="97a4").requests(4, 5, 6, 7)
-    assert [one.request for one in predictions.last_requests(MODEL, 2, "97a3")] == ["r000002", "r000003"]
-    assert predictions.last_requests(MODEL, 2, "97a") == []
+    assert [one.request for one in prediction_log.last_requests(MODEL, 2, "97a3")] == ["r000002", "r000003"]
+    assert prediction_log.last_requests(MODEL, 2, "97a") == []
 
 
 def test_the_earlier_line_counts_in_no_span() -> None:
@@ -341,8 +342,8 @@ def test_the_earlier_line_counts_in_no_span() -> None:
     Writer().requests(1)
     Writer(process=GONE + 1, clock=NOON + timedelta(seconds=5)).requests(1)
     middle = NOON + timedelta(seconds=3)
-    assert numbers(predictions.read(MODEL, until=middle)) == []
-    assert numbers(predictions.read(MODEL, since=middle)) == [1]
+    assert numbers(prediction_log.read(MODEL, until=middle)) == []
+    assert numbers(prediction_log.read(MODEL, since=middle)) == [1]
 
 
 def test_a_request_asked_again_over_midnight_counts_once() -> None:
@@ -351,7 +352,7 @@ def test_a_request_asked_again_over_midnight_counts_once() -> None:
     Writer(day=night, clock=night).requests(1, 2, seconds=0.5)
     Writer(process=GONE + 1, clock=night + timedelta(seconds=3)).requests(2)
     assert everything() == [1, 2]
-    assert numbers(predictions.read(MODEL, until=night + timedelta(seconds=2))) == [1]
+    assert numbers(prediction_log.read(MODEL, until=night + timedelta(seconds=2))) == [1]
 
 
 # ── what is new ───────────────────────────────────────────────────────────────────────────────────
@@ -380,14 +381,14 @@ def test_what_was_read_as_a_line_is_not_read_again_from_parquet(read: int) -> No
     got, watermark = new({}, NOON + timedelta(seconds=90 + read))
     assert got == sorted([*range(1, read + 1)] * 2)
     writer.requests(30, 31)
-    assert predictions.compact(MODEL, LATER).rows == 60
+    assert prediction_log.compact(MODEL, LATER).rows == 60
     assert new(watermark)[0] == sorted([*range(read + 1, 30)] * 2 + [30, 31])
 
 
 def test_what_is_young_when_it_is_compacted_is_read_when_it_is_settled() -> None:
     """A replica ended, its file is closed at once; its last requests may still be asked again."""
     Writer().requests(*range(1, 30))
-    predictions.compact(MODEL, NOON + timedelta(seconds=30))
+    prediction_log.compact(MODEL, NOON + timedelta(seconds=30))
     got, watermark = new({}, NOON + timedelta(seconds=95))
     assert got == [1, 2, 3, 4, 5]
     got, watermark = new(watermark, NOON + timedelta(seconds=100))
@@ -400,8 +401,8 @@ def test_what_is_compacted_between_asking_and_reading_is_read_once() -> None:
     writer = Writer()
     writer.requests(*range(1, 30))
     _, watermark = new({}, NOON + timedelta(seconds=110))
-    tables, reached = predictions.read_new(MODEL, watermark, now=LATER)
-    predictions.compact(MODEL, LATER)
+    tables, reached = prediction_log.read_new(MODEL, watermark, now=LATER)
+    prediction_log.compact(MODEL, LATER)
     assert sorted(number for table in tables for number in numbers(table)) == list(range(21, 30))
     assert new(reached)[0] == []
 
@@ -413,7 +414,7 @@ def test_what_is_young_is_left_until_it_is_settled() -> None:
     got, watermark = new({}, NOON + timedelta(seconds=91))
     assert got == [1]
     Writer(process=GONE + 1, clock=NOON + timedelta(seconds=20)).requests(2, version="4")
-    tables, watermark = predictions.read_new(MODEL, watermark, now=LATER)
+    tables, watermark = prediction_log.read_new(MODEL, watermark, now=LATER)
     told = [
         (number, version) for t in tables for number, version in zip(numbers(t), t["version"].to_pylist(), strict=True)
     ]
@@ -424,7 +425,7 @@ def test_what_is_young_is_left_until_it_is_settled() -> None:
 def test_a_file_that_is_done_is_not_opened_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """The cost of what is new does not grow with what was."""
     Writer().requests(1, 2, 3)
-    predictions.compact(MODEL, LATER)
+    prediction_log.compact(MODEL, LATER)
     _, watermark = new({})
     assert list(watermark.values()) == [None]
     monkeypatch.setattr(pq, "read_metadata", pytest.fail)
@@ -434,9 +435,9 @@ def test_a_file_that_is_done_is_not_opened_again(monkeypatch: pytest.MonkeyPatch
 def test_a_watermark_forgets_files_that_are_gone() -> None:
     """It is as long as the log, not as history."""
     Writer().requests(1)
-    predictions.compact(MODEL, LATER)
+    prediction_log.compact(MODEL, LATER)
     _, watermark = new({})
-    predictions.sweep(MODEL, 1, PLENTY, LATER + timedelta(days=1))
+    prediction_log.sweep(MODEL, 1, PLENTY, LATER + timedelta(days=1))
     assert new(watermark) == ([], {})
 
 
@@ -444,10 +445,10 @@ def test_a_process_with_the_number_of_one_that_is_gone_writes_another_log_file()
     """The name of its file may be the same; what it says is not."""
     Writer().requests(1, 2)
     _, watermark = new({})
-    predictions.compact(MODEL, LATER)
+    prediction_log.compact(MODEL, LATER)
     Writer(clock=NOON + timedelta(minutes=5)).requests(3)
     assert new(watermark)[0] == [3]
-    predictions.compact(MODEL, LATER)
+    prediction_log.compact(MODEL, LATER)
     assert len(compacted()) == 2
     assert everything() == [1, 2, 3]
 
@@ -479,7 +480,7 @@ def test_whatever_happens_each_request_is_new_once(acts: list[tuple[str, Any, in
 
 def _play(acts: list[tuple[str, Any, int]], patch: pytest.MonkeyPatch) -> None:
     now, counter, processes = NOON, 0, [GONE, GONE + 1, GONE + 2]
-    watermark: predictions.Watermark = {}
+    watermark: prediction_log.Watermark = {}
     seen: list[str] = []
     answered: dict[str, str] = {}
     for act, what, many in [*acts, ("wait", 300, 0), ("read", True, 0)]:
@@ -503,12 +504,12 @@ def _play(acts: list[tuple[str, Any, int]], patch: pytest.MonkeyPatch) -> None:
         elif act == "wait":
             now += timedelta(seconds=what)
         elif act == "read":
-            tables, reached = predictions.read_new(MODEL, watermark, now=now)
+            tables, reached = prediction_log.read_new(MODEL, watermark, now=now)
             found = [id_ for table in tables for id_ in table["id"].to_pylist()]
             if what:
                 seen, watermark = [*seen, *found], as_stored(reached)
     assert sorted(seen) == sorted(answered.values())
-    assert sorted(predictions.read(MODEL)["id"].to_pylist()) == sorted(answered.values())
+    assert sorted(prediction_log.read(MODEL)["id"].to_pylist()) == sorted(answered.values())
 
 
 def _compact_killed_at(operation: int, now: datetime, patch: pytest.MonkeyPatch) -> None:
@@ -528,7 +529,7 @@ def _compact_killed_at(operation: int, now: datetime, patch: pytest.MonkeyPatch)
         inner.setattr(Path, "replace", dying(Path.replace))
         inner.setattr(Path, "unlink", dying(Path.unlink))
         with suppress(Killed):
-            predictions.compact(MODEL, now)
+            prediction_log.compact(MODEL, now)
 
 
 # ── keeping ───────────────────────────────────────────────────────────────────────────────────────
@@ -538,12 +539,12 @@ def test_compaction_gives_the_same_bytes() -> None:
     """So whoever does it twice does it once."""
     path = Writer().requests(*range(60), count=3)
     content = path.read_bytes()
-    predictions.compact(MODEL, LATER)
-    once = files.tree(predictions.folder(MODEL))
+    prediction_log.compact(MODEL, LATER)
+    once = files.tree(prediction_log.folder(MODEL))
     path.write_bytes(content)
     compacted()[0].unlink()
-    predictions.compact(MODEL, LATER)
-    assert files.tree(predictions.folder(MODEL)) == once
+    prediction_log.compact(MODEL, LATER)
+    assert files.tree(prediction_log.folder(MODEL)) == once
     assert not path.exists()
 
 
@@ -551,11 +552,11 @@ def test_killed_between_the_parquet_file_and_the_lines_the_lines_go() -> None:
     """The next call sees that there is a Parquet file of them, and reads nothing twice before."""
     path = Writer().requests(*range(1, 30))
     content = path.read_bytes()
-    predictions.compact(MODEL, LATER)
+    prediction_log.compact(MODEL, LATER)
     path.write_bytes(content)
     assert everything() == list(range(1, 30))
     before = compacted()[0].stat().st_mtime_ns
-    assert predictions.compact(MODEL, LATER).rows == 0
+    assert prediction_log.compact(MODEL, LATER).rows == 0
     assert compacted()[0].stat().st_mtime_ns == before
     assert everything() == list(range(1, 30))
 
@@ -564,7 +565,7 @@ def test_a_file_without_a_line_is_removed() -> None:
     """A process began it and died."""
     Writer().write(b"")
     Writer(number=1).write(b'{"requ')
-    done = predictions.compact(MODEL, LATER)
+    done = prediction_log.compact(MODEL, LATER)
     assert (done.files, done.rows, done.damaged) == (2, 0, 1)
     assert everything() == []
 
@@ -574,9 +575,9 @@ def test_what_is_held_by_a_lock_is_still_written_to() -> None:
     path = Writer().requests(1)
     with path.open("rb") as held:
         fcntl.flock(held, fcntl.LOCK_SH)
-        assert predictions.compact(MODEL, LATER).open == 1
+        assert prediction_log.compact(MODEL, LATER).open == 1
         assert everything() == [1]
-    assert predictions.compact(MODEL, LATER).files == 1
+    assert prediction_log.compact(MODEL, LATER).files == 1
 
 
 def test_what_a_living_process_wrote_last_is_left_until_its_day_ended() -> None:
@@ -585,17 +586,17 @@ def test_what_a_living_process_wrote_last_is_left_until_its_day_ended() -> None:
     mine = [Writer(process=os.getpid(), number=n, day=now, clock=now) for n in (1, 2)]
     for number, writer in enumerate(mine):
         writer.requests(number)
-    done = predictions.compact(MODEL, now)
+    done = prediction_log.compact(MODEL, now)
     assert (done.files, done.open) == (1, 1)
     assert not mine[0].path.exists()
-    assert predictions.compact(MODEL, now + timedelta(days=1, minutes=2)).files == 1
+    assert prediction_log.compact(MODEL, now + timedelta(days=1, minutes=2)).files == 1
 
 
 def test_a_process_that_began_after_the_last_line_did_not_write_it() -> None:
     """Numbers of processes are given again."""
     path = Writer(process=os.getpid(), day=datetime.now(UTC)).requests(1)
     os.utime(path, (1_000_000, 1_000_000))
-    assert predictions.compact(MODEL, datetime.now(UTC)).files == 1
+    assert prediction_log.compact(MODEL, datetime.now(UTC)).files == 1
 
 
 def test_a_full_disk_loses_no_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -608,10 +609,10 @@ def test_a_full_disk_loses_no_line(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
         with pytest.raises(WorldError, match=r"no space left .* Nothing is lost.*free some space"):
-            predictions.compact(MODEL, LATER)
+            prediction_log.compact(MODEL, LATER)
     assert path.exists()
-    assert not list(predictions.folder(MODEL).rglob(".*.tmp"))
-    assert predictions.compact(MODEL, LATER).rows == 2
+    assert not list(prediction_log.folder(MODEL).rglob(".*.tmp"))
+    assert prediction_log.compact(MODEL, LATER).rows == 2
     assert everything() == [1, 2]
 
 
@@ -620,10 +621,10 @@ def test_days_that_are_too_old_are_forgotten() -> None:
     for back in range(5):
         day = NOON - timedelta(days=back)
         Writer(day=day, clock=day).requests(back)
-    predictions.compact(MODEL, LATER)
-    assert predictions.sweep(MODEL, 3, PLENTY, LATER) == ["2026-11-17", "2026-11-18"]
+    prediction_log.compact(MODEL, LATER)
+    assert prediction_log.sweep(MODEL, 3, PLENTY, LATER) == ["2026-11-17", "2026-11-18"]
     assert sorted(everything()) == [0, 1, 2]
-    assert predictions.sweep(MODEL, 3, PLENTY, LATER) == []
+    assert prediction_log.sweep(MODEL, 3, PLENTY, LATER) == []
 
 
 def test_what_is_too_much_is_forgotten_and_the_oldest_first() -> None:
@@ -631,17 +632,17 @@ def test_what_is_too_much_is_forgotten_and_the_oldest_first() -> None:
     for number, back in ((10, 0), (9, 0), (2, 1)):
         day = NOON - timedelta(days=back)
         Writer(number=number, day=day, clock=day).requests(number)
-    predictions.compact(MODEL, LATER)
+    prediction_log.compact(MODEL, LATER)
     Writer(process=os.getpid(), number=11, clock=LATER).requests(11)
-    held = sum(path.stat().st_size for path in predictions.folder(MODEL).rglob("*.*") if path.is_file())
-    assert predictions.sweep(MODEL, 90, held, LATER) == []
-    (yesterdays,) = predictions.sweep(MODEL, 90, held - 1, LATER)
+    held = sum(path.stat().st_size for path in prediction_log.folder(MODEL).rglob("*.*") if path.is_file())
+    assert prediction_log.sweep(MODEL, 90, held, LATER) == []
+    (yesterdays,) = prediction_log.sweep(MODEL, 90, held - 1, LATER)
     assert yesterdays.startswith("2026-11-20/97a3.")
     assert everything() == [9, 10, 11]
-    (todays,) = predictions.sweep(MODEL, 90, held // 2, LATER)
+    (todays,) = prediction_log.sweep(MODEL, 90, held // 2, LATER)
     assert todays.startswith("2026-11-21/97a3.")
     assert everything() == [10, 11]
-    assert len(predictions.sweep(MODEL, 90, 1, LATER)) == 1
+    assert len(prediction_log.sweep(MODEL, 90, 1, LATER)) == 1
     assert everything() == [11]
 
 
@@ -650,10 +651,10 @@ def test_a_day_may_be_forgotten_while_it_is_read() -> None:
     for back in range(3):
         day = NOON - timedelta(days=back)
         Writer(day=day, clock=day).requests(back)
-    predictions.compact(MODEL, LATER)
-    tables, reached = predictions.read_new(MODEL, {}, now=LATER)
-    logs = predictions._logs(MODEL)
-    predictions.sweep(MODEL, 1, PLENTY, LATER)
+    prediction_log.compact(MODEL, LATER)
+    tables, reached = prediction_log.read_new(MODEL, {}, now=LATER)
+    logs = prediction_log._logs(MODEL)
+    prediction_log.sweep(MODEL, 1, PLENTY, LATER)
     assert [number for table in tables for number in numbers(table)] == [0]
     assert [log.span() == log_files.NEVER for log in logs] == [True, True, False]
     assert new(reached) == ([], {logs[-1].name: None})
@@ -667,24 +668,24 @@ def test_the_newest_requests_can_be_asked_again(compact: bool) -> None:
     """Whole, as a client posted them, with what was answered; oldest first."""
     Writer().requests(*range(1, 20), count=3)
     if compact:
-        predictions.compact(MODEL, LATER)
+        prediction_log.compact(MODEL, LATER)
     Writer(process=GONE + 1, clock=NOON + timedelta(seconds=30)).requests(20, 21, count=2)
-    found = predictions.last_requests(MODEL, 6)
+    found = prediction_log.last_requests(MODEL, 6)
     assert [one.request for one in found] == [f"r{n:06d}" for n in range(16, 22)]
     for one in found:
         said = orjson.loads(line(int(one.request[1:]), count=len(one.rows)))
         assert one.body == {"rows": said["rows"]}
         assert orjson.dumps(one.rows[0]["starts"]) == one.request[1:].lstrip("0").encode()  # 16, not 16.0
         assert one.predictions == said["predictions"]
-    assert len(predictions.last_requests(MODEL, 1000)) == 21
+    assert len(prediction_log.last_requests(MODEL, 1000)) == 21
 
 
 def test_the_newest_requests_are_found_in_files_that_overlap() -> None:
     """Two replicas write at the same time."""
     Writer().requests(*range(0, 40, 2), seconds=2)
     Writer(process=GONE + 1, clock=NOON + timedelta(seconds=1)).requests(*range(1, 40, 2), seconds=2)
-    predictions.compact(MODEL, LATER)
-    assert [int(one.request[1:]) for one in predictions.last_requests(MODEL, 10)] == list(range(30, 40))
+    prediction_log.compact(MODEL, LATER)
+    assert [int(one.request[1:]) for one in prediction_log.last_requests(MODEL, 10)] == list(range(30, 40))
 
 
 def test_only_the_newest_files_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -692,7 +693,7 @@ def test_only_the_newest_files_are_read(monkeypatch: pytest.MonkeyPatch) -> None
     for back in range(3):
         day = NOON - timedelta(days=back)
         Writer(day=day, clock=day).requests(*range(10))
-    predictions.compact(MODEL, LATER)
+    prediction_log.compact(MODEL, LATER)
     opened: list[str] = []
     real = log_files.Rows.newest
 
@@ -701,7 +702,7 @@ def test_only_the_newest_files_are_read(monkeypatch: pytest.MonkeyPatch) -> None
         return real(self, n)
 
     monkeypatch.setattr(log_files.Rows, "newest", newest)
-    assert len(predictions.last_requests(MODEL, 8)) == 8
+    assert len(prediction_log.last_requests(MODEL, 8)) == 8
     assert opened == ["2026-11-21"]
 
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from tasks import files, settings
-from tasks.release import serving
-from tasks.release.serving import One, Serving
+from tasks.ground import files, settings
+from tasks.release.registry import desired_state
+from tasks.release.registry.desired_state import One, Serving
 
 MODEL = "late"
 OLD, NEW = One("0" * 16, 1), One("1" * 16, 2)
@@ -50,7 +50,7 @@ class Behaviour:
 
 
 class FakeRouter:
-    """As deployments/router.py, as far as a rollout sees it; `rps` requests a second come by themselves."""
+    """As deployments/serving/router.py, as far as a rollout sees it; `rps` requests a second come by themselves."""
 
     def __init__(self, rps: float = 0.0, model: str = MODEL, **releases: Behaviour) -> None:
         self.releases = {{"old": OLD, "new": NEW}[name].candidate: one for name, one in releases.items()}
@@ -61,7 +61,7 @@ class FakeRouter:
 
     def status(self) -> dict[str, Any]:
         """What GET /status says: with what has come since it was asked last."""
-        now = serving.read(self.model)
+        now = desired_state.read(self.model)
         self.seen.append(now)
         self._traffic(now)
         told = {}

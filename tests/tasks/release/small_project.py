@@ -15,7 +15,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import OneHotEncoder
 
-from tasks import days, files, metrics, model_file, profile, rows
+from tasks.ground import files
+from tasks.modelling import daily_summaries, metrics, profile, rows
+from tasks.runtime import model_file
 
 MODEL = "late"
 FEATURES: dict[str, dict[str, Any]] = {
@@ -118,8 +120,8 @@ def _train(build: Path, names: list[str], columns: tuple[str, ...], estimator: B
     files.write_json(build / "model" / "training.json", training)
     reference = profile.reference_profile(learn, FEATURES, None)
     files.write_json(build / "model" / "profile.json", reference)
-    summaries = days.summarise(learn, days.columns(reference))
-    (build / "model" / "reference.parquet").write_bytes(days.to_bytes(summaries))
+    summaries = daily_summaries.summarise(learn, daily_summaries.columns(reference))
+    (build / "model" / "reference.parquet").write_bytes(daily_summaries.to_bytes(summaries))
     np.save(build / "model" / "train_ids.npy", np.sort(rows.row_hashes(learn["id"])))
     np.save(build / "model" / "train_rows.npy", np.sort(rows.content_hashes(learn, list(FEATURES))))
     return pipeline

@@ -14,8 +14,8 @@ from contextlib import contextmanager
 import httpx
 import pytest
 
-from tasks import files, settings
-from tasks.release import package
+from tasks.ground import files, settings
+from tasks.release.package import package
 from tests.release_root import free_port, make_project, project_at
 
 ROW = {"carrier": "UA", "origin": "EWR", "dest": "IAH", "weekday": 1, "hour": 17, "minute": 30, "distance": 1400}

@@ -24,8 +24,9 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from models.hourly_departures.pipeline.interval import WithInterval
-from tasks import files, model_file
-from tasks.errors import ModelFileRefused
+from tasks.ground import files
+from tasks.ground.errors import ModelFileRefused
+from tasks.runtime import model_file
 from tests.conftest import REPOSITORY
 from tests.tasks import estimators
 
@@ -134,7 +135,7 @@ def test_a_teams_own_types_are_loaded_for_that_team_alone(tmp_path: Path) -> Non
         assert str(caught.value) == (
             f"{path} holds types that are not on the reviewed list: "
             "models.hourly_departures.pipeline.interval.WithInterval. It is not loaded. Read what they do; if they are "
-            "harmless, add them to TRUSTED in tasks/model_file.py."
+            "harmless, add them to TRUSTED in tasks/runtime/model_file.py."
         )
 
 
@@ -180,7 +181,7 @@ def first(thing: Any) -> Pipeline:
 @pytest.mark.parametrize(
     ("pipeline", "refused"),
     [
-        (make_pipeline(Foreign()), "tests.tasks.test_model_file.Foreign"),
+        (make_pipeline(Foreign()), "tests.tasks.runtime.test_model_file.Foreign"),
         (first(os.system), "posix.system"),
         (first(subprocess.run), "subprocess.run"),
         (first(eval), "builtins.eval"),
@@ -295,7 +296,10 @@ def test_every_trusted_name_is_a_class_or_function_of_a_library_that_serves() ->
 
     for trusted in model_file.TRUSTED:
         module, _, name = trusted.rpartition(".")
-        assert module.split(".")[0] in {"sklearn", "numpy", "scipy", "functools"} or trusted == "tasks.encode.Codes"
+        assert (
+            module.split(".")[0] in {"sklearn", "numpy", "scipy", "functools"}
+            or trusted == "tasks.runtime.ordinal_codes.Codes"
+        )
         assert isinstance(getattr(import_module(module), name), type | FunctionType)
         assert module not in model_file.TRUSTED
 

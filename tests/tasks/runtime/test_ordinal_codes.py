@@ -16,8 +16,8 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import OrdinalEncoder
 
-from tasks import model_file
-from tasks.encode import UNSEEN, Codes
+from tasks.runtime import model_file
+from tasks.runtime.ordinal_codes import UNSEEN, Codes
 
 CATEGORIES, NUMBERS = ["carrier", "origin"], ["hour", "temp"]
 LEARNT = pd.DataFrame(

@@ -25,15 +25,15 @@ import pytest
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.pipeline import Pipeline
 
-from deployments import replica
-from deployments.replica import ANSWERED, ASKED, EXPLAIN, PREDICT, STATISTICS, TRY
-from deployments.replicas import say
-from tasks import answering, settings
-from tasks.encode import Codes
-from tasks.release import package
+from deployments.serving.replica_pool import say
+from tasks.ground import settings
+from tasks.release.package import package
+from tasks.runtime import predictor, replica
+from tasks.runtime.ordinal_codes import Codes
+from tasks.runtime.replica import ANSWERED, ASKED, EXPLAIN, PREDICT, STATISTICS, TRY
 from tests import releases
-from tests.deployments.test_service import until
 from tests.releases import CATEGORIES, NUMBERS, frame, rows
+from tests.tasks.runtime.test_bento_service import until
 
 ROW: dict[str, Any] = {"place": "north", "kind": "a", "hour": 6, "size": 0.25}
 BODY = json.dumps({"rows": [ROW]}).encode()
@@ -118,7 +118,7 @@ def request(number: int, key: str | None = None) -> replica.Request:
     return replica.Request(PREDICT, number, time.time() - 0.005, f"r{number}", key, b"")
 
 
-ANSWER = answering.Answer(
+ANSWER = predictor.Answer(
     200, b"", b'"ids":["a"],"keys":null,"rows":[{"place":"\xc3\xb8"}],"predictions":[{"prediction":1}]'
 )
 
@@ -167,7 +167,7 @@ def test_a_line_holds_what_was_asked_by_whom_when_and_what_was_answered(log: rep
 def test_a_line_tells_the_time_that_the_client_gave(log: replica.Log) -> None:
     """In UTC; it lies in the file of today all the same."""
     asked_at = datetime.fromisoformat("2013-06-03T01:00:00.25+02:00")
-    log.write([(request(1), answering.Answer(200, b"", ANSWER.logged, asked_at))])
+    log.write([(request(1), predictor.Answer(200, b"", ANSWER.logged, asked_at))])
     ((path, lines),) = written(log.folder).items()
     assert lines[0]["time"] == "2013-06-02T23:00:00.250000Z"
     assert path.parent.name == time.strftime("%Y-%m-%d", time.gmtime())
@@ -259,7 +259,7 @@ def test_a_full_disk_costs_lines_and_says_so_and_nothing_is_half_written(
 LIMITED = """
 import resource, signal, sys
 sys.path.insert(0, {root!r})
-from tests.deployments.test_replica import ANSWER, request
+from tests.tasks.runtime.test_replica import ANSWER, request
 from deployments import replica
 from pathlib import Path
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -9,7 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from tasks import params, schema
+from tasks.ground import params
+from tasks.runtime import request_schema
 
 FEATURES = {
     "carrier": {"type": "category", "about": "Carrier", "example": "UA"},
@@ -18,7 +19,7 @@ FEATURES = {
     "temp": {"type": "number", "about": "Temperature", "example": None, "nullable": True},
     "gate": {"type": "category", "about": "Gate", "example": "A1", "nullable": True},
 }
-Row = schema.request_row(FEATURES)
+Row = request_schema.request_row(FEATURES)
 GOOD = {"carrier": "UA", "hour": 17, "distance": 1400.5, "temp": 70, "gate": "A1"}
 
 
@@ -65,7 +66,7 @@ def test_a_value_of_another_kind_is_refused_by_name(field, value):
 
 def test_an_integer_without_limits_stays_exact_as_float64():
     """A whole number that float64 would round is refused rather than changed."""
-    row = schema.request_row({"n": {"type": "integer", "about": "n", "example": 1}})
+    row = request_schema.request_row({"n": {"type": "integer", "about": "n", "example": 1}})
     assert row(n=2**53).model_dump() == {"n": 2**53}
     with pytest.raises(ValidationError):
         row(n=2**53 + 1)
@@ -94,10 +95,10 @@ def test_the_description_tells_units_and_limits():
 def test_the_example_of_every_shipped_model_is_valid(model):
     """It is full, in the order of params.yaml, and passes its own schema."""
     features = {name: feature.model_dump() for name, feature in model.features.items()}
-    example = schema.example_row(features)
+    example = request_schema.example_row(features)
     assert list(example) == list(features)
-    assert schema.request_row(features).model_json_schema()["example"] == example
-    assert schema.request_row(features).model_validate_json(json.dumps(example)).model_dump() == example
+    assert request_schema.request_row(features).model_json_schema()["example"] == example
+    assert request_schema.request_row(features).model_validate_json(json.dumps(example)).model_dump() == example
 
 
 json_values = st.recursive(

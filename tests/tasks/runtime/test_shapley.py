@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks import shapley
+from tasks.runtime import shapley
 
 Columns = dict[str, npt.NDArray[np.object_]]
 

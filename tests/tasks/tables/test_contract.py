@@ -8,8 +8,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from tasks import contract, settings, table_files
-from tasks.errors import ContractError
+from tasks.ground import settings
+from tasks.ground.errors import ContractError
+from tasks.tables import contract, table_files
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from uuid import UUID
 import pyarrow as pa
 import pytest
 
-from tasks import conversions
-from tasks.contract import TYPES, Dialect
+from tasks.tables import conversions
+from tasks.tables.contract import TYPES, Dialect
 
 BERLIN = pa.timestamp("us", tz="Europe/Berlin")
 EIGHT = datetime(2024, 4, 1, 8)

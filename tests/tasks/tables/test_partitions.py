@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from tasks import partitions
+from tasks.tables import partitions
 
 RISING = [
     ["2013-01", "2013-02", "2013-10", "2014-01"],

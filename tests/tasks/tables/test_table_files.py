@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from tasks import contract, table_files
+from tasks.tables import contract, table_files
 
 COLUMNS = {
     "n": "int64",

@@ -13,9 +13,9 @@ import pandas as pd
 import pytest
 import yaml
 
-from tasks import params
-from tasks.errors import ModelCodeError
-from tasks.training.conform import conform
+from tasks.ground import params
+from tasks.ground.errors import ModelCodeError
+from tasks.training.conformance import conform
 from tests.conftest import REPOSITORY
 
 SMALL = yaml.safe_load((REPOSITORY / "tests" / "small" / "params.yaml").read_text())["models"]["tiny"]

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from tasks import books, files, steps
-from tasks.errors import DataMissing, DataVersionDiffers, InUse, Mistake, StageFailed
-from tasks.training import graph
+from tasks import steps
+from tasks.ground import dvc_files, files
+from tasks.ground.errors import DataMissing, DataVersionDiffers, InUse, Mistake, StageFailed
+from tasks.training import dvc_graph
 from tests.conftest import REPOSITORY, Project, copy_repository, write_readings
 
 pytestmark = pytest.mark.xdist_group("graph")
@@ -55,9 +56,9 @@ def run(step: str, arguments: list[str]) -> None:
     module.run(step, arguments)
 
 
-def reproduce(model: str = "a", run_: graph.Run = run) -> dict[str, str]:
+def reproduce(model: str = "a", run_: dvc_graph.Run = run) -> dict[str, str]:
     """Stage → how it was brought up to date."""
-    return {outcome.stage: outcome.how for outcome in graph.reproduce(model, run_)}
+    return {outcome.stage: outcome.how for outcome in dvc_graph.reproduce(model, run_)}
 
 
 def called(toy: Project) -> list[str]:
@@ -99,8 +100,8 @@ UNCHANGED = dict.fromkeys(RAN, "unchanged")
 
 def test_a_first_reproduction_runs_every_stage_and_says_why(toy: Project) -> None:
     """Nothing has been made yet: that is the reason, also of what `pending` says will run."""
-    assert graph.pending("a") == dict.fromkeys(RAN, "it has not run yet")
-    outcomes = graph.reproduce("a", run)
+    assert dvc_graph.pending("a") == dict.fromkeys(RAN, "it has not run yet")
+    outcomes = dvc_graph.reproduce("a", run)
     assert {o.stage: (o.how, o.reason) for o in outcomes} == dict.fromkeys(RAN, ("ran", "it has not run yet"))
     assert (toy.root / "build" / "a" / "release" / "count.txt").read_text() == "2\n"
     assert not (toy.root / "build" / "b").exists()
@@ -110,8 +111,8 @@ def test_a_second_reproduction_calls_no_step(toy: Project) -> None:
     """Equal inputs: nothing to do, and no step is called to find that out."""
     reproduce()
     before = called(toy)
-    assert graph.pending("a") == {}
-    assert [(o.how, o.reason) for o in graph.reproduce("a", run)] == [
+    assert dvc_graph.pending("a") == {}
+    assert [(o.how, o.reason) for o in dvc_graph.reproduce("a", run)] == [
         ("unchanged", "nothing it depends on has changed")
     ] * 3
     assert called(toy) == before
@@ -131,7 +132,7 @@ def test_nothing_is_to_do_after_dvc_repro(toy: Project) -> None:
     """The other way round: what a data scientist's `dvc repro` made is not made again."""
     toy.dvc("repro", "package@a")
     assert called(toy) == ["count a", "package a"]
-    assert graph.pending("a") == {}
+    assert dvc_graph.pending("a") == {}
     assert reproduce() == UNCHANGED
     assert called(toy) == ["count a", "package a"]
 
@@ -151,11 +152,11 @@ def test_an_edited_parameter_redoes_what_depends_on_it(toy: Project) -> None:
     """And says which parameter; a stage whose inputs come out equal is left alone."""
     reproduce()
     toy.edit("params.yaml", "{times: 1}", "{times: 3}")
-    assert graph.pending("a")["count@a"] == "params.yaml: models.a.times 1 → 3"
+    assert dvc_graph.pending("a")["count@a"] == "params.yaml: models.a.times 1 → 3"
     assert reproduce() == RAN
     assert (toy.root / "build" / "a" / "release" / "count.txt").read_text() == "6\n"
     toy.edit("source.txt", "two\nwords", "words\ntwo")
-    assert graph.pending("a") == {
+    assert dvc_graph.pending("a") == {
         "count@a": "source.txt is modified",
         "own@a": "source.txt is modified",
         "package@a": "follows count@a, if that changes",
@@ -181,7 +182,7 @@ def test_outputs_that_are_gone_come_back_from_the_cache(toy: Project) -> None:
     reproduce()
     first, before = files.tree(toy.root / "build" / "a"), called(toy)
     shutil.rmtree(toy.root / "build")
-    assert graph.pending("a")["count@a"] == "its output build/a/count.txt is deleted"
+    assert dvc_graph.pending("a")["count@a"] == "its output build/a/count.txt is deleted"
     assert reproduce() == dict.fromkeys(RAN, "restored")
     assert (files.tree(toy.root / "build" / "a"), called(toy)) == (first, before)
 
@@ -194,7 +195,7 @@ def test_an_input_that_changes_while_its_stage_runs_is_an_error(toy: Project) ->
         (toy.root / "source.txt").write_text("now four words here\n")
 
     with pytest.raises(StageFailed, match=r"^count@a: source\.txt changed while the stage ran\. Run again\.$"):
-        graph.reproduce("a", run_while_somebody_edits)
+        dvc_graph.reproduce("a", run_while_somebody_edits)
     assert not (toy.root / "dvc.lock").exists()
     assert reproduce() == RAN
     assert (toy.root / "build" / "a" / "count.txt").read_text() == "4\n"
@@ -208,7 +209,7 @@ def test_a_parameter_that_changes_while_its_stage_runs_is_an_error(toy: Project)
         toy.edit("params.yaml", "{times: 1}", "{times: 3}")
 
     with pytest.raises(StageFailed, match=r"^count@a: params\.yaml changed while the stage ran"):
-        graph.reproduce("a", run_while_somebody_edits)
+        dvc_graph.reproduce("a", run_while_somebody_edits)
     assert reproduce() == RAN
     assert (toy.root / "build" / "a" / "count.txt").read_text() == "6\n"
 
@@ -218,7 +219,7 @@ def test_what_a_step_raises_comes_out_as_it_is(toy: Project) -> None:
     (toy.root / "source.txt").write_text("\n")
     with pytest.raises(DataMissing, match=r"^source\.txt holds no words$"):
         reproduce()
-    assert graph.pending("a")["count@a"] == "it has not run yet"
+    assert dvc_graph.pending("a")["count@a"] == "it has not run yet"
     (toy.root / "source.txt").write_text("word\n")
     assert reproduce() == RAN
 
@@ -230,7 +231,7 @@ def test_a_defect_in_a_step_names_the_stage_and_keeps_its_traceback(toy: Project
         raise ZeroDivisionError("division by zero")
 
     with pytest.raises(StageFailed, match=r"failed to reproduce 'count@a': division by zero") as caught:
-        graph.reproduce("a", broken)
+        dvc_graph.reproduce("a", broken)
     causes, cause = [], caught.value.__cause__
     while cause is not None:
         causes.append(type(cause))
@@ -262,12 +263,12 @@ def test_a_runner_may_put_something_around_each_stage(toy: Project) -> None:
     """As a flow does to show each stage as a task."""
     seen: list[str] = []
 
-    def around(stage: str, go: Callable[[], graph.Outcome]) -> graph.Outcome:
+    def around(stage: str, go: Callable[[], dvc_graph.Outcome]) -> dvc_graph.Outcome:
         outcome = go()
         seen.append(f"{stage} {outcome.how}")
         return outcome
 
-    graph.reproduce("a", run, around=around)
+    dvc_graph.reproduce("a", run, around=around)
     assert seen == ["count@a ran", "own@a ran", "package@a ran"]
 
 
@@ -283,14 +284,14 @@ def test_a_data_version_that_is_not_here_is_told_with_what_brings_it(small: Proj
     shutil.rmtree(small.root / "data")
     shutil.rmtree(small.root / ".dvc" / "cache")
     with pytest.raises(DataMissing, match=r"missing data 'source': data\..*`make data` brings them"):
-        graph.reproduce("tiny", steps.run)
+        dvc_graph.reproduce("tiny", steps.run)
 
 
 def test_nothing_is_made_from_data_that_has_no_name(small: Project) -> None:
     """A kill between the partitions and data.dvc leaves files that are in no version yet."""
     (small.root / "data.dvc").unlink()
     with pytest.raises(DataMissing, match=r"there is no data\.dvc: no data version was made yet\. .*run ingest"):
-        graph.reproduce("tiny", steps.run)
+        dvc_graph.reproduce("tiny", steps.run)
     assert not (small.root / "build" / "tiny").exists()
 
 
@@ -303,7 +304,7 @@ def test_training_does_not_move_the_data_version(small: Project, lost: bool) -> 
     else:
         write_readings(small.root, 4)
     with pytest.raises(DataVersionDiffers) as caught:
-        graph.reproduce("tiny", run)
+        dvc_graph.reproduce("tiny", run)
     assert str(caught.value) == (
         "data does not hold the version that data.dvc names. Put it back (dvc checkout data.dvc), or let ingest make a "
         "version of what has arrived."
@@ -324,7 +325,7 @@ def test_a_graph_that_cannot_be_read_is_a_mistake(toy: Project, old: str, new: s
     """It was written so: no retry will mend it."""
     toy.edit("dvc.yaml", old, new)
     with pytest.raises(Mistake, match=said):
-        graph.pending("a")
+        dvc_graph.pending("a")
     with pytest.raises(Mistake, match=said):
         reproduce()
 
@@ -336,14 +337,14 @@ def test_two_processes_reproduce_two_models_at_once(toy: Project) -> None:
     assert first.poll() is None
     go(toy)
     assert finished(first) == RAN
-    assert graph.pending("a") == graph.pending("b") == {}
+    assert dvc_graph.pending("a") == dvc_graph.pending("b") == {}
 
 
 def test_two_processes_that_reproduce_one_model_run_its_stages_once(toy: Project) -> None:
     """The second waits for the first, finds the stages done, and says of each once what became of it."""
     first = start(toy, "a", waits="package")
     go(toy, after=1)
-    outcomes = graph.reproduce("a", run)
+    outcomes = dvc_graph.reproduce("a", run)
     assert [(outcome.stage, outcome.how) for outcome in outcomes] == list(UNCHANGED.items())
     assert finished(first) == RAN
     assert called(toy) == ["count a", "package a"]
@@ -353,13 +354,13 @@ def test_what_is_pending_can_be_asked_while_a_stage_runs(toy: Project) -> None:
     """The question does not fail because somebody is at work: it waits for the answer."""
     first = start(toy, "a", waits="package")
     go(toy, after=1)
-    assert graph.pending("a") == {}
+    assert dvc_graph.pending("a") == {}
     assert finished(first) == RAN
 
 
 def test_who_waits_for_too_long_is_told_who_is_at_work(toy: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that hangs does not hang the others for ever."""
-    monkeypatch.setattr(books, "WAIT_SECONDS", 0)
+    monkeypatch.setattr(dvc_files, "WAIT_SECONDS", 0)
     first = start(toy, "a", waits="count")
     with pytest.raises(InUse, match=rf"is in use by \(PID {first.pid}\): .*, for 0 s now. When it is done, run again$"):
         reproduce()

@@ -21,8 +21,10 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OrdinalEncoder, StandardScaler
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
-from tasks import files, model_file, rows, settings
-from tasks.errors import DataMissing
+from tasks.ground import files, settings
+from tasks.ground.errors import DataMissing
+from tasks.modelling import rows
+from tasks.runtime import model_file
 from tasks.training.evaluate import evaluate
 
 REPOSITORY = Path(__file__).resolve().parents[3]

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from tasks import params
+from tasks.ground import params
 from tasks.training import explain, plots
 from tasks.training.evaluate import Appraisal, appraise
 

@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 import yaml
 
-from tasks import files, params, settings, table_files
-from tasks.errors import DataMissing, ModelCodeError
+from tasks.ground import files, params, settings
+from tasks.ground.errors import DataMissing, ModelCodeError
+from tasks.tables import table_files
 from tasks.training import prepare
 from tests.conftest import REPOSITORY, Project, forget_models, write_readings
 

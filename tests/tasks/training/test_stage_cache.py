@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks import settings
-from tasks.training import unchanged
+from tasks.ground import settings
+from tasks.training import stage_cache
 
 STAGES = ["prepare@m", "train@m"]
 
@@ -20,19 +20,19 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with an input and an output that were made a while ago, and are known to be up to date."""
     monkeypatch.setattr(settings, "ROOT", tmp_path)
     monkeypatch.setattr(settings, "VAR", tmp_path / "var")
-    monkeypatch.setattr(unchanged, "SETTLED_NS", 0)
+    monkeypatch.setattr(stage_cache, "SETTLED_NS", 0)
     for name, text in {"dvc.lock": "x", "params.yaml": "a: 1", "code/step.py": "1", "build/out/a.txt": "a"}.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     time.sleep(0.02)
-    unchanged.remember("m", STAGES, ["code", "build/out", "data/nothing"], time.time_ns())
+    stage_cache.remember("m", STAGES, ["code", "build/out", "data/nothing"], time.time_ns())
     return tmp_path
 
 
 def test_what_was_not_touched_is_known(root: Path) -> None:
     """The stages, in their order; of another model nothing is known."""
-    assert unchanged.stages("m") == STAGES
-    assert unchanged.stages("n") is None
+    assert stage_cache.stages("m") == STAGES
+    assert stage_cache.stages("n") is None
 
 
 def same_size_and_time(root: Path) -> None:
@@ -60,7 +60,7 @@ TOUCHES: dict[str, Callable[[Path], object]] = {
 def test_whatever_is_touched_dvc_is_asked_again(root: Path, how: str) -> None:
     """An answer is only given where nothing looks different: size, times, inodes, and which files there are."""
     TOUCHES[how](root)
-    assert unchanged.stages("m") is None
+    assert stage_cache.stages("m") is None
 
 
 def test_byte_code_is_no_touch(root: Path) -> None:
@@ -69,14 +69,14 @@ def test_byte_code_is_no_touch(root: Path) -> None:
     (root / "code" / "__pycache__").mkdir()
     (root / "code" / "__pycache__" / "step.pyc").write_text("x")
     assert (root / "code").stat().st_mtime_ns != before.st_mtime_ns
-    unchanged.remember("m", STAGES, ["code"], time.time_ns() + 10**9)
+    stage_cache.remember("m", STAGES, ["code"], time.time_ns() + 10**9)
     (root / "code" / "__pycache__" / "other.pyc").write_text("x")
-    assert unchanged.stages("m") == STAGES
+    assert stage_cache.stages("m") == STAGES
 
 
 def test_what_changed_while_dvc_looked_is_not_remembered(root: Path) -> None:
     """Nor what changed just before: the clock of a file system is coarse."""
     began = time.time_ns()
     (root / "params.yaml").write_text("a: 2")
-    unchanged.remember("m", STAGES, ["code"], began)
-    assert unchanged.stages("m") is None
+    stage_cache.remember("m", STAGES, ["code"], began)
+    assert stage_cache.stages("m") is None

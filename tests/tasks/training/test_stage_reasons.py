@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tasks import files
-from tasks.errors import SourceUnavailable
-from tasks.training import graph, reasons
+from tasks.ground import files
+from tasks.ground.errors import SourceUnavailable
+from tasks.training import dvc_graph, stage_reasons
 from tests.conftest import Project, write_readings
 
 pytestmark = pytest.mark.xdist_group("reasons")
@@ -47,7 +47,7 @@ def made(
     """The small project, with everything made; not to be written to."""
     root = shutil.copytree(small_copied, tmp_path_factory.mktemp("reasons") / "project", symlinks=True)
     project = enter_module(root)
-    graph.reproduce("tiny", run)
+    dvc_graph.reproduce("tiny", run)
     return project
 
 
@@ -60,7 +60,7 @@ def small(made: Project, tmp_path: Path, enter: Callable[[Path], Project]) -> Pr
 def test_a_parameter_is_told_with_both_values(small: Project) -> None:
     """The key itself, not the section; what comes after follows."""
     small.edit("params.yaml", "{C: 1.0}", "{C: 2.5}")
-    assert graph.reasons("tiny") == {
+    assert dvc_graph.reasons("tiny") == {
         "environment": None,
         "validate@tiny": None,
         "prepare@tiny": None,
@@ -81,7 +81,7 @@ def test_a_parameter_is_told_with_both_values(small: Project) -> None:
 def test_a_key_that_came_or_went_is_told(small: Project, old: str, new: str, said: str) -> None:
     """With the value it has, or had."""
     small.edit("params.yaml", old, new)
-    assert graph.pending("tiny")["prepare@tiny"] == f"params.yaml: {said}"
+    assert dvc_graph.pending("tiny")["prepare@tiny"] == f"params.yaml: {said}"
 
 
 @pytest.mark.parametrize(
@@ -98,49 +98,51 @@ def test_a_key_that_came_or_went_is_told(small: Project, old: str, new: str, sai
 def test_a_change_of_type_is_a_change(small: Project, before: str, after: str, said: str) -> None:
     """DVC takes False for 0, and stumbles over keys that are numbers; what ran again is unchanged after it."""
     small.edit("params.yaml", "{C: 1.0}", before)
-    graph.reproduce("tiny", run)
+    dvc_graph.reproduce("tiny", run)
     small.edit("params.yaml", before, after)
-    assert graph.reasons("tiny")["train@tiny"] == f"params.yaml: models.tiny.estimator.params.{said}"
-    how = {outcome.stage: outcome.how for outcome in graph.reproduce("tiny", run)}
+    assert dvc_graph.reasons("tiny")["train@tiny"] == f"params.yaml: models.tiny.estimator.params.{said}"
+    how = {outcome.stage: outcome.how for outcome in dvc_graph.reproduce("tiny", run)}
     assert (how["prepare@tiny"], how["train@tiny"]) == ("unchanged", "ran")
-    assert not any(graph.reasons("tiny").values())
+    assert not any(dvc_graph.reasons("tiny").values())
 
 
 @pytest.mark.parametrize("value", ["1.0", "1"])
 def test_a_whole_number_is_the_same_however_it_is_written(small: Project, value: str) -> None:
-    """Code cannot tell them apart (tasks/params.py), so nothing runs again."""
+    """Code cannot tell them apart (tasks/ground/params.py), so nothing runs again."""
     small.edit("params.yaml", "{C: 1.0}", f"{{C: {value}}}")
-    assert not any(graph.reasons("tiny").values())
+    assert not any(dvc_graph.reasons("tiny").values())
 
 
 def test_data_is_told_by_its_partitions(small: Project) -> None:
     """First as what lies in data/ and is in no version, then, with a version, as what differs from the last one."""
     write_readings(small.root, 4)
     (small.root / "data/readings/2013-01.csv").unlink()
-    said = graph.pending("tiny")
+    said = dvc_graph.pending("tiny")
     assert said["data.dvc"] == ("data: readings/2013-04.csv is new, readings/2013-01.csv is gone: in no data version")
     assert said["validate@tiny"] == "follows data.dvc, if that changes"
     subprocess.run([sys.executable, "-m", "dvc", "add", "-q", "data"], cwd=small.root, check=True)
-    assert graph.pending("tiny")["validate@tiny"] == ("data: readings/2013-04.csv is new, readings/2013-01.csv is gone")
+    assert dvc_graph.pending("tiny")["validate@tiny"] == (
+        "data: readings/2013-04.csv is new, readings/2013-01.csv is gone"
+    )
 
 
 def test_an_edit_is_told_from_new_data(small: Project) -> None:
     """Whether a person changed something, or only time went by."""
-    assert graph.edited("tiny") == ""
+    assert dvc_graph.edited("tiny") == ""
     write_readings(small.root, 4)
     small.dvc("add", "-q", "data")
-    assert graph.pending("tiny")
-    assert graph.edited("tiny") == ""
+    assert dvc_graph.pending("tiny")
+    assert dvc_graph.edited("tiny") == ""
     small.edit("params.yaml", "{C: 1.0}", "{C: 2.5}")
-    assert graph.edited("tiny") == "params.yaml: models.tiny.estimator.params.C 1.0 → 2.5"
+    assert dvc_graph.edited("tiny") == "params.yaml: models.tiny.estimator.params.C 1.0 → 2.5"
     small.edit("models/tiny/rows/__init__.py", "> fails_above", ">= fails_above")
-    assert graph.edited("tiny") == "models/tiny/rows is modified"
+    assert dvc_graph.edited("tiny") == "models/tiny/rows is modified"
 
 
 @pytest.mark.parametrize(
     ("kind", "name", "said"),
     [
-        ("deps", "tasks/keys.py", "tasks/keys.py was none of its inputs before"),
+        ("deps", "deployments/serving/api_keys.py", "deployments/serving/api_keys.py was none of its inputs before"),
         ("params", "landing", 'params.yaml: landing is new: "var/landing"'),
     ],
 )
@@ -150,13 +152,13 @@ def test_an_input_that_is_new_in_the_graph_is_told(small: Project, kind: str, na
     whole = yaml.safe_load(graph_file.read_text())
     whole["stages"]["train"]["do"][kind].append(name)
     graph_file.write_text(yaml.safe_dump(whole, sort_keys=False))
-    assert graph.pending("tiny")["train@tiny"] == said
+    assert dvc_graph.pending("tiny")["train@tiny"] == said
 
 
 def test_a_part_of_the_graph_can_be_brought_up_to_date(small: Project) -> None:
     """As far as it is asked for, and no further."""
     small.edit("models/tiny/rows/__init__.py", "> fails_above", ">= fails_above")
-    ran = [outcome.stage for outcome in graph.reproduce("tiny", run, until="prepare") if outcome.how == "ran"]
+    ran = [outcome.stage for outcome in dvc_graph.reproduce("tiny", run, until="prepare") if outcome.how == "ran"]
     assert ran == ["prepare@tiny"]
 
 
@@ -170,10 +172,10 @@ def test_a_package_is_told_with_both_versions(small: Project) -> None:
             files.write_text(Path("build") / "environment" / f"{purpose}.txt", "joblib==1.6.0\nnumpy==2.4.0\n")
 
     (small.root / "requirements.lock").write_text("joblib==1.6.0\n")
-    assert graph.pending("tiny")["environment"] == "requirements.lock: joblib 1.5.0 → 1.6.0 (and 1 more)"
+    assert dvc_graph.pending("tiny")["environment"] == "requirements.lock: joblib 1.5.0 → 1.6.0 (and 1 more)"
     with pytest.raises(SourceUnavailable, match="stop here"):
-        graph.reproduce("tiny", bumped)
-    said = graph.pending("tiny")
+        dvc_graph.reproduce("tiny", bumped)
+    said = dvc_graph.pending("tiny")
     assert said["validate@tiny"] == "build/environment/validation.txt: joblib 1.5.0 → 1.6.0"
     assert said["prepare@tiny"] == "build/environment/training.txt: joblib 1.5.0 → 1.6.0"
     assert said["package@tiny"] == "build/environment/serving.txt: joblib 1.5.0 → 1.6.0"
@@ -192,39 +194,39 @@ def test_a_package_is_told_with_both_versions(small: Project) -> None:
 )
 def test_pins_are_compared_by_package(old: str, new: str, said: str) -> None:
     """The first that differs, and how many more do."""
-    assert reasons._packages("x", old, new) == said
+    assert stage_reasons._packages("x", old, new) == said
 
 
 def test_a_lock_is_told_by_the_packages_that_steps_use(small: Project) -> None:
     """Any other bump is only «modified»."""
     lock = (small.root / "requirements.lock").read_text()
-    pins = {name: pins[0].version for name, pins in reasons.environment.read_lock(lock).items()}
+    pins = {name: pins[0].version for name, pins in stage_reasons.environment.read_lock(lock).items()}
     used = f"joblib=={pins['joblib']}\nnumpy=={pins['numpy']}\n"
     for path in (small.root / "build" / "environment").glob("*.txt"):
         files.write_text(path, used)
     small.edit("requirements.lock", f"joblib=={pins['joblib']}", "joblib==99.0")
-    assert reasons._locked("requirements.lock") == f"requirements.lock: joblib {pins['joblib']} → 99.0"
+    assert stage_reasons._locked("requirements.lock") == f"requirements.lock: joblib {pins['joblib']} → 99.0"
     (small.root / "requirements.lock").write_text(lock.replace(f"prefect=={pins['prefect']}", "prefect==99.0"))
-    assert reasons._locked("requirements.lock") == "requirements.lock is modified"
+    assert stage_reasons._locked("requirements.lock") == "requirements.lock is modified"
 
 
 def test_an_output_lost_from_the_cache_alone_is_no_reason(small: Project) -> None:
     """It is here as it should be: reproducing puts it into the cache again and calls nothing."""
     shutil.rmtree(small.root / ".dvc" / "cache" / "files")
-    assert graph.pending("tiny") == {}
-    assert {outcome.how for outcome in graph.reproduce("tiny", run)} == {"unchanged"}
+    assert dvc_graph.pending("tiny") == {}
+    assert {outcome.how for outcome in dvc_graph.reproduce("tiny", run)} == {"unchanged"}
     shutil.rmtree(small.root / "build")
-    assert {outcome.how for outcome in graph.reproduce("tiny", run)} == {"restored"}
+    assert {outcome.how for outcome in dvc_graph.reproduce("tiny", run)} == {"restored"}
 
 
 def test_the_second_question_is_answered_without_dvc(small: Project) -> None:
     """Nothing was touched since the first, a second ago or more."""
     import time
 
-    graph.pending("tiny")
+    dvc_graph.pending("tiny")
     time.sleep(1.1)
-    graph.pending("tiny")
+    dvc_graph.pending("tiny")
     code = "import sys; from tasks.training import graph; print(graph.pending('tiny'), 'dvc' in sys.modules)"
     assert small.python(code) == "{} False\n"
     small.edit("params.yaml", "{C: 1.0}", "{C: 2.5}")
-    assert "train@tiny" in graph.pending("tiny")
+    assert "train@tiny" in dvc_graph.pending("tiny")

@@ -9,8 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks import arithmetic, days, files, model_file, rows, settings
-from tasks.errors import DataMissing, ModelCodeError
+from tasks.ground import arithmetic, files, settings
+from tasks.ground.errors import DataMissing, ModelCodeError
+from tasks.modelling import daily_summaries, rows
+from tasks.runtime import model_file
 from tasks.training import prepare, train
 from tests.conftest import Project, forget_models
 
@@ -57,12 +59,12 @@ def test_the_same_inputs_give_the_same_bytes_in_another_process(small: Project, 
 def test_the_days_of_the_training_rows_are_kept(prepared: Path) -> None:
     """What later days are held against: laid out by the profile beside them, and of the training rows alone."""
     train.train("tiny")
-    wanted = days.columns(files.read_json(prepared / "model" / "profile.json"))
-    found = days.from_bytes((prepared / "model" / "reference.parquet").read_bytes(), wanted)
+    wanted = daily_summaries.columns(files.read_json(prepared / "model" / "profile.json"))
+    found = daily_summaries.from_bytes((prepared / "model" / "reference.parquet").read_bytes(), wanted)
     assert list(found) == sorted(["hour", "label", "pressure", "starts", "station", "vibration", "weekday"])
     learn = rows.read(prepared, "train")
     assert found["pressure"].days.astype(str).tolist() == sorted(set(learn["time"].dt.date.astype(str)))
-    assert days.to_bytes(found) == days.to_bytes(days.summarise(learn, wanted))
+    assert daily_summaries.to_bytes(found) == daily_summaries.to_bytes(daily_summaries.summarise(learn, wanted))
 
 
 def test_training_json_says_what_it_was_fitted_on(prepared: Path) -> None:

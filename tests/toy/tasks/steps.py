@@ -7,8 +7,8 @@ import time
 
 import yaml
 
-from tasks import files, settings
-from tasks.errors import DataMissing
+from tasks.ground import files, settings
+from tasks.ground.errors import DataMissing
 
 
 def run(step: str, arguments: list[str]) -> None:

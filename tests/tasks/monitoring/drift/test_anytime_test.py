@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tasks.monitoring import sequential
+from tasks.monitoring.drift import anytime_test
 
 CHANCE = 0.05
 SERIES, REFERENCE, DAYS = 600, 60, 300
@@ -23,8 +23,8 @@ def draw(kind: str, shape: tuple[int, int], rng: np.random.Generator) -> np.ndar
 
 def evidence(reference: np.ndarray, stream: np.ndarray) -> np.ndarray:
     """The logarithm of the evidence, of days that are known to be independent."""
-    scores = sequential.normal_scores(reference, stream)
-    return sequential.log_evidence(scores, np.isfinite(stream), np.ones(len(stream)))
+    scores = anytime_test.normal_scores(reference, stream)
+    return anytime_test.log_evidence(scores, np.isfinite(stream), np.ones(len(stream)))
 
 
 @pytest.mark.parametrize("kind", ["normal", "heavy", "mostly zero"])
@@ -41,17 +41,17 @@ def test_without_drift_the_evidence_is_never_great(kind):
 def test_scores_are_standard_normal_and_independent():
     """Without ties and drift, scores are standard normal whatever the days are, and one says nothing of the next."""
     rng = np.random.default_rng(1)
-    scores = sequential.normal_scores(draw("heavy", (50, 200), rng), draw("heavy", (50, 200), rng))
+    scores = anytime_test.normal_scores(draw("heavy", (50, 200), rng), draw("heavy", (50, 200), rng))
     assert stats.kstest(scores.ravel(), "norm").pvalue > 0.01
     assert abs(np.corrcoef(scores[:, 1:].ravel(), scores[:, :-1].ravel())[0, 1]) < 0.03
 
 
 def test_ties_and_gaps_say_nothing():
     """A series that is always the same has scores of 0, and so has a day without a value."""
-    same = sequential.normal_scores(np.full((1, 30), 3.0), np.full((1, 30), 3.0))
+    same = anytime_test.normal_scores(np.full((1, 30), 3.0), np.full((1, 30), 3.0))
     assert same == pytest.approx(np.zeros((1, 30)), abs=1e-12)
     gaps = np.array([[np.nan, 1.0, np.nan]])
-    scores = sequential.normal_scores(np.array([[0.0, 0.5, np.nan]]), gaps)
+    scores = anytime_test.normal_scores(np.array([[0.0, 0.5, np.nan]]), gaps)
     assert scores[0, [0, 2]].tolist() == [0, 0]
     assert scores[0, 1] > 0.5
 
@@ -72,8 +72,8 @@ def test_a_shift_is_found_whenever_it_begins(begins):
     found = evidence(rng.normal(size=(50, 200)), stream)
     assert (found[:, -1] > np.log(1000)).mean() >= 0.95
     days = [
-        sequential.change_point(s, np.ones(len(s), bool))
-        for s in sequential.normal_scores(rng.normal(size=(50, 200)), stream)
+        anytime_test.change_point(s, np.ones(len(s), bool))
+        for s in anytime_test.normal_scores(rng.normal(size=(50, 200)), stream)
     ]
     assert abs(np.median(days) - begins) <= 1
 
@@ -82,14 +82,14 @@ def test_days_of_a_week_that_are_alike_are_not_seven_witnesses():
     """Days that follow each other are allowed for, by as much as those of the reference are alike."""
     rng = np.random.default_rng(3)
     alike = np.repeat(rng.normal(size=(20, 60)), 7, axis=1) + 0.1 * rng.normal(size=(20, 420))
-    assert sequential.inflation(rng.normal(size=(20, 420))).max() < 2
-    assert sequential.inflation(alike).min() > 4
-    assert (sequential.inflation(rng.normal(size=(5, 3))) > 1).all()  # of three days nothing is known
+    assert anytime_test.inflation(rng.normal(size=(20, 420))).max() < 2
+    assert anytime_test.inflation(alike).min() > 4
+    assert (anytime_test.inflation(rng.normal(size=(5, 3))) > 1).all()  # of three days nothing is known
     stream = np.repeat(rng.normal(size=(300, 52)), 7, axis=1)
     reference = np.repeat(rng.normal(size=(300, 39)), 7, axis=1)
-    scores, known = sequential.normal_scores(reference, stream), np.ones(stream.shape, bool)
-    ever = sequential.log_evidence(scores, known, sequential.inflation(reference)).max(axis=1)
-    naive = sequential.log_evidence(scores, known, np.ones(300)).max(axis=1)
+    scores, known = anytime_test.normal_scores(reference, stream), np.ones(stream.shape, bool)
+    ever = anytime_test.log_evidence(scores, known, anytime_test.inflation(reference)).max(axis=1)
+    naive = anytime_test.log_evidence(scores, known, np.ones(300)).max(axis=1)
     assert (ever >= np.log(20)).mean() <= 0.05
     assert (naive >= np.log(20)).mean() > 0.3
 
@@ -97,9 +97,9 @@ def test_days_of_a_week_that_are_alike_are_not_seven_witnesses():
 def test_what_is_over_is_seen_to_be_over():
     """Days like the reference end a drift within weeks; days that drift on, less or the other way do not."""
     rng = np.random.default_rng(4)
-    ends = [sequential.returned(rng.normal(size=120), 2.0, 1.0) for _ in range(100)]
+    ends = [anytime_test.returned(rng.normal(size=120), 2.0, 1.0) for _ in range(100)]
     assert np.median([end for end in ends if end is not None]) < 30
     assert sum(end is None for end in ends) == 0
     for level in (2.0, 1.0, -2.0):
-        ends = [sequential.returned(level + rng.normal(size=120), 2.0, 1.0) for _ in range(100)]
+        ends = [anytime_test.returned(level + rng.normal(size=120), 2.0, 1.0) for _ in range(100)]
         assert sum(end is not None for end in ends) <= 2

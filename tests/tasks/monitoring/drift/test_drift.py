@@ -13,8 +13,9 @@ import pandas as pd
 import pytest
 
 from benchmarks import drift as benchmark
-from tasks import days, profile
-from tasks.monitoring import drift, picture
+from tasks.modelling import daily_summaries, profile
+from tasks.monitoring import chart
+from tasks.monitoring.drift import drift
 
 FEATURES = {
     "carrier": {"type": "category"},
@@ -58,8 +59,10 @@ def rows(first: str, count: int, seed: int, per_day: int = 60) -> pd.DataFrame:
 
 
 LEARNED = rows("2013-01-01", 200, seed=0)
-WANTED = days.columns(profile.reference_profile(LEARNED, FEATURES, LEARNED[["p_1"]]), expected=[*FEATURES, "gate"])
-REFERENCE = days.summarise(LEARNED, WANTED)
+WANTED = daily_summaries.columns(
+    profile.reference_profile(LEARNED, FEATURES, LEARNED[["p_1"]]), expected=[*FEATURES, "gate"]
+)
+REFERENCE = daily_summaries.summarise(LEARNED, WANTED)
 BEGINS = date(2014, 1, 31)
 
 
@@ -73,7 +76,7 @@ def changed(change: Callable[[pd.DataFrame], dict[str, Any]], count: int = 75, s
 
 def detect(stream: pd.DataFrame, **settings: Any) -> drift.Report:
     """What is said of these rows."""
-    return drift.detect(WANTED, REFERENCE, days.summarise(stream, WANTED), drift.Settings(**settings), UNITS)
+    return drift.detect(WANTED, REFERENCE, daily_summaries.summarise(stream, WANTED), drift.Settings(**settings), UNITS)
 
 
 # ── what moved is named ───────────────────────────────────────────────────────────────────────────
@@ -218,7 +221,7 @@ def test_statuses_say_why_nothing_is_said():
     assert {finding.status for finding in none.findings.values()} == {"not enough data", "new"}
     assert none.alarms == ()
     short = {name: column.since(column.days[-20]) for name, column in REFERENCE.items()}
-    stream = days.summarise(rows("2014-01-01", 60, seed=5), WANTED)
+    stream = daily_summaries.summarise(rows("2014-01-01", 60, seed=5), WANTED)
     assert drift.detect(WANTED, short, stream).findings["temp"].text == "temp has 20 days in the reference; it takes 28"
     del short["temp"]
     assert drift.detect(WANTED, short, stream).findings["temp"].status == "new"
@@ -288,8 +291,8 @@ def test_batches_and_late_rows_make_no_difference():
     stream = changed(lambda f: {"seats": f["seats"] + 90})
     whole = detect(stream)
     at = np.random.default_rng(0).integers(0, 9, len(stream))
-    parts = [days.summarise(stream[at == part], WANTED) for part in (4, 0, 8, 7, 1, 2, 6, 5, 3)]
-    assert drift.detect(WANTED, REFERENCE, days.merge(parts), drift.Settings(), UNITS) == whole
+    parts = [daily_summaries.summarise(stream[at == part], WANTED) for part in (4, 0, 8, 7, 1, 2, 6, 5, 3)]
+    assert drift.detect(WANTED, REFERENCE, daily_summaries.merge(parts), drift.Settings(), UNITS) == whole
 
 
 def test_what_was_said_of_a_day_stands():
@@ -318,7 +321,7 @@ def test_labels_that_come_late_change_no_alarm_of_a_feature():
     early = stream.assign(label=stream["label"].where(stream.index % 2 == 0))
     late = stream[stream.index % 2 == 1][["label", "time"]]
     label = {"label": WANTED["label"]}
-    both = days.merge([days.summarise(early, WANTED), days.summarise(late, label)])
+    both = daily_summaries.merge([daily_summaries.summarise(early, WANTED), daily_summaries.summarise(late, label)])
     assert drift.detect(WANTED, REFERENCE, both, drift.Settings(), UNITS) == complete
 
 
@@ -342,17 +345,17 @@ def test_a_report_is_plain_data():
 # ── far outside, and a short reference ────────────────────────────────────────────────────────────
 
 
-def short(count: int, seed: int = 3) -> tuple[dict[str, days.Column], days.DaySummaries]:
+def short(count: int, seed: int = 3) -> tuple[dict[str, daily_summaries.Column], daily_summaries.DaySummaries]:
     """A reference of so many days, and how it is laid out."""
     learned = rows("2013-01-01", count, seed=seed)
-    wanted = days.columns(profile.reference_profile(learned, FEATURES, learned[["p_1"]]))
-    return wanted, days.summarise(learned, wanted)
+    wanted = daily_summaries.columns(profile.reference_profile(learned, FEATURES, learned[["p_1"]]))
+    return wanted, daily_summaries.summarise(learned, wanted)
 
 
 def against(count: int, stream: pd.DataFrame) -> drift.Report:
     """What is said of these rows by who knows so many days."""
     wanted, reference = short(count)
-    return drift.detect(wanted, reference, days.summarise(stream, wanted), units=UNITS)
+    return drift.detect(wanted, reference, daily_summaries.summarise(stream, wanted), units=UNITS)
 
 
 FAR: dict[str, tuple[str, str, Callable[[pd.DataFrame], Any]]] = {
@@ -386,8 +389,8 @@ def test_a_season_that_training_has_not_seen_is_no_extreme():
     summer, winter = rows("2013-07-01", 28, seed=3), rows("2014-01-01", 28, seed=4)
     summer["temp"] += 25
     winter["temp"] -= 30
-    wanted = days.columns(profile.reference_profile(summer, FEATURES, summer[["p_1"]]))
-    report = drift.detect(wanted, days.summarise(summer, wanted), days.summarise(winter, wanted))
+    wanted = daily_summaries.columns(profile.reference_profile(summer, FEATURES, summer[["p_1"]]))
+    report = drift.detect(wanted, daily_summaries.summarise(summer, wanted), daily_summaries.summarise(winter, wanted))
     assert not any(one.aspect == "mean" and one.column == "temp" and one.opened < date(2014, 1, 8)
                    for alarm in report.alarms for one in alarm.moved)  # fmt: skip
 
@@ -403,10 +406,10 @@ def test_one_broken_row_is_no_extreme():
 
 def test_a_flag_that_was_never_up_is_no_extreme_when_it_is():
     """A number that was always 0 says nothing of what is far from it."""
-    wanted = days.columns(profile.reference_profile(
+    wanted = daily_summaries.columns(profile.reference_profile(
         rows("2013-01-01", 28, seed=3).assign(seats=0.0), FEATURES, None))  # fmt: skip
-    reference = days.summarise(rows("2013-01-01", 28, seed=3).assign(seats=0.0), wanted)
-    holiday = days.summarise(rows("2014-01-01", 10, seed=4).assign(seats=1.0), wanted)
+    reference = daily_summaries.summarise(rows("2013-01-01", 28, seed=3).assign(seats=0.0), wanted)
+    holiday = daily_summaries.summarise(rows("2014-01-01", 10, seed=4).assign(seats=1.0), wanted)
     assert not drift.detect(wanted, reference, holiday).alarms
 
 
@@ -414,7 +417,7 @@ def test_days_that_are_as_before_are_no_extreme_whatever_the_reference_is():
     """Of 40 short references, each beside 60 days of the same kind, none calls a day extreme."""
     for seed in range(40):
         wanted, reference = short(7 + seed, seed=100 + seed)
-        stream = days.summarise(rows("2014-01-01", 60, seed=seed), wanted)
+        stream = daily_summaries.summarise(rows("2014-01-01", 60, seed=seed), wanted)
         assert not drift.detect(wanted, reference, stream).alarms
 
 
@@ -435,19 +438,19 @@ def test_a_short_reference_says_what_it_cannot_see():
 @pytest.fixture(scope="module")
 def flights() -> benchmark.World:
     """A year of flights without a model."""
-    from tasks import params
+    from tasks.ground import params
 
     features = params.load().model(benchmark.MODEL).features
     described = {name: feature.model_dump() for name, feature in features.items()}
     year = benchmark.year(15)
-    wanted = days.columns(profile.reference_profile(year, described, None))
+    wanted = daily_summaries.columns(profile.reference_profile(year, described, None))
     return benchmark.World(
         year, wanted, {name: feature.unit for name, feature in features.items()}, lambda _: np.empty(0)
     )
 
 
 @pytest.fixture(scope="module")
-def real(flights: benchmark.World) -> days.DaySummaries:
+def real(flights: benchmark.World) -> daily_summaries.DaySummaries:
     """Its days."""
     return flights.summaries()
 
@@ -473,7 +476,7 @@ def test_real_drift_is_found_and_named(column, change, flights, real, monkeypatc
     """A shift of half a standard deviation and a renamed category are found within five weeks, and named first."""
     monkeypatch.setattr(benchmark, "WORLD", flights, raising=False)
     monkeypatch.setattr(benchmark, "REAL", real, raising=False)
-    moved = days.summarise(change(flights.rows.copy()), flights.wanted)
+    moved = daily_summaries.summarise(change(flights.rows.copy()), flights.wanted)
     case = benchmark.Case(column, "", "weeks", column=column)
     outcomes = [benchmark._one(case, real, moved, np.random.default_rng([3, number])) for number in range(5)]
     assert all(outcome.delay is not None and outcome.delay <= 35 for outcome in outcomes)
@@ -484,4 +487,4 @@ def test_a_class_with_two_dollars_is_drawn() -> None:
     """It is a name, and no formula."""
     evidence = {"days": ["2013-01-01", "2013-01-02"], "columns": {"p_$0%$": [0.1, 0.2]}}
     data = {"status": "ok", "text": "", "threshold": 3.0, "evidence": evidence}
-    assert picture.draw({"data": data, "quality": {"loss": "log_loss", "promised": None, "windows": []}})
+    assert chart.draw({"data": data, "quality": {"loss": "log_loss", "promised": None, "windows": []}})

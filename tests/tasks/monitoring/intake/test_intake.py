@@ -14,40 +14,44 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from tasks import answering, days, files, predictions, profile, unanswered
-from tasks.errors import RegistryUnavailable
-from tasks.monitoring import drift, observed
-from tasks.rows import row_hashes
+from tasks.ground import files
+from tasks.ground.errors import RegistryUnavailable
+from tasks.modelling import daily_summaries, profile
+from tasks.modelling.rows import row_hashes
+from tasks.monitoring.drift import drift
+from tasks.monitoring.intake import intake
+from tasks.prediction_log import error_counts, prediction_log
+from tasks.runtime import predictor
 from tests.tasks.monitoring.asked import FEATURES, LATER, MODEL, NOON, WANTED, ask, made_of, observe, rows
 
 LEARNED = rows("2013-01-01", 60, seed=9)
 PROFILE = made_of(LEARNED)
 
 
-def layout(candidate: str) -> observed.Profile | str:
+def layout(candidate: str) -> intake.Profile | str:
     """Every release learned from the same rows, but for `bbbb`, which learned from others."""
     return made_of(rows("2012-01-01", 40, seed=4)) if candidate == "bbbb" else PROFILE
 
 
-def kept(state: observed.State) -> pd.DataFrame:
+def kept(state: intake.State) -> pd.DataFrame:
     """Every row that was taken in."""
-    paths = [path for day in state.asked for path in observed.paths(MODEL, state, day)]
+    paths = [path for day in state.asked for path in intake.paths(MODEL, state, day)]
     return pd.concat([pd.read_parquet(path) for path in paths], ignore_index=True).sort_values("id")
 
 
-def summary(state: observed.State, candidate: str) -> bytes:
+def summary(state: intake.State, candidate: str) -> bytes:
     """The bytes of a release's day summaries."""
-    made = observed.profile(MODEL, state, candidate)
+    made = intake.profile(MODEL, state, candidate)
     assert made is not None
-    wanted = observed.columns(made, state.releases[candidate].new)
-    return days.to_bytes(observed.summaries(MODEL, state, candidate, wanted))
+    wanted = intake.columns(made, state.releases[candidate].new)
+    return daily_summaries.to_bytes(intake.summaries(MODEL, state, candidate, wanted))
 
 
 def expected(asked: pd.DataFrame, made: dict[str, Any] = PROFILE) -> bytes:
     """The day summaries of rows, made at once."""
-    wanted = observed.columns(made)
+    wanted = intake.columns(made)
     del wanted["label"]
-    return days.to_bytes(days.summarise(asked, wanted))
+    return daily_summaries.to_bytes(daily_summaries.summarise(asked, wanted))
 
 
 # ── once ──────────────────────────────────────────────────────────────────────────────────────────
@@ -59,7 +63,7 @@ def test_a_row_is_kept_with_what_was_answered_and_summarised_by_day(world: Path)
     ask(asked, at_once=5)
     state = observe(layout)
     found = kept(state)
-    assert list(found) == [*observed.COLUMNS, "slice:station", "p_0", "p_1"]
+    assert list(found) == [*intake.COLUMNS, "slice:station", "p_0", "p_1"]
     assert sorted(found["hash"]) == sorted(row_hashes(asked["id"]))
     both = found.merge(asked.assign(hash=row_hashes(asked["id"])), on="hash")
     assert len(both) == len(asked)
@@ -78,15 +82,15 @@ def test_looks_add_up_to_one_look(world: Path, compacted: bool) -> None:
     for number, part in enumerate(np.array_split(np.arange(len(asked)), 5)):
         ask(asked.iloc[part], number=number, at_once=7)
         if compacted and number % 2:
-            predictions.compact(MODEL, LATER)
+            prediction_log.compact(MODEL, LATER)
         several = observe(layout)
     assert several.batch == 5
-    one_by_one, counted = summary(several, "aaaa"), observed.service(MODEL, several)
-    shutil.rmtree(observed.folder(MODEL))
+    one_by_one, counted = summary(several, "aaaa"), intake.service(MODEL, several)
+    shutil.rmtree(intake.folder(MODEL))
     at_once = observe(layout)
     assert at_once.batch == 1
     assert summary(at_once, "aaaa") == one_by_one
-    assert observed.service(MODEL, at_once) == counted
+    assert intake.service(MODEL, at_once) == counted
     assert at_once.rows == several.rows == len(asked)
 
 
@@ -94,9 +98,9 @@ def test_nothing_new_changes_nothing(world: Path) -> None:
     """Not a file is written, and nobody is asked for a profile."""
     ask(rows())
     observe(layout)
-    before = {path: path.stat().st_mtime_ns for path in observed.folder(MODEL).rglob("*")}
+    before = {path: path.stat().st_mtime_ns for path in intake.folder(MODEL).rglob("*")}
     observe(lambda _: pytest.fail("was asked"))
-    assert {path: path.stat().st_mtime_ns for path in observed.folder(MODEL).rglob("*")} == before
+    assert {path: path.stat().st_mtime_ns for path in intake.folder(MODEL).rglob("*")} == before
 
 
 def test_what_is_not_settled_is_left_for_the_next_look(world: Path) -> None:
@@ -138,15 +142,15 @@ def test_killed_between_any_two_writes_it_goes_on_without_loss_or_doubling(
     world: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever a kill leaves, the next look ends in the same bytes as if there had been none."""
-    monkeypatch.setattr(observed, "MANY", 2)  # so that days are merged too
+    monkeypatch.setattr(intake, "MANY", 2)  # so that days are merged too
     asked = rows(days=3)
     ask(asked.iloc[:40], number=0)
     observe(layout)
     ask(asked.iloc[20:], number=1)  # some are asked again
     ask(asked.iloc[:10], "bbbb", number=2)
-    before = shutil.copytree(observed.folder(MODEL), world / "before")
+    before = shutil.copytree(intake.folder(MODEL), world / "before")
     observe(layout)
-    wanted = files.tree(observed.folder(MODEL))
+    wanted = files.tree(intake.folder(MODEL))
     assert until_unkilled(lambda: observe(layout), before, wanted, monkeypatch) > 12
 
 
@@ -155,8 +159,8 @@ def until_unkilled(
 ) -> int:
     """A look at what was before, killed after 0, 1, 2 … writes, and looked again each time; gives how many it has."""
     for writes in range(1000):
-        shutil.rmtree(observed.folder(MODEL))
-        shutil.copytree(before, observed.folder(MODEL))
+        shutil.rmtree(intake.folder(MODEL))
+        shutil.copytree(before, intake.folder(MODEL))
         with monkeypatch.context() as patch:
             killed_after(writes, patch)
             try:
@@ -166,7 +170,7 @@ def until_unkilled(
             else:
                 ended = True
         look()
-        assert files.tree(observed.folder(MODEL)) == wanted, f"killed after {writes} writes"
+        assert files.tree(intake.folder(MODEL)) == wanted, f"killed after {writes} writes"
         if ended:
             return writes
     pytest.fail("it has no end")
@@ -176,7 +180,7 @@ def test_a_registry_that_is_gone_costs_no_row(world: Path) -> None:
     """Nothing is taken in; the next look takes it all."""
     ask(rows(days=3))
 
-    def gone(candidate: str) -> observed.Profile:
+    def gone(candidate: str) -> intake.Profile:
         raise RegistryUnavailable("locked")
 
     with pytest.raises(RegistryUnavailable):
@@ -206,8 +210,8 @@ def test_of_two_classes_the_same_one_is_summarised_at_every_look(world: Path) ->
         answered = NOON + timedelta(hours=number)
         ask(part, classes=("2", "10"), number=number, answered=answered)
         state = observe(lambda _: made, answered + timedelta(hours=1))
-    wanted = observed.columns(made)
-    assert len(observed.summaries(MODEL, state, "aaaa", wanted)["p_2"].days) == 14
+    wanted = intake.columns(made)
+    assert len(intake.summaries(MODEL, state, "aaaa", wanted)["p_2"].days) == 14
 
 
 def test_a_release_that_nobody_knows_is_kept_and_named(world: Path) -> None:
@@ -218,7 +222,7 @@ def test_a_release_that_nobody_knows_is_kept_and_named(world: Path) -> None:
     assert state.rows == len(asked)
     assert state.releases["cccc"].days is None
     assert state.releases["cccc"].lacking == "the registry does not know release cccc"
-    assert observed.profile(MODEL, state, "cccc") is None
+    assert intake.profile(MODEL, state, "cccc") is None
 
 
 @pytest.mark.parametrize("what", ["missing", "constant", "new", "gone"])
@@ -232,8 +236,10 @@ def test_a_feature_that_says_nothing_is_named(world: Path, what: str) -> None:
     names = {"new": [*FEATURES, "brand"], "gone": [name for name in FEATURES if name != "pressure"]}.get(what)
     ask(asked, features=names)
     state = observe(lambda _: made)
-    wanted = observed.columns(made, state.releases["aaaa"].new)
-    report = drift.detect(wanted, days.summarise(learned, wanted), observed.summaries(MODEL, state, "aaaa", wanted))
+    wanted = intake.columns(made, state.releases["aaaa"].new)
+    report = drift.detect(
+        wanted, daily_summaries.summarise(learned, wanted), intake.summaries(MODEL, state, "aaaa", wanted)
+    )
     name, status, text = {
         "missing": ("vibration", "always missing", "vibration is missing in every row, as in training"),
         "constant": ("starts", "constant", "starts has one value only, the same as in training"),
@@ -248,8 +254,10 @@ def test_a_few_days_are_not_enough(world: Path) -> None:
     """That is said, instead of «no drift»."""
     ask(rows(days=5))
     state = observe(layout)
-    wanted = observed.columns(PROFILE)
-    report = drift.detect(wanted, days.summarise(LEARNED, wanted), observed.summaries(MODEL, state, "aaaa", wanted))
+    wanted = intake.columns(PROFILE)
+    report = drift.detect(
+        wanted, daily_summaries.summarise(LEARNED, wanted), intake.summaries(MODEL, state, "aaaa", wanted)
+    )
     assert {one.status for one in report.findings.values()} == {"not enough data"}
 
 
@@ -262,9 +270,9 @@ def test_a_day_of_many_files_gets_one(world: Path) -> None:
     for number in range(20):
         ask(asked.iloc[number * 3 : number * 3 + 3], number=number)
         state = observe(layout)
-        assert len(state.asked["2013-04-01"]) < observed.MANY
+        assert len(state.asked["2013-04-01"]) < intake.MANY
     assert sorted(kept(state)["hash"]) == sorted(row_hashes(asked["id"]))
-    there = {path.name for path in observed.folder(MODEL).glob("asked/*/*.parquet")}
+    there = {path.name for path in intake.folder(MODEL).glob("asked/*/*.parquet")}
     assert there == {f"{one.name}.parquet" for one in state.asked["2013-04-01"]}
 
 
@@ -277,7 +285,7 @@ def test_what_was_answered_too_long_ago_is_forgotten(world: Path) -> None:
     before = summary(state, "aaaa")
     after = observe(layout, now=LATER + timedelta(days=11))
     assert sorted(after.asked) == ["2013-05-01", "2013-05-02", "2013-05-03"]
-    assert not (observed.folder(MODEL) / "asked" / "2013-04-01").exists()
+    assert not (intake.folder(MODEL) / "asked" / "2013-04-01").exists()
     assert summary(after, "aaaa") == before
     assert observe(layout, now=LATER + timedelta(days=200)).releases == {}
 
@@ -293,7 +301,7 @@ def test_a_row_that_is_asked_again_is_known_whenever_that_is(world: Path) -> Non
     ask(asked.iloc[6:7], "bbbb", number=2)  # another release: that is no repetition
     ask(asked.iloc[7:], number=3, keys=False)
     state = observe(layout)
-    keys, times = observed.repeated(MODEL, state)
+    keys, times = intake.repeated(MODEL, state)
     assert len(keys) == 4
     assert sorted(times.tolist()) == sorted(pd.concat([later, asked.iloc[5:6]])["time"].astype("int64"))
     assert set(state.repeated) == {"2013-04-01", "2013-04-02", "2013-04-04", "2013-03-24"}
@@ -306,30 +314,30 @@ def test_keys_that_were_asked_again_are_forgotten_with_their_rows(world: Path, m
         asked, now = rows("2013-04-01", 1, per_day=12), NOON + timedelta(days=n)
         asked = asked.assign(id=asked["id"] + f"-{n}", time=asked["time"] + pd.Timedelta(days=n))
         ask(asked, number=2 * n, answered=now)
-        observed.observe(MODEL, wanted, layout, now + timedelta(hours=1))
+        intake.observe(MODEL, wanted, layout, now + timedelta(hours=1))
         ask(asked, number=2 * n + 1, answered=now + timedelta(hours=2))
-        before = observed.read(MODEL)
-        kept_before = shutil.copytree(observed.folder(MODEL), world / "before", dirs_exist_ok=n > 0)
-        state = observed.observe(MODEL, wanted, layout, now + timedelta(hours=3))
-        keys, times = observed.repeated(MODEL, state)
+        before = intake.read(MODEL)
+        kept_before = shutil.copytree(intake.folder(MODEL), world / "before", dirs_exist_ok=n > 0)
+        state = intake.observe(MODEL, wanted, layout, now + timedelta(hours=3))
+        keys, times = intake.repeated(MODEL, state)
         counts.append(len(keys))
-        assert set(times // observed.DAY) == {int(np.datetime64(day, "D").astype(int)) for day in state.asked}
+        assert set(times // intake.DAY) == {int(np.datetime64(day, "D").astype(int)) for day in state.asked}
         if n < 59:
             shutil.rmtree(kept_before)
     assert counts[-1] == max(counts) == 12 * len(state.asked)
     assert len(state.asked) == 7
     # nothing is asked any more: the last keys go with the last rows
     assert len(before.asked) == 8  # the hour at which the first of these was answered was not reached
-    later = observed.observe(MODEL, wanted, layout, now + timedelta(days=5))
-    assert (len(observed.repeated(MODEL, later)[0]), len(later.asked)) == (12 * 3, 3)
-    tree = files.tree(observed.folder(MODEL))
+    later = intake.observe(MODEL, wanted, layout, now + timedelta(days=5))
+    assert (len(intake.repeated(MODEL, later)[0]), len(later.asked)) == (12 * 3, 3)
+    tree = files.tree(intake.folder(MODEL))
 
     def look() -> None:
-        observed.observe(MODEL, wanted, layout, now + timedelta(days=5))
+        intake.observe(MODEL, wanted, layout, now + timedelta(days=5))
 
     assert until_unkilled(look, kept_before, tree, monkeypatch) > 3
-    assert observed.observe(MODEL, wanted, layout, now + timedelta(days=30)).again is None
-    assert not list(observed.folder(MODEL).glob("again.*"))
+    assert intake.observe(MODEL, wanted, layout, now + timedelta(days=30)).again is None
+    assert not list(intake.folder(MODEL).glob("again.*"))
 
 
 def test_a_key_stays_while_an_older_day_has_it(world: Path) -> None:
@@ -337,10 +345,10 @@ def test_a_key_stays_while_an_older_day_has_it(world: Path) -> None:
     asked = rows("2013-04-01", 1, per_day=4)
     ask(asked.assign(time=asked["time"] + pd.Timedelta(days=9)), number=0, answered=NOON - timedelta(days=80))
     ask(asked.iloc[:3], number=1)
-    known = observed.repeated(MODEL, observe(layout))
+    known = intake.repeated(MODEL, observe(layout))
     after = observe(layout, now=LATER + timedelta(days=11))
     assert list(after.asked) == ["2013-04-01"]
-    assert [one.tolist() for one in observed.repeated(MODEL, after)] == [one.tolist() for one in known]
+    assert [one.tolist() for one in intake.repeated(MODEL, after)] == [one.tolist() for one in known]
     assert len(known[0]) == 3
 
 
@@ -355,9 +363,9 @@ def at_work(first: str, count: int, seed: int) -> pd.DataFrame:
     return made.assign(time=time, hour=hours.astype(float), weekday=time.dt.day_of_week + 1.0)
 
 
-def in_zone(zone: str, now: timedelta = timedelta()) -> observed.State:
+def in_zone(zone: str, now: timedelta = timedelta()) -> intake.State:
     """One look, by the days of a zone."""
-    return observed.observe(MODEL, replace(WANTED, timezone=zone), layout, LATER + now)
+    return intake.observe(MODEL, replace(WANTED, timezone=zone), layout, LATER + now)
 
 
 def in_utc(asked: pd.DataFrame, zone: str) -> pd.DataFrame:
@@ -373,12 +381,12 @@ def test_the_same_distribution_is_no_drift_wherever_a_model_is(world: Path, zone
     ask(in_utc(asked, zone))
 
     def report(by: str) -> drift.Report:
-        shutil.rmtree(observed.folder(MODEL), ignore_errors=True)
-        state = observed.observe(MODEL, replace(WANTED, timezone=by), lambda _: made, LATER)
-        wanted = observed.columns(made)
+        shutil.rmtree(intake.folder(MODEL), ignore_errors=True)
+        state = intake.observe(MODEL, replace(WANTED, timezone=by), lambda _: made, LATER)
+        wanted = intake.columns(made)
         del wanted["label"]
-        stream = observed.summaries(MODEL, state, "aaaa", wanted)
-        return drift.detect(wanted, days.summarise(learned, wanted), stream)
+        stream = intake.summaries(MODEL, state, "aaaa", wanted)
+        return drift.detect(wanted, daily_summaries.summarise(learned, wanted), stream)
 
     assert not report(zone).open
     assert len(report(zone).days) == 60
@@ -415,7 +423,7 @@ def test_a_day_of_23_or_25_hours_is_one_day(world: Path) -> None:
 def test_how_the_service_is_goes_by_the_day_of_the_answer_in_the_zone_of_the_model(world: Path) -> None:
     """Whatever day the client speaks of."""
     ask(rows("2013-04-01", 3), answered=datetime(2026, 11, 21, 3, tzinfo=UTC))
-    found = observed.service(MODEL, in_zone("America/New_York"))
+    found = intake.service(MODEL, in_zone("America/New_York"))
     assert {day: said["requests"] for day, said in found.items()} == {"2026-11-20": 72}
 
 
@@ -426,19 +434,19 @@ def test_another_zone_begins_anew_killed_or_not(world: Path, monkeypatch: pytest
     in_zone("UTC")
     ask(in_utc(asked.iloc[90:], "Asia/Tokyo"), number=1)
     before = in_zone("UTC")
-    known = shutil.copytree(observed.folder(MODEL), world / "before")
+    known = shutil.copytree(intake.folder(MODEL), world / "before")
     after = in_zone("Asia/Tokyo")
     assert (after.timezone, after.batch, after.rows) == ("Asia/Tokyo", before.batch + 1, before.rows)
     assert list(after.asked) == ["2013-04-01", "2013-04-02", "2013-04-03"] != list(before.asked)
-    tree = files.tree(observed.folder(MODEL))
+    tree = files.tree(intake.folder(MODEL))
     assert until_unkilled(lambda: in_zone("Asia/Tokyo"), known, tree, monkeypatch) > 5
-    found, service = summary(after, "aaaa"), observed.service(MODEL, after)
+    found, service = summary(after, "aaaa"), intake.service(MODEL, after)
     assert in_zone("Asia/Tokyo") == after
     back = in_zone("UTC")
     assert (list(back.asked), back.rows) == (list(before.asked), before.rows)
-    shutil.rmtree(observed.folder(MODEL))
+    shutil.rmtree(intake.folder(MODEL))
     at_once = in_zone("Asia/Tokyo")
-    assert (summary(at_once, "aaaa"), observed.service(MODEL, at_once)) == (found, service)
+    assert (summary(at_once, "aaaa"), intake.service(MODEL, at_once)) == (found, service)
 
 
 def test_another_zone_with_nothing_in_the_log_is_noted(world: Path) -> None:
@@ -446,8 +454,8 @@ def test_another_zone_with_nothing_in_the_log_is_noted(world: Path) -> None:
     path = ask(rows(days=2))
     in_zone("UTC")
     path.unlink()
-    assert in_zone("Asia/Tokyo") == observed.State(batch=1, timezone="Asia/Tokyo", layout=observed.LAYOUT)
-    assert [one.name for one in observed.folder(MODEL).rglob("*") if one.is_file()] == ["state.json"]
+    assert in_zone("Asia/Tokyo") == intake.State(batch=1, timezone="Asia/Tokyo", layout=intake.LAYOUT)
+    assert [one.name for one in intake.folder(MODEL).rglob("*") if one.is_file()] == ["state.json"]
 
 
 # ── times that cannot be ──────────────────────────────────────────────────────────────────────────
@@ -467,20 +475,20 @@ def test_a_row_that_is_asked_after_its_answer_counts_for_nothing(world: Path, zo
     well = ["2026-11-21T12:04", "2013-04-01T12:00", "1987-06-05T12:00"]
     ask(at(rows(), *wrong, *well), at_once=1)
     if compacted:
-        predictions.compact(MODEL, LATER)
-    state = observed.observe(MODEL, replace(WANTED, timezone=zone), layout, LATER)
+        prediction_log.compact(MODEL, LATER)
+    state = intake.observe(MODEL, replace(WANTED, timezone=zone), layout, LATER)
     assert {day[:4] for day in state.asked} == {"1987", "2013", "2026"}
     assert state.rows == state.releases["aaaa"].rows == len(well)
-    (said,) = observed.service(MODEL, state).values()
+    (said,) = intake.service(MODEL, state).values()
     assert (said["requests"], said["untimed"]) == (len(wrong) + len(well), len(wrong))
-    assert observed.newest_day(state) <= LATER.date() + timedelta(days=1)
+    assert intake.newest_day(state) <= LATER.date() + timedelta(days=1)
 
 
 def test_who_answers_and_who_watches_agree_on_what_is_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     """One setting, one default."""
-    assert predictions.ahead().total_seconds() == answering.AHEAD_S
-    monkeypatch.setenv(answering.AHEAD, "7200")
-    assert predictions.ahead() == timedelta(hours=2)
+    assert prediction_log.ahead().total_seconds() == predictor.AHEAD_S
+    monkeypatch.setenv(predictor.AHEAD, "7200")
+    assert prediction_log.ahead() == timedelta(hours=2)
 
 
 def test_a_row_from_the_future_does_not_stand_in_the_way_of_the_right_one(world: Path) -> None:
@@ -508,22 +516,22 @@ def test_what_stands_in_files_of_before_is_made_again(world: Path) -> None:
     """Their days may lie in 2199: the log is read once more."""
     ask(rows(days=2))
     state = observe(layout)
-    path = observed.folder(MODEL) / "state.json"
+    path = intake.folder(MODEL) / "state.json"
     said = files.read_json(path)
     files.write_json(path, {name: value for name, value in said.items() if name != "layout"})
     again = observe(layout)
-    assert (again.layout, again.rows, list(again.asked)) == (observed.LAYOUT, state.rows, list(state.asked))
+    assert (again.layout, again.rows, list(again.asked)) == (intake.LAYOUT, state.rows, list(state.asked))
 
 
 def test_a_day_is_judged_when_it_is_over_on_the_clocks_of_the_model(world: Path) -> None:
     """And when what was answered on it has settled."""
     at = datetime(2026, 11, 30, 5, 0, 1, tzinfo=UTC)  # a second after midnight in New York
-    soon = at + predictions.settling(MODEL)
-    assert observed.last_day_over(MODEL, "America/New_York", at).isoformat() == "2026-11-28"
-    assert observed.last_day_over(MODEL, "America/New_York", soon).isoformat() == "2026-11-29"
-    assert observed.last_day_over(MODEL, "Asia/Tokyo", at).isoformat() == "2026-11-29"
-    assert observed.last_day_over(MODEL, "Pacific/Kiritimati", at).isoformat() == "2026-11-29"
-    assert observed.last_day_over(MODEL, "UTC", at).isoformat() == "2026-11-29"
+    soon = at + prediction_log.settling(MODEL)
+    assert intake.last_day_over(MODEL, "America/New_York", at).isoformat() == "2026-11-28"
+    assert intake.last_day_over(MODEL, "America/New_York", soon).isoformat() == "2026-11-29"
+    assert intake.last_day_over(MODEL, "Asia/Tokyo", at).isoformat() == "2026-11-29"
+    assert intake.last_day_over(MODEL, "Pacific/Kiritimati", at).isoformat() == "2026-11-29"
+    assert intake.last_day_over(MODEL, "UTC", at).isoformat() == "2026-11-29"
 
 
 # ── service ───────────────────────────────────────────────────────────────────────────────────────
@@ -534,33 +542,33 @@ def test_requests_are_counted_once_and_their_times_to_a_hundredth(world: Path) -
     asked = rows(days=2, per_day=350)
     ask(asked.iloc[:350], at_once=11, answered=NOON - timedelta(days=1))
     ask(asked.iloc[350:], number=1)
-    predictions.compact(MODEL, LATER)
-    found = observed.service(MODEL, observe(layout))
+    prediction_log.compact(MODEL, LATER)
+    found = intake.service(MODEL, observe(layout))
     assert [found[day]["requests"] for day in sorted(found)] == [32, 350]
     assert [found[day]["rows"] for day in sorted(found)] == [350, 350]
     assert sum(found["2026-11-20"]["single"].values()) == 0
     times = [2.0 + i % 7 for i in range(350)]
     for share in (0.5, 0.95, 0.99):
-        told = observed.quantile(found["2026-11-21"]["ms"], share)
+        told = intake.quantile(found["2026-11-21"]["ms"], share)
         assert told == pytest.approx(np.quantile(times, share, method="inverted_cdf"), rel=0.011)
-    assert observed.quantile({}, 0.5) is None
+    assert intake.quantile({}, 0.5) is None
 
 
 def test_what_was_not_answered_stands_beside_what_was(world: Path) -> None:
     """Also on a day on which nobody was answered; and as long as answers are kept."""
     ask(rows("2013-04-01", 1), answered=NOON - timedelta(days=1))
-    unanswered.add(MODEL, {("2026-11-20", "refused"): 3, ("2026-11-21", "failed"): 7}, 90)
+    error_counts.add(MODEL, {("2026-11-20", "refused"): 3, ("2026-11-21", "failed"): 7}, 90)
     state = observe(layout)
-    found = observed.service(MODEL, state)
-    assert {day: [said[kind] for kind in ("requests", *unanswered.KINDS)] for day, said in found.items()} == {
+    found = intake.service(MODEL, state)
+    assert {day: [said[kind] for kind in ("requests", *error_counts.KINDS)] for day, said in found.items()} == {
         "2026-11-20": [24, 3, 0, 0],
         "2026-11-21": [0, 0, 0, 7],
     }
-    unanswered.add(MODEL, {("2026-11-21", "shed"): 1}, 90)
+    error_counts.add(MODEL, {("2026-11-21", "shed"): 1}, 90)
     again = observe(layout)
     assert again != state  # there is something new to be told
-    assert observed.service(MODEL, again)["2026-11-21"]["shed"] == 1
-    assert observed.service(MODEL, again)["2026-11-20"] == found["2026-11-20"]
+    assert intake.service(MODEL, again)["2026-11-21"]["shed"] == 1
+    assert intake.service(MODEL, again)["2026-11-20"] == found["2026-11-20"]
     assert observe(layout, LATER + timedelta(days=90)).unanswered == {
         "2026-11-21": {"refused": 0, "shed": 1, "failed": 7}
     }

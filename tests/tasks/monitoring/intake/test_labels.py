@@ -13,27 +13,29 @@ import orjson
 import pandas as pd
 import pytest
 
-from tasks import days, files, profile, settings
-from tasks.errors import DataMissing
-from tasks.monitoring import labels, observed, weeks
-from tasks.monitoring.labels import Joined
-from tasks.monitoring.reference import Reference
+from tasks.ground import files, settings
+from tasks.ground.errors import DataMissing
+from tasks.modelling import daily_summaries, profile
+from tasks.monitoring.intake import intake, labels
+from tasks.monitoring.intake.labels import Joined
+from tasks.monitoring.intake.reference import Reference
+from tasks.monitoring.quality import weekly
 from tests.tasks.monitoring.asked import FEATURES, LATER, MODEL, NOON, ask, deliver, made_of, observe, rows
 
-HOW = weeks.Measuring("classification", "log_loss", ("station",), 100, 0.95)
+HOW = weekly.Measuring("classification", "log_loss", ("station",), 100, 0.95)
 LEARNED = rows("2013-01-01", 60, seed=9)
 HOLDOUT = rows("2013-03-01", 31, seed=8)
 
 
-def join(state: observed.State | None = None) -> Joined:
+def join(state: intake.State | None = None) -> Joined:
     """Observe and join."""
     state = state or observe(lambda _: made_of(LEARNED))
     return labels.join(MODEL, state, settings.BUILD / MODEL / "rows", "classification", "log_loss")
 
 
-def measured(joined: Joined) -> list[weeks.Week]:
+def measured(joined: Joined) -> list[weekly.Week]:
     """Every week."""
-    return weeks.measured(MODEL, joined, HOW, lambda candidate: Reference(candidate, settings.ROOT / "champion"))
+    return weekly.measured(MODEL, joined, HOW, lambda candidate: Reference(candidate, settings.ROOT / "champion"))
 
 
 @pytest.fixture
@@ -52,7 +54,7 @@ def everything() -> tuple[dict[str, str], Any]:
     """The joined days, byte by byte, and what is said of the weeks."""
     joined = join()
     said = measured(joined)
-    return files.tree(observed.folder(MODEL) / "joined"), [{**one, "of": ""} for one in said]
+    return files.tree(intake.folder(MODEL) / "joined"), [{**one, "of": ""} for one in said]
 
 
 # ── joined ────────────────────────────────────────────────────────────────────────────────────────
@@ -77,9 +79,11 @@ def test_losses_and_labels_of_a_day_are_kept(asked: pd.DataFrame) -> None:
     of = asked[asked["time"].dt.date.astype(str) == day]
     assert (day, count) == ("2013-04-04", 24)
     assert total == pytest.approx(-np.log(np.where(of["label"] == 1, of["p_1"], of["p_0"])).sum())
-    column = observed.columns(made_of(LEARNED))["label"]
-    whole = days.summarise(asked, {"label": column})
-    assert days.to_bytes({"label": labels.label_days(joined, "aaaa", column)}) == days.to_bytes(whole)
+    column = intake.columns(made_of(LEARNED))["label"]
+    whole = daily_summaries.summarise(asked, {"label": column})
+    assert daily_summaries.to_bytes({"label": labels.label_days(joined, "aaaa", column)}) == daily_summaries.to_bytes(
+        whole
+    )
     assert labels.losses(joined, "bbbb") == []
 
 
@@ -141,7 +145,7 @@ def test_labels_end_in_the_same_numbers_however_they_come(
     deliver(asked, "2013-04")
     _, wanted = everything()
     joined = labels.frame(MODEL, sorted(join().days)).drop(columns="id")
-    shutil.rmtree(observed.folder(MODEL))
+    shutil.rmtree(intake.folder(MODEL))
     shutil.rmtree(settings.BUILD / MODEL / "rows")
     come(asked)
     _, said = everything()
@@ -219,13 +223,13 @@ def test_the_later_answer_counts_in_the_hour_that_autumn_repeats(
     asked = rows(days=1, per_day=1)
     at = pd.Timestamp(day) + pd.Timedelta(hours=hour, minutes=50)
     shift = pd.Timedelta(minutes=10 if zone == "Australia/Lord_Howe" else 20)  # there it is half an hour
-    wanted = observed.Wanted("classification", (), 90, zone)
+    wanted = intake.Wanted("classification", (), 90, zone)
     for number, (moment, p) in enumerate([(at + shift, 0.75), (at, 0.25)]):
         ask(asked.assign(time=moment, p_0=1 - p, p_1=p), number=number)
         if not in_one_look:
-            join(observed.observe(MODEL, wanted, lambda _: made_of(LEARNED), LATER))
+            join(intake.observe(MODEL, wanted, lambda _: made_of(LEARNED), LATER))
     deliver(asked, "2013-04")
-    joined = join(observed.observe(MODEL, wanted, lambda _: made_of(LEARNED), LATER))
+    joined = join(intake.observe(MODEL, wanted, lambda _: made_of(LEARNED), LATER))
     assert labels.frame(MODEL, sorted(joined.days))["p_1"].tolist() == [0.75]
 
 
@@ -239,10 +243,10 @@ def test_a_slice_may_be_called_as_any_column_is(world: Path) -> None:
         line["rows"] = [{**row, **dict.fromkeys(names, "yes")} for row in line["rows"]]
     path.write_bytes(b"".join(orjson.dumps(line) + b"\n" for line in lines))
     deliver(asked, "2013-04")
-    wanted = observed.Wanted("classification", tuple(names), 90)
-    joined = join(observed.observe(MODEL, wanted, lambda _: made_of(LEARNED), LATER))
-    how = weeks.Measuring("classification", "log_loss", tuple(names), 10, 0.95)
-    (week,) = weeks.measured(MODEL, joined, how, lambda _: None)
+    wanted = intake.Wanted("classification", tuple(names), 90)
+    joined = join(intake.observe(MODEL, wanted, lambda _: made_of(LEARNED), LATER))
+    how = weekly.Measuring("classification", "log_loss", tuple(names), 10, 0.95)
+    (week,) = weekly.measured(MODEL, joined, how, lambda _: None)
     assert week["labels"] == len(asked)
     assert {name: list(values) for name, values in week["slices"].items()} == {name: ["yes"] for name in names}
 
@@ -263,7 +267,7 @@ def test_only_the_days_are_joined_again_for_which_something_came(asked: pd.DataF
     """A partition with the labels of two days, and a request more on a third."""
     deliver(asked.iloc[:240], "2013-04")
     join()
-    folder = observed.folder(MODEL) / "joined"
+    folder = intake.folder(MODEL) / "joined"
     before = {path.stem: path.stat().st_mtime_ns for path in folder.iterdir()}
     deliver(asked.iloc[480:528], "2013-05")
     ask(asked.iloc[700:701].assign(id="one more"), number=1)
@@ -277,10 +281,10 @@ def test_a_file_that_was_touched_is_no_other_file(asked: pd.DataFrame) -> None:
     """Its content is looked at once more, and nothing is joined again."""
     path = deliver(asked, "2013-04")
     join()
-    before = {one: one.stat().st_mtime_ns for one in (observed.folder(MODEL) / "joined").iterdir()}
+    before = {one: one.stat().st_mtime_ns for one in (intake.folder(MODEL) / "joined").iterdir()}
     path.touch()
     assert join().days
-    assert {one: one.stat().st_mtime_ns for one in (observed.folder(MODEL) / "joined").iterdir()} == before
+    assert {one: one.stat().st_mtime_ns for one in (intake.folder(MODEL) / "joined").iterdir()} == before
 
 
 def test_what_is_forgotten_is_not_joined(asked: pd.DataFrame) -> None:
@@ -292,7 +296,7 @@ def test_what_is_forgotten_is_not_joined(asked: pd.DataFrame) -> None:
     state = observe(lambda _: made_of(LEARNED), LATER + timedelta(days=100))
     joined = join(state)
     assert min(joined.days) == "2013-06-03"
-    assert len(list((observed.folder(MODEL) / "joined").iterdir())) == 7
+    assert len(list((intake.folder(MODEL) / "joined").iterdir())) == 7
     assert [week["since"] for week in measured(joined)] == ["2013-06-03T00:00:00Z"]
 
 
@@ -308,7 +312,7 @@ def test_killed_at_any_write_the_next_look_ends_the_same(asked: pd.DataFrame, mo
     before = shutil.copytree(settings.VAR / "monitoring", settings.VAR / "before")
     deliver(asked.iloc[:200], "2013-04")
     measured(join())
-    wanted = files.tree(observed.folder(MODEL))
+    wanted = files.tree(intake.folder(MODEL))
     replacing = files.replacing
     for writes in range(100):
         shutil.rmtree(settings.VAR / "monitoring")
@@ -330,7 +334,7 @@ def test_killed_at_any_write_the_next_look_ends_the_same(asked: pd.DataFrame, mo
             else:
                 ended = True
         measured(join())
-        assert files.tree(observed.folder(MODEL)) == wanted, f"killed after {writes} writes"
+        assert files.tree(intake.folder(MODEL)) == wanted, f"killed after {writes} writes"
         if ended:
             break
     assert writes > 5
@@ -363,9 +367,9 @@ def test_labels_may_be_true_and_false_or_floats(world: Path, kind: type) -> None
     found = labels.losses(joined, "aaaa")
     wanted = -np.log(np.where(asked["label"] == 1, asked["p_1"], asked["p_0"])).sum()
     assert sum(total for _, total, _ in found) == pytest.approx(wanted)
-    column = observed.columns(layout)["label"]
+    column = intake.columns(layout)["label"]
     assert labels.label_days(joined, "aaaa", column).counts[:, -1].sum() == 0  # none is unknown
-    week = weeks.measured(MODEL, joined, HOW, lambda _: None)[0]
+    week = weekly.measured(MODEL, joined, HOW, lambda _: None)[0]
     assert week["measured"]["log_loss"]["value"] == pytest.approx(wanted / len(asked), abs=1e-6)
 
 
@@ -376,8 +380,8 @@ def test_a_release_of_another_task_is_not_measured(world: Path) -> None:
     deliver(asked.assign(label=np.linspace(0, 9.5, len(asked))), "2013-04")
     state = observe(lambda _: made_of(LEARNED))
     joined = labels.join(MODEL, state, settings.BUILD / MODEL / "rows", "regression", "absolute")
-    how = weeks.Measuring("regression", "absolute", (), 100, 0.95)
-    week = weeks.measured(MODEL, joined, how, lambda _: None)[0]
+    how = weekly.Measuring("regression", "absolute", (), 100, 0.95)
+    week = weekly.measured(MODEL, joined, how, lambda _: None)[0]
     assert (week["measured"], week["text"]) == (None, "cannot be measured: these are no predictions of a regression")
 
 
@@ -394,7 +398,7 @@ def test_classes_before_are_no_predictions_of_a_regression(world: Path) -> None:
     deliver(asked.assign(label=4.0), "2013-04")
     learned = LEARNED.assign(label=np.arange(len(LEARNED)) / 2, prediction=LEARNED["p_1"])
     made = {"aaaa": made_of(LEARNED), "bbbb": profile.reference_profile(learned, FEATURES, learned[["prediction"]])}
-    state = observed.observe(MODEL, observed.Wanted("regression", ("station",), 90), made.__getitem__, LATER)
+    state = intake.observe(MODEL, intake.Wanted("regression", ("station",), 90), made.__getitem__, LATER)
     joined = labels.join(MODEL, state, settings.BUILD / MODEL / "rows", "regression", "absolute")
     assert labels.losses(joined, "aaaa") == []
     assert labels.losses(joined, "bbbb") == [(day, 12.0, 24) for day in joined.days]

@@ -17,10 +17,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tasks import answering, environment, files, params, settings
-from tasks.errors import DataMissing, Mistake, ModelCodeError, SourceUnavailable, StageFailed
-from tasks.release import batch, batch_sources, package, registry, tracking
-from tasks.release.batch import BatchRefused
+from tasks.ground import files, locked_packages, params, settings
+from tasks.ground.errors import DataMissing, Mistake, ModelCodeError, SourceUnavailable, StageFailed
+from tasks.release.batch import batch, batch_sources
+from tasks.release.batch.batch import BatchRefused
+from tasks.release.package import package
+from tasks.release.registry import registry, tracking
+from tasks.runtime import predictor
 from tasks.training import evaluate, prepare, train
 from tests.conftest import Project, forget_models, work_on, write_readings
 
@@ -39,7 +42,7 @@ def packaged(small_copied: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     root = shutil.copytree(small_copied, tmp_path_factory.mktemp("packaged") / "project", symlinks=True)
     with pytest.MonkeyPatch.context() as patch:
         work_on(root, patch)
-        environment.environment()
+        locked_packages.environment()
         build = settings.BUILD / MODEL
         held = {f.name: files.md5(f) for f in sorted((root / "data" / "readings").iterdir())}
         files.write_json(build / "partitions.json", {"readings": held})
@@ -217,7 +220,7 @@ def test_a_row_is_refused_as_online(
     for i, change in enumerate(CASES.values()):
         for column, value in change.items():
             rows.loc[i, column] = value
-    release = answering.Release(settings.BUILD / MODEL / "release")
+    release = predictor.Release(settings.BUILD / MODEL / "release")
     asked = [posted(row) for row in rows.to_dict("records")]
     online = [json.loads(release.predict([f'{{"rows":[{text}]}}'.encode()])[0].body) for text in asked]
     path = tmp_path / f"rows{suffix}"
@@ -299,7 +302,7 @@ def test_features_of_a_partition_are_typed_as_for_training(small: Project, monke
     source = batch_sources.find(MODEL, params.load(), "readings/2013-03")[0]
     features = {name: feature.model_dump() for name, feature in model.features.items()}
     scored, _ = chunked(source.fetch(small.root / "var").rows(), features)
-    environment.environment()
+    locked_packages.environment()
     md5 = files.md5(small.root / "data/readings/2013-03.csv")
     files.write_json(
         settings.BUILD / MODEL / "partitions.json",

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks import params, rows
-from tasks.release import gate, judging
+from tasks.ground import params
+from tasks.modelling import rows
+from tasks.release.gate import comparison, gate
 
 FEATURES = {
     "origin": {"type": "category", "nullable": False},
@@ -585,7 +586,7 @@ def test_every_feature_is_missing_that_may_be() -> None:
     """The others, and the types, are as they were."""
     rows = pd.DataFrame({"temp": [1.0, 2.0], "hour": [1, 2], "origin": pd.Categorical(["a", None])})
     optional = {"temp": {"nullable": True}, "hour": {"nullable": False}, "origin": {"nullable": True}}
-    without = judging.without_optional(rows, optional)
+    without = comparison.without_optional(rows, optional)
     assert without.dtypes.equals(rows.dtypes)
     assert without.isna().all().tolist() == [True, False, True]
 

@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks import files, rows
-from tasks.release.learned import Learned, learned
+from tasks.ground import files
+from tasks.modelling import rows
+from tasks.release.gate.training_overlap import Learned, learned
 
 FEATURES = ["size", "place"]
 MONTHS = ["2024-01", "2024-02", "2024-03"]

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks import files, settings
-from tasks.release import verdicts
-from tasks.release.verdict import Check, Verdict
+from tasks.ground import files, settings
+from tasks.release.gate import verdict_ledger
+from tasks.release.gate.verdict import Check, Verdict
 
 
 def verdict(id_: str) -> Verdict:
@@ -21,16 +21,16 @@ def verdict(id_: str) -> Verdict:
 def test_each_verdict_is_kept_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever judges the same again after a kill adds nothing; what was judged before stays, and is read back whole."""
     monkeypatch.setattr(settings, "VAR", tmp_path)
-    verdicts.keep("m", 1, verdict("a"), "http://run/1")
-    verdicts.keep("m", 1, verdict("a"), "http://run/2")
-    verdicts.keep("m", 2, verdict("a"))
-    verdicts.keep("m", 2, verdict("b"))
-    lines = files.lines(verdicts.path("m"))
+    verdict_ledger.keep("m", 1, verdict("a"), "http://run/1")
+    verdict_ledger.keep("m", 1, verdict("a"), "http://run/2")
+    verdict_ledger.keep("m", 2, verdict("a"))
+    verdict_ledger.keep("m", 2, verdict("b"))
+    lines = files.lines(verdict_ledger.path("m"))
     assert [(line["id"], line["version"], line["run"]) for line in lines] == [
         ("a", 1, "http://run/1"),
         ("a", 2, ""),
         ("b", 2, ""),
     ]
-    assert [verdicts.summary("m", version) for version in (1, 2, 3)] == ["promoted", "promoted", ""]
+    assert [verdict_ledger.summary("m", version) for version in (1, 2, 3)] == ["promoted", "promoted", ""]
     own = {key: value for key, value in lines[0].items() if key not in ("time", "version", "run")}
     assert own == {**asdict(verdict("a")), "checks": [{**asdict(verdict("a").checks[0]), "interval": [-0.2, -0.05]}]}

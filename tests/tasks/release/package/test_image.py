@@ -21,9 +21,10 @@ import httpx
 import pytest
 from packaging.requirements import Requirement
 
-from tasks import files, params, settings
-from tasks.errors import DataMissing, Mistake, ModelFileRefused
-from tasks.release import image, package, registry
+from tasks.ground import files, params, settings
+from tasks.ground.errors import DataMissing, Mistake, ModelFileRefused
+from tasks.release.package import image, package
+from tasks.release.registry import registry
 from tests.conftest import REPOSITORY
 from tests.release_root import free_port, make_project, project_at
 

@@ -16,10 +16,10 @@ import yaml
 from kubernetes_validate.utils import all_versions
 from packaging.version import Version
 
-from tasks import settings
-from tasks.errors import Mistake, SourceUnavailable
-from tasks.git import Clone
-from tasks.release import manifests
+from tasks.ground import settings
+from tasks.ground.errors import Mistake, SourceUnavailable
+from tasks.ground.git import Clone
+from tasks.release.package import manifests
 from tests.conftest import REPOSITORY
 
 OLD, NEW, NEWER = "97a3c0ffee15600d", "1234567890123456", "0011223344556677"  # two that YAML would take for numbers

@@ -17,9 +17,10 @@ import pytest
 import skops.io
 import yaml
 
-from tasks import files, rows, settings
-from tasks.errors import ReleaseDiffers, StageFailed
-from tasks.release import package
+from tasks.ground import files, settings
+from tasks.ground.errors import ReleaseDiffers, StageFailed
+from tasks.modelling import rows
+from tasks.release.package import package
 from tests.release_root import make_project, project_at
 
 MODEL = "hourly_departures"  # with quantiles and an estimator of its own: the one that could go wrong
@@ -67,9 +68,9 @@ def test_a_release_holds_what_serving_needs_and_no_more(unchanged):
     """The service, the model, the code that they import; no training code, no data, no .env."""
     assert set(files.tree(release(unchanged))) == {
         "service.py", "replica.py", "model.skops", "release.json", "golden.json", "background.json", "candidate.json",
-        "requirements.txt", "tasks/__init__.py", "tasks/answering.py", "tasks/encode.py", "tasks/errors.py",
-        "tasks/files.py", "tasks/model_file.py", "tasks/schema.py", "tasks/settings.py", "tasks/shapley.py",
-        "tasks/trees.py", "models/__init__.py", f"models/{MODEL}/__init__.py",
+        "requirements.txt", "tasks/__init__.py", "tasks/runtime/predictor.py", "tasks/runtime/ordinal_codes.py", "tasks/ground/errors.py",
+        "tasks/ground/files.py", "tasks/runtime/model_file.py", "tasks/runtime/request_schema.py", "tasks/ground/settings.py", "tasks/runtime/shapley.py",
+        "tasks/runtime/fast_trees.py", "models/__init__.py", f"models/{MODEL}/__init__.py",
         f"models/{MODEL}/pipeline/__init__.py", f"models/{MODEL}/pipeline/interval.py",
     }  # fmt: skip
 
@@ -88,7 +89,12 @@ def test_the_same_inputs_give_the_same_candidate(unchanged, tmp_path):
     assert str(unchanged) not in (tmp_path / "again" / "release.json").read_text()
 
 
-CODE = ["models/{}/pipeline/interval.py", "tasks/schema.py", "deployments/service.py", "deployments/replica.py"]
+CODE = [
+    "models/{}/pipeline/interval.py",
+    "tasks/runtime/request_schema.py",
+    "tasks/runtime/bento_service.py",
+    "tasks/runtime/replica.py",
+]
 
 
 @pytest.mark.parametrize("changed", CODE)

@@ -21,11 +21,21 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
 from mlflow.utils.validation import _validate_metric_name
 
-from tasks import commands, files, settings
-from tasks.errors import DataMissing, Mistake, ModelFileRefused, NotPromoted, RegistryDamaged, RegistryUnavailable
-from tasks.release import gate, judging, package, registry, retention, serving, store, tracking
-from tasks.release.champion import wanted
-from tasks.release.verdict import Verdict
+from deployments import cli
+from tasks.ground import files, settings
+from tasks.ground.errors import (
+    DataMissing,
+    Mistake,
+    ModelFileRefused,
+    NotPromoted,
+    RegistryDamaged,
+    RegistryUnavailable,
+)
+from tasks.release.gate import comparison, gate
+from tasks.release.gate.verdict import Verdict
+from tasks.release.package import package
+from tasks.release.registry import desired_state, mlflow_store, registry, retention, tracking
+from tasks.release.registry.champion_lookup import wanted
 from tests.tasks.release import small_project
 from tests.tasks.release.small_project import MEASURED, MODEL
 
@@ -52,7 +62,7 @@ def follow(promote: bool = True) -> registry.Version:
     build = settings.BUILD / MODEL
     run = tracking.track(MODEL, build / "release", build, MEASURED)
     version = registry.register(MODEL, run.candidate)
-    verdict = judging.judge_candidate(MODEL)
+    verdict = comparison.judge_candidate(MODEL)
     registry.record_verdict(MODEL, version.number, verdict)
     assert verdict.promoted, verdict.to_text()
     return registry.promote(MODEL, version.number, verdict.id) if promote else version
@@ -480,7 +490,7 @@ def test_verdict_whose_tags_a_kill_left_out_is_told_when_another_is_registered(r
 
 def test_same_pair_is_judged_the_same(root: Path) -> None:
     """The verdict on what build/ holds is, byte for byte, the one that is recorded."""
-    again = judging.judge_candidate(MODEL)
+    again = comparison.judge_candidate(MODEL)
     assert recorded(3).to_json() == again.to_json()
 
 
@@ -735,7 +745,7 @@ def test_history_says_who_was_champion_when(root: Path, capsys: pytest.CaptureFi
     assert (three.champion, three.verdict, three.aliases) == ((), "promoted", ("challenger",))
     assert three.data_version.endswith(".dir")
     assert (two.promoted_by, three.promoted_by) == (verdict_of(2), None)
-    commands.history(MODEL)
+    cli.history(MODEL)
     assert f"  promoted   by verdict {verdict_of(2)}\n" in capsys.readouterr().out
 
 
@@ -833,10 +843,10 @@ def test_another_name_of_the_same_folder_is_no_move(
 # ── what people do in MLflow's UI ─────────────────────────────────────────────────────────────────
 
 
-def serve(number: int) -> serving.One:
+def serve(number: int) -> desired_state.One:
     """Have a version serve, as a rollout writes it down."""
-    one = serving.One(registry.history(MODEL)[number - 1].candidate, number, "2026-11-21T00:00:00Z")
-    serving.write(MODEL, serving.Serving(one))
+    one = desired_state.One(registry.history(MODEL)[number - 1].candidate, number, "2026-11-21T00:00:00Z")
+    desired_state.write(MODEL, desired_state.Serving(one))
     return one
 
 
@@ -901,8 +911,8 @@ def test_what_a_person_did_in_the_ui_is_put_back_and_training_goes_on(
     champion = registry.champion(MODEL)
     assert champion is not None
     assert champion.candidate == live.candidate
-    assert wanted(MODEL) == serving.One(live.candidate, champion.number)
-    verdict = judging.judge_candidate(MODEL)
+    assert wanted(MODEL) == desired_state.One(live.candidate, champion.number)
+    verdict = comparison.judge_candidate(MODEL)
     assert verdict.champion == live.candidate
     assert verdict.promoted, verdict.to_text()
     registry.record_verdict(MODEL, version.number, verdict)
@@ -983,7 +993,7 @@ def test_champion_that_was_changed_makes_the_verdict_a_refusal(artifacts: Path) 
     (artifacts / "release" / "model.skops").write_bytes(b"another")
     build = settings.BUILD / MODEL
     tracking.track(MODEL, build / "release", build, MEASURED)
-    verdict = judging.judge_candidate(MODEL)
+    verdict = comparison.judge_candidate(MODEL)
     assert not verdict.promoted
     assert "could not be had: the artifacts of late version 1 (candidate" in verdict.summary
     assert str(settings.ROOT) not in verdict.to_json()
@@ -992,7 +1002,7 @@ def test_champion_that_was_changed_makes_the_verdict_a_refusal(artifacts: Path) 
 def test_missing_artifacts_make_the_verdict_a_refusal(artifacts: Path) -> None:
     """Lost artifacts are no crash: the verdict says which run they belong to."""
     shutil.rmtree(artifacts / "release")
-    verdict = judging.judge_candidate(MODEL)
+    verdict = comparison.judge_candidate(MODEL)
     assert not verdict.promoted
     assert "could not be had" in verdict.summary
     assert artifacts.parent.name in verdict.summary
@@ -1004,7 +1014,7 @@ def test_champion_that_asks_for_a_column_that_is_gone_makes_the_verdict_a_refusa
 
     for path in (settings.BUILD / MODEL / "rows").iterdir():
         pd.read_parquet(path).drop(columns="temp").to_parquet(path)
-    verdict = judging.judge_candidate(MODEL)
+    verdict = comparison.judge_candidate(MODEL)
     assert not verdict.promoted
     assert "could not be scored on this holdout" in verdict.summary
     assert "temp" in verdict.summary
@@ -1014,9 +1024,9 @@ def test_champion_cached_and_then_changed_is_brought_again(artifacts: Path) -> N
     """The copy below var/champions is looked at before it is used."""
     champion = registry.champion(MODEL)
     assert champion is not None
-    folder = judging.bring(MODEL, champion)
+    folder = comparison.bring(MODEL, champion)
     (folder / "release" / "model.skops").write_bytes(b"another")
-    judging.bring(MODEL, champion)
+    comparison.bring(MODEL, champion)
     assert package.identity_of(folder / "release") == champion.candidate
 
 
@@ -1029,26 +1039,26 @@ def test_champion_with_code_of_its_own_is_scored_with_the_code_it_was_packaged_w
     champion = registry.champion(MODEL)
     assert champion is not None
     ids = pd.read_parquet(settings.BUILD / MODEL / "evaluation" / "predictions.parquet")["id"]
-    here = judging.score_champion(MODEL, champion, ids)
-    release = judging.bring(MODEL, champion) / "release"
+    here = comparison.score_champion(MODEL, champion, ids)
+    release = comparison.bring(MODEL, champion) / "release"
     shutil.copytree(REPOSITORY / "tasks", release / "tasks", ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(judging, "bring", lambda *_: release.parent)
-    monkeypatch.setattr(judging, "_holds_own_code", lambda *_: True)
-    monkeypatch.setattr(judging, "_code_differs", lambda *_: True)
-    there = judging.score_champion(MODEL, champion, ids)
+    monkeypatch.setattr(comparison, "bring", lambda *_: release.parent)
+    monkeypatch.setattr(comparison, "_holds_own_code", lambda *_: True)
+    monkeypatch.setattr(comparison, "_code_differs", lambda *_: True)
+    there = comparison.score_champion(MODEL, champion, ids)
     assert there.fault == ""
     assert here.predictions is not None
     assert there.predictions is not None
     pd.testing.assert_frame_equal(here.predictions, there.predictions, check_exact=True)
     (release / "tasks" / "model_file.py").write_text("raise RuntimeError('not today')")
-    assert "its own code failed: RuntimeError: not today" in judging.score_champion(MODEL, champion, ids).fault
+    assert "its own code failed: RuntimeError: not today" in comparison.score_champion(MODEL, champion, ids).fault
 
 
 def test_age_of_the_champion_is_counted_in_partitions(artifacts: Path) -> None:
     """It was trained until 2013-02; 2013-03 and 2013-04 are there since."""
-    from tasks import params
+    from tasks.ground import params
 
-    case = judging.comparison(MODEL, params.load().model(MODEL), registry.champion(MODEL))
+    case = comparison.comparison(MODEL, params.load().model(MODEL), registry.champion(MODEL))
     assert case.champion_age == 2
 
 
@@ -1058,13 +1068,13 @@ def test_age_of_the_champion_is_counted_in_partitions(artifacts: Path) -> None:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait less."""
-    monkeypatch.setattr(store, "PAUSES", (0.05, 0.1))
-    monkeypatch.setattr(store, "PATIENCE", 0.1)
+    monkeypatch.setattr(mlflow_store, "PAUSES", (0.05, 0.1))
+    monkeypatch.setattr(mlflow_store, "PATIENCE", 0.1)
 
 
 def test_locked_store_is_waited_for(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever holds the file lets go in time: the call succeeds."""
-    monkeypatch.setattr(store, "PATIENCE", 0.2)
+    monkeypatch.setattr(mlflow_store, "PATIENCE", 0.2)
     verdict = verdict_of(3)
     with closing(sqlite3.connect(settings.VAR / "mlflow" / "mlflow.db", check_same_thread=False)) as holder:
         holder.execute("BEGIN EXCLUSIVE")

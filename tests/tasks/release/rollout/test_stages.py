@@ -16,13 +16,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks import files, params, settings
-from tasks.release import asking, canary, champion, judging, registry, replay, rollout, rollout_report, serving
-from tasks.release.asking import Reply
-from tasks.release.own_answers import OwnAnswers
-from tasks.release.pairs import Pairs, exceed_by_chance
-from tasks.release.serving import One, Serving
-from tasks.release.verdict import Moves, Verdict
+from tasks.ground import files, params, settings
+from tasks.release.gate import comparison
+from tasks.release.gate.verdict import Moves, Verdict
+from tasks.release.registry import champion_lookup, desired_state, registry
+from tasks.release.registry.desired_state import One, Serving
+from tasks.release.rollout import canary, report, router_client, shadow_replay, stages
+from tasks.release.rollout.paired_answers import Pairs, exceed_by_chance
+from tasks.release.rollout.router_client import Reply
+from tasks.release.rollout.served_answers import OwnAnswers
 from tests.tasks.release.fake_router import EDGES_MS, MODEL, NEW, OLD, Behaviour, FakeRouter, running
 
 FEATURES = {"origin": {"type": "category"}, "temp": {"type": "number"}}
@@ -46,9 +48,9 @@ def limits(**said: Any) -> params.Rollout:
 
 def test_what_should_serve_is_written_as_the_router_reads_it() -> None:
     """From the first champion to the next: who served is kept warm, and the one before is let go."""
-    assert serving.read(MODEL) == Serving()
+    assert desired_state.read(MODEL) == Serving()
     older = One("9" * 16, 0)
-    serving.write(MODEL, Serving(OLD, former=older).with_challenger(NEW).with_canary(0.1))
+    desired_state.write(MODEL, Serving(OLD, former=older).with_challenger(NEW).with_canary(0.1))
     assert files.read_json(settings.VAR / "serving" / "late.json") == {
         "live": {"candidate": OLD.candidate, "version": 1, "since": ""},
         "beside": [
@@ -57,7 +59,7 @@ def test_what_should_serve_is_written_as_the_router_reads_it() -> None:
         ],
         "canary": {"candidate": NEW.candidate, "share": 0.1},
     }
-    now = serving.read(MODEL)
+    now = desired_state.read(MODEL)
     assert (now.live, now.former, now.challenger, now.share) == (OLD, older, NEW, 0.1)
     assert now.without_challenger() == Serving(OLD, older)
     then = now.gone_live(NEW)
@@ -72,14 +74,14 @@ def test_a_torn_file_is_made_again_of_what_went_live_last(
 ) -> None:
     """It is named and set aside; who served goes on, and who served before stays the former one."""
     for one, outcome in ((OLD, "live"), (NEW, "live"), (OLD, "withdrawn")):
-        serving.note(MODEL, one, outcome)
-    serving.path(MODEL).parent.mkdir(exist_ok=True)
-    serving.path(MODEL).write_bytes(torn)
-    now = serving.read(MODEL)
+        desired_state.note(MODEL, one, outcome)
+    desired_state.path(MODEL).parent.mkdir(exist_ok=True)
+    desired_state.path(MODEL).write_bytes(torn)
+    now = desired_state.read(MODEL)
     assert now.live is not None
     assert now.former is not None
     assert (now.live.candidate, now.former.candidate, now.share) == (NEW.candidate, OLD.candidate, None)
-    assert files.read_json(serving.path(MODEL))["live"]["candidate"] == NEW.candidate
+    assert files.read_json(desired_state.path(MODEL))["live"]["candidate"] == NEW.candidate
     assert "late.json is torn" in caplog.text
     (aside,) = (var / "torn").iterdir()
     assert aside.read_bytes() == torn
@@ -87,43 +89,43 @@ def test_a_torn_file_is_made_again_of_what_went_live_last(
 
 def test_a_file_that_was_lost_is_made_again_of_what_went_live_last(var: Path) -> None:
     """Of a model that never served, there is none."""
-    assert serving.read(MODEL) == serving.Serving()
-    assert not serving.path(MODEL).exists()
+    assert desired_state.read(MODEL) == desired_state.Serving()
+    assert not desired_state.path(MODEL).exists()
     for release in (OLD, NEW):
-        serving.note(MODEL, release, "live")
-    assert (lost := serving.read(MODEL).live)
+        desired_state.note(MODEL, release, "live")
+    assert (lost := desired_state.read(MODEL).live)
     assert lost.candidate == NEW.candidate
-    assert files.read_json(serving.path(MODEL))["live"]["candidate"] == NEW.candidate
+    assert files.read_json(desired_state.path(MODEL))["live"]["candidate"] == NEW.candidate
 
 
 def test_a_torn_file_of_a_model_that_never_served_counts_as_none(var: Path) -> None:
     """And so does that of one that was withdrawn with nobody after it: the champion is tried as the first one is."""
     for lines in ((), ("live", "withdrawn")):
         for outcome in lines:
-            serving.note(MODEL, OLD, outcome)
-        files.write_text(serving.path(MODEL), "")
-        assert serving.read(MODEL).live is None
+            desired_state.note(MODEL, OLD, outcome)
+        files.write_text(desired_state.path(MODEL), "")
+        assert desired_state.read(MODEL).live is None
 
 
 def test_models_that_are_gone_are_forgotten_and_keys_are_not(var: Path) -> None:
     """API keys lie in the same folder."""
     for name in ("late", "gone"):
-        serving.write(name, Serving(OLD))
+        desired_state.write(name, Serving(OLD))
     files.write_json(var / "serving" / "keys.json", {})
-    assert serving.forget(["late"]) == ["gone"]
+    assert desired_state.forget(["late"]) == ["gone"]
     assert sorted(path.name for path in (var / "serving").iterdir()) == ["keys.json", "late.json"]
 
 
 def test_the_book_has_a_line_for_each_change() -> None:
     """The same one twice is one line; who has served is known ever after."""
     for one, outcome in ((OLD, "live"), (OLD, "live"), (NEW, "withdrawn")):
-        serving.note(MODEL, one, outcome, "slow" if outcome == "withdrawn" else "")
-    assert [(line["version"], line["outcome"], line["why"]) for line in serving.history(MODEL)] == [
+        desired_state.note(MODEL, one, outcome, "slow" if outcome == "withdrawn" else "")
+    assert [(line["version"], line["outcome"], line["why"]) for line in desired_state.history(MODEL)] == [
         (1, "live", ""),
         (2, "withdrawn", "slow"),
     ]
-    assert serving.has_served(MODEL, OLD.candidate)
-    assert not serving.has_served(MODEL, NEW.candidate)
+    assert desired_state.has_served(MODEL, OLD.candidate)
+    assert not desired_state.has_served(MODEL, NEW.candidate)
 
 
 @pytest.mark.parametrize(
@@ -137,33 +139,33 @@ def test_the_book_has_a_line_for_each_change() -> None:
 )
 def test_which_way_a_release_goes(now: Serving, one: One, way: str) -> None:
     """One that served before is not compared once more; one that is warm is not started."""
-    serving.note(MODEL, OLD, "live")
-    serving.write(MODEL, now)
-    assert rollout.way(MODEL, one)[0] == way
+    desired_state.note(MODEL, OLD, "live")
+    desired_state.write(MODEL, now)
+    assert stages.way(MODEL, one)[0] == way
 
 
 # ── against a router ──────────────────────────────────────────────────────────────────────────────
 
 
 @contextmanager
-def at(fake: FakeRouter, **said: Any) -> Iterator[rollout.Rollout]:
+def at(fake: FakeRouter, **said: Any) -> Iterator[stages.Rollout]:
     """A rollout of NEW over a fake router."""
-    with running(fake) as port, asking.Router(patience=1.0, port=port) as router:
-        yield rollout.Rollout(MODEL, NEW, limits(**said), router)
+    with running(fake) as port, router_client.Router(patience=1.0, port=port) as router:
+        yield stages.Rollout(MODEL, NEW, limits(**said), router)
 
 
 @pytest.fixture(autouse=True)
 def registry_says(monkeypatch: pytest.MonkeyPatch) -> list[One | None]:
     """Who is champion: the last one of this list."""
     says: list[One | None] = [NEW]
-    monkeypatch.setattr(rollout, "wanted", lambda _: says[-1])
+    monkeypatch.setattr(stages, "wanted", lambda _: says[-1])
     return says
 
 
 @pytest.fixture(autouse=True)
 def moment(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is tried again is tried soon."""
-    monkeypatch.setattr(rollout, "CALM_S", 0.1)
+    monkeypatch.setattr(stages, "CALM_S", 0.1)
     monkeypatch.setattr(canary, "CALL_SECONDS", 0.5)
 
 
@@ -171,7 +173,7 @@ def moment(monkeypatch: pytest.MonkeyPatch) -> None:
 def expected(monkeypatch: pytest.MonkeyPatch) -> list[Moves | None]:
     """How far the gate knew that answers would move: the last one of this list."""
     known: list[Moves | None] = [None]
-    monkeypatch.setattr(rollout, "expected_moves", lambda *_: known[-1])
+    monkeypatch.setattr(stages, "expected_moves", lambda *_: known[-1])
     return known
 
 
@@ -183,7 +185,7 @@ def evaluated(monkeypatch: pytest.MonkeyPatch) -> Any:
     def score(frame: pd.DataFrame) -> pd.DataFrame:
         return pd.DataFrame({"p_0": 1 - says[-1](frame), "p_1": says[-1](frame)})
 
-    monkeypatch.setattr(judging, "scorer", lambda *_: score)
+    monkeypatch.setattr(comparison, "scorer", lambda *_: score)
     return says
 
 
@@ -237,11 +239,11 @@ def log(
 
 def test_it_is_warmed_beside_who_serves_without_any_traffic(bento: Path) -> None:
     """Then it is ready; called again there is nothing to do."""
-    serving.write(MODEL, Serving(OLD))
+    desired_state.write(MODEL, Serving(OLD))
     with at(FakeRouter(old=Behaviour(), new=Behaviour(starts=0.2))) as going:
-        assert rollout.warm(going).passed is True
-        assert rollout.warm(going).passed is None
-    assert serving.read(MODEL) == Serving(OLD, challenger=NEW)
+        assert stages.warm(going).passed is True
+        assert stages.warm(going).passed is None
+    assert desired_state.read(MODEL) == Serving(OLD, challenger=NEW)
 
 
 @pytest.mark.parametrize(
@@ -254,9 +256,9 @@ def test_it_is_warmed_beside_who_serves_without_any_traffic(bento: Path) -> None
 )
 def test_one_that_does_not_start_is_given_up(bento: Path, new: Behaviour, said: str) -> None:
     """At once where it says why; at the deadline where it hangs, or dies silently, as when somebody kills it."""
-    serving.write(MODEL, Serving(OLD))
+    desired_state.write(MODEL, Serving(OLD))
     with at(FakeRouter(old=Behaviour(), new=new)) as going:
-        outcome = rollout.warm(going)
+        outcome = stages.warm(going)
     assert outcome.passed is False
     assert outcome.said.startswith(said)
 
@@ -268,23 +270,25 @@ def test_a_router_that_does_not_begin_is_not_held_against_a_release(
     fake = FakeRouter(old=Behaviour(), new=Behaviour())
     real = fake.status
     monkeypatch.setattr(fake, "status", lambda: {**real(), "models": {}})
-    with at(fake) as going, pytest.raises(rollout.RouterLags, match="has not begun with version 2"):
-        rollout.warm(going)
-    with pytest.raises(asking.RouterSilent, match=r"does not answer on http://127\.0\.0\.1:.*Start it \(make up\)"):
+    with at(fake) as going, pytest.raises(stages.RouterLags, match="has not begun with version 2"):
+        stages.warm(going)
+    with pytest.raises(
+        router_client.RouterSilent, match=r"does not answer on http://127\.0\.0\.1:.*Start it \(make up\)"
+    ):
         going.status()
 
 
 def test_golden_rows_are_answered_as_evaluated(bento: Path) -> None:
     """Or the release fails, with a row and both values."""
-    serving.write(MODEL, Serving(OLD, challenger=NEW))
+    desired_state.write(MODEL, Serving(OLD, challenger=NEW))
     with at(FakeRouter(old=Behaviour(), new=Behaviour())) as going:
-        assert rollout.golden(going).said == "20 golden rows answered exactly as evaluated"
+        assert stages.golden(going).said == "20 golden rows answered exactly as evaluated"
     with at(FakeRouter(old=Behaviour(), new=Behaviour(answer=lambda row: row["temp"] / 100 + 1e-6))) as going:
-        outcome = rollout.golden(going)
+        outcome = stages.golden(going)
     assert outcome.passed is False
     assert "p_1 was evaluated as 0.1, the release answers 0.100001" in outcome.said
     with at(FakeRouter(old=Behaviour(), new=Behaviour(tried=lambda _: 500))) as going:
-        assert rollout.golden(going).said == "it does not answer its golden rows: HTTP 500: cannot"
+        assert stages.golden(going).said == "it does not answer its golden rows: HTTP 500: cannot"
 
 
 def only_jfk(row: Any) -> Any:
@@ -295,15 +299,15 @@ def only_jfk(row: Any) -> Any:
 def test_logged_requests_are_replayed_through_both(bento: Path, evaluated: list[Any]) -> None:
     """How far answers move, and where."""
     log(60)
-    serving.write(MODEL, Serving(OLD, challenger=NEW))
+    desired_state.write(MODEL, Serving(OLD, challenger=NEW))
     evaluated.append(only_jfk)
 
     with at(FakeRouter(old=Behaviour(), new=Behaviour(answer=only_jfk))) as going:
-        outcome = rollout.replay(going)
+        outcome = stages.replay(going)
     assert outcome.passed, outcome.said
     assert outcome.said == "60 logged requests replayed through both"
     replayed = outcome.facts
-    assert isinstance(replayed, replay.Replayed)
+    assert isinstance(replayed, shadow_replay.Replayed)
     moved = np.abs(np.array(replayed.challenger) - np.array(replayed.champion))
     assert replayed.moved == pytest.approx(moved.mean())
     first, last = replayed.slices()[0], replayed.slices()[-1]
@@ -315,9 +319,9 @@ def test_logged_requests_are_replayed_through_both(bento: Path, evaluated: list[
 
 def test_without_logged_requests_it_says_so_and_takes_the_golden_rows(bento: Path) -> None:
     """Which the champion can answer as well."""
-    serving.write(MODEL, Serving(OLD, challenger=NEW))
+    desired_state.write(MODEL, Serving(OLD, challenger=NEW))
     with at(FakeRouter(old=Behaviour(), new=Behaviour())) as going:
-        outcome = rollout.replay(going)
+        outcome = stages.replay(going)
     assert outcome.said == "20 golden rows, as no request was logged yet, replayed through both"
 
 
@@ -341,9 +345,9 @@ def test_without_logged_requests_it_says_so_and_takes_the_golden_rows(bento: Pat
 def test_a_release_that_does_worse_with_logged_requests_fails(bento: Path, new: Behaviour, said: str) -> None:
     """An error, a refusal of what clients still send, answers far off, slowness: soon, and with the reason."""
     log(60)
-    serving.write(MODEL, Serving(OLD, challenger=NEW))
+    desired_state.write(MODEL, Serving(OLD, challenger=NEW))
     with at(FakeRouter(old=Behaviour(), new=new)) as going:
-        outcome = rollout.replay(going)
+        outcome = stages.replay(going)
     assert outcome.passed is False
     assert said in outcome.said
 
@@ -351,10 +355,10 @@ def test_a_release_that_does_worse_with_logged_requests_fails(bento: Path, new: 
 def test_what_the_champion_fails_as_well_is_not_held_against_a_release(bento: Path) -> None:
     """It is counted apart."""
     log(10)
-    serving.write(MODEL, Serving(OLD, challenger=NEW))
+    desired_state.write(MODEL, Serving(OLD, challenger=NEW))
     sick = Behaviour(tried=lambda n: 500 if n == 2 else 200)
     with at(FakeRouter(old=sick, new=Behaviour(tried=lambda n: 500 if n == 2 else 200))) as going:
-        outcome = rollout.replay(going)
+        outcome = stages.replay(going)
     assert outcome.passed
     assert (
         "0 of 9 requests were not answered; 1 more that who serves does not answer either" in outcome.checks[1].reason
@@ -364,13 +368,13 @@ def test_what_the_champion_fails_as_well_is_not_held_against_a_release(bento: Pa
 def test_a_canary_gets_its_share_and_stands(bento: Path) -> None:
     """With what was seen of both; the share is taken back by nobody but who comes next."""
     log(80, NEW)
-    serving.write(MODEL, Serving(OLD, challenger=NEW))
+    desired_state.write(MODEL, Serving(OLD, challenger=NEW))
     with at(FakeRouter(400, old=Behaviour(), new=Behaviour()), canary=0.5, bake_s=1.5) as going:
-        outcome = rollout.bake(going)
+        outcome = stages.bake(going)
     assert outcome.passed, outcome.said
     assert isinstance(outcome.facts, canary.Watch)
     assert outcome.facts.canary.requests > 100
-    assert serving.read(MODEL).share == 0.5
+    assert desired_state.read(MODEL).share == 0.5
     checks = {check.name: check for check in outcome.checks}
     assert checks["answers"].reason == "80 rows are answered exactly as its model says"
     assert checks["moves"].reason == "answers move by 0.0000 of probability on average, over 50 rows"
@@ -387,10 +391,10 @@ def test_a_canary_gets_its_share_and_stands(bento: Path) -> None:
 )
 def test_a_canary_that_fails_is_seen_before_the_bake_is_over(bento: Path, new: Behaviour, said: str) -> None:
     """Errors, slowness; and no answers at all, which is not the same as no requests."""
-    serving.write(MODEL, Serving(OLD, challenger=NEW))
+    desired_state.write(MODEL, Serving(OLD, challenger=NEW))
     begin = time.monotonic()
     with at(FakeRouter(400, old=Behaviour(), new=new), canary=0.5, bake_s=20) as going:
-        outcome = rollout.bake(going)
+        outcome = stages.bake(going)
     assert outcome.passed is False
     assert outcome.said.startswith(said)
     assert time.monotonic() - begin < 8
@@ -398,50 +402,50 @@ def test_a_canary_that_fails_is_seen_before_the_bake_is_over(bento: Path, new: B
 
 def test_a_canary_that_answers_nothing_is_not_one_that_was_asked_nothing(bento: Path) -> None:
     """What it owes is waited for, as long as one request may take."""
-    serving.write(MODEL, Serving(OLD, challenger=NEW))
+    desired_state.write(MODEL, Serving(OLD, challenger=NEW))
     with at(FakeRouter(100, old=Behaviour(), new=Behaviour(hangs=True)), canary=0.5, bake_s=0.5) as going:
-        outcome = rollout.bake(going)
+        outcome = stages.bake(going)
     assert outcome.passed is False
     assert outcome.said.startswith("runs: it owes 3 answers at the end of its watch")
 
 
 def test_too_little_traffic_is_said_and_the_rollout_goes_on(bento: Path) -> None:
     """Nobody can say more of it."""
-    serving.write(MODEL, Serving(OLD, challenger=NEW))
+    desired_state.write(MODEL, Serving(OLD, challenger=NEW))
     with at(FakeRouter(10, old=Behaviour(), new=Behaviour(answer=lambda _: 0.99))) as going:
-        outcome = rollout.bake(going)
+        outcome = stages.bake(going)
     assert outcome.passed
     assert outcome.said.endswith("too little traffic to judge its latency and its moves")
 
 
 def test_a_canary_that_nobody_watches_any_more_gets_nothing(bento: Path, registry_says: list[One | None]) -> None:
     """Somebody made another one champion; likewise with every error."""
-    serving.write(MODEL, Serving(OLD, challenger=NEW))
+    desired_state.write(MODEL, Serving(OLD, challenger=NEW))
     registry_says.append(OLD)
     with (
         at(FakeRouter(old=Behaviour(), new=Behaviour())) as going,
-        pytest.raises(rollout.Superseded, match="version 1"),
+        pytest.raises(stages.Superseded, match="version 1"),
     ):
-        rollout.bake(going)
-    assert serving.read(MODEL) == Serving(OLD, challenger=NEW)
+        stages.bake(going)
+    assert desired_state.read(MODEL) == Serving(OLD, challenger=NEW)
 
 
 def test_everything_is_given_only_to_who_is_still_champion(bento: Path, registry_says: list[One | None]) -> None:
     """And is noted once."""
-    serving.write(MODEL, Serving(OLD, challenger=NEW))
+    desired_state.write(MODEL, Serving(OLD, challenger=NEW))
     with at(FakeRouter(old=Behaviour(), new=Behaviour())) as going:
         registry_says.append(None)
-        with pytest.raises(rollout.Superseded, match="nobody is champion now"):
-            rollout.go_live(going)
+        with pytest.raises(stages.Superseded, match="nobody is champion now"):
+            stages.go_live(going)
         registry_says.append(NEW)
-        assert rollout.go_live(going).said == f"answers everything; {OLD} is kept warm"
-        assert rollout.go_live(going).passed
-    assert [line["version"] for line in serving.history(MODEL)] == [2]
+        assert stages.go_live(going).said == f"answers everything; {OLD} is kept warm"
+        assert stages.go_live(going).passed
+    assert [line["version"] for line in desired_state.history(MODEL)] == [2]
 
 
 def test_a_token_that_changed_is_read_again(bento: Path) -> None:
     """A router that was started anew has another one."""
-    serving.write(MODEL, Serving(OLD))
+    desired_state.write(MODEL, Serving(OLD))
     fake = FakeRouter(old=Behaviour(), new=Behaviour())
     with at(fake) as going:
         assert going.router.predict(MODEL, OLD.candidate, [{"temp": 1.0}]).status == 200
@@ -547,9 +551,9 @@ def test_slowness_is_more_than_chance_and_more_than_that_of_who_serves() -> None
 def test_a_canary_is_held_against_its_own_model(bento: Path) -> None:
     """Whatever it is asked: what it answered is what its model says of the same rows, or it is withdrawn."""
     log(80, NEW, answer=lambda row: round(row["temp"] / 100))
-    serving.write(MODEL, Serving(OLD, challenger=NEW))
+    desired_state.write(MODEL, Serving(OLD, challenger=NEW))
     with at(FakeRouter(10, old=Behaviour(), new=Behaviour()), canary=0.5, bake_s=0.5) as going:
-        outcome = rollout.bake(going)
+        outcome = stages.bake(going)
     assert outcome.passed is False
     assert not outcome.momentary
     assert (
@@ -626,10 +630,10 @@ def test_moves_are_expected_from_release_to_release(monkeypatch: pytest.MonkeyPa
         "a": [verdict("a", None, 0.0)],
     }
     monkeypatch.setattr(registry, "verdicts", lambda _, candidate: recorded.get(candidate, []))
-    assert rollout.expected_moves(MODEL, "c", "b") == Moves(100, pytest.approx(0.02), 0.2)
-    assert rollout.expected_moves(MODEL, "c", "a") == Moves(100, pytest.approx(0.03), pytest.approx(0.3))
+    assert stages.expected_moves(MODEL, "c", "b") == Moves(100, pytest.approx(0.02), 0.2)
+    assert stages.expected_moves(MODEL, "c", "a") == Moves(100, pytest.approx(0.03), pytest.approx(0.3))
     for live in ("x", "nobody"):
-        assert rollout.expected_moves(MODEL, "c", live) is None
+        assert stages.expected_moves(MODEL, "c", live) is None
 
 
 # ── a moment's fault ──────────────────────────────────────────────────────────────────────────────
@@ -638,9 +642,9 @@ def test_moves_are_expected_from_release_to_release(monkeypatch: pytest.MonkeyPa
 def test_what_stood_still_is_tried_again(bento: Path) -> None:
     """A process that is stopped for a while: in the replay, and in production; it is told of."""
     log(60)
-    serving.write(MODEL, Serving(OLD, challenger=NEW))
+    desired_state.write(MODEL, Serving(OLD, challenger=NEW))
     with at(FakeRouter(old=Behaviour(), new=Behaviour(tried=lambda n: 504 if n == 7 else 200))) as going:
-        outcome = rollout.replay(going)
+        outcome = stages.replay(going)
     assert outcome.passed
     assert outcome.said == (
         "60 logged requests replayed through both; tried again, as runs: no answer in time: HTTP 504: cannot"
@@ -648,17 +652,17 @@ def test_what_stood_still_is_tried_again(bento: Path) -> None:
     dying = Behaviour(dies=True)
     with at(FakeRouter(100, old=Behaviour(), new=dying), canary=0.5, bake_s=1) as going:
         threading.Timer(0.6, lambda: setattr(dying, "dies", False)).start()
-        outcome = rollout.bake(going)
+        outcome = stages.bake(going)
     assert outcome.passed
     assert "tried again, as runs: 1 of its processes died" in outcome.said
 
 
 def test_one_that_is_not_ready_in_time_is_started_again(bento: Path) -> None:
     """A machine may be busy; the second time it is not."""
-    serving.write(MODEL, Serving(OLD))
+    desired_state.write(MODEL, Serving(OLD))
     slow = Behaviour(starts=1.4)
     with at(FakeRouter(old=Behaviour(), new=slow)) as going:
-        outcome = rollout.warm(going)
+        outcome = stages.warm(going)
     assert outcome.passed
     assert "tried again, as it is not ready 1 s after it was started" in outcome.said
 
@@ -668,7 +672,7 @@ def test_one_that_is_not_ready_in_time_is_started_again(bento: Path) -> None:
 
 def test_several_classes_move_by_half_the_sum_of_differences() -> None:
     """Which for two classes is the difference of either."""
-    replayed = replay.Replayed(asked=1, task="classification")
+    replayed = shadow_replay.Replayed(asked=1, task="classification")
     old = {"prediction": "a", "probabilities": {"a": 0.6, "b": 0.3, "c": 0.1}}
     new = {"prediction": "b", "probabilities": {"a": 0.2, "b": 0.7, "c": 0.1}}
     replayed.add([{}], Reply(200, {"predictions": [old]}, 1.0), Reply(200, {"predictions": [new]}, 1.0))
@@ -678,7 +682,7 @@ def test_several_classes_move_by_half_the_sum_of_differences() -> None:
 
 def test_values_move_relative_to_the_champions_mean() -> None:
     """So that the limit does not depend on the unit."""
-    replayed = replay.Replayed(asked=2, task="regression")
+    replayed = shadow_replay.Replayed(asked=2, task="regression")
     for was, becomes in ((10.0, 12.0), (30.0, 28.0)):
         bodies = [{"predictions": [{"prediction": value}]} for value in (was, becomes)]
         replayed.add([{}], Reply(200, bodies[0], 1.0), Reply(200, bodies[1], 1.0))
@@ -691,21 +695,21 @@ def test_values_move_relative_to_the_champions_mean() -> None:
 def test_the_page_tells_each_stage_and_where_predictions_move(bento: Path, evaluated: list[Any]) -> None:
     """A table per stage that measured, a picture, and why it failed."""
     log(60)
-    serving.write(MODEL, Serving(OLD, challenger=NEW))
-    story = rollout_report.Story(MODEL, NEW, OLD, end="version 2 is withdrawn: it is slow")
+    desired_state.write(MODEL, Serving(OLD, challenger=NEW))
+    story = report.Story(MODEL, NEW, OLD, end="version 2 is withdrawn: it is slow")
     evaluated.append(lambda row: row["temp"] / 120 + (row["origin"] == "JFK") / 9)
     new = Behaviour(ms=4, answer=evaluated[-1], fails=lambda n: n == 30)
     with at(FakeRouter(200, old=Behaviour(ms=1), new=new), bake_s=5) as going:
-        for name, stage in (("golden rows", rollout.golden), ("replay", rollout.replay), ("bake", rollout.bake)):
-            story.stages.append(rollout_report.Told(name, stage(going), 1.25))
-    page = rollout_report.markdown(story, "picture.png")
+        for name, stage in (("golden rows", stages.golden), ("replay", stages.replay), ("bake", stages.bake)):
+            story.stages.append(report.Told(name, stage(going), 1.25))
+    page = report.markdown(story, "picture.png")
     assert "# ✗ late: version 2 (`1111111111111111`) withdrawn" in page
     assert "| ✗ | golden rows | late:1111111111111111 does not answer as it was evaluated; 40 of 40" in page
     assert "| ✓ | replay | 60 logged requests replayed through both | 1.2 |" in page
     assert "| ✗ | bake | errors: 1 of " in page
     assert "![champion and challenger](picture.png)" in page
     assert "## where predictions move most" in page
-    drawn = rollout_report.picture(story)
+    drawn = report.picture(story)
     assert drawn.startswith(b"\x89PNG")
     if "PICTURE" in os.environ:  # to look at it
         Path(os.environ["PICTURE"]).write_bytes(drawn)
@@ -763,12 +767,12 @@ def test_the_champion_is_known_without_mlflow(monkeypatch: pytest.MonkeyPatch) -
     with mlflow(
         {GET: entry(champion="2", former="1"), VERSION: version(candidate=NEW.candidate)}, monkeypatch
     ) as asked:
-        assert champion.wanted(MODEL) == NEW
+        assert champion_lookup.wanted(MODEL) == NEW
     assert [path.rpartition("/")[2] for path in asked] == ["get?name=late", "get?name=late&version=2"]
     with mlflow({GET: entry(former="1")}, monkeypatch):
-        assert champion.wanted(MODEL) is None
+        assert champion_lookup.wanted(MODEL) is None
     with mlflow({GET: (404, {"error_code": "RESOURCE_DOES_NOT_EXIST"})}, monkeypatch):
-        assert champion.wanted(MODEL) is None
+        assert champion_lookup.wanted(MODEL) is None
 
 
 @pytest.mark.parametrize(
@@ -782,25 +786,25 @@ def test_the_champion_is_known_without_mlflow(monkeypatch: pytest.MonkeyPatch) -
 )
 def test_what_is_not_plain_is_left_to_the_registry(answers: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A rollback that was killed half-way, an answer that is not understood: it knows the states in between."""
-    from tasks.release import registry
+    from tasks.release.registry import registry
 
     found = registry.Version(MODEL, 1, OLD.candidate, "run", "2026-11-20")
     monkeypatch.setattr(registry, "champion", lambda _: found)
     with mlflow(answers, monkeypatch):
-        assert champion.wanted(MODEL) == OLD
+        assert champion_lookup.wanted(MODEL) == OLD
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///somewhere.db")
-    assert champion.wanted(MODEL) == OLD
+    assert champion_lookup.wanted(MODEL) == OLD
 
 
 def test_a_change_is_seen_without_mlflow_or_not_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who looks every two seconds imports nothing heavy."""
     plain = {GET: entry(champion="2"), VERSION: version(candidate=NEW.candidate)}
     with mlflow(plain, monkeypatch):
-        assert champion.change(MODEL) == (NEW.candidate, None)
-        serving.write(MODEL, Serving(OLD))
-        assert champion.change(MODEL) == (NEW.candidate, OLD.candidate)
-        serving.write(MODEL, Serving(NEW))
-        assert champion.change(MODEL) is None
+        assert champion_lookup.change(MODEL) == (NEW.candidate, None)
+        desired_state.write(MODEL, Serving(OLD))
+        assert champion_lookup.change(MODEL) == (NEW.candidate, OLD.candidate)
+        desired_state.write(MODEL, Serving(NEW))
+        assert champion_lookup.change(MODEL) is None
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///somewhere.db")
-    serving.write(MODEL, Serving(OLD))
-    assert champion.change(MODEL) is None
+    desired_state.write(MODEL, Serving(OLD))
+    assert champion_lookup.change(MODEL) is None
