@@ -42,9 +42,9 @@ from pyarrow import csv  # noqa: E402
 
 from models.flight_delay import pipeline as team_pipeline  # noqa: E402
 from models.flight_delay import rows as team_rows  # noqa: E402
-from tasks.ground import params
+from tasks.ground import params  # noqa: E402
 from tasks.modelling import metrics  # noqa: E402
-from tasks.runtime import model_file
+from tasks.runtime import model_file  # noqa: E402
 
 mark("import pandas and scikit-learn")
 import great_expectations as gx  # noqa: E402

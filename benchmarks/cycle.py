@@ -238,7 +238,7 @@ Note = Callable[[str, Timing], None]
 FULL, MONTH = "a full cycle, nothing cached (January–August)", "a new month (September)"
 ASKED = "nothing changed: train, for the first time since something had"  # DVC itself is asked
 IDLE, BOTH = "nothing changed: train", "nothing changed: ingest, and train of both models"
-WHY, REPRO = "nothing changed: python -m tasks why", "nothing changed: dvc repro"
+WHY, REPRO = "nothing changed: evergreen why", "nothing changed: dvc repro"
 FEW, MANY = "a fourth month", "a tenth month"
 
 

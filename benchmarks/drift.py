@@ -191,7 +191,7 @@ def _one(
     if changed is None:
         report = drift.detect(WORLD.wanted, reference, stream(source, chosen, "2014-01-01"))
         return Outcome(bool(report.alarms), None, False)
-    # what is said of a day depends on no later one (tests/tasks/monitoring/drift/test_drift.py): most need not be looked at
+    # what is said of a day depends on no later one (tests/test_drift.py): most need not be looked at
     soon = _told(case, reference, source, changed, chosen[: BEGINS + SOON])
     return soon if soon.delay is not None else _told(case, reference, source, changed, chosen)
 

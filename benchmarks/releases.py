@@ -19,7 +19,7 @@ from typing import Any
 from tasks.ground import files, settings
 from tasks.runtime import model_file
 
-BEGIN = "    from tasks import answering\n"
+BEGIN = "    from tasks.runtime import predictor\n"
 BATCH = "    for batch in _batches(router):\n"
 SCORED = "        answers = dict("
 ASKED = "        read = [self._read("

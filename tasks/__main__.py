@@ -1,4 +1,4 @@
-"""`python -m tasks <command>`: what dvc.yaml runs, and what a person asks at a terminal."""
+"""`python -m tasks <step> <model>`: a stage of dvc.yaml. What a person types is `evergreen` (deployments/cli.py)."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ from tasks.ground import exit_codes, settings
 
 @exit_codes.command
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command. Returns the exit code: 0 done, 1 it could not be done and stderr says why, 2 wrong usage."""
+    """Run one step. Returns the exit code: 0 done, 1 it could not be done and stderr says why, 2 wrong usage."""
     settings.apply()
-    from deployments import cli
+    from tasks import steps
 
     parser = argparse.ArgumentParser(prog="python -m tasks", description=__doc__)
-    cli.add_to(parser)
-    options = vars(parser.parse_args(arguments))
-    command = options.pop("call")
-    command(**options)
+    parser.add_argument("step", choices=list(steps.STEPS))
+    parser.add_argument("model", nargs="?", help="every step but `environment` takes one")
+    options = parser.parse_args(arguments)
+    if (options.step == "environment") != (options.model is None):
+        parser.error(f"{options.step} takes {'no model' if options.model else 'a model'}")
+    steps.run_as_stage(options.step, options.model)
     return 0
 
 

@@ -27,3 +27,17 @@ def run(step: str, arguments: list[str]) -> None:
         raise Mistake(f"there is no step {step!r}{did_you_mean(step, list(STEPS))}")
     arithmetic.refuse_other()
     getattr(import_module(STEPS[step]), step)(*arguments)
+
+
+def run_as_stage(step: str, model: str | None) -> None:
+    """Run one step, as a stage of `dvc repro` does. What was packaged is tracked in MLflow."""
+    run(step, [model] if model else [])
+    if step == "package" and model:
+        from tasks.ground import settings
+        from tasks.release.package import package
+        from tasks.release.registry import tracking
+
+        run_id = tracking.track(
+            model, settings.BUILD / model / "release", settings.BUILD / model, package.measured(model)
+        )
+        print(f"tracked in MLflow: {run_id}")

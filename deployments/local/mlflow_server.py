@@ -13,7 +13,6 @@ def main() -> None:
 
     One worker, no job runner: 2 processes rather than 15.
     """
-    settings.apply()
     store = os.environ["MLFLOW_BACKEND_STORE_URI"]
     if store.startswith("sqlite:///"):
         from tasks.release.registry.mlflow_store import prepare

@@ -1,4 +1,4 @@
-"""`make status`: each service and whether it answers; which runs go on and wait; what stands in the way."""
+"""`evergreen status`: each service and whether it answers; which runs go on and wait; what stands in the way."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`make up`: the platform on this machine, in the foreground until Ctrl-C. `make down`, `make status` for one behind.
+"""`make up`: the platform on this machine, in the foreground until Ctrl-C; `make down` ends one that runs behind.
 
 circus (it comes with BentoML) starts the services, keeps each one's log in var/log/ and restarts what dies. What is
 ended is known by a mark in its environment, which a process inherits from whoever started it: so flow runs are ended
@@ -24,16 +24,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.ground import settings
-
-settings.apply()
-
-from deployments.local import servers  # noqa: E402 - settings first: imports read the environment once
-from deployments.local.console import Story  # noqa: E402
-from deployments.local.services import Service, environment, services  # noqa: E402
+from deployments.local import servers
+from deployments.local.console import Story
+from deployments.local.services import Service, environment, services
 from deployments.watching import crash_recovery
-from tasks.ground import exit_codes, files, log_rotation, params, priority, process_tags  # noqa: E402
-from tasks.ground.errors import EvergreenError, Mistake, WorldError  # noqa: E402
+from tasks.ground import exit_codes, files, log_rotation, params, priority, process_tags, settings
+from tasks.ground.errors import EvergreenError, Mistake, WorldError
 
 if TYPE_CHECKING:
     from filelock import FileLock
@@ -58,7 +54,7 @@ PROBE_SECONDS = 10.0
 """How often a service that answers is asked whether it still does."""
 
 LOCK_SECONDS = 1.0
-"""So long it may be held by one that only looks, as `make status` does."""
+"""So long it may be held by one that only looks, as `evergreen status` does."""
 
 NOTE_SECONDS = 5.0
 """So long a platform that begins may take to say which process it is."""
@@ -88,7 +84,9 @@ def up() -> int:
     params.load()  # a mistake in it is told before anything is started
     lock = take_lock(LOCK_SECONDS)
     if lock is None or process_tags.keeper(_mark()):
-        raise Mistake(f"the platform of {settings.ROOT} is up already. `make status` shows it, `make down` ends it")
+        raise Mistake(
+            f"the platform of {settings.ROOT} is up already. `evergreen status` shows it, `make down` ends it"
+        )
     _write_note()
     story = Story()
     _end_leftovers(story)

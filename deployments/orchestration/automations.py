@@ -150,7 +150,7 @@ def _notifications(block: str) -> dict[str, dict[str, Any]]:
             {"expect": ["evergreen.alarm.opened"]},
             "alarm: {{ event.payload.model | default('?') }}: {{ event.payload.what | default('?') }}",
             "{{ event.payload.text | default('no reason given') }}\n"
-            "Seen by somebody: python -m tasks acknowledge {{ event.payload.model | default('?') }} "
+            "Seen by somebody: evergreen acknowledge {{ event.payload.model | default('?') }} "
             "{{ event.payload.key | default('?') }}",
         ),
         "tell: an alarm was closed": _tell(
@@ -167,7 +167,8 @@ def _notifications(block: str) -> dict[str, dict[str, Any]]:
             {"expect": ["prefect.automation.action.failed"], "match": {"prefect.resource.name": f"!{FAILED}"}},
             "an automation failed: {{ event.resource.name | default('?') }}",
             "{{ event.payload.reason | default('no reason given') }}\n"
-            "What it was to wake, the schedule will. `make deploy` brings the automations back to what they should be.",
+            "What it was to wake, the schedule will. `evergreen register` brings the automations back to what they "
+            "should be.",
         ),
         "tell: a run does not start": _tell(
             block,
@@ -180,7 +181,7 @@ def _notifications(block: str) -> dict[str, dict[str, Any]]:
                 "within": PENDING_MINUTES * 60,
             },
             f"{run} does not start",
-            f"It is pending for more than {PENDING_MINUTES} minutes. Is the worker alive (make status)?\n{link}",
+            f"It is pending for more than {PENDING_MINUTES} minutes. Is the worker alive ((evergreen status))?\n{link}",
         ),
     }
 

@@ -1,7 +1,7 @@
 """What stands in the way of the loop: switched off by somebody in a UI, or not as it should be; each with the way back.
 
 Nothing of this is an error, and nothing is undone here: who paused a flow wanted it so. But a loop that stands still
-without a word is found weeks later. So it is shown: by `make status`, on the status page, and in the log of `make up`.
+without a word is found weeks later. `evergreen status`, the status page and the log of `make up` show it.
 docs/reference/ui.md has what each edit in Prefect's UI comes to.
 """
 
@@ -64,7 +64,7 @@ def _of_pool() -> Iterator[str]:
     try:
         pool = api.call(f"/work_pools/{POOL}", patience=0)
     except api.NotThere:
-        yield f"there is no work pool {POOL}, so no flow runs: `make up` registers it, and so does `make deploy`"
+        yield f"there is no work pool {POOL}, so no flow runs: `make up` registers it, and so does `evergreen register`"
         return
     if pool["is_paused"]:
         yield f"the work pool {POOL} is paused, so no flow runs: prefect work-pool resume {POOL}"
@@ -87,7 +87,7 @@ def _of_deployments(said: params.Params) -> Iterator[str]:
     for wanted in registration.deployments(said):
         title = wanted.title
         if title not in by_title:
-            yield f"the server knows no {title}: `make up` registers it, and so does `make deploy`"
+            yield f"the server knows no {title}: `make up` registers it, and so does `evergreen register`"
         else:
             yield from _of_deployment(title, by_title[title], has_schedule=wanted.cron is not None)
 
@@ -104,10 +104,10 @@ def _of_deployment(title: str, there: dict[str, Any], *, has_schedule: bool) -> 
     elif has_schedule and not any(one["active"] for one in there["schedules"]):
         yield f"the schedule of {title} is off, so a wake that gets lost is not caught: its switch in the UI"
     if limit and limit["limit"] == 0:
-        yield f"{title} may run 0 times at once, so its runs wait for ever: `make deploy` gives it its 1 back"
+        yield f"{title} may run 0 times at once, so its runs wait for ever: `evergreen register` gives it its 1 back"
     if there.get("work_pool_name") != POOL:
         where = there.get("work_pool_name") or "none"
-        yield f"{title} is in the work pool {where}, which no worker of `make up` asks: `make deploy` takes it back"
+        yield f"{title} is in the work pool {where}, which no worker of `make up` asks: evergreen register takes it back"
 
 
 def _of_automations(said: params.Params) -> Iterator[str]:
@@ -115,7 +115,7 @@ def _of_automations(said: params.Params) -> Iterator[str]:
     for wanted in registration.deployments(said):
         name = automations.name_of(wanted.title)
         if wanted.wakes and name not in there:
-            yield f"there is no automation «{name}»: `make up` registers it, and so does `make deploy`"
+            yield f"there is no automation «{name}»: `make up` registers it, and so does `evergreen register`"
     for name, one in sorted(there.items()):
         if not one["enabled"]:
             yield f"the automation «{name}» is off: its switch in the UI"

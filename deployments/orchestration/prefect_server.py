@@ -1,4 +1,4 @@
-"""Prefect's server, whose garbage is collected beside its event loop: `python -m deployments.orchestration.prefect_server --port N`.
+"""Prefect's server, whose garbage is collected beside its event loop: `prefect_server.py`.
 
 On SQLite it stood for one minute or two, now and then. Python's collector runs in whichever thread happens to ask for
 memory. In the event loop's, it finalises what another thread's connection has left, which waits for that connection;
@@ -13,15 +13,12 @@ import sys
 import threading
 import time
 
-from tasks.ground import settings
-
 SOON_S, SELDOM = 1.0, 30
 """Seconds between two looks at what is new, and every how many of them all is looked at."""
 
 
 def main(arguments: list[str]) -> None:
     """Become `prefect server start` with these arguments."""
-    settings.apply()  # before Prefect reads its environment
     collect_aside()
     from prefect.cli import app
 

@@ -14,13 +14,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from deployments.local.services import POOL
+from deployments.orchestration import automations, flow_run
+from flows.prefect_support import api, events
 from tasks.ground import exit_codes, files, params, settings
-
-settings.apply()
-
-from deployments.local.services import POOL  # noqa: E402
-from deployments.orchestration import automations, flow_run  # noqa: E402 - Prefect reads its environment when it is imported
-from flows.prefect_support import api, events  # noqa: E402
 
 TAG = "evergreen"
 """Marks what this module made, and so may remove."""
@@ -28,7 +25,7 @@ TAG = "evergreen"
 CONCURRENCY = {"collision_strategy": "ENQUEUE", "grace_period_seconds": 900}
 """A wake that comes while a run is at work waits, as that run may have looked already. A run keeps its place this long
 until its process is there: on a busy machine that takes minutes, and Prefect would end a run that has lost its place
-(docs/decisions/wakes.md). One that gets no process at all gives it back sooner, by deployments/watching/crash_recovery.py."""
+(docs/decisions/wakes.md). One that gets no process at all gives it back sooner, by crash_recovery.py."""
 
 
 @dataclass(frozen=True)

@@ -64,5 +64,4 @@ def make(release: Path) -> Path:
 if __name__ == "__main__":
     import sys
 
-    settings.apply()
     print(make(Path(sys.argv[1])))

@@ -1,4 +1,4 @@
-"""Releases that are kept running, each by its replicas (tasks/runtime/replica.py): started, asked, replaced, drained."""
+"""Releases that are kept running, each by its replicas (replica.py): started, asked, replaced, drained."""
 
 from __future__ import annotations
 

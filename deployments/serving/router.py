@@ -1,7 +1,7 @@
 """The router: the one HTTP server that clients see. It stays while releases come and go behind it.
 
 `POST /<model>/predict` is handed to a replica of the release that is live, or of the canary; which that is, is said by
-var/serving/<model>.json, written by the rollout (tasks/release/rollout/stages.py). The router only does what it says: a change
+var/serving/<model>.json, written by the rollout (stages.py). The router only does what it says: a change
 reaches the next request, and no request is lost by it (docs/decisions/serving.md).
 """
 
@@ -29,25 +29,21 @@ from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, Field
 
-from tasks.ground import settings
-
-settings.apply()
-
 from deployments.serving import (
     api_keys,
-    content_encoding,  # noqa: E402 - settings first
+    content_encoding,
 )
-from deployments.serving.admission import Admission  # noqa: E402
-from deployments.serving.cors import Origins  # noqa: E402
-from deployments.serving.http_protocol import Connection  # noqa: E402
-from deployments.serving.openapi import document  # noqa: E402
-from deployments.serving.replica_pool import EDGES_MS, Deadly, Nursery, Release, Unanswered, say  # noqa: E402
-from deployments.status_page import responses  # noqa: E402
-from tasks.ground import files, log_rotation, params  # noqa: E402
-from tasks.ground.errors import EvergreenError, did_you_mean  # noqa: E402
+from deployments.serving.admission import Admission
+from deployments.serving.cors import Origins
+from deployments.serving.http_protocol import Connection
+from deployments.serving.openapi import document
+from deployments.serving.replica_pool import EDGES_MS, Deadly, Nursery, Release, Unanswered, say
+from deployments.status_page import responses
+from tasks.ground import files, log_rotation, params, settings
+from tasks.ground.errors import EvergreenError, did_you_mean
 from tasks.prediction_log import error_counts
-from tasks.release.registry import desired_state as rollouts  # noqa: E402
-from tasks.release.rollout.router_client import LATE  # noqa: E402
+from tasks.release.registry import desired_state as rollouts
+from tasks.release.rollout.router_client import LATE
 from tasks.runtime import replica
 
 FOLLOW_S = 0.1

@@ -1,4 +1,4 @@
-"""The status page: how the models are, in one look. `python -m deployments.status_page` writes it (make page).
+"""The status page: how the models are, in one look. `python -m deployments.status_page` writes it ((evergreen page)).
 
 It is one file, var/status/index.html, without anything from elsewhere: it can be opened, mailed and kept. Under
 `make up` the watcher keeps it new (keeper.py), and the router shows it at its /status/.

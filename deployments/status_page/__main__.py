@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from tasks.ground import settings
-
-settings.apply()
-
-from deployments.status_page import page  # noqa: E402 - settings first
-from tasks.ground import exit_codes  # noqa: E402
+from deployments.status_page import page
+from tasks.ground import exit_codes
 
 
 @exit_codes.command

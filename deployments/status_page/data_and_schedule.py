@@ -27,7 +27,7 @@ def ahead(plans: Mapping[str, Plan] | Broken, blocked: Sequence[str] = ()) -> Ma
         shown = tag(
             "p",
             "Prefect knows no flow of Evergreen's. ",
-            tag("code", "make deploy"),
+            tag("code", "evergreen register"),
             " registers them.",
             class_="empty",
         )
@@ -144,7 +144,7 @@ def _versions() -> Markup:
             ". ",
             _told(md5),
             "" if is_committed else " It is not committed to Git.",
-            None if is_here else join(" Its files are not here: ", tag("code", "make data"), " brings them."),
+            None if is_here else join(" Its files are not here: ", tag("code", "evergreen data"), " brings them."),
         ),
         words(lines) or tag("p", "The history of this branch has no other.", class_="quiet"),
     )
@@ -170,7 +170,7 @@ def _refused(quarantine: str) -> Markup:
         "Refused partitions",
         join(
             f"{many(len(waiting), 'delivery waits', 'deliveries wait')} in quarantine; ",
-            tag("code", "python -m tasks quarantine"),
+            tag("code", "evergreen quarantine"),
             " shows them, tries again and closes.",
         ),
         words(_refusal(one) for one in waiting[:LISTED]),

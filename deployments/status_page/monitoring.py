@@ -394,6 +394,4 @@ def _acknowledged(name: str, alarm: Mapping[str, Any]) -> Markup:
         return tag(
             "p", "Acknowledged ", _day(known["at"]), f": {known['note']}" if known.get("note") else "", class_="small"
         )
-    return tag(
-        "p", "To acknowledge it: ", tag("code", f"python -m tasks acknowledge {name} {alarm['key']}"), class_="small"
-    )
+    return tag("p", "To acknowledge it: ", tag("code", f"evergreen acknowledge {name} {alarm['key']}"), class_="small")

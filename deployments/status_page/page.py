@@ -126,7 +126,7 @@ def _links(tools: Tools) -> Markup:
     shown = [
         _tool(tools.prefect, "Prefect", "flows and runs"),
         _tool(tools.mlflow, "MLflow", "models and metrics"),
-        components.link(REPORTS, "Data Docs") if has_docs else join("Data Docs (make reports draws them)"),
+        components.link(REPORTS, "Data Docs") if has_docs else join("Data Docs (evergreen reports draws them)"),
         _tool(tools.router and f"{tools.router}/openapi.json", "API", "what may be asked"),
     ]
     return tag("nav", tag("ul", (tag("li", one) for one in shown)), aria_label="Tools")

@@ -1,4 +1,4 @@
-"""Keeps the status page new, in a process that is there anyway (deployments/watching/watcher.py): it looks at files' times."""
+"""Keeps the status page new, in a process that is there anyway (watcher.py): it looks at files' times."""
 
 from __future__ import annotations
 

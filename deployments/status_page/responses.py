@@ -11,12 +11,12 @@ from tasks.ground import settings
 
 NOT_WRITTEN = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Evergreen: no status page yet</title>
 <meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,"></head>
-<body><h1>There is no status page yet</h1><p>make up writes it within seconds, and keeps it new; make page writes it
-once.</p></body></html>"""
+<body><h1>There is no status page yet</h1><p>make up writes it within seconds, and keeps it new; evergreen page
+writes it once.</p></body></html>"""
 
 NO_REPORT = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Evergreen: no such report</title>
-<link rel="icon" href="data:,"></head><body><h1>There is no report {name}</h1><p>make reports draws the reports of the
-data, and the Data Docs.</p><p><a href="/status/">The status page</a></p></body></html>"""
+<link rel="icon" href="data:,"></head><body><h1>There is no report {name}</h1><p>evergreen reports draws the reports of
+the data, and the Data Docs.</p><p><a href="/status/">The status page</a></p></body></html>"""
 
 
 @dataclass(frozen=True)

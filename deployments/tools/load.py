@@ -1,4 +1,4 @@
-"""`make load`: realistic load on what serves, and what came of it, told each second.
+"""`evergreen load`: realistic load on what serves, and what came of it, told each second.
 
     python -m deployments.tools.load [--rate 200 | --connections 16] [--seconds 30] [--model NAME …]
 
@@ -22,14 +22,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tasks.ground import settings
-
-settings.apply()
-
-from deployments.tools.load_clients import Answered, Clients, Request  # noqa: E402 - settings first
-from tasks.ground import exit_codes, files, params  # noqa: E402
-from tasks.ground.errors import DataMissing, WorldError, did_you_mean  # noqa: E402
-from tasks.release.rollout import router_client  # noqa: E402
+from deployments.tools.load_clients import Answered, Clients, Request
+from tasks.ground import exit_codes, files, params, settings
+from tasks.ground.errors import DataMissing, WorldError, did_you_mean
+from tasks.release.rollout import router_client
 
 KEY = "EVERGREEN_API_KEY"
 """The variable that holds an API key, where keys are needed; else the operator's token is sent, which is as good."""
@@ -41,7 +37,7 @@ ROWS = 2000
 @exit_codes.command
 def main(arguments: Sequence[str]) -> int:
     """Load it. Returns the exit code: 0 all was answered, 1 something failed, 2 wrong usage."""
-    parser = argparse.ArgumentParser(prog="make load", description=__doc__.split("\n", maxsplit=1)[0])
+    parser = argparse.ArgumentParser(prog="evergreen load", description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--rate", type=float, default=100, help="requests a second")
     parser.add_argument("--connections", type=int, help="instead: ask over so many, as fast as they are answered")
     parser.add_argument("--seconds", type=float, default=30, help="for how long")

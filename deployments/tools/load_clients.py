@@ -128,7 +128,7 @@ class Clients:
 
     async def at_rate(self, requests: Sequence[Request], rate: float, seconds: float) -> None:
         """Ask so often a second, at random moments (a Poisson process), however long the answers take."""
-        draw = random.Random(0)  # noqa: S311 - the same moments and rows each time
+        draw = random.Random(0)  # noqa: S311
         due = begin = time.perf_counter()
         while (due := due + draw.expovariate(rate)) < begin + seconds and not self._ends:
             wait = due - time.perf_counter()

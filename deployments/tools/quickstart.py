@@ -10,12 +10,9 @@ import time
 import urllib.request
 from pathlib import Path
 
+from deployments.local import servers
 from tasks.ground import exit_codes, files, params, settings
-
-settings.apply()
-
-from deployments.local import servers  # noqa: E402 - Prefect reads its environment when it is imported
-from tasks.ground.errors import WorldError  # noqa: E402
+from tasks.ground.errors import WorldError
 
 FIRST, NEXT = [f"2013-{month:02d}" for month in range(1, 9)], ["2013-09"]
 
@@ -165,7 +162,9 @@ def _summary(said: params.Params, seconds: float, *, champions: bool) -> None:
         print(f"    candidate   {candidate}: {outcome_cache.find(model)}")
         print(f"    pictures    build/{model}/evaluation/plots/")
     print(f"\n  done in {seconds:.0f} s. Next: `make shell`, then `mlflow ui`, `bentoml list`, `dvc plots show`;")
-    print("  `make up` for the platform with its UI; `make reports` for the data; or change a number in params.yaml")
+    print(
+        "  `make up` for the platform with its UI; `evergreen reports` for the data; or change a number in params.yaml"
+    )
     print("  and type `dvc repro`.")
 
 

@@ -1,4 +1,4 @@
-"""`make year`: the platform lives through a year in fast time, delivery by delivery; then a person looks at its page.
+"""`evergreen year`: the platform lives through a year in fast time, delivery by delivery.
 
 Against a platform that `make up` has started, in a checkout without data. Before each month is delivered, what
 production would have asked in it is asked, as of its days; with the delivery the labels come, and everything that
@@ -22,19 +22,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
-from tasks.ground import exit_codes, files, params, settings
-from tasks.prediction_log import prediction_log
-
-settings.apply()
-
-from deployments.tools.quickstart import begin_from_nothing  # noqa: E402 - Prefect reads its environment when it is imported
+from deployments.tools.quickstart import begin_from_nothing
 from flows.prefect_support import triggers
-from flows.prefect_support.triggers import under_way  # noqa: E402
-from tasks.data import delivery  # noqa: E402
-from tasks.ground.errors import Mistake, WorldError  # noqa: E402
-from tasks.lifecycle import backtest_history, retrain_facts  # noqa: E402
+from flows.prefect_support.triggers import under_way
+from tasks.data import delivery
+from tasks.ground import exit_codes, files, params, settings
+from tasks.ground.errors import Mistake, WorldError
+from tasks.lifecycle import backtest_history, retrain_facts
+from tasks.prediction_log import prediction_log
 from tasks.release.registry import desired_state
-from tasks.release.rollout import router_client  # noqa: E402
+from tasks.release.rollout import router_client
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -64,7 +64,7 @@ class Promotions:
             raise WorldError(f"{news}: {error}") from None
         if run is None:
             raise WorldError(
-                f"{news}: the Prefect server knows no {title} yet. `make up` registers it, and so does `make deploy`"
+                f"{news}: the Prefect server knows no {title} yet. `make up` registers it, as does `evergreen register`"
             )
         again = " again" if backoff.acted(change) else ""
         yield f"{news}: {title} is woken{again}, {api.run_url(run)}"

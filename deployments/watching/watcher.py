@@ -26,7 +26,7 @@ from flows.prefect_support import announcements, api, triggers
 from flows.prefect_support.triggers import under_way
 from tasks.data import versions
 from tasks.data.places import Place, masked
-from tasks.ground import params, settings
+from tasks.ground import params
 from tasks.ground.errors import EvergreenError, WorldError
 
 FOLDER_SECONDS, BUCKET_SECONDS = 2.0, 5.0
@@ -67,7 +67,7 @@ class Watcher:
         run = triggers.wake("ingest/ingest")
         if run is None:
             raise WorldError(
-                "the Prefect server knows no ingest/ingest yet: `make up` registers it, as does `make deploy`"
+                "the Prefect server knows no ingest/ingest yet: `make up` registers it, as does `evergreen register`"
             )
         again = " (still there: once more)" if self.backoff.acted(waiting) else ""
         self.say(f"{_named(fresh or waiting)}{again}: ingest is woken, {api.run_url(run)}")
@@ -118,7 +118,6 @@ class Rounds:
 
 def main() -> None:
     """Watch until ended."""
-    settings.apply()
 
     def say(text: str) -> None:
         with suppress(OSError):  # the disk that its log is on may be full

@@ -15,7 +15,7 @@ from tasks.ground.errors import WorldError
 ANSWERED = {"type": "COMPLETED", "name": "Answered"}
 
 INTERRUPTED = {"type": "SCHEDULED", "name": "Interrupted"}
-"""A run whose process was ended with the platform, or never began: it is started again (deployments/watching/crash_recovery.py)."""
+"""A run whose process was ended with the platform, or never began: it is started again (crash_recovery.py)."""
 
 
 class Paused(WorldError):

@@ -67,9 +67,7 @@ def withdraw(params: Params, dataset: str, partition: str) -> str:
         _take_out(Landed(dataset, partition, name, seen=""), params)
         version = versions.make(why="withdrawn by hand")
         versions.push()
-    return (
-        f"{name} is withdrawn; data version {version}. `python -m tasks revert {dataset} {partition}` undoes it. {TOLD}"
-    )
+    return f"{name} is withdrawn; data version {version}. `evergreen revert {dataset} {partition}` undoes it. {TOLD}"
 
 
 TOLD = "The next ingest tells the models that read it"
@@ -101,7 +99,7 @@ def _history(name: str) -> list[Revision]:
     if name not in ledger:
         dataset, _, partition = name.partition("/")
         if landing.in_data(dataset, partition):
-            raise Mistake(f"{name} was never revised: `python -m tasks withdraw {dataset} {partition}` takes it out")
+            raise Mistake(f"{name} was never revised: `evergreen withdraw {dataset} {partition}` takes it out")
         raise Mistake(f"there is no partition {name}{did_you_mean(name, list(ledger))}")
     return ledger[name]
 

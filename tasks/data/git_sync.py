@@ -53,8 +53,8 @@ def publish(params: Params, about: str = "", log: Log = print) -> str | None:
         if replaced:
             raise DataVersionDiffers(
                 f"another worker accepted {', '.join(sorted(replaced))} with other content, and was first: theirs "
-                f"counts. What was delivered here is kept as a former revision: `python -m tasks revisions` lists "
-                f"them, and `python -m tasks revert` makes one count"
+                f"counts. What was delivered here is kept as a former revision: `evergreen revisions` lists "
+                f"them, and `evergreen revert` makes one count"
             )
         return _here().run("rev-parse", "HEAD")
 

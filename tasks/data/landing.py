@@ -155,7 +155,7 @@ def _no_news(landed: Landed, local: Path) -> str | None:
     if number := revisions.superseded(revisions.read(), f"{landed.dataset}/{landed.partition}", md5):
         return (
             f"not taken: its content is revision {number} of this partition, and a newer one counts. "
-            f"`python -m tasks revert {landed.dataset} {landed.partition} --to {number}` makes it count again"
+            f"`evergreen revert {landed.dataset} {landed.partition} --to {number}` makes it count again"
         )
     return None
 
@@ -217,7 +217,7 @@ def refused(landed: Landed, local: Path, params: Params) -> Refusal | None:
     reports = validate.validate_partition(local, landed.dataset, readers, before)
     todo = (
         "If the file is wrong, have it made again and delivered under the same name. If the expectation is too strict, "
-        f"change models/<model>/expectations/{landed.dataset}.yaml, then `python -m tasks quarantine retry`"
+        f"change models/<model>/expectations/{landed.dataset}.yaml, then `evergreen quarantine retry`"
     )
     if failed := [check for report in reports for check in report.failures]:
         more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""

@@ -69,7 +69,7 @@ def _data(clone: Clone, ours: Sequence[str], theirs: Sequence[str]) -> str:
         joined = versions.join_merge(base, here, there, ours, theirs)
     except DataVersionDiffers as error:
         raise DataVersionDiffers(
-            f"{error}. Say which counts: `python -m tasks merge --ours <dataset>/<partition>` or `--theirs …`, each as "
+            f"{error}. Say which counts: `evergreen merge --ours <dataset>/<partition>` or `--theirs …`, each as "
             f"often as needed; the other stays as a former revision. Nothing was changed"
         ) from None
     before, after = (revisions.by_partition(listing) for listing in (versions.side(here).listing, joined.listing))

@@ -104,8 +104,8 @@ def validate(model_name: str) -> None:
     for dataset, paths in found.items():
         if not paths:
             raise DataMissing(
-                f"data/{dataset}/ has no partition, but {model_name} reads {dataset}. `make data` brings the version "
-                f"that data.dvc names; or let one arrive in the landing zone and run ingest"
+                f"data/{dataset}/ has no partition, but {model_name} reads {dataset}. `evergreen data` brings the "
+                f"version that data.dvc names; or let one arrive in the landing zone and run ingest"
             )
     md5 = file_hashes.md5s([path for paths in found.values() for path in paths])
     reports = [report for dataset, paths in found.items() for report in _in_order(paths, dataset, model_name)]
@@ -160,7 +160,7 @@ def _failure(model: str, refused: list[Report]) -> str:
         lines += [f"  {report.dataset} {report.partition}: {sentence(check)}" for check in report.failures]
     lines.append(
         "If the partition is wrong: have it delivered again, corrected, under the same name; or take it out "
-        "(`python -m tasks withdraw <dataset> <partition>`). "
+        "(`evergreen withdraw <dataset> <partition>`). "
         "If the expectation is: change it in the suite, then run again"
     )
     return "\n".join(lines)

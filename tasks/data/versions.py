@@ -101,7 +101,7 @@ def parse(text: str) -> Version:
     except (yaml.YAMLError, KeyError, IndexError, TypeError) as error:
         if "<<<<<<<" in text:
             raise DataMissing(
-                "data.dvc holds both sides of a merge: `python -m tasks merge` makes the data version of both"
+                "data.dvc holds both sides of a merge: `evergreen merge` makes the data version of both"
             ) from None
         raise DataMissing(
             f"data.dvc names no data version ({' '.join(str(error).split())}). "
@@ -221,7 +221,7 @@ def _nothing_lost(before: str, now: Listing, taken: Collection[str]) -> Listing:
     if not kept:
         raise DataMissing(
             f"data.dvc names the data version {before}, which is neither in the cache nor in the remote: whether "
-            f"data/ holds all of it cannot be told, so no new one was made. `make data` brings it; to begin anew, "
+            f"data/ holds all of it cannot be told, so no new one was made. `evergreen data` brings it; to begin anew, "
             f"remove data.dvc"
         )
     other = sorted(n for n, md5 in kept.items() if now.get(n) != md5 and revisions.partition_of(n) not in taken)
@@ -230,8 +230,8 @@ def _nothing_lost(before: str, now: Listing, taken: Collection[str]) -> Listing:
         said = [f"{what}: {_some(which)}" for what, which in (("missing", lost), ("changed", changed)) if which]
         raise DataMissing(
             f"data/ does not hold all of the version that data.dvc names ({'; '.join(said)}): no new one was made. "
-            f"`make data` brings them back; a correction goes through the landing zone, and what is to go is taken out "
-            f"by `python -m tasks withdraw`"
+            f"`evergreen data` brings them back; a correction goes through the landing zone, and what is to go is taken "
+            f"out by `evergreen withdraw`"
         )
     return kept
 

@@ -24,8 +24,8 @@ def refuse_other() -> None:
     if settings.has_avx2() and libraries != PINNED:
         raise EnvironmentDiffers(
             f"this process computes with {', '.join(libraries)}, and a model is made with {', '.join(PINNED)}, so that "
-            f"it is the same on every machine. numpy was imported before tasks.ground.settings.apply() was called: call it "
-            f"first, or use `python -m tasks` (docs/decisions/arithmetic.md)"
+            f"it is the same on every machine. numpy was imported before tasks.ground.settings.apply() was called: call "
+            f"it first, or use `python -m tasks` (docs/decisions/arithmetic.md)"
         )
 
 

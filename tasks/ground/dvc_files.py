@@ -97,7 +97,7 @@ def _refuse_both_sides(*names: str) -> None:
     for name in names:
         path = settings.ROOT / name
         if path.exists() and "<<<<<<<" in path.read_text(encoding="utf-8", errors="replace"):
-            raise Mistake(f"{name} holds both sides of a merge: `python -m tasks merge` joins them")
+            raise Mistake(f"{name} holds both sides of a merge: `evergreen merge` joins them")
 
 
 def _broken_off(lock: Path) -> bool:

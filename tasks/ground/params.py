@@ -168,7 +168,7 @@ class Gate(Section):
 
 
 class When(Section):
-    """One line of a retrain policy: every condition that it names must hold. tasks/monitoring/retrain_policy.py asks them."""
+    """One line of a retrain policy: every condition that it names must hold. retrain_policy.py asks them."""
 
     new_rows: Annotated[int, Field(ge=1)] | None = None
     new_partitions: Annotated[int, Field(ge=1)] | None = None

@@ -1,7 +1,7 @@
 """Where this project keeps its state, and what every tool is told: the one place for both.
 
 `environment()` is what `make shell` exports, and what every way in (`python -m tasks`, the flows, `make up`)
-applies to its own process and those it starts; the local stack says the rest (deployments/local/services.py). A variable
+applies to its own process and those it starts; the local stack says the rest (services.py). A variable
 that is already set wins, so one setting moves a store to a real server: `MLFLOW_TRACKING_URI=https://… make run`.
 Only `arithmetic()` is not up to the shell: it decides what a model is, bit by bit (docs/decisions/arithmetic.md).
 """
@@ -16,14 +16,14 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
-OWN = Path(__file__).resolve().parent.parent
+OWN = Path(__file__).resolve().parents[2]
 """The checkout that this file is part of."""
 
 
 def _root() -> Path:
     """The folder that EVERGREEN_ROOT names; but a checkout is worked on by its own code, wherever a shell points."""
     named = os.environ.get("EVERGREEN_ROOT")
-    return Path(named) if named and not (Path(named) / "tasks" / "settings.py").exists() else OWN
+    return Path(named) if named and not (Path(named) / "tasks" / "ground" / "settings.py").exists() else OWN
 
 
 def _var(root: Path) -> Path:
@@ -74,7 +74,7 @@ def _environment(root: Path, var: Path) -> dict[str, str]:
         "EVERGREEN_HOST": "127.0.0.1",
         "EVERGREEN_PORT": "3000",
         "EVERGREEN_OPEN_PAGES": "",  # of what serves, beside API keys: status, metrics, openapi.json
-        "EVERGREEN_MAX_AHEAD_S": "300",  # so far may a request's `time` be ahead of the clock: see tasks/runtime/predictor.py
+        "EVERGREEN_MAX_AHEAD_S": "300",  # so far may a request's `time` be ahead of the clock: see predictor.py
         "EVERGREEN_ORIGINS": "",  # sites whose pages may ask what serves through somebody's browser; * for each
         "BENTOML_HOME": str(var / "bentoml"),
         "BENTOML_HOST": "127.0.0.1",
@@ -189,7 +189,7 @@ def _forget_another_checkout() -> None:
 
 
 def exports() -> str:
-    """The environment as shell commands, for `eval "$(python -m tasks env)"`."""
+    """The environment as shell commands, for `eval "$(evergreen env)"`."""
     from shlex import quote
 
     kept = {name: os.environ.get(name, value) for name, value in environment().items() if name != "PATH"}

@@ -65,7 +65,7 @@ def page(found: Sequence[Found], asked: Asked, jobs: int) -> str:
     first, last = (f"{datetime.fromisoformat(line['at']):%d %B %Y}" for line in (ledger[0], ledger[-1]))
     head = f"""# The retrain policies, lived through
 
-Made by `make backtest`: {first} to {last}, a decision a week, {len(ledger)} of them. Known at each
+Made by `evergreen backtest`: {first} to {last}, a decision a week, {len(ledger)} of them. Known at each
 are the rows whose labels came (all but the last day's); the newest four weeks of these are the holdout, the others are
 what is learned from. Trained by the step `train`, judged by the gate of `params.yaml` (latency and size apart: no
 release is packaged), and whoever is champion then answers the next week. How: `tasks/lifecycle/backtest_history.py`,

@@ -89,7 +89,7 @@ class _Trial:
         todo = (
             "If the file is wrong, have it made again and delivered under the same name. If the code, its limits or "
             f"another dataset's partition is: mend models/{self.name}/rows, params.yaml or that partition, then "
-            "`python -m tasks quarantine retry`"
+            "`evergreen quarantine retry`"
         )
         return Refusal(reason, todo)
 

@@ -1,10 +1,10 @@
 """Day summaries: what the rows of each day looked like, in a few numbers that can be added up.
 
-Drift is judged by days (tasks/monitoring/drift/drift.py), so nothing but these is kept of rows that were looked at: of a
+Drift is judged by days (drift.py), so nothing but these is kept of rows that were looked at: of a
 million rows of a day as much as of a hundred. Summaries of parts of a day add up to that of the whole, to the last
 bit and in any order: the sums are of integers (see `Column.scale`), which a float64 holds exactly.
 
-What is counted is laid out by the reference profile (tasks/modelling/profile.py). `train` summarises the training rows with the
+What is counted is laid out by the reference profile (profile.py). `train` summarises the training rows with the
 same function as the monitor the predictions: that is the reference which later days are held against.
 """
 

@@ -283,7 +283,7 @@ def acknowledge(model: str, key: str, note: str = "") -> Alarm:
         if chosen is None:
             keys = [one["key"] for one in known]
             raise Mistake(
-                f"{model} has no alarm {key!r}{did_you_mean(key, keys)}. `python -m tasks alarms {model}` lists them"
+                f"{model} has no alarm {key!r}{did_you_mean(key, keys)}. `evergreen alarms {model}` lists them"
             )
         chosen["acknowledged"] = {"at": _now(), "note": " ".join(note.split())}
         _write(model, known)

@@ -109,7 +109,7 @@ def untimed(service: Mapping[str, Mapping[str, Any]]) -> str:
         return ""
     return (
         f"{count:,} rows count for nothing, as they say that they were asked after they were answered, or before 1971 "
-        f"(`python -m tasks forget` takes them out of the log)"
+        f"(`evergreen forget` takes them out of the log)"
     )
 
 

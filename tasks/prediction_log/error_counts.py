@@ -1,11 +1,11 @@
-"""What was asked and not answered: how often a day, by model. The log has what was answered (tasks/prediction_log/prediction_log.py).
+"""What was asked and not answered: how often a day, by model. The log has what was answered (prediction_log.py).
 
     var/predictions/<model>/unanswered.json    {day: {"refused": n, "shed": n, "failed": n}}
 
 `refused`: the request was wrong (a 4xx). `shed`: too many were waiting (503). `failed`: everything else that is no
 answer: nobody serves, a release died over it, or gave an error.
 
-The router counts them (deployments/serving/router.py), by the day of the model's own zone, and adds what it has counted every
+The router counts them (router.py), by the day of the model's own zone, and adds what it has counted every
 few seconds and when it ends: a router that is killed loses the seconds since. So they say how the service is; no
 decision hangs on one more or less.
 """

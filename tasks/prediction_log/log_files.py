@@ -155,7 +155,7 @@ class Lines:
         self.compacted = Rows(path.parents[2] / path.parent.name / f"{name}.parquet", orders)
         self.name = self.compacted.name
 
-    def span(self) -> tuple[int, int]:  # noqa: D102 - as LogFile has it; so the others
+    def span(self) -> tuple[int, int]:  # noqa: D102
         return _span([keys.moments for keys in self._keys])
 
     def times(self) -> tuple[int, int]:  # noqa: D102

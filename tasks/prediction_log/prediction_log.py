@@ -302,7 +302,7 @@ def forget(
     keys: Sequence[str] = (),
     now: datetime | None = None,
 ) -> int:
-    """Take rows out of the log, and out of all that is made of it (tasks/prediction_log/erasures.py); those of which all holds.
+    """Take rows out of the log, and out of all that is made of it (erasures.py); those of which all holds.
 
     Args:
         model: whose.

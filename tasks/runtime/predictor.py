@@ -1,6 +1,6 @@
 """What a release answers: the bodies of requests in, the bodies of answers out, without a server.
 
-The replica that the router asks (tasks/runtime/replica.py) and the service that BentoML serves (tasks/runtime/bento_service.py)
+The replica that the router asks (replica.py) and the service that BentoML serves (bento_service.py)
 both answer through this. It is copied into each release, so that an old release answers as it always did.
 """
 
@@ -181,7 +181,7 @@ class Release:
             return []
         try:
             return [*self._columns(requests)]
-        except Exception as error:  # noqa: BLE001 - a team's own code may raise anything; it is told, and answered
+        except Exception as error:  # noqa: BLE001 - as in _score
             if len(requests) > 1:  # the others of the batch shall not suffer for it
                 return [one for request in requests for one in self._score([request])]
             return [_failure(error)]

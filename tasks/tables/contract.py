@@ -1,6 +1,6 @@
 """What a model asks of a dataset: columns with types, and an expectation suite.
 
-`models/<name>/expectations/<dataset>.yaml`, read by whoever reads a partition (tasks/tables/table_files.py): the one that
+`models/<name>/expectations/<dataset>.yaml`, read by whoever reads a partition (table_files.py): the one that
 validates it and the one that makes rows of it see the same types.
 """
 

@@ -1,7 +1,7 @@
 """Tables as other programs write them (CSV, Parquet), read with the types that a contract declares.
 
 The one reader of ingest, training and batch scoring. The declared type decides: a conversion that loses nothing is made
-(tasks/tables/conversions.py), every other one is refused, with column, row, the value in the file and what it would become.
+(conversions.py), every other one is refused, with column, row, the value in the file and what it would become.
 Nothing is guessed: what a text means that a type does not say (a missing value, a decimal comma, a date of a locale) is
 declared in the suite (`nulls`, `csv`). What each of the usual writers' files become: docs/reference/files.md.
 """

@@ -88,7 +88,7 @@ def _refuse_what_no_request_may_hold(values: Column, feature: params.Feature, wh
 
 
 def _faults(values: Column, feature: params.Feature) -> list[tuple[Column, str, str]]:
-    """Each fault that tasks.runtime.request_schema would find in a request: which rows have it, its name, and what to do."""
+    """Each fault that request_schema would find in a request: which rows have it, its name, and what to do."""
     limits = request_schema.limits(feature.model_dump())
     missing = "give another value, or None where it is missing"
     if feature.type == "category":

@@ -279,7 +279,8 @@ def _explained(error: BaseException) -> EvergreenError:
     text = ": ".join(said)
     if "missing data" in text:
         return DataMissing(
-            f"{text}. The files of this data version are not here: `make data` brings them, or ingest makes a version."
+            f"{text}. The files of this data version are not here: `evergreen data` brings them, or ingest makes "
+            f"a version."
         )
     if "dvc.yaml" in text:
         return Mistake(f"dvc.yaml: {text}")

@@ -37,7 +37,7 @@ class Alone:
 
 @contextmanager
 def server(copied: Path, root: Path, **numbers: float) -> Iterator[Alone]:
-    """Work on a copy of a project beside a server of its own; these numbers of deployments.orchestration.automations are others."""
+    """Work on a copy of a project beside a server of its own; these numbers of automations are others."""
     shutil.copytree(copied, root, symlinks=True)
     with pytest.MonkeyPatch.context() as patch, receiver() as (url, told):
         patch.setenv("PREFECT_SERVER_API_PORT", str(servers.free_port()))
@@ -51,7 +51,9 @@ def server(copied: Path, root: Path, **numbers: float) -> Iterator[Alone]:
         with servers.process([str(word) for word in command], "prefect") as running:
             servers.wait_for(f"{address}/health", running, "prefect", seconds=120)
             given = "".join(f"automations.{name} = {value}\n" for name, value in numbers.items())
-            project.python(f"from deployments import automations, deploy\n{given}assert deploy.main() == 0")
+            project.python(
+                f"from deployments.orchestration import automations, registration\n{given}assert deploy.main() == 0"
+            )
             refresh_global_settings_context()  # Prefect may have read the environment of another test
             yield Alone(project, told)
 

@@ -69,7 +69,7 @@ class Routed:
         with project_at(self.root):
             environment = {**environment, **settings.environment(), "EVERGREEN_PORT": str(self.port)}
             environment["BENTOML_HOME"] = str(self.root / "var" / "bentoml")
-        code = f"from deployments import router\n{before}\nrouter.main()"
+        code = f"from deployments.serving import router\n{before}\nrouter.main()"
         with (self.root / "router.log").open("ab") as said:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", code], cwd=self.root, env=environment, stdout=said, stderr=said

@@ -67,7 +67,7 @@ def test_as_a_process_it_tells_the_same(small: Project) -> None:
 def test_a_defect_shows_its_traceback(small: Project) -> None:
     """It is not an error that a person could mend by reading one line."""
     (small.root / "models" / "tiny" / "pipeline" / "__init__.py").write_text("1 / 0\n")
-    done = small.run(sys.executable, "-c", "from tasks import code, params; code.build_pipeline('tiny', params.load().model('tiny'))", check=False)  # fmt: skip # noqa: E501
+    done = small.run(sys.executable, "-c", "from tasks.modelling import user_code; from tasks.ground import params; user_code.build_pipeline('tiny', params.load().model('tiny'))", check=False)  # fmt: skip
     assert done.returncode == 1
     assert "ZeroDivisionError" in done.stderr
 

@@ -37,7 +37,7 @@ def router(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Routed]:
     root = tmp_path_factory.mktemp("fuzzed")
     routed = Routed(root, make_release(root), free_port())
     routed.start(
-        f"from deployments import connections\nrouter.BODY_S = {PATIENCE}.0\nconnections.HEAD_S = {PATIENCE}.0"
+        f"from deployments.serving import http_protocol\nrouter.BODY_S = {PATIENCE}.0\nhttp_protocol.HEAD_S = {PATIENCE}.0"
     )
     routed.serve(routed.candidate)
     yield routed

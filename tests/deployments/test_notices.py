@@ -53,7 +53,7 @@ def test_of_a_run_that_does_not_start(alone: Alone) -> None:
     api.call(f"/flow_runs/{started}", {"name": "train/started"}, method="PATCH")
     text = alone.message("train/pending does not start")
     assert text.startswith("It is pending for more than")
-    assert "Is the worker alive (make status)?" in text
+    assert "Is the worker alive ((evergreen status))?" in text
     assert text.endswith(f"/runs/flow-run/{stuck}")
     assert "train/started does not start" not in [one["subject"] for one in alone.told]
 
@@ -73,7 +73,7 @@ def test_of_an_automation_that_failed(alone: Alone) -> None:
     post("evergreen.partition.landed", "evergreen.dataset.readings")
     text = alone.message("an automation failed: wake ingest/ingest")
     assert text.startswith("Unexpected status from 'run-deployment' action: 404\n")
-    assert "make deploy" in text
+    assert "evergreen register" in text
 
 
 def test_a_message_that_cannot_be_sent_is_not_told_for_ever(alone: Alone) -> None:

@@ -19,7 +19,8 @@ import httpx
 import pytest
 
 from deployments.serving import router
-from deployments.status_page import charts, facts, markup, page, refresher, style
+from deployments.status_page import charts, facts, markup, refresher, style
+from deployments.status_page import page as status_page
 from tasks.ground import files, settings
 from tests.conftest import Project
 from tests.deployments import page_sample
@@ -69,7 +70,7 @@ class Read(HTMLParser):
 
 def read() -> Read:
     """The page as things are."""
-    return Read(page.render(NOW))
+    return Read(status_page.render(NOW))
 
 
 @pytest.fixture
@@ -102,7 +103,7 @@ def test_it_says_who_serves_how_good_that_is_and_why(lived: Project) -> None:
         "20 Nov 2026, 18:04 UTC",
         "5 to 11 Nov 2013: measured 0.435 (0.415 to 0.455), 15% above the promised 0.378 (0.344 to 0.412).",
         "vibration is 0.62 mm/s higher, 0.71 standard deviations since 2013-10-14.",
-        "python -m tasks acknowledge tiny 2013-10-20-vibration-v3",
+        "evergreen acknowledge tiny 2013-10-20-vibration-v3",
         "✗ refused",
         "slice:station=west log_loss is 0.041 above the champion's",
         "4,000 new rows, 1 are asked",
@@ -232,7 +233,7 @@ def test_no_field_of_a_report_can_take_the_page_along(lived: Project) -> None:
             else:
                 place[path[-1]] = instead
             files.write_json(page_sample.report_path("tiny"), report)
-            page = page.render(NOW)
+            page = status_page.render(NOW)
             assert "Will this pump fail today?" in page, (path, instead)
 
 
@@ -242,7 +243,7 @@ def test_what_somebody_wrote_is_never_markup(lived: Project) -> None:
     report = json.loads(json.dumps(page_sample.report("tiny")).replace("vibration", json.dumps(evil)[1:-1]))
     files.write_json(page_sample.report_path("tiny"), report)
     (lived.root / "data/readings/<b>2013-09.csv").touch()
-    text = page.render(NOW)
+    text = status_page.render(NOW)
     assert "alert(1)" in text
     page = Read(text)
     assert len(page.of("script")) == 1
@@ -280,7 +281,7 @@ def test_a_screen_reader_finds_its_way(lived: Project) -> None:
 
 def test_nothing_is_fetched_from_elsewhere_and_no_style_is_inline(lived: Project) -> None:
     """So that the policy may forbid both; the hashes in it are those of what is in the page."""
-    text = page.render(NOW)
+    text = status_page.render(NOW)
     page = Read(text)
     assert not page.crossed
     assert not page.open
@@ -336,13 +337,13 @@ def test_every_text_stands_out_from_its_ground_in_both_themes() -> None:
 def test_it_is_made_without_anything_heavy() -> None:
     """Neither pandas nor MLflow nor Prefect: the watcher, which is small, makes it."""
     heavy = {"pandas", "numpy", "scipy", "pyarrow", "matplotlib", "mlflow", "prefect", "dvc"}
-    code = "import sys; from tasks import settings; settings.apply(); import deployments.status_page.refresher; print(*sys.modules)"
+    code = "import sys; from tasks.ground import settings; settings.apply(); import deployments.status_page.refresher; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not heavy & set(done.stdout.split())
 
 
 def test_the_command_writes_the_file(small: Project) -> None:
-    """`make page`."""
+    """`evergreen page`."""
     said = small.run(sys.executable, "-m", "deployments.status_page").stdout
     assert Path(said.strip()) == small.root / "var/status/index.html"
     assert "Nothing serves yet" in (small.root / "var/status/index.html").read_text(encoding="utf-8")
@@ -399,7 +400,7 @@ def test_it_is_written_when_something_changed_and_each_minute(lived: Project) ->
     files.write_json(page_sample.report_path("tiny"), {**page_sample.report("tiny"), "alarms": []})
     assert not later(1), "it looked just before"
     assert later(2)
-    assert "no alarm is open" in page.path().read_text(encoding="utf-8")
+    assert "no alarm is open" in status_page.path().read_text(encoding="utf-8")
     assert not later(3)
     report = {"dataset": "readings", "partition": "2013-04", "reason": "empty", "todo": "send it again"}
     files.write_json(lived.root / "var/quarantine/readings/2013-04-0a1b2c3d/report.json", report)
@@ -439,10 +440,10 @@ def ask(path: str, accept: str = "text/html,*/*;q=0.8", method: str = "GET") -> 
 def test_a_browser_is_shown_the_page_and_an_application_gets_json(lived: Project) -> None:
     """By the same addresses; never from a cache, and with a policy that names this very style and script."""
     assert ask("/status/").status_code == 404
-    page.write()
+    status_page.write()
     answer = ask("/status/")
     assert answer.status_code == 200
-    assert answer.content == page.path().read_bytes()
+    assert answer.content == status_page.path().read_bytes()
     assert answer.headers["cache-control"] == "no-store"
     assert answer.headers["content-security-policy"] == style.POLICY
     for path in ("/", "/status"):
@@ -458,9 +459,9 @@ def test_the_data_docs_are_shown_beside_it(lived: Project) -> None:
     files.write_text(docs, "<h1>Data Docs</h1>")
     files.write_text(settings.VAR / "secret.html", "secret")
     files.write_text(settings.VAR / "reports" / "notes.txt", "secret")
-    page.write()
+    status_page.write()
     link = next(str(one["href"]) for one in Read(ask("/status/").text).of("a") if "data-docs" in str(one.get("href")))
-    assert (page.path().parent / link).resolve() == docs
+    assert (status_page.path().parent / link).resolve() == docs
     assert ask(str(httpx.URL("http://router/status/").join(link).path)).text == "<h1>Data Docs</h1>"
     for path in (
         "/reports/../secret.html",

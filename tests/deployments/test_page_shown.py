@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from deployments.local import servers
-from deployments.status_page import facts, page
+from deployments.status_page import facts
+from deployments.status_page import page as status_page
 from flows.prefect_support import api
 from tasks.ground import files
 from tests.deployments import alone, page_sample
@@ -54,7 +55,7 @@ def served(small_copied: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
             url = f"http://127.0.0.1:{os.environ['EVERGREEN_PORT']}"
             with servers.process([sys.executable, "-m", "deployments.serving.router"], "router") as running:
                 servers.wait_for(f"{url}/healthz", running, "router", 60)
-                page.write()
+                status_page.write()
                 yield Served(f"{url}/status/", there.project.root)
 
 
@@ -104,7 +105,7 @@ def test_what_prefect_plans_is_on_the_page(served: Served) -> None:
     by_browser = urllib.request.Request(train.url, headers={"accept": "text/html"})
     with urllib.request.urlopen(by_browser, timeout=10) as answer:
         assert answer.status == 200
-    page.write()
+    status_page.write()
     text = page.path().read_text(encoding="utf-8")
     assert f'href="{train.url}"' in text
     assert "paused" in text
@@ -174,7 +175,7 @@ def test_it_becomes_new_by_itself_and_keeps_ones_place(served: Served, page: Pag
     page.script("document.getElementById('quality-tiny').open = true; scrollTo(0, 700)")
     at = page.script("scrollY")
     files.write_json(page_sample.report_path("tiny"), {**page_sample.report("tiny"), "alarms": []})
-    page.write()
+    status_page.write()
     until(lambda: "no alarm is open" in page.text() or "Nothing serves" in page.text(), 30, "the new page")
     until(lambda: "Open alarms" not in page.text(), 30, "the new page")
     assert page.script("document.getElementById('quality-tiny').open")

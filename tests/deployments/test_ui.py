@@ -97,7 +97,7 @@ POOL, QUEUE = "/work_pools/evergreen", "/work_pools/evergreen/queues/default"
         ),
         (
             lambda: limit(0),
-            "train/tiny may run 0 times at once, so its runs wait for ever: `make deploy` gives it its 1 back",
+            "train/tiny may run 0 times at once, so its runs wait for ever: `evergreen register` gives it its 1 back",
             lambda: registration.deploy(params.load()),
         ),
         (
@@ -118,7 +118,7 @@ POOL, QUEUE = "/work_pools/evergreen", "/work_pools/evergreen/queues/default"
 def test_what_stops_the_loop_is_said_with_the_way_back(
     do: Callable[[], Any], says: str, undo: Callable[[], Any]
 ) -> None:
-    """By `make status` and the log, as long as it is so; registering again does not undo what somebody wanted."""
+    """By `evergreen status` and the log, as long as it is so; registering again does not undo what somebody wanted."""
     looking, said = blockers.Blockers(), params.load()
     assert (blockers.find(said), list(looking.look(said))) == ([], [])
     do()
@@ -148,7 +148,7 @@ def test_what_a_person_has_edited_stays_when_it_is_registered_again() -> None:
     patch(at, parameters=was["parameters"], tags=was["tags"], job_variables=was["job_variables"])
 
 
-def registration(clock: Callable[[], float] = lambda: 0.0) -> Registration:
+def watch(clock: Callable[[], float] = lambda: 0.0) -> Registration:
     """One that registers in this process."""
     return Registration(lambda *, keep: registration.deploy(params.load(), keep=keep), clock)
 
@@ -164,7 +164,7 @@ def registration(clock: Callable[[], float] = lambda: 0.0) -> Registration:
 )
 def test_what_somebody_deletes_comes_again(remove: Callable[[], Any], lacks: str) -> None:
     """And is said: otherwise the loop would stand still without a word."""
-    looking, said = registration(), params.load()
+    looking, said = watch(), params.load()
     assert list(looking.look(said)) == []
     remove()
     assert any(lacks.partition(" ")[2].strip("«»") in text for text in blockers.find(said))
@@ -177,7 +177,7 @@ def test_what_somebody_deletes_comes_again(remove: Callable[[], Any], lacks: str
 def test_a_model_that_comes_is_registered_and_woken_and_one_that_goes_is_removed(alone: Alone) -> None:
     """While the platform is up; one that is gone for a moment only keeps what people edited."""
     now, path = [0.0], alone.project.root / "params.yaml"
-    looking, text = registration(lambda: now[0]), path.read_text(encoding="utf-8")
+    looking, text = watch(lambda: now[0]), path.read_text(encoding="utf-8")
     section = text.partition("  tiny:\n")[2]
     path.write_text(f"{text}  other:\n{section}", encoding="utf-8")
     lines = list(looking.look(params.load()))
@@ -205,7 +205,7 @@ def test_a_params_yaml_that_is_broken_for_a_while_is_told_and_ends_nothing(alone
     text = path.read_text(encoding="utf-8")
     rounds = Rounds(
         {
-            "deployments": (lambda: registration().look(params.load()), 0),
+            "deployments": (lambda: watch().look(params.load()), 0),
             "landing": (lambda: Watcher(said.append).look(params.load()), 0),
             "runs": (lambda: done.append("looked"), 0),
         },

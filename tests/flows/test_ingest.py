@@ -17,8 +17,8 @@ pytestmark = pytest.mark.timeout(180 * PATIENCE)
 
 KILLED = """
 import os, signal
-from flows import events, here, ingest
-from tasks import files
+from flows.prefect_support import events, run_local; from flows import ingest
+from tasks.ground import files
 
 def die(*_, **__): os.kill(os.getpid(), signal.SIGKILL)
 {patch}
@@ -57,7 +57,7 @@ def refusals() -> list[str]:
 
 REFUSES = """
 import sys
-from flows import as_task, here, ingest
+from flows.prefect_support import as_task, run_local; from flows import ingest
 from tasks.ground.errors import SourceUnavailable
 
 def refuse(*_):

@@ -177,7 +177,7 @@ def test_nothing_new_is_found_out_before_anything_heavy_is_imported(world: World
     """Neither pandas nor MLflow, and no file is written."""
     code = """
 import sys, time
-from flows import here
+from flows.prefect_support import run_local
 import flows.monitor
 begin = time.process_time()
 state = here.run("monitor", "tiny")
@@ -268,7 +268,7 @@ def test_rows_of_2199_do_no_harm(world: World, first: desired_state.One) -> None
     assert said["quality"] == before["quality"]
     assert said["data"]["text"] == (
         f"{before['data']['text']}; 24 rows count for nothing, as they say that they were asked after they were "
-        f"answered, or before 1971 (`python -m tasks forget` takes them out of the log)"
+        f"answered, or before 1971 (`evergreen forget` takes them out of the log)"
     )
     assert said["alarms"] == []
     assert monitor().message.startswith("nothing to do")
@@ -287,7 +287,7 @@ def test_a_sensor_that_is_off_is_told_once_also_by_a_run_that_was_killed(
     may = world.rows["2013-05"]
     log(may.assign(pressure=may["pressure"] + 2), first, number=1)
     code = "import os; from tasks.monitoring import alarms; alarms.told = lambda *_: os._exit(9)\n"
-    code += "from flows import here; here.run('monitor', 'tiny')"
+    code += "from flows.prefect_support import run_local; here.run('monitor', 'tiny')"
     done = world.alone.project.run(sys.executable, "-c", code, check=False)
     assert done.returncode == 9
     assert monitor().is_completed()
@@ -300,7 +300,7 @@ def test_a_sensor_that_is_off_is_told_once_also_by_a_run_that_was_killed(
     assert "; log_loss estimated in the week of 2013-05-20: 0." in one["text"]
     text = world.alone.message("alarm: tiny: pressure")
     assert text.splitlines()[0] == one["text"]
-    assert text.splitlines()[1].endswith(f"python -m tasks acknowledge tiny {one['key']}")
+    assert text.splitlines()[1].endswith(f"evergreen acknowledge tiny {one['key']}")
     assert len(told(world, "alarm: ")) == 1
     assert report()["data"]["status"] == "drift"
 
@@ -319,8 +319,8 @@ def test_an_alarm_that_was_acknowledged_stays_open_and_so_does_the_note(world: W
 def test_killed_while_it_writes_to_mlflow_nothing_is_doubled(world: World, first: desired_state.One) -> None:
     """The next run ends what was begun; the report is that of a run that was not killed."""
     world.label("2013-05", 150)
-    code = "import os; from tasks.release import monitored; monitored._keep = lambda *_: os._exit(9)\n"
-    code += "from flows import here; here.run('monitor', 'tiny')"
+    code = "import os; from tasks.release.registry import monitoring_run; monitored._keep = lambda *_: os._exit(9)\n"
+    code += "from flows.prefect_support import run_local; here.run('monitor', 'tiny')"
     assert world.alone.project.run(sys.executable, "-c", code, check=False).returncode == 9
     half = {name: value for name, value in report().items() if name != "at"}
     assert monitor().is_completed()

@@ -17,8 +17,8 @@ from tests.deployments.alone import Alone, server
 pytestmark = [pytest.mark.long, pytest.mark.timeout(240)]
 
 PREPARED = """
-from tasks import environment, files, settings
-from tasks.release import package, registry, tracking
+from tasks.ground import locked_packages, files, settings
+from tasks.release.package import package; from tasks.release.registry import registry, tracking
 from tasks.training import evaluate, prepare, train
 
 environment.environment()
@@ -41,7 +41,7 @@ def alone(small_copied: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 def predict(alone: Alone, *arguments: str) -> tuple[int, str]:
-    """`python -m flows predict tiny …`: its exit code, and what it says."""
+    """`evergreen predict tiny …`: its exit code, and what it says."""
     done = alone.project.run(sys.executable, "-m", "flows", "predict", "tiny", *arguments, check=False)
     return done.returncode, done.stdout + done.stderr
 

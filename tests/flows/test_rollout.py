@@ -283,7 +283,7 @@ def patched(file: str, old: str, new: str) -> Callable[[Path], object]:
     return change
 
 
-BEGIN = "    from tasks import answering\n"
+BEGIN = "    from tasks.runtime import predictor\n"
 
 BAD = {
     "dies in production": (
@@ -388,7 +388,7 @@ def test_a_rollback_to_one_that_cannot_start_any_more_takes_nothing_away(
     registry.rollback(MODEL, to=old.version, reason="a person says so")
     state = deploy()
     assert state.name == "Stuck"
-    assert f"python -m tasks rollback {MODEL} --to N" in state.message
+    assert f"evergreen rollback {MODEL} --to N" in state.message
     assert desired_state.read(MODEL).live.candidate == served.candidate
     assert "nobody can have the place" in world.alone.message(f"withdrawn: tiny version {old.version}")
     registry.rollback(MODEL, to=served.version)
@@ -397,8 +397,8 @@ def test_a_rollback_to_one_that_cannot_start_any_more_takes_nothing_away(
 
 KILLED = """
 import os, signal
-from flows import deploy, events, here
-from tasks.release import registry, rollout, serving
+from flows import rollout; from flows.prefect_support import events, run_local
+from tasks.release.registry import registry, desired_state; from tasks.release.rollout import stages
 
 def die(*_, **__): os.kill(os.getpid(), signal.SIGKILL)
 {patch}

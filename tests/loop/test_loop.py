@@ -1,4 +1,4 @@
-"""The loop under schedules of events and kills: a few seeds here, hundreds in `make soak`."""
+"""The loop under schedules of events and kills: a few seeds here, hundreds in `make bench-soak`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_schedules_with_kills_end_as_without(shared: Platform) -> None:
 
 
 def test_a_kill_between_any_two_writes_of_a_promotion_is_repaired(shared: Platform) -> None:
-    """A few of the boundaries here, each of them in `make soak`."""
+    """A few of the boundaries here, each of them in `make bench-soak`."""
     boundaries = soak.Boundaries(shared)
     most = boundaries.count("registry")
     faults = [boundaries.kill("registry", at) for at in (most - 8, most - 3)]

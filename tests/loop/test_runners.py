@@ -54,7 +54,7 @@ def runs(root: Path) -> list[str]:
 
 def dvc(root: Path, *arguments: str) -> str:
     """What DVC says, in a process of its own, as a person has it who typed `make shell`."""
-    code = "import sys; from tasks import settings; settings.apply(); from dvc.cli import main; sys.exit(main())"
+    code = "import sys; from tasks.ground import settings; settings.apply(); from dvc.cli import main; sys.exit(main())"
     environment = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "HOME": str(root), "MPLBACKEND": "Agg"}
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments], cwd=root, env=environment, capture_output=True, text=True, check=False

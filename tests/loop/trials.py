@@ -1,4 +1,4 @@
-"""A warm parent for tasks/release/package/bento_trial.py: `python -I trials.py <socket> <trial.py>`; see acts.Interpreter."""
+"""A warm parent for bento_trial.py: `python -I trials.py <socket> <trial.py>`; see acts.Interpreter."""
 
 from __future__ import annotations
 

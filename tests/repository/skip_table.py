@@ -19,7 +19,7 @@ run from scratch.
 equal ends it. What must be redone is said as the first stage whose result can differ; those that follow are redone as
 far as their inputs differ then. «Given back»: the results come from DVC's cache, and no step is called.
 
-`python -m tasks why <model>` says for your own change what would run and why, before anything does.
+`evergreen why <model>` says for your own change what would run and why, before anything does.
 """
 
 TABLE = "| what changed | must be redone | is redone | |\n| --- | --- | --- | --- |\n"

@@ -139,8 +139,8 @@ def test_its_second_candidate_is_judged_against_the_champion(story: Story) -> No
 NOTHING = """
 import sys
 from tasks import steps
-from tasks.release import settled
-from tasks.training import graph
+from tasks.release.registry import outcome_cache
+from tasks.training import dvc_graph
 assert graph.pending("digits") == {}
 assert {outcome.how for outcome in graph.reproduce("digits", steps.run)} == {"unchanged"}
 settled.find("digits")

@@ -64,7 +64,7 @@ def test_a_command_works_on_the_checkout_that_it_is_typed_in(trained: Project, t
     """Also in a shell that was activated for another one, whose folders and stores nobody meant; and it says so."""
     cloned = clone(trained, tmp_path / "clone")
     code = (
-        "import json, os; from tasks import settings; settings.apply(); "
+        "import json, os; from tasks.ground import settings; settings.apply(); "
         "print(json.dumps({name: os.environ[name] for name in settings.environment() if name != 'PATH'}))"
     )
     asked = cloned.run(sys.executable, "-c", code)
@@ -86,7 +86,7 @@ def test_a_store_that_a_person_names_stays_where_it_is(
     """Only what the other checkout's activation set is forgotten."""
     cloned = clone(trained, tmp_path / "clone")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
-    code = "import os; from tasks import settings; settings.apply(); print(os.environ['MLFLOW_TRACKING_URI'])"
+    code = "import os; from tasks.ground import settings; settings.apply(); print(os.environ['MLFLOW_TRACKING_URI'])"
     assert cloned.python(code) == "http://127.0.0.1:1\n"
 
 

@@ -12,9 +12,9 @@ WRITES = """
 import os, stat, sys
 os.umask(0o022)
 from pathlib import Path
-from tasks import settings
+from tasks.ground import settings
 settings.apply()
-from tasks import files
+from tasks.ground import files
 files.write_json(settings.VAR / "memo" / "note.json", 1)
 files.append_line(settings.VAR / "rollouts" / "book.jsonl", 1)
 with files.lock("one"):

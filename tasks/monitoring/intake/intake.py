@@ -4,7 +4,7 @@
     …/asked/<day>/<name>.parquet               a row per prediction; what it says of itself: `COLUMNS`
     …/asked/<day>/<name>.npy                   the keys of these rows, sorted: who asked for the same row again?
     …/again.<batch>….npy                       keys that stand in several of these files, and when they stood last
-    …/days/<candidate>.<batch>.parquet         day summaries of what a release was asked (tasks/modelling/daily_summaries.py) …
+    …/days/<candidate>.<batch>.parquet         day summaries of what a release was asked (daily_summaries.py) …
     …/profiles/<candidate>.json                … laid out by its own reference profile
     …/service.<batch>.json                     per day: requests, rows, and how long they took
 

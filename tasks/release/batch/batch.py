@@ -174,7 +174,7 @@ def find_release(name: str, version: str) -> Release:
     if version == CHAMPION:
         champion = registry.champion(name)
         if champion is None:
-            raise DataMissing(f"{name} has no champion yet: train it (python -m flows train {name}), or name a version")
+            raise DataMissing(f"{name} has no champion yet: train it (evergreen train {name}), or name a version")
         found = entries[str(champion.number)]
     candidate = found.candidate if found else version
     number = str(found.version) if found else None

@@ -230,7 +230,7 @@ class File:
     place: Place
 
     @property
-    def where(self) -> str:  # noqa: D102 - as Source has it; so the others
+    def where(self) -> str:  # noqa: D102
         return self.place.shown
 
     @property

@@ -217,7 +217,7 @@ release, sha256, own, task, given, answered = sys.argv[1:]
 sys.path.insert(0, release)
 from pathlib import Path
 import pandas as pd
-from tasks import model_file
+from tasks.runtime import model_file
 pipeline = model_file.load(Path(release) / "model.skops", sha256, own=own)
 model_file.predict(pipeline, pd.read_parquet(given), task).to_parquet(answered)
 """

@@ -48,7 +48,7 @@ DOUBT = 4
 """The doubt that a slice is given the benefit of is worth at most so many margins. See `_Bench.slices`."""
 
 DATA_REASONS = (ArithmeticError, EvergreenError, LookupError, TypeError, ValueError)
-"""What bad input makes tasks.modelling.metrics, pandas and numpy raise. Anything else is a defect, and is seen as one."""
+"""What bad input makes metrics, pandas and numpy raise. Anything else is a defect, and is seen as one."""
 
 Who = Literal["challenger", "champion", "baseline"]
 Features = Mapping[str, Mapping[str, Any]]
@@ -67,7 +67,7 @@ class Side:
     """What a request holds: name → {type, min, max, nullable}."""
     fault: str = ""
     seen: npt.NDArray[np.bool_] | None = None
-    """Which holdout rows it was trained on, where that is known better than by their ids (tasks.release.gate.training_overlap)."""
+    """Which holdout rows it was trained on, where that is known better than by their ids (training_overlap)."""
     seen_by: str = ""
     """How many of them were found otherwise than by their ids, in words."""
     doubt: str = ""

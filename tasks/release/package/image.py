@@ -79,7 +79,7 @@ def chosen(model: str, wanted: int | None = None) -> tuple[int, str]:
         return champion.number, champion.candidate
     known = {entry.version: entry.candidate for entry in registry.history(model)}
     if wanted not in known:
-        raise DataMissing(f"{model} has no version {wanted}; `python -m tasks history {model}` lists those there are")
+        raise DataMissing(f"{model} has no version {wanted}; `evergreen history {model}` lists those there are")
     return wanted, known[wanted]
 
 

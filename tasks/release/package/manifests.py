@@ -143,7 +143,7 @@ def _deployment(text: str, model: str) -> yaml.Node:
             return document
     raise Mistake(
         f"{model}.yaml holds no Deployment with the label {MODEL}: {model}, so nothing says where the tag belongs. "
-        f"`python -m tasks manifests {model}` writes one"
+        f"`evergreen manifests {model}` writes one"
     )
 
 
@@ -239,7 +239,7 @@ class _Manifest:
         text = self.clone.show(commit, self.name)
         if text is None:
             raise Mistake(
-                f"{called} has no {self.name} in {self.clone.at}. `python -m tasks manifests {self.model}` writes it; "
+                f"{called} has no {self.name} in {self.clone.at}. `evergreen manifests {self.model}` writes it; "
                 f"read it, commit it, then run again"
             )
         return text

@@ -402,8 +402,8 @@ def refuse_difference(tag: str, evaluated: pd.DataFrame, answer: dict[str, Any],
         raise ReleaseDiffers(
             f"{tag} does not answer as it was evaluated; {len(differing)} of {evaluated.size} values differ:\n"
             + "\n".join(differing[:5])
-            + "\nTraining and serving do not compute the same: look at tasks/runtime/bento_service.py and at what the pipeline "
-            "does with types and missing values."
+            + "\nTraining and serving do not compute the same: look at bento_service.py and at what the "
+            "pipeline does with types and missing values."
         )
 
 

@@ -421,7 +421,7 @@ def mend(model_name: str) -> list[str]:
             if now.stored is not None:
                 raise RegistryDamaged(
                     f"the alias champion of {model_name} names version {now.stored.number}, which is no release of "
-                    f"Evergreen. Set it to one that is (python -m tasks history {model_name})"
+                    f"Evergreen. Set it to one that is (evergreen history {model_name})"
                 )
             return done
         was = f"named version {now.stored.number}, which is no release," if now.stored else "was gone"
@@ -508,12 +508,12 @@ def promote_by_hand(model_name: str, version: int | None = None) -> Version:
         now = _standing(client, model_name)
     number = version or now.aliases.get("challenger")
     if number is None:
-        raise Mistake(f"{model_name} has no challenger: name a version (python -m tasks history {model_name})")
+        raise Mistake(f"{model_name} has no challenger: name a version (evergreen history {model_name})")
     chosen = now.numbered(number)
     if chosen == now.stored:
         return chosen
     if VERDICT_ID not in chosen.tags:
-        raise NotPromoted(f"{chosen} was not judged yet: python -m flows train {model_name} again")
+        raise NotPromoted(f"{chosen} was not judged yet: evergreen train {model_name} again")
     promoted = promote(model_name, number, chosen.tags[VERDICT_ID])
     outcome_cache.promoted(model_name, promoted.candidate, f"{promoted} is champion, by a person's word")
     return promoted
@@ -545,7 +545,7 @@ def _refuse_without_verdict(client: MlflowClient, now: _Standing, chosen: Versio
     if chosen.withdrawn is not None:
         raise NotPromoted(
             f"{chosen} was withdrawn ({chosen.withdrawn}): it is not promoted again. "
-            f"To bring it back all the same: python -m tasks rollback {now.model} --to {chosen.number}"
+            f"To bring it back all the same: evergreen rollback {now.model} --to {chosen.number}"
         )
     verdict = _read_verdict(client, chosen.run_id, verdict_id)
     if verdict is None:
@@ -629,7 +629,7 @@ def withdraw(model_name: str, version: int, reason: str, serves: str | None) -> 
         if is_champion and back and back.withdrawn is not None:
             raise NotPromoted(
                 f"{gone} fails ({why}), and {back}, which serves on, was itself withdrawn ({back.withdrawn}): nobody "
-                f"can have the place. Name a version: python -m tasks rollback {model_name} --to N"
+                f"can have the place. Name a version: evergreen rollback {model_name} --to N"
             )
         if is_champion and back and now.aliases.get("former") != back.number:
             client.set_registered_model_alias(model_name, "former", str(back.number))
@@ -734,7 +734,7 @@ def fetch(model_name: str, version: int, to: Path) -> Path:
             commit = tags.get("git.commit", "none")[:10]
             raise DataMissing(
                 f"the files of {wanted} were removed, as it is older than keep_days and never was champion. Train it "
-                f"again: git checkout {commit}; make data; python -m flows train {model_name}"
+                f"again: git checkout {commit}; evergreen data; evergreen train {model_name}"
             )
         beside.mkdir(parents=True)
         there = {file.path for file in client.list_artifacts(wanted.run_id)}

@@ -27,7 +27,7 @@ def restore(model: str, one: One) -> bool:
     if version is None:
         raise DataMissing(
             f"the Bento {model}:{one.candidate} is gone or was changed, and the registry has no version of it. "
-            f"Have another version serve: python -m tasks rollback {model} --to N"
+            f"Have another version serve: evergreen rollback {model} --to N"
         )
     package.store(comparison.bring(model, version) / "release")
     return True

@@ -77,7 +77,7 @@ class Router:
         return f"http://127.0.0.1:{self.port}"
 
     def status(self, model: str) -> dict[str, Any]:
-        """What the router does for a model (deployments/serving/router.py says of what), and as `router` which process it is.
+        """What the router does for a model (router.py says of what), and as `router` which process it is.
 
         Raises:
             RouterSilent: it was away for longer than `patience`.

@@ -81,6 +81,6 @@ def test_a_month_arrives_in_the_landing_zone(project: Project) -> None:
 def test_what_cannot_arrive_is_told(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
     """Without a traceback."""
     assert deliver.main([]) == 2
-    assert "which one? make arrive MONTH=10" in capsys.readouterr().err
+    assert "which one? evergreen deliver 10" in capsys.readouterr().err
     assert deliver.main(["13"]) == 1
     assert "2013-13" in capsys.readouterr().err

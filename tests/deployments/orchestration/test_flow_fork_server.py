@@ -18,7 +18,7 @@ import pytest
 from deployments.local import servers, services
 from tests.deployments.conftest import until
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 
 PROBE = """
 import os, signal, sys, threading, time
@@ -173,7 +173,7 @@ def test_a_nursery_that_stands_still_holds_nobody_up(nursery: psutil.Process) ->
     nursery.suspend()
     assert not servers.hears(Path("var/run/flows.sock"))
     code = (
-        "import os, sys; sys.path[0] = os.getcwd(); from deployments import flow_run; flow_run.PATIENCE_S = 0.5;"
+        "import os, sys; sys.path[0] = os.getcwd(); from deployments.orchestration import flow_run; flow_run.PATIENCE_S = 0.5;"
         "sys.argv = ['flow_run', 'probe', 'out']; flow_run.main()"
     )
     run = subprocess.Popen([sys.executable, "-c", code])
@@ -198,7 +198,7 @@ def test_other_packages_want_another_nursery(nursery: psutil.Process, tmp_path: 
     nursery.kill()
     nursery.wait(20)
     code = (
-        "import sysconfig; from pathlib import Path; from deployments import flow_nursery as nursery;"
+        "import sysconfig; from pathlib import Path; from deployments.orchestration import flow_fork_server as nursery;"
         f"sysconfig.get_path = lambda _: {str(packages)!r}; nursery.AHEAD = ();"
         "nursery.main(Path('var/run/flows.sock'))"
     )

@@ -14,7 +14,7 @@ import gc, json, sqlite3, sys, threading, time
 
 path, aside = sys.argv[1], sys.argv[2] == "aside"
 if aside:
-    from deployments import prefect_server
+    from deployments.orchestration import prefect_server
     prefect_server.SOON_S = 0.05
     prefect_server.collect_aside()
 loops = sqlite3.connect(path, isolation_level=None)

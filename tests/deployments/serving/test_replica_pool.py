@@ -1,4 +1,4 @@
-"""How a release's replicas are asked, seen from inside; tests/deployments/serving/test_router.py does it with real ones."""
+"""How a release's replicas are asked, seen from inside; tests/test_router.py does it with real ones."""
 
 from __future__ import annotations
 

@@ -419,7 +419,7 @@ def test_a_browser_is_asked_for_a_password_beside_keys(router: Routed, path: str
 
 
 def test_those_who_run_it_are_admitted_beside_keys(router: Routed, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A rollout, and `make load`, by the operator's token; it is made again where its file is lost."""
+    """A rollout, and `evergreen load`, by the operator's token; it is made again where its file is lost."""
     monkeypatch.setenv("EVERGREEN_PORT", str(router.port))
     with project_at(router.root), router_client.Router(patience=10) as operator:
         api_keys.add("shop")

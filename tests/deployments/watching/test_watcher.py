@@ -47,54 +47,54 @@ def world(small: Project, monkeypatch: pytest.MonkeyPatch) -> World:
 
 
 @pytest.fixture
-def watcher(world: World) -> watcher.Watcher:
+def running(world: World) -> watcher.Watcher:
     """A watcher that has just started."""
     return watcher.Watcher(say=world.said.append, clock=lambda: world.now)
 
 
-def look(watcher: watcher.Watcher, world: World) -> int:
+def look(running: watcher.Watcher, world: World) -> int:
     """Look once; gives how often ingest was woken so far."""
-    watcher.look(params.load())
+    running.look(params.load())
     return world.woken
 
 
-def test_it_wakes_ingest_for_what_lies_there_and_for_nothing_else(watcher: watcher.Watcher, world: World) -> None:
+def test_it_wakes_ingest_for_what_lies_there_and_for_nothing_else(running: watcher.Watcher, world: World) -> None:
     """Not for an empty zone, nor for a file that is still being written."""
-    assert look(watcher, world) == 0
+    assert look(running, world) == 0
     world.land("2013-04.csv.tmp")
-    assert look(watcher, world) == 0
+    assert look(running, world) == 0
     world.land("2013-04.csv")
-    assert look(watcher, world) == 1
+    assert look(running, world) == 1
     assert world.said[0].startswith("readings/2013-04.csv in the landing zone: ingest is woken, ")
 
 
-def test_it_waits_for_an_ingest_that_is_under_way(watcher: watcher.Watcher, world: World) -> None:
+def test_it_waits_for_an_ingest_that_is_under_way(running: watcher.Watcher, world: World) -> None:
     """That may have looked before the file came: so it looks again afterwards."""
     world.land("2013-04.csv")
     world.under_way = True
-    assert look(watcher, world) == 0
+    assert look(running, world) == 0
     world.under_way = False
-    assert look(watcher, world) == 1
+    assert look(running, world) == 1
 
 
-def test_what_an_ingest_has_left_there_is_tried_ever_more_seldom(watcher: watcher.Watcher, world: World) -> None:
+def test_what_an_ingest_has_left_there_is_tried_ever_more_seldom(running: watcher.Watcher, world: World) -> None:
     """After 5, 15, 60 and then every 300 seconds; a new file at once."""
     world.land("2013-04.csv")
     moments = []
     for second in range(0, 1000, 5):
         world.now = float(second)
         before = world.woken
-        if look(watcher, world) > before:
+        if look(running, world) > before:
             moments.append(second)
     assert moments == [0, 5, 20, 80, 380, 680, 980]
     world.land("2013-05.csv")
-    assert look(watcher, world) == 8
+    assert look(running, world) == 8
 
 
-def test_one_that_was_restarted_wakes_for_what_lies_there(watcher: watcher.Watcher, world: World) -> None:
+def test_one_that_was_restarted_wakes_for_what_lies_there(running: watcher.Watcher, world: World) -> None:
     """What it did before it was killed is not remembered, and need not be."""
     world.land("2013-04.csv")
-    assert look(watcher, world) == 1
+    assert look(running, world) == 1
     assert look(watcher.Watcher(say=world.said.append, clock=lambda: world.now), world) == 2
 
 

@@ -48,7 +48,7 @@ def test_wrong_usage_ends_with_two(arguments: list[str], capsys: pytest.CaptureF
     said = capsys.readouterr().err
     assert said.startswith("usage: python -m flows ")
     if arguments[:1] == ["predict"]:
-        assert said == "usage: python -m flows predict <model> <source> [to] [version] [chunk]\n"
+        assert said == "usage: evergreen predict <model> <source> [to] [version] [chunk]\n"
 
 
 def test_without_a_server_one_line_says_so(small: Project, monkeypatch: pytest.MonkeyPatch) -> None:

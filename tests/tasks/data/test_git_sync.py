@@ -22,8 +22,8 @@ from tests.conftest import REPOSITORY
 
 PUBLISH = """
 import sys
-from tasks import params, settings
-from tasks.data import commits, versions
+from tasks.ground import params, settings
+from tasks.data import git_sync, versions
 versions.make()
 versions.push()
 said = params.load().model_copy(update={"git": params.Git(commit=True)})

@@ -259,10 +259,10 @@ def test_a_full_disk_is_said_and_leaves_nothing_half_written(
 
 
 @pytest.mark.parametrize(
-    "landing", ["s3://key:secret@nowhere/landing", "/mnt/nowhere/landing", "nosuch://key:secret@place/landing"]
+    "address", ["s3://key:secret@nowhere/landing", "/mnt/nowhere/landing", "nosuch://key:secret@place/landing"]
 )
 def test_a_landing_zone_that_cannot_be_reached_is_said_with_its_address(
-    landing: str, root: Path, given: Params, monkeypatch: pytest.MonkeyPatch
+    address: str, root: Path, given: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The error names the address, without the credentials in it, and what to do."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
@@ -270,9 +270,9 @@ def test_a_landing_zone_that_cannot_be_reached_is_said_with_its_address(
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
     with pytest.raises(SourceUnavailable, match=r"the landing zone .* cannot be reached.*Check `landing`") as raised:
-        landing.collect(given.model_copy(update={"landing": landing}), quiet)
+        landing.collect(given.model_copy(update={"landing": address}), quiet)
     assert "secret" not in str(raised.value)
-    assert landing.replace("key:secret", "***") in str(raised.value)
+    assert address.replace("key:secret", "***") in str(raised.value)
 
 
 def test_a_mistake_in_a_suite_quarantines_nothing(root: Path, given: Params) -> None:

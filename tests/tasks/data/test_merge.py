@@ -95,7 +95,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
 def test_two_branches_that_each_took_a_month_are_joined(project: Project) -> None:
     """Both months are in the version; DVC and Git find nothing left to do but the commit."""
     project.diverge({"orders/3.csv": "three"}, {"orders/4.csv": "four"})
-    with pytest.raises(DataMissing, match="python -m tasks merge"):
+    with pytest.raises(DataMissing, match="evergreen merge"):
         versions.make()
     said = merge.merge()
     assert "data.dvc: 4 partitions, those of both sides (came: orders/4)" in said

@@ -208,7 +208,7 @@ def test_a_former_revision_that_comes_again_undoes_nothing(world: World) -> None
     collected = world.deliver("2013-01.csv", month("2013-01"))
     assert [str(one) for one in collected.outdated] == ["weather 2013-01"]
     assert "its content is revision 1 of this partition" in world.said[0]
-    assert "`python -m tasks revert weather 2013-01 --to 1`" in world.said[0]
+    assert "`evergreen revert weather 2013-01 --to 1`" in world.said[0]
     assert world.data["2013-01.csv"] == corrected("2013-01")
     assert (world.root / "data.dvc").read_bytes() == before
     assert not list((world.root / "var/landing/weather").iterdir())

@@ -266,7 +266,7 @@ def test_the_stage_says_which_partition_fails_and_what_to_do(put: Callable[[str,
 def test_a_dataset_without_partitions_is_said_to_be_missing(put: Callable[[str, str], Path], root: Path) -> None:
     """No partition at all: not a failed check, but data that is missing, with how to get it."""
     put("flights", "2013-01")
-    with pytest.raises(DataMissing, match=r"data/weather/ has no partition.*make data"):
+    with pytest.raises(DataMissing, match=r"data/weather/ has no partition.*evergreen data"):
         validate.validate("flight_delay")
 
 

@@ -111,7 +111,9 @@ def test_a_version_only_grows(repository: Path, small: Callable[[str, str], Path
     (repository / "data/flights/2013-01.csv").unlink()
     small("flights/2013-02.csv", "B")
     small("flights/2013-03.csv", "c")
-    with pytest.raises(DataMissing, match=r"missing: flights/2013-01.csv; changed: flights/2013-02.csv.*make data"):
+    with pytest.raises(
+        DataMissing, match=r"missing: flights/2013-01.csv; changed: flights/2013-02.csv.*evergreen data"
+    ):
         versions.make()
     assert (repository / "data.dvc").read_bytes() == before
 
@@ -125,7 +127,7 @@ def test_a_version_that_nobody_has_is_not_forgotten(repository: Path, small: Cal
     shutil.rmtree(repository / ".dvc/cache")
     (repository / "data/flights/2013-02.csv").unlink()
     assert versions.behind()
-    with pytest.raises(DataMissing, match=r"cannot be told.*make data.*remove data.dvc"):
+    with pytest.raises(DataMissing, match=r"cannot be told.*evergreen data.*remove data.dvc"):
         versions.make()
     assert versions.current() == named
 
@@ -230,7 +232,7 @@ def test_a_data_dvc_that_names_nothing_is_said(text: str, repository: Path) -> N
 def test_a_data_dvc_with_both_sides_of_a_merge_names_the_command_that_joins_them(repository: Path) -> None:
     """`git checkout data.dvc` is refused by Git then, and either side alone would lose the other's partitions."""
     (repository / "data.dvc").write_text("outs:\n<<<<<<< HEAD\n- md5: a\n=======\n- md5: b\n>>>>>>> other\n")
-    with pytest.raises(DataMissing, match=r"both sides of a merge: `python -m tasks merge`"):
+    with pytest.raises(DataMissing, match=r"both sides of a merge: `evergreen merge`"):
         versions.current()
 
 

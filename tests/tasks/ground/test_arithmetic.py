@@ -12,7 +12,7 @@ from tasks.ground import arithmetic, settings
 
 pytestmark = pytest.mark.skipif(not settings.has_avx2(), reason="the pins are for x86-64 processors with AVX2")
 
-APPLIED = "from tasks import settings; settings.apply(); from tasks import arithmetic; print(arithmetic.in_effect())"
+APPLIED = "from tasks.ground import arithmetic, settings; settings.apply(); print(arithmetic.in_effect())"
 
 
 def fresh(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -38,7 +38,7 @@ def test_a_shell_cannot_change_the_arithmetic(shell: dict[str, str]) -> None:
 def test_the_lowest_level_has_a_name() -> None:
     """A processor without AVX2 has none of the levels that numpy chooses among."""
     lowest = fresh(
-        "from tasks import arithmetic; print(arithmetic.in_effect())",
+        "from tasks.ground import arithmetic; print(arithmetic.in_effect())",
         NPY_DISABLE_CPU_FEATURES="X86_V3 X86_V4 AVX512_ICL AVX512_SPR",
     )
     assert lowest.stdout.startswith("numpy X86_V2, ")
@@ -61,7 +61,7 @@ def test_more_threads_are_a_setting_and_named() -> None:
 
 def test_pins_that_came_too_late_are_refused() -> None:
     """Numpy reads them once, when it is imported."""
-    code = "import numpy; from tasks import settings, steps; settings.apply(); steps.run('train', ['tiny'])"
+    code = "import numpy; from tasks import steps; from tasks.ground import settings; settings.apply(); steps.run('train', ['tiny'])"
     late = fresh(code, OPENBLAS_CORETYPE="Sandybridge")
     assert "EnvironmentDiffers: this process computes with numpy X86_V3, OpenBLAS Sandybridge" in late.stderr
 

@@ -34,7 +34,7 @@ stages:
 KILLED = """
 import os, signal, sys
 from dvc.utils.serialize import _yaml
-from tasks import books
+from tasks.ground import dvc_files
 books.write_whole(_yaml)
 
 def broken_off(data, stream):
@@ -112,7 +112,7 @@ def test_a_file_with_both_sides_of_a_merge_names_the_command_that_joins_them(nam
     """It is not taken away, and DVC, which would say that it is no YAML, is not asked."""
     text = LOCK + "<<<<<<< ours\n"
     (root / name).write_text(text)
-    with pytest.raises(Mistake, match=r"both sides of a merge: `python -m tasks merge`"):
+    with pytest.raises(Mistake, match=r"both sides of a merge: `evergreen merge`"):
         dvc_files.mend()
     assert (root / name).read_text() == text
 

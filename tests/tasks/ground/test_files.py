@@ -151,7 +151,7 @@ def test_what_stood_there_is_never_written_into(tmp_path: Path) -> None:
 
 WRITES = """
 import sys, time, pathlib
-from tasks import files
+from tasks.ground import files
 path, folder = pathlib.Path(sys.argv[1]), sys.argv[2] == "folder"
 with files.replacing(path) as beside:
     if folder:
@@ -373,7 +373,7 @@ def test_what_is_written_is_on_the_disk_before_it_takes_the_place_of_the_old(
 
 HOLDS = """
 import sys, time, pathlib
-from tasks import files, settings
+from tasks.ground import files, settings
 settings.VAR = pathlib.Path(sys.argv[1])
 with files.lock("data"):
     print("ready", flush=True)

@@ -23,7 +23,7 @@ MODEL = "tiny"
 
 KILLED = """
 import os, signal
-from flows import here
+from flows.prefect_support import run_local
 from tasks.training import train
 train.train = lambda name: os.kill(os.getpid(), signal.SIGKILL)
 here.run("train", "tiny", False, True)

@@ -96,14 +96,14 @@ def test_an_id_that_stands_in_two_partitions_is_told_at_the_door(
 def test_a_row_that_moves_to_an_earlier_month_is_taken_with_it(small: Project) -> None:
     """Both corrections come in one look, and the row stands in both months until the later one is corrected, too."""
     small.edit("models/tiny/expectations/readings.yaml", UNIQUE, "")
-    landing = small.root / "var/landing/readings"
-    landing.mkdir(parents=True)
+    folder = small.root / "var/landing/readings"
+    folder.mkdir(parents=True)
     frames = {month: pd.read_csv(small.root / f"data/readings/2013-0{month}.csv") for month in (1, 2, 3)}
     moved = {1: frames[2].iloc[:1], 2: frames[3].iloc[:1], 3: frames[1].iloc[:0]}
     for month, frame in frames.items():  # January gets a row of February, which gets one of March
         kept = frame.iloc[1:] if month > 1 else frame
         revised = pd.concat([kept, moved[month].assign(month=month)])
-        revised.to_csv(landing / f"2013-0{month}.csv", index=False)
+        revised.to_csv(folder / f"2013-0{month}.csv", index=False)
     said, log = params.load(), []
     collected = landing.collect(said, log.append, trial_prepare.of(said, log.append))
     assert sorted(landed.partition for landed in collected.accepted) == ["2013-01", "2013-02", "2013-03"]

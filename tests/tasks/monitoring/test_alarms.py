@@ -173,7 +173,7 @@ def test_an_alarm_that_is_not_there_is_a_mistake_with_a_hint(model: str, capsys:
     with pytest.raises(Mistake, match=r"tiny has no alarm '2013-04-09-tmp-v3'; did you mean '2013-04-09-temp-v3'\?"):
         alarms.acknowledge(model, "2013-04-09-tmp-v3")
     assert main(["acknowledge", model, "2013-04-09-tmp-v3"]) == 1
-    assert "`python -m tasks alarms tiny` lists them" in capsys.readouterr().err
+    assert "`evergreen alarms tiny` lists them" in capsys.readouterr().err
 
 
 def test_what_was_told_is_written_down(model: str) -> None:

@@ -31,7 +31,7 @@ NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 LATER = NOON + timedelta(hours=1)
 PLENTY = 10**12
 GONE = 4_000_000  # no process has this number: Linux gives none above 4,194,304, and few machines get there
-PARAMS = (Path(__file__).parents[1] / "small" / "params.yaml").read_text(encoding="utf-8")
+PARAMS = (Path(__file__).parents[2] / "small" / "params.yaml").read_text(encoding="utf-8")
 
 
 @pytest.fixture(autouse=True)
@@ -708,7 +708,7 @@ def test_only_the_newest_files_are_read(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_importing_it_imports_nothing_heavy() -> None:
     """Whoever only wants to know where the log is does not wait for pandas."""
-    probe = "import sys; from tasks import predictions; print(*sys.modules)"
-    root = Path(__file__).parents[2]
+    probe = "import sys; from tasks.prediction_log import prediction_log; print(*sys.modules)"
+    root = Path(__file__).parents[3]
     told = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True, cwd=root).stdout
     assert not {"pandas", "pyarrow", "numpy", "prefect", "mlflow"} & set(told.split())

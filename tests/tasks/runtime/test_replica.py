@@ -260,7 +260,7 @@ LIMITED = """
 import resource, signal, sys
 sys.path.insert(0, {root!r})
 from tests.tasks.runtime.test_replica import ANSWER, request
-from deployments import replica
+from tasks.runtime import replica
 from pathlib import Path
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))

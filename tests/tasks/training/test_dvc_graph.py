@@ -26,12 +26,12 @@ pytestmark = pytest.mark.xdist_group("graph")
 REPRODUCE = """
 import sys
 from tasks import steps
-from tasks.training import graph
+from tasks.training import dvc_graph
 for outcome in graph.reproduce(sys.argv[1], steps.run):
     print(outcome.stage, outcome.how)
 """
 
-PENDING = "import sys; from tasks.training import graph; print(graph.pending(sys.argv[1]))"
+PENDING = "import sys; from tasks.training import dvc_graph; print(graph.pending(sys.argv[1]))"
 
 
 @pytest.fixture(scope="session")
@@ -283,7 +283,7 @@ def test_a_data_version_that_is_not_here_is_told_with_what_brings_it(small: Proj
     """A fresh clone names a data version and has none of its files."""
     shutil.rmtree(small.root / "data")
     shutil.rmtree(small.root / ".dvc" / "cache")
-    with pytest.raises(DataMissing, match=r"missing data 'source': data\..*`make data` brings them"):
+    with pytest.raises(DataMissing, match=r"missing data 'source': data\..*`evergreen data` brings them"):
         dvc_graph.reproduce("tiny", steps.run)
 
 

@@ -226,7 +226,7 @@ def test_the_second_question_is_answered_without_dvc(small: Project) -> None:
     dvc_graph.pending("tiny")
     time.sleep(1.1)
     dvc_graph.pending("tiny")
-    code = "import sys; from tasks.training import graph; print(graph.pending('tiny'), 'dvc' in sys.modules)"
+    code = "import sys; from tasks.training import dvc_graph; print(graph.pending('tiny'), 'dvc' in sys.modules)"
     assert small.python(code) == "{} False\n"
     small.edit("params.yaml", "{C: 1.0}", "{C: 2.5}")
     assert "train@tiny" in dvc_graph.pending("tiny")

@@ -507,7 +507,7 @@ def test_a_killed_process_is_continued(
 ) -> None:
     """Kill -9 of the process that scores; nothing half is left, and its interpreter ends by itself."""
     path, to = written(pd.concat([holdout] * 8), tmp_path / "rows.parquet"), tmp_path / "to"
-    code = "import sys; from tasks.release import batch; batch.score('tiny', sys.argv[1], sys.argv[2], sys.argv[3], 50)"
+    code = "import sys; from tasks.release.batch import batch; batch.score('tiny', sys.argv[1], sys.argv[2], sys.argv[3], 50)"
     with subprocess.Popen([sys.executable, "-c", code, path, to, candidate], stdout=subprocess.DEVNULL) as process:
         while len(list(to.glob("*.parquet"))) < 3:
             assert process.poll() is None

@@ -174,7 +174,7 @@ def test_no_champion_and_no_such_version_are_told(bento: Path, monkeypatch: pyte
     monkeypatch.setattr(registry, "history", lambda _: [])
     with pytest.raises(DataMissing, match=r"has no champion: `make run`"):
         image.of_version(MODEL)
-    with pytest.raises(DataMissing, match=r"has no version 7; `python -m tasks history"):
+    with pytest.raises(DataMissing, match=r"has no version 7; `evergreen history"):
         image.of_version(MODEL, 7)
 
 

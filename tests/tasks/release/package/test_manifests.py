@@ -31,7 +31,7 @@ SINCE = "1.30"
 ROLL = """
 import sys
 from pathlib import Path
-from tasks.release import manifests
+from tasks.release.package import manifests
 folder, model = Path(sys.argv[1]), sys.argv[2]
 for version, candidate in enumerate(sys.argv[3:], 4):
     manifests.roll(model, candidate, version, folder, remote="origin", log=lambda _: None)
@@ -469,7 +469,7 @@ def test_what_is_missing_is_told_with_what_to_do(origin: Path, tmp_path: Path) -
     """No manifest, no clone, no branch: nothing is made up."""
     folder = clone(origin)
     for remote in ("origin", None):
-        with pytest.raises(Mistake, match=r"has no other\.yaml in .*`python -m tasks manifests other` writes it"):
+        with pytest.raises(Mistake, match=r"has no other\.yaml in .*`evergreen manifests other` writes it"):
             roll(folder, model="other", remote=remote)
     with pytest.raises(Mistake, match="origin has no branch 'nowhere'"):
         roll(folder, remote="origin", branch="nowhere")

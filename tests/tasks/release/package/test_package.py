@@ -181,7 +181,7 @@ class Refuse:
 sys.meta_path.insert(0, Refuse())
 sys.path.insert(0, src)
 import pathlib, replica
-from tasks import answering
+from tasks.runtime import predictor
 release = answering.Release(pathlib.Path(src))
 golden = json.load(open(f"{src}/golden.json"))
 answer = release.predict([json.dumps({"rows": [one["row"] for one in golden]}).encode()])[0]
@@ -323,7 +323,7 @@ def test_a_type_that_is_not_on_the_list_is_refused_before_serving(unchanged, tmp
 
 def test_packaging_does_not_import_what_it_has_no_use_for():
     """Neither MLflow nor BentoML is loaded into the process of the flow."""
-    probe = "import sys; from tasks.release import package; print(*sys.modules)"
+    probe = "import sys; from tasks.release.package import package; print(*sys.modules)"
     told = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True, cwd=settings.ROOT)
     assert not {"mlflow", "bentoml", "prefect", "sklearn", "pandas"} & set(told.stdout.split())
 

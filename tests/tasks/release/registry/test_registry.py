@@ -43,7 +43,7 @@ pytestmark = [
     pytest.mark.xdist_group("registry"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning"),
 ]
-REPOSITORY = Path(__file__).resolve().parents[3]
+REPOSITORY = Path(__file__).resolve().parents[4]
 
 
 class Killed(BaseException):
@@ -381,9 +381,9 @@ RACE = """
 import os, sys
 from pathlib import Path
 sys.path.insert(0, {repository!r})
-from tasks import settings
+from tasks.ground import settings
 settings.apply()
-from tasks.release import tracking
+from tasks.release.registry import tracking
 import mlflow
 if sys.argv[1] == "die":
     mlflow.MlflowClient.log_batch = lambda *a, **k: os._exit(9)
@@ -702,7 +702,7 @@ def test_nobody_gets_the_place_of_one_that_fails_after_a_rollback_to_it(root: Pa
     gone = candidate_of(2)
     registry.rollback(MODEL)
     before = state()
-    with pytest.raises(NotPromoted, match=r"nobody can have the place\. Name a version: python -m tasks rollback late"):
+    with pytest.raises(NotPromoted, match=r"nobody can have the place\. Name a version: evergreen rollback late"):
         registry.withdraw(MODEL, 1, "does not start", gone)
     assert state() == before
 
