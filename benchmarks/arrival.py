@@ -22,9 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from deployments.local import servers
 from flows.prefect_support import api, triggers
-from tasks.ground import files, process_tags
+from tasks.ground import files, http, process_tags
 
 if TYPE_CHECKING:
     from benchmarks.cycle import Project, Scratch
@@ -83,7 +82,7 @@ def measure(scratch: Scratch, repeat: int) -> Figures:
 def _platform(root: Path, figures: Figures) -> Iterator[str]:
     """`make up DETACH=1` until `make down`, also when something fails; gives the address of its Prefect API."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
-    ports = {name: str(servers.free_port()) for name in PORTS}
+    ports = {name: str(http.free_port()) for name in PORTS}
 
     def make(*words: str) -> None:
         # -o: .venv is this one, and not to be made again for the copied lock's date

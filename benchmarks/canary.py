@@ -32,7 +32,8 @@ from benchmarks.machine import machine
 from tasks.ground import files, params
 from tasks.lifecycle import backtest_history
 from tasks.modelling import metrics, user_code
-from tasks.release.gate import comparison, gate
+from tasks.release import comparison
+from tasks.release.gate import gate
 from tasks.release.gate.verdict import Check, Moves
 from tasks.release.rollout import shadow_replay as replaying
 from tasks.release.rollout.canary import LOOK_S, Watch

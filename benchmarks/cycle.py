@@ -26,8 +26,7 @@ from pathlib import Path
 
 from benchmarks import arrival
 from benchmarks.machine import machine
-from deployments.local import servers
-from tasks.ground import settings
+from tasks.ground import http, settings
 
 ROOT = Path(__file__).resolve().parent.parent
 MODEL = "flight_delay"
@@ -145,7 +144,7 @@ class Scratch:
     @contextmanager
     def prefect_server(self) -> Iterator[None]:
         """A server with a database of its own, on a free port of 127.0.0.1."""
-        port = servers.free_port()
+        port = http.free_port()
         self.api = f"http://127.0.0.1:{port}/api"
         environment = {**settings.environment(), **self.environment(self.folder)}
         command = [
@@ -161,7 +160,7 @@ class Scratch:
             server = subprocess.Popen(command, env=environment, cwd=self.folder, stdout=log, stderr=log)
         try:
             deadline = time.monotonic() + 120
-            while not servers.answers(f"{self.api}/health"):
+            while not http.answers(f"{self.api}/health"):
                 if server.poll() is not None or time.monotonic() > deadline:
                     sys.exit(f"the Prefect server does not answer:\n{(self.folder / 'server.log').read_text()[-3000:]}")
                 time.sleep(0.2)

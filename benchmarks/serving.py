@@ -31,8 +31,7 @@ import psutil
 
 from benchmarks.machine import machine
 from benchmarks.peers.models import BATCHES, NAME
-from deployments.local import servers
-from tasks.ground import files, params, settings
+from tasks.ground import files, http, params, settings
 from tasks.release.package import package
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -187,7 +186,7 @@ def measure(server: Server, folder: Path, seconds: int) -> Round:
 @contextmanager
 def _running(server: Server, folder: Path) -> Iterator[tuple[psutil.Process, int, float]]:
     """Its process, its port, and how long it took until it answered."""
-    port = servers.free_port()
+    port = http.free_port()
     command = [word.format(port=port) for word in server.command]
     environment = _environment({name: value.format(port=port) for name, value in server.environment.items()})
     log = folder / "server.log"

@@ -40,10 +40,9 @@ import yaml
 
 from benchmarks import swap_figures as figures
 from benchmarks.releases import BAD, Made, predicted
-from deployments.local import servers
 from deployments.orchestration import flow_run
 from deployments.tools import load, load_clients
-from tasks.ground import files, priority, settings
+from tasks.ground import files, http, priority, settings
 
 ROOT = Path(__file__).resolve().parent.parent
 MODEL = "flight_delay"
@@ -87,7 +86,7 @@ def environment(root: Path) -> dict[str, str]:
     """A state of its own, on ports of its own."""
     ours = ("EVERGREEN_", "PREFECT_", "MLFLOW_", "BENTOML_", "DVC_")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
-    ports = {name: str(servers.free_port()) for name in ("EVERGREEN_PORT", "PREFECT_SERVER_API_PORT", "MLFLOW_PORT")}
+    ports = {name: str(http.free_port()) for name in ("EVERGREEN_PORT", "PREFECT_SERVER_API_PORT", "MLFLOW_PORT")}
     return {**kept, **ports, "EVERGREEN_ROOT": str(root), "PYTHONPATH": str(root)}
 
 

@@ -239,7 +239,7 @@ def keys(add: str | None, remove: str | None, open: bool) -> None:  # noqa: A002
 def image(model: str, version: int | None, to: Path | None) -> None:
     """Write what an image of a release is built of."""
     from tasks.ground import params
-    from tasks.release.package import image
+    from tasks.release.cluster import image
 
     params.load().model(model)
     folder, candidate = image.of_version(model, version, to)
@@ -250,7 +250,7 @@ def image(model: str, version: int | None, to: Path | None) -> None:
 def manifests(model: str, images: str, to: Path) -> None:
     """Write the manifests of a model, at its champion."""
     from tasks.ground import params
-    from tasks.release.package import image, manifests
+    from tasks.release.cluster import image, manifests
 
     params.load().model(model)
     number, candidate = image.chosen(model)

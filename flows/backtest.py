@@ -1,23 +1,14 @@
 """backtest: a history lived through again under several retrain policies side by side, in virtual time.
 
-`evergreen backtest` does it at a terminal, without a Prefect server; `evergreen backtest` with the year that the
-upstream can deliver, for every model. Nothing that serves is touched: no registry, no data version, no build folder.
+Nothing that serves is touched: no registry, no data version, no build folder. `evergreen backtest` is the same at a
+terminal, without a Prefect server.
 """
 
 from __future__ import annotations
 
-import argparse
-import multiprocessing
-import sys
 from base64 import b64encode
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import date
-from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
@@ -25,18 +16,10 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
 from flows.prefect_support.as_task import as_task
-from tasks.ground import exit_codes, files, numbers, params, settings
-from tasks.ground.errors import Mistake, did_you_mean
-from tasks.lifecycle import backtest_history, policy_simulator
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from tasks.lifecycle.policy_simulator import Replay
-    from tasks.monitoring import retrain_policy
-
-Policy = Literal["never", "always", "monthly", "drift", "quality", "configured"]
-EVERY: tuple[Policy, ...] = ("never", "always", "monthly", "drift", "quality", "configured")
+from tasks.ground import params
+from tasks.lifecycle import backtest_history
+from tasks.lifecycle.backtest import run
+from tasks.lifecycle.backtest_result import EVERY, BacktestRequest, BacktestResult, Policy
 
 
 @flow(name="backtest", flow_run_name="backtest/{model}", description=__doc__)
@@ -59,13 +42,13 @@ def backtest(
         configured: a policy to try in place of the one in params.yaml (`models.<model>.retrain`).
     """
     tell = get_run_logger().info
-    asked = Asked(source, since, until, tuple(policies), configured)
-    found: Found = as_task(run, f"replay the history of {model}")([model], params.load(), asked, tell=tell)[0]
+    asked = BacktestRequest(source, since, until, tuple(policies), configured)
+    found: BacktestResult = as_task(run, f"replay the history of {model}")([model], params.load(), asked, tell=tell)[0]
     _show(found)
     return Completed(message=found.sentence())
 
 
-def _show(found: Found) -> None:
+def _show(found: BacktestResult) -> None:
     from tasks.lifecycle import backtest_report
 
     drawn = b64encode(backtest_report.picture([found])).decode()
@@ -74,181 +57,3 @@ def _show(found: Found) -> None:
         markdown=f"{backtest_report.table(found)}\n\n![the backtest](data:image/png;base64,{drawn})\n",
         description=found.sentence(),
     )
-
-
-# ── the same without Prefect ──────────────────────────────────────────────────────────────────────
-
-
-@dataclass(frozen=True)
-class Asked:
-    """Which history, and which policies."""
-
-    source: backtest_history.Source = "data"
-    since: date | None = None
-    until: date | None = None
-    policies: tuple[Policy, ...] = EVERY
-    configured: params.Retrain | None = None
-    """In place of the one in params.yaml."""
-
-
-@dataclass(frozen=True)
-class Found:
-    """What became of every policy of a model."""
-
-    name: str
-    loss: str
-    """The loss that is compared: the gate's."""
-    configured: params.Retrain
-    replays: tuple[Replay, ...]
-
-    def of(self, policy: str) -> Replay | None:
-        """The replay of a policy, if it was asked for."""
-        return next((replay for replay in self.replays if replay.policy == policy), None)
-
-    def kept(self, replay: Replay) -> float | None:
-        """The share of the gain in loss, of «always» over «never», that a policy keeps; None without these two."""
-        never, always = self.of("never"), self.of("always")
-        if never is None or always is None or never.mean_loss == always.mean_loss:
-            return None
-        return (never.mean_loss - replay.mean_loss) / (never.mean_loss - always.mean_loss)
-
-    def summary(self) -> dict[str, Any]:
-        """The table, as JSON values; equal ledgers give equal summaries."""
-        return {
-            replay.policy: {
-                "loss": numbers.short(replay.mean_loss),
-                "regret": numbers.short(replay.regret, of=replay.mean_loss),
-                "gain_kept": None if (kept := self.kept(replay)) is None else round(kept, 4),
-                **{what: replay.count(what) for what in ("trained", "promoted", "refused", "alarms")},
-            }
-            for replay in self.replays
-        }
-
-    def sentence(self) -> str:
-        """The result, as briefly as can be."""
-        chosen = self.of("configured") or self.replays[-1]
-        kept, always = self.kept(chosen), self.of("always")
-        gain = f", {kept:.0%} of what «always» gains over «never»" if kept is not None else ""
-        trained = f"{chosen.count('trained')} trainings" + (f" of {always.count('trained')}" if always else "")
-        return f"{self.name}: «{chosen.policy}» has a {self.loss} of {chosen.mean_loss:.4f}{gain}, with {trained}"
-
-
-def run(
-    names: Sequence[str], said: params.Params, asked: Asked, jobs: int = 2, tell: Callable[[str], Any] = print
-) -> list[Found]:
-    """Replay the histories of some models; writes var/backtest/<model>/{ledger.jsonl,summary.json,seconds.json}.
-
-    Args:
-        names: models of params.yaml.
-        said: params.yaml.
-        asked: which history, and which policies.
-        jobs: so many processes work; 1: this one.
-        tell: is told how it goes.
-
-    Raises:
-        DataMissing: a history is too short, or its first candidate is refused.
-    """
-    for name in asked.policies:
-        if name not in EVERY:
-            raise Mistake(f"there is no policy {name!r}{did_you_mean(name, list(EVERY))}")
-    with _workers(jobs) as workers:
-        if workers is None:
-            return [_one(name, said, asked, None, tell) for name in names]
-        with ThreadPoolExecutor(len(names)) as beside:  # the threads only wait for the workers
-            return list(beside.map(lambda name: _one(name, said, asked, workers, tell), names))
-
-
-@contextmanager
-def _workers(jobs: int) -> Iterator[Executor | None]:
-    """So many processes that begin from nothing: a fork would take along the threads and the servers of this one."""
-    if jobs == 1:
-        yield None
-        return
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as workers:
-        yield workers
-
-
-def _one(name: str, said: params.Params, asked: Asked, workers: Executor | None, tell: Callable[[str], Any]) -> Found:
-    lived = backtest_history.read(name, said, asked.source, since=asked.since, until=asked.until)
-    trainings = backtest_history.trainings(lived)
-    tell(f"{name}: {len(lived.rows):,} rows in {len(lived.weeks)} weeks, {len(trainings)} decisions")
-    fits = list((workers.map if workers else map)(backtest_history.fit, trainings))
-    chosen = {**policy_simulator.STANDARD, "configured": asked.configured or lived.model.retrain}
-    policies: dict[str, params.Retrain] = {policy: chosen[policy] for policy in asked.policies}
-    tell(f"{name}: every model is there; {', '.join(policies)} live through {len(lived.moments)} weeks")
-    live = partial(_live, lived, fits, policies)
-    replays = workers.submit(live).result() if workers else live()
-    found = Found(name, lived.model.gate.loss, chosen["configured"], tuple(replays))
-    folder = settings.VAR / "backtest" / name
-    files.write_text(folder / "ledger.jsonl", policy_simulator.ledger_text(replays))
-    files.write_json(folder / "summary.json", found.summary())
-    files.write_json(folder / "seconds.json", {replay.policy: round(replay.seconds, 3) for replay in replays})
-    tell(found.sentence())
-    return found
-
-
-def _live(
-    lived: backtest_history.History, fits: list[backtest_history.Fit], policies: dict[str, params.Retrain]
-) -> list[Replay]:
-    world = policy_simulator.World(lived, fits, Drift(lived.name))
-    return [world.replay(name, said) for name, said in policies.items()]
-
-
-class Drift:
-    """Looks for drift as the monitor does: the days since a champion was trained against the days it learned from."""
-
-    def __init__(self, name: str) -> None:
-        self._model = name
-        self._learned: dict[str, Any] = {}
-
-    def __call__(
-        self, champion: backtest_history.Fit, learned: pd.DataFrame, since: pd.DataFrame
-    ) -> Sequence[retrain_policy.Alarm]:
-        """The alarms that are open on the last of the days."""
-        from tasks.modelling import daily_summaries
-        from tasks.monitoring import retrain_policy
-        from tasks.monitoring.drift import drift
-
-        wanted = daily_summaries.columns(champion.profile)
-        if champion.key not in self._learned:
-            self._learned[champion.key] = daily_summaries.summarise(learned, wanted)
-        report = drift.detect(wanted, self._learned[champion.key], daily_summaries.summarise(since, wanted))
-        return [retrain_policy.Alarm.of(alarm) for alarm in report.open]
-
-
-@exit_codes.command
-def main(arguments: list[str] | None = None) -> int:
-    """Replay, print, write the page and the picture; gives the exit code."""
-    from tasks.lifecycle import backtest_report
-
-    parser = argparse.ArgumentParser(prog="evergreen backtest", description=__doc__.partition("\n")[0])
-    parser.add_argument("--model", action="append", help="a model of params.yaml; every one, where none is named")
-    parser.add_argument(
-        "--source",
-        choices=["data", "upstream"],
-        default="data",
-        help="the partitions in data/, or all there are upstream",
-    )
-    parser.add_argument("--since", type=date.fromisoformat, metavar="DAY", help="the day of the first decision")
-    parser.add_argument("--until", type=date.fromisoformat, metavar="DAY", help="the day after the last row")
-    parser.add_argument("--policies", nargs="+", choices=EVERY, default=list(EVERY))
-    parser.add_argument("--jobs", type=int, default=2, help="processes (2)")
-    parser.add_argument("--page", type=Path, help="write the tables there as well")
-    parser.add_argument("--picture", type=Path, help="draw there; var/backtest/backtest.png where nothing is said")
-    given = parser.parse_args(arguments)
-    said = params.load()
-    asked = Asked(given.source, given.since, given.until, tuple(given.policies))
-    found = run(given.model or list(said.models), said, asked, given.jobs, tell=lambda line: print(line, flush=True))
-    picture = given.picture or settings.VAR / "backtest" / "backtest.png"
-    with files.replacing(picture) as beside:
-        beside.write_bytes(backtest_report.picture(found))
-    for one in found:
-        print(f"\n{backtest_report.table(one)}")
-    if given.page:
-        files.write_text(given.page, backtest_report.page(found, asked, given.jobs))
-    print(f"\ndrawn: {picture}; every decision with its reasons: {settings.VAR / 'backtest'}/<model>/ledger.jsonl")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

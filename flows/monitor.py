@@ -221,14 +221,13 @@ class Releases:
         folder = settings.VAR / "champions" / candidate
         if files.is_sealed(folder):
             return folder
-        from tasks.release.gate import comparison
         from tasks.release.registry import registry
 
         version = registry.find(self.model, candidate)
         if version is None:
             return f"the registry does not know release {candidate}: nobody knows what it learned from"
         try:
-            return comparison.bring(self.model, version)
+            return registry.fetch_cached(self.model, version)
         except (DataMissing, ModelFileRefused, Mistake) as error:
             return str(error)
 

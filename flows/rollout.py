@@ -296,8 +296,8 @@ def _page(model: str, text: str, description: str) -> None:
 
 def _to_git(model: str, folder: str | None, branch: str | None, remote: str | None) -> State[Any]:
     """Have Git say that the champion is to run: whoever follows that branch does the rest."""
-    from tasks.release.gate import verdict_ledger
-    from tasks.release.package import manifests
+    from tasks.release.cluster import manifests
+    from tasks.release.registry import verdict_ledger
 
     wanted = champion_lookup.wanted(model)
     if wanted is None:

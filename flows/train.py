@@ -170,8 +170,8 @@ def _release(model: str, held: str | None, differing: list[str]) -> str:
 
 def _judged(model: str, version: int, held: str | None, differing: list[str]) -> str:
     """Judge the candidate against who is champion now, record why, and promote it if it may be."""
-    from tasks.release.gate import comparison, verdict_ledger
-    from tasks.release.registry import registry
+    from tasks.release import comparison
+    from tasks.release.registry import registry, verdict_ledger
 
     verdict: Verdict = as_task(comparison.judge_candidate, "judge it against the champion")(model)
     as_task(registry.record_verdict, "record the verdict", retries=3)(model, version, verdict)

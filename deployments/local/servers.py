@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from tasks.ground import process_tags, settings
+from tasks.ground import http, process_tags, settings
 from tasks.ground.errors import WorldError
 
 BIN = Path(sys.executable).parent
@@ -27,13 +24,13 @@ def prefect_server() -> Iterator[str]:
     Nor one on this machine that was started for another checkout: the flows of either would wake the other's.
     """
     url = os.environ["PREFECT_API_URL"]
-    if answers(f"{url}/health"):
+    if http.answers(f"{url}/health"):
         other = anothers(url)
         if not other:
             yield url
             return
         print(f"  {url} is of {other}: not for this one", flush=True)
-    port = free_port()
+    port = http.free_port()
     url = os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
     with process(
         [sys.executable, "-m", "deployments.orchestration.prefect_server", "--port", str(port)], "prefect-server"
@@ -53,7 +50,7 @@ def anothers(url: str) -> str | None:
 @contextmanager
 def bento(tag: str) -> Iterator[str]:
     """`bentoml serve` of one release on a free port, ready to answer; gives its address."""
-    port = free_port()
+    port = http.free_port()
     url = f"http://127.0.0.1:{port}"
     with process([BIN / "bentoml", "serve", tag, "--host", "127.0.0.1", "--port", str(port)], "bento") as running:
         wait_for(f"{url}/readyz", running, "bento", seconds=60)
@@ -86,37 +83,9 @@ def wait_for(url: str, running: subprocess.Popen[bytes], name: str, seconds: flo
     """
     deadline = time.monotonic() + seconds
     log = settings.VAR / "log" / f"{name}.log"
-    while not answers(url):
+    while not http.answers(url):
         if running.poll() is not None:
             raise WorldError(f"{name} ended with code {running.returncode} before it answered. Its log: {log}")
         if time.monotonic() > deadline:
             raise WorldError(f"{name} did not answer on {url} within {seconds:.0f} s. Its log: {log}")
         time.sleep(0.1)
-
-
-def answers(url: str) -> bool:
-    """Whether a GET gives a 2xx within a second."""
-    try:
-        with urllib.request.urlopen(url, timeout=1) as response:
-            return bool(200 <= response.status < 300)
-    except (urllib.error.URLError, OSError, ValueError):
-        return False
-
-
-def hears(path: Path) -> bool:
-    """Whether somebody at a socket takes a connection and lets go whoever asks for nothing, within a second."""
-    with socket.socket(socket.AF_UNIX) as probe:
-        probe.settimeout(1)
-        try:
-            probe.connect(str(path))
-            probe.sendall(b"\n")
-            return probe.recv(1) == b""
-        except OSError:
-            return False
-
-
-def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

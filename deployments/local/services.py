@@ -7,18 +7,9 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
 
-from deployments.local import servers
-from deployments.orchestration import flow_run
-from flows.prefect_support import api
-from tasks.ground import settings
-
-POOL = "evergreen"
-"""The work pool that the flows' deployments name and the worker asks."""
-
-WORKER = "local"
-"""The worker's name in that pool."""
+from deployments.orchestration import flow_run, work_pool
+from tasks.ground import http, paths, settings
 
 
 @dataclass(frozen=True)
@@ -58,21 +49,21 @@ def services() -> list[Service]:
         Service(
             "prefect",
             [*python, "deployments.orchestration.prefect_server", "--port", str(prefect)],
-            lambda _: servers.answers(f"http://127.0.0.1:{prefect}/api/health"),
+            lambda _: http.answers(f"http://127.0.0.1:{prefect}/api/health"),
             says=f"flows, runs, schedules, events   http://127.0.0.1:{prefect}",
             ports={"PREFECT_SERVER_API_PORT": prefect},
         ),
         Service(
             "mlflow",
             [*python, "deployments.local.mlflow_server"],
-            lambda _: servers.answers(f"http://127.0.0.1:{mlflow}/health"),
+            lambda _: http.answers(f"http://127.0.0.1:{mlflow}/health"),
             says=f"metrics, models, the registry    http://127.0.0.1:{mlflow}",
             ports={"MLFLOW_PORT": mlflow},
         ),
         Service(
             "router",
             [*python, "deployments.serving.router"],
-            lambda _: servers.answers(f"http://127.0.0.1:{router}/healthz"),
+            lambda _: http.answers(f"http://127.0.0.1:{router}/healthz"),
             says=f"every champion; the status page  http://127.0.0.1:{router}/status/",
             story=True,
             ports={"EVERGREEN_PORT": router},
@@ -83,14 +74,14 @@ def services() -> list[Service]:
         Service(
             "nursery",
             [*python, "deployments.orchestration.flow_fork_server", str(flow_run.address())],
-            lambda _: servers.hears(flow_run.address()),
+            lambda _: http.hears(flow_run.address()),
             says="flow runs are forked from it",
             starts_flows=True,
         ),
         Service(
             "worker",
             [*python, "deployments.orchestration.worker"],
-            _worker_answers,
+            work_pool.worker_answers,
             after=("prefect",),
             says=f"runs flows, from {settings.ROOT}",
             story=True,
@@ -129,22 +120,8 @@ def environment() -> dict[str, str]:
     }
 
 
-def watch_heartbeat() -> Path:
-    """A file that the watcher touches after each of its rounds."""
-    return settings.VAR / "run" / "watch.heartbeat"
-
-
 def _watch_answers(since: datetime) -> bool:
     try:
-        return watch_heartbeat().stat().st_mtime >= since.timestamp()
+        return paths.watcher_heartbeat().stat().st_mtime >= since.timestamp()
     except FileNotFoundError:
         return False
-
-
-def _worker_answers(since: datetime) -> bool:
-    """Whether the server has heard the worker's heartbeat since then."""
-    try:
-        workers = api.call(f"/work_pools/{POOL}/workers/filter", {}, patience=0)
-    except api.ApiSilent:
-        return False
-    return any(one["name"] == WORKER and datetime.fromisoformat(one["last_heartbeat_time"]) >= since for one in workers)

@@ -8,9 +8,10 @@ from typing import Any
 
 import psutil
 
-from deployments.local.services import POOL, services
+from deployments.local.services import services
 from deployments.orchestration import blockers
 from deployments.orchestration.automations import notify_url
+from deployments.orchestration.work_pool import POOL
 from flows.prefect_support import api
 from tasks.ground import params
 from tasks.ground.errors import EvergreenError

@@ -24,11 +24,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deployments.local import servers
 from deployments.local.console import Story
 from deployments.local.services import Service, environment, services
 from deployments.watching import crash_recovery
-from tasks.ground import exit_codes, files, log_rotation, params, priority, process_tags, settings
+from tasks.ground import exit_codes, files, http, log_rotation, params, priority, process_tags, settings
 from tasks.ground.errors import EvergreenError, Mistake, WorldError
 
 if TYPE_CHECKING:
@@ -151,7 +150,7 @@ def _refuse_taken_ports(wanted: list[Service]) -> None:
         setting: f"{name} cannot have port {port}: {who}" for name, setting, port in ports if (who := _taken(port))
     }
     if taken:
-        free = " ".join(f"{setting}={servers.free_port()}" for setting in taken)
+        free = " ".join(f"{setting}={http.free_port()}" for setting in taken)
         raise Mistake(f"{'; '.join(taken.values())}. End that, or take other ports: {free} make up")
 
 

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from deployments.local.services import POOL
 from deployments.orchestration import automations, registration
+from deployments.orchestration.work_pool import POOL
 from flows.prefect_support import api, triggers
 from tasks.ground import params
 from tasks.release.registry import champion_lookup, desired_state

@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from deployments.local.services import POOL
 from deployments.orchestration import automations, flow_run
+from deployments.orchestration.work_pool import POOL
 from flows.prefect_support import api, events
 from tasks.ground import exit_codes, files, params, settings
 

@@ -8,12 +8,11 @@ from __future__ import annotations
 import os
 import sys
 import time
+from pathlib import Path
 
-from deployments.local import servers
-from deployments.local.servers import BIN
-from deployments.local.services import POOL, WORKER
 from deployments.orchestration import registration
-from tasks.ground import params
+from deployments.orchestration.work_pool import POOL, WORKER
+from tasks.ground import http, params
 from tasks.ground.errors import EvergreenError, ParamsError
 
 PAUSE_SECONDS = 2.0
@@ -29,7 +28,7 @@ def main() -> int:
         return 1
     _wait_for_mlflow(60)
     sys.stdout.flush()
-    worker = str(BIN / "prefect")
+    worker = str(Path(sys.executable).parent / "prefect")
     command = [worker, "worker", "start", "--pool", POOL, "--type", "process", "--name", WORKER]
     return os.execv(worker, command)  # noqa: S606 - no shell is wanted
 
@@ -53,7 +52,7 @@ def _register() -> None:
 def _wait_for_mlflow(seconds: float) -> None:
     """A flow that is due at once would not find it; later, a run waits for it by its retries."""
     store, deadline = os.environ["MLFLOW_TRACKING_URI"], time.monotonic() + seconds
-    while store.startswith("http") and not servers.answers(f"{store}/health") and time.monotonic() < deadline:
+    while store.startswith("http") and not http.answers(f"{store}/health") and time.monotonic() < deadline:
         time.sleep(0.2)
 
 

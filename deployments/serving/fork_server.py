@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def _become(said: dict[str, object], to_router: int, words: int) -> None:
-    """Run a release's replica.py in this process, and end with it."""
+    """Run a release's replica in this process, and end with it."""
     code = 1
     try:
         os.setsid()
@@ -67,7 +67,7 @@ def _become(said: dict[str, object], to_router: int, words: int) -> None:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         os.dup2(words, 1)
         os.dup2(words, 2)
-        script = str(Path(str(said["folder"])) / "replica.py")
+        script = str(said["script"])
         sys.argv = [script, "--fd", str(to_router), *map(str, said["arguments"])]  # type: ignore[call-overload]
         runpy.run_path(script, run_name="__main__")
     except SystemExit as end:

@@ -620,7 +620,7 @@ class Nursery:
         await self.wake()
         async with self._one:
             number = next(self._numbers)
-            told = {"number": number, "folder": str(folder), "arguments": arguments, "nice": nice}
+            told = {"number": number, "script": str(script_of(folder)), "arguments": arguments, "nice": nice}
             try:
                 if self._socket is None:
                     raise ChildProcessError("it has just ended")
@@ -671,7 +671,7 @@ class Nursery:
         return ours
 
 
-NURSERY = Path(__file__).with_name("replica_nursery.py")
+NURSERY = Path(__file__).with_name("fork_server.py")
 
 _APART: dict[str, Any] = {
     "stdin": asyncio.subprocess.DEVNULL,
@@ -680,11 +680,17 @@ _APART: dict[str, Any] = {
 }
 
 
+def script_of(release: Path) -> Path:
+    """What is started of a release. (Releases before the state version 2 had it at their top.)"""
+    script = release / "tasks" / "runtime" / "replica.py"
+    return script if script.exists() else release / "replica.py"
+
+
 async def _start(
     python: Path, folder: Path, arguments: list[str], theirs: socket.socket, said: IO[bytes], nice: int
 ) -> int:
     """A replica in another environment than this one: an interpreter of its own."""
-    line = [str(python), "-I", str(folder / "replica.py"), "--fd", str(theirs.fileno()), *arguments]
+    line = [str(python), "-I", str(script_of(folder)), "--fd", str(theirs.fileno()), *arguments]
     process = await asyncio.create_subprocess_exec(
         *line, stdout=said, stderr=said, pass_fds=[theirs.fileno()], **_APART
     )

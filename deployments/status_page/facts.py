@@ -10,14 +10,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from deployments.local import servers
 from flows.prefect_support import api
 from tasks.data import revisions, versions
-from tasks.ground import files, params, settings
+from tasks.ground import files, http, params, settings
 from tasks.ground.errors import EvergreenError, Mistake
 from tasks.ground.git import Clone
-from tasks.release.gate import verdict_ledger
-from tasks.release.registry import desired_state, outcome_cache
+from tasks.release.registry import desired_state, outcome_cache, verdict_ledger
 from tasks.release.registry.desired_state import One, Serving
 
 BROKEN = (EvergreenError, OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
@@ -119,7 +117,7 @@ class Model:
     report: dict[str, Any] | Broken | None
     """What the monitor wrote."""
     verdicts: Ledger | Broken
-    """What the gate said: var/verdicts/<model>.jsonl (tasks/release/gate/verdict_ledger.py)."""
+    """What the gate said: var/verdicts/<model>.jsonl (tasks/release/registry/verdict_ledger.py)."""
     settled: outcome_cache.Settled | Broken | None
     decisions: Ledger | Broken
     """What the retrain policy said: var/decisions/<model>.jsonl."""
@@ -314,9 +312,9 @@ def tools() -> Tools:
     mlflow = known.rstrip("/") if known.startswith("http") else f"http://127.0.0.1:{os.environ['MLFLOW_PORT']}"
     router = f"http://{_reachable(os.environ['EVERGREEN_HOST'])}:{os.environ['EVERGREEN_PORT']}"
     return Tools(
-        ui if servers.answers(f"{prefect}/health") else None,
-        mlflow if servers.answers(f"{mlflow}/health") else None,
-        router if servers.answers(f"{router}/healthz") else None,
+        ui if http.answers(f"{prefect}/health") else None,
+        mlflow if http.answers(f"{mlflow}/health") else None,
+        router if http.answers(f"{router}/healthz") else None,
     )
 
 

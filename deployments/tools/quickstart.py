@@ -11,7 +11,7 @@ import urllib.request
 from pathlib import Path
 
 from deployments.local import servers
-from tasks.ground import exit_codes, files, params, settings
+from tasks.ground import exit_codes, files, http, params, settings
 from tasks.ground.errors import WorldError
 
 FIRST, NEXT = [f"2013-{month:02d}" for month in range(1, 9)], ["2013-09"]
@@ -107,7 +107,7 @@ def _not_here(partitions: list[str]) -> list[str]:
 
 def _wait_for_prefect(api: str) -> None:
     deadline = time.monotonic() + 60
-    while not servers.answers(f"{api}/health"):
+    while not http.answers(f"{api}/health"):
         if time.monotonic() > deadline:
             raise WorldError(
                 f"the Prefect server did not answer on {api}. Its log: {settings.VAR / 'log' / 'prefect-server.log'}"

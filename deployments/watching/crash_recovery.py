@@ -21,7 +21,7 @@ from typing import Any
 
 import psutil
 
-from deployments.local.services import POOL
+from deployments.orchestration.work_pool import POOL
 from flows.prefect_support import api, triggers
 from tasks.ground import process_tags, settings
 

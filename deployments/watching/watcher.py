@@ -15,7 +15,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from deployments.local.services import watch_heartbeat
 from deployments.orchestration.blockers import Blockers
 from deployments.status_page.refresher import Keeper
 from deployments.watching.backoff import Backoff
@@ -28,6 +27,7 @@ from tasks.data import versions
 from tasks.data.places import Place, masked
 from tasks.ground import params
 from tasks.ground.errors import EvergreenError, WorldError
+from tasks.ground.paths import watcher_heartbeat
 
 FOLDER_SECONDS, BUCKET_SECONDS = 2.0, 5.0
 """The longest time between two looks."""
@@ -140,7 +140,7 @@ def main() -> None:
         rounds.go()
         keeper.look()
         with suppress(OSError):
-            heartbeat = watch_heartbeat()
+            heartbeat = watcher_heartbeat()
             heartbeat.parent.mkdir(parents=True, exist_ok=True)
             heartbeat.touch()
         pause = pause or _pause(say)

@@ -25,9 +25,9 @@ An error says what happened, to what, and what to do next. None is caught to be 
 
 from __future__ import annotations
 
+from tasks.runtime.errors import EvergreenError, ModelFileRefused, WorldError, did_you_mean
 
-class EvergreenError(Exception):
-    """The root. The command line prints its text alone; everything else is a defect and shows a traceback."""
+__all__ = ["EvergreenError", "ModelFileRefused", "WorldError", "did_you_mean"]  # a release knows these too
 
 
 class Mistake(EvergreenError):
@@ -54,10 +54,6 @@ class EnvironmentDiffers(Mistake):
     """An installed package is not the one that requirements.lock names."""
 
 
-class WorldError(EvergreenError):
-    """The world is not as it should be."""
-
-
 class SourceUnavailable(WorldError):
     """The upstream, the landing zone or a remote cannot be reached."""
 
@@ -78,10 +74,6 @@ class StageFailed(WorldError):
     """A stage of the graph failed."""
 
 
-class ModelFileRefused(WorldError):
-    """A model file was changed after packaging, or holds a type that is not on the reviewed list."""
-
-
 class ReleaseDiffers(WorldError):
     """The packaged release does not answer as the model was evaluated."""
 
@@ -100,13 +92,3 @@ class FileTorn(WorldError, ValueError):
 
 class NotPromoted(WorldError):
     """A version was withdrawn, or no verdict says that it may replace who is champion now."""
-
-
-def did_you_mean(word: str, known: list[str]) -> str:
-    """A hint to append to an error: `; did you mean 'margin'?`, or the known words, or nothing."""
-    from difflib import get_close_matches
-
-    close = get_close_matches(word, known, n=1, cutoff=0.6)
-    if close:
-        return f"; did you mean {close[0]!r}?"
-    return f"; known: {', '.join(sorted(known))}" if known else ""

@@ -13,8 +13,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from flows.backtest import Asked, Found
     from tasks.ground import params
+    from tasks.lifecycle.backtest_result import BacktestRequest, BacktestResult
     from tasks.lifecycle.policy_simulator import Replay
 
 COLORS = {
@@ -28,7 +28,7 @@ COLORS = {
 INK, PALE = "#222222", "#E3E3E3"
 
 
-def table(found: Found) -> str:
+def table(found: BacktestResult) -> str:
     """Markdown: a row per policy."""
     lines = [
         f"**{found.name}**, configured: {in_words(found.configured)}",
@@ -57,7 +57,7 @@ def in_words(policy: params.Retrain) -> str:
     return f"`{{gap_days: {policy.gap_days:g}, when: [{when}]}}`"
 
 
-def page(found: Sequence[Found], asked: Asked, jobs: int) -> str:
+def page(found: Sequence[BacktestResult], asked: BacktestRequest, jobs: int) -> str:
     """docs/benchmarks/backtest.md."""
     from importlib.metadata import version
 
@@ -87,7 +87,7 @@ best. *CPU s* are of the trainings and verdicts that a policy asked for; shared 
 # ── the picture ───────────────────────────────────────────────────────────────────────────────────
 
 
-def picture(found: Sequence[Found]) -> bytes:
+def picture(found: Sequence[BacktestResult]) -> bytes:
     """PNG: a column per model; quality over time, what was gained over «never», trainings, regret."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
@@ -103,7 +103,7 @@ def picture(found: Sequence[Found]) -> bytes:
     return stream.getvalue()
 
 
-def _column(part: Any, found: Found) -> None:
+def _column(part: Any, found: BacktestResult) -> None:
     chosen = found.of("configured") or found.replays[-1]
     kept, always = found.kept(chosen), found.of("always")
     title = f"{chosen.count('trained')} trainings" + (f" instead of {always.count('trained')}" if always else "")
@@ -132,7 +132,7 @@ def _days(replay: Replay) -> list[datetime]:
     return [datetime.fromisoformat(line["at"]) for line in replay.ledger]
 
 
-def _quality(axes: Any, found: Found) -> None:
+def _quality(axes: Any, found: BacktestResult) -> None:
     """The loss of each week: what never and always would have had, and the configured policy with its trainings."""
     shown = [r for name in ("never", "always", "configured") if (r := found.of(name))] or list(found.replays)
     for replay in shown:
@@ -147,7 +147,7 @@ def _quality(axes: Any, found: Found) -> None:
     _frame(axes)
 
 
-def _gain(axes: Any, found: Found) -> None:
+def _gain(axes: Any, found: BacktestResult) -> None:
     """What each policy has gained over never so far, per row of the whole history; a mark where it trained."""
     import numpy as np
 
@@ -179,7 +179,9 @@ def _gain(axes: Any, found: Found) -> None:
     _frame(axes)
 
 
-def _bars(axes: Any, found: Found, title: str, values: Sequence[float], dark: Sequence[float] | None = None) -> None:
+def _bars(
+    axes: Any, found: BacktestResult, title: str, values: Sequence[float], dark: Sequence[float] | None = None
+) -> None:
     names = [replay.policy for replay in found.replays]
     colors = [COLORS[name] for name in names]
     axes.barh(names, values, color=colors, alpha=0.45 if dark is not None else 0.8, height=0.7)

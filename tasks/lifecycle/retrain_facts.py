@@ -284,12 +284,11 @@ def _champion(model: str) -> _Champion | None:
         return _Champion(wanted.candidate, build / "model", build / "evaluation")
     folder = settings.VAR / "champions" / wanted.candidate
     if not files.is_sealed(folder):
-        from tasks.release.gate import comparison
         from tasks.release.registry import registry
 
         found = registry.champion(model)
         assert found is not None  # who is asked for above
-        folder = comparison.bring(model, found)
+        folder = registry.fetch_cached(model, found)
     return _Champion(wanted.candidate, folder / "training", folder / "evaluation")
 
 
@@ -367,14 +366,13 @@ def _measured(model: str, said: params.Model, candidate: str) -> retrain_policy.
     """The loss of a release on what has a label, of the newest days on which anything has: as many as in a backtest."""
     from tasks.modelling import metrics
     from tasks.monitoring.intake import labels
-    from tasks.monitoring.quality import quality
 
     days = sorted(day for day, one in labels.read(model).days.items() if one.releases.get(candidate, {}).get("labels"))
     if not days:
         return None
     first = date.fromisoformat(days[-1]) - timedelta(days=retrain_policy.WINDOW_DAYS)
     rows = labels.frame(model, [day for day in days if date.fromisoformat(day) > first])
-    known = quality.labelled(said.task, labels.answers(rows[rows["release"] == candidate]))
+    known = metrics.labelled(said.task, labels.answers(rows[rows["release"] == candidate]))
     try:
         losses = metrics.losses(said.gate.loss, known["label"], intake.predictions_of(known))
     except metrics.Unscorable:

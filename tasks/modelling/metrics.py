@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from tasks.ground import numbers
 from tasks.ground.errors import Mistake, did_you_mean
 
 Floats = npt.NDArray[np.float64]
@@ -544,3 +545,18 @@ class _RankingTable:
             precise = np.where(hits > 0, hits * found / (found + upto), 0.0).sum(axis=1)
         auc = 1 - _relative(beaten, positives * negatives)
         return np.stack([auc, np.where(negatives > 0, _relative(precise, positives), np.nan)])
+
+
+def labelled(task: str, frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows that have a label. Whole numbers that a missing one among them made floats are classes again.
+
+    Args:
+        task: classification or regression.
+        frame: label (missing where it is not known) and predictions.
+    """
+    known = frame[frame["label"].notna()]
+    label = known["label"]
+    if task == "regression" or label.dtype.kind != "f" or any(f"p_{value}" in known for value in label.unique()):
+        return known
+    whole = (label % 1 == 0).all()  # beside one that is not, each is the text of its class
+    return known.assign(label=label.astype("int64") if whole else [numbers.text(value) for value in label.tolist()])

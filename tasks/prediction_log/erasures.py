@@ -51,9 +51,9 @@ class Erasure:
         import pyarrow.compute as pc
 
         from tasks.modelling import rows
-        from tasks.prediction_log import log_files
+        from tasks.prediction_log import prediction_ids
 
-        chosen = log_files.moments(table["id"]) <= self.answered
+        chosen = prediction_ids.moments(table["id"]) <= self.answered
         times = table["time"].cast("int64").to_numpy()
         if self.after is not None:
             chosen &= times > self.after

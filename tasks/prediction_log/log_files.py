@@ -381,19 +381,6 @@ def _moment(id_: str) -> int:
     return int(id_[:12], 16)
 
 
-def moments(ids: pa.ChunkedArray) -> npt.NDArray[np.int64]:
-    """When the requests of some predictions were answered, in ms since 1970."""
-    import numpy as np
-    import pyarrow.compute as pc
-
-    if not len(ids):
-        return np.empty(0, dtype=np.int64)
-    texts = pc.utf8_slice_codeunits(ids, 0, 12).to_numpy().astype("S12")
-    nibbles = np.frombuffer(texts.tobytes(), dtype=np.uint8).reshape(-1, 12)
-    digits = np.where(nibbles >= ord("a"), nibbles - (ord("a") - 10), nibbles - ord("0")).astype(np.int64)
-    return np.asarray(digits @ 16 ** np.arange(11, -1, -1, dtype=np.int64))
-
-
 def _end(found: Iterable[Keys], until: int) -> int:
     return max((int(keys.places[keys.moments <= until].max(initial=0)) for keys in found), default=0)
 

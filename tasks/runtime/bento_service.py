@@ -1,6 +1,6 @@
-"""The service of one release: what a Bento runs. It reads release.json, candidate.json and model.skops beside itself.
+"""The service of one release: what a Bento runs. It reads release.json, candidate.json and model.skops of the release that it is part of.
 
-Everything it imports of this repository is copied into the Bento with it (tasks/release/package/package.py).
+What it imports of this repository is the folder that it is in, which each release has a copy of.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from tasks.runtime import predictor
 
-HERE = Path(__file__).resolve().parent
-ABOUT = predictor.About.read(HERE)
+ROOT = Path(__file__).resolve().parents[2]
+"""The release: this file is tasks/runtime/bento_service.py in it."""
+ABOUT = predictor.About.read(ROOT)
 
 
 class _OpenApi3(GenerateJsonSchema):
@@ -83,7 +84,7 @@ class Service:
     def __init__(self) -> None:
         from prometheus_client import Counter  # not before a worker has said where its counts go
 
-        self.release = predictor.Release(HERE)
+        self.release = predictor.Release(ROOT)
         about = "Categories that the model was never trained on"
         self.unseen = Counter("evergreen_unseen_categories_total", about, ["feature"])
         self.told: dict[str, int] = {}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import zipfile
 import zlib
 from importlib import import_module
@@ -16,8 +17,7 @@ from pathlib import Path
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
-from tasks.ground import files
-from tasks.ground.errors import ModelFileRefused
+from tasks.runtime.errors import ModelFileRefused
 
 if TYPE_CHECKING:
     import numpy as np
@@ -82,8 +82,9 @@ def dump(pipeline: Pipeline, path: Path) -> None:
     """Write a fitted pipeline to a model file; equal pipelines give equal bytes."""
     import skops.io
 
-    with files.replacing(path) as beside:
-        beside.write_bytes(_canonical(skops.io.dumps(pipeline)))
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    beside.write_bytes(_canonical(skops.io.dumps(pipeline)))
+    beside.replace(path)
 
 
 def load(path: Path, sha256: str | None, own: str | None = None) -> Pipeline:

@@ -24,8 +24,8 @@ import numpy.typing as npt
 import orjson
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
 
-from tasks.ground.errors import did_you_mean
 from tasks.runtime import fast_trees, model_file, shapley
+from tasks.runtime.errors import did_you_mean
 from tasks.runtime.ordinal_codes import Codes
 from tasks.runtime.request_schema import example_row, request_row
 

@@ -31,7 +31,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).resolve().parent
+ROOT = Path(__file__).resolve().parents[2]
+"""The release: this file is tasks/runtime/replica.py in it."""
 
 PROTOCOL = 1
 """Said in the first frame: a router of tomorrow must know how a release of today speaks."""
@@ -72,13 +73,13 @@ def main() -> int:
     parser.add_argument("--log", type=Path, required=True, help="folder of the prediction log")
     options = parser.parse_args()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the router, which lets its replicas finish
-    sys.path.insert(0, str(HERE))
+    sys.path.insert(0, str(ROOT))
     from tasks.runtime import predictor
 
     # closed by the end of the process: why it failed is written down before the router hears that it is gone
     router = socket.socket(fileno=options.fd)
     begin = time.monotonic()
-    release = predictor.Release(HERE, options.version)
+    release = predictor.Release(ROOT, options.version)
     about = release.about
     said = {"protocol": PROTOCOL, "seconds": time.monotonic() - begin, **about.described()}
     said |= {"schemas": about.schemas(), "edges": release.edges}

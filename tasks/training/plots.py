@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from tasks.ground.params import Feature
-    from tasks.training.evaluate import Appraisal
+    from tasks.training.appraisal import Appraisal
     from tasks.training.explain import Curve
 
 Floats = npt.NDArray[np.float64]

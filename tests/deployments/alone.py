@@ -18,6 +18,7 @@ from prefect.context import refresh_global_settings_context
 
 from deployments.local import servers, services
 from flows.prefect_support import api
+from tasks.ground import http
 from tests.conftest import Project, work_on
 from tests.deployments.conftest import _receiver as receiver
 from tests.deployments.conftest import until
@@ -40,7 +41,7 @@ def server(copied: Path, root: Path, **numbers: float) -> Iterator[Alone]:
     """Work on a copy of a project beside a server of its own; these numbers of automations are others."""
     shutil.copytree(copied, root, symlinks=True)
     with pytest.MonkeyPatch.context() as patch, receiver() as (url, told):
-        patch.setenv("PREFECT_SERVER_API_PORT", str(servers.free_port()))
+        patch.setenv("PREFECT_SERVER_API_PORT", str(http.free_port()))
         project = work_on(root, patch)
         patch.setenv("EVERGREEN_NOTIFY_URL", url)
         for name, value in services.environment().items():
@@ -52,7 +53,7 @@ def server(copied: Path, root: Path, **numbers: float) -> Iterator[Alone]:
             servers.wait_for(f"{address}/health", running, "prefect", seconds=120)
             given = "".join(f"automations.{name} = {value}\n" for name, value in numbers.items())
             project.python(
-                f"from deployments.orchestration import automations, registration\n{given}assert deploy.main() == 0"
+                f"from deployments.orchestration import automations, registration\n{given}assert registration.main() == 0"
             )
             refresh_global_settings_context()  # Prefect may have read the environment of another test
             yield Alone(project, told)

@@ -19,9 +19,8 @@ from typing import Any
 
 import pytest
 
-from deployments.local import servers
 from flows.prefect_support import api
-from tasks.ground import process_tags
+from tasks.ground import http, process_tags
 from tests.conftest import Project, work_on, write_readings
 
 
@@ -82,10 +81,10 @@ def platform(small_copied: Path, tmp_path_factory: pytest.TempPathFactory) -> It
     """`make up` in the foreground, ended by Ctrl-C."""
     root = shutil.copytree(small_copied, tmp_path_factory.mktemp("up") / "project", symlinks=True)
     with pytest.MonkeyPatch.context() as patch, _receiver() as (url, told):
-        patch.setenv("PREFECT_SERVER_API_PORT", str(servers.free_port()))
+        patch.setenv("PREFECT_SERVER_API_PORT", str(http.free_port()))
         project = work_on(root, patch)
         for port in ("MLFLOW_PORT", "EVERGREEN_PORT"):
-            patch.setenv(port, str(servers.free_port()))
+            patch.setenv(port, str(http.free_port()))
         patch.setenv("EVERGREEN_NOTIFY_URL", url)
         running = Platform(project, start(root), told)
         try:

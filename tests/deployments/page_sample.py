@@ -8,9 +8,8 @@ from typing import Any
 
 from tasks.ground import files, params, settings
 from tasks.monitoring import retrain_policy
-from tasks.release.gate import verdict_ledger
 from tasks.release.gate.verdict import Check, Verdict
-from tasks.release.registry import desired_state
+from tasks.release.registry import desired_state, verdict_ledger
 
 FIRST = datetime(2013, 10, 1)
 

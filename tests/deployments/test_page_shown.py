@@ -19,7 +19,7 @@ from deployments.local import servers
 from deployments.status_page import facts
 from deployments.status_page import page as status_page
 from flows.prefect_support import api
-from tasks.ground import files
+from tasks.ground import files, http
 from tests.deployments import alone, page_sample
 from tests.deployments.conftest import until
 from tests.deployments.test_browser import CHROMIUM, Page, page
@@ -49,7 +49,7 @@ def served(small_copied: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
     with alone.server(small_copied, tmp_path_factory.mktemp("shown") / "project") as there:
         page_sample.write("tiny")
         with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("EVERGREEN_PORT", str(servers.free_port()))
+            patch.setenv("EVERGREEN_PORT", str(http.free_port()))
             for folder in ("serving", "rollouts"):  # a router would start what is named there, or was last
                 files.remove(there.project.root / "var" / folder)
             url = f"http://127.0.0.1:{os.environ['EVERGREEN_PORT']}"

@@ -14,10 +14,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flows import backtest
 from tasks.ground import params, settings
 from tasks.ground.errors import DataMissing, Mistake, ParamsError
-from tasks.lifecycle import backtest_history, backtest_report, policy_simulator
+from tasks.lifecycle import backtest, backtest_history, backtest_report, backtest_result, policy_simulator
 from tasks.modelling import rows
 from tasks.monitoring import retrain_policy
 from tests.conftest import Project, work_on, write_readings
@@ -64,12 +63,12 @@ def ledger() -> bytes:
     return (settings.VAR / "backtest" / "tiny" / "ledger.jsonl").read_bytes()
 
 
-def run(*policies: backtest.Policy, **asked: Any) -> backtest.Found:
+def run(*policies: backtest_result.Policy, **asked: Any) -> backtest_result.BacktestResult:
     """A backtest in this process."""
     chosen = policies or ("never", "always", "monthly", "quality", "configured")
-    return backtest.run(["tiny"], params.load(), backtest.Asked(policies=chosen, **asked), jobs=1, tell=lambda _: None)[
-        0
-    ]
+    return backtest.run(
+        ["tiny"], params.load(), backtest_result.BacktestRequest(policies=chosen, **asked), jobs=1, tell=lambda _: None
+    )[0]
 
 
 def test_the_same_history_gives_the_same_ledger_byte_for_byte(project: Project) -> None:
@@ -314,7 +313,11 @@ def test_a_first_candidate_that_is_refused_ends_the_backtest(project: Project) -
     strict = tiny.model_copy(update={"gate": tiny.gate.model_copy(update={"floors": {"roc_auc": 0.999}})})
     with pytest.raises(DataMissing, match=r"refuses the first candidate.*roc_auc.*begin the backtest later"):
         backtest.run(
-            ["tiny"], said.model_copy(update={"models": {"tiny": strict}}), backtest.Asked(policies=("never",)), 1, str
+            ["tiny"],
+            said.model_copy(update={"models": {"tiny": strict}}),
+            backtest_result.BacktestRequest(policies=("never",)),
+            1,
+            str,
         )
 
 
@@ -354,7 +357,7 @@ def test_the_form_offers_what_there_is() -> None:
     schema = parameter_schema(backtest.backtest).model_dump()
     fields = schema["properties"]
     assert schema["required"] == ["model"]
-    assert fields["policies"]["items"]["enum"] == list(backtest.EVERY)
+    assert fields["policies"]["items"]["enum"] == list(backtest_result.EVERY)
     assert fields["source"]["enum"] == ["data", "upstream"]
     assert {"type": "string", "format": "date"} in fields["since"]["anyOf"]
     assert fields["since"]["description"].startswith("the day of the first decision")

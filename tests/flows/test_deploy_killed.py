@@ -14,10 +14,9 @@ from typing import Any
 import pytest
 from prefect.client.schemas.objects import State
 
-from deployments.local import servers
 from flows import rollout
 from flows.prefect_support import events
-from tasks.ground import files, settings
+from tasks.ground import files, http, settings
 from tasks.release.package import package
 from tasks.release.registry import champion_lookup, desired_state, registry
 from tasks.release.registry.desired_state import One, Serving
@@ -265,7 +264,7 @@ def test_a_model_that_params_yaml_lost_is_served_no_longer(world: World, monkeyp
 def test_a_router_that_is_away_fails_the_run_and_nobody_else(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """The challenger stays champion: the next run tries again."""
     desired_state.write(MODEL, Serving(OLD))
-    monkeypatch.setenv("EVERGREEN_PORT", str(servers.free_port()))
+    monkeypatch.setenv("EVERGREEN_PORT", str(http.free_port()))
     with pytest.raises(router_client.RouterSilent, match="does not answer on"):
         rollout.deploy.fn(MODEL)
     assert world.champion == NEW

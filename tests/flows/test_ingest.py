@@ -22,7 +22,7 @@ from tasks.ground import files
 
 def die(*_, **__): os.kill(os.getpid(), signal.SIGKILL)
 {patch}
-here.run("ingest")
+run_local.run("ingest")
 """
 
 
@@ -67,7 +67,7 @@ def refuse(*_):
         raise SourceUnavailable("the landing zone cannot be reached: mount it") from error
 
 ingest._collect = as_task.as_task(refuse, "collect", retries=int(sys.argv[1]))
-sys.exit(not here.run("ingest").is_completed())
+sys.exit(not run_local.run("ingest").is_completed())
 """
 
 

@@ -180,7 +180,7 @@ import sys, time
 from flows.prefect_support import run_local
 import flows.monitor
 begin = time.process_time()
-state = here.run("monitor", "tiny")
+state = run_local.run("monitor", "tiny")
 heavy = {"pandas", "mlflow", "scipy", "matplotlib", "sklearn"} & set(sys.modules)
 print(state.message, sorted(heavy), sep="\\n")
 """
@@ -287,7 +287,7 @@ def test_a_sensor_that_is_off_is_told_once_also_by_a_run_that_was_killed(
     may = world.rows["2013-05"]
     log(may.assign(pressure=may["pressure"] + 2), first, number=1)
     code = "import os; from tasks.monitoring import alarms; alarms.told = lambda *_: os._exit(9)\n"
-    code += "from flows.prefect_support import run_local; here.run('monitor', 'tiny')"
+    code += "from flows.prefect_support import run_local; run_local.run('monitor', 'tiny')"
     done = world.alone.project.run(sys.executable, "-c", code, check=False)
     assert done.returncode == 9
     assert monitor().is_completed()
@@ -320,7 +320,7 @@ def test_killed_while_it_writes_to_mlflow_nothing_is_doubled(world: World, first
     """The next run ends what was begun; the report is that of a run that was not killed."""
     world.label("2013-05", 150)
     code = "import os; from tasks.release.registry import monitoring_run; monitored._keep = lambda *_: os._exit(9)\n"
-    code += "from flows.prefect_support import run_local; here.run('monitor', 'tiny')"
+    code += "from flows.prefect_support import run_local; run_local.run('monitor', 'tiny')"
     assert world.alone.project.run(sys.executable, "-c", code, check=False).returncode == 9
     half = {name: value for name, value in report().items() if name != "at"}
     assert monitor().is_completed()

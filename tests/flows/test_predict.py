@@ -21,7 +21,7 @@ from tasks.ground import locked_packages, files, settings
 from tasks.release.package import package; from tasks.release.registry import registry, tracking
 from tasks.training import evaluate, prepare, train
 
-environment.environment()
+locked_packages.environment()
 build = settings.BUILD / "tiny"
 held = {f.name: files.md5(f) for f in sorted((settings.ROOT / "data" / "readings").iterdir())}
 files.write_json(build / "partitions.json", {"readings": held})

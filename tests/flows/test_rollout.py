@@ -23,13 +23,13 @@ from deployments.local import servers
 from deployments.watching.champion_watch import Promotions
 from flows.prefect_support import api, run_local
 from tasks import steps
-from tasks.ground import files, params, settings
+from tasks.ground import files, http, params, settings
 from tasks.ground.errors import DataMissing
 from tasks.ground.git import Clone
-from tasks.release.gate import verdict_ledger
+from tasks.release.cluster import manifests
 from tasks.release.gate.verdict import Verdict
-from tasks.release.package import manifests, package
-from tasks.release.registry import desired_state, registry, tracking
+from tasks.release.package import package
+from tasks.release.registry import desired_state, registry, tracking, verdict_ledger
 from tasks.release.rollout import restore, router_client, stages
 from tests.conftest import Project
 from tests.deployments.alone import Alone, server
@@ -140,7 +140,7 @@ def world(small_copied: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     """The small project with a trained model, a Prefect server and a router; nothing serves yet."""
     root = tmp_path_factory.mktemp("deploy") / "project"
     with server(small_copied, root) as alone, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EVERGREEN_PORT", str(servers.free_port()))
+        patch.setenv("EVERGREEN_PORT", str(http.free_port()))
         alone.project.edit("params.yaml", "\n    serving:", ROLLOUT)
         for step in steps.STEPS:
             steps.run(step, [] if step == "environment" else [MODEL])
@@ -402,7 +402,7 @@ from tasks.release.registry import registry, desired_state; from tasks.release.r
 
 def die(*_, **__): os.kill(os.getpid(), signal.SIGKILL)
 {patch}
-here.run("deploy", "tiny")
+run_local.run("deploy", "tiny")
 """
 
 

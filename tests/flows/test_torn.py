@@ -16,8 +16,7 @@ from tasks.ground import params, settings
 from tasks.lifecycle import retrain_facts
 from tasks.monitoring import alarms
 from tasks.prediction_log import error_counts, prediction_log
-from tasks.release.gate import verdict_ledger
-from tasks.release.registry import desired_state, registry
+from tasks.release.registry import desired_state, registry, verdict_ledger
 from tasks.runtime import model_file
 from tests.conftest import write_readings
 from tests.deployments.alone import Alone, server

@@ -13,8 +13,7 @@ from deployments.status_page import page
 from flows.prefect_support import run_local
 from tasks.ground import files, settings, uncommitted
 from tasks.lifecycle import retrain_facts
-from tasks.release.gate import verdict_ledger
-from tasks.release.registry import registry
+from tasks.release.registry import registry, verdict_ledger
 from tests.conftest import Project, write_readings
 from tests.deployments.alone import Alone, server
 

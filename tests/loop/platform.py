@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deployments.local import servers
+from tasks.ground import http
 from tests.conftest import BIN, REPOSITORY, copy_repository, write_readings
 
 QUIET = {
@@ -123,7 +123,7 @@ def platform(base: Path) -> Iterator[Platform]:
         parents = [stack.enter_context(_parent(command, base, environment)) for command in commands.values()]
         for path, parent in zip(commands, parents, strict=True):
             _wait(lambda path=path: Path(path).exists(), parent, base, 120)
-        _wait(lambda: servers.answers(f"{url}/health"), parents[0], base, 60)
+        _wait(lambda: http.answers(f"{url}/health"), parents[0], base, 60)
         made = Platform(base, code, template, flows, trials)
         assert made.run(template, "template") == 0, Path(f"{template}.log").read_text()
         yield made
@@ -131,7 +131,7 @@ def platform(base: Path) -> Iterator[Platform]:
 
 @contextmanager
 def _server(base: Path) -> Iterator[str]:
-    port = servers.free_port()
+    port = http.free_port()
     home = base / "prefect"
     command = [
         BIN / "prefect",

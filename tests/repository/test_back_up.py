@@ -12,7 +12,7 @@ import pytest
 
 from tasks import steps
 from tasks.ground import files, settings
-from tasks.release.gate import comparison
+from tasks.release import comparison
 from tasks.release.package import package
 from tasks.release.registry import registry, tracking
 from tasks.training import dvc_graph

@@ -13,7 +13,7 @@ from tasks import steps
 from tasks.data import landing, versions
 from tasks.ground import files, params, settings
 from tasks.modelling import rows
-from tasks.release.gate import comparison
+from tasks.release import comparison
 from tasks.release.package import package
 from tasks.release.registry import registry, tracking
 from tasks.training import dvc_graph
@@ -141,9 +141,9 @@ import sys
 from tasks import steps
 from tasks.release.registry import outcome_cache
 from tasks.training import dvc_graph
-assert graph.pending("digits") == {}
-assert {outcome.how for outcome in graph.reproduce("digits", steps.run)} == {"unchanged"}
-settled.find("digits")
+assert dvc_graph.pending("digits") == {}
+assert {outcome.how for outcome in dvc_graph.reproduce("digits", steps.run)} == {"unchanged"}
+outcome_cache.find("digits")
 heavy = ["pandas", "sklearn", "great_expectations", "mlflow", "bentoml", "matplotlib"]
 print([name for name in heavy if name in sys.modules])
 """

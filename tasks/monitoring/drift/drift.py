@@ -4,7 +4,7 @@ Each number that a day says of a column (series.py) is tested for itself, by a t
 holds however often one looks (sequential.py). A column's p-value is the smallest of its series', times their number
 (Bonferroni). Over the columns the false discovery rate is held by the procedure of Benjamini & Yekutieli (2001), which
 asks nothing of how columns depend on each other. While nothing has changed every discovery is a false one: so the
-chance of *ever* alarming is at most `Settings.chance`, over a stream of any length.
+chance of *ever* alarming is at most `Thresholds.chance`, over a stream of any length.
 
 Ranks know no «far outside», and of a short reference they say little (`Report.sight` says how little). So a day that
 lies far outside of all that the reference has seen is drift at once: by how much, and of how many rows (extremes.py).
@@ -29,6 +29,7 @@ import numpy.typing as npt
 from tasks.modelling.daily_summaries import STEPS, Column, ColumnDays, DaySummaries, Role
 from tasks.monitoring.drift import anytime_test
 from tasks.monitoring.drift.series import Series, Watched, watch
+from tasks.monitoring.drift.thresholds import Thresholds
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -48,33 +49,6 @@ SIGHT_DAYS, SIGHT_STREAMS = 182, 25
 
 SLOW = 14
 """Days in which a shift of any size should be found."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What may be chosen."""
-
-    chance: float = 0.05
-    """Of ever raising an alarm while nothing changes, over everything that is watched of a model."""
-    min_days: int = 7
-    """Days with rows before «no drift» may be said of a column."""
-    min_reference_days: int = 28
-    """The same of the reference."""
-    min_rows: int = 5
-    """Values that a day must have to count. What few rows scatter more than many is allowed for."""
-    min_share: float = 0.005
-    """Values of a category that are rarer are watched together."""
-    min_effect: float = 0.1
-    """An alarm needs more than evidence: a mean that moved so many standard deviations of the reference's rows, or a
-    spread that changed by this part of itself. Schedules move by a few miles every season, beyond all doubt."""
-    min_change: float = 0.01
-    """The same of a share; of values that the reference does not know, a tenth of it. The share of a value is the
-    mean of a number that is 0 or 1, so `min_effect` holds of it as well: a third of the rows has to change by five
-    points."""
-    recent_days: int = 28
-    """The days by which a column is described that does not drift."""
-    cause_days: int = 7
-    """Columns that began to move, or were noticed, within so many days of each other are one alarm."""
 
 
 @dataclass(frozen=True)
@@ -170,7 +144,7 @@ def detect(
     wanted: Mapping[str, Column],
     reference: DaySummaries,
     stream: DaySummaries,
-    settings: Settings | None = None,
+    thresholds: Thresholds | None = None,
     units: Mapping[str, str | None] | None = None,
 ) -> Report:
     """What moved in the stream, since when and by how much. Pure: equal days give equal reports.
@@ -180,12 +154,12 @@ def detect(
         reference: the days of the training rows. Columns may have different days: predictions have those of rows that
             the model was not trained on.
         stream: every day since the model went live.
-        settings: what may be chosen.
+        thresholds: what may be chosen.
         units: column → unit, for the texts.
     """
-    settings = settings or Settings()
-    watched, axis = watch(wanted, reference, stream, settings)
-    story = _Story.tell(watched, len(axis), settings)
+    thresholds = thresholds or Thresholds()
+    watched, axis = watch(wanted, reference, stream, thresholds)
+    story = _Story.tell(watched, len(axis), thresholds)
     moved = [
         _moved(one, episode, axis, (units or {}).get(one.column.name))
         for one, episodes in zip(watched, story.episodes, strict=True)
@@ -197,11 +171,11 @@ def detect(
         for one, p, q, evidence in zip(watched, story.p, story.q, story.evidence, strict=True)
     }
     findings = {
-        name: _finding(column, reference.get(name), stream.get(name), drifting.get(name), tested.get(name), settings)
+        name: _finding(column, reference.get(name), stream.get(name), drifting.get(name), tested.get(name), thresholds)
         for name, column in wanted.items()
     }
-    threshold = float(np.log10(4 * _divisor(len(watched)) / settings.chance)) if watched else 0.0
-    return Report(tuple(axis.tolist()), threshold, findings, _alarms(moved, settings), _sight(watched, threshold))
+    threshold = float(np.log10(4 * _divisor(len(watched)) / thresholds.chance)) if watched else 0.0
+    return Report(tuple(axis.tolist()), threshold, findings, _alarms(moved, thresholds), _sight(watched, threshold))
 
 
 def _sight(watched: list[Watched], threshold: float) -> str:
@@ -273,20 +247,20 @@ class _Test:
         self.highest = np.maximum.accumulate(self.evidence, axis=1)
         self.p = np.minimum(1.0, len(self.series) * np.exp(-self.highest.max(axis=0)))
 
-    def episode(self, day: int, limit: float, settings: Settings) -> _Episode | None:
+    def episode(self, day: int, limit: float, thresholds: Thresholds) -> _Episode | None:
         """What began to move, seen from this day, and when it was over, if it is; None if it is too little to matter.
 
         Args:
             day: on which the column is one of those that moved.
             limit: which p-values made it one.
-            settings: how much matters.
+            thresholds: how much matters.
         """
         upto = day - self.first + 1
         evident = self._evident(upto, limit)
         since = {
             s: self.first + anytime_test.change_point(self.scores[s, :upto], self.known[s, :upto]) for s in evident
         }
-        matter = [s for s in evident if _matters(self.series[s], since[s], day, settings)]
+        matter = [s for s in evident if _matters(self.series[s], since[s], day, thresholds)]
         if not matter:
             return None
         begin = since[matter[0]]
@@ -295,7 +269,7 @@ class _Test:
         # what it is called is better known later: the first evidence is not always the plainest
         last = closed if closed is not None else self.first + self.p.size - 1
         later = self._evident(last - self.first + 1, limit)
-        named = [s for s in later if _matters(self.series[s], begin, last, settings)] or matter
+        named = [s for s in later if _matters(self.series[s], begin, last, thresholds)] or matter
         return _Episode(tuple(self.series[s] for s in named), begin, day, closed)
 
     def extreme_episode(self, day: int) -> _Episode:
@@ -349,23 +323,23 @@ class _Story:
     """(columns, days), log10, of the most evident series."""
 
     @staticmethod
-    def tell(watched: list[Watched], days: int, settings: Settings) -> _Story:
+    def tell(watched: list[Watched], days: int, thresholds: Thresholds) -> _Story:
         """Go through the days; what is said of one depends on no later one."""
         tests = [_Test(one) for one in watched]
         p = np.array([test.p for test in tests]).reshape(len(tests), days)
         evidence = np.array([test.evidence.max(axis=0) for test in tests]).reshape(len(tests), days)
         extreme = np.array([test.extreme.any(axis=0) for test in tests]).reshape(len(tests), days)
         episodes: list[list[_Episode]] = [[] for _ in tests]
-        for day in np.flatnonzero((p <= settings.chance).any(axis=0) | extreme.any(axis=0)).tolist():
-            found = np.flatnonzero(_adjusted(p[:, day]) <= settings.chance).tolist()
+        for day in np.flatnonzero((p <= thresholds.chance).any(axis=0) | extreme.any(axis=0)).tolist():
+            found = np.flatnonzero(_adjusted(p[:, day]) <= thresholds.chance).tolist()
             for at in sorted({*found, *np.flatnonzero(extreme[:, day]).tolist()}):
                 if episodes[at] and episodes[at][-1].lasts(day):
                     continue
                 if extreme[at, day]:
                     episode = tests[at].extreme_episode(day)
                 else:
-                    limit = settings.chance * len(found) / _divisor(len(tests))
-                    if (evident := tests[at].episode(day, limit, settings)) is None:
+                    limit = thresholds.chance * len(found) / _divisor(len(tests))
+                    if (evident := tests[at].episode(day, limit, thresholds)) is None:
                         continue
                     episode = evident
                 episodes[at].append(episode)
@@ -389,14 +363,14 @@ def _divisor(columns: int) -> float:
     return float(columns * sum(1 / k for k in range(1, columns + 1)))
 
 
-def _matters(series: Series, since: int, last: int, settings: Settings) -> bool:
+def _matters(series: Series, since: int, last: int, thresholds: Thresholds) -> bool:
     before, now = _levels(series, since, last)
     change = abs(now - before) / series.scale
     if series.aspect in ("mean", "fit", "spread"):
-        return change >= settings.min_effect
+        return change >= thresholds.min_effect
     if series.aspect == "share":
-        return change >= max(settings.min_change, settings.min_effect * float(np.sqrt(before * (1 - before))))
-    return change >= (settings.min_change / 10 if series.aspect == "unknown" else settings.min_change)
+        return change >= max(thresholds.min_change, thresholds.min_effect * float(np.sqrt(before * (1 - before))))
+    return change >= (thresholds.min_change / 10 if series.aspect == "unknown" else thresholds.min_change)
 
 
 # ── alarms ────────────────────────────────────────────────────────────────────────────────────────
@@ -470,12 +444,12 @@ def _say(name: str, series: Series, before: float, now: float, unit: str | None)
 _ROLES: tuple[Role, ...] = ("feature", "prediction", "label")
 
 
-def _alarms(moved: list[Moved], settings: Settings) -> tuple[Alarm, ...]:
+def _alarms(moved: list[Moved], thresholds: Thresholds) -> tuple[Alarm, ...]:
     """One alarm per cause, as far as days can tell."""
     groups: list[list[Moved]] = []
     for one in sorted(moved, key=lambda one: (one.opened, _ROLES.index(one.role), -one.surprise, one.column)):
         for group in groups:
-            if _same_cause(one, group, settings):
+            if _same_cause(one, group, thresholds):
                 group.append(one)
                 break
         else:
@@ -483,7 +457,7 @@ def _alarms(moved: list[Moved], settings: Settings) -> tuple[Alarm, ...]:
     return tuple(_alarm(group) for group in groups)
 
 
-def _same_cause(one: Moved, group: list[Moved], settings: Settings) -> bool:
+def _same_cause(one: Moved, group: list[Moved], thresholds: Thresholds) -> bool:
     """Whether a column belongs to an alarm that is open when it moves.
 
     It does if it began to move, or was noticed, when another of them was; if it is one of them that moves again; if all
@@ -493,7 +467,7 @@ def _same_cause(one: Moved, group: list[Moved], settings: Settings) -> bool:
     if not any(other.closed is None or other.closed >= one.opened for other in group):
         return False
     dates = [pair for other in group for pair in ((one.since, other.since), (one.opened, other.opened))]
-    together = any(abs((this - that).days) <= settings.cause_days for this, that in dates)
+    together = any(abs((this - that).days) <= thresholds.cause_days for this, that in dates)
     again = any(one.column == other.column for other in group)
     numbers = [other.aspect for other in (one, *group) if other.aspect in ("mean", "spread", "missing", "fit")]
     misfit = one.aspect == "fit" and len(numbers) > 1
@@ -531,13 +505,13 @@ def _finding(
     stream: ColumnDays | None,
     drift: Moved | None,
     tested: tuple[float, float, Floats] | None,
-    settings: Settings,
+    thresholds: Thresholds,
 ) -> Finding:
     """Everything about one column; `drift` is its episode that is not over."""
     p, q, evidence = tested or (1.0, 1.0, np.empty(0))
-    recent = None if stream is None else _recent(stream, drift, settings)
-    status, text = _status(column, reference, stream, drift, settings)
-    slight = status == "ok" and q <= settings.chance
+    recent = None if stream is None else _recent(stream, drift, thresholds)
+    status, text = _status(column, reference, stream, drift, thresholds)
+    slight = status == "ok" and q <= thresholds.chance
     if slight:
         text = f"{column.name} differs from training, beyond doubt and by less than what matters"
     compared = reference is not None and recent is not None and recent.known.sum() and reference.known.sum()
@@ -561,14 +535,14 @@ def _finding(
     )
 
 
-def _recent(stream: ColumnDays, drift: Moved | None, settings: Settings) -> ColumnDays:
+def _recent(stream: ColumnDays, drift: Moved | None, thresholds: Thresholds) -> ColumnDays:
     if drift is not None:
         return stream.since(np.datetime64(drift.since))
-    return stream.since(stream.days[-1] - np.timedelta64(settings.recent_days - 1, "D"))
+    return stream.since(stream.days[-1] - np.timedelta64(thresholds.recent_days - 1, "D"))
 
 
 def _status(
-    column: Column, reference: ColumnDays | None, stream: ColumnDays | None, drift: Moved | None, settings: Settings
+    column: Column, reference: ColumnDays | None, stream: ColumnDays | None, drift: Moved | None, thresholds: Thresholds
 ) -> tuple[Status, str]:
     if column.type == "new" or reference is None:
         return "new", f"{column.name} was not there in training: there is nothing to hold it against"
@@ -576,20 +550,22 @@ def _status(
         return "drift", drift.text
     if stream is not None and not reference.known.sum() and not stream.known.sum():
         return "always missing", f"{column.name} is missing in every row, as in training"
-    if lacking := _lacking(reference, stream, settings):
+    if lacking := _lacking(reference, stream, thresholds):
         return "not enough data", f"{column.name} has {lacking}"
     if stream is not None and _constant(reference, stream):
         return "constant", f"{column.name} has one value only, the same as in training"
     return "ok", f"{column.name} is as in training"
 
 
-def _lacking(reference: ColumnDays, stream: ColumnDays | None, settings: Settings) -> str:
+def _lacking(reference: ColumnDays, stream: ColumnDays | None, thresholds: Thresholds) -> str:
     """What there is too little of to say that nothing moved; empty where there is enough."""
-    days, before = (0 if side is None else int((side.rows >= settings.min_rows).sum()) for side in (stream, reference))
-    if days < settings.min_days:
-        return f"{days} days of at least {settings.min_rows} rows; it takes {settings.min_days}"
-    if before < settings.min_reference_days:
-        return f"{before} days in the reference; it takes {settings.min_reference_days}"
+    days, before = (
+        0 if side is None else int((side.rows >= thresholds.min_rows).sum()) for side in (stream, reference)
+    )
+    if days < thresholds.min_days:
+        return f"{days} days of at least {thresholds.min_rows} rows; it takes {thresholds.min_days}"
+    if before < thresholds.min_reference_days:
+        return f"{before} days in the reference; it takes {thresholds.min_reference_days}"
     return ""
 
 

@@ -21,7 +21,7 @@ from tasks.monitoring.drift import extremes
 from tasks.monitoring.drift.anytime_test import WEEK
 
 if TYPE_CHECKING:
-    from tasks.monitoring.drift.drift import Settings
+    from tasks.monitoring.drift.thresholds import Thresholds
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -82,7 +82,7 @@ class Watched:
 
 
 def watch(
-    wanted: Mapping[str, Column], reference: DaySummaries, stream: DaySummaries, settings: Settings
+    wanted: Mapping[str, Column], reference: DaySummaries, stream: DaySummaries, thresholds: Thresholds
 ) -> tuple[list[Watched], Days]:
     """The series of every column that the reference has, and the days of the stream.
 
@@ -91,11 +91,11 @@ def watch(
     """
     before, after = _axis(reference), _axis(stream)
     sides = {
-        name: (_Side.of(old, before, settings), _Side.of(stream.get(name, old.none()), after, settings))
+        name: (_Side.of(old, before, thresholds), _Side.of(stream.get(name, old.none()), after, thresholds))
         for name in wanted
         if (old := reference.get(name)) is not None and wanted[name].type != "new"
     }
-    series = {name: _series(wanted[name], pair, settings) for name, pair in sides.items()}
+    series = {name: _series(wanted[name], pair, thresholds) for name, pair in sides.items()}
     # what lies far outside says nothing of how the others go together
     extreme = {name: _any_extreme(own, len(after)) for name, own in series.items()}
     for name, fit in _fits(wanted, sides, extreme).items():
@@ -134,12 +134,12 @@ class _Side:
     """(days, column.counted)"""
 
     @staticmethod
-    def of(found: ColumnDays, axis: Days, settings: Settings) -> _Side:
+    def of(found: ColumnDays, axis: Days, thresholds: Thresholds) -> _Side:
         at, size, column = np.searchsorted(axis, found.days), len(axis), found.column
         rows, known = np.zeros(size), np.zeros(size)
         rows[at], known[at] = found.rows, found.known
         missing, mean, variance = (np.full(size, np.nan) for _ in range(3))
-        enough = found.rows >= settings.min_rows
+        enough = found.rows >= thresholds.min_rows
         missing[at[enough]] = found.missing[enough] / found.rows[enough]
         enough &= found.known >= np.maximum(KNOWN * found.rows, 2)
         place, n = at[enough], found.known[enough]
@@ -158,8 +158,8 @@ Sides = tuple[_Side, _Side]
 """Of the reference and of the stream."""
 
 
-def _series(column: Column, sides: Sides, settings: Settings) -> list[Series]:
-    series = _of_category(column, sides, settings) if column.type == "category" else _of_number(column, sides)
+def _series(column: Column, sides: Sides, thresholds: Thresholds) -> list[Series]:
+    series = _of_category(column, sides, thresholds) if column.type == "category" else _of_number(column, sides)
     if column.role == "label":  # a label that is missing is one that has not come yet
         return series
     rows, missing = _pair(side.rows for side in sides), _pair(side.missing for side in sides)
@@ -184,11 +184,11 @@ def _of_number(column: Column, sides: Sides) -> list[Series]:
     ]
 
 
-def _of_category(column: Column, sides: Sides, settings: Settings) -> list[Series]:
+def _of_category(column: Column, sides: Sides, thresholds: Thresholds) -> list[Series]:
     weights, unknown = _pair(side.known for side in sides), len(column.values)
     average = [_average(shares, weights[0]) for shares in sides[0].shares.T]
-    common = [at for at in range(unknown) if average[at] >= settings.min_share]
-    rare = [at for at in range(unknown) if average[at] < settings.min_share]
+    common = [at for at in range(unknown) if average[at] >= thresholds.min_share]
+    rare = [at for at in range(unknown) if average[at] < thresholds.min_share]
     if len(common) == 2 and not rare:
         del common[0]  # of two values that are all there is, one says everything
     groups: list[tuple[str, str | None, list[int]]] = [("share", column.values[at], [at]) for at in common]

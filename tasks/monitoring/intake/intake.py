@@ -38,7 +38,7 @@ from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from tasks.ground import files, settings
-from tasks.prediction_log import erasures, error_counts, log_files, prediction_log
+from tasks.prediction_log import erasures, error_counts, log_files, prediction_ids, prediction_log
 
 if TYPE_CHECKING:
     import numpy as np
@@ -457,7 +457,7 @@ class _Batch:
         import numpy as np
 
         asked = table["time"].cast("int64").to_numpy()
-        answered = np.minimum(log_files.moments(table["id"]), int(self.now.timestamp() * 1000))
+        answered = np.minimum(prediction_ids.moments(table["id"]), int(self.now.timestamp() * 1000))
         can_be = (asked <= (answered + prediction_log.ahead() // MS) * 1000) & (asked >= log_files.micros(FIRST))
         if can_be.all():
             return table
@@ -801,7 +801,7 @@ class _Service:
         is_other = np.asarray(pc.not_equal(names[1:], names[:-1]))
         begins = np.concatenate([[0], np.flatnonzero(is_other) + 1])
         lengths = np.diff([*begins.tolist(), len(table)])
-        days = self._days(log_files.moments(table["id"].take(begins)))
+        days = self._days(prediction_ids.moments(table["id"].take(begins)))
         ms = np.maximum(np.nan_to_num(table["ms"].to_numpy()[begins]), 0.01)
         bins = np.rint(np.log(ms) / MS_STEP).astype(np.int64)
         first, last = names[int(begins[0])].as_py(), names[int(begins[-1])].as_py()

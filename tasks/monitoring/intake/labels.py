@@ -333,9 +333,8 @@ def _found(hashes: Keys, partitions: Sequence[_Labels]) -> pa.Array:
 def _of_release(rows: pd.DataFrame, profile: intake.Profile | None, task: str, loss: str) -> dict[str, Any]:
     """What is kept of the labels of a release on a day."""
     from tasks.modelling import daily_summaries, metrics
-    from tasks.monitoring.quality import quality
 
-    known = quality.labelled(task, rows)
+    known = metrics.labelled(task, rows)
     said: dict[str, Any] = {"rows": len(rows), "labels": len(known), "loss": None, "label": None}
     if known.empty:
         return said

@@ -143,7 +143,7 @@ def measure(
     Raises:
         Unscorable: predictions that are missing, or that do not offer the loss.
     """
-    known = labelled(task, frame)
+    known = metrics.labelled(task, frame)
     days = metrics.day_blocks(known["time"])
     said, label = _predictions(known, slices), known["label"].to_numpy()
     if (task == "regression") != ("prediction" in said):
@@ -247,7 +247,7 @@ class Estimator:
         Raises:
             Unscorable: predictions that are missing, or that do not offer the loss.
         """
-        known = labelled(task, holdout)
+        known = metrics.labelled(task, holdout)
         said, losses, day = _told(task, loss, known)
         knots = _knots(said)
         basis = _hats(said, knots)
@@ -262,7 +262,7 @@ class Estimator:
         sums, rows = np.bincount(day, residual).astype(np.float64), np.bincount(day).astype(np.float64)
         within = ((residual - (sums / np.maximum(rows, 1))[day]) ** 2).sum() / max(len(residual) - len(rows), 1)
         if earlier is not None:
-            since, losses, day = _told(task, loss, labelled(task, earlier))
+            since, losses, day = _told(task, loss, metrics.labelled(task, earlier))
             residual = losses - np.interp(since, knots, expected)
             sums = np.concatenate([sums, np.bincount(day, residual)])
             rows = np.concatenate([rows, np.bincount(day)])
@@ -371,21 +371,6 @@ def off(estimate: Estimate | None, measured: Measured) -> Off | None:
 def _predictions(frame: pd.DataFrame, but: Sequence[str] = ()) -> pd.DataFrame:
     columns = [c for c in frame.columns if (c.startswith("p_") or c in ("prediction", "q10", "q90")) and c not in but]
     return frame[columns]
-
-
-def labelled(task: str, frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows that have a label. Whole numbers that a missing one among them made floats are classes again.
-
-    Args:
-        task: classification or regression.
-        frame: label (missing where it is not known) and predictions.
-    """
-    known = frame[frame["label"].notna()]
-    label = known["label"]
-    if task == "regression" or label.dtype.kind != "f" or any(f"p_{value}" in known for value in label.unique()):
-        return known
-    whole = (label % 1 == 0).all()  # beside one that is not, each is the text of its class
-    return known.assign(label=label.astype("int64") if whole else [numbers.text(value) for value in label.tolist()])
 
 
 def _told(task: str, loss: str, known: pd.DataFrame) -> tuple[Floats, Floats, npt.NDArray[np.int64]]:

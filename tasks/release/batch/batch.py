@@ -184,10 +184,9 @@ def find_release(name: str, version: str) -> Release:
     if found is None:
         known = [*entries, *sorted({alias for entry in entries.values() for alias in entry.aliases})]
         raise Mistake(f"{name} has no version or candidate {version!r}{did_you_mean(version, known)}")
-    from tasks.release.gate import comparison
 
     wanted = registry.Version(name, found.version, candidate, found.run_id, found.created)
-    return Release(name, candidate, number, comparison.bring(name, wanted) / "release")
+    return Release(name, candidate, number, registry.fetch_cached(name, wanted) / "release")
 
 
 # ── a run ─────────────────────────────────────────────────────────────────────────────────────────

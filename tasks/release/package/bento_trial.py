@@ -25,7 +25,7 @@ def build(task: dict[str, Any]) -> dict[str, Any]:
     sys.dont_write_bytecode = True  # BentoML imports the service from the release, which must stay as it is
     requirements = (Path(task["release"]) / "requirements.txt").read_text(encoding="utf-8").splitlines()
     bento = bentoml.build(
-        "service:Service",
+        "tasks.runtime.bento_service:Service",
         name=task["name"],
         version=task["version"],
         labels=task["labels"],

@@ -168,14 +168,14 @@ def write_release(name: str, model: params.Model, release: Path) -> None:
 
 
 def sources(name: str) -> dict[Path, Path]:
-    """The code of a release: files of the project → where they lie in it. Found from what the service imports."""
+    """The code of a release: files of the project → where they lie in it: tasks/runtime, and the model's own code."""
     root = settings.ROOT
-    started = {root / "deployments" / file: Path(file) for file in ("service.py", "replica.py")}
     pipeline = root / "models" / name / "pipeline"
-    needed = set[Path]().union(*(import_closure.closure(path, root) for path in (*started, pipeline / "__init__.py")))
-    needed |= {path for path in pipeline.rglob("*") if path.is_file()}  # tables that its code reads, for one
-    below = {path: path.relative_to(root) for path in sorted(needed) if not _is_private(path.relative_to(root))}
-    return {**started, **{p: t for p, t in below.items() if t.parts[0] != "deployments"}}
+    needed = import_closure.closure(pipeline / "__init__.py", root) | {root / "tasks" / "__init__.py"}
+    for folder in (root / "tasks" / "runtime", pipeline):  # tables that its code reads, for one
+        needed |= {path for path in folder.rglob("*") if path.is_file()}
+    below = {path: path.relative_to(root) for path in sorted(needed)}
+    return {path: target for path, target in below.items() if not _is_private(target)}
 
 
 def _is_private(path: Path) -> bool:

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.ground import files, params, settings, uncommitted
-from tasks.ground.errors import DataMissing, Mistake, ModelFileRefused, NotPromoted, RegistryDamaged
+from tasks.ground.errors import DataMissing, EvergreenError, Mistake, ModelFileRefused, NotPromoted, RegistryDamaged
 from tasks.release.gate.verdict import Verdict
 from tasks.release.package import package
 from tasks.release.registry import outcome_cache
@@ -643,12 +643,10 @@ def withdraw(model_name: str, version: int, reason: str, serves: str | None) -> 
 
 def _refuse_what_is_lost(now: _Standing, back: Version | None) -> None:
     """Bring what a rollback needs, and check it, before anything is withdrawn for it."""
-    from tasks.release.gate import comparison
-
     if back is None or now.stored in (None, back):
         return
     try:
-        comparison.bring(now.model, back)
+        fetch_cached(now.model, back)
     except (DataMissing, ModelFileRefused) as error:
         if package.stored(now.model, back.candidate):
             return  # its Bento is here and whole: it can serve, though the gate cannot compare anything with it
@@ -710,6 +708,23 @@ def _nothing_to_roll_back(now: _Standing, to: int | None) -> str:
 
 
 # ── a champion, brought back ──────────────────────────────────────────────────────────────────────
+
+
+def fetch_cached(model_name: str, version: Version) -> Path:
+    """A version's release/ and training/ below var/champions/<candidate>, fetched from the store when missing."""
+    folder = settings.VAR / "champions" / version.candidate
+    with files.lock(f"champion-{version.candidate}"):
+        if not _is_whole(folder, version.candidate):
+            fetch(model_name, version.number, folder)
+            files.seal(folder)
+    return folder
+
+
+def _is_whole(folder: Path, candidate: str) -> bool:
+    try:
+        return files.is_sealed(folder) and package.identity_of(folder / "release") == candidate
+    except EvergreenError:  # it was changed, or is not there: it is fetched again
+        return False
 
 
 @stubborn

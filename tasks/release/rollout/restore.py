@@ -20,7 +20,6 @@ def restore(model: str, one: One) -> bool:
     """
     if package.stored(model, one.candidate):
         return False
-    from tasks.release.gate import comparison
     from tasks.release.registry import registry
 
     version = registry.find(model, one.candidate)
@@ -29,5 +28,5 @@ def restore(model: str, one: One) -> bool:
             f"the Bento {model}:{one.candidate} is gone or was changed, and the registry has no version of it. "
             f"Have another version serve: evergreen rollback {model} --to N"
         )
-    package.store(comparison.bring(model, version) / "release")
+    package.store(registry.fetch_cached(model, version) / "release")
     return True

@@ -17,7 +17,7 @@ import pandas as pd
 
 from tasks.ground import files
 from tasks.ground.errors import ReleaseDiffers
-from tasks.release.gate import comparison
+from tasks.release import comparison
 from tasks.release.gate.verdict import Check
 from tasks.release.package import package
 

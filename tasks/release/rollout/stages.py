@@ -222,14 +222,13 @@ def bring(rollout: Rollout) -> Outcome:
     candidate = rollout.one.candidate
     if package.stored(rollout.model, candidate):
         return Outcome(None, f"the Bento {rollout.tag} is here, and its hash is its name")
-    from tasks.release.gate import comparison
     from tasks.release.registry import registry
 
     champion = registry.champion(rollout.model)
     if champion is None or champion.candidate != candidate:
         raise Superseded(f"{champion or 'nobody'} is champion now")
     try:
-        package.store(comparison.bring(rollout.model, champion) / "release")
+        package.store(registry.fetch_cached(rollout.model, champion) / "release")
     except (DataMissing, ModelFileRefused) as error:
         return Outcome(False, str(error))
     return Outcome(True, "fetched from the registry, its hash checked, its Bento made")

@@ -8,7 +8,7 @@ import pytest
 
 from deployments.local import servers
 from deployments.tools import deliver
-from tasks.ground import settings
+from tasks.ground import http, settings
 from tasks.ground.errors import WorldError
 from tests.conftest import Project
 
@@ -20,15 +20,15 @@ http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), http.server.SimpleHTTPRe
 
 def test_a_server_is_waited_for_and_ends_with_the_block(project: Project) -> None:
     """What it said is in its log."""
-    port = servers.free_port()
+    port = http.free_port()
     url = f"http://127.0.0.1:{port}"
-    assert not servers.answers(url)
+    assert not http.answers(url)
     with servers.process([sys.executable, "-c", ANSWERS, str(port)], "server") as running:
         servers.wait_for(url, running, "server", seconds=20)
-        assert servers.answers(url)
-        assert not servers.answers(f"{url}/nothing")
+        assert http.answers(url)
+        assert not http.answers(f"{url}/nothing")
     assert running.returncode is not None
-    assert not servers.answers(url)
+    assert not http.answers(url)
     assert "GET /nothing" in (settings.VAR / "log" / "server.log").read_text()
 
 
@@ -36,7 +36,7 @@ def test_a_server_of_another_checkout_is_known(project: Project, monkeypatch: py
     """By the environment of whoever listens; one that says nothing, or is elsewhere, is nobody's."""
     said = {"/elsewhere": "/elsewhere", str(settings.ROOT): None, "": None}
     for root, other in said.items():
-        port = servers.free_port()
+        port = http.free_port()
         url = f"http://127.0.0.1:{port}/api"
         with monkeypatch.context() as patch:
             patch.setenv("EVERGREEN_ROOT", root)

@@ -15,7 +15,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from deployments.local import servers, services
+from deployments.local import services
+from tasks.ground import http
 from tests.deployments.conftest import until
 
 ROOT = Path(__file__).parents[3]
@@ -50,7 +51,7 @@ def nursery(root: Path) -> Iterator[psutil.Process]:
     (service,) = [one for one in services.services() if one.name == "nursery"]
     with subprocess.Popen(service.command, cwd=root) as started:
         try:
-            until(lambda: servers.hears(Path("var/run/flows.sock")), 120, "the nursery")
+            until(lambda: http.hears(Path("var/run/flows.sock")), 120, "the nursery")
             yield psutil.Process(started.pid)
         finally:
             started.kill()
@@ -139,7 +140,7 @@ def test_what_a_run_has_started_ends_with_it(root: Path, how: signal.Signals) ->
 def test_the_socket_is_made_again_where_somebody_removed_it(nursery: psutil.Process) -> None:
     """With all of var/run."""
     shutil.rmtree("var/run")
-    until(lambda: servers.hears(Path("var/run/flows.sock")), 20, "the socket")
+    until(lambda: http.hears(Path("var/run/flows.sock")), 20, "the socket")
     assert nursery.is_running()
     run = begin()
     assert run.wait(20) == 3
@@ -171,7 +172,7 @@ def test_runs_outlive_the_nursery(nursery: psutil.Process) -> None:
 def test_a_nursery_that_stands_still_holds_nobody_up(nursery: psutil.Process) -> None:
     """The run begins by itself; when the nursery is heard of again, nothing runs twice."""
     nursery.suspend()
-    assert not servers.hears(Path("var/run/flows.sock"))
+    assert not http.hears(Path("var/run/flows.sock"))
     code = (
         "import os, sys; sys.path[0] = os.getcwd(); from deployments.orchestration import flow_run; flow_run.PATIENCE_S = 0.5;"
         "sys.argv = ['flow_run', 'probe', 'out']; flow_run.main()"
@@ -203,7 +204,7 @@ def test_other_packages_want_another_nursery(nursery: psutil.Process, tmp_path: 
         "nursery.main(Path('var/run/flows.sock'))"
     )
     with subprocess.Popen([sys.executable, "-c", code]) as other:
-        until(lambda: servers.hears(Path("var/run/flows.sock")), 30, "another nursery")
+        until(lambda: http.hears(Path("var/run/flows.sock")), 30, "another nursery")
         (packages / "new").mkdir()
         run = begin()
         assert run.wait(20) == 3

@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from deployments.local import servers
 from deployments.tools import load, load_clients
-from tasks.ground import files
+from tasks.ground import files, http
 from tests.deployments.routed import Routed, make_release
 from tests.release_root import project_at
 
@@ -27,7 +26,7 @@ Server = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 async def _ask(server: Server, work: Callable[[load_clients.Clients], Awaitable[None]]) -> list[load_clients.Answered]:
     """What clients are told by a server."""
     seen: list[load_clients.Answered] = []
-    port = servers.free_port()
+    port = http.free_port()
     served: list[asyncio.Future[None]] = []
 
     def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -142,7 +141,7 @@ def test_a_server_that_is_silent_is_given_up() -> None:
 def test_nobody_there_is_a_failure_of_its_own() -> None:
     """Nothing was sent."""
     seen: list[load_clients.Answered] = []
-    asking = load_clients.Clients("127.0.0.1", servers.free_port(), seen.append)
+    asking = load_clients.Clients("127.0.0.1", http.free_port(), seen.append)
     asyncio.run(asking.at_rate(REQUESTS, 50, 0.2))
     assert {one.failed for one in seen} == {"not connected (ConnectionRefusedError)"}
 
@@ -151,7 +150,7 @@ def test_where_nothing_serves_it_says_what_to_do(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """And ends with 1."""
-    port = str(servers.free_port())
+    port = str(http.free_port())
     monkeypatch.setenv("EVERGREEN_HOST", "127.0.0.1")
     monkeypatch.setenv("EVERGREEN_PORT", port)
     assert load.main(["--seconds", "1"]) == 1
@@ -165,7 +164,7 @@ def test_what_serves_is_loaded_with_rows_that_the_model_has_not_seen(
 ) -> None:
     """A line a second, and a summary; whoever asks for a model that does not serve is told which do."""
     root = tmp_path / "project"
-    router = Routed(root, make_release(root), servers.free_port())
+    router = Routed(root, make_release(root), http.free_port())
     router.want(router.candidate)
     router.start()
     try:

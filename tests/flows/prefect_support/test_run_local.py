@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from deployments.local import servers
 from flows.__main__ import main
 from flows.prefect_support import run_local
+from tasks.ground import http
 from tests.conftest import Project
 
 
@@ -53,7 +53,7 @@ def test_wrong_usage_ends_with_two(arguments: list[str], capsys: pytest.CaptureF
 
 def test_without_a_server_one_line_says_so(small: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not Prefect's traceback."""
-    monkeypatch.setenv("PREFECT_API_URL", f"http://somebody:hunter2@127.0.0.1:{servers.free_port()}/api")
+    monkeypatch.setenv("PREFECT_API_URL", f"http://somebody:hunter2@127.0.0.1:{http.free_port()}/api")
     done = small.run(sys.executable, "-m", "flows", "ingest", check=False)
     assert done.returncode == 1
     assert done.stderr.startswith("ApiSilent: the Prefect server does not answer on http://***@127.0.0.1:")

@@ -27,7 +27,7 @@ from tasks.data import git_sync, versions
 versions.make()
 versions.push()
 said = params.load().model_copy(update={"git": params.Git(commit=True)})
-print(commits.publish(said, log=lambda line: print(line, file=sys.stderr)))
+print(git_sync.publish(said, log=lambda line: print(line, file=sys.stderr)))
 """
 
 LOCK = """schema: '2.0'

@@ -35,7 +35,7 @@ KILLED = """
 import os, signal, sys
 from dvc.utils.serialize import _yaml
 from tasks.ground import dvc_files
-books.write_whole(_yaml)
+dvc_files.write_whole(_yaml)
 
 def broken_off(data, stream):
     stream.write("schema: ")

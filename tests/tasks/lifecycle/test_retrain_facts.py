@@ -26,7 +26,7 @@ import os, signal
 from flows.prefect_support import run_local
 from tasks.training import train
 train.train = lambda name: os.kill(os.getpid(), signal.SIGKILL)
-here.run("train", "tiny", False, True)
+run_local.run("train", "tiny", False, True)
 """
 
 

@@ -27,11 +27,11 @@ REPRODUCE = """
 import sys
 from tasks import steps
 from tasks.training import dvc_graph
-for outcome in graph.reproduce(sys.argv[1], steps.run):
+for outcome in dvc_graph.reproduce(sys.argv[1], steps.run):
     print(outcome.stage, outcome.how)
 """
 
-PENDING = "import sys; from tasks.training import dvc_graph; print(graph.pending(sys.argv[1]))"
+PENDING = "import sys; from tasks.training import dvc_graph; print(dvc_graph.pending(sys.argv[1]))"
 
 
 @pytest.fixture(scope="session")

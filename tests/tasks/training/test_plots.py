@@ -11,7 +11,7 @@ from PIL import Image
 
 from tasks.ground import params
 from tasks.training import explain, plots
-from tasks.training.evaluate import Appraisal, appraise
+from tasks.training.appraisal import Appraisal, appraise
 
 WANTED = params.Evaluate(slices=["where"], resamples=100)
 FEATURE = params.Feature(type="number", about="Any", example=1)

@@ -200,7 +200,7 @@ def test_pins_are_compared_by_package(old: str, new: str, said: str) -> None:
 def test_a_lock_is_told_by_the_packages_that_steps_use(small: Project) -> None:
     """Any other bump is only «modified»."""
     lock = (small.root / "requirements.lock").read_text()
-    pins = {name: pins[0].version for name, pins in stage_reasons.environment.read_lock(lock).items()}
+    pins = {name: pins[0].version for name, pins in stage_reasons.locked_packages.read_lock(lock).items()}
     used = f"joblib=={pins['joblib']}\nnumpy=={pins['numpy']}\n"
     for path in (small.root / "build" / "environment").glob("*.txt"):
         files.write_text(path, used)
@@ -226,7 +226,7 @@ def test_the_second_question_is_answered_without_dvc(small: Project) -> None:
     dvc_graph.pending("tiny")
     time.sleep(1.1)
     dvc_graph.pending("tiny")
-    code = "import sys; from tasks.training import dvc_graph; print(graph.pending('tiny'), 'dvc' in sys.modules)"
+    code = "import sys; from tasks.training import dvc_graph; print(dvc_graph.pending('tiny'), 'dvc' in sys.modules)"
     assert small.python(code) == "{} False\n"
     small.edit("params.yaml", "{C: 1.0}", "{C: 2.5}")
     assert "train@tiny" in dvc_graph.pending("tiny")

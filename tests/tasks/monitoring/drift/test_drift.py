@@ -16,6 +16,7 @@ from benchmarks import drift as benchmark
 from tasks.modelling import daily_summaries, profile
 from tasks.monitoring import chart
 from tasks.monitoring.drift import drift
+from tasks.monitoring.drift.thresholds import Thresholds
 
 FEATURES = {
     "carrier": {"type": "category"},
@@ -76,7 +77,7 @@ def changed(change: Callable[[pd.DataFrame], dict[str, Any]], count: int = 75, s
 
 def detect(stream: pd.DataFrame, **settings: Any) -> drift.Report:
     """What is said of these rows."""
-    return drift.detect(WANTED, REFERENCE, daily_summaries.summarise(stream, WANTED), drift.Settings(**settings), UNITS)
+    return drift.detect(WANTED, REFERENCE, daily_summaries.summarise(stream, WANTED), Thresholds(**settings), UNITS)
 
 
 # ── what moved is named ───────────────────────────────────────────────────────────────────────────
@@ -292,7 +293,7 @@ def test_batches_and_late_rows_make_no_difference():
     whole = detect(stream)
     at = np.random.default_rng(0).integers(0, 9, len(stream))
     parts = [daily_summaries.summarise(stream[at == part], WANTED) for part in (4, 0, 8, 7, 1, 2, 6, 5, 3)]
-    assert drift.detect(WANTED, REFERENCE, daily_summaries.merge(parts), drift.Settings(), UNITS) == whole
+    assert drift.detect(WANTED, REFERENCE, daily_summaries.merge(parts), Thresholds(), UNITS) == whole
 
 
 def test_what_was_said_of_a_day_stands():
@@ -322,7 +323,7 @@ def test_labels_that_come_late_change_no_alarm_of_a_feature():
     late = stream[stream.index % 2 == 1][["label", "time"]]
     label = {"label": WANTED["label"]}
     both = daily_summaries.merge([daily_summaries.summarise(early, WANTED), daily_summaries.summarise(late, label)])
-    assert drift.detect(WANTED, REFERENCE, both, drift.Settings(), UNITS) == complete
+    assert drift.detect(WANTED, REFERENCE, both, Thresholds(), UNITS) == complete
 
 
 def test_a_report_is_plain_data():

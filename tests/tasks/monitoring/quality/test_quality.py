@@ -341,7 +341,7 @@ def test_a_broken_label_leaves_the_others_their_classes() -> None:
     frame = world("2013-04-01", 7, 23)
     broken = frame["label"].astype(float)
     broken.iloc[3] = 0.5
-    assert quality.labelled("classification", frame.assign(label=broken))["label"].tolist() == [
+    assert metrics.labelled("classification", frame.assign(label=broken))["label"].tolist() == [
         "0.5" if row == 3 else str(label) for row, label in enumerate(frame["label"])
     ]
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from tasks.ground import params
 from tasks.modelling import rows
-from tasks.release.gate import comparison, gate
+from tasks.release import comparison
+from tasks.release.gate import gate
 
 FEATURES = {
     "origin": {"type": "category", "nullable": False},

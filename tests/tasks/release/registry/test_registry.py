@@ -31,7 +31,8 @@ from tasks.ground.errors import (
     RegistryDamaged,
     RegistryUnavailable,
 )
-from tasks.release.gate import comparison, gate
+from tasks.release import comparison
+from tasks.release.gate import gate
 from tasks.release.gate.verdict import Verdict
 from tasks.release.package import package
 from tasks.release.registry import desired_state, mlflow_store, registry, retention, tracking
@@ -1024,9 +1025,9 @@ def test_champion_cached_and_then_changed_is_brought_again(artifacts: Path) -> N
     """The copy below var/champions is looked at before it is used."""
     champion = registry.champion(MODEL)
     assert champion is not None
-    folder = comparison.bring(MODEL, champion)
+    folder = registry.fetch_cached(MODEL, champion)
     (folder / "release" / "model.skops").write_bytes(b"another")
-    comparison.bring(MODEL, champion)
+    registry.fetch_cached(MODEL, champion)
     assert package.identity_of(folder / "release") == champion.candidate
 
 
@@ -1040,7 +1041,7 @@ def test_champion_with_code_of_its_own_is_scored_with_the_code_it_was_packaged_w
     assert champion is not None
     ids = pd.read_parquet(settings.BUILD / MODEL / "evaluation" / "predictions.parquet")["id"]
     here = comparison.score_champion(MODEL, champion, ids)
-    release = comparison.bring(MODEL, champion) / "release"
+    release = registry.fetch_cached(MODEL, champion) / "release"
     shutil.copytree(REPOSITORY / "tasks", release / "tasks", ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(comparison, "bring", lambda *_: release.parent)
     monkeypatch.setattr(comparison, "_holds_own_code", lambda *_: True)

@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 
 from tasks.ground import files, params, settings
-from tasks.release.gate import comparison
+from tasks.release import comparison
 from tasks.release.gate.verdict import Moves, Verdict
 from tasks.release.registry import champion_lookup, desired_state, registry
 from tasks.release.registry.desired_state import One, Serving

@@ -23,7 +23,8 @@ from packaging.requirements import Requirement
 
 from tasks.ground import files, params, settings
 from tasks.ground.errors import DataMissing, Mistake, ModelFileRefused
-from tasks.release.package import image, package
+from tasks.release.cluster import image
+from tasks.release.package import package
 from tasks.release.registry import registry
 from tests.conftest import REPOSITORY
 from tests.release_root import free_port, make_project, project_at
@@ -307,4 +308,4 @@ def until_ready(address: str, process: subprocess.Popen[bytes], log: Path, secon
 def test_the_python_is_the_one_of_the_project() -> None:
     """A release is tried with this interpreter, so the image has its minor version."""
     assert f"python:{sys.version_info.major}.{sys.version_info.minor}-" in image.BASE
-    assert (REPOSITORY / "deployments" / "kubernetes" / "Containerfile").is_file()
+    assert (REPOSITORY / "tasks/release/cluster/templates/Containerfile").is_file()

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tasks.ground import files, settings
-from tasks.release.gate import verdict_ledger
 from tasks.release.gate.verdict import Check, Verdict
+from tasks.release.registry import verdict_ledger
 
 
 def verdict(id_: str) -> Verdict:

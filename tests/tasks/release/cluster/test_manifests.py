@@ -19,7 +19,7 @@ from packaging.version import Version
 from tasks.ground import settings
 from tasks.ground.errors import Mistake, SourceUnavailable
 from tasks.ground.git import Clone
-from tasks.release.package import manifests
+from tasks.release.cluster import manifests
 from tests.conftest import REPOSITORY
 
 OLD, NEW, NEWER = "97a3c0ffee15600d", "1234567890123456", "0011223344556677"  # two that YAML would take for numbers
@@ -31,7 +31,7 @@ SINCE = "1.30"
 ROLL = """
 import sys
 from pathlib import Path
-from tasks.release.package import manifests
+from tasks.release.cluster import manifests
 folder, model = Path(sys.argv[1]), sys.argv[2]
 for version, candidate in enumerate(sys.argv[3:], 4):
     manifests.roll(model, candidate, version, folder, remote="origin", log=lambda _: None)
@@ -114,7 +114,7 @@ def test_a_rollout_takes_no_pod_away_before_another_is_ready(tmp_path: Path) -> 
     held = documents(written(tmp_path))
     spec, container = pod(held)
     assert held["Deployment"]["spec"]["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
-    service = (REPOSITORY / "deployments" / "service.py").read_text()
+    service = (REPOSITORY / "tasks/runtime/bento_service.py").read_text()
     longest = int(re.search(r'traffic=\{"timeout": (\d+)\}', service)[1])  # type: ignore[index]
     pause = container["lifecycle"]["preStop"]["sleep"]["seconds"]
     assert spec["terminationGracePeriodSeconds"] > pause + longest
@@ -139,7 +139,7 @@ def test_it_fits_the_image(tmp_path: Path) -> None:
     """The port that it listens on, the user that it runs as, the one folder that it writes to."""
     held = documents(written(tmp_path))
     spec, container = pod(held)
-    text = (REPOSITORY / "deployments" / "kubernetes" / "Containerfile").read_text()
+    text = (REPOSITORY / "tasks/release/cluster/templates/Containerfile").read_text()
     user = spec["securityContext"]["runAsUser"]
     assert f"USER {user}:{spec['securityContext']['runAsGroup']}\n" in text
     port = container["ports"][0]["containerPort"]

@@ -77,28 +77,11 @@ def comparison(model_name: str, model: params.Model, champion: registry.Version 
     )
 
 
-def bring(model_name: str, version: registry.Version) -> Path:
-    """A version's release/ and training/ below var/champions/<candidate>, brought from the store when missing."""
-    folder = settings.VAR / "champions" / version.candidate
-    with files.lock(f"champion-{version.candidate}"):
-        if not _is_whole(folder, version.candidate):
-            registry.fetch(model_name, version.number, folder)
-            files.seal(folder)
-    return folder
-
-
-def _is_whole(folder: Path, candidate: str) -> bool:
-    try:
-        return files.is_sealed(folder) and package.identity_of(folder / "release") == candidate
-    except EvergreenError:  # it was changed, or is not there: it is brought again
-        return False
-
-
 def score_champion(model_name: str, champion: registry.Version, ids: pd.Series[Any]) -> gate.Side:
     """The champion's answers for the holdout rows with these ids, in their order; or why there are none."""
     candidate = champion.candidate
     try:
-        folder = bring(model_name, champion)
+        folder = registry.fetch_cached(model_name, champion)
         release = files.read_json(folder / "release" / "release.json")
         training = folder / "training"
         trained_on = load(training / "train_ids.npy")
@@ -217,7 +200,10 @@ release, sha256, own, task, given, answered = sys.argv[1:]
 sys.path.insert(0, release)
 from pathlib import Path
 import pandas as pd
-from tasks.runtime import model_file
+try:
+    from tasks.runtime import model_file
+except ModuleNotFoundError:  # a release of before the state version 2
+    from tasks import model_file
 pipeline = model_file.load(Path(release) / "model.skops", sha256, own=own)
 model_file.predict(pipeline, pd.read_parquet(given), task).to_parquet(answered)
 """

@@ -19,6 +19,8 @@ from tasks.ground import files, locked_packages, settings
 from tasks.ground.errors import DataMissing, Mistake
 from tasks.release.package import package
 
+TEMPLATES = Path(__file__).with_name("templates")
+
 BASE = f"python:{sys.version_info.major}.{sys.version_info.minor}-slim-trixie"
 """What the image is built on: the Python that the release was tried with. `--build-arg BASE=…` names another."""
 
@@ -115,7 +117,7 @@ def write(bento: Path, to: Path) -> None:
 
 def containerfile(facts: dict[str, Any]) -> str:
     """The Containerfile of a release."""
-    template = Template((settings.ROOT / "deployments" / "kubernetes" / "Containerfile").read_text(encoding="utf-8"))
+    template = Template((TEMPLATES / "Containerfile").read_text(encoding="utf-8"))
     labels = " \\\n      ".join(f"{key}={_quoted(value)}" for key, value in _labels(facts).items())
     return template.substitute(model=facts["name"], candidate=facts["candidate"], base=BASE, labels=f"LABEL {labels}")
 

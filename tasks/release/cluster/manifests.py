@@ -15,10 +15,10 @@ from string import Template
 
 import yaml
 
-from tasks.ground import files, settings
+from tasks.ground import files
 from tasks.ground.errors import Mistake, SourceUnavailable
 from tasks.ground.git import Clone
-from tasks.release.package import image
+from tasks.release.cluster import image
 
 TRIES = 10
 """How often somebody else may be first."""
@@ -50,7 +50,7 @@ def write(model: str, candidate: str, version: int, images: str, folder: Path) -
             f"{path} is there, and may hold what somebody wrote: it is not replaced. A rollout changes its tag; "
             f"remove it first to begin anew"
         )
-    template = Template((settings.ROOT / "deployments" / "kubernetes" / "model.yaml").read_text(encoding="utf-8"))
+    template = Template((image.TEMPLATES / "model.yaml").read_text(encoding="utf-8"))
     named = {"model": model, "name": image.name_of(model), "candidate": candidate, "version": str(version)}
     files.write_text(path, template.substitute(named, image=image.reference(images, model, candidate)))
     return path

@@ -1,0 +1,129 @@
+"""How good some predictions are: every metric with its interval, overall and per slice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tasks.ground import numbers, params
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import pandas as pd
+
+CONFIDENCE = 0.95
+"""Of every interval that evaluation gives. The gate has its own, in params.yaml."""
+
+SEED = 0
+
+Scores = dict[str, dict[str, float]]
+"""Metric → {value, low, high}."""
+
+
+@dataclass(frozen=True)
+class Appraisal:
+    """What is said of some predictions."""
+
+    task: str
+    rows: pd.DataFrame
+    """label, time and the slice columns of the holdout."""
+    predictions: pd.DataFrame
+    blocks: npt.NDArray[np.int64]
+    """The day of each row: what is resampled as a whole."""
+    by_day: bool
+    overall: Scores
+    baseline: dict[str, float]
+    slices: dict[str, dict[str, dict[str, Any]]]
+    """Column → value → {rows, days, metrics}."""
+
+    @property
+    def days(self) -> int:
+        """How many days the rows are of."""
+        return int(self.rows["time"].dt.normalize().nunique())
+
+    def metrics(self) -> dict[str, Any]:
+        """metrics.json: few and flat, for `dvc metrics show` and `dvc metrics diff`."""
+        from tasks.modelling.metrics import headline
+
+        first = headline(self.task)
+        values = {metric: entry["value"] for metric, entry in self.overall.items()}
+        said: dict[str, Any] = _rounded({**values, "baseline": {first: self.baseline[first]}, "rows": len(self.rows)})
+        return said
+
+    def details(self, importance: pd.DataFrame | None = None) -> dict[str, Any]:
+        """slices.json: every metric with its interval, overall and per slice; the baseline; the importances."""
+        overall = {"rows": len(self.rows), "days": self.days, "metrics": self.overall}
+        said: dict[str, Any] = _rounded(
+            {
+                "confidence": CONFIDENCE,
+                "resampled": "day" if self.by_day else "row",
+                "overall": overall,
+                "baseline": {metric: value for metric, value in self.baseline.items() if metric in self.overall},
+                "slices": self.slices,
+                "importance": {} if importance is None else _importances(importance),
+            }
+        )
+        return said
+
+
+def appraise(
+    task: str,
+    holdout: pd.DataFrame,
+    predictions: pd.DataFrame,
+    baseline: dict[str, float],
+    wanted: params.Evaluate,
+    *,
+    by_row: bool = False,
+) -> Appraisal:
+    """Score predictions, overall and per slice, each metric with its interval.
+
+    Args:
+        task: classification or regression.
+        holdout: label, time, and the columns of `wanted.slices`, a row per prediction.
+        predictions: the prediction columns.
+        baseline: the metrics of the trivial baseline on the same rows.
+        wanted: the section `evaluate` of params.yaml.
+        by_row: resample rows instead of days.
+    """
+    import numpy as np
+
+    from tasks.modelling import metrics
+
+    blocks = np.arange(len(holdout), dtype=np.int64) % 1000 if by_row else metrics.day_blocks(holdout["time"])
+
+    def measured(members: Any) -> Scores:
+        return metrics.score_with_intervals(
+            task,
+            holdout["label"].to_numpy()[members],
+            predictions.iloc[members],
+            blocks[members],
+            resamples=wanted.resamples,
+            seed=SEED,
+            confidence=CONFIDENCE,
+        )
+
+    slices: dict[str, dict[str, dict[str, Any]]] = {}
+    days = holdout["time"].dt.normalize()
+    for column in wanted.slices:
+        names = metrics.slice_names(holdout[column])
+        slices[column] = {}
+        for value, members in sorted(names.groupby(names).indices.items()):
+            counts = {"rows": len(members), "days": int(days.iloc[members].nunique())}
+            slices[column][str(value)] = {**counts, "metrics": measured(members)}
+    kept = holdout[list(dict.fromkeys(["label", "time", *wanted.slices]))]
+    overall = measured(np.arange(len(holdout)))
+    return Appraisal(task, kept, predictions, blocks, not by_row, overall, baseline, slices)
+
+
+def _importances(importance: pd.DataFrame) -> dict[str, dict[str, float]]:
+    """Feature → {value, low, high}; low and high where there are any."""
+    table = importance.rename(columns={"importance": "value"}).set_index("feature")[["value", "low", "high"]]
+    return {str(feature): {str(k): float(v) for k, v in row.dropna().items()} for feature, row in table.iterrows()}
+
+
+def _rounded(value: Any) -> Any:
+    """Numbers to nine digits: further ones are of the machine, not of the model."""
+    if isinstance(value, dict):
+        return {key: _rounded(entry) for key, entry in value.items()}
+    return numbers.short(value) if isinstance(value, float) else value
