@@ -28,9 +28,8 @@ def imported(stage: str, model: str) -> set[Path]:
     """Every file of the repository that the step imports, and the team's code that it loads by name."""
     module = settings.ROOT / (STEPS[stage].replace(".", "/") + ".py")
     found = import_closure.closure(module, settings.ROOT)
-    if stage == "package":  # it copies the service, the replica and what they import into the release
-        for started in ("service.py", "replica.py"):
-            found |= import_closure.closure(settings.ROOT / "deployments" / started, settings.ROOT)
+    if stage == "package":  # it copies this folder into the release
+        found |= set((settings.ROOT / "tasks" / "runtime").glob("*.py"))
     own = {"prepare": "rows", "train": "pipeline", "evaluate": "pipeline", "package": "pipeline"}.get(stage)
     if own:
         found |= import_closure.closure(settings.ROOT / "models" / model / own / "__init__.py", settings.ROOT)
@@ -57,7 +56,8 @@ def test_a_stage_names_every_file_it_imports(stage: str, model: str) -> None:
 def test_a_stage_names_no_code_that_it_does_not_use(stage: str) -> None:
     """A dependency that nothing reads makes a stage run for no reason."""
     body = GRAPH[stage].get("do", GRAPH[stage])
-    named = {settings.ROOT / dep for dep in body["deps"] if dep.startswith("tasks/")}
+    paths = [settings.ROOT / dep for dep in body["deps"] if dep.startswith("tasks/")]
+    named = {file for path in paths for file in (path.glob("*.py") if path.is_dir() else [path])}
     used = imported(stage, MODELS[0])
     assert not {path.relative_to(settings.ROOT).as_posix() for path in named - used}
 
