@@ -1,4 +1,4 @@
-"""Names that say too little, and names that say two things: `python -m tests.repository.words [folder …]` lists them."""
+"""Names that say too little, and names that say two things; `python -m tests.repository.words [folder]` lists them."""
 
 from __future__ import annotations
 
