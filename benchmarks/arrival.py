@@ -26,7 +26,7 @@ from flows.prefect_support import api, triggers
 from tasks.ground import files, http, process_tags
 
 if TYPE_CHECKING:
-    from benchmarks.cycle import Project, Scratch
+    from benchmarks.scratch import Project, Scratch
 
 MODELS = ("flight_delay", "hourly_departures")
 FIRST, NEXT = range(1, 7), (7, 8, 9, 10)

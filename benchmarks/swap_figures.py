@@ -6,15 +6,15 @@ import json
 import statistics
 import urllib.request
 from collections import Counter
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
 
 from benchmarks.machine import machine
+from benchmarks.releases import Made
 from deployments.tools import load, load_clients
 from tasks.ground import files, settings
-
-if TYPE_CHECKING:
-    from benchmarks.swaps import Trial
 
 WITHDRAWN_S, SLOWER = 10, 1.2
 """What was promised: seconds until a bad release has no requests any more; p99 during a swap, times that between."""
@@ -57,7 +57,50 @@ class Found:
         return load.percentile(than, 99) / load.percentile(self.between, 99) if self.between else 0.0
 
 
-def find(trial: Trial) -> Found:
+@dataclass
+class Act:
+    """One change of the alias, and what came of it. Times are of time.perf_counter."""
+
+    kind: str
+    """`new`, `back` (to the one before), or what is wrong with the release."""
+    one: Made
+    begin: float
+    end: float = 0.0
+    withdrawn: float | None = None
+    """When it got no more requests."""
+    baked: tuple[float, float] | None = None
+    """From when until when it had a share of them."""
+    surprise: str = ""
+    """What the flow said last, where a good release does not serve, or a bad one does."""
+    runs: int = 0
+    killed: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass
+class TrialRecord:
+    """A part of the measurement: the load on it, the acts in it, and what was answered."""
+
+    model: str
+    expected: dict[str, list[float]]
+    """Release → what it is to answer to each request."""
+    acts: list[Act] = field(default_factory=list)
+    answers: list[load_clients.Answered] = field(default_factory=list)
+    ids: set[str] = field(default_factory=set)
+    wrong: int = 0
+    kills: list[tuple[float, str]] = field(default_factory=list)
+
+    def tell(self, one: load_clients.Answered) -> None:
+        """Take in an answer: who gave it, and whether it is right."""
+        if not one.failed:
+            said = orjson.loads(one.body)["predictions"][0]
+            self.ids.add(said["id"])
+            value = said.get("probability", said["prediction"])
+            right = self.expected[str(one.release)][one.request.number]
+            self.wrong += abs(value - right) > 1e-9
+        self.answers.append(one)
+
+
+def find(trial: TrialRecord) -> Found:
     """Look through what was answered."""
     baked = [act.baked for act in trial.acts if act.baked]
     swapping, unbaked, trying, between = [], [], [], []

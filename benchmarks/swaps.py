@@ -34,12 +34,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import orjson
 import psutil
 import yaml
 
 from benchmarks import swap_figures as figures
 from benchmarks.releases import BAD, Made, predicted
+from benchmarks.swap_figures import Act, TrialRecord
 from deployments.orchestration import flow_run
 from deployments.tools import load, load_clients
 from tasks.ground import files, http, priority, settings
@@ -148,47 +148,8 @@ HAND = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _apart)
 # ── acts ──────────────────────────────────────────────────────────────────────────────────────────
 
 
-@dataclass
-class Act:
-    """One change of the alias, and what came of it. Times are of time.perf_counter."""
-
-    kind: str
-    """`new`, `back` (to the one before), or what is wrong with the release."""
-    one: Made
-    begin: float
-    end: float = 0.0
-    withdrawn: float | None = None
-    """When it got no more requests."""
-    baked: tuple[float, float] | None = None
-    """From when until when it had a share of them."""
-    surprise: str = ""
-    """What the flow said last, where a good release does not serve, or a bad one does."""
-    runs: int = 0
-    killed: Counter[str] = field(default_factory=Counter)
-
-
-@dataclass
-class Trial:
-    """A part of the measurement: the load on it, the acts in it, and what was answered."""
-
-    model: str
-    expected: dict[str, list[float]]
-    """Release → what it is to answer to each request."""
-    acts: list[Act] = field(default_factory=list)
-    answers: list[load_clients.Answered] = field(default_factory=list)
-    ids: set[str] = field(default_factory=set)
-    wrong: int = 0
-    kills: list[tuple[float, str]] = field(default_factory=list)
-
-    def tell(self, one: load_clients.Answered) -> None:
-        """Take in an answer: who gave it, and whether it is right."""
-        if not one.failed:
-            said = orjson.loads(one.body)["predictions"][0]
-            self.ids.add(said["id"])
-            value = said.get("probability", said["prediction"])
-            right = self.expected[str(one.release)][one.request.number]
-            self.wrong += abs(value - right) > 1e-9
-        self.answers.append(one)
+class Trial(TrialRecord):
+    """A part of the measurement that acts, and records what was answered."""
 
     async def act(self, kind: str, one: Made, killer: Killer | None = None) -> Act:
         """Set the alias, and have the flow run until it says that nothing is left to do."""
