@@ -1,7 +1,7 @@
 """`make bench-swaps`: releases change and bad ones are withdrawn, under constant load; then all of it is killed, too.
 
 In a scratch copy of this project, with MLflow, Prefect and the router as `make up` runs them: an act sets the alias
-`champion` as a person does it in MLflow's UI, and starts the flow deploy as the worker does. Two parts:
+`champion` as a person does it in MLflow's UI, and starts the flow rollout as the worker does. Two parts:
 
     calm     acts and nothing else: are requests lost, and how much slower are they while a release changes?
     killed   kill -9 of replicas, their nursery, the router and the flow, at random moments of acts; whoever is killed
@@ -128,10 +128,10 @@ def set_alias(model: str, version: int) -> None:
 
 
 def run_flow(model: str) -> tuple[int, str]:
-    """The flow deploy, as the worker starts it: its exit code, and what it said."""
+    """The flow rollout, as the worker starts it: its exit code, and what it said."""
     log = settings.VAR / "log" / flow_run.LOG
     before = log.stat().st_size if log.exists() else 0
-    command = [sys.executable, "-m", "deployments.orchestration.flow_run", flow_run.ASIDE, "flows", "deploy", model]
+    command = [sys.executable, "-m", "deployments.orchestration.flow_run", flow_run.ASIDE, "flows", "rollout", model]
     code = subprocess.run(command, cwd=settings.ROOT, start_new_session=True, check=False).returncode
     return code, log.read_bytes()[before:].decode(errors="replace")
 
@@ -217,7 +217,7 @@ def _process(model: str, what: str) -> int:
     """Its number; of a flow that is over already, one that nobody has."""
     if what == "flow":
         below = psutil.Process().children(recursive=True)
-        flows = [one.pid for one in below if {"flows", "deploy"} <= {*one.cmdline()}]
+        flows = [one.pid for one in below if {"flows", "rollout"} <= {*one.cmdline()}]
         return flows[0] if flows else NOBODY
     with urllib.request.urlopen(f"{load.address()}/status", timeout=30) as response:
         said = json.loads(response.read())

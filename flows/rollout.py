@@ -1,4 +1,4 @@
-"""deploy: the champion is to serve; a new one is tried beside who serves, watched, and withdrawn when it fails."""
+"""Rollout: the champion becomes the live release; a new one is tried beside it, watched, and withdrawn if it fails."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from tasks.release.rollout.stages import Outcome, Rollout
 
 
-@flow(name="deploy", flow_run_name="deploy/{model}", description=__doc__)
-def deploy(
+@flow(name="rollout", flow_run_name="rollout/{model}", description=__doc__)
+def rollout(
     model: str,
     target: Literal["local", "kubernetes"] = "local",
     manifests: str | None = None,

@@ -182,7 +182,7 @@ def _judged(model: str, version: int, held: str | None, differing: list[str]) ->
         as_task(registry.hold, "have it wait for a person's word", retries=3)(model, version, held, of)
     if verdict.promoted and not held:
         as_task(registry.promote, "promote it to champion", retries=3)(model, version, verdict.id)
-        events.champion_changed(model, version, verdict.id)  # wakes deploy
+        events.champion_changed(model, version, verdict.id)  # triggers rollout
     _show(model, verdict, held)
     return f"{verdict.summary}; not promoted: {held}" if held else verdict.summary
 

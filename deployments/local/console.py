@@ -17,7 +17,7 @@ from tasks.ground import settings
 COLOURS = {"stack": 1, "prefect": 34, "mlflow": 35, "nursery": 33, "worker": 32, "watch": 36, "router": 94}
 BAD = 31
 
-FLOW_RUN = re.compile(r"^(ingest|(?:train|deploy|monitor|predict|backtest)/\w+)  (.*)$")
+FLOW_RUN = re.compile(r"^(ingest|(?:train|rollout|monitor|predict|backtest)/\w+)  (.*)$")
 """A line of a flow run's log, as PREFECT_LOGGING_FORMATTERS_STANDARD_FLOW_RUN_FMT has it."""
 
 HUSHED = re.compile(

@@ -93,7 +93,7 @@ def services() -> list[Service]:
             [*python, "deployments.watching.watcher"],
             _watch_answers,
             after=("prefect", "worker"),  # which registers what it wakes
-            says="wakes ingest for what lies in the landing zone, deploy for who is champion",
+            says="wakes ingest for what lies in the landing zone, rollout for who is champion",
             story=True,
             shutdown_seconds=3,
         ),

@@ -36,10 +36,10 @@ def _unserved(said: params.Params) -> Iterator[str]:
     """The champions that do not serve, as far as that is plain, and that no rollout is at."""
     for model in said.models:
         change = champion_lookup.change(model)
-        if change and not triggers.under_way(f"deploy/{model}", patience=0):
+        if change and not triggers.under_way(f"rollout/{model}", patience=0):
             live = desired_state.read(model).live
             now = f"{live} does" if live else "nobody does"
-            yield f"{change[0]} is champion of {model} and does not serve, {now}: deploy/{model} brings it or says why"
+            yield f"{change[0]} is champion of {model} and does not serve, {now}: rollout/{model} brings it or says why"
 
 
 @dataclass

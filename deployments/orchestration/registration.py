@@ -167,7 +167,7 @@ def _training(name: str, model: params.Model) -> Deployment:
 
 def _serving(name: str, model: params.Model) -> Deployment:
     return Deployment(
-        flow="deploy",
+        flow="rollout",
         name=name,
         description=(
             f"**{model.about}**\n\nHas the registry's champion of `{name}` serve. A new one is warmed beside who "
@@ -251,7 +251,7 @@ def _ensure(wanted: Deployment) -> tuple[str, str | None]:
 
 
 def _body(wanted: Deployment) -> dict[str, Any]:
-    aside = f" {flow_run.ASIDE}" if wanted.flow == "deploy" else ""
+    aside = f" {flow_run.ASIDE}" if wanted.flow == "rollout" else ""
     return {
         "description": wanted.description,
         "tags": wanted.tags,
@@ -330,7 +330,13 @@ def _registered() -> dict[str, str]:
 def _remove(deployments: Mapping[str, str]) -> list[str]:
     for id_ in deployments.values():
         api.call(f"/deployments/{id_}", method="DELETE")
-    return [f"deployment {title} removed: params.yaml has no such model" for title in deployments]
+    return [f"deployment {title} removed: {_why_gone(title)}" for title in deployments]
+
+
+def _why_gone(title: str) -> str:
+    """A flow may be gone with an update of this checkout, as `deploy`, which is `rollout` now."""
+    flow = title.partition("/")[0]
+    return "params.yaml has no such model" if (settings.ROOT / "flows" / f"{flow}.py").is_file() else "no such flow"
 
 
 if __name__ == "__main__":

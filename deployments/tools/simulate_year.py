@@ -162,7 +162,7 @@ def _busy(said: params.Params) -> bool:
     landing = settings.ROOT / said.landing
     if any(path.is_file() and not path.name.startswith(".") for path in landing.rglob("*")):
         return True
-    flows = ("train", "deploy", "monitor")
+    flows = ("train", "rollout", "monitor")
     return under_way("ingest/ingest") or any(under_way(f"{flow}/{name}") for name in said.models for flow in flows)
 
 

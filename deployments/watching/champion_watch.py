@@ -1,7 +1,7 @@
-"""Looks every few seconds whether the champion serves, and wakes deploy as long as another release does, or none can.
+"""Looks every few seconds whether the champion serves, and wakes rollout as long as another release does, or none can.
 
 A promotion by a flow wakes it by an event; an alias that was set in MLflow's UI and a rollback tell nobody, nor does a
-release whose files are gone, so that its replica does not start any more. That deploy was woken is no proof that the
+release whose files are gone, so that its replica does not start any more. That rollout was woken is no proof that the
 champion serves: a wake gets lost, a rollout ends without its end. So the look goes on.
 """
 
@@ -22,7 +22,7 @@ from tasks.release.rollout import router_client
 
 @dataclass
 class Promotions:
-    """What it has woken deploy for."""
+    """What it has woken rollout for."""
 
     under_way: Callable[[str], bool]
     """Whether a run of a deployment (flow/name) is due, starting or running."""
@@ -48,7 +48,7 @@ class Promotions:
             raise WorldError("; ".join(troubles))
 
     def _look(self, model: str) -> Iterator[str]:
-        change, title = champion_lookup.change(model), f"deploy/{model}"
+        change, title = champion_lookup.change(model), f"rollout/{model}"
         news = f"{change[0]} is champion of {model} and does not serve" if change else ""
         if change is None and (change := _broken(model)):
             news = f"{change[0]} is to serve {model}, but does not start ({change[1]})"

@@ -1,4 +1,4 @@
-"""The watcher: files that wait in the landing zone wake ingest, a champion that does not serve wakes deploy.
+"""The watcher: files that wait in the landing zone wake ingest, a champion that does not serve wakes rollout.
 
 It also has the server know what params.yaml names (registration.py), notices what was killed (mend.py), says what
 stands in the way (blockers.py), and keeps the status page new (page/keeper.py).

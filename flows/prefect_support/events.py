@@ -28,7 +28,7 @@ DATA = "evergreen.data"
 REFUSED = "evergreen.partition.refused"
 
 CHAMPION = "evergreen.champion.changed"
-"""A version was made champion: wakes deploy."""
+"""A version was made champion: triggers the flow rollout."""
 
 MODEL = "evergreen.model"
 WITHDRAWN = "evergreen.rollout.withdrawn"

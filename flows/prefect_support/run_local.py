@@ -11,7 +11,7 @@ from flows.prefect_support import api
 TAKES = {
     "ingest": "",
     "train": "<model> [again] [if_due]",
-    "deploy": "<model> [target] [manifests] [branch] [remote]",
+    "rollout": "<model> [target] [manifests] [branch] [remote]",
     "monitor": "<model>",
     "predict": "<model> <source> [to] [version] [chunk]",
 }

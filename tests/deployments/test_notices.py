@@ -14,7 +14,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from flows.prefect_support import api
+from deployments.orchestration import automations, registration
+from deployments.orchestration.work_pool import POOL
+from flows.prefect_support import api, events
+from tasks.ground import params
 from tests.deployments.alone import Alone, post, server
 from tests.deployments.conftest import until
 
@@ -96,6 +99,25 @@ def test_deploying_again_brings_back_what_was_removed(alone: Alone) -> None:
     post("evergreen.partition.landed", "evergreen.dataset.readings")
     waiting = {"deployments": {"name": {"any_": ["ingest"]}}, "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}
     until(lambda: any(not one["auto_scheduled"] for one in api.call("/flow_runs/filter", waiting)), 30, "the wake")
+
+
+@pytest.mark.usefixtures("alone")
+def test_the_deployments_of_a_flow_that_was_renamed_go_with_their_automations() -> None:
+    """An update renamed the flow deploy to rollout: a server that still knows the old one runs a champion once."""
+    flow = api.call("/flows/", {"name": "deploy"})["id"]
+    body = {"name": "tiny", "flow_id": flow, "tags": [registration.TAG, "serving"]}
+    old = api.call("/deployments/", {**body, "work_pool_name": POOL, "entrypoint": "flows/rollout.py:deploy"})["id"]
+    trigger = automations.on_event(events.CHAMPION, f"{events.MODEL}.tiny")
+    action = {"type": "run-deployment", "source": "selected", "deployment_id": old}
+    name, about = automations.name_of("deploy/tiny"), "Wakes the flow (evergreen 0123456789ab)"
+    api.call("/automations/", {"name": name, "description": about, "trigger": trigger, "actions": [action]})
+
+    lines = registration.deploy(params.load())
+    assert lines == ["deployment deploy/tiny removed: no such flow", "automation «wake deploy/tiny» removed"]
+    with pytest.raises(api.NotThere):
+        api.call("/deployments/name/deploy/tiny")
+    assert name not in {one["name"] for one in automations.registered()}
+    assert registration.lacking(params.load()) == []
 
 
 @pytest.mark.parametrize(("host", "may"), [("127.0.0.1", True), ("localhost", True), ("elsewhere.example", False)])

@@ -132,15 +132,15 @@ def test_what_stops_the_loop_is_said_with_the_way_back(
 @pytest.mark.usefixtures("alone")
 def test_what_a_person_has_edited_stays_when_it_is_registered_again() -> None:
     """Parameters, further tags and job variables; which model it is, and how it is run, is not for editing."""
-    at = f"/deployments/{deployment('deploy/tiny')['id']}"
-    was = deployment("deploy/tiny")
+    at = f"/deployments/{deployment('rollout/tiny')['id']}"
+    was = deployment("rollout/tiny")
     edited = {"model": "huge", "target": "kubernetes", "manifests": "../cluster", "never": 1}
     patch(at, enforce_parameter_schema=False)
     patch(at, parameters=edited, tags=["mine"], job_variables={"env": {"COLOUR": "red"}, "command": "true"})
     assert registration.deploy(params.load()) == [
-        "deployment deploy/tiny updated: enforce_parameter_schema, job_variables, parameters, tags"
+        "deployment rollout/tiny updated: enforce_parameter_schema, job_variables, parameters, tags"
     ]
-    now = deployment("deploy/tiny")
+    now = deployment("rollout/tiny")
     assert now["parameters"] == {"model": "tiny", "target": "kubernetes", "manifests": "../cluster"}
     assert now["tags"] == [*was["tags"], "mine"]
     assert now["job_variables"] == {**was["job_variables"], "env": {"COLOUR": "red"}}
@@ -181,7 +181,7 @@ def test_a_model_that_comes_is_registered_and_woken_and_one_that_goes_is_removed
     section = text.partition("  tiny:\n")[2]
     path.write_text(f"{text}  other:\n{section}", encoding="utf-8")
     lines = list(looking.look(params.load()))
-    titles = ("train/other", "deploy/other", "monitor/other", "predict/other", "backtest/other")
+    titles = ("train/other", "rollout/other", "monitor/other", "predict/other", "backtest/other")
     assert lines[0].startswith("the Prefect server lacks deployment train/other, ")
     assert [line.split(",")[0] for line in lines[1:6]] == [f"deployment {title} made" for title in titles]
     assert lines[-1].startswith("train/other is woken, ")
@@ -229,7 +229,7 @@ def test_what_is_paused_is_woken_by_nobody(alone: Alone, monkeypatch: pytest.Mon
     landed.parent.mkdir(parents=True)
     landed.write_text("x")
     test_champion_watch.says(monkeypatch, ("new", None))
-    for title in ("ingest/ingest", "deploy/tiny"):
+    for title in ("ingest/ingest", "rollout/tiny"):
         api.call(f"/deployments/{deployment(title)['id']}/pause_deployment", {})
     promotions = Promotions(lambda _: False)
     looks = {
@@ -239,9 +239,9 @@ def test_what_is_paused_is_woken_by_nobody(alone: Alone, monkeypatch: pytest.Mon
     Rounds(looks, said.append).go()
     assert [line.partition(" is paused in Prefect")[0] for line in said] == [
         "Paused: ingest/ingest",
-        "WorldError: new is champion of tiny and does not serve: deploy/tiny",
+        "WorldError: new is champion of tiny and does not serve: rollout/tiny",
     ]
     assert api.call(f"/deployments/{deployment('ingest/ingest')['id']}/create_flow_run", {})["id"]
-    for title in ("ingest/ingest", "deploy/tiny"):
+    for title in ("ingest/ingest", "rollout/tiny"):
         api.call(f"/deployments/{deployment(title)['id']}/resume_deployment", {})
     assert triggers.wake("ingest/ingest")

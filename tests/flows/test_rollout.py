@@ -1,4 +1,4 @@
-"""The flow deploy beside a real Prefect server, a real MLflow store and the real router, under load."""
+"""The flow rollout beside a real Prefect server, a real MLflow store and the real router, under load."""
 
 from __future__ import annotations
 
@@ -80,9 +80,9 @@ def set_alias(one: desired_state.One) -> None:
         client.set_registered_model_alias(MODEL, "champion", str(one.version))
 
 
-def deploy() -> Any:
+def roll() -> Any:
     """Run the flow here; gives its state."""
-    return run_local.run("deploy", MODEL)
+    return run_local.run("rollout", MODEL)
 
 
 def story() -> str:
@@ -138,7 +138,7 @@ class Load:
 @pytest.fixture(scope="module")
 def world(small_copied: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """The small project with a trained model, a Prefect server and a router; nothing serves yet."""
-    root = tmp_path_factory.mktemp("deploy") / "project"
+    root = tmp_path_factory.mktemp("rollout") / "project"
     with server(small_copied, root) as alone, pytest.MonkeyPatch.context() as patch:
         patch.setenv("EVERGREEN_PORT", str(http.free_port()))
         alone.project.edit("params.yaml", "\n    serving:", ROLLOUT)
@@ -154,7 +154,7 @@ def served(world: World) -> desired_state.One:
     """A champion that serves; the one of the test before, or the first."""
     if (live := desired_state.read(MODEL).live) is None:
         set_alias(world.release())
-        assert deploy().is_completed()
+        assert roll().is_completed()
         live = desired_state.read(MODEL).live
     assert live is not None
     return live
@@ -178,12 +178,12 @@ def port() -> int:
 
 def test_the_first_champion_serves_at_once(world: World) -> None:
     """Its Bento was changed, so it is made again; there is nobody to be compared with, so it answers everything."""
-    assert deploy().message == "tiny has no champion yet: nothing to serve"
+    assert roll().message == "tiny has no champion yet: nothing to serve"
     one = world.release()
     set_alias(one)
     with (settings.VAR / "bentoml" / "bentos" / MODEL / one.candidate / "src" / "model.skops").open("ab") as changed:
         changed.write(b"more")
-    state = deploy()
+    state = roll()
     assert state.is_completed()
     assert desired_state.read(MODEL).live == desired_state.One(
         one.candidate, one.version, desired_state.read(MODEL).live.since
@@ -199,7 +199,7 @@ def test_the_first_champion_serves_at_once(world: World) -> None:
 def test_nothing_to_do_is_found_out_without_mlflow(served: desired_state.One) -> None:
     """And nothing is written."""
     before = desired_state.path(MODEL).stat().st_mtime_ns
-    state = deploy()
+    state = roll()
     assert state.message.startswith(f"nothing to do: version {served.version} ({served.candidate}) serves since 2")
     assert desired_state.path(MODEL).stat().st_mtime_ns == before
 
@@ -212,7 +212,7 @@ def test_a_new_champion_is_tried_on_real_requests_and_takes_over_without_a_faile
     with Load(port()) as load:
         until(lambda: len(load.answers) > 100)
         set_alias(one)
-        state = deploy()
+        state = roll()
         until(lambda: load.by(one, time.time() - 1) > 20)
     assert state.is_completed(), state.message
     assert not load.failed
@@ -249,7 +249,7 @@ def test_what_serves_is_brought_again_where_its_files_are_lost(
         told = next(line for line in looking.look(params.load()))
         assert told.startswith(f"{served.candidate} is to serve {MODEL}, but does not start (")
         assert not list(looking.look(params.load())), "once"
-        state = deploy()
+        state = roll()
         assert state.is_completed(), state.message
         assert state.message.startswith(f"nothing to do: version {served.version} ")
         until(lambda: router.status(MODEL)["releases"][served.candidate]["state"] == "ready")
@@ -263,7 +263,7 @@ def test_what_serves_and_is_nowhere_any_more_is_told(world: World, served: desir
     away = (home / served.candidate).rename(home / "away")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(registry, "find", lambda *_: None)
-        assert deploy().is_completed()
+        assert roll().is_completed()
     away.rename(home / served.candidate)
     with pytest.raises(DataMissing, match=f"rollback {MODEL} --to N"):
         restore.restore(MODEL, desired_state.One("0" * 16, 99))
@@ -329,7 +329,7 @@ def test_a_bad_release_is_withdrawn_and_costs_no_answer(world: World, served: de
     with Load(port()) as load:
         until(lambda: len(load.answers) > 50)
         set_alias(one)
-        state = deploy()
+        state = roll()
         withdrawn = time.time()
         until(lambda: load.by(served, withdrawn) > 20)
         assert not load.by(one, withdrawn)
@@ -342,7 +342,7 @@ def test_a_bad_release_is_withdrawn_and_costs_no_answer(world: World, served: de
     assert why in registry.history(MODEL)[one.version - 1].withdrawn
     assert "✗" in story()
     assert why in world.alone.message(f"withdrawn: tiny version {one.version}")
-    assert deploy().message.startswith("nothing to do: ")
+    assert roll().message.startswith("nothing to do: ")
 
 
 def test_a_canary_that_stands_still_is_tried_again(world: World, served: desired_state.One) -> None:
@@ -350,7 +350,7 @@ def test_a_canary_that_stands_still_is_tried_again(world: World, served: desired
     one = world.release()
     set_alias(one)
     with Load(port()) as load:
-        going = subprocess.Popen([sys.executable, "-m", "flows", "deploy", MODEL], cwd=world.project.root)
+        going = subprocess.Popen([sys.executable, "-m", "flows", "rollout", MODEL], cwd=world.project.root)
         until(lambda: desired_state.read(MODEL).share, 60, "a canary")
         with router_client.Router() as asked:
             os.kill(asked.status(MODEL)["releases"][one.candidate]["pids"][0], signal.SIGSTOP)
@@ -367,10 +367,10 @@ def test_a_rollback_is_a_switch(world: World, served: desired_state.One) -> None
     """The former one is warm: no golden rows, no replay, no canary; and the same way back by name."""
     one = world.release()
     set_alias(one)
-    assert deploy().is_completed()
+    assert roll().is_completed()
     registry.rollback(MODEL, to=served.version, reason="a person says so")
     begin = time.monotonic()
-    state = deploy()
+    state = roll()
     took = time.monotonic() - begin
     assert state.message == (
         f"version {served.version} ({served.candidate}) serves, and version {one.version} ({one.candidate}) no longer; "
@@ -386,13 +386,13 @@ def test_a_rollback_to_one_that_cannot_start_any_more_takes_nothing_away(
     """Who serves was withdrawn, whom the registry names fails: nobody can have the place, which a person is told."""
     old = world.release(patched("replica.py", BEGIN, "    raise RuntimeError('worn out')\n"))
     registry.rollback(MODEL, to=old.version, reason="a person says so")
-    state = deploy()
+    state = roll()
     assert state.name == "Stuck"
     assert f"evergreen rollback {MODEL} --to N" in state.message
     assert desired_state.read(MODEL).live.candidate == served.candidate
     assert "nobody can have the place" in world.alone.message(f"withdrawn: tiny version {old.version}")
     registry.rollback(MODEL, to=served.version)
-    assert deploy().message.startswith("nothing to do: ")
+    assert roll().message.startswith("nothing to do: ")
 
 
 KILLED = """
@@ -402,7 +402,7 @@ from tasks.release.registry import registry, desired_state; from tasks.release.r
 
 def die(*_, **__): os.kill(os.getpid(), signal.SIGKILL)
 {patch}
-run_local.run("deploy", "tiny")
+run_local.run("rollout", "tiny")
 """
 
 
@@ -419,7 +419,7 @@ def test_a_killed_canary_is_ended_by_the_next_run(world: World, served: desired_
     with Load(port()) as load:
         killed(world, "rollout._watched = die")
         assert desired_state.read(MODEL).share == 0.3
-        assert deploy().is_completed()
+        assert roll().is_completed()
     assert not load.failed
     now = desired_state.read(MODEL)
     assert (now.live.candidate, now.former.candidate) == (one.candidate, served.candidate)
@@ -433,13 +433,13 @@ def test_a_killed_router_is_not_held_against_a_release(world: World, served: des
     set_alias(one)
     with router_client.Router() as asked:
         pid = asked.status(MODEL)["router"]
-    going = subprocess.Popen([sys.executable, "-m", "flows", "deploy", MODEL], cwd=world.project.root)
+    going = subprocess.Popen([sys.executable, "-m", "flows", "rollout", MODEL], cwd=world.project.root)
     until(lambda: desired_state.read(MODEL).share, 60, "a canary")
     os.kill(pid, signal.SIGKILL)
     with router():
         assert going.wait(timeout=60) == 0
         assert desired_state.read(MODEL).live.candidate == one.candidate
-        assert deploy().message.startswith("nothing to do: ")
+        assert roll().message.startswith("nothing to do: ")
 
 
 def test_for_a_cluster_git_says_what_is_to_run_and_why(
@@ -457,9 +457,9 @@ def test_for_a_cluster_git_says_what_is_to_run_and_why(
     set_alias(one)
     said = Verdict("a" * 16, MODEL, one.candidate, None, True, "promoted: there is no champion", (), {}, "r", {}, 0, 0)
     verdict_ledger.keep(MODEL, one.version, said)
-    state = run_local.run("deploy", MODEL, "kubernetes", str(tmp_path))
+    state = run_local.run("rollout", MODEL, "kubernetes", str(tmp_path))
     assert state.message == f"{one}: commit {clone.run('rev-parse', 'HEAD').strip()[:12]}"
     assert one.candidate in before.read_text()
     assert clone.run("log", "-1", "--format=%B").splitlines()[2] == "promoted: there is no champion"
-    again = run_local.run("deploy", MODEL, "kubernetes", str(tmp_path))
+    again = run_local.run("rollout", MODEL, "kubernetes", str(tmp_path))
     assert again.message == f"{one}: nothing to do, the manifest says so"

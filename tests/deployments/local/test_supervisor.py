@@ -83,7 +83,7 @@ def test_deploying_again_changes_nothing_that_a_person_has_set(platform: Platfor
 
     deploy = [sys.executable, "-m", "deployments.orchestration.registration"]
     assert platform.project.run(*deploy).stdout == "deployment train/tiny updated: description\n"
-    all_of_them = "ingest/ingest, train/tiny, deploy/tiny, monitor/tiny, predict/tiny, backtest/tiny"
+    all_of_them = "ingest/ingest, train/tiny, rollout/tiny, monitor/tiny, predict/tiny, backtest/tiny"
     assert platform.project.run(*deploy).stdout == f"deployments are as they should be: {all_of_them}\n"
 
     after = api.call("/deployments/name/train/tiny")

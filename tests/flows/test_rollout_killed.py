@@ -1,4 +1,4 @@
-"""The flow deploy killed before and after each of its writes, beside a fake router; without Prefect around it.
+"""The flow rollout killed before and after each of its writes, beside a fake router; without Prefect around it.
 
 A process that is dead writes nothing more: from the kill on, every write dies.
 """
@@ -68,7 +68,7 @@ def world(small: Project, monkeypatch: pytest.MonkeyPatch) -> World:
 
     monkeypatch.setattr(rollout, "as_task", plain)
     monkeypatch.setattr(rollout, "alone", files.lock)
-    monkeypatch.setattr(rollout, "get_run_logger", lambda: logging.getLogger("deploy"))
+    monkeypatch.setattr(rollout, "get_run_logger", lambda: logging.getLogger("rollout"))
     monkeypatch.setattr(rollout, "create_markdown_artifact", lambda **said: world.pages.append(said["markdown"]))
     monkeypatch.setattr(events, "withdrawn", lambda model, failed, said: world.told.append(said))
     monkeypatch.setattr(registry, "withdraw", world.withdraw)
@@ -113,7 +113,7 @@ def run(fake: FakeRouter, monkeypatch: pytest.MonkeyPatch) -> State[Any]:
     """The flow, as a new process would run it."""
     with running(fake) as port:
         monkeypatch.setenv("EVERGREEN_PORT", str(port))
-        return rollout.deploy.fn(MODEL)
+        return rollout.rollout.fn(MODEL)
 
 
 def deaths(fake: FakeRouter, world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
@@ -266,7 +266,7 @@ def test_a_router_that_is_away_fails_the_run_and_nobody_else(world: World, monke
     desired_state.write(MODEL, Serving(OLD))
     monkeypatch.setenv("EVERGREEN_PORT", str(http.free_port()))
     with pytest.raises(router_client.RouterSilent, match="does not answer on"):
-        rollout.deploy.fn(MODEL)
+        rollout.rollout.fn(MODEL)
     assert world.champion == NEW
     assert not world.withdrawn
     assert run(FakeRouter(200, MODEL, old=Behaviour(), new=Behaviour()), monkeypatch).is_completed()
