@@ -372,10 +372,10 @@ def compared(trial: Trial) -> gate.Comparison:
     )
 
 
-def _side(who: str, p: np.ndarray, trained: Trained) -> gate.Side:
+def _side(who: str, p: np.ndarray, trained: Trained) -> gate.Contender:
     features = {name: feature.model_dump() for name, feature in _params().features.items()}
     name = f"{who}-{files.digest(_key(trained))[:8]}"
-    return gate.Side(name, _columns(p), rows.row_hashes(learn(trained)["id"]), features)
+    return gate.Contender(name, _columns(p), rows.row_hashes(learn(trained)["id"]), features)
 
 
 def spoil(p: np.ndarray, champion: np.ndarray, held_out: pd.DataFrame, check: str, more: float) -> np.ndarray:

@@ -163,7 +163,7 @@ def at_rest(model: str) -> list[str]:
     from tasks.release.registry import champion_lookup
 
     said = files.read_json(settings.VAR / "serving" / f"{model}.json")
-    wanted = champion_lookup.wanted(model)
+    wanted = champion_lookup.champion(model)
     with urllib.request.urlopen(f"{load.address()}/status", timeout=30) as response:
         serves = json.loads(response.read())["models"][model]
     faults = []

@@ -154,16 +154,16 @@ def history(model: str) -> None:
         print(f"version {entry.version}{named}: candidate {entry.candidate}, made {entry.created}, run {entry.run_id}")
         print(f"  data       {entry.data_version}")
         print(f"  verdict    {entry.summary or 'none'}")
-        if entry.held:
-            print(f"  waits      {entry.held}")
+        if entry.on_hold:
+            print(f"  waits      {entry.on_hold}")
         if entry.promoted_by is not None:
             print(f"  promoted   by verdict {entry.promoted_by}")
         for period in entry.champion:
             print(f"  champion   {period}")
         if entry.withdrawn is not None:
             print(f"  withdrawn  {entry.withdrawn}")
-        if entry.files_gone is not None:
-            print(f"  files      removed {entry.files_gone}: it never was champion")
+        if entry.files_removed is not None:
+            print(f"  files      removed {entry.files_removed}: it never was champion")
 
 
 def alarms(model: str, all: bool) -> None:  # noqa: A002 - the name of the option

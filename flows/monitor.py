@@ -248,7 +248,7 @@ def _week(since: str, found: Mapping[str, float]) -> Any:
     from tasks.release.registry import monitoring_run
 
     until = datetime.fromisoformat(since) + timedelta(days=7)
-    return monitoring_run.Week(weekly.number({"since": since}), until, found)
+    return monitoring_run.WeeklyMetrics(weekly.number({"since": since}), until, found)
 
 
 # ── what was looked at ────────────────────────────────────────────────────────────────────────────

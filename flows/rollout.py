@@ -90,7 +90,7 @@ def _forget_unused(model: str, days: float) -> None:
 
 def _once(model: str, limits: params.Rollout, router: router_client.Router) -> State[Any] | None:
     """One look at what should be, and the difference; None when that has changed meanwhile."""
-    now, wanted = desired_state.read(model), champion_lookup.wanted(model)
+    now, wanted = desired_state.read(model), champion_lookup.champion(model)
     restored = [one for one in (now.live, now.former) if one and _restored(model, one)]
     if wanted is None or (now.live and now.live.candidate == wanted.candidate):
         return _as_it_is(model, now, wanted, router, patient=now.live in restored)
@@ -299,7 +299,7 @@ def _to_git(model: str, folder: str | None, branch: str | None, remote: str | No
     from tasks.release.cluster import manifests
     from tasks.release.registry import verdict_ledger
 
-    wanted = champion_lookup.wanted(model)
+    wanted = champion_lookup.champion(model)
     if wanted is None:
         return Completed(message=f"{model} has no champion yet: nothing to serve")
     if folder is None:

@@ -157,7 +157,7 @@ def _release(model: str, held: str | None, differing: list[str]) -> str:
     measured = as_task(package.measured, "measure the release")(model)
     run = as_task(tracking.track, "track the candidate in MLflow", retries=3)(model, build / "release", build, measured)
     version = as_task(registry.register, "register the candidate", retries=3)(model, run.candidate)
-    for done in as_task(registry.mend, "look whether anything was taken away by hand", retries=3)(model):
+    for done in as_task(registry.repair, "look whether anything was taken away by hand", retries=3)(model):
         get_run_logger().warning(done)
     champion = registry.champion(model)
     if champion and champion.candidate == version.candidate:
@@ -179,7 +179,7 @@ def _judged(model: str, version: int, held: str | None, differing: list[str]) ->
     verdict_ledger.keep(model, version, verdict, run=_here(), held=held)
     if held or differing:
         of = ", ".join(differing)
-        as_task(registry.hold, "have it wait for a person's word", retries=3)(model, version, held, of)
+        as_task(registry.put_on_hold, "have it wait for a person's word", retries=3)(model, version, held, of)
     if verdict.promoted and not held:
         as_task(registry.promote, "promote it to champion", retries=3)(model, version, verdict.id)
         events.champion_changed(model, version, verdict.id)  # triggers rollout
@@ -187,11 +187,11 @@ def _judged(model: str, version: int, held: str | None, differing: list[str]) ->
     return f"{verdict.summary}; not promoted: {held}" if held else verdict.summary
 
 
-def _stage_as_task(stage: str, go: Callable[[], dvc_graph.Outcome]) -> dvc_graph.Outcome:
+def _stage_as_task(stage: str, go: Callable[[], dvc_graph.StageOutcome]) -> dvc_graph.StageOutcome:
     """A stage as a Prefect task; one that is skipped says so as its state."""
     if stage.endswith(".dvc"):  # the data: looked at, not made
         return go()
-    outcomes: list[dvc_graph.Outcome] = []
+    outcomes: list[dvc_graph.StageOutcome] = []
     tell = get_run_logger().info
 
     def reproduce() -> State[Any]:

@@ -35,7 +35,7 @@ def find(said: params.Params) -> list[str]:
 def _unserved(said: params.Params) -> Iterator[str]:
     """The champions that do not serve, as far as that is plain, and that no rollout is at."""
     for model in said.models:
-        change = champion_lookup.change(model)
+        change = champion_lookup.pending_change(model)
         if change and not triggers.under_way(f"rollout/{model}", patience=0):
             live = desired_state.read(model).live
             now = f"{live} does" if live else "nobody does"

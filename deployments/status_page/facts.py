@@ -118,7 +118,7 @@ class Model:
     """What the monitor wrote."""
     verdicts: Ledger | Broken
     """What the gate said: var/verdicts/<model>.jsonl (tasks/release/registry/verdict_ledger.py)."""
-    settled: outcome_cache.Settled | Broken | None
+    settled: outcome_cache.CachedOutcome | Broken | None
     decisions: Ledger | Broken
     """What the retrain policy said: var/decisions/<model>.jsonl."""
     rollouts: Ledger | Broken

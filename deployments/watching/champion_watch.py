@@ -48,7 +48,7 @@ class Promotions:
             raise WorldError("; ".join(troubles))
 
     def _look(self, model: str) -> Iterator[str]:
-        change, title = champion_lookup.change(model), f"rollout/{model}"
+        change, title = champion_lookup.pending_change(model), f"rollout/{model}"
         news = f"{change[0]} is champion of {model} and does not serve" if change else ""
         if change is None and (change := _broken(model)):
             news = f"{change[0]} is to serve {model}, but does not start ({change[1]})"

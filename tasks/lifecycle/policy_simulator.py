@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pandas as pd
 
-    from tasks.release.gate.gate import Side
+    from tasks.release.gate.gate import Contender
     from tasks.release.gate.verdict import Verdict
 
     Floats = npt.NDArray[np.float64]
@@ -226,7 +226,7 @@ class World:
         verdict = gate.judge(case, model.gate, resamples=model.evaluate.resamples)
         files.write_json(target, {"verdict": verdict.to_json(), "seconds": time.process_time() - begin})
 
-    def _side(self, fit: int, held: npt.NDArray[np.int64]) -> Side:
+    def _side(self, fit: int, held: npt.NDArray[np.int64]) -> Contender:
         import pandas as pd
 
         from tasks.release.gate import gate
@@ -235,7 +235,7 @@ class World:
         learned = history.hashes[: moment.known][~history.in_holdout(moment)]
         answers = pd.read_parquet(self.fits[fit].answers).set_index("at")
         features = {name: feature.model_dump() for name, feature in history.model.features.items()}
-        return gate.Side(self.fits[fit].key[:16], answers.loc[held].reset_index(drop=True), learned, features)
+        return gate.Contender(self.fits[fit].key[:16], answers.loc[held].reset_index(drop=True), learned, features)
 
     def age(self, moment: Moment, champion: int) -> int:
         """How many weeks are newer than what the champion learned from."""

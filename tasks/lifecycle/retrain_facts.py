@@ -106,7 +106,7 @@ def refuse(model: str, why: str, on: str) -> None:
 
 def facts(model: str) -> str:
     """The identity of what a decision depends on. What was edited is not in it."""
-    report, wanted = _report(model), champion_lookup.wanted(model)
+    report, wanted = _report(model), champion_lookup.champion(model)
     on = {path: files.sha256(settings.ROOT / path) for path in ("data.dvc", "dvc.lock", "params.yaml")}
     said = {"alarms": report.get("alarms"), "quality": report.get("quality")}
     return files.digest({**on, **said, "champion": wanted.candidate if wanted else None})
@@ -274,7 +274,7 @@ class _Champion:
 
 
 def _champion(model: str) -> _Champion | None:
-    wanted = champion_lookup.wanted(model)
+    wanted = champion_lookup.champion(model)
     if wanted is None:
         return None
     build = settings.BUILD / model

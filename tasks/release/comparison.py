@@ -39,7 +39,7 @@ def judge_candidate(model_name: str) -> gate.Verdict:
     return gate.judge(case, model.gate, resamples=model.evaluate.resamples)
 
 
-def comparison(model_name: str, model: params.Model, champion: registry.Version | None) -> gate.Comparison:
+def comparison(model_name: str, model: params.Model, champion: registry.ModelVersion | None) -> gate.Comparison:
     """What the gate is to judge.
 
     Raises:
@@ -54,7 +54,7 @@ def comparison(model_name: str, model: params.Model, champion: registry.Version 
     holdout = evaluated[[c for c in ("id", "time", "label", *model.evaluate.slices) if c in evaluated]]
     facts = tracking.measured(model_name, candidate)
     release = files.read_json(build / "release" / "release.json")
-    challenger = gate.Side(
+    challenger = gate.Contender(
         candidate=candidate,
         predictions=evaluated.drop(columns=holdout.columns),
         trained_on=load(build / "model" / "train_ids.npy"),
@@ -77,7 +77,7 @@ def comparison(model_name: str, model: params.Model, champion: registry.Version 
     )
 
 
-def score_champion(model_name: str, champion: registry.Version, ids: pd.Series[Any]) -> gate.Side:
+def score_champion(model_name: str, champion: registry.ModelVersion, ids: pd.Series[Any]) -> gate.Contender:
     """The champion's answers for the holdout rows with these ids, in their order; or why there are none."""
     candidate = champion.candidate
     try:
@@ -90,13 +90,13 @@ def score_champion(model_name: str, champion: registry.Version, ids: pd.Series[A
         raise
     except UNSCORABLE as error:
         fault = f"the champion, candidate {candidate}, could not be had: {_said(error)}"
-        return gate.Side(candidate, None, None, None, fault)
+        return gate.Contender(candidate, None, None, None, fault)
     fault, predictions = "", None
     try:
         predictions = _answers(model_name, folder / "release", release, ids)
     except UNSCORABLE as error:
         fault = f"the champion, candidate {candidate}, could not be scored on this holdout: {_said(error)}"
-    return gate.Side(
+    return gate.Contender(
         candidate,
         predictions,
         trained_on,
@@ -209,7 +209,7 @@ model_file.predict(pipeline, pd.read_parquet(given), task).to_parquet(answered)
 """
 
 
-def _age(model_name: str, champion: registry.Version) -> int | None:
+def _age(model_name: str, champion: registry.ModelVersion) -> int | None:
     """How many partitions of the model are newer than the champion's training; None when that is not known."""
     known = settings.VAR / "champions" / champion.candidate / "training" / "training.json"
     if not known.exists():

@@ -32,7 +32,7 @@ Run = Callable[[str, list[str]], None]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class StageOutcome:
     """What became of one stage, and why."""
 
     stage: str
@@ -46,11 +46,11 @@ class Outcome:
         )
 
 
-Around = Callable[[str, Callable[[], Outcome]], Outcome]
+Around = Callable[[str, Callable[[], StageOutcome]], StageOutcome]
 """What a runner puts around a stage: `around("train@flight_delay", go)` must call `go()` and give its outcome."""
 
 
-def reproduce(model: str, run: Run, around: Around | None = None, until: str = "package") -> list[Outcome]:
+def reproduce(model: str, run: Run, around: Around | None = None, until: str = "package") -> list[StageOutcome]:
     """Bring everything that dvc.yaml makes for one model up to date, as far as a stage.
 
     Raises:
@@ -58,7 +58,7 @@ def reproduce(model: str, run: Run, around: Around | None = None, until: str = "
         StageFailed: DVC cannot read the graph, a stage's inputs changed while it ran, or another process holds it.
         EvergreenError: what the step itself raised.
     """
-    outcomes: dict[str, Outcome] = {}
+    outcomes: dict[str, StageOutcome] = {}
     with _repository() as repo, _steps_in_process(run):
 
         def one(stage: Stage, **options: Any) -> Stage | None:
@@ -138,7 +138,7 @@ def _follows(stage: Stage, anew: dict[str, str]) -> bool:
     return any(dep.def_path in anew for dep in stage.deps)
 
 
-def _reproduce_stage(stage: Stage, options: dict[str, Any]) -> Outcome:
+def _reproduce_stage(stage: Stage, options: dict[str, Any]) -> StageOutcome:
     """DVC's own reproduction of one stage, told as an outcome."""
     begin = time.perf_counter()
     _refuse_without_version(stage)
@@ -156,7 +156,9 @@ def _reproduce_stage(stage: Stage, options: dict[str, Any]) -> Outcome:
         how = "ran" if stage.addressing in _ran else "restored"
     elif because:
         because = None  # what it would have followed came out equal
-    return Outcome(stage.addressing, how, because or "nothing it depends on has changed", time.perf_counter() - begin)
+    return StageOutcome(
+        stage.addressing, how, because or "nothing it depends on has changed", time.perf_counter() - begin
+    )
 
 
 def _refuse_without_version(stage: Stage) -> None:
@@ -287,5 +289,5 @@ def _explained(error: BaseException) -> EvergreenError:
     return StageFailed(f"DVC: {text}")
 
 
-def _plainly(_: str, go: Callable[[], Outcome]) -> Outcome:
+def _plainly(_: str, go: Callable[[], StageOutcome]) -> StageOutcome:
     return go()

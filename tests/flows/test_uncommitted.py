@@ -70,7 +70,7 @@ def test_a_person_has_it_trained_and_judged_and_it_waits(project: Project) -> No
     assert "not promoted: uncommitted: params.yaml" in state.message
     assert champion() is None
     (entry,) = registry.history(MODEL)
-    assert (entry.verdict, entry.held) == ("promoted", (state.message.partition("not promoted: ")[2]))
+    assert (entry.verdict, entry.on_hold) == ("promoted", (state.message.partition("not promoted: ")[2]))
     (line,) = files.lines(verdict_ledger.path(MODEL))
     assert not line["promoted"]
     assert "uncommitted: params.yaml" in line["summary"]

@@ -67,11 +67,11 @@ class Story:
     """What happened from the first images to the second verdict."""
 
     root: Path
-    first: list[dvc_graph.Outcome]
-    again: list[dvc_graph.Outcome]
+    first: list[dvc_graph.StageOutcome]
+    again: list[dvc_graph.StageOutcome]
     verdict: comparison.gate.Verdict
     champion: str
-    then: list[dvc_graph.Outcome]
+    then: list[dvc_graph.StageOutcome]
     second: comparison.gate.Verdict
 
 

@@ -185,7 +185,7 @@ def find_release(name: str, version: str) -> Release:
         known = [*entries, *sorted({alias for entry in entries.values() for alias in entry.aliases})]
         raise Mistake(f"{name} has no version or candidate {version!r}{did_you_mean(version, known)}")
 
-    wanted = registry.Version(name, found.version, candidate, found.run_id, found.created)
+    wanted = registry.ModelVersion(name, found.version, candidate, found.run_id, found.created)
     return Release(name, candidate, number, registry.fetch_cached(name, wanted) / "release")
 
 

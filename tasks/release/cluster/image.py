@@ -90,7 +90,7 @@ def _fetched(model: str, version: int) -> Path:
     from tasks.release.registry import registry
 
     with tempfile.TemporaryDirectory() as aside:
-        return package.store(registry.fetch(model, version, Path(aside) / "version") / "release")
+        return package.ensure_bento_of(registry.fetch(model, version, Path(aside) / "version") / "release")
 
 
 def write(bento: Path, to: Path) -> None:

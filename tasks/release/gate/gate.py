@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Check",
     "Comparison",
-    "Side",
+    "Contender",
     "Verdict",
     "holdout_digest",
     "judge",
@@ -55,7 +55,7 @@ Features = Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
-class Side:
+class Contender:
     """One of the two that are compared."""
 
     candidate: str
@@ -85,8 +85,8 @@ class Comparison:
     holdout: pd.DataFrame
     """Columns: id, time, label, and those in `slices`."""
     slices: tuple[str, ...]
-    challenger: Side
-    champion: Side | None
+    challenger: Contender
+    champion: Contender | None
     baseline: pd.DataFrame
     """The predictions of the challenger's trivial baseline, a row per holdout row."""
     champion_age: int | None = None
@@ -161,7 +161,7 @@ def verdict_id(case: Comparison, rule: params.Gate, resamples: int) -> str:
     return files.digest(made_from)[:16]
 
 
-def _found_otherwise(champion: Side) -> list[str]:
+def _found_otherwise(champion: Contender) -> list[str]:
     """Of a verdict's identity: nothing, where its rows were found by their ids alone."""
     if champion.seen is None or not (champion.seen_by or champion.doubt):
         return []
@@ -189,7 +189,7 @@ def holdout_digest(holdout: pd.DataFrame, slices: tuple[str, ...] = ()) -> str:
 
 
 @dataclass(frozen=True)
-class _Finding:
+class _CheckResult:
     """What a check found, before it is written down."""
 
     passed: bool
@@ -199,7 +199,7 @@ class _Finding:
     interval: tuple[float, float] | None = None
 
 
-def _check(name: str, threshold: float | None, find: Callable[[], _Finding]) -> Check:
+def _check(name: str, threshold: float | None, find: Callable[[], _CheckResult]) -> Check:
     """Run a check. When its input does not let it run, that is a no, with its reason."""
     try:
         found = find()
@@ -365,17 +365,17 @@ class _Bench:
     def rows_unseen(self) -> Check:
         """There are enough rows that neither was trained on."""
 
-        def find() -> _Finding:
+        def find() -> _CheckResult:
             seen, total = int(self.seen.sum()), len(self.seen)
             unseen = total - seen
             sides = [side for side in (self.case.challenger, self.case.champion) if side is not None]
             if doubt := next((side.doubt for side in sides if side.doubt), ""):
-                return _Finding(False, doubt, unseen)
+                return _CheckResult(False, doubt, unseen)
             left_out = f"; {seen:,} that either was trained on are left out" if seen else ""
             left_out += "".join(f" ({side.seen_by})" for side in sides if side.seen_by)
             over = f" over {len(np.unique(self.days))} days" if unseen else ""
             words = f"{unseen:,} of {total:,} holdout rows{over} are compared{left_out}"
-            return _Finding(unseen >= self.rule.min_rows, words, unseen)
+            return _CheckResult(unseen >= self.rule.min_rows, words, unseen)
 
         return _check("rows_unseen", self.rule.min_rows, find)
 
@@ -389,13 +389,13 @@ class _Bench:
                 raise LookupError(f"there is no {metric} of these rows{did_you_mean(metric, list(scores))}")
             return _finite(scores[metric])
 
-        def floor(metric: str, limit: float) -> _Finding:
+        def floor(metric: str, limit: float) -> _CheckResult:
             value = _rounded(scored(metric))
-            return _Finding(value >= limit, f"{metric} is {value:.4g}, at least {limit:g} is asked", value)
+            return _CheckResult(value >= limit, f"{metric} is {value:.4g}, at least {limit:g} is asked", value)
 
-        def ceiling(metric: str, limit: float) -> _Finding:
+        def ceiling(metric: str, limit: float) -> _CheckResult:
             value = _rounded(scored(metric))
-            return _Finding(value <= limit, f"{metric} is {value:.4g}, at most {limit:g} is allowed", value)
+            return _CheckResult(value <= limit, f"{metric} is {value:.4g}, at most {limit:g} is allowed", value)
 
         floors = [_check(f"floors:{m}", x, partial(floor, m, x)) for m, x in sorted(self.rule.floors.items())]
         ceilings = [_check(f"ceilings:{m}", x, partial(ceiling, m, x)) for m, x in sorted(self.rule.ceilings.items())]
@@ -416,9 +416,9 @@ class _Bench:
     def beats_baseline(self) -> Check:
         """Beyond doubt better than answering without looking at a feature."""
 
-        def find() -> _Finding:
+        def find() -> _CheckResult:
             mean, interval, words = self.against("baseline")
-            return _Finding(interval[1] < 0, words, mean, interval=interval)
+            return _CheckResult(interval[1] < 0, words, mean, interval=interval)
 
         return _check("beats_baseline", 0.0, find)
 
@@ -427,18 +427,18 @@ class _Bench:
         better = self.rule.rule == "better"
         limit = 0.0 if better else self.rule.margin
 
-        def find() -> _Finding:
+        def find() -> _CheckResult:
             mean, interval, words = self.against("champion")
             if better:
                 words += "" if interval[1] < 0 else "; it is not better" if mean >= 0 else "; that may be chance"
-                return _Finding(interval[1] < 0, words, mean, interval=interval)
+                return _CheckResult(interval[1] < 0, words, mean, interval=interval)
             age = self.case.champion_age
             if age is None:
                 raise ValueError("the champion's age is not known")
             close, old = interval[1] <= limit, age >= self.rule.champion_age
             words += "" if close else f"; worse by more than {limit:g} cannot be ruled out"
             words += f"; the champion is {age} partitions old, {self.rule.champion_age} are asked"
-            return _Finding(close and old, words, mean, interval=interval)
+            return _CheckResult(close and old, words, mean, interval=interval)
 
         if self.case.champion is None:
             return Check("improvement", None, limit, True, NO_CHAMPION)
@@ -490,7 +490,7 @@ class _Bench:
         large = sorted(counts.index[counts >= self.rule.slice_min_rows], key=_natural)
         return [(f"slice:{column}={value}", (keys == value).to_numpy(dtype=bool)) for value in large]
 
-    def slice(self, members: npt.NDArray[np.bool_], slices: int) -> _Finding:
+    def slice(self, members: npt.NDArray[np.bool_], slices: int) -> _CheckResult:
         """One of so many slices, judged by the rule that `slices` states."""
         than, blocks = self.loss("champion")[members], self.blocks[members]
         difference = self.loss("challenger")[members] - than
@@ -505,26 +505,26 @@ class _Bench:
         limit = _rounded(margin + doubt)
         words = f"{self.rule.loss} {_differs(mean)} the champion's, margin {margin:g} and {doubt:.3g} for doubt; "
         words += f"{int(members.sum()):,} rows, {days} {'days' if self.by_day else 'groups of rows'}"
-        return _Finding(mean <= limit, words, mean, limit, interval)
+        return _CheckResult(mean <= limit, words, mean, limit, interval)
 
     def calibration(self) -> Check:
         """Predicted and observed agree on average."""
         from tasks.modelling import metrics
 
-        def find() -> _Finding:
+        def find() -> _CheckResult:
             value = _finite(metrics.calibration_error(self.case.task, self.rows["label"], self.answers("challenger")))
             limit = self.rule.calibration
-            return _Finding(value <= limit, f"the calibration error is {value:.3g}, {limit:g} is allowed", value)
+            return _CheckResult(value <= limit, f"the calibration error is {value:.3g}, {limit:g} is allowed", value)
 
         return _check("calibration", self.rule.calibration, find)
 
 
 def _at_most(name: str, value: float | None, limit: float, words: str) -> Check:
-    def find() -> _Finding:
+    def find() -> _CheckResult:
         if value is None:
             raise ValueError("it was not measured")
         found = _finite(value)
-        return _Finding(found <= limit, words.format(value=found, limit=limit), found)
+        return _CheckResult(found <= limit, words.format(value=found, limit=limit), found)
 
     return _check(name, limit, find)
 
@@ -532,15 +532,15 @@ def _at_most(name: str, value: float | None, limit: float, words: str) -> Check:
 def _schema(case: Comparison) -> Check:
     """Every request that the champion accepts is accepted."""
 
-    def find() -> _Finding:
+    def find() -> _CheckResult:
         if case.champion is None:
-            return _Finding(True, NO_CHAMPION)
+            return _CheckResult(True, NO_CHAMPION)
         for who, side in (("challenger", case.challenger), ("champion", case.champion)):
             if not side.features:
                 raise ValueError(f"the request schema of the {who} is not known{_because(side.fault)}")
         narrowed = refused_requests(case.champion.features or {}, case.challenger.features or {})
         words = "; ".join(narrowed) or "every request that the champion accepts is accepted"
-        return _Finding(not narrowed, words, float(len(narrowed)))
+        return _CheckResult(not narrowed, words, float(len(narrowed)))
 
     return _check("schema", 0.0, find)
 

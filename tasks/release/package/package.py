@@ -123,7 +123,7 @@ def stored(name: str, candidate: str) -> Path | None:
     return bento if is_whole and _identity(bento / "src") == candidate else None
 
 
-def store(release: Path) -> Path:
+def ensure_bento_of(release: Path) -> Path:
     """The folder of a release's Bento in the store: made of the release when it is missing, half there or changed."""
     return _ensure_bento(release)
 

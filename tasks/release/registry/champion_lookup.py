@@ -28,7 +28,7 @@ class _Unclear(Exception):
     """To be asked through MLflow."""
 
 
-def wanted(model: str) -> One | None:
+def champion(model: str) -> One | None:
     """Who is to serve: the registry's champion, if there is one.
 
     Raises:
@@ -41,13 +41,13 @@ def wanted(model: str) -> One | None:
 
         found = registry.champion(model)
         if found is None or not found.candidate:  # never, withdrawn with nobody after it, or taken away by hand
-            for done in registry.mend(model):
+            for done in registry.repair(model):
                 logging.getLogger("evergreen").warning(done)
             found = registry.champion(model)
         return One(found.candidate, found.number) if found else None
 
 
-def change(model: str) -> tuple[str, str | None] | None:
+def pending_change(model: str) -> tuple[str, str | None] | None:
     """Who is champion and who serves, if these are two; None too where that is not plain. Never imports MLflow."""
     try:
         found = _glance(model)

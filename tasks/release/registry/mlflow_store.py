@@ -31,7 +31,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def stubborn(function: Callable[P, T]) -> Callable[P, T]:
+def with_retries(function: Callable[P, T]) -> Callable[P, T]:
     """Try again when the store is locked or does not answer; then say so. Each function here may be called again."""
 
     @wraps(function)
@@ -168,7 +168,7 @@ def _knock() -> None:
             _follow_the_folder(store)
 
 
-@stubborn
+@with_retries
 def prepare() -> None:
     """Make the store if there is none, and its addresses those of this folder: before anybody else opens it.
 

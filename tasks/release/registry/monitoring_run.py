@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.release.registry import registry
-from tasks.release.registry.mlflow_store import connect, stubborn
+from tasks.release.registry.mlflow_store import connect, with_retries
 from tasks.release.registry.tracking import CANDIDATE, experiment_of, key
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ AT_ONCE = 1000
 
 
 @dataclass(frozen=True)
-class Week:
+class WeeklyMetrics:
     """What was measured of a week."""
 
     number: int
@@ -45,8 +45,8 @@ class Week:
     metrics: Mapping[str, float]
 
 
-@stubborn
-def record(model: str, candidate: str, weeks: list[Week], artifacts: Mapping[str, bytes]) -> str | None:
+@with_retries
+def record(model: str, candidate: str, weeks: list[WeeklyMetrics], artifacts: Mapping[str, bytes]) -> str | None:
     """Bring the monitoring run of a release up to what is known; gives its id, None where nobody knows the release.
 
     Args:
@@ -81,7 +81,7 @@ def _run(client: MlflowClient, model: str, candidate: str, number: int) -> Run:
     return client.create_run(experiment, tags=tags, run_name=f"{model}:{candidate} in production")
 
 
-def _write(client: MlflowClient, run: Run, weeks: list[Week]) -> None:
+def _write(client: MlflowClient, run: Run, weeks: list[WeeklyMetrics]) -> None:
     """The numbers that are not there yet. That they are is noted last: who was killed before writes the same again."""
     from mlflow.entities import Metric
 

@@ -16,7 +16,7 @@ from tasks.ground import files, params, settings, uncommitted
 
 
 @dataclass(frozen=True)
-class Settled:
+class CachedOutcome:
     """What became of a candidate, and where to look at the run that did it."""
 
     outcome: str
@@ -26,11 +26,11 @@ class Settled:
         return f"{self.outcome} (by {self.by})" if self.by else self.outcome
 
 
-def find(model: str) -> Settled | None:
+def find(model: str) -> CachedOutcome | None:
     """What became of the candidate that build/ holds now, if it was judged under the present rule."""
     note = files.read_state(_path(model), dict[str, Any]())
     counts = note.get("on") == on(model) and _store_is_there() and _is_still_held(model, note.get("held"))
-    return Settled(str(note["outcome"]), str(note.get("by", ""))) if counts else None
+    return CachedOutcome(str(note["outcome"]), str(note.get("by", ""))) if counts else None
 
 
 def write(

@@ -30,7 +30,7 @@ from tasks.ground.errors import DataMissing, EvergreenError, Mistake, ModelFileR
 from tasks.release.gate.verdict import Verdict
 from tasks.release.package import package
 from tasks.release.registry import outcome_cache
-from tasks.release.registry.mlflow_store import connect, stubborn
+from tasks.release.registry.mlflow_store import connect, with_retries
 from tasks.release.registry.tracking import (
     CANDIDATE,
     DATA_VERSION,
@@ -51,7 +51,7 @@ REPLACES, PROMOTED_BY, WITHDRAWN = "evergreen.replaces", "evergreen.promoted_by"
 UNCOMMITTED = "evergreen.uncommitted"
 """Of what a version was made that was in no commit then."""
 
-HELD, ROLLED_BACK = "evergreen.held", "evergreen.rolled_back"
+ON_HOLD, ROLLED_BACK = "evergreen.held", "evergreen.rolled_back"
 """Tags. Of a version: why it waits for a person's word, though its verdict promotes it. Of the registered model: what
 data version and code were when a person rolled back: until either is another one, nothing is promoted by itself."""
 
@@ -63,7 +63,7 @@ NOBODY = 0
 
 
 @dataclass(frozen=True)
-class Version:
+class ModelVersion:
     """A version of a registered model."""
 
     model: str
@@ -87,8 +87,8 @@ class Version:
 class Rollback:
     """What a rollback did."""
 
-    champion: Version | None
-    withdrawn: Version | None
+    champion: ModelVersion | None
+    withdrawn: ModelVersion | None
     changed: bool
     message: str
 
@@ -97,7 +97,7 @@ class Rollback:
 
 
 @dataclass(frozen=True)
-class Entry:
+class VersionRecord:
     """A version, for the auditor."""
 
     version: int
@@ -106,7 +106,7 @@ class Entry:
     created: str
     verdict: str | None
     summary: str | None
-    held: str | None
+    on_hold: str | None
     """Why it waits for a person's word, if it does."""
     promoted_by: str | None
     """The id of the verdict that it was promoted by."""
@@ -115,15 +115,15 @@ class Entry:
     withdrawn: str | None
     aliases: tuple[str, ...]
     run_id: str
-    files_gone: str | None
+    files_removed: str | None
     """When its files were removed: it is old, and never was champion."""
 
 
 # ── versions and verdicts ─────────────────────────────────────────────────────────────────────────
 
 
-@stubborn
-def register(model_name: str, candidate: str) -> Version:
+@with_retries
+def register(model_name: str, candidate: str) -> ModelVersion:
     """The version of a tracked candidate, found or made; it is the `challenger` unless it is, or was, more than that.
 
     Raises:
@@ -147,7 +147,7 @@ def register(model_name: str, candidate: str) -> Version:
         return version
 
 
-def _new_version(client: MlflowClient, model_name: str, candidate: str, run: MlflowRun) -> Version:
+def _new_version(client: MlflowClient, model_name: str, candidate: str, run: MlflowRun) -> ModelVersion:
     from mlflow.exceptions import MlflowException
 
     try:
@@ -187,11 +187,11 @@ def is_gone(client: MlflowClient, run_id: str) -> bool:
     return False
 
 
-def _is_without_files(client: MlflowClient, version: Version) -> bool:
+def _is_without_files(client: MlflowClient, version: ModelVersion) -> bool:
     return is_gone(client, version.run_id) or FORGOTTEN in client.get_run(version.run_id).data.tags
 
 
-@stubborn
+@with_retries
 def record_verdict(model_name: str, version: int, verdict: Verdict) -> None:
     """Keep a verdict with the version it is about: document, table and picture with its run, the result as tags."""
     from tasks.release.gate.verdict import picture
@@ -225,7 +225,7 @@ def _finish_verdicts(client: MlflowClient, now: _Standing) -> None:
                     _tag_verdict(client, version, verdict)
 
 
-@stubborn
+@with_retries
 def verdicts(model_name: str, candidate: str) -> list[Verdict]:
     """Every recorded verdict on a candidate, in no order."""
     with connect() as client:
@@ -238,7 +238,7 @@ def _verdicts(client: MlflowClient, run_id: str) -> list[Verdict]:
     return [verdict for verdict in (_read_verdict(client, run_id, one) for one in ids) if verdict]
 
 
-def _tag_verdict(client: MlflowClient, version: Version, verdict: Verdict) -> None:
+def _tag_verdict(client: MlflowClient, version: ModelVersion, verdict: Verdict) -> None:
     said = {VERDICT_SUMMARY: verdict.summary, VERDICT_ID: verdict.id}
     for tag, value in {**said, VERDICT: "promoted" if verdict.promoted else "refused"}.items():
         if version.tags.get(tag) != value:
@@ -266,27 +266,27 @@ class _Standing:
     """The registry's entry of a model, and what it means in the states between two writes as well."""
 
     model: str
-    versions: dict[int, Version]
+    versions: dict[int, ModelVersion]
     aliases: dict[str, int]
     since: tuple[tuple[str, int], ...]
     tags: dict[str, str] = field(default_factory=dict)
 
-    def numbered(self, number: int) -> Version:
+    def numbered(self, number: int) -> ModelVersion:
         if number not in self.versions:
             known = ", ".join(map(str, sorted(self.versions))) or "none"
             raise Mistake(f"{self.model} has no version {number} in the registry; there are: {known}")
         return self.versions[number]
 
-    def of_candidate(self, candidate: str) -> Version | None:
+    def of_candidate(self, candidate: str) -> ModelVersion | None:
         return next((v for _, v in sorted(self.versions.items(), reverse=True) if v.candidate == candidate), None)
 
     @cached_property
-    def stored(self) -> Version | None:
+    def stored(self) -> ModelVersion | None:
         """Whom the alias `champion` names."""
         return self.versions.get(self.aliases.get("champion", -1))
 
     @cached_property
-    def former(self) -> Version | None:
+    def former(self) -> ModelVersion | None:
         """Who gets the place back when the stored champion is withdrawn.
 
         A kill in `promote` leaves `former` at the champion itself: then whom that one replaced counts. A kill in
@@ -300,7 +300,7 @@ class _Standing:
         return found if found and found.withdrawn is None else None
 
     @cached_property
-    def champion(self) -> Version | None:
+    def champion(self) -> ModelVersion | None:
         """Who is champion: the former one already, when a rollback was killed after the withdrawal."""
         interrupted = self.stored is not None and self.stored.withdrawn is not None and self.former is not None
         return self.former if interrupted else self.stored
@@ -330,72 +330,72 @@ def _standing(client: MlflowClient, model_name: str) -> _Standing:
     return _Standing(model_name, versions, aliases, tuple(since), dict(entry.tags))
 
 
-def _version(one: Any, aliases: dict[str, int]) -> Version:
+def _version(one: Any, aliases: dict[str, int]) -> ModelVersion:
     number = int(one.version)
     created = datetime.fromtimestamp(one.creation_timestamp / 1000, UTC).isoformat(timespec="seconds")
     names = tuple(sorted(alias for alias, of in aliases.items() if of == number))
     tags = dict(one.tags)
-    return Version(one.name, number, tags.get(CANDIDATE, ""), one.run_id or "", created, tags, names)
+    return ModelVersion(one.name, number, tags.get(CANDIDATE, ""), one.run_id or "", created, tags, names)
 
 
-@stubborn
-def champion(model_name: str) -> Version | None:
+@with_retries
+def champion(model_name: str) -> ModelVersion | None:
     """What serves, or is to serve."""
     with connect() as client:
         return _standing(client, model_name).champion
 
 
-@stubborn
-def find(model_name: str, candidate: str) -> Version | None:
+@with_retries
+def find(model_name: str, candidate: str) -> ModelVersion | None:
     """The version of a candidate, if it was registered."""
     with connect() as client:
         return _standing(client, model_name).of_candidate(candidate)
 
 
-@stubborn
-def former(model_name: str) -> Version | None:
+@with_retries
+def previous(model_name: str) -> ModelVersion | None:
     """Who gets the place back by a rollback."""
     with connect() as client:
         now = _standing(client, model_name)
         return now.former if now.former != now.champion else None
 
 
-@stubborn
-def history(model_name: str) -> list[Entry]:
+@with_retries
+def history(model_name: str) -> list[VersionRecord]:
     """Every version, oldest first."""
     with connect() as client:
         now = _standing(client, model_name)
     return [_entry(now, version) for _, version in sorted(now.versions.items())]
 
 
-def _entry(now: _Standing, version: Version) -> Entry:
+def _entry(now: _Standing, version: ModelVersion) -> VersionRecord:
     ends = [*(at for at, _ in now.since[1:]), "now"]
     spans = tuple(
         f"{at} until {end}" for (at, number), end in zip(now.since, ends, strict=False) if number == version.number
     )
     tags = version.tags
-    return Entry(
+    return VersionRecord(
         version=version.number,
         candidate=version.candidate,
         data_version=tags.get(DATA_VERSION, ""),
         created=version.created,
         verdict=tags.get(VERDICT),
         summary=tags.get(VERDICT_SUMMARY),
-        held=tags.get(HELD),
+        on_hold=tags.get(ON_HOLD),
         promoted_by=tags.get(PROMOTED_BY),
         champion=spans,
         withdrawn=version.withdrawn,
         aliases=version.aliases,
         run_id=version.run_id,
-        files_gone=tags.get(FORGOTTEN),
+        files_removed=tags.get(FORGOTTEN),
     )
 
 
 # ── what people did in MLflow's UI ────────────────────────────────────────────────────────────────
 
 
-@stubborn
-def mend(model_name: str) -> list[str]:
+@with_retries
+def repair(model_name: str) -> list[str]:
     """Put back what a person took away of the champion in MLflow's UI; gives what was done, in words.
 
     Who became champion last, and what serves here, say whose place it is. A model that never had a champion, or whose
@@ -430,7 +430,7 @@ def mend(model_name: str) -> list[str]:
         return [*done, f"the alias champion of {model_name} {was} in MLflow: {back} has it again"]
 
 
-def _tag_again(client: MlflowClient, version: Version) -> str:
+def _tag_again(client: MlflowClient, version: ModelVersion) -> str:
     """Give a version the tags again that say which candidate it is: its run has them too."""
     if version.candidate or not version.run_id or is_gone(client, version.run_id):
         return ""
@@ -441,7 +441,7 @@ def _tag_again(client: MlflowClient, version: Version) -> str:
     return f"version {version.number} of {version.model} had lost its tags: put back" if CANDIDATE in tags else ""
 
 
-def _version_of(client: MlflowClient, model_name: str, candidate: str, now: _Standing) -> Version:
+def _version_of(client: MlflowClient, model_name: str, candidate: str, now: _Standing) -> ModelVersion:
     """A version anew of a candidate whose version, or whose whole registered model, was deleted."""
     run = finished(client, model_name, candidate)
     if run is None:
@@ -457,8 +457,8 @@ def _version_of(client: MlflowClient, model_name: str, candidate: str, now: _Sta
 # ── who is champion ───────────────────────────────────────────────────────────────────────────────
 
 
-@stubborn
-def promote(model_name: str, version: int, verdict_id: str) -> Version:
+@with_retries
+def promote(model_name: str, version: int, verdict_id: str) -> ModelVersion:
     """Make a version the champion.
 
     Raises:
@@ -481,23 +481,23 @@ def promote(model_name: str, version: int, verdict_id: str) -> Version:
         _note_since(client, now, version)
         if now.aliases.get("challenger") == version:
             client.delete_registered_model_alias(model_name, "challenger")
-        if HELD in chosen.tags:
-            client.delete_model_version_tag(model_name, str(version), HELD)
+        if ON_HOLD in chosen.tags:
+            client.delete_model_version_tag(model_name, str(version), ON_HOLD)
         return _standing(client, model_name).numbered(version)
 
 
-@stubborn
-def hold(model_name: str, version: int, why: str, made_of: str = "") -> None:
+@with_retries
+def put_on_hold(model_name: str, version: int, why: str, made_of: str = "") -> None:
     """Keep that a version may become champion by its verdict, and waits for a person's word: `promote_by_hand`."""
     with connect(alone_for=model_name) as client:
         held = _standing(client, model_name).numbered(version)
-        for tag, value in ((HELD, why), (UNCOMMITTED, made_of)):
+        for tag, value in ((ON_HOLD, why), (UNCOMMITTED, made_of)):
             if value and held.tags.get(tag) != value:
                 client.set_model_version_tag(model_name, str(version), tag, value)
 
 
-@stubborn
-def promote_by_hand(model_name: str, version: int | None = None) -> Version:
+@with_retries
+def promote_by_hand(model_name: str, version: int | None = None) -> ModelVersion:
     """A person's word: promote a version that has a verdict for it, by default the challenger.
 
     Raises:
@@ -519,7 +519,7 @@ def promote_by_hand(model_name: str, version: int | None = None) -> Version:
     return promoted
 
 
-@stubborn
+@with_retries
 def rolled_back(model_name: str) -> str | None:
     """Why nothing is promoted by itself: a person rolled back, and since then neither data nor code are others."""
     with connect() as client:
@@ -541,7 +541,7 @@ def _now() -> tuple[str, str]:
     return files.md5(named) if named.exists() else "", uncommitted.code()
 
 
-def _refuse_without_verdict(client: MlflowClient, now: _Standing, chosen: Version, verdict_id: str) -> None:
+def _refuse_without_verdict(client: MlflowClient, now: _Standing, chosen: ModelVersion, verdict_id: str) -> None:
     if chosen.withdrawn is not None:
         raise NotPromoted(
             f"{chosen} was withdrawn ({chosen.withdrawn}): it is not promoted again. "
@@ -573,7 +573,7 @@ def _note_since(client: MlflowClient, now: _Standing, version: int) -> None:
         client.set_registered_model_tag(now.model, f"{SINCE}{at}", str(version))
 
 
-@stubborn
+@with_retries
 def rollback(model_name: str, to: int | None = None, reason: str = "") -> Rollback:
     """Withdraw the champion and give its place to the former one, or to the version `to`.
 
@@ -605,8 +605,8 @@ def rollback(model_name: str, to: int | None = None, reason: str = "") -> Rollba
         return Rollback(now.stored, now.numbered(gone.number), changed=True, message=message)
 
 
-@stubborn
-def withdraw(model_name: str, version: int, reason: str, serves: str | None) -> Version | None:
+@with_retries
+def withdraw(model_name: str, version: int, reason: str, serves: str | None) -> ModelVersion | None:
     """Withdraw a version that did not stand its rollout, and give its place back; gives who is champion then.
 
     Args:
@@ -641,7 +641,7 @@ def withdraw(model_name: str, version: int, reason: str, serves: str | None) -> 
         return _settle(client, _standing(client, model_name)).stored
 
 
-def _refuse_what_is_lost(now: _Standing, back: Version | None) -> None:
+def _refuse_what_is_lost(now: _Standing, back: ModelVersion | None) -> None:
     """Bring what a rollback needs, and check it, before anything is withdrawn for it."""
     if back is None or now.stored in (None, back):
         return
@@ -670,7 +670,7 @@ def _aim(client: MlflowClient, now: _Standing, to: int) -> _Standing:
     return _restore(client, _standing(client, now.model), target)
 
 
-def _restore(client: MlflowClient, now: _Standing, target: Version) -> _Standing:
+def _restore(client: MlflowClient, now: _Standing, target: ModelVersion) -> _Standing:
     if target.withdrawn is None:
         return now
     client.delete_model_version_tag(now.model, str(target.number), WITHDRAWN)
@@ -710,7 +710,7 @@ def _nothing_to_roll_back(now: _Standing, to: int | None) -> str:
 # ── a champion, brought back ──────────────────────────────────────────────────────────────────────
 
 
-def fetch_cached(model_name: str, version: Version) -> Path:
+def fetch_cached(model_name: str, version: ModelVersion) -> Path:
     """A version's release/ and training/ below var/champions/<candidate>, fetched from the store when missing."""
     folder = settings.VAR / "champions" / version.candidate
     with files.lock(f"champion-{version.candidate}"):
@@ -727,7 +727,7 @@ def _is_whole(folder: Path, candidate: str) -> bool:
         return False
 
 
-@stubborn
+@with_retries
 def fetch(model_name: str, version: int, to: Path) -> Path:
     """Bring a version's release and what is known of its training: `to`/release, `to`/training and `to`/evaluation.
 
@@ -767,14 +767,14 @@ def fetch(model_name: str, version: int, to: Path) -> Path:
     return to
 
 
-def _bring(client: MlflowClient, wanted: Version, path: str, to: Path) -> None:
+def _bring(client: MlflowClient, wanted: ModelVersion, path: str, to: Path) -> None:
     if path not in {file.path for file in client.list_artifacts(wanted.run_id, path.rpartition("/")[0])}:
         raise DataMissing(f"run {wanted.run_id} of {wanted} has no {path} in the store: it was lost")
     (to / path).parent.mkdir(exist_ok=True)
     Path(client.download_artifacts(wanted.run_id, path, str(to))).replace(to / path)  # where it lands, stores differ
 
 
-def _refuse_changed(folder: Path, wanted: Version, tags: dict[str, str]) -> None:
+def _refuse_changed(folder: Path, wanted: ModelVersion, tags: dict[str, str]) -> None:
     """Compare what came with what was tracked. The message names no folder: it becomes part of a verdict."""
     tracked = [folder / "training" / file for file in TRAINING_FILES]
     tracked += [folder / "evaluation" / file for file in EVALUATION_FILES]

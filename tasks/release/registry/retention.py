@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from tasks.release.registry import registry, tracking
-from tasks.release.registry.mlflow_store import connect, stubborn, uri
+from tasks.release.registry.mlflow_store import connect, uri, with_retries
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -19,7 +19,7 @@ FILES = ("release", "training", "evaluation")
 """The folders of a run that go. Its verdicts, params.yaml, dvc.lock and data.dvc stay."""
 
 
-@stubborn
+@with_retries
 def forget_refused(model_name: str, days: float) -> list[str]:
     """Remove the files of versions that never were champion and have no alias; gives their candidates.
 
@@ -34,7 +34,7 @@ def forget_refused(model_name: str, days: float) -> list[str]:
         old = [
             entry
             for entry in registry.history(model_name)
-            if entry.created < before and not (_served(entry) or entry.aliases or entry.files_gone)
+            if entry.created < before and not (_served(entry) or entry.aliases or entry.files_removed)
         ]
         removed = []
         for entry in old:
@@ -52,7 +52,7 @@ def forget_refused(model_name: str, days: float) -> list[str]:
     return removed
 
 
-def _served(entry: registry.Entry) -> bool:
+def _served(entry: registry.VersionRecord) -> bool:
     """Whether it ever was champion: by the journal, or by its own tag, as people can delete either in MLflow."""
     return bool(entry.champion or entry.promoted_by)
 

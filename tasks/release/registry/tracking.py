@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from tasks.ground import files, params, settings
 from tasks.release.package import package
-from tasks.release.registry.mlflow_store import artifacts, connect, stubborn, uri
+from tasks.release.registry.mlflow_store import artifacts, connect, uri, with_retries
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,7 +31,7 @@ _log = logging.getLogger("evergreen")
 
 
 @dataclass(frozen=True)
-class Run:
+class TrackedRun:
     """The MLflow run of a candidate."""
 
     id: str
@@ -42,8 +42,8 @@ class Run:
         return f"run {self.id} of candidate {self.candidate}{'' if self.made else ', was there already'}"
 
 
-@stubborn
-def track(model_name: str, release: Path, build: Path, measured: dict[str, float]) -> Run:
+@with_retries
+def track(model_name: str, release: Path, build: Path, measured: dict[str, float]) -> TrackedRun:
     """The one finished MLflow run of the candidate in a release folder: found, or made.
 
     What a kill left unfinished on this machine is deleted, also where its candidate was never asked for again.
@@ -65,14 +65,14 @@ def track(model_name: str, release: Path, build: Path, measured: dict[str, float
             if run.data.tags.get(CANDIDATE) == candidate or run.data.tags.get(BEGUN_AT) == _here():
                 _discard(client, experiment, run.info.run_id)
         if finished := [r for r in _runs_of(client, experiment, candidate) if r.info.status == "FINISHED"]:
-            return Run(_kept(client, finished[0]).info.run_id, candidate, made=False)
+            return TrackedRun(_kept(client, finished[0]).info.run_id, candidate, made=False)
         tags = _run_tags(model_name, candidate, release, build)
         run = client.create_run(experiment, tags=tags, run_name=f"{model_name}:{candidate}")
         _fill(client, run.info.run_id, model_name, release, build, measured)
-        return Run(run.info.run_id, candidate, made=True)
+        return TrackedRun(run.info.run_id, candidate, made=True)
 
 
-@stubborn
+@with_retries
 def measured(model_name: str, candidate: str) -> dict[str, float]:
     """What `track` was told of a candidate's packaged release; empty when it was not tracked."""
     with connect() as client:

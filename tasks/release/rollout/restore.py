@@ -28,5 +28,5 @@ def restore(model: str, one: One) -> bool:
             f"the Bento {model}:{one.candidate} is gone or was changed, and the registry has no version of it. "
             f"Have another version serve: evergreen rollback {model} --to N"
         )
-    package.store(registry.fetch_cached(model, version) / "release")
+    package.ensure_bento_of(registry.fetch_cached(model, version) / "release")
     return True

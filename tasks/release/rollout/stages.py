@@ -27,7 +27,7 @@ from tasks.ground.errors import DataMissing, ModelFileRefused, ReleaseDiffers, W
 from tasks.release.gate.verdict import Check, Moves
 from tasks.release.package import package
 from tasks.release.registry import desired_state
-from tasks.release.registry.champion_lookup import wanted
+from tasks.release.registry.champion_lookup import champion as champion_in_registry
 from tasks.release.registry.desired_state import One
 from tasks.release.rollout.canary import LOOK_S, Watch
 from tasks.release.rollout.paired_answers import Pairs
@@ -137,7 +137,7 @@ class Rollout:
         """
         if now or time.monotonic() - self._asked > WANTED_S:
             self._asked = time.monotonic()
-            champion = wanted(self.model)
+            champion = champion_in_registry(self.model)
             if champion is None or champion.candidate != self.one.candidate:
                 raise Superseded(f"{champion or 'nobody'} is champion now")
 
@@ -228,7 +228,7 @@ def bring(rollout: Rollout) -> Outcome:
     if champion is None or champion.candidate != candidate:
         raise Superseded(f"{champion or 'nobody'} is champion now")
     try:
-        package.store(registry.fetch_cached(rollout.model, champion) / "release")
+        package.ensure_bento_of(registry.fetch_cached(rollout.model, champion) / "release")
     except (DataMissing, ModelFileRefused) as error:
         return Outcome(False, str(error))
     return Outcome(True, "fetched from the registry, its hash checked, its Bento made")

@@ -263,7 +263,7 @@ def test_a_runner_may_put_something_around_each_stage(toy: Project) -> None:
     """As a flow does to show each stage as a task."""
     seen: list[str] = []
 
-    def around(stage: str, go: Callable[[], dvc_graph.Outcome]) -> dvc_graph.Outcome:
+    def around(stage: str, go: Callable[[], dvc_graph.StageOutcome]) -> dvc_graph.StageOutcome:
         outcome = go()
         seen.append(f"{stage} {outcome.how}")
         return outcome

@@ -41,7 +41,7 @@ def bento(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with project_at(root):
         release = settings.BUILD / MODEL / "release"
         package.write_release(MODEL, params.load().model(MODEL), release)
-        yield package.store(release)
+        yield package.ensure_bento_of(release)
 
 
 @pytest.fixture(scope="module")
@@ -142,9 +142,9 @@ def test_the_name_is_one_that_registries_and_kubernetes_take() -> None:
 # ── from the registry ─────────────────────────────────────────────────────────────────────────────
 
 
-def champion(model: str, number: int, candidate: str) -> registry.Version:
+def champion(model: str, number: int, candidate: str) -> registry.ModelVersion:
     """A version as the registry gives it."""
-    return registry.Version(model, number, candidate, "run", "2026-11-21", {}, ("champion",))
+    return registry.ModelVersion(model, number, candidate, "run", "2026-11-21", {}, ("champion",))
 
 
 def test_without_a_version_it_is_the_champions(bento: Path, monkeypatch: pytest.MonkeyPatch) -> None:

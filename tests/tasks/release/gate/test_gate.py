@@ -80,8 +80,8 @@ class Flights:
             "task": "classification",
             "holdout": self.frame,
             "slices": ("origin",),
-            "challenger": gate.Side("c" * 16, scored(challenger), NOBODY, FEATURES),
-            "champion": None if champion is None else gate.Side("a" * 16, scored(champion), NOBODY, FEATURES),
+            "challenger": gate.Contender("c" * 16, scored(challenger), NOBODY, FEATURES),
+            "champion": None if champion is None else gate.Contender("a" * 16, scored(champion), NOBODY, FEATURES),
             "baseline": scored(np.full(self.n, np.log(share / (1 - share)))),
             "champion_age": 3,
             "latency_ms": 3.0,
@@ -438,7 +438,7 @@ def test_nothing_in_the_data_makes_it_raise(values: list[float], labels: list[An
     n = len(labels)
     frame = pd.DataFrame({"id": [str(i) for i in range(n)], "label": labels, "origin": ["a"] * n})
     frame["time"] = pd.date_range("2013-01-01", periods=n, freq="8h")
-    side = gate.Side("c" * 16, pd.DataFrame({"p_0": values, "p_1": values}), NOBODY, FEATURES)
+    side = gate.Contender("c" * 16, pd.DataFrame({"p_0": values, "p_1": values}), NOBODY, FEATURES)
     case = Flights(n=60).case([0.0] * 60, [0.0] * 60)
     verdict = gate.judge(replace(case, holdout=frame, challenger=side, latency_ms=latency), rule(), resamples=100)
     assert not verdict.promoted

@@ -36,7 +36,7 @@ from tasks.release.gate import gate
 from tasks.release.gate.verdict import Verdict
 from tasks.release.package import package
 from tasks.release.registry import desired_state, mlflow_store, registry, retention, tracking
-from tasks.release.registry.champion_lookup import wanted
+from tasks.release.registry.champion_lookup import champion as champion_in_registry
 from tests.tasks.release import small_project
 from tests.tasks.release.small_project import MEASURED, MODEL
 
@@ -58,7 +58,7 @@ def use(root: Path, patch: pytest.MonkeyPatch) -> None:
     patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root / 'var' / 'mlflow' / 'mlflow.db'}")
 
 
-def follow(promote: bool = True) -> registry.Version:
+def follow(promote: bool = True) -> registry.ModelVersion:
     """What the flow does with the candidate in build/: track, register, judge, record, and promote."""
     build = settings.BUILD / MODEL
     run = tracking.track(MODEL, build / "release", build, MEASURED)
@@ -248,7 +248,7 @@ def test_the_files_of_a_candidate_that_never_was_champion_go_when_it_is_old(root
     assert retention.forget_refused(MODEL, days=-1) == []
     assert {file.path for file in client().list_artifacts(old.run_id)} == KEPT
     assert len(list((settings.VAR / "mlflow").rglob("models/*/artifacts/model.skops"))) == 2
-    assert [entry.files_gone is None for entry in registry.history(MODEL)] == [True, True, False]
+    assert [entry.files_removed is None for entry in registry.history(MODEL)] == [True, True, False]
     assert [verdict.id for verdict in registry.verdicts(MODEL, old.candidate)] == [verdict_of(3)]
     registry.fetch(MODEL, 1, root / "fetched")
     for refused in (lambda: registry.promote_by_hand(MODEL, 3), lambda: registry.rollback(MODEL, to=3)):
@@ -268,7 +268,7 @@ def test_removing_files_killed_anywhere_ends_in_the_next_call(root: Path) -> Non
     for killed in deaths(lambda: retention.forget_refused(MODEL, days=-1)):
         retention.forget_refused(MODEL, days=-1)
         old = registry.history(MODEL)[2]
-        assert old.files_gone, killed
+        assert old.files_removed, killed
         assert tracking.FORGOTTEN in client().get_run(old.run_id).data.tags
         assert {file.path for file in client().list_artifacts(old.run_id)} == KEPT
     assert killed > 2
@@ -507,7 +507,7 @@ def test_promotion(root: Path) -> None:
     assert said["since"] == ["1", "2", "3"]
     assert said["tags"][3]["evergreen.replaces"] == "2"
     assert said["tags"][3]["evergreen.promoted_by"] == verdict_of(3)
-    before, former = registry.champion(MODEL), registry.former(MODEL)
+    before, former = registry.champion(MODEL), registry.previous(MODEL)
     assert before is not None
     assert former is not None
     assert (before.number, former.number) == (3, 2)
@@ -516,7 +516,7 @@ def test_promotion(root: Path) -> None:
 def test_promotion_killed_between_any_two_writes_ends_right(root: Path) -> None:
     """Called again it ends in the state that one whole promotion ends in: also of one that waited after a rollback."""
     client().set_registered_model_tag(MODEL, registry.ROLLED_BACK, '["", "", ""]')
-    registry.hold(MODEL, 3, "a person rolled back", "models/late")
+    registry.put_on_hold(MODEL, 3, "a person rolled back", "models/late")
     verdict, ends = verdict_of(3), []
     for _ in deaths(lambda: registry.promote(MODEL, 3, verdict)):
         registry.promote(MODEL, 3, verdict)
@@ -525,7 +525,7 @@ def test_promotion_killed_between_any_two_writes_ends_right(root: Path) -> None:
     assert len(ends) == 8 + 1
     assert all(end == ends[-1] for end in ends)
     assert not ends[-1]["rolled back"]
-    assert registry.HELD not in ends[-1]["tags"][3]
+    assert registry.ON_HOLD not in ends[-1]["tags"][3]
     assert ends[-1]["aliases"] == {"champion": 3, "former": 2}
 
 
@@ -756,7 +756,7 @@ def test_history_says_who_was_champion_when(root: Path, capsys: pytest.CaptureFi
 def test_a_rollback_to_a_release_that_is_lost_changes_nothing(root: Path) -> None:
     """What is to come back is brought and checked before the champion is withdrawn for it."""
     before = state()
-    former = registry.former(MODEL)
+    former = registry.previous(MODEL)
     assert former is not None
     run = settings.VAR / "mlflow" / "artifacts" / MODEL / former.run_id / "artifacts"
     files.remove(settings.VAR / "champions")
@@ -905,20 +905,20 @@ def test_what_a_person_did_in_the_ui_is_put_back_and_training_goes_on(
     """Who serves is champion again, as whose successor the next candidate is judged: never as the first of its kind."""
     live = serve(2)
     act(client())
-    registry.mend(MODEL)
+    registry.repair(MODEL)
     build = settings.BUILD / MODEL
     run = tracking.track(MODEL, build / "release", build, MEASURED)
     version = registry.register(MODEL, run.candidate)
     champion = registry.champion(MODEL)
     assert champion is not None
     assert champion.candidate == live.candidate
-    assert wanted(MODEL) == desired_state.One(live.candidate, champion.number)
+    assert champion_in_registry(MODEL) == desired_state.One(live.candidate, champion.number)
     verdict = comparison.judge_candidate(MODEL)
     assert verdict.champion == live.candidate
     assert verdict.promoted, verdict.to_text()
     registry.record_verdict(MODEL, version.number, verdict)
     assert registry.promote(MODEL, version.number, verdict.id).candidate == run.candidate
-    assert registry.mend(MODEL) == []
+    assert registry.repair(MODEL) == []
 
 
 def test_a_rollback_whose_tag_was_edited_holds_until_the_tag_is_gone(root: Path) -> None:
@@ -950,7 +950,7 @@ def test_what_was_removed_for_good_is_told(root: Path, monkeypatch: pytest.Monke
     assert registry.register(MODEL, run.candidate).number == 4  # version 3 names a run that is gone
     client().delete_model_version(MODEL, "2")
     with pytest.raises(RegistryDamaged, match=rf"candidate {live.candidate} of late serves, .* Restore MLflow's store"):
-        registry.mend(MODEL)
+        registry.repair(MODEL)
 
 
 # ── fetch, judge ──────────────────────────────────────────────────────────────────────────────────

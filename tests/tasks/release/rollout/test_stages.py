@@ -767,12 +767,12 @@ def test_the_champion_is_known_without_mlflow(monkeypatch: pytest.MonkeyPatch) -
     with mlflow(
         {GET: entry(champion="2", former="1"), VERSION: version(candidate=NEW.candidate)}, monkeypatch
     ) as asked:
-        assert champion_lookup.wanted(MODEL) == NEW
+        assert champion_lookup.champion(MODEL) == NEW
     assert [path.rpartition("/")[2] for path in asked] == ["get?name=late", "get?name=late&version=2"]
     with mlflow({GET: entry(former="1")}, monkeypatch):
-        assert champion_lookup.wanted(MODEL) is None
+        assert champion_lookup.champion(MODEL) is None
     with mlflow({GET: (404, {"error_code": "RESOURCE_DOES_NOT_EXIST"})}, monkeypatch):
-        assert champion_lookup.wanted(MODEL) is None
+        assert champion_lookup.champion(MODEL) is None
 
 
 @pytest.mark.parametrize(
@@ -788,23 +788,23 @@ def test_what_is_not_plain_is_left_to_the_registry(answers: Any, monkeypatch: py
     """A rollback that was killed half-way, an answer that is not understood: it knows the states in between."""
     from tasks.release.registry import registry
 
-    found = registry.Version(MODEL, 1, OLD.candidate, "run", "2026-11-20")
+    found = registry.ModelVersion(MODEL, 1, OLD.candidate, "run", "2026-11-20")
     monkeypatch.setattr(registry, "champion", lambda _: found)
     with mlflow(answers, monkeypatch):
-        assert champion_lookup.wanted(MODEL) == OLD
+        assert champion_lookup.champion(MODEL) == OLD
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///somewhere.db")
-    assert champion_lookup.wanted(MODEL) == OLD
+    assert champion_lookup.champion(MODEL) == OLD
 
 
 def test_a_change_is_seen_without_mlflow_or_not_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who looks every two seconds imports nothing heavy."""
     plain = {GET: entry(champion="2"), VERSION: version(candidate=NEW.candidate)}
     with mlflow(plain, monkeypatch):
-        assert champion_lookup.change(MODEL) == (NEW.candidate, None)
+        assert champion_lookup.pending_change(MODEL) == (NEW.candidate, None)
         desired_state.write(MODEL, Serving(OLD))
-        assert champion_lookup.change(MODEL) == (NEW.candidate, OLD.candidate)
+        assert champion_lookup.pending_change(MODEL) == (NEW.candidate, OLD.candidate)
         desired_state.write(MODEL, Serving(NEW))
-        assert champion_lookup.change(MODEL) is None
+        assert champion_lookup.pending_change(MODEL) is None
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///somewhere.db")
     desired_state.write(MODEL, Serving(OLD))
-    assert champion_lookup.change(MODEL) is None
+    assert champion_lookup.pending_change(MODEL) is None
