@@ -29,27 +29,35 @@ BIN = Path(sys.executable).parent
 
 LONGEST = [
     "loop/test_loop",
-    "deployments/test_stack",
-    "flows/test_deploy",
+    "deployments/local/test_supervisor",
+    "flows/test_rollout",
     "deployments/test_browser",
-    "flows/test_due",
-]
-LONGEST += [
+    "tasks/lifecycle/test_retrain_facts",
     "loop/test_runners",
     "deployments/test_swaps",
     "flows/test_uncommitted",
     "flows/test_torn",
     "flows/test_predict",
+    "flows/test_ingest",
+    "repository/test_tools",
+    "repository/test_third_model",
+    "tasks/release/batch/test_batch",
+    "flows/test_backtest",
+    "tasks/release/registry/test_registry",
+    "repository/test_back_up",
+    "benchmarks/test_monitor",
 ]
-LONGEST += ["flows/test_ingest", "repository/test_tools", "repository/test_third_model", "tasks/release/test_batch"]
-LONGEST += ["flows/test_backtest", "tasks/release/test_registry", "repository/test_back_up", "benchmarks/test_monitor"]
-"""Files that take a minute or more are begun first, so that all workers end at the same time."""
+"""Files that take longest are begun first, so that all workers end at the same time."""
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files first; the others as they come."""
+    """The tests of a file stay on one worker, with what the file has made, unless they name a group themselves."""
     place = {REPOSITORY / "tests" / f"{name}.py": number for number, name in enumerate(LONGEST)}
     items.sort(key=lambda item: place.get(item.path, len(place)))
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(str(item.path.relative_to(REPOSITORY))))
 
 
 @dataclass(frozen=True)
