@@ -101,8 +101,8 @@ def _weeks(lived: backtest_history.History, fit: backtest_history.Fit, before: l
     known = lived.rows[["time", "label"]].join(answers, how="inner")
     holdout = known.loc[lived.in_holdout(trained).nonzero()[0]]
     promised = quality.measure(task, loss, holdout, resamples=1000).of_loss
-    first = quality.Estimator.fit(task, loss, holdout)
-    blind = quality.Estimator.fit(task, loss, holdout, past=[week.off.value for week in before])
+    first = quality.LossEstimator.fit(task, loss, holdout)
+    blind = quality.LossEstimator.fit(task, loss, holdout, past=[week.off.value for week in before])
     past = [week.truth - week.told.value for week in before]
     found = []
     served = [moment.served for moment in lived.moments[trained.number : trained.number + AHEAD]]
@@ -110,7 +110,7 @@ def _weeks(lived: backtest_history.History, fit: backtest_history.Fit, before: l
         frame = known.loc[begin : end - 1]
         if frame["time"].dt.normalize().nunique() < 7:
             continue  # the year ends on a Tuesday
-        told = quality.Estimator.fit(task, loss, holdout, known.loc[served[0][0] : begin - 1], past)
+        told = quality.LossEstimator.fit(task, loss, holdout, known.loc[served[0][0] : begin - 1], past)
         measured, asked = quality.measure(task, loss, frame, resamples=100), frame.drop(columns="label")
         guesses = [estimator.estimate(asked) for estimator in (blind, told, first)]
         off, truth = quality.off(guesses[0], measured), measured.of_loss

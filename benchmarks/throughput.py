@@ -122,8 +122,8 @@ def evergreen(root: Path) -> dict[str, Any]:
     """Take it in, and say what drifts."""
     settings.VAR = root / "var"
     said = files.read_json(root / "profile.json")
-    wanted = intake.Wanted("classification", ("origin", "carrier"), keep_days=90)
-    state = intake.observe(MODEL, wanted, lambda _: said["profile"])
+    wanted = intake.IntakeOptions("classification", ("origin", "carrier"), keep_days=90)
+    state = intake.ingest(MODEL, wanted, lambda _: said["profile"])
     columns = intake.columns(said["profile"])
     stream = intake.summaries(MODEL, state, said["candidate"], columns)
     found = drift.detect(

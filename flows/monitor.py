@@ -43,9 +43,9 @@ def monitor(model: str) -> State[Any]:
         if torn_files := integrity.set_aside(model):
             tell(f"{len(torn_files)} torn files were set aside in var/torn: what they held is made again")
         releases = Releases(model)
-        wanted = intake.Wanted(said.task, tuple(said.evaluate.slices), said.serving.log_days, said.timezone)
+        wanted = intake.IntakeOptions(said.task, tuple(said.evaluate.slices), said.serving.log_days, said.timezone)
         before = intake.read(model).rows
-        state = _step("take in what was asked", lambda: intake.observe(model, wanted, releases.layout))
+        state = _step("take in what was asked", lambda: intake.ingest(model, wanted, releases.layout))
         over = intake.last_day_over(model, said.timezone)
         on, done = _on(model, said, state, over), _done(model)
         if done.get("on") == on:
@@ -67,7 +67,7 @@ class _Look:
         model: str,
         said: params.Model,
         releases: Releases,
-        state: intake.State,
+        state: intake.IntakeState,
         live: report.Live | None,
         over: date,
     ) -> None:
@@ -82,8 +82,8 @@ class _Look:
         """From the labels to the report, which is given."""
         joined: Joined = _step("join the labels that came", self._join)
         service = intake.service(self.model, self.state)
-        data: report.Data = _step("hold it against what was learned", lambda: self._held(joined, service))
-        quality: report.Quality = _step("measure and estimate how good it is", lambda: self._measured(joined))
+        data: report.DataFindings = _step("hold it against what was learned", lambda: self._held(joined, service))
+        quality: report.QualityFindings = _step("measure and estimate how good it is", lambda: self._measured(joined))
         _step("open and close alarms", lambda: self._alarm(joined, data, quality, service))
         said = report.compose(self.model, self.live, service, data, quality)
         self.numbers = report.numbers(self.live, service, data, quality)
@@ -96,18 +96,18 @@ class _Look:
         get_run_logger().info(f"{counts[1]:,} of {counts[0]:,} predictions have a label, over {len(joined.days)} days")
         return joined
 
-    def _held(self, joined: Joined, service: Mapping[str, Mapping[str, Any]]) -> report.Data:
+    def _held(self, joined: Joined, service: Mapping[str, Mapping[str, Any]]) -> report.DataFindings:
         """Drift, of the live release against its own reference."""
         import numpy as np
 
         from tasks.monitoring.drift import drift
 
         if self.live is None:
-            return report.Data(lacking="nobody serves: there is nothing to hold it against")
+            return report.DataFindings(lacking="nobody serves: there is nothing to hold it against")
         reference, candidate = self.releases.of(self.live.candidate), self.live.candidate
         if isinstance(reference, str):
-            return report.Data(lacking=reference)
-        kept = self.state.releases.get(candidate, intake.Release())
+            return report.DataFindings(lacking=reference)
+        kept = self.state.releases.get(candidate, intake.ReleaseIntake())
         profile = intake.profile(self.model, self.state, candidate) or reference.profile
         wanted = intake.columns(profile, kept.new)
         stream = intake.summaries(self.model, self.state, candidate, wanted)
@@ -118,19 +118,23 @@ class _Look:
         learned = reference.days(wanted)
         units = {name: feature.unit for name, feature in self.said.features.items()}
         if not learned:
-            return report.Data(summaries=stream, units=units, lacking=reference.lacking)
+            return report.DataFindings(summaries=stream, units=units, lacking=reference.lacking)
         found = drift.detect(wanted, learned, stream, units=units)
         lacking = [reference.lacking or kept.lacking, report.untimed(service)]
-        return report.Data(found, stream, learned, units, "; ".join(filter(None, lacking)))
+        return report.DataFindings(found, stream, learned, units, "; ".join(filter(None, lacking)))
 
-    def _measured(self, joined: Joined) -> report.Quality:
+    def _measured(self, joined: Joined) -> report.QualityFindings:
         windows = weekly.measured(self.model, joined, self.how, self.releases.known)
         reference = self.releases.known(self.live.candidate) if self.live else None
         promised = weekly.promised(self.how, reference) if reference else None
-        return report.Quality(self.how.loss, promised, windows)
+        return report.QualityFindings(self.how.loss, promised, windows)
 
     def _alarm(
-        self, joined: Joined, data: report.Data, quality: report.Quality, service: Mapping[str, Mapping[str, Any]]
+        self,
+        joined: Joined,
+        data: report.DataFindings,
+        quality: report.QualityFindings,
+        service: Mapping[str, Mapping[str, Any]],
     ) -> None:
         """Hold what is wrong against what was wrong before, and tell people what is new of it."""
         found = alarms.of_service(service, self.over, self.said.gate.latency_ms, self.said.rollout.min_requests)
@@ -140,15 +144,15 @@ class _Look:
         days = sorted(day for day in self.state.asked if day <= self.over.isoformat())
         kept = (date.fromisoformat(days[0]), date.fromisoformat(days[-1])) if days else None
         live = self.live.candidate if self.live else None
-        known = alarms.keep(self.model, found, live, kept, report.effect(quality, self.live))
-        waiting = alarms.to_tell(known)
+        known = alarms.update(self.model, found, live, kept, report.effect(quality, self.live))
+        waiting = alarms.unannounced(known)
         for one, what in waiting:
             get_run_logger().warning(f"alarm {one['key']} {what}: {one['text']}")
         events.stored([events.alarm(self.model, one, what) for one, what in waiting])
         for one, what in waiting:
-            alarms.told(self.model, one["key"], what)
+            alarms.mark_announced(self.model, one["key"], what)
 
-    def _declined(self, joined: Joined, quality: report.Quality, live: report.Live) -> list[alarms.Found]:
+    def _declined(self, joined: Joined, quality: report.QualityFindings, live: report.Live) -> list[alarms.Deviation]:
         from tasks.modelling import metrics
         from tasks.monitoring.quality import degradation
 
@@ -157,7 +161,7 @@ class _Look:
             return []
         holdout = reference.holdout
         losses = metrics.losses(self.how.loss, holdout["label"], intake.predictions_of(holdout))
-        before = degradation.Before.of(losses, metrics.day_blocks(holdout["time"]), quality.promised)
+        before = degradation.HoldoutLosses.of(losses, metrics.day_blocks(holdout["time"]), quality.promised)
         days = [day for day in labels.losses(joined, live.candidate) if day[0] <= self.over.isoformat()]
         episodes = degradation.find(before, days)
         return alarms.of_quality(episodes, self.how.loss, quality.promised, live.candidate, live.version)
@@ -248,18 +252,18 @@ def _week(since: str, found: Mapping[str, float]) -> Any:
     from tasks.release.registry import monitoring_run
 
     until = datetime.fromisoformat(since) + timedelta(days=7)
-    return monitoring_run.WeeklyMetrics(weekly.number({"since": since}), until, found)
+    return monitoring_run.WeeklyMetrics(weekly.week_number({"since": since}), until, found)
 
 
 # ── what was looked at ────────────────────────────────────────────────────────────────────────────
 
 
-def _on(model: str, said: params.Model, state: intake.State, over: date) -> str:
+def _on(model: str, said: params.Model, state: intake.IntakeState, over: date) -> str:
     """The identity of all that a look depends on."""
     newest = intake.newest_day(state)
     judged = min(newest, over).isoformat() if newest else None
     seen = {name: value for name, value in asdict(state).items() if name not in ("batch", "watermark")}
-    live, waiting = _live(model), alarms.to_tell(alarms.read(model))
+    live, waiting = _live(model), alarms.unannounced(alarms.read(model))
     rows = labels.look(settings.BUILD / model / "rows")
     return files.digest(
         [seen, judged, rows, vars(live) if live else None, said.model_dump(), [one["key"] for one, _ in waiting]]

@@ -44,7 +44,7 @@ def train(model: str, again: bool = False, if_due: bool = False) -> State[Any]:
         pending = dvc_graph.pending(model)
         if not pending and not again and (done := outcome_cache.find(model)):
             return Completed(message=f"nothing to do: already trained, no stage has an input that changed; {done}")
-        asked = retrain_facts.asked(model, if_due)
+        asked = retrain_facts.is_requested(model, if_due)
         for stage, reason in pending.items():
             tell(f"{stage} would run: {reason}")
         files.sweep(settings.BUILD / model, *(settings.VAR / name for name in _SWEPT))
@@ -62,7 +62,7 @@ def train(model: str, again: bool = False, if_due: bool = False) -> State[Any]:
             _publish(said, f"{model}: {outcome}")
         waits = {"made_of": made_of, "uncommitted": differing} if differing else None
         outcome_cache.write(model, outcome, on, by=_here(), held=waits)
-        retrain_facts.ended(model)
+        retrain_facts.clear_override(model)
         _with_rows_come_labels(model)
         _forget_refused(model, said.keep_days)
     return Completed(message=outcome)
@@ -113,18 +113,18 @@ def _rolled_back(model: str) -> str | None:
 
 def _not_due(model: str, said: params.Params, if_due: bool) -> str | None:
     """Why there is to be no training yet, of data that are new; None where there is to be one."""
-    known = retrain_facts.certain(model, "" if if_due else "a person", dvc_graph.edited(model))
-    if known == retrain_facts.Certain() and (
+    known = retrain_facts.override(model, "" if if_due else "a person", dvc_graph.edited(model))
+    if known == retrain_facts.Override() and (
         why := as_task(retrain_facts.refused, "was it asked before?", retries=5)(model)
     ):
         return f"{why} (asked again, and nothing that was asked about has changed)"
     dvc_graph.reproduce(model, steps.run, around=_stage_as_task, until="prepare")
     if not known.asked_by and (why := _held(model, said)):
         return why
-    if known == retrain_facts.Certain() and not dvc_graph.pending(model):
+    if known == retrain_facts.Override() and not dvc_graph.pending(model):
         return None  # the data changed, and the rows did not
     # before they are read: what the monitor finds meanwhile is asked about by the next wake
-    on = as_task(retrain_facts.facts, "see what it depends on", retries=5)(model)
+    on = as_task(retrain_facts.facts_digest, "see what it depends on", retries=5)(model)
     decision = as_task(retrain_facts.decide, "ask the retrain policy", retries=5)(model, known, _here())
     get_run_logger().info(f"the retrain policy: {decision.why}")
     if decision.retrain:

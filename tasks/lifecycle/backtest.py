@@ -24,14 +24,14 @@ from tasks.lifecycle.backtest_result import EVERY, BacktestRequest, BacktestResu
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tasks.lifecycle.policy_simulator import Replay
+    from tasks.lifecycle.policy_simulator import PolicyOutcome
     from tasks.monitoring import retrain_policy
 
 
 def run(
     names: Sequence[str], said: params.Params, asked: BacktestRequest, jobs: int = 2, tell: Callable[[str], Any] = print
 ) -> list[BacktestResult]:
-    """Replay the histories of some models; writes var/backtest/<model>/{ledger.jsonl,summary.json,seconds.json}.
+    """PolicyOutcome the histories of some models; writes var/backtest/<model>/{ledger.jsonl,summary.json,seconds.json}.
 
     Args:
         names: models of params.yaml.
@@ -86,8 +86,8 @@ def _one(
 
 def _live(
     lived: backtest_history.History, fits: list[backtest_history.Fit], policies: dict[str, params.Retrain]
-) -> list[Replay]:
-    world = policy_simulator.World(lived, fits, Drift(lived.name))
+) -> list[PolicyOutcome]:
+    world = policy_simulator.Simulator(lived, fits, Drift(lived.name))
     return [world.replay(name, said) for name, said in policies.items()]
 
 
@@ -100,7 +100,7 @@ class Drift:
 
     def __call__(
         self, champion: backtest_history.Fit, learned: pd.DataFrame, since: pd.DataFrame
-    ) -> Sequence[retrain_policy.Alarm]:
+    ) -> Sequence[retrain_policy.OpenAlarm]:
         """The alarms that are open on the last of the days."""
         from tasks.modelling import daily_summaries
         from tasks.monitoring import retrain_policy
@@ -110,12 +110,12 @@ class Drift:
         if champion.key not in self._learned:
             self._learned[champion.key] = daily_summaries.summarise(learned, wanted)
         report = drift.detect(wanted, self._learned[champion.key], daily_summaries.summarise(since, wanted))
-        return [retrain_policy.Alarm.of(alarm) for alarm in report.open]
+        return [retrain_policy.OpenAlarm.of(alarm) for alarm in report.open]
 
 
 @exit_codes.command
 def main(arguments: list[str] | None = None) -> int:
-    """Replay, print, write the page and the picture; gives the exit code."""
+    """PolicyOutcome, print, write the page and the picture; gives the exit code."""
     from tasks.lifecycle import backtest_report
 
     parser = argparse.ArgumentParser(prog="evergreen backtest", description=__doc__.partition("\n")[0])

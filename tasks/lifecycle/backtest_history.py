@@ -43,7 +43,7 @@ WEEKS_BEFORE = 5
 
 
 @dataclass(frozen=True)
-class Week:
+class HistoryWeek:
     """A slice of the history: the virtual partition that arrives as a whole."""
 
     name: str
@@ -77,7 +77,7 @@ class History:
     model: params.Model
     rows: pd.DataFrame
     """As `prepare` conforms them, by time and id."""
-    weeks: tuple[Week, ...]
+    weeks: tuple[HistoryWeek, ...]
     moments: tuple[Moment, ...]
     holdout_weeks: int
 
@@ -226,7 +226,7 @@ def _monday_after(first: datetime, weeks: int, labels_after: int) -> date:
     return earliest + timedelta(days=-earliest.weekday() % 7)
 
 
-def _cut(rows: pd.DataFrame, first: datetime, late: timedelta) -> tuple[tuple[Week, ...], tuple[Moment, ...]]:
+def _cut(rows: pd.DataFrame, first: datetime, late: timedelta) -> tuple[tuple[HistoryWeek, ...], tuple[Moment, ...]]:
     """The weeks that arrive, and the moments at which a decision is asked for."""
     times = rows["time"]
     start, end = times.iloc[0].to_pydatetime(), times.iloc[-1].to_pydatetime()
@@ -237,7 +237,7 @@ def _cut(rows: pd.DataFrame, first: datetime, late: timedelta) -> tuple[tuple[We
     edges = [0, *(int(times.searchsorted(at - late)) for at in arrive), len(rows)]
     names = [f"{day:%Y-%m-%d}" for day in [start, *(at - late for at in arrive)]]
     weeks = tuple(
-        Week(name, begin, end, _digest(rows.iloc[begin:end]))
+        HistoryWeek(name, begin, end, _digest(rows.iloc[begin:end]))
         for name, begin, end in zip(names, edges, edges[1:], strict=False)
     )
     asked = [at for at in arrive if at >= first]
@@ -269,7 +269,7 @@ class Training:
     key: str
     split: dict[str, Any]
     learn: dict[str, Path]
-    """Week → the file of its rows: what `rows/` of the build folder holds."""
+    """HistoryWeek → the file of its rows: what `rows/` of the build folder holds."""
     ask: dict[str, Path]
     """The weeks whose rows are answered afterwards: the holdout and all that come later."""
     answers_key: str
@@ -372,7 +372,7 @@ def _answer(training: Training, folder: Path, target: Path) -> None:
     predictions.assign(at=asked["at"]).to_parquet(target, index=False, compression="zstd")
 
 
-def _lay_down(history: History, week: Week) -> Path:
+def _lay_down(history: History, week: HistoryWeek) -> Path:
     """The rows of a week as `prepare` would write them, with their position in the history."""
 
     def write(target: Path) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tasks.ground import params
     from tasks.lifecycle.backtest_result import BacktestRequest, BacktestResult
-    from tasks.lifecycle.policy_simulator import Replay
+    from tasks.lifecycle.policy_simulator import PolicyOutcome
 
 COLORS = {
     "never": "#6B6B6B",
@@ -128,7 +128,7 @@ def _words(loss: str) -> str:
     return {"poisson": "Poisson deviance"}.get(loss, loss.replace("_", " "))
 
 
-def _days(replay: Replay) -> list[datetime]:
+def _days(replay: PolicyOutcome) -> list[datetime]:
     return [datetime.fromisoformat(line["at"]) for line in replay.ledger]
 
 

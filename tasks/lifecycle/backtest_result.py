@@ -10,7 +10,7 @@ from tasks.ground import numbers, params
 from tasks.lifecycle import backtest_history
 
 if TYPE_CHECKING:
-    from tasks.lifecycle.policy_simulator import Replay
+    from tasks.lifecycle.policy_simulator import PolicyOutcome
 
 Policy = Literal["never", "always", "monthly", "drift", "quality", "configured"]
 EVERY: tuple[Policy, ...] = ("never", "always", "monthly", "drift", "quality", "configured")
@@ -36,13 +36,13 @@ class BacktestResult:
     loss: str
     """The loss that is compared: the gate's."""
     configured: params.Retrain
-    replays: tuple[Replay, ...]
+    replays: tuple[PolicyOutcome, ...]
 
-    def of(self, policy: str) -> Replay | None:
+    def of(self, policy: str) -> PolicyOutcome | None:
         """The replay of a policy, if it was asked for."""
         return next((replay for replay in self.replays if replay.policy == policy), None)
 
-    def kept(self, replay: Replay) -> float | None:
+    def kept(self, replay: PolicyOutcome) -> float | None:
         """The share of the gain in loss, of «always» over «never», that a policy keeps; None without these two."""
         never, always = self.of("never"), self.of("always")
         if never is None or always is None or never.mean_loss == always.mean_loss:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from tasks.release.gate.verdict import Verdict
 
     Floats = npt.NDArray[np.float64]
-    Drifted = Callable[[Fit, pd.DataFrame, pd.DataFrame], Sequence[retrain_policy.Alarm]]
+    DriftDetector = Callable[[Fit, pd.DataFrame, pd.DataFrame], Sequence[retrain_policy.OpenAlarm]]
     """A champion, the rows that it learned from, and all that came since → the alarms that are open."""
 
 NOT_REPLAYED = frozenset({"latency", "size"})
@@ -50,7 +50,7 @@ STANDARD: dict[str, params.Retrain] = {
 
 
 @dataclass(frozen=True)
-class Replay:
+class PolicyOutcome:
     """What became of a policy."""
 
     policy: str
@@ -81,22 +81,22 @@ class Replay:
 
 
 @dataclass(frozen=True)
-class World:
+class Simulator:
     """A history, the model of each moment, and who looks for drift: what every policy has in common."""
 
     history: History
     fits: Sequence[Fit]
-    drifted: Drifted
+    drifted: DriftDetector
     _verdicts: dict[tuple[int, int], tuple[Verdict, float]] = field(default_factory=dict)
-    _alarms: dict[tuple[int, int], tuple[retrain_policy.Alarm, ...]] = field(default_factory=dict)
+    _alarms: dict[tuple[int, int], tuple[retrain_policy.OpenAlarm, ...]] = field(default_factory=dict)
 
-    def replay(self, name: str, said: params.Retrain) -> Replay:
+    def replay(self, name: str, said: params.Retrain) -> PolicyOutcome:
         """Live through the history under a policy.
 
         Raises:
             DataMissing: the first candidate was refused, so that there is no champion to begin with.
         """
-        return _Life(self, name, said).lived()
+        return _PolicyRun(self, name, said).lived()
 
     # what the models answer
 
@@ -116,17 +116,17 @@ class World:
         losses[at] = metrics.losses(model.gate.loss, rows["label"].to_numpy()[at], answers)
         return losses
 
-    def quality(self, fit: int, members: npt.NDArray[np.int64]) -> retrain_policy.Quality | None:
+    def quality(self, fit: int, members: npt.NDArray[np.int64]) -> retrain_policy.MeanLoss | None:
         """The loss of a model on some rows, with its interval over days; None where there are no rows."""
         if not len(members):
             return None
         said = self.history.model
         times = self.history.rows["time"].iloc[members]
-        return retrain_policy.Quality.of(
+        return retrain_policy.MeanLoss.of(
             self.losses[fit][members], times, said.evaluate.resamples, said.gate.confidence
         )
 
-    def estimate(self, moment: Moment, fit: int, since: int) -> retrain_policy.Quality | None:
+    def estimate(self, moment: Moment, fit: int, since: int) -> retrain_policy.MeanLoss | None:
         """The loss of who serves since a position, on the newest week and before its labels come, as weeks.py tells it.
 
         How far off the estimates of earlier releases were is not known here: the interval is wider for that.
@@ -143,13 +143,13 @@ class World:
             return None
         holdout = self._answered(fit, self.history.in_holdout(self.history.moments[fit]).nonzero()[0])
         earlier = self._answered(fit, labelled) if len(labelled) else None
-        estimator = quality.Estimator.fit(
+        estimator = quality.LossEstimator.fit(
             model.task, model.gate.loss, holdout, earlier, confidence=model.gate.confidence
         )
         if (found := estimator.estimate(rows)) is None:
             return None
         begun, until = rows["time"].min().to_pydatetime(), rows["time"].max().to_pydatetime()
-        return retrain_policy.Quality(found.value, found.low, found.high, 0, begun, until)
+        return retrain_policy.MeanLoss(found.value, found.low, found.high, 0, begun, until)
 
     def _answered(self, fit: int, members: npt.NDArray[np.int64]) -> pd.DataFrame:
         import pandas as pd
@@ -164,7 +164,7 @@ class World:
 
     # who looks at them
 
-    def alarms(self, moment: Moment, champion: int) -> tuple[retrain_policy.Alarm, ...]:
+    def alarms(self, moment: Moment, champion: int) -> tuple[retrain_policy.OpenAlarm, ...]:
         """What drifts in the rows that came since a champion was trained, against those that it learned from."""
         if (moment.number, champion) not in self._alarms:
             made = self.history.moments[champion]
@@ -245,10 +245,10 @@ class World:
 
 
 @dataclass
-class _Life:
+class _PolicyRun:
     """Who is champion, and what was last trained, as time goes by under one policy."""
 
-    world: World
+    world: Simulator
     name: str
     said: params.Retrain
     champion: int | None = None
@@ -258,7 +258,7 @@ class _Life:
     """The alarms of the moment before."""
     seconds: float = 0.0
 
-    def lived(self) -> Replay:
+    def lived(self) -> PolicyOutcome:
         import numpy as np
 
         moments = [moment for moment in self.world.history.moments if moment.served[0] < moment.served[1]]
@@ -281,7 +281,7 @@ class _Life:
                 }
             )
         rows = np.array([moment.served[1] - moment.served[0] for moment in moments])
-        return Replay(self.name, tuple(ledger), np.array(loss), np.array(best), rows, self.seconds)
+        return PolicyOutcome(self.name, tuple(ledger), np.array(loss), np.array(best), rows, self.seconds)
 
     def at(self, moment: Moment) -> dict[str, Any]:
         """Decide, and do it; gives the line of the ledger."""
@@ -322,11 +322,11 @@ class _Life:
             "summary": "; ".join(f"{check.name}: {check.reason}" for check in failed[:3]) or "every check passed",
         }
 
-    def state(self, moment: Moment) -> retrain_policy.State:
+    def state(self, moment: Moment) -> retrain_policy.PolicyState:
         """What is known at a moment: plain facts, none from later."""
         history, world = self.world.history, self.world
         trained = self.trained
-        state = retrain_policy.State(
+        state = retrain_policy.PolicyState(
             model=history.name,
             now=moment.at,
             data_version=history.version(moment),
@@ -374,7 +374,7 @@ def _span(begin: int, end: int) -> npt.NDArray[np.int64]:
     return np.arange(begin, max(begin, end), dtype=np.int64)
 
 
-def ledger_text(replays: Sequence[Replay]) -> str:
+def ledger_text(replays: Sequence[PolicyOutcome]) -> str:
     """The ledger of all policies as JSON lines."""
     lines = (
         json.dumps(line, sort_keys=True, ensure_ascii=False, allow_nan=False) for r in replays for line in r.ledger

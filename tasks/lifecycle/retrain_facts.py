@@ -28,50 +28,50 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pandas as pd
 
-    from tasks.modelling.daily_summaries import Column
+    from tasks.modelling.daily_summaries import ColumnLayout
 
 Arrived = Mapping[str, Mapping[str, Any]]
 """Partition → sha256, rows, from, until (tasks/modelling/rows.py)."""
 
 
 @dataclass(frozen=True)
-class Certain:
+class Override:
     """What needs no policy: somebody asks, or something was edited. It holds until the training has ended."""
 
     asked_by: str = ""
     edited: str = ""
 
 
-def certain(model: str, asked_by: str, edited: str) -> Certain:
+def override(model: str, asked_by: str, edited: str) -> Override:
     """What is certain now, with what a killed run knew: what it made meanwhile no longer looks edited."""
     note = _note(model)
-    before = files.read_state(note, Certain(), lambda said: Certain(**said))
-    now = Certain(asked_by or before.asked_by, edited or before.edited)
-    if now not in (before, Certain()):
+    before = files.read_state(note, Override(), lambda said: Override(**said))
+    now = Override(asked_by or before.asked_by, edited or before.edited)
+    if now not in (before, Override()):
         files.write_json(note, {"asked_by": now.asked_by, "edited": now.edited})
     return now
 
 
-def asked(model: str, if_due: bool) -> bool:
+def is_requested(model: str, if_due: bool) -> bool:
     """Whether a person asks: now, or of a run that was killed before its end."""
-    return not if_due or bool(files.read_state(_note(model), Certain(), lambda said: Certain(**said)).asked_by)
+    return not if_due or bool(files.read_state(_note(model), Override(), lambda said: Override(**said)).asked_by)
 
 
 def hold(model: str, why: str, run: str) -> None:
     """Keep that nothing was asked of the policy, and why; once for each reason. What was edited is not asked for."""
-    ended(model)
+    clear_override(model)
     if (before := last(model)) is None or before["why"] != why:
         at = datetime.now(UTC).isoformat(timespec="seconds")
         said = {"id": files.digest(why)[:16], "retrain": False, "why": why, "reasons": [], "state": {}, "policy": {}}
         files.append_line(_book(model), {"at": at, "run": run, **said})
 
 
-def ended(model: str) -> None:
+def clear_override(model: str) -> None:
     """The training that was due has ended."""
     _note(model).unlink(missing_ok=True)
 
 
-def decide(model: str, known: Certain, run: str) -> retrain_policy.Decision:
+def decide(model: str, known: Override, run: str) -> retrain_policy.Decision:
     """Ask the policy, on the rows as `prepare` has just laid them down, and keep what it said.
 
     Args:
@@ -96,7 +96,7 @@ def last(model: str) -> dict[str, Any] | None:
 def refused(model: str) -> str | None:
     """Why a training was not due when it was last asked for; None where something that was asked about has changed."""
     said = files.read_state(_refused(model), dict[str, str]())
-    return said["why"] if said and said["on"] == facts(model) else None
+    return said["why"] if said and said["on"] == facts_digest(model) else None
 
 
 def refuse(model: str, why: str, on: str) -> None:
@@ -104,7 +104,7 @@ def refuse(model: str, why: str, on: str) -> None:
     files.write_json(_refused(model), {"why": why, "on": on})
 
 
-def facts(model: str) -> str:
+def facts_digest(model: str) -> str:
     """The identity of what a decision depends on. What was edited is not in it."""
     report, wanted = _report(model), champion_lookup.champion(model)
     on = {path: files.sha256(settings.ROOT / path) for path in ("data.dvc", "dvc.lock", "params.yaml")}
@@ -127,7 +127,7 @@ def _note(model: str) -> Path:
 # ── the facts ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def _state(model: str, said: params.Model, known: Certain) -> retrain_policy.State:
+def _state(model: str, said: params.Model, known: Override) -> retrain_policy.PolicyState:
     from tasks.data import versions
     from tasks.modelling import rows
 
@@ -140,7 +140,7 @@ def _state(model: str, said: params.Model, known: Certain) -> retrain_policy.Sta
     for name, one in there.items():
         _fingerprints(one["sha256"], build / "rows" / f"{name}.parquet")  # while its bytes are here
     new = _new(there, before)
-    state = retrain_policy.State(
+    state = retrain_policy.PolicyState(
         model=model,
         now=_until(there),
         data_version=versions.current(),
@@ -154,8 +154,8 @@ def _state(model: str, said: params.Model, known: Certain) -> retrain_policy.Sta
 
 
 def _with_champion(
-    state: retrain_policy.State, said: params.Model, folder: _Champion, there: Arrived
-) -> retrain_policy.State:
+    state: retrain_policy.PolicyState, said: params.Model, folder: _Champion, there: Arrived
+) -> retrain_policy.PolicyState:
     training = _training(folder.training)
     learned_until, new = _learned_until(training), _new(there, training.get("arrived", {}))
     report = _report(state.model)
@@ -292,7 +292,7 @@ def _champion(model: str) -> _Champion | None:
     return _Champion(wanted.candidate, folder / "training", folder / "evaluation")
 
 
-def _moved(model: str, said: params.Model, training: Path, partitions: list[str]) -> Iterator[retrain_policy.Alarm]:
+def _moved(model: str, said: params.Model, training: Path, partitions: list[str]) -> Iterator[retrain_policy.OpenAlarm]:
     """What drifts in the rows that came since the champion was trained, against those that it learned from."""
     from tasks.modelling import daily_summaries
     from tasks.monitoring.drift import drift
@@ -311,10 +311,10 @@ def _moved(model: str, said: params.Model, training: Path, partitions: list[str]
     found = drift.detect(
         wanted, daily_summaries.from_bytes(reference.read_bytes(), wanted), daily_summaries.merge(came)
     )
-    yield from map(retrain_policy.Alarm.of, found.open)
+    yield from map(retrain_policy.OpenAlarm.of, found.open)
 
 
-def _is_as_learned(column: Column, said: params.Model) -> bool:
+def _is_as_learned(column: ColumnLayout, said: params.Model) -> bool:
     """Whether a column is still of the type that the champion knows; one that is not cannot be held against it."""
     if column.name not in said.features:
         return column.role == "label" and (column.type == "category" or said.task == "regression")
@@ -331,7 +331,7 @@ def _summarise(rows: Path, wanted: Mapping[str, Any], target: Path) -> None:
     target.write_bytes(daily_summaries.to_bytes(daily_summaries.summarise(pd.read_parquet(rows), wanted)))
 
 
-def _promised(said: params.Model, evaluation: Path) -> retrain_policy.Quality | None:
+def _promised(said: params.Model, evaluation: Path) -> retrain_policy.MeanLoss | None:
     """What the champion's evaluation promised of the loss."""
     import pandas as pd
 
@@ -345,7 +345,7 @@ def _promised(said: params.Model, evaluation: Path) -> retrain_policy.Quality | 
         losses = metrics.losses(said.gate.loss, holdout["label"], intake.predictions_of(holdout))
     except metrics.Unscorable:  # it was trained for another task or loss: the gate says so when it compares
         return None
-    return retrain_policy.Quality.of(losses, holdout["time"], said.evaluate.resamples, said.gate.confidence)
+    return retrain_policy.MeanLoss.of(losses, holdout["time"], said.evaluate.resamples, said.gate.confidence)
 
 
 # ── what the monitor found ────────────────────────────────────────────────────────────────────────
@@ -355,14 +355,16 @@ def _report(model: str) -> dict[str, Any]:
     return files.read_state(settings.VAR / "monitoring" / model / "report.json", dict[str, Any]())
 
 
-def _alarms(report: Mapping[str, Any]) -> Iterator[retrain_policy.Alarm]:
+def _alarms(report: Mapping[str, Any]) -> Iterator[retrain_policy.OpenAlarm]:
     """Drift of what is asked in production."""
     for one in report.get("alarms", []):
         if one["kind"] == "drift" and one["closed"] is None:
-            yield retrain_policy.Alarm(one["key"], one["what"], one["effect"], date.fromisoformat(one["since"][:10]))
+            yield retrain_policy.OpenAlarm(
+                one["key"], one["what"], one["effect"], date.fromisoformat(one["since"][:10])
+            )
 
 
-def _measured(model: str, said: params.Model, candidate: str) -> retrain_policy.Quality | None:
+def _measured(model: str, said: params.Model, candidate: str) -> retrain_policy.MeanLoss | None:
     """The loss of a release on what has a label, of the newest days on which anything has: as many as in a backtest."""
     from tasks.modelling import metrics
     from tasks.monitoring.intake import labels
@@ -377,10 +379,10 @@ def _measured(model: str, said: params.Model, candidate: str) -> retrain_policy.
         losses = metrics.losses(said.gate.loss, known["label"], intake.predictions_of(known))
     except metrics.Unscorable:
         return None
-    return retrain_policy.Quality.of(losses, known["time"], said.evaluate.resamples, said.gate.confidence)
+    return retrain_policy.MeanLoss.of(losses, known["time"], said.evaluate.resamples, said.gate.confidence)
 
 
-def _estimated(report: Mapping[str, Any], candidate: str, loss: str) -> retrain_policy.Quality | None:
+def _estimated(report: Mapping[str, Any], candidate: str, loss: str) -> retrain_policy.MeanLoss | None:
     """The newest week in which the loss of a release was estimated."""
     said = report.get("quality") or {"windows": [], "loss": loss}
     if said["loss"] != loss:
@@ -388,7 +390,7 @@ def _estimated(report: Mapping[str, Any], candidate: str, loss: str) -> retrain_
     for week in sorted(said["windows"], key=lambda one: str(one["until"]), reverse=True):
         if found := (week["releases"].get(candidate) or {}).get("estimated"):
             since, until = _naive(week["since"]), _naive(week["until"])
-            return retrain_policy.Quality(found["value"], found["low"], found["high"], 0, since, until)
+            return retrain_policy.MeanLoss(found["value"], found["low"], found["high"], 0, since, until)
     return None
 
 

@@ -2,7 +2,7 @@
 
 Drift is judged by days (drift.py), so nothing but these is kept of rows that were looked at: of a
 million rows of a day as much as of a hundred. Summaries of parts of a day add up to that of the whole, to the last
-bit and in any order: the sums are of integers (see `Column.scale`), which a float64 holds exactly.
+bit and in any order: the sums are of integers (see `ColumnLayout.scale`), which a float64 holds exactly.
 
 What is counted is laid out by the reference profile (profile.py). `train` summarises the training rows with the
 same function as the monitor the predictions: that is the reference which later days are held against.
@@ -43,7 +43,7 @@ Role = Literal["feature", "prediction", "label"]
 
 
 @dataclass(frozen=True)
-class Column:
+class ColumnLayout:
     """How one column is summarised."""
 
     name: str
@@ -70,7 +70,7 @@ class Column:
         return files.digest([self.type, self.values, self.edges, self.centre, self.scale])[:16]
 
 
-def columns(reference: Mapping[str, Any], expected: Iterable[str] = ()) -> dict[str, Column]:
+def columns(reference: Mapping[str, Any], expected: Iterable[str] = ()) -> dict[str, ColumnLayout]:
     """What a reference profile says is to be summarised: features, prediction columns and `label`.
 
     Args:
@@ -86,16 +86,18 @@ def columns(reference: Mapping[str, Any], expected: Iterable[str] = ()) -> dict[
             f"{', '.join(both)}: a feature may not be named as a prediction column is. Rename it in params.yaml"
         )
     found = {name: _column(name, "feature", entry) for name, entry in features.items()}
-    found |= {name: Column(name, "feature", "new") for name in expected if name not in found}
+    found |= {name: ColumnLayout(name, "feature", "new") for name in expected if name not in found}
     found |= {name: _column(name, "prediction", entry) for name, entry in predictions.items()}
     return {**found, "label": _column("label", "label", reference["label"])}
 
 
-def _column(name: str, role: Role, entry: Mapping[str, Any]) -> Column:
+def _column(name: str, role: Role, entry: Mapping[str, Any]) -> ColumnLayout:
     if "values" in entry:  # a label of few different numbers is told apart by value, as a category is
-        return Column(name, role, "category", values=tuple(sorted(entry["values"])))  # whatever has kept the profile
+        return ColumnLayout(
+            name, role, "category", values=tuple(sorted(entry["values"]))
+        )  # whatever has kept the profile
     known = entry["mean"] is not None
-    return Column(
+    return ColumnLayout(
         name,
         role,
         entry["type"],
@@ -109,7 +111,7 @@ def _column(name: str, role: Role, entry: Mapping[str, Any]) -> Column:
 class ColumnDays:
     """One column's days; every array has a first axis of days, oldest first."""
 
-    column: Column
+    column: ColumnLayout
     days: Days
     rows: Ints
     """Rows of the day. Of a label: those that have one."""
@@ -155,13 +157,13 @@ class ColumnDays:
 
 
 DaySummaries = dict[str, ColumnDays]
-"""Column name → its days. Columns need not have the same days: labels come later."""
+"""ColumnLayout name → its days. Columns need not have the same days: labels come later."""
 
 
 # ── rows → summaries ──────────────────────────────────────────────────────────────────────────────
 
 
-def summarise(rows: pd.DataFrame | pa.Table, wanted: Mapping[str, Column], time: str = "time") -> DaySummaries:
+def summarise(rows: pd.DataFrame | pa.Table, wanted: Mapping[str, ColumnLayout], time: str = "time") -> DaySummaries:
     """The day summaries of some rows; memory beyond the rows themselves does not grow with them.
 
     Args:
@@ -199,7 +201,7 @@ def _dates(rows: Any, time: str) -> Ints:
     return np.asarray(dates.astype(np.int64))
 
 
-def _summarise(values: Any, column: Column, day: Ints, first: int) -> ColumnDays:
+def _summarise(values: Any, column: ColumnLayout, day: Ints, first: int) -> ColumnDays:
     if column.type == "new":
         known = np.asarray(values.notna() if hasattr(values, "notna") else values.is_valid())
         return _absent(column, day, first, known)
@@ -216,7 +218,7 @@ def _as_floats(values: Any) -> Floats:
     return np.asarray(values.cast(pa.float64()).to_numpy(), dtype=np.float64)
 
 
-def _number(values: Floats, column: Column, day: Ints, first: int) -> ColumnDays:
+def _number(values: Floats, column: ColumnLayout, day: Ints, first: int) -> ColumnDays:
     span, bins, inverse = int(day.max()) + 1, max(column.counted, 1), 1 / column.scale
     rows, total, squares = np.bincount(day, minlength=span), np.zeros(span), np.zeros(span)
     counts = np.zeros(span * bins, dtype=np.int64)
@@ -251,7 +253,7 @@ def _bins(x: Floats, edges: tuple[float, ...]) -> npt.NDArray[np.uint8]:
     return at
 
 
-def _category(values: Any, column: Column, day: Ints, first: int) -> ColumnDays:
+def _category(values: Any, column: ColumnLayout, day: Ints, first: int) -> ColumnDays:
     codes, missing, texts = _codes(values, column)
     span, bins = int(day.max()) + 1, column.counted
     counts = np.bincount(day * (bins + 1) + np.where(missing, bins, codes), minlength=span * (bins + 1))
@@ -265,7 +267,7 @@ def _category(values: Any, column: Column, day: Ints, first: int) -> ColumnDays:
     return _kept(column, first, table.sum(axis=1), table[:, -1], nothing, nothing, table[:, :-1], unknown)
 
 
-def _codes(values: Any, column: Column) -> tuple[Ints, npt.NDArray[np.bool_], Any]:
+def _codes(values: Any, column: ColumnLayout) -> tuple[Ints, npt.NDArray[np.bool_], Any]:
     """The position of each row's value among the column's, and whether it is missing.
 
     One past the last position is an unknown value. The third is a function from rows to their values as texts.
@@ -286,7 +288,7 @@ def _codes(values: Any, column: Column) -> tuple[Ints, npt.NDArray[np.bool_], An
     return table[chosen], missing, lambda where: [known[i] for i in chosen[where]]
 
 
-def _absent(column: Column, day: Ints, first: int, known: npt.NDArray[np.bool_] | None = None) -> ColumnDays:
+def _absent(column: ColumnLayout, day: Ints, first: int, known: npt.NDArray[np.bool_] | None = None) -> ColumnDays:
     """The days of a feature that is not there, or of one that only its presence is known of."""
     rows = np.bincount(day)
     there = np.zeros_like(rows) if known is None else np.bincount(day[known], minlength=len(rows))
@@ -295,7 +297,7 @@ def _absent(column: Column, day: Ints, first: int, known: npt.NDArray[np.bool_] 
 
 
 def _kept(
-    column: Column,
+    column: ColumnLayout,
     first: int,
     rows: Ints,
     missing: Ints,
@@ -396,7 +398,7 @@ def to_bytes(summaries: DaySummaries) -> bytes:
     return stream.getvalue()
 
 
-def from_bytes(data: bytes, wanted: Mapping[str, Column]) -> DaySummaries:
+def from_bytes(data: bytes, wanted: Mapping[str, ColumnLayout]) -> DaySummaries:
     """Summaries again, of the columns that are wanted.
 
     Raises:

@@ -248,7 +248,7 @@ def score_with_intervals(
         seed: of the drawing.
         confidence: the share of the interval.
     """
-    plan = _Plan.of(blocks, resamples, seed)
+    plan = _DayResamples.of(blocks, resamples, seed)
     return _measure(task, label, predictions, plan, confidence)
 
 
@@ -326,7 +326,7 @@ _MEANS: dict[str, tuple[str, Callable[[Floats], Floats]]] = {
 
 
 def _measure(
-    task: str, label: Labels, predictions: pd.DataFrame, plan: _Plan | None = None, confidence: float = 0.95
+    task: str, label: Labels, predictions: pd.DataFrame, plan: _DayResamples | None = None, confidence: float = 0.95
 ) -> dict[str, dict[str, float]]:
     """Each defined metric: its value, and its interval where a plan of resamples is given."""
     _check(label, predictions)
@@ -365,7 +365,7 @@ def _with_interval(value: Any, samples: Floats | None, confidence: float, move: 
 
 
 def _measure_ranking(
-    label: Labels, predictions: pd.DataFrame, plan: _Plan | None, confidence: float
+    label: Labels, predictions: pd.DataFrame, plan: _DayResamples | None, confidence: float
 ) -> dict[str, dict[str, float]]:
     """roc_auc, and for two classes average_precision, where there are rows of both sides."""
     p, codes = _probabilities(predictions), _codes(label, predictions)
@@ -417,7 +417,7 @@ def bootstrap_means(values: npt.NDArray[Any], blocks: Ints, resamples: int, seed
     Returns:
         Shape (resamples,) or (resamples, k); nan for fewer than two days, of which nothing can be said.
     """
-    plan, numbers = _Plan.of(blocks, resamples, seed), np.asarray(values, dtype=np.float64)
+    plan, numbers = _DayResamples.of(blocks, resamples, seed), np.asarray(values, dtype=np.float64)
     if numbers.ndim == 1:
         return plan.means(numbers)
     return np.stack([plan.means(column) for column in numbers.T], axis=1)
@@ -436,21 +436,21 @@ def interval(samples: Floats, confidence: float) -> tuple[float, float]:
 
 
 @dataclass(frozen=True)
-class _Plan:
+class _DayResamples:
     """Which days each resample draws: `weights` of shape (resamples, days), `codes` the day of each row from 0."""
 
     codes: Ints
     weights: Floats
 
     @staticmethod
-    def of(blocks: Ints, resamples: int, seed: int) -> _Plan:
+    def of(blocks: Ints, resamples: int, seed: int) -> _DayResamples:
         blocks = np.asarray(blocks)
         codes, found = pd.factorize(blocks, sort=True)
         days = len(found)
         if days < 2:
-            return _Plan(codes.astype(np.int64), np.zeros((resamples, days)))
+            return _DayResamples(codes.astype(np.int64), np.zeros((resamples, days)))
         drawn = np.random.default_rng(seed).multinomial(days - 1, np.full(days, 1 / days), size=resamples)
-        return _Plan(codes.astype(np.int64), drawn.astype(np.float64))
+        return _DayResamples(codes.astype(np.int64), drawn.astype(np.float64))
 
     @property
     def days(self) -> int:

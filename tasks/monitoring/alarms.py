@@ -2,7 +2,7 @@
 
     var/monitoring/<model>/alarms.json    all of them, oldest first
 
-What is wrong is found anew from all that is known at each look (`Found`). Here it is held against what was found
+What is wrong is found anew from all that is known at each look (`Deviation`). Here it is held against what was found
 before, so that an alarm is told once when it opens and once when it is over, and keeps what a person said to it:
 
     drift     columns that moved together, in what is asked or answered (drift.py)
@@ -25,7 +25,7 @@ from tasks.monitoring.intake import intake
 
 if TYPE_CHECKING:
     from tasks.monitoring.drift import drift
-    from tasks.monitoring.quality.degradation import Episode
+    from tasks.monitoring.quality.degradation import LossEpisode
 
 Kind = Literal["drift", "quality", "service"]
 Span = tuple[date, date]
@@ -42,7 +42,7 @@ SHOWN = ("key", "kind", "what", "text", "effect", "since", "opened", "closed", "
 
 
 @dataclass(frozen=True)
-class Found:
+class Deviation:
     """Something that is, or was, not as it was promised."""
 
     key: str
@@ -64,24 +64,26 @@ class Found:
 # ── what is found ─────────────────────────────────────────────────────────────────────────────────
 
 
-def of_drift(report: drift.Report, candidate: str, version: int) -> list[Found]:
+def of_drift(report: drift.DriftReport, candidate: str, version: int) -> list[Deviation]:
     """The alarms of a drift report, about the release whose reference it was."""
     from tasks.monitoring import retrain_policy
 
     found = []
     for one in report.alarms:
-        said = retrain_policy.Alarm.of(one)
+        said = retrain_policy.OpenAlarm.of(one)
         columns = tuple(moved.column for moved in one.moved)
         key = f"{one.key}-v{version}"
         found.append(
-            Found(key, "drift", said.what, one.text, said.effect, one.since, one.opened, one.closed, columns, candidate)
+            Deviation(
+                key, "drift", said.what, one.text, said.effect, one.since, one.opened, one.closed, columns, candidate
+            )
         )
     return found
 
 
 def of_quality(
-    episodes: Iterable[Episode], loss: str, promised: Mapping[str, float], candidate: str, version: int
-) -> list[Found]:
+    episodes: Iterable[LossEpisode], loss: str, promised: Mapping[str, float], candidate: str, version: int
+) -> list[Deviation]:
     """An alarm for each time that the measured loss was above what was promised."""
     found = []
     for one in episodes:
@@ -91,11 +93,11 @@ def of_quality(
         opened, since = date.fromisoformat(one.opened), date.fromisoformat(one.since)
         closed = date.fromisoformat(one.closed) if one.closed else None
         key = f"{one.opened}-{loss}-v{version}"
-        found.append(Found(key, "quality", loss, text, round(above, 6), since, opened, closed, (loss,), candidate))
+        found.append(Deviation(key, "quality", loss, text, round(above, 6), since, opened, closed, (loss,), candidate))
     return found
 
 
-def of_service(days: Mapping[str, Mapping[str, Any]], last: date, limit: float, fewest: int) -> list[Found]:
+def of_service(days: Mapping[str, Mapping[str, Any]], last: date, limit: float, fewest: int) -> list[Deviation]:
     """An alarm for each run of days on which requests took longer than they may, or too many got no answer.
 
     Args:
@@ -119,13 +121,13 @@ def of_service(days: Mapping[str, Mapping[str, Any]], last: date, limit: float, 
     return [*_runs("latency", "ms", slow), *_runs("unanswered", "requests", lost)]
 
 
-def _runs(what: str, column: str, days: Iterable[tuple[str, float, str]]) -> list[Found]:
+def _runs(what: str, column: str, days: Iterable[tuple[str, float, str]]) -> list[Deviation]:
     """An alarm from each day on which something is above what is allowed, to the next one on which it is not."""
-    found: list[Found] = []
+    found: list[Deviation] = []
     for day, above, text in days:
         at, going = date.fromisoformat(day), found[-1] if found and found[-1].closed is None else None
         if above > 0 and going is None:
-            found.append(Found(f"{day}-{what}", "service", what, text, round(above, 6), at, at, columns=(column,)))
+            found.append(Deviation(f"{day}-{what}", "service", what, text, round(above, 6), at, at, columns=(column,)))
         elif above <= 0 and going is not None:
             found[-1] = replace(going, closed=at)
     return found
@@ -139,7 +141,9 @@ def read(model: str) -> list[Alarm]:
     return files.read_state(intake.folder(model) / "alarms.json", list[Alarm]())
 
 
-def keep(model: str, found: Sequence[Found], live: str | None, days: Span | None, effect: str = "") -> list[Alarm]:
+def update(
+    model: str, found: Sequence[Deviation], live: str | None, days: Span | None, effect: str = ""
+) -> list[Alarm]:
     """Hold what is found now against what was found before, and write it down.
 
     Args:
@@ -158,7 +162,7 @@ def keep(model: str, found: Sequence[Found], live: str | None, days: Span | None
 
 
 def merged(
-    before: Sequence[Alarm], found: Sequence[Found], live: str | None, days: Span | None, effect: str = ""
+    before: Sequence[Alarm], found: Sequence[Deviation], live: str | None, days: Span | None, effect: str = ""
 ) -> list[Alarm]:
     """What is known after a look, from what was known before it. Pure."""
     same = _pairs(before, found)
@@ -171,7 +175,7 @@ def merged(
     return [one for one in alarms if one["key"] not in gone]
 
 
-def _pairs(before: Sequence[Alarm], found: Sequence[Found]) -> dict[str, Found]:
+def _pairs(before: Sequence[Alarm], found: Sequence[Deviation]) -> dict[str, Deviation]:
     """Key of a known alarm → the same alarm, as it is found now.
 
     Rows that come late for days before may tell another beginning, and so another key: it stays the same alarm if it is
@@ -187,19 +191,19 @@ def _pairs(before: Sequence[Alarm], found: Sequence[Found]) -> dict[str, Found]:
     return same
 
 
-def _is_same(one: Alarm, other: Found) -> bool:
+def _is_same(one: Alarm, other: Deviation) -> bool:
     if one["kind"] != other.kind or one["release"] != other.release or not {*one["columns"]} & {*other.columns}:
         return False
     begins_before_end = other.closed is None or one["since"][:10] <= other.closed.isoformat()
     return begins_before_end and (one["closed"] is None or other.since.isoformat() <= one["closed"][:10])
 
 
-def _opened(one: Found, effect: str) -> Alarm:
+def _opened(one: Deviation, effect: str) -> Alarm:
     told = {"opened": False, "closed": False}
     return {**_said(one, effect), "key": one.key, "times": 1, "told": told, "acknowledged": None}
 
 
-def _updated(known: Alarm, now: Found | None, live: str | None, days: Span | None, effect: str) -> Alarm:
+def _updated(known: Alarm, now: Deviation | None, live: str | None, days: Span | None, effect: str) -> Alarm:
     if now is None:
         if known["closed"]:
             return known
@@ -218,7 +222,7 @@ def _updated(known: Alarm, now: Found | None, live: str | None, days: Span | Non
     return {**said, "times": known["times"] + 1, "told": {"opened": False, "closed": False}, "acknowledged": None}
 
 
-def _said(one: Found, effect: str) -> dict[str, Any]:
+def _said(one: Deviation, effect: str) -> dict[str, Any]:
     over = f"; over since {one.closed}" if one.closed else f"; {effect}" if effect else ""
     return {
         "kind": one.kind,
@@ -250,7 +254,7 @@ def _write(model: str, known: Sequence[Alarm]) -> None:
 # ── told and acknowledged ─────────────────────────────────────────────────────────────────────────
 
 
-def to_tell(known: Iterable[Alarm]) -> list[tuple[Alarm, Literal["opened", "closed"]]]:
+def unannounced(known: Iterable[Alarm]) -> list[tuple[Alarm, Literal["opened", "closed"]]]:
     """What nobody was told of yet. Of what was over before anybody could be told, only that."""
     waiting: list[tuple[Alarm, Literal["opened", "closed"]]] = []
     for one in known:
@@ -261,7 +265,7 @@ def to_tell(known: Iterable[Alarm]) -> list[tuple[Alarm, Literal["opened", "clos
     return waiting
 
 
-def told(model: str, key: str, what: Literal["opened", "closed"]) -> None:
+def mark_announced(model: str, key: str, what: Literal["opened", "closed"]) -> None:
     """Write down that people were told."""
     with files.lock(f"alarms-{model}"):
         known = read(model)

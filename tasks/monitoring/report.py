@@ -40,10 +40,10 @@ class Live:
 
 
 @dataclass(frozen=True)
-class Data:
+class DataFindings:
     """What the live release is asked, held against what it learned from."""
 
-    drift: drift.Report | None = None
+    drift: drift.DriftReport | None = None
     summaries: DaySummaries | None = None
     """Its days."""
     reference: DaySummaries | None = None
@@ -53,7 +53,7 @@ class Data:
 
 
 @dataclass(frozen=True)
-class Quality:
+class QualityFindings:
     """How good the answers are."""
 
     loss: str
@@ -63,7 +63,11 @@ class Quality:
 
 
 def compose(
-    model: str, live: Live | None, service: Mapping[str, Mapping[str, Any]], data: Data, quality: Quality
+    model: str,
+    live: Live | None,
+    service: Mapping[str, Mapping[str, Any]],
+    data: DataFindings,
+    quality: QualityFindings,
 ) -> dict[str, Any]:
     """Everything but the alarms."""
     found = [{name: value for name, value in one.items() if name != "of"} for one in quality.windows]
@@ -85,7 +89,7 @@ def write(model: str, said: Mapping[str, Any]) -> dict[str, Any]:
     return whole
 
 
-def effect(quality: Quality, live: Live | None) -> str:
+def effect(quality: QualityFindings, live: Live | None) -> str:
     """What goes on does to the live release, in a few words: measured, or estimated, against promised."""
     for whole in reversed(quality.windows):
         if live is None or live.candidate not in whole["releases"]:
@@ -122,7 +126,7 @@ def _service(day: str, said: Mapping[str, Any]) -> dict[str, Any]:
     return {"day": day, **counts, **times}
 
 
-def _data(data: Data) -> dict[str, Any]:
+def _data(data: DataFindings) -> dict[str, Any]:
     found = data.drift
     if found is None:
         empty = {"days": 0, "rows": 0, "columns": [], "threshold": None, "evidence": {"days": [], "columns": {}}}
@@ -147,7 +151,7 @@ def _data(data: Data) -> dict[str, Any]:
     }
 
 
-def _status(found: drift.Report, data: Data) -> tuple[str, str]:
+def _status(found: drift.DriftReport, data: DataFindings) -> tuple[str, str]:
     lacking = f"; {data.lacking}" if data.lacking else ""
     if found.open:
         return "drift", "; ".join(alarm.text for alarm in found.open) + lacking
@@ -164,7 +168,7 @@ def _status(found: drift.Report, data: Data) -> tuple[str, str]:
     return "ok", f"what is asked is as in training, over {len(found.days)} days{more}{sight}{lacking}"
 
 
-def _column(name: str, data: Data) -> dict[str, Any]:
+def _column(name: str, data: DataFindings) -> dict[str, Any]:
     assert data.drift is not None
     one, units = data.drift.findings[name], data.units or {}
     same = ("name", "role", "type", "status", "text", "slight", "days", "rows", "p", "q", "shift", "cramers_v", "psi")
@@ -210,7 +214,9 @@ Number = dict[str, Any]
 low, high."""
 
 
-def numbers(live: Live | None, service: Mapping[str, Mapping[str, Any]], data: Data, quality: Quality) -> list[Number]:
+def numbers(
+    live: Live | None, service: Mapping[str, Mapping[str, Any]], data: DataFindings, quality: QualityFindings
+) -> list[Number]:
     """Everything that was measured of a week, one number a line."""
     found: list[Number] = []
     for week in quality.windows:
@@ -274,7 +280,7 @@ def _of_column(found: ColumnDays, candidate: str) -> Iterator[Number]:
             yield {**_head(str(start), candidate), "column": found.column.name, "metric": metric, "value": float(value)}
 
 
-def _of_evidence(report: drift.Report, candidate: str) -> Iterator[Number]:
+def _of_evidence(report: drift.DriftReport, candidate: str) -> Iterator[Number]:
     """log10 of the evidence of drift at the end of each week."""
     last = {weekly.monday(day.isoformat()): at for at, day in enumerate(report.days)}
     for name, one in report.findings.items():
@@ -330,7 +336,7 @@ def markdown(said: Mapping[str, Any], picture: str) -> str:
     """
     release, data, quality = said["release"], said["data"], said["quality"]
     serves = f"version {release['version']} (`{release['candidate']}`) serves" if release else "nobody serves"
-    lines = [f"# {said['model']}: {data['status']}", "", f"{serves}. Data: {_cell(data['text'])}.", ""]
+    lines = [f"# {said['model']}: {data['status']}", "", f"{serves}. DataFindings: {_cell(data['text'])}.", ""]
     lines += [f"![drift and quality over time]({picture})", ""] if picture else []
     lines += [*_alarm_table(said["alarms"]), *_week_table(quality), *_column_table(data), *_service_table(said)]
     return "\n".join(lines) + "\n"

@@ -2,7 +2,7 @@
 
 `decide` reads nothing and asks nobody, so that a flow, the backtest and a test get the same answer from the same
 facts. What it answers is a record, «no» as well: every fact it was given, the policy, and for each thing that was asked
-what was found, in words. It holds no time but `State.now`: equal facts give equal bytes.
+what was found, in words. It holds no time but `PolicyState.now`: equal facts give equal bytes.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ NAMED = 3
 """So many columns of an alarm are named."""
 
 WINDOW_DAYS = 28
-"""Quality is measured on the rows of so many days, at most: in production as in a backtest."""
+"""MeanLoss is measured on the rows of so many days, at most: in production as in a backtest."""
 
 
 @dataclass(frozen=True)
-class Quality:
+class MeanLoss:
     """The mean loss of a model on some rows, or an estimate of it, and how sure that is. Lower is better."""
 
     loss: float
@@ -47,14 +47,14 @@ class Quality:
     """The window: from the first row's time to the last one's."""
 
     @staticmethod
-    def of(losses: Floats, times: pd.Series[Any], resamples: int, confidence: float) -> Quality:
+    def of(losses: Floats, times: pd.Series[Any], resamples: int, confidence: float) -> MeanLoss:
         """From the loss of each row; days are resampled, as rows of one day belong together."""
         from tasks.modelling import metrics
 
         resampled = metrics.bootstrap_means(losses, metrics.day_blocks(times), resamples, 0)
         low, high = metrics.interval(resampled, confidence)
         known = math.isfinite(low) and math.isfinite(high)
-        return Quality(
+        return MeanLoss(
             loss=numbers.short(losses.mean()),
             low=numbers.short(low) if known else -math.inf,
             high=numbers.short(high) if known else math.inf,
@@ -65,7 +65,7 @@ class Quality:
 
 
 @dataclass(frozen=True)
-class Alarm:
+class OpenAlarm:
     """A drift alarm that is open: what moved, by how much, since when (tasks/monitoring/drift/drift.py)."""
 
     key: str
@@ -77,16 +77,16 @@ class Alarm:
     since: date
 
     @staticmethod
-    def of(found: drift.Alarm) -> Alarm:
+    def of(found: drift.DriftAlarm) -> OpenAlarm:
         """In the words of a decision."""
         columns = [moved.column for moved in found.moved]
         more = f" and {len(columns) - NAMED} more" if len(columns) > NAMED else ""
         effect = numbers.short(max(moved.effect for moved in found.moved))
-        return Alarm(found.key, f"{', '.join(columns[:NAMED])}{more}", effect, found.since)
+        return OpenAlarm(found.key, f"{', '.join(columns[:NAMED])}{more}", effect, found.since)
 
 
 @dataclass(frozen=True, kw_only=True)
-class State:
+class PolicyState:
     """What is known when a decision is asked for.
 
     Times are those of the rows, naive, and not of a clock on the wall: equal data give equal decisions, whenever they
@@ -115,12 +115,12 @@ class State:
     new_rows: int = 0
     """Rows that arrived since the last training, or are other than they were."""
     new_partitions: int = 0
-    alarms: tuple[Alarm, ...] = ()
-    promised: Quality | None = None
+    alarms: tuple[OpenAlarm, ...] = ()
+    promised: MeanLoss | None = None
     """What the champion's evaluation promised when it was promoted: on the holdout of its training."""
-    measured: Quality | None = None
+    measured: MeanLoss | None = None
     """What the champion's predictions turned out to be worth, on the newest window that has labels."""
-    estimated: Quality | None = None
+    estimated: MeanLoss | None = None
     """What they are likely to be worth on the newest window, whose labels are still to come."""
     edited: str = ""
     """What a person changed of what a candidate is made of (code, parameters, packages), in words; empty: nothing."""
@@ -149,7 +149,7 @@ class Decision:
     """One sentence for a person."""
     reasons: tuple[tuple[Reason, ...], ...]
     """A tuple per line of the policy's `when`, with a reason per condition in it."""
-    state: State
+    state: PolicyState
     policy: Mapping[str, Any]
 
     @property
@@ -167,7 +167,7 @@ class Decision:
         return json.dumps(self.to_dict(), sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def decide(state: State, policy: params.Retrain) -> Decision:
+def decide(state: PolicyState, policy: params.Retrain) -> Decision:
     """Whether to train again.
 
     In this order: a person who asks gets a training; what was never trained, or was edited, is trained; where no data
@@ -184,7 +184,7 @@ def decide(state: State, policy: params.Retrain) -> Decision:
     return Decision(retrain, why, reasons, state, policy.model_dump(exclude_none=True))
 
 
-def _answer(state: State, policy: params.Retrain, reasons: tuple[tuple[Reason, ...], ...]) -> tuple[bool, str]:
+def _answer(state: PolicyState, policy: params.Retrain, reasons: tuple[tuple[Reason, ...], ...]) -> tuple[bool, str]:
     holding = [line for line in reasons if all(reason.holds for reason in line)]
     found = "; or ".join(" and ".join(reason.words for reason in line) for line in holding)
     if (certain := _beforehand(state)) is not None:
@@ -199,7 +199,7 @@ def _answer(state: State, policy: params.Retrain, reasons: tuple[tuple[Reason, .
     return False, f"no: {'; '.join(_lacking(line) for line in reasons) or 'the policy never retrains by itself'}"
 
 
-def _beforehand(state: State) -> tuple[bool, str] | None:
+def _beforehand(state: PolicyState) -> tuple[bool, str] | None:
     """The answer where no policy is needed."""
     certain = (
         (bool(state.asked_by), True, f"{state.asked_by} asked for it"),
@@ -211,7 +211,7 @@ def _beforehand(state: State) -> tuple[bool, str] | None:
     return next(((answer, why) for holds, answer, why in certain if holds), None)
 
 
-def _too_early(state: State, policy: params.Retrain) -> str | None:
+def _too_early(state: PolicyState, policy: params.Retrain) -> str | None:
     assert state.trained_at is not None
     since = (state.now - state.trained_at) / DAY
     if since >= policy.gap_days:
@@ -227,21 +227,21 @@ def _lacking(line: tuple[Reason, ...]) -> str:
 # ── what a line of `when` may ask ─────────────────────────────────────────────────────────────────
 
 
-def _asked(state: State, name: str, limit: float) -> Reason:
+def _asked(state: PolicyState, name: str, limit: float) -> Reason:
     return _CONDITIONS[name](state, name, limit)
 
 
-def _new_rows(state: State, name: str, limit: float) -> Reason:
+def _new_rows(state: PolicyState, name: str, limit: float) -> Reason:
     words = f"{state.new_rows:,} new rows, {limit:,.0f} are asked"
     return Reason(name, state.new_rows >= limit, words, state.new_rows, limit)
 
 
-def _new_partitions(state: State, name: str, limit: float) -> Reason:
+def _new_partitions(state: PolicyState, name: str, limit: float) -> Reason:
     words = f"{state.new_partitions} new partitions, {limit:g} are asked"
     return Reason(name, state.new_partitions >= limit, words, state.new_partitions, limit)
 
 
-def _growth(state: State, name: str, limit: float) -> Reason:
+def _growth(state: PolicyState, name: str, limit: float) -> Reason:
     if not state.learned_rows:
         return _unknown(name, "there is no champion that could have learned from fewer rows", limit)
     share = numbers.short(state.newer_rows / state.learned_rows)
@@ -251,7 +251,7 @@ def _growth(state: State, name: str, limit: float) -> Reason:
     return Reason(name, share >= limit, f"{words}learned from; {limit:.0%} are asked", share, limit)
 
 
-def _new_share(state: State, name: str, limit: float) -> Reason:
+def _new_share(state: PolicyState, name: str, limit: float) -> Reason:
     if not state.learned_rows:
         return _unknown(name, "there is no champion that could have learned from fewer rows", limit)
     share = numbers.short(state.new_rows / state.learned_rows)
@@ -259,7 +259,7 @@ def _new_share(state: State, name: str, limit: float) -> Reason:
     return Reason(name, share >= limit, f"{words}; {limit:.0%} are asked", share, limit)
 
 
-def _revised(state: State, name: str, limit: float) -> Reason:
+def _revised(state: PolicyState, name: str, limit: float) -> Reason:
     if not state.learned_rows:
         return _unknown(name, "there is no champion that could have learned from what was revised", limit)
     share = numbers.short(state.revised_rows / state.learned_rows)
@@ -269,7 +269,7 @@ def _revised(state: State, name: str, limit: float) -> Reason:
     return Reason(name, share >= limit, f"{words}learned from; {limit:.1%} are asked", share, limit)
 
 
-def _months(state: State, name: str, limit: float) -> Reason:
+def _months(state: PolicyState, name: str, limit: float) -> Reason:
     if state.trained_at is None:
         return _unknown(name, "nothing was trained yet", limit)
     begun = _month(state.now) - _month(state.trained_at)
@@ -277,7 +277,7 @@ def _months(state: State, name: str, limit: float) -> Reason:
     return Reason(name, begun >= limit, words, begun, limit)
 
 
-def _age_days(state: State, name: str, limit: float) -> Reason:
+def _age_days(state: PolicyState, name: str, limit: float) -> Reason:
     if state.learned_until is None:
         return _unknown(name, "there is no champion whose age could be told", limit)
     age = numbers.short((state.now - state.learned_until) / DAY)
@@ -287,14 +287,14 @@ def _age_days(state: State, name: str, limit: float) -> Reason:
     return Reason(name, age >= limit, words, age, limit)
 
 
-def _age_partitions(state: State, name: str, limit: float) -> Reason:
+def _age_partitions(state: PolicyState, name: str, limit: float) -> Reason:
     if state.learned_until is None:
         return _unknown(name, "there is no champion whose age could be told", limit)
     words = f"{state.newer_partitions} partitions are newer than what the champion learned from, {limit:g} are asked"
     return Reason(name, state.newer_partitions >= limit, words, state.newer_partitions, limit)
 
 
-def _drift(state: State, name: str, limit: float) -> Reason:
+def _drift(state: PolicyState, name: str, limit: float) -> Reason:
     if not state.alarms:
         return Reason(name, False, "no drift alarm is open", 0.0, limit)
     worst = max(state.alarms, key=lambda alarm: (alarm.effect, alarm.what))
@@ -304,19 +304,19 @@ def _drift(state: State, name: str, limit: float) -> Reason:
     return Reason(name, worst.effect >= limit, words, numbers.short(worst.effect), limit)
 
 
-def _measured_loss(state: State, name: str, limit: float) -> Reason:
+def _measured_loss(state: PolicyState, name: str, limit: float) -> Reason:
     if state.measured is None:
         return _unknown(name, "the quality is not known: no labels came yet", limit)
     return _lost(state, name, limit, state.measured, f"the measured loss of {state.measured.labels:,} labels")
 
 
-def _estimated_loss(state: State, name: str, limit: float) -> Reason:
+def _estimated_loss(state: PolicyState, name: str, limit: float) -> Reason:
     if state.estimated is None:
         return _unknown(name, "the quality is not known: there is no estimate", limit)
     return _lost(state, name, limit, state.estimated, "the estimated loss")
 
 
-def _lost(state: State, name: str, limit: float, now: Quality, what: str) -> Reason:
+def _lost(state: PolicyState, name: str, limit: float, now: MeanLoss, what: str) -> Reason:
     """Whether a loss is above the promised one by more than the limit, a share of it, beyond doubt.
 
     The lower limit of now − (1 + limit) · promised is put together from the intervals of both, each known by itself:
@@ -338,7 +338,7 @@ def _lost(state: State, name: str, limit: float, now: Quality, what: str) -> Rea
     return Reason(name, beyond, words, change, limit)
 
 
-_CONDITIONS: dict[str, Callable[[State, str, float], Reason]] = {
+_CONDITIONS: dict[str, Callable[[PolicyState, str, float], Reason]] = {
     "new_rows": _new_rows,
     "new_partitions": _new_partitions,
     "growth": _growth,

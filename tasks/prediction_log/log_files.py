@@ -43,7 +43,7 @@ BLOCK = 1 << 20
 """Bytes of lines that are read at once: more do not go faster."""
 
 ROW_GROUP = 50_000
-"""Rows of a Parquet file that are read at once."""
+"""ParquetLog of a Parquet file that are read at once."""
 
 NEVER, ALWAYS = (2**62, -(2**62)), (-(2**62), 2**62)
 """The span of a file without rows, and one that holds all."""
@@ -72,7 +72,7 @@ class Logged:
 
 
 @dataclass(frozen=True)
-class Keys:
+class LineKeys:
     """Of some lines, or of their rows: what tells them apart."""
 
     requests: npt.NDArray[np.bytes_]
@@ -82,12 +82,12 @@ class Keys:
     """When they were asked, in µs since 1970."""
     places: npt.NDArray[np.int64]
 
-    def within(self, since: int, until: int) -> Keys:
+    def within(self, since: int, until: int) -> LineKeys:
         """Those from one moment to another, both included."""
         kept = (self.moments >= since) & (self.moments <= until)
         if kept.all():
             return self
-        return Keys(self.requests[kept], self.moments[kept], self.times[kept], self.places[kept])
+        return LineKeys(self.requests[kept], self.moments[kept], self.times[kept], self.places[kept])
 
 
 class LogFile(Protocol):
@@ -113,7 +113,7 @@ class LogFile(Protocol):
     def end(self, until: int) -> int:
         """The place of the last row that is of this moment or before it; 0 when there is none."""
 
-    def keys(self, since: int, until: int) -> Iterator[Keys]:
+    def keys(self, since: int, until: int) -> Iterator[LineKeys]:
         """The keys from one moment to another, both included, in blocks."""
 
     def tables(
@@ -128,7 +128,7 @@ class LogFile(Protocol):
 # ── lines ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-def lines(path: Path, orders: Sequence[Erasure] = ()) -> Lines | None:
+def lines(path: Path, orders: Sequence[Erasure] = ()) -> JsonLog | None:
     """The log file that a file of lines is; None when no line of it was ended yet, or it is gone.
 
     Args:
@@ -140,10 +140,10 @@ def lines(path: Path, orders: Sequence[Erasure] = ()) -> Lines | None:
             first = stream.readline()
     except FileNotFoundError:
         return None
-    return Lines(path, first, orders) if first.endswith(b"\n") else None
+    return JsonLog(path, first, orders) if first.endswith(b"\n") else None
 
 
-class Lines:
+class JsonLog:
     """A log file that is lines. It may grow, and be compacted at any moment: then its Parquet file is read."""
 
     is_compacted = False
@@ -152,7 +152,7 @@ class Lines:
         self.path, self.orders = path, orders
         # by its first line, as a process may get the number of one that is gone, and so the name of its file
         name = f"{path.stem}.{hashlib.sha256(first).hexdigest()[:12]}"
-        self.compacted = Rows(path.parents[2] / path.parent.name / f"{name}.parquet", orders)
+        self.compacted = ParquetLog(path.parents[2] / path.parent.name / f"{name}.parquet", orders)
         self.name = self.compacted.name
 
     def span(self) -> tuple[int, int]:  # noqa: D102
@@ -167,11 +167,11 @@ class Lines:
     def end(self, until: int) -> int:  # noqa: D102
         return _end(self._keys, until)
 
-    def keys(self, since: int, until: int) -> Iterator[Keys]:  # noqa: D102
+    def keys(self, since: int, until: int) -> Iterator[LineKeys]:  # noqa: D102
         return (keys.within(since, until) for keys in self._keys)
 
     @cached_property
-    def _keys(self) -> list[Keys]:
+    def _keys(self) -> list[LineKeys]:
         """Of all lines: a tenth of what they take."""
         with self._opened() as stream:
             if stream is None:
@@ -299,7 +299,7 @@ _LINE = re.compile(
 )
 
 
-def _keys(block: bytes, at: int) -> Keys:
+def _keys(block: bytes, at: int) -> LineKeys:
     """The keys of a block, without reading the rest where every line looks whole."""
     import numpy as np
 
@@ -308,9 +308,9 @@ def _keys(block: bytes, at: int) -> Keys:
         requests = np.array([one[1] for one in found], dtype=np.bytes_)
         moments = np.array([int(one[3], 16) for one in found], dtype=np.int64)
         times = np.array([one[2] for one in found], dtype="S26").astype("datetime64[us]").astype(np.int64)
-        return Keys(requests, moments, times, np.array([one.end() + at for one in found], dtype=np.int64))
+        return LineKeys(requests, moments, times, np.array([one.end() + at for one in found], dtype=np.int64))
     documents, _ = _documents(block, at)
-    return Keys(
+    return LineKeys(
         np.array([one.said["request"].encode() for one in documents], dtype=np.bytes_),
         np.array([one.moment for one in documents], dtype=np.int64),
         np.array([micros(one.time) for one in documents], dtype=np.int64),
@@ -381,7 +381,7 @@ def _moment(id_: str) -> int:
     return int(id_[:12], 16)
 
 
-def _end(found: Iterable[Keys], until: int) -> int:
+def _end(found: Iterable[LineKeys], until: int) -> int:
     return max((int(keys.places[keys.moments <= until].max(initial=0)) for keys in found), default=0)
 
 
@@ -399,7 +399,7 @@ def micros(time: datetime) -> int:
 # ── rows ──────────────────────────────────────────────────────────────────────────────────────────
 
 
-class Rows:
+class ParquetLog:
     """A log file that was compacted."""
 
     is_compacted = True
@@ -428,7 +428,7 @@ class Rows:
             return _end(self.keys(*ALWAYS), until)
         return max(0, self._whole(PLACE)[1])
 
-    def keys(self, since: int, until: int) -> Iterator[Keys]:  # noqa: D102
+    def keys(self, since: int, until: int) -> Iterator[LineKeys]:  # noqa: D102
         import numpy as np
 
         groups = [i for i, (low, high) in enumerate(self._spans("id")) if low <= until and high >= since]
@@ -436,7 +436,7 @@ class Rows:
             requests = np.array(table["request"].cast("binary").to_pylist(), dtype=np.bytes_)
             moments = np.array([_moment(id_) for id_ in table["id"].to_pylist()], dtype=np.int64)
             times = table["time"].cast("int64").to_numpy()
-            yield Keys(requests, moments, times, table[PLACE].to_numpy()).within(since, until)
+            yield LineKeys(requests, moments, times, table[PLACE].to_numpy()).within(since, until)
 
     def tables(  # noqa: D102
         self, start: int = 0, end: int | None = None, columns: Sequence[str] | None = None

@@ -276,7 +276,7 @@ def compact(model: str, now: datetime | None = None) -> Compacted:
         files.sweep(folder(model))
         orders = erasures.read(model)
         if erasures.done(model) < len(orders):
-            erased = sum(log_files.Rows(path, orders).erase() for path in _files(folder(model), "*.parquet"))
+            erased = sum(log_files.ParquetLog(path, orders).erase() for path in _files(folder(model), "*.parquet"))
             erasures.are_done(model, len(orders))
             done = Compacted(erased=erased)
         newest = _newest_of_each_process(model)
@@ -450,7 +450,7 @@ def _logs(model: str) -> list[LogFile]:
         if not files.is_whole(path):
             files.set_aside(path, "it does not begin and end as Parquet: its predictions are lost")
             continue
-        rows = log_files.Rows(path, orders)
+        rows = log_files.ParquetLog(path, orders)
         found.setdefault(rows.name, rows)  # as long as the lines are there, they are all
     return [found[name] for name in sorted(found)]
 

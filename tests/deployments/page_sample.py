@@ -81,7 +81,7 @@ def verdict(model: str, version: int, promoted: bool) -> Verdict:
 def _decisions(model: str) -> None:
     section = params.load().model(model).retrain
     for at, new in enumerate((0, 900, 4000)):
-        state = retrain_policy.State(
+        state = retrain_policy.PolicyState(
             model=model,
             now=FIRST + timedelta(days=30 * at),
             data_version=f"v{at}.dir",

@@ -23,7 +23,7 @@ from tests.conftest import Project, work_on, write_readings
 from tests.deployments.alone import server
 
 MONTHS = 6
-QUIET: policy_simulator.Drifted = lambda *_: ()  # noqa: E731 - a stand-in: nothing drifts
+QUIET: policy_simulator.DriftDetector = lambda *_: ()  # noqa: E731 - a stand-in: nothing drifts
 
 
 @pytest.fixture(scope="module")
@@ -50,10 +50,10 @@ def lived() -> backtest_history.History:
     return backtest_history.read("tiny", params.load())
 
 
-def world(drifted: policy_simulator.Drifted = QUIET) -> policy_simulator.World:
+def world(drifted: policy_simulator.DriftDetector = QUIET) -> policy_simulator.Simulator:
     """With every model that could have been."""
     past = lived()
-    return policy_simulator.World(
+    return policy_simulator.Simulator(
         past, [backtest_history.fit(training) for training in backtest_history.trainings(past)], drifted
     )
 
@@ -249,11 +249,11 @@ def test_drift_is_asked_of_the_champions_own_rows(project: Project) -> None:
 
     def drifted(
         champion: backtest_history.Fit, learned: pd.DataFrame, since: pd.DataFrame
-    ) -> Sequence[retrain_policy.Alarm]:
+    ) -> Sequence[retrain_policy.OpenAlarm]:
         assert learned["time"].max() == champion.learned_until
         seen.append((learned["time"].max(), since["time"].min(), since["time"].max()))
         return (
-            [retrain_policy.Alarm("k", "pressure", 0.5, date(2013, 5, 1))]
+            [retrain_policy.OpenAlarm("k", "pressure", 0.5, date(2013, 5, 1))]
             if since["time"].max() > pd.Timestamp("2013-05-01")
             else []
         )

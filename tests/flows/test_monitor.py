@@ -286,7 +286,7 @@ def test_a_sensor_that_is_off_is_told_once_also_by_a_run_that_was_killed(
     """Killed after the message was sent and before that was written down: nobody hears of it twice."""
     may = world.rows["2013-05"]
     log(may.assign(pressure=may["pressure"] + 2), first, number=1)
-    code = "import os; from tasks.monitoring import alarms; alarms.told = lambda *_: os._exit(9)\n"
+    code = "import os; from tasks.monitoring import alarms; alarms.mark_announced = lambda *_: os._exit(9)\n"
     code += "from flows.prefect_support import run_local; run_local.run('monitor', 'tiny')"
     done = world.alone.project.run(sys.executable, "-c", code, check=False)
     assert done.returncode == 9

@@ -6,7 +6,7 @@ holds however often one looks (sequential.py). A column's p-value is the smalles
 asks nothing of how columns depend on each other. While nothing has changed every discovery is a false one: so the
 chance of *ever* alarming is at most `Thresholds.chance`, over a stream of any length.
 
-Ranks know no «far outside», and of a short reference they say little (`Report.sight` says how little). So a day that
+Ranks know no «far outside», and of a short reference they say little (`DriftReport.sight` says how little). So a day that
 lies far outside of all that the reference has seen is drift at once: by how much, and of how many rows (extremes.py).
 
 `detect` is a pure function of the days that were seen. It tells the story from the first day each time, so that nothing
@@ -26,9 +26,9 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from tasks.modelling.daily_summaries import STEPS, Column, ColumnDays, DaySummaries, Role
+from tasks.modelling.daily_summaries import STEPS, ColumnDays, ColumnLayout, DaySummaries, Role
 from tasks.monitoring.drift import anytime_test
-from tasks.monitoring.drift.series import Series, Watched, watch
+from tasks.monitoring.drift.series import DaySeries, WatchedColumn, watch
 from tasks.monitoring.drift.thresholds import Thresholds
 
 Floats = npt.NDArray[np.float64]
@@ -45,7 +45,7 @@ BACK = 3
 """So many days in a row that are not extreme end what began with one that was."""
 
 SIGHT_DAYS, SIGHT_STREAMS = 182, 25
-"""How far ahead, and on how many streams, `Report.sight` is told."""
+"""How far ahead, and on how many streams, `DriftReport.sight` is told."""
 
 SLOW = 14
 """Days in which a shift of any size should be found."""
@@ -77,7 +77,7 @@ class Moved:
 
 
 @dataclass(frozen=True)
-class Alarm:
+class DriftAlarm:
     """Everything that began to move together."""
 
     key: str
@@ -92,7 +92,7 @@ class Alarm:
 
 
 @dataclass(frozen=True)
-class Finding:
+class ColumnFinding:
     """What there is to say of one column."""
 
     name: str
@@ -122,31 +122,31 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Report:
+class DriftReport:
     """What the days of a stream say."""
 
     days: tuple[date, ...] = field(repr=False)
     threshold: float
     """log10 of the evidence that a column of four series needs for itself; where several move, each needs less."""
-    findings: Mapping[str, Finding]
-    alarms: tuple[Alarm, ...]
+    findings: Mapping[str, ColumnFinding]
+    alarms: tuple[DriftAlarm, ...]
     """Oldest first; closed ones too."""
     sight: str
     """What so short a reference cannot see, or not soon; empty where it is long enough."""
 
     @property
-    def open(self) -> tuple[Alarm, ...]:
+    def open(self) -> tuple[DriftAlarm, ...]:
         """The alarms that are not over."""
         return tuple(alarm for alarm in self.alarms if alarm.closed is None)
 
 
 def detect(
-    wanted: Mapping[str, Column],
+    wanted: Mapping[str, ColumnLayout],
     reference: DaySummaries,
     stream: DaySummaries,
     thresholds: Thresholds | None = None,
     units: Mapping[str, str | None] | None = None,
-) -> Report:
+) -> DriftReport:
     """What moved in the stream, since when and by how much. Pure: equal days give equal reports.
 
     Args:
@@ -159,7 +159,7 @@ def detect(
     """
     thresholds = thresholds or Thresholds()
     watched, axis = watch(wanted, reference, stream, thresholds)
-    story = _Story.tell(watched, len(axis), thresholds)
+    story = _Timeline.tell(watched, len(axis), thresholds)
     moved = [
         _moved(one, episode, axis, (units or {}).get(one.column.name))
         for one, episodes in zip(watched, story.episodes, strict=True)
@@ -175,10 +175,12 @@ def detect(
         for name, column in wanted.items()
     }
     threshold = float(np.log10(4 * _divisor(len(watched)) / thresholds.chance)) if watched else 0.0
-    return Report(tuple(axis.tolist()), threshold, findings, _alarms(moved, thresholds), _sight(watched, threshold))
+    return DriftReport(
+        tuple(axis.tolist()), threshold, findings, _alarms(moved, thresholds), _sight(watched, threshold)
+    )
 
 
-def _sight(watched: list[Watched], threshold: float) -> str:
+def _sight(watched: list[WatchedColumn], threshold: float) -> str:
     days = sorted(int(np.isfinite(one.before).sum()) for column in watched for one in column.series)
     if not days:
         return ""
@@ -210,10 +212,10 @@ def _delay(reference: int, variance: float, level: float, shift: float) -> int |
 
 
 @dataclass(frozen=True)
-class _Episode:
+class _ColumnEpisode:
     """A column drifts: from the day it was noticed to the day it was seen to be over. Days by their place."""
 
-    series: tuple[Series, ...]
+    series: tuple[DaySeries, ...]
     """What moved; the first is named."""
     since: int
     opened: int
@@ -227,7 +229,7 @@ class _Episode:
 class _Test:
     """The test of one column, from some day on."""
 
-    def __init__(self, watched: Watched) -> None:
+    def __init__(self, watched: WatchedColumn) -> None:
         self.series = watched.series
         self.before = np.stack([one.before for one in self.series])
         self.now = np.stack([one.now for one in self.series])
@@ -247,7 +249,7 @@ class _Test:
         self.highest = np.maximum.accumulate(self.evidence, axis=1)
         self.p = np.minimum(1.0, len(self.series) * np.exp(-self.highest.max(axis=0)))
 
-    def episode(self, day: int, limit: float, thresholds: Thresholds) -> _Episode | None:
+    def episode(self, day: int, limit: float, thresholds: Thresholds) -> _ColumnEpisode | None:
         """What began to move, seen from this day, and when it was over, if it is; None if it is too little to matter.
 
         Args:
@@ -270,9 +272,9 @@ class _Test:
         last = closed if closed is not None else self.first + self.p.size - 1
         later = self._evident(last - self.first + 1, limit)
         named = [s for s in later if _matters(self.series[s], begin, last, thresholds)] or matter
-        return _Episode(tuple(self.series[s] for s in named), begin, day, closed)
+        return _ColumnEpisode(tuple(self.series[s] for s in named), begin, day, closed)
 
-    def extreme_episode(self, day: int) -> _Episode:
+    def extreme_episode(self, day: int) -> _ColumnEpisode:
         """What begins on a day that is extreme, and when it was over, if it is."""
         which = sorted(
             np.flatnonzero(self.extreme[:, day]).tolist(), key=lambda s: ASPECTS.index(self.series[s].aspect)
@@ -284,7 +286,7 @@ class _Test:
             if quiet == BACK:
                 closed = after
                 break
-        return _Episode(tuple(self.series[s] for s in which), day, day, closed)
+        return _ColumnEpisode(tuple(self.series[s] for s in which), day, day, closed)
 
     def _evident(self, upto: int, limit: float) -> list[int]:
         """The series that moved, after so many days.
@@ -312,10 +314,10 @@ class _Test:
 
 
 @dataclass(frozen=True)
-class _Story:
+class _Timeline:
     """What happened, column by column in the order of what is watched."""
 
-    episodes: list[list[_Episode]]
+    episodes: list[list[_ColumnEpisode]]
     p: Floats
     """(columns,) on the last day."""
     q: Floats
@@ -323,13 +325,13 @@ class _Story:
     """(columns, days), log10, of the most evident series."""
 
     @staticmethod
-    def tell(watched: list[Watched], days: int, thresholds: Thresholds) -> _Story:
+    def tell(watched: list[WatchedColumn], days: int, thresholds: Thresholds) -> _Timeline:
         """Go through the days; what is said of one depends on no later one."""
         tests = [_Test(one) for one in watched]
         p = np.array([test.p for test in tests]).reshape(len(tests), days)
         evidence = np.array([test.evidence.max(axis=0) for test in tests]).reshape(len(tests), days)
         extreme = np.array([test.extreme.any(axis=0) for test in tests]).reshape(len(tests), days)
-        episodes: list[list[_Episode]] = [[] for _ in tests]
+        episodes: list[list[_ColumnEpisode]] = [[] for _ in tests]
         for day in np.flatnonzero((p <= thresholds.chance).any(axis=0) | extreme.any(axis=0)).tolist():
             found = np.flatnonzero(_adjusted(p[:, day]) <= thresholds.chance).tolist()
             for at in sorted({*found, *np.flatnonzero(extreme[:, day]).tolist()}):
@@ -348,7 +350,7 @@ class _Story:
                     tests[at].begin(begin)
                     p[at, begin:], evidence[at, begin:] = tests[at].p, tests[at].evidence.max(axis=0)
         last = p[:, -1] if days else np.ones(len(tests))
-        return _Story(episodes, last, _adjusted(last), evidence / np.log(10))
+        return _Timeline(episodes, last, _adjusted(last), evidence / np.log(10))
 
 
 def _adjusted(p: Floats) -> Floats:
@@ -363,7 +365,7 @@ def _divisor(columns: int) -> float:
     return float(columns * sum(1 / k for k in range(1, columns + 1)))
 
 
-def _matters(series: Series, since: int, last: int, thresholds: Thresholds) -> bool:
+def _matters(series: DaySeries, since: int, last: int, thresholds: Thresholds) -> bool:
     before, now = _levels(series, since, last)
     change = abs(now - before) / series.scale
     if series.aspect in ("mean", "fit", "spread"):
@@ -376,7 +378,7 @@ def _matters(series: Series, since: int, last: int, thresholds: Thresholds) -> b
 # ── alarms ────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _moved(watched: Watched, episode: _Episode, axis: Days, unit: str | None) -> Moved:
+def _moved(watched: WatchedColumn, episode: _ColumnEpisode, axis: Days, unit: str | None) -> Moved:
     last = episode.closed if episode.closed is not None else len(axis) - 1
     series, column = episode.series[0], watched.column
     before, now = _levels(series, episode.since, last)
@@ -398,7 +400,7 @@ def _moved(watched: Watched, episode: _Episode, axis: Days, unit: str | None) ->
     )
 
 
-def _levels(series: Series, since: int, last: int) -> tuple[float, float]:
+def _levels(series: DaySeries, since: int, last: int) -> tuple[float, float]:
     """The mean over the reference, and over the days from `since` to `last`, each day by its rows."""
     return _average(series.before, series.weights[0]), _average(
         series.now[since : last + 1], series.weights[1][since : last + 1]
@@ -410,7 +412,7 @@ def _average(values: Floats, weights: Floats) -> float:
     return float(np.average(values[there], weights=weights[there])) if there.any() else 0.0
 
 
-def _surprise(series: Series, since: int, last: int) -> float:
+def _surprise(series: DaySeries, since: int, last: int) -> float:
     """How far days lie from the reference's mean, in standard deviations of its days (root mean square).
 
     Of features of which one moved, and which no longer fit each other, that one has the greatest: with P the inverse of
@@ -424,7 +426,7 @@ def _surprise(series: Series, since: int, last: int) -> float:
     return min(float(np.sqrt(square)) / scatter, 1e6)
 
 
-def _say(name: str, series: Series, before: float, now: float, unit: str | None) -> str:
+def _say(name: str, series: DaySeries, before: float, now: float, unit: str | None) -> str:
     measure, change = f" {unit}" if unit else "", "higher" if now > before else "lower"
     moved = f"{abs(now - before) / series.scale:.2f} standard deviations"
     shares = f"in {now:.1%} of rows, before in {before:.1%},"
@@ -444,7 +446,7 @@ def _say(name: str, series: Series, before: float, now: float, unit: str | None)
 _ROLES: tuple[Role, ...] = ("feature", "prediction", "label")
 
 
-def _alarms(moved: list[Moved], thresholds: Thresholds) -> tuple[Alarm, ...]:
+def _alarms(moved: list[Moved], thresholds: Thresholds) -> tuple[DriftAlarm, ...]:
     """One alarm per cause, as far as days can tell."""
     groups: list[list[Moved]] = []
     for one in sorted(moved, key=lambda one: (one.opened, _ROLES.index(one.role), -one.surprise, one.column)):
@@ -475,13 +477,13 @@ def _same_cause(one: Moved, group: list[Moved], thresholds: Thresholds) -> bool:
     return together or again or misfit or explains
 
 
-def _alarm(group: list[Moved]) -> Alarm:
+def _alarm(group: list[Moved]) -> DriftAlarm:
     # a column that only no longer fits the others may be fine: it is the others that moved
     ranked = sorted(group, key=lambda one: (_ROLES.index(one.role), one.aspect == "fit", -one.surprise, one.opened))
     once = list({one.column: one for one in reversed(ranked)}.values())[::-1]
     ends = [one.closed for one in group if one.closed]
     others = ", ".join(one.column for one in once[1:])
-    return Alarm(
+    return DriftAlarm(
         key=f"{group[0].opened}-{group[0].column}",
         since=min(one.since for one in group),
         opened=group[0].opened,
@@ -500,13 +502,13 @@ def _date(day: Any) -> date:
 
 
 def _finding(
-    column: Column,
+    column: ColumnLayout,
     reference: ColumnDays | None,
     stream: ColumnDays | None,
     drift: Moved | None,
     tested: tuple[float, float, Floats] | None,
     thresholds: Thresholds,
-) -> Finding:
+) -> ColumnFinding:
     """Everything about one column; `drift` is its episode that is not over."""
     p, q, evidence = tested or (1.0, 1.0, np.empty(0))
     recent = None if stream is None else _recent(stream, drift, thresholds)
@@ -516,7 +518,7 @@ def _finding(
         text = f"{column.name} differs from training, beyond doubt and by less than what matters"
     compared = reference is not None and recent is not None and recent.known.sum() and reference.known.sum()
     described = _compare(reference, recent) if compared and reference is not None and recent is not None else {}
-    return Finding(
+    return ColumnFinding(
         name=column.name,
         role=column.role,
         type=column.type,
@@ -542,7 +544,11 @@ def _recent(stream: ColumnDays, drift: Moved | None, thresholds: Thresholds) -> 
 
 
 def _status(
-    column: Column, reference: ColumnDays | None, stream: ColumnDays | None, drift: Moved | None, thresholds: Thresholds
+    column: ColumnLayout,
+    reference: ColumnDays | None,
+    stream: ColumnDays | None,
+    drift: Moved | None,
+    thresholds: Thresholds,
 ) -> tuple[Status, str]:
     if column.type == "new" or reference is None:
         return "new", f"{column.name} was not there in training: there is nothing to hold it against"

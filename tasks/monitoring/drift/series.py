@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from tasks.modelling.daily_summaries import STEPS, Column, ColumnDays, DaySummaries
+from tasks.modelling.daily_summaries import STEPS, ColumnDays, ColumnLayout, DaySummaries
 from tasks.monitoring.drift import extremes
 from tasks.monitoring.drift.anytime_test import WEEK
 
@@ -39,7 +39,7 @@ COMPANIONS = 2
 
 
 @dataclass(frozen=True)
-class Series:
+class DaySeries:
     """One number per day, of the reference and of the stream; nan where a day has none."""
 
     aspect: str
@@ -74,16 +74,16 @@ class Series:
 
 
 @dataclass(frozen=True)
-class Watched:
+class WatchedColumn:
     """A column with its series."""
 
-    column: Column
-    series: tuple[Series, ...]
+    column: ColumnLayout
+    series: tuple[DaySeries, ...]
 
 
 def watch(
-    wanted: Mapping[str, Column], reference: DaySummaries, stream: DaySummaries, thresholds: Thresholds
-) -> tuple[list[Watched], Days]:
+    wanted: Mapping[str, ColumnLayout], reference: DaySummaries, stream: DaySummaries, thresholds: Thresholds
+) -> tuple[list[WatchedColumn], Days]:
     """The series of every column that the reference has, and the days of the stream.
 
     A column of which the stream has no day yet is one of them all the same: how much evidence another needs must not
@@ -91,7 +91,10 @@ def watch(
     """
     before, after = _axis(reference), _axis(stream)
     sides = {
-        name: (_Side.of(old, before, thresholds), _Side.of(stream.get(name, old.none()), after, thresholds))
+        name: (
+            _DailyValues.of(old, before, thresholds),
+            _DailyValues.of(stream.get(name, old.none()), after, thresholds),
+        )
         for name in wanted
         if (old := reference.get(name)) is not None and wanted[name].type != "new"
     }
@@ -100,10 +103,10 @@ def watch(
     extreme = {name: _any_extreme(own, len(after)) for name, own in series.items()}
     for name, fit in _fits(wanted, sides, extreme).items():
         series[name].append(fit)
-    return [Watched(wanted[name], tuple(own)) for name, own in series.items() if own], after
+    return [WatchedColumn(wanted[name], tuple(own)) for name, own in series.items() if own], after
 
 
-def _any_extreme(series: Iterable[Series], days: int) -> Bools:
+def _any_extreme(series: Iterable[DaySeries], days: int) -> Bools:
     found = np.zeros(days, dtype=bool)
     for one in series:
         found |= False if one.extreme is None else one.extreme
@@ -119,7 +122,7 @@ def _axis(summaries: DaySummaries) -> Days:
 
 
 @dataclass(frozen=True)
-class _Side:
+class _DailyValues:
     """A column's days on an axis of days; nan where a day has too few rows."""
 
     rows: Floats
@@ -134,7 +137,7 @@ class _Side:
     """(days, column.counted)"""
 
     @staticmethod
-    def of(found: ColumnDays, axis: Days, thresholds: Thresholds) -> _Side:
+    def of(found: ColumnDays, axis: Days, thresholds: Thresholds) -> _DailyValues:
         at, size, column = np.searchsorted(axis, found.days), len(axis), found.column
         rows, known = np.zeros(size), np.zeros(size)
         rows[at], known[at] = found.rows, found.known
@@ -151,23 +154,23 @@ class _Side:
         if column.type == "category" and len(column.values) == 2:  # as a number that is 0 or 1
             mean[place] = shares[place, 1]
             variance[place] = mean[place] * (1 - mean[place]) * n / (n - 1)
-        return _Side(rows, known, missing, mean, variance, shares)
+        return _DailyValues(rows, known, missing, mean, variance, shares)
 
 
-Sides = tuple[_Side, _Side]
+Sides = tuple[_DailyValues, _DailyValues]
 """Of the reference and of the stream."""
 
 
-def _series(column: Column, sides: Sides, thresholds: Thresholds) -> list[Series]:
+def _series(column: ColumnLayout, sides: Sides, thresholds: Thresholds) -> list[DaySeries]:
     series = _of_category(column, sides, thresholds) if column.type == "category" else _of_number(column, sides)
     if column.role == "label":  # a label that is missing is one that has not come yet
         return series
     rows, missing = _pair(side.rows for side in sides), _pair(side.missing for side in sides)
     noise, extreme = _binomial(_average(missing[0], rows[0])), extremes.missing(*missing)
-    return [*series, Series("missing", *missing, rows, noise, extreme=extreme)]
+    return [*series, DaySeries("missing", *missing, rows, noise, extreme=extreme)]
 
 
-def _of_number(column: Column, sides: Sides) -> list[Series]:
+def _of_number(column: ColumnLayout, sides: Sides) -> list[DaySeries]:
     if not np.isfinite(sides[0].mean).any():
         return []  # always missing in the reference: only that can change
     weights, within = _pair(side.known for side in sides), float(np.nanmean(sides[0].variance))
@@ -179,12 +182,12 @@ def _of_number(column: Column, sides: Sides) -> list[Series]:
     usual = np.array([_average(shares, before.known) for shares in before.shares.T])
     is_stuck = extremes.stuck(spread[0], usual, spread[1], now.shares, now.known, column.scale)
     return [
-        Series("mean", *_pair(side.mean for side in sides), weights, within, std, extreme=far),
-        Series("spread", *spread, weights, within / 2, float(np.nanmean(spread[0])) or std, extreme=is_stuck),
+        DaySeries("mean", *_pair(side.mean for side in sides), weights, within, std, extreme=far),
+        DaySeries("spread", *spread, weights, within / 2, float(np.nanmean(spread[0])) or std, extreme=is_stuck),
     ]
 
 
-def _of_category(column: Column, sides: Sides, thresholds: Thresholds) -> list[Series]:
+def _of_category(column: ColumnLayout, sides: Sides, thresholds: Thresholds) -> list[DaySeries]:
     weights, unknown = _pair(side.known for side in sides), len(column.values)
     average = [_average(shares, weights[0]) for shares in sides[0].shares.T]
     common = [at for at in range(unknown) if average[at] >= thresholds.min_share]
@@ -196,7 +199,7 @@ def _of_category(column: Column, sides: Sides, thresholds: Thresholds) -> list[S
     before, now = sides
     is_unknown = extremes.unknown(before.shares[:, unknown], now.shares[:, unknown], now.known)
     return [
-        Series(
+        DaySeries(
             aspect,
             *_pair(side.shares[:, at].sum(axis=1) for side in sides),
             weights,
@@ -225,7 +228,9 @@ def _pair(of: Iterable[Floats]) -> tuple[Floats, Floats]:
 # ── one column against the others ─────────────────────────────────────────────────────────────────
 
 
-def _fits(wanted: Mapping[str, Column], sides: Mapping[str, Sides], extreme: Mapping[str, Bools]) -> dict[str, Series]:
+def _fits(
+    wanted: Mapping[str, ColumnLayout], sides: Mapping[str, Sides], extreme: Mapping[str, Bools]
+) -> dict[str, DaySeries]:
     """Per column that has a mean: that of each day, less what a linear regression on the features' means says.
 
     It is fitted on the reference. The residual of a day of the reference is of a regression that has not seen its week:
@@ -239,7 +244,7 @@ def _fits(wanted: Mapping[str, Column], sides: Mapping[str, Sides], extreme: Map
     centre, spread = np.nanmean(before, axis=0), np.nanstd(before, axis=0)
     before, now = (before - centre) / spread, (now - centre) / spread
     noise = np.array([np.nanmean(sides[name][0].variance) for name in names]) / spread**2
-    found: dict[str, Series] = {}
+    found: dict[str, DaySeries] = {}
     for name, (old, new) in sides.items():
         others = [at for at, other in enumerate(names) if other != name]
         # without variance within a day it is the day's own, as its weekday: others fit it, it fits none
@@ -249,7 +254,7 @@ def _fits(wanted: Mapping[str, Column], sides: Mapping[str, Sides], extreme: Map
         residual, slopes, sureness = fitted
         within = float(np.nanmean(old.variance))
         by_sureness = sorted(range(len(others)), key=lambda at: -sureness[1 + at])
-        found[name] = Series(
+        found[name] = DaySeries(
             "fit",
             residual,
             new.mean - slopes[0] - now[:, others] @ slopes[1:],
@@ -262,7 +267,7 @@ def _fits(wanted: Mapping[str, Column], sides: Mapping[str, Sides], extreme: Map
     return found
 
 
-def _leaned_on(wanted: Mapping[str, Column], sides: Mapping[str, Sides]) -> list[str]:
+def _leaned_on(wanted: Mapping[str, ColumnLayout], sides: Mapping[str, Sides]) -> list[str]:
     """The features that have a mean on nearly all days of the reference, and not always the same."""
     means = {name: before.mean for name, (before, _) in sides.items() if wanted[name].role == "feature"}
     days = np.isfinite(np.array(list(means.values()))).any(axis=0).sum() if means else 0

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-    from tasks.modelling.daily_summaries import Column, DaySummaries
+    from tasks.modelling.daily_summaries import ColumnLayout, DaySummaries
 
     Keys = npt.NDArray[np.uint64]
 
@@ -89,7 +89,7 @@ Layout = Callable[[str], Profile | str]
 
 
 @dataclass(frozen=True)
-class Asked:
+class DayFile:
     """A file of a day."""
 
     name: str
@@ -99,12 +99,12 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Release:
+class ReleaseIntake:
     """What is kept of what a release was asked."""
 
     rows: int = 0
     until: int = 0
-    """As Asked has it; or later, when others that were read with its rows were answered."""
+    """As DayFile has it; or later, when others that were read with its rows were answered."""
     days: str | None = None
     """The file of its day summaries; None: there are none."""
     new: tuple[str, ...] = ()
@@ -114,17 +114,17 @@ class Release:
 
 
 @dataclass(frozen=True)
-class State:
+class IntakeState:
     """What was read, and where it is. As JSON has it, in state.json."""
 
     batch: int = 0
     watermark: prediction_log.Watermark = field(default_factory=dict)
-    asked: Mapping[str, tuple[Asked, ...]] = field(default_factory=dict)
+    asked: Mapping[str, tuple[DayFile, ...]] = field(default_factory=dict)
     """Day → its files."""
     repeated: Mapping[str, int] = field(default_factory=dict)
     """Day → the batch in which rows of it were last found to have been asked in another file as well."""
     again: str | None = None
-    releases: Mapping[str, Release] = field(default_factory=dict)
+    releases: Mapping[str, ReleaseIntake] = field(default_factory=dict)
     service: str | None = None
     timezone: str = "UTC"
     """Whose days these are."""
@@ -135,7 +135,7 @@ class State:
     layout: int = 0
     """LAYOUT, of what wrote these files."""
 
-    def is_made_as(self, other: State) -> bool:
+    def is_made_as(self, other: IntakeState) -> bool:
         """Whether files of both may stand side by side."""
         return (self.timezone, self.erasures, self.layout) == (other.timezone, other.erasures, other.layout)
 
@@ -154,18 +154,18 @@ def folder(model: str) -> Path:
     return settings.VAR / "monitoring" / model
 
 
-def read(model: str) -> State:
+def read(model: str) -> IntakeState:
     """What was kept last."""
-    return files.read_state(folder(model) / "state.json", State(), _state)
+    return files.read_state(folder(model) / "state.json", IntakeState(), _state)
 
 
-def _state(said: dict[str, Any]) -> State:
-    asked = {day: tuple(Asked(**one) for one in found) for day, found in said.pop("asked").items()}
-    releases = {one: Release(**{**kept, "new": tuple(kept["new"])}) for one, kept in said.pop("releases").items()}
-    return State(**said, asked=asked, releases=releases)
+def _state(said: dict[str, Any]) -> IntakeState:
+    asked = {day: tuple(DayFile(**one) for one in found) for day, found in said.pop("asked").items()}
+    releases = {one: ReleaseIntake(**{**kept, "new": tuple(kept["new"])}) for one, kept in said.pop("releases").items()}
+    return IntakeState(**said, asked=asked, releases=releases)
 
 
-def observe(model: str, wanted: Wanted, layout: Layout, now: datetime | None = None) -> State:
+def ingest(model: str, wanted: IntakeOptions, layout: Layout, now: datetime | None = None) -> IntakeState:
     """Take in what was logged since the last time, and forget what is too old. Killed anywhere, it is as if not begun.
 
     Args:
@@ -180,7 +180,7 @@ def observe(model: str, wanted: Wanted, layout: Layout, now: datetime | None = N
     before, now = read(model), now or datetime.now(UTC)
     _sweep(model, before)
     # numbers go on where everything is new: what is kept stays whole until state.json is written
-    empty = State(before.batch, timezone=wanted.timezone, erasures=len(erasures.read(model)), layout=LAYOUT)
+    empty = IntakeState(before.batch, timezone=wanted.timezone, erasures=len(erasures.read(model)), layout=LAYOUT)
     known = before if before.is_made_as(empty) else empty
     tables, reached = prediction_log.read_new(model, known.watermark, now=now)
     with ThreadPoolExecutor(2) as beside:
@@ -201,7 +201,7 @@ def last_day_over(model: str, timezone: str, now: datetime | None = None) -> dat
     return settled.astimezone(ZoneInfo(timezone)).date() - timedelta(days=1)
 
 
-def newest_day(state: State) -> date | None:
+def newest_day(state: IntakeState) -> date | None:
     """The newest day of which anything is known: on which it was asked, answered or left without an answer."""
     zone = ZoneInfo(state.timezone)
     answered = [datetime.fromtimestamp(kept.until / 1000, zone).date() for kept in state.releases.values()]
@@ -230,7 +230,7 @@ def _ahead(chunks: Iterator[pa.Table], beside: Executor) -> Iterator[pa.Table]:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class IntakeOptions:
     """What is kept of a row."""
 
     task: str
@@ -242,7 +242,7 @@ class Wanted:
     """By whose days; an IANA name."""
 
     def kept(self, schema: pa.Schema) -> dict[str, str]:
-        """Column of the log → its name in asked/, beside COLUMNS."""
+        """ColumnLayout of the log → its name in asked/, beside COLUMNS."""
         features = {log_files.column_of(name): f"{SLICE}{name}" for name in self.slices}
         slices = {name: features[name] for name in schema.names if name in features}
         return {**slices, **answers(self.task, schema.names)}
@@ -279,13 +279,13 @@ def predictions_of(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[said]
 
 
-def _unanswered(model: str, wanted: Wanted, now: datetime) -> error_counts.Days:
+def _unanswered(model: str, wanted: IntakeOptions, now: datetime) -> error_counts.Days:
     """What the router has counted on the days that are kept."""
     first = (now.astimezone(ZoneInfo(wanted.timezone)) - timedelta(days=wanted.keep_days)).date().isoformat()
     return {day: said for day, said in error_counts.read(model).items() if day >= first}
 
 
-def _forget(model: str, state: State, keep_days: int, now: datetime) -> State:
+def _forget(model: str, state: IntakeState, keep_days: int, now: datetime) -> IntakeState:
     """Without what was answered too long ago, as the log forgets it too."""
     first = int((now - timedelta(days=keep_days)).timestamp() * 1000)
     asked = {day: tuple(one for one in found if one.until >= first) for day, found in state.asked.items()}
@@ -298,7 +298,7 @@ def _forget(model: str, state: State, keep_days: int, now: datetime) -> State:
     return replace(state, asked=asked, repeated=repeated, releases=releases, again=again)
 
 
-def _forget_keys(model: str, state: State, asked: Mapping[str, Sequence[Asked]]) -> str | None:
+def _forget_keys(model: str, state: IntakeState, asked: Mapping[str, Sequence[DayFile]]) -> str | None:
     """The file of keys that were asked again, without those that stand in none of these files: they decide nothing."""
     import numpy as np
 
@@ -322,7 +322,7 @@ def _forget_keys(model: str, state: State, asked: Mapping[str, Sequence[Asked]])
     return name
 
 
-def _sweep(model: str, state: State) -> None:
+def _sweep(model: str, state: IntakeState) -> None:
     """Remove what a kill has left, and what was replaced or forgotten."""
     top = folder(model)
     named = {top / "asked" / day / f"{one.name}.parquet" for day, found in state.asked.items() for one in found}
@@ -342,12 +342,12 @@ def _sweep(model: str, state: State) -> None:
 # ── what was kept ─────────────────────────────────────────────────────────────────────────────────
 
 
-def paths(model: str, state: State, day: str) -> list[Path]:
+def paths(model: str, state: IntakeState, day: str) -> list[Path]:
     """The files of a day."""
     return [folder(model) / "asked" / day / f"{one.name}.parquet" for one in state.asked[day]]
 
 
-def repeated(model: str, state: State) -> tuple[Keys, npt.NDArray[np.int64]]:
+def repeated(model: str, state: IntakeState) -> tuple[Keys, npt.NDArray[np.int64]]:
     """Keys that stand in several files, sorted, and the time (µs, UTC) at which each stood last."""
     import numpy as np
 
@@ -357,7 +357,7 @@ def repeated(model: str, state: State) -> tuple[Keys, npt.NDArray[np.int64]]:
     return held[0], held[1].view(np.int64)
 
 
-def profile(model: str, state: State, candidate: str) -> Profile | None:
+def profile(model: str, state: IntakeState, candidate: str) -> Profile | None:
     """The reference profile by which the days of a release are laid out; None where there are no such days."""
     kept = state.releases.get(candidate)
     if kept is None or kept.days is None:
@@ -366,7 +366,7 @@ def profile(model: str, state: State, candidate: str) -> Profile | None:
     return said
 
 
-def columns(profile: Profile, new: Iterable[str] = ()) -> dict[str, Column]:
+def columns(profile: Profile, new: Iterable[str] = ()) -> dict[str, ColumnLayout]:
     """How what a release was asked is summarised. Of two classes' probabilities, one says everything."""
     from tasks.modelling import daily_summaries
 
@@ -376,7 +376,7 @@ def columns(profile: Profile, new: Iterable[str] = ()) -> dict[str, Column]:
     return daily_summaries.columns({**profile, "predictions": {n: e for n, e in said.items() if n not in two}}, new)
 
 
-def summaries(model: str, state: State, candidate: str, wanted: Mapping[str, Column]) -> DaySummaries:
+def summaries(model: str, state: IntakeState, candidate: str, wanted: Mapping[str, ColumnLayout]) -> DaySummaries:
     """The days of a release: every feature and prediction column, not the label."""
     from tasks.modelling import daily_summaries
 
@@ -386,7 +386,7 @@ def summaries(model: str, state: State, candidate: str, wanted: Mapping[str, Col
     return daily_summaries.from_bytes((folder(model) / "days" / kept.days).read_bytes(), wanted)
 
 
-def service(model: str, state: State) -> dict[str, dict[str, Any]]:
+def service(model: str, state: IntakeState) -> dict[str, dict[str, Any]]:
     """What the service was, by the day of the answer; days on which only nothing was answered are there too.
 
     Returns:
@@ -399,7 +399,7 @@ def service(model: str, state: State) -> dict[str, dict[str, Any]]:
     return {day: {**answered.get(day, _nothing()), **state.unanswered.get(day, nothing)} for day in days}
 
 
-def _answered_service(model: str, state: State) -> dict[str, dict[str, Any]]:
+def _answered_service(model: str, state: IntakeState) -> dict[str, dict[str, Any]]:
     if state.service is None:
         return {}
     said: dict[str, dict[str, Any]] = files.read_json(folder(model) / state.service)
@@ -423,7 +423,7 @@ class _Batch:
     """New rows on their way into files."""
 
     def __init__(
-        self, model: str, before: State, wanted: Wanted, layout: Layout, beside: Executor, now: datetime
+        self, model: str, before: IntakeState, wanted: IntakeOptions, layout: Layout, beside: Executor, now: datetime
     ) -> None:
         self.model, self.top, self.before, self.wanted, self.layout = model, folder(model), before, wanted, layout
         self.beside, self.now = beside, now
@@ -431,7 +431,7 @@ class _Batch:
         self.asked = {day: list(found) for day, found in before.asked.items()}
         self.fresh: set[str] = set()
         self.releases = {name: _Taken(kept) for name, kept in before.releases.items()}
-        self.service = _Service(wanted.timezone, int(now.timestamp() * 1000))
+        self.service = _ServiceCounts(wanted.timezone, int(now.timestamp() * 1000))
         self.again = _Again(self.top, {day: [one.name for one in there] for day, there in before.asked.items()})
 
     def take(self, table: pa.Table) -> None:
@@ -447,7 +447,9 @@ class _Batch:
         releases = pc.unique(table["release"]).to_pylist()
         for candidate in releases:
             rows = table if len(releases) == 1 else table.filter(pc.equal(table["release"], candidate))
-            self.releases.setdefault(candidate, _Taken(Release())).add(rows, self._profile(candidate), self.wanted.task)
+            self.releases.setdefault(candidate, _Taken(ReleaseIntake())).add(
+                rows, self._profile(candidate), self.wanted.task
+            )
         until = max(one.until for one in written.result())
         for candidate in releases:
             self.releases[candidate].answered(until)
@@ -464,7 +466,7 @@ class _Batch:
         self.service.leave_out(answered[~can_be])
         return table.filter(can_be)
 
-    def end(self) -> State:
+    def end(self) -> IntakeState:
         """Everything is in files: what state.json is to say. The same as before where there was nothing new."""
         if not self.parts:
             return self.before
@@ -492,7 +494,7 @@ class _Batch:
             files.write_json(path, found)
         return found
 
-    def _release(self, candidate: str, taken: _Taken) -> Release:
+    def _release(self, candidate: str, taken: _Taken) -> ReleaseIntake:
         from tasks.modelling import daily_summaries
 
         if not taken.summaries:
@@ -514,7 +516,7 @@ class _Batch:
 
     # rows, by day
 
-    def _write_asked(self, table: pa.Table) -> list[Asked]:
+    def _write_asked(self, table: pa.Table) -> list[DayFile]:
         """A file per day of some rows."""
         import numpy as np
 
@@ -536,7 +538,7 @@ class _Batch:
             self.fresh.add(name)
         return [asked for _, asked, _ in found]
 
-    def _file(self, day: str, tables: Iterable[pa.Table], keys: Keys, name: str) -> Asked:
+    def _file(self, day: str, tables: Iterable[pa.Table], keys: Keys, name: str) -> DayFile:
         import numpy as np
         from pyarrow import parquet
 
@@ -555,7 +557,7 @@ class _Batch:
             if writer is not None:
                 writer.close()
         np.save(path.with_suffix(".npy"), keys)
-        return Asked(name, rows, until)
+        return DayFile(name, rows, until)
 
     def _merge_days(self) -> None:
         """One file in the place of many, where a day has many: a look a quarter of an hour makes a hundred a day."""
@@ -570,7 +572,7 @@ class _Batch:
 class _Taken:
     """What a release was asked in this batch."""
 
-    def __init__(self, kept: Release) -> None:
+    def __init__(self, kept: ReleaseIntake) -> None:
         self.kept = kept
         self.summaries: list[DaySummaries] = []
 
@@ -620,7 +622,7 @@ def _with_local(table: pa.Table, timezone: str) -> pa.Table:
 
 
 def _features(schema: pa.Schema) -> dict[str, str]:
-    """Column of the log → the feature that it holds."""
+    """ColumnLayout of the log → the feature that it holds."""
     marks = {one.name: one.metadata or {} for one in schema}
     return {name: mark[b"feature"].decode() for name, mark in marks.items() if b"feature" in mark}
 
@@ -632,7 +634,7 @@ def _answered(table: pa.Table) -> int:
     return int(str(pc.max(table["id"]))[:12], 16)
 
 
-def _asked(table: pa.Table, wanted: Wanted) -> pa.Table:
+def _asked(table: pa.Table, wanted: IntakeOptions) -> pa.Table:
     """What is kept of some rows of the log."""
     import pyarrow as pa
 
@@ -725,11 +727,11 @@ class _Again:
     def __init__(self, top: Path, there: Mapping[str, Sequence[str]]) -> None:
         self.top = top
         self.there = {day: list(names) for day, names in there.items()}
-        self.fresh: list[tuple[str, Asked, Keys]] = []
+        self.fresh: list[tuple[str, DayFile, Keys]] = []
         self.found: list[Keys] = []
         self.days: set[str] = set()
 
-    def add(self, files: Sequence[tuple[str, Asked, Keys]]) -> None:
+    def add(self, files: Sequence[tuple[str, DayFile, Keys]]) -> None:
         """New files: day, file, keys."""
         self.fresh += files
         if sum(keys.shape[1] for _, _, keys in self.fresh) >= KEYS:
@@ -783,7 +785,7 @@ def common(some: Keys, others: Keys) -> Keys:
 # ── service ───────────────────────────────────────────────────────────────────────────────────────
 
 
-class _Service:
+class _ServiceCounts:
     """How many requests a day had, and how long they took."""
 
     def __init__(self, timezone: str, now: int) -> None:

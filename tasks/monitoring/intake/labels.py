@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-    from tasks.modelling.daily_summaries import Column, ColumnDays
-    from tasks.monitoring.intake.intake import Keys, State
+    from tasks.modelling.daily_summaries import ColumnDays, ColumnLayout
+    from tasks.monitoring.intake.intake import IntakeState, Keys
 
 Stat = Sequence[int]
 
@@ -100,7 +100,7 @@ def _joined(said: dict[str, Any]) -> Joined:
     return Joined(**{**said, "days": {day: Day(**one) for day, one in said["days"].items()}})
 
 
-def join(model: str, state: State, folder: Path, task: str, loss: str) -> Joined:
+def join(model: str, state: IntakeState, folder: Path, task: str, loss: str) -> Joined:
     """Bring joined/ up to what was observed and to the labels there are. Killed anywhere, the next call ends the same.
 
     Args:
@@ -117,7 +117,7 @@ def join(model: str, state: State, folder: Path, task: str, loss: str) -> Joined
     try:
         partitions = _partitions(folder, before)
         shas = {name: said["sha256"] for name, said in partitions.items()}
-        news = {name: _Labels.of(folder / f"{name}.parquet", sha) for name, sha in shas.items()}
+        news = {name: _PartitionLabels.of(folder / f"{name}.parquet", sha) for name, sha in shas.items()}
     except FileNotFoundError as error:
         raise DataMissing(
             f"{error.filename}, where labels come from, is being made anew, or was removed. The next look finds it "
@@ -168,7 +168,7 @@ def answers(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.drop(columns=others).assign(**filled)
 
 
-def label_days(joined: Joined, candidate: str, column: Column) -> ColumnDays:
+def label_days(joined: Joined, candidate: str, column: ColumnLayout) -> ColumnDays:
     """The day summaries of a release's labels, as far as they are known."""
     import numpy as np
 
@@ -202,14 +202,14 @@ def losses(joined: Joined, candidate: str) -> list[tuple[str, float, int]]:
 
 
 @dataclass(frozen=True)
-class _Labels:
+class _PartitionLabels:
     """The labels of a partition, by the hash of the row's id."""
 
     folder: Path
 
     @staticmethod
-    def of(path: Path, sha256: str) -> _Labels:
-        return _Labels(files.memo("labels", {"rows": sha256}, "", partial(_index, path, sha256)))
+    def of(path: Path, sha256: str) -> _PartitionLabels:
+        return _PartitionLabels(files.memo("labels", {"rows": sha256}, "", partial(_index, path, sha256)))
 
     def has_any(self, hashes: Keys) -> bool:
         """Whether there is a label for any of these (sorted)."""
@@ -270,11 +270,11 @@ def _partitions(folder: Path, before: Joined) -> Mapping[str, Mapping[str, Any]]
 
 def _make(
     model: str,
-    state: State,
+    state: IntakeState,
     day: str,
     of: str,
     labelled: Mapping[str, str],
-    news: Mapping[str, _Labels],
+    news: Mapping[str, _PartitionLabels],
     again: tuple[Keys, npt.NDArray[np.int64]],
     task: str,
     loss: str,
@@ -314,7 +314,7 @@ def _counting(table: pa.Table, again: tuple[Keys, npt.NDArray[np.int64]]) -> pa.
     return table.filter(last | (keys == 0))
 
 
-def _found(hashes: Keys, partitions: Sequence[_Labels]) -> pa.Array:
+def _found(hashes: Keys, partitions: Sequence[_PartitionLabels]) -> pa.Array:
     """The label of each row; null where it is not known, or not finite."""
     import numpy as np
     import pyarrow as pa

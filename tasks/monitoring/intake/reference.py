@@ -18,7 +18,7 @@ from tasks.monitoring.intake import intake
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tasks.modelling.daily_summaries import Column, DaySummaries
+    from tasks.modelling.daily_summaries import ColumnLayout, DaySummaries
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Reference:
             return "it was trained before Evergreen kept its answers on the holdout: what it promised is not known"
         return ""
 
-    def days(self, wanted: Mapping[str, Column]) -> DaySummaries:
+    def days(self, wanted: Mapping[str, ColumnLayout]) -> DaySummaries:
         """The reference's days: of features and label those of the training rows, of predictions the holdout's.
 
         Predictions for rows that a model has learned from are better than those it will make.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from tasks.monitoring.drift.series import Series
+    from tasks.monitoring.drift.series import DaySeries
 
     Floats = npt.NDArray[np.float64]
 
@@ -29,7 +29,7 @@ FEWEST = 5
 
 
 @dataclass(frozen=True)
-class Before:
+class HoldoutLosses:
     """The losses on the holdout."""
 
     means: Floats
@@ -41,7 +41,7 @@ class Before:
     """{value, low, high} of the mean loss."""
 
     @staticmethod
-    def of(losses: Floats, days: npt.NDArray[np.int64], promised: Mapping[str, float]) -> Before:
+    def of(losses: Floats, days: npt.NDArray[np.int64], promised: Mapping[str, float]) -> HoldoutLosses:
         """From the loss of each row of the holdout, and its day."""
         import numpy as np
 
@@ -50,11 +50,11 @@ class Before:
         freedom = max(len(losses) - int(np.count_nonzero(rows)), 1)
         within = float(((losses - means[days]) ** 2).sum()) / freedom
         counts = rows >= FEWEST
-        return Before(means[counts], rows[counts], within, promised)
+        return HoldoutLosses(means[counts], rows[counts], within, promised)
 
 
 @dataclass(frozen=True)
-class Episode:
+class LossEpisode:
     """The loss was above what was promised."""
 
     since: str
@@ -66,7 +66,7 @@ class Episode:
     labels: int
 
 
-def find(before: Before, days: Sequence[tuple[str, float, int]]) -> list[Episode]:
+def find(before: HoldoutLosses, days: Sequence[tuple[str, float, int]]) -> list[LossEpisode]:
     """Every time that the loss was above what was promised, oldest first; of them the last may be open. Pure.
 
     Args:
@@ -75,16 +75,16 @@ def find(before: Before, days: Sequence[tuple[str, float, int]]) -> list[Episode
     """
     import numpy as np
 
-    from tasks.monitoring.drift.series import Series
+    from tasks.monitoring.drift.series import DaySeries
 
     kept = [(day, loss, count) for day, loss, count in days if count >= FEWEST]
     if not kept or len(before.means) < 2:
         return []
     counts = np.array([count for _, _, count in kept], dtype=np.float64)
     sums = np.array([loss for _, loss, _ in kept])
-    series = Series("mean", before.means, sums / counts, (before.rows, counts), before.noise)
+    series = DaySeries("mean", before.means, sums / counts, (before.rows, counts), before.noise)
     variance = anytime_test.inflation(before.means[None, :])
-    found: list[Episode] = []
+    found: list[LossEpisode] = []
     begin = 0
     while begin < len(kept):
         scores = (
@@ -100,13 +100,13 @@ def find(before: Before, days: Sequence[tuple[str, float, int]]) -> list[Episode
         last = len(kept) if closed is None else closed + 1
         loss = float(sums[since:last].sum() / counts[since:last].sum())
         end = None if closed is None else kept[closed][0]
-        found.append(Episode(kept[since][0], kept[opened][0], end, loss, int(counts[since:last].sum())))
+        found.append(LossEpisode(kept[since][0], kept[opened][0], end, loss, int(counts[since:last].sum())))
         begin = last
     return found
 
 
 def _opened(
-    before: Before, scores: Floats, evident: npt.NDArray[np.bool_], sums: Floats, counts: Floats
+    before: HoldoutLosses, scores: Floats, evident: npt.NDArray[np.bool_], sums: Floats, counts: Floats
 ) -> tuple[int | None, int]:
     """The first day on which it was plain, and since when; that it became better is not told."""
     import numpy as np
@@ -120,7 +120,7 @@ def _opened(
 
 
 def _closed(
-    before: Before, series: Series, since: int, opened: int, variance: float, sums: Floats, counts: Floats
+    before: HoldoutLosses, series: DaySeries, since: int, opened: int, variance: float, sums: Floats, counts: Floats
 ) -> int | None:
     """The day on which it was as promised again, or better.
 

@@ -201,7 +201,7 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Estimator:
+class LossEstimator:
     """What is known of the loss of a model, given what it predicts. Made by `fit`."""
 
     task: str
@@ -232,7 +232,7 @@ class Estimator:
         earlier: pd.DataFrame | None = None,
         past: Sequence[float] = (),
         confidence: float = 0.95,
-    ) -> Estimator:
+    ) -> LossEstimator:
         """Learn what loss predictions have.
 
         Args:
@@ -269,7 +269,7 @@ class Estimator:
         usual = basis.mean(axis=0) if len(basis) else np.full(len(knots), 1 / len(knots))
         filled = rows > 0
         days_known = sums[filled], rows[filled], np.asarray(past, dtype=np.float64)
-        return Estimator(task, loss, confidence, knots, expected, covariance, usual, float(within), *days_known)
+        return LossEstimator(task, loss, confidence, knots, expected, covariance, usual, float(within), *days_known)
 
     def lacking(self, frame: pd.DataFrame) -> str:
         """Why there is no estimate for these rows; empty where there is one."""

@@ -115,7 +115,7 @@ def monday(day: str) -> date:
     return found - timedelta(days=found.weekday())
 
 
-def number(week: Mapping[str, Any]) -> int:
+def week_number(week: Mapping[str, Any]) -> int:
     """Which week it is, counted from the first Monday of 1970: the same, whatever else is known."""
     return (monday(week["since"][:10]) - date(1970, 1, 5)).days // 7
 
@@ -187,7 +187,7 @@ class _Weeks:
             return {**said, "text": f"{said['text']}{why}"}
         frame, how, holdout = labels.answers(rows), self.how, reference.holdout
         try:
-            estimator = quality.Estimator.fit(
+            estimator = quality.LossEstimator.fit(
                 how.task, how.loss, holdout, earlier=earlier, past=past, confidence=how.confidence
             )
             estimate, lacking = estimator.estimate(frame), estimator.lacking(frame)

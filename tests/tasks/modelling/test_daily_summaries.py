@@ -31,7 +31,7 @@ def frame(rows: int = 3000, seed: int = 0) -> pd.DataFrame:
     )
 
 
-def layout(rows: pd.DataFrame) -> dict[str, daily_summaries.Column]:
+def layout(rows: pd.DataFrame) -> dict[str, daily_summaries.ColumnLayout]:
     """The columns as the profile of these rows has them."""
     return daily_summaries.columns(profile.reference_profile(rows, FEATURES, rows[["p_1"]]))
 

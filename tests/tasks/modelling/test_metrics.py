@@ -313,7 +313,7 @@ def test_resampled_ranking_is_exact():
     """AUC and average precision of a resample are those of the drawn days' rows laid one after the other."""
     label, predictions = binary(rows=300, ties=2)
     days = np.arange(300) // 30
-    plan = metrics._Plan.of(days, 5, 0)
+    plan = metrics._DayResamples.of(days, 5, 0)
     found = plan.ranking(label.to_numpy() == 1, predictions["p_1"].to_numpy())
     for i, weights in enumerate(plan.weights):
         rows = np.concatenate([np.repeat(np.flatnonzero(days == d), int(w)) for d, w in enumerate(weights)])
@@ -326,7 +326,7 @@ def test_binned_ranking_is_near():
     label, predictions = binary(rows=6000)
     assert label.sum() > 3 * metrics.THRESHOLDS
     positive, scores, days = label.to_numpy() == 1, predictions["p_1"].to_numpy(), np.arange(6000) // 200
-    plan = metrics._Plan.of(days, 20, 0)
+    plan = metrics._DayResamples.of(days, 20, 0)
     found = plan.ranking(positive, scores)
     exact = metrics._RankingTable.of(positive, scores, plan.codes, plan.days, len(scores)).weighted(plan.weights)
     apart = np.sqrt(((found - exact) ** 2).mean(axis=1))

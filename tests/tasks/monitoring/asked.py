@@ -32,7 +32,7 @@ LATER = NOON + timedelta(hours=1)
 GONE = 4_000_000
 """No process has this number."""
 
-WANTED = intake.Wanted("classification", ("station",), keep_days=90)
+WANTED = intake.IntakeOptions("classification", ("station",), keep_days=90)
 
 
 def rows(first: str = "2013-04-01", days: int = 28, *, seed: int = 0, per_day: int = 24) -> pd.DataFrame:
@@ -121,6 +121,6 @@ def made_of(learned: pd.DataFrame) -> dict[str, Any]:
     return profile.reference_profile(learned, FEATURES, learned[["p_0", "p_1"]])
 
 
-def observe(layout: intake.Layout, now: datetime = LATER) -> intake.State:
+def observe(layout: intake.Layout, now: datetime = LATER) -> intake.IntakeState:
     """One look."""
-    return intake.observe(MODEL, WANTED, layout, now)
+    return intake.ingest(MODEL, WANTED, layout, now)

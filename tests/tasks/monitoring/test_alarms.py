@@ -22,7 +22,7 @@ from tests.tasks.monitoring.asked import LATER, MODEL, WANTED, ask, rows
 APRIL = date(2013, 4, 1)
 
 
-def found(key: str = "2013-04-09-temp-v3", **more: Any) -> alarms.Found:
+def found(key: str = "2013-04-09-temp-v3", **more: Any) -> alarms.Deviation:
     """A drift of temp and dewp that was noticed on 9 April."""
     said = {
         "kind": "drift",
@@ -34,11 +34,11 @@ def found(key: str = "2013-04-09-temp-v3", **more: Any) -> alarms.Found:
         "columns": ("temp", "dewp"),
         "release": "aaaa",
     }
-    return alarms.Found(**{"key": key, **said, **more})
+    return alarms.Deviation(**{"key": key, **said, **more})
 
 
 def look(
-    before: list[alarms.Alarm], *now: alarms.Found, live: str = "aaaa", since: int = 1, until: int = 30
+    before: list[alarms.Alarm], *now: alarms.Deviation, live: str = "aaaa", since: int = 1, until: int = 30
 ) -> list[alarms.Alarm]:
     """What is known after a look at these days of April."""
     days = (APRIL + timedelta(days=since - 1), APRIL + timedelta(days=until - 1))
@@ -52,7 +52,7 @@ def told(known: list[alarms.Alarm]) -> list[alarms.Alarm]:
 
 def waiting(known: list[alarms.Alarm]) -> list[tuple[str, str]]:
     """What is to be told."""
-    return [(one["key"], what) for one, what in alarms.to_tell(known)]
+    return [(one["key"], what) for one, what in alarms.unannounced(known)]
 
 
 # ── one per cause ─────────────────────────────────────────────────────────────────────────────────
@@ -149,7 +149,7 @@ def test_so_many_that_are_over_are_remembered() -> None:
 @pytest.fixture
 def model(world: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A model with an alarm, and a report that has it."""
-    alarms.keep(MODEL, [found()], "aaaa", (APRIL, APRIL))
+    alarms.update(MODEL, [found()], "aaaa", (APRIL, APRIL))
     report = {"model": MODEL, "alarms": alarms.shown(alarms.read(MODEL))}
     files.write_json(intake.folder(MODEL) / "report.json", report)
     return MODEL
@@ -161,7 +161,7 @@ def test_a_person_acknowledges_an_alarm_at_a_terminal(model: str, capsys: pytest
     assert "acknowledged 20" in capsys.readouterr().out
     report = files.read_json(intake.folder(model) / "report.json")
     assert report["alarms"][0]["acknowledged"]["note"] == "the sensor is being replaced"
-    alarms.keep(model, [found(text="temp is 10 °F higher since 2013-04-02")], "aaaa", (APRIL, APRIL))
+    alarms.update(model, [found(text="temp is 10 °F higher since 2013-04-02")], "aaaa", (APRIL, APRIL))
     assert main(["alarms", model]) == 0
     said = capsys.readouterr().out
     assert said.startswith("2013-04-09-temp-v3  drift, open since 2013-04-09\n  temp is 10 °F higher")
@@ -178,8 +178,8 @@ def test_an_alarm_that_is_not_there_is_a_mistake_with_a_hint(model: str, capsys:
 
 def test_what_was_told_is_written_down(model: str) -> None:
     """So that the next look does not tell it again; the report says so as well."""
-    alarms.told(model, "2013-04-09-temp-v3", "opened")
-    assert alarms.to_tell(alarms.read(model)) == []
+    alarms.mark_announced(model, "2013-04-09-temp-v3", "opened")
+    assert alarms.unannounced(alarms.read(model)) == []
     (shown,) = alarms.shown(alarms.read(model))
     assert shown["told"] is True
     assert list(shown) == [*alarms.SHOWN, "told"]
@@ -188,7 +188,7 @@ def test_what_was_told_is_written_down(model: str) -> None:
 
 def test_only_open_alarms_are_listed_unless_all_are_asked_for(model: str, capsys: pytest.CaptureFixture[str]) -> None:
     """No alarm is a line, too."""
-    alarms.keep(model, [found(closed=date(2013, 4, 20))], "aaaa", (APRIL, APRIL))
+    alarms.update(model, [found(closed=date(2013, 4, 20))], "aaaa", (APRIL, APRIL))
     main(["alarms", model])
     assert capsys.readouterr().out == "tiny: no alarm is open\n"
     main(["alarms", model, "--all"])
@@ -235,7 +235,7 @@ def test_a_replay_of_old_requests_raises_no_alarm(world: Path) -> None:
     ask(rows("2026-11-20", 1, per_day=1000), number=1)
     ask(rows("2013-04-01", 20, per_day=200), number=2)
     error_counts.add(MODEL, {("2026-11-21", "shed"): 45}, 90)
-    state = intake.observe(MODEL, WANTED, lambda _: "nobody knows", LATER)
+    state = intake.ingest(MODEL, WANTED, lambda _: "nobody knows", LATER)
     service = intake.service(MODEL, state)
     assert {day: (said["requests"], said["shed"]) for day, said in service.items()} == {"2026-11-21": (5000, 45)}
     assert alarms.of_service(service, date(2026, 11, 21), limit=50, fewest=50) == []
@@ -254,12 +254,12 @@ def losses(days: int, seed: int, per_day: int = 40, mean: float = 0.5) -> tuple[
     return np.maximum(mean + level[of] + rng.normal(0, 0.4, len(of)), 0), of
 
 
-def before(seed: int, days: int = 30) -> degradation.Before:
+def before(seed: int, days: int = 30) -> degradation.HoldoutLosses:
     """A holdout of a month."""
     values, of = losses(days, seed)
     half = 2 * values.std() / np.sqrt(len(values))
     promised = {"value": values.mean(), "low": values.mean() - half, "high": values.mean() + half}
-    return degradation.Before.of(values, of, promised)
+    return degradation.HoldoutLosses.of(values, of, promised)
 
 
 def stream(

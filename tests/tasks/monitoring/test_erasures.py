@@ -172,7 +172,7 @@ def test_what_is_kept_of_a_year_is_bounded_by_the_days_that_are_kept(world: Path
         ask(asked.assign(time=asked["time"] + pd.Timedelta(days=n), id=asked["id"] + f"-{n}"), number=n, answered=now)
         prediction_log.compact(MODEL, now + timedelta(hours=1))
         prediction_log.sweep(MODEL, 20, 10**9, now + timedelta(hours=1))
-        state = intake.observe(MODEL, wanted, layout, now + timedelta(hours=1))
+        state = intake.ingest(MODEL, wanted, layout, now + timedelta(hours=1))
         labels.join(MODEL, state, settings.BUILD / MODEL / "rows", "classification", "log_loss")
         kept = [path for path in settings.VAR.rglob("*") if path.is_file() and path.parent.name != "days"]
         sizes.append((len(kept), sum(path.stat().st_size for path in kept)))

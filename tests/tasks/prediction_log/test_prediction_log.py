@@ -695,13 +695,13 @@ def test_only_the_newest_files_are_read(monkeypatch: pytest.MonkeyPatch) -> None
         Writer(day=day, clock=day).requests(*range(10))
     prediction_log.compact(MODEL, LATER)
     opened: list[str] = []
-    real = log_files.Rows.newest
+    real = log_files.ParquetLog.newest
 
-    def newest(self: log_files.Rows, n: int) -> Iterator[Any]:
+    def newest(self: log_files.ParquetLog, n: int) -> Iterator[Any]:
         opened.append(self.name[:10])
         return real(self, n)
 
-    monkeypatch.setattr(log_files.Rows, "newest", newest)
+    monkeypatch.setattr(log_files.ParquetLog, "newest", newest)
     assert len(prediction_log.last_requests(MODEL, 8)) == 8
     assert opened == ["2026-11-21"]
 

@@ -75,7 +75,7 @@ def changed(change: Callable[[pd.DataFrame], dict[str, Any]], count: int = 75, s
     return pd.concat([stream[~after], moved[after]], ignore_index=True)
 
 
-def detect(stream: pd.DataFrame, **settings: Any) -> drift.Report:
+def detect(stream: pd.DataFrame, **settings: Any) -> drift.DriftReport:
     """What is said of these rows."""
     return drift.detect(WANTED, REFERENCE, daily_summaries.summarise(stream, WANTED), Thresholds(**settings), UNITS)
 
@@ -346,14 +346,14 @@ def test_a_report_is_plain_data():
 # ── far outside, and a short reference ────────────────────────────────────────────────────────────
 
 
-def short(count: int, seed: int = 3) -> tuple[dict[str, daily_summaries.Column], daily_summaries.DaySummaries]:
+def short(count: int, seed: int = 3) -> tuple[dict[str, daily_summaries.ColumnLayout], daily_summaries.DaySummaries]:
     """A reference of so many days, and how it is laid out."""
     learned = rows("2013-01-01", count, seed=seed)
     wanted = daily_summaries.columns(profile.reference_profile(learned, FEATURES, learned[["p_1"]]))
     return wanted, daily_summaries.summarise(learned, wanted)
 
 
-def against(count: int, stream: pd.DataFrame) -> drift.Report:
+def against(count: int, stream: pd.DataFrame) -> drift.DriftReport:
     """What is said of these rows by who knows so many days."""
     wanted, reference = short(count)
     return drift.detect(wanted, reference, daily_summaries.summarise(stream, wanted), units=UNITS)

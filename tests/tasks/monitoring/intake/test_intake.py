@@ -33,13 +33,13 @@ def layout(candidate: str) -> intake.Profile | str:
     return made_of(rows("2012-01-01", 40, seed=4)) if candidate == "bbbb" else PROFILE
 
 
-def kept(state: intake.State) -> pd.DataFrame:
+def kept(state: intake.IntakeState) -> pd.DataFrame:
     """Every row that was taken in."""
     paths = [path for day in state.asked for path in intake.paths(MODEL, state, day)]
     return pd.concat([pd.read_parquet(path) for path in paths], ignore_index=True).sort_values("id")
 
 
-def summary(state: intake.State, candidate: str) -> bytes:
+def summary(state: intake.IntakeState, candidate: str) -> bytes:
     """The bytes of a release's day summaries."""
     made = intake.profile(MODEL, state, candidate)
     assert made is not None
@@ -314,11 +314,11 @@ def test_keys_that_were_asked_again_are_forgotten_with_their_rows(world: Path, m
         asked, now = rows("2013-04-01", 1, per_day=12), NOON + timedelta(days=n)
         asked = asked.assign(id=asked["id"] + f"-{n}", time=asked["time"] + pd.Timedelta(days=n))
         ask(asked, number=2 * n, answered=now)
-        intake.observe(MODEL, wanted, layout, now + timedelta(hours=1))
+        intake.ingest(MODEL, wanted, layout, now + timedelta(hours=1))
         ask(asked, number=2 * n + 1, answered=now + timedelta(hours=2))
         before = intake.read(MODEL)
         kept_before = shutil.copytree(intake.folder(MODEL), world / "before", dirs_exist_ok=n > 0)
-        state = intake.observe(MODEL, wanted, layout, now + timedelta(hours=3))
+        state = intake.ingest(MODEL, wanted, layout, now + timedelta(hours=3))
         keys, times = intake.repeated(MODEL, state)
         counts.append(len(keys))
         assert set(times // intake.DAY) == {int(np.datetime64(day, "D").astype(int)) for day in state.asked}
@@ -328,15 +328,15 @@ def test_keys_that_were_asked_again_are_forgotten_with_their_rows(world: Path, m
     assert len(state.asked) == 7
     # nothing is asked any more: the last keys go with the last rows
     assert len(before.asked) == 8  # the hour at which the first of these was answered was not reached
-    later = intake.observe(MODEL, wanted, layout, now + timedelta(days=5))
+    later = intake.ingest(MODEL, wanted, layout, now + timedelta(days=5))
     assert (len(intake.repeated(MODEL, later)[0]), len(later.asked)) == (12 * 3, 3)
     tree = files.tree(intake.folder(MODEL))
 
     def look() -> None:
-        intake.observe(MODEL, wanted, layout, now + timedelta(days=5))
+        intake.ingest(MODEL, wanted, layout, now + timedelta(days=5))
 
     assert until_unkilled(look, kept_before, tree, monkeypatch) > 3
-    assert intake.observe(MODEL, wanted, layout, now + timedelta(days=30)).again is None
+    assert intake.ingest(MODEL, wanted, layout, now + timedelta(days=30)).again is None
     assert not list(intake.folder(MODEL).glob("again.*"))
 
 
@@ -363,9 +363,9 @@ def at_work(first: str, count: int, seed: int) -> pd.DataFrame:
     return made.assign(time=time, hour=hours.astype(float), weekday=time.dt.day_of_week + 1.0)
 
 
-def in_zone(zone: str, now: timedelta = timedelta()) -> intake.State:
+def in_zone(zone: str, now: timedelta = timedelta()) -> intake.IntakeState:
     """One look, by the days of a zone."""
-    return intake.observe(MODEL, replace(WANTED, timezone=zone), layout, LATER + now)
+    return intake.ingest(MODEL, replace(WANTED, timezone=zone), layout, LATER + now)
 
 
 def in_utc(asked: pd.DataFrame, zone: str) -> pd.DataFrame:
@@ -380,9 +380,9 @@ def test_the_same_distribution_is_no_drift_wherever_a_model_is(world: Path, zone
     made = made_of(learned)
     ask(in_utc(asked, zone))
 
-    def report(by: str) -> drift.Report:
+    def report(by: str) -> drift.DriftReport:
         shutil.rmtree(intake.folder(MODEL), ignore_errors=True)
-        state = intake.observe(MODEL, replace(WANTED, timezone=by), lambda _: made, LATER)
+        state = intake.ingest(MODEL, replace(WANTED, timezone=by), lambda _: made, LATER)
         wanted = intake.columns(made)
         del wanted["label"]
         stream = intake.summaries(MODEL, state, "aaaa", wanted)
@@ -454,7 +454,7 @@ def test_another_zone_with_nothing_in_the_log_is_noted(world: Path) -> None:
     path = ask(rows(days=2))
     in_zone("UTC")
     path.unlink()
-    assert in_zone("Asia/Tokyo") == intake.State(batch=1, timezone="Asia/Tokyo", layout=intake.LAYOUT)
+    assert in_zone("Asia/Tokyo") == intake.IntakeState(batch=1, timezone="Asia/Tokyo", layout=intake.LAYOUT)
     assert [one.name for one in intake.folder(MODEL).rglob("*") if one.is_file()] == ["state.json"]
 
 
@@ -476,7 +476,7 @@ def test_a_row_that_is_asked_after_its_answer_counts_for_nothing(world: Path, zo
     ask(at(rows(), *wrong, *well), at_once=1)
     if compacted:
         prediction_log.compact(MODEL, LATER)
-    state = intake.observe(MODEL, replace(WANTED, timezone=zone), layout, LATER)
+    state = intake.ingest(MODEL, replace(WANTED, timezone=zone), layout, LATER)
     assert {day[:4] for day in state.asked} == {"1987", "2013", "2026"}
     assert state.rows == state.releases["aaaa"].rows == len(well)
     (said,) = intake.service(MODEL, state).values()

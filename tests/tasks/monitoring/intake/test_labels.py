@@ -27,7 +27,7 @@ LEARNED = rows("2013-01-01", 60, seed=9)
 HOLDOUT = rows("2013-03-01", 31, seed=8)
 
 
-def join(state: intake.State | None = None) -> Joined:
+def join(state: intake.IntakeState | None = None) -> Joined:
     """Observe and join."""
     state = state or observe(lambda _: made_of(LEARNED))
     return labels.join(MODEL, state, settings.BUILD / MODEL / "rows", "classification", "log_loss")
@@ -223,13 +223,13 @@ def test_the_later_answer_counts_in_the_hour_that_autumn_repeats(
     asked = rows(days=1, per_day=1)
     at = pd.Timestamp(day) + pd.Timedelta(hours=hour, minutes=50)
     shift = pd.Timedelta(minutes=10 if zone == "Australia/Lord_Howe" else 20)  # there it is half an hour
-    wanted = intake.Wanted("classification", (), 90, zone)
+    wanted = intake.IntakeOptions("classification", (), 90, zone)
     for number, (moment, p) in enumerate([(at + shift, 0.75), (at, 0.25)]):
         ask(asked.assign(time=moment, p_0=1 - p, p_1=p), number=number)
         if not in_one_look:
-            join(intake.observe(MODEL, wanted, lambda _: made_of(LEARNED), LATER))
+            join(intake.ingest(MODEL, wanted, lambda _: made_of(LEARNED), LATER))
     deliver(asked, "2013-04")
-    joined = join(intake.observe(MODEL, wanted, lambda _: made_of(LEARNED), LATER))
+    joined = join(intake.ingest(MODEL, wanted, lambda _: made_of(LEARNED), LATER))
     assert labels.frame(MODEL, sorted(joined.days))["p_1"].tolist() == [0.75]
 
 
@@ -243,8 +243,8 @@ def test_a_slice_may_be_called_as_any_column_is(world: Path) -> None:
         line["rows"] = [{**row, **dict.fromkeys(names, "yes")} for row in line["rows"]]
     path.write_bytes(b"".join(orjson.dumps(line) + b"\n" for line in lines))
     deliver(asked, "2013-04")
-    wanted = intake.Wanted("classification", tuple(names), 90)
-    joined = join(intake.observe(MODEL, wanted, lambda _: made_of(LEARNED), LATER))
+    wanted = intake.IntakeOptions("classification", tuple(names), 90)
+    joined = join(intake.ingest(MODEL, wanted, lambda _: made_of(LEARNED), LATER))
     how = weekly.Measuring("classification", "log_loss", tuple(names), 10, 0.95)
     (week,) = weekly.measured(MODEL, joined, how, lambda _: None)
     assert week["labels"] == len(asked)
@@ -398,7 +398,7 @@ def test_classes_before_are_no_predictions_of_a_regression(world: Path) -> None:
     deliver(asked.assign(label=4.0), "2013-04")
     learned = LEARNED.assign(label=np.arange(len(LEARNED)) / 2, prediction=LEARNED["p_1"])
     made = {"aaaa": made_of(LEARNED), "bbbb": profile.reference_profile(learned, FEATURES, learned[["prediction"]])}
-    state = intake.observe(MODEL, intake.Wanted("regression", ("station",), 90), made.__getitem__, LATER)
+    state = intake.ingest(MODEL, intake.IntakeOptions("regression", ("station",), 90), made.__getitem__, LATER)
     joined = labels.join(MODEL, state, settings.BUILD / MODEL / "rows", "regression", "absolute")
     assert labels.losses(joined, "aaaa") == []
     assert labels.losses(joined, "bbbb") == [(day, 12.0, 24) for day in joined.days]

@@ -167,7 +167,7 @@ def test_interval_holds_the_loss_that_labels_show_later(task: str, loss: str, cl
     for seed in range(60):
         year = world("2013-03-01", 35, seed, classes=classes, per_day=60)
         holdout, week = year[year["time"] < "2013-03-29"], year[year["time"] >= "2013-03-29"]
-        estimate = quality.Estimator.fit(task, loss, holdout).estimate(week.drop(columns="label"))
+        estimate = quality.LossEstimator.fit(task, loss, holdout).estimate(week.drop(columns="label"))
         assert estimate is not None
         held += estimate.low <= true_loss(task, loss, week) <= estimate.high
         widths.append((estimate.high - estimate.low) / estimate.value)
@@ -179,7 +179,7 @@ def test_interval_holds_the_loss_that_labels_show_later(task: str, loss: str, cl
 def test_estimate_follows_what_is_asked(task: str, loss: str, classes: int) -> None:
     """Where harder rows are asked for, the estimate rises by about what the loss rises by, without any label."""
     year = world("2013-03-01", 28, 7, classes=classes, per_day=400)
-    estimator = quality.Estimator.fit(task, loss, year)
+    estimator = quality.LossEstimator.fit(task, loss, year)
     usual, harder = (world("2013-04-01", 7, 8, classes=classes, per_day=400, hard=h) for h in (0.0, 0.5))
     guessed = [estimator.estimate(frame.drop(columns="label")) for frame in (usual, harder)]
     assert guessed[0] is not None
@@ -192,7 +192,7 @@ def test_estimate_follows_what_is_asked(task: str, loss: str, classes: int) -> N
 def test_a_relation_that_moved_is_not_held_and_the_text_says_so() -> None:
     """Equal predictions give an equal estimate; that their labels mean something else now, labels show."""
     year = world("2013-03-01", 28, 9)
-    estimator = quality.Estimator.fit("classification", "log_loss", year)
+    estimator = quality.LossEstimator.fit("classification", "log_loss", year)
     moved = world("2013-04-01", 7, 10, moved=2.5)
     still = world("2013-04-01", 7, 10)
     found = []
@@ -212,9 +212,9 @@ def test_a_relation_that_moved_is_not_held_and_the_text_says_so() -> None:
 def test_labels_of_earlier_windows_correct_the_estimate() -> None:
     """A relation that moved is learned from the weeks whose labels came: the estimate moves, and then holds."""
     holdout, stream = world("2013-03-01", 28, 11), world("2013-04-01", 70, 12, moved=2.0)
-    blind = quality.Estimator.fit("classification", "log_loss", holdout)
+    blind = quality.LossEstimator.fit("classification", "log_loss", holdout)
     week = stream[stream["time"] >= "2013-06-03"]
-    told = quality.Estimator.fit("classification", "log_loss", holdout, stream[stream["time"] < "2013-06-03"])
+    told = quality.LossEstimator.fit("classification", "log_loss", holdout, stream[stream["time"] < "2013-06-03"])
     truth, asked = true_loss("classification", "log_loss", week), week.drop(columns="label")
     without, later = blind.estimate(asked), told.estimate(asked)
     assert without is not None
@@ -228,7 +228,7 @@ def test_how_far_off_earlier_estimates_were_counts() -> None:
     """Who was far off before is less sure now; who was not is surer, as more is known; the value stays."""
     year, week = world("2013-03-01", 28, 24), world("2013-04-01", 7, 25)
     usual, wrong, right = (
-        quality.Estimator.fit("classification", "log_loss", year, past=past).estimate(week)
+        quality.LossEstimator.fit("classification", "log_loss", year, past=past).estimate(week)
         for past in ((), (0.2, -0.25, 0.3), (0.001, -0.002) * 10)
     )
     assert usual is not None
@@ -241,9 +241,9 @@ def test_how_far_off_earlier_estimates_were_counts() -> None:
 def test_few_rows_are_less_sure_than_many() -> None:
     """A window of a tenth of the rows scatters more; and more confidence is a wider interval."""
     year, week = world("2013-03-01", 28, 13, per_day=300), world("2013-04-01", 7, 14, per_day=300)
-    wide, wider = (quality.Estimator.fit("classification", "log_loss", year, confidence=c) for c in (0.8, 0.99))
+    wide, wider = (quality.LossEstimator.fit("classification", "log_loss", year, confidence=c) for c in (0.8, 0.99))
 
-    def reach(estimator: quality.Estimator, frame: pd.DataFrame) -> float:
+    def reach(estimator: quality.LossEstimator, frame: pd.DataFrame) -> float:
         estimate = estimator.estimate(frame)
         assert estimate is not None
         return estimate.high - estimate.low
@@ -255,9 +255,9 @@ def test_few_rows_are_less_sure_than_many() -> None:
 def test_order_and_unlabelled_rows_make_no_difference_to_an_estimate() -> None:
     """The same rows in another order, and more of them without labels, are the same calibration."""
     year, week = world("2013-03-01", 28, 15), world("2013-04-01", 7, 16)
-    usual = quality.Estimator.fit("classification", "brier", year).estimate(week)
+    usual = quality.LossEstimator.fit("classification", "brier", year).estimate(week)
     more = pd.concat([year.sample(frac=1, random_state=3), week.assign(label=None)])
-    again = quality.Estimator.fit("classification", "brier", more).estimate(week.sample(frac=1, random_state=4))
+    again = quality.LossEstimator.fit("classification", "brier", more).estimate(week.sample(frac=1, random_state=4))
     assert usual is not None
     assert again is not None
     assert again.to_dict() == pytest.approx(usual.to_dict(), abs=2e-6)
@@ -281,7 +281,7 @@ def test_no_estimate_without_enough_data(days: int, of_holdout: int, reason: str
     year, week = (world(first, 28, 17) for first in ("2013-03-01", "2013-04-01"))
     year, week = year.iloc[: 150 * of_holdout], week.iloc[: 150 * days]
     unlabelled = week.assign(label=np.nan)
-    estimator = quality.Estimator.fit("classification", "log_loss", year, unlabelled)
+    estimator = quality.LossEstimator.fit("classification", "log_loss", year, unlabelled)
     assert estimator.estimate(week) is None
     assert estimator.lacking(week).startswith(reason)
 
@@ -289,7 +289,7 @@ def test_no_estimate_without_enough_data(days: int, of_holdout: int, reason: str
 def test_a_holdout_of_equal_predictions_is_enough() -> None:
     """A model that always says the same has one expected loss, and an interval all the same."""
     year, week = (world(f, d, 19).assign(p_0=0.6, p_1=0.4) for f, d in (("2013-03-01", 28), ("2013-04-01", 7)))
-    estimate = quality.Estimator.fit("classification", "log_loss", year).estimate(week)
+    estimate = quality.LossEstimator.fit("classification", "log_loss", year).estimate(week)
     assert estimate is not None
     assert estimate.value == pytest.approx(true_loss("classification", "log_loss", year), abs=0.02)
     assert estimate.low < true_loss("classification", "log_loss", week) < estimate.high
@@ -302,7 +302,7 @@ def test_small_losses_keep_their_digits() -> None:
     found = []
     for unit in (1.0, 1e-4):
         holdout, week = (frame.assign(**{name: frame[name] * unit for name in said}) for frame in usual)
-        estimate = quality.Estimator.fit("regression", "squared", holdout).estimate(week)
+        estimate = quality.LossEstimator.fit("regression", "squared", holdout).estimate(week)
         measured = quality.measure("regression", "squared", week, resamples=100)
         off = quality.off(estimate, measured)
         assert estimate is not None
@@ -315,7 +315,7 @@ def test_small_losses_keep_their_digits() -> None:
 def test_off_waits_for_the_labels() -> None:
     """While a window has labels for few of its rows, nothing is said of how far off its estimate was."""
     year, week = world("2013-03-01", 28, 20), world("2013-04-01", 7, 21)
-    estimate = quality.Estimator.fit("classification", "log_loss", year).estimate(week)
+    estimate = quality.LossEstimator.fit("classification", "log_loss", year).estimate(week)
 
     def off(share: float) -> Any:
         labels = week["label"].where(week.index < share * len(week))
@@ -353,7 +353,7 @@ def test_predictions_that_are_missing_are_refused() -> None:
     with pytest.raises(metrics.Unscorable, match="p_1 is missing or infinite in 1 of 1050 predictions"):
         quality.measure("classification", "log_loss", week)
     with pytest.raises(metrics.Unscorable, match="p_1 is missing or infinite"):
-        quality.Estimator.fit("classification", "log_loss", week)
-    estimator = quality.Estimator.fit("classification", "log_loss", world("2013-03-01", 28, 22))
+        quality.LossEstimator.fit("classification", "log_loss", week)
+    estimator = quality.LossEstimator.fit("classification", "log_loss", world("2013-03-01", 28, 22))
     with pytest.raises(metrics.Unscorable, match="missing or infinite in 1 of 1,050 predictions"):
         estimator.estimate(week)
