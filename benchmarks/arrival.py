@@ -101,7 +101,7 @@ def _platform(root: Path, figures: Figures) -> Iterator[str]:
         figures.note(LATER, _weight(root)[RSS])
     finally:
         make("down")
-    if left := process_tags.alive(str(root)):
+    if left := process_tags.tagged(str(root)):
         sys.exit(f"make down has left {', '.join(str(one.pid) for one in left)}")
 
 
@@ -111,7 +111,7 @@ def _stack(root: Path) -> dict[str, Any]:
 
 def _weight(root: Path) -> dict[str, float]:
     """Bytes of all that the platform has started, itself included; a shared page counts in part (PSS) or wholly."""
-    weighed = [one.memory_full_info() for one in [*process_tags.alive(str(root)), psutil.Process(_stack(root)["pid"])]]
+    weighed = [one.memory_full_info() for one in [*process_tags.tagged(str(root)), psutil.Process(_stack(root)["pid"])]]
     return {PSS: sum(getattr(one, "pss", one.uss) for one in weighed), RSS: sum(one.rss for one in weighed)}
 
 
@@ -187,7 +187,7 @@ def _used(parents: list[psutil.Process]) -> float:
 
 def _woken(server: str, title: str) -> str:
     """Wake a deployment; gives what its run said at its end."""
-    run = triggers.wake(title)
+    run = triggers.trigger(title)
 
     def ended() -> dict[str, Any] | None:
         state = dict(_ask(server, f"/flow_runs/{run}")["state"])

@@ -138,7 +138,7 @@ def run_flow(model: str) -> tuple[int, str]:
 
 def _apart() -> None:
     os.setsid()
-    priority.give_way(os.getpid())
+    priority.lower(os.getpid())
 
 
 HAND = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _apart)

@@ -10,7 +10,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
 from flows.prefect_support import announcements, api, events, triggers
-from flows.prefect_support.as_task import alone, as_task
+from flows.prefect_support.as_task import as_task, exclusive
 from tasks.data import git_sync, landing, quarantine, versions
 from tasks.ground import files, params, settings
 from tasks.lifecycle import trial_prepare
@@ -20,8 +20,8 @@ from tasks.lifecycle import trial_prepare
 def ingest() -> State[Any]:
     """Bring data/ and data.dvc up to what was delivered. Nothing delivered: nothing done."""
     said = params.load()
-    with alone("ingest"):
-        triggers.answer_waiting()
+    with exclusive("ingest"):
+        triggers.coalesce_waiting()
         git_sync.follow(said)
         if versions.behind():
             _catch_up()
@@ -81,8 +81,8 @@ def _wake(model: str, key: str) -> str:
     """Wake the training of a model; gives the run, or why there is none."""
     title, tell = f"train/{model}", get_run_logger().info
     try:
-        run = triggers.wake(title, {"model": model, "again": False, "if_due": True}, f"{model}: {key}")
-    except triggers.Paused as error:
+        run = triggers.trigger(title, {"model": model, "again": False, "if_due": True}, f"{model}: {key}")
+    except triggers.DeploymentPaused as error:
         tell(f"{model} reads what changed, but {error}")
         return PAUSED
     if run is None:

@@ -15,7 +15,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
 from flows.prefect_support import events, triggers
-from flows.prefect_support.as_task import alone, as_task
+from flows.prefect_support.as_task import as_task, exclusive
 from tasks.ground import files, params, settings
 from tasks.ground.errors import DataMissing, Mistake, ModelFileRefused
 from tasks.monitoring import alarms, report
@@ -37,8 +37,8 @@ def monitor(model: str) -> State[Any]:
     """
     said = params.load().model(model)
     tell = get_run_logger().info
-    with alone(f"monitor-{model}"):
-        if answered := triggers.answer_waiting():
+    with exclusive(f"monitor-{model}"):
+        if answered := triggers.coalesce_waiting():
             tell(f"{answered} more wakes are answered by this run")
         if torn_files := integrity.set_aside(model):
             tell(f"{len(torn_files)} torn files were set aside in var/torn: what they held is made again")

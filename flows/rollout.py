@@ -14,7 +14,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
 from flows.prefect_support import events, triggers
-from flows.prefect_support.as_task import alone, as_task
+from flows.prefect_support.as_task import as_task, exclusive
 from tasks.ground import params, settings
 from tasks.ground.errors import DataMissing, Mistake, ModelFileRefused, NotPromoted
 from tasks.release.registry import champion_lookup, desired_state
@@ -47,8 +47,8 @@ def rollout(
     for gone in desired_state.forget(said.models):
         tell(f"{gone} is not in params.yaml any more: it serves no longer")
     section = said.model(model)
-    with alone(f"rollout-{model}"):
-        if answered := triggers.answer_waiting():
+    with exclusive(f"rollout-{model}"):
+        if answered := triggers.coalesce_waiting():
             tell(f"{answered} more wakes are answered by this run")
         if target == "local" and (failed := desired_state.unfinished(model)):
             tell(f"a withdrawal of {failed.one} was begun and not ended: {failed.why}")

@@ -13,7 +13,7 @@ from prefect.runtime import flow_run
 from prefect.states import Completed
 
 from flows.prefect_support import api, events, triggers
-from flows.prefect_support.as_task import alone, as_task
+from flows.prefect_support.as_task import as_task, exclusive
 from tasks import steps
 from tasks.data import git_sync
 from tasks.ground import files, params, settings, uncommitted
@@ -38,8 +38,8 @@ def train(model: str, again: bool = False, if_due: bool = False) -> State[Any]:
     said = params.load()
     said.model(model)
     tell = get_run_logger().info
-    with alone(f"train-{model}"):
-        if answered := triggers.answer_waiting():
+    with exclusive(f"train-{model}"):
+        if answered := triggers.coalesce_waiting():
             tell(f"{answered} more wakes are answered by this run")
         pending = dvc_graph.pending(model)
         if not pending and not again and (done := outcome_cache.find(model)):
@@ -79,8 +79,8 @@ def _forget_refused(model: str, days: float) -> None:
 def _with_rows_come_labels(model: str) -> None:
     """The monitor looks at them when the training is over: beside it, it would take its cores."""
     try:
-        triggers.wake(f"monitor/{model}", {"model": model})
-    except triggers.Paused as error:
+        triggers.trigger(f"monitor/{model}", {"model": model})
+    except triggers.DeploymentPaused as error:
         get_run_logger().info(str(error))
 
 

@@ -82,7 +82,7 @@ def up() -> int:
     """Start the platform and keep it running until it is told to end."""
     params.load()  # a mistake in it is told before anything is started
     lock = take_lock(LOCK_SECONDS)
-    if lock is None or process_tags.keeper(_mark()):
+    if lock is None or process_tags.find_supervisor(_mark()):
         raise Mistake(
             f"the platform of {settings.ROOT} is up already. `evergreen status` shows it, `make down` ends it"
         )
@@ -123,7 +123,7 @@ def down() -> int:
     """End the platform of this checkout, if it is up."""
     pid = _holder()
     if pid is None:
-        left = process_tags.end(_mark())
+        left = process_tags.end_all(_mark())
         print(f"the platform of {settings.ROOT} is not up" + (f"; {left} processes it left were ended" if left else ""))
         return 0
     os.kill(pid, signal.SIGTERM)
@@ -141,7 +141,7 @@ def status() -> int:
     from deployments.local.status import report
 
     pid = _holder()
-    return report(pid, (_note() or {}).get("services", {}), process_tags.alive(_mark()))
+    return report(pid, (_note() or {}).get("services", {}), process_tags.tagged(_mark()))
 
 
 def _refuse_taken_ports(wanted: list[Service]) -> None:
@@ -169,7 +169,7 @@ def _taken(port: int) -> str | None:
 
 def _end_leftovers(story: Story) -> None:
     """A stack that was killed has left its services behind."""
-    if left := process_tags.end(_mark()):
+    if left := process_tags.end_all(_mark()):
         story.tell("stack", f"{left} processes of a platform that was killed were still there, and were ended")
 
 
@@ -224,12 +224,12 @@ def _holder() -> int | None:
             lock.release()
             break
         pid = (_note() or {}).get("pid")
-        if pid and process_tags.is_keeper(pid):
+        if pid and process_tags.is_supervisor(pid):
             return int(pid)
         if time.monotonic() > deadline:
             raise WorldError(f"somebody holds {_run() / 'stack.lock'}, and does not say who it is")
         time.sleep(0.1)
-    return process_tags.keeper(_mark())
+    return process_tags.find_supervisor(_mark())
 
 
 # ── keeping it up ─────────────────────────────────────────────────────────────────────────────────
@@ -265,7 +265,7 @@ class Stack:
 
         logging.getLogger("circus").setLevel(logging.ERROR)
         os.environ.update(environment())
-        os.environ[process_tags.NAME] = _mark()
+        os.environ[process_tags.STACK] = _mark()
         # inproc: nobody outside this process speaks to circus
         self.arbiter = Arbiter(
             [], "inproc://evergreen-control", "inproc://evergreen-events", loop=IOLoop.current(), check_delay=0.5
@@ -404,9 +404,9 @@ class Stack:
         self.dead.discard(service.name)
         self.pids[service.name], self.since[service.name] = pid, datetime.now(UTC)
         if not service.serves:
-            priority.give_way(pid)
+            priority.lower(pid)
             if not service.starts_flows:
-                priority.leave_a_processor(pid)
+                priority.spare_one_cpu(pid)
         self.story.tell(service.name, f"started (process {pid})")
         self._write_note()
         return True
@@ -472,7 +472,7 @@ class Stack:
             if service.name == "worker":
                 await asyncio.to_thread(self._interrupt)
         await self.arbiter.stop()
-        await asyncio.to_thread(process_tags.end, _mark(), keep={os.getpid()})
+        await asyncio.to_thread(process_tags.end_all, _mark(), keep={os.getpid()})
         self.story.tell("stack", "down")
 
     def _interrupt(self) -> None:

@@ -22,7 +22,7 @@ def find(said: params.Params) -> list[str]:
     """A sentence for each thing that stands in the way; first of all, what stops everything.
 
     Raises:
-        ApiSilent: the Prefect server does not answer.
+        PrefectApiError: the Prefect server does not answer.
     """
     return [
         *_of_pool(),
@@ -52,7 +52,7 @@ class Blockers:
         """Look once; gives a line for each thing that is new or over. A champion that does not serve is told by others.
 
         Raises:
-            ApiSilent: the Prefect server does not answer.
+            PrefectApiError: the Prefect server does not answer.
         """
         now = [*_of_pool(), *_of_deployments(said), *_of_automations(said)]
         yield from (text for text in now if text not in self.known)
@@ -63,7 +63,7 @@ class Blockers:
 def _of_pool() -> Iterator[str]:
     try:
         pool = api.call(f"/work_pools/{POOL}", patience=0)
-    except api.NotThere:
+    except api.PrefectNotFound:
         yield f"there is no work pool {POOL}, so no flow runs: `make up` registers it, and so does `evergreen register`"
         return
     if pool["is_paused"]:

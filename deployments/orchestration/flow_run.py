@@ -50,9 +50,9 @@ def address() -> Path:
 
 def become(command: list[str]) -> None:
     """Run a module as `python -m` does, in this process."""
-    priority.give_way(os.getpid())  # a request waits for neither a training nor a rollout
+    priority.lower(os.getpid())  # a request waits for neither a training nor a rollout
     if command[:1] == [ASIDE]:
-        priority.leave_a_processor(os.getpid())
+        priority.spare_one_cpu(os.getpid())
         command = command[1:]
     path = Path(os.environ["EVERGREEN_ROOT"]) / "var" / "log" / LOG
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -63,7 +63,7 @@ def deploy(said: params.Params, *, keep: bool = False) -> list[str]:
     """Bring the server's deployments and automations to what this checkout says; gives a line per change.
 
     Raises:
-        ApiSilent: the Prefect server does not answer.
+        PrefectApiError: the Prefect server does not answer.
     """
     with files.lock("deploy"):
         _work_pool()
@@ -105,7 +105,7 @@ def lacking(said: params.Params) -> list[str]:
     """What the server does not have of what it should: the work pool, deployments, automations.
 
     Raises:
-        ApiSilent: the Prefect server does not answer.
+        PrefectApiError: the Prefect server does not answer.
     """
     titles = _registered()
     named = {one["name"] for one in automations.registered()}
@@ -237,7 +237,7 @@ def _ensure(wanted: Deployment) -> tuple[str, str | None]:
     body = _body(wanted)
     try:
         there = api.call(f"/deployments/name/{wanted.title}")
-    except api.NotThere:
+    except api.PrefectNotFound:
         cron = {"cron": wanted.cron, "timezone": "UTC"}
         schedule = {"schedule": cron, "active": True, "slug": "reconcile", "parameters": wanted.woken_with}
         schedules = [schedule] if wanted.cron else []
@@ -315,7 +315,7 @@ def _work_pool() -> None:
 def _has_work_pool() -> bool:
     try:
         api.call(f"/work_pools/{POOL}")
-    except api.NotThere:
+    except api.PrefectNotFound:
         return False
     return True
 

@@ -17,6 +17,6 @@ def worker_answers(since: datetime) -> bool:
     """Whether the server has heard the worker's heartbeat since then."""
     try:
         workers = api.call(f"/work_pools/{POOL}/workers/filter", {}, patience=0)
-    except api.ApiSilent:
+    except api.PrefectApiError:
         return False
     return any(one["name"] == WORKER and datetime.fromisoformat(one["last_heartbeat_time"]) >= since for one in workers)

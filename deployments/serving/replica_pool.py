@@ -442,7 +442,7 @@ class _Replica(asyncio.Protocol):
             with suppress(TimeoutError):
                 async with asyncio.timeout(GENTLY_S):
                     await self._started.wait()
-            await asyncio.to_thread(priority.set_session, self.pid, 0)
+            await asyncio.to_thread(priority.set_session_nice, self.pid, 0)
         try:
             async with asyncio.timeout(SILENT_S):  # not wait_for: Python 3.11's may lose the cancellation of a drain
                 await self._started.wait()
@@ -694,5 +694,5 @@ async def _start(
     process = await asyncio.create_subprocess_exec(
         *line, stdout=said, stderr=said, pass_fds=[theirs.fileno()], **_APART
     )
-    await asyncio.to_thread(priority.set_session, process.pid, nice)
+    await asyncio.to_thread(priority.set_session_nice, process.pid, nice)
     return process.pid

@@ -357,7 +357,7 @@ def plans(ui: str) -> dict[str, Plan]:
     """Title → what is planned, for each of Evergreen's deployments.
 
     Raises:
-        ApiSilent: the Prefect server does not answer, or refuses.
+        PrefectApiError: the Prefect server does not answer, or refuses.
     """
     ours = {"deployments": {"tags": {"all_": ["evergreen"]}}}
     names = {one["id"]: one["name"] for one in api.call("/flows/filter", {}, patience=0)}
@@ -380,7 +380,7 @@ def plans(ui: str) -> dict[str, Plan]:
 
 
 def _runs(ours: dict[str, Any], types: list[str], sort: str) -> list[dict[str, Any]]:
-    wanted = {"state": {"type": {"any_": types}, "name": {"not_any_": ["Answered"]}}}
+    wanted = {"state": {"type": {"any_": types}, "name": {"not_any_": ["Coalesced"]}}}
     return list(api.call("/flow_runs/filter", {**ours, "flow_runs": wanted, "sort": sort, "limit": 100}, patience=0))
 
 

@@ -154,7 +154,7 @@ def _look_once_more(said: params.Params) -> None:
     print(f"until the last answers have settled ({settling:.0f} s)", flush=True)
     time.sleep(settling)
     for name in said.models:
-        triggers.wake(f"monitor/{name}", {"model": name})
+        triggers.trigger(f"monitor/{name}", {"model": name})
     _settle(said, "what was asked last")
 
 

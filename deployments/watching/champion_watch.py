@@ -21,7 +21,7 @@ from tasks.release.rollout import router_client
 
 
 @dataclass
-class Promotions:
+class ChampionWatch:
     """What it has woken rollout for."""
 
     under_way: Callable[[str], bool]
@@ -33,14 +33,14 @@ class Promotions:
         """Look once; gives a line for each flow that is woken.
 
         Raises:
-            ApiSilent: the Prefect server does not answer.
+            PrefectApiError: the Prefect server does not answer.
             WorldError: a flow cannot be woken; the other models' were.
         """
         troubles = []
         for model in said.models:
             try:
                 yield from self._look(model)
-            except api.ApiSilent:
+            except api.PrefectApiError:
                 raise
             except WorldError as error:
                 troubles.append(str(error))
@@ -59,8 +59,8 @@ class Promotions:
         if not backoff.is_due(change) or self.under_way(title):
             return
         try:
-            run = triggers.wake(title)
-        except triggers.Paused as error:
+            run = triggers.trigger(title)
+        except triggers.DeploymentPaused as error:
             raise WorldError(f"{news}: {error}") from None
         if run is None:
             raise WorldError(

@@ -46,7 +46,7 @@ class Here:
 
 
 @dataclass
-class Mender:
+class CrashRecovery:
     """Looks at the runs again and again: one that was not there once may have been overlooked."""
 
     missed: set[str] = field(default_factory=set)
@@ -56,7 +56,7 @@ class Mender:
         """Look once; gives a line for each thing that was done.
 
         Raises:
-            ApiSilent: the Prefect server does not answer.
+            PrefectApiError: the Prefect server does not answer.
         """
         return [*self._release_stranded(), *_wake_crashed()]
 
@@ -74,7 +74,7 @@ def interrupt(patience: int) -> list[str]:
     """Say of every run that its process was ended with the platform; gives their names. To be called when it was.
 
     Raises:
-        ApiSilent: the Prefect server does not answer; the next `make up` takes them for crashed.
+        PrefectApiError: the Prefect server does not answer; the next `make up` takes them for crashed.
     """
     names = []
     for run in _going(patience):
@@ -115,7 +115,7 @@ def _wake_crashed() -> Iterator[str]:
             continue
         ended = {
             "deployment_id": {"any_": [deployment["id"]]},
-            "state": {"name": {"not_any_": ["Scheduled", "Answered"]}},
+            "state": {"name": {"not_any_": ["Scheduled", "Coalesced"]}},
         }
         last = _runs({"flow_runs": ended, "sort": "EXPECTED_START_TIME_DESC", "limit": len(PATIENCE) + 1})
         crashes = next((n for n, run in enumerate(last) if run["state_type"] != "CRASHED"), len(last))
@@ -123,7 +123,7 @@ def _wake_crashed() -> Iterator[str]:
             flow = api.call(f"/flows/{deployment['flow_id']}")["name"]
             title = f"{flow}/{deployment['name']}"
             before = api.call("/flow_runs/count", {"flow_runs": {"idempotency_key": {"any_": [_key(last[0])]}}})
-            run = triggers.wake(title, last[0]["parameters"], key=_key(last[0]))
+            run = triggers.trigger(title, last[0]["parameters"], key=_key(last[0]))
             if run and not before:
                 yield f"{title} crashed: woken again, {api.run_url(run)}"
 
@@ -153,7 +153,7 @@ def _here() -> Here:
             if run := environment.get(MARK):
                 runs.add(run)
             elif (
-                environment.get(process_tags.NAME) == str(settings.ROOT)
+                environment.get(process_tags.STACK) == str(settings.ROOT)
                 and environment.get(process_tags.SERVICE) == "worker"
             ):
                 workers.append(process.create_time())

@@ -40,7 +40,7 @@ class Registration:
         """Look once; gives a line for each thing that was done.
 
         Raises:
-            ApiSilent: the Prefect server does not answer.
+            PrefectApiError: the Prefect server does not answer.
             WorldError: what is lacking could not be registered.
         """
         others = registration.others(said)
@@ -66,7 +66,7 @@ def _train(said: params.Params, lacking: list[str]) -> Iterator[str]:
     """Whose deployment was lacking may never have been trained; otherwise there is nothing to do."""
     for model in said.models:
         if f"deployment train/{model}" in lacking:
-            run = triggers.wake(f"train/{model}", {"model": model, "again": False, "if_due": True})
+            run = triggers.trigger(f"train/{model}", {"model": model, "again": False, "if_due": True})
             if run:
                 yield f"train/{model} is woken, {api.run_url(run)}"
 

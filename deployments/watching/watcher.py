@@ -18,8 +18,8 @@ from pathlib import Path
 from deployments.orchestration.blockers import Blockers
 from deployments.status_page.refresher import Keeper
 from deployments.watching.backoff import Backoff
-from deployments.watching.champion_watch import Promotions
-from deployments.watching.crash_recovery import Mender
+from deployments.watching.champion_watch import ChampionWatch
+from deployments.watching.crash_recovery import CrashRecovery
 from deployments.watching.registration_watch import Registration
 from flows.prefect_support import announcements, api, triggers
 from flows.prefect_support.triggers import under_way
@@ -54,7 +54,7 @@ class Watcher:
         """Look once; wake ingest if it is needed.
 
         Raises:
-            ApiSilent: the Prefect server does not answer.
+            PrefectApiError: the Prefect server does not answer.
             WorldError: ingest cannot be woken.
         """
         waiting = frozenset((landed.path, landed.seen) for landed, _ in Place.of(said.landing, "landing").look())
@@ -64,7 +64,7 @@ class Watcher:
         if not waiting or not self.backoff.is_due(waiting) or under_way("ingest/ingest"):
             return
         fresh = waiting - (self.backoff.cause or frozenset())
-        run = triggers.wake("ingest/ingest")
+        run = triggers.trigger("ingest/ingest")
         if run is None:
             raise WorldError(
                 "the Prefect server knows no ingest/ingest yet: `make up` registers it, as does `evergreen register`"
@@ -107,7 +107,7 @@ class Rounds:
                 self.troubles.pop(name, None)
             except (EvergreenError, OSError) as error:  # a full disk, say
                 self.troubles[name] = f"{type(error).__name__}: {error}"
-                if isinstance(error, api.ApiSilent):
+                if isinstance(error, api.PrefectApiError):
                     break  # the others would wait for it as well
         now = set(self.troubles.values())
         for trouble in sorted(now - before):
@@ -123,8 +123,8 @@ def main() -> None:
         with suppress(OSError):  # the disk that its log is on may be full
             print(text, flush=True)
 
-    watcher, promotions, keeper = Watcher(say), Promotions(under_way), Keeper(say)
-    mender, registration, blockers = Mender(), Registration(), Blockers()
+    watcher, promotions, keeper = Watcher(say), ChampionWatch(under_way), Keeper(say)
+    mender, registration, blockers = CrashRecovery(), Registration(), Blockers()
     rounds = Rounds(
         {
             "runs": (mender.look, MEND_SECONDS),

@@ -22,7 +22,7 @@ def read() -> dict[str, Any]:
     """What this server was told; nothing, if it has none of the runs that this made: it was begun anew.
 
     Raises:
-        ApiSilent: the Prefect server does not answer.
+        PrefectApiError: the Prefect server does not answer.
     """
     note = _note()
     if note.get("api") != whom() or not all(_is_there(run) for run in note.get("runs", [])):
@@ -44,7 +44,7 @@ def whom() -> str:
 def _is_there(run: str) -> bool:
     try:
         api.call(f"/flow_runs/{run}")
-    except api.NotThere:
+    except api.PrefectNotFound:
         return False
     return True
 

@@ -21,11 +21,11 @@ PAUSES = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 8.0, 8.0, 8.0)
 """Seconds before each further try: a server that was killed is back within them, also on a busy machine."""
 
 
-class ApiSilent(WorldError):
+class PrefectApiError(WorldError):
     """The Prefect server does not answer, or refuses."""
 
 
-class NotThere(ApiSilent):
+class PrefectNotFound(PrefectApiError):
     """The Prefect server has no such thing (404)."""
 
 
@@ -33,8 +33,8 @@ def call(path: str, body: Any = None, method: str = "", patience: int = len(PAUS
     """POST a JSON body to a path of the API (without one: GET); gives the JSON answer, or None.
 
     Raises:
-        NotThere: 404.
-        ApiSilent: it did not answer after `patience` further tries, or refused.
+        PrefectNotFound: 404.
+        PrefectApiError: it did not answer after `patience` further tries, or refused.
     """
     url = f"{os.environ['PREFECT_API_URL']}{path}"
     data = None if body is None else json.dumps(body).encode()
@@ -49,12 +49,12 @@ def call(path: str, body: Any = None, method: str = "", patience: int = len(PAUS
         except urllib.error.HTTPError as error:
             said = error.read().decode(errors="replace")[:300]
             if error.code == 404:
-                raise NotThere(f"the Prefect server has no {url}: {said}") from None
+                raise PrefectNotFound(f"the Prefect server has no {url}: {said}") from None
             if pause is None or error.code not in {408, 429, 500, 502, 503, 504}:
-                raise ApiSilent(f"the Prefect server refuses {url}: {error.code} {said}") from None
+                raise PrefectApiError(f"the Prefect server refuses {url}: {error.code} {said}") from None
         except (urllib.error.URLError, OSError, ValueError) as error:
             if pause is None:
-                raise ApiSilent(
+                raise PrefectApiError(
                     f"the Prefect server does not answer on {url}: {error}. Start it (make up), or set PREFECT_API_URL"
                 ) from None
         time.sleep(pause)

@@ -17,7 +17,7 @@ one_line_errors.install()
 
 
 @contextmanager
-def alone(name: str) -> Iterator[None]:
+def exclusive(name: str) -> Iterator[None]:
     """Hold a lock while the flow runs; its log says for whom it waits, and those that wait are told of this run."""
     run = f"{flow_run.name}, {api.run_url(str(flow_run.id))}"
     with files.lock(name, get_run_logger().info, run):

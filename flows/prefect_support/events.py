@@ -83,7 +83,7 @@ def stored(told: list[Event]) -> None:
     It answers before it stores. Of a wake the loss is found by a schedule; a person would never be told.
 
     Raises:
-        ApiSilent: it does not store it.
+        PrefectApiError: it does not store it.
     """
     missing = {one["id"]: one for one in told}
     for _ in range(TIMES):
@@ -97,7 +97,7 @@ def stored(told: list[Event]) -> None:
         if not missing:
             return
         api.call("/events", list(missing.values()))
-    raise api.ApiSilent(f"the Prefect server does not store the event {next(iter(missing.values()))['event']}")
+    raise api.PrefectApiError(f"the Prefect server does not store the event {next(iter(missing.values()))['event']}")
 
 
 def _model(name: str) -> dict[str, str]:

@@ -22,7 +22,7 @@ def run(name: str, *arguments: str) -> Any:
     """Run a flow against the server that PREFECT_API_URL names; gives its final state.
 
     Raises:
-        ApiSilent: there is no server.
+        PrefectApiError: there is no server.
     """
     from prefect.settings import get_current_settings
 
@@ -34,7 +34,7 @@ def run(name: str, *arguments: str) -> Any:
     except RuntimeError as error:  # what the flow itself raises is in its state
         if not str(error).startswith("Failed to reach API"):
             raise
-        raise api.ApiSilent(
+        raise api.PrefectApiError(
             f"the Prefect server does not answer on {api.masked(os.environ['PREFECT_API_URL'])}. Start one (make up, "
             "or `prefect server start` in a second `make shell`), or set PREFECT_API_URL"
         ) from None

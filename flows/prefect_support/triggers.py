@@ -12,30 +12,32 @@ from typing import Any
 from flows.prefect_support import api
 from tasks.ground.errors import WorldError
 
-ANSWERED = {"type": "COMPLETED", "name": "Answered"}
+COALESCED = {"type": "COMPLETED", "name": "Coalesced"}
 
 INTERRUPTED = {"type": "SCHEDULED", "name": "Interrupted"}
 """A run whose process was ended with the platform, or never began: it is started again (crash_recovery.py)."""
 
 
-class Paused(WorldError):
+class DeploymentPaused(WorldError):
     """Somebody has paused the deployment: a person starts it, nobody else."""
 
 
-def wake(title: str, parameters: dict[str, Any] | None = None, key: str | None = None) -> str | None:
+def trigger(title: str, parameters: dict[str, Any] | None = None, key: str | None = None) -> str | None:
     """Have a deployment (`flow/name`) run; gives the flow run's id, or None where the server knows no such deployment.
 
     The same key wakes once: the second call gives the run that the first one made.
 
     Raises:
-        Paused: somebody has paused it.
+        DeploymentPaused: somebody has paused it.
     """
     try:
         deployment = api.call(f"/deployments/name/{title}")
-    except api.NotThere:
+    except api.PrefectNotFound:
         return None
     if deployment["paused"]:
-        raise Paused(f"{title} is paused in Prefect and is not started: resume it in the UI, or start it by its button")
+        raise DeploymentPaused(
+            f"{title} is paused in Prefect and is not started: resume it in the UI, or start it by its button"
+        )
     flow, _, name = title.partition("/")
     body: dict[str, Any] = {
         "name": flow if flow == name else title
@@ -58,7 +60,7 @@ def under_way(title: str, patience: int = len(api.PAUSES)) -> bool:
     return False
 
 
-def answer_waiting() -> int:
+def coalesce_waiting() -> int:
     """To be called before a flow looks at anything: ends the runs that wait to do the same. Gives how many there were.
 
     Only those of the same deployment with the same parameters; a run outside of any deployment has none.
@@ -71,7 +73,7 @@ def answer_waiting() -> int:
     answered = 0
     for other in _waiting(str(deployment.id)):
         if other["id"] != mine and other["parameters"] == flow_run.parameters:
-            state = {**ANSWERED, "message": f"answered by {api.run_url(mine)}, which had not looked yet"}
+            state = {**COALESCED, "message": f"answered by {api.run_url(mine)}, which had not looked yet"}
             answered += _end(other["id"], state)
     return answered
 
@@ -91,6 +93,6 @@ def _end(flow_run_id: str, state: dict[str, str]) -> bool:
     """End a run that has not begun; one that has begun meanwhile goes on."""
     try:
         answer = api.call(f"/flow_runs/{flow_run_id}/set_state", {"state": state})
-    except api.NotThere:
+    except api.PrefectNotFound:
         return False
     return bool(answer["status"] == "ACCEPT")

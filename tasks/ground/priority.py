@@ -21,15 +21,15 @@ TRIES, PAUSE_S = 20, 0.05
 """Of all processes without privileges, one may set a session's value each tenth of a second."""
 
 
-def give_way(process: int) -> None:
+def lower(process: int) -> None:
     """Let a process and all that it starts give way to what serves, for good. Nothing happens, if it is gone."""
     with suppress(ProcessLookupError):
         os.setpriority(os.PRIO_PROCESS, process, max(NICE, os.getpriority(os.PRIO_PROCESS, process)))
         if os.getsid(process) == process:
-            set_session(process, NICE)
+            set_session_nice(process, NICE)
 
 
-def leave_a_processor(process: int) -> None:
+def spare_one_cpu(process: int) -> None:
     """Keep a process, and all that it starts later, off the first of its processors. Of one, nothing can be left."""
     if hasattr(os, "sched_setaffinity"):  # Linux
         with suppress(ProcessLookupError):
@@ -37,7 +37,7 @@ def leave_a_processor(process: int) -> None:
             os.sched_setaffinity(process, allowed - {min(allowed)} or allowed)
 
 
-def set_session(leader: int, nice: int) -> None:
+def set_session_nice(leader: int, nice: int) -> None:
     """Give the session that a process leads a nice value, from 0 to 19: one that can be lowered again.
 
     Where sessions are not weighed, or there is no such process any more, nothing happens.

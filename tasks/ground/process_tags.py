@@ -8,29 +8,29 @@ from contextlib import suppress
 
 import psutil
 
-NAME = "EVERGREEN_STACK"
+STACK = "EVERGREEN_STACK"
 """The variable; its value is the checkout whose platform a process belongs to."""
 
 SERVICE = "EVERGREEN_SERVICE"
 """Beside it: the service that a process was started by or for."""
 
-KEEPER = {"deployments.local.supervisor", "up"}
+SUPERVISOR = {"deployments.local.supervisor", "up"}
 """Stand in the command of a stack that keeps a platform up."""
 
 PATIENCE_S = 8
 """So long a process may take to end when it is asked to."""
 
 
-def alive(mark: str) -> list[psutil.Process]:
+def tagged(mark: str) -> list[psutil.Process]:
     """The processes with this mark, this one apart."""
     return [process for process in _marked(mark) if process.pid != os.getpid()]
 
 
-def end(mark: str, keep: set[int] | None = None) -> int:
+def end_all(mark: str, keep: set[int] | None = None) -> int:
     """End the processes with this mark: asked first, and then made to. Gives how many there were."""
     count = 0
     for _ in range(3):  # one that is ending may still start another
-        there = [process for process in alive(mark) if process.pid not in (keep or set())]
+        there = [process for process in tagged(mark) if process.pid not in (keep or set())]
         if not there:
             break
         count += len(there)
@@ -43,30 +43,30 @@ def end(mark: str, keep: set[int] | None = None) -> int:
     return count
 
 
-def keeper(mark: str) -> int | None:
+def find_supervisor(mark: str) -> int | None:
     """The stack that started the processes with this mark; None where there is none any more.
 
     Neither its lock nor its note is needed: these may have been removed.
     """
-    for process in alive(mark):
+    for process in tagged(mark):
         with suppress(psutil.Error, OSError):
             parent = int(process.ppid())
-            if parent != os.getpid() and is_keeper(parent):
+            if parent != os.getpid() and is_supervisor(parent):
                 return parent
     return None
 
 
-def is_keeper(pid: int) -> bool:
+def is_supervisor(pid: int) -> bool:
     """Whether a process is a stack (`python -m deployments.local.supervisor up`)."""
     try:
-        return set(psutil.Process(pid).cmdline()) >= KEEPER
+        return set(psutil.Process(pid).cmdline()) >= SUPERVISOR
     except (psutil.Error, OSError):
         return False
 
 
 def kill_service(mark: str, service: str, keep: set[int] | None = None) -> None:
     """Kill what a service has started: if it was itself killed, that may hold the port which the next one wants."""
-    for process in alive(mark):
+    for process in tagged(mark):
         try:
             if process.pid not in (keep or set()) and process.environ().get(SERVICE) == service:
                 process.kill()
@@ -109,7 +109,7 @@ def _tell(process: psutil.Process, *, terminate: bool) -> None:
 def _marked(mark: str) -> Iterator[psutil.Process]:
     for process in psutil.process_iter():
         try:
-            if process.environ().get(NAME) == mark and process.status() != psutil.STATUS_ZOMBIE:
+            if process.environ().get(STACK) == mark and process.status() != psutil.STATUS_ZOMBIE:
                 yield process
         except (psutil.Error, OSError):  # gone, or another user's
             continue

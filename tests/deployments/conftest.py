@@ -57,7 +57,7 @@ class Platform:
 
     def runs(self, flow: str) -> list[dict[str, Any]]:
         """The flow runs that have begun, the newest first; not those that another one has answered."""
-        begun = {"start_time": {"is_null_": False}, "state": {"name": {"not_any_": ["Answered"]}}}
+        begun = {"start_time": {"is_null_": False}, "state": {"name": {"not_any_": ["Coalesced"]}}}
         which = {"flows": {"name": {"any_": [flow]}}, "flow_runs": begun}
         return list(api.call("/flow_runs/filter", {**which, "sort": "START_TIME_DESC"}))
 
@@ -93,7 +93,7 @@ def platform(small_copied: Path, tmp_path_factory: pytest.TempPathFactory) -> It
             if running.process.poll() is None:
                 running.process.send_signal(signal.SIGINT)
                 running.process.wait(timeout=60)
-            process_tags.end(str(root))
+            process_tags.end_all(str(root))
 
 
 def start(root: Path) -> subprocess.Popen[bytes]:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from deployments.orchestration import blockers, registration
-from deployments.watching.champion_watch import Promotions
+from deployments.watching.champion_watch import ChampionWatch
 from deployments.watching.registration_watch import GONE_SECONDS, Registration
 from deployments.watching.watcher import Rounds, Watcher
 from flows.prefect_support import api, triggers
@@ -231,7 +231,7 @@ def test_what_is_paused_is_woken_by_nobody(alone: Alone, monkeypatch: pytest.Mon
     test_champion_watch.says(monkeypatch, ("new", None))
     for title in ("ingest/ingest", "rollout/tiny"):
         api.call(f"/deployments/{deployment(title)['id']}/pause_deployment", {})
-    promotions = Promotions(lambda _: False)
+    promotions = ChampionWatch(lambda _: False)
     looks = {
         "landing": (lambda: Watcher(said.append).look(params.load()), 0.0),
         "champions": (lambda: promotions.look(params.load()), 0.0),
@@ -244,4 +244,4 @@ def test_what_is_paused_is_woken_by_nobody(alone: Alone, monkeypatch: pytest.Mon
     assert api.call(f"/deployments/{deployment('ingest/ingest')['id']}/create_flow_run", {})["id"]
     for title in ("ingest/ingest", "rollout/tiny"):
         api.call(f"/deployments/{deployment(title)['id']}/resume_deployment", {})
-    assert triggers.wake("ingest/ingest")
+    assert triggers.trigger("ingest/ingest")

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from deployments.local import servers
-from deployments.watching.champion_watch import Promotions
+from deployments.watching.champion_watch import ChampionWatch
 from flows.prefect_support import api, run_local
 from tasks import steps
 from tasks.ground import files, http, params, settings
@@ -245,7 +245,7 @@ def test_what_serves_is_brought_again_where_its_files_are_lost(
         for pid in router.status(MODEL)["releases"][served.candidate]["pids"]:
             os.kill(pid, signal.SIGKILL)
         assert until(lambda: router.fault(MODEL, served.candidate))
-        looking = Promotions(lambda _: False)
+        looking = ChampionWatch(lambda _: False)
         told = next(line for line in looking.look(params.load()))
         assert told.startswith(f"{served.candidate} is to serve {MODEL}, but does not start (")
         assert not list(looking.look(params.load())), "once"

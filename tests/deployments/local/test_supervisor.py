@@ -99,7 +99,7 @@ def test_the_form_of_a_training_takes_its_own_model_only(platform: Platform) -> 
     deployment = api.call("/deployments/name/train/tiny")
     form = deployment["parameter_openapi_schema"]["properties"]
     assert (form["model"]["enum"], form["again"]["type"]) == (["tiny"], "boolean")
-    with pytest.raises(api.ApiSilent, match=r"409|422"):
+    with pytest.raises(api.PrefectApiError, match=r"409|422"):
         api.call(f"/deployments/{deployment['id']}/create_flow_run", {"parameters": {"model": "huge"}})
 
 
@@ -175,7 +175,7 @@ def test_without_var_log_it_goes_on_telling(platform: Platform) -> None:
     log = platform.project.root / "var/log"
     shutil.rmtree(log)
     os.kill(platform.service("watch"), signal.SIGKILL)
-    run = triggers.wake("monitor/tiny")
+    run = triggers.trigger("monitor/tiny")
     until(lambda: api.call(f"/flow_runs/{run}")["end_time"], 120, "a run")  # or another one has answered it
     until(lambda: (log / "watch.log").exists() and (log / "flows.log").exists(), 30, "logs")
     until(lambda: "monitor/tiny" in platform.story(), 30, "a line of the run")
@@ -298,7 +298,7 @@ def end(platform: Platform) -> None:
     """Ctrl-C."""
     platform.process.send_signal(signal.SIGINT)
     assert platform.process.wait(timeout=60) == 0
-    assert process_tags.alive(str(settings.ROOT)) == []
+    assert process_tags.tagged(str(settings.ROOT)) == []
     assert platform.story().endswith("down\n")
     done = platform.project.run(sys.executable, "-m", "deployments.local.supervisor", "status", check=False)
     assert (done.returncode, done.stdout) == (1, "the platform is not up. Start it: make up\n")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from deployments.watching import champion_watch
-from deployments.watching.champion_watch import Promotions
+from deployments.watching.champion_watch import ChampionWatch
 from flows.prefect_support import api, triggers
 from tasks.ground import params
 from tasks.ground.errors import WorldError
@@ -21,18 +21,18 @@ def woken(small: Project, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         told.append(title)
         return f"run-{len(told)}"
 
-    monkeypatch.setattr(triggers, "wake", wake)
+    monkeypatch.setattr(triggers, "trigger", wake)
     return told
 
 
 def says(monkeypatch: pytest.MonkeyPatch, change: tuple[str, str | None] | None) -> None:
     """Who is champion, and who serves."""
-    monkeypatch.setattr(champion_watch.champion, "change", lambda _: change)
+    monkeypatch.setattr(champion_watch.champion_lookup, "change", lambda _: change)
 
 
 def test_a_champion_that_does_not_serve_wakes_deploy(woken: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """At once; who comes next, and who comes back, are news."""
-    looking, said = Promotions(lambda _: False, lambda: 0.0), params.load()
+    looking, said = ChampionWatch(lambda _: False, lambda: 0.0), params.load()
     says(monkeypatch, ("new", "old"))
     lines = [line for _ in range(3) for line in looking.look(said)]
     assert lines == [f"new is champion of tiny and does not serve: rollout/tiny is woken, {api.run_url('run-1')}"]
@@ -46,7 +46,7 @@ def test_a_champion_that_does_not_serve_wakes_deploy(woken: list[str], monkeypat
 def test_as_long_as_it_does_not_serve_deploy_is_woken_again(woken: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """A run may end without its end, as one that did not meet the router; ever more seldom, and it is said."""
     now = [0.0]
-    looking, said = Promotions(lambda _: False, lambda: now[0]), params.load()
+    looking, said = ChampionWatch(lambda _: False, lambda: now[0]), params.load()
     says(monkeypatch, ("new", "old"))
     moments, lines = [], []
     for second in range(0, 1000, 5):
@@ -63,8 +63,8 @@ def test_as_long_as_it_does_not_serve_deploy_is_woken_again(woken: list[str], mo
 def test_a_wake_that_nobody_heard_is_no_wake(monkeypatch: pytest.MonkeyPatch) -> None:
     """The deployment is not registered yet: this is said, and it is woken as soon as it is."""
     answers: list[str | None] = [None, None, "run"]
-    monkeypatch.setattr(triggers, "wake", lambda _: answers.pop(0))
-    looking, said = Promotions(lambda _: False, lambda: 0.0), params.load()
+    monkeypatch.setattr(triggers, "trigger", lambda _: answers.pop(0))
+    looking, said = ChampionWatch(lambda _: False, lambda: 0.0), params.load()
     says(monkeypatch, ("new", None))
     for _ in range(2):
         with pytest.raises(WorldError, match=r"^new is champion of tiny and does not serve: .* no rollout/tiny yet"):
@@ -78,7 +78,7 @@ def test_a_wake_that_nobody_heard_is_no_wake(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_run_that_is_under_way_is_not_joined_by_another(woken: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """It looks again itself; where it has looked already, this one does afterwards."""
     busy = [True]
-    looking, said = Promotions(lambda title: busy[0] and title == "rollout/tiny"), params.load()
+    looking, said = ChampionWatch(lambda title: busy[0] and title == "rollout/tiny"), params.load()
     says(monkeypatch, ("new", "old"))
     assert list(looking.look(said)) == []
     busy[0] = False

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from deployments.watching import crash_recovery
-from deployments.watching.crash_recovery import Mender
+from deployments.watching.crash_recovery import CrashRecovery
 from flows.prefect_support import api, triggers
 from tasks.ground import process_tags, settings
 from tests.deployments.alone import Alone, server
@@ -57,7 +57,7 @@ def run(state: str) -> str:
     """A run of monitor/tiny in a state; gives its id."""
     for other in runs():  # the one before is over
         api.call(f"/flow_runs/{other['id']}", method="DELETE")
-    made = triggers.wake("monitor/tiny")
+    made = triggers.trigger("monitor/tiny")
     assert made
     for name in ("RUNNING", "CANCELLING") if state == "CANCELLING" else (state,):
         asked = {"state": {"type": name, "name": name.capitalize()}, "force": True}
@@ -79,14 +79,14 @@ def state(flow_run: str) -> tuple[str, str]:
 
 def worker(start: Callable[..., None]) -> None:
     """A worker of this checkout."""
-    start(**{process_tags.NAME: str(settings.ROOT), process_tags.SERVICE: "worker"})
+    start(**{process_tags.STACK: str(settings.ROOT), process_tags.SERVICE: "worker"})
 
 
 @pytest.mark.usefixtures("alone")
 def test_what_was_running_and_has_no_process_any_more_crashed(start: Callable[..., None]) -> None:
     """Seen twice; it is woken again, once."""
     worker(start)
-    made, mender = run("RUNNING"), Mender()
+    made, mender = run("RUNNING"), CrashRecovery()
     assert mender.look() == []
     first, second = mender.look()
     assert first.startswith("monitor/tiny was running, but its process is gone: crashed.")
@@ -100,7 +100,7 @@ def test_what_was_running_and_has_no_process_any_more_crashed(start: Callable[..
 @pytest.mark.parametrize("name", ["PENDING", "RUNNING", "CANCELLING"])
 def test_what_has_a_process_is_left_alone(start: Callable[..., None], name: str) -> None:
     """However long it takes."""
-    made, mender = run(name), Mender()
+    made, mender = run(name), CrashRecovery()
     start(**{crash_recovery.MARK: made})
     assert [mender.look() for _ in range(3)] == [[], [], []]
     assert state(made)[0] == name
@@ -110,7 +110,7 @@ def test_what_has_a_process_is_left_alone(start: Callable[..., None], name: str)
 def test_what_waits_for_its_process_did_not_crash(start: Callable[..., None]) -> None:
     """On a busy machine a worker takes a minute to start one; nobody is told, and nothing is started twice."""
     worker(start)
-    made, mender = run("PENDING"), Mender()
+    made, mender = run("PENDING"), CrashRecovery()
     assert [mender.look() for _ in range(3)] == [[], [], []]
     assert state(made) == ("PENDING", "Pending")
     assert len(runs()) == 1
@@ -119,7 +119,7 @@ def test_what_waits_for_its_process_did_not_crash(start: Callable[..., None]) ->
 @pytest.mark.usefixtures("alone")
 def test_what_a_worker_that_is_gone_had_not_begun_waits_for_the_next(start: Callable[..., None]) -> None:
     """It is no crash either: the run is the same."""
-    made, mender = run("PENDING"), Mender()
+    made, mender = run("PENDING"), CrashRecovery()
     assert [mender.look() for _ in range(3)] == [[], [], []]  # whether there will be one is not known yet
     worker(start)
     (line,) = mender.look()
@@ -131,7 +131,7 @@ def test_what_a_worker_that_is_gone_had_not_begun_waits_for_the_next(start: Call
 @pytest.mark.usefixtures("alone")
 def test_what_was_to_be_cancelled_is_cancelled() -> None:
     """Its worker was killed before it could say so. Nobody wants it to begin again."""
-    made, mender = run("CANCELLING"), Mender()
+    made, mender = run("CANCELLING"), CrashRecovery()
     assert mender.look() == []
     (line,) = mender.look()
     assert line.startswith("monitor/tiny was to be cancelled, and its process is gone: cancelled.")
@@ -163,6 +163,6 @@ def test_a_paused_flow_is_not_begun_again_after_a_crash(start: Callable[..., Non
     run("CRASHED")
     where = f"/deployments/{api.call('/deployments/name/monitor/tiny')['id']}"
     api.call(where, {"paused": True}, method="PATCH")
-    assert Mender().look() == []
+    assert CrashRecovery().look() == []
     api.call(where, {"paused": False}, method="PATCH")
-    assert len(Mender().look()) == 1
+    assert len(CrashRecovery().look()) == 1

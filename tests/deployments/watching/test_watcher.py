@@ -42,7 +42,7 @@ def world(small: Project, monkeypatch: pytest.MonkeyPatch) -> World:
     """An empty landing zone, and a server that is not there."""
     world = World(small.root / "var/landing")
     monkeypatch.setattr(watcher, "under_way", lambda _: world.under_way)
-    monkeypatch.setattr(triggers, "wake", world.wake)
+    monkeypatch.setattr(triggers, "trigger", world.wake)
     return world
 
 

@@ -56,7 +56,7 @@ def test_without_a_server_one_line_says_so(small: Project, monkeypatch: pytest.M
     monkeypatch.setenv("PREFECT_API_URL", f"http://somebody:hunter2@127.0.0.1:{http.free_port()}/api")
     done = small.run(sys.executable, "-m", "flows", "ingest", check=False)
     assert done.returncode == 1
-    assert done.stderr.startswith("ApiSilent: the Prefect server does not answer on http://***@127.0.0.1:")
+    assert done.stderr.startswith("PrefectApiError: the Prefect server does not answer on http://***@127.0.0.1:")
     assert "make up" in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert "hunter2" not in done.stdout + done.stderr

@@ -28,9 +28,9 @@ def process(request: pytest.FixtureRequest) -> Iterator[int]:
 @pytest.mark.parametrize("process", [LEADS], indirect=True)
 def test_a_session_gives_way_to_others(process: int) -> None:
     """And can be given its place again."""
-    priority.give_way(process)
+    priority.lower(process)
     assert session_nice(process) == priority.NICE
-    priority.set_session(process, 0)
+    priority.set_session_nice(process, 0)
     assert session_nice(process) == 0
 
 
@@ -39,7 +39,7 @@ def test_a_session_gives_way_to_others(process: int) -> None:
 def test_who_leads_no_session_gives_way_alone(process: int) -> None:
     """The session is not its own to give away."""
     before = session_nice(os.getpid())
-    priority.give_way(process)
+    priority.lower(process)
     assert os.getpriority(os.PRIO_PROCESS, process) == priority.NICE
     assert session_nice(os.getpid()) == before
 
@@ -49,17 +49,17 @@ def test_who_leads_no_session_gives_way_alone(process: int) -> None:
 def test_a_processor_is_left_to_what_serves(process: int) -> None:
     """The first of those that it may use; where there is but one, all keep it."""
     before = os.sched_getaffinity(process)
-    priority.leave_a_processor(process)
+    priority.spare_one_cpu(process)
     assert os.sched_getaffinity(process) == (before - {min(before)} or before)
     only = {max(before)}
     os.sched_setaffinity(process, only)
-    priority.leave_a_processor(process)
+    priority.spare_one_cpu(process)
     assert os.sched_getaffinity(process) == only
 
 
 def test_a_process_that_is_gone_is_nothing_to_anybody() -> None:
     """It may end at any moment."""
     nobody = 2**22
-    priority.give_way(nobody)
-    priority.set_session(nobody, 0)
-    priority.leave_a_processor(nobody)
+    priority.lower(nobody)
+    priority.set_session_nice(nobody, 0)
+    priority.spare_one_cpu(nobody)
