@@ -114,7 +114,7 @@ def test_the_deployments_of_a_flow_that_was_renamed_go_with_their_automations() 
 
     lines = registration.deploy(params.load())
     assert lines == ["deployment deploy/tiny removed: no such flow", "automation «wake deploy/tiny» removed"]
-    with pytest.raises(api.NotThere):
+    with pytest.raises(api.PrefectNotFound):
         api.call("/deployments/name/deploy/tiny")
     assert name not in {one["name"] for one in automations.registered()}
     assert registration.lacking(params.load()) == []
