@@ -14,7 +14,7 @@ import orjson
 from benchmarks.machine import machine
 from benchmarks.releases import Made
 from deployments.tools import load, load_clients
-from tasks.ground import files, settings
+from tasks.ground import files, paths
 
 WITHDRAWN_S, SLOWER = 10, 1.2
 """What was promised: seconds until a bad release has no requests any more; p99 during a swap, times that between."""
@@ -162,7 +162,7 @@ def at_rest(model: str) -> list[str]:
     """What is wrong with the state when all is done; nothing, if all is well."""
     from tasks.release.registry import champion_lookup
 
-    said = files.read_json(settings.VAR / "serving" / f"{model}.json")
+    said = files.read_json(paths.desired_state(model))
     wanted = champion_lookup.champion(model)
     with urllib.request.urlopen(f"{load.address()}/status", timeout=30) as response:
         serves = json.loads(response.read())["models"][model]
@@ -173,7 +173,7 @@ def at_rest(model: str) -> list[str]:
         faults.append(f"{serves['answers']} answers, {said['live']['candidate']} is to serve")
     if said["canary"] or any(one["role"] == "challenger" for one in said["beside"]):
         faults.append(f"somebody is still being tried: {said}")
-    if (settings.VAR / "rollouts" / f"{model}.failed.json").exists():
+    if paths.failed_rollout(model).exists():
         faults.append("a withdrawal was begun and not ended")
     return faults
 

@@ -42,7 +42,7 @@ from benchmarks.releases import BAD, Made, predicted
 from benchmarks.swap_figures import Act, TrialRecord
 from deployments.orchestration import flow_run
 from deployments.tools import load, load_clients
-from tasks.ground import files, http, priority, settings
+from tasks.ground import files, http, paths, priority, settings
 
 ROOT = Path(__file__).resolve().parent.parent
 MODEL = "flight_delay"
@@ -101,8 +101,8 @@ def serving() -> Iterator[None]:
         wanted = [one for one in services() if one.name in ("prefect", "mlflow", "router", "nursery")]
         sys.exit(asyncio.run(Stack(wanted, Story(), take_lock()).run()))
     """
-    (settings.VAR / "run").mkdir(parents=True, exist_ok=True)
-    log = settings.VAR / "log" / "stack.log"
+    paths.run_folder().mkdir(parents=True, exist_ok=True)
+    log = paths.log("stack")
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as out:
         started = subprocess.Popen([sys.executable, "-c", code], stdout=out, stderr=out, cwd=settings.ROOT)
@@ -129,7 +129,7 @@ def set_alias(model: str, version: int) -> None:
 
 def run_flow(model: str) -> tuple[int, str]:
     """The flow rollout, as the worker starts it: its exit code, and what it said."""
-    log = settings.VAR / "log" / flow_run.LOG
+    log = paths.logs() / flow_run.LOG
     before = log.stat().st_size if log.exists() else 0
     command = [sys.executable, "-m", "deployments.orchestration.flow_run", flow_run.ASIDE, "flows", "rollout", model]
     code = subprocess.run(command, cwd=settings.ROOT, start_new_session=True, check=False).returncode
@@ -175,13 +175,13 @@ class Trial(TrialRecord):
     @property
     def live(self) -> str | None:
         """Who is to serve."""
-        path = settings.VAR / "serving" / f"{self.model}.json"
+        path = paths.desired_state(self.model)
         found: str | None = files.read_json(path)["live"]["candidate"] if path.exists() else None
         return found
 
     async def _watch(self, act: Act) -> None:
         """When it had a share, and when a bad one was taken out of what should serve."""
-        path = settings.VAR / "serving" / f"{self.model}.json"
+        path = paths.desired_state(self.model)
         was_there = False
         while True:
             said = path.read_text(encoding="utf-8") if path.exists() else "{}"

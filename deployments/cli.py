@@ -9,7 +9,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from tasks import steps
-from tasks.ground import files, settings
+from tasks.ground import files, paths, settings
 from tasks.ground.errors import Mistake
 
 
@@ -121,7 +121,7 @@ def why(model: str) -> None:
         print(f"{stage:<28} {f'would run: {reason}' if reason else 'unchanged'}")
     if not any(reasons.values()):
         print(f"{model}: nothing to do, no stage has an input that changed")
-    for said in files.lines(settings.VAR / "decisions" / f"{model}.jsonl")[-1:]:
+    for said in files.lines(paths.decisions(model))[-1:]:
         print(f"the retrain policy was last asked {said['at']}: {said['why']}")
 
 

@@ -12,7 +12,7 @@ from prefect.states import Completed
 from flows.prefect_support import announcements, api, events, triggers
 from flows.prefect_support.as_task import as_task, exclusive
 from tasks.data import git_sync, landing, quarantine, versions
-from tasks.ground import files, params, settings
+from tasks.ground import files, params, paths, settings
 from tasks.lifecycle import trial_prepare
 
 
@@ -69,7 +69,7 @@ def _announce(said: params.Params) -> None:
 
 def _forget_unused(days: float) -> None:
     """What can be made again and nobody has asked for in a long time: memos, and releases brought from the registry."""
-    gone = [path for name in ("memo", "champions") for path in files.forget_unused(settings.VAR / name, days)]
+    gone = [path for folder in (paths.memos(), paths.champions()) for path in files.forget_unused(folder, days)]
     if gone:
         get_run_logger().info(f"{len(gone)} memos and releases that nobody used for {days:g} days are gone")
 
@@ -94,7 +94,7 @@ def _wake(model: str, key: str) -> str:
 
 def _report(said: params.Params) -> None:
     """Tell of what waits in quarantine and was not told of, whoever put it there: this run, or one that was killed."""
-    note = settings.VAR / "memo" / "refused.json"
+    note = paths.announced_refusals()
     told = files.read_state(note, dict[str, Any]())
     before = told["reports"] if told.get("api") == announcements.whom() else {}
     there = quarantine.waiting(said.quarantine)

@@ -16,7 +16,7 @@ from prefect.states import Completed
 
 from flows.prefect_support import events, triggers
 from flows.prefect_support.as_task import as_task, exclusive
-from tasks.ground import files, params, settings
+from tasks.ground import files, params, paths, settings
 from tasks.ground.errors import DataMissing, Mistake, ModelFileRefused
 from tasks.monitoring import alarms, report
 from tasks.monitoring.intake import intake, integrity, labels
@@ -222,7 +222,7 @@ class Releases:
         return found if isinstance(found, str) else found.profile
 
     def _brought(self, candidate: str) -> Path | str:
-        folder = settings.VAR / "champions" / candidate
+        folder = paths.champions() / candidate
         if files.is_sealed(folder):
             return folder
         from tasks.release.registry import registry

@@ -16,7 +16,7 @@ from flows.prefect_support import api, events, triggers
 from flows.prefect_support.as_task import as_task, exclusive
 from tasks import steps
 from tasks.data import git_sync
-from tasks.ground import files, params, settings, uncommitted
+from tasks.ground import files, params, paths, settings, uncommitted
 from tasks.lifecycle import retrain_facts
 from tasks.release.registry import outcome_cache
 from tasks.training import dvc_graph
@@ -47,7 +47,7 @@ def train(model: str, again: bool = False, if_due: bool = False) -> State[Any]:
         asked = retrain_facts.is_requested(model, if_due)
         for stage, reason in pending.items():
             tell(f"{stage} would run: {reason}")
-        files.sweep(settings.BUILD / model, *(settings.VAR / name for name in _SWEPT))
+        files.sweep(settings.BUILD / model, paths.bentos(), paths.champions(), paths.judged_candidates(model).parent)
         if why_not := _not_due(model, said, if_due) if pending else None if asked else _held(model, said):
             if not uncommitted.of(model, dvc_graph.made_of(model)):
                 _publish(said, f"{model}: not trained: {why_not}")
@@ -141,10 +141,6 @@ def _publish(said: params.Params, message: str) -> None:
 
 def _here() -> str:
     return api.run_url(str(flow_run.id)) if flow_run.id else ""
-
-
-_SWEPT = ("bentoml", "champions", "mlflow/settled")
-"""Where below var/ a killed run of this flow may leave something beside what it wrote."""
 
 
 def _release(model: str, held: str | None, differing: list[str]) -> str:

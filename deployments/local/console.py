@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, BinaryIO
 
-from tasks.ground import settings
+from tasks.ground import paths
 
 COLOURS = {"stack": 1, "prefect": 34, "mlflow": 35, "nursery": 33, "worker": 32, "watch": 36, "router": 94}
 BAD = 31
@@ -74,7 +74,7 @@ class Story:
 
     def log(self, who: str) -> Path:
         """Where a service's own words go."""
-        path = settings.VAR / "log" / f"{who}.log"
+        path = paths.log(who)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
         return path

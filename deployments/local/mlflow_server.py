@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from tasks.ground import settings
+from tasks.ground import paths
 
 
 def main() -> None:
@@ -21,7 +21,7 @@ def main() -> None:
         prepare()
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", os.environ["MLFLOW_PORT"]]
     command += ["--workers", "1", "--backend-store-uri", store]
-    command += ["--default-artifact-root", (settings.VAR / "mlflow" / "artifacts").as_uri(), "--no-serve-artifacts"]
+    command += ["--default-artifact-root", paths.mlflow_artifacts().as_uri(), "--no-serve-artifacts"]
     os.execv(command[0], command)  # noqa: S606 - no shell is wanted
 
 

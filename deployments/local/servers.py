@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from tasks.ground import http, process_tags, settings
+from tasks.ground import http, paths, process_tags, settings
 from tasks.ground.errors import WorldError
 
 BIN = Path(sys.executable).parent
@@ -60,7 +60,7 @@ def bento(tag: str) -> Iterator[str]:
 @contextmanager
 def process(command: list[str | Path], name: str) -> Iterator[subprocess.Popen[bytes]]:
     """A process that ends with the block, asked first and then made to. It writes to var/log/<name>.log."""
-    log = settings.VAR / "log" / f"{name}.log"
+    log = paths.log(name)
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as out:
         running = subprocess.Popen(command, stdout=out, stderr=out, stdin=subprocess.DEVNULL, cwd=settings.ROOT)
@@ -82,7 +82,7 @@ def wait_for(url: str, running: subprocess.Popen[bytes], name: str, seconds: flo
         WorldError: it ended, or did not answer in time; says where its log is.
     """
     deadline = time.monotonic() + seconds
-    log = settings.VAR / "log" / f"{name}.log"
+    log = paths.log(name)
     while not http.answers(url):
         if running.poll() is not None:
             raise WorldError(f"{name} ended with code {running.returncode} before it answered. Its log: {log}")

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 from deployments.local.console import Story
 from deployments.local.services import Service, environment, services
 from deployments.watching import crash_recovery
-from tasks.ground import exit_codes, files, http, log_rotation, params, priority, process_tags, settings
+from tasks.ground import exit_codes, files, http, log_rotation, params, paths, priority, process_tags, settings
 from tasks.ground.errors import EvergreenError, Mistake, WorldError
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def down() -> int:
     deadline = time.monotonic() + 60
     while _holder() == pid:
         if time.monotonic() > deadline:
-            raise WorldError(f"process {pid} does not end. See {settings.VAR / 'log'}")
+            raise WorldError(f"process {pid} does not end. See {paths.logs()}")
         time.sleep(0.1)
     print("the platform is down")
     return 0
@@ -179,13 +179,13 @@ def _mark() -> str:
 
 def _log() -> Path:
     """Where a platform behind tells."""
-    log = settings.VAR / "log" / "stack.log"
+    log = paths.log("stack")
     log.parent.mkdir(parents=True, exist_ok=True)
     return log
 
 
 def _run() -> Path:
-    return settings.VAR / "run"
+    return paths.run_folder()
 
 
 def _note() -> dict[str, Any] | None:
@@ -299,7 +299,7 @@ class Stack:
         waited = time.monotonic() - self.begun
         late = ", ".join(one.name for one in self.wanted if one.name not in self.answering)
         if waited > READY_SECONDS:
-            self.fail(f"after {READY_SECONDS} s there was no answer from {late}. Logs: {settings.VAR / 'log'}")
+            self.fail(f"after {READY_SECONDS} s there was no answer from {late}. Logs: {paths.logs()}")
         elif waited > self.told_at + TELL_SECONDS:
             self.told_at = waited
             self.story.tell(
@@ -329,7 +329,7 @@ class Stack:
     def _keep_logs(self) -> None:
         """Right after what they say was told, so that next to nothing is lost of it. A full disk ends nobody."""
         with suppress(OSError):
-            log_rotation.turn_over_all(settings.VAR / "log")
+            log_rotation.turn_over_all(paths.logs())
 
     async def _attend(self, service: Service) -> None:
         """Start a service when those it needs answer; say when it answers."""

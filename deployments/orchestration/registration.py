@@ -17,7 +17,7 @@ from typing import Any
 from deployments.orchestration import automations, flow_run
 from deployments.orchestration.work_pool import POOL
 from flows.prefect_support import api, events
-from tasks.ground import exit_codes, files, params, settings
+from tasks.ground import exit_codes, files, params, paths, settings
 
 TAG = "evergreen"
 """Marks what this module made, and so may remove."""
@@ -122,7 +122,7 @@ def others(said: params.Params) -> dict[str, str]:
 
 
 def _note() -> Path:
-    return settings.VAR / "run" / "registered.json"
+    return paths.registered_deployments()
 
 
 def deployments(said: params.Params) -> list[Deployment]:

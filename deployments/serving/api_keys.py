@@ -19,7 +19,7 @@ import secrets
 import time
 from pathlib import Path
 
-from tasks.ground import files, settings
+from tasks.ground import files, paths
 from tasks.ground.errors import Mistake, did_you_mean
 
 MARKED_S = 0.1
@@ -28,7 +28,7 @@ MARKED_S = 0.1
 
 def path() -> Path:
     """Where the hashes are kept."""
-    return settings.VAR / "serving" / "keys.json"
+    return paths.api_keys()
 
 
 def _required(file: Path) -> Path:

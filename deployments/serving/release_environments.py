@@ -6,7 +6,7 @@ import os
 from functools import cache
 from pathlib import Path
 
-from tasks.ground import files, locked_packages, settings
+from tasks.ground import files, locked_packages, paths
 from tasks.ground.errors import EnvironmentDiffers
 
 
@@ -42,7 +42,7 @@ def _refuse_difference(requirements: str) -> None:
 
 def folder(release: Path) -> Path:
     """Where the release's own environment is, or would be: one for all releases that need the same packages."""
-    return settings.VAR / "environments" / files.sha256(release / "requirements.txt")[:16]
+    return paths.release_environments() / files.sha256(release / "requirements.txt")[:16]
 
 
 def make(release: Path) -> Path:

@@ -39,7 +39,7 @@ from deployments.serving.http_protocol import Connection
 from deployments.serving.openapi import document
 from deployments.serving.replica_pool import EDGES_MS, Deadly, Nursery, Release, Unanswered, say
 from deployments.status_page import responses
-from tasks.ground import files, log_rotation, params, settings
+from tasks.ground import files, log_rotation, params, paths, settings
 from tasks.ground.errors import EvergreenError, did_you_mean
 from tasks.prediction_log import error_counts
 from tasks.release.registry import desired_state as rollouts
@@ -285,8 +285,8 @@ def _release(model: str, candidate: str, version: int | None, serving: params.Se
         version,
         folder,
         nursery,
-        log=settings.VAR / "predictions" / model / "incoming",
-        said=settings.VAR / "log" / "replicas" / f"{model}-{candidate}.log",
+        log=paths.incoming_predictions(model),
+        said=paths.replica_logs() / f"{model}-{candidate}.log",
         size=serving.replicas,
         timeout_s=serving.timeout_s,
     )
@@ -324,7 +324,7 @@ class Router:
 
     async def begin(self) -> None:
         """Start what should serve, and follow it from now on."""
-        (settings.VAR / "run" / "router.token").unlink(missing_ok=True)  # of the router before
+        paths.router_token().unlink(missing_ok=True)  # of the router before
         self._keep_token()
         await self.nursery.wake()
         self._look()
@@ -352,12 +352,12 @@ class Router:
 
     def _keep_token(self) -> None:
         """Where the operator finds it: also after its folder was lost."""
-        path = settings.VAR / "run" / "router.token"
+        path = paths.router_token()
         if not path.exists():
             _keep_secret(path, self.token)
 
     def _look(self) -> None:
-        folder = settings.VAR / "serving"
+        folder = paths.desired_states()
         there = {path.stem: path for path in folder.glob("*.json") if path.name != "keys.json"}
         said = self._said()
         now = time.monotonic()
@@ -432,7 +432,7 @@ class Router:
         """Keep the replicas' own words within limits."""
         in_use = {f"{name}-{candidate}" for name, model in self.models.items() for candidate in model.releases}
         try:
-            await asyncio.to_thread(log_rotation.sweep, settings.VAR / "log" / "replicas", in_use)
+            await asyncio.to_thread(log_rotation.sweep, paths.replica_logs(), in_use)
         except OSError as error:
             self._tell("logs", f"the logs of replicas cannot be kept within limits: {error}")
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from flows.prefect_support import api
 from tasks.data import revisions, versions
-from tasks.ground import files, http, params, settings
+from tasks.ground import files, http, params, paths, settings
 from tasks.ground.errors import EvergreenError, Mistake
 from tasks.ground.git import Clone
 from tasks.release.registry import desired_state, outcome_cache, verdict_ledger
@@ -136,7 +136,7 @@ class Model:
             attempt(lambda: _report(name)),
             attempt(lambda: ledger(verdict_ledger.path(name))),
             attempt(lambda: outcome_cache.find(name)),
-            attempt(lambda: ledger(settings.VAR / "decisions" / f"{name}.jsonl")),
+            attempt(lambda: ledger(paths.decisions(name))),
             attempt(lambda: desired_state.history(name)),
         )
 
@@ -160,7 +160,7 @@ def _report(model: str) -> dict[str, Any] | None:
     Raises:
         Mistake: it is something else. Says which file.
     """
-    path = settings.VAR / "monitoring" / model / "report.json"
+    path = paths.monitoring_report(model)
     found = read(path)
     if found is None or (isinstance(found, dict) and all(isinstance(one, dict) for one in found.get("alarms") or [])):
         return found
@@ -189,7 +189,7 @@ def release(model: str, candidate: str) -> Release | None:
     held = read(build / "release" / "release.json" if in_build else store / "release.json")
     if held is None:
         return None
-    evaluation = build / "evaluation" if in_build else settings.VAR / "champions" / candidate / "evaluation"
+    evaluation = build / "evaluation" if in_build else paths.champions() / candidate / "evaluation"
     overall = (read(evaluation / "slices.json") or {}).get("overall", {}).get("metrics", {})
     training = held["training"]
     return Release(held["metrics"], overall, training["rows"], training["until"])
@@ -249,7 +249,7 @@ def _committed(clone: Clone, commit: str, time: str, subject: str) -> Version | 
 
 def announced() -> str | None:
     """The data version that the models were told of last."""
-    note = read(settings.VAR / "memo" / "announced.json")
+    note = read(paths.announced_data())
     return note["version"] if note else None
 
 

@@ -11,7 +11,7 @@ from deployments.status_page import components, data_and_schedule, facts, models
 from deployments.status_page.facts import Broken, Model, Tools
 from deployments.status_page.markup import Markup, join, many, tag
 from deployments.status_page.style import IN_PAGE, SCRIPT, STYLE
-from tasks.ground import files, params, settings
+from tasks.ground import files, params, paths
 
 REPORTS = "../reports/data-docs/index.html"
 """From the page to the Data Docs: both in the folder var and as the router shows them."""
@@ -19,7 +19,7 @@ REPORTS = "../reports/data-docs/index.html"
 
 def path() -> Path:
     """Where the page is written."""
-    return settings.VAR / "status" / "index.html"
+    return paths.status_page()
 
 
 def write() -> Path:
@@ -122,7 +122,7 @@ def _body(sentence: str, is_bad: bool, main: Markup, tools: Tools, now: datetime
 
 def _links(tools: Tools) -> Markup:
     """Where to go on; what does not answer is named without a link."""
-    has_docs = (settings.VAR / "reports" / "data-docs" / "index.html").exists()
+    has_docs = (paths.reports() / "data-docs" / "index.html").exists()
     shown = [
         _tool(tools.prefect, "Prefect", "flows and runs"),
         _tool(tools.mlflow, "MLflow", "models and metrics"),

@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 
 from deployments.status_page.style import POLICY, REPORTS
-from tasks.ground import settings
+from tasks.ground import paths
 
 NOT_WRITTEN = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Evergreen: no status page yet</title>
 <meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,"></head>
@@ -38,14 +38,14 @@ def status(path: str) -> Shown:
     if path != "/status/":
         return Shown(307, b"", ((b"location", b"/status/"), *_headers(POLICY)))
     try:
-        return Shown(200, (settings.VAR / "status" / "index.html").read_bytes(), _headers(POLICY))
+        return Shown(200, (paths.status_page()).read_bytes(), _headers(POLICY))
     except FileNotFoundError:
         return Shown(404, NOT_WRITTEN.encode(), _headers(POLICY))
 
 
 def report(path: str) -> Shown:
     """A page below var/reports, of which `path` begins with /reports/."""
-    folder, name = settings.VAR / "reports", path.removeprefix("/reports/")
+    folder, name = paths.reports(), path.removeprefix("/reports/")
     try:
         page = (folder / name).resolve()
         if page.suffix == ".html" and page.is_relative_to(folder.resolve()):

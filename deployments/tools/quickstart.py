@@ -11,7 +11,7 @@ import urllib.request
 from pathlib import Path
 
 from deployments.local import servers
-from tasks.ground import exit_codes, files, http, params, settings
+from tasks.ground import exit_codes, files, http, params, paths, settings
 from tasks.ground.errors import WorldError
 
 FIRST, NEXT = [f"2013-{month:02d}" for month in range(1, 9)], ["2013-09"]
@@ -92,7 +92,7 @@ def _nothing_to_do(said: params.Params) -> bool:
 
 def begin_from_nothing() -> None:
     """A fresh clone names the data version that this ends in, and has none of its files: it is made from the first."""
-    traces = [settings.ROOT / "data", settings.ROOT / ".dvc" / "cache", settings.VAR / "remote"]
+    traces = [settings.ROOT / "data", settings.ROOT / ".dvc" / "cache", paths.local_remote()]
     if not any(path.exists() for path in traces):
         (settings.ROOT / "data.dvc").unlink(missing_ok=True)
 
@@ -109,9 +109,7 @@ def _wait_for_prefect(api: str) -> None:
     deadline = time.monotonic() + 60
     while not http.answers(f"{api}/health"):
         if time.monotonic() > deadline:
-            raise WorldError(
-                f"the Prefect server did not answer on {api}. Its log: {settings.VAR / 'log' / 'prefect-server.log'}"
-            )
+            raise WorldError(f"the Prefect server did not answer on {api}. Its log: {paths.log('prefect-server')}")
         time.sleep(0.2)
 
 

@@ -26,7 +26,7 @@ from deployments.tools.quickstart import begin_from_nothing
 from flows.prefect_support import triggers
 from flows.prefect_support.triggers import under_way
 from tasks.data import delivery
-from tasks.ground import exit_codes, files, params, settings
+from tasks.ground import exit_codes, files, params, paths, settings
 from tasks.ground.errors import Mistake, WorldError
 from tasks.lifecycle import backtest_history, retrain_facts
 from tasks.prediction_log import prediction_log
@@ -172,7 +172,7 @@ def _told(name: str) -> str:
     if decision:
         known = datetime.fromisoformat(decision["state"]["now"])
         parts.append(f"{'trained' if decision['retrain'] else 'not trained'} on {known:%Y-%m}: {decision['why']}")
-    report = settings.VAR / "monitoring" / name / "report.json"
+    report = paths.monitoring_report(name)
     if report.exists():
         still = [one["what"] for one in files.read_json(report)["alarms"] if one["closed"] is None]
         parts.append(f"alarms: {'; '.join(still) or 'none'}")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.prefect_support import api
-from tasks.ground import files, settings
+from tasks.ground import files, paths
 
 
 def version() -> str | None:
@@ -54,4 +54,4 @@ def _note() -> dict[str, Any]:
 
 
 def _path() -> Path:
-    return settings.VAR / "memo" / "announced.json"
+    return paths.announced_data()

@@ -11,7 +11,7 @@ import logging
 from logging.handlers import RotatingFileHandler
 from typing import Any
 
-from tasks.ground import settings
+from tasks.ground import paths
 from tasks.ground.errors import EvergreenError
 
 LOGGERS = ("prefect.flow_runs", "prefect.task_runs", "prefect.engine")
@@ -62,7 +62,7 @@ _FILTER = OneLine()
 
 
 def _keep(record: logging.LogRecord, error: EvergreenError) -> None:
-    path = settings.VAR / "log" / "tracebacks.log"
+    path = paths.log("tracebacks")
     path.parent.mkdir(parents=True, exist_ok=True)
     handler = RotatingFileHandler(path, maxBytes=LARGEST, backupCount=1, encoding="utf-8")
     whole: dict[str, Any] = {**record.__dict__, "msg": type(error).__name__, "args": ()}

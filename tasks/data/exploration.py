@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.data import file_hashes, validate
-from tasks.ground import files, params, settings
+from tasks.ground import files, params, paths
 from tasks.tables import contract, table_files
 
 ROWS = 50_000
@@ -73,7 +73,7 @@ def _sample(frame: Any, rows: int) -> Any:
 
 
 def _publish(page: Path, name: str) -> Path:
-    target = settings.VAR / "reports" / name
+    target = paths.reports() / name
     with files.replacing(target) as beside:
         shutil.copyfile(page, beside)
     return target
@@ -93,7 +93,7 @@ def data_docs() -> Path:
                 previous = validate.summary(before, dataset, model)
                 rows.append(_document(path, dataset, model, previous))
                 before = path
-    index = settings.VAR / "reports" / "data-docs" / "index.html"
+    index = paths.reports() / "data-docs" / "index.html"
     files.write_text(index, _index(rows))
     return index
 

@@ -10,7 +10,7 @@ import threading
 import time
 from pathlib import Path
 
-from tasks.ground import files, settings
+from tasks.ground import files, paths
 
 RACY = 2_000_000_000  # ns; the coarsest modification time in use (FAT, some network shares) is two seconds
 
@@ -43,7 +43,7 @@ def md5(path: Path) -> str:
 
 
 def _where() -> Path:
-    return settings.VAR / "memo" / "stat.json"
+    return paths.file_hashes()
 
 
 def _load() -> dict[str, list[int | str]]:

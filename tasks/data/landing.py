@@ -21,7 +21,7 @@ from tempfile import TemporaryDirectory
 from tasks.data import changes, file_hashes, quarantine, revisions, validate
 from tasks.data.places import Landed, Place, disk
 from tasks.data.quarantine import Refusal
-from tasks.ground import files, settings
+from tasks.ground import files, paths, settings
 from tasks.ground.errors import did_you_mean
 from tasks.ground.params import Params
 from tasks.tables import partitions
@@ -285,15 +285,15 @@ def _settled(landing: Place, seconds: float) -> tuple[list[Landed], list[Landed]
 
 
 def _incoming() -> Path:
-    folder = settings.VAR / "incoming"
+    folder = paths.incoming_data()
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
 def _sweep(params: Params) -> None:
     """Remove what a killed run left beside its targets. Called while the lock is held, so nobody is writing."""
-    files.remove(settings.VAR / "incoming")
+    files.remove(paths.incoming_data())
     for left in (settings.ROOT / "data").glob("*/.*.tmp"):
         files.remove(left)
     quarantine = Place.of(params.quarantine, "quarantine")
-    files.sweep(settings.VAR / "memo", *([Path(quarantine.root)] if quarantine.local else []))
+    files.sweep(paths.memos(), *([Path(quarantine.root)] if quarantine.local else []))

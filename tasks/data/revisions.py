@@ -23,7 +23,7 @@ from typing import Any
 
 import yaml
 
-from tasks.ground import files, settings
+from tasks.ground import files, paths, settings
 from tasks.ground.errors import DataMissing
 
 Listing = dict[str, str]
@@ -150,7 +150,7 @@ def done() -> None:
 
 
 def _intended() -> Path:
-    return settings.VAR / "data" / "intended.json"
+    return paths.planned_revision()
 
 
 # ── joining two ───────────────────────────────────────────────────────────────────────────────────

@@ -26,7 +26,7 @@ import yaml
 from tasks.data import delivery, file_hashes, revisions
 from tasks.data.places import masked
 from tasks.data.revisions import Ledger, Listing, Side
-from tasks.ground import dvc_files, files, settings
+from tasks.ground import dvc_files, files, paths, settings
 from tasks.ground.errors import (
     DataMissing,
     DataVersionDiffers,
@@ -179,7 +179,7 @@ def _note(ledger: Ledger, known: Ledger, why: str) -> None:
 
 def journal() -> Path:
     """Where it is kept when each revision was made here, a line each."""
-    return settings.VAR / "data" / "revisions.jsonl"
+    return paths.revisions()
 
 
 def content(md5: str) -> Path:
@@ -554,7 +554,7 @@ def _object(md5: str) -> str:
 
 
 def _marker() -> Path:
-    return settings.VAR / "memo" / "pushed.json"
+    return paths.pushed_data()
 
 
 # ── bringing one back ─────────────────────────────────────────────────────────────────────────────

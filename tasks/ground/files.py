@@ -23,7 +23,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tasks.ground import settings
+from tasks.ground import paths, settings
 from tasks.ground.errors import FileTorn
 
 if TYPE_CHECKING:
@@ -327,7 +327,7 @@ def _is_whole_array(path: Path) -> bool:
 def set_aside(path: Path, why: str, *, copy: bool = False) -> Path | None:
     """Move a torn file or folder to var/torn/, and tell it; gives where it is. None where somebody else just did."""
     name = path.relative_to(settings.VAR) if path.is_relative_to(settings.VAR) else Path(path.name)
-    aside = settings.VAR / "torn" / f"{'_'.join(name.parts)}.{time.time_ns()}"
+    aside = paths.torn_files() / f"{'_'.join(name.parts)}.{time.time_ns()}"
     aside.parent.mkdir(parents=True, exist_ok=True)
     try:
         if copy:
@@ -356,7 +356,7 @@ def memo(kind: str, key: Any, suffix: str, make: Callable[[Path], None]) -> Path
     stays a plain function of its inputs. `key` must name everything the result depends on. Losing
     `var/memo` costs time and nothing else; one that is not what was written is made again: its hash lies beside it.
     """
-    path = settings.VAR / "memo" / kind / f"{digest(key)[:32]}{suffix}"
+    path = paths.memos() / kind / f"{digest(key)[:32]}{suffix}"
     if not is_sealed(path):
         with replacing(path) as beside:
             make(beside)
@@ -424,7 +424,7 @@ def lock(name: str, tell: Callable[[str], object] = _on_stderr, who: str | None 
     """
     from filelock import FileLock, Timeout
 
-    folder = settings.VAR / "locks"
+    folder = paths.locks()
     folder.mkdir(parents=True, exist_ok=True)
     mutex, holder, begin = FileLock(folder / f"{name}.lock"), folder / f"{name}.json", time.monotonic()
     waited = False

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.ground import exit_codes, files, params, settings
+from tasks.ground import exit_codes, files, params, paths
 from tasks.ground.errors import Mistake, did_you_mean
 from tasks.lifecycle import backtest_history, policy_simulator
 from tasks.lifecycle.backtest_result import EVERY, BacktestRequest, BacktestResult
@@ -76,7 +76,7 @@ def _one(
     live = partial(_live, lived, fits, policies)
     replays = workers.submit(live).result() if workers else live()
     found = BacktestResult(name, lived.model.gate.loss, chosen["configured"], tuple(replays))
-    folder = settings.VAR / "backtest" / name
+    folder = paths.backtests() / name
     files.write_text(folder / "ledger.jsonl", policy_simulator.ledger_text(replays))
     files.write_json(folder / "summary.json", found.summary())
     files.write_json(folder / "seconds.json", {replay.policy: round(replay.seconds, 3) for replay in replays})
@@ -136,12 +136,12 @@ def main(arguments: list[str] | None = None) -> int:
     said = params.load()
     asked = BacktestRequest(given.source, given.since, given.until, tuple(given.policies))
     found = run(given.model or list(said.models), said, asked, given.jobs, tell=lambda line: print(line, flush=True))
-    picture = given.picture or settings.VAR / "backtest" / "backtest.png"
+    picture = given.picture or paths.backtests() / "backtest.png"
     with files.replacing(picture) as beside:
         beside.write_bytes(backtest_report.picture(found))
     for one in found:
         print(f"\n{backtest_report.table(one)}")
     if given.page:
         files.write_text(given.page, backtest_report.page(found, asked, given.jobs))
-    print(f"\ndrawn: {picture}; every decision with its reasons: {settings.VAR / 'backtest'}/<model>/ledger.jsonl")
+    print(f"\ndrawn: {picture}; every decision with its reasons: {paths.backtests()}/<model>/ledger.jsonl")
     return 0

@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.ground import files, params, settings
+from tasks.ground import files, params, paths, settings
 from tasks.monitoring import retrain_policy
 from tasks.monitoring.intake import intake
 from tasks.release.registry import champion_lookup
@@ -113,15 +113,15 @@ def facts_digest(model: str) -> str:
 
 
 def _book(model: str) -> Path:
-    return settings.VAR / "decisions" / f"{model}.jsonl"
+    return paths.decisions(model)
 
 
 def _refused(model: str) -> Path:
-    return settings.VAR / "memo" / "due" / f"{model}.refused.json"
+    return paths.refused_training(model)
 
 
 def _note(model: str) -> Path:
-    return settings.VAR / "memo" / "due" / f"{model}.json"
+    return paths.retrain_outcome(model)
 
 
 # ── the facts ─────────────────────────────────────────────────────────────────────────────────────
@@ -282,7 +282,7 @@ def _champion(model: str) -> _Champion | None:
     whole = name.exists() and (build / "model").exists() and (build / "evaluation").exists()
     if whole and files.read_json(name)["candidate"] == wanted.candidate:
         return _Champion(wanted.candidate, build / "model", build / "evaluation")
-    folder = settings.VAR / "champions" / wanted.candidate
+    folder = paths.champions() / wanted.candidate
     if not files.is_sealed(folder):
         from tasks.release.registry import registry
 
@@ -352,7 +352,7 @@ def _promised(said: params.Model, evaluation: Path) -> retrain_policy.MeanLoss |
 
 
 def _report(model: str) -> dict[str, Any]:
-    return files.read_state(settings.VAR / "monitoring" / model / "report.json", dict[str, Any]())
+    return files.read_state(paths.monitoring_report(model), dict[str, Any]())
 
 
 def _alarms(report: Mapping[str, Any]) -> Iterator[retrain_policy.OpenAlarm]:

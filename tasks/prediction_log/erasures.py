@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.ground import files, settings
+from tasks.ground import files, paths
 
 if TYPE_CHECKING:
     import numpy as np
@@ -115,8 +115,8 @@ def _order(line: Mapping[str, Any]) -> Erasure:
 
 
 def _book(model: str) -> Path:
-    return settings.VAR / "predictions" / model / "erasures.jsonl"
+    return paths.erasure_orders(model)
 
 
 def _note(model: str) -> Path:
-    return settings.VAR / "predictions" / model / "erased.json"
+    return paths.erased_files(model)

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
-from tasks.ground import files, settings
+from tasks.ground import files, paths
 
 KINDS = ("refused", "shed", "failed")
 
@@ -55,4 +55,4 @@ def add(model: str, counts: Mapping[tuple[str, str], int], keep_days: int) -> No
 
 def path(model: str) -> Path:
     """Where they are."""
-    return settings.VAR / "predictions" / model / "unanswered.json"
+    return paths.error_counts(model)

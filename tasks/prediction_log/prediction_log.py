@@ -31,7 +31,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.ground import files, params, settings
+from tasks.ground import files, params, paths
 from tasks.ground.errors import Mistake, WorldError
 from tasks.prediction_log import erasures, log_files
 from tasks.prediction_log.erasures import Erasure
@@ -70,7 +70,7 @@ class Compacted:
 
 def folder(model: str) -> Path:
     """Where the log of a model is."""
-    return settings.VAR / "predictions" / model
+    return paths.predictions(model)
 
 
 def incoming(model: str) -> Path:

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.ground import files, params, settings
+from tasks.ground import files, params, paths, settings
 from tasks.ground.errors import EvergreenError, RegistryUnavailable, StageFailed
 from tasks.modelling import metrics, rows
 from tasks.release.gate import gate
@@ -211,7 +211,7 @@ model_file.predict(pipeline, pd.read_parquet(given), task).to_parquet(answered)
 
 def _age(model_name: str, champion: registry.ModelVersion) -> int | None:
     """How many partitions of the model are newer than the champion's training; None when that is not known."""
-    known = settings.VAR / "champions" / champion.candidate / "training" / "training.json"
+    known = paths.champions() / champion.candidate / "training" / "training.json"
     if not known.exists():
         return None
     split = files.read_json(settings.BUILD / model_name / "split.json")

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tasks.ground import files, settings
+from tasks.ground import files, paths, settings
 
 ALWAYS = ("dvc.yaml", "dvc.lock", "params.yaml", ".dvcignore", ".dvc/config", ".dvc/config.local")
 """What decides which stages there are, and what DVC sees of their files."""
@@ -41,7 +41,7 @@ def remember(model: str, found: list[str], paths: Iterable[str], began_ns: int) 
 
 
 def _memo(model: str) -> Path:
-    return settings.VAR / "memo" / "unchanged" / f"{model}.json"
+    return paths.stage_states(model)
 
 
 def _look(paths: Iterable[str]) -> Seen:

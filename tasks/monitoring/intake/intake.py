@@ -37,7 +37,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
-from tasks.ground import files, settings
+from tasks.ground import files, paths
 from tasks.prediction_log import erasures, error_counts, log_files, prediction_ids, prediction_log
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ class IntakeState:
 
 def folder(model: str) -> Path:
     """Where everything that the monitor keeps of a model is."""
-    return settings.VAR / "monitoring" / model
+    return paths.monitoring(model)
 
 
 def read(model: str) -> IntakeState:
@@ -342,7 +342,7 @@ def _sweep(model: str, state: IntakeState) -> None:
 # ── what was kept ─────────────────────────────────────────────────────────────────────────────────
 
 
-def paths(model: str, state: IntakeState, day: str) -> list[Path]:
+def files_of_day(model: str, state: IntakeState, day: str) -> list[Path]:
     """The files of a day."""
     return [folder(model) / "asked" / day / f"{one.name}.parquet" for one in state.asked[day]]
 

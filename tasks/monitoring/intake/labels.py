@@ -133,7 +133,7 @@ def join(model: str, state: IntakeState, folder: Path, task: str, loss: str) -> 
         labelled = {} if known is None else {name: sha for name, sha in known.labelled.items() if shas.get(name) == sha}
         asked = sorted(shas if fresh else changed)
         if asked:
-            hashes = _hashes(intake.paths(model, state, day))
+            hashes = _hashes(intake.files_of_day(model, state, day))
             labelled = {**labelled, **{name: shas[name] for name in asked if news[name].has_any(hashes)}}
             labelled = {name: labelled[name] for name in sorted(labelled)}
         if known is not None and not fresh and labelled == known.labelled:
@@ -283,7 +283,7 @@ def _make(
     import pyarrow as pa
     from pyarrow import parquet
 
-    table = _counting(pa.concat_tables(intake.fitting(intake.paths(model, state, day))), again)
+    table = _counting(pa.concat_tables(intake.fitting(intake.files_of_day(model, state, day))), again)
     table = table.append_column("label", _found(table["hash"].to_numpy(), [news[name] for name in labelled]))
     times = pa.array(intake.local(table["time"].cast("int64").to_numpy(), state.timezone), pa.timestamp("us"))
     table = table.drop_columns("hash")

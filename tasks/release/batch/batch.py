@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.ground import files, params, settings
+from tasks.ground import files, params, paths, settings
 from tasks.ground.errors import DataMissing, Mistake, StageFailed, did_you_mean
 from tasks.release.batch import batch_sources, worker
 from tasks.release.batch.batch_sources import BatchRefused, Chunk, Fetched, Place, Source, reaching
@@ -350,7 +350,7 @@ def _slug(name: str) -> str:
 @contextmanager
 def _aside() -> Iterator[Path]:
     """A folder for what is under way; what killed runs left is removed."""
-    beside = settings.VAR / "batch"
+    beside = paths.batch_scratch()
     beside.mkdir(parents=True, exist_ok=True)
     files.sweep(beside, below=False)
     with tempfile.TemporaryDirectory(dir=beside, prefix=f".aside.{os.getpid()}-", suffix=".tmp") as folder:
@@ -514,7 +514,7 @@ class Target:
                 write(beside)
             return
         with tempfile.TemporaryDirectory(
-            dir=settings.VAR / "batch", prefix=f".aside.{os.getpid()}-", suffix=".tmp"
+            dir=paths.batch_scratch(), prefix=f".aside.{os.getpid()}-", suffix=".tmp"
         ) as f:
             write(Path(f) / "part")
             with reaching(place.url):

@@ -15,7 +15,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from tasks.ground import files, locked_packages, settings
+from tasks.ground import files, locked_packages, paths, settings
 from tasks.ground.errors import DataMissing, Mistake
 from tasks.release.package import package
 
@@ -60,7 +60,7 @@ def of_version(model: str, version: int | None = None, to: Path | None = None) -
     """
     number, candidate = chosen(model, version)
     bento = package.stored(model, candidate) or _fetched(model, number)
-    to = to or settings.VAR / "images" / model / candidate
+    to = to or paths.images(model, candidate)
     write(bento, to)
     return to, candidate
 

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.ground import files, import_closure, params, settings
+from tasks.ground import files, import_closure, params, paths, settings
 from tasks.ground.errors import DataMissing, ModelFileRefused, ReleaseDiffers, StageFailed
 from tasks.release.package import bento_trial
 
@@ -431,7 +431,7 @@ def _served(prediction: dict[str, Any], column: str) -> float | None:
 
 
 def _memo(candidate: str) -> Path:
-    return settings.VAR / "memo" / "measured" / f"{candidate}.json"
+    return paths.bento_measurement(candidate)
 
 
 def _environment() -> dict[str, str]:

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tasks.ground import files, settings
+from tasks.ground import files, paths
 
 KEYS = "keys.json"
 """Lies beside the models' files, and is no model's."""
@@ -116,12 +116,12 @@ def write(model: str, serving: Serving) -> None:
 
 def path(model: str) -> Path:
     """The file that the router follows."""
-    return settings.VAR / "serving" / f"{model}.json"
+    return paths.desired_state(model)
 
 
 def forget(known: Collection[str]) -> list[str]:
     """Remove the files of models that params.yaml no longer has; gives their names. The router ends what they named."""
-    there = [found.stem for found in sorted((settings.VAR / "serving").glob("*.json")) if found.name != KEYS]
+    there = [found.stem for found in sorted(paths.desired_states().glob("*.json")) if found.name != KEYS]
     gone = [model for model in there if model not in known and not model.startswith(".")]
     for model in gone:
         with files.lock(f"rollout-{model}"):
@@ -153,7 +153,7 @@ def history(model: str) -> list[dict[str, Any]]:
 
 
 def _book(model: str) -> Path:
-    return settings.VAR / "rollouts" / f"{model}.jsonl"
+    return paths.rollouts(model)
 
 
 def live_is_noted(model: str, live: One) -> bool:
@@ -203,4 +203,4 @@ def end_withdrawal(model: str) -> None:
 
 
 def _failed(model: str) -> Path:
-    return settings.VAR / "rollouts" / f"{model}.failed.json"
+    return paths.failed_rollout(model)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 from urllib.parse import quote, unquote, urlsplit
 
-from tasks.ground import files, settings
+from tasks.ground import files, paths, settings
 from tasks.ground.errors import RegistryDamaged, RegistryUnavailable
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ def _knock() -> None:
             raise _Unreachable("it is a database, but not MLflow's", final=True)
         store.execute("BEGIN IMMEDIATE")  # whether it can be written to
         store.rollback()
-        if path == settings.VAR / "mlflow" / "mlflow.db":
+        if path == paths.mlflow_database():
             _follow_the_folder(store)
 
 
@@ -232,7 +232,7 @@ def _make_store(path: Path) -> None:
     with files.lock("mlflow"):
         if path.exists() and path.stat().st_size:
             return
-        if any(artifacts().glob("*/*")) and path == settings.VAR / "mlflow" / "mlflow.db":
+        if any(artifacts().glob("*/*")) and path == paths.mlflow_database():
             raise _Unreachable(
                 f"{path} is {'empty' if path.exists() else 'gone'}, but {artifacts()} is not: the registry was lost. "
                 f"Restore it from a backup (docs/how-to/back-up-and-move.md); or move {artifacts()} away to begin anew",
@@ -249,4 +249,4 @@ def _make_store(path: Path) -> None:
 
 def artifacts() -> Path:
     """Where the artifacts of a store on this machine are kept."""
-    return settings.VAR / "mlflow" / "artifacts"
+    return paths.mlflow_artifacts()

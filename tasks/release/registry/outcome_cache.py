@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.ground import files, params, settings, uncommitted
+from tasks.ground import files, params, paths, settings, uncommitted
 
 
 @dataclass(frozen=True)
@@ -85,4 +85,4 @@ def _store_is_there() -> bool:
 
 
 def _path(model: str) -> Path:
-    return settings.VAR / "mlflow" / "settled" / f"{model}.json"
+    return paths.judged_candidates(model)

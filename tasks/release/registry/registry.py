@@ -25,7 +25,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.ground import files, params, settings, uncommitted
+from tasks.ground import files, params, paths, settings, uncommitted
 from tasks.ground.errors import DataMissing, EvergreenError, Mistake, ModelFileRefused, NotPromoted, RegistryDamaged
 from tasks.release.gate.verdict import Verdict
 from tasks.release.package import package
@@ -712,7 +712,7 @@ def _nothing_to_roll_back(now: _Standing, to: int | None) -> str:
 
 def fetch_cached(model_name: str, version: ModelVersion) -> Path:
     """A version's release/ and training/ below var/champions/<candidate>, fetched from the store when missing."""
-    folder = settings.VAR / "champions" / version.candidate
+    folder = paths.champions() / version.candidate
     with files.lock(f"champion-{version.candidate}"):
         if not _is_whole(folder, version.candidate):
             fetch(model_name, version.number, folder)

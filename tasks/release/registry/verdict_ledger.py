@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
-from tasks.ground import files, settings
+from tasks.ground import files, paths
 from tasks.release.gate.verdict import Verdict
 from tasks.release.registry import desired_state
 
@@ -40,4 +40,4 @@ def summary(model: str, version: int) -> str:
 
 def path(model: str) -> Path:
     """Where they are kept."""
-    return settings.VAR / "verdicts" / f"{model}.jsonl"
+    return paths.verdicts(model)

@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from tasks.ground import settings
+from tasks.ground import paths, settings
 from tasks.ground.errors import WorldError
 
 CALL_SECONDS = 5.0
@@ -177,7 +177,7 @@ def last_line(text: str) -> str:
 def token() -> str:
     """The operator's, which admits to everything. Read for each call: a router that was started anew has another."""
     try:
-        return (settings.VAR / "run" / "router.token").read_text(encoding="utf-8").strip()
+        return paths.router_token().read_text(encoding="utf-8").strip()
     except FileNotFoundError:
         return ""
 

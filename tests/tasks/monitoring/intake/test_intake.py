@@ -35,7 +35,7 @@ def layout(candidate: str) -> intake.Profile | str:
 
 def kept(state: intake.IntakeState) -> pd.DataFrame:
     """Every row that was taken in."""
-    paths = [path for day in state.asked for path in intake.paths(MODEL, state, day)]
+    paths = [path for day in state.asked for path in intake.files_of_day(MODEL, state, day)]
     return pd.concat([pd.read_parquet(path) for path in paths], ignore_index=True).sort_values("id")
 
 
