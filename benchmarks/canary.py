@@ -39,6 +39,7 @@ from tasks.release.rollout import shadow_replay as replaying
 from tasks.release.rollout.canary import LOOK_S, Watch
 from tasks.release.rollout.paired_answers import Pairs
 from tasks.release.rollout.router_client import Reply
+from tasks.release.rollout.router_status import Latency, ReleaseStatus
 from tasks.release.rollout.served_answers import OwnAnswers
 from tasks.release.rollout.shadow_replay import CHANCE, Replayed
 from tasks.release.rollout.stages import MOMENTARY, TELL_S, TRIES
@@ -345,7 +346,7 @@ class Simulation:
             if look:
                 self._requests(*sides, is_stopped=is_stopped and watch.seconds > 5)
             for counted, side in ((watch.canary, sides[0]), (watch.live, sides[1])):
-                counted.look(side.said(), 1)
+                counted.look(side.status(), 1)
             if look and (watch.seconds - told >= TELL_S or watch.seconds >= self.limits.bake_s):
                 told = watch.seconds
                 self._compare(watch, int(sides[0].answered))
@@ -420,20 +421,18 @@ class _Side:
         self.answered += len(ms)
         self.latency += np.bincount(np.searchsorted(EDGES_MS, ms), minlength=len(self.latency))
 
-    def said(self) -> dict[str, Any]:
+    def status(self) -> ReleaseStatus:
         """As `GET /status` has it."""
-        return {
-            "answered": self.answered,
-            "refused": self.refused,
-            "errors": self.failed + self.late,
-            "late": self.late,
-            "failed_alone": self.failed,
-            "state": "ready",
-            "why": None,
-            "pids": [self.pid],
-            "waiting": 0,
-            "latency": {"edges_ms": EDGES_MS, "counts": self.latency.copy()},
-        }
+        return ReleaseStatus(
+            state="ready",
+            pids=[self.pid],
+            answered=self.answered,
+            refused=self.refused,
+            errors=self.failed + self.late,
+            late=self.late,
+            failed_alone=self.failed,
+            latency=Latency(edges_ms=EDGES_MS, counts=self.latency.tolist()),
+        )
 
 
 def _told(said: Frame) -> list[dict[str, Any]]:

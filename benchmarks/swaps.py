@@ -225,7 +225,7 @@ def _process(model: str, what: str) -> int:
         return int(said["pid"])
     if what == "nursery":
         children = psutil.Process(said["pid"]).children()
-        return next(one.pid for one in children if any("replica_nursery.py" in word for word in one.cmdline()))
+        return next(one.pid for one in children if any("fork_server.py" in word for word in one.cmdline()))
     found = said["models"][model]
     return int(next(iter(found["releases"][found["answers"]]["pids"]), 0) or said["pid"])
 

@@ -51,13 +51,13 @@ def rollout(
         if answered := triggers.coalesce_waiting():
             tell(f"{answered} more wakes are answered by this run")
         if target == "local" and (failed := desired_state.unfinished(model)):
-            tell(f"a withdrawal of {failed.one} was begun and not ended: {failed.why}")
+            tell(f"a withdrawal of {failed.release} was begun and not ended: {failed.why}")
             return _withdrawn(model, failed)
         as_task(_tidy, "compact the prediction log")(model, section.serving)
         _forget_unused(model, said.keep_days)
         if target == "kubernetes":
             return _to_git(model, manifests, branch, remote)
-        with router_client.Router(patience=section.rollout.start_s) as router:
+        with router_client.RouterClient(patience=section.rollout.start_s) as router:
             while (state := _once(model, section.rollout, router)) is None:
                 pass
             return state
@@ -83,15 +83,15 @@ def _forget_unused(model: str, days: float) -> None:
     from tasks.release.package import package
 
     now = desired_state.read(model)
-    kept = {one.candidate for one in (now.live, now.former, now.challenger) if one}
+    kept = {one.candidate for one in (now.live, now.previous, now.challenger) if one}
     if gone := package.forget_unused(model, kept, days):
         get_run_logger().info(f"{len(gone)} Bentos that nobody used for {days:g} days are gone: {', '.join(gone)}")
 
 
-def _once(model: str, limits: params.Rollout, router: router_client.Router) -> State[Any] | None:
+def _once(model: str, limits: params.Rollout, router: router_client.RouterClient) -> State[Any] | None:
     """One look at what should be, and the difference; None when that has changed meanwhile."""
     now, wanted = desired_state.read(model), champion_lookup.champion(model)
-    restored = [one for one in (now.live, now.former) if one and _restored(model, one)]
+    restored = [one for one in (now.live, now.previous) if one and _restored(model, one)]
     if wanted is None or (now.live and now.live.candidate == wanted.candidate):
         return _as_it_is(model, now, wanted, router, patient=now.live in restored)
     if now.share is not None or (now.challenger and now.challenger.candidate != wanted.candidate):
@@ -101,7 +101,7 @@ def _once(model: str, limits: params.Rollout, router: router_client.Router) -> S
     return _roll(model, wanted, limits, router)
 
 
-def _restored(model: str, one: desired_state.One) -> bool:
+def _restored(model: str, one: desired_state.ReleaseRef) -> bool:
     """Whether the files of a release that serves, or is kept warm, had to be brought again."""
     from tasks.release.rollout.restore import restore
 
@@ -118,9 +118,9 @@ def _restored(model: str, one: desired_state.One) -> bool:
 
 def _as_it_is(
     model: str,
-    now: desired_state.Serving,
-    wanted: desired_state.One | None,
-    router: router_client.Router,
+    now: desired_state.DesiredState,
+    wanted: desired_state.ReleaseRef | None,
+    router: router_client.RouterClient,
     *,
     patient: bool,
 ) -> State[Any]:
@@ -152,7 +152,7 @@ def _as_it_is(
 
 
 def _roll(
-    model: str, one: desired_state.One, limits: params.Rollout, router: router_client.Router
+    model: str, one: desired_state.ReleaseRef, limits: params.Rollout, router: router_client.RouterClient
 ) -> State[Any] | None:
     """Stage by stage, until the release answers everything, or is withdrawn; None when it is not wanted any more."""
     from tasks.release.rollout import stages
@@ -250,13 +250,13 @@ def _withdrawn(model: str, failed: desired_state.Failed, tell_page: bool = True)
     if refused:  # it stays champion, as nobody else can be: that is for a person
         name, said = "Stuck", refused
     else:
-        name, said = "Withdrawn", f"{failed.one} is withdrawn: {failed.why}{on}"
-        desired_state.note(model, failed.one, "withdrawn", failed.why)
+        name, said = "Withdrawn", f"{failed.release} is withdrawn: {failed.why}{on}"
+        desired_state.note(model, failed.release, "withdrawn", failed.why)
     as_task(events.withdrawn, "tell someone", retries=3)(model, failed, said)
     desired_state.end_withdrawal(model)
     get_run_logger().error(said)
     if tell_page:
-        head = f"# ✗ {model}: {failed.one} withdrawn"
+        head = f"# ✗ {model}: {failed.release} withdrawn"
         _page(model, f"{head}\n\n{said}.\n\nThe run that tried it was killed before it told more.\n", said)
     return Failed(name=name, message=said)
 

@@ -21,7 +21,7 @@ from deployments.serving import release_environments
 from deployments.serving.stalls import StallDetector
 from tasks.ground import priority, settings
 from tasks.ground.errors import EnvironmentDiffers
-from tasks.release.rollout.router_client import LATE
+from tasks.release.rollout.router_status import LATE
 from tasks.runtime.replica import ANSWERED, ASKED, PROTOCOL, STATISTICS
 
 EDGES_MS = [round(0.5 * 1.15**i, 4) for i in range(80)]

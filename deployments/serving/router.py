@@ -43,7 +43,7 @@ from tasks.ground import files, log_rotation, params, paths, settings
 from tasks.ground.errors import EvergreenError, did_you_mean
 from tasks.prediction_log import error_counts
 from tasks.release.registry import desired_state as rollouts
-from tasks.release.rollout.router_client import LATE
+from tasks.release.rollout.router_status import LATE
 from tasks.runtime import replica
 
 FOLLOW_S = 0.1
@@ -376,7 +376,7 @@ class Router:
                     self._tell(name, f"{there[name]} cannot be read, so nothing changes: {error}")
                     written = None
                     if model.wanted is NOTHING:  # torn by a power cut: nobody serves until it is made again
-                        wanted = rollouts.read(name).said()
+                        wanted = rollouts.read(name).as_json()
             serving = params.Serving()
             if said and name in said.models:
                 serving, model.zone = said.models[name].serving, ZoneInfo(said.models[name].timezone)

@@ -16,7 +16,7 @@ from tasks.ground import files, http, params, paths, settings
 from tasks.ground.errors import EvergreenError, Mistake
 from tasks.ground.git import Clone
 from tasks.release.registry import desired_state, outcome_cache, verdict_ledger
-from tasks.release.registry.desired_state import One, Serving
+from tasks.release.registry.desired_state import DesiredState, ReleaseRef
 
 BROKEN = (EvergreenError, OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
 """What a file that is not as it should be makes of whoever reads it: it is told where its part would be."""
@@ -112,7 +112,7 @@ class Model:
 
     name: str
     section: params.Model
-    serving: Serving | Broken
+    serving: DesiredState | Broken
     release: Release | Broken | None
     report: dict[str, Any] | Broken | None
     """What the monitor wrote."""
@@ -141,7 +141,7 @@ class Model:
         )
 
     @property
-    def live(self) -> One | None:
+    def live(self) -> ReleaseRef | None:
         """Who serves, as far as that is known."""
         return None if isinstance(self.serving, Broken) else self.serving.live
 

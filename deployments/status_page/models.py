@@ -91,16 +91,16 @@ def _fact(name: str, big: Any, more: Any = None, *, is_bad: bool = False) -> Mar
     return tag("div", tag("dt", name), tag("dd", shown, tag("span", more, class_="small quiet")))
 
 
-def _beside(now: desired_state.Serving) -> str:
+def _beside(now: desired_state.DesiredState) -> str:
     if now.challenger:
         return f"version {now.challenger.version}"
-    return f"version {now.former.version}" if now.former else "nobody"
+    return f"version {now.previous.version}" if now.previous else "nobody"
 
 
-def _tried(now: desired_state.Serving) -> str:
+def _tried(now: desired_state.DesiredState) -> str:
     if now.challenger:
         return f"is being tried{f' with {now.share:.0%} of the requests' if now.share else ''}"
-    return "is kept warm: a rollback is at once" if now.former else "the first one that serves"
+    return "is kept warm: a rollback is at once" if now.previous else "the first one that serves"
 
 
 def _loss(one: Model) -> Markup:

@@ -26,6 +26,7 @@ from deployments.tools.load_clients import Answered, Clients, Request
 from tasks.ground import exit_codes, files, params, settings
 from tasks.ground.errors import DataMissing, WorldError, did_you_mean
 from tasks.release.rollout import router_client
+from tasks.release.rollout.router_status import RouterStatus
 
 KEY = "EVERGREEN_API_KEY"
 """The variable that holds an API key, where keys are needed; else the operator's token is sent, which is as good."""
@@ -64,18 +65,17 @@ def served() -> dict[str, str]:
     Raises:
         WorldError: nothing serves.
     """
-    import json
     import urllib.error
     import urllib.request
 
     url = address()
     try:
         with urllib.request.urlopen(urllib.request.Request(f"{url}/status", headers=admitted()), timeout=5) as response:
-            models = json.loads(response.read())["models"]
+            models = RouterStatus.model_validate_json(response.read()).models
     except (OSError, ValueError, LookupError, urllib.error.URLError) as error:
         reason = getattr(error, "reason", error)
         raise WorldError(f"nothing serves on {url}: {reason}. `make up` starts what does") from None
-    live = {name: str(one["answers"]) for name, one in models.items() if one["answers"]}
+    live = {name: status.answers for name, status in models.items() if status.answers}
     if not live:
         raise WorldError(f"the router on {url} has no release that is ready. {url}/status says why")
     return live

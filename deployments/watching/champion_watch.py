@@ -75,7 +75,7 @@ def _broken(model: str) -> tuple[str, str] | None:
     live = desired_state.read(model).live
     if live is None:
         return None
-    with router_client.Router(patience=0) as router, suppress(router_client.RouterSilent):
+    with router_client.RouterClient(patience=0) as router, suppress(router_client.RouterSilent):
         if why := router.fault(model, live.candidate):
             return live.candidate, why
     return None

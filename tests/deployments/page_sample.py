@@ -16,8 +16,8 @@ FIRST = datetime(2013, 10, 1)
 
 def write(model: str) -> None:
     """Everything the page shows of a model."""
-    live = desired_state.One("25db996ec1c47a45", 3, "2026-11-20T18:04:11.123Z")
-    desired_state.write(model, desired_state.Serving(live, desired_state.One("1c43e80593c0ab13", 1)))
+    live = desired_state.ReleaseRef("25db996ec1c47a45", 3, "2026-11-20T18:04:11.123Z")
+    desired_state.write(model, desired_state.DesiredState(live, desired_state.ReleaseRef("1c43e80593c0ab13", 1)))
     _rollouts(model, live)
     _verdicts(model)
     _decisions(model)
@@ -29,9 +29,9 @@ def report_path(model: str) -> Any:
     return settings.VAR / "monitoring" / model / "report.json"
 
 
-def _rollouts(model: str, live: desired_state.One) -> None:
-    desired_state.note(model, desired_state.One("1c43e80593c0ab13", 1, "2026-11-19T08:00:00.000Z"), "live")
-    bad = desired_state.One("bad0bad0bad0bad0", 2, "2026-11-20T09:00:00.000Z")
+def _rollouts(model: str, live: desired_state.ReleaseRef) -> None:
+    desired_state.note(model, desired_state.ReleaseRef("1c43e80593c0ab13", 1, "2026-11-19T08:00:00.000Z"), "live")
+    bad = desired_state.ReleaseRef("bad0bad0bad0bad0", 2, "2026-11-20T09:00:00.000Z")
     desired_state.note(
         model, bad, "withdrawn", "replay what production has asked: it answers 12 of 500 requests with an error"
     )

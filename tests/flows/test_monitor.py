@@ -44,7 +44,7 @@ class World:
     base: Path
     made: int = 0
 
-    def release(self) -> desired_state.One:
+    def release(self) -> desired_state.ReleaseRef:
         """A version more in the registry."""
         self.made += 1
         release = settings.BUILD / MODEL / "release"
@@ -56,9 +56,11 @@ class World:
         candidate = files.digest(files.tree(release))[:16]
         files.write_json(release / "candidate.json", {"candidate": candidate})
         tracking.track(MODEL, release, settings.BUILD / MODEL, {"latency_ms": 3.0, "size_mb": 0.1})
-        return desired_state.One(candidate, registry.register(MODEL, candidate).number, "2026-11-21T06:00:00.000Z")
+        return desired_state.ReleaseRef(
+            candidate, registry.register(MODEL, candidate).number, "2026-11-21T06:00:00.000Z"
+        )
 
-    def goes_live(self, one: desired_state.One) -> desired_state.One:
+    def goes_live(self, one: desired_state.ReleaseRef) -> desired_state.ReleaseRef:
         """As a rollout says it."""
         desired_state.write(MODEL, desired_state.read(MODEL).gone_live(one))
         return one
@@ -99,7 +101,7 @@ def answered(month: str) -> pd.DataFrame:
     return rows.join(answers).sort_values("time", kind="stable", ignore_index=True)
 
 
-def log(rows: pd.DataFrame, one: desired_state.One, number: int) -> None:
+def log(rows: pd.DataFrame, one: desired_state.ReleaseRef, number: int) -> None:
     """Production asks; a minute ago, so that it is settled."""
     ask(rows, one.candidate, number=number, answered=datetime.now(UTC) - timedelta(seconds=30))
 
@@ -125,7 +127,7 @@ def told(world: World, what: str) -> list[str]:
     return [one["text"] for one in world.alone.told if one["subject"].startswith(what)]
 
 
-def metric_history(one: desired_state.One, name: str) -> list[tuple[int, float]]:
+def metric_history(one: desired_state.ReleaseRef, name: str) -> list[tuple[int, float]]:
     """Step and value of a metric of the release's monitoring run."""
     with registry.connect() as client:
         (run,) = client.search_runs([client.get_experiment_by_name(f"{MODEL}-monitoring").experiment_id],
@@ -135,7 +137,7 @@ def metric_history(one: desired_state.One, name: str) -> list[tuple[int, float]]
 
 
 @pytest.fixture(scope="module")
-def first(world: World) -> desired_state.One:
+def first(world: World) -> desired_state.ReleaseRef:
     """The release that serves, which was asked for the rows of April; nobody has labels yet."""
     state = monitor()
     assert state.is_completed()
@@ -149,7 +151,7 @@ def first(world: World) -> desired_state.One:
 # ── a month without labels ────────────────────────────────────────────────────────────────────────
 
 
-def test_without_labels_the_loss_is_estimated(world: World, first: desired_state.One) -> None:
+def test_without_labels_the_loss_is_estimated(world: World, first: desired_state.ReleaseRef) -> None:
     """And what was asked is held against what the release learned from."""
     said = report()
     assert (said["release"]["candidate"], said["release"]["version"]) == (first.candidate, first.version)
@@ -173,7 +175,9 @@ def test_without_labels_the_loss_is_estimated(world: World, first: desired_state
     assert "![drift and quality over time](data:image/png;base64," in page()
 
 
-def test_nothing_new_is_found_out_before_anything_heavy_is_imported(world: World, first: desired_state.One) -> None:
+def test_nothing_new_is_found_out_before_anything_heavy_is_imported(
+    world: World, first: desired_state.ReleaseRef
+) -> None:
     """Neither pandas nor MLflow, and no file is written."""
     code = """
 import sys, time
@@ -191,7 +195,7 @@ print(state.message, sorted(heavy), sep="\\n")
     assert {path: path.stat().st_mtime_ns for path in intake.folder(MODEL).rglob("*")} == before
 
 
-def test_it_stands_in_mlflow_beside_the_version(world: World, first: desired_state.One) -> None:
+def test_it_stands_in_mlflow_beside_the_version(world: World, first: desired_state.ReleaseRef) -> None:
     """A run per release, a step per week, with the numbers, the table and the picture."""
     assert [step for step, _ in metric_history(first, "estimate/log_loss")] == [2256, 2257, 2258, 2259]
     assert len(metric_history(first, "data/vibration/missing")) == 4
@@ -211,7 +215,7 @@ def test_it_stands_in_mlflow_beside_the_version(world: World, first: desired_sta
 # ── labels ────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_labels_that_come_in_parts_end_in_the_measured_loss(world: World, first: desired_state.One) -> None:
+def test_labels_that_come_in_parts_end_in_the_measured_loss(world: World, first: desired_state.ReleaseRef) -> None:
     """With its metrics and slices, and how far off the estimate was; a week that is written again is not doubled."""
     world.label("2013-04", 100)
     assert monitor().is_completed()
@@ -243,7 +247,7 @@ def test_labels_that_come_in_parts_end_in_the_measured_loss(world: World, first:
 
 
 def test_a_day_is_judged_when_it_is_over(
-    world: World, first: desired_state.One, monkeypatch: pytest.MonkeyPatch
+    world: World, first: desired_state.ReleaseRef, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Although nothing new was asked since. Its answers are there before, in the weeks."""
     before = report()
@@ -259,7 +263,7 @@ def test_a_day_is_judged_when_it_is_over(
     assert report()["data"] == before["data"]
 
 
-def test_rows_of_2199_do_no_harm(world: World, first: desired_state.One) -> None:
+def test_rows_of_2199_do_no_harm(world: World, first: desired_state.ReleaseRef) -> None:
     """They are no week and no day; the page says how many there are, and what takes them out of the log."""
     before = report()
     log(world.rows["2013-04"].head(24).assign(time=np.datetime64("2199-01-01", "us"), pressure=9999.0), first, number=9)
@@ -281,7 +285,7 @@ def test_rows_of_2199_do_no_harm(world: World, first: desired_state.One) -> None
 
 
 def test_a_sensor_that_is_off_is_told_once_also_by_a_run_that_was_killed(
-    world: World, first: desired_state.One
+    world: World, first: desired_state.ReleaseRef
 ) -> None:
     """Killed after the message was sent and before that was written down: nobody hears of it twice."""
     may = world.rows["2013-05"]
@@ -305,7 +309,9 @@ def test_a_sensor_that_is_off_is_told_once_also_by_a_run_that_was_killed(
     assert report()["data"]["status"] == "drift"
 
 
-def test_an_alarm_that_was_acknowledged_stays_open_and_so_does_the_note(world: World, first: desired_state.One) -> None:
+def test_an_alarm_that_was_acknowledged_stays_open_and_so_does_the_note(
+    world: World, first: desired_state.ReleaseRef
+) -> None:
     """A look that finds it again changes nothing of that."""
     (key,) = (one["key"] for one in report()["alarms"])
     world.alone.project.run(sys.executable, "-m", "tasks", "acknowledge", MODEL, key, "--note", "sent a plumber")
@@ -316,7 +322,7 @@ def test_an_alarm_that_was_acknowledged_stays_open_and_so_does_the_note(world: W
     assert len(told(world, "alarm: ")) == 1
 
 
-def test_killed_while_it_writes_to_mlflow_nothing_is_doubled(world: World, first: desired_state.One) -> None:
+def test_killed_while_it_writes_to_mlflow_nothing_is_doubled(world: World, first: desired_state.ReleaseRef) -> None:
     """The next run ends what was begun; the report is that of a run that was not killed."""
     world.label("2013-05", 150)
     code = "import os; from tasks.release.registry import monitoring_run; monitored._keep = lambda *_: os._exit(9)\n"
@@ -340,7 +346,7 @@ def test_killed_while_it_writes_to_mlflow_nothing_is_doubled(world: World, first
 # ── another release ───────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_new_release_is_held_against_its_own_reference(world: World, first: desired_state.One) -> None:
+def test_a_new_release_is_held_against_its_own_reference(world: World, first: desired_state.ReleaseRef) -> None:
     """What was wrong with the old one is over and told; of the new one there is not enough to say anything."""
     second = world.goes_live(world.release())
     log(world.rows["2013-05"].head(24), second, number=2)
@@ -356,7 +362,7 @@ def test_a_new_release_is_held_against_its_own_reference(world: World, first: de
     assert shared["rows"] == sum(own["rows"] for own in shared["releases"].values())
 
 
-def test_a_version_of_before_lacks_what_is_kept_today(world: World, first: desired_state.One) -> None:
+def test_a_version_of_before_lacks_what_is_kept_today(world: World, first: desired_state.ReleaseRef) -> None:
     """It serves and is watched all the same, and the report says what cannot be said."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tracking, "TRAINING_FILES", ("training.json", "profile.json", "train_ids.npy"))

@@ -57,7 +57,7 @@ class World:
         """Where it is."""
         return self.alone.project
 
-    def release(self, change: Callable[[Path], object] = lambda _: None) -> desired_state.One:
+    def release(self, change: Callable[[Path], object] = lambda _: None) -> desired_state.ReleaseRef:
         """A version more in the registry: the model's release with a change, packaged and tracked as by train."""
         self.made += 1
         release = settings.BUILD / MODEL / "release"
@@ -71,10 +71,10 @@ class World:
         files.write_json(release / "candidate.json", {"candidate": candidate})
         package.ensure_bento(MODEL)
         tracking.track(MODEL, release, settings.BUILD / MODEL, {"latency_ms": 3.0, "size_mb": 0.1})
-        return desired_state.One(candidate, registry.register(MODEL, candidate).number)
+        return desired_state.ReleaseRef(candidate, registry.register(MODEL, candidate).number)
 
 
-def set_alias(one: desired_state.One) -> None:
+def set_alias(one: desired_state.ReleaseRef) -> None:
     """As a person does it in MLflow's UI."""
     with registry.connect() as client:
         client.set_registered_model_alias(MODEL, "champion", str(one.version))
@@ -125,7 +125,7 @@ class Load:
                 connection.close()
         connection.close()
 
-    def by(self, one: desired_state.One, since: float = 0.0) -> int:
+    def by(self, one: desired_state.ReleaseRef, since: float = 0.0) -> int:
         """How many answers a release gave since then."""
         return sum(at > since and name == f"{MODEL}:{one.candidate}" for at, _, name in self.answers)
 
@@ -150,7 +150,7 @@ def world(small_copied: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 @pytest.fixture
-def served(world: World) -> desired_state.One:
+def served(world: World) -> desired_state.ReleaseRef:
     """A champion that serves; the one of the test before, or the first."""
     if (live := desired_state.read(MODEL).live) is None:
         set_alias(world.release())
@@ -185,7 +185,7 @@ def test_the_first_champion_serves_at_once(world: World) -> None:
         changed.write(b"more")
     state = roll()
     assert state.is_completed()
-    assert desired_state.read(MODEL).live == desired_state.One(
+    assert desired_state.read(MODEL).live == desired_state.ReleaseRef(
         one.candidate, one.version, desired_state.read(MODEL).live.since
     )
     assert "fetched from the registry, its hash checked, its Bento made" in story()
@@ -196,7 +196,7 @@ def test_the_first_champion_serves_at_once(world: World) -> None:
     )
 
 
-def test_nothing_to_do_is_found_out_without_mlflow(served: desired_state.One) -> None:
+def test_nothing_to_do_is_found_out_without_mlflow(served: desired_state.ReleaseRef) -> None:
     """And nothing is written."""
     before = desired_state.path(MODEL).stat().st_mtime_ns
     state = roll()
@@ -205,7 +205,7 @@ def test_nothing_to_do_is_found_out_without_mlflow(served: desired_state.One) ->
 
 
 def test_a_new_champion_is_tried_on_real_requests_and_takes_over_without_a_failed_one(
-    world: World, served: desired_state.One
+    world: World, served: desired_state.ReleaseRef
 ) -> None:
     """Set by hand: fetched, warmed, asked its golden rows, replayed, given a share, then everything."""
     one = world.release()
@@ -217,7 +217,7 @@ def test_a_new_champion_is_tried_on_real_requests_and_takes_over_without_a_faile
     assert state.is_completed(), state.message
     assert not load.failed
     now = desired_state.read(MODEL)
-    assert (now.live.candidate, now.former.candidate, now.challenger) == (one.candidate, served.candidate, None)
+    assert (now.live.candidate, now.previous.candidate, now.challenger) == (one.candidate, served.candidate, None)
     page = story()
     assert "40 logged requests replayed through both" in page
     assert "requests in 2 s, 0 errors; who serves" in page
@@ -229,7 +229,7 @@ def test_a_new_champion_is_tried_on_real_requests_and_takes_over_without_a_faile
 
 @pytest.mark.parametrize("harm", ["all is gone", "one file is gone", "a file was changed"])
 def test_what_serves_is_brought_again_where_its_files_are_lost(
-    world: World, served: desired_state.One, harm: str
+    world: World, served: desired_state.ReleaseRef, harm: str
 ) -> None:
     """Its replica died, and no other one starts: the next run brings it from the registry, and it serves."""
     home = settings.VAR / "bentoml" / "bentos"
@@ -241,8 +241,8 @@ def test_what_serves_is_brought_again_where_its_files_are_lost(
     else:
         with (src / "model.skops").open("ab") as changed:
             changed.write(b"more")
-    with router_client.Router() as router:
-        for pid in router.status(MODEL)["releases"][served.candidate]["pids"]:
+    with router_client.RouterClient() as router:
+        for pid in router.status(MODEL)[1].releases[served.candidate].pids:
             os.kill(pid, signal.SIGKILL)
         assert until(lambda: router.fault(MODEL, served.candidate))
         looking = ChampionWatch(lambda _: False)
@@ -252,12 +252,12 @@ def test_what_serves_is_brought_again_where_its_files_are_lost(
         state = roll()
         assert state.is_completed(), state.message
         assert state.message.startswith(f"nothing to do: version {served.version} ")
-        until(lambda: router.status(MODEL)["releases"][served.candidate]["state"] == "ready")
+        until(lambda: router.status(MODEL)[1].releases[served.candidate].state == "ready")
         assert package.stored(MODEL, served.candidate)
         assert not list(looking.look(params.load()))
 
 
-def test_what_serves_and_is_nowhere_any_more_is_told(world: World, served: desired_state.One) -> None:
+def test_what_serves_and_is_nowhere_any_more_is_told(world: World, served: desired_state.ReleaseRef) -> None:
     """Neither here nor in the registry: the run says which, and what to do; it goes on as long as its process lives."""
     home = settings.VAR / "bentoml" / "bentos" / MODEL
     away = (home / served.candidate).rename(home / "away")
@@ -266,7 +266,7 @@ def test_what_serves_and_is_nowhere_any_more_is_told(world: World, served: desir
         assert roll().is_completed()
     away.rename(home / served.candidate)
     with pytest.raises(DataMissing, match=f"rollback {MODEL} --to N"):
-        restore.restore(MODEL, desired_state.One("0" * 16, 99))
+        restore.restore(MODEL, desired_state.ReleaseRef("0" * 16, 99))
 
 
 # ── releases that fail ────────────────────────────────────────────────────────────────────────────
@@ -322,7 +322,9 @@ BAD = {
 
 
 @pytest.mark.parametrize("bad", list(BAD))
-def test_a_bad_release_is_withdrawn_and_costs_no_answer(world: World, served: desired_state.One, bad: str) -> None:
+def test_a_bad_release_is_withdrawn_and_costs_no_answer(
+    world: World, served: desired_state.ReleaseRef, bad: str
+) -> None:
     """Who served serves on, is champion again, and somebody is told; nobody is answered by it after that."""
     change, why = BAD[bad]
     one = world.release(change)
@@ -345,15 +347,15 @@ def test_a_bad_release_is_withdrawn_and_costs_no_answer(world: World, served: de
     assert roll().message.startswith("nothing to do: ")
 
 
-def test_a_canary_that_stands_still_is_tried_again(world: World, served: desired_state.One) -> None:
+def test_a_canary_that_stands_still_is_tried_again(world: World, served: desired_state.ReleaseRef) -> None:
     """As one that was killed: who stood still once is not barred for ever."""
     one = world.release()
     set_alias(one)
     with Load(port()) as load:
         going = subprocess.Popen([sys.executable, "-m", "flows", "rollout", MODEL], cwd=world.project.root)
         until(lambda: desired_state.read(MODEL).share, 60, "a canary")
-        with router_client.Router() as asked:
-            os.kill(asked.status(MODEL)["releases"][one.candidate]["pids"][0], signal.SIGSTOP)
+        with router_client.RouterClient() as asked:
+            os.kill(asked.status(MODEL)[1].releases[one.candidate].pids[0], signal.SIGSTOP)
         assert going.wait(timeout=120) == 0
     assert not load.failed
     assert desired_state.read(MODEL).live.candidate == one.candidate
@@ -363,7 +365,7 @@ def test_a_canary_that_stands_still_is_tried_again(world: World, served: desired
 # ── back again, and killed ────────────────────────────────────────────────────────────────────────
 
 
-def test_a_rollback_is_a_switch(world: World, served: desired_state.One) -> None:
+def test_a_rollback_is_a_switch(world: World, served: desired_state.ReleaseRef) -> None:
     """The former one is warm: no golden rows, no replay, no canary; and the same way back by name."""
     one = world.release()
     set_alias(one)
@@ -377,11 +379,11 @@ def test_a_rollback_is_a_switch(world: World, served: desired_state.One) -> None
         "it served before, and was kept warm"
     )
     assert took < 10
-    assert desired_state.read(MODEL).former.candidate == one.candidate
+    assert desired_state.read(MODEL).previous.candidate == one.candidate
 
 
 def test_a_rollback_to_one_that_cannot_start_any_more_takes_nothing_away(
-    world: World, served: desired_state.One
+    world: World, served: desired_state.ReleaseRef
 ) -> None:
     """Who serves was withdrawn, whom the registry names fails: nobody can have the place, which a person is told."""
     old = world.release(patched("replica.py", BEGIN, "    raise RuntimeError('worn out')\n"))
@@ -412,7 +414,7 @@ def killed(world: World, patch: str) -> None:
     assert died.returncode == -signal.SIGKILL, died.stderr
 
 
-def test_a_killed_canary_is_ended_by_the_next_run(world: World, served: desired_state.One) -> None:
+def test_a_killed_canary_is_ended_by_the_next_run(world: World, served: desired_state.ReleaseRef) -> None:
     """Kill -9 while it is watched: it goes on getting requests until the next run, which begins its watch again."""
     one = world.release()
     set_alias(one)
@@ -422,17 +424,17 @@ def test_a_killed_canary_is_ended_by_the_next_run(world: World, served: desired_
         assert roll().is_completed()
     assert not load.failed
     now = desired_state.read(MODEL)
-    assert (now.live.candidate, now.former.candidate) == (one.candidate, served.candidate)
+    assert (now.live.candidate, now.previous.candidate) == (one.candidate, served.candidate)
     assert (now.challenger, now.share) == (None, None)
 
 
-def test_a_killed_router_is_not_held_against_a_release(world: World, served: desired_state.One) -> None:
+def test_a_killed_router_is_not_held_against_a_release(world: World, served: desired_state.ReleaseRef) -> None:
     """It is back within seconds, and the rollout goes on."""
     # the fixture's router is killed, as make up would start it again: here by this test
     one = world.release()
     set_alias(one)
-    with router_client.Router() as asked:
-        pid = asked.status(MODEL)["router"]
+    with router_client.RouterClient() as asked:
+        pid, _ = asked.status(MODEL)
     going = subprocess.Popen([sys.executable, "-m", "flows", "rollout", MODEL], cwd=world.project.root)
     until(lambda: desired_state.read(MODEL).share, 60, "a canary")
     os.kill(pid, signal.SIGKILL)

@@ -19,7 +19,7 @@ from flows.prefect_support import events
 from tasks.ground import files, http, settings
 from tasks.release.package import package
 from tasks.release.registry import champion_lookup, desired_state, registry
-from tasks.release.registry.desired_state import One, Serving
+from tasks.release.registry.desired_state import DesiredState, ReleaseRef
 from tasks.release.rollout import router_client, stages
 from tests.conftest import Project
 from tests.tasks.release.fake_router import NEW, OLD, Behaviour, FakeRouter, running
@@ -123,7 +123,7 @@ def deaths(fake: FakeRouter, world: World, monkeypatch: pytest.MonkeyPatch) -> I
         for after in (False, True):
             world.__init__()  # type: ignore[misc]
             files.remove(settings.VAR / "rollouts")
-            desired_state.write(MODEL, Serving(OLD))
+            desired_state.write(MODEL, DesiredState(OLD))
             desired_state.note(MODEL, OLD, "live")
             with killed_at(k, after) as begun:
                 try:
@@ -148,8 +148,10 @@ def test_a_rollout_killed_at_any_write_ends_right(world: World, monkeypatch: pyt
         assert state.is_completed(), where
         now = desired_state.read(MODEL)
         assert now.live is not None
-        assert now.former is not None
-        assert (now.live.candidate, now.former.candidate, now.challenger) == (NEW.candidate, OLD.candidate, None), where
+        assert now.previous is not None
+        assert (now.live.candidate, now.previous.candidate, now.challenger) == (NEW.candidate, OLD.candidate, None), (
+            where
+        )
         lives = [line["version"] for line in desired_state.history(MODEL) if line["outcome"] == "live"]
         assert lives == [1, 2], where
         assert not world.told
@@ -183,7 +185,7 @@ def test_a_withdrawal_killed_at_any_write_ends_right(world: World, monkeypatch: 
 
 def test_a_release_that_was_found_bad_is_not_tried_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A withdrawal that was killed is ended without asking the release anything."""
-    desired_state.write(MODEL, Serving(OLD, challenger=NEW).with_canary(0.1))
+    desired_state.write(MODEL, DesiredState(OLD, challenger=NEW).with_canary(0.1))
     failed = desired_state.Failed(NEW.candidate, NEW.version, "it is slow", desired_state.now(), OLD.candidate)
     desired_state.begin_withdrawal(MODEL, failed)
     fake = FakeRouter(0, MODEL, old=Behaviour(), new=Behaviour())
@@ -199,7 +201,7 @@ def test_a_first_champion_that_fails_leaves_nothing(world: World, monkeypatch: p
     monkeypatch.setattr(registry, "withdraw", lambda *_: setattr(world, "champion", None))
     state = run(FakeRouter(0, MODEL, new=Behaviour(why="no such library")), monkeypatch)
     assert state.message.endswith("it does not start: no such library; nobody serves")
-    assert desired_state.read(MODEL) == Serving()
+    assert desired_state.read(MODEL) == DesiredState()
     assert (
         run(FakeRouter(0, MODEL, new=Behaviour()), monkeypatch).message == "tiny has no champion yet: nothing to serve"
     )
@@ -208,16 +210,16 @@ def test_a_first_champion_that_fails_leaves_nothing(world: World, monkeypatch: p
 def test_a_registry_without_champion_takes_nothing_away(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A lost store must not end production; a canary that nobody wants is ended."""
     world.champion = None  # type: ignore[assignment]
-    desired_state.write(MODEL, Serving(OLD, challenger=NEW).with_canary(0.1))
+    desired_state.write(MODEL, DesiredState(OLD, challenger=NEW).with_canary(0.1))
     state = run(FakeRouter(0, MODEL, old=Behaviour(), new=Behaviour()), monkeypatch)
     assert state.message.startswith("the registry names no champion; version 1 (0000000000000000) serves since")
-    assert desired_state.read(MODEL) == Serving(OLD)
+    assert desired_state.read(MODEL) == DesiredState(OLD)
 
 
 def test_who_is_live_and_does_not_run_is_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is rolled out, but the run fails: somebody is told."""
     world.champion = OLD
-    desired_state.write(MODEL, Serving(OLD))
+    desired_state.write(MODEL, DesiredState(OLD))
     state = run(FakeRouter(0, MODEL, old=Behaviour(why="ImportError: numpy")), monkeypatch)
     assert state.is_failed()
     assert state.message == "version 1 (0000000000000000) is to serve, but does not run: ImportError: numpy"
@@ -225,8 +227,8 @@ def test_who_is_live_and_does_not_run_is_told(world: World, monkeypatch: pytest.
 
 def test_another_challenger_that_was_left_is_cleared_away(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody was champion while a run was killed, and is not any more."""
-    other = One("2" * 16, 3)
-    desired_state.write(MODEL, Serving(OLD, challenger=other).with_canary(0.5))
+    other = ReleaseRef("2" * 16, 3)
+    desired_state.write(MODEL, DesiredState(OLD, challenger=other).with_canary(0.5))
     fake = FakeRouter(200, MODEL, old=Behaviour(), new=Behaviour())
     fake.releases[other.candidate] = Behaviour()
     assert run(fake, monkeypatch).is_completed()
@@ -244,18 +246,18 @@ def test_another_champion_meanwhile_ends_a_rollout(world: World, monkeypatch: py
         return live(going)
 
     monkeypatch.setattr(stages, "go_live", and_somebody_decides)
-    desired_state.write(MODEL, Serving(OLD))
+    desired_state.write(MODEL, DesiredState(OLD))
     state = run(FakeRouter(200, MODEL, old=Behaviour(), new=Behaviour()), monkeypatch)
     assert state.message.startswith("nothing to do: version 1")
     assert seen == [NEW]
-    assert desired_state.read(MODEL) == Serving(OLD)
+    assert desired_state.read(MODEL) == DesiredState(OLD)
 
 
 def test_a_model_that_params_yaml_lost_is_served_no_longer(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whichever model's run sees it."""
     world.champion = OLD
     for model in (MODEL, "gone"):
-        desired_state.write(model, Serving(OLD))
+        desired_state.write(model, DesiredState(OLD))
     run(FakeRouter(0, MODEL, old=Behaviour()), monkeypatch)
     assert not desired_state.path("gone").exists()
     assert desired_state.path(MODEL).exists()
@@ -263,7 +265,7 @@ def test_a_model_that_params_yaml_lost_is_served_no_longer(world: World, monkeyp
 
 def test_a_router_that_is_away_fails_the_run_and_nobody_else(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """The challenger stays champion: the next run tries again."""
-    desired_state.write(MODEL, Serving(OLD))
+    desired_state.write(MODEL, DesiredState(OLD))
     monkeypatch.setenv("EVERGREEN_PORT", str(http.free_port()))
     with pytest.raises(router_client.RouterSilent, match="does not answer on"):
         rollout.rollout.fn(MODEL)

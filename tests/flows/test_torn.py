@@ -45,7 +45,7 @@ def alone(small_copied: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
         alone.project.commit()
         land(alone, 4)
         loop()
-        desired_state.write(MODEL, desired_state.Serving(live()))
+        desired_state.write(MODEL, desired_state.DesiredState(live()))
         desired_state.note(MODEL, live(), "live")
         error_counts.add(MODEL, {("2026-11-21", "shed"): 1}, 90)
         ask(answered("2013-04"), live().candidate, number=0, answered=datetime.now(UTC) - timedelta(seconds=30))
@@ -63,11 +63,11 @@ def land(alone: Alone, month: int) -> None:
     (landing / f"2014-{month:02}.csv").write_text("no table\n")
 
 
-def live() -> desired_state.One:
+def live() -> desired_state.ReleaseRef:
     """The champion, as it serves."""
     champion = registry.champion(MODEL)
     assert champion is not None
-    return desired_state.One(champion.candidate, champion.number, "2026-11-21T06:00:00.000Z")
+    return desired_state.ReleaseRef(champion.candidate, champion.number, "2026-11-21T06:00:00.000Z")
 
 
 def answered(month: str) -> pd.DataFrame:
@@ -125,4 +125,4 @@ def test_whatever_is_torn_the_loop_goes_on(alone: Alone, caplog: pytest.LogCaptu
     assert registry.champion(MODEL) == champion
     assert desired_state.read(MODEL).live in (served, None)
     desired_state.note(MODEL, live(), "live")
-    desired_state.write(MODEL, desired_state.Serving(live()))
+    desired_state.write(MODEL, desired_state.DesiredState(live()))

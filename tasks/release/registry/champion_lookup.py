@@ -15,7 +15,7 @@ import urllib.request
 from typing import Any
 
 from tasks.release.registry import desired_state, mlflow_store
-from tasks.release.registry.desired_state import One
+from tasks.release.registry.desired_state import ReleaseRef
 
 SECONDS = 5.0
 """How long the server may take."""
@@ -28,7 +28,7 @@ class _Unclear(Exception):
     """To be asked through MLflow."""
 
 
-def champion(model: str) -> One | None:
+def champion(model: str) -> ReleaseRef | None:
     """Who is to serve: the registry's champion, if there is one.
 
     Raises:
@@ -44,7 +44,7 @@ def champion(model: str) -> One | None:
             for done in registry.repair(model):
                 logging.getLogger("evergreen").warning(done)
             found = registry.champion(model)
-        return One(found.candidate, found.number) if found else None
+        return ReleaseRef(found.candidate, found.number) if found else None
 
 
 def pending_change(model: str) -> tuple[str, str | None] | None:
@@ -59,7 +59,7 @@ def pending_change(model: str) -> tuple[str, str | None] | None:
     return found.candidate, live.candidate if live else None
 
 
-def _glance(model: str) -> One | None:
+def _glance(model: str) -> ReleaseRef | None:
     entry = _get("registered-models/get", name=model)
     aliases = {one["alias"]: one["version"] for one in (entry or {}).get("registered_model", {}).get("aliases", [])}
     if "champion" not in aliases:
@@ -70,7 +70,7 @@ def _glance(model: str) -> One | None:
     tags = {tag["key"]: tag["value"] for tag in (found or {}).get("model_version", {}).get("tags", [])}
     if CANDIDATE not in tags or WITHDRAWN in tags:
         raise _Unclear
-    return One(tags[CANDIDATE], int(aliases["champion"]))
+    return ReleaseRef(tags[CANDIDATE], int(aliases["champion"]))
 
 
 def _get(path: str, **asked: str) -> Any:

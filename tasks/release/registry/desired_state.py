@@ -1,117 +1,135 @@
-"""What should serve: a small file per model, which the router follows (deployments/serving/router.py).
+"""Desired state of serving: a small file per model, written by the rollout and reconciled by the router.
 
-    var/serving/<model>.json              who serves, who is kept warm beside it, and the canary's share
-    var/rollouts/<model>.jsonl            who went live and who was withdrawn, when and why: a line each, for ever
+    var/serving/<model>.json              the live release, those kept warm beside it, and the canary's share
+    var/rollouts/<model>.jsonl            journal of rollouts: which release went live or was withdrawn, when and why
     var/rollouts/<model>.failed.json      a withdrawal that has begun, until all of it is done
 
-Written by whoever holds the lock `rollout-<model>`, each whole or not at all.
+Written under the lock `rollout-<model>`, each file whole or not at all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
 from tasks.ground import files, paths
 
 KEYS = "keys.json"
 """Lies beside the models' files, and is no model's."""
 
+PREVIOUS, CHALLENGER = "former", "challenger"
+"""Roles of the releases that are kept warm, as the file names them."""
+
 
 @dataclass(frozen=True)
-class One:
+class ReleaseRef:
     """A release, as the registry and the router name it."""
 
-    candidate: str
+    candidate: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]  # it becomes part of a path
     version: int
     since: str = ""
-    """Since when it serves, UTC."""
+    """Since when it is live, UTC."""
 
     def __str__(self) -> str:
         return f"version {self.version} ({self.candidate})"
 
 
 @dataclass(frozen=True)
-class Serving:
-    """What should serve for one model."""
+class DesiredState:
+    """What should serve for one model: the schema of `var/serving/<model>.json`, for its writer and for the router."""
 
-    live: One | None = None
-    former: One | None = None
-    """Kept warm: who served before."""
-    challenger: One | None = None
-    """Kept warm: who is being tried."""
-    share: float | None = None
-    """The challenger's share of the requests, where there is a canary."""
+    live: ReleaseRef | None = None
+    previous: ReleaseRef | None = None
+    """The release that was live before, kept warm."""
+    challenger: ReleaseRef | None = None
+    """The release that is being tried, kept warm."""
+    share: Annotated[float, Field(ge=0, le=1)] | None = None
+    """The challenger's share of the requests, while it is a canary."""
 
-    def with_challenger(self, one: One) -> Serving:
-        """One more release warm beside what serves, without any traffic."""
-        former = None if self.former and self.former.candidate == one.candidate else self.former
-        return Serving(self.live, former, replace(one, since=""))
+    def with_challenger(self, release: ReleaseRef) -> DesiredState:
+        """One more release warm, without any traffic."""
+        previous = None if self.previous and self.previous.candidate == release.candidate else self.previous
+        return DesiredState(self.live, previous, replace(release, since=""))
 
-    def with_canary(self, share: float | None) -> Serving:
+    def with_canary(self, share: float | None) -> DesiredState:
         """A share of the requests for the challenger; none when that is None."""
         return replace(self, share=share)
 
-    def without_challenger(self) -> Serving:
-        """As if nobody had been tried."""
+    def without_challenger(self) -> DesiredState:
+        """As if no release were tried."""
         return replace(self, challenger=None, share=None)
 
-    def gone_live(self, one: One) -> Serving:
-        """Everything for one; who served is kept warm."""
-        former = self.live if self.live and self.live.candidate != one.candidate else self.former
-        return Serving(replace(one, since=now()), replace(former, since="") if former else None)
+    def gone_live(self, release: ReleaseRef) -> DesiredState:
+        """All requests for a release; the one that was live is kept warm."""
+        previous = self.live if self.live and self.live.candidate != release.candidate else self.previous
+        return DesiredState(replace(release, since=now()), replace(previous, since="") if previous else None)
 
-    def said(self) -> dict[str, Any]:
-        """As the router reads it."""
-        beside = [(self.former, "former"), (self.challenger, "challenger")]
-        canary = (
-            {"candidate": self.challenger.candidate, "share": self.share} if self.challenger and self.share else None
-        )
+    @property
+    def warm(self) -> dict[str, ReleaseRef]:
+        """Role → release, of those kept warm beside the live one."""
+        roles = {PREVIOUS: self.previous, CHALLENGER: self.challenger}
+        return {role: release for role, release in roles.items() if release}
+
+    @property
+    def canary(self) -> dict[str, Any] | None:
+        """The challenger's candidate and its share, while it has one."""
+        return {"candidate": self.challenger.candidate, "share": self.share} if self.challenger and self.share else None
+
+    def as_json(self) -> dict[str, Any]:
+        """The file's content."""
         return {
             "live": asdict(self.live) if self.live else None,
             "beside": [
-                {"candidate": one.candidate, "version": one.version, "role": role} for one, role in beside if one
+                {"candidate": release.candidate, "version": release.version, "role": role}
+                for role, release in self.warm.items()
             ],
-            "canary": canary,
+            "canary": self.canary,
         }
 
 
-def read(model: str) -> Serving:
-    """What should serve; nothing where nobody has said so. A file that is torn or lost is made again of the journal."""
+def parse(content: Any) -> DesiredState:
+    """The desired state that a file holds.
+
+    Raises:
+        ValueError, LookupError, TypeError: the file holds something else.
+    """
+    live, share = content["live"], content["canary"]["share"] if content["canary"] else None
+    warm = {release["role"]: ReleaseRef(release["candidate"], release["version"]) for release in content["beside"]}
+    return DesiredState(ReleaseRef(**live) if live else None, warm.get(PREVIOUS), warm.get(CHALLENGER), share)
+
+
+def read(model: str) -> DesiredState:
+    """The desired state of a model; empty where none was written. A torn or lost file is restored from the journal."""
     existed = path(model).exists()
-    known = files.read_state(path(model), None, _serving)
-    if known is None:
-        known = _as_it_was(model)
-        if existed or known.live:
-            write(model, known)
-    return known
+    state = files.read_state(path(model), None, parse)
+    if state is None:
+        state = _from_journal(model)
+        if existed or state.live:
+            write(model, state)
+    return state
 
 
-def _serving(said: dict[str, Any]) -> Serving:
-    roles = {one["role"]: One(one["candidate"], one["version"]) for one in said["beside"]}
-    live, share = said["live"], said["canary"]["share"] if said["canary"] else None
-    return Serving(One(**live) if live else None, roles.get("former"), roles.get("challenger"), share)
-
-
-def _as_it_was(model: str) -> Serving:
-    """What served last, and what served before it: as it is written down."""
-    serving = Serving()
+def _from_journal(model: str) -> DesiredState:
+    """The release that was live last, and the one before it."""
+    state = DesiredState()
     for line in history(model):
-        release = One(line["candidate"], line["version"], line["time"])
+        release = ReleaseRef(line["candidate"], line["version"], line["time"])
         if line["outcome"] == "live":
-            serving = serving.gone_live(release)
-            serving = replace(serving, live=release)
-        elif serving.live and serving.live.candidate == release.candidate:
-            serving = replace(serving, live=None)
-    return serving
+            state = replace(state.gone_live(release), live=release)
+        elif state.live and state.live.candidate == release.candidate:
+            state = replace(state, live=None)
+    return state
 
 
-def write(model: str, serving: Serving) -> None:
-    """Say what should serve: the router does it from its next look on."""
-    files.write_json(path(model), serving.said())
+def write(model: str, state: DesiredState) -> None:
+    """Set the desired state: the router follows it from its next look on."""
+    files.write_json(path(model), state.as_json())
 
 
 def path(model: str) -> Path:
@@ -138,28 +156,27 @@ def now() -> str:
 # ── what has been ─────────────────────────────────────────────────────────────────────────────────
 
 
-def note(model: str, one: One, outcome: str, why: str = "") -> None:
-    """Write down that a release went `live` or was `withdrawn`, unless that is the last thing that was written down."""
+def note(model: str, release: ReleaseRef, outcome: str, why: str = "") -> None:
+    """Append to the journal that a release went `live` or was `withdrawn`, unless its last line says so already."""
     lines = history(model)
-    said = {"candidate": one.candidate, "version": one.version, "outcome": outcome, "why": why}
-    if lines and {key: value for key, value in lines[-1].items() if key != "time"} == said:
-        return
-    files.append_line(_book(model), {"time": one.since or now(), **said})
+    event = {"candidate": release.candidate, "version": release.version, "outcome": outcome, "why": why}
+    if not lines or {key: value for key, value in lines[-1].items() if key != "time"} != event:
+        files.append_line(_journal(model), {"time": release.since or now(), **event})
 
 
 def history(model: str) -> list[dict[str, Any]]:
-    """What was written down, oldest first."""
-    return files.lines(_book(model))
+    """The lines of the journal, oldest first."""
+    return files.lines(_journal(model))
 
 
-def _book(model: str) -> Path:
+def _journal(model: str) -> Path:
     return paths.rollouts(model)
 
 
-def live_is_noted(model: str, live: One) -> bool:
-    """Whether it is written down that this release is live: a kill may have come before."""
-    said = [line for line in history(model) if line["outcome"] == "live"]
-    return bool(said) and said[-1]["candidate"] == live.candidate
+def live_is_noted(model: str, live: ReleaseRef) -> bool:
+    """Whether the journal says that this release is live: a kill may have come before that line."""
+    lives = [line for line in history(model) if line["outcome"] == "live"]
+    return bool(lives) and lives[-1]["candidate"] == live.candidate
 
 
 def has_served(model: str, candidate: str) -> bool:
@@ -172,29 +189,29 @@ def has_served(model: str, candidate: str) -> bool:
 
 @dataclass(frozen=True)
 class Failed:
-    """A release that did not stand its rollout."""
+    """A release that failed in its rollout."""
 
     candidate: str
     version: int
     why: str
     at: str
     serves: str | None
-    """The candidate that serves on, if any does."""
+    """The candidate that stays live, if any does."""
 
     @property
-    def one(self) -> One:
-        """The release."""
-        return One(self.candidate, self.version)
+    def release(self) -> ReleaseRef:
+        """The release, as the registry names it."""
+        return ReleaseRef(self.candidate, self.version)
 
 
 def begin_withdrawal(model: str, failed: Failed) -> None:
-    """Write down what is to be done, before any of it is: who comes after a kill ends it, and tries nobody again."""
+    """Write down what is to be done before any of it is: the run after a kill completes it."""
     files.write_json(_failed(model), asdict(failed))
 
 
 def unfinished(model: str) -> Failed | None:
     """The withdrawal that a killed run has left, if one did."""
-    return files.read_state(_failed(model), None, lambda said: Failed(**said))
+    return files.read_state(_failed(model), None, lambda fields: Failed(**fields))
 
 
 def end_withdrawal(model: str) -> None:

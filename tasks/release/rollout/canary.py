@@ -20,6 +20,7 @@ from tasks.ground import params
 from tasks.release.gate.verdict import Check, Moves
 from tasks.release.rollout.paired_answers import Pairs
 from tasks.release.rollout.router_client import CALL_SECONDS, fault
+from tasks.release.rollout.router_status import ReleaseStatus
 from tasks.release.rollout.served_answers import OwnAnswers
 from tasks.release.rollout.shadow_replay import slow_beyond, slow_by_chance
 
@@ -68,11 +69,11 @@ class Counted:
         has_answered = self.answered + self.refused > 0
         return (self.waiting > 0 and self.is_quiet) or (self.waiting + self.late > 0 and not has_answered)
 
-    def look(self, said: dict[str, Any], router: int) -> None:
+    def look(self, release: ReleaseStatus, router: int) -> None:
         """Take in what `GET /status` says of the release; the first time, as where to count from."""
         begin = not self._seen
-        now = {name: np.array([said[name]], dtype=np.float64) for name in _COUNTERS}
-        now["latency"] = np.array(said["latency"]["counts"], dtype=np.float64)
+        now = {name: np.array([getattr(release, name)], dtype=np.float64) for name in _COUNTERS}
+        now["latency"] = np.array(release.latency.counts, dtype=np.float64)
         since = self._seen if self._seen.get("router") == router else {}
         new = {name: value - _like(since.get(name), value) if not begin else value * 0 for name, value in now.items()}
         self._seen = {**now, "router": router}
@@ -80,9 +81,9 @@ class Counted:
             setattr(self, name, getattr(self, name) + int(new[name].sum()))
         self.is_quiet = not (new["answered"] + new["refused"]).sum()
         self.latency = _like(self.latency, new["latency"]) + new["latency"]
-        self.latency_edges = said["latency"]["edges_ms"]
-        self.fault, self.state, self.waiting = fault(said), said["state"], said.get("waiting", 0)
-        pids = set(said["pids"])
+        self.latency_edges = release.latency.edges_ms
+        self.fault, self.state, self.waiting = fault(release), release.state, release.waiting
+        pids = set(release.pids)
         known = self._pids if since or begin else set()  # another router has started others
         self.deaths += len(pids - known) if known else 0
         self._pids = known | pids

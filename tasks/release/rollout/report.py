@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tasks.release.gate.verdict import BAD, GOOD, QUIET, Check
-from tasks.release.registry.desired_state import One
+from tasks.release.registry.desired_state import ReleaseRef
 from tasks.release.rollout.canary import Watch
 from tasks.release.rollout.paired_answers import FEWEST
 from tasks.release.rollout.shadow_replay import Replayed, p99
@@ -38,8 +38,8 @@ class Story:
     """What has happened until now."""
 
     model: str
-    challenger: One
-    champion: One | None
+    challenger: ReleaseRef
+    champion: ReleaseRef | None
     """Who serves, or served, while the challenger was tried."""
     stages: list[Told] = field(default_factory=list)
     end: str = ""
@@ -111,7 +111,7 @@ def _mark(passed: bool | None) -> str:
     return "–" if passed is None else "✓" if passed else "✗"
 
 
-def _named(one: One | None) -> str:
+def _named(one: ReleaseRef | None) -> str:
     return f"version {one.version} (`{one.candidate}`)" if one else "nobody"
 
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from tasks.ground.errors import DataMissing
 from tasks.release.package import package
-from tasks.release.registry.desired_state import One
+from tasks.release.registry.desired_state import ReleaseRef
 
 
-def restore(model: str, one: One) -> bool:
+def restore(model: str, one: ReleaseRef) -> bool:
     """Have the Bento of a release in the store, whole; gives whether it had to be brought.
 
     Raises:

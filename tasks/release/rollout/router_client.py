@@ -13,8 +13,11 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic import ValidationError
+
 from tasks.ground import paths, settings
 from tasks.ground.errors import WorldError
+from tasks.release.rollout.router_status import TIMED_OUT, ModelStatus, ReleaseStatus, RouterStatus
 
 CALL_SECONDS = 5.0
 """How long one request may take. What was answered in production is not asked for longer."""
@@ -22,10 +25,7 @@ CALL_SECONDS = 5.0
 PAUSE = 0.05
 """Seconds between two looks at something that is awaited."""
 
-UNKNOWN, UNANSWERED, TIMED_OUT, REFUSED = 404, 503, 504, 401
-
-LATE = (UNANSWERED, TIMED_OUT)
-"""Statuses of a release that gave no answer, or none in time: which may be the machine's doing."""
+UNKNOWN, REFUSED = 404, 401
 
 SILENT = "said nothing"
 """How the router tells of a process that died without a word: killed, perhaps, which is no fault of the release."""
@@ -56,7 +56,7 @@ class Reply:
 
 
 @dataclass
-class Router:
+class RouterClient:
     """The router of this machine. Connections are kept open, one for each release, until the block ends."""
 
     patience: float = 8.0
@@ -64,7 +64,7 @@ class Router:
     port: int = field(default_factory=lambda: int(_setting("EVERGREEN_PORT")))
     _open: dict[str, http.client.HTTPConnection] = field(default_factory=dict, repr=False)
 
-    def __enter__(self) -> Router:
+    def __enter__(self) -> RouterClient:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -76,17 +76,20 @@ class Router:
         """Where it is, for people."""
         return f"http://127.0.0.1:{self.port}"
 
-    def status(self, model: str) -> dict[str, Any]:
-        """What the router does for a model (router.py says of what), and as `router` which process it is.
+    def status(self, model: str) -> tuple[int, ModelStatus]:
+        """The router's process number, and what it does for a model.
 
         Raises:
             RouterSilent: it was away for longer than `patience`.
         """
         reply = self._as_operator("GET", "/status", None, {REFUSED})
-        if reply.status != 200 or not isinstance(reply.body, dict) or "models" not in reply.body:
-            raise RouterSilent(f"{self.address}/status gives HTTP {reply.status}: that is not Evergreen's router")
-        nothing: dict[str, Any] = {"live": None, "answers": None, "canary": None, "beside": [], "releases": {}}
-        return {**nothing, **reply.body["models"].get(model, {}), "router": reply.body["pid"]}
+        try:
+            status = RouterStatus.model_validate(reply.body)
+        except ValidationError:
+            raise RouterSilent(
+                f"{self.address}/status gives HTTP {reply.status}: that is not Evergreen's router"
+            ) from None
+        return status.pid, status.models.get(model, ModelStatus())
 
     def fault(self, model: str, candidate: str, patience: float = 0) -> str | None:
         """Why a release does not run; None if it does, at the latest after `patience` seconds.
@@ -95,7 +98,7 @@ class Router:
             RouterSilent: as status.
         """
         deadline = time.monotonic() + patience
-        while why := fault(self.status(model)["releases"].get(candidate, {})):
+        while why := fault(self.status(model)[1].releases.get(candidate)):
             if time.monotonic() > deadline:
                 return why
             time.sleep(PAUSE)
@@ -161,11 +164,11 @@ class Router:
             return Reply(response.status, content.decode(errors="replace"), ms)
 
 
-def fault(said: dict[str, Any]) -> str | None:
-    """Why a release does not start, by what `status` says of it; None while it does, or has died without a word."""
-    why = said.get("why") or ""
-    is_own = said.get("state") == "failed" and not why.endswith(SILENT)
-    return last_line(why) if is_own else None
+def fault(release: ReleaseStatus | None) -> str | None:
+    """Why a release does not start; None while it does, or has died without a word."""
+    if release is None or release.state != "failed" or (release.why or "").endswith(SILENT):
+        return None
+    return last_line(release.why or "")
 
 
 def last_line(text: str) -> str:

@@ -17,7 +17,8 @@ import numpy as np
 from tasks.ground import params
 from tasks.release.gate.verdict import Check
 from tasks.release.rollout.paired_answers import Pairs
-from tasks.release.rollout.router_client import LATE, Reply
+from tasks.release.rollout.router_client import Reply
+from tasks.release.rollout.router_status import LATE
 
 Ask = Callable[[list[dict[str, Any]]], Reply]
 

@@ -28,10 +28,11 @@ from tasks.release.gate.verdict import Check, Moves
 from tasks.release.package import package
 from tasks.release.registry import desired_state
 from tasks.release.registry.champion_lookup import champion as champion_in_registry
-from tasks.release.registry.desired_state import One
+from tasks.release.registry.desired_state import ReleaseRef
 from tasks.release.rollout.canary import LOOK_S, Watch
 from tasks.release.rollout.paired_answers import Pairs
-from tasks.release.rollout.router_client import LATE, PAUSE, Reply, Router, fault, last_line
+from tasks.release.rollout.router_client import PAUSE, Reply, RouterClient, fault, last_line
+from tasks.release.rollout.router_status import LATE, ModelStatus, ReleaseStatus
 from tasks.release.rollout.served_answers import MOST_ROWS, OwnAnswers
 from tasks.release.rollout.shadow_replay import CHANCE, Replayed
 
@@ -89,9 +90,9 @@ class Rollout:
     """One release on its way."""
 
     model: str
-    one: One
+    one: ReleaseRef
     limits: params.Rollout
-    router: Router
+    router: RouterClient
     tell: Callable[[str], object] = print
     _asked: float = field(default=float("-inf"), repr=False)
 
@@ -101,7 +102,7 @@ class Rollout:
         return f"{self.model}:{self.one.candidate}"
 
     @property
-    def live(self) -> One | None:
+    def live(self) -> ReleaseRef | None:
         """Who serves."""
         return desired_state.read(self.model).live
 
@@ -110,8 +111,8 @@ class Rollout:
         """How far the gate knew that answers would move from who serves to this release; None: it never said so."""
         return expected_moves(self.model, self.one.candidate, self.live.candidate) if self.live else None
 
-    def status(self) -> dict[str, Any]:
-        """What the router says of the model."""
+    def status(self) -> tuple[int, ModelStatus]:
+        """The router's process number, and what it does for the model."""
         return self.router.status(self.model)
 
     def ask(self, candidate: str) -> Callable[[list[dict[str, Any]]], Reply]:
@@ -141,23 +142,28 @@ class Rollout:
             if champion is None or champion.candidate != self.one.candidate:
                 raise Superseded(f"{champion or 'nobody'} is champion now")
 
-    def release(self) -> dict[str, Any]:
-        """What the router says of this release; nothing until it has begun with it."""
-        found: dict[str, Any] = self.status()["releases"].get(self.one.candidate, {})
-        return found
+    def release(self, candidate: str) -> ReleaseStatus | None:
+        """What the router knows of a release; None until it has begun with it."""
+        return self.status()[1].releases.get(candidate)
 
-    def _processes(self, candidate: str) -> Any:
-        status = self.status()
-        return status["router"], status["releases"].get(candidate, {}).get("pids")
+    def is_ready(self, candidate: str) -> bool:
+        """Whether the router says that a release is ready."""
+        release = self.release(candidate)
+        return release is not None and release.state == "ready"
+
+    def _processes(self, candidate: str) -> tuple[int, list[int] | None]:
+        router, status = self.status()
+        release = status.releases.get(candidate)
+        return router, release.pids if release else None
 
     def await_ready(self, candidate: str) -> None:
         """Wait until it is ready, or was not in time."""
         deadline = time.monotonic() + self.limits.start_s
-        while self.status()["releases"].get(candidate, {}).get("state") != "ready" and time.monotonic() < deadline:
+        while not self.is_ready(candidate) and time.monotonic() < deadline:
             time.sleep(PAUSE)
 
 
-def way(model: str, one: One) -> tuple[Way, str]:
+def way(model: str, one: ReleaseRef) -> tuple[Way, str]:
     """Which way a release goes, and why.
 
     `first`: nothing serves, so there is nobody to be compared with. `back`: it served before and is warm. `again`: it
@@ -166,7 +172,7 @@ def way(model: str, one: One) -> tuple[Way, str]:
     now = desired_state.read(model)
     if now.live is None:
         return "first", "it is the first, so there is nobody to compare it with"
-    if now.former and now.former.candidate == one.candidate:
+    if now.previous and now.previous.candidate == one.candidate:
         return "back", "it served before, and was kept warm"
     if desired_state.has_served(model, one.candidate):
         return "again", "it served before: production has asked it already"
@@ -248,7 +254,7 @@ def warm(rollout: Rollout) -> Outcome:
 
 def _warm(rollout: Rollout) -> Outcome:
     now = desired_state.read(rollout.model)
-    if rollout.release().get("state") == "ready" and _is_kept(now, rollout.one):
+    if rollout.is_ready(rollout.one.candidate) and _is_kept(now, rollout.one):
         return Outcome(None, "it is warm")
     if not _is_kept(now, rollout.one):
         desired_state.write(rollout.model, now.with_challenger(rollout.one))
@@ -256,20 +262,21 @@ def _warm(rollout: Rollout) -> Outcome:
     router, called = None, time.monotonic()
     begin = called
     while True:
-        status = rollout.status()
-        found = status["releases"].get(rollout.one.candidate, {})
-        if status["router"] != router:  # killed and started anew: it begins from the beginning
-            router, begin = status["router"], time.monotonic()
-        if found.get("state") == "ready":
-            return Outcome(True, f"ready after {found['startup_s']:.1f} s")
-        if why := fault(found):
+        current, status = rollout.status()
+        release = status.releases.get(rollout.one.candidate)
+        if current != router:  # killed and started anew: it begins from the beginning
+            router, begin = current, time.monotonic()
+        if release and release.state == "ready":
+            return Outcome(True, f"ready after {release.startup_s or 0:.1f} s")
+        if why := fault(release):
             return Outcome(False, f"it does not start: {why}")
-        if (waits := found.get("starting_s", 0) is None) and time.monotonic() - called < BEGIN_S:
+        waits = release is not None and release.starting_s is None
+        if waits and time.monotonic() - called < BEGIN_S:
             begin = time.monotonic()
         if time.monotonic() - begin > limit:
-            if not found or waits:
+            if release is None or waits:
                 raise RouterLags(f"{rollout.router.address} has not begun with {rollout.one}. See var/log/router.log")
-            about = f": {last_line(found['why'])}" if found["why"] else ""
+            about = f": {last_line(release.why)}" if release.why else ""
             return Outcome(False, f"it is not ready {limit:g} s after it was started{about}", momentary=True)
         rollout.refuse_superseded()
         time.sleep(PAUSE)
@@ -366,12 +373,12 @@ def _watch(rollout: Rollout) -> Outcome:
     begin = told = time.monotonic()
     router = None
     while True:
-        status = rollout.status()
-        if status["router"] != router:  # killed and started anew: what it does not know was not watched
-            router, begin = status["router"], time.monotonic()
+        current, status = rollout.status()
+        if current != router:  # killed and started anew: what it does not know was not watched
+            router, begin = current, time.monotonic()
         for counted, one in ((watch.canary, rollout.one), (watch.live, live)):
-            if one.candidate in status["releases"]:
-                counted.look(status["releases"][one.candidate], status["router"])
+            if one.candidate in status.releases:
+                counted.look(status.releases[one.candidate], current)
         watch.seconds = time.monotonic() - begin
         is_over = watch.seconds >= limits.bake_s and not watch.canary.is_owing and watch.canary.state == "ready"
         if is_told := time.monotonic() - told > TELL_S:
@@ -387,7 +394,7 @@ def _watch(rollout: Rollout) -> Outcome:
         time.sleep(min(LOOK_S, max(PAUSE, limits.bake_s - watch.seconds)))
 
 
-def _compare(rollout: Rollout, watch: Watch, live: One, compared: set[str]) -> None:
+def _compare(rollout: Rollout, watch: Watch, live: ReleaseRef, compared: set[str]) -> None:
     """What the canary has logged since the last time: beside its model's answers, and some beside who serves."""
     from tasks.prediction_log import prediction_log
 
@@ -415,7 +422,7 @@ def go_live(rollout: Rollout) -> Outcome:
     if now.live is None or now.live.candidate != rollout.one.candidate:
         desired_state.write(rollout.model, now.gone_live(rollout.one))
     deadline = time.monotonic() + rollout.limits.start_s
-    while rollout.status()["answers"] != rollout.one.candidate:
+    while rollout.status()[1].answers != rollout.one.candidate:
         if time.monotonic() > deadline:
             raise RouterLags(
                 f"{rollout.one} is ready, but {rollout.router.address} does not let it answer. See var/log/router.log"
@@ -424,8 +431,8 @@ def go_live(rollout: Rollout) -> Outcome:
     now = desired_state.read(rollout.model)
     if now.live and not desired_state.live_is_noted(rollout.model, now.live):
         desired_state.note(rollout.model, now.live, "live")
-    former = now.former
-    return Outcome(True, f"answers everything{f'; {former} is kept warm' if former else ''}")
+    beside = f"; {now.previous} is kept warm" if now.previous else ""
+    return Outcome(True, f"answers everything{beside}")
 
 
 def _judged(checks: tuple[Check, ...], said: str, facts: Replayed | Watch) -> Outcome:
@@ -451,8 +458,8 @@ def _while_wanted(rollout: Rollout, requests: list[list[dict[str, Any]]]) -> Ite
         yield rows
 
 
-def _is_kept(now: desired_state.Serving, one: One) -> bool:
-    return any(held and held.candidate == one.candidate for held in (now.live, now.former, now.challenger))
+def _is_kept(now: desired_state.DesiredState, one: ReleaseRef) -> bool:
+    return any(held and held.candidate == one.candidate for held in (now.live, now.previous, now.challenger))
 
 
 def _folder(rollout: Rollout) -> Path:

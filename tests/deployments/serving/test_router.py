@@ -64,12 +64,12 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Routed]:
     candidate = make_release(root)
     routed = Routed(root, candidate, free_port())
     routed.variant("other0000000000")
-    routed.variant("poison000000000", tasks__encode=POISON)
-    routed.variant("slow00000000000", tasks__encode=SLOW)
-    routed.variant("failing00000000", tasks__encode=FAILING)
-    routed.variant("narrow000000000", tasks__answering=NARROW)
-    routed.variant("busy00000000000", tasks__encode=BUSY)
-    routed.variant("hangs0000000000", tasks__encode=HANGING)
+    routed.variant("poison000000000", tasks__runtime__ordinal_codes=POISON)
+    routed.variant("slow00000000000", tasks__runtime__ordinal_codes=SLOW)
+    routed.variant("failing00000000", tasks__runtime__ordinal_codes=FAILING)
+    routed.variant("narrow000000000", tasks__runtime__predictor=NARROW)
+    routed.variant("busy00000000000", tasks__runtime__ordinal_codes=BUSY)
+    routed.variant("hangs0000000000", tasks__runtime__ordinal_codes=HANGING)
     broken = routed.src(routed.variant("broken000000000")) / "model.skops"
     broken.write_bytes(broken.read_bytes()[:-1] + b"!")
     yield routed
@@ -421,7 +421,7 @@ def test_a_browser_is_asked_for_a_password_beside_keys(router: Routed, path: str
 def test_those_who_run_it_are_admitted_beside_keys(router: Routed, monkeypatch: pytest.MonkeyPatch) -> None:
     """A rollout, and `evergreen load`, by the operator's token; it is made again where its file is lost."""
     monkeypatch.setenv("EVERGREEN_PORT", str(router.port))
-    with project_at(router.root), router_client.Router(patience=10) as operator:
+    with project_at(router.root), router_client.RouterClient(patience=10) as operator:
         api_keys.add("shop")
         assert operator.status(MODEL)["answers"] == router.candidate
         shutil.rmtree(router.root / "var" / "run")
@@ -770,7 +770,7 @@ def test_a_file_of_counts_that_is_torn_costs_only_what_it_held(router: Routed) -
 def test_a_router_that_starts_on_a_torn_file_serves_what_went_live_last(router: Routed, torn: bytes) -> None:
     """A power cut took what was just written: the journal of rollouts knows who served."""
     with project_at(router.root):
-        rollouts.note(MODEL, rollouts.One(router.candidate, 3, "2026-11-21T00:00:00Z"), "live")
+        rollouts.note(MODEL, rollouts.ReleaseRef(router.candidate, 3, "2026-11-21T00:00:00Z"), "live")
         router.stop()
         rollouts.path(MODEL).write_bytes(torn)
         router.start()
@@ -930,7 +930,7 @@ def test_a_model_that_is_no_longer_wanted_is_ended(router: Routed) -> None:
 def test_a_folder_that_somebody_removes_and_that_is_made_again_costs_no_request(router: Routed) -> None:
     """The journal of rollouts knows who serves; the watcher, which looks every few seconds, asks it."""
     with project_at(router.root):
-        rollouts.note(MODEL, rollouts.One(router.candidate, 3, "2026-11-21T00:00:00Z"), "live")
+        rollouts.note(MODEL, rollouts.ReleaseRef(router.candidate, 3, "2026-11-21T00:00:00Z"), "live")
         pids = router.releases()[router.candidate]["pids"]
         with load(router.port) as seen:
             shutil.rmtree(rollouts.path(MODEL).parent)
@@ -1050,7 +1050,7 @@ def _nursery(router: Routed) -> psutil.Process:
     """The process that forks replicas."""
     assert router.process
     children = psutil.Process(router.process.pid).children()
-    (nursery,) = [child for child in children if "replica_nursery.py" in " ".join(child.cmdline())]
+    (nursery,) = [child for child in children if "fork_server.py" in " ".join(child.cmdline())]
     return nursery
 
 

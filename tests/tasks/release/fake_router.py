@@ -15,10 +15,10 @@ import numpy as np
 
 from tasks.ground import files, settings
 from tasks.release.registry import desired_state
-from tasks.release.registry.desired_state import One, Serving
+from tasks.release.registry.desired_state import DesiredState, ReleaseRef
 
 MODEL = "late"
-OLD, NEW = One("0" * 16, 1), One("1" * 16, 2)
+OLD, NEW = ReleaseRef("0" * 16, 1), ReleaseRef("1" * 16, 2)
 EDGES_MS = [round(0.5 * 1.15**i, 4) for i in range(80)]
 COUNTERS = ("answered", "errors", "refused", "late", "failed_alone")
 
@@ -65,13 +65,13 @@ class FakeRouter:
         self.seen.append(now)
         self._traffic(now)
         told = {}
-        for one in (now.live, now.former, now.challenger):
+        for one in (now.live, now.previous, now.challenger):
             if one:
                 told[one.candidate] = self._state(self.releases[one.candidate])
         for candidate in told:
             told[candidate] |= self._counts(self.releases[candidate])
         answers = now.live.candidate if now.live and told[now.live.candidate]["state"] == "ready" else None
-        return {"pid": self.pid, "models": {self.model: {**now.said(), "answers": answers, "releases": told}}}
+        return {"pid": self.pid, "models": {self.model: {**now.as_json(), "answers": answers, "releases": told}}}
 
     def _state(self, one: Behaviour) -> dict[str, Any]:
         one.begun = one.begun or time.monotonic()
@@ -88,7 +88,7 @@ class FakeRouter:
             "latency": {"edges_ms": EDGES_MS, "counts": list(counts["latency"])},
         }
 
-    def _traffic(self, now: Serving) -> None:
+    def _traffic(self, now: DesiredState) -> None:
         self.last = max(self.last, time.monotonic() - 0.6)  # while nobody looks, nobody comes
         number = int((time.monotonic() - self.last) * self.rps)
         self.last += number / self.rps if self.rps else 0

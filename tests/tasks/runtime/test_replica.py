@@ -381,7 +381,8 @@ def start(release: Path, tmp_path: Path) -> Iterator[Callable[..., Running]]:
         ours, theirs = socket.socketpair()
         ours.settimeout(60)
         said = tmp_path / f"said-{len(begun)}"
-        line = [sys.executable, "-I", str(folder / "replica.py"), "--fd", str(theirs.fileno()), "--version", "3"]
+        script = folder / "tasks" / "runtime" / "replica.py"
+        line = [sys.executable, "-I", str(script), "--fd", str(theirs.fileno()), "--version", "3"]
         with theirs, said.open("wb") as words:
             process = subprocess.Popen(
                 [*line, "--log", str(tmp_path / "incoming")], pass_fds=[theirs.fileno()], stderr=words, **more

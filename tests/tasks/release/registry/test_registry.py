@@ -844,10 +844,10 @@ def test_another_name_of_the_same_folder_is_no_move(
 # ── what people do in MLflow's UI ─────────────────────────────────────────────────────────────────
 
 
-def serve(number: int) -> desired_state.One:
+def serve(number: int) -> desired_state.ReleaseRef:
     """Have a version serve, as a rollout writes it down."""
-    one = desired_state.One(registry.history(MODEL)[number - 1].candidate, number, "2026-11-21T00:00:00Z")
-    desired_state.write(MODEL, desired_state.Serving(one))
+    one = desired_state.ReleaseRef(registry.history(MODEL)[number - 1].candidate, number, "2026-11-21T00:00:00Z")
+    desired_state.write(MODEL, desired_state.DesiredState(one))
     return one
 
 
@@ -912,7 +912,7 @@ def test_what_a_person_did_in_the_ui_is_put_back_and_training_goes_on(
     champion = registry.champion(MODEL)
     assert champion is not None
     assert champion.candidate == live.candidate
-    assert champion_in_registry(MODEL) == desired_state.One(live.candidate, champion.number)
+    assert champion_in_registry(MODEL) == desired_state.ReleaseRef(live.candidate, champion.number)
     verdict = comparison.judge_candidate(MODEL)
     assert verdict.champion == live.candidate
     assert verdict.promoted, verdict.to_text()

@@ -20,10 +20,11 @@ from tasks.ground import files, params, settings
 from tasks.release import comparison
 from tasks.release.gate.verdict import Moves, Verdict
 from tasks.release.registry import champion_lookup, desired_state, registry
-from tasks.release.registry.desired_state import One, Serving
+from tasks.release.registry.desired_state import DesiredState, ReleaseRef
 from tasks.release.rollout import canary, report, router_client, shadow_replay, stages
 from tasks.release.rollout.paired_answers import Pairs, exceed_by_chance
 from tasks.release.rollout.router_client import Reply
+from tasks.release.rollout.router_status import Latency, ReleaseStatus
 from tasks.release.rollout.served_answers import OwnAnswers
 from tests.tasks.release.fake_router import EDGES_MS, MODEL, NEW, OLD, Behaviour, FakeRouter, running
 
@@ -48,9 +49,9 @@ def limits(**said: Any) -> params.Rollout:
 
 def test_what_should_serve_is_written_as_the_router_reads_it() -> None:
     """From the first champion to the next: who served is kept warm, and the one before is let go."""
-    assert desired_state.read(MODEL) == Serving()
-    older = One("9" * 16, 0)
-    desired_state.write(MODEL, Serving(OLD, former=older).with_challenger(NEW).with_canary(0.1))
+    assert desired_state.read(MODEL) == DesiredState()
+    older = ReleaseRef("9" * 16, 0)
+    desired_state.write(MODEL, DesiredState(OLD, previous=older).with_challenger(NEW).with_canary(0.1))
     assert files.read_json(settings.VAR / "serving" / "late.json") == {
         "live": {"candidate": OLD.candidate, "version": 1, "since": ""},
         "beside": [
@@ -60,11 +61,11 @@ def test_what_should_serve_is_written_as_the_router_reads_it() -> None:
         "canary": {"candidate": NEW.candidate, "share": 0.1},
     }
     now = desired_state.read(MODEL)
-    assert (now.live, now.former, now.challenger, now.share) == (OLD, older, NEW, 0.1)
-    assert now.without_challenger() == Serving(OLD, older)
+    assert (now.live, now.previous, now.challenger, now.share) == (OLD, older, NEW, 0.1)
+    assert now.without_challenger() == DesiredState(OLD, older)
     then = now.gone_live(NEW)
     assert then.live is not None
-    assert (then.live.candidate, then.former, then.challenger, then.share) == (NEW.candidate, OLD, None, None)
+    assert (then.live.candidate, then.previous, then.challenger, then.share) == (NEW.candidate, OLD, None, None)
     assert then.live.since.endswith("Z")
 
 
@@ -79,8 +80,8 @@ def test_a_torn_file_is_made_again_of_what_went_live_last(
     desired_state.path(MODEL).write_bytes(torn)
     now = desired_state.read(MODEL)
     assert now.live is not None
-    assert now.former is not None
-    assert (now.live.candidate, now.former.candidate, now.share) == (NEW.candidate, OLD.candidate, None)
+    assert now.previous is not None
+    assert (now.live.candidate, now.previous.candidate, now.share) == (NEW.candidate, OLD.candidate, None)
     assert files.read_json(desired_state.path(MODEL))["live"]["candidate"] == NEW.candidate
     assert "late.json is torn" in caplog.text
     (aside,) = (var / "torn").iterdir()
@@ -89,7 +90,7 @@ def test_a_torn_file_is_made_again_of_what_went_live_last(
 
 def test_a_file_that_was_lost_is_made_again_of_what_went_live_last(var: Path) -> None:
     """Of a model that never served, there is none."""
-    assert desired_state.read(MODEL) == desired_state.Serving()
+    assert desired_state.read(MODEL) == desired_state.DesiredState()
     assert not desired_state.path(MODEL).exists()
     for release in (OLD, NEW):
         desired_state.note(MODEL, release, "live")
@@ -110,7 +111,7 @@ def test_a_torn_file_of_a_model_that_never_served_counts_as_none(var: Path) -> N
 def test_models_that_are_gone_are_forgotten_and_keys_are_not(var: Path) -> None:
     """API keys lie in the same folder."""
     for name in ("late", "gone"):
-        desired_state.write(name, Serving(OLD))
+        desired_state.write(name, DesiredState(OLD))
     files.write_json(var / "serving" / "keys.json", {})
     assert desired_state.forget(["late"]) == ["gone"]
     assert sorted(path.name for path in (var / "serving").iterdir()) == ["keys.json", "late.json"]
@@ -131,13 +132,13 @@ def test_the_book_has_a_line_for_each_change() -> None:
 @pytest.mark.parametrize(
     ("now", "one", "way"),
     [
-        (Serving(), NEW, "first"),
-        (Serving(OLD), NEW, "new"),
-        (Serving(OLD, former=NEW), NEW, "back"),
-        (Serving(NEW), OLD, "again"),
+        (DesiredState(), NEW, "first"),
+        (DesiredState(OLD), NEW, "new"),
+        (DesiredState(OLD, previous=NEW), NEW, "back"),
+        (DesiredState(NEW), OLD, "again"),
     ],
 )
-def test_which_way_a_release_goes(now: Serving, one: One, way: str) -> None:
+def test_which_way_a_release_goes(now: DesiredState, one: ReleaseRef, way: str) -> None:
     """One that served before is not compared once more; one that is warm is not started."""
     desired_state.note(MODEL, OLD, "live")
     desired_state.write(MODEL, now)
@@ -150,14 +151,14 @@ def test_which_way_a_release_goes(now: Serving, one: One, way: str) -> None:
 @contextmanager
 def at(fake: FakeRouter, **said: Any) -> Iterator[stages.Rollout]:
     """A rollout of NEW over a fake router."""
-    with running(fake) as port, router_client.Router(patience=1.0, port=port) as router:
+    with running(fake) as port, router_client.RouterClient(patience=1.0, port=port) as router:
         yield stages.Rollout(MODEL, NEW, limits(**said), router)
 
 
 @pytest.fixture(autouse=True)
-def registry_says(monkeypatch: pytest.MonkeyPatch) -> list[One | None]:
+def registry_says(monkeypatch: pytest.MonkeyPatch) -> list[ReleaseRef | None]:
     """Who is champion: the last one of this list."""
-    says: list[One | None] = [NEW]
+    says: list[ReleaseRef | None] = [NEW]
     monkeypatch.setattr(stages, "wanted", lambda _: says[-1])
     return says
 
@@ -206,7 +207,7 @@ def bento(var: Path) -> Path:
 
 
 def log(
-    requests: int, one: One = OLD, answer: Callable[[dict[str, Any]], float] = lambda row: row["temp"] / 100
+    requests: int, one: ReleaseRef = OLD, answer: Callable[[dict[str, Any]], float] = lambda row: row["temp"] / 100
 ) -> None:
     """So many requests in the prediction log, answered by a release."""
     day = settings.VAR / "predictions" / MODEL / "incoming" / "2026-11-20"
@@ -239,11 +240,11 @@ def log(
 
 def test_it_is_warmed_beside_who_serves_without_any_traffic(bento: Path) -> None:
     """Then it is ready; called again there is nothing to do."""
-    desired_state.write(MODEL, Serving(OLD))
+    desired_state.write(MODEL, DesiredState(OLD))
     with at(FakeRouter(old=Behaviour(), new=Behaviour(starts=0.2))) as going:
         assert stages.warm(going).passed is True
         assert stages.warm(going).passed is None
-    assert desired_state.read(MODEL) == Serving(OLD, challenger=NEW)
+    assert desired_state.read(MODEL) == DesiredState(OLD, challenger=NEW)
 
 
 @pytest.mark.parametrize(
@@ -256,7 +257,7 @@ def test_it_is_warmed_beside_who_serves_without_any_traffic(bento: Path) -> None
 )
 def test_one_that_does_not_start_is_given_up(bento: Path, new: Behaviour, said: str) -> None:
     """At once where it says why; at the deadline where it hangs, or dies silently, as when somebody kills it."""
-    desired_state.write(MODEL, Serving(OLD))
+    desired_state.write(MODEL, DesiredState(OLD))
     with at(FakeRouter(old=Behaviour(), new=new)) as going:
         outcome = stages.warm(going)
     assert outcome.passed is False
@@ -280,7 +281,7 @@ def test_a_router_that_does_not_begin_is_not_held_against_a_release(
 
 def test_golden_rows_are_answered_as_evaluated(bento: Path) -> None:
     """Or the release fails, with a row and both values."""
-    desired_state.write(MODEL, Serving(OLD, challenger=NEW))
+    desired_state.write(MODEL, DesiredState(OLD, challenger=NEW))
     with at(FakeRouter(old=Behaviour(), new=Behaviour())) as going:
         assert stages.golden(going).said == "20 golden rows answered exactly as evaluated"
     with at(FakeRouter(old=Behaviour(), new=Behaviour(answer=lambda row: row["temp"] / 100 + 1e-6))) as going:
@@ -299,7 +300,7 @@ def only_jfk(row: Any) -> Any:
 def test_logged_requests_are_replayed_through_both(bento: Path, evaluated: list[Any]) -> None:
     """How far answers move, and where."""
     log(60)
-    desired_state.write(MODEL, Serving(OLD, challenger=NEW))
+    desired_state.write(MODEL, DesiredState(OLD, challenger=NEW))
     evaluated.append(only_jfk)
 
     with at(FakeRouter(old=Behaviour(), new=Behaviour(answer=only_jfk))) as going:
@@ -319,7 +320,7 @@ def test_logged_requests_are_replayed_through_both(bento: Path, evaluated: list[
 
 def test_without_logged_requests_it_says_so_and_takes_the_golden_rows(bento: Path) -> None:
     """Which the champion can answer as well."""
-    desired_state.write(MODEL, Serving(OLD, challenger=NEW))
+    desired_state.write(MODEL, DesiredState(OLD, challenger=NEW))
     with at(FakeRouter(old=Behaviour(), new=Behaviour())) as going:
         outcome = stages.replay(going)
     assert outcome.said == "20 golden rows, as no request was logged yet, replayed through both"
@@ -345,7 +346,7 @@ def test_without_logged_requests_it_says_so_and_takes_the_golden_rows(bento: Pat
 def test_a_release_that_does_worse_with_logged_requests_fails(bento: Path, new: Behaviour, said: str) -> None:
     """An error, a refusal of what clients still send, answers far off, slowness: soon, and with the reason."""
     log(60)
-    desired_state.write(MODEL, Serving(OLD, challenger=NEW))
+    desired_state.write(MODEL, DesiredState(OLD, challenger=NEW))
     with at(FakeRouter(old=Behaviour(), new=new)) as going:
         outcome = stages.replay(going)
     assert outcome.passed is False
@@ -355,7 +356,7 @@ def test_a_release_that_does_worse_with_logged_requests_fails(bento: Path, new: 
 def test_what_the_champion_fails_as_well_is_not_held_against_a_release(bento: Path) -> None:
     """It is counted apart."""
     log(10)
-    desired_state.write(MODEL, Serving(OLD, challenger=NEW))
+    desired_state.write(MODEL, DesiredState(OLD, challenger=NEW))
     sick = Behaviour(tried=lambda n: 500 if n == 2 else 200)
     with at(FakeRouter(old=sick, new=Behaviour(tried=lambda n: 500 if n == 2 else 200))) as going:
         outcome = stages.replay(going)
@@ -368,7 +369,7 @@ def test_what_the_champion_fails_as_well_is_not_held_against_a_release(bento: Pa
 def test_a_canary_gets_its_share_and_stands(bento: Path) -> None:
     """With what was seen of both; the share is taken back by nobody but who comes next."""
     log(80, NEW)
-    desired_state.write(MODEL, Serving(OLD, challenger=NEW))
+    desired_state.write(MODEL, DesiredState(OLD, challenger=NEW))
     with at(FakeRouter(400, old=Behaviour(), new=Behaviour()), canary=0.5, bake_s=1.5) as going:
         outcome = stages.bake(going)
     assert outcome.passed, outcome.said
@@ -391,7 +392,7 @@ def test_a_canary_gets_its_share_and_stands(bento: Path) -> None:
 )
 def test_a_canary_that_fails_is_seen_before_the_bake_is_over(bento: Path, new: Behaviour, said: str) -> None:
     """Errors, slowness; and no answers at all, which is not the same as no requests."""
-    desired_state.write(MODEL, Serving(OLD, challenger=NEW))
+    desired_state.write(MODEL, DesiredState(OLD, challenger=NEW))
     begin = time.monotonic()
     with at(FakeRouter(400, old=Behaviour(), new=new), canary=0.5, bake_s=20) as going:
         outcome = stages.bake(going)
@@ -402,7 +403,7 @@ def test_a_canary_that_fails_is_seen_before_the_bake_is_over(bento: Path, new: B
 
 def test_a_canary_that_answers_nothing_is_not_one_that_was_asked_nothing(bento: Path) -> None:
     """What it owes is waited for, as long as one request may take."""
-    desired_state.write(MODEL, Serving(OLD, challenger=NEW))
+    desired_state.write(MODEL, DesiredState(OLD, challenger=NEW))
     with at(FakeRouter(100, old=Behaviour(), new=Behaviour(hangs=True)), canary=0.5, bake_s=0.5) as going:
         outcome = stages.bake(going)
     assert outcome.passed is False
@@ -411,28 +412,30 @@ def test_a_canary_that_answers_nothing_is_not_one_that_was_asked_nothing(bento: 
 
 def test_too_little_traffic_is_said_and_the_rollout_goes_on(bento: Path) -> None:
     """Nobody can say more of it."""
-    desired_state.write(MODEL, Serving(OLD, challenger=NEW))
+    desired_state.write(MODEL, DesiredState(OLD, challenger=NEW))
     with at(FakeRouter(10, old=Behaviour(), new=Behaviour(answer=lambda _: 0.99))) as going:
         outcome = stages.bake(going)
     assert outcome.passed
     assert outcome.said.endswith("too little traffic to judge its latency and its moves")
 
 
-def test_a_canary_that_nobody_watches_any_more_gets_nothing(bento: Path, registry_says: list[One | None]) -> None:
+def test_a_canary_that_nobody_watches_any_more_gets_nothing(
+    bento: Path, registry_says: list[ReleaseRef | None]
+) -> None:
     """Somebody made another one champion; likewise with every error."""
-    desired_state.write(MODEL, Serving(OLD, challenger=NEW))
+    desired_state.write(MODEL, DesiredState(OLD, challenger=NEW))
     registry_says.append(OLD)
     with (
         at(FakeRouter(old=Behaviour(), new=Behaviour())) as going,
         pytest.raises(stages.Superseded, match="version 1"),
     ):
         stages.bake(going)
-    assert desired_state.read(MODEL) == Serving(OLD, challenger=NEW)
+    assert desired_state.read(MODEL) == DesiredState(OLD, challenger=NEW)
 
 
-def test_everything_is_given_only_to_who_is_still_champion(bento: Path, registry_says: list[One | None]) -> None:
+def test_everything_is_given_only_to_who_is_still_champion(bento: Path, registry_says: list[ReleaseRef | None]) -> None:
     """And is noted once."""
-    desired_state.write(MODEL, Serving(OLD, challenger=NEW))
+    desired_state.write(MODEL, DesiredState(OLD, challenger=NEW))
     with at(FakeRouter(old=Behaviour(), new=Behaviour())) as going:
         registry_says.append(None)
         with pytest.raises(stages.Superseded, match="nobody is champion now"):
@@ -445,7 +448,7 @@ def test_everything_is_given_only_to_who_is_still_champion(bento: Path, registry
 
 def test_a_token_that_changed_is_read_again(bento: Path) -> None:
     """A router that was started anew has another one."""
-    desired_state.write(MODEL, Serving(OLD))
+    desired_state.write(MODEL, DesiredState(OLD))
     fake = FakeRouter(old=Behaviour(), new=Behaviour())
     with at(fake) as going:
         assert going.router.predict(MODEL, OLD.candidate, [{"temp": 1.0}]).status == 200
@@ -457,23 +460,14 @@ def test_a_token_that_changed_is_read_again(bento: Path) -> None:
 # ── statistics ────────────────────────────────────────────────────────────────────────────────────
 
 
-def said(answered: int = 0, errors: int = 0, refused: int = 0, **more: Any) -> dict[str, Any]:
+def said(answered: int = 0, errors: int = 0, refused: int = 0, **more: Any) -> ReleaseStatus:
     """What /status says of a release."""
-    return {
-        "answered": answered,
-        "errors": errors,
-        "refused": refused,
-        "late": 0,
-        "failed_alone": 0,
-        "state": "ready",
-        "why": None,
-        "pids": [7],
-        **more,
-        "latency": {"edges_ms": EDGES_MS, "counts": more.get("latency", [0] * 81)},
-    }
+    latency = Latency(edges_ms=EDGES_MS, counts=more.pop("latency", [0] * 81))
+    counts = {"answered": answered, "errors": errors, "refused": refused, "pids": [7]} | more
+    return ReleaseStatus(state="ready", latency=latency, **counts)
 
 
-def watched(canary_said: dict[str, Any], live_said: dict[str, Any]) -> canary.Watch:
+def watched(canary_said: ReleaseStatus, live_said: ReleaseStatus) -> canary.Watch:
     """A watch that saw this of both."""
     watch = canary.Watch(OwnAnswers(MODEL, Path()), Pairs("classification"))
     for side, looked in ((watch.canary, canary_said), (watch.live, live_said)):
@@ -551,7 +545,7 @@ def test_slowness_is_more_than_chance_and_more_than_that_of_who_serves() -> None
 def test_a_canary_is_held_against_its_own_model(bento: Path) -> None:
     """Whatever it is asked: what it answered is what its model says of the same rows, or it is withdrawn."""
     log(80, NEW, answer=lambda row: round(row["temp"] / 100))
-    desired_state.write(MODEL, Serving(OLD, challenger=NEW))
+    desired_state.write(MODEL, DesiredState(OLD, challenger=NEW))
     with at(FakeRouter(10, old=Behaviour(), new=Behaviour()), canary=0.5, bake_s=0.5) as going:
         outcome = stages.bake(going)
     assert outcome.passed is False
@@ -642,7 +636,7 @@ def test_moves_are_expected_from_release_to_release(monkeypatch: pytest.MonkeyPa
 def test_what_stood_still_is_tried_again(bento: Path) -> None:
     """A process that is stopped for a while: in the replay, and in production; it is told of."""
     log(60)
-    desired_state.write(MODEL, Serving(OLD, challenger=NEW))
+    desired_state.write(MODEL, DesiredState(OLD, challenger=NEW))
     with at(FakeRouter(old=Behaviour(), new=Behaviour(tried=lambda n: 504 if n == 7 else 200))) as going:
         outcome = stages.replay(going)
     assert outcome.passed
@@ -659,7 +653,7 @@ def test_what_stood_still_is_tried_again(bento: Path) -> None:
 
 def test_one_that_is_not_ready_in_time_is_started_again(bento: Path) -> None:
     """A machine may be busy; the second time it is not."""
-    desired_state.write(MODEL, Serving(OLD))
+    desired_state.write(MODEL, DesiredState(OLD))
     slow = Behaviour(starts=1.4)
     with at(FakeRouter(old=Behaviour(), new=slow)) as going:
         outcome = stages.warm(going)
@@ -695,7 +689,7 @@ def test_values_move_relative_to_the_champions_mean() -> None:
 def test_the_page_tells_each_stage_and_where_predictions_move(bento: Path, evaluated: list[Any]) -> None:
     """A table per stage that measured, a picture, and why it failed."""
     log(60)
-    desired_state.write(MODEL, Serving(OLD, challenger=NEW))
+    desired_state.write(MODEL, DesiredState(OLD, challenger=NEW))
     story = report.Story(MODEL, NEW, OLD, end="version 2 is withdrawn: it is slow")
     evaluated.append(lambda row: row["temp"] / 120 + (row["origin"] == "JFK") / 9)
     new = Behaviour(ms=4, answer=evaluated[-1], fails=lambda n: n == 30)
@@ -801,10 +795,10 @@ def test_a_change_is_seen_without_mlflow_or_not_at_all(monkeypatch: pytest.Monke
     plain = {GET: entry(champion="2"), VERSION: version(candidate=NEW.candidate)}
     with mlflow(plain, monkeypatch):
         assert champion_lookup.pending_change(MODEL) == (NEW.candidate, None)
-        desired_state.write(MODEL, Serving(OLD))
+        desired_state.write(MODEL, DesiredState(OLD))
         assert champion_lookup.pending_change(MODEL) == (NEW.candidate, OLD.candidate)
-        desired_state.write(MODEL, Serving(NEW))
+        desired_state.write(MODEL, DesiredState(NEW))
         assert champion_lookup.pending_change(MODEL) is None
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///somewhere.db")
-    desired_state.write(MODEL, Serving(OLD))
+    desired_state.write(MODEL, DesiredState(OLD))
     assert champion_lookup.pending_change(MODEL) is None
