@@ -74,8 +74,8 @@ def world(small: Project, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(registry, "withdraw", world.withdraw)
     monkeypatch.setattr(registry, "verdicts", lambda *_: [])
     monkeypatch.setattr(stages, "CALM_S", 0.1)
-    monkeypatch.setattr(champion_lookup, "wanted", lambda _: world.champion)
-    monkeypatch.setattr(stages, "wanted", lambda _: world.champion)
+    monkeypatch.setattr(champion_lookup, "champion", lambda _: world.champion)
+    monkeypatch.setattr(stages, "champion_in_registry", lambda _: world.champion)
     monkeypatch.setattr(package, "stored", lambda *_: Path("there"))
     small.edit("params.yaml", "\n    serving:", "\n    rollout: {start_s: 1, bake_s: 0.2}\n    serving:")
     release = settings.VAR / "bentoml" / "bentos" / MODEL / NEW.candidate / "src"

@@ -159,7 +159,7 @@ def at(fake: FakeRouter, **said: Any) -> Iterator[stages.Rollout]:
 def registry_says(monkeypatch: pytest.MonkeyPatch) -> list[ReleaseRef | None]:
     """Who is champion: the last one of this list."""
     says: list[ReleaseRef | None] = [NEW]
-    monkeypatch.setattr(stages, "wanted", lambda _: says[-1])
+    monkeypatch.setattr(stages, "champion_in_registry", lambda _: says[-1])
     return says
 
 
