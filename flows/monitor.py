@@ -190,7 +190,7 @@ class _Look:
 
     def _artifacts(self) -> dict[str, bytes]:
         kept = {name: intake.folder(self.model) / name for name in ("report.json", "windows.parquet")}
-        return {"monitor.png": self.picture, **{name: path.read_bytes() for name, path in kept.items()}}
+        return {"monitor.svg": self.picture, **{name: path.read_bytes() for name, path in kept.items()}}
 
 
 class Releases:
@@ -283,7 +283,7 @@ def _note(model: str) -> Path:
 
 
 def _show(model: str, whole: Mapping[str, Any], picture: bytes) -> None:
-    drawn = f"data:image/png;base64,{b64encode(picture).decode()}"
+    drawn = f"data:image/svg+xml;base64,{b64encode(picture).decode()}"
     create_markdown_artifact(
         key=f"monitor-{model.replace('_', '-')}",
         markdown=report.markdown(whole, drawn),

@@ -202,11 +202,11 @@ def _stage_as_task(stage: str, go: Callable[[], dvc_graph.StageOutcome]) -> dvc_
 
 
 def _show(model: str, verdict: Verdict, held: str) -> None:
-    from tasks.release.gate.verdict import picture
+    from tasks.release.gate import verdict_chart
 
     for line in [*verdict.to_text().splitlines(), *([f"not promoted: {held}"] if held else [])]:
         get_run_logger().info(line)
-    drawn = f"![the verdict](data:image/png;base64,{b64encode(picture(verdict)).decode()})"
+    drawn = f"![the verdict](data:image/svg+xml;base64,{b64encode(verdict_chart.picture(verdict)).decode()})"
     said, table, checks = verdict.to_markdown().partition("\n|")
     waits = f"**Not promoted: {held}**\n\n" if held else ""
     create_markdown_artifact(  # one page: an image artifact shows its whole address as well

@@ -206,7 +206,7 @@ def test_it_stands_in_mlflow_beside_the_version(world: World, first: desired_sta
         run = client.get_run(version.tags["evergreen.monitoring_run"])
         assert run.info.status == "FINISHED"
         names = {file.path for file in client.list_artifacts(run.info.run_id)}
-    assert names == {"monitor.png", "numbers.json", "report.json", "windows.parquet"}
+    assert names == {"monitor.svg", "numbers.json", "report.json", "windows.parquet"}
     table = pd.read_parquet(intake.folder(MODEL) / "windows.parquet")
     assert set(table["kind"]) == {"quality", "estimate", "data", "service"}
     assert set(table["release"]) == {"all", first.candidate}

@@ -323,7 +323,7 @@ def _version(
     tags = {name for name in ("verdict", "verdict_summary", "verdict_id") if f"evergreen.{name}" in one["tags"]}
     if tags and len(tags) != 3:
         yield Fault("half", f"version {number} has of its verdict only {sorted(tags)}")
-    whole = ["verdict.json", "verdict.md", "verdict.png"]
+    whole = ["verdict.json", "verdict.md", "verdict.svg"]
     if verdict and sorted(_below(run["folder"] / "verdicts" / verdict)) != whole:
         yield Fault("half", f"version {number}: verdict {verdict} is not whole")
 

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from tasks.ground import files, numbers
 from tasks.ground.errors import EvergreenError, did_you_mean
-from tasks.release.gate.verdict import NO_CHAMPION, Check, Moves, Verdict, picture, span, worst_first
+from tasks.release.gate.verdict import NO_CHAMPION, Check, Moves, Verdict, span, worst_first
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,7 +35,6 @@ __all__ = [
     "Verdict",
     "holdout_digest",
     "judge",
-    "picture",
     "refused_requests",
     "rule_digest",
     "verdict_id",

@@ -1,4 +1,4 @@
-"""The gate's record: each check with its value, its threshold and its reason; as JSON, as a table, as a picture.
+"""The gate's record: each check with its value, its threshold and its reason; as JSON, as a table, as text.
 
 It holds no time, no host and no path: the same pair on the same holdout gives the same bytes.
 """
@@ -87,6 +87,16 @@ class Verdict:
         except (KeyError, TypeError) as error:
             raise ValueError(f"not a verdict: {error}") from None
 
+    def basis(self) -> str:
+        """How much the verdict rests on, for a person."""
+        rows = self.holdout
+        over = f" over {rows['days']} days ({rows['from'][:10]} to {rows['until'][:10]})" if "from" in rows else ""
+        unit = "whole days" if rows.get("blocks", "day") == "day" else "groups of rows"
+        return (
+            f"{rows['compared']:,} of {rows['rows']:,} holdout rows{over}; {self.rule['confidence']:.0%} intervals "
+            f"from {self.resamples:,} resamples of {unit}; rule: {self.rule['rule']} in {self.rule['loss']}"
+        )
+
     def to_markdown(self) -> str:
         """For a person, in a browser."""
         return _markdown(self)
@@ -115,17 +125,6 @@ def span(interval: tuple[float, float]) -> str:
 # ── for people ────────────────────────────────────────────────────────────────────────────────────
 
 
-def _basis(verdict: Verdict) -> str:
-    """How much the verdict rests on."""
-    said = verdict.holdout
-    over = f" over {said['days']} days ({said['from'][:10]} to {said['until'][:10]})" if "from" in said else ""
-    unit = "whole days" if said.get("blocks", "day") == "day" else "groups of rows"
-    return (
-        f"{said['compared']:,} of {said['rows']:,} holdout rows{over}; {verdict.rule['confidence']:.0%} intervals from "
-        f"{verdict.resamples:,} resamples of {unit}; rule: {verdict.rule['rule']} in {verdict.rule['loss']}"
-    )
-
-
 def _moves(verdict: Verdict) -> str:
     return f"; {verdict.moves}" if verdict.moves else ""
 
@@ -144,7 +143,7 @@ def _markdown(verdict: Verdict) -> str:
         "",
         _cell(verdict.summary) + ".",
         "",
-        f"{_basis(verdict)}{_moves(verdict)}. Verdict `{verdict.id}`.",
+        f"{verdict.basis()}{_moves(verdict)}. Verdict `{verdict.id}`.",
         "",
         "| | check | value | threshold | interval | reason |",
         "| --- | --- | ---: | ---: | --- | --- |",
@@ -171,78 +170,6 @@ def _text(verdict: Verdict) -> str:
     width = max(len(name) for _, name, _ in lines)
     against = f"against champion {verdict.champion}" if verdict.champion else NO_CHAMPION
     said = "promoted" if verdict.promoted else "refused"
-    basis = f"  {_basis(verdict)}{_moves(verdict)}"
+    basis = f"  {verdict.basis()}{_moves(verdict)}"
     head = [f"{verdict.model}: challenger {verdict.challenger} {said} ({against})", basis]
     return "\n".join([*head, *(f"  {_mark(passed)} {name:<{width}}  {reason}" for passed, name, reason in lines)])
-
-
-# ── the picture ───────────────────────────────────────────────────────────────────────────────────
-
-GOOD, BAD, QUIET = "#2f7f79", "#c8452f", "#8a8f98"
-MOST_SLICES = 40
-"""A picture shows no more slices than this: those nearest to refusal."""
-
-
-def picture(verdict: Verdict) -> bytes:
-    """The differences of the loss with their intervals, against 0 and the margins, as PNG.
-
-    One row against the trivial baseline where there is no champion; else one overall, and one per slice.
-    """
-    from io import BytesIO
-
-    from matplotlib.figure import Figure
-
-    drawn, hidden = _drawn(verdict)
-    figure = Figure(figsize=(9, 1.9 + 0.3 * max(len(drawn), 2)), dpi=110, layout="constrained")
-    axes = figure.add_subplot()
-    for row, check in enumerate(drawn):
-        _draw(axes, len(drawn) - 1 - row, check)
-    _frame(axes, verdict, drawn)
-    notes = [_basis(verdict)] + ([f"{hidden} slices further from refusal are not shown"] if hidden else [])
-    figure.supxlabel("\n".join(notes), fontsize=7, color=QUIET)
-    stream = BytesIO()
-    figure.savefig(stream, format="png", metadata={"Software": None})
-    return stream.getvalue()
-
-
-def _drawn(verdict: Verdict) -> tuple[list[Check], int]:
-    """The checks that have a difference to draw, the overall one first, then the slices nearest to refusal."""
-    overall = "improvement" if verdict.champion else "beats_baseline"
-    first = [c for c in verdict.checks if c.name == overall and c.value is not None]
-    slices = [c for c in verdict.checks if c.name.startswith("slice:") and c.value is not None]
-    slices.sort(key=lambda c: (c.value or 0.0) - (c.threshold or 0.0), reverse=True)
-    return first + slices[:MOST_SLICES], max(len(slices) - MOST_SLICES, 0)
-
-
-def _draw(axes: Any, row: int, check: Check) -> None:
-    color = GOOD if check.passed else BAD
-    if check.interval:
-        axes.plot(check.interval, [row, row], color=color, linewidth=2.2, alpha=0.55, solid_capstyle="round", zorder=2)
-    axes.plot([check.value], [row], marker="o", markersize=6, color=color, zorder=3)
-    axes.plot([check.threshold] * 2, [row - 0.32, row + 0.32], color="#333333", linewidth=1.4, zorder=2)
-    beside = {"transform": axes.get_yaxis_transform(), "va": "center", "family": "monospace", "fontsize": 8}
-    axes.text(1.01, row, f"{check.value:+.4f}", color=color, **beside)
-
-
-def _frame(axes: Any, verdict: Verdict, drawn: list[Check]) -> None:
-    said = "promoted" if verdict.promoted else "refused"
-    failed = sum(not c.passed for c in verdict.checks)
-    title = f"{verdict.model}: challenger {verdict.challenger} {said}"
-    title += f" by {failed} check{'s'[: failed - 1]}" if failed else ""
-    axes.set_title(title, loc="left", fontsize=11, color=GOOD if verdict.promoted else BAD, fontweight="bold")
-    if not drawn:
-        axes.text(0.5, 0.5, "nothing could be compared", ha="center", transform=axes.transAxes, color=QUIET)
-    axes.axvline(0, color=QUIET, linewidth=1, zorder=1)
-    names = [c.name.removeprefix("slice:") if c.name.startswith("slice:") else "all rows" for c in drawn]
-    axes.set_yticks(range(len(drawn) - 1, -1, -1), names, fontsize=8)
-    for label, check in zip(axes.get_yticklabels(), drawn, strict=True):
-        label.set_color("#222222" if check.passed else BAD)
-    axes.set_ylim(-0.7, max(len(drawn), 2) - 0.3)
-    against = f"champion {verdict.champion}" if verdict.champion else "trivial baseline"
-    measure = f"{verdict.rule['loss']}: challenger − {against}"
-    axes.set_xlabel(f"{measure}   (left is better;  | is the threshold)", fontsize=8)
-    axes.tick_params(axis="x", labelsize=8)
-    axes.grid(axis="x", color="#e6e8eb", linewidth=0.8, zorder=0)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.tick_params(axis="y", length=0)

@@ -194,7 +194,7 @@ def _is_without_files(client: MlflowClient, version: ModelVersion) -> bool:
 @with_retries
 def record_verdict(model_name: str, version: int, verdict: Verdict) -> None:
     """Keep a verdict with the version it is about: document, table and picture with its run, the result as tags."""
-    from tasks.release.gate.verdict import picture
+    from tasks.release.gate import verdict_chart
 
     with connect(alone_for=model_name) as client:
         judged = _standing(client, model_name).numbered(version)
@@ -206,7 +206,7 @@ def record_verdict(model_name: str, version: int, verdict: Verdict) -> None:
             with tempfile.TemporaryDirectory() as beside:
                 contents = {
                     "md": verdict.to_markdown().encode(),
-                    "png": picture(verdict),
+                    "svg": verdict_chart.picture(verdict),
                     "json": verdict.to_json().encode(),
                 }
                 for kind, content in contents.items():  # the document last: it is what counts

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tasks.release.gate.verdict import BAD, GOOD, QUIET, Check
+from tasks.release.gate.verdict import Check
 from tasks.release.registry.desired_state import ReleaseRef
 from tasks.release.rollout.canary import Watch
 from tasks.release.rollout.paired_answers import FEWEST
@@ -16,6 +16,7 @@ from tasks.release.rollout.shadow_replay import Replayed, p99
 from tasks.release.rollout.stages import Outcome
 
 CHAMPION, CHALLENGER = "#8a8f98", "#2f7f79"
+GOOD, BAD, QUIET = "#2f7f79", "#c8452f", "#8a8f98"
 
 MOST_SLICES = 10
 """Of the slices, those where predictions move most."""

@@ -488,4 +488,4 @@ def test_a_class_with_two_dollars_is_drawn() -> None:
     """It is a name, and no formula."""
     evidence = {"days": ["2013-01-01", "2013-01-02"], "columns": {"p_$0%$": [0.1, 0.2]}}
     data = {"status": "ok", "text": "", "threshold": 3.0, "evidence": evidence}
-    assert chart.draw({"data": data, "quality": {"loss": "log_loss", "promised": None, "windows": []}})
+    assert chart.draw({"model": "tiny", "data": data, "quality": {"loss": "log_loss", "promised": None, "windows": []}})

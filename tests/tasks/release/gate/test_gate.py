@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tasks.ground import params
 from tasks.modelling import rows
 from tasks.release import comparison
-from tasks.release.gate import gate
+from tasks.release.gate import gate, verdict_chart
 
 FEATURES = {
     "origin": {"type": "category", "nullable": False},
@@ -365,7 +365,7 @@ def test_check_that_cannot_run_is_a_no(flights: Flights, how: str, name: str, re
     assert reason in check(verdict, name).reason
     json.loads(verdict.to_json())
     assert verdict.to_text()
-    assert gate.picture(verdict).startswith(b"\x89PNG")
+    assert verdict_chart.picture(verdict).startswith(b"<svg")
 
 
 def test_class_that_only_the_champion_does_not_know_is_no_obstacle() -> None:
@@ -455,7 +455,7 @@ def test_same_pair_same_holdout_same_bytes(flights: Flights) -> None:
     one, two = gate.judge(case, rule()), gate.judge(again, rule())
     assert one.to_json() == two.to_json()
     assert one.to_markdown() == two.to_markdown()
-    assert gate.picture(one) == gate.picture(two)
+    assert verdict_chart.picture(one) == verdict_chart.picture(two)
     assert gate.Verdict.from_json(one.to_json()) == one
 
 

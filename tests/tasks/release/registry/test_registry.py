@@ -464,7 +464,7 @@ def test_verdict_is_recorded_and_found(root: Path) -> None:
     assert version.tags["evergreen.verdict"] == "promoted"
     assert version.tags["evergreen.verdict_summary"] == verdict.summary
     kept = {Path(f.path).name for f in client().list_artifacts(version.run_id, f"verdicts/{verdict.id}")}
-    assert kept == {"verdict.json", "verdict.md", "verdict.png"}
+    assert kept == {"verdict.json", "verdict.md", "verdict.svg"}
 
 
 def test_half_written_verdict_is_none_and_is_written_again(root: Path) -> None:

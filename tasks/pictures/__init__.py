@@ -1,0 +1,1 @@
+"""Pictures and pages: templates, axes, and numbers and times as people read them."""
