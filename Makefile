@@ -9,10 +9,11 @@ READY := .venv/.ready
 ELSEWHERE := $(shell python=$$(grep -m1 -aoE "/[^'\"]*/bin/python[0-9.]*" .venv/bin/dvc 2>/dev/null) && \
   ! test "$${python%/*}" -ef .venv/bin && echo elsewhere)
 
-.PHONY: help setup run up year down status page deploy data arrive load test check test-long lint types shell reports bench-canary bench-cycle bench-serving bench-swaps bench-monitor bench-throughput backtest soak docs lock clean
+.PHONY: help setup run up down test test-long check shell bench-canary bench-cycle bench-serving bench-swaps bench-monitor bench-throughput bench-backtest bench-soak docs lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+	@echo "everything else: bin/evergreen --help (evergreen --help in make shell)"
 
 setup: $(READY)  ## make .venv from requirements.lock
 
@@ -32,35 +33,13 @@ $(READY): requirements.lock $(ELSEWHERE)
 	@touch $@
 
 run: $(READY)  ## the whole loop on real data: deliver, ingest, train, judge, package, serve
-	@python -m deployments.tools.quickstart
+	@bin/evergreen run
 
-data: $(READY)  ## bring the files of the data version that data.dvc names
-	@python -m tasks data
-
-arrive: $(READY)  ## the upstream delivers a partition into the landing zone: make arrive MONTH=10
-	@python -m deployments.tools.deliver $(MONTH)
-
-up: $(READY)  ## the platform: Prefect, a worker, MLflow, the landing watcher; Ctrl-C ends it (behind: make up DETACH=1)
-	@exec python -m deployments.local.supervisor up $(if $(DETACH),--detach)
-
-load: $(READY)  ## load on what serves, told live: make load RATE=500 SECONDS=60 MODEL=flight_delay (CONNECTIONS=16: closed loop)
-	@python -m deployments.tools.load --seconds $(or $(SECONDS),30) $(if $(MODEL),--model $(MODEL)) \
-	  $(if $(CONNECTIONS),--connections $(CONNECTIONS),--rate $(or $(RATE),100))
-
-year: $(READY)  ## beside `make up`, in a checkout without data: live through a year in fast time, then look at the page
-	@python -m deployments.tools.simulate_year
+up: $(READY)  ## the platform: Prefect, a worker, MLflow, the router, the watcher; Ctrl-C ends it (behind: make up DETACH=1)
+	@exec bin/evergreen up $(if $(DETACH),--detach)
 
 down: $(READY)  ## end the platform that runs behind
-	@python -m deployments.local.supervisor down
-
-status: $(READY)  ## what of the platform is up, and what it weighs
-	@python -m deployments.local.supervisor status
-
-page: $(READY)  ## write the status page, var/status/index.html: how the models are, in one look (make up keeps it new)
-	@python -m deployments.status_page
-
-deploy: $(READY)  ## register the flows with the Prefect server that PREFECT_API_URL names
-	@python -m deployments.orchestration.registration
+	@bin/evergreen down
 
 test: $(READY)  ## the tests, with the real components, but for the longest
 	@python -m pytest
@@ -68,19 +47,16 @@ test: $(READY)  ## the tests, with the real components, but for the longest
 test-long: $(READY)  ## the tests that take a minute or more each: schedules of kills, torn files, the tools' commands, a browser
 	@python -m pytest -m long
 
-lint: $(READY)
+check: $(READY)  ## lint, layers, types and tests
 	@ruff check . && ruff format --check . && lint-imports
-
-types: $(READY)
 	@mypy
+	@python -m pytest
 
-check: lint types test  ## lint, types, layers and tests
-
-shell: $(READY)  ## a shell in which prefect, mlflow, dvc and bentoml find the project's state
-	@eval "$$(python -m tasks env)" && exec $${SHELL:-bash} -i
-
-reports: $(READY)  ## exploratory report of each dataset, and the Data Docs
-	@python -m tasks reports
+shell: $(READY)  ## a shell with `evergreen` (its commands complete), prefect, mlflow, dvc and bentoml, for this project's state
+	@case "$${SHELL:-bash}" in \
+	  *bash) exec bash --rcfile <(echo 'test -r ~/.bashrc && . ~/.bashrc; . "$(CURDIR)/activate"') -i;; \
+	  *) eval "$$(bin/evergreen env)" && exec "$$SHELL" -i;; \
+	esac
 
 bench-cycle: $(READY)  ## a cycle against a bare script, side by side
 	@python -m benchmarks.cycle
@@ -100,10 +76,10 @@ bench-monitor: $(READY)  ## the monitor's promises on the year of flights: drift
 bench-throughput: $(READY)  ## the monitor on five million logged predictions, beside a notebook; after make run, seven minutes
 	@python -m benchmarks.throughput --rows 5000000 --page docs/benchmarks/throughput.md
 
-backtest: $(READY)  ## a year of flights lived through under each retrain policy, side by side
-	@python -m flows.backtest --source upstream --page docs/benchmarks/backtest.md --picture docs/pictures/backtest.png
+bench-backtest: $(READY)  ## a year of flights lived through under each retrain policy, side by side
+	@bin/evergreen backtest --source upstream --page docs/benchmarks/backtest.md --picture docs/pictures/backtest.png
 
-soak: $(READY)  ## the loop under 200 random schedules of events and kills, half an hour or more (SEED=1000 for others)
+bench-soak: $(READY)  ## the loop under 200 random schedules of events and kills, half an hour or more (SEED=1000 for others)
 	@python -m tests.loop.soak --schedules 200 --kills 200 --seed $(or $(SEED),1) --every registry,settled,books
 
 docs: $(READY)  ## write what is generated of docs/

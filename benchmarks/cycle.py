@@ -66,7 +66,7 @@ def story(scratch: Scratch, repeat: int, openmp: bool) -> Table:
         note(ASKED, _idle(project.flows(f"train:{MODEL}")))
         for _ in range(2):
             note(IDLE, _idle(project.flows(f"train:{MODEL}")))
-        note(WHY, project.command(sys.executable, "-m", "tasks", "why", MODEL)[0])
+        note(WHY, project.command(sys.executable, "-m", "deployments.cli", "why", MODEL)[0])
         note(REPRO, _up_to_date(project.command(str(Path(sys.executable).parent / "dvc"), "repro")))
         project.arrive(range(10, 11))
         note(MANY, _judged(project.flows("ingest", f"train:{MODEL}")))

@@ -131,7 +131,15 @@ def run_flow(model: str) -> tuple[int, str]:
     """The flow rollout, as the worker starts it: its exit code, and what it said."""
     log = paths.logs() / flow_run.LOG
     before = log.stat().st_size if log.exists() else 0
-    command = [sys.executable, "-m", "deployments.orchestration.flow_run", flow_run.ASIDE, "flows", "rollout", model]
+    command = [
+        sys.executable,
+        "-m",
+        "deployments.orchestration.flow_run",
+        flow_run.ASIDE,
+        "deployments.cli",
+        "rollout",
+        model,
+    ]
     code = subprocess.run(command, cwd=settings.ROOT, start_new_session=True, check=False).returncode
     return code, log.read_bytes()[before:].decode(errors="replace")
 
@@ -217,7 +225,7 @@ def _process(model: str, what: str) -> int:
     """Its number; of a flow that is over already, one that nobody has."""
     if what == "flow":
         below = psutil.Process().children(recursive=True)
-        flows = [one.pid for one in below if {"flows", "rollout"} <= {*one.cmdline()}]
+        flows = [one.pid for one in below if {"deployments.cli", "rollout"} <= {*one.cmdline()}]
         return flows[0] if flows else NOBODY
     with urllib.request.urlopen(f"{load.address()}/status", timeout=30) as response:
         said = json.loads(response.read())

@@ -1,347 +1,643 @@
-"""The commands of `python -m tasks`: thin words around the steps, and around what a person asks of any wing."""
+"""The command line: `evergreen <command>`, each a thin layer over the tasks, the flows and the local stack.
+
+Every import that costs anything stands inside its command, so that help and completion come at once. Exit codes:
+0 done; 1 it could not be done, and stderr says why; 2 wrong usage; 3 done, and something wants attention (a stage
+would run, a service is down, an alarm is open); 141 nobody reads the output any more, as with `head`.
+"""
 
 from __future__ import annotations
 
-import argparse
-from datetime import datetime
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from datetime import date, datetime
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, ParamSpec
 from zoneinfo import ZoneInfo
 
-from tasks import steps
-from tasks.ground import files, paths, settings
-from tasks.ground.errors import Mistake
+import typer
 
+from tasks.ground import exit_codes, files, paths, settings
+from tasks.ground.errors import Mistake, WorldError
 
-def add_to(parser: argparse.ArgumentParser) -> None:
-    """Give the parser a subcommand per step of the graph, and those a person uses."""
-    kinds = parser.add_subparsers(required=True, metavar="command")
-    for step in steps.STEPS:
-        one = _command(kinds, step, run_step, f"the stage {step} of dvc.yaml")
-        one.set_defaults(step=step)
-        if step != "environment":
-            one.add_argument("model")
-    _command(kinds, "env", env, "print the project's environment as shell commands")
-    _command(kinds, "why", why, "for each stage whether it would run now, and because of what").add_argument("model")
-    back = _command(kinds, "rollback", rollback, "put the former champion back")
-    back.add_argument("model")
-    back.add_argument(
-        "--to", type=int, metavar="VERSION", help="a version of the registry, instead of the former champion"
-    )
-    back.add_argument("--reason", default="", help="is recorded with the version that is withdrawn")
-    forward = _command(kinds, "promote", promote, "a person's word: the challenger that waits for it becomes champion")
-    forward.add_argument("model")
-    forward.add_argument("--version", type=int, help="a version of the registry, instead of the challenger")
-    _command(kinds, "history", history, "every version of a model: from what, judged how, champion when").add_argument(
-        "model"
-    )
-    listed = _command(kinds, "alarms", alarms, "what is not as it was promised, and since when")
-    listed.add_argument("model")
-    listed.add_argument("--all", action="store_true", help="those too that are over")
-    seen = _command(kinds, "acknowledge", acknowledge, "say that somebody has seen an alarm, and what of it")
-    seen.add_argument("model")
-    seen.add_argument("key", help="as `evergreen alarms` names it")
-    seen.add_argument("--note", default="", help="is kept with it")
-    gone = _command(kinds, "forget", forget, "take rows out of the prediction log and of all that is made of it")
-    gone.add_argument("model")
-    gone.add_argument("--time-after", metavar="TIME", help="asked later than this, as the client said")
-    gone.add_argument("--time-before", metavar="TIME", help="asked earlier than this")
-    gone.add_argument("--prediction-id", action="append", default=[], metavar="ID", help="this prediction; repeatable")
-    gone.add_argument("--key", action="append", default=[], help="of this key of a row or a request; repeatable")
-    one = _command(kinds, "keys", keys, "API keys of what serves: list them, add one, take one back")
-    one.add_argument("--add", metavar="NAME", help="make a key for somebody; it is shown once")
-    one.add_argument("--remove", metavar="NAME", help="take it back, at once; without the last one nobody is answered")
-    one.add_argument("--open", action="store_true", help="answer whoever reaches the port; no key may be left")
-    built = _command(kinds, "image", image, "write the build context of a release's image, and print how it is built")
-    built.add_argument("model")
-    built.add_argument("--version", type=int, help="a version of the registry, instead of the champion")
-    built.add_argument("--to", type=Path, metavar="FOLDER", help="instead of var/images/<model>/<candidate>")
-    written = _command(kinds, "manifests", manifests, "write a model's Kubernetes manifests, to be read and committed")
-    written.add_argument("model")
-    written.add_argument("--images", required=True, help="where images are, such as registry.example/evergreen")
-    written.add_argument("--to", type=Path, default=Path("deployments/kubernetes/models"), metavar="FOLDER")
-    _command(kinds, "data", data, "bring the files of the data version that data.dvc names")
-    _add_of_data(kinds)
-    _command(kinds, "reports", reports, "draw the exploratory report of each dataset and the Data Docs")
-
-
-def _add_of_data(kinds: Any) -> None:
-    """The subcommands of what a person does about partitions."""
-    back = _command(kinds, "revert", revert, "make a former revision of a partition count again")
-    back.add_argument("dataset")
-    back.add_argument("partition")
-    back.add_argument("--to", type=int, metavar="NUMBER", help="the revision, instead of the one before the newest")
-    out = _command(kinds, "withdraw", withdraw, "take a partition out of the data; revert brings it back")
-    out.add_argument("dataset")
-    out.add_argument("partition")
-    told = _command(kinds, "revisions", list_revisions, "the partitions that were revised: how often, and what changed")
-    told.add_argument("dataset", nargs="?")
-    told.add_argument("partition", nargs="?")
-    joined = _command(kinds, "merge", merge, "after `git merge` stopped at data.dvc: the data version of both branches")
-    for side in ("ours", "theirs"):
-        which = (
-            f"a partition (<dataset>/<partition>) that both changed, and of which {side} counts; may stand repeatedly"
-        )
-        joined.add_argument(f"--{side}", action="append", default=[], metavar="PARTITION", help=which)
-    kept = _command(kinds, "quarantine", list_quarantine, "the deliveries that were refused: list, show, retry, close")
-    kept.add_argument("--all", action="store_true", help="list those too that are closed")
-    doing = kept.add_subparsers(metavar="what")
-    shown = _command(doing, "show", show_refused, "print the report of a refused delivery")
-    shown.add_argument("name", help="as the list names it")
-    again = _command(doing, "retry", retry_refused, "put refused files back into the landing zone, for the next ingest")
-    again.add_argument("names", nargs="*", help="as the list names them; none: all that wait")
-    seen = _command(doing, "close", close_refused, "say that refusals are seen to; the files stay")
-    seen.add_argument("names", nargs="+", help="as the list names them")
-
-
-def run_step(step: str, model: str | None = None) -> None:
-    """Run one step, as a stage of `dvc repro` does. What was packaged is tracked in MLflow."""
-    steps.run(step, [model] if model else [])
-    if step == "package" and model:
-        from tasks.release.package import package
-        from tasks.release.registry import tracking
-
-        run = tracking.track(model, settings.BUILD / model / "release", settings.BUILD / model, package.measured(model))
-        print(f"tracked in MLflow: {run}")
-
-
-def env() -> None:
-    """Print what `make shell` exports."""
-    print(settings.exports())
-
-
-def why(model: str) -> None:
-    """Print for each stage whether it would run, and the first input that differs."""
+if TYPE_CHECKING:
     from tasks.ground import params
+
+ATTENTION = 3
+"""The exit code of a command that was done, and that shows something to look after."""
+
+P = ParamSpec("P")
+
+LOOP, MODELS, DATA = "Loop", "Models", "Data"
+SERVING, MONITORING, PLATFORM = "Serving", "Monitoring", "Platform and project"
+
+app = typer.Typer(
+    name="evergreen",
+    help="Keeps machine-learning models current: watch, validate, retrain, judge, package, serve.",
+    epilog="Exit codes: 0 done · 1 could not be done · 2 wrong usage · 3 done, something wants attention.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+keys = typer.Typer(help="API keys of the router: list, add, remove, open.", no_args_is_help=True)
+quarantine = typer.Typer(help="Deliveries that were refused: list, show, retry, close.", no_args_is_help=True)
+app.add_typer(keys, name="keys", rich_help_panel=SERVING)
+app.add_typer(quarantine, name="quarantine", rich_help_panel=DATA)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns its exit code."""
+    try:
+        app(arguments, prog_name="evergreen")
+    except SystemExit as end:
+        return int(end.code or 0)
+    raise AssertionError("typer always exits")
+
+
+Command = Callable[P, int | None]
+
+
+def command(
+    panel: str, example: str, group: typer.Typer = app, name: str | None = None
+) -> Callable[[Command[P]], Command[P]]:
+    """Add a function to the command line: it runs in the project's folder, and ends with the exit code it returns."""
+
+    def add(function: Command[P]) -> Command[P]:
+        @wraps(function)
+        def run(*args: P.args, **kwargs: P.kwargs) -> None:
+            os.chdir(settings.ROOT)
+            raise typer.Exit(exit_codes.command(function)(*args, **kwargs))
+
+        group.command(name, rich_help_panel=panel, epilog=f"Example: evergreen {example}")(run)
+        return function
+
+    return add
+
+
+# ── what is typed ─────────────────────────────────────────────────────────────────────────────────
+
+
+def _complete_model(incomplete: str) -> list[str]:
+    folders = (settings.ROOT / "models").glob("*/pipeline")
+    return sorted(folder.parent.name for folder in folders if folder.parent.name.startswith(incomplete))
+
+
+def _complete_dataset(incomplete: str) -> list[str]:
+    folders = (settings.ROOT / "data").glob("*/")
+    return sorted(folder.name for folder in folders if folder.name.startswith(incomplete))
+
+
+def _complete_partition(context: typer.Context, incomplete: str) -> list[str]:
+    partitions = (settings.ROOT / "data" / str(context.params.get("dataset"))).glob(f"{incomplete}*")
+    return sorted(path.name.partition(".")[0] for path in partitions)
+
+
+def _from_here(text: str, *, exists: bool) -> str:
+    """A path as the project's folder sees it; a URL, or what is no path from here, stays as it was typed."""
+    path = Path.cwd() / text
+    return text if "://" in text or Path.cwd() == settings.ROOT or (exists and not path.exists()) else str(path)
+
+
+def _source(text: str) -> str:
+    return _from_here(text, exists=True)
+
+
+def _target(text: str) -> str:
+    return _from_here(text, exists=False)
+
+
+def _day(text: str) -> date:
+    return date.fromisoformat(text)
+
+
+ABOUT_MODEL = "A name below `models` in params.yaml."
+Model = Annotated[str, typer.Argument(help=ABOUT_MODEL, autocompletion=_complete_model)]
+Models = Annotated[
+    list[str] | None,
+    typer.Option("--model", help="A model; repeatable. All, where none is named.", autocompletion=_complete_model),
+]
+Dataset = Annotated[str, typer.Argument(help="Such as flights.", autocompletion=_complete_dataset)]
+Partition = Annotated[str, typer.Argument(help="Such as 2013-10.", autocompletion=_complete_partition)]
+Version = Annotated[int | None, typer.Option("--version", help="A version of the registry.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+All = Annotated[bool, typer.Option("--all", help="Those too that are closed.")]
+Folder = Annotated[Path | None, typer.Option("--to", metavar="FOLDER", resolve_path=True)]
+
+
+def _params(model: str | None = None) -> params.Params:
+    """params.yaml, in which the model stands.
+
+    Raises:
+        ParamsError: it does not.
+    """
+    from tasks.ground import params
+
+    loaded = params.load()
+    if model is not None:
+        loaded.model(model)
+    return loaded
+
+
+def _print(data: Any, as_json: bool, lines: Iterable[str]) -> None:
+    """For a program, or for a person."""
+    if as_json:
+        print(json.dumps(data, indent=2, ensure_ascii=False, default=str))
+    else:
+        print("\n".join(lines))
+
+
+# ── the loop ──────────────────────────────────────────────────────────────────────────────────────
+
+
+@command(LOOP, "run")
+def run() -> int:
+    """Run the whole loop on real data: deliver, ingest, train, judge, package, serve."""
+    from deployments.tools import quickstart
+
+    return quickstart.run()
+
+
+@command(LOOP, "why flight_delay || evergreen train flight_delay")
+def why(model: Model, as_json: Json = False) -> int:
+    """Say of each stage whether it would run now, and which input differs. Exit code 3: one would."""
     from tasks.training import dvc_graph
 
-    params.load().model(model)
+    _params(model)
     reasons = dvc_graph.reasons(model)
-    for stage, reason in reasons.items():
-        print(f"{stage:<28} {f'would run: {reason}' if reason else 'unchanged'}")
+    decision = next(iter(files.lines(paths.decisions(model))[-1:]), None)
+    lines = [f"{stage:<28} {f'would run: {reason}' if reason else 'unchanged'}" for stage, reason in reasons.items()]
     if not any(reasons.values()):
-        print(f"{model}: nothing to do, no stage has an input that changed")
-    for said in files.lines(paths.decisions(model))[-1:]:
-        print(f"the retrain policy was last asked {said['at']}: {said['why']}")
+        lines.append(f"{model}: nothing to do, no stage has an input that changed")
+    if decision:
+        lines.append(f"the retrain policy was last asked {decision['at']}: {decision['why']}")
+    _print({"model": model, "stages": reasons, "decision": decision}, as_json, lines)
+    return ATTENTION if any(reasons.values()) else 0
 
 
-def rollback(model: str, to: int | None, reason: str) -> None:
-    """Put an earlier champion back."""
-    from tasks.ground import params
+def _run_flow(name: str, **parameters: Any) -> int:
+    from flows.prefect_support import run_local
+
+    return 0 if run_local.run(name, **parameters).is_completed() else 1
+
+
+@command(LOOP, "ingest")
+def ingest() -> int:
+    """Take in what lies in the landing zone: validate it, then version or quarantine it."""
+    return _run_flow("ingest")
+
+
+@command(LOOP, "train flight_delay")
+def train(
+    model: Model,
+    again: Annotated[bool, typer.Option("--again", help="Judge also when nothing has changed.")] = False,
+    if_due: Annotated[bool, typer.Option("--if-due", help="Leave new data to the retrain policy.")] = False,
+) -> int:
+    """Train a model if anything it is made from has changed; judge it against the champion; promote or refuse it."""
+    return _run_flow("train", model=model, again=again, if_due=if_due)
+
+
+@command(LOOP, "rollout flight_delay")
+def rollout(
+    model: Model,
+    target: Annotated[Literal["local", "kubernetes"], typer.Option(help="This machine's router, or Git.")] = "local",
+    manifests: Annotated[
+        str | None, typer.Option(parser=_target, metavar="FOLDER", help="kubernetes: where <model>.yaml is.")
+    ] = None,
+    branch: Annotated[str | None, typer.Option(help="kubernetes: the branch to commit to.")] = None,
+    remote: Annotated[str | None, typer.Option(help="kubernetes: where to push to.")] = None,
+) -> int:
+    """Make the registry's champion the live release: warmed up, compared, given a share of requests, then all."""
+    where = {"target": target, "manifests": manifests, "branch": branch, "remote": remote}
+    return _run_flow("rollout", model=model, **where)
+
+
+@command(LOOP, "monitor flight_delay")
+def monitor(model: Model) -> int:
+    """Look for drift and degradation in what was predicted and labelled since the last time."""
+    return _run_flow("monitor", model=model)
+
+
+@command(LOOP, "predict flight_delay flights/2013-10 --to scored/")
+def predict(
+    model: Model,
+    source: Annotated[str, typer.Argument(parser=_source, metavar="SOURCE", help="A file, folder, URL or partition.")],
+    to: Annotated[
+        str | None, typer.Option(parser=_target, metavar="FOLDER|URL", help="Instead of var/batch/<model>.")
+    ] = None,
+    version: Annotated[str, typer.Option(help="champion, challenger, former, a number or a candidate.")] = "champion",
+    chunk: Annotated[int, typer.Option(min=1, max=1_000_000, help="Rows in one Parquet file.")] = 50_000,
+    keep: Annotated[list[str] | None, typer.Option(help="A column to copy to the answers; repeatable.")] = None,
+) -> int:
+    """Score a batch to Parquet with a release. Started again, it continues where it ended."""
+    return _run_flow("predict", model=model, source=source, to=to, version=version, chunk=chunk, keep=keep)
+
+
+# ── models ────────────────────────────────────────────────────────────────────────────────────────
+
+
+@command(MODELS, "history flight_delay")
+def history(model: Model, as_json: Json = False) -> None:
+    """List every version: what it was made from, its verdict, and when it was champion."""
     from tasks.release.registry import registry
 
-    params.load().model(model)
-    print(registry.rollback(model, to=to, reason=reason))
+    _params(model)
+    entries = registry.history(model)
+    _print([asdict(entry) for entry in entries], as_json, (line for entry in entries for line in _version(entry)))
 
 
-def promote(model: str, version: int | None) -> None:
-    """Make a version champion that its verdict promotes, and that waits for a person's word."""
-    from tasks.ground import params
+def _version(entry: Any) -> Iterable[str]:
+    named = f" ({', '.join(entry.aliases)})" if entry.aliases else ""
+    yield f"version {entry.version}{named}: candidate {entry.candidate}, made {entry.created}, run {entry.run_id}"
+    facts = [("data", entry.data_version), ("verdict", entry.summary or "none"), ("waits", entry.on_hold)]
+    facts.append(("promoted", entry.promoted_by and f"by verdict {entry.promoted_by}"))
+    facts += [("champion", period) for period in entry.champion]
+    facts.append(("withdrawn", entry.withdrawn))
+    facts.append(("files", entry.files_removed and f"removed {entry.files_removed}: it never was champion"))
+    yield from (f"  {name:<10} {fact}" for name, fact in facts if fact)
+
+
+@command(MODELS, "promote flight_delay")
+def promote(model: Model, version: Version = None) -> None:
+    """Promote the challenger that waits for a person's word."""
     from tasks.release.registry import registry
 
-    params.load().model(model)
+    _params(model)
     print(f"{registry.promote_by_hand(model, version)} is champion")
 
 
-def history(model: str) -> None:
-    """Print the versions of a model."""
-    from tasks.ground import params
+@command(MODELS, "rollback flight_delay --reason 'late arrivals are wrong'")
+def rollback(
+    model: Model,
+    to: Annotated[int | None, typer.Option(metavar="VERSION", help="Instead of the previous champion.")] = None,
+    reason: Annotated[str, typer.Option(help="Is recorded with the version that is withdrawn.")] = "",
+) -> None:
+    """Make the previous champion champion again, and withdraw the present one."""
     from tasks.release.registry import registry
 
-    params.load().model(model)
-    for entry in registry.history(model):
-        named = f" ({', '.join(entry.aliases)})" if entry.aliases else ""
-        print(f"version {entry.version}{named}: candidate {entry.candidate}, made {entry.created}, run {entry.run_id}")
-        print(f"  data       {entry.data_version}")
-        print(f"  verdict    {entry.summary or 'none'}")
-        if entry.on_hold:
-            print(f"  waits      {entry.on_hold}")
-        if entry.promoted_by is not None:
-            print(f"  promoted   by verdict {entry.promoted_by}")
-        for period in entry.champion:
-            print(f"  champion   {period}")
-        if entry.withdrawn is not None:
-            print(f"  withdrawn  {entry.withdrawn}")
-        if entry.files_removed is not None:
-            print(f"  files      removed {entry.files_removed}: it never was champion")
+    _params(model)
+    print(registry.rollback(model, to=to, reason=reason))
 
 
-def alarms(model: str, all: bool) -> None:  # noqa: A002 - the name of the option
-    """Print the alarms of a model."""
-    from tasks.ground import params
-    from tasks.monitoring import alarms as kept
-
-    params.load().model(model)
-    shown = [one for one in kept.read(model) if all or one["closed"] is None]
-    print("\n".join(map(kept.in_words, shown)) or f"{model}: no alarm is open")
-
-
-def acknowledge(model: str, key: str, note: str) -> None:
-    """Say that somebody has seen an alarm."""
-    from tasks.ground import params
-    from tasks.monitoring import alarms as kept
-
-    params.load().model(model)
-    print(kept.in_words(kept.acknowledge(model, key, note)))
-
-
-def forget(
-    model: str, time_after: str | None, time_before: str | None, prediction_id: list[str], key: list[str]
+@command(MODELS, "backtest --model flight_delay --source upstream")
+def backtest(
+    model: Models = None,
+    source: Annotated[Literal["data", "upstream"], typer.Option(help="data/, or all there is upstream.")] = "data",
+    since: Annotated[Any, typer.Option(parser=_day, metavar="DAY", help="The day of the first decision.")] = None,
+    until: Annotated[Any, typer.Option(parser=_day, metavar="DAY", help="The day after the last row.")] = None,
+    policy: Annotated[list[str] | None, typer.Option(help="A policy to compare; repeatable. All, if none.")] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
+    page: Annotated[Path | None, typer.Option(resolve_path=True, help="Write the tables there as well.")] = None,
+    picture: Annotated[Path | None, typer.Option(resolve_path=True, help="Draw there.")] = None,
 ) -> None:
-    """Take out the rows of which everything holds that is given."""
-    from tasks.ground import params
-    from tasks.prediction_log import prediction_log
+    """Simulate several retrain policies side by side on the history of the models."""
+    from tasks.lifecycle import backtest
+    from tasks.lifecycle.backtest_result import EVERY, BacktestRequest
 
-    zone = params.load().model(model).timezone
-    after, before = _moment("--time-after", time_after, zone), _moment("--time-before", time_before, zone)
-    count = prediction_log.forget(model, after, before, prediction_id, key)
-    if not count:
-        print(f"{model}: no row in the log is so, nothing was changed")
-        return
-    print(
-        f"{model}: {count:,} rows are forgotten: nobody reads them any more. They are out of the Parquet files of the "
-        f"log; lines that a replica still writes to lose them when they are compacted. The next look of the monitor "
-        f"makes day sums, joined labels and weeks again from what is left."
-    )
+    request = BacktestRequest(source, since, until, tuple(policy or EVERY))  # type: ignore[arg-type] # run() refuses others
+    backtest.compare(model or [], _params(), request, jobs, page, picture)
 
 
-def _moment(option: str, text: str | None, zone: str) -> datetime | None:
-    """A time; where it says no zone, of the model's."""
-    if text is None:
-        return None
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        raise Mistake(f"{option} {text!r} is no time: say it as 2027-01-31, or 2027-01-31T18:00:00+01:00") from None
-    return found if found.tzinfo else found.replace(tzinfo=ZoneInfo(zone))
+# ── data ──────────────────────────────────────────────────────────────────────────────────────────
 
 
-def keys(add: str | None, remove: str | None, open: bool) -> None:  # noqa: A002 - the option's name
-    """Change the API keys, or list their names; and say who is answered."""
-    from deployments.serving import api_keys as held
+@command(DATA, "deliver 2013-10")
+def deliver(partitions: Annotated[list[str], typer.Argument(help="2013-10, or 10 for the month of 2013.")]) -> None:
+    """Have the upstream deliver partitions into the landing zone."""
+    from tasks.data import delivery
 
-    if remove:
-        held.remove(remove)
-    if open:
-        held.open_to_all()
-    if add:
-        print(held.add(add))
-        print(f"This is the key of {add}. It is shown only now. Requests carry it as `authorization: Bearer <key>`")
-    names = held.names()
-    if names and not add:
-        print("\n".join(names))
-    elif not names and held.are_required():
-        print("there is no key, and nobody is answered: --add NAME makes one, --open answers whoever reaches the port")
-    elif not names:
-        print("no key is needed: whoever reaches the port (of 127.0.0.1) is answered. --add NAME changes that")
+    names = [f"2013-{int(name):02d}" if name.isdigit() else name for name in partitions]
+    delivery.deliver(_params(), names, print)
 
 
-def image(model: str, version: int | None, to: Path | None) -> None:
-    """Write what an image of a release is built of."""
-    from tasks.ground import params
-    from tasks.release.cluster import image
-
-    params.load().model(model)
-    folder, candidate = image.of_version(model, version, to)
-    tag = image.reference("<registry>", model, candidate)
-    print(f"docker build --file {folder}/Containerfile --tag {tag} {folder}")
-
-
-def manifests(model: str, images: str, to: Path) -> None:
-    """Write the manifests of a model, at its champion."""
-    from tasks.ground import params
-    from tasks.release.cluster import image, manifests
-
-    params.load().model(model)
-    number, candidate = image.chosen(model)
-    print(manifests.write(model, candidate, number, images, to))
-
-
+@command(DATA, "data")
 def data() -> None:
-    """Bring the data version that data.dvc names: from the remote, or from the upstream again."""
+    """Bring the files of the data version that data.dvc names, from the remote or from the upstream."""
     from tasks.data import versions
-    from tasks.ground import params
 
-    versions.restore_from_upstream(params.load(), print)
+    versions.restore_from_upstream(_params(), print)
 
 
-def revert(dataset: str, partition: str, to: int | None) -> None:
-    """Make a former revision count again."""
+@command(DATA, "revisions flights 2013-10")
+def revisions(
+    dataset: Annotated[str | None, typer.Argument(autocompletion=_complete_dataset)] = None,
+    partition: Annotated[str | None, typer.Argument(autocompletion=_complete_partition)] = None,
+    as_json: Json = False,
+) -> None:
+    """List the partitions that were revised, and what each revision changed."""
     from tasks.data import corrections
-    from tasks.ground import params
 
-    print(corrections.revert(params.load(), dataset, partition, to))
+    listing = corrections.listed(_params(), dataset, partition)
+    _print(listing, as_json, [*corrections.in_words(listing)] or ["no partition was ever revised"])
 
 
-def withdraw(dataset: str, partition: str) -> None:
-    """Take a partition out."""
+@command(DATA, "revert flights 2013-10 --to 1")
+def revert(
+    dataset: Dataset,
+    partition: Partition,
+    to: Annotated[int | None, typer.Option(metavar="NUMBER", help="Instead of the one before the newest.")] = None,
+) -> None:
+    """Make an earlier revision of a partition count again."""
     from tasks.data import corrections
-    from tasks.ground import params
 
-    print(corrections.withdraw(params.load(), dataset, partition))
+    print(corrections.revert(_params(), dataset, partition, to))
 
 
-def list_revisions(dataset: str | None, partition: str | None) -> None:
-    """Print the partitions that were revised."""
+@command(DATA, "withdraw flights 2013-10")
+def withdraw(dataset: Dataset, partition: Partition) -> None:
+    """Take a partition out of the data; `evergreen revert` brings it back."""
     from tasks.data import corrections
-    from tasks.ground import params
 
-    print("\n".join(corrections.listed(params.load(), dataset, partition)) or "no partition was ever revised")
+    print(corrections.withdraw(_params(), dataset, partition))
 
 
-def merge(ours: list[str], theirs: list[str]) -> None:
-    """Join both sides of a merge that stopped at data.dvc."""
+@command(DATA, "merge --ours flights/2013-10")
+def merge(
+    ours: Annotated[list[str] | None, typer.Option(help="A partition of which ours counts; repeatable.")] = None,
+    theirs: Annotated[list[str] | None, typer.Option(help="A partition of which theirs counts; repeatable.")] = None,
+) -> None:
+    """Make the data version of both branches, after `git merge` stopped at data.dvc."""
     from tasks.data import merge
 
-    print(merge.merge(ours, theirs))
+    print(merge.merge(ours or [], theirs or []))
 
 
-def list_quarantine(all: bool) -> None:  # noqa: A002 - the name of the option
-    """Print what waits in quarantine."""
+@command("", "quarantine list --all", quarantine, "list")
+def list_quarantine(all: All = False, as_json: Json = False) -> None:  # noqa: A002 - the option's name
+    """List the deliveries that wait in quarantine."""
     from tasks.data import quarantine
-    from tasks.ground import params
 
-    for entry in quarantine.refused(params.load().quarantine):
-        if all or entry.closed is None:
-            print(f"{entry.id}  {entry.time:%Y-%m-%d %H:%M}  {entry.file}: {entry.closed or entry.reason}")
-    print("`evergreen quarantine show <name>` prints the report, `… retry` tries again, `… close` takes it off")
+    entries = [entry for entry in quarantine.refused(_params().quarantine) if all or entry.closed is None]
+    lines = [f"{one.id}  {one.time:%Y-%m-%d %H:%M}  {one.file}: {one.closed or one.reason}" for one in entries]
+    _print([asdict(entry) for entry in entries], as_json, lines or ["nothing waits in quarantine"])
 
 
-def show_refused(name: str, **_: Any) -> None:
+@command("", "quarantine show flights/2013-10-1b2c3d", quarantine, "show")
+def show_refused(name: Annotated[str, typer.Argument(help="As the list names it.")]) -> None:
     """Print the report of a refused delivery."""
     from tasks.data import quarantine
-    from tasks.ground import params
 
-    print(quarantine.page(params.load(), name))
+    print(quarantine.page(_params(), name))
 
 
-def retry_refused(names: list[str], **_: Any) -> None:
-    """Put refused files back into the landing zone."""
+@command("", "quarantine retry", quarantine, "retry")
+def retry_refused(
+    names: Annotated[list[str] | None, typer.Argument(help="As the list names them; none: all that wait.")] = None,
+) -> None:
+    """Put refused files back into the landing zone, for the next ingest."""
     from tasks.data import quarantine
-    from tasks.ground import params
 
-    for entry in quarantine.retry(params.load(), names):
+    for entry in quarantine.retry(_params(), names or []):
         print(f"{entry.id} is back in the landing zone; the next ingest takes it")
 
 
-def close_refused(names: list[str], **_: Any) -> None:
-    """Close refusals."""
+@command("", "quarantine close flights/2013-10-1b2c3d", quarantine, "close")
+def close_refused(names: Annotated[list[str], typer.Argument(help="As the list names them.")]) -> None:
+    """Mark refusals as seen to; the files stay."""
     from tasks.data import quarantine
-    from tasks.ground import params
 
-    for entry in quarantine.close(params.load(), names):
+    for entry in quarantine.close(_params(), names):
         print(f"{entry.id} is closed")
 
 
+@command(DATA, "reports")
 def reports() -> None:
-    """Draw what a person opens in a browser."""
+    """Draw the exploratory report of each dataset, and the Data Docs."""
     from tasks.data import exploration
 
     for path in exploration.reports():
         print(path)
 
 
-def _command(kinds: Any, name: str, call: Any, help_: str) -> argparse.ArgumentParser:
-    one: argparse.ArgumentParser = kinds.add_parser(name, help=help_, description=help_)
-    one.set_defaults(call=call)
-    return one
+# ── serving ───────────────────────────────────────────────────────────────────────────────────────
+
+
+@command("", "keys list", keys, "list")
+def list_keys(as_json: Json = False) -> None:
+    """List the names of the keys, and say who is answered."""
+    from deployments.serving import api_keys
+
+    names, required = api_keys.names(), api_keys.are_required()
+    lines = names
+    if not names and required:
+        lines = ["there is no key, and nobody is answered: `evergreen keys add` makes one, `evergreen keys open` opens"]
+    elif not names:
+        lines = [
+            "no key is needed: whoever reaches the port (of 127.0.0.1) is answered; `evergreen keys add` changes it"
+        ]
+    _print({"keys": names, "required": required}, as_json, lines)
+
+
+Holder = Annotated[str, typer.Argument(help="Whose key it is.")]
+
+
+@command("", "keys add shop", keys, "add")
+def add_key(name: Holder) -> None:
+    """Make a key for somebody; it is shown once. From the first one on, only holders of a key are answered."""
+    from deployments.serving import api_keys
+
+    print(api_keys.add(name))
+    print(f"This is the key of {name}. It is shown only now. Requests carry it as `authorization: Bearer <key>`")
+
+
+@command("", "keys remove shop", keys, "remove")
+def remove_key(name: Holder) -> None:
+    """Remove a key, at once. Without the last one nobody is answered."""
+    from deployments.serving import api_keys
+
+    api_keys.remove(name)
+    list_keys()
+
+
+@command("", "keys open", keys, "open")
+def open_keys() -> None:
+    """Answer whoever reaches the port; no key may be left."""
+    from deployments.serving import api_keys
+
+    api_keys.open_to_all()
+    list_keys()
+
+
+@command(SERVING, "image flight_delay")
+def image(model: Model, version: Version = None, to: Folder = None) -> None:
+    """Write the build context of a release's image, and print the command that builds it."""
+    from tasks.release.cluster import image
+
+    _params(model)
+    folder, candidate = image.of_version(model, version, to)
+    tag = image.reference("<registry>", model, candidate)
+    print(f"docker build --file {folder}/Containerfile --tag {tag} {folder}")
+
+
+@command(SERVING, "manifests flight_delay --images registry.example/evergreen")
+def manifests(
+    model: Model,
+    images: Annotated[str, typer.Option(help="Where images are, such as registry.example/evergreen.")],
+    to: Folder = None,
+) -> None:
+    """Write a model's Kubernetes manifests, to be read and committed."""
+    from tasks.release.cluster import image, manifests
+
+    _params(model)
+    number, candidate = image.chosen(model)
+    print(manifests.write(model, candidate, number, images, to or Path("deployments/kubernetes/models")))
+
+
+@command(SERVING, "load --rate 200 --seconds 60")
+def load(
+    rate: Annotated[float, typer.Option(min=0.001, help="Requests a second.")] = 100,
+    connections: Annotated[int | None, typer.Option(min=1, help="Instead: so many, each as fast as it can.")] = None,
+    seconds: Annotated[float, typer.Option(help="How long.")] = 30,
+    model: Models = None,
+) -> int:
+    """Put load on the router, and print each second how it answers. Exit code 1: a request failed."""
+    from deployments.tools import load
+
+    return load.run(load.Plan(rate, connections, seconds), model)
+
+
+# ── monitoring ────────────────────────────────────────────────────────────────────────────────────
+
+
+@command(MONITORING, "alarms flight_delay")
+def alarms(model: Model, all: All = False, as_json: Json = False) -> int:  # noqa: A002 - the option's name
+    """List the open alarms of a model, and since when. Exit code 3: one is open."""
+    from tasks.monitoring import alarms
+
+    _params(model)
+    shown = [alarm for alarm in alarms.read(model) if all or alarm["closed"] is None]
+    _print(shown, as_json, list(map(alarms.in_words, shown)) or [f"{model}: no alarm is open"])
+    return ATTENTION if any(alarm["closed"] is None for alarm in shown) else 0
+
+
+@command(MONITORING, "acknowledge flight_delay 2013-10-10-dest-v1 --note 'a new airport'")
+def acknowledge(
+    model: Model,
+    key: Annotated[str, typer.Argument(help="As `evergreen alarms` names it.")],
+    note: Annotated[str, typer.Option(help="Is kept with it.")] = "",
+) -> None:
+    """Mark an alarm as seen."""
+    from tasks.monitoring import alarms
+
+    _params(model)
+    print(alarms.in_words(alarms.acknowledge(model, key, note)))
+
+
+@command(MONITORING, "forget flight_delay --time-after 2027-01-01")
+def forget(
+    model: Model,
+    time_after: Annotated[str | None, typer.Option(metavar="TIME", help="Asked later than this.")] = None,
+    time_before: Annotated[str | None, typer.Option(metavar="TIME", help="Asked earlier than this.")] = None,
+    prediction_id: Annotated[list[str] | None, typer.Option(help="Of this prediction; repeatable.")] = None,
+    key: Annotated[list[str] | None, typer.Option(help="Of this key of a row or request; repeatable.")] = None,
+) -> None:
+    """Erase rows from the prediction log and from all that is made of it: those to which every option applies."""
+    from tasks.prediction_log import prediction_log
+
+    zone = _params(model).model(model).timezone
+    after, before = _moment("--time-after", time_after, zone), _moment("--time-before", time_before, zone)
+    count = prediction_log.forget(model, after, before, prediction_id or [], key or [])
+    if not count:
+        print(f"{model}: no row of the log matches, nothing was changed")
+        return
+    print(
+        f"{model}: {count:,} rows are forgotten: nobody reads them any more. They are out of the Parquet files of the "
+        f"log; lines that a replica still writes to lose them when they are compacted. The next run of the monitor "
+        f"makes daily sums, joined labels and weekly windows again from what is left."
+    )
+
+
+def _moment(option: str, text: str | None, zone: str) -> datetime | None:
+    """A time; one without a zone is in the model's.
+
+    Raises:
+        Mistake: it is none.
+    """
+    if text is None:
+        return None
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        raise Mistake(f"{option} {text!r} is no time: write 2027-01-31, or 2027-01-31T18:00:00+01:00") from None
+    return time if time.tzinfo else time.replace(tzinfo=ZoneInfo(zone))
+
+
+# ── the platform and the project ──────────────────────────────────────────────────────────────────
+
+
+@command(PLATFORM, "up --detach")
+def up(
+    detach: Annotated[bool, typer.Option("--detach", help="In the background; returns when it is ready.")] = False,
+) -> int:
+    """Start the platform: Prefect, a worker, MLflow, the router, the watcher. Ctrl-C ends it."""
+    from deployments.local import supervisor
+
+    return supervisor.detach() if detach else supervisor.up()
+
+
+@command(PLATFORM, "down")
+def down() -> int:
+    """End the platform of this checkout."""
+    from deployments.local import supervisor
+
+    return supervisor.down()
+
+
+@command(PLATFORM, "status")
+def status(as_json: Json = False) -> int:
+    """Show each service, the flow runs under way, and what stands in the way. Exit code 3: not all is well."""
+    from deployments.local import status, supervisor
+
+    now = status.read(*supervisor.running())
+    _print(asdict(now), as_json, now.lines())
+    return 0 if now.all_is_well else ATTENTION
+
+
+@command(PLATFORM, "register")
+def register() -> None:
+    """Register the flows with the Prefect server that PREFECT_API_URL names."""
+    from deployments.orchestration import registration
+
+    for line in registration.deploy(_params()):
+        print(line, flush=True)
+
+
+@command(PLATFORM, "page")
+def page() -> None:
+    """Write the status page once, to var/status/index.html; `evergreen up` keeps it current."""
+    from deployments.status_page import page
+
+    try:
+        print(page.write())
+    except OSError as error:
+        raise WorldError(f"the status page could not be written: {error}") from None
+
+
+@command(PLATFORM, "year --rows 60")
+def year(
+    first: Annotated[int, typer.Option(help="Partitions that are there from the start.")] = 4,
+    until: Annotated[int, typer.Option(help="Partitions in all.")] = 12,
+    rows: Annotated[int, typer.Option(help="Requested of each model for each day, at most.")] = 60,
+) -> None:
+    """Simulate a year on a platform that is up, in a checkout without data: deliveries, requests, labels, rollouts."""
+    from deployments.tools import simulate_year
+
+    simulate_year.run(_params(), first, until, rows)
+
+
+@command(PLATFORM, 'env  (eval "$(evergreen env)")')
+def env(
+    shell: Annotated[
+        Literal["bash", "zsh"] | None, typer.Option(help="Also the completion of this command, for this shell.")
+    ] = None,
+) -> None:
+    """Print the project's environment as shell commands."""
+    print(settings.exports())
+    if shell:
+        os.environ["_EVERGREEN_COMPLETE"] = f"source_{shell}"  # how typer is asked for it
+        main([])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -107,7 +107,7 @@ def _report(said: params.Params) -> None:
         create_markdown_artifact(
             key="quarantine",
             markdown="\n".join(["| dataset | partition | why |", "| --- | --- | --- |", *rows]),
-            description="Partitions that were refused; `evergreen quarantine` shows and retries them",
+            description="Partitions that were refused; `evergreen quarantine list` shows and retries them",
         )
     events.stored(told_of)
     now = {entry.id: entry.seen for entry in there}

@@ -20,7 +20,7 @@ os.environ.update(settings.arithmetic())  # before numpy is imported
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
-NEEDED = ["params.yaml", "dvc.yaml", "requirements.lock", "tasks", "flows", "deployments", "models"]
+NEEDED = ["params.yaml", "dvc.yaml", "requirements.lock", "tasks", "flows", "deployments", "models", "bin"]
 NEEDED += [".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore"]
 """What a checkout is made of, as far as its tools are concerned."""
 

@@ -27,10 +27,11 @@ from typing import TYPE_CHECKING, Any
 from deployments.local.console import Story
 from deployments.local.services import Service, environment, services
 from deployments.watching import crash_recovery
-from tasks.ground import exit_codes, files, http, log_rotation, params, paths, priority, process_tags, settings
+from tasks.ground import files, http, log_rotation, params, paths, priority, process_tags, settings
 from tasks.ground.errors import EvergreenError, Mistake, WorldError
 
 if TYPE_CHECKING:
+    import psutil
     from filelock import FileLock
 
 READY_SECONDS, TELL_SECONDS = 600, 60
@@ -59,22 +60,6 @@ NOTE_SECONDS = 5.0
 """So long a platform that begins may take to say which process it is."""
 
 
-@exit_codes.command
-def main(arguments: list[str]) -> int:
-    """`up`, `up --detach`, `down` or `status`. Returns the exit code."""
-    commands = {
-        ("up",): up,
-        ("up", "--detach"): detach,
-        ("down",): down,
-        ("status",): status,
-    }
-    command = commands.get(tuple(arguments))
-    if command is None:
-        print("usage: python -m deployments.local.supervisor up [--detach] | down | status", file=sys.stderr)
-        return 2
-    return command()
-
-
 # ── what a person asks ────────────────────────────────────────────────────────────────────────────
 
 
@@ -101,7 +86,7 @@ def detach() -> int:
     log = _log()
     log.write_bytes(b"")
     with log.open("ab") as out:  # appended to, so that it can be turned over
-        command = [sys.executable, "-m", "deployments.local.supervisor", "up"]
+        command = [sys.executable, "-m", "deployments.cli", "up"]
         started = subprocess.Popen(
             command, stdout=out, stderr=out, stdin=subprocess.DEVNULL, cwd=settings.ROOT, start_new_session=True
         )
@@ -136,12 +121,9 @@ def down() -> int:
     return 0
 
 
-def status() -> int:
-    """Show each service; the exit code says whether all is well."""
-    from deployments.local.status import report
-
-    pid = _holder()
-    return report(pid, (_note() or {}).get("services", {}), process_tags.tagged(_mark()))
+def running() -> tuple[int | None, dict[str, int], list[psutil.Process]]:
+    """The process that keeps the platform up, the process id of each service, and every process of the platform."""
+    return _holder(), (_note() or {}).get("services", {}), process_tags.tagged(_mark())
 
 
 def _refuse_taken_ports(wanted: list[Service]) -> None:
@@ -486,7 +468,3 @@ class Stack:
                 self.story.tell("stack", f"interrupted, to go on with the next make up: {', '.join(names)}")
         except EvergreenError as error:
             self.story.tell("stack", f"what was running will be taken for crashed: {error}", bad=True)
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

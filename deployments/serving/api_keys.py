@@ -152,7 +152,7 @@ def _require(file: Path) -> None:
     marker = _required(file)
     if not marker.exists():
         marker.parent.mkdir(parents=True, exist_ok=True)
-        marker.write_text("API keys are needed. `evergreen keys --open` changes that\n", encoding="utf-8")
+        marker.write_text("API keys are needed. `evergreen keys open` changes that\n", encoding="utf-8")
 
 
 def _hash(key: str) -> str:

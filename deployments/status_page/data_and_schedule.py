@@ -170,7 +170,7 @@ def _refused(quarantine: str) -> Markup:
         "Refused partitions",
         join(
             f"{many(len(waiting), 'delivery waits', 'deliveries wait')} in quarantine; ",
-            tag("code", "evergreen quarantine"),
+            tag("code", "evergreen quarantine list"),
             " shows them, tries again and closes.",
         ),
         words(_refusal(one) for one in waiting[:LISTED]),

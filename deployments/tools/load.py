@@ -1,19 +1,15 @@
 """`evergreen load`: realistic load on what serves, and what came of it, told each second.
 
-    python -m deployments.tools.load [--rate 200 | --connections 16] [--seconds 30] [--model NAME …]
-
 The rows are the newest ones that the model was not trained on (build/<model>/rows), or else those that its release
-carries along. With `--rate`, requests come at random moments, so many a second, however long the answers take; with
-`--connections`, each connection asks as soon as it has its answer. Half of the requests keep their connection.
+carries along. With a rate, requests come at random moments, so many a second, however long the answers take; with
+connections, each of them asks as soon as it has its answer. Half of the requests keep their connection.
 Ends with 1 if any request failed.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import os
-import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -23,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from deployments.tools.load_clients import Answered, Clients, Request
-from tasks.ground import exit_codes, files, params, settings
+from tasks.ground import files, params, settings
 from tasks.ground.errors import DataMissing, WorldError, did_you_mean
 from tasks.release.rollout import router_client
 from tasks.release.rollout.router_status import RouterStatus
@@ -35,23 +31,27 @@ ROWS = 2000
 """Different rows of a model that are asked, at most."""
 
 
-@exit_codes.command
-def main(arguments: Sequence[str]) -> int:
-    """Load it. Returns the exit code: 0 all was answered, 1 something failed, 2 wrong usage."""
-    parser = argparse.ArgumentParser(prog="evergreen load", description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("--rate", type=float, default=100, help="requests a second")
-    parser.add_argument("--connections", type=int, help="instead: ask over so many, as fast as they are answered")
-    parser.add_argument("--seconds", type=float, default=30, help="for how long")
-    parser.add_argument("--model", action="append", help="which; else all that are live")
-    options = parser.parse_args(arguments)
+@dataclass(frozen=True)
+class Plan:
+    """How many requests, and how long."""
+
+    rate: float = 100
+    """Requests a second."""
+    connections: int | None = None
+    """Instead: so many, each as fast as it is answered."""
+    seconds: float = 30
+
+
+def run(plan: Plan, models: list[str] | None = None) -> int:
+    """Load some models (none: all that are live). Returns the exit code: 0 all was answered, 1 something failed."""
     live = served()
-    asked = {model: rows_of(model, live[model]) for model in chosen(live, options.model)}
+    asked = {model: rows_of(model, live[model]) for model in chosen(live, models)}
     requests = [one for model, rows in asked.items() for one in requests_of(model, rows)]
-    how = f"over {options.connections} connections" if options.connections else f"{options.rate:g} a second"
-    print(f"{how} for {options.seconds:g} s, {len(requests)} different rows of {', '.join(asked)}")
+    how = f"over {plan.connections} connections" if plan.connections else f"{plan.rate:g} a second"
+    print(f"{how} for {plan.seconds:g} s, {len(requests)} different rows of {', '.join(asked)}")
     seen = Seen()
     with suppress(KeyboardInterrupt):
-        _run(_load(seen, requests, options))
+        _run(_load(seen, requests, plan))
     print(seen.summary())
     return 1 if seen.failures else 0
 
@@ -197,15 +197,15 @@ def percentile(ms: Sequence[float], share: float) -> float:
     return ranked[min(len(ranked) - 1, int(len(ranked) * share / 100))] if ranked else 0.0
 
 
-async def _load(seen: Seen, requests: list[Request], options: argparse.Namespace) -> None:
+async def _load(seen: Seen, requests: list[Request], plan: Plan) -> None:
     clients = Clients(os.environ["EVERGREEN_HOST"], int(os.environ["EVERGREEN_PORT"]), seen.add)
     seen.begin = time.perf_counter()
     telling = asyncio.create_task(_tell(seen))
     try:
-        if options.connections:
-            await clients.connected(requests, options.connections, options.seconds)
+        if plan.connections:
+            await clients.connected(requests, plan.connections, plan.seconds)
         else:
-            await clients.at_rate(requests, options.rate, options.seconds)
+            await clients.at_rate(requests, plan.rate, plan.seconds)
     finally:
         telling.cancel()
         clients.close()
@@ -224,7 +224,3 @@ def _run(work: Any) -> None:
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(work)
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -17,14 +17,10 @@ from tasks.ground.errors import WorldError
 FIRST, NEXT = [f"2013-{month:02d}" for month in range(1, 9)], ["2013-09"]
 
 
-@exit_codes.command
-def main(arguments: list[str]) -> int:
-    """Run the loop, or with `loop` what of it needs a Prefect server. Returns the exit code."""
+def run() -> int:
+    """Run the loop, as far as anything is to be done; gives the exit code."""
     begin = time.monotonic()
     said = params.load()
-    if arguments == ["loop"]:
-        _loop(said)
-        return 0
     idle = _nothing_to_do(said)
     if not idle and (code := _loop_beside_a_server()):
         return code
@@ -38,13 +34,16 @@ def _loop_beside_a_server() -> int:
     with servers.prefect_server() as api:
         print(f"  {api.removesuffix('/api')}", flush=True)
         return subprocess.run(
-            [sys.executable, "-m", "deployments.tools.quickstart", "loop"], cwd=settings.ROOT, check=False
+            [sys.executable, "-m", "deployments.tools.quickstart"], cwd=settings.ROOT, check=False
         ).returncode
 
 
-def _loop(said: params.Params) -> None:
+@exit_codes.command
+def main() -> None:
+    """What of the loop needs the Prefect server that PREFECT_API_URL names."""
     from tasks.data import delivery
 
+    said = params.load()
     begin_from_nothing()
     for partitions in (FIRST, NEXT):
         title(f"The upstream delivers {partitions[0]}" + (f" to {partitions[-1]}" if len(partitions) > 1 else ""))
@@ -177,4 +176,4 @@ def title(text: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -4,16 +4,12 @@ Against a platform that `make up` has started, in a checkout without data. Befor
 production would have asked in it is asked, as of its days; with the delivery the labels come, and everything that
 follows is the platform's own doing: validation, the retrain policy, trainings, verdicts, rollouts, monitoring. One
 month comes cut off first, as bad deliveries do.
-
-    python -m deployments.tools.simulate_year [--first 4] [--until 12] [--rows 60]
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -26,7 +22,7 @@ from deployments.tools.quickstart import begin_from_nothing
 from flows.prefect_support import triggers
 from flows.prefect_support.triggers import under_way
 from tasks.data import delivery
-from tasks.ground import exit_codes, files, params, paths, settings
+from tasks.ground import files, params, paths, settings
 from tasks.ground.errors import Mistake, WorldError
 from tasks.lifecycle import backtest_history, retrain_facts
 from tasks.prediction_log import prediction_log
@@ -43,21 +39,15 @@ BAD = 7
 """This delivery is cut off first: of the twelve, the one in the middle."""
 
 
-@exit_codes.command
-def main(arguments: list[str] | None = None) -> int:
-    """Live through it; gives the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m deployments.tools.simulate_year", description=__doc__.partition("\n")[0]
-    )
-    parser.add_argument("--first", type=int, default=4, help="so many partitions are there from the start (4)")
-    parser.add_argument("--until", type=int, default=12, help="so many in all (12)")
-    parser.add_argument("--rows", type=int, default=60, help="asked of each model for each day, at most (60)")
-    given = parser.parse_args(arguments)
-    _live(params.load(), given.first, given.until, given.rows)
-    return 0
+def run(said: params.Params, first: int, until: int, rows: int) -> None:
+    """Live through it.
 
-
-def _live(said: params.Params, first: int, until: int, rows: int) -> None:
+    Args:
+        said: params.yaml.
+        first: so many partitions are there from the start.
+        until: so many in all.
+        rows: asked of each model for each day, at most.
+    """
     if said.upstream is None:
         raise Mistake("params.yaml names no upstream: who should deliver?")
     partitions = import_module(said.upstream).partitions()[:until]
@@ -177,7 +167,3 @@ def _told(name: str) -> str:
         still = [one["what"] for one in files.read_json(report)["alarms"] if one["closed"] is None]
         parts.append(f"alarms: {'; '.join(still) or 'none'}")
     return " · ".join(parts)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

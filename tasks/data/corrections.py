@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from tasks.data import changes, landing, revisions, validate, versions
 from tasks.data.places import Landed
@@ -73,22 +74,36 @@ def withdraw(params: Params, dataset: str, partition: str) -> str:
 TOLD = "The next ingest tells the models that read it"
 
 
-def listed(params: Params, dataset: str | None = None, partition: str | None = None) -> Iterator[str]:
-    """The revisions there are, in lines for a person; of one dataset or of one partition, if named."""
-    ledger = revisions.read()
-    times = {(one["partition"], one["revision"]): one for one in files.lines(versions.journal())}
-    for name, history in sorted(ledger.items()):
+def listed(params: Params, dataset: str | None = None, partition: str | None = None) -> dict[str, list[dict[str, Any]]]:
+    """Partition → its revisions, oldest first; of one dataset or of one partition, if named."""
+    times = {(entry["partition"], entry["revision"]): entry for entry in files.lines(versions.journal())}
+    listing: dict[str, list[dict[str, Any]]] = {}
+    for name, history in sorted(revisions.read().items()):
         of, _, which = name.partition("/")
-        if dataset not in (None, of) or partition not in (None, which):
-            continue
+        if dataset in (None, of) and partition in (None, which):
+            listing[name] = [
+                {
+                    "number": number,
+                    "content": str(revision),
+                    "changed": _between(history[number - 2], revision, of, params) if number > 1 else None,
+                    "why": times.get((name, number), {}).get("why"),
+                    "at": times.get((name, number), {}).get("at"),
+                    "counts": number == len(history),
+                }
+                for number, revision in enumerate(history, 1)
+            ]
+    return listing
+
+
+def in_words(listing: dict[str, list[dict[str, Any]]]) -> Iterator[str]:
+    """Those revisions, in lines for a person."""
+    for name, history in listing.items():
         yield name
-        for number, revision in enumerate(history, 1):
-            line = f"  {number}  {revision}"
-            if number > 1:
-                line += f": {_between(history[number - 2], revision, of, params)}"
-            if known := times.get((name, number)):
-                line += f"; {known['why']}, {known['at']}"
-            yield line + (" (counts now)" if number == len(history) else "")
+        for revision in history:
+            changed = f": {revision['changed']}" if revision["changed"] is not None else ""
+            known = f"; {revision['why']}, {revision['at']}" if revision["why"] is not None else ""
+            now = " (counts now)" if revision["counts"] else ""
+            yield f"  {revision['number']}  {revision['content']}{changed}{known}{now}"
 
 
 # ── one partition ─────────────────────────────────────────────────────────────────────────────────

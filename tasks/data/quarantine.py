@@ -153,7 +153,7 @@ def _chosen(params: Params, names: list[str], *, closed: bool = False) -> list[R
     if unknown := [name for name in names if name.rstrip("/") not in there]:
         raise Mistake(
             f"{unknown[0]!r} does not wait in quarantine{did_you_mean(unknown[0], list(there))}. "
-            f"`evergreen quarantine` lists what does"
+            f"`evergreen quarantine list` lists what does"
         )
     return [there[name] for name in dict.fromkeys(name.rstrip("/") for name in names)]
 

@@ -17,13 +17,13 @@ NOBODY_READS = 141
 P = ParamSpec("P")
 
 
-def command(main: Callable[P, int]) -> Callable[P, int]:
-    """A `main` that gives 1 where it raises an error of this platform, and tells that."""
+def command(main: Callable[P, int | None]) -> Callable[P, int]:
+    """A `main` that ends with 1, and a line on stderr, where it raises an error of this platform."""
 
     @wraps(main)
     def run(*args: P.args, **kwargs: P.kwargs) -> int:
         try:
-            code = main(*args, **kwargs)
+            code = main(*args, **kwargs) or 0
             sys.stdout.flush()
         except EvergreenError as error:
             print(f"{type(error).__name__}: {error}", file=sys.stderr)

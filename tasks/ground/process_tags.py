@@ -14,7 +14,7 @@ STACK = "EVERGREEN_STACK"
 SERVICE = "EVERGREEN_SERVICE"
 """Beside it: the service that a process was started by or for."""
 
-SUPERVISOR = {"deployments.local.supervisor", "up"}
+SUPERVISOR = {"deployments.cli", "up"}
 """Stand in the command of a stack that keeps a platform up."""
 
 PATIENCE_S = 8
@@ -57,7 +57,7 @@ def find_supervisor(mark: str) -> int | None:
 
 
 def is_supervisor(pid: int) -> bool:
-    """Whether a process is a stack (`python -m deployments.local.supervisor up`)."""
+    """Whether a process is a stack (`evergreen up`)."""
     try:
         return set(psutil.Process(pid).cmdline()) >= SUPERVISOR
     except (psutil.Error, OSError):

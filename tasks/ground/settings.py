@@ -1,6 +1,6 @@
 """Where this project keeps its state, and what every tool is told: the one place for both.
 
-`environment()` is what `make shell` exports, and what every way in (`python -m tasks`, the flows, `make up`)
+`environment()` is what `make shell` exports, and what every way in (`evergreen`, `python -m tasks`, the flows)
 applies to its own process and those it starts; the local stack says the rest (services.py). A variable
 that is already set wins, so one setting moves a store to a real server: `MLFLOW_TRACKING_URI=https://… make run`.
 Only `arithmetic()` is not up to the shell: it decides what a model is, bit by bit (docs/decisions/arithmetic.md).
@@ -62,7 +62,7 @@ def _environment(root: Path, var: Path) -> dict[str, str]:
     return {
         "EVERGREEN_ROOT": str(root),
         "PYTHONPATH": str(root),
-        "PATH": f"{root / '.venv' / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}",
+        "PATH": os.pathsep.join([*_commands(root), os.environ.get("PATH", "")]),
         # where each tool's state is
         "PREFECT_HOME": str(var / "prefect"),
         "PREFECT_API_URL": f"http://127.0.0.1:{prefect_port}/api",
@@ -106,6 +106,11 @@ def _environment(root: Path, var: Path) -> dict[str, str]:
     }
 
 
+def _commands(root: Path) -> list[str]:
+    """The folders of `evergreen`, and of the commands of the tools."""
+    return [str(root / "bin"), str(root / ".venv" / "bin")]
+
+
 def arithmetic() -> dict[str, str]:
     """What makes every x86-64 processor with AVX2 compute the same bits: no wider instructions, one kernel, one thread.
 
@@ -145,9 +150,8 @@ def apply() -> None:
         os.environ.setdefault(name, value)
     os.environ.update(arithmetic())
     _keep_state_private()
-    venv_bin = str(ROOT / ".venv" / "bin")
-    if venv_bin not in os.environ["PATH"].split(os.pathsep):
-        os.environ["PATH"] = environment()["PATH"]
+    on_path = os.environ["PATH"].split(os.pathsep)
+    os.environ["PATH"] = os.pathsep.join([*(folder for folder in _commands(ROOT) if folder not in on_path), *on_path])
 
 
 def _keep_state_private() -> None:
@@ -194,4 +198,4 @@ def exports() -> str:
 
     kept = {name: os.environ.get(name, value) for name, value in environment().items() if name != "PATH"}
     lines = [f"export {name}={quote(value)}" for name, value in {**kept, **arithmetic()}.items()]
-    return "\n".join([*lines, f'export PATH={quote(str(ROOT / ".venv" / "bin"))}:"$PATH"'])
+    return "\n".join([*lines, f'export PATH={quote(os.pathsep.join(_commands(ROOT)))}:"$PATH"'])

@@ -6,17 +6,15 @@ registry, no data version, no build folder.
 
 from __future__ import annotations
 
-import argparse
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.ground import exit_codes, files, params, paths
+from tasks.ground import files, params, paths
 from tasks.ground.errors import Mistake, did_you_mean
 from tasks.lifecycle import backtest_history, policy_simulator
 from tasks.lifecycle.backtest_result import EVERY, BacktestRequest, BacktestResult
@@ -31,7 +29,7 @@ if TYPE_CHECKING:
 def run(
     names: Sequence[str], said: params.Params, asked: BacktestRequest, jobs: int = 2, tell: Callable[[str], Any] = print
 ) -> list[BacktestResult]:
-    """PolicyOutcome the histories of some models; writes var/backtest/<model>/{ledger.jsonl,summary.json,seconds.json}.
+    """Replay the histories of some models; writes var/backtest/<model>/{ledger.jsonl,summary.json,seconds.json}.
 
     Args:
         names: models of params.yaml.
@@ -113,35 +111,27 @@ class Drift:
         return [retrain_policy.OpenAlarm.of(alarm) for alarm in report.open]
 
 
-@exit_codes.command
-def main(arguments: list[str] | None = None) -> int:
-    """PolicyOutcome, print, write the page and the picture; gives the exit code."""
+def compare(
+    names: Sequence[str],
+    said: params.Params,
+    asked: BacktestRequest,
+    jobs: int,
+    page: Path | None = None,
+    picture: Path | None = None,
+) -> None:
+    """Replay the histories of some models (none: all), print the tables, draw the picture, and write the page.
+
+    Raises:
+        DataMissing: as `run`.
+    """
     from tasks.lifecycle import backtest_report
 
-    parser = argparse.ArgumentParser(prog="evergreen backtest", description=__doc__.partition("\n")[0])
-    parser.add_argument("--model", action="append", help="a model of params.yaml; every one, where none is named")
-    parser.add_argument(
-        "--source",
-        choices=["data", "upstream"],
-        default="data",
-        help="the partitions in data/, or all there are upstream",
-    )
-    parser.add_argument("--since", type=date.fromisoformat, metavar="DAY", help="the day of the first decision")
-    parser.add_argument("--until", type=date.fromisoformat, metavar="DAY", help="the day after the last row")
-    parser.add_argument("--policies", nargs="+", choices=EVERY, default=list(EVERY))
-    parser.add_argument("--jobs", type=int, default=2, help="processes (2)")
-    parser.add_argument("--page", type=Path, help="write the tables there as well")
-    parser.add_argument("--picture", type=Path, help="draw there; var/backtest/backtest.png where nothing is said")
-    given = parser.parse_args(arguments)
-    said = params.load()
-    asked = BacktestRequest(given.source, given.since, given.until, tuple(given.policies))
-    found = run(given.model or list(said.models), said, asked, given.jobs, tell=lambda line: print(line, flush=True))
-    picture = given.picture or paths.backtests() / "backtest.png"
+    results = run(names or list(said.models), said, asked, jobs, tell=lambda line: print(line, flush=True))
+    picture = picture or paths.backtests() / "backtest.png"
     with files.replacing(picture) as beside:
-        beside.write_bytes(backtest_report.picture(found))
-    for one in found:
-        print(f"\n{backtest_report.table(one)}")
-    if given.page:
-        files.write_text(given.page, backtest_report.page(found, asked, given.jobs))
+        beside.write_bytes(backtest_report.picture(results))
+    for result in results:
+        print(f"\n{backtest_report.table(result)}")
+    if page:
+        files.write_text(page, backtest_report.page(results, asked, jobs))
     print(f"\ndrawn: {picture}; every decision with its reasons: {paths.backtests()}/<model>/ledger.jsonl")
-    return 0

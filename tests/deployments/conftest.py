@@ -100,7 +100,7 @@ def start(root: Path) -> subprocess.Popen[bytes]:
     """`make up` in the foreground; gives its process when it is ready. It tells in up.log."""
     log = root / "up.log"
     with log.open("wb") as out:
-        command = [sys.executable, "-m", "deployments.local.supervisor", "up"]
+        command = [sys.executable, "-m", "deployments.cli", "up"]
         process = subprocess.Popen(command, cwd=root, stdout=out, stderr=out)
     try:
         until(lambda: "ready after" in log.read_text() or process.poll() is not None, 300, "make up")

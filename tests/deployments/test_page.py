@@ -344,7 +344,7 @@ def test_it_is_made_without_anything_heavy() -> None:
 
 def test_the_command_writes_the_file(small: Project) -> None:
     """`evergreen page`."""
-    said = small.run(sys.executable, "-m", "deployments.status_page").stdout
+    said = small.run(sys.executable, "-m", "deployments.cli", "page").stdout
     assert Path(said.strip()) == small.root / "var/status/index.html"
     assert "Nothing serves yet" in (small.root / "var/status/index.html").read_text(encoding="utf-8")
 

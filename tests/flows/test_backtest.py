@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from deployments import cli
 from tasks.ground import params, settings
 from tasks.ground.errors import DataMissing, Mistake, ParamsError
 from tasks.lifecycle import backtest, backtest_history, backtest_report, backtest_result, policy_simulator
@@ -326,19 +327,8 @@ def test_the_command_writes_the_tables_and_draws(
 ) -> None:
     """The page, the picture, the ledger, and CPU seconds beside it."""
     page, picture = tmp_path / "page.md", tmp_path / "picture.png"
-    words = [
-        "--jobs",
-        "1",
-        "--policies",
-        "never",
-        "always",
-        "configured",
-        "--page",
-        str(page),
-        "--picture",
-        str(picture),
-    ]
-    assert backtest.main(words) == 0
+    policies = [option for policy in ("never", "always", "configured") for option in ("--policy", policy)]
+    assert cli.main(["backtest", "--jobs", "1", *policies, "--page", str(page), "--picture", str(picture)]) == 0
     printed = capsys.readouterr().out
     assert "| **configured** |" in printed
     assert backtest_report.table(run("never", "always", "configured")).splitlines()[2] in page.read_text()
@@ -346,7 +336,7 @@ def test_the_command_writes_the_tables_and_draws(
     seconds = json.loads((settings.VAR / "backtest/tiny/seconds.json").read_text())
     assert set(seconds) == {"never", "always", "configured"}
     assert seconds["always"] > seconds["never"] > 0
-    assert backtest.main(["--jobs", "1", "--source", "upstream"]) == 1
+    assert cli.main(["backtest", "--jobs", "1", "--source", "upstream"]) == 1
     assert "ParamsError" in capsys.readouterr().err
 
 

@@ -43,7 +43,7 @@ def land(alone: Alone, name: str) -> None:
 def ingest(alone: Alone, *, killed: str = "") -> None:
     """Run the flow in a process; `killed` replaces a function by the process' death."""
     if not killed:
-        alone.project.run(sys.executable, "-m", "flows", "ingest")
+        alone.project.run(sys.executable, "-m", "deployments.cli", "ingest")
         return
     died = alone.project.run(sys.executable, "-c", KILLED.format(patch=killed), check=False)
     assert died.returncode == -9, died.stderr
@@ -93,7 +93,7 @@ def test_an_error_is_one_line_and_its_traceback_is_in_a_file(alone: Alone, retri
 
 def test_a_mistake_of_a_person_is_one_line(alone: Alone) -> None:
     """A name that there is not."""
-    done = alone.project.run(sys.executable, "-m", "flows", "train", "tinny", check=False)
+    done = alone.project.run(sys.executable, "-m", "deployments.cli", "train", "tinny", check=False)
     assert done.returncode == 1
     lines = [said for said in done.stderr.splitlines() if "  train/tinny  " in said]
     begins, is_at, line = (said.partition("  train/tinny  ")[2] for said in lines)

@@ -276,7 +276,7 @@ def test_rows_of_2199_do_no_harm(world: World, first: desired_state.ReleaseRef) 
     )
     assert said["alarms"] == []
     assert monitor().message.startswith("nothing to do")
-    world.alone.project.run(sys.executable, "-m", "tasks", "forget", MODEL, "--time-after", "2100-01-01")
+    world.alone.project.run(sys.executable, "-m", "deployments.cli", "forget", MODEL, "--time-after", "2100-01-01")
     assert monitor().is_completed()
     assert {**report()["data"], "columns": []} == {**before["data"], "columns": []}
 
@@ -314,7 +314,9 @@ def test_an_alarm_that_was_acknowledged_stays_open_and_so_does_the_note(
 ) -> None:
     """A look that finds it again changes nothing of that."""
     (key,) = (one["key"] for one in report()["alarms"])
-    world.alone.project.run(sys.executable, "-m", "tasks", "acknowledge", MODEL, key, "--note", "sent a plumber")
+    world.alone.project.run(
+        sys.executable, "-m", "deployments.cli", "acknowledge", MODEL, key, "--note", "sent a plumber"
+    )
     assert report()["alarms"][0]["acknowledged"]["note"] == "sent a plumber"
     world.label("2013-05", 80)
     assert monitor().is_completed()

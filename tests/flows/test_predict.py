@@ -42,7 +42,7 @@ def alone(small_copied: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 def predict(alone: Alone, *arguments: str) -> tuple[int, str]:
     """`evergreen predict tiny …`: its exit code, and what it says."""
-    done = alone.project.run(sys.executable, "-m", "flows", "predict", "tiny", *arguments, check=False)
+    done = alone.project.run(sys.executable, "-m", "deployments.cli", "predict", "tiny", *arguments, check=False)
     return done.returncode, done.stdout + done.stderr
 
 
@@ -63,7 +63,7 @@ def last_run() -> dict[str, Any]:
 def test_a_partition_is_scored_and_shown(alone: Alone) -> None:
     """Its answers are the evaluated ones; the UI has the progress and what it came to. Again: nothing is redone."""
     build = alone.project.root / "build" / "tiny"
-    code, told = predict(alone, "readings/2013-03", "var/out", "challenger")
+    code, told = predict(alone, "readings/2013-03", "--to", "var/out", "--version", "challenger")
     assert code == 0, told
     got = pd.read_parquet(alone.project.root / "var" / "out").set_index("id")
     evaluated = pd.read_parquet(build / "evaluation" / "predictions.parquet").set_index("id")
@@ -74,7 +74,7 @@ def test_a_partition_is_scored_and_shown(alone: Alone) -> None:
     assert last_run()["name"] == "predict/tiny"
     assert artifacts("predict-tiny")[0]["data"] == 100.0
     assert artifacts("batch-tiny")[0]["data"] == f"**{said}**"
-    code, told = predict(alone, "readings/2013-03", "var/out", "challenger")
+    code, told = predict(alone, "readings/2013-03", "--to", "var/out", "--version", "challenger")
     assert code == 0, told
     assert "(1 parts were there already)" in last_run()["state"]["message"]
 
@@ -83,7 +83,7 @@ def test_refused_rows_are_told_with_their_problems(alone: Alone) -> None:
     """The run completes, and says what was refused; text from outside does not break the table."""
     rows = '{"station":"north","weekday":1,"hour":6,"starts":4,"pressure":1}\n'
     (alone.project.root / "var" / "rows.jsonl").write_text(rows + rows.replace("hour", "h|ur"), encoding="utf-8")
-    code, told = predict(alone, "var/rows.jsonl", "var/lines", "1")
+    code, told = predict(alone, "var/rows.jsonl", "--to", "var/lines", "--version", "1")
     assert code == 0, told
     assert "1 rows scored, 1 refused" in last_run()["state"]["message"]
     page = artifacts("batch-tiny")[0]["data"]
@@ -99,7 +99,7 @@ def test_what_cannot_be_scored_fails_and_says_why(alone: Alone) -> None:
     assert "DataMissing: tiny has no champion yet" in told
     path = alone.project.root / "var" / "bad.csv"
     path.write_text("station,weekday\nnorth,1\n")
-    code, told = predict(alone, "var/bad.csv", "var/bad", "1")
+    code, told = predict(alone, "var/bad.csv", "--to", "var/bad", "--version", "1")
     assert code == 1
     assert "column hour is missing" in last_run()["state"]["message"]
     assert "column hour is missing" in artifacts("batch-tiny")[0]["data"]

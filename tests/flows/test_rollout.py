@@ -352,7 +352,7 @@ def test_a_canary_that_stands_still_is_tried_again(world: World, served: desired
     one = world.release()
     set_alias(one)
     with Load(port()) as load:
-        going = subprocess.Popen([sys.executable, "-m", "flows", "rollout", MODEL], cwd=world.project.root)
+        going = subprocess.Popen([sys.executable, "-m", "deployments.cli", "rollout", MODEL], cwd=world.project.root)
         until(lambda: desired_state.read(MODEL).share, 60, "a canary")
         with router_client.RouterClient() as asked:
             os.kill(asked.status(MODEL)[1].releases[one.candidate].pids[0], signal.SIGSTOP)
@@ -435,7 +435,7 @@ def test_a_killed_router_is_not_held_against_a_release(world: World, served: des
     set_alias(one)
     with router_client.RouterClient() as asked:
         pid, _ = asked.status(MODEL)
-    going = subprocess.Popen([sys.executable, "-m", "flows", "rollout", MODEL], cwd=world.project.root)
+    going = subprocess.Popen([sys.executable, "-m", "deployments.cli", "rollout", MODEL], cwd=world.project.root)
     until(lambda: desired_state.read(MODEL).share, 60, "a canary")
     os.kill(pid, signal.SIGKILL)
     with router():

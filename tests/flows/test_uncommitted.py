@@ -87,7 +87,7 @@ def test_a_persons_word_promotes_what_waits(project: Project) -> None:
     project.edit("params.yaml", "params: {C: 2.0}", "params: {C: 3.0}")
     train(if_due=False)
     assert champion() == 1
-    project.run(sys.executable, "-m", "tasks", "promote", MODEL)
+    project.run(sys.executable, "-m", "deployments.cli", "promote", MODEL)
     assert champion() == 2
     assert "is champion" in train().message
     project.commit()

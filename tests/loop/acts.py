@@ -1,4 +1,4 @@
-"""What a process of the harness does: a flow, as `python -m flows` runs it; or what a person does by hand."""
+"""What a process of the harness does: a flow, as `evergreen train tiny` runs it; or what a person does by hand."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def act(what: str, arguments: list[str], trials: str | None, *, drawn: bool = Fa
 
 
 def flows(arguments: list[str]) -> int:
-    """`python -m flows …`; with `*N` as the last argument N times one after the other."""
+    """`evergreen …`; with `*N` as the last argument N times one after the other."""
     from prefect import flow_engine
     from prefect.events.clients import NullEventsClient
     from prefect.events.worker import EventsWorker
 
-    from flows.__main__ import main
+    from deployments.cli import main
 
     flow_engine._send_heartbeats = lambda *_, **__: nullcontext()  # a flow would wait a second for it
     EventsWorker.set_client_override(NullEventsClient)  # the story of each task is not looked at here

@@ -26,7 +26,8 @@ IMPORTS = (
     "flows.ingest flows.train pandas pyarrow.parquet sklearn.linear_model great_expectations mlflow.sklearn "
     "skops.io matplotlib.pyplot dvc.repo.add dvc.repo.push dvc.stage.run dvc_data.index tasks.data.validate "
     "tasks.training.prepare tasks.training.train tasks.training.evaluate tasks.release.package.package "
-    "tasks.release.comparison tasks.release.registry.registry tasks.ground.locked_packages mlflow.store.tracking.sqlalchemy_store "
+    "tasks.release.comparison tasks.release.registry.registry "
+    "tasks.ground.locked_packages mlflow.store.tracking.sqlalchemy_store "
     "mlflow.store.model_registry.sqlalchemy_store fsspec.core sklearn.compose sklearn.impute "
     "tasks.training.plots tasks.training.explain prefect.flow_engine prefect.task_engine "
     "prefect.client.orchestration prefect.events.clients prefect.events.worker networkx dvc.repo.plots "
@@ -35,8 +36,9 @@ IMPORTS = (
     "alembic.config dvc.cachemgr dvc.data_cloud dvc.lock dvc.rwlock dvc.repo.index dvc.repo.graph "
     "dvc.repo.metrics dvc.repo.params dvc.repo.artifacts dvc.utils.strictyaml dvc_data.hashfile.status "
     "dulwich.worktree git git.repo graphviz filelock zc.lockfile flufl.lock mlflow.tracing.export "
-    "mlflow.tracing.processor opentelemetry.sdk.metrics anyio._backends._asyncio flows.__main__ "
-    "prefect.utilities.visualization mlflow.utils.search_logged_model_utils fsspec.implementations.memory"
+    "mlflow.tracing.processor opentelemetry.sdk.metrics anyio._backends._asyncio deployments.cli "
+    "flows.prefect_support.run_local prefect.utilities.visualization "
+    "mlflow.utils.search_logged_model_utils fsspec.implementations.memory"
 )
 
 

@@ -76,7 +76,9 @@ def test_a_command_works_on_the_checkout_that_it_is_typed_in(trained: Project, t
         == f"sqlite:///{cloned.root}/var/mlflow/mlflow.db"
     )
     assert f"this shell is activated for {trained.root}; working on {cloned.root}" in asked.stderr
-    sourced = cloned.run("bash", "-c", f'eval "$({sys.executable} -m tasks env)"; echo "$EVERGREEN_ROOT|$BENTOML_HOME"')
+    sourced = cloned.run(
+        "bash", "-c", f'eval "$({sys.executable} -m deployments.cli env)"; echo "$EVERGREEN_ROOT|$BENTOML_HOME"'
+    )
     assert sourced.stdout == f"{cloned.root}|{cloned.root}/var/bentoml\n"
 
 

@@ -53,7 +53,7 @@ def test_everything_below_var_is_for_its_owner_only_and_results_are_as_ever(proj
 def test_what_runs_by_itself_leaves_nothing_readable(project: Project) -> None:
     """The way in of every command closes it: this one writes the status page."""
     os.environ.pop("EVERGREEN_UMASK", None)
-    project.run(sys.executable, "-m", "deployments.status_page")
+    project.run(sys.executable, "-m", "deployments.cli", "page")
     made = list((project.root / "var").rglob("*"))
     assert any(path.name == "index.html" for path in made)
     assert [str(path) for path in made if rights(path) & 0o077] == []

@@ -1,4 +1,4 @@
-"""Servers on this machine, and what the upstream is asked to deliver."""
+"""Servers on this machine."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import sys
 import pytest
 
 from deployments.local import servers
-from deployments.tools import deliver
 from tasks.ground import http, settings
 from tasks.ground.errors import WorldError
 from tests.conftest import Project
@@ -66,21 +65,3 @@ def test_a_server_that_does_not_answer_is_told_with_its_log(project: Project) ->
     ):
         servers.wait_for("http://127.0.0.1:9", running, "server", seconds=0.2)
     assert running.returncode is not None
-
-
-def test_a_month_arrives_in_the_landing_zone(project: Project) -> None:
-    """By its number or by its name; of every dataset that the upstream has."""
-    assert deliver.main(["10"]) == 0
-    assert deliver.main(["2013-11"]) == 0
-    landing = project.root / "var" / "landing"
-    assert sorted(path.relative_to(landing).as_posix() for path in landing.rglob("*.csv")) == [
-        *("flights/2013-10.csv", "flights/2013-11.csv", "weather/2013-10.csv", "weather/2013-11.csv")
-    ]
-
-
-def test_what_cannot_arrive_is_told(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
-    """Without a traceback."""
-    assert deliver.main([]) == 2
-    assert "which one? evergreen deliver 10" in capsys.readouterr().err
-    assert deliver.main(["13"]) == 1
-    assert "2013-13" in capsys.readouterr().err

@@ -33,18 +33,18 @@ pytestmark = pytest.mark.timeout(400 * PATIENCE)
 
 def test_a_second_one_is_refused(platform: Platform) -> None:
     """It says that one is up, and what to do."""
-    done = platform.project.run(sys.executable, "-m", "deployments.local.supervisor", "up", check=False)
+    done = platform.project.run(sys.executable, "-m", "deployments.cli", "up", check=False)
     assert done.returncode == 1
     assert done.stderr.startswith(f"Mistake: the platform of {platform.project.root} is up already.")
 
 
 def test_status_says_that_all_is_well(platform: Platform) -> None:
     """Each service, and what all weigh when no flow runs: less than 1.5 GB."""
-    done = until(lambda: _light(platform.project.run(sys.executable, "-m", "deployments.local.supervisor", "status")))
+    done = until(lambda: _light(platform.project.run(sys.executable, "-m", "deployments.cli", "status")))
     assert [line.split()[:2] for line in done.stdout.splitlines()[:6]] == [
         [name, "answers"] for name in ("prefect", "mlflow", "router", "nursery", "worker", "watch")
     ]
-    assert "failures are told to" in done.stdout
+    assert "failures are sent to" in done.stdout
 
 
 def _light(done: subprocess.CompletedProcess[str]) -> subprocess.CompletedProcess[str] | None:
@@ -158,7 +158,7 @@ def test_without_var_run_it_is_found_and_goes_on(platform: Platform) -> None:
     there = {"stack.json", "stack.lock", "router.token", "flows.sock", "watch.heartbeat"}
     assert there <= {path.name for path in run.iterdir()}
     shutil.rmtree(run)
-    command = [sys.executable, "-m", "deployments.local.supervisor", "up"]
+    command = [sys.executable, "-m", "deployments.cli", "up"]
     both = [subprocess.Popen(command, cwd=platform.project.root, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     for process in both:
         assert f"the platform of {platform.project.root} is up already." in process.communicate()[1]
@@ -166,7 +166,7 @@ def test_without_var_run_it_is_found_and_goes_on(platform: Platform) -> None:
     until(lambda: there <= {path.name for path in run.iterdir()}, 60, "what was removed")
     assert {name: platform.service(name) for name in before} == before
     assert "still there, and were ended" not in platform.story()
-    done = platform.project.run(sys.executable, "-m", "deployments.local.supervisor", "status", check=False)
+    done = platform.project.run(sys.executable, "-m", "deployments.cli", "status", check=False)
     assert (done.returncode, done.stdout.count("  answers  ")) == (0, 6), done.stdout
 
 
@@ -300,5 +300,5 @@ def end(platform: Platform) -> None:
     assert platform.process.wait(timeout=60) == 0
     assert process_tags.tagged(str(settings.ROOT)) == []
     assert platform.story().endswith("down\n")
-    done = platform.project.run(sys.executable, "-m", "deployments.local.supervisor", "status", check=False)
-    assert (done.returncode, done.stdout) == (1, "the platform is not up. Start it: make up\n")
+    done = platform.project.run(sys.executable, "-m", "deployments.cli", "status", check=False)
+    assert (done.returncode, done.stdout) == (3, "the platform is not up. Start it: evergreen up\n")

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from deployments.tools import load, load_clients
+from deployments import cli
+from deployments.tools import load_clients
 from tasks.ground import files, http
 from tests.deployments.routed import Routed, make_release
 from tests.release_root import project_at
@@ -153,7 +154,7 @@ def test_where_nothing_serves_it_says_what_to_do(
     port = str(http.free_port())
     monkeypatch.setenv("EVERGREEN_HOST", "127.0.0.1")
     monkeypatch.setenv("EVERGREEN_PORT", port)
-    assert load.main(["--seconds", "1"]) == 1
+    assert cli.main(["load", "--seconds", "1"]) == 1
     said = capsys.readouterr().err
     assert f"WorldError: nothing serves on http://127.0.0.1:{port}: " in said
     assert "`make up` starts what does" in said
@@ -172,13 +173,13 @@ def test_what_serves_is_loaded_with_rows_that_the_model_has_not_seen(
         monkeypatch.setenv("EVERGREEN_HOST", "127.0.0.1")
         monkeypatch.setenv("EVERGREEN_PORT", str(router.port))
         with project_at(root):
-            assert load.main(["--seconds", "3", "--rate", "40"]) == 0
-            assert load.main(["--seconds", "1", "--connections", "4", "--model", "flight_delay"]) == 0
+            assert cli.main(["load", "--seconds", "3", "--rate", "40"]) == 0
+            assert cli.main(["load", "--seconds", "1", "--connections", "4", "--model", "flight_delay"]) == 0
             lines = capfd.readouterr().out.splitlines()
             files.remove(root / "build")
-            assert load.main(["--seconds", "1"]) == 0
+            assert cli.main(["load", "--seconds", "1"]) == 0
             assert "84 different rows of flight_delay" in capfd.readouterr().out
-            assert load.main(["--model", "flight_delays"]) == 1
+            assert cli.main(["load", "--model", "flight_delays"]) == 1
     finally:
         router.stop()
     assert "no release of flight_delays serves; did you mean 'flight_delay'?" in capfd.readouterr().err

@@ -295,7 +295,7 @@ def test_a_mistake_is_taken_back_and_the_data_version_is_the_one_before(world: W
     assert versions.current() == first
     corrections.revert(world.given, "weather", "2013-01")
     assert versions.current() == second
-    lines = list(corrections.listed(world.given))
+    lines = list(corrections.in_words(corrections.listed(world.given)))
     assert lines[0] == NAME
     assert re.search(r"  4  2013-01.csv \w+: 1 altered.*; revision 2 again, by hand, 20.*counts now", lines[-1])
     whys = [one["why"] for one in files.lines(versions.journal())]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tasks.__main__ import main
+from deployments.cli import ATTENTION, main
 from tasks.ground import files
 from tasks.ground.errors import Mistake
 from tasks.monitoring import alarms
@@ -162,7 +162,7 @@ def test_a_person_acknowledges_an_alarm_at_a_terminal(model: str, capsys: pytest
     report = files.read_json(intake.folder(model) / "report.json")
     assert report["alarms"][0]["acknowledged"]["note"] == "the sensor is being replaced"
     alarms.update(model, [found(text="temp is 10 °F higher since 2013-04-02")], "aaaa", (APRIL, APRIL))
-    assert main(["alarms", model]) == 0
+    assert main(["alarms", model]) == ATTENTION
     said = capsys.readouterr().out
     assert said.startswith("2013-04-09-temp-v3  drift, open since 2013-04-09\n  temp is 10 °F higher")
     assert said.endswith(": the sensor is being replaced\n")
@@ -189,9 +189,9 @@ def test_what_was_told_is_written_down(model: str) -> None:
 def test_only_open_alarms_are_listed_unless_all_are_asked_for(model: str, capsys: pytest.CaptureFixture[str]) -> None:
     """No alarm is a line, too."""
     alarms.update(model, [found(closed=date(2013, 4, 20))], "aaaa", (APRIL, APRIL))
-    main(["alarms", model])
+    assert main(["alarms", model]) == 0
     assert capsys.readouterr().out == "tiny: no alarm is open\n"
-    main(["alarms", model, "--all"])
+    assert main(["alarms", model, "--all"]) == 0
     assert "over since 2013-04-20" in capsys.readouterr().out
 
 

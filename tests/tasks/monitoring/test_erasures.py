@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks.__main__ import main
+from deployments.cli import main
 from tasks.ground import files, settings
 from tasks.ground.errors import Mistake
 from tasks.monitoring.intake import intake, labels
