@@ -137,7 +137,7 @@ def test_the_command_says_what_it_did(world: Path, capsys: pytest.CaptureFixture
     assert main(["forget", MODEL, "--time-after", "2014-01-01"]) == 0
     assert capsys.readouterr().out.startswith("tiny: 9 rows are forgotten: nobody reads them any more.")
     assert main(["forget", MODEL, "--time-after", "2014-01-01"]) == 0
-    assert capsys.readouterr().out == "tiny: no row in the log is so, nothing was changed\n"
+    assert capsys.readouterr().out == "tiny: no row of the log matches, nothing was changed\n"
     assert main(["forget", MODEL, "--time-after", "tomorrow"]) == 1
     assert "--time-after 'tomorrow' is no time: say it as 2027-01-31" in capsys.readouterr().err
     (order,) = files.lines(prediction_log.folder(MODEL) / "erasures.jsonl")
