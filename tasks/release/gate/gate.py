@@ -1,12 +1,12 @@
-"""May the challenger take the champion's place? Each check with its value, its threshold and its reason.
+"""Promotion gate: may the challenger replace the champion? Each check has a value, a threshold and a reason.
 
-Both are scored on the same holdout rows, which neither was trained on. What is compared is the paired difference of
-the loss, challenger minus champion, so negative is better; its uncertainty comes from resampling whole days, because
+Both are scored on the same holdout rows, on which neither was trained. What is compared is the paired difference of
+the loss, challenger minus champion (negative is better); its uncertainty comes from resampling whole days, because
 the flights of one stormy day are late together (block bootstrap; Künsch 1989, doi:10.1214/aos/1176347265).
 
-The gate fails closed: a check that could not run is a no with its reason, and never an exception. The same pair on
-the same holdout gives the same verdict, byte for byte: the seed comes from the rows, numbers are rounded to nine
-digits, and a verdict holds no time, no host and no path.
+The gate fails closed: a check that cannot run fails with its reason, and raises nothing. The same pair on the same
+holdout gives the same verdict, byte for byte: the seed comes from the rows, numbers are rounded to nine digits, and a
+verdict holds no time, no host and no path.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from tasks.ground import files, numbers
 from tasks.ground.errors import EvergreenError, did_you_mean
+from tasks.modelling import metrics, rows
 from tasks.release.gate.verdict import NO_CHAMPION, Check, Moves, Verdict, span, worst_first
 
 if TYPE_CHECKING:
@@ -28,51 +29,43 @@ if TYPE_CHECKING:
 
     from tasks.ground import params
 
-__all__ = [
-    "Check",
-    "Comparison",
-    "Contender",
-    "Verdict",
-    "holdout_digest",
-    "judge",
-    "refused_requests",
-    "rule_digest",
-    "verdict_id",
-]
-
 FEWEST_DAYS = 5
-"""A bootstrap over fewer days than this says next to nothing: its interval is far too short."""
+"""A bootstrap over fewer days says next to nothing: its interval is far too short."""
 
 DOUBT = 4
-"""The doubt that a slice is given the benefit of is worth at most so many margins. See `_Bench.slices`."""
+"""The benefit of the doubt for a slice is worth at most this many margins. See `_Holdout.slices`."""
 
 DATA_REASONS = (ArithmeticError, EvergreenError, LookupError, TypeError, ValueError)
-"""What bad input makes metrics, pandas and numpy raise. Anything else is a defect, and is seen as one."""
+"""What bad input makes metrics, pandas and numpy raise. Anything else is a defect, and is raised as one."""
 
 Who = Literal["challenger", "champion", "baseline"]
 Features = Mapping[str, Mapping[str, Any]]
+Flags = npt.NDArray[np.bool_]
+Hashes = npt.NDArray[np.uint64]
+Floats = npt.NDArray[np.float64]
+Blocks = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Contender:
-    """One of the two that are compared."""
+    """The challenger or the champion."""
 
     candidate: str
     predictions: pd.DataFrame | None
-    """A row per holdout row, in the same order; None when there are none, and `fault` says why."""
-    trained_on: npt.NDArray[np.uint64] | None
-    """Hashes of the rows it was trained on (tasks.modelling.rows.row_hashes)."""
+    """A row per holdout row, in the same order; None where there are none, and `fault` says why."""
+    trained_on: Hashes | None
+    """Hashes of its training rows (tasks.modelling.rows.row_hashes)."""
     features: Features | None
     """What a request holds: name → {type, min, max, nullable}."""
     fault: str = ""
-    seen: npt.NDArray[np.bool_] | None = None
-    """Which holdout rows it was trained on, where that is known better than by their ids (training_overlap)."""
+    seen: Flags | None = None
+    """Which holdout rows it was trained on, where more than their ids is known (training_overlap)."""
     seen_by: str = ""
-    """How many of them were found otherwise than by their ids, in words."""
+    """How many of them were recognised by something else than their ids, in words."""
     doubt: str = ""
-    """Why it could not be found which holdout rows it was trained on."""
+    """Why it is unknown which holdout rows it was trained on."""
     when_missing: pd.DataFrame | None = None
-    """Its predictions for some of the holdout rows, had every feature been missing that may be; for both the same."""
+    """Its predictions for some holdout rows with every nullable feature missing; the same rows for both contenders."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,66 +82,66 @@ class Comparison:
     baseline: pd.DataFrame
     """The predictions of the challenger's trivial baseline, a row per holdout row."""
     champion_age: int | None = None
-    """How many partitions there are since the champion's training ended."""
+    """How many partitions are newer than the champion's training."""
     latency_ms: float | None = None
     size_mb: float | None = None
     split: Literal["time", "random"] = "time"
     without: Mapping[str, list[str]] = field(default_factory=dict)
-    """Features that are missing in every row of some partitions, with these."""
+    """Feature → the partitions in every row of which it is missing."""
+
+    @property
+    def contenders(self) -> dict[str, Contender]:
+        """The challenger, and the champion where there is one."""
+        champion = {} if self.champion is None else {"champion": self.champion}
+        return {"challenger": self.challenger, **champion}
 
 
 def judge(case: Comparison, rule: params.Gate, resamples: int = 1000) -> Verdict:
-    """The verdict on a challenger.
+    """The verdict on a challenger: promoted when every check passed.
 
     Args:
         case: what is compared.
         rule: the section `gate` of params.yaml.
         resamples: how many bootstrap samples an interval is made of.
-
-    Returns:
-        A verdict with every check in it. It is promoted when all passed.
     """
-    bench = _Bench(case, rule, resamples)
-    checks = (
-        bench.rows_unseen(),
-        *bench.limits(),
-        bench.beats_baseline(),
-        bench.improvement(),
-        *bench.slices(),
-        bench.calibration(),
+    holdout = _Holdout(case, rule, resamples)
+    checks = [
+        holdout.rows_unseen(),
+        *holdout.limits(),
+        holdout.beats_baseline(),
+        holdout.improvement(),
+        *holdout.slices(),
+        holdout.calibration(),
         _at_most("latency", case.latency_ms, rule.latency_ms, "one row takes {value:.3g} ms, {limit:g} are allowed"),
         _at_most("size", case.size_mb, rule.size_mb, "the release takes {value:.3g} MB, {limit:g} are allowed"),
         _schema(case),
-    )
-    if case.without:  # told, and no reason to refuse: what it costs is seen in the loss
-        checks = (*checks, Check("columns", None, None, True, _without(case.without)))
-    promoted = all(check.passed for check in checks)
+    ]
+    if case.without:  # reported, and no reason to refuse: the loss shows what it costs
+        checks.append(Check("columns", None, None, True, _without(case.without)))
     return Verdict(
         id=verdict_id(case, rule, resamples),
         model=case.model,
         challenger=case.challenger.candidate,
         champion=case.champion.candidate if case.champion else None,
-        promoted=promoted,
+        promoted=all(check.passed for check in checks),
         summary=_summary(case, checks),
-        checks=checks,
+        checks=tuple(checks),
         rule=rule.model_dump(),
         rule_digest=rule_digest(rule),
-        holdout=bench.extent(),
+        holdout=holdout.extent(),
         resamples=resamples,
-        seed=bench.seed,
-        moves=bench.moves(),
+        seed=holdout.seed,
+        moves=holdout.moves(),
     )
 
 
 def verdict_id(case: Comparison, rule: params.Gate, resamples: int) -> str:
-    """The identity of a verdict: what it was made from. A candidate's stands for its predictions and its schema."""
+    """The identity of a verdict: of all it was made from. A candidate's name stands for its predictions and schema."""
     champion = case.champion
     made_from: dict[str, Any] = {
         "model": case.model,
         "challenger": [case.challenger.candidate, case.challenger.fault],
-        "champion": [champion.candidate, champion.fault, case.champion_age, *_found_otherwise(champion)]
-        if champion
-        else None,
+        "champion": [champion.candidate, champion.fault, case.champion_age, *_overlap(champion)] if champion else None,
         "holdout": holdout_digest(case.holdout, case.slices),
         "split": case.split,
         "rule": rule_digest(rule),
@@ -160,8 +153,8 @@ def verdict_id(case: Comparison, rule: params.Gate, resamples: int) -> str:
     return files.digest(made_from)[:16]
 
 
-def _found_otherwise(champion: Contender) -> list[str]:
-    """Of a verdict's identity: nothing, where its rows were found by their ids alone."""
+def _overlap(champion: Contender) -> list[str]:
+    """Its part of a verdict's identity; empty where its rows were recognised by their ids alone."""
     if champion.seen is None or not (champion.seen_by or champion.doubt):
         return []
     return [champion.seen_by, champion.doubt, _sha(np.flatnonzero(champion.seen).astype(np.uint64))]
@@ -184,12 +177,18 @@ def holdout_digest(holdout: pd.DataFrame, slices: tuple[str, ...] = ()) -> str:
     return files.digest(columns)[:16]
 
 
+def _sha(values: Hashes) -> str:
+    from hashlib import sha256
+
+    return sha256(values.astype("<u8").tobytes()).hexdigest()
+
+
 # ── the checks ────────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True)
 class _CheckResult:
-    """What a check found, before it is written down."""
+    """What a check computes, before it is rounded and recorded."""
 
     passed: bool
     reason: str
@@ -198,69 +197,63 @@ class _CheckResult:
     interval: tuple[float, float] | None = None
 
 
-def _check(name: str, threshold: float | None, find: Callable[[], _CheckResult]) -> Check:
-    """Run a check. When its input does not let it run, that is a no, with its reason."""
+def _check(name: str, threshold: float | None, compute: Callable[[], _CheckResult]) -> Check:
+    """Run a check. Where its input does not let it run, it fails with that reason."""
     try:
-        found = find()
-        limit = threshold if found.threshold is None else found.threshold
-        interval = (_rounded(found.interval[0]), _rounded(found.interval[1])) if found.interval else None
-        value = None if found.value is None else _rounded(found.value)
-        limit = None if limit is None else _rounded(limit)
+        result = compute()
+        limit = threshold if result.threshold is None else result.threshold
+        value, limit = (None if number is None else _rounded(number) for number in (result.value, limit))
+        interval = (_rounded(result.interval[0]), _rounded(result.interval[1])) if result.interval else None
     except DATA_REASONS as error:
-        return Check(name, None, threshold, False, f"could not run: {_said(error)}")
-    return Check(name, value, limit, found.passed, found.reason, interval)
+        return Check(name, None, threshold, False, f"could not run: {describe_error(error)}")
+    return Check(name, value, limit, result.passed, result.reason, interval)
 
 
 @dataclass(frozen=True)
-class _Bench:
-    """The holdout rows laid out, and each question that is asked of them."""
+class _Holdout:
+    """The compared holdout rows, and the checks on them."""
 
     case: Comparison
     rule: params.Gate
     resamples: int
-    _losses: dict[str, npt.NDArray[np.float64]] = field(default_factory=dict)
+    _losses: dict[str, Floats] = field(default_factory=dict)
 
     @cached_property
     def seed(self) -> int:
         return int(holdout_digest(self.case.holdout, self.case.slices)[:8], 16)
 
-    # what there is
+    # the rows
 
     @cached_property
-    def hashes(self) -> npt.NDArray[np.uint64]:
-        from tasks.modelling import rows
-
+    def hashes(self) -> Hashes:
         ids = self.case.holdout["id"]
-        if (twice := ids.duplicated()).any():
-            example = f"{ids[twice].iloc[0]!r} for one"
-            raise ValueError(f"{int(twice.sum())} of {len(ids)} row ids stand twice in the holdout, {example}")
+        if (repeated := ids.duplicated()).any():
+            example = f"{ids[repeated].iloc[0]!r} for one"
+            raise ValueError(f"{int(repeated.sum())} of {len(ids)} row ids stand twice in the holdout, {example}")
         return rows.row_hashes(ids)
 
     @cached_property
-    def seen(self) -> npt.NDArray[np.bool_]:
+    def seen(self) -> Flags:
         """Which holdout rows the challenger or the champion was trained on."""
         seen = np.zeros(len(self.hashes), dtype=bool)
-        for who, side in (("challenger", self.case.challenger), ("champion", self.case.champion)):
-            if side is not None:
-                if side.trained_on is None:
-                    raise ValueError(f"what the {who} was trained on is not known{_because(side.fault)}")
-                seen |= np.isin(self.hashes, side.trained_on) if side.seen is None else side.seen
+        for who, side in self.case.contenders.items():
+            if side.trained_on is None:
+                raise ValueError(f"what the {who} was trained on is not known{_because(side.fault)}")
+            seen |= np.isin(self.hashes, side.trained_on) if side.seen is None else side.seen
         return seen
 
     @cached_property
     def rows(self) -> pd.DataFrame:
         """The rows that are compared."""
-        kept = self.case.holdout.loc[~self.seen].reset_index(drop=True)
-        if kept.empty:
+        unseen = self.case.holdout.loc[~self.seen].reset_index(drop=True)
+        if unseen.empty:
             raise ValueError("there is no holdout row that neither was trained on")
-        if missing := int(kept["label"].isna().sum()):
-            raise ValueError(f"{missing} of {len(kept)} holdout rows have no label")
-        return kept
+        if missing := int(unseen["label"].isna().sum()):
+            raise ValueError(f"{missing} of {len(unseen)} holdout rows have no label")
+        return unseen
 
     @cached_property
-    def days(self) -> npt.NDArray[np.int64]:
-        from tasks.modelling import metrics
-
+    def days(self) -> Blocks:
         if missing := int(self.rows["time"].isna().sum()):
             raise ValueError(f"{missing} of {len(self.rows)} holdout rows have no time")
         return np.asarray(metrics.day_blocks(self.rows["time"]), dtype=np.int64)
@@ -271,7 +264,7 @@ class _Bench:
         return self.case.split == "time" or len(np.unique(self.days)) >= FEWEST_DAYS
 
     @cached_property
-    def blocks(self) -> npt.NDArray[np.int64]:
+    def blocks(self) -> Blocks:
         """The block of each row: what is resampled as a whole."""
         if not self.by_day:
             order = np.argsort(np.argsort(self.hashes[~self.seen], kind="stable"), kind="stable")
@@ -283,150 +276,138 @@ class _Bench:
             )
         return self.days
 
-    def predictions(self, who: str, given: pd.DataFrame | None, fault: str = "") -> pd.DataFrame:
-        """The predictions for the rows that are compared, looked at first."""
-        if given is None:
-            raise ValueError(f"the {who} has no predictions{_because(fault)}")
-        if len(given) != len(self.seen):
-            raise ValueError(f"the {who} has {len(given)} predictions for {len(self.seen)} rows")
-        kept = given.loc[~self.seen].reset_index(drop=True)
-        if who == "champion" and self.case.task == "classification":
-            classes, known = {f"p_{label}" for label in self.rows["label"]}, set(map(str, kept))
-            if not classes & known:
-                named = " and ".join(", ".join(sorted(each)) for each in (known, classes))
+    # the predictions
+
+    def predictions(self, who: Who) -> pd.DataFrame:
+        """The predictions of one side for the compared rows, checked."""
+        side = self.case.contenders.get(who)
+        frame = self.case.baseline if who == "baseline" else side.predictions if side else None
+        if frame is None:
+            raise ValueError(f"the {who} has no predictions{_because(side.fault if side else NO_CHAMPION)}")
+        if len(frame) != len(self.seen):
+            raise ValueError(f"the {who} has {len(frame)} predictions for {len(self.seen)} rows")
+        frame = frame.loc[~self.seen].reset_index(drop=True)
+        self._refuse_other_columns(who, frame)
+        if unsound := int((~np.isfinite(frame.to_numpy(dtype=np.float64)).all(axis=1)).sum()):
+            raise ValueError(f"{unsound} of {len(frame)} predictions of the {who} are NaN or infinite")
+        return frame
+
+    def _refuse_other_columns(self, who: Who, frame: pd.DataFrame) -> None:
+        """The labels need their columns. A class that the champion has never seen has, from it, the probability 0."""
+        needed = ["prediction"]
+        if self.case.task == "classification":
+            needed = [f"p_{label}" for label in sorted(self.rows["label"].unique().tolist(), key=str)]
+            if who == "champion" and not set(needed) & set(frame):
+                named = " and ".join(", ".join(sorted(map(str, columns))) for columns in (frame, needed))
                 raise ValueError(f"the champion knows none of the classes of the holdout: {named}")
-        if lacking := [column for column in self.wanted(who) if column not in kept]:
+        allowed_to_lack = who == "champion" and self.case.task == "classification"
+        if lacking := [column for column in needed if column not in frame and not allowed_to_lack]:
             raise ValueError(f"the {who} has no {', '.join(lacking)}, which the labels of the holdout ask for")
-        unsound = ~np.isfinite(kept.to_numpy(dtype=np.float64)).all(axis=1)
-        if unsound.any():
-            raise ValueError(f"{int(unsound.sum())} of {len(kept)} predictions of the {who} are NaN or infinite")
-        return kept
 
-    def wanted(self, who: str) -> list[str]:
-        """The columns that must be there. A class that the champion has never seen has, from it, the probability 0."""
-        if self.case.task == "regression":
-            return ["prediction"]
-        labels = [] if who == "champion" else self.rows["label"].unique().tolist()
-        return [f"p_{label}" for label in sorted(labels, key=str)]
-
-    def answers(self, who: Who) -> pd.DataFrame:
-        """The predictions of one of the three."""
-        if who == "baseline":
-            return self.predictions(who, self.case.baseline)
-        side = self.case.challenger if who == "challenger" else self.case.champion
-        return self.predictions(who, side.predictions if side else None, side.fault if side else NO_CHAMPION)
-
-    def loss(self, who: Who) -> npt.NDArray[np.float64]:
+    def loss(self, who: Who) -> Floats:
         """The loss of each compared row."""
-        from tasks.modelling import metrics
-
         if who not in self._losses:
-            losses = metrics.losses(self.rule.loss, self.rows["label"], self.answers(who))
+            losses = metrics.losses(self.rule.loss, self.rows["label"], self.predictions(who))
             if wrong := int((~np.isfinite(losses)).sum()):
                 raise ValueError(f"the {self.rule.loss} of the {who} is not a number for {wrong} rows")
             self._losses[who] = losses
         return self._losses[who]
 
-    def resampled(self, difference: npt.NDArray[np.float64], blocks: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-        from tasks.modelling import metrics
-
+    def resampled(self, difference: Floats, blocks: Blocks) -> Floats:
         return np.asarray(metrics.bootstrap_means(difference, blocks, self.resamples, self.seed), dtype=np.float64)
 
+    # what the verdict records of both
+
     def extent(self) -> dict[str, Any]:
-        """What the verdict says of the holdout."""
+        """`Verdict.holdout`."""
         holdout = self.case.holdout
-        said: dict[str, Any] = {"digest": holdout_digest(holdout, self.case.slices), "rows": len(holdout)}
+        extent: dict[str, Any] = {"digest": holdout_digest(holdout, self.case.slices), "rows": len(holdout)}
         try:
             times = self.rows["time"]
-            said["compared"] = len(self.rows)
-            said |= {"days": len(np.unique(self.days)), "blocks": "day" if self.by_day else "group of rows"}
-            said |= {"from": times.min().isoformat(), "until": times.max().isoformat()}
+            extent["compared"] = len(self.rows)
+            extent |= {"days": len(np.unique(self.days)), "blocks": "day" if self.by_day else "group of rows"}
+            extent |= {"from": times.min().isoformat(), "until": times.max().isoformat()}
         except (*DATA_REASONS, AttributeError):  # the checks say why
-            said.setdefault("compared", 0)
-        return said
+            extent.setdefault("compared", 0)
+        return extent
 
     def moves(self) -> Moves | None:
-        """How far the two lie apart; a class that one of them does not know has the probability 0 there."""
-        if self.case.champion is None:
+        """How far the answers of the two lie apart."""
+        challenger, champion = self.case.challenger, self.case.champion
+        if champion is None:
             return None
         try:
-            distance = distances(self.case.task, self.answers("champion"), self.answers("challenger"))
+            distance = distances(self.case.task, self.predictions("champion"), self.predictions("challenger"))
             most = distance.max()
-            if self.case.champion.when_missing is not None and self.case.challenger.when_missing is not None:
-                sides = self.case.champion.when_missing, self.case.challenger.when_missing
-                most = max(most, distances(self.case.task, *sides).max())
+            if champion.when_missing is not None and challenger.when_missing is not None:
+                most = max(most, distances(self.case.task, champion.when_missing, challenger.when_missing).max())
             return Moves(len(distance), _rounded(distance.mean()), _rounded(most))
         except DATA_REASONS:  # the checks say why
             return None
 
-    # what is asked
+    # the checks
 
     def rows_unseen(self) -> Check:
         """There are enough rows that neither was trained on."""
 
-        def find() -> _CheckResult:
+        def compute() -> _CheckResult:
             seen, total = int(self.seen.sum()), len(self.seen)
             unseen = total - seen
-            sides = [side for side in (self.case.challenger, self.case.champion) if side is not None]
+            sides = self.case.contenders.values()
             if doubt := next((side.doubt for side in sides if side.doubt), ""):
                 return _CheckResult(False, doubt, unseen)
             left_out = f"; {seen:,} that either was trained on are left out" if seen else ""
             left_out += "".join(f" ({side.seen_by})" for side in sides if side.seen_by)
             over = f" over {len(np.unique(self.days))} days" if unseen else ""
-            words = f"{unseen:,} of {total:,} holdout rows{over} are compared{left_out}"
-            return _CheckResult(unseen >= self.rule.min_rows, words, unseen)
+            reason = f"{unseen:,} of {total:,} holdout rows{over} are compared{left_out}"
+            return _CheckResult(unseen >= self.rule.min_rows, reason, unseen)
 
-        return _check("rows_unseen", self.rule.min_rows, find)
+        return _check("rows_unseen", self.rule.min_rows, compute)
 
     def limits(self) -> list[Check]:
         """Each floor is reached, each ceiling kept."""
-        from tasks.modelling import metrics
 
-        def scored(metric: str) -> float:
-            scores = metrics.score(self.case.task, self.rows["label"], self.answers("challenger"))
+        def compute(metric: str, limit: float, is_floor: bool) -> _CheckResult:
+            scores = metrics.score(self.case.task, self.rows["label"], self.predictions("challenger"))
             if metric not in scores:
                 raise LookupError(f"there is no {metric} of these rows{did_you_mean(metric, list(scores))}")
-            return _finite(scores[metric])
+            value = _rounded(scores[metric])
+            asked = f"at least {limit:g} is asked" if is_floor else f"at most {limit:g} is allowed"
+            return _CheckResult(
+                value >= limit if is_floor else value <= limit, f"{metric} is {value:.4g}, {asked}", value
+            )
 
-        def floor(metric: str, limit: float) -> _CheckResult:
-            value = _rounded(scored(metric))
-            return _CheckResult(value >= limit, f"{metric} is {value:.4g}, at least {limit:g} is asked", value)
-
-        def ceiling(metric: str, limit: float) -> _CheckResult:
-            value = _rounded(scored(metric))
-            return _CheckResult(value <= limit, f"{metric} is {value:.4g}, at most {limit:g} is allowed", value)
-
-        floors = [_check(f"floors:{m}", x, partial(floor, m, x)) for m, x in sorted(self.rule.floors.items())]
-        ceilings = [_check(f"ceilings:{m}", x, partial(ceiling, m, x)) for m, x in sorted(self.rule.ceilings.items())]
-        return [*floors, *ceilings]
+        return [
+            _check(f"{kind}:{metric}", limit, partial(compute, metric, limit, kind == "floors"))
+            for kind, limits in (("floors", self.rule.floors), ("ceilings", self.rule.ceilings))
+            for metric, limit in sorted(limits.items())
+        ]
 
     def against(self, who: Who) -> tuple[float, tuple[float, float], str]:
         """The mean difference of the loss, its interval, and both in words."""
-        from tasks.modelling import metrics
-
         than = self.loss(who)
         difference, level = self.loss("challenger") - than, _finite(than.mean())
         mean = _rounded(difference.mean(), level)
         low, high = metrics.interval(self.resampled(difference, self.blocks), self.rule.confidence)
-        interval = (_rounded(low, level), _rounded(high, level))  # decided on what is written down
+        interval = (_rounded(low, level), _rounded(high, level))  # what is recorded decides
         words = f"{self.rule.loss} {_differs(mean)} the {who}'s ({self.rule.confidence:.0%} interval {span(interval)})"
         return mean, interval, words
 
     def beats_baseline(self) -> Check:
         """Beyond doubt better than answering without looking at a feature."""
 
-        def find() -> _CheckResult:
+        def compute() -> _CheckResult:
             mean, interval, words = self.against("baseline")
             return _CheckResult(interval[1] < 0, words, mean, interval=interval)
 
-        return _check("beats_baseline", 0.0, find)
+        return _check("beats_baseline", 0.0, compute)
 
     def improvement(self) -> Check:
         """The rule of params.yaml: better, or not worse than an old champion by more than the margin."""
         better = self.rule.rule == "better"
         limit = 0.0 if better else self.rule.margin
 
-        def find() -> _CheckResult:
+        def compute() -> _CheckResult:
             mean, interval, words = self.against("champion")
             if better:
                 words += "" if interval[1] < 0 else "; it is not better" if mean >= 0 else "; that may be chance"
@@ -441,13 +422,13 @@ class _Bench:
 
         if self.case.champion is None:
             return Check("improvement", None, limit, True, NO_CHAMPION)
-        return _check("improvement", limit, find)
+        return _check("improvement", limit, compute)
 
     def slices(self) -> list[Check]:
         """No slice of enough rows is worse beyond its margin.
 
-        One rule: a slice is refused when its mean difference exceeds `slice_margin` by more than the doubt there is
-        about it, and doubt counts for at most DOUBT margins:
+        A slice is refused when its mean difference exceeds `slice_margin` by more than the doubt there is about it, and
+        doubt counts for at most DOUBT margins:
 
             mean > margin + min(q · standard error, DOUBT · margin)
 
@@ -455,33 +436,29 @@ class _Bench:
         degrees of freedom as days, less one) at (1 − confidence) / number of slices. That is Bonferroni's correction:
         over all slices together, noise between two equally good models blocks in at most 1 − confidence of the cases,
         and far less often with a margin. (Holm's procedure would give the same verdict: both refuse when the smallest
-        p-value is below that level.) On the other side, without a cap a slice of few or unequal days could be
-        arbitrarily bad and still be excused by its wide interval; with it, one worse by 1 + DOUBT margins is always
-        refused. With a margin of 0 there is nothing to measure the cap by: there only the interval decides.
+        p-value is below that level.) Without the cap, a slice of few or unequal days could be arbitrarily bad and
+        still be excused by its wide interval; with it, one worse by 1 + DOUBT margins is always refused. With a
+        margin of 0 there is nothing to measure the cap by: there only the interval decides.
         """
         checks: list[Check] = []
-        found: list[tuple[str, npt.NDArray[np.bool_]]] = []
+        large: list[tuple[str, Flags]] = []
         for column in self.case.slices:
             try:
-                large = self.large_slices(column)
+                slices = self.large_slices(column)
             except DATA_REASONS as error:
-                checks.append(Check(f"slice:{column}", None, None, False, f"could not run: {_said(error)}"))
+                checks.append(Check(f"slice:{column}", None, None, False, f"could not run: {describe_error(error)}"))
                 continue
-            if not large:
+            if not slices:
                 reason = f"no value of {column} has {self.rule.slice_min_rows:,} rows: none is judged by itself"
                 checks.append(Check(f"slice:{column}", None, None, True, reason))
-            found += large
-        for name, members in found:
-            if self.case.champion is None:
-                checks.append(Check(name, None, self.rule.slice_margin, True, NO_CHAMPION))
-            else:
-                checks.append(_check(name, self.rule.slice_margin, partial(self.slice, members, len(found))))
-        return checks
+            large += slices
+        if self.case.champion is None:
+            return [*checks, *(Check(name, None, self.rule.slice_margin, True, NO_CHAMPION) for name, _ in large)]
+        judge_slice = partial(self.slice, slices=len(large))
+        return [*checks, *(_check(name, self.rule.slice_margin, partial(judge_slice, rows)) for name, rows in large)]
 
-    def large_slices(self, column: str) -> list[tuple[str, npt.NDArray[np.bool_]]]:
+    def large_slices(self, column: str) -> list[tuple[str, Flags]]:
         """The slices of a column that have enough rows: the check's name, and which rows are in it."""
-        from tasks.modelling import metrics
-
         if column not in self.rows:
             raise LookupError(f"the holdout has no column {column}")
         keys = metrics.slice_names(self.rows[column])
@@ -489,7 +466,7 @@ class _Bench:
         large = sorted(counts.index[counts >= self.rule.slice_min_rows], key=_natural)
         return [(f"slice:{column}={value}", (keys == value).to_numpy(dtype=bool)) for value in large]
 
-    def slice(self, members: npt.NDArray[np.bool_], slices: int) -> _CheckResult:
+    def slice(self, members: Flags, slices: int) -> _CheckResult:
         """One of so many slices, judged by the rule that `slices` states."""
         than, blocks = self.loss("champion")[members], self.blocks[members]
         difference = self.loss("challenger")[members] - than
@@ -508,49 +485,39 @@ class _Bench:
 
     def calibration(self) -> Check:
         """Predicted and observed agree on average."""
-        from tasks.modelling import metrics
+        limit = self.rule.calibration
 
-        def find() -> _CheckResult:
-            value = _finite(metrics.calibration_error(self.case.task, self.rows["label"], self.answers("challenger")))
-            limit = self.rule.calibration
+        def compute() -> _CheckResult:
+            answers = self.predictions("challenger")
+            value = _finite(metrics.calibration_error(self.case.task, self.rows["label"], answers))
             return _CheckResult(value <= limit, f"the calibration error is {value:.3g}, {limit:g} is allowed", value)
 
-        return _check("calibration", self.rule.calibration, find)
+        return _check("calibration", limit, compute)
 
 
 def _at_most(name: str, value: float | None, limit: float, words: str) -> Check:
-    def find() -> _CheckResult:
+    def compute() -> _CheckResult:
         if value is None:
             raise ValueError("it was not measured")
-        found = _finite(value)
-        return _CheckResult(found <= limit, words.format(value=found, limit=limit), found)
+        return _CheckResult(_finite(value) <= limit, words.format(value=value, limit=limit), value)
 
-    return _check(name, limit, find)
+    return _check(name, limit, compute)
 
 
 def _schema(case: Comparison) -> Check:
     """Every request that the champion accepts is accepted."""
 
-    def find() -> _CheckResult:
+    def compute() -> _CheckResult:
         if case.champion is None:
             return _CheckResult(True, NO_CHAMPION)
-        for who, side in (("challenger", case.challenger), ("champion", case.champion)):
+        for who, side in case.contenders.items():
             if not side.features:
                 raise ValueError(f"the request schema of the {who} is not known{_because(side.fault)}")
         narrowed = refused_requests(case.champion.features or {}, case.challenger.features or {})
         words = "; ".join(narrowed) or "every request that the champion accepts is accepted"
         return _CheckResult(not narrowed, words, float(len(narrowed)))
 
-    return _check("schema", 0.0, find)
-
-
-def _without(features: Mapping[str, list[str]]) -> str:
-    """Which features began late or went away, in words."""
-    named = [
-        f"{name} is missing throughout in {', '.join(of[:3])}{f' and {len(of) - 3} more partitions' if of[3:] else ''}"
-        for name, of in sorted(features.items())
-    ]
-    return "; ".join(named)
+    return _check("schema", 0.0, compute)
 
 
 def refused_requests(champion: Features, challenger: Features) -> list[str]:
@@ -566,23 +533,15 @@ def refused_requests(champion: Features, challenger: Features) -> list[str]:
             reasons.append(f"{name} was {old['type']}, is {new['type']}")
         if old.get("nullable", False) and not new.get("nullable", False):
             reasons.append(f"{name} may no longer be missing")
-        for bound, tighter in (("min", _above), ("max", _below)):
-            if tighter(new.get(bound), old.get(bound)):
-                before = "free" if old.get(bound) is None else f"{old[bound]:g}"
-                reasons.append(f"{name}: {bound} was {before}, is {new[bound]:g}")
+        for bound, sign in (("min", 1), ("max", -1)):
+            before, now = old.get(bound), new.get(bound)
+            if now is not None and (before is None or sign * now > sign * before):
+                reasons.append(f"{name}: {bound} was {'free' if before is None else f'{before:g}'}, is {now:g}")
     return reasons
 
 
-def _above(new: float | None, old: float | None) -> bool:
-    return new is not None and (old is None or new > old)
-
-
-def _below(new: float | None, old: float | None) -> bool:
-    return new is not None and (old is None or new < old)
-
-
-def distances(task: str, before: pd.DataFrame, after: pd.DataFrame) -> npt.NDArray[np.float64]:
-    """How far the answers of each row lie apart, as `Moves` says."""
+def distances(task: str, before: pd.DataFrame, after: pd.DataFrame) -> Floats:
+    """How far the answers of each row lie apart, as `Moves` defines it; an unknown class has the probability 0."""
     if task == "regression":
         difference = after["prediction"].to_numpy() - before["prediction"].to_numpy()
         return np.abs(np.asarray(difference, dtype=np.float64))
@@ -611,12 +570,6 @@ def _t_quantile(probability: float, degrees: int) -> float:
     return float(stdtrit(degrees, probability))
 
 
-def _sha(values: npt.NDArray[np.uint64]) -> str:
-    from hashlib import sha256
-
-    return sha256(values.astype("<u8").tobytes()).hexdigest()
-
-
 def _natural(text: str) -> tuple[int, float, str]:
     """9 before 10, numbers before words."""
     try:
@@ -629,7 +582,16 @@ def _differs(mean: float) -> str:
     return f"is {abs(mean):.4g} {'below' if mean < 0 else 'above'}" if mean else "equals"
 
 
-def _summary(case: Comparison, checks: tuple[Check, ...]) -> str:
+def _without(features: Mapping[str, list[str]]) -> str:
+    """Which features began late or went away, in words."""
+    named = [
+        f"{name} is missing throughout in {', '.join(of[:3])}{f' and {len(of) - 3} more partitions' if of[3:] else ''}"
+        for name, of in sorted(features.items())
+    ]
+    return "; ".join(named)
+
+
+def _summary(case: Comparison, checks: list[Check]) -> str:
     failed = [check for check in worst_first(checks) if not check.passed]
     against = f"champion {case.champion.candidate}" if case.champion else NO_CHAMPION
     opening = f"{case.model}: challenger {case.challenger.candidate} ({against})"
@@ -645,7 +607,7 @@ def _because(fault: str) -> str:
     return f": {fault}" if fault else ""
 
 
-def _said(error: Exception) -> str:
-    if isinstance(error, KeyError) and error.args:
-        return f"{error.args[0]!s} is missing"
-    return " ".join(str(error).split()) or type(error).__name__
+def describe_error(error: Exception) -> str:
+    """An error on one line."""
+    text = f"{error.args[0]!s} is missing" if isinstance(error, KeyError) and error.args else str(error)
+    return " ".join(text.split()) or type(error).__name__
