@@ -16,7 +16,7 @@ from prefect.states import Completed
 
 from flows.prefect_support import events, triggers
 from flows.prefect_support.as_task import as_task, exclusive
-from tasks.ground import files, params, paths, settings
+from tasks.ground import files, outcome_cache, params, paths, settings
 from tasks.ground.errors import DataMissing, Mistake, ModelFileRefused
 from tasks.monitoring import alarms, report
 from tasks.monitoring.intake import intake, integrity, labels
@@ -47,15 +47,16 @@ def monitor(model: str) -> State[Any]:
         before = intake.read(model).rows
         state = _step("take in what was asked", lambda: intake.ingest(model, wanted, releases.layout))
         over = intake.last_day_over(model, said.timezone)
-        on, done = _on(model, said, state, over), _done(model)
-        if done.get("on") == on:
+        on = _on(model, said, state, over)
+        if done := outcome_cache.recall(_note(model), lambda: on):
             return Completed(message=f"nothing to do: nothing was asked and no label came since {done['at']}")
         tell(f"{state.rows - before:,} new predictions, {state.rows:,} are kept")
         look = _Look(model, said, releases, state, _live(model), over)
         whole = look.through()
-        tracked = _step("keep it in MLflow", lambda: look.track(done.get("tracked", {})), retries=3)
+        before_that = outcome_cache.last_outcome(_note(model)) or {}
+        tracked = _step("keep it in MLflow", lambda: look.track(before_that.get("tracked", {})), retries=3)
         _show(model, whole, look.picture)
-        files.write_json(_note(model), {"on": on, "at": whole["at"], "tracked": tracked})
+        outcome_cache.keep(_note(model), on, {"at": whole["at"], "tracked": tracked})
     return Completed(message=_in_words(whole))
 
 
@@ -268,10 +269,6 @@ def _on(model: str, said: params.Model, state: intake.IntakeState, over: date) -
     return files.digest(
         [seen, judged, rows, vars(live) if live else None, said.model_dump(), [one["key"] for one, _ in waiting]]
     )
-
-
-def _done(model: str) -> dict[str, Any]:
-    return files.read_state(_note(model), dict[str, Any]())
 
 
 def _note(model: str) -> Path:

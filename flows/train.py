@@ -18,7 +18,7 @@ from tasks import steps
 from tasks.data import git_sync
 from tasks.ground import files, params, paths, settings, uncommitted
 from tasks.lifecycle import retrain_facts
-from tasks.release.registry import outcome_cache
+from tasks.release.registry import candidate_outcome
 from tasks.training import dvc_graph
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def train(model: str, again: bool = False, if_due: bool = False) -> State[Any]:
         if answered := triggers.coalesce_waiting():
             tell(f"{answered} more wakes are answered by this run")
         pending = dvc_graph.pending(model)
-        if not pending and not again and (done := outcome_cache.find(model)):
+        if not pending and not again and (done := candidate_outcome.find(model)):
             return Completed(message=f"nothing to do: already trained, no stage has an input that changed; {done}")
         asked = retrain_facts.is_requested(model, if_due)
         for stage, reason in pending.items():
@@ -55,13 +55,13 @@ def train(model: str, again: bool = False, if_due: bool = False) -> State[Any]:
             return Completed(name="NotDue", message=f"not trained: {why_not}")
         dvc_graph.reproduce(model, steps.run, around=_stage_as_task)
         made_of = dvc_graph.made_of(model)
-        on, differing = outcome_cache.on(model), uncommitted.of(model, made_of)
+        on, differing = candidate_outcome.inputs(model), uncommitted.of(model, made_of)
         held = _not_by_itself(said, differing) or (None if asked else _rolled_back(model))
         outcome = _release(model, held, differing)
         if not differing:  # dvc.lock would name what nobody else has
             _publish(said, f"{model}: {outcome}")
         waits = {"made_of": made_of, "uncommitted": differing} if differing else None
-        outcome_cache.write(model, outcome, on, by=_here(), held=waits)
+        candidate_outcome.keep(model, outcome, on, by=_here(), on_hold=waits)
         retrain_facts.clear_override(model)
         _with_rows_come_labels(model)
         _forget_refused(model, said.keep_days)

@@ -15,7 +15,7 @@ from tasks.data import revisions, versions
 from tasks.ground import files, http, params, paths, settings
 from tasks.ground.errors import EvergreenError, Mistake
 from tasks.ground.git import Clone
-from tasks.release.registry import desired_state, outcome_cache, verdict_ledger
+from tasks.release.registry import candidate_outcome, desired_state, verdict_ledger
 from tasks.release.registry.desired_state import DesiredState, ReleaseRef
 
 BROKEN = (EvergreenError, OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
@@ -118,7 +118,7 @@ class Model:
     """What the monitor wrote."""
     verdicts: Ledger | Broken
     """What the gate said: var/verdicts/<model>.jsonl (tasks/release/registry/verdict_ledger.py)."""
-    settled: outcome_cache.CachedOutcome | Broken | None
+    settled: candidate_outcome.CachedOutcome | Broken | None
     decisions: Ledger | Broken
     """What the retrain policy said: var/decisions/<model>.jsonl."""
     rollouts: Ledger | Broken
@@ -135,7 +135,7 @@ class Model:
             attempt(lambda: release(name, live.candidate)) if live else None,
             attempt(lambda: _report(name)),
             attempt(lambda: ledger(verdict_ledger.path(name))),
-            attempt(lambda: outcome_cache.find(name)),
+            attempt(lambda: candidate_outcome.find(name)),
             attempt(lambda: ledger(paths.decisions(name))),
             attempt(lambda: desired_state.history(name)),
         )

@@ -72,7 +72,7 @@ def _flow(name: str, *arguments: str) -> None:
 
 def _nothing_to_do(said: params.Params) -> bool:
     """Whether everything that was to be delivered is versioned, trained on and judged; nothing heavy is imported."""
-    from tasks.release.registry import outcome_cache
+    from tasks.release.registry import candidate_outcome
     from tasks.training import dvc_graph
 
     if _not_here(FIRST + NEXT):
@@ -80,7 +80,7 @@ def _nothing_to_do(said: params.Params) -> bool:
     title("Is there anything to do?")
     for model in said.models:
         pending = dvc_graph.pending(model)
-        verdict = outcome_cache.find(model)
+        verdict = candidate_outcome.find(model)
         for stage, reason in pending.items():
             print(f"  {stage:<28} will run: {reason}")
         if pending or not verdict:
@@ -145,7 +145,7 @@ def _short(prediction: dict[str, object]) -> str:
 def _summary(said: params.Params, seconds: float, *, champions: bool) -> None:
     """Who is champion is asked only after the loop has run: MLflow takes seconds to import."""
     from tasks.data import versions
-    from tasks.release.registry import outcome_cache
+    from tasks.release.registry import candidate_outcome
 
     title("Where things stand")
     print(f"  data version  {versions.current()}")
@@ -156,7 +156,7 @@ def _summary(said: params.Params, seconds: float, *, champions: bool) -> None:
             from tasks.release.registry import registry
 
             print(f"    champion    {registry.champion(model) or 'none'}")
-        print(f"    candidate   {candidate}: {outcome_cache.find(model)}")
+        print(f"    candidate   {candidate}: {candidate_outcome.find(model)}")
         print(f"    pictures    build/{model}/evaluation/plots/")
     print(f"\n  done in {seconds:.0f} s. Next: `make shell`, then `mlflow ui`, `bentoml list`, `dvc plots show`;")
     print(

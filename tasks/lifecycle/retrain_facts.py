@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.ground import files, params, paths, settings
+from tasks.ground import files, outcome_cache, params, paths, settings
 from tasks.monitoring import retrain_policy
 from tasks.monitoring.intake import intake
 from tasks.release.registry import champion_lookup
@@ -95,13 +95,13 @@ def last(model: str) -> dict[str, Any] | None:
 
 def refused(model: str) -> str | None:
     """Why a training was not due when it was last asked for; None where something that was asked about has changed."""
-    said = files.read_state(_refused(model), dict[str, str]())
-    return said["why"] if said and said["on"] == facts_digest(model) else None
+    why: str | None = outcome_cache.recall(paths.refused_training(model), lambda: facts_digest(model))
+    return why
 
 
 def refuse(model: str, why: str, on: str) -> None:
     """Keep that a training is not due, given these `facts`: who is woken next need not gather them to find it out."""
-    files.write_json(_refused(model), {"why": why, "on": on})
+    outcome_cache.keep(paths.refused_training(model), on, why)
 
 
 def facts_digest(model: str) -> str:
@@ -114,10 +114,6 @@ def facts_digest(model: str) -> str:
 
 def _book(model: str) -> Path:
     return paths.decisions(model)
-
-
-def _refused(model: str) -> Path:
-    return paths.refused_training(model)
 
 
 def _note(model: str) -> Path:

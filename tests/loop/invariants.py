@@ -358,10 +358,10 @@ def _standing(
         yield Fault("half", f"version {number} was refused by {verdict.get('rule')}, the rule is {floor} now")
     yield from _since(champion, store)
     note = load(world.root / "var/mlflow/settled/tiny.json")
-    if note["on"]["candidate"] != candidate(world.root):
-        yield Fault("half", f"the note is about {note['on']['candidate']}")
-    if verdict.get("summary") != note["outcome"] and f"version {number}" not in note["outcome"]:
-        yield Fault("half", f"the note says {note['outcome']!r}, the verdict {verdict.get('summary')!r}")
+    if note["inputs"]["candidate"] != candidate(world.root):
+        yield Fault("half", f"the note is about {note['inputs']['candidate']}")
+    if verdict.get("summary") != note["outcome"]["outcome"] and f"version {number}" not in note["outcome"]["outcome"]:
+        yield Fault("half", f"the note says {note['outcome']['outcome']!r}, the verdict {verdict.get('summary')!r}")
 
 
 def _place(number: int, tags: dict[str, str], promoted: bool, aliases: dict[str, int]) -> Iterator[Fault]:

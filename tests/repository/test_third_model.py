@@ -139,11 +139,11 @@ def test_its_second_candidate_is_judged_against_the_champion(story: Story) -> No
 NOTHING = """
 import sys
 from tasks import steps
-from tasks.release.registry import outcome_cache
+from tasks.release.registry import candidate_outcome
 from tasks.training import dvc_graph
 assert dvc_graph.pending("digits") == {}
 assert {outcome.how for outcome in dvc_graph.reproduce("digits", steps.run)} == {"unchanged"}
-outcome_cache.find("digits")
+candidate_outcome.find("digits")
 heavy = ["pandas", "sklearn", "great_expectations", "mlflow", "bentoml", "matplotlib"]
 print([name for name in heavy if name in sys.modules])
 """

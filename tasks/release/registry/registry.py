@@ -29,7 +29,7 @@ from tasks.ground import files, params, paths, settings, uncommitted
 from tasks.ground.errors import DataMissing, EvergreenError, Mistake, ModelFileRefused, NotPromoted, RegistryDamaged
 from tasks.release.gate.verdict import Verdict
 from tasks.release.package import package
-from tasks.release.registry import outcome_cache
+from tasks.release.registry import candidate_outcome
 from tasks.release.registry.mlflow_store import connect, with_retries
 from tasks.release.registry.tracking import (
     CANDIDATE,
@@ -515,7 +515,7 @@ def promote_by_hand(model_name: str, version: int | None = None) -> ModelVersion
     if VERDICT_ID not in chosen.tags:
         raise NotPromoted(f"{chosen} was not judged yet: evergreen train {model_name} again")
     promoted = promote(model_name, number, chosen.tags[VERDICT_ID])
-    outcome_cache.promoted(model_name, promoted.candidate, f"{promoted} is champion, by a person's word")
+    candidate_outcome.promoted_by_hand(model_name, promoted.candidate, f"{promoted} is champion, by a person's word")
     return promoted
 
 
