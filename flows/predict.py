@@ -1,4 +1,4 @@
-"""predict: a file, a partition or a bucket's prefix is scored to Parquet, as the release that is named would answer."""
+"""Predict: a file, a partition or a bucket's prefix is scored to Parquet, as the named release would answer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from flows.prefect_support.as_task import as_task
 from tasks.release.batch import batch
 
 EVERY_S = 3.0
-"""Seconds between two looks at how far it is: each is a call to the server."""
+"""Seconds between two progress reports: each is a call to the server."""
 
 
 @flow(name="predict", flow_run_name="predict/{model}", description=__doc__)
@@ -37,49 +37,47 @@ def predict(
         to: the folder or URL the Parquet files go to; empty: below var/batch/<model>.
         version: champion, challenger or former; the number of a version; or a candidate.
         chunk: rows that are scored at once, and in one Parquet file.
-        keep: columns of the source, beside id, time and label, that go along to the answers.
+        keep: columns of the source, beside id, time and label, that are copied to the answers.
     """
-    watch = _Watch(f"predict-{model.replace('_', '-')}")
-    scored = as_task(batch.score, f"score {source}")(
-        model, source, to or None, version, chunk, keep or [], tell=get_run_logger().info, progress=watch
-    )
-    _show(model, scored)
-    scored.check()
-    return Completed(message=str(scored))
+    log, progress = get_run_logger().info, _ProgressBar(model)
+    scoring = as_task(batch.score, f"score {source}")
+    result = scoring(model, source, to or None, version, chunk, keep or [], log=log, progress=progress)
+    _publish(model, result)
+    result.raise_for_failures()
+    return Completed(message=str(result))
 
 
-class _Watch:
-    """Shows how far a batch is: as a progress bar in the UI, and as a line now and then."""
+class _ProgressBar:
+    """Progress of a batch: a bar in the UI, and a line in the log now and then."""
 
-    def __init__(self, key: str) -> None:
-        made = create_progress_artifact(0.0, key=key, description="nothing scored yet")
-        assert isinstance(made, UUID)  # it is a coroutine only where there is a loop
-        self.artifact = made
-        self.tell = get_run_logger().info
-        self.told = time.monotonic()
+    def __init__(self, model: str) -> None:
+        key = f"predict-{model.replace('_', '-')}"
+        artifact = create_progress_artifact(0.0, key=key, description="nothing scored yet")
+        assert isinstance(artifact, UUID)  # it is a coroutine only where there is a loop
+        self.artifact = artifact
+        self.log = get_run_logger().info
+        self.updated = time.monotonic()
 
-    def __call__(self, share: float, scored: batch.Scored) -> None:
+    def __call__(self, share: float, result: batch.BatchResult) -> None:
         now = time.monotonic()
-        if share >= 1 or now - self.told >= EVERY_S:
-            self.told = now
-            said = f"{share:.0%}: {scored.rows:,} rows, {scored.refused:,} of them refused"
-            update_progress_artifact(self.artifact, share * 100, description=said)
-            self.tell(said)
+        if share >= 1 or now - self.updated >= EVERY_S:
+            self.updated = now
+            text = f"{share:.0%}: {result.rows:,} rows, {result.refused:,} of them refused"
+            update_progress_artifact(self.artifact, share * 100, description=text)
+            self.log(text)
 
 
-def _show(model: str, scored: batch.Scored) -> None:
-    """What it came to, as a page in the UI."""
-    problems = [_row(problem, f"{count:,}") for problem, count in scored.problems.most_common(batch.MOST_PROBLEMS)]
-    failed = [_row(name, why) for name, why in scored.failed.items()]
-    tables = ["", "| problem | rows |", "| --- | --- |", *problems] if problems else []
-    tables += ["", "| not scored | why |", "| --- | --- |", *failed] if failed else []
-    create_markdown_artifact(
-        key=f"batch-{model.replace('_', '-')}",
-        markdown="\n".join([f"**{scored}**", *tables]),
-        description=str(scored),
-    )
+def _publish(model: str, result: batch.BatchResult) -> None:
+    """The result as a page in the UI."""
+    problems = [(problem, f"{count:,}") for problem, count in result.problems.most_common(batch.MOST_PROBLEMS)]
+    lines = [f"**{result}**"]
+    for head, rows in ("| problem | rows |", problems), ("| not scored | why |", [*result.failed.items()]):
+        if rows:
+            lines += ["", head, "| --- | --- |", *(_row(*cells) for cells in rows)]
+    key = f"batch-{model.replace('_', '-')}"
+    create_markdown_artifact(key=key, markdown="\n".join(lines), description=str(result))
 
 
 def _row(*cells: str) -> str:
-    """A line of a table; what stands in it may be text from outside."""
+    """A line of a table; its texts may come from outside."""
     return f"| {' | '.join(' '.join(cell.split()).replace('|', '&#124;').replace('<', '&lt;') for cell in cells)} |"

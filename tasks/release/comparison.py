@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import tempfile
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.ground import files, params, paths, settings
-from tasks.ground.errors import EvergreenError, RegistryUnavailable, StageFailed
+from tasks.ground.errors import EvergreenError, RegistryUnavailable
 from tasks.modelling import metrics, rows
 from tasks.release.gate import gate
 from tasks.release.gate.training_overlap import Learned, learned, load
 from tasks.release.package import package
 from tasks.release.registry import registry, tracking
+from tasks.release.scorer import predict_frame
 from tasks.runtime import model_file
 
 if TYPE_CHECKING:
@@ -155,7 +153,7 @@ def scorer(model_name: str, release: Path, said: dict[str, Any]) -> Callable[[pd
         said: its release.json.
     """
     if _holds_own_code(model_name, release) and _code_differs(release):
-        return partial(_answers_as_packaged, model_name, release, said)
+        return partial(predict_frame, release)  # today's code could make another model of the same file
     pipeline = model_file.load(release / "model.skops", said["model_sha256"], own=f"models.{model_name}")
     return partial(model_file.predict, pipeline, task=said["task"])
 
@@ -175,38 +173,6 @@ def _code_differs(release: Path) -> bool:
 
 def _sha_or_none(path: Path) -> str | None:
     return files.sha256(path) if path.is_file() else None
-
-
-def _answers_as_packaged(model_name: str, release: Path, said: dict[str, Any], asked: pd.DataFrame) -> pd.DataFrame:
-    """Score in an interpreter that has the release's own code: today's could make another model of the same file."""
-    import pandas as pd
-
-    with tempfile.TemporaryDirectory() as folder:
-        given, answered = Path(folder) / "rows.parquet", Path(folder) / "answers.parquet"
-        asked.to_parquet(given)
-        words = [str(release), said["model_sha256"], f"models.{model_name}", said["task"], str(given), str(answered)]
-        done = subprocess.run(
-            [sys.executable, "-I", "-B", "-c", _SCORE, *words], cwd=folder, capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            told = done.stderr.strip().splitlines() or ["it said nothing"]
-            raise StageFailed(f"its own code failed: {told[-1]}")
-        return pd.read_parquet(answered)
-
-
-_SCORE = """
-import sys
-release, sha256, own, task, given, answered = sys.argv[1:]
-sys.path.insert(0, release)
-from pathlib import Path
-import pandas as pd
-try:
-    from tasks.runtime import model_file
-except ModuleNotFoundError:  # a release of before the state version 2
-    from tasks import model_file
-pipeline = model_file.load(Path(release) / "model.skops", sha256, own=own)
-model_file.predict(pipeline, pd.read_parquet(given), task).to_parquet(answered)
-"""
 
 
 def _age(model_name: str, champion: registry.ModelVersion) -> int | None:

@@ -1,4 +1,4 @@
-"""What a batch is made of: files of feature rows, or partitions of raw tables, here or in a bucket; in chunks.
+"""Sources of a batch: files of feature rows, or partitions of raw tables, here or in a bucket; read in chunks.
 
 A file of rows (.csv, .parquet, .jsonl) has the columns that a request has. A partition of a dataset has the raw tables:
 models/<name>/rows makes features of it, as `prepare` does for training, and labels are left out.
@@ -9,11 +9,11 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from tasks.ground import files, import_closure, params, settings
 from tasks.ground.errors import DataMissing, EvergreenError, Mistake, ModelCodeError, SourceUnavailable, WorldError
@@ -28,62 +28,64 @@ if TYPE_CHECKING:
 ROWS = (".csv", ".parquet", ".jsonl", ".ndjson")
 TABLES = (".csv", ".parquet")
 BESIDE = ("id", "time", "label")
-"""Columns that a row may have beside its features (models/<name>/rows gives them), and that go along to its answer."""
+"""Columns that a row may have beside its features (models/<name>/rows gives them), kept with its answer."""
+
+ROW = "row"
+"""A column of nulls in `Chunk.kept`, so that a table without columns has rows."""
 
 
 class BatchRefused(WorldError):
-    """What was to be scored cannot be: it has not the columns, cannot be read, or not one of its rows is valid."""
+    """A source cannot be scored: it lacks columns, cannot be read, or not one of its rows is valid."""
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Some rows, as tasks/release/batch/worker.py takes them, and what goes along to their answers."""
+    """Some rows, as tasks/release/scorer_worker.py takes them, and the columns that are kept with their answers."""
 
     rows: pa.Table
     """The features; or `json`, a row as a client would post it; or both, where a value is not of its column's type."""
-    along: pa.Table
+    kept: pa.Table
     done: float
     """Which share of the source is read, after this chunk."""
 
 
-class Source(Protocol):
-    """One file, or one partition."""
-
-    @property
-    def name(self) -> str:
-        """Where it is, below what was asked for."""
-
-    @property
-    def where(self) -> str:
-        """Where it is, as it may be shown."""
-
-    @property
-    def size(self) -> int:
-        """Bytes."""
-
-    def look(self) -> str | None:
-        """What tells that it is the same as at another look, without reading it; None when only reading it does."""
-
-    def fetch(self, aside: Path) -> Fetched:
-        """Bring it here, below a folder."""
-
-
 @dataclass(frozen=True)
 class Fetched:
-    """A source that is here."""
+    """A source whose files are on this machine."""
 
     data: str
     """SHA-256 of what the rows are made of."""
     facts: dict[str, Any]
-    """More of the same, for the auditor."""
-    path: Path | None = None
-    """The file of rows; None: `make` makes it."""
-    make: Any = None
+    """Its parts, for the auditor."""
+    rows: Callable[[], Path]
+    """Gives the file of rows; makes it first, where raw tables are the source."""
 
-    def rows(self) -> Path:
-        """The file of rows."""
-        found: Path = self.path or self.make()
-        return found
+
+@dataclass(frozen=True)
+class Source:
+    """One file of rows, or one partition."""
+
+    name: str
+    """Where it is, below what was asked for."""
+    places: list[Place]
+
+    @property
+    def where(self) -> str:
+        """Where it is, as it may be shown."""
+        return ", ".join(place.shown for place in self.places)
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return sum(place.size() for place in self.places)
+
+    def content_tag(self) -> str | None:
+        """A tag of its content that is known without reading it; None where there is none."""
+        return None
+
+    def fetch(self, scratch: Path) -> Fetched:
+        """Bring it to this machine, into a folder."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -162,138 +164,107 @@ class Place:
 # ── what is asked for ─────────────────────────────────────────────────────────────────────────────
 
 
-def find(name: str, said: params.Params, source: str) -> list[Source]:
-    """The sources that a person names, by their names.
+def find(name: str, config: params.Params, source: str) -> list[Source]:
+    """The sources that a person names.
 
     Args:
         name: the model.
-        said: params.yaml.
+        config: params.yaml.
         source: a file or a folder of rows, by path or URL; a partition: `<dataset>/<partition>`, or its file in data/
             or in the landing zone.
 
     Raises:
         DataMissing: there is nothing of that name.
     """
-    model = said.model(name)
-    raw = _partition(model, said, source)
-    if raw is not None:
-        return [Partition.of(name, model, said, raw)]
+    model = config.model(name)
+    if partition := _partition(model, config, source):
+        tables = {
+            dataset: _all_tables(dataset) if how == "all" else [_table(dataset, partition, config)]
+            for dataset, how in model.datasets.items()
+        }
+        return [Partition(partition, [place for places in tables.values() for place in places], name, tables)]
     place = Place.of(source)
     if place.is_file():
-        _refuse_suffix(place.shown)
-        return [File(PurePosixPath(place.path).name, place)]
+        if (suffix := PurePosixPath(place.shown).suffix) not in ROWS:
+            kinds = f"its name ends in {suffix or 'nothing'}, not in {', '.join(ROWS)}"
+            raise Mistake(f"{place.shown} is not a file of rows: {kinds}")
+        return [File(PurePosixPath(place.path).name, [place])]
     if place.is_folder():
-        found: list[Source] = [File(n, one) for n, one in place.files().items() if n.endswith(ROWS)]
-        if found:
-            return found
+        if rows := [File(path, [file]) for path, file in place.files().items() if path.endswith(ROWS)]:
+            return list[Source](rows)
         raise DataMissing(f"below {place.shown} lies no file to be scored ({', '.join(ROWS)})")
-    known = [f"{dataset}/{p}" for dataset in model.datasets for p in _partitions(dataset)]
+    choices = [f"{dataset}/{name}" for dataset in model.datasets for name in _partitions(dataset)]
     raise DataMissing(
         f"there is no {place.shown}: name a file or a folder of rows, by path or URL, or a partition of the data, as "
-        f"<dataset>/<partition>{hint(source, known) if known else ''}"
+        f"<dataset>/<partition>{hint(source, choices) if choices else ''}"
     )
 
 
-def _partition(model: params.Model, said: params.Params, source: str) -> str | None:
+def _partition(model: params.Model, config: params.Params, source: str) -> str | None:
     """Which partition is asked for, if one is."""
-    parts = PurePosixPath(source)
-    if re.fullmatch(r"[\w-]+/[\w-]+", source) and parts.parts[0] in model.datasets:
-        return parts.name
-    for home in ("data", said.landing):
+    dataset, _, partition = source.partition("/")
+    if re.fullmatch(r"[\w-]+/[\w-]+", source) and dataset in model.datasets:
+        return partition
+    for home in ("data", config.landing):
         below = source.removeprefix(home.rstrip("/")).removeprefix(str(settings.ROOT / home))
-        where = PurePosixPath(below.lstrip("/"))
-        if below != source and len(where.parts) == 2 and where.parts[0] in model.datasets and where.suffix in TABLES:
-            return where.stem
+        path = PurePosixPath(below.lstrip("/"))
+        if below != source and len(path.parts) == 2 and path.parts[0] in model.datasets and path.suffix in TABLES:
+            return path.stem
     return None
 
 
+def _all_tables(dataset: str) -> list[Place]:
+    paths = sorted((settings.ROOT / "data" / dataset).glob("*"))
+    return [Place.of(f"data/{dataset}/{path.name}") for path in paths if path.suffix in TABLES]
+
+
 def _partitions(dataset: str) -> list[str]:
-    return sorted(path.stem for path in (settings.ROOT / "data" / dataset).glob("*") if path.suffix in TABLES)
+    return [PurePosixPath(place.path).stem for place in _all_tables(dataset)]
 
 
-def _refuse_suffix(shown: str) -> None:
-    suffix = PurePosixPath(shown).suffix
-    if suffix not in ROWS:
-        raise Mistake(
-            f"{shown} is not a file of rows: its name ends in {suffix or 'nothing'}, not in {', '.join(ROWS)}"
-        )
+def _table(dataset: str, partition: str, config: params.Params) -> Place:
+    for home in ("data", config.landing):
+        for suffix in TABLES:
+            place = Place.of(f"{home.rstrip('/')}/{dataset}/{partition}{suffix}")
+            if place.is_file():
+                return place
+    near = hint(partition, _partitions(dataset))
+    landing = masked(config.landing)
+    raise DataMissing(f"{dataset}/{partition} is neither in data/ nor in the landing zone {landing}{near}")
 
 
-# ── a file of rows ────────────────────────────────────────────────────────────────────────────────
-
-
-@dataclass(frozen=True)
-class File:
+class File(Source):
     """A file of rows."""
 
-    name: str
-    place: Place
+    def content_tag(self) -> str | None:  # noqa: D102
+        return self.places[0].tag()
 
-    @property
-    def where(self) -> str:  # noqa: D102
-        return self.place.shown
-
-    @property
-    def size(self) -> int:  # noqa: D102
-        return self.place.size()
-
-    def look(self) -> str | None:  # noqa: D102
-        return self.place.tag()
-
-    def fetch(self, aside: Path) -> Fetched:  # noqa: D102
-        path = self.place.fetch(aside)
-        return Fetched(files.sha256(path), {}, path)
-
-
-# ── a partition of raw tables ─────────────────────────────────────────────────────────────────────
+    def fetch(self, scratch: Path) -> Fetched:  # noqa: D102
+        path = self.places[0].fetch(scratch)
+        return Fetched(files.sha256(path), {}, lambda: path)
 
 
 @dataclass(frozen=True)
-class Partition:
-    """One partition of each of a model's datasets."""
+class Partition(Source):
+    """One partition of each of a model's datasets; from data/, or from the landing zone what ingest has not taken."""
 
     model: str
-    name: str
     tables: dict[str, list[Place]]
 
-    @classmethod
-    def of(cls, name: str, model: params.Model, said: params.Params, partition: str) -> Partition:
-        """Its tables, from data/, or from the landing zone what is not there yet."""
-        tables = {
-            dataset: _every_table(dataset) if how == "all" else [_table(dataset, partition, said)]
-            for dataset, how in model.datasets.items()
-        }
-        return cls(name, partition, tables)
+    def fetch(self, scratch: Path) -> Fetched:  # noqa: D102
+        local = {dataset: [place.fetch(scratch) for place in places] for dataset, places in self.tables.items()}
+        hashes = {dataset: {path.name: files.sha256(path) for path in paths} for dataset, paths in local.items()}
+        facts = {"tables": hashes, "code": _code_digest(self.model)}
+        return Fetched(files.digest(facts), facts, lambda: self._make_rows(local, scratch / f"{self.name}.parquet"))
 
-    @property
-    def where(self) -> str:  # noqa: D102
-        return ", ".join(place.shown for places in self.tables.values() for place in places)
-
-    @property
-    def size(self) -> int:  # noqa: D102
-        return sum(place.size() for places in self.tables.values() for place in places)
-
-    def look(self) -> str | None:  # noqa: D102
-        return None
-
-    def fetch(self, aside: Path) -> Fetched:  # noqa: D102
-        here = {dataset: [place.fetch(aside) for place in places] for dataset, places in self.tables.items()}
-        tables = {dataset: {path.name: files.sha256(path) for path in paths} for dataset, paths in here.items()}
-        made_by = _code(self.model)
-        data = files.digest({"tables": tables, "code": made_by})
-        return Fetched(data, {"tables": tables, "code": made_by}, make=lambda: self._make(here, aside))
-
-    def _make(self, here: dict[str, list[Path]], aside: Path) -> Path:
+    def _make_rows(self, local: dict[str, list[Path]], target: Path) -> Path:
         import pandas as pd
 
-        from tasks.modelling.rows import as_feature
-
         model = params.load().model(self.model)
-        asked = {d: [(path, contract.load(self.model, d, path.stem)) for path in paths] for d, paths in here.items()}
         try:
             tables = {
-                dataset: pd.concat([_read(dataset, path, wanted) for path, wanted in asked[dataset]], ignore_index=True)
-                for dataset in here
+                dataset: pd.concat([_read(self.model, dataset, path) for path in paths], ignore_index=True)
+                for dataset, paths in local.items()
             }
         except table_files.Unreadable as error:
             raise BatchRefused(f"{self.where} cannot be read: {error}") from None
@@ -303,51 +274,38 @@ class Partition:
             raise ModelCodeError(
                 f"models/{self.model}/rows failed on {self.where}: {type(error).__name__}: {error}"
             ) from error
-        kept = rows[[column for column in [*model.features, "id", "time"] if column in rows.columns]]
-        for name, feature in model.features.items():
-            try:
-                kept = kept.assign(**{name: as_feature(kept[name], feature.type)}) if name in kept else kept
-            except (ValueError, TypeError, OverflowError) as error:
-                raise ModelCodeError(
-                    f"models/{self.model}/rows, {self.where}: {name} is no {feature.type}: {error}"
-                ) from None
-        target = aside / f"{self.name}.parquet"
-        files.write_parquet(target, kept)
+        files.write_parquet(target, self._typed(rows, model))
         return target
 
+    def _typed(self, rows: pd.DataFrame, model: params.Model) -> pd.DataFrame:
+        """The features as training has them, and what identifies a row."""
+        from tasks.modelling.rows import as_feature
 
-def _read(dataset: str, path: Path, wanted: contract.Contract) -> pd.DataFrame:
-    """A table that no ingest may have looked at."""
+        kept = rows[[column for column in [*model.features, "id", "time"] if column in rows.columns]]
+        for name in [name for name in model.features if name in kept]:
+            kind = model.features[name].type
+            try:
+                kept = kept.assign(**{name: as_feature(kept[name], kind)})
+            except (ValueError, TypeError, OverflowError) as error:
+                raise ModelCodeError(f"models/{self.model}/rows, {self.where}: {name} is no {kind}: {error}") from None
+        return kept
+
+
+def _read(model: str, dataset: str, path: Path) -> pd.DataFrame:
+    """A table that ingest may not have validated."""
+    wanted = contract.load(model, dataset, path.stem)
     frame = table_files.read(path, wanted)
     if lacking := [name for name in wanted.columns if name not in frame and name not in wanted.optional]:
         raise BatchRefused(f"{dataset}/{path.name} has no column {', '.join(lacking)}")
     return contract.completed(frame, wanted)
 
 
-def _table(dataset: str, partition: str, said: params.Params) -> Place:
-    for home in ("data", said.landing):
-        for suffix in TABLES:
-            place = Place.of(f"{home.rstrip('/')}/{dataset}/{partition}{suffix}")
-            if place.is_file():
-                return place
-    near = hint(partition, _partitions(dataset))
-    raise DataMissing(f"{dataset}/{partition} is neither in data/ nor in the landing zone {masked(said.landing)}{near}")
-
-
-def _every_table(dataset: str) -> list[Place]:
-    return [
-        Place.of(f"data/{dataset}/{path.name}")
-        for path in sorted((settings.ROOT / "data" / dataset).glob("*"))
-        if path.suffix in TABLES
-    ]
-
-
-def _code(name: str) -> str:
+def _code_digest(name: str) -> str:
     """What rows are made by, beside tables: code, contracts and options, as one hash."""
     root, model = settings.ROOT, params.load().model(name)
-    sources = import_closure.closure(root / "models" / name / "rows" / "__init__.py", root)
-    own = (root / "models" / name / "rows").rglob("*")
-    sources |= {path for path in own if path.is_file() and "__pycache__" not in path.parts}
+    folder = root / "models" / name / "rows"
+    sources = import_closure.closure(folder / "__init__.py", root)
+    sources |= {path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
     sources |= {contract.path_of(name, dataset) for dataset in model.datasets}
     hashes = {path.relative_to(root).as_posix(): files.sha256(path) for path in sources}
     return files.digest({"files": hashes, "options": model.options})
@@ -358,59 +316,79 @@ def _code(name: str) -> str:
 Features = Mapping[str, Mapping[str, Any]]
 """As release.json has them, in the order of its columns."""
 
-
-def chunks(path: Path, shown: str, features: Features, keep: Sequence[str], most: int) -> Iterator[Chunk]:
-    """A file of rows, in chunks of `most` rows (the last one may be smaller).
-
-    Raises:
-        BatchRefused: a column is missing, not known or of another type; or the file cannot be read.
-    """
-    read = _json_lines if path.suffix not in TABLES else _columns
-    try:
-        yield from _of_size(read(path, shown, features, keep, most), most)
-    except table_files.Unreadable as error:
-        raise BatchRefused(f"{shown} cannot be read: {error}") from None
-
-
-def _of_size(found: Iterator[Chunk], most: int) -> Iterator[Chunk]:
-    """The same rows in chunks of one size, so that the parts of a batch do not depend on how a file was written."""
-    import pyarrow as pa
-
-    waiting: list[Chunk] = []
-    for chunk in found:
-        waiting.append(chunk)
-        while sum(len(one.rows) for one in waiting) >= most:
-            rows = pa.concat_tables([one.rows for one in waiting], promote_options="permissive")
-            along = pa.concat_tables([one.along for one in waiting])
-            yield Chunk(rows[:most], along[:most], chunk.done)
-            waiting = [Chunk(rows[most:], along[most:], chunk.done)]
-    if sum(len(one.rows) for one in waiting):
-        rows = pa.concat_tables([one.rows for one in waiting], promote_options="permissive")
-        yield Chunk(rows, pa.concat_tables([one.along for one in waiting]), 1.0)
-
-
 _DECLARED = {"category": "str", "integer": "Int64", "number": "float64"}
 """Type of a feature → as what a file's column is read, as a suite would declare it."""
 
 _KINDS = {"category": "text", "integer": "integers", "number": "numbers"}
 
 
-def _columns(path: Path, shown: str, features: Features, keep: Sequence[str], most: int) -> Iterator[Chunk]:
+def chunks(path: Path, shown: str, features: Features, keep: Sequence[str], size: int) -> Iterator[Chunk]:
+    """A file of rows, in chunks of `size` rows (the last one may be smaller).
+
+    Raises:
+        BatchRefused: a column is missing, not known or of another type; or the file cannot be read.
+    """
+    try:
+        if path.suffix in TABLES:
+            yield from _of_size(_read_table(path, shown, features, keep, size), size)
+        else:
+            yield from _of_size(_read_json_lines(path, keep), size)
+    except table_files.Unreadable as error:
+        raise BatchRefused(f"{shown} cannot be read: {error}") from None
+
+
+def _of_size(pieces: Iterator[Chunk], size: int) -> Iterator[Chunk]:
+    """The same rows in chunks of one size, so that the parts of a batch do not depend on how a file was written."""
+    import pyarrow as pa
+
+    rows, kept = None, None
+    for piece in pieces:
+        rows = pa.concat_tables([rows, piece.rows], promote_options="permissive") if rows is not None else piece.rows
+        kept = pa.concat_tables([kept, piece.kept]) if kept is not None else piece.kept
+        while len(rows) >= size:
+            yield Chunk(rows[:size], kept[:size], piece.done)
+            rows, kept = rows[size:], kept[size:]
+    if rows:
+        yield Chunk(rows, kept, 1.0)
+
+
+def _read_table(path: Path, shown: str, features: Features, keep: Sequence[str], size: int) -> Iterator[Chunk]:
     """CSV and Parquet, read as ingest reads them."""
-    along = _check_columns(table_files.names(path, [*features, *BESIDE, *keep]), shown, features, keep)
+    import pyarrow as pa
+
+    kept = _kept_columns(table_files.names(path, [*features, *BESIDE, *keep]), shown, features, keep)
     if path.suffix == ".parquet":
-        _check_kinds(path, shown, features)
-    for number, piece in enumerate(table_files.pieces(path, [*features, *along], min(most, 50_000))):
+        _refuse_other_kinds(path, shown, features)
+    for number, piece in enumerate(table_files.pieces(path, [*features, *kept], min(size, 50_000))):
         if not number:
             _refuse_codes_as_floats(piece.rows, shown, features)
-        beside = _tabled({name: piece.rows.column(name) for name in along}, len(piece.rows))
-        yield Chunk(_typed(piece.rows, features), beside, piece.done)
+        beside = {name: piece.rows.column(name) for name in kept}
+        yield Chunk(_typed(piece.rows, features), pa.table({ROW: pa.nulls(len(piece.rows)), **beside}), piece.done)
 
 
-def _check_kinds(path: Path, shown: str, features: Features) -> None:
-    found = table_files.kinds(path)
+def _kept_columns(names: Sequence[str], shown: str, features: Features, keep: Sequence[str]) -> list[str]:
+    """The columns that are kept; refuses the file when any is missing or not known, as a request would be."""
+    others = [name for name in names if name not in features]
+    problems = [f"column {name} is missing{hint(name, others)}" for name in features if name not in names]
+    if twice := sorted({name for name in names if list(names).count(name) > 1}):
+        problems.append(f"column {', '.join(twice)} stands twice")
+    unknown = [name for name in others if name not in {*BESIDE, *keep}]
+    problems += [
+        f"column {name!r} is not known{hint(name, list(features))} (to take it along, name it in keep)"
+        for name in unknown
+        if not re.fullmatch("__index_level_[0-9]+__", name)  # which pandas writes
+    ]
+    problems += [f"column {name} is to be kept, but is not there" for name in keep if name not in names]
+    if problems:
+        more = f"; and {len(problems) - 10} more" if len(problems) > 10 else ""
+        raise BatchRefused(f"{shown}: {'; '.join(problems[:10])}{more}. Nothing of it was scored.")
+    return [name for name in dict.fromkeys([*BESIDE, *keep]) if name in others]
+
+
+def _refuse_other_kinds(path: Path, shown: str, features: Features) -> None:
+    kinds = table_files.kinds(path)
     for name, feature in features.items():
-        kind, type_ = found[name]
+        kind, type_ = kinds[name]
         if kind not in {"null", *conversions.TAKES[_DECLARED[feature["type"]]]}:
             wanted = _KINDS[feature["type"]]
             raise BatchRefused(
@@ -460,67 +438,33 @@ def _as_json(value: Any, written: Any) -> Any:
     return value if isinstance(value, (str, int)) or value is None else str(value)
 
 
-def _json_lines(path: Path, shown: str, features: Features, keep: Sequence[str], most: int) -> Iterator[Chunk]:  # noqa: ARG001
-    """Each line is a row as a client would post it; what goes along is taken out of it, as text."""
+def _read_json_lines(path: Path, keep: Sequence[str]) -> Iterator[Chunk]:
+    """Each line is a row as a client would post it; the columns kept are taken out of it, as text."""
     import pyarrow as pa
 
     size = path.stat().st_size
     names = list(dict.fromkeys([*BESIDE, *keep]))
     with path.open("rb") as stream:
         while lines := stream.readlines(4_000_000):
-            read = [_taken_out(line, names) for line in lines if line.strip()]
-            along = {name: pa.array([beside.get(name) for _, beside in read], pa.string()) for name in names}
+            read = [_split_line(line, names) for line in lines if line.strip()]
             rows = pa.table({"json": pa.array([text for text, _ in read], pa.string())})
-            yield Chunk(rows, _tabled(along, len(rows)), stream.tell() / size)
+            kept = {name: pa.array([beside.get(name) for _, beside in read], pa.string()) for name in names}
+            yield Chunk(rows, pa.table({ROW: pa.nulls(len(rows)), **kept}), stream.tell() / size)
 
 
-def _taken_out(line: bytes, names: Sequence[str]) -> tuple[str, dict[str, str | None]]:
-    """A line without what goes along, and that; a line that is no object stays as it is."""
+def _split_line(line: bytes, names: Sequence[str]) -> tuple[str, dict[str, str | None]]:
+    """A line without the columns kept, and those; a line that is no object stays as it is."""
     import orjson
 
-    text = line.strip().decode(errors="replace")
     try:
         row = orjson.loads(line)
     except orjson.JSONDecodeError:
-        return text, {}
-    if not isinstance(row, dict) or not any(name in row for name in names):
-        return text, {}
+        row = None
+    if not isinstance(row, dict) or row.keys().isdisjoint(names):
+        return line.strip().decode(errors="replace"), {}
     taken = {name: row.pop(name) for name in names if name in row}
-    said = {name: v if v is None or isinstance(v, str) else orjson.dumps(v).decode() for name, v in taken.items()}
-    return orjson.dumps(row).decode(), said
-
-
-def _check_columns(names: Sequence[str], shown: str, features: Features, keep: Sequence[str]) -> list[str]:
-    """The columns that go along; refuses the file when any is missing or not known, as a request would be."""
-    said = [
-        f"column {name} is missing{hint(name, [n for n in names if n not in features])}"
-        for name in features
-        if name not in names
-    ]
-    if twice := sorted({name for name in names if list(names).count(name) > 1}):
-        said.append(f"column {', '.join(twice)} stands twice")
-    known = {*features, *BESIDE, *keep}
-    strange = [
-        name for name in names if name not in known and not re.fullmatch("__index_level_[0-9]+__", name)
-    ]  # pandas
-    said += [f"column {n!r} is not known{hint(n, list(features))} (to take it along, name it in keep)" for n in strange]
-    said += [f"column {name} is to be kept, but is not there" for name in keep if name not in names]
-    if said:
-        more = f"; and {len(said) - 10} more" if len(said) > 10 else ""
-        raise BatchRefused(f"{shown}: {'; '.join(said[:10])}{more}. Nothing of it was scored.")
-    return [name for name in dict.fromkeys([*BESIDE, *keep]) if name in names and name not in features]
-
-
-def _tabled(columns: Mapping[str, Any], rows: int) -> pa.Table:
-    """A table, also when it has rows but no column."""
-    import pyarrow as pa
-
-    held = {PLACE: pa.nulls(rows), **columns}
-    return pa.table(held)
-
-
-PLACE = "row"
-"""Which row of the source it is, from 0. (Here it only says how many there are.)"""
+    texts = {name: v if v is None or isinstance(v, str) else orjson.dumps(v).decode() for name, v in taken.items()}
+    return orjson.dumps(row).decode(), texts
 
 
 # ── stores ────────────────────────────────────────────────────────────────────────────────────────

@@ -19,6 +19,7 @@ import pytest
 
 from tasks.ground import files, locked_packages, params, settings
 from tasks.ground.errors import DataMissing, Mistake, ModelCodeError, SourceUnavailable, StageFailed
+from tasks.release import scorer
 from tasks.release.batch import batch, batch_sources
 from tasks.release.batch.batch import BatchRefused
 from tasks.release.package import package
@@ -100,17 +101,17 @@ def warm(packaged: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[W
     """The interpreter with the candidate."""
     bentos = packaged / "var" / "bentoml" / "bentos" / MODEL
     (folder,) = (path for path in bentos.iterdir() if path.is_dir())
-    with batch._interpreter(folder / "src", tmp_path_factory.mktemp("warm") / "stderr") as process:
+    with scorer.start(folder / "src", tmp_path_factory.mktemp("warm") / "stderr") as process:
         yield Warm(process)
         process.kill()
 
 
 @pytest.fixture
-def cold(candidate: str, tmp_path: Path) -> Callable[..., batch.Scored]:
+def cold(candidate: str, tmp_path: Path) -> Callable[..., batch.BatchResult]:
     """Score a source with the candidate, in chunks of 50, into a folder of the test's."""
 
-    def do(source: Any, **more: Any) -> batch.Scored:
-        asked = {"to": str(tmp_path / "to"), "version": candidate, "chunk": 50, "tell": lambda _: None, **more}
+    def do(source: Any, **more: Any) -> batch.BatchResult:
+        asked = {"to": str(tmp_path / "to"), "version": candidate, "chunk": 50, "log": lambda _: None, **more}
         return batch.score(MODEL, str(source), **asked)
 
     return do
@@ -118,14 +119,14 @@ def cold(candidate: str, tmp_path: Path) -> Callable[..., batch.Scored]:
 
 @pytest.fixture
 def score(
-    cold: Callable[..., batch.Scored], warm: Warm, monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., batch.Scored]:
+    cold: Callable[..., batch.BatchResult], warm: Warm, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., batch.BatchResult]:
     """As `cold`, by an interpreter that is there already."""
-    monkeypatch.setattr(batch, "_interpreter", lambda *_: warm)
+    monkeypatch.setattr(scorer, "start", lambda *_: warm)
     return cold
 
 
-def answers(scored: batch.Scored) -> pd.DataFrame:
+def answers(scored: batch.BatchResult) -> pd.DataFrame:
     """All parts, in order."""
     return pd.read_parquet(settings.ROOT / scored.to if "://" not in scored.to else scored.to)
 
@@ -150,7 +151,7 @@ def written(rows: pd.DataFrame, path: Path, **changed: Any) -> Path:
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv", ".jsonl"])
 def test_answers_are_the_evaluated_predictions(
-    suffix: str, score: Callable[..., batch.Scored], holdout: pd.DataFrame, evaluated: pd.DataFrame, tmp_path: Path
+    suffix: str, score: Callable[..., batch.BatchResult], holdout: pd.DataFrame, evaluated: pd.DataFrame, tmp_path: Path
 ) -> None:
     """To the last digit that a number has, whatever the file is; and each with the id of its row."""
     scored = score(written(holdout, tmp_path / f"rows{suffix}"))
@@ -165,7 +166,7 @@ def test_answers_are_the_evaluated_predictions(
 
 
 def test_every_answer_says_where_it_comes_from(
-    score: Callable[..., batch.Scored], holdout: pd.DataFrame, candidate: str, tmp_path: Path
+    score: Callable[..., batch.BatchResult], holdout: pd.DataFrame, candidate: str, tmp_path: Path
 ) -> None:
     """As columns, and in the metadata of each part: model, version, release, source and its hash."""
     path = written(holdout, tmp_path / "rows.parquet")
@@ -212,7 +213,7 @@ def posted(row: dict[str, Any]) -> str:
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv", ".jsonl"])
 def test_a_row_is_refused_as_online(
-    suffix: str, score: Callable[..., batch.Scored], holdout: pd.DataFrame, tmp_path: Path
+    suffix: str, score: Callable[..., batch.BatchResult], holdout: pd.DataFrame, tmp_path: Path
 ) -> None:
     """The same rows, with the same words; it has no prediction, a problem, and is counted. The others are scored."""
     features = params.load().model(MODEL).features
@@ -248,7 +249,7 @@ def test_a_row_is_refused_as_online(
 
 
 def test_a_file_is_read_as_ingest_reads_it(
-    score: Callable[..., batch.Scored], holdout: pd.DataFrame, tmp_path: Path
+    score: Callable[..., batch.BatchResult], holdout: pd.DataFrame, tmp_path: Path
 ) -> None:
     """Numbers as decimals, texts, nullable or in quotes, a category as a dictionary: the same answers."""
     rows = holdout.head(20)[list(params.load().model(MODEL).features)]
@@ -278,7 +279,7 @@ FEATURES = {
 def chunked(path: Path, features: dict[str, Any] = FEATURES) -> tuple[list[Any], list[Any]]:
     """The rows of a file, and what goes along to their answers."""
     chunks = list(batch_sources.chunks(path, path.name, features, [], 1000))
-    along = [row for chunk in chunks for row in chunk.along.drop_columns(batch_sources.PLACE).to_pylist()]
+    along = [row for chunk in chunks for row in chunk.kept.drop_columns(batch_sources.ROW).to_pylist()]
     return [row for chunk in chunks for row in chunk.rows.to_pylist()], along
 
 
@@ -348,7 +349,7 @@ def decimals(rows: pd.DataFrame) -> pa.Table:
 
 
 def test_a_text_for_a_number_refuses_its_row_alone(
-    score: Callable[..., batch.Scored], holdout: pd.DataFrame, tmp_path: Path
+    score: Callable[..., batch.BatchResult], holdout: pd.DataFrame, tmp_path: Path
 ) -> None:
     """In a CSV every value is text: one that is no number does not take the column with it."""
     rows = holdout.head(60).astype({"hour": object, "pressure": object})
@@ -378,7 +379,7 @@ def test_a_text_for_a_number_refuses_its_row_alone(
     ],
 )
 def test_a_line_is_refused_as_a_request_would_be(
-    line: str, problem: str, score: Callable[..., batch.Scored], tmp_path: Path
+    line: str, problem: str, score: Callable[..., batch.BatchResult], tmp_path: Path
 ) -> None:
     """JSON lines are rows as a client posts them; an empty line is none."""
     good = '{"station":"north","weekday":1,"hour":6,"starts":4,"pressure":1,"id":"a"}'
@@ -402,23 +403,23 @@ def test_a_line_is_refused_as_a_request_would_be(
     ],
 )
 def test_a_file_with_other_columns_is_refused(
-    suffix: str, change: dict[str, str], said: str, score: Callable[..., batch.Scored], holdout: pd.DataFrame,
+    suffix: str, change: dict[str, str], said: str, score: Callable[..., batch.BatchResult], holdout: pd.DataFrame,
     tmp_path: Path,
 ) -> None:  # fmt: skip
     """Also when the column may be null: in a table, one that is missing is a mistake."""
     scored = score(written(holdout.rename(columns=change), tmp_path / f"rows{suffix}"))
     with pytest.raises(BatchRefused, match=f"(?s)1 sources could not be scored:\n.*{said}.*Nothing of it"):
-        scored.check()
+        scored.raise_for_failures()
     assert (scored.rows, scored.made) == (0, 0)
 
 
 def test_a_column_of_another_type_refuses_the_file(
-    score: Callable[..., batch.Scored], holdout: pd.DataFrame, tmp_path: Path
+    score: Callable[..., batch.BatchResult], holdout: pd.DataFrame, tmp_path: Path
 ) -> None:
     """Not one of its rows could be valid."""
     scored = score(written(holdout, tmp_path / "rows.parquet", hour=holdout["hour"] > 12))
     with pytest.raises(BatchRefused, match=r"column hour is of the type bool, the model takes integers"):
-        scored.check()
+        scored.raise_for_failures()
 
 
 @pytest.mark.parametrize(
@@ -436,25 +437,25 @@ def test_a_column_of_another_type_refuses_the_file(
     ],
 )
 def test_a_file_that_cannot_be_read_is_refused(
-    name: str, content: bytes, said: str, score: Callable[..., batch.Scored], tmp_path: Path
+    name: str, content: bytes, said: str, score: Callable[..., batch.BatchResult], tmp_path: Path
 ) -> None:
     """With what its reader says of it."""
     (tmp_path / name).write_bytes(content)
     with pytest.raises(BatchRefused, match=said):
-        score(tmp_path / name).check()
+        score(tmp_path / name).raise_for_failures()
 
 
 def test_a_batch_without_one_valid_row_fails(
-    score: Callable[..., batch.Scored], holdout: pd.DataFrame, tmp_path: Path
+    score: Callable[..., batch.BatchResult], holdout: pd.DataFrame, tmp_path: Path
 ) -> None:
     """What looks like success would be none."""
     scored = score(written(holdout, tmp_path / "rows.parquet", hour=99))
     with pytest.raises(BatchRefused, match=r"none of the \d+ rows is valid; \d+ of them: hour: Input should be less"):
-        scored.check()
+        scored.raise_for_failures()
 
 
 def test_columns_go_along_that_are_named(
-    score: Callable[..., batch.Scored], holdout: pd.DataFrame, tmp_path: Path
+    score: Callable[..., batch.BatchResult], holdout: pd.DataFrame, tmp_path: Path
 ) -> None:
     """As they are in the source; one with the name of an answer's column would be mistaken for it."""
     path = written(holdout, tmp_path / "rows.parquet", pump=range(len(holdout)))
@@ -477,7 +478,7 @@ class Killed(BaseException):
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv"])
 def test_what_a_killed_run_scored_is_not_scored_again(
-    suffix: str, score: Callable[..., batch.Scored], holdout: pd.DataFrame, tmp_path: Path,
+    suffix: str, score: Callable[..., batch.BatchResult], holdout: pd.DataFrame, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """And the parts are those of a run that was not killed, byte by byte."""
@@ -486,7 +487,7 @@ def test_what_a_killed_run_scored_is_not_scored_again(
     real = batch.Target.put
 
     def put(self: batch.Target, name: str, table: pa.Table) -> None:
-        if name.endswith("-00002.parquet"):
+        if name.endswith("-00004.parquet"):  # the last one: nothing waits in the interpreter that the tests share
             raise Killed
         real(self, name, table)
 
@@ -495,63 +496,63 @@ def test_what_a_killed_run_scored_is_not_scored_again(
         with pytest.raises(Killed):
             score(path)
     before = parts(to)
-    assert len(before) == 2
+    assert len(before) == 4
     scored = score(path)
-    assert (scored.made, scored.found, scored.rows) == (len(parts(to)) - 2, 2, len(holdout))
+    assert (scored.made, scored.reused, scored.rows) == (len(parts(to)) - 4, 4, len(holdout))
     assert before.items() <= parts(to).items()
     assert files.tree(to) == files.tree(tmp_path / "whole")
 
 
 def test_a_killed_process_is_continued(
-    cold: Callable[..., batch.Scored], candidate: str, holdout: pd.DataFrame, tmp_path: Path
+    cold: Callable[..., batch.BatchResult], candidate: str, holdout: pd.DataFrame, tmp_path: Path
 ) -> None:
     """Kill -9 of the process that scores; nothing half is left, and its interpreter ends by itself."""
-    path, to = written(pd.concat([holdout] * 8), tmp_path / "rows.parquet"), tmp_path / "to"
-    code = "import sys; from tasks.release.batch import batch; batch.score('tiny', sys.argv[1], sys.argv[2], sys.argv[3], 50)"
+    path, to = written(pd.concat([holdout] * 4), tmp_path / "rows.parquet"), tmp_path / "to"
+    code = "import sys; from tasks.release.batch import batch; batch.score('tiny', *sys.argv[1:4], 50)"
     with subprocess.Popen([sys.executable, "-c", code, path, to, candidate], stdout=subprocess.DEVNULL) as process:
         while len(list(to.glob("*.parquet"))) < 3:
             assert process.poll() is None
         process.kill()
     left = len(list(to.glob("*.parquet")))
     scored = cold(path)
-    assert (scored.found, scored.made) == (left, -(-8 * len(holdout) // 50) - left)
+    assert (scored.reused, scored.made) == (left, -(-4 * len(holdout) // 50) - left)
     assert scored.made > 0
     assert list((settings.VAR / "batch").iterdir()) == []
-    assert answers(scored)["row"].tolist() == list(range(8 * len(holdout)))
+    assert answers(scored)["row"].tolist() == list(range(4 * len(holdout)))
 
 
 def test_what_is_done_is_not_read_again(
-    score: Callable[..., batch.Scored], holdout: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    score: Callable[..., batch.BatchResult], holdout: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A second call starts no interpreter."""
     path = written(holdout, tmp_path / "rows.csv")
     first = score(path)
     before = parts(tmp_path / "to")
     monkeypatch.setattr(batch_sources, "chunks", pytest.fail)
-    monkeypatch.setattr(batch, "_interpreter", pytest.fail)
+    monkeypatch.setattr(scorer, "start", pytest.fail)
     again = score(path)
-    assert (again.made, again.found, again.rows) == (0, first.made, first.rows)
+    assert (again.made, again.reused, again.rows) == (0, first.made, first.rows)
     assert parts(tmp_path / "to") == before
 
 
 def test_a_source_that_changed_is_scored_again(
-    score: Callable[..., batch.Scored], holdout: pd.DataFrame, tmp_path: Path
+    score: Callable[..., batch.BatchResult], holdout: pd.DataFrame, tmp_path: Path
 ) -> None:
     """What it had more of before is gone."""
     score(written(holdout, tmp_path / "rows.csv"))
     scored = score(written(holdout.head(60), tmp_path / "rows.csv"))
-    assert (scored.made, scored.found) == (2, 0)
+    assert (scored.made, scored.reused) == (2, 0)
     assert len(answers(scored)) == 60
     (tmp_path / "to" / batch.NOTE).unlink()
     next(iter((tmp_path / "to").glob("*-00001.parquet"))).write_bytes(b"half")
     scored = score(tmp_path / "rows.csv")
-    assert (scored.made, scored.found) == (1, 1)
+    assert (scored.made, scored.reused) == (1, 1)
     scored = score(tmp_path / "rows.csv", chunk=40)
     assert scored.made == 2
 
 
 def test_a_folder_with_other_parquet_files_is_not_written_to(
-    score: Callable[..., batch.Scored], holdout: pd.DataFrame, tmp_path: Path
+    score: Callable[..., batch.BatchResult], holdout: pd.DataFrame, tmp_path: Path
 ) -> None:
     """Whoever reads it would read both."""
     (tmp_path / "to").mkdir()
@@ -562,7 +563,7 @@ def test_a_folder_with_other_parquet_files_is_not_written_to(
 
 
 def test_the_size_of_a_chunk_changes_no_answer(
-    score: Callable[..., batch.Scored], holdout: pd.DataFrame, tmp_path: Path
+    score: Callable[..., batch.BatchResult], holdout: pd.DataFrame, tmp_path: Path
 ) -> None:
     """Nor its id."""
     path = written(holdout, tmp_path / "rows.csv")
@@ -577,7 +578,7 @@ def test_the_size_of_a_chunk_changes_no_answer(
     "source", ["readings/2013-03", "data/readings/2013-03.csv", "{root}/data/readings/2013-03.csv"]
 )
 def test_a_partition_of_raw_tables_is_scored(
-    source: str, score: Callable[..., batch.Scored], evaluated: pd.DataFrame, project: Project
+    source: str, score: Callable[..., batch.BatchResult], evaluated: pd.DataFrame, project: Project
 ) -> None:
     """Features are made of it as for training; labels are left out."""
     got = answers(score(source.format(root=project.root)))
@@ -587,32 +588,34 @@ def test_a_partition_of_raw_tables_is_scored(
     assert set(got["source"]) == {"data/readings/2013-03.csv"}
 
 
-def test_a_partition_that_has_just_landed_is_scored(score: Callable[..., batch.Scored], project: Project) -> None:
+def test_a_partition_that_has_just_landed_is_scored(score: Callable[..., batch.BatchResult], project: Project) -> None:
     """Before ingest has looked at it."""
     landed = project.root / "var" / "landing" / "readings"
     landed.mkdir(parents=True, exist_ok=True)
     path = write_readings(project.root, 4)
     path.rename(landed / path.name)
     one, other = score("readings/2013-04"), score(f"var/landing/readings/{path.name}")
-    assert (one.rows, other.found) == (224, one.made)
+    assert (one.rows, other.reused) == (224, one.made)
     (landed / path.name).unlink()
     with pytest.raises(DataMissing, match="readings/2013-04 is neither in data/ nor in the landing zone var/landing"):
         score("readings/2013-04")
 
 
-def test_a_partition_that_cannot_be_made_rows_of_says_so(score: Callable[..., batch.Scored], project: Project) -> None:
+def test_a_partition_that_cannot_be_made_rows_of_says_so(
+    score: Callable[..., batch.BatchResult], project: Project
+) -> None:
     """The team's own code speaks of it."""
     path = project.root / "data" / "readings" / "2013-09.csv"
     try:
         path.write_text("station,at\nnorth,2013-09-01\n")
         with pytest.raises((ModelCodeError, BatchRefused), match=r"2013-09|readings"):
-            score("readings/2013-09").check()
+            score("readings/2013-09").raise_for_failures()
     finally:
         path.unlink()
 
 
 def test_a_folder_is_scored_file_by_file(
-    score: Callable[..., batch.Scored], holdout: pd.DataFrame, tmp_path: Path
+    score: Callable[..., batch.BatchResult], holdout: pd.DataFrame, tmp_path: Path
 ) -> None:
     """One that cannot be scored keeps no other from it; a file that is added is scored alone."""
     folder = tmp_path / "rows"
@@ -625,13 +628,13 @@ def test_a_folder_is_scored_file_by_file(
     scored = score(folder)
     assert (scored.rows, scored.made, list(scored.failed)) == (30, 2, ["bad.csv"])
     with pytest.raises(BatchRefused, match=r"1 sources could not be scored:\nbad.csv: .*column hour is missing"):
-        scored.check()
+        scored.raise_for_failures()
     written(holdout, folder / "bad.csv")
     again = score(folder)
-    assert (again.found, again.rows, again.failed) == (2, 30 + len(holdout), {})
+    assert (again.reused, again.rows, again.failed) == (2, 30 + len(holdout), {})
 
 
-def test_what_is_not_there_is_said(score: Callable[..., batch.Scored], project: Project, tmp_path: Path) -> None:
+def test_what_is_not_there_is_said(score: Callable[..., batch.BatchResult], project: Project, tmp_path: Path) -> None:
     """With what may have been meant."""
     with pytest.raises(DataMissing, match=r"readings/2013-3 is neither in data/ .*did you mean '2013-03'"):
         score("readings/2013-3")
@@ -659,8 +662,8 @@ def bucket(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 def test_a_bucket_is_scored_into_a_bucket(
-    bucket: Any, score: Callable[..., batch.Scored], holdout: pd.DataFrame, evaluated: pd.DataFrame, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    bucket: Any, score: Callable[..., batch.BatchResult], holdout: pd.DataFrame, evaluated: pd.DataFrame,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """What is done is not even downloaded again; a half upload is made anew."""
     for name, rows in {"a.csv": holdout.head(60), "deep/b.parquet": holdout}.items():
@@ -674,15 +677,15 @@ def test_a_bucket_is_scored_into_a_bucket(
     np.testing.assert_allclose(b["p_1"], evaluated["p_1"], rtol=1e-12)
     with monkeypatch.context() as patch:
         patch.setattr(batch_sources.Place, "fetch", pytest.fail)
-        assert score("s3://evergreen/rows", to="s3://evergreen/out").found == scored.made
+        assert score("s3://evergreen/rows", to="s3://evergreen/out").reused == scored.made
     bucket.pipe_file(names[0], b"half")
     bucket.rm_file(f"evergreen/out/{batch.NOTE}")
     again = score("s3://evergreen/rows/", to="s3://evergreen/out/")
-    assert (again.made, again.found) == (1, scored.made - 1)
+    assert (again.made, again.reused) == (1, scored.made - 1)
 
 
 def test_a_bucket_that_cannot_be_reached_is_said_without_secrets(
-    bucket: Any, score: Callable[..., batch.Scored]
+    bucket: Any, score: Callable[..., batch.BatchResult]
 ) -> None:
     """The address as it may be shown, and what to look at."""
     with pytest.raises(SourceUnavailable, match=r"s3://\*\*\*@nowhere/rows cannot be reached: .* Check the") as said:
@@ -720,7 +723,7 @@ def test_a_release_that_the_bento_store_lost_comes_from_the_registry(
 
 
 def test_the_releases_own_code_scores(
-    cold: Callable[..., batch.Scored], holdout: pd.DataFrame, project: Project, tmp_path: Path,
+    cold: Callable[..., batch.BatchResult], holdout: pd.DataFrame, project: Project, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """Whatever the checkout's pipeline has become since."""
@@ -738,18 +741,18 @@ def test_the_releases_own_code_scores(
 
 
 def test_a_release_that_fails_says_why(
-    cold: Callable[..., batch.Scored], holdout: pd.DataFrame, project: Project, candidate: str, tmp_path: Path,
+    cold: Callable[..., batch.BatchResult], holdout: pd.DataFrame, project: Project, candidate: str, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """Its own last words are in the error."""
     broken = shutil.copytree(settings.BUILD / MODEL / "release", tmp_path / "release")
     (broken / "model.skops").write_bytes(b"other")
-    monkeypatch.setattr(batch, "find_release", lambda *_: batch.Release(MODEL, candidate, "1", broken))
+    monkeypatch.setattr(batch, "find_release", lambda *_: batch.BatchRelease(MODEL, candidate, "1", broken))
     with pytest.raises(StageFailed, match=f"(?s){MODEL}:{candidate} could not score .*was changed after it was"):
         cold(written(holdout, tmp_path / "rows.csv"))
 
 
-def test_the_parts_stand_below_var_by_default(score: Callable[..., batch.Scored], candidate: str) -> None:
+def test_the_parts_stand_below_var_by_default(score: Callable[..., batch.BatchResult], candidate: str) -> None:
     """In a folder of the release and the source."""
     scored = score("readings/2013-03", to=None)
     assert scored.to.startswith(f"var/batch/{MODEL}/{candidate}/readings-2013-03.")

@@ -1,10 +1,10 @@
-"""A script, for an interpreter of its own: scores chunks of rows with a release. No code of this project is used.
+"""Scorer of a release, as a script for an interpreter of its own: no code of this project is imported here.
 
-`python -I scoring.py <release>`, a chunk per line of its standard input: `{"rows": <Parquet>, "to": <Parquet>}`; when
-the answers are written, a line of its standard output: `{"rows": n, "refused": m}`. Isolated (-I), so that the only
-code it finds beside the installed packages is that of the release: its schema, its pipeline, its model file.
-
-Rows are the features as columns; where the column `json` is not null, it is the row as a client would post it.
+`python -I scorer_worker.py <release>` reads a task per line: `{"rows": <Parquet>, "to": <Parquet>, "as": "requests"}`,
+and prints an empty line when the answers are written. Isolated (-I), it finds the installed packages and, of this
+project, only the code in the release. Rows are the features as columns. As "requests" they are checked and answered as
+online; where the column `json` is not null, it is the row as a client would post it. As a "frame" the model predicts
+them as its evaluation did.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from __future__ import annotations
 import json
 import os
 import sys
+from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,33 +21,51 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-MOST_FAULTS, LONGEST_NAME = 10, 100  # that are told of one row
+MOST_FAULTS, LONGEST_NAME = 10, 100  # that are reported of one row
 
 
-class Scorer:
+class ReleaseScorer:
     """A release whose model is loaded."""
 
     def __init__(self, folder: Path) -> None:
-        from tasks.runtime import model_file, request_schema
-
         self.facts: dict[str, Any] = json.loads((folder / "release.json").read_text(encoding="utf-8"))
-        self.features = {name: self.facts["features"][name] for name in self.facts["columns"]}
-        self.row = request_schema.request_row(self.features)
+        self.model_file = _module("model_file", "model_file")
         own = f"models.{self.facts['name']}"
-        self.pipeline = model_file.load(folder / "model.skops", self.facts["model_sha256"], own=own)
-        self.columns = list(self._scored([request_schema.example_row(self.features)]))
+        self.pipeline = self.model_file.load(folder / "model.skops", self.facts["model_sha256"], own=own)
 
-    def score(self, table: pa.Table) -> pa.Table:
+    @cached_property
+    def features(self) -> dict[str, Any]:
+        """The features in the order of the model's columns."""
+        return {name: self.facts["features"][name] for name in self.facts["columns"]}
+
+    @cached_property
+    def row(self) -> Any:
+        """The schema of a row."""
+        return _module("request_schema", "schema").request_row(self.features)
+
+    @cached_property
+    def columns(self) -> list[str]:
+        """The columns of an answer, also where a chunk has no valid row."""
+        return list(self._scored([_module("request_schema", "schema").example_row(self.features)]))
+
+    def frame(self, table: pa.Table) -> pa.Table:
+        """The model's predictions of rows that are not checked."""
+        import pyarrow as pa
+
+        return pa.Table.from_pandas(self.model_file.predict(self.pipeline, table.to_pandas(), self.facts["task"]))
+
+    def requests(self, table: pa.Table) -> pa.Table:
         """The prediction of every row, or its problem; a row per row."""
         import numpy as np
         import pyarrow as pa
 
         checked = [self._checked(*row) for row in self._rows(table)]
-        good = np.array([isinstance(one, dict) for one in checked], dtype=bool)
-        asked = [one for one in checked if isinstance(one, dict)]
-        scored = self._scored(asked) if asked else {}
-        answer = {name: _spread(scored[name], good) if asked else pa.nulls(len(good)) for name in self.columns}
-        answer["problem"] = pa.array([one if isinstance(one, str) else None for one in checked], pa.string())
+        valid = [row for row in checked if isinstance(row, dict)]
+        is_valid = np.array([isinstance(row, dict) for row in checked], dtype=bool)
+        scored = self._scored(valid) if valid else {}
+        places = pa.array(np.cumsum(is_valid) - 1, mask=~is_valid)
+        answer = {n: pa.array(scored[n]).take(places) if valid else pa.nulls(len(checked)) for n in self.columns}
+        answer["problem"] = pa.array([None if isinstance(row, dict) else row for row in checked], pa.string())
         return pa.table({name: values.cast(self._type(name)) for name, values in answer.items()})
 
     def _rows(self, table: pa.Table) -> Any:
@@ -65,16 +85,14 @@ class Scorer:
             read = self.row.model_validate(row) if text is None else self.row.model_validate_json(text)
         except ValidationError as error:
             faults = error.errors(include_url=False, include_input=False)[:MOST_FAULTS]
-            return "; ".join(self._said(fault) for fault in faults)
-        return read.__dict__
+            return "; ".join(self._problem(fault) for fault in faults)
+        return dict(read.__dict__)
 
-    def _said(self, fault: Any) -> str:
-        from tasks.ground.errors import did_you_mean
-
+    def _problem(self, fault: Any) -> str:
         name = str(fault["loc"][0])[:LONGEST_NAME] if fault["loc"] else None
         problem = {
             "missing": "is missing",
-            "extra_forbidden": f"is not known{did_you_mean(name or '', list(self.features))}",
+            "extra_forbidden": f"is not known{_did_you_mean(name or '', list(self.features))}",
             "json_invalid": f"the line is not JSON: {fault['msg'].removeprefix('Invalid JSON: ')}",
         }.get(fault["type"], fault["msg"])
         return problem if name is None else f"{name}: {problem}"
@@ -83,21 +101,15 @@ class Scorer:
         """The columns of the answer to valid rows."""
         import numpy as np
 
-        from tasks.runtime import model_file
-
         frame = self._frame(rows)
-        table = model_file.predict(self.pipeline, frame, self.facts["task"])
+        table = self.model_file.predict(self.pipeline, frame, self.facts["task"])
         answer: dict[str, Any] = {}
-        if self.facts["task"] == "regression":
-            told = table.rename(columns={"q10": "low", "q90": "high"})
-            answer = {str(name): told[name].to_numpy() for name in told}
-        else:
+        if self.facts["task"] != "regression":
             classes = self.facts["classes"]
-            top = table.to_numpy().argmax(axis=1)
-            answer["prediction"] = np.array(classes, dtype=object)[top]
+            answer["prediction"] = np.array(classes, dtype=object)[table.to_numpy().argmax(axis=1)]
             if len(classes) == 2:
                 answer["probability"] = table.iloc[:, 1].to_numpy()
-            answer |= {str(name): table[name].to_numpy() for name in table}
+        answer |= {{"q10": "low", "q90": "high"}.get(name, str(name)): table[name].to_numpy() for name in table}
         return {**answer, "unseen": self._unseen(frame)}
 
     def _frame(self, rows: list[dict[str, Any]]) -> pd.DataFrame:
@@ -116,11 +128,11 @@ class Scorer:
         """Of each row, the features whose category the model was never trained on; null where there is none."""
         import numpy as np
 
-        found = np.full(len(frame), None, dtype=object)
-        for name, known in self.facts["categories"].items():
-            for i in np.flatnonzero((frame[name].notna() & ~frame[name].isin(known)).to_numpy()):
-                found[i] = [*(found[i] or []), name]
-        return found
+        unseen = np.full(len(frame), None, dtype=object)
+        for name, trained in self.facts["categories"].items():
+            for i in np.flatnonzero((frame[name].notna() & ~frame[name].isin(trained)).to_numpy()):
+                unseen[i] = [*(unseen[i] or []), name]
+        return unseen
 
     def _type(self, name: str) -> Any:
         """The type of a column of the answer: the same in every chunk."""
@@ -130,8 +142,21 @@ class Scorer:
             return pa.string() if name == "problem" else pa.list_(pa.string())
         if name != "prediction" or self.facts["task"] == "regression":
             return pa.float64()
-        kinds = {type(one) for one in self.facts["classes"]}
+        kinds = {type(label) for label in self.facts["classes"]}
         return {frozenset({int}): pa.int64(), frozenset({bool}): pa.bool_()}.get(frozenset(kinds), pa.string())
+
+
+def _module(name: str, before: str) -> Any:
+    """A module of the release's runtime; releases from before state version 2 have it in `tasks`, by another name."""
+    try:
+        return import_module(f"tasks.runtime.{name}")
+    except ModuleNotFoundError:
+        return import_module(f"tasks.{before}")
+
+
+def _did_you_mean(word: str, choices: list[str]) -> str:
+    hint: str = _module("errors", "errors").did_you_mean(word, choices)
+    return hint
 
 
 def _plain(column: Any, kind: str) -> list[Any]:
@@ -142,33 +167,20 @@ def _plain(column: Any, kind: str) -> list[Any]:
     return [int(value) if isinstance(value, float) and value.is_integer() else value for value in values]
 
 
-def _spread(values: Any, good: Any) -> Any:
-    """The values of the good rows at their places, null at the others."""
-    import numpy as np
-    import pyarrow as pa
-
-    held = pa.array(values)
-    places = np.cumsum(good) - 1
-    return held.take(pa.array(places, mask=~good))
-
-
 def main() -> None:
-    """Load the release, then score what is asked until nobody asks any more."""
+    """Load the release, then score one chunk after the other until the input ends."""
     answer_to = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # whatever is printed meanwhile is no part of the answer
     sys.dont_write_bytecode = True  # a release stays as it is
-    folder = Path(sys.argv[1])
-    sys.path.insert(0, str(folder))
+    sys.path.insert(0, sys.argv[1])
     from pyarrow import parquet
 
-    scorer = Scorer(folder)
+    scorer = ReleaseScorer(Path(sys.argv[1]))
     for line in sys.stdin:
         task = json.loads(line)
-        answers = scorer.score(parquet.read_table(task["rows"]))
+        answers = getattr(scorer, task["as"])(parquet.read_table(task["rows"]))
         parquet.write_table(answers, task["to"], compression="none")
-        refused = len(answers) - answers["problem"].null_count
-        answer_to.write(json.dumps({"rows": len(answers), "refused": refused}) + "\n")
-        answer_to.flush()
+        print(file=answer_to, flush=True)
 
 
 if __name__ == "__main__":
