@@ -1,11 +1,12 @@
-"""The status page: how the models are, in one look. `python -m deployments.status_page` writes it ((evergreen page)).
+"""The status page: how the models are, at a glance. `evergreen page` writes it.
 
 It is one file, var/status/index.html, without anything from elsewhere: it can be opened, mailed and kept. Under
-`make up` the watcher keeps it new (keeper.py), and the router shows it at its /status/.
+`make up` the watcher keeps it new (refresher.py), and the router serves it at /status/ (responses.py).
 
-    facts.py        what is shown, read where it is kept
-    models.py       a model: what serves, the verdict, retraining, what happened
-    monitoring.py   what the monitor found: quality, drift, requests, alarms
-    platform.py     the data, and what happens next
-    pictures.py     SVG made of numbers;  markup.py  HTML made of functions;  style.py  how it looks
+    facts.py, plans.py   what is shown, read from files, Git and Prefect
+    models.py            a model: the live release, the verdict, retraining, history
+    monitoring.py        what the monitor measured: quality, drift, requests, alarms
+    data.py              partitions, data versions, quarantine
+    page.py              all of it in order;  parts.py  a part that cannot be shown says why
+    templates/           HTML, the style and the script; pictures that other rooms share: tasks/pictures
 """

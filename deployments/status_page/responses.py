@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from deployments.status_page.style import POLICY, REPORTS
+from deployments.status_page.assets import POLICY, REPORTS
 from tasks.ground import paths
 
 NOT_WRITTEN = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Evergreen: no status page yet</title>

@@ -1,7 +1,7 @@
 """The watcher: files that wait in the landing zone wake ingest, a champion that does not serve wakes rollout.
 
 It also has the server know what params.yaml names (registration.py), notices what was killed (mend.py), says what
-stands in the way (blockers.py), and keeps the status page new (page/keeper.py).
+stands in the way (blockers.py), and keeps the status page new (page/refresher.py).
 
 It looks at what is, not at what happened: a file that came while nobody watched, a wake that got lost, an ingest that
 was killed are all the same sight. A folder's changes wake the watcher at once; a bucket is looked at every few seconds.
@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from deployments.orchestration.blockers import Blockers
-from deployments.status_page.refresher import Keeper
+from deployments.status_page.refresher import PageRefresher
 from deployments.watching.backoff import Backoff
 from deployments.watching.champion_watch import ChampionWatch
 from deployments.watching.crash_recovery import CrashRecovery
@@ -123,7 +123,7 @@ def main() -> None:
         with suppress(OSError):  # the disk that its log is on may be full
             print(text, flush=True)
 
-    watcher, promotions, keeper = Watcher(say), ChampionWatch(under_way), Keeper(say)
+    watcher, promotions, refresher = Watcher(say), ChampionWatch(under_way), PageRefresher(say)
     mender, registration, blockers = CrashRecovery(), Registration(), Blockers()
     rounds = Rounds(
         {
@@ -138,7 +138,7 @@ def main() -> None:
     pause: Callable[[], object] | None = None
     while True:
         rounds.go()
-        keeper.look()
+        refresher.look()
         with suppress(OSError):
             heartbeat = watcher_heartbeat()
             heartbeat.parent.mkdir(parents=True, exist_ok=True)

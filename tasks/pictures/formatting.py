@@ -120,5 +120,5 @@ def cut(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
-FILTERS = (number, short, many, interval, ends, loss_name, day, moment, day_or_moment, sentence, ended, cut, exponent)
+FILTERS = (number, short, many, interval, ends, loss_name, day, days, moment, day_or_moment, sentence, ended, cut)
 """What templates may call."""
