@@ -528,7 +528,7 @@ class Router:
         methods = "POST" if path[-1] in ("predict", "explain") and len(path) > 1 else "GET, HEAD"
         return [(b"allow", f"{methods}, OPTIONS".encode()), *self.origins.preflight(origin, methods)]
 
-    async def _for_people(self, scope: Scope) -> responses.Shown | None:
+    async def _for_people(self, scope: Scope) -> responses.PageResponse | None:
         """What a browser is shown; None where an application asks. Reports show rows of the data: not to strangers."""
         if scope["method"] not in ("GET", "HEAD") or not responses.is_browser(_header(scope, b"accept")):
             return None

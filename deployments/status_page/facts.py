@@ -80,9 +80,7 @@ def read(path: Path) -> Any:
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise Mistake(
-            f"{shown(path)} is not JSON ({error}): its next writer makes it whole, or remove it"
-        ) from None
+        raise Mistake(f"{shown(path)} is not JSON ({error}): its next writer makes it whole, or remove it") from None
 
 
 def ledger(path: Path) -> Ledger:
@@ -272,8 +270,8 @@ def refused(quarantine: str) -> list[RefusedPartition] | None:
     for path in (settings.ROOT / quarantine).glob("*/*/report.json"):
         if not path.with_name("closed.json").exists():
             report, time = read(path) or {}, datetime.fromtimestamp(path.stat().st_mtime, UTC)
-            names = (report[key] for key in ("dataset", "partition", "reason", "todo"))
-            waiting.append(RefusedPartition(*names, time, shown(path.parent)))
+            named = {key: report[key] for key in ("dataset", "partition", "reason", "todo")}
+            waiting.append(RefusedPartition(**named, time=time, folder=shown(path.parent)))
     return sorted(waiting, key=lambda partition: (partition.time, partition.folder), reverse=True)
 
 

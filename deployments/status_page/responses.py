@@ -1,4 +1,4 @@
-"""The status page and the pages below var/reports, as the router shows them to a browser. Others get JSON from it."""
+"""The router's answers to a browser: the status page, and the pages below var/reports. Other clients get JSON."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ the data, and the Data Docs.</p><p><a href="/status/">The status page</a></p></b
 
 
 @dataclass(frozen=True)
-class Shown:
+class PageResponse:
     """An answer to a browser."""
 
     status: int
@@ -29,30 +29,30 @@ class Shown:
 
 
 def is_browser(accept: str) -> bool:
-    """Whether who asks would rather have a page than JSON."""
+    """Whether a client prefers a page to JSON."""
     return "text/html" in accept
 
 
-def status(path: str) -> Shown:
-    """The status page; it lives at /status/, so that what it links to beside it is found."""
+def status(path: str) -> PageResponse:
+    """The status page; it lives at /status/, so that its relative links hold."""
     if path != "/status/":
-        return Shown(307, b"", ((b"location", b"/status/"), *_headers(POLICY)))
+        return PageResponse(307, b"", ((b"location", b"/status/"), *_headers(POLICY)))
     try:
-        return Shown(200, (paths.status_page()).read_bytes(), _headers(POLICY))
+        return PageResponse(200, paths.status_page().read_bytes(), _headers(POLICY))
     except FileNotFoundError:
-        return Shown(404, NOT_WRITTEN.encode(), _headers(POLICY))
+        return PageResponse(404, NOT_WRITTEN.encode(), _headers(POLICY))
 
 
-def report(path: str) -> Shown:
+def report(path: str) -> PageResponse:
     """A page below var/reports, of which `path` begins with /reports/."""
     folder, name = paths.reports(), path.removeprefix("/reports/")
     try:
         page = (folder / name).resolve()
         if page.suffix == ".html" and page.is_relative_to(folder.resolve()):
-            return Shown(200, page.read_bytes(), _headers(REPORTS))
+            return PageResponse(200, page.read_bytes(), _headers(REPORTS))
     except (OSError, ValueError):  # is not there, or cannot be a name
         pass
-    return Shown(404, NO_REPORT.format(name=escape(Path(name).name)).encode(errors="replace"), _headers(REPORTS))
+    return PageResponse(404, NO_REPORT.format(name=escape(Path(name).name)).encode(errors="replace"), _headers(REPORTS))
 
 
 def _headers(policy: str) -> tuple[tuple[bytes, bytes], ...]:

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -19,9 +20,10 @@ import httpx
 import pytest
 
 from deployments.serving import router
-from deployments.status_page import charts, facts, markup, refresher, style
+from deployments.status_page import assets, charts, facts, models, monitoring, refresher
 from deployments.status_page import page as status_page
-from tasks.ground import files, settings
+from tasks.ground import files, params, settings
+from tasks.pictures import axes, formatting
 from tests.conftest import Project
 from tests.deployments import page_sample
 from tests.release_root import free_port
@@ -37,7 +39,7 @@ class Read(HTMLParser):
         super().__init__()
         self.open: list[str] = []
         self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.said: list[str] = []
+        self.texts: list[str] = []
         self.crossed: list[str] = []
         self.feed(page)
         self.close()
@@ -56,12 +58,12 @@ class Read(HTMLParser):
     def handle_data(self, data: str) -> None:
         """As HTMLParser has it."""
         if self.open and self.open[-1] not in ("style", "script", "title"):
-            self.said.append(data)
+            self.texts.append(data)
 
     @property
     def text(self) -> str:
         """What is read."""
-        return " ".join(" ".join(self.said).split())
+        return " ".join(" ".join(self.texts).split())
 
     def of(self, *names: str) -> list[dict[str, str | None]]:
         """The attributes of the elements of these names."""
@@ -87,7 +89,7 @@ def test_a_fresh_clone_is_told_what_will_be_there(small: Project, monkeypatch: p
     """Nothing serves, nothing is broken, no picture is empty; and what would bring it is said."""
     monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{free_port()}/api")
     page = read()
-    assert "Nothing serves yet" in page.text
+    assert "No model is live yet" in page.text
     assert "make run" in page.text
     assert "Prefect does not answer" in page.text
     assert "cannot be shown" not in page.text
@@ -126,7 +128,7 @@ def test_a_quarantined_partition_and_a_new_version_are_shown(small: Project) -> 
         in page.text
     )
     assert "1 delivery in quarantine" in page.text
-    assert "The next run of ingest tells the models of it." in page.text
+    assert "The next run of ingest notifies the models of it." in page.text
     (small.root / "var/quarantine/readings/2013-04-0a1b2c3d/closed.json").write_text("{}")
     assert "readings 2013-04" not in read().text
     assert f"commit {small.run('git', 'rev-parse', '--short', 'HEAD').stdout.strip()}: as it is" in page.text
@@ -153,7 +155,7 @@ def test_the_names_of_partitions_do_not_overlap(names: list[str]) -> None:
     drawn = str(charts.partitions({"flights": [(name, True) for name in names]}, ""))
     texts = [(float(x), text) for x, text in re.findall(r'<text x="([\d.]+)" y="46[^"]*">([^<]+)</text>', drawn)]
     assert texts or max(map(len, names)) > 20
-    for (x, text), (after, _) in pairwise([*texts, (charts.WIDTH + 8.0, "")]):
+    for (x, text), (after, _) in pairwise([*texts, (axes.WIDTH + 8.0, "")]):
         assert x + 6.6 * len(text) < after
 
 
@@ -195,7 +197,7 @@ def test_a_broken_file_is_told_in_its_place_and_the_rest_stays(lived: Project) -
             assert not page.crossed, name
             assert "Will this pump fail today?" in page.text, name
             assert "What happens next" in page.text, name
-            told = [said for said in page.said if "cannot be" in said or "names no data version" in said]
+            told = [said for said in page.texts if "cannot be" in said or "names no data version" in said]
             complained += bool(told)
             assert len(told) < 5, "one file, one place"
         assert complained == wanted, name
@@ -220,8 +222,10 @@ def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 
 def test_no_field_of_a_report_can_take_the_page_along(lived: Project) -> None:
-    """Each one missing, null, a text or a list: the page is made, and says what is wrong or leaves it out."""
-    good = page_sample.report("tiny", weeks=2)
+    """Each one missing, null, or a text: the model's section is made, and says what is wrong or leaves it out."""
+    good, section = page_sample.report("tiny", weeks=2), params.load().model("tiny")
+    read = facts.ModelFacts.read("tiny", section)
+    tools = facts.Tools(None, None, None)
     for path in leaves(good):
         for instead in (..., None, "nonsense"):
             report = copy.deepcopy(good)
@@ -233,8 +237,10 @@ def test_no_field_of_a_report_can_take_the_page_along(lived: Project) -> None:
             else:
                 place[path[-1]] = instead
             files.write_json(page_sample.report_path("tiny"), report)
-            page = status_page.render(NOW)
-            assert "Will this pump fail today?" in page, (path, instead)
+            broken = replace(read, report=facts.ModelFacts.read("tiny", section).report)
+            sentence, _ = status_page.headline([broken], [])
+            assert sentence, (path, instead)
+            assert "History" in models.section(broken, tools, {}) + monitoring.alarms([broken]), (path, instead)
 
 
 def test_what_somebody_wrote_is_never_markup(lived: Project) -> None:
@@ -290,16 +296,16 @@ def test_nothing_is_fetched_from_elsewhere_and_no_style_is_inline(lived: Project
     ]
     assert all(address == "None" or address.startswith("data:") for address in loaded)
     assert not any(key == "style" or key.startswith("on") for _, attributes in page.tags for key in attributes)
-    assert re.findall(r"<style>(.*?)</style>", text, re.DOTALL) == [style.STYLE]
-    assert re.findall(r"<script>(.*?)</script>", text, re.DOTALL) == [style.SCRIPT]
-    assert str(page.of("meta")[1]["content"]) in style.POLICY
-    assert "unsafe" not in style.POLICY
-    assert "http" not in style.STYLE + style.SCRIPT
+    assert re.findall(r"<style>(.*?)</style>", text, re.DOTALL) == [assets.STYLE]
+    assert re.findall(r"<script>(.*?)</script>", text, re.DOTALL) == [assets.SCRIPT]
+    assert str(page.of("meta")[1]["content"]) in assets.POLICY
+    assert "unsafe" not in assets.POLICY
+    assert "http" not in assets.STYLE + assets.SCRIPT
 
 
 def colours() -> list[dict[str, str]]:
     """The variables of the light theme, and of the dark one."""
-    themes = re.findall(r":root\{(.*?)\}", style.STYLE, re.DOTALL)
+    themes = re.findall(r":root\{(.*?)\}", assets.STYLE, re.DOTALL)
     return [dict(re.findall(r"--(\w+):(#[0-9a-f]{6})", theme)) for theme in themes]
 
 
@@ -346,7 +352,7 @@ def test_the_command_writes_the_file(small: Project) -> None:
     """`evergreen page`."""
     said = small.run(sys.executable, "-m", "deployments.cli", "page").stdout
     assert Path(said.strip()) == small.root / "var/status/index.html"
-    assert "Nothing serves yet" in (small.root / "var/status/index.html").read_text(encoding="utf-8")
+    assert "No model is live yet" in (small.root / "var/status/index.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -361,14 +367,14 @@ def test_the_command_writes_the_file(small: Project) -> None:
 )
 def test_the_marks_of_an_axis_are_round(low: float, high: float, wanted: list[float]) -> None:
     """Steps of 1, 2 or 5 times a power of ten."""
-    assert charts.ticks(low, high) == wanted
+    assert axes.ticks(low, high) == wanted
 
 
 @pytest.mark.parametrize("span", [0, 1 / 86400, 0.001, 0.04, 0.9, 2, 5, 30, 69, 71, 365, 1000, 9000])
 def test_the_marks_of_time_are_few_and_inside(span: float) -> None:
     """Whether the picture is of seconds or of decades."""
     since = datetime(2013, 10, 3, 7, 31, tzinfo=UTC)
-    marks = charts.dates(since, since + timedelta(days=span))
+    marks = axes.dates(since, since + timedelta(days=span))
     assert 1 <= len(marks) <= 7
     assert all(since <= time <= since + timedelta(days=span) for time, _ in marks)
     assert len({time for time, _ in marks}) == len(marks)
@@ -376,10 +382,10 @@ def test_the_marks_of_time_are_few_and_inside(span: float) -> None:
 
 def test_times_and_windows_are_said_as_people_say_them() -> None:
     """A window within a month, over months, over years."""
-    assert markup.days("2013-10-07T00:00:00Z", "2013-10-13T23:00:00Z") == "7 to 13 Oct 2013"
-    assert markup.days("2013-09-28T00:00:00Z", "2013-10-04T12:00:00Z") == "28 Sep to 4 Oct 2013"
-    assert markup.days("2013-10-07T00:00:00Z", "2013-10-14T00:00:00Z") == "7 to 13 Oct 2013"
-    assert markup.days("2013-12-28T00:00:00Z", "2014-01-04T00:00:00Z") == "28 Dec 2013 to 3 Jan 2014"
+    assert formatting.days("2013-10-07T00:00:00Z", "2013-10-13T23:00:00Z") == "7 to 13 Oct 2013"
+    assert formatting.days("2013-09-28T00:00:00Z", "2013-10-04T12:00:00Z") == "28 Sep to 4 Oct 2013"
+    assert formatting.days("2013-10-07T00:00:00Z", "2013-10-14T00:00:00Z") == "7 to 13 Oct 2013"
+    assert formatting.days("2013-12-28T00:00:00Z", "2014-01-04T00:00:00Z") == "28 Dec 2013 to 3 Jan 2014"
 
 
 # ── kept new ──────────────────────────────────────────────────────────────────────────────────────
@@ -388,7 +394,7 @@ def test_times_and_windows_are_said_as_people_say_them() -> None:
 def test_it_is_written_when_something_changed_and_each_minute(lived: Project) -> None:
     """Not otherwise; and looked at no more often than every two seconds."""
     clock = [100.0]
-    keeping = refresher.Keeper(clock=lambda: clock[0])
+    keeping = refresher.PageRefresher(clock=lambda: clock[0])
 
     def later(seconds: float) -> bool:
         clock[0] += seconds
@@ -412,7 +418,7 @@ def test_a_page_that_cannot_be_written_is_told_once(lived: Project) -> None:
     """The watcher goes on."""
     said: list[str] = []
     clock = [100.0]
-    keeping = refresher.Keeper(said.append, lambda: clock[0])
+    keeping = refresher.PageRefresher(said.append, lambda: clock[0])
     (lived.root / "var/status").write_text("in the way")
     for _ in range(3):
         assert not keeping.look()
@@ -445,7 +451,7 @@ def test_a_browser_is_shown_the_page_and_an_application_gets_json(lived: Project
     assert answer.status_code == 200
     assert answer.content == status_page.path().read_bytes()
     assert answer.headers["cache-control"] == "no-store"
-    assert answer.headers["content-security-policy"] == style.POLICY
+    assert answer.headers["content-security-policy"] == assets.POLICY
     for path in ("/", "/status"):
         assert (ask(path).status_code, ask(path).headers["location"]) == (307, "/status/")
     assert ask("/status", accept="*/*").json()["models"] == {}

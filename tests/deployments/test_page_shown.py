@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from deployments.local import servers
-from deployments.status_page import facts
+from deployments.status_page import facts, plans
 from deployments.status_page import page as status_page
 from flows.prefect_support import api
 from tasks.ground import files, http
@@ -82,23 +82,23 @@ def test_what_prefect_plans_is_on_the_page(served: Served) -> None:
     """Each flow with its next run, or that it is paused; the links are those of the server's own UI."""
     ui = facts.tools().prefect
     assert ui is not None
-    plans = facts.plans(ui)
-    assert {title.split("/")[1] for title in plans} == {"ingest", "tiny"}
-    assert plans["train/tiny"].cron == "5-59/15 * * * *"
-    assert plans["predict/tiny"].cron is None
-    there = plans["train/tiny"].url.rpartition("/")[2]
+    planned = plans.read(ui)
+    assert {title.split("/")[1] for title in planned} == {"ingest", "tiny"}
+    assert planned["train/tiny"].cron == "5-59/15 * * * *"
+    assert planned["predict/tiny"].cron is None
+    there = planned["train/tiny"].url.rpartition("/")[2]
     soon = (datetime.now(UTC) + timedelta(seconds=20)).isoformat(timespec="seconds")  # sooner than any schedule
-    planned = {"type": "SCHEDULED", "state_details": {"scheduled_time": soon}}
-    run = api.call(f"/deployments/{there}/create_flow_run", {"state": planned})
-    train = facts.plans(ui)["train/tiny"]
+    state = {"type": "SCHEDULED", "state_details": {"scheduled_time": soon}}
+    run = api.call(f"/deployments/{there}/create_flow_run", {"state": state})
+    train = plans.read(ui)["train/tiny"]
     assert datetime.fromisoformat(str(train.next)) <= datetime.fromisoformat(soon)
     assert (train.paused, train.running, train.last) == (False, None, None)
     api.call(f"/flow_runs/{run['id']}/set_state", {"state": {"type": "RUNNING"}, "force": True})
-    assert facts.plans(ui)["train/tiny"].running == api.run_url(run["id"])
+    assert plans.read(ui)["train/tiny"].running == api.run_url(run["id"])
     api.call(f"/deployments/{there}/pause_deployment", {})
     state = {"type": "FAILED", "name": "Failed", "message": "no\nrows"}
     api.call(f"/flow_runs/{run['id']}/set_state", {"state": state, "force": True})
-    train = facts.plans(ui)["train/tiny"]
+    train = plans.read(ui)["train/tiny"]
     assert train.paused
     assert train.last is not None
     assert (train.last.state, train.last.message, train.last.url) == ("FAILED", "no rows", api.run_url(run["id"]))
@@ -176,7 +176,7 @@ def test_it_becomes_new_by_itself_and_keeps_ones_place(served: Served, page: Pag
     at = page.script("scrollY")
     files.write_json(page_sample.report_path("tiny"), {**page_sample.report("tiny"), "alarms": []})
     status_page.write()
-    until(lambda: "no alarm is open" in page.text() or "Nothing serves" in page.text(), 30, "the new page")
+    until(lambda: "no alarm is open" in page.text() or "No model is live" in page.text(), 30, "the new page")
     until(lambda: "Open alarms" not in page.text(), 30, "the new page")
     assert page.script("document.getElementById('quality-tiny').open")
     assert abs(page.script("scrollY") - at) < 400
