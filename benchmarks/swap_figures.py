@@ -84,12 +84,12 @@ class TrialRecord:
     expected: dict[str, list[float]]
     """Release → what it is to answer to each request."""
     acts: list[Act] = field(default_factory=list)
-    answers: list[load_clients.Answered] = field(default_factory=list)
+    answers: list[load_clients.LoadResult] = field(default_factory=list)
     ids: set[str] = field(default_factory=set)
     wrong: int = 0
     kills: list[tuple[float, str]] = field(default_factory=list)
 
-    def tell(self, one: load_clients.Answered) -> None:
+    def tell(self, one: load_clients.LoadResult) -> None:
         """Take in an answer: who gave it, and whether it is right."""
         if not one.failed:
             said = orjson.loads(one.body)["predictions"][0]
@@ -144,7 +144,7 @@ def find(trial: TrialRecord) -> Found:
     )
 
 
-def _was_in_flight(one: load_clients.Answered, kills: list[float]) -> bool:
+def _was_in_flight(one: load_clients.LoadResult, kills: list[float]) -> bool:
     """Whether a request was on an open connection to a router that was killed before it answered."""
     return str(one.failed).startswith(load_clients.NO_ANSWER) and any(
         one.due <= at + LOOK_S and at <= one.done for at in kills

@@ -255,11 +255,11 @@ def plan(live: Made, fresh: list[Made], failing: Sequence[Made], swaps: int) -> 
     return [act for _, act in sorted(placed, key=lambda one: one[0])]
 
 
-async def run(trial: Trial, requests: list[load_clients.Request], acts: list[tuple[str, Made]], rate: float,
+async def run(trial: Trial, requests: list[load_clients.LoadRequest], acts: list[tuple[str, Made]], rate: float,
               seconds: float, killer: Killer | None = None) -> None:  # fmt: skip
     """The load, and the acts spread over its time; it goes on until the last of them is done."""
     host, port = os.environ["EVERGREEN_HOST"], int(os.environ["EVERGREEN_PORT"])
-    asking = load_clients.Clients(host, port, trial.tell)
+    asking = load_clients.LoadClients(host, port, trial.tell)
     loading = asyncio.create_task(asking.at_rate(requests, rate, float("inf")))
     begin = time.perf_counter()
     await asyncio.sleep(2)

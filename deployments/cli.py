@@ -494,7 +494,7 @@ def load(
     """Put load on the router, and print each second how it answers. Exit code 1: a request failed."""
     from deployments.tools import load
 
-    return load.run(load.Plan(rate, connections, seconds), model)
+    return load.run(load.LoadPlan(rate, connections, seconds), model)
 
 
 # ── monitoring ────────────────────────────────────────────────────────────────────────────────────

@@ -96,8 +96,9 @@ class Project:
 @pytest.fixture(autouse=True)
 def _environment_as_it_was() -> Iterator[None]:
     """A command that a test calls in this process applies its project's settings: the next test finds none of that."""
-    before = dict(os.environ)
+    before, folder = dict(os.environ), Path.cwd()
     yield
+    os.chdir(folder)
     os.environ.clear()
     os.environ.update(before)
 

@@ -1,9 +1,8 @@
-"""`evergreen load`: realistic load on what serves, and what came of it, told each second.
+"""Load test of the router: realistic requests, and each second how they were answered.
 
 The rows are the newest ones that the model was not trained on (build/<model>/rows), or else those that its release
 carries along. With a rate, requests come at random moments, so many a second, however long the answers take; with
-connections, each of them asks as soon as it has its answer. Half of the requests keep their connection.
-Ends with 1 if any request failed.
+connections, each of them sends as soon as it has its answer. Half of the requests keep their connection open.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+import urllib.request
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
@@ -18,21 +18,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from deployments.tools.load_clients import Answered, Clients, Request
+from deployments.tools.load_clients import LoadClients, LoadRequest, LoadResult
 from tasks.ground import files, params, settings
 from tasks.ground.errors import DataMissing, WorldError, did_you_mean
 from tasks.release.rollout import router_client
 from tasks.release.rollout.router_status import RouterStatus
 
 KEY = "EVERGREEN_API_KEY"
-"""The variable that holds an API key, where keys are needed; else the operator's token is sent, which is as good."""
+"""The variable with an API key; without one the operator's token is sent, which admits to everything."""
 
 ROWS = 2000
-"""Different rows of a model that are asked, at most."""
+"""Different rows of a model that are sent, at most."""
 
 
 @dataclass(frozen=True)
-class Plan:
+class LoadPlan:
     """How many requests, and how long."""
 
     rate: float = 100
@@ -42,96 +42,44 @@ class Plan:
     seconds: float = 30
 
 
-def run(plan: Plan, models: list[str] | None = None) -> int:
-    """Load some models (none: all that are live). Returns the exit code: 0 all was answered, 1 something failed."""
-    live = served()
-    asked = {model: rows_of(model, live[model]) for model in chosen(live, models)}
-    requests = [one for model, rows in asked.items() for one in requests_of(model, rows)]
+def run(plan: LoadPlan, models: Sequence[str] | None = None) -> int:
+    """Load some models (none: all that are live). Returns the exit code: 0 all was answered, 1 a request failed."""
+    live = live_releases()
+    for name in models or []:
+        if name not in live:
+            raise WorldError(f"no release of {name} is live{did_you_mean(name, list(live))}")
+    names = models or list(live)
+    requests = [request for name in names for request in requests_of(name, rows_of(name, live[name]))]
     how = f"over {plan.connections} connections" if plan.connections else f"{plan.rate:g} a second"
-    print(f"{how} for {plan.seconds:g} s, {len(requests)} different rows of {', '.join(asked)}")
-    seen = Seen()
+    print(f"{how} for {plan.seconds:g} s, {len(requests)} different rows of {', '.join(names)}")
+    summary = LoadSummary()
     with suppress(KeyboardInterrupt):
-        _run(_load(seen, requests, plan))
-    print(seen.summary())
-    return 1 if seen.failures else 0
+        _run(_load(summary, requests, plan))
+    print(summary.text())
+    return 1 if summary.failures else 0
 
 
-# ── what is asked ─────────────────────────────────────────────────────────────────────────────────
+# ── what is sent ──────────────────────────────────────────────────────────────────────────────────
 
 
-def served() -> dict[str, str]:
-    """Model → the candidate that is live.
+def live_releases() -> dict[str, str]:
+    """Model → the candidate that answers.
 
     Raises:
-        WorldError: nothing serves.
+        WorldError: there is none, or no router.
     """
-    import urllib.error
-    import urllib.request
-
     url = address()
     try:
-        with urllib.request.urlopen(urllib.request.Request(f"{url}/status", headers=admitted()), timeout=5) as response:
+        request = urllib.request.Request(f"{url}/status", headers=authorization())
+        with urllib.request.urlopen(request, timeout=5) as response:
             models = RouterStatus.model_validate_json(response.read()).models
-    except (OSError, ValueError, LookupError, urllib.error.URLError) as error:
+    except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
-        raise WorldError(f"nothing serves on {url}: {reason}. `make up` starts what does") from None
+        raise WorldError(f"no router answers on {url}: {reason}. `evergreen up` starts one") from None
     live = {name: status.answers for name, status in models.items() if status.answers}
     if not live:
         raise WorldError(f"the router on {url} has no release that is ready. {url}/status says why")
     return live
-
-
-def chosen(live: dict[str, str], models: list[str] | None) -> list[str]:
-    """The models that are asked.
-
-    Raises:
-        WorldError: one of them does not serve.
-    """
-    for name in models or []:
-        if name not in live:
-            raise WorldError(f"no release of {name} serves{did_you_mean(name, list(live))}")
-    return models or list(live)
-
-
-def rows_of(model: str, candidate: str) -> list[dict[str, Any]]:
-    """Rows as a client would ask them: the newest, or those that the release carries along.
-
-    Raises:
-        DataMissing: there are neither rows of the model nor its release on this machine.
-    """
-    return _holdout(model) or _carried(model, candidate)
-
-
-def requests_of(model: str, rows: Sequence[dict[str, Any]]) -> list[Request]:
-    """A request for each row."""
-    headers = admitted()
-    return [Request.predict(number, model, [row], headers) for number, row in enumerate(rows)]
-
-
-def admitted() -> dict[str, str]:
-    """The header with which what serves is asked, whether keys are needed or not."""
-    key = os.environ.get(KEY) or router_client.token()
-    return {"authorization": f"Bearer {key}"} if key else {}
-
-
-def _holdout(model: str) -> list[dict[str, Any]]:
-    from tasks.modelling import rows
-    from tasks.release.package import package
-
-    said = params.load().model(model)
-    if not (settings.BUILD / model / "split.json").exists():
-        return []
-    frame = rows.read(settings.BUILD / model, "holdout", list(said.features))
-    return package.request_rows(frame.sample(min(ROWS, len(frame)), random_state=0), said)
-
-
-def _carried(model: str, candidate: str) -> list[dict[str, Any]]:
-    release = Path(os.environ["BENTOML_HOME"]) / "bentos" / model / candidate / "src"
-    if not release.exists():
-        raise DataMissing(f"there are no rows of {model} to ask: neither in {settings.BUILD / model} nor in {release}")
-    golden: list[dict[str, Any]] = files.read_json(release / "golden.json")
-    background: list[dict[str, Any]] = files.read_json(release / "background.json")
-    return [*(one["row"] for one in golden), *background]
 
 
 def address() -> str:
@@ -139,39 +87,80 @@ def address() -> str:
     return f"http://{os.environ['EVERGREEN_HOST']}:{os.environ['EVERGREEN_PORT']}"
 
 
-# ── what came of it ───────────────────────────────────────────────────────────────────────────────
+def authorization() -> dict[str, str]:
+    """The header that admits to the router, whether it requires keys or not."""
+    key = os.environ.get(KEY) or router_client.token()
+    return {"authorization": f"Bearer {key}"} if key else {}
+
+
+def rows_of(model: str, candidate: str) -> list[dict[str, Any]]:
+    """Rows as a client would send them: the newest, or those that the release carries along.
+
+    Raises:
+        DataMissing: there are neither rows of the model nor its release on this machine.
+    """
+    return _holdout(model) or _carried(model, candidate)
+
+
+def requests_of(model: str, rows: Sequence[dict[str, Any]]) -> list[LoadRequest]:
+    """A request for each row."""
+    headers = authorization()
+    return [LoadRequest.predict(number, model, [row], headers) for number, row in enumerate(rows)]
+
+
+def _holdout(model: str) -> list[dict[str, Any]]:
+    from tasks.modelling import rows
+    from tasks.release.package import package
+
+    section = params.load().model(model)
+    if not (settings.BUILD / model / "split.json").exists():
+        return []
+    frame = rows.read(settings.BUILD / model, "holdout", list(section.features))
+    return package.request_rows(frame.sample(min(ROWS, len(frame)), random_state=0), section)
+
+
+def _carried(model: str, candidate: str) -> list[dict[str, Any]]:
+    release = Path(os.environ["BENTOML_HOME"]) / "bentos" / model / candidate / "src"
+    if not release.exists():
+        raise DataMissing(f"there are no rows of {model} to send: neither in {settings.BUILD / model} nor in {release}")
+    golden: list[dict[str, Any]] = files.read_json(release / "golden.json")
+    background: list[dict[str, Any]] = files.read_json(release / "background.json")
+    return [*(example["row"] for example in golden), *background]
+
+
+# ── how it was answered ───────────────────────────────────────────────────────────────────────────
 
 
 @dataclass
-class Seen:
-    """What came of the requests, all together and since the last line."""
+class LoadSummary:
+    """Latencies and failures, altogether and since the last line."""
 
     begin: float = field(default_factory=time.perf_counter)
     ms: list[float] = field(default_factory=list)
     late_ms: list[float] = field(default_factory=list)
     failures: Counter[str] = field(default_factory=Counter)
     releases: Counter[str] = field(default_factory=Counter)
-    _from: int = 0
-    _told: Counter[str] = field(default_factory=Counter)
+    _printed: int = 0
+    _printed_failures: Counter[str] = field(default_factory=Counter)
 
-    def add(self, one: Answered) -> None:
-        """One more. What failed is no latency."""
-        if one.failed:
-            self.failures[one.failed] += 1
+    def add(self, result: LoadResult) -> None:
+        """Count one request. A failure has no latency."""
+        if result.failed:
+            self.failures[result.failed] += 1
         else:
-            self.ms.append(one.ms)
-            self.late_ms.append(one.late_ms)
-            self.releases[one.release or "?"] += 1
+            self.ms.append(result.ms)
+            self.late_ms.append(result.late_ms)
+            self.releases[result.release or "?"] += 1
 
     def line(self) -> str:
         """The time since the line before."""
-        new, failed = self.ms[self._from :], self.failures - self._told
-        self._from, self._told = len(self.ms), self.failures.copy()
-        told = ", ".join(f"{kind}: {number}" for kind, number in failed.items())
+        new, failed = self.ms[self._printed :], self.failures - self._printed_failures
+        self._printed, self._printed_failures = len(self.ms), self.failures.copy()
+        kinds = ", ".join(f"{kind}: {number}" for kind, number in failed.items())
         at = time.perf_counter() - self.begin
-        return f"{at:4.0f} s  {len(new):6,}/s   {latencies(new)}" + (f"   failed: {told}" if failed else "")
+        return f"{at:4.0f} s  {len(new):6,}/s   {latencies(new)}" + (f"   failed: {kinds}" if kinds else "")
 
-    def summary(self) -> str:
+    def text(self) -> str:
         """All of it."""
         seconds, number = time.perf_counter() - self.begin, len(self.ms)
         failed = ", ".join(f"{kind}: {times:,}" for kind, times in self.failures.most_common())
@@ -180,7 +169,7 @@ class Seen:
             lines.append(f"{latencies(self.ms)}  max {max(self.ms):.1f}")
             lines += [f"{release}  {times:,}" for release, times in self.releases.most_common()]
             if (late := percentile(self.late_ms, 99)) > 0.1 * percentile(self.ms, 99):
-                lines.append(f"of that, p99 {late:.1f} ms went by before this program came to sending: it needs a core")
+                lines.append(f"of that, p99 {late:.1f} ms passed before this program could send: it needs a core")
         return "\n".join(lines)
 
 
@@ -197,26 +186,26 @@ def percentile(ms: Sequence[float], share: float) -> float:
     return ranked[min(len(ranked) - 1, int(len(ranked) * share / 100))] if ranked else 0.0
 
 
-async def _load(seen: Seen, requests: list[Request], plan: Plan) -> None:
-    clients = Clients(os.environ["EVERGREEN_HOST"], int(os.environ["EVERGREEN_PORT"]), seen.add)
-    seen.begin = time.perf_counter()
-    telling = asyncio.create_task(_tell(seen))
+async def _load(summary: LoadSummary, requests: list[LoadRequest], plan: LoadPlan) -> None:
+    clients = LoadClients(os.environ["EVERGREEN_HOST"], int(os.environ["EVERGREEN_PORT"]), summary.add)
+    summary.begin = time.perf_counter()
+    printing = asyncio.create_task(_print_each_second(summary))
     try:
         if plan.connections:
             await clients.connected(requests, plan.connections, plan.seconds)
         else:
             await clients.at_rate(requests, plan.rate, plan.seconds)
     finally:
-        telling.cancel()
+        printing.cancel()
         clients.close()
 
 
-async def _tell(seen: Seen) -> None:
+async def _print_each_second(summary: LoadSummary) -> None:
     second = 0
     while True:
         second += 1
-        await asyncio.sleep(max(0.0, seen.begin + second - time.perf_counter()))
-        print(seen.line(), flush=True)
+        await asyncio.sleep(max(0.0, summary.begin + second - time.perf_counter()))
+        print(summary.line(), flush=True)
 
 
 def _run(work: Any) -> None:

@@ -1,4 +1,4 @@
-"""`make run`: the whole loop on real data, from an empty folder to a served model. Safe to stop and to repeat."""
+"""Quickstart: the whole loop on real data, from an empty folder to a served model. Safe to stop and to repeat."""
 
 from __future__ import annotations
 
@@ -18,69 +18,26 @@ FIRST, NEXT = [f"2013-{month:02d}" for month in range(1, 9)], ["2013-09"]
 
 
 def run() -> int:
-    """Run the loop, as far as anything is to be done; gives the exit code."""
+    """Run the loop unless there is nothing to do; returns the exit code."""
     begin = time.monotonic()
-    said = params.load()
-    idle = _nothing_to_do(said)
+    loaded = params.load()
+    idle = _nothing_to_do(loaded)
     if not idle and (code := _loop_beside_a_server()):
         return code
-    _summary(said, time.monotonic() - begin, champions=not idle)
+    _summary(loaded, time.monotonic() - begin, champions=not idle)
     return 0
 
 
-def _loop_beside_a_server() -> int:
-    """The loop in a process of its own, so that what Prefect sends at its end still finds the server."""
-    title("Prefect: a server for the flows")
-    with servers.prefect_server() as api:
-        print(f"  {api.removesuffix('/api')}", flush=True)
-        return subprocess.run(
-            [sys.executable, "-m", "deployments.tools.quickstart"], cwd=settings.ROOT, check=False
-        ).returncode
-
-
-@exit_codes.command
-def main() -> None:
-    """What of the loop needs the Prefect server that PREFECT_API_URL names."""
-    from tasks.data import delivery
-
-    said = params.load()
-    begin_from_nothing()
-    for partitions in (FIRST, NEXT):
-        title(f"The upstream delivers {partitions[0]}" + (f" to {partitions[-1]}" if len(partitions) > 1 else ""))
-        delivery.deliver(said, _not_here(partitions), _line)
-        if partitions == FIRST:
-            _wait_for_prefect(os.environ["PREFECT_API_URL"])
-        title("ingest: validate, version or quarantine")
-        _flow("ingest")
-        for model in said.models:
-            title(f"train: {model}")
-            _flow("train", model)
-    for model in said.models:
-        title(f"The champion of {model} is served")
-        _ask_champion(model)
-
-
-def _flow(name: str, *arguments: str) -> None:
-    """Run a flow in this process; its story is told by its own log."""
-    from flows.prefect_support import run_local
-
-    state = run_local.run(name, *arguments)
-    if not state.is_completed():
-        why = (state.message or "no reason given").removeprefix("Flow run encountered an exception: ")
-        raise WorldError(f"the flow {' '.join([name, *arguments])} ended as {state.name}: {why}")
-
-
-def _nothing_to_do(said: params.Params) -> bool:
+def _nothing_to_do(loaded: params.Params) -> bool:
     """Whether everything that was to be delivered is versioned, trained on and judged; nothing heavy is imported."""
     from tasks.release.registry import candidate_outcome
     from tasks.training import dvc_graph
 
-    if _not_here(FIRST + NEXT):
+    if _missing(FIRST + NEXT):
         return False
     title("Is there anything to do?")
-    for model in said.models:
-        pending = dvc_graph.pending(model)
-        verdict = candidate_outcome.find(model)
+    for model in loaded.models:
+        pending, verdict = dvc_graph.pending(model), candidate_outcome.find(model)
         for stage, reason in pending.items():
             print(f"  {stage:<28} will run: {reason}")
         if pending or not verdict:
@@ -89,14 +46,45 @@ def _nothing_to_do(said: params.Params) -> bool:
     return True
 
 
+def _loop_beside_a_server() -> int:
+    """The loop in a process of its own, so that what Prefect sends when it exits still reaches the server."""
+    title("Prefect: a server for the flows")
+    with servers.prefect_server() as api:
+        _line(api.removesuffix("/api"))
+        command = [sys.executable, "-m", "deployments.tools.quickstart"]
+        return subprocess.run(command, cwd=settings.ROOT, check=False).returncode
+
+
+@exit_codes.command
+def main() -> None:
+    """The part of the loop that needs the Prefect server that PREFECT_API_URL names."""
+    from tasks.data import delivery
+
+    loaded = params.load()
+    begin_from_nothing()
+    for partitions in (FIRST, NEXT):
+        title(f"The upstream delivers {partitions[0]}" + (f" to {partitions[-1]}" if len(partitions) > 1 else ""))
+        delivery.deliver(loaded, _missing(partitions), _line)
+        if partitions == FIRST:
+            _wait_for_prefect(os.environ["PREFECT_API_URL"])
+        title("ingest: validate, version or quarantine")
+        _run_flow("ingest")
+        for model in loaded.models:
+            title(f"train: {model}")
+            _run_flow("train", model)
+    for model in loaded.models:
+        title(f"The champion of {model} is served")
+        _ask_champion(model)
+
+
 def begin_from_nothing() -> None:
-    """A fresh clone names the data version that this ends in, and has none of its files: it is made from the first."""
+    """A fresh clone names a data version of which it has no file: remove the name, as the loop begins before it."""
     traces = [settings.ROOT / "data", settings.ROOT / ".dvc" / "cache", paths.local_remote()]
     if not any(path.exists() for path in traces):
         (settings.ROOT / "data.dvc").unlink(missing_ok=True)
 
 
-def _not_here(partitions: list[str]) -> list[str]:
+def _missing(partitions: list[str]) -> list[str]:
     """Those of the example's partitions that are not in data/ yet."""
     from models import upstream
 
@@ -112,57 +100,58 @@ def _wait_for_prefect(api: str) -> None:
         time.sleep(0.2)
 
 
+def _run_flow(name: str, *arguments: str) -> None:
+    """Run a flow in this process; its log tells how it goes."""
+    from flows.prefect_support import run_local
+
+    state = run_local.run(name, *arguments)
+    if not state.is_completed():
+        why = (state.message or "no reason given").removeprefix("Flow run encountered an exception: ")
+        raise WorldError(f"the flow {' '.join([name, *arguments])} ended as {state.name}: {why}")
+
+
 def _ask_champion(model: str) -> None:
-    """Serve the champion's Bento alone, post real rows of its holdout, show the answers, stop it."""
+    """Serve the champion's Bento alone, send it rows of its golden ones, print the answers, end it."""
     from tasks.release.registry import registry
 
     champion = registry.champion(model)
     if champion is None:
-        print("  there is no champion: nothing was promoted")
+        _line("there is no champion: nothing was promoted")
         return
-    tag = f"{model}:{champion.candidate}"
     release = Path(os.environ["BENTOML_HOME"]) / "bentos" / model / champion.candidate / "src"
-    golden = [one["row"] for one in files.read_json(release / "golden.json")[:3]]
-    with servers.bento(tag) as url:
-        request = urllib.request.Request(
-            f"{url}/predict", json.dumps({"rows": golden}).encode(), {"content-type": "application/json"}
-        )
-        with urllib.request.urlopen(request, timeout=30) as response:
+    rows = [example["row"] for example in files.read_json(release / "golden.json")[:3]]
+    with servers.bento(f"{model}:{champion.candidate}") as url:
+        body, headers = json.dumps({"rows": rows}).encode(), {"content-type": "application/json"}
+        with urllib.request.urlopen(urllib.request.Request(f"{url}/predict", body, headers), timeout=30) as response:
             answer = json.load(response)
-    print(f"  POST {url}/predict with {len(golden)} rows → {answer['release']}")
-    for row, prediction in zip(golden, answer["predictions"], strict=True):
+    _line(f"POST {url}/predict with {len(rows)} rows → {answer['release']}")
+    for row, prediction in zip(rows, answer["predictions"], strict=True):
         shown = ", ".join(f"{key}={value}" for key, value in list(row.items())[:6])
-        print(f"    {shown}, … → {_short(prediction)}")
+        number = prediction.pop("id")
+        rounded = {key: round(value, 3) if isinstance(value, float) else value for key, value in prediction.items()}
+        _line(f"  {shown}, … → {rounded}  id {number}")
 
 
-def _short(prediction: dict[str, object]) -> str:
-    said = {
-        key: round(value, 3) if isinstance(value, float) else value for key, value in prediction.items() if key != "id"
-    }
-    return f"{said}  id {prediction['id']}"
-
-
-def _summary(said: params.Params, seconds: float, *, champions: bool) -> None:
-    """Who is champion is asked only after the loop has run: MLflow takes seconds to import."""
+def _summary(loaded: params.Params, seconds: float, *, champions: bool) -> None:
+    """The champion is looked up only after the loop has run: MLflow takes seconds to import."""
     from tasks.data import versions
     from tasks.release.registry import candidate_outcome
 
     title("Where things stand")
-    print(f"  data version  {versions.current()}")
-    for model in said.models:
+    _line(f"data version  {versions.current()}")
+    for model in loaded.models:
         candidate = files.read_json(settings.BUILD / model / "release" / "candidate.json")["candidate"]
-        print(f"  {model}")
+        _line(model)
         if champions:
             from tasks.release.registry import registry
 
-            print(f"    champion    {registry.champion(model) or 'none'}")
-        print(f"    candidate   {candidate}: {candidate_outcome.find(model)}")
-        print(f"    pictures    build/{model}/evaluation/plots/")
-    print(f"\n  done in {seconds:.0f} s. Next: `make shell`, then `mlflow ui`, `bentoml list`, `dvc plots show`;")
-    print(
-        "  `make up` for the platform with its UI; `evergreen reports` for the data; or change a number in params.yaml"
-    )
-    print("  and type `dvc repro`.")
+            _line(f"  champion    {registry.champion(model) or 'none'}")
+        _line(f"  candidate   {candidate}: {candidate_outcome.find(model)}")
+        _line(f"  pictures    build/{model}/evaluation/plots/")
+    print(f"""
+  done in {seconds:.0f} s. Next: `make shell`, then `mlflow ui`, `bentoml list`, `dvc plots show`;
+  `evergreen up` for the platform with its UI; `evergreen reports` for the data; or change a number in params.yaml
+  and type `dvc repro`.""")
 
 
 def _line(text: str) -> None:
@@ -170,7 +159,7 @@ def _line(text: str) -> None:
 
 
 def title(text: str) -> None:
-    """A heading of the story."""
+    """Print a heading, bold at a terminal."""
     bold, plain = ("\033[1m", "\033[0m") if sys.stdout.isatty() else ("", "")
     print(f"\n{bold}── {text}{plain}", flush=True)
 

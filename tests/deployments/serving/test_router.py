@@ -427,8 +427,8 @@ def test_those_who_run_it_are_admitted_beside_keys(router: Routed, monkeypatch: 
         shutil.rmtree(router.root / "var" / "run")
         assert operator.status(MODEL)["answers"] == router.candidate
         assert operator.predict(MODEL, router.candidate, [ROW]).status == 200
-        assert load_tool.served() == {MODEL: router.candidate}
-        assert _post(router, *load_tool.admitted().items()) == 200
+        assert load_tool.live_releases() == {MODEL: router.candidate}
+        assert _post(router, *load_tool.authorization().items()) == 200
 
 
 def test_a_page_may_be_opened_beside_keys(project: Routed, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,14 +19,16 @@ from tests.release_root import project_at
 
 BODY = json.dumps({"release": "pump:1", "predictions": [{"id": "a", "prediction": 1}]}).encode()
 GOOD = b"HTTP/1.1 200 OK\r\nevergreen-release: pump:1\r\ncontent-length: %d\r\n\r\n%b" % (len(BODY), BODY)
-REQUESTS = [load_clients.Request.predict(number, "pump", [{"hour": 6}], {}) for number in range(5)]
+REQUESTS = [load_clients.LoadRequest.predict(number, "pump", [{"hour": 6}], {}) for number in range(5)]
 
 Server = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
-async def _ask(server: Server, work: Callable[[load_clients.Clients], Awaitable[None]]) -> list[load_clients.Answered]:
+async def _ask(
+    server: Server, work: Callable[[load_clients.LoadClients], Awaitable[None]]
+) -> list[load_clients.LoadResult]:
     """What clients are told by a server."""
-    seen: list[load_clients.Answered] = []
+    seen: list[load_clients.LoadResult] = []
     port = http.free_port()
     served: list[asyncio.Future[None]] = []
 
@@ -34,7 +36,7 @@ async def _ask(server: Server, work: Callable[[load_clients.Clients], Awaitable[
         served.append(asyncio.ensure_future(server(reader, writer)))
 
     async with await asyncio.start_server(serve, "127.0.0.1", port):
-        asking = load_clients.Clients("127.0.0.1", port, seen.append, timeout_s=2)
+        asking = load_clients.LoadClients("127.0.0.1", port, seen.append, timeout_s=2)
         await work(asking)
         asking.close()
         await asyncio.gather(*served)
@@ -131,7 +133,7 @@ def test_a_connection_that_ends_before_the_answer_is_a_failure() -> None:
 def test_a_server_that_is_silent_is_given_up() -> None:
     """After the time that a client has."""
 
-    async def work(asking: load_clients.Clients) -> None:
+    async def work(asking: load_clients.LoadClients) -> None:
         asking.timeout_s = 0.2
         await asking.connected(REQUESTS, 1, 0.1)
 
@@ -141,8 +143,8 @@ def test_a_server_that_is_silent_is_given_up() -> None:
 
 def test_nobody_there_is_a_failure_of_its_own() -> None:
     """Nothing was sent."""
-    seen: list[load_clients.Answered] = []
-    asking = load_clients.Clients("127.0.0.1", http.free_port(), seen.append)
+    seen: list[load_clients.LoadResult] = []
+    asking = load_clients.LoadClients("127.0.0.1", http.free_port(), seen.append)
     asyncio.run(asking.at_rate(REQUESTS, 50, 0.2))
     assert {one.failed for one in seen} == {"not connected (ConnectionRefusedError)"}
 
@@ -156,8 +158,8 @@ def test_where_nothing_serves_it_says_what_to_do(
     monkeypatch.setenv("EVERGREEN_PORT", port)
     assert cli.main(["load", "--seconds", "1"]) == 1
     said = capsys.readouterr().err
-    assert f"WorldError: nothing serves on http://127.0.0.1:{port}: " in said
-    assert "`make up` starts what does" in said
+    assert f"WorldError: no router answers on http://127.0.0.1:{port}: " in said
+    assert "`evergreen up` starts one" in said
 
 
 def test_what_serves_is_loaded_with_rows_that_the_model_has_not_seen(
@@ -173,7 +175,7 @@ def test_what_serves_is_loaded_with_rows_that_the_model_has_not_seen(
         monkeypatch.setenv("EVERGREEN_HOST", "127.0.0.1")
         monkeypatch.setenv("EVERGREEN_PORT", str(router.port))
         with project_at(root):
-            assert cli.main(["load", "--seconds", "3", "--rate", "40"]) == 0
+            assert cli.main(["load", "--seconds", "2.2", "--rate", "40"]) == 0
             assert cli.main(["load", "--seconds", "1", "--connections", "4", "--model", "flight_delay"]) == 0
             lines = capfd.readouterr().out.splitlines()
             files.remove(root / "build")
@@ -182,8 +184,8 @@ def test_what_serves_is_loaded_with_rows_that_the_model_has_not_seen(
             assert cli.main(["load", "--model", "flight_delays"]) == 1
     finally:
         router.stop()
-    assert "no release of flight_delays serves; did you mean 'flight_delay'?" in capfd.readouterr().err
-    assert lines[0] == "40 a second for 3 s, 2000 different rows of flight_delay"
+    assert "no release of flight_delays is live; did you mean 'flight_delay'?" in capfd.readouterr().err
+    assert lines[0] == "40 a second for 2.2 s, 2000 different rows of flight_delay"
     assert sum("/s   p50" in line for line in lines) >= 2
     assert sum(line.startswith(f"flight_delay:{router.candidate}  ") for line in lines) == 2
     assert sum(", none failed" in line for line in lines) == 2
