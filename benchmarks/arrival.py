@@ -159,11 +159,11 @@ def _began(server: str, model: str, since: float) -> float:
 
 
 def _idle_wakes(root: Path, server: str, figures: Figures) -> None:
-    """What the flow run's processes use: worker and nursery have waited for them, so the kernel has added them up.
+    """What the flow run's processes use: worker and forkserver have waited for them, so the kernel has added them up.
 
     The schedules rest meanwhile, as theirs would be added up, too.
     """
-    parents = [psutil.Process(_stack(root)["services"][name]) for name in ("worker", "nursery")]
+    parents = [psutil.Process(_stack(root)["services"][name]) for name in ("worker", "forkserver")]
     for deployment in _ask(server, "/deployments/filter", {}):
         _ask(server, f"/deployments/{deployment['id']}/pause_deployment", {})
     for title in ("ingest/ingest", *(f"train/{model}" for model in MODELS)):

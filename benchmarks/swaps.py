@@ -4,7 +4,7 @@ In a scratch copy of this project, with MLflow, Prefect and the router as `make 
 `champion` as a person does it in MLflow's UI, and starts the flow rollout as the worker does. Two parts:
 
     calm     acts and nothing else: are requests lost, and how much slower are they while a release changes?
-    killed   kill -9 of replicas, their nursery, the router and the flow, at random moments of acts; whoever is killed
+    killed   kill -9 of replicas, their forkserver, the router and the flow, at random moments of acts; whoever is killed
              is started again as `make up` would, the flow as its schedule would
 
     python -m benchmarks.swaps [--seconds 300] [--swaps 20] [--bad 12] [--kills 12] [--rate 100] [--bake 10]
@@ -58,7 +58,7 @@ WAITING = 4096
 NOBODY = 2**22
 """The number of no process (proc(5), pid_max)."""
 
-KILLED = ("replica", "nursery", "router", "flow")
+KILLED = ("replica", "forkserver", "router", "flow")
 
 
 # ── a scratch project ─────────────────────────────────────────────────────────────────────────────
@@ -92,14 +92,15 @@ def environment(root: Path) -> dict[str, str]:
 
 @contextmanager
 def serving() -> Iterator[None]:
-    """MLflow, Prefect, the router and the flows' nursery, kept up as `make up` keeps them, until the block ends."""
+    """MLflow, Prefect, the router and the flows' forkserver, kept up as `make up` keeps them, until the block ends."""
     code = """if True:
         import asyncio, sys
-        from deployments.local.services import services
-        from deployments.local.supervisor import Stack, take_lock
-        from deployments.local.console import Story
-        wanted = [one for one in services() if one.name in ("prefect", "mlflow", "router", "nursery")]
-        sys.exit(asyncio.run(Stack(wanted, Story(), take_lock()).run()))
+        from deployments.local.services import local_services
+        from deployments.local.supervisor import Supervisor
+        from deployments.local.console import Console
+        from deployments.local import run_state
+        wanted = [one for one in local_services() if one.name in ("prefect", "mlflow", "router", "forkserver")]
+        sys.exit(asyncio.run(Supervisor(wanted, Console(), run_state.take_lock()).run()))
     """
     paths.run_folder().mkdir(parents=True, exist_ok=True)
     log = paths.log("stack")
@@ -231,7 +232,7 @@ def _process(model: str, what: str) -> int:
         said = json.loads(response.read())
     if what == "router":
         return int(said["pid"])
-    if what == "nursery":
+    if what == "forkserver":
         children = psutil.Process(said["pid"]).children()
         return next(one.pid for one in children if any("fork_server.py" in word for word in one.cmdline()))
     found = said["models"][model]

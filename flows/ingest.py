@@ -96,7 +96,7 @@ def _report(said: params.Params) -> None:
     """Tell of what waits in quarantine and was not told of, whoever put it there: this run, or one that was killed."""
     note = paths.announced_refusals()
     told = files.read_state(note, dict[str, Any]())
-    before = told["reports"] if told.get("api") == announcements.whom() else {}
+    before = told["reports"] if told.get("api") == announcements.server_digest() else {}
     there = quarantine.waiting(said.quarantine)
     news = [entry for entry in there if before.get(entry.id) != entry.seen]
     told_of = [
@@ -112,4 +112,4 @@ def _report(said: params.Params) -> None:
     events.stored(told_of)
     now = {entry.id: entry.seen for entry in there}
     if now != before:
-        files.write_json(note, {"reports": now, "api": announcements.whom()})
+        files.write_json(note, {"reports": now, "api": announcements.server_digest()})

@@ -1,1 +1,1 @@
-"""The local stack: its services, kept running and reported on."""
+"""The local platform: its services on this machine, started, supervised and ended together."""

@@ -1,4 +1,4 @@
-"""Servers on this machine: each on 127.0.0.1, waited for until it answers, and ended with whoever started it."""
+"""Servers on this machine for the length of a block: on 127.0.0.1, waited for until they answer, ended with the block."""
 
 from __future__ import annotations
 
@@ -16,20 +16,23 @@ from tasks.ground.errors import WorldError
 
 BIN = Path(sys.executable).parent
 
+END_SECONDS = 20
+"""How long a process may take to end when it is asked to."""
+
 
 @contextmanager
 def prefect_server() -> Iterator[str]:
-    """The Prefect API to use: the one PREFECT_API_URL names if it answers, else one that lives as long as the block.
+    """The Prefect API to use: the one that PREFECT_API_URL names if it answers, else a server of this block.
 
-    Nor one on this machine that was started for another checkout: the flows of either would wake the other's.
+    A server of another checkout on this machine is not used: its flows would be triggered by this checkout's events.
     """
     url = os.environ["PREFECT_API_URL"]
     if http.answers(f"{url}/health"):
-        other = anothers(url)
+        other = other_checkout(url)
         if not other:
             yield url
             return
-        print(f"  {url} is of {other}: not for this one", flush=True)
+        print(f"  {url} belongs to {other}: not used", flush=True)
     port = http.free_port()
     url = os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
     with process(
@@ -38,8 +41,8 @@ def prefect_server() -> Iterator[str]:
         yield url
 
 
-def anothers(url: str) -> str | None:
-    """The checkout that a server on this machine was started for, if it is another one than this."""
+def other_checkout(url: str) -> str | None:
+    """The checkout that a server on this machine was started for, if it is another than this."""
     address = urlsplit(url)
     if address.hostname not in ("127.0.0.1", "localhost") or address.port is None:
         return None
@@ -49,7 +52,7 @@ def anothers(url: str) -> str | None:
 
 @contextmanager
 def bento(tag: str) -> Iterator[str]:
-    """`bentoml serve` of one release on a free port, ready to answer; gives its address."""
+    """`bentoml serve` of a release on a free port, ready to answer; gives its address."""
     port = http.free_port()
     url = f"http://127.0.0.1:{port}"
     with process([BIN / "bentoml", "serve", tag, "--host", "127.0.0.1", "--port", str(port)], "bento") as running:
@@ -59,7 +62,7 @@ def bento(tag: str) -> Iterator[str]:
 
 @contextmanager
 def process(command: list[str | Path], name: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that ends with the block, asked first and then made to. It writes to var/log/<name>.log."""
+    """A process that is terminated with the block, and killed if that takes too long; its log is var/log/<name>.log."""
     log = paths.log(name)
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as out:
@@ -69,7 +72,7 @@ def process(command: list[str | Path], name: str) -> Iterator[subprocess.Popen[b
     finally:
         running.terminate()
         try:
-            running.wait(timeout=20)
+            running.wait(timeout=END_SECONDS)
         except subprocess.TimeoutExpired:
             running.kill()
             running.wait()
@@ -79,13 +82,14 @@ def wait_for(url: str, running: subprocess.Popen[bytes], name: str, seconds: flo
     """Wait until a server answers.
 
     Raises:
-        WorldError: it ended, or did not answer in time; says where its log is.
+        WorldError: it ended, or did not answer in time; names its log.
     """
     deadline = time.monotonic() + seconds
-    log = paths.log(name)
     while not http.answers(url):
         if running.poll() is not None:
-            raise WorldError(f"{name} ended with code {running.returncode} before it answered. Its log: {log}")
+            raise WorldError(
+                f"{name} ended with code {running.returncode} before it answered. Its log: {paths.log(name)}"
+            )
         if time.monotonic() > deadline:
-            raise WorldError(f"{name} did not answer on {url} within {seconds:.0f} s. Its log: {log}")
+            raise WorldError(f"{name} did not answer on {url} within {seconds:.0f} s. Its log: {paths.log(name)}")
         time.sleep(0.1)

@@ -1,4 +1,4 @@
-"""The services of the local stack: what each is started with, and how it is known to answer."""
+"""The services of the local platform: what each is started with, and how it is probed."""
 
 from __future__ import annotations
 
@@ -13,100 +13,100 @@ from tasks.ground import http, paths, settings
 
 
 @dataclass(frozen=True)
-class Service:
-    """One process that is kept running."""
+class LocalService:
+    """A process that is kept running."""
 
     name: str
     command: list[str]
     answers: Callable[[datetime], bool]
-    """Whether it was heard since then."""
+    """Whether it answers, or had a heartbeat since then."""
     after: tuple[str, ...] = ()
     """Services that must answer before this one is started."""
-    says: str = ""
-    """What a person does with it."""
-    story: bool = False
-    """Whether its output is for people: then it is shown, not only kept."""
+    about: str = ""
+    """What it is for, for the person who starts it."""
+    is_shown: bool = False
+    """Whether its output is for people: then the console shows it."""
     ports: Mapping[str, int] = field(default_factory=dict)
-    """The setting that moves it → the port it listens on."""
-    holds: tuple[str, int] | None = None
-    """Host and port on which the stack listens for it: while the service is restarted, who connects waits."""
+    """The setting that changes it → the port it listens on."""
+    listen: tuple[str, int] | None = None
+    """Host and port of a socket that the supervisor keeps open for it: clients wait while the service restarts."""
     shutdown_seconds: float = 15
     hang_seconds: float = 300
-    """Who has not answered for so long hangs: it is killed, and so restarted. Prefect's server, and all on a machine
-    that swaps, may stand for a minute or two."""
+    """How long it may not answer before it is killed. Prefect's server, and everything on a machine that swaps, may
+    stand still for a minute or two."""
     serves: bool = False
-    """Whether it answers production: the others give way to it."""
+    """Whether it answers production requests: the others have a lower priority."""
     starts_flows: bool = False
     """Whether flow runs are its children: they go on when it is killed."""
 
 
-def services() -> list[Service]:
-    """The services, in the order they are started; they are ended in the opposite one."""
+def local_services() -> list[LocalService]:
+    """The services in the order of their start; they are ended in the opposite one."""
     prefect, mlflow = int(os.environ["PREFECT_SERVER_API_PORT"]), int(os.environ["MLFLOW_PORT"])
     host, router = os.environ["EVERGREEN_HOST"], int(os.environ["EVERGREEN_PORT"])
     python = [sys.executable, "-m"]
     return [
-        Service(
+        LocalService(
             "prefect",
             [*python, "deployments.orchestration.prefect_server", "--port", str(prefect)],
             lambda _: http.answers(f"http://127.0.0.1:{prefect}/api/health"),
-            says=f"flows, runs, schedules, events   http://127.0.0.1:{prefect}",
+            about=f"flows, runs, schedules, events   http://127.0.0.1:{prefect}",
             ports={"PREFECT_SERVER_API_PORT": prefect},
         ),
-        Service(
+        LocalService(
             "mlflow",
             [*python, "deployments.local.mlflow_server"],
             lambda _: http.answers(f"http://127.0.0.1:{mlflow}/health"),
-            says=f"metrics, models, the registry    http://127.0.0.1:{mlflow}",
+            about=f"metrics, models, the registry    http://127.0.0.1:{mlflow}",
             ports={"MLFLOW_PORT": mlflow},
         ),
-        Service(
+        LocalService(
             "router",
             [*python, "deployments.serving.router"],
             lambda _: http.answers(f"http://127.0.0.1:{router}/healthz"),
-            says=f"every champion; the status page  http://127.0.0.1:{router}/status/",
-            story=True,
+            about=f"every champion; the status page  http://127.0.0.1:{router}/status/",
+            is_shown=True,
             ports={"EVERGREEN_PORT": router},
-            holds=(host, router),
+            listen=(host, router),
             hang_seconds=60,
             serves=True,
         ),
-        Service(
-            "nursery",
+        LocalService(
+            "forkserver",
             [*python, "deployments.orchestration.flow_fork_server", str(flow_run.address())],
             lambda _: http.hears(flow_run.address()),
-            says="flow runs are forked from it",
+            about="flow runs are forked from it",
             starts_flows=True,
         ),
-        Service(
+        LocalService(
             "worker",
             [*python, "deployments.orchestration.worker"],
             work_pool.worker_answers,
             after=("prefect",),
-            says=f"runs flows, from {settings.ROOT}",
-            story=True,
-            shutdown_seconds=20,
+            about=f"runs flows, from {settings.ROOT}",
+            is_shown=True,
             starts_flows=True,
         ),
-        Service(
+        LocalService(
             "watch",
             [*python, "deployments.watching.watcher"],
-            _watch_answers,
-            after=("prefect", "worker"),  # which registers what it wakes
-            says="wakes ingest for what lies in the landing zone, rollout for who is champion",
-            story=True,
+            _watcher_answers,
+            after=("prefect", "worker"),  # the worker registers what the watcher triggers
+            about="triggers ingest for what lies in the landing zone, rollout for a champion that does not serve",
+            is_shown=True,
             shutdown_seconds=3,
         ),
     ]
 
 
 def environment() -> dict[str, str]:
-    """What the services are told beyond the project's environment: who speaks to whom."""
+    """The services' variables beyond the project's environment: the servers' addresses, and how logs look."""
     prefect, mlflow = os.environ["PREFECT_SERVER_API_PORT"], os.environ["MLFLOW_PORT"]
     secret = os.environ.get("PREFECT_SERVER_API_AUTH_STRING")
+    run_line = "%(flow_run_name)s  %(message)s"  # the console adds the time
     return {
         **({"PREFECT_API_AUTH_STRING": secret} if secret else {}),
-        # no page of another site may speak to the API through somebody's browser
+        # no page of another site may use the API through somebody's browser
         "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://127.0.0.1:{prefect},http://localhost:{prefect}",
         "PREFECT_API_URL": f"http://127.0.0.1:{prefect}/api",
         "PREFECT_UI_URL": f"http://127.0.0.1:{prefect}",
@@ -114,13 +114,13 @@ def environment() -> dict[str, str]:
         "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{mlflow}",
         "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING": "false",
         "PREFECT_LOGGING_COLORS": "false",
-        "PREFECT_LOGGING_FORMATTERS_STANDARD_FLOW_RUN_FMT": "%(flow_run_name)s  %(message)s",  # the stack tells when
-        "PREFECT_LOGGING_FORMATTERS_STANDARD_TASK_RUN_FMT": "%(flow_run_name)s  %(message)s",
+        "PREFECT_LOGGING_FORMATTERS_STANDARD_FLOW_RUN_FMT": run_line,
+        "PREFECT_LOGGING_FORMATTERS_STANDARD_TASK_RUN_FMT": run_line,
         "PYTHONUNBUFFERED": "1",
     }
 
 
-def _watch_answers(since: datetime) -> bool:
+def _watcher_answers(since: datetime) -> bool:
     try:
         return paths.watcher_heartbeat().stat().st_mtime >= since.timestamp()
     except FileNotFoundError:

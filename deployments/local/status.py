@@ -9,7 +9,7 @@ from typing import Any
 
 import psutil
 
-from deployments.local.services import services
+from deployments.local.services import local_services
 from deployments.orchestration import blockers
 from deployments.orchestration.automations import notify_url
 from deployments.orchestration.work_pool import POOL
@@ -59,7 +59,7 @@ class PlatformStatus:
             return
         for service in self.services:
             answers = "answers" if service.answers else "does not answer"
-            yield f"  {service.name:<8}  {answers:<15}  process {service.process or '?':<8} {service.address}"
+            yield f"  {service.name:<10}  {answers:<15}  process {service.process or '?':<8} {service.address}"
         yield f"  {self.processes} processes, {self.megabytes:,} MB"
         if self.notifies:
             yield "  failures are sent to EVERGREEN_NOTIFY_URL"
@@ -80,7 +80,7 @@ def read(pid: int | None, pids: dict[str, int], alive: list[psutil.Process]) -> 
         return PlatformStatus(is_up=False)
     ours = [process for process in [*alive, psutil.Process(pid)] if process.is_running()]
     since = datetime.now(UTC) - HEARD_WITHIN
-    asked = [ServiceHealth(one.name, one.answers(since), pids.get(one.name), one.says) for one in services()]
+    asked = [ServiceHealth(one.name, one.answers(since), pids.get(one.name), one.about) for one in local_services()]
     try:
         hindered, under_way = blockers.find(params.load()), list(_under_way())
     except EvergreenError as error:

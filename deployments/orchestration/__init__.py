@@ -1,1 +1,1 @@
-"""What the Prefect server knows of the flows: deployments, automations, the worker."""
+"""Prefect on this machine: its server, deployments, automations, worker and flow runs."""

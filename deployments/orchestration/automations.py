@@ -1,8 +1,8 @@
-"""What happens upon an event: a deployment is woken, a person is told.
+"""Prefect automations: events trigger deployments, and failures notify people.
 
-Automations are made apart from the deployments, by name: with the deployment's own triggers, deploying again would
-remove and remake them, and forget what they have seen. One is changed only when its definition here has changed, so
-that one which was switched off in the UI stays off.
+They are created apart from the deployments, by name: registering a deployment with triggers of its own would remove and
+remake them, and forget what they have seen. An automation is changed only when its definition here has changed, so that
+one which was switched off in the UI stays off.
 """
 
 from __future__ import annotations
@@ -15,22 +15,23 @@ from flows.prefect_support import api
 from tasks.ground import files
 
 PENDING_MINUTES = 5
-"""A run that is pending for longer than this is told about."""
+"""People are notified of a run that is pending for longer."""
 
 OURS = re.compile(r"\(evergreen ([0-9a-f]{12})\)$")
-"""At the end of a description: that the automation is one of these, and which definition it was made from."""
+"""The end of a description: this project made the automation, from the definition with this digest."""
 
 BLOCK = "evergreen-notify"
 
-ENDED = [f"prefect.flow-run.{state}" for state in ("Running", "Completed", "Failed", "Crashed", "Cancelled")]
-
-
 BURST_SECONDS = 2
 """The first event of a burst fires, the others within these seconds are dropped: the run that the first one asks for
-starts when they have passed, so that it sees what all of them were to tell."""
+starts when they have passed, so that it sees the effect of all of them."""
+
+AUTOMATION_FAILED = "notify: an automation failed"
+
+Body = dict[str, Any]
 
 
-def on_event(event: str, resource: str, related: dict[str, Any] | None = None) -> dict[str, Any]:
+def on_event(event: str, resource: str, related: Body | None = None) -> Body:
     """A trigger that fires once for a burst of events of this name, about one of these related resources."""
     return {
         "type": "event",
@@ -43,150 +44,149 @@ def on_event(event: str, resource: str, related: dict[str, Any] | None = None) -
     }
 
 
-def ensure(woken: dict[str, tuple[str, dict[str, Any], dict[str, Any] | None]], *, keep: bool = False) -> list[str]:
-    """Bring the server's automations to: each of these deployments is woken, and people are told.
+def run_deployment(deployment_id: str, trigger: Body, parameters: Body | None) -> Body:
+    """An automation that runs a deployment upon a trigger; parameters None: with the deployment's own."""
+    action = {"type": "run-deployment", "source": "selected", "deployment_id": deployment_id}
+    return {
+        "description": "Starts the flow, which looks at the current state itself",
+        "trigger": trigger,
+        "actions": [{**action, "parameters": parameters, "schedule_after": BURST_SECONDS}],
+    }
+
+
+def ensure(triggers: dict[str, Body], *, keep: bool = False) -> list[str]:
+    """Create and update automations, and those that notify people; gives a line per change.
 
     Args:
-        woken: title → id, trigger, and with which parameters (None: the deployment's own).
-        keep: without removing those that are not wanted any more.
-
-    Gives a line per change.
+        triggers: title of a deployment → the automation that runs it.
+        keep: whether automations of this project that are no longer wanted stay.
     """
-    wanted = {title: _wake(*one) for title, one in woken.items()}
-    wanted = {name_of(title): body for title, body in wanted.items()}
+    wanted = {name_of(title): body for title, body in triggers.items()}
     if url := notify_url():
         wanted |= _notifications(_block(url))
-    there = {one["name"]: one for one in registered()}
+    existing = {automation["name"]: automation for automation in registered()}
     lines = []
-    for name in () if keep else sorted(there.keys() - wanted.keys()):
-        api.call(f"/automations/{there[name]['id']}", method="DELETE")
+    for name in () if keep else sorted(existing.keys() - wanted.keys()):
+        api.call(f"/automations/{existing[name]['id']}", method="DELETE")
         lines.append(f"automation «{name}» removed")
-    for name, body in wanted.items():
-        lines += _ensure(name, body, there.get(name))
-    return lines
+    changes = (_ensure(name, body, existing.get(name)) for name, body in wanted.items())
+    return lines + [change for change in changes if change]
 
 
-def registered(patience: int = len(api.PAUSES)) -> list[dict[str, Any]]:
-    """The automations that are these, as the server has them."""
-    return [one for one in api.call("/automations/filter", {}, patience=patience) if OURS.search(one["description"])]
+def registered(patience: int = len(api.PAUSES)) -> list[Body]:
+    """The automations of this project, as the server has them."""
+    automations = api.call("/automations/filter", {}, patience=patience)
+    return [automation for automation in automations if OURS.search(automation["description"])]
 
 
 def name_of(title: str) -> str:
-    """The automation that wakes a deployment."""
-    return f"wake {title}"
+    """The name of the automation that runs a deployment."""
+    return f"trigger {title}"
 
 
 def notify_url() -> str | None:
-    """Where people are told, if anywhere: the setting EVERGREEN_NOTIFY_URL."""
+    """The webhook that people are notified by, if any: the setting EVERGREEN_NOTIFY_URL."""
     return os.environ.get("EVERGREEN_NOTIFY_URL") or None
 
 
-def _ensure(name: str, body: dict[str, Any], there: dict[str, Any] | None) -> list[str]:
+def _ensure(name: str, body: Body, existing: Body | None) -> str | None:
     definition = files.digest(body)[:12]
     body = {**body, "name": name, "description": f"{body['description']} (evergreen {definition})"}
-    if there is None:
+    if existing is None:
         api.call("/automations/", body)
-        return [f"automation «{name}» made"]
-    seen = OURS.search(there["description"])
-    if seen and seen.group(1) == definition:
-        return []
-    api.call(f"/automations/{there['id']}", {**body, "enabled": there["enabled"]}, method="PUT")
-    return [f"automation «{name}» updated"]
+        return f"automation «{name}» made"
+    registered = OURS.search(existing["description"])
+    if registered and registered.group(1) == definition:
+        return None
+    api.call(f"/automations/{existing['id']}", {**body, "enabled": existing["enabled"]}, method="PUT")
+    return f"automation «{name}» updated"
 
 
-def _wake(deployment_id: str, trigger: dict[str, Any], parameters: dict[str, Any] | None) -> dict[str, Any]:
-    action: dict[str, Any] = {"type": "run-deployment", "source": "selected", "deployment_id": deployment_id}
-    action |= {"parameters": parameters, "schedule_after": BURST_SECONDS}
-    return {
-        "description": "Wakes the flow, which looks itself at what is there",
-        "trigger": trigger,
-        "actions": [action],
-    }
-
-
-# ── people are told ───────────────────────────────────────────────────────────────────────────────
+# ── notifications ─────────────────────────────────────────────────────────────────────────────────
 
 
 def _block(url: str) -> str:
-    """Prefect's own notification block for the setting's address; gives its document's id."""
+    """Save Prefect's notification block for a webhook; gives its document's id."""
     from prefect.blocks.notifications import CustomWebhookNotificationBlock
 
-    said = {"subject": "{{subject}}", "text": "{{body}}"}
-    block = CustomWebhookNotificationBlock(name="evergreen", url=url, json_data=said)
+    message = {"subject": "{{subject}}", "text": "{{body}}"}
+    block = CustomWebhookNotificationBlock(name="evergreen", url=url, json_data=message)
     return str(block.save(BLOCK, overwrite=True))
 
 
-FAILED = "tell: an automation failed"
+def _payload(field: str, missing: str = "?") -> str:
+    """A field of the event; a key that is missing without a default would end the action without a word."""
+    return f"{{{{ event.payload.{field} | default('{missing}') }}}}"
 
 
-def _notifications(block: str) -> dict[str, dict[str, Any]]:
-    run = "{{ flow_run.name }}"
-    link = "{{ flow_run|ui_url }}"
-    return {
-        "tell: a run failed": _tell(
-            block,
+RUN, LINK = "{{ flow_run.name }}", "{{ flow_run|ui_url }}"
+REASON = _payload("reason", "no reason given")
+ALARM = f"{_payload('model')}: {_payload('what')}"
+ALARM_TEXT = _payload("text", "no reason given")
+
+
+def _notifications(block: str) -> dict[str, Body]:
+    """Name → automation that sends a subject and a text through the block."""
+    ended = [f"prefect.flow-run.{state}" for state in ("Running", "Completed", "Failed", "Crashed", "Cancelled")]
+    pending = {
+        "posture": "Proactive",
+        "after": ["prefect.flow-run.Pending"],
+        "expect": ended,
+        "for_each": ["prefect.resource.id"],
+        "within": PENDING_MINUTES * 60,
+    }
+    messages: dict[str, tuple[str, Body, str, str]] = {
+        "notify: a run failed": (
             "A flow run failed or crashed",
             {"expect": ["prefect.flow-run.Failed", "prefect.flow-run.Crashed"]},
-            f"{run}: {{{{ flow_run.state.name }}}}",
-            f"{{{{ flow_run.state.message | default('no reason given', true) }}}}\n{link}",
+            f"{RUN}: {{{{ flow_run.state.name }}}}",
+            f"{{{{ flow_run.state.message | default('no reason given', true) }}}}\n{LINK}",
         ),
-        "tell: a partition was refused": _tell(
-            block,
+        "notify: a partition was refused": (
             "A partition was put into quarantine",
             {"expect": ["evergreen.partition.refused"]},
-            "refused: {{ event.payload.dataset | default('?') }} {{ event.payload.partition | default('?') }}",
-            "{{ event.payload.reason | default('no reason given') }}",
+            f"refused: {_payload('dataset')} {_payload('partition')}",
+            REASON,
         ),
-        "tell: a release was withdrawn": _tell(
-            block,
-            "A release did not stand its rollout",
+        "notify: a release was withdrawn": (
+            "A release was withdrawn in its rollout",
             {"expect": ["evergreen.rollout.withdrawn"]},
-            "withdrawn: {{ event.payload.model | default('?') }} version {{ event.payload.version | default('?') }}",
-            "{{ event.payload.reason | default('no reason given') }}",
+            f"withdrawn: {_payload('model')} version {_payload('version')}",
+            REASON,
         ),
-        "tell: an alarm was opened": _tell(
-            block,
-            "What is served, or what it is asked, is not as it was",
+        "notify: an alarm was opened": (
+            "The live release or its requests have changed",
             {"expect": ["evergreen.alarm.opened"]},
-            "alarm: {{ event.payload.model | default('?') }}: {{ event.payload.what | default('?') }}",
-            "{{ event.payload.text | default('no reason given') }}\n"
-            "Seen by somebody: evergreen acknowledge {{ event.payload.model | default('?') }} "
-            "{{ event.payload.key | default('?') }}",
+            f"alarm: {ALARM}",
+            f"{ALARM_TEXT}\nTo acknowledge it: evergreen acknowledge {_payload('model')} {_payload('key')}",
         ),
-        "tell: an alarm was closed": _tell(
-            block,
-            "What is served, or what it is asked, is again as it was",
+        "notify: an alarm was closed": (
+            "The live release and its requests are as they were",
             {"expect": ["evergreen.alarm.closed"]},
-            "over: {{ event.payload.model | default('?') }}: {{ event.payload.what | default('?') }}",
-            "{{ event.payload.text | default('no reason given') }}",
+            f"over: {ALARM}",
+            ALARM_TEXT,
         ),
-        FAILED: _tell(
-            block,
-            "An automation could not do what it should: a wake or a message may be lost",
-            # not of its own failure, which would be told without end: three times a second, where the block is gone
-            {"expect": ["prefect.automation.action.failed"], "match": {"prefect.resource.name": f"!{FAILED}"}},
-            "an automation failed: {{ event.resource.name | default('?') }}",
-            "{{ event.payload.reason | default('no reason given') }}\n"
-            "What it was to wake, the schedule will. `evergreen register` brings the automations back to what they "
-            "should be.",
-        ),
-        "tell: a run does not start": _tell(
-            block,
-            f"A flow run is pending for more than {PENDING_MINUTES} minutes",
+        AUTOMATION_FAILED: (
+            "An automation failed: a trigger or a message may be lost",
+            # not its own failure, which would notify without end: three times a second, where the block is gone
             {
-                "posture": "Proactive",
-                "after": ["prefect.flow-run.Pending"],
-                "expect": ENDED,
-                "for_each": ["prefect.resource.id"],
-                "within": PENDING_MINUTES * 60,
+                "expect": ["prefect.automation.action.failed"],
+                "match": {"prefect.resource.name": f"!{AUTOMATION_FAILED}"},
             },
-            f"{run} does not start",
-            f"It is pending for more than {PENDING_MINUTES} minutes. Is the worker alive ((evergreen status))?\n{link}",
+            "an automation failed: {{ event.resource.name | default('?') }}",
+            f"{REASON}\nThe schedule does what it was to trigger. `evergreen register` restores the automations.",
+        ),
+        "notify: a run does not start": (
+            f"A flow run is pending for more than {PENDING_MINUTES} minutes",
+            pending,
+            f"{RUN} does not start",
+            f"It is pending for more than {PENDING_MINUTES} minutes. Is the worker alive (evergreen status)?\n{LINK}",
         ),
     }
+    return {name: _notification(block, *message) for name, message in messages.items()}
 
 
-def _tell(block: str, about: str, trigger: dict[str, Any], subject: str, body: str) -> dict[str, Any]:
-    action = {"type": "send-notification", "block_document_id": block, "subject": subject, "body": body}
+def _notification(block: str, about: str, trigger: Body, subject: str, text: str) -> Body:
+    action = {"type": "send-notification", "block_document_id": block, "subject": subject, "body": text}
     defaults = {"type": "event", "posture": "Reactive", "threshold": 1, "within": 0}
     return {"description": about, "trigger": {**defaults, **trigger}, "actions": [action]}

@@ -1,8 +1,8 @@
-"""What stands in the way of the loop: switched off by somebody in a UI, or not as it should be; each with the way back.
+"""Checks for what keeps flows from running: switched off in a UI, or missing; each with the way back.
 
-Nothing of this is an error, and nothing is undone here: who paused a flow wanted it so. But a loop that stands still
-without a word is found weeks later. `evergreen status`, the status page and the log of `make up` show it.
-docs/reference/ui.md has what each edit in Prefect's UI comes to.
+None of it is an error, and nothing is undone here: whoever paused a flow wanted that. But a loop that stands still
+silently is noticed weeks later, so `evergreen status`, the status page and the log of `make up` show it.
+docs/reference/ui.md has the effect of each edit in Prefect's UI.
 """
 
 from __future__ import annotations
@@ -18,46 +18,49 @@ from tasks.ground import params
 from tasks.release.registry import champion_lookup, desired_state
 
 
-def find(said: params.Params) -> list[str]:
-    """A sentence for each thing that stands in the way; first of all, what stops everything.
+def find(config: params.Params) -> list[str]:
+    """A sentence for each blocker; first those that stop everything.
 
     Raises:
         PrefectApiError: the Prefect server does not answer.
     """
-    return [
-        *_of_pool(),
-        *_of_deployments(said),
-        *_of_automations(said),
-        *_unserved(said),
-    ]
-
-
-def _unserved(said: params.Params) -> Iterator[str]:
-    """The champions that do not serve, as far as that is plain, and that no rollout is at."""
-    for model in said.models:
-        change = champion_lookup.pending_change(model)
-        if change and not triggers.under_way(f"rollout/{model}", patience=0):
-            live = desired_state.read(model).live
-            now = f"{live} does" if live else "nobody does"
-            yield f"{change[0]} is champion of {model} and does not serve, {now}: rollout/{model} brings it or says why"
+    return [*_in_prefect(config), *_not_serving(config)]
 
 
 @dataclass
-class Blockers:
-    """Tells each of them once, and when it is gone."""
+class BlockerWatch:
+    """Reports each blocker once, and when it is gone; not champions that do not serve, which ChampionWatch reports."""
 
-    known: list[str] = field(default_factory=list)
+    current: list[str] = field(default_factory=list)
 
-    def look(self, said: params.Params) -> Iterator[str]:
-        """Look once; gives a line for each thing that is new or over. A champion that does not serve is told by others.
+    def look(self, config: params.Params) -> Iterator[str]:
+        """Look once; gives a line for each blocker that is new or gone.
 
         Raises:
             PrefectApiError: the Prefect server does not answer.
         """
-        now = [*_of_pool(), *_of_deployments(said), *_of_automations(said)]
-        yield from (text for text in now if text not in self.known)
-        yield from (f"no longer: {text}" for text in self.known if text not in now)
-        self.known = now
+        now = list(_in_prefect(config))
+        yield from (text for text in now if text not in self.current)
+        yield from (f"no longer: {text}" for text in self.current if text not in now)
+        self.current = now
+
+
+def _in_prefect(config: params.Params) -> Iterator[str]:
+    yield from _of_pool()
+    yield from _of_deployments(config)
+    yield from _of_automations(config)
+
+
+def _not_serving(config: params.Params) -> Iterator[str]:
+    """Champions that do not serve while no rollout is under way."""
+    for model in config.models:
+        change = champion_lookup.pending_change(model)
+        if change and not triggers.under_way(f"rollout/{model}", patience=0):
+            live = desired_state.read(model).live
+            yield (
+                f"{change[0]} is champion of {model} and does not serve, {f'{live} does' if live else 'nothing does'}: "
+                f"rollout/{model} changes that or says why not"
+            )
 
 
 def _of_pool() -> Iterator[str]:
@@ -71,51 +74,49 @@ def _of_pool() -> Iterator[str]:
     if pool["concurrency_limit"] == 0:
         yield f"the work pool {POOL} may run 0 flows at once: prefect work-pool clear-concurrency-limit {POOL}"
     for queue in api.call(f"/work_pools/{POOL}/queues/filter", {}, patience=0):
+        name = queue["name"]
         if queue["is_paused"] and not pool["is_paused"]:
-            name = queue["name"]
             yield f"the work queue {name} is paused, so no flow of it runs: prefect work-queue resume {name} -p {POOL}"
         if queue["concurrency_limit"] == 0:
-            name = queue["name"]
             yield f"the work queue {name} may run 0 flows: prefect work-queue clear-concurrency-limit {name} -p {POOL}"
 
 
-def _of_deployments(said: params.Params) -> Iterator[str]:
-    tagged = {"deployments": {"tags": {"all_": [registration.TAG]}}}
-    there = {one["id"]: one for one in api.call("/deployments/filter", tagged, patience=0)}
-    flows = {one["id"]: one["name"] for one in api.call("/flows/filter", {}, patience=0)}
-    by_title = {f"{flows.get(one['flow_id'])}/{one['name']}": one for one in there.values()}
-    for wanted in registration.deployments(said):
-        title = wanted.title
-        if title not in by_title:
-            yield f"the server knows no {title}: `make up` registers it, and so does `evergreen register`"
+def _of_deployments(config: params.Params) -> Iterator[str]:
+    existing = registration.registered(patience=0)
+    for wanted in registration.deployments(config):
+        if wanted.title in existing:
+            yield from _of_deployment(wanted, existing[wanted.title])
         else:
-            yield from _of_deployment(title, by_title[title], has_schedule=wanted.cron is not None)
+            yield f"the server has no {wanted.title}: `make up` registers it, and so does `evergreen register`"
 
 
-def _of_deployment(title: str, there: dict[str, Any], *, has_schedule: bool) -> Iterator[str]:
-    limit = there.get("global_concurrency_limit")
-    if there["paused"]:
+def _of_deployment(wanted: registration.Deployment, existing: dict[str, Any]) -> Iterator[str]:
+    title, schedules = wanted.title, existing["schedules"]
+    limit, pool = existing.get("global_concurrency_limit"), existing.get("work_pool_name")
+    if existing["paused"]:
         yield f"{title} is paused, so only a person starts it: its switch in the UI resumes it"
-    elif has_schedule and not there["schedules"]:
+    elif wanted.cron and not schedules:
         yield (
-            f"{title} has no schedule any more, so a wake that gets lost is not caught: give it one in the UI, "
-            "or delete the deployment, which is made anew"
+            f"{title} has no schedule any more, so a lost trigger is not caught: add one in the UI, or delete the "
+            "deployment, which is then made anew"
         )
-    elif has_schedule and not any(one["active"] for one in there["schedules"]):
-        yield f"the schedule of {title} is off, so a wake that gets lost is not caught: its switch in the UI"
+    elif wanted.cron and not any(schedule["active"] for schedule in schedules):
+        yield f"the schedule of {title} is off, so a lost trigger is not caught: its switch in the UI"
     if limit and limit["limit"] == 0:
-        yield f"{title} may run 0 times at once, so its runs wait for ever: `evergreen register` gives it its 1 back"
-    if there.get("work_pool_name") != POOL:
-        where = there.get("work_pool_name") or "none"
-        yield f"{title} is in the work pool {where}, which no worker of `make up` asks: evergreen register takes it back"
+        yield f"{title} may run 0 times at once, so its runs wait for ever: `evergreen register` resets the limit to 1"
+    if pool != POOL:
+        yield (
+            f"{title} is in the work pool {pool or 'none'}, which the worker of `make up` does not poll: "
+            "`evergreen register` moves it back"
+        )
 
 
-def _of_automations(said: params.Params) -> Iterator[str]:
-    there = {one["name"]: one for one in automations.registered(patience=0)}
-    for wanted in registration.deployments(said):
+def _of_automations(config: params.Params) -> Iterator[str]:
+    existing = {automation["name"]: automation for automation in automations.registered(patience=0)}
+    for wanted in registration.deployments(config):
         name = automations.name_of(wanted.title)
-        if wanted.wakes and name not in there:
+        if wanted.trigger and name not in existing:
             yield f"there is no automation «{name}»: `make up` registers it, and so does `evergreen register`"
-    for name, one in sorted(there.items()):
-        if not one["enabled"]:
+    for name, automation in sorted(existing.items()):
+        if not automation["enabled"]:
             yield f"the automation «{name}» is off: its switch in the UI"

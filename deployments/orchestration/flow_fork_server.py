@@ -1,9 +1,9 @@
-"""A process that has imported Prefect, and forks a flow run at a word: importing it takes a second.
+"""Fork server of flow runs: a process that has imported Prefect, which takes a second, and forks for each run.
 
-flow_run.py asks, over a socket in var/run: one line says what the process is to be; told are its number and, at its
-end, its exit code. Whoever asked and is gone has been killed, and takes it along. No code of this checkout but this
-module is imported here: a flow run is what the checkout says when it begins. When packages change, this process ends,
-and `make up` starts another.
+Protocol over a socket in var/run, used by flow_run.py: the client sends a line of JSON (command, environment, folder,
+path) and gets the fork's process id, and at its end its exit code. A client that hangs up has been killed, and its fork
+ends with it. Of this checkout only this module is imported here: a run's code is what the checkout holds when the run
+begins. When the installed packages change, the server ends, and `make up` starts another.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from importlib import import_module, invalidate_caches
 from pathlib import Path
 from typing import Any, NoReturn
 
-AHEAD = (
+PRELOADED = (
     "prefect.flow_engine",
     "prefect.task_engine",
     "prefect.artifacts",
@@ -36,31 +36,31 @@ AHEAD = (
     "httpx",
     "yaml",
 )
-"""What every flow run imports. Nothing that makes threads or connections: they are not there in a fork."""
+"""What every flow run imports. Nothing that makes threads or connections: a fork does not have them."""
 
-LOOK_S = 1
-"""So often it is looked whether the socket is still there."""
+CHECK_S = 1
+"""How often it is checked whether the socket still exists."""
 
-PATIENCE_S = 5
-"""So long whoever asks may take to say what it wants."""
+REQUEST_S = 5
+"""How long a client may take to send its request."""
 
 
 def main(path: Path) -> None:
-    """Fork for whoever asks, until the packages are no longer those that were imported."""
-    at_the_end = ExitStack()
-    atexit.register(at_the_end.close)  # before what is imported registers its own: so it is the last of all
-    for name in AHEAD:
+    """Fork for clients, until the installed packages are no longer those that were imported."""
+    at_exit = ExitStack()
+    atexit.register(at_exit.close)  # before what is imported registers its own: so it is the last of all
+    for name in PRELOADED:
         import_module(name)
     packages = _packages()
     gc.collect()
     gc.freeze()  # what is shared stays shared
-    signal.signal(signal.SIGCHLD, _bury)
+    signal.signal(signal.SIGCHLD, _reap)
     while True:
-        _listen(path, packages, at_the_end)
+        _listen(path, packages, at_exit)
 
 
-def _listen(path: Path, packages: tuple[int, int], at_the_end: ExitStack) -> None:
-    """Fork for whoever asks, until somebody removes the socket; when packages have changed, this process ends."""
+def _listen(path: Path, packages: tuple[int, int], at_exit: ExitStack) -> None:
+    """Fork for clients until somebody removes the socket; exit when packages have changed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
     with socket.socket(socket.AF_UNIX) as listening:
@@ -68,90 +68,91 @@ def _listen(path: Path, packages: tuple[int, int], at_the_end: ExitStack) -> Non
         listening.bind(str(path))
         os.umask(mask)
         listening.listen(128)
-        listening.settimeout(LOOK_S)
+        listening.settimeout(CHECK_S)
         while True:
             try:
-                asker, _ = listening.accept()
+                client, _ = listening.accept()
             except TimeoutError:
                 if path.exists():
                     continue
                 return
-            asked = _hear(asker)
+            request = _read_request(client)
             if _packages() != packages:
                 sys.exit()
-            if asked and asked["path"] == sys.path and not os.fork():
+            if request and request["path"] == sys.path and not os.fork():
                 listening.close()
-                _become(asked, asker, at_the_end)
-            asker.close()  # with no number said: who asks does without
+                _become(request, client, at_exit)
+            client.close()  # without a process id, the client runs the flow itself
 
 
-def _bury(*_: object) -> None:
-    """Waited for, runs leave nothing behind, and the kernel adds up what they have used."""
+def _reap(*_: object) -> None:
+    """Wait for forks that have ended: no zombies stay, and the kernel adds up what they have used."""
     with suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
 
 
 def _packages() -> tuple[int, int]:
-    """Another one, once something was installed or removed."""
-    found = Path(sysconfig.get_path("purelib")).stat()
-    return found.st_ino, found.st_mtime_ns
+    """Changes when a package is installed or removed."""
+    folder = Path(sysconfig.get_path("purelib")).stat()
+    return folder.st_ino, folder.st_mtime_ns
 
 
-def _hear(asker: socket.socket) -> dict[str, Any] | None:
-    asker.settimeout(PATIENCE_S)
+def _read_request(client: socket.socket) -> dict[str, Any] | None:
+    client.settimeout(REQUEST_S)
     try:
-        said: dict[str, Any] = json.loads(asker.makefile("rb").readline())
+        request: dict[str, Any] = json.loads(client.makefile("rb").readline())
     except (OSError, ValueError):
         return None
-    asker.settimeout(None)
-    return said if isinstance(said, dict) and {"command", "environment", "folder", "path"} <= set(said) else None
+    client.settimeout(None)
+    is_whole = isinstance(request, dict) and {"command", "environment", "folder", "path"} <= set(request)
+    return request if is_whole else None
 
 
-def _become(asked: dict[str, Any], asker: socket.socket, at_the_end: ExitStack) -> NoReturn:
-    """Be the process that was asked for, from its environment to its end."""
+def _become(request: dict[str, Any], client: socket.socket, at_exit: ExitStack) -> NoReturn:
+    """Be the requested process, from its environment to its end."""
     try:
-        asker.sendall(f"{os.getpid()}\n".encode())
-    except OSError:  # whoever asked has lost its patience
+        client.sendall(f"{os.getpid()}\n".encode())
+    except OSError:  # the client has lost its patience
         os._exit(1)
     os.setsid()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.environ.clear()
-    os.environ.update(asked["environment"])
-    os.chdir(asked["folder"])
+    os.environ.update(request["environment"])
+    os.chdir(request["folder"])
     invalidate_caches()
     code = 1
 
     def end() -> None:
-        """By now Prefect has sent its logs and events. To take an interpreter apart would be needless work."""
+        """By now Prefect has sent its logs and events. Tearing down the interpreter would be needless work."""
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError):
                 stream.flush()
         with suppress(OSError):
-            asker.sendall(f"{code}\n".encode())
+            client.sendall(f"{code}\n".encode())
         os._exit(code)
 
-    at_the_end.callback(end)
-    threading.Thread(target=_die_with, args=(asker,), daemon=True).start()
+    at_exit.callback(end)
+    threading.Thread(target=_end_with, args=(client,), daemon=True).start()
     try:
         from prefect.context import refresh_global_settings_context
 
         from deployments.orchestration import flow_run
 
         refresh_global_settings_context()
-        flow_run.become(asked["command"])
+        flow_run.become(request["command"])
         code = 0
-    except SystemExit as ended:
-        code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
-    except BaseException:  # noqa: BLE001 - whatever it is, it is told, and the process ends
+    except SystemExit as exit_:
+        code = exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
+    except BaseException:  # noqa: BLE001 - whatever it is, it is logged, and the process ends
         sys.excepthook(*sys.exc_info())
     sys.exit(code)
 
 
-def _die_with(asker: socket.socket) -> None:
-    """Whoever kills a flow run kills the process that was started for it: not this one, nor what this has started."""
+def _end_with(client: socket.socket) -> None:
+    """Kill this run, and what it has started, when the process that stands for it is killed."""
     with suppress(OSError):
-        asker.recv(1)
+        client.recv(1)
     os.killpg(os.getpid(), signal.SIGKILL)
 
 

@@ -1,7 +1,7 @@
-"""What a person sees and starts in the Prefect UI: `ingest`, and of each model every other flow.
+"""Reconciler of Prefect's deployments: `ingest`, and every other flow for each model of params.yaml.
 
-Deploying again changes what differs and nothing else. Schedules are Prefect's from the first deployment on: whoever
-edits or pauses one in the UI keeps that (docs/decisions/schedules.md). Models that are gone lose their deployment.
+Registering again changes only what differs. A schedule belongs to Prefect once it is made: whoever edits or pauses one
+in the UI keeps that (docs/decisions/schedules.md). Models that are gone lose their deployments.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from importlib import import_module
 from typing import Any
 
 from deployments.orchestration import automations, flow_run
@@ -23,27 +23,27 @@ TAG = "evergreen"
 """Marks what this module made, and so may remove."""
 
 CONCURRENCY = {"collision_strategy": "ENQUEUE", "grace_period_seconds": 900}
-"""A wake that comes while a run is at work waits, as that run may have looked already. A run keeps its place this long
-until its process is there: on a busy machine that takes minutes, and Prefect would end a run that has lost its place
-(docs/decisions/wakes.md). One that gets no process at all gives it back sooner, by crash_recovery.py."""
+"""A run that comes while another is at work waits, as that one may have looked already. A run keeps its place this long
+until its process has started: on a busy machine that takes minutes, and Prefect would end a run that has lost its place
+(docs/decisions/wakes.md). Of one that gets no process at all, crash_recovery.py frees the place sooner."""
 
 
 @dataclass(frozen=True)
 class Deployment:
-    """One deployment as it should be."""
+    """A deployment as it should be."""
 
     flow: str
     name: str
     description: str
+    tags: list[str]
     cron: str | None = None
-    """The schedule it begins with."""
-    wakes: dict[str, Any] | None = None
-    """The trigger of the automation that starts it."""
-    tags: list[str] = field(default_factory=list)
+    """The schedule that it is made with, in UTC."""
+    trigger: dict[str, Any] | None = None
+    """The event trigger of the automation that runs it."""
     parameters: dict[str, Any] = field(default_factory=dict)
-    """What the button starts it with."""
-    woken_with: dict[str, Any] = field(default_factory=dict)
-    """What the schedule and events change of them."""
+    """What the button of the UI starts it with."""
+    automatic: dict[str, Any] = field(default_factory=dict)
+    """What the schedule and the automation change of them."""
 
     @property
     def title(self) -> str:
@@ -51,203 +51,197 @@ class Deployment:
         return f"{self.flow}/{self.name}"
 
 
+@dataclass(frozen=True)
+class ModelFlow:
+    """A flow that each model has a deployment of."""
+
+    flow: str
+    tag: str
+    description: str
+    """A format string: `name`, and the model's parts `datasets`, `gate` and `rollout`."""
+    cron: str | None = None
+    parameters: dict[str, Any] = field(default_factory=dict)
+    automatic: dict[str, Any] = field(default_factory=dict)
+
+
+MODEL_FLOWS = (
+    ModelFlow(
+        "train",
+        "training",
+        "Trains `{name}` on the newest data version if anything it is made from has changed, compares it with the "
+        "champion on the same holdout rows (rule: {gate.rule} in {gate.loss}), and promotes or refuses it.\n\n"
+        "Triggers: a new data version of {datasets}, and the schedule (which also finds an edited `params.yaml` or "
+        "code); upon new data these ask the retrain policy first. This button does not ask.",
+        cron="5-59/15 * * * *",
+        parameters={"again": False, "if_due": False},
+        automatic={"if_due": True},
+    ),
+    ModelFlow(
+        "rollout",
+        "serving",
+        "Makes the registry's champion of `{name}` the live release. A new one is warmed up beside it, answers its "
+        "golden rows and the last {rollout.replay} requests, gets {rollout.canary:.0%} of the requests for "
+        "{rollout.bake_s:g} s, and then all; one that fails is withdrawn.\n\n"
+        "Triggers: a promotion, the schedule (which also finds an alias that was set by hand, and a rollback), this "
+        "button.",
+        cron="10-59/15 * * * *",
+        parameters={"target": "local"},
+    ),
+    ModelFlow(
+        "monitor",
+        "monitoring",
+        "Compares the requests to `{name}` since the last run with the training rows, joins the labels that have come, "
+        "measures the predictions ({gate.loss}) or estimates how good they are, and opens and closes alarms.\n\n"
+        "Triggers: the end of train, as new rows bring labels; the schedule; this button. Nothing new costs nearly "
+        "nothing.",
+        cron="2-59/15 * * * *",
+    ),
+    ModelFlow(
+        "predict",
+        "batch",
+        "Scores a file, a partition or a bucket prefix with a release of `{name}`, to Parquet: "
+        "docs/how-to/score-a-file.md. Started again, it goes on where it ended.\n\nTriggers: this button.",
+    ),
+    ModelFlow(
+        "backtest",
+        "monitoring",
+        "Simulates several retrain policies side by side on the history of `{name}`, a decision a week, with the real "
+        "training step and the real gate: what would each have cost, and how good would the predictions have been? "
+        "Nothing that serves is touched.\n\nTriggers: this button.",
+    ),
+)
+
+
+def deployments(config: params.Params) -> list[Deployment]:
+    """What this checkout wants the server to have."""
+    ingest = Deployment(
+        "ingest",
+        "ingest",
+        f"Takes in what lies in the landing zone `{api.masked(config.landing)}`: each partition is validated, and "
+        "becomes part of a data version or waits in quarantine. Every model that reads what changed is then trained."
+        "\n\nTriggers: a file in the landing zone (`make up` watches it), the event `evergreen.partition.landed`, the "
+        "schedule, this button. It looks at the landing zone itself, so one trigger too many costs seconds.",
+        tags=[TAG, "data"],
+        cron="*/15 * * * *",
+        trigger=automations.on_event(events.LANDED, "evergreen.dataset.*"),
+    )
+    return [ingest, *(_of_model(flow, name, model) for name, model in config.models.items() for flow in MODEL_FLOWS)]
+
+
+def _of_model(flow: ModelFlow, name: str, model: params.Model) -> Deployment:
+    datasets = {"prefect.resource.id": [f"evergreen.dataset.{dataset}" for dataset in model.datasets]}
+    trigger = {
+        "train": lambda: automations.on_event(events.VERSION, events.DATA, datasets),
+        "rollout": lambda: automations.on_event(events.CHAMPION, f"{events.MODEL}.{name}"),
+    }.get(flow.flow)
+    parts = {"name": name, "datasets": " or ".join(model.datasets), "gate": model.gate, "rollout": model.rollout}
+    return Deployment(
+        flow.flow,
+        name,
+        f"**{model.about}**\n\n{flow.description.format(**parts)}",
+        tags=[TAG, flow.tag, model.task],
+        cron=flow.cron,
+        trigger=trigger() if trigger else None,
+        parameters={"model": name, **flow.parameters},
+        automatic=flow.automatic,
+    )
+
+
 @exit_codes.command
 def main(arguments: list[str] | None = None) -> int:
-    """Deploy; gives the exit code. `--keep`: without removing the deployments of models that are gone."""
+    """Register; gives the exit code. `--keep`: the deployments of models that are gone stay."""
     for line in deploy(params.load(), keep=arguments == ["--keep"]):
         print(line, flush=True)
     return 0
 
 
-def deploy(said: params.Params, *, keep: bool = False) -> list[str]:
-    """Bring the server's deployments and automations to what this checkout says; gives a line per change.
+def deploy(config: params.Params, *, keep: bool = False) -> list[str]:
+    """Bring the server's deployments and automations to what this checkout wants; gives a line per change.
 
     Raises:
         PrefectApiError: the Prefect server does not answer.
     """
+    lines, triggers, wanted = [], {}, deployments(config)
     with files.lock("deploy"):
-        _work_pool()
-        lines = []
-        ids = {}
-        for wanted in deployments(said):
-            ids[wanted.title], line = _ensure(wanted)
-            lines += [line] if line else []
+        _ensure_work_pool()
+        for deployment in wanted:
+            id_, change = _ensure(deployment)
+            lines += [change] if change else []
+            if deployment.trigger:
+                parameters = {**deployment.parameters, **deployment.automatic} if deployment.automatic else None
+                triggers[deployment.title] = automations.run_deployment(id_, deployment.trigger, parameters)
         if not keep:
-            lines += _remove(others(said))
-        woken = {
-            one.title: (ids[one.title], one.wakes, {**one.parameters, **one.woken_with} if one.woken_with else None)
-            for one in deployments(said)
-            if one.wakes
-        }
-        lines += automations.ensure(woken, keep=keep)
-        files.write_json(_note(), fingerprint(said))
-    return lines or [f"deployments are as they should be: {', '.join(ids)}"]
+            lines += _remove(others(config))
+        lines += automations.ensure(triggers, keep=keep)
+        files.write_json(paths.registered_deployments(), fingerprint(config))
+    return lines or [f"deployments are as they should be: {', '.join(one.title for one in wanted)}"]
 
 
-def fingerprint(said: params.Params) -> dict[str, str]:
+# ── compared with the server ──────────────────────────────────────────────────────────────────────
+
+
+def fingerprint(config: params.Params) -> dict[str, str]:
     """What a registration depends on, and with which server it is."""
-    wanted = [asdict(one) for one in deployments(said)]
+    wanted = [asdict(deployment) for deployment in deployments(config)]
     return {
         "wanted": files.digest([wanted, automations.notify_url()]),
         "api": files.digest(os.environ["PREFECT_API_URL"]),
     }
 
 
-def is_registered(said: params.Params) -> bool:
-    """Whether that is what was registered last. What became of it on the server since then, `lacking` sees."""
+def is_registered(config: params.Params) -> bool:
+    """Whether the last registration was of the same; what has changed on the server since then, `lacking` sees."""
     try:
-        return bool(files.read_json(_note()) == fingerprint(said))
+        return bool(files.read_json(paths.registered_deployments()) == fingerprint(config))
     except (FileNotFoundError, ValueError):
         return False
 
 
-def lacking(said: params.Params) -> list[str]:
-    """What the server does not have of what it should: the work pool, deployments, automations.
+def lacking(config: params.Params) -> list[str]:
+    """What the server lacks: the work pool, deployments, automations.
 
     Raises:
         PrefectApiError: the Prefect server does not answer.
     """
-    titles = _registered()
-    named = {one["name"] for one in automations.registered()}
-    pool = [] if _has_work_pool() else [f"work pool {POOL}"]
-    missing = [f"deployment {one.title}" for one in deployments(said) if one.title not in titles]
-    woken = [automations.name_of(one.title) for one in deployments(said) if one.wakes]
-    return [*pool, *missing, *(f"automation «{name}»" for name in woken if name not in named)]
+    titles, names = registered(), {automation["name"] for automation in automations.registered()}
+    missing = [] if _has_work_pool() else [f"work pool {POOL}"]
+    wanted = deployments(config)
+    missing += [f"deployment {deployment.title}" for deployment in wanted if deployment.title not in titles]
+    triggers = [automations.name_of(deployment.title) for deployment in wanted if deployment.trigger]
+    return missing + [f"automation «{name}»" for name in triggers if name not in names]
 
 
-def others(said: params.Params) -> dict[str, str]:
-    """Title → id of the deployments whose models are no longer in params.yaml: each wake of theirs would fail."""
-    wanted = {one.title for one in deployments(said)}
-    return {title: id_ for title, id_ in _registered().items() if title not in wanted}
+def others(config: params.Params) -> dict[str, str]:
+    """Title → id of the deployments whose model or flow is gone: every run of theirs would fail."""
+    wanted = {deployment.title for deployment in deployments(config)}
+    return {title: deployment["id"] for title, deployment in registered().items() if title not in wanted}
 
 
-def _note() -> Path:
-    return paths.registered_deployments()
-
-
-def deployments(said: params.Params) -> list[Deployment]:
-    """What this checkout says should be there."""
-    ingest = Deployment(
-        flow="ingest",
-        name="ingest",
-        description=(
-            f"Takes in what lies in the landing zone `{api.masked(said.landing)}`: each partition is validated, and "
-            "becomes part of a data version or waits in quarantine. Every model that reads what changed is then "
-            "trained.\n\n"
-            "Wakes: a file in the landing zone (`make up` watches it), the event `evergreen.partition.landed`, the "
-            "schedule, this button. It looks itself at what is there, so one wake too many costs seconds."
-        ),
-        cron="*/15 * * * *",
-        wakes=automations.on_event(events.LANDED, "evergreen.dataset.*"),
-        tags=[TAG, "data"],
-    )
-    kinds = (_training, _serving, _watching, _scoring, _replaying)
-    return [ingest, *(kind(name, model) for name, model in said.models.items() for kind in kinds)]
-
-
-def _training(name: str, model: params.Model) -> Deployment:
-    datasets = [f"evergreen.dataset.{dataset}" for dataset in model.datasets]
-    return Deployment(
-        flow="train",
-        name=name,
-        description=(
-            f"**{model.about}**\n\nTrains `{name}` on the newest data version if anything it is made from has changed, "
-            f"judges it against the champion on the same holdout rows (rule: {model.gate.rule} in {model.gate.loss}), "
-            "and promotes or refuses it.\n\n"
-            f"Wakes: a new data version of {' or '.join(model.datasets)}, and the schedule (which also finds an edited "
-            "`params.yaml` or code); of new data these ask the retrain policy first. This button does not ask."
-        ),
-        cron="5-59/15 * * * *",
-        wakes=automations.on_event(events.VERSION, events.DATA, {"prefect.resource.id": datasets}),
-        tags=[TAG, "training", model.task],
-        parameters={"model": name, "again": False, "if_due": False},
-        woken_with={"if_due": True},
-    )
-
-
-def _serving(name: str, model: params.Model) -> Deployment:
-    return Deployment(
-        flow="rollout",
-        name=name,
-        description=(
-            f"**{model.about}**\n\nHas the registry's champion of `{name}` serve. A new one is warmed beside who "
-            f"serves, asked its golden rows and the last {model.rollout.replay} requests, given "
-            f"{model.rollout.canary:.0%} of the requests for {model.rollout.bake_s:g} s, and then everything; one that "
-            "fails is withdrawn.\n\n"
-            "Wakes: a promotion, the schedule (which also finds an alias that was set by hand, and a rollback), this "
-            "button."
-        ),
-        cron="10-59/15 * * * *",
-        wakes=automations.on_event(events.CHAMPION, f"{events.MODEL}.{name}"),
-        tags=[TAG, "serving", model.task],
-        parameters={"model": name, "target": "local"},
-    )
-
-
-def _scoring(name: str, model: params.Model) -> Deployment:
-    return Deployment(
-        flow="predict",
-        name=name,
-        description=(
-            f"**{model.about}**\n\nScores a file, a partition or a bucket prefix with a release of `{name}`, to "
-            "Parquet: docs/how-to/score-a-file.md. Started again, it goes on where it ended.\n\nWakes: this button."
-        ),
-        tags=[TAG, "batch", model.task],
-        parameters={"model": name},
-    )
-
-
-def _watching(name: str, model: params.Model) -> Deployment:
-    return Deployment(
-        flow="monitor",
-        name=name,
-        description=(
-            f"**{model.about}**\n\nReads what was asked of `{name}` since the last time, holds it against the training "
-            f"rows, joins the labels that have come, measures the predictions ({model.gate.loss}) or estimates how "
-            "good they are, and opens and closes alarms.\n\n"
-            "Wakes: the end of train, as new rows bring labels; the schedule; this button. Nothing new costs nearly "
-            "nothing."
-        ),
-        cron="2-59/15 * * * *",
-        tags=[TAG, "monitoring", model.task],
-        parameters={"model": name},
-    )
-
-
-def _replaying(name: str, model: params.Model) -> Deployment:
-    return Deployment(
-        flow="backtest",
-        name=name,
-        description=(
-            f"**{model.about}**\n\nLives through the history of `{name}` again, a decision a week, under several "
-            "retrain policies side by side, with the real training step and the real gate: what would each have cost, "
-            "and how good would the predictions have been? Nothing that serves is touched.\n\nWakes: this button."
-        ),
-        tags=[TAG, "monitoring", model.task],
-        parameters={"model": name},
-    )
-
-
-# ── as the server has it ──────────────────────────────────────────────────────────────────────────
+def registered(patience: int = len(api.PAUSES)) -> dict[str, dict[str, Any]]:
+    """Title → deployment of this project, as the server has it."""
+    tagged = {"deployments": {"tags": {"all_": [TAG]}}}
+    deployed = api.call("/deployments/filter", tagged, patience=patience)
+    flows = {flow["id"]: flow["name"] for flow in api.call("/flows/filter", {}, patience=patience)}
+    return {f"{flows.get(deployment['flow_id'])}/{deployment['name']}": deployment for deployment in deployed}
 
 
 def _ensure(wanted: Deployment) -> tuple[str, str | None]:
-    """Make or mend one deployment; gives its id, and what was done."""
+    """Create or update a deployment; gives its id, and what was done."""
     flow_id = api.call("/flows/", {"name": wanted.flow})["id"]
     body = _body(wanted)
     try:
-        there = api.call(f"/deployments/name/{wanted.title}")
+        existing = api.call(f"/deployments/name/{wanted.title}")
     except api.PrefectNotFound:
         cron = {"cron": wanted.cron, "timezone": "UTC"}
-        schedule = {"schedule": cron, "active": True, "slug": "reconcile", "parameters": wanted.woken_with}
-        schedules = [schedule] if wanted.cron else []
-        made = api.call("/deployments/", {**body, "name": wanted.name, "flow_id": flow_id, "schedules": schedules})
-        return made["id"], f"deployment {wanted.title} made" + (f", schedule {wanted.cron}" if wanted.cron else "")
-    differs = {key: value for key, value in _with_edits(body, there).items() if _shown(there, key) != value}
-    if not differs:
-        return there["id"], None
-    api.call(f"/deployments/{there['id']}", differs, method="PATCH")
-    return there["id"], f"deployment {wanted.title} updated: {', '.join(sorted(differs))}"
+        schedule = {"schedule": cron, "active": True, "slug": "reconcile", "parameters": wanted.automatic}
+        new = {"name": wanted.name, "flow_id": flow_id, "schedules": [schedule] if wanted.cron else []}
+        created = api.call("/deployments/", {**body, **new})
+        return created["id"], f"deployment {wanted.title} made" + (f", schedule {wanted.cron}" if wanted.cron else "")
+    changes = {key: value for key, value in _with_edits(body, existing).items() if _field(existing, key) != value}
+    if not changes:
+        return existing["id"], None
+    api.call(f"/deployments/{existing['id']}", changes, method="PATCH")
+    return existing["id"], f"deployment {wanted.title} updated: {', '.join(sorted(changes))}"
 
 
 def _body(wanted: Deployment) -> dict[str, Any]:
@@ -271,29 +265,27 @@ def _body(wanted: Deployment) -> dict[str, Any]:
     }
 
 
-def _with_edits(body: dict[str, Any], there: dict[str, Any]) -> dict[str, Any]:
-    """What a person has edited in the UI stays: parameters (but which model it is), further tags and job variables."""
+def _with_edits(body: dict[str, Any], existing: dict[str, Any]) -> dict[str, Any]:
+    """The body with what a person added in the UI: parameters other than `model`, further tags and job variables."""
     takes = body["parameter_openapi_schema"]["properties"].keys() - {"model"}
-    edited = {name: value for name, value in there["parameters"].items() if name in takes}
+    edited = {name: value for name, value in existing["parameters"].items() if name in takes}
     return {
         **body,
         "parameters": {**body["parameters"], **edited},
-        "tags": [*body["tags"], *(tag for tag in there["tags"] if tag not in body["tags"])],
-        "job_variables": {**there["job_variables"], **body["job_variables"]},
+        "tags": [*body["tags"], *(tag for tag in existing["tags"] if tag not in body["tags"])],
+        "job_variables": {**existing["job_variables"], **body["job_variables"]},
     }
 
 
-def _shown(there: dict[str, Any], key: str) -> Any:
+def _field(existing: dict[str, Any], key: str) -> Any:
     """A field as it was sent: the server shows the limit elsewhere than where it takes it."""
     if key == "concurrency_limit":
-        return (there.get("global_concurrency_limit") or {}).get("limit")
-    return there.get(key)
+        return (existing.get("global_concurrency_limit") or {}).get("limit")
+    return existing.get(key)
 
 
 def _form(wanted: Deployment) -> dict[str, Any]:
-    """The flow's signature as the form of the UI; the model is the deployment's own."""
-    from importlib import import_module
-
+    """The flow's signature as the form of the UI; a model's deployment offers that model only."""
     from prefect.utilities.callables import parameter_schema
 
     schema = parameter_schema(getattr(import_module(f"flows.{wanted.flow}"), wanted.flow)).model_dump()
@@ -302,7 +294,7 @@ def _form(wanted: Deployment) -> dict[str, Any]:
     return dict(schema)
 
 
-def _work_pool() -> None:
+def _ensure_work_pool() -> None:
     if not _has_work_pool():
         from prefect.workers.process import ProcessWorker
 
@@ -320,23 +312,13 @@ def _has_work_pool() -> bool:
     return True
 
 
-def _registered() -> dict[str, str]:
-    """Title → id of the deployments that this module made."""
-    tagged = api.call("/deployments/filter", {"deployments": {"tags": {"all_": [TAG]}}})
-    flows = {one["id"]: one["name"] for one in api.call("/flows/filter", {})}
-    return {f"{flows.get(one['flow_id'])}/{one['name']}": one["id"] for one in tagged}
-
-
 def _remove(deployments: Mapping[str, str]) -> list[str]:
-    for id_ in deployments.values():
+    lines = []
+    for title, id_ in deployments.items():
         api.call(f"/deployments/{id_}", method="DELETE")
-    return [f"deployment {title} removed: {_why_gone(title)}" for title in deployments]
-
-
-def _why_gone(title: str) -> str:
-    """A flow may be gone with an update of this checkout, as `deploy`, which is `rollout` now."""
-    flow = title.partition("/")[0]
-    return "params.yaml has no such model" if (settings.ROOT / "flows" / f"{flow}.py").is_file() else "no such flow"
+        has_flow = (settings.ROOT / "flows" / f"{title.partition('/')[0]}.py").is_file()  # an update may have taken it
+        lines.append(f"deployment {title} removed: {'params.yaml has no such model' if has_flow else 'no such flow'}")
+    return lines
 
 
 if __name__ == "__main__":

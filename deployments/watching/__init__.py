@@ -1,1 +1,1 @@
-"""What looks every few seconds whether the world changed, and triggers flows."""
+"""Watching: what the world should trigger and nobody announced."""

@@ -1,4 +1,4 @@
-"""When to act again for a cause that is still there: at once when it is new, then ever more seldom."""
+"""Backoff: act at once upon a new cause, and ever more seldom while it persists."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-PATIENCE = (5.0, 15.0, 60.0, 300.0)
+PAUSES = (5.0, 15.0, 60.0, 300.0)
 """Seconds before the second, third, fourth and every further time."""
 
 
 @dataclass
 class Backoff:
-    """Remembers the cause that was acted upon last, when, and how often. Losing it costs one act too many."""
+    """The last cause, when it was acted upon, and how often. Losing it costs one act too many."""
 
     clock: Callable[[], float] = time.monotonic
     cause: Any = None
@@ -22,11 +22,11 @@ class Backoff:
 
     def is_due(self, cause: Any) -> bool:
         """Whether to act now."""
-        return bool(cause != self.cause) or self.clock() - self.at >= PATIENCE[min(self.times, len(PATIENCE) - 1)]
+        return bool(cause != self.cause) or self.clock() - self.at >= PAUSES[min(self.times, len(PAUSES) - 1)]
 
     def acted(self, cause: Any) -> bool:
-        """To be called after each act; gives whether it was for the same cause as the last one."""
-        again = bool(cause == self.cause)
-        self.times = self.times + 1 if again else 0
+        """To be called after each act; gives whether the cause is the same as before."""
+        repeated = bool(cause == self.cause)
+        self.times = self.times + 1 if repeated else 0
         self.cause, self.at = cause, self.clock()
-        return again
+        return repeated

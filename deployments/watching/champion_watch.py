@@ -1,8 +1,8 @@
-"""Looks every few seconds whether the champion serves, and wakes rollout as long as another release does, or none can.
+"""Watch on champions: triggers a rollout as long as a model's champion is not the live release, or cannot start.
 
-A promotion by a flow wakes it by an event; an alias that was set in MLflow's UI and a rollback tell nobody, nor does a
-release whose files are gone, so that its replica does not start any more. That rollout was woken is no proof that the
-champion serves: a wake gets lost, a rollout ends without its end. So the look goes on.
+A promotion by a flow triggers it by an event; an alias that was set in MLflow's UI and a rollback do not, nor does a
+release whose files are gone, so that its replica no longer starts. That a rollout was triggered is no proof that the
+champion serves: a trigger may be lost, and a rollout may be killed. So the watch goes on.
 """
 
 from __future__ import annotations
@@ -22,41 +22,39 @@ from tasks.release.rollout import router_client
 
 @dataclass
 class ChampionWatch:
-    """What it has woken rollout for."""
+    """The rollouts it has triggered."""
 
     under_way: Callable[[str], bool]
     """Whether a run of a deployment (flow/name) is due, starting or running."""
     clock: Callable[[], float] = time.monotonic
-    woken: dict[str, Backoff] = field(default_factory=dict)
+    triggered: dict[str, Backoff] = field(default_factory=dict)
 
-    def look(self, said: params.Params) -> Iterator[str]:
-        """Look once; gives a line for each flow that is woken.
+    def look(self, config: params.Params) -> Iterator[str]:
+        """Look once; gives a line for each rollout that is triggered.
 
         Raises:
             PrefectApiError: the Prefect server does not answer.
-            WorldError: a flow cannot be woken; the other models' were.
+            WorldError: a rollout cannot be triggered; the other models' were.
         """
-        troubles = []
-        for model in said.models:
+        errors = []
+        for model in config.models:
             try:
                 yield from self._look(model)
             except api.PrefectApiError:
                 raise
             except WorldError as error:
-                troubles.append(str(error))
-        if troubles:
-            raise WorldError("; ".join(troubles))
+                errors.append(str(error))
+        if errors:
+            raise WorldError("; ".join(errors))
 
     def _look(self, model: str) -> Iterator[str]:
-        change, title = champion_lookup.pending_change(model), f"rollout/{model}"
-        news = f"{change[0]} is champion of {model} and does not serve" if change else ""
-        if change is None and (change := _broken(model)):
-            news = f"{change[0]} is to serve {model}, but does not start ({change[1]})"
-        if change is None:
-            self.woken.pop(model, None)
+        cause, news = _cause(model)
+        if cause is None:
+            self.triggered.pop(model, None)
             return
-        backoff = self.woken.setdefault(model, Backoff(self.clock))
-        if not backoff.is_due(change) or self.under_way(title):
+        title = f"rollout/{model}"
+        backoff = self.triggered.setdefault(model, Backoff(self.clock))
+        if not backoff.is_due(cause) or self.under_way(title):
             return
         try:
             run = triggers.trigger(title)
@@ -64,18 +62,27 @@ class ChampionWatch:
             raise WorldError(f"{news}: {error}") from None
         if run is None:
             raise WorldError(
-                f"{news}: the Prefect server knows no {title} yet. `make up` registers it, as does `evergreen register`"
+                f"{news}: the Prefect server has no {title} yet. `make up` registers it, as does `evergreen register`"
             )
-        again = " again" if backoff.acted(change) else ""
-        yield f"{news}: {title} is woken{again}, {api.run_url(run)}"
+        again = " again" if backoff.acted(cause) else ""
+        yield f"{news}: {title} is triggered{again}, {api.run_url(run)}"
 
 
-def _broken(model: str) -> tuple[str, str] | None:
-    """Who is to serve and does not start, and why. Where no router answers, that is told elsewhere."""
+def _cause(model: str) -> tuple[tuple[str, str | None] | None, str]:
+    """Why a rollout is needed: the release concerned and what else tells this cause from another; and in words."""
+    if change := champion_lookup.pending_change(model):
+        return change, f"{change[0]} is champion of {model} and does not serve"
+    if fault := _live_fault(model):
+        return fault, f"{fault[0]} is the live release of {model} and does not start ({fault[1]})"
+    return None, ""
+
+
+def _live_fault(model: str) -> tuple[str, str] | None:
+    """The live release and why its replica does not start. Where no router answers, others report that."""
     live = desired_state.read(model).live
     if live is None:
         return None
     with router_client.RouterClient(patience=0) as router, suppress(router_client.RouterSilent):
-        if why := router.fault(model, live.candidate):
-            return live.candidate, why
+        if fault := router.fault(model, live.candidate):
+            return live.candidate, fault
     return None

@@ -1,15 +1,14 @@
-"""What was killed is noticed, and begun again.
+"""Crash recovery of flow runs: notices runs whose process was killed, and triggers them again.
 
-A flow run whose process is gone stays pending or running for the server, and keeps its place: nobody else can say how
-it ended. On the machine whose worker started it, whether the process is there can be seen:
+Such a run stays pending or running for the server, and keeps its place. Only on the machine whose worker started it can
+be seen whether its process exists:
 
-- running, and its process is gone: it crashed. A deployment whose last run crashed is woken, ever more seldom.
-- pending: its process has never been there. On a busy machine it comes late; one whose worker is gone comes never,
-  and the run waits for a worker again. Neither is a crash.
-- to be cancelled, and its process is gone: it is cancelled.
+- running, without a process: it crashed. A deployment whose last run crashed is triggered again, ever more seldom.
+- pending: its process has never existed. On a busy machine it comes late; where its worker is gone it never comes, and
+  the run is handed back to the next worker. Neither is a crash.
+- cancelling, without a process: it is cancelled.
 
-What `make down` ends is no crash either: it is told to the server (`interrupt`), and the next `make up` begins it
-again.
+What `make down` ends is no crash either: the server is told so (`interrupt`), and the next `make up` starts it again.
 """
 
 from __future__ import annotations
@@ -26,28 +25,32 @@ from flows.prefect_support import api, triggers
 from tasks.ground import process_tags, settings
 
 GRACE_SECONDS = 30
-"""A run that changed its state later than this may be just ending."""
+"""A run that changed its state more recently may be just ending."""
 
-PATIENCE = (5, 30, 120)
-"""Seconds until a deployment is woken after its first, second and third crash in a row; then its schedule has to."""
+PAUSES = (5, 30, 120)
+"""Seconds before a deployment is triggered again after its first, second and third crash in a row; after that, only its
+schedule starts it."""
 
-MARK = "PREFECT__FLOW_RUN_ID"
+RUN_ID = "PREFECT__FLOW_RUN_ID"
 """The variable by which Prefect tells a process which flow run it is."""
+
+CANCELLED = {"type": "CANCELLED", "name": "Cancelled"}
+CRASHED = {"type": "CRASHED", "name": "Crashed"}
 
 
 @dataclass(frozen=True)
-class Here:
+class LocalProcesses:
     """What runs on this machine."""
 
-    runs: frozenset[str]
+    runs: frozenset[str] = frozenset()
     """The flow runs that have a process."""
-    worker_since: datetime | None
-    """When this checkout's worker began; None while there is none."""
+    worker_since: datetime | None = None
+    """When this checkout's worker started, if there is one."""
 
 
 @dataclass
 class CrashRecovery:
-    """Looks at the runs again and again: one that was not there once may have been overlooked."""
+    """Looks at the runs again and again: a process that was missing once may have been overlooked."""
 
     missed: set[str] = field(default_factory=set)
     """The runs that had no process at the last look."""
@@ -58,81 +61,77 @@ class CrashRecovery:
         Raises:
             PrefectApiError: the Prefect server does not answer.
         """
-        return [*self._release_stranded(), *_wake_crashed()]
+        return [*self._settle_missing(), *_trigger_crashed()]
 
-    def _release_stranded(self) -> Iterator[str]:
-        old = [run for run in _going() if _age(run["state"]["timestamp"]) > GRACE_SECONDS]
-        here = _here() if old else Here(frozenset(), None)
-        gone = [run for run in old if run["id"] not in here.runs]
-        for run in gone:
+    def _settle_missing(self) -> Iterator[str]:
+        old = [run for run in _active_runs() if _age(run["state"]["timestamp"]) > GRACE_SECONDS]
+        local = local_processes() if old else LocalProcesses()
+        missing = [run for run in old if run["id"] not in local.runs]
+        for run in missing:
             if run["id"] in self.missed:
-                yield from _settle(run, here)
-        self.missed = {run["id"] for run in gone}
+                yield from _settle(run, local)
+        self.missed = {run["id"] for run in missing}
 
 
 def interrupt(patience: int) -> list[str]:
-    """Say of every run that its process was ended with the platform; gives their names. To be called when it was.
+    """Report every active run as ended with the platform; gives their names. To be called when they were.
 
     Raises:
         PrefectApiError: the Prefect server does not answer; the next `make up` takes them for crashed.
     """
-    names = []
-    for run in _going(patience):
+    runs = _active_runs(patience)
+    for run in runs:
         cancelled = run["state_type"] == "CANCELLING"
-        state = _CANCELLED if cancelled else triggers.INTERRUPTED
-        why = "the platform was ended (make down)" + ("" if cancelled else ": it goes on with the next make up")
-        _set_state(run, state, why, patience)
-        names.append(run["name"])
-    return names
+        reason = "the platform was ended (make down)" + ("" if cancelled else ": it goes on with the next make up")
+        _set_state(run, CANCELLED if cancelled else triggers.INTERRUPTED, reason, patience)
+    return [run["name"] for run in runs]
 
 
-_CANCELLED = {"type": "CANCELLED", "name": "Cancelled"}
-
-
-def _settle(run: dict[str, Any], here: Here) -> Iterator[str]:
-    """Tell the server what became of a run that has no process."""
-    link = api.run_url(run["id"])
+def _settle(run: dict[str, Any], local: LocalProcesses) -> Iterator[str]:
+    """Report to the server what became of a run that has no process."""
+    name, link = run["name"], api.run_url(run["id"])
     if run["state_type"] == "CANCELLING":
-        _set_state(run, _CANCELLED, "its process is gone")
-        yield f"{run['name']} was to be cancelled, and its process is gone: cancelled. {link}"
+        _set_state(run, CANCELLED, "its process is gone")
+        yield f"{name} was to be cancelled, and its process is gone: cancelled. {link}"
     elif run["state_type"] == "RUNNING":
-        _set_state(run, {"type": "CRASHED", "name": "Crashed"}, "its process is gone while it was running")
-        yield f"{run['name']} was running, but its process is gone: crashed. {link}"
-    elif here.worker_since and datetime.fromisoformat(run["state"]["timestamp"]) < here.worker_since:
-        _set_state(run, triggers.INTERRUPTED, "its worker ended before it had begun: it waits for one again")
-        yield f"{run['name']} had not begun when its worker ended: it waits for a worker again. {link}"
+        _set_state(run, CRASHED, "its process is gone while it was running")
+        yield f"{name} was running, but its process is gone: crashed. {link}"
+    elif local.worker_since and datetime.fromisoformat(run["state"]["timestamp"]) < local.worker_since:
+        _set_state(run, triggers.INTERRUPTED, "its worker ended before it had begun: it waits for another")
+        yield f"{name} had not begun when its worker ended: it waits for another. {link}"
 
 
 def _set_state(run: dict[str, Any], state: dict[str, str], message: str, patience: int = len(api.PAUSES)) -> None:
-    said = {"state": {**state, "message": message}, "force": True}
-    api.call(f"/flow_runs/{run['id']}/set_state", said, patience=patience)
+    body = {"state": {**state, "message": message}, "force": True}
+    api.call(f"/flow_runs/{run['id']}/set_state", body, patience=patience)
 
 
-def _wake_crashed() -> Iterator[str]:
-    deployments = api.call("/deployments/filter", {"work_pools": {"name": {"any_": [POOL]}}})
-    for deployment in deployments:
-        if deployment["paused"]:
+def _trigger_crashed() -> Iterator[str]:
+    for deployment in api.call("/deployments/filter", {"work_pools": {"name": {"any_": [POOL]}}}):
+        crashed = None if deployment["paused"] else _crashed_run(deployment)
+        if crashed is None:
             continue
-        ended = {
-            "deployment_id": {"any_": [deployment["id"]]},
-            "state": {"name": {"not_any_": ["Scheduled", "Coalesced"]}},
-        }
-        last = _runs({"flow_runs": ended, "sort": "EXPECTED_START_TIME_DESC", "limit": len(PATIENCE) + 1})
-        crashes = next((n for n, run in enumerate(last) if run["state_type"] != "CRASHED"), len(last))
-        if 0 < crashes <= len(PATIENCE) and _age(last[0]["end_time"]) > PATIENCE[crashes - 1]:
-            flow = api.call(f"/flows/{deployment['flow_id']}")["name"]
-            title = f"{flow}/{deployment['name']}"
-            before = api.call("/flow_runs/count", {"flow_runs": {"idempotency_key": {"any_": [_key(last[0])]}}})
-            run = triggers.trigger(title, last[0]["parameters"], key=_key(last[0]))
-            if run and not before:
-                yield f"{title} crashed: woken again, {api.run_url(run)}"
+        flow = api.call(f"/flows/{deployment['flow_id']}")["name"]
+        title, key = f"{flow}/{deployment['name']}", f"after {crashed['id']}"
+        before = api.call("/flow_runs/count", {"flow_runs": {"idempotency_key": {"any_": [key]}}})
+        run = triggers.trigger(title, crashed["parameters"], key)
+        if run and not before:
+            yield f"{title} crashed: triggered again, {api.run_url(run)}"
 
 
-def _key(crashed: dict[str, Any]) -> str:
-    return f"after {crashed['id']}"
+def _crashed_run(deployment: dict[str, Any]) -> dict[str, Any] | None:
+    """The last run of a deployment, if it crashed and is due to be repeated."""
+    begun = {
+        "deployment_id": {"any_": [deployment["id"]]},
+        "state": {"name": {"not_any_": ["Scheduled", triggers.COALESCED["name"]]}},
+    }
+    newest = _runs({"flow_runs": begun, "sort": "EXPECTED_START_TIME_DESC", "limit": len(PAUSES) + 1})
+    crashes = next((n for n, run in enumerate(newest) if run["state_type"] != "CRASHED"), len(newest))
+    is_due = 0 < crashes <= len(PAUSES) and _age(newest[0]["end_time"]) > PAUSES[crashes - 1]
+    return newest[0] if is_due else None
 
 
-def _going(patience: int = len(api.PAUSES)) -> list[dict[str, Any]]:
+def _active_runs(patience: int = len(api.PAUSES)) -> list[dict[str, Any]]:
     return _runs({"flow_runs": {"state": {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}}}}, patience)
 
 
@@ -142,22 +141,21 @@ def _runs(which: dict[str, Any], patience: int = len(api.PAUSES)) -> list[dict[s
 
 
 def _age(moment: str | None) -> float:
+    """Seconds since then; 0 for None."""
     return (datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds() if moment else 0.0
 
 
-def _here() -> Here:
+def local_processes() -> LocalProcesses:
+    """Look at every process of this machine."""
     runs, workers = set(), []
+    worker = {process_tags.STACK: str(settings.ROOT), process_tags.SERVICE: "worker"}
     for process in psutil.process_iter():
         try:
             environment = process.environ()
-            if run := environment.get(MARK):
+            if run := environment.get(RUN_ID):
                 runs.add(run)
-            elif (
-                environment.get(process_tags.STACK) == str(settings.ROOT)
-                and environment.get(process_tags.SERVICE) == "worker"
-            ):
+            elif worker.items() <= environment.items():
                 workers.append(process.create_time())
         except (psutil.Error, OSError):  # gone, or another user's
             continue
-    since = datetime.fromtimestamp(min(workers), UTC) if workers else None
-    return Here(frozenset(runs), since)
+    return LocalProcesses(frozenset(runs), datetime.fromtimestamp(min(workers), UTC) if workers else None)

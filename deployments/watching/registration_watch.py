@@ -1,8 +1,8 @@
-"""Has the Prefect server know what params.yaml names, also when that changes while the platform is up.
+"""Watch on registrations: the Prefect server is to have what params.yaml names, also when that changes meanwhile.
 
-A model that is new is registered at once and trained; one that is gone loses its deployments after a minute, as a
-params.yaml may be half edited or another commit's for a moment. What somebody deleted on the server comes again: to
-stop a flow, pause it.
+A new model is registered and trained at once. A model that is gone loses its deployments after a minute, as params.yaml
+may be half edited, or another commit's for a moment. What somebody deleted on the server is made again: to stop a flow,
+pause it.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from tasks.ground import params, settings
 from tasks.ground.errors import WorldError
 
 GONE_SECONDS = 60.0
-"""A model is not in params.yaml for so long before its deployments go."""
+"""How long a model is missing from params.yaml before its deployments are removed."""
 
 
 @dataclass
-class Registration:
-    """What it has seen lacking, and since when."""
+class RegistrationWatch:
+    """What it has seen missing, and since when."""
 
     register: Callable[..., list[str]] = field(default_factory=lambda: _register)
     clock: Callable[[], float] = time.monotonic
@@ -36,39 +36,38 @@ class Registration:
     def __post_init__(self) -> None:
         self.backoff = Backoff(self.clock)
 
-    def look(self, said: params.Params) -> Iterator[str]:
+    def look(self, config: params.Params) -> Iterator[str]:
         """Look once; gives a line for each thing that was done.
 
         Raises:
             PrefectApiError: the Prefect server does not answer.
-            WorldError: what is lacking could not be registered.
+            WorldError: the registration failed.
         """
-        others = registration.others(said)
+        others = registration.others(config)
         self.gone = {title: since for title, since in self.gone.items() if title in others}
         if fresh := sorted(others.keys() - self.gone.keys()):
             self.gone |= dict.fromkeys(fresh, self.clock())
             yield f"params.yaml has no model of {', '.join(fresh)} any more: removed in {GONE_SECONDS:.0f} s"
         is_over = bool(self.gone) and all(self.clock() - since >= GONE_SECONDS for since in self.gone.values())
-        lacking = registration.lacking(said)
-        cause = (*lacking, registration.fingerprint(said), is_over)
-        if registration.is_registered(said) and not lacking and not is_over:
-            return
-        if not self.backoff.is_due(cause):
+        lacking = registration.lacking(config)
+        cause = (*lacking, registration.fingerprint(config), is_over)
+        is_complete = registration.is_registered(config) and not lacking and not is_over
+        if is_complete or not self.backoff.is_due(cause):
             return
         self.backoff.acted(cause)
         if lacking:
             yield f"the Prefect server lacks {', '.join(lacking)}: registered"
         yield from self.register(keep=not is_over)
-        yield from _train(said, lacking)
+        yield from _train(config, lacking)
 
 
-def _train(said: params.Params, lacking: list[str]) -> Iterator[str]:
-    """Whose deployment was lacking may never have been trained; otherwise there is nothing to do."""
-    for model in said.models:
+def _train(config: params.Params, lacking: list[str]) -> Iterator[str]:
+    """Trigger the training of models whose deployment was missing: they may never have been trained."""
+    for model in config.models:
         if f"deployment train/{model}" in lacking:
             run = triggers.trigger(f"train/{model}", {"model": model, "again": False, "if_due": True})
             if run:
-                yield f"train/{model} is woken, {api.run_url(run)}"
+                yield f"train/{model} is triggered, {api.run_url(run)}"
 
 
 def _register(*, keep: bool) -> list[str]:
@@ -76,6 +75,6 @@ def _register(*, keep: bool) -> list[str]:
     command = [sys.executable, "-m", "deployments.orchestration.registration", *(["--keep"] if keep else [])]
     done = subprocess.run(command, cwd=settings.ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
-        why = done.stderr.strip().splitlines() or ["no reason given"]
-        raise WorldError(f"what is lacking could not be registered: {why[-1]}")
+        reason = done.stderr.strip().splitlines() or ["no reason given"]
+        raise WorldError(f"the registration failed: {reason[-1]}")
     return done.stdout.splitlines()

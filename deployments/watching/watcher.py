@@ -1,10 +1,16 @@
-"""The watcher: files that wait in the landing zone wake ingest, a champion that does not serve wakes rollout.
+"""Watcher process: polls for what should be triggered, registered, recovered or reported, and refreshes the status page.
 
+<<<<<<< HEAD
 It also has the server know what params.yaml names (registration.py), notices what was killed (mend.py), says what
 stands in the way (blockers.py), and keeps the status page new (page/refresher.py).
 
 It looks at what is, not at what happened: a file that came while nobody watched, a wake that got lost, an ingest that
 was killed are all the same sight. A folder's changes wake the watcher at once; a bucket is looked at every few seconds.
+=======
+It looks at the current state, not at what happened: a file that came while nobody watched, a trigger that got lost, an
+ingest that was killed are all the same sight. A change in a folder starts a round at once; a bucket is polled every few
+seconds.
+>>>>>>> d5e9ff0 (The local platform is supervised by asyncio instead of circus; orchestration, watching and Prefect support in the field's words)
 """
 
 from __future__ import annotations
@@ -15,12 +21,17 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+<<<<<<< HEAD
 from deployments.orchestration.blockers import Blockers
 from deployments.status_page.refresher import PageRefresher
+=======
+from deployments.orchestration.blockers import BlockerWatch
+from deployments.status_page.refresher import Keeper
+>>>>>>> d5e9ff0 (The local platform is supervised by asyncio instead of circus; orchestration, watching and Prefect support in the field's words)
 from deployments.watching.backoff import Backoff
 from deployments.watching.champion_watch import ChampionWatch
 from deployments.watching.crash_recovery import CrashRecovery
-from deployments.watching.registration_watch import Registration
+from deployments.watching.registration_watch import RegistrationWatch
 from flows.prefect_support import announcements, api, triggers
 from flows.prefect_support.triggers import under_way
 from tasks.data import versions
@@ -30,152 +41,161 @@ from tasks.ground.errors import EvergreenError, WorldError
 from tasks.ground.paths import watcher_heartbeat
 
 FOLDER_SECONDS, BUCKET_SECONDS = 2.0, 5.0
-"""The longest time between two looks."""
+"""The longest time between two rounds."""
 
-MEND_SECONDS, REGISTRATION_SECONDS, BLOCKERS_SECONDS = 5.0, 5.0, 15.0
-"""How often it is looked whether a run was killed, what the server lacks, and what stands in the way."""
+RECOVERY_SECONDS, REGISTRATION_SECONDS, BLOCKERS_SECONDS = 5.0, 5.0, 15.0
+"""The least time between two looks of these watches."""
 
-LATEST = "data.dvc"
-"""Stands for a data version that nobody was told of among the files that wait."""
+DATA_VERSION = "data.dvc"
+"""Stands among the waiting files for a data version that the trainings were not triggered for."""
+
+NAMED = 4
+"""So many waiting files are named; of more, the number."""
 
 
 @dataclass
-class Watcher:
-    """What it has seen and done."""
+class LandingWatch:
+    """Triggers ingest as long as something waits in the landing zone and no ingest is under way."""
 
-    say: Callable[[str], object] = print
+    report: Callable[[str], object] = print
     clock: Callable[[], float] = time.monotonic
     backoff: Backoff = field(init=False)
 
     def __post_init__(self) -> None:
         self.backoff = Backoff(self.clock)
 
-    def look(self, said: params.Params) -> None:
-        """Look once; wake ingest if it is needed.
+    def look(self, config: params.Params) -> None:
+        """Look once.
 
         Raises:
             PrefectApiError: the Prefect server does not answer.
-            WorldError: ingest cannot be woken.
+            WorldError: ingest cannot be triggered.
         """
-        waiting = frozenset((landed.path, landed.seen) for landed, _ in Place.of(said.landing, "landing").look())
-        before, version = announcements.version(), versions.current()
-        if before and version and before != version:
-            waiting |= {(LATEST, version)}
+        waiting = frozenset((landed.path, landed.seen) for landed, _ in Place.of(config.landing, "landing").look())
+        announced, version = announcements.version(), versions.current()
+        if announced and version and announced != version:
+            waiting |= {(DATA_VERSION, version)}
         if not waiting or not self.backoff.is_due(waiting) or under_way("ingest/ingest"):
             return
         fresh = waiting - (self.backoff.cause or frozenset())
         run = triggers.trigger("ingest/ingest")
         if run is None:
             raise WorldError(
-                "the Prefect server knows no ingest/ingest yet: `make up` registers it, as does `evergreen register`"
+                "the Prefect server has no ingest/ingest yet: `make up` registers it, as does `evergreen register`"
             )
         again = " (still there: once more)" if self.backoff.acted(waiting) else ""
-        self.say(f"{_named(fresh or waiting)}{again}: ingest is woken, {api.run_url(run)}")
+        self.report(f"{_in_words(fresh or waiting)}{again}: ingest is triggered, {api.run_url(run)}")
 
 
-def _named(waiting: frozenset[tuple[str, str]]) -> str:
-    """What waits, in words."""
-    names = sorted("/".join(Path(path).parts[-2:]) for path, _ in waiting if path != LATEST)
-    more = f" and {len(names) - 4} more" if len(names) > 4 else ""
-    landed = [f"{', '.join(names[:4])}{more} in the landing zone"] if names else []
-    version = [f"data version {seen} that nobody was told of" for path, seen in waiting if path == LATEST]
+def _in_words(waiting: frozenset[tuple[str, str]]) -> str:
+    names = sorted("/".join(Path(path).parts[-2:]) for path, _ in waiting if path != DATA_VERSION)
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    landed = [f"{', '.join(names[:NAMED])}{more} in the landing zone"] if names else []
+    version = [f"data version {version}, not announced yet" for path, version in waiting if path == DATA_VERSION]
     return ", ".join([*landed, *version])
 
 
 @dataclass
-class Rounds:
-    """What is looked at in turn: what one look cannot do keeps no other from what it does, and is told once."""
+class PollingLoop:
+    """Polls watches in turn: one that fails does not stop the others, and its error is reported once."""
 
-    looks: Mapping[str, tuple[Callable[[], Iterable[str] | None], float]]
+    watches: Mapping[str, tuple[Callable[[], Iterable[str] | None], float]]
     """Name → what gives a line for each thing it did, and the least seconds between two of its looks."""
-    say: Callable[[str], object] = print
+    report: Callable[[str], object] = print
     clock: Callable[[], float] = time.monotonic
-    troubles: dict[str, str] = field(default_factory=dict)
-    """Look → what it could not do the last time."""
+    errors: dict[str, str] = field(default_factory=dict)
+    """Watch → its error at the last look."""
     looked: dict[str, float] = field(default_factory=dict)
 
-    def go(self) -> None:
-        """Look at all that is due."""
-        before = set(self.troubles.values())
-        for name, (look, seconds) in self.looks.items():
+    def poll(self) -> None:
+        """Let each watch look that is due."""
+        before = set(self.errors.values())
+        for name, (look, seconds) in self.watches.items():
             if self.clock() - self.looked.get(name, float("-inf")) < seconds:
                 continue
             self.looked[name] = self.clock()
             try:
                 for line in look() or ():
-                    self.say(line)
-                self.troubles.pop(name, None)
+                    self.report(line)
+                self.errors.pop(name, None)
             except (EvergreenError, OSError) as error:  # a full disk, say
-                self.troubles[name] = f"{type(error).__name__}: {error}"
+                self.errors[name] = f"{type(error).__name__}: {error}"
                 if isinstance(error, api.PrefectApiError):
-                    break  # the others would wait for it as well
-        now = set(self.troubles.values())
-        for trouble in sorted(now - before):
-            self.say(trouble)
+                    break  # the others would wait for the server as well
+        now = set(self.errors.values())
+        for error_text in sorted(now - before):
+            self.report(error_text)
         if before and not now:
-            self.say("all is well again")
+            self.report("all is well again")
 
 
 def main() -> None:
     """Watch until ended."""
 
-    def say(text: str) -> None:
+    def report(text: str) -> None:
         with suppress(OSError):  # the disk that its log is on may be full
             print(text, flush=True)
 
+<<<<<<< HEAD
     watcher, promotions, refresher = Watcher(say), ChampionWatch(under_way), PageRefresher(say)
     mender, registration, blockers = CrashRecovery(), Registration(), Blockers()
     rounds = Rounds(
+=======
+    landing, champions, registrations = LandingWatch(report), ChampionWatch(under_way), RegistrationWatch()
+    recovery, blockers, page = CrashRecovery(), BlockerWatch(), Keeper(report)
+    loop = PollingLoop(
+>>>>>>> d5e9ff0 (The local platform is supervised by asyncio instead of circus; orchestration, watching and Prefect support in the field's words)
         {
-            "runs": (mender.look, MEND_SECONDS),
-            "landing": (lambda: watcher.look(params.load()), 0.0),
-            "champions": (lambda: promotions.look(params.load()), 0.0),
-            "deployments": (lambda: registration.look(params.load()), REGISTRATION_SECONDS),
+            "runs": (recovery.look, RECOVERY_SECONDS),
+            "landing": (lambda: landing.look(params.load()), 0.0),
+            "champions": (lambda: champions.look(params.load()), 0.0),
+            "deployments": (lambda: registrations.look(params.load()), REGISTRATION_SECONDS),
             "blockers": (lambda: blockers.look(params.load()), BLOCKERS_SECONDS),
         },
-        say,
+        report,
     )
     pause: Callable[[], object] | None = None
     while True:
+<<<<<<< HEAD
         rounds.go()
         refresher.look()
+=======
+        loop.poll()
+        page.look()
+>>>>>>> d5e9ff0 (The local platform is supervised by asyncio instead of circus; orchestration, watching and Prefect support in the field's words)
         with suppress(OSError):
             heartbeat = watcher_heartbeat()
             heartbeat.parent.mkdir(parents=True, exist_ok=True)
             heartbeat.touch()
-        pause = pause or _pause(say)
-        (pause or _short)()
+        pause = pause or _pause(report)
+        if pause:
+            pause()
+        else:
+            time.sleep(FOLDER_SECONDS)
 
 
-def _pause(say: Callable[[str], object]) -> Callable[[], object] | None:
-    """What waits until there may be something to see; None as long as params.yaml cannot be read."""
+def _pause(report: Callable[[str], object]) -> Callable[[], object] | None:
+    """What waits for the next round; None as long as params.yaml cannot be read."""
     try:
         landing = params.load().landing
     except EvergreenError:
         return None
-    say(f"watches {masked(landing)}")
+    report(f"watches {masked(landing)}")
     place = Place.of(landing, "landing")
     return _on_changes(Path(place.root)) if place.local else lambda: time.sleep(BUCKET_SECONDS)
 
 
-def _short() -> None:
-    time.sleep(FOLDER_SECONDS)
-
-
 def _on_changes(folder: Path) -> Callable[[], object]:
-    """Waits until something changed below a folder, or for a while: as long as a folder is not mounted, say."""
+    """Waits for a change below a folder, at most FOLDER_SECONDS; the folder may not be mounted yet."""
     from watchfiles import watch
+
+    timeout = int(FOLDER_SECONDS * 1000)
 
     def changes() -> Iterator[object]:
         while True:
             try:
                 yield from watch(
-                    folder,
-                    step=50,
-                    debounce=200,
-                    yield_on_timeout=True,
-                    rust_timeout=int(FOLDER_SECONDS * 1000),
-                    raise_interrupt=False,
+                    folder, step=50, debounce=200, yield_on_timeout=True, rust_timeout=timeout, raise_interrupt=False
                 )
             except FileNotFoundError:
                 time.sleep(FOLDER_SECONDS)

@@ -1,11 +1,13 @@
-"""Which data version the models were told of last: noted when all were, and told again where what was told is gone."""
+"""Note of the data version that the trainings were last triggered for, and by which runs.
+
+It is written when all of them have a run, and counts only as long as the server has these runs.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from flows.prefect_support import api
@@ -13,35 +15,36 @@ from tasks.ground import files, paths
 
 
 def version() -> str | None:
-    """The data version that was told last, to whichever server."""
-    found: str | None = _note().get("version")
-    return found
+    """The data version that was announced last, to whichever server."""
+    announced: str | None = _note().get("version")
+    return announced
 
 
 def read() -> dict[str, Any]:
-    """What this server was told; nothing, if it has none of the runs that this made: it was begun anew.
+    """What was announced to this server; nothing, where it has lost one of the runs, as a new database has.
 
     Raises:
         PrefectApiError: the Prefect server does not answer.
     """
     note = _note()
-    if note.get("api") != whom() or not all(_is_there(run) for run in note.get("runs", [])):
+    if note.get("api") != server_digest() or not all(_has_run(run) for run in note.get("runs", [])):
         return {}
     return note
 
 
-def write(told: str, datasets: Mapping[str, str], runs: list[str]) -> None:
-    """Note that everybody was told."""
+def write(version: str, datasets: Mapping[str, str], runs: list[str]) -> None:
+    """Note that every training that reads these datasets was triggered."""
     now = datetime.now(UTC).isoformat()
-    files.write_json(_path(), {"version": told, "datasets": datasets, "runs": runs, "api": whom(), "at": now})
+    note = {"version": version, "datasets": datasets, "runs": runs, "api": server_digest(), "at": now}
+    files.write_json(paths.announced_data(), note)
 
 
-def whom() -> str:
-    """Which server was told: by digest, as an address may hold a password."""
+def server_digest() -> str:
+    """Which server: a digest of its address, which may hold a password."""
     return files.digest(os.environ["PREFECT_API_URL"])
 
 
-def _is_there(run: str) -> bool:
+def _has_run(run: str) -> bool:
     try:
         api.call(f"/flow_runs/{run}")
     except api.PrefectNotFound:
@@ -50,8 +53,4 @@ def _is_there(run: str) -> bool:
 
 
 def _note() -> dict[str, Any]:
-    return files.read_state(_path(), dict[str, Any]())
-
-
-def _path() -> Path:
-    return paths.announced_data()
+    return files.read_state(paths.announced_data(), dict[str, Any]())

@@ -1,7 +1,7 @@
-"""Prefect's HTTP API, for what is said from short-lived or small processes: without importing Prefect (1.7 s, 100 MB).
+"""Client of Prefect's HTTP API for short-lived and small processes: importing Prefect takes 1.7 s and 100 MB.
 
-Every call is made now, and again when the server does not answer or is busy (503): what returns was heard. Prefect's
-own `emit_event` hands over to a thread and loses the event when the process ends at once.
+A call is repeated when the server does not answer or is busy (503), so what returns was received. Prefect's own
+`emit_event` hands over to a thread, and loses the event when the process ends at once.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ from tasks.ground.errors import WorldError
 PAUSES = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 8.0, 8.0, 8.0)
 """Seconds before each further try: a server that was killed is back within them, also on a busy machine."""
 
+TRANSIENT = {408, 429, 500, 502, 503, 504}
+
 
 class PrefectApiError(WorldError):
-    """The Prefect server does not answer, or refuses."""
+    """The Prefect server does not answer, or refuses a request."""
 
 
 class PrefectNotFound(PrefectApiError):
@@ -30,7 +32,7 @@ class PrefectNotFound(PrefectApiError):
 
 
 def call(path: str, body: Any = None, method: str = "", patience: int = len(PAUSES)) -> Any:
-    """POST a JSON body to a path of the API (without one: GET); gives the JSON answer, or None.
+    """POST a JSON body to a path of the API (without a body: GET); gives the JSON answer, or None.
 
     Raises:
         PrefectNotFound: 404.
@@ -38,20 +40,16 @@ def call(path: str, body: Any = None, method: str = "", patience: int = len(PAUS
     """
     url = f"{os.environ['PREFECT_API_URL']}{path}"
     data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(
-        url, data, {"content-type": "application/json", **authorization()}, method=method or None
-    )
+    headers = {"content-type": "application/json", **authorization()}
+    request = urllib.request.Request(url, data, headers, method=method or None)
     for pause in (*PAUSES[:patience], None):
         try:
             with urllib.request.urlopen(request, timeout=10) as response:
                 answer = response.read()
                 return json.loads(answer) if answer else None
         except urllib.error.HTTPError as error:
-            said = error.read().decode(errors="replace")[:300]
-            if error.code == 404:
-                raise PrefectNotFound(f"the Prefect server has no {url}: {said}") from None
-            if pause is None or error.code not in {408, 429, 500, 502, 503, 504}:
-                raise PrefectApiError(f"the Prefect server refuses {url}: {error.code} {said}") from None
+            if pause is None or error.code not in TRANSIENT:
+                raise _refusal(url, error) from None
         except (urllib.error.URLError, OSError, ValueError) as error:
             if pause is None:
                 raise PrefectApiError(
@@ -61,18 +59,25 @@ def call(path: str, body: Any = None, method: str = "", patience: int = len(PAUS
     raise AssertionError("unreachable")
 
 
+def _refusal(url: str, error: urllib.error.HTTPError) -> PrefectApiError:
+    reason = error.read().decode(errors="replace")[:300]
+    if error.code == 404:
+        return PrefectNotFound(f"the Prefect server has no {url}: {reason}")
+    return PrefectApiError(f"the Prefect server refuses {url}: {error.code} {reason}")
+
+
 def authorization() -> dict[str, str]:
-    """The header the API wants where it was given PREFECT_SERVER_API_AUTH_STRING (user:password)."""
+    """The header that a server with PREFECT_SERVER_API_AUTH_STRING (user:password) requires."""
     secret = os.environ.get("PREFECT_API_AUTH_STRING") or os.environ.get("PREFECT_SERVER_API_AUTH_STRING")
     return {"authorization": f"Basic {b64encode(secret.encode()).decode()}"} if secret else {}
 
 
 def run_url(flow_run_id: str) -> str:
-    """Where a person looks at a flow run."""
+    """The page of a flow run in Prefect's UI."""
     base = os.environ.get("PREFECT_UI_URL") or os.environ["PREFECT_API_URL"].removesuffix("/api")
     return f"{base}/runs/flow-run/{flow_run_id}"
 
 
 def masked(url: str) -> str:
-    """An address as it may be shown: without what stands before the @."""
+    """An address as it may be shown: without user and password."""
     return re.sub(r"://[^/@]*@", "://***@", url)

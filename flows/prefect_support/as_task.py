@@ -1,4 +1,4 @@
-"""A plain step as a Prefect task, and a flow that is alone at what it does."""
+"""Adapters: a plain step as a Prefect task, and a lock that keeps a flow's runs apart."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ one_line_errors.install()
 
 @contextmanager
 def exclusive(name: str) -> Iterator[None]:
-    """Hold a lock while the flow runs; its log says for whom it waits, and those that wait are told of this run."""
+    """Hold a lock while the flow runs; the logs of this run and of those that wait for it link to each other."""
     run = f"{flow_run.name}, {api.run_url(str(flow_run.id))}"
     with files.lock(name, get_run_logger().info, run):
         yield
 
 
 def as_task(step: Callable[..., Any], name: str, retries: int = 0) -> Callable[..., Any]:
-    """The step under a name that says what it does. Nothing is cached: each step looks itself at what is there."""
+    """The step as a Prefect task. Nothing is cached: each step looks at the current state itself."""
     wrap = task(name=name, task_run_name=name, retries=retries, retry_delay_seconds=2, cache_policy=NO_CACHE)
     return wrap(step)

@@ -1,7 +1,7 @@
-"""One flow wakes another; wakes that wait behind a run are answered by it, as long as it has not looked yet.
+"""Work queue of triggers: one flow triggers another, and a run that begins covers all that wait to do the same.
 
-Whatever they were to tell is there to be seen: so a burst of a hundred wakes costs one run, or two where some came
-while the first was at work. Nothing is lost: what comes after the look stays, and is a run of its own.
+A run looks at the current state itself, so a burst of a hundred triggers costs one run, or two where some came while
+the first was at work. Nothing is lost: what comes after the look stays, and gets a run of its own.
 """
 
 from __future__ import annotations
@@ -17,18 +17,23 @@ COALESCED = {"type": "COMPLETED", "name": "Coalesced"}
 INTERRUPTED = {"type": "SCHEDULED", "name": "Interrupted"}
 """A run whose process was ended with the platform, or never began: it is started again (crash_recovery.py)."""
 
+WAITING = ("Scheduled", "Late", "AwaitingConcurrencySlot", INTERRUPTED["name"])
+
 
 class DeploymentPaused(WorldError):
-    """Somebody has paused the deployment: a person starts it, nobody else."""
+    """A deployment is paused: only a person starts it."""
 
 
 def trigger(title: str, parameters: dict[str, Any] | None = None, key: str | None = None) -> str | None:
-    """Have a deployment (`flow/name`) run; gives the flow run's id, or None where the server knows no such deployment.
+    """Create a run of a deployment (`flow/name`); gives its id, or None where the server has no such deployment.
 
-    The same key wakes once: the second call gives the run that the first one made.
+    Args:
+        title: flow/name.
+        parameters: instead of the deployment's own.
+        key: of idempotency. The second call with the same key gives the run of the first.
 
     Raises:
-        DeploymentPaused: somebody has paused it.
+        DeploymentPaused: the deployment is paused.
     """
     try:
         deployment = api.call(f"/deployments/name/{title}")
@@ -39,53 +44,51 @@ def trigger(title: str, parameters: dict[str, Any] | None = None, key: str | Non
             f"{title} is paused in Prefect and is not started: resume it in the UI, or start it by its button"
         )
     flow, _, name = title.partition("/")
-    body: dict[str, Any] = {
-        "name": flow if flow == name else title
-    }  # as it names itself when it begins; until then Prefect invents one
-    body |= {"parameters": parameters or {}, "state": {"type": "SCHEDULED"}, "idempotency_key": key}
+    body = {
+        "name": flow if flow == name else title,  # as the run names itself when it begins; else Prefect invents one
+        "parameters": parameters or {},
+        "state": {"type": "SCHEDULED"},
+        "idempotency_key": key,
+    }
     return str(api.call(f"/deployments/{deployment['id']}/create_flow_run", body)["id"])
 
 
 def under_way(title: str, patience: int = len(api.PAUSES)) -> bool:
-    """Whether a run of a deployment is due, starting or running: what it does not see is looked at afterwards."""
+    """Whether a run of a deployment is due, starting or running."""
     soon = (datetime.now(UTC) + timedelta(seconds=2)).isoformat()
     flow, name = title.split("/")
     which = {"deployments": {"name": {"any_": [name]}}, "flows": {"name": {"any_": [flow]}}}
-    for runs in (
-        {"state": {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}}},
-        {"state": {"type": {"any_": ["SCHEDULED"]}}, "next_scheduled_start_time": {"before_": soon}},
-    ):
-        if api.call("/flow_runs/count", {**which, "flow_runs": runs}, patience=patience):
-            return True
-    return False
+    active = {"state": {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}}}
+    due = {"state": {"type": {"any_": ["SCHEDULED"]}}, "next_scheduled_start_time": {"before_": soon}}
+    return any(api.call("/flow_runs/count", {**which, "flow_runs": runs}, patience=patience) for runs in (active, due))
 
 
 def coalesce_waiting() -> int:
-    """To be called before a flow looks at anything: ends the runs that wait to do the same. Gives how many there were.
+    """End the runs that wait to do the same as this one; gives how many. To be called before a flow looks at anything.
 
-    Only those of the same deployment with the same parameters; a run outside of any deployment has none.
+    The same is: of the same deployment, with the same parameters. A run outside of any deployment covers none.
     """
     from prefect.runtime import deployment, flow_run
 
     if not deployment.id:
         return 0
-    mine = str(flow_run.id)
-    answered = 0
-    for other in _waiting(str(deployment.id)):
-        if other["id"] != mine and other["parameters"] == flow_run.parameters:
-            state = {**COALESCED, "message": f"answered by {api.run_url(mine)}, which had not looked yet"}
-            answered += _end(other["id"], state)
-    return answered
+    this_run = str(flow_run.id)
+    state = {**COALESCED, "message": f"covered by {api.run_url(this_run)}, which had not looked yet"}
+    same = [
+        run["id"]
+        for run in _waiting(str(deployment.id))
+        if run["id"] != this_run and run["parameters"] == flow_run.parameters
+    ]
+    return sum(_end(run, state) for run in same)
 
 
 def _waiting(deployment_id: str) -> list[dict[str, Any]]:
-    """The runs that have not begun; not those that the schedule has ahead."""
-    names = {"any_": ["Scheduled", "Late", "AwaitingConcurrencySlot", INTERRUPTED["name"]]}
-    which = {"deployment_id": {"any_": [deployment_id]}, "state": {"name": names}}
-    there = api.call("/flow_runs/filter", {"flow_runs": which, "sort": "EXPECTED_START_TIME_ASC"})
+    """The runs that are due and have not begun."""
+    which = {"deployment_id": {"any_": [deployment_id]}, "state": {"name": {"any_": list(WAITING)}}}
+    runs = api.call("/flow_runs/filter", {"flow_runs": which, "sort": "EXPECTED_START_TIME_ASC"})
     now = datetime.now(UTC)
     return [
-        one for one in there if not one["auto_scheduled"] or datetime.fromisoformat(one["expected_start_time"]) <= now
+        run for run in runs if not run["auto_scheduled"] or datetime.fromisoformat(run["expected_start_time"]) <= now
     ]
 
 

@@ -1,10 +1,10 @@
-"""Who goes first where processes share the processors: what serves.
+"""CPU priority: whatever is not serving gives way to what serves.
 
 Linux weighs sessions against each other before it weighs the processes of one (`autogroup` in sched(7)). Services, flow
-runs and replicas each lead a session, so that the nice value of one says nothing to the others; a session has its own.
-What is at work while a release changes leaves a processor to what serves besides. Measured with two processes beside a
-load that do nothing but begin others: its p99 is 1.5 times as long, 1.3 where they give way by twice as much, 1.2 where
-they leave a processor. (SCHED_IDLE changes nothing: it counts within a session.)
+runs and replicas each lead a session, so that the nice value of a process does not reach the others; a session has its
+own. Measured with two processes beside a load that do nothing but start others: the p99 of requests is 1.5 times as
+long, 1.3 where they have a higher nice value, 1.2 where they spare a CPU. (SCHED_IDLE changes nothing: it counts within
+a session.)
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from contextlib import suppress
 from pathlib import Path
 
 NICE = 5
-"""What gives way gets a quarter of the time where all of it is wanted: a server that got less would seem to be dead."""
+"""A quarter of the CPU time under contention: a server that got less would seem to be dead."""
 
 TRIES, PAUSE_S = 20, 0.05
 """Of all processes without privileges, one may set a session's value each tenth of a second."""
 
 
 def lower(process: int) -> None:
-    """Let a process and all that it starts give way to what serves, for good. Nothing happens, if it is gone."""
+    """Give a process, its session and all that it starts a lower priority, for good. A process that is gone is fine."""
     with suppress(ProcessLookupError):
         os.setpriority(os.PRIO_PROCESS, process, max(NICE, os.getpriority(os.PRIO_PROCESS, process)))
         if os.getsid(process) == process:
@@ -30,7 +30,7 @@ def lower(process: int) -> None:
 
 
 def spare_one_cpu(process: int) -> None:
-    """Keep a process, and all that it starts later, off the first of its processors. Of one, nothing can be left."""
+    """Keep a process, and all that it starts later, off the first of its CPUs, unless it has only one."""
     if hasattr(os, "sched_setaffinity"):  # Linux
         with suppress(ProcessLookupError):
             allowed = os.sched_getaffinity(process)
@@ -38,9 +38,9 @@ def spare_one_cpu(process: int) -> None:
 
 
 def set_session_nice(leader: int, nice: int) -> None:
-    """Give the session that a process leads a nice value, from 0 to 19: one that can be lowered again.
+    """Give the session that a process leads a nice value, from 0 to 19; it can be lowered again.
 
-    Where sessions are not weighed, or there is no such process any more, nothing happens.
+    Nothing happens where sessions are not weighed, or the process is gone.
     """
     for _ in range(TRIES):
         try:

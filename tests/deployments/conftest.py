@@ -38,7 +38,7 @@ class Platform:
         """Where a browser goes."""
         return os.environ["PREFECT_API_URL"].removesuffix("/api")
 
-    def story(self) -> str:
+    def console(self) -> str:
         """What it has told until now."""
         return (self.project.root / "up.log").read_text(encoding="utf-8")
 
@@ -116,7 +116,7 @@ def told_if_it_fails(request: pytest.FixtureRequest) -> Iterator[None]:
     """What the platform has told stands below a test that fails: elsewhere nobody can look."""
     yield
     if "platform" in request.fixturenames:
-        print(request.getfixturevalue("platform").story()[-8000:])
+        print(request.getfixturevalue("platform").console()[-8000:])
 
 
 @contextmanager

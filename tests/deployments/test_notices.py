@@ -56,7 +56,7 @@ def test_of_a_run_that_does_not_start(alone: Alone) -> None:
     api.call(f"/flow_runs/{started}", {"name": "train/started"}, method="PATCH")
     text = alone.message("train/pending does not start")
     assert text.startswith("It is pending for more than")
-    assert "Is the worker alive ((evergreen status))?" in text
+    assert "Is the worker alive (evergreen status)?" in text
     assert text.endswith(f"/runs/flow-run/{stuck}")
     assert "train/started does not start" not in [one["subject"] for one in alone.told]
 
@@ -74,7 +74,7 @@ def test_of_an_automation_that_failed(alone: Alone) -> None:
     deployment = api.call("/deployments/name/ingest/ingest")
     api.call(f"/deployments/{deployment['id']}", method="DELETE")
     post("evergreen.partition.landed", "evergreen.dataset.readings")
-    text = alone.message("an automation failed: wake ingest/ingest")
+    text = alone.message("an automation failed: trigger ingest/ingest")
     assert text.startswith("Unexpected status from 'run-deployment' action: 404\n")
     assert "evergreen register" in text
 
@@ -85,10 +85,10 @@ def test_a_message_that_cannot_be_sent_is_not_told_for_ever(alone: Alone) -> Non
     api.call(f"/block_documents/{block['id']}", method="DELETE")
     post("evergreen.partition.refused", "evergreen.partition.readings.2013-05", dataset="readings", partition="2013-05")
     failed = "prefect.automation.action.failed"
-    until(lambda: happened(failed, "tell: an automation failed"), 60, "the attempt to tell")
+    until(lambda: happened(failed, "notify: an automation failed"), 60, "the attempt to tell")
     time.sleep(4)
-    assert len(happened(failed, "tell: a partition was refused")) == 1
-    assert len(happened(failed, "tell: an automation failed")) == 1
+    assert len(happened(failed, "notify: a partition was refused")) == 1
+    assert len(happened(failed, "notify: an automation failed")) == 1
 
 
 def test_deploying_again_brings_back_what_was_removed(alone: Alone) -> None:
@@ -113,7 +113,7 @@ def test_the_deployments_of_a_flow_that_was_renamed_go_with_their_automations() 
     api.call("/automations/", {"name": name, "description": about, "trigger": trigger, "actions": [action]})
 
     lines = registration.deploy(params.load())
-    assert lines == ["deployment deploy/tiny removed: no such flow", "automation «wake deploy/tiny» removed"]
+    assert lines == ["deployment deploy/tiny removed: no such flow", "automation «trigger deploy/tiny» removed"]
     with pytest.raises(api.PrefectNotFound):
         api.call("/deployments/name/deploy/tiny")
     assert name not in {one["name"] for one in automations.registered()}

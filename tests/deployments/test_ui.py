@@ -13,8 +13,8 @@ import pytest
 
 from deployments.orchestration import blockers, registration
 from deployments.watching.champion_watch import ChampionWatch
-from deployments.watching.registration_watch import GONE_SECONDS, Registration
-from deployments.watching.watcher import Rounds, Watcher
+from deployments.watching.registration_watch import GONE_SECONDS, RegistrationWatch
+from deployments.watching.watcher import LandingWatch, PollingLoop
 from flows.prefect_support import api, triggers
 from tasks.ground import params
 from tasks.ground.errors import ParamsError
@@ -92,24 +92,24 @@ POOL, QUEUE = "/work_pools/evergreen", "/work_pools/evergreen/queues/default"
         ),
         (
             lambda: patch(schedule(), active=False),
-            "the schedule of train/tiny is off, so a wake that gets lost is not caught: its switch in the UI",
+            "the schedule of train/tiny is off, so a lost trigger is not caught: its switch in the UI",
             lambda: patch(schedule(), active=True),
         ),
         (
             lambda: limit(0),
-            "train/tiny may run 0 times at once, so its runs wait for ever: `evergreen register` gives it its 1 back",
+            "train/tiny may run 0 times at once, so its runs wait for ever: `evergreen register` resets the limit to 1",
             lambda: registration.deploy(params.load()),
         ),
         (
-            lambda: patch(automation("wake train/tiny"), enabled=False),
-            "the automation «wake train/tiny» is off: its switch in the UI",
-            lambda: patch(automation("wake train/tiny"), enabled=True),
+            lambda: patch(automation("trigger train/tiny"), enabled=False),
+            "the automation «trigger train/tiny» is off: its switch in the UI",
+            lambda: patch(automation("trigger train/tiny"), enabled=True),
         ),
         (
             lambda: api.call(schedule(), method="DELETE"),
             (
-                "train/tiny has no schedule any more, so a wake that gets lost is not caught: give it one in the UI, "
-                "or delete the deployment, which is made anew"
+                "train/tiny has no schedule any more, so a lost trigger is not caught: add one in the UI, "
+                "or delete the deployment, which is then made anew"
             ),
             lambda: (api.call(where(), method="DELETE"), registration.deploy(params.load())),
         ),
@@ -119,7 +119,7 @@ def test_what_stops_the_loop_is_said_with_the_way_back(
     do: Callable[[], Any], says: str, undo: Callable[[], Any]
 ) -> None:
     """By `evergreen status` and the log, as long as it is so; registering again does not undo what somebody wanted."""
-    looking, said = blockers.Blockers(), params.load()
+    looking, said = blockers.BlockerWatch(), params.load()
     assert (blockers.find(said), list(looking.look(said))) == ([], [])
     do()
     assert blockers.find(said) == [says]
@@ -148,9 +148,9 @@ def test_what_a_person_has_edited_stays_when_it_is_registered_again() -> None:
     patch(at, parameters=was["parameters"], tags=was["tags"], job_variables=was["job_variables"])
 
 
-def watch(clock: Callable[[], float] = lambda: 0.0) -> Registration:
+def watch(clock: Callable[[], float] = lambda: 0.0) -> RegistrationWatch:
     """One that registers in this process."""
-    return Registration(lambda *, keep: registration.deploy(params.load(), keep=keep), clock)
+    return RegistrationWatch(lambda *, keep: registration.deploy(params.load(), keep=keep), clock)
 
 
 @pytest.mark.usefixtures("alone")
@@ -158,7 +158,7 @@ def watch(clock: Callable[[], float] = lambda: 0.0) -> Registration:
     ("remove", "lacks"),
     [
         (lambda: api.call(where(), method="DELETE"), "deployment train/tiny"),
-        (lambda: api.call(automation("wake train/tiny"), method="DELETE"), "automation «wake train/tiny»"),
+        (lambda: api.call(automation("trigger train/tiny"), method="DELETE"), "automation «trigger train/tiny»"),
         (lambda: api.call(POOL, method="DELETE"), "work pool evergreen"),
     ],
 )
@@ -184,7 +184,7 @@ def test_a_model_that_comes_is_registered_and_woken_and_one_that_goes_is_removed
     titles = ("train/other", "rollout/other", "monitor/other", "predict/other", "backtest/other")
     assert lines[0].startswith("the Prefect server lacks deployment train/other, ")
     assert [line.split(",")[0] for line in lines[1:6]] == [f"deployment {title} made" for title in titles]
-    assert lines[-1].startswith("train/other is woken, ")
+    assert lines[-1].startswith("train/other is triggered, ")
     assert list(looking.look(params.load())) == []
 
     path.write_text(text, encoding="utf-8")
@@ -195,7 +195,7 @@ def test_a_model_that_comes_is_registered_and_woken_and_one_that_goes_is_removed
     now[0] = GONE_SECONDS + 1
     lines = list(looking.look(params.load()))
     assert "deployment train/other removed: params.yaml has no such model" in lines
-    assert "automation «wake train/other» removed" in lines
+    assert "automation «trigger train/other» removed" in lines
     assert list(looking.look(params.load())) == []
 
 
@@ -203,22 +203,22 @@ def test_a_params_yaml_that_is_broken_for_a_while_is_told_and_ends_nothing(alone
     """What does not need it goes on; when it is mended, all is well again."""
     path, said, done = alone.project.root / "params.yaml", [], []
     text = path.read_text(encoding="utf-8")
-    rounds = Rounds(
+    rounds = PollingLoop(
         {
             "deployments": (lambda: watch().look(params.load()), 0),
-            "landing": (lambda: Watcher(said.append).look(params.load()), 0),
+            "landing": (lambda: LandingWatch(said.append).look(params.load()), 0),
             "runs": (lambda: done.append("looked"), 0),
         },
         said.append,
     )
     path.write_text("models: {tiny: [", encoding="utf-8")
-    rounds.go()
-    rounds.go()
+    rounds.poll()
+    rounds.poll()
     (trouble,) = said
     assert trouble.startswith(f"{ParamsError.__name__}: params.yaml")
     assert done == ["looked", "looked"]
     path.write_text(text, encoding="utf-8")
-    rounds.go()
+    rounds.poll()
     assert said[1:] == ["all is well again"]
 
 
@@ -233,10 +233,10 @@ def test_what_is_paused_is_woken_by_nobody(alone: Alone, monkeypatch: pytest.Mon
         api.call(f"/deployments/{deployment(title)['id']}/pause_deployment", {})
     promotions = ChampionWatch(lambda _: False)
     looks = {
-        "landing": (lambda: Watcher(said.append).look(params.load()), 0.0),
+        "landing": (lambda: LandingWatch(said.append).look(params.load()), 0.0),
         "champions": (lambda: promotions.look(params.load()), 0.0),
     }
-    Rounds(looks, said.append).go()
+    PollingLoop(looks, said.append).poll()
     assert [line.partition(" is paused in Prefect")[0] for line in said] == [
         "Paused: ingest/ingest",
         "WorldError: new is champion of tiny and does not serve: rollout/tiny",

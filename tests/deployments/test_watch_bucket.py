@@ -76,11 +76,11 @@ def test_an_object_that_appears_in_the_bucket_wakes_ingest(alone: Alone, bucket:
         assert woken() == []
         bucket.pipe_file("watched/landing/readings/2013-04.csv.part", b"half")
         bucket.pipe_file("watched/landing/readings/2013-04.csv", b"whole")
-        until(woken, 60, "ingest is woken")
-        assert "readings/2013-04.csv in the landing zone: ingest is woken" in story.read_text()
+        until(woken, 60, "ingest is triggered")
+        assert "readings/2013-04.csv in the landing zone: ingest is triggered" in story.read_text()
         end(woken()[0])
         bucket.pipe_file("watched/landing/readings/2013-05.csv", b"whole")
-        until(lambda: "readings/2013-05.csv in the landing zone: ingest is woken" in story.read_text(), 60)
+        until(lambda: "readings/2013-05.csv in the landing zone: ingest is triggered" in story.read_text(), 60)
         assert running.poll() is None
     assert story.read_text().count("SourceUnavailable") == 1
     assert SECRET not in story.read_text()

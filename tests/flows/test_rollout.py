@@ -247,7 +247,7 @@ def test_what_serves_is_brought_again_where_its_files_are_lost(
         assert until(lambda: router.fault(MODEL, served.candidate))
         looking = ChampionWatch(lambda _: False)
         told = next(line for line in looking.look(params.load()))
-        assert told.startswith(f"{served.candidate} is to serve {MODEL}, but does not start (")
+        assert told.startswith(f"{served.candidate} is the live release of {MODEL} and does not start (")
         assert not list(looking.look(params.load())), "once"
         state = roll()
         assert state.is_completed(), state.message

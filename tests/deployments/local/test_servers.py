@@ -41,9 +41,9 @@ def test_a_server_of_another_checkout_is_known(project: Project, monkeypatch: py
             patch.setenv("EVERGREEN_ROOT", root)
             with servers.process([sys.executable, "-c", ANSWERS, str(port)], "server") as running:
                 servers.wait_for(f"http://127.0.0.1:{port}", running, "server", seconds=20)
-                assert servers.anothers(url) == other
-    assert servers.anothers(url) is None
-    assert servers.anothers("https://prefect.example.com/api") is None
+                assert servers.other_checkout(url) == other
+    assert servers.other_checkout(url) is None
+    assert servers.other_checkout("https://prefect.example.com/api") is None
 
 
 def test_a_server_that_ends_is_told_with_its_log(project: Project) -> None:

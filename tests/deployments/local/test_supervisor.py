@@ -17,14 +17,16 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from filelock import FileLock
 
-from deployments.local import services, supervisor
-from deployments.local.console import Story
+from deployments.local import run_state, supervised_service, supervisor
+from deployments.local.console import Console
+from deployments.local.services import LocalService
+from deployments.local.supervised_service import SupervisedService, Supervision
 from deployments.orchestration import registration
 from deployments.watching import crash_recovery
 from flows.prefect_support import api, triggers
 from tasks.ground import files, priority, process_tags, settings
+from tasks.ground.errors import WorldError
 from tests.deployments.conftest import PATIENCE, Platform, start, until
 from tests.deployments.sessions import are_weighed, session_nice
 
@@ -42,7 +44,7 @@ def test_status_says_that_all_is_well(platform: Platform) -> None:
     """Each service, and what all weigh when no flow runs: less than 1.5 GB."""
     done = until(lambda: _light(platform.project.run(sys.executable, "-m", "deployments.cli", "status")))
     assert [line.split()[:2] for line in done.stdout.splitlines()[:6]] == [
-        [name, "answers"] for name in ("prefect", "mlflow", "router", "nursery", "worker", "watch")
+        [name, "answers"] for name in ("prefect", "mlflow", "router", "forkserver", "worker", "watch")
     ]
     assert "failures are sent to" in done.stdout
 
@@ -56,7 +58,7 @@ def _light(done: subprocess.CompletedProcess[str]) -> subprocess.CompletedProces
 def test_everything_gives_way_to_what_serves(platform: Platform) -> None:
     """To the router, and to what it has started."""
     assert session_nice(platform.service("router")) == 0
-    for name in ("prefect", "mlflow", "nursery", "worker", "watch"):
+    for name in ("prefect", "mlflow", "forkserver", "worker", "watch"):
         assert session_nice(platform.service(name)) == priority.NICE
 
 
@@ -77,7 +79,7 @@ def test_deploying_again_changes_nothing_that_a_person_has_set(platform: Platfor
     where = f"/deployments/{deployment['id']}"
     edited = {"active": False, "schedule": {"cron": "0 3 * * *", "timezone": "Europe/Oslo"}}
     api.call(f"{where}/schedules/{schedule['id']}", edited, method="PATCH")
-    automation = next(one for one in api.call("/automations/filter", {}) if one["name"] == "wake train/tiny")
+    automation = next(one for one in api.call("/automations/filter", {}) if one["name"] == "trigger train/tiny")
     api.call(f"/automations/{automation['id']}", {"enabled": False}, method="PATCH")
     api.call(where, {"description": "scribbled over"}, method="PATCH")
 
@@ -104,14 +106,14 @@ def test_the_form_of_a_training_takes_its_own_model_only(platform: Platform) -> 
 
 
 def test_a_delivery_is_trained_on_whatever_is_killed_meanwhile(platform: Platform) -> None:
-    """The worker, its nursery, both servers and the watcher are killed meanwhile: the run goes on to its verdict."""
+    """The worker, its forkserver, both servers and the watcher are killed meanwhile: the run goes on to its verdict."""
     until(lambda: all(one["end_time"] for one in platform.runs("train")), what="the end of what the clock has begun")
     before = len(platform.runs("train"))
     platform.deliver(4)
     run = until(lambda: platform.runs("train")[: -before or None], what="a training")[0]
-    for name in ("worker", "nursery", "prefect", "mlflow", "watch"):
+    for name in ("worker", "forkserver", "prefect", "mlflow", "watch"):
         os.kill(platform.service(name), signal.SIGKILL)
-    until(lambda: platform.story().count("answers again") == 5, 120, "every service answers again")
+    until(lambda: platform.console().count("answers again") == 5, 120, "every service answers again")
     ended = until(lambda: [one for one in platform.runs("train") if one["id"] == run["id"] and one["end_time"]])
     assert ended[0]["state_name"] == "Completed"
     assert "challenger" in ended[0]["state"]["message"]
@@ -154,7 +156,7 @@ def test_a_person_is_told_of_a_refused_partition(platform: Platform) -> None:
 def test_without_var_run_it_is_found_and_goes_on(platform: Platform) -> None:
     """A second `make up` ends nothing of it; tokens, sockets, lock and note are made again."""
     run = platform.project.root / "var/run"
-    before = {name: platform.service(name) for name in ("prefect", "mlflow", "router", "nursery", "worker", "watch")}
+    before = {name: platform.service(name) for name in ("prefect", "mlflow", "router", "forkserver", "worker", "watch")}
     there = {"stack.json", "stack.lock", "router.token", "flows.sock", "watch.heartbeat"}
     assert there <= {path.name for path in run.iterdir()}
     shutil.rmtree(run)
@@ -165,7 +167,7 @@ def test_without_var_run_it_is_found_and_goes_on(platform: Platform) -> None:
         assert process.returncode == 1
     until(lambda: there <= {path.name for path in run.iterdir()}, 60, "what was removed")
     assert {name: platform.service(name) for name in before} == before
-    assert "still there, and were ended" not in platform.story()
+    assert "still running, and were ended" not in platform.console()
     done = platform.project.run(sys.executable, "-m", "deployments.cli", "status", check=False)
     assert (done.returncode, done.stdout.count("  answers  ")) == (0, 6), done.stdout
 
@@ -178,21 +180,21 @@ def test_without_var_log_it_goes_on_telling(platform: Platform) -> None:
     run = triggers.trigger("monitor/tiny")
     until(lambda: api.call(f"/flow_runs/{run}")["end_time"], 120, "a run")  # or another one has answered it
     until(lambda: (log / "watch.log").exists() and (log / "flows.log").exists(), 30, "logs")
-    until(lambda: "monitor/tiny" in platform.story(), 30, "a line of the run")
+    until(lambda: "monitor/tiny" in platform.console(), 30, "a line of the run")
 
 
 def test_a_params_yaml_that_is_broken_for_a_while_ends_nothing(platform: Platform) -> None:
     """Not even a worker that dies meanwhile; it is told, and goes on when it is mended."""
     path = platform.project.root / "params.yaml"
-    text, before = path.read_text(), platform.story().count("worker    answers again")
+    text, before = path.read_text(), platform.console().count("worker      answers again")
     path.write_text("models: [")
     os.kill(platform.service("worker"), signal.SIGKILL)
-    until(lambda: "no flow runs until params.yaml is mended: " in platform.story(), 60, "a word")
-    until(lambda: "watch     ParamsError: params.yaml" in platform.story(), 60, "a word of the watcher")
+    until(lambda: "no flow runs until params.yaml is repaired: " in platform.console(), 60, "a word")
+    until(lambda: "watch       ParamsError: params.yaml" in platform.console(), 60, "a word of the watcher")
     assert platform.process.poll() is None
     path.write_text(text)
-    until(lambda: platform.story().count("worker    answers again") > before, 120, "a worker")
-    until(lambda: "all is well again" in platform.story(), 60, "a word")
+    until(lambda: platform.console().count("worker      answers again") > before, 120, "a worker")
+    until(lambda: "all is well again" in platform.console(), 60, "a word")
 
 
 def test_a_cancelled_run_ends_with_all_that_it_started(platform: Platform) -> None:
@@ -204,7 +206,7 @@ def test_a_cancelled_run_ends_with_all_that_it_started(platform: Platform) -> No
     assert api.call(f"/flow_runs/{run['id']}/set_state", asked)["status"] == "ACCEPT"
     ended = until(lambda: [one for one in platform.runs("ingest") if one["id"] == run["id"] and one["end_time"]])[0]
     assert ended["state_name"] == "Cancelled"
-    until(lambda: run["id"] not in crash_recovery._here().runs, 30, "the end of its processes")
+    until(lambda: run["id"] not in crash_recovery.local_processes().runs, 30, "the end of its processes")
     until((platform.project.root / "data/readings/2013-07.csv").exists, what="another ingest")
     assert [one for one in platform.told if one["subject"].startswith(run["name"])] == []
 
@@ -215,7 +217,7 @@ def test_what_is_interrupted_goes_on_with_the_next_make_up(platform: Platform) -
     platform.deliver(6)
     run = until(lambda: [one for one in platform.runs("ingest") if one["state_name"] == "Running"], what="an ingest")[0]
     end(platform)
-    (interrupted,) = [line for line in platform.story().splitlines() if "to go on with the next make up: " in line]
+    (interrupted,) = [line for line in platform.console().splitlines() if "to go on with the next make up: " in line]
     assert run["name"] in interrupted  # beside others, perhaps
     platform.process = start(platform.project.root)
     ended = until(lambda: [one for one in platform.runs("ingest") if one["id"] == run["id"] and one["end_time"]])[0]
@@ -231,37 +233,57 @@ def test_what_is_interrupted_goes_on_with_the_next_make_up(platform: Platform) -
 # ── without a platform ────────────────────────────────────────────────────────────────────────────
 
 
-def _stack(*wanted: services.Service) -> supervisor.Stack:
-    """One that has heard each of these services a moment ago."""
-    made = supervisor.Stack(list(wanted), Story(io.StringIO()), FileLock("unused"))
-    made.probed = {service.name: time.monotonic() for service in wanted}
-    made.heard = dict(made.probed)
+def supervised(*services: LocalService) -> list[SupervisedService]:
+    """These services, each of which answered a moment ago; the later ones depend on the first."""
+    shared = Supervision(Console(io.StringIO()))
+    made = [SupervisedService(service, shared, answers=True) for service in services]
+    for other in made[1:]:
+        other.dependencies = made[:1]
     return made
 
 
 @pytest.mark.parametrize("silent", [["server", "worker"], ["worker"], []])
 def test_a_service_that_hangs_is_killed(silent: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever only hears nothing of a server that hangs is left alone."""
-    monkeypatch.setattr(supervisor, "PROBE_SECONDS", 0)
-    server = services.Service("server", [], lambda _: "server" not in silent, hang_seconds=0.2)
-    worker = services.Service("worker", [], lambda _: "worker" not in silent, after=("server",), hang_seconds=0.2)
-    up = _stack(server, worker)
+    """But not one that only waits for a server that hangs."""
+    monkeypatch.setattr(supervised_service, "PROBE_SECONDS", 0)
+    both = supervised(
+        LocalService("server", ["sleep", "60"], lambda _: "server" not in silent, hang_seconds=0.2),
+        LocalService("worker", ["sleep", "60"], lambda _: "worker" not in silent, hang_seconds=0.2),
+    )
 
-    async def look() -> None:
+    async def probe() -> list[str]:
+        for service in both:
+            await service.start()
+            service.probed_at = service.answered_at = time.monotonic()
         for _ in range(3):
-            for service in up.wanted:
-                await up._kill_if_it_hangs(service)
+            for service in both:
+                await service.probe()
             await asyncio.sleep(0.15)
+        killed = [service.name for service in both if service.process and service.process.returncode is not None]
+        for service in both:
+            await service.stop()
+        return killed
 
-    with subprocess.Popen(["sleep", "60"]) as one, subprocess.Popen(["sleep", "60"]) as other:
-        up.pids = {"server": one.pid, "worker": other.pid}
-        try:
-            asyncio.run(look())
-            killed = [name for name, process in (("server", one), ("worker", other)) if process.poll() is not None]
-            assert killed == silent[:1]
-        finally:
-            one.kill()
-            other.kill()
+    assert asyncio.run(probe()) == silent[:1]
+
+
+def test_a_service_that_dies_at_once_ends_a_platform_that_is_not_ready(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the end of its log; in one that is ready, it rests and the others go on."""
+    monkeypatch.setattr(settings, "VAR", tmp_path)
+    (dies,) = supervised(LocalService("router", ["sh", "-c", "echo no such port; exit 3"], lambda _: False))
+    with pytest.raises(WorldError) as told:
+        asyncio.run(dies.keep_running())
+    assert str(told.value).startswith("router was ended with code 3, 5 times within 60 s: given up.\n    no such port")
+
+    async def keep_running() -> None:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(dies.keep_running(), 1)
+
+    dies.shared.ready = True
+    asyncio.run(keep_running())
+    assert dies.rest_seconds == supervised_service.REST_SECONDS
 
 
 def test_a_run_starts_in_a_folder_with_a_space_in_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -280,17 +302,23 @@ def test_a_full_disk_ends_no_platform(tmp_path: Path, monkeypatch: pytest.Monkey
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(settings, "VAR", tmp_path)
-    watch = services.Service("watch", [], lambda _: True)
-    up = _stack(watch)
-    up._write_note()
-    with monkeypatch.context() as full, subprocess.Popen(["sleep", "60"]) as started:
+    watch = LocalService("watch", ["sleep", "60"], lambda _: True)
+    lock = run_state.take_lock()
+    assert lock
+    up = supervisor.Supervisor([watch], Console(io.StringIO()), lock)
+
+    async def start() -> int:
+        process = await up.services[0].start()
+        process.kill()
+        return process.pid
+
+    with monkeypatch.context() as full:
         full.setattr(files, "write_json", write)
-        assert up._spawned(watch, started.pid)
-        started.kill()
+        pid = asyncio.run(start())
     with monkeypatch.context() as terminal:
         terminal.setattr(os, "fstat", lambda _: tmp_path.stat())  # what pytest has for one is a file without a name
-        up._keep_note()
-    assert files.read_json(tmp_path / "run/stack.json")["services"] == {"watch": started.pid}
+        up._restore_run_state()
+    assert files.read_json(tmp_path / "run/stack.json")["services"] == {"watch": pid}
     up.lock.release()
 
 
@@ -299,6 +327,6 @@ def end(platform: Platform) -> None:
     platform.process.send_signal(signal.SIGINT)
     assert platform.process.wait(timeout=60) == 0
     assert process_tags.tagged(str(settings.ROOT)) == []
-    assert platform.story().endswith("down\n")
+    assert platform.console().endswith("down\n")
     done = platform.project.run(sys.executable, "-m", "deployments.cli", "status", check=False)
     assert (done.returncode, done.stdout) == (3, "the platform is not up. Start it: evergreen up\n")

@@ -46,12 +46,12 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def nursery(root: Path) -> Iterator[psutil.Process]:
-    """The nursery, as the stack starts it, once it listens."""
-    (service,) = [one for one in services.services() if one.name == "nursery"]
+def forkserver(root: Path) -> Iterator[psutil.Process]:
+    """The forkserver, as the stack starts it, once it listens."""
+    (service,) = [one for one in services.local_services() if one.name == "forkserver"]
     with subprocess.Popen(service.command, cwd=root) as started:
         try:
-            until(lambda: http.hears(Path("var/run/flows.sock")), 120, "the nursery")
+            until(lambda: http.hears(Path("var/run/flows.sock")), 120, "the forkserver")
             yield psutil.Process(started.pid)
         finally:
             started.kill()
@@ -68,7 +68,7 @@ def said() -> list[str]:
     return str(until(lambda: path.exists() and path.read_text(), 20, "the module")).split(" ")
 
 
-@pytest.mark.usefixtures("nursery")
+@pytest.mark.usefixtures("forkserver")
 def test_a_run_is_forked_and_is_what_was_asked_for(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its arguments, environment, folder, exit code and output; what it still has to do at its end is done."""
     monkeypatch.setenv("COLOUR", "red")
@@ -81,7 +81,7 @@ def test_a_run_is_forked_and_is_what_was_asked_for(root: Path, monkeypatch: pyte
     assert (root / "late").exists()
 
 
-@pytest.mark.usefixtures("nursery")
+@pytest.mark.usefixtures("forkserver")
 def test_the_code_is_what_the_checkout_says_now(root: Path) -> None:
     """Nothing of it was imported ahead."""
     assert begin().wait(20) == 3
@@ -90,7 +90,7 @@ def test_the_code_is_what_the_checkout_says_now(root: Path) -> None:
 
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one processor cannot be left to others")
-@pytest.mark.usefixtures("nursery")
+@pytest.mark.usefixtures("forkserver")
 def test_a_rollout_leaves_a_processor(root: Path) -> None:
     """To what serves; another run takes all."""
     code = "import os, sys; open(sys.argv[1], 'w').write(str(len(os.sched_getaffinity(0))))"
@@ -108,7 +108,7 @@ def test_without_a_nursery_it_runs_by_itself(root: Path) -> None:
     assert (root / "var/log/flows.log").read_text() == "heard False\n"
 
 
-@pytest.mark.usefixtures("root", "nursery")
+@pytest.mark.usefixtures("root", "forkserver")
 @pytest.mark.parametrize(("told", "code"), [(signal.SIGTERM, 7), (signal.SIGKILL, -9)])
 def test_what_happens_to_one_happens_to_the_other(told: signal.Signals, code: int) -> None:
     """A cancelled run may tidy up, a killed one is gone."""
@@ -121,7 +121,7 @@ def test_what_happens_to_one_happens_to_the_other(told: signal.Signals, code: in
     assert not child.is_running()
 
 
-@pytest.mark.usefixtures("nursery")
+@pytest.mark.usefixtures("forkserver")
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 def test_what_a_run_has_started_ends_with_it(root: Path, how: signal.Signals) -> None:
     """Nothing works on where somebody has cancelled a run."""
@@ -136,18 +136,18 @@ def test_what_a_run_has_started_ends_with_it(root: Path, how: signal.Signals) ->
     assert not started.is_running()
 
 
-@pytest.mark.usefixtures("root", "nursery")
-def test_the_socket_is_made_again_where_somebody_removed_it(nursery: psutil.Process) -> None:
+@pytest.mark.usefixtures("root", "forkserver")
+def test_the_socket_is_made_again_where_somebody_removed_it(forkserver: psutil.Process) -> None:
     """With all of var/run."""
     shutil.rmtree("var/run")
     until(lambda: http.hears(Path("var/run/flows.sock")), 20, "the socket")
-    assert nursery.is_running()
+    assert forkserver.is_running()
     run = begin()
     assert run.wait(20) == 3
     assert int(said()[0]) != run.pid
 
 
-@pytest.mark.usefixtures("root", "nursery")
+@pytest.mark.usefixtures("root", "forkserver")
 def test_a_killed_run_is_told_as_killed() -> None:
     """Prefect's worker tells so, too."""
     run = begin("sleep")
@@ -156,12 +156,12 @@ def test_a_killed_run_is_told_as_killed() -> None:
 
 
 @pytest.mark.usefixtures("root")
-def test_runs_outlive_the_nursery(nursery: psutil.Process) -> None:
+def test_runs_outlive_the_nursery(forkserver: psutil.Process) -> None:
     """And end as they would have."""
     run = begin("sleep")
     child = int(said()[0])
-    nursery.kill()
-    nursery.wait(20)
+    forkserver.kill()
+    forkserver.wait(20)
     time.sleep(0.2)
     assert run.poll() is None
     os.kill(child, signal.SIGTERM)
@@ -169,9 +169,9 @@ def test_runs_outlive_the_nursery(nursery: psutil.Process) -> None:
 
 
 @pytest.mark.usefixtures("root")
-def test_a_nursery_that_stands_still_holds_nobody_up(nursery: psutil.Process) -> None:
-    """The run begins by itself; when the nursery is heard of again, nothing runs twice."""
-    nursery.suspend()
+def test_a_nursery_that_stands_still_holds_nobody_up(forkserver: psutil.Process) -> None:
+    """The run begins by itself; when the forkserver is heard of again, nothing runs twice."""
+    forkserver.suspend()
     assert not http.hears(Path("var/run/flows.sock"))
     code = (
         "import os, sys; sys.path[0] = os.getcwd(); from deployments.orchestration import flow_run; flow_run.PATIENCE_S = 0.5;"
@@ -181,30 +181,30 @@ def test_a_nursery_that_stands_still_holds_nobody_up(nursery: psutil.Process) ->
     assert run.wait(20) == 3
     assert int(said()[0]) == run.pid
     Path("out").unlink()
-    nursery.resume()
+    forkserver.resume()
     with socket.socket(socket.AF_UNIX) as garbage:
         garbage.connect("var/run/flows.sock")
         garbage.sendall(b"[]\n")
         assert not garbage.recv(1)
-    until(lambda: not nursery.children(), 20, "the end of what was forked for nobody")
+    until(lambda: not forkserver.children(), 20, "the end of what was forked for nobody")
     assert not Path("out").exists()
-    assert nursery.is_running()
+    assert forkserver.is_running()
 
 
 @pytest.mark.usefixtures("root")
-def test_other_packages_want_another_nursery(nursery: psutil.Process, tmp_path: Path) -> None:
+def test_other_packages_want_another_nursery(forkserver: psutil.Process, tmp_path: Path) -> None:
     """What is imported already is no longer what is installed: the run begins without it, and it ends."""
     packages = tmp_path / "packages"
     packages.mkdir()
-    nursery.kill()
-    nursery.wait(20)
+    forkserver.kill()
+    forkserver.wait(20)
     code = (
-        "import sysconfig; from pathlib import Path; from deployments.orchestration import flow_fork_server as nursery;"
-        f"sysconfig.get_path = lambda _: {str(packages)!r}; nursery.AHEAD = ();"
-        "nursery.main(Path('var/run/flows.sock'))"
+        "import sysconfig; from pathlib import Path; from deployments.orchestration import flow_fork_server as forkserver;"
+        f"sysconfig.get_path = lambda _: {str(packages)!r}; forkserver.PRELOADED = ();"
+        "forkserver.main(Path('var/run/flows.sock'))"
     )
     with subprocess.Popen([sys.executable, "-c", code]) as other:
-        until(lambda: http.hears(Path("var/run/flows.sock")), 30, "another nursery")
+        until(lambda: http.hears(Path("var/run/flows.sock")), 30, "another forkserver")
         (packages / "new").mkdir()
         run = begin()
         assert run.wait(20) == 3

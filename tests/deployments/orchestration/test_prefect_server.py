@@ -15,8 +15,8 @@ import gc, json, sqlite3, sys, threading, time
 path, aside = sys.argv[1], sys.argv[2] == "aside"
 if aside:
     from deployments.orchestration import prefect_server
-    prefect_server.SOON_S = 0.05
-    prefect_server.collect_aside()
+    prefect_server.YOUNG_S = 0.05
+    prefect_server.collect_in_thread()
 loops = sqlite3.connect(path, isolation_level=None)
 loops.execute("PRAGMA journal_mode=WAL")
 loops.execute("CREATE TABLE t (a)")

@@ -35,7 +35,7 @@ def test_a_champion_that_does_not_serve_wakes_deploy(woken: list[str], monkeypat
     looking, said = ChampionWatch(lambda _: False, lambda: 0.0), params.load()
     says(monkeypatch, ("new", "old"))
     lines = [line for _ in range(3) for line in looking.look(said)]
-    assert lines == [f"new is champion of tiny and does not serve: rollout/tiny is woken, {api.run_url('run-1')}"]
+    assert lines == [f"new is champion of tiny and does not serve: rollout/tiny is triggered, {api.run_url('run-1')}"]
     assert woken == ["rollout/tiny"]
     for change in (None, ("old", "new"), ("newest", "new")):
         says(monkeypatch, change)
@@ -55,7 +55,7 @@ def test_as_long_as_it_does_not_serve_deploy_is_woken_again(woken: list[str], mo
             moments.append(second)
             lines += more
     assert moments == [0, 5, 20, 80, 380, 680, 980]
-    again = "new is champion of tiny and does not serve: rollout/tiny is woken again"
+    again = "new is champion of tiny and does not serve: rollout/tiny is triggered again"
     assert lines[1] == f"{again}, {api.run_url('run-2')}"
 
 
@@ -70,7 +70,7 @@ def test_a_wake_that_nobody_heard_is_no_wake(monkeypatch: pytest.MonkeyPatch) ->
         with pytest.raises(WorldError, match=r"^new is champion of tiny and does not serve: .* no rollout/tiny yet"):
             list(looking.look(said))
     assert list(looking.look(said)) == [
-        f"new is champion of tiny and does not serve: rollout/tiny is woken, {api.run_url('run')}"
+        f"new is champion of tiny and does not serve: rollout/tiny is triggered, {api.run_url('run')}"
     ]
     assert list(looking.look(said)) == []
 

@@ -32,7 +32,7 @@ def alone(small_copied: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """No grace, and no patience."""
     monkeypatch.setattr(crash_recovery, "GRACE_SECONDS", -60)
-    monkeypatch.setattr(crash_recovery, "PATIENCE", (-60, 3600))
+    monkeypatch.setattr(crash_recovery, "PAUSES", (-60, 3600))
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def test_what_was_running_and_has_no_process_any_more_crashed(start: Callable[..
     assert mender.look() == []
     first, second = mender.look()
     assert first.startswith("monitor/tiny was running, but its process is gone: crashed.")
-    assert second.startswith("monitor/tiny crashed: woken again")
+    assert second.startswith("monitor/tiny crashed: triggered again")
     assert state(made) == ("CRASHED", "Crashed")
     assert mender.look() == []
     assert len(runs()) == 2
@@ -101,7 +101,7 @@ def test_what_was_running_and_has_no_process_any_more_crashed(start: Callable[..
 def test_what_has_a_process_is_left_alone(start: Callable[..., None], name: str) -> None:
     """However long it takes."""
     made, mender = run(name), CrashRecovery()
-    start(**{crash_recovery.MARK: made})
+    start(**{crash_recovery.RUN_ID: made})
     assert [mender.look() for _ in range(3)] == [[], [], []]
     assert state(made)[0] == name
 
@@ -123,7 +123,7 @@ def test_what_a_worker_that_is_gone_had_not_begun_waits_for_the_next(start: Call
     assert [mender.look() for _ in range(3)] == [[], [], []]  # whether there will be one is not known yet
     worker(start)
     (line,) = mender.look()
-    assert line.startswith("monitor/tiny had not begun when its worker ended: it waits for a worker again.")
+    assert line.startswith("monitor/tiny had not begun when its worker ended: it waits for another.")
     assert state(made) == ("SCHEDULED", "Interrupted")
     assert mender.look() == []
 

@@ -47,28 +47,28 @@ def world(small: Project, monkeypatch: pytest.MonkeyPatch) -> World:
 
 
 @pytest.fixture
-def running(world: World) -> watcher.Watcher:
+def running(world: World) -> watcher.LandingWatch:
     """A watcher that has just started."""
-    return watcher.Watcher(say=world.said.append, clock=lambda: world.now)
+    return watcher.LandingWatch(report=world.said.append, clock=lambda: world.now)
 
 
-def look(running: watcher.Watcher, world: World) -> int:
+def look(running: watcher.LandingWatch, world: World) -> int:
     """Look once; gives how often ingest was woken so far."""
     running.look(params.load())
     return world.woken
 
 
-def test_it_wakes_ingest_for_what_lies_there_and_for_nothing_else(running: watcher.Watcher, world: World) -> None:
+def test_it_wakes_ingest_for_what_lies_there_and_for_nothing_else(running: watcher.LandingWatch, world: World) -> None:
     """Not for an empty zone, nor for a file that is still being written."""
     assert look(running, world) == 0
     world.land("2013-04.csv.tmp")
     assert look(running, world) == 0
     world.land("2013-04.csv")
     assert look(running, world) == 1
-    assert world.said[0].startswith("readings/2013-04.csv in the landing zone: ingest is woken, ")
+    assert world.said[0].startswith("readings/2013-04.csv in the landing zone: ingest is triggered, ")
 
 
-def test_it_waits_for_an_ingest_that_is_under_way(running: watcher.Watcher, world: World) -> None:
+def test_it_waits_for_an_ingest_that_is_under_way(running: watcher.LandingWatch, world: World) -> None:
     """That may have looked before the file came: so it looks again afterwards."""
     world.land("2013-04.csv")
     world.under_way = True
@@ -77,7 +77,7 @@ def test_it_waits_for_an_ingest_that_is_under_way(running: watcher.Watcher, worl
     assert look(running, world) == 1
 
 
-def test_what_an_ingest_has_left_there_is_tried_ever_more_seldom(running: watcher.Watcher, world: World) -> None:
+def test_what_an_ingest_has_left_there_is_tried_ever_more_seldom(running: watcher.LandingWatch, world: World) -> None:
     """After 5, 15, 60 and then every 300 seconds; a new file at once."""
     world.land("2013-04.csv")
     moments = []
@@ -91,11 +91,11 @@ def test_what_an_ingest_has_left_there_is_tried_ever_more_seldom(running: watche
     assert look(running, world) == 8
 
 
-def test_one_that_was_restarted_wakes_for_what_lies_there(running: watcher.Watcher, world: World) -> None:
+def test_one_that_was_restarted_wakes_for_what_lies_there(running: watcher.LandingWatch, world: World) -> None:
     """What it did before it was killed is not remembered, and need not be."""
     world.land("2013-04.csv")
     assert look(running, world) == 1
-    assert look(watcher.Watcher(say=world.said.append, clock=lambda: world.now), world) == 2
+    assert look(watcher.LandingWatch(report=world.said.append, clock=lambda: world.now), world) == 2
 
 
 def test_a_folder_that_is_not_there_yet_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,8 +116,8 @@ def test_a_look_that_a_full_disk_stops_keeps_no_other_from_its_own() -> None:
     def stopped() -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    rounds = watcher.Rounds({"champions": (stopped, 0), "runs": (lambda: done.append("looked"), 0)}, said.append)
-    rounds.go()
-    rounds.go()
+    rounds = watcher.PollingLoop({"champions": (stopped, 0), "runs": (lambda: done.append("looked"), 0)}, said.append)
+    rounds.poll()
+    rounds.poll()
     assert said == ["OSError: [Errno 28] No space left on device"]
     assert done == ["looked", "looked"]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from deployments.local.console import Story
+from deployments.local.console import Console
 from tasks.ground import log_rotation, settings
 
 
@@ -39,15 +39,15 @@ def test_of_a_log_that_is_far_too_large_the_end_is_kept(tmp_path: Path) -> None:
 
 
 def test_what_is_told_of_a_log_goes_on_after_it_turned_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The story misses no line."""
+    """The console misses no line."""
     monkeypatch.setattr(settings, "VAR", tmp_path)
     out = io.StringIO()
-    story = Story(out)
-    tell = story.follow("router")
-    with story.log("router").open("ab", buffering=0) as router:
+    console = Console(out)
+    write_new = console.follow("router")
+    with console.log("router").open("ab", buffering=0) as router:
         for number in range(30):
             router.write(b"line %d\n" % number)
-            tell()
+            write_new()
             log_rotation.turn_over_all(tmp_path / "log", largest=40)
     assert [line.rpartition("  ")[2] for line in out.getvalue().splitlines()] == [f"line {n}" for n in range(30)]
 
@@ -63,10 +63,10 @@ def test_a_terminal_that_is_gone_or_a_disk_that_is_full_ends_no_platform() -> No
                 raise OSError(errno.EIO, "Input/output error")
 
     terminal = Terminal()
-    story = Story(terminal)
-    story.tell("stack", "SIGHUP: ending everything")
+    console = Console(terminal)
+    console.event("stack", "SIGHUP: ending everything")
     terminal.gone = False
-    story.tell("stack", "down")
+    console.event("stack", "down")
     assert terminal.getvalue().endswith("down\n")
 
 
