@@ -290,7 +290,7 @@ def test_a_run_starts_in_a_folder_with_a_space_in_its_name(monkeypatch: pytest.M
     """Prefect's worker splits the command as a shell does."""
     python = "/a b/it's/.venv/bin/python"
     monkeypatch.setattr(sys, "executable", python)
-    ingest = registration.Deployment("ingest", "ingest", "")
+    ingest = registration.Deployment("ingest", "ingest", "", [])
     command = registration._body(ingest)["job_variables"]["command"]
     assert shlex.split(command) == [python, "-m", "deployments.orchestration.flow_run"]
 

@@ -27,7 +27,7 @@ def woken(small: Project, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def says(monkeypatch: pytest.MonkeyPatch, change: tuple[str, str | None] | None) -> None:
     """Who is champion, and who serves."""
-    monkeypatch.setattr(champion_watch.champion_lookup, "change", lambda _: change)
+    monkeypatch.setattr(champion_watch.champion_lookup, "pending_change", lambda _: change)
 
 
 def test_a_champion_that_does_not_serve_wakes_deploy(woken: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
