@@ -1,16 +1,8 @@
 """Watcher process: polls for what should be triggered, registered, recovered or reported, and refreshes the status page.
 
-<<<<<<< HEAD
-It also has the server know what params.yaml names (registration.py), notices what was killed (mend.py), says what
-stands in the way (blockers.py), and keeps the status page new (page/refresher.py).
-
-It looks at what is, not at what happened: a file that came while nobody watched, a wake that got lost, an ingest that
-was killed are all the same sight. A folder's changes wake the watcher at once; a bucket is looked at every few seconds.
-=======
 It looks at the current state, not at what happened: a file that came while nobody watched, a trigger that got lost, an
 ingest that was killed are all the same sight. A change in a folder starts a round at once; a bucket is polled every few
 seconds.
->>>>>>> d5e9ff0 (The local platform is supervised by asyncio instead of circus; orchestration, watching and Prefect support in the field's words)
 """
 
 from __future__ import annotations
@@ -21,13 +13,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-<<<<<<< HEAD
-from deployments.orchestration.blockers import Blockers
-from deployments.status_page.refresher import PageRefresher
-=======
 from deployments.orchestration.blockers import BlockerWatch
-from deployments.status_page.refresher import Keeper
->>>>>>> d5e9ff0 (The local platform is supervised by asyncio instead of circus; orchestration, watching and Prefect support in the field's words)
+from deployments.status_page.refresher import PageRefresher
 from deployments.watching.backoff import Backoff
 from deployments.watching.champion_watch import ChampionWatch
 from deployments.watching.crash_recovery import CrashRecovery
@@ -136,15 +123,9 @@ def main() -> None:
         with suppress(OSError):  # the disk that its log is on may be full
             print(text, flush=True)
 
-<<<<<<< HEAD
-    watcher, promotions, refresher = Watcher(say), ChampionWatch(under_way), PageRefresher(say)
-    mender, registration, blockers = CrashRecovery(), Registration(), Blockers()
-    rounds = Rounds(
-=======
     landing, champions, registrations = LandingWatch(report), ChampionWatch(under_way), RegistrationWatch()
-    recovery, blockers, page = CrashRecovery(), BlockerWatch(), Keeper(report)
+    recovery, blockers, page = CrashRecovery(), BlockerWatch(), PageRefresher(report)
     loop = PollingLoop(
->>>>>>> d5e9ff0 (The local platform is supervised by asyncio instead of circus; orchestration, watching and Prefect support in the field's words)
         {
             "runs": (recovery.look, RECOVERY_SECONDS),
             "landing": (lambda: landing.look(params.load()), 0.0),
@@ -156,13 +137,8 @@ def main() -> None:
     )
     pause: Callable[[], object] | None = None
     while True:
-<<<<<<< HEAD
-        rounds.go()
-        refresher.look()
-=======
         loop.poll()
         page.look()
->>>>>>> d5e9ff0 (The local platform is supervised by asyncio instead of circus; orchestration, watching and Prefect support in the field's words)
         with suppress(OSError):
             heartbeat = watcher_heartbeat()
             heartbeat.parent.mkdir(parents=True, exist_ok=True)
