@@ -13,7 +13,7 @@ from tasks.ground import settings
 
 def state_version() -> Path:
     """The version of the state's layout. Written by settings.apply; read by settings.apply."""
-    return settings.VAR / "state.json"
+    return settings.state_file()
 
 
 # ── data ──────────────────────────────────────────────────────────────────────────────────────────

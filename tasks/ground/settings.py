@@ -8,6 +8,7 @@ Only `arithmetic()` is not up to the shell: it decides what a model is, bit by b
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import sys
@@ -46,6 +47,9 @@ BUILD = ROOT / "build"
 VAR = _var(ROOT)
 """What services keep: databases, logs, releases, memos."""
 
+
+STATE_VERSION = 2
+"""The layout of `var/` that this build reads and writes (docs/reference/state.md). 1: builds that wrote no version."""
 
 UMASK = "EVERGREEN_UMASK"
 """The variable that keeps what this user's files are masked with where they are no state of the project."""
@@ -144,12 +148,17 @@ def has_avx2() -> bool:
 
 
 def apply() -> None:
-    """Make this process, and those it starts, use the project's state. What is already set stays, arithmetic apart."""
+    """Make this process, and those it starts, use the project's state. What is already set stays, arithmetic apart.
+
+    Raises:
+        SystemExit: a newer build has written the state.
+    """
     _forget_another_checkout()
     for name, value in environment().items():
         os.environ.setdefault(name, value)
     os.environ.update(arithmetic())
     _keep_state_private()
+    _check_state_version()
     on_path = os.environ["PATH"].split(os.pathsep)
     os.environ["PATH"] = os.pathsep.join([*(folder for folder in _commands(ROOT) if folder not in on_path), *on_path])
 
@@ -165,6 +174,42 @@ def _keep_state_private() -> None:
     VAR.mkdir(parents=True, exist_ok=True)
     with suppress(PermissionError):  # somebody else's: theirs to close
         VAR.chmod(0o700)
+
+
+def state_file() -> Path:
+    """The version of the state's layout."""
+    return VAR / "state.json"
+
+
+def _check_state_version() -> None:
+    """Refuse the state of a newer build; stamp any other. From version 1 to 2 no file changes, so nothing is migrated.
+
+    SystemExit, because packages apply these settings while they are imported: a message without a traceback.
+    """
+    path = state_file()
+    try:
+        version = int(json.loads(path.read_text(encoding="utf-8"))["version"])
+    except (FileNotFoundError, ValueError, LookupError, TypeError):  # none yet, of version 1, or torn
+        version = 0
+    if version > STATE_VERSION:
+        raise SystemExit(
+            f"{VAR} holds state of version {version}, and this build reads versions up to {STATE_VERSION}: a newer build "
+            f"has worked here. Use that build (`git log` shows it), or restore a backup from before it "
+            f"(docs/how-to/back-up-and-move.md). Nothing was read or changed"
+        )
+    if version < STATE_VERSION:
+        with suppress(OSError):  # a full disk, or somebody else's state: the next command stamps it
+            _write_lasting(path, json.dumps({"version": STATE_VERSION}) + "\n")
+
+
+def _write_lasting(path: Path, text: str) -> None:
+    """As `files.write_text`, which imports this module."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}-0.tmp")
+    with beside.open("w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    beside.replace(path)
 
 
 @contextmanager

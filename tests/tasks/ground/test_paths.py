@@ -1,0 +1,93 @@
+"""The map of var/: the page holds what the module says, nothing else names a path there, and its version is checked."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tasks.ground import paths, settings
+from tests.conftest import REPOSITORY, Project
+
+PAGE = (REPOSITORY / "docs" / "reference" / "state.md").read_text(encoding="utf-8")
+
+
+def every_path() -> Iterator[tuple[str, str]]:
+    """Each path below var/, with parameters in <>, and the docstring of its function."""
+    for function in vars(paths).values():
+        if inspect.isfunction(function) and function.__module__ == paths.__name__:
+            arguments = [f"<{name}>" for name in inspect.signature(function).parameters]
+            yield function(*arguments).relative_to(settings.VAR).as_posix(), inspect.getdoc(function) or ""
+
+
+def row(path: str, docstring: str) -> str:
+    """The line of the page's table."""
+    parts = re.fullmatch(r"(.+)\. Written by (.+?); read by (.+)\.", docstring)
+    assert parts, f"{path}: the docstring is «What it is. Written by …; read by ….»"
+    return f"| `{path}` | {parts[1]} | {parts[2]} | {parts[3]} |"
+
+
+def test_the_page_has_the_table_of_the_module() -> None:
+    """One place to change: a path that is new or gone shows here."""
+    head = "| path | what it is | written by | read by |\n| --- | --- | --- | --- |\n"
+    table = head + "".join(f"{row(*each)}\n" for each in every_path())
+    assert table in PAGE, f"docs/reference/state.md must hold:\n{table}"
+
+
+def test_the_page_says_of_every_folder_what_bounds_it() -> None:
+    """Its first table has every top folder."""
+    folders = {path.partition("/")[0] for path, _ in every_path()} - {"state.json"}
+    overview = re.findall(r"^\| (`.+?`) \|", PAGE.partition("## Version")[0], re.MULTILINE)
+    assert folders <= set(re.findall(r"`(\w+)`", " ".join(overview)))
+
+
+def test_nothing_else_names_a_path_below_var() -> None:
+    """Product code asks `paths`."""
+    listed = subprocess.run(
+        ["git", "ls-files", "tasks/*.py", "flows/*.py", "deployments/*.py"],
+        cwd=REPOSITORY, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    others = [name for name in listed.stdout.splitlines() if name != "tasks/ground/paths.py"]
+    assert [name for name in others if "settings.VAR /" in (REPOSITORY / name).read_text(encoding="utf-8")] == []
+
+
+Begin = Callable[[], "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def begin(project: Project) -> Begin:
+    """Begins a command in a project, as far as the settings."""
+    code = "from tasks.ground import settings; settings.apply(); print('begun')"
+    return lambda: project.run(sys.executable, "-c", code, check=False)
+
+
+@pytest.mark.parametrize("before", [None, "", '{"version": 1}', '{"version": 2}'])
+def test_state_of_this_build_or_an_older_one_is_stamped(project: Project, begin: Begin, before: str | None) -> None:
+    """Version 1 is no file; a torn one counts as that."""
+    path = project.root / "var" / "state.json"
+    path.parent.mkdir(exist_ok=True)
+    if before is not None:
+        path.write_text(before)
+    assert begin().stdout == "begun\n"
+    assert json.loads(path.read_text()) == {"version": settings.STATE_VERSION}
+    assert [each.name for each in path.parent.iterdir()] == ["state.json"]
+
+
+def test_state_of_a_newer_build_is_refused(project: Project, begin: Begin) -> None:
+    """Before anything is read, with what to do, and without a traceback."""
+    path = project.root / "var" / "state.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text('{"version": 3}')
+    done = begin()
+    assert done.returncode == 1
+    assert (
+        "holds state of version 3, and this build reads versions up to 2: a newer build has worked here" in done.stderr
+    )
+    assert "Traceback" not in done.stderr
+    assert path.read_text() == '{"version": 3}'
