@@ -17,7 +17,7 @@ from typing import Any
 from deployments.orchestration import automations, flow_run
 from deployments.orchestration.work_pool import POOL
 from flows.prefect_support import api, events
-from tasks.ground import exit_codes, files, params, paths, settings
+from tasks.ground import exit_codes, files, params, paths, settings, storage
 
 TAG = "evergreen"
 """Marks what this module made, and so may remove."""
@@ -117,7 +117,7 @@ def deployments(config: params.Params) -> list[Deployment]:
     ingest = Deployment(
         "ingest",
         "ingest",
-        f"Takes in what lies in the landing zone `{api.masked(config.landing)}`: each partition is validated, and "
+        f"Takes in what lies in the landing zone `{storage.masked(config.landing)}`: each partition is validated, and "
         "becomes part of a data version or waits in quarantine. Every model that reads what changed is then trained."
         "\n\nTriggers: a file in the landing zone (`make up` watches it), the event `evergreen.partition.landed`, the "
         "schedule, this button. It looks at the landing zone itself, so one trigger too many costs seconds.",

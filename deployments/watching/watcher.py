@@ -21,9 +21,8 @@ from deployments.watching.crash_recovery import CrashRecovery
 from deployments.watching.registration_watch import RegistrationWatch
 from flows.prefect_support import announcements, api, triggers
 from flows.prefect_support.triggers import under_way
-from tasks.data import versions
-from tasks.data.places import Place, masked
-from tasks.ground import params
+from tasks.data import versions, zones
+from tasks.ground import params, storage
 from tasks.ground.errors import EvergreenError, WorldError
 from tasks.ground.paths import watcher_heartbeat
 
@@ -58,7 +57,7 @@ class LandingWatch:
             PrefectApiError: the Prefect server does not answer.
             WorldError: ingest cannot be triggered.
         """
-        waiting = frozenset((landed.path, landed.seen) for landed, _ in Place.of(config.landing, "landing").look())
+        waiting = frozenset((landed.path, landed.seen) for landed, _ in zones.landing(config.landing).look())
         announced, version = announcements.version(), versions.current()
         if announced and version and announced != version:
             waiting |= {(DATA_VERSION, version)}
@@ -156,9 +155,9 @@ def _pause(report: Callable[[str], object]) -> Callable[[], object] | None:
         landing = params.load().landing
     except EvergreenError:
         return None
-    report(f"watches {masked(landing)}")
-    place = Place.of(landing, "landing")
-    return _on_changes(Path(place.root)) if place.local else lambda: time.sleep(BUCKET_SECONDS)
+    report(f"watches {storage.masked(landing)}")
+    place = zones.landing(landing)
+    return _on_changes(place.local) if place.local else lambda: time.sleep(BUCKET_SECONDS)
 
 
 def _on_changes(folder: Path) -> Callable[[], object]:

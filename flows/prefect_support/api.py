@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import time
 import urllib.error
 import urllib.request
@@ -76,8 +75,3 @@ def run_url(flow_run_id: str) -> str:
     """The page of a flow run in Prefect's UI."""
     base = os.environ.get("PREFECT_UI_URL") or os.environ["PREFECT_API_URL"].removesuffix("/api")
     return f"{base}/runs/flow-run/{flow_run_id}"
-
-
-def masked(url: str) -> str:
-    """An address as it may be shown: without user and password."""
-    return re.sub(r"://[^/@]*@", "://***@", url)

@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import Any
 
 from flows.prefect_support import api
+from tasks.ground import storage
 from tasks.ground.errors import Mistake
 
 
@@ -31,6 +32,6 @@ def run(name: str, *arguments: Any, **parameters: Any) -> Any:
         if not str(error).startswith("Failed to reach API"):
             raise
         raise api.PrefectApiError(
-            f"the Prefect server does not answer on {api.masked(os.environ['PREFECT_API_URL'])}. Start one "
+            f"the Prefect server does not answer on {storage.masked(os.environ['PREFECT_API_URL'])}. Start one "
             "(`evergreen up`, or `prefect server start` in a second `make shell`), or set PREFECT_API_URL"
         ) from None

@@ -12,9 +12,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from tasks.data import changes, landing, revisions, validate, versions
-from tasks.data.places import Landed
 from tasks.data.quarantine import Refusal
 from tasks.data.revisions import Revision
+from tasks.data.zones import Landed
 from tasks.ground import files, settings
 from tasks.ground.errors import DataMissing, EvergreenError, Mistake, StageFailed, did_you_mean
 from tasks.ground.params import Params

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from importlib import import_module
 from types import ModuleType
 
-from tasks.data.places import Place
+from tasks.data import zones
 from tasks.ground.errors import DataMissing, ParamsError, did_you_mean
 from tasks.ground.params import Params
 
@@ -25,11 +25,11 @@ def deliver(params: Params, partitions: list[str], log: Log = print) -> list[str
     if unknown := [name for name in partitions if name not in source.partitions()]:
         hint = did_you_mean(unknown[0], source.partitions())
         raise DataMissing(f"the upstream {params.upstream} has no partition {unknown[0]!r}{hint}")
-    landing = Place.of(params.landing, "landing")
+    landing = zones.landing(params.landing)
     put = []
     for partition in partitions:
         for dataset, name, content in offered(source, params.datasets, partition):
-            landing.put_bytes(f"{dataset}/{name}", content)
+            (landing / dataset / name).write_bytes(content)
             put.append(f"{dataset}/{name}")
             log(f"delivered {dataset}/{name} ({len(content):,} bytes)")
     return put

@@ -18,10 +18,10 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
-from tasks.data import changes, file_hashes, quarantine, revisions, validate
-from tasks.data.places import Landed, Place, disk
+from tasks.data import changes, file_hashes, quarantine, revisions, validate, zones
 from tasks.data.quarantine import Refusal
-from tasks.ground import files, paths, settings
+from tasks.data.zones import Landed, Zone
+from tasks.ground import files, paths, settings, storage
 from tasks.ground.errors import did_you_mean
 from tasks.ground.params import Params
 from tasks.tables import partitions
@@ -64,12 +64,12 @@ def collect(params: Params, log: Log = print, check: Check = lambda _landed, _lo
         SourceUnavailable: the landing zone or the quarantine cannot be reached.
         ContractError: an expectation suite cannot be used; nothing is quarantined for that.
     """
-    landing = Place.of(params.landing, "landing")
+    landing = zones.landing(params.landing)
     settled, arriving = _settled(landing, params.settle_seconds)
     collected = Collected(still_arriving=arriving)
     for landed in arriving:
         log(f"{landed}: still arriving, left for the next look")
-    with files.lock("data"), disk("data/"):
+    with files.lock("data"), storage.disk("data/"):
         _sweep(params)
         take = partial(_take, landing=landing, params=params, collected=collected, log=log, check=check)
         newest = {(landed.dataset, landed.partition): landed for landed in settled}
@@ -88,7 +88,7 @@ def clear(params: Params, collected: Collected) -> None:
 
     A file that was replaced since it was read stays for the next look.
     """
-    landing = Place.of(params.landing, "landing")
+    landing = zones.landing(params.landing)
     for landed in [*collected.accepted, *collected.already_there, *collected.withdrawn, *collected.outdated]:
         landing.clear(landed)
 
@@ -97,7 +97,7 @@ def clear(params: Params, collected: Collected) -> None:
 
 
 def _take(
-    landed: Landed, landing: Place, params: Params, collected: Collected, log: Log, check: Check, *, is_last: bool
+    landed: Landed, landing: Zone, params: Params, collected: Collected, log: Log, check: Check, *, is_last: bool
 ) -> bool:
     """Bring one file to where it belongs, and say so; False where it was refused and is to be tried again.
 
@@ -106,7 +106,7 @@ def _take(
     """
     with TemporaryDirectory(dir=_incoming()) as folder:
         local = Path(folder) / quarantine.safe(PurePosixPath(landed.path).name)
-        if not landing.get(landed, local):
+        if not landing.fetch(landed, local):
             collected.still_arriving.append(landed)
             log(f"{landed}: changed while it was read, left for the next look")
             return True
@@ -268,7 +268,7 @@ def in_data(dataset: str, partition: str) -> list[Path]:
 # ── the landing zone ──────────────────────────────────────────────────────────────────────────────
 
 
-def _settled(landing: Place, seconds: float) -> tuple[list[Landed], list[Landed]]:
+def _settled(landing: Zone, seconds: float) -> tuple[list[Landed], list[Landed]]:
     """The files that have arrived (unchanged for `seconds`), and those that are still arriving.
 
     By partition; of one partition that was delivered twice meanwhile, what changed last comes last.
@@ -295,5 +295,4 @@ def _sweep(params: Params) -> None:
     files.remove(paths.incoming_data())
     for left in (settings.ROOT / "data").glob("*/.*.tmp"):
         files.remove(left)
-    quarantine = Place.of(params.quarantine, "quarantine")
-    files.sweep(paths.memos(), *([Path(quarantine.root)] if quarantine.local else []))
+    files.sweep(paths.memos(), *filter(None, [zones.quarantine(params.quarantine).local]))

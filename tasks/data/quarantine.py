@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from tasks.data import validate
-from tasks.data.places import Landed, Place, masked
-from tasks.ground import files
+from tasks.data import validate, zones
+from tasks.data.zones import Landed, Zone
+from tasks.ground import files, storage
 from tasks.ground.errors import Mistake, did_you_mean
 from tasks.ground.params import Params
 
@@ -58,16 +59,19 @@ def refused(url: str) -> list[Refused]:
     Raises:
         SourceUnavailable: it cannot be reached.
     """
-    place = Place.of(url, "quarantine")
+    place = zones.quarantine(url)
     if not place.exists():
         return []
-    look = {landed.path: (landed, age) for landed, age in place.look()}
-    reports = [(landed, age) for path, (landed, age) in look.items() if path.endswith("/report.json")]
-    kept = [
-        _refused(place, landed, age, [path for path in look if _folder_of(path) == _folder(landed)])
-        for landed, age in reports
+    folders: dict[str, dict[str, tuple[Landed, float | None]]] = {}
+    for landed, age in place.look():
+        folder, _, name = landed.path.rpartition("/")
+        folders.setdefault(folder, {})[name] = landed, age
+    entries = [
+        _refused(place / folder, folder, *beside["report.json"], beside.keys())
+        for folder, beside in folders.items()
+        if "report.json" in beside
     ]
-    return sorted(kept, key=lambda entry: (entry.time, entry.id), reverse=True)
+    return sorted(entries, key=lambda entry: (entry.time, entry.id), reverse=True)
 
 
 def waiting(url: str) -> list[Refused]:
@@ -77,7 +81,7 @@ def waiting(url: str) -> list[Refused]:
 
 def put(landed: Landed, local: Path, refusal: Refusal, params: Params) -> str:
     """Put a file with its report into quarantine; the same file is put to the same place. Gives where."""
-    place, name = Place.of(params.quarantine, "quarantine"), _id(landed, local)
+    place, name = zones.quarantine(params.quarantine), _id(landed, local)
     content = {
         "dataset": landed.dataset,
         "partition": landed.partition,
@@ -88,9 +92,9 @@ def put(landed: Landed, local: Path, refusal: Refusal, params: Params) -> str:
     }
     (local.parent / "report.md").write_text(_page(landed, local, refusal), encoding="utf-8")
     files.write_json(local.parent / "report.json", content)
-    place.remove(f"{name}/closed.json")
+    (place / f"{name}/closed.json").remove()
     place.put_folder(name, local.parent)
-    return f"{masked(params.quarantine)}/{name}"
+    return f"{storage.masked(params.quarantine)}/{name}"
 
 
 def supersede(landed: Landed, why: str, params: Params, but: Path | None = None) -> None:
@@ -102,11 +106,13 @@ def supersede(landed: Landed, why: str, params: Params, but: Path | None = None)
         params: say where the quarantine is.
         but: the new delivery itself, when it was refused too.
     """
-    place = Place.of(params.quarantine, "quarantine")
+    place = zones.quarantine(params.quarantine)
     kept, alike = _id(landed, but) if but else "", re.compile(f"{safe(landed.partition)}-[0-9a-f]{{8}}")
-    for name in place.names(safe(landed.dataset)):
-        if alike.fullmatch(name.rpartition("/")[2]) and name != kept and not place.exists(f"{name}/closed.json"):
-            _close(place, name, why)
+    dataset = safe(landed.dataset)
+    for name in (place / dataset).names():
+        entry = place / dataset / name
+        if alike.fullmatch(name) and f"{dataset}/{name}" != kept and not (entry / "closed.json").exists():
+            _close(entry, why)
 
 
 # ── what a person does ────────────────────────────────────────────────────────────────────────────
@@ -115,7 +121,7 @@ def supersede(landed: Landed, why: str, params: Params, but: Path | None = None)
 def page(params: Params, name: str) -> str:
     """The report of a refused file, as Markdown."""
     (entry,) = _chosen(params, [name], closed=True)
-    text = Place.of(params.quarantine, "quarantine").read(f"{entry.id}/report.md").decode("utf-8")
+    text = (zones.quarantine(params.quarantine) / f"{entry.id}/report.md").read().decode("utf-8")
     return text + (f"\n**Closed:** {entry.closed}\n" if entry.closed else "")
 
 
@@ -123,7 +129,7 @@ def close(params: Params, names: list[str]) -> list[Refused]:
     """Close refusals: a person has seen to them, and the files stay where they are."""
     entries = _chosen(params, names)
     for entry in entries:
-        _close(Place.of(params.quarantine, "quarantine"), entry.id, "closed by hand")
+        _close(zones.quarantine(params.quarantine) / entry.id, "closed by hand")
     return entries
 
 
@@ -133,17 +139,17 @@ def retry(params: Params, names: list[str]) -> list[Refused]:
     Raises:
         Mistake: there is no such file in quarantine, or a newer delivery of its name waits in the landing zone.
     """
-    quarantine, landing = Place.of(params.quarantine, "quarantine"), Place.of(params.landing, "landing")
+    quarantine, landing = zones.quarantine(params.quarantine), zones.landing(params.landing)
     entries = _chosen(params, names, closed=bool(names)) if names else waiting(params.quarantine)
     for entry in entries:
-        target = str(PurePosixPath(entry.dataset) / entry.file)
-        if landing.exists(target):
+        target = landing / entry.dataset / entry.file
+        if target.exists():
             raise Mistake(
-                f"{masked(params.landing)}/{target} waits in the landing zone: it is newer than {entry.id}. "
+                f"{target.shown} waits in the landing zone: it is newer than {entry.id}. "
                 f"Run ingest first, then try again"
             )
-        landing.put_bytes(target, quarantine.read(f"{entry.id}/{entry.file}"))
-        quarantine.remove(entry.id)
+        target.write_bytes((quarantine / entry.id / entry.file).read())
+        (quarantine / entry.id).remove()
     return entries
 
 
@@ -161,43 +167,34 @@ def _chosen(params: Params, names: list[str], *, closed: bool = False) -> list[R
 # ── how it lies there ─────────────────────────────────────────────────────────────────────────────
 
 
-def _refused(place: Place, report: Landed, age: float | None, beside: list[str]) -> Refused:
+def _refused(entry: Zone, name: str, report: Landed, age: float | None, beside: Collection[str]) -> Refused:
     """What a report says; of one that is torn, what the names of folder and file say."""
-    name = place.name(_folder(report))
-    names = {path.rpartition("/")[2] for path in beside}
     time = datetime.fromtimestamp(datetime.now(UTC).timestamp() - (age or 0), UTC)
-    said = {
-        "dataset": name.partition("/")[0],
-        "partition": name.rpartition("/")[2].rpartition("-")[0],
-        "file": min(names - {"report.json", "report.md", "closed.json"}, default=""),
+    dataset, _, folder = name.partition("/")
+    content = {
+        "dataset": dataset,
+        "partition": folder.rpartition("-")[0],
+        "file": min({*beside} - {"report.json", "report.md", "closed.json"}, default=""),
         "reason": "its report is torn: why it was refused is not known any more",
         "todo": "have it looked at again",
     }
-    said |= {key: str(value) for key, value in _json(place, f"{name}/report.json").items() if key in said}
-    closed = (
-        _json(place, f"{name}/closed.json").get("why", "why is not known any more") if "closed.json" in names else None
-    )
-    return Refused(name, **said, seen=report.seen, time=time, closed=closed)
+    content |= {key: str(value) for key, value in _json(entry / "report.json").items() if key in content}
+    closed = None
+    if "closed.json" in beside:
+        closed = _json(entry / "closed.json").get("why", "why is not known any more")
+    return Refused(name, **content, seen=report.seen, time=time, closed=closed)
 
 
-def _json(place: Place, name: str) -> dict[str, str]:
+def _json(file: Zone) -> dict[str, str]:
     try:
-        return dict(json.loads(place.read(name)))
+        return dict(json.loads(file.read()))
     except (ValueError, TypeError):  # torn
         return {}
 
 
-def _close(place: Place, name: str, why: str) -> None:
+def _close(entry: Zone, why: str) -> None:
     at = datetime.now(UTC).isoformat(timespec="seconds")
-    place.put_bytes(f"{name}/closed.json", json.dumps({"why": f"{why}, {at}"}).encode())
-
-
-def _folder(landed: Landed) -> str:
-    return _folder_of(landed.path)
-
-
-def _folder_of(path: str) -> str:
-    return path.rpartition("/")[0]
+    (entry / "closed.json").write_bytes(json.dumps({"why": f"{why}, {at}"}).encode())
 
 
 def _id(landed: Landed, local: Path) -> str:

@@ -24,9 +24,8 @@ from typing import TYPE_CHECKING
 import yaml
 
 from tasks.data import delivery, file_hashes, revisions
-from tasks.data.places import masked
 from tasks.data.revisions import Ledger, Listing, Side
-from tasks.ground import dvc_files, files, paths, settings
+from tasks.ground import dvc_files, files, paths, settings, storage
 from tasks.ground.errors import (
     DataMissing,
     DataVersionDiffers,
@@ -686,7 +685,7 @@ def _causes(error: BaseException) -> str:
     said: list[str] = []
     at: BaseException | None = error
     while at is not None:
-        text = masked(" ".join(str(at).split()))
+        text = storage.masked(" ".join(str(at).split()))
         if text and text not in said:
             said.append(text)
         at = at.__cause__

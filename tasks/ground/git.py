@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from tasks.ground import storage
 from tasks.ground.errors import SourceUnavailable
 
 SECONDS = 120
@@ -175,4 +176,4 @@ def _bytes(text: str) -> bytes:
 
 def _told(text: str) -> str:
     """What Git said, in a line, without what stands before the @ of an address."""
-    return re.sub(r"://[^/@]*@", "://***@", " ".join(text.split())) or "it said nothing"
+    return storage.masked(" ".join(text.split())) or "it said nothing"

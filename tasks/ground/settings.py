@@ -193,8 +193,8 @@ def _check_state_version() -> None:
         version = 0
     if version > STATE_VERSION:
         raise SystemExit(
-            f"{VAR} holds state of version {version}, and this build reads versions up to {STATE_VERSION}: a newer build "
-            f"has worked here. Use that build (`git log` shows it), or restore a backup from before it "
+            f"{VAR} holds state of version {version}, and this build reads versions up to {STATE_VERSION}: a newer "
+            f"build has worked here. Use that build (`git log` shows it), or restore a backup from before it "
             f"(docs/how-to/back-up-and-move.md). Nothing was read or changed"
         )
     if version < STATE_VERSION:

@@ -17,8 +17,8 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from tasks.data import file_hashes, landing, validate
-from tasks.data.places import Landed
 from tasks.data.quarantine import Refusal
+from tasks.data.zones import Landed
 from tasks.ground import files, locked_packages, params, settings
 from tasks.ground.errors import ModelCodeError, RowsRefused
 from tasks.training import consistency, prepare

@@ -23,10 +23,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.ground import files, params, paths, settings
+from tasks.ground import files, params, paths, storage
 from tasks.ground.errors import DataMissing, Mistake, did_you_mean
+from tasks.ground.storage import Location
 from tasks.release.batch import batch_sources
-from tasks.release.batch.batch_sources import BatchRefused, Chunk, Fetched, Place, Source, reaching
+from tasks.release.batch.batch_sources import BatchRefused, Chunk, Fetched, Source
 from tasks.release.package import package
 from tasks.release.scorer import Scorer
 
@@ -157,7 +158,7 @@ def score(
     config.model(name)
     release = find_release(name, version)
     sources = batch_sources.find(name, config, source)
-    target = Target(Place.of(to or f"var/batch/{name}/{release.candidate}/{_slug(batch_sources.masked(source))}"))
+    target = Target(Location.of(to or f"var/batch/{name}/{release.candidate}/{_slug(storage.masked(source))}"))
     log(f"{name}: {len(sources)} sources are scored by {release} into {target.place.shown}")
     lock = files.lock(f"batch-{files.digest(target.place.url)[:16]}")
     with lock, _scratch() as scratch, Scorer(release.folder, release.tag, scratch) as scorer:
@@ -360,7 +361,7 @@ _PART = re.compile(r".+\.[0-9a-f]{8}-[0-9]{5}\.parquet")
 class Target:
     """A folder or a bucket's prefix with the parts of a batch."""
 
-    place: Place
+    place: Location
 
     def refuse_other_files(self) -> None:
         """See that no part comes to lie beside Parquet files that are none.
@@ -388,10 +389,10 @@ class Target:
         import pyarrow as pa
         from pyarrow import parquet
 
-        part = self.place.child(name)
+        part = self.place / name
         if not part.is_file():
             return None
-        with reaching(part.url), part.fs.open(part.path, "rb") as stream:
+        with part.open() as stream:
             try:
                 metadata = parquet.read_metadata(stream).metadata or {}
             except pa.ArrowInvalid:  # no Parquet file, or half of one: an upload that a store did not make whole
@@ -407,11 +408,8 @@ class Target:
 
     def read_note(self) -> dict[str, Any]:
         """The sources that are done: name → key, tag and parts."""
-        place = self.place.child(NOTE)
-        if not place.is_file():
-            return {}
-        with reaching(place.url):
-            note: dict[str, Any] = json.loads(place.fs.cat_file(place.path))
+        file = self.place / NOTE
+        note: dict[str, Any] = json.loads(file.read()) if file.is_file() else {}
         return note
 
     def write_note(self, note: dict[str, Any]) -> None:
@@ -421,15 +419,7 @@ class Target:
     def remove(self, names: set[str]) -> None:
         """Remove parts that are no more."""
         for name in names:
-            with reaching(self.place.url):
-                self.place.fs.rm_file(self.place.child(name).path)
+            (self.place / name).remove()
 
     def _put(self, name: str, write: Callable[[Path], object]) -> None:
-        place = self.place.child(name)
-        if place.local:
-            with settings.for_others(Path(place.local)), files.replacing(place.local) as beside:
-                write(beside)
-            return
-        with _scratch() as scratch, reaching(place.url):
-            write(scratch / "part")
-            place.fs.put_file(str(scratch / "part"), place.path)
+        (self.place / name).write(write, paths.batch_scratch())

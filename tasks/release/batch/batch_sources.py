@@ -6,18 +6,17 @@ models/<name>/rows makes features of it, as `prepare` does for training, and lab
 
 from __future__ import annotations
 
-import hashlib
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from tasks.ground import files, import_closure, params, settings
-from tasks.ground.errors import DataMissing, EvergreenError, Mistake, ModelCodeError, SourceUnavailable, WorldError
+from tasks.ground import files, import_closure, params, settings, storage
+from tasks.ground.errors import DataMissing, Mistake, ModelCodeError, WorldError
 from tasks.ground.errors import did_you_mean as hint
+from tasks.ground.storage import Location
 from tasks.modelling import user_code
 from tasks.tables import contract, conversions, table_files
 
@@ -67,7 +66,7 @@ class Source:
 
     name: str
     """Where it is, below what was asked for."""
-    places: list[Place]
+    places: list[Location]
 
     @property
     def where(self) -> str:
@@ -86,79 +85,6 @@ class Source:
     def fetch(self, scratch: Path) -> Fetched:
         """Bring it to this machine, into a folder."""
         raise NotImplementedError
-
-
-@dataclass(frozen=True)
-class Place:
-    """A file, a folder or a bucket's prefix, as fsspec reaches it."""
-
-    fs: Any
-    path: str
-    url: str = field(repr=False)  # may hold credentials
-
-    @classmethod
-    def of(cls, url: str) -> Place:
-        """What a URL or a path (relative ones are below the project) names."""
-        from fsspec.core import url_to_fs
-
-        with reaching(url):
-            fs, path = url_to_fs(url if "://" in url else str(settings.ROOT / url))
-        return cls(fs, path.rstrip("/"), url.rstrip("/"))
-
-    @property
-    def local(self) -> Path | None:
-        """As a path, if it is on this machine."""
-        protocols = self.fs.protocol if isinstance(self.fs.protocol, tuple) else (self.fs.protocol,)
-        return Path(self.path) if "file" in protocols else None
-
-    @property
-    def shown(self) -> str:
-        """As it may be shown: without credentials, and on this machine below the project."""
-        if self.local and self.local.is_relative_to(settings.ROOT):
-            return self.local.relative_to(settings.ROOT).as_posix()
-        return masked(self.url)
-
-    def child(self, name: str) -> Place:
-        """What lies below."""
-        return Place(self.fs, f"{self.path}/{name}", f"{self.url}/{name}")
-
-    def files(self) -> dict[str, Place]:
-        """Every file below that is not hidden or unfinished, by its path from here."""
-        with reaching(self.url):
-            self.fs.invalidate_cache()
-            found = sorted(self.fs.find(self.path))
-        names = [path.removeprefix(self.path).strip("/") for path in found]
-        return {name: self.child(name) for name in names if not re.search(r"(^|/)[._]|\.(tmp|part)$", name)}
-
-    def is_file(self) -> bool:
-        """Whether it is a file."""
-        with reaching(self.url):
-            return bool(self.fs.isfile(self.path))
-
-    def is_folder(self) -> bool:
-        """Whether something lies below."""
-        with reaching(self.url):
-            return bool(self.fs.isdir(self.path))
-
-    def size(self) -> int:
-        """Bytes of a file."""
-        with reaching(self.url):
-            return int(self.fs.size(self.path) or 0)
-
-    def tag(self) -> str | None:
-        """A store's own tag of a file's content; None on this machine, where a file is hashed instead."""
-        with reaching(self.url):
-            return None if self.local else str(self.fs.ukey(self.path))
-
-    def fetch(self, aside: Path) -> Path:
-        """The file on this machine; brought below a folder when it is elsewhere."""
-        if self.local:
-            return self.local
-        target = aside / hashlib.sha256(self.path.encode()).hexdigest()[:16] / PurePosixPath(self.path).name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with reaching(self.url):
-            self.fs.get_file(self.path, str(target))
-        return target
 
 
 # ── what is asked for ─────────────────────────────────────────────────────────────────────────────
@@ -183,14 +109,15 @@ def find(name: str, config: params.Params, source: str) -> list[Source]:
             for dataset, how in model.datasets.items()
         }
         return [Partition(partition, [place for places in tables.values() for place in places], name, tables)]
-    place = Place.of(source)
+    place = Location.of(source)
     if place.is_file():
         if (suffix := PurePosixPath(place.shown).suffix) not in ROWS:
             kinds = f"its name ends in {suffix or 'nothing'}, not in {', '.join(ROWS)}"
             raise Mistake(f"{place.shown} is not a file of rows: {kinds}")
         return [File(PurePosixPath(place.path).name, [place])]
     if place.is_folder():
-        if rows := [File(path, [file]) for path, file in place.files().items() if path.endswith(ROWS)]:
+        names = [name for name in place.files() if name.endswith(ROWS) and not re.search(r"(^|/)_", name)]
+        if rows := [File(name, [place / name]) for name in names]:  # without such as Spark's _temporary/
             return list[Source](rows)
         raise DataMissing(f"below {place.shown} lies no file to be scored ({', '.join(ROWS)})")
     choices = [f"{dataset}/{name}" for dataset in model.datasets for name in _partitions(dataset)]
@@ -213,23 +140,23 @@ def _partition(model: params.Model, config: params.Params, source: str) -> str |
     return None
 
 
-def _all_tables(dataset: str) -> list[Place]:
+def _all_tables(dataset: str) -> list[Location]:
     paths = sorted((settings.ROOT / "data" / dataset).glob("*"))
-    return [Place.of(f"data/{dataset}/{path.name}") for path in paths if path.suffix in TABLES]
+    return [Location.of(f"data/{dataset}/{path.name}") for path in paths if path.suffix in TABLES]
 
 
 def _partitions(dataset: str) -> list[str]:
     return [PurePosixPath(place.path).stem for place in _all_tables(dataset)]
 
 
-def _table(dataset: str, partition: str, config: params.Params) -> Place:
+def _table(dataset: str, partition: str, config: params.Params) -> Location:
     for home in ("data", config.landing):
         for suffix in TABLES:
-            place = Place.of(f"{home.rstrip('/')}/{dataset}/{partition}{suffix}")
+            place = Location.of(f"{home.rstrip('/')}/{dataset}/{partition}{suffix}")
             if place.is_file():
                 return place
     near = hint(partition, _partitions(dataset))
-    landing = masked(config.landing)
+    landing = storage.masked(config.landing)
     raise DataMissing(f"{dataset}/{partition} is neither in data/ nor in the landing zone {landing}{near}")
 
 
@@ -240,7 +167,7 @@ class File(Source):
         return self.places[0].tag()
 
     def fetch(self, scratch: Path) -> Fetched:  # noqa: D102
-        path = self.places[0].fetch(scratch)
+        path = self.places[0].on_this_machine(scratch)
         return Fetched(files.sha256(path), {}, lambda: path)
 
 
@@ -249,10 +176,12 @@ class Partition(Source):
     """One partition of each of a model's datasets; from data/, or from the landing zone what ingest has not taken."""
 
     model: str
-    tables: dict[str, list[Place]]
+    tables: dict[str, list[Location]]
 
     def fetch(self, scratch: Path) -> Fetched:  # noqa: D102
-        local = {dataset: [place.fetch(scratch) for place in places] for dataset, places in self.tables.items()}
+        local = {
+            dataset: [place.on_this_machine(scratch) for place in places] for dataset, places in self.tables.items()
+        }
         hashes = {dataset: {path.name: files.sha256(path) for path in paths} for dataset, paths in local.items()}
         facts = {"tables": hashes, "code": _code_digest(self.model)}
         return Fetched(files.digest(facts), facts, lambda: self._make_rows(local, scratch / f"{self.name}.parquet"))
@@ -465,28 +394,3 @@ def _split_line(line: bytes, names: Sequence[str]) -> tuple[str, dict[str, str |
     taken = {name: row.pop(name) for name in names if name in row}
     texts = {name: v if v is None or isinstance(v, str) else orjson.dumps(v).decode() for name, v in taken.items()}
     return orjson.dumps(row).decode(), texts
-
-
-# ── stores ────────────────────────────────────────────────────────────────────────────────────────
-
-
-def masked(text: str) -> str:
-    """A text as it may be shown: without what stands before the @ of the URLs in it."""
-    return re.sub(r"://[^/@]*@", "://***@", text)
-
-
-@contextmanager
-def reaching(url: str) -> Iterator[None]:
-    """Whatever a store's own client raises, said as one error."""
-    try:
-        yield
-    except EvergreenError:
-        raise
-    except Exception as error:  # every store has its own client with its own exceptions; none is swallowed
-        said = " ".join(str(error).split()) or type(error).__name__
-        for secret in re.findall(r"://([^/@]*)@", url):
-            said = said.replace(secret, "***")
-        raise SourceUnavailable(
-            f"{masked(url)} cannot be reached: {masked(said)}. Check the address, the network and the credentials, "
-            f"then run again: what was scored stays"
-        ) from error

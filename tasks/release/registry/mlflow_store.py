@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 from urllib.parse import quote, unquote, urlsplit
 
-from tasks.ground import files, paths, settings
+from tasks.ground import files, paths, settings, storage
 from tasks.ground.errors import RegistryDamaged, RegistryUnavailable
 
 if TYPE_CHECKING:
@@ -103,27 +103,19 @@ def _is_outage(error: Exception) -> bool:
 
 def _unavailable(what: str) -> str:
     address, path = uri(), _sqlite_path()
-    secret = urlsplit(address).password
-    what = what.replace(secret, "***") if secret else what
+    what = storage.masked(what, address)
     if path is not None:
         todo = "Find out who holds it (`mlflow ui`, a backup, a stopped process: lsof names it), or whether the disk "
         todo += "is full (a store of an older MLflow wants `mlflow db upgrade`)"
     else:
         todo = "Start the server, or name another one in MLFLOW_TRACKING_URI"
-    cannot = f"the MLflow store {_masked(address)} cannot be used: {what}. Without it nothing is promoted"
+    cannot = f"the MLflow store {storage.masked(address)} cannot be used: {what}. Without it nothing is promoted"
     return f"{cannot}. {todo}, then run again."
 
 
 def uri() -> str:
     """Where the store is, with whatever secret is in it: not to be shown."""
     return os.environ.get("MLFLOW_TRACKING_URI") or settings.environment()["MLFLOW_TRACKING_URI"]
-
-
-def _masked(address: str) -> str:
-    parts = urlsplit(address)
-    if parts.password is None and parts.username is None:
-        return address
-    return address.replace(parts.netloc, f"***@{parts.netloc.rpartition('@')[2]}")
 
 
 def _sqlite_path() -> Path | None:

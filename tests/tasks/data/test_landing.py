@@ -15,7 +15,7 @@ import pytest
 from models import upstream
 from tasks.data import delivery, landing, quarantine
 from tasks.data.landing import Collected
-from tasks.data.places import Landed, Place
+from tasks.data.zones import Landed, Zone
 from tasks.ground import files
 from tasks.ground.errors import ContractError, DataMissing, ParamsError, SourceUnavailable, WorldError
 from tasks.ground.params import Params
@@ -197,7 +197,7 @@ class Killed(BaseException):
     """What a kill is to the code it hits: nothing it could catch."""
 
 
-@pytest.mark.parametrize("step", ["get", "replacing", "copyfile", "put", "clear", "refused"])
+@pytest.mark.parametrize("step", ["fetch", "replacing", "copyfile", "put", "clear", "refused"])
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_a_kill_at_any_step_loses_nothing(
     step: str, *, after: bool, root: Path, given: Params, monkeypatch: pytest.MonkeyPatch
@@ -207,8 +207,8 @@ def test_a_kill_at_any_step_loses_nothing(
     land(root, "weather/2013-01.csv", good)
     land(root, "weather/2013-02.csv", bad)
     owner: object = {
-        "get": Place,
-        "clear": Place,
+        "fetch": Zone,
+        "clear": Zone,
         "put": quarantine,
         "replacing": files,
         "copyfile": shutil,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.data import delivery, git_sync, landing, places, versions
+from tasks.data import delivery, git_sync, landing, versions, zones
 from tasks.ground import settings
 from tasks.ground.errors import SourceUnavailable
 from tasks.ground.params import Git, Params
@@ -163,7 +163,7 @@ def test_credentials_are_nowhere_but_in_the_environment(
     shown = capfd.readouterr()
     told = [
         str(caught.value),
-        repr(places.Place.of(said.landing, "landing")),
+        repr(zones.landing(said.landing)),
         shown.out,
         shown.err,
         caplog.text,

@@ -676,7 +676,7 @@ def test_a_bucket_is_scored_into_a_bucket(
     b = got[got["source"] == "s3://evergreen/rows/deep/b.parquet"].sort_values("row")
     np.testing.assert_allclose(b["p_1"], evaluated["p_1"], rtol=1e-12)
     with monkeypatch.context() as patch:
-        patch.setattr(batch_sources.Place, "fetch", pytest.fail)
+        patch.setattr(batch_sources.Location, "on_this_machine", pytest.fail)
         assert score("s3://evergreen/rows", to="s3://evergreen/out").reused == scored.made
     bucket.pipe_file(names[0], b"half")
     bucket.rm_file(f"evergreen/out/{batch.NOTE}")
