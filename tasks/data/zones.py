@@ -49,8 +49,8 @@ class Zone(Location):
         """Copy a landed file here; False when it is gone or was replaced since it was seen."""
         if not self._is_unchanged(landed):
             return False
-        with disk("var/incoming/"):
-            (self / landed.path).copy_to(local)
+        with self.reaching(), disk("var/incoming/"):
+            self.fs.get_file((self / landed.path).path, str(local))
         return self._is_unchanged(landed)
 
     def clear(self, landed: Landed) -> None:

@@ -144,18 +144,14 @@ class Location:
         with self.reaching(), self.fs.open(self.path, "rb") as stream:
             yield stream
 
-    def copy_to(self, target: Path) -> None:
-        """Copy a file to this machine."""
-        with self.reaching():
-            self.fs.get_file(self.path, str(target))
-
     def on_this_machine(self, folder: Path) -> Path:
         """The file itself where it is local; else a copy below a folder."""
         if self.local:
             return self.local
         target = folder / hashlib.sha256(self.path.encode()).hexdigest()[:16] / PurePosixPath(self.path).name
         target.parent.mkdir(parents=True, exist_ok=True)
-        self.copy_to(target)
+        with self.reaching():
+            self.fs.get_file(self.path, str(target))
         return target
 
     # ── writing ───────────────────────────────────────────────────────────────────────────────────
