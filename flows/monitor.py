@@ -161,9 +161,9 @@ class _Look:
         if quality.promised is None or "low" not in quality.promised or reference is None or reference.holdout is None:
             return []
         holdout = reference.holdout
-        losses = metrics.losses(self.how.loss, holdout["label"], intake.predictions_of(holdout))
+        losses = metrics.losses(self.how.loss, holdout["label"], metrics.predictions_of(holdout))
         before = degradation.HoldoutLosses.of(losses, metrics.day_blocks(holdout["time"]), quality.promised)
-        days = [day for day in labels.losses(joined, live.candidate) if day[0] <= self.over.isoformat()]
+        days = [day for day in joined.losses(live.candidate) if day[0] <= self.over.isoformat()]
         episodes = degradation.find(before, days)
         return alarms.of_quality(episodes, self.how.loss, quality.promised, live.candidate, live.version)
 

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.ground import files, outcome_cache, params, paths, settings
 from tasks.monitoring import retrain_policy
-from tasks.monitoring.intake import intake
 from tasks.release.registry import champion_lookup
 
 if TYPE_CHECKING:
@@ -338,7 +337,7 @@ def _promised(said: params.Model, evaluation: Path) -> retrain_policy.MeanLoss |
         return None
     holdout: pd.DataFrame = pd.read_parquet(path)
     try:
-        losses = metrics.losses(said.gate.loss, holdout["label"], intake.predictions_of(holdout))
+        losses = metrics.losses(said.gate.loss, holdout["label"], metrics.predictions_of(holdout))
     except metrics.Unscorable:  # it was trained for another task or loss: the gate says so when it compares
         return None
     return retrain_policy.MeanLoss.of(losses, holdout["time"], said.evaluate.resamples, said.gate.confidence)
@@ -372,7 +371,7 @@ def _measured(model: str, said: params.Model, candidate: str) -> retrain_policy.
     rows = labels.frame(model, [day for day in days if date.fromisoformat(day) > first])
     known = metrics.labelled(said.task, labels.answers(rows[rows["release"] == candidate]))
     try:
-        losses = metrics.losses(said.gate.loss, known["label"], intake.predictions_of(known))
+        losses = metrics.losses(said.gate.loss, known["label"], metrics.predictions_of(known))
     except metrics.Unscorable:
         return None
     return retrain_policy.MeanLoss.of(losses, known["time"], said.evaluate.resamples, said.gate.confidence)

@@ -49,8 +49,29 @@ class Unscorable(Mistake, ValueError):
 
 
 def headline(task: str) -> str:
-    """The one metric that stands for a model of this task where there is room for one only."""
+    """The metric of a task where there is room for one only."""
     return "log_loss" if task == "classification" else "mae"
+
+
+def predictions_of(frame: pd.DataFrame) -> pd.DataFrame:
+    """The prediction columns of a frame."""
+    names = [name for name in frame.columns if name.startswith("p_") or name in ("prediction", "q10", "q90")]
+    return frame[names]
+
+
+def labelled(task: str, frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows that have a label. Whole numbers that a missing one among them made floats are classes again.
+
+    Args:
+        task: classification or regression.
+        frame: label (missing where it is not known) and predictions.
+    """
+    rows = frame[frame["label"].notna()]
+    label = rows["label"]
+    if task == "regression" or label.dtype.kind != "f" or any(f"p_{value}" in rows for value in label.unique()):
+        return rows
+    is_whole = (label % 1 == 0).all()  # beside one that is not, each is the text of its class
+    return rows.assign(label=label.astype("int64") if is_whole else [numbers.text(value) for value in label.tolist()])
 
 
 # ── losses: one number per row ────────────────────────────────────────────────────────────────────
@@ -171,9 +192,7 @@ def _lacking(name: str, label: Labels, predictions: pd.DataFrame) -> str:
 def _check(label: Labels, predictions: pd.DataFrame) -> None:
     if len(label) != len(predictions):
         raise Unscorable(f"{len(label)} labels and {len(predictions)} predictions are not of the same rows")
-    for column in predictions.columns:
-        if not (column.startswith("p_") or column in ("prediction", "q10", "q90")):
-            continue
+    for column in predictions_of(predictions):
         bad = ~np.isfinite(_numbers(predictions[column]))
         if bad.any():
             count = f"{int(bad.sum())} of {len(bad)}"
@@ -545,18 +564,3 @@ class _RankingTable:
             precise = np.where(hits > 0, hits * found / (found + upto), 0.0).sum(axis=1)
         auc = 1 - _relative(beaten, positives * negatives)
         return np.stack([auc, np.where(negatives > 0, _relative(precise, positives), np.nan)])
-
-
-def labelled(task: str, frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows that have a label. Whole numbers that a missing one among them made floats are classes again.
-
-    Args:
-        task: classification or regression.
-        frame: label (missing where it is not known) and predictions.
-    """
-    known = frame[frame["label"].notna()]
-    label = known["label"]
-    if task == "regression" or label.dtype.kind != "f" or any(f"p_{value}" in known for value in label.unique()):
-        return known
-    whole = (label % 1 == 0).all()  # beside one that is not, each is the text of its class
-    return known.assign(label=label.astype("int64") if whole else [numbers.text(value) for value in label.tolist()])

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tasks.ground import files
 from tasks.ground.errors import Mistake, did_you_mean
-from tasks.monitoring.intake import intake
+from tasks.monitoring.intake import intake, service_counts
 
 if TYPE_CHECKING:
     from tasks.monitoring.drift import drift
@@ -110,7 +110,7 @@ def of_service(days: Mapping[str, Mapping[str, Any]], last: date, limit: float, 
     slow, lost = [], []
     for day, said in over:
         if sum(said["single"].values()) >= fewest:
-            median = intake.quantile(said["single"], 0.5) or 0.0
+            median = service_counts.quantile(said["single"], 0.5) or 0.0
             text = f"a request of one row takes {median:.3g} ms (median) on {day}, {limit:g} ms are allowed"
             slow.append((day, median / limit - 1, text))
         without = said.get("shed", 0) + said.get("failed", 0)

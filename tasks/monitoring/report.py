@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.ground import files
 from tasks.monitoring import alarms
-from tasks.monitoring.intake import intake
+from tasks.monitoring.intake import intake, service_counts
 from tasks.monitoring.quality import weekly
 from tasks.prediction_log import error_counts
 
@@ -121,7 +121,7 @@ def untimed(service: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _service(day: str, said: Mapping[str, Any]) -> dict[str, Any]:
-    times = {f"p{share * 100:g}": intake.quantile(said["ms"], share) for share in SHARES}
+    times = {f"p{share * 100:g}": service_counts.quantile(said["ms"], share) for share in SHARES}
     counts = {what: said.get(what, 0) for what in ("requests", "rows", "untimed", *error_counts.KINDS)}
     return {"day": day, **counts, **times}
 
@@ -297,7 +297,7 @@ def _of_service(days: Mapping[str, Mapping[str, Any]]) -> Iterator[Number]:
         one |= {what: one[what] + said.get(what, 0) for what in counted}
         one["ms"] = {name: one["ms"].get(name, 0) + said["ms"].get(name, 0) for name in {**one["ms"], **said["ms"]}}
     for week, said in sorted(found.items()):
-        times = {f"p{share * 100:g}": intake.quantile(said["ms"], share) for share in SHARES}
+        times = {f"p{share * 100:g}": service_counts.quantile(said["ms"], share) for share in SHARES}
         for metric, value in {**{what: said[what] for what in counted}, **times}.items():
             if value is not None:
                 yield {**_head(week, "all"), "kind": "service", "metric": metric, "value": float(value)}

@@ -1,22 +1,20 @@
-"""Rows that a person had taken out of the prediction log, and out of all that is made of it.
+"""Erasure orders: rows that a person had taken out of the prediction log, and out of all that is made of it.
 
     var/predictions/<model>/erasures.jsonl    an order a line, oldest first; row keys as hashes only
-    var/predictions/<model>/erased.json       how many of these orders no Parquet file of the log holds a row of
+    var/predictions/<model>/erased.json       how many of these orders were carried out in every Parquet file
 
-An order is written first, and holds from then on: whoever reads the log reads it without these rows, so a kill in
-between changes nothing. `predictions.compact` takes them out of the files: out of lines when they are compacted, as a
-process may still write to them, out of Parquet files at once. The monitor reads everything again where there is a new
-order (tasks/monitoring/intake/intake.py), so that sums, joined labels and weeks are of what is left.
+An order is written first, and holds from then on: every reader leaves its rows out, so a kill in between changes
+nothing. `prediction_log.compact` removes them from Parquet files at once, and from lines when these are compacted, as
+a process may still write to them. The monitor reads everything again where an order is new (monitoring/intake).
 
-An order is about what had been answered when it was given. What is asked later may well have such a time or key.
+An order concerns what had been answered when it was given. Later requests may well have such a time or key.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tasks.ground import files, paths
 
@@ -26,15 +24,15 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 NEEDED = ("id", "time", "key", "row_key")
-"""The columns of the log that an order goes by."""
+"""The columns of the log by which an order chooses."""
 
 
 @dataclass(frozen=True)
 class Erasure:
-    """An order: it is about the rows of which everything holds that it names."""
+    """An order for the rows that meet all of its conditions."""
 
     answered: int
-    """Up to this moment, in ms since 1970."""
+    """Answered up to this moment, in ms since 1970."""
     after: int | None = None
     """Asked later than this, in µs since 1970."""
     before: int | None = None
@@ -42,7 +40,7 @@ class Erasure:
     ids: tuple[str, ...] = ()
     """One of these predictions."""
     keys: tuple[int, ...] = ()
-    """The row, or its request, has one of these keys (rows.row_hashes)."""
+    """The row, or its request, has a key with one of these hashes (rows.row_hashes)."""
 
     def matches(self, table: pa.Table) -> npt.NDArray[np.bool_]:
         """Which rows of the log these are."""
@@ -62,12 +60,11 @@ class Erasure:
         if self.ids:
             chosen &= np.asarray(pc.is_in(table["id"], pa.array(self.ids, pa.string())))
         if self.keys:
-            hashes = [rows.row_hashes(pc.fill_null(table[name], "").to_pandas()) for name in ("key", "row_key")]
-            known = [np.asarray(pc.is_valid(table[name])) for name in ("key", "row_key")]
-            wanted = np.array(self.keys, dtype=np.uint64)
-            chosen &= np.any(
-                [np.isin(of, wanted) & is_known for of, is_known in zip(hashes, known, strict=True)], axis=0
-            )
+            has_key = np.zeros(len(table), dtype=bool)
+            for name in ("key", "row_key"):
+                hashes = rows.row_hashes(pc.fill_null(table[name], "").to_pandas())
+                has_key |= np.isin(hashes, np.array(self.keys, dtype=np.uint64)) & np.asarray(pc.is_valid(table[name]))
+            chosen &= has_key
         return np.asarray(chosen)
 
 
@@ -77,11 +74,11 @@ def hashes(keys: Sequence[str]) -> tuple[int, ...]:
 
     from tasks.modelling import rows
 
-    return tuple(int(one) for one in rows.row_hashes(pd.Series(list(keys), dtype=object))) if keys else ()
+    return tuple(rows.row_hashes(pd.Series(list(keys), dtype=object)).tolist()) if keys else ()
 
 
 def without(table: pa.Table, orders: Iterable[Erasure]) -> pa.Table:
-    """The rows that no order is about."""
+    """The rows that no order concerns."""
     for order in orders:
         chosen = order.matches(table)
         table = table.filter(~chosen) if chosen.any() else table
@@ -90,33 +87,24 @@ def without(table: pa.Table, orders: Iterable[Erasure]) -> pa.Table:
 
 def read(model: str) -> tuple[Erasure, ...]:
     """Every order, oldest first."""
-    return tuple(_order(line) for line in files.lines(_book(model)))
+    lines = files.lines(paths.erasure_orders(model))
+    return tuple(
+        Erasure(line["answered"], line["after"], line["before"], tuple(line["ids"]), tuple(line["keys"]))
+        for line in lines
+    )
 
 
 def add(model: str, order: Erasure, at: str) -> None:
-    """Write an order down; the lock of the log is held."""
-    files.append_line(_book(model), {"at": at, **asdict(order)})
+    """Write an order down; the caller holds the lock of the log."""
+    files.append_line(paths.erasure_orders(model), {"at": at, **asdict(order)})
 
 
 def done(model: str) -> int:
-    """How many orders no Parquet file holds a row of."""
-    path = _note(model)
+    """How many orders were carried out in every Parquet file."""
+    path = paths.erased_files(model)
     return int(files.read_json(path)["orders"]) if path.exists() else 0
 
 
-def are_done(model: str, orders: int) -> None:
-    """So many are."""
-    files.write_json(_note(model), {"orders": orders})
-
-
-def _order(line: Mapping[str, Any]) -> Erasure:
-    said = {name: line[name] for name in ("answered", "after", "before")}
-    return Erasure(**said, ids=tuple(line["ids"]), keys=tuple(line["keys"]))
-
-
-def _book(model: str) -> Path:
-    return paths.erasure_orders(model)
-
-
-def _note(model: str) -> Path:
-    return paths.erased_files(model)
+def set_done(model: str, orders: int) -> None:
+    """Write down that so many are carried out."""
+    files.write_json(paths.erased_files(model), {"orders": orders})

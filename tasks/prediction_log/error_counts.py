@@ -1,20 +1,18 @@
-"""What was asked and not answered: how often a day, by model. The log has what was answered (prediction_log.py).
+"""Daily counts of requests that got no answer; the prediction log holds those that got one.
 
     var/predictions/<model>/unanswered.json    {day: {"refused": n, "shed": n, "failed": n}}
 
-`refused`: the request was wrong (a 4xx). `shed`: too many were waiting (503). `failed`: everything else that is no
-answer: nobody serves, a release died over it, or gave an error.
+`refused`: the request was wrong (a 4xx). `shed`: too many were waiting (503). `failed`: every other error: no release
+is live, a replica died over the request or gave an error.
 
-The router counts them (router.py), by the day of the model's own zone, and adds what it has counted every
-few seconds and when it ends: a router that is killed loses the seconds since. So they say how the service is; no
-decision hangs on one more or less.
+The router counts by the day of the model's own zone, and adds to the file every few seconds and when it ends: a killed
+router loses the seconds since. They describe the service; no decision hangs on one more or less.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
 
 from tasks.ground import files, paths
 
@@ -25,14 +23,14 @@ Days = dict[str, dict[str, int]]
 
 
 def read(model: str) -> Days:
-    """The days on which something was not answered, oldest first; where the file is torn, counting begins anew."""
-    return files.read_state(path(model), Days(), _days)
+    """The days with errors, oldest first; where the file is torn, counting begins anew."""
+    return files.read_state(paths.error_counts(model), Days(), _days)
 
 
-def _days(said: dict[str, dict[str, int]]) -> Days:
+def _days(value: dict[str, dict[str, int]]) -> Days:
     return {
         str(date.fromisoformat(day)): {kind: int(counts[kind]) for kind in KINDS}
-        for day, counts in sorted(said.items())
+        for day, counts in sorted(value.items())
     }
 
 
@@ -42,17 +40,14 @@ def add(model: str, counts: Mapping[tuple[str, str], int], keep_days: int) -> No
     Raises:
         OSError: the disk is full. Nothing was added.
     """
-    with files.lock(f"unanswered-{model}"):  # a router that ends and its successor
-        known = read(model)
+    with files.lock(f"unanswered-{model}"):  # a router that ends, and its successor
+        days = read(model)
         for (day, kind), number in counts.items():
-            known.setdefault(day, dict.fromkeys(KINDS, 0))[kind] += number
-        # a clock that was wrong once leaves days to come: with one of them as the newest, all others would be forgotten
-        last = datetime.now(UTC).date() + timedelta(days=1)
-        known = {day: said for day, said in known.items() if day <= last.isoformat()}
-        first = date.fromisoformat(max(known, default=last.isoformat())) - timedelta(days=keep_days - 1)
-        files.write_json(path(model), {day: said for day, said in known.items() if day >= first.isoformat()})
-
-
-def path(model: str) -> Path:
-    """Where they are."""
-    return paths.error_counts(model)
+            days.setdefault(day, dict.fromkeys(KINDS, 0))[kind] += number
+        # a clock that was wrong once leaves days in the future: with one of them as the newest, all others would go
+        tomorrow = (datetime.now(UTC).date() + timedelta(days=1)).isoformat()
+        newest = max((day for day in days if day <= tomorrow), default=tomorrow)
+        first = (date.fromisoformat(newest) - timedelta(days=keep_days - 1)).isoformat()
+        files.write_json(
+            paths.error_counts(model), {day: kinds for day, kinds in days.items() if first <= day <= tomorrow}
+        )

@@ -1,10 +1,10 @@
-"""A file of the prediction log: lines of JSON as they were written, or the Parquet file that was made of them.
+"""A file of the prediction log: append-only lines of JSON, or the Parquet file that they were compacted to.
 
-Both give the same rows under the same name, and every row has its place: the byte behind its line. So "what stands
-behind this place" means the same in both.
+Both give the same rows under the same name, and each row keeps its place, the byte behind its line. So "what stands
+behind this place" means the same before and after compaction.
 
-When a request was answered is told by the ids of its predictions, which are UUIDs of version 7: 48 bits of
-milliseconds. Its `time` is when it was asked, which a client may say: of an hour or a year ago.
+The ids of predictions are UUIDs of version 7: their first 48 bits are the millisecond in which the request was
+answered, its *moment*. Its `time` is when it was asked, which a client may set to an hour or a year ago.
 """
 
 from __future__ import annotations
@@ -13,16 +13,15 @@ import hashlib
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from itertools import chain, groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from tasks.ground import files
-from tasks.prediction_log import erasures
+from tasks.prediction_log import erasures, prediction_ids
 from tasks.prediction_log.erasures import Erasure
 
 if TYPE_CHECKING:
@@ -30,8 +29,10 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pyarrow as pa
 
+    Ints = npt.NDArray[np.int64]
+
 HEAD = ("id", "request", "time", "ms", "version", "release", "key", "row_key")
-"""The columns before the features. `key` is the request's, `row_key` what the client calls the row."""
+"""The columns before the features. `key` is the request's, `row_key` the client's name for the row."""
 
 TAIL = ("prediction", "probability", "low", "high", "unseen")
 """The columns after them; `p_<class>` stand behind `probability`."""
@@ -40,16 +41,16 @@ PLACE = "at"
 """The column of a row's place."""
 
 BLOCK = 1 << 20
-"""Bytes of lines that are read at once: more do not go faster."""
+"""Bytes of lines that are read at once: more is not faster."""
 
 ROW_GROUP = 50_000
-"""ParquetLog of a Parquet file that are read at once."""
+"""Rows of a Parquet file that are read at once."""
 
 NEVER, ALWAYS = (2**62, -(2**62)), (-(2**62), 2**62)
-"""The span of a file without rows, and one that holds all."""
+"""The span of a file without rows, and one that holds every row."""
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Logged:
     """A request as it was answered in production."""
 
@@ -59,82 +60,42 @@ class Logged:
     version: str | None
     release: str
     key: str | None
+    ids: list[str]
+    row_keys: list[str | None]
     rows: list[dict[str, Any]]
     predictions: list[dict[str, Any]]
-    """As answered, without ids."""
+    """Without ids."""
     moment: int
     """When it was answered, in ms since 1970."""
-
-    @property
-    def body(self) -> dict[str, Any]:
-        """What to post to /predict to ask the same again."""
-        return {"rows": self.rows}
+    place: int
 
 
 @dataclass(frozen=True)
 class LineKeys:
-    """Of some lines, or of their rows: what tells them apart."""
+    """What identifies each of some lines, or of their rows."""
 
     requests: npt.NDArray[np.bytes_]
-    moments: npt.NDArray[np.int64]
+    moments: Ints
     """When they were answered, in ms since 1970."""
-    times: npt.NDArray[np.int64]
+    times: Ints
     """When they were asked, in µs since 1970."""
-    places: npt.NDArray[np.int64]
+    places: Ints
 
     def within(self, since: int, until: int) -> LineKeys:
         """Those from one moment to another, both included."""
         kept = (self.moments >= since) & (self.moments <= until)
-        if kept.all():
-            return self
         return LineKeys(self.requests[kept], self.moments[kept], self.times[kept], self.places[kept])
 
-
-class LogFile(Protocol):
-    """What lines and Parquet files have in common."""
-
-    @property
-    def name(self) -> str:
-        """`<day>/<name of its lines>.<digest of the first of them>`."""
-
-    @property
-    def is_compacted(self) -> bool:
-        """Whether it cannot grow."""
-
-    def span(self) -> tuple[int, int]:
-        """The first and the last moment, in ms; NEVER when there is no row."""
-
-    def times(self) -> tuple[int, int]:
-        """The earliest and the latest time, in µs; NEVER when there is no row."""
-
-    def latest(self) -> int:
-        """The last moment, without reading all rows."""
-
-    def end(self, until: int) -> int:
-        """The place of the last row that is of this moment or before it; 0 when there is none."""
-
-    def keys(self, since: int, until: int) -> Iterator[LineKeys]:
-        """The keys from one moment to another, both included, in blocks."""
-
-    def tables(
-        self, start: int = 0, end: int | None = None, columns: Sequence[str] | None = None
-    ) -> Iterator[pa.Table]:
-        """The rows that stand behind `start`, up to `end`, in blocks; with PLACE."""
-
-    def newest(self, n: int) -> list[Logged]:
-        """The last n requests, oldest first."""
+    def lines(self) -> Iterator[tuple[bytes, int, int]]:
+        """Request, moment and place of each."""
+        return zip(self.requests.tolist(), self.moments.tolist(), self.places.tolist(), strict=True)
 
 
-# ── lines ─────────────────────────────────────────────────────────────────────────────────────────
+# ── lines of JSON ─────────────────────────────────────────────────────────────────────────────────
 
 
-def lines(path: Path, orders: Sequence[Erasure] = ()) -> JsonLog | None:
-    """The log file that a file of lines is; None when no line of it was ended yet, or it is gone.
-
-    Args:
-        path: the file.
-        orders: what is read and compacted is without the rows that these are about.
-    """
+def open_lines(path: Path, orders: Sequence[Erasure] = ()) -> JsonLog | None:
+    """The log file that a file of lines is; None where it holds no whole line yet, or was removed."""
     try:
         with path.open("rb") as stream:
             first = stream.readline()
@@ -144,75 +105,81 @@ def lines(path: Path, orders: Sequence[Erasure] = ()) -> JsonLog | None:
 
 
 class JsonLog:
-    """A log file that is lines. It may grow, and be compacted at any moment: then its Parquet file is read."""
+    """A log file of lines. It may grow, and be compacted at any moment: then its Parquet file is read."""
 
     is_compacted = False
 
     def __init__(self, path: Path, first: bytes, orders: Sequence[Erasure] = ()) -> None:
         self.path, self.orders = path, orders
-        # by its first line, as a process may get the number of one that is gone, and so the name of its file
+        # with a digest of its first line, as a later process may get the same number, and so the same file name
         name = f"{path.stem}.{hashlib.sha256(first).hexdigest()[:12]}"
         self.compacted = ParquetLog(path.parents[2] / path.parent.name / f"{name}.parquet", orders)
         self.name = self.compacted.name
+        """`<day>/<name of the file of lines>.<digest of its first line>`."""
 
-    def span(self) -> tuple[int, int]:  # noqa: D102
+    def span(self) -> tuple[int, int]:
+        """The first and the last moment, in ms; NEVER without rows."""
         return _span([keys.moments for keys in self._keys])
 
-    def times(self) -> tuple[int, int]:  # noqa: D102
+    def times(self) -> tuple[int, int]:
+        """The earliest and the latest time, in µs; NEVER without rows."""
         return _span([keys.times for keys in self._keys])
 
-    def latest(self) -> int:  # noqa: D102
-        return max((one.moment for one in self.newest(1)), default=NEVER[1])
+    def latest(self) -> int:
+        """The last moment, without reading all rows."""
+        return max((request.moment for request in self.newest(1)), default=NEVER[1])
 
-    def end(self, until: int) -> int:  # noqa: D102
+    def end(self, until: int) -> int:
+        """The place of the last row answered at this moment or earlier; 0 without one."""
         return _end(self._keys, until)
 
-    def keys(self, since: int, until: int) -> Iterator[LineKeys]:  # noqa: D102
+    def keys(self, since: int, until: int) -> Iterator[LineKeys]:
+        """The keys from one moment to another, both included, in blocks."""
         return (keys.within(since, until) for keys in self._keys)
 
     @cached_property
     def _keys(self) -> list[LineKeys]:
-        """Of all lines: a tenth of what they take."""
-        with self._opened() as stream:
-            if stream is None:
-                return list(self.compacted.keys(*ALWAYS))
-            return [_keys(block, at) for block, at in _blocks(stream, 0, None)]
+        """Of all lines: a tenth of their size."""
+        if (stream := self._open()) is None:
+            return list(self.compacted.keys(*ALWAYS))
+        with stream:
+            return [_keys(block, place) for block, place in _blocks(stream, 0, None)]
 
-    def tables(  # noqa: D102
+    def tables(
         self, start: int = 0, end: int | None = None, columns: Sequence[str] | None = None
     ) -> Iterator[pa.Table]:
-        with self._opened() as stream:
-            if stream is None:
-                yield from self.compacted.tables(start, end, columns)
-                return
-            for block, at in _blocks(stream, start, end):
-                documents, _ = _documents(block, at)
-                if documents:
-                    yield _selected(erasures.without(_table(documents), self.orders), columns)
+        """The rows behind the place `start`, up to `end`, in blocks; with PLACE."""
+        if (stream := self._open()) is None:
+            yield from self.compacted.tables(start, end, columns)
+            return
+        with stream:
+            for block, place in _blocks(stream, start, end):
+                requests, _ = _parse_block(block, place)
+                if requests:
+                    yield _select(erasures.without(_to_table(requests), self.orders), columns)
 
-    def newest(self, n: int) -> list[Logged]:  # noqa: D102
-        with self._opened() as stream:
-            if stream is None:
-                return self.compacted.newest(n)
-            size, back = stream.seek(0, os.SEEK_END), BLOCK
+    def newest(self, n: int) -> list[Logged]:
+        """The last n requests, oldest first; reads from the end backwards."""
+        if (stream := self._open()) is None:
+            return self.compacted.newest(n)
+        with stream:
+            size, length = stream.seek(0, os.SEEK_END), BLOCK
             while True:
-                begin = stream.seek(max(0, size - back))
-                begin += len(stream.readline()) if begin else 0  # what is left of a line
-                found = [one for block, at in _blocks(stream, begin, size) for one in _documents(block, at)[0]]
-                requests = self._requests(found)
-                if len(requests) >= n or back >= size:
-                    return requests[-n:]
-                back *= 4
-
-    def _requests(self, documents: list[_Document]) -> list[Logged]:
-        if not self.orders or not documents:
-            return [one.logged() for one in documents]
-        return _logged(erasures.without(_table(documents), self.orders))
+                begin = stream.seek(max(0, size - length))
+                begin += len(stream.readline()) if begin else 0  # the rest of a line
+                parsed = [
+                    request for block, at in _blocks(stream, begin, size) for request in _parse_block(block, at)[0]
+                ]
+                if self.orders and parsed:
+                    parsed = _to_requests(erasures.without(_to_table(parsed), self.orders))
+                if len(parsed) >= n or length >= size:
+                    return parsed[-n:]
+                length *= 4
 
     def compact(self) -> tuple[int, int]:
-        """Write its Parquet file, unless it is there: gives the rows, and how many lines could not be read.
+        """Write its Parquet file, unless it exists; gives the rows, and how many lines could not be read.
 
-        Equal lines give equal bytes. One pass, and another one where a later line has a column more.
+        Equal lines give equal bytes. One pass, and another one for each later line that has a column more.
         """
         if self.compacted.path.exists() and self.compacted.size() == self.path.stat().st_size:
             return 0, 0
@@ -220,77 +187,72 @@ class JsonLog:
         while True:
             try:
                 return self._compact(schema)
-            except _Wider as found:
-                schema = found.schema
+            except _SchemaTooNarrow as narrow:
+                schema = narrow.wider
 
     def _compact(self, schema: pa.Schema | None) -> tuple[int, int]:
         from pyarrow import parquet
 
         rows = damaged = 0
         with files.replacing(self.compacted.path) as beside, self.path.open("rb") as stream:
-            tables = ((erasures.without(table, self.orders), more) for table, more in _row_groups(stream))
-            first, damaged = next(tables)
-            schema = schema or first.schema
+            tables = ((erasures.without(table, self.orders), torn) for table, torn in _row_groups(stream))
+            first = next(tables)
+            schema = schema or first[0].schema
             with parquet.ParquetWriter(beside, schema, compression="zstd") as writer:
-                for table, more in chain([(first, 0)], tables):
+                for table, torn in chain([first], tables):
                     if (wider := schema_of([schema, table.schema])) != schema:
-                        raise _Wider(wider)
+                        raise _SchemaTooNarrow(wider)
                     if len(table):
                         writer.write_table(fit(table, schema), row_group_size=len(table))
-                    rows, damaged = rows + len(table), damaged + more
+                    rows, damaged = rows + len(table), damaged + torn
                 writer.add_key_value_metadata({"size": str(stream.tell()), "damaged": str(damaged)})
-            with beside.open("rb") as written:
-                os.fsync(written.fileno())  # the lines are removed next
         return rows, damaged
 
-    @contextmanager
-    def _opened(self) -> Iterator[BinaryIO | None]:
+    def _open(self) -> BinaryIO | None:
+        """None once it was compacted."""
         try:
-            stream = self.path.open("rb")
+            return self.path.open("rb")
         except FileNotFoundError:
-            yield None
-            return
-        with stream:
-            yield stream
+            return None
 
 
-class _Wider(Exception):
-    """A later line has a column, or a type, that the first ones had not."""
+class _SchemaTooNarrow(Exception):
+    """A later line has a column, or a type, that the earlier ones had not."""
 
-    def __init__(self, schema: pa.Schema) -> None:
+    def __init__(self, wider: pa.Schema) -> None:
         super().__init__()
-        self.schema = schema
+        self.wider = wider
 
 
 def _blocks(stream: BinaryIO, start: int, end: int | None) -> Iterator[tuple[bytes, int]]:
     """Whole lines from `start` to `end`, and the place where they begin; not what no line break follows."""
     stream.seek(start)
-    at, rest = start, b""
-    while end is None or at + len(rest) < end:
-        more = stream.read(BLOCK if end is None else min(BLOCK, end - at - len(rest)))
+    place, rest = start, b""
+    while end is None or place + len(rest) < end:
+        more = stream.read(BLOCK if end is None else min(BLOCK, end - place - len(rest)))
         if not more:
             return
         cut = more.rfind(b"\n") + 1
         if cut:
-            yield rest + more[:cut], at
-            at, rest = at + len(rest) + cut, more[cut:]
+            yield rest + more[:cut], place
+            place, rest = place + len(rest) + cut, more[cut:]
         else:
             rest += more
 
 
 def _row_groups(stream: BinaryIO) -> Iterator[tuple[pa.Table, int]]:
-    """All of a file of lines as tables of some ROW_GROUP rows, at least one, each with the damaged lines in it."""
+    """A file of lines as tables of some ROW_GROUP rows, at least one, each with the number of damaged lines in it."""
     tables: list[pa.Table] = []
     damaged = end = 0
-    for block, at in _blocks(stream, 0, None):
-        end = at + len(block)
-        documents, more = _documents(block, at)
-        damaged += more
-        tables += [_table(documents)] if documents else []
+    for block, place in _blocks(stream, 0, None):
+        end = place + len(block)
+        requests, torn = _parse_block(block, place)
+        damaged += torn
+        tables += [_to_table(requests)] if requests else []
         if sum(map(len, tables)) >= ROW_GROUP:
-            yield joined(tables), damaged
+            yield concat(tables), damaged
             tables, damaged = [], 0
-    yield joined(tables), damaged + (end < stream.tell())
+    yield concat(tables), damaged + (end < stream.tell())
 
 
 _BEGIN = b'{"request":"'
@@ -299,108 +261,94 @@ _LINE = re.compile(
 )
 
 
-def _keys(block: bytes, at: int) -> LineKeys:
-    """The keys of a block, without reading the rest where every line looks whole."""
+def _keys(block: bytes, place: int) -> LineKeys:
+    """The keys of a block, without parsing the rest where every line looks whole."""
     import numpy as np
 
-    found = list(_LINE.finditer(block))
-    if len(found) == block.count(b"\n") == block.count(_BEGIN):
-        requests = np.array([one[1] for one in found], dtype=np.bytes_)
-        moments = np.array([int(one[3], 16) for one in found], dtype=np.int64)
-        times = np.array([one[2] for one in found], dtype="S26").astype("datetime64[us]").astype(np.int64)
-        return LineKeys(requests, moments, times, np.array([one.end() + at for one in found], dtype=np.int64))
-    documents, _ = _documents(block, at)
+    matches = list(_LINE.finditer(block))
+    if len(matches) == block.count(b"\n") == block.count(_BEGIN):
+        return LineKeys(
+            np.array([match[1] for match in matches], dtype=np.bytes_),
+            np.array([int(match[3], 16) for match in matches], dtype=np.int64),
+            np.array([match[2] for match in matches], dtype="S26").astype("datetime64[us]").astype(np.int64),
+            np.array([match.end() + place for match in matches], dtype=np.int64),
+        )
+    requests, _ = _parse_block(block, place)
     return LineKeys(
-        np.array([one.said["request"].encode() for one in documents], dtype=np.bytes_),
-        np.array([one.moment for one in documents], dtype=np.int64),
-        np.array([micros(one.time) for one in documents], dtype=np.int64),
-        np.array([one.at for one in documents], dtype=np.int64),
+        np.array([logged.request.encode() for logged in requests], dtype=np.bytes_),
+        np.array([logged.moment for logged in requests], dtype=np.int64),
+        np.array([micros(logged.time) for logged in requests], dtype=np.int64),
+        np.array([logged.place for logged in requests], dtype=np.int64),
     )
 
 
-@dataclass(frozen=True)
-class _Document:
-    """A line that was read."""
-
-    said: dict[str, Any]
-    time: datetime
-    moment: int
-    at: int
-
-    def logged(self) -> Logged:
-        said = self.said
-        return Logged(
-            request=said["request"],
-            time=self.time,
-            ms=said["ms"],
-            version=said["version"],
-            release=said["release"],
-            key=said["key"],
-            rows=said["rows"],
-            predictions=said["predictions"],
-            moment=self.moment,
-        )
-
-
-def _documents(block: bytes, at: int) -> tuple[list[_Document], int]:
-    """The lines of a block that begins at a place, and how many could not be read."""
-    found, damaged = [], 0
+def _parse_block(block: bytes, place: int) -> tuple[list[Logged], int]:
+    """The requests of a block that begins at a place, and how many of its lines could not be read."""
+    requests, damaged = [], 0
     for line in block.split(b"\n")[:-1]:
-        at += len(line) + 1
-        document = _document(line, at)
-        if document is None:
+        place += len(line) + 1
+        logged = _parse(line, place)
+        if logged is None:
             damaged += 1
-            again = line.find(_BEGIN, 1)  # a line was cut off by a full disk, and the next stands right behind it
-            while document is None and again > 0:
-                document, again = _document(line[again:], at), line.find(_BEGIN, again + 1)
-        if document is not None:
-            found.append(document)
-    return found, damaged
+            begin = line.find(_BEGIN, 1)  # a full disk cut a line off, and the next one stands right behind it
+            while logged is None and begin > 0:
+                logged, begin = _parse(line[begin:], place), line.find(_BEGIN, begin + 1)
+        if logged is not None:
+            requests.append(logged)
+    return requests, damaged
 
 
-def _document(line: bytes, at: int) -> _Document | None:
-    """A line, if it is whole."""
+def _parse(line: bytes, place: int) -> Logged | None:
+    """The request of a line; None where it is damaged."""
     import orjson
 
     try:
-        said = orjson.loads(line)
-        time = datetime.fromisoformat(said["time"]).astimezone(UTC)
-        rows, predictions = said["rows"], said["predictions"]
-        keys = said.get("keys") or [None] * len(rows)
-        alike = len(said["ids"]) == len(rows) == len(predictions) == len(keys)
-        moment = _moment(said["ids"][0])
-        float(said["ms"])
-    except (orjson.JSONDecodeError, ValueError, TypeError, LookupError):
+        fields = orjson.loads(line)
+        rows, predictions = fields["rows"], fields["predictions"]
+        logged = Logged(
+            request=fields["request"],
+            time=datetime.fromisoformat(fields["time"]).astimezone(UTC),
+            ms=float(fields["ms"]),
+            version=fields["version"],
+            release=fields["release"],
+            key=fields.get("key"),
+            ids=fields["ids"],
+            row_keys=fields.get("keys") or [None] * len(rows),
+            rows=rows,
+            predictions=predictions,
+            moment=prediction_ids.moment(fields["ids"][0]),
+            place=place,
+        )
+        are_texts = isinstance(logged.request, str) and isinstance(logged.release, str)
+        is_whole = are_texts and len(logged.ids) == len(rows) == len(predictions) == len(logged.row_keys)
+        return logged if is_whole and {*map(type, rows), *map(type, predictions)} <= {dict} else None
+    except (orjson.JSONDecodeError, ValueError, TypeError, LookupError, AttributeError):
         return None
-    texts = isinstance(said.get("request"), str) and isinstance(said.get("release"), str) and "version" in said
-    whole = alike and texts and {*map(type, rows), *map(type, predictions)} <= {dict}
-    return _Document({"key": None, **said, "keys": keys}, time, moment, at) if whole else None
 
 
-def _moment(id_: str) -> int:
-    return int(id_[:12], 16)
+def _end(blocks: Iterable[LineKeys], until: int) -> int:
+    return max((int(keys.places[keys.moments <= until].max(initial=0)) for keys in blocks), default=0)
 
 
-def _end(found: Iterable[LineKeys], until: int) -> int:
-    return max((int(keys.places[keys.moments <= until].max(initial=0)) for keys in found), default=0)
+def _span(blocks: Sequence[Ints]) -> tuple[int, int]:
+    ends = [(int(values.min()), int(values.max())) for values in blocks if len(values)]
+    return _hull(ends)
 
 
-def _span(found: Sequence[npt.NDArray[np.int64]]) -> tuple[int, int]:
-    held = [values for values in found if len(values)]
-    return (min(int(v.min()) for v in held), max(int(v.max()) for v in held)) if held else NEVER
+def _hull(spans: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    return (min(low for low, _ in spans), max(high for _, high in spans)) if spans else NEVER
 
 
 def micros(time: datetime) -> int:
     """A moment in µs since 1970."""
-    whole = int(time.replace(microsecond=0).timestamp())
-    return whole * 1_000_000 + time.microsecond
+    return int(time.replace(microsecond=0).timestamp()) * 1_000_000 + time.microsecond
 
 
-# ── rows ──────────────────────────────────────────────────────────────────────────────────────────
+# ── Parquet ───────────────────────────────────────────────────────────────────────────────────────
 
 
 class ParquetLog:
-    """A log file that was compacted."""
+    """A compacted log file, with the methods of JsonLog. It may be removed while it is read: then it has no rows."""
 
     is_compacted = True
 
@@ -409,60 +357,86 @@ class ParquetLog:
         self.name = f"{path.parent.name}/{path.stem}"
 
     def size(self) -> int:
-        """How many bytes its lines were."""
+        """How many bytes its lines had."""
         from pyarrow import parquet
 
         return int(parquet.read_metadata(self.path).metadata[b"size"])
 
-    def span(self) -> tuple[int, int]:  # noqa: D102
-        return self._whole("id")
+    def span(self) -> tuple[int, int]:
+        """As JsonLog.span, from the file's statistics."""
+        return _hull(self._spans("id"))
 
-    def times(self) -> tuple[int, int]:  # noqa: D102
-        return self._whole("time")
+    def times(self) -> tuple[int, int]:
+        """As JsonLog.times."""
+        return _hull(self._spans("time"))
 
-    def latest(self) -> int:  # noqa: D102
+    def latest(self) -> int:
+        """As JsonLog.latest."""
         return self.span()[1]
 
-    def end(self, until: int) -> int:  # noqa: D102
+    def end(self, until: int) -> int:
+        """As JsonLog.end."""
         if self.latest() > until:
             return _end(self.keys(*ALWAYS), until)
-        return max(0, self._whole(PLACE)[1])
+        return max(0, _hull(self._spans(PLACE))[1])
 
-    def keys(self, since: int, until: int) -> Iterator[LineKeys]:  # noqa: D102
+    def keys(self, since: int, until: int) -> Iterator[LineKeys]:
+        """As JsonLog.keys."""
         import numpy as np
 
         groups = [i for i, (low, high) in enumerate(self._spans("id")) if low <= until and high >= since]
         for table in self._read(groups, ("id", "request", "time")):
             requests = np.array(table["request"].cast("binary").to_pylist(), dtype=np.bytes_)
-            moments = np.array([_moment(id_) for id_ in table["id"].to_pylist()], dtype=np.int64)
             times = table["time"].cast("int64").to_numpy()
-            yield LineKeys(requests, moments, times, table[PLACE].to_numpy()).within(since, until)
+            keys = LineKeys(requests, prediction_ids.moments(table["id"]), times, table[PLACE].to_numpy())
+            yield keys.within(since, until)
 
-    def tables(  # noqa: D102
+    def tables(
         self, start: int = 0, end: int | None = None, columns: Sequence[str] | None = None
     ) -> Iterator[pa.Table]:
+        """As JsonLog.tables."""
         import pyarrow.compute as pc
 
         end = 2**62 if end is None else end
         spans = self._spans(PLACE)
         groups = [i for i, (low, high) in enumerate(spans) if high > start and low <= end]
-        whole = all(spans[i][0] > start and spans[i][1] <= end for i in groups)
+        are_whole = all(spans[i][0] > start and spans[i][1] <= end for i in groups)
         for table in self._read(groups, columns):
-            if whole:
+            if are_whole:
                 yield table
             else:
                 yield table.filter(pc.and_(pc.greater(table[PLACE], start), pc.less_equal(table[PLACE], end)))
 
-    def newest(self, n: int) -> list[Logged]:  # noqa: D102
+    def newest(self, n: int) -> list[Logged]:
+        """As JsonLog.newest."""
         import pyarrow.compute as pc
 
         table = schema_of([]).empty_table()
         for group in reversed(range(len(self._spans(PLACE)))):
-            table = joined([*self._read([group], None), table])
+            table = concat([*self._read([group], None), table])
             if len(table[PLACE].unique()) > n:
                 break  # one more than is wanted: its first rows may stand in the group before
-        first = table[PLACE].unique()[-n:]
-        return _logged(table.filter(pc.greater_equal(table[PLACE], first[0]))) if len(first) else []
+        newest = table[PLACE].unique()[-n:]
+        return _to_requests(table.filter(pc.greater_equal(table[PLACE], newest[0]))) if len(newest) else []
+
+    def erase(self) -> int:
+        """Rewrite the file without the rows that are to be erased; gives how many these were."""
+        from pyarrow import parquet
+
+        with parquet.ParquetFile(self.path) as opened:
+            schema, metadata = opened.schema_arrow, opened.metadata.metadata
+            before = int(opened.metadata.num_rows)
+        if before == (left := sum(len(table) for table in self.tables(columns=erasures.NEEDED))):
+            return 0
+        with (
+            files.replacing(self.path) as beside,
+            parquet.ParquetWriter(beside, schema, compression="zstd") as writer,
+        ):
+            for table in self.tables():
+                if len(table):
+                    writer.write_table(fit(table, schema))
+            writer.add_key_value_metadata({name: metadata[name.encode()].decode() for name in ("size", "damaged")})
+        return before - left
 
     def _read(self, groups: list[int], columns: Sequence[str] | None) -> Iterator[pa.Table]:
         import pyarrow as pa
@@ -472,36 +446,13 @@ class ParquetLog:
             return
         try:
             opened = parquet.ParquetFile(self.path)
-        except FileNotFoundError:  # forgotten meanwhile, as its day was too old
+        except FileNotFoundError:  # its day became too old meanwhile
             return
         with opened:
             needed = {*(columns or ()), PLACE, *(erasures.NEEDED if self.orders else ())}
-            wanted = [name for name in opened.schema_arrow.names if columns is None or name in needed]
-            for batch in opened.iter_batches(10_000, groups, wanted):
-                yield _selected(erasures.without(pa.Table.from_batches([batch]), self.orders), columns)
-
-    def erase(self) -> int:
-        """Write the file anew without the rows that are to be erased; gives how many these were."""
-        from pyarrow import parquet
-
-        with parquet.ParquetFile(self.path) as opened:
-            schema, about = opened.schema_arrow, opened.metadata.metadata
-            every = int(opened.metadata.num_rows)
-        if every == (left := sum(len(table) for table in self.tables(columns=erasures.NEEDED))):
-            return 0
-        with files.replacing(self.path) as beside:
-            with parquet.ParquetWriter(beside, schema, compression="zstd") as writer:
-                for table in self.tables():
-                    if len(table):
-                        writer.write_table(fit(table, schema))
-                writer.add_key_value_metadata({name: about[name.encode()].decode() for name in ("size", "damaged")})
-            with beside.open("rb") as written:
-                os.fsync(written.fileno())
-        return every - left
-
-    def _whole(self, column: str) -> tuple[int, int]:
-        spans = self._spans(column)
-        return (min(low for low, _ in spans), max(high for _, high in spans)) if spans else NEVER
+            names = [name for name in opened.schema_arrow.names if columns is None or name in needed]
+            for batch in opened.iter_batches(10_000, groups, names):
+                yield _select(erasures.without(pa.Table.from_batches([batch]), self.orders), columns)
 
     def _spans(self, column: str) -> list[tuple[int, int]]:
         """The least and the greatest value of each row group: of `id` the moment, of `time` µs."""
@@ -516,87 +467,92 @@ class ParquetLog:
         except FileNotFoundError:  # as in _read
             return []
         groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
-        return [_spans_of(group) for group in groups if group.num_rows]
+        return [_column_spans(group) for group in groups if group.num_rows]
 
 
-def _spans_of(group: Any) -> dict[str, tuple[int, int]]:
-    """What a Parquet file says of some columns of a row group."""
+LogFile = JsonLog | ParquetLog
+
+
+def _column_spans(group: Any) -> dict[str, tuple[int, int]]:
     chunks = [group.column(i) for i in range(group.num_columns)]
-    said = {chunk.path_in_schema: chunk.statistics for chunk in chunks if chunk.path_in_schema in {"id", "time", PLACE}}
-    ids = said["id"]
-    spans = {name: (int(one.min_raw), int(one.max_raw)) for name, one in said.items() if name != "id"}
-    return {**spans, "id": (_moment(ids.min), _moment(ids.max))}
+    known = {
+        chunk.path_in_schema: chunk.statistics for chunk in chunks if chunk.path_in_schema in {"id", "time", PLACE}
+    }
+    ids = known["id"]
+    spans = {name: (int(known[name].min_raw), int(known[name].max_raw)) for name in ("time", PLACE)}
+    return {**spans, "id": (prediction_ids.moment(ids.min), prediction_ids.moment(ids.max))}
 
 
-def _logged(table: pa.Table) -> list[Logged]:
-    """Requests from their rows, which stand one behind the other."""
-    marks = {field.name: field.metadata or {} for field in table.schema}
-    features = {name: mark[b"feature"].decode() for name, mark in marks.items() if b"feature" in mark}
-    classes = {name: mark[b"class"].decode() for name, mark in marks.items() if b"class" in mark}
-    said = []
-    for _, group in groupby(table.to_pylist(), key=lambda row: row[PLACE]):
+# ── requests ↔ a table ────────────────────────────────────────────────────────────────────────────
+
+_OF_REQUEST = ("request", "ms", "version", "release", "key")
+
+
+def _to_requests(table: pa.Table) -> list[Logged]:
+    """Requests from their rows, which stand next to each other."""
+    features, classes = marks(table.schema, b"feature"), marks(table.schema, b"class")
+    requests = []
+    for place, group in groupby(table.to_pylist(), key=lambda row: row[PLACE]):
         rows = list(group)
-        asked = [{feature: _as_json(row[name]) for name, feature in features.items()} for row in rows]
-        head = {name: rows[0][name] for name in (*_ONCE, "time")}
-        answered = [_prediction(row, classes) for row in rows]
-        said.append(Logged(**head, rows=asked, predictions=answered, moment=_moment(rows[0]["id"])))
-    return said
+        requests.append(
+            Logged(
+                **{name: rows[0][name] for name in (*_OF_REQUEST, "time")},
+                ids=[row["id"] for row in rows],
+                row_keys=[row["row_key"] for row in rows],
+                rows=[{feature: _as_json(row[name]) for name, feature in features.items()} for row in rows],
+                predictions=[_prediction(row, classes) for row in rows],
+                moment=prediction_ids.moment(rows[0]["id"]),
+                place=place,
+            )
+        )
+    return requests
 
 
 def _prediction(row: dict[str, Any], classes: dict[str, str]) -> dict[str, Any]:
-    told = {name: row.get(name) for name in TAIL}
     probabilities = {label: row[name] for name, label in classes.items() if row[name] is not None}
-    return {
-        name: value for name, value in {**told, "probabilities": probabilities or None}.items() if value is not None
-    }
+    answer = {**{name: row.get(name) for name in TAIL}, "probabilities": probabilities or None}
+    return {name: value for name, value in answer.items() if value is not None}
 
 
 def _as_json(value: Any) -> Any:
-    """A feature as a client may post it: a whole number without a point, which a float takes as well as an integer."""
+    """A feature as a client may post it: a whole number without a point, valid for a float and an integer."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-# ── documents → a table ───────────────────────────────────────────────────────────────────────────
-
-
-def _table(documents: list[_Document]) -> pa.Table:
-    """A row per prediction; a column per feature that any of the documents has."""
+def _to_table(requests: list[Logged]) -> pa.Table:
+    """A row per prediction; a column per feature that any of the requests has."""
     import numpy as np
     import pyarrow as pa
 
-    said = [one.said for one in documents]
-    rows = [row for one in said for row in one["rows"]]
-    answers = [answer for one in said for answer in one["predictions"]]
-    schema = schema_of([])
-    head = {name: pa.array([one[name] for one in said], schema.field(name).type) for name in _ONCE}
-    head["time"] = pa.array([one.time for one in documents], schema.field("time").type)
-    head[PLACE] = pa.array([one.at for one in documents], schema.field(PLACE).type)
-    times = pa.array(np.repeat(np.arange(len(said)), [len(one["ids"]) for one in said]))
-    columns = {name: values.take(times) for name, values in head.items()}
-    columns["id"] = pa.array([id_ for one in said for id_ in one["ids"]], pa.string())
-    columns["row_key"] = pa.array([key for one in said for key in one["keys"]], pa.string())
-    marks: dict[str, dict[str, str]] = {}
+    head = schema_of([])
+    request_of_row = pa.array(np.repeat(np.arange(len(requests)), [len(logged.ids) for logged in requests]))
+    of_request = {**{name: name for name in (*_OF_REQUEST, "time")}, PLACE: "place"}
+    columns: dict[str, pa.Array] = {
+        name: pa.array([getattr(logged, attribute) for logged in requests], head.field(name).type).take(request_of_row)
+        for name, attribute in of_request.items()
+    }
+    columns["id"] = pa.array([id_ for logged in requests for id_ in logged.ids], pa.string())
+    columns["row_key"] = pa.array([key for logged in requests for key in logged.row_keys], pa.string())
+    metadata: dict[str, dict[str, str]] = {}
+    rows = [row for logged in requests for row in logged.rows]
     for feature in set().union(*rows):
         columns[column_of(feature)] = _column([row.get(feature) for row in rows])
-        marks[column_of(feature)] = {"feature": feature}
-    for name in TAIL:
-        if any(name in answer for answer in answers):
-            values = [answer.get(name) for answer in answers]
-            columns[name] = pa.array(values, pa.list_(pa.string())) if name == "unseen" else _column(values)
-    shares = [answer.get("probabilities") or {} for answer in answers]
-    for label in dict.fromkeys(chain.from_iterable(shares)):
-        columns[f"p_{label}"] = _column([share.get(label) for share in shares])
-        marks[f"p_{label}"] = {"class": label}
-    fields = [pa.field(name, values.type, metadata=marks.get(name)) for name, values in columns.items()]
-    found = schema_of([pa.schema(fields)])
-    return pa.Table.from_arrays([columns[name] for name in found.names], schema=found)
-
-
-_ONCE = ("request", "ms", "version", "release", "key")
+        metadata[column_of(feature)] = {"feature": feature}
+    answers = [answer for logged in requests for answer in logged.predictions]
+    for name in {*TAIL} & set().union(*answers):
+        values = [answer.get(name) for answer in answers]
+        columns[name] = pa.array(values, pa.list_(pa.string())) if name == "unseen" else _column(values)
+    probabilities = [answer.get("probabilities") or {} for answer in answers]
+    for label in dict.fromkeys(chain.from_iterable(probabilities)):
+        columns[f"p_{label}"] = _column([shares.get(label) for shares in probabilities])
+        metadata[f"p_{label}"] = {"class": label}
+    fields = [pa.field(name, values.type, metadata=metadata.get(name)) for name, values in columns.items()]
+    schema = schema_of([pa.schema(fields)])
+    return pa.Table.from_arrays([columns[name] for name in schema.names], schema=schema)
 
 
 def _column(values: list[Any]) -> pa.Array:
-    """Text, numbers, or nothing but nulls. A type for each, so that blocks and files fit together."""
+    """Texts, numbers, or only nulls: a type for each, so that blocks and files fit together."""
     import numpy as np
     import pyarrow as pa
 
@@ -608,10 +564,19 @@ def _column(values: list[Any]) -> pa.Array:
     return pa.array([None if value is None else str(value) for value in values], pa.string())
 
 
+# ── schemas ───────────────────────────────────────────────────────────────────────────────────────
+
+
 def column_of(feature: str) -> str:
     """A feature's column: not one that the log has itself."""
-    taken = feature in {*HEAD, *TAIL, PLACE} or feature.startswith("p_")
-    return f"feature_{feature}" if taken else feature
+    is_taken = feature in {*HEAD, *TAIL, PLACE} or feature.startswith("p_")
+    return f"feature_{feature}" if is_taken else feature
+
+
+def marks(schema: pa.Schema, kind: bytes) -> dict[str, str]:
+    """Column → the feature (`b"feature"`), or the class (`b"class"`), whose values it holds."""
+    marked = {field.name: (field.metadata or {}).get(kind) for field in schema}
+    return {name: mark.decode() for name, mark in marked.items() if mark is not None}
 
 
 def schema_of(schemas: Sequence[pa.Schema]) -> pa.Schema:
@@ -621,10 +586,20 @@ def schema_of(schemas: Sequence[pa.Schema]) -> pa.Schema:
     text, number = pa.string(), pa.float64()
     types = {"id": text, "request": text, "time": pa.timestamp("us", "UTC"), "ms": number}
     types |= {"version": text, "release": text, "key": text, "row_key": text, PLACE: pa.int64()}
-    fields = {name: pa.field(name, type_) for name, type_ in types.items()}
+    head = pa.schema([pa.field(name, type_) for name, type_ in types.items()])
+    return pa.schema(sorted(unified([head, *schemas]), key=_order))
+
+
+def unified(schemas: Iterable[pa.Schema]) -> pa.Schema:
+    """The fields that any of them has, each of a type that holds the values of all: of a number and a text, text."""
+    import pyarrow as pa
+
+    fields: dict[str, pa.Field] = {}
     for field in chain.from_iterable(schemas):
-        fields[field.name] = wider(fields[field.name], field) if field.name in fields else field
-    return pa.schema(sorted(fields.values(), key=_order))
+        known = fields.setdefault(field.name, field)
+        if known.type != field.type and not pa.types.is_null(field.type):
+            fields[field.name] = field if pa.types.is_null(known.type) else known.with_type(pa.string())
+    return pa.schema(list(fields.values()))
 
 
 def _order(field: pa.Field) -> tuple[float, int, str]:
@@ -632,17 +607,9 @@ def _order(field: pa.Field) -> tuple[float, int, str]:
         return 0, HEAD.index(field.name), ""
     if field.name in TAIL:
         return 2 if field.name in TAIL[:2] else 4, TAIL.index(field.name), ""
-    marks = field.metadata or {}
-    return (5 if field.name == PLACE else 3 if b"class" in marks else 1), 0, field.name if b"class" not in marks else ""
-
-
-def wider(one: pa.Field, other: pa.Field) -> pa.Field:
-    """The field that holds the values of both: of a number and a text, text."""
-    import pyarrow as pa
-
-    if one.type == other.type or pa.types.is_null(other.type):
-        return one
-    return other if pa.types.is_null(one.type) else one.with_type(pa.string())
+    if field.name == PLACE:
+        return 5, 0, ""
+    return (3, 0, "") if b"class" in (field.metadata or {}) else (1, 0, field.name)
 
 
 def fit(table: pa.Table, schema: pa.Schema) -> pa.Table:
@@ -651,27 +618,22 @@ def fit(table: pa.Table, schema: pa.Schema) -> pa.Table:
 
     if table.schema.equals(schema, check_metadata=True):
         return table
-    there = dict(zip(table.column_names, table.columns, strict=True))
-    columns = [_fitting(there.get(field.name), field, len(table)) for field in schema]
+    present = dict(zip(table.column_names, table.columns, strict=True))
+    columns = [
+        present[field.name].cast(field.type) if field.name in present else pa.nulls(len(table), field.type)
+        for field in schema
+    ]
     return pa.Table.from_arrays(columns, schema=schema)
 
 
-def _fitting(column: pa.ChunkedArray | None, field: pa.Field, rows: int) -> pa.ChunkedArray | pa.Array:
-    import pyarrow as pa
-
-    if column is None:
-        return pa.nulls(rows, field.type)
-    return column if column.type == field.type else column.cast(field.type)
-
-
-def joined(tables: Sequence[pa.Table]) -> pa.Table:
-    """Tables one below the other, with the columns of all."""
+def concat(tables: Sequence[pa.Table]) -> pa.Table:
+    """Tables below each other, with the columns of all."""
     import pyarrow as pa
 
     schema = schema_of([table.schema for table in tables])
     return pa.concat_tables([fit(table, schema) for table in tables]) if tables else schema.empty_table()
 
 
-def _selected(table: pa.Table, columns: Sequence[str] | None) -> pa.Table:
+def _select(table: pa.Table, columns: Sequence[str] | None) -> pa.Table:
     wanted = None if columns is None else {*columns, PLACE}
     return table.select([name for name in table.column_names if wanted is None or name in wanted])

@@ -1,23 +1,23 @@
-"""The prediction log, read: what was asked, what was answered, by which release.
+"""Write-ahead prediction log with compaction: every answered request, and which release answered it.
 
-What serves writes one line of JSON per answered request, before it answers (tasks/runtime/replica.py):
+A replica writes one line of JSON per request before it answers (tasks/runtime/replica.py):
 
     var/predictions/<model>/incoming/<day, UTC>/<candidate>.<process>.<began>.<n>.jsonl
     {"request", "time", "ms", "model", "version", "release", "key", "ids": […], "keys", "rows": [{…}],
      "predictions": [{…}]}
 
-`compact` makes a Parquet file, a row per prediction, of each of these files that nobody writes to any more:
+`compact` makes a Parquet file, a row per prediction, of each file that no process writes to any more:
 
     var/predictions/<model>/<day>/<candidate>.<process>.<began>.<n>.<digest of the first line>.parquet
 
-Before and after, it is the same log file (tasks/prediction_log/log_files.py), and each row keeps its place in it.
+Before and after, it is the same log file (log_files.py), and each row keeps its place in it.
 
-What the writer promises: a line holds no line break, and `request` and `time` come first; a file is new (O_EXCL), held
-by a shared flock while it is open, and not written to once its process began another one, nor when its day has ended.
+The writer promises: a line holds no line break, and `request` and `time` come first; a file is new (O_EXCL), held by a
+shared flock while it is open, and not written to once its process began another one, nor when its day has ended.
 
-A process that was killed leaves two things. Its last line may be torn: that request was not answered, the line is
-counted and left out. And a request that was logged but not answered is asked again and stands twice: the later line is
-the one that was answered, the earlier is left out. The two are less than `settling` apart.
+A killed process leaves two things. Its last line may be torn: that request was not answered, the line is counted and
+left out. And a request that was logged but not answered is asked again and stands twice: the later line counts, the
+earlier one is left out. The two are less than `settling` apart.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import errno
 import fcntl
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,7 +49,7 @@ Watermark = dict[str, int | None]
 """Log file → the place up to which it was read; None: all of it, and it will not grow. As JSON has it."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Compacted:
     """What one call of `compact` did."""
 
@@ -58,13 +58,13 @@ class Compacted:
     damaged: int = 0
     """Lines that could not be read: torn by a kill or a full disk."""
     open: int = 0
-    """Files that somebody still writes to."""
+    """Files that a process still writes to."""
     erased: int = 0
-    """Rows that were taken out of Parquet files, as they were to be forgotten."""
+    """Rows that erasure orders removed from Parquet files."""
 
     def __str__(self) -> str:
         torn = f", {self.damaged} torn lines left out" if self.damaged else ""
-        erased = f"; {self.erased:,} rows were to be forgotten, and are" if self.erased else ""
+        erased = f"; {self.erased:,} rows were erased as ordered" if self.erased else ""
         return f"{self.files} files compacted, {self.rows:,} rows{torn}; {self.open} are still written to{erased}"
 
 
@@ -79,13 +79,13 @@ def incoming(model: str) -> Path:
 
 
 def settling(model: str) -> timedelta:
-    """What is older than this is not asked again: three times what a request may take (`serving.timeout_s`)."""
-    said = params.load().models.get(model)  # a model that is gone has a log all the same
-    return 3 * timedelta(seconds=said.serving.timeout_s if said else params.Serving().timeout_s)
+    """An older request is not asked again: three times `serving.timeout_s`."""
+    configured = params.load().models.get(model)  # the log of a model outlives its section of params.yaml
+    return 3 * timedelta(seconds=configured.serving.timeout_s if configured else params.Serving().timeout_s)
 
 
 def ahead() -> timedelta:
-    """So far may the `time` of a row be ahead of its answer: as answering.AHEAD, which imports scikit-learn, has it."""
+    """How far the `time` of a row may be ahead of its answer; predictor.AHEAD, which imports scikit-learn, is equal."""
     return timedelta(seconds=float(os.environ.get("EVERGREEN_MAX_AHEAD_S") or 300))
 
 
@@ -101,37 +101,40 @@ def read(
         model: whose.
         since: from this moment on (a time with its zone); None means from the beginning.
         until: before this moment.
-        columns: only these, in this order; one that nobody logged is null.
+        columns: only these, in this order; one that was never logged is null.
 
     Returns:
-        A row per prediction. id (of the prediction), request, time (when it was asked, or the client says so; µs, UTC),
-        ms, version, release (the candidate), key (the request's) and row_key (what the client calls the row); the
-        features (category: text; integer and number: float64), where one with the name of another column is called
+        A row per prediction. id (of the prediction), request, time (when it was asked, or the client's own time; µs,
+        UTC), ms, version, release (the candidate), key (the request's) and row_key (the client's name for the row);
+        the features (category: text; integer and number: float64), where one with the name of another column is called
         `feature_<name>`; prediction, probability, p_<class>, low, high and unseen as far as there are any.
     """
+    import pyarrow.compute as pc
+
     low = micros(since) if since else -(2**62)
     high = micros(until) if until else 2**62
     near = settling(model) // MS
-    logs = {log: log.times() for log in _logs(model)}
-    asked = {log for log, (begin, end) in logs.items() if begin < high and end >= low}
-    around = {log for log, (begin, end) in logs.items() if begin < high + near * 1000 and end >= low - near * 1000}
-    dropped = _answered_later({log: log.span() for log in logs if log in around}, near)
-    tables = [
-        _within(_counted(table, dropped.get(log.name)), low, high)
-        for log in logs
-        if log in asked
-        for table in log.tables(columns=_needed(columns))
-    ]
-    table = log_files.joined(tables).sort_by([("time", "ascending"), ("id", "ascending")])
-    return _shown(table, _types(model), columns)
+    spans = {log: log.times() for log in _logs(model)}
+    # a line outside of the span may supersede one within it
+    around = [log for log, (begin, end) in spans.items() if begin < high + near * 1000 and end >= low - near * 1000]
+    superseded = _superseded({log: log.span() for log in around}, near)
+    needed = None if columns is None else [*columns, "time", "id"]
+    tables = []
+    for log, (begin, end) in spans.items():
+        for table in log.tables(columns=needed) if begin < high and end >= low else ():
+            times = table["time"].cast("int64")
+            inside = table.filter(pc.and_(pc.greater_equal(times, low), pc.less(times, high)))
+            tables.append(_without(inside, superseded.get(log.name)))
+    table = log_files.concat(tables).sort_by([("time", "ascending"), ("id", "ascending")])
+    return _typed(table, _types(model), columns)
 
 
 def read_new(model: str, watermark: Watermark, now: datetime | None = None) -> tuple[Iterator[pa.Table], Watermark]:
     """What was logged since a watermark, each prediction once, whatever is compacted meanwhile; in bounded memory.
 
-    Store the new watermark in one step with what was made of the rows: who is killed before that begins again at the
-    old one, and gets the same rows and those that came since. What is younger than `settling` is left for the next
-    call. {} is the beginning.
+    Store the new watermark in one step with what was made of the rows: a reader that is killed before that begins
+    again at the old one, and gets the same rows and those that came since. What is younger than `settling` is left for
+    the next call. {} is the beginning.
 
     Returns:
         Tables as those of `read`, in no order, each with the columns that it has; and the watermark that holds once
@@ -139,49 +142,76 @@ def read_new(model: str, watermark: Watermark, now: datetime | None = None) -> t
     """
     near = settling(model) // MS
     settled = micros(_now(now)) // 1000 - near
-    everything = _logs(model)
-    unread = {log: log.span() for log in everything if watermark.get(log.name, 0) is not None}
+    logs = _logs(model)
+    unread = {log: log.span() for log in logs if watermark.get(log.name, 0) is not None}
     parts = {log: (watermark.get(log.name) or 0, log.end(settled)) for log in unread}
-    reached: Watermark = {log.name: None for log in everything}
+    reached: Watermark = {log.name: None for log in logs}
     for log, (begin, end) in parts.items():
-        # not before all that it could hold the later line of was read as well
+        # it is needed until every line that may supersede one of its own was read as well
         is_done = log.is_compacted and unread[log][1] < settled - near
         reached[log.name] = None if is_done else max(begin, end)
-    dropped = _answered_later(unread, near)
+    superseded = _superseded(unread, near)
     types = _types(model)
 
     def tables() -> Iterator[pa.Table]:
         for log, (begin, end) in parts.items():
             for table in log.tables(begin, end) if end > begin else ():
-                if len(counted := _counted(table, dropped.get(log.name))):
-                    yield _shown(counted, types, None)
+                if len(counted := _without(table, superseded.get(log.name))):
+                    yield _typed(counted, types, None)
 
     return tables(), reached
 
 
 def last_requests(model: str, n: int, release: str | None = None) -> list[Logged]:
-    """The newest n requests with what was answered, oldest first; of one release only where it is named.
+    """The newest n requests with their answers, oldest first; of one release only where it is named.
 
     Reads from the newest files backwards.
     """
-    found: dict[str, Logged] = {}
+    newest: dict[str, Logged] = {}
     logs = [log for log in _logs(model) if release is None or log.name.partition("/")[2].startswith(f"{release}.")]
     for day in sorted({_day(log) for log in logs}, reverse=True):
         ends = [(log.latest(), log) for log in logs if _day(log) == day]
         for end, log in sorted(ends, key=lambda pair: -pair[0]):
-            newest = sorted((one.moment for one in found.values()), reverse=True)[:n]
-            if len(newest) == n and end < newest[-1]:
+            moments = sorted((logged.moment for logged in newest.values()), reverse=True)[:n]
+            if len(moments) == n and end < moments[-1]:
                 break
-            for one in log.newest(n):
-                if one.request not in found or found[one.request].moment < one.moment:
-                    found[one.request] = one
-        if len(found) >= n:
+            for logged in log.newest(n):
+                if logged.request not in newest or newest[logged.request].moment < logged.moment:
+                    newest[logged.request] = logged
+        if len(newest) >= n:
             break
-    return sorted(found.values(), key=lambda one: (one.moment, one.request))[max(0, len(found) - n) :]
+    return sorted(newest.values(), key=lambda logged: (logged.moment, logged.request))[max(0, len(newest) - n) :]
 
 
-def _counted(table: pa.Table, places: set[int] | None) -> pa.Table:
-    """The rows that count."""
+def _superseded(spans: Mapping[LogFile, tuple[int, int]], near: int) -> dict[str, set[int]]:
+    """The places of the lines whose request a later line answers, at most `near` ms later.
+
+    A line was not answered only if its process was killed right then. So it is one of the last of its file (of the
+    last two, if the process had just begun another), and the later line is in a file that was written to then or soon
+    after.
+    """
+    import numpy as np
+
+    logs = list(spans)
+    begins, ends = np.array(list(spans.values()), dtype=np.int64).reshape(-1, 2).T
+    places: dict[str, set[int]] = {}
+    for log, (_, end) in spans.items():
+        around = np.flatnonzero((begins <= end + near) & (ends >= end - near)).tolist()
+        others = [logs[i] for i in around if logs[i] is not log]
+        last = [line for keys in log.keys(end - near, end) for line in keys.lines()] if others else []
+        requests, latest = {request for request, _, _ in last}, dict[bytes, tuple[int, str]]()
+        for other in others:
+            for keys in other.keys(end - near, end + near):
+                for request, moment, _ in keys.lines():
+                    if request in requests:
+                        latest[request] = max(latest.get(request, (0, "")), (moment, other.name))
+        places[log.name] = {
+            place for request, moment, place in last if (moment, log.name) < latest.get(request, (0, ""))
+        }
+    return places
+
+
+def _without(table: pa.Table, places: set[int] | None) -> pa.Table:
     if not places:
         return table
     import pyarrow as pa
@@ -190,76 +220,30 @@ def _counted(table: pa.Table, places: set[int] | None) -> pa.Table:
     return table.filter(pc.invert(pc.is_in(table[PLACE], pa.array(sorted(places), pa.int64()))))
 
 
-def _within(table: pa.Table, low: int, high: int) -> pa.Table:
-    import pyarrow.compute as pc
-
-    times = table["time"].cast("int64")
-    return table.filter(pc.and_(pc.greater_equal(times, low), pc.less(times, high)))
-
-
-def _needed(columns: Sequence[str] | None) -> list[str] | None:
-    return None if columns is None else [*columns, "time", "id"]
-
-
-def _shown(table: pa.Table, types: Mapping[str, Any], columns: Sequence[str] | None) -> pa.Table:
-    """Without the place; a feature of which nothing but null was logged has the type that params.yaml says."""
+def _typed(table: pa.Table, types: Mapping[str, Any], columns: Sequence[str] | None) -> pa.Table:
+    """Without the place; a column that is all null has the type that it should have."""
     import pyarrow as pa
 
-    wanted = columns if columns is not None else [name for name in table.column_names if name != PLACE]
-    fields = [table.schema.field(name) if name in table.column_names else pa.field(name, pa.null()) for name in wanted]
-    typed = [f.with_type(_type_of(f.name, types)) if pa.types.is_null(f.type) else f for f in fields]
-    return log_files.fit(table, pa.schema(typed))
+    names = columns if columns is not None else [name for name in table.column_names if name != PLACE]
+    fields = []
+    for name in names:
+        field = table.schema.field(name) if name in table.column_names else pa.field(name, pa.null())
+        usual = types.get(name, pa.float64() if name.startswith("p_") else pa.string())
+        fields.append(field.with_type(usual) if pa.types.is_null(field.type) else field)
+    return log_files.fit(table, pa.schema(fields))
 
 
 def _types(model: str) -> dict[str, Any]:
     """The types of what may be all null: features, as params.yaml has them now, and parts of an answer."""
     import pyarrow as pa
 
-    said = params.load().models.get(model)
-    kinds = {name: feature.type for name, feature in said.features.items()} if said else {}
-    features = {
-        log_files.column_of(name): pa.string() if kind == "category" else pa.float64() for name, kind in kinds.items()
+    configured = params.load().models.get(model)
+    features = configured.features if configured else {}
+    types = {
+        log_files.column_of(name): pa.string() if feature.type == "category" else pa.float64()
+        for name, feature in features.items()
     }
-    numbers = dict.fromkeys(("probability", "low", "high"), pa.float64())
-    return {**features, **numbers, "unseen": pa.list_(pa.string())}
-
-
-def _type_of(column: str, types: Mapping[str, Any]) -> Any:
-    import pyarrow as pa
-
-    return types.get(column, pa.float64() if column.startswith("p_") else pa.string())
-
-
-# ── a request that stands twice ───────────────────────────────────────────────────────────────────
-
-
-def _answered_later(spans: Mapping[LogFile, tuple[int, int]], near: int) -> dict[str, set[int]]:
-    """The lines whose request a later line answers, at most `near` ms later.
-
-    A line was not answered only if its process was killed right then, so it is one of the last of its file (of the
-    last two, if it had just begun another), and the later line is in a file that was written to then or soon after.
-    """
-    import numpy as np
-
-    logs = list(spans)
-    begins = np.array([begin for begin, _ in spans.values()], dtype=np.int64)
-    ends = np.array([end for _, end in spans.values()], dtype=np.int64)
-    dropped: dict[str, set[int]] = {}
-    for log, (_, end) in spans.items():
-        around = np.flatnonzero((begins <= end + near) & (ends >= end - near)).tolist()
-        others = [logs[i] for i in around if logs[i] is not log]
-        last = {request for keys in log.keys(end - near, end) for request in keys.requests.tolist()} if others else ()
-        for other in others:
-            later: dict[bytes, tuple[int, str]] = {}
-            for keys in other.keys(end - near, end + near):
-                for i, request in enumerate(keys.requests.tolist()):
-                    if request in last:
-                        later[request] = (int(keys.moments[i]), other.name)
-            for keys in log.keys(end - near, end) if later else ():
-                for i, request in enumerate(keys.requests.tolist()):
-                    if request in later and (int(keys.moments[i]), log.name) < later[request]:
-                        dropped.setdefault(log.name, set()).add(int(keys.places[i]))
-    return dropped
+    return {**types, **dict.fromkeys(("probability", "low", "high"), pa.float64()), "unseen": pa.list_(pa.string())}
 
 
 # ── keeping ───────────────────────────────────────────────────────────────────────────────────────
@@ -271,25 +255,24 @@ def compact(model: str, now: datetime | None = None) -> Compacted:
     Raises:
         WorldError: the disk is full. The lines stay until there is a Parquet file of them.
     """
-    done = Compacted()
+    done, now = Compacted(), _now(now)
     with files.lock(f"predictions-{model}"):
         files.sweep(folder(model))
         orders = erasures.read(model)
         if erasures.done(model) < len(orders):
-            erased = sum(log_files.ParquetLog(path, orders).erase() for path in _files(folder(model), "*.parquet"))
-            erasures.are_done(model, len(orders))
-            done = Compacted(erased=erased)
+            done.erased = sum(log_files.ParquetLog(path, orders).erase() for path in _files(folder(model), "*.parquet"))
+            erasures.set_done(model, len(orders))
         newest = _newest_of_each_process(model)
         for path in sorted(incoming(model).glob("*/*.jsonl")):
             with path.open("rb") as stream:
-                if not _is_closed(path, stream.fileno(), newest, _now(now)):
-                    done = replace(done, open=done.open + 1)
+                if not _is_closed(path, stream.fileno(), newest, now):
+                    done.open += 1
                     continue
                 rows, damaged = _compact(path, orders)
                 path.unlink()
-            done = replace(done, files=done.files + 1, rows=done.rows + rows, damaged=done.damaged + damaged)
+            done.files, done.rows, done.damaged = done.files + 1, done.rows + rows, done.damaged + damaged
         for day in _days(incoming(model)):
-            if day.name < _now(now).date().isoformat() and not any(day.iterdir()):
+            if day.name < now.date().isoformat() and not any(day.iterdir()):
                 day.rmdir()
     return done
 
@@ -302,21 +285,21 @@ def forget(
     keys: Sequence[str] = (),
     now: datetime | None = None,
 ) -> int:
-    """Take rows out of the log, and out of all that is made of it (erasures.py); those of which all holds.
+    """Take the rows that meet all conditions out of the log, and out of all that is made of it (erasures.py).
 
     Args:
         model: whose.
-        after: asked later than this, as the client said; a time with its zone.
+        after: asked later than this, by the client's own time; a time with its zone.
         before: asked earlier than this.
         ids: one of these predictions.
         keys: with one of these keys, of the row or of its request.
-        now: what is answered later is not meant; for tests.
+        now: only what was answered by then; for tests.
 
     Returns:
-        How many rows these were; 0 where there was none, or none any more.
+        How many rows these were; 0 where none was left.
 
     Raises:
-        Mistake: nothing was given to go by.
+        Mistake: no condition was given.
     """
     if after is None and before is None and not ids and not keys:
         raise Mistake("say which rows are to be forgotten: --time-after, --time-before, --prediction-id or --key")
@@ -337,7 +320,7 @@ def forget(
 
 
 def sweep(model: str, keep_days: int, most_bytes: int, now: datetime | None = None) -> list[str]:
-    """Forget what is older than the last `keep_days` days, of which today is one, and the oldest of what is too large.
+    """Forget what is older than the last `keep_days` days, today included, and the oldest of what is too large.
 
     Lines are forgotten once they are compacted: call `compact` first.
 
@@ -346,27 +329,27 @@ def sweep(model: str, keep_days: int, most_bytes: int, now: datetime | None = No
     """
     first = (_now(now).date() - timedelta(days=keep_days - 1)).isoformat()
     with files.lock(f"predictions-{model}"):
-        gone = [day for day in _days(folder(model)) if day.name < first]
-        for day in gone:
+        too_old = [day for day in _days(folder(model)) if day.name < first]
+        for day in too_old:
             files.remove(day)
         too_large = _beyond(model, most_bytes)
         for path in too_large:
             path.unlink()
-    return [str(path.relative_to(folder(model))) for path in (*gone, *too_large)]
+    return [str(path.relative_to(folder(model))) for path in (*too_old, *too_large)]
 
 
 def _beyond(model: str, most_bytes: int) -> list[Path]:
     """The oldest Parquet files without which the log, its lines included, is no larger than it may be."""
     compacted = _files(folder(model), "*.parquet")
-    sizes = {path: path.stat().st_size for path in compacted}
-    excess = sum(sizes.values()) + sum(path.stat().st_size for path in _files(incoming(model), "*.jsonl")) - most_bytes
-    gone: list[Path] = []
+    lines = _files(incoming(model), "*.jsonl")
+    excess = sum(path.stat().st_size for path in (*compacted, *lines)) - most_bytes
+    beyond: list[Path] = []
     for path in sorted(compacted, key=_age):
         if excess <= 0:
             break
-        gone.append(path)
-        excess -= sizes[path]
-    return gone
+        beyond.append(path)
+        excess -= path.stat().st_size
+    return beyond
 
 
 def _age(compacted: Path) -> tuple[str, int, int]:
@@ -377,8 +360,8 @@ def _age(compacted: Path) -> tuple[str, int, int]:
 
 def _compact(path: Path, orders: Sequence[Erasure]) -> tuple[int, int]:
     """One closed file: gives the rows, and how many lines were damaged."""
-    log = log_files.lines(path, orders)
-    if log is None:  # no line was ever ended
+    log = log_files.open_lines(path, orders)
+    if log is None:  # it never got a whole line
         return 0, int(path.stat().st_size > 0)
     try:
         return log.compact()
@@ -391,10 +374,13 @@ def _compact(path: Path, orders: Sequence[Erasure]) -> tuple[int, int]:
         raise
 
 
+_Began = tuple[str, tuple[int, ...]]
+
+
 def _is_closed(path: Path, descriptor: int, newest: Mapping[str, _Began], now: datetime) -> bool:
-    """Whether nobody will write to a file of lines again."""
+    """Whether no process will write to a file of lines again."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the writer holds it shared, and lets go by dying
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the writer holds it shared, until it ends or dies
     except BlockingIOError:
         return False
     changed = os.fstat(descriptor).st_mtime
@@ -418,9 +404,6 @@ def _has_ended(pid: int, changed: float) -> bool:
     return began > changed + 1  # the kernel counts in ticks since the start of the machine
 
 
-_Began = tuple[str, tuple[int, ...]]
-
-
 def _newest_of_each_process(model: str) -> dict[str, _Began]:
     """`<candidate>.<process>` → of the file that it began last: the day, when, and its number."""
     newest: dict[str, _Began] = {}
@@ -431,28 +414,28 @@ def _newest_of_each_process(model: str) -> dict[str, _Began]:
 
 
 def _process(path: Path) -> tuple[str, tuple[int, ...]]:
-    """Of the name of a file of lines: `<candidate>.<process>`; and what orders the files of one process."""
+    """From the name of a file of lines: `<candidate>.<process>`; and what orders the files of one process."""
     candidate, process, *began = path.stem.split(".")
     return f"{candidate}.{process}", tuple(map(int, began))
 
 
-# ── where they lie ────────────────────────────────────────────────────────────────────────────────
+# ── files ─────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _logs(model: str) -> list[LogFile]:
-    """All log files. Lines first: what is compacted meanwhile is then found as Parquet."""
-    found: dict[str, LogFile] = {}
+    """All log files. Lines first: a file that is compacted meanwhile then appears as Parquet."""
+    logs: dict[str, LogFile] = {}
     orders = erasures.read(model)
     for path in _files(incoming(model), "*.jsonl"):
-        if lines := log_files.lines(path, orders):
-            found[lines.name] = lines
+        if lines := log_files.open_lines(path, orders):
+            logs[lines.name] = lines
     for path in _files(folder(model), "*.parquet"):
-        if not files.is_whole(path):
+        if files.is_whole(path):
+            compacted = log_files.ParquetLog(path, orders)
+            logs.setdefault(compacted.name, compacted)  # as long as the lines are there, they are complete
+        else:
             files.set_aside(path, "it does not begin and end as Parquet: its predictions are lost")
-            continue
-        rows = log_files.ParquetLog(path, orders)
-        found.setdefault(rows.name, rows)  # as long as the lines are there, they are all
-    return [found[name] for name in sorted(found)]
+    return [logs[name] for name in sorted(logs)]
 
 
 def _files(parent: Path, pattern: str) -> list[Path]:

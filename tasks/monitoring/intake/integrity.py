@@ -1,4 +1,4 @@
-"""What the monitor keeps of a model, looked through before it is used: torn files are set aside, and made again.
+"""Integrity check of what the monitor keeps of a model: torn files are set aside, and made again.
 
 Rows that were taken in are read again from the prediction log, joined days from rows and labels, reports from both.
 """
@@ -10,8 +10,8 @@ from pathlib import Path
 from tasks.ground import files
 from tasks.monitoring.intake import intake
 
-OBSERVED = ("asked", "days", "profiles")
-"""Folders of what `observed` keeps: its files name each other, so one that is torn voids all."""
+OF_INTAKE = ("asked", "days", "profiles")
+"""The intake's folders: its files name each other, so one that is torn voids all."""
 
 
 def set_aside(model: str) -> list[Path]:
@@ -20,8 +20,8 @@ def set_aside(model: str) -> list[Path]:
     torn = [path for path in sorted(folder.rglob("*")) if path.is_file() and not files.is_whole(path)]
     if not torn:
         return []
-    files.remove(folder / "done.json")  # first: killed in between, the next look does not end at once
-    if any(_is_observed(path.relative_to(folder)) for path in torn):
+    files.remove(folder / "done.json")  # first: after a kill in between, the next run does not end at once
+    if any(_is_of_intake(path.relative_to(folder)) for path in torn):
         files.remove(folder / "state.json")
     for path in torn:
         if path.exists():
@@ -29,10 +29,6 @@ def set_aside(model: str) -> list[Path]:
     return torn
 
 
-def _is_observed(path: Path) -> bool:
-    return (
-        path.parts[0] in OBSERVED
-        or path.name == "state.json"
-        or path.suffix == ".npy"
-        or path.name.startswith("service.")
-    )
+def _is_of_intake(path: Path) -> bool:
+    in_folder = path.parts[0] in OF_INTAKE or path.suffix == ".npy"
+    return in_folder or path.name == "state.json" or path.name.startswith("service.")

@@ -1,15 +1,15 @@
-"""Predictions and their labels, joined: by the key that the client gave a row, which is the row's id.
+"""Incremental join of predictions and labels, by the key that the client gave a row, which is the row's id.
 
     var/monitoring/<model>/joined/<day>.parquet    the predictions of a day that count, with the labels known by now
-    var/monitoring/<model>/joined.json             what each was made of, and what a release's losses and labels were
+    var/monitoring/<model>/joined.json             what each was made of, and each release's losses and labels
 
-The labels are the rows of build/<model>/rows: a partition that comes late, is corrected or withdrawn is nothing but
-another content of that folder. Of several predictions by one release for one row the newest counts, on whichever day it
-was made. An id stands in one partition, as ingest sees to it; where it does not, the last partition's label counts.
+The labels are the rows of build/<model>/rows: a partition that comes late, is corrected or withdrawn is only another
+content of that folder. Of several predictions by one release for one row the newest counts, on whichever day it was
+made. Ingest sees to it that an id stands in one partition; otherwise the last partition's label counts.
 
-So a day is a pure function of files: of what was asked on it, and of the partitions that have a label for any of it.
-It is made again when one of these changes, and labels that came late end in the same bytes as labels that came at once.
-While the rows are being made anew (DVC removes them first), the labels that are known stay what they were.
+So a day is a pure function of files: of its predictions, and of the partitions that have a label for any of them. It
+is made again when one of these changes, and late labels give the same bytes as labels that came at once. While the
+rows are being made anew (DVC removes them first), the known labels stay.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.ground import files, numbers
 from tasks.ground.errors import DataMissing
-from tasks.monitoring.intake import intake
+from tasks.monitoring.intake import duplicates, intake
+from tasks.monitoring.intake.local_time import local_times
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,7 +35,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from tasks.modelling.daily_summaries import ColumnDays, ColumnLayout
-    from tasks.monitoring.intake.intake import IntakeState, Keys
+    from tasks.monitoring.intake.duplicates import Hashes
+    from tasks.monitoring.intake.intake import IntakeState
 
 Stat = Sequence[int]
 
@@ -44,14 +46,14 @@ class Day:
     """What was made of a day."""
 
     of: str
-    """The identity of what was asked, and which of it counts."""
+    """The identity of its predictions, and of which of them count."""
     labelled: Mapping[str, str]
     """The partitions that have labels for it: name → sha256."""
     rows: int
     """How many predictions count."""
     labels: int
     releases: Mapping[str, Mapping[str, Any]]
-    """Candidate → rows, labels, `loss` (the sum over those; None: it cannot be told) and `label` (its day summary)."""
+    """Candidate → rows, labels, `loss` (the sum over those; None: not computable) and `label` (its day summary)."""
 
     @property
     def identity(self) -> str:
@@ -64,48 +66,52 @@ class Joined:
     """What was joined last."""
 
     by: Mapping[str, str] = field(default_factory=dict)
-    """`task` and `loss`: what losses are."""
+    """`task` and `loss`: the meaning of losses."""
     partitions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Name → `stat` (size and time of change) and `sha256` of its file."""
     days: Mapping[str, Day] = field(default_factory=dict)
 
-    @property
-    def shas(self) -> dict[str, str]:
-        """Partition → sha256."""
-        return {name: said["sha256"] for name, said in self.partitions.items()}
+    def losses(self, candidate: str) -> list[tuple[str, float, int]]:
+        """Day, sum of losses and number of labels of a release, for every day that has some; oldest first."""
+        own = ((day, joined.releases.get(candidate, {})) for day, joined in sorted(self.days.items()))
+        return [
+            (day, float(of["loss"]), int(of["labels"]))
+            for day, of in own
+            if of.get("labels") and of["loss"] is not None
+        ]
 
 
 def look(folder: Path) -> dict[str, Stat] | None:
-    """The partitions of a folder of rows, each with size and time of change; None: they are not there, or not all.
+    """The partitions of a folder of rows, each with size and time of change; None while they are being made.
 
     split.json beside it is what `prepare` writes last, and what DVC removes first.
     """
-    whole = folder.parent / "split.json"
+    split = folder.parent / "split.json"
     try:
-        before = whole.stat().st_mtime_ns
-        found = {path.stem: path.stat() for path in sorted(folder.glob("*.parquet"))}
-        if whole.stat().st_mtime_ns != before:
+        before = split.stat().st_mtime_ns
+        stats = {path.stem: path.stat() for path in sorted(folder.glob("*.parquet"))}
+        if split.stat().st_mtime_ns != before:
             return None
     except FileNotFoundError:
         return None
-    return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in found.items()}
+    return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()}
 
 
 def read(model: str) -> Joined:
     """What was joined last."""
-    return files.read_state(_book(model), Joined(), _joined)
+    return files.read_state(_state_file(model), Joined(), _parse)
 
 
-def _joined(said: dict[str, Any]) -> Joined:
-    return Joined(**{**said, "days": {day: Day(**one) for day, one in said["days"].items()}})
+def _parse(value: dict[str, Any]) -> Joined:
+    return Joined(value["by"], value["partitions"], {name: Day(**day) for name, day in value["days"].items()})
 
 
 def join(model: str, state: IntakeState, folder: Path, task: str, loss: str) -> Joined:
-    """Bring joined/ up to what was observed and to the labels there are. Killed anywhere, the next call ends the same.
+    """Bring joined/ up to date with the intake and the labels. Killed anywhere, the next call ends in the same state.
 
     Args:
         model: whose.
-        state: what was observed.
+        state: of the intake.
         folder: of rows, a Parquet file per partition.
         task: classification or regression.
         loss: of tasks.modelling.metrics; summed per day and release.
@@ -114,35 +120,21 @@ def join(model: str, state: IntakeState, folder: Path, task: str, loss: str) -> 
         DataMissing: the rows are being made anew, and their labels were not known before.
     """
     before, by = read(model), {"task": task, "loss": loss}
-    try:
-        partitions = _partitions(folder, before)
-        shas = {name: said["sha256"] for name, said in partitions.items()}
-        news = {name: _PartitionLabels.of(folder / f"{name}.parquet", sha) for name, sha in shas.items()}
-    except FileNotFoundError as error:
-        raise DataMissing(
-            f"{error.filename}, where labels come from, is being made anew, or was removed. The next look finds it "
-            "when the train flow (or `dvc repro`) has made it"
-        ) from None
-    changed = {name for name, sha in shas.items() if before.shas.get(name) != sha}
-    again = intake.repeated(model, state)
+    partitions, labels = _read_partitions(folder, before)
+    shas, shas_before = ({name: of["sha256"] for name, of in each.items()} for each in (partitions, before.partitions))
     profiled = [name for name in sorted(state.releases) if intake.profile(model, state, name) is not None]
+    joiner = _Joiner(model, state, task, loss, labels, shas, intake.repeated(model, state))
     days = {}
     for day in state.asked:
-        of, known = files.digest([state.of(day), profiled])[:16], before.days.get(day)
-        fresh = known is None or known.of != of or before.by != by or not _path(model, day).exists()
-        labelled = {} if known is None else {name: sha for name, sha in known.labelled.items() if shas.get(name) == sha}
-        asked = sorted(shas if fresh else changed)
-        if asked:
-            hashes = _hashes(intake.files_of_day(model, state, day))
-            labelled = {**labelled, **{name: shas[name] for name in asked if news[name].has_any(hashes)}}
-            labelled = {name: labelled[name] for name in sorted(labelled)}
-        if known is not None and not fresh and labelled == known.labelled:
-            days[day] = known
-            continue
-        days[day] = _make(model, state, day, of, labelled, news, again, task, loss)
+        of = files.digest([state.identity(day), profiled])[:16]
+        known = before.days.get(day)
+        if known and (known.of != of or before.by != by or not _day_file(model, day).exists()):
+            known = None
+        labelled = joiner.labelling_partitions(day, known, shas_before)
+        days[day] = known if known and labelled == known.labelled else joiner.join_day(day, of, labelled)
     joined = Joined(by, partitions, days)
     if joined != before:
-        files.write_json(_book(model), asdict(joined))
+        files.write_json(_state_file(model), asdict(joined))
     for path in (intake.folder(model) / "joined").glob("*"):
         if path.stem not in days:
             files.remove(path)
@@ -150,52 +142,49 @@ def join(model: str, state: IntakeState, folder: Path, task: str, loss: str) -> 
 
 
 def frame(model: str, days: Iterable[str]) -> pd.DataFrame:
-    """The predictions of some days that count: time, label (missing where not known), release, slices, predictions."""
+    """The predictions of some days that count: time, label (missing where unknown), release, slices, predictions."""
     import pandas as pd
 
-    found = [pd.read_parquet(_path(model, day)) for day in days]
-    return pd.concat(found, ignore_index=True) if found else pd.DataFrame({"time": [], "label": [], "release": []})
+    frames = [pd.read_parquet(_day_file(model, day)) for day in days]
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame({"time": [], "label": [], "release": []})
 
 
 def answers(frame: pd.DataFrame) -> pd.DataFrame:
-    """Without the prediction columns that some of these releases do not give; a class that one does not know is 0."""
-    said = intake.predictions_of(frame)
-    names = [str(name) for name in said.columns]
-    shares = [name for name in names if name.startswith("p_") and said[name].notna().any()]
-    others = [name for name in names if name not in shares and (name.startswith("p_") or said[name].isna().any())]
-    some = said[shares].notna().any(axis=1)
-    filled = {name: frame[name].where(~(frame[name].isna() & some), 0.0) for name in shares}
-    return frame.drop(columns=others).assign(**filled)
+    """Without prediction columns that some of these releases do not give; a class that one does not know is 0."""
+    from tasks.modelling import metrics
+
+    predictions = metrics.predictions_of(frame)
+    has_nulls = predictions.isna().any()
+    names = [str(name) for name in predictions.columns]
+    shares = [name for name in names if name.startswith("p_") and predictions[name].notna().any()]
+    dropped = [name for name in names if name not in shares and (name.startswith("p_") or has_nulls[name])]
+    is_answered = predictions[shares].notna().any(axis=1)
+    filled = {name: frame[name].where(~(frame[name].isna() & is_answered), 0.0) for name in shares}
+    return frame.drop(columns=dropped).assign(**filled)
 
 
-def label_days(joined: Joined, candidate: str, column: ColumnLayout) -> ColumnDays:
+def label_days(joined: Joined, candidate: str, layout: ColumnLayout) -> ColumnDays:
     """The day summaries of a release's labels, as far as they are known."""
     import numpy as np
 
     from tasks.modelling.daily_summaries import ColumnDays
 
-    there = {day: one.releases.get(candidate, {}).get("label") for day, one in sorted(joined.days.items())}
-    held = {day: said for day, said in there.items() if said is not None}
+    by_day = {day: made.releases.get(candidate, {}).get("label") for day, made in sorted(joined.days.items())}
+    kept = {day: sums for day, sums in by_day.items() if sums is not None}
+
+    def array(name: str, dtype: Any) -> npt.NDArray[Any]:
+        return np.array([sums[name] for sums in kept.values()], dtype=dtype)
+
     return ColumnDays(
-        column,
-        np.array(list(held), dtype="datetime64[D]"),
-        np.array([said["rows"] for said in held.values()], dtype=np.int64),
-        np.array([said["missing"] for said in held.values()], dtype=np.int64),
-        np.array([said["total"] for said in held.values()], dtype=np.float64),
-        np.array([said["squares"] for said in held.values()], dtype=np.float64),
-        np.array([said["counts"] for said in held.values()], dtype=np.int64).reshape(len(held), column.counted),
-        tuple(tuple(said["unknown"]) for said in held.values()),
+        layout,
+        np.array(list(kept), dtype="datetime64[D]"),
+        array("rows", np.int64),
+        array("missing", np.int64),
+        array("total", np.float64),
+        array("squares", np.float64),
+        array("counts", np.int64).reshape(len(kept), layout.counted),
+        tuple(tuple(sums["unknown"]) for sums in kept.values()),
     )
-
-
-def losses(joined: Joined, candidate: str) -> list[tuple[str, float, int]]:
-    """Day, sum of losses and number of labels of a release, on every day on which there are some; oldest first."""
-    found = []
-    for day, one in sorted(joined.days.items()):
-        said = one.releases.get(candidate, {})
-        if said.get("loss") is not None and said["labels"]:
-            found.append((day, float(said["loss"]), int(said["labels"])))
-    return found
 
 
 # ── the labels of a partition ─────────────────────────────────────────────────────────────────────
@@ -203,7 +192,7 @@ def losses(joined: Joined, candidate: str) -> list[tuple[str, float, int]]:
 
 @dataclass(frozen=True)
 class _PartitionLabels:
-    """The labels of a partition, by the hash of the row's id."""
+    """The labels of a partition, in the order of the hashes of the row ids."""
 
     folder: Path
 
@@ -211,161 +200,178 @@ class _PartitionLabels:
     def of(path: Path, sha256: str) -> _PartitionLabels:
         return _PartitionLabels(files.memo("labels", {"rows": sha256}, "", partial(_index, path, sha256)))
 
-    def has_any(self, hashes: Keys) -> bool:
+    def any_of(self, hashes: Hashes) -> bool:
         """Whether there is a label for any of these (sorted)."""
-        return bool(len(intake.common(hashes, self._hashes())))
+        return bool(len(duplicates.common(hashes, self._hashes())))
 
-    def find(self, hashes: Keys) -> tuple[npt.NDArray[np.bool_], npt.NDArray[Any]]:
+    def find(self, hashes: Hashes) -> tuple[npt.NDArray[np.bool_], npt.NDArray[Any]]:
         """Which of these have a label, and the labels of those."""
-        import numpy as np
         import pandas as pd
 
-        known = self._hashes()
-        if not len(known):
-            return np.zeros(len(hashes), dtype=bool), np.empty(0)
-        at = np.minimum(np.searchsorted(known, hashes), len(known) - 1)
-        there = np.asarray(known[at] == hashes)
-        labels = pd.read_parquet(self.folder / "labels.parquet")["label"]
-        return there, labels.to_numpy()[at[there]]
+        at = duplicates.positions(hashes, self._hashes())
+        labels = pd.read_parquet(self.folder / "labels.parquet")["label"].to_numpy()
+        return at >= 0, labels[at[at >= 0]]
 
-    def _hashes(self) -> Keys:
-        import numpy as np
-
-        held: Keys = np.load(self.folder / "hashes.npy", mmap_mode="r")
-        return held
+    def _hashes(self) -> Hashes:
+        return duplicates.load(self.folder / "hashes.npy")
 
 
 def _index(path: Path, sha256: str, target: Path) -> None:
-    """Lay the labels of a partition down in the order of their hashes."""
     import numpy as np
     import pandas as pd
 
     from tasks.modelling import rows
 
-    known = pd.read_parquet(path, columns=["id", "label"]).dropna().drop_duplicates("id", keep="last")
+    labels = pd.read_parquet(path, columns=["id", "label"]).dropna().drop_duplicates("id", keep="last")
     if files.sha256(path) != sha256:  # kept under the name of other bytes, it would be wrong for ever
         raise FileNotFoundError(ENOENT, "it was replaced while it was read", str(path))
-    hashes = rows.row_hashes(known["id"])
+    hashes = rows.row_hashes(labels["id"])
     order = np.argsort(hashes, kind="stable")
     target.mkdir()
     np.save(target / "hashes.npy", hashes[order])
-    files.write_parquet(target / "labels.parquet", known[["label"]].iloc[order].reset_index(drop=True))
+    files.write_parquet(target / "labels.parquet", labels[["label"]].iloc[order].reset_index(drop=True))
 
 
-def _partitions(folder: Path, before: Joined) -> Mapping[str, Mapping[str, Any]]:
-    there = look(folder)
-    if there is None:
-        return before.partitions
-    found = {}
-    for name, stat in there.items():
-        known = before.partitions.get(name)
-        same = known is not None and list(known["stat"]) == list(stat)
-        sha = known["sha256"] if same and known else files.sha256(folder / f"{name}.parquet")
-        found[name] = {"stat": list(stat), "sha256": sha}
-    return found
+def _read_partitions(
+    folder: Path, before: Joined
+) -> tuple[Mapping[str, Mapping[str, Any]], dict[str, _PartitionLabels]]:
+    """The partitions, as joined.json has them, and their labels."""
+    try:
+        stats = look(folder)
+        partitions = before.partitions if stats is None else {}
+        for name, stat in (stats or {}).items():
+            known = before.partitions.get(name)
+            is_same = known is not None and list(known["stat"]) == list(stat)
+            sha256 = known["sha256"] if known and is_same else files.sha256(folder / f"{name}.parquet")
+            partitions = {**partitions, name: {"stat": list(stat), "sha256": sha256}}
+        return partitions, {
+            name: _PartitionLabels.of(folder / f"{name}.parquet", partition["sha256"])
+            for name, partition in partitions.items()
+        }
+    except FileNotFoundError as error:
+        raise DataMissing(
+            f"{error.filename}, where labels come from, is being made anew, or was removed. The next run finds it "
+            "when the train flow (or `dvc repro`) has made it"
+        ) from None
 
 
 # ── a day ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _make(
-    model: str,
-    state: IntakeState,
-    day: str,
-    of: str,
-    labelled: Mapping[str, str],
-    news: Mapping[str, _PartitionLabels],
-    again: tuple[Keys, npt.NDArray[np.int64]],
-    task: str,
-    loss: str,
-) -> Day:
-    """Join a day, and write it down."""
-    import pyarrow as pa
-    from pyarrow import parquet
+@dataclass(frozen=True)
+class _Joiner:
+    """Joins days with the labels of all partitions."""
 
-    table = _counting(pa.concat_tables(intake.fitting(intake.files_of_day(model, state, day))), again)
-    table = table.append_column("label", _found(table["hash"].to_numpy(), [news[name] for name in labelled]))
-    times = pa.array(intake.local(table["time"].cast("int64").to_numpy(), state.timezone), pa.timestamp("us"))
-    table = table.drop_columns("hash")
-    table = table.set_column(table.schema.get_field_index("time"), "time", times)
-    with files.replacing(_path(model, day)) as beside:
-        parquet.write_table(table, beside, compression="zstd")
-    rows = table.to_pandas()
-    releases = {
-        str(candidate): _of_release(part, intake.profile(model, state, str(candidate)), task, loss)
-        for candidate, part in rows.groupby("release", sort=True)
-    }
-    return Day(of, labelled, len(rows), int(rows["label"].notna().sum()), releases)
+    model: str
+    state: IntakeState
+    task: str
+    loss: str
+    labels: Mapping[str, _PartitionLabels]
+    shas: Mapping[str, str]
+    repeated: tuple[Hashes, npt.NDArray[np.int64]]
+    """Keys that stand in several files, and the last time of each."""
+
+    def labelling_partitions(self, day: str, known: Day | None, before: Mapping[str, str]) -> dict[str, str]:
+        """The partitions that have a label for any row of a day; only those that changed since then are looked into.
+
+        Args:
+            day: which.
+            known: what was made of it last; None: it must be made anew.
+            before: the partitions at that time: name → sha256.
+        """
+        asked = sorted(name for name, sha in self.shas.items() if known is None or before.get(name) != sha)
+        same = {name for name, sha in known.labelled.items() if self.shas.get(name) == sha} if known else set()
+        if asked:
+            hashes = _sorted_hashes(intake.files_of_day(self.model, self.state, day))
+            same |= {name for name in asked if self.labels[name].any_of(hashes)}
+        return {name: self.shas[name] for name in sorted(same)}
+
+    def join_day(self, day: str, of: str, labelled: Mapping[str, str]) -> Day:
+        """Join a day, and write it down."""
+        import pyarrow as pa
+        from pyarrow import parquet
+
+        rows = self._counting(pa.concat_tables(intake.read_rows(intake.files_of_day(self.model, self.state, day))))
+        labels = _find_labels(rows["hash"].to_numpy(), [self.labels[name] for name in labelled])
+        times = local_times(rows, self.state.timezone)
+        table = rows.set_column(rows.schema.get_field_index("time"), "time", times)
+        table = table.append_column("label", labels).drop_columns("hash")
+        with files.replacing(_day_file(self.model, day)) as beside:
+            parquet.write_table(table, beside, compression="zstd")
+        frame = table.to_pandas()
+        releases = {
+            str(candidate): self._of_release(str(candidate), part)
+            for candidate, part in frame.groupby("release", sort=True)
+        }
+        return Day(of, labelled, len(frame), int(frame["label"].notna().sum()), releases)
+
+    def _counting(self, table: pa.Table) -> pa.Table:
+        """Of several predictions by one release for one row, the newest; in the order of time and id."""
+        import numpy as np
+
+        table = table.sort_by([("time", "ascending"), ("id", "ascending")])
+        keys = duplicates.release_keys(table["hash"].to_numpy(), table["release"])
+        order = np.argsort(keys, kind="stable")
+        is_last = np.ones(len(keys), dtype=bool)
+        is_last[order[:-1]] = keys[order[1:]] != keys[order[:-1]]
+        at = duplicates.positions(keys, self.repeated[0])
+        is_elsewhere = np.flatnonzero(at >= 0)
+        last_times = self.repeated[1][at[is_elsewhere]]
+        is_last[is_elsewhere] &= table["time"].cast("int64").to_numpy()[is_elsewhere] >= last_times
+        return table.filter(is_last | (keys == 0))
+
+    def _of_release(self, candidate: str, rows: pd.DataFrame) -> dict[str, Any]:
+        """What is kept of the labels of a release on a day."""
+        from tasks.modelling import daily_summaries, metrics
+
+        known = metrics.labelled(self.task, rows)
+        kept: dict[str, Any] = {"rows": len(rows), "labels": len(known), "loss": None, "label": None}
+        if known.empty:
+            return kept
+        with suppress(metrics.Unscorable):  # quality.measure says why, of the week
+            predictions = metrics.predictions_of(known).dropna(axis=1, how="all")
+            total = float(metrics.losses(self.loss, known["label"], predictions).sum())
+            kept["loss"] = total if math.isfinite(total) else None
+        profile = intake.profile(self.model, self.state, candidate)
+        if profile is None:
+            return kept
+        layout, labelled = intake.columns(profile)["label"], rows.loc[known.index, ["time", "label"]]
+        if layout.type != "category" and labelled["label"].dtype.kind not in "fiu":
+            return kept  # since this release was trained, the label has become something else
+        days = daily_summaries.summarise(labelled, {"label": layout})["label"]
+        sums = {name: getattr(days, name)[0].tolist() for name in ("rows", "missing", "total", "squares", "counts")}
+        return {**kept, "label": {**sums, "unknown": list(days.unknown[0])}}
 
 
-def _counting(table: pa.Table, again: tuple[Keys, npt.NDArray[np.int64]]) -> pa.Table:
-    """Of several predictions by one release for one row, the newest; in the order of time and id."""
-    import numpy as np
-
-    table = table.sort_by([("time", "ascending"), ("id", "ascending")])
-    keys = intake.release_keys(table["hash"].to_numpy(), table["release"])
-    order = np.argsort(keys, kind="stable")
-    last = np.ones(len(keys), dtype=bool)
-    last[order[:-1]] = keys[order[1:]] != keys[order[:-1]]
-    known, times = again
-    if len(known):
-        at = np.minimum(np.searchsorted(known, keys), len(known) - 1)
-        last &= ~((known[at] == keys) & (table["time"].cast("int64").to_numpy() < times[at]))
-    return table.filter(last | (keys == 0))
-
-
-def _found(hashes: Keys, partitions: Sequence[_PartitionLabels]) -> pa.Array:
-    """The label of each row; null where it is not known, or not finite."""
+def _find_labels(hashes: Hashes, partitions: Sequence[_PartitionLabels]) -> pa.Array:
+    """The label of each row; null where it is unknown, or not finite."""
     import numpy as np
     import pyarrow as pa
 
     labels = np.full(len(hashes), None, dtype=object)
     for partition in partitions:
-        there, values = partition.find(hashes)
-        labels[there] = [None if isinstance(v, float | np.floating) and not math.isfinite(v) else v for v in values]
-    known = [value for value in labels if value is not None]
+        has_label, values = partition.find(hashes)
+        labels[has_label] = [None if isinstance(v, float | np.floating) and not math.isfinite(v) else v for v in values]
     number = int | float | np.number
-    if all(isinstance(value, number) and not isinstance(value, bool | np.bool_) for value in known):
+    if all(isinstance(value, number | None) and not isinstance(value, bool | np.bool_) for value in labels):
         return pa.array([None if value is None else float(value) for value in labels], pa.float64())
     return pa.array([None if value is None else numbers.text(value) for value in labels], pa.string())
 
 
-def _of_release(rows: pd.DataFrame, profile: intake.Profile | None, task: str, loss: str) -> dict[str, Any]:
-    """What is kept of the labels of a release on a day."""
-    from tasks.modelling import daily_summaries, metrics
-
-    known = metrics.labelled(task, rows)
-    said: dict[str, Any] = {"rows": len(rows), "labels": len(known), "loss": None, "label": None}
-    if known.empty:
-        return said
-    predictions = intake.predictions_of(known).dropna(axis=1, how="all")
-    with suppress(metrics.Unscorable):  # `measure` says why, of the window
-        total = float(metrics.losses(loss, known["label"], predictions).sum())
-        said["loss"] = total if math.isfinite(total) else None
-    if profile is None:
-        return said
-    wanted = {"label": intake.columns(profile)["label"]}
-    came = rows.loc[known.index, ["time", "label"]]
-    if wanted["label"].type != "category" and came["label"].dtype.kind not in "fiu":
-        return said  # since this release was trained, the label has become something else
-    found = daily_summaries.summarise(came, wanted)["label"]
-    sums = {name: getattr(found, name)[0].tolist() for name in ("rows", "missing", "total", "squares", "counts")}
-    return {**said, "label": {**sums, "unknown": list(found.unknown[0])}}
-
-
-def _hashes(paths: Sequence[Path]) -> Keys:
-    """The hashes of the row keys of some files, sorted."""
+def _sorted_hashes(paths: Sequence[Path]) -> Hashes:
+    """The hashes of the row keys of some files."""
     import numpy as np
     from pyarrow import parquet
 
-    held = [parquet.read_table(path, columns=["hash"])["hash"].to_numpy() for path in paths]
-    every = np.concatenate(held)
-    return np.unique(every[every != 0])
+    hashes = np.unique(
+        np.concatenate([parquet.read_table(path, columns=["hash"])["hash"].to_numpy() for path in paths])
+    )
+    return np.asarray(hashes[hashes != 0])
 
 
-def _path(model: str, day: str) -> Path:
+def _day_file(model: str, day: str) -> Path:
     return intake.folder(model) / "joined" / f"{day}.parquet"
 
 
-def _book(model: str) -> Path:
+def _state_file(model: str) -> Path:
     return intake.folder(model) / "joined.json"

@@ -1,7 +1,7 @@
-"""What a release is held against: what it learned from, and what it answered on its holdout.
+"""What a release is compared with: the rows that it learned from, and its answers on its holdout.
 
-Read from the folder in which a version was brought back (`training/`, `evaluation/`). A version that was trained before
-Evergreen kept these has less of them; `lacking` says what, and what cannot be said for that reason.
+Read from the folder of a fetched version (`training/`, `evaluation/`). A version that was trained before Evergreen kept
+these has less of them; `lacking` says what is missing, and what follows.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.ground import files
-from tasks.monitoring.intake import intake
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,24 +38,24 @@ class Reference:
     @cached_property
     def profile(self) -> dict[str, Any]:
         """The reference profile, with the prediction columns of the holdout."""
-        from tasks.modelling import profile
+        from tasks.modelling import metrics, profile
 
-        said: dict[str, Any] = files.read_json(self.folder / "training" / "profile.json")
+        learned: dict[str, Any] = files.read_json(self.folder / "training" / "profile.json")
         if self.holdout is None:
-            return said
-        predictions = intake.predictions_of(self.holdout)
-        return {**said, "predictions": {name: profile.number(predictions[name]) for name in predictions}}
+            return learned
+        predictions = metrics.predictions_of(self.holdout)
+        return {**learned, "predictions": {name: profile.number(predictions[name]) for name in predictions}}
 
     @property
     def lacking(self) -> str:
-        """What was not kept of it, and what follows; empty where nothing lacks."""
+        """What was not kept of it, and what follows; empty where all was kept."""
         if not (self.folder / "training" / "reference.parquet").exists():
-            return "it was trained before Evergreen kept the days of training rows: drift cannot be told"
+            return "it was trained before Evergreen kept the days of training rows: drift cannot be detected"
         if self.holdout is None:
-            return "it was trained before Evergreen kept its answers on the holdout: what it promised is not known"
+            return "it was trained before Evergreen kept its answers on the holdout: its promised quality is not known"
         return ""
 
-    def days(self, wanted: Mapping[str, ColumnLayout]) -> DaySummaries:
+    def days(self, layouts: Mapping[str, ColumnLayout]) -> DaySummaries:
         """The reference's days: of features and label those of the training rows, of predictions the holdout's.
 
         Predictions for rows that a model has learned from are better than those it will make.
@@ -66,8 +65,8 @@ class Reference:
         path = self.folder / "training" / "reference.parquet"
         if not path.exists():
             return {}
-        learned = daily_summaries.from_bytes(path.read_bytes(), wanted)
-        answered = {name: column for name, column in wanted.items() if column.role == "prediction"}
-        if self.holdout is None or not answered:
+        learned = daily_summaries.from_bytes(path.read_bytes(), layouts)
+        of_predictions = {name: layout for name, layout in layouts.items() if layout.role == "prediction"}
+        if self.holdout is None or not of_predictions:
             return learned
-        return {**learned, **daily_summaries.summarise(self.holdout, answered)}
+        return {**learned, **daily_summaries.summarise(self.holdout, of_predictions)}

@@ -234,8 +234,10 @@ class _Weeks:
 
 def _labelled(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Candidate → time, label and predictions of the rows that have a label: what estimates need of a week."""
+    from tasks.modelling import metrics
+
     known = rows[rows["label"].notna()]
-    wanted = ["time", "label", *intake.predictions_of(rows).columns]
+    wanted = ["time", "label", *metrics.predictions_of(rows).columns]
     return {str(candidate): labels.answers(part[wanted]) for candidate, part in known.groupby("release")}
 
 

@@ -28,7 +28,7 @@ from deployments.serving.admission import Admission
 from deployments.serving.cors import Origins
 from deployments.serving.router import Router
 from deployments.tools import load as load_tool
-from tasks.ground import files, params, priority, settings
+from tasks.ground import files, params, paths, priority, settings
 from tasks.ground.errors import Mistake, ParamsError
 from tasks.prediction_log import error_counts
 from tasks.release.package import package
@@ -758,7 +758,7 @@ def test_counts_go_on_after_an_end_and_after_a_kill(router: Routed) -> None:
 def test_a_file_of_counts_that_is_torn_costs_only_what_it_held(router: Routed) -> None:
     """It is told and set aside, and counting goes on."""
     with project_at(router.root):
-        path = error_counts.path(MODEL)
+        path = paths.error_counts(MODEL)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("[")
         assert router.post(b"{").status_code == 400

@@ -14,7 +14,7 @@ from deployments.cli import ATTENTION, main
 from tasks.ground import files
 from tasks.ground.errors import Mistake
 from tasks.monitoring import alarms
-from tasks.monitoring.intake import intake
+from tasks.monitoring.intake import intake, service_counts
 from tasks.monitoring.quality import degradation
 from tasks.prediction_log import error_counts
 from tests.tasks.monitoring.asked import LATER, MODEL, WANTED, ask, rows
@@ -202,7 +202,7 @@ def test_requests_that_take_too_long_are_one_alarm_from_the_first_day_to_the_fir
     """Days with few requests say nothing."""
 
     def day(ms: float, count: int = 100) -> dict[str, Any]:
-        name = str(round(np.log(ms) / intake.MS_STEP))
+        name = str(round(np.log(ms) / service_counts.MS_STEP))
         return {"requests": count, "rows": count, "ms": {name: count}, "single": {name: count}}
 
     days = {"2013-04-01": day(20), "2013-04-02": day(80), "2013-04-03": day(5, 3), "2013-04-04": day(90)}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.ground import files, settings
+from tasks.ground import files, paths, settings
 from tasks.prediction_log import error_counts
 
 NOTHING = {"refused": 0, "shed": 0, "failed": 0}
@@ -50,7 +50,7 @@ def test_old_days_are_forgotten() -> None:
 def test_a_day_to_come_does_not_make_the_others_old() -> None:
     """It was counted while the clock was wrong; the clock was set, and it goes."""
     error_counts.add("tiny", {("2026-11-20", "failed"): 1}, 7)
-    files.write_json(error_counts.path("tiny"), {**error_counts.read("tiny"), "2199-01-01": {**NOTHING, "failed": 2}})
+    files.write_json(paths.error_counts("tiny"), {**error_counts.read("tiny"), "2199-01-01": {**NOTHING, "failed": 2}})
     error_counts.add("tiny", {("2026-11-21", "failed"): 3}, 7)
     assert list(error_counts.read("tiny")) == ["2026-11-20", "2026-11-21"]
 
@@ -62,7 +62,7 @@ def test_a_file_of_something_else_is_set_aside_and_counting_begins_anew(
     state: Path, caplog: pytest.LogCaptureFixture, text: str
 ) -> None:
     """It is named; what it held stays to be looked at."""
-    files.write_text(error_counts.path("tiny"), text)
+    files.write_text(paths.error_counts("tiny"), text)
     error_counts.add("tiny", {("2026-11-21", "shed"): 1}, 90)
     assert error_counts.read("tiny") == {"2026-11-21": {**NOTHING, "shed": 1}}
     assert "unanswered.json is torn" in caplog.text

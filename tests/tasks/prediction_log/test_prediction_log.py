@@ -674,7 +674,7 @@ def test_the_newest_requests_can_be_asked_again(compact: bool) -> None:
     assert [one.request for one in found] == [f"r{n:06d}" for n in range(16, 22)]
     for one in found:
         said = orjson.loads(line(int(one.request[1:]), count=len(one.rows)))
-        assert one.body == {"rows": said["rows"]}
+        assert one.rows == said["rows"]
         assert orjson.dumps(one.rows[0]["starts"]) == one.request[1:].lstrip("0").encode()  # 16, not 16.0
         assert one.predictions == said["predictions"]
     assert len(prediction_log.last_requests(MODEL, 1000)) == 21

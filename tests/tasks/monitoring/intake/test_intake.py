@@ -19,7 +19,7 @@ from tasks.ground.errors import RegistryUnavailable
 from tasks.modelling import daily_summaries, profile
 from tasks.modelling.rows import row_hashes
 from tasks.monitoring.drift import drift
-from tasks.monitoring.intake import intake
+from tasks.monitoring.intake import intake, local_time, service_counts
 from tasks.prediction_log import error_counts, prediction_log
 from tasks.runtime import predictor
 from tests.tasks.monitoring.asked import FEATURES, LATER, MODEL, NOON, WANTED, ask, made_of, observe, rows
@@ -321,7 +321,7 @@ def test_keys_that_were_asked_again_are_forgotten_with_their_rows(world: Path, m
         state = intake.ingest(MODEL, wanted, layout, now + timedelta(hours=3))
         keys, times = intake.repeated(MODEL, state)
         counts.append(len(keys))
-        assert set(times // intake.DAY) == {int(np.datetime64(day, "D").astype(int)) for day in state.asked}
+        assert set(times // local_time.DAY) == {int(np.datetime64(day, "D").astype(int)) for day in state.asked}
         if n < 59:
             shutil.rmtree(kept_before)
     assert counts[-1] == max(counts) == 12 * len(state.asked)
@@ -549,9 +549,9 @@ def test_requests_are_counted_once_and_their_times_to_a_hundredth(world: Path) -
     assert sum(found["2026-11-20"]["single"].values()) == 0
     times = [2.0 + i % 7 for i in range(350)]
     for share in (0.5, 0.95, 0.99):
-        told = intake.quantile(found["2026-11-21"]["ms"], share)
+        told = service_counts.quantile(found["2026-11-21"]["ms"], share)
         assert told == pytest.approx(np.quantile(times, share, method="inverted_cdf"), rel=0.011)
-    assert intake.quantile({}, 0.5) is None
+    assert service_counts.quantile({}, 0.5) is None
 
 
 def test_what_was_not_answered_stands_beside_what_was(world: Path) -> None:

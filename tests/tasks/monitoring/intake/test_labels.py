@@ -75,7 +75,7 @@ def test_losses_and_labels_of_a_day_are_kept(asked: pd.DataFrame) -> None:
     """The sum of its losses, and its day summary as that of the training rows is made."""
     deliver(asked, "2013-04")
     joined = join()
-    day, total, count = labels.losses(joined, "aaaa")[3]
+    day, total, count = joined.losses("aaaa")[3]
     of = asked[asked["time"].dt.date.astype(str) == day]
     assert (day, count) == ("2013-04-04", 24)
     assert total == pytest.approx(-np.log(np.where(of["label"] == 1, of["p_1"], of["p_0"])).sum())
@@ -84,7 +84,7 @@ def test_losses_and_labels_of_a_day_are_kept(asked: pd.DataFrame) -> None:
     assert daily_summaries.to_bytes({"label": labels.label_days(joined, "aaaa", column)}) == daily_summaries.to_bytes(
         whole
     )
-    assert labels.losses(joined, "bbbb") == []
+    assert joined.losses("bbbb") == []
 
 
 # ── however labels come ───────────────────────────────────────────────────────────────────────────
@@ -364,7 +364,7 @@ def test_labels_may_be_true_and_false_or_floats(world: Path, kind: type) -> None
     ask(asked, classes=(str(kind(0)), str(kind(1))))
     deliver(asked.assign(label=asked["label"].astype(kind)), "2013-04")
     joined = join(observe(lambda _: layout))
-    found = labels.losses(joined, "aaaa")
+    found = joined.losses("aaaa")
     wanted = -np.log(np.where(asked["label"] == 1, asked["p_1"], asked["p_0"])).sum()
     assert sum(total for _, total, _ in found) == pytest.approx(wanted)
     column = intake.columns(layout)["label"]
@@ -400,8 +400,8 @@ def test_classes_before_are_no_predictions_of_a_regression(world: Path) -> None:
     made = {"aaaa": made_of(LEARNED), "bbbb": profile.reference_profile(learned, FEATURES, learned[["prediction"]])}
     state = intake.ingest(MODEL, intake.IntakeOptions("regression", ("station",), 90), made.__getitem__, LATER)
     joined = labels.join(MODEL, state, settings.BUILD / MODEL / "rows", "regression", "absolute")
-    assert labels.losses(joined, "aaaa") == []
-    assert labels.losses(joined, "bbbb") == [(day, 12.0, 24) for day in joined.days]
+    assert joined.losses("aaaa") == []
+    assert joined.losses("bbbb") == [(day, 12.0, 24) for day in joined.days]
 
 
 @pytest.mark.parametrize(("task", "loss"), [("regression", "absolute"), ("classification", "log_loss")])

@@ -107,7 +107,7 @@ def test_windows_stay_as_time_goes_by() -> None:
 
 @EVERY_KIND
 def test_measures_what_training_measures(task: str, loss: str, classes: int) -> None:
-    """The metrics are those of tasks.modelling.metrics, on the rows that have a label, with the loss of the gate among them."""
+    """The metrics of training, on the rows that have a label, with the loss of the gate among them."""
     frame = world("2013-03-04", 7, 2, classes=classes)
     unknown = np.random.default_rng(0).random(len(frame)) < 0.3
     found = quality.measure(task, loss, frame.assign(label=frame["label"].mask(unknown)), resamples=50)
