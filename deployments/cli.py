@@ -108,10 +108,6 @@ def _target(text: str) -> str:
     return _from_here(text, exists=False)
 
 
-def _day(text: str) -> date:
-    return date.fromisoformat(text)
-
-
 ABOUT_MODEL = "A name below `models` in params.yaml."
 Model = Annotated[str, typer.Argument(help=ABOUT_MODEL, autocompletion=_complete_model)]
 Models = Annotated[
@@ -284,8 +280,12 @@ def rollback(
 def backtest(
     model: Models = None,
     source: Annotated[Literal["data", "upstream"], typer.Option(help="data/, or all there is upstream.")] = "data",
-    since: Annotated[Any, typer.Option(parser=_day, metavar="DAY", help="The day of the first decision.")] = None,
-    until: Annotated[Any, typer.Option(parser=_day, metavar="DAY", help="The day after the last row.")] = None,
+    since: Annotated[
+        Any, typer.Option(parser=date.fromisoformat, metavar="DAY", help="The day of the first decision.")
+    ] = None,
+    until: Annotated[
+        Any, typer.Option(parser=date.fromisoformat, metavar="DAY", help="The day after the last row.")
+    ] = None,
     policy: Annotated[list[str] | None, typer.Option(help="A policy to compare; repeatable. All, if none.")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
     page: Annotated[Path | None, typer.Option(resolve_path=True, help="Write the tables there as well.")] = None,

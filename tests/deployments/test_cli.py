@@ -15,6 +15,7 @@ from inspect import signature
 from pathlib import Path
 
 import pytest
+import typer
 from typer.main import get_command
 
 from deployments import cli
@@ -69,7 +70,7 @@ def _written() -> Iterator[tuple[str, str]]:
     """`evergreen …` as documents and sources write it: where, and the words behind it."""
     listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
     for path in subprocess.run(listed, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout.splitlines():
-        if Path(path).suffix in {".py", ".md", ".yaml", ".toml", ""} and (REPOSITORY / path).is_file():
+        if Path(path).suffix in {".py", ".md", ".html", ".yaml", ".toml", ""} and (REPOSITORY / path).is_file():
             text = (REPOSITORY / path).read_text(encoding="utf-8", errors="replace")
             for match in re.finditer(WRITTEN, text):
                 yield f"{path}:{text.count(chr(10), 0, match.start()) + 1}", match[1]
@@ -85,7 +86,19 @@ def test_every_command_that_is_written_somewhere_exists() -> None:
         options = {option for parameter in getattr(command, "params", []) for option in parameter.opts}
         if command is None or set(re.findall(r"(?<!\S)--[a-z][\w-]*", text)) - options - {"--help"}:
             wrong.append(f"{place}: evergreen {text[:60]}")
+        elif ".md:" in place and len(words) > len(name.split()) and (problem := _misuse(name, text)):
+            wrong.append(f"{place}: evergreen {text[:60]}: {problem}")
     assert not wrong, "\n".join(wrong)
+
+
+def _misuse(name: str, text: str) -> str:
+    """Why a command of a document does not parse; a number stands for what it leaves to the reader."""
+    words = shlex.split(re.sub(r"<[^>]+>|\bN\b", "1", re.sub(r"[\[\]]|\(.*| {2,}.*|\s—.*", "", text)))
+    try:
+        COMMANDS[name].make_context(name, words[len(name.split()) :])
+    except typer.BadParameter.__base__ as error:
+        return str(error)
+    return ""
 
 
 def test_every_target_and_module_that_is_written_somewhere_exists() -> None:
@@ -105,11 +118,12 @@ def test_every_target_and_module_that_is_written_somewhere_exists() -> None:
 
 @pytest.mark.parametrize("name", ["ingest", "train", "rollout", "monitor", "predict"])
 def test_a_flow_is_given_what_it_takes(name: str) -> None:
-    """The command has the flow's parameters, and needs those that it needs."""
+    """The command has the flow's parameters with their defaults."""
     takes = signature(getattr(import_module(f"flows.{name}"), name)).parameters.values()
     parameters = [parameter for parameter in COMMANDS[name].params if parameter.name != "help"]
     assert [parameter.name for parameter in parameters] == [parameter.name for parameter in takes]
-    assert [p.name for p in parameters if p.required] == [p.name for p in takes if p.default is p.empty]
+    assert [p.required for p in parameters] == [p.default is p.empty for p in takes]
+    assert [p.default for p in parameters if not p.required] == [p.default for p in takes if p.default is not p.empty]
 
 
 # ── how a command ends ────────────────────────────────────────────────────────────────────────────
@@ -279,6 +293,14 @@ def test_the_tab_key_completes(small: Project, typed: str, completed: list[str])
         cwd=small.root, env={**os.environ, **asked}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.stdout.split() == completed
+
+
+def test_with_nothing_to_do_why_imports_nothing_heavy(small: Project) -> None:
+    """It is asked at every wake-up: DVC is needed only where an input was touched."""
+    code = "import sys; from tasks.training import dvc_graph; from deployments.cli import main; "
+    code += "dvc_graph.reasons = lambda model: {'train@tiny': None}; print(main(['why', 'tiny'])); "
+    lines = small.python(f"{code}print({HEAVY} & sys.modules.keys())").splitlines()
+    assert lines[1:] == ["tiny: nothing to do, no stage has an input that changed", "0", "set()"]
 
 
 @pytest.mark.parametrize("arguments", ["['--help']", "['env']", "['env', '--shell', 'bash']", "['keys', '--help']"])
