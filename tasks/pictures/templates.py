@@ -1,11 +1,11 @@
-"""HTML and SVG templates, each beside the module that fills it: values are escaped, a missing one is an error."""
+"""Templates of HTML, SVG and Markdown, each beside the module that fills it; a missing value is an error."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
 from tasks.ground import settings
@@ -21,7 +21,7 @@ def _plain(value: Any) -> Any:
 
 ENVIRONMENT = Environment(
     loader=FileSystemLoader(settings.OWN),
-    autoescape=True,
+    autoescape=select_autoescape(("html", "svg")),
     undefined=StrictUndefined,
     finalize=_plain,
     trim_blocks=True,
@@ -38,6 +38,11 @@ def render(name: str, **values: Any) -> Markup:
         TemplateError: a value that it names is missing.
     """
     return Markup(ENVIRONMENT.get_template(name).render(values))  # noqa: S704 - escaped by the template
+
+
+def markdown(name: str, **values: Any) -> str:
+    """As `render`, of a template of Markdown: nothing is escaped."""
+    return ENVIRONMENT.get_template(name).render(values).rstrip() + "\n"
 
 
 def stand_alone(

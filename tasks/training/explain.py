@@ -1,7 +1,7 @@
 """What a fitted pipeline looks at: permutation importance and partial dependence, on a fixed sample of rows.
 
-Every row that has to be predicted is put into one frame and predicted at once: a pipeline's cost per call is many times
-its cost per row. The number of predictions is bounded, whatever the number of features or rows.
+All rows are predicted in one call: a pipeline's cost per call is many times its cost per row. The number of predictions
+is bounded, whatever the number of features or rows.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def permutation_importance(
     Args:
         pipeline: fitted.
         task: classification (log loss) or regression (absolute error).
-        features: the feature columns of the holdout.
+        features: of the holdout.
         label: of the same rows.
         blocks: the day of each row.
         confidence: of the interval, by days.
@@ -79,9 +79,9 @@ def permutation_importance(
     grown = lost[1:].reshape(len(names), repeats, count).mean(axis=1) - lost[0]
     drawn = metrics.bootstrap_means(grown.T, blocks[sample], RESAMPLES, 0)
     limits = np.array([metrics.interval(column, confidence) for column in drawn.T])
-    found = pd.DataFrame({"feature": names, "importance": grown.mean(axis=1)})
-    found = found.assign(low=limits[:, 0], high=limits[:, 1], rows=count)
-    return found.sort_values("importance", ascending=False, kind="stable", ignore_index=True)
+    columns = {"feature": names, "importance": grown.mean(axis=1), "low": limits[:, 0], "high": limits[:, 1]}
+    table = pd.DataFrame({**columns, "rows": count})
+    return table.sort_values("importance", ascending=False, kind="stable", ignore_index=True)
 
 
 @dataclass(frozen=True)
@@ -110,21 +110,17 @@ class Curve:
 def partial_dependence(
     pipeline: Pipeline, task: str, features: pd.DataFrame, chosen: Mapping[str, str], blocks: Ints, confidence: float
 ) -> list[Curve]:
-    """The curves of some features.
+    """The curve of each chosen feature that has any value, in the order of `chosen`.
 
     Args:
         pipeline: fitted.
         task: classification or regression.
-        features: the feature columns of the holdout.
+        features: of the holdout.
         chosen: feature → its type: category, integer or number.
         blocks: the day of each row.
         confidence: of the band, by days.
-
-    Returns:
-        A curve per feature that has any value, in the order of `chosen`.
     """
-    grids = {name: _grid(features[name], type_) for name, type_ in chosen.items()}
-    grids = {name: grid for name, grid in grids.items() if len(grid)}
+    grids = {name: grid for name, type_ in chosen.items() if (grid := _grid(features[name], type_))}
     points = sum(map(len, grids.values()))
     if not points:
         return []
@@ -134,11 +130,9 @@ def partial_dependence(
     stacked = pd.DataFrame({name: frame[name].array.take(everywhere) for name in features.columns})
     start = 0
     for name, grid in grids.items():
-        stop = start + len(grid) * count
-        stacked.loc[start : stop - 1, name] = np.repeat(
-            np.array(grid, dtype=object if chosen[name] == "category" else float), count
-        )
-        start = stop
+        values = np.array(grid, dtype=object if chosen[name] == "category" else float)
+        stacked.loc[start : start + len(grid) * count - 1, name] = np.repeat(values, count)
+        start += len(grid) * count
     answers = model_file.predict(pipeline, stacked, task)
     columns = _shown(answers)
     predicted = answers[columns].to_numpy(dtype=np.float64).reshape(points, count, len(columns))
@@ -154,28 +148,27 @@ def _curve(name: str, grid: list[Any], columns: list[str], predicted: Floats, bl
     """`predicted` of shape (values, rows, columns) → means, and the interval of each about the curve's own level."""
     mean = predicted.mean(axis=1)
     level = mean.mean(axis=0)
-    shape = (
-        (predicted - predicted.mean(axis=0)).transpose(1, 0, 2).reshape(len(blocks), -1)
-    )  # rows × (values · columns)
+    centred = predicted - predicted.mean(axis=0)
+    shape = centred.transpose(1, 0, 2).reshape(len(blocks), -1)  # rows × (values · columns)
     drawn = metrics.bootstrap_means(shape, blocks, RESAMPLES, 0)
     limits = np.array([metrics.interval(column, confidence) for column in drawn.T]).reshape(*mean.shape, 2)
     return Curve(name, grid, columns, mean, limits[..., 0] + level, limits[..., 1] + level, len(blocks))
 
 
 def _grid(values: pd.Series[Any], type_: str) -> list[Any]:
-    known = values.dropna()
+    present = values.dropna()
     if type_ == "category":
-        counts = known.value_counts()
+        counts = present.value_counts()
         ranked = sorted(zip(counts.index, counts, strict=True), key=lambda pair: (-pair[1], str(pair[0])))
         return [value for value, _ in ranked[:CATEGORIES]]
-    distinct = np.unique(known.to_numpy(dtype=np.float64))
+    distinct = np.unique(present.to_numpy(dtype=np.float64))
     if type_ == "integer" and len(distinct) <= 2 * POINTS:
         return [float(v) for v in distinct]
     if not len(distinct):
         return []
     # the outer hundredths are left out: a curve is drawn where there are rows
     steps = np.linspace(0.01, 0.99, POINTS)
-    grid = np.unique(np.quantile(known, steps, method="inverted_cdf"))
+    grid = np.unique(np.quantile(present, steps, method="inverted_cdf"))
     if len(grid) < POINTS / 2:  # nearly always the same value: then the others, each once
         grid = np.unique(np.append(grid, np.quantile(distinct[distinct <= grid[-1]], steps, method="inverted_cdf")))
     return [float(v) for v in grid]

@@ -1,7 +1,7 @@
-"""The pictures of an evaluation. Each title says what was found, with the number.
+"""Pictures of an evaluation. Each title states the result, with its number.
 
-The curves are there as JSON too, for `dvc plots`: roc.json, pr.json and calibration.json, all with `x` and `y`, so
-that dvc.yaml can say of the whole folder what to draw, whichever of them a model has.
+The curves are also JSON, for `dvc plots`: roc.json, pr.json and calibration.json, all with `x` and `y`, so that
+dvc.yaml names the whole folder, whichever of them a model has.
 
 Drawn with matplotlib's Figure alone, no pyplot: nothing global is left behind, and equal input gives equal bytes.
 Colours are those of Okabe and Ito (2008), which people with a colour vision deficiency can tell apart.
@@ -59,44 +59,39 @@ NAMES = {
 
 
 def draw(
-    folder: Path, found: Appraisal, importance: pd.DataFrame, curves: list[Curve], features: Mapping[str, Feature]
+    folder: Path, appraisal: Appraisal, importance: pd.DataFrame, curves: list[Curve], features: Mapping[str, Feature]
 ) -> None:
     """Draw everything that fits the task into a folder: PNG files for people, JSON files for `dvc plots`.
 
     Args:
         folder: made if it is not there.
-        found: the appraisal.
-        importance: as `explain.permutation_importance` gives it.
-        curves: as `explain.partial_dependence` gives them.
-        features: the section of params.yaml, for units.
+        appraisal: of the model on its holdout.
+        importance: of `explain.permutation_importance`.
+        curves: of `explain.partial_dependence`.
+        features: of params.yaml, for units.
     """
     folder.mkdir(exist_ok=True)
     defaults = {key: value for key, value in mpl.rcParamsDefault.items() if key not in _NOT_STYLE}
-    with mpl.rc_context(
-        {**defaults, "axes.unicode_minus": True, "path.simplify": True, "text.parse_math": False}
-    ):  # whatever a person's matplotlibrc says
-        if found.task == "regression":
-            _predicted_observed(folder, found)
-            _residuals(folder, found)
-        elif len(found.predictions.columns) == 2:
-            _ranking(folder, found)
-            _calibration(folder, found)
-        else:
-            _confusion(folder, found)
-            _calibration(folder, found)
-        _slices(folder, found)
-        _importance(folder, found, importance)
-        _partial_dependence(folder, found, curves, features)
+    plain = {**defaults, "axes.unicode_minus": True, "path.simplify": True, "text.parse_math": False}
+    if appraisal.task == "regression":
+        of_task = (_predicted_observed, _residuals)
+    else:
+        of_task = (_ranking if len(appraisal.predictions.columns) == 2 else _confusion, _calibration)
+    with mpl.rc_context(plain):  # whatever a person's matplotlibrc says
+        for picture in (*of_task, _slices):
+            picture(folder, appraisal)
+        _importance(folder, appraisal, importance)
+        _partial_dependence(folder, appraisal, curves, features)
 
 
 # ── two classes ───────────────────────────────────────────────────────────────────────────────────
 
 
-def _ranking(folder: Path, found: Appraisal) -> None:
+def _ranking(folder: Path, appraisal: Appraisal) -> None:
     """ROC and precision-recall, side by side; nothing where all rows are of one class."""
-    if "roc_auc" not in found.overall:
+    if "roc_auc" not in appraisal.overall:
         return
-    scores, positive = metrics.top_label(found.rows["label"], found.predictions)
+    scores, positive = metrics.top_label(appraisal.rows["label"], appraisal.predictions)
     order = np.argsort(-scores, kind="stable")
     last = np.append(np.diff(scores[order]) != 0, True)  # rows of equal score come in together
     hits = np.cumsum(positive[order])[last]
@@ -106,9 +101,12 @@ def _ranking(folder: Path, found: Appraisal) -> None:
     files.write_json(folder / "roc.json", _curve_records(fallout, np.append(0, recall)))
     files.write_json(folder / "pr.json", _curve_records(recall, precision))
 
-    auc, ap = found.overall["roc_auc"], found.overall["average_precision"]
+    auc, ap = appraisal.overall["roc_auc"], appraisal.overall["average_precision"]
     figure, (left, right) = _figure(
-        f"A positive row ranks above a negative one in {_percent(auc['value'])} of pairs", _basis(found), (1, 2), 4.5
+        f"A positive row ranks above a negative one in {_percent(auc['value'])} of pairs",
+        _basis(appraisal),
+        (1, 2),
+        4.5,
     )
     left.plot([0, 1], [0, 1], color=GREY, lw=1, ls=(0, (4, 3)))
     left.plot(*_thinned(fallout, np.append(0, recall)), color=BLUE, lw=2)
@@ -123,15 +121,15 @@ def _ranking(folder: Path, found: Appraisal) -> None:
     _save(figure, folder / "ranking.png")
 
 
-def _calibration(folder: Path, found: Appraisal) -> None:
+def _calibration(folder: Path, appraisal: Appraisal) -> None:
     """What was predicted against what came true, in bins of equal mass; with two classes of the positive one."""
-    confidence, right = metrics.top_label(found.rows["label"], found.predictions)
-    table = _binned(folder, confidence, right, found.blocks)
+    confidence, right = metrics.top_label(appraisal.rows["label"], appraisal.predictions)
+    table = _binned(folder, confidence, right, appraisal.blocks)
 
-    many = len(found.predictions.columns) > 2
-    error = found.overall["calibration_error"]
+    many = len(appraisal.predictions.columns) > 2
+    error = appraisal.overall["calibration_error"]
     title = f"Predicted and observed shares differ by {100 * error['value']:.1f} points on average"
-    figure, (axes,) = _figure(title, _basis(found), (1, 1), 4.9, right=0.97)
+    figure, (axes,) = _figure(title, _basis(appraisal), (1, 1), 4.9, right=0.97)
     highest = float(np.nanmax(table[["x", "high", "y"]].to_numpy()))
     top = 1.0 if highest > 0.7 else max(1.08 * highest, 0.01)
     axes.plot([0, top], [0, top], color=GREY, lw=1, ls=(0, (4, 3)))
@@ -156,20 +154,18 @@ def _calibration(folder: Path, found: Appraisal) -> None:
 # ── more classes ──────────────────────────────────────────────────────────────────────────────────
 
 
-def _confusion(folder: Path, found: Appraisal) -> None:
+def _confusion(folder: Path, appraisal: Appraisal) -> None:
     """Which class is taken for which: shares of the true class."""
-    names = [column.removeprefix("p_") for column in found.predictions.columns]
-    said = np.array(names)[found.predictions.to_numpy().argmax(axis=1)]
-    table = pd.crosstab(found.rows["label"].astype(str).to_numpy(), said).reindex(
-        index=names, columns=names, fill_value=0
-    )
-    counts = table.to_numpy()
+    names = [column.removeprefix("p_") for column in appraisal.predictions.columns]
+    predicted = np.array(names)[appraisal.predictions.to_numpy().argmax(axis=1)]
+    table = pd.crosstab(appraisal.rows["label"].astype(str).to_numpy(), predicted)
+    counts = table.reindex(index=names, columns=names, fill_value=0).to_numpy()
     wrong = counts - np.diag(np.diag(counts))
-    title = f"{_percent(found.overall['accuracy']['value'], 1)} of rows get the right label"
+    title = f"{_percent(appraisal.overall['accuracy']['value'], 1)} of rows get the right label"
     if wrong.sum():
         i, j = np.unravel_index(wrong.argmax(), wrong.shape)
         title += f"; most often {names[i]} is taken for {names[j]} ({wrong[i, j]} of {counts[i].sum()})"
-    figure, (axes,) = _figure(title, _basis(found), (1, 1), 6.2, left=0.1, right=0.97)
+    figure, (axes,) = _figure(title, _basis(appraisal), (1, 1), 6.2, left=0.1, right=0.97)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     axes.imshow(np.sqrt(shares), cmap=DENSITY, vmin=0, vmax=1, aspect="auto")  # the root: rare mistakes are to be seen
     if len(names) <= 20:
@@ -190,17 +186,17 @@ def _confusion(folder: Path, found: Appraisal) -> None:
 # ── regression ────────────────────────────────────────────────────────────────────────────────────
 
 
-def _predicted_observed(folder: Path, found: Appraisal) -> None:
+def _predicted_observed(folder: Path, appraisal: Appraisal) -> None:
     """Where rows lie, and the mean label of rows with like predictions."""
-    predicted = found.predictions["prediction"].to_numpy(dtype=np.float64)
-    label = found.rows["label"].to_numpy(dtype=np.float64)
-    table = _binned(folder, predicted, label, found.blocks)
+    predicted = appraisal.predictions["prediction"].to_numpy(dtype=np.float64)
+    label = appraisal.rows["label"].to_numpy(dtype=np.float64)
+    table = _binned(folder, predicted, label, appraisal.blocks)
 
-    title = f"Predictions are off by {_short(found.overall['mae']['value'])} on average"
+    title = f"Predictions are off by {_short(appraisal.overall['mae']['value'])} on average"
     if label.min() >= 0 and label.sum() > 0:
         total = predicted.sum() / label.sum() - 1
         title += f", and {_percent(abs(total), 1)} too {'high' if total > 0 else 'low'} in total"
-    figure, (axes,) = _figure(title, _basis(found), (1, 1), 5.3)
+    figure, (axes,) = _figure(title, _basis(appraisal), (1, 1), 5.3)
     low, high = np.quantile(np.concatenate([predicted, label]), [0.001, 0.999])
     low, high = (0.0 if 0 <= low < 0.1 * high else low), high + (0.02 * (high - low) or 1.0)
     whole = np.array_equal(label, np.round(label)) and high - low <= 80
@@ -216,18 +212,18 @@ def _predicted_observed(folder: Path, found: Appraisal) -> None:
     _save(figure, folder / "predicted_observed.png")
 
 
-def _residuals(folder: Path, found: Appraisal) -> None:
+def _residuals(folder: Path, appraisal: Appraisal) -> None:
     """How far predictions are off, day by day: the mean, and the middle 80 % of rows."""
-    residual = pd.Series(found.predictions["prediction"].to_numpy() - found.rows["label"].to_numpy(dtype=np.float64))
-    by_day = residual.groupby(found.rows["time"].dt.normalize().to_numpy())
-    table = pd.DataFrame(
-        {"mean": by_day.mean(), "low": by_day.quantile(0.1), "high": by_day.quantile(0.9), "rows": by_day.size()}
+    residual = pd.Series(
+        appraisal.predictions["prediction"].to_numpy() - appraisal.rows["label"].to_numpy(dtype=np.float64)
     )
+    by_day = residual.groupby(appraisal.rows["time"].dt.normalize().to_numpy())
+    table = pd.DataFrame({"mean": by_day.mean(), "low": by_day.quantile(0.1), "high": by_day.quantile(0.9)})
     days = pd.DatetimeIndex(table.index)
     worst = int(table["mean"].abs().to_numpy().argmax())
     value = float(table["mean"].iloc[worst])
     title = f"Worst on {days[worst]:%Y-%m-%d}: {_short(abs(value))} too {'high' if value > 0 else 'low'} on average"
-    figure, (axes,) = _figure(title, _basis(found, interval=False), (1, 1), 4.2)
+    figure, (axes,) = _figure(title, _basis(appraisal, interval=False), (1, 1), 4.2)
     axes.axhline(0, color=GREY, lw=1)
     axes.vlines(days, table["low"], table["high"], color=SKY, lw=2.5, alpha=0.55)
     axes.plot(days, table["mean"], color=BLUE, lw=1, marker="o", ms=4)
@@ -241,30 +237,23 @@ def _residuals(folder: Path, found: Appraisal) -> None:
 # ── every task ────────────────────────────────────────────────────────────────────────────────────
 
 
-def _slices(folder: Path, found: Appraisal) -> None:
+def _slices(folder: Path, appraisal: Appraisal) -> None:
     """The headline metric of each slice, with its interval, beside the overall one."""
-    metric = metrics.headline(found.task)
+    metric = metrics.headline(appraisal.task)
     records: list[dict[str, Any]] = [
         {"slice": f"{column} {value}", "rows": entry["rows"], "low": None, "high": None, **entry["metrics"][metric]}
-        for column, values in found.slices.items()
+        for column, values in appraisal.slices.items()
         for value, entry in values.items()
         if metric in entry["metrics"]
     ]
     if not records:
         return
-    kept = sorted(records, key=lambda r: (-r["rows"], r["slice"]))[:SLICES]
-
-    kept.sort(key=lambda r: (r["value"], r["slice"]))
-    table = pd.DataFrame(kept).astype({"low": np.float64, "high": np.float64})
-    overall, name = found.overall[metric], NAMES[metric]
-    figure, (axes,) = _figure(
-        _slices_title(table, overall["value"], name),
-        _basis(found),
-        (1, 1),
-        1.5 + 0.19 * max(len(table), 6),
-        left=0.17,
-        right=0.9,
-    )
+    largest = sorted(records, key=lambda r: (-r["rows"], r["slice"]))[:SLICES]
+    ranked = sorted(largest, key=lambda r: (r["value"], r["slice"]))
+    table = pd.DataFrame(ranked).astype({"low": np.float64, "high": np.float64})
+    overall, name = appraisal.overall[metric], NAMES[metric]
+    title, height = _slices_title(table, overall["value"], name), 1.5 + 0.19 * max(len(table), 6)
+    figure, (axes,) = _figure(title, _basis(appraisal), (1, 1), height, left=0.17, right=0.9)
     at = np.arange(len(table))
     if "low" in overall:
         axes.axvspan(overall["low"], overall["high"], color=PALE, lw=0, zorder=0)
@@ -293,14 +282,13 @@ def _slices_title(table: pd.DataFrame, overall: float, name: str) -> str:
     return f"Hardest slice: {worst['slice']}, {name} {_short(worst['value'])} (overall {_short(overall)})"
 
 
-def _importance(folder: Path, found: Appraisal, importance: pd.DataFrame) -> None:
+def _importance(folder: Path, appraisal: Appraisal, importance: pd.DataFrame) -> None:
     """How much worse the headline metric gets without each feature."""
     table = importance.head(FEATURES)[::-1].reset_index(drop=True)
-    first, name = importance.iloc[0], NAMES[metrics.headline(found.task)]
+    first, name = importance.iloc[0], NAMES[metrics.headline(appraisal.task)]
     title = f"{first['feature']} matters most: shuffled, the {name} grows by {_short(first['importance'])}"
-    figure, (axes,) = _figure(
-        title, _basis(found, sample=int(first["rows"])), (1, 1), 1.5 + 0.22 * max(len(table), 6), left=0.17
-    )
+    basis, height = _basis(appraisal, sample=int(first["rows"])), 1.5 + 0.22 * max(len(table), 6)
+    figure, (axes,) = _figure(title, basis, (1, 1), height, left=0.17)
     at = np.arange(len(table))
     axes.axvline(0, color=GREY, lw=1)
     axes.barh(at, table["importance"], color=SKY, height=0.62)
@@ -313,24 +301,23 @@ def _importance(folder: Path, found: Appraisal, importance: pd.DataFrame) -> Non
     _save(figure, folder / "importance.png")
 
 
-def _partial_dependence(folder: Path, found: Appraisal, curves: list[Curve], features: Mapping[str, Feature]) -> None:
+def _partial_dependence(
+    folder: Path, appraisal: Appraisal, curves: list[Curve], features: Mapping[str, Feature]
+) -> None:
     """The mean prediction along each of the most important features."""
     if not curves:
         return
-    shape = (2, 2) if len(curves) > 2 else (1, len(curves))
-    figure, panels = _figure(
-        _dependence_title(curves), _basis(found, sample=curves[0].rows), shape, 3.1 + 2.5 * (shape[0] - 1)
-    )
+    shape, basis = (2, 2) if len(curves) > 2 else (1, len(curves)), _basis(appraisal, sample=curves[0].rows)
+    figure, panels = _figure(_dependence_title(curves), basis, shape, 3.1 + 2.5 * (shape[0] - 1))
     shown = _most_moving(curves)
     for panel, curve in zip(panels, curves, strict=False):
         _draw_curve(panel, curve, shown, features)
-    for panel in panels[1::2]:
-        panel.set_ylabel("")
-    low, high = min(p.get_ylim()[0] for p in panels[: len(curves)]), max(p.get_ylim()[1] for p in panels[: len(curves)])
-    for panel in panels:
-        panel.set_ylim(low, high)
-    for panel in panels[len(curves) :]:
-        panel.set_visible(False)
+    limits = np.array([panel.get_ylim() for panel in panels[: len(curves)]])
+    for number, panel in enumerate(panels):
+        panel.set_ylim(limits[:, 0].min(), limits[:, 1].max())
+        panel.set_visible(number < len(curves))
+        if number % 2:
+            panel.set_ylabel("")
     if len(shown) > 1:
         panels[0].legend(fontsize=8, frameon=False, ncols=2, loc="upper left")
     _save(figure, folder / "partial_dependence.png")
@@ -348,7 +335,8 @@ def _draw_curve(panel: Axes, curve: Curve, shown: list[str], features: Mapping[s
             panel.fill_between(x, curve.low[:, i], curve.high[:, i], color=colour, alpha=0.2, lw=0)
             panel.plot(x, curve.mean[:, i], color=colour, lw=1.8, marker="o", ms=2.5, label=_class_name(column))
     unit = features[curve.feature].unit
-    _axes(panel, f"{curve.feature} ({unit})" if unit else curve.feature, _dependence_label(curve))
+    label = "Mean prediction" if curve.columns == ["prediction"] else "Mean probability"
+    _axes(panel, f"{curve.feature} ({unit})" if unit else curve.feature, label)
     if words:
         panel.set_xticks(x, [_fitting(str(v), 40 // len(x)) for v in curve.points], fontsize=8)
         panel.set_xlim(-0.6, len(x) - 0.4)
@@ -361,17 +349,11 @@ def _dependence_title(curves: list[Curve]) -> str:
     i = int(np.ptp(first.mean, axis=0).argmax())
     low, high = first.mean[:, i].min(), first.mean[:, i].max()
     digits = int(np.clip(2 - np.floor(np.log10(max(abs(low), abs(high), 1e-9))), 0, 4))
-    said = (
-        f"{low:.{digits}f} to {high:.{digits}f}"
-        if first.columns[i] == "prediction"
-        else f"{_percent(low)} to {_percent(high)}"
-    )
+    span = f"{low:.{digits}f} to {high:.{digits}f}"
+    if first.columns[i] != "prediction":
+        span = f"{_percent(low)} to {_percent(high)}"
     of = f" for {_class_name(first.columns[i])}" if len(first.columns) > 1 else ""
-    return f"Along {first.feature}, the mean prediction{of} goes from {said}"
-
-
-def _dependence_label(curve: Curve) -> str:
-    return "Mean prediction" if curve.columns == ["prediction"] else "Mean probability"
+    return f"Along {first.feature}, the mean prediction{of} goes from {span}"
 
 
 def _most_moving(curves: list[Curve]) -> list[str]:
@@ -445,11 +427,11 @@ def _save(figure: Figure, path: Path) -> None:
 # ── numbers and words ─────────────────────────────────────────────────────────────────────────────
 
 
-def _basis(found: Appraisal, *, interval: bool = True, sample: int | None = None) -> str:
+def _basis(appraisal: Appraisal, *, interval: bool = True, sample: int | None = None) -> str:
     """How much a picture rests on."""
-    time = found.rows["time"]
-    span = f"{time.min():%Y-%m-%d} to {time.max():%Y-%m-%d}" if found.days > 1 else f"{time.min():%Y-%m-%d}"
-    unit = f"{found.days} days" if found.by_day else "rows"
+    time = appraisal.rows["time"]
+    span = f"{time.min():%Y-%m-%d} to {time.max():%Y-%m-%d}" if appraisal.days > 1 else f"{time.min():%Y-%m-%d}"
+    unit = f"{appraisal.days} days" if appraisal.by_day else "rows"
     rows = _count(len(time)) if sample in (None, len(time)) else f"{_count(sample or 0)} of {_count(len(time))}"
     return f"{rows} holdout rows, {span}" + (f" · intervals: 95 %, resampling {unit}" if interval else "")
 
@@ -487,13 +469,13 @@ def _fitting(text: str, most: int = 18) -> str:
 
 def _plain(record: Mapping[Any, Any]) -> dict[str, Any]:
     """A record as JSON has it: nine digits, null for what is not known."""
-    said: dict[str, Any] = {}
-    for key, value in record.items():
-        if isinstance(value, float):
-            said[str(key)] = numbers.short(value) if np.isfinite(value) else None
-        else:
-            said[str(key)] = value
-    return said
+
+    def plain(value: Any) -> Any:
+        if not isinstance(value, float):
+            return value
+        return numbers.short(value) if np.isfinite(value) else None
+
+    return {str(key): plain(value) for key, value in record.items()}
 
 
 def _thinned(*columns: Floats) -> Iterable[Floats]:

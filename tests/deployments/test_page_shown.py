@@ -106,7 +106,7 @@ def test_what_prefect_plans_is_on_the_page(served: Served) -> None:
     with urllib.request.urlopen(by_browser, timeout=10) as answer:
         assert answer.status == 200
     status_page.write()
-    text = page.path().read_text(encoding="utf-8")
+    text = status_page.path().read_text(encoding="utf-8")
     assert f'href="{train.url}"' in text
     assert "paused" in text
 
@@ -176,7 +176,7 @@ def test_it_becomes_new_by_itself_and_keeps_ones_place(served: Served, page: Pag
     at = page.script("scrollY")
     files.write_json(page_sample.report_path("tiny"), {**page_sample.report("tiny"), "alarms": []})
     status_page.write()
-    until(lambda: "no alarm is open" in page.text() or "No model is live" in page.text(), 30, "the new page")
+    until(lambda: "no alarm is open" in page.text() or "No release is live" in page.text(), 30, "the new page")
     until(lambda: "Open alarms" not in page.text(), 30, "the new page")
     assert page.script("document.getElementById('quality-tiny').open")
     assert abs(page.script("scrollY") - at) < 400
