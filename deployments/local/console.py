@@ -1,4 +1,4 @@
-"""Event log of the platform for people: a line per event, coloured by service; each service's own log is kept in full."""
+"""Event log of the platform for people: a line per event, coloured by service; each service keeps a log of its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Servers on this machine for the length of a block: on 127.0.0.1, waited for until they answer, ended with the block."""
+"""Servers on this machine that live as long as a block: on 127.0.0.1, waited for, and ended with it."""
 
 from __future__ import annotations
 

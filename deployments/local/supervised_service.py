@@ -90,8 +90,11 @@ class SupervisedService:
         """Start its process, in a session of its own; output goes to its log, which outlives this process."""
         if self.process and not self.service.starts_flows:
             await asyncio.to_thread(process_tags.kill_service, run_state.stack(), self.name)
-        sockets = self._listening()
-        variables = {process_tags.SERVICE: self.name, **{LISTENING: str(number) for number in sockets}}
+        variables, sockets = {process_tags.SERVICE: self.name}, []
+        if self.service.listen:  # the socket stays open while the service restarts
+            self._socket = self._socket or socket.create_server(self.service.listen, backlog=2048)
+            sockets = [self._socket.fileno()]
+            variables[LISTENING] = str(sockets[0])
         with self.shared.console.log(self.name).open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
                 *self.service.command,
@@ -108,13 +111,6 @@ class SupervisedService:
         self.shared.console.event(self.name, f"started (process {self.process.pid})")
         self.shared.changed()
         return self.process
-
-    def _listening(self) -> list[int]:
-        """The socket of a service that inherits one; it stays open while the service restarts."""
-        if self.service.listen is None:
-            return []
-        self._socket = self._socket or socket.create_server(self.service.listen, backlog=2048)
-        return [self._socket.fileno()]
 
     async def _lower_priority(self, pid: int) -> None:
         if not self.service.serves:

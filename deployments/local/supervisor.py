@@ -190,7 +190,7 @@ class Supervisor:
         await received.wait()
 
     async def _follow_logs(self) -> None:
-        """Show the output that is for people, and that of flow runs, whose log outlives the worker that started them."""
+        """Show the output that is for people, and that of flow runs, which outlive the worker that started them."""
         shown = [service.name for service in self.services if service.service.is_shown]
         follow: list[Callable[[], None]] = [self.console.follow(name) for name in (*shown, "flows")]
         while True:

@@ -1,4 +1,4 @@
-"""Watcher process: polls for what should be triggered, registered, recovered or reported, and refreshes the status page.
+"""Watcher process: polls for what is to be triggered, registered, recovered or reported; refreshes the status page.
 
 It looks at the current state, not at what happened: a file that came while nobody watched, a trigger that got lost, an
 ingest that was killed are all the same sight. A change in a folder starts a round at once; a bucket is polled every few

@@ -1,13 +1,20 @@
-"""A Prefect server alone, with the small project deployed: there is no worker, so what is woken stays to be seen."""
+"""A Prefect server with the small project registered: there is no worker, so the runs that are triggered can be seen.
+
+All tests of a process share one server, emptied for each project: to start another takes ten seconds of a core.
+"""
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
+import sqlite3
+import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,10 +25,55 @@ from prefect.context import refresh_global_settings_context
 
 from deployments.local import servers, services
 from flows.prefect_support import api
-from tasks.ground import http
+from tasks.ground import http, paths
 from tests.conftest import Project, work_on
 from tests.deployments.conftest import _receiver as receiver
 from tests.deployments.conftest import until
+
+KEPT_TABLES = ("alembic_version", "block_type", "block_schema", "block_schema_reference", "configuration")
+"""What the server writes into its database when it starts."""
+
+
+@dataclass
+class SharedServer:
+    """The server of this process, once it was needed."""
+
+    port: int = field(default_factory=http.free_port)
+    home: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="prefect-")))
+    process: subprocess.Popen[bytes] | None = None
+
+    def ensure(self) -> None:
+        """Have it answer, and know nothing."""
+        if self.process is not None and self.process.poll() is None:
+            self._empty()
+            return
+        command = [sys.executable, "-m", "deployments.orchestration.prefect_server", "--port", str(self.port)]
+        log = paths.log("prefect")
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as out:
+            environment = {**os.environ, "PREFECT_HOME": str(self.home)}
+            self.process = subprocess.Popen(command, stdout=out, stderr=out, env=environment)
+        atexit.register(self.end)
+        servers.wait_for(f"{os.environ['PREFECT_API_URL']}/health", self.process, "prefect", seconds=120)
+
+    def _empty(self) -> None:
+        for automation in api.call("/automations/filter", {}):  # it holds their triggers in memory
+            api.call(f"/automations/{automation['id']}", method="DELETE")
+        with closing(sqlite3.connect(self.home / "prefect.db", timeout=60)) as database, database:
+            tables = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+            for (table,) in tables:
+                if table not in KEPT_TABLES and not table.startswith("sqlite_"):
+                    database.execute(f'DELETE FROM "{table}"')
+
+    def end(self) -> None:
+        """With this process."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        shutil.rmtree(self.home, ignore_errors=True)
+
+
+SHARED = SharedServer()
 
 
 @dataclass(frozen=True)
@@ -33,33 +85,31 @@ class Alone:
 
     def message(self, subject: str) -> str:
         """Wait for the message with this subject; gives its text."""
-        return str(until(lambda: [one for one in self.told if one["subject"] == subject], 60, subject)[0]["text"])
+        sent = until(lambda: [message for message in self.told if message["subject"] == subject], 60, subject)
+        return str(sent[0]["text"])
 
 
 @contextmanager
 def server(copied: Path, root: Path, **numbers: float) -> Iterator[Alone]:
-    """Work on a copy of a project beside a server of its own; these numbers of automations are others."""
+    """Work on a copy of a project, registered with the server; these numbers of automations are others."""
     shutil.copytree(copied, root, symlinks=True)
     with pytest.MonkeyPatch.context() as patch, receiver() as (url, told):
-        patch.setenv("PREFECT_SERVER_API_PORT", str(http.free_port()))
+        patch.setenv("PREFECT_SERVER_API_PORT", str(SHARED.port))
         project = work_on(root, patch)
         patch.setenv("EVERGREEN_NOTIFY_URL", url)
         for name, value in services.environment().items():
             if name.startswith("PREFECT_SERVER_"):
                 patch.setenv(name, value)
-        port, address = os.environ["PREFECT_SERVER_API_PORT"], os.environ["PREFECT_API_URL"]
-        command = [sys.executable, "-m", "deployments.orchestration.prefect_server", "--port", port]
-        with servers.process([str(word) for word in command], "prefect") as running:
-            servers.wait_for(f"{address}/health", running, "prefect", seconds=120)
-            given = "".join(f"automations.{name} = {value}\n" for name, value in numbers.items())
-            project.python(
-                f"from deployments.orchestration import automations, registration\n{given}assert registration.main() == 0"
-            )
-            refresh_global_settings_context()  # Prefect may have read the environment of another test
-            yield Alone(project, told)
+        SHARED.ensure()
+        changed = "".join(f"automations.{name} = {value}\n" for name, value in numbers.items())
+        project.python(
+            f"from deployments.orchestration import automations, registration\n{changed}assert registration.main() == 0"
+        )
+        refresh_global_settings_context()  # Prefect may have read the environment of another test
+        yield Alone(project, told)
 
 
 def post(event: str, resource: str, **payload: Any) -> None:
-    """Tell the server of an event, now."""
-    said = {"id": str(uuid4()), "occurred": datetime.now(UTC).isoformat(), "event": event, "payload": payload}
-    api.call("/events", [{**said, "resource": {"prefect.resource.id": resource}}])
+    """Send an event to the server, now."""
+    message = {"id": str(uuid4()), "occurred": datetime.now(UTC).isoformat(), "event": event, "payload": payload}
+    api.call("/events", [{**message, "resource": {"prefect.resource.id": resource}}])

@@ -5,6 +5,7 @@ The table of docs/reference/ui.md, as far as no worker is needed for it.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from flows.prefect_support import api, triggers
 from tasks.ground import params
 from tasks.ground.errors import ParamsError
 from tests.deployments.alone import Alone, server
-from tests.deployments.conftest import PATIENCE
+from tests.deployments.conftest import PATIENCE, until
 from tests.deployments.watching import test_champion_watch
 
 pytestmark = pytest.mark.timeout(180 * PATIENCE)
@@ -61,6 +62,47 @@ def schedule() -> str:
 def limit(to: int) -> None:
     """What the page of concurrency limits sends."""
     patch(f"/v2/concurrency_limits/{deployment()['global_concurrency_limit']['id']}", limit=to)
+
+
+@pytest.mark.usefixtures("alone")
+def test_schedules_plan_runs_that_ask_the_policy() -> None:
+    """The clock catches a lost trigger: the server's scheduler works, and hands over what the schedule says."""
+    which = {"deployments": {"name": {"any_": ["tiny"]}}, "flows": {"name": {"any_": ["train"]}}}
+    which |= {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}
+    planned = until(
+        lambda: [run for run in api.call("/flow_runs/filter", which) if run["auto_scheduled"]], 90, "a plan"
+    )
+    assert planned[0]["parameters"] == {"model": "tiny", "again": False, "if_due": True}
+
+
+def test_registering_again_changes_nothing_that_a_person_has_set(alone: Alone) -> None:
+    """A paused and edited schedule, an automation that was switched off: both stay; the definition is put right."""
+    before = deployment()
+    edited = {"active": False, "schedule": {"cron": "0 3 * * *", "timezone": "Europe/Oslo"}}
+    patch(schedule(), **edited)
+    patch(automation("trigger train/tiny"), enabled=False)
+    patch(where(), description="scribbled over")
+
+    register = [sys.executable, "-m", "deployments.orchestration.registration"]
+    assert alone.project.run(*register).stdout == "deployment train/tiny updated: description\n"
+    all_of_them = "ingest/ingest, train/tiny, rollout/tiny, monitor/tiny, predict/tiny, backtest/tiny"
+    assert alone.project.run(*register).stdout == f"deployments are as they should be: {all_of_them}\n"
+
+    after = deployment()
+    assert after["description"] == before["description"]
+    assert [(one["active"], one["schedule"]["cron"]) for one in after["schedules"]] == [(False, "0 3 * * *")]
+    assert not api.call(automation("trigger train/tiny"))["enabled"]
+    patch(automation("trigger train/tiny"), enabled=True)
+    patch(schedule(), active=True)
+
+
+@pytest.mark.usefixtures("alone")
+def test_the_form_of_a_training_takes_its_own_model_only() -> None:
+    """A typed form; what it does not offer is refused by the server."""
+    form = deployment()["parameter_openapi_schema"]["properties"]
+    assert (form["model"]["enum"], form["again"]["type"]) == (["tiny"], "boolean")
+    with pytest.raises(api.PrefectApiError, match=r"409|422"):
+        api.call(f"{where()}/create_flow_run", {"parameters": {"model": "huge"}})
 
 
 POOL, QUEUE = "/work_pools/evergreen", "/work_pools/evergreen/queues/default"

@@ -62,49 +62,6 @@ def test_everything_gives_way_to_what_serves(platform: Platform) -> None:
         assert session_nice(platform.service(name)) == priority.NICE
 
 
-def test_schedules_plan_runs_that_ask_the_policy(platform: Platform) -> None:
-    """The clock is what catches a lost wake: the server's scheduler works, and hands over what the schedule says."""
-    which = {"deployments": {"name": {"any_": ["tiny"]}}, "flows": {"name": {"any_": ["train"]}}}
-    which |= {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}
-    planned = until(
-        lambda: [one for one in api.call("/flow_runs/filter", which) if one["auto_scheduled"]], 90, "a plan"
-    )
-    assert planned[0]["parameters"] == {"model": "tiny", "again": False, "if_due": True}
-
-
-def test_deploying_again_changes_nothing_that_a_person_has_set(platform: Platform) -> None:
-    """A paused and edited schedule, an automation that was switched off: both stay; the definition is mended."""
-    deployment = api.call("/deployments/name/train/tiny")
-    schedule = deployment["schedules"][0]
-    where = f"/deployments/{deployment['id']}"
-    edited = {"active": False, "schedule": {"cron": "0 3 * * *", "timezone": "Europe/Oslo"}}
-    api.call(f"{where}/schedules/{schedule['id']}", edited, method="PATCH")
-    automation = next(one for one in api.call("/automations/filter", {}) if one["name"] == "trigger train/tiny")
-    api.call(f"/automations/{automation['id']}", {"enabled": False}, method="PATCH")
-    api.call(where, {"description": "scribbled over"}, method="PATCH")
-
-    deploy = [sys.executable, "-m", "deployments.orchestration.registration"]
-    assert platform.project.run(*deploy).stdout == "deployment train/tiny updated: description\n"
-    all_of_them = "ingest/ingest, train/tiny, rollout/tiny, monitor/tiny, predict/tiny, backtest/tiny"
-    assert platform.project.run(*deploy).stdout == f"deployments are as they should be: {all_of_them}\n"
-
-    after = api.call("/deployments/name/train/tiny")
-    assert after["description"] == deployment["description"]
-    assert [(one["active"], one["schedule"]["cron"]) for one in after["schedules"]] == [(False, "0 3 * * *")]
-    assert not api.call(f"/automations/{automation['id']}")["enabled"]
-    api.call(f"/automations/{automation['id']}", {"enabled": True}, method="PATCH")
-    api.call(f"{where}/schedules/{schedule['id']}", {"active": True}, method="PATCH")
-
-
-def test_the_form_of_a_training_takes_its_own_model_only(platform: Platform) -> None:
-    """A typed form; what it does not offer is refused by the server."""
-    deployment = api.call("/deployments/name/train/tiny")
-    form = deployment["parameter_openapi_schema"]["properties"]
-    assert (form["model"]["enum"], form["again"]["type"]) == (["tiny"], "boolean")
-    with pytest.raises(api.PrefectApiError, match=r"409|422"):
-        api.call(f"/deployments/{deployment['id']}/create_flow_run", {"parameters": {"model": "huge"}})
-
-
 def test_a_delivery_is_trained_on_whatever_is_killed_meanwhile(platform: Platform) -> None:
     """The worker, its forkserver, both servers and the watcher are killed meanwhile: the run goes on to its verdict."""
     until(lambda: all(one["end_time"] for one in platform.runs("train")), what="the end of what the clock has begun")
