@@ -20,7 +20,7 @@ from zoneinfo import ZoneInfo
 
 import typer
 
-from tasks.ground import exit_codes, files, paths, settings
+from tasks.ground import exit_codes, ledger, paths, settings
 from tasks.ground.errors import Mistake, WorldError
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ def why(model: Model, as_json: Json = False) -> int:
 
     _params(model)
     reasons = dvc_graph.reasons(model)
-    decision = next(iter(files.lines(paths.decisions(model))[-1:]), None)
+    decision = next(iter(ledger.lines(paths.decisions(model))[-1:]), None)
     lines = [f"{stage:<28} {f'would run: {reason}' if reason else 'unchanged'}" for stage, reason in reasons.items()]
     if not any(reasons.values()):
         lines.append(f"{model}: nothing to do, no stage has an input that changed")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tasks.data import revisions, versions
-from tasks.ground import files, http, params, paths, settings
+from tasks.ground import files, http, ledger, params, paths, settings
 from tasks.ground.errors import EvergreenError, Mistake
 from tasks.ground.git import Clone
 from tasks.release.registry import candidate_outcome, desired_state, verdict_ledger
@@ -83,19 +83,6 @@ def read(path: Path) -> Any:
         raise Mistake(f"{shown(path)} is not JSON ({error}): its next writer makes it whole, or remove it") from None
 
 
-def ledger(path: Path) -> Ledger:
-    """The newest lines of a ledger, oldest first. One that is just being written, or is torn, is left out."""
-    try:
-        with path.open("rb") as stream:
-            size = stream.seek(0, os.SEEK_END)
-            stream.seek(max(0, size - TAIL))
-            content = stream.read()
-    except FileNotFoundError:
-        return []
-    begin = content.find(b"\n") + 1 if size > TAIL else 0
-    return files.whole_lines(content[begin : content.rfind(b"\n") + 1], path)
-
-
 def shown(path: Path) -> str:
     """A path relative to the project's folder, if it is below it."""
     return path.relative_to(settings.ROOT).as_posix() if path.is_relative_to(settings.ROOT) else str(path)
@@ -132,9 +119,9 @@ class ModelFacts:
             now,
             attempt(lambda: release(name, live.candidate)) if live else None,
             attempt(lambda: _report(name)),
-            attempt(lambda: ledger(verdict_ledger.path(name))),
+            attempt(lambda: ledger.tail(verdict_ledger.path(name), TAIL)),
             attempt(lambda: candidate_outcome.find(name)),
-            attempt(lambda: ledger(paths.decisions(name))),
+            attempt(lambda: ledger.tail(paths.decisions(name), TAIL)),
             attempt(lambda: desired_state.history(name)),
         )
 

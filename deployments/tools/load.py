@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-import urllib.request
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from deployments.tools.load_clients import LoadClients, LoadRequest, LoadResult
-from tasks.ground import files, params, settings
+from tasks.ground import files, http, params, settings
 from tasks.ground.errors import DataMissing, WorldError, did_you_mean
 from tasks.release.rollout import router_client
 from tasks.release.rollout.router_status import RouterStatus
@@ -70,9 +69,7 @@ def live_releases() -> dict[str, str]:
     """
     url = address()
     try:
-        request = urllib.request.Request(f"{url}/status", headers=authorization())
-        with urllib.request.urlopen(request, timeout=5) as response:
-            models = RouterStatus.model_validate_json(response.read()).models
+        models = RouterStatus.model_validate(http.call(f"{url}/status", headers=authorization(), timeout=5)).models
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
         raise WorldError(f"no router answers on {url}: {reason}. `evergreen up` starts one") from None

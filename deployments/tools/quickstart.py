@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 import time
-import urllib.request
 from pathlib import Path
 
 from deployments.local import servers
@@ -121,9 +119,7 @@ def _ask_champion(model: str) -> None:
     release = Path(os.environ["BENTOML_HOME"]) / "bentos" / model / champion.candidate / "src"
     rows = [example["row"] for example in files.read_json(release / "golden.json")[:3]]
     with servers.bento(f"{model}:{champion.candidate}") as url:
-        body, headers = json.dumps({"rows": rows}).encode(), {"content-type": "application/json"}
-        with urllib.request.urlopen(urllib.request.Request(f"{url}/predict", body, headers), timeout=30) as response:
-            answer = json.load(response)
+        answer = http.call(f"{url}/predict", {"rows": rows}, timeout=30)
     _line(f"POST {url}/predict with {len(rows)} rows → {answer['release']}")
     for row, prediction in zip(rows, answer["predictions"], strict=True):
         shown = ", ".join(f"{key}={value}" for key, value in list(row.items())[:6])

@@ -21,7 +21,7 @@ from deployments.tools import load
 from deployments.tools.quickstart import begin_from_nothing
 from flows.prefect_support import triggers
 from tasks.data import delivery
-from tasks.ground import files, params, paths, settings
+from tasks.ground import files, http, params, paths, settings
 from tasks.ground.errors import Mistake, WorldError
 from tasks.lifecycle import backtest_history, retrain_facts
 from tasks.prediction_log import prediction_log
@@ -107,10 +107,8 @@ def _clean(row: dict[str, Any], model: params.Model) -> dict[str, Any]:
 
 
 def _post(url: str, body: dict[str, Any]) -> None:
-    headers = {"content-type": "application/json", **load.authorization()}
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, json.dumps(body).encode(), headers), timeout=60):
-            pass
+        http.call(url, body, load.authorization(), timeout=60)
     except urllib.error.HTTPError as error:
         raise WorldError(f"{url} answers {error.code}: {error.read().decode(errors='replace')[:500]}") from None
     except OSError as error:

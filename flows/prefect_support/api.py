@@ -6,14 +6,13 @@ A call is repeated when the server does not answer or is busy (503), so what ret
 
 from __future__ import annotations
 
-import json
 import os
 import time
 import urllib.error
-import urllib.request
 from base64 import b64encode
 from typing import Any
 
+from tasks.ground import http
 from tasks.ground.errors import WorldError
 
 PAUSES = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 8.0, 8.0, 8.0)
@@ -38,14 +37,9 @@ def call(path: str, body: Any = None, method: str = "", patience: int = len(PAUS
         PrefectApiError: it did not answer after `patience` further tries, or refused.
     """
     url = f"{os.environ['PREFECT_API_URL']}{path}"
-    data = None if body is None else json.dumps(body).encode()
-    headers = {"content-type": "application/json", **authorization()}
-    request = urllib.request.Request(url, data, headers, method=method or None)
     for pause in (*PAUSES[:patience], None):
         try:
-            with urllib.request.urlopen(request, timeout=10) as response:
-                answer = response.read()
-                return json.loads(answer) if answer else None
+            return http.call(url, body, authorization(), method=method)
         except urllib.error.HTTPError as error:
             if pause is None or error.code not in TRANSIENT:
                 raise _refusal(url, error) from None

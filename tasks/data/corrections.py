@@ -15,7 +15,7 @@ from tasks.data import changes, landing, revisions, validate, versions
 from tasks.data.quarantine import Refusal
 from tasks.data.revisions import Revision
 from tasks.data.zones import Landed
-from tasks.ground import files, settings
+from tasks.ground import files, ledger, settings
 from tasks.ground.errors import DataMissing, EvergreenError, Mistake, StageFailed, did_you_mean
 from tasks.ground.params import Params
 
@@ -76,7 +76,7 @@ TOLD = "The next ingest tells the models that read it"
 
 def listed(params: Params, dataset: str | None = None, partition: str | None = None) -> dict[str, list[dict[str, Any]]]:
     """Partition → its revisions, oldest first; of one dataset or of one partition, if named."""
-    times = {(entry["partition"], entry["revision"]): entry for entry in files.lines(versions.journal())}
+    times = {(entry["partition"], entry["revision"]): entry for entry in ledger.lines(versions.journal())}
     listing: dict[str, list[dict[str, Any]]] = {}
     for name, history in sorted(revisions.read().items()):
         of, _, which = name.partition("/")
@@ -110,13 +110,13 @@ def in_words(listing: dict[str, list[dict[str, Any]]]) -> Iterator[str]:
 
 
 def _history(name: str) -> list[Revision]:
-    ledger = revisions.read()
-    if name not in ledger:
+    histories = revisions.read()
+    if name not in histories:
         dataset, _, partition = name.partition("/")
         if landing.in_data(dataset, partition):
             raise Mistake(f"{name} was never revised: `evergreen withdraw {dataset} {partition}` takes it out")
-        raise Mistake(f"there is no partition {name}{did_you_mean(name, list(ledger))}")
-    return ledger[name]
+        raise Mistake(f"there is no partition {name}{did_you_mean(name, list(histories))}")
+    return histories[name]
 
 
 def _meant(dataset: str, partition: str, params: Params) -> str:

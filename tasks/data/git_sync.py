@@ -8,23 +8,18 @@ committed, and a file leaves the landing zone last.
 
 from __future__ import annotations
 
-import random
 import re
-import time
 from collections.abc import Callable, Mapping
 
 from tasks.data import revisions, versions
 from tasks.data.revisions import Listing
 from tasks.ground import files, settings
-from tasks.ground.errors import DataVersionDiffers, Mistake, SourceUnavailable
-from tasks.ground.git import Clone
+from tasks.ground.errors import DataVersionDiffers, Mistake
+from tasks.ground.git import Clone, until_first
 from tasks.ground.params import Git, Params
 
 OURS = ("data.dvc", "dvc.lock")
 """What is committed; nothing else ever is."""
-
-TRIES = 10
-"""How often another worker may be first."""
 
 Log = Callable[[str], object]
 
@@ -144,15 +139,14 @@ def _branch(git: Git) -> str:
 def _push_or_join(git: Git, branch: str, about: str, log: Log) -> set[str]:
     """Push, joining with whoever was first until nobody is; gives the partitions whose content was another there."""
     replaced: set[str] = set()
-    for attempt in range(TRIES):
+    for _ in until_first(git.remote, branch):
         _push_data()
         if _here().push(git.remote, branch):
             log(f"pushed to {git.remote}/{branch}")
             return replaced
         log(f"{git.remote}/{branch} has moved: joining what is there with what is here")
         replaced |= set(_join(git, branch, about, log))
-        time.sleep(random.uniform(0, 0.1 * 2 ** min(attempt, 5)))  # noqa: S311 - so that two do not meet again
-    raise SourceUnavailable(f"{git.remote}/{branch} moved {TRIES} times while this pushed; run again")
+    raise AssertionError("until_first raises after the last try")
 
 
 def _push_data() -> None:

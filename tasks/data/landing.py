@@ -175,7 +175,7 @@ def accept(landed: Landed, local: Path, params: Params) -> str:
     """Put a file into data/; says in words what it changes of the partition that was there."""
     home = settings.ROOT / "data" / landed.dataset / PurePosixPath(landed.path).name
     words = ""
-    revisions.intend(f"{landed.dataset}/{landed.partition}")
+    revisions.plan(f"{landed.dataset}/{landed.partition}")
     for former in in_data(landed.dataset, landed.partition):
         found = changes.between(former, local, landed.dataset, params.readers(landed.dataset)[0])
         words = f" as a revision: {found or 'what it changes cannot be told, as the former cannot be read any more'}"
@@ -188,7 +188,7 @@ def accept(landed: Landed, local: Path, params: Params) -> str:
 
 def remove(landed: Landed) -> None:
     """Take a partition out of data/."""
-    revisions.intend(f"{landed.dataset}/{landed.partition}")
+    revisions.plan(f"{landed.dataset}/{landed.partition}")
     for path in in_data(landed.dataset, landed.partition):
         files.remove(path)
 

@@ -1,4 +1,4 @@
-"""revisions: which contents of a partition counted, oldest first; the last one counts now.
+"""Revisions of partitions: which contents of each counted, oldest first; the last one counts now.
 
 Kept in data.dvc beside the data version, as DVC leaves `meta` to its users:
 
@@ -10,20 +10,18 @@ Kept in data.dvc beside the data version, as DVC leaves `meta` to its users:
         - {file: 2013-02.parquet, md5: 9ab1…}
         - {withdrawn: true}
 
-A partition that was never revised is not in it. There is no time in it: equal deliveries give equal files. The content
-of a former revision is in DVC's cache and remote, under its MD5, as long as nobody collects garbage there.
+A partition that was never revised is not in it, and no time is: equal deliveries give equal files. The content of a
+former revision is in DVC's cache and remote, under its MD5, as long as nobody collects garbage there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
-import yaml
-
-from tasks.ground import files, paths, settings
+from tasks.ground import files, paths, settings, yaml_reader
 from tasks.ground.errors import DataMissing
 
 Listing = dict[str, str]
@@ -46,12 +44,12 @@ class Revision:
         return "withdrawn" if self.withdrawn else f"{self.file} {self.md5[:10]}"
 
 
-Ledger = dict[str, list[Revision]]
+Histories = dict[str, list[Revision]]
 """Partition (`<dataset>/<partition>`) → its revisions, oldest first."""
 
 
 def partition_of(name: str) -> str:
-    """The partition that a file of a version is: `flights/2013-02.csv` is `flights/2013-02`."""
+    """The partition of a file: `flights/2013-02.csv` is of `flights/2013-02`."""
     return PurePosixPath(name).with_suffix("").as_posix()
 
 
@@ -63,30 +61,30 @@ def by_partition(listing: Mapping[str, str]) -> dict[str, Listing]:
     return grouped
 
 
-def of_files(listing: Mapping[str, str]) -> Revision:
+def _of_files(listing: Mapping[str, str]) -> Revision:
     """The revision that the files of one partition are."""
     return next((Revision(PurePosixPath(name).name, md5) for name, md5 in listing.items()), Revision())
 
 
-# ── the ledger ────────────────────────────────────────────────────────────────────────────────────
+# ── in data.dvc ───────────────────────────────────────────────────────────────────────────────────
 
 
-def read() -> Ledger:
-    """The ledger in data.dvc; empty where nothing was revised."""
+def read() -> Histories:
+    """The histories in data.dvc; empty where nothing was revised."""
     path = settings.ROOT / "data.dvc"
     return parse(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
-def parse(text: str | None) -> Ledger:
-    """The ledger in the text of a data.dvc.
+def parse(text: str | None) -> Histories:
+    """The histories in the text of a data.dvc.
 
     Raises:
-        DataMissing: that is none.
+        DataMissing: they cannot be read.
     """
     try:
-        held = ((yaml.safe_load(text or "") or {}).get("meta") or {}).get("revisions") or {}
-        return {name: [_parsed(entry) for entry in entries] for name, entries in held.items()}
-    except (yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
+        entries = ((yaml_reader.load(text or "") or {}).get("meta") or {}).get("revisions") or {}
+        return {name: [_parsed(entry) for entry in history] for name, history in entries.items()}
+    except (yaml_reader.YAMLError, AttributeError, KeyError, TypeError) as error:
         raise DataMissing(f"data.dvc: meta.revisions cannot be read ({' '.join(str(error).split())})") from None
 
 
@@ -94,38 +92,38 @@ def _parsed(entry: Mapping[str, Any]) -> Revision:
     return Revision() if entry.get("withdrawn") else Revision(str(entry["file"]), str(entry["md5"]))
 
 
-def written(text: str, ledger: Ledger) -> str:
-    """The text of data.dvc with this ledger in it."""
-    held = yaml.safe_load(text)
-    plain = {name: [_plain(revision) for revision in ledger[name]] for name in sorted(ledger)}
-    held["meta"] = {**(held.pop("meta", None) or {}), "revisions": plain}
-    return yaml.safe_dump(held, sort_keys=False, allow_unicode=True)
+def written(text: str, histories: Histories) -> str:
+    """The text of data.dvc with these histories in it."""
+    content = yaml_reader.load(text)
+    plain = {name: [_plain(revision) for revision in histories[name]] for name in sorted(histories)}
+    content["meta"] = {**(content.pop("meta", None) or {}), "revisions": plain}
+    return yaml_reader.dump(content)
 
 
 def _plain(revision: Revision) -> dict[str, Any]:
     return {"withdrawn": True} if revision.withdrawn else {"file": revision.file, "md5": revision.md5}
 
 
-def followed(ledger: Ledger, before: Mapping[str, str], now: Mapping[str, str]) -> Ledger:
-    """The ledger after a version: what is other than it was has one revision more.
+def followed(histories: Histories, before: Mapping[str, str], now: Mapping[str, str]) -> Histories:
+    """The histories after a version: each partition that differs has one revision more.
 
     Args:
-        ledger: as it was. Its last entries may be ahead of `before`, where a version was not made to the end.
+        histories: as they were. Their last entries may be ahead of `before`, where a version was not made to the end.
         before: the files of the version before.
         now: the files of the version that is made.
     """
-    was, there, result = by_partition(before), by_partition(now), dict(ledger)
-    for partition in {*was, *ledger}:
-        former, current = of_files(was.get(partition, {})), of_files(there.get(partition, {}))
-        history = ledger.get(partition, [former])
-        if history[-1] != current:
-            result[partition] = [*history, current]
+    earlier, current, result = by_partition(before), by_partition(now), dict(histories)
+    for partition in {*earlier, *histories}:
+        revision = _of_files(current.get(partition, {}))
+        history = histories.get(partition, [_of_files(earlier.get(partition, {}))])
+        if history[-1] != revision:
+            result[partition] = [*history, revision]
     return result
 
 
-def superseded(ledger: Ledger, partition: str, md5: str) -> int | None:
+def superseded(histories: Histories, partition: str, md5: str) -> int | None:
     """The number of the former revision that has this content; None where it has none."""
-    history = ledger.get(partition, [])
+    history = histories.get(partition, [])
     if not history or history[-1].md5 == md5:
         return None
     return next((number for number, revision in enumerate(history, 1) if revision.md5 == md5), None)
@@ -134,23 +132,19 @@ def superseded(ledger: Ledger, partition: str, md5: str) -> int | None:
 # ── what the next version may change ──────────────────────────────────────────────────────────────
 
 
-def intend(partition: str) -> None:
+def plan(partition: str) -> None:
     """Note, before data/ is touched, that a partition is accepted anew or withdrawn: a kill then loses nothing."""
-    files.write_json(_intended(), sorted({*intended(), partition}))
+    files.write_json(paths.planned_revisions(), sorted({*planned(), partition}))
 
 
-def intended() -> set[str]:
+def planned() -> set[str]:
     """The partitions that the next version may have in another revision, or not at all."""
-    return set(files.read_state(_intended(), list[str]()))
+    return set(files.read_state(paths.planned_revisions(), list[str]()))
 
 
-def done() -> None:
-    """The version was made."""
-    _intended().unlink(missing_ok=True)
-
-
-def _intended() -> Path:
-    return paths.planned_revision()
+def end_plan() -> None:
+    """Forget what was planned: the version is made."""
+    paths.planned_revisions().unlink(missing_ok=True)
 
 
 # ── joining two ───────────────────────────────────────────────────────────────────────────────────
@@ -158,37 +152,37 @@ def _intended() -> Path:
 
 @dataclass(frozen=True)
 class Side:
-    """A data version with its ledger."""
+    """A data version with its histories."""
 
     listing: Listing
-    ledger: Ledger
+    histories: Histories
 
 
 def join(base: Side, ours: Side, theirs: Side, theirs_for: Iterable[str] = ()) -> tuple[Side, list[str]]:
-    """What both sides did since `base`, partition by partition; and the partitions that both gave another content.
+    """Join what both sides did since `base`, partition by partition.
 
-    Of those, ours stands in the result, but for `theirs_for`.
+    Gives the result, and the partitions that both gave another content: of those ours stands in it, but for
+    `theirs_for`.
     """
-    was, here, there = (by_partition(side.listing) for side in (base, ours, theirs))
-    listing: Listing = {}
-    ledger: Ledger = {}
-    conflicts = []
-    for partition in sorted({*here, *there, *ours.ledger, *theirs.ledger}):
-        b, o, t = (files.get(partition, {}) for files in (was, here, there))
-        take_theirs = o == b and t != b
-        histories = [side.ledger.get(partition, []) for side in (ours, theirs)]
+    joined, conflicts = Side({}, {}), []
+    base_files, our_files, their_files = (by_partition(side.listing) for side in (base, ours, theirs))
+    for partition in sorted({*our_files, *their_files, *ours.histories, *theirs.histories}):
+        b, o, t = (listing.get(partition, {}) for listing in (base_files, our_files, their_files))
+        our_history, their_history = (side.histories.get(partition, []) for side in (ours, theirs))
+        takes_theirs = o == b and t != b
         if o != t and b not in (o, t):
             conflicts.append(partition)
-            take_theirs = partition in theirs_for
-            histories = [known or [of_files(files)] for known, files in zip(histories, (o, t), strict=True)]
-        listing |= t if take_theirs else o
-        if history := _joined(*(reversed(histories) if take_theirs else histories)):
-            ledger[partition] = history
-    return Side(listing, ledger), conflicts
+            takes_theirs = partition in theirs_for
+            our_history, their_history = our_history or [_of_files(o)], their_history or [_of_files(t)]
+        joined.listing.update(t if takes_theirs else o)
+        kept, other = (their_history, our_history) if takes_theirs else (our_history, their_history)
+        if history := _joined(kept, other):
+            joined.histories[partition] = history
+    return joined, conflicts
 
 
 def _joined(kept: list[Revision], other: list[Revision]) -> list[Revision]:
-    """The history that ends as `kept` does, and knows what `other` knew."""
+    """The history that ends as `kept` does, and has what `other` has beside."""
     if other[: len(kept)] == kept and other and kept and other[-1] == kept[-1]:
         return other
     unknown = [revision for revision in other if revision not in kept]

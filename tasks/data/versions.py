@@ -21,11 +21,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-import yaml
-
 from tasks.data import delivery, file_hashes, revisions
-from tasks.data.revisions import Ledger, Listing, Side
-from tasks.ground import dvc_files, files, paths, settings, storage
+from tasks.data.revisions import Histories, Listing, Side
+from tasks.ground import dvc_files, files, ledger, paths, settings, storage, yaml_reader
 from tasks.ground.errors import (
     DataMissing,
     DataVersionDiffers,
@@ -95,9 +93,9 @@ def parse(text: str) -> Version:
         DataMissing: it names no data version; says what to do.
     """
     try:
-        out = yaml.safe_load(text)["outs"][0]
+        out = yaml_reader.load(text)["outs"][0]
         return Version(str(out["md5"]), out.get("nfiles"), out.get("size"))
-    except (yaml.YAMLError, KeyError, IndexError, TypeError) as error:
+    except (yaml_reader.YAMLError, KeyError, IndexError, TypeError) as error:
         if "<<<<<<<" in text:
             raise DataMissing(
                 "data.dvc holds both sides of a merge: `evergreen merge` makes the data version of both"
@@ -125,7 +123,7 @@ def make(why: str = "delivered") -> str | None:
     """Bring data.dvc up to date with data/; gives the new data version, or None when nothing changed.
 
     A partition may be other than it was, or gone, if that was noted when it was accepted or taken out
-    (`revisions.intend`); it gets a revision. Every other file of the version before must be in the new one.
+    (`revisions.plan`); it gets a revision. Every other file of the version before must be in the new one.
 
     Args:
         why: what the revisions came of, for the journal.
@@ -134,36 +132,36 @@ def make(why: str = "delivered") -> str | None:
         DataMissing: data/ lacks files of the version that data.dvc names, or nobody can say which those are.
     """
     with files.lock("data"):
-        before, now, taken = current(), tree(), revisions.intended()
+        before, now, taken = current(), tree(), revisions.planned()
         if not (now or taken) or dir_hash(now) == before:
-            revisions.done()
+            revisions.end_plan()
             return None
         kept = _nothing_lost(before, now, taken) if before else {}
-        ledger = revisions.followed(revisions.read(), kept, now)
-        return _made(before, ledger, why)
+        histories = revisions.followed(revisions.read(), kept, now)
+        return _made(before, histories, why)
 
 
-def _made(before: str | None, ledger: Ledger, why: str) -> str | None:
-    """Make a version of data/; the ledger first, so that no version lacks what it says.
+def _made(before: str | None, histories: Histories, why: str) -> str | None:
+    """Make a version of data/; the histories first, so that no version lacks what it says.
 
-    Killed in between, the ledger is ahead of the version, and the next one corrects it.
+    Killed in between, the histories is ahead of the version, and the next one corrects it.
     """
     path, known = settings.ROOT / "data.dvc", revisions.read()
-    if ledger != known:
-        files.write_text(path, revisions.written(path.read_text(encoding="utf-8"), ledger))
-        _note(ledger, known, why)
+    if histories != known:
+        files.write_text(path, revisions.written(path.read_text(encoding="utf-8"), histories))
+        _note(histories, known, why)
     with _dvc("make a data version") as repo:
         # a relative target would be below the working directory
         dvc_files.wait_for_others(lambda: repo.add([str(settings.ROOT / "data")]))
-    revisions.done()
+    revisions.end_plan()
     after = current()
     return after if after != before else None
 
 
-def _note(ledger: Ledger, known: Ledger, why: str) -> None:
+def _note(histories: Histories, known: Histories, why: str) -> None:
     """Keep when a revision came: data.dvc holds no times."""
     at = datetime.now(UTC).isoformat(timespec="seconds")
-    for partition, history in sorted(ledger.items()):
+    for partition, history in sorted(histories.items()):
         for number in range(len(known.get(partition, [])) + 1, len(history) + 1):
             if number > 1:
                 line = {
@@ -173,7 +171,7 @@ def _note(ledger: Ledger, known: Ledger, why: str) -> None:
                     "md5": history[number - 1].md5,
                     "why": why,
                 }
-                files.append_line(journal(), line)
+                ledger.append(journal(), line)
 
 
 def journal() -> Path:
@@ -316,12 +314,12 @@ def catch_up() -> list[str]:
     """
     with files.lock("data"), _dvc("bring the data version") as repo:
         listing = _bring(repo, str(current()))
-        wanted, here, ledger = revisions.by_partition(listing), revisions.by_partition(tree()), revisions.read()
+        wanted, here, histories = revisions.by_partition(listing), revisions.by_partition(tree()), revisions.read()
         brought = []
         for partition in sorted({*wanted, *here}):
             there, named = here.get(partition, {}), wanted.get(partition, {})
             is_new = any(not _cached(md5) for name, md5 in there.items() if named.get(name) != md5)
-            if there == named or is_new or (not named and partition not in ledger):
+            if there == named or is_new or (not named and partition not in histories):
                 continue
             for name in there.keys() - named.keys():
                 files.remove(settings.ROOT / "data" / name)
@@ -420,7 +418,7 @@ def join(text: str, commit: str, base: str | None) -> list[str]:
         every = {*revisions.by_partition(ours.listing), *revisions.by_partition(theirs.listing)}
         joined, conflicts = revisions.join(was, ours, theirs, every)
         _lay_down(joined.listing)
-        _made(None, joined.ledger, "of another worker")
+        _made(None, joined.histories, "of another worker")
     return conflicts
 
 
@@ -454,7 +452,7 @@ def join_merge(
             raise
         files.write_text(path, ours)
         _lay_down(joined.listing)
-        _made(None, joined.ledger, "of both sides of a merge")
+        _made(None, joined.histories, "of both sides of a merge")
     return joined
 
 
@@ -480,7 +478,7 @@ def _fetched_side(text: str | None) -> Side:
 
 
 def side(text: str) -> Side:
-    """What a data.dvc names: the files of its version as far as their listing can be had, and its ledger."""
+    """What a data.dvc names: the files of its version as far as their listing can be had, and its histories."""
     return Side(_listing(parse(text).md5), revisions.parse(text))
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
-from tasks.ground import files, settings
+from tasks.ground import files, settings, yaml_reader
 from tasks.ground.errors import InUse, Mistake
 
 T = TypeVar("T")
@@ -102,20 +102,18 @@ def _refuse_both_sides(*names: str) -> None:
 
 def _broken_off(lock: Path) -> bool:
     """Whether dvc.lock is not what DVC writes."""
-    import yaml
-
     try:
         text = lock.read_text(encoding="utf-8")
     except FileNotFoundError:
         return False
     try:
-        said = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - both are safe
-        stages = said["stages"].values()
+        content = yaml_reader.load(text)
+        stages = content["stages"].values()
         entries = [entry for stage in stages for kind in ("deps", "outs") for entry in stage.get(kind, [])]
         return not (
-            said["schema"] and all(stage["cmd"] for stage in stages) and all(entry["path"] for entry in entries)
+            content["schema"] and all(stage["cmd"] for stage in stages) and all(entry["path"] for entry in entries)
         )
-    except (yaml.YAMLError, AttributeError, KeyError, TypeError):
+    except (yaml_reader.YAMLError, AttributeError, KeyError, TypeError):
         return True
 
 

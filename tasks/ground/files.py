@@ -190,80 +190,9 @@ def _torn(path: Path, error: Exception) -> FileTorn:
     )
 
 
-def append_line(path: Path, value: Any) -> None:
-    """Add a line of JSON to a file, and have it on the disk; a kill or a full disk leaves all of the line or nothing.
-
-    One process at a time. Where a power cut has left half a line, it is set aside with a copy of the file first.
-
-    Raises:
-        OSError: no space is left.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    line = (json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
-    is_new = not path.exists()
-    if not is_new:
-        _end_with_a_line(path)
-    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        before = os.fstat(file).st_size
-        if os.write(file, line) < len(line):  # one write; half a line must not meet the next one
-            os.ftruncate(file, before)
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-        os.fsync(file)
-    finally:
-        os.close(file)
-    if is_new:
-        flush(path.parent)
-
-
-def _end_with_a_line(path: Path) -> None:
-    """Leave only whole lines in a file whose last one was broken off."""
-    with path.open("rb") as stream:
-        if not stream.seek(0, os.SEEK_END):
-            return
-        stream.seek(-1, os.SEEK_END)
-        if stream.read(1) == b"\n":
-            return
-    content = path.read_bytes()
-    whole = [line for line in content.split(b"\n") if _parsed(line) is not None]
-    set_aside(path, "its last line was broken off", copy=True)
-    with replacing(path) as beside:
-        beside.write_bytes(b"".join(line.strip(b"\0") + b"\n" for line in whole))
-
-
-def lines(path: Path) -> list[Any]:
-    """What was added to a file, line by line, oldest first; nothing where there is no file yet.
-
-    What a power cut has left of a line is told once, and left out.
-    """
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        return []
-    return whole_lines(content, path)
-
-
-def whole_lines(content: bytes, path: Path) -> list[Any]:
-    """The values of the lines of a file's content; those that are no JSON are told once, and left out."""
-    parsed = [_parsed(line) for line in content.split(b"\n") if line]
-    if (torn := parsed.count(None)) and path not in _told_of:
-        _told_of.add(path)
-        _log.warning("%s: %d lines are torn and left out; the next line that is written mends the file", path, torn)
-    return [value for value in parsed if value is not None]
-
-
-def _parsed(line: bytes) -> Any:
-    """The value of a line; None for one that is torn. A power cut may leave zeros where a line was to be."""
-    try:
-        return json.loads(line.strip(b"\0").decode())
-    except ValueError:
-        return None
-
-
 # ── state files ───────────────────────────────────────────────────────────────────────────────────
 
 _log = logging.getLogger("evergreen")
-_told_of: set[Path] = set()
 
 
 def read_state(path: Path, otherwise: T, parse: Callable[[Any], T] | None = None) -> T:

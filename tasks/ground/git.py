@@ -7,9 +7,11 @@ touches what else is changed or staged, and Git asks nobody for a password.
 from __future__ import annotations
 
 import os
+import random
 import re
 import subprocess
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +20,9 @@ from tasks.ground.errors import SourceUnavailable
 
 SECONDS = 120
 """How long one Git command may take."""
+
+TRIES = 10
+"""How often another worker may be first."""
 
 
 @dataclass(frozen=True)
@@ -148,6 +153,18 @@ class Clone:
         if done.returncode:
             raise _unreachable("fetch", remote, done.stderr)
         return self.run("rev-parse", f"{remote}/{branch}")
+
+
+def until_first(remote: str, branch: str) -> Iterator[None]:
+    """Give tries to push, with random pauses so that two workers do not meet again, until nobody else was first.
+
+    Raises:
+        SourceUnavailable: somebody else was first each time.
+    """
+    for attempt in range(TRIES):
+        yield
+        time.sleep(random.uniform(0, 0.1 * 2 ** min(attempt, 5)))  # noqa: S311 - no secret
+    raise SourceUnavailable(f"{remote}/{branch} moved {TRIES} times while this pushed; run again")
 
 
 def _command(arguments: tuple[str, ...]) -> str:

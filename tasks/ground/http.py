@@ -1,11 +1,14 @@
-"""Whether somebody answers on this machine: at an address, at a socket; and a port that is free."""
+"""HTTP for small processes: probe an address or a socket, call with JSON, find a free port."""
 
 from __future__ import annotations
 
+import json
 import socket
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 
 def answers(url: str) -> bool:
@@ -17,8 +20,27 @@ def answers(url: str) -> bool:
         return False
 
 
+def call(
+    url: str, body: Any = None, headers: Mapping[str, str] | None = None, *, method: str = "", timeout: float = 10
+) -> Any:
+    """POST a JSON body, or GET without one; gives the JSON answer, None where it is empty.
+
+    Raises:
+        urllib.error.HTTPError: the server refuses (an OSError).
+        OSError: it does not answer.
+        ValueError: the answer is not JSON.
+    """
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(
+        url, data, {"content-type": "application/json", **(headers or {})}, method=method or None
+    )
+    with urllib.request.urlopen(request, timeout=timeout) as response:
+        answer = response.read()
+    return json.loads(answer) if answer else None
+
+
 def hears(path: Path) -> bool:
-    """Whether somebody at a socket takes a connection and lets go whoever asks for nothing, within a second."""
+    """Whether the server of a socket takes a connection, and closes it upon an empty line, within a second."""
     with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(1)
         try:
@@ -30,7 +52,7 @@ def hears(path: Path) -> bool:
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on now."""
+    """A port of 127.0.0.1 that nothing listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -24,8 +24,8 @@ def incoming_data() -> Path:
     return settings.VAR / "incoming"
 
 
-def planned_revision() -> Path:
-    """The revision that an ingest is about to make. Written by ingest, correct; read by ingest after a kill."""
+def planned_revisions() -> Path:
+    """Partitions that the next data version may change. Written by ingest, correct; read by ingest after a kill."""
     return settings.VAR / "data" / "intended.json"
 
 

@@ -1,7 +1,7 @@
-"""The one reader of what people write in YAML: params.yaml and expectation suites, read as DVC reads them.
+"""YAML as DVC reads it (YAML 1.2, by ruamel.yaml): params.yaml, expectation suites and DVC's own files.
 
-DVC reads YAML 1.2 by ruamel.yaml: `NO`, `on` and `12:30` are texts, `1e-3` is a number, merge keys work, a key that
-stands twice is a fault. PyYAML reads 1.1, where the first three mean False, True and 750.
+`NO`, `on` and `12:30` are texts, `1e-3` is a number, merge keys work, a key that stands twice is a fault. PyYAML reads
+1.1, where the first three mean False, True and 750.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import math
 from collections.abc import Iterator
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,24 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from tasks.ground.errors import Mistake
+
+__all__ = ["YAMLError", "dump", "load", "parse", "read"]
+
+
+def load(text: str) -> Any:
+    """Whatever a text holds.
+
+    Raises:
+        YAMLError: it is not YAML.
+    """
+    return YAML(typ="safe").load(text)
+
+
+def dump(value: Any) -> str:
+    """A value as DVC writes it, keys in their order."""
+    text = StringIO()
+    YAML().dump(value, text)
+    return text.getvalue()
 
 
 def read(path: Path, where: str, error: type[Mistake], *, dvc_reads: bool) -> Any:
@@ -52,7 +71,7 @@ def parse(text: str, where: str, error: type[Mistake], *, dvc_reads: bool) -> An
 
 
 def _in_a_line(fault: Exception) -> str:
-    """What ruamel.yaml says over several lines, with its place; without its advice to programmers."""
+    """ruamel.yaml's message and its place; without its advice to programmers."""
     mark = getattr(fault, "problem_mark", None) or getattr(fault, "context_mark", None)
     problem = getattr(fault, "problem", None) or str(fault)
     place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark is not None else ""

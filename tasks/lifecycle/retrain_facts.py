@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.ground import files, outcome_cache, params, paths, settings
+from tasks.ground import files, ledger, outcome_cache, params, paths, settings
 from tasks.monitoring import retrain_policy
 from tasks.release.registry import champion_lookup
 
@@ -62,7 +62,7 @@ def hold(model: str, why: str, run: str) -> None:
     if (before := last(model)) is None or before["why"] != why:
         at = datetime.now(UTC).isoformat(timespec="seconds")
         said = {"id": files.digest(why)[:16], "retrain": False, "why": why, "reasons": [], "state": {}, "policy": {}}
-        files.append_line(_book(model), {"at": at, "run": run, **said})
+        ledger.append(_book(model), {"at": at, "run": run, **said})
 
 
 def clear_override(model: str) -> None:
@@ -82,13 +82,13 @@ def decide(model: str, known: Override, run: str) -> retrain_policy.Decision:
     decision = retrain_policy.decide(_state(model, said, known), said.retrain)
     if (before := last(model)) is None or before["id"] != decision.id:
         at = datetime.now(UTC).isoformat(timespec="seconds")
-        files.append_line(_book(model), {"at": at, "run": run, **decision.to_dict()})
+        ledger.append(_book(model), {"at": at, "run": run, **decision.to_dict()})
     return decision
 
 
 def last(model: str) -> dict[str, Any] | None:
     """The newest decision, as it was written down."""
-    lines = files.lines(_book(model))
+    lines = ledger.lines(_book(model))
     return lines[-1] if lines else None
 
 

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from tasks.ground import files, paths
+from tasks.ground import files, ledger, paths
 
 if TYPE_CHECKING:
     import numpy as np
@@ -87,7 +87,7 @@ def without(table: pa.Table, orders: Iterable[Erasure]) -> pa.Table:
 
 def read(model: str) -> tuple[Erasure, ...]:
     """Every order, oldest first."""
-    lines = files.lines(paths.erasure_orders(model))
+    lines = ledger.lines(paths.erasure_orders(model))
     return tuple(
         Erasure(line["answered"], line["after"], line["before"], tuple(line["ids"]), tuple(line["keys"]))
         for line in lines
@@ -96,7 +96,7 @@ def read(model: str) -> tuple[Erasure, ...]:
 
 def add(model: str, order: Erasure, at: str) -> None:
     """Write an order down; the caller holds the lock of the log."""
-    files.append_line(paths.erasure_orders(model), {"at": at, **asdict(order)})
+    ledger.append(paths.erasure_orders(model), {"at": at, **asdict(order)})
 
 
 def done(model: str) -> int:

@@ -6,7 +6,7 @@ import math
 from datetime import datetime, timedelta
 from typing import Any
 
-from tasks.ground import files, params, settings
+from tasks.ground import files, ledger, params, settings
 from tasks.monitoring import retrain_policy
 from tasks.release.gate.verdict import Check, Verdict
 from tasks.release.registry import desired_state, verdict_ledger
@@ -94,7 +94,7 @@ def _decisions(model: str) -> None:
         )
         said = retrain_policy.decide(state, section).to_dict()
         line = {"at": f"2026-11-20T1{at}:05:00+00:00", "run": "http://127.0.0.1:4200/runs/flow-run/2", **said}
-        files.append_line(settings.VAR / "decisions" / f"{model}.jsonl", line)
+        ledger.append(settings.VAR / "decisions" / f"{model}.jsonl", line)
 
 
 # ── what the monitor writes ───────────────────────────────────────────────────────────────────────

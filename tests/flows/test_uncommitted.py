@@ -11,7 +11,7 @@ import pytest
 
 from deployments.status_page import page
 from flows.prefect_support import run_local
-from tasks.ground import files, settings, uncommitted
+from tasks.ground import ledger, settings, uncommitted
 from tasks.lifecycle import retrain_facts
 from tasks.release.registry import registry, verdict_ledger
 from tests.conftest import Project, write_readings
@@ -71,7 +71,7 @@ def test_a_person_has_it_trained_and_judged_and_it_waits(project: Project) -> No
     assert champion() is None
     (entry,) = registry.history(MODEL)
     assert (entry.verdict, entry.on_hold) == ("promoted", (state.message.partition("not promoted: ")[2]))
-    (line,) = files.lines(verdict_ledger.path(MODEL))
+    (line,) = ledger.lines(verdict_ledger.path(MODEL))
     assert not line["promoted"]
     assert "uncommitted: params.yaml" in line["summary"]
     assert "nothing to do" in train().message

@@ -6,9 +6,7 @@ rollout, its history is the history of what was live, and `git revert` is a way 
 
 from __future__ import annotations
 
-import random
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from string import Template
@@ -16,12 +14,9 @@ from string import Template
 import yaml
 
 from tasks.ground import files
-from tasks.ground.errors import Mistake, SourceUnavailable
-from tasks.ground.git import Clone
+from tasks.ground.errors import Mistake
+from tasks.ground.git import Clone, until_first
 from tasks.release.cluster import image
-
-TRIES = 10
-"""How often somebody else may be first."""
 
 MODEL, CANDIDATE, VERSION = "evergreen/model", "evergreen/candidate", "evergreen/version"
 """Labels of the Deployment and of its pods."""
@@ -199,7 +194,7 @@ class _Manifest:
         branch = branch or self.clone.checked_out()
         if branch is None:
             raise Mistake(f"no branch is checked out in {self.clone.at}: name the branch to push to")
-        for attempt in range(TRIES):
+        for _ in until_first(remote, branch):
             tip = self.clone.fetch(remote, branch)
             if tip is None:
                 raise Mistake(f"{remote} has no branch {branch!r}: push one that has {self.name}, or name another")
@@ -212,8 +207,7 @@ class _Manifest:
                 self._catch_up(branch, tip, commit)
                 return commit
             log(f"{remote}/{branch} has moved: once more, on top of what is there")
-            time.sleep(random.uniform(0, 0.1 * 2 ** min(attempt, 5)))  # noqa: S311 - so that two do not meet again
-        raise SourceUnavailable(f"{remote}/{branch} moved {TRIES} times while this pushed; run again")
+        raise AssertionError("until_first raises after the last try")
 
     def commit(self, branch: str | None) -> str | None:
         """Commit to the branch that is checked out; None: it says so already."""

@@ -6,7 +6,6 @@ an answer that is not understood) is left to tasks/release/registry/registry.py,
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import urllib.error
@@ -14,6 +13,7 @@ import urllib.parse
 import urllib.request
 from typing import Any
 
+from tasks.ground import http
 from tasks.release.registry import desired_state, mlflow_store
 from tasks.release.registry.desired_state import ReleaseRef
 
@@ -81,8 +81,7 @@ def _get(path: str, **asked: str) -> Any:
         raise _Unclear
     url = f"{mlflow_store.uri().rstrip('/')}/api/2.0/mlflow/{path}?{urllib.parse.urlencode(asked)}"
     try:
-        with urllib.request.urlopen(url, timeout=SECONDS) as response:
-            return json.loads(response.read())
+        return http.call(url, timeout=SECONDS)
     except urllib.error.HTTPError as error:
         if error.code == 404 and b"RESOURCE_DOES_NOT_EXIST" in error.read():
             return None

@@ -18,7 +18,7 @@ from typing import Annotated, Any
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from tasks.ground import files, paths
+from tasks.ground import files, ledger, paths
 
 KEYS = "keys.json"
 """Lies beside the models' files, and is no model's."""
@@ -161,12 +161,12 @@ def note(model: str, release: ReleaseRef, outcome: str, why: str = "") -> None:
     lines = history(model)
     event = {"candidate": release.candidate, "version": release.version, "outcome": outcome, "why": why}
     if not lines or {key: value for key, value in lines[-1].items() if key != "time"} != event:
-        files.append_line(_journal(model), {"time": release.since or now(), **event})
+        ledger.append(_journal(model), {"time": release.since or now(), **event})
 
 
 def history(model: str) -> list[dict[str, Any]]:
     """The lines of the journal, oldest first."""
-    return files.lines(_journal(model))
+    return ledger.lines(_journal(model))
 
 
 def _journal(model: str) -> Path:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from tasks.ground import files, params, settings
+from tasks.ground import files, params, settings, yaml_reader
 from tasks.release.package import package
 from tasks.release.registry.mlflow_store import artifacts, connect, uri, with_retries
 
@@ -260,14 +260,12 @@ def _here() -> str:
 
 def _data_version(model: str) -> str:
     """The data version that the model's stages read: data.dvc may name a newer one by now."""
-    import yaml
-
     lock, named = settings.ROOT / "dvc.lock", settings.ROOT / "data.dvc"
-    stages = (yaml.safe_load(lock.read_text()) or {}).get("stages", {}) if lock.exists() else {}
+    stages = (yaml_reader.load(lock.read_text()) or {}).get("stages", {}) if lock.exists() else {}
     read = [dep["md5"] for dep in stages.get(f"validate@{model}", {}).get("deps", []) if dep["path"] == "data"]
     if read:
         return str(read[0])
-    return str(yaml.safe_load(named.read_text())["outs"][0]["md5"]) if named.exists() else "none"
+    return str(yaml_reader.load(named.read_text())["outs"][0]["md5"]) if named.exists() else "none"
 
 
 def _datasets(build: Path) -> list[Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
-from tasks.ground import files, paths
+from tasks.ground import ledger, paths
 from tasks.release.gate.verdict import Verdict
 from tasks.release.registry import desired_state
 
@@ -23,18 +23,18 @@ def keep(model: str, version: int, verdict: Verdict, run: str = "", held: str = 
         run: where to look at the flow run that asked for it.
         held: why it is not promoted all the same: it waits for a person's word.
     """
-    before = files.lines(path(model))
+    before = ledger.lines(path(model))
     if before and tuple(before[-1].get(key, "") for key in ("id", "version", "held")) == (verdict.id, version, held):
         return
     said = asdict(verdict)
     if held:
         said |= {"held": held, "promoted": False, "summary": f"{verdict.summary}; not promoted: {held}"}
-    files.append_line(path(model), {"time": desired_state.now(), "version": version, "run": run, **said})
+    ledger.append(path(model), {"time": desired_state.now(), "version": version, "run": run, **said})
 
 
 def summary(model: str, version: int) -> str:
     """What the gate said of a version last, in a line; nothing where that was not on this machine."""
-    said = [line for line in files.lines(path(model)) if line["version"] == version]
+    said = [line for line in ledger.lines(path(model)) if line["version"] == version]
     return str(said[-1]["summary"]) if said else ""
 
 

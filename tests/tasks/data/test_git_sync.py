@@ -260,7 +260,7 @@ def test_a_revision_and_a_withdrawal_of_another_worker_are_followed(
     (first / "data/flights/2013-01.csv").write_text("corrected")
     (first / "data/flights/2013-02.csv").unlink()
     for name in ("flights/2013-01", "flights/2013-02"):
-        revisions.intend(name)
+        revisions.plan(name)
     versions.make()
     publish()
     assert "~ flights/2013-01.csv\n- flights/2013-02.csv" in git(origin, "log", "-1", "--format=%B", "main")

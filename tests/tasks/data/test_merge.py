@@ -45,7 +45,7 @@ class Project:
     def take(self, partitions: dict[str, str | None], lock: str = "") -> None:
         """Take partitions in (None: withdraw), make a version and commit it."""
         for name, content in partitions.items():
-            revisions.intend(revisions.partition_of(name))
+            revisions.plan(revisions.partition_of(name))
             path = self.root / "data" / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Revisions of a partition: the ledger in data.dvc, and what becomes of corrections, doubled events and withdrawals."""
+"""Revisions of a partition: the histories in data.dvc, and what becomes of corrections, doubled events and withdrawals."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import yaml
 from models import upstream
 from tasks.data import corrections, landing, quarantine, revisions, versions
 from tasks.data.revisions import Revision, Side
-from tasks.ground import files
+from tasks.ground import ledger
 from tasks.ground.errors import DataMissing, Mistake, StageFailed
 from tasks.ground.params import Params
 
@@ -100,17 +100,17 @@ def corrected(partition: str, temp: str = "39.5", rows: int = 1) -> bytes:
     return "".join(lines).encode()
 
 
-# ── the ledger ────────────────────────────────────────────────────────────────────────────────────
+# ── the histories ────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_the_ledger_stands_in_data_dvc_and_comes_back_from_it() -> None:
+def test_the_histories_stands_in_data_dvc_and_comes_back_from_it() -> None:
     """Beside whatever else DVC or a person keeps in `meta`."""
     text = "outs:\n- md5: 1.dir\n  path: data\nmeta:\n  owner: us\n"
-    ledger = {NAME: [A, B, Revision()], "flights/2013-02": [C, A]}
-    written = revisions.written(text, ledger)
-    assert revisions.parse(written) == ledger
+    histories = {NAME: [A, B, Revision()], "flights/2013-02": [C, A]}
+    written = revisions.written(text, histories)
+    assert revisions.parse(written) == histories
     assert yaml.safe_load(written)["meta"]["owner"] == "us"
-    assert list(yaml.safe_load(written)["meta"]["revisions"]) == sorted(ledger)
+    assert list(yaml.safe_load(written)["meta"]["revisions"]) == sorted(histories)
     assert revisions.parse(text) == {}
     with pytest.raises(DataMissing, match=r"meta\.revisions cannot be read"):
         revisions.parse("meta:\n  revisions:\n    a/b: [{file: x}]\n")
@@ -119,14 +119,14 @@ def test_the_ledger_stands_in_data_dvc_and_comes_back_from_it() -> None:
 def test_what_is_other_than_before_has_one_revision_more() -> None:
     """Changed, in another format, gone, and there again; what only came has none."""
     before, now = {"d/1.csv": "a", "d/2.csv": "a", "d/3.csv": "a"}, {"d/1.csv": "b", "d/2.parquet": "c", "d/4.csv": "a"}
-    ledger = revisions.followed({}, before, now)
-    assert ledger == {
+    histories = revisions.followed({}, before, now)
+    assert histories == {
         "d/1": [Revision("1.csv", "a"), Revision("1.csv", "b")],
         "d/2": [Revision("2.csv", "a"), Revision("2.parquet", "c")],
         "d/3": [Revision("3.csv", "a"), Revision()],
     }
-    assert revisions.followed(ledger, now, now) == ledger
-    again = revisions.followed(ledger, now, {**now, "d/3.csv": "d"})
+    assert revisions.followed(histories, now, now) == histories
+    again = revisions.followed(histories, now, {**now, "d/3.csv": "d"})
     assert again["d/3"] == [Revision("3.csv", "a"), Revision(), Revision("3.csv", "d")]
     assert revisions.superseded(again, "d/3", "a") == 1
     assert revisions.superseded(again, "d/3", "d") is None
@@ -157,8 +157,8 @@ def test_two_sides_are_joined_by_partition(base: str, ours: str, theirs: str, jo
     other, _ = revisions.join(*sides, theirs_for=[NAME])
     assert other.listing == ({f"{NAME}.csv": theirs} if theirs else {}) or not conflict
     if conflict and ours and theirs:
-        assert [one.md5 for one in result.ledger[NAME]] == [theirs, ours]
-        assert [one.md5 for one in other.ledger[NAME]] == [ours, theirs]
+        assert [one.md5 for one in result.histories[NAME]] == [theirs, ours]
+        assert [one.md5 for one in other.histories[NAME]] == [ours, theirs]
 
 
 def test_the_histories_of_two_sides_are_one() -> None:
@@ -166,17 +166,17 @@ def test_the_histories_of_two_sides_are_one() -> None:
     name = f"{NAME}.csv"
     base = Side({name: "a"}, {})
     ours, theirs = Side({name: "b"}, {NAME: [A, B]}), Side({name: "a"}, {})
-    assert revisions.join(base, ours, theirs)[0].ledger == {NAME: [A, B]}
-    assert revisions.join(base, theirs, ours)[0].ledger == {NAME: [A, B]}
+    assert revisions.join(base, ours, theirs)[0].histories == {NAME: [A, B]}
+    assert revisions.join(base, theirs, ours)[0].histories == {NAME: [A, B]}
     both, conflicts = revisions.join(base, ours, Side({name: "c"}, {NAME: [A, C]}))
-    assert (conflicts, both.ledger) == ([NAME], {NAME: [A, C, B]})
+    assert (conflicts, both.histories) == ([NAME], {NAME: [A, C, B]})
 
 
 # ── corrections ───────────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_correction_is_a_revision_and_is_told_by_rows(world: World) -> None:
-    """The newest content counts alone; the former is in the ledger and can be had; the log says what changed."""
+    """The newest content counts alone; the former is in the histories and can be had; the log says what changed."""
     first = versions.current()
     collected = world.deliver("2013-01.csv", corrected("2013-01", rows=3))
     assert [str(one) for one in collected.accepted] == ["weather 2013-01"]
@@ -298,7 +298,7 @@ def test_a_mistake_is_taken_back_and_the_data_version_is_the_one_before(world: W
     lines = list(corrections.in_words(corrections.listed(world.given)))
     assert lines[0] == NAME
     assert re.search(r"  4  2013-01.csv \w+: 1 altered.*; revision 2 again, by hand, 20.*counts now", lines[-1])
-    whys = [one["why"] for one in files.lines(versions.journal())]
+    whys = [one["why"] for one in ledger.lines(versions.journal())]
     assert whys == ["delivered", "revision 1 again, by hand", "revision 2 again, by hand"]
     with pytest.raises(Mistake, match="has no revision 9; it has 1 to 4"):
         corrections.revert(world.given, "weather", "2013-01", to=9)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.ground import files, settings
+from tasks.ground import files, ledger, settings
 from tasks.ground.errors import FileTorn
 from tests.conftest import REPOSITORY
 
@@ -87,18 +87,6 @@ def test_a_block_that_writes_nothing_is_an_error_and_loses_nothing(tmp_path: Pat
         with pytest.raises(FileNotFoundError), files.replacing(path):
             pass
     assert files.tree(tmp_path).keys() == {"file", "folder/file"}
-
-
-def test_a_line_that_a_full_disk_cuts_off_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The next one does not meet half a line."""
-    path, write = tmp_path / "book.jsonl", os.write
-    files.append_line(path, {"n": 1})
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "write", lambda file, data: write(file, data[:3]))
-        with pytest.raises(OSError, match=r"No space left on device.*book\.jsonl"):
-            files.append_line(path, {"n": 2})
-    files.append_line(path, {"n": 3})
-    assert files.lines(path) == [{"n": 1}, {"n": 3}]
 
 
 def test_a_folder_replaces_a_folder_whole(tmp_path: Path) -> None:
@@ -316,26 +304,6 @@ def test_who_cannot_do_without_a_file_is_told_which_one_is_torn(tmp_path: Path, 
         files.read_json(path)
 
 
-@pytest.mark.parametrize("torn", [b'{"n": 2', b"\0\0\0\0\0", b"\xff\xfe", b'{"n": 2}\n{"n"'])
-def test_a_torn_line_is_told_and_left_out_and_the_next_one_mends_the_file(
-    caplog: pytest.LogCaptureFixture, torn: bytes
-) -> None:
-    """What was whole is kept; a copy of what was there is set aside."""
-    path = settings.VAR / "book.jsonl"
-    files.append_line(path, {"n": 1})
-    with path.open("ab") as stream:
-        stream.write(torn)
-    kept = [{"n": 1}, {"n": 2}] if b"\n" in torn else [{"n": 1}]
-    assert files.lines(path) == kept
-    assert f"{path}: 1 lines are torn" in caplog.text
-    before = path.read_bytes()
-    files.append_line(path, {"n": 3})
-    assert files.lines(path) == [*kept, {"n": 3}]
-    assert path.read_bytes().count(b"\n") == len(kept) + 1
-    (aside,) = (settings.VAR / "torn").iterdir()
-    assert aside.read_bytes() == before
-
-
 def test_what_is_written_is_on_the_disk_before_it_takes_the_place_of_the_old(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -363,8 +331,8 @@ def test_what_is_written_is_on_the_disk_before_it_takes_the_place_of_the_old(
     assert happened[0] == "flush one"
     assert happened[-2] == "rename to folder"
     happened.clear()
-    files.append_line(tmp_path / "kept" / "book", 1)
-    files.append_line(tmp_path / "kept" / "book", 2)
+    ledger.append(tmp_path / "kept" / "book", 1)
+    ledger.append(tmp_path / "kept" / "book", 2)
     assert happened == ["flush book", "flush kept", "flush book"]
     happened.clear()
     files.write_text(tmp_path / "build" / "rows", "new")

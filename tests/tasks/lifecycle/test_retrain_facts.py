@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from flows.prefect_support import run_local
-from tasks.ground import files, params, settings
+from tasks.ground import files, ledger, params, settings
 from tasks.lifecycle import retrain_facts
 from tasks.modelling import daily_summaries, rows
 from tasks.release.registry import registry
@@ -64,7 +64,7 @@ def versions() -> int:
 
 def decisions() -> list[dict[str, Any]]:
     """What was written down."""
-    return files.lines(settings.VAR / "decisions" / f"{MODEL}.jsonl")
+    return ledger.lines(settings.VAR / "decisions" / f"{MODEL}.jsonl")
 
 
 def test_a_person_is_asked_no_questions(alone: Alone) -> None:

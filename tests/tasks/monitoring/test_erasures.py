@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from deployments.cli import main
-from tasks.ground import files, settings
+from tasks.ground import ledger, settings
 from tasks.ground.errors import Mistake
 from tasks.monitoring.intake import intake, labels
 from tasks.monitoring.quality import weekly
@@ -140,7 +140,7 @@ def test_the_command_says_what_it_did(world: Path, capsys: pytest.CaptureFixture
     assert capsys.readouterr().out == "tiny: no row of the log matches, nothing was changed\n"
     assert main(["forget", MODEL, "--time-after", "tomorrow"]) == 1
     assert "--time-after 'tomorrow' is no time: say it as 2027-01-31" in capsys.readouterr().err
-    (order,) = files.lines(prediction_log.folder(MODEL) / "erasures.jsonl")
+    (order,) = ledger.lines(prediction_log.folder(MODEL) / "erasures.jsonl")
     assert (order["before"], order["ids"], order["keys"]) == (None, [], [])
     assert NOON.timestamp() * 1000 < order["answered"]
 
