@@ -42,7 +42,7 @@ from tasks.release.rollout.router_client import Reply
 from tasks.release.rollout.router_status import Latency, ReleaseStatus
 from tasks.release.rollout.served_answers import OwnAnswers
 from tasks.release.rollout.shadow_replay import CHANCE, Replayed
-from tasks.release.rollout.stages import MOMENTARY, TELL_S, TRIES
+from tasks.release.rollout.stages import COMPARE_S, TRANSIENT, TRIES
 from tasks.runtime import model_file
 
 MODELS = ("flight_delay", "hourly_departures")
@@ -309,7 +309,7 @@ class Simulation:
         for stage, attempt in (("replay", self.replay), ("canary", self.watch)):
             for number in range(TRIES):
                 failed = [check.name for check in attempt(number) if not check.passed]
-                if not failed or not set(failed) <= MOMENTARY or number == TRIES - 1:
+                if not failed or not set(failed) <= TRANSIENT or number == TRIES - 1:
                     break
             if failed:
                 return stage, failed
@@ -318,7 +318,7 @@ class Simulation:
     def replay(self, _: int) -> list[Check]:
         """By the project's own replay, and its judgement."""
         rows, before, after = self._asked(self.limits.replay)
-        replayed = Replayed(asked=len(rows), task=self.model.task, features=self.features)
+        replayed = Replayed(planned=len(rows), task=self.model.task, features=self.features)
         new, old = iter(after), iter(before)
         replaying.replay(
             replayed,
@@ -347,7 +347,7 @@ class Simulation:
                 self._requests(*sides, is_stopped=is_stopped and watch.seconds > 5)
             for counted, side in ((watch.canary, sides[0]), (watch.live, sides[1])):
                 counted.look(side.status(), 1)
-            if look and (watch.seconds - told >= TELL_S or watch.seconds >= self.limits.bake_s):
+            if look and (watch.seconds - told >= COMPARE_S or watch.seconds >= self.limits.bake_s):
                 told = watch.seconds
                 self._compare(watch, int(sides[0].answered))
             checks = watch.judge(self.limits)
@@ -375,7 +375,7 @@ class Simulation:
         rows, before, after = self._asked(min(answered, 500))
         self.own.compare(rows, after)
         for row, old, new in zip(rows[:50], before, after, strict=False):
-            watch.pairs.pair([row], [old], [new])
+            watch.pairs.add_pairs([row], [old], [new])
 
     def _reply(self, answer: dict[str, Any]) -> Reply:
         if self.rng.random() < self.fault.fails:

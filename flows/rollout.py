@@ -17,12 +17,14 @@ from flows.prefect_support import events, triggers
 from flows.prefect_support.as_task import as_task, exclusive
 from tasks.ground import params, settings
 from tasks.ground.errors import DataMissing, Mistake, ModelFileRefused, NotPromoted
+from tasks.release import bento_store
 from tasks.release.registry import champion_lookup, desired_state
-from tasks.release.rollout import router_client
+from tasks.release.registry.desired_state import DesiredState, ReleaseRef
+from tasks.release.rollout.router_client import RouterClient
 
 if TYPE_CHECKING:
-    from tasks.release.rollout.report import Story
-    from tasks.release.rollout.stages import Outcome, Rollout
+    from tasks.release.rollout.report import RolloutRecord
+    from tasks.release.rollout.stages import ReleaseRollout, StageResult
 
 
 @flow(name="rollout", flow_run_name="rollout/{model}", description=__doc__)
@@ -33,7 +35,7 @@ def rollout(
     branch: str | None = None,
     remote: str | None = None,
 ) -> State[Any]:
-    """Have the registry's champion serve.
+    """Make the registry's champion the live release.
 
     Args:
         model: a name below `models` in params.yaml.
@@ -42,230 +44,219 @@ def rollout(
         branch: kubernetes: which branch to commit to; none: the one that is checked out there.
         remote: kubernetes: where to push to; none: nowhere.
     """
-    said = params.load()
-    tell = get_run_logger().info
-    for gone in desired_state.forget(said.models):
-        tell(f"{gone} is not in params.yaml any more: it serves no longer")
-    section = said.model(model)
+    config, log = params.load(), get_run_logger().info
+    for gone in desired_state.forget(config.models):
+        log(f"{gone} is not in params.yaml any more: it is not served any longer")
+    section = config.model(model)
     with exclusive(f"rollout-{model}"):
         if answered := triggers.coalesce_waiting():
-            tell(f"{answered} more wakes are answered by this run")
+            log(f"{answered} more triggers are answered by this run")
         if target == "local" and (failed := desired_state.unfinished(model)):
-            tell(f"a withdrawal of {failed.release} was begun and not ended: {failed.why}")
-            return _withdrawn(model, failed)
-        as_task(_tidy, "compact the prediction log")(model, section.serving)
-        _forget_unused(model, said.keep_days)
+            log(f"a withdrawal of {failed.release} was begun and not completed: {failed.why}")
+            return _withdraw(model, failed)
+        as_task(_compact_log, "compact the prediction log")(model, section.serving)
+        _forget_unused(model, config.keep_days)
         if target == "kubernetes":
-            return _to_git(model, manifests, branch, remote)
-        with router_client.RouterClient(patience=section.rollout.start_s) as router:
-            while (state := _once(model, section.rollout, router)) is None:
+            return _commit_manifest(model, manifests, branch, remote)
+        with RouterClient(patience=section.rollout.start_s) as router:
+            while (state := _reconcile(model, section.rollout, router)) is None:
                 pass
             return state
 
 
-def _tidy(model: str, limits: params.Serving) -> None:
-    """What is no longer written to becomes Parquet; what is too old, or too much, goes."""
+def _compact_log(model: str, limits: params.Serving) -> None:
+    """Closed files of the prediction log become Parquet; what is too old, or too much, is removed."""
     from tasks.prediction_log import prediction_log
 
     try:
         get_run_logger().info(str(prediction_log.compact(model)))
     finally:  # also where the disk is full: this makes room
-        gone = prediction_log.sweep(model, limits.log_days, int(limits.log_gb * 1e9))
-    if too_much := [name for name in gone if name.endswith(".parquet")]:
+        removed = prediction_log.sweep(model, limits.log_days, int(limits.log_gb * 1e9))
+    if too_much := [name for name in removed if name.endswith(".parquet")]:
         get_run_logger().warning(
             f"the prediction log is larger than serving.log_gb in params.yaml ({limits.log_gb:g} GB): "
-            f"{len(too_much)} files were forgotten, from {too_much[0]} to {too_much[-1]}"
+            f"{len(too_much)} files were removed, from {too_much[0]} to {too_much[-1]}"
         )
 
 
 def _forget_unused(model: str, days: float) -> None:
-    """The Bentos of candidates that neither serve nor are tried: they are made again when one is rolled back to."""
+    """Remove old Bentos that are neither live nor warm: a rollback to one makes it again."""
     from tasks.release.package import package
 
-    now = desired_state.read(model)
-    kept = {one.candidate for one in (now.live, now.previous, now.challenger) if one}
-    if gone := package.forget_unused(model, kept, days):
-        get_run_logger().info(f"{len(gone)} Bentos that nobody used for {days:g} days are gone: {', '.join(gone)}")
+    state = desired_state.read(model)
+    kept = {release.candidate for release in (state.live, *state.warm.values()) if release}
+    if removed := package.forget_unused(model, kept, days):
+        names = ", ".join(removed)
+        get_run_logger().info(f"{len(removed)} Bentos that were not used for {days:g} days are gone: {names}")
 
 
-def _once(model: str, limits: params.Rollout, router: router_client.RouterClient) -> State[Any] | None:
-    """One look at what should be, and the difference; None when that has changed meanwhile."""
-    now, wanted = desired_state.read(model), champion_lookup.champion(model)
-    restored = [one for one in (now.live, now.previous) if one and _restored(model, one)]
-    if wanted is None or (now.live and now.live.candidate == wanted.candidate):
-        return _as_it_is(model, now, wanted, router, patient=now.live in restored)
-    if now.share is not None or (now.challenger and now.challenger.candidate != wanted.candidate):
-        kept = now.challenger and now.challenger.candidate == wanted.candidate
-        get_run_logger().info(f"a killed rollout has left {now.challenger} as a challenger: nobody watches it")
-        desired_state.write(model, now.with_canary(None) if kept else now.without_challenger())
-    return _roll(model, wanted, limits, router)
+def _reconcile(model: str, limits: params.Rollout, router: RouterClient) -> State[Any] | None:
+    """Compare the desired state with the champion, and act on the difference; None when that has changed meanwhile."""
+    state, champion = desired_state.read(model), champion_lookup.champion(model)
+    restored = [release for release in (state.live, state.previous) if release and _restored(model, release)]
+    if champion is None or (state.live and state.live.candidate == champion.candidate):
+        return _keep(model, state, champion, router, patient=state.live in restored)
+    is_tried = state.challenger is not None and state.challenger.candidate == champion.candidate
+    if state.share is not None or (state.challenger and not is_tried):
+        get_run_logger().info(f"a killed rollout has left {state.challenger} as a challenger that is not watched")
+        desired_state.write(model, state.with_canary(None) if is_tried else state.without_challenger())
+    return _roll_out(model, champion, limits, router)
 
 
-def _restored(model: str, one: desired_state.ReleaseRef) -> bool:
-    """Whether the files of a release that serves, or is kept warm, had to be brought again."""
-    from tasks.release.rollout.restore import restore
-
+def _restored(model: str, release: ReleaseRef) -> bool:
+    """Whether the files of a release that is live or warm had to be brought again."""
     log = get_run_logger()
     try:
-        is_restored = restore(model, one)
-    except (DataMissing, ModelFileRefused) as error:  # it may serve on as long as its process lives
-        log.warning(f"{one} would not start again: {error}")
+        is_restored = bento_store.ensure(model, release.candidate)
+    except (DataMissing, ModelFileRefused) as error:  # it may stay live as long as its process lives
+        log.warning(f"{release} would not start again: {error}")
         return False
     if is_restored:
-        log.warning(f"the Bento of {one} was lost or changed on this machine: it is brought from the registry again")
+        log.warning(
+            f"the Bento of {release} was lost or changed on this machine: it is brought from the registry again"
+        )
     return is_restored
 
 
-def _as_it_is(
-    model: str,
-    now: desired_state.DesiredState,
-    wanted: desired_state.ReleaseRef | None,
-    router: router_client.RouterClient,
-    *,
-    patient: bool,
+def _keep(
+    model: str, state: DesiredState, champion: ReleaseRef | None, router: RouterClient, *, patient: bool
 ) -> State[Any]:
-    """Who should serve does: nothing to do but to clear away, and to see that it runs.
-
-    Args:
-        model: which.
-        now: what should serve.
-        wanted: who is champion.
-        router: what does it.
-        patient: it may not run yet, as its files have just come back.
-    """
-    if now.challenger:
-        desired_state.write(model, now.without_challenger())
-    if now.live is None:
+    """The right release is live: clear away what is left, and see that it runs; if `patient`, in a while."""
+    if state.challenger:
+        desired_state.write(model, state.without_challenger())
+    if state.live is None:
         return Completed(message=f"{model} has no champion yet: nothing to serve")
-    if not desired_state.live_is_noted(model, now.live):
-        desired_state.note(model, now.live, "live")
-    why = router.fault(model, now.live.candidate, router.patience if patient else 0)
-    if why is not None:
-        return Failed(message=f"{now.live} is to serve, but does not run: {why}")
-    said = f"{now.live} serves since {now.live.since}"
-    if wanted is None:
-        return Completed(message=f"the registry names no champion; {said}, and goes on")
-    return Completed(message=f"nothing to do: {said}")
+    if not desired_state.live_is_noted(model, state.live):
+        desired_state.note(model, state.live, "live")
+    if why := router.fault(model, state.live.candidate, router.patience if patient else 0):
+        return Failed(message=f"{state.live} is to serve, but does not run: {why}")
+    serves = f"{state.live} serves since {state.live.since}"
+    if champion is None:
+        return Completed(message=f"the registry names no champion; {serves}, and stays live")
+    return Completed(message=f"nothing to do: {serves}")
 
 
 # ── a rollout ─────────────────────────────────────────────────────────────────────────────────────
 
-
-def _roll(
-    model: str, one: desired_state.ReleaseRef, limits: params.Rollout, router: router_client.RouterClient
-) -> State[Any] | None:
-    """Stage by stage, until the release answers everything, or is withdrawn; None when it is not wanted any more."""
-    from tasks.release.rollout import stages
-    from tasks.release.rollout.report import Story
-
-    tell = get_run_logger().info
-    going = stages.Rollout(model, one, limits, router, tell)
-    story = Story(model, one, going.live)
-    way, why = stages.way(model, one)
-    tell(f"{one} is champion and is to serve; {f'{story.champion} does' if story.champion else 'nobody does yet'}")
-    try:
-        for name, stage, ways in _STAGES:
-            step = getattr(stages, stage) if way in ways else _skip(why)
-            if (outcome := _run(story, name, going, step)).passed is False:
-                return _give_up(story, outcome)
-    except stages.Superseded as error:
-        tell(f"{one} is no longer wanted: {error}")
-        desired_state.write(model, desired_state.read(model).without_challenger())
-        return None
-    before = f", and {story.champion} no longer" if story.champion else ""
-    story.end = f"{one} serves{before}" + (f"; {why}" if way != "new" else "")
-    _show(story)
-    return Completed(message=story.end)
-
-
 _EVERY = {"first", "new", "again", "back"}
 _STAGES = (
-    ("fetch the release and check its hash", "bring", _EVERY),
-    ("warm it beside who serves", "warm", _EVERY),
-    ("ask its golden rows", "golden", {"first", "new", "again"}),
-    ("replay what production has asked", "replay", {"new"}),
+    ("fetch the release and check its hash", "fetch", _EVERY),
+    ("warm it up beside the live release", "warm_up", _EVERY),
+    ("ask its golden rows", "ask_golden_rows", {"first", "new", "again"}),
+    ("replay logged requests", "replay", {"new"}),
     ("give it a share and watch", "bake", {"new"}),
-    ("give it everything", "go_live", _EVERY),
+    ("promote it to all requests", "promote", _EVERY),
 )
-"""Name, function in tasks/release/rollout/stages.py, and which ways lead through it."""
+"""Name, function in tasks/release/rollout/stages.py, and the routes that lead through it."""
 
 
-def _skip(why: str) -> Callable[[Rollout], Outcome]:
-    from tasks.release.rollout.stages import Outcome
+def _roll_out(model: str, release: ReleaseRef, limits: params.Rollout, router: RouterClient) -> State[Any] | None:
+    """Stage by stage, until the release answers all requests, or is withdrawn; None when it is superseded."""
+    from tasks.release.rollout import report, stages
 
-    return lambda _: Outcome(None, f"skipped: {why}")
+    log = get_run_logger().info
+    attempt = stages.ReleaseRollout(model, release, limits, router, log)
+    record = report.RolloutRecord(model, release, attempt.state.live)
+    route, why = stages.choose_route(model, release)
+    log(f"{release} is champion and is to go live; {record.champion or 'no release'} is live now")
+    try:
+        for name, function, routes in _STAGES:
+            step = getattr(stages, function) if route in routes else _skipped(why)
+            if (result := _run_stage(record, name, attempt, step)).passed is False:
+                return _give_up(record, result)
+    except stages.Superseded as error:
+        log(f"{release} is superseded: {error}")
+        desired_state.write(model, desired_state.read(model).without_challenger())
+        return None
+    before = f", and {record.champion} no longer" if record.champion else ""
+    record.end = f"{release} serves{before}{f'; {why}' if why else ''}"
+    _publish(record)
+    return Completed(message=record.end)
 
 
-def _run(story: Story, name: str, going: Rollout, step: Callable[[Rollout], Outcome]) -> Outcome:
-    """A stage as a Prefect task, whose state says what it found."""
-    from tasks.release.rollout.report import Told
-    from tasks.release.rollout.stages import Superseded
+def _skipped(why: str) -> Callable[[ReleaseRollout], StageResult]:
+    from tasks.release.rollout.stages import StageResult
 
-    found: list[Outcome] = []
-    superseded: list[Superseded] = []
+    return lambda _: StageResult(None, f"skipped: {why}")
+
+
+def _run_stage(
+    record: RolloutRecord, name: str, attempt: ReleaseRollout, step: Callable[[ReleaseRollout], StageResult]
+) -> StageResult:
+    """Run a stage as a Prefect task, whose state has its result.
+
+    Raises:
+        Superseded: another release is champion; which is no failure of the task.
+    """
+    from tasks.release.rollout.report import StageRecord
+    from tasks.release.rollout.stages import StageResult, Superseded
+
+    ends: list[StageResult | Superseded] = []
 
     def stage() -> State[Any]:
         begin = time.monotonic()
         try:
-            outcome = step(going)
+            result = step(attempt)
         except Superseded as error:
-            superseded.append(error)
+            ends.append(error)
             return Completed(name="Superseded", message=str(error))
-        found.append(outcome)
-        story.stages.append(Told(name, outcome, time.monotonic() - begin))
-        going.tell(f"{name}: {outcome.said}")
-        if outcome.passed is False:
-            return Failed(message=outcome.said)
-        return Completed(name="Completed" if outcome.passed else "Skipped", message=outcome.said)
+        ends.append(result)
+        record.stages.append(StageRecord(name, result, time.monotonic() - begin))
+        attempt.log(f"{name}: {result.message}")
+        if result.passed is False:
+            return Failed(message=result.message)
+        return Completed(name="Completed" if result.passed else "Skipped", message=result.message)
 
     state = as_task(stage, name)(return_state=True)
-    if superseded:
-        raise superseded[0]
-    return found[0] if found else state.result()  # what it raised is raised again
+    end = ends[0] if ends else state.result()  # what the stage raised is raised again
+    if isinstance(end, StageResult):
+        return end
+    raise end
 
 
 # ── a release that fails ──────────────────────────────────────────────────────────────────────────
 
 
-def _give_up(story: Story, outcome: Outcome) -> State[Any]:
-    """Write down what is to be done, and do it: whoever comes after a kill ends it."""
-    one, serves = story.challenger, story.champion
-    why = " ".join(f"{story.stages[-1].name}: {outcome.said}".split())
+def _give_up(record: RolloutRecord, result: StageResult) -> State[Any]:
+    """Write down what is to be done, and do it: the run after a kill completes it."""
+    release, live = record.challenger, record.champion
+    why = " ".join(f"{record.stages[-1].name}: {result.message}".split())
     failed = desired_state.Failed(
-        one.candidate, one.version, why, desired_state.now(), serves.candidate if serves else None
+        release.candidate, release.version, why, desired_state.now(), live.candidate if live else None
     )
-    desired_state.begin_withdrawal(story.model, failed)
-    state = _withdrawn(story.model, failed, tell_page=False)
-    story.end = state.message or why
-    _show(story)
+    desired_state.begin_withdrawal(record.model, failed)
+    state = _withdraw(record.model, failed, with_page=False)
+    record.end = state.message or why
+    _publish(record)
     return state
 
 
-def _withdrawn(model: str, failed: desired_state.Failed, tell_page: bool = True) -> State[Any]:
-    """Each of these may have been done already, and is then nothing. First of all it gets no more requests."""
-    as_task(_take_back, "take its requests away")(model)
+def _withdraw(model: str, failed: desired_state.Failed, with_page: bool = True) -> State[Any]:
+    """Each step may have been done already, and is then nothing. First of all the release gets no more requests."""
+    as_task(_end_trial, "take its requests away")(model)
     live = desired_state.read(model).live
-    on = f"; {live} serves on" if live else "; nobody serves"
-    refused = as_task(_withdraw, "withdraw it in the registry", retries=3)(model, failed)
-    if refused:  # it stays champion, as nobody else can be: that is for a person
-        name, said = "Stuck", refused
+    refused = as_task(_withdraw_version, "withdraw it in the registry", retries=3)(model, failed)
+    if refused:  # it stays champion, as no other version can be: that is for a person to decide
+        name, message = "Stuck", refused
     else:
-        name, said = "Withdrawn", f"{failed.release} is withdrawn: {failed.why}{on}"
+        after = f"{live} stays live" if live else "no release is live"
+        name, message = "Withdrawn", f"{failed.release} is withdrawn: {failed.why}; {after}"
         desired_state.note(model, failed.release, "withdrawn", failed.why)
-    as_task(events.withdrawn, "tell someone", retries=3)(model, failed, said)
+    as_task(events.withdrawn, "send a notice", retries=3)(model, failed, message)
     desired_state.end_withdrawal(model)
-    get_run_logger().error(said)
-    if tell_page:
+    get_run_logger().error(message)
+    if with_page:
         head = f"# ✗ {model}: {failed.release} withdrawn"
-        _page(model, f"{head}\n\n{said}.\n\nThe run that tried it was killed before it told more.\n", said)
-    return Failed(name=name, message=said)
+        text = f"{head}\n\n{message}.\n\nThe run that tried it was killed before it reported more.\n"
+        _create_page(model, text, message)
+    return Failed(name=name, message=message)
 
 
-def _take_back(model: str) -> None:
+def _end_trial(model: str) -> None:
     desired_state.write(model, desired_state.read(model).without_challenger())
 
 
-def _withdraw(model: str, failed: desired_state.Failed) -> str | None:
+def _withdraw_version(model: str, failed: desired_state.Failed) -> str | None:
     from tasks.release.registry import registry
 
     try:
@@ -275,46 +266,44 @@ def _withdraw(model: str, failed: desired_state.Failed) -> str | None:
     return None
 
 
-# ── told ──────────────────────────────────────────────────────────────────────────────────────────
+# ── its page ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def _show(story: Story) -> None:
+def _publish(record: RolloutRecord) -> None:
     from tasks.release.rollout import report
 
-    drawn = ""
-    if report.has_picture(story):
-        drawn = f"data:image/png;base64,{b64encode(report.picture(story)).decode()}"
-    _page(story.model, report.markdown(story, drawn), story.end)
+    image = ""
+    if report.has_picture(record):
+        image = f"data:image/png;base64,{b64encode(report.picture(record)).decode()}"
+    _create_page(record.model, report.markdown(record, image), record.end)
 
 
-def _page(model: str, text: str, description: str) -> None:
+def _create_page(model: str, text: str, description: str) -> None:
     create_markdown_artifact(key=f"rollout-{model.replace('_', '-')}", markdown=text, description=description[:500])
 
 
 # ── a cluster ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def _to_git(model: str, folder: str | None, branch: str | None, remote: str | None) -> State[Any]:
-    """Have Git say that the champion is to run: whoever follows that branch does the rest."""
+def _commit_manifest(model: str, folder: str | None, branch: str | None, remote: str | None) -> State[Any]:
+    """Have Git say that the champion is to run: the cluster follows that branch."""
     from tasks.release.cluster import manifests
     from tasks.release.registry import verdict_ledger
 
-    wanted = champion_lookup.champion(model)
-    if wanted is None:
+    champion = champion_lookup.champion(model)
+    if champion is None:
         return Completed(message=f"{model} has no champion yet: nothing to serve")
     if folder is None:
         raise Mistake("target kubernetes needs `manifests`: the folder, in a Git clone, that holds <model>.yaml")
-    roll = as_task(manifests.roll, "commit its tag into the manifest")
-    commit = roll(
+    commit = as_task(manifests.roll, "commit its tag into the manifest")(
         model,
-        wanted.candidate,
-        wanted.version,
+        champion.candidate,
+        champion.version,
         settings.ROOT / Path(folder),
         branch=branch,
         remote=remote,
-        about=verdict_ledger.summary(model, wanted.version),
+        about=verdict_ledger.summary(model, champion.version),
         log=get_run_logger().info,
     )
-    return Completed(
-        message=f"{wanted}: {f'commit {commit[:12]}' if commit else 'nothing to do, the manifest says so'}"
-    )
+    done = f"commit {commit[:12]}" if commit else "nothing to do, the manifest says so"
+    return Completed(message=f"{champion}: {done}")

@@ -26,11 +26,12 @@ from tasks import steps
 from tasks.ground import files, http, params, settings
 from tasks.ground.errors import DataMissing
 from tasks.ground.git import Clone
+from tasks.release import bento_store
 from tasks.release.cluster import manifests
 from tasks.release.gate.verdict import Verdict
 from tasks.release.package import package
 from tasks.release.registry import desired_state, registry, tracking, verdict_ledger
-from tasks.release.rollout import restore, router_client, stages
+from tasks.release.rollout import router_client, stages
 from tests.conftest import Project
 from tests.deployments.alone import Alone, server
 from tests.deployments.conftest import until
@@ -190,10 +191,7 @@ def test_the_first_champion_serves_at_once(world: World) -> None:
     )
     assert "fetched from the registry, its hash checked, its Bento made" in story()
     assert "✓ | ask its golden rows | 20 golden rows answered exactly as evaluated" in story()
-    assert (
-        "– | replay what production has asked | skipped: it is the first, so there is nobody to compare it with"
-        in story()
-    )
+    assert "– | replay logged requests | skipped: it is the first, so there is no release to compare it with" in story()
 
 
 def test_nothing_to_do_is_found_out_without_mlflow(served: desired_state.ReleaseRef) -> None:
@@ -220,7 +218,7 @@ def test_a_new_champion_is_tried_on_real_requests_and_takes_over_without_a_faile
     assert (now.live.candidate, now.previous.candidate, now.challenger) == (one.candidate, served.candidate, None)
     page = story()
     assert "40 logged requests replayed through both" in page
-    assert "requests in 2 s, 0 errors; who serves" in page
+    assert "requests in 2 s, 0 errors; live release" in page
     assert page.count("rows are answered exactly as its model says") == 2
     assert "data:image/png;base64," in page
     assert [line["outcome"] for line in desired_state.history(MODEL)].count("live") == 2
@@ -266,7 +264,7 @@ def test_what_serves_and_is_nowhere_any_more_is_told(world: World, served: desir
         assert roll().is_completed()
     away.rename(home / served.candidate)
     with pytest.raises(DataMissing, match=f"rollback {MODEL} --to N"):
-        restore.restore(MODEL, desired_state.ReleaseRef("0" * 16, 99))
+        bento_store.ensure(MODEL, desired_state.ReleaseRef("0" * 16, 99))
 
 
 # ── releases that fail ────────────────────────────────────────────────────────────────────────────
@@ -376,7 +374,7 @@ def test_a_rollback_is_a_switch(world: World, served: desired_state.ReleaseRef) 
     took = time.monotonic() - begin
     assert state.message == (
         f"version {served.version} ({served.candidate}) serves, and version {one.version} ({one.candidate}) no longer; "
-        "it served before, and was kept warm"
+        "it was live before, and was kept warm"
     )
     assert took < 10
     assert desired_state.read(MODEL).previous.candidate == one.candidate

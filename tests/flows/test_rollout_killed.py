@@ -193,14 +193,14 @@ def test_a_release_that_was_found_bad_is_not_tried_again(world: World, monkeypat
     assert (state.name, world.champion) == ("Withdrawn", OLD)
     assert "it is slow" in state.message
     assert fake.releases[NEW.candidate].asked == 0
-    assert "The run that tried it was killed before it told more." in world.pages[-1]
+    assert "The run that tried it was killed before it reported more." in world.pages[-1]
 
 
 def test_a_first_champion_that_fails_leaves_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody served, so nobody serves."""
     monkeypatch.setattr(registry, "withdraw", lambda *_: setattr(world, "champion", None))
     state = run(FakeRouter(0, MODEL, new=Behaviour(why="no such library")), monkeypatch)
-    assert state.message.endswith("it does not start: no such library; nobody serves")
+    assert state.message.endswith("it does not start: no such library; no release is live")
     assert desired_state.read(MODEL) == DesiredState()
     assert (
         run(FakeRouter(0, MODEL, new=Behaviour()), monkeypatch).message == "tiny has no champion yet: nothing to serve"
@@ -237,15 +237,15 @@ def test_another_challenger_that_was_left_is_cleared_away(world: World, monkeypa
 
 def test_another_champion_meanwhile_ends_a_rollout(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is looked at before everything is given away: the run goes on with who is champion then."""
-    live = stages.go_live
+    live = stages.promote
     seen = []
 
-    def and_somebody_decides(going: stages.Rollout) -> stages.Outcome:
-        seen.append(going.one)
+    def and_somebody_decides(going: stages.ReleaseRollout) -> stages.StageResult:
+        seen.append(going.release)
         world.champion = OLD
         return live(going)
 
-    monkeypatch.setattr(stages, "go_live", and_somebody_decides)
+    monkeypatch.setattr(stages, "promote", and_somebody_decides)
     desired_state.write(MODEL, DesiredState(OLD))
     state = run(FakeRouter(200, MODEL, old=Behaviour(), new=Behaviour()), monkeypatch)
     assert state.message.startswith("nothing to do: version 1")

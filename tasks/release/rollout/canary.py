@@ -1,17 +1,16 @@
-"""A canary, watched: what the router counts of it and of who serves, and what both answer to the same requests.
+"""Canary analysis: what the router counts of a canary and of the live release, and their answers to the same rows.
 
-Clients differ, and the same client may meet the canary each time: so nothing is compared between requests of the one
-and requests of the other but how long answers take. What the canary answers is compared with its own model's answers
-to the same rows, with those of who serves to the same rows, and its failures are those that who serves answers.
+Clients differ, and the same client may meet the canary each time: so only latency is compared between requests of the
+one and requests of the other. What the canary answers is compared with its own model's answers to the same rows and
+with the live release's answers to the same rows; its failures are those that the live release answers.
 
-Each look is another chance of a false alarm. What is left to chance (latency, how far answers move) is asked by a test
+Each look is another chance of a false alarm. What is left to chance (latency, how far answers move) is judged by a test
 whose probability of a false alarm is `FALSE_ALARM` over all looks together (Bonferroni).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,34 +27,33 @@ LOOK_S = 0.5
 """Seconds between two looks."""
 
 FALSE_ALARM = 0.005
-"""The probability that a canary which is as good as who serves alarms, by either of the two tests."""
+"""The probability that a canary which is as good as the live release alarms, by either of the two tests."""
 
-Counts = npt.NDArray[np.float64]
+_COUNTERS = ("answered", "refused", "errors", "late", "failed_alone")
 
 
 @dataclass
-class Counted:
-    """What one release has done since the watch began. A router that was started anew counts from 0 again."""
+class Counters:
+    """What a release has done since the watch began, as `ReleaseStatus` counts it; across restarts of the router."""
 
     answered: int = 0
     refused: int = 0
     errors: int = 0
     late: int = 0
-    """Of the errors: no answer, or none in time."""
     failed_alone: int = 0
-    """Requests that it refused or failed on, and that who serves answered."""
     latency_edges: list[float] = field(default_factory=list)
-    latency: Counts = field(default_factory=lambda: np.zeros(0))
+    latency: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     fault: str | None = None
     """Why it does not run any more."""
     state: str = "ready"
     deaths: int = 0
-    """Processes of it that came in the place of others."""
+    """Processes of it that replaced others."""
     waiting: int = 0
-    """Requests that it was asked and has not answered yet."""
+    """Requests that it has not answered yet."""
     is_quiet: bool = False
     """Whether it has answered nothing since the look before."""
-    _seen: dict[str, Any] = field(default_factory=dict)
+    _last: ReleaseStatus | None = None
+    _router: int | None = None
     _pids: set[int] = field(default_factory=set)
 
     @property
@@ -69,24 +67,21 @@ class Counted:
         has_answered = self.answered + self.refused > 0
         return (self.waiting > 0 and self.is_quiet) or (self.waiting + self.late > 0 and not has_answered)
 
-    def look(self, release: ReleaseStatus, router: int) -> None:
-        """Take in what `GET /status` says of the release; the first time, as where to count from."""
-        begin = not self._seen
-        now = {name: np.array([getattr(release, name)], dtype=np.float64) for name in _COUNTERS}
-        now["latency"] = np.array(release.latency.counts, dtype=np.float64)
-        since = self._seen if self._seen.get("router") == router else {}
-        new = {name: value - _like(since.get(name), value) if not begin else value * 0 for name, value in now.items()}
-        self._seen = {**now, "router": router}
+    def look(self, status: ReleaseStatus, router: int) -> None:
+        """Add what has come since the look before; the first one says where to count from."""
+        is_same = self._last is None or router == self._router
+        before = self._last or status if is_same else ReleaseStatus(state="ready")  # another router counts from 0
         for name in _COUNTERS:
-            setattr(self, name, getattr(self, name) + int(new[name].sum()))
-        self.is_quiet = not (new["answered"] + new["refused"]).sum()
-        self.latency = _like(self.latency, new["latency"]) + new["latency"]
-        self.latency_edges = release.latency.edges_ms
-        self.fault, self.state, self.waiting = fault(release), release.state, release.waiting
-        pids = set(release.pids)
-        known = self._pids if since or begin else set()  # another router has started others
-        self.deaths += len(pids - known) if known else 0
-        self._pids = known | pids
+            setattr(self, name, getattr(self, name) + getattr(status, name) - getattr(before, name))
+        self.is_quiet = status.answered + status.refused == before.answered + before.refused
+        counts = np.array(status.latency.counts, dtype=np.float64)
+        new = counts - _like(np.array(before.latency.counts, dtype=np.float64), counts)
+        self.latency, self.latency_edges = _like(self.latency, new) + new, status.latency.edges_ms
+        self.fault, self.state, self.waiting = fault(status), status.state, status.waiting
+        pids = set(status.pids)
+        seen = self._pids if is_same else set()
+        self.deaths += len(pids - seen) if seen else 0
+        self._last, self._router, self._pids = status, router, seen | pids
 
     def quantile_ms(self, share: float) -> float | None:
         """The latency that such a share of the answers stays below: the upper end of its bin."""
@@ -101,23 +96,25 @@ class Counted:
         return int(self.latency[begin >= ms].sum())
 
 
-_COUNTERS = ("answered", "refused", "errors", "late", "failed_alone")
+def _like(counts: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Counts, or zeros where they have other bins."""
+    return counts if len(counts) == len(other) else np.zeros(len(other))
 
 
 @dataclass
 class Watch:
-    """Both sides, what they answered to the same rows, and for how long they are watched."""
+    """Both releases, what they answered to the same rows, and for how long they are watched."""
 
     own: OwnAnswers
     pairs: Pairs
     expected: Moves | None = None
     """How far the gate knew that answers would move."""
-    canary: Counted = field(default_factory=Counted)
-    live: Counted = field(default_factory=Counted)
+    canary: Counters = field(default_factory=Counters)
+    live: Counters = field(default_factory=Counters)
     seconds: float = 0.0
 
     def judge(self, limits: params.Rollout) -> list[Check]:
-        """Whether it stands until now, and why. What there is too little traffic for is passed, and said to be."""
+        """Its checks until now. One with too little traffic is passed, and says so."""
         alpha = FALSE_ALARM / max(1, round(limits.bake_s / LOOK_S))
         return [
             self._runs(limits),
@@ -127,43 +124,48 @@ class Watch:
             self.pairs.check(self.expected, limits, alpha),
         ]
 
-    def _runs(self, limits: params.Rollout) -> Check:
-        """One that dies over its requests, or keeps them waiting. Where who serves does as well, it is the machine."""
+    def summary(self, limits: params.Rollout) -> str:
+        """How it goes, in a line."""
         canary, live = self.canary, self.live
-        over = self.seconds > limits.bake_s + CALL_SECONDS
+        few = "; too little traffic to judge its latency and its moves" if canary.requests < limits.min_requests else ""
+        return (
+            f"{canary.requests} requests in {self.seconds:.0f} s, {canary.errors} errors; "
+            f"live release {live.requests}, {live.errors} errors{few}"
+        )
+
+    def _runs(self, limits: params.Rollout) -> Check:
+        """Whether it dies over its requests, or keeps them waiting. Where both releases do, it is the machine."""
+        canary, live = self.canary, self.live
+        is_over = self.seconds > limits.bake_s + CALL_SECONDS
         why = canary.fault
         if canary.deaths > live.deaths:
             why = f"{canary.deaths} of its processes died"
         elif canary.late and not live.late:
             why = f"{canary.late} of {canary.requests} requests got no answer in time"
-        elif over and canary.is_owing:
+        elif is_over and canary.is_owing:
             why = f"it owes {canary.waiting} answers at the end of its watch, after {self.seconds:.0f} s"
-        elif over and canary.state != "ready":
+        elif is_over and canary.state != "ready":
             why = f"it is {canary.state} at the end of its watch"
         return Check("runs", float(canary.deaths), float(live.deaths), why is None, why or "it keeps running")
 
     def _errors(self, limits: params.Rollout) -> Check:
-        """What a client's mistake causes, who serves refuses as well."""
+        """What a client's mistake causes, the live release refuses as well."""
         canary, most = self.canary, limits.canary_errors
         shared = canary.refused + canary.errors - canary.late - canary.failed_alone
         also = f"; {shared} more failed with both" if shared > 0 else ""
-        reason = f"{canary.failed_alone} of {canary.requests} requests failed that who serves answers{also}"
+        reason = f"{canary.failed_alone} of {canary.requests} requests failed that the live release answers{also}"
         return Check("errors", float(canary.failed_alone), float(most), canary.failed_alone <= most, reason)
 
     def _latency(self, limits: params.Rollout, alpha: float) -> Check:
-        """Whether more than one in a hundred answers are slow, beside the p99 of who serves."""
+        """Whether more than one in a hundred answers are slow, beside the p99 of the live release."""
         reference, own = self.live.quantile_ms(0.99), self.canary.quantile_ms(0.99)
         answers, others = int(self.canary.latency.sum()), int(self.live.latency.sum())
         if reference is None or own is None or others < limits.min_requests:
-            reason = f"not judged: {answers} answers, who serves {others}"
+            reason = f"not judged: {answers} answers, live release {others}"
             return Check("latency p99", own, None, passed=True, reason=reason)
         beyond = slow_beyond(reference, limits)
         slow = self.canary.slower_than(beyond)
         chance = slow_by_chance(slow, answers, self.live.slower_than(beyond), others, 0.01)
-        reason = f"p99 {own:.1f} ms; who serves {reference:.1f} ms; {slow} of {answers} answers above {beyond:.0f} ms"
+        both = f"p99 {own:.1f} ms; live release {reference:.1f} ms"
+        reason = f"{both}; {slow} of {answers} answers above {beyond:.0f} ms"
         return Check("latency p99", own, beyond, chance >= alpha, reason)
-
-
-def _like(counts: Counts | None, other: Counts) -> Counts:
-    """Counts, or none where there are none of this kind yet."""
-    return counts if counts is not None and len(counts) == len(other) else np.zeros(len(other))

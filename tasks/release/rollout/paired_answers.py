@@ -1,4 +1,4 @@
-"""How far a challenger's answers lie from those of who serves, on the same rows, beside what the gate knew of it.
+"""Paired answers: how far a challenger's lie from the live release's on the same rows, beside what the gate knew.
 
 A better release is meant to move answers, and some rows more than others: whether that alarms must not depend on which
 rows happen to be asked. So no mean is compared: counted is which rows move further than any of the holdout's did, when
@@ -20,20 +20,18 @@ from tasks.release.gate.verdict import Check, Moves
 if TYPE_CHECKING:
     import pandas as pd
 
-Vector = npt.NDArray[np.float64]
-
 QUANTILES = 4
 """Ranges into which the values of a numeric feature are cut."""
 
 FEWEST = 20
-"""Rows that a slice must have, to be told of."""
+"""Rows that a slice must have, to be reported."""
 
 ROUNDING = 1e-9
 """A verdict keeps nine digits of how far answers move."""
 
 
 @dataclass(frozen=True)
-class Slice:
+class MovedSlice:
     """The rows in which one feature has one value, or lies in one range."""
 
     feature: str
@@ -47,7 +45,7 @@ class Slice:
 
 @dataclass
 class Pairs:
-    """What both answered to the same rows. The arrays have one value per row."""
+    """What both answered to the same rows. The lists have one value per row."""
 
     task: str
     features: dict[str, Any] = field(default_factory=dict)
@@ -61,19 +59,19 @@ class Pairs:
     distances: list[float] = field(default_factory=list)
     """As `tasks.release.gate.verdict.Moves` has them."""
 
-    def pair(self, rows: list[dict[str, Any]], before: list[dict[str, Any]], after: list[dict[str, Any]]) -> None:
-        """One request that both answered."""
+    def add_pairs(self, rows: list[dict[str, Any]], before: list[dict[str, Any]], after: list[dict[str, Any]]) -> None:
+        """Add a request that both answered."""
         for row, old, new in zip(rows, before, after, strict=True):
-            was, is_now, far = _compared(old, new)
+            champion, challenger, distance = _compared(old, new)
             self.rows.append(row)
             self.answers.append(new)
-            self.champion.append(was)
-            self.challenger.append(is_now)
-            self.distances.append(far)
+            self.champion.append(champion)
+            self.challenger.append(challenger)
+            self.distances.append(distance)
 
     @property
     def scale(self) -> float:
-        """What differences are told in: 1 for probabilities; the mean absolute prediction for values."""
+        """The unit of differences: 1 for probabilities; the mean absolute prediction for values."""
         mean = float(np.mean(np.abs(self.champion))) if self.champion and self.task == "regression" else 1.0
         return mean or 1.0
 
@@ -91,7 +89,7 @@ class Pairs:
             alpha: the probability of a false alarm.
         """
         if expected is None:
-            return self._unjudged_move(limits)
+            return self._check_unexpected(limits)
         distinct = {json.dumps(row, sort_keys=True): far for row, far in zip(self.rows, self.distances, strict=True)}
         if (rows := len(distinct)) < limits.min_requests:
             few = f"not judged: {rows} different rows, from {limits.min_requests} on"
@@ -106,8 +104,8 @@ class Pairs:
         )
         return Check("moves", share, limits.unexpected, passed, reason)
 
-    def _unjudged_move(self, limits: params.Rollout) -> Check:
-        """No verdict speaks of these two, as when a person set the alias: then they are to be much the same."""
+    def _check_unexpected(self, limits: params.Rollout) -> Check:
+        """Without a verdict about these two, as when a person set the alias, they are to answer much the same."""
         moved = self.moved or 0.0
         what = "of the mean prediction" if self.task == "regression" else "of probability"
         reason = f"answers move by {moved:.4f} {what} on average, over {len(self.rows):,} rows"
@@ -115,7 +113,7 @@ class Pairs:
             reason += ", and no verdict of the gate has promoted the one over the other (rollout.moved)"
         return Check("moves", moved, limits.moved, moved <= limits.moved, reason)
 
-    def slices(self) -> list[Slice]:
+    def slices(self) -> list[MovedSlice]:
         """Every slice with enough rows; where answers move most comes first."""
         if not self.rows:
             return []
@@ -124,35 +122,36 @@ class Pairs:
         frame = pd.DataFrame(self.rows, columns=list(self.features))
         far = np.array(self.distances) / self.scale
         shift = (np.array(self.challenger) - np.array(self.champion)) / self.scale
-        found = []
-        for feature, said in self.features.items():
-            for value, where in _parts(frame[feature], said["type"]):
-                if (count := int(where.sum())) >= FEWEST:
-                    found.append(Slice(feature, value, count, float(far[where].mean()), float(shift[where].mean())))
-        return sorted(found, key=lambda one: (-one.moved, one.feature, one.value))
+        slices = [
+            MovedSlice(name, value, int(where.sum()), float(far[where].mean()), float(shift[where].mean()))
+            for name, feature in self.features.items()
+            for value, where in _parts(frame[name], feature["type"])
+            if where.sum() >= FEWEST
+        ]
+        return sorted(slices, key=lambda part: (-part.moved, part.feature, part.value))
 
 
-def exceed_by_chance(beyond: int, rows: int, known: int) -> float:
-    """The probability that so many of some rows, or more, lie above all known ones, if all were drawn alike.
+def exceed_by_chance(beyond: int, rows: int, reference: int) -> float:
+    """The probability that so many of some rows, or more, lie above all reference rows, if all were drawn alike.
 
-    Then each of the rows + known values is equally likely to be among the largest (S. Rosenbaum: Tables for a
+    Then each of the rows + reference values is equally likely to be among the largest (S. Rosenbaum: Tables for a
     nonparametric test of location, Annals of Mathematical Statistics 25 (1), 1954): no distribution is assumed.
     """
     largest = np.arange(beyond)
-    return float(np.prod((rows - largest) / (rows + known - largest)))
+    return float(np.prod((rows - largest) / (rows + reference - largest)))
 
 
 def _compared(old: dict[str, Any], new: dict[str, Any]) -> tuple[float, float, float]:
     """The champion's number, the challenger's, and how far apart the answers are."""
     if "probabilities" not in old:
-        was, is_now = float(old["prediction"]), float(new["prediction"])
-        return was, is_now, abs(is_now - was)
-    before, after = old["probabilities"], new["probabilities"]
-    far = sum(abs(after.get(c, 0.0) - before.get(c, 0.0)) for c in before.keys() | after.keys()) / 2
+        before, after = float(old["prediction"]), float(new["prediction"])
+        return before, after, abs(after - before)
+    olds, news = old["probabilities"], new["probabilities"]
+    distance = sum(abs(news.get(label, 0.0) - olds.get(label, 0.0)) for label in olds.keys() | news.keys()) / 2
     if "probability" in old and "probability" in new:
-        return old["probability"], new["probability"], far
-    top = max(before, key=lambda one: before[one])
-    return before[top], after.get(top, 0.0), far
+        return old["probability"], new["probability"], distance
+    top = max(olds, key=lambda label: olds[label])
+    return olds[top], news.get(top, 0.0), distance
 
 
 def _parts(column: pd.Series[Any], kind: str) -> list[tuple[str, npt.NDArray[np.bool_]]]:
@@ -162,18 +161,13 @@ def _parts(column: pd.Series[Any], kind: str) -> list[tuple[str, npt.NDArray[np.
     if kind == "category":
         return parts + [(str(value), (column == value).to_numpy(dtype=bool)) for value in column.dropna().unique()]
     values = column.to_numpy(dtype=np.float64, na_value=np.nan)
-    there = values[~missing]
-    if not there.size:
+    if missing.all():
         return parts
-    edges = np.unique(np.quantile(there, np.arange(1, QUANTILES) / QUANTILES, method="higher"))
+    edges = np.unique(np.quantile(values[~missing], np.arange(1, QUANTILES) / QUANTILES, method="higher"))
     bins = np.searchsorted(edges, values, side="right")
     for number in range(len(edges) + 1):
         where = ~missing & (bins == number)
         if where.any():
-            parts.append((_range(values[where]), where))
+            low, high = (f"{value:.4g}" for value in (values[where].min(), values[where].max()))
+            parts.append((low if low == high else f"{low} to {high}", where))
     return parts
-
-
-def _range(values: Vector) -> str:
-    low, high = f"{values.min():.4g}", f"{values.max():.4g}"
-    return low if low == high else f"{low} to {high}"

@@ -1,4 +1,4 @@
-"""A rollout, told: each stage with what it found, the numbers, where predictions move, and a picture."""
+"""Report of a rollout: each stage with its result, the numbers, where predictions move, and a picture."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tasks.release.registry.desired_state import ReleaseRef
 from tasks.release.rollout.canary import Watch
 from tasks.release.rollout.paired_answers import FEWEST
 from tasks.release.rollout.shadow_replay import Replayed, p99
-from tasks.release.rollout.stages import Outcome
+from tasks.release.rollout.stages import StageResult
 
 CHAMPION, CHALLENGER = "#8a8f98", "#2f7f79"
 GOOD, BAD, QUIET = "#2f7f79", "#c8452f", "#8a8f98"
@@ -26,68 +26,67 @@ MOST_POINTS = 3000
 
 
 @dataclass(frozen=True)
-class Told:
+class StageRecord:
     """A stage as it ended."""
 
     name: str
-    outcome: Outcome
+    result: StageResult
     seconds: float
 
 
 @dataclass
-class Story:
-    """What has happened until now."""
+class RolloutRecord:
+    """What a rollout has done until now."""
 
     model: str
     challenger: ReleaseRef
     champion: ReleaseRef | None
-    """Who serves, or served, while the challenger was tried."""
-    stages: list[Told] = field(default_factory=list)
+    """The release that was live while the challenger was tried."""
+    stages: list[StageRecord] = field(default_factory=list)
     end: str = ""
     """How it ended, in a sentence."""
 
     @property
-    def failed(self) -> Told | None:
-        """The stage that said no."""
-        return next((told for told in self.stages if told.outcome.passed is False), None)
+    def failed(self) -> StageRecord | None:
+        """The stage that failed."""
+        return next((stage for stage in self.stages if stage.result.passed is False), None)
 
     @property
     def replayed(self) -> Replayed | None:
-        """What the replay found, if there was one."""
-        return next((t.outcome.facts for t in self.stages if isinstance(t.outcome.facts, Replayed)), None)
+        """What the replay measured, if there was one."""
+        return next((s.result.evidence for s in self.stages if isinstance(s.result.evidence, Replayed)), None)
 
     @property
     def watched(self) -> Watch | None:
-        """What the canary's watch saw, if there was one."""
-        return next((t.outcome.facts for t in self.stages if isinstance(t.outcome.facts, Watch)), None)
+        """What the canary's watch measured, if there was one."""
+        return next((s.result.evidence for s in self.stages if isinstance(s.result.evidence, Watch)), None)
 
 
 # ── the page ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def markdown(story: Story, image: str = "") -> str:
+def markdown(record: RolloutRecord, image: str = "") -> str:
     """The page; `image` is where its picture is."""
-    what = "withdrawn" if story.failed else "rolled out"
-    lines = [f"# {_mark(not story.failed)} {story.model}: {_named(story.challenger)} {what}", ""]
-    lines += [f"{_cell(story.end)}.", ""]
-    lines += ["| | stage | what came of it | seconds |", "| --- | --- | --- | ---: |"]
-    for told in story.stages:
-        lines.append(
-            f"| {_mark(told.outcome.passed)} | {told.name} | {_cell(told.outcome.said)} | {told.seconds:.1f} |"
-        )
-    if image and has_picture(story):
+    what = "withdrawn" if record.failed else "rolled out"
+    title = f"version {record.challenger.version} (`{record.challenger.candidate}`) {what}"
+    lines = [f"# {_mark(not record.failed)} {record.model}: {title}", "", f"{_cell(record.end)}.", ""]
+    lines += ["| | stage | result | seconds |", "| --- | --- | --- | ---: |"]
+    for stage in record.stages:
+        result = stage.result
+        lines.append(f"| {_mark(result.passed)} | {stage.name} | {_cell(result.message)} | {stage.seconds:.1f} |")
+    if image and has_picture(record):
         lines += ["", f"![champion and challenger]({image})"]
-    for told in story.stages:
-        if told.outcome.checks:
-            lines += ["", f"## {told.name}", "", *_checks(told.outcome.checks)]
-    if story.replayed and (slices := story.replayed.slices()):
-        lines += ["", "## where predictions move most", "", *_slices(story.replayed, slices)]
+    for stage in record.stages:
+        if stage.result.checks:
+            lines += ["", f"## {stage.name}", "", *_checks(stage.result.checks)]
+    if record.replayed and (slices := record.replayed.slices()):
+        lines += ["", "## where predictions move most", "", *_slices(record.replayed, slices)]
     return "\n".join(lines) + "\n"
 
 
 def _checks(checks: tuple[Check, ...]) -> list[str]:
     rows = [f"| {_mark(c.passed)} | {c.name} | {_number(c.threshold)} | {_cell(c.reason)} |" for c in checks]
-    return ["| | check | at most | what was seen |", "| --- | --- | ---: | --- |", *rows]
+    return ["| | check | at most | measured |", "| --- | --- | ---: | --- |", *rows]
 
 
 def _slices(replayed: Replayed, slices: list[Any]) -> list[str]:
@@ -112,10 +111,6 @@ def _mark(passed: bool | None) -> str:
     return "–" if passed is None else "✓" if passed else "✗"
 
 
-def _named(one: ReleaseRef | None) -> str:
-    return f"version {one.version} (`{one.candidate}`)" if one else "nobody"
-
-
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.4g}"
 
@@ -127,34 +122,36 @@ def _cell(text: str) -> str:
 # ── the picture ───────────────────────────────────────────────────────────────────────────────────
 
 
-def has_picture(story: Story) -> bool:
+def has_picture(record: RolloutRecord) -> bool:
     """Whether there is anything to draw: that takes a replay."""
-    return bool(story.replayed and story.replayed.champion_ms)
+    return bool(record.replayed and record.replayed.champion_ms)
 
 
-def picture(story: Story) -> bytes:
+def picture(record: RolloutRecord) -> bytes:
     """Predictions of both, one against the other, and how long they took, as PNG."""
     from io import BytesIO
 
     from matplotlib.figure import Figure
 
-    replayed = story.replayed
+    replayed = record.replayed
     assert replayed is not None
     figure = Figure(figsize=(11, 3.9), dpi=110, layout="constrained")
     left, middle, right = figure.subplots(1, 3, width_ratios=[1.15, 1, 0.9])
     _histogram(left, replayed)
     _scatter(middle, replayed)
-    _latencies(right, replayed, story.watched)
+    _latencies(right, replayed, record.watched)
     for axes in (left, middle, right):
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelsize=8)
         axes.set_axisbelow(True)
-    said = f"{story.model}: version {story.challenger.version} {'is withdrawn' if story.failed else 'serves'}"
+    title = f"{record.model}: version {record.challenger.version} {'is withdrawn' if record.failed else 'is live'}"
     against = (
-        f", version {story.champion.version} {'serves on' if story.failed else 'no longer'}" if story.champion else ""
+        f", version {record.champion.version} {'stays live' if record.failed else 'no longer'}"
+        if record.champion
+        else ""
     )
     figure.suptitle(
-        said + against, x=0.008, ha="left", fontsize=11, fontweight="bold", color=BAD if story.failed else GOOD
+        title + against, x=0.008, ha="left", fontsize=11, fontweight="bold", color=BAD if record.failed else GOOD
     )
     stream = BytesIO()
     figure.savefig(stream, format="png", metadata={"Software": None})

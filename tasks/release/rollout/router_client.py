@@ -1,7 +1,7 @@
-"""The router, asked as its operator asks it: what it does, and what one release answers. By plain HTTP.
+"""Client of the router, as its operator: what it does, and what one release answers. By plain HTTP.
 
-Somebody keeps the router alive: when it is killed it is back within seconds, with counters that begin anew and another
-token. So a call that meets nobody is made again for a while, and none of this is held against a release.
+A router that is killed is back within seconds, with counters that begin anew and another token. So a call that gets no
+answer is made again for a while, and none of this is held against a release.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tasks.ground.errors import WorldError
 from tasks.release.rollout.router_status import TIMED_OUT, ModelStatus, ReleaseStatus, RouterStatus
 
 CALL_SECONDS = 5.0
-"""How long one request may take. What was answered in production is not asked for longer."""
+"""How long a request may take: as long as in production."""
 
 PAUSE = 0.05
 """Seconds between two looks at something that is awaited."""
@@ -28,7 +28,7 @@ PAUSE = 0.05
 UNKNOWN, REFUSED = 404, 401
 
 SILENT = "said nothing"
-"""How the router tells of a process that died without a word: killed, perhaps, which is no fault of the release."""
+"""What the router reports of a process that died without a word: killed, perhaps, which is no fault of the release."""
 
 
 class RouterSilent(WorldError):
@@ -45,7 +45,7 @@ class Reply:
     """From the first byte sent to the last one received."""
 
     @property
-    def said(self) -> str:
+    def problem(self) -> str:
         """Why it is no answer, in a line; without what the request held."""
         if not isinstance(self.body, dict):
             return f"HTTP {self.status}: {str(self.body)[:200]}"
@@ -61,7 +61,7 @@ class RouterClient:
 
     patience: float = 8.0
     """Seconds for which it may be away."""
-    port: int = field(default_factory=lambda: int(_setting("EVERGREEN_PORT")))
+    port: int = field(default_factory=lambda: int({**settings.environment(), **os.environ}["EVERGREEN_PORT"]))
     _open: dict[str, http.client.HTTPConnection] = field(default_factory=dict, repr=False)
 
     def __enter__(self) -> RouterClient:
@@ -82,7 +82,7 @@ class RouterClient:
         Raises:
             RouterSilent: it was away for longer than `patience`.
         """
-        reply = self._as_operator("GET", "/status", None, {REFUSED})
+        reply = self._request("GET", "/status", None, {REFUSED})
         try:
             status = RouterStatus.model_validate(reply.body)
         except ValidationError:
@@ -111,27 +111,22 @@ class RouterClient:
             RouterSilent: it was away, or did not know the release, for longer than `patience`.
         """
         body = json.dumps({"rows": rows}).encode()
-        reply = self._as_operator("POST", f"/operator/{model}/{candidate}/predict", body, {REFUSED, UNKNOWN})
+        reply = self._request("POST", f"/operator/{model}/{candidate}/predict", body, {REFUSED, UNKNOWN})
         if reply.status in (REFUSED, UNKNOWN):
-            raise RouterSilent(f"{self.address} does not let {model}:{candidate} be asked: {reply.said}")
+            raise RouterSilent(f"{self.address} does not let {model}:{candidate} be asked: {reply.problem}")
         return reply
 
-    def _as_operator(self, method: str, path: str, body: bytes | None, not_yet: set[int]) -> Reply:
+    def _request(self, method: str, path: str, body: bytes | None, not_yet: set[int]) -> Reply:
         """Again where a router was killed: its token is written a moment after it answers, its releases begin anew."""
         deadline = time.monotonic() + self.patience
         while True:
-            reply = self._patiently(method, path, body)
-            if reply.status not in not_yet or time.monotonic() > deadline:
-                return reply
-            time.sleep(PAUSE)
-
-    def _patiently(self, method: str, path: str, body: bytes | None) -> Reply:
-        deadline = time.monotonic() + self.patience
-        while True:
+            is_over = time.monotonic() > deadline
             try:
-                return self._call(method, path, body)
+                reply = self._call(method, path, body)
+                if is_over or reply.status not in not_yet:
+                    return reply
             except (OSError, http.client.HTTPException) as error:
-                if time.monotonic() > deadline:
+                if is_over:
                     raise RouterSilent(
                         f"the router does not answer on {self.address}: {error or type(error).__name__}. "
                         f"Start it (make up), or set EVERGREEN_PORT"
@@ -139,7 +134,7 @@ class RouterClient:
             time.sleep(PAUSE)
 
     def _call(self, method: str, path: str, body: bytes | None) -> Reply:
-        """One request on the path's own connection. One that the router has closed meanwhile is not there any more."""
+        """One request on the path's own connection; a connection that failed is forgotten."""
         if path not in self._open:
             self._open[path] = http.client.HTTPConnection("127.0.0.1", self.port, timeout=CALL_SECONDS)
         connection = self._open[path]
@@ -172,18 +167,14 @@ def fault(release: ReleaseStatus | None) -> str | None:
 
 
 def last_line(text: str) -> str:
-    """Of what a process said before it ended: mostly the error."""
+    """The last line that a process wrote before it ended: mostly the error."""
     lines = text.strip().splitlines()
     return lines[-1].strip() if lines else SILENT
 
 
 def token() -> str:
-    """The operator's, which admits to everything. Read for each call: a router that was started anew has another."""
+    """The operator's token. Read for each call: a router that was started anew has another."""
     try:
         return paths.router_token().read_text(encoding="utf-8").strip()
     except FileNotFoundError:
         return ""
-
-
-def _setting(name: str) -> str:
-    return os.environ.get(name) or settings.environment()[name]

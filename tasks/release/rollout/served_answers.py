@@ -1,8 +1,7 @@
-"""Served answers beside the same rows scored offline: what a release answers must be what its evaluation would say.
+"""Served answers beside the same rows scored offline: a release must answer what its evaluation would say.
 
-A request, a replica, a batch, and JSON are on the one side; a frame and the model file, as the gate asked it, on the
-other. Both are computed, so there is no chance in it, and nothing that the traffic's mix could change: one value that
-differs is a fault.
+On the one side are a request, a replica, a batch, and JSON; on the other a frame and the model file, as the gate asked
+it. Both are computed, so neither chance nor the traffic's mix changes anything: one value that differs is a fault.
 """
 
 from __future__ import annotations
@@ -33,11 +32,11 @@ class OwnAnswers:
     release: Path
     """The release's folder."""
     rows: int = 0
-    """How many were compared."""
+    """Rows that were compared."""
     differing: int = 0
-    """How many values differ."""
+    """Values that differ."""
     first: str = ""
-    """One of them, with both values."""
+    """The first of them, with both values."""
     unjudged: str = ""
     """Why nothing is compared: the model cannot be scored here, as it was evaluated."""
 
@@ -88,6 +87,6 @@ class OwnAnswers:
         return score
 
     def _frame(self, rows: list[dict[str, Any]]) -> pd.DataFrame:
-        facts = self._facts
-        types = {f: "str" if said["type"] == "category" else "float64" for f, said in facts["features"].items()}
-        return pd.DataFrame(rows, columns=facts["columns"]).astype(types)
+        features = self._facts["features"]
+        types = {name: "str" if feature["type"] == "category" else "float64" for name, feature in features.items()}
+        return pd.DataFrame(rows, columns=self._facts["columns"]).astype(types)

@@ -39,8 +39,8 @@ class Behaviour:
     """Whether who serves fails at the same requests."""
     tried: Callable[[int], int] = lambda _: 200
     """The status of the operator's call of this number."""
-    dies: bool = False
-    """Another process at each look."""
+    dies: int = 0
+    """At so many looks it has another process."""
     hangs: bool = False
     """It answers nothing in production."""
     pid: int = 7
@@ -77,7 +77,8 @@ class FakeRouter:
         one.begun = one.begun or time.monotonic()
         ready = 0 <= one.starts <= time.monotonic() - one.begun
         state = "failed" if one.why else "ready" if ready else "starting"
-        one.pid += one.dies and state == "ready"
+        if one.dies and state == "ready":
+            one.pid, one.dies = one.pid + 1, one.dies - 1
         waiting = 3 if one.hangs and one.counts else 0
         return {"state": state, "why": one.why, "pids": [one.pid], "startup_s": one.starts, "waiting": waiting}
 

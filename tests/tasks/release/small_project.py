@@ -116,6 +116,7 @@ def _train(build: Path, names: list[str], columns: tuple[str, ...], estimator: B
         "classes": [0, 1],
         "baseline": {"classes": [1 - share, share]},
     }
+    (build / "model").mkdir(parents=True)
     model_file.dump(pipeline, build / "model" / "model.skops")
     files.write_json(build / "model" / "training.json", training)
     reference = profile.reference_profile(learn, FEATURES, None)

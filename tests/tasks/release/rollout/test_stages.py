@@ -130,7 +130,7 @@ def test_the_book_has_a_line_for_each_change() -> None:
 
 
 @pytest.mark.parametrize(
-    ("now", "one", "way"),
+    ("now", "one", "route"),
     [
         (DesiredState(), NEW, "first"),
         (DesiredState(OLD), NEW, "new"),
@@ -138,21 +138,21 @@ def test_the_book_has_a_line_for_each_change() -> None:
         (DesiredState(NEW), OLD, "again"),
     ],
 )
-def test_which_way_a_release_goes(now: DesiredState, one: ReleaseRef, way: str) -> None:
+def test_which_way_a_release_goes(now: DesiredState, one: ReleaseRef, route: str) -> None:
     """One that served before is not compared once more; one that is warm is not started."""
     desired_state.note(MODEL, OLD, "live")
     desired_state.write(MODEL, now)
-    assert stages.way(MODEL, one)[0] == way
+    assert stages.choose_route(MODEL, one)[0] == route
 
 
 # ── against a router ──────────────────────────────────────────────────────────────────────────────
 
 
 @contextmanager
-def at(fake: FakeRouter, **said: Any) -> Iterator[stages.Rollout]:
+def at(fake: FakeRouter, **said: Any) -> Iterator[stages.ReleaseRollout]:
     """A rollout of NEW over a fake router."""
     with running(fake) as port, router_client.RouterClient(patience=1.0, port=port) as router:
-        yield stages.Rollout(MODEL, NEW, limits(**said), router)
+        yield stages.ReleaseRollout(MODEL, NEW, limits(**said), router)
 
 
 @pytest.fixture(autouse=True)
@@ -242,8 +242,8 @@ def test_it_is_warmed_beside_who_serves_without_any_traffic(bento: Path) -> None
     """Then it is ready; called again there is nothing to do."""
     desired_state.write(MODEL, DesiredState(OLD))
     with at(FakeRouter(old=Behaviour(), new=Behaviour(starts=0.2))) as going:
-        assert stages.warm(going).passed is True
-        assert stages.warm(going).passed is None
+        assert stages.warm_up(going).passed is True
+        assert stages.warm_up(going).passed is None
     assert desired_state.read(MODEL) == DesiredState(OLD, challenger=NEW)
 
 
@@ -259,9 +259,9 @@ def test_one_that_does_not_start_is_given_up(bento: Path, new: Behaviour, said: 
     """At once where it says why; at the deadline where it hangs, or dies silently, as when somebody kills it."""
     desired_state.write(MODEL, DesiredState(OLD))
     with at(FakeRouter(old=Behaviour(), new=new)) as going:
-        outcome = stages.warm(going)
-    assert outcome.passed is False
-    assert outcome.said.startswith(said)
+        result = stages.warm_up(going)
+    assert result.passed is False
+    assert result.message.startswith(said)
 
 
 def test_a_router_that_does_not_begin_is_not_held_against_a_release(
@@ -272,7 +272,7 @@ def test_a_router_that_does_not_begin_is_not_held_against_a_release(
     real = fake.status
     monkeypatch.setattr(fake, "status", lambda: {**real(), "models": {}})
     with at(fake) as going, pytest.raises(stages.RouterLags, match="has not begun with version 2"):
-        stages.warm(going)
+        stages.warm_up(going)
     with pytest.raises(
         router_client.RouterSilent, match=r"does not answer on http://127\.0\.0\.1:.*Start it \(make up\)"
     ):
@@ -283,13 +283,13 @@ def test_golden_rows_are_answered_as_evaluated(bento: Path) -> None:
     """Or the release fails, with a row and both values."""
     desired_state.write(MODEL, DesiredState(OLD, challenger=NEW))
     with at(FakeRouter(old=Behaviour(), new=Behaviour())) as going:
-        assert stages.golden(going).said == "20 golden rows answered exactly as evaluated"
+        assert stages.ask_golden_rows(going).message == "20 golden rows answered exactly as evaluated"
     with at(FakeRouter(old=Behaviour(), new=Behaviour(answer=lambda row: row["temp"] / 100 + 1e-6))) as going:
-        outcome = stages.golden(going)
-    assert outcome.passed is False
-    assert "p_1 was evaluated as 0.1, the release answers 0.100001" in outcome.said
+        result = stages.ask_golden_rows(going)
+    assert result.passed is False
+    assert "p_1 was evaluated as 0.1, the release answers 0.100001" in result.message
     with at(FakeRouter(old=Behaviour(), new=Behaviour(tried=lambda _: 500))) as going:
-        assert stages.golden(going).said == "it does not answer its golden rows: HTTP 500: cannot"
+        assert stages.ask_golden_rows(going).message == "it does not answer its golden rows: HTTP 500: cannot"
 
 
 def only_jfk(row: Any) -> Any:
@@ -304,10 +304,10 @@ def test_logged_requests_are_replayed_through_both(bento: Path, evaluated: list[
     evaluated.append(only_jfk)
 
     with at(FakeRouter(old=Behaviour(), new=Behaviour(answer=only_jfk))) as going:
-        outcome = stages.replay(going)
-    assert outcome.passed, outcome.said
-    assert outcome.said == "60 logged requests replayed through both"
-    replayed = outcome.facts
+        result = stages.replay(going)
+    assert result.passed, result.message
+    assert result.message == "60 logged requests replayed through both"
+    replayed = result.evidence
     assert isinstance(replayed, shadow_replay.Replayed)
     moved = np.abs(np.array(replayed.challenger) - np.array(replayed.champion))
     assert replayed.moved == pytest.approx(moved.mean())
@@ -322,8 +322,8 @@ def test_without_logged_requests_it_says_so_and_takes_the_golden_rows(bento: Pat
     """Which the champion can answer as well."""
     desired_state.write(MODEL, DesiredState(OLD, challenger=NEW))
     with at(FakeRouter(old=Behaviour(), new=Behaviour())) as going:
-        outcome = stages.replay(going)
-    assert outcome.said == "20 golden rows, as no request was logged yet, replayed through both"
+        result = stages.replay(going)
+    assert result.message == "20 golden rows, as no request was logged yet, replayed through both"
 
 
 @pytest.mark.parametrize(
@@ -348,9 +348,9 @@ def test_a_release_that_does_worse_with_logged_requests_fails(bento: Path, new: 
     log(60)
     desired_state.write(MODEL, DesiredState(OLD, challenger=NEW))
     with at(FakeRouter(old=Behaviour(), new=new)) as going:
-        outcome = stages.replay(going)
-    assert outcome.passed is False
-    assert said in outcome.said
+        result = stages.replay(going)
+    assert result.passed is False
+    assert said in result.message
 
 
 def test_what_the_champion_fails_as_well_is_not_held_against_a_release(bento: Path) -> None:
@@ -359,10 +359,11 @@ def test_what_the_champion_fails_as_well_is_not_held_against_a_release(bento: Pa
     desired_state.write(MODEL, DesiredState(OLD, challenger=NEW))
     sick = Behaviour(tried=lambda n: 500 if n == 2 else 200)
     with at(FakeRouter(old=sick, new=Behaviour(tried=lambda n: 500 if n == 2 else 200))) as going:
-        outcome = stages.replay(going)
-    assert outcome.passed
+        result = stages.replay(going)
+    assert result.passed
     assert (
-        "0 of 9 requests were not answered; 1 more that who serves does not answer either" in outcome.checks[1].reason
+        "0 of 9 requests were not answered; 1 more that the live release does not answer either"
+        in result.checks[1].reason
     )
 
 
@@ -371,12 +372,12 @@ def test_a_canary_gets_its_share_and_stands(bento: Path) -> None:
     log(80, NEW)
     desired_state.write(MODEL, DesiredState(OLD, challenger=NEW))
     with at(FakeRouter(400, old=Behaviour(), new=Behaviour()), canary=0.5, bake_s=1.5) as going:
-        outcome = stages.bake(going)
-    assert outcome.passed, outcome.said
-    assert isinstance(outcome.facts, canary.Watch)
-    assert outcome.facts.canary.requests > 100
+        result = stages.bake(going)
+    assert result.passed, result.message
+    assert isinstance(result.evidence, canary.Watch)
+    assert result.evidence.canary.requests > 100
     assert desired_state.read(MODEL).share == 0.5
-    checks = {check.name: check for check in outcome.checks}
+    checks = {check.name: check for check in result.checks}
     assert checks["answers"].reason == "80 rows are answered exactly as its model says"
     assert checks["moves"].reason == "answers move by 0.0000 of probability on average, over 50 rows"
     assert "answers above 50 ms" in checks["latency p99"].reason
@@ -387,7 +388,7 @@ def test_a_canary_gets_its_share_and_stands(bento: Path) -> None:
     [
         (Behaviour(fails=lambda n: n == 200), "errors: 1 of "),
         (Behaviour(ms=300), "latency p99: p99 3"),
-        (Behaviour(dies=True), "runs: 1 of its processes died (tried 3 times)"),
+        (Behaviour(dies=1000), "runs: 1 of its processes died (tried 3 times)"),
     ],
 )
 def test_a_canary_that_fails_is_seen_before_the_bake_is_over(bento: Path, new: Behaviour, said: str) -> None:
@@ -395,9 +396,9 @@ def test_a_canary_that_fails_is_seen_before_the_bake_is_over(bento: Path, new: B
     desired_state.write(MODEL, DesiredState(OLD, challenger=NEW))
     begin = time.monotonic()
     with at(FakeRouter(400, old=Behaviour(), new=new), canary=0.5, bake_s=20) as going:
-        outcome = stages.bake(going)
-    assert outcome.passed is False
-    assert outcome.said.startswith(said)
+        result = stages.bake(going)
+    assert result.passed is False
+    assert result.message.startswith(said)
     assert time.monotonic() - begin < 8
 
 
@@ -405,18 +406,18 @@ def test_a_canary_that_answers_nothing_is_not_one_that_was_asked_nothing(bento: 
     """What it owes is waited for, as long as one request may take."""
     desired_state.write(MODEL, DesiredState(OLD, challenger=NEW))
     with at(FakeRouter(100, old=Behaviour(), new=Behaviour(hangs=True)), canary=0.5, bake_s=0.5) as going:
-        outcome = stages.bake(going)
-    assert outcome.passed is False
-    assert outcome.said.startswith("runs: it owes 3 answers at the end of its watch")
+        result = stages.bake(going)
+    assert result.passed is False
+    assert result.message.startswith("runs: it owes 3 answers at the end of its watch")
 
 
 def test_too_little_traffic_is_said_and_the_rollout_goes_on(bento: Path) -> None:
     """Nobody can say more of it."""
     desired_state.write(MODEL, DesiredState(OLD, challenger=NEW))
     with at(FakeRouter(10, old=Behaviour(), new=Behaviour(answer=lambda _: 0.99))) as going:
-        outcome = stages.bake(going)
-    assert outcome.passed
-    assert outcome.said.endswith("too little traffic to judge its latency and its moves")
+        result = stages.bake(going)
+    assert result.passed
+    assert result.message.endswith("too little traffic to judge its latency and its moves")
 
 
 def test_a_canary_that_nobody_watches_any_more_gets_nothing(
@@ -438,11 +439,11 @@ def test_everything_is_given_only_to_who_is_still_champion(bento: Path, registry
     desired_state.write(MODEL, DesiredState(OLD, challenger=NEW))
     with at(FakeRouter(old=Behaviour(), new=Behaviour())) as going:
         registry_says.append(None)
-        with pytest.raises(stages.Superseded, match="nobody is champion now"):
-            stages.go_live(going)
+        with pytest.raises(stages.Superseded, match="no version is champion now"):
+            stages.promote(going)
         registry_says.append(NEW)
-        assert stages.go_live(going).said == f"answers everything; {OLD} is kept warm"
-        assert stages.go_live(going).passed
+        assert stages.promote(going).message == f"answers all requests; {OLD} is kept warm"
+        assert stages.promote(going).passed
     assert [line["version"] for line in desired_state.history(MODEL)] == [2]
 
 
@@ -483,7 +484,7 @@ def failed(watch: canary.Watch, **rules: Any) -> list[str]:
 
 def test_counters_are_taken_from_the_first_look_on_and_survive_another_router() -> None:
     """What was before the canary is not its doing; a router that was killed counts from 0 again."""
-    counted = canary.Counted()
+    counted = canary.Counters()
     for looked, router in ((said(100, 5), 1), (said(110, 5), 1), (said(4, 1), 2), (said(6, 1), 2)):
         counted.look(looked, router)
     assert (counted.answered, counted.errors) == (10 + 4 + 2, 0 + 1)
@@ -547,12 +548,12 @@ def test_a_canary_is_held_against_its_own_model(bento: Path) -> None:
     log(80, NEW, answer=lambda row: round(row["temp"] / 100))
     desired_state.write(MODEL, DesiredState(OLD, challenger=NEW))
     with at(FakeRouter(10, old=Behaviour(), new=Behaviour()), canary=0.5, bake_s=0.5) as going:
-        outcome = stages.bake(going)
-    assert outcome.passed is False
-    assert not outcome.momentary
+        result = stages.bake(going)
+    assert result.passed is False
+    assert not result.transient
     assert (
         "answers: 160 values of 80 rows are not what its model says of them; row 1: p_0 was evaluated as"
-        in outcome.said
+        in result.message
     )
 
 
@@ -573,7 +574,7 @@ def moved(near: int, far: int, task: str = "classification") -> Pairs:
     for number in range(near + far):
         after = 0.4 if number < near else 0.9
         answers = [{"probability": p, "probabilities": {"0": 1 - p, "1": p}} for p in (0.1, after)]
-        pairs.pair([{"temp": float(number)}], answers[:1], answers[1:])
+        pairs.add_pairs([{"temp": float(number)}], answers[:1], answers[1:])
     return pairs
 
 
@@ -595,7 +596,7 @@ def test_what_the_gate_did_not_know_alarms() -> None:
     assert moved(284, 16).check(Moves(20, 0.02, 0.31), limits(), 0.0001).passed  # of 20 rows nobody knows that
     again = moved(60, 1)
     for _ in range(1000):
-        again.pair(again.rows[-1:], [{"probability": 0.1, "probabilities": {"1": 0.1}}], again.answers[-1:])
+        again.add_pairs(again.rows[-1:], [{"probability": 0.1, "probabilities": {"1": 0.1}}], again.answers[-1:])
     assert again.check(known, limits(), 0.0001).passed
     assert "not judged: 41 different rows, from 50 on" in moved(0, 41).check(known, limits(), 0.0001).reason
 
@@ -638,17 +639,16 @@ def test_what_stood_still_is_tried_again(bento: Path) -> None:
     log(60)
     desired_state.write(MODEL, DesiredState(OLD, challenger=NEW))
     with at(FakeRouter(old=Behaviour(), new=Behaviour(tried=lambda n: 504 if n == 7 else 200))) as going:
-        outcome = stages.replay(going)
-    assert outcome.passed
-    assert outcome.said == (
+        result = stages.replay(going)
+    assert result.passed
+    assert result.message == (
         "60 logged requests replayed through both; tried again, as runs: no answer in time: HTTP 504: cannot"
     )
-    dying = Behaviour(dies=True)
+    dying = Behaviour(dies=4)
     with at(FakeRouter(100, old=Behaviour(), new=dying), canary=0.5, bake_s=1) as going:
-        threading.Timer(0.6, lambda: setattr(dying, "dies", False)).start()
-        outcome = stages.bake(going)
-    assert outcome.passed
-    assert "tried again, as runs: 1 of its processes died" in outcome.said
+        result = stages.bake(going)
+    assert result.passed
+    assert "tried again, as runs: 1 of its processes died" in result.message
 
 
 def test_one_that_is_not_ready_in_time_is_started_again(bento: Path) -> None:
@@ -656,9 +656,9 @@ def test_one_that_is_not_ready_in_time_is_started_again(bento: Path) -> None:
     desired_state.write(MODEL, DesiredState(OLD))
     slow = Behaviour(starts=1.4)
     with at(FakeRouter(old=Behaviour(), new=slow)) as going:
-        outcome = stages.warm(going)
-    assert outcome.passed
-    assert "tried again, as it is not ready 1 s after it was started" in outcome.said
+        result = stages.warm_up(going)
+    assert result.passed
+    assert "tried again, as it is not ready 1 s after it was started" in result.message
 
 
 # ── what both answer ──────────────────────────────────────────────────────────────────────────────
@@ -666,7 +666,7 @@ def test_one_that_is_not_ready_in_time_is_started_again(bento: Path) -> None:
 
 def test_several_classes_move_by_half_the_sum_of_differences() -> None:
     """Which for two classes is the difference of either."""
-    replayed = shadow_replay.Replayed(asked=1, task="classification")
+    replayed = shadow_replay.Replayed(planned=1, task="classification")
     old = {"prediction": "a", "probabilities": {"a": 0.6, "b": 0.3, "c": 0.1}}
     new = {"prediction": "b", "probabilities": {"a": 0.2, "b": 0.7, "c": 0.1}}
     replayed.add([{}], Reply(200, {"predictions": [old]}, 1.0), Reply(200, {"predictions": [new]}, 1.0))
@@ -676,7 +676,7 @@ def test_several_classes_move_by_half_the_sum_of_differences() -> None:
 
 def test_values_move_relative_to_the_champions_mean() -> None:
     """So that the limit does not depend on the unit."""
-    replayed = shadow_replay.Replayed(asked=2, task="regression")
+    replayed = shadow_replay.Replayed(planned=2, task="regression")
     for was, becomes in ((10.0, 12.0), (30.0, 28.0)):
         bodies = [{"predictions": [{"prediction": value}]} for value in (was, becomes)]
         replayed.add([{}], Reply(200, bodies[0], 1.0), Reply(200, bodies[1], 1.0))
@@ -690,20 +690,20 @@ def test_the_page_tells_each_stage_and_where_predictions_move(bento: Path, evalu
     """A table per stage that measured, a picture, and why it failed."""
     log(60)
     desired_state.write(MODEL, DesiredState(OLD, challenger=NEW))
-    story = report.Story(MODEL, NEW, OLD, end="version 2 is withdrawn: it is slow")
+    record = report.RolloutRecord(MODEL, NEW, OLD, end="version 2 is withdrawn: it is slow")
     evaluated.append(lambda row: row["temp"] / 120 + (row["origin"] == "JFK") / 9)
     new = Behaviour(ms=4, answer=evaluated[-1], fails=lambda n: n == 30)
     with at(FakeRouter(200, old=Behaviour(ms=1), new=new), bake_s=5) as going:
-        for name, stage in (("golden rows", stages.golden), ("replay", stages.replay), ("bake", stages.bake)):
-            story.stages.append(report.Told(name, stage(going), 1.25))
-    page = report.markdown(story, "picture.png")
+        for name, stage in (("golden rows", stages.ask_golden_rows), ("replay", stages.replay), ("bake", stages.bake)):
+            record.stages.append(report.StageRecord(name, stage(going), 1.25))
+    page = report.markdown(record, "picture.png")
     assert "# ✗ late: version 2 (`1111111111111111`) withdrawn" in page
     assert "| ✗ | golden rows | late:1111111111111111 does not answer as it was evaluated; 40 of 40" in page
     assert "| ✓ | replay | 60 logged requests replayed through both | 1.2 |" in page
     assert "| ✗ | bake | errors: 1 of " in page
     assert "![champion and challenger](picture.png)" in page
     assert "## where predictions move most" in page
-    drawn = report.picture(story)
+    drawn = report.picture(record)
     assert drawn.startswith(b"\x89PNG")
     if "PICTURE" in os.environ:  # to look at it
         Path(os.environ["PICTURE"]).write_bytes(drawn)
