@@ -12,6 +12,7 @@ from tasks.ground.errors import EvergreenError, RegistryUnavailable
 from tasks.modelling import metrics, rows
 from tasks.release.gate import gate
 from tasks.release.gate.training_overlap import Learned, learned, load
+from tasks.release.gate.verdict import Verdict
 from tasks.release.package import package
 from tasks.release.registry import registry, tracking
 from tasks.release.scorer import predict_frame
@@ -24,7 +25,7 @@ UNSCORABLE = (ArithmeticError, AttributeError, EvergreenError, ImportError, Look
 """What a champion of another day may raise when it meets the rows, the code and the packages of today."""
 
 
-def judge_candidate(model_name: str) -> gate.Verdict:
+def judge_candidate(model_name: str) -> Verdict:
     """Compare the candidate in build/<model> with the champion, on the holdout rows. Nothing is recorded.
 
     A champion that cannot be loaded or scored makes the verdict a refusal that says so.

@@ -67,7 +67,7 @@ def world(small: Project, monkeypatch: pytest.MonkeyPatch) -> World:
         return call
 
     monkeypatch.setattr(rollout, "as_task", plain)
-    monkeypatch.setattr(rollout, "alone", files.lock)
+    monkeypatch.setattr(rollout, "exclusive", files.lock)
     monkeypatch.setattr(rollout, "get_run_logger", lambda: logging.getLogger("rollout"))
     monkeypatch.setattr(rollout, "create_markdown_artifact", lambda **said: world.pages.append(said["markdown"]))
     monkeypatch.setattr(events, "withdrawn", lambda model, failed, said: world.told.append(said))
