@@ -38,7 +38,7 @@ Table = dict[str, list[Timing]]
 Note = Callable[[str, Timing], None]
 
 FULL, MONTH = "a full cycle, nothing cached (January–August)", "a new month (September)"
-ASKED = "nothing changed: train, for the first time since something had"  # DVC itself is asked
+REQUEST = "nothing changed: train, for the first time since something had"  # DVC itself is asked
 IDLE, BOTH = "nothing changed: train", "nothing changed: ingest, and train of both models"
 WHY, REPRO = "nothing changed: evergreen why", "nothing changed: dvc repro"
 FEW, MANY = "a fourth month", "a tenth month"
@@ -63,7 +63,7 @@ def story(scratch: Scratch, repeat: int, openmp: bool) -> Table:
             _sides(scratch, project, phase, months, note, bare_first=bool(number % 2))
             if openmp:
                 note(f"{phase}: bare, two threads", scratch.bare(months, f"two{number}", threads="any"))
-        note(ASKED, _idle(project.flows(f"train:{MODEL}")))
+        note(REQUEST, _idle(project.flows(f"train:{MODEL}")))
         for _ in range(2):
             note(IDLE, _idle(project.flows(f"train:{MODEL}")))
         note(WHY, project.command(sys.executable, "-m", "deployments.cli", "why", MODEL)[0])
@@ -176,7 +176,7 @@ def page(table: Table, waiting: arrival.Figures, state: str, repeat: int) -> str
             *_split({"full": f"{FULL}: Evergreen", "new month": f"{MONTH}: Evergreen"}, table),
             "",
             *_split(
-                {"nothing changed, DVC asked": ASKED, "nothing changed": IDLE, "… ingest and both models": BOTH}, table
+                {"nothing changed, DVC asked": REQUEST, "nothing changed": IDLE, "… ingest and both models": BOTH}, table
             ),
             "",
             *_split({"bare, full": f"{FULL}: bare", "bare, new month": f"{MONTH}: bare"}, table),
@@ -208,11 +208,11 @@ def _row(*cells: str) -> str:
 def _nothing(table: Table) -> Iterator[str]:
     yield "| a fresh process | seconds | goal | of which DVC's answer, with its import | goal |"
     yield "| --- | --- | --- | --- | --- |"
-    for name, goal in ((ASKED, "≤ 3"), (IDLE, "≤ 3"), (BOTH, ""), (WHY, ""), (REPRO, "")):
+    for name, goal in ((REQUEST, "≤ 3"), (IDLE, "≤ 3"), (BOTH, ""), (WHY, ""), (REPRO, "")):
         if timings := table.get(name):
             answers = [t.total["DVC: is anything to do?"] for t in timings if t.total]
             answer = f"{statistics.median(answers):.2f}" if answers else ""
-            limit = "< 0.5" if name in (ASKED, IDLE) else ""  # both models are two answers
+            limit = "< 0.5" if name in (REQUEST, IDLE) else ""  # both models are two answers
             yield _row(name.removeprefix("nothing changed: "), spread(timings), goal, answer, limit)
     yield ""
     yield f"Neither {', '.join(MUST_NOT[:-1])} nor {MUST_NOT[-1]} is imported (the benchmark fails if one is)."

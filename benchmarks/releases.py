@@ -22,7 +22,7 @@ from tasks.runtime import model_file
 BEGIN = "    from tasks.runtime import predictor\n"
 BATCH = "    for batch in _batches(router):\n"
 SCORED = "        answers = dict("
-ASKED = "        read = [self._read("
+REQUEST = "        read = [self._read("
 
 FINE = 5
 """Requests of production that a release answers well before it begins to fail."""
@@ -73,9 +73,9 @@ BAD: dict[str, tuple[Change, ...]] = {
         ),
         patched(
             "tasks/runtime/predictor.py",
-            ASKED,
+            REQUEST,
             f"        if counted and sum(self.counts) > {FINE}:\n"
-            f'            return [Answer(500, b\'{{"error": "broken"}}\') for _ in bodies]\n{ASKED}',
+            f'            return [Answer(500, b\'{{"error": "broken"}}\') for _ in bodies]\n{REQUEST}',
         ),
     ),
 }

@@ -197,7 +197,7 @@ class Supervisor:
             with suppress(OSError):  # a full disk
                 for write_new in follow:
                     write_new()
-                log_rotation.turn_over_all(paths.logs())  # right after, so that next to no line is lost
+                log_rotation.rotate_all(paths.logs())  # right after, so that next to no line is lost
             await asyncio.sleep(0.2)
 
     async def _watch(self) -> None:

@@ -1,45 +1,47 @@
-"""Who is admitted by the router: everybody, until API keys are needed; then who has one, and the operator.
+"""Admission to the router: every request, until API keys are needed; then those with a key, and the operator's.
 
-A key comes as `authorization: Bearer <key>` or `x-api-key: <key>`, whatever a proxy puts beside it. A browser, which
-can send neither, is asked for a password by HTTP Basic: the key, with any name; for pages only, as a browser sends it
-along with whatever another site lets it send.
+A key comes as `authorization: Bearer <key>` or `x-api-key: <key>`, whatever a proxy adds. A browser, which can send
+neither, is asked for a password by HTTP Basic: the key, with any name; for pages only, as a browser sends it along with
+whatever another site lets it send.
 """
 
 from __future__ import annotations
 
 import binascii
 import hmac
+import os
+import secrets
 from base64 import b64decode
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 from deployments.serving import api_keys
+from tasks.ground import paths
 from tasks.ground.errors import Mistake, did_you_mean
 
 ALWAYS = frozenset({"healthz", "readyz"})
-"""What probes ask is told to everybody, keys or not; it names nothing."""
+"""Open to probes, keys or not; they name nothing."""
 
 PAGES = frozenset({"status", "metrics", "openapi.json"})
-"""What may be opened to everybody beside keys."""
+"""What EVERGREEN_OPEN_PAGES may open to all beside keys."""
 
-MOST = 8
+MOST_TRIED = 8
 """Credentials of one request that are tried."""
 
 
 class Admission:
-    """Says of a request whether it is answered.
+    """Decides which requests are answered. The operator's token, which is as good as a key, is made here.
 
     Args:
-        accepted: the API keys.
-        token: the operator's, which is as good as a key.
-        open_pages: names out of PAGES, with commas between them: told to everybody, keys or not.
+        open_pages: names out of PAGES, with commas between them: answered without a key.
 
     Raises:
         Mistake: there is no such page.
     """
 
-    def __init__(self, accepted: api_keys.Keys, token: str, open_pages: str = "") -> None:
-        self._keys, self._token = accepted, token
+    def __init__(self, open_pages: str = "") -> None:
+        self._keys, self._token = api_keys.Keys(api_keys.path()), secrets.token_urlsafe(32)
         self._open = {name.strip().strip("/") for name in open_pages.split(",") if name.strip()}
         for name in self._open - PAGES:
             raise Mistake(
@@ -47,34 +49,41 @@ class Admission:
                 f"Those that may be opened: {', '.join(sorted(PAGES))}"
             )
 
+    def keep_token(self) -> None:
+        """Write the operator's token to its file, for its owner alone, unless it is there."""
+        path = paths.router_token()
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+                file.write(self._token)
+
+    def is_open(self, page: str) -> bool:
+        """Whether a page is answered without a key."""
+        return page in ALWAYS or page in self._open
+
     def admits(self, scope: dict[str, Any]) -> bool:
-        """Whether a request is answered, whatever it asks for.
+        """Whether a request is answered.
 
         Raises:
             OSError, ValueError: the keys cannot be read.
         """
         if not self._keys.are_required():
             return True
-        return any(self._keys.admit(given) or self.is_operator(given) for given in _credentials(scope))
+        return any(self._keys.admit(given) or self._is_token(given) for given in _credentials(scope))
 
-    def is_open(self, page: str) -> bool:
-        """Whether a page is told to everybody."""
-        return page in ALWAYS or page in self._open
+    def is_from_operator(self, scope: dict[str, Any]) -> bool:
+        """Whether a request has the operator's token."""
+        return any(self._is_token(given) for given in _credentials(scope))
 
-    def is_operators(self, scope: dict[str, Any]) -> bool:
-        """Whether the operator asks."""
-        return any(self.is_operator(given) for given in _credentials(scope))
-
-    def is_operator(self, given: str) -> bool:
-        """Whether this is the operator's token."""
+    def _is_token(self, given: str) -> bool:
         return hmac.compare_digest(given.encode(), self._token.encode())
 
 
 def _credentials(scope: dict[str, Any]) -> list[str]:
-    return [given for given, _ in zip(_given(scope), range(MOST), strict=False)]
+    return list(islice(_all_credentials(scope), MOST_TRIED))
 
 
-def _given(scope: dict[str, Any]) -> Iterator[str]:
+def _all_credentials(scope: dict[str, Any]) -> Iterator[str]:
     for name, value in scope["headers"]:
         if name == b"x-api-key":
             yield value.decode("latin-1").strip()

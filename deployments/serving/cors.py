@@ -1,4 +1,4 @@
-"""Which pages of other sites may ask the router through somebody's browser: those of EVERGREEN_ORIGINS, first none."""
+"""Cross-origin requests: pages of the sites in EVERGREEN_ORIGINS may ask the router from a browser; by default none."""
 
 from __future__ import annotations
 
@@ -8,48 +8,49 @@ from tasks.ground.errors import Mistake
 
 Headers = list[tuple[bytes, bytes]]
 
-ASKED_WITH = b"authorization, x-api-key, content-type, content-encoding, evergreen-key, x-request-id"
-SHOWN = b"evergreen-release, x-request-id, retry-after, www-authenticate"
-DAY = b"86400"
+REQUEST_HEADERS = b"authorization, x-api-key, content-type, content-encoding, evergreen-key, x-request-id"
+EXPOSED = (b"access-control-expose-headers", b"evergreen-release, x-request-id, retry-after, www-authenticate")
+VARY = (b"vary", b"origin")
+DAY_S = b"86400"
 
 
 class Origins:
     """The sites whose pages may ask.
 
     Args:
-        allowed: origins (`https://shop.example`), with commas between them, or `*`: each one.
+        allowed: origins (`https://shop.example`), with commas between them, or `*`: all.
 
     Raises:
         Mistake: this is no origin.
     """
 
     def __init__(self, allowed: str = "") -> None:
-        self._allowed = {one.strip().rstrip("/").lower() for one in allowed.split(",") if one.strip()}
-        for one in self._allowed - {"*"}:
-            if not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/\s]+", one):
-                raise Mistake(f"EVERGREEN_ORIGINS: {one!r} is no origin: scheme and host, such as https://shop.example")
+        self._allowed = {origin.strip().rstrip("/").lower() for origin in allowed.split(",") if origin.strip()}
+        for origin in self._allowed - {"*"}:
+            if not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/\s]+", origin):
+                message = f"EVERGREEN_ORIGINS: {origin!r} is no origin: scheme and host, such as https://shop.example"
+                raise Mistake(message)
 
     @property
-    def are_any(self) -> bool:
-        """Whether any site's pages may ask."""
+    def allow_any(self) -> bool:
+        """Whether pages of any site may ask."""
         return bool(self._allowed)
 
     def headers(self, origin: str) -> Headers:
-        """What every answer to a page carries; nothing where none may ask."""
-        if not self._allowed:
-            return []
+        """What every answer to a page carries."""
         if "*" in self._allowed:
-            return [(b"access-control-allow-origin", b"*"), (b"access-control-expose-headers", SHOWN)]
-        vary = (b"vary", b"origin")  # also for who is not allowed: a cache must not give one the answer of another
-        if origin.lower() not in self._allowed:
-            return [vary]
-        allowed = (b"access-control-allow-origin", origin.encode("latin-1"))
-        return [allowed, (b"access-control-expose-headers", SHOWN), vary]
+            return [(b"access-control-allow-origin", b"*"), EXPOSED]
+        if origin.lower() in self._allowed:
+            return [(b"access-control-allow-origin", origin.encode("latin-1")), EXPOSED, VARY]
+        return [VARY] if self._allowed else []  # a cache must not give one site the answer of another
 
     def preflight(self, origin: str, methods: str) -> Headers:
-        """What a browser is told that asks before the page does."""
+        """The answer to a browser that asks before its page does."""
         answer = self.headers(origin)
-        if not any(name == b"access-control-allow-origin" for name, _ in answer):
-            return answer
-        may = [(b"access-control-allow-methods", methods.encode()), (b"access-control-allow-headers", ASKED_WITH)]
-        return [*answer, *may, (b"access-control-max-age", DAY)]
+        if EXPOSED in answer:
+            answer += [
+                (b"access-control-allow-methods", methods.encode()),
+                (b"access-control-allow-headers", REQUEST_HEADERS),
+                (b"access-control-max-age", DAY_S),
+            ]
+        return answer

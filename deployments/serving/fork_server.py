@@ -1,9 +1,9 @@
-"""A process that has imported what releases need, and forks a replica at a word: soon, and sharing memory.
+"""Fork server: a process that has imported what releases need, and forks replicas, which share its memory.
 
-A script for an interpreter of its own (`python -I replica_nursery.py --fd N`), in which no code of this checkout is
-found: a replica runs the code of its release. A message is {"number", "folder", "arguments", "nice"}, and comes with
-two descriptors: the replica's socket, and the file for its own words. The answer is its number and the replica's
-process number; the first one, `0 0`, says that it is up.
+A script for an interpreter of its own (`python -I fork_server.py --fd N`), in which no code of this checkout is found:
+a replica runs the code of its release. A message is {"number", "script", "arguments", "nice"}, and comes with two
+descriptors: the replica's socket, and the file for its output. The reply is the number and the replica's process
+number; the first one, `0 0`, says that the server is up.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 
-AHEAD = (
+PRELOADED = (
     *("numpy", "pandas", "orjson", "pydantic"),
     *("scipy.special", "sklearn.pipeline", "sklearn.ensemble", "skops.io", "treelite"),
 )
@@ -34,8 +34,8 @@ AHEAD = (
 def main() -> None:
     """Fork until the router is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # a replica that ends leaves nothing behind
-    for name in AHEAD:
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # a replica that ends leaves no zombie
+    for name in PRELOADED:
         import_module(name)
     gc.collect()
     gc.freeze()
@@ -46,33 +46,32 @@ def main() -> None:
             message, descriptors, _, _ = socket.recv_fds(router, 65536, 2)
             if not message:
                 return
-            said = json.loads(message)
+            request = json.loads(message)
             pid = os.fork()
             if not pid:
-                router.close()  # else the router would not notice that the nursery has died
-                _become(said, *descriptors)
+                router.close()  # else the router would not notice the end of this server
+                _become_replica(request["script"], request["arguments"], request["nice"], *descriptors)
             for descriptor in descriptors:
                 os.close(descriptor)
-            router.sendall(f"{said['number']} {pid}\n".encode())
+            router.sendall(f"{request['number']} {pid}\n".encode())
 
 
-def _become(said: dict[str, object], to_router: int, words: int) -> None:
+def _become_replica(script: str, arguments: list[str], nice: int, to_router: int, output: int) -> None:
     """Run a release's replica in this process, and end with it."""
     code = 1
     try:
         os.setsid()
-        if said["nice"]:
-            with suppress(OSError):  # tasks/ground/priority.py tells why
-                Path("/proc/self/autogroup").write_text(str(said["nice"]), encoding="ascii")
+        if nice:
+            with suppress(OSError):  # tasks/ground/priority.py says why
+                Path("/proc/self/autogroup").write_text(str(nice), encoding="ascii")
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        os.dup2(words, 1)
-        os.dup2(words, 2)
-        script = str(said["script"])
-        sys.argv = [script, "--fd", str(to_router), *map(str, said["arguments"])]  # type: ignore[call-overload]
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        sys.argv = [script, "--fd", str(to_router), *arguments]
         runpy.run_path(script, run_name="__main__")
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
-    except BaseException:  # noqa: BLE001 - whatever it is, it is told, and the process ends
+    except BaseException:  # noqa: BLE001 - whatever it is, it is printed, and the process ends
         sys.excepthook(*sys.exc_info())
     finally:
         sys.stdout.flush()

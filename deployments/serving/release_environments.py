@@ -1,8 +1,10 @@
-"""Which interpreter a release runs in: this one where it has the very packages that the release names, else its own."""
+"""Release environments: a release runs in this interpreter if that has the packages it pins, else in one of its own."""
 
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from tasks.ground.errors import EnvironmentDiffers
 
 
 def interpreter(release: Path) -> Path | None:
-    """The interpreter of the release's environment; None: this one's packages are the ones it needs.
+    """The interpreter of the release's own environment; None: the packages of this one are those that it needs.
 
     Raises:
         EnvironmentDiffers: they are not, and its own has not been made.
@@ -20,12 +22,12 @@ def interpreter(release: Path) -> Path | None:
     try:
         _refuse_difference((release / "requirements.txt").read_text(encoding="utf-8"))
     except EnvironmentDiffers as error:
-        own = folder(release) / "bin" / "python"
-        if own.exists():
-            return own
+        python = folder(release) / "bin" / "python"
+        if python.exists():
+            return python
+        differences = "\n".join(str(error).splitlines()[:-1])
         raise EnvironmentDiffers(
-            f"{release.parent.name} needs other packages than are installed:\n"
-            f"{chr(10).join(str(error).splitlines()[:-1])}\n"
+            f"{release.parent.name} needs other packages than are installed:\n{differences}\n"
             f"Make its own environment: python -m deployments.serving.release_environments {release}"
         ) from None
     return None
@@ -33,7 +35,7 @@ def interpreter(release: Path) -> Path | None:
 
 @cache
 def _refuse_difference(requirements: str) -> None:
-    """Once for each text that is found to be what is installed: that takes 30 ms, in which the router is slower."""
+    """Once for each text that agrees with what is installed: it takes 30 ms, in which the router is slower."""
     pins = locked_packages.read_lock(requirements)
     locked_packages.refuse_difference(
         {name for name, lines in pins.items() if any(pin.is_for_here() for pin in lines)}, pins
@@ -47,21 +49,16 @@ def folder(release: Path) -> Path:
 
 def make(release: Path) -> Path:
     """Make the release's own environment, from the package index that uv is configured for; gives its interpreter."""
-    import subprocess
-    import sys
-
-    own = folder(release)
-    with files.lock(f"environment-{own.name}"):
-        if not (own / "bin" / "python").exists():
-            with files.replacing(own) as beside:
+    environment = folder(release)
+    with files.lock(f"environment-{environment.name}"):
+        if not (environment / "bin" / "python").exists():
+            with files.replacing(environment) as beside:
                 subprocess.run(["uv", "venv", "--quiet", "--python", sys.executable, str(beside)], check=True)
-                line = ["uv", "pip", "sync", "--quiet", "--system-certs", str(release / "requirements.txt")]
-                told = {**os.environ, "VIRTUAL_ENV": str(beside), "UV_COMPILE_BYTECODE": "1"}
-                subprocess.run(line, check=True, env=told)
-    return own / "bin" / "python"
+                command = ["uv", "pip", "sync", "--quiet", "--system-certs", str(release / "requirements.txt")]
+                variables = {**os.environ, "VIRTUAL_ENV": str(beside), "UV_COMPILE_BYTECODE": "1"}
+                subprocess.run(command, check=True, env=variables)
+    return environment / "bin" / "python"
 
 
 if __name__ == "__main__":
-    import sys
-
     print(make(Path(sys.argv[1])))

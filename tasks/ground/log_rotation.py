@@ -1,6 +1,6 @@
-"""Logs within limits, while those who write them run on: turned over by size; what is said over and over is counted.
+"""Log rotation while the writers run on: by size; and a filter that counts what is repeated.
 
-A log is written by appending (O_APPEND), so it can be copied aside and begun anew under its writer's hands. What is
+A log is written by appending (O_APPEND), so it can be copied aside and truncated under its writer's hands. What is
 written in the instant between the two is lost.
 """
 
@@ -15,16 +15,16 @@ from pathlib import Path
 from tasks.ground import files
 
 LARGEST = 20_000_000
-"""A log that is larger is begun anew; its end is kept as `<name>.log.1`, so that each takes twice as much at most."""
+"""A larger log is begun anew; its end is kept as `<name>.log.1`, so that each takes twice as much at most."""
 
 REPLICAS, LARGEST_OF_REPLICA = 40, 2_000_000
-"""So many logs of replicas are kept, besides those of the releases that are kept running; and how large each may be."""
+"""So many logs of replicas are kept, besides those of the releases that run; and how large each may be."""
 
-SELDOM_S = 60.0
+REPEAT_S = 60.0
 """A message that is repeated is written once in so many seconds, with how many there were."""
 
 
-def turn_over(path: Path, largest: int = LARGEST) -> bool:
+def rotate(path: Path, largest: int = LARGEST) -> bool:
     """Begin a log anew if it has grown too large; gives whether it had."""
     size = path.stat().st_size
     if size <= largest:
@@ -36,46 +36,46 @@ def turn_over(path: Path, largest: int = LARGEST) -> bool:
     return True
 
 
-def turn_over_all(folder: Path, largest: int = LARGEST) -> None:
-    """Each log of a folder. Where the disk is full, none: there is nowhere to copy it to."""
+def rotate_all(folder: Path, largest: int = LARGEST) -> None:
+    """Rotate each log of a folder. Where the disk is full, none is: there is no room for the copy."""
     for path in sorted(folder.glob("*.log")):
         try:
-            turn_over(path, largest)
+            rotate(path, largest)
         except FileNotFoundError:  # it went meanwhile
             continue
 
 
 def sweep(folder: Path, in_use: Collection[str]) -> None:
-    """Forget the oldest logs of replicas whose release is no longer kept running.
+    """Rotate the logs of replicas, and remove the oldest of those whose release does not run any more.
 
     Args:
         folder: where they are, as <model>-<candidate>.log, or .<n>.log.
-        in_use: <model>-<candidate> of each release that is.
+        in_use: <model>-<candidate> of each release that runs.
     """
-    turn_over_all(folder, LARGEST_OF_REPLICA)
-    rest = [path for path in folder.glob("*.log*") if path.name.partition(".")[0] not in in_use]
-    for path in sorted(rest, key=lambda path: -path.stat().st_mtime_ns)[REPLICAS:]:
+    rotate_all(folder, LARGEST_OF_REPLICA)
+    unused = [path for path in folder.glob("*.log*") if path.name.partition(".")[0] not in in_use]
+    for path in sorted(unused, key=lambda path: -path.stat().st_mtime_ns)[REPLICAS:]:
         path.unlink(missing_ok=True)
 
 
-class Seldom(logging.Filter):
-    """Lets a message pass once in a while: whoever can make a server say something could fill its disk with it."""
+class RepeatFilter(logging.Filter):
+    """Lets a message pass once in a while: clients that cause one over and over must not fill the disk with it."""
 
-    def __init__(self, seconds: float = SELDOM_S, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, seconds: float = REPEAT_S, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
         self._seconds, self._clock = seconds, clock
         self._passed: dict[str, tuple[float, int]] = {}
         """Message → when it passed last, and how often it has not since."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether a record is written; says in it how many were not."""
-        said, now = str(record.msg), self._clock()
-        passed, more = self._passed.get(said, (float("-inf"), 0))
+        """Whether a record is written; adds to it how many were not."""
+        message, now = str(record.msg), self._clock()
+        passed, skipped = self._passed.get(message, (float("-inf"), 0))
         if now - passed < self._seconds:
-            self._passed[said] = passed, more + 1
+            self._passed[message] = passed, skipped + 1
             return False
-        self._passed = {one: known for one, known in self._passed.items() if now - known[0] < self._seconds}
-        self._passed[said] = now, 0
-        if more:
-            record.msg = f"{said} ({more} more of these since the last line)"
+        self._passed = {name: entry for name, entry in self._passed.items() if now - entry[0] < self._seconds}
+        self._passed[message] = now, 0
+        if skipped:
+            record.msg = f"{message} ({skipped} more of these since the last line)"
         return True

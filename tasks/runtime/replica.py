@@ -37,8 +37,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PROTOCOL = 1
 """Said in the first frame: a router of tomorrow must know how a release of today speaks."""
 
-ASKED = struct.Struct("!IBQdBB")
-ANSWERED = struct.Struct("!IHQ")
+REQUEST = struct.Struct("!IBQdBB")
+REPLY = struct.Struct("!IHQ")
 
 PREDICT, TRY, EXPLAIN = 1, 2, 3
 """Kinds of a request. TRY predicts too, but is no production traffic: it is neither logged nor counted."""
@@ -130,10 +130,10 @@ def _batches(router: socket.socket) -> Iterator[list[Request]]:
 
 def _read(waiting: bytearray, at: int) -> tuple[Request, int] | None:
     """The frame that begins at a place, and where the next one does; None while it is not all there."""
-    if len(waiting) - at < ASKED.size:
+    if len(waiting) - at < REQUEST.size:
         return None
-    length, kind, number, arrived, named, keyed = ASKED.unpack_from(waiting, at)
-    start = at + ASKED.size
+    length, kind, number, arrived, named, keyed = REQUEST.unpack_from(waiting, at)
+    start = at + REQUEST.size
     if len(waiting) - start < length:
         return None
     held = bytes(waiting[start : start + length])
@@ -142,7 +142,7 @@ def _read(waiting: bytearray, at: int) -> tuple[Request, int] | None:
 
 
 def _send(router: socket.socket, frames: list[tuple[int, int, bytes]]) -> None:
-    router.sendall(b"".join(ANSWERED.pack(len(body), status, number) + body for status, number, body in frames))
+    router.sendall(b"".join(REPLY.pack(len(body), status, number) + body for status, number, body in frames))
 
 
 # ── the prediction log ────────────────────────────────────────────────────────────────────────────

@@ -37,7 +37,8 @@ def router(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Routed]:
     root = tmp_path_factory.mktemp("fuzzed")
     routed = Routed(root, make_release(root), free_port())
     routed.start(
-        f"from deployments.serving import http_protocol\nrouter.BODY_S = {PATIENCE}.0\nhttp_protocol.HEAD_S = {PATIENCE}.0"
+        "from deployments.serving import http_protocol, request_body\n"
+        f"request_body.BODY_S = http_protocol.HEAD_S = {PATIENCE}.0"
     )
     routed.serve(routed.candidate)
     yield routed

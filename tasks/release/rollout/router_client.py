@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from tasks.ground import paths, settings
 from tasks.ground.errors import WorldError
-from tasks.release.rollout.router_status import TIMED_OUT, ModelStatus, ReleaseStatus, RouterStatus
+from tasks.release.rollout.router_status import SILENT, TIMED_OUT, ModelStatus, ReleaseStatus, RouterStatus
 
 CALL_SECONDS = 5.0
 """How long a request may take: as long as in production."""
@@ -26,9 +26,6 @@ PAUSE = 0.05
 """Seconds between two looks at something that is awaited."""
 
 UNKNOWN, REFUSED = 404, 401
-
-SILENT = "said nothing"
-"""What the router reports of a process that died without a word: killed, perhaps, which is no fault of the release."""
 
 
 class RouterSilent(WorldError):

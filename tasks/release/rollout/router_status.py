@@ -14,6 +14,9 @@ State = Literal["starting", "ready", "failed", "draining"]
 
 UNANSWERED, TIMED_OUT = 503, 504
 
+SILENT = "said nothing"
+"""Ends the reason of a process that died without a word: killed, perhaps, which is no fault of its release."""
+
 LATE = (UNANSWERED, TIMED_OUT)
 """Statuses of a release that gave no answer, or none in time: which may be the machine's doing."""
 

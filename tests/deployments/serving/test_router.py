@@ -26,7 +26,8 @@ from scipy.stats import binom
 from deployments.serving import api_keys
 from deployments.serving.admission import Admission
 from deployments.serving.cors import Origins
-from deployments.serving.router import Router
+from deployments.serving.logs import OnceLog
+from deployments.serving.reconciler import Reconciler
 from deployments.tools import load as load_tool
 from tasks.ground import files, params, paths, priority, settings
 from tasks.ground.errors import Mistake, ParamsError
@@ -303,7 +304,7 @@ def test_a_body_that_does_not_come_is_given_up(project: Routed) -> None:
     """Whether nothing of it comes, or a part, or ever another byte: 408 within the time, here half a second."""
     if project.process and project.process.poll() is None:
         project.stop()
-    project.start("router.BODY_S = 0.5")
+    project.start("router.request_body.BODY_S = 0.5")
     project.serve(project.candidate)
     for first in (b"", b"{"):
         with socket.create_connection(("127.0.0.1", project.port), timeout=20) as client:
@@ -445,7 +446,7 @@ def test_a_page_may_be_opened_beside_keys(project: Routed, monkeypatch: pytest.M
     assert statuses == {"/metrics": 200, "/openapi.json": 200, "/status": 401, "/": 401}
     wrong = "EVERGREEN_OPEN_PAGES: there is no page 'metric'; did you mean 'metrics'?"
     with pytest.raises(Mistake, match=re.escape(wrong)):
-        Admission(api_keys.Keys(api_keys.path()), "token", "metric")
+        Admission("metric")
 
 
 # ── clients of many kinds ─────────────────────────────────────────────────────────────────────────
@@ -995,26 +996,26 @@ def test_params_that_are_broken_are_read_once(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(params, "load", read)
     for name in ("EVERGREEN_OPEN_PAGES", "EVERGREEN_ORIGINS"):
         monkeypatch.setenv(name, "")
-    here = Router()
+    here = Reconciler(OnceLog())
     counts = []
     for text in ("models:", "models: {}"):
         (tmp_path / "params.yaml").write_text(text)
         for _ in range(3):
-            here._said()
+            here._current_params()
             counts.append(len(reads))
     assert counts == [1, 1, 1, 2, 3, 3]
 
 
 def test_a_release_that_is_let_go_while_it_is_being_born_leaves_the_others_their_own_processes(router: Routed) -> None:
     """The process that forks is slow to answer; whose answer it was is not forgotten, and nobody else's is ended."""
-    nursery = _nursery(router)
-    nursery.suspend()
+    fork_server = _fork_server(router)
+    fork_server.suspend()
     router.want(router.candidate, "other0000000000")
     until(lambda: "other0000000000" in router.releases(), 10)
     time.sleep(1)
     router.want(router.candidate)
     until(lambda: "other0000000000" not in router.releases(), 10)
-    nursery.resume()
+    fork_server.resume()
     before = router.releases()[router.candidate]["pids"]
     router.serve(router.candidate, "slow00000000000")
     for name, one in router.releases().items():
@@ -1023,17 +1024,17 @@ def test_a_release_that_is_let_go_while_it_is_being_born_leaves_the_others_their
     router.serve(router.candidate)
     assert router.post().status_code == 200
     assert router.releases()[router.candidate]["pids"] == before
-    until(lambda: len(nursery.children()) == 1, 20, "the end of all replicas but one")
+    until(lambda: len(fork_server.children()) == 1, 20, "the end of all replicas but one")
 
 
 @are_weighed
 def test_a_release_that_comes_up_gives_way_to_the_one_that_answers(router: Routed) -> None:
     """Until it is up; whoever comes up while nobody answers, or in the place of a dead one, is in a hurry."""
     assert session_nice(router.releases()[router.candidate]["pids"][0]) == 0
-    nursery = _nursery(router)
-    before = {one.pid for one in nursery.children()}
+    fork_server = _fork_server(router)
+    before = {one.pid for one in fork_server.children()}
     router.want(router.candidate, "slow00000000000")
-    while not (fresh := {one.pid for one in nursery.children()} - before):
+    while not (fresh := {one.pid for one in fork_server.children()} - before):
         time.sleep(0.005)
     (born,) = fresh
     while session_nice(born) != priority.NICE:  # it leads no session of its own at first
@@ -1046,12 +1047,12 @@ def test_a_release_that_comes_up_gives_way_to_the_one_that_answers(router: Route
     assert session_nice(again) == 0
 
 
-def _nursery(router: Routed) -> psutil.Process:
+def _fork_server(router: Routed) -> psutil.Process:
     """The process that forks replicas."""
     assert router.process
     children = psutil.Process(router.process.pid).children()
-    (nursery,) = [child for child in children if "fork_server.py" in " ".join(child.cmdline())]
-    return nursery
+    (fork_server,) = [child for child in children if "serving/fork_server.py" in " ".join(child.cmdline())]
+    return fork_server
 
 
 # ── processes that die ────────────────────────────────────────────────────────────────────────────
@@ -1120,18 +1121,18 @@ def _loggers(router: Routed, candidate: str) -> set[int]:
 def test_what_waits_for_a_replica_to_come_is_shed_too_when_it_is_too_much(router: Routed) -> None:
     """There is none for two seconds: as many as may wait are answered late, the others are told at once."""
     _edit_params(router, "serving: {max_rows: 1000}", "serving: {max_rows: 1000, max_waiting: 5}")
-    nursery = _nursery(router)
+    fork_server = _fork_server(router)
     try:
-        nursery.suspend()
+        fork_server.suspend()
         os.kill(router.releases()[router.candidate]["pids"][0], signal.SIGKILL)
         until(lambda: not router.releases()[router.candidate]["pids"], 10)
         with ThreadPoolExecutor(20) as pool:
             answers = [pool.submit(router.post) for _ in range(20)]
             time.sleep(2)
-            nursery.resume()
+            fork_server.resume()
         statuses = Counter(answer.result().status_code for answer in answers)
     finally:
-        nursery.resume()
+        fork_server.resume()
         _edit_params(router, "serving: {max_rows: 1000, max_waiting: 5}", "serving: {max_rows: 1000}")
     assert statuses == {200: 5, 503: 15}
 
@@ -1139,9 +1140,9 @@ def test_what_waits_for_a_replica_to_come_is_shed_too_when_it_is_too_much(router
 def test_what_waits_for_a_replica_is_answered_though_its_release_is_let_go(router: Routed) -> None:
     """The replica was killed, and just then another release goes live."""
     router.serve(router.candidate, "other0000000000")
-    nursery = _nursery(router)
+    fork_server = _fork_server(router)
     try:
-        nursery.suspend()
+        fork_server.suspend()
         os.kill(router.releases()[router.candidate]["pids"][0], signal.SIGKILL)
         until(lambda: not router.releases()[router.candidate]["pids"], 10)
         with ThreadPoolExecutor(3) as pool:
@@ -1150,10 +1151,10 @@ def test_what_waits_for_a_replica_is_answered_though_its_release_is_let_go(route
             router.want("other0000000000")
             until(lambda: router.status()["answers"] == "other0000000000", 10)
             time.sleep(0.5)
-            nursery.resume()
+            fork_server.resume()
         assert [answer.result().status_code for answer in answers] == [200] * 3
     finally:
-        nursery.resume()
+        fork_server.resume()
 
 
 def test_a_replica_that_hangs_is_replaced(router: Routed) -> None:
@@ -1240,8 +1241,8 @@ def test_a_model_that_cannot_serve_any_more_says_so_at_once_and_serves_again_whe
 
 def test_what_replicas_are_forked_from_hangs_and_a_replica_dies(router: Routed) -> None:
     """The replica is started by itself, and its requests are answered; the process is replaced."""
-    nursery = _nursery(router)
-    nursery.suspend()
+    fork_server = _fork_server(router)
+    fork_server.suspend()
     (pid,) = router.releases()[router.candidate]["pids"]
     with load(router.port, 2) as seen:
         seen.has_asked(4)
@@ -1249,9 +1250,9 @@ def test_what_replicas_are_forked_from_hangs_and_a_replica_dies(router: Routed) 
         until(lambda: router.releases()[router.candidate]["pids"] not in ([], [pid]), 60, "another replica")
         seen.has_asked(4)
     assert seen.failures == []
-    until(lambda: not nursery.is_running() or nursery.status() == "zombie", 20)
+    until(lambda: not fork_server.is_running() or fork_server.status() == "zombie", 20)
     router.serve(router.candidate, "other0000000000")
-    assert _nursery(router).pid != nursery.pid
+    assert _fork_server(router).pid != fork_server.pid
 
 
 def test_a_request_that_kills_whoever_answers_it_takes_no_other_along(router: Routed) -> None:

@@ -20,7 +20,7 @@ def test_a_log_turns_over_under_its_writers_hands(tmp_path: Path) -> None:
     with path.open("ab", buffering=0) as writer:
         for number in range(25):
             writer.write(b"%09d\n" % number)
-            log_rotation.turn_over_all(tmp_path, largest=100)
+            log_rotation.rotate_all(tmp_path, largest=100)
     kept = (tmp_path / "mlflow.log.1").read_bytes()
     assert len(kept) == 100
     assert b"\0" not in path.read_bytes()
@@ -32,10 +32,10 @@ def test_of_a_log_that_is_far_too_large_the_end_is_kept(tmp_path: Path) -> None:
     """It may have grown before anybody looked."""
     path = tmp_path / "prefect.log"
     path.write_bytes(b"old\n" * 1000 + b"new\n" * 5)
-    assert log_rotation.turn_over(path, largest=20)
+    assert log_rotation.rotate(path, largest=20)
     assert (tmp_path / "prefect.log.1").read_bytes() == b"new\n" * 5
     assert path.read_bytes() == b""
-    assert not log_rotation.turn_over(path, largest=20)
+    assert not log_rotation.rotate(path, largest=20)
 
 
 def test_what_is_told_of_a_log_goes_on_after_it_turned_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,7 +48,7 @@ def test_what_is_told_of_a_log_goes_on_after_it_turned_over(tmp_path: Path, monk
         for number in range(30):
             router.write(b"line %d\n" % number)
             write_new()
-            log_rotation.turn_over_all(tmp_path / "log", largest=40)
+            log_rotation.rotate_all(tmp_path / "log", largest=40)
     assert [line.rpartition("  ")[2] for line in out.getvalue().splitlines()] == [f"line {n}" for n in range(30)]
 
 
@@ -96,7 +96,7 @@ def test_the_logs_of_replicas_that_are_gone_go_the_oldest_first(
 def test_what_is_said_over_and_over_is_written_seldom_and_counted() -> None:
     """Each message for itself; another one is written at once."""
     now = 0.0
-    seldom = log_rotation.Seldom(seconds=60, clock=lambda: now)
+    seldom = log_rotation.RepeatFilter(seconds=60, clock=lambda: now)
 
     def passes(said: str) -> str | None:
         record = logging.LogRecord("uvicorn.error", logging.WARNING, "", 0, said, (), None)

@@ -25,12 +25,12 @@ import pytest
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.pipeline import Pipeline
 
-from deployments.serving.replica_pool import say
+from deployments.serving.logs import log as say
 from tasks.ground import settings
 from tasks.release.package import package
 from tasks.runtime import predictor, replica
 from tasks.runtime.ordinal_codes import Codes
-from tasks.runtime.replica import ANSWERED, ASKED, EXPLAIN, PREDICT, STATISTICS, TRY
+from tasks.runtime.replica import REPLY, REQUEST, EXPLAIN, PREDICT, STATISTICS, TRY
 from tests import releases
 from tests.releases import CATEGORIES, NUMBERS, frame, rows
 from tests.tasks.runtime.test_bento_service import until
@@ -43,7 +43,7 @@ def asked(number: int, body: bytes = BODY, kind: int = PREDICT, key: str = "", n
     """A frame to a replica."""
     named, keyed = (name or f"r{number}").encode(), key.encode()
     held = named + keyed + body
-    return ASKED.pack(len(held), kind, number, time.time(), len(named), len(keyed)) + held
+    return REQUEST.pack(len(held), kind, number, time.time(), len(named), len(keyed)) + held
 
 
 # ── frames ────────────────────────────────────────────────────────────────────────────────────────
@@ -342,7 +342,7 @@ class Running:
 
     def frame(self) -> tuple[int, int, bytes]:
         """The next status, number and body."""
-        length, status, number = ANSWERED.unpack(self._exactly(ANSWERED.size))
+        length, status, number = REPLY.unpack(self._exactly(REPLY.size))
         return status, number, self._exactly(length)
 
     def _exactly(self, size: int) -> bytes:
@@ -523,5 +523,5 @@ def test_a_release_that_cannot_start_says_why(start: Callable[..., Running], rel
 
 def test_a_frame_says_its_head_in_the_order_of_the_network() -> None:
     """A router of today speaks to a replica of last year: PROTOCOL must change with these."""
-    assert (replica.PROTOCOL, ASKED.format, ANSWERED.format) == (1, "!IBQdBB", "!IHQ")
+    assert (replica.PROTOCOL, REQUEST.format, REPLY.format) == (1, "!IBQdBB", "!IHQ")
     assert struct.calcsize("!IBQdBB") == 23

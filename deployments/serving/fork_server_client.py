@@ -1,0 +1,124 @@
+"""Client of the fork server (fork_server.py): starts it when it is first needed, and again when it has died or hung."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+from typing import IO, Any
+
+from tasks.ground import priority
+
+SCRIPT = Path(__file__).with_name("fork_server.py")
+
+UP_S, FORK_S = 30.0, 3.0
+"""Seconds that the server may take to come up, and then to fork. After that, a replica gets an interpreter of its own,
+which is later by what it imports, and does not depend on the server."""
+
+UP = 0
+"""The number with which the server says that it is up."""
+
+DETACHED: dict[str, Any] = {
+    "stdin": asyncio.subprocess.DEVNULL,
+    "env": {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")},
+    "start_new_session": True,
+}
+
+
+class ForkServerGone(Exception):
+    """It ended or hung while it forked. Whether there is a process is not known, and it is not the release's fault."""
+
+
+class ForkServer:
+    """The server's process, and the socket to it."""
+
+    def __init__(self) -> None:
+        self.process: asyncio.subprocess.Process | None = None
+        self._socket: socket.socket | None = None
+        self._lock = asyncio.Lock()
+        self._numbers = count(1)
+        self._received, self._is_up = b"", False
+        self._restart: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Let it import what it needs ahead of the first fork."""
+        async with self._lock:
+            if self._socket is not None:
+                return
+            ours, theirs = socket.socketpair()
+            with theirs:
+                command = [sys.executable, "-I", str(SCRIPT), "--fd", str(theirs.fileno())]
+                self.process = await asyncio.create_subprocess_exec(*command, pass_fds=[theirs.fileno()], **DETACHED)
+            ours.setblocking(False)
+            self._socket = ours
+
+    async def spawn(
+        self, script: Path, arguments: list[str], theirs: socket.socket, output: IO[bytes], nice: int
+    ) -> int:
+        """Fork a replica; gives its process number.
+
+        Raises:
+            ForkServerGone: the server does not come up, has ended, or hangs. It is started anew for the next fork.
+        """
+        await self.start()
+        async with self._lock:
+            number = next(self._numbers)
+            request = {"number": number, "script": str(script), "arguments": arguments, "nice": nice}
+            try:
+                if self._socket is None:
+                    raise ChildProcessError("it has just ended")
+                if not self._is_up:
+                    async with asyncio.timeout(UP_S):
+                        await self._reply(UP)
+                    self._is_up = True
+                socket.send_fds(self._socket, [json.dumps(request).encode()], [theirs.fileno(), output.fileno()])
+                async with asyncio.timeout(FORK_S):
+                    return await self._reply(number)
+            except OSError as error:  # it may have forked: the process that holds `theirs` must stay the only one
+                self.kill()
+                self._restart = asyncio.create_task(self.start())
+                hangs = "hangs" if isinstance(error, TimeoutError) else f"is gone ({error})"
+                raise ForkServerGone(f"the fork server {hangs}") from None
+
+    def kill(self) -> None:
+        """End it; the next fork starts it anew."""
+        if self.process is not None and self.process.returncode is None:
+            with suppress(ProcessLookupError):
+                os.kill(self.process.pid, signal.SIGKILL)  # kill() may take the exit code from asyncio's watcher
+        if self._socket is not None:
+            self._socket.close()
+        self._socket, self._received, self._is_up = None, b"", False
+
+    async def _reply(self, number: int) -> int:
+        """The process number; replies that nobody waits for any more are skipped."""
+        while True:
+            line, end, rest = self._received.partition(b"\n")
+            if end:
+                self._received = rest
+                replied, pid = map(int, line.split())
+                if replied == number:
+                    return pid
+                continue
+            assert self._socket
+            data = await asyncio.get_running_loop().sock_recv(self._socket, 64)
+            if not data:
+                raise ChildProcessError("it has ended")
+            self._received += data
+
+
+async def spawn_interpreter(
+    python: Path, script: Path, arguments: list[str], theirs: socket.socket, output: IO[bytes], nice: int
+) -> int:
+    """Start a replica without the fork server, in an interpreter of its own; gives its process number."""
+    command = [str(python), "-I", str(script), "--fd", str(theirs.fileno()), *arguments]
+    process = await asyncio.create_subprocess_exec(
+        *command, stdout=output, stderr=output, pass_fds=[theirs.fileno()], **DETACHED
+    )
+    await asyncio.to_thread(priority.set_session_nice, process.pid, nice)
+    return process.pid

@@ -1,0 +1,35 @@
+"""Counts of requests for predictions that got none, as tasks/prediction_log/error_counts.py keeps them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+from deployments.serving.logs import OnceLog
+from deployments.serving.served_model import ServedModel
+from tasks.ground.errors import EvergreenError
+from tasks.prediction_log import error_counts
+
+
+class Rejections:
+    """What was counted and is not on disk yet; a kill loses that."""
+
+    def __init__(self, once_log: OnceLog) -> None:
+        self._log = once_log
+        self._counts: dict[ServedModel, Counter[tuple[str, str]]] = {}
+        """Model → day, kind."""
+
+    def count(self, model: ServedModel, kind: str) -> None:
+        """One more."""
+        self._counts.setdefault(model, Counter())[model.today, kind] += 1
+
+    async def save(self) -> None:
+        """Add them to those on disk, off the event loop. What cannot be written now is written the next time."""
+        for model in list(self._counts):
+            counts = self._counts.pop(model)
+            try:
+                await asyncio.to_thread(error_counts.add, model.name, counts, model.limits.log_days)
+            except (OSError, EvergreenError) as error:
+                self._counts.setdefault(model, Counter()).update(counts)
+                about = f"rejections of {model.name}"
+                self._log.write(about, f"{about} cannot be written down just now: {error}")

@@ -1,0 +1,291 @@
+"""Replica process: answers for one release over a socket (the other side is tasks/runtime/replica.py)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from deployments.serving import release_environments
+from deployments.serving.fork_server_client import ForkServer, spawn_interpreter
+from deployments.serving.stalls import StallDetector
+from tasks.ground import priority
+from tasks.runtime.replica import PROTOCOL, REPLY, REQUEST, STATISTICS
+
+START_S = 300.0
+"""A process that is not up after so many seconds hangs."""
+
+START_IDLE_S = 30.0
+"""A process that has done nothing for so many seconds does not come up any more."""
+
+GENTLE_S = 5.0
+"""For so long at most a replica gives way while it comes up: where the processor is always busy it never would."""
+
+STOPPED_S, DISK_S = 0.3, 5.0
+"""A replica that owes an answer is ended after so many seconds in which it was stopped, or only waited for the disk."""
+
+IDLE_S = 1.0
+"""A replica that owes an answer and has done nothing for so long gets requests only where no other one can."""
+
+QUIET_S = 0.2
+"""A replica that was heard, or was sent a request, more recently is not sampled."""
+
+
+class ReplicaGone(Exception):
+    """It ended before it answered."""
+
+
+class ReplicaStalled(ReplicaGone):
+    """It was ended as it stood still: the request is hardly the reason."""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How the replicas of one release are started."""
+
+    candidate: str
+    version: int | None
+    folder: Path
+    log: Path
+    """Folder of the prediction log."""
+
+    @property
+    def script(self) -> Path:
+        """What is started. (Releases before the state version 2 had it at their top.)"""
+        script = self.folder / "tasks" / "runtime" / "replica.py"
+        return script if script.exists() else self.folder / "replica.py"
+
+    @property
+    def arguments(self) -> list[str]:
+        """What the script is told besides its socket."""
+        return ["--log", str(self.log), *(["--version", str(self.version)] if self.version else [])]
+
+
+class ReplicaProcess(asyncio.Protocol):
+    """One process, and the socket to it.
+
+    Args:
+        launch: how it is started.
+        output: file for what it prints.
+        on_ready, on_lost: called with it when it is ready, and when it is gone after that.
+    """
+
+    def __init__(
+        self,
+        launch: Launch,
+        output: Path,
+        on_ready: Callable[[ReplicaProcess], None],
+        on_lost: Callable[[ReplicaProcess], None],
+    ) -> None:
+        self._launch, self._output, self._on_ready, self._on_lost = launch, output, on_ready, on_lost
+        self.about: dict[str, Any] | None = None
+        """Its first frame: what it says of its release; None until it is ready."""
+        self.refused: str | None = None
+        """Why it is not the replica that was started."""
+        self.statistics: dict[str, Any] = {}
+        """Its latest frame of statistics."""
+        self.pending: dict[int, tuple[asyncio.Future[tuple[int, bytes]], float]] = {}
+        """Number of a request → its answer to come, and when it was sent; oldest first."""
+        self.pid = 0
+        self.startup_s = 0.0
+        self.is_idle = False
+        """Whether it owes an answer, and was seen to do nothing."""
+        self.stalls = StallDetector(0)
+        self._launched_at = self._heard_at = 0.0
+        self._is_stalled = False
+        """Whether it is ended for standing still."""
+        self._newest = 0
+        """Number of the newest request that it has answered."""
+        self._overtaken = 0, 0.0
+        """A request that a later one was answered before, and when that was seen."""
+        self._numbers = count(1)
+        self._received = bytearray()
+        self._transport: asyncio.Transport | None = None
+        self._started, self._lost = asyncio.Event(), asyncio.Event()
+        """It is up, or never will be; it is gone."""
+
+    # ── start and end ─────────────────────────────────────────────────────────────────────────────
+
+    async def start(self, fork_server: ForkServer | None, nice: int) -> None:
+        """Start the process, without waiting for it to be ready.
+
+        Args:
+            fork_server: what it is forked from; None: it gets an interpreter of its own.
+            nice: how far its session gives way.
+
+        Raises:
+            EnvironmentDiffers: the release needs other packages than there are.
+            ForkServerGone: the fork server does not fork.
+        """
+        self._output.parent.mkdir(parents=True, exist_ok=True)
+        self._output.unlink(missing_ok=True)
+        python = await asyncio.to_thread(release_environments.interpreter, self._launch.folder)
+        self._launched_at = time.monotonic()
+        ours, theirs = socket.socketpair()
+        try:
+            with theirs, self._output.open("ab") as output:
+                command = self._launch.script, self._launch.arguments, theirs, output, nice
+                if python is None and fork_server is not None:
+                    self.pid = await fork_server.spawn(*command)
+                else:
+                    self.pid = await spawn_interpreter(python or Path(sys.executable), *command)
+            self.stalls = StallDetector(self.pid)
+            await asyncio.get_running_loop().create_connection(lambda: self, sock=ours)
+        except BaseException:  # cancelled while it was forked: it ends when it finds its socket closed
+            ours.close()
+            raise
+
+    async def run(self, nice: int) -> None:
+        """Wait until it is ready, and then until it is gone.
+
+        Raises:
+            ReplicaStalled: it stood still before it was ready.
+            TimeoutError: it was not ready in time.
+        """
+        if nice:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(GENTLE_S):
+                    await self._started.wait()
+            await asyncio.to_thread(priority.set_session_nice, self.pid, 0)
+        try:
+            async with asyncio.timeout(START_S):  # not wait_for: Python 3.11's may lose the cancellation of a drain
+                await self._started.wait()
+        except TimeoutError:
+            raise TimeoutError(f"it has not come up after {START_S:g} s") from None
+        if self._is_stalled and self.about is None:
+            raise ReplicaStalled
+        await self._lost.wait()
+
+    def kill(self) -> None:
+        """End the process at once, if there still is one."""
+        if self.pid and not self._lost.is_set():
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+        if self._transport is not None:
+            self._transport.abort()
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether its socket is known to be closed: a request would not reach it."""
+        return self._transport is None or self._transport.is_closing()
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether its process is stopped, sampled just now."""
+        self.stalls.sample()
+        return self.stalls.is_stopped
+
+    # ── requests ──────────────────────────────────────────────────────────────────────────────────
+
+    def ask(self, kind: int, name: str, key: str, body: bytes) -> asyncio.Future[tuple[int, bytes]]:
+        """Send a request; gives a future of the answer, which fails with ReplicaGone."""
+        assert self._transport
+        number = next(self._numbers)
+        answer: asyncio.Future[tuple[int, bytes]] = asyncio.get_running_loop().create_future()
+        self.pending[number] = answer, time.monotonic()
+        name_bytes, key_bytes = name.encode(), key.encode()
+        length = len(name_bytes) + len(key_bytes) + len(body)
+        head = REQUEST.pack(length, kind, number, time.time(), len(name_bytes), len(key_bytes))
+        self._transport.write(b"".join((head, name_bytes, key_bytes, body)))
+        return answer
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The socket is open."""
+        self._transport = transport  # type: ignore[assignment]  # a socket's can be written to
+
+    def data_received(self, data: bytes) -> None:
+        """Frames, or a part of one."""
+        self._heard_at = time.monotonic()
+        received, at = self._received, 0
+        received += data
+        while len(received) - at >= REPLY.size:
+            length, status, number = REPLY.unpack_from(received, at)
+            start = at + REPLY.size
+            if len(received) - start < length:
+                break
+            body, at = bytes(received[start : start + length]), start + length
+            if number:
+                answer, _ = self.pending.pop(number)
+                self._newest = max(self._newest, number)
+                if not answer.done():
+                    answer.set_result((status, body))
+            elif status == STATISTICS:
+                self.statistics = json.loads(body)
+            else:
+                self._first_frame(json.loads(body))
+        if at:
+            del received[:at]
+
+    def _first_frame(self, about: dict[str, Any]) -> None:
+        if about["protocol"] != PROTOCOL or about["candidate"] != self._launch.candidate:
+            self.refused = f"{self._launch.folder} speaks protocol {about['protocol']} as {about['candidate']}"
+            self.kill()
+            return
+        self.about, self.startup_s = about, time.monotonic() - self._launched_at
+        self._on_ready(self)
+        self._started.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        """It is gone: its requests fail."""
+        self._started.set()
+        self._lost.set()
+        self._on_lost(self)
+        for answer, _ in self.pending.values():
+            if not answer.done():
+                answer.set_exception(ReplicaStalled() if self._is_stalled else ReplicaGone())
+        self.pending.clear()
+
+    # ── standing still ────────────────────────────────────────────────────────────────────────────
+
+    def fault(self, now: float, timeout_s: float) -> str | None:
+        """Why it must be ended, if it must; looked at several times a second.
+
+        Args:
+            now: time.monotonic().
+            timeout_s: limit for an answer.
+        """
+        if self.about is None:
+            return self._start_fault(now)
+        if not self.pending:
+            self.is_idle = False
+            return None
+        number, (_, sent_at) = next(iter(self.pending.items()))
+        since = max(self._heard_at, sent_at)
+        if now - since > timeout_s:
+            return f"has not answered for {timeout_s:g} s"
+        if number < self._newest and self._overtaken[0] != number:
+            self._overtaken = number, now
+        if number < self._newest and now - self._overtaken[1] > IDLE_S:
+            return "has passed over a request"
+        if now - since < QUIET_S:
+            self.is_idle = False
+            return None
+        idle = self.stalls.idle_seconds(now, since)
+        self.is_idle = idle > IDLE_S
+        return self._stall(idle)
+
+    def _start_fault(self, now: float) -> str | None:
+        if self._transport is None:
+            return None
+        idle = self.stalls.idle_seconds(now, self._launched_at)
+        self._is_stalled = idle > START_IDLE_S
+        return "does nothing, and is not up" if self._is_stalled else self._stall(idle)
+
+    def _stall(self, idle: float) -> str | None:
+        reason = None
+        if self.stalls.is_stopped and idle > STOPPED_S:
+            reason = "is stopped"
+        elif self.stalls.waits_for_disk and idle > DISK_S:
+            reason = "waits for the disk only"
+        self._is_stalled = reason is not None
+        return reason
