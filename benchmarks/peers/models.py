@@ -62,7 +62,7 @@ def bare(out: Path) -> dict[str, dict[int, float]]:
     columns = {name: some[name].astype(object).where(some[name].notna(), None).tolist() for name in some}
     theirs, ours, hastened = (joblib.load(out / f"{name}.joblib") for name in ("theirs", "ours", "ours"))
     few = {name: values[: fast_trees.MOST_ROWS] for name, values in columns.items()}
-    if not fast_trees.hasten(hastened, lambda: hastened.predict_proba(few)):
+    if not fast_trees.accelerate(hastened, lambda: hastened.predict_proba(few)):
         sys.exit("Treelite does not score these trees: what would be measured is not what serves")
     found: dict[str, dict[int, float]] = {"theirs": {}, "ours": {}, "hastened": {}}
     for size in BATCHES:

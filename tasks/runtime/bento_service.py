@@ -1,4 +1,4 @@
-"""The service of one release: what a Bento runs. It reads release.json, candidate.json and model.skops of the release that it is part of.
+"""BentoML service of one release: reads release.json, candidate.json and model.skops of the release that it is part of.
 
 What it imports of this repository is the folder that it is in, which each release has a copy of.
 """
@@ -23,7 +23,7 @@ from tasks.runtime import predictor
 
 ROOT = Path(__file__).resolve().parents[2]
 """The release: this file is tasks/runtime/bento_service.py in it."""
-ABOUT = predictor.About.read(ROOT)
+RELEASE = predictor.ReleaseInfo.read(ROOT)
 
 
 class _OpenApi3(GenerateJsonSchema):
@@ -37,7 +37,7 @@ class _OpenApi3(GenerateJsonSchema):
 
 
 class _Body(bentoml.IODescriptor):  # type: ignore[misc]  # BentoML ships no types
-    """What a request or an answer holds, described for OpenAPI. A request is handed on as its bytes."""
+    """A request or an answer, described for OpenAPI. A request is handed on as its bytes."""
 
     @classmethod
     def model_json_schema(cls, *args: Any, **kwargs: Any) -> Any:
@@ -49,29 +49,29 @@ class _Body(bentoml.IODescriptor):  # type: ignore[misc]  # BentoML ships no typ
         return cls.model_construct(**dict.fromkeys(cls.model_fields, body))
 
 
-class Rows(_Body, ABOUT.rows):  # type: ignore[misc,name-defined]
+class PredictRequest(_Body, RELEASE.rows):  # type: ignore[misc,name-defined]
     """A request for predictions."""
 
 
-class Row(_Body, ABOUT.row):  # type: ignore[misc,name-defined]
+class ExplainRequest(_Body, RELEASE.row):  # type: ignore[misc,name-defined]
     """A request for an explanation."""
 
 
-class Predictions(_Body, predictor.Predictions):
+class PredictAnswer(_Body, predictor.PredictResponse):
     """The answers to all rows, in their order."""
 
 
-class Explained(_Body, predictor.Explained):
+class ExplainAnswer(_Body, predictor.ExplainResponse):
     """What one prediction is made of."""
 
 
 async def release(_: Request) -> Response:
     """Where this release comes from."""
-    return JSONResponse(ABOUT.described())
+    return JSONResponse(RELEASE.described())
 
 
 @bentoml.service(
-    name=ABOUT.name,
+    name=RELEASE.name,
     workers=1,
     threads=4,  # a large request must not hold up the small ones behind it
     traffic={"timeout": 30},
@@ -84,24 +84,24 @@ class Service:
     def __init__(self) -> None:
         from prometheus_client import Counter  # not before a worker has said where its counts go
 
-        self.release = predictor.Release(ROOT)
+        self._predictor = predictor.Predictor(ROOT)
         about = "Categories that the model was never trained on"
-        self.unseen = Counter("evergreen_unseen_categories_total", about, ["feature"])
-        self.told: dict[str, int] = {}
+        self._unseen = Counter("evergreen_unseen_categories_total", about, ["feature"])
+        self._counted: dict[str, int] = {}
 
-    @bentoml.api(input_spec=Rows, output_spec=Predictions)  # type: ignore[untyped-decorator]
+    @bentoml.api(input_spec=PredictRequest, output_spec=PredictAnswer)  # type: ignore[untyped-decorator]
     def predict(self, rows: Any, **_: Any) -> Response:  # each field of the body is given as all of its bytes
         """One prediction per row."""
-        answer = self.release.predict([rows])[0]
-        for feature, count in self.release.unseen.items():
-            self.unseen.labels(feature=feature).inc(count - self.told.get(feature, 0))
-            self.told[feature] = count
+        answer = self._predictor.predict([rows])[0]
+        for feature, count in self._predictor.unseen.items():
+            self._unseen.labels(feature=feature).inc(count - self._counted.get(feature, 0))
+            self._counted[feature] = count
         return _response(answer)
 
-    @bentoml.api(input_spec=Row, output_spec=Explained)  # type: ignore[untyped-decorator]
+    @bentoml.api(input_spec=ExplainRequest, output_spec=ExplainAnswer)  # type: ignore[untyped-decorator]
     def explain(self, row: Any) -> Response:
         """Which features moved the prediction of one row, and by how much."""
-        return _response(self.release.explain(row))
+        return _response(self._predictor.explain(row))
 
 
 def _response(answer: predictor.Answer) -> Response:

@@ -1,4 +1,4 @@
-"""What a release can fail with. The whole tree of errors is tasks/ground/errors.py."""
+"""Errors of a release. The whole tree of errors is in tasks/ground/errors.py."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ class ModelFileRefused(WorldError):
     """A model file was changed after packaging, or holds a type that is not on the reviewed list."""
 
 
-def did_you_mean(word: str, known: list[str]) -> str:
-    """A hint to append to an error: `; did you mean 'margin'?`, or the known words, or nothing."""
+def did_you_mean(word: str, choices: list[str]) -> str:
+    """A hint to append to an error: `; did you mean 'margin'?`, or all choices, or nothing."""
     from difflib import get_close_matches
 
-    close = get_close_matches(word, known, n=1, cutoff=0.6)
+    close = get_close_matches(word, choices, n=1, cutoff=0.6)
     if close:
         return f"; did you mean {close[0]!r}?"
-    return f"; known: {', '.join(sorted(known))}" if known else ""
+    return f"; known: {', '.join(sorted(choices))}" if choices else ""

@@ -1,4 +1,4 @@
-"""Ensembles of trees, scored by Treelite where that is sooner: few rows at a time, as requests bring them.
+"""Fast trees: Treelite scores ensembles of trees where that is sooner, for the few rows of a request.
 
 scikit-learn walks boosted trees from Python, one by one, and starts a pool of threads for a forest: 0.4 to 3 ms for a
 row, for which Treelite takes 0.05 (docs/decisions/serving.md). The trees are the same, and so are the answers: to the
@@ -21,53 +21,54 @@ CLOSE = 1e-14
 """How far two answers may be apart, relatively and absolutely: a forest's mean may be rounded otherwise."""
 
 
-def hasten(pipeline: Any, score: Callable[[], npt.NDArray[np.float64]]) -> list[Any]:
-    """Have Treelite answer for the ensembles of a fitted pipeline when few rows are asked for.
+def accelerate(pipeline: Any, score: Callable[[], npt.NDArray[np.float64]]) -> list[Any]:
+    """Let Treelite score the ensembles of a fitted pipeline when there are few rows.
 
     Args:
         pipeline: is changed. Ensembles are found wherever they are in its steps: calibrated, voting, a team's own.
-        score: the answers of the pipeline to some rows, not more than `MOST_ROWS`. Asked before and after.
+        score: the pipeline's scores of some rows, not more than `MOST_ROWS`. Called before and after.
 
     Returns:
-        The ensembles that Treelite answers for; none if answers were not the same, which is told.
+        The ensembles that Treelite scores; none where the scores differ, which is printed.
     """
-    found = [one for one in _ensembles(pipeline, set()) if _is_plain(one)]
-    if not found:
+    ensembles = [ensemble for ensemble in _ensembles(pipeline, set()) if _is_plain(ensemble)]
+    if not ensembles:
         return []
     import treelite
 
     why = "it does not answer as scikit-learn does"
     try:
         before = score()
-        for one, (name, scorer) in [(one, _scorer(one)) for one in found]:
-            setattr(one, name, scorer)
+        scorers = [_scorer(ensemble) for ensemble in ensembles]
+        for ensemble, scorer in zip(ensembles, scorers, strict=True):
+            setattr(ensemble, _replaced(ensemble), scorer)
         after = score()
         if after.shape == before.shape and np.allclose(after, before, rtol=CLOSE, atol=CLOSE, equal_nan=True):
-            return found
+            return ensembles
     except treelite.TreeliteError as error:
         why = str(error)
-    except Exception as error:  # noqa: BLE001 - a team's own code may raise anything; when it is asked, that is answered
+    except Exception as error:  # noqa: BLE001 - a team's own code may raise anything; a request will be told
         why = f"the pipeline fails on a row of its background ({type(error).__name__})"
-    for one in found:
-        vars(one).pop(_replaced(one), None)
+    for ensemble in ensembles:
+        vars(ensemble).pop(_replaced(ensemble), None)
     print(f"these trees are scored by scikit-learn, not by Treelite: {why}", file=sys.stderr)
     return []
 
 
-def _ensembles(of: Any, seen: set[int]) -> Iterator[Any]:
+def _ensembles(root: Any, visited: set[int]) -> Iterator[Any]:
     """Every ensemble of trees that an object holds, at any depth."""
     from sklearn.base import BaseEstimator
 
-    if id(of) in seen:
+    if id(root) in visited:
         return
-    seen.add(id(of))
-    if isinstance(of, (*_boosted(), *_forests())):
-        yield of
-    elif isinstance(of, list | tuple | dict):
-        for one in of.values() if isinstance(of, dict) else of:
-            yield from _ensembles(one, seen)
-    elif isinstance(of, BaseEstimator) or type(of).__module__.startswith("sklearn."):
-        yield from _ensembles(getattr(of, "__dict__", {}), seen)
+    visited.add(id(root))
+    if isinstance(root, (*_boosted(), *_forests())):
+        yield root
+    elif isinstance(root, list | tuple | dict):
+        for member in root.values() if isinstance(root, dict) else root:
+            yield from _ensembles(member, visited)
+    elif isinstance(root, BaseEstimator) or type(root).__module__.startswith("sklearn."):
+        yield from _ensembles(getattr(root, "__dict__", {}), visited)
 
 
 def _boosted() -> tuple[type, ...]:
@@ -96,20 +97,17 @@ def _replaced(ensemble: Any) -> str:
     return "predict_proba" if hasattr(ensemble, "predict_proba") else "predict"
 
 
-def _scorer(ensemble: Any) -> tuple[str, Callable[..., npt.NDArray[np.float64]]]:
-    """That method's name, and what takes its place."""
+def _scorer(ensemble: Any) -> Callable[..., npt.NDArray[np.float64]]:
+    """What takes the place of that method."""
     import treelite
 
-    name, model = _replaced(ensemble), treelite.sklearn.import_model(ensemble)
-    if type(ensemble) in _boosted():
-        _begin_at_the_baseline(model, ensemble.n_trees_per_iteration_)
-    slow, predict = getattr(ensemble, name), treelite.gtil.predict
-    is_boosted, features = type(ensemble) in _boosted(), ensemble.n_features_in_
-    shape = {
-        "_raw_predict": (-1, getattr(ensemble, "n_trees_per_iteration_", 1)),
-        "predict_proba": (-1, getattr(ensemble, "n_classes_", 1)),
-        "predict": (-1,),
-    }[name]
+    name, is_boosted, features = _replaced(ensemble), type(ensemble) in _boosted(), ensemble.n_features_in_
+    model, slow, predict = treelite.sklearn.import_model(ensemble), getattr(ensemble, name), treelite.gtil.predict
+    if is_boosted:
+        _move_baseline(model, ensemble.n_trees_per_iteration_)
+        shape: tuple[int, ...] = (-1, ensemble.n_trees_per_iteration_)
+    else:
+        shape = (-1, ensemble.n_classes_) if name == "predict_proba" else (-1,)
 
     def score(rows: Any, *others: Any) -> npt.NDArray[np.float64]:
         if not _are_few(rows, features):
@@ -120,14 +118,14 @@ def _scorer(ensemble: Any) -> tuple[str, Callable[..., npt.NDArray[np.float64]]]
                 matrix = rows.astype(np.float32).astype(np.float64)
             if np.isinf(matrix).any():
                 return slow(rows)  # type: ignore[no-any-return]
-        scored: npt.NDArray[np.float64] = predict(model, matrix, nthread=1, pred_margin=is_boosted)
-        return scored.reshape(shape)
+        scores: npt.NDArray[np.float64] = predict(model, matrix, nthread=1, pred_margin=is_boosted)
+        return scores.reshape(shape)
 
-    return name, score
+    return score
 
 
-def _begin_at_the_baseline(model: Any, outputs: int) -> None:
-    """Add where boosting begins to the first trees: as scikit-learn adds it up. Treelite would add it last."""
+def _move_baseline(model: Any, outputs: int) -> None:
+    """Add the baseline of boosting to the first trees, in scikit-learn's order. Treelite would add it last."""
     header = model.get_header_accessor()
     baseline = header.get_field("base_scores")
     for tree, begin in zip(map(model.get_tree_accessor, range(outputs)), baseline, strict=True):
@@ -136,6 +134,6 @@ def _begin_at_the_baseline(model: Any, outputs: int) -> None:
 
 
 def _are_few(rows: Any, features: int) -> bool:
-    """Whether it is a matrix of few rows, as Treelite takes it; anything else scikit-learn takes, or refuses."""
+    """Whether it is a matrix of few rows, as Treelite takes it; scikit-learn takes anything else, or refuses it."""
     is_matrix = type(rows) is np.ndarray and rows.dtype == np.float64 and rows.ndim == 2
     return is_matrix and rows.shape[1] == features and 0 < len(rows) <= MOST_ROWS

@@ -1,7 +1,7 @@
-"""The model file: skops, never pickle. The same model gives the same bytes, and nothing is loaded unread.
+"""Model file: skops, never pickle. The same model gives the same bytes, and nothing is loaded unread.
 
-skops writes memory addresses and the time of day into its archive; `dump` puts running numbers and a fixed
-date in their place, so that a model file can be known by its hash.
+skops writes memory addresses and the time of day into its archive; `dump` puts running numbers and a fixed date in
+their place, so that a hash identifies a model.
 """
 
 from __future__ import annotations
@@ -104,32 +104,32 @@ def load(path: Path, sha256: str | None, own: str | None = None) -> Pipeline:
         content = path.read_bytes()  # once: what is hashed and looked at is what is loaded
     except FileNotFoundError:
         raise ModelFileRefused(f"{path} is not there") from None
-    found = hashlib.sha256(content).hexdigest()
-    if sha256 is not None and found != sha256:
+    actual = hashlib.sha256(content).hexdigest()
+    if sha256 is not None and actual != sha256:
         raise ModelFileRefused(
-            f"{path} was changed after it was packaged: its SHA-256 is {found}, recorded was {sha256}. "
+            f"{path} was changed after it was packaged: its SHA-256 is {actual}, recorded was {sha256}. "
             f"It is not loaded. Restore it (dvc pull, or build the release again)."
         )
     try:
-        asked = set(skops.io.get_untrusted_types(data=content))
-        refused = sorted(t for t in asked - TRUSTED if not (own and _is_defined_below(own, t)))
+        types = set(skops.io.get_untrusted_types(data=content))
+        refused = sorted(name for name in types - TRUSTED if not (own and _is_defined_below(own, name)))
         if refused:
             raise ModelFileRefused(
                 f"{path} holds types that are not on the reviewed list: {', '.join(refused)}. It is not loaded. "
                 f"Read what they do; if they are harmless, add them to TRUSTED in tasks/runtime/model_file.py."
             )
-        pipeline: Pipeline = skops.io.loads(content, trusted=sorted(asked))
+        pipeline: Pipeline = skops.io.loads(content, trusted=sorted(types))
     except UNREADABLE as error:
         raise ModelFileRefused(f"{path} is not a model file: {type(error).__name__}: {error}") from None
     return pipeline
 
 
-def _is_defined_below(own: str, type_: str) -> bool:
+def _is_defined_below(own: str, dotted: str) -> bool:
     """Whether a dotted name is a class or a function of that package itself, and nothing that it merely imports.
 
     A module that says `import pandas as pd` also answers to `<module>.pd.read_pickle`, and that runs code.
     """
-    module, _, name = type_.rpartition(".")
+    module, _, name = dotted.rpartition(".")
     if module != own and not module.startswith(f"{own}."):
         return False
     try:
@@ -140,7 +140,7 @@ def _is_defined_below(own: str, type_: str) -> bool:
 
 
 def predict(pipeline: Pipeline, frame: pd.DataFrame, task: str) -> pd.DataFrame:
-    """What the pipeline says of each row.
+    """The pipeline's predictions, one row per row of a frame.
 
     Args:
         pipeline: fitted.
@@ -153,13 +153,13 @@ def predict(pipeline: Pipeline, frame: pd.DataFrame, task: str) -> pd.DataFrame:
     """
     import pandas as pd
 
-    said = values(pipeline, frame, task)
+    matrix = values(pipeline, frame, task)
     names = [f"p_{c}" for c in pipeline.classes_] if task == "classification" else ["prediction", "q10", "q90"]
-    return pd.DataFrame(said, columns=names[: said.shape[1]], index=frame.index)
+    return pd.DataFrame(matrix, columns=names[: matrix.shape[1]], index=frame.index)
 
 
 def values(pipeline: Pipeline, columns: Any, task: str) -> npt.NDArray[np.float64]:
-    """As `predict`, as a matrix; of whatever the pipeline's first step takes, a DataFrame or less."""
+    """As `predict`, as a matrix, of whatever the pipeline's first step takes."""
     import numpy as np
 
     if task == "classification":

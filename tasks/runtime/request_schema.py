@@ -1,7 +1,4 @@
-"""What a request's row must be: a typed model, made from the features of params.yaml.
-
-It runs inside the Bento as well, so it knows nothing but pydantic, and takes the features as plain dicts.
-"""
+"""Request schema: a typed model of a request's row, made from the features of params.yaml, as plain dicts."""
 
 from __future__ import annotations
 
@@ -24,7 +21,7 @@ def request_row(features: Mapping[str, Mapping[str, Any]]) -> type[BaseModel]:
     refused; 17.0 is an integer, as in JSON Schema. A nullable feature may be null or left out.
 
     Args:
-        features: name → type (category, integer or number), about, example, and where given unit, min, max, nullable.
+        features: name → type (category, integer or number), about, example; optional: unit, min, max, nullable.
     """
     config = ConfigDict(
         extra="forbid",
@@ -40,7 +37,7 @@ def request_row(features: Mapping[str, Mapping[str, Any]]) -> type[BaseModel]:
 
 
 def example_row(features: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """A full row that is valid: what OpenAPI shows, and what a service warms itself with."""
+    """A full row that is valid: for OpenAPI, and to warm a service up."""
     return {name: _typed(feature, feature["example"]) for name, feature in features.items()}
 
 
@@ -62,7 +59,7 @@ def _field(feature: Mapping[str, Any]) -> tuple[Any, Any]:
 
 
 def limits(feature: Mapping[str, Any]) -> dict[str, Any]:
-    """What pydantic is told of a field: `min_length` and `max_length` of a category, `ge` and `le` of a number."""
+    """Constraints for pydantic: `min_length` and `max_length` of a category, `ge` and `le` of a number."""
     if feature["type"] == "category":
         return {"min_length": 1, "max_length": LONGEST}
     low, high = feature.get("min"), feature.get("max")

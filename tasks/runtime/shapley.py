@@ -1,8 +1,8 @@
-"""Which features moved one prediction, and by how much: Shapley values, for anything that predicts.
+"""Shapley values: which features moved one prediction, and by how much, for anything that predicts.
 
 Sampled over permutations of the features against background rows (Štrumbelj and Kononenko, Knowledge and Information
-Systems 41, 2014), each permutation forwards and backwards (Mitchell et al., JMLR 23, 2022). What is given adds up:
-the base and all contributions are the prediction.
+Systems 41, 2014), each permutation forwards and backwards (Mitchell et al., JMLR 23, 2022). The base and all
+contributions add up to the prediction.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Explanation:
     """What one prediction is made of."""
 
     base: float
-    """The mean prediction of the background rows: what is said when nothing is known."""
+    """The mean prediction of the background rows."""
     prediction: float
     contributions: dict[str, float]
     """By feature. base + their sum is the prediction."""
@@ -42,30 +42,30 @@ def explain(
         predict: columns (k arrays of n values) → n predictions.
         row: k features.
         background: rows that stand for what is usual.
-        seed: of the permutations; the same row gets the same answer.
+        seed: of the permutations: the same row gets the same explanation.
     """
     names = list(row)
     walks = _walks(len(names), len(background), seed)
-    known = np.tril(np.ones((len(names) + 1, len(names)), dtype=bool), -1)  # step s knows the first s of a permutation
+    steps_taken = np.tril(np.ones((len(names) + 1, len(names)), dtype=bool), -1)  # after step s, the first s features
     taken = np.zeros((len(walks), len(names) + 1, len(names)), dtype=bool)
     for walk, order in enumerate(walks):
-        taken[walk][:, order] = known
+        taken[walk][:, order] = steps_taken
     columns = {}
     for i, name in enumerate(names):
-        usual = np.array([one[name] for one in background], dtype=object)
+        usual = np.array([background_row[name] for background_row in background], dtype=object)
         column = np.repeat(np.tile(usual, len(walks) // len(background)), len(names) + 1)
         column[taken[:, :, i].ravel()] = row[name]
         columns[name] = column
-    said = np.asarray(predict(columns), dtype=np.float64).reshape(len(walks), len(names) + 1)
-    steps = np.diff(said, axis=1)
+    predictions = np.asarray(predict(columns), dtype=np.float64).reshape(len(walks), len(names) + 1)
+    steps = np.diff(predictions, axis=1)
     moved = np.empty_like(steps)
     for walk, order in enumerate(walks):
         moved[walk, order] = steps[walk]
     pairs = moved.reshape(2, -1, len(names)).mean(axis=0)  # forwards and backwards from the same background row
     spread = pairs.std(axis=0, ddof=1) / np.sqrt(len(pairs)) if len(pairs) > 1 else np.full(len(names), np.nan)
     return Explanation(
-        float(said[:, 0].mean()),
-        float(said[0, -1]),
+        float(predictions[:, 0].mean()),
+        float(predictions[0, -1]),
         dict(zip(names, pairs.mean(axis=0).tolist(), strict=True)),
         dict(zip(names, spread.tolist(), strict=True)),
     )

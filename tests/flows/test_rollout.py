@@ -235,7 +235,7 @@ def test_what_serves_is_brought_again_where_its_files_are_lost(
     if harm == "all is gone":
         shutil.rmtree(home)
     elif harm == "one file is gone":
-        (src / "replica.py").unlink()
+        (src / "tasks/runtime/replica.py").unlink()
     else:
         with (src / "model.skops").open("ab") as changed:
             changed.write(b"more")
@@ -286,33 +286,33 @@ BEGIN = "    from tasks.runtime import predictor\n"
 BAD = {
     "dies in production": (
         patched(
-            "replica.py",
-            "        frames = [(one.status,",
-            "        predictions and os.abort()\n        frames = [(one.status,",
+            "tasks/runtime/replica.py",
+            "        replies = [(answer.status,",
+            "        predictions and os.abort()\n        replies = [(answer.status,",
         ),
         "give it a share and watch: ",
     ),
     "hangs in production": (
         patched(
-            "replica.py",
-            "        frames = [(one.status,",
-            "        predictions and time.sleep(600)\n        frames = [(one.status,",
+            "tasks/runtime/replica.py",
+            "        replies = [(answer.status,",
+            "        predictions and time.sleep(600)\n        replies = [(answer.status,",
         ),
         "give it a share and watch: ",
     ),
-    "does not start": (patched("replica.py", BEGIN, "    raise RuntimeError('no such library')\n"), "no such library"),
+    "does not start": (patched("tasks/runtime/replica.py", BEGIN, "    raise RuntimeError('no such library')\n"), "no such library"),
     "answers otherwise in production": (
         patched(
             "tasks/runtime/predictor.py",
-            "        given = [row.__dict__ for row in asked.rows]\n",
-            "        given = [row.__dict__ for row in asked.rows]\n"
-            "        values = [scored[::-1] for scored in values] if counted else values\n",
+            "        rows = [row.__dict__ for row in request.rows]\n",
+            "        rows = [row.__dict__ for row in request.rows]\n"
+            "        scores = [own[::-1] for own in scores] if counted else scores\n",
         ),
         "give it a share and watch: answers: ",
     ),
     "fails in production": (
         patched(
-            "replica.py", "        frames = [(one.status,", "        frames = [(500 if predictions else one.status,"
+            "tasks/runtime/replica.py", "        replies = [(answer.status,", "        replies = [(500 if predictions else answer.status,"
         ),
         "give it a share and watch: errors: ",
     ),
@@ -384,7 +384,7 @@ def test_a_rollback_to_one_that_cannot_start_any_more_takes_nothing_away(
     world: World, served: desired_state.ReleaseRef
 ) -> None:
     """Who serves was withdrawn, whom the registry names fails: nobody can have the place, which a person is told."""
-    old = world.release(patched("replica.py", BEGIN, "    raise RuntimeError('worn out')\n"))
+    old = world.release(patched("tasks/runtime/replica.py", BEGIN, "    raise RuntimeError('worn out')\n"))
     registry.rollback(MODEL, to=old.version, reason="a person says so")
     state = roll()
     assert state.name == "Stuck"

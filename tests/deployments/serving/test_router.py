@@ -54,7 +54,7 @@ HANG = 'open("hung", "w").close()\n            __import__("time").sleep(600)'
 HANGING = (BEGIN, f"        {ONCE}:\n            {HANG}\n{BEGIN}")
 BUSY = (BEGIN, f"        if len(X) > 900:\n            {COMPUTE}\n{BEGIN}")
 FAILING = (BEGIN, f'        if "LAX" in list(X["dest"]):\n            raise ArithmeticError("LAX")\n{BEGIN}')
-READ = "        return read\n\n    def _score("
+READ = "        return request\n\n    def _score_or_fail("
 NARROW = (READ, f'        if b"LAX" in body:\n            return Answer(400, b"{{}}")\n{READ}')
 
 
@@ -424,9 +424,9 @@ def test_those_who_run_it_are_admitted_beside_keys(router: Routed, monkeypatch: 
     monkeypatch.setenv("EVERGREEN_PORT", str(router.port))
     with project_at(router.root), router_client.RouterClient(patience=10) as operator:
         api_keys.add("shop")
-        assert operator.status(MODEL)["answers"] == router.candidate
+        assert operator.status(MODEL)[1].answers == router.candidate
         shutil.rmtree(router.root / "var" / "run")
-        assert operator.status(MODEL)["answers"] == router.candidate
+        assert operator.status(MODEL)[1].answers == router.candidate
         assert operator.predict(MODEL, router.candidate, [ROW]).status == 200
         assert load_tool.live_releases() == {MODEL: router.candidate}
         assert _post(router, *load_tool.authorization().items()) == 200

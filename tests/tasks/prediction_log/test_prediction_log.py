@@ -245,10 +245,10 @@ def test_a_feature_with_the_name_of_a_column_of_the_log_has_another() -> None:
 
 def test_what_a_replica_writes_is_what_is_read() -> None:
     """The two sides of the log share no code: a release of last year wrote it, the checkout of today reads it."""
-    log = replica.Log(prediction_log.incoming(MODEL), MODEL, "97a3", "3")
+    log = replica.PredictionLog(prediction_log.incoming(MODEL), MODEL, "97a3", "3")
     said = orjson.loads(line(7, count=2, keys=["a", "b"]))
     logged = orjson.dumps({name: said[name] for name in ("ids", "keys", "rows", "predictions")})[1:-1]
-    request = replica.Request(replica.PREDICT, 1, NOON.timestamp(), 'r000007"\n', "bob\n", b"")
+    request = replica.RequestFrame(replica.PREDICT, 1, NOON.timestamp(), 'r000007"\n', "bob\n", b"")
     log.write([(request, predictor.Answer(200, b"", logged))])
     (path,) = prediction_log.incoming(MODEL).glob("*/*.jsonl")
     (one,) = prediction_log.last_requests(MODEL, 9)

@@ -117,7 +117,7 @@ def test_few_rows_are_answered_by_treelite_and_as_before(name: str, monkeypatch:
     monkeypatch.setattr(
         treelite.gtil, "predict", lambda model, data, **how: asked.append(len(data)) or predict(model, data, **how)
     )
-    assert len(fast_trees.hasten(pipeline, lambda: scored(pipeline, rows[:50]))) == held
+    assert len(fast_trees.accelerate(pipeline, lambda: scored(pipeline, rows[:50]))) == held
     for n, answers in before.items():
         asked.clear()
         again = scored(pipeline, new[:n])
@@ -136,7 +136,7 @@ def test_what_treelite_may_know_otherwise_is_left_alone(name: str) -> None:
     estimator, rows, labels = LEFT[name]
     pipeline = fitted(estimator, rows, labels)
     before = scored(pipeline, rows[:9])
-    assert fast_trees.hasten(pipeline, lambda: scored(pipeline, rows[:50])) == []
+    assert fast_trees.accelerate(pipeline, lambda: scored(pipeline, rows[:50])) == []
     np.testing.assert_array_equal(scored(pipeline, rows[:9]), before)
 
 
@@ -148,7 +148,7 @@ def test_answers_that_differ_are_not_given(monkeypatch: pytest.MonkeyPatch, caps
     before = scored(pipeline, GAPS[:9])
     predict = treelite.gtil.predict
     monkeypatch.setattr(treelite.gtil, "predict", lambda *a, **how: predict(*a, **how) + 1e-9)
-    assert fast_trees.hasten(pipeline, lambda: scored(pipeline, GAPS[:50])) == []
+    assert fast_trees.accelerate(pipeline, lambda: scored(pipeline, GAPS[:50])) == []
     assert "does not answer as scikit-learn does" in capsys.readouterr().err
     np.testing.assert_array_equal(scored(pipeline, GAPS[:9]), before)
 
@@ -165,7 +165,7 @@ def test_a_model_that_treelite_cannot_read_is_left_alone(
     pipeline = fitted(WithInterval(BOOSTED), GAPS, SUM)
     before = scored(pipeline, GAPS[:9])
     monkeypatch.setattr(treelite.sklearn, "import_model", refuse)
-    assert fast_trees.hasten(pipeline, lambda: scored(pipeline, GAPS[:50])) == []
+    assert fast_trees.accelerate(pipeline, lambda: scored(pipeline, GAPS[:50])) == []
     assert "no such model" in capsys.readouterr().err
     np.testing.assert_array_equal(scored(pipeline, GAPS[:9]), before)
 
@@ -180,7 +180,7 @@ def test_a_row_that_the_pipeline_fails_on_is_no_reason_to_fail(capsys: pytest.Ca
 
     pipeline = make_pipeline(FunctionTransformer(picky), clone(BOOSTED).fit(WHOLE, SUM))
     before = pipeline.predict(WHOLE[:1] / 9)
-    assert fast_trees.hasten(pipeline, lambda: pipeline.predict(WHOLE[:50])) == []
+    assert fast_trees.accelerate(pipeline, lambda: pipeline.predict(WHOLE[:50])) == []
     said = capsys.readouterr().err
     assert "(ArithmeticError)" in said
     assert "too large" not in said  # it may hold what is in the row
@@ -193,7 +193,7 @@ def test_what_scikit_learn_refuses_it_still_refuses(name: str) -> None:
     """Too few features, no row, what is no number of 32 bits."""
     estimator, rows, labels, _ = HASTENED[name]
     pipeline = fitted(estimator, rows, labels)
-    assert fast_trees.hasten(pipeline, lambda: scored(pipeline, rows[:50]))
+    assert fast_trees.accelerate(pipeline, lambda: scored(pipeline, rows[:50]))
     with pytest.raises(ValueError, match="features"):
         pipeline.predict(rows[:3, :4])
     with pytest.raises(ValueError, match="minimum of 1 is required"):
@@ -210,4 +210,4 @@ def test_without_trees_treelite_is_not_imported(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setitem(sys.modules, "treelite", None)
     pipeline = fitted(LinearRegression(), WHOLE, SUM)
-    assert fast_trees.hasten(pipeline, lambda: scored(pipeline, WHOLE[:50])) == []
+    assert fast_trees.accelerate(pipeline, lambda: scored(pipeline, WHOLE[:50])) == []

@@ -59,7 +59,7 @@ def regressor(**more: Any) -> HistGradientBoostingRegressor:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, predictor.Release]:
+def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, predictor.Predictor]:
     """Releases of every kind."""
     median = float(np.median(SCORE))
     late = (median < SCORE).astype(int)
@@ -79,12 +79,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, predictor.Releas
         if name == "interval":  # a team's own type is loaded for that team alone
             facts["name"] = "hourly_departures"
             (folder / "release.json").write_text(json.dumps(facts))
-        releases_[name] = predictor.Release(folder, "7")
+        releases_[name] = predictor.Predictor(folder, "7")
     return releases_
 
 
 @pytest.fixture
-def two(made: dict[str, predictor.Release]) -> predictor.Release:
+def two(made: dict[str, predictor.Predictor]) -> predictor.Predictor:
     """The one with two classes."""
     return made["two"]
 
@@ -99,7 +99,7 @@ def say(answer: predictor.Answer) -> Any:
     return json.loads(answer.body)
 
 
-def predict(release: predictor.Release, *given: dict[str, Any]) -> list[dict[str, Any]]:
+def predict(release: predictor.Predictor, *given: dict[str, Any]) -> list[dict[str, Any]]:
     """The predictions of rows."""
     answer = release.predict([body(*given)])[0]
     assert answer.status == 200, answer.body
@@ -117,7 +117,7 @@ KINDS = ["two", "three", "text", "lines", "plain", "interval"]
 def test_what_is_answered_is_what_the_pipeline_says_of_a_frame(made: Any, kind: str) -> None:
     """Bit for bit, with or without a frame on the way: there is no skew."""
     release = made[kind]
-    task, classes = release.facts["task"], release.facts["classes"]
+    task, classes = release.release.facts["task"], release.release.facts["classes"]
     expected = model_file.predict(release.pipeline, frame(ASKED), task)
     for said, (_, wanted) in zip(predict(release, *ASKED), expected.iterrows(), strict=True):
         if task == "regression":
@@ -174,18 +174,18 @@ def without_ids(answer: predictor.Answer) -> Any:
     return {**said, "predictions": [{k: v for k, v in one.items() if k != "id"} for one in said["predictions"]]}
 
 
-def test_no_requests_get_no_answers(two: predictor.Release) -> None:
+def test_no_requests_get_no_answers(two: predictor.Predictor) -> None:
     """The replica asks so when only explanations wait."""
     assert two.predict([]) == []
 
 
-def test_who_answers_is_said(two: predictor.Release) -> None:
+def test_who_answers_is_said(two: predictor.Predictor) -> None:
     """By the registry's number; of a release that is served alone, by its candidate."""
     head = {"model": "small", "version": "7", "release": "small:0123456789abcdef"}
     assert {k: v for k, v in say(two.predict([body(ROW)])[0]).items() if k != "predictions"} == head
 
 
-def test_a_nullable_feature_may_be_null_or_left_out(two: predictor.Release) -> None:
+def test_a_nullable_feature_may_be_null_or_left_out(two: predictor.Predictor) -> None:
     """Both mean the same, and a category that is missing is no unseen one."""
     null, left_out = predict(two, {**ROW, "place": None, "size": None}, {"kind": "a", "hour": 6})
     assert null["probabilities"] == left_out["probabilities"]
@@ -216,7 +216,7 @@ def test_predictions_are_counted_by_where_they_lie(made: Any) -> None:
         assert [now - was for now, was in zip(release.counts, before, strict=True)] == expected
 
 
-def test_the_log_gets_what_was_asked_and_answered(two: predictor.Release) -> None:
+def test_the_log_gets_what_was_asked_and_answered(two: predictor.Predictor) -> None:
     """With the ids of the answer: a prediction is found by what its client was told. Rows are as they were given."""
     strange = {**ROW, "place": 'Nør"th\u2028\n', "size": None}
     answer = two.predict([body(ROW, strange)])[0]
@@ -228,7 +228,7 @@ def test_the_log_gets_what_was_asked_and_answered(two: predictor.Release) -> Non
     assert b"\n" not in answer.logged
 
 
-def test_what_a_client_calls_its_rows_and_when_it_asked_is_kept(two: predictor.Release) -> None:
+def test_what_a_client_calls_its_rows_and_when_it_asked_is_kept(two: predictor.Predictor) -> None:
     """So that the label is found later; both may be left out."""
     named = two.predict([body(ROW, ROW, keys=["é", "2"], time="2026-11-21T03:00:00+01:00")])[0]
     assert named.status == 200
@@ -239,7 +239,7 @@ def test_what_a_client_calls_its_rows_and_when_it_asked_is_kept(two: predictor.R
 
 
 @pytest.mark.parametrize("minutes", [6, 60 * 24, 60 * 24 * 365 * 173])
-def test_a_time_ahead_of_the_clock_is_refused(two: predictor.Release, minutes: int) -> None:
+def test_a_time_ahead_of_the_clock_is_refused(two: predictor.Predictor, minutes: int) -> None:
     """By name, with the limit and the setting; nothing is predicted, counted or logged."""
     ahead = datetime.now(UTC) + timedelta(minutes=minutes)
     for at in (ahead, ahead.astimezone(timezone(timedelta(hours=14)))):
@@ -250,7 +250,7 @@ def test_a_time_ahead_of_the_clock_is_refused(two: predictor.Release, minutes: i
         assert json.loads(answer.body)["detail"] == [{"row": None, "field": "time", "problem": problem}]
 
 
-def test_clocks_may_differ_and_the_past_is_taken(two: predictor.Release) -> None:
+def test_clocks_may_differ_and_the_past_is_taken(two: predictor.Predictor) -> None:
     """Four minutes ahead, or what was asked long ago: buffered, or replayed."""
     for at in (
         datetime.now(UTC) + timedelta(minutes=4),
@@ -266,7 +266,7 @@ def test_how_far_ahead_a_time_may_be_is_a_setting(tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("EVERGREEN_MAX_AHEAD_S", "7200")
     late = (np.median(SCORE) < SCORE).astype(int)
     releases.write(tmp_path, trees(classifier(), late), "classification", [0, 1])
-    release = predictor.Release(tmp_path)
+    release = predictor.Predictor(tmp_path)
     hour = datetime.now(UTC) + timedelta(hours=1)
     assert release.predict([body(ROW, time=hour.isoformat())])[0].status == 200
     assert release.predict([body(ROW, time=(hour + timedelta(hours=2)).isoformat())])[0].status == 400
@@ -386,14 +386,14 @@ def test_a_bad_request_for_an_explanation_is_refused_too(
     assert found[0]["problem"].startswith(problem)
 
 
-def test_a_refusal_repeats_nothing_of_what_was_asked_but_names_of_fields(two: predictor.Release) -> None:
+def test_a_refusal_repeats_nothing_of_what_was_asked_but_names_of_fields(two: predictor.Predictor) -> None:
     """Answers and logs are read by others than who asked."""
     for value in ("SECRET", {"SECRET": 1}, ["SECRET"]):
         for name in ROW:
             assert b"SECRET" not in two.predict([body({**ROW, name: value})])[0].body.replace(b"String", b"")
 
 
-def test_a_hundred_faults_are_told_and_all_are_counted(two: predictor.Release) -> None:
+def test_a_hundred_faults_are_told_and_all_are_counted(two: predictor.Predictor) -> None:
     """A large bad request gets no larger answer, and soon."""
     asked = {"rows": [{f"x{n}": n for n in range(200)}] * 20}
     begin = time.process_time()
@@ -421,16 +421,16 @@ class Picky(TransformerMixin, BaseEstimator):
 
 
 @pytest.fixture
-def picky(made: Any, tmp_path: Path) -> predictor.Release:
+def picky(made: Any, tmp_path: Path) -> predictor.Predictor:
     """A release whose model fails on one place."""
     releases.write(tmp_path, made["lines"].pipeline, "classification", [0, 1])
-    release = predictor.Release(tmp_path)
+    release = predictor.Predictor(tmp_path)
     release.pipeline = Pipeline([("picky", Picky().fit(None)), *made["lines"].pipeline.steps])
     return release
 
 
 def test_a_request_that_the_model_fails_on_gets_500_and_the_others_their_answers(
-    picky: predictor.Release, capsys: pytest.CaptureFixture[str]
+    picky: predictor.Predictor, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It goes alone; what failed is told by its kind and place, and never what was asked."""
     bad = body(ROW, {**ROW, "place": "SECRET"})
@@ -461,7 +461,7 @@ def test_a_model_that_fails_on_its_own_example_does_not_start(tmp_path: Path, ma
 
     monkeypatch.setattr(model_file, "values", fail)
     with pytest.raises(ArithmeticError):
-        predictor.Release(tmp_path)
+        predictor.Predictor(tmp_path)
 
 
 def test_a_model_file_that_was_changed_is_not_loaded(tmp_path: Path, made: Any) -> None:
@@ -470,7 +470,7 @@ def test_a_model_file_that_was_changed_is_not_loaded(tmp_path: Path, made: Any) 
     with (tmp_path / "model.skops").open("ab") as file:
         file.write(b"!")
     with pytest.raises(ModelFileRefused, match="was changed after it was packaged"):
-        predictor.Release(tmp_path)
+        predictor.Predictor(tmp_path)
 
 
 # ── what is explained ─────────────────────────────────────────────────────────────────────────────
@@ -503,7 +503,7 @@ def test_of_several_classes_the_most_probable_is_explained(made: Any) -> None:
         assert said["value"] == max(predicted["probabilities"].values())
 
 
-def test_an_explanation_counts_nothing_and_is_the_same_every_time(two: predictor.Release) -> None:
+def test_an_explanation_counts_nothing_and_is_the_same_every_time(two: predictor.Predictor) -> None:
     """It predicts hundreds of rows that nobody asked."""
     before = (list(two.counts), dict(two.unseen))
     asked = json.dumps({"row": {**ROW, "place": "nowhere"}}).encode()

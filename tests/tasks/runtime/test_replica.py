@@ -52,7 +52,7 @@ def asked(number: int, body: bytes = BODY, kind: int = PREDICT, key: str = "", n
 FRAMES = [asked(1), asked(2, b"", EXPLAIN), asked(3, b"x" * 300, TRY, key="é", name="n" * 255), asked(2**63)]
 
 
-def pumped(*pieces: bytes, slowly: bool = True) -> list[list[replica.Request]]:
+def pumped(*pieces: bytes, slowly: bool = True) -> list[list[replica.RequestFrame]]:
     """What is read where a process sends pieces, and pauses between them."""
     ours, theirs = socket.socketpair()
     child = os.fork()
@@ -70,7 +70,7 @@ def pumped(*pieces: bytes, slowly: bool = True) -> list[list[replica.Request]]:
     return found
 
 
-def flat(found: list[list[replica.Request]]) -> list[tuple[int, int, str, str | None, bytes]]:
+def flat(found: list[list[replica.RequestFrame]]) -> list[tuple[int, int, str, str | None, bytes]]:
     """Requests, however they were batched."""
     return [(one.kind, one.number, one.name, one.key, one.body) for batch in found for one in batch]
 
@@ -113,9 +113,9 @@ def test_half_a_frame_is_nobodys_request() -> None:
 # ── the log ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def request(number: int, key: str | None = None) -> replica.Request:
+def request(number: int, key: str | None = None) -> replica.RequestFrame:
     """A request that arrived 5 ms ago."""
-    return replica.Request(PREDICT, number, time.time() - 0.005, f"r{number}", key, b"")
+    return replica.RequestFrame(PREDICT, number, time.time() - 0.005, f"r{number}", key, b"")
 
 
 ANSWER = predictor.Answer(
@@ -124,9 +124,9 @@ ANSWER = predictor.Answer(
 
 
 @pytest.fixture
-def log(tmp_path: Path) -> Iterator[replica.Log]:
+def log(tmp_path: Path) -> Iterator[replica.PredictionLog]:
     """An empty one."""
-    kept = replica.Log(tmp_path / "incoming", "small", "97a3", "3")
+    kept = replica.PredictionLog(tmp_path / "incoming", "small", "97a3", "3")
     yield kept
     kept._close()
 
@@ -136,7 +136,7 @@ def written(folder: Path) -> dict[Path, list[Any]]:
     return {path: [json.loads(line) for line in path.read_text().splitlines()] for path in folder.glob("*/*.jsonl")}
 
 
-def test_a_line_holds_what_was_asked_by_whom_when_and_what_was_answered(log: replica.Log) -> None:
+def test_a_line_holds_what_was_asked_by_whom_when_and_what_was_answered(log: replica.PredictionLog) -> None:
     """In this order: whoever looks for a request need not parse the rows."""
     log.write([(request(1, 'cl"ient'), ANSWER)])
     ((path, lines),) = written(log.folder).items()
@@ -164,7 +164,7 @@ def test_a_line_holds_what_was_asked_by_whom_when_and_what_was_answered(log: rep
     assert path.stat().st_mode & 0o777 == 0o600
 
 
-def test_a_line_tells_the_time_that_the_client_gave(log: replica.Log) -> None:
+def test_a_line_tells_the_time_that_the_client_gave(log: replica.PredictionLog) -> None:
     """In UTC; it lies in the file of today all the same."""
     asked_at = datetime.fromisoformat("2013-06-03T01:00:00.25+02:00")
     log.write([(request(1), predictor.Answer(200, b"", ANSWER.logged, asked_at))])
@@ -173,7 +173,7 @@ def test_a_line_tells_the_time_that_the_client_gave(log: replica.Log) -> None:
     assert path.parent.name == time.strftime("%Y-%m-%d", time.gmtime())
 
 
-def test_a_batch_is_one_write(log: replica.Log, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_is_one_write(log: replica.PredictionLog, monkeypatch: pytest.MonkeyPatch) -> None:
     """So no process that is killed leaves a batch half answered and half logged."""
     sizes = []
     write = os.write
@@ -188,7 +188,7 @@ def test_a_batch_is_one_write(log: replica.Log, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_file_that_is_large_is_closed_and_the_next_one_begun(
-    log: replica.Log, monkeypatch: pytest.MonkeyPatch
+    log: replica.PredictionLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After the batch that made it so; each line is in one of them."""
     monkeypatch.setattr(replica, "LARGEST_LOG", 1500)
@@ -202,7 +202,7 @@ def test_a_file_that_is_large_is_closed_and_the_next_one_begun(
     ]
 
 
-def test_a_new_day_gets_a_new_file_in_a_new_folder(log: replica.Log, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_day_gets_a_new_file_in_a_new_folder(log: replica.PredictionLog, monkeypatch: pytest.MonkeyPatch) -> None:
     """The day is the one of the answer, in UTC, wherever the machine is."""
     clock = [1795305599.9]  # 2026-11-21T23:59:59.9Z
     monkeypatch.setenv("TZ", "Pacific/Auckland")
@@ -219,7 +219,7 @@ def test_a_new_day_gets_a_new_file_in_a_new_folder(log: replica.Log, monkeypatch
     assert held == {"2026-11-21": ["r1"], "2026-11-22": ["r2", "r3"]}
 
 
-def test_a_file_that_somebody_removed_is_begun_again(log: replica.Log) -> None:
+def test_a_file_that_somebody_removed_is_begun_again(log: replica.PredictionLog) -> None:
     """What is written into a file without a name is lost with its process."""
     log.write([(request(1), ANSWER)])
     shutil.rmtree(log.folder)
@@ -229,7 +229,7 @@ def test_a_file_that_somebody_removed_is_begun_again(log: replica.Log) -> None:
 
 
 def test_a_full_disk_costs_lines_and_says_so_and_nothing_is_half_written(
-    log: replica.Log, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    log: replica.PredictionLog, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """A write that comes up short is taken back; the next batch is tried again; what was kept stays whole."""
     log.write([(request(1), ANSWER)])
@@ -264,7 +264,7 @@ from tasks.runtime import replica
 from pathlib import Path
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
-log = replica.Log(Path({folder!r}), "small", "97a3", "3")
+log = replica.PredictionLog(Path({folder!r}), "small", "97a3", "3")
 for n in range(20):
     log.write([(request(n), ANSWER)])
 print(log.lost, log.trouble)
@@ -291,7 +291,7 @@ def test_words_about_a_full_disk_that_go_to_the_same_disk_cost_no_answer(
     (tmp_path / "incoming").write_text("a file")
     with Path("/dev/full").open("w", encoding="utf-8", buffering=1) as full, monkeypatch.context() as patch:
         patch.setattr(sys, "stderr", full)
-        log = replica.Log(tmp_path / "incoming", "small", "97a3", None)
+        log = replica.PredictionLog(tmp_path / "incoming", "small", "97a3", None)
         log.write([(request(1), ANSWER)])
         say("the same")
         with contextlib.suppress(OSError):
@@ -302,7 +302,7 @@ def test_words_about_a_full_disk_that_go_to_the_same_disk_cost_no_answer(
 def test_a_folder_that_cannot_be_made_costs_lines_and_no_answer(tmp_path: Path) -> None:
     """Whatever is wrong with the disk."""
     (tmp_path / "incoming").write_text("a file")
-    log = replica.Log(tmp_path / "incoming", "small", "97a3", None)
+    log = replica.PredictionLog(tmp_path / "incoming", "small", "97a3", None)
     log.write([(request(1), ANSWER)])
     assert log.lost == 1
     assert log.trouble

@@ -221,7 +221,7 @@ def test_a_row_is_refused_as_online(
     for i, change in enumerate(CASES.values()):
         for column, value in change.items():
             rows.loc[i, column] = value
-    release = predictor.Release(settings.BUILD / MODEL / "release")
+    release = predictor.Predictor(settings.BUILD / MODEL / "release")
     asked = [posted(row) for row in rows.to_dict("records")]
     online = [json.loads(release.predict([f'{{"rows":[{text}]}}'.encode()])[0].body) for text in asked]
     path = tmp_path / f"rows{suffix}"
