@@ -587,9 +587,9 @@ def down() -> int:
 @command(PLATFORM, "status")
 def status(as_json: Json = False) -> int:
     """Show each service, the flow runs under way, and what stands in the way. Exit code 3: not all is well."""
-    from deployments.local import status, supervisor
+    from deployments.local import status
 
-    now = status.read(*supervisor.running())
+    now = status.read()
     _print(asdict(now), as_json, now.lines())
     return 0 if now.all_is_well else ATTENTION
 

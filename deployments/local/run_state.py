@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.ground import files, paths, process_tags, settings
+from tasks.ground import files, paths, process_tags
 from tasks.ground.errors import WorldError
 
 if TYPE_CHECKING:
@@ -18,11 +18,6 @@ if TYPE_CHECKING:
 
 NOTE_SECONDS = 5.0
 """How long a platform that starts may take to write its note."""
-
-
-def stack() -> str:
-    """The tag of this checkout's processes."""
-    return str(settings.ROOT)
 
 
 def read_note() -> dict[str, Any]:
@@ -67,7 +62,7 @@ def find_supervisor() -> int | None:
         if time.monotonic() > deadline:
             raise WorldError(f"a process holds {_lock()}, and has not noted which it is")
         time.sleep(0.1)
-    return process_tags.find_supervisor(stack())
+    return process_tags.find_supervisor()
 
 
 def _lock() -> Path:

@@ -1,24 +1,26 @@
-"""`evergreen status`: each service and whether it answers; which runs go on and wait; what stands in the way."""
+"""State of the platform for `evergreen status`: its services, the flow runs under way, and what blocks flows."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psutil
 
+from deployments.local import run_state
 from deployments.local.services import local_services
 from deployments.orchestration import blockers
 from deployments.orchestration.automations import notify_url
 from deployments.orchestration.work_pool import POOL
 from flows.prefect_support import api
-from tasks.ground import params
+from tasks.ground import params, process_tags
 from tasks.ground.errors import EvergreenError
 
-HEARD_WITHIN = timedelta(seconds=60)
-"""A worker or a watcher that was heard within this answers."""
+HEARTBEAT = timedelta(seconds=60)
+"""A worker or a watcher whose last heartbeat is not older answers."""
 
 WAITS = "AwaitingConcurrencySlot"
 
@@ -49,7 +51,7 @@ class PlatformStatus:
 
     @property
     def all_is_well(self) -> bool:
-        """Whether every service answers, and nothing stands in the way."""
+        """Whether every service answers, and nothing is blocked."""
         return self.is_up and all(service.answers for service in self.services) and not self.blockers
 
     def lines(self) -> Iterator[str]:
@@ -68,33 +70,33 @@ class PlatformStatus:
         yield from (f"  {line}" for line in (*self.under_way, *self.blockers))
 
 
-def read(pid: int | None, pids: dict[str, int], alive: list[psutil.Process]) -> PlatformStatus:
-    """Ask each service, and Prefect.
-
-    Args:
-        pid: the process that keeps the platform up; none: it is not up.
-        pids: service → its process.
-        alive: every process of the platform.
-    """
+def read() -> PlatformStatus:
+    """Ask each service, and Prefect."""
+    pid = run_state.find_supervisor()
     if pid is None:
         return PlatformStatus(is_up=False)
-    ours = [process for process in [*alive, psutil.Process(pid)] if process.is_running()]
-    since = datetime.now(UTC) - HEARD_WITHIN
-    asked = [ServiceHealth(one.name, one.answers(since), pids.get(one.name), one.about) for one in local_services()]
+    pids, since = run_state.read_note().get("services", {}), datetime.now(UTC) - HEARTBEAT
+    health = [
+        ServiceHealth(service.name, service.answers(since), pids.get(service.name), service.about)
+        for service in local_services()
+    ]
+    memory = []
+    for process in [*process_tags.tagged(), psutil.Process(pid)]:
+        with suppress(psutil.Error):
+            memory.append(process.memory_info().rss)
     try:
-        hindered, under_way = blockers.find(params.load()), list(_under_way())
+        blocked, under_way = blockers.find(params.load()), list(_under_way())
     except EvergreenError as error:
-        hindered, under_way = [str(error)], []
-    return PlatformStatus(True, asked, len(ours), round(_weight(ours) / 1e6), bool(notify_url()), under_way, hindered)
+        blocked, under_way = [str(error)], []
+    return PlatformStatus(True, health, len(memory), round(sum(memory) / 1e6), bool(notify_url()), under_way, blocked)
 
 
 def _under_way() -> Iterator[str]:
-    states = {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}}
-    for run in _runs({"state": states}):
-        yield f"{run['name']} is {run['state_name'].lower()} since {_clock(run['state']['timestamp'])}"
+    for run in _runs({"state": {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}}}):
+        yield f"{run['name']} is {run['state_name'].lower()} since {_clock(run)}"
         waiting = {"deployment_id": {"any_": [run["deployment_id"]]}, "state": {"name": {"any_": [WAITS]}}}
         for other in _runs(waiting):
-            yield f"{other['name']} waits for it since {_clock(other['state']['timestamp'])}"
+            yield f"{other['name']} waits for it since {_clock(other)}"
 
 
 def _runs(which: dict[str, Any]) -> list[dict[str, Any]]:
@@ -102,15 +104,6 @@ def _runs(which: dict[str, Any]) -> list[dict[str, Any]]:
     return list(api.call("/flow_runs/filter", body, patience=0))
 
 
-def _clock(moment: str) -> str:
-    return f"{datetime.fromisoformat(moment).astimezone():%H:%M:%S}"
-
-
-def _weight(processes: list[psutil.Process]) -> int:
-    total = 0
-    for process in processes:
-        try:
-            total += process.memory_info().rss
-        except psutil.Error:
-            continue
-    return total
+def _clock(run: dict[str, Any]) -> str:
+    """When a run came into its state."""
+    return f"{datetime.fromisoformat(run['state']['timestamp']).astimezone():%H:%M:%S}"

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from deployments.local import run_state
 from deployments.local.console import Console
 from deployments.local.services import LocalService
 from tasks.ground import priority, process_tags, settings
@@ -89,7 +88,7 @@ class SupervisedService:
     async def start(self) -> asyncio.subprocess.Process:
         """Start its process, in a session of its own; output goes to its log, which outlives this process."""
         if self.process and not self.service.starts_flows:
-            await asyncio.to_thread(process_tags.kill_service, run_state.stack(), self.name)
+            await asyncio.to_thread(process_tags.kill_service, self.name)
         variables, sockets = {process_tags.SERVICE: self.name}, []
         if self.service.listen:  # the socket stays open while the service restarts
             self._socket = self._socket or socket.create_server(self.service.listen, backlog=2048)

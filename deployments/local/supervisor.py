@@ -27,7 +27,6 @@ from tasks.ground import http, log_rotation, params, paths, process_tags, settin
 from tasks.ground.errors import EvergreenError, Mistake, WorldError
 
 if TYPE_CHECKING:
-    import psutil
     from filelock import FileLock
 
 READY_SECONDS, REPORT_SECONDS = 600, 60
@@ -47,13 +46,13 @@ def up() -> int:
     """Start the platform and keep it running until it is told to end; gives the exit code."""
     params.load()  # a mistake in it is reported before anything is started
     lock = run_state.take_lock(LOCK_SECONDS)
-    if lock is None or process_tags.find_supervisor(run_state.stack()):
+    if lock is None or process_tags.find_supervisor():
         raise Mistake(
             f"the platform of {settings.ROOT} is up already. `evergreen status` shows it, `make down` ends it"
         )
     run_state.write_note()
     console = Console()
-    if count := process_tags.end_all(run_state.stack()):
+    if count := process_tags.end_all():
         console.event("stack", f"{count} processes of a platform that was killed were still running, and were ended")
     services = local_services()
     _refuse_taken_ports(services)
@@ -89,7 +88,7 @@ def down() -> int:
     """End the platform of this checkout, if it is up; gives the exit code."""
     pid = run_state.find_supervisor()
     if pid is None:
-        count = process_tags.end_all(run_state.stack())
+        count = process_tags.end_all()
         rest = f"; {count} processes it left were ended" if count else ""
         print(f"the platform of {settings.ROOT} is not up{rest}")
         return 0
@@ -101,12 +100,6 @@ def down() -> int:
         time.sleep(0.1)
     print("the platform is down")
     return 0
-
-
-def running() -> tuple[int | None, dict[str, int], list[psutil.Process]]:
-    """The process that keeps the platform up, the process id of each service, and every process of the platform."""
-    pid = run_state.find_supervisor()
-    return pid, run_state.read_note().get("services", {}), process_tags.tagged(run_state.stack())
 
 
 def _log() -> Path:
@@ -158,7 +151,7 @@ class Supervisor:
     async def run(self) -> int:
         """Start the services, supervise and end them. Gives the exit code."""
         os.environ.update(environment())
-        os.environ[process_tags.STACK] = run_state.stack()
+        os.environ[process_tags.STACK] = str(settings.ROOT)
         background = asyncio.create_task(self._follow_logs())
         jobs = (self._until_signal(), self._watch(), *(service.keep_running() for service in self.services))
         tasks = [asyncio.create_task(job) for job in jobs]
@@ -253,13 +246,13 @@ class Supervisor:
             await service.stop()
             if service.name == "worker":
                 await asyncio.to_thread(self._interrupt)
-        await asyncio.to_thread(process_tags.end_all, run_state.stack())
+        await asyncio.to_thread(process_tags.end_all)
         self.console.event("stack", "down")
 
     def _interrupt(self) -> None:
         """End the flow runs at once, each of which may be killed anywhere, and report that before the server ends."""
         for starter in ("worker", "forkserver"):
-            process_tags.kill_service(run_state.stack(), starter, keep=set(self._pids().values()))
+            process_tags.kill_service(starter, keep=self._pids().values())
         if not any(service.name == "prefect" and service.answers for service in self.services):
             return
         try:

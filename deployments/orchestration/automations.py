@@ -120,65 +120,49 @@ def _payload(field: str, missing: str = "?") -> str:
 
 
 RUN, LINK = "{{ flow_run.name }}", "{{ flow_run|ui_url }}"
-REASON = _payload("reason", "no reason given")
-ALARM = f"{_payload('model')}: {_payload('what')}"
-ALARM_TEXT = _payload("text", "no reason given")
+REASON, TEXT = _payload("reason", "no reason given"), _payload("text", "no reason given")
+MODEL = _payload("model")
 
 
 def _notifications(block: str) -> dict[str, Body]:
-    """Name → automation that sends a subject and a text through the block."""
+    """Name → automation that sends a message through the block."""
     ended = [f"prefect.flow-run.{state}" for state in ("Running", "Completed", "Failed", "Crashed", "Cancelled")]
-    pending = {
-        "posture": "Proactive",
-        "after": ["prefect.flow-run.Pending"],
-        "expect": ended,
-        "for_each": ["prefect.resource.id"],
-        "within": PENDING_MINUTES * 60,
-    }
-    messages: dict[str, tuple[str, Body, str, str]] = {
+    pending = {"posture": "Proactive", "after": ["prefect.flow-run.Pending"], "for_each": ["prefect.resource.id"]}
+    # not its own failure, which would notify without end: three times a second, where the block is gone
+    not_itself = {"prefect.resource.name": f"!{AUTOMATION_FAILED}"}
+    messages: dict[str, tuple[Body, str, str]] = {
         "notify: a run failed": (
-            "A flow run failed or crashed",
             {"expect": ["prefect.flow-run.Failed", "prefect.flow-run.Crashed"]},
             f"{RUN}: {{{{ flow_run.state.name }}}}",
             f"{{{{ flow_run.state.message | default('no reason given', true) }}}}\n{LINK}",
         ),
         "notify: a partition was refused": (
-            "A partition was put into quarantine",
             {"expect": ["evergreen.partition.refused"]},
             f"refused: {_payload('dataset')} {_payload('partition')}",
             REASON,
         ),
         "notify: a release was withdrawn": (
-            "A release was withdrawn in its rollout",
             {"expect": ["evergreen.rollout.withdrawn"]},
-            f"withdrawn: {_payload('model')} version {_payload('version')}",
+            f"withdrawn: {MODEL} version {_payload('version')}",
             REASON,
         ),
         "notify: an alarm was opened": (
-            "The live release or its requests have changed",
             {"expect": ["evergreen.alarm.opened"]},
-            f"alarm: {ALARM}",
-            f"{ALARM_TEXT}\nTo acknowledge it: evergreen acknowledge {_payload('model')} {_payload('key')}",
+            f"alarm: {MODEL}: {_payload('what')}",
+            f"{TEXT}\nTo acknowledge it: evergreen acknowledge {MODEL} {_payload('key')}",
         ),
         "notify: an alarm was closed": (
-            "The live release and its requests are as they were",
             {"expect": ["evergreen.alarm.closed"]},
-            f"over: {ALARM}",
-            ALARM_TEXT,
+            f"over: {MODEL}: {_payload('what')}",
+            TEXT,
         ),
         AUTOMATION_FAILED: (
-            "An automation failed: a trigger or a message may be lost",
-            # not its own failure, which would notify without end: three times a second, where the block is gone
-            {
-                "expect": ["prefect.automation.action.failed"],
-                "match": {"prefect.resource.name": f"!{AUTOMATION_FAILED}"},
-            },
+            {"expect": ["prefect.automation.action.failed"], "match": not_itself},
             "an automation failed: {{ event.resource.name | default('?') }}",
             f"{REASON}\nThe schedule does what it was to trigger. `evergreen register` restores the automations.",
         ),
         "notify: a run does not start": (
-            f"A flow run is pending for more than {PENDING_MINUTES} minutes",
-            pending,
+            {**pending, "expect": ended, "within": PENDING_MINUTES * 60},
             f"{RUN} does not start",
             f"It is pending for more than {PENDING_MINUTES} minutes. Is the worker alive (evergreen status)?\n{LINK}",
         ),
@@ -186,7 +170,8 @@ def _notifications(block: str) -> dict[str, Body]:
     return {name: _notification(block, *message) for name, message in messages.items()}
 
 
-def _notification(block: str, about: str, trigger: Body, subject: str, text: str) -> Body:
+def _notification(block: str, trigger: Body, subject: str, text: str) -> Body:
     action = {"type": "send-notification", "block_document_id": block, "subject": subject, "body": text}
     defaults = {"type": "event", "posture": "Reactive", "threshold": 1, "within": 0}
+    about = "Sends a message to EVERGREEN_NOTIFY_URL"
     return {"description": about, "trigger": {**defaults, **trigger}, "actions": [action]}

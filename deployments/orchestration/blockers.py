@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any
 
 from deployments.orchestration import automations, registration
@@ -46,9 +47,19 @@ class BlockerWatch:
 
 
 def _in_prefect(config: params.Params) -> Iterator[str]:
-    yield from _of_pool()
-    yield from _of_deployments(config)
-    yield from _of_automations(config)
+    lacking = registration.lacking(config, patience=0)
+    if f"work pool {POOL}" not in lacking:
+        yield from _of_pool()
+    yield from (
+        f"the server has no {what}: `make up` registers it, and so does `evergreen register`" for what in lacking
+    )
+    existing = registration.registered(patience=0)
+    for wanted in registration.deployments(config):
+        if wanted.title in existing:
+            yield from _of_deployment(wanted, existing[wanted.title])
+    for automation in sorted(automations.registered(patience=0), key=itemgetter("name")):
+        if not automation["enabled"]:
+            yield f"the automation «{automation['name']}» is off: its switch in the UI"
 
 
 def _not_serving(config: params.Params) -> Iterator[str]:
@@ -64,11 +75,7 @@ def _not_serving(config: params.Params) -> Iterator[str]:
 
 
 def _of_pool() -> Iterator[str]:
-    try:
-        pool = api.call(f"/work_pools/{POOL}", patience=0)
-    except api.PrefectNotFound:
-        yield f"there is no work pool {POOL}, so no flow runs: `make up` registers it, and so does `evergreen register`"
-        return
+    pool = api.call(f"/work_pools/{POOL}", patience=0)
     if pool["is_paused"]:
         yield f"the work pool {POOL} is paused, so no flow runs: prefect work-pool resume {POOL}"
     if pool["concurrency_limit"] == 0:
@@ -79,15 +86,6 @@ def _of_pool() -> Iterator[str]:
             yield f"the work queue {name} is paused, so no flow of it runs: prefect work-queue resume {name} -p {POOL}"
         if queue["concurrency_limit"] == 0:
             yield f"the work queue {name} may run 0 flows: prefect work-queue clear-concurrency-limit {name} -p {POOL}"
-
-
-def _of_deployments(config: params.Params) -> Iterator[str]:
-    existing = registration.registered(patience=0)
-    for wanted in registration.deployments(config):
-        if wanted.title in existing:
-            yield from _of_deployment(wanted, existing[wanted.title])
-        else:
-            yield f"the server has no {wanted.title}: `make up` registers it, and so does `evergreen register`"
 
 
 def _of_deployment(wanted: registration.Deployment, existing: dict[str, Any]) -> Iterator[str]:
@@ -109,14 +107,3 @@ def _of_deployment(wanted: registration.Deployment, existing: dict[str, Any]) ->
             f"{title} is in the work pool {pool or 'none'}, which the worker of `make up` does not poll: "
             "`evergreen register` moves it back"
         )
-
-
-def _of_automations(config: params.Params) -> Iterator[str]:
-    existing = {automation["name"]: automation for automation in automations.registered(patience=0)}
-    for wanted in registration.deployments(config):
-        name = automations.name_of(wanted.title)
-        if wanted.trigger and name not in existing:
-            yield f"there is no automation «{name}»: `make up` registers it, and so does `evergreen register`"
-    for name, automation in sorted(existing.items()):
-        if not automation["enabled"]:
-            yield f"the automation «{name}» is off: its switch in the UI"

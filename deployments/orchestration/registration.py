@@ -10,7 +10,7 @@ import os
 import shlex
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib import import_module
 from typing import Any
 
@@ -51,65 +51,58 @@ class Deployment:
         return f"{self.flow}/{self.name}"
 
 
-@dataclass(frozen=True)
-class ModelFlow:
-    """A flow that each model has a deployment of."""
-
-    flow: str
-    tag: str
-    description: str
-    """A format string: `name`, and the model's parts `datasets`, `gate` and `rollout`."""
-    cron: str | None = None
-    parameters: dict[str, Any] = field(default_factory=dict)
-    automatic: dict[str, Any] = field(default_factory=dict)
-
-
 MODEL_FLOWS = (
-    ModelFlow(
+    Deployment(
         "train",
-        "training",
+        "",
         "Trains `{name}` on the newest data version if anything it is made from has changed, compares it with the "
         "champion on the same holdout rows (rule: {gate.rule} in {gate.loss}), and promotes or refuses it.\n\n"
         "Triggers: a new data version of {datasets}, and the schedule (which also finds an edited `params.yaml` or "
         "code); upon new data these ask the retrain policy first. This button does not ask.",
+        tags=["training"],
         cron="5-59/15 * * * *",
         parameters={"again": False, "if_due": False},
         automatic={"if_due": True},
     ),
-    ModelFlow(
+    Deployment(
         "rollout",
-        "serving",
+        "",
         "Makes the registry's champion of `{name}` the live release. A new one is warmed up beside it, answers its "
         "golden rows and the last {rollout.replay} requests, gets {rollout.canary:.0%} of the requests for "
         "{rollout.bake_s:g} s, and then all; one that fails is withdrawn.\n\n"
         "Triggers: a promotion, the schedule (which also finds an alias that was set by hand, and a rollback), this "
         "button.",
+        tags=["serving"],
         cron="10-59/15 * * * *",
         parameters={"target": "local"},
     ),
-    ModelFlow(
+    Deployment(
         "monitor",
-        "monitoring",
+        "",
         "Compares the requests to `{name}` since the last run with the training rows, joins the labels that have come, "
         "measures the predictions ({gate.loss}) or estimates how good they are, and opens and closes alarms.\n\n"
         "Triggers: the end of train, as new rows bring labels; the schedule; this button. Nothing new costs nearly "
         "nothing.",
+        tags=["monitoring"],
         cron="2-59/15 * * * *",
     ),
-    ModelFlow(
+    Deployment(
         "predict",
-        "batch",
+        "",
         "Scores a file, a partition or a bucket prefix with a release of `{name}`, to Parquet: "
         "docs/how-to/score-a-file.md. Started again, it goes on where it ended.\n\nTriggers: this button.",
+        tags=["batch"],
     ),
-    ModelFlow(
+    Deployment(
         "backtest",
-        "monitoring",
+        "",
         "Simulates several retrain policies side by side on the history of `{name}`, a decision a week, with the real "
         "training step and the real gate: what would each have cost, and how good would the predictions have been? "
         "Nothing that serves is touched.\n\nTriggers: this button.",
+        tags=["monitoring"],
     ),
 )
+"""Templates of the deployments that each model has: its name and its numbers are put into them."""
 
 
 def deployments(config: params.Params) -> list[Deployment]:
@@ -125,25 +118,26 @@ def deployments(config: params.Params) -> list[Deployment]:
         cron="*/15 * * * *",
         trigger=automations.on_event(events.LANDED, "evergreen.dataset.*"),
     )
-    return [ingest, *(_of_model(flow, name, model) for name, model in config.models.items() for flow in MODEL_FLOWS)]
+    return [ingest, *(_of_model(each, name, model) for name, model in config.models.items() for each in MODEL_FLOWS)]
 
 
-def _of_model(flow: ModelFlow, name: str, model: params.Model) -> Deployment:
-    datasets = {"prefect.resource.id": [f"evergreen.dataset.{dataset}" for dataset in model.datasets]}
-    trigger = {
-        "train": lambda: automations.on_event(events.VERSION, events.DATA, datasets),
-        "rollout": lambda: automations.on_event(events.CHAMPION, f"{events.MODEL}.{name}"),
-    }.get(flow.flow)
-    parts = {"name": name, "datasets": " or ".join(model.datasets), "gate": model.gate, "rollout": model.rollout}
-    return Deployment(
-        flow.flow,
-        name,
-        f"**{model.about}**\n\n{flow.description.format(**parts)}",
-        tags=[TAG, flow.tag, model.task],
-        cron=flow.cron,
-        trigger=trigger() if trigger else None,
-        parameters={"model": name, **flow.parameters},
-        automatic=flow.automatic,
+def _of_model(template: Deployment, name: str, model: params.Model) -> Deployment:
+    trigger = None
+    if template.flow == "train":
+        datasets = {"prefect.resource.id": [f"evergreen.dataset.{dataset}" for dataset in model.datasets]}
+        trigger = automations.on_event(events.VERSION, events.DATA, datasets)
+    elif template.flow == "rollout":
+        trigger = automations.on_event(events.CHAMPION, f"{events.MODEL}.{name}")
+    about = template.description.format(
+        name=name, datasets=" or ".join(model.datasets), gate=model.gate, rollout=model.rollout
+    )
+    return replace(
+        template,
+        name=name,
+        description=f"**{model.about}**\n\n{about}",
+        tags=[TAG, *template.tags, model.task],
+        trigger=trigger,
+        parameters={"model": name, **template.parameters},
     )
 
 
@@ -197,14 +191,14 @@ def is_registered(config: params.Params) -> bool:
         return False
 
 
-def lacking(config: params.Params) -> list[str]:
+def lacking(config: params.Params, patience: int = len(api.PAUSES)) -> list[str]:
     """What the server lacks: the work pool, deployments, automations.
 
     Raises:
         PrefectApiError: the Prefect server does not answer.
     """
-    titles, names = registered(), {automation["name"] for automation in automations.registered()}
-    missing = [] if _has_work_pool() else [f"work pool {POOL}"]
+    titles, names = registered(patience), {automation["name"] for automation in automations.registered(patience)}
+    missing = [] if _has_work_pool(patience) else [f"work pool {POOL}"]
     wanted = deployments(config)
     missing += [f"deployment {deployment.title}" for deployment in wanted if deployment.title not in titles]
     triggers = [automations.name_of(deployment.title) for deployment in wanted if deployment.trigger]
@@ -304,9 +298,9 @@ def _ensure_work_pool() -> None:
         api.call("/work_pools/", body)
 
 
-def _has_work_pool() -> bool:
+def _has_work_pool(patience: int = len(api.PAUSES)) -> bool:
     try:
-        api.call(f"/work_pools/{POOL}")
+        api.call(f"/work_pools/{POOL}", patience=patience)
     except api.PrefectNotFound:
         return False
     return True

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 
 import psutil
+
+from tasks.ground import settings
 
 STACK = "EVERGREEN_STACK"
 """The variable that holds the checkout whose platform a process belongs to."""
@@ -21,9 +23,9 @@ PATIENCE_S = 8
 """How long a process may take to end when it is asked to."""
 
 
-def tagged(stack: str) -> list[psutil.Process]:
-    """The processes of a platform, without this one."""
-    processes = []
+def tagged(stack: str | None = None) -> list[psutil.Process]:
+    """The processes of a platform, or of this checkout's, without this one."""
+    processes, stack = [], stack or str(settings.ROOT)
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):  # gone, or another user's
             is_its_own = process.environ().get(STACK) == stack and process.status() != psutil.STATUS_ZOMBIE
@@ -32,8 +34,8 @@ def tagged(stack: str) -> list[psutil.Process]:
     return processes
 
 
-def end_all(stack: str) -> int:
-    """End the processes of a platform: terminated first, killed then. Gives how many there were."""
+def end_all(stack: str | None = None) -> int:
+    """End the processes of a platform, or of this checkout's: terminated, then killed. Gives how many there were."""
     count = 0
     for _ in range(3):  # a process that is ending may still start another
         processes = tagged(stack)
@@ -51,12 +53,12 @@ def end_all(stack: str) -> int:
     return count
 
 
-def find_supervisor(stack: str) -> int | None:
-    """The supervisor that started the processes of a platform, if it lives.
+def find_supervisor() -> int | None:
+    """The supervisor that started the processes of this checkout's platform, if it lives.
 
     Needs neither its lock nor its note, which may have been removed.
     """
-    for process in tagged(stack):
+    for process in tagged():
         with suppress(psutil.Error, OSError):
             parent = int(process.ppid())
             if parent != os.getpid() and is_supervisor(parent):
@@ -72,11 +74,11 @@ def is_supervisor(pid: int) -> bool:
         return False
 
 
-def kill_service(stack: str, service: str, keep: set[int] | None = None) -> None:
+def kill_service(service: str, keep: Collection[int] = ()) -> None:
     """Kill what a service has started: if it was itself killed, that may hold the port which its successor needs."""
-    for process in tagged(stack):
+    for process in tagged():
         with suppress(psutil.Error, OSError):
-            if process.pid not in (keep or set()) and process.environ().get(SERVICE) == service:
+            if process.pid not in keep and process.environ().get(SERVICE) == service:
                 process.kill()
                 process.wait(timeout=2)
 

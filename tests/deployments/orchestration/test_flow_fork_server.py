@@ -32,12 +32,20 @@ sys.exit(3)
 """
 
 
-@pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project folder with a module that can be run; the name is longer than a socket's may be."""
-    folder = tmp_path / ("long" * 30)
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project folder; its name is longer than a socket's may be."""
+    folder = tmp_path_factory.mktemp("fork") / ("long" * 30)
     folder.mkdir()
     (folder / "deployments").symlink_to(ROOT / "deployments")
+    return folder
+
+
+@pytest.fixture
+def root(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder, with a module that can be run, and nothing that another run has left."""
+    for path in ("out", "late", "var/log/flows.log"):
+        (folder / path).unlink(missing_ok=True)
     (folder / "probe.py").write_text(PROBE)
     monkeypatch.setenv("EVERGREEN_ROOT", str(folder))
     monkeypatch.setenv("COLOUR", "green")
@@ -45,16 +53,24 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def servers() -> Iterator[list[subprocess.Popen[bytes]]]:
+    """The fork servers that were started, the newest last."""
+    started: list[subprocess.Popen[bytes]] = []
+    yield started
+    for server in started:
+        server.kill()
+        server.wait()
+
+
 @pytest.fixture
-def forkserver(root: Path) -> Iterator[psutil.Process]:
-    """The forkserver, as the stack starts it, once it listens."""
-    (service,) = [one for one in services.local_services() if one.name == "forkserver"]
-    with subprocess.Popen(service.command, cwd=root) as started:
-        try:
-            until(lambda: http.hears(Path("var/run/flows.sock")), 120, "the forkserver")
-            yield psutil.Process(started.pid)
-        finally:
-            started.kill()
+def forkserver(root: Path, servers: list[subprocess.Popen[bytes]]) -> psutil.Process:
+    """The fork server, as the platform starts it, once it listens; another one where a test has killed the last."""
+    if not servers or servers[-1].poll() is not None:
+        (service,) = [one for one in services.local_services() if one.name == "forkserver"]
+        servers.append(subprocess.Popen(service.command, cwd=root))
+        until(lambda: http.hears(Path("var/run/flows.sock")), 120, "the fork server")
+    return psutil.Process(servers[-1].pid)
 
 
 def begin(*arguments: str) -> subprocess.Popen[bytes]:
@@ -98,14 +114,6 @@ def test_a_rollout_leaves_a_processor(root: Path) -> None:
     for aside, fewer in (([], 0), (["--aside"], 1)):
         subprocess.run([sys.executable, "-m", "deployments.orchestration.flow_run", *aside, "probe", "out"], check=True)
         assert int(said()[0]) == len(os.sched_getaffinity(0)) - fewer
-
-
-def test_without_a_nursery_it_runs_by_itself(root: Path) -> None:
-    """In the process that was started."""
-    run = begin()
-    assert run.wait(20) == 3
-    assert int(said()[0]) == run.pid
-    assert (root / "var/log/flows.log").read_text() == "heard False\n"
 
 
 @pytest.mark.usefixtures("root", "forkserver")
@@ -156,7 +164,7 @@ def test_a_killed_run_is_told_as_killed() -> None:
 
 
 @pytest.mark.usefixtures("root")
-def test_runs_outlive_the_nursery(forkserver: psutil.Process) -> None:
+def test_runs_outlive_the_fork_server(forkserver: psutil.Process) -> None:
     """And end as they would have."""
     run = begin("sleep")
     child = int(said()[0])
@@ -168,14 +176,25 @@ def test_runs_outlive_the_nursery(forkserver: psutil.Process) -> None:
     assert run.wait(20) == 7
 
 
+def test_without_a_fork_server_it_runs_by_itself(root: Path, servers: list[subprocess.Popen[bytes]]) -> None:
+    """In the process that was started."""
+    for server in servers:
+        server.kill()
+        server.wait()
+    run = begin()
+    assert run.wait(20) == 3
+    assert int(said()[0]) == run.pid
+    assert (root / "var/log/flows.log").read_text() == "heard False\n"
+
+
 @pytest.mark.usefixtures("root")
-def test_a_nursery_that_stands_still_holds_nobody_up(forkserver: psutil.Process) -> None:
+def test_a_fork_server_that_stands_still_holds_nobody_up(forkserver: psutil.Process) -> None:
     """The run begins by itself; when the forkserver is heard of again, nothing runs twice."""
     forkserver.suspend()
     assert not http.hears(Path("var/run/flows.sock"))
     code = (
-        "import os, sys; sys.path[0] = os.getcwd(); from deployments.orchestration import flow_run; flow_run.PATIENCE_S = 0.5;"
-        "sys.argv = ['flow_run', 'probe', 'out']; flow_run.main()"
+        "import os, sys; sys.path[0] = os.getcwd(); from deployments.orchestration import flow_run;"
+        "flow_run.PATIENCE_S = 0.5; sys.argv = ['flow_run', 'probe', 'out']; flow_run.main()"
     )
     run = subprocess.Popen([sys.executable, "-c", code])
     assert run.wait(20) == 3
@@ -192,19 +211,19 @@ def test_a_nursery_that_stands_still_holds_nobody_up(forkserver: psutil.Process)
 
 
 @pytest.mark.usefixtures("root")
-def test_other_packages_want_another_nursery(forkserver: psutil.Process, tmp_path: Path) -> None:
+def test_other_packages_want_another_fork_server(forkserver: psutil.Process, tmp_path: Path) -> None:
     """What is imported already is no longer what is installed: the run begins without it, and it ends."""
     packages = tmp_path / "packages"
     packages.mkdir()
     forkserver.kill()
     forkserver.wait(20)
     code = (
-        "import sysconfig; from pathlib import Path; from deployments.orchestration import flow_fork_server as forkserver;"
-        f"sysconfig.get_path = lambda _: {str(packages)!r}; forkserver.PRELOADED = ();"
-        "forkserver.main(Path('var/run/flows.sock'))"
+        "import sysconfig; from pathlib import Path; from deployments.orchestration import flow_fork_server as server;"
+        f"sysconfig.get_path = lambda _: {str(packages)!r}; server.PRELOADED = ();"
+        "server.main(Path('var/run/flows.sock'))"
     )
     with subprocess.Popen([sys.executable, "-c", code]) as other:
-        until(lambda: http.hears(Path("var/run/flows.sock")), 30, "another forkserver")
+        until(lambda: http.hears(Path("var/run/flows.sock")), 30, "another fork server")
         (packages / "new").mkdir()
         run = begin()
         assert run.wait(20) == 3
