@@ -172,7 +172,7 @@ def _judged(model: str, version: int, held: str | None, differing: list[str]) ->
     verdict: Verdict = as_task(comparison.judge_candidate, "judge it against the champion")(model)
     as_task(registry.record_verdict, "record the verdict", retries=3)(model, version, verdict)
     held = held.replace("<model>", model) if held and verdict.promoted else ""
-    verdict_ledger.keep(model, version, verdict, run=_here(), held=held)
+    verdict_ledger.keep(model, version, verdict, run=_here(), on_hold=held)
     if held or differing:
         of = ", ".join(differing)
         as_task(registry.put_on_hold, "have it wait for a person's word", retries=3)(model, version, held, of)

@@ -15,7 +15,7 @@ from tasks.data import revisions, versions
 from tasks.ground import files, http, ledger, params, paths, settings
 from tasks.ground.errors import EvergreenError, Mistake
 from tasks.ground.git import Clone
-from tasks.release.registry import candidate_outcome, desired_state, verdict_ledger
+from tasks.release.registry import candidate_outcome, desired_state
 from tasks.release.registry.desired_state import DesiredState, ReleaseRef
 
 BROKEN = (EvergreenError, OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
@@ -119,7 +119,7 @@ class ModelFacts:
             now,
             attempt(lambda: release(name, live.candidate)) if live else None,
             attempt(lambda: _report(name)),
-            attempt(lambda: ledger.tail(verdict_ledger.path(name), TAIL)),
+            attempt(lambda: ledger.tail(paths.verdicts(name), TAIL)),
             attempt(lambda: candidate_outcome.find(name)),
             attempt(lambda: ledger.tail(paths.decisions(name), TAIL)),
             attempt(lambda: desired_state.history(name)),

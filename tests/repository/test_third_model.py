@@ -14,6 +14,7 @@ from tasks.data import landing, versions
 from tasks.ground import files, params, settings
 from tasks.modelling import rows
 from tasks.release import comparison
+from tasks.release.gate.verdict import Verdict
 from tasks.release.package import package
 from tasks.release.registry import registry, tracking
 from tasks.training import dvc_graph
@@ -50,7 +51,7 @@ def ingest() -> str | None:
     return version
 
 
-def release() -> comparison.gate.Verdict:
+def release() -> Verdict:
     """What the flow train does after the graph: track, register, judge, record, promote."""
     build = settings.BUILD / "digits"
     run = tracking.track("digits", build / "release", build, package.measured("digits"))
@@ -69,10 +70,10 @@ class Story:
     root: Path
     first: list[dvc_graph.StageOutcome]
     again: list[dvc_graph.StageOutcome]
-    verdict: comparison.gate.Verdict
+    verdict: Verdict
     champion: str
     then: list[dvc_graph.StageOutcome]
-    second: comparison.gate.Verdict
+    second: Verdict
 
 
 @pytest.fixture(scope="module")

@@ -96,6 +96,7 @@ class Comparison:
         return {"challenger": self.challenger, **champion}
 
 
+@np.errstate(over="ignore", invalid="ignore")  # a number that overflows is not finite, and the check on it fails
 def judge(case: Comparison, rule: params.Gate, resamples: int = 1000) -> Verdict:
     """The verdict on a challenger: promoted when every check passed.
 

@@ -1,9 +1,9 @@
-"""Which holdout rows a champion was trained on: by their ids, and where these were renamed, by what they say.
+"""Training overlap: which holdout rows a champion was trained on, by their ids, and where these changed, by content.
 
-A champion may be of a day on which rows had other ids. Then no holdout row would be found among those it learned, and
-it would be scored on rows that it knows. So ids are believed only while they are seen to be the same: nearly all rows
-of what it learned that are still there must be found by them. Else rows are found by their content; where that finds
-too few as well, the verdict says that it could not be checked.
+A champion may be of a day on which rows had other ids. Then no holdout row would be recognised as one of its training
+rows, and it would be scored on rows that it learned. So ids are trusted only while they are seen to be the same: nearly
+all of its training rows that still exist must be recognised by them. Else rows are recognised by their content; where
+that recognises too few as well, the verdict says that it could not be checked.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ from tasks.ground import files
 from tasks.modelling import rows
 
 SAME_IDS = 0.9
-"""Where fewer of the rows that it learned are found by their id, ids are not what they were."""
+"""Where fewer of its training rows are recognised by their id, ids have changed."""
 
 SAME_CONTENT = 0.5
-"""Where fewer are found by their id or their content, neither says which rows it learned."""
+"""Where fewer are recognised by their id or their content, neither says which rows it was trained on."""
 
 Flags = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Learned:
-    """What is known of a champion's training rows among the holdout rows."""
+class TrainingOverlap:
+    """A champion's training rows among the holdout rows."""
 
     seen: Flags
     """A value per holdout row."""
     note: str = ""
-    """How they were found, where it was not by their ids."""
+    """How they were recognised, where it was not by their ids."""
     doubt: str = ""
-    """Why it could not be found which of them it was trained on."""
+    """Why it is unknown which of them it was trained on."""
 
 
-def learned(build: Path, training: Path, release: dict[str, Any], ids: pd.Series[Any]) -> Learned:
+def find(build: Path, training: Path, release: dict[str, Any], ids: pd.Series[Any]) -> TrainingOverlap:
     """Which of the holdout rows with these ids, in their order, a champion was trained on.
 
     Args:
@@ -50,19 +50,19 @@ def learned(build: Path, training: Path, release: dict[str, Any], ids: pd.Series
         ids: of the holdout rows.
     """
     facts = files.read_json(training / "training.json")
-    known = load(training / "train_ids.npy")
+    trained_on = load(training / "train_ids.npy")
     holdout = _rows(build, "holdout", ["id", "time"]).set_index("id").loc[ids.to_numpy()].reset_index()
-    seen = np.isin(rows.row_hashes(holdout["id"]), known)
+    seen = np.isin(rows.row_hashes(holdout["id"]), trained_on)
     later = (holdout["time"] > pd.Timestamp(facts["until"])).to_numpy(dtype=bool)
     if (seen | later).all():
-        return Learned(seen)
-    if _share(facts) == 1:  # it learned whole partitions: those that are as they were, whatever their rows are called
+        return TrainingOverlap(seen)
+    if _share(facts) == 1:  # it learned whole partitions: those that are unchanged, whatever their rows are called
         same = _unchanged(build, release) & set(facts["partitions"])
         renamed = holdout["partition"].isin(same).to_numpy(dtype=bool) & ~seen
         if renamed.any() and (seen | later | renamed).all():
-            return Learned(seen | renamed, f"{int(renamed.sum()):,} by their partition, as their ids are new")
+            return TrainingOverlap(seen | renamed, f"{int(renamed.sum()):,} by their partition, as their ids are new")
         seen |= renamed
-    return _by_ids_or_content(build, training, release, ids, seen)
+    return _by_ids_or_content(build, training, facts, list(release["features"]), ids, seen)
 
 
 def load(path: Path) -> npt.NDArray[np.uint64]:
@@ -71,30 +71,28 @@ def load(path: Path) -> npt.NDArray[np.uint64]:
 
 
 def _by_ids_or_content(
-    build: Path, training: Path, release: dict[str, Any], ids: pd.Series[Any], seen: Flags
-) -> Learned:
-    facts = files.read_json(training / "training.json")
-    features, share = list(release["features"]), _share(facts)
-    holdout = _rows(build, "holdout", None)
-    still_there = _of_what_it_learned(pd.concat([_rows(build, "train", None), holdout]), facts)
-    by_id = np.isin(rows.row_hashes(still_there["id"]), load(training / "train_ids.npy"))
-    if len(by_id) and by_id.mean() >= SAME_IDS * share:
-        return Learned(seen)
-    found = float(by_id.mean()) if len(by_id) else 0.0
+    build: Path, training: Path, facts: dict[str, Any], features: list[str], ids: pd.Series[Any], seen: Flags
+) -> TrainingOverlap:
+    share, holdout = _share(facts), _rows(build, "holdout", None)
+    remaining = _learned_rows(pd.concat([_rows(build, "train", None), holdout]), facts)
+    by_id = np.isin(rows.row_hashes(remaining["id"]), load(training / "train_ids.npy"))
+    recognised = float(by_id.mean()) if len(by_id) else 0.0
+    if len(by_id) and recognised >= SAME_IDS * share:
+        return TrainingOverlap(seen)
     if (training / "train_rows.npy").exists() and not set(features) - set(holdout):
         contents = load(training / "train_rows.npy")
-        by_content = by_id | np.isin(rows.content_hashes(still_there, features), contents)
-        if len(by_content) and by_content.mean() >= SAME_CONTENT * share:
+        by_content = by_id | np.isin(rows.content_hashes(remaining, features), contents)
+        recognised = float(by_content.mean()) if len(by_content) else 0.0
+        if len(by_content) and recognised >= SAME_CONTENT * share:
             asked = holdout.set_index("id").loc[ids.to_numpy()].reset_index()
             renamed = np.isin(rows.content_hashes(asked, features), contents) & ~seen
-            return Learned(seen | renamed, f"{int(renamed.sum()):,} by their content, as their ids are new")
-        found = max(found, float(by_content.mean()) if len(by_content) else 0.0)
-    return Learned(
+            return TrainingOverlap(seen | renamed, f"{int(renamed.sum()):,} by their content, as their ids are new")
+    return TrainingOverlap(
         seen,
-        doubt=f"which holdout rows the champion was trained on could not be checked: of {len(still_there):,} rows of "
-        f"the partitions that it learned from, {found:.0%} are known by id or content, {share:.0%} were learned. Ids "
-        f"and features are made otherwise than for the champion, and the holdout is not newer than what it learned: "
-        f"hold out newer rows, or let models/<name>/rows give the ids that it had",
+        doubt=f"which holdout rows the champion was trained on could not be checked: of {len(remaining):,} rows of "
+        f"the partitions that it learned from, {recognised:.0%} are known by id or content, {share:.0%} were learned. "
+        f"Ids and features are made otherwise than for the champion, and the holdout is not newer than what it "
+        f"learned: hold out newer rows, or let models/<name>/rows give the ids that it had",
     )
 
 
@@ -121,13 +119,13 @@ def _unchanged(build: Path, release: dict[str, Any]) -> set[str]:
 def _tables(manifest: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
     """Partition → dataset → MD5."""
     tables: dict[str, dict[str, str]] = {}
-    for dataset, held in manifest.items():
-        for file, md5 in held.items():
+    for dataset, hashes in manifest.items():
+        for file, md5 in hashes.items():
             tables.setdefault(Path(file).stem, {})[dataset] = md5
     return tables
 
 
-def _of_what_it_learned(today: pd.DataFrame, facts: dict[str, Any]) -> pd.DataFrame:
+def _learned_rows(today: pd.DataFrame, facts: dict[str, Any]) -> pd.DataFrame:
     """Of today's rows those of the partitions that it learned from; where these are gone, those of their time."""
     of_its_partitions = today["partition"].isin(facts["partitions"])
     if of_its_partitions.any():

@@ -78,12 +78,12 @@ class Verdict:
         Raises:
             ValueError: the text is not a whole verdict.
         """
-        said = json.loads(text)
+        fields = json.loads(text)
         try:
-            spans = [tuple(check["interval"]) if check["interval"] else None for check in said["checks"]]
-            checks = tuple(Check(**{**c, "interval": s}) for c, s in zip(said["checks"], spans, strict=True))
-            moves = Moves(**said["moves"]) if said.get("moves") else None
-            return cls(**{**said, "checks": checks, "moves": moves})
+            spans = [tuple(check["interval"]) if check["interval"] else None for check in fields["checks"]]
+            checks = tuple(Check(**{**c, "interval": s}) for c, s in zip(fields["checks"], spans, strict=True))
+            moves = Moves(**fields["moves"]) if fields.get("moves") else None
+            return cls(**{**fields, "checks": checks, "moves": moves})
         except (KeyError, TypeError) as error:
             raise ValueError(f"not a verdict: {error}") from None
 
@@ -99,11 +99,38 @@ class Verdict:
 
     def to_markdown(self) -> str:
         """For a person, in a browser."""
-        return _markdown(self)
+        lines = [
+            f"# {_mark(self.promoted)} {self.model}: {'promoted' if self.promoted else 'refused'}",
+            "",
+            _cell(self.summary) + ".",
+            "",
+            f"{self.basis()}{f'; {self.moves}' if self.moves else ''}. Verdict `{self.id}`.",
+            "",
+            "| | check | value | threshold | interval | reason |",
+            "| --- | --- | ---: | ---: | --- | --- |",
+        ]
+        for check in worst_first(self.checks):
+            numbers = [_number(check.value), _number(check.threshold), span(check.interval) if check.interval else ""]
+            cells = [_mark(check.passed), f"`{check.name}`", *numbers, check.reason]
+            lines.append("| " + " | ".join(map(_cell, cells)) + " |")
+        return "\n".join(lines) + "\n"
 
     def to_text(self) -> str:
-        """For a person, in a terminal."""
-        return _text(self)
+        """For a person, in a terminal: a line per check; slices that passed share one."""
+        passed_slices = [c for c in self.checks if c.passed and c.name.startswith("slice:") and "=" in c.name]
+        lines = [(c.passed, c.name, c.reason) for c in worst_first(self.checks) if c not in passed_slices]
+        if passed_slices:
+            worst = max(passed_slices, key=lambda c: float("-inf") if c.value is None else c.value)
+            detail = NO_CHAMPION if worst.value is None else f"the worst is {worst.name[6:]}: {worst.reason}"
+            lines.append((True, "slices", f"{len(passed_slices)} slices passed; {detail}"))
+        width = max(len(name) for _, name, _ in lines)
+        result = "promoted" if self.promoted else "refused"
+        against = f"against champion {self.champion}" if self.champion else NO_CHAMPION
+        head = [
+            f"{self.model}: challenger {self.challenger} {result} ({against})",
+            f"  {self.basis()}{f'; {self.moves}' if self.moves else ''}",
+        ]
+        return "\n".join([*head, *(f"  {_mark(passed)} {name:<{width}}  {reason}" for passed, name, reason in lines)])
 
 
 def worst_first(checks: Iterable[Check]) -> list[Check]:
@@ -122,13 +149,6 @@ def span(interval: tuple[float, float]) -> str:
     return f"{interval[0]:+.4g} to {interval[1]:+.4g}"
 
 
-# ── for people ────────────────────────────────────────────────────────────────────────────────────
-
-
-def _moves(verdict: Verdict) -> str:
-    return f"; {verdict.moves}" if verdict.moves else ""
-
-
 def _mark(passed: bool) -> str:
     return "✓" if passed else "✗"
 
@@ -137,39 +157,5 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:,.0f}" if value == int(value) and abs(value) >= 1 else f"{value:.4g}"
 
 
-def _markdown(verdict: Verdict) -> str:
-    lines = [
-        f"# {_mark(verdict.promoted)} {verdict.model}: {'promoted' if verdict.promoted else 'refused'}",
-        "",
-        _cell(verdict.summary) + ".",
-        "",
-        f"{verdict.basis()}{_moves(verdict)}. Verdict `{verdict.id}`.",
-        "",
-        "| | check | value | threshold | interval | reason |",
-        "| --- | --- | ---: | ---: | --- | --- |",
-    ]
-    for check in worst_first(verdict.checks):
-        numbers = [_number(check.value), _number(check.threshold), span(check.interval) if check.interval else ""]
-        cells = [_mark(check.passed), f"`{check.name}`", *numbers, check.reason]
-        lines.append("| " + " | ".join(_cell(cell) for cell in cells) + " |")
-    return "\n".join(lines) + "\n"
-
-
 def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
-
-
-def _text(verdict: Verdict) -> str:
-    """A line per check; slices that passed share one."""
-    quiet = [c for c in verdict.checks if c.passed and c.name.startswith("slice:") and "=" in c.name]
-    lines = [(c.passed, c.name, c.reason) for c in worst_first(verdict.checks) if c not in quiet]
-    if quiet:
-        worst = max(quiet, key=lambda c: float("-inf") if c.value is None else c.value)
-        said = NO_CHAMPION if worst.value is None else f"the worst is {worst.name[6:]}: {worst.reason}"
-        lines.append((True, "slices", f"{len(quiet)} slices passed; {said}"))
-    width = max(len(name) for _, name, _ in lines)
-    against = f"against champion {verdict.champion}" if verdict.champion else NO_CHAMPION
-    said = "promoted" if verdict.promoted else "refused"
-    basis = f"  {verdict.basis()}{_moves(verdict)}"
-    head = [f"{verdict.model}: challenger {verdict.challenger} {said} ({against})", basis]
-    return "\n".join([*head, *(f"  {_mark(passed)} {name:<{width}}  {reason}" for passed, name, reason in lines)])

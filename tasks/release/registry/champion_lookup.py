@@ -1,7 +1,7 @@
-"""Who is champion, asked in milliseconds where that can be: who finds nothing to do need not import MLflow.
+"""Champion lookup without MLflow: two small HTTP calls, so that a flow with nothing to do ends in milliseconds.
 
-A server is asked by two small HTTP calls. Whatever is not plain (a store that is a file, a version that was withdrawn,
-an answer that is not understood) is left to tasks/release/registry/registry.py, which knows all states in between.
+Whatever is not plain (a store that is a file, a version that was withdrawn, an answer that is not understood) is left
+to tasks/release/registry/registry.py, which knows all states in between.
 """
 
 from __future__ import annotations
@@ -25,66 +25,67 @@ CANDIDATE, WITHDRAWN = "evergreen.candidate", "evergreen.withdrawn"
 
 
 class _Unclear(Exception):
-    """To be asked through MLflow."""
+    """MLflow has to be asked."""
 
 
 def champion(model: str) -> ReleaseRef | None:
-    """Who is to serve: the registry's champion, if there is one.
+    """The registry's champion, if there is one: what should serve.
 
     Raises:
         RegistryUnavailable: the store is locked or gone.
     """
     try:
-        return _glance(model)
+        return _ask_server(model)
     except _Unclear:
         from tasks.release.registry import registry
 
-        found = registry.champion(model)
-        if found is None or not found.candidate:  # never, withdrawn with nobody after it, or taken away by hand
+        version = registry.champion(model)
+        if version is None or not version.candidate:  # never, withdrawn without a successor, or removed by hand
             for done in registry.repair(model):
                 logging.getLogger("evergreen").warning(done)
-            found = registry.champion(model)
-        return ReleaseRef(found.candidate, found.number) if found else None
+            version = registry.champion(model)
+        return ReleaseRef(version.candidate, version.number) if version else None
 
 
 def pending_change(model: str) -> tuple[str, str | None] | None:
-    """Who is champion and who serves, if these are two; None too where that is not plain. Never imports MLflow."""
+    """The champion's and the live candidate, if these differ; None also where that is unclear. Never imports MLflow."""
     try:
-        found = _glance(model)
+        wanted = _ask_server(model)
     except _Unclear:
         return None
     live = desired_state.read(model).live
-    if found is None or (live and live.candidate == found.candidate):
+    if wanted is None or (live and live.candidate == wanted.candidate):
         return None
-    return found.candidate, live.candidate if live else None
+    return wanted.candidate, live.candidate if live else None
 
 
-def _glance(model: str) -> ReleaseRef | None:
-    entry = _get("registered-models/get", name=model)
-    aliases = {one["alias"]: one["version"] for one in (entry or {}).get("registered_model", {}).get("aliases", [])}
+def _ask_server(model: str) -> ReleaseRef | None:
+    entry = _get("registered-models/get", name=model).get("registered_model", {})
+    aliases = {each["alias"]: each["version"] for each in entry.get("aliases", [])}
     if "champion" not in aliases:
         if desired_state.read(model).live:
-            raise _Unclear  # somebody serves: was it taken away by hand?
+            raise _Unclear  # a release is live: was the alias removed by hand?
         return None
-    found = _get("model-versions/get", name=model, version=aliases["champion"])
-    tags = {tag["key"]: tag["value"] for tag in (found or {}).get("model_version", {}).get("tags", [])}
+    version = _get("model-versions/get", name=model, version=aliases["champion"]).get("model_version", {})
+    tags = {tag["key"]: tag["value"] for tag in version.get("tags", [])}
     if CANDIDATE not in tags or WITHDRAWN in tags:
         raise _Unclear
     return ReleaseRef(tags[CANDIDATE], int(aliases["champion"]))
 
 
-def _get(path: str, **asked: str) -> Any:
-    """An answer of MLflow's REST API; None where there is no such thing."""
+def _get(path: str, **query: str) -> dict[str, Any]:
+    """An answer of MLflow's REST API; empty where the thing does not exist."""
     parts = urllib.parse.urlsplit(mlflow_store.uri())
-    named = any(os.environ.get(f"MLFLOW_TRACKING_{what}") for what in ("USERNAME", "TOKEN", "AUTH"))
-    if parts.scheme not in ("http", "https") or parts.username or named:
+    needs_login = any(os.environ.get(f"MLFLOW_TRACKING_{what}") for what in ("USERNAME", "TOKEN", "AUTH"))
+    if parts.scheme not in ("http", "https") or parts.username or needs_login:
         raise _Unclear
-    url = f"{mlflow_store.uri().rstrip('/')}/api/2.0/mlflow/{path}?{urllib.parse.urlencode(asked)}"
+    url = f"{mlflow_store.uri().rstrip('/')}/api/2.0/mlflow/{path}?{urllib.parse.urlencode(query)}"
     try:
-        return http.call(url, timeout=SECONDS)
+        answer: dict[str, Any] = http.call(url, timeout=SECONDS)
+        return answer
     except urllib.error.HTTPError as error:
         if error.code == 404 and b"RESOURCE_DOES_NOT_EXIST" in error.read():
-            return None
+            return {}
         raise _Unclear from None
     except (OSError, ValueError):
         raise _Unclear from None

@@ -1,4 +1,4 @@
-"""The MLflow store: reached, or said to be locked or gone."""
+"""Connection to the MLflow store: probed before MLflow opens it, retried, and its failures as errors of Evergreen."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ T = TypeVar("T")
 
 
 def with_retries(function: Callable[P, T]) -> Callable[P, T]:
-    """Try again when the store is locked or does not answer; then say so. Each function here may be called again."""
+    """Retry a function, which may be called again, while the store is locked or does not answer."""
 
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
         for pause in (*PAUSES, None):
             try:
-                with _told_apart():
+                with _outages():
                     return function(*args, **kwargs)
             except _Unreachable as error:
                 if pause is None or error.final:
@@ -66,17 +66,17 @@ class _Unreachable(Exception):
 
 
 @contextmanager
-def _told_apart() -> Iterator[None]:
-    """Tell a store that is locked or gone from a defect of ours: only the first becomes `_Unreachable`."""
+def _outages() -> Iterator[None]:
+    """Raise `_Unreachable` for a store that is locked or gone; a defect of this project stays what it is."""
     try:
         yield
     except sqlite3.Error as error:
         raise _Unreachable(str(error), final="locked" not in str(error) and "busy" not in str(error)) from error
     except OSError as error:
-        here = error.errno in {errno.ENOSPC, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.EDQUOT}
-        if not here and not isinstance(error, ConnectionError | TimeoutError):
+        is_local = error.errno in {errno.ENOSPC, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.EDQUOT}
+        if not is_local and not isinstance(error, ConnectionError | TimeoutError):
             raise
-        raise _Unreachable(str(error), final=here) from error
+        raise _Unreachable(str(error), final=is_local) from error
     except Exception as error:
         if type(error).__module__.partition(".")[0] not in {"mlflow", "sqlalchemy"} or not _is_outage(error):
             raise
@@ -102,9 +102,9 @@ def _is_outage(error: Exception) -> bool:
 
 
 def _unavailable(what: str) -> str:
-    address, path = uri(), _sqlite_path()
+    address = uri()
     what = storage.masked(what, address)
-    if path is not None:
+    if _sqlite_path() is not None:
         todo = "Find out who holds it (`mlflow ui`, a backup, a stopped process: lsof names it), or whether the disk "
         todo += "is full (a store of an older MLflow wants `mlflow db upgrade`)"
     else:
@@ -114,7 +114,7 @@ def _unavailable(what: str) -> str:
 
 
 def uri() -> str:
-    """Where the store is, with whatever secret is in it: not to be shown."""
+    """The store's address, with any secret in it: not to be shown."""
     return os.environ.get("MLFLOW_TRACKING_URI") or settings.environment()["MLFLOW_TRACKING_URI"]
 
 
@@ -125,12 +125,12 @@ def _sqlite_path() -> Path | None:
 
 @contextmanager
 def connect(alone_for: str | None = None) -> Iterator[MlflowClient]:
-    """The client of a store that answers; `alone_for` a model where something is to be written."""
+    """The client of a store that answers; `alone_for` a model whose entry is to be written."""
     if alone_for is not None:
         with files.lock(f"registry-{alone_for}"), connect() as client:
             yield client
         return
-    _knock()
+    _probe()
     import mlflow
     from mlflow import MlflowClient
 
@@ -138,8 +138,8 @@ def connect(alone_for: str | None = None) -> Iterator[MlflowClient]:
     yield MlflowClient(tracking_uri=uri(), registry_uri=uri())
 
 
-def _knock() -> None:
-    """Ask the store whether it is there, before MLflow does: it would try for minutes and log a traceback each time."""
+def _probe() -> None:
+    """Check that the store answers before MLflow asks it, which would try for minutes and log a traceback each time."""
     path = _sqlite_path()
     if path is None:
         import socket
@@ -157,37 +157,38 @@ def _knock() -> None:
         store.execute("BEGIN IMMEDIATE")  # whether it can be written to
         store.rollback()
         if path == paths.mlflow_database():
-            _follow_the_folder(store)
+            _follow_move(store)
 
 
 @with_retries
 def prepare() -> None:
-    """Make the store if there is none, and its addresses those of this folder: before anybody else opens it.
+    """Make the store if there is none, and have its addresses name this folder, before anything else opens it.
 
     Raises:
         RegistryUnavailable: it is locked, gone, or its artifacts are not here.
     """
-    _knock()
+    _probe()
 
 
 HOME = re.compile(r"(file://.*/var/mlflow/artifacts)(/|$)")
 """Where a project's store says that its artifacts are."""
 
 
-def _follow_the_folder(store: sqlite3.Connection) -> None:
-    """MLflow writes whole addresses down: in a project that was moved or copied they still name the old folder.
+def _follow_move(store: sqlite3.Connection) -> None:
+    """Rewrite MLflow's absolute addresses, which in a project that was moved or copied name the old folder.
 
     Only addresses of a project's own artifacts are changed, in one transaction; a bucket, or a folder that a person
     has chosen, stays.
     """
-    here = artifacts().as_uri()
+    here = paths.mlflow_artifacts().as_uri()
     elsewhere = "SELECT DISTINCT artifact_location FROM experiments WHERE substr(artifact_location, 1, ?) != ?"
-    named = [row[0] for row in store.execute(elsewhere, (len(here) + 1, f"{here}/")) if row[0]]
-    homes = {found[1] for address in named if (found := HOME.match(address)) and found[1] != here}
+    matches = (HOME.match(row[0] or "") for row in store.execute(elsewhere, (len(here) + 1, f"{here}/")))
+    homes = {match[1] for match in matches if match and match[1] != here}
     for home in sorted(home for home in homes if not _is_here(home)):
-        if not artifacts().is_dir() and store.execute("SELECT 1 FROM runs LIMIT 1").fetchone():
+        artifacts = paths.mlflow_artifacts()
+        if not artifacts.is_dir() and store.execute("SELECT 1 FROM runs LIMIT 1").fetchone():
             raise _Unreachable(
-                f"it was copied or moved here without its artifacts: they are named at {home}, and {artifacts()} "
+                f"it was copied or moved here without its artifacts: they are named at {home}, and {artifacts} "
                 f"is not there. Copy that folder too (docs/how-to/back-up-and-move.md)",
                 final=True,
             )
@@ -203,8 +204,8 @@ def _follow_the_folder(store: sqlite3.Connection) -> None:
 
 def _is_here(home: str) -> bool:
     """Whether an address is another name of the folder of the artifacts."""
-    there = Path(unquote(urlsplit(home).path))
-    return there.exists() and artifacts().exists() and there.samefile(artifacts())
+    folder = Path(unquote(urlsplit(home).path))
+    return folder.exists() and paths.mlflow_artifacts().exists() and folder.samefile(paths.mlflow_artifacts())
 
 
 def _texts(store: sqlite3.Connection) -> list[tuple[str, str]]:
@@ -224,10 +225,11 @@ def _make_store(path: Path) -> None:
     with files.lock("mlflow"):
         if path.exists() and path.stat().st_size:
             return
-        if any(artifacts().glob("*/*")) and path == paths.mlflow_database():
+        artifacts = paths.mlflow_artifacts()
+        if any(artifacts.glob("*/*")) and path == paths.mlflow_database():
             raise _Unreachable(
-                f"{path} is {'empty' if path.exists() else 'gone'}, but {artifacts()} is not: the registry was lost. "
-                f"Restore it from a backup (docs/how-to/back-up-and-move.md); or move {artifacts()} away to begin anew",
+                f"{path} is {'empty' if path.exists() else 'gone'}, but {artifacts} is not: the registry was lost. "
+                f"Restore it from a backup (docs/how-to/back-up-and-move.md); or move {artifacts} away to begin anew",
                 final=True,
             )
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
@@ -235,10 +237,5 @@ def _make_store(path: Path) -> None:
         for noisy in ("mlflow.store.db.utils", "alembic"):
             logging.getLogger(noisy).setLevel(logging.WARNING)
         with files.replacing(path) as beside:
-            made = SqlAlchemyStore(f"sqlite:///{beside}", artifacts().as_uri())  # type: ignore[no-untyped-call]  # MLflow
+            made = SqlAlchemyStore(f"sqlite:///{beside}", artifacts.as_uri())  # type: ignore[no-untyped-call]  # MLflow
             made.engine.dispose()
-
-
-def artifacts() -> Path:
-    """Where the artifacts of a store on this machine are kept."""
-    return paths.mlflow_artifacts()

@@ -1,8 +1,8 @@
-"""What the monitor measured, in MLflow: a run per release beside the version that it is about.
+"""Weekly metrics in MLflow: a monitoring run per release, linked to its version.
 
-Found by its identity, never made twice. A metric's step is the week that it is of (counted from 1970), and its time the
-end of that week: writing the same again changes nothing. A number that changed, as labels came late, is written once
-more with a time that is later by some milliseconds, and so is what MLflow shows.
+A run is found by its identity, never made twice. A metric's step is its week (counted from 1970), and its time the end
+of that week: writing the same again changes nothing. A number that changed, as labels came late, is written once more
+with a time that is later by some milliseconds, so that MLflow shows the newest.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ class WeeklyMetrics:
 
 @with_retries
 def record(model: str, candidate: str, weeks: list[WeeklyMetrics], artifacts: Mapping[str, bytes]) -> str | None:
-    """Bring the monitoring run of a release up to what is known; gives its id, None where nobody knows the release.
+    """Bring the monitoring run of a release up to date; gives its id, None where the release is not registered.
 
     Args:
         model: the run is in the experiment `<model>-monitoring`.
         candidate: the release.
-        weeks: all of them; those that are there already are left alone.
-        artifacts: name → content; what is there is replaced.
+        weeks: all of them; numbers that were written already are left alone.
+        artifacts: name → content; replaces what is stored.
 
     Raises:
         RegistryUnavailable: the store is locked or gone.
@@ -63,26 +63,27 @@ def record(model: str, candidate: str, weeks: list[WeeklyMetrics], artifacts: Ma
         return None
     with connect(alone_for=model) as client:
         run = _run(client, model, candidate, version.number)
+        run_id = str(run.info.run_id)
         _write(client, run, weeks)
-        _keep(client, run.info.run_id, artifacts)
-        client.set_terminated(run.info.run_id)
-        if version.tags.get(RUN) != run.info.run_id:
-            client.set_model_version_tag(model, str(version.number), RUN, run.info.run_id)
-        return str(run.info.run_id)
+        _store(client, run_id, artifacts)
+        client.set_terminated(run_id)
+        if version.tags.get(RUN) != run_id:
+            client.set_model_version_tag(model, str(version.number), RUN, run_id)
+        return run_id
 
 
 def _run(client: MlflowClient, model: str, candidate: str, number: int) -> Run:
-    """The run, found or made. Two of them can only be there if two machines made them at once: the older one counts."""
+    """The run, found or made. Where two machines made one at once, the older counts."""
     experiment = experiment_of(client, f"{model}-monitoring")
-    there = client.search_runs([experiment], f"tags.`{MONITORS}` = '{candidate}'")
-    if there:
-        return min(there, key=lambda run: (run.info.start_time, run.info.run_id))
+    runs = client.search_runs([experiment], f"tags.`{MONITORS}` = '{candidate}'")
+    if runs:
+        return min(runs, key=lambda run: (run.info.start_time, run.info.run_id))
     tags = {MONITORS: candidate, CANDIDATE: candidate, "evergreen.version": str(number)}
     return client.create_run(experiment, tags=tags, run_name=f"{model}:{candidate} in production")
 
 
 def _write(client: MlflowClient, run: Run, weeks: list[WeeklyMetrics]) -> None:
-    """The numbers that are not there yet. That they are is noted last: who was killed before writes the same again."""
+    """Write the numbers that are new. The note of what was written comes last: after a kill they are written again."""
     from mlflow.entities import Metric
 
     written, times = _written(client, run.info.run_id), int(run.data.tags.get(TIMES, "0"))
@@ -95,7 +96,7 @@ def _write(client: MlflowClient, run: Run, weeks: list[WeeklyMetrics]) -> None:
     for begin in range(0, len(metrics), AT_ONCE):
         client.log_batch(run.info.run_id, metrics[begin : begin + AT_ONCE])
     if metrics:
-        _keep(client, run.info.run_id, {WRITTEN: json.dumps(written, sort_keys=True).encode()})
+        _store(client, run.info.run_id, {WRITTEN: json.dumps(written, sort_keys=True).encode()})
         client.set_tag(run.info.run_id, TIMES, str(times + 1))
 
 
@@ -106,15 +107,15 @@ def _written(client: MlflowClient, run_id: str) -> dict[str, dict[str, float]]:
     with tempfile.TemporaryDirectory() as folder:
         text = Path(client.download_artifacts(run_id, WRITTEN, folder)).read_text(encoding="utf-8")
     try:
-        said: dict[str, dict[str, float]] = json.loads(text)
+        numbers: dict[str, dict[str, float]] = json.loads(text)
     except ValueError:  # a kill left half of it
         return {}
-    return said
+    return numbers
 
 
-def _keep(client: MlflowClient, run_id: str, artifacts: Mapping[str, bytes]) -> None:
-    with tempfile.TemporaryDirectory() as beside:
+def _store(client: MlflowClient, run_id: str, artifacts: Mapping[str, bytes]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
         for name, content in artifacts.items():
-            path = Path(beside) / name
+            path = Path(folder) / name
             path.write_bytes(content)
             client.log_artifact(run_id, str(path))

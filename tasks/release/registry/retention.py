@@ -1,4 +1,4 @@
-"""What MLflow keeps of a candidate: for good its numbers and verdicts, and its files for as long as it may serve.
+"""Retention in MLflow: numbers and verdicts of a candidate stay for good, its files for as long as it may serve.
 
 The files of a candidate that never was champion are removed when it is old. Trained again, it is tracked again.
 """
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 FILES = ("release", "training", "evaluation")
-"""The folders of a run that go. Its verdicts, params.yaml, dvc.lock and data.dvc stay."""
+"""The folders of a run that are removed. Its verdicts, params.yaml, dvc.lock and data.dvc stay."""
 
 
 @with_retries
@@ -31,35 +31,31 @@ def forget_refused(model_name: str, days: float) -> list[str]:
     """
     before = (datetime.now(UTC) - timedelta(days=days)).isoformat(timespec="seconds")
     with connect(alone_for=model_name) as client:
-        old = [
-            entry
-            for entry in registry.history(model_name)
-            if entry.created < before and not (_served(entry) or entry.aliases or entry.files_removed)
-        ]
+        old = [version for version in registry.history(model_name) if version.created < before and _is_unused(version)]
         removed = []
-        for entry in old:
-            if not registry.is_gone(client, entry.run_id):
-                run = client.get_run(entry.run_id)
+        for version in old:
+            if not registry.is_gone(client, version.run_id):
+                run = client.get_run(version.run_id)
                 if (
                     run.info.lifecycle_stage == "deleted"
                 ):  # by a person: `mlflow gc` removes its files, or it comes back
                     continue
-                client.set_tag(entry.run_id, tracking.FORGOTTEN, "true")
+                client.set_tag(version.run_id, tracking.FORGOTTEN, "true")
                 _remove_files(client, run)
             at = datetime.now(UTC).isoformat(timespec="seconds")
-            client.set_model_version_tag(model_name, str(entry.version), tracking.FORGOTTEN, at)
-            removed.append(entry.candidate)
+            client.set_model_version_tag(model_name, str(version.version), tracking.FORGOTTEN, at)
+            removed.append(version.candidate)
     return removed
 
 
-def _served(entry: registry.VersionRecord) -> bool:
-    """Whether it ever was champion: by the journal, or by its own tag, as people can delete either in MLflow."""
-    return bool(entry.champion or entry.promoted_by)
+def _is_unused(version: registry.VersionRecord) -> bool:
+    """Whether it never was champion, by the journal and by its own tag, as people can delete either in MLflow."""
+    return not (version.champion or version.promoted_by or version.aliases or version.files_removed)
 
 
 def _remove_files(client: MlflowClient, run: Run) -> None:
-    there = {file.path for file in client.list_artifacts(run.info.run_id)}
-    for folder in there.intersection(FILES):
+    folders = {file.path for file in client.list_artifacts(run.info.run_id)}
+    for folder in folders.intersection(FILES):
         _remove(run.info.artifact_uri, folder)
     for model in client.search_logged_models([run.info.experiment_id], f"source_run_id = '{run.info.run_id}'"):
         _remove(model.artifact_location)

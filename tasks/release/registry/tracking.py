@@ -1,4 +1,4 @@
-"""The MLflow run of a candidate: found by its identity, or made; never twice."""
+"""Experiment tracking: one MLflow run per candidate, found by its identity or made, never twice."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from tasks.ground import files, params, settings, yaml_reader
+from tasks.ground import files, params, paths, settings, yaml_reader
 from tasks.release.package import package
-from tasks.release.registry.mlflow_store import artifacts, connect, uri, with_retries
+from tasks.release.registry.mlflow_store import connect, uri, with_retries
 
 if TYPE_CHECKING:
-    import pandas as pd
     from mlflow import MlflowClient
     from mlflow.entities import Experiment, Metric, Param
     from mlflow.entities import Run as MlflowRun
@@ -46,13 +45,13 @@ class TrackedRun:
 def track(model_name: str, release: Path, build: Path, measured: dict[str, float]) -> TrackedRun:
     """The one finished MLflow run of the candidate in a release folder: found, or made.
 
-    What a kill left unfinished on this machine is deleted, also where its candidate was never asked for again.
+    Runs that a kill left unfinished on this machine are deleted, those of other candidates as well.
 
     Args:
         model_name: is the experiment's name too.
         release: the release folder, `candidate.json` in it.
         build: the model's folder below build/, with model/, evaluation/ and rows/.
-        measured: what is known only of the packaged release: latency_ms, size_mb, …
+        measured: latency_ms, size_mb, … of the packaged release.
 
     Raises:
         ModelFileRefused: the release folder is not what its candidate.json names.
@@ -74,7 +73,7 @@ def track(model_name: str, release: Path, build: Path, measured: dict[str, float
 
 @with_retries
 def measured(model_name: str, candidate: str) -> dict[str, float]:
-    """What `track` was told of a candidate's packaged release; empty when it was not tracked."""
+    """The measurements that `track` recorded of a candidate; empty where it was not tracked."""
     with connect() as client:
         run = finished(client, model_name, candidate)
         values: dict[str, float] = run.data.metrics if run else {}
@@ -85,30 +84,31 @@ def experiment_of(client: MlflowClient, name: str) -> str:
     """The id of the experiment: made when it is missing, restored when a person has deleted it."""
     from mlflow.exceptions import MlflowException
 
-    if (known := _experiment(client, name)) is None:
-        location = None if urlsplit(uri()).scheme in {"http", "https"} else (artifacts() / name).as_uri()
+    experiment = _experiment(client, name)
+    if experiment is None:
+        location = None if urlsplit(uri()).scheme in {"http", "https"} else (paths.mlflow_artifacts() / name).as_uri()
         try:
             return str(client.create_experiment(name, artifact_location=location, tags={EXPERIMENT: name}))
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another machine was faster
                 raise
-            known = client.get_experiment_by_name(name)
-    assert known is not None
-    if known.lifecycle_stage == "deleted":
-        client.restore_experiment(known.experiment_id)
-        _log.warning("the experiment %s was deleted in MLflow, with its runs: restored", known.name)
-    if EXPERIMENT not in known.tags:
-        client.set_experiment_tag(known.experiment_id, EXPERIMENT, name)
-    return str(known.experiment_id)
+            experiment = client.get_experiment_by_name(name)
+    assert experiment is not None
+    if experiment.lifecycle_stage == "deleted":
+        client.restore_experiment(experiment.experiment_id)
+        _log.warning("the experiment %s was deleted in MLflow, with its runs: restored", experiment.name)
+    if EXPERIMENT not in experiment.tags:
+        client.set_experiment_tag(experiment.experiment_id, EXPERIMENT, name)
+    return str(experiment.experiment_id)
 
 
 def _experiment(client: MlflowClient, name: str) -> Experiment | None:
-    """The experiment, deleted or not, whatever a person calls it now; the first one made, where there are several."""
+    """The experiment, deleted or not, whatever a person calls it now; the oldest, where there are several."""
     from mlflow.entities import ViewType
 
     tagged = client.search_experiments(ViewType.ALL, filter_string=f"tags.`{EXPERIMENT}` = '{name}'")
-    known = min(tagged, key=lambda one: int(one.experiment_id), default=None)
-    return known or client.get_experiment_by_name(name)
+    oldest = min(tagged, key=lambda experiment: int(experiment.experiment_id), default=None)
+    return oldest or client.get_experiment_by_name(name)
 
 
 def _runs_of(client: MlflowClient, experiment: str, candidate: str) -> list[MlflowRun]:
@@ -119,11 +119,11 @@ def _runs_of(client: MlflowClient, experiment: str, candidate: str) -> list[Mlfl
     from mlflow.entities import ViewType
 
     runs = client.search_runs([experiment], f"tags.`{CANDIDATE}` = '{candidate}'", run_view_type=ViewType.ALL)
-    active_first = sorted(
-        (run for run in runs if FORGOTTEN not in run.data.tags),
-        key=lambda run: (run.info.lifecycle_stage != "active", run.info.start_time, run.info.run_id),
+    counting = [run for run in runs if FORGOTTEN not in run.data.tags]
+    counting = [run for run in counting if run.info.lifecycle_stage == "active" or run.info.status == "FINISHED"]
+    return sorted(
+        counting, key=lambda run: (run.info.lifecycle_stage != "active", run.info.start_time, run.info.run_id)
     )
-    return [run for run in active_first if run.info.lifecycle_stage == "active" or run.info.status == "FINISHED"]
 
 
 def finished(client: MlflowClient, model_name: str, candidate: str) -> MlflowRun | None:
@@ -176,7 +176,7 @@ LONGEST = 250
 
 TRAINING_FILES = ("training.json", "profile.json", "reference.parquet", "train_ids.npy", "train_rows.npy")
 EVALUATION_FILES = ("predictions.parquet", "slices.json")
-"""What is brought back with a version, and so is hashed. One that was tracked earlier may lack some of them."""
+"""What is fetched with a version, and so is hashed. One that was tracked earlier may lack some of them."""
 
 
 def _log_model(name: str, model: params.Model, release: Path, build: Path) -> str:
@@ -185,11 +185,12 @@ def _log_model(name: str, model: params.Model, release: Path, build: Path) -> st
     import skops.io
     from mlflow.models import infer_signature
 
+    from tasks.modelling import rows
     from tasks.runtime import model_file
 
     path = release / "model.skops"
     pipeline = model_file.load(path, files.read_json(release / "release.json")["model_sha256"], own=f"models.{name}")
-    example = _example(build, model)
+    example = rows.read(build, "holdout", list(model.features)).head(5)
     logged = mlflow.sklearn.log_model(
         pipeline,
         name="model",
@@ -200,13 +201,6 @@ def _log_model(name: str, model: params.Model, release: Path, build: Path) -> st
         input_example=example,
     )
     return str(logged.model_id)
-
-
-def _example(build: Path, model: params.Model) -> pd.DataFrame:
-    """A few holdout rows, as the pipeline gets them."""
-    from tasks.modelling import rows
-
-    return rows.read(build, "holdout", list(model.features)).head(5)
 
 
 def _requirements(path: Path) -> list[str]:
@@ -252,7 +246,7 @@ def _git(*arguments: str) -> str | None:
 
 
 def _here() -> str:
-    """This machine and its state: who holds the lock here knows that no other run is being made here."""
+    """This machine and its state folder: under the lock, no other run is being made here."""
     import platform
 
     return files.digest([platform.node(), str(settings.VAR)])[:16]
@@ -260,12 +254,12 @@ def _here() -> str:
 
 def _data_version(model: str) -> str:
     """The data version that the model's stages read: data.dvc may name a newer one by now."""
-    lock, named = settings.ROOT / "dvc.lock", settings.ROOT / "data.dvc"
+    lock, pointer = settings.ROOT / "dvc.lock", settings.ROOT / "data.dvc"
     stages = (yaml_reader.load(lock.read_text()) or {}).get("stages", {}) if lock.exists() else {}
-    read = [dep["md5"] for dep in stages.get(f"validate@{model}", {}).get("deps", []) if dep["path"] == "data"]
-    if read:
-        return str(read[0])
-    return str(yaml_reader.load(named.read_text())["outs"][0]["md5"]) if named.exists() else "none"
+    for dep in stages.get(f"validate@{model}", {}).get("deps", []):
+        if dep["path"] == "data":
+            return str(dep["md5"])
+    return str(yaml_reader.load(pointer.read_text())["outs"][0]["md5"]) if pointer.exists() else "none"
 
 
 def _datasets(build: Path) -> list[Any]:
@@ -275,12 +269,11 @@ def _datasets(build: Path) -> list[Any]:
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     training = files.read_json(build / "model" / "training.json")
-    partitions = files.read_json(build / "partitions.json")
     profile = json.dumps({"rows": training["rows"], "from": training["from"], "until": training["until"]})
     inputs = []
-    for name, held in sorted(partitions.items()):
+    for name, partitions in sorted(files.read_json(build / "partitions.json").items()):
         source = json.dumps({"uri": f"data/{name}"})
-        dataset = Dataset(name, files.digest(held)[:16], "local", source, schema=None, profile=profile)
+        dataset = Dataset(name, files.digest(partitions)[:16], "local", source, schema=None, profile=profile)
         inputs.append(DatasetInput(dataset, [InputTag("mlflow.data.context", "training")]))
     return inputs
 
@@ -289,23 +282,20 @@ def _params(model: params.Model) -> list[Param]:
     """Estimator, options and split, flat."""
     from mlflow.entities import Param
 
-    said = {
-        "estimator": model.estimator.model_dump(by_alias=True),
-        "options": model.options,
-        "split": model.split.model_dump(),
-    }
-    return [Param(key(name), str(value)) for name, value in sorted(_flat(said, ".").items())]
+    estimator = model.estimator.model_dump(by_alias=True)
+    flat = _flat({"estimator": estimator, "options": model.options, "split": model.split.model_dump()}, ".")
+    return [Param(key(name), str(value)) for name, value in sorted(flat.items())]
 
 
 def _metrics(build: Path, measured: dict[str, float], model_id: str) -> list[Metric]:
     """The numbers of metrics.json, those of slices below slices/, and what was measured of the release."""
     from mlflow.entities import Metric
 
-    said = _flat(files.read_json(build / "evaluation" / "metrics.json"), "/")
-    said |= {f"measured/{name}": value for name, value in measured.items()}
-    said |= _slice_metrics(build / "evaluation" / "slices.json")
+    values = _flat(files.read_json(build / "evaluation" / "metrics.json"), "/")
+    values |= {f"measured/{name}": value for name, value in measured.items()}
+    values |= _slice_metrics(build / "evaluation" / "slices.json")
     now = int(time.time() * 1000)
-    numbers = {key(n): float(v) for n, v in said.items() if isinstance(v, int | float) and not isinstance(v, bool)}
+    numbers = {key(n): float(v) for n, v in values.items() if isinstance(v, int | float) and not isinstance(v, bool)}
     overall_first = sorted(numbers, key=lambda name: (name.count("/"), name))[:1000]  # MLflow takes no more at once
     return [Metric(n, numbers[n], now, 0, model_id=model_id if "/" not in n else None) for n in overall_first]
 
@@ -316,8 +306,8 @@ def _slice_metrics(path: Path) -> dict[str, float]:
     return {
         f"slices/{column}/{value}/{metric}": entry["value"]
         for column, values in columns.items()
-        for value, said in values.items()
-        for metric, entry in said.get("metrics", {}).items()
+        for value, slice_ in values.items()
+        for metric, entry in slice_.get("metrics", {}).items()
     }
 
 
@@ -326,8 +316,8 @@ def _flat(value: Any, joint: str, path: str = "") -> dict[str, Any]:
     if not isinstance(value, dict):
         return {path: value}
     flat: dict[str, Any] = {}
-    for key, inner in value.items():
-        flat |= _flat(inner, joint, f"{path}{joint}{key}" if path else str(key))
+    for name, inner in value.items():
+        flat |= _flat(inner, joint, f"{path}{joint}{name}" if path else str(name))
     return flat
 
 

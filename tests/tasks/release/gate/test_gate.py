@@ -16,6 +16,7 @@ from tasks.ground import params
 from tasks.modelling import rows
 from tasks.release import comparison
 from tasks.release.gate import gate, verdict_chart
+from tasks.release.gate.verdict import Check, Verdict
 
 FEATURES = {
     "origin": {"type": "category", "nullable": False},
@@ -90,12 +91,12 @@ class Flights:
         return gate.Comparison(**{**usual, **changed})
 
 
-def failed(verdict: gate.Verdict) -> set[str]:
+def failed(verdict: Verdict) -> set[str]:
     """The names of the checks that failed."""
     return {check.name for check in verdict.checks if not check.passed}
 
 
-def check(verdict: gate.Verdict, name: str) -> gate.Check:
+def check(verdict: Verdict, name: str) -> Check:
     """One check."""
     return next(c for c in verdict.checks if c.name == name)
 
@@ -442,7 +443,7 @@ def test_nothing_in_the_data_makes_it_raise(values: list[float], labels: list[An
     case = Flights(n=60).case([0.0] * 60, [0.0] * 60)
     verdict = gate.judge(replace(case, holdout=frame, challenger=side, latency_ms=latency), rule(), resamples=100)
     assert not verdict.promoted
-    assert gate.Verdict.from_json(verdict.to_json()) == verdict
+    assert Verdict.from_json(verdict.to_json()) == verdict
 
 
 # ── the record ────────────────────────────────────────────────────────────────────────────────────
@@ -456,7 +457,7 @@ def test_same_pair_same_holdout_same_bytes(flights: Flights) -> None:
     assert one.to_json() == two.to_json()
     assert one.to_markdown() == two.to_markdown()
     assert verdict_chart.picture(one) == verdict_chart.picture(two)
-    assert gate.Verdict.from_json(one.to_json()) == one
+    assert Verdict.from_json(one.to_json()) == one
 
 
 @pytest.mark.parametrize("what", ["rule", "holdout", "champion", "latency", "age", "resamples"])
@@ -503,7 +504,7 @@ def test_half_a_record_is_none(flights: Flights) -> None:
     text = gate.judge(flights.case(flights.truth), rule()).to_json()
     for wrong in (text[:-40], "{}", '{"checks": []}'):
         with pytest.raises(ValueError):
-            gate.Verdict.from_json(wrong)
+            Verdict.from_json(wrong)
 
 
 def test_regression_is_judged_alike() -> None:
@@ -565,9 +566,9 @@ def test_a_verdict_says_how_far_answers_move(flights: Flights) -> None:
     )
     assert str(verdict.moves) in verdict.to_text()
     assert str(verdict.moves) in verdict.to_markdown()
-    assert gate.Verdict.from_json(verdict.to_json()) == verdict
+    assert Verdict.from_json(verdict.to_json()) == verdict
     older = {name: value for name, value in json.loads(verdict.to_json()).items() if name != "moves"}
-    assert gate.Verdict.from_json(json.dumps(older)).moves is None
+    assert Verdict.from_json(json.dumps(older)).moves is None
     assert gate.judge(flights.case(challenger), rule()).moves is None
 
 

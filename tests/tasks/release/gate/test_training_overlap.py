@@ -12,7 +12,7 @@ import pytest
 
 from tasks.ground import files
 from tasks.modelling import rows
-from tasks.release.gate.training_overlap import Learned, learned
+from tasks.release.gate.training_overlap import TrainingOverlap, find
 
 FEATURES = ["size", "place"]
 MONTHS = ["2024-01", "2024-02", "2024-03"]
@@ -71,11 +71,11 @@ class World:
         files.write_json(self.build / "split.json", self.split)
         files.write_json(self.build / "partitions.json", {"orders": self.md5})
 
-    def ask(self) -> Learned:
+    def ask(self) -> TrainingOverlap:
         """What is found of the champion, the holdout rows asked in another order than they lie."""
         self.lay_down()
         ids = rows.read(self.build, "holdout")["id"]
-        return learned(self.build, self.training, self.release, ids.iloc[::-1])
+        return find(self.build, self.training, self.release, ids.iloc[::-1])
 
     def rename(self, change: Callable[[pd.Series[str]], pd.Series[str]] = lambda ids: "order " + ids) -> None:
         """Rows get other ids."""

@@ -1043,7 +1043,7 @@ def test_champion_with_code_of_its_own_is_scored_with_the_code_it_was_packaged_w
     here = comparison.score_champion(MODEL, champion, ids)
     release = registry.fetch_cached(MODEL, champion) / "release"
     shutil.copytree(REPOSITORY / "tasks", release / "tasks", ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(comparison, "bring", lambda *_: release.parent)
+    monkeypatch.setattr(registry, "fetch_cached", lambda *_: release.parent)
     monkeypatch.setattr(comparison, "_holds_own_code", lambda *_: True)
     monkeypatch.setattr(comparison, "_code_differs", lambda *_: True)
     there = comparison.score_champion(MODEL, champion, ids)
@@ -1051,7 +1051,7 @@ def test_champion_with_code_of_its_own_is_scored_with_the_code_it_was_packaged_w
     assert here.predictions is not None
     assert there.predictions is not None
     pd.testing.assert_frame_equal(here.predictions, there.predictions, check_exact=True)
-    (release / "tasks" / "model_file.py").write_text("raise RuntimeError('not today')")
+    (release / "tasks" / "runtime" / "model_file.py").write_text("raise RuntimeError('not today')")
     assert "its own code failed: RuntimeError: not today" in comparison.score_champion(MODEL, champion, ids).fault
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.ground import ledger, settings
+from tasks.ground import ledger, paths, settings
 from tasks.release.gate.verdict import Check, Verdict
 from tasks.release.registry import verdict_ledger
 
@@ -25,7 +25,7 @@ def test_each_verdict_is_kept_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     verdict_ledger.keep("m", 1, verdict("a"), "http://run/2")
     verdict_ledger.keep("m", 2, verdict("a"))
     verdict_ledger.keep("m", 2, verdict("b"))
-    lines = ledger.lines(verdict_ledger.path("m"))
+    lines = ledger.lines(paths.verdicts("m"))
     assert [(line["id"], line["version"], line["run"]) for line in lines] == [
         ("a", 1, "http://run/1"),
         ("a", 2, ""),
