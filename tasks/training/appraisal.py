@@ -1,4 +1,4 @@
-"""How good some predictions are: every metric with its interval, overall and per slice."""
+"""Appraisal of predictions: every metric with its interval, overall and per slice."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 CONFIDENCE = 0.95
-"""Of every interval that evaluation gives. The gate has its own, in params.yaml."""
+"""Of every interval of the evaluation. The gate has its own, in params.yaml."""
 
 SEED = 0
 
@@ -23,7 +23,7 @@ Scores = dict[str, dict[str, float]]
 
 @dataclass(frozen=True)
 class Appraisal:
-    """What is said of some predictions."""
+    """The scores of some predictions."""
 
     task: str
     rows: pd.DataFrame
@@ -39,7 +39,7 @@ class Appraisal:
 
     @property
     def days(self) -> int:
-        """How many days the rows are of."""
+        """The number of days in the holdout."""
         return int(self.rows["time"].dt.normalize().nunique())
 
     def metrics(self) -> dict[str, Any]:
@@ -48,13 +48,12 @@ class Appraisal:
 
         first = headline(self.task)
         values = {metric: entry["value"] for metric, entry in self.overall.items()}
-        said: dict[str, Any] = _rounded({**values, "baseline": {first: self.baseline[first]}, "rows": len(self.rows)})
-        return said
+        return _rounded({**values, "baseline": {first: self.baseline[first]}, "rows": len(self.rows)})
 
     def details(self, importance: pd.DataFrame | None = None) -> dict[str, Any]:
         """slices.json: every metric with its interval, overall and per slice; the baseline; the importances."""
         overall = {"rows": len(self.rows), "days": self.days, "metrics": self.overall}
-        said: dict[str, Any] = _rounded(
+        return _rounded(
             {
                 "confidence": CONFIDENCE,
                 "resampled": "day" if self.by_day else "row",
@@ -64,7 +63,6 @@ class Appraisal:
                 "importance": {} if importance is None else _importances(importance),
             }
         )
-        return said
 
 
 def appraise(
@@ -122,8 +120,12 @@ def _importances(importance: pd.DataFrame) -> dict[str, dict[str, float]]:
     return {str(feature): {str(k): float(v) for k, v in row.dropna().items()} for feature, row in table.iterrows()}
 
 
-def _rounded(value: Any) -> Any:
+def _rounded(values: dict[str, Any]) -> dict[str, Any]:
     """Numbers to nine digits: further ones are of the machine, not of the model."""
-    if isinstance(value, dict):
-        return {key: _rounded(entry) for key, entry in value.items()}
-    return numbers.short(value) if isinstance(value, float) else value
+
+    def short(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: short(entry) for key, entry in value.items()}
+        return numbers.short(value) if isinstance(value, float) else value
+
+    return {key: short(value) for key, value in values.items()}

@@ -1,7 +1,6 @@
-"""The team's rows, held to params.yaml: typed in one way whatever the writer, and every fault with its column and row.
+"""Conformance of the team's rows to params.yaml: one type a column whatever the writer, faults by column and row.
 
-What a request may not hold, a row may not either: it would be refused when the release is tried on it, after everything
-that takes long.
+What a request may not hold, a row may not either: the release would refuse it in its trial, after all that takes long.
 """
 
 from __future__ import annotations
@@ -63,20 +62,18 @@ def _refuse_missing(values: Column, feature: params.Feature | None, where: str) 
 
 
 def _converted(values: Column, model: params.Model, where: str) -> Column:
-    is_class = model.task == "classification"
-    kind, convert = {
-        "label": ("class", _class) if is_class else ("number", _estimated),
+    column = str(values.name)
+    conversions: dict[str, tuple[str, Callable[[Column], Column]]] = {
+        **{name: (feature.type, partial(as_feature, type_=feature.type)) for name, feature in model.features.items()},
+        "label": ("class", _class) if model.task == "classification" else ("number", _estimated),
         "time": ("local time", _local_time),
         "id": ("text", as_text),
-    }.get(str(values.name)) or _of_feature(model.features[str(values.name)])
+    }
+    kind, convert = conversions[column]
     try:
         return convert(values)
     except (ValueError, TypeError, OverflowError) as error:
         raise ModelCodeError(f"{where} is no {kind}: {error}") from None
-
-
-def _of_feature(feature: params.Feature) -> tuple[str, Callable[[Column], Column]]:
-    return feature.type, partial(as_feature, type_=feature.type)
 
 
 def _refuse_what_no_request_may_hold(values: Column, feature: params.Feature, where: str) -> None:
@@ -88,7 +85,7 @@ def _refuse_what_no_request_may_hold(values: Column, feature: params.Feature, wh
 
 
 def _faults(values: Column, feature: params.Feature) -> list[tuple[Column, str, str]]:
-    """Each fault that request_schema would find in a request: which rows have it, its name, and what to do."""
+    """Each fault that request_schema refuses in a request: which rows have it, its name, and what to do."""
     limits = request_schema.limits(feature.model_dump())
     missing = "give another value, or None where it is missing"
     if feature.type == "category":

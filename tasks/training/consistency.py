@@ -1,7 +1,7 @@
-"""What the rows of all partitions must be together: an id names one row, a label is of one kind, and time goes on.
+"""Consistency of the rows of all partitions together: an id names one row, labels are of one kind, time goes on.
 
-The names of partitions say nothing of time here: they sort as a person wrote them (`month-10` before `month-2`, `feb`
-before `jan`). The times of their rows do.
+The names of partitions say nothing of time: they sort as a person wrote them (`month-10` before `month-2`, `feb` before
+`jan`). The times of their rows do.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ def refuse_ids_twice(folder: Path, partitions: list[str], name: str) -> None:
         return
     every = pd.concat([pd.DataFrame({"id": column, "partition": p, "row": range(1, len(column) + 1)})
                        for p, column in ids.items()])  # fmt: skip
-    twice = every[every["id"].duplicated(keep=False)]
-    if twice.empty:  # two ids of one hash
+    repeated = every[every["id"].duplicated(keep=False)]
+    if repeated.empty:  # two ids of one hash
         return
-    first = twice[twice["id"] == twice["id"].iloc[0]]
+    first = repeated[repeated["id"] == repeated["id"].iloc[0]]
     places = " and ".join(f"partition {p}, row {row}" for p, row in zip(first["partition"], first["row"], strict=True))
-    others = twice["id"].nunique() - 1
-    more = f", and so do {others:,} more ids of {', '.join(sorted(twice['partition'].unique()))}" if others else ""
+    others = repeated["id"].nunique() - 1
+    more = f", and so do {others:,} more ids of {', '.join(sorted(repeated['partition'].unique()))}" if others else ""
     raise ModelCodeError(
         f"models/{name}/rows: id {first['id'].iloc[0]!r} stands twice: in {places}{more}. It must name one row. A "
         f"corrected partition is delivered under its own name; rows that differ need ids that differ"
@@ -59,8 +59,8 @@ def refuse_labels_of_two_kinds(folder: Path, partitions: list[str], name: str) -
     kinds: dict[str, str] = {}
     for partition in partitions:
         type_ = parquet.read_schema(folder / f"{partition}.parquet").field("label").type
-        number = types.is_integer(type_) or types.is_floating(type_)
-        kinds.setdefault("a number" if number else "a truth value" if types.is_boolean(type_) else "text", partition)
+        is_number = types.is_integer(type_) or types.is_floating(type_)
+        kinds.setdefault("a number" if is_number else "a truth value" if types.is_boolean(type_) else "text", partition)
     if len(kinds) > 1:
         named = ", ".join(f"{kind} in partition {partition}" for kind, partition in kinds.items())
         raise ModelCodeError(f"models/{name}/rows: label is {named}. Let it be one of these throughout")
@@ -73,7 +73,7 @@ def by_time(folder: Path, partitions: list[str]) -> list[str]:
 
 
 def refuse_overlap(folder: Path, train: list[str], holdout: list[str], name: str) -> None:
-    """Refuse a holdout that is not newer than what is trained on, as where a partition is a shop and not a month.
+    """Refuse a holdout that is not newer than the training rows, as where a partition is a shop and not a month.
 
     Raises:
         DataMissing: names both partitions, and how much of the holdout is older.

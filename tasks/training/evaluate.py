@@ -1,8 +1,9 @@
-"""A trained model and its holdout rows → how good it is, how sure that is, and pictures of it."""
+"""Evaluation step: a trained model and its holdout rows → metrics with intervals, predictions and pictures."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tasks.ground import files, params, settings
 from tasks.ground.errors import DataMissing
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FEWEST_DAYS = 5
-"""Rows split at random that are of fewer days than this have no days to speak of, and are resampled one by one."""
+"""Rows split at random over fewer days than this are resampled one by one."""
 
 
 def evaluate(name: str) -> None:
@@ -37,25 +38,25 @@ def evaluate(name: str) -> None:
     holdout = rows.read(build, "holdout")
     if holdout.empty:
         raise DataMissing(f"{name}: the holdout has no rows; deliver more data, or raise split.holdout in params.yaml")
-    features = holdout[list(model.features)]
-    # DVC has checked that this is the file that train wrote; which types are in it is looked at all the same
+    features, label = holdout[list(model.features)], holdout["label"]
+    # DVC has checked that this is the file that train wrote; the types in it are checked all the same
     pipeline = model_file.load(build / "model" / "model.skops", sha256=None, own=f"models.{name}")
     predictions = model_file.predict(pipeline, features, model.task)
-    baseline = metrics.score(model.task, holdout["label"], metrics.baseline_predictions(training, len(holdout)))
-    found = appraise(model.task, holdout, predictions, baseline, model.evaluate, by_row=_without_days(build, holdout))
-    weights = explain.permutation_importance(pipeline, model.task, features, holdout["label"], found.blocks, CONFIDENCE)
+    baseline = metrics.score(model.task, label, metrics.baseline_predictions(training, len(holdout)))
+    scores = appraise(model.task, holdout, predictions, baseline, model.evaluate, by_row=_by_row(build, holdout))
+    weights = explain.permutation_importance(pipeline, model.task, features, label, scores.blocks, CONFIDENCE)
     chosen = {feature: model.features[feature].type for feature in weights["feature"].head(plots.CURVES)}
-    curves = explain.partial_dependence(pipeline, model.task, features, chosen, found.blocks, CONFIDENCE)
+    curves = explain.partial_dependence(pipeline, model.task, features, chosen, scores.blocks, CONFIDENCE)
     with files.replacing(build / "evaluation") as folder:
         folder.mkdir()
-        files.write_json(folder / "metrics.json", found.metrics())
-        files.write_json(folder / "slices.json", found.details(weights))
-        said = holdout[list(dict.fromkeys(["id", "time", "label", *model.evaluate.slices]))]
-        files.write_parquet(folder / "predictions.parquet", said.join(predictions))
-        plots.draw(folder / "plots", found, weights, curves, model.features)
+        files.write_json(folder / "metrics.json", scores.metrics())
+        files.write_json(folder / "slices.json", scores.details(weights))
+        identified = holdout[list(dict.fromkeys(["id", "time", "label", *model.evaluate.slices]))]
+        files.write_parquet(folder / "predictions.parquet", identified.join(predictions))
+        plots.draw(folder / "plots", scores, weights, curves, model.features)
 
 
-def _without_days(build: Any, holdout: pd.DataFrame) -> bool:
-    """Whether days mean nothing here: the split is at random, and the rows are of too few days."""
+def _by_row(build: Path, holdout: pd.DataFrame) -> bool:
+    """Whether rows are resampled instead of days: the split is at random, and the rows are of too few days."""
     split = files.read_json(build / "split.json")
     return bool(split["by"] == "random" and holdout["time"].dt.normalize().nunique() < FEWEST_DAYS)

@@ -1,4 +1,4 @@
-"""Raw tables → rows: per partition, by the team's own code; and which rows are the holdout."""
+"""Preparation step: raw tables → rows, per partition, by the team's own code; and which rows are the holdout."""
 
 from __future__ import annotations
 
@@ -37,16 +37,15 @@ def prepare(name: str) -> None:
     build = settings.BUILD / name
     manifest: Manifest = files.read_json(build / "partitions.json")
     complete = complete_partitions(manifest, model)
-    choose_split(complete, model.split)  # too few are told before rows are made
+    choose_split(complete, model.split)  # too few are refused before rows are made
     packages = (settings.BUILD / "environment" / "training.txt").read_text(encoding="utf-8")
     makers = made_by(name, model, packages)
     with files.replacing(build / "rows") as folder:
         folder.mkdir()
         for partition in complete:
-            names = tables_of(partition, manifest, model)
             tables = {
-                dataset: {settings.ROOT / "data" / dataset / file: manifest[dataset][file] for file in of}
-                for dataset, of in names.items()
+                dataset: {settings.ROOT / "data" / dataset / file: manifest[dataset][file] for file in names}
+                for dataset, names in tables_of(partition, manifest, model).items()
             }
             shutil.copyfile(rows_of(name, model, partition, tables, makers), folder / f"{partition}.parquet")
         consistency.refuse_ids_twice(folder, complete, name)
@@ -73,8 +72,8 @@ def rows_of(name: str, model: params.Model, partition: str, tables: Tables, make
         ModelCodeError: models/<name>/rows fails, or gives no rows.
     """
     hashes = {dataset: {path.name: md5 for path, md5 in of.items()} for dataset, of in tables.items()}
-    asked = {dataset: [contract.digest(name, dataset, path.stem) for path in of] for dataset, of in tables.items()}
-    key = {**makers, "tables": hashes, "suites": asked}
+    suites = {dataset: [contract.digest(name, dataset, path.stem) for path in of] for dataset, of in tables.items()}
+    key = {**makers, "tables": hashes, "suites": suites}
     return files.memo("rows", key, ".parquet", partial(_make, name, model, partition, tables))
 
 

@@ -1,7 +1,7 @@
-"""The words for why a stage would run: the first of its inputs that differs from what dvc.lock says it was made from.
+"""Reasons why a stage would run: the first of its inputs that differs from what dvc.lock says it was made from.
 
 A file by its name, a parameter by its key with the old and the new value, a package by both versions, data by its
-partitions. Stages, dependencies and outputs are DVC's; only graph.py brings them here.
+partitions. Stages, dependencies and outputs are DVC's objects.
 """
 
 from __future__ import annotations
@@ -28,13 +28,19 @@ def reason(stage: Stage, anew: Made) -> str | None:
 
     Args:
         stage: a stage of DVC's.
-        anew: what stages before it would make anew: such an input is named last, as it may come out equal.
+        anew: what earlier stages would make anew: such an input is named last, as it may come out equal.
     """
     if not any(out.hash_info for out in stage.outs):
         return NOT_RUN
     if stage.changed_stage():
         return "its command changed"
-    return _of_inputs(stage, anew) or _of_outputs(stage) or _of_those_before(stage, anew)
+    unaffected = (dep for dep in stage.deps if dep.def_path not in anew)
+    if because := _first_difference(unaffected) or _of_outputs(stage):
+        return because
+    for dep in stage.deps:
+        if dep.def_path in anew:
+            return f"follows {anew[dep.def_path]}, if that changes"
+    return "it asks to run always" if stage.changed_deps() else None
 
 
 def edit(stage: Stage) -> str | None:
@@ -49,10 +55,6 @@ def edit(stage: Stage) -> str | None:
     return _first_difference(dep for dep in stage.deps if Path(dep.def_path).parts[0] not in ("data", "build"))
 
 
-def _of_inputs(stage: Stage, anew: Made) -> str | None:
-    return _first_difference(dep for dep in stage.deps if dep.def_path not in anew)
-
-
 def _first_difference(deps: Iterable[Any]) -> str | None:
     return next((_difference(dep, status) for dep in deps if (status := dep.status())), None)
 
@@ -65,13 +67,6 @@ def _of_outputs(stage: Stage) -> str | None:
                 return f"{_modified(out, what)}: in no data version"
             return f"its output {what} is {how}"
     return None
-
-
-def _of_those_before(stage: Stage, anew: Made) -> str | None:
-    for dep in stage.deps:
-        if dep.def_path in anew:
-            return f"follows {anew[dep.def_path]}, if that changes"
-    return "it asks to run always" if stage.changed_deps() else None
 
 
 # ── one input ─────────────────────────────────────────────────────────────────────────────────────
@@ -91,15 +86,15 @@ def _difference(dep: Any, status: Mapping[str, Any]) -> str:
     return _modified(dep, what)
 
 
-def _modified(it: Any, what: str) -> str:
+def _modified(output: Any, what: str) -> str:
     """How a file or a folder differs from what was recorded, as far as the cache still has that."""
-    if not it.hash_info:
+    if not output.hash_info:
         return f"{what} was none of its inputs before"
-    cached = Path(it.repo.cache.local.oid_to_path(it.hash_info.value))
+    cached = Path(output.repo.cache.local.oid_to_path(output.hash_info.value))
     if Path(what).parent == Path("build") / "environment" and cached.is_file():
         return _packages(what, cached.read_text(encoding="utf-8"), _text(what))
-    if it.hash_info.isdir and cached.is_file():
-        return _listing(what, it, {entry["relpath"]: entry["md5"] for entry in files.read_json(cached)})
+    if output.hash_info.isdir and cached.is_file():
+        return _listing(what, output, {entry["relpath"]: entry["md5"] for entry in files.read_json(cached)})
     return f"{what} is modified"
 
 
@@ -133,33 +128,9 @@ def params_alike_in_json(dep: Any) -> bool:
 
 def _has_number_keys(value: Any) -> bool:
     if isinstance(value, Mapping):
-        return any(map(_is_number_key, value)) or any(map(_has_number_keys, value.values()))
+        number = re.compile(r"true|false|-?\d+(\.\d+)?([eE][-+]?\d+)?")
+        return any(not isinstance(key, str) or number.fullmatch(key) or _has_number_keys(value[key]) for key in value)
     return isinstance(value, list | tuple) and any(map(_has_number_keys, value))
-
-
-def _is_number_key(key: Any) -> bool:
-    return not isinstance(key, str) or bool(re.fullmatch(r"true|false|-?\d+(\.\d+)?([eE][-+]?\d+)?", key))
-
-
-def tell_types_apart() -> None:
-    """Have DVC in this process see that a parameter became 0 that was false: to scikit-learn that is another value."""
-    from dvc.dependency.param import ParamsDependency
-
-    status: Any = ParamsDependency.workspace_status
-    if getattr(status, "tells_types_apart", False):
-        return
-
-    def workspace_status(dep: Any) -> Any:
-        changes = status(dep)
-        recorded = dep.hash_info.value if dep.hash_info else None
-        if not changes and isinstance(recorded, dict):
-            now = dep.read_params()
-            if retyped := {key: "modified" for key in dep.params if differs(recorded.get(key), now.get(key))}:
-                changes[str(dep)] = retyped
-        return changes
-
-    workspace_status.tells_types_apart = True  # type: ignore[attr-defined]
-    ParamsDependency.workspace_status = workspace_status
 
 
 def _value(value: Any) -> str:
@@ -179,13 +150,9 @@ def _packages(what: str, old: str, new: str) -> str:
 
 def _locked(what: str) -> str:
     """What the new lock changes of the packages that steps use, as far as their last pins are here."""
-    told = [path.read_text(encoding="utf-8") for path in (settings.BUILD / "environment").glob("*.txt")]
-    used, lock = _pins("".join(told)), _pins(_text(what))
-    return _packages(
-        what,
-        "\n".join(used.values()),
-        "\n".join(lock.get(name, "") for name in used),
-    )
+    used = _pins("".join(path.read_text(encoding="utf-8") for path in (settings.BUILD / "environment").glob("*.txt")))
+    lock = _pins(_text(what))
+    return _packages(what, "\n".join(used.values()), "\n".join(lock.get(name, "") for name in used))
 
 
 def _pins(text: str) -> dict[str, str]:
@@ -206,28 +173,25 @@ def _versions(pins: str) -> list[str]:
     return sorted({pin.version for several in locked_packages.read_lock(pins).values() for pin in several})
 
 
-def _listing(what: str, it: Any, old: Mapping[str, str]) -> str:
+def _listing(what: str, output: Any, old: Mapping[str, str]) -> str:
     """Which files of a folder came, went or changed."""
-    new = {"/".join(key): hash_.value for key, _, hash_ in _tree(it)}
-    said = [
-        (how, sorted(names))
-        for how, names in (
-            ("new", new.keys() - old.keys()),
-            ("gone", old.keys() - new.keys()),
-            ("changed", {name for name in new.keys() & old.keys() if new[name] != old[name]}),
-        )
-        if names
-    ]
-    parts = [f"{names[0]} is {how}{_more(names)}" for how, names in said]
-    return f"{what}: {', '.join(parts)}" if parts else f"{what} is modified"
-
-
-def _tree(it: Any) -> Any:
-    """What a folder holds, as DVC sees it: hashes of unchanged files come from its stat cache."""
-    _, _, tree = it._build(  # as DVC's own get_hash does
-        it.local_cache, it.fs_path, it.fs, it.hash_name, ignore=it.dvcignore, dry_run=True, no_progress_bar=True
+    _, _, tree = output._build(  # as DVC's own get_hash does: hashes of unchanged files come from its stat cache
+        output.local_cache,
+        output.fs_path,
+        output.fs,
+        output.hash_name,
+        ignore=output.dvcignore,
+        dry_run=True,
+        no_progress_bar=True,
     )
-    return tree
+    new = {"/".join(key): hash_.value for key, _, hash_ in tree}
+    kinds = {
+        "new": sorted(new.keys() - old.keys()),
+        "gone": sorted(old.keys() - new.keys()),
+        "changed": sorted(name for name in new.keys() & old.keys() if new[name] != old[name]),
+    }
+    parts = [f"{names[0]} is {kind}{_more(names)}" for kind, names in kinds.items() if names]
+    return f"{what}: {', '.join(parts)}" if parts else f"{what} is modified"
 
 
 def _more(names: list[str]) -> str:

@@ -1,8 +1,8 @@
-"""A script, for an interpreter of its own: builds a Bento, and asks a Bento's service. No code of this project is used.
+"""Script for an interpreter of its own: builds a Bento, and posts rows to a Bento's service.
 
-`python -I trial.py build|ask`, the task as JSON on its standard input, the answer as JSON on its standard output.
-Isolated (-I), so that the only code it finds beside the installed packages is that of the release: the service is
-tried as it will be served, over JSON, only without the socket.
+`python -I bento_trial.py build|ask`, the task as JSON on standard input, the answer as JSON on standard output.
+Isolated (-I), so that the only code beside the installed packages is that of the release: the service is tried as it
+will be served, over JSON, only without the socket.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 
 def build(task: dict[str, Any]) -> dict[str, Any]:
-    """Build a Bento of a release folder, with the listed files and no others. No network is asked."""
+    """Build a Bento of a release folder, with the listed files and no others, and without the network."""
     import bentoml
 
     sys.dont_write_bytecode = True  # BentoML imports the service from the release, which must stay as it is
@@ -67,7 +67,7 @@ async def _ask(app: Any, task: dict[str, Any], begin: float) -> dict[str, Any]:
 
 
 async def _post(client: Any, rows: list[dict[str, Any]]) -> tuple[dict[str, Any], float]:
-    """The answer, and the seconds of processor time that it took: the release's own, whatever else the machine does."""
+    """The answer, and the seconds of processor time that it took, whatever else the machine does."""
     begin = time.process_time()
     response = await client.post("/predict", json={"rows": rows})
     seconds = time.process_time() - begin
@@ -75,15 +75,15 @@ async def _post(client: Any, rows: list[dict[str, Any]]) -> tuple[dict[str, Any]
 
 
 AHEAD = ("bentoml", "_bentoml_impl.server.app", "httpx", "pandas", "skops.io")
-"""What the service will import of the installed packages: done while whoever started this still prepares the task."""
+"""Packages that the service will import: imported while the parent still prepares the task."""
 
 
 def main() -> None:
     """Read a task, do it, answer."""
-    gc.set_threshold(100_000, 20, 20)  # nearly all that is made stays until the end
+    gc.set_threshold(100_000, 20, 20)  # nearly all objects live until the end
     begin = time.perf_counter()
     answer_to = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # whatever is printed meanwhile is no part of the answer
+    os.dup2(2, 1)  # what libraries print is no part of the answer
     command = sys.argv[1]
     if command == "ask":
         for name in AHEAD:
@@ -94,7 +94,7 @@ def main() -> None:
         answer["startup_s"] += imported
     with answer_to:
         json.dump(answer, answer_to)
-    gc.freeze()  # whoever waits for this process need not wait for a last look at every object
+    gc.freeze()  # the parent need not wait for a last collection
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""The release: a folder with all that serving a candidate needs, its Bento, and the proof that it answers as evaluated.
+"""Release packaging: a folder with all that serving needs, its Bento, and the proof that it answers as evaluated.
 
-What is in the folder decides the candidate's name, so the folder holds nothing that differs between two runs on the
-same inputs. The Bento is made of the folder whenever it is missing: it can be lost without losing anything.
+The folder is content-addressed: what is in it decides the candidate's name, so it holds nothing that differs between
+two runs on the same inputs. The Bento is made of the folder whenever it is missing: losing it loses nothing.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -27,16 +28,16 @@ if TYPE_CHECKING:
     import pandas as pd
 
 GOLDEN = 20
-"""Rows that a release carries along with their evaluated predictions."""
+"""Holdout rows in a release, with their evaluated predictions."""
 
 BACKGROUND = 64
-"""Training rows that it carries along: what is usual, for the explanation of a prediction."""
+"""Training rows in a release: what is usual, for the explanation of a prediction."""
 
 BINS = 20
 """Of the histogram in which a running release counts its predictions."""
 
 BATCHED, ALONE = 2000, 50
-"""How many holdout rows are asked in large requests, and how many of them one by one as well (and timed)."""
+"""How many holdout rows are posted in large requests, and how many of them one by one as well (and timed)."""
 
 TOLERANCE = 1e-9
 """How far an answer may be off, relative to values above 1: JSON gives every float back as it was."""
@@ -48,32 +49,16 @@ def package(model_name: str) -> None:
     Raises:
         ReleaseDiffers: the packaged service does not answer holdout rows as they were evaluated.
     """
-    with _interpreter("ask") as asking, files.replacing(settings.BUILD / model_name / "release") as release:
+    with _interpreter("ask") as trial, files.replacing(settings.BUILD / model_name / "release") as release:
         write_release(model_name, params.load().model(model_name), release)
-        is_new = not _bento_of(release).exists()
-        bento = _ensure_bento(release)
+        is_new = not _bento_folder(release).exists()
+        bento = ensure_bento_of(release)
         try:
-            _measure(model_name, release, bento, asking)
+            _measure(model_name, release, bento, trial)
         except ReleaseDiffers:
-            if is_new:  # what failed its proof is not left in the store; what may be serving is not taken away
+            if is_new:  # a Bento that failed its proof is not left in the store; one that may be serving is
                 files.remove(bento)
             raise
-
-
-def ensure_bento(model_name: str) -> Path:
-    """The folder of the Bento of build/<model>/release in the store; made when it is missing, half there or changed."""
-    return _ensure_bento(settings.BUILD / model_name / "release")
-
-
-def answer_as_evaluated(model_name: str) -> dict[str, float]:
-    """Ask the packaged service for holdout rows; give its latency (ms), size (MB) and start-up time (s).
-
-    Raises:
-        ReleaseDiffers: an answer is not the evaluated one. Names rows, and both values.
-    """
-    release = settings.BUILD / model_name / "release"
-    with _interpreter("ask") as asking:
-        return _measure(model_name, release, _ensure_bento(release), asking)
 
 
 def measured(model_name: str) -> dict[str, float]:
@@ -81,9 +66,16 @@ def measured(model_name: str) -> dict[str, float]:
 
     Latency is processor time from request to answer, without a socket: a busy machine must not fail a good candidate.
     What differs from run to run is no output of a stage: it is kept by candidate, and measured again when lost.
+
+    Raises:
+        ReleaseDiffers: measured now, an answer is not the evaluated one. Names rows, and both values.
     """
-    memo = _memo(files.read_json(settings.BUILD / model_name / "release" / "candidate.json")["candidate"])
-    return files.read_state(memo, dict[str, float]()) or answer_as_evaluated(model_name)
+    release = settings.BUILD / model_name / "release"
+    kept = paths.bento_measurement(files.read_json(release / "candidate.json")["candidate"])
+    if measurements := files.read_state(kept, dict[str, float]()):
+        return measurements
+    with _interpreter("ask") as trial:
+        return _measure(model_name, release, ensure_bento_of(release), trial)
 
 
 def release_facts(release: Path) -> dict[str, Any]:
@@ -101,10 +93,10 @@ def identity_of(release: Path) -> str:
     if not (release / "candidate.json").exists():
         raise DataMissing(f"{release} is not a release: it has no candidate.json. Run the stage package (dvc repro).")
     named = str(files.read_json(release / "candidate.json")["candidate"])
-    found = _identity(release)
-    if found != named:
+    computed = _identity(release)
+    if computed != named:
         raise ModelFileRefused(
-            f"{release} was changed after it was packaged: it was candidate {named}, and would be {found} now. "
+            f"{release} was changed after it was packaged: it was candidate {named}, and would be {computed} now. "
             f"It is not used. Restore it (dvc checkout, or `dvc repro` with --force on the stage package)."
         )
     return named
@@ -112,36 +104,30 @@ def identity_of(release: Path) -> str:
 
 def _identity(release: Path) -> str:
     """The hash of everything in a release but its name. (In a Bento, BentoML adds its own bentofile.yaml.)"""
-    held = files.tree(release)
-    return files.digest({f: sha for f, sha in held.items() if f not in {"candidate.json", "bentofile.yaml"}})[:16]
+    hashes = files.tree(release)
+    return files.digest({f: sha for f, sha in hashes.items() if f not in {"candidate.json", "bentofile.yaml"}})[:16]
 
 
 def stored(name: str, candidate: str) -> Path | None:
     """The folder of a candidate's Bento in the store, if it is whole and holds exactly what that name says."""
-    bento = Path(_environment()["BENTOML_HOME"]) / "bentos" / name / candidate
+    bento = _store() / name / candidate
     is_whole = (bento / "bento.yaml").is_file() and (bento / "src" / "candidate.json").is_file()
     return bento if is_whole and _identity(bento / "src") == candidate else None
 
 
-def ensure_bento_of(release: Path) -> Path:
-    """The folder of a release's Bento in the store: made of the release when it is missing, half there or changed."""
-    return _ensure_bento(release)
-
-
 def forget_unused(name: str, kept: Collection[str], days: float) -> list[str]:
-    """Remove a model's Bentos that are older than this; gives their candidates. The registry has their releases.
+    """Remove a model's old Bentos; gives their candidates. The registry has their releases.
 
-    A store that lies elsewhere is not this project's alone: nothing is removed there.
+    A store outside this project may be shared: nothing is removed there.
 
     Args:
         name: the model.
-        kept: candidates whose Bentos stay: those that serve, are kept warm, or are being tried.
+        kept: candidates whose Bentos stay: those that are live, kept warm, or being tried.
         days: how old the others may become. The newest, which BentoML calls `latest`, stays.
     """
-    home = Path(_environment()["BENTOML_HOME"])
-    if not home.is_relative_to(settings.VAR):
+    if not _store().is_relative_to(settings.VAR):
         return []
-    bentos = sorted((home / "bentos" / name).glob("*/bento.yaml"), key=lambda path: path.stat().st_mtime)
+    bentos = sorted((_store() / name).glob("*/bento.yaml"), key=lambda path: path.stat().st_mtime)
     before = time.time() - days * 86_400
     old = [path.parent for path in bentos[:-1] if path.stat().st_mtime < before and path.parent.name not in kept]
     for bento in old:
@@ -153,7 +139,7 @@ def forget_unused(name: str, kept: Collection[str], days: float) -> list[str]:
 
 
 def write_release(name: str, model: params.Model, release: Path) -> None:
-    """Write everything that the service needs into a folder, and the candidate's name beside it."""
+    """Write everything that the service needs into a folder, and the candidate's name."""
     build = settings.BUILD / name
     release.mkdir(parents=True)
     for source, target in sources(name).items():
@@ -168,28 +154,25 @@ def write_release(name: str, model: params.Model, release: Path) -> None:
 
 
 def sources(name: str) -> dict[Path, Path]:
-    """The code of a release: files of the project → where they lie in it: tasks/runtime, and the model's own code."""
+    """The code of a release, as file → its place in it: tasks/runtime, and the model's own code."""
     root = settings.ROOT
     pipeline = root / "models" / name / "pipeline"
     needed = import_closure.closure(pipeline / "__init__.py", root) | {root / "tasks" / "__init__.py"}
     for folder in (root / "tasks" / "runtime", pipeline):  # tables that its code reads, for one
         needed |= {path for path in folder.rglob("*") if path.is_file()}
-    below = {path: path.relative_to(root) for path in sorted(needed)}
-    return {path: target for path, target in below.items() if not _is_private(target)}
-
-
-def _is_private(path: Path) -> bool:
-    """Byte code, and what begins with a dot: .env, an editor's leavings."""
-    return any(part.startswith(".") or part == "__pycache__" for part in path.parts)
+    targets = {path: path.relative_to(root) for path in sorted(needed)}
+    private = re.compile(r"(^|/)(\.|__pycache__/)")  # byte code, .env, an editor's leavings
+    return {path: target for path, target in targets.items() if not private.search(target.as_posix())}
 
 
 def describe(name: str, model: params.Model) -> dict[str, Any]:
-    """release.json: what the service reads, and where the candidate comes from."""
+    """release.json: what the service reads, and the candidate's lineage."""
     from tasks.modelling import rows
 
     build = settings.BUILD / name
     training = files.read_json(build / "model" / "training.json")
     partitions = files.read_json(build / "partitions.json")
+    overall = files.read_json(build / "evaluation" / "metrics.json")
     learnt = rows.read(build, "train", model.of_type("category"))
     return {
         "name": name,
@@ -203,7 +186,7 @@ def describe(name: str, model: params.Model) -> dict[str, Any]:
         "prediction_edges": prediction_edges(name, training["classes"]),
         "model_sha256": files.sha256(build / "model" / "model.skops"),
         "training": training,
-        "metrics": _overall(files.read_json(build / "evaluation" / "metrics.json")),
+        "metrics": {name: value for name, value in overall.items() if isinstance(value, int | float)},
         "lineage": {
             "data": files.digest(partitions),
             "partitions": partitions,
@@ -214,25 +197,27 @@ def describe(name: str, model: params.Model) -> dict[str, Any]:
 
 
 def golden(name: str, model: params.Model) -> list[dict[str, Any]]:
-    """Holdout rows, spread evenly, each with what it was evaluated to: what a release can be tried with anywhere."""
+    """Holdout rows, each with what it was evaluated to: a release can be checked with them anywhere."""
     holdout, evaluated = _evaluated(name, model, GOLDEN)
-    asked = request_rows(holdout, model)
-    answers = evaluated.to_dict("records")
+    rows_, answers = request_rows(holdout, model), evaluated.to_dict("records")
     return [
         {"id": i, "row": row, "predicted": answer}
-        for i, row, answer in zip(evaluated.index, asked, answers, strict=True)
+        for i, row, answer in zip(evaluated.index, rows_, answers, strict=True)
     ]
 
 
 def background(name: str, model: params.Model) -> list[dict[str, Any]]:
     """Training rows, spread evenly over their time."""
-    import numpy as np
-
     from tasks.modelling import rows
 
-    learnt = rows.read(settings.BUILD / name, "train", list(model.features))
-    chosen = np.unique(np.linspace(0, len(learnt) - 1, min(BACKGROUND, len(learnt))).astype(int))
-    return request_rows(learnt.iloc[chosen], model)
+    return request_rows(_spread(rows.read(settings.BUILD / name, "train", list(model.features)), BACKGROUND), model)
+
+
+def _spread(frame: pd.DataFrame, most: int) -> pd.DataFrame:
+    """At most so many rows, spread evenly."""
+    import numpy as np
+
+    return frame.iloc[np.unique(np.linspace(0, len(frame) - 1, min(most, len(frame))).astype(int))]
 
 
 def prediction_edges(name: str, classes: list[Any] | None) -> list[float]:
@@ -249,24 +234,18 @@ def prediction_edges(name: str, classes: list[Any] | None) -> list[float]:
 
 def request_rows(frame: pd.DataFrame, model: params.Model) -> list[dict[str, Any]]:
     """Rows as a client would post them: integers whole, missing values null."""
-    columns = {f: [_value(v, feature.type) for v in frame[f].tolist()] for f, feature in model.features.items()}
-    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
+    def value(cell: Any, kind: str) -> Any:
+        if cell is None or (isinstance(cell, float) and math.isnan(cell)):
+            return None
+        return int(cell) if kind == "integer" and float(cell).is_integer() else cell
 
-def _value(value: Any, kind: str) -> Any:
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return None
-    return int(value) if kind == "integer" and float(value).is_integer() else value
-
-
-def _overall(metrics: dict[str, Any]) -> dict[str, Any]:
-    """The numbers of metrics.json that stand at its top, without slices."""
-    return {name: value for name, value in metrics.items() if isinstance(value, int | float)}
+    columns = {f: [value(cell, feature.type) for cell in frame[f].tolist()] for f, feature in model.features.items()}
+    return [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
 
 
 def _evaluated(name: str, model: params.Model, most: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     """At most so many holdout rows, spread evenly; and their prediction columns, by id."""
-    import numpy as np
     import pandas as pd
 
     from tasks.modelling import rows
@@ -274,9 +253,7 @@ def _evaluated(name: str, model: params.Model, most: int) -> tuple[pd.DataFrame,
     build = settings.BUILD / name
     classes = files.read_json(build / "model" / "training.json")["classes"]
     predictions = pd.read_parquet(build / "evaluation" / "predictions.parquet").set_index("id")
-    holdout = rows.read(build, "holdout", [*model.features, "id"])
-    chosen = np.unique(np.linspace(0, len(holdout) - 1, min(most, len(holdout))).astype(int))
-    holdout = holdout.iloc[chosen]
+    holdout = _spread(rows.read(build, "holdout", [*model.features, "id"]), most)
     columns = [f"p_{c}" for c in classes] if classes else [c for c in ("prediction", "q10", "q90") if c in predictions]
     return holdout, predictions.loc[holdout["id"], columns]
 
@@ -284,8 +261,14 @@ def _evaluated(name: str, model: params.Model, most: int) -> tuple[pd.DataFrame,
 # ── the Bento ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def _ensure_bento(release: Path) -> Path:
-    bento = _bento_of(release)
+def ensure_bento(model_name: str) -> Path:
+    """As `ensure_bento_of` build/<model>/release."""
+    return ensure_bento_of(settings.BUILD / model_name / "release")
+
+
+def ensure_bento_of(release: Path) -> Path:
+    """The folder of a release's Bento in the store: made of the release when it is missing, half there or changed."""
+    bento = _bento_folder(release)
     with files.lock(f"bento-{bento.parent.name}-{bento.name}"):
         if not _holds(bento, release):
             files.remove(bento)
@@ -296,27 +279,31 @@ def _ensure_bento(release: Path) -> Path:
     return bento
 
 
-def _bento_of(release: Path) -> Path:
+def _store() -> Path:
+    """Where BentoML keeps its Bentos, a folder per model."""
+    return Path(_environment()["BENTOML_HOME"]) / "bentos"
+
+
+def _bento_folder(release: Path) -> Path:
     """Where the store keeps, or would keep, the Bento of a release."""
     facts = release_facts(release)
-    folder: Path = Path(_environment()["BENTOML_HOME"]) / "bentos" / facts["name"] / facts["candidate"]
-    return folder
+    return _store() / str(facts["name"]) / str(facts["candidate"])
 
 
 def _holds(bento: Path, release: Path) -> bool:
     """Whether a Bento is whole and holds exactly the release. (BentoML adds its own bentofile.yaml.)"""
-    held = files.tree(bento / "src")
-    held.pop("bentofile.yaml", None)
-    return (bento / "bento.yaml").is_file() and held == files.tree(release)
+    packed = files.tree(bento / "src")
+    packed.pop("bentofile.yaml", None)
+    return (bento / "bento.yaml").is_file() and packed == files.tree(release)
 
 
 def _build_bento(release: Path, bento: Path) -> None:
     """Build beside the store and move in: a Bento that is killed half-built would break `bentoml list`."""
     facts = release_facts(release)
-    beside = Path(_environment()["BENTOML_HOME"]) / "tmp"
+    beside = _store().with_name("tmp")
     beside.mkdir(parents=True, exist_ok=True)
     files.sweep(beside)
-    with tempfile.TemporaryDirectory(dir=beside, prefix=f".build.{os.getpid()}-", suffix=".tmp") as aside:
+    with tempfile.TemporaryDirectory(dir=beside, prefix=f".build.{os.getpid()}-", suffix=".tmp") as home:
         task = {
             "release": str(release),
             "name": facts["name"],
@@ -325,7 +312,7 @@ def _build_bento(release: Path, bento: Path) -> None:
             "description": f"# {facts['name']}:{facts['candidate']}\n\n{facts['about']}\n",
             "include": sorted(f"/{path}" for path in files.tree(release)),
         }
-        with _interpreter("build", BENTOML_HOME=aside) as building:
+        with _interpreter("build", BENTOML_HOME=home) as building:
             built = _do(building, task)
         bento.parent.mkdir(parents=True, exist_ok=True)
         Path(built["path"]).replace(bento)
@@ -334,11 +321,7 @@ def _build_bento(release: Path, bento: Path) -> None:
 def labels(facts: dict[str, Any]) -> dict[str, str]:
     """The lineage as a Bento's labels: flat, and short enough for `bentoml get`."""
     lineage, training = facts["lineage"], facts["training"]
-    partitions = {
-        f"{dataset}.{Path(file).stem}": md5
-        for dataset, held in lineage["partitions"].items()
-        for file, md5 in held.items()
-    }
+    tables = [(dataset, file, md5) for dataset, hashes in lineage["partitions"].items() for file, md5 in hashes.items()]
     return {
         "candidate": facts["candidate"],
         "data": lineage["data"][:16],
@@ -349,34 +332,37 @@ def labels(facts: dict[str, Any]) -> dict[str, str]:
         "trained_from": training["from"],
         "trained_until": training["until"],
         "trained_rows": str(training["rows"]),
-        **partitions,
+        **{f"{dataset}.{Path(file).stem}": md5 for dataset, file, md5 in tables},
     }
 
 
 # ── the proof ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def _measure(name: str, release: Path, bento: Path, asking: subprocess.Popen[str]) -> dict[str, float]:
-    """Ask the Bento's service, compare, and keep what was measured meanwhile."""
+def _measure(name: str, release: Path, bento: Path, trial: subprocess.Popen[str]) -> dict[str, float]:
+    """Post holdout rows to the Bento's service, compare its answers, and keep what was measured meanwhile."""
     facts = release_facts(release)
+    tag = f"{name}:{facts['candidate']}"
     model = params.load().model(name)
     holdout, evaluated = _evaluated(name, model, BATCHED)
     asked = request_rows(holdout, model)
-    size = facts["max_rows"]
-    batches = [slice(i, i + size) for i in range(0, len(asked), size)]
-    alone = range(0, len(asked), max(1, len(asked) // ALONE))
-    got = _do(asking, {"bento": str(bento), "batches": [asked[b] for b in batches], "alone": [asked[i] for i in alone]})
-    for batch, answer in zip(batches, got["batches"], strict=True):
-        refuse_difference(f"{name}:{facts['candidate']}", evaluated.iloc[batch], answer, facts)
-    for i, answer in zip(alone, got["alone"], strict=True):
-        refuse_difference(f"{name}:{facts['candidate']}", evaluated.iloc[[i]], answer, facts)
-    held = {
-        "latency_ms": round(got["latency_ms"], 3),
-        "size_mb": round(sum((release / path).stat().st_size for path in files.tree(release)) / 1e6, 3),
-        "startup_s": round(got["startup_s"], 2),
+    batches = [slice(i, i + facts["max_rows"]) for i in range(0, len(asked), facts["max_rows"])]
+    alone = [slice(i, i + 1) for i in range(0, len(asked), max(1, len(asked) // ALONE))]
+    task = {
+        "bento": str(bento),
+        "batches": [asked[part] for part in batches],
+        "alone": [asked[part][0] for part in alone],
     }
-    files.write_json(_memo(facts["candidate"]), held)
-    return held
+    result = _do(trial, task)
+    for part, answer in zip([*batches, *alone], [*result["batches"], *result["alone"]], strict=True):
+        refuse_difference(tag, evaluated.iloc[part], answer, facts)
+    measurements = {
+        "latency_ms": round(result["latency_ms"], 3),
+        "size_mb": round(sum((release / path).stat().st_size for path in files.tree(release)) / 1e6, 3),
+        "startup_s": round(result["startup_s"], 2),
+    }
+    files.write_json(paths.bento_measurement(facts["candidate"]), measurements)
+    return measurements
 
 
 def refuse_difference(tag: str, evaluated: pd.DataFrame, answer: dict[str, Any], facts: dict[str, Any]) -> None:
@@ -385,16 +371,15 @@ def refuse_difference(tag: str, evaluated: pd.DataFrame, answer: dict[str, Any],
     Raises:
         ReleaseDiffers: with up to five rows, and both values of each.
     """
+    if answer["status"] >= 500:
+        raise ReleaseDiffers(f"{tag} fails on holdout rows (HTTP {answer['status']}): {answer['body']['error']}")
     if answer["status"] != 200:
-        if answer["status"] >= 500:
-            raise ReleaseDiffers(f"{tag} fails on holdout rows (HTTP {answer['status']}): {answer['body']['error']}")
-        faults = answer["body"]["detail"][:5]
-        told = [
+        faults = [
             f"{evaluated.index[f['row']]}: {f['field']}: {f['problem']}" if f["row"] is not None else str(f)
-            for f in faults
+            for f in answer["body"]["detail"][:5]
         ]
         raise ReleaseDiffers(
-            f"{tag} refuses holdout rows (HTTP {answer['status']}):\n" + "\n".join(told) + "\n"
+            f"{tag} refuses holdout rows (HTTP {answer['status']}):\n" + "\n".join(faults) + "\n"
             f"Widen the feature's limits in params.yaml, or mend models/{facts['name']}/rows."
         )
     differing = differences(evaluated, answer["body"]["predictions"])
@@ -411,27 +396,23 @@ def differences(evaluated: pd.DataFrame, predictions: list[dict[str, Any]]) -> l
     """Where answers to rows are not what the rows were evaluated as: a line for each value."""
     import numpy as np
 
-    wanted = evaluated.to_numpy(dtype=np.float64)
+    expected = evaluated.to_numpy(dtype=np.float64)
     names = [str(column) for column in evaluated]
     served = [[_served(prediction, name) for name in names] for prediction in predictions]
-    got = np.array(served, dtype=np.float64).reshape(wanted.shape)
-    off = ~(np.abs(got - wanted) <= TOLERANCE * np.maximum(1.0, np.abs(wanted)))  # what is missing is off as well
+    values = np.array(served, dtype=np.float64).reshape(expected.shape)
+    off = ~(np.abs(values - expected) <= TOLERANCE * np.maximum(1.0, np.abs(expected)))  # a missing one is off as well
     return [
-        f"{evaluated.index[row]}: {names[column]} was evaluated as {float(wanted[row, column])!r}, the release answers "
-        f"{served[row][column]!r}"
+        f"{evaluated.index[row]}: {names[column]} was evaluated as {float(expected[row, column])!r}, the release "
+        f"answers {served[row][column]!r}"
         for row, column in np.argwhere(off)
     ]
 
 
 def _served(prediction: dict[str, Any], column: str) -> float | None:
-    """The value of an answer that a column of predictions.parquet speaks of."""
+    """The value in an answer that belongs to a column of predictions.parquet."""
     if column.startswith("p_"):
         return prediction.get("probabilities", {}).get(column.removeprefix("p_"))  # type: ignore[no-any-return]
     return prediction.get({"q10": "low", "q90": "high"}.get(column, column))
-
-
-def _memo(candidate: str) -> Path:
-    return paths.bento_measurement(candidate)
 
 
 def _environment() -> dict[str, str]:
@@ -440,9 +421,9 @@ def _environment() -> dict[str, str]:
 
 @contextmanager
 def _interpreter(command: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
-    """A fresh interpreter with trial.py, which sees the installed packages and no code of this checkout.
+    """A fresh interpreter with bento_trial.py, which sees the installed packages and no code of this checkout.
 
-    It imports what it needs while its task is still being prepared, and is gone when the block ends.
+    It imports what it needs while its task is still being prepared, and is ended with the block.
     """
     pipe = subprocess.PIPE
     line = [sys.executable, "-I", str(Path(bento_trial.__file__)), command]

@@ -1,0 +1,75 @@
+"""Patches of DVC, for this process: what DVC has no option for, each with its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from tasks.ground import dvc_files
+from tasks.ground.errors import StageFailed
+from tasks.training.stage_reasons import differs
+
+if TYPE_CHECKING:
+    from dvc.stage import Stage
+
+
+def apply() -> None:
+    """The patches that last: files written whole, and types of parameters told apart."""
+    from dvc.utils.serialize import _yaml
+
+    dvc_files.write_whole(_yaml)
+    _compare_types_of_parameters()
+
+
+@contextmanager
+def steps_in_process(run: Callable[[str, list[str]], None]) -> Iterator[set[str]]:
+    """While this lasts, DVC calls `run` where it would start `python -m tasks …`: a process costs a second of imports.
+
+    Other commands are started as ever. Gives the set of stages whose command was called; those that DVC gives back from
+    its run cache are not in it.
+    """
+    from dvc.stage import run as dvc_run
+
+    called: set[str] = set()
+    start_command = dvc_run.cmd_run
+
+    def call_step(stage: Stage, dry: bool = False, run_env: dict[str, str] | None = None) -> None:
+        called.add(stage.addressing)
+        words = stage.cmd.split() if isinstance(stage.cmd, str) else []
+        if words[:3] != ["python", "-m", "tasks"]:
+            start_command(stage, dry=dry, run_env=run_env)
+            return
+        # DVC's hash of an unchanged file comes from its stat cache
+        before = {dep.def_path: dep.get_hash() for dep in stage.deps}
+        run(words[3], words[4:])
+        changed = [dep.def_path for dep in stage.deps if before[dep.def_path] != dep.get_hash()]
+        if changed:  # DVC would now record the new inputs as what these outputs were made from
+            raise StageFailed(f"{stage.addressing}: {', '.join(changed)} changed while the stage ran. Run again.")
+
+    dvc_run.cmd_run = call_step
+    try:
+        yield called
+    finally:
+        dvc_run.cmd_run = start_command
+
+
+def _compare_types_of_parameters() -> None:
+    """Have DVC see that a parameter became 0 that was false: to scikit-learn that is another value."""
+    from dvc.dependency.param import ParamsDependency
+
+    status: Any = ParamsDependency.workspace_status
+    if getattr(status, "compares_types", False):
+        return
+
+    def workspace_status(dep: Any) -> Any:
+        changes = status(dep)
+        recorded = dep.hash_info.value if dep.hash_info else None
+        if not changes and isinstance(recorded, dict):
+            now = dep.read_params()
+            if retyped := {key: "modified" for key in dep.params if differs(recorded.get(key), now.get(key))}:
+                changes[str(dep)] = retyped
+        return changes
+
+    workspace_status.compares_types = True  # type: ignore[attr-defined]
+    ParamsDependency.workspace_status = workspace_status
