@@ -31,77 +31,91 @@ def train(model: str, again: bool = False, if_due: bool = False) -> State[Any]:
 
     Args:
         model: a name below `models` in params.yaml.
-        again: also when nothing has changed, judge the candidate against who is champion now.
+        again: also when nothing has changed, judge the candidate against today's champion.
         if_due: of new data, leave it to the retrain policy, as an event and the clock do; without this, a person asks.
             What is in no commit is trained only when a person asks, and promoted by `evergreen promote`.
     """
-    said = params.load()
-    said.model(model)
-    tell = get_run_logger().info
+    config = params.load()
+    config.model(model)
+    log = get_run_logger().info
     with exclusive(f"train-{model}"):
-        if answered := triggers.coalesce_waiting():
-            tell(f"{answered} more wakes are answered by this run")
+        if waiting := triggers.coalesce_waiting():
+            log(f"{waiting} more triggers are answered by this run")
         pending = dvc_graph.pending(model)
         if not pending and not again and (done := candidate_outcome.find(model)):
             return Completed(message=f"nothing to do: already trained, no stage has an input that changed; {done}")
-        asked = retrain_facts.is_requested(model, if_due)
+        is_requested = retrain_facts.is_requested(model, if_due)
         for stage, reason in pending.items():
-            tell(f"{stage} would run: {reason}")
+            log(f"{stage} would run: {reason}")
         files.sweep(settings.BUILD / model, paths.bentos(), paths.champions(), paths.judged_candidates(model).parent)
-        if why_not := _not_due(model, said, if_due) if pending else None if asked else _held(model, said):
+        why_not = _not_due(model, config, if_due) if pending else None if is_requested else _on_hold(model, config)
+        if why_not:
             if not uncommitted.of(model, dvc_graph.made_of(model)):
-                _publish(said, f"{model}: not trained: {why_not}")
-            _with_rows_come_labels(model)
+                _publish(config, f"{model}: not trained: {why_not}")
+            _trigger_monitor(model)
             return Completed(name="NotDue", message=f"not trained: {why_not}")
-        dvc_graph.reproduce(model, steps.run, around=_stage_as_task)
-        made_of = dvc_graph.made_of(model)
-        on, differing = candidate_outcome.inputs(model), uncommitted.of(model, made_of)
-        held = _not_by_itself(said, differing) or (None if asked else _rolled_back(model))
-        outcome = _release(model, held, differing)
-        if not differing:  # dvc.lock would name what nobody else has
-            _publish(said, f"{model}: {outcome}")
-        waits = {"made_of": made_of, "uncommitted": differing} if differing else None
-        candidate_outcome.keep(model, outcome, on, by=_here(), on_hold=waits)
+        outcome = _train(model, config, is_requested)
         retrain_facts.clear_override(model)
-        _with_rows_come_labels(model)
-        _forget_refused(model, said.keep_days)
+        _trigger_monitor(model)
+        _forget_refused(model, config.keep_days)
     return Completed(message=outcome)
 
 
-def _forget_refused(model: str, days: float) -> None:
-    from tasks.release.registry import retention
-
-    forget = as_task(retention.forget_refused, "remove the files of candidates of long ago", retries=3)
-    if gone := forget(model, days):
-        get_run_logger().info(f"removed the files of {len(gone)} refused candidates older than {days:g} days")
-
-
-def _with_rows_come_labels(model: str) -> None:
-    """The monitor looks at them when the training is over: beside it, it would take its cores."""
-    try:
-        triggers.trigger(f"monitor/{model}", {"model": model})
-    except triggers.DeploymentPaused as error:
-        get_run_logger().info(str(error))
+def _train(model: str, config: params.Params, is_requested: bool) -> str:
+    """Bring the graph up to date, release what it made, and keep the outcome; gives it in words."""
+    dvc_graph.reproduce(model, steps.run, around=_stage_as_task)
+    made_of = dvc_graph.made_of(model)
+    judged_on, differing = candidate_outcome.inputs(model), uncommitted.of(model, made_of)
+    on_hold = _needs_promotion_by_hand(config, differing) or (None if is_requested else _rolled_back(model))
+    outcome = _release(model, on_hold, differing)
+    if not differing:  # else dvc.lock would name what is on this machine only
+        _publish(config, f"{model}: {outcome}")
+    waits_for = {"made_of": made_of, "uncommitted": differing} if differing else None
+    candidate_outcome.keep(model, outcome, judged_on, by=_run_url(), on_hold=waits_for)
+    return outcome
 
 
-def _held(model: str, said: params.Params) -> str | None:
-    """Why nothing is done that nobody asks for; kept in the journal of decisions."""
-    why = _not_by_itself(said, uncommitted.of(model, dvc_graph.made_of(model))) or _rolled_back(model)
+# ── is a training due? ────────────────────────────────────────────────────────────────────────────
+
+
+def _not_due(model: str, config: params.Params, if_due: bool) -> str | None:
+    """Why new data are not trained on yet; None where a training is due."""
+    override = retrain_facts.override(model, "" if if_due else "a person", dvc_graph.edited(model))
+    by_policy = override == retrain_facts.Override()
+    if by_policy and (why := as_task(retrain_facts.refused, "was it asked before?", retries=5)(model)):
+        return f"{why} (asked again, and nothing that was asked about has changed)"
+    dvc_graph.reproduce(model, steps.run, around=_stage_as_task, until="prepare")
+    if not override.asked_by and (why := _on_hold(model, config)):
+        return why
+    if by_policy and not dvc_graph.pending(model):
+        return None  # the data changed, and the rows did not
+    # taken before the facts are read: what the monitor finds meanwhile is asked about by the next trigger
+    inputs = as_task(retrain_facts.facts_digest, "see what it depends on", retries=5)(model)
+    decision = as_task(retrain_facts.decide, "ask the retrain policy", retries=5)(model, override, _run_url())
+    get_run_logger().info(f"the retrain policy: {decision.why}")
+    if decision.retrain:
+        return None
+    retrain_facts.refuse(model, decision.why, inputs)
+    return str(decision.why)
+
+
+def _on_hold(model: str, config: params.Params) -> str | None:
+    """Why nothing is done that nobody asked for; kept in the journal of decisions."""
+    differing = uncommitted.of(model, dvc_graph.made_of(model))
+    why = _needs_promotion_by_hand(config, differing) or _rolled_back(model)
     if why is None:
         return None
     why = why.replace("<model>", model)
-    retrain_facts.hold(model, why, _here())
+    retrain_facts.hold(model, why, _run_url())
     return why
 
 
-def _not_by_itself(said: params.Params, differing: list[str]) -> str | None:
-    """Why a candidate needs a person's word to reach production: something of what it is made is in no commit."""
-    if not differing or said.git.promote_uncommitted:
+def _needs_promotion_by_hand(config: params.Params, differing: list[str]) -> str | None:
+    """Why only a person may promote a candidate: something of what it is made is in no commit."""
+    if not differing or config.git.promote_uncommitted:
         return None
-    return f"{uncommitted.in_words(differing)}; commit it, or give the word: {_WORD}"
-
-
-_WORD = "`evergreen train <model>`, then `evergreen promote <model>`"
+    by_hand = "`evergreen train <model>`, then `evergreen promote <model>`"
+    return f"{uncommitted.in_words(differing)}; commit it, or give the word: {by_hand}"
 
 
 def _rolled_back(model: str) -> str | None:
@@ -111,40 +125,11 @@ def _rolled_back(model: str) -> str | None:
     return why
 
 
-def _not_due(model: str, said: params.Params, if_due: bool) -> str | None:
-    """Why there is to be no training yet, of data that are new; None where there is to be one."""
-    known = retrain_facts.override(model, "" if if_due else "a person", dvc_graph.edited(model))
-    if known == retrain_facts.Override() and (
-        why := as_task(retrain_facts.refused, "was it asked before?", retries=5)(model)
-    ):
-        return f"{why} (asked again, and nothing that was asked about has changed)"
-    dvc_graph.reproduce(model, steps.run, around=_stage_as_task, until="prepare")
-    if not known.asked_by and (why := _held(model, said)):
-        return why
-    if known == retrain_facts.Override() and not dvc_graph.pending(model):
-        return None  # the data changed, and the rows did not
-    # before they are read: what the monitor finds meanwhile is asked about by the next wake
-    on = as_task(retrain_facts.facts_digest, "see what it depends on", retries=5)(model)
-    decision = as_task(retrain_facts.decide, "ask the retrain policy", retries=5)(model, known, _here())
-    get_run_logger().info(f"the retrain policy: {decision.why}")
-    if decision.retrain:
-        return None
-    retrain_facts.refuse(model, decision.why, on)
-    return str(decision.why)
+# ── from a built candidate to the champion ────────────────────────────────────────────────────────
 
 
-def _publish(said: params.Params, message: str) -> None:
-    if said.git.commit:
-        step = as_task(git_sync.publish, "commit data.dvc and dvc.lock, and push them")
-        step(said, message, get_run_logger().info)
-
-
-def _here() -> str:
-    return api.run_url(str(flow_run.id)) if flow_run.id else ""
-
-
-def _release(model: str, held: str | None, differing: list[str]) -> str:
-    """From what the graph made to who is champion. Each step finds what an earlier, killed run of it left."""
+def _release(model: str, on_hold: str | None, differing: list[str]) -> str:
+    """Package, track, register and judge what the graph made. Each step continues what a killed run of it left."""
     from tasks.release.package import package
     from tasks.release.registry import registry, tracking
 
@@ -161,39 +146,57 @@ def _release(model: str, held: str | None, differing: list[str]) -> str:
         return f"{version} is champion"
     if version.withdrawn is not None:
         return f"{version} was withdrawn ({version.withdrawn}) and is not promoted again"
-    return _judged(model, version.number, held, differing)
+    return _judge(model, version.number, on_hold, differing)
 
 
-def _judged(model: str, version: int, held: str | None, differing: list[str]) -> str:
-    """Judge the candidate against who is champion now, record why, and promote it if it may be."""
+def _judge(model: str, version: int, on_hold: str | None, differing: list[str]) -> str:
+    """Judge the candidate against today's champion, record why, and promote it if it may be."""
     from tasks.release import comparison
     from tasks.release.registry import registry, verdict_ledger
 
     verdict: Verdict = as_task(comparison.judge_candidate, "judge it against the champion")(model)
     as_task(registry.record_verdict, "record the verdict", retries=3)(model, version, verdict)
-    held = held.replace("<model>", model) if held and verdict.promoted else ""
-    verdict_ledger.keep(model, version, verdict, run=_here(), on_hold=held)
-    if held or differing:
-        of = ", ".join(differing)
-        as_task(registry.put_on_hold, "have it wait for a person's word", retries=3)(model, version, held, of)
-    if verdict.promoted and not held:
+    on_hold = on_hold.replace("<model>", model) if on_hold and verdict.promoted else ""
+    verdict_ledger.keep(model, version, verdict, run=_run_url(), on_hold=on_hold)
+    if on_hold or differing:
+        put_on_hold = as_task(registry.put_on_hold, "have it wait for a person's word", retries=3)
+        put_on_hold(model, version, on_hold, ", ".join(differing))
+    if verdict.promoted and not on_hold:
         as_task(registry.promote, "promote it to champion", retries=3)(model, version, verdict.id)
         events.champion_changed(model, version, verdict.id)  # triggers rollout
-    _show(model, verdict, held)
-    return f"{verdict.summary}; not promoted: {held}" if held else verdict.summary
+    _show(model, verdict, on_hold)
+    return f"{verdict.summary}; not promoted: {on_hold}" if on_hold else verdict.summary
+
+
+def _show(model: str, verdict: Verdict, on_hold: str) -> None:
+    from tasks.release.gate import verdict_chart
+
+    for line in [*verdict.to_text().splitlines(), *([f"not promoted: {on_hold}"] if on_hold else [])]:
+        get_run_logger().info(line)
+    image = f"![the verdict](data:image/svg+xml;base64,{b64encode(verdict_chart.picture(verdict)).decode()})"
+    head, table, checks = verdict.to_markdown().partition("\n|")
+    waits = f"**Not promoted: {on_hold}**\n\n" if on_hold else ""
+    create_markdown_artifact(  # one page: an image artifact shows its whole address as well
+        key=f"verdict-{model.replace('_', '-')}",
+        markdown=f"{head}\n{waits}{image}\n{table}{checks}",
+        description=verdict.summary,
+    )
+
+
+# ── tasks and triggers ────────────────────────────────────────────────────────────────────────────
 
 
 def _stage_as_task(stage: str, go: Callable[[], dvc_graph.StageOutcome]) -> dvc_graph.StageOutcome:
-    """A stage as a Prefect task; one that is skipped says so as its state."""
-    if stage.endswith(".dvc"):  # the data: looked at, not made
+    """A stage as a Prefect task whose state says what became of it."""
+    if stage.endswith(".dvc"):  # the data: checked, not made
         return go()
     outcomes: list[dvc_graph.StageOutcome] = []
-    tell = get_run_logger().info
+    log = get_run_logger().info
 
     def reproduce() -> State[Any]:
         outcome = go()
         outcomes.append(outcome)
-        tell(str(outcome))
+        log(str(outcome))
         names = {"unchanged": "Skipped", "restored": "Restored", "ran": "Completed"}
         return Completed(name=names[outcome.how], message=outcome.reason)
 
@@ -201,16 +204,27 @@ def _stage_as_task(stage: str, go: Callable[[], dvc_graph.StageOutcome]) -> dvc_
     return outcomes[0]
 
 
-def _show(model: str, verdict: Verdict, held: str) -> None:
-    from tasks.release.gate import verdict_chart
+def _publish(config: params.Params, message: str) -> None:
+    if config.git.commit:
+        step = as_task(git_sync.publish, "commit data.dvc and dvc.lock, and push them")
+        step(config, message, get_run_logger().info)
 
-    for line in [*verdict.to_text().splitlines(), *([f"not promoted: {held}"] if held else [])]:
-        get_run_logger().info(line)
-    drawn = f"![the verdict](data:image/svg+xml;base64,{b64encode(verdict_chart.picture(verdict)).decode()})"
-    said, table, checks = verdict.to_markdown().partition("\n|")
-    waits = f"**Not promoted: {held}**\n\n" if held else ""
-    create_markdown_artifact(  # one page: an image artifact shows its whole address as well
-        key=f"verdict-{model.replace('_', '-')}",
-        markdown=f"{said}\n{waits}{drawn}\n{table}{checks}",
-        description=verdict.summary,
-    )
+
+def _trigger_monitor(model: str) -> None:
+    """New rows bring labels. The monitor looks at them after the training: beside it, it would take its cores."""
+    try:
+        triggers.trigger(f"monitor/{model}", {"model": model})
+    except triggers.DeploymentPaused as error:
+        get_run_logger().info(str(error))
+
+
+def _forget_refused(model: str, days: float) -> None:
+    from tasks.release.registry import retention
+
+    forget = as_task(retention.forget_refused, "remove the files of candidates of long ago", retries=3)
+    if gone := forget(model, days):
+        get_run_logger().info(f"removed the files of {len(gone)} refused candidates older than {days:g} days")
+
+
+def _run_url() -> str:
+    return api.run_url(str(flow_run.id)) if flow_run.id else ""
