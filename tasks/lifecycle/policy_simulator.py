@@ -202,7 +202,7 @@ class Simulator:
     @cached_property
     def _gate_code(self) -> dict[str, str]:
         """The identity of the code that judges; of params.py, what it says stands in the key by value."""
-        code = import_closure.closure(settings.ROOT / "tasks" / "release" / "gate.py", settings.ROOT)
+        code = import_closure.closure(settings.ROOT / "tasks" / "release" / "gate" / "gate.py", settings.ROOT)
         return {p.relative_to(settings.ROOT).as_posix(): files.sha256(p) for p in code if p.name != "params.py"}
 
     def _judge(self, moment: Moment, champion: int | None, target: Path) -> None:
