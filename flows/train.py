@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from prefect import flow, get_run_logger
@@ -54,16 +55,25 @@ def train(model: str, again: bool = False, if_due: bool = False) -> State[Any]:
                 _publish(config, f"{model}: not trained: {why_not}")
             _trigger_monitor(model)
             return Completed(name="NotDue", message=f"not trained: {why_not}")
-        outcome = _train(model, config, is_requested)
+        outcome = _train(model, config, is_requested, will_package=f"package@{model}" in pending)
         retrain_facts.clear_override(model)
         _trigger_monitor(model)
         _forget_refused(model, config.keep_days)
     return Completed(message=outcome)
 
 
-def _train(model: str, config: params.Params, is_requested: bool) -> str:
+def _train(model: str, config: params.Params, is_requested: bool, will_package: bool) -> str:
     """Bring the graph up to date, release what it made, and keep the outcome; gives it in words."""
-    dvc_graph.reproduce(model, steps.run, around=_stage_as_task)
+    from tasks.release.package import package
+
+    with ExitStack() as stack:
+
+        def around(stage: str, go: Callable[[], dvc_graph.StageOutcome]) -> dvc_graph.StageOutcome:
+            if will_package and stage == f"evaluate@{model}":
+                stack.enter_context(package.trial_ahead())
+            return _stage_as_task(stage, go)
+
+        dvc_graph.reproduce(model, steps.run, around=around)
     made_of = dvc_graph.made_of(model)
     judged_on, differing = candidate_outcome.inputs(model), uncommitted.of(model, made_of)
     on_hold = _needs_promotion_by_hand(config, differing) or (None if is_requested else _rolled_back(model))

@@ -79,7 +79,7 @@ def test_a_person_has_it_trained_and_judged_and_it_waits(project: Project) -> No
     project.commit()
     assert "promoted" in train().message
     assert champion() == 1
-    assert registry.history(MODEL)[0].held is None
+    assert registry.history(MODEL)[0].on_hold is None
 
 
 def test_a_persons_word_promotes_what_waits(project: Project) -> None:

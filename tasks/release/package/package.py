@@ -16,7 +16,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +51,7 @@ def package(model_name: str) -> None:
     Raises:
         ReleaseDiffers: the packaged service does not answer holdout rows as they were evaluated.
     """
-    with _interpreter("ask") as trial, files.replacing(settings.BUILD / model_name / "release") as release:
+    with _trial() as trial, files.replacing(settings.BUILD / model_name / "release") as release:
         write_release(model_name, params.load().model(model_name), release)
         is_new = not _bento_folder(release).exists()
         bento = ensure_bento_of(release)
@@ -74,7 +76,7 @@ def measured(model_name: str) -> dict[str, float]:
     kept = paths.bento_measurement(files.read_json(release / "candidate.json")["candidate"])
     if measurements := files.read_state(kept, dict[str, float]()):
         return measurements
-    with _interpreter("ask") as trial:
+    with _trial() as trial:
         return _measure(model_name, release, ensure_bento_of(release), trial)
 
 
@@ -353,7 +355,10 @@ def _measure(name: str, release: Path, bento: Path, trial: subprocess.Popen[str]
         "batches": [asked[part] for part in batches],
         "alone": [asked[part][0] for part in alone],
     }
-    result = _do(trial, task)
+    with ThreadPoolExecutor(1) as pool:
+        answers = pool.submit(_do, trial, task)
+        import_module("mlflow.sklearn")  # the next step needs it, and this process has nothing else to do
+        result = answers.result()
     for part, answer in zip([*batches, *alone], [*result["batches"], *result["alone"]], strict=True):
         refuse_difference(tag, evaluated.iloc[part], answer, facts)
     measurements = {
@@ -417,6 +422,25 @@ def _served(prediction: dict[str, Any], column: str) -> float | None:
 
 def _environment() -> dict[str, str]:
     return {**settings.environment(), **os.environ}
+
+
+_ahead: list[subprocess.Popen[str]] = []
+"""The interpreter that `trial_ahead` has started, until it is used."""
+
+
+@contextmanager
+def trial_ahead() -> Iterator[None]:
+    """Start the interpreter that tries the next release: it imports for seconds, beside the stages before `package`."""
+    with _interpreter("ask") as process:
+        _ahead.append(process)
+        try:
+            yield
+        finally:
+            _ahead.clear()
+
+
+def _trial() -> AbstractContextManager[subprocess.Popen[str]]:
+    return nullcontext(_ahead.pop()) if _ahead else _interpreter("ask")
 
 
 @contextmanager
