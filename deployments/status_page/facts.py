@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -326,16 +327,9 @@ LOOKED_AT = (
 def state_of_files(quarantine: str | None) -> frozenset[tuple[str, int, int]]:
     """Changes when something does that the page shows."""
     patterns = (*LOOKED_AT, *([f"{quarantine}/*/*"] if quarantine and "://" not in quarantine else []))
-    return frozenset(_states(patterns))
-
-
-def _states(patterns: tuple[str, ...]) -> Iterator[tuple[str, int, int]]:
-    for pattern in patterns:
-        root = Path(pattern) if Path(pattern).is_absolute() else settings.ROOT / pattern
-        parts = root.parts
-        plain = next((k for k, part in enumerate(parts) if "*" in part), len(parts))
-        base, rest = Path(*parts[:plain]), "/".join(parts[plain:])
-        for path in base.glob(rest) if rest else [base]:
-            with suppress(FileNotFoundError):
-                stat = path.stat()
-                yield str(path), stat.st_mtime_ns, stat.st_size
+    states = set()
+    for path in (path for pattern in patterns for path in glob.iglob(pattern, root_dir=settings.ROOT)):  # noqa: PTH207 - absolute ones too
+        with suppress(FileNotFoundError):
+            stat = (settings.ROOT / path).stat()
+            states.add((path, stat.st_mtime_ns, stat.st_size))
+    return frozenset(states)

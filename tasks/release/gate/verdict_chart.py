@@ -46,7 +46,7 @@ def drawn(checks: Sequence[Check], *, has_champion: bool, most: int) -> tuple[li
 
 def height(checks: Sequence[Check]) -> float:
     """Of a picture of these checks."""
-    return 28 + ROW * len(checks)
+    return 40 + ROW * len(checks)
 
 
 def draw(checks: Sequence[Check], loss: str, *, has_champion: bool) -> Markup:
@@ -63,6 +63,7 @@ def draw(checks: Sequence[Check], loss: str, *, has_champion: bool) -> Markup:
         "tasks/release/gate/verdict_chart.svg",
         rows=[(8 + ROW * (row + 0.5), label(check), check) for row, check in enumerate(checks)],
         x=x,
+        ticks=[(x(value), f"{value:+g}" if value else "0") for value in axes.ticks(low, high)],
         left=left,
         right=right,
         bottom=8 + ROW * len(checks),

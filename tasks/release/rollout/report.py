@@ -144,15 +144,11 @@ def picture(record: RolloutRecord) -> bytes:
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelsize=8)
         axes.set_axisbelow(True)
-    title = f"{record.model}: version {record.challenger.version} {'is withdrawn' if record.failed else 'is live'}"
-    against = (
-        f", version {record.champion.version} {'stays live' if record.failed else 'no longer'}"
-        if record.champion
-        else ""
-    )
-    figure.suptitle(
-        title + against, x=0.008, ha="left", fontsize=11, fontweight="bold", color=BAD if record.failed else GOOD
-    )
+    title = f"{record.model}: version {record.challenger.version} is {'withdrawn' if record.failed else 'live'}"
+    if record.champion:
+        title += f", version {record.champion.version} {'stays live' if record.failed else 'is on standby'}"
+    color = BAD if record.failed else GOOD
+    figure.suptitle(title, x=0.008, ha="left", fontsize=11, fontweight="bold", color=color)
     stream = BytesIO()
     figure.savefig(stream, format="png", metadata={"Software": None})
     return stream.getvalue()
@@ -166,10 +162,9 @@ def _histogram(axes: Any, replayed: Replayed) -> None:
     bins = np.linspace(0, 1, 26) if replayed.task == "classification" else np.histogram_bin_edges(both, 25)
     axes.hist(both[0], bins, color=CHAMPION, alpha=0.45, label="champion")
     axes.hist(both[1], bins, histtype="step", color=CHALLENGER, linewidth=1.8, label="challenger")
-    axes.set_xlabel(_what(replayed), fontsize=8)
-    axes.set_ylabel("rows", fontsize=8)
     axes.legend(fontsize=8, frameon=False)
-    axes.set_title(f"predictions, {len(replayed.rows):,} rows", loc="left", fontsize=9)
+    what = "prediction" if replayed.task == "regression" else "probability"
+    _label(axes, f"predictions, {len(replayed.rows):,} rows", what, "rows")
 
 
 def _scatter(axes: Any, replayed: Replayed) -> None:
@@ -181,9 +176,7 @@ def _scatter(axes: Any, replayed: Replayed) -> None:
     low, high = min(*before, *after), max(*before, *after)
     axes.plot([low, high], [low, high], color=QUIET, linewidth=1)
     axes.scatter(before, after, s=9, color=CHALLENGER, alpha=0.45, linewidths=0)
-    axes.set_xlabel("champion", fontsize=8)
-    axes.set_ylabel("challenger", fontsize=8)
-    axes.set_title(f"row by row: moves by {replayed.moved or 0:.4f}", loc="left", fontsize=9)
+    _label(axes, f"row by row: moves by {replayed.moved or 0:.4f}", "champion", "challenger")
 
 
 def _latencies(axes: Any, replayed: Replayed, watch: Watch | None) -> None:
@@ -201,15 +194,16 @@ def _latencies(axes: Any, replayed: Replayed, watch: Watch | None) -> None:
         axes.bar_label(bars, fmt="%.3g", fontsize=7, color="#333333", padding=1)
     axes.set_xticks(places, [group[0] for group in groups], fontsize=8)
     axes.margins(y=0.15)
-    axes.set_ylabel("ms", fontsize=8)
-    axes.set_title("latency", loc="left", fontsize=9)
+    _label(axes, "latency", "", "ms")
 
 
-def _empty(axes: Any, said: str) -> None:
+def _label(axes: Any, title: str, x: str, y: str) -> None:
+    axes.set_title(title, loc="left", fontsize=9)
+    axes.set_xlabel(x, fontsize=8)
+    axes.set_ylabel(y, fontsize=8)
+
+
+def _empty(axes: Any, text: str) -> None:
     axes.set_xticks([])
     axes.set_yticks([])
-    axes.text(0.5, 0.5, said, ha="center", va="center", fontsize=9, color=QUIET, transform=axes.transAxes)
-
-
-def _what(replayed: Replayed) -> str:
-    return "prediction" if replayed.task == "regression" else "probability"
+    axes.text(0.5, 0.5, text, ha="center", va="center", fontsize=9, color=QUIET, transform=axes.transAxes)
