@@ -41,7 +41,7 @@ it is looked for first."""
 SHIFTED = ("distance", "hour", "temp", "dewp", "humid", "wind_speed", "wind_dir", "visib", "pressure")
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#6B6B6B"
 
-Column = drift.Column
+Column = daily_summaries.ColumnLayout
 Change = Callable[[pd.DataFrame], pd.DataFrame]
 
 

@@ -475,11 +475,11 @@ LogFile = JsonLog | ParquetLog
 
 def _column_spans(group: Any) -> dict[str, tuple[int, int]]:
     chunks = [group.column(i) for i in range(group.num_columns)]
-    known = {
+    statistics = {
         chunk.path_in_schema: chunk.statistics for chunk in chunks if chunk.path_in_schema in {"id", "time", PLACE}
     }
-    ids = known["id"]
-    spans = {name: (int(known[name].min_raw), int(known[name].max_raw)) for name in ("time", PLACE)}
+    ids = statistics["id"]
+    spans = {name: (int(statistics[name].min_raw), int(statistics[name].max_raw)) for name in ("time", PLACE)}
     return {**spans, "id": (prediction_ids.moment(ids.min), prediction_ids.moment(ids.max))}
 
 
@@ -596,9 +596,9 @@ def unified(schemas: Iterable[pa.Schema]) -> pa.Schema:
 
     fields: dict[str, pa.Field] = {}
     for field in chain.from_iterable(schemas):
-        known = fields.setdefault(field.name, field)
-        if known.type != field.type and not pa.types.is_null(field.type):
-            fields[field.name] = field if pa.types.is_null(known.type) else known.with_type(pa.string())
+        other = fields.setdefault(field.name, field)
+        if other.type != field.type and not pa.types.is_null(field.type):
+            fields[field.name] = field if pa.types.is_null(other.type) else other.with_type(pa.string())
     return pa.schema(list(fields.values()))
 
 

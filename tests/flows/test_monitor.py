@@ -357,7 +357,7 @@ def test_a_new_release_is_held_against_its_own_reference(world: World, first: de
     assert said["release"]["candidate"] == second.candidate
     assert (said["data"]["status"], said["data"]["days"], said["data"]["rows"]) == ("not enough data", 3, 24)
     assert said["alarms"][0]["closed"] == "2013-05-28T00:00:00Z"
-    assert said["alarms"][0]["text"].endswith("; over: what it is about no longer serves")
+    assert said["alarms"][0]["text"].endswith("; over: the release that it is about is no longer live")
     assert until(lambda: told(world, "over: tiny: pressure"), 30, "the message that it is over")
     shared = next(week for week in said["quality"]["windows"] if week["since"].startswith("2013-04-29"))
     assert set(shared["releases"]) == {first.candidate, second.candidate}

@@ -1,4 +1,4 @@
-"""Is a series of days still as it was? A test that may be looked at every day, for as long as one likes.
+"""Anytime-valid sequential test: is a series of days still as it was? It may be looked at every day, without end.
 
 A *series* is one number per day, as the mean temperature of the day's flights. The question is whether the days of
 the stream could be further days of the reference: whether all of them are exchangeable. The test is exact for that,
@@ -36,7 +36,7 @@ HALF_BY = 12
 """Half of the weight is on changes within so many weeks; the rest falls as 1/weeks²."""
 
 PRIOR_WEEKS, PRIOR_INFLATION = 4, 2.0
-"""What is assumed of weeks before any was seen, and how many weeks of seeing that is worth."""
+"""The prior of `inflation`: what is assumed of weeks, and how many observed weeks that is worth."""
 
 RETURNED = float(np.log(1000))
 """So much log-likelihood must speak for the reference, against the drift, before it counts as over: a drift that stays
@@ -58,13 +58,13 @@ def normal_scores(reference: Floats, stream: Floats, *, learning: bool = True) -
     scores = np.zeros(stream.shape)
     triangle = np.tri(stream.shape[1], k=-1, dtype=bool) & learning
     for series, (before, now) in enumerate(zip(reference, stream, strict=True)):
-        there = np.isfinite(now)
-        pool, values = np.sort(before[np.isfinite(before)]), now[there]
+        has_value = np.isfinite(now)
+        pool, values = np.sort(before[np.isfinite(before)]), now[has_value]
         earlier = triangle[: len(values), : len(values)]
         less = np.searchsorted(pool, values, "left") + ((values < values[:, None]) & earlier).sum(axis=1)
         equal = np.searchsorted(pool, values, "right") - np.searchsorted(pool, values, "left")
         equal = equal + ((values == values[:, None]) & earlier).sum(axis=1)
-        scores[series, there] = _mean_score(less, equal + 1, len(pool) + learning * np.arange(len(values)) + 1)
+        scores[series, has_value] = _mean_score(less, equal + 1, len(pool) + learning * np.arange(len(values)) + 1)
     return scores
 
 
@@ -72,10 +72,10 @@ def scores_within(values: Floats) -> Floats:
     """The scores of days among themselves; shape (series, days), nan where there is no value."""
     scores = np.full(values.shape, np.nan)
     for series, row in enumerate(values):
-        there = np.isfinite(row)
-        pool = np.sort(row[there])
-        less, upto = np.searchsorted(pool, row[there], "left"), np.searchsorted(pool, row[there], "right")
-        scores[series, there] = _mean_score(less, upto - less, np.full(there.sum(), len(pool)))
+        has_value = np.isfinite(row)
+        pool = np.sort(row[has_value])
+        less, upto = np.searchsorted(pool, row[has_value], "left"), np.searchsorted(pool, row[has_value], "right")
+        scores[series, has_value] = _mean_score(less, upto - less, np.full(len(pool), len(pool)))
     return scores
 
 
@@ -101,45 +101,43 @@ def inflation(reference: Floats) -> Floats:
     days = np.isfinite(blocks).sum(axis=2)
     # the score of a week is the sum over √days: standard normal if days are independent, whatever is missing
     sums = np.nansum(blocks, axis=2) / np.sqrt(np.maximum(days, 1))
-    seen = (days > 0).sum(axis=1)
-    found = (sums**2).sum(axis=1)
-    weeks_known = seen + PRIOR_WEEKS
+    squares, weeks_seen = (sums**2).sum(axis=1), (days > 0).sum(axis=1) + PRIOR_WEEKS
     # one standard error more than the estimate, whose own is √(2/weeks) of it
-    likely = (found + PRIOR_WEEKS * PRIOR_INFLATION) / weeks_known * (1 + np.sqrt(2 / weeks_known))
+    likely = (squares + PRIOR_WEEKS * PRIOR_INFLATION) / weeks_seen * (1 + np.sqrt(2 / weeks_seen))
     return np.asarray(np.maximum(1.0, likely))
 
 
-def log_evidence(scores: Floats, known: npt.NDArray[np.bool_], variance: Floats) -> Floats:
+def log_evidence(scores: Floats, has_value: npt.NDArray[np.bool_], variance: Floats) -> Floats:
     """The logarithm of the evidence against «nothing has changed» after each day; shape (series, days).
 
     Args:
         scores: (series, days), as `normal_scores` gives them.
-        known: (series, days); a day without a value is no day of the series.
+        has_value: (series, days); a day without a value is no day of the series.
         variance: (series,), at least 1: `inflation`.
     """
     series, days = scores.shape
-    sums, counts = _cumulated(scores / np.sqrt(variance)[:, None]), _cumulated(known.astype(np.float64))
+    sums, counts = _cumulated(scores / np.sqrt(variance)[:, None]), _cumulated(has_value.astype(np.float64))
     mixed, left = np.zeros((series, days)), np.ones(days)
     for week, begin in enumerate(range(0, days, WEEK), start=1):
         weight = HALF_BY / ((week + HALF_BY - 1) * (week + HALF_BY))  # these sum to 1 over all weeks
         s, n = sums[:, begin + 1 :] - sums[:, [begin]], counts[:, begin + 1 :] - counts[:, [begin]]
         for prior in PRIORS:
-            # 700: beyond it float64 overflows, and nobody doubts
+            # 700: beyond it float64 overflows
             grown = np.exp(np.minimum(prior * s**2 / (2 * (1 + n * prior)), 700.0)) / np.sqrt(1 + n * prior)
             mixed[:, begin:] += weight / len(PRIORS) * grown
         left[begin:] -= weight
     return np.asarray(np.log(mixed + left))  # a martingale that has not begun is 1
 
 
-def change_point(scores: Floats, known: npt.NDArray[np.bool_]) -> int:
+def change_point(scores: Floats, has_value: npt.NDArray[np.bool_]) -> int:
     """The day since which one series most probably is another: the maximum of the likelihood over all days.
 
     Args:
-        scores: (days,), up to the day on which the change was noticed.
-        known: (days,).
+        scores: (days,), up to the day on which the change was detected.
+        has_value: (days,).
     """
-    s, n = np.cumsum(scores[::-1])[::-1], np.cumsum(known[::-1])[::-1]
-    return int(np.argmax(np.where(known, s**2 / np.maximum(n, 1), -1.0)))
+    s, n = np.cumsum(scores[::-1])[::-1], np.cumsum(has_value[::-1])[::-1]
+    return int(np.argmax(np.where(has_value, s**2 / np.maximum(n, 1), -1.0)))
 
 
 def returned(scores: Floats, level: float, variance: float) -> int | None:
@@ -150,7 +148,7 @@ def returned(scores: Floats, level: float, variance: float) -> int | None:
     is within two standard errors of the reference's: a drift the other way is no return.
 
     Args:
-        scores: (days,), since the drift was noticed, against the reference alone.
+        scores: (days,), since the drift was detected, against the reference alone.
         level: the mean score during the drift.
         variance: `inflation`.
     """

@@ -1,11 +1,11 @@
-"""Days that lie far outside of everything the reference has seen: in another unit, all missing, unknown, stuck.
+"""Extreme days, far outside of everything the reference has seen: in another unit, all missing, unknown, stuck.
 
-The test by ranks (sequential.py) cannot see these soon: the rank of a day among 30 others says no more than «the
-largest of 31», however far it lies outside. Nor can any test that knows no more than ranks: for exchangeable days that
-happens once in 31. So what counts here is by how much, and of how many of the day's rows. One such day is enough.
+The test by ranks (anytime_test.py) cannot detect these soon: the rank of a day among 30 others says no more than «the
+largest of 31», however far it lies outside, and for exchangeable days that happens once in 31. So what counts here is
+by how much, and of how many of the day's rows. One such day is enough.
 
-What only is outside is no extreme. Winter lies below all temperatures of a summer, by less than their whole range.
-These limits have no proof, as the ranks have: how often they are wrong is measured (docs/benchmarks/drift.md).
+A day that is only outside is not extreme: winter lies below all temperatures of a summer, by less than their range.
+These limits have no proof, as the ranks have: their error rate is measured (docs/benchmarks/drift.md).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ varied less than so much of what is usual."""
 
 
 def levels(
-    seen: tuple[float, float], days: int, mean: Floats, variance: Floats, outside: Floats, known: Floats
+    seen: tuple[float, float], days: int, mean: Floats, variance: Floats, outside: Floats, counts: Floats
 ) -> Bools:
     """Days of a number whose values lie far outside of what the reference has seen.
 
@@ -50,7 +50,7 @@ def levels(
         mean: (days,) of the stream.
         variance: (days,) within the day.
         outside: (days,) the share of values outside of `seen`.
-        known: (days,) how many values.
+        counts: (days,) how many values.
     """
     low, high = seen
     width = high - low or abs(high)
@@ -60,10 +60,10 @@ def levels(
     spread = np.sqrt(variance)
     most = (mean - spread > high + RANGES * width) | (mean + spread < low - RANGES * width)
     some = np.sqrt(variance + (mean - (low + high) / 2) ** 2) > FAR_RANGES * width
-    return np.asarray(most | (some & (outside >= FAR_SHARE) & (outside * known >= FAR_ROWS)))
+    return np.asarray(most | (some & (outside >= FAR_SHARE) & (outside * counts >= FAR_ROWS)))
 
 
-def stuck(before: Floats, usual: Floats, now: Floats, shares: Floats, known: Floats, step: float) -> Bools:
+def stuck(before: Floats, usual: Floats, now: Floats, shares: Floats, counts: Floats, step: float) -> Bools:
     """Days on which a number has one value, where it always varied.
 
     Args:
@@ -71,14 +71,14 @@ def stuck(before: Floats, usual: Floats, now: Floats, shares: Floats, known: Flo
         usual: (bins,) the share of each bin in the reference.
         now: (days,) the spread.
         shares: (days, bins) of the stream.
-        known: (days,) how many values.
+        counts: (days,) how many values.
         step: what is less cannot be told from no spread at all.
     """
-    there = before[np.isfinite(before)]
-    if len(there) < FEWEST_DAYS or there.min() < max(USUAL * np.median(there), step):
+    spreads = before[np.isfinite(before)]
+    if len(spreads) < FEWEST_DAYS or spreads.min() < max(USUAL * np.median(spreads), step):
         return np.zeros(len(now), dtype=bool)
     common = usual[np.argmax(np.nan_to_num(shares), axis=1)] if shares.shape[1] else np.ones(len(now))
-    return np.asarray((now < step) & (known >= STUCK_ROWS) & (common <= STUCK_SHARE))
+    return np.asarray((now < step) & (counts >= STUCK_ROWS) & (common <= STUCK_SHARE))
 
 
 def missing(before: Floats, now: Floats) -> Bools:
@@ -88,13 +88,13 @@ def missing(before: Floats, now: Floats) -> Bools:
     return np.asarray(lost | ((least == 1) & (now <= HALF)))
 
 
-def unknown(before: Floats, now: Floats, known: Floats) -> Bools:
+def unknown(before: Floats, now: Floats, counts: Floats) -> Bools:
     """Days with many values that the reference does not know."""
     most, _ = _ends(before)
-    return np.asarray((now >= most + UNKNOWN) & (now >= TIMES * most) & (now * known >= FAR_ROWS))
+    return np.asarray((now >= most + UNKNOWN) & (now >= TIMES * most) & (now * counts >= FAR_ROWS))
 
 
 def _ends(before: Floats) -> tuple[float, float]:
-    """The most and the least of any day; what is never passed where there are too few."""
-    there = before[np.isfinite(before)]
-    return (float(there.max()), float(there.min())) if len(there) >= FEWEST_DAYS else (np.inf, -np.inf)
+    """The most and the least of any day; of too few days, infinities that no day passes."""
+    shares = before[np.isfinite(before)]
+    return (float(shares.max()), float(shares.min())) if len(shares) >= FEWEST_DAYS else (np.inf, -np.inf)

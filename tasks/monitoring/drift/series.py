@@ -1,10 +1,10 @@
-"""What a day says of a column: a handful of numbers, each a series over the days.
+"""Daily series: the few numbers that a day gives of a column.
 
-- A number or integer has a mean, a spread within the day (a stuck sensor has none), the share that is missing, and a
-  `fit`: how far the mean lies from what the features' means go with. A thermometer that is 4 degrees off is lost
-  among the seasons, but it stops fitting dew point and humidity on the first day. A label of two values has a fit too.
-- A category, and a label of few values, has the share of each common value, of the rare ones together, of values
-  that the reference does not know, and the share that is missing.
+- A number or integer has a mean, a spread within the day (a stuck sensor has none), the missing share, and a `fit`: how
+  far the mean lies from what the features' means go with. A thermometer that is 4 degrees off is lost among the
+  seasons, but it stops fitting dew point and humidity on the first day. A label of two values has a fit too.
+- A category, and a label of few values, has the share of each common value, of the rare ones together, of values that
+  the reference does not know, and the missing share.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ Bools = npt.NDArray[np.bool_]
 Days = npt.NDArray[np.datetime64]
 
 FIT_DAYS = 60
-"""Reference days on which all is known, at least, before `fit` says anything; and four per feature."""
+"""`fit` needs so many reference days on which all is known; and four per feature."""
 
 KNOWN = 0.1
 """A day of which a smaller share is known says nothing of a column's values: the fewer rows a day has, the more often
-that share would be none at all, and which days have a mean would depend on how many rows they have."""
+that share would be zero, and which days have a mean would depend on how many rows they have."""
 
 COMPANIONS = 2
-"""So many of the features that a fit leans on are named."""
+"""So many of the features that a fit rests on are named."""
 
 
 @dataclass(frozen=True)
@@ -50,16 +50,16 @@ class DaySeries:
     noise: float
     """Variance between the rows of a day: what is divided by their number."""
     scale: float = 1.0
-    """What an effect is measured in."""
+    """The unit of effect sizes."""
     value: str | None = None
     """Of a share: of which value."""
     companions: tuple[str, ...] = ()
     """Of `fit`: the features that say most of where the mean should lie."""
     extreme: Bools | None = None
-    """Which days of the stream lie far outside of all days of the reference (extremes.py); None: that is not asked."""
+    """Which days of the stream lie far outside of all days of the reference (extremes.py); None: not defined."""
 
     def damping(self) -> Floats:
-        """By what to multiply each day's score: below 1 where the day has fewer rows than before, and so scatters more.
+        """The factor of each day's score: below 1 where the day has fewer rows than before, and so scatters more.
 
         The variance of a day's mean is that between days plus that within days / rows (analysis of variance with
         random effects).
@@ -72,50 +72,53 @@ class DaySeries:
         rows_now = np.maximum(self.weights[1], 1)
         return np.asarray(np.minimum(1.0, np.sqrt((between + sampled) / (between + self.noise / rows_now))))
 
+    def levels(self, since: int, last: int) -> tuple[float, float]:
+        """The mean over the reference, and over the days from `since` to `last`, each day by its rows."""
+        days = slice(since, last + 1)
+        return _average(self.before, self.weights[0]), _average(self.now[days], self.weights[1][days])
+
 
 @dataclass(frozen=True)
 class WatchedColumn:
     """A column with its series."""
 
-    column: ColumnLayout
+    layout: ColumnLayout
     series: tuple[DaySeries, ...]
 
 
 def watch(
-    wanted: Mapping[str, ColumnLayout], reference: DaySummaries, stream: DaySummaries, thresholds: Thresholds
+    layouts: Mapping[str, ColumnLayout], reference: DaySummaries, stream: DaySummaries, thresholds: Thresholds
 ) -> tuple[list[WatchedColumn], Days]:
     """The series of every column that the reference has, and the days of the stream.
 
-    A column of which the stream has no day yet is one of them all the same: how much evidence another needs must not
-    change when the first label comes.
+    A column of which the stream has no day yet is included: the evidence that another needs must not change when the
+    first label comes.
     """
     before, after = _axis(reference), _axis(stream)
     sides = {
         name: (
-            _DailyValues.of(old, before, thresholds),
-            _DailyValues.of(stream.get(name, old.none()), after, thresholds),
+            _DailyValues.of(reference[name], before, thresholds),
+            _DailyValues.of(stream.get(name, reference[name].none()), after, thresholds),
         )
-        for name in wanted
-        if (old := reference.get(name)) is not None and wanted[name].type != "new"
+        for name, layout in layouts.items()
+        if name in reference and layout.type != "new"
     }
-    series = {name: _series(wanted[name], pair, thresholds) for name, pair in sides.items()}
-    # what lies far outside says nothing of how the others go together
+    series = {name: _of_column(layouts[name], pair, thresholds) for name, pair in sides.items()}
+    # a day far outside says nothing of how the others go together
     extreme = {name: _any_extreme(own, len(after)) for name, own in series.items()}
-    for name, fit in _fits(wanted, sides, extreme).items():
+    for name, fit in _fits(layouts, sides, extreme).items():
         series[name].append(fit)
-    return [WatchedColumn(wanted[name], tuple(own)) for name, own in series.items() if own], after
+    return [WatchedColumn(layouts[name], tuple(own)) for name, own in series.items() if own], after
 
 
 def _any_extreme(series: Iterable[DaySeries], days: int) -> Bools:
-    found = np.zeros(days, dtype=bool)
-    for one in series:
-        found |= False if one.extreme is None else one.extreme
-    return found
+    extreme = [each.extreme for each in series if each.extreme is not None]
+    return np.asarray(np.logical_or.reduce([np.zeros(days, dtype=bool), *extreme]))
 
 
 def _axis(summaries: DaySummaries) -> Days:
-    every = [found.days for found in summaries.values()]
-    return np.unique(np.concatenate(every)) if every else np.array([], dtype="datetime64[D]")
+    days = [column.days for column in summaries.values()]
+    return np.unique(np.concatenate(days)) if days else np.array([], dtype="datetime64[D]")
 
 
 # ── one column ────────────────────────────────────────────────────────────────────────────────────
@@ -134,109 +137,106 @@ class _DailyValues:
     variance: Floats
     """Within the day."""
     shares: Floats
-    """(days, column.counted)"""
+    """(days, layout.counted)"""
 
     @staticmethod
-    def of(found: ColumnDays, axis: Days, thresholds: Thresholds) -> _DailyValues:
-        at, size, column = np.searchsorted(axis, found.days), len(axis), found.column
-        rows, known = np.zeros(size), np.zeros(size)
-        rows[at], known[at] = found.rows, found.known
+    def of(days: ColumnDays, axis: Days, thresholds: Thresholds) -> _DailyValues:
+        at, size, layout = np.searchsorted(axis, days.days), len(axis), days.column
+        rows, with_value = np.zeros(size), np.zeros(size)
+        rows[at], with_value[at] = days.rows, days.known
         missing, mean, variance = (np.full(size, np.nan) for _ in range(3))
-        enough = found.rows >= thresholds.min_rows
-        missing[at[enough]] = found.missing[enough] / found.rows[enough]
-        enough &= found.known >= np.maximum(KNOWN * found.rows, 2)
-        place, n = at[enough], found.known[enough]
-        steps = found.total[enough] / n
-        mean[place] = column.centre + column.scale * steps
-        variance[place] = column.scale**2 * np.maximum(found.squares[enough] / n - steps**2, 0) * n / (n - 1)
-        shares = np.full((size, column.counted), np.nan)
-        shares[place] = found.counts[enough] / n[:, None]
-        if column.type == "category" and len(column.values) == 2:  # as a number that is 0 or 1
+        enough = days.rows >= thresholds.min_rows
+        missing[at[enough]] = days.missing[enough] / days.rows[enough]
+        enough &= days.known >= np.maximum(KNOWN * days.rows, 2)
+        place, n = at[enough], days.known[enough]
+        steps = days.total[enough] / n
+        mean[place] = layout.centre + layout.scale * steps
+        variance[place] = layout.scale**2 * np.maximum(days.squares[enough] / n - steps**2, 0) * n / (n - 1)
+        shares = np.full((size, layout.counted), np.nan)
+        shares[place] = days.counts[enough] / n[:, None]
+        if layout.type == "category" and len(layout.values) == 2:  # as a number that is 0 or 1
             mean[place] = shares[place, 1]
             variance[place] = mean[place] * (1 - mean[place]) * n / (n - 1)
-        return _DailyValues(rows, known, missing, mean, variance, shares)
+        return _DailyValues(rows, with_value, missing, mean, variance, shares)
 
 
 Sides = tuple[_DailyValues, _DailyValues]
 """Of the reference and of the stream."""
 
 
-def _series(column: ColumnLayout, sides: Sides, thresholds: Thresholds) -> list[DaySeries]:
-    series = _of_category(column, sides, thresholds) if column.type == "category" else _of_number(column, sides)
-    if column.role == "label":  # a label that is missing is one that has not come yet
+def _of_column(layout: ColumnLayout, sides: Sides, thresholds: Thresholds) -> list[DaySeries]:
+    series = _of_category(layout, sides, thresholds) if layout.type == "category" else _of_number(layout, sides)
+    if layout.role == "label":  # a missing label is one that has not come yet
         return series
-    rows, missing = _pair(side.rows for side in sides), _pair(side.missing for side in sides)
-    noise, extreme = _binomial(_average(missing[0], rows[0])), extremes.missing(*missing)
-    return [*series, DaySeries("missing", *missing, rows, noise, extreme=extreme)]
-
-
-def _of_number(column: ColumnLayout, sides: Sides) -> list[DaySeries]:
-    if not np.isfinite(sides[0].mean).any():
-        return []  # always missing in the reference: only that can change
-    weights, within = _pair(side.known for side in sides), float(np.nanmean(sides[0].variance))
-    spread, std = _pair(np.sqrt(side.variance) for side in sides), column.scale * STEPS
     before, now = sides
+    noise, extreme = _binomial(_average(before.missing, before.rows)), extremes.missing(before.missing, now.missing)
+    rows = before.rows, now.rows
+    return [*series, DaySeries("missing", before.missing, now.missing, rows, noise, extreme=extreme)]
+
+
+def _of_number(layout: ColumnLayout, sides: Sides) -> list[DaySeries]:
+    before, now = sides
+    if not np.isfinite(before.mean).any():
+        return []  # always missing in the reference: only that can change
+    weights, within, std = (before.known, now.known), float(np.nanmean(before.variance)), layout.scale * STEPS
+    spread_before, spread_now = np.sqrt(before.variance), np.sqrt(now.variance)
     days, outside = int(np.isfinite(before.mean).sum()), now.shares[:, 0] + now.shares[:, -1]
-    seen = column.edges[0], column.edges[-1]
-    far = extremes.levels(seen, days, now.mean, now.variance, outside, now.known)
+    far = extremes.levels((layout.edges[0], layout.edges[-1]), days, now.mean, now.variance, outside, now.known)
     usual = np.array([_average(shares, before.known) for shares in before.shares.T])
-    is_stuck = extremes.stuck(spread[0], usual, spread[1], now.shares, now.known, column.scale)
+    stuck = extremes.stuck(spread_before, usual, spread_now, now.shares, now.known, layout.scale)
+    scale = float(np.nanmean(spread_before)) or std
     return [
-        DaySeries("mean", *_pair(side.mean for side in sides), weights, within, std, extreme=far),
-        DaySeries("spread", *spread, weights, within / 2, float(np.nanmean(spread[0])) or std, extreme=is_stuck),
+        DaySeries("mean", before.mean, now.mean, weights, within, std, extreme=far),
+        DaySeries("spread", spread_before, spread_now, weights, within / 2, scale, extreme=stuck),
     ]
 
 
-def _of_category(column: ColumnLayout, sides: Sides, thresholds: Thresholds) -> list[DaySeries]:
-    weights, unknown = _pair(side.known for side in sides), len(column.values)
-    average = [_average(shares, weights[0]) for shares in sides[0].shares.T]
+def _of_category(layout: ColumnLayout, sides: Sides, thresholds: Thresholds) -> list[DaySeries]:
+    before, now = sides
+    unknown = len(layout.values)
+    average = [_average(shares, before.known) for shares in before.shares.T]
     common = [at for at in range(unknown) if average[at] >= thresholds.min_share]
     rare = [at for at in range(unknown) if average[at] < thresholds.min_share]
     if len(common) == 2 and not rare:
         del common[0]  # of two values that are all there is, one says everything
-    groups: list[tuple[str, str | None, list[int]]] = [("share", column.values[at], [at]) for at in common]
+    groups: list[tuple[str, str | None, list[int]]] = [("share", layout.values[at], [at]) for at in common]
     groups += [("rare", None, rare)] if rare else []
-    before, now = sides
-    is_unknown = extremes.unknown(before.shares[:, unknown], now.shares[:, unknown], now.known)
+    is_extreme = extremes.unknown(before.shares[:, unknown], now.shares[:, unknown], now.known)
     return [
         DaySeries(
             aspect,
-            *_pair(side.shares[:, at].sum(axis=1) for side in sides),
-            weights,
-            _binomial(sum(average[one] for one in at)),
+            before.shares[:, at].sum(axis=1),
+            now.shares[:, at].sum(axis=1),
+            (before.known, now.known),
+            _binomial(sum(average[place] for place in at)),
             value=value,
-            extreme=is_unknown if aspect == "unknown" else None,
+            extreme=is_extreme if aspect == "unknown" else None,
         )
         for aspect, value, at in [*groups, ("unknown", None, [unknown])]
     ]
 
 
-def _average(shares: Floats, weights: Floats) -> float:
-    there = np.isfinite(shares)
-    return float(np.average(shares[there], weights=weights[there])) if there.any() else 0.0
+def _average(values: Floats, weights: Floats) -> float:
+    usable = np.isfinite(values) & (weights > 0)
+    return float(np.average(values[usable], weights=weights[usable])) if usable.any() else 0.0
 
 
 def _binomial(share: float) -> float:
     return max(share * (1 - share), 0.0)
 
 
-def _pair(of: Iterable[Floats]) -> tuple[Floats, Floats]:
-    before, now = of
-    return before, now
-
-
 # ── one column against the others ─────────────────────────────────────────────────────────────────
 
 
 def _fits(
-    wanted: Mapping[str, ColumnLayout], sides: Mapping[str, Sides], extreme: Mapping[str, Bools]
+    layouts: Mapping[str, ColumnLayout], sides: Mapping[str, Sides], extreme: Mapping[str, Bools]
 ) -> dict[str, DaySeries]:
-    """Per column that has a mean: that of each day, less what a linear regression on the features' means says.
+    """Per column that has a mean: that of each day, less the prediction of a linear regression on the features' means.
 
     It is fitted on the reference. The residual of a day of the reference is of a regression that has not seen its week:
     a day of the stream is new to it as well. Days on which a feature has no mean, or is extreme, say nothing.
     """
-    names = _leaned_on(wanted, sides)
+    names = _regressors(layouts, sides)
     if not names:
         return {}
     before, now = (np.column_stack([sides[name][side].mean for name in names]) for side in (0, 1))
@@ -244,32 +244,32 @@ def _fits(
     centre, spread = np.nanmean(before, axis=0), np.nanstd(before, axis=0)
     before, now = (before - centre) / spread, (now - centre) / spread
     noise = np.array([np.nanmean(sides[name][0].variance) for name in names]) / spread**2
-    found: dict[str, DaySeries] = {}
+    fits: dict[str, DaySeries] = {}
     for name, (old, new) in sides.items():
         others = [at for at, other in enumerate(names) if other != name]
         # without variance within a day it is the day's own, as its weekday: others fit it, it fits none
         fitted = _regress(old.mean, before[:, others]) if np.nansum(old.variance) > 0 else None
         if fitted is None:
             continue
-        residual, slopes, sureness = fitted
+        residual, slopes, certainty = fitted
         within = float(np.nanmean(old.variance))
-        by_sureness = sorted(range(len(others)), key=lambda at: -sureness[1 + at])
-        found[name] = DaySeries(
+        by_certainty = sorted(range(len(others)), key=lambda at: -certainty[1 + at])
+        fits[name] = DaySeries(
             "fit",
             residual,
             new.mean - slopes[0] - now[:, others] @ slopes[1:],
             (old.known, new.known),
-            # the features' means are of so many rows too: what they scatter comes through the slopes
+            # the features' means are of so many rows too: their scatter comes through the slopes
             within + float(slopes[1:] ** 2 @ noise[others]),
-            float(np.sqrt(within)) if wanted[name].type == "category" else wanted[name].scale * STEPS,
-            companions=tuple(names[others[at]] for at in by_sureness[:COMPANIONS]),
+            float(np.sqrt(within)) if layouts[name].type == "category" else layouts[name].scale * STEPS,
+            companions=tuple(names[others[at]] for at in by_certainty[:COMPANIONS]),
         )
-    return found
+    return fits
 
 
-def _leaned_on(wanted: Mapping[str, ColumnLayout], sides: Mapping[str, Sides]) -> list[str]:
+def _regressors(layouts: Mapping[str, ColumnLayout], sides: Mapping[str, Sides]) -> list[str]:
     """The features that have a mean on nearly all days of the reference, and not always the same."""
-    means = {name: before.mean for name, (before, _) in sides.items() if wanted[name].role == "feature"}
+    means = {name: before.mean for name, (before, _) in sides.items() if layouts[name].role == "feature"}
     days = np.isfinite(np.array(list(means.values()))).any(axis=0).sum() if means else 0
     return [
         name for name, mean in means.items() if np.isfinite(mean).sum() >= max(0.95 * days, 1) and np.nanstd(mean) > 0
@@ -277,17 +277,17 @@ def _leaned_on(wanted: Mapping[str, ColumnLayout], sides: Mapping[str, Sides]) -
 
 
 def _regress(target: Floats, others: Floats) -> tuple[Floats, Floats, Floats] | None:
-    """The residuals, each without its week; intercept and slopes; how sure these are. None: there are too few days."""
+    """The residuals, each without its week; intercept and slopes; their certainty. None: there are too few days."""
     x = np.column_stack([np.ones(len(others)), others])
-    known = np.isfinite(target) & np.isfinite(others).all(axis=1)
-    if known.sum() < max(FIT_DAYS, 4 * x.shape[1]):
+    usable = np.isfinite(target) & np.isfinite(others).all(axis=1)
+    if usable.sum() < max(FIT_DAYS, 4 * x.shape[1]):
         return None
     residual = np.full(len(target), np.nan)
-    residual[known], slopes, sureness = _week_left_out(x[known], target[known], np.flatnonzero(known) // WEEK)
-    return residual, slopes, sureness
+    residual[usable], slopes, certainty = _leave_week_out(x[usable], target[usable], np.flatnonzero(usable) // WEEK)
+    return residual, slopes, certainty
 
 
-def _week_left_out(x: Floats, target: Floats, week: npt.NDArray[np.int64]) -> tuple[Floats, Floats, Floats]:
+def _leave_week_out(x: Floats, target: Floats, week: npt.NDArray[np.int64]) -> tuple[Floats, Floats, Floats]:
     """Each row's residual when its week is left out of the regression; the slopes of all rows, and their |t| / s.
 
     With H the projection on x, those of a block B are (1 − H_BB)⁻¹ times the residuals of the whole (Cook & Weisberg,

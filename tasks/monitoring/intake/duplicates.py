@@ -120,15 +120,15 @@ class DuplicateKeys:
         fresh, self.fresh = self.fresh, []
         every = np.concatenate([np.empty((2, 0), dtype=np.uint64), *(keys for _, _, keys in fresh)], axis=1)
         keys, counts = np.unique(every[0], return_counts=True)
-        found = [keys[counts > 1]]
+        repeated = [keys[counts > 1]]
         for day, names in self.files.items() if len(keys) else ():
             for name in names:
                 earlier = load(self.folder / day / f"{name}.npy")
                 if len(both := common(keys, earlier[0])):
                     self.duplicates.append(earlier[:, np.isin(earlier[0], both)])
                     self.days.add(day)
-                    found.append(both)
-        if len(both := np.unique(np.concatenate(found))):
+                    repeated.append(both)
+        if len(both := np.unique(np.concatenate(repeated))):
             self.duplicates.append(every[:, np.isin(every[0], both)])
             self.days |= {day for day, _, own in fresh if len(common(own[0], both))}
         for day, name, _ in fresh:

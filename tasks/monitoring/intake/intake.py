@@ -481,7 +481,7 @@ def _forget_keys(model: str, state: IntakeState, asked: Mapping[str, Sequence[Da
 
     if state.again is None:
         return None
-    keys, times = known = np.load(folder(model) / state.again)
+    keys, times = key_times = np.load(folder(model) / state.again)
     days = local(times.view(np.int64), state.timezone) // DAY
     kept = np.isin(days, np.array(list(asked), dtype="datetime64[D]").astype(np.int64))
     # the day of their last time is forgotten; an earlier day may have them still, if it was answered later
@@ -495,7 +495,7 @@ def _forget_keys(model: str, state: IntakeState, asked: Mapping[str, Sequence[Da
     if not kept.any():
         return None
     name = f"again.{state.batch}-{kept.sum()}.npy"  # keys of one batch only get fewer: no name is written twice
-    np.save(folder(model) / name, known[:, kept])
+    np.save(folder(model) / name, key_times[:, kept])
     return name
 
 

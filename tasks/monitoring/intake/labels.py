@@ -127,11 +127,11 @@ def join(model: str, state: IntakeState, folder: Path, task: str, loss: str) -> 
     days = {}
     for day in state.asked:
         of = files.digest([state.identity(day), profiled])[:16]
-        known = before.days.get(day)
-        if known and (known.of != of or before.by != by or not _day_file(model, day).exists()):
-            known = None
-        labelled = joiner.labelling_partitions(day, known, shas_before)
-        days[day] = known if known and labelled == known.labelled else joiner.join_day(day, of, labelled)
+        made = before.days.get(day)
+        if made and (made.of != of or before.by != by or not _day_file(model, day).exists()):
+            made = None
+        labelled = joiner.labelling_partitions(day, made, shas_before)
+        days[day] = made if made and labelled == made.labelled else joiner.join_day(day, of, labelled)
     joined = Joined(by, partitions, days)
     if joined != before:
         files.write_json(_state_file(model), asdict(joined))
@@ -271,16 +271,16 @@ class _Joiner:
     repeated: tuple[Hashes, npt.NDArray[np.int64]]
     """Keys that stand in several files, and the last time of each."""
 
-    def labelling_partitions(self, day: str, known: Day | None, before: Mapping[str, str]) -> dict[str, str]:
+    def labelling_partitions(self, day: str, made: Day | None, before: Mapping[str, str]) -> dict[str, str]:
         """The partitions that have a label for any row of a day; only those that changed since then are looked into.
 
         Args:
             day: which.
-            known: what was made of it last; None: it must be made anew.
+            made: what was made of it last; None: it must be made anew.
             before: the partitions at that time: name → sha256.
         """
-        asked = sorted(name for name, sha in self.shas.items() if known is None or before.get(name) != sha)
-        same = {name for name, sha in known.labelled.items() if self.shas.get(name) == sha} if known else set()
+        asked = sorted(name for name, sha in self.shas.items() if made is None or before.get(name) != sha)
+        same = {name for name, sha in made.labelled.items() if self.shas.get(name) == sha} if made else set()
         if asked:
             hashes = _sorted_hashes(intake.files_of_day(self.model, self.state, day))
             same |= {name for name in asked if self.labels[name].any_of(hashes)}
@@ -324,21 +324,21 @@ class _Joiner:
         """What is kept of the labels of a release on a day."""
         from tasks.modelling import daily_summaries, metrics
 
-        known = metrics.labelled(self.task, rows)
-        kept: dict[str, Any] = {"rows": len(rows), "labels": len(known), "loss": None, "label": None}
-        if known.empty:
+        labelled = metrics.labelled(self.task, rows)
+        kept: dict[str, Any] = {"rows": len(rows), "labels": len(labelled), "loss": None, "label": None}
+        if labelled.empty:
             return kept
         with suppress(metrics.Unscorable):  # quality.measure says why, of the week
-            predictions = metrics.predictions_of(known).dropna(axis=1, how="all")
-            total = float(metrics.losses(self.loss, known["label"], predictions).sum())
+            predictions = metrics.predictions_of(labelled).dropna(axis=1, how="all")
+            total = float(metrics.losses(self.loss, labelled["label"], predictions).sum())
             kept["loss"] = total if math.isfinite(total) else None
         profile = intake.profile(self.model, self.state, candidate)
         if profile is None:
             return kept
-        layout, labelled = intake.columns(profile)["label"], rows.loc[known.index, ["time", "label"]]
-        if layout.type != "category" and labelled["label"].dtype.kind not in "fiu":
+        layout, of_labels = intake.columns(profile)["label"], rows.loc[labelled.index, ["time", "label"]]
+        if layout.type != "category" and of_labels["label"].dtype.kind not in "fiu":
             return kept  # since this release was trained, the label has become something else
-        days = daily_summaries.summarise(labelled, {"label": layout})["label"]
+        days = daily_summaries.summarise(of_labels, {"label": layout})["label"]
         sums = {name: getattr(days, name)[0].tolist() for name in ("rows", "missing", "total", "squares", "counts")}
         return {**kept, "label": {**sums, "unknown": list(days.unknown[0])}}
 

@@ -1,25 +1,24 @@
-"""How good the predictions of production are: measured where labels came, estimated where they did not yet.
+"""Quality of the predictions of production: measured where labels came, estimated where they did not yet.
 
-Measured is what training measures, with intervals over days. The estimate asks what loss predictions like these had on
-the holdout: E[loss | what the model says], a line through a few knots, averaged over the window. For probabilities
-that is the expected loss under recalibrated confidence (Guillory et al. 2021, arXiv:2107.03315; CBPE in NannyML), for
-numbers the direct estimate of the loss (DLE in NannyML).
+Measured is what training measures, with intervals over days. The estimate is the loss that predictions like these had
+on the holdout: E[loss | prediction], a line through a few knots, averaged over the window. For probabilities that is
+the expected loss under recalibrated confidence (Guillory et al. 2021, arXiv:2107.03315; CBPE in NannyML), for numbers
+the direct estimate of the loss (DLE in NannyML).
 
-Its interval is a prediction interval for the mean loss of the window. Days that follow each other are alike, so what
-scatters is looked at in blocks as long as the window, cut from all days whose labels are known: those of the holdout
-and of earlier windows, which count less the older they are. Four blocks know little, and nothing of a world that moves
-on: how far off the estimates of earlier releases were is the best there is to know about that, and it counts as well.
+Its interval is a prediction interval for the mean loss of the window. Days that follow each other are alike, so scatter
+is measured in blocks as long as the window, cut from all days whose labels are known: those of the holdout and of
+earlier windows, which count less the older they are. Four blocks know little, and nothing of a world that moves on:
+the errors of earlier releases' estimates are the best that is known about that, and count as well.
 
-No such estimate can see that the relation between features and label itself moved (Garg et al. 2022,
-arXiv:2201.04234, section 3): equal predictions give equal estimates. It is seen when labels come, and `off` says so.
+No such estimate can detect that the relation between features and label itself moved (Garg et al. 2022,
+arXiv:2201.04234, section 3): equal predictions give equal estimates. It shows when labels come, and `off` reports it.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from datetime import date, datetime, time, timedelta
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,55 +36,18 @@ Scores = dict[str, dict[str, float]]
 
 FEWEST_DAYS = 3
 FEWEST_ROWS = 30
-"""What is of fewer days, or of fewer rows, is «not enough data»."""
+"""Fewer days or rows are «not enough data»."""
 
 FEWEST_BLOCKS = 3
-"""An estimate wants so many blocks of labelled days, each as long as the window."""
+"""An estimate needs so many blocks of labelled days, each as long as the window."""
 
 KNOTS = 10
 ROWS_PER_KNOT = 100
 FADES = 0.9
-"""What a block counts, as a share of what the next newer one counts."""
+"""The weight of a block, as a share of that of the next newer one."""
 
 MOSTLY = 0.8
-"""A window is held against its estimate when so much of it has labels (some rows never get one)."""
-
-
-# ── windows ───────────────────────────────────────────────────────────────────────────────────────
-
-
-@dataclass(frozen=True)
-class Window:
-    """The predictions of some days."""
-
-    number: int
-    """From 0, counted from the first."""
-    since: datetime
-    until: datetime
-    """Not part of it. Of one that is not over: as if it were."""
-    whole: bool
-    """Whether it is over."""
-    frame: pd.DataFrame
-
-
-def windows(frame: pd.DataFrame, since: date, until: date, days: int = 7) -> list[Window]:
-    """Cut a frame into windows of so many days, from the day of `since` up to `until`; empty ones are among them.
-
-    Args:
-        frame: with `time`, in any order.
-        since: where the first window begins: its day, at midnight.
-        until: until when there is anything to see; what is of this moment or later is left out.
-        days: of a window.
-    """
-    begin = datetime.combine(since.date() if isinstance(since, datetime) else since, time.min)
-    end = until if isinstance(until, datetime) else datetime.combine(until, time.min)
-    length = timedelta(days=days)
-    times = frame["time"]
-    number = ((times - begin) // length).where(times < end, -1).to_numpy()
-    return [
-        Window(k, begin + k * length, begin + (k + 1) * length, begin + (k + 1) * length <= end, frame[number == k])
-        for k in range(max(-((begin - end) // length), 0))
-    ]
+"""A window is compared with its estimate when so much of it has labels (some rows never get one)."""
 
 
 # ── measured ──────────────────────────────────────────────────────────────────────────────────────
@@ -93,10 +55,10 @@ def windows(frame: pd.DataFrame, since: date, until: date, days: int = 7) -> lis
 
 @dataclass(frozen=True)
 class Measured:
-    """What predictions turned out to be worth."""
+    """The measured quality of predictions."""
 
     loss: str
-    """Which loss is held against estimates."""
+    """Which loss is compared with estimates."""
     rows: int
     labels: int
     """How many of the rows have a label."""
@@ -115,11 +77,11 @@ class Measured:
     @property
     def text(self) -> str:
         """In words."""
-        if (found := self.of_loss) is None:
-            asked = f"{FEWEST_ROWS} on {FEWEST_DAYS} days are needed"
-            return f"not enough data: {self.labels:,} of {self.rows:,} rows have a label, on {self.days} days; {asked}"
-        interval = f" ({found['low']:.4g} to {found['high']:.4g})" if "low" in found else ""
-        return f"{self.loss} is {found['value']:.4g}{interval}, of {self.labels:,} labels on {self.days} days"
+        if (entry := self.of_loss) is None:
+            needed = f"{FEWEST_ROWS} on {FEWEST_DAYS} days are needed"
+            return f"not enough data: {self.labels:,} of {self.rows:,} rows have a label, on {self.days} days; {needed}"
+        interval = f" ({entry['low']:.4g} to {entry['high']:.4g})" if "low" in entry else ""
+        return f"{self.loss} is {entry['value']:.4g}{interval}, of {self.labels:,} labels on {self.days} days"
 
 
 def measure(
@@ -143,34 +105,35 @@ def measure(
     Raises:
         Unscorable: predictions that are missing, or that do not offer the loss.
     """
-    known = metrics.labelled(task, frame)
-    days = metrics.day_blocks(known["time"])
-    said, label = _predictions(known, slices), known["label"].to_numpy()
-    if (task == "regression") != ("prediction" in said):
+    labelled = metrics.labelled(task, frame)
+    days, label = metrics.day_blocks(labelled["time"]), labelled["label"].to_numpy()
+    predictions = metrics.predictions_of(labelled.drop(columns=[*slices], errors="ignore"))
+    if (task == "regression") != ("prediction" in predictions):
         raise metrics.Unscorable(f"these are no predictions of a {task}")
 
     def scored(members: npt.NDArray[np.int64]) -> dict[str, Any]:
         counts = {"rows": len(members), "days": len(np.unique(days[members]))}
         if counts["rows"] < FEWEST_ROWS or counts["days"] < FEWEST_DAYS:
             return {**counts, "metrics": {}}
-        of = label[members], said.iloc[members]
-        found = metrics.score_with_intervals(
-            task, *of, days[members], resamples=resamples, seed=0, confidence=confidence
+        of_rows = label[members], predictions.iloc[members]
+        scores = metrics.score_with_intervals(
+            task, *of_rows, days[members], resamples=resamples, seed=0, confidence=confidence
         )
-        if loss not in found:
-            losses = metrics.losses(loss, *of)
+        if loss not in scores:
+            losses = metrics.losses(loss, *of_rows)
             low, high = metrics.interval(metrics.bootstrap_means(losses, days[members], resamples, 0), confidence)
-            found[loss] = {"value": float(losses.mean()), "low": low, "high": high}
-        return {**counts, "metrics": _rounded(found)}
+            scores[loss] = {"value": float(losses.mean()), "low": low, "high": high}
+        rounded = {name: {key: numbers.short(v) for key, v in entry.items()} for name, entry in scores.items()}
+        return {**counts, "metrics": rounded}
 
-    whole = scored(np.arange(len(known)))
+    overall = scored(np.arange(len(labelled)))
     parts: dict[str, dict[str, dict[str, Any]]] = {}
     for column in slices:
-        if column in known:
-            names = metrics.slice_names(known[column])
-            found = sorted(names.groupby(names.to_numpy()).indices.items())
-            parts[column] = {str(value): scored(np.asarray(members)) for value, members in found}
-    return Measured(loss, len(frame), len(known), whole["days"], whole["metrics"], parts)
+        if column in labelled:
+            names = metrics.slice_names(labelled[column])
+            groups = sorted(names.groupby(names.to_numpy()).indices.items())
+            parts[column] = {str(value): scored(np.asarray(members)) for value, members in groups}
+    return Measured(loss, len(frame), len(labelled), overall["days"], overall["metrics"], parts)
 
 
 # ── estimated ─────────────────────────────────────────────────────────────────────────────────────
@@ -195,20 +158,16 @@ class Estimate:
         interval = f"{self.confidence:.0%} interval {self.low:.4g} to {self.high:.4g}"
         return f"{self.loss} is estimated at {self.value:.4g} ({interval}), of {self.rows:,} rows on {self.days} days"
 
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON values."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
 class LossEstimator:
-    """What is known of the loss of a model, given what it predicts. Made by `fit`."""
+    """The expected loss of a model, given its prediction, and its scatter. Made by `fit`."""
 
     task: str
     loss: str
     confidence: float
     knots: Floats
-    """What the model says, at so many places: shape (k,)."""
+    """Predictions: shape (k,)."""
     expected: Floats
     """The expected loss there."""
     covariance: Floats
@@ -222,7 +181,7 @@ class LossEstimator:
     rows: Floats
     """How many rows these days have."""
     past: Floats
-    """How far off earlier estimates were: shape (estimates,)."""
+    """The errors of earlier estimates: shape (estimates,)."""
 
     @staticmethod
     def fit(
@@ -233,7 +192,7 @@ class LossEstimator:
         past: Sequence[float] = (),
         confidence: float = 0.95,
     ) -> LossEstimator:
-        """Learn what loss predictions have.
+        """Learn the loss of predictions.
 
         Args:
             task: classification or regression.
@@ -241,17 +200,16 @@ class LossEstimator:
             holdout: time, label and predictions of rows that the model has not learned from.
             earlier: the same of predictions of this release in production, newer than the holdout; of those that have
                 labels by now.
-            past: how far off the estimates of earlier releases were (`Off.value`), for windows of the same length.
+            past: the errors of the estimates of earlier releases (`Off.value`), for windows of the same length.
             confidence: of the intervals to come.
 
         Raises:
             Unscorable: predictions that are missing, or that do not offer the loss.
         """
-        known = metrics.labelled(task, holdout)
-        said, losses, day = _told(task, loss, known)
-        knots = _knots(said)
-        basis = _hats(said, knots)
-        normal = basis.T @ basis + 1e-6 * max(len(said), 1) / len(knots) * np.eye(len(knots))
+        x, losses, day = _loss_by_prediction(task, loss, holdout)
+        knots = _knots(x)
+        basis = _hats(x, knots)
+        normal = basis.T @ basis + 1e-6 * max(len(x), 1) / len(knots) * np.eye(len(knots))
         inverse = np.linalg.inv(normal)
         expected = inverse @ (basis.T @ losses)
         residual = losses - basis @ expected
@@ -262,24 +220,24 @@ class LossEstimator:
         sums, rows = np.bincount(day, residual).astype(np.float64), np.bincount(day).astype(np.float64)
         within = ((residual - (sums / np.maximum(rows, 1))[day]) ** 2).sum() / max(len(residual) - len(rows), 1)
         if earlier is not None:
-            since, losses, day = _told(task, loss, metrics.labelled(task, earlier))
-            residual = losses - np.interp(since, knots, expected)
+            x, losses, day = _loss_by_prediction(task, loss, earlier)
+            residual = losses - np.interp(x, knots, expected)
             sums = np.concatenate([sums, np.bincount(day, residual)])
             rows = np.concatenate([rows, np.bincount(day)])
         usual = basis.mean(axis=0) if len(basis) else np.full(len(knots), 1 / len(knots))
-        filled = rows > 0
-        days_known = sums[filled], rows[filled], np.asarray(past, dtype=np.float64)
-        return LossEstimator(task, loss, confidence, knots, expected, covariance, usual, float(within), *days_known)
+        has_rows = rows > 0
+        of_days = sums[has_rows], rows[has_rows], np.asarray(past, dtype=np.float64)
+        return LossEstimator(task, loss, confidence, knots, expected, covariance, usual, float(within), *of_days)
 
     def lacking(self, frame: pd.DataFrame) -> str:
         """Why there is no estimate for these rows; empty where there is one."""
         days = _days(frame)
         if days < FEWEST_DAYS or len(frame) < FEWEST_ROWS:
-            asked = f"{FEWEST_ROWS} on {FEWEST_DAYS} days are needed"
-            return f"not enough data: {len(frame):,} predictions on {days} days; {asked}"
+            needed = f"{FEWEST_ROWS} on {FEWEST_DAYS} days are needed"
+            return f"not enough data: {len(frame):,} predictions on {days} days; {needed}"
         if len(self.rows) < FEWEST_BLOCKS * days:
-            asked = f"{FEWEST_BLOCKS} times {days} are needed to tell how much a window of {days} days scatters"
-            return f"not enough data: labels of {len(self.rows)} days are known; {asked}"
+            needed = f"{FEWEST_BLOCKS} times {days} are needed to know how much a window of {days} days scatters"
+            return f"not enough data: labels of {len(self.rows)} days are known; {needed}"
         return ""
 
     def estimate(self, frame: pd.DataFrame) -> Estimate | None:
@@ -293,10 +251,10 @@ class LossEstimator:
         """
         if self.lacking(frame):
             return None
-        mix = _hats(_says(self.task, self.loss, _predictions(frame)), self.knots).mean(axis=0)
+        mix = _hats(_scalar(self.task, self.loss, metrics.predictions_of(frame)), self.knots).mean(axis=0)
         days = _days(frame)
         level, variance, quantile = self._scatter(days, len(frame))
-        moved = mix - self.usual  # the level itself is in the scatter; this is what is unsure of the slope
+        moved = mix - self.usual  # the level itself is in the scatter; this is the uncertainty of the slope
         variance += float(moved @ self.covariance @ moved)
         value = max(float(mix @ self.expected) + level, 0.0)
         reach = quantile * math.sqrt(variance)
@@ -341,87 +299,78 @@ class LossEstimator:
 
 @dataclass(frozen=True)
 class Off:
-    """An estimate, held against what was measured."""
+    """The error of an estimate."""
 
     value: float
-    """Measured less estimated: above 0, the model was worse than it was thought to be."""
-    held: bool
-    """Whether the interval of the estimate holds what was measured."""
+    """Measured less estimated: above 0, the model was worse than estimated."""
+    is_covered: bool
+    """Whether the interval of the estimate contains the measured value."""
     text: str
 
 
 def off(estimate: Estimate | None, measured: Measured) -> Off | None:
-    """How far off an estimate was; None while too few of the labels are there, or there is no estimate."""
-    found = measured.of_loss
-    if estimate is None or found is None or measured.labels < MOSTLY * measured.rows:
+    """The error of an estimate; None without one, or while too few of the labels are known."""
+    entry = measured.of_loss
+    if estimate is None or entry is None or measured.labels < MOSTLY * measured.rows:
         return None
-    value = numbers.short(found["value"] - estimate.value)
-    held = estimate.low <= found["value"] <= estimate.high
+    value = numbers.short(entry["value"] - estimate.value)
     words = f"the estimate of {estimate.loss}, {estimate.value:.4g} ({estimate.low:.4g} to {estimate.high:.4g}), was "
     words += f"{abs(value):.3g} too {'low' if value > 0 else 'high'}, "
-    if held:
-        return Off(value, held, f"{words}within its interval")
+    if estimate.low <= entry["value"] <= estimate.high:
+        return Off(value, True, f"{words}within its interval")
     words += f"outside of its interval: predictions like these are {'worse' if value > 0 else 'better'} than they were "
-    return Off(value, held, f"{words}on the holdout, so what moved is the relation between features and label")
+    return Off(value, False, f"{words}on the holdout, so what moved is the relation between features and label")
 
 
 # ── predictions → numbers ─────────────────────────────────────────────────────────────────────────
 
 
-def _predictions(frame: pd.DataFrame, but: Sequence[str] = ()) -> pd.DataFrame:
-    columns = [c for c in frame.columns if (c.startswith("p_") or c in ("prediction", "q10", "q90")) and c not in but]
-    return frame[columns]
+def _loss_by_prediction(task: str, loss: str, frame: pd.DataFrame) -> tuple[Floats, Floats, npt.NDArray[np.int64]]:
+    """The prediction as a number, the loss, and the day, of each row that has a label."""
+    labelled = metrics.labelled(task, frame)
+    predictions = metrics.predictions_of(labelled)
+    losses = metrics.losses(loss, labelled["label"], predictions)
+    return _scalar(task, loss, predictions), losses, metrics.day_blocks(labelled["time"])
 
 
-def _told(task: str, loss: str, known: pd.DataFrame) -> tuple[Floats, Floats, npt.NDArray[np.int64]]:
-    """What the model says, the loss, and the day, of each row."""
-    said = _predictions(known)
-    losses = metrics.losses(loss, known["label"], said)
-    return _says(task, loss, said), losses, metrics.day_blocks(known["time"])
+def _scalar(task: str, loss: str, predictions: pd.DataFrame) -> Floats:
+    """A number per prediction, of which its expected loss is a function.
 
-
-def _says(task: str, loss: str, predictions: pd.DataFrame) -> Floats:
-    """What the model says, as a number per row of which its loss is a function.
-
-    Of two classes the probability of the second one; of more the loss that it expects itself, if its probabilities
-    were true; of a number, that number.
+    Of two classes the probability of the second one; of more the loss that it would have if its probabilities were
+    true; of a number, that number.
     """
-    said = predictions.to_numpy(dtype=np.float64)
-    if bad := int((~np.isfinite(said)).any(axis=1).sum()):
-        raise metrics.Unscorable(f"something is missing or infinite in {bad:,} of {len(said):,} predictions")
+    values = predictions.to_numpy(dtype=np.float64)
+    if bad := int((~np.isfinite(values)).any(axis=1).sum()):
+        raise metrics.Unscorable(f"something is missing or infinite in {bad:,} of {len(values):,} predictions")
     if task == "regression":
         return predictions["prediction"].to_numpy(dtype=np.float64)
-    if said.shape[1] == 2:
-        return said[:, 1]
+    if values.shape[1] == 2:
+        return values[:, 1]
     names = [column.removeprefix("p_") for column in predictions.columns]
-    if_true = [metrics.losses(loss, np.full(len(said), name), predictions) for name in names]
-    return np.asarray((said * np.stack(if_true, axis=1)).sum(axis=1), dtype=np.float64)
+    if_true = [metrics.losses(loss, np.full(len(values), name), predictions) for name in names]
+    return np.asarray((values * np.stack(if_true, axis=1)).sum(axis=1), dtype=np.float64)
 
 
-def _knots(said: Floats) -> Floats:
-    """Places of equal distance in rows, among what was said: shape (k,), rising."""
-    if not len(said):
+def _knots(x: Floats) -> Floats:
+    """Places with equally many rows between them: shape (k,), rising."""
+    if not len(x):
         return np.zeros(1)
-    count = min(max(len(said) // ROWS_PER_KNOT, 2), KNOTS)
-    return np.unique(np.quantile(said, (np.arange(count) + 0.5) / count))
+    count = min(max(len(x) // ROWS_PER_KNOT, 2), KNOTS)
+    return np.unique(np.quantile(x, (np.arange(count) + 0.5) / count))
 
 
-def _hats(said: Floats, knots: Floats) -> Floats:
+def _hats(x: Floats, knots: Floats) -> Floats:
     """How each value lies between the knots: shape (rows, k), of sum 1; beyond the last knot, on it."""
-    above = np.clip(np.searchsorted(knots, said, side="right"), 1, max(len(knots) - 1, 1))
-    basis = np.zeros((len(said), len(knots)))
+    basis = np.zeros((len(x), len(knots)))
     if len(knots) == 1:
         basis[:] = 1.0
         return basis
-    share = np.clip((said - knots[above - 1]) / (knots[above] - knots[above - 1]), 0.0, 1.0)
-    rows = np.arange(len(said))
+    above = np.clip(np.searchsorted(knots, x, side="right"), 1, len(knots) - 1)
+    share = np.clip((x - knots[above - 1]) / (knots[above] - knots[above - 1]), 0.0, 1.0)
+    rows = np.arange(len(x))
     basis[rows, above - 1], basis[rows, above] = 1 - share, share
     return basis
 
 
 def _days(frame: pd.DataFrame) -> int:
     return len(np.unique(metrics.day_blocks(frame["time"])))
-
-
-def _rounded(found: Scores) -> Scores:
-    return {name: {k: numbers.short(v) for k, v in entry.items()} for name, entry in found.items()}

@@ -1,17 +1,17 @@
-"""Quality, week by week: measured where labels came, estimated where they did not yet.
+"""Weekly windows of quality: measured where labels came, estimated where they did not yet.
 
-    var/monitoring/<model>/weeks.json    what was found of each week, and from which days
+    var/monitoring/<model>/weeks.json    the result of each week, and from which days
 
-A week begins on Monday. What is said of it is a pure function of its days and, for the estimate, of the weeks before it
-as far as their labels are known by now: so it is computed again when one of these changes, and labels that came late
-end in the same numbers. No estimate uses a label of its own week or of a later one.
+A week begins on Monday. Its result is a pure function of its days and, for the estimate, of the weeks before it as far
+as their labels are known by now: it is computed again when one of these changes, and late labels end in the same
+numbers. No estimate uses a label of its own week or of a later one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, timedelta
 from functools import partial
 from pathlib import Path
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     from tasks.monitoring.quality.quality import Measured
 
 EARLIER = 8
-"""Weeks before one whose labels of the same release say how far off estimates are."""
+"""The errors of estimates are learned from the labels of the same release in so many weeks before."""
 
 PAST = 26
-"""Weeks before one in which estimates of other releases may have been off."""
+"""The errors of other releases' estimates count for so many weeks."""
 
 References = Callable[[str], "Reference | None"]
-"""Candidate → what it is held against; None: that cannot be had."""
+"""Candidate → its reference; None: it cannot be fetched."""
 
 Week = dict[str, Any]
 """As report.json has a window, with `text`, and `releases`: candidate → the same of its own predictions."""
@@ -52,10 +52,10 @@ class Measuring:
     confidence: float
 
     @staticmethod
-    def of(said: params.Model) -> Measuring:
-        """As params.yaml says: like training and the gate."""
-        slices, gate = tuple(said.evaluate.slices), said.gate
-        return Measuring(said.task, gate.loss, slices, said.evaluate.resamples, gate.confidence)
+    def of(model: params.Model) -> Measuring:
+        """As in training and at the gate."""
+        slices, gate = tuple(model.evaluate.slices), model.gate
+        return Measuring(model.task, gate.loss, slices, model.evaluate.resamples, gate.confidence)
 
 
 def measured(model: str, joined: Joined, how: Measuring, references: References) -> list[Week]:
@@ -65,35 +65,36 @@ def measured(model: str, joined: Joined, how: Measuring, references: References)
         model: whose.
         joined: the days.
         how: what is measured.
-        references: of the releases that were asked.
+        references: of the releases that answered.
     """
     days: dict[date, list[str]] = {}
     for day in sorted(joined.days):
         days.setdefault(monday(day), []).append(day)
     path = intake.folder(model) / "weeks.json"
-    known = files.read_state(path, dict[str, Week]())
-    found = _Weeks(model, how, references, days)
-    told: dict[str, Week] = {}
-    for week, own in days.items():
+    before = files.read_state(path, dict[str, Week]())
+    weeks = _Weeks(model, how, references, days)
+    results: dict[str, Week] = {}
+    for week, own_days in days.items():
         near = [[joined.days[day].identity for day in days.get(one, [])] for one in (*_before(week), week)]
-        offs = _offs(told, week)
-        held = {name: _held(references(name)) for day in own for name in joined.days[day].releases}
-        of = files.digest([near, offs, vars(how), held])[:16]
-        there = known.get(week.isoformat())
-        told[week.isoformat()] = there if there and there["of"] == of else {"of": of, **found.week(week, offs)}
-    if told != known:
-        files.write_json(path, told)
-    return list(told.values())
+        errors = _errors(results, week)
+        releases = {name for day in own_days for name in joined.days[day].releases}
+        has_holdout = {name: _has_holdout(references(name)) for name in releases}
+        of = files.digest([near, errors, vars(how), has_holdout])[:16]
+        known = before.get(week.isoformat())
+        results[week.isoformat()] = known if known and known["of"] == of else {"of": of, **weeks.result(week, errors)}
+    if results != before:
+        files.write_json(path, results)
+    return list(results.values())
 
 
 def promised(how: Measuring, reference: Reference) -> dict[str, float] | None:
     """The loss on the holdout: {value, low, high}; None where that was not kept, has too few rows, or no such loss."""
-    path = reference.folder / "evaluation" / "predictions.parquet"
-    if not path.exists():
+    if not _has_holdout(reference):
         return None
+    path = _holdout_file(reference)
     key = {"holdout": files.sha256(path), **vars(how), "slices": None, "digits": numbers.DIGITS}
-    found: dict[str, float] | None = files.read_json(files.memo("promised", key, ".json", partial(_promise, how, path)))
-    return found
+    loss: dict[str, float] | None = files.read_json(files.memo("promised", key, ".json", partial(_promise, how, path)))
+    return loss
 
 
 def _promise(how: Measuring, holdout: Path, target: Path) -> None:
@@ -102,21 +103,21 @@ def _promise(how: Measuring, holdout: Path, target: Path) -> None:
     from tasks.modelling import metrics
     from tasks.monitoring.quality import quality
 
-    found = None
+    loss = None
     with suppress(metrics.Unscorable):  # it was trained for another task, or does not offer this loss
-        measured = quality.measure(how.task, how.loss, pd.read_parquet(holdout), (), how.resamples, how.confidence)
-        found = measured.of_loss
-    files.write_json(target, found)
+        rows = pd.read_parquet(holdout)
+        loss = quality.measure(how.task, how.loss, rows, (), how.resamples, how.confidence).of_loss
+    files.write_json(target, loss)
 
 
 def monday(day: str) -> date:
     """The first day of a day's week."""
-    found = date.fromisoformat(day)
-    return found - timedelta(days=found.weekday())
+    first = date.fromisoformat(day)
+    return first - timedelta(days=first.weekday())
 
 
 def week_number(week: Mapping[str, Any]) -> int:
-    """Which week it is, counted from the first Monday of 1970: the same, whatever else is known."""
+    """The number of a week, counted from the first Monday of 1970: the same, whatever else is known."""
     return (monday(week["since"][:10]) - date(1970, 1, 5)).days // 7
 
 
@@ -125,16 +126,20 @@ def utc(day: date) -> str:
     return f"{day.isoformat()}T00:00:00Z"
 
 
-def _offs(told: Mapping[str, Week], week: date) -> list[tuple[str, float]]:
-    """How far off the estimates of the weeks before one were: candidate, error."""
+def _errors(weeks: Mapping[str, Week], week: date) -> list[tuple[str, float]]:
+    """The errors of the estimates of the weeks before one: candidate, error."""
     since = (week - timedelta(weeks=PAST)).isoformat()
-    found = [pair for monday, one in told.items() if monday >= since for pair in one["releases"].items()]
-    return [(candidate, said["off"]) for candidate, said in found if said["off"] is not None]
+    recent = [pair for start, result in weeks.items() if start >= since for pair in result["releases"].items()]
+    return [(candidate, own["off"]) for candidate, own in recent if own["off"] is not None]
 
 
-def _held(reference: Reference | None) -> bool:
-    """Whether there is a holdout to learn from; it may come later than what is held against it."""
-    return reference is not None and (reference.folder / "evaluation" / "predictions.parquet").exists()
+def _has_holdout(reference: Reference | None) -> bool:
+    """Whether there is a holdout to learn from; it may come later than the predictions."""
+    return reference is not None and _holdout_file(reference).exists()
+
+
+def _holdout_file(reference: Reference) -> Path:
+    return reference.folder / "evaluation" / "predictions.parquet"
 
 
 def _before(week: date) -> list[date]:
@@ -143,65 +148,62 @@ def _before(week: date) -> list[date]:
 
 @dataclass
 class _Weeks:
-    """The weeks that are computed; what two of them need is read once."""
+    """Computes weeks; the labels that two of them need are read once."""
 
     model: str
     how: Measuring
     references: References
     days: Mapping[date, list[str]]
+    labelled: dict[date, dict[str, pd.DataFrame]] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        self._labelled: dict[date, dict[str, pd.DataFrame]] = {}
-
-    def week(self, week: date, offs: Sequence[tuple[str, float]]) -> Week:
-        """What there is to say of one."""
+    def result(self, week: date, errors: Sequence[tuple[str, float]]) -> Week:
+        """Measure and estimate one week, overall and by release."""
         rows = labels.frame(self.model, self.days[week])
         candidates = sorted(rows["release"].unique().tolist())
-        found = self._measure(rows, self.how.slices)
+        overall = self._measure(rows, self.how.slices)
         parts = {}
-        for one in candidates:
-            own = rows[rows["release"] == one]
-            past = [off for candidate, off in offs if candidate != one]
-            own_found = found if len(candidates) == 1 else self._measure(own, ())
-            parts[one] = self._of_release(own, own_found, self._earlier(week, one), past)
-        whole = self._said(rows, found)
-        estimated = _together([(one["rows"], one["estimated"]) for one in parts.values()])
-        off = None
-        if estimated and whole["measured"] and all(one["off"] is not None for one in parts.values()):
-            off = numbers.short(whole["measured"][self.how.loss]["value"] - estimated["value"])
-        until = week + timedelta(days=7)
-        said = {"since": utc(week), "until": utc(until), **whole, "estimated": estimated, "off": off}
-        return {**said, "releases": parts}
+        for candidate in candidates:
+            own = rows[rows["release"] == candidate]
+            own_measured = overall if len(candidates) == 1 else self._measure(own, ())
+            past = [error for other, error in errors if other != candidate]
+            parts[candidate] = self._of_release(own, own_measured, self._earlier(week, candidate), past)
+        fields = _fields(rows, overall)
+        estimated, off = _weighted_estimate(list(parts.values())), None
+        if estimated and fields["measured"] and all(part["off"] is not None for part in parts.values()):
+            off = numbers.short(fields["measured"][self.how.loss]["value"] - estimated["value"])
+        span = {"since": utc(week), "until": utc(week + timedelta(days=7))}
+        return {**span, **fields, "estimated": estimated, "off": off, "releases": parts}
 
     def _of_release(
-        self, rows: pd.DataFrame, found: Measured | str, earlier: pd.DataFrame | None, past: Sequence[float]
+        self, rows: pd.DataFrame, measured: Measured | str, earlier: pd.DataFrame | None, past: Sequence[float]
     ) -> dict[str, Any]:
         from tasks.modelling import metrics
         from tasks.monitoring.quality import quality
 
-        said = {**self._said(rows, found), "estimated": None, "off": None}
-        del said["slices"]
-        reference = self.references(rows["release"].iloc[0])
-        if isinstance(found, str) or reference is None or reference.holdout is None:
-            why = "" if isinstance(found, str) else "; no estimate, as its answers on the holdout were not kept"
-            return {**said, "text": f"{said['text']}{why}"}
-        frame, how, holdout = labels.answers(rows), self.how, reference.holdout
+        how, reference = self.how, self.references(rows["release"].iloc[0])
+        result = {**_fields(rows, measured), "estimated": None, "off": None}
+        del result["slices"]
+        if isinstance(measured, str):
+            return result
+        if reference is None or reference.holdout is None:
+            return {**result, "text": f"{result['text']}; no estimate, as its answers on the holdout were not kept"}
+        frame = labels.answers(rows)
         try:
             estimator = quality.LossEstimator.fit(
-                how.task, how.loss, holdout, earlier=earlier, past=past, confidence=how.confidence
+                how.task, how.loss, reference.holdout, earlier=earlier, past=past, confidence=how.confidence
             )
             estimate, lacking = estimator.estimate(frame), estimator.lacking(frame)
         except metrics.Unscorable as error:
-            return {**said, "text": f"{said['text']}; no estimate: {error}"}
+            return {**result, "text": f"{result['text']}; no estimate: {error}"}
         if estimate is None:
-            return {**said, "text": f"{said['text']}; no estimate: {lacking}"}
-        off = quality.off(estimate, found)
+            return {**result, "text": f"{result['text']}; no estimate: {lacking}"}
+        off = quality.off(estimate, measured)
         value = {name: getattr(estimate, name) for name in ("value", "low", "high")}
-        text = "; ".join([said["text"], estimate.text, *([off.text] if off else [])])
-        return {**said, "estimated": value, "off": off.value if off else None, "text": text}
+        text = "; ".join([result["text"], estimate.text, *([off.text] if off else [])])
+        return {**result, "estimated": value, "off": off.value if off else None, "text": text}
 
     def _measure(self, rows: pd.DataFrame, slices: Iterable[str]) -> Measured | str:
-        """What predictions turned out to be worth; or why that cannot be told."""
+        """The measured quality; or why it cannot be measured."""
         from tasks.modelling import metrics
         from tasks.monitoring.quality import quality
 
@@ -211,43 +213,47 @@ class _Weeks:
         except metrics.Unscorable as error:
             return f"cannot be measured: {error}"
 
-    def _said(self, rows: pd.DataFrame, found: Measured | str) -> dict[str, Any]:
-        """As JSON has it."""
-        counts = {"rows": len(rows), "labels": int(rows["label"].notna().sum()), "measured": None, "slices": None}
-        if isinstance(found, str) or not found.metrics:
-            return {**counts, "text": found if isinstance(found, str) else found.text}
-        parts = {column.removeprefix(intake.SLICE): values for column, values in found.slices.items()}
-        return {**counts, "measured": found.metrics, "slices": parts, "text": found.text}
-
     def _earlier(self, week: date, candidate: str) -> pd.DataFrame | None:
         """The labelled predictions of a release in the weeks before one."""
         import pandas as pd
 
-        there = [one for one in _before(week) if one in self.days]
-        self._labelled = {one: known for one, known in self._labelled.items() if one in there}
-        for one in there:
-            if one not in self._labelled:
-                self._labelled[one] = _labelled(labels.frame(self.model, self.days[one]))
-        found = [self._labelled[one][candidate] for one in there if candidate in self._labelled[one]]
-        return pd.concat(found, ignore_index=True) if found else None
+        weeks = [earlier for earlier in _before(week) if earlier in self.days]
+        self.labelled = {
+            earlier: self.labelled.get(earlier) or _labelled(labels.frame(self.model, self.days[earlier]))
+            for earlier in weeks
+        }
+        parts = [own[candidate] for own in self.labelled.values() if candidate in own]
+        return pd.concat(parts, ignore_index=True) if parts else None
 
 
 def _labelled(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Candidate → time, label and predictions of the rows that have a label: what estimates need of a week."""
     from tasks.modelling import metrics
 
-    known = rows[rows["label"].notna()]
-    wanted = ["time", "label", *metrics.predictions_of(rows).columns]
-    return {str(candidate): labels.answers(part[wanted]) for candidate, part in known.groupby("release")}
+    with_label = rows.loc[rows["label"].notna(), ["time", "label", "release", *metrics.predictions_of(rows).columns]]
+    return {
+        str(candidate): labels.answers(own.drop(columns="release")) for candidate, own in with_label.groupby("release")
+    }
 
 
-def _together(parts: list[tuple[int, dict[str, float] | None]]) -> dict[str, float] | None:
+def _fields(rows: pd.DataFrame, measured: Measured | str) -> dict[str, Any]:
+    """As report.json has them."""
+    counts = {"rows": len(rows), "labels": int(rows["label"].notna().sum()), "measured": None, "slices": None}
+    if isinstance(measured, str) or not measured.metrics:
+        return {**counts, "text": measured if isinstance(measured, str) else measured.text}
+    slices = {column.removeprefix(intake.SLICE): values for column, values in measured.slices.items()}
+    return {**counts, "measured": measured.metrics, "slices": slices, "text": measured.text}
+
+
+def _weighted_estimate(parts: list[dict[str, Any]]) -> dict[str, float] | None:
     """The estimate of all rows, from those of each release; None where one has none.
 
     They err together, as the days are the same: their intervals are added as if they did so wholly.
     """
-    total = sum(rows for rows, _ in parts)
-    if not total or any(one is None for _, one in parts):
+    total = sum(part["rows"] for part in parts)
+    if not total or any(part["estimated"] is None for part in parts):
         return None
-    names = ("value", "low", "high")
-    return {name: numbers.short(sum(rows * one[name] for rows, one in parts if one) / total) for name in names}
+    return {
+        name: numbers.short(sum(part["rows"] * part["estimated"][name] for part in parts) / total)
+        for name in ("value", "low", "high")
+    }

@@ -122,7 +122,9 @@ def test_a_release_that_no_longer_serves_takes_its_alarms_with_it() -> None:
     known = look(told(look([], found())), live="bbbb", until=28)
     assert waiting(known) == [("2013-04-09-temp-v3", "closed")]
     assert known[0]["closed"] == "2013-04-28T00:00:00Z"
-    assert known[0]["text"] == "temp is 9 °F higher since 2013-04-02; over: what it is about no longer serves"
+    assert (
+        known[0]["text"] == "temp is 9 °F higher since 2013-04-02; over: the release that it is about is no longer live"
+    )
     # and when it is put back, so that it is wrong again, people are told again
     back = look(told(known), found())
     assert (back[0]["times"], waiting(back)) == (2, [("2013-04-09-temp-v3", "opened")])
@@ -131,7 +133,7 @@ def test_a_release_that_no_longer_serves_takes_its_alarms_with_it() -> None:
 def test_what_is_no_longer_seen_is_over() -> None:
     """Rows that came late may tell that there was nothing."""
     (one,) = look(told(look([], found())))
-    assert one["text"].endswith("; over: it is not seen in what is known by now")
+    assert one["text"].endswith("; over: the data known by now do not show it")
     assert look([one]) == [one]
 
 
@@ -150,7 +152,7 @@ def test_so_many_that_are_over_are_remembered() -> None:
 def model(world: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A model with an alarm, and a report that has it."""
     alarms.update(MODEL, [found()], "aaaa", (APRIL, APRIL))
-    report = {"model": MODEL, "alarms": alarms.shown(alarms.read(MODEL))}
+    report = {"model": MODEL, "alarms": alarms.reported(alarms.read(MODEL))}
     files.write_json(intake.folder(MODEL) / "report.json", report)
     return MODEL
 
@@ -180,7 +182,7 @@ def test_what_was_told_is_written_down(model: str) -> None:
     """So that the next look does not tell it again; the report says so as well."""
     alarms.mark_announced(model, "2013-04-09-temp-v3", "opened")
     assert alarms.unannounced(alarms.read(model)) == []
-    (shown,) = alarms.shown(alarms.read(model))
+    (shown,) = alarms.reported(alarms.read(model))
     assert shown["told"] is True
     assert list(shown) == [*alarms.SHOWN, "told"]
     assert json.dumps(shown)

@@ -15,17 +15,17 @@ import pytest
 from tasks.ground import params
 from tasks.ground.params import Retrain, When
 from tasks.monitoring import retrain_policy
-from tasks.monitoring.retrain_policy import Alarm, Quality, State, decide
+from tasks.monitoring.retrain_policy import MeanLoss, OpenAlarm, PolicyState, decide
 
 NOW = datetime(2013, 6, 3)
 
 
-def quality(loss: float, half: float, labels: int = 1000) -> Quality:
+def quality(loss: float, half: float, labels: int = 1000) -> MeanLoss:
     """A loss with an interval of so much to each side."""
-    return Quality(loss, loss - half, loss + half, labels, NOW - timedelta(days=28), NOW)
+    return MeanLoss(loss, loss - half, loss + half, labels, NOW - timedelta(days=28), NOW)
 
 
-USUAL = State(
+USUAL = PolicyState(
     model="late",
     now=NOW,
     data_version="new",
@@ -38,7 +38,7 @@ USUAL = State(
     newer_partitions=2,
     new_rows=5_000,
     new_partitions=1,
-    alarms=(Alarm("k1", "temp, dewp", 0.3, date(2013, 5, 20)), Alarm("k2", "carrier", 0.1, date(2013, 5, 25))),
+    alarms=(OpenAlarm("k1", "temp, dewp", 0.3, date(2013, 5, 20)), OpenAlarm("k2", "carrier", 0.1, date(2013, 5, 25))),
     promised=quality(0.50, 0.01),
     measured=quality(0.56, 0.01),
     estimated=quality(0.52, 0.01, labels=0),
@@ -144,7 +144,7 @@ def test_what_was_never_trained_or_was_edited_is_trained() -> None:
     edited = decide(replace(USUAL, edited="params.yaml: estimator.params"), on(gap=100))
     assert edited.retrain
     assert edited.why == "params.yaml: estimator.params changed since the last training"
-    assert not decide(State(model="late", now=NOW, data_version=None), on({"new_rows": 1})).retrain
+    assert not decide(PolicyState(model="late", now=NOW, data_version=None), on({"new_rows": 1})).retrain
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,7 @@ def test_small_losses_are_compared_and_told() -> None:
     """A loss of 2.5e-7 has an interval, and is no zero in the record."""
     rng = np.random.default_rng(0)
     times = pd.Series(pd.Timestamp("2013-05-01") + pd.to_timedelta(np.arange(3000) // 100, unit="D"))
-    promised, measured = (Quality.of(rng.normal(0, scale, 3000) ** 2, times, 200, 0.95) for scale in (5e-4, 1e-3))
+    promised, measured = (MeanLoss.of(rng.normal(0, scale, 3000) ** 2, times, 200, 0.95) for scale in (5e-4, 1e-3))
     decision = decide(replace(USUAL, promised=promised, measured=measured), on({"measured_loss": 0.1}))
     assert decision.retrain
     told = json.loads(decision.to_json())["state"]["promised"]["loss"]
@@ -223,5 +223,5 @@ def test_a_decision_is_a_record_with_its_inputs_for_no_as_well() -> None:
 def test_the_policies_that_ship_can_be_asked() -> None:
     """Of both models, with everything known and with nothing known."""
     for model in params.load().models.values():
-        for state in (USUAL, State(model="late", now=NOW, data_version="a", trained_at=NOW, trained_on="b")):
+        for state in (USUAL, PolicyState(model="late", now=NOW, data_version="a", trained_at=NOW, trained_on="b")):
             assert retrain_policy.decide(state, model.retrain).why

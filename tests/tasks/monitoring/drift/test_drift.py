@@ -425,12 +425,14 @@ def test_days_that_are_as_before_are_no_extreme_whatever_the_reference_is():
 def test_a_short_reference_says_what_it_cannot_see():
     """And a long one has nothing to say."""
     stream = rows("2014-01-01", 10, seed=5)
-    sight = against(28, stream).sight
-    assert re.match(r"a shift by one standard deviation of the 28 days to compare with is found not within half", sight)
-    assert sight.endswith("what lies far outside of all that was seen is told when its day is over")
-    within = [int(re.search(r"of any size in about (\d+) days", against(n, stream).sight)[1]) for n in (28, 45)]
+    text = against(28, stream).sensitivity
+    assert re.match(
+        r"a shift by one standard deviation of the 28 days to compare with is detected not within half", text
+    )
+    assert text.endswith("what lies far outside of all that was seen is reported when its day is over")
+    within = [int(re.search(r"of any size in about (\d+) days", against(n, stream).sensitivity)[1]) for n in (28, 45)]
     assert within[0] > within[1]
-    assert detect(stream).sight == ""
+    assert detect(stream).sensitivity == ""
 
 
 # ── real flights: fewer streams than `python -m benchmarks.drift`, the same code ──────────────────
