@@ -141,7 +141,7 @@ def first(world: World) -> desired_state.ReleaseRef:
     """The release that serves, which was asked for the rows of April; nobody has labels yet."""
     state = monitor()
     assert state.is_completed()
-    assert report()["data"]["text"] == "nobody serves: there is nothing to hold it against"
+    assert report()["data"]["text"] == "no release is live: there is nothing to compare with"
     one = world.goes_live(world.release())
     log(world.rows["2013-04"], one, number=0)
     assert monitor().is_completed()
@@ -190,7 +190,7 @@ print(state.message, sorted(heavy), sep="\\n")
 """
     before = {path: path.stat().st_mtime_ns for path in intake.folder(MODEL).rglob("*")}
     *_, message, heavy = world.alone.project.python(code).splitlines()
-    assert message == f"nothing to do: nothing was asked and no label came since {report()['at']}"
+    assert message == f"nothing to do: no request and no label came since {report()['at']}"
     assert heavy == "[]"
     assert {path: path.stat().st_mtime_ns for path in intake.folder(MODEL).rglob("*")} == before
 
@@ -271,8 +271,8 @@ def test_rows_of_2199_do_no_harm(world: World, first: desired_state.ReleaseRef) 
     said = report()
     assert said["quality"] == before["quality"]
     assert said["data"]["text"] == (
-        f"{before['data']['text']}; 24 rows count for nothing, as they say that they were asked after they were "
-        f"answered, or before 1971 (`evergreen forget` takes them out of the log)"
+        f"{before['data']['text']}; 24 rows count for nothing: their time is after their answer, or before 1971 "
+        f"(`evergreen forget` takes them out of the log)"
     )
     assert said["alarms"] == []
     assert monitor().message.startswith("nothing to do")
@@ -327,7 +327,9 @@ def test_an_alarm_that_was_acknowledged_stays_open_and_so_does_the_note(
 def test_killed_while_it_writes_to_mlflow_nothing_is_doubled(world: World, first: desired_state.ReleaseRef) -> None:
     """The next run ends what was begun; the report is that of a run that was not killed."""
     world.label("2013-05", 150)
-    code = "import os; from tasks.release.registry import monitoring_run; monitored._keep = lambda *_: os._exit(9)\n"
+    code = (
+        "import os; from tasks.release.registry import monitoring_run; monitoring_run._keep = lambda *_: os._exit(9)\n"
+    )
     code += "from flows.prefect_support import run_local; run_local.run('monitor', 'tiny')"
     assert world.alone.project.run(sys.executable, "-c", code, check=False).returncode == 9
     half = {name: value for name, value in report().items() if name != "at"}
@@ -375,7 +377,8 @@ def test_a_version_of_before_lacks_what_is_kept_today(world: World, first: desir
     said = report()
     assert said["data"]["status"] == "no reference"
     assert (
-        said["data"]["text"] == "it was trained before Evergreen kept the days of training rows: drift cannot be told"
+        said["data"]["text"]
+        == "it was trained before Evergreen kept the days of training rows: drift cannot be detected"
     )
     assert said["quality"]["promised"] is None
     assert said["quality"]["windows"][-1]["estimated"] is None

@@ -300,7 +300,10 @@ BAD = {
         ),
         "give it a share and watch: ",
     ),
-    "does not start": (patched("tasks/runtime/replica.py", BEGIN, "    raise RuntimeError('no such library')\n"), "no such library"),
+    "does not start": (
+        patched("tasks/runtime/replica.py", BEGIN, "    raise RuntimeError('no such library')\n"),
+        "no such library",
+    ),
     "answers otherwise in production": (
         patched(
             "tasks/runtime/predictor.py",
@@ -312,7 +315,9 @@ BAD = {
     ),
     "fails in production": (
         patched(
-            "tasks/runtime/replica.py", "        replies = [(answer.status,", "        replies = [(500 if predictions else answer.status,"
+            "tasks/runtime/replica.py",
+            "        replies = [(answer.status,",
+            "        replies = [(500 if predictions else answer.status,",
         ),
         "give it a share and watch: errors: ",
     ),

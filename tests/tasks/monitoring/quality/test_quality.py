@@ -243,7 +243,7 @@ def test_order_and_unlabelled_rows_make_no_difference_to_an_estimate() -> None:
         (
             7,
             20,
-            "not enough data: labels of 20 days are known; 3 times 7 are needed to tell how much a window of 7 days",
+            "not enough data: labels of 20 days are known; 3 times 7 are needed to know how much a window of 7 days",
         ),
         (0, 28, "not enough data: 0 predictions on 0 days"),
         (7, 0, "not enough data: labels of 0 days are known; 3 times 7 are needed"),
