@@ -32,7 +32,7 @@ class ServiceHealth:
     name: str
     answers: bool
     process: int | None
-    address: str
+    about: str
 
 
 @dataclass
@@ -61,7 +61,7 @@ class PlatformStatus:
             return
         for service in self.services:
             answers = "answers" if service.answers else "does not answer"
-            yield f"  {service.name:<10}  {answers:<15}  process {service.process or '?':<8} {service.address}"
+            yield f"  {service.name:<10}  {answers:<15}  process {service.process or '?':<8} {service.about}"
         yield f"  {self.processes} processes, {self.megabytes:,} MB"
         if self.notifies:
             yield "  failures are sent to EVERGREEN_NOTIFY_URL"

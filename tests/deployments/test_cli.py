@@ -139,35 +139,28 @@ def test_wrong_usage_ends_with_two(arguments: list[str], capsys: pytest.CaptureF
     assert "Usage: evergreen" in shown.out + shown.err
 
 
-@pytest.mark.parametrize("command", ["why", "history", "rollback", "promote", "alarms", "image"])
-def test_an_unknown_model_ends_with_one_and_a_line(
-    small: Project, command: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_unknown_model_ends_with_one_and_a_line(small: Project, capsys: pytest.CaptureFixture[str]) -> None:
     """On stderr, with what was meant, and without a traceback."""
-    assert cli.main([command, "tinny"]) == 1
-    shown = capsys.readouterr()
-    assert shown.out == ""
-    assert shown.err == "ParamsError: params.yaml: there is no model 'tinny' below `models`; did you mean 'tiny'?\n"
+    for command in ("why", "history", "rollback", "promote", "alarms", "image"):
+        assert cli.main([command, "tinny"]) == 1
+        shown = capsys.readouterr()
+        assert shown.out == ""
+        assert shown.err == "ParamsError: params.yaml: there is no model 'tinny' below `models`; did you mean 'tiny'?\n"
 
 
-@pytest.mark.parametrize(
-    ("arguments", "code", "text"),
-    [
-        (["deliver", "13"], 1, "2013-13"),
-        (["status"], 3, "the platform is not up. Start it: evergreen up"),
-        (["down"], 0, "is not up"),
-        (["forget", "flight_delay", "--time-after", "tomorrow"], 1, "'tomorrow' is no time: write 2027-01-31"),
-        (["backtest", "--since", "tomorrow"], 2, "Invalid value"),
-        (["rollout", "flight_delay", "--target", "moon"], 2, "'moon' is not one of"),
-    ],
-)
-def test_exit_codes_mean_something(
-    project: Project, arguments: list[str], code: int, text: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_exit_codes_mean_something(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
     """0 done, 1 could not be done, 2 wrong usage, 3 done and something wants attention."""
-    assert cli.main(arguments) == code
-    shown = capsys.readouterr()
-    assert text in " ".join((shown.out + shown.err).split())
+    for arguments, code, text in (
+        ("deliver 13", 1, "2013-13"),
+        ("status", 3, "the platform is not up. Start it: evergreen up"),
+        ("down", 0, "is not up"),
+        ("forget flight_delay --time-after tomorrow", 1, "'tomorrow' is no time: write 2027-01-31"),
+        ("backtest --since tomorrow", 2, "Invalid value"),
+        ("rollout flight_delay --target moon", 2, "'moon' is not one of"),
+    ):
+        assert cli.main(arguments.split()) == code
+        shown = capsys.readouterr()
+        assert text in " ".join((shown.out + shown.err).split())
 
 
 def test_a_defect_shows_its_traceback(small: Project) -> None:
@@ -194,22 +187,17 @@ def test_why_says_what_would_run_and_runs_nothing(small: Project, capsys: pytest
     assert list(json.loads(capsys.readouterr().out)["stages"]) == stages
 
 
-@pytest.mark.parametrize(
-    ("arguments", "empty"),
-    [
-        (["history", "flight_delay"], []),
-        (["alarms", "flight_delay"], []),
-        (["revisions"], {}),
-        (["quarantine", "list"], []),
-        (["keys", "list"], {"keys": [], "required": False}),
-    ],
-)
-def test_what_is_read_is_printed_as_json(
-    project: Project, arguments: list[str], empty: object, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Where there is nothing yet, as something empty; a person reads a line."""
-    assert cli.main([*arguments, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == empty
+def test_what_is_read_is_printed_as_json(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where there is nothing yet, as something empty."""
+    for arguments, empty in (
+        ("history flight_delay", []),
+        ("alarms flight_delay", []),
+        ("revisions", {}),
+        ("quarantine list", []),
+        ("keys list", {"keys": [], "required": False}),
+    ):
+        assert cli.main([*arguments.split(), "--json"]) == 0
+        assert json.loads(capsys.readouterr().out) == empty
     assert cli.main(["status", "--json"]) == cli.ATTENTION
     assert json.loads(capsys.readouterr().out)["is_up"] is False
 
@@ -271,28 +259,22 @@ def test_a_path_is_of_the_folder_it_is_typed_in(project: Project, monkeypatch: p
     assert cli._target("s3://bucket/out") == "s3://bucket/out"
 
 
-@pytest.mark.parametrize(
-    ("typed", "completed"),
-    [
-        ("wh", ["why"]),
-        ("keys a", ["add"]),
-        ("why ti", ["tiny"]),
-        ("revert rea", ["readings"]),
-        ("revert readings 2013-0", ["2013-01", "2013-02", "2013-03"]),
-    ],
-)
-def test_the_tab_key_completes(small: Project, typed: str, completed: list[str]) -> None:
+def test_the_tab_key_completes(
+    small: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Commands, models, datasets and partitions."""
-    asked = {
-        "_EVERGREEN_COMPLETE": "complete_bash",
-        "COMP_WORDS": f"evergreen {typed}",
-        "COMP_CWORD": str(1 + typed.count(" ")),
-    }
-    done = subprocess.run(
-        [sys.executable, "-m", "deployments.cli"],
-        cwd=small.root, env={**os.environ, **asked}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.stdout.split() == completed
+    monkeypatch.setenv("_EVERGREEN_COMPLETE", "complete_bash")
+    for typed, completed in {
+        "wh": ["why"],
+        "keys a": ["add"],
+        "why ti": ["tiny"],
+        "revert rea": ["readings"],
+        "revert readings 2013-0": ["2013-01", "2013-02", "2013-03"],
+    }.items():
+        monkeypatch.setenv("COMP_WORDS", f"evergreen {typed}")
+        monkeypatch.setenv("COMP_CWORD", str(1 + typed.count(" ")))
+        cli.main([])
+        assert capsys.readouterr().out.split() == completed
 
 
 def test_with_nothing_to_do_why_imports_nothing_heavy(small: Project) -> None:
@@ -303,11 +285,11 @@ def test_with_nothing_to_do_why_imports_nothing_heavy(small: Project) -> None:
     assert lines[1:] == ["tiny: nothing to do, no stage has an input that changed", "0", "set()"]
 
 
-@pytest.mark.parametrize("arguments", ["['--help']", "['env']", "['env', '--shell', 'bash']", "['keys', '--help']"])
-def test_help_and_environment_import_nothing_heavy(small: Project, arguments: str) -> None:
+def test_help_and_environment_import_nothing_heavy(small: Project) -> None:
     """Time is lost in imports."""
-    code = f"import sys; from deployments.cli import main; main({arguments}); print({HEAVY} & sys.modules.keys())"
-    assert small.python(code).splitlines()[-1] == "set()"
+    code = "import sys; from deployments.cli import main; "
+    code += "main(['--help']); main(['env', '--shell', 'bash']); main(['keys', '--help']); "
+    assert small.python(f"{code}print({HEAVY} & sys.modules.keys())").splitlines()[-1] == "set()"
 
 
 # ── the environment ───────────────────────────────────────────────────────────────────────────────
