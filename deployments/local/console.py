@@ -22,7 +22,7 @@ FLOW_RUN = re.compile(r"^(ingest|(?:train|rollout|monitor|predict|backtest)/\w+)
 
 NOISE = re.compile(
     r"Downloading flow code from storage|Beginning flow run|submitting flow run|submitted to infrastructure"
-    r"|Created temporary directory|View (run|experiment) |Waiting up to \d+ seconds for model version"
+    r"|Created temporary directory|View (at|run|experiment) |Waiting up to \d+ seconds for model version"
     r"|prefect\.(events|\w+Observer|_internal)|^\s|^Traceback |^(The above exception|During handling)"
     r"|^\w+(\.\w+)+: \S|^(EOF|OS|Connection\w*|Timeout)Error: "
     r"|\| INFO +\|"  # a flow's own lines have another form

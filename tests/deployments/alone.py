@@ -24,6 +24,7 @@ import pytest
 from prefect.context import refresh_global_settings_context
 
 from deployments.local import servers, services
+from deployments.orchestration import automations, registration
 from flows.prefect_support import api
 from tasks.ground import http, paths
 from tests.conftest import Project, work_on
@@ -101,11 +102,11 @@ def server(copied: Path, root: Path, **numbers: float) -> Iterator[Alone]:
             if name.startswith("PREFECT_SERVER_"):
                 patch.setenv(name, value)
         SHARED.ensure()
-        changed = "".join(f"automations.{name} = {value}\n" for name, value in numbers.items())
-        project.python(
-            f"from deployments.orchestration import automations, registration\n{changed}assert registration.main() == 0"
-        )
         refresh_global_settings_context()  # Prefect may have read the environment of another test
+        with pytest.MonkeyPatch.context() as changed:
+            for name, value in numbers.items():
+                changed.setattr(automations, name, value)
+            assert registration.main() == 0
         yield Alone(project, told)
 
 

@@ -280,7 +280,7 @@ def test_what_is_paused_is_woken_by_nobody(alone: Alone, monkeypatch: pytest.Mon
     }
     PollingLoop(looks, said.append).poll()
     assert [line.partition(" is paused in Prefect")[0] for line in said] == [
-        "Paused: ingest/ingest",
+        "DeploymentPaused: ingest/ingest",
         "WorldError: new is champion of tiny and does not serve: rollout/tiny",
     ]
     assert api.call(f"/deployments/{deployment('ingest/ingest')['id']}/create_flow_run", {})["id"]
