@@ -119,7 +119,7 @@ class ModelFacts:
             section,
             now,
             attempt(lambda: release(name, live.candidate)) if live else None,
-            attempt(lambda: _report(name)),
+            attempt(lambda: monitoring_report(name)),
             attempt(lambda: ledger.tail(paths.verdicts(name), TAIL)),
             attempt(lambda: candidate_outcome.find(name)),
             attempt(lambda: ledger.tail(paths.decisions(name), TAIL)),
@@ -139,7 +139,7 @@ class ModelFacts:
         return sorted(are_open, key=lambda alarm: str(alarm.get("opened")), reverse=True)
 
 
-def _report(model: str) -> dict[str, Any] | None:
+def monitoring_report(model: str) -> dict[str, Any] | None:
     """The monitor's report.
 
     Raises:
