@@ -205,7 +205,7 @@ class Fault:
     slow: float = 0.0
     """Share of answers that take 200 ms more."""
     fails: float = 0.0
-    """Share of requests that it fails on, and who serves does not."""
+    """Share of requests that it fails on, and the live release does not."""
 
 
 def _changed(change: Callable[[Frame], Frame]) -> Served:
@@ -513,7 +513,7 @@ def page(good: list[Rolled], bad: list[Rolled]) -> str:
         "",
         "The canary answers a tenth of the requests for 20 s. A fault that touches one row in many is found when such",
         "a row is asked. *answers*: it is not what its own model says; *moves*: what the gate did not know, or, where",
-        "it never judged, too much; *errors*: what who serves answers; *latency*: slower than who serves, three times.",
+        "it never judged, too much; *errors*: what the live release answers; *latency*: slower than the live release, three times.",
         "",
     ]
     return "\n".join(lines)

@@ -161,7 +161,9 @@ def _roll_out(model: str, release: ReleaseRef, limits: params.Rollout, router: R
     log(f"{release} is champion and is to go live; {record.champion or 'no release'} is live now")
     try:
         for name, function, routes in _STAGES:
-            step = getattr(stages, function) if route in routes else _skipped(why)
+            step = (
+                getattr(stages, function) if route in routes else lambda _: stages.StageResult(None, f"skipped: {why}")
+            )
             if (result := _run_stage(record, name, attempt, step)).passed is False:
                 return _give_up(record, result)
     except stages.Superseded as error:
@@ -172,12 +174,6 @@ def _roll_out(model: str, release: ReleaseRef, limits: params.Rollout, router: R
     record.end = f"{release} serves{before}{f'; {why}' if why else ''}"
     _publish(record)
     return Completed(message=record.end)
-
-
-def _skipped(why: str) -> Callable[[ReleaseRollout], StageResult]:
-    from tasks.release.rollout.stages import StageResult
-
-    return lambda _: StageResult(None, f"skipped: {why}")
 
 
 def _run_stage(

@@ -20,7 +20,7 @@ from tasks.ground import files, http, settings
 from tasks.release.package import package
 from tasks.release.registry import champion_lookup, desired_state, registry
 from tasks.release.registry.desired_state import DesiredState, ReleaseRef
-from tasks.release.rollout import router_client, stages
+from tasks.release.rollout import report, router_client, stages
 from tests.conftest import Project
 from tests.tasks.release.fake_router import NEW, OLD, Behaviour, FakeRouter, running
 
@@ -74,6 +74,7 @@ def world(small: Project, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(registry, "withdraw", world.withdraw)
     monkeypatch.setattr(registry, "verdicts", lambda *_: [])
     monkeypatch.setattr(stages, "CALM_S", 0.1)
+    monkeypatch.setattr(report, "has_picture", lambda _: False)  # which takes longer than all the rest
     monkeypatch.setattr(champion_lookup, "champion", lambda _: world.champion)
     monkeypatch.setattr(stages, "champion_in_registry", lambda _: world.champion)
     monkeypatch.setattr(package, "stored", lambda *_: Path("there"))

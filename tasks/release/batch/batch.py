@@ -247,7 +247,8 @@ class BatchRun:
         if done and done["key"] == key:
             return self._reuse(done["parts"])
         parts = list(self._parts(source, fetched, key, progress))
-        self.target.remove(set(self.target.parts_of(source.name)) - {part["name"] for part in parts})
+        before = {name for name in self.target.names() if name.rpartition("-")[0] == _slug(source.name)}
+        self.target.remove(before - {part["name"] for part in parts})
         rows, refused = (sum(part[what] for part in parts) for what in ("rows", "refused"))
         self.log(f"{source.name}: {rows - refused:,} rows scored, {refused:,} refused, {len(parts)} parts")
         self.done[source.name] = {"key": key, "tag": tag, "recipe": self.recipe, "parts": parts}
@@ -379,10 +380,6 @@ class Target:
     def names(self) -> set[str]:
         """The files that are there."""
         return {name for name in self.place.files() if "/" not in name}
-
-    def parts_of(self, source: str) -> list[str]:
-        """The parts of a source."""
-        return [name for name in self.names() if name.rpartition("-")[0] == _slug(source)]
 
     def summary(self, name: str, key: str) -> dict[str, Any] | None:
         """The summary of a part, if it is there and was made of the same."""

@@ -1,7 +1,7 @@
-"""The image of a release: a folder with its Bento, its packages by hash and a Containerfile, for any builder.
+"""Build context of a release's image: a folder with its Bento, its packages by hash and a Containerfile, for any tool.
 
-No container engine is asked and nothing is downloaded here. The Containerfile is deployments/kubernetes/Containerfile;
-why it is not the one that BentoML writes: docs/decisions/kubernetes.md.
+No container engine is called and nothing is downloaded here. Why the Containerfile is not the one that BentoML writes:
+docs/decisions/kubernetes.md.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import json
 import re
 import shutil
 import sys
-import tempfile
 from pathlib import Path
 from string import Template
 from typing import Any
 
 from tasks.ground import files, locked_packages, paths, settings
 from tasks.ground.errors import DataMissing, Mistake
+from tasks.release import bento_store
 from tasks.release.package import package
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -41,7 +41,7 @@ def name_of(model: str) -> str:
 
 
 def reference(images: str, model: str, candidate: str) -> str:
-    """What an image is called: `<images>/<model>:<candidate>`; `images` is a registry and a path in it."""
+    """The image's name, `<images>/<model>:<candidate>`; `images` is a registry and a path in it."""
     return f"{images.rstrip('/')}/{name_of(model)}:{candidate}"
 
 
@@ -58,14 +58,14 @@ def of_version(model: str, version: int | None = None, to: Path | None = None) -
         ModelFileRefused: its artifacts were changed.
         RegistryUnavailable: the store is locked or gone.
     """
-    number, candidate = chosen(model, version)
-    bento = package.stored(model, candidate) or _fetched(model, number)
+    _, candidate = chosen(model, version)
+    bento_store.ensure(model, candidate)
     to = to or paths.images(model, candidate)
-    write(bento, to)
+    write(bento_store.release_folder(model, candidate).parent, to)
     return to, candidate
 
 
-def chosen(model: str, wanted: int | None = None) -> tuple[int, str]:
+def chosen(model: str, version: int | None = None) -> tuple[int, str]:
     """A version's number and candidate: the wanted one's, or the champion's.
 
     Raises:
@@ -74,31 +74,19 @@ def chosen(model: str, wanted: int | None = None) -> tuple[int, str]:
     """
     from tasks.release.registry import registry
 
-    if wanted is None:
+    if version is None:
         champion = registry.champion(model)
         if champion is None:
             raise DataMissing(f"{model} has no champion: `make run` trains a candidate, judges it and promotes it")
         return champion.number, champion.candidate
-    known = {entry.version: entry.candidate for entry in registry.history(model)}
-    if wanted not in known:
-        raise DataMissing(f"{model} has no version {wanted}; `evergreen history {model}` lists those there are")
-    return wanted, known[wanted]
-
-
-def _fetched(model: str, version: int) -> Path:
-    """The Bento of a version, of which the registry keeps the release."""
-    from tasks.release.registry import registry
-
-    with tempfile.TemporaryDirectory() as aside:
-        return package.ensure_bento_of(registry.fetch(model, version, Path(aside) / "version") / "release")
+    candidates = {record.version: record.candidate for record in registry.history(model)}
+    if version not in candidates:
+        raise DataMissing(f"{model} has no version {version}; `evergreen history {model}` lists those there are")
+    return version, candidates[version]
 
 
 def write(bento: Path, to: Path) -> None:
-    """Write the build context of a Bento's image: Containerfile, requirements.txt, bento/.
-
-    Args:
-        bento: the Bento's folder in the store.
-        to: the folder to make. What stood there is replaced.
+    """Write a build context: Containerfile, requirements.txt, bento/; what stood at `to` is replaced.
 
     Raises:
         ModelFileRefused: the Bento does not hold what its candidate names.
@@ -112,19 +100,9 @@ def write(bento: Path, to: Path) -> None:
         files.write_text(context / "Containerfile", containerfile(package.release_facts(source)))
 
 
-# ── the Containerfile ─────────────────────────────────────────────────────────────────────────────
-
-
 def containerfile(facts: dict[str, Any]) -> str:
-    """The Containerfile of a release."""
-    template = Template((TEMPLATES / "Containerfile").read_text(encoding="utf-8"))
-    labels = " \\\n      ".join(f"{key}={_quoted(value)}" for key, value in _labels(facts).items())
-    return template.substitute(model=facts["name"], candidate=facts["candidate"], base=BASE, labels=f"LABEL {labels}")
-
-
-def _labels(facts: dict[str, Any]) -> dict[str, str]:
-    """Where the image comes from: `docker inspect` tells it. The names are OCI's where it has one."""
-    return {
+    """The Containerfile of a release; its labels say where the image comes from, by OCI's names where there is one."""
+    labels = {
         "org.opencontainers.image.title": facts["name"],
         "org.opencontainers.image.version": facts["candidate"],
         "org.opencontainers.image.description": facts["about"],
@@ -134,14 +112,14 @@ def _labels(facts: dict[str, Any]) -> dict[str, str]:
         "evergreen.trained.from": facts["training"]["from"],
         "evergreen.trained.until": facts["training"]["until"],
     }
+    lines = " \\\n      ".join(f"{key}={_quoted(value)}" for key, value in labels.items())
+    template = Template((TEMPLATES / "Containerfile").read_text(encoding="utf-8"))
+    return template.substitute(model=facts["name"], candidate=facts["candidate"], base=BASE, labels=f"LABEL {lines}")
 
 
 def _quoted(value: str) -> str:
     """A value as a Containerfile quotes it: on one line, and without what a builder would fill in for `$`."""
     return json.dumps(" ".join(value.split()), ensure_ascii=False).replace("$", "\\$")
-
-
-# ── the packages ──────────────────────────────────────────────────────────────────────────────────
 
 
 def requirements(release: Path) -> str:
@@ -151,18 +129,13 @@ def requirements(release: Path) -> str:
     then it is installed by its exact versions alone, and the first line says so.
     """
     pins = (release / "requirements.txt").read_text(encoding="utf-8").splitlines()
-    hashed = _hashed((settings.ROOT / "requirements.lock").read_text(encoding="utf-8"))
-    strangers = [pin for pin in pins if pin not in hashed]
-    if strangers:
-        told = f"# no hashes: requirements.lock names another version than {', '.join(strangers[:3])}"
-        return "\n".join([told, *pins, ""])
+    lock = (settings.ROOT / "requirements.lock").read_text(encoding="utf-8")
+    entries = re.split(r"(?m)^(?=\S)", lock)  # a pin, and lines with its hashes
+    hashed = {
+        str(pin): entry for entry in entries for some in locked_packages.read_lock(entry).values() for pin in some
+    }
+    unknown = [pin for pin in pins if pin not in hashed]
+    if unknown:
+        reason = f"# no hashes: requirements.lock names another version than {', '.join(unknown[:3])}"
+        return "\n".join([reason, *pins, ""])
     return "".join(hashed[pin] for pin in pins)
-
-
-def _hashed(lock: str) -> dict[str, str]:
-    """Each pin of a lock, as a release writes it → its lines with the hashes."""
-    found = {}
-    for entry in re.split(r"(?m)^(?=\S)", lock):
-        for pins in locked_packages.read_lock(entry).values():
-            found.update({str(pin): entry for pin in pins})
-    return found

@@ -1,4 +1,4 @@
-"""What a cluster runs, as files in Git: a model's manifests are written once, and a rollout changes the tag in them.
+"""Kubernetes manifests in Git: written once for a model; a rollout commits the tag of a release into them.
 
 Nothing here talks to a cluster: Argo CD, Flux or `kubectl apply` bring it to what the branch says. So the commit is the
 rollout, its history is the history of what was live, and `git revert` is a way back too (docs/how-to/kubernetes.md).
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 
@@ -27,14 +28,9 @@ Log = Callable[[str], object]
 
 
 def write(model: str, candidate: str, version: int, images: str, folder: Path) -> Path:
-    """Write the manifests of a model, for a person to read, edit and commit; gives the file.
+    """Write the manifests of a model, for a person to read, edit and commit; gives the file, `<model>.yaml`.
 
-    Args:
-        model: its name in params.yaml.
-        candidate: which release is live.
-        version: its number in the registry.
-        images: the registry and the path in it where its images are, such as `registry.example/evergreen`.
-        folder: where the file goes, as `<model>.yaml`.
+    `images` is the registry and the path in it where its images are, such as `registry.example/evergreen`.
 
     Raises:
         Mistake: the file is there: it may hold what a person wrote.
@@ -46,8 +42,8 @@ def write(model: str, candidate: str, version: int, images: str, folder: Path) -
             f"remove it first to begin anew"
         )
     template = Template((image.TEMPLATES / "model.yaml").read_text(encoding="utf-8"))
-    named = {"model": model, "name": image.name_of(model), "candidate": candidate, "version": str(version)}
-    files.write_text(path, template.substitute(named, image=image.reference(images, model, candidate)))
+    names = {"model": model, "name": image.name_of(model), "candidate": candidate, "version": str(version)}
+    files.write_text(path, template.substitute(names, image=image.reference(images, model, candidate)))
     return path
 
 
@@ -64,9 +60,9 @@ def roll(
 ) -> str | None:
     """Have Git say that this release is live: commit the tag into `<folder>/<model>.yaml`, that file alone.
 
-    With a remote, the commit is made on top of what the remote's branch has now and pushed; what is checked out in the
-    folder, and changed there, is not touched and does not matter. When somebody else was first it is made anew on top
-    of theirs. Killed anywhere, nothing was done or everything was. Without a remote it is committed here.
+    With a remote, the commit is made on top of what the remote's branch has now, and pushed; what is checked out in the
+    folder, and changed there, is not touched. When somebody else was first it is made anew on top of theirs. Killed
+    anywhere, nothing was done or everything was. Without a remote it is committed in the clone.
 
     Args:
         model: its name in params.yaml.
@@ -76,7 +72,7 @@ def roll(
         branch: to which one to push; None: the one that is checked out in the clone.
         remote: to which remote to push; None: to none.
         about: why, for the commit's message, such as a verdict.
-        log: is told what was done.
+        log: is given a line on what was done.
 
     Returns:
         The commit; None when the manifest says so already.
@@ -86,11 +82,13 @@ def roll(
             editing it.
         SourceUnavailable: Git or the remote cannot be reached.
     """
-    manifest = _Manifest(Clone(folder), f"{model}.yaml", model, candidate, str(version), about)
-    manifest.refuse_without_clone()
+    clone = Clone(folder)
+    if not folder.is_dir() or clone.attempt("rev-parse", "--is-inside-work-tree").returncode:
+        raise Mistake(f"{folder} is no folder in a Git clone: manifests are rolled out by a commit. Clone it there")
+    manifest = _Manifest(clone, f"{model}.yaml", model, candidate, str(version), about)
     with files.lock("git"):
         commit = manifest.push(remote, branch, log) if remote else manifest.commit(branch)
-    where = f"{remote}/{branch or manifest.clone.checked_out()}" if remote else str(folder)
+    where = f"{remote}/{branch or clone.checked_out()}" if remote else str(folder)
     log(f"{where}: {model} is at {candidate}" + (f", commit {commit[:12]}" if commit else " already"))
     return commit
 
@@ -99,7 +97,7 @@ def roll(
 
 
 def changed(text: str, model: str, candidate: str, version: str) -> str:
-    """A manifest with this release in it: other bytes only where a value differs.
+    """A manifest with this release in it: other bytes only where a value differs, so that a person's edits stay.
 
     Raises:
         Mistake: it is no YAML, or holds no Deployment of this model with the container `release`.
@@ -152,7 +150,7 @@ def _image(deployment: yaml.Node, model: str) -> yaml.ScalarNode:
 
 
 def _at(node: yaml.Node | None, *keys: str) -> yaml.Node | None:
-    """What stands at a path of keys; None when there is nothing."""
+    """The node at a path of keys; None when there is none."""
     for key in keys:
         pairs = node.value if isinstance(node, yaml.MappingNode) else []
         node = next((value for name, value in pairs if name.value == key), None)
@@ -161,9 +159,9 @@ def _at(node: yaml.Node | None, *keys: str) -> yaml.Node | None:
 
 def _split(reference: str) -> tuple[str, str]:
     """An image's name and its tag. A digest goes: it would win over the tag."""
-    path, _, last = reference.partition("@")[0].rpartition("/")
+    path, slash, last = reference.partition("@")[0].rpartition("/")
     name, _, tag = last.partition(":")
-    return (f"{path}/{name}" if path else name), tag
+    return f"{path}{slash}{name}", tag
 
 
 def _scalar(node: yaml.ScalarNode, value: str) -> str:
@@ -176,21 +174,19 @@ def _scalar(node: yaml.ScalarNode, value: str) -> str:
 # ── the commit ────────────────────────────────────────────────────────────────────────────────────
 
 
+@dataclass(frozen=True)
 class _Manifest:
-    """A manifest in a clone, and what it is to say."""
+    """A manifest in a clone, and the release it is to name."""
 
-    def __init__(self, clone: Clone, name: str, model: str, candidate: str, version: str, about: str) -> None:
-        self.clone, self.name, self.about = clone, name, about
-        self.model, self.candidate, self.version = model, candidate, version
-
-    def refuse_without_clone(self) -> None:
-        """See that the folder is there, in a clone."""
-        at = self.clone.at
-        if not at.is_dir() or self.clone.attempt("rev-parse", "--is-inside-work-tree").returncode:
-            raise Mistake(f"{at} is no folder in a Git clone: manifests are rolled out by a commit. Clone it there")
+    clone: Clone
+    name: str
+    model: str
+    candidate: str
+    version: str
+    about: str
 
     def push(self, remote: str, branch: str | None, log: Log) -> str | None:
-        """Commit on top of the remote's branch until nobody else was first; None: it says so already."""
+        """Commit on top of the remote's branch until nobody else was first; None: it names the release already."""
         branch = branch or self.clone.checked_out()
         if branch is None:
             raise Mistake(f"no branch is checked out in {self.clone.at}: name the branch to push to")
@@ -198,68 +194,59 @@ class _Manifest:
             tip = self.clone.fetch(remote, branch)
             if tip is None:
                 raise Mistake(f"{remote} has no branch {branch!r}: push one that has {self.name}, or name another")
-            was = self._committed(tip, f"{remote}/{branch}")
-            becomes = self._changed(was)
-            if becomes == was:
+            before, after = self._change(tip, f"{remote}/{branch}")
+            if after == before:
                 return None
-            commit = self._commit_on(tip, was, becomes)
+            commit = self._commit_on(tip, before, after)
             if self.clone.push(remote, branch, commit):
-                self._catch_up(branch, tip, commit)
+                if self.clone.checked_out() == branch and self.clone.run("rev-parse", "HEAD") == tip:
+                    self.clone.attempt("merge", "-q", "--ff-only", commit)  # a person's edits stay
                 return commit
             log(f"{remote}/{branch} has moved: once more, on top of what is there")
         raise AssertionError("until_first raises after the last try")
 
     def commit(self, branch: str | None) -> str | None:
-        """Commit to the branch that is checked out; None: it says so already."""
+        """Commit to the branch that is checked out; None: it names the release already."""
         here = self.clone.checked_out()
         if here is None or (branch and branch != here):
             raise Mistake(
                 f"{f'{here!r} is' if here else 'no branch is'} checked out in {self.clone.at}"
                 f"{f', not {branch!r}' if branch else ''}: check out the branch to commit to, or name a remote"
             )
-        was = self._committed("HEAD", here)
-        becomes = self._changed(was)
-        if becomes == was:
+        before, after = self._change("HEAD", here)
+        if after == before:
             return None
         path = self.clone.at / self.name
-        stands = path.read_bytes().decode("utf-8", "surrogateescape") if path.is_file() else None
-        if stands not in (was, becomes):  # what a killed rollout wrote is ours
+        current = path.read_bytes().decode("utf-8", "surrogateescape") if path.is_file() else None
+        if current not in (before, after):  # what a killed rollout wrote is ours
             raise Mistake(f"{path} was edited and not committed: commit the edit or undo it, then run again")
         with files.replacing(path) as beside:
-            beside.write_bytes(becomes.encode("utf-8", "surrogateescape"))
-        return self.clone.commit(self._message(was), self.name)
+            beside.write_bytes(after.encode("utf-8", "surrogateescape"))
+        return self.clone.commit(self._message(before), self.name)
 
-    def _committed(self, commit: str, called: str) -> str:
-        text = self.clone.show(commit, self.name)
-        if text is None:
+    def _change(self, commit: str, shown: str) -> tuple[str, str]:
+        """The manifest as a commit has it, and as it is to be."""
+        before = self.clone.show(commit, self.name)
+        if before is None:
             raise Mistake(
-                f"{called} has no {self.name} in {self.clone.at}. `evergreen manifests {self.model}` writes it; "
+                f"{shown} has no {self.name} in {self.clone.at}. `evergreen manifests {self.model}` writes it; "
                 f"read it, commit it, then run again"
             )
-        return text
+        return before, changed(before, self.model, self.candidate, self.version)
 
-    def _changed(self, text: str) -> str:
-        return changed(text, self.model, self.candidate, self.version)
-
-    def _message(self, was: str) -> str:
-        """The change, told."""
-        former = candidate_in(was, self.model)
+    def _message(self, before: str) -> str:
         subject = f"{self.model}: version {self.version} rolls out (candidate {self.candidate})"
-        return "\n".join([subject, "", *([self.about.strip(), ""] if self.about.strip() else []), f"before: {former}"])
+        about = f"{self.about.strip()}\n\n" if self.about.strip() else ""
+        return f"{subject}\n\n{about}before: {candidate_in(before, self.model)}"
 
-    def _commit_on(self, tip: str, was: str, becomes: str) -> str:
+    def _commit_on(self, tip: str, before: str, after: str) -> str:
         """A commit with the changed file on top of another; made without looking at what is checked out."""
         path = self.clone.run("rev-parse", "--show-prefix") + self.name
         mode = self.clone.run("ls-tree", tip, "--", self.name).partition(" ")[0]
-        blob = self.clone.run("hash-object", "-w", "--path", self.name, "--stdin", given=becomes)
-        with tempfile.TemporaryDirectory() as aside:
-            index = {"GIT_INDEX_FILE": str(Path(aside) / "index")}
+        blob = self.clone.run("hash-object", "-w", "--path", self.name, "--stdin", given=after)
+        with tempfile.TemporaryDirectory() as scratch:
+            index = {"GIT_INDEX_FILE": str(Path(scratch) / "index")}
             self.clone.run("read-tree", tip, **index)
             self.clone.run("update-index", "--cacheinfo", f"{mode},{blob},{path}", **index)
             tree = self.clone.run("write-tree", **index)
-        return self.clone.run(*self.clone.identity(), "commit-tree", tree, "-p", tip, given=self._message(was))
-
-    def _catch_up(self, branch: str, tip: str, commit: str) -> None:
-        """Where the folder showed what was there before, have it show what is there now; a person's edits stay."""
-        if self.clone.checked_out() == branch and self.clone.run("rev-parse", "HEAD") == tip:
-            self.clone.attempt("merge", "-q", "--ff-only", commit)
+        return self.clone.run(*self.clone.identity(), "commit-tree", tree, "-p", tip, given=self._message(before))

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from tasks.ground import params
 from tasks.release.gate.verdict import Check, Moves
@@ -119,14 +118,14 @@ class Pairs:
             return []
         import pandas as pd
 
-        frame = pd.DataFrame(self.rows, columns=list(self.features))
-        far = np.array(self.distances) / self.scale
-        shift = (np.array(self.challenger) - np.array(self.champion)) / self.scale
+        features = pd.DataFrame(self.rows, columns=list(self.features))
+        shift = np.array(self.challenger) - np.array(self.champion)
+        moves = pd.DataFrame({"far": self.distances, "shift": shift}) / self.scale
         slices = [
-            MovedSlice(name, value, int(where.sum()), float(far[where].mean()), float(shift[where].mean()))
+            MovedSlice(name, str(value), len(rows), float(rows["far"].mean()), float(rows["shift"].mean()))
             for name, feature in self.features.items()
-            for value, where in _parts(frame[name], feature["type"])
-            if where.sum() >= FEWEST
+            for value, rows in moves.groupby(_values(features[name], feature["type"]))
+            if len(rows) >= FEWEST
         ]
         return sorted(slices, key=lambda part: (-part.moved, part.feature, part.value))
 
@@ -154,20 +153,16 @@ def _compared(old: dict[str, Any], new: dict[str, Any]) -> tuple[float, float, f
     return olds[top], news.get(top, 0.0), distance
 
 
-def _parts(column: pd.Series[Any], kind: str) -> list[tuple[str, npt.NDArray[np.bool_]]]:
-    """A feature's values, or ranges of them with about as many rows each; and which rows are in."""
+def _values(column: pd.Series[Any], kind: str) -> list[str]:
+    """Of each row the feature's value; of a number the range it lies in, each with about as many rows."""
     missing = column.isna().to_numpy(dtype=bool)
-    parts = [("missing", missing)]
-    if kind == "category":
-        return parts + [(str(value), (column == value).to_numpy(dtype=bool)) for value in column.dropna().unique()]
-    values = column.to_numpy(dtype=np.float64, na_value=np.nan)
-    if missing.all():
-        return parts
-    edges = np.unique(np.quantile(values[~missing], np.arange(1, QUANTILES) / QUANTILES, method="higher"))
-    bins = np.searchsorted(edges, values, side="right")
-    for number in range(len(edges) + 1):
-        where = ~missing & (bins == number)
-        if where.any():
-            low, high = (f"{value:.4g}" for value in (values[where].min(), values[where].max()))
-            parts.append((low if low == high else f"{low} to {high}", where))
-    return parts
+    if kind == "category" or missing.all():
+        return ["missing" if is_missing else str(value) for value, is_missing in zip(column, missing, strict=True)]
+    numbers = column.to_numpy(dtype=np.float64, na_value=np.nan)
+    edges = np.unique(np.quantile(numbers[~missing], np.arange(1, QUANTILES) / QUANTILES, method="higher"))
+    bins = np.where(missing, -1, np.searchsorted(edges, numbers, side="right"))
+    names = {-1: "missing"}
+    for number in np.unique(bins[~missing]):
+        low, high = (f"{value:.4g}" for value in (numbers[bins == number].min(), numbers[bins == number].max()))
+        names[number] = low if low == high else f"{low} to {high}"
+    return [names[number] for number in bins]

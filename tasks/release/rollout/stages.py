@@ -139,14 +139,6 @@ class ReleaseRollout:
         rows: list[dict[str, Any]] = files.read_json(self.folder / "golden.json")
         return rows
 
-    def pairs(self) -> Pairs:
-        """For answers of both releases to the same rows."""
-        return Pairs(self.facts["task"], self.facts["features"])
-
-    def own_answers(self) -> OwnAnswers:
-        """For its served answers beside its model's."""
-        return OwnAnswers(self.model, self.folder)
-
     def status(self) -> tuple[int, ModelStatus]:
         """The router's process number, and what it does for the model."""
         return self.router.status(self.model)
@@ -360,7 +352,7 @@ def _replay(rollout: ReleaseRollout, requests: list[list[dict[str, Any]]], sourc
     replayed = Replayed(planned=len(requests), task=facts["task"], features=facts["features"])
     champion, challenger = rollout.asker(rollout.live.candidate), rollout.asker(rollout.release.candidate)
     shadow_replay.replay(replayed, _until_superseded(rollout, requests), champion, challenger, limits)
-    own = rollout.own_answers()
+    own = OwnAnswers(rollout.model, rollout.folder)
     own.compare(replayed.rows, replayed.answers)
     checks = [*shadow_replay.judge(replayed, limits), own.check()]
     if replayed.rows:
@@ -397,7 +389,8 @@ def bake(rollout: ReleaseRollout) -> StageResult:
 
 def _watch(rollout: ReleaseRollout) -> StageResult:
     limits, live = rollout.limits, rollout.live
-    watch = Watch(rollout.own_answers(), rollout.pairs(), rollout.expected)
+    own, pairs = OwnAnswers(rollout.model, rollout.folder), Pairs(rollout.facts["task"], rollout.facts["features"])
+    watch = Watch(own, pairs, rollout.expected)
     compared: set[str] = set()
     begin = last_compared = time.monotonic()
     watched_router = None

@@ -160,11 +160,12 @@ def test_a_bento_that_is_lost_is_made_of_what_the_registry_keeps(
     bento: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The store of Bentos is a cache."""
-    release = tmp_path / "kept"
+    release = tmp_path / "release"
     shutil.copytree(bento / "src", release, ignore=shutil.ignore_patterns("bentofile.yaml", "__pycache__"))
     monkeypatch.setenv("BENTOML_HOME", str(tmp_path / "empty"))
     monkeypatch.setattr(registry, "champion", lambda model: champion(model, 3, bento.name))
-    monkeypatch.setattr(registry, "fetch", lambda model, number, to: shutil.copytree(release, to / "release").parent)
+    monkeypatch.setattr(registry, "find", lambda model, candidate: champion(model, 3, candidate))
+    monkeypatch.setattr(registry, "fetch_cached", lambda *_: tmp_path)
     folder, _ = image.of_version(MODEL, to=tmp_path / "context")
     assert files.tree(folder / "bento" / "src") == files.tree(bento / "src")
 

@@ -268,6 +268,7 @@ def test_a_router_that_does_not_begin_is_not_held_against_a_release(
     bento: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nor one that is not there."""
+    desired_state.write(MODEL, DesiredState(OLD))
     fake = FakeRouter(old=Behaviour(), new=Behaviour())
     real = fake.status
     monkeypatch.setattr(fake, "status", lambda: {**real(), "models": {}})
