@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, ParamSpec
 from zoneinfo import ZoneInfo
 
-import typer
+from typer import Argument, Context, Exit, Option, Typer
 
 from tasks.ground import exit_codes, ledger, paths, settings
 from tasks.ground.errors import Mistake, WorldError
@@ -29,22 +29,24 @@ if TYPE_CHECKING:
 ATTENTION = 3
 """The exit code of a command that was done, and that shows something to look after."""
 
-P = ParamSpec("P")
-
 LOOP, MODELS, DATA = "Loop", "Models", "Data"
 SERVING, MONITORING, PLATFORM = "Serving", "Monitoring", "Platform and project"
 
-app = typer.Typer(
-    name="evergreen",
+app = Typer(
     help="Keeps machine-learning models current: watch, validate, retrain, judge, package, serve.",
     epilog="Exit codes: 0 done · 1 could not be done · 2 wrong usage · 3 done, something wants attention.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-keys = typer.Typer(help="API keys of the router: list, add, remove, open.", no_args_is_help=True)
-quarantine = typer.Typer(help="Deliveries that were refused: list, show, retry, close.", no_args_is_help=True)
-app.add_typer(keys, name="keys", rich_help_panel=SERVING)
-app.add_typer(quarantine, name="quarantine", rich_help_panel=DATA)
+GROUPS = {
+    "keys": Typer(help="API keys of the router: list, add, remove, open.", no_args_is_help=True),
+    "quarantine": Typer(help="Deliveries that were refused: list, show, retry, close.", no_args_is_help=True),
+}
+app.add_typer(GROUPS["keys"], name="keys", rich_help_panel=SERVING)
+app.add_typer(GROUPS["quarantine"], name="quarantine", rich_help_panel=DATA)
+
+P = ParamSpec("P")
+Command = Callable[P, int | None]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -56,19 +58,19 @@ def main(arguments: list[str] | None = None) -> int:
     raise AssertionError("typer always exits")
 
 
-Command = Callable[P, int | None]
+def command(example: str, panel: str | None = None) -> Callable[[Command[P]], Command[P]]:
+    """Add a function to the command line, by the name that its example begins with.
 
-
-def command(
-    panel: str, example: str, group: typer.Typer = app, name: str | None = None
-) -> Callable[[Command[P]], Command[P]]:
-    """Add a function to the command line: it runs in the project's folder, and ends with the exit code it returns."""
+    It runs in the project's folder, and its process ends with the exit code that it returns.
+    """
+    first, second = [*example.split(), ""][:2]
+    group, name = (GROUPS[first], second) if first in GROUPS else (app, first)
 
     def add(function: Command[P]) -> Command[P]:
         @wraps(function)
         def run(*args: P.args, **kwargs: P.kwargs) -> None:
             os.chdir(settings.ROOT)
-            raise typer.Exit(exit_codes.command(function)(*args, **kwargs))
+            raise Exit(exit_codes.command(function)(*args, **kwargs))
 
         group.command(name, rich_help_panel=panel, epilog=f"Example: evergreen {example}")(run)
         return function
@@ -89,7 +91,7 @@ def _complete_dataset(incomplete: str) -> list[str]:
     return sorted(folder.name for folder in folders if folder.name.startswith(incomplete))
 
 
-def _complete_partition(context: typer.Context, incomplete: str) -> list[str]:
+def _complete_partition(context: Context, incomplete: str) -> list[str]:
     partitions = (settings.ROOT / "data" / str(context.params.get("dataset"))).glob(f"{incomplete}*")
     return sorted(path.name.partition(".")[0] for path in partitions)
 
@@ -108,18 +110,17 @@ def _target(text: str) -> str:
     return _from_here(text, exists=False)
 
 
-ABOUT_MODEL = "A name below `models` in params.yaml."
-Model = Annotated[str, typer.Argument(help=ABOUT_MODEL, autocompletion=_complete_model)]
+Texts = list[str] | None
+Model = Annotated[str, Argument(help="A name below `models` in params.yaml.", autocompletion=_complete_model)]
 Models = Annotated[
-    list[str] | None,
-    typer.Option("--model", help="A model; repeatable. All, where none is named.", autocompletion=_complete_model),
+    Texts, Option("--model", help="A model; repeatable. All, where none is named.", autocompletion=_complete_model)
 ]
-Dataset = Annotated[str, typer.Argument(help="Such as flights.", autocompletion=_complete_dataset)]
-Partition = Annotated[str, typer.Argument(help="Such as 2013-10.", autocompletion=_complete_partition)]
-Version = Annotated[int | None, typer.Option("--version", help="A version of the registry.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-All = Annotated[bool, typer.Option("--all", help="Those too that are closed.")]
-Folder = Annotated[Path | None, typer.Option("--to", metavar="FOLDER", resolve_path=True)]
+Dataset = Annotated[str, Argument(help="Such as flights.", autocompletion=_complete_dataset)]
+Partition = Annotated[str, Argument(help="Such as 2013-10.", autocompletion=_complete_partition)]
+Version = Annotated[int | None, Option("--version", help="A version of the registry.")]
+Json = Annotated[bool, Option("--json", help="Print JSON.")]
+All = Annotated[bool, Option("--all", help="Those too that are closed.")]
+Folder = Annotated[Path | None, Option("--to", metavar="FOLDER", resolve_path=True)]
 
 
 def _params(model: str | None = None) -> params.Params:
@@ -147,7 +148,7 @@ def _print(data: Any, as_json: bool, lines: Iterable[str]) -> None:
 # ── the loop ──────────────────────────────────────────────────────────────────────────────────────
 
 
-@command(LOOP, "run")
+@command("run", LOOP)
 def run() -> int:
     """Run the whole loop on real data: deliver, ingest, train, judge, package, serve."""
     from deployments.tools import quickstart
@@ -155,7 +156,7 @@ def run() -> int:
     return quickstart.run()
 
 
-@command(LOOP, "why flight_delay || evergreen train flight_delay")
+@command("why flight_delay || evergreen train flight_delay", LOOP)
 def why(model: Model, as_json: Json = False) -> int:
     """Say of each stage whether it would run now, and which input differs. Exit code 3: one would."""
     from tasks.training import dvc_graph
@@ -178,53 +179,50 @@ def _run_flow(name: str, **parameters: Any) -> int:
     return 0 if run_local.run(name, **parameters).is_completed() else 1
 
 
-@command(LOOP, "ingest")
+@command("ingest", LOOP)
 def ingest() -> int:
     """Take in what lies in the landing zone: validate it, then version or quarantine it."""
     return _run_flow("ingest")
 
 
-@command(LOOP, "train flight_delay")
+@command("train flight_delay", LOOP)
 def train(
     model: Model,
-    again: Annotated[bool, typer.Option("--again", help="Judge also when nothing has changed.")] = False,
-    if_due: Annotated[bool, typer.Option("--if-due", help="Leave new data to the retrain policy.")] = False,
+    again: Annotated[bool, Option("--again", help="Judge also when nothing has changed.")] = False,
+    if_due: Annotated[bool, Option("--if-due", help="Leave new data to the retrain policy.")] = False,
 ) -> int:
     """Train a model if anything it is made from has changed; judge it against the champion; promote or refuse it."""
     return _run_flow("train", model=model, again=again, if_due=if_due)
 
 
-@command(LOOP, "rollout flight_delay")
+@command("rollout flight_delay", LOOP)
 def rollout(
     model: Model,
-    target: Annotated[Literal["local", "kubernetes"], typer.Option(help="This machine's router, or Git.")] = "local",
+    target: Annotated[Literal["local", "kubernetes"], Option(help="This machine's router, or Git.")] = "local",
     manifests: Annotated[
-        str | None, typer.Option(parser=_target, metavar="FOLDER", help="kubernetes: where <model>.yaml is.")
+        str | None, Option(parser=_target, metavar="FOLDER", help="kubernetes: of <model>.yaml.")
     ] = None,
-    branch: Annotated[str | None, typer.Option(help="kubernetes: the branch to commit to.")] = None,
-    remote: Annotated[str | None, typer.Option(help="kubernetes: where to push to.")] = None,
+    branch: Annotated[str | None, Option(help="kubernetes: the branch to commit to.")] = None,
+    remote: Annotated[str | None, Option(help="kubernetes: where to push to.")] = None,
 ) -> int:
     """Make the registry's champion the live release: warmed up, compared, given a share of requests, then all."""
-    where = {"target": target, "manifests": manifests, "branch": branch, "remote": remote}
-    return _run_flow("rollout", model=model, **where)
+    return _run_flow("rollout", model=model, target=target, manifests=manifests, branch=branch, remote=remote)
 
 
-@command(LOOP, "monitor flight_delay")
+@command("monitor flight_delay", LOOP)
 def monitor(model: Model) -> int:
     """Look for drift and degradation in what was predicted and labelled since the last time."""
     return _run_flow("monitor", model=model)
 
 
-@command(LOOP, "predict flight_delay flights/2013-10 --to scored/")
+@command("predict flight_delay flights/2013-10 --to scored/", LOOP)
 def predict(
     model: Model,
-    source: Annotated[str, typer.Argument(parser=_source, metavar="SOURCE", help="A file, folder, URL or partition.")],
-    to: Annotated[
-        str | None, typer.Option(parser=_target, metavar="FOLDER|URL", help="Instead of var/batch/<model>.")
-    ] = None,
-    version: Annotated[str, typer.Option(help="champion, challenger, former, a number or a candidate.")] = "champion",
-    chunk: Annotated[int, typer.Option(min=1, max=1_000_000, help="Rows in one Parquet file.")] = 50_000,
-    keep: Annotated[list[str] | None, typer.Option(help="A column to copy to the answers; repeatable.")] = None,
+    source: Annotated[str, Argument(parser=_source, metavar="SOURCE", help="A file, folder, URL or partition.")],
+    to: Annotated[str | None, Option(parser=_target, metavar="FOLDER|URL", help="Else var/batch/<model>.")] = None,
+    version: Annotated[str, Option(help="champion, challenger, former, a number or a candidate.")] = "champion",
+    chunk: Annotated[int, Option(min=1, max=1_000_000, help="Rows in one Parquet file.")] = 50_000,
+    keep: Annotated[Texts, Option(help="A column to copy to the answers; repeatable.")] = None,
 ) -> int:
     """Score a batch to Parquet with a release. Started again, it continues where it ended."""
     return _run_flow("predict", model=model, source=source, to=to, version=version, chunk=chunk, keep=keep)
@@ -233,7 +231,7 @@ def predict(
 # ── models ────────────────────────────────────────────────────────────────────────────────────────
 
 
-@command(MODELS, "history flight_delay")
+@command("history flight_delay", MODELS)
 def history(model: Model, as_json: Json = False) -> None:
     """List every version: what it was made from, its verdict, and when it was champion."""
     from tasks.release.registry import registry
@@ -254,7 +252,7 @@ def _version(entry: Any) -> Iterable[str]:
     yield from (f"  {name:<10} {fact}" for name, fact in facts if fact)
 
 
-@command(MODELS, "promote flight_delay")
+@command("promote flight_delay", MODELS)
 def promote(model: Model, version: Version = None) -> None:
     """Promote the challenger that waits for a person's word."""
     from tasks.release.registry import registry
@@ -263,11 +261,11 @@ def promote(model: Model, version: Version = None) -> None:
     print(f"{registry.promote_by_hand(model, version)} is champion")
 
 
-@command(MODELS, "rollback flight_delay --reason 'late arrivals are wrong'")
+@command("rollback flight_delay --reason 'late arrivals are wrong'", MODELS)
 def rollback(
     model: Model,
-    to: Annotated[int | None, typer.Option(metavar="VERSION", help="Instead of the previous champion.")] = None,
-    reason: Annotated[str, typer.Option(help="Is recorded with the version that is withdrawn.")] = "",
+    to: Annotated[int | None, Option(metavar="VERSION", help="Instead of the previous champion.")] = None,
+    reason: Annotated[str, Option(help="Is recorded with the version that is withdrawn.")] = "",
 ) -> None:
     """Make the previous champion champion again, and withdraw the present one."""
     from tasks.release.registry import registry
@@ -276,20 +274,18 @@ def rollback(
     print(registry.rollback(model, to=to, reason=reason))
 
 
-@command(MODELS, "backtest --model flight_delay --source upstream")
+@command("backtest --model flight_delay --source upstream", MODELS)
 def backtest(
     model: Models = None,
-    source: Annotated[Literal["data", "upstream"], typer.Option(help="data/, or all there is upstream.")] = "data",
+    source: Annotated[Literal["data", "upstream"], Option(help="data/, or all there is upstream.")] = "data",
     since: Annotated[
-        Any, typer.Option(parser=date.fromisoformat, metavar="DAY", help="The day of the first decision.")
+        Any, Option(parser=date.fromisoformat, metavar="DAY", help="The day of the first decision.")
     ] = None,
-    until: Annotated[
-        Any, typer.Option(parser=date.fromisoformat, metavar="DAY", help="The day after the last row.")
-    ] = None,
-    policy: Annotated[list[str] | None, typer.Option(help="A policy to compare; repeatable. All, if none.")] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
-    page: Annotated[Path | None, typer.Option(resolve_path=True, help="Write the tables there as well.")] = None,
-    picture: Annotated[Path | None, typer.Option(resolve_path=True, help="Draw there.")] = None,
+    until: Annotated[Any, Option(parser=date.fromisoformat, metavar="DAY", help="The day after the last row.")] = None,
+    policy: Annotated[Texts, Option(help="A policy to compare; repeatable. All, if none.")] = None,
+    jobs: Annotated[int, Option(min=1, help="Processes.")] = 2,
+    page: Annotated[Path | None, Option(resolve_path=True, help="Write the tables there as well.")] = None,
+    picture: Annotated[Path | None, Option(resolve_path=True, help="Draw there.")] = None,
 ) -> None:
     """Simulate several retrain policies side by side on the history of the models."""
     from tasks.lifecycle import backtest
@@ -302,8 +298,8 @@ def backtest(
 # ── data ──────────────────────────────────────────────────────────────────────────────────────────
 
 
-@command(DATA, "deliver 2013-10")
-def deliver(partitions: Annotated[list[str], typer.Argument(help="2013-10, or 10 for the month of 2013.")]) -> None:
+@command("deliver 2013-10", DATA)
+def deliver(partitions: Annotated[list[str], Argument(help="2013-10, or 10 for the month of 2013.")]) -> None:
     """Have the upstream deliver partitions into the landing zone."""
     from tasks.data import delivery
 
@@ -311,7 +307,7 @@ def deliver(partitions: Annotated[list[str], typer.Argument(help="2013-10, or 10
     delivery.deliver(_params(), names, print)
 
 
-@command(DATA, "data")
+@command("data", DATA)
 def data() -> None:
     """Bring the files of the data version that data.dvc names, from the remote or from the upstream."""
     from tasks.data import versions
@@ -319,10 +315,10 @@ def data() -> None:
     versions.restore_from_upstream(_params(), print)
 
 
-@command(DATA, "revisions flights 2013-10")
+@command("revisions flights 2013-10", DATA)
 def revisions(
-    dataset: Annotated[str | None, typer.Argument(autocompletion=_complete_dataset)] = None,
-    partition: Annotated[str | None, typer.Argument(autocompletion=_complete_partition)] = None,
+    dataset: Annotated[str | None, Argument(autocompletion=_complete_dataset)] = None,
+    partition: Annotated[str | None, Argument(autocompletion=_complete_partition)] = None,
     as_json: Json = False,
 ) -> None:
     """List the partitions that were revised, and what each revision changed."""
@@ -332,11 +328,11 @@ def revisions(
     _print(listing, as_json, [*corrections.in_words(listing)] or ["no partition was ever revised"])
 
 
-@command(DATA, "revert flights 2013-10 --to 1")
+@command("revert flights 2013-10 --to 1", DATA)
 def revert(
     dataset: Dataset,
     partition: Partition,
-    to: Annotated[int | None, typer.Option(metavar="NUMBER", help="Instead of the one before the newest.")] = None,
+    to: Annotated[int | None, Option(metavar="NUMBER", help="Instead of the one before the newest.")] = None,
 ) -> None:
     """Make an earlier revision of a partition count again."""
     from tasks.data import corrections
@@ -344,7 +340,7 @@ def revert(
     print(corrections.revert(_params(), dataset, partition, to))
 
 
-@command(DATA, "withdraw flights 2013-10")
+@command("withdraw flights 2013-10", DATA)
 def withdraw(dataset: Dataset, partition: Partition) -> None:
     """Take a partition out of the data; `evergreen revert` brings it back."""
     from tasks.data import corrections
@@ -352,10 +348,10 @@ def withdraw(dataset: Dataset, partition: Partition) -> None:
     print(corrections.withdraw(_params(), dataset, partition))
 
 
-@command(DATA, "merge --ours flights/2013-10")
+@command("merge --ours flights/2013-10", DATA)
 def merge(
-    ours: Annotated[list[str] | None, typer.Option(help="A partition of which ours counts; repeatable.")] = None,
-    theirs: Annotated[list[str] | None, typer.Option(help="A partition of which theirs counts; repeatable.")] = None,
+    ours: Annotated[Texts, Option(help="A partition of which ours counts; repeatable.")] = None,
+    theirs: Annotated[Texts, Option(help="A partition of which theirs counts; repeatable.")] = None,
 ) -> None:
     """Make the data version of both branches, after `git merge` stopped at data.dvc."""
     from tasks.data import merge
@@ -363,7 +359,7 @@ def merge(
     print(merge.merge(ours or [], theirs or []))
 
 
-@command("", "quarantine list --all", quarantine, "list")
+@command("quarantine list --all")
 def list_quarantine(all: All = False, as_json: Json = False) -> None:  # noqa: A002 - the option's name
     """List the deliveries that wait in quarantine."""
     from tasks.data import quarantine
@@ -373,17 +369,17 @@ def list_quarantine(all: All = False, as_json: Json = False) -> None:  # noqa: A
     _print([asdict(entry) for entry in entries], as_json, lines or ["nothing waits in quarantine"])
 
 
-@command("", "quarantine show flights/2013-10-1b2c3d", quarantine, "show")
-def show_refused(name: Annotated[str, typer.Argument(help="As the list names it.")]) -> None:
+@command("quarantine show flights/2013-10-1b2c3d")
+def show_refused(name: Annotated[str, Argument(help="As the list names it.")]) -> None:
     """Print the report of a refused delivery."""
     from tasks.data import quarantine
 
     print(quarantine.page(_params(), name))
 
 
-@command("", "quarantine retry", quarantine, "retry")
+@command("quarantine retry")
 def retry_refused(
-    names: Annotated[list[str] | None, typer.Argument(help="As the list names them; none: all that wait.")] = None,
+    names: Annotated[Texts, Argument(help="As the list names them; none: all that wait.")] = None,
 ) -> None:
     """Put refused files back into the landing zone, for the next ingest."""
     from tasks.data import quarantine
@@ -392,8 +388,8 @@ def retry_refused(
         print(f"{entry.id} is back in the landing zone; the next ingest takes it")
 
 
-@command("", "quarantine close flights/2013-10-1b2c3d", quarantine, "close")
-def close_refused(names: Annotated[list[str], typer.Argument(help="As the list names them.")]) -> None:
+@command("quarantine close flights/2013-10-1b2c3d")
+def close_refused(names: Annotated[list[str], Argument(help="As the list names them.")]) -> None:
     """Mark refusals as seen to; the files stay."""
     from tasks.data import quarantine
 
@@ -401,7 +397,7 @@ def close_refused(names: Annotated[list[str], typer.Argument(help="As the list n
         print(f"{entry.id} is closed")
 
 
-@command(DATA, "reports")
+@command("reports", DATA)
 def reports() -> None:
     """Draw the exploratory report of each dataset, and the Data Docs."""
     from tasks.data import exploration
@@ -413,7 +409,7 @@ def reports() -> None:
 # ── serving ───────────────────────────────────────────────────────────────────────────────────────
 
 
-@command("", "keys list", keys, "list")
+@command("keys list")
 def list_keys(as_json: Json = False) -> None:
     """List the names of the keys, and say who is answered."""
     from deployments.serving import api_keys
@@ -429,10 +425,10 @@ def list_keys(as_json: Json = False) -> None:
     _print({"keys": names, "required": required}, as_json, lines)
 
 
-Holder = Annotated[str, typer.Argument(help="Whose key it is.")]
+Holder = Annotated[str, Argument(help="Whose key it is.")]
 
 
-@command("", "keys add shop", keys, "add")
+@command("keys add shop")
 def add_key(name: Holder) -> None:
     """Make a key for somebody; it is shown once. From the first one on, only holders of a key are answered."""
     from deployments.serving import api_keys
@@ -441,7 +437,7 @@ def add_key(name: Holder) -> None:
     print(f"This is the key of {name}. It is shown only now. Requests carry it as `authorization: Bearer <key>`")
 
 
-@command("", "keys remove shop", keys, "remove")
+@command("keys remove shop")
 def remove_key(name: Holder) -> None:
     """Remove a key, at once. Without the last one nobody is answered."""
     from deployments.serving import api_keys
@@ -450,7 +446,7 @@ def remove_key(name: Holder) -> None:
     list_keys()
 
 
-@command("", "keys open", keys, "open")
+@command("keys open")
 def open_keys() -> None:
     """Answer whoever reaches the port; no key may be left."""
     from deployments.serving import api_keys
@@ -459,7 +455,7 @@ def open_keys() -> None:
     list_keys()
 
 
-@command(SERVING, "image flight_delay")
+@command("image flight_delay", SERVING)
 def image(model: Model, version: Version = None, to: Folder = None) -> None:
     """Write the build context of a release's image, and print the command that builds it."""
     from tasks.release.cluster import image
@@ -470,10 +466,10 @@ def image(model: Model, version: Version = None, to: Folder = None) -> None:
     print(f"docker build --file {folder}/Containerfile --tag {tag} {folder}")
 
 
-@command(SERVING, "manifests flight_delay --images registry.example/evergreen")
+@command("manifests flight_delay --images registry.example/evergreen", SERVING)
 def manifests(
     model: Model,
-    images: Annotated[str, typer.Option(help="Where images are, such as registry.example/evergreen.")],
+    images: Annotated[str, Option(help="Where images are, such as registry.example/evergreen.")],
     to: Folder = None,
 ) -> None:
     """Write a model's Kubernetes manifests, to be read and committed."""
@@ -484,11 +480,11 @@ def manifests(
     print(manifests.write(model, candidate, number, images, to or Path("deployments/kubernetes/models")))
 
 
-@command(SERVING, "load --rate 200 --seconds 60")
+@command("load --rate 200 --seconds 60", SERVING)
 def load(
-    rate: Annotated[float, typer.Option(min=0.001, help="Requests a second.")] = 100,
-    connections: Annotated[int | None, typer.Option(min=1, help="Instead: so many, each as fast as it can.")] = None,
-    seconds: Annotated[float, typer.Option(help="How long.")] = 30,
+    rate: Annotated[float, Option(min=0.001, help="Requests a second.")] = 100,
+    connections: Annotated[int | None, Option(min=1, help="Instead: so many, each as fast as it can.")] = None,
+    seconds: Annotated[float, Option(help="How long.")] = 30,
     model: Models = None,
 ) -> int:
     """Put load on the router, and print each second how it answers. Exit code 1: a request failed."""
@@ -500,7 +496,7 @@ def load(
 # ── monitoring ────────────────────────────────────────────────────────────────────────────────────
 
 
-@command(MONITORING, "alarms flight_delay")
+@command("alarms flight_delay", MONITORING)
 def alarms(model: Model, all: All = False, as_json: Json = False) -> int:  # noqa: A002 - the option's name
     """List the open alarms of a model, and since when. Exit code 3: one is open."""
     from tasks.monitoring import alarms
@@ -511,11 +507,11 @@ def alarms(model: Model, all: All = False, as_json: Json = False) -> int:  # noq
     return ATTENTION if any(alarm["closed"] is None for alarm in shown) else 0
 
 
-@command(MONITORING, "acknowledge flight_delay 2013-10-10-dest-v1 --note 'a new airport'")
+@command("acknowledge flight_delay 2013-10-10-dest-v1 --note 'a new airport'", MONITORING)
 def acknowledge(
     model: Model,
-    key: Annotated[str, typer.Argument(help="As `evergreen alarms` names it.")],
-    note: Annotated[str, typer.Option(help="Is kept with it.")] = "",
+    key: Annotated[str, Argument(help="As `evergreen alarms` names it.")],
+    note: Annotated[str, Option(help="Is kept with it.")] = "",
 ) -> None:
     """Mark an alarm as seen."""
     from tasks.monitoring import alarms
@@ -524,13 +520,13 @@ def acknowledge(
     print(alarms.in_words(alarms.acknowledge(model, key, note)))
 
 
-@command(MONITORING, "forget flight_delay --time-after 2027-01-01")
+@command("forget flight_delay --time-after 2027-01-01", MONITORING)
 def forget(
     model: Model,
-    time_after: Annotated[str | None, typer.Option(metavar="TIME", help="Asked later than this.")] = None,
-    time_before: Annotated[str | None, typer.Option(metavar="TIME", help="Asked earlier than this.")] = None,
-    prediction_id: Annotated[list[str] | None, typer.Option(help="Of this prediction; repeatable.")] = None,
-    key: Annotated[list[str] | None, typer.Option(help="Of this key of a row or request; repeatable.")] = None,
+    time_after: Annotated[str | None, Option(metavar="TIME", help="Asked later than this.")] = None,
+    time_before: Annotated[str | None, Option(metavar="TIME", help="Asked earlier than this.")] = None,
+    prediction_id: Annotated[Texts, Option(help="Of this prediction; repeatable.")] = None,
+    key: Annotated[Texts, Option(help="Of this key of a row or request; repeatable.")] = None,
 ) -> None:
     """Erase rows from the prediction log and from all that is made of it: those to which every option applies."""
     from tasks.prediction_log import prediction_log
@@ -566,9 +562,9 @@ def _moment(option: str, text: str | None, zone: str) -> datetime | None:
 # ── the platform and the project ──────────────────────────────────────────────────────────────────
 
 
-@command(PLATFORM, "up --detach")
+@command("up --detach", PLATFORM)
 def up(
-    detach: Annotated[bool, typer.Option("--detach", help="In the background; returns when it is ready.")] = False,
+    detach: Annotated[bool, Option("--detach", help="In the background; returns when it is ready.")] = False,
 ) -> int:
     """Start the platform: Prefect, a worker, MLflow, the router, the watcher. Ctrl-C ends it."""
     from deployments.local import supervisor
@@ -576,7 +572,7 @@ def up(
     return supervisor.detach() if detach else supervisor.up()
 
 
-@command(PLATFORM, "down")
+@command("down", PLATFORM)
 def down() -> int:
     """End the platform of this checkout."""
     from deployments.local import supervisor
@@ -584,7 +580,7 @@ def down() -> int:
     return supervisor.down()
 
 
-@command(PLATFORM, "status")
+@command("status", PLATFORM)
 def status(as_json: Json = False) -> int:
     """Show each service, the flow runs under way, and what stands in the way. Exit code 3: not all is well."""
     from deployments.local import status
@@ -594,7 +590,7 @@ def status(as_json: Json = False) -> int:
     return 0 if now.all_is_well else ATTENTION
 
 
-@command(PLATFORM, "register")
+@command("register", PLATFORM)
 def register() -> None:
     """Register the flows with the Prefect server that PREFECT_API_URL names."""
     from deployments.orchestration import registration
@@ -603,7 +599,7 @@ def register() -> None:
         print(line, flush=True)
 
 
-@command(PLATFORM, "page")
+@command("page", PLATFORM)
 def page() -> None:
     """Write the status page once, to var/status/index.html; `evergreen up` keeps it current."""
     from deployments.status_page import page
@@ -614,11 +610,11 @@ def page() -> None:
         raise WorldError(f"the status page could not be written: {error}") from None
 
 
-@command(PLATFORM, "year --rows 60")
+@command("year --rows 60", PLATFORM)
 def year(
-    first: Annotated[int, typer.Option(help="Partitions that are there from the start.")] = 4,
-    until: Annotated[int, typer.Option(help="Partitions in all.")] = 12,
-    rows: Annotated[int, typer.Option(help="Requested of each model for each day, at most.")] = 60,
+    first: Annotated[int, Option(help="Partitions that are there from the start.")] = 4,
+    until: Annotated[int, Option(help="Partitions in all.")] = 12,
+    rows: Annotated[int, Option(help="Requested of each model for each day, at most.")] = 60,
 ) -> None:
     """Simulate a year on a platform that is up, in a checkout without data: deliveries, requests, labels, rollouts."""
     from deployments.tools import simulate_year
@@ -626,11 +622,9 @@ def year(
     simulate_year.run(_params(), first, until, rows)
 
 
-@command(PLATFORM, 'env  (eval "$(evergreen env)")')
+@command('env  (eval "$(evergreen env)")', PLATFORM)
 def env(
-    shell: Annotated[
-        Literal["bash", "zsh"] | None, typer.Option(help="Also the completion of this command, for this shell.")
-    ] = None,
+    shell: Annotated[Literal["bash", "zsh"] | None, Option(help="Also its completion of `evergreen`.")] = None,
 ) -> None:
     """Print the project's environment as shell commands."""
     print(settings.exports())

@@ -190,7 +190,6 @@ def test_why_says_what_would_run_and_runs_nothing(small: Project, capsys: pytest
 def test_what_is_read_is_printed_as_json(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
     """Where there is nothing yet, as something empty."""
     for arguments, empty in (
-        ("history flight_delay", []),
         ("alarms flight_delay", []),
         ("revisions", {}),
         ("quarantine list", []),
@@ -200,6 +199,30 @@ def test_what_is_read_is_printed_as_json(project: Project, capsys: pytest.Captur
         assert json.loads(capsys.readouterr().out) == empty
     assert cli.main(["status", "--json"]) == cli.ATTENTION
     assert json.loads(capsys.readouterr().out)["is_up"] is False
+
+
+def test_history_has_what_an_auditor_asks(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A line a fact; what there is not is left out. For a program, all of it."""
+    from tasks.release.registry import registry
+
+    record = registry.VersionRecord(
+        version=2, candidate="cafe", data_version="9.dir", created="2013-09-01", verdict=None, summary=None,
+        on_hold=None, promoted_by="v1", champion=("from 2013-09-02",), withdrawn=None, aliases=("champion",),
+        run_id="r", files_removed=None,
+    )  # fmt: skip
+    monkeypatch.setattr(registry, "history", lambda model: [record])
+    assert cli.main(["history", "flight_delay"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "version 2 (champion): candidate cafe, made 2013-09-01, run r",
+        "  data       9.dir",
+        "  verdict    none",
+        "  promoted   by verdict v1",
+        "  champion   from 2013-09-02",
+    ]
+    assert cli.main(["history", "flight_delay", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["promoted_by"] == "v1"
 
 
 def test_a_month_arrives_in_the_landing_zone(project: Project) -> None:
