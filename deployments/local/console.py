@@ -31,11 +31,8 @@ NOISE = re.compile(
 )
 """What tools print about themselves, and tracebacks: these lines stay in the service's log."""
 
-TAIL = 8
-"""Lines that are shown of a service that does not start."""
-
-MOST_OPEN = 3
-"""Files of one service's log that are followed at once, as the log may be removed and begun anew."""
+TAIL = 8  # lines that are shown of a service that does not start
+MOST_OPEN = 3  # files of one service's log that are followed at once, as the log may be removed and begun anew
 
 
 class Console:

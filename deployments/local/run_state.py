@@ -16,8 +16,7 @@ from tasks.ground.errors import WorldError
 if TYPE_CHECKING:
     from filelock import FileLock
 
-NOTE_SECONDS = 5.0
-"""How long a platform that starts may take to write its note."""
+NOTE_SECONDS = 5.0  # how long a platform that starts may take to write its note
 
 
 def read_note() -> dict[str, Any]:

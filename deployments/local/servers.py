@@ -16,8 +16,7 @@ from tasks.ground.errors import WorldError
 
 BIN = Path(sys.executable).parent
 
-END_SECONDS = 20
-"""How long a process may take to end when it is asked to."""
+END_SECONDS = 20  # how long a process may take to end when it is asked to
 
 
 @contextmanager
@@ -46,7 +45,7 @@ def other_checkout(url: str) -> str | None:
     address = urlsplit(url)
     if address.hostname not in ("127.0.0.1", "localhost") or address.port is None:
         return None
-    checkout = process_tags.checkout_on(address.port)
+    _, checkout = process_tags.listener(address.port)
     return checkout if checkout and checkout != str(settings.ROOT) else None
 
 

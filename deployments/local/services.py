@@ -18,26 +18,19 @@ class LocalService:
 
     name: str
     command: list[str]
-    answers: Callable[[datetime], bool]
-    """Whether it answers, or had a heartbeat since then."""
-    after: tuple[str, ...] = ()
-    """Services that must answer before this one is started."""
-    about: str = ""
-    """What it is for, for the person who starts it."""
-    is_shown: bool = False
-    """Whether its output is for people: then the console shows it."""
-    ports: Mapping[str, int] = field(default_factory=dict)
-    """The setting that changes it → the port it listens on."""
+    answers: Callable[[datetime], bool]  # whether it answers, or had a heartbeat since then
+    after: tuple[str, ...] = ()  # services that must answer before this one is started
+    about: str = ""  # what it is for, for the person who starts it
+    is_shown: bool = False  # whether its output is for people: then the console shows it
+    ports: Mapping[str, int] = field(default_factory=dict)  # the setting that changes it → the port it listens on
     listen: tuple[str, int] | None = None
     """Host and port of a socket that the supervisor keeps open for it: clients wait while the service restarts."""
     shutdown_seconds: float = 15
     hang_seconds: float = 300
     """How long it may not answer before it is killed. Prefect's server, and everything on a machine that swaps, may
     stand still for a minute or two."""
-    serves: bool = False
-    """Whether it answers production requests: the others have a lower priority."""
-    starts_flows: bool = False
-    """Whether flow runs are its children: they go on when it is killed."""
+    serves: bool = False  # whether it answers production requests: the others have a lower priority
+    starts_flows: bool = False  # whether flow runs are its children: they go on when it is killed
 
 
 def local_services() -> list[LocalService]:

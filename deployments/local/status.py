@@ -14,13 +14,11 @@ from deployments.local import run_state
 from deployments.local.services import local_services
 from deployments.orchestration import blockers
 from deployments.orchestration.automations import notify_url
-from deployments.orchestration.work_pool import POOL
-from flows.prefect_support import api
+from deployments.orchestration.work_pool import active_runs, flow_runs
 from tasks.ground import params, process_tags
 from tasks.ground.errors import EvergreenError
 
-HEARTBEAT = timedelta(seconds=60)
-"""A worker or a watcher whose last heartbeat is not older answers."""
+HEARTBEAT = timedelta(seconds=60)  # a worker or a watcher whose last heartbeat is not older answers
 
 WAITS = "AwaitingConcurrencySlot"
 
@@ -44,10 +42,8 @@ class PlatformStatus:
     processes: int = 0
     megabytes: int = 0
     notifies: bool = False
-    under_way: list[str] = field(default_factory=list)
-    """The runs that go on, and those that wait for them."""
-    blockers: list[str] = field(default_factory=list)
-    """What keeps flows from running, each with the way back."""
+    under_way: list[str] = field(default_factory=list)  # the runs that go on, and those that wait for them
+    blockers: list[str] = field(default_factory=list)  # what keeps flows from running, each with the way back
 
     @property
     def all_is_well(self) -> bool:
@@ -92,16 +88,11 @@ def read() -> PlatformStatus:
 
 
 def _under_way() -> Iterator[str]:
-    for run in _runs({"state": {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}}}):
+    for run in active_runs(patience=0):
         yield f"{run['name']} is {run['state_name'].lower()} since {_clock(run)}"
         waiting = {"deployment_id": {"any_": [run["deployment_id"]]}, "state": {"name": {"any_": [WAITS]}}}
-        for other in _runs(waiting):
+        for other in flow_runs({"flow_runs": waiting}, patience=0):
             yield f"{other['name']} waits for it since {_clock(other)}"
-
-
-def _runs(which: dict[str, Any]) -> list[dict[str, Any]]:
-    body = {"work_pools": {"name": {"any_": [POOL]}}, "flow_runs": which}
-    return list(api.call("/flow_runs/filter", body, patience=0))
 
 
 def _clock(run: dict[str, Any]) -> str:

@@ -20,17 +20,10 @@ from tasks.ground.errors import WorldError
 LISTENING = "EVERGREEN_LISTENING_FD"
 """The variable that tells a service the socket on which the supervisor listens for it."""
 
-DEATHS, WITHIN = 5, 60.0
-"""A service that dies this often within so many seconds ends a platform that is not ready yet."""
-
-REST_SECONDS = 60
-"""The pause before it is restarted in one that is: the other services go on, above all what serves."""
-
-HEARTBEAT_SECONDS = 60.0
-"""How long ago the last heartbeat of the worker and the watcher may be."""
-
-PROBE_SECONDS = 10.0
-"""How often a service that answers is probed."""
+DEATHS, WITHIN = 5, 60.0  # a service that dies this often within so many seconds ends a platform that is not ready yet
+REST_SECONDS = 60  # the pause before it is restarted in one that is: the other services go on, above all what serves
+HEARTBEAT_SECONDS = 60.0  # how long ago the last heartbeat of the worker and the watcher may be
+PROBE_SECONDS = 10.0  # how often a service that answers is probed
 
 POLL_SECONDS = 0.2
 
@@ -41,8 +34,7 @@ class Supervision:
 
     console: Console
     ready: bool = False
-    changed: Callable[[], None] = lambda: None
-    """Called when a service has another process."""
+    changed: Callable[[], None] = lambda: None  # called when a service has another process
 
 
 @dataclass
@@ -56,10 +48,8 @@ class SupervisedService:
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
     answers: bool = False
     probed_at: float = 0
-    answered_at: float = 0
-    """Monotonic seconds of the last probe, and of the last one that was answered."""
-    rest_seconds: float = 0
-    """The pause before the next restart."""
+    answered_at: float = 0  # monotonic seconds of the last probe, and of the last one that was answered
+    rest_seconds: float = 0  # the pause before the next restart
     _deaths: deque[float] = field(default_factory=lambda: deque(maxlen=DEATHS))
     _socket: socket.socket | None = None
 
@@ -133,11 +123,12 @@ class SupervisedService:
 
     async def probe(self) -> None:
         """Note whether it answers; kill it where it hangs, which nobody else would notice."""
-        if self.process is None or self.process.returncode is not None:
+        process = self.process
+        if process is None or process.returncode is not None:
             return
         if self.answers:
-            await self._kill_if_it_hangs(self.process)
-        elif await asyncio.to_thread(self.service.answers, self.started):
+            await self._kill_if_it_hangs(process)
+        elif await asyncio.to_thread(self.service.answers, self.started) and process is self.process:
             self.answers, self.rest_seconds = True, 0
             self.answered_at = self.probed_at = time.monotonic()
             text = " again" if self.shared.ready else f"   {self.service.about}"

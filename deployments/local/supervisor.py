@@ -33,8 +33,7 @@ READY_SECONDS, REPORT_SECONDS = 600, 60
 """How long the services may take until all answer, on a machine that does other things too; and how often it is
 reported which of them do not yet."""
 
-LOCK_SECONDS = 1.0
-"""How long the lock may be held by a command that only looks, as `evergreen status` does."""
+LOCK_SECONDS = 1.0  # how long the lock may be held by a command that only looks, as `evergreen status` does
 
 DOWN_SECONDS = 60.0
 
@@ -126,9 +125,8 @@ def _user_of(port: int) -> str | None:
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
-            checkout = process_tags.checkout_on(port)
-            of = f", of the platform of {checkout}" if checkout else ""
-            return f"{process_tags.listener(port) or error.strerror}{of}"
+            process, checkout = process_tags.listener(port)
+            return f"{process or error.strerror}" + (f", of the platform of {checkout}" if checkout else "")
     return None
 
 

@@ -14,8 +14,7 @@ from typing import Any
 from flows.prefect_support import api
 from tasks.ground import files
 
-PENDING_MINUTES = 5
-"""People are notified of a run that is pending for longer."""
+PENDING_MINUTES = 5  # people are notified of a run that is pending for longer
 
 OURS = re.compile(r"\(evergreen ([0-9a-f]{12})\)$")
 """The end of a description: this project made the automation, from the definition with this digest."""

@@ -38,11 +38,8 @@ PRELOADED = (
 )
 """What every flow run imports. Nothing that makes threads or connections: a fork does not have them."""
 
-CHECK_S = 1
-"""How often it is checked whether the socket still exists."""
-
-REQUEST_S = 5
-"""How long a client may take to send its request."""
+CHECK_S = 1  # how often it is checked whether the socket still exists
+REQUEST_S = 5  # how long a client may take to send its request
 
 
 def main(path: Path) -> None:

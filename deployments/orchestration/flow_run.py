@@ -26,8 +26,7 @@ from tasks.ground import priority
 
 LOG = "flows.log"
 
-PATIENCE_S = 20
-"""How long to wait for a fork; a fork that comes later finds the connection closed, and ends."""
+PATIENCE_S = 20  # how long to wait for a fork; a fork that comes later finds the connection closed, and ends
 
 ENGINE = "prefect.engine"
 

@@ -19,8 +19,7 @@ from deployments.orchestration.work_pool import POOL
 from flows.prefect_support import api, events
 from tasks.ground import exit_codes, files, params, paths, settings, storage
 
-TAG = "evergreen"
-"""Marks what this module made, and so may remove."""
+TAG = "evergreen"  # marks what this module made, and so may remove
 
 CONCURRENCY = {"collision_strategy": "ENQUEUE", "grace_period_seconds": 900}
 """A run that comes while another is at work waits, as that one may have looked already. A run keeps its place this long
@@ -36,14 +35,10 @@ class Deployment:
     name: str
     description: str
     tags: list[str]
-    cron: str | None = None
-    """The schedule that it is made with, in UTC."""
-    trigger: dict[str, Any] | None = None
-    """The event trigger of the automation that runs it."""
-    parameters: dict[str, Any] = field(default_factory=dict)
-    """What the button of the UI starts it with."""
-    automatic: dict[str, Any] = field(default_factory=dict)
-    """What the schedule and the automation change of them."""
+    cron: str | None = None  # the schedule that it is made with, in UTC
+    trigger: dict[str, Any] | None = None  # the event trigger of the automation that runs it
+    parameters: dict[str, Any] = field(default_factory=dict)  # what the button of the UI starts it with
+    automatic: dict[str, Any] = field(default_factory=dict)  # what the schedule and the automation change of them
 
     @property
     def title(self) -> str:

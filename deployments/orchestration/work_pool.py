@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 from flows.prefect_support import api
 
 POOL = "evergreen"
 
-WORKER = "local"
-"""The worker's name in that pool."""
+WORKER = "local"  # the worker's name in that pool
 
 
 def worker_answers(since: datetime) -> bool:
@@ -20,3 +20,15 @@ def worker_answers(since: datetime) -> bool:
         return False
     beats = [worker["last_heartbeat_time"] for worker in workers if worker["name"] == WORKER]
     return any(datetime.fromisoformat(beat) >= since for beat in beats)
+
+
+def flow_runs(which: dict[str, Any], patience: int = len(api.PAUSES)) -> list[dict[str, Any]]:
+    """The flow runs of the pool that a filter of the API selects."""
+    body = {"work_pools": {"name": {"any_": [POOL]}}, **which}
+    return list(api.call("/flow_runs/filter", body, patience=patience))
+
+
+def active_runs(patience: int = len(api.PAUSES)) -> list[dict[str, Any]]:
+    """The flow runs that have begun and not ended."""
+    states = {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}}
+    return flow_runs({"flow_runs": {"state": states}}, patience)

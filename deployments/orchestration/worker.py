@@ -15,8 +15,7 @@ from deployments.orchestration.work_pool import POOL, WORKER
 from tasks.ground import exit_codes, http, params
 from tasks.ground.errors import ParamsError
 
-PAUSE_SECONDS = 2.0
-"""Between two looks at a params.yaml that cannot be read."""
+PAUSE_SECONDS = 2.0  # between two looks at a params.yaml that cannot be read
 
 MLFLOW_SECONDS = 60.0
 """How long a worker waits for MLflow: a flow that is due at once needs it. Later, a run waits by its retries."""

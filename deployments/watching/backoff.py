@@ -7,8 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-PAUSES = (5.0, 15.0, 60.0, 300.0)
-"""Seconds before the second, third, fourth and every further time."""
+PAUSES = (5.0, 15.0, 60.0, 300.0)  # seconds before the second, third, fourth and every further time
 
 
 @dataclass

@@ -24,8 +24,7 @@ from tasks.release.rollout import router_client
 class ChampionWatch:
     """The rollouts it has triggered."""
 
-    under_way: Callable[[str], bool]
-    """Whether a run of a deployment (flow/name) is due, starting or running."""
+    under_way: Callable[[str], bool]  # whether a run of a deployment (flow/name) is due, starting or running
     clock: Callable[[], float] = time.monotonic
     triggered: dict[str, Backoff] = field(default_factory=dict)
 

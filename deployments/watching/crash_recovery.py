@@ -20,19 +20,17 @@ from typing import Any
 
 import psutil
 
-from deployments.orchestration.work_pool import POOL
+from deployments.orchestration.work_pool import POOL, active_runs, flow_runs
 from flows.prefect_support import api, triggers
 from tasks.ground import process_tags, settings
 
-GRACE_SECONDS = 30
-"""A run that changed its state more recently may be just ending."""
+GRACE_SECONDS = 30  # a run that changed its state more recently may be just ending
 
 PAUSES = (5, 30, 120)
 """Seconds before a deployment is triggered again after its first, second and third crash in a row; after that, only its
 schedule starts it."""
 
-RUN_ID = "PREFECT__FLOW_RUN_ID"
-"""The variable by which Prefect tells a process which flow run it is."""
+RUN_ID = "PREFECT__FLOW_RUN_ID"  # the variable by which Prefect tells a process which flow run it is
 
 CANCELLED = {"type": "CANCELLED", "name": "Cancelled"}
 CRASHED = {"type": "CRASHED", "name": "Crashed"}
@@ -42,18 +40,15 @@ CRASHED = {"type": "CRASHED", "name": "Crashed"}
 class LocalProcesses:
     """What runs on this machine."""
 
-    runs: frozenset[str] = frozenset()
-    """The flow runs that have a process."""
-    worker_since: datetime | None = None
-    """When this checkout's worker started, if there is one."""
+    runs: frozenset[str] = frozenset()  # the flow runs that have a process
+    worker_since: datetime | None = None  # when this checkout's worker started, if there is one
 
 
 @dataclass
 class CrashRecovery:
     """Looks at the runs again and again: a process that was missing once may have been overlooked."""
 
-    missed: set[str] = field(default_factory=set)
-    """The runs that had no process at the last look."""
+    missed: set[str] = field(default_factory=set)  # the runs that had no process at the last look
 
     def look(self) -> list[str]:
         """Look once; gives a line for each thing that was done.
@@ -64,7 +59,7 @@ class CrashRecovery:
         return [*self._settle_missing(), *_trigger_crashed()]
 
     def _settle_missing(self) -> Iterator[str]:
-        old = [run for run in _active_runs() if _age(run["state"]["timestamp"]) > GRACE_SECONDS]
+        old = [run for run in active_runs() if _age(run["state"]["timestamp"]) > GRACE_SECONDS]
         local = local_processes() if old else LocalProcesses()
         missing = [run for run in old if run["id"] not in local.runs]
         for run in missing:
@@ -79,7 +74,7 @@ def interrupt(patience: int) -> list[str]:
     Raises:
         PrefectApiError: the Prefect server does not answer; the next `make up` takes them for crashed.
     """
-    runs = _active_runs(patience)
+    runs = active_runs(patience)
     for run in runs:
         cancelled = run["state_type"] == "CANCELLING"
         reason = "the platform was ended (make down)" + ("" if cancelled else ": it goes on with the next make up")
@@ -125,19 +120,10 @@ def _crashed_run(deployment: dict[str, Any]) -> dict[str, Any] | None:
         "deployment_id": {"any_": [deployment["id"]]},
         "state": {"name": {"not_any_": ["Scheduled", triggers.COALESCED["name"]]}},
     }
-    newest = _runs({"flow_runs": begun, "sort": "EXPECTED_START_TIME_DESC", "limit": len(PAUSES) + 1})
+    newest = flow_runs({"flow_runs": begun, "sort": "EXPECTED_START_TIME_DESC", "limit": len(PAUSES) + 1})
     crashes = next((n for n, run in enumerate(newest) if run["state_type"] != "CRASHED"), len(newest))
     is_due = 0 < crashes <= len(PAUSES) and _age(newest[0]["end_time"]) > PAUSES[crashes - 1]
     return newest[0] if is_due else None
-
-
-def _active_runs(patience: int = len(api.PAUSES)) -> list[dict[str, Any]]:
-    return _runs({"flow_runs": {"state": {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}}}}, patience)
-
-
-def _runs(which: dict[str, Any], patience: int = len(api.PAUSES)) -> list[dict[str, Any]]:
-    body = {"work_pools": {"name": {"any_": [POOL]}}, **which}
-    return list(api.call("/flow_runs/filter", body, patience=patience))
 
 
 def _age(moment: str | None) -> float:

@@ -19,8 +19,7 @@ from flows.prefect_support import api, triggers
 from tasks.ground import params, settings
 from tasks.ground.errors import WorldError
 
-GONE_SECONDS = 60.0
-"""How long a model is missing from params.yaml before its deployments are removed."""
+GONE_SECONDS = 60.0  # how long a model is missing from params.yaml before its deployments are removed
 
 
 @dataclass
@@ -30,8 +29,7 @@ class RegistrationWatch:
     register: Callable[..., list[str]] = field(default_factory=lambda: _register)
     clock: Callable[[], float] = time.monotonic
     backoff: Backoff = field(init=False)
-    gone: dict[str, float] = field(default_factory=dict)
-    """Title → since when its model is not in params.yaml."""
+    gone: dict[str, float] = field(default_factory=dict)  # title → since when its model is not in params.yaml
 
     def __post_init__(self) -> None:
         self.backoff = Backoff(self.clock)

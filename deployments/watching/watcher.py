@@ -26,17 +26,13 @@ from tasks.ground import params, storage
 from tasks.ground.errors import EvergreenError, WorldError
 from tasks.ground.paths import watcher_heartbeat
 
-FOLDER_SECONDS, BUCKET_SECONDS = 2.0, 5.0
-"""The longest time between two rounds."""
+FOLDER_SECONDS, BUCKET_SECONDS = 2.0, 5.0  # the longest time between two rounds
 
 RECOVERY_SECONDS, REGISTRATION_SECONDS, BLOCKERS_SECONDS = 5.0, 5.0, 15.0
 """The least time between two looks of these watches."""
 
-DATA_VERSION = "data.dvc"
-"""Stands among the waiting files for a data version that the trainings were not triggered for."""
-
-NAMED = 4
-"""So many waiting files are named; of more, the number."""
+DATA_VERSION = "data.dvc"  # stands among the waiting files for a data version that the trainings were not triggered for
+NAMED = 4  # so many waiting files are named; of more, the number
 
 
 @dataclass
@@ -89,8 +85,7 @@ class PollingLoop:
     """Name → what gives a line for each thing it did, and the least seconds between two of its looks."""
     report: Callable[[str], object] = print
     clock: Callable[[], float] = time.monotonic
-    errors: dict[str, str] = field(default_factory=dict)
-    """Watch → its error at the last look."""
+    errors: dict[str, str] = field(default_factory=dict)  # watch → its error at the last look
     looked: dict[str, float] = field(default_factory=dict)
 
     def poll(self) -> None:

@@ -8,6 +8,7 @@ keeps its traceback.
 from __future__ import annotations
 
 import logging
+from contextlib import closing
 from logging.handlers import RotatingFileHandler
 from typing import Any
 
@@ -16,8 +17,7 @@ from tasks.ground.errors import EvergreenError
 
 LOGGERS = ("prefect.flow_runs", "prefect.task_runs", "prefect.engine")
 
-LARGEST = 5_000_000
-"""Bytes of the file; what was before is kept once, as tracebacks.log.1."""
+LARGEST = 5_000_000  # bytes of the file; what was before is kept once, as tracebacks.log.1
 
 
 class OneLine(logging.Filter):
@@ -66,7 +66,5 @@ def _keep_traceback(record: logging.LogRecord, error: EvergreenError) -> None:
     full: dict[str, Any] = {**record.__dict__, "msg": type(error).__name__, "args": ()}
     line = "%(asctime)s  %(flow_run_name)s  %(message)s"
     handler.setFormatter(logging.Formatter(line, defaults={"flow_run_name": ""}))
-    try:
+    with closing(handler):
         handler.emit(logging.makeLogRecord(full))
-    finally:
-        handler.close()

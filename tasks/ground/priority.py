@@ -14,11 +14,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-NICE = 5
-"""A quarter of the CPU time under contention: a server that got less would seem to be dead."""
-
-TRIES, PAUSE_S = 20, 0.05
-"""Of all processes without privileges, one may set a session's value each tenth of a second."""
+NICE = 5  # a quarter of the CPU time under contention: a server that got less would seem to be dead
+TRIES, PAUSE_S = 20, 0.05  # of all processes without privileges, one may set a session's value each tenth of a second
 
 
 def lower(process: int) -> None:

@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from contextlib import suppress
 
 import psutil
 
 from tasks.ground import settings
 
-STACK = "EVERGREEN_STACK"
-"""The variable that holds the checkout whose platform a process belongs to."""
-
-SERVICE = "EVERGREEN_SERVICE"
-"""The variable that holds the service which a process was started as, or by."""
-
-SUPERVISOR = {"deployments.cli", "up"}
-"""Part of the command of a process that keeps a platform up."""
-
-PATIENCE_S = 8
-"""How long a process may take to end when it is asked to."""
+STACK = "EVERGREEN_STACK"  # the variable that holds the checkout whose platform a process belongs to
+SERVICE = "EVERGREEN_SERVICE"  # the variable that holds the service which a process was started as, or by
+SUPERVISOR = {"deployments.cli", "up"}  # part of the command of a process that keeps a platform up
+PATIENCE_S = 8  # how long a process may take to end when it is asked to
 
 
 def tagged(stack: str | None = None) -> list[psutil.Process]:
@@ -83,28 +76,12 @@ def kill_service(service: str, keep: Collection[int] = ()) -> None:
                 process.wait(timeout=2)
 
 
-def listener(port: int) -> str | None:
-    """Which process listens on a port, in words, as far as this user may know."""
-    for process in _listening(port):
-        with suppress(psutil.Error, OSError):
-            return f"process {process.pid} has it ({' '.join(process.cmdline())[:90]})"
-    return None
-
-
-def checkout_on(port: int) -> str | None:
-    """The checkout that the listener on a port was started for, as far as this user may know."""
-    for process in _listening(port):
-        with suppress(psutil.Error, OSError):
-            root: str | None = process.environ().get("EVERGREEN_ROOT")
-            return root
-    return None
-
-
-def _listening(port: int) -> Iterator[psutil.Process]:
+def listener(port: int) -> tuple[str | None, str | None]:
+    """The process that listens on a port, in words, and its checkout; None where this user may not know."""
     for process in psutil.process_iter():
-        try:
+        with suppress(psutil.Error, OSError):
             sockets = process.net_connections("tcp")
             if any(socket.laddr.port == port for socket in sockets if socket.status == "LISTEN"):
-                yield process
-        except (psutil.Error, OSError):
-            continue
+                command = " ".join(process.cmdline())[:90]
+                return f"process {process.pid} has it ({command})", process.environ().get("EVERGREEN_ROOT")
+    return None, None
