@@ -513,7 +513,7 @@ def page(good: list[Rolled], bad: list[Rolled]) -> str:
         "",
         "The canary answers a tenth of the requests for 20 s. A fault that touches one row in many is found when such",
         "a row is asked. *answers*: it is not what its own model says; *moves*: what the gate did not know, or, where",
-        "it never judged, too much; *errors*: what the live release answers; *latency*: slower than the live release, three times.",
+        "it never judged, too much; *errors*: what the live release answers; *latency*: slower than it, three times.",
         "",
     ]
     return "\n".join(lines)

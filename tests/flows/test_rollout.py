@@ -328,7 +328,7 @@ BAD = {
 def test_a_bad_release_is_withdrawn_and_costs_no_answer(
     world: World, served: desired_state.ReleaseRef, bad: str
 ) -> None:
-    """Who served serves on, is champion again, and somebody is told; nobody is answered by it after that."""
+    """The release that was live stays so, is champion again, and a notice is sent; no client is answered by it after that."""
     change, why = BAD[bad]
     one = world.release(change)
     with Load(port()) as load:
@@ -388,7 +388,7 @@ def test_a_rollback_is_a_switch(world: World, served: desired_state.ReleaseRef) 
 def test_a_rollback_to_one_that_cannot_start_any_more_takes_nothing_away(
     world: World, served: desired_state.ReleaseRef
 ) -> None:
-    """Who serves was withdrawn, whom the registry names fails: nobody can have the place, which a person is told."""
+    """The live release was withdrawn, whom the registry names fails: nobody can have the place, which a person is told."""
     old = world.release(patched("tasks/runtime/replica.py", BEGIN, "    raise RuntimeError('worn out')\n"))
     registry.rollback(MODEL, to=old.version, reason="a person says so")
     state = roll()

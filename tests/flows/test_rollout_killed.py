@@ -198,7 +198,7 @@ def test_a_release_that_was_found_bad_is_not_tried_again(world: World, monkeypat
 
 
 def test_a_first_champion_that_fails_leaves_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody served, so nobody serves."""
+    """No release was live, so none is."""
     monkeypatch.setattr(registry, "withdraw", lambda *_: setattr(world, "champion", None))
     state = run(FakeRouter(0, MODEL, new=Behaviour(why="no such library")), monkeypatch)
     assert state.message.endswith("it does not start: no such library; no release is live")

@@ -36,7 +36,7 @@ class Behaviour:
     fails: Callable[[int], bool] = lambda _: False
     """Whether the production request of this number ends in an error."""
     fails_with_both: bool = False
-    """Whether who serves fails at the same requests."""
+    """Whether the live release fails at the same requests."""
     tried: Callable[[int], int] = lambda _: 200
     """The status of the operator's call of this number."""
     dies: int = 0

@@ -1,4 +1,4 @@
-"""A rollout's parts on their own: what should serve, the router asked, requests replayed, a canary watched, a page."""
+"""Stages of a rollout beside a fake router: a release warmed up, asked, replayed, watched, promoted; and its page."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +18,11 @@ import pytest
 from tasks.ground import files, params, settings
 from tasks.release import comparison
 from tasks.release.gate.verdict import Moves, Verdict
-from tasks.release.registry import champion_lookup, desired_state, registry
+from tasks.release.registry import desired_state, registry
 from tasks.release.registry.desired_state import DesiredState, ReleaseRef
 from tasks.release.rollout import canary, report, router_client, shadow_replay, stages
-from tasks.release.rollout.paired_answers import Pairs, exceed_by_chance
-from tasks.release.rollout.router_client import Reply
-from tasks.release.rollout.router_status import Latency, ReleaseStatus
 from tasks.release.rollout.served_answers import OwnAnswers
-from tests.tasks.release.fake_router import EDGES_MS, MODEL, NEW, OLD, Behaviour, FakeRouter, running
+from tests.tasks.release.fake_router import MODEL, NEW, OLD, Behaviour, FakeRouter, running
 
 FEATURES = {"origin": {"type": "category"}, "temp": {"type": "number"}}
 
@@ -42,91 +38,6 @@ def var(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def limits(**said: Any) -> params.Rollout:
     """The rules, with others than the defaults."""
     return params.Rollout(**{"start_s": 1.0, "bake_s": 1.0, "replay": 60, **said})
-
-
-# ── what should serve ─────────────────────────────────────────────────────────────────────────────
-
-
-def test_what_should_serve_is_written_as_the_router_reads_it() -> None:
-    """From the first champion to the next: who served is kept warm, and the one before is let go."""
-    assert desired_state.read(MODEL) == DesiredState()
-    older = ReleaseRef("9" * 16, 0)
-    desired_state.write(MODEL, DesiredState(OLD, previous=older).with_challenger(NEW).with_canary(0.1))
-    assert files.read_json(settings.VAR / "serving" / "late.json") == {
-        "live": {"candidate": OLD.candidate, "version": 1, "since": ""},
-        "beside": [
-            {"candidate": older.candidate, "version": 0, "role": "former"},
-            {"candidate": NEW.candidate, "version": 2, "role": "challenger"},
-        ],
-        "canary": {"candidate": NEW.candidate, "share": 0.1},
-    }
-    now = desired_state.read(MODEL)
-    assert (now.live, now.previous, now.challenger, now.share) == (OLD, older, NEW, 0.1)
-    assert now.without_challenger() == DesiredState(OLD, older)
-    then = now.gone_live(NEW)
-    assert then.live is not None
-    assert (then.live.candidate, then.previous, then.challenger, then.share) == (NEW.candidate, OLD, None, None)
-    assert then.live.since.endswith("Z")
-
-
-@pytest.mark.parametrize("torn", [b"", b'{"live": ', b"\x00\x00\x00", b"\xff\xfe\x9c", b'{"live": null}'])
-def test_a_torn_file_is_made_again_of_what_went_live_last(
-    var: Path, caplog: pytest.LogCaptureFixture, torn: bytes
-) -> None:
-    """It is named and set aside; who served goes on, and who served before stays the former one."""
-    for one, outcome in ((OLD, "live"), (NEW, "live"), (OLD, "withdrawn")):
-        desired_state.note(MODEL, one, outcome)
-    desired_state.path(MODEL).parent.mkdir(exist_ok=True)
-    desired_state.path(MODEL).write_bytes(torn)
-    now = desired_state.read(MODEL)
-    assert now.live is not None
-    assert now.previous is not None
-    assert (now.live.candidate, now.previous.candidate, now.share) == (NEW.candidate, OLD.candidate, None)
-    assert files.read_json(desired_state.path(MODEL))["live"]["candidate"] == NEW.candidate
-    assert "late.json is torn" in caplog.text
-    (aside,) = (var / "torn").iterdir()
-    assert aside.read_bytes() == torn
-
-
-def test_a_file_that_was_lost_is_made_again_of_what_went_live_last(var: Path) -> None:
-    """Of a model that never served, there is none."""
-    assert desired_state.read(MODEL) == desired_state.DesiredState()
-    assert not desired_state.path(MODEL).exists()
-    for release in (OLD, NEW):
-        desired_state.note(MODEL, release, "live")
-    assert (lost := desired_state.read(MODEL).live)
-    assert lost.candidate == NEW.candidate
-    assert files.read_json(desired_state.path(MODEL))["live"]["candidate"] == NEW.candidate
-
-
-def test_a_torn_file_of_a_model_that_never_served_counts_as_none(var: Path) -> None:
-    """And so does that of one that was withdrawn with nobody after it: the champion is tried as the first one is."""
-    for lines in ((), ("live", "withdrawn")):
-        for outcome in lines:
-            desired_state.note(MODEL, OLD, outcome)
-        files.write_text(desired_state.path(MODEL), "")
-        assert desired_state.read(MODEL).live is None
-
-
-def test_models_that_are_gone_are_forgotten_and_keys_are_not(var: Path) -> None:
-    """API keys lie in the same folder."""
-    for name in ("late", "gone"):
-        desired_state.write(name, DesiredState(OLD))
-    files.write_json(var / "serving" / "keys.json", {})
-    assert desired_state.forget(["late"]) == ["gone"]
-    assert sorted(path.name for path in (var / "serving").iterdir()) == ["keys.json", "late.json"]
-
-
-def test_the_book_has_a_line_for_each_change() -> None:
-    """The same one twice is one line; who has served is known ever after."""
-    for one, outcome in ((OLD, "live"), (OLD, "live"), (NEW, "withdrawn")):
-        desired_state.note(MODEL, one, outcome, "slow" if outcome == "withdrawn" else "")
-    assert [(line["version"], line["outcome"], line["why"]) for line in desired_state.history(MODEL)] == [
-        (1, "live", ""),
-        (2, "withdrawn", "slow"),
-    ]
-    assert desired_state.has_served(MODEL, OLD.candidate)
-    assert not desired_state.has_served(MODEL, NEW.candidate)
 
 
 @pytest.mark.parametrize(
@@ -238,7 +149,7 @@ def log(
     (day / f"{one.candidate}.1.1.1.jsonl").write_text(text)
 
 
-def test_it_is_warmed_beside_who_serves_without_any_traffic(bento: Path) -> None:
+def test_it_is_warmed_beside_the_live_release_without_any_traffic(bento: Path) -> None:
     """Then it is ready; called again there is nothing to do."""
     desired_state.write(MODEL, DesiredState(OLD))
     with at(FakeRouter(old=Behaviour(), new=Behaviour(starts=0.2))) as going:
@@ -459,88 +370,6 @@ def test_a_token_that_changed_is_read_again(bento: Path) -> None:
         assert going.router.predict(MODEL, OLD.candidate, [{"temp": 1.0}]).status == 200
 
 
-# ── statistics ────────────────────────────────────────────────────────────────────────────────────
-
-
-def said(answered: int = 0, errors: int = 0, refused: int = 0, **more: Any) -> ReleaseStatus:
-    """What /status says of a release."""
-    latency = Latency(edges_ms=EDGES_MS, counts=more.pop("latency", [0] * 81))
-    counts = {"answered": answered, "errors": errors, "refused": refused, "pids": [7]} | more
-    return ReleaseStatus(state="ready", latency=latency, **counts)
-
-
-def watched(canary_said: ReleaseStatus, live_said: ReleaseStatus) -> canary.Watch:
-    """A watch that saw this of both."""
-    watch = canary.Watch(OwnAnswers(MODEL, Path()), Pairs("classification"))
-    for side, looked in ((watch.canary, canary_said), (watch.live, live_said)):
-        side.look(said(), 1)
-        side.look(looked, 1)
-    return watch
-
-
-def failed(watch: canary.Watch, **rules: Any) -> list[str]:
-    """The names of the checks that do not hold."""
-    return [check.name for check in watch.judge(limits(bake_s=20, **rules)) if not check.passed]
-
-
-def test_counters_are_taken_from_the_first_look_on_and_survive_another_router() -> None:
-    """What was before the canary is not its doing; a router that was killed counts from 0 again."""
-    counted = canary.Counters()
-    for looked, router in ((said(100, 5), 1), (said(110, 5), 1), (said(4, 1), 2), (said(6, 1), 2)):
-        counted.look(looked, router)
-    assert (counted.answered, counted.errors) == (10 + 4 + 2, 0 + 1)
-
-
-def test_a_canary_answers_for_what_fails_with_it_alone() -> None:
-    """A client whose requests are wrong may meet the canary each time; who serves refuses and fails at them as well."""
-    assert not failed(watched(said(10, errors=3, refused=300), said(3000)))
-    assert failed(watched(said(10, errors=3, refused=300, failed_alone=1), said(3000))) == ["errors"]
-    assert not failed(watched(said(10, errors=3, refused=300, failed_alone=1), said(3000)), canary_errors=1)
-
-
-@pytest.mark.parametrize(("sick", "why"), [({"late": 3, "errors": 3}, "3 of 13 requests got no answer in time")])
-def test_a_machine_that_stands_still_is_not_held_against_a_canary(sick: dict[str, int], why: str) -> None:
-    """Then who serves is late as well."""
-    watch = watched(said(10, **sick), said(400))
-    assert [check.reason for check in watch.judge(limits()) if not check.passed] == [why]
-    assert not failed(watched(said(10, **sick), said(400, **sick)))
-
-
-def test_a_process_that_died_beside_one_of_who_serves_is_forgiven() -> None:
-    """Somebody kills them all."""
-    assert failed(watched(said(10, pids=[8]), said(400))) == ["runs"]
-    assert not failed(watched(said(10, pids=[8]), said(400, pids=[9])))
-
-
-def test_a_canary_that_stops_answering_is_not_done() -> None:
-    """It answered well before: what it owes at the end of the bake is waited for, and is told."""
-    watch = watched(said(100, waiting=0), said(900))
-    assert not watch.canary.is_owing
-    watch.canary.look(said(100, waiting=2), 1)
-    assert watch.canary.is_owing
-    watch.seconds = 26.0
-    assert [check.reason for check in watch.judge(limits(bake_s=20)) if not check.passed] == [
-        "it owes 2 answers at the end of its watch, after 26 s"
-    ]
-    watch.canary.look(said(101, waiting=2), 1)
-    assert not watch.canary.is_owing
-
-
-def latency(fast: int, slow: int) -> list[int]:
-    """So many answers of 2 ms, and so many of a second."""
-    counts = [0] * 81
-    counts[10], counts[55] = fast, slow
-    return counts
-
-
-def test_slowness_is_more_than_chance_and_more_than_that_of_who_serves() -> None:
-    """A machine that stood still for half a second made both slow."""
-    assert failed(watched(said(latency=latency(280, 20)), said(latency=latency(2700, 0)))) == ["latency p99"]
-    assert not failed(watched(said(latency=latency(298, 2)), said(latency=latency(2700, 0))))
-    assert not failed(watched(said(latency=latency(280, 20)), said(latency=latency(2580, 120))))
-    assert not failed(watched(said(latency=latency(0, 20)), said(latency=latency(20, 0))))  # too few to judge by
-
-
 # ── answers ───────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -567,49 +396,6 @@ def test_a_model_that_cannot_be_scored_here_is_no_measure(bento: Path, evaluated
     assert own.check().passed
     assert "golden rows are scored up to 0.0085" in own.check().reason
     assert own.rows == 0
-
-
-def moved(near: int, far: int, task: str = "classification") -> Pairs:
-    """So many rows that move by 0.3, and so many by 0.8."""
-    pairs = Pairs(task, FEATURES)
-    for number in range(near + far):
-        after = 0.4 if number < near else 0.9
-        answers = [{"probability": p, "probabilities": {"0": 1 - p, "1": p}} for p in (0.1, after)]
-        pairs.add_pairs([{"temp": float(number)}], answers[:1], answers[1:])
-    return pairs
-
-
-def test_a_better_release_moves_answers_as_the_gate_knew() -> None:
-    """Nothing is a matter of the average: a client that asks only for rows that move far alarms nobody."""
-    known = Moves(rows=5000, mean=0.02, most=0.31)
-    check = moved(300, 0).check(known, limits(), 0.0001)
-    assert check.passed
-    assert "0 of 300 different rows move further than any of the 5,000 that the gate saw (0.31)" in check.reason
-    assert "on average they move by 0.3, expected 0.02" in check.reason
-    assert not moved(300, 0).check(None, limits(), 0.0001).passed  # which nobody knew of
-
-
-def test_what_the_gate_did_not_know_alarms() -> None:
-    """Beyond a share and beyond chance, of different rows: one that is asked a thousand times is one."""
-    known = Moves(rows=5000, mean=0.02, most=0.31)
-    assert moved(285, 15).check(known, limits(), 0.0001).passed
-    assert not moved(284, 16).check(known, limits(), 0.0001).passed
-    assert moved(284, 16).check(Moves(20, 0.02, 0.31), limits(), 0.0001).passed  # of 20 rows nobody knows that
-    again = moved(60, 1)
-    for _ in range(1000):
-        again.add_pairs(again.rows[-1:], [{"probability": 0.1, "probabilities": {"1": 0.1}}], again.answers[-1:])
-    assert again.check(known, limits(), 0.0001).passed
-    assert "not judged: 41 different rows, from 50 on" in moved(0, 41).check(known, limits(), 0.0001).reason
-
-
-def test_that_rows_lie_above_all_known_ones_is_counted_out() -> None:
-    """One of n above m: n in n + m; and as often as drawn."""
-    assert exceed_by_chance(0, 50, 1000) == 1
-    assert exceed_by_chance(1, 50, 1000) == pytest.approx(50 / 1050)
-    draw = np.random.default_rng(0)
-    drawn = draw.random((4000, 60))
-    above = (drawn[:, :20] > drawn[:, 20:].max(axis=1, keepdims=True)).sum(axis=1)
-    assert np.mean(above >= 2) == pytest.approx(exceed_by_chance(2, 20, 40), abs=0.02)
 
 
 def test_moves_are_expected_from_release_to_release(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -662,28 +448,6 @@ def test_one_that_is_not_ready_in_time_is_started_again(bento: Path) -> None:
     assert "tried again, as it is not ready 1 s after it was started" in result.message
 
 
-# ── what both answer ──────────────────────────────────────────────────────────────────────────────
-
-
-def test_several_classes_move_by_half_the_sum_of_differences() -> None:
-    """Which for two classes is the difference of either."""
-    replayed = shadow_replay.Replayed(planned=1, task="classification")
-    old = {"prediction": "a", "probabilities": {"a": 0.6, "b": 0.3, "c": 0.1}}
-    new = {"prediction": "b", "probabilities": {"a": 0.2, "b": 0.7, "c": 0.1}}
-    replayed.add([{}], Reply(200, {"predictions": [old]}, 1.0), Reply(200, {"predictions": [new]}, 1.0))
-    assert replayed.moved == pytest.approx(0.4)
-    assert (replayed.champion, replayed.challenger) == ([0.6], [0.2])
-
-
-def test_values_move_relative_to_the_champions_mean() -> None:
-    """So that the limit does not depend on the unit."""
-    replayed = shadow_replay.Replayed(planned=2, task="regression")
-    for was, becomes in ((10.0, 12.0), (30.0, 28.0)):
-        bodies = [{"predictions": [{"prediction": value}]} for value in (was, becomes)]
-        replayed.add([{}], Reply(200, bodies[0], 1.0), Reply(200, bodies[1], 1.0))
-    assert replayed.moved == pytest.approx(2 / 20)
-
-
 # ── told ──────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -708,98 +472,3 @@ def test_the_page_tells_each_stage_and_where_predictions_move(bento: Path, evalu
     assert drawn.startswith(b"\x89PNG")
     if "PICTURE" in os.environ:  # to look at it
         Path(os.environ["PICTURE"]).write_bytes(drawn)
-
-
-# ── who is champion ───────────────────────────────────────────────────────────────────────────────
-
-
-@contextmanager
-def mlflow(answers: dict[str, tuple[int, Any]], patch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """A server that answers these paths; gives what it was asked."""
-    asked: list[str] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            asked.append(self.path)
-            status, body = answers[self.path.partition("?")[0].removeprefix("/api/2.0/mlflow/")]
-            self.send_response(status)
-            self.end_headers()
-            self.wfile.write(json.dumps(body).encode())
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        patch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.server_port}")
-        yield asked
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
-GET, VERSION = "registered-models/get", "model-versions/get"
-
-
-def entry(**aliases: str) -> tuple[int, Any]:
-    """What MLflow says of a registered model."""
-    said = [{"alias": alias, "version": version} for alias, version in aliases.items()]
-    return 200, {"registered_model": {"name": MODEL, "aliases": said}}
-
-
-def version(**tags: str) -> tuple[int, Any]:
-    """What MLflow says of a version."""
-    return 200, {
-        "model_version": {"tags": [{"key": f"evergreen.{key}", "value": value} for key, value in tags.items()]}
-    }
-
-
-def test_the_champion_is_known_without_mlflow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By two small questions; a model without champion, and one that is not there, have none."""
-    with mlflow(
-        {GET: entry(champion="2", former="1"), VERSION: version(candidate=NEW.candidate)}, monkeypatch
-    ) as asked:
-        assert champion_lookup.champion(MODEL) == NEW
-    assert [path.rpartition("/")[2] for path in asked] == ["get?name=late", "get?name=late&version=2"]
-    with mlflow({GET: entry(former="1")}, monkeypatch):
-        assert champion_lookup.champion(MODEL) is None
-    with mlflow({GET: (404, {"error_code": "RESOURCE_DOES_NOT_EXIST"})}, monkeypatch):
-        assert champion_lookup.champion(MODEL) is None
-
-
-@pytest.mark.parametrize(
-    "answers",
-    [
-        {GET: entry(champion="2"), VERSION: version(candidate=NEW.candidate, withdrawn="by a person")},
-        {GET: entry(champion="2"), VERSION: version()},
-        {GET: (500, {})},
-        {GET: (404, {"error_code": "ENDPOINT_NOT_FOUND"})},
-    ],
-)
-def test_what_is_not_plain_is_left_to_the_registry(answers: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A rollback that was killed half-way, an answer that is not understood: it knows the states in between."""
-    from tasks.release.registry import registry
-
-    found = registry.ModelVersion(MODEL, 1, OLD.candidate, "run", "2026-11-20")
-    monkeypatch.setattr(registry, "champion", lambda _: found)
-    with mlflow(answers, monkeypatch):
-        assert champion_lookup.champion(MODEL) == OLD
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///somewhere.db")
-    assert champion_lookup.champion(MODEL) == OLD
-
-
-def test_a_change_is_seen_without_mlflow_or_not_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who looks every two seconds imports nothing heavy."""
-    plain = {GET: entry(champion="2"), VERSION: version(candidate=NEW.candidate)}
-    with mlflow(plain, monkeypatch):
-        assert champion_lookup.pending_change(MODEL) == (NEW.candidate, None)
-        desired_state.write(MODEL, DesiredState(OLD))
-        assert champion_lookup.pending_change(MODEL) == (NEW.candidate, OLD.candidate)
-        desired_state.write(MODEL, DesiredState(NEW))
-        assert champion_lookup.pending_change(MODEL) is None
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///somewhere.db")
-    desired_state.write(MODEL, DesiredState(OLD))
-    assert champion_lookup.pending_change(MODEL) is None
