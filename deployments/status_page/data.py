@@ -64,5 +64,4 @@ def _versions() -> Markup:
 
 @part("Refused partitions")
 def _refused(quarantine: str) -> Markup:
-    waiting = facts.refused(quarantine)
-    return fill("refused.html", waiting=waiting, listed=LISTED)
+    return fill("refused.html", waiting=facts.refused(quarantine), listed=LISTED, quarantine=quarantine)

@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tasks.data import revisions, versions
+from tasks.data import quarantine, revisions, versions
+from tasks.data.quarantine import Refused
 from tasks.ground import files, http, ledger, params, paths, settings
 from tasks.ground.errors import EvergreenError, Mistake
 from tasks.ground.git import Clone
@@ -238,29 +239,9 @@ def announced() -> str | None:
     return note["version"] if note else None
 
 
-@dataclass(frozen=True)
-class RefusedPartition:
-    """A partition that waits in quarantine."""
-
-    dataset: str
-    partition: str
-    reason: str
-    todo: str
-    time: datetime
-    folder: str
-
-
-def refused(quarantine: str) -> list[RefusedPartition] | None:
+def refused(url: str) -> list[Refused] | None:
     """What waits in quarantine, the newest first; None where the quarantine is a bucket."""
-    if "://" in quarantine:
-        return None
-    waiting = []
-    for path in (settings.ROOT / quarantine).glob("*/*/report.json"):
-        if not path.with_name("closed.json").exists():
-            report, time = read(path) or {}, datetime.fromtimestamp(path.stat().st_mtime, UTC)
-            named = {key: report[key] for key in ("dataset", "partition", "reason", "todo")}
-            waiting.append(RefusedPartition(**named, time=time, folder=shown(path.parent)))
-    return sorted(waiting, key=lambda partition: (partition.time, partition.folder), reverse=True)
+    return None if "://" in url else quarantine.waiting(url)
 
 
 # ── where the tools are ───────────────────────────────────────────────────────────────────────────
@@ -324,9 +305,9 @@ LOOKED_AT = (
 """Below the project's folder."""
 
 
-def state_of_files(quarantine: str | None) -> frozenset[tuple[str, int, int]]:
-    """Changes when something does that the page shows."""
-    patterns = (*LOOKED_AT, *([f"{quarantine}/*/*"] if quarantine and "://" not in quarantine else []))
+def state_of_files(url: str | None) -> frozenset[tuple[str, int, int]]:
+    """Changes when something does that the page shows; `url` is the quarantine's."""
+    patterns = (*LOOKED_AT, *([f"{url}/*/*"] if url and "://" not in url else []))
     states = set()
     for path in (path for pattern in patterns for path in glob.iglob(pattern, root_dir=settings.ROOT)):  # noqa: PTH207 - absolute ones too
         with suppress(FileNotFoundError):
