@@ -70,7 +70,7 @@ def test_of_a_run_that_failed(alone: Alone) -> None:
 
 
 def test_of_an_automation_that_failed(alone: Alone) -> None:
-    """Its name and the server's reason: here, that the deployment it was to wake is gone."""
+    """Its name and the server's reason: here, that the deployment it was to trigger is gone."""
     deployment = api.call("/deployments/name/ingest/ingest")
     api.call(f"/deployments/{deployment['id']}", method="DELETE")
     post("evergreen.partition.landed", "evergreen.dataset.readings")
@@ -98,7 +98,7 @@ def test_deploying_again_brings_back_what_was_removed(alone: Alone) -> None:
     assert alone.message("refused: readings 2013-06") == "no reason given"
     post("evergreen.partition.landed", "evergreen.dataset.readings")
     waiting = {"deployments": {"name": {"any_": ["ingest"]}}, "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}
-    until(lambda: any(not one["auto_scheduled"] for one in api.call("/flow_runs/filter", waiting)), 30, "the wake")
+    until(lambda: any(not one["auto_scheduled"] for one in api.call("/flow_runs/filter", waiting)), 30, "the trigger")
 
 
 @pytest.mark.usefixtures("alone")

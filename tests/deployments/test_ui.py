@@ -216,7 +216,7 @@ def test_what_somebody_deletes_comes_again(remove: Callable[[], Any], lacks: str
     assert list(looking.look(said)) == []
 
 
-def test_a_model_that_comes_is_registered_and_woken_and_one_that_goes_is_removed(alone: Alone) -> None:
+def test_a_model_that_comes_is_registered_and_triggered_and_one_that_goes_is_removed(alone: Alone) -> None:
     """While the platform is up; one that is gone for a moment only keeps what people edited."""
     now, path = [0.0], alone.project.root / "params.yaml"
     looking, text = watch(lambda: now[0]), path.read_text(encoding="utf-8")
@@ -264,7 +264,7 @@ def test_a_params_yaml_that_is_broken_for_a_while_is_told_and_ends_nothing(alone
     assert said[1:] == ["all is well again"]
 
 
-def test_what_is_paused_is_woken_by_nobody(alone: Alone, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_paused_is_triggered_by_nobody(alone: Alone, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither by files that land nor by a promotion, and it is said; the button starts it."""
     said: list[str] = []
     landed = alone.project.root / "var/landing/readings/2013-09.csv"

@@ -52,7 +52,7 @@ def bucket(alone: Alone) -> Iterator[Any]:
     s3fs.S3FileSystem.clear_instance_cache()
 
 
-def woken() -> list[dict[str, Any]]:
+def triggered() -> list[dict[str, Any]]:
     """The runs of ingest that somebody asked for."""
     runs = api.call("/flow_runs/filter", {"deployments": {"name": {"any_": ["ingest"]}}})
     return [one for one in runs if not one["auto_scheduled"]]
@@ -63,22 +63,24 @@ def end(run: dict[str, Any]) -> None:
     api.call(f"/flow_runs/{run['id']}/set_state", {"state": {"type": "COMPLETED"}, "force": True})
 
 
-def test_an_object_that_appears_in_the_bucket_wakes_ingest(alone: Alone, bucket: Any) -> None:
-    """A bucket that is not there is told, once; nothing in it wakes nobody; then one object, and then another, does."""
+def test_an_object_that_appears_in_the_bucket_triggers_ingest(alone: Alone, bucket: Any) -> None:
+    """A missing bucket is reported once; an empty one triggers nothing; then one object, and then another, does."""
     story = settings.VAR / "log" / "watch.log"
     deployment = api.call("/deployments/name/ingest/ingest")
-    for schedule in deployment["schedules"]:  # a run of the clock that is due, and that no worker begins, is a wake too
+    for schedule in deployment[
+        "schedules"
+    ]:  # a run of the clock that is due, and that no worker begins, is a trigger too
         api.call(f"/deployments/{deployment['id']}/schedules/{schedule['id']}", {"active": False}, method="PATCH")
     with servers.process([sys.executable, "-u", "-m", "deployments.watching.watcher"], "watch") as running:
         until(lambda: "SourceUnavailable: the landing zone s3://watched/landing" in story.read_text(), 60)
         bucket.mkdir("watched")
         until(lambda: "all is well again" in story.read_text(), 60)
-        assert woken() == []
+        assert triggered() == []
         bucket.pipe_file("watched/landing/readings/2013-04.csv.part", b"half")
         bucket.pipe_file("watched/landing/readings/2013-04.csv", b"whole")
-        until(woken, 60, "ingest is triggered")
+        until(triggered, 60, "ingest is triggered")
         assert "readings/2013-04.csv in the landing zone: ingest is triggered" in story.read_text()
-        end(woken()[0])
+        end(triggered()[0])
         bucket.pipe_file("watched/landing/readings/2013-05.csv", b"whole")
         until(lambda: "readings/2013-05.csv in the landing zone: ingest is triggered" in story.read_text(), 60)
         assert running.poll() is None

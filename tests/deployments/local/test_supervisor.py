@@ -85,8 +85,8 @@ def test_a_hundred_events_are_no_hundred_trainings(platform: Platform) -> None:
     for _ in range(100):
         event = {"id": str(uuid4()), "occurred": datetime.now(UTC).isoformat(), "event": "evergreen.data.version"}
         api.call("/events", [{**event, "resource": {"prefect.resource.id": "evergreen.data"}, "related": related}])
-    until(lambda: len(platform.runs("train")) > len(before), what="the wake")
-    until(lambda: all(one["end_time"] for one in platform.runs("train")), what="the end of what was woken")
+    until(lambda: len(platform.runs("train")) > len(before), what="the trigger")
+    until(lambda: all(one["end_time"] for one in platform.runs("train")), what="the end of what was triggered")
     more = platform.runs("train")[: -len(before)]
     assert 1 <= len(more) <= 4
     for run in more:
@@ -94,7 +94,7 @@ def test_a_hundred_events_are_no_hundred_trainings(platform: Platform) -> None:
         assert before[0]["id"] in run["state"]["message"]
 
 
-def test_an_outside_system_wakes_ingest_by_one_call(platform: Platform) -> None:
+def test_an_outside_system_triggers_ingest_by_one_call(platform: Platform) -> None:
     """As docs/how-to/announce-data.md has it; nothing lies there, so nothing is done."""
     before = platform.runs("ingest")
     event = {"id": str(uuid4()), "occurred": datetime.now(UTC).isoformat(), "event": "evergreen.partition.landed"}

@@ -13,15 +13,15 @@ from tests.conftest import Project
 
 
 @pytest.fixture
-def woken(small: Project, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What is woken, instead of a Prefect server."""
+def triggered(small: Project, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is triggered, instead of a Prefect server."""
     told: list[str] = []
 
-    def wake(title: str) -> str:
+    def trigger(title: str) -> str:
         told.append(title)
         return f"run-{len(told)}"
 
-    monkeypatch.setattr(triggers, "trigger", wake)
+    monkeypatch.setattr(triggers, "trigger", trigger)
     return told
 
 
@@ -30,20 +30,22 @@ def says(monkeypatch: pytest.MonkeyPatch, change: tuple[str, str | None] | None)
     monkeypatch.setattr(champion_watch.champion_lookup, "pending_change", lambda _: change)
 
 
-def test_a_champion_that_does_not_serve_wakes_deploy(woken: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_champion_that_does_not_serve_triggers_rollout(triggered: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """At once; who comes next, and who comes back, are news."""
     looking, said = ChampionWatch(lambda _: False, lambda: 0.0), params.load()
     says(monkeypatch, ("new", "old"))
     lines = [line for _ in range(3) for line in looking.look(said)]
     assert lines == [f"new is champion of tiny and does not serve: rollout/tiny is triggered, {api.run_url('run-1')}"]
-    assert woken == ["rollout/tiny"]
+    assert triggered == ["rollout/tiny"]
     for change in (None, ("old", "new"), ("newest", "new")):
         says(monkeypatch, change)
         list(looking.look(said))
-    assert len(woken) == 3
+    assert len(triggered) == 3
 
 
-def test_as_long_as_it_does_not_serve_deploy_is_woken_again(woken: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_as_long_as_it_does_not_serve_rollout_is_triggered_again(
+    triggered: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A run may end without its end, as one that did not meet the router; ever more seldom, and it is said."""
     now = [0.0]
     looking, said = ChampionWatch(lambda _: False, lambda: now[0]), params.load()
@@ -60,8 +62,8 @@ def test_as_long_as_it_does_not_serve_deploy_is_woken_again(woken: list[str], mo
 
 
 @pytest.mark.usefixtures("small")
-def test_a_wake_that_nobody_heard_is_no_wake(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The deployment is not registered yet: this is said, and it is woken as soon as it is."""
+def test_a_trigger_that_nobody_received_is_no_trigger(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The deployment is not registered yet: this is said, and it is triggered as soon as it is."""
     answers: list[str | None] = [None, None, "run"]
     monkeypatch.setattr(triggers, "trigger", lambda _: answers.pop(0))
     looking, said = ChampionWatch(lambda _: False, lambda: 0.0), params.load()
@@ -75,7 +77,9 @@ def test_a_wake_that_nobody_heard_is_no_wake(monkeypatch: pytest.MonkeyPatch) ->
     assert list(looking.look(said)) == []
 
 
-def test_a_run_that_is_under_way_is_not_joined_by_another(woken: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_is_under_way_is_not_joined_by_another(
+    triggered: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It looks again itself; where it has looked already, this one does afterwards."""
     busy = [True]
     looking, said = ChampionWatch(lambda title: busy[0] and title == "rollout/tiny"), params.load()

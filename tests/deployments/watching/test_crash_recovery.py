@@ -84,15 +84,15 @@ def worker(start: Callable[..., None]) -> None:
 
 @pytest.mark.usefixtures("alone")
 def test_what_was_running_and_has_no_process_any_more_crashed(start: Callable[..., None]) -> None:
-    """Seen twice; it is woken again, once."""
+    """Seen twice; it is triggered again, once."""
     worker(start)
-    made, mender = run("RUNNING"), CrashRecovery()
-    assert mender.look() == []
-    first, second = mender.look()
+    made, recovery = run("RUNNING"), CrashRecovery()
+    assert recovery.look() == []
+    first, second = recovery.look()
     assert first.startswith("monitor/tiny was running, but its process is gone: crashed.")
     assert second.startswith("monitor/tiny crashed: triggered again")
     assert state(made) == ("CRASHED", "Crashed")
-    assert mender.look() == []
+    assert recovery.look() == []
     assert len(runs()) == 2
 
 
@@ -100,9 +100,9 @@ def test_what_was_running_and_has_no_process_any_more_crashed(start: Callable[..
 @pytest.mark.parametrize("name", ["PENDING", "RUNNING", "CANCELLING"])
 def test_what_has_a_process_is_left_alone(start: Callable[..., None], name: str) -> None:
     """However long it takes."""
-    made, mender = run(name), CrashRecovery()
+    made, recovery = run(name), CrashRecovery()
     start(**{crash_recovery.RUN_ID: made})
-    assert [mender.look() for _ in range(3)] == [[], [], []]
+    assert [recovery.look() for _ in range(3)] == [[], [], []]
     assert state(made)[0] == name
 
 
@@ -110,8 +110,8 @@ def test_what_has_a_process_is_left_alone(start: Callable[..., None], name: str)
 def test_what_waits_for_its_process_did_not_crash(start: Callable[..., None]) -> None:
     """On a busy machine a worker takes a minute to start one; nobody is told, and nothing is started twice."""
     worker(start)
-    made, mender = run("PENDING"), CrashRecovery()
-    assert [mender.look() for _ in range(3)] == [[], [], []]
+    made, recovery = run("PENDING"), CrashRecovery()
+    assert [recovery.look() for _ in range(3)] == [[], [], []]
     assert state(made) == ("PENDING", "Pending")
     assert len(runs()) == 1
 
@@ -119,24 +119,24 @@ def test_what_waits_for_its_process_did_not_crash(start: Callable[..., None]) ->
 @pytest.mark.usefixtures("alone")
 def test_what_a_worker_that_is_gone_had_not_begun_waits_for_the_next(start: Callable[..., None]) -> None:
     """It is no crash either: the run is the same."""
-    made, mender = run("PENDING"), CrashRecovery()
-    assert [mender.look() for _ in range(3)] == [[], [], []]  # whether there will be one is not known yet
+    made, recovery = run("PENDING"), CrashRecovery()
+    assert [recovery.look() for _ in range(3)] == [[], [], []]  # whether there will be one is not known yet
     worker(start)
-    (line,) = mender.look()
+    (line,) = recovery.look()
     assert line.startswith("monitor/tiny had not begun when its worker ended: it waits for another.")
     assert state(made) == ("SCHEDULED", "Interrupted")
-    assert mender.look() == []
+    assert recovery.look() == []
 
 
 @pytest.mark.usefixtures("alone")
 def test_what_was_to_be_cancelled_is_cancelled() -> None:
     """Its worker was killed before it could say so. Nobody wants it to begin again."""
-    made, mender = run("CANCELLING"), CrashRecovery()
-    assert mender.look() == []
-    (line,) = mender.look()
+    made, recovery = run("CANCELLING"), CrashRecovery()
+    assert recovery.look() == []
+    (line,) = recovery.look()
     assert line.startswith("monitor/tiny was to be cancelled, and its process is gone: cancelled.")
     assert state(made) == ("CANCELLED", "Cancelled")
-    assert mender.look() == []
+    assert recovery.look() == []
     assert len(runs()) == 1
 
 

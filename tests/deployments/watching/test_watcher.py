@@ -1,4 +1,4 @@
-"""The landing watcher, without a server: what it sees, and when it wakes."""
+"""The landing watcher, without a server: what it sees, and when it triggers ingest."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class World:
     landing: Path
     now: float = 0.0
     under_way: bool = False
-    woken: int = 0
+    triggered: int = 0
     said: list[str] = field(default_factory=list)
 
     def land(self, name: str, text: str = "x") -> None:
@@ -30,10 +30,10 @@ class World:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
 
-    def wake(self, title: str) -> str:
+    def trigger(self, title: str) -> str:
         """Stands for the server."""
         assert title == "ingest/ingest"
-        self.woken += 1
+        self.triggered += 1
         return "id"
 
 
@@ -42,7 +42,7 @@ def world(small: Project, monkeypatch: pytest.MonkeyPatch) -> World:
     """An empty landing zone, and a server that is not there."""
     world = World(small.root / "var/landing")
     monkeypatch.setattr(watcher, "under_way", lambda _: world.under_way)
-    monkeypatch.setattr(triggers, "trigger", world.wake)
+    monkeypatch.setattr(triggers, "trigger", world.trigger)
     return world
 
 
@@ -53,12 +53,14 @@ def running(world: World) -> watcher.LandingWatch:
 
 
 def look(running: watcher.LandingWatch, world: World) -> int:
-    """Look once; gives how often ingest was woken so far."""
+    """Look once; gives how often ingest was triggered so far."""
     running.look(params.load())
-    return world.woken
+    return world.triggered
 
 
-def test_it_wakes_ingest_for_what_lies_there_and_for_nothing_else(running: watcher.LandingWatch, world: World) -> None:
+def test_it_triggers_ingest_for_what_lies_there_and_for_nothing_else(
+    running: watcher.LandingWatch, world: World
+) -> None:
     """Not for an empty zone, nor for a file that is still being written."""
     assert look(running, world) == 0
     world.land("2013-04.csv.tmp")
@@ -83,7 +85,7 @@ def test_what_an_ingest_has_left_there_is_tried_ever_more_seldom(running: watche
     moments = []
     for second in range(0, 1000, 5):
         world.now = float(second)
-        before = world.woken
+        before = world.triggered
         if look(running, world) > before:
             moments.append(second)
     assert moments == [0, 5, 20, 80, 380, 680, 980]
@@ -91,7 +93,7 @@ def test_what_an_ingest_has_left_there_is_tried_ever_more_seldom(running: watche
     assert look(running, world) == 8
 
 
-def test_one_that_was_restarted_wakes_for_what_lies_there(running: watcher.LandingWatch, world: World) -> None:
+def test_one_that_was_restarted_triggers_for_what_lies_there(running: watcher.LandingWatch, world: World) -> None:
     """What it did before it was killed is not remembered, and need not be."""
     world.land("2013-04.csv")
     assert look(running, world) == 1
