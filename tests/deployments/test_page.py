@@ -196,8 +196,11 @@ PARTS = {
 """What the page is made of, and how many of three wrong contents it must complain of."""
 
 
-def test_a_broken_file_is_told_in_its_place_and_the_rest_stays(lived: Project) -> None:
+def test_a_broken_file_is_named_in_its_place_and_the_rest_stays(
+    lived: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whatever is in it; the page stays whole HTML."""
+    monkeypatch.setattr(facts, "committed", list)  # Git answers slowly, and nothing here is in it
     for name, wanted in PARTS.items():
         path = lived.root / name
         before = path.read_bytes() if path.exists() else None
@@ -210,7 +213,9 @@ def test_a_broken_file_is_told_in_its_place_and_the_rest_stays(lived: Project) -
             assert "Will this pump fail today?" in page.text, name
             assert "What happens next" in page.text, name
             complaints = [
-                text for text in page.texts if re.search("cannot be|no data version|report is torn", text, re.I)
+                text
+                for text in page.texts
+                if re.search("cannot be|no data version|report is torn", text, re.IGNORECASE)
             ]
             complained += bool(complaints)
             assert len(complaints) < 5, "one file, one place"
