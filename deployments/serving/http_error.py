@@ -16,8 +16,3 @@ class Overloaded(HttpError):
 
     def __init__(self, message: str, retry_after: str) -> None:
         super().__init__(503, message, **{"retry-after": retry_after})
-
-
-def too_large(most: int) -> HttpError:
-    """Of a body."""
-    return HttpError(413, f"the body is larger than {most} bytes (serving.max_bytes)")

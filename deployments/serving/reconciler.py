@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
 from deployments.serving.fork_server_client import ForkServer
-from deployments.serving.logs import OnceLog
 from deployments.serving.replica_pool import ReplicaPool
 from deployments.serving.served_model import ServedModel
 from tasks.ground import files, params, paths, settings
@@ -22,19 +22,17 @@ GONE_S = 10.0
 DRAIN_S = 30.0
 """How long a release that is no longer desired may take to answer its requests."""
 
+LOG = logging.getLogger("evergreen.router")
+
 FileVersion = tuple[int, int, int]
 
 
 class Reconciler:
-    """All served models, and what was read for them.
+    """All served models, and what was read for them."""
 
-    Args:
-        once_log: where faults of the files are logged.
-    """
-
-    def __init__(self, once_log: OnceLog) -> None:
+    def __init__(self) -> None:
         self.models: dict[str, ServedModel] = {}
-        self._fork_server, self._log = ForkServer(), once_log
+        self._fork_server = ForkServer()
         self._read_versions: dict[str, FileVersion] = {}
         """Model → the version of its file that is followed."""
         self._gone_since: dict[str, float] = {}
@@ -81,7 +79,7 @@ class Reconciler:
         try:
             desired = desired_state.parse(files.read_json(path))
         except (OSError, ValueError, LookupError, TypeError) as error:  # a person is writing it: it is read again
-            self._log.write(model.name, f"{path} cannot be read, so nothing changes: {error}")
+            LOG.warning(f"{path} cannot be read, so nothing changes: {error}")
             is_new = not model.pools and model.desired == DesiredState()  # torn by a power cut: restored by the journal
             return desired_state.read(model.name) if is_new else model.desired
         self._read_versions[model.name] = version
@@ -97,7 +95,7 @@ class Reconciler:
         except (OSError, EvergreenError) as error:
             if isinstance(error, OSError):
                 self._params_version = None
-            self._log.write(path.name, f"{path} cannot be read, so its numbers stay as they are: {error}")
+            LOG.warning(f"{path} cannot be read, so its numbers stay as they are: {error}")
         return self._params
 
     def _drain(self, pool: ReplicaPool) -> None:

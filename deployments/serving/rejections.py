@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
 
-from deployments.serving.logs import OnceLog
 from deployments.serving.served_model import ServedModel
 from tasks.ground.errors import EvergreenError
 from tasks.prediction_log import error_counts
+
+LOG = logging.getLogger("evergreen.router")
 
 
 class Rejections:
     """What was counted and is not on disk yet; a kill loses that."""
 
-    def __init__(self, once_log: OnceLog) -> None:
-        self._log = once_log
+    def __init__(self) -> None:
         self._counts: dict[ServedModel, Counter[tuple[str, str]]] = {}
         """Model → day, kind."""
 
@@ -31,5 +32,4 @@ class Rejections:
                 await asyncio.to_thread(error_counts.add, model.name, counts, model.limits.log_days)
             except (OSError, EvergreenError) as error:
                 self._counts.setdefault(model, Counter()).update(counts)
-                about = f"rejections of {model.name}"
-                self._log.write(about, f"{about} cannot be written down just now: {error}")
+                LOG.warning(f"the rejections of {model.name} cannot be written just now: {error}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from bisect import bisect_left
@@ -11,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from deployments.serving.fork_server_client import ForkServer, ForkServerGone
-from deployments.serving.logs import log
 from deployments.serving.replica_process import Launch, ReplicaGone, ReplicaProcess, ReplicaStalled
 from tasks.ground import priority, settings
 from tasks.ground.errors import EnvironmentDiffers
@@ -38,6 +38,9 @@ LAST_WORDS = 2000
 """Characters of what a replica printed before it died that are reported."""
 
 
+LOG = logging.getLogger("evergreen.router")
+
+
 class NoReplica(Exception):
     """No replica could answer: all are starting, failed, or stood still. Another release may be asked."""
 
@@ -53,8 +56,7 @@ class ReplicaPool:
         model: its name.
         launch: how its replicas are started.
         fork_server: what they are forked from.
-        output: file for what the first replica prints; those of the others lie beside it.
-        size: how many there are.
+        output: file for what the first of its `size` replicas prints; those of the others lie beside it.
         timeout_s: limit for an answer.
     """
 
@@ -66,7 +68,7 @@ class ReplicaPool:
         self.replicas: list[ReplicaProcess] = []
         """Those that are ready."""
         self.about: dict[str, Any] = {}
-        """What a replica said of the release when it was ready."""
+        """The first frame of its newest replica."""
         self.why: str | None = None
         """Why the last start failed; None once one has succeeded."""
         self.is_draining = False
@@ -130,7 +132,7 @@ class ReplicaPool:
                 self._launched_at = time.monotonic()
                 await replica.run(nice)
             except ForkServerGone as error:
-                log(f"{self}: {error}; the replica gets an interpreter of its own")
+                LOG.warning(f"{self}: {error}; the replica gets an interpreter of its own")
                 fork_server = None
                 continue
             except ReplicaStalled:
@@ -146,14 +148,14 @@ class ReplicaPool:
                 await self._pause_while(seen)
             else:
                 self.failures = 0
-                log(f"{self}: replica {replica.pid} died and is replaced")
+                LOG.warning(f"{self}: replica {replica.pid} died and is replaced")
 
     def start_failed(self, why: str | None) -> None:
         """A replica has not come up: requests that wait for it fail, unless another one answers."""
         self.why = why or f"its process ended and {SILENT}"
         self.failures += 1
         self._wake_waiting()
-        log(f"{self} does not start: {self.why.splitlines()[-1]}")
+        LOG.warning(f"{self} does not start: {self.why.splitlines()[-1]}")
 
     async def _pause_while(self, seen: tuple[int, int] | None) -> None:
         """Longer after each failure, but no longer than the release's folder is as it was: a repair need not wait."""
@@ -184,14 +186,14 @@ class ReplicaPool:
             if fault := replica.fault(now, self.timeout_s):
                 self._stalled += 1
                 replica.kill()
-                log(f"{self}: replica {replica.pid} {fault}: ended")
+                LOG.warning(f"{self}: replica {replica.pid} {fault}: ended")
 
     def kill_late(self) -> None:
         """Kill replicas that owe an answer which was given up: they would log it, and another release has answered."""
         for replica in self.replicas:
             if any(answer.cancelled() for answer, _ in replica.pending.values()):
                 replica.kill()
-                log(f"{self}: replica {replica.pid} is too late: killed")
+                LOG.warning(f"{self}: replica {replica.pid} is too late: killed")
 
     # ── state ─────────────────────────────────────────────────────────────────────────────────────
 

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from io import BytesIO
 from typing import Any
 
-from deployments.serving.http_error import HttpError, too_large
+from deployments.serving.http_error import HttpError
 from deployments.serving.served_model import ServedModel
 
 BODY_S = 30.0
@@ -44,7 +44,7 @@ async def read(scope: Scope, receive: Receive, model: ServedModel) -> bytes:
         return body
     plain = await asyncio.to_thread(_gunzip, body, most + 1)
     if len(plain) > most:
-        raise too_large(most)
+        raise _too_large(most)
     return plain
 
 
@@ -66,7 +66,11 @@ async def _receive_all(scope: Scope, receive: Receive, model: ServedModel) -> by
         raise HttpError(408, f"the body did not come within {BODY_S:g} s", connection="close") from None
     finally:
         model.give_back(size)
-    raise too_large(most)
+    raise _too_large(most)
+
+
+def _too_large(most: int) -> HttpError:
+    return HttpError(413, f"the body is larger than {most} bytes (serving.max_bytes)")
 
 
 def _gunzip(body: bytes, most: int) -> bytes:

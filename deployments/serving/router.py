@@ -26,7 +26,6 @@ from deployments.serving.admission import Admission
 from deployments.serving.cors import Origins
 from deployments.serving.http_error import HttpError, Overloaded
 from deployments.serving.http_protocol import HttpConnection
-from deployments.serving.logs import OnceLog, log
 from deployments.serving.openapi import document
 from deployments.serving.reconciler import DRAIN_S, Reconciler
 from deployments.serving.rejections import Rejections
@@ -68,7 +67,8 @@ PROBED = frozenset({"*", "/", "/healthz", "/readyz"})
 
 JSON, HTML, TEXT = b"application/json", b"text/html; charset=utf-8", b"text/plain; version=0.0.4; charset=utf-8"
 
-Headers = list[tuple[bytes, bytes]]
+LOG = logging.getLogger("evergreen.router")
+
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 
@@ -94,10 +94,9 @@ class Router:
     """The ASGI application."""
 
     def __init__(self) -> None:
-        self._log = OnceLog()
-        self._reconciler = Reconciler(self._log)
+        self._reconciler = Reconciler()
         self._models = self._reconciler.models
-        self._rejections = Rejections(self._log)
+        self._rejections = Rejections()
         self._admission = Admission(os.environ["EVERGREEN_OPEN_PAGES"])
         self._origins = Origins(os.environ["EVERGREEN_ORIGINS"])
         self._since = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
@@ -138,7 +137,7 @@ class Router:
                 self._admission.keep_token()
                 self._reconciler.reconcile()
             except Exception as error:  # noqa: BLE001 - a file went meanwhile, or anything else: the next look may succeed
-                self._log.write("var/serving", f"the desired state cannot be read, so nothing changes: {error!r}")
+                LOG.warning(f"the desired state cannot be read, so nothing changes: {error!r}")
 
     async def _save(self) -> None:
         while not self._is_over.is_set():
@@ -149,7 +148,7 @@ class Router:
             try:
                 await asyncio.to_thread(log_rotation.sweep, paths.replica_logs(), in_use)
             except OSError as error:
-                self._log.write("logs", f"the logs of replicas cannot be kept within limits: {error}")
+                LOG.warning(f"the logs of replicas cannot be kept within limits: {error}")
 
     # ── a request ─────────────────────────────────────────────────────────────────────────────────
 
@@ -212,7 +211,7 @@ class Router:
         self._shed += error.status == 503
         if error.status >= 500 and time.monotonic() - self._shed_logged_at > SHED_LOG_S:
             self._shed_logged_at = time.monotonic()
-            log(f"{error.status} {scope['method']} {scope['path']} {name}: {error}")
+            LOG.warning(f"{error.status} {scope['method']} {scope['path']} {name}: {error}")
         kind = "shed" if isinstance(error, Overloaded) else "failed" if error.status >= 500 else "refused"
         self._count_rejection(scope, kind)
         headers = tuple((key.encode(), value.encode()) for key, value in error.headers.items())
@@ -271,7 +270,7 @@ class Router:
         try:
             return self._admission.admits(scope)
         except (OSError, ValueError) as error:
-            self._log.write("keys", str(error))
+            LOG.warning(str(error))
             raise HttpError(503, "the API keys cannot be read, so no request is admitted") from None
 
     def _options(self, scope: Scope, path: str) -> Response:
@@ -416,8 +415,10 @@ def main() -> None:
         server_header=False, date_header=False, proxy_headers=False, ws="none", timeout_keep_alive=75,
         timeout_graceful_shutdown=int(DRAIN_S),
     )  # fmt: skip
-    for name in ("uvicorn.error", "asyncio"):
-        logging.getLogger(name).addFilter(log_rotation.RepeatFilter())
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)  # to standard error: var/log/router.log
+    logging.raiseExceptions = False  # where the disk of the log is full, the router goes on without
+    for logger in (LOG, logging.getLogger("uvicorn.error"), logging.getLogger("asyncio")):
+        logger.addFilter(log_rotation.RepeatFilter())
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     sys.setswitchinterval(SWITCH_S)
     gc.freeze()

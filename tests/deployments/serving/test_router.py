@@ -26,7 +26,6 @@ from scipy.stats import binom
 from deployments.serving import api_keys
 from deployments.serving.admission import Admission
 from deployments.serving.cors import Origins
-from deployments.serving.logs import OnceLog
 from deployments.serving.reconciler import Reconciler
 from deployments.tools import load as load_tool
 from tasks.ground import files, params, paths, priority, settings
@@ -996,7 +995,7 @@ def test_params_that_are_broken_are_read_once(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(params, "load", read)
     for name in ("EVERGREEN_OPEN_PAGES", "EVERGREEN_ORIGINS"):
         monkeypatch.setenv(name, "")
-    here = Reconciler(OnceLog())
+    here = Reconciler()
     counts = []
     for text in ("models:", "models: {}"):
         (tmp_path / "params.yaml").write_text(text)

@@ -25,7 +25,6 @@ import pytest
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.pipeline import Pipeline
 
-from deployments.serving.logs import log as say
 from tasks.ground import settings
 from tasks.release.package import package
 from tasks.runtime import predictor, replica
@@ -293,7 +292,6 @@ def test_words_about_a_full_disk_that_go_to_the_same_disk_cost_no_answer(
         patch.setattr(sys, "stderr", full)
         log = replica.PredictionLog(tmp_path / "incoming", "small", "97a3", None)
         log.write([(request(1), ANSWER)])
-        say("the same")
         with contextlib.suppress(OSError):
             full.close()
     assert log.lost == 1
