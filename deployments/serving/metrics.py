@@ -11,12 +11,7 @@ from deployments.serving.served_model import ServedModel
 
 
 def exposition(models: Collection[ServedModel], shed: int) -> bytes:
-    """The text format.
-
-    Args:
-        models: all that are served.
-        shed: requests that were rejected with 503.
-    """
+    """The text format, of all served models and the requests that were rejected with 503."""
     from prometheus_client import CollectorRegistry, generate_latest
 
     registry = CollectorRegistry()

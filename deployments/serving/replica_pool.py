@@ -50,14 +50,9 @@ class DeadlyRequest(NoReplica):
 
 
 class ReplicaPool:
-    """A release that is kept running. Its counters are of production traffic, since this router began with it.
+    """A release that is kept running by `size` replicas. Counters are of production traffic, since the router began.
 
-    Args:
-        model: its name.
-        launch: how its replicas are started.
-        fork_server: what they are forked from.
-        output: file for what the first of its `size` replicas prints; those of the others lie beside it.
-        timeout_s: limit for an answer.
+    What the first replica prints goes to `output`; what the others print, to files beside it.
     """
 
     def __init__(
@@ -96,14 +91,8 @@ class ReplicaPool:
     def __str__(self) -> str:
         return f"{self.model}:{self.candidate}"
 
-    # ── kept running ──────────────────────────────────────────────────────────────────────────────
-
     def start(self, *, gives_way: bool = False) -> None:
-        """Keep the replicas running from now on.
-
-        Args:
-            gives_way: while they come up for the first time, they give way to others.
-        """
+        """Keep the replicas running from now on; while they come up for the first time, they may give way to others."""
         self._gives_way = gives_way
         self._keepers = {asyncio.create_task(self._keep(place)) for place in range(self._size)}
 
@@ -195,8 +184,6 @@ class ReplicaPool:
                 replica.kill()
                 LOG.warning(f"{self}: replica {replica.pid} is too late: killed")
 
-    # ── state ─────────────────────────────────────────────────────────────────────────────────────
-
     @property
     def state(self) -> State:
         """As in the status."""
@@ -221,20 +208,12 @@ class ReplicaPool:
             return "starting"
         return self.why.strip().splitlines()[-1].replace(f"{settings.ROOT}/", "")
 
-    # ── requests ──────────────────────────────────────────────────────────────────────────────────
-
     async def ask(self, kind: int, name: str, key: str, body: bytes, *, patient: bool = True) -> tuple[int, bytes]:
         """The status and the body of the answer.
 
         A request whose replica dies is asked again, without others of its kind beside it: one that kills each replica
-        must not take the others along.
-
-        Args:
-            kind: of the request: see tasks/runtime/replica.py.
-            name: of the request.
-            key: of the client's customer.
-            body: of the request.
-            patient: wait for a replica that is being started, as no other release can be asked.
+        must not take the others along. With `patient` it waits for a replica that is being started, as no other release
+        can be asked.
 
         Raises:
             NoReplica: none is ready, or comes up within the time limit.
@@ -292,8 +271,6 @@ class ReplicaPool:
     def no_replica(self) -> NoReplica:
         """The error."""
         return NoReplica(f"{self} has no replica: {self.trouble}")
-
-    # ── counters ──────────────────────────────────────────────────────────────────────────────────
 
     def count(self, status: int, seconds: float) -> None:
         """Count an answer to production traffic."""

@@ -72,13 +72,7 @@ class Launch:
 
 
 class ReplicaProcess(asyncio.Protocol):
-    """One process, and the socket to it.
-
-    Args:
-        launch: how it is started.
-        output: file for what it prints.
-        on_ready, on_lost: called with it when it is ready, and when it is gone after that.
-    """
+    """One process, and the socket to it. Calls `on_ready` when it is ready, and `on_lost` when it is gone."""
 
     def __init__(
         self,
@@ -93,7 +87,6 @@ class ReplicaProcess(asyncio.Protocol):
         self.refused: str | None = None
         """Why it is not the replica that was started."""
         self.statistics: dict[str, Any] = {}
-        """Its latest frame of statistics."""
         self.pending: dict[int, tuple[asyncio.Future[tuple[int, bytes]], float]] = {}
         """Number of a request → its answer to come, and when it was sent; oldest first."""
         self.pid = 0
@@ -103,7 +96,6 @@ class ReplicaProcess(asyncio.Protocol):
         self.stalls = StallDetector(0)
         self._launched_at = self._heard_at = 0.0
         self._is_stalled = False
-        """Whether it is ended for standing still."""
         self._newest = 0
         """Number of the newest request that it has answered."""
         self._overtaken = 0, 0.0
@@ -114,14 +106,8 @@ class ReplicaProcess(asyncio.Protocol):
         self._started, self._lost = asyncio.Event(), asyncio.Event()
         """It is up, or never will be; it is gone."""
 
-    # ── start and end ─────────────────────────────────────────────────────────────────────────────
-
     async def start(self, fork_server: ForkServer | None, nice: int) -> None:
-        """Start the process, without waiting for it to be ready.
-
-        Args:
-            fork_server: what it is forked from; None: it gets an interpreter of its own.
-            nice: how far its session gives way.
+        """Start the process; it is not ready yet. Without a fork server it gets an interpreter of its own.
 
         Raises:
             EnvironmentDiffers: the release needs other packages than there are.
@@ -185,8 +171,6 @@ class ReplicaProcess(asyncio.Protocol):
         self.stalls.sample()
         return self.stalls.is_stopped
 
-    # ── requests ──────────────────────────────────────────────────────────────────────────────────
-
     def ask(self, kind: int, name: str, key: str, body: bytes) -> asyncio.Future[tuple[int, bytes]]:
         """Send a request; gives a future of the answer, which fails with ReplicaGone."""
         assert self._transport
@@ -245,15 +229,8 @@ class ReplicaProcess(asyncio.Protocol):
                 answer.set_exception(ReplicaStalled() if self._is_stalled else ReplicaGone())
         self.pending.clear()
 
-    # ── standing still ────────────────────────────────────────────────────────────────────────────
-
     def fault(self, now: float, timeout_s: float) -> str | None:
-        """Why it must be ended, if it must; looked at several times a second.
-
-        Args:
-            now: time.monotonic().
-            timeout_s: limit for an answer.
-        """
+        """Why it must be ended, if it must; looked at several times a second, `now` (time.monotonic)."""
         if self.about is None:
             return self._start_fault(now)
         if not self.pending:

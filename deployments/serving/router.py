@@ -187,7 +187,7 @@ class Router:
         method, path = scope["method"], scope["path"].strip("/")
         if method == "OPTIONS" and (self._origins.allow_any or scope["path"] in PROBED):
             return self._options(scope, path)
-        if page := await self._browser_page(scope, path):
+        if method in ("GET", "HEAD") and (page := await self._browser_page(scope, path)):
             return page
         if not self._admission.is_open(path):
             self._admit(scope)
@@ -256,12 +256,7 @@ class Router:
     # ── access ────────────────────────────────────────────────────────────────────────────────────
 
     def _admit(self, scope: Scope, scheme: str = "Bearer") -> None:
-        """Reject a request without an API key, where one is needed.
-
-        Args:
-            scope: of the request.
-            scheme: how a key is asked for: a browser understands Basic only.
-        """
+        """Reject a request without an API key, where one is needed. A browser understands the scheme Basic only."""
         if not self._is_admitted(scope):
             challenge = {"www-authenticate": f'{scheme} realm="Evergreen"'}
             raise HttpError(401, "an API key is needed: authorization: Bearer <key>, or x-api-key: <key>", **challenge)
@@ -283,7 +278,7 @@ class Router:
 
     async def _browser_page(self, scope: Scope, path: str) -> Response | None:
         """What a browser gets instead of JSON. Reports show rows of the data: never without a key, where there are."""
-        if scope["method"] not in ("GET", "HEAD") or not responses.is_browser(header(scope, b"accept")):
+        if not responses.is_browser(header(scope, b"accept")):
             return None
         match path.split("/"):
             case ["" | "status"]:
@@ -323,9 +318,8 @@ class Router:
         """Pages about one model."""
         if what == "live":
             desired = model.desired.as_json()
-            return {
-                "model": model.name, "live": desired["live"], "canary": desired["canary"], "ready": model.is_ready
-            }  # fmt: skip
+            state = {"live": desired["live"], "canary": desired["canary"], "ready": model.is_ready}
+            return {"model": model.name, **state}
         if what in ("schema", "release"):
             pool = model.live or model.choose("")[0]
             own = ("schemas", "protocol", "seconds", "edges")  # the last three are for the router only
@@ -375,10 +369,9 @@ async def _ask_canary(model: ServedModel, canary: ReplicaPool, request: Request)
 
 
 async def _ask_in_turn(model: ServedModel, pool: ReplicaPool, request: Request) -> tuple[ReplicaPool, int, bytes]:
-    """Ask a release, and another one where it has no answer. A request waits for a start only where no other answers.
+    """Ask a release, and another one where it has no answer; 503 and the reason where none has.
 
-    Returns:
-        The release that answered, and its answer; 503 and the reason where none did.
+    A request waits for a start only where no other release can answer.
     """
     begin, turns = time.perf_counter(), TURNS
     while True:

@@ -45,8 +45,6 @@ class ServedModel:
         self._incoming_bytes = 0
         """Of bodies that are not complete yet, or wait for the first release."""
 
-    # ── reconcile ─────────────────────────────────────────────────────────────────────────────────
-
     def follow(self, desired: DesiredState, limits: params.Serving, drain: Callable[[ReplicaPool], None]) -> None:
         """Start what is newly desired, drain what no longer is, and promote the live release as soon as it is ready."""
         self.desired, self.limits = desired, limits
@@ -81,8 +79,6 @@ class ServedModel:
             timeout_s=self.limits.timeout_s,
         )
 
-    # ── choose ────────────────────────────────────────────────────────────────────────────────────
-
     @property
     def answering(self) -> ReplicaPool | None:
         """The live pool, or the standby where that one cannot answer."""
@@ -114,13 +110,8 @@ class ServedModel:
         """Whether requests are answered, or will be again in a moment."""
         return self.standby is not None or (self.live is not None and self.live.state != "failed")
 
-    # ── limits ────────────────────────────────────────────────────────────────────────────────────
-
     async def await_first(self, size: int) -> None:
         """Hold a request back until the first release is ready: a router that was killed is back before its releases.
-
-        Args:
-            size: bytes of the request's body.
 
         Raises:
             Overloaded: too many wait already.
