@@ -90,6 +90,27 @@ def router(project: Routed) -> Iterator[Routed]:
     assert "Traceback" not in project.said(), project.said()
 
 
+CONFIGURED = """
+import os
+os.environ["EVERGREEN_OPEN_PAGES"] = " /metrics, openapi.json"
+os.environ["EVERGREEN_ORIGINS"] = "https://shop.example, http://localhost:5173/"
+router.CANARY_S = 0.15
+"""
+
+
+@pytest.fixture
+def configured(project: Routed) -> Iterator[Routed]:
+    """The router with other settings; its tests stand together at the end, so that it is started once more only."""
+    if project.started_with != CONFIGURED:
+        if project.process and project.process.poll() is None:
+            project.stop()
+        project.start(CONFIGURED)
+    _forget_keys(project)
+    project.serve(project.candidate)
+    yield project
+    _forget_keys(project)
+
+
 def _forget_keys(project: Routed) -> None:
     """Whatever a test has left of them."""
     with project_at(project.root):
@@ -299,24 +320,6 @@ def test_a_body_in_chunks_is_refused_once_it_is_too_large(router: Routed) -> Non
     assert CLIENT.post(f"{router.url}/{MODEL}/predict", content=chunks()).status_code == 413
 
 
-def test_a_body_that_does_not_come_is_given_up(project: Routed) -> None:
-    """Whether nothing of it comes, or a part, or ever another byte: 408 within the time, here half a second."""
-    if project.process and project.process.poll() is None:
-        project.stop()
-    project.start("router.request_body.BODY_S = 0.5")
-    project.serve(project.candidate)
-    for first in (b"", b"{"):
-        with socket.create_connection(("127.0.0.1", project.port), timeout=20) as client:
-            head = b"POST /%b/predict HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n" % MODEL.encode()
-            client.sendall(head + first)
-            begin = time.monotonic()
-            said = b"".join(iter(lambda: client.recv(1000), b""))
-            assert said.startswith(b"HTTP/1.1 408 "), said
-            assert b"did not come within 0.5 s" in said
-            assert time.monotonic() - begin < 5
-    assert project.post().status_code == 200
-
-
 def test_api_keys_come_and_go_without_a_restart(router: Routed) -> None:
     """Before the first: open. Then each of them, in either header; without the last one nobody, until it is opened."""
     with project_at(router.root):
@@ -431,23 +434,6 @@ def test_those_who_run_it_are_admitted_beside_keys(router: Routed, monkeypatch: 
         assert _post(router, *load_tool.authorization().items()) == 200
 
 
-def test_a_page_may_be_opened_beside_keys(project: Routed, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By a setting, and no other page with it; one that does not exist is told."""
-    if project.process and project.process.poll() is None:
-        project.stop()
-    project.start('import os; os.environ["EVERGREEN_OPEN_PAGES"] = " /metrics, openapi.json"')
-    project.want(project.candidate)
-    _forget_keys(project)
-    with project_at(project.root):
-        api_keys.add("metered")
-        statuses = {path: project.get(path).status_code for path in ("/metrics", "/openapi.json", "/status", "/")}
-    _forget_keys(project)
-    assert statuses == {"/metrics": 200, "/openapi.json": 200, "/status": 401, "/": 401}
-    wrong = "EVERGREEN_OPEN_PAGES: there is no page 'metric'; did you mean 'metrics'?"
-    with pytest.raises(Mistake, match=re.escape(wrong)):
-        Admission("metric")
-
-
 # ── clients of many kinds ─────────────────────────────────────────────────────────────────────────
 
 
@@ -505,33 +491,6 @@ def test_pages_of_other_sites_may_not_ask_unless_a_setting_says_so(router: Route
     asked = CLIENT.options(f"{router.url}/{MODEL}/predict", headers=preflight)
     assert (asked.status_code, asked.headers["allow"]) == (405, "POST")
     assert not [name for name in (*answer.headers, *asked.headers) if name.startswith("access-control")]
-
-
-def test_pages_of_the_sites_of_a_setting_may_ask(project: Routed) -> None:
-    """Also before they have a key, and with an error in the answer."""
-    if project.process and project.process.poll() is None:
-        project.stop()
-    project.start('import os; os.environ["EVERGREEN_ORIGINS"] = "https://shop.example, http://localhost:5173/"')
-    project.want(project.candidate)
-    _forget_keys(project)
-    until(lambda: project.post().status_code == 200, 60)
-    with project_at(project.root):
-        api_keys.add("shop")
-        preflight = {"origin": "https://shop.example", "access-control-request-method": "POST"}
-        asked = CLIENT.options(f"{project.url}/{MODEL}/predict", headers=preflight)
-        refused = project.post(origin="http://localhost:5173")
-    _forget_keys(project)
-    assert asked.status_code == 204
-    assert asked.headers["access-control-allow-origin"] == "https://shop.example"
-    assert asked.headers["access-control-allow-methods"] == "POST"
-    assert "authorization" in asked.headers["access-control-allow-headers"]
-    assert asked.headers["vary"] == "origin"
-    assert refused.status_code == 401
-    assert refused.headers["access-control-allow-origin"] == "http://localhost:5173"
-    assert "evergreen-release" in refused.headers["access-control-expose-headers"]
-    other = project.post(origin="https://shop.example.evil.example")
-    assert (other.status_code, other.headers["vary"]) == (200, "origin")
-    assert "access-control-allow-origin" not in other.headers
 
 
 @pytest.mark.parametrize(
@@ -1072,19 +1031,6 @@ def test_a_replica_that_is_killed_under_load_costs_no_request_and_no_line(router
     assert seen.ids <= _logged_ids(router)
 
 
-def test_what_a_canary_answers_too_late_is_not_in_the_log(router: Routed) -> None:
-    """Who serves has answered meanwhile, and what was answered is what counts."""
-    router.stop()
-    router.start("router.CANARY_S = 0.15")
-    router.serve(router.candidate, "slow00000000000", canary="slow00000000000", share=1.0)
-    answer = router.post(x_request_id="too-late")
-    assert answer.headers["evergreen-release"] == f"{MODEL}:{router.candidate}"
-    time.sleep(1)
-    (line,) = [line for line in router.logged() if line["request"].startswith("too-late")]
-    assert line["release"] == router.candidate
-    assert line["ids"] == [one["id"] for one in answer.json()["predictions"]]
-
-
 def test_several_replicas_answer_for_one_release(router: Routed) -> None:
     """Each of them is asked, has a log and a voice of its own; one that is killed leaves the requests to the others."""
     _edit_params(router, "serving: {max_rows: 1000}", "serving: {max_rows: 1000, replicas: 3}")
@@ -1303,3 +1249,51 @@ def test_a_router_that_is_told_to_end_answers_what_it_was_asked_first(router: Ro
     for thread in threads:
         thread.join()
     assert answers == [200] * 5
+
+
+# ── with other settings ───────────────────────────────────────────────────────────────────────────
+
+
+def test_a_page_may_be_opened_beside_keys(configured: Routed) -> None:
+    """By a setting, and no other page with it; one that does not exist is told."""
+    with project_at(configured.root):
+        api_keys.add("metered")
+        statuses = {path: configured.get(path).status_code for path in ("/metrics", "/openapi.json", "/status", "/")}
+    assert statuses == {"/metrics": 200, "/openapi.json": 200, "/status": 401, "/": 401}
+    wrong = "EVERGREEN_OPEN_PAGES: there is no page 'metric'; did you mean 'metrics'?"
+    with pytest.raises(Mistake, match=re.escape(wrong)):
+        Admission("metric")
+
+
+def test_pages_of_the_sites_of_a_setting_may_ask(configured: Routed) -> None:
+    """Also before they have a key, and with an error in the answer."""
+    project = configured
+    with project_at(project.root):
+        api_keys.add("shop")
+        preflight = {"origin": "https://shop.example", "access-control-request-method": "POST"}
+        asked = CLIENT.options(f"{project.url}/{MODEL}/predict", headers=preflight)
+        refused = project.post(origin="http://localhost:5173")
+    _forget_keys(project)
+    assert asked.status_code == 204
+    assert asked.headers["access-control-allow-origin"] == "https://shop.example"
+    assert asked.headers["access-control-allow-methods"] == "POST"
+    assert "authorization" in asked.headers["access-control-allow-headers"]
+    assert asked.headers["vary"] == "origin"
+    assert refused.status_code == 401
+    assert refused.headers["access-control-allow-origin"] == "http://localhost:5173"
+    assert "evergreen-release" in refused.headers["access-control-expose-headers"]
+    other = project.post(origin="https://shop.example.evil.example")
+    assert (other.status_code, other.headers["vary"]) == (200, "origin")
+    assert "access-control-allow-origin" not in other.headers
+
+
+def test_what_a_canary_answers_too_late_is_not_in_the_log(configured: Routed) -> None:
+    """Who serves has answered meanwhile, and what was answered is what counts."""
+    router = configured
+    router.serve(router.candidate, "slow00000000000", canary="slow00000000000", share=1.0)
+    answer = router.post(x_request_id="too-late")
+    assert answer.headers["evergreen-release"] == f"{MODEL}:{router.candidate}"
+    time.sleep(1)
+    (line,) = [line for line in router.logged() if line["request"].startswith("too-late")]
+    assert line["release"] == router.candidate
+    assert line["ids"] == [one["id"] for one in answer.json()["predictions"]]
