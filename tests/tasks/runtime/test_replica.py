@@ -29,10 +29,9 @@ from tasks.ground import settings
 from tasks.release.package import package
 from tasks.runtime import predictor, replica
 from tasks.runtime.ordinal_codes import Codes
-from tasks.runtime.replica import REPLY, REQUEST, EXPLAIN, PREDICT, STATISTICS, TRY
+from tasks.runtime.replica import EXPLAIN, PREDICT, REPLY, REQUEST, STATISTICS, TRY
 from tests import releases
 from tests.releases import CATEGORIES, NUMBERS, frame, rows
-from tests.tasks.runtime.test_bento_service import until
 
 ROW: dict[str, Any] = {"place": "north", "kind": "a", "hour": 6, "size": 0.25}
 BODY = json.dumps({"rows": [ROW]}).encode()
@@ -258,21 +257,22 @@ def test_a_full_disk_costs_lines_and_says_so_and_nothing_is_half_written(
 LIMITED = """
 import resource, signal, sys
 sys.path.insert(0, {root!r})
-from tests.tasks.runtime.test_replica import ANSWER, request
-from tasks.runtime import replica
 from pathlib import Path
+from types import SimpleNamespace
+from tasks.runtime import replica
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
 log = replica.PredictionLog(Path({folder!r}), "small", "97a3", "3")
 for n in range(20):
-    log.write([(request(n), ANSWER)])
+    frame = replica.RequestFrame(replica.PREDICT, n, 0.0, f"r{{n}}", None, b"")
+    log.write([(frame, SimpleNamespace(time=None, logged={answer!r}))])
 print(log.lost, log.trouble)
 """
 
 
 def test_a_real_limit_of_the_system_is_met_like_a_full_disk(tmp_path: Path) -> None:
     """The kernel writes a part of the line that does not fit: it is not to be found later."""
-    code = LIMITED.format(root=str(settings.ROOT), folder=str(tmp_path))
+    code = LIMITED.format(root=str(settings.ROOT), folder=str(tmp_path), answer=ANSWER.logged)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     held = written(tmp_path)
     lines = [one["request"] for lines in held.values() for one in lines]
@@ -474,8 +474,7 @@ def test_it_ends_when_the_router_is_gone_and_not_by_ctrl_c(start: Callable[..., 
     running.send(asked(1))
     assert running.answers(1)[0][1][0] == 200
     running.socket.close()
-    assert until(lambda: running.process.poll() is not None, 20)
-    assert running.process.returncode == 0
+    assert running.process.wait(20) == 0
 
 
 def test_what_was_answered_is_in_the_log_whenever_it_is_killed(start: Callable[..., Running]) -> None:
@@ -514,8 +513,7 @@ def test_a_release_that_cannot_start_says_why(start: Callable[..., Running], rel
     broken = shutil.copytree(release, tmp_path / "broken")
     (broken / "model.skops").write_bytes(b"no")
     running = start(broken)
-    assert until(lambda: running.process.poll() is not None, 60)
-    assert running.process.returncode == 1
+    assert running.process.wait(60) == 1
     assert "was changed after it was packaged" in running.said.read_text()
 
 
