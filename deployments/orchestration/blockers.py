@@ -51,7 +51,8 @@ def _in_prefect(config: params.Params) -> Iterator[str]:
     if f"work pool {POOL}" not in lacking:
         yield from _of_pool()
     yield from (
-        f"the server has no {what}: `make up` registers it, and so does `evergreen register`" for what in lacking
+        f"the server has no {what}, which flows need: `make up` registers it, as does `evergreen register`"
+        for what in lacking
     )
     existing = registration.registered(patience=0)
     for wanted in registration.deployments(config):
