@@ -176,7 +176,8 @@ def page(table: Table, waiting: arrival.Figures, state: str, repeat: int) -> str
             *_split({"full": f"{FULL}: Evergreen", "new month": f"{MONTH}: Evergreen"}, table),
             "",
             *_split(
-                {"nothing changed, DVC asked": REQUEST, "nothing changed": IDLE, "… ingest and both models": BOTH}, table
+                {"nothing changed, DVC asked": REQUEST, "nothing changed": IDLE, "… ingest and both models": BOTH},
+                table,
             ),
             "",
             *_split({"bare, full": f"{FULL}: bare", "bare, new month": f"{MONTH}: bare"}, table),

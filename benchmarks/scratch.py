@@ -21,6 +21,7 @@ COPIED = (
     "flows",
     "deployments",
     "models",
+    "bin",
     "benchmarks",
     ".dvc/config",
     ".dvcignore",

@@ -46,7 +46,17 @@ from tasks.ground import files, http, paths, priority, settings
 
 ROOT = Path(__file__).resolve().parent.parent
 MODEL = "flight_delay"
-COPIED = ("tasks", "flows", "deployments", "models", "benchmarks", "params.yaml", "requirements.lock", "pyproject.toml")
+COPIED = (
+    "tasks",
+    "flows",
+    "deployments",
+    "models",
+    "bin",
+    "benchmarks",
+    "params.yaml",
+    "requirements.lock",
+    "pyproject.toml",
+)
 COPIED += ("dvc.yaml", "dvc.lock", "data.dvc", ".dvcignore", ".gitignore", "build/environment")
 
 LIMITS = {"start_s": 8, "replay": 200, "latency_ms": 100, "bake_s": 10, "canary": 0.2, "min_requests": 20}
