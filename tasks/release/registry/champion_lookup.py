@@ -73,16 +73,15 @@ def _ask_server(model: str) -> ReleaseRef | None:
     return ReleaseRef(tags[CANDIDATE], int(aliases["champion"]))
 
 
-def _get(path: str, **query: str) -> dict[str, Any]:
-    """An answer of MLflow's REST API; empty where the thing does not exist."""
+def _get(path: str, **query: str) -> Any:
+    """An answer of MLflow's REST API, an object; empty where the thing does not exist."""
     parts = urllib.parse.urlsplit(mlflow_store.uri())
     needs_login = any(os.environ.get(f"MLFLOW_TRACKING_{what}") for what in ("USERNAME", "TOKEN", "AUTH"))
     if parts.scheme not in ("http", "https") or parts.username or needs_login:
         raise _Unclear
     url = f"{mlflow_store.uri().rstrip('/')}/api/2.0/mlflow/{path}?{urllib.parse.urlencode(query)}"
     try:
-        answer: dict[str, Any] = http.call(url, timeout=SECONDS)
-        return answer
+        return http.call(url, timeout=SECONDS)
     except urllib.error.HTTPError as error:
         if error.code == 404 and b"RESOURCE_DOES_NOT_EXIST" in error.read():
             return {}

@@ -703,7 +703,7 @@ def test_nobody_gets_the_place_of_one_that_fails_after_a_rollback_to_it(root: Pa
     gone = candidate_of(2)
     registry.rollback(MODEL)
     before = state()
-    with pytest.raises(NotPromoted, match=r"nobody can have the place\. Name a version: evergreen rollback late"):
+    with pytest.raises(NotPromoted, match=r"neither can be champion\. Name a version: evergreen rollback late"):
         registry.withdraw(MODEL, 1, "does not start", gone)
     assert state() == before
 
