@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.ground import dvc_files
+from tasks.ground import dvc_files, files
 from tasks.ground.errors import StageFailed
 from tasks.training.stage_reasons import differs
 
@@ -15,10 +17,12 @@ if TYPE_CHECKING:
 
 
 def apply() -> None:
-    """The patches that last: files written whole, and types of parameters told apart."""
-    from dvc.utils.serialize import _yaml
+    """The patches that last: files written whole, dvc.lock by the stage, and types of parameters told apart."""
+    from dvc.utils.serialize import _common, _yaml
 
     dvc_files.write_whole(_yaml)
+    dvc_files.write_whole(_common)
+    _write_changed_stages()
     _compare_types_of_parameters()
 
 
@@ -52,6 +56,38 @@ def steps_in_process(run: Callable[[str, list[str]], None]) -> Iterator[set[str]
         yield called
     finally:
         dvc_run.cmd_run = start_command
+
+
+def _write_changed_stages() -> None:
+    """Have DVC write only what changed in dvc.lock: to keep comments it takes half a second a stage for all of it."""
+    from dvc import dvcfile
+    from dvc.utils.serialize import dumps_yaml, parse_yaml
+
+    modify_any: Any = dvcfile.modify_yaml
+    if getattr(modify_any, "by_stage", False):
+        return
+
+    @contextmanager
+    def modify_yaml(path: str, fs: Any = None) -> Iterator[Any]:
+        lock = Path(path).absolute()
+        text = lock.read_text(encoding="utf-8") if lock.name == "dvc.lock" and lock.exists() else ""
+        data = parse_yaml(text, path) if text else {}
+        head, *texts = re.split(r"^(?=  \S)", text, flags=re.MULTILINE)
+        stages = dict(zip((part.partition(":")[0].strip() for part in texts), texts, strict=True))
+        as_dvc_writes_it = stages and data.keys() == {"schema", "stages"} and list(stages) == list(data["stages"])
+        if not as_dvc_writes_it:
+            with modify_any(path, fs=fs) as data:
+                yield data
+            return
+        before = dict(data["stages"])
+        yield data
+        for name, entry in data["stages"].items():
+            if name not in before or before[name] != entry:
+                stages[name] = dumps_yaml({"stages": {name: entry}}).partition("\n")[2]
+        files.write_text(lock, head + "".join(stages.values()))
+
+    vars(modify_yaml)["by_stage"] = True
+    dvcfile.modify_yaml = modify_yaml
 
 
 def _compare_types_of_parameters() -> None:

@@ -1,0 +1,55 @@
+"""What is patched in DVC gives what DVC gives."""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dvc import dvcfile
+from dvc.utils.serialize import modify_yaml
+
+from tasks.training import dvc_patches
+from tests.conftest import REPOSITORY
+
+TEXT = (REPOSITORY / "dvc.lock").read_text(encoding="utf-8")
+LOCK = "".join(re.split(r"^(?=  \S)", TEXT, flags=re.MULTILINE)[:4])  # three stages: DVC takes its time
+MADE = OrderedDict(cmd="python -m tasks x", params={"params.yaml": {"a": ["no", 1e-05, None], "b": "long " * 40}})
+
+
+CHANGES: dict[str, Callable[[Any], None]] = {
+    "nothing": lambda data: None,
+    "a stage": lambda data: data["stages"].update({next(iter(data["stages"])): MADE}),
+    "a new stage": lambda data: data["stages"].update({"new@model": MADE}),
+}
+TEXTS = {
+    "as DVC writes it": LOCK,
+    "with a comment": f"# mine\n{LOCK}",
+    "with a comment in a stage": LOCK.replace("    deps:\n", "    # mine\n    deps:\n", 1),
+    "without stages": "schema: '2.0'\nstages: {}\n",
+    "with something else": f"{LOCK}datasets: []\n",
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("text", TEXTS)
+def test_the_lock_is_written_byte_for_byte_as_dvc_writes_it(tmp_path: Path, text: str, change: str) -> None:
+    """So a `dvc repro` that a person starts changes nothing in it."""
+    if (text, change) == ("without stages", "a stage"):
+        return
+    dvc_patches.apply()
+    written = {}
+    for who, modify in {"dvc": modify_yaml, "patched": dvcfile.modify_yaml}.items():
+        lock = tmp_path / who / "dvc.lock"
+        lock.parent.mkdir()
+        lock.write_text(TEXTS[text], encoding="utf-8")
+        with modify(str(lock)) as data:
+            CHANGES[change](data)
+        written[who] = lock.read_text(encoding="utf-8")
+    if (text, change) == ("with a comment in a stage", "a stage"):  # DVC keeps it with nothing, or at the next stage
+        assert "# mine" not in written["patched"]
+        return
+    assert written["patched"] == written["dvc"]
