@@ -288,29 +288,29 @@ def _reachable(host: str) -> str:
 
 # ── what is looked at for changes ─────────────────────────────────────────────────────────────────
 
-LOOKED_AT = (
-    "params.yaml",
-    "data.dvc",
-    "data/*",
-    ".git/logs/HEAD",
-    "var/serving/*.json",
-    "var/rollouts/*",
-    "var/monitoring/*/report.json",
-    "var/verdicts/*.jsonl",
-    "var/decisions/*.jsonl",
-    "var/mlflow/settled/*.json",
-    "var/memo/announced.json",
-    "var/reports/data-docs/index.html",
+SOURCES = ("params.yaml", "data.dvc", "data/*", ".git/logs/HEAD")
+"""What is looked at below the project's folder."""
+
+OF_MODELS = (
+    paths.desired_state,
+    paths.rollouts,
+    paths.failed_rollout,
+    paths.monitoring_report,
+    paths.verdicts,
+    paths.decisions,
+    paths.judged_candidates,
 )
-"""Below the project's folder."""
+"""What is looked at of every model."""
 
 
 def state_of_files(url: str | None) -> frozenset[tuple[str, int, int]]:
     """Changes when something does that the page shows; `url` is the quarantine's."""
-    patterns = (*LOOKED_AT, *([f"{url}/*/*"] if url and "://" not in url else []))
+    state = [*(path("*") for path in OF_MODELS), paths.announced_data(), paths.reports() / "data-docs" / "index.html"]
+    patterns = [*SOURCES, *map(shown, state), *([f"{url}/*/*"] if url and "://" not in url else [])]
     states = set()
-    for path in (path for pattern in patterns for path in glob.iglob(pattern, root_dir=settings.ROOT)):  # noqa: PTH207 - absolute ones too
-        with suppress(FileNotFoundError):
-            stat = (settings.ROOT / path).stat()
-            states.add((path, stat.st_mtime_ns, stat.st_size))
+    for pattern in patterns:
+        for path in glob.iglob(pattern, root_dir=settings.ROOT):  # noqa: PTH207 - a pattern may be absolute
+            with suppress(FileNotFoundError):
+                stat = (settings.ROOT / path).stat()
+                states.add((path, stat.st_mtime_ns, stat.st_size))
     return frozenset(states)
