@@ -8,11 +8,12 @@ import os
 import time
 from bisect import bisect_left
 from collections import Counter
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from deployments.serving.fork_server_client import ForkServer, ForkServerGone
-from deployments.serving.replica_process import Launch, ReplicaGone, ReplicaProcess, ReplicaStalled
+from deployments.serving.replica_process import NO_STATISTICS, Launch, ReplicaGone, ReplicaProcess, ReplicaStalled
 from tasks.ground import priority, settings
 from tasks.ground.errors import EnvironmentDiffers
 from tasks.release.rollout.router_status import (
@@ -82,7 +83,7 @@ class ReplicaPool:
         self._launched_at: float | None = None
         self._starting: set[ReplicaProcess] = set()
         self._keepers: set[asyncio.Task[None]] = set()
-        self._reaped: dict[str, Any] = {}
+        self._reaped = NO_STATISTICS
         """Statistics of replicas that are gone."""
         self._changed = asyncio.Event()
         self._suspects = asyncio.Lock()
@@ -285,7 +286,7 @@ class ReplicaPool:
     def status(self, role: str) -> ReleaseStatus:
         """For `GET /status`."""
         edges, sums = self.about.get("edges", []), self.statistics()
-        trouble = (replica.statistics.get("log") for replica in self.replicas)
+        trouble = (replica.statistics["log"] for replica in self.replicas)
         return ReleaseStatus(
             state=self.state,
             role=role,
@@ -311,15 +312,11 @@ class ReplicaPool:
 
 
 def _sums(statistics: list[dict[str, Any]]) -> dict[str, Any]:
-    """Of replicas' statistics; some have reported none yet."""
-    reported = [own for own in statistics if own and own["counts"]]
-    unseen: Counter[str] = Counter()
-    for own in reported:
-        unseen.update(own["unseen"])
+    """Of replicas' statistics."""
     return {
-        "counts": [sum(bins) for bins in zip(*(own["counts"] for own in reported), strict=True)],
-        "unseen": dict(unseen),
-        "lost": sum(own["lost"] for own in reported),
+        "counts": [sum(bins) for bins in zip_longest(*(own["counts"] for own in statistics), fillvalue=0)],
+        "unseen": dict(sum((Counter(own["unseen"]) for own in statistics), Counter())),
+        "lost": sum(own["lost"] for own in statistics),
     }
 
 

@@ -41,6 +41,10 @@ QUIET_S = 0.2
 """A replica that was heard, or was sent a request, more recently is not sampled."""
 
 
+NO_STATISTICS: dict[str, Any] = {"counts": [], "unseen": {}, "log": None, "lost": 0}
+"""Of a replica that has predicted nothing yet."""
+
+
 class ReplicaGone(Exception):
     """It ended before it answered."""
 
@@ -86,7 +90,7 @@ class ReplicaProcess(asyncio.Protocol):
         """Its first frame: what it says of its release; None until it is ready."""
         self.refused: str | None = None
         """Why it is not the replica that was started."""
-        self.statistics: dict[str, Any] = {}
+        self.statistics = NO_STATISTICS
         self.pending: dict[int, tuple[asyncio.Future[tuple[int, bytes]], float]] = {}
         """Number of a request → its answer to come, and when it was sent; oldest first."""
         self.pid = 0

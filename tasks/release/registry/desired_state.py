@@ -137,10 +137,10 @@ def path(model: str) -> Path:
     return paths.desired_state(model)
 
 
-def forget(known: Collection[str]) -> list[str]:
-    """Remove the files of models that params.yaml no longer has; gives their names. The router ends what they named."""
-    there = [found.stem for found in sorted(paths.desired_states().glob("*.json")) if found.name != KEYS]
-    gone = [model for model in there if model not in known and not model.startswith(".")]
+def forget(configured: Collection[str]) -> list[str]:
+    """Remove the files of models that params.yaml no longer has; gives their names. The router ends their releases."""
+    models = [path.stem for path in sorted(paths.desired_states().glob("*.json")) if path.name != KEYS]
+    gone = [model for model in models if model not in configured and not model.startswith(".")]
     for model in gone:
         with files.lock(f"rollout-{model}"):
             files.remove(path(model))
