@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import re
 import shutil
 import socket
+import tempfile
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -21,7 +24,15 @@ LINES = 6000  # of flights, a month; so that training takes no time
 
 
 def make_project(root: Path, *names: str) -> None:
-    """Copy code and parameters; let two short months be prepared, trained on, and evaluated for these models."""
+    """Copy code and parameters, and what two short months of these models come to, prepared, trained and evaluated."""
+    shutil.copytree(_made(*names), root, dirs_exist_ok=True)
+
+
+@cache
+def _made(*names: str) -> Path:
+    """The same, made once in each process."""
+    root = Path(tempfile.mkdtemp(prefix="evergreen-"))
+    atexit.register(shutil.rmtree, root, ignore_errors=True)
     for folder in ("tasks", "models", "deployments"):
         shutil.copytree(PROJECT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(PROJECT / "requirements.lock", root)
@@ -37,6 +48,7 @@ def make_project(root: Path, *names: str) -> None:
         locked_packages.environment()
         for name in names:
             _make_build(name)
+    return root
 
 
 def _make_build(name: str) -> None:
