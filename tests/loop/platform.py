@@ -116,9 +116,10 @@ def platform(base: Path) -> Iterator[Platform]:
         environment |= {"PYTHONPATH": str(code), "EVERGREEN_ROOT": str(template), "PATH": f"{BIN}:{os.environ['PATH']}"}
         flows, trials = str(base / "flows.sock"), str(base / "trials.sock")
         script = str(code / "tests" / "loop" / "trials.py")
+        trial = str(code / "tasks" / "release" / "package" / "bento_trial.py")
         commands = {
             flows: [sys.executable, "-W", "ignore", "-m", "tests.loop.zygote", flows, str(warm)],
-            trials: [sys.executable, "-I", script, trials, str(code / "tasks" / "release" / "trial.py")],
+            trials: [sys.executable, "-I", script, trials, trial],
         }
         parents = [stack.enter_context(_parent(command, base, environment)) for command in commands.values()]
         for path, parent in zip(commands, parents, strict=True):

@@ -126,7 +126,7 @@ DAMAGES: dict[str, tuple[str, Callable[[Path], None]]] = {
     "nobody knows since when": ("half", _sql("delete from registered_model_tags where value = '2'")),
     "a Bento is gone": ("half", _remove("var/bentoml/bentos/tiny/*")),
     "a Bento is not whole": ("half", _remove("var/bentoml/bentos/tiny/*/src/model.skops")),
-    "the note is about another": ("half", _write(NOTE, '{"on": {"candidate": "x"}, "outcome": ""}')),
+    "the note is about another": ("half", _write(NOTE, '{"inputs": {"candidate": "x"}, "outcome": {"outcome": ""}}')),
     "something is left over": ("half", _write("var/champions/.x.1-2.tmp")),
 }  # fmt: skip
 
