@@ -42,7 +42,7 @@ Summary = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Check:
+class ExpectationResult:
     """One expectation held against one partition."""
 
     name: str
@@ -70,11 +70,11 @@ class Report:
     partition: str
     model: str
     passed: bool
-    checks: tuple[Check, ...]
+    checks: tuple[ExpectationResult, ...]
     rows: int | None = None
 
     @property
-    def failures(self) -> list[Check]:
+    def failures(self) -> list[ExpectationResult]:
         """The checks that failed."""
         return [check for check in self.checks if check.failed]
 
@@ -85,7 +85,7 @@ class Report:
     @classmethod
     def from_dict(cls, raw: dict[str, Any]) -> Report:
         """The report that `to_dict` gave."""
-        checks = tuple(Check(**{**check, "examples": tuple(check["examples"])}) for check in raw["checks"])
+        checks = tuple(ExpectationResult(**{**check, "examples": tuple(check["examples"])}) for check in raw["checks"])
         return cls(**{**raw, "checks": checks})
 
 
@@ -209,7 +209,7 @@ def result(
 
 
 def _unread(reason: str, dataset: str, partition: str, model: str) -> Report:
-    check_ = Check("readable", None, "a table with the contract's types", passed=False, reason=reason)
+    check_ = ExpectationResult("readable", None, "a table with the contract's types", passed=False, reason=reason)
     return Report(dataset, partition, model, passed=False, checks=(check_,))
 
 
@@ -502,15 +502,15 @@ def _faults(error: Exception) -> str:
     return "; ".join(f"{where} {message}".strip() for where, message in said)
 
 
-def _check(item: dict[str, Any]) -> Check:
+def _check(item: dict[str, Any]) -> ExpectationResult:
     """One result of Great Expectations in our words."""
     config, outcome = item["expectation_config"], item["result"]
     name, kwargs = config["type"], {key: value for key, value in config["kwargs"].items() if key != "batch_id"}
     expected, column = _expected(name, kwargs), kwargs.pop("column", None)
     if raised := _raised(item["exception_info"]):
-        return Check(name, column, expected, passed=False, reason=f"could not run: {raised}")
+        return ExpectationResult(name, column, expected, passed=False, reason=f"could not run: {raised}")
     count, observed = outcome.get("unexpected_count"), outcome.get("observed_value")
-    return Check(
+    return ExpectationResult(
         name,
         column,
         expected,
@@ -523,18 +523,18 @@ def _check(item: dict[str, Any]) -> Check:
     )
 
 
-def _left_out(expectation: dict[str, Any], why: str) -> Check:
+def _left_out(expectation: dict[str, Any], why: str) -> ExpectationResult:
     return replace(_blank(expectation), not_checked=True, reason=f"not checked: {why}")
 
 
-def _unanswered(expectation: dict[str, Any], why: str) -> Check:
+def _unanswered(expectation: dict[str, Any], why: str) -> ExpectationResult:
     return replace(_blank(expectation), reason=f"could not run: {why or 'it gave no result'}")
 
 
-def _blank(expectation: dict[str, Any]) -> Check:
+def _blank(expectation: dict[str, Any]) -> ExpectationResult:
     """A check that has no result of Great Expectations."""
     kwargs = dict(expectation.get("kwargs") or {})
-    return Check(
+    return ExpectationResult(
         str(expectation.get("type")),
         kwargs.get("column"),
         _expected(str(expectation.get("type")), kwargs),
@@ -632,18 +632,18 @@ def _markdown(report: Report) -> Iterable[str]:
         yield ""
 
 
-def _tail(check: Check) -> str:
+def _tail(check: ExpectationResult) -> str:
     return (check.reason or "").removeprefix("not checked: ")
 
 
-def _line(check: Check) -> str:
+def _line(check: ExpectationResult) -> str:
     rows = "" if not check.unexpected_count else f"{check.unexpected_count:,} ({check.unexpected_percent:g} %)"
     observed = check.reason or check.observed or ""
     cells = [f"`{check.name}`", check.column or "", check.expected, observed, rows, "; ".join(check.examples)]
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
-def sentence(check: Check) -> str:
+def sentence(check: ExpectationResult) -> str:
     """One check in a sentence: what was expected, how many rows are not so, examples."""
     said = [check.name + (f" of {check.column}" if check.column else ""), f"expected {check.expected}"]
     if check.unexpected_count:
