@@ -97,7 +97,7 @@ PASSING: dict[str, dict[str, Any]] = {
 """One that passes of each type."""
 
 
-def checked(asked: str, /, **kwargs: Any) -> validate.Check:
+def checked(asked: str, /, **kwargs: Any) -> validate.ExpectationResult:
     """What is said of FRAME by one expectation, as it is kept in the memo."""
     suite = Contract(columns=COLUMNS, expectations=[{"type": asked, "kwargs": kwargs}])
     report, raw = validate.examine(FRAME, suite, "d", "2013-01", "m", None)

@@ -101,7 +101,7 @@ def before(root: Path) -> dict[str, Path]:
     return {dataset: folder / dataset / "2013-01.csv" for dataset in upstream.DATASETS}
 
 
-def refused(path: Path, dataset: str, before: Path | None) -> list[validate.Check]:
+def refused(path: Path, dataset: str, before: Path | None) -> list[validate.ExpectationResult]:
     """What the readers' contracts refuse of a file."""
     reports = validate.validate_partition(path, dataset, MODELS, before)
     return [check for report in reports for check in report.failures]
