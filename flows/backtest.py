@@ -1,7 +1,7 @@
-"""backtest: a history lived through again under several retrain policies side by side, in virtual time.
+"""backtest: retrain policies compared on the history of a model, in virtual time.
 
-Nothing that serves is touched: no registry, no data version, no build folder. `evergreen backtest` is the same at a
-terminal, without a Prefect server.
+It touches no registry, no data version and no build folder. `evergreen backtest` is the same at a terminal, without a
+Prefect server.
 """
 
 from __future__ import annotations
@@ -36,24 +36,24 @@ def backtest(
     Args:
         model: a name below `models` in params.yaml.
         since: the day of the first decision; empty: the first Monday with enough weeks before it.
-        until: the day after the last row that is looked at; empty: all there are.
+        until: the day after the last row that counts; empty: all there are.
         policies: which to compare.
         source: data: the partitions of the data version; upstream: all that the upstream of params.yaml can deliver.
         configured: a policy to try in place of the one in params.yaml (`models.<model>.retrain`).
     """
-    tell = get_run_logger().info
-    asked = BacktestRequest(source, since, until, tuple(policies), configured)
-    found: BacktestResult = as_task(run, f"replay the history of {model}")([model], params.load(), asked, tell=tell)[0]
-    _show(found)
-    return Completed(message=found.sentence())
+    request = BacktestRequest(source, since, until, tuple(policies), configured)
+    simulate = as_task(run, f"simulate policies on the history of {model}")
+    result: BacktestResult = simulate([model], params.load(), request, tell=get_run_logger().info)[0]
+    _publish(result)
+    return Completed(message=result.sentence())
 
 
-def _show(found: BacktestResult) -> None:
+def _publish(result: BacktestResult) -> None:
     from tasks.lifecycle import backtest_report
 
-    drawn = b64encode(backtest_report.picture([found])).decode()
+    drawn = b64encode(backtest_report.picture([result])).decode()
     create_markdown_artifact(
-        key=f"backtest-{found.name.replace('_', '-')}",
-        markdown=f"{backtest_report.table(found)}\n\n![the backtest](data:image/png;base64,{drawn})\n",
-        description=found.sentence(),
+        key=f"backtest-{result.name.replace('_', '-')}",
+        markdown=f"{backtest_report.table(result)}\n\n![the backtest](data:image/png;base64,{drawn})\n",
+        description=result.sentence(),
     )

@@ -1,12 +1,11 @@
-"""A history of partitions, cut into weeks: what had arrived at each moment, and what a training then would have given.
+"""History of a model, cut into weeks: what had arrived at each moment, and what a training then would have given.
 
-A decision is asked for once a week. What is known by then are the rows whose labels came: all but those of the last
-`labels_after` days. The newest `holdout_weeks` of them are the holdout, as the newest partition is in the graph; the
-others are what `tasks.training.train` learns from, the step itself, in a build folder of its own. So no model ever sees
-a row, or a label, before its time.
+A decision is made once a week, on the rows whose labels came: all but those of the last `labels_after` days. The newest
+`holdout_weeks` of them are the holdout, as the newest partition is in the graph; `tasks.training.train`, the step
+itself, learns from the others in a build folder of its own. So no model ever sees a row, or a label, before its time.
 
 The same training rows with the same parameters, code and packages are the same model: it is fitted once, for every
-policy that asks for it and for every backtest to come (var/memo/backtest; losing it costs time and nothing else).
+policy and for every backtest to come (var/memo/backtest; losing it costs only time).
 """
 
 from __future__ import annotations
@@ -25,8 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tasks.ground import files, import_closure, params, settings
 from tasks.ground.errors import DataMissing, Mistake, ParamsError
-from tasks.modelling import user_code
-from tasks.tables import contract, partitions, table_files
+from tasks.tables import partitions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,12 +37,12 @@ Source = Literal["data", "upstream"]
 
 WEEK = timedelta(days=7)
 WEEKS_BEFORE = 5
-"""A backtest begins, where nobody says when, with so many weeks to learn from before its first holdout."""
+"""Without a date, a backtest begins with so many weeks to learn from before its first holdout."""
 
 
 @dataclass(frozen=True)
 class HistoryWeek:
-    """A slice of the history: the virtual partition that arrives as a whole."""
+    """A virtual partition, which arrives as a whole."""
 
     name: str
     """Its first day."""
@@ -57,7 +55,7 @@ class HistoryWeek:
 
 @dataclass(frozen=True)
 class Moment:
-    """A moment at which a decision is asked for."""
+    """A moment at which a decision is made."""
 
     number: int
     at: datetime
@@ -66,7 +64,7 @@ class Moment:
     known: int
     """Rows up to this position are known, with their labels."""
     served: tuple[int, int]
-    """The rows that are answered by whoever is champion after the decision, until the next one."""
+    """The rows that the champion answers between this decision and the next one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,8 +90,8 @@ class History:
         """Which of the weeks that had arrived are the holdout, as split.json says it."""
         from tasks.training import prepare
 
-        said = self.model.split
-        in_weeks = said if said.by == "random" else said.model_copy(update={"holdout": self.holdout_weeks})
+        split = self.model.split
+        in_weeks = split if split.by == "random" else split.model_copy(update={"holdout": self.holdout_weeks})
         return prepare.choose_split([week.name for week in self.weeks[: moment.weeks]], in_weeks)
 
     def in_holdout(self, moment: Moment) -> npt.NDArray[np.bool_]:
@@ -117,7 +115,7 @@ class History:
 
 def read(
     name: str,
-    said: params.Params,
+    config: params.Params,
     source: Source = "data",
     *,
     since: date | None = None,
@@ -129,10 +127,10 @@ def read(
 
     Args:
         name: a model of params.yaml.
-        said: params.yaml.
+        config: params.yaml.
         source: the partitions in data/, or those that the upstream of params.yaml can deliver.
         since: the day of the first decision; None: the first Monday with enough weeks before it.
-        until: the day after the last row that is looked at; None: all there are.
+        until: the day after the last row that counts; None: all there are.
         holdout_weeks: so many weeks are held out, in place of `split.holdout` partitions.
         labels_after: after so many days a label is known.
 
@@ -140,9 +138,9 @@ def read(
         DataMissing: there is no partition, or there are too few weeks before the first decision.
         ModelCodeError: models/<name>/rows does not give what it must.
     """
-    model = said.model(name)
-    with _files_of(source, said, model) as lying:
-        rows = _rows(name, model, lying)
+    model = config.model(name)
+    with _partition_files(source, config, model) as partition_files:
+        rows = _rows(name, model, partition_files)
     if until is not None:
         rows = rows[rows["time"] < datetime.combine(until, datetime.min.time())]
     if rows.empty:
@@ -159,66 +157,51 @@ def read(
 
 
 @contextmanager
-def _files_of(source: Source, said: params.Params, model: params.Model) -> Iterator[dict[str, list[Path]]]:
+def _partition_files(source: Source, config: params.Params, model: params.Model) -> Iterator[dict[str, list[Path]]]:
     """Dataset → the files of its partitions, while this lasts."""
     if source == "data":
         folders = {dataset: settings.ROOT / "data" / dataset for dataset in model.datasets}
         yield {dataset: sorted(f for f in folder.glob("*") if f.is_file()) for dataset, folder in folders.items()}
         return
-    if said.upstream is None:
-        raise ParamsError(
-            "params.yaml: upstream is null, so there is no history to be had from it; take the one in data/"
-        )
-    upstream = import_module(said.upstream)
+    if config.upstream is None:
+        raise ParamsError("params.yaml: upstream is null, so it has no history; take the one in data/")
+    upstream = import_module(config.upstream)
     with tempfile.TemporaryDirectory(prefix="evergreen-history-") as folder:
-        lying: dict[str, list[Path]] = {}
+        delivered: dict[str, list[Path]] = {dataset: [] for dataset in model.datasets}
         for dataset in model.datasets:
-            lying[dataset] = []
             for partition in upstream.partitions():
                 file, content = upstream.deliver(dataset, partition)
                 path = Path(folder) / dataset / file
                 path.parent.mkdir(exist_ok=True)
                 path.write_bytes(content)
-                lying[dataset].append(path)
-        yield lying
+                delivered[dataset].append(path)
+        yield delivered
 
 
-def _rows(name: str, model: params.Model, lying: dict[str, list[Path]]) -> pd.DataFrame:
-    """Every partition through the team's own code, by time: as `prepare` does it."""
+def _rows(name: str, model: params.Model, partition_files: dict[str, list[Path]]) -> pd.DataFrame:
+    """The rows of every complete partition, as `prepare` makes them, by time; of a lookup, with what had arrived."""
     import pandas as pd
 
     from tasks.training import prepare
-    from tasks.training.conformance import conform
 
-    make = user_code.rows_function(name, model)
-    contracts = {d: [(path, contract.load(name, d, path.stem)) for path in paths] for d, paths in lying.items()}
-    manifest = {dataset: {path.name: "" for path in paths} for dataset, paths in lying.items()}
+    def belongs(path: Path, partition: str, dataset: str) -> bool:
+        if model.datasets[dataset] == "partition":
+            return path.stem == partition
+        return partitions.after(partition, [path.stem]) is None
+
+    manifest = {dataset: {path.name: "" for path in paths} for dataset, paths in partition_files.items()}
     made = []
     for partition in prepare.complete_partitions(manifest, model):
         tables = {
-            dataset: pd.concat(
-                # of a lookup, what had arrived by then
-                [
-                    contract.completed(table_files.read(path, wanted), wanted)
-                    for path, wanted in contracts[dataset]
-                    if _belongs(path, partition, model, dataset)
-                ],
-                ignore_index=True,
-            )
-            for dataset in lying
+            dataset: [path for path in paths if belongs(path, partition, dataset)]
+            for dataset, paths in partition_files.items()
         }
-        made.append(conform(make(tables), name, model, partition))
+        made.append(prepare.make_rows(name, model, partition, tables))
     if not made:
         raise DataMissing(
             f"{name}: no partition is complete; deliver some, then ingest (or take the upstream's history)"
         )
     return pd.concat(made).sort_values(["time", "id"], kind="stable").reset_index(drop=True)
-
-
-def _belongs(path: Path, partition: str, model: params.Model, dataset: str) -> bool:
-    if model.datasets[dataset] == "partition":
-        return path.stem == partition
-    return partitions.after(partition, [path.stem]) is None  # of a lookup, what is not of a later time
 
 
 def _monday_after(first: datetime, weeks: int, labels_after: int) -> date:
@@ -227,7 +210,7 @@ def _monday_after(first: datetime, weeks: int, labels_after: int) -> date:
 
 
 def _cut(rows: pd.DataFrame, first: datetime, late: timedelta) -> tuple[tuple[HistoryWeek, ...], tuple[Moment, ...]]:
-    """The weeks that arrive, and the moments at which a decision is asked for."""
+    """The weeks that arrive, and the moments of decisions."""
     times = rows["time"]
     start, end = times.iloc[0].to_pydatetime(), times.iloc[-1].to_pydatetime()
     before = -((start - (first - late)) // WEEK)  # weeks, the first of them begun earlier, that the first moment knows
@@ -240,11 +223,11 @@ def _cut(rows: pd.DataFrame, first: datetime, late: timedelta) -> tuple[tuple[Hi
         HistoryWeek(name, begin, end, _digest(rows.iloc[begin:end]))
         for name, begin, end in zip(names, edges, edges[1:], strict=False)
     )
-    asked = [at for at in arrive if at >= first]
-    serves = [*(int(times.searchsorted(at)) for at in asked), len(rows)]
+    decisions = [at for at in arrive if at >= first]
+    answered = [*(int(times.searchsorted(at)) for at in decisions), len(rows)]
     moments = tuple(
-        Moment(k, at, weeks=before + k, known=weeks[before + k].begin, served=(serves[k], serves[k + 1]))
-        for k, at in enumerate(asked)
+        Moment(k, at, weeks=before + k, known=weeks[before + k].begin, served=(answered[k], answered[k + 1]))
+        for k, at in enumerate(decisions)
     )
     return weeks, moments
 
@@ -262,7 +245,7 @@ def _digest(rows: pd.DataFrame) -> str:
 
 @dataclass(frozen=True)
 class Training:
-    """What a training at a moment is made from; small enough to be sent to another process."""
+    """The inputs of a training at a moment; small enough to be sent to another process."""
 
     name: str
     moment: int
@@ -270,14 +253,14 @@ class Training:
     split: dict[str, Any]
     learn: dict[str, Path]
     """HistoryWeek → the file of its rows: what `rows/` of the build folder holds."""
-    ask: dict[str, Path]
-    """The weeks whose rows are answered afterwards: the holdout and all that come later."""
+    answer: dict[str, Path]
+    """The weeks whose rows it answers afterwards: the holdout and all that come later."""
     answers_key: str
 
 
 @dataclass(frozen=True)
 class Fit:
-    """A model that could have been: what it learned from, and what it answers."""
+    """A model that could have been, and its answers."""
 
     key: str
     moment: int
@@ -298,36 +281,27 @@ class Fit:
 
 def trainings(history: History) -> list[Training]:
     """A training per moment; the rows of each week are written where the step finds them."""
-    lying = {week.name: _lay_down(history, week) for week in history.weeks}
-    made_by = _made_by(history)
-    found = []
+    paths = {week.name: _write_rows(history, week) for week in history.weeks}
+    digests = {week.name: week.digest for week in history.weeks}
+    inputs = _inputs(history)
+    planned = []
     for moment in history.moments:
         split = history.split(moment)
-        arrived = [week.name for week in history.weeks[: moment.weeks]]
-        learned = split.get("train", arrived)
-        rows = {week.name: week.digest for week in history.weeks}
-        key = files.digest({**made_by, "split": split, "rows": [rows[week] for week in learned]})[:32]
-        ask = [week for week in rows if week not in split.get("train", ())]
-        found.append(
-            Training(
-                history.name,
-                moment.number,
-                key,
-                split,
-                {week: lying[week] for week in learned},
-                {week: lying[week] for week in ask},
-                files.digest({"fit": key, "rows": [rows[week] for week in ask]})[:32],
-            )
-        )
-    return found
+        learn = split.get("train", [week.name for week in history.weeks[: moment.weeks]])
+        answer = [week for week in digests if week not in split.get("train", ())]
+        key = files.digest({**inputs, "split": split, "rows": [digests[week] for week in learn]})[:32]
+        answers_key = files.digest({"fit": key, "rows": [digests[week] for week in answer]})[:32]
+        of_weeks = {week: paths[week] for week in learn}, {week: paths[week] for week in answer}
+        planned.append(Training(history.name, moment.number, key, split, *of_weeks, answers_key))
+    return planned
 
 
 def fit(training: Training) -> Fit:
-    """Fit and let answer, or find what was. What does the work is `tasks.training.train` and `model_file.predict`."""
+    """Fit a model and let it answer, or take it from the memo; by `train.train` and `model_file.predict`."""
     folder = files.memo("backtest/fits", training.key, "", partial(_fit, training))
     answers = files.memo("backtest/answers", training.answers_key, ".parquet", partial(_answer, training, folder))
-    said, profile, seconds = (files.read_json(folder / f"{what}.json") for what in ("training", "profile", "seconds"))
-    return Fit(training.key, training.moment, said, profile, answers, seconds)
+    facts, profile, seconds = (files.read_json(folder / f"{name}.json") for name in ("training", "profile", "seconds"))
+    return Fit(training.key, training.moment, facts, profile, answers, seconds)
 
 
 def _fit(training: Training, target: Path) -> None:
@@ -367,12 +341,12 @@ def _answer(training: Training, folder: Path, target: Path) -> None:
 
     model = params.load().model(training.name)
     pipeline = model_file.load(folder / "model.skops", None, own=f"models.{training.name}")  # this memo's own
-    asked = pd.concat([pd.read_parquet(path) for path in training.ask.values()], ignore_index=True)
-    predictions = model_file.predict(pipeline, asked[list(model.features)], model.task)
-    predictions.assign(at=asked["at"]).to_parquet(target, index=False, compression="zstd")
+    rows = pd.concat([pd.read_parquet(path) for path in training.answer.values()], ignore_index=True)
+    predictions = model_file.predict(pipeline, rows[list(model.features)], model.task)
+    predictions.assign(at=rows["at"]).to_parquet(target, index=False, compression="zstd")
 
 
-def _lay_down(history: History, week: HistoryWeek) -> Path:
+def _write_rows(history: History, week: HistoryWeek) -> Path:
     """The rows of a week as `prepare` would write them, with their position in the history."""
 
     def write(target: Path) -> None:
@@ -382,7 +356,7 @@ def _lay_down(history: History, week: HistoryWeek) -> Path:
     return files.memo("backtest/rows", [history.name, week.digest, week.begin], ".parquet", write)
 
 
-def _made_by(history: History) -> dict[str, Any]:
+def _inputs(history: History) -> dict[str, Any]:
     """Everything that a model depends on beside its rows: parameters, code and packages."""
     root = settings.ROOT
     own = root / "models" / history.name / "pipeline"
@@ -397,7 +371,7 @@ def _made_by(history: History) -> dict[str, Any]:
         "task": model.task,
         "features": {name: feature.model_dump() for name, feature in model.features.items()},
         "estimator": json.loads(model.estimator.model_dump_json()),
-        # params.py itself is not in it: what it says of these sections stands above, by value
+        # without params.py itself: its values of these sections stand above
         "code": {p.relative_to(root).as_posix(): files.sha256(p) for p in sorted(sources) if p.name != "params.py"},
         "packages": files.sha256(root / "requirements.lock"),
     }

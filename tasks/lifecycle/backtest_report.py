@@ -36,15 +36,15 @@ def table(result: BacktestResult) -> str:
         f"| policy | {result.loss} | gain kept | trainings | promoted | refused | drift alarms | CPU s | regret |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for replay in result.replays:
-        kept = result.kept(replay)
+    for outcome in result.outcomes:
+        kept = result.kept(outcome)
         cells = [
-            f"**{replay.policy}**" if replay.policy == "configured" else replay.policy,
-            f"{replay.mean_loss:.4f}",
+            f"**{outcome.policy}**" if outcome.policy == "configured" else outcome.policy,
+            f"{outcome.mean_loss:.4f}",
             "" if kept is None else f"{kept:.1%}",
-            *(str(replay.count(what)) for what in ("trained", "promoted", "refused", "alarms")),
-            f"{replay.seconds:.0f}",
-            f"{replay.regret:.4f}",
+            *(str(outcome.count(what)) for what in ("trained", "promoted", "refused", "alarms")),
+            f"{outcome.seconds:.0f}",
+            f"{outcome.regret:.4f}",
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -63,7 +63,7 @@ def page(results: Sequence[BacktestResult], request: BacktestRequest, jobs: int)
 
     from tasks.pictures import templates
 
-    times = _times(results[0].replays[0])
+    times = _times(results[0].outcomes[0])
     return templates.markdown(
         "tasks/lifecycle/backtest_page.md",
         first=f"{times[0]:%d %B %Y}",
@@ -98,7 +98,7 @@ def picture(results: Sequence[BacktestResult]) -> bytes:
 
 
 def _column(column: Any, result: BacktestResult) -> None:
-    chosen = result.of("configured") or result.replays[-1]
+    chosen = result.of("configured") or result.outcomes[-1]
     kept, always = result.kept(chosen), result.of("always")
     title = f"{chosen.count('trained')} trainings" + (f" instead of {always.count('trained')}" if always else "")
     title += f" keep {kept:.0%} of the gain" if kept is not None else f", {result.loss} {chosen.mean_loss:.4f}"
@@ -106,8 +106,8 @@ def _column(column: Any, result: BacktestResult) -> None:
     rows = column.add_gridspec(3, 2, height_ratios=[2.2, 2.8, 1.7])
     _quality(column.add_subplot(rows[0, :]), result)
     _gain(column.add_subplot(rows[1, :]), result)
-    trained, promoted = ([replay.count(what) for replay in result.replays] for what in ("trained", "promoted"))
-    regret = [replay.regret for replay in result.replays]
+    trained, promoted = ([outcome.count(what) for outcome in result.outcomes] for what in ("trained", "promoted"))
+    regret = [outcome.regret for outcome in result.outcomes]
     _bars(column.add_subplot(rows[2, 0]), result, "trainings (dark: promoted)", trained, promoted)
     _bars(column.add_subplot(rows[2, 1]), result, "regret against the best in hindsight", regret)
 
@@ -116,48 +116,48 @@ def _words(loss: str) -> str:
     return {"poisson": "Poisson deviance"}.get(loss, loss.replace("_", " "))
 
 
-def _times(replay: PolicyOutcome) -> list[datetime]:
-    return [datetime.fromisoformat(line["at"]) for line in replay.ledger]
+def _times(outcome: PolicyOutcome) -> list[datetime]:
+    return [datetime.fromisoformat(line["at"]) for line in outcome.ledger]
 
 
 def _quality(axes: Any, result: BacktestResult) -> None:
     """The loss of each week: what never and always would have had, and the configured policy."""
-    shown = [r for name in ("never", "always", "configured") if (r := result.of(name))] or list(result.replays)
-    for replay in shown:
-        width = 2.2 if replay.policy == "configured" else 1.3
-        axes.plot(_times(replay), replay.loss, color=COLORS[replay.policy], linewidth=width)
+    shown = [r for name in ("never", "always", "configured") if (r := result.of(name))] or list(result.outcomes)
+    for outcome in shown:
+        width = 2.2 if outcome.policy == "configured" else 1.3
+        axes.plot(_times(outcome), outcome.loss, color=COLORS[outcome.policy], linewidth=width)
     axes.set_title(f"mean {_words(result.loss)} of each week (lower is better)", loc="left", fontsize=9)
-    _label_ends(axes, [(replay.policy, replay.loss[-1]) for replay in shown])
+    _label_ends(axes, [(outcome.policy, outcome.loss[-1]) for outcome in shown])
     _frame(axes)
 
 
 def _gain(axes: Any, result: BacktestResult) -> None:
     """What each policy has gained over never so far, per row of the whole history; a mark where it trained."""
-    never, ends = result.of("never") or result.replays[0], []
-    for replay in result.replays:
-        gained = ((never.loss - replay.loss) * replay.rows).cumsum() / replay.rows.sum()
-        color, chosen = COLORS[replay.policy], replay.policy == "configured"
-        axes.plot(_times(replay), gained, color=color, linewidth=2.4 if chosen else 1.2, zorder=3 if chosen else 2)
-        ends.append((replay.policy, gained[-1]))
-        if replay.policy != "always":  # a mark everywhere says nothing
-            _mark_trainings(axes, replay, gained, size=34 if chosen else 16)
+    never, ends = result.of("never") or result.outcomes[0], []
+    for outcome in result.outcomes:
+        gained = ((never.loss - outcome.loss) * outcome.rows).cumsum() / outcome.rows.sum()
+        color, chosen = COLORS[outcome.policy], outcome.policy == "configured"
+        axes.plot(_times(outcome), gained, color=color, linewidth=2.4 if chosen else 1.2, zorder=3 if chosen else 2)
+        ends.append((outcome.policy, gained[-1]))
+        if outcome.policy != "always":  # a mark everywhere says nothing
+            _mark_trainings(axes, outcome, gained, size=34 if chosen else 16)
     so_far = f"{_words(result.loss)} gained over «{never.policy}» so far"
     axes.set_title(f"{so_far} (● trained and promoted, ○ trained and refused)", loc="left", fontsize=9)
     _label_ends(axes, ends)
     _frame(axes)
 
 
-def _mark_trainings(axes: Any, replay: PolicyOutcome, gained: Any, size: int) -> None:
-    times, color = _times(replay), COLORS[replay.policy]
+def _mark_trainings(axes: Any, outcome: PolicyOutcome, gained: Any, size: int) -> None:
+    times, color = _times(outcome), COLORS[outcome.policy]
     for promoted, face in ((True, color), (False, "white")):
-        at = [k for k, line in enumerate(replay.ledger) if line["trained"] and line["promoted"] == promoted]
+        at = [k for k, line in enumerate(outcome.ledger) if line["trained"] and line["promoted"] == promoted]
         axes.scatter([times[k] for k in at], gained[at], s=size, color=face, edgecolors=color, zorder=4)
 
 
 def _bars(
     axes: Any, result: BacktestResult, title: str, values: Sequence[float], dark: Sequence[float] | None = None
 ) -> None:
-    names = [replay.policy for replay in result.replays]
+    names = [outcome.policy for outcome in result.outcomes]
     colors = [COLORS[name] for name in names]
     axes.barh(names, values, color=colors, alpha=0.45 if dark is not None else 0.8, height=0.7)
     if dark is not None:

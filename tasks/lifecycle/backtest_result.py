@@ -1,4 +1,4 @@
-"""What a backtest is asked, and what came of every policy."""
+"""The request and the result of a backtest."""
 
 from __future__ import annotations
 
@@ -30,40 +30,40 @@ class BacktestRequest:
 
 @dataclass(frozen=True)
 class BacktestResult:
-    """What became of every policy of a model."""
+    """The outcome of every policy of a model."""
 
     name: str
     loss: str
     """The loss that is compared: the gate's."""
     configured: params.Retrain
-    replays: tuple[PolicyOutcome, ...]
+    outcomes: tuple[PolicyOutcome, ...]
 
     def of(self, policy: str) -> PolicyOutcome | None:
-        """The replay of a policy, if it was asked for."""
-        return next((replay for replay in self.replays if replay.policy == policy), None)
+        """The outcome of a policy, if it was requested."""
+        return next((outcome for outcome in self.outcomes if outcome.policy == policy), None)
 
-    def kept(self, replay: PolicyOutcome) -> float | None:
+    def kept(self, outcome: PolicyOutcome) -> float | None:
         """The share of the gain in loss, of «always» over «never», that a policy keeps; None without these two."""
         never, always = self.of("never"), self.of("always")
         if never is None or always is None or never.mean_loss == always.mean_loss:
             return None
-        return (never.mean_loss - replay.mean_loss) / (never.mean_loss - always.mean_loss)
+        return (never.mean_loss - outcome.mean_loss) / (never.mean_loss - always.mean_loss)
 
     def summary(self) -> dict[str, Any]:
         """The table, as JSON values; equal ledgers give equal summaries."""
         return {
-            replay.policy: {
-                "loss": numbers.short(replay.mean_loss),
-                "regret": numbers.short(replay.regret, of=replay.mean_loss),
-                "gain_kept": None if (kept := self.kept(replay)) is None else round(kept, 4),
-                **{what: replay.count(what) for what in ("trained", "promoted", "refused", "alarms")},
+            outcome.policy: {
+                "loss": numbers.short(outcome.mean_loss),
+                "regret": numbers.short(outcome.regret, of=outcome.mean_loss),
+                "gain_kept": None if (kept := self.kept(outcome)) is None else round(kept, 4),
+                **{what: outcome.count(what) for what in ("trained", "promoted", "refused", "alarms")},
             }
-            for replay in self.replays
+            for outcome in self.outcomes
         }
 
     def sentence(self) -> str:
         """The result, as briefly as can be."""
-        chosen = self.of("configured") or self.replays[-1]
+        chosen = self.of("configured") or self.outcomes[-1]
         kept, always = self.kept(chosen), self.of("always")
         gain = f", {kept:.0%} of what «always» gains over «never»" if kept is not None else ""
         trained = f"{chosen.count('trained')} trainings" + (f" of {always.count('trained')}" if always else "")

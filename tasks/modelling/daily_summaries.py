@@ -1,18 +1,18 @@
-"""Day summaries: what the rows of each day looked like, in a few numbers that can be added up.
+"""Mergeable day summaries: the rows of each day, in a few numbers that can be added up.
 
-Drift is judged by days (drift.py), so nothing but these is kept of rows that were looked at: of a
-million rows of a day as much as of a hundred. Summaries of parts of a day add up to that of the whole, to the last
-bit and in any order: the sums are of integers (see `ColumnLayout.scale`), which a float64 holds exactly.
+Drift is judged by days (drift.py), so only these are kept of rows: of a million rows of a day as much as of a hundred.
+Summaries of parts of a day add up to that of the whole, to the last bit and in any order: the sums are of integers (see
+`ColumnLayout.scale`), which a float64 holds exactly.
 
-What is counted is laid out by the reference profile (profile.py). `train` summarises the training rows with the
-same function as the monitor the predictions: that is the reference which later days are held against.
+The reference profile (profile.py) lays out what is counted. `train` summarises the training rows with the same function
+as the monitor the predictions: that is the reference which later days are compared with.
 """
 
 from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -34,10 +34,10 @@ STEPS = 1024
 """Steps per standard deviation in which numbers are summed."""
 
 CHUNK = 1 << 15
-"""Rows at a time: what is computed of them stays in the processor's cache, which makes it three times as fast."""
+"""Rows at a time: their intermediate arrays stay in the processor's cache, which is three times as fast."""
 
 NAMED = 3
-"""So many of a day's unknown values are kept by name."""
+"""So many of a day's unknown values are kept."""
 
 Role = Literal["feature", "prediction", "label"]
 
@@ -51,7 +51,7 @@ class ColumnLayout:
     type: str
     """category, integer or number, or `new`: the reference profile does not know the column."""
     values: tuple[str, ...] = ()
-    """Of a category: the values that are counted one by one. Every other one is «unknown»."""
+    """Of a category: the values that are counted one by one. Every other value is «unknown»."""
     edges: tuple[float, ...] = ()
     """Of a number: of its histogram, as in the reference profile; none where it was always missing."""
     centre: float = 0.0
@@ -71,11 +71,11 @@ class ColumnLayout:
 
 
 def columns(reference: Mapping[str, Any], expected: Iterable[str] = ()) -> dict[str, ColumnLayout]:
-    """What a reference profile says is to be summarised: features, prediction columns and `label`.
+    """The columns of a reference profile: features, prediction columns and `label`.
 
     Args:
         reference: as profile.reference_profile gives it.
-        expected: features that should be there; one that the profile does not know becomes a column of type `new`.
+        expected: features of the model; one that the profile does not know becomes a column of type `new`.
 
     Raises:
         Mistake: a feature and a prediction column have the same name.
@@ -85,25 +85,26 @@ def columns(reference: Mapping[str, Any], expected: Iterable[str] = ()) -> dict[
         raise Mistake(
             f"{', '.join(both)}: a feature may not be named as a prediction column is. Rename it in params.yaml"
         )
-    found = {name: _column(name, "feature", entry) for name, entry in features.items()}
-    found |= {name: ColumnLayout(name, "feature", "new") for name in expected if name not in found}
-    found |= {name: _column(name, "prediction", entry) for name, entry in predictions.items()}
-    return {**found, "label": _column("label", "label", reference["label"])}
+    layouts = {name: ColumnLayout(name, "feature", "new") for name in expected if name not in features}
+    return {
+        **{name: _column(name, "feature", entry) for name, entry in features.items()},
+        **layouts,
+        **{name: _column(name, "prediction", entry) for name, entry in predictions.items()},
+        "label": _column("label", "label", reference["label"]),
+    }
 
 
 def _column(name: str, role: Role, entry: Mapping[str, Any]) -> ColumnLayout:
-    if "values" in entry:  # a label of few different numbers is told apart by value, as a category is
-        return ColumnLayout(
-            name, role, "category", values=tuple(sorted(entry["values"]))
-        )  # whatever has kept the profile
-    known = entry["mean"] is not None
+    if "values" in entry:  # a label of few different numbers is counted by value, as a category is
+        return ColumnLayout(name, role, "category", values=tuple(sorted(entry["values"])))
+    has_values = entry["mean"] is not None
     return ColumnLayout(
         name,
         role,
         entry["type"],
         edges=tuple(entry["edges"]),
-        centre=entry["mean"] if known else 0.0,
-        scale=(entry["std"] or abs(entry["mean"]) or 1.0) / STEPS if known else 1.0 / STEPS,
+        centre=entry["mean"] if has_values else 0.0,
+        scale=(entry["std"] or abs(entry["mean"]) or 1.0) / STEPS if has_values else 1.0 / STEPS,
     )
 
 
@@ -144,16 +145,7 @@ class ColumnDays:
         return self._only(slice(int(np.searchsorted(self.days, last, side="right"))))
 
     def _only(self, part: slice) -> ColumnDays:
-        return ColumnDays(
-            self.column,
-            self.days[part],
-            self.rows[part],
-            self.missing[part],
-            self.total[part],
-            self.squares[part],
-            self.counts[part],
-            self.unknown[part],
-        )
+        return ColumnDays(self.column, *(getattr(self, field.name)[part] for field in fields(self)[1:]))
 
 
 DaySummaries = dict[str, ColumnDays]
@@ -181,13 +173,13 @@ def summarise(rows: pd.DataFrame | pa.Table, wanted: Mapping[str, ColumnLayout],
     first = int(dates.min())
     day = (dates - first).astype(np.int64)
     names = set(rows.columns if hasattr(rows, "iloc") else rows.column_names)
-    found: DaySummaries = {}
+    summaries: DaySummaries = {}
     for name, column in wanted.items():
         if name in names:
-            found[name] = _summarise(rows[name], column, day, first)
+            summaries[name] = _summarise(rows[name], column, day, first)
         elif column.role == "feature":
-            found[name] = _absent(column, day, first)
-    return {name: days for name, days in found.items() if len(days.days)}
+            summaries[name] = _absent(column, day, first)
+    return {name: days for name, days in summaries.items() if len(days.days)}
 
 
 def _dates(rows: Any, time: str) -> Ints:
@@ -195,7 +187,7 @@ def _dates(rows: Any, time: str) -> Ints:
     try:
         dates = np.asarray(rows[time]).astype("datetime64[D]")
     except KeyError:
-        raise DataMissing(f"the rows have no column {time!r}: without it nobody knows their day") from None
+        raise DataMissing(f"the rows have no column {time!r}: without it their day is unknown") from None
     if np.isnat(dates).any():
         raise DataMissing(f"{int(np.isnat(dates).sum())} of {len(dates)} rows have no {time}: leave them out")
     return np.asarray(dates.astype(np.int64))
@@ -203,8 +195,8 @@ def _dates(rows: Any, time: str) -> Ints:
 
 def _summarise(values: Any, column: ColumnLayout, day: Ints, first: int) -> ColumnDays:
     if column.type == "new":
-        known = np.asarray(values.notna() if hasattr(values, "notna") else values.is_valid())
-        return _absent(column, day, first, known)
+        has_value = np.asarray(values.notna() if hasattr(values, "notna") else values.is_valid())
+        return _absent(column, day, first, has_value)
     if column.type == "category":
         return _category(values, column, day, first)
     return _number(_as_floats(values), column, day, first)
@@ -224,9 +216,9 @@ def _number(values: Floats, column: ColumnLayout, day: Ints, first: int) -> Colu
     counts = np.zeros(span * bins, dtype=np.int64)
     for begin in range(0, len(values), CHUNK):
         x, at = values[begin : begin + CHUNK], day[begin : begin + CHUNK]
-        known = np.isfinite(x)
-        if not known.all():
-            x, at = x[known], at[known]
+        is_finite = np.isfinite(x)
+        if not is_finite.all():
+            x, at = x[is_finite], at[is_finite]
         if not len(x):
             continue
         low = int(at.min())  # rows come nearly in order of time: few days are in a chunk
@@ -280,20 +272,21 @@ def _codes(values: Any, column: ColumnLayout) -> tuple[Ints, npt.NDArray[np.bool
     if not pa.types.is_dictionary(array.type):
         array = array.dictionary_encode()
     array = array.unify_dictionaries().combine_chunks()
-    indices, known = array.indices, [numbers.text(value) for value in array.dictionary.to_pylist()]
+    indices, texts = array.indices, [numbers.text(value) for value in array.dictionary.to_pylist()]
     missing = np.asarray(pc.is_null(array))
     place = {value: at for at, value in enumerate(column.values)}
-    table = np.array([place.get(text, len(place)) for text in known] or [0], dtype=np.int64)
+    table = np.array([place.get(text, len(place)) for text in texts] or [0], dtype=np.int64)
     chosen = np.asarray(pc.fill_null(indices, 0)).astype(np.int64)
-    return table[chosen], missing, lambda where: [known[i] for i in chosen[where]]
+    return table[chosen], missing, lambda where: [texts[i] for i in chosen[where]]
 
 
-def _absent(column: ColumnLayout, day: Ints, first: int, known: npt.NDArray[np.bool_] | None = None) -> ColumnDays:
-    """The days of a feature that is not there, or of one that only its presence is known of."""
+def _absent(column: ColumnLayout, day: Ints, first: int, present: npt.NDArray[np.bool_] | None = None) -> ColumnDays:
+    """The days of a feature that is absent, or of which only the presence counts."""
     rows = np.bincount(day)
-    there = np.zeros_like(rows) if known is None else np.bincount(day[known], minlength=len(rows))
-    nothing, none = np.zeros(len(rows)), np.zeros((len(rows), column.counted if known is None else 0), dtype=np.int64)
-    return _kept(column, first, rows, rows - there, nothing, nothing, none, {})
+    with_value = np.zeros_like(rows) if present is None else np.bincount(day[present], minlength=len(rows))
+    nothing, bins = np.zeros(len(rows)), column.counted if present is None else 0
+    counts = np.zeros((len(rows), bins), dtype=np.int64)
+    return _kept(column, first, rows, rows - with_value, nothing, nothing, counts, {})
 
 
 def _kept(
@@ -344,8 +337,7 @@ def _add(name: str, parts: list[ColumnDays]) -> ColumnDays:
     column = parts[0].column
     if any(part.column.layout != column.layout for part in parts):
         raise Mistake(
-            f"{name}: summaries that were laid out by different reference profiles cannot be added. Summarise the rows "
-            f"again by one profile."
+            f"{name}: summaries of different reference profiles cannot be added: summarise the rows again by one"
         )
     days, at = np.unique(np.concatenate([part.days for part in parts]), return_inverse=True)
 
@@ -358,19 +350,11 @@ def _add(name: str, parts: list[ColumnDays]) -> ColumnDays:
     named: list[set[str]] = [set() for _ in days]
     for place, texts in zip(at, chain.from_iterable(part.unknown for part in parts), strict=True):
         named[place].update(texts)
-    return ColumnDays(
-        column,
-        days,
-        summed("rows"),
-        summed("missing"),
-        summed("total"),
-        summed("squares"),
-        summed("counts"),
-        tuple(tuple(sorted(texts)[:NAMED]) for texts in named),
-    )
+    sums = {name: summed(name) for name in ("rows", "missing", "total", "squares", "counts")}
+    return ColumnDays(column, days, **sums, unknown=tuple(tuple(sorted(texts)[:NAMED]) for texts in named))
 
 
-# ── a file of them ────────────────────────────────────────────────────────────────────────────────
+# ── a file of summaries ────────────────────────────────────────────────────────────────────────────────
 
 
 def to_bytes(summaries: DaySummaries) -> bytes:
@@ -379,7 +363,7 @@ def to_bytes(summaries: DaySummaries) -> bytes:
     import pyarrow.parquet as pq
 
     every = [summaries[name] for name in sorted(summaries)]
-    fields = {
+    arrays_by_name = {
         "column": [days.column.name for days in every for _ in days.days],
         "layout": [days.column.layout for days in every for _ in days.days],
         "day": np.concatenate([days.days for days in every]) if every else np.array([], dtype="datetime64[D]"),
@@ -392,14 +376,14 @@ def to_bytes(summaries: DaySummaries) -> bytes:
     }
     texts, whole = pa.string(), pa.int64()
     types = [texts, texts, pa.date32(), whole, whole, pa.float64(), pa.float64(), pa.list_(whole), pa.list_(texts)]
-    arrays = [pa.array(values, type=type_) for values, type_ in zip(fields.values(), types, strict=True)]
+    arrays = [pa.array(values, type=type_) for values, type_ in zip(arrays_by_name.values(), types, strict=True)]
     stream = io.BytesIO()
-    pq.write_table(pa.Table.from_arrays(arrays, names=list(fields)), stream, compression="zstd")
+    pq.write_table(pa.Table.from_arrays(arrays, names=list(arrays_by_name)), stream, compression="zstd")
     return stream.getvalue()
 
 
 def from_bytes(data: bytes, wanted: Mapping[str, ColumnLayout]) -> DaySummaries:
-    """Summaries again, of the columns that are wanted.
+    """Summaries from Parquet, of the columns that are wanted.
 
     Raises:
         Mistake: they were laid out by another reference profile.
@@ -408,7 +392,7 @@ def from_bytes(data: bytes, wanted: Mapping[str, ColumnLayout]) -> DaySummaries:
     import pyarrow.parquet as pq
 
     table = pq.read_table(io.BytesIO(data))
-    found: DaySummaries = {}
+    summaries: DaySummaries = {}
     for name in pc.unique(table["column"]).to_pylist():
         if name not in wanted:
             continue
@@ -416,9 +400,9 @@ def from_bytes(data: bytes, wanted: Mapping[str, ColumnLayout]) -> DaySummaries:
         if set(pc.unique(part["layout"]).to_pylist()) != {column.layout}:
             raise Mistake(
                 f"{name}: the day summaries were laid out by another reference profile. Read them with the profile "
-                f"that stands beside them, or summarise the rows again."
+                f"beside them, or summarise the rows again."
             )
-        found[name] = ColumnDays(
+        summaries[name] = ColumnDays(
             column,
             part["day"].to_numpy().astype("datetime64[D]"),
             part["rows"].to_numpy(),
@@ -428,4 +412,4 @@ def from_bytes(data: bytes, wanted: Mapping[str, ColumnLayout]) -> DaySummaries:
             np.array(part["counts"].to_pylist(), dtype=np.int64).reshape(len(part), -1),
             tuple(tuple(texts) for texts in part["unknown"].to_pylist()),
         )
-    return found
+    return summaries

@@ -1,4 +1,4 @@
-"""How good predictions are, and how sure one can be of it: losses per row, metrics, bootstrap over days.
+"""Metrics of predictions with their uncertainty: losses per row, metrics, bootstrap over days.
 
 Predictions are frames as `model_file.predict` gives them: `p_<class>` per class for classification (the last of
 two classes is the positive one), `prediction` and perhaps `q10` and `q90` for regression.
@@ -209,10 +209,10 @@ def _probabilities(predictions: pd.DataFrame) -> Floats:
 
 def _codes(label: Labels, predictions: pd.DataFrame) -> Ints:
     """The position of each row's true class among the columns; −1 for a class that the model does not know."""
-    codes, found = pd.factorize(np.asarray(label))
-    known = [column.removeprefix("p_") for column in _class_columns(predictions)]
-    positions = np.array([known.index(str(f)) if str(f) in known else -1 for f in found], dtype=np.int64)
-    return positions[codes] if len(found) else np.empty(0, dtype=np.int64)
+    codes, values = pd.factorize(np.asarray(label))
+    classes = [column.removeprefix("p_") for column in _class_columns(predictions)]
+    positions = np.array([classes.index(str(v)) if str(v) in classes else -1 for v in values], dtype=np.int64)
+    return positions[codes] if len(values) else np.empty(0, dtype=np.int64)
 
 
 def _of_truth(label: Labels, predictions: pd.DataFrame) -> Floats:
@@ -294,7 +294,7 @@ def calibration_bins(confidence: Floats) -> Ints:
 
 
 def top_label(label: Labels, predictions: pd.DataFrame) -> tuple[Floats, Floats]:
-    """What calibration compares: each row's confidence, and 1.0 where it came true.
+    """The two sides of calibration: each row's confidence, and 1.0 where it came true.
 
     Two classes: the probability of the positive class. More: that of the most probable class. Both of shape (rows,).
     """
@@ -305,7 +305,7 @@ def top_label(label: Labels, predictions: pd.DataFrame) -> tuple[Floats, Floats]
 
 
 def baseline_predictions(training: dict[str, Any], n: int) -> pd.DataFrame:
-    """What someone predicts who never looks at a feature: the shares of the classes, or the mean and the quantiles.
+    """The predictions of a baseline without features: the shares of the classes, or the mean and the quantiles.
 
     Args:
         training: training.json, with `task`, `classes` and `baseline`.
@@ -313,17 +313,17 @@ def baseline_predictions(training: dict[str, Any], n: int) -> pd.DataFrame:
     """
     baseline = training["baseline"]
     if training["task"] == "classification":
-        said = {f"p_{c}": share for c, share in zip(training["classes"], baseline["classes"], strict=True)}
+        constants = {f"p_{c}": share for c, share in zip(training["classes"], baseline["classes"], strict=True)}
     else:
         quantiles = baseline["quantiles"]
-        said = {"prediction": baseline["mean"], "q10": quantiles["0.1"], "q90": quantiles["0.9"]}
-    return pd.DataFrame({column: np.full(n, float(value)) for column, value in said.items()})
+        constants = {"prediction": baseline["mean"], "q10": quantiles["0.1"], "q90": quantiles["0.9"]}
+    return pd.DataFrame({column: np.full(n, float(value)) for column, value in constants.items()})
 
 
 def slice_names(values: pd.Series[Any]) -> pd.Series[Any]:
     """The slice of each row as a text: 17.0 is `17`, a missing value `(missing)`; beyond MAX_SLICES values `other`."""
-    codes, found = pd.factorize(values)
-    texts = [f"{v:g}" if isinstance(v, float) else str(v) for v in found]
+    codes, distinct = pd.factorize(values)
+    texts = [f"{v:g}" if isinstance(v, float) else str(v) for v in distinct]
     if len(texts) > MAX_SLICES:
         frequent = np.argsort(-np.bincount(codes[codes >= 0]), kind="stable")[:MAX_SLICES]
         texts = [text if i in set(frequent.tolist()) else "other" for i, text in enumerate(texts)]
@@ -351,20 +351,20 @@ def _measure(
     _check(label, predictions)
     if not len(label):
         return {}
-    found: dict[str, dict[str, float]] = {}
+    measured: dict[str, dict[str, float]] = {}
     for metric in _mean_metrics(task, predictions):
         loss, finish = _MEANS[metric]
         if not _lacking(loss, label, predictions):
             rows = _LOSSES[loss](label, predictions)
             value = finish(rows.mean())
-            found[metric] = _with_interval(value, None if plan is None else finish(plan.means(rows)), confidence)
+            measured[metric] = _with_interval(value, None if plan is None else finish(plan.means(rows)), confidence)
     if task == "classification":
-        found |= _measure_ranking(label, predictions, plan, confidence)
+        measured |= _measure_ranking(label, predictions, plan, confidence)
     error = calibration_error(task, label, predictions)
     if np.isfinite(error):
         samples = None if plan is None else plan.calibration(task, label, predictions)
-        found["calibration_error"] = _with_interval(error, samples, confidence, move=True)
-    return found
+        measured["calibration_error"] = _with_interval(error, samples, confidence, move=True)
+    return measured
 
 
 def _mean_metrics(task: str, predictions: pd.DataFrame) -> list[str]:

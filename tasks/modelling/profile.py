@@ -1,4 +1,4 @@
-"""The reference profile: what a model's rows looked like, kept with the model for later rows to be held against.
+"""Reference profile: the distributions of a model's rows, kept with the model to compare later rows with.
 
 For each feature it has what drift statistics ask of the reference side: a histogram (population stability index,
 χ²), quantiles (Kolmogorov-Smirnov, Wasserstein) and the share that is missing. It holds no row.
@@ -58,22 +58,22 @@ def reference_profile(
 def number(values: Column, type_: str = "number") -> dict[str, Any]:
     """The entry of a column of numbers. Infinite values count as missing."""
     every = values.to_numpy(dtype=np.float64, na_value=np.nan)
-    known = np.sort(every[np.isfinite(every)])
-    entry: dict[str, Any] = {"type": type_, "rows": len(every), "missing": _share(len(every) - len(known), len(every))}
-    if not len(known):
+    finite = np.sort(every[np.isfinite(every)])
+    entry: dict[str, Any] = {"type": type_, "rows": len(every), "missing": _share(len(every) - len(finite), len(every))}
+    if not len(finite):
         return {**entry, **dict.fromkeys(("mean", "std", "min", "max")), "quantiles": [], "edges": [], "counts": []}
     # a value that occurs, never one between two: so that an integer's edges are integers, and ties stay together
-    quantiles = known[np.round(np.linspace(0, 1, GRID) * (len(known) - 1)).astype(np.int64)]
-    edges = _edges(known, quantiles)
+    quantiles = finite[np.round(np.linspace(0, 1, GRID) * (len(finite) - 1)).astype(np.int64)]
+    edges = _edges(finite, quantiles)
     return {
         **entry,
-        "mean": numbers.short(known.mean()),
-        "std": numbers.short(known.std()),
-        "min": float(known[0]),
-        "max": float(known[-1]),
+        "mean": numbers.short(finite.mean()),
+        "std": numbers.short(finite.std()),
+        "min": float(finite[0]),
+        "max": float(finite[-1]),
         "quantiles": quantiles.tolist(),
         "edges": edges,
-        "counts": histogram(known, edges),
+        "counts": histogram(finite, edges),
     }
 
 
@@ -106,20 +106,20 @@ def histogram(values: Floats, edges: list[float]) -> list[int]:
     """
     if not edges:
         return []
-    known = np.asarray(values, dtype=np.float64)
-    known = known[np.isfinite(known)]
-    at = np.searchsorted(edges[1:], known, side="left") + 1
-    at[known < edges[0]] = 0
+    finite = np.asarray(values, dtype=np.float64)
+    finite = finite[np.isfinite(finite)]
+    at = np.searchsorted(edges[1:], finite, side="left") + 1
+    at[finite < edges[0]] = 0
     return [int(count) for count in np.bincount(at, minlength=len(edges) + 1)]
 
 
-def _edges(known: Floats, quantiles: Floats) -> list[float]:
+def _edges(finite: Floats, quantiles: Floats) -> list[float]:
     """The edges of a histogram: the quantiles without repetition, or every value where there are no more than GRID.
 
     The first stands twice, and so makes a bin of the smallest value alone, where that value is common (no rain, no
     delay) or the values are few.
     """
-    distinct = np.unique(known)
+    distinct = np.unique(finite)
     few = len(distinct) <= GRID
     edges: list[float] = (distinct if few else np.unique(quantiles)).tolist()
     return [edges[0], *edges] if few or quantiles[0] == quantiles[1] else edges

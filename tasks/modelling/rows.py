@@ -83,21 +83,17 @@ def in_holdout(ids: pd.Series[Any], share: float) -> npt.NDArray[np.bool_]:
 
 
 def arrived(build: Path) -> dict[str, dict[str, Any]]:
-    """What a model's rows are: of each partition the sha256 of its file, how many `rows`, `from` and `until` when."""
-    found = {}
+    """The partitions of a model's rows: of each the sha256 of its file, how many `rows`, `from` and `until` when."""
+    partitions = {}
     for path in sorted((build / "rows").glob("*.parquet")):
         times = pd.read_parquet(path, columns=["time"])["time"]
-        found[path.stem] = {
-            "sha256": files.sha256(path),
-            "rows": len(times),
-            "from": times.min().isoformat(),
-            "until": times.max().isoformat(),
-        }
-    return found
+        span = {"from": times.min().isoformat(), "until": times.max().isoformat()}
+        partitions[path.stem] = {"sha256": files.sha256(path), "rows": len(times), **span}
+    return partitions
 
 
 def without(build: Path, features: list[str]) -> dict[str, list[str]]:
-    """The features that are missing in every row of some partitions, with these: they began late, or went away."""
+    """The features that are missing in every row of some partitions, with these: they began late, or ended."""
     from pyarrow import parquet
 
     lacking: dict[str, list[str]] = {}
@@ -105,8 +101,7 @@ def without(build: Path, features: list[str]) -> dict[str, list[str]]:
         metadata = parquet.read_metadata(path)
         groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
         for place, name in enumerate(metadata.schema.names):
-            known = [group.column(place).statistics for group in groups]
-            pairs = zip(known, groups, strict=True)
+            pairs = zip([group.column(place).statistics for group in groups], groups, strict=True)
             if name in features and all(s is not None and s.null_count == g.num_rows for s, g in pairs):
                 lacking.setdefault(name, []).append(path.stem)
     return lacking

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -112,16 +112,21 @@ def tables_of(partition: str, manifest: Manifest, model: params.Model) -> dict[s
 
 
 def _make(name: str, model: params.Model, partition: str, tables: Tables, target: Path) -> None:
-    """Read one partition's tables, make rows of them, write them."""
+    make_rows(name, model, partition, tables).to_parquet(target, index=False, compression="zstd")
+
+
+def make_rows(name: str, model: params.Model, partition: str, tables: Mapping[str, Iterable[Path]]) -> pd.DataFrame:
+    """The rows of one partition, from the files of its tables.
+
+    Raises:
+        RowsRefused, ModelCodeError: as `rows_of`.
+    """
     import pandas as pd
 
     from tasks.training.conformance import conform
 
     frames = {
-        dataset: pd.concat(
-            [_table(path, contract.load(name, dataset, path.stem)) for path in paths],
-            ignore_index=True,
-        )
+        dataset: pd.concat([_table(path, contract.load(name, dataset, path.stem)) for path in paths], ignore_index=True)
         for dataset, paths in tables.items()
     }
     make = user_code.rows_function(name, model)
@@ -132,15 +137,14 @@ def _make(name: str, model: params.Model, partition: str, tables: Tables, target
     if not isinstance(rows, pd.DataFrame) or rows.empty:
         raise ModelCodeError(f"models/{name}/rows gave no rows for {partition}")
     try:
-        conformed = conform(rows, name, model, partition)
+        return conform(rows, name, model, partition)
     except ModelCodeError as error:
         raise RowsRefused(str(error)) from None
-    conformed.to_parquet(target, index=False, compression="zstd")
 
 
-def _table(path: Path, wanted: contract.Contract) -> pd.DataFrame:
+def _table(path: Path, suite: contract.Contract) -> pd.DataFrame:
     """A partition with every column that the suite names, also those that it has not."""
-    return contract.completed(table_files.read(path, wanted), wanted)
+    return contract.completed(table_files.read(path, suite), suite)
 
 
 def made_by(name: str, model: params.Model, packages: str) -> dict[str, Any]:

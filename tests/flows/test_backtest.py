@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 
 from deployments import cli
+from flows.backtest import backtest as backtest_flow
 from tasks.ground import params, settings
 from tasks.ground.errors import DataMissing, Mistake, ParamsError
 from tasks.lifecycle import backtest, backtest_history, backtest_report, backtest_result, policy_simulator
@@ -135,7 +136,7 @@ def test_a_label_is_known_a_day_later_and_the_newest_weeks_are_held_out(project:
 
 def test_the_estimated_loss_can_be_asked_about(project: Project) -> None:
     """Of the newest week, as production tells it before labels come: of rows that the champion has answered."""
-    told = world().replay("estimated", params.Retrain(when=[params.When(estimated_loss=0.0)])).ledger
+    told = world().run("estimated", params.Retrain(when=[params.When(estimated_loss=0.0)])).ledger
     states = [line["decision"]["state"] for line in told]
     assert states[0]["estimated"] is None  # it has answered nothing yet
     found = [state["estimated"] for state in states if state["estimated"]]
@@ -181,7 +182,7 @@ def test_each_policy_trains_when_it_says_so(project: Project) -> None:
     """never: once; always: every week; monthly: when a month has begun. Every «no» has its reasons."""
     found = run()
     weeks = len(lived().moments)
-    counts = {replay.policy: replay.count("trained") for replay in found.replays}
+    counts = {replay.policy: replay.count("trained") for replay in found.outcomes}
     assert counts["never"] == 1
     assert counts["always"] == weeks
     monthly = found.of("monthly")
@@ -189,7 +190,7 @@ def test_each_policy_trains_when_it_says_so(project: Project) -> None:
     trained = [line["at"][:7] for line in monthly.ledger if line["trained"]]
     assert trained == sorted(set(trained))
     assert len(trained) == len({line["at"][:7] for line in monthly.ledger})
-    for replay in found.replays:
+    for replay in found.outcomes:
         assert len(replay.ledger) == weeks
         assert replay.count("promoted") + replay.count("refused") == replay.count("trained")
         for line in replay.ledger:
@@ -201,7 +202,7 @@ def test_each_policy_trains_when_it_says_so(project: Project) -> None:
 def test_the_gate_decides_who_serves(project: Project) -> None:
     """A refused candidate never answers; a promoted one answers the very next week, and its loss is what is counted."""
     past = world()
-    replay = past.replay("always", policy_simulator.STANDARD["always"])
+    replay = past.run("always", policy_simulator.STANDARD["always"])
     champion = None
     for k, line in enumerate(replay.ledger):
         verdict = line["verdict"]
@@ -227,15 +228,15 @@ def test_the_gain_and_the_regret_are_what_they_are_called(project: Project) -> N
     assert found.kept(never) == 0
     assert found.kept(always) == 1
     assert always.mean_loss < never.mean_loss, "the world turned in April"
-    for replay in found.replays:
+    for replay in found.outcomes:
         assert (replay.best <= replay.loss + 1e-12).all()
         assert replay.regret == pytest.approx(replay.mean_loss - (replay.best * replay.rows).sum() / replay.rows.sum())
-    assert run("configured").kept(found.replays[0]) is None
+    assert run("configured").kept(found.outcomes[0]) is None
 
 
 def test_quality_that_was_promised_and_is_not_kept_retrains(project: Project) -> None:
     """Pumps fail otherwise from April on: a decision after enough of it was seen says by how much."""
-    replay = run("quality").replays[0]
+    replay = run("quality").outcomes[0]
     retrained = [line for line in replay.ledger[1:] if line["trained"]]
     assert retrained
     assert retrained[0]["at"] in ("2013-04-08T00:00:00", "2013-04-15T00:00:00")
@@ -259,7 +260,7 @@ def test_drift_is_asked_of_the_champions_own_rows(project: Project) -> None:
             else []
         )
 
-    replay = world(drifted).replay("drift", params.Retrain(gap_days=21, when=[params.When(drift=0.4)]))
+    replay = world(drifted).run("drift", params.Retrain(gap_days=21, when=[params.When(drift=0.4)]))
     trained = [line["at"] for line in replay.ledger if line["trained"]]
     assert trained[1] == "2013-05-06T00:00:00"
     assert all(learned < begin <= end for learned, begin, end in seen)
@@ -278,7 +279,7 @@ def test_what_was_fitted_is_not_fitted_again(project: Project, monkeypatch: pyte
     monkeypatch.setattr(train, "train", lambda name: pytest.fail(f"{name} was fitted again"))
     run("drift", "configured", configured=params.Retrain(when=[params.When(new_rows=100)]))
     later = lived().moments[2].at.date()
-    assert run("never", since=later).replays[0].ledger[0]["at"][:10] == later.isoformat()
+    assert run("never", since=later).outcomes[0].ledger[0]["at"][:10] == later.isoformat()
 
 
 def test_other_parameters_are_other_models(project: Project) -> None:
@@ -344,7 +345,7 @@ def test_the_form_offers_what_there_is() -> None:
     """The flow's parameters have types, so that Prefect's UI makes a form of them."""
     from prefect.utilities.callables import parameter_schema
 
-    schema = parameter_schema(backtest.backtest).model_dump()
+    schema = parameter_schema(backtest_flow).model_dump()
     fields = schema["properties"]
     assert schema["required"] == ["model"]
     assert fields["policies"]["items"]["enum"] == list(backtest_result.EVERY)

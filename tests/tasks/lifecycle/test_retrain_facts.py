@@ -11,7 +11,7 @@ import pytest
 
 from flows.prefect_support import run_local
 from tasks.ground import files, ledger, params, settings
-from tasks.lifecycle import retrain_facts
+from tasks.lifecycle import retrain_facts, row_changes
 from tasks.modelling import daily_summaries, rows
 from tasks.release.registry import registry
 from tests.conftest import Project, write_readings
@@ -159,20 +159,20 @@ def test_a_champion_of_another_task_or_other_columns_stops_no_decision(alone: Al
     other = said.model_copy(update={"features": text})
     wanted = daily_summaries.columns(files.read_json(training / "profile.json"), other.features)
     assert {name for name, column in wanted.items() if not retrain_facts._is_as_learned(column, other)} == {"pressure"}
-    assert list(retrain_facts._moved(MODEL, other, training, ["2013-06"])) == list(
-        retrain_facts._moved(MODEL, said, training, ["2013-06"])
+    assert list(retrain_facts._row_alarms(MODEL, other, training, ["2013-06"])) == list(
+        retrain_facts._row_alarms(MODEL, said, training, ["2013-06"])
     )
 
 
 def test_a_year_that_was_mistyped_stops_no_clock() -> None:
     """What is dated later than tomorrow was not seen yet; where all is, there is nothing better to go by."""
     there = {"a": {"until": "2013-02-28T18:00:00"}, "b": {"until": "2099-03-01T00:00:00"}}
-    assert retrain_facts._until(there).isoformat() == "2013-02-28T18:00:00"
-    assert retrain_facts._learned_until({"until": "2099-03-01T00:00:00", "arrived": there}) == retrain_facts._until(
+    assert row_changes.newest_time(there).isoformat() == "2013-02-28T18:00:00"
+    assert row_changes.learned_until({"until": "2099-03-01T00:00:00", "arrived": there}) == row_changes.newest_time(
         there
     )
-    assert retrain_facts._learned_until({"until": "2013-01-31T00:00:00"}).month == 1
-    assert retrain_facts._until({"b": there["b"]}).year == 2099
+    assert row_changes.learned_until({"until": "2013-01-31T00:00:00"}).month == 1
+    assert row_changes.newest_time({"b": there["b"]}).year == 2099
 
 
 @pytest.mark.usefixtures("small")
@@ -183,18 +183,18 @@ def test_of_a_revised_partition_the_rows_count_that_are_other() -> None:
     frame = pd.DataFrame({"id": list("abcdef"), "x": range(6), "label": 0, "time": pd.Timestamp("2013-01-01")})
     frame.to_parquet(build / "rows" / "2013-01.parquet")
     before = rows.arrived(build)
-    retrain_facts._fingerprints(before["2013-01"]["sha256"], build / "rows" / "2013-01.parquet")
+    row_changes.fingerprints(before["2013-01"]["sha256"], build / "rows" / "2013-01.parquet")
     other = pd.concat([frame.iloc[1:].assign(x=[9, 8, 3, 4, 5]), frame.iloc[:2].assign(id=["y", "z"])])
     other.to_parquet(build / "rows" / "2013-01.parquet")
     now = rows.arrived(build)
-    assert retrain_facts._other_rows(retrain_facts._new(now, before), before) == 7, (
+    assert row_changes.count_changed(row_changes.new_partitions(now, before), before) == 7, (
         "what is now is not kept yet: the larger of both"
     )
-    retrain_facts._fingerprints(now["2013-01"]["sha256"], build / "rows" / "2013-01.parquet")
-    assert retrain_facts._other_rows(retrain_facts._new(now, before), before) == 2 + 1 + 2
+    row_changes.fingerprints(now["2013-01"]["sha256"], build / "rows" / "2013-01.parquet")
+    assert row_changes.count_changed(row_changes.new_partitions(now, before), before) == 2 + 1 + 2
     training = {"arrived": {**before, "2013-02": before["2013-01"]}, "partitions": ["2013-01"]}
-    assert retrain_facts._revised_rows(training, now) == 5
-    assert retrain_facts._revised_rows(training, {}) == 6, "it was withdrawn"
-    assert retrain_facts._revised_rows(training, before) == 0
+    assert row_changes.count_revised(training, now) == 5
+    assert row_changes.count_revised(training, {}) == 6, "it was withdrawn"
+    assert row_changes.count_revised(training, before) == 0
     files.remove(settings.VAR / "memo")
-    assert retrain_facts._revised_rows(training, now) == 7
+    assert row_changes.count_revised(training, now) == 7
