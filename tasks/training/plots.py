@@ -144,11 +144,9 @@ def _calibration(folder: Path, appraisal: Appraisal) -> None:
     beneath.bar(edges[:-1], counts, width=np.diff(edges), align="edge", color=PALE)
     beneath.set(xlim=(0, 1.01 * top), ylim=(0, counts.max() * 1.05))
     beneath.axis("off")
-    _note(
-        figure,
-        f"Dots: bins of {_count(int(table['rows'].median()))} rows, with intervals. Grey: how the rows are spread.",
-    )
-    _save(figure, folder / "calibration.png")
+    rows = _count(int(table["rows"].median()))
+    note = f"Dots: bins of {rows} rows, with intervals. Grey: how the rows are spread."
+    _save(figure, folder / "calibration.png", note)
 
 
 # ── more classes ──────────────────────────────────────────────────────────────────────────────────
@@ -208,8 +206,11 @@ def _predicted_observed(folder: Path, appraisal: Appraisal) -> None:
     _dots(axes, table["x"], table["y"], table["low"], table["high"], ORANGE)
     _axes(axes, "Prediction", "Label")
     axes.set(xlim=(low, high), ylim=(min(low, float(edges[0])), high))
-    _note(figure, "Blue: rows, darker is more. Dots: means of a tenth of the rows each, with intervals.")
-    _save(figure, folder / "predicted_observed.png")
+    _save(
+        figure,
+        folder / "predicted_observed.png",
+        "Blue: rows, darker is more. Dots: means of a tenth of the rows each, with intervals.",
+    )
 
 
 def _residuals(folder: Path, appraisal: Appraisal) -> None:
@@ -230,8 +231,7 @@ def _residuals(folder: Path, appraisal: Appraisal) -> None:
     axes.plot(days[worst : worst + 1], [value], color=ORANGE, marker="o", ms=7, ls="")
     _axes(axes, "", "Prediction minus label")
     _date_ticks(axes, days)
-    _note(figure, "Dots: mean of a day. Bars: the middle 80 % of its rows.")
-    _save(figure, folder / "residuals.png")
+    _save(figure, folder / "residuals.png", "Dots: mean of a day. Bars: the middle 80 % of its rows.")
 
 
 # ── every task ────────────────────────────────────────────────────────────────────────────────────
@@ -264,13 +264,12 @@ def _slices(folder: Path, appraisal: Appraisal) -> None:
         axes.hlines(at[members], part["low"], part["high"], color=colour, lw=2, alpha=0.6)
         axes.plot(part["value"], at[members], color=colour, marker="o", ms=5, ls="")
     _axes(axes, f"{name[0].upper()}{name[1:]}", "", grid="x")
-    _note(figure, "Grey: overall. Orange: slices whose whole interval is worse than that.")
     axes.set_yticks(at, table["slice"].map(_fitting).tolist())
     axes.set_ylim(-0.7, len(table) - 0.3)
     transform = axes.get_yaxis_transform()
     for position, text in enumerate([*map(_count, table["rows"].tolist()), "rows"]):
         axes.text(1.01, position, text, transform=transform, color=GREY, fontsize=8, va="center_baseline")
-    _save(figure, folder / "slices.png")
+    _save(figure, folder / "slices.png", "Grey: overall. Orange: slices whose whole interval is worse than that.")
 
 
 def _slices_title(table: pd.DataFrame, overall: float, name: str) -> str:
@@ -297,8 +296,7 @@ def _importance(folder: Path, appraisal: Appraisal, importance: pd.DataFrame) ->
     axes.set_yticks(at, table["feature"].map(_fitting).tolist())
     axes.set_ylim(-0.6, len(table) - 0.4)
     shown = "" if len(table) == len(importance) else f" The first {len(table)} of {len(importance)} features."
-    _note(figure, f"Bars: means over permutations. Lines: intervals.{shown}")
-    _save(figure, folder / "importance.png")
+    _save(figure, folder / "importance.png", f"Bars: means over permutations. Lines: intervals.{shown}")
 
 
 def _partial_dependence(
@@ -410,16 +408,13 @@ def _dots(axes: Axes, x: Any, y: Any, low: Any, high: Any, colour: str, joined: 
     axes.plot(x, y, color=colour, marker="o", ms=5.5, lw=1 if joined else 0, mec="white", mew=0.6)
 
 
-def _note(figure: Figure, text: str) -> None:
-    figure.text(0.985, 0.012, text, color=GREY, fontsize=8, ha="right")
-
-
 def _date_ticks(axes: Axes, days: pd.DatetimeIndex) -> None:
     chosen = days[:: -(-len(days) // 8)]
     axes.set_xticks(chosen, [f"{day:%d %b}" if i else f"{day:%d %b %Y}" for i, day in enumerate(chosen)])
 
 
-def _save(figure: Figure, path: Path) -> None:
+def _save(figure: Figure, path: Path, note: str = "") -> None:
+    figure.text(0.985, 0.012, note, color=GREY, fontsize=8, ha="right")
     with files.replacing(path) as beside:
         figure.savefig(beside, format="png", metadata={"Software": None}, pil_kwargs={"compress_level": 4})
 

@@ -101,6 +101,7 @@ def page(small_copied: Path, tmp_path_factory: pytest.TempPathFactory) -> Read:
 def test_a_fresh_clone_is_told_what_will_be_there(small: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing serves, nothing is broken, no picture is empty; and what would bring it is said."""
     monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{free_port()}/api")
+    assert facts.tools().prefect is None
     page = read()
     assert "No model is live yet" in page.text
     assert "make run" in page.text
@@ -471,10 +472,3 @@ def test_a_run_is_looked_at_where_prefect_is_now() -> None:
     assert facts.Tools("http://127.0.0.1:4200", None, None).run(noted) == "http://127.0.0.1:4200/runs/flow-run/0ec5380c"
     assert facts.Tools(None, None, None).run(noted) is None
     assert facts.Tools("http://127.0.0.1:4200", None, None).run("") is None
-
-
-def test_what_is_planned_is_unknown_while_prefect_is_silent(small: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The page says so within seconds, whatever listens there."""
-    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
-    assert facts.tools().prefect is None
-    assert "Prefect does not answer" in read().text
