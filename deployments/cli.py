@@ -119,8 +119,8 @@ Dataset = Annotated[str, Argument(help="Such as flights.", autocompletion=_compl
 Partition = Annotated[str, Argument(help="Such as 2013-10.", autocompletion=_complete_partition)]
 Version = Annotated[int | None, Option("--version", help="A version of the registry.")]
 Json = Annotated[bool, Option("--json", help="Print JSON.")]
-All = Annotated[bool, Option("--all", help="Those too that are closed.")]
-Folder = Annotated[Path | None, Option("--to", metavar="FOLDER", resolve_path=True)]
+All = Annotated[bool, Option("--all", help="Closed ones too.")]
+Folder = Annotated[Path | None, Option("--to", metavar="FOLDER", resolve_path=True, help="Instead of its usual place.")]
 
 
 def _params(model: str | None = None) -> params.Params:
@@ -158,7 +158,7 @@ def run() -> int:
 
 @command("why flight_delay || evergreen train flight_delay", LOOP)
 def why(model: Model, as_json: Json = False) -> int:
-    """Say of each stage whether it would run now, and which input differs. Exit code 3: one would."""
+    """List for each stage whether it would run now, and which input differs. Exit code 3: one would."""
     from tasks.training import dvc_graph
 
     _params(model)
@@ -181,7 +181,7 @@ def _run_flow(name: str, **parameters: Any) -> int:
 
 @command("ingest", LOOP)
 def ingest() -> int:
-    """Take in what lies in the landing zone: validate it, then version or quarantine it."""
+    """Validate what lies in the landing zone, then version or quarantine it."""
     return _run_flow("ingest")
 
 
@@ -265,9 +265,9 @@ def promote(model: Model, version: Version = None) -> None:
 def rollback(
     model: Model,
     to: Annotated[int | None, Option(metavar="VERSION", help="Instead of the previous champion.")] = None,
-    reason: Annotated[str, Option(help="Is recorded with the version that is withdrawn.")] = "",
+    reason: Annotated[str, Option(help="Recorded with the withdrawn version.")] = "",
 ) -> None:
-    """Make the previous champion champion again, and withdraw the present one."""
+    """Make the previous champion the champion again, and withdraw the present one."""
     from tasks.release.registry import registry
 
     _params(model)
@@ -317,8 +317,8 @@ def data() -> None:
 
 @command("revisions flights 2013-10", DATA)
 def revisions(
-    dataset: Annotated[str | None, Argument(autocompletion=_complete_dataset)] = None,
-    partition: Annotated[str | None, Argument(autocompletion=_complete_partition)] = None,
+    dataset: Annotated[str | None, Argument(help="Of this alone.", autocompletion=_complete_dataset)] = None,
+    partition: Annotated[str | None, Argument(help="Of this alone.", autocompletion=_complete_partition)] = None,
     as_json: Json = False,
 ) -> None:
     """List the partitions that were revised, and what each revision changed."""
@@ -511,7 +511,7 @@ def alarms(model: Model, all: All = False, as_json: Json = False) -> int:  # noq
 def acknowledge(
     model: Model,
     key: Annotated[str, Argument(help="As `evergreen alarms` names it.")],
-    note: Annotated[str, Option(help="Is kept with it.")] = "",
+    note: Annotated[str, Option(help="Kept with the alarm.")] = "",
 ) -> None:
     """Mark an alarm as seen."""
     from tasks.monitoring import alarms
@@ -523,12 +523,12 @@ def acknowledge(
 @command("forget flight_delay --time-after 2027-01-01", MONITORING)
 def forget(
     model: Model,
-    time_after: Annotated[str | None, Option(metavar="TIME", help="Asked later than this.")] = None,
-    time_before: Annotated[str | None, Option(metavar="TIME", help="Asked earlier than this.")] = None,
-    prediction_id: Annotated[Texts, Option(help="Of this prediction; repeatable.")] = None,
-    key: Annotated[Texts, Option(help="Of this key of a row or request; repeatable.")] = None,
+    time_after: Annotated[str | None, Option(metavar="TIME", help="Requested after this.")] = None,
+    time_before: Annotated[str | None, Option(metavar="TIME", help="Requested before this.")] = None,
+    prediction_id: Annotated[Texts, Option(help="The id of a prediction; repeatable.")] = None,
+    key: Annotated[Texts, Option(help="The key of a row or request; repeatable.")] = None,
 ) -> None:
-    """Erase rows from the prediction log and from all that is made of it: those to which every option applies."""
+    """Erase rows from the prediction log and all that is made of it: those that match every option."""
     from tasks.prediction_log import prediction_log
 
     zone = _params(model).model(model).timezone
@@ -538,7 +538,7 @@ def forget(
         print(f"{model}: no row of the log matches, nothing was changed")
         return
     print(
-        f"{model}: {count:,} rows are forgotten: nobody reads them any more. They are out of the Parquet files of the "
+        f"{model}: {count:,} rows are forgotten: nothing reads them any more. They are out of the Parquet files of the "
         f"log; lines that a replica still writes to lose them when they are compacted. The next run of the monitor "
         f"makes daily sums, joined labels and weekly windows again from what is left."
     )
@@ -622,11 +622,11 @@ def year(
     simulate_year.run(_params(), first, until, rows)
 
 
-@command('env  (eval "$(evergreen env)")', PLATFORM)
+@command("env --shell bash", PLATFORM)
 def env(
     shell: Annotated[Literal["bash", "zsh"] | None, Option(help="Also its completion of `evergreen`.")] = None,
 ) -> None:
-    """Print the project's environment as shell commands."""
+    """Print the project's environment as shell commands, for `eval`."""
     print(settings.exports())
     if shell:
         os.environ["_EVERGREEN_COMPLETE"] = f"source_{shell}"  # how typer is asked for it

@@ -57,10 +57,11 @@ def _environment_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_command_says_what_it_does_with_an_example_that_parses(name: str) -> None:
-    """And each of its parameters says what it is, but for those whose name does."""
+    """And what each of its parameters is."""
     command = COMMANDS[name]
     assert command.help
-    example = command.epilog.removeprefix("Example: evergreen ").split("||")[0].split("  (")[0]
+    assert [parameter.name for parameter in command.params if not parameter.help] == []
+    example = command.epilog.removeprefix("Example: evergreen ").split("||")[0]
     assert example.startswith(name)
     words = shlex.split(example)[len(name.split()) :]
     command.make_context(name, words)

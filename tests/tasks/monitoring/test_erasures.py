@@ -135,7 +135,7 @@ def test_the_command_says_what_it_did(world: Path, capsys: pytest.CaptureFixture
     """Of a time without a zone the model's counts."""
     log(compacted=True)
     assert main(["forget", MODEL, "--time-after", "2014-01-01"]) == 0
-    assert capsys.readouterr().out.startswith("tiny: 9 rows are forgotten: nobody reads them any more.")
+    assert capsys.readouterr().out.startswith("tiny: 9 rows are forgotten: nothing reads them any more.")
     assert main(["forget", MODEL, "--time-after", "2014-01-01"]) == 0
     assert capsys.readouterr().out == "tiny: no row of the log matches, nothing was changed\n"
     assert main(["forget", MODEL, "--time-after", "tomorrow"]) == 1
