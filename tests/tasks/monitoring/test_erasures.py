@@ -139,7 +139,7 @@ def test_the_command_says_what_it_did(world: Path, capsys: pytest.CaptureFixture
     assert main(["forget", MODEL, "--time-after", "2014-01-01"]) == 0
     assert capsys.readouterr().out == "tiny: no row of the log matches, nothing was changed\n"
     assert main(["forget", MODEL, "--time-after", "tomorrow"]) == 1
-    assert "--time-after 'tomorrow' is no time: say it as 2027-01-31" in capsys.readouterr().err
+    assert "--time-after 'tomorrow' is no time: write 2027-01-31" in capsys.readouterr().err
     (order,) = ledger.lines(prediction_log.folder(MODEL) / "erasures.jsonl")
     assert (order["before"], order["ids"], order["keys"]) == (None, [], [])
     assert NOON.timestamp() * 1000 < order["answered"]
