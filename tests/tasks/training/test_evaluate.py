@@ -94,6 +94,7 @@ def lay_down(root: Path, learn: pd.DataFrame, holdout: pd.DataFrame, pipeline: P
 
 def say_model(build: Path, learn: pd.DataFrame, pipeline: Pipeline, task: str) -> None:
     """What train leaves behind."""
+    (build / "model").mkdir(parents=True, exist_ok=True)
     model_file.dump(pipeline, build / "model" / "model.skops")
     shares = learn["label"].value_counts(normalize=True).sort_index()
     training = {"task": task, "rows": len(learn), "classes": None}
