@@ -6,13 +6,12 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-import pandas as pd
 import pytest
 
 from flows.prefect_support import run_local
 from tasks.ground import files, ledger, params, settings
-from tasks.lifecycle import retrain_facts, row_changes
-from tasks.modelling import daily_summaries, rows
+from tasks.lifecycle import retrain_facts
+from tasks.modelling import daily_summaries
 from tasks.release.registry import registry
 from tests.conftest import Project, write_readings
 from tests.deployments.alone import Alone, server
@@ -162,39 +161,3 @@ def test_a_champion_of_another_task_or_other_columns_stops_no_decision(alone: Al
     assert list(retrain_facts._row_alarms(MODEL, other, training, ["2013-06"])) == list(
         retrain_facts._row_alarms(MODEL, said, training, ["2013-06"])
     )
-
-
-def test_a_year_that_was_mistyped_stops_no_clock() -> None:
-    """What is dated later than tomorrow was not seen yet; where all is, there is nothing better to go by."""
-    there = {"a": {"until": "2013-02-28T18:00:00"}, "b": {"until": "2099-03-01T00:00:00"}}
-    assert row_changes.newest_time(there).isoformat() == "2013-02-28T18:00:00"
-    assert row_changes.learned_until({"until": "2099-03-01T00:00:00", "arrived": there}) == row_changes.newest_time(
-        there
-    )
-    assert row_changes.learned_until({"until": "2013-01-31T00:00:00"}).month == 1
-    assert row_changes.newest_time({"b": there["b"]}).year == 2099
-
-
-@pytest.mark.usefixtures("small")
-def test_of_a_revised_partition_the_rows_count_that_are_other() -> None:
-    """Altered, added and removed ones; all of them where nobody knows what they were."""
-    build = settings.BUILD / MODEL
-    (build / "rows").mkdir(parents=True)
-    frame = pd.DataFrame({"id": list("abcdef"), "x": range(6), "label": 0, "time": pd.Timestamp("2013-01-01")})
-    frame.to_parquet(build / "rows" / "2013-01.parquet")
-    before = rows.arrived(build)
-    row_changes.fingerprints(before["2013-01"]["sha256"], build / "rows" / "2013-01.parquet")
-    other = pd.concat([frame.iloc[1:].assign(x=[9, 8, 3, 4, 5]), frame.iloc[:2].assign(id=["y", "z"])])
-    other.to_parquet(build / "rows" / "2013-01.parquet")
-    now = rows.arrived(build)
-    assert row_changes.count_changed(row_changes.new_partitions(now, before), before) == 7, (
-        "what is now is not kept yet: the larger of both"
-    )
-    row_changes.fingerprints(now["2013-01"]["sha256"], build / "rows" / "2013-01.parquet")
-    assert row_changes.count_changed(row_changes.new_partitions(now, before), before) == 2 + 1 + 2
-    training = {"arrived": {**before, "2013-02": before["2013-01"]}, "partitions": ["2013-01"]}
-    assert row_changes.count_revised(training, now) == 5
-    assert row_changes.count_revised(training, {}) == 6, "it was withdrawn"
-    assert row_changes.count_revised(training, before) == 0
-    files.remove(settings.VAR / "memo")
-    assert row_changes.count_revised(training, now) == 7

@@ -99,7 +99,7 @@ def test_written_and_read():
     other = layout(frame(seed=1))
     with pytest.raises(Mistake, match="laid out by another reference profile"):
         daily_summaries.from_bytes(data, other)
-    with pytest.raises(Mistake, match="laid out by different reference profiles"):
+    with pytest.raises(Mistake, match="of different reference profiles cannot be added"):
         daily_summaries.merge([daily_summaries.summarise(rows, wanted), daily_summaries.summarise(rows, other)])
     assert daily_summaries.from_bytes(daily_summaries.to_bytes({}), wanted) == {}
 

@@ -308,9 +308,9 @@ def test_a_row_that_is_asked_again_is_known_whenever_that_is(world: Path) -> Non
 
 
 def test_keys_that_were_asked_again_are_forgotten_with_their_rows(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is kept of them is bounded, over 60 days of looks; and those that are kept still say which row counts."""
+    """What is kept of them is bounded, over 20 days; and those that are kept still say which row counts."""
     wanted, counts = replace(WANTED, keep_days=7), []
-    for n in range(60):
+    for n in range(20):
         asked, now = rows("2013-04-01", 1, per_day=12), NOON + timedelta(days=n)
         asked = asked.assign(id=asked["id"] + f"-{n}", time=asked["time"] + pd.Timedelta(days=n))
         ask(asked, number=2 * n, answered=now)
@@ -322,7 +322,7 @@ def test_keys_that_were_asked_again_are_forgotten_with_their_rows(world: Path, m
         keys, times = intake.repeated(MODEL, state)
         counts.append(len(keys))
         assert set(times // local_time.DAY) == {int(np.datetime64(day, "D").astype(int)) for day in state.asked}
-        if n < 59:
+        if n < 19:
             shutil.rmtree(kept_before)
     assert counts[-1] == max(counts) == 12 * len(state.asked)
     assert len(state.asked) == 7

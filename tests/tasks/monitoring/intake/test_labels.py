@@ -21,6 +21,7 @@ from tasks.monitoring.intake.labels import Joined
 from tasks.monitoring.intake.reference import Reference
 from tasks.monitoring.quality import weekly
 from tests.tasks.monitoring.asked import FEATURES, LATER, MODEL, NOON, ask, deliver, made_of, observe, rows
+from tests.tasks.monitoring.conftest import enter_world
 
 HOW = weekly.Measuring("classification", "log_loss", ("station",), 100, 0.95)
 LEARNED = rows("2013-01-01", 60, seed=9)
@@ -41,6 +42,11 @@ def measured(joined: Joined) -> list[weekly.Week]:
 @pytest.fixture
 def asked(world: Path) -> pd.DataFrame:
     """Six weeks of requests, logged; the answers of the release on its holdout are there."""
+    return six_weeks(world)
+
+
+def six_weeks(world: Path) -> pd.DataFrame:
+    """Log the requests of six weeks."""
     files.write_parquet(
         world / "champion" / "evaluation" / "predictions.parquet",
         HOLDOUT[["id", "time", "label", "station", "p_0", "p_1"]],
@@ -137,16 +143,21 @@ def before_the_requests(asked: pd.DataFrame) -> None:
     ask(asked.iloc[300:], number=2)
 
 
+@pytest.fixture(scope="module")
+def at_once(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, pd.DataFrame]:
+    """The weeks and the joined rows of labels that came at once."""
+    with pytest.MonkeyPatch.context() as patch:
+        deliver(six_weeks(enter_world(tmp_path_factory.mktemp("at_once"), patch)), "2013-04")
+        _, weeks = everything()
+        return weeks, labels.frame(MODEL, sorted(join().days)).drop(columns="id")
+
+
 @pytest.mark.parametrize("come", [late, in_parts, corrected, doubled, withdrawn, before_the_requests])
 def test_labels_end_in_the_same_numbers_however_they_come(
-    asked: pd.DataFrame, come: Callable[[pd.DataFrame], None]
+    at_once: tuple[Any, pd.DataFrame], asked: pd.DataFrame, come: Callable[[pd.DataFrame], None]
 ) -> None:
     """The joined days have the same rows and labels, and every week the same metrics, estimate and error of it."""
-    deliver(asked, "2013-04")
-    _, wanted = everything()
-    joined = labels.frame(MODEL, sorted(join().days)).drop(columns="id")
-    shutil.rmtree(intake.folder(MODEL))
-    shutil.rmtree(settings.BUILD / MODEL / "rows")
+    wanted, joined = at_once
     come(asked)
     _, said = everything()
     assert said == wanted
