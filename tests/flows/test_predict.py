@@ -13,30 +13,20 @@ import pytest
 from flows.prefect_support import api
 from tasks.ground import files
 from tests.deployments.alone import Alone, server
+from tests.tasks.release.small_release import make_release
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(240)]
-
-PREPARED = """
-from tasks.ground import locked_packages, files, settings
-from tasks.release.package import package; from tasks.release.registry import registry, tracking
-from tasks.training import evaluate, prepare, train
-
-locked_packages.environment()
-build = settings.BUILD / "tiny"
-held = {f.name: files.md5(f) for f in sorted((settings.ROOT / "data" / "readings").iterdir())}
-files.write_json(build / "partitions.json", {"readings": held})
-for stage in (prepare.prepare, train.train, evaluate.evaluate, package.package):
-    stage("tiny")
-run = tracking.track("tiny", build / "release", build, {"latency_ms": 1.0, "size_mb": 0.1, "startup_s": 1.0})
-registry.register("tiny", run.candidate)
-"""
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.timeout(240),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning"),
+]
 
 
 @pytest.fixture(scope="module")
 def alone(small_copied: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Alone]:
     """The small project with a version of its model, and a server."""
     with server(small_copied, tmp_path_factory.mktemp("predict") / "project") as alone:
-        alone.project.python(PREPARED)
+        make_release()
         yield alone
 
 

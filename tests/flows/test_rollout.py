@@ -328,7 +328,7 @@ BAD = {
 def test_a_bad_release_is_withdrawn_and_costs_no_answer(
     world: World, served: desired_state.ReleaseRef, bad: str
 ) -> None:
-    """The release that was live stays so, is champion again, and a notice is sent; no client is answered by it after that."""
+    """The live release stays live and is champion again, a notice is sent, and the bad one answers nothing any more."""
     change, why = BAD[bad]
     one = world.release(change)
     with Load(port()) as load:
@@ -388,7 +388,7 @@ def test_a_rollback_is_a_switch(world: World, served: desired_state.ReleaseRef) 
 def test_a_rollback_to_one_that_cannot_start_any_more_takes_nothing_away(
     world: World, served: desired_state.ReleaseRef
 ) -> None:
-    """The live release was withdrawn, whom the registry names fails: nobody can have the place, which a person is told."""
+    """The live release was withdrawn and the champion fails: no version can be champion, so a notice is sent."""
     old = world.release(patched("tasks/runtime/replica.py", BEGIN, "    raise RuntimeError('worn out')\n"))
     registry.rollback(MODEL, to=old.version, reason="a person says so")
     state = roll()
@@ -402,8 +402,8 @@ def test_a_rollback_to_one_that_cannot_start_any_more_takes_nothing_away(
 
 KILLED = """
 import os, signal
-from flows import rollout; from flows.prefect_support import events, run_local
-from tasks.release.registry import registry, desired_state; from tasks.release.rollout import stages
+from flows.prefect_support import run_local
+from tasks.release.rollout import canary
 
 def die(*_, **__): os.kill(os.getpid(), signal.SIGKILL)
 {patch}
@@ -422,7 +422,7 @@ def test_a_killed_canary_is_ended_by_the_next_run(world: World, served: desired_
     one = world.release()
     set_alias(one)
     with Load(port()) as load:
-        killed(world, "rollout._watched = die")
+        killed(world, "canary.Watch.summary = die")
         assert desired_state.read(MODEL).share == 0.3
         assert roll().is_completed()
     assert not load.failed

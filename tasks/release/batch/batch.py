@@ -19,7 +19,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -212,15 +211,11 @@ class BatchRun:
     progress: Progress
 
     def __post_init__(self) -> None:
+        self.facts = package.release_facts(self.release.folder)
         made_by = {"format": FORMAT, "candidate": self.release.candidate, "version": self.release.version}
         self.recipe = files.digest({**made_by, "chunk": self.chunk, "keep": self.keep})
         self.result = BatchResult(self.release, self.target.place.shown)
         self.done = self.target.read_note()
-
-    @cached_property
-    def facts(self) -> dict[str, Any]:
-        """What the release says of itself."""
-        return package.release_facts(self.release.folder)
 
     def score_all(self, sources: list[Source]) -> None:
         """Score them all; one that cannot be scored does not keep the others from it."""
@@ -241,12 +236,12 @@ class BatchRun:
         if done and not {part["name"] for part in done["parts"]} <= self.target.names():
             done = None
         if done and tag and (done["tag"], done["recipe"]) == (tag, self.recipe):  # known without reading it
-            return self._reuse(done["parts"])
+            return self.reuse(done["parts"])
         fetched = source.fetch(self.scratch)
         key = files.digest({"recipe": self.recipe, "data": fetched.data, "name": source.name})
         if done and done["key"] == key:
-            return self._reuse(done["parts"])
-        parts = list(self._parts(source, fetched, key, progress))
+            return self.reuse(done["parts"])
+        parts = list(_SourceRun(self, source, fetched, key).parts(progress))
         before = {name for name in self.target.names() if name.rpartition("-")[0] == _slug(source.name)}
         self.target.remove(before - {part["name"] for part in parts})
         rows, refused = (sum(part[what] for part in parts) for what in ("rows", "refused"))
@@ -254,87 +249,84 @@ class BatchRun:
         self.done[source.name] = {"key": key, "tag": tag, "recipe": self.recipe, "parts": parts}
         return self.target.write_note(self.done)
 
-    def _reuse(self, parts: list[dict[str, Any]]) -> None:
+    def reuse(self, parts: list[dict[str, Any]]) -> None:
+        """Count parts that are there already."""
         for part in parts:
             self.result.add(part, made=False)
 
-    def _parts(
-        self, source: Source, fetched: Fetched, key: str, progress: Callable[[float], object]
-    ) -> Iterator[dict[str, Any]]:
-        """Make what is missing, in order; while one chunk is scored, the next is read."""
-        waiting: list[_Part] = []
-        features = {name: self.facts["features"][name] for name in self.facts["columns"]}
-        first = 0
+
+@dataclass
+class _SourceRun:
+    """One source on its way into parts."""
+
+    run: BatchRun
+    source: Source
+    fetched: Fetched
+    key: str
+
+    def parts(self, progress: Callable[[float], object]) -> Iterator[dict[str, Any]]:
+        """Make what is missing, in order, and give the parts' summaries; while one is scored, the next is read."""
+        run, first = self.run, 0
+        features = {name: run.facts["features"][name] for name in run.facts["columns"]}
+        waiting: list[tuple[str, int, Chunk]] = []
         try:
-            chunks = batch_sources.chunks(fetched.rows(), source.where, features, self.keep, self.chunk)
+            chunks = batch_sources.chunks(self.fetched.rows(), self.source.where, features, run.keep, run.chunk)
             for i, chunk in enumerate(chunks):
-                name = f"{_slug(source.name)}-{i:05d}.parquet"
-                existing = self.target.summary(name, key)
+                name = f"{_slug(self.source.name)}-{i:05d}.parquet"
+                existing = run.target.summary(name, self.key)
                 if existing is None:
-                    self.scorer.submit(name, chunk.rows)
+                    run.scorer.submit(name, chunk.rows)
                 if waiting:
-                    yield self._finish(waiting.pop())
+                    yield self._finish(*waiting.pop())
                 if existing is None:
-                    waiting.append(_Part(name, source, fetched, key, first, chunk, self.release))
+                    waiting.append((name, first, chunk))
                 else:
-                    self._reuse([existing])
+                    run.reuse([existing])
                     yield existing
                 first += len(chunk.rows)
                 progress(chunk.done)
         except BatchRefused:
             for part in waiting:  # what was submitted is answered: the next source would take it for its own
-                self._finish(part)
+                self._finish(*part)
             raise
         for part in waiting:
-            yield self._finish(part)
+            yield self._finish(*part)
         if not first:
-            raise BatchRefused(f"{source.where} holds no rows")
+            raise BatchRefused(f"{self.source.where} holds no rows")
 
-    def _finish(self, part: _Part) -> dict[str, Any]:
-        summary, table = part.table(self.scorer.result(), self.facts["lineage"])
-        self.target.put(part.name, table)
-        self.result.add(summary, made=True)
+    def _finish(self, name: str, first: int, chunk: Chunk) -> dict[str, Any]:
+        answers = self.run.scorer.result()
+        problems = Counter(problem for problem in answers["problem"].to_pylist() if problem is not None)
+        summary = {"name": name, "rows": len(answers), "refused": sum(problems.values())}
+        summary["problems"] = dict(problems.most_common(MOST_PROBLEMS))
+        self.run.target.put(name, self._table(first, chunk, answers, summary))
+        self.run.result.add(summary, made=True)
         return summary
 
-
-@dataclass(frozen=True)
-class _Part:
-    """A chunk, and where its answers go."""
-
-    name: str
-    source: Source
-    fetched: Fetched
-    key: str
-    first: int
-    chunk: Chunk
-    release: BatchRelease
-
-    def table(self, answers: pa.Table, lineage: Any) -> tuple[dict[str, Any], pa.Table]:
-        """The part's summary; and the part: answers with the columns kept, and where they come from."""
+    def _table(self, first: int, chunk: Chunk, answers: pa.Table, summary: dict[str, Any]) -> pa.Table:
+        """The part: answers with the columns kept, and where they come from."""
         import pyarrow as pa
 
-        numbers = range(self.first, self.first + len(answers))
-        kept = self.chunk.kept.drop_columns(batch_sources.ROW)
+        release, data = self.run.release, self.fetched.data
+        origin = {"model": release.model, "version": release.version, "release": release.candidate}
+        origin |= {"source": self.source.where, "data": data}
+        numbers = range(first, first + len(answers))
         columns: dict[str, Any] = {"row": pa.array(numbers)}
+        kept = chunk.kept.drop_columns(batch_sources.ROW)
         columns |= {name: table[name] for table in (kept, answers) for name in table.column_names}
-        columns["prediction_id"] = pa.array([self._prediction_id(row) for row in numbers])
-        origin = {"model": self.release.model, "version": self.release.version, "release": self.release.candidate}
-        origin |= {"source": self.source.where, "data": self.fetched.data}
+        columns["prediction_id"] = pa.array([_prediction_id(release.candidate, data, row) for row in numbers])
         columns |= {name: pa.repeat(pa.scalar(value, pa.string()), len(answers)) for name, value in origin.items()}
-        problems = Counter(problem for problem in answers["problem"].to_pylist() if problem is not None)
-        summary = {"name": self.name, "rows": len(answers), "refused": sum(problems.values())}
-        summary["problems"] = dict(problems.most_common(MOST_PROBLEMS))
-        facts = {"key": self.key, "told": summary, **origin}
-        facts |= {"tag": self.release.tag, "lineage": lineage, "made_of": self.fetched.facts}
-        metadata = {
-            f"evergreen.{k}": v if isinstance(v, str) else json.dumps(v, sort_keys=True) for k, v in facts.items()
+        facts = {"key": self.key, "told": summary, **origin, "tag": release.tag}
+        facts |= {"lineage": self.run.facts["lineage"], "made_of": self.fetched.facts}
+        texts = {
+            name: fact if isinstance(fact, str) else json.dumps(fact, sort_keys=True) for name, fact in facts.items()
         }
-        return summary, pa.table(columns).replace_schema_metadata(metadata)
+        return pa.table(columns).replace_schema_metadata({f"evergreen.{name}": text for name, text in texts.items()})
 
-    def _prediction_id(self, row: int) -> str:
-        """The same prediction has the same name for ever: it is made of the release, the data and the row."""
-        text = f"{self.release.candidate}/{self.fetched.data}/{row}"
-        return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+def _prediction_id(candidate: str, data: str, row: int) -> str:
+    """The same prediction has the same name for ever: it is made of the release, the data and the row."""
+    return hashlib.sha256(f"{candidate}/{data}/{row}".encode()).hexdigest()[:32]
 
 
 def _slug(name: str) -> str:

@@ -23,12 +23,11 @@ from tasks.release import scorer
 from tasks.release.batch import batch, batch_sources
 from tasks.release.batch.batch import BatchRefused
 from tasks.release.package import package
-from tasks.release.registry import registry, tracking
 from tasks.runtime import predictor
-from tasks.training import evaluate, prepare, train
+from tasks.training import prepare
 from tests.conftest import Project, forget_models, work_on, write_readings
+from tests.tasks.release.small_release import MODEL, make_release
 
-MODEL = "tiny"
 PREDICTED = ["prediction", "probability", "p_0", "p_1"]
 
 pytestmark = [
@@ -43,14 +42,7 @@ def packaged(small_copied: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     root = shutil.copytree(small_copied, tmp_path_factory.mktemp("packaged") / "project", symlinks=True)
     with pytest.MonkeyPatch.context() as patch:
         work_on(root, patch)
-        locked_packages.environment()
-        build = settings.BUILD / MODEL
-        held = {f.name: files.md5(f) for f in sorted((root / "data" / "readings").iterdir())}
-        files.write_json(build / "partitions.json", {"readings": held})
-        for stage in (prepare.prepare, train.train, evaluate.evaluate, package.package):
-            stage(MODEL)
-        run = tracking.track(MODEL, build / "release", build, {"latency_ms": 1.0, "size_mb": 0.1, "startup_s": 1.0})
-        registry.register(MODEL, run.candidate)
+        make_release()
     return root
 
 

@@ -52,7 +52,7 @@ def test_counters_are_taken_from_the_first_look_on_and_survive_another_router() 
 
 
 def test_a_canary_answers_for_what_fails_with_it_alone() -> None:
-    """A client whose requests are wrong may meet the canary each time; the live release refuses and fails at them as well."""
+    """A client whose requests are wrong may meet the canary each time; the live release fails at them as well."""
     assert not failed(watched(said(10, errors=3, refused=300), said(3000)))
     assert failed(watched(said(10, errors=3, refused=300, failed_alone=1), said(3000))) == ["errors"]
     assert not failed(watched(said(10, errors=3, refused=300, failed_alone=1), said(3000)), canary_errors=1)
