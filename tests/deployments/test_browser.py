@@ -119,5 +119,5 @@ def test_a_training_is_started_from_its_form_and_seen_to_finish(platform: Platfo
 
     artifact = api.call("/artifacts/filter", {"artifacts": {"key": {"any_": ["verdict-tiny"]}}})[0]["id"]
     page.open(f"{platform.ui}/artifacts/artifact/{artifact}")
-    picture = "[...document.images].filter(i => i.src.startsWith('data:image/png') && i.naturalWidth > 300).length"
+    picture = "[...document.images].filter(i => i.src.startsWith('data:image/svg+xml') && i.naturalWidth > 300).length"
     until(lambda: page.script(picture) == 1, 60, "the picture of the verdict")

@@ -99,7 +99,7 @@ def page(small_copied: Path, tmp_path_factory: pytest.TempPathFactory) -> Read:
 
 
 def test_a_fresh_clone_is_told_what_will_be_there(small: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing serves, nothing is broken, no picture is empty; and what would bring it is said."""
+    """No model is live, nothing is broken, no picture is empty; and the page says what to do."""
     monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{free_port()}/api")
     assert facts.tools().prefect is None
     page = read()

@@ -172,7 +172,7 @@ def test_without_labels_the_loss_is_estimated(world: World, first: desired_state
     assert {**day, "day": ""} == {"day": "", "requests": 224, "rows": 224, "untimed": 0, **unanswered, **times}
     assert said["alarms"] == []
     assert set(said) == {"model", "at", "release", "service", "data", "quality", "alarms"}
-    assert "![drift and quality over time](data:image/png;base64," in page()
+    assert "![drift and quality over time](data:image/svg+xml;base64," in page()
 
 
 def test_nothing_new_is_found_out_before_anything_heavy_is_imported(

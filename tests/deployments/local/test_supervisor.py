@@ -75,7 +75,7 @@ def test_a_delivery_is_trained_on_whatever_is_killed_meanwhile(platform: Platfor
     assert ended[0]["state_name"] == "Completed"
     assert "challenger" in ended[0]["state"]["message"]
     artifacts = api.call("/artifacts/filter", {"artifacts": {"key": {"any_": ["verdict-tiny"]}}})
-    assert "![the verdict](data:image/png;base64," in artifacts[0]["data"]
+    assert "![the verdict](data:image/svg+xml;base64," in artifacts[0]["data"]
 
 
 def test_a_hundred_events_are_no_hundred_trainings(platform: Platform) -> None:
