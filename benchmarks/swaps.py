@@ -4,8 +4,8 @@ In a scratch copy of this project, with MLflow, Prefect and the router as `make 
 `champion` as a person does it in MLflow's UI, and starts the flow rollout as the worker does. Two parts:
 
     calm     acts and nothing else: are requests lost, and how much slower are they while a release changes?
-    killed   kill -9 of replicas, their forkserver, the router and the flow, at random moments of acts; whoever is killed
-             is started again as `make up` would, the flow as its schedule would
+    killed   kill -9 of replicas, their fork server, the router and the flow, at random moments of acts; each is started
+             again as `make up` would, the flow as its schedule would
 
     python -m benchmarks.swaps [--seconds 300] [--swaps 20] [--bad 12] [--kills 12] [--rate 100] [--bake 10]
                                [--page FILE]
