@@ -1,1 +1,1 @@
-"""Yours: a folder per model, and whoever delivers its data. How to add one: docs/how-to/add-a-model.md."""
+"""Your models: a folder each, and the upstream of their data. How to add one: docs/how-to/add-a-model.md."""

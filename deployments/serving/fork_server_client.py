@@ -96,7 +96,7 @@ class ForkServer:
         self._socket, self._received, self._is_up = None, b"", False
 
     async def _reply(self, number: int) -> int:
-        """The process number; replies that nobody waits for any more are skipped."""
+        """The process number; late replies to earlier requests are skipped."""
         while True:
             line, end, rest = self._received.partition(b"\n")
             if end:

@@ -40,7 +40,7 @@ def document(models: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """The document, version 3.1.
 
     Args:
-        models: name → what its live release said of itself.
+        models: name → the first frame of its live release's replica.
     """
     paths: dict[str, Any] = {}
     schemas: dict[str, Any] = {"Error": ERROR}

@@ -71,7 +71,7 @@ class Launch:
 
     @property
     def arguments(self) -> list[str]:
-        """What the script is told besides its socket."""
+        """The script's options besides its socket."""
         return ["--log", str(self.log), *(["--version", str(self.version)] if self.version else [])]
 
 

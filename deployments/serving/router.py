@@ -177,7 +177,7 @@ class Router:
         await send({"type": "http.response.body", "body": response.body})
 
     def _name(self, scope: Scope) -> tuple[str, str]:
-        """The request's name as the client is told, and as it is logged: there, no two are the same."""
+        """The request's name in the answer, and in the prediction log: there, no two are the same."""
         own, given = f"{self._run}-{next(self._numbers)}", header(scope, REQUEST_ID)
         if given and len(given) <= 64 and given.isascii() and given.isprintable():
             return given, f"{given}~{own}"
