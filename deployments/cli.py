@@ -364,7 +364,7 @@ def list_quarantine(all: All = False, as_json: Json = False) -> None:  # noqa: A
     """List the deliveries that wait in quarantine."""
     from tasks.data import quarantine
 
-    entries = [entry for entry in quarantine.refused(_params().quarantine) if all or entry.closed is None]
+    entries = [entry for entry in quarantine.entries(_params().quarantine) if all or entry.closed is None]
     lines = [f"{one.id}  {one.time:%Y-%m-%d %H:%M}  {one.file}: {one.closed or one.reason}" for one in entries]
     _print([asdict(entry) for entry in entries], as_json, lines or ["nothing waits in quarantine"])
 

@@ -1,6 +1,6 @@
-"""changes: what a revision changed, told by rows: added, removed, altered, and in which columns.
+"""Changes that a revision made, in rows: added, removed, altered, and in which columns.
 
-Rows are told apart by the key that the dataset's contract names (`key` in the expectation suite). Where it names none,
+Rows are matched by the key that the dataset's contract names (`key` in the expectation suite). Where it names none,
 or a key stands twice, whole rows are compared: an altered row is then one that was removed and one that was added.
 """
 
@@ -67,8 +67,8 @@ def between(before: Path, after: Path, dataset: str, reader: str) -> Changes | N
     was, wanted = (contract.load(reader, dataset, path.stem) for path in (before, after))
 
     def make(beside: Path) -> None:
-        found = compare(table_files.read(before, was), table_files.read(after, wanted), wanted.key)
-        files.write_json(beside, asdict(found))
+        difference = compare(table_files.read(before, was), table_files.read(after, wanted), wanted.key)
+        files.write_json(beside, asdict(difference))
 
     try:
         return Changes(**files.read_json(files.memo("changes", key, ".json", make)))
@@ -99,10 +99,10 @@ def compare(before: pd.DataFrame, after: pd.DataFrame, key: Sequence[str]) -> Ch
     names = list(key)
     if not names or any(not _tells_apart(frame, names) for frame in (before, after)):
         return _whole_rows(before, after)
-    one, other = before.set_index(names), after.set_index(names)
-    both = one.index.intersection(other.index)
-    one, other = one.loc[both], other.loc[both]
-    differs = pd.DataFrame({n: _differs(one, other, n) for n in dict.fromkeys([*other.columns, *one.columns])})
+    former, now = before.set_index(names), after.set_index(names)
+    both = former.index.intersection(now.index)
+    former, now = former.loc[both], now.loc[both]
+    differs = pd.DataFrame({n: _differs(former, now, n) for n in dict.fromkeys([*now.columns, *former.columns])})
     counts = {str(name): int(differs[name].sum()) for name in differs}
     changed = dict(sorted(((n, c) for n, c in counts.items() if c), key=lambda entry: (-entry[1], entry[0])))
     altered = int(differs.any(axis=1).sum())
@@ -113,13 +113,13 @@ def _tells_apart(frame: pd.DataFrame, key: list[str]) -> bool:
     return all(name in frame for name in key) and not frame.duplicated(key).any()
 
 
-def _differs(one: pd.DataFrame, other: pd.DataFrame, name: Any) -> npt.NDArray[np.bool_]:
+def _differs(former: pd.DataFrame, now: pd.DataFrame, name: Any) -> npt.NDArray[np.bool_]:
     """In which rows a column is another value; a column that only one of them has is another value in every row."""
     import numpy as np
 
-    if name not in one or name not in other:
-        return np.ones(len(one), dtype=bool)
-    a, b = one[name], other[name]
+    if name not in former or name not in now:
+        return np.ones(len(former), dtype=bool)
+    a, b = former[name], now[name]
     if a.dtype != b.dtype:
         a, b = a.astype("str"), b.astype("str")
     return np.asarray(~((a == b) | (a.isna() & b.isna())), dtype=bool)

@@ -1,4 +1,4 @@
-"""corrections: what a person does about a partition: list its revisions, take one back, take the partition out.
+"""Corrections by a person: list a partition's revisions, make a former one count again, take the partition out.
 
 Each makes a data version at once, and is a revision itself: nothing that counted is forgotten.
 """
@@ -15,16 +15,18 @@ from tasks.data import changes, landing, revisions, validate, versions
 from tasks.data.quarantine import Refusal
 from tasks.data.revisions import Revision
 from tasks.data.zones import Landed
-from tasks.ground import files, ledger, settings
+from tasks.ground import files, ledger, paths, settings
 from tasks.ground.errors import DataMissing, EvergreenError, Mistake, StageFailed, did_you_mean
 from tasks.ground.params import Params
+
+NEXT = "The next ingest triggers the models that read it"
 
 
 def revert(params: Params, dataset: str, partition: str, to: int | None = None) -> str:
     """Make a former revision of a partition count again; gives in words what that changed.
 
     Args:
-        params: say who reads the dataset.
+        params: the whole of params.yaml.
         dataset: whose partition.
         partition: its name.
         to: the number of the revision; None: the one before the newest.
@@ -40,8 +42,8 @@ def revert(params: Params, dataset: str, partition: str, to: int | None = None) 
         number = len(history) - 1 if to is None else to
         if not 1 <= number <= len(history):
             raise Mistake(f"{name} has no revision {number}; it has 1 to {len(history)}")
-        wanted, counts = history[number - 1], history[-1]
-        if wanted == counts:
+        wanted, current = history[number - 1], history[-1]
+        if wanted == current:
             raise Mistake(f"revision {number} of {name} is the content that counts now")
         landed = Landed(dataset, partition, f"{dataset}/{wanted.file}", seen="")
         if wanted.withdrawn:
@@ -50,8 +52,8 @@ def revert(params: Params, dataset: str, partition: str, to: int | None = None) 
             _put_back(landed, wanted, params)
         version = versions.make(why=f"revision {number} again, by hand")
         versions.push()
-    said = _between(counts, wanted, dataset, params)
-    return f"{name}: revision {number} counts again ({said}); data version {version}. {TOLD}"
+    difference = _between(current, wanted, dataset, params)
+    return f"{name}: revision {number} counts again ({difference}); data version {version}. {NEXT}"
 
 
 def withdraw(params: Params, dataset: str, partition: str) -> str:
@@ -64,19 +66,18 @@ def withdraw(params: Params, dataset: str, partition: str) -> str:
     name = f"{dataset}/{partition}"
     with files.lock("ingest"):
         if not landing.in_data(dataset, partition):
-            raise Mistake(f"data/ has no partition {name}{_meant(dataset, partition, params)}")
+            known = [path.stem for path in validate.partitions(dataset)] if dataset in params.datasets else None
+            hint = did_you_mean(dataset, params.datasets) if known is None else did_you_mean(partition, known)
+            raise Mistake(f"data/ has no partition {name}{hint}")
         _take_out(Landed(dataset, partition, name, seen=""), params)
         version = versions.make(why="withdrawn by hand")
         versions.push()
-    return f"{name} is withdrawn; data version {version}. `evergreen revert {dataset} {partition}` undoes it. {TOLD}"
-
-
-TOLD = "The next ingest tells the models that read it"
+    return f"{name} is withdrawn; data version {version}. `evergreen revert {dataset} {partition}` undoes it. {NEXT}"
 
 
 def listed(params: Params, dataset: str | None = None, partition: str | None = None) -> dict[str, list[dict[str, Any]]]:
     """Partition → its revisions, oldest first; of one dataset or of one partition, if named."""
-    times = {(entry["partition"], entry["revision"]): entry for entry in ledger.lines(versions.journal())}
+    notes = {(line["partition"], line["revision"]): line for line in ledger.lines(paths.revisions())}
     listing: dict[str, list[dict[str, Any]]] = {}
     for name, history in sorted(revisions.read().items()):
         of, _, which = name.partition("/")
@@ -86,8 +87,8 @@ def listed(params: Params, dataset: str | None = None, partition: str | None = N
                     "number": number,
                     "content": str(revision),
                     "changed": _between(history[number - 2], revision, of, params) if number > 1 else None,
-                    "why": times.get((name, number), {}).get("why"),
-                    "at": times.get((name, number), {}).get("at"),
+                    "why": notes.get((name, number), {}).get("why"),
+                    "at": notes.get((name, number), {}).get("at"),
                     "counts": number == len(history),
                 }
                 for number, revision in enumerate(history, 1)
@@ -101,9 +102,9 @@ def in_words(listing: dict[str, list[dict[str, Any]]]) -> Iterator[str]:
         yield name
         for revision in history:
             changed = f": {revision['changed']}" if revision["changed"] is not None else ""
-            known = f"; {revision['why']}, {revision['at']}" if revision["why"] is not None else ""
+            note = f"; {revision['why']}, {revision['at']}" if revision["why"] is not None else ""
             now = " (counts now)" if revision["counts"] else ""
-            yield f"  {revision['number']}  {revision['content']}{changed}{known}{now}"
+            yield f"  {revision['number']}  {revision['content']}{changed}{note}{now}"
 
 
 # ── one partition ─────────────────────────────────────────────────────────────────────────────────
@@ -119,22 +120,16 @@ def _history(name: str) -> list[Revision]:
     return histories[name]
 
 
-def _meant(dataset: str, partition: str, params: Params) -> str:
-    if dataset not in params.datasets:
-        return did_you_mean(dataset, params.datasets)
-    return did_you_mean(partition, [path.stem for path in validate.partitions(dataset)])
-
-
 def _put_back(landed: Landed, wanted: Revision, params: Params) -> None:
     with TemporaryDirectory(dir=settings.VAR) as folder:
         local = Path(folder) / wanted.file
         shutil.copyfile(versions.content(wanted.md5), local)
-        _stop_at(landing.refused(landed, local, params), landed)
+        _stop_at(landing.refuse(landed, local, params), landed)
         landing.accept(landed, local, params)
 
 
 def _take_out(landed: Landed, params: Params) -> None:
-    _stop_at(landing.refused_to_withdraw(landed, params), landed)
+    _stop_at(landing.refuse_withdrawal(landed, params), landed)
     landing.remove(landed)
 
 
@@ -144,12 +139,12 @@ def _stop_at(refusal: Refusal | None, landed: Landed) -> None:
 
 
 def _between(former: Revision, now: Revision, dataset: str, params: Params) -> str:
-    """What one revision changed of the one before, as far as both can be had."""
+    """What one revision changed of the one before, as far as both contents can be had."""
     if now.withdrawn or former.withdrawn:
         return "withdrawn" if now.withdrawn else "there again"
     try:
-        before, after = ((one.file, versions.content(one.md5)) for one in (former, now))
+        before, after = ((revision.file, versions.content(revision.md5)) for revision in (former, now))
     except EvergreenError as error:
-        return str(error) if isinstance(error, DataMissing) else "what it changed cannot be told: no remote answers"
-    found = changes.of_content(before, after, dataset, params.readers(dataset)[0])
-    return str(found or "what it changed cannot be told, as one of both cannot be read any more")
+        return str(error) if isinstance(error, DataMissing) else "what it changed is unknown: no remote answers"
+    difference = changes.of_content(before, after, dataset, params.readers(dataset)[0])
+    return str(difference or "what it changed is unknown: one of both contents cannot be read any more")

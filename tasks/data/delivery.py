@@ -1,4 +1,4 @@
-"""delivery: who plays the outside world in the example, and delivers partitions when asked."""
+"""Deliveries of a simulated upstream: the module of params.yaml that plays the outside world."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Log = Callable[[str], object]
 
 
 def deliver(params: Params, partitions: list[str], log: Log = print) -> list[str]:
-    """Have the upstream put partitions into the landing zone; gives the names of the files it put there.
+    """Have the upstream put partitions into the landing zone; gives the names of its files.
 
     Raises:
         ParamsError: params.yaml names no upstream, or one that cannot be imported.

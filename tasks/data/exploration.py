@@ -1,8 +1,4 @@
-"""report: what the data looks like, for a person with a browser.
-
-`tables` makes an exploratory report of each dataset, `data_docs` renders what validation found. Both are pages in
-var/reports that need no network: nothing is loaded from elsewhere.
-"""
+"""Exploratory reports of datasets, and Data Docs of validations: pages in var/reports that load nothing."""
 
 from __future__ import annotations
 

@@ -17,15 +17,15 @@ RACY = 2_000_000_000  # ns; the coarsest modification time in use (FAT, some net
 _writing = threading.Lock()
 
 
-def md5s(paths: list[Path]) -> dict[Path, str]:
+def md5s(every: list[Path]) -> dict[Path, str]:
     """The MD5 of each file, from its bytes or from `var/memo/stat.json` (losing that costs time, nothing else)."""
-    known = _load()
+    cached = _load()
     fresh: dict[str, list[int | str]] = {}
     result: dict[Path, str] = {}
-    for path in paths:
+    for path in every:
         stat = path.stat()
         now = [stat.st_size, stat.st_mtime_ns, stat.st_ino]
-        entry = known.get(str(path))
+        entry = cached.get(str(path))
         if entry is not None and entry[:3] == now:
             result[path] = str(entry[3])
             continue
@@ -42,15 +42,11 @@ def md5(path: Path) -> str:
     return md5s([path])[path]
 
 
-def _where() -> Path:
-    return paths.file_hashes()
-
-
 def _load() -> dict[str, list[int | str]]:
-    return files.read_state(_where(), dict[str, list[int | str]]())
+    return files.read_state(paths.file_hashes(), dict[str, list[int | str]]())
 
 
 def _add(fresh: dict[str, list[int | str]]) -> None:
     with _writing:
         kept = {path: entry for path, entry in _load().items() if Path(path).exists()}
-        files.write_json(_where(), {**kept, **fresh})
+        files.write_json(paths.file_hashes(), {**kept, **fresh})

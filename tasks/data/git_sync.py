@@ -1,9 +1,9 @@
-"""commits: data.dvc and dvc.lock as Git keeps them, for a worker with a clone or a worktree of its own.
+"""Git synchronisation of data.dvc and dvc.lock, for a worker with a clone or a worktree of its own.
 
 Only with `git.commit: true` in params.yaml. It commits those two files and no other, brings the data to the remote
-before the commit that names it, and when another worker was first, joins both: what either of them accepted is in the
-version that follows. Killed anywhere, the next run ends the same: data/ is only ever added to before anything is
-committed, and a file leaves the landing zone last.
+before the commit that names it, and joins both when another worker was first: the version that follows has what either
+accepted. Killed anywhere, the next run ends the same: files are only added to data/ before anything is committed, and a
+file leaves the landing zone last.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def publish(params: Params, about: str = "", log: Log = print) -> str | None:
     Args:
         params: its section `git` says whether, to which branch, of which remote.
         about: the subject of the commit, such as a verdict; without it, the partitions that came.
-        log: is told of every step.
+        log: gets a line per step.
 
     Raises:
         Mistake: this checkout is not one to commit from: another branch, or commits by hand that are not pushed.
@@ -64,10 +64,10 @@ def follow(params: Params) -> bool:
         return False
     with files.lock("git"):
         here = _here()
-        there = here.fetch(params.git.remote, _branch(params.git))
-        if there is None or not here.is_ancestor("HEAD", there) or here.is_ancestor(there, "HEAD") or _dirty():
+        tip = here.fetch(params.git.remote, _branch(params.git))
+        if tip is None or not here.is_ancestor("HEAD", tip) or here.is_ancestor(tip, "HEAD") or _dirty():
             return False
-        here.run("reset", "-q", "--keep", there)
+        here.run("reset", "-q", "--keep", tip)
         return True
 
 
@@ -84,12 +84,12 @@ def _commit(about: str, log: Log) -> None:
 
 
 def _message(about: str) -> str:
-    """The change, told: subject, the partitions that came, the data version."""
+    """Subject, the partitions that came, the data version."""
     before, now = _version_at("HEAD"), versions.current()
     lines = []
     if now != before:
-        known, listing = versions.files_of(before) if before else {}, versions.tree()
-        changed = _changed(revisions.by_partition(known), revisions.by_partition(listing))
+        former = versions.files_of(before) if before else {}
+        changed = _changed(revisions.by_partition(former), revisions.by_partition(versions.tree()))
         lines += [*(f"{sign} {name}" for name, (sign, _) in changed.items()), f"data version {now}"]
         about = about or f"data: {_summary(changed)}"
     return "\n".join([" ".join((about or "what was made of it").split())[:200], *([""] if lines else []), *lines])
@@ -133,11 +133,11 @@ def _branch(git: Git) -> str:
     return branch
 
 
-# ── pushing, and who was first ────────────────────────────────────────────────────────────────────
+# ── pushing, and joining ────────────────────────────────────────────────────────────────────
 
 
 def _push_or_join(git: Git, branch: str, about: str, log: Log) -> set[str]:
-    """Push, joining with whoever was first until nobody is; gives the partitions whose content was another there."""
+    """Push, joining with what others pushed first; gives the partitions whose content was another there."""
     replaced: set[str] = set()
     for _ in until_first(git.remote, branch):
         _push_data()
@@ -150,7 +150,7 @@ def _push_or_join(git: Git, branch: str, about: str, log: Log) -> set[str]:
 
 
 def _push_data() -> None:
-    """What the commit names, to the DVC remote: the data version, and with dvc.lock what the stages made."""
+    """Push what the commit names to the DVC remote: the data version, and with dvc.lock what the stages made."""
     versions.push()
     if (settings.ROOT / "dvc.lock").exists():
         versions.push_made()
@@ -158,33 +158,33 @@ def _push_data() -> None:
 
 def _pushed(git: Git, branch: str) -> bool:
     """Whether the remote branch, as last seen, already has what is here."""
-    there = f"{git.remote}/{branch}"
-    return _here().attempt("rev-parse", "--verify", "-q", there).returncode == 0 and _here().is_ancestor("HEAD", there)
+    tip = f"{git.remote}/{branch}"
+    return _here().attempt("rev-parse", "--verify", "-q", tip).returncode == 0 and _here().is_ancestor("HEAD", tip)
 
 
 def _join(git: Git, branch: str, about: str, log: Log) -> list[str]:
-    """Put what is here on top of what is there; gives the partitions whose content was another there.
+    """Put what is here on top of the remote branch; gives the partitions whose content was another there.
 
     Data first, HEAD last: killed in between, data/ holds the files of both, and the next run makes their version.
     """
     here = _here()
-    there = here.fetch(git.remote, branch)
-    if there is None or here.is_ancestor(there, "HEAD"):
+    tip = here.fetch(git.remote, branch)
+    if tip is None or here.is_ancestor(tip, "HEAD"):
         return []
-    base = here.run("merge-base", "HEAD", there)
+    base = here.run("merge-base", "HEAD", tip)
     by_hand = [name for name in here.run("diff", "--name-only", base, "HEAD").splitlines() if name not in OURS]
     if by_hand:
         raise Mistake(
             f"{git.remote}/{branch} has moved, and this checkout has commits by hand ({', '.join(by_hand[:3])}). "
             f"Rebase and push them by hand (`git pull --rebase`); a worker wants a clone of its own"
         )
-    lock = joined_lock(*(here.show(commit, "dvc.lock") for commit in (base, "HEAD", there)))
+    lock = joined_lock(*(here.show(commit, "dvc.lock") for commit in (base, "HEAD", tip)))
     replaced: list[str] = []
-    if theirs := here.show(there, "data.dvc"):
-        replaced = versions.join(theirs, there, here.show(base, "data.dvc"))
+    if theirs := here.show(tip, "data.dvc"):
+        replaced = versions.join(theirs, tip, here.show(base, "data.dvc"))
     texts = {"data.dvc": _read("data.dvc"), "dvc.lock": lock}
     here.run("checkout", "-q", "HEAD", "--", *[name for name in OURS if here.show("HEAD", name) is not None])
-    here.run("reset", "-q", "--keep", there)
+    here.run("reset", "-q", "--keep", tip)
     for name, text in texts.items():
         if text is not None:
             files.write_text(settings.ROOT / name, text)
@@ -193,25 +193,22 @@ def _join(git: Git, branch: str, about: str, log: Log) -> list[str]:
 
 
 def joined_lock(base: str | None, ours: str | None, theirs: str | None) -> str | None:
-    """A dvc.lock of both, stage by stage: an entry says what was made from what, and is taken whole from one side.
+    """A dvc.lock of both sides, stage by stage: an entry says what was made from what, and is kept whole.
 
     Joined line by line as Git does it, an entry could claim that outputs of ours were made from inputs of theirs.
     """
     if ours is None or theirs is None:
         return ours or theirs
-    was, here, there = (_entries(text or "") for text in (base, ours, theirs))
-    names = sorted({*here, *there}, key=[*there, *here].index)
-    kept = [here[name] if name in here and here[name] != was.get(name) else there.get(name, "") for name in names]
+    former, our, their = (_entries(text or "") for text in (base, ours, theirs))
+    names = sorted({*our, *their}, key=[*their, *our].index)
+    kept = [our[name] if name in our and our[name] != former.get(name) else their.get(name, "") for name in names]
     return theirs.split("stages:\n")[0] + "stages:\n" + "".join(kept)
 
 
 def _entries(text: str) -> dict[str, str]:
     """The stages of a dvc.lock, each as its text; DVC writes them two blanks deep."""
-    found: dict[str, str] = {}
-    for part in re.split(r"(?m)^(?=  \S)", text.partition("stages:\n")[2]):
-        if part:
-            found[part.split(":", 1)[0].strip()] = part
-    return found
+    parts = re.split(r"(?m)^(?=  \S)", text.partition("stages:\n")[2])
+    return {part.split(":", 1)[0].strip(): part for part in parts if part}
 
 
 # ── what is where ─────────────────────────────────────────────────────────────────────────────────

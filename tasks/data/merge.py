@@ -1,7 +1,7 @@
-"""merge: the data version of both branches, where `git merge` (or rebase, cherry-pick, stash pop) stops at data.dvc.
+"""Merge of data versions, where `git merge` (or rebase, cherry-pick, stash pop) stops at data.dvc.
 
 Git sees two hashes and can only keep one, and with it the partitions of one branch. Here both sides are joined
-partition by partition, as commits joins two workers; where both gave one partition another content, a person decides.
+partition by partition, as git_sync joins two workers; where both gave one partition another content, a person decides.
 
 DVC's own merge driver (`dvc git-hook merge-driver`) joins directories too, but has to be configured in each clone,
 leaves dvc.lock in conflict, and refuses where anything was changed or removed: with revisions, that is every day.
@@ -62,23 +62,23 @@ def _back_on_failure(path: Path) -> Iterator[None]:
 
 
 def _data(clone: Clone, ours: Sequence[str], theirs: Sequence[str]) -> str:
-    base, here, there = (clone.show(f":{stage}", "data.dvc") for stage in (1, 2, 3))
-    if here is None or there is None:
+    base, ours_text, theirs_text = (clone.show(f":{stage}", "data.dvc") for stage in (1, 2, 3))
+    if ours_text is None or theirs_text is None:
         raise Mistake("one side of the merge removed data.dvc: decide by `git add data.dvc` or `git rm data.dvc`")
     try:
-        joined = versions.join_merge(base, here, there, ours, theirs)
+        joined = versions.join_merge(base, ours_text, theirs_text, ours, theirs)
     except DataVersionDiffers as error:
         raise DataVersionDiffers(
             f"{error}. Say which counts: `evergreen merge --ours <dataset>/<partition>` or `--theirs …`, each as "
             f"often as needed; the other stays as a former revision. Nothing was changed"
         ) from None
-    before, after = (revisions.by_partition(listing) for listing in (versions.side(here).listing, joined.listing))
+    before, after = (revisions.by_partition(listing) for listing in (versions.side(ours_text).listing, joined.listing))
     came = sorted(name for name in after if name not in before)
     revised = sorted(name for name in after if name in before and before[name] != after[name])
     gone = sorted(name for name in before if name not in after)
-    said = "; ".join(
+    changes = "; ".join(
         f"{what}: {', '.join(names)}"
         for what, names in (("came", came), ("revised", revised), ("withdrawn", gone))
         if names
     )
-    return f"data.dvc: {len(after)} partitions, those of both sides ({said or 'all of them were here'})"
+    return f"data.dvc: {len(after)} partitions, those of both sides ({changes or 'all of them were here'})"

@@ -1,7 +1,7 @@
-"""quarantine: where refused files wait, each in a folder with its report, until somebody or something closes it.
+"""Quarantine of refused files: each waits in a folder with its report until it is closed.
 
     <quarantine>/<dataset>/<partition>-<first digits of its MD5>/   the file, report.json, report.md
-                                                      closed.json   why it waits no more, and since when
+                                                      closed.json   why it no longer waits, and since when
 
 A refusal is closed when the partition is delivered anew (accepted or refused for itself), when it is tried again, or by
 a person. The file stays; only a retry takes it out.
@@ -25,7 +25,7 @@ from tasks.ground.params import Params
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a file may not be taken, and the reports when it was validated."""
+    """Why a file is refused, and the reports of its validation."""
 
     reason: str
     todo: str
@@ -33,7 +33,7 @@ class Refusal:
 
 
 @dataclass(frozen=True)
-class Refused:
+class QuarantineEntry:
     """A file in quarantine."""
 
     id: str
@@ -47,10 +47,10 @@ class Refused:
     """What its report looked like: one that was refused once more looks different."""
     time: datetime
     closed: str | None = None
-    """Why it waits no more; None: it waits."""
+    """Why it no longer waits; None: it waits."""
 
 
-def refused(url: str) -> list[Refused]:
+def entries(url: str) -> list[QuarantineEntry]:
     """What is in quarantine, the newest first.
 
     Args:
@@ -66,17 +66,17 @@ def refused(url: str) -> list[Refused]:
     for landed, age in place.look():
         folder, _, name = landed.path.rpartition("/")
         folders.setdefault(folder, {})[name] = landed, age
-    entries = [
-        _refused(place / folder, folder, *beside["report.json"], beside.keys())
+    refused = [
+        _entry(place / folder, folder, *beside["report.json"], beside.keys())
         for folder, beside in folders.items()
         if "report.json" in beside
     ]
-    return sorted(entries, key=lambda entry: (entry.time, entry.id), reverse=True)
+    return sorted(refused, key=lambda entry: (entry.time, entry.id), reverse=True)
 
 
-def waiting(url: str) -> list[Refused]:
+def waiting(url: str) -> list[QuarantineEntry]:
     """What is in quarantine and not closed, the newest first."""
-    return [entry for entry in refused(url) if entry.closed is None]
+    return [entry for entry in entries(url) if entry.closed is None]
 
 
 def put(landed: Landed, local: Path, refusal: Refusal, params: Params) -> str:
@@ -98,12 +98,12 @@ def put(landed: Landed, local: Path, refusal: Refusal, params: Params) -> str:
 
 
 def supersede(landed: Landed, why: str, params: Params, but: Path | None = None) -> None:
-    """Close what was refused of a partition before: it was delivered anew.
+    """Close earlier refusals of a partition that was delivered anew.
 
     Args:
         landed: the new delivery.
         why: what became of it.
-        params: say where the quarantine is.
+        params: the whole of params.yaml.
         but: the new delivery itself, when it was refused too.
     """
     place = zones.quarantine(params.quarantine)
@@ -125,7 +125,7 @@ def page(params: Params, name: str) -> str:
     return text + (f"\n**Closed:** {entry.closed}\n" if entry.closed else "")
 
 
-def close(params: Params, names: list[str]) -> list[Refused]:
+def close(params: Params, names: list[str]) -> list[QuarantineEntry]:
     """Close refusals: a person has seen to them, and the files stay where they are."""
     entries = _chosen(params, names)
     for entry in entries:
@@ -133,7 +133,7 @@ def close(params: Params, names: list[str]) -> list[Refused]:
     return entries
 
 
-def retry(params: Params, names: list[str]) -> list[Refused]:
+def retry(params: Params, names: list[str]) -> list[QuarantineEntry]:
     """Move refused files back into the landing zone, for the next ingest; no name means all that wait.
 
     Raises:
@@ -153,21 +153,21 @@ def retry(params: Params, names: list[str]) -> list[Refused]:
     return entries
 
 
-def _chosen(params: Params, names: list[str], *, closed: bool = False) -> list[Refused]:
+def _chosen(params: Params, names: list[str], *, closed: bool = False) -> list[QuarantineEntry]:
     """The files that were asked for by id, each named once."""
-    there = {entry.id: entry for entry in (refused if closed else waiting)(params.quarantine)}
-    if unknown := [name for name in names if name.rstrip("/") not in there]:
+    by_id = {entry.id: entry for entry in (entries if closed else waiting)(params.quarantine)}
+    if unknown := [name for name in names if name.rstrip("/") not in by_id]:
         raise Mistake(
-            f"{unknown[0]!r} does not wait in quarantine{did_you_mean(unknown[0], list(there))}. "
+            f"{unknown[0]!r} does not wait in quarantine{did_you_mean(unknown[0], list(by_id))}. "
             f"`evergreen quarantine list` lists what does"
         )
-    return [there[name] for name in dict.fromkeys(name.rstrip("/") for name in names)]
+    return [by_id[name] for name in dict.fromkeys(name.rstrip("/") for name in names)]
 
 
 # ── how it lies there ─────────────────────────────────────────────────────────────────────────────
 
 
-def _refused(entry: Zone, name: str, report: Landed, age: float | None, beside: Collection[str]) -> Refused:
+def _entry(entry: Zone, name: str, report: Landed, age: float | None, beside: Collection[str]) -> QuarantineEntry:
     """What a report says; of one that is torn, what the names of folder and file say."""
     time = datetime.fromtimestamp(datetime.now(UTC).timestamp() - (age or 0), UTC)
     dataset, _, folder = name.partition("/")
@@ -182,7 +182,7 @@ def _refused(entry: Zone, name: str, report: Landed, age: float | None, beside: 
     closed = None
     if "closed.json" in beside:
         closed = _json(entry / "closed.json").get("why", "why is not known any more")
-    return Refused(name, **content, seen=report.seen, time=time, closed=closed)
+    return QuarantineEntry(name, **content, seen=report.seen, time=time, closed=closed)
 
 
 def _json(file: Zone) -> dict[str, str]:

@@ -1,7 +1,7 @@
-"""versions: which data there is, as DVC keeps it. The one module of this wing that touches DVC.
+"""Data versions, as DVC keeps them: made, pushed, pulled, joined. The one module of this wing that touches DVC.
 
-The data version is the MD5 in data.dvc. Whether anything changed is told without importing DVC (0.7 s): DVC's hash
-of a folder is the MD5 of the JSON list of its files, and that is quickly made. Git commits are not made here.
+The data version is the MD5 in data.dvc. Whether anything changed is known without importing DVC (0.7 s): DVC's hash
+of a folder is the MD5 of the JSON list of its files. Git commits are not made here.
 """
 
 from __future__ import annotations
@@ -40,10 +40,13 @@ if TYPE_CHECKING:
 IGNORED = (".*.tmp", "*.pyc")
 """As in .dvcignore: what is being written, and byte code."""
 
+ABANDONED = 3600.0
+"""Seconds after which a half-written file of a remote has no writer any more."""
+
 
 @dataclass(frozen=True)
-class Version:
-    """What data.dvc says."""
+class DataVersion:
+    """The entry of data.dvc."""
 
     md5: str
     nfiles: int | None
@@ -60,12 +63,12 @@ def current() -> str | None:
 
 
 def present() -> bool:
-    """Whether data/ holds exactly the version that data.dvc names (told without DVC)."""
+    """Whether data/ holds exactly the version that data.dvc names; DVC is not needed for it."""
     return current() is not None and dir_hash(tree()) == current()
 
 
 def behind() -> bool:
-    """Whether data/ is not the version that data.dvc names: `catch_up` brings what it lacks."""
+    """Whether data/ is not the version that data.dvc names: `catch_up` fetches what it lacks."""
     return current() is not None and not present()
 
 
@@ -81,20 +84,20 @@ def dir_hash(listing: Listing) -> str:
     return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest() + ".dir"
 
 
-def _named() -> Version | None:
+def _named() -> DataVersion | None:
     path = settings.ROOT / "data.dvc"
     return parse(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
-def parse(text: str) -> Version:
-    """What the text of a data.dvc says.
+def parse(text: str) -> DataVersion:
+    """The data version in the text of a data.dvc.
 
     Raises:
-        DataMissing: it names no data version; says what to do.
+        DataMissing: it names none; says what to do.
     """
     try:
         out = yaml_reader.load(text)["outs"][0]
-        return Version(str(out["md5"]), out.get("nfiles"), out.get("size"))
+        return DataVersion(str(out["md5"]), out.get("nfiles"), out.get("size"))
     except (yaml_reader.YAMLError, KeyError, IndexError, TypeError) as error:
         if "<<<<<<<" in text:
             raise DataMissing(
@@ -107,9 +110,8 @@ def parse(text: str) -> Version:
 
 
 def _tree(folder: Path) -> Listing:
-    found = [path for path in folder.rglob("*") if path.is_file() and not _ignored(path.relative_to(folder))]
-    md5 = file_hashes.md5s(found)
-    return {path.relative_to(folder).as_posix(): md5[path] for path in found}
+    paths = [path for path in folder.rglob("*") if path.is_file() and not _ignored(path.relative_to(folder))]
+    return {path.relative_to(folder).as_posix(): md5 for path, md5 in file_hashes.md5s(paths).items()}
 
 
 def _ignored(path: Path) -> bool:
@@ -122,34 +124,33 @@ def _ignored(path: Path) -> bool:
 def make(why: str = "delivered") -> str | None:
     """Bring data.dvc up to date with data/; gives the new data version, or None when nothing changed.
 
-    A partition may be other than it was, or gone, if that was noted when it was accepted or taken out
-    (`revisions.plan`); it gets a revision. Every other file of the version before must be in the new one.
+    A partition may be changed or gone if that was planned when it was accepted or taken out (`revisions.plan`); it gets
+    a revision. Every other file of the version before must be in the new one.
 
     Args:
-        why: what the revisions came of, for the journal.
+        why: the cause of the revisions, for the journal.
 
     Raises:
-        DataMissing: data/ lacks files of the version that data.dvc names, or nobody can say which those are.
+        DataMissing: data/ lacks files of the version that data.dvc names, or these are unknown.
     """
     with files.lock("data"):
-        before, now, taken = current(), tree(), revisions.planned()
-        if not (now or taken) or dir_hash(now) == before:
+        before, now, planned = current(), tree(), revisions.planned()
+        if not (now or planned) or dir_hash(now) == before:
             revisions.end_plan()
             return None
-        kept = _nothing_lost(before, now, taken) if before else {}
-        histories = revisions.followed(revisions.read(), kept, now)
-        return _made(before, histories, why)
+        kept = _nothing_lost(before, now, planned) if before else {}
+        return _make(before, revisions.followed(revisions.read(), kept, now), why)
 
 
-def _made(before: str | None, histories: Histories, why: str) -> str | None:
-    """Make a version of data/; the histories first, so that no version lacks what it says.
+def _make(before: str | None, histories: Histories, why: str) -> str | None:
+    """Make a version of data/; the histories first, so that no version lacks its own.
 
-    Killed in between, the histories is ahead of the version, and the next one corrects it.
+    Killed in between, the histories are ahead of the version, and the next one corrects them.
     """
-    path, known = settings.ROOT / "data.dvc", revisions.read()
-    if histories != known:
+    path, former = settings.ROOT / "data.dvc", revisions.read()
+    if histories != former:
         files.write_text(path, revisions.written(path.read_text(encoding="utf-8"), histories))
-        _note(histories, known, why)
+        _journal(histories, former, why)
     with _dvc("make a data version") as repo:
         # a relative target would be below the working directory
         dvc_files.wait_for_others(lambda: repo.add([str(settings.ROOT / "data")]))
@@ -158,29 +159,18 @@ def _made(before: str | None, histories: Histories, why: str) -> str | None:
     return after if after != before else None
 
 
-def _note(histories: Histories, known: Histories, why: str) -> None:
-    """Keep when a revision came: data.dvc holds no times."""
+def _journal(histories: Histories, former: Histories, why: str) -> None:
+    """Note when each new revision was made: data.dvc holds no times."""
     at = datetime.now(UTC).isoformat(timespec="seconds")
     for partition, history in sorted(histories.items()):
-        for number in range(len(known.get(partition, [])) + 1, len(history) + 1):
-            if number > 1:
-                line = {
-                    "at": at,
-                    "partition": partition,
-                    "revision": number,
-                    "md5": history[number - 1].md5,
-                    "why": why,
-                }
-                ledger.append(journal(), line)
-
-
-def journal() -> Path:
-    """Where it is kept when each revision was made here, a line each."""
-    return paths.revisions()
+        for number, revision in enumerate(history, 1):
+            if number > max(1, len(former.get(partition, []))):
+                line = {"at": at, "partition": partition, "revision": number, "md5": revision.md5, "why": why}
+                ledger.append(paths.revisions(), line)
 
 
 def content(md5: str) -> Path:
-    """The file that has this MD5, in the cache; brought from the remote when it is lacking.
+    """The file that has this MD5, in the cache; fetched from the remote when it is lacking.
 
     Raises:
         DataMissing: neither has it.
@@ -194,7 +184,8 @@ def content(md5: str) -> Path:
             if odb.fs.exists(path):
                 with files.replacing(cached) as beside:
                     odb.fs.get_file(path, str(beside))
-                    _check(beside, md5)
+                    if files.md5(beside) != md5:
+                        raise SourceUnavailable(f"the remote's {md5} has another content: it is damaged there")
     if not cached.is_file():
         raise DataMissing(
             f"its content ({md5}) is neither in DVC's cache nor in its remote: was it collected as garbage?"
@@ -202,39 +193,29 @@ def content(md5: str) -> Path:
     return cached
 
 
-def _check(path: Path, md5: str) -> None:
-    if files.md5(path) != md5:
-        raise SourceUnavailable(f"the remote gives something else than {md5} under that name: it is damaged there")
-
-
-def files_of(version: str) -> Listing:
-    """The files of a version, as far as the cache or the remote has its listing; else none."""
-    return _listing(version)
-
-
-def _nothing_lost(before: str, now: Listing, taken: Collection[str]) -> Listing:
-    """The files of the version before, of which none may be missing or changed that was not taken."""
-    kept = _listing(before)
+def _nothing_lost(before: str, now: Listing, planned: Collection[str]) -> Listing:
+    """The files of the version before, of which only planned ones may be missing or changed."""
+    kept = files_of(before)
     if not kept:
         raise DataMissing(
             f"data.dvc names the data version {before}, which is neither in the cache nor in the remote: whether "
             f"data/ holds all of it cannot be told, so no new one was made. `evergreen data` brings it; to begin anew, "
             f"remove data.dvc"
         )
-    other = sorted(n for n, md5 in kept.items() if now.get(n) != md5 and revisions.partition_of(n) not in taken)
+    other = sorted(n for n, md5 in kept.items() if now.get(n) != md5 and revisions.partition_of(n) not in planned)
     lost, changed = [name for name in other if name not in now], [name for name in other if name in now]
     if other:
-        said = [f"{what}: {_some(which)}" for what, which in (("missing", lost), ("changed", changed)) if which]
+        differences = [f"{what}: {_some(names)}" for what, names in (("missing", lost), ("changed", changed)) if names]
         raise DataMissing(
-            f"data/ does not hold all of the version that data.dvc names ({'; '.join(said)}): no new one was made. "
-            f"`evergreen data` brings them back; a correction goes through the landing zone, and what is to go is taken "
-            f"out by `evergreen withdraw`"
+            f"data/ does not hold all of the version that data.dvc names ({'; '.join(differences)}): no new one was "
+            f"made. `evergreen data` brings them back; a correction goes through the landing zone, and "
+            f"`evergreen withdraw` takes a partition out"
         )
     return kept
 
 
-def _listing(version: str) -> Listing:
-    """The files of a version, from the cache or the remote; empty when neither has it."""
+def files_of(version: str) -> Listing:
+    """The files of a version, from the cache or the remote; empty when neither has its listing."""
     remote = _remote()
     folders = [_cache()] + ([remote.folder] if remote and remote.folder else [])
     for path in (folder / _object(version) for folder in folders):
@@ -245,45 +226,61 @@ def _listing(version: str) -> Listing:
     with _dvc("read the listing of a data version") as repo:
         odb = repo.cloud.get_remote_odb()
         path = odb.oid_to_path(version)
-        if not odb.fs.exists(path):
-            return {}
-        return {entry["relpath"]: entry["md5"] for entry in json.loads(odb.fs.cat_file(path))}
+        entries = json.loads(odb.fs.cat_file(path)) if odb.fs.exists(path) else []
+        return {entry["relpath"]: entry["md5"] for entry in entries}
 
 
 def _some(names: list[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
-ABANDONED = 3600.0
-"""Seconds after which nobody writes a half-written file of a remote any more."""
-
-
 # ── the remote ────────────────────────────────────────────────────────────────────────────────────
 
 
 def push() -> bool:
-    """Bring the current version to the default remote; False when it is known to be there.
+    """Push the current version to the default remote; False when the remote is known to have it.
 
     Raises:
         SourceUnavailable: the remote cannot be reached, or data.dvc's files are not in the cache.
     """
     version, remote = current(), _remote()
-    if version is None or _known_pushed(version, remote):
+    if version is None or _is_pushed(version, remote):
         return False
     with _dvc("push the data version") as repo:
         if remote is not None and remote.folder is not None and _cached(version):
-            # DVC takes a listing in the remote for a promise that its files are there too; without it, it looks.
-            # And a file that is there for a whole one: but it writes there directly, and may have been killed
-            (remote.folder / _object(version)).unlink(missing_ok=True)
-            for md5 in _listing(version).values():
-                if not _whole(remote.folder, md5):
-                    (remote.folder / _object(md5)).unlink(missing_ok=True)
-            _sweep(remote.folder)
+            _drop_halves(remote.folder, version)
         with settings.for_others(remote.folder if remote and remote.folder else settings.VAR):
             repo.push(targets=[str(settings.ROOT / "data.dvc")])
     if remote is not None:
-        files.write_json(_marker(), {"remote": remote.url, "version": version})
+        files.write_json(paths.pushed_data(), {"remote": remote.url, "version": version})
     return True
+
+
+def _drop_halves(remote: Path, version: str) -> None:
+    """Remove from a remote that is a folder what a killed DVC wrote half: DVC takes any file there for a whole one.
+
+    And the listing of the version: DVC takes it for a promise that its files are there too; without it, it looks.
+    """
+    (remote / _object(version)).unlink(missing_ok=True)
+    for md5 in files_of(version).values():
+        if not _is_whole(remote, md5):
+            (remote / _object(md5)).unlink(missing_ok=True)
+    for left in (remote / "files" / "md5").glob("*/.*.tmp"):
+        with suppress(FileNotFoundError):
+            if time.time() - left.stat().st_mtime > ABANDONED:  # another checkout may be writing there now
+                left.unlink()
+
+
+def push_made() -> None:
+    """Push what the stages made, and the run cache that knows from what, to the default remote.
+
+    Raises:
+        SourceUnavailable: the remote cannot be reached.
+    """
+    remote = _remote()
+    folder = remote.folder if remote and remote.folder else settings.VAR
+    with _dvc("push what the stages made") as repo, settings.for_others(folder):
+        repo.push(targets=[str(settings.ROOT / "dvc.yaml")], run_cache=True)
 
 
 def pull() -> bool:
@@ -298,54 +295,51 @@ def pull() -> bool:
         return False
     target = str(settings.ROOT / "data.dvc")
     with files.lock("data"), _dvc("pull the data version") as repo:
-        _no_strangers(_bring(repo, version))
+        _no_strangers(_fetch(repo, version))
         # without force it may ask, and wait for an answer
         dvc_files.wait_for_others(lambda: repo.checkout(targets=[target], force=True))
     return True
 
 
 def catch_up() -> list[str]:
-    """Bring what data/ lacks of the version that data.dvc names, or has in another revision; gives the partitions.
+    """Fetch what data/ lacks of the version that data.dvc names, or has in another revision; gives the partitions.
 
-    What is in no version stays: it was accepted by an ingest that was killed, or put there by hand, and `make` says so.
+    Files that are in no version stay: an ingest that was killed had accepted them, or a person put them there, and
+    `make` decides.
 
     Raises:
         SourceUnavailable: the remote cannot be reached, or does not have all of it.
     """
     with files.lock("data"), _dvc("bring the data version") as repo:
-        listing = _bring(repo, str(current()))
-        wanted, here, histories = revisions.by_partition(listing), revisions.by_partition(tree()), revisions.read()
+        wanted = revisions.by_partition(_fetch(repo, str(current())))
+        current_files, histories = revisions.by_partition(tree()), revisions.read()
         brought = []
-        for partition in sorted({*wanted, *here}):
-            there, named = here.get(partition, {}), wanted.get(partition, {})
-            is_new = any(not _cached(md5) for name, md5 in there.items() if named.get(name) != md5)
-            if there == named or is_new or (not named and partition not in histories):
-                continue
-            for name in there.keys() - named.keys():
-                files.remove(settings.ROOT / "data" / name)
-            for name, md5 in named.items():
-                _place(name, md5)
-            brought.append(partition)
+        for partition in sorted({*wanted, *current_files}):
+            have, want = current_files.get(partition, {}), wanted.get(partition, {})
+            is_new = any(not _cached(md5) for name, md5 in have.items() if want.get(name) != md5)
+            if have != want and not is_new and (want or partition in histories):
+                _replace(have, want)
+                brought.append(partition)
     return brought
 
 
-def _bring(repo: Repo, version: str) -> Listing:
+def _fetch(repo: Repo, version: str) -> Listing:
     """Fetch the version that data.dvc names into the cache; gives its files.
 
-    What data/ lacks of it is hashed there, as DVC is content with a file of the right name: a damaged one is fetched
-    again, so that what stands in data/ afterwards is what the version says.
+    What data/ lacks of it is hashed in the cache, as DVC is content with a file of the right name: a damaged one is
+    fetched again, so that data/ afterwards is exactly the version.
 
     Raises:
         SourceUnavailable: the remote cannot be reached, does not have all of it, or has a damaged file.
     """
     _drop_damaged([version])
     repo.fetch(targets=[str(settings.ROOT / "data.dvc")])
-    lacking = set(_fetched(version).values()) - set(tree().values())
+    lacking = set(_cached_files(version).values()) - set(tree().values())
     if damaged := _drop_damaged(lacking):
         repo.fetch(targets=[str(settings.ROOT / "data.dvc")])
     if again := _drop_damaged(damaged):
         raise SourceUnavailable(f"{again[0]} is damaged in the remote: push it again from a checkout that has it")
-    return _fetched(version)
+    return _cached_files(version)
 
 
 def _drop_damaged(objects: Iterable[str]) -> list[str]:
@@ -359,13 +353,13 @@ def _drop_damaged(objects: Iterable[str]) -> list[str]:
     return damaged
 
 
-def _fetched(version: str) -> Listing:
+def _cached_files(version: str) -> Listing:
     """The files of a version that was fetched.
 
     Raises:
         SourceUnavailable: the remote did not have all of them.
     """
-    listing = _listing(version)
+    listing = files_of(version)
     lacking = [name for name, md5 in listing.items() if not _cached(md5)]
     if lacking or not listing:
         what = _some(lacking) if lacking else version
@@ -373,24 +367,7 @@ def _fetched(version: str) -> Listing:
     return listing
 
 
-def _sweep(folder: Path) -> None:
-    """Remove what DVC left in a remote when it was killed; not what another checkout may be writing there now."""
-    for left in (folder / "files" / "md5").glob("*/.*.tmp"):
-        with suppress(FileNotFoundError):
-            if time.time() - left.stat().st_mtime > ABANDONED:
-                left.unlink()
-
-
-def push_made() -> None:
-    """Bring what the stages made, and the run cache that knows from what, to the default remote.
-
-    Raises:
-        SourceUnavailable: the remote cannot be reached.
-    """
-    remote = _remote()
-    folder = remote.folder if remote and remote.folder else settings.VAR
-    with _dvc("push what the stages made") as repo, settings.for_others(folder):
-        repo.push(targets=[str(settings.ROOT / "dvc.yaml")], run_cache=True)
+# ── joining two ───────────────────────────────────────────────────────────────────────────────────
 
 
 def join(text: str, commit: str, base: str | None) -> list[str]:
@@ -414,11 +391,10 @@ def join(text: str, commit: str, base: str | None) -> list[str]:
         theirs, ours = side(text), Side(tree(), revisions.read())
         if lacking := [name for name, md5 in theirs.listing.items() if not _cached(md5)]:
             raise SourceUnavailable(f"another worker's data version {version} is not in the remote: {_some(lacking)}")
-        was = side(base) if base else Side({}, {})
         every = {*revisions.by_partition(ours.listing), *revisions.by_partition(theirs.listing)}
-        joined, conflicts = revisions.join(was, ours, theirs, every)
-        _lay_down(joined.listing)
-        _made(None, joined.histories, "of another worker")
+        joined, conflicts = revisions.join(side(base) if base else Side({}, {}), ours, theirs, every)
+        _replace(tree(), joined.listing)
+        _make(None, joined.histories, "of another worker")
     return conflicts
 
 
@@ -441,30 +417,30 @@ def join_merge(
     """
     path = settings.ROOT / "data.dvc"
     with files.lock("data"):
-        both = path.read_bytes()
+        conflicted = path.read_bytes()
         try:
             sides = [_fetched_side(text) for text in (base, ours, theirs)]
             joined, conflicts = revisions.join(sides[0], sides[1], sides[2], theirs_for)
-            _decided(conflicts, ours_for, theirs_for)
+            _refuse_undecided(conflicts, ours_for, theirs_for)
             _no_strangers(joined.listing)
         except BaseException:
-            path.write_bytes(both)
+            path.write_bytes(conflicted)
             raise
         files.write_text(path, ours)
-        _lay_down(joined.listing)
-        _made(None, joined.histories, "of both sides of a merge")
+        _replace(tree(), joined.listing)
+        _make(None, joined.histories, "of both sides of a merge")
     return joined
 
 
-def _decided(conflicts: list[str], ours: Collection[str], theirs: Collection[str]) -> None:
-    by_hand = {*ours, *theirs}
+def _refuse_undecided(conflicts: list[str], ours: Collection[str], theirs: Collection[str]) -> None:
+    decided = {*ours, *theirs}
     if both := sorted({*ours} & {*theirs}):
         raise Mistake(f"{_some(both)}: either ours counts or theirs, and both are named")
-    if strange := sorted(by_hand - {*conflicts}):
+    if strange := sorted(decided - {*conflicts}):
         raise Mistake(
             f"{strange[0]}: there is nothing to decide{did_you_mean(strange[0], conflicts)}. Nothing was changed"
         )
-    if undecided := sorted(name for name in conflicts if name not in by_hand):
+    if undecided := sorted(name for name in conflicts if name not in decided):
         raise DataVersionDiffers(f"both sides have another content of {_some(undecided)}")
 
 
@@ -474,28 +450,34 @@ def _fetched_side(text: str | None) -> Side:
         return Side({}, {})
     files.write_text(settings.ROOT / "data.dvc", text)
     with _dvc("bring a side of the merge") as repo:
-        return Side(_bring(repo, parse(text).md5), revisions.parse(text))
+        return Side(_fetch(repo, parse(text).md5), revisions.parse(text))
 
 
 def side(text: str) -> Side:
     """What a data.dvc names: the files of its version as far as their listing can be had, and its histories."""
-    return Side(_listing(parse(text).md5), revisions.parse(text))
+    return Side(files_of(parse(text).md5), revisions.parse(text))
 
 
-def _lay_down(wanted: Listing) -> None:
-    """Bring data/ to these files, which are in data/ already or in the cache."""
-    here = tree()
-    for name in here.keys() - wanted.keys():
+def _replace(have: Listing, want: Listing) -> None:
+    """Bring data/ from some files to others, which are in data/ already or in the cache."""
+    for name in have.keys() - want.keys():
         files.remove(settings.ROOT / "data" / name)
-    for name, md5 in wanted.items():
-        if here.get(name) != md5:
-            _place(name, md5)
+    for name, md5 in want.items():
+        if have.get(name) != md5:
+            with files.replacing(settings.ROOT / "data" / name) as beside:
+                shutil.copyfile(_cache() / _object(md5), beside)
 
 
-def _place(name: str, md5: str) -> None:
-    """Copy a file from the cache into data/."""
-    with files.replacing(settings.ROOT / "data" / name) as beside:
-        shutil.copyfile(_cache() / _object(md5), beside)
+def _no_strangers(wanted: Listing) -> None:
+    """Stop before anything in data/ is lost: a file that is neither wanted nor in the cache is in no version."""
+    if strangers := sorted(name for name, md5 in tree().items() if wanted.get(name) != md5 and not _cached(md5)):
+        raise DataVersionDiffers(
+            f"data/ holds files that the version in data.dvc does not: {_some(strangers)}. They are in no version: "
+            f"move them away (or back to the landing zone), then run again"
+        )
+
+
+# ── DVC's cache and remote ────────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True)
@@ -509,58 +491,59 @@ class Remote:
 
 
 def _remote() -> Remote | None:
-    """The default remote, read as DVC does (config, then config.local over it) but without importing it."""
-    config = ConfigParser(interpolation=None)
-    folder = settings.ROOT / ".dvc"
-    config.read([folder / "config", folder / "config.local"], encoding="utf-8")
+    config = _config()
     name = config.get("core", "remote", fallback=None)
     url = config.get(f"'remote \"{name}\"'", "url", fallback=None)
     if name is None or url is None:
         return None
-    return Remote(name, url, None if "://" in url else (folder / url).resolve())
+    return Remote(name, url, None if "://" in url else (settings.ROOT / ".dvc" / url).resolve())
 
 
 def _cache() -> Path:
+    return settings.ROOT / ".dvc" / _config().get("cache", "dir", fallback="cache")
+
+
+def _config() -> ConfigParser:
+    """Read as DVC does (config, then config.local over it) but without importing it."""
     config = ConfigParser(interpolation=None)
-    folder = settings.ROOT / ".dvc"
-    config.read([folder / "config", folder / "config.local"], encoding="utf-8")
-    return folder / config.get("cache", "dir", fallback="cache")
+    config.read([settings.ROOT / ".dvc" / name for name in ("config", "config.local")], encoding="utf-8")
+    return config
 
 
-def _known_pushed(version: str, remote: Remote | None) -> bool:
-    """A folder is asked for the files themselves, as somebody may have removed them; for others a marker says so."""
+def _cached(md5: str) -> bool:
+    return (_cache() / _object(md5)).is_file()
+
+
+def _is_pushed(version: str, remote: Remote | None) -> bool:
+    """In a folder the files themselves are looked at, as somebody may have removed them; else a note says so."""
     if remote is None:
         return False
     if remote.folder is None:
-        return files.read_state(_marker(), dict[str, str]()) == {"remote": remote.url, "version": version}
+        return files.read_state(paths.pushed_data(), dict[str, str]()) == {"remote": remote.url, "version": version}
     listing = remote.folder / _object(version)
     if not listing.is_file() or files.md5(listing) != version.removesuffix(".dir"):
         return False
-    return all(_whole(remote.folder, entry["md5"]) for entry in files.read_json(listing))
+    return all(_is_whole(remote.folder, entry["md5"]) for entry in files.read_json(listing))
 
 
-def _whole(folder: Path, md5: str) -> bool:
-    """Whether a remote on this machine has a file, and not the beginning of it; told without reading it."""
-    there, here = folder / _object(md5), _cache() / _object(md5)
-    return there.is_file() and (not here.is_file() or there.stat().st_size == here.stat().st_size)
+def _is_whole(remote: Path, md5: str) -> bool:
+    """Whether a remote on this machine has a file, and not the beginning of it; by its size, without reading it."""
+    pushed, cached = remote / _object(md5), _cache() / _object(md5)
+    return pushed.is_file() and (not cached.is_file() or pushed.stat().st_size == cached.stat().st_size)
 
 
 def _object(md5: str) -> str:
-    """Where a cache or a remote of DVC keeps what hashes to this."""
+    """Where a cache or a remote of DVC keeps the file with this hash."""
     return f"files/md5/{md5[:2]}/{md5[2:]}"
 
 
-def _marker() -> Path:
-    return paths.pushed_data()
-
-
-# ── bringing one back ─────────────────────────────────────────────────────────────────────────────
+# ── from the upstream again ───────────────────────────────────────────────────────────────────────
 
 
 def restore_from_upstream(params: Params, log: Callable[[str], object] = print) -> bool:
-    """Bring the version that data.dvc names into data/: from the remote, else by asking the upstream again.
+    """Bring the version that data.dvc names into data/: from the remote, else from the upstream.
 
-    What the upstream gives is accepted only when it hashes to the same version. False when it is there already.
+    The upstream's partitions are accepted only when they hash to the same version. False when data/ holds it already.
 
     Raises:
         DataVersionDiffers: the upstream gives something else now, or data/ holds files that are in no version.
@@ -578,27 +561,25 @@ def restore_from_upstream(params: Params, log: Callable[[str], object] = print) 
         if params.upstream is None:
             raise DataMissing(f"{error}. params.yaml names no upstream that could be asked for it again") from error
         log("the remote does not have it; asking the upstream again")
+        _from_upstream(named, params, log)
     else:
         log(f"brought {named.md5} from the remote")
-        return True
-    _from_upstream(named, params, log)
     return True
 
 
-def _from_upstream(named: Version, params: Params, log: Callable[[str], object]) -> None:
+def _from_upstream(named: DataVersion, params: Params, log: Callable[[str], object]) -> None:
     settings.VAR.mkdir(parents=True, exist_ok=True)
     with files.lock("data"), TemporaryDirectory(dir=settings.VAR, prefix="restore-") as staging:
         folder = Path(staging)
-        asked = _ask(named, params, folder, log)
+        partitions = _download(named, params, folder, log)
         given = _tree(folder)
         if dir_hash(given) != named.md5:
-            raise DataVersionDiffers(_difference(named, given, asked, folder))
+            raise DataVersionDiffers(_difference(named, given, partitions, folder))
         _no_strangers(given)
-        for name in [name for name in tree() if name not in given]:
+        for name in tree().keys() - given.keys():
             files.remove(settings.ROOT / "data" / name)  # of another version, and in the cache
         for name in given:
-            target = settings.ROOT / "data" / name
-            with files.replacing(target) as beside:
+            with files.replacing(settings.ROOT / "data" / name) as beside:
                 shutil.move(folder / name, beside)
         with _dvc("put the data version into the cache") as repo:
             dvc_files.wait_for_others(lambda: repo.commit(str(settings.ROOT / "data.dvc"), force=True))
@@ -606,10 +587,10 @@ def _from_upstream(named: Version, params: Params, log: Callable[[str], object])
     push()
 
 
-def _ask(named: Version, params: Params, folder: Path, log: Callable[[str], object]) -> list[str]:
+def _download(named: DataVersion, params: Params, folder: Path, log: Callable[[str], object]) -> list[str]:
     """Ask for partitions, oldest first, until there are as many files as data.dvc names; gives the partitions."""
     source = delivery.upstream(params)
-    asked, count = [], 0
+    partitions, count = [], 0
     for partition in source.partitions():
         if named.nfiles is not None and count >= named.nfiles:
             break
@@ -618,41 +599,29 @@ def _ask(named: Version, params: Params, folder: Path, log: Callable[[str], obje
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content)
             count += 1
-        asked.append(partition)
+        partitions.append(partition)
         log(f"asked for {partition}")
-    return asked
+    return partitions
 
 
-def _difference(named: Version, given: Listing, asked: list[str], folder: Path) -> str:
-    """Which partitions are not what data.dvc names, where that is known; else what can be said."""
-    if not asked:
+def _difference(named: DataVersion, given: Listing, partitions: list[str], folder: Path) -> str:
+    """Which partitions are not what data.dvc names, where its listing can be had; else the sizes."""
+    if not partitions:
         return f"the upstream has no partitions, and data.dvc names {named.md5}"
-    size = sum((folder / name).stat().st_size for name in given)
-    said = (
-        f"it gave {len(given)} files of {size:,} bytes, data.dvc names {named.nfiles} of {named.size or 0:,}; which "
-        f"partition differs is not known, as neither the cache nor the remote has the listing of that version"
-    )
-    if kept := _listing(named.md5):
+    if kept := files_of(named.md5):
         which = sorted(name for name in {*kept, *given} if kept.get(name) != given.get(name))
-        said = f"these differ: {_some(which)}"
-    return (
-        f"the upstream ({asked[0]} to {asked[-1]}) gives {dir_hash(given)}, and data.dvc names {named.md5}: {said}. "
-        f"Nothing was put into data/. Is data.dvc the committed one, and the upstream the one in requirements.lock? "
-        f"Otherwise pull from a remote that has the version"
-    )
-
-
-def _no_strangers(wanted: Listing) -> None:
-    """Stop before anything in data/ is lost: what is neither wanted nor in the cache is in no version."""
-    if strangers := sorted(name for name, md5 in tree().items() if wanted.get(name) != md5 and not _cached(md5)):
-        raise DataVersionDiffers(
-            f"data/ holds files that the version in data.dvc does not: {_some(strangers)}. They are in no version: "
-            f"move them away (or back to the landing zone), then run again"
+        detail = f"these differ: {_some(which)}"
+    else:
+        size = sum((folder / name).stat().st_size for name in given)
+        detail = (
+            f"it gave {len(given)} files of {size:,} bytes, data.dvc names {named.nfiles} of {named.size or 0:,}; "
+            f"which partition differs is not known, as neither the cache nor the remote has the listing of that version"
         )
-
-
-def _cached(md5: str) -> bool:
-    return (_cache() / _object(md5)).is_file()
+    return (
+        f"the upstream ({partitions[0]} to {partitions[-1]}) gives {dir_hash(given)}, and data.dvc names {named.md5}: "
+        f"{detail}. Nothing was put into data/. Is data.dvc the committed one, and the upstream the one in "
+        f"requirements.lock? Otherwise pull from a remote that has the version"
+    )
 
 
 # ── DVC ───────────────────────────────────────────────────────────────────────────────────────────
@@ -660,11 +629,11 @@ def _cached(md5: str) -> bool:
 
 @contextmanager
 def _dvc(purpose: str) -> Iterator[Repo]:
-    """DVC in this process, waiting for whoever holds its lock; its errors, and its remotes' own, as one of ours."""
+    """DVC in this process, waiting for its lock; its errors, and its remotes' own, as one of ours."""
     from dvc.repo import Repo
     from dvc.utils.serialize import _yaml
 
-    dvc_files.mend()
+    dvc_files.repair()
     dvc_files.write_whole(_yaml)
     logging.getLogger("dvc").setLevel(logging.WARNING)  # its advice is for somebody at a terminal
     # _wait_for_lock is not public; without it DVC gives up after three seconds (`dvc --wait-for-lock` sets the same)
@@ -679,12 +648,12 @@ def _dvc(purpose: str) -> Iterator[Repo]:
 
 
 def _causes(error: BaseException) -> str:
-    """What DVC says, and what it says it of."""
-    said: list[str] = []
-    at: BaseException | None = error
-    while at is not None:
-        text = storage.masked(" ".join(str(at).split()))
-        if text and text not in said:
-            said.append(text)
-        at = at.__cause__
-    return ": ".join(said) or type(error).__name__
+    """DVC's message, and those of its causes."""
+    messages: list[str] = []
+    cause: BaseException | None = error
+    while cause is not None:
+        text = storage.masked(" ".join(str(cause).split()))
+        if text and text not in messages:
+            messages.append(text)
+        cause = cause.__cause__
+    return ": ".join(messages) or type(error).__name__

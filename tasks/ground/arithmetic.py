@@ -1,4 +1,4 @@
-"""Which arithmetic numpy and OpenBLAS really use in this process: what a model's bits depend on beside its inputs."""
+"""Arithmetic that numpy and OpenBLAS use in this process: a model's bits depend on it."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ def in_effect() -> str:
 
 
 def refuse_other() -> None:
-    """See that the pins took effect: they do not where numpy was imported before they were set.
+    """Check that the pins took effect: they do not where numpy was imported before they were set.
 
     Raises:
-        EnvironmentDiffers: names what is in effect, and what should be.
+        EnvironmentDiffers: names the arithmetic in effect, and the pinned one.
     """
     libraries = _libraries()
     if settings.has_avx2() and libraries != PINNED:
         raise EnvironmentDiffers(
             f"this process computes with {', '.join(libraries)}, and a model is made with {', '.join(PINNED)}, so that "
-            f"it is the same on every machine. numpy was imported before tasks.ground.settings.apply() was called: call "
-            f"it first, or use `python -m tasks` (docs/decisions/arithmetic.md)"
+            f"it is the same on every machine. numpy was imported before tasks.ground.settings.apply() was called: "
+            f"call it first, or use `python -m tasks` (docs/decisions/arithmetic.md)"
         )
 
 

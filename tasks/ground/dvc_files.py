@@ -1,8 +1,7 @@
-"""DVC's books (`data.dvc`, `dvc.lock`, `.dvc/tmp/rwlock`) under kill -9: written whole, and mended where they were not.
+"""DVC's files (`data.dvc`, `dvc.lock`, `.dvc/tmp/rwlock`) under kill -9: written whole, and repaired.
 
-DVC empties such a file and then writes it: a kill in between leaves one that nobody can read, and every later run fails
-on it. What our own processes have DVC write is therefore written beside and renamed. What a `dvc repro` that a person
-started left half-written is mended here, without importing DVC.
+DVC empties such a file and then writes it: a kill in between leaves an unreadable one, and every later run fails on it. In our own processes DVC therefore writes beside and renames. What a `dvc repro` of a person left half-written is
+repaired here, without importing DVC.
 """
 
 from __future__ import annotations
@@ -26,7 +25,11 @@ WAIT_SECONDS = 600
 
 
 def write_whole(serializers: ModuleType) -> None:
-    """Have DVC in this process write its YAML files whole or not at all. To be given `dvc.utils.serialize._yaml`."""
+    """Have DVC in this process write its YAML files whole or not at all.
+
+    Args:
+        serializers: `dvc.utils.serialize._yaml`.
+    """
     dump: Any = vars(serializers)["_dump_data"]
     if getattr(dump, "whole", False):
         return
@@ -39,10 +42,10 @@ def write_whole(serializers: ModuleType) -> None:
     vars(serializers)["_dump_data"] = dump_whole
 
 
-def wait_for_others(act: Callable[[], T], say: Callable[[str], object] = print) -> T:
-    """Do something with DVC; while another process is at work on the same files, wait for it, and say for whom.
+def wait_for_others(act: Callable[[], T], log: Callable[[str], object] = print) -> T:
+    """Do something with DVC; while another process is at work on the same files, wait for it, and log which.
 
-    DVC itself waits for its repository lock, but fails at once on what `.dvc/tmp/rwlock` says to be in use.
+    DVC itself waits for its repository lock, but fails at once on files that `.dvc/tmp/rwlock` lists.
 
     Raises:
         InUse: it is still at work after `WAIT_SECONDS`.
@@ -62,34 +65,34 @@ def wait_for_others(act: Callable[[], T], say: Callable[[str], object] = print) 
             if time.monotonic() - begin > WAIT_SECONDS:
                 raise InUse(f"{blocker}, for {WAIT_SECONDS} s now. When it is done, run again") from error
         if blocker != waits:
-            say(f"waiting: {blocker}")
+            log(f"waiting: {blocker}")
         time.sleep(0.5)
 
 
 def _blocker(busy: Exception) -> str:
-    """Of what DVC says, who is at work on what; not its advice to remove the list of who is."""
+    """DVC's message without its advice to remove the list of processes."""
     return " ".join(str(busy).partition("\n\n")[0].split()).replace("is busy, it is being blocked by:", "is in use by")
 
 
-def mend() -> None:
-    """Take away what a killed DVC left half-written: to be called before DVC is.
+def repair() -> None:
+    """Remove what a killed DVC left half-written; to be called before DVC is.
 
-    A `dvc.lock` that was broken off goes: what it named is given back by DVC's run cache, and no step runs again.
+    A `dvc.lock` that was broken off goes: DVC's run cache gives back what it named, and no step runs again.
 
     Raises:
         Mistake: data.dvc or dvc.lock holds both sides of a merge.
     """
     _refuse_both_sides("data.dvc", "dvc.lock")
     files.sweep(settings.ROOT, below=False)
-    lock, held = settings.ROOT / "dvc.lock", settings.ROOT / ".dvc" / "tmp" / "rwlock"
+    lock, rwlock = settings.ROOT / "dvc.lock", settings.ROOT / ".dvc" / "tmp" / "rwlock"
     if _broken_off(lock):
-        with _alone(held.with_name("lock")):  # DVC holds it while it writes
+        with _alone(rwlock.with_name("lock")):  # DVC holds it while it writes
             if _broken_off(lock):
                 files.remove(lock)
-    if _nobodys(held):
-        with _alone(held.with_name("rwlock.lock")):
-            if _nobodys(held):
-                files.remove(held)
+    if _is_abandoned(rwlock):
+        with _alone(rwlock.with_name("rwlock.lock")):
+            if _is_abandoned(rwlock):
+                files.remove(rwlock)
 
 
 def _refuse_both_sides(*names: str) -> None:
@@ -117,8 +120,8 @@ def _broken_off(lock: Path) -> bool:
         return True
 
 
-def _nobodys(rwlock: Path) -> bool:
-    """Whether the list of who is at work on what is broken off, or names only processes that are gone.
+def _is_abandoned(rwlock: Path) -> bool:
+    """Whether the list of processes at work is broken off, or names only processes that are gone.
 
     DVC takes a process with the same number for the one that was killed: after a restart of a container, that is soon
     the case, and it would wait for ever. A process that began after the list was written cannot be on it.
@@ -127,9 +130,9 @@ def _nobodys(rwlock: Path) -> bool:
 
     try:
         written = rwlock.stat().st_mtime
-        said = json.loads(rwlock.read_text(encoding="utf-8"))
-        readers = [one for all_ in said.get("read", {}).values() for one in all_]
-        pids = {int(one["pid"]) for one in [*said.get("write", {}).values(), *readers]}
+        content = json.loads(rwlock.read_text(encoding="utf-8"))
+        readers = [reader for readers in content.get("read", {}).values() for reader in readers]
+        pids = {int(process["pid"]) for process in [*content.get("write", {}).values(), *readers]}
     except FileNotFoundError:
         return False
     except (ValueError, AttributeError, KeyError, TypeError):
@@ -146,7 +149,7 @@ def _nobodys(rwlock: Path) -> bool:
 
 @contextmanager
 def _alone(lock: Path) -> Iterator[None]:
-    """Hold a lock of DVC (zc.lockfile: flock), waiting for whoever holds it."""
+    """Hold a lock of DVC (zc.lockfile: flock), waiting for its holder."""
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("a") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)

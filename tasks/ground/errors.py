@@ -1,13 +1,13 @@
 """Every way to fail, one class per cause.
 
 EvergreenError
-├── Mistake                     somebody wrote something that cannot work: fix it, then run again
+├── Mistake                     a person wrote something that cannot work: fix it, then run again
 │   ├── ParamsError             params.yaml
 │   ├── ContractError           an expectation suite
 │   ├── ModelCodeError          models/<name>/ does not do what its interface asks
 │   │   └── RowsRefused         it gives rows that cannot be learned from
 │   └── EnvironmentDiffers      what is installed is not what requirements.lock names
-└── WorldError                  the world is not as it should be: mend it or wait, then run again
+└── WorldError                  the world is not as it should be: repair it or wait, then run again
     ├── SourceUnavailable       the upstream, the landing zone or a remote cannot be reached
     ├── DataMissing             a data version is named, but its files are not here
     ├── DataVersionDiffers      what the upstream gives now, or data/ holds, is not what data.dvc names
@@ -16,11 +16,11 @@ EvergreenError
     ├── ModelFileRefused        a model file was changed, or holds a type that is not on the list
     ├── ReleaseDiffers          the packaged release does not answer as the model was evaluated
     ├── RegistryUnavailable     the MLflow store is locked or gone
-    ├── RegistryDamaged         somebody took away in MLflow what is needed, and it cannot be put back from here
+    ├── RegistryDamaged         what is needed was removed in MLflow, and cannot be restored from here
     ├── NotPromoted             a version may not become champion
     └── FileTorn                a file is not whole
 
-An error says what happened, to what, and what to do next. None is caught to be passed over in silence.
+An error says what happened, to what, and what to do next. None is swallowed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = ["EvergreenError", "ModelFileRefused", "WorldError", "did_you_mean"]  
 
 
 class Mistake(EvergreenError):
-    """Somebody wrote something that cannot work."""
+    """A person wrote something that cannot work."""
 
 
 class ParamsError(Mistake):
@@ -83,7 +83,7 @@ class RegistryUnavailable(WorldError):
 
 
 class RegistryDamaged(WorldError):
-    """Somebody took away in MLflow what is needed, and it cannot be put back from here."""
+    """What is needed was removed in MLflow, and cannot be restored from here."""
 
 
 class FileTorn(WorldError, ValueError):
@@ -91,4 +91,4 @@ class FileTorn(WorldError, ValueError):
 
 
 class NotPromoted(WorldError):
-    """A version was withdrawn, or no verdict says that it may replace who is champion now."""
+    """A version was withdrawn, or no verdict says that it may replace the champion."""

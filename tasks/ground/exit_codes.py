@@ -1,4 +1,4 @@
-"""How a command that a person types ends: with an exit code, and where it fails with a line on stderr that says why."""
+"""Exit codes of commands that a person types; a failure prints a line on stderr that says why."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import ParamSpec
 
 from tasks.ground.errors import EvergreenError
 
-NOBODY_READS = 141
-"""The exit code of who writes to somebody that reads no more, as `head`: what a shell makes of SIGPIPE."""
+BROKEN_PIPE = 141
+"""The exit code of a command whose reader has gone, such as `head`: what a shell makes of SIGPIPE."""
 
 P = ParamSpec("P")
 
@@ -29,19 +29,19 @@ def command(main: Callable[P, int | None]) -> Callable[P, int]:
             print(f"{type(error).__name__}: {error}", file=sys.stderr)
             return 1
         except BrokenPipeError:
-            if not _nobody_reads():
+            if not _stdout_is_broken():
                 raise
-            return NOBODY_READS
+            return BROKEN_PIPE
         return code
 
     return run
 
 
-def _nobody_reads() -> bool:
-    """Whether the pipe that is broken is stdout; what is still to be written there then goes nowhere."""
+def _stdout_is_broken() -> bool:
+    """Whether the broken pipe is stdout; if so, the rest of its output is discarded."""
     stdout = sys.stdout.fileno()
     broken = select.poll()
-    broken.register(stdout, 0)  # that nobody is at the other end is always told
+    broken.register(stdout, 0)  # POLLERR is always reported
     if not broken.poll(0):
         return False
     nowhere = os.open(os.devnull, os.O_WRONLY)

@@ -1,8 +1,7 @@
-"""Files: hashed, read, and written so that nobody ever reads half of one, also after a power cut.
+"""Files: hashed, read, and replaced atomically, also under a power cut; memos and locks.
 
-What is written goes to the disk before it takes the place of what was there. A state file that is torn all the same (an
-older file system, a bad disk) is named, set aside in var/torn/, and counts as none: whoever needs it makes it again
-from what is known.
+Content is flushed to the disk before it replaces what was there. A state file that is torn all the same (an older file
+system, a bad disk) is reported, set aside in var/torn/, and counts as missing: its next writer makes it again.
 """
 
 from __future__ import annotations
@@ -75,11 +74,10 @@ def tree(folder: Path) -> dict[str, str]:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A path to write to, which takes the place of `path` when the block ends well, and is gone when it does not.
+    """A path to write a file or a folder to, which replaces `path` when the block ends well, and is removed otherwise.
 
-    The block may make a file or a folder of it. What stood at `path` is never written into: a DVC cache
-    that links instead of copying would otherwise be changed through it. All of it is on the disk before it is renamed,
-    except below build/, which stages make again.
+    What stood at `path` is never written into: a DVC cache that links instead of copying would be changed through it.
+    All of it is on the disk before it is renamed, except below build/, which stages make again.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.parent / f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp"
@@ -100,7 +98,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def flush(path: Path) -> None:
-    """Have the disk hold what a file contains, or which names a folder has, before anything else is written."""
+    """Have the disk hold the content of a file, or the names in a folder, before anything else is written."""
     file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(file)
@@ -120,7 +118,7 @@ def _flush_all(path: Path) -> None:
 
 
 def _replace_folder(path: Path, beside: Path) -> None:
-    """Rename cannot replace a folder that is not empty: the old one is moved away whole, never read in half."""
+    """Rename cannot replace a folder that is not empty: the old one is moved away whole."""
     aside = beside.with_suffix(".old.tmp")
     remove(aside)
     path.replace(aside)
@@ -141,7 +139,7 @@ def remove(path: Path) -> None:
 
 
 def sweep(*folders: Path, below: bool = True) -> None:
-    """Remove what killed processes left beside what they wrote (`.<name>.<pid>-….tmp`), in these folders and below."""
+    """Remove what killed processes left half-written (`.<name>.<pid>-….tmp`), in these folders and below."""
     for folder in folders:
         for left in folder.rglob(".*.tmp") if below else folder.glob(".*.tmp"):
             writer = re.search(r"\.(\d+)-[^/]*\.tmp$", left.name)
@@ -154,7 +152,7 @@ def _lives(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # somebody else's
+    except PermissionError:  # another user's
         return True
     return True
 
@@ -196,12 +194,12 @@ _log = logging.getLogger("evergreen")
 
 
 def read_state(path: Path, otherwise: T, parse: Callable[[Any], T] | None = None) -> T:
-    """What a state file holds; `otherwise` where there is none, or where it is torn: that is told, and it is set aside.
+    """The value of a state file; `otherwise` where there is none, or where it is torn, which is logged and set aside.
 
     Args:
         path: a JSON file.
-        otherwise: of what nothing is known; without `parse` also the type that the file must hold.
-        parse: makes a value of what the file holds, and fails where that is something else.
+        otherwise: the value without a file; without `parse` also the type that the file must hold.
+        parse: makes a value of the file's JSON, and fails where that is something else.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
@@ -220,7 +218,7 @@ def read_state(path: Path, otherwise: T, parse: Callable[[Any], T] | None = None
 
 def is_whole(path: Path) -> bool:
     """Whether a JSON, Parquet or NumPy file is what its suffix says, from end to end; every other file is."""
-    if path.name.startswith("."):  # what somebody writes just now, or did not end: nobody reads it
+    if path.name.startswith("."):  # is being written, or was never finished: nothing reads it
         return True
     kinds = {".json": _is_whole_json, ".parquet": _is_whole_parquet, ".npy": _is_whole_array}
     return kinds.get(path.suffix, lambda _: True)(path)
@@ -235,7 +233,7 @@ def _is_whole_json(path: Path) -> bool:
 
 
 def _is_whole_parquet(path: Path) -> bool:
-    """Whether it begins and ends as Parquet does: what was cut off or written over does not."""
+    """Whether it begins and ends as Parquet does."""
     with path.open("rb") as stream:
         if stream.read(4) != b"PAR1" or stream.seek(0, os.SEEK_END) < 12:
             return False
@@ -254,7 +252,7 @@ def _is_whole_array(path: Path) -> bool:
 
 
 def set_aside(path: Path, why: str, *, copy: bool = False) -> Path | None:
-    """Move a torn file or folder to var/torn/, and tell it; gives where it is. None where somebody else just did."""
+    """Move a torn file or folder to var/torn/, and log it; gives where it is. None where another process just did."""
     name = path.relative_to(settings.VAR) if path.is_relative_to(settings.VAR) else Path(path.name)
     aside = paths.torn_files() / f"{'_'.join(name.parts)}.{time.time_ns()}"
     aside.parent.mkdir(parents=True, exist_ok=True)
@@ -279,11 +277,11 @@ def write_parquet(path: Path, frame: pd.DataFrame) -> None:
 
 
 def memo(kind: str, key: Any, suffix: str, make: Callable[[Path], None]) -> Path:
-    """The file `make` wrote for this key, now or earlier: `make` runs once per content of `key`.
+    """The file that `make` wrote for this key, now or earlier: it runs once per content of `key`.
 
-    A memo holds what one partition gave, so that the cost of a stage follows what is new while the stage
-    stays a plain function of its inputs. `key` must name everything the result depends on. Losing
-    `var/memo` costs time and nothing else; one that is not what was written is made again: its hash lies beside it.
+    So the cost of a stage follows what is new, while the stage stays a plain function of its inputs. `key` must name
+    everything the result depends on. Losing `var/memo` costs time and nothing else; a memo that differs from its hash,
+    which lies beside it, is made again.
     """
     path = paths.memos() / kind / f"{digest(key)[:32]}{suffix}"
     if not is_sealed(path):
@@ -294,26 +292,26 @@ def memo(kind: str, key: Any, suffix: str, make: Callable[[Path], None]) -> Path
 
 
 def seal(path: Path) -> None:
-    """Write down beside a file or a folder what it holds (`<name>.sha256`): what is not so any more is no longer it."""
+    """Write the hash of a file or a folder beside it (`<name>.sha256`), by which a change is noticed."""
     write_text(_seal_of(path), _hash_of(path))
 
 
 def is_sealed(path: Path) -> bool:
-    """Whether a file or a folder is there, and as it was when it was sealed; notes that somebody asked."""
+    """Whether a file or a folder is there, and as it was when it was sealed; notes that it was used."""
     beside = _seal_of(path)
     try:
         whole = beside.read_bytes() == _hash_of(path).encode()
     except FileNotFoundError:
         return False
     if whole:
-        os.utime(beside)  # what nobody asks for any more is forgotten some day
+        os.utime(beside)  # for forget_unused
     return whole
 
 
 def forget_unused(folder: Path, days: float) -> list[Path]:
-    """Remove what is sealed below a folder and nobody has asked for in so many days; gives what went.
+    """Remove what is sealed below a folder and was not used for so many days; gives the removed paths.
 
-    It is made again for whoever asks again. The seal goes last: what a kill leaves of it is found by the next call.
+    The seal goes last: the next call finds what a kill leaves.
     """
     before, gone = time.time() - days * 86_400, []
     for beside in folder.rglob("*.sha256"):
@@ -335,7 +333,7 @@ def _hash_of(path: Path) -> str:
 
 
 WAIT_SECONDS = 60.0
-"""So often it is told for whom somebody still waits."""
+"""Between two messages of a process that waits for a lock."""
 
 
 def _on_stderr(text: str) -> None:
@@ -344,12 +342,12 @@ def _on_stderr(text: str) -> None:
 
 @contextmanager
 def lock(name: str, tell: Callable[[str], object] = _on_stderr, who: str | None = None) -> Iterator[None]:
-    """Hold `name` alone on this machine; wait for whoever holds it. A killed holder lets go by dying.
+    """Hold the lock `name` of this machine; wait for its holder. A process that dies releases its locks.
 
     Args:
-        name: what is held.
-        tell: is told for whom this waits, and since when that one holds it.
-        who: what those that wait for this one are told; None: its command.
+        name: of the lock.
+        tell: gets a message that names the holder this waits for, and since when it holds the lock.
+        who: how the messages of others name this process; None: by its command.
     """
     from filelock import FileLock, Timeout
 
@@ -367,10 +365,10 @@ def lock(name: str, tell: Callable[[str], object] = _on_stderr, who: str | None 
     try:
         if waited:
             tell(f"goes on after {time.monotonic() - begin:.0f} s")
-        with suppress(OSError):  # on a disk that is full, it is held all the same
+        with suppress(OSError):  # a full disk: the lock is held all the same
             now = datetime.now().astimezone().isoformat(timespec="seconds")
-            said = {"pid": os.getpid(), "who": who or _command(), "since": now}
-            holder.write_text(json.dumps(said), encoding="utf-8")  # it is for people: nothing depends on it
+            note = {"pid": os.getpid(), "who": who or _command(), "since": now}
+            holder.write_text(json.dumps(note), encoding="utf-8")  # for messages only
         yield
     finally:
         mutex.release()
@@ -382,11 +380,11 @@ def _command() -> str:
 
 
 def _holder(note: Path) -> str:
-    """Who holds a lock, as far as that is known: it is noted a moment later."""
+    """The holder of a lock, as far as it has noted it."""
     try:
-        said = read_json(note)
+        process = read_json(note)
     except (FileNotFoundError, ValueError):
         return "another process"
-    if not _lives(said["pid"]):
+    if not _lives(process["pid"]):
         return "another process"
-    return f"process {said['pid']} ({said['who']}, since {said['since']})"
+    return f"process {process['pid']} ({process['who']}, since {process['since']})"

@@ -1,7 +1,7 @@
-"""Git, asked by its command: what whoever commits for a person needs of it, and how a lost race is told from an outage.
+"""Git by its command line: commits of single files, pushes that tell a lost race from an outage.
 
 A flow commits data.dvc, dvc.lock or a manifest, each alone, into a clone in which people may work too. So nothing here
-touches what else is changed or staged, and Git asks nobody for a password.
+touches what else is changed or staged, and Git never asks for a password.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ class Clone:
     at: Path
 
     def run(self, *arguments: str, given: str | None = None, **environment: str) -> str:
-        """What a Git command says; `given` is its standard input.
+        """The output of a Git command; `given` is its standard input.
 
         Raises:
             SourceUnavailable: it failed, or did not end.
         """
         done = self.attempt(*arguments, given=given, environment=environment)
         if done.returncode:
-            raise SourceUnavailable(f"git {_command(arguments)} failed: {_told(done.stderr)}")
+            raise SourceUnavailable(f"git {_command(arguments)} failed: {_message(done.stderr)}")
         return done.stdout.strip("\n")
 
     def attempt(
@@ -69,15 +69,15 @@ class Clone:
         done = self.attempt("show", f"{commit}:./{name}")
         return done.stdout if done.returncode == 0 else None
 
-    def is_ancestor(self, one: str, of: str) -> bool:
-        """Whether a commit is another, or comes before it."""
-        return self.attempt("merge-base", "--is-ancestor", one, of).returncode == 0
+    def is_ancestor(self, commit: str, of: str) -> bool:
+        """Whether a commit is the other, or comes before it."""
+        return self.attempt("merge-base", "--is-ancestor", commit, of).returncode == 0
 
     def changed(self, *names: str) -> list[str]:
         """Which of these files differ from HEAD, or are new."""
         plain = ("-c", "status.relativePaths=true", "-c", "color.status=false")
-        told = self.run(*plain, "status", "--short", "--untracked-files=all", "--", *names)
-        return [name for name in names if re.search(rf"^.. {re.escape(name)}$", told, re.MULTILINE)]
+        status = self.run(*plain, "status", "--short", "--untracked-files=all", "--", *names)
+        return [name for name in names if re.search(rf"^.. {re.escape(name)}$", status, re.MULTILINE)]
 
     def is_checkout(self) -> bool:
         """Whether the folder belongs to a checkout at all.
@@ -90,7 +90,7 @@ class Clone:
         except FileNotFoundError:  # no Git on this machine
             return False
         if done.returncode and "not a git repository" not in done.stderr:
-            raise SourceUnavailable(f"git cannot read the checkout {self.at}: {_told(done.stderr)}")
+            raise SourceUnavailable(f"git cannot read the checkout {self.at}: {_message(done.stderr)}")
         return done.stdout.strip() == "true"
 
     def differing(self, *paths: str) -> list[str]:
@@ -121,14 +121,14 @@ class Clone:
         return self.run("rev-parse", "HEAD")
 
     def identity(self) -> list[str]:
-        """Who commits, where nobody told Git."""
-        known = self.attempt("config", "user.email").returncode == 0 or os.environ.get("GIT_COMMITTER_EMAIL")
-        return [] if known else ["-c", "user.name=Evergreen", "-c", "user.email=evergreen@localhost"]
+        """The committer, where Git has none configured."""
+        is_set = self.attempt("config", "user.email").returncode == 0 or os.environ.get("GIT_COMMITTER_EMAIL")
+        return [] if is_set else ["-c", "user.name=Evergreen", "-c", "user.email=evergreen@localhost"]
 
     # ── the remote ────────────────────────────────────────────────────────────────────────────────
 
     def push(self, remote: str, branch: str, commit: str = "HEAD") -> bool:
-        """Push a commit; False when somebody was first.
+        """Push a commit; False when another was first.
 
         Raises:
             SourceUnavailable: the remote cannot be reached.
@@ -156,10 +156,10 @@ class Clone:
 
 
 def until_first(remote: str, branch: str) -> Iterator[None]:
-    """Give tries to push, with random pauses so that two workers do not meet again, until nobody else was first.
+    """Give tries to push, with random pauses so that two workers do not meet again, until no other was first.
 
     Raises:
-        SourceUnavailable: somebody else was first each time.
+        SourceUnavailable: another was first each time.
     """
     for attempt in range(TRIES):
         yield
@@ -175,9 +175,9 @@ def _fetching(remote: str, branch: str) -> list[str]:
     return ["fetch", "-q", remote, f"+refs/heads/{branch}:refs/remotes/{remote}/{branch}"]
 
 
-def _unreachable(what: str, remote: str, said: str) -> SourceUnavailable:
+def _unreachable(what: str, remote: str, stderr: str) -> SourceUnavailable:
     return SourceUnavailable(
-        f"git {what} failed: {_told(said)}. Check the remote {remote!r} (`git remote -v`), the network and the "
+        f"git {what} failed: {_message(stderr)}. Check the remote {remote!r} (`git remote -v`), the network and the "
         f"credentials, then run again: nothing was lost"
     )
 
@@ -191,6 +191,6 @@ def _bytes(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
-def _told(text: str) -> str:
-    """What Git said, in a line, without what stands before the @ of an address."""
+def _message(text: str) -> str:
+    """Git's message in a line, without credentials."""
     return storage.masked(" ".join(text.split())) or "it said nothing"

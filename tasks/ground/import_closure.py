@@ -1,7 +1,7 @@
-"""Which of the project's files a module imports, directly or not, read from its text: nothing is executed.
+"""Import closure: the project's files that a module imports, directly or not, read from their text.
 
-What a result depends on includes the code that made it. A release takes along exactly these files, a memo is
-keyed by them, and the test of dvc.yaml fails when a stage does not list one of them.
+A result depends on the code that made it: memos are keyed by these files, and the test of dvc.yaml fails when a stage
+does not list one of them.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ def closure(module_file: Path, root: Path) -> set[Path]:
     Raises:
         ModelCodeError: a file is not Python.
     """
-    found: set[Path] = set()
+    closed: set[Path] = set()
     waiting = {module_file, *_files(_dotted(module_file, root), root)}
     while waiting:
         file = waiting.pop()
-        found.add(file)
+        closed.add(file)
         for name in _imported(file, root):
-            waiting |= set(_files(name, root)) - found
-    return found
+            waiting |= set(_files(name, root)) - closed
+    return closed
 
 
 def _imported(file: Path, root: Path) -> Iterator[str]:

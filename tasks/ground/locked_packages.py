@@ -1,4 +1,4 @@
-"""Which locked packages can change what a step computes, so that a bump of any other redoes nothing.
+"""Locked packages that can change what a step computes, so that a bump of any other redoes nothing.
 
 What a step imports pulls in a closure of packages; their exact versions from requirements.lock are written to
 build/environment/<purpose>.txt, and stages depend on the file of their purpose instead of on the whole lock. Where
@@ -107,16 +107,16 @@ def closure(roots: tuple[str, ...], holds: Callable[[Requirement, str], bool]) -
         roots: names of distributions.
         holds: whether a requirement counts, given the extra that asks for it ("" for none).
     """
-    found: set[tuple[str, str]] = set()
+    closed: set[tuple[str, str]] = set()
     waiting = {(canonicalize_name(root), "") for root in roots}
     while waiting:
         name, extra = node = waiting.pop()
-        found.add(node)
+        closed.add(node)
         for requirement in _requirements(name):
             if holds(requirement, extra):
                 needed = canonicalize_name(requirement.name)
-                waiting |= {(needed, wanted) for wanted in ("", *requirement.extras)} - found
-    return {name for name, _ in found}
+                waiting |= {(needed, wanted) for wanted in ("", *requirement.extras)} - closed
+    return {name for name, _ in closed}
 
 
 def refuse_difference(names: set[str], lock: dict[str, list[Pin]]) -> None:

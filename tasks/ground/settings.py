@@ -1,4 +1,4 @@
-"""Where this project keeps its state, and what every tool is told: the one place for both.
+"""Settings: where the project keeps its state, and the environment of every tool.
 
 `environment()` is what `make shell` exports, and what every way in (`evergreen`, `python -m tasks`, the flows)
 applies to its own process and those it starts; the local stack says the rest (services.py). A variable
@@ -52,7 +52,7 @@ STATE_VERSION = 2
 """The layout of `var/` that this build reads and writes (docs/reference/state.md). 1: builds that wrote no version."""
 
 UMASK = "EVERGREEN_UMASK"
-"""The variable that keeps what this user's files are masked with where they are no state of the project."""
+"""Environment variable: the user's own umask, for files that are no state of the project."""
 
 
 def environment() -> dict[str, str]:
@@ -77,9 +77,9 @@ def _environment(root: Path, var: Path) -> dict[str, str]:
         "MLFLOW_PORT": "5000",
         "EVERGREEN_HOST": "127.0.0.1",
         "EVERGREEN_PORT": "3000",
-        "EVERGREEN_OPEN_PAGES": "",  # of what serves, beside API keys: status, metrics, openapi.json
+        "EVERGREEN_OPEN_PAGES": "",  # of the router, open beside API keys: status, metrics, openapi.json
         "EVERGREEN_MAX_AHEAD_S": "300",  # so far may a request's `time` be ahead of the clock: see predictor.py
-        "EVERGREEN_ORIGINS": "",  # sites whose pages may ask what serves through somebody's browser; * for each
+        "EVERGREEN_ORIGINS": "",  # sites whose pages may call the router from a browser; * for each
         "BENTOML_HOME": str(var / "bentoml"),
         "BENTOML_HOST": "127.0.0.1",
         "DVC_SITE_CACHE_DIR": str(var / "dvc"),
@@ -95,9 +95,9 @@ def _environment(root: Path, var: Path) -> dict[str, str]:
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "PREFECT_SERVER_CONCURRENCY_MAXIMUM_CONCURRENCY_SLOT_WAIT_SECONDS": "5",
         "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
-        # a wake is answered within seconds: a worker asks the server this often for runs that are due
+        # a trigger starts a run within seconds: a worker asks the server this often for due runs
         "PREFECT_WORKER_QUERY_SECONDS": "1",
-        # a flow tells its story; what Prefect says of itself is heard from WARNING on
+        # a flow's own log; Prefect's about itself from WARNING on
         "PREFECT_LOGGING_LEVEL": "WARNING",
         "PREFECT_LOGGING_LOGGERS_PREFECT_FLOW_RUNS_LEVEL": "INFO",
         "PREFECT_LOGGING_LOGGERS_PREFECT_TASK_RUNS_LEVEL": "WARNING",
@@ -164,15 +164,14 @@ def apply() -> None:
 
 
 def _keep_state_private() -> None:
-    """What is written from now on, here and by whoever is started, is for its owner only; var/ as a whole already.
+    """Make what this process and its children write from now on readable for its owner only; var/ as a whole too.
 
-    State holds what was asked of models and what was answered, keys' hashes and logs. What Git tracks has the rights
-    that Git gives it.
+    State holds requests, predictions, hashes of keys and logs. What Git tracks has the rights that Git gives it.
     """
     usual = os.umask(0o077)
     os.environ.setdefault(UMASK, f"{usual:03o}")
     VAR.mkdir(parents=True, exist_ok=True)
-    with suppress(PermissionError):  # somebody else's: theirs to close
+    with suppress(PermissionError):  # another user's
         VAR.chmod(0o700)
 
 
@@ -198,7 +197,7 @@ def _check_state_version() -> None:
             f"(docs/how-to/back-up-and-move.md). Nothing was read or changed"
         )
     if version < STATE_VERSION:
-        with suppress(OSError):  # a full disk, or somebody else's state: the next command stamps it
+        with suppress(OSError):  # a full disk, or another user's state: the next command stamps it
             _write_lasting(path, json.dumps({"version": STATE_VERSION}) + "\n")
 
 
@@ -214,7 +213,7 @@ def _write_lasting(path: Path, text: str) -> None:
 
 @contextmanager
 def for_others(path: Path) -> Iterator[None]:
-    """What is written to a path outside var/ (a shared remote, a result) has the rights that files usually get."""
+    """Give what the block writes outside var/ (a shared remote, a result) the rights that files usually get."""
     if path.is_relative_to(VAR):
         yield
         return
@@ -226,7 +225,7 @@ def for_others(path: Path) -> Iterator[None]:
 
 
 def _forget_another_checkout() -> None:
-    """Unset what the activation of another checkout set in this shell: nobody meant it for this one."""
+    """Unset what the activation of another checkout set in this shell."""
     named = Path(os.environ.get("EVERGREEN_ROOT") or ROOT)
     if named == ROOT:
         return

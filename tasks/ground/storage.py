@@ -183,7 +183,7 @@ class Location:
 
 
 def masked(text: str, url: str = "") -> str:
-    """A text as it may be shown: without what stands before the @ of the URLs in it, nor the credentials of this one."""
+    """A text without the credentials of the URLs in it, nor those of this one."""
     for credentials in re.findall(r"://([^/\s]+)@", url):
         text = text.replace(credentials, "***")
         text = text.replace(credentials.partition(":")[2] or credentials, "***")

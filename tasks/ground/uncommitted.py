@@ -1,4 +1,4 @@
-"""What a model is made of and judged by that stands in no commit: known by nobody else, and gone with the next edit.
+"""Uncommitted files that a model is made of or judged by: no other clone has them, and the next edit loses them.
 
 A folder that is no checkout of Git has no commits to compare with: nothing is uncommitted there.
 """
@@ -12,7 +12,7 @@ from tasks.ground.errors import ParamsError
 from tasks.ground.git import Clone
 
 CODE = ("dvc.yaml", "models", "params.yaml", "requirements.lock", "tasks")
-"""What candidates are made by, as a whole."""
+"""All that candidates are made by."""
 
 PARAMS = "params.yaml"
 
@@ -21,11 +21,11 @@ LATER = ("retrain", "rollout")
 
 
 def of(model: str, paths: Iterable[str]) -> list[str]:
-    """Which of these paths hold what is in no commit, sorted: new files, changed ones, removed ones.
+    """New, changed and removed files among these paths, sorted.
 
     Args:
-        model: of params.yaml only what says something of it counts, but for when to train and how to roll out.
-        paths: files and folders that it is made of, relative to the project; params.yaml is looked at in any case.
+        model: of params.yaml only its section counts, without `retrain` and `rollout`.
+        paths: files and folders that it is made of, relative to the project; params.yaml is always included.
 
     Raises:
         SourceUnavailable: there is a checkout, but Git cannot read it.
@@ -38,7 +38,7 @@ def of(model: str, paths: Iterable[str]) -> list[str]:
 
 
 def code() -> str:
-    """The identity of the code as it is committed; as it lies there, where there is no checkout."""
+    """The identity of the code as it is committed; without a checkout, as its files are."""
     clone = Clone(settings.ROOT)
     if clone.is_checkout() and (trees := clone.trees(*CODE)):
         return files.digest(trees)[:16]
@@ -47,7 +47,7 @@ def code() -> str:
 
 
 def in_words(differing: list[str]) -> str:
-    """As verdict, journal and page say it: «uncommitted: params.yaml»."""
+    """For verdict, journal and page: «uncommitted: params.yaml»."""
     more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
     return f"uncommitted: {', '.join(differing[:3])}{more}"
 
@@ -61,7 +61,7 @@ def _section_differs(clone: Clone, model: str) -> bool:
 def _section(text: str, model: str) -> str:
     """By digest, for which 1 and true are two values."""
     try:
-        said = yaml_reader.parse(text, PARAMS, ParamsError, dvc_reads=True)["models"][model]
-        return files.digest({name: value for name, value in said.items() if name not in LATER})
+        section = yaml_reader.parse(text, PARAMS, ParamsError, dvc_reads=True)["models"][model]
+        return files.digest({name: value for name, value in section.items() if name not in LATER})
     except (ParamsError, LookupError, TypeError, AttributeError):  # not there, or no YAML
         return text

@@ -1,11 +1,11 @@
-"""Can a partition be learned from? What `prepare` would say is asked at the door, while it can still be refused.
+"""Trial run of `prepare` on a delivery, while it can still be refused.
 
-An accepted partition of which no rows can be made would stop every later training. So its rows are made when it is
-delivered, by each model that reads it, and their ids are held against those of every other partition. It is not paid
-twice: `prepare` takes the same rows from the memo.
+An accepted partition of which no rows can be made would stop every later training. So each model that reads it makes
+its rows when it is delivered, and their ids are compared with those of every other partition. `prepare` takes the same
+rows from the memo, so nothing is computed twice.
 
-A partition is not refused for what the code is to blame for: where models/<name>/rows fails on the newest partition
-that was accepted too, or cannot be loaded, the delivery is accepted, and the next training says what is wrong.
+A partition is not refused for faults of the code: where models/<name>/rows cannot be loaded, or fails on the newest
+accepted partition too, the delivery is accepted, and the next training reports the fault.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ NOT_LOADED = (ModelCodeError, ImportError, SyntaxError, NameError, AttributeErro
 Log = Callable[[str], object]
 
 
-def of(said: params.Params, log: Log) -> landing.Check:
+def check_of(config: params.Params, log: Log) -> landing.DeliveryCheck:
     """The check for one look at the landing zone."""
 
     def check(landed: Landed, local: Path) -> Refusal | None:
-        for name in said.readers(landed.dataset):
-            if refusal := _Trial(name, said.models[name], landed, local, log).refusal():
+        for name in config.readers(landed.dataset):
+            if refusal := _Trial(name, config.models[name], landed, local, log).refusal():
                 return refusal
         return None
 
@@ -51,32 +51,32 @@ class _Trial:
     def __init__(self, name: str, model: params.Model, landed: Landed, local: Path, log: Log) -> None:
         self.name, self.model, self.landed, self.local, self.log = name, model, landed, local, log
         self.paths = {dataset: {path.name: path for path in validate.partitions(dataset)} for dataset in model.datasets}
-        there = self.paths[landed.dataset]
-        for former in [file for file, path in there.items() if path.stem == landed.partition]:
-            del there[former]
-        there[local.name] = local
+        others = {f: path for f, path in self.paths[landed.dataset].items() if path.stem != landed.partition}
+        self.paths[landed.dataset] = {**others, local.name: local}
         self.manifest = {dataset: self._md5s(paths) for dataset, paths in self.paths.items()}
         self.complete = prepare.complete_partitions(self.manifest, model)
 
     def refusal(self) -> Refusal | None:
-        """Why nobody could learn from it."""
+        """Why the model could not learn from it."""
         by_partition = self.model.datasets[self.landed.dataset] == "partition"
         concerned = [self.landed.partition] if by_partition else self.complete
-        for partition in (one for one in concerned if one in self.complete):
+        for partition in [name for name in concerned if name in self.complete]:
             try:
                 made = self._rows(partition)
-                if fault := self._twice(partition, made) or self._of_another_kind(partition, made):
+                if fault := self._repeated_ids(partition, made) or self._other_labels(partition, made):
                     return self._refusal(fault)
             except NOT_LOADED as error:
-                if self._is_to_blame(error, partition):
+                if self._is_at_fault(error, partition):
                     return self._refusal(str(error))
-                self.log(f"{self.landed}: {self.name} cannot be trained as it is, which is not its fault: {error}")
+                self.log(
+                    f"{self.landed}: {self.name} cannot be trained as it is, which is not the delivery's fault: {error}"
+                )
                 return None
         return None
 
-    def _is_to_blame(self, error: Exception, partition: str) -> bool:
-        """Whether it is the delivery: the same code makes rows of another partition."""
-        others = [one for one in self.complete if one != partition]
+    def _is_at_fault(self, error: Exception, partition: str) -> bool:
+        """Whether the delivery is: the same code makes rows of another partition."""
+        others = [name for name in self.complete if name != partition]
         if not others or self.model.datasets[self.landed.dataset] == "all":
             return isinstance(error, RowsRefused)
         try:
@@ -88,14 +88,14 @@ class _Trial:
     def _refusal(self, reason: str) -> Refusal:
         todo = (
             "If the file is wrong, have it made again and delivered under the same name. If the code, its limits or "
-            f"another dataset's partition is: mend models/{self.name}/rows, params.yaml or that partition, then "
+            f"another dataset's partition is: correct models/{self.name}/rows, params.yaml or that partition, then "
             "`evergreen quarantine retry`"
         )
         return Refusal(reason, todo)
 
     # ── ids ───────────────────────────────────────────────────────────────────────────────────────
 
-    def _twice(self, partition: str, made: Path) -> str | None:
+    def _repeated_ids(self, partition: str, made: Path) -> str | None:
         """Which ids stand in another partition as well."""
         import numpy as np
         import pandas as pd
@@ -122,13 +122,13 @@ class _Trial:
             if other != partition:
                 try:
                     yield other, _hashes(self._rows(other))
-                except NOT_LOADED:  # `prepare` says so; it is no reason to refuse this one
+                except NOT_LOADED:  # `prepare` reports it; it is no reason to refuse this one
                     continue
 
-    def _of_another_kind(self, partition: str, made: Path) -> str | None:
+    def _other_labels(self, partition: str, made: Path) -> str | None:
         """Whether its labels are of another kind than those of the newest other partition."""
         with TemporaryDirectory(dir=settings.VAR) as folder:
-            others = [one for one in self.complete if one != partition][-1:]
+            others = [name for name in self.complete if name != partition][-1:]
             for name in (*others, partition):
                 (Path(folder) / f"{name}.parquet").symlink_to(made if name == partition else self._rows(name))
             try:
@@ -154,8 +154,8 @@ class _Trial:
         return prepare.made_by(self.name, self.model, packages)
 
     def _md5s(self, paths: Mapping[str, Path]) -> dict[str, str]:
-        known = file_hashes.md5s([path for path in paths.values() if path != self.local])
-        return {name: files.md5(path) if path == self.local else known[path] for name, path in paths.items()}
+        md5 = file_hashes.md5s([path for path in paths.values() if path != self.local])
+        return {name: files.md5(path) if path == self.local else md5[path] for name, path in paths.items()}
 
 
 def _hashes(made: Path) -> npt.NDArray[np.uint64]:

@@ -112,7 +112,7 @@ def _repository() -> Iterator[Repo]:
     from dvc.exceptions import DvcException, ReproductionError
     from dvc.repo import Repo
 
-    dvc_files.mend()
+    dvc_files.repair()
     dvc_patches.apply()
     logging.getLogger("dvc").setLevel(logging.WARNING)  # outcomes say what it would tell a terminal
     try:

@@ -1,4 +1,4 @@
-"""Revisions of a partition: the histories in data.dvc, and what becomes of corrections, doubled events and withdrawals."""
+"""Revisions of a partition: histories in data.dvc, and what becomes of corrections, doubled events and withdrawals."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import yaml
 from models import upstream
 from tasks.data import corrections, landing, quarantine, revisions, versions
 from tasks.data.revisions import Revision, Side
-from tasks.ground import ledger
+from tasks.ground import ledger, paths
 from tasks.ground.errors import DataMissing, Mistake, StageFailed
 from tasks.ground.params import Params
 
@@ -298,7 +298,7 @@ def test_a_mistake_is_taken_back_and_the_data_version_is_the_one_before(world: W
     lines = list(corrections.in_words(corrections.listed(world.given)))
     assert lines[0] == NAME
     assert re.search(r"  4  2013-01.csv \w+: 1 altered.*; revision 2 again, by hand, 20.*counts now", lines[-1])
-    whys = [one["why"] for one in ledger.lines(versions.journal())]
+    whys = [one["why"] for one in ledger.lines(paths.revisions())]
     assert whys == ["delivered", "revision 1 again, by hand", "revision 2 again, by hand"]
     with pytest.raises(Mistake, match="has no revision 9; it has 1 to 4"):
         corrections.revert(world.given, "weather", "2013-01", to=9)

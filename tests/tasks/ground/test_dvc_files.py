@@ -61,7 +61,7 @@ def test_a_kill_while_dvc_writes_leaves_what_was_there(root: Path) -> None:
     assert killed.returncode == -signal.SIGKILL
     assert (root / "dvc.lock").read_text() == LOCK
     assert len(list(root.glob(".dvc.lock.*.tmp"))) == 1
-    dvc_files.mend()
+    dvc_files.repair()
     assert sorted(path.name for path in root.iterdir()) == [".dvc", "dvc.lock"]
 
 
@@ -89,7 +89,7 @@ def test_a_lock_file_that_was_broken_off_anywhere_goes_or_is_whole(root: Path) -
     gone = 0
     for length in range(len(LOCK)):
         (root / "dvc.lock").write_text(LOCK[:length])
-        dvc_files.mend()
+        dvc_files.repair()
         if not (root / "dvc.lock").exists():
             gone += 1
             continue
@@ -103,7 +103,7 @@ def test_a_lock_file_that_was_broken_off_anywhere_goes_or_is_whole(root: Path) -
 def test_a_whole_lock_file_stays(root: Path) -> None:
     """There is nothing to mend."""
     (root / "dvc.lock").write_text(LOCK)
-    dvc_files.mend()
+    dvc_files.repair()
     assert (root / "dvc.lock").read_text() == LOCK
 
 
@@ -113,7 +113,7 @@ def test_a_file_with_both_sides_of_a_merge_names_the_command_that_joins_them(nam
     text = LOCK + "<<<<<<< ours\n"
     (root / name).write_text(text)
     with pytest.raises(Mistake, match=r"both sides of a merge: `evergreen merge`"):
-        dvc_files.mend()
+        dvc_files.repair()
     assert (root / name).read_text() == text
 
 
@@ -127,7 +127,7 @@ def rwlock(root: Path, pid: int) -> Path:
 def test_who_is_at_work_stays_on_the_list(root: Path) -> None:
     """This process began before the list was written."""
     held = rwlock(root, os.getpid())
-    dvc_files.mend()
+    dvc_files.repair()
     assert held.exists()
 
 
@@ -135,7 +135,7 @@ def test_a_killed_process_whose_number_another_has_now_is_not_waited_for(root: P
     """DVC would take the other for it; but who began after the list was written is not on it."""
     held = rwlock(root, os.getpid())
     os.utime(held, (1, 1))
-    dvc_files.mend()
+    dvc_files.repair()
     assert not held.exists()
 
 
@@ -144,5 +144,5 @@ def test_a_list_that_was_broken_off_goes(root: Path) -> None:
     held = root / ".dvc" / "tmp" / "rwlock"
     for text in ("", '{"write": {"a"', "[]"):
         held.write_text(text)
-        dvc_files.mend()
+        dvc_files.repair()
         assert not held.exists()

@@ -28,7 +28,7 @@ def test_who_reads_no_more_ends_a_command_without_a_word(small: Project, command
         )
     finally:
         os.close(writer)
-    assert (done.returncode, done.stderr) == (exit_codes.NOBODY_READS, "")
+    assert (done.returncode, done.stderr) == (exit_codes.BROKEN_PIPE, "")
 
 
 def test_a_pipe_to_somebody_else_that_breaks_is_no_end_without_a_word() -> None:
