@@ -1,8 +1,7 @@
-"""validate: may this partition be learned from?
+"""Validation of partitions: read with the types of a model's contract, checked by Great Expectations.
 
-A partition is read with the types of the model's contract and held against its expectation suite by Great
-Expectations. What one partition gave is kept under `var/memo` by content, so a month is checked once; and Great
-Expectations, which takes seconds to import, is imported only when there is something to check.
+Results are memos by content, so a month is checked once; Great Expectations, which takes seconds to import, is imported
+only when there is something to check.
 """
 
 from __future__ import annotations
@@ -38,12 +37,12 @@ EXAMPLES = 5
 STATISTICS = ("mean", "median", "stdev", "min", "max", "nulls")
 
 Summary = dict[str, Any]
-"""What the next partition is compared with: `{"rows": n, "columns": {name: {statistic: value or None}}}`."""
+"""Of a partition, for the next one: `{"rows": n, "columns": {name: {statistic: value or None}}}`."""
 
 
 @dataclass(frozen=True)
 class ExpectationResult:
-    """One expectation held against one partition."""
+    """One expectation, checked on one partition."""
 
     name: str
     column: str | None
@@ -58,7 +57,7 @@ class ExpectationResult:
 
     @property
     def failed(self) -> bool:
-        """Whether this check is a reason to refuse the partition."""
+        """Whether it is a reason to refuse the partition."""
         return not self.passed and not self.not_checked
 
 
@@ -89,36 +88,36 @@ class Report:
         return cls(**{**raw, "checks": checks})
 
 
-# ── the stage, and what ingest asks ───────────────────────────────────────────────────────────────
+# ── the stage, and what ingest calls ───────────────────────────────────────────────────────────────
 
 
 def validate(model_name: str) -> None:
-    """Hold every partition of a model's datasets against the model's contracts; write build/<model>/partitions.json.
+    """Check every partition of a model's datasets by the model's contracts; write build/<model>/partitions.json.
 
     Raises:
         DataMissing: a dataset has no partition.
         StageFailed: a partition does not pass; says which, why, and what to do.
     """
     model = params.load().model(model_name)
-    found = {dataset: partitions(dataset) for dataset in model.datasets}
-    for dataset, paths in found.items():
+    by_dataset = {dataset: partitions(dataset) for dataset in model.datasets}
+    for dataset, paths in by_dataset.items():
         if not paths:
             raise DataMissing(
                 f"data/{dataset}/ has no partition, but {model_name} reads {dataset}. `evergreen data` brings the "
                 f"version that data.dvc names; or let one arrive in the landing zone and run ingest"
             )
-    md5 = file_hashes.md5s([path for paths in found.values() for path in paths])
-    reports = [report for dataset, paths in found.items() for report in _in_order(paths, dataset, model_name)]
+    md5 = file_hashes.md5s([path for paths in by_dataset.values() for path in paths])
+    reports = [report for dataset, paths in by_dataset.items() for report in _in_order(paths, dataset, model_name)]
     if refused := [report for report in reports if not report.passed]:
         raise StageFailed(_failure(model_name, refused))
     files.write_json(
         settings.BUILD / model_name / "partitions.json",
-        {dataset: {path.name: md5[path] for path in paths} for dataset, paths in found.items()},
+        {dataset: {path.name: md5[path] for path in paths} for dataset, paths in by_dataset.items()},
     )
 
 
 def validate_partition(path: Path, dataset: str, readers: list[str], accepted_before: Path | None) -> list[Report]:
-    """Hold one partition against the contract of every model that reads its dataset.
+    """Check one partition by the contract of every model that reads its dataset.
 
     Args:
         path: the file, wherever it lies now; its stem is the partition's name.
@@ -136,15 +135,15 @@ def partitions(dataset: str) -> list[Path]:
         StageFailed: a file there is not a partition, or two files are the same partition.
     """
     folder = settings.ROOT / "data" / dataset
-    found = sorted((path for path in folder.glob("*") if not path.name.startswith(".")), key=lambda path: path.stem)
-    for path in found:
+    paths = sorted((path for path in folder.glob("*") if not path.name.startswith(".")), key=lambda path: path.stem)
+    for path in paths:
         if path.suffix not in SUFFIXES or not path.is_file():
             raise StageFailed(f"data/{dataset}/{path.name} is not a .csv or .parquet file. Take it out of data/")
-    for path, after in pairwise(found):
+    for path, after in pairwise(paths):
         if path.stem == after.stem:
             twice = f"{path.stem} twice: {path.name} and {after.name}"
             raise StageFailed(f"data/{dataset}/ has {twice}. Take out the one that does not count, then `dvc add data`")
-    return found
+    return paths
 
 
 def _in_order(paths: list[Path], dataset: str, model: str) -> Iterable[Report]:
@@ -170,7 +169,7 @@ def _failure(model: str, refused: list[Report]) -> str:
 
 
 def check(frame_path: Path, dataset: str, partition: str, model: str, previous: Summary | None) -> Report:
-    """Hold one partition against one model's contract: once per content of everything that can change the answer.
+    """Check one partition by one model's contract: once per content of everything that can change the answer.
 
     Raises:
         ContractError: the suite asks for something that does not exist.
@@ -184,8 +183,7 @@ def result(
 ) -> Report | dict[str, Any]:
     """What the memo of a check holds: `{"report": Report, "gx": Great Expectations' own result}`.
 
-    A file that cannot be read gives the bare Report and is not kept: reading fails fast, and may fail for
-    reasons that are not in the file.
+    A file that cannot be read gives the bare Report and is not kept: reading may fail for reasons outside the file.
     """
     where = contract.path_of(model, dataset).relative_to(settings.ROOT)
     try:
@@ -209,8 +207,8 @@ def result(
 
 
 def _unread(reason: str, dataset: str, partition: str, model: str) -> Report:
-    check_ = ExpectationResult("readable", None, "a table with the contract's types", passed=False, reason=reason)
-    return Report(dataset, partition, model, passed=False, checks=(check_,))
+    failure = ExpectationResult("readable", None, "a table with the contract's types", passed=False, reason=reason)
+    return Report(dataset, partition, model, passed=False, checks=(failure,))
 
 
 def summary(path: Path | None, dataset: str, model: str) -> Summary | None:
@@ -252,7 +250,7 @@ def _content(path: Path, model: str, dataset: str, partition: str) -> dict[str, 
 
 
 _CODE = (__file__, contract.__file__, conversions.__file__, table_files.__file__)
-"""What reads a partition and checks it."""
+"""Modules that read a partition and check it."""
 
 
 def _keep_summary(base: dict[str, str], frame: pd.DataFrame, wanted: Contract) -> None:
@@ -267,20 +265,24 @@ def examine(
 ) -> tuple[Report, dict[str, Any]]:
     """Run a contract on a frame: the pure core. Gives the report, and Great Expectations' result as JSON values."""
     where = str(contract.path_of(model, dataset).relative_to(settings.ROOT))
-    asked = list({files.digest(one): one for one in (*_derived(wanted, frame), *wanted.expectations)}.values())
+    expectations = {files.digest(each): each for each in (*_derived(wanted, frame), *wanted.expectations)}.values()
     given = parameters(partition, previous)
-    without = [_why_not_checked(expectation, wanted, frame, given, where) for expectation in asked]
-    built = [_built(position, expectation, wanted, where) for position, expectation in enumerate(asked)]
-    undefined = ["" if missing else _undefined(one, given, where) for one, missing in zip(asked, without, strict=True)]
-    left_out = [bool(missing or fault) for missing, fault in zip(without, undefined, strict=True)]
-    raw = _run(frame, [one for one, left in zip(built, left_out, strict=True) if not left], given, partition)
-    results = {item["expectation_config"]["meta"]["position"]: _check(item) for item in raw["results"]}
-    checks = tuple(
-        _left_out(expectation, missing) if missing else results.get(position) or _unanswered(expectation, fault)
-        for position, (expectation, missing, fault) in enumerate(zip(asked, without, undefined, strict=True))
-    )
-    passed = not any(check.failed for check in checks)
-    return Report(dataset, partition, model, passed, checks, rows=len(frame)), raw
+    checks: dict[int, ExpectationResult] = {}
+    built = []
+    for position, expectation in enumerate(expectations):
+        to_run = _built(position, expectation, wanted, where)
+        if reason := _why_not_checked(expectation, wanted, frame, given, where):
+            checks[position] = replace(_blank(expectation), not_checked=True, reason=f"not checked: {reason}")
+        else:
+            reason = _undefined(expectation, given, where)
+            checks[position] = replace(
+                _blank(expectation), reason=f"could not run: {reason or 'it gave no result'}"
+            )  # until it gives one
+            built += [] if reason else [to_run]
+    raw = _run(frame, built, given, partition)
+    checks |= {item["expectation_config"]["meta"]["position"]: _result(item) for item in raw["results"]}
+    passed = not any(check.failed for check in checks.values())
+    return Report(dataset, partition, model, passed, tuple(checks.values()), rows=len(frame)), raw
 
 
 def parameters(partition: str, previous: Summary | None) -> dict[str, float]:
@@ -302,7 +304,7 @@ def parameters(partition: str, previous: Summary | None) -> dict[str, float]:
 
 
 def _derived(wanted: Contract, frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """What `columns` of a contract means: these, in this order, of these types; and at least one row."""
+    """The expectations that `columns` and `key` of a contract mean; and at least one row."""
     columns = {name: type_ for name, type_ in wanted.columns.items() if name in frame or name not in wanted.optional}
     unique = {"type": "expect_compound_columns_to_be_unique", "kwargs": {"column_list": wanted.key}}
     if len(wanted.key) == 1:
@@ -321,12 +323,12 @@ def _numeric(wanted: Contract) -> list[str]:
 
 def _without_value(expectation: dict[str, Any], wanted: Contract, given: dict[str, float], where: str) -> list[str]:
     """The parameters an expectation names that have no value here; one that can never have a value is a mistake."""
-    known = {"partition_year", "partition_month", "partition_day", "partition_days", "previous_rows"}
-    known |= {f"previous_{column}_{name}" for column in _numeric(wanted) for name in STATISTICS}
+    possible = {"partition_year", "partition_month", "partition_day", "partition_days", "previous_rows"}
+    possible |= {f"previous_{column}_{name}" for column in _numeric(wanted) for name in STATISTICS}
     named = sorted(_named(expectation.get("kwargs")))
     for name in named:
-        if name not in known:
-            hint = did_you_mean(name, sorted(known))
+        if name not in possible:
+            hint = did_you_mean(name, sorted(possible))
             raise ContractError(f"{where}: {expectation.get('type')}: there is no parameter {name!r}{hint}")
     return [name for name in named if name not in given]
 
@@ -334,7 +336,7 @@ def _without_value(expectation: dict[str, Any], wanted: Contract, given: dict[st
 def _why_not_checked(
     expectation: dict[str, Any], wanted: Contract, frame: pd.DataFrame, given: dict[str, float], where: str
 ) -> str:
-    """Why an expectation is not held against this partition, if it is not."""
+    """Why an expectation cannot be checked on this partition; empty where it can."""
     if missing := _without_value(expectation, wanted, given, where):
         before = any(name.startswith("previous_") for name in missing)
         why = "nothing before" if before else "the partition's name is not such a date"
@@ -391,7 +393,7 @@ ON_SQL_ONLY = {
     "expect_table_row_count_to_equal_other_table",
     "unexpected_rows_expectation",
 }
-"""What Great Expectations runs in a database, and not on a file: every partition would be refused."""
+"""Expectations that run in a database only: every partition would be refused."""
 
 LIMITS = ("min_value", "max_value", "value_set")
 """The arguments that hold values of the column."""
@@ -401,18 +403,18 @@ OF_COUNTS = re.compile("proportion|count|length|stdev")
 
 
 def _built(position: int, expectation: dict[str, Any], wanted: Contract, where: str) -> Expectation:
-    """One of Great Expectations' own; what it does not take is a mistake in the contract."""
+    """An expectation of Great Expectations; what that does not take is a mistake in the contract."""
     from great_expectations.exceptions import InvalidExpectationConfigurationError
     from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
     from great_expectations.expectations.registry import list_registered_expectation_implementations
 
     type_, unknown = expectation.get("type"), sorted(set(expectation) - {"type", "kwargs"})
-    known = list_registered_expectation_implementations()
+    registered = list_registered_expectation_implementations()
     if unknown:
         hint = did_you_mean(unknown[0], ["type", "kwargs"])
         raise ContractError(f"{where}: {type_ or 'expectations'}: unknown key {unknown[0]!r}{hint}")
-    if type_ not in known:
-        raise ContractError(f"{where}: there is no expectation {type_!r}{did_you_mean(str(type_), known)}")
+    if type_ not in registered:
+        raise ContractError(f"{where}: there is no expectation {type_!r}{did_you_mean(str(type_), registered)}")
     if type_ in ON_SQL_ONLY:
         raise ContractError(
             f"{where}: {type_}: Great Expectations runs it in a database, and not on a partition's file"
@@ -437,7 +439,7 @@ def _built(position: int, expectation: dict[str, Any], wanted: Contract, where: 
 
 
 def _as_times(value: Any, declared: str) -> Any:
-    """The dates of a suite as the column has them: a date without a time is its midnight; in UTC where the column is.
+    """The dates of a suite as the column has them: a date is its midnight, in UTC where the column is.
 
     Great Expectations would compare a date with a time, which fails, and a text with a time, which is never equal.
     """
@@ -454,7 +456,7 @@ def _as_times(value: Any, declared: str) -> Any:
 
 
 def _moment(text: str) -> datetime:
-    """A time as a column's texts are read: by ISO 8601."""
+    """A time by ISO 8601, as a column's texts are read."""
     for type_ in ("datetime64[us]", "datetime64[us, UTC]"):
         with suppress(ValueError):
             if moment := conversions.exact(text, type_):
@@ -477,13 +479,13 @@ def _run(frame: pd.DataFrame, asked: list[Expectation], given: dict[str, float],
 
 
 def _of_numpy(value: Any) -> Any:
-    """What Great Expectations leaves in its JSON: numpy's scalars and arrays; anything else as text."""
+    """Great Expectations leaves numpy's scalars and arrays in its JSON; anything else becomes text."""
     return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
 @cache
 def _partitions_as_batches() -> Any:
-    """A context of Great Expectations that lives as long as the process, and what makes a batch of a frame there."""
+    """What makes a batch of a frame, in a context of Great Expectations that lives as long as the process."""
     import great_expectations as gx
     from great_expectations.data_context.types.base import ProgressBarsConfig
 
@@ -498,12 +500,12 @@ def _partitions_as_batches() -> Any:
 def _faults(error: Exception) -> str:
     if not hasattr(error, "errors"):
         return " ".join(str(error).split())
-    said = [(".".join(map(str, fault["loc"])).removeprefix("__root__"), fault["msg"]) for fault in error.errors()]
-    return "; ".join(f"{where} {message}".strip() for where, message in said)
+    faults = [(".".join(map(str, fault["loc"])).removeprefix("__root__"), fault["msg"]) for fault in error.errors()]
+    return "; ".join(f"{where} {message}".strip() for where, message in faults)
 
 
-def _check(item: dict[str, Any]) -> ExpectationResult:
-    """One result of Great Expectations in our words."""
+def _result(item: dict[str, Any]) -> ExpectationResult:
+    """One result of Great Expectations."""
     config, outcome = item["expectation_config"], item["result"]
     name, kwargs = config["type"], {key: value for key, value in config["kwargs"].items() if key != "batch_id"}
     expected, column = _expected(name, kwargs), kwargs.pop("column", None)
@@ -523,16 +525,8 @@ def _check(item: dict[str, Any]) -> ExpectationResult:
     )
 
 
-def _left_out(expectation: dict[str, Any], why: str) -> ExpectationResult:
-    return replace(_blank(expectation), not_checked=True, reason=f"not checked: {why}")
-
-
-def _unanswered(expectation: dict[str, Any], why: str) -> ExpectationResult:
-    return replace(_blank(expectation), reason=f"could not run: {why or 'it gave no result'}")
-
-
 def _blank(expectation: dict[str, Any]) -> ExpectationResult:
-    """A check that has no result of Great Expectations."""
+    """The result of an expectation that was not run."""
     kwargs = dict(expectation.get("kwargs") or {})
     return ExpectationResult(
         str(expectation.get("type")),
@@ -543,9 +537,9 @@ def _blank(expectation: dict[str, Any]) -> ExpectationResult:
 
 
 def _raised(info: dict[str, Any]) -> str | None:
-    """The message of what an expectation raised; it stands either at the top or below the metric that failed."""
+    """The message of what an expectation raised; it is at the top or below the metric that failed."""
     nested = [info] if "raised_exception" in info else list(info.values())
-    messages = [str(one.get("exception_message")) for one in nested if one.get("raised_exception")]
+    messages = [str(each.get("exception_message")) for each in nested if each.get("raised_exception")]
     return " ".join(messages[0].split())[:300] if messages else None
 
 
@@ -562,8 +556,8 @@ def _reason(name: str, kwargs: dict[str, Any], outcome: dict[str, Any]) -> str |
     wanted, seen = kwargs["column_list"], outcome.get("observed_value") or []
     missing, extra = [c for c in wanted if c not in seen], [c for c in seen if c not in wanted]
     named = (("missing", missing), ("not asked for", extra))
-    said = [f"{what}: {', '.join(map(table_files.visible, which[:10]))}" for what, which in named if which]
-    return "; ".join(said) or "the same columns in another order"
+    differences = [f"{what}: {', '.join(map(table_files.visible, which[:10]))}" for what, which in named if which]
+    return "; ".join(differences) or "the same columns in another order"
 
 
 def _expected(name: str, kwargs: dict[str, Any]) -> str:
@@ -576,15 +570,15 @@ def _expected(name: str, kwargs: dict[str, Any]) -> str:
             f"{word} {_text(limit)}" for word, limit in (("at least", low), ("at most", high)) if limit is not None
         ]
         return " and ".join(bounds) + share
-    said = [_text(value) for key, value in kwargs.items() if key not in ("column", "mostly")]
-    return ("; ".join(said) or name.removeprefix("expect_").replace("_", " ")) + share
+    values = [_text(value) for key, value in kwargs.items() if key not in ("column", "mostly")]
+    return ("; ".join(values) or name.removeprefix("expect_").replace("_", " ")) + share
 
 
 def _text(value: Any) -> str:
     if isinstance(value, dict):
         if "$PARAMETER" in value:
             return str(value["$PARAMETER"])
-        return ", ".join(f"{key}={_text(one)}" for key, one in value.items())
+        return ", ".join(f"{key}={_text(each)}" for key, each in value.items())
     if isinstance(value, list):
         return ", ".join(map(_text, value))
     if isinstance(value, float):
@@ -595,9 +589,9 @@ def _text(value: Any) -> str:
 def _plain(value: Any) -> Any:
     """JSON values without NaN and infinity, which JSON does not have."""
     if isinstance(value, dict):
-        return {key: _plain(one) for key, one in value.items()}
+        return {key: _plain(each) for key, each in value.items()}
     if isinstance(value, list):
-        return [_plain(one) for one in value]
+        return [_plain(each) for each in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -605,7 +599,7 @@ def _plain(value: Any) -> Any:
 
 
 def to_markdown(reports: list[Report]) -> str:
-    """The reports of one or more partitions: the file, which expectation, how many rows, examples of them."""
+    """The reports of one or more partitions: failed expectations, how many rows, examples of them."""
     return "\n".join(line for report in reports for line in _markdown(report))
 
 
@@ -624,16 +618,13 @@ def _markdown(report: Report) -> Iterable[str]:
         yield "| --- | --- | --- | --- | --- | --- |"
         yield from (_line(check) for check in failures)
         yield ""
-    open_ = [check for check in report.checks if check.not_checked]
-    if open_:
+    if skipped := [check for check in report.checks if check.not_checked]:
+        reasons = [(check.reason or "").removeprefix("not checked: ") for check in skipped]
         yield "Not checked: " + "; ".join(
-            f"`{check.name}`{' of ' + check.column if check.column else ''} ({_tail(check)})" for check in open_
+            f"`{check.name}`{' of ' + check.column if check.column else ''} ({reason})"
+            for check, reason in zip(skipped, reasons, strict=True)
         )
         yield ""
-
-
-def _tail(check: ExpectationResult) -> str:
-    return (check.reason or "").removeprefix("not checked: ")
 
 
 def _line(check: ExpectationResult) -> str:
@@ -644,12 +635,12 @@ def _line(check: ExpectationResult) -> str:
 
 
 def sentence(check: ExpectationResult) -> str:
-    """One check in a sentence: what was expected, how many rows are not so, examples."""
-    said = [check.name + (f" of {check.column}" if check.column else ""), f"expected {check.expected}"]
+    """One result in a sentence: what was expected, how many rows are not so, examples."""
+    parts = [check.name + (f" of {check.column}" if check.column else ""), f"expected {check.expected}"]
     if check.unexpected_count:
-        said.append(f"{check.unexpected_count:,} rows ({check.unexpected_percent:g} %) are not")
+        parts.append(f"{check.unexpected_count:,} rows ({check.unexpected_percent:g} %) are not")
     if check.reason or check.observed:
-        said.append(check.reason or f"found {check.observed}")
+        parts.append(check.reason or f"found {check.observed}")
     if check.examples:
-        said.append("such as " + "; ".join(check.examples[:3]))
-    return ": ".join(said[:2]) + "".join(f"; {part}" for part in said[2:])
+        parts.append("such as " + "; ".join(check.examples[:3]))
+    return ": ".join(parts[:2]) + "".join(f"; {part}" for part in parts[2:])

@@ -1,6 +1,7 @@
 """DVC's files (`data.dvc`, `dvc.lock`, `.dvc/tmp/rwlock`) under kill -9: written whole, and repaired.
 
-DVC empties such a file and then writes it: a kill in between leaves an unreadable one, and every later run fails on it. In our own processes DVC therefore writes beside and renames. What a `dvc repro` of a person left half-written is
+DVC empties such a file and then writes it: a kill in between leaves an unreadable one, and every later run fails on it.
+In our own processes DVC therefore writes beside and renames. What a `dvc repro` of a person left half-written is
 repaired here, without importing DVC.
 """
 

@@ -1,7 +1,7 @@
-"""What a model asks of a dataset: columns with types, and an expectation suite.
+"""Data contract of a model with a dataset: columns with types, and an expectation suite.
 
-`models/<name>/expectations/<dataset>.yaml`, read by whoever reads a partition (table_files.py): the one that
-validates it and the one that makes rows of it see the same types.
+`models/<name>/expectations/<dataset>.yaml`, applied wherever a partition is read (table_files.py), so that validation
+and training see the same types.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ TYPES = ("int64", "Int64", "float64", "str", "bool", "boolean", "datetime64[us]"
 
 
 class Dialect(BaseModel):
-    """How a CSV is written, and what its texts mean that a type does not say."""
+    """How a CSV is written, and what its texts mean beyond their types."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -73,7 +73,7 @@ class Dialect(BaseModel):
         return dates
 
     @model_validator(mode="after")
-    def _told_apart(self) -> Dialect:
+    def _unambiguous(self) -> Dialect:
         if both := sorted({*self.true_values} & {*self.false_values}):
             raise ValueError(f"{both[0]!r} is among true_values and false_values: say which it is")
         for name in ("delimiter", "quote"):
@@ -88,8 +88,8 @@ class Dialect(BaseModel):
     @property
     def is_plain(self) -> bool:
         """Whether its numbers, truth values and dates are written as everywhere."""
-        said = (self.escape, self.thousands, self.dates, self.true_values, self.false_values)
-        return self.decimal == "." and not any(said)
+        special = (self.escape, self.thousands, self.dates, self.true_values, self.false_values)
+        return self.decimal == "." and not any(special)
 
 
 class Span(BaseModel):
@@ -109,7 +109,7 @@ class Span(BaseModel):
     @field_validator("first", "last")
     @classmethod
     def _says_a_time(cls, name: str | None) -> str | None:
-        if name is not None and partitions.place(name) is None:
+        if name is not None and partitions.period(name) is None:
             raise ValueError(f"{name!r} says no time; name a partition that does, as 2024-03")
         return name
 
@@ -148,7 +148,7 @@ class Contract(BaseModel):
     """Texts that mean «missing»: in a CSV, and in a column of texts where another type is declared."""
     csv: Dialect = Dialect()
     key: list[str] = []
-    """The columns that tell a row of a partition from every other; empty: none do."""
+    """The columns that identify a row of a partition; empty: none do."""
     additional: Literal["refuse", "allow"] = "refuse"
     """Whether columns may come that the suite does not name; they are left out."""
     renamed: dict[str, str] = {}
@@ -175,8 +175,8 @@ class Contract(BaseModel):
     def _key_is_of_columns(self) -> Contract:
         for where, names in (("key", self.key), ("renamed", self.renamed.values())):
             if unknown := [name for name in names if name not in self.every_column]:
-                known = list(self.every_column)
-                raise ValueError(f"{where}: {unknown[0]!r} is not a column{did_you_mean(unknown[0], known)}")
+                hint = did_you_mean(unknown[0], list(self.every_column))
+                raise ValueError(f"{where}: {unknown[0]!r} is not a column{hint}")
         if both := [name for name in self.renamed if name in self.every_column]:
             raise ValueError(f"renamed: {both[0]!r} is among the columns: name it by its new name only")
         return self
@@ -219,7 +219,7 @@ class NotPlaced(ContractError):
 
 
 def _applied(written: dict[str, Any], partition: str | None, where: str) -> dict[str, Any]:
-    """What a suite says of one partition: columns that are there, those that are not, and expectations that hold."""
+    """The part of a suite that holds for one partition: present and absent columns, and expectations."""
     if made := [key for key in ("optional", "absent") if key in written]:
         raise ContractError(f"{where}: {made[0]}: unknown key; a column says it: {{type: …, optional: true}}")
     applied: dict[str, Any] = {**written, "optional": [], "absent": {}}
@@ -247,7 +247,7 @@ def _applied(written: dict[str, Any], partition: str | None, where: str) -> dict
 def _apply_column(applied: dict[str, Any], name: str, written: Any, partition: str | None, where: str) -> None:
     """A column is a type, or `{type, optional, from, until}`, or a list of these, of which one holds at a time."""
     each = written if isinstance(written, list) and written else [written]
-    versions = [_parsed(Column, one if isinstance(one, dict) else {"type": one}, where) for one in each]
+    versions = [_parsed(Column, version if isinstance(version, dict) else {"type": version}, where) for version in each]
     holding = [version for version in versions if _holds(version, partition, where)]
     if len(holding) > 1:
         raise ContractError(

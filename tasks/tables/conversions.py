@@ -1,9 +1,8 @@
-"""Columns of a file as the types that a contract declares: what loses nothing is converted, all else is refused.
+"""Lossless conversion of a file's columns to the types that a contract declares; all else is refused.
 
-`exact` says for a single value which conversions lose nothing: whole floats become integers, a dictionary becomes text,
-a date becomes midnight; a zone, a digit or a unit is never made up and never dropped. Arrow's own casts do the same for
-whole columns where they can be trusted to; where one fails, or may have lost something, each distinct value is asked of
-`exact`.
+`exact` converts a single value: whole floats become integers, a dictionary becomes text, a date becomes midnight; a
+zone, a digit or a unit is never made up and never dropped. Arrow's own casts do the same for whole columns where they
+can be trusted; where one fails, or may have lost something, `exact` converts each distinct value.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ TAKES = {
     "datetime64[us, UTC]": {"zoned timestamp", "text"},
 }
 TAKES |= {"Int64": TAKES["int64"], "boolean": TAKES["bool"]}
-"""Declared type → the kinds of column in a file that may become it. (A column without a value becomes any of them.)"""
+"""Declared type → the kinds of column that may become it. (A column without a value becomes any of them.)"""
 
 ADVICE = {
     ("zoned timestamp", "datetime64[us]"): "it has a zone: declare «datetime64[us, UTC]», or have local times written",
@@ -397,14 +396,14 @@ def _moment(value: Any, dialect: Dialect, *, zoned: bool) -> datetime:
         return _checked(moment, zoned)
     if dialect.dates:
         raise Lossy(f"not written as {' or '.join(dialect.dates)}")
-    if not (said := _ISO.fullmatch(text)):
+    if not (iso := _ISO.fullmatch(text)):
         raise Lossy('no date as ISO 8601 has it; if it is written otherwise, say how in `csv: {dates: ["%d.%m.%Y"]}`')
-    fraction = said["fraction"] or ""
+    fraction = iso["fraction"] or ""
     if fraction[6:].strip("0"):
-        raise Lossy("more than six digits of a second", f"{text[: said.start('fraction') + 6]}{said['zone'] or ''}")
-    zone = {"Z": "+00:00", "UTC": "+00:00"}.get(said["zone"] or "", said["zone"] or "")
-    clock = f" {said['clock']}" if said["clock"] else ""
-    return _checked(datetime.fromisoformat(f"{said['day']}{clock}{fraction and '.'}{fraction[:6]}{zone}"), zoned)
+        raise Lossy("more than six digits of a second", f"{text[: iso.start('fraction') + 6]}{iso['zone'] or ''}")
+    zone = {"Z": "+00:00", "UTC": "+00:00"}.get(iso["zone"] or "", iso["zone"] or "")
+    clock = f" {iso['clock']}" if iso["clock"] else ""
+    return _checked(datetime.fromisoformat(f"{iso['day']}{clock}{fraction and '.'}{fraction[:6]}{zone}"), zoned)
 
 
 _ISO = re.compile(
@@ -424,7 +423,7 @@ def _checked(moment: datetime, zoned: bool) -> datetime:
     return moment
 
 
-# ── what is said of a fault ───────────────────────────────────────────────────────────────────────
+# ── messages about a fault ───────────────────────────────────────────────────────────────────────
 
 
 def fault(column: Any, type_: str, refused: pa.Array, nulls: Sequence[str], dialect: Dialect) -> str:
@@ -436,8 +435,8 @@ def fault(column: Any, type_: str, refused: pa.Array, nulls: Sequence[str], dial
     return f"row {row + 1}{more}: {_why(_plain(column)[row], column.type, type_, nulls, dialect)}"
 
 
-def _why(scalar: Any, found: Any, type_: str, nulls: Sequence[str], dialect: Dialect) -> str:
-    kind = kind_of(found)
+def _why(scalar: Any, arrow: Any, type_: str, nulls: Sequence[str], dialect: Dialect) -> str:
+    kind = kind_of(arrow)
     shown = _shown(scalar)
     if not scalar.is_valid:
         return _missing("missing", type_)
@@ -447,7 +446,7 @@ def _why(scalar: Any, found: Any, type_: str, nulls: Sequence[str], dialect: Dia
         )
         natural = f"declare «{NATURAL[kind]}»" if kind in NATURAL else other
         advice = ADVICE.get((kind, type_), natural)
-        return f"{shown} ({found}) {_would_become(_unsafe(scalar, type_), type_)}: {advice}"
+        return f"{shown} ({arrow}) {_would_become(_unsafe(scalar, type_), type_)}: {advice}"
     try:
         exact(_as_python(scalar), type_, nulls, dialect)
     except Lossy as error:
@@ -477,7 +476,7 @@ def _shown(scalar: Any) -> str:
 
 
 def _unsafe(scalar: Any, type_: str) -> object:
-    """What a cast that asks nothing would make of a value; None when there is no such cast."""
+    """What an unchecked cast would make of a value; None when there is no such cast."""
     import pyarrow as pa
 
     try:
@@ -495,7 +494,7 @@ def held_as_floats(texts: Any, dialect: Dialect) -> int | None:
 
     ends = f"-?[0-9]+{re.escape(dialect.decimal)}0"
     first = pc.index(pc.is_valid(texts), value=True).as_py()
-    if first < 0 or not re.fullmatch(f"({ends})?", texts[first].as_py()):  # most columns are told by their first value
+    if first < 0 or not re.fullmatch(f"({ends})?", texts[first].as_py()):  # decides most columns
         return None
     if not pc.all(pc.match_substring_regex(texts, f"^({ends})?$")).as_py():
         return None

@@ -1,7 +1,7 @@
-"""The time that a partition's name says, as far as it says one: 2024-03, 2024-W05, Q1-2024, 20240305, month-10.
+"""Order of partitions by the time in their names: 2024-03, 2024-W05, Q1-2024, 20240305, month-10.
 
-Names that say none (`jan`, `north`), or that count in different ways, are not compared: nothing is the newest, or the
-one before, because of the alphabet. Where rows are there, their times are better (tasks/training/consistency.py).
+Names without a time (`jan`, `north`), or of different patterns, are not compared: nothing is the newest because of the
+alphabet. Where there are rows, their times are better (tasks/training/consistency.py).
 """
 
 from __future__ import annotations
@@ -32,40 +32,40 @@ END = (3, 0, "")
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a name stands in time among those of its family."""
+class Period:
+    """The time that a name says."""
 
     family: str
     """Names of two families are not compared."""
     begin: Key
     end: Key
-    """The first place after the period that it names."""
+    """The first key after it."""
 
 
-def place(name: str) -> Place | None:
-    """Where a partition's name stands; None where it says nothing of time."""
+def period(name: str) -> Period | None:
+    """The time in a partition's name; None where it has none."""
     for pattern in _DATES:
-        if (match := pattern.search(name)) and (period := _period(match)):
-            begin, end = (((0, day.toordinal(), ""),) for day in period)
+        if (match := pattern.search(name)) and (days := _days(match)):
+            begin, end = (((0, day.toordinal(), ""),) for day in days)
             family, rest = f"date {name[: match.start()]}", _natural(name[match.end() :])
             # 2024-03-late comes after 2024-03 and before 2024-04
-            return Place(family, (*begin, *rest), (*begin, *rest, END) if rest else end)
+            return Period(family, (*begin, *rest), (*begin, *rest, END) if rest else end)
     if match := re.search(r"\d+", name):
         number = _natural(name[match.start() :])
-        return Place(f"number {name[: match.start()]}", number, (*number, END))
+        return Period(f"number {name[: match.start()]}", number, (*number, END))
     return None
 
 
 def before(name: str, others: Iterable[str]) -> str | None:
     """The newest of the others that is older than this one; None where none can be said to be."""
-    mine = place(name)
+    mine = period(name)
     older = [(p.begin, other) for p, other in _of_family(mine, others) if mine and p.begin < mine.begin]
     return max(older)[1] if older else None
 
 
 def after(name: str, others: Iterable[str]) -> str | None:
     """The oldest of the others that is newer than this one; None where none can be said to be."""
-    mine = place(name)
+    mine = period(name)
     newer = [(p.begin, other) for p, other in _of_family(mine, others) if mine and p.begin > mine.begin]
     return min(newer)[1] if newer else None
 
@@ -76,21 +76,21 @@ def holds(name: str, first: str | None, last: str | None) -> bool:
     Raises:
         ValueError: the names cannot be compared.
     """
-    return (first is None or _place(name, first).begin >= _place(first, name).begin) and (
-        last is None or _place(name, last).begin < _place(last, name).end
+    return (first is None or _comparable(name, first).begin >= _comparable(first, name).begin) and (
+        last is None or _comparable(name, last).begin < _comparable(last, name).end
     )
 
 
-def _place(name: str, beside: str) -> Place:
-    mine, other = place(name), place(beside)
+def _comparable(name: str, beside: str) -> Period:
+    mine, other = period(name), period(beside)
     if mine is None or other is None or mine.family != other.family:
         raise ValueError(f"whether {name!r} is before or after {beside!r} cannot be said of their names")
     return mine
 
 
-def _of_family(mine: Place | None, others: Iterable[str]) -> Iterator[tuple[Place, str]]:
+def _of_family(mine: Period | None, others: Iterable[str]) -> Iterator[tuple[Period, str]]:
     for other in others:
-        if mine and (theirs := place(other)) and theirs.family == mine.family:
+        if mine and (theirs := period(other)) and theirs.family == mine.family:
             yield theirs, other
 
 
@@ -100,7 +100,7 @@ def _natural(text: str) -> Key:
     return tuple((2, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts)
 
 
-def _period(match: re.Match[str]) -> tuple[date, date] | None:
+def _days(match: re.Match[str]) -> tuple[date, date] | None:
     """The first day that a date names, and the first one after it; None where it is none, as month 13."""
     parts = {name: int(value) for name, value in match.groupdict().items() if value is not None}
     year = parts["y"]

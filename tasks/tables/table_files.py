@@ -1,9 +1,9 @@
-"""Tables as other programs write them (CSV, Parquet), read with the types that a contract declares.
+"""Reader of tables as other programs write them (CSV, Parquet), with the types that a contract declares.
 
-The one reader of ingest, training and batch scoring. The declared type decides: a conversion that loses nothing is made
-(conversions.py), every other one is refused, with column, row, the value in the file and what it would become.
-Nothing is guessed: what a text means that a type does not say (a missing value, a decimal comma, a date of a locale) is
-declared in the suite (`nulls`, `csv`). What each of the usual writers' files become: docs/reference/files.md.
+The one reader of ingest, training and batch scoring. A conversion that loses nothing is made (conversions.py), every
+other one is refused, with column, row, the value in the file and what it would become. Nothing is guessed: what a type
+does not say (a missing value, a decimal comma, a date of a locale) is declared in the suite (`nulls`, `csv`). What the
+files of usual writers become: docs/reference/files.md.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 MOST_COLUMNS = 5
-"""Columns of one file whose first fault is told."""
+"""Columns of one file whose first fault is reported."""
 
 
 class Unreadable(ValueError):
@@ -74,7 +74,7 @@ def arranged(table: pa.Table, wanted: Contract) -> pa.Table:
 
 
 def visible(name: str) -> str:
-    """A column's name as a person can see it: in quotation marks where it is empty, or has blanks around it."""
+    """A column's name, in quotation marks where it is empty or has blanks around it."""
     return name if name and name == name.strip() and name.isprintable() else repr(name)
 
 
@@ -88,7 +88,7 @@ def _typed(table: pa.Table, wanted: Contract) -> pa.Table:
     """The table with the declared types.
 
     Raises:
-        Unreadable: a name stands twice, or values would be lost; tells the first of each column.
+        Unreadable: a name stands twice, or values would be lost; names the first of each column.
     """
     names = table.column_names
     if twice := sorted({name for name in names if names.count(name) > 1}):
@@ -105,7 +105,7 @@ def _typed(table: pa.Table, wanted: Contract) -> pa.Table:
         if refused is not None:
             faults.append(f"column {name}, {conversions.fault(column, type_, refused, wanted.nulls, wanted.csv)}")
         elif type_ == "str" and name not in wanted.csv.verbatim:
-            faults += _held_as_floats(name, values, wanted.csv)
+            faults += _codes_as_floats(name, values, wanted.csv)
         table = table.set_column(i, name, values)
     if faults:
         more = f"; and {len(faults) - MOST_COLUMNS} more columns" if len(faults) > MOST_COLUMNS else ""
@@ -122,18 +122,19 @@ def _is_period(field: Any) -> bool:
     return bool(getattr(field.type, "extension_name", unknown) == "pandas.period")
 
 
-def _held_as_floats(name: str, texts: Any, dialect: Dialect) -> list[str]:
-    """What is to be said of a text column whose every value ends in `.0`; nothing of another one."""
+def _codes_as_floats(name: str, texts: Any, dialect: Dialect) -> list[str]:
+    """The fault of a text column whose every value ends in `.0`; none of another one."""
     row = conversions.held_as_floats(texts, dialect)
     if row is None:
         return []
     text = texts[row].as_py()
-    problem = (
-        f"column {name}, row {row + 1}: «{text}» is another text than «{text[:-2]}», and every text of the column ends "
-        f"in «.0»: a program held these codes as floats. Have it read them as text; if «.0» belongs to them, say "
-        f"`csv: {{verbatim: [{name}]}}` in the suite"
-    )
-    return [problem]
+    return [
+        (
+            f"column {name}, row {row + 1}: «{text}» is another text than «{text[:-2]}», and every text of the column ends "
+            f"in «.0»: a program held these codes as floats. Have it read them as text; if «.0» belongs to them, say "
+            f"`csv: {{verbatim: [{name}]}}` in the suite"
+        )
+    ]
 
 
 def _frame(table: pa.Table, wanted: Contract) -> pd.DataFrame:
@@ -152,7 +153,7 @@ def _frame(table: pa.Table, wanted: Contract) -> pd.DataFrame:
 
 
 def _by_pandas(schema: Any) -> list[Any]:
-    """What pandas says of the index: the names of columns, and ranges that stand nowhere else."""
+    """The index in pandas' metadata: names of columns, and ranges that are stored nowhere else."""
     try:
         return list(json.loads(schema.metadata[b"pandas"])["index_columns"])
     except (KeyError, TypeError, ValueError):  # another program wrote it, or changed what pandas had written
@@ -180,7 +181,7 @@ def _with_range(table: Any, wanted: Contract) -> Any:
 
 
 def _order(table: pa.Table, wanted: Contract) -> list[str]:
-    """The columns in the order of the file; what was a frame's index has no place there, and gets the declared one."""
+    """The columns in the order of the file; a frame's former index gets its declared place."""
     by_pandas = [index["name"] if isinstance(index, dict) else index for index in _by_pandas(table.schema)]
     by_pandas = [wanted.renamed.get(name, name) for name in by_pandas]
     index = {name for name in table.column_names if name in by_pandas}
@@ -192,7 +193,7 @@ def _order(table: pa.Table, wanted: Contract) -> list[str]:
 
 
 _UNNAMED = re.compile(r"__index_level_\d+__")
-"""What pandas calls an index without a name: it numbers rows, and is no column."""
+"""An index without a name in pandas: it numbers rows, and is no column."""
 
 
 # ── Parquet ───────────────────────────────────────────────────────────────────────────────────────
@@ -224,7 +225,7 @@ _BY_SPARK = b"org.apache.spark.version"
 
 
 def _refuse_damage(rows: Any) -> None:
-    """Refuse a column that holds what its type does not, such as texts that are no UTF-8: not every writer looks."""
+    """Refuse a column with values that its type does not allow, such as texts that are no UTF-8."""
     import pyarrow as pa
 
     for name, column in zip(rows.schema.names, rows.columns, strict=True):
@@ -354,7 +355,7 @@ def _encoded(text: str, path: Path, dialect: Dialect) -> bytes:
 
 
 def _refuse_escaped_quotes(path: Path, dialect: Dialect) -> None:
-    """Refuse a file that writes quotation marks by a backslash (Spark) and does not say so: Arrow would split there."""
+    """Refuse a file with quotation marks by a backslash (Spark) that is not declared so: Arrow would split there."""
     if not dialect.quote or dialect.escape or not path.stat().st_size:
         return
     if not _holds(path, f"\\{dialect.quote}", dialect):
@@ -389,8 +390,8 @@ def _unescaped(table: Any, dialect: Dialect) -> Any:
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 
 
-def _unescape(found: re.Match[str]) -> str:
-    return {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}.get(found[1], found[1])
+def _unescape(match: re.Match[str]) -> str:
+    return {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}.get(match[1], match[1])
 
 
 def _refuse_open_quote(path: Path, rows: Any, column: int, dialect: Dialect) -> None:
@@ -426,8 +427,8 @@ def _what_is_wrong(path: Path, dialect: Dialect, error: Exception) -> str:
         arrow_csv.read_csv(
             path, arrow_csv.ReadOptions(use_threads=False, encoding=dialect.encoding), _parse_options(dialect)
         )
-    except pa.ArrowInvalid as found:
-        error = found
+    except pa.ArrowInvalid as located:
+        error = located
     text = " ".join(str(error).split())
     if "Empty CSV file" in text and (only := path.read_text(dialect.encoding, errors="replace").strip()):
         return f"it has one line, «{_shorten(only)}»: column names without a row, or no table"
@@ -443,11 +444,11 @@ def _what_is_wrong(path: Path, dialect: Dialect, error: Exception) -> str:
 
 
 def _other_format(path: Path) -> str | None:
-    """What a file is that begins as no CSV does."""
+    """The format of a file that begins as no CSV does."""
     with path.open("rb") as stream:
         begin = stream.read(max(map(len, _FORMATS)))
-    what = next((what for mark, what in _FORMATS.items() if begin.startswith(mark)), None)
-    return what and f"it {what}, and no CSV: have it written as CSV or Parquet, and named so"
+    kind = next((kind for mark, kind in _FORMATS.items() if begin.startswith(mark)), None)
+    return kind and f"it {kind}, and no CSV: have it written as CSV or Parquet, and named so"
 
 
 _FORMATS = {
@@ -478,7 +479,7 @@ def _encoding_problem(path: Path, dialect: Dialect) -> str | None:
 
 
 def _folded(names: Iterable[str]) -> set[str]:
-    """Names without what a person hardly sees: validation says which of them are written otherwise."""
+    """Names without case and blanks: validation reports those that are written otherwise."""
     return {name.strip().casefold() for name in names}
 
 

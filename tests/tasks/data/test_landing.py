@@ -197,7 +197,7 @@ class Killed(BaseException):
     """What a kill is to the code it hits: nothing it could catch."""
 
 
-@pytest.mark.parametrize("step", ["fetch", "replacing", "copyfile", "put", "clear", "refused"])
+@pytest.mark.parametrize("step", ["fetch", "replacing", "copyfile", "put", "clear", "refuse"])
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_a_kill_at_any_step_loses_nothing(
     step: str, *, after: bool, root: Path, given: Params, monkeypatch: pytest.MonkeyPatch

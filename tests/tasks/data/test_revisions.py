@@ -234,7 +234,7 @@ def test_a_bad_correction_waits_in_quarantine_and_a_good_one_closes_it(world: Wo
     assert world.data["2013-01.csv"] == month("2013-01")
     (open_,) = quarantine.waiting(world.given.quarantine)
     assert open_.file == "2013-01.csv"
-    assert [one.closed is None for one in quarantine.refused(world.given.quarantine)].count(False) == 1
+    assert [one.closed is None for one in quarantine.entries(world.given.quarantine)].count(False) == 1
     world.deliver("2013-01.csv", month("2013-01"))
     assert [one.id for one in quarantine.waiting(world.given.quarantine)] == [
         open_.id
@@ -247,7 +247,7 @@ class Killed(BaseException):
     """What a kill is to the code it hits."""
 
 
-@pytest.mark.parametrize("step", ["_note", "_made", "push"])
+@pytest.mark.parametrize("step", ["_journal", "_make", "push"])
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_a_kill_while_a_revision_is_made_loses_nothing(
     step: str, *, after: bool, world: World, monkeypatch: pytest.MonkeyPatch

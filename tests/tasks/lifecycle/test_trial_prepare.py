@@ -33,7 +33,7 @@ def deliver(small: Project) -> Callable[[str, pd.DataFrame], list[str]]:
         path.parent.mkdir(parents=True, exist_ok=True)
         frame.to_csv(path, index=False)
         said, log = params.load(), []
-        collected = landing.collect(said, log.append, trial_prepare.of(said, log.append))
+        collected = landing.collect(said, log.append, trial_prepare.check_of(said, log.append))
         versions.make()
         landing.clear(said, collected)
         return log
@@ -105,7 +105,7 @@ def test_a_row_that_moves_to_an_earlier_month_is_taken_with_it(small: Project) -
         revised = pd.concat([kept, moved[month].assign(month=month)])
         revised.to_csv(folder / f"2013-0{month}.csv", index=False)
     said, log = params.load(), []
-    collected = landing.collect(said, log.append, trial_prepare.of(said, log.append))
+    collected = landing.collect(said, log.append, trial_prepare.check_of(said, log.append))
     assert sorted(landed.partition for landed in collected.accepted) == ["2013-01", "2013-02", "2013-03"]
     assert waiting() == []
 
@@ -154,7 +154,7 @@ def test_a_partition_that_the_code_cannot_take_is_refused_and_taken_once_it_can(
     assert entry.id.startswith("readings/2013-04-")
     assert waiting() == []
     said, log = params.load(), []
-    landing.collect(said, log.append, trial_prepare.of(said, log.append))
+    landing.collect(said, log.append, trial_prepare.check_of(said, log.append))
     assert log == ["readings 2013-04: accepted"]
 
 
