@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tasks.data import quarantine, revisions, versions
-from tasks.data.quarantine import Refused
+from tasks.data.quarantine import QuarantineEntry
 from tasks.ground import files, http, ledger, params, paths, settings
 from tasks.ground.errors import EvergreenError, Mistake
 from tasks.ground.git import Clone
@@ -239,7 +239,7 @@ def announced() -> str | None:
     return note["version"] if note else None
 
 
-def refused(url: str) -> list[Refused] | None:
+def refused(url: str) -> list[QuarantineEntry] | None:
     """What waits in quarantine, the newest first; None where the quarantine is a bucket."""
     return None if "://" in url else quarantine.waiting(url)
 

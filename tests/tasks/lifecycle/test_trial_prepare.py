@@ -128,7 +128,10 @@ def test_the_fault_of_the_code_is_not_the_deliverys(
     code = "models/tiny/rows/__init__.py"
     small.edit(code, 'readings = tables["readings"]', 'readings = tables["reading"]')
     log = deliver("2013-04", april(small))
-    assert "tiny cannot be trained as it is, which is not its fault: models/tiny/rows failed on 2013-04" in log[0]
+    assert (
+        "tiny cannot be trained as it is, which is not the delivery's fault: models/tiny/rows failed on 2013-04"
+        in log[0]
+    )
     assert log[1] == "readings 2013-04: accepted"
     small.edit(code, "readings = tables", "readings == = tables")
     reload()
