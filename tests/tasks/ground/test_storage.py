@@ -1,0 +1,47 @@
+"""Addresses are shown without their credentials, in a bucket and in whatever its client says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tasks.ground import storage
+from tasks.ground.errors import SourceUnavailable
+from tests.conftest import Project
+
+
+@pytest.mark.parametrize(
+    ("text", "url", "shown"),
+    [
+        ("s3://key:secret@host/bucket", "", "s3://***@host/bucket"),
+        ("postgresql://me:p@ss@host/db", "", "postgresql://***@host/db"),
+        ("403 for key:secret", "s3://key:secret@host/bucket", "403 for ***"),
+        ("wrong password secret", "s3://key:secret@host/bucket", "wrong password ***"),
+        ("no address at all", "s3://@host/bucket", "no address at all"),
+        ("var/landing", "var/landing", "var/landing"),
+    ],
+)
+def test_credentials_are_masked(text: str, url: str, shown: str) -> None:
+    """Those of addresses in a text, and those of the address that it is about."""
+    assert storage.masked(text, url) == shown
+
+
+def test_an_address_that_no_client_is_for_is_one_error(project: Project) -> None:
+    """It names the address, without credentials, and what to do."""
+    with pytest.raises(SourceUnavailable, match=r"the landing zone gopher://\*\*\*@host cannot be reached.*Look there"):
+        storage.Location.of("gopher://key:secret@host", label="the landing zone ", advice="Look there")
+
+
+def test_a_location_here_is_written_whole_and_read_back(project: Project) -> None:
+    """Relative to the project; hidden and unfinished files are not listed."""
+    folder = storage.Location.of("var/landing")
+    (folder / "flights" / "2013-01.csv").write_bytes(b"a,b\n")
+    for name in (".hidden.csv", "2013-02.csv.part"):
+        Path(project.root / "var/landing/flights" / name).write_bytes(b"x")
+    assert list(folder.files()) == ["flights/2013-01.csv"]
+    assert (folder / "flights").names() == [".hidden.csv", "2013-01.csv", "2013-02.csv.part"]
+    assert (folder / "flights/2013-01.csv").read() == b"a,b\n"
+    assert folder.shown == "var/landing"
+    (folder / "flights").remove()
+    assert not (folder / "flights").exists()
