@@ -122,7 +122,7 @@ def test_it_names_the_live_release_how_good_it_is_and_why(page: Read) -> None:
         "✗ refused",
         "slice:station=west log_loss is 0.041 above the champion's",
         "4,000 new rows, 1 are asked",
-        "version 2 was withdrawn: replay what production has asked",
+        "version 2 was withdrawn: replay logged requests",
         "2 promoted, 1 refused",
         "2 went live, 1 withdrawn",
     ):
