@@ -61,7 +61,8 @@ def test_more_threads_are_a_setting_and_named() -> None:
 
 def test_pins_that_came_too_late_are_refused() -> None:
     """Numpy reads them once, when it is imported."""
-    code = "import numpy; from tasks import steps; from tasks.ground import settings; settings.apply(); steps.run('train', ['tiny'])"
+    code = "import numpy; from tasks import steps; from tasks.ground import settings; "
+    code += "settings.apply(); steps.run('train', ['tiny'])"
     late = fresh(code, OPENBLAS_CORETYPE="Sandybridge")
     assert "EnvironmentDiffers: this process computes with numpy X86_V3, OpenBLAS Sandybridge" in late.stderr
 
