@@ -266,7 +266,7 @@ def test_a_full_disk_ends_no_platform(tmp_path: Path, monkeypatch: pytest.Monkey
 
     async def start() -> int:
         process = await up.services[0].start()
-        process.kill()
+        await up.services[0].stop()
         return process.pid
 
     with monkeypatch.context() as full:
