@@ -12,9 +12,6 @@ import pandas as pd
 
 from tasks.ground import files, numbers
 
-EXTRA = ["label", "time", "id"]
-"""The columns beside the features: what is to be predicted, when it was (local, naive), and which row it is."""
-
 
 def read(build: Path, part: Literal["train", "holdout"], columns: list[str] | None = None) -> pd.DataFrame:
     """The training rows or the holdout rows of a model, oldest partition first.

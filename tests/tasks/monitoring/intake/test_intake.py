@@ -243,7 +243,7 @@ def test_a_feature_that_says_nothing_is_named(world: Path, what: str) -> None:
     name, status, text = {
         "missing": ("vibration", "always missing", "vibration is missing in every row, as in training"),
         "constant": ("starts", "constant", "starts has one value only, the same as in training"),
-        "new": ("brand", "new", "brand was not there in training: there is nothing to hold it against"),
+        "new": ("brand", "new", "brand was not in the training rows: there is nothing to compare it with"),
         "gone": ("pressure", "drift", "pressure is missing in 100.0% of rows, before in 0.0%, since 2013-04-01"),
     }[what]
     assert (report.findings[name].status, report.findings[name].text) == (status, text)
