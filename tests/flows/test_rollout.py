@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import random
@@ -14,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +114,7 @@ class Load:
 
     def _ask(self, number: int) -> None:
         draw = random.Random(number)
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=30)
         while not self._ends.wait(0.02):
             row = {"station": draw.choice(["north", "south"]), "weekday": draw.randint(1, 7), "hour": 6, "starts": 3}
             row |= {"pressure": round(draw.uniform(1, 4), 2), "vibration": round(draw.uniform(0, 3), 2)}
@@ -264,7 +264,7 @@ def test_what_serves_and_is_nowhere_any_more_is_told(world: World, served: desir
         assert roll().is_completed()
     away.rename(home / served.candidate)
     with pytest.raises(DataMissing, match=f"rollback {MODEL} --to N"):
-        bento_store.ensure(MODEL, desired_state.ReleaseRef("0" * 16, 99))
+        bento_store.ensure(MODEL, "0" * 16)
 
 
 # ── releases that fail ────────────────────────────────────────────────────────────────────────────
