@@ -395,7 +395,7 @@ def test_a_rollback_to_one_that_cannot_start_any_more_takes_nothing_away(
     assert state.name == "Stuck"
     assert f"evergreen rollback {MODEL} --to N" in state.message
     assert desired_state.read(MODEL).live.candidate == served.candidate
-    assert "nobody can have the place" in world.alone.message(f"withdrawn: tiny version {old.version}")
+    assert "neither can be champion" in world.alone.message(f"withdrawn: tiny version {old.version}")
     registry.rollback(MODEL, to=served.version)
     assert roll().message.startswith("nothing to do: ")
 
