@@ -130,9 +130,9 @@ def _codes_as_floats(name: str, texts: Any, dialect: Dialect) -> list[str]:
     text = texts[row].as_py()
     return [
         (
-            f"column {name}, row {row + 1}: «{text}» is another text than «{text[:-2]}», and every text of the column ends "
-            f"in «.0»: a program held these codes as floats. Have it read them as text; if «.0» belongs to them, say "
-            f"`csv: {{verbatim: [{name}]}}` in the suite"
+            f"column {name}, row {row + 1}: «{text}» is another text than «{text[:-2]}», and every text of the column "
+            f"ends in «.0»: a program held these codes as floats. Have it read them as text; if «.0» belongs to them, "
+            f"say `csv: {{verbatim: [{name}]}}` in the suite"
         )
     ]
 
