@@ -1,8 +1,8 @@
 """Whether the monitor keeps its promises, on the real year of flights: drift, the estimate of quality, and the gate.
 
 drift     streams without drift and with it: benchmarks/drift.py, which has a page of its own.
-estimate  the models that a backtest trains every four weeks (backtest_history.py) answer the weeks that follow; what loss
-          they are estimated to have before labels come, and what it turned out to be.
+estimate  the models that a backtest trains every four weeks (backtest_history.py) answer the weeks that follow; what
+          loss they are estimated to have before labels come, and what it turned out to be.
 gate      models that differ by their seed only, by what they learned from, or by one bad slice, through the gate of
           params.yaml, `rule: better`.
 

@@ -32,9 +32,7 @@ def report_path(model: str) -> Any:
 def _rollouts(model: str, live: desired_state.ReleaseRef) -> None:
     desired_state.note(model, desired_state.ReleaseRef("1c43e80593c0ab13", 1, "2026-11-19T08:00:00.000Z"), "live")
     bad = desired_state.ReleaseRef("bad0bad0bad0bad0", 2, "2026-11-20T09:00:00.000Z")
-    desired_state.note(
-        model, bad, "withdrawn", "replay logged requests: it answers 12 of 500 requests with an error"
-    )
+    desired_state.note(model, bad, "withdrawn", "replay logged requests: it answers 12 of 500 requests with an error")
     desired_state.note(model, live, "live")
 
 
