@@ -24,7 +24,7 @@ TAG = "evergreen"  # marks what this module made, and so may remove
 CONCURRENCY = {"collision_strategy": "ENQUEUE", "grace_period_seconds": 900}
 """A run that comes while another is at work waits, as that one may have looked already. A run keeps its place this long
 until its process has started: on a busy machine that takes minutes, and Prefect would end a run that has lost its place
-(docs/decisions/wakes.md). Of one that gets no process at all, crash_recovery.py frees the place sooner."""
+(docs/decisions/triggers.md). Of one that gets no process at all, crash_recovery.py frees the place sooner."""
 
 
 @dataclass(frozen=True)

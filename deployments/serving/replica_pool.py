@@ -82,7 +82,7 @@ class ReplicaPool:
         """Whether replicas that start give way: another release answers meanwhile, and none of these was up yet."""
         self._launched_at: float | None = None
         self._starting: set[ReplicaProcess] = set()
-        self._keepers: set[asyncio.Task[None]] = set()
+        self._slots: set[asyncio.Task[None]] = set()
         self._reaped = NO_STATISTICS
         """Statistics of replicas that are gone."""
         self._changed = asyncio.Event()
@@ -95,7 +95,7 @@ class ReplicaPool:
     def start(self, *, gives_way: bool = False) -> None:
         """Keep the replicas running from now on; while they come up for the first time, they may give way to others."""
         self._gives_way = gives_way
-        self._keepers = {asyncio.create_task(self._keep(place)) for place in range(self._size)}
+        self._slots = {asyncio.create_task(self._keep(place)) for place in range(self._size)}
 
     async def drain(self, seconds: float) -> None:
         """Stop, once the waiting requests are answered or so many seconds are over."""
@@ -105,9 +105,9 @@ class ReplicaPool:
         while self.waiting and time.monotonic() < deadline:
             self.end_stalled()
             await asyncio.sleep(0.02)
-        for keeper in self._keepers:
-            keeper.cancel()
-        await asyncio.gather(*self._keepers, return_exceptions=True)
+        for slot in self._slots:
+            slot.cancel()
+        await asyncio.gather(*self._slots, return_exceptions=True)
 
     async def _keep(self, place: int) -> None:
         """Keep one replica running: it is started again whenever it dies."""
