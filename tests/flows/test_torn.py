@@ -1,4 +1,4 @@
-"""After a power cut: whatever of the state below var/ is torn, ingest, train, monitor and who serves go on."""
+"""After a power cut: whatever of the state below var/ is torn, ingest, train, monitor and the live release go on."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_the_map_is_what_it_was(alone: Alone) -> None:
 
 @pytest.mark.parametrize("how", TEAR)
 def test_whatever_is_torn_the_loop_goes_on(alone: Alone, caplog: pytest.LogCaptureFixture, how: str) -> None:
-    """It is named and made again, and who is champion stays. Only the journal knew who serves."""
+    """It is named and made again, and the champion stays. Only the journal knew the live release."""
     served, champion = desired_state.read(MODEL).live, registry.champion(MODEL)
     torn = state_files()
     for path in torn:

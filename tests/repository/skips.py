@@ -333,7 +333,7 @@ def in_a_second_checkout(copy: Copy) -> None:
 
 
 def moved(copy: Copy) -> None:
-    """DVC's own books on this folder are gone, and every file has another inode."""
+    """DVC's own files on this folder are gone, and every file has another inode."""
     for name in ("tasks", "models", "data", "build"):
         shutil.copytree(copy.root / name, copy.root / f"{name}-copied")
         shutil.rmtree(copy.root / name)
@@ -497,7 +497,7 @@ OF_SOURCES = [
     Case("an added file that nothing uses, elsewhere", lambda c: c.write("models/tiny/notes.md", "# Notes\n"), None),
     Case("byte code and an editor's leavings among sources", byte_code, None),
     Case("new modification times of everything", touched, None),
-    Case("every file copied anew, DVC's books lost", moved, None),
+    Case("every file copied anew, DVC's own files lost", moved, None),
     Case("what a killed stage left beside its output", left_by_a_kill, None),
     # parameters
     Case("a hyper-parameter of this model", of_model("C: 1.0", "C: 2.0"), "train", ("train", "evaluate", "package")),

@@ -1,4 +1,4 @@
-"""DVC's books under kill -9."""
+"""DVC's files under kill -9."""
 
 from __future__ import annotations
 
