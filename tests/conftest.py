@@ -50,14 +50,10 @@ LONGEST = [
 """Files that take longest are begun first, so that all workers end at the same time."""
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The tests of a file stay on one worker, with what the file has made, unless they name a group themselves."""
+    """The longest files first; the others as they come."""
     place = {REPOSITORY / "tests" / f"{name}.py": number for number, name in enumerate(LONGEST)}
     items.sort(key=lambda item: place.get(item.path, len(place)))
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(str(item.path.relative_to(REPOSITORY))))
 
 
 @dataclass(frozen=True)

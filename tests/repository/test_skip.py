@@ -14,8 +14,6 @@ import yaml
 from tests.repository import skip_table, skips
 from tests.repository.skips import CASES, OF_SOURCES, RAN, STAGES, Case, Copy, Runner
 
-pytestmark = pytest.mark.xdist_group("skip")
-
 
 @dataclass
 class Warm:

@@ -39,8 +39,6 @@ from tests.deployments.routed import BODY, CLIENT, MODEL, ROW, Routed, load, mak
 from tests.deployments.sessions import are_weighed, session_nice
 from tests.release_root import free_port, project_at
 
-pytestmark = pytest.mark.xdist_group("router")
-
 BEGIN = "        columns: list[Any] = ["
 
 POISON = (BEGIN, f'        if "POISON" in list(X["dest"]):\n            __import__("os")._exit(9)\n{BEGIN}')

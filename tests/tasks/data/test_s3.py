@@ -15,8 +15,6 @@ from tasks.ground import settings
 from tasks.ground.errors import SourceUnavailable
 from tasks.ground.params import Git, Params
 
-pytestmark = pytest.mark.xdist_group("s3")
-
 SECRET = "s3cr3t-of-nobody"
 KEY = "AKIAOFNOBODY"
 

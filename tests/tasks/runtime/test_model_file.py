@@ -47,7 +47,6 @@ def dumped(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Pi
     return get
 
 
-@pytest.mark.xdist_group("model_file")
 @pytest.mark.parametrize("name", list(estimators.NAMED))
 def test_an_estimator_of_scikit_learn_answers_the_same_after_loading(dumped: Any, name: str) -> None:
     """What a team may put into params.yaml or its pipeline, without adding to the list of trusted types."""
@@ -59,7 +58,6 @@ def test_an_estimator_of_scikit_learn_answers_the_same_after_loading(dumped: Any
         np.testing.assert_array_equal(loaded.predict_proba(rows), pipeline.predict_proba(rows))
 
 
-@pytest.mark.xdist_group("model_file")
 def test_two_processes_write_the_same_bytes(dumped: Any) -> None:
     """Neither memory addresses nor the time of day nor the order of a set is in the file."""
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONHASHSEED": "7"}

@@ -21,8 +21,6 @@ from tasks.ground.errors import DataMissing, DataVersionDiffers, InUse, Mistake,
 from tasks.training import dvc_graph
 from tests.conftest import REPOSITORY, Project, copy_repository, write_readings
 
-pytestmark = pytest.mark.xdist_group("graph")
-
 REPRODUCE = """
 import sys
 from tasks import steps

@@ -16,8 +16,6 @@ from tasks.ground.errors import SourceUnavailable
 from tasks.training import dvc_graph, stage_reasons
 from tests.conftest import Project, write_readings
 
-pytestmark = pytest.mark.xdist_group("reasons")
-
 
 def run(step: str, arguments: list[str]) -> None:
     """Steps that write what dvc.yaml says, in no time: words are about inputs, not about results."""

@@ -31,7 +31,6 @@ from tests.tasks.release.small_release import MODEL, make_release
 PREDICTED = ["prediction", "probability", "p_0", "p_1"]
 
 pytestmark = [
-    pytest.mark.xdist_group("s3"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning"),
 ]
 

@@ -41,7 +41,6 @@ from tests.tasks.release import small_project
 from tests.tasks.release.small_project import MEASURED, MODEL
 
 pytestmark = [
-    pytest.mark.xdist_group("registry"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning"),
 ]
 REPOSITORY = Path(__file__).resolve().parents[4]
