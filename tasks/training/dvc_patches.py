@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,10 +80,10 @@ def _write_changed_stages() -> None:
             with modify_any(path, fs=fs) as data:
                 yield data
             return
-        before = dict(data["stages"])
+        before = deepcopy(data["stages"])
         yield data
         for name, entry in data["stages"].items():
-            if name not in before or before[name] != entry:
+            if name not in before or differs(before[name], entry):
                 stages[name] = dumps_yaml({"stages": {name: entry}}).partition("\n")[2]
         files.write_text(lock, head + "".join(stages.values()))
 
