@@ -37,7 +37,9 @@ def test_the_glossary_names_what_exists() -> None:
 
 def test_words_that_were_replaced_stand_in_no_code() -> None:
     """Those that the glossary ends with: as a name of anything, and in what people read."""
-    replaced = [word.strip() for word in GLOSSARY.partition("## Words that were replaced\n")[2].strip().strip(".").split(",")]
+    replaced = [
+        word.strip() for word in GLOSSARY.partition("## Words that were replaced\n")[2].strip().strip(".").split(",")
+    ]
     pattern = re.compile(rf"\b_?({'|'.join(map(re.escape, replaced))})s?\b", re.IGNORECASE)
     assert not [
         f"{path.relative_to(REPOSITORY)}:{number}: {line.strip()}"

@@ -199,7 +199,10 @@ def test_every_expectation_of_a_suite_is_run(before: dict[str, Path]) -> None:
         ({"type": "expect_column_values_to_not_be_null", "kwargs": {"colum": "temp"}}, "column field required"),
         ({"type": "expect_column_values_to_not_be_null", "args": {"column": "temp"}}, "unknown key 'args'"),
         (
-            {"type": "expect_column_max_to_be_between", "kwargs": {"column": "temp", "max_value": {"$PARAMETER": "previous_tmp_max"}}},
+            {
+                "type": "expect_column_max_to_be_between",
+                "kwargs": {"column": "temp", "max_value": {"$PARAMETER": "previous_tmp_max"}},
+            },
             "there is no parameter 'previous_tmp_max'; did you mean 'previous_temp_max'",
         ),
     ],
