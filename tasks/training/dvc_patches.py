@@ -85,7 +85,10 @@ def _write_changed_stages() -> None:
         for name, entry in data["stages"].items():
             if name not in before or differs(before[name], entry):
                 stages[name] = dumps_yaml({"stages": {name: entry}}).partition("\n")[2]
-        files.write_text(lock, head + "".join(stages.values()))
+        written = head + "".join(stages.values())
+        if re.search(r"[:-] &\w", written):  # an anchor's name may stand once in a file, and each stage counts from one
+            written = dumps_yaml(data)
+        files.write_text(lock, written)
 
     vars(modify_yaml)["by_stage"] = True
     dvcfile.modify_yaml = modify_yaml

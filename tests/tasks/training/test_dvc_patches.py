@@ -53,3 +53,17 @@ def test_the_lock_is_written_byte_for_byte_as_dvc_writes_it(tmp_path: Path, text
         assert "# mine" not in written["patched"]
         return
     assert written["patched"] == written["dvc"]
+
+
+def test_a_lock_of_stages_with_anchors_can_be_read_again(tmp_path: Path) -> None:
+    """YAML anchors of one params.yaml section come back in every stage that depends on it, each under the same name."""
+    dvc_patches.apply()
+    lock = tmp_path / "dvc.lock"
+    lock.write_text(LOCK, encoding="utf-8")
+    for name in ("one@model", "two@model"):
+        shared = {"about": "a pixel"}
+        stage = {"cmd": "x", "params": {"params.yaml": {"first": shared, "second": shared}}}
+        with dvcfile.modify_yaml(str(lock)) as data:
+            data["stages"][name] = stage
+    with dvcfile.modify_yaml(str(lock)) as data:
+        assert data["stages"]["two@model"]["params"]["params.yaml"]["second"] == {"about": "a pixel"}
