@@ -16,19 +16,11 @@ from pathlib import Path
 from tasks.ground import http, settings
 
 ROOT = Path(__file__).resolve().parent.parent
-COPIED = (
-    "tasks",
-    "flows",
-    "deployments",
-    "models",
-    "bin",
-    "benchmarks",
-    ".dvc/config",
-    ".dvcignore",
-    ".gitignore",
-    "dvc.yaml",
-)
-COPIED += ("params.yaml", "requirements.lock", "pyproject.toml")
+PROJECT = ("tasks", "flows", "deployments", "models", "bin", "benchmarks", "params.yaml", "requirements.lock")
+PROJECT += ("pyproject.toml", "dvc.yaml", ".dvcignore", ".gitignore")
+"""What a copy of this project needs to run; its data and DVC's state come beside it."""
+
+COPIED = (*PROJECT, ".dvc/config")
 
 
 # ── one process ───────────────────────────────────────────────────────────────────────────────────

@@ -39,25 +39,14 @@ import yaml
 
 from benchmarks import swap_figures as figures
 from benchmarks.releases import BAD, Made, predicted
+from benchmarks.scratch import PROJECT, ROOT
 from benchmarks.swap_figures import Act, TrialRecord
 from deployments.orchestration import flow_run
 from deployments.tools import load, load_clients
 from tasks.ground import files, http, paths, priority, settings
 
-ROOT = Path(__file__).resolve().parent.parent
 MODEL = "flight_delay"
-COPIED = (
-    "tasks",
-    "flows",
-    "deployments",
-    "models",
-    "bin",
-    "benchmarks",
-    "params.yaml",
-    "requirements.lock",
-    "pyproject.toml",
-)
-COPIED += ("dvc.yaml", "dvc.lock", "data.dvc", ".dvcignore", ".gitignore", "build/environment")
+COPIED = (*PROJECT, "dvc.lock", "data.dvc", "build/environment")
 
 LIMITS = {"start_s": 8, "replay": 200, "latency_ms": 100, "bake_s": 10, "canary": 0.2, "min_requests": 20}
 """Of the rollouts: shorter than production would have them, so that many fit into minutes."""
