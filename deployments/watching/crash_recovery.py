@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psutil
@@ -25,6 +25,10 @@ from flows.prefect_support import api, triggers
 from tasks.ground import process_tags, settings
 
 GRACE_SECONDS = 30  # a run that changed its state more recently may be just ending
+
+START_TOLERANCE = timedelta(seconds=1)
+"""How much too early Linux' start time of a process may be: it counts from the boot, which is known to the second. A
+worker takes longer than this until it begins its first run."""
 
 PAUSES = (5, 30, 120)
 """Seconds before a deployment is triggered again after its first, second and third crash in a row; after that, only its
@@ -91,9 +95,13 @@ def _settle(run: dict[str, Any], local: LocalProcesses) -> Iterator[str]:
     elif run["state_type"] == "RUNNING":
         _set_state(run, CRASHED, "its process is gone while it was running")
         yield f"{name} was running, but its process is gone: crashed. {link}"
-    elif local.worker_since and datetime.fromisoformat(run["state"]["timestamp"]) < local.worker_since:
+    elif local.worker_since and _since(run) < local.worker_since + START_TOLERANCE:
         _set_state(run, triggers.INTERRUPTED, "its worker ended before it had begun: it waits for another")
         yield f"{name} had not begun when its worker ended: it waits for another. {link}"
+
+
+def _since(run: dict[str, Any]) -> datetime:
+    return datetime.fromisoformat(run["state"]["timestamp"])
 
 
 def _set_state(run: dict[str, Any], state: dict[str, str], message: str, patience: int = len(api.PAUSES)) -> None:

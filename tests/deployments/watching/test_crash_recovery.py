@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,7 @@ def test_what_has_a_process_is_left_alone(start: Callable[..., None], name: str)
 def test_what_waits_for_its_process_did_not_crash(start: Callable[..., None]) -> None:
     """On a busy machine a worker takes a minute to start one; nobody is told, and nothing is started twice."""
     worker(start)
+    time.sleep(crash_recovery.START_TOLERANCE.total_seconds())
     made, recovery = run("PENDING"), CrashRecovery()
     assert [recovery.look() for _ in range(3)] == [[], [], []]
     assert state(made) == ("PENDING", "Pending")
