@@ -69,7 +69,7 @@ def _announce(config: params.Params) -> None:
 
 def _forget_unused(days: float) -> None:
     """Remove memos and fetched releases that nothing has used for so long: they can be made again."""
-    removed = [path for folder in (paths.memos(), paths.champions()) for path in files.forget_unused(folder, days)]
+    removed = [path for folder in (files.memos(), paths.champions()) for path in files.forget_unused(folder, days)]
     if removed:
         get_run_logger().info(f"{len(removed)} memos and releases that were not used for {days:g} days are gone")
 

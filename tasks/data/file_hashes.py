@@ -10,7 +10,7 @@ import threading
 import time
 from pathlib import Path
 
-from tasks.ground import files, paths
+from tasks.ground import files
 
 RACY = 2_000_000_000  # ns; the coarsest modification time in use (FAT, some network shares) is two seconds
 
@@ -42,11 +42,15 @@ def md5(path: Path) -> str:
     return md5s([path])[path]
 
 
+def _cache() -> Path:
+    return files.memos() / "stat.json"
+
+
 def _load() -> dict[str, list[int | str]]:
-    return files.read_state(paths.file_hashes(), dict[str, list[int | str]]())
+    return files.read_state(_cache(), dict[str, list[int | str]]())
 
 
 def _add(fresh: dict[str, list[int | str]]) -> None:
     with _writing:
         kept = {path: entry for path, entry in _load().items() if Path(path).exists()}
-        files.write_json(paths.file_hashes(), {**kept, **fresh})
+        files.write_json(_cache(), {**kept, **fresh})

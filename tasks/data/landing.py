@@ -303,4 +303,4 @@ def _sweep(params: Params) -> None:
     files.remove(paths.incoming_data())
     for left in (settings.ROOT / "data").glob("*/.*.tmp"):
         files.remove(left)
-    files.sweep(paths.memos(), *filter(None, [zones.quarantine(params.quarantine).local]))
+    files.sweep(files.memos(), *filter(None, [zones.quarantine(params.quarantine).local]))

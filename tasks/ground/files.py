@@ -22,7 +22,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tasks.ground import paths, settings
+from tasks.ground import settings
 from tasks.ground.errors import FileTorn
 
 if TYPE_CHECKING:
@@ -254,7 +254,7 @@ def _is_whole_array(path: Path) -> bool:
 def set_aside(path: Path, why: str, *, copy: bool = False) -> Path | None:
     """Move a torn file or folder to var/torn/, and log it; gives where it is. None where another process just did."""
     name = path.relative_to(settings.VAR) if path.is_relative_to(settings.VAR) else Path(path.name)
-    aside = paths.torn_files() / f"{'_'.join(name.parts)}.{time.time_ns()}"
+    aside = settings.VAR / "torn" / f"{'_'.join(name.parts)}.{time.time_ns()}"
     aside.parent.mkdir(parents=True, exist_ok=True)
     try:
         if copy:
@@ -276,6 +276,11 @@ def write_parquet(path: Path, frame: pd.DataFrame) -> None:
 # ── memos: work that is done once per content ─────────────────────────────────────────────────────
 
 
+def memos() -> Path:
+    """The folder of memos, which is swept as a whole."""
+    return settings.VAR / "memo"
+
+
 def memo(kind: str, key: Any, suffix: str, make: Callable[[Path], None]) -> Path:
     """The file that `make` wrote for this key, now or earlier: it runs once per content of `key`.
 
@@ -283,7 +288,7 @@ def memo(kind: str, key: Any, suffix: str, make: Callable[[Path], None]) -> Path
     everything the result depends on. Losing `var/memo` costs time and nothing else; a memo that differs from its hash,
     which lies beside it, is made again.
     """
-    path = paths.memos() / kind / f"{digest(key)[:32]}{suffix}"
+    path = memos() / kind / f"{digest(key)[:32]}{suffix}"
     if not is_sealed(path):
         with replacing(path) as beside:
             make(beside)
@@ -351,7 +356,7 @@ def lock(name: str, tell: Callable[[str], object] = _on_stderr, who: str | None 
     """
     from filelock import FileLock, Timeout
 
-    folder = paths.locks()
+    folder = settings.VAR / "locks"
     folder.mkdir(parents=True, exist_ok=True)
     mutex, holder, begin = FileLock(folder / f"{name}.lock"), folder / f"{name}.json", time.monotonic()
     waited = False

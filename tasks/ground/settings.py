@@ -175,17 +175,12 @@ def _keep_state_private() -> None:
         VAR.chmod(0o700)
 
 
-def state_file() -> Path:
-    """The version of the state's layout."""
-    return VAR / "state.json"
-
-
 def _check_state_version() -> None:
     """Refuse the state of a newer build; stamp any other. From version 1 to 2 no file changes, so nothing is migrated.
 
     SystemExit, because packages apply these settings while they are imported: a message without a traceback.
     """
-    path = state_file()
+    path = VAR / "state.json"
     try:
         version = int(json.loads(path.read_text(encoding="utf-8"))["version"])
     except (FileNotFoundError, ValueError, LookupError, TypeError):  # none yet, of version 1, or torn

@@ -47,7 +47,7 @@ def override(model: str, asked_by: str, edited: str) -> Override:
     before = _kept_override(model)
     now = Override(asked_by or before.asked_by, edited or before.edited)
     if now not in (before, Override()):
-        files.write_json(paths.retrain_outcome(model), asdict(now))
+        files.write_json(paths.training_override(model), asdict(now))
     return now
 
 
@@ -58,11 +58,11 @@ def is_requested(model: str, if_due: bool) -> bool:
 
 def clear_override(model: str) -> None:
     """The training that was due has ended."""
-    paths.retrain_outcome(model).unlink(missing_ok=True)
+    paths.training_override(model).unlink(missing_ok=True)
 
 
 def _kept_override(model: str) -> Override:
-    return files.read_state(paths.retrain_outcome(model), Override(), lambda value: Override(**value))
+    return files.read_state(paths.training_override(model), Override(), lambda value: Override(**value))
 
 
 def hold(model: str, why: str, run: str) -> None:

@@ -338,7 +338,7 @@ def _slug(name: str) -> str:
 @contextmanager
 def _scratch() -> Iterator[Path]:
     """A folder for intermediate files; what killed runs left is removed."""
-    beside = paths.batch_scratch()
+    beside = paths.batches()
     beside.mkdir(parents=True, exist_ok=True)
     files.sweep(beside, below=False)
     with tempfile.TemporaryDirectory(dir=beside, prefix=f".aside.{os.getpid()}-", suffix=".tmp") as folder:
@@ -411,4 +411,4 @@ class Target:
             (self.place / name).remove()
 
     def _put(self, name: str, write: Callable[[Path], object]) -> None:
-        (self.place / name).write(write, paths.batch_scratch())
+        (self.place / name).write(write, paths.batches())

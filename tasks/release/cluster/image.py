@@ -60,7 +60,7 @@ def of_version(model: str, version: int | None = None, to: Path | None = None) -
     """
     _, candidate = chosen(model, version)
     bento_store.ensure(model, candidate)
-    to = to or paths.images(model, candidate)
+    to = to or paths.images() / model / candidate
     write(bento_store.release_folder(model, candidate).parent, to)
     return to, candidate
 

@@ -22,7 +22,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.ground import files, import_closure, params, paths, settings
+from tasks.ground import files, import_closure, params, settings
 from tasks.ground.errors import DataMissing, ModelFileRefused, ReleaseDiffers, StageFailed
 from tasks.release.package import bento_trial
 
@@ -73,11 +73,15 @@ def measured(model_name: str) -> dict[str, float]:
         ReleaseDiffers: measured now, an answer is not the evaluated one. Names rows, and both values.
     """
     release = settings.BUILD / model_name / "release"
-    kept = paths.bento_measurement(files.read_json(release / "candidate.json")["candidate"])
+    kept = _measurements(files.read_json(release / "candidate.json")["candidate"])
     if measurements := files.read_state(kept, dict[str, float]()):
         return measurements
     with _trial() as trial:
         return _measure(model_name, release, ensure_bento_of(release), trial)
+
+
+def _measurements(candidate: str) -> Path:
+    return files.memos() / "measured" / f"{candidate}.json"
 
 
 def release_facts(release: Path) -> dict[str, Any]:
@@ -366,7 +370,7 @@ def _measure(name: str, release: Path, bento: Path, trial: subprocess.Popen[str]
         "size_mb": round(sum((release / path).stat().st_size for path in files.tree(release)) / 1e6, 3),
         "startup_s": round(result["startup_s"], 2),
     }
-    files.write_json(paths.bento_measurement(facts["candidate"]), measurements)
+    files.write_json(_measurements(facts["candidate"]), measurements)
     return measurements
 
 
