@@ -20,28 +20,19 @@ from deployments.serving import api_keys
 from tasks.ground import paths
 from tasks.ground.errors import Mistake, did_you_mean
 
-ALWAYS = frozenset({"healthz", "readyz"})
-"""Open to probes, keys or not; they name nothing."""
-
-PAGES = frozenset({"status", "metrics", "openapi.json"})
-"""What EVERGREEN_OPEN_PAGES may open to all beside keys."""
-
-MOST_TRIED = 8
-"""Credentials of one request that are tried."""
+ALWAYS = frozenset({"healthz", "readyz"})  # open to probes, keys or not; they name nothing
+PAGES = frozenset({"status", "metrics", "openapi.json"})  # what EVERGREEN_OPEN_PAGES may open to all beside keys
+MOST_TRIED = 8  # credentials of one request that are tried
 
 
 class Admission:
-    """Decides which requests are answered. The operator's token, which is as good as a key, is made here.
+    """Decides which requests are answered: some pages (of PAGES, by name, with commas between them) without a key.
 
-    Args:
-        open_pages: names out of PAGES, with commas between them: answered without a key.
-
-    Raises:
-        Mistake: there is no such page.
+    The operator's token, which is as good as a key, is made here.
     """
 
     def __init__(self, open_pages: str = "") -> None:
-        self._keys, self._token = api_keys.Keys(api_keys.path()), secrets.token_urlsafe(32)
+        self._keys, self._token = api_keys.Keys(), secrets.token_urlsafe(32)
         self._open = {name.strip().strip("/") for name in open_pages.split(",") if name.strip()}
         for name in self._open - PAGES:
             raise Mistake(
@@ -69,19 +60,21 @@ class Admission:
         """
         if not self._keys.are_required():
             return True
-        return any(
-            self._keys.admit(given) or self._is_token(given) for given in islice(_credentials(scope), MOST_TRIED)
-        )
+        return any(self._keys.admit(given) or self._is_token(given) for given in _credentials(scope))
 
     def is_from_operator(self, scope: dict[str, Any]) -> bool:
         """Whether a request has the operator's token."""
-        return any(self._is_token(given) for given in islice(_credentials(scope), MOST_TRIED))
+        return any(map(self._is_token, _credentials(scope)))
 
     def _is_token(self, given: str) -> bool:
         return hmac.compare_digest(given.encode(), self._token.encode())
 
 
-def _credentials(scope: dict[str, Any]) -> Iterator[str]:
+def _credentials(scope: dict[str, Any]) -> list[str]:
+    return list(islice(_each_credential(scope), MOST_TRIED))
+
+
+def _each_credential(scope: dict[str, Any]) -> Iterator[str]:
     for name, value in scope["headers"]:
         if name == b"x-api-key":
             yield value.decode("latin-1").strip()

@@ -22,87 +22,62 @@ from pathlib import Path
 from tasks.ground import files, paths
 from tasks.ground.errors import Mistake, did_you_mean
 
-MARKER_S = 0.1
-"""How long a look at the marker file holds."""
+MARKER_S = 0.1  # how long a look at the marker file holds
 
 
-def path() -> Path:
-    """Where the hashes are kept."""
-    return paths.api_keys()
-
-
-def _marker(file: Path) -> Path:
+def _marker() -> Path:
     """Says that keys are needed, also where there is none."""
-    return file.parent.parent / "keys.required"
+    return paths.api_keys().parent.parent / "keys.required"
 
 
 def add(name: str) -> str:
-    """Make a key; it is given once, here, and kept nowhere.
-
-    Raises:
-        Mistake: the name is taken, or no name.
-    """
+    """Make a key; it is given once, here, and kept nowhere."""
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,63}", name):
         raise Mistake(f"{name!r} is no name for a key: letters, digits, - . _ and at most 64 of them")
     with files.lock("keys"):
-        hashes = _read(path())
+        hashes = _read()
         if name in hashes:
             raise Mistake(f"there is a key {name} already. Remove it first, or give the new one another name")
         key = f"eg_{secrets.token_urlsafe(32)}"
-        _mark(path())
+        _mark()
         _write({**hashes, name: _hash(key)})
     return key
 
 
 def remove(name: str) -> None:
-    """Take a key back, at once. Without the last one no request is answered any more.
-
-    Raises:
-        Mistake: there is no such key.
-    """
+    """Take a key back, at once. Without the last one no request is answered any more."""
     with files.lock("keys"):
-        hashes = _read(path())
+        hashes = _read()
         if name not in hashes:
             raise Mistake(f"there is no key {name}{did_you_mean(name, list(hashes))}")
         del hashes[name]
-        _mark(path())
+        _mark()
         _write(hashes)
 
 
 def open_to_all() -> None:
-    """Answer all requests from now on.
-
-    Raises:
-        Mistake: there are keys.
-    """
+    """Answer all requests from now on; refused while there are keys."""
     with files.lock("keys"):
-        if hashes := _read(path()):
+        if hashes := _read():
             raise Mistake(f"there are keys ({', '.join(sorted(hashes))}): remove each of them first")
-        _marker(path()).unlink(missing_ok=True)
+        _marker().unlink(missing_ok=True)
         _write({})  # last: its change makes the router look anew
-
-
-def are_required() -> bool:
-    """Whether only requests with a key are answered."""
-    return bool(_read(path())) or _marker(path()).exists()
 
 
 def names() -> list[str]:
     """Of all keys."""
-    return sorted(_read(path()))
+    return sorted(_read())
 
 
 class Keys:
-    """The keys of a file, read again when it changes."""
+    """The keys, read again when their file changes."""
 
-    def __init__(self, file: Path) -> None:
-        self._file, self._name = file, str(file)
+    def __init__(self) -> None:
+        self._file, self._marker = str(paths.api_keys()), _marker()
         self._version: tuple[int, int] | None = None
         self._hashes: dict[str, str] = {}
-        self._had_keys = False
-        """Whether the file ever held one."""
-        self._is_marked, self._marker_until = False, 0.0
-        """The last look at the marker file, and until when it holds."""
+        self._had_keys = False  # whether the file ever held one
+        self._is_marked, self._marker_until = False, 0.0  # the last look at the marker file, and until when it holds
 
     def admit(self, key: str) -> bool:
         """Whether a key is one of those, or none is needed. Takes the same time for every key that is none of them.
@@ -116,42 +91,37 @@ class Keys:
         return sum(hmac.compare_digest(given, own) for own in self._hashes.values()) > 0
 
     def are_required(self) -> bool:
-        """Whether only requests with a key are admitted.
-
-        Raises:
-            OSError, ValueError: as admit.
-        """
+        """Whether only requests with a key are admitted."""
         exists = self._refresh()
-        if not self._hashes and exists:  # all were removed, unless the router was opened since
-            return self._check_marker()
-        return bool(self._hashes) or self._had_keys or self._check_marker()
+        if self._hashes or (self._had_keys and not exists):
+            return True
+        return self._check_marker()  # all were removed, unless the router was opened since; or there never were any
 
     def _check_marker(self) -> bool:
         """A look at the disk for each request would cost too much; a change of the keys is looked at."""
         if (now := time.monotonic()) >= self._marker_until:
-            self._is_marked, self._marker_until = _marker(self._file).exists(), now + MARKER_S
+            self._is_marked, self._marker_until = self._marker.exists(), now + MARKER_S
         return self._is_marked
 
     def _refresh(self) -> bool:
         """Read the file if it has changed; gives whether there is one."""
         try:
-            stat = os.stat(self._name)  # noqa: PTH116 - for each request: pathlib takes twice as long
+            stat = os.stat(self._file)  # noqa: PTH116 - for each request: pathlib takes twice as long
         except FileNotFoundError:
             if self._version is not None:
                 self._version, self._hashes, self._marker_until = None, {}, 0.0
             return False
         if self._version != (stat.st_mtime_ns, stat.st_ino):
-            self._hashes = _read(self._file)
+            self._hashes = _read()
             self._had_keys = bool(self._hashes)
             if self._hashes:
-                _mark(self._file)
+                _mark()
             self._version, self._marker_until = (stat.st_mtime_ns, stat.st_ino), 0.0
         return True
 
 
-def _mark(file: Path) -> None:
-    """Write down that keys are needed from now on."""
-    marker = _marker(file)
+def _mark() -> None:
+    marker = _marker()
     if not marker.exists():
         marker.parent.mkdir(parents=True, exist_ok=True)
         marker.write_text("API keys are needed. `evergreen keys open` changes that\n", encoding="utf-8")
@@ -161,12 +131,13 @@ def _hash(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()
 
 
-def _read(file: Path) -> dict[str, str]:
+def _read() -> dict[str, str]:
     """Name → hash.
 
     Raises:
         ValueError: it holds something else: an empty list, say, which must not count as «there are no keys».
     """
+    file = paths.api_keys()
     if not file.exists():
         return {}
     try:
@@ -180,6 +151,5 @@ def _read(file: Path) -> dict[str, str]:
 
 def _write(hashes: dict[str, str]) -> None:
     """Atomically, and for the owner alone: a hash is no secret, but the names of clients are private."""
-    path().parent.mkdir(parents=True, exist_ok=True)
-    files.write_json(path(), hashes)
-    path().chmod(0o600)
+    files.write_json(paths.api_keys(), hashes)
+    paths.api_keys().chmod(0o600)

@@ -15,14 +15,7 @@ DAY_S = b"86400"
 
 
 class Origins:
-    """The sites whose pages may ask.
-
-    Args:
-        allowed: origins (`https://shop.example`), with commas between them, or `*`: all.
-
-    Raises:
-        Mistake: this is no origin.
-    """
+    """The sites whose pages may ask: origins (`https://shop.example`) with commas between them, or `*`: all."""
 
     def __init__(self, allowed: str = "") -> None:
         self._allowed = {origin.strip().rstrip("/").lower() for origin in allowed.split(",") if origin.strip()}

@@ -21,8 +21,7 @@ UP_S, FORK_S = 30.0, 3.0
 """Seconds that the server may take to come up, and then to fork. After that, a replica gets an interpreter of its own,
 which is later by what it imports, and does not depend on the server."""
 
-UP = 0
-"""The number with which the server says that it is up."""
+UP = 0  # the number with which the server says that it is up
 
 DETACHED: dict[str, Any] = {
     "stdin": asyncio.subprocess.DEVNULL,

@@ -35,8 +35,7 @@ class _Backpressure(FlowControl):
 class HttpConnection(HttpToolsProtocol):
     """One client's connection."""
 
-    unread = 0
-    """Bytes since the last one that belonged to a complete head, or to a body."""
+    unread = 0  # bytes since the last one that belonged to a complete head, or to a body
     deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:

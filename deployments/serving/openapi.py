@@ -37,11 +37,7 @@ ERROR = {
 
 
 def document(models: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """The document, version 3.1.
-
-    Args:
-        models: name → the first frame of its live release's replica.
-    """
+    """The document, version 3.1, of models by name, each as the first frame of its live replica says."""
     paths: dict[str, Any] = {}
     schemas: dict[str, Any] = {"Error": ERROR}
     for name, about in models.items():

@@ -19,8 +19,7 @@ from tasks.release.registry.desired_state import DesiredState
 GONE_S = 10.0
 """A model whose file is gone is served for so long: where a person has removed it by mistake, it is written again."""
 
-DRAIN_S = 30.0
-"""How long a release that is no longer desired may take to answer its requests."""
+DRAIN_S = 30.0  # how long a release that is no longer desired may take to answer its requests
 
 LOG = logging.getLogger("evergreen.router")
 
@@ -33,10 +32,8 @@ class Reconciler:
     def __init__(self) -> None:
         self.models: dict[str, ServedModel] = {}
         self._fork_server = ForkServer()
-        self._read_versions: dict[str, FileVersion] = {}
-        """Model → the version of its file that is followed."""
-        self._gone_since: dict[str, float] = {}
-        """Model without a file → since when."""
+        self._read_versions: dict[str, FileVersion] = {}  # model → the version of its file that is followed
+        self._gone_since: dict[str, float] = {}  # model without a file → since when
         self._params: params.Params | None = None
         self._params_version: FileVersion | None = None
         """Of the last reading, also of a broken file: to read it takes as long as some requests."""

@@ -17,8 +17,7 @@ class Rejections:
     """What was counted and is not on disk yet; a kill loses that."""
 
     def __init__(self) -> None:
-        self._counts: dict[ServedModel, Counter[tuple[str, str]]] = {}
-        """Model → day, kind."""
+        self._counts: dict[ServedModel, Counter[tuple[str, str]]] = {}  # model → day, kind
 
     def count(self, model: ServedModel, kind: str) -> None:
         """One more."""

@@ -26,9 +26,10 @@ def interpreter(release: Path) -> Path | None:
         if python.exists():
             return python
         differences = "\n".join(str(error).splitlines()[:-1])
+        model, candidate = release.parts[-3:-1]
         raise EnvironmentDiffers(
-            f"{release.parent.name} needs other packages than are installed:\n{differences}\n"
-            f"Make its own environment: python -m deployments.serving.release_environments {release}"
+            f"{candidate} needs other packages than are installed:\n{differences}\n"
+            f"Make its own environment: evergreen release-environment {model} {candidate}"
         ) from None
     return None
 
@@ -58,7 +59,3 @@ def make(release: Path) -> Path:
                 variables = {**os.environ, "VIRTUAL_ENV": str(beside), "UV_COMPILE_BYTECODE": "1"}
                 subprocess.run(command, check=True, env=variables)
     return environment / "bin" / "python"
-
-
-if __name__ == "__main__":
-    print(make(Path(sys.argv[1])))

@@ -16,28 +16,14 @@ from deployments.serving.fork_server_client import ForkServer, ForkServerGone
 from deployments.serving.replica_process import NO_STATISTICS, Launch, ReplicaGone, ReplicaProcess, ReplicaStalled
 from tasks.ground import priority, settings
 from tasks.ground.errors import EnvironmentDiffers
-from tasks.release.rollout.router_status import (
-    LATE,
-    SILENT,
-    Latency,
-    LogStatus,
-    PredictionCounts,
-    ReleaseStatus,
-    State,
-)
+from tasks.release.rollout.router_status import LATE, SILENT, Latency, LogStatus, PredictionCounts, ReleaseStatus, State
 
 EDGES_MS = [round(0.5 * 1.15**i, 4) for i in range(80)]
 """Of the histogram of latencies: from half a millisecond to half a minute, each bin 15 % wider than the one before."""
 
-TRIES = 3
-"""A request is given up after so many replicas died over it: it may be the reason."""
-
-FIRST_PAUSE, MOST_PAUSE = 0.5, 30.0
-"""Seconds between two starts of a replica that does not come up: twice as many each time."""
-
-LAST_WORDS = 2000
-"""Characters of what a replica printed before it died that are reported."""
-
+TRIES = 3  # a request is given up after so many replicas died over it: it may be the reason
+FIRST_PAUSE, MOST_PAUSE = 0.5, 30.0  # seconds between two starts of a replica that does not come up: doubled each time
+LAST_WORDS = 2000  # characters of what a replica printed before it died that are reported
 
 LOG = logging.getLogger("evergreen.router")
 
@@ -61,33 +47,25 @@ class ReplicaPool:
     ) -> None:
         self.model, self.candidate, self.timeout_s = model, launch.candidate, timeout_s
         self._launch, self._fork_server, self._output, self._size = launch, fork_server, output, size
-        self.replicas: list[ReplicaProcess] = []
-        """Those that are ready."""
-        self.about: dict[str, Any] = {}
-        """The first frame of its newest replica."""
-        self.why: str | None = None
-        """Why the last start failed; None once one has succeeded."""
+        self.replicas: list[ReplicaProcess] = []  # those that are ready
+        self.about: dict[str, Any] = {}  # the first frame of its newest replica
+        self.why: str | None = None  # why the last start failed; None once one has succeeded
         self.is_draining = False
-        self.failures = 0
-        """Starts that failed in a row."""
+        self.failures = 0  # starts that failed in a row
         self.waiting = self.waiting_bytes = 0
         """Requests without an answer, and the size of their bodies; also those for which there is no replica yet."""
         self.statuses: Counter[int] = Counter()
-        self.latency = [0] * (len(EDGES_MS) + 1)
-        self.seconds = 0.0
-        self.failed_alone = 0
-        """Requests of a canary that it refused or failed on, and that the live release answered."""
+        self.latency, self.seconds = [0] * (len(EDGES_MS) + 1), 0.0
+        self.failed_alone = 0  # requests of a canary that it refused or failed on, and that the live release answered
         self._stalled = 0
         self._gives_way = False
         """Whether replicas that start give way: another release answers meanwhile, and none of these was up yet."""
         self._launched_at: float | None = None
         self._starting: set[ReplicaProcess] = set()
         self._slots: set[asyncio.Task[None]] = set()
-        self._reaped = NO_STATISTICS
-        """Statistics of replicas that are gone."""
+        self._reaped = NO_STATISTICS  # statistics of replicas that are gone
         self._changed = asyncio.Event()
-        self._suspects = asyncio.Lock()
-        """Requests that a replica died over are asked one at a time."""
+        self._suspects = asyncio.Lock()  # requests that a replica died over are asked one at a time
 
     def __str__(self) -> str:
         return f"{self.model}:{self.candidate}"
@@ -110,7 +88,6 @@ class ReplicaPool:
         await asyncio.gather(*self._slots, return_exceptions=True)
 
     async def _keep(self, place: int) -> None:
-        """Keep one replica running: it is started again whenever it dies."""
         output = self._output if place == 0 else self._output.with_suffix(f".{place + 1}.log")
         fork_server: ForkServer | None = self._fork_server
         while True:
@@ -205,16 +182,13 @@ class ReplicaPool:
     @property
     def trouble(self) -> str:
         """In a line why it has no replica, without a folder of this machine: for clients."""
-        if not self.why or not self.why.strip():
-            return "starting"
-        return self.why.strip().splitlines()[-1].replace(f"{settings.ROOT}/", "")
+        lines = (self.why or "").strip().splitlines() or ["starting"]
+        return lines[-1].replace(f"{settings.ROOT}/", "")
 
     async def ask(self, kind: int, name: str, key: str, body: bytes, *, patient: bool = True) -> tuple[int, bytes]:
         """The status and the body of the answer.
 
-        A request whose replica dies is asked again, without others of its kind beside it: one that kills each replica
-        must not take the others along. With `patient` it waits for a replica that is being started, as no other release
-        can be asked.
+        With `patient` it waits for a replica that is being started, as no other release can be asked.
 
         Raises:
             NoReplica: none is ready, or comes up within the time limit.
@@ -223,54 +197,57 @@ class ReplicaPool:
         self.waiting += 1
         self.waiting_bytes += len(body)
         try:
-            return await self._ask(kind, name, key, body, patient)
+            for _ in range(TRIES):
+                try:
+                    return await (self._reachable() or await self._await_replica(patient)).ask(kind, name, key, body)
+                except ReplicaStalled:
+                    continue
+                except ReplicaGone:
+                    return await self._ask_as_suspect(kind, name, key, body)
+            raise NoReplica(f"{self}: {TRIES} replicas stood still")
         finally:
             self.waiting -= 1
             self.waiting_bytes -= len(body)
 
-    async def _ask(self, kind: int, name: str, key: str, body: bytes, patient: bool) -> tuple[int, bytes]:
-        for _ in range(TRIES):
-            try:
-                return await (await self._next_replica(patient)).ask(kind, name, key, body)
-            except ReplicaStalled:
-                continue
-            except ReplicaGone:
-                break
-        else:
-            raise NoReplica(f"{self}: {TRIES} replicas stood still")
+    async def _ask_as_suspect(self, kind: int, name: str, key: str, body: bytes) -> tuple[int, bytes]:
+        """Ask a request again over which a replica died, one at a time: it must not take others of its kind along."""
         deadline = time.monotonic() + self.timeout_s
         for _ in range(TRIES - 1):
-            await self._next_replica()  # outside the lock: where none comes, none waits for the time limit of another
+            await self._await_replica()  # outside the lock: where none comes, none waits for the time limit of another
             async with self._suspects:
                 if time.monotonic() > deadline:
                     raise self.no_replica()
                 try:
-                    return await (await self._next_replica()).ask(kind, name, key, body)
+                    return await (await self._await_replica()).ask(kind, name, key, body)
                 except ReplicaGone:
                     continue
         raise DeadlyRequest(f"{self}: {TRIES} replicas died over the request {name}")
 
-    async def _next_replica(self, patient: bool = True) -> ReplicaProcess:
-        """The replica with the fewest requests, of those that work if there are any."""
-        if not (ready := self._reachable()):
-            try:
-                async with asyncio.timeout(self.timeout_s):
-                    while not (ready := self._reachable()):
-                        if self.is_draining:
-                            raise NoReplica(f"{self} is no longer wanted")
-                        if self.why or not patient:
-                            raise self.no_replica()
-                        await self._changed.wait()
-            except TimeoutError:
-                raise self.no_replica() from None
-        return ready[0] if len(ready) == 1 else min(ready, key=lambda replica: (replica.is_idle, len(replica.pending)))
+    def _reachable(self) -> ReplicaProcess | None:
+        """The replica with the fewest requests, of those that work if there are any.
 
-    def _reachable(self) -> list[ReplicaProcess]:
-        """Not those that are just ending, of which asyncio tells a moment later: they would lose a request."""
-        return [replica for replica in self.replicas if not replica.is_ending]
+        Not one that is just ending, of which asyncio tells a moment later: it would lose the request.
+        """
+        ready = [replica for replica in self.replicas if not replica.is_ending]
+        if len(ready) < 2:
+            return ready[0] if ready else None
+        return min(ready, key=lambda replica: (replica.is_idle, len(replica.pending)))
+
+    async def _await_replica(self, patient: bool = True) -> ReplicaProcess:
+        try:
+            async with asyncio.timeout(self.timeout_s):
+                while not (replica := self._reachable()):
+                    if self.is_draining:
+                        raise NoReplica(f"{self} is no longer wanted")
+                    if self.why or not patient:
+                        raise self.no_replica()
+                    await self._changed.wait()
+                return replica
+        except TimeoutError:
+            raise self.no_replica() from None
 
     def no_replica(self) -> NoReplica:
-        """The error."""
+        """The error, for clients."""
         return NoReplica(f"{self} has no replica: {self.trouble}")
 
     def count(self, status: int, seconds: float) -> None:
@@ -312,7 +289,6 @@ class ReplicaPool:
 
 
 def _sums(statistics: list[dict[str, Any]]) -> dict[str, Any]:
-    """Of replicas' statistics."""
     return {
         "counts": [sum(bins) for bins in zip_longest(*(own["counts"] for own in statistics), fillvalue=0)],
         "unseen": dict(sum((Counter(own["unseen"]) for own in statistics), Counter())),
@@ -330,7 +306,6 @@ def _stat(folder: Path) -> tuple[int, int] | None:
 
 
 def _last_words(path: Path) -> str:
-    """The end of what a replica printed."""
     if not path.exists():
         return ""
     with path.open("rb") as output:

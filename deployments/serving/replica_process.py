@@ -16,30 +16,23 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from deployments.serving import release_environments
 from deployments.serving.fork_server_client import ForkServer, spawn_interpreter
-from deployments.serving.stalls import StallDetector
 from tasks.ground import priority
 from tasks.runtime.replica import PROTOCOL, REPLY, REQUEST, STATISTICS
 
-START_S = 300.0
-"""A process that is not up after so many seconds hangs."""
-
-START_IDLE_S = 30.0
-"""A process that has done nothing for so many seconds does not come up any more."""
-
-GENTLE_S = 5.0
-"""For so long at most a replica gives way while it comes up: where the processor is always busy it never would."""
-
+START_S = 300.0  # a process that is not up after so many seconds hangs
+START_IDLE_S = 30.0  # a process that has done nothing for so many seconds does not come up any more
+GENTLE_S = (
+    5.0  # so long at most a replica gives way while it comes up: on a processor that is always busy it never would
+)
 STOPPED_S, DISK_S = 0.3, 5.0
 """A replica that owes an answer is ended after so many seconds in which it was stopped, or only waited for the disk."""
-
-IDLE_S = 1.0
-"""A replica that owes an answer and has done nothing for so long gets requests only where no other one can."""
-
-QUIET_S = 0.2
-"""A replica that was heard, or was sent a request, more recently is not sampled."""
-
+IDLE_S = 1.0  # a replica that owes an answer and has done nothing for so long gets requests only where no other one can
+QUIET_S = 0.2  # a replica that was heard, or was sent a request, more recently is not sampled
+WORKING_SHARE = 0.1  # of a processor: who uses more than that works. A swap storm costs a little time as well
 
 NO_STATISTICS: dict[str, Any] = {"counts": [], "unseen": {}, "log": None, "lost": 0}
 """Of a replica that has predicted nothing yet."""
@@ -60,8 +53,7 @@ class Launch:
     candidate: str
     version: int | None
     folder: Path
-    log: Path
-    """Folder of the prediction log."""
+    log: Path  # folder of the prediction log
 
     @property
     def script(self) -> Path:
@@ -75,6 +67,46 @@ class Launch:
         return ["--log", str(self.log), *(["--version", str(self.version)] if self.version else [])]
 
 
+class StallDetector:
+    """Samples one process at each call: a replica that computes could not answer a ping.
+
+    A process that computes or waits for a processor works, however long its request takes. One that is stopped
+    (SIGSTOP, a debugger), or only waits for the disk (a swap storm), does not.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self.status = ""  # of the last sample, as psutil names it
+        self._pid = pid
+        self._process: psutil.Process | None = None
+        self._worked_at, self._cpu_then = float("-inf"), 0.0
+        """When it was last seen to work, and how much processor time it had used by then."""
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether it was stopped at the last sample."""
+        return self.status in {"stopped", "tracing-stop"}
+
+    def sample(self) -> float:
+        """Sample its status; gives the processor time that its threads have used."""
+        try:
+            self._process = self._process or psutil.Process(self._pid)
+            with self._process.oneshot():
+                self.status, times = self._process.status(), self._process.cpu_times()
+        except psutil.Error:  # it has ended, which its socket says
+            self.status = "dead"
+            return 0.0
+        return float(times.user + times.system)
+
+    def idle_seconds(self, now: float, since: float) -> float:
+        """Sample it; gives for how long it has done nothing, counted from when it owes something (time.monotonic)."""
+        cpu = self.sample()
+        if self._worked_at < since:  # the first sample since it owes something
+            self._worked_at, self._cpu_then = since, cpu
+        if self.status == "running" or cpu - self._cpu_then > WORKING_SHARE * (now - self._worked_at):
+            self._worked_at, self._cpu_then = now, cpu
+        return now - self._worked_at
+
+
 class ReplicaProcess(asyncio.Protocol):
     """One process, and the socket to it. Calls `on_ready` when it is ready, and `on_lost` when it is gone."""
 
@@ -86,29 +118,23 @@ class ReplicaProcess(asyncio.Protocol):
         on_lost: Callable[[ReplicaProcess], None],
     ) -> None:
         self._launch, self._output, self._on_ready, self._on_lost = launch, output, on_ready, on_lost
-        self.about: dict[str, Any] | None = None
-        """Its first frame: what it says of its release; None until it is ready."""
-        self.refused: str | None = None
-        """Why it is not the replica that was started."""
+        self.about: dict[str, Any] | None = None  # its first frame: what it says of its release; None until it is ready
+        self.refused: str | None = None  # why it is not the replica that was started
         self.statistics = NO_STATISTICS
         self.pending: dict[int, tuple[asyncio.Future[tuple[int, bytes]], float]] = {}
         """Number of a request → its answer to come, and when it was sent; oldest first."""
         self.pid = 0
         self.startup_s = 0.0
-        self.is_idle = False
-        """Whether it owes an answer, and was seen to do nothing."""
+        self.is_idle = False  # whether it owes an answer, and was seen to do nothing
         self.stalls = StallDetector(0)
         self._launched_at = self._heard_at = 0.0
         self._is_stalled = False
-        self._newest = 0
-        """Number of the newest request that it has answered."""
-        self._overtaken = 0, 0.0
-        """A request that a later one was answered before, and when that was seen."""
+        self._newest = 0  # number of the newest request that it has answered
+        self._overtaken = 0, 0.0  # a request that a later one was answered before, and when that was seen
         self._numbers = count(1)
         self._received = bytearray()
         self._transport: asyncio.Transport | None = None
-        self._started, self._lost = asyncio.Event(), asyncio.Event()
-        """It is up, or never will be; it is gone."""
+        self._started, self._lost = asyncio.Event(), asyncio.Event()  # it is up, or never will be; it is gone
 
     async def start(self, fork_server: ForkServer | None, nice: int) -> None:
         """Start the process; it is not ready yet. Without a fork server it gets an interpreter of its own.
@@ -266,7 +292,7 @@ class ReplicaProcess(asyncio.Protocol):
         reason = None
         if self.stalls.is_stopped and idle > STOPPED_S:
             reason = "is stopped"
-        elif self.stalls.waits_for_disk and idle > DISK_S:
+        elif self.stalls.status == "disk-sleep" and idle > DISK_S:
             reason = "waits for the disk only"
         self._is_stalled = reason is not None
         return reason

@@ -12,8 +12,7 @@ from typing import Any
 from deployments.serving.http_error import HttpError
 from deployments.serving.served_model import ServedModel
 
-BODY_S = 30.0
-"""How long a client may take to send a body."""
+BODY_S = 30.0  # how long a client may take to send a body
 
 ENCODINGS = "gzip, identity"
 
@@ -30,11 +29,7 @@ def header(scope: Scope, name: bytes) -> str:
 
 
 async def read(scope: Scope, receive: Receive, model: ServedModel) -> bytes:
-    """The body of a request, decompressed.
-
-    Raises:
-        HttpError: what is wrong with it.
-    """
+    """The body of a request, decompressed."""
     encoding, most = header(scope, b"content-encoding").strip().lower(), model.limits.max_bytes
     if encoding not in ("", "identity", "gzip", "x-gzip"):
         message = f"a body in {encoding!r} cannot be read, but {ENCODINGS} can"

@@ -8,6 +8,7 @@ The rollout writes that file, and the next request follows it; no request is los
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import os
@@ -21,6 +22,8 @@ from datetime import UTC, datetime
 from itertools import count
 from typing import Any, NamedTuple
 
+import uvicorn
+
 from deployments.serving import metrics, request_body
 from deployments.serving.admission import Admission
 from deployments.serving.cors import Origins
@@ -29,38 +32,25 @@ from deployments.serving.http_protocol import HttpConnection
 from deployments.serving.openapi import document
 from deployments.serving.reconciler import DRAIN_S, Reconciler
 from deployments.serving.rejections import Rejections
-from deployments.serving.replica_pool import DeadlyRequest, NoReplica, ReplicaPool
+from deployments.serving.replica_pool import NoReplica
 from deployments.serving.request_body import Receive, Scope, header
-from deployments.serving.served_model import ServedModel
+from deployments.serving.served_model import Request, ServedModel
 from deployments.status_page import responses
 from tasks.ground import log_rotation, paths
 from tasks.ground.errors import did_you_mean
-from tasks.release.rollout.router_status import LATE, TIMED_OUT, UNANSWERED, RouterStatus
+from tasks.release.rollout.router_status import UNANSWERED, RouterStatus
 from tasks.runtime import replica
 
-RECONCILE_S = 0.1
-"""How often the desired state is looked at."""
-
-SAVE_S = 2.0
-"""How often rejections are written to disk: a kill loses as much."""
-
-CANARY_S = 5.0
-"""How long a canary may take for an answer: after that it counts against it, and the live release is asked."""
-
-TURNS = 3
-"""How many releases are asked in turn: the live one, the standby, and the one that is live by then."""
+RECONCILE_S = 0.1  # how often the desired state is looked at
+SAVE_S = 2.0  # how often rejections are written to disk: a kill loses as much
+SHED_LOG_S = 1.0  # rejections are logged once in so many seconds: overload must not fill the disk
 
 SWITCH_S = 0.0005
 """How long a thread beside the event loop may keep the interpreter to itself while a request waits for it. With
 Python's 5 ms a request, which wakes the event loop three times, took 15 ms longer whenever a release was started."""
 
-SHED_LOG_S = 1.0
-"""Rejections are logged once in so many seconds: overload must not fill the disk."""
-
 KEY, REQUEST_ID = b"evergreen-key", b"x-request-id"
-
-KEY_BYTES = 200
-"""Of a key, that count: a frame to a replica gives its length one byte."""
+KEY_BYTES = 200  # of a key, that count: a frame to a replica gives its length one byte
 
 PROBED = frozenset({"*", "/", "/healthz", "/readyz"})
 """Where `OPTIONS` is answered though no other site's pages may ask: proxies probe by it."""
@@ -70,15 +60,6 @@ JSON, HTML, TEXT = b"application/json", b"text/html; charset=utf-8", b"text/plai
 LOG = logging.getLogger("evergreen.router")
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
-
-
-class Request(NamedTuple):
-    """A request as a release is asked."""
-
-    kind: int
-    name: str
-    key: str
-    body: bytes
 
 
 class Response(NamedTuple):
@@ -158,16 +139,16 @@ class Router:
             await self._lifespan(receive, send)
             return
         shown_name, name = self._name(scope)
+        kind = "failed"
         try:
             response = await self._respond(scope, receive, name)
+            kind = _kind(response.status)
         except HttpError as error:
             response = self._reject(scope, name, error)
-        except BaseException:
-            self._count_rejection(scope, "failed")
-            raise
-        else:
-            if response.status >= 400:
-                self._count_rejection(scope, "failed" if response.status >= 500 else "refused")
+            kind = "shed" if isinstance(error, Overloaded) else _kind(error.status)
+        finally:
+            if kind:
+                self._count_rejection(scope, kind)
         headers = [(REQUEST_ID, shown_name.encode()), *response.headers]
         if response.status != 204:
             headers += [(b"content-type", response.content_type), (b"content-length", b"%d" % len(response.body))]
@@ -212,13 +193,10 @@ class Router:
         if error.status >= 500 and time.monotonic() - self._shed_logged_at > SHED_LOG_S:
             self._shed_logged_at = time.monotonic()
             LOG.warning(f"{error.status} {scope['method']} {scope['path']} {name}: {error}")
-        kind = "shed" if isinstance(error, Overloaded) else "failed" if error.status >= 500 else "refused"
-        self._count_rejection(scope, kind)
         headers = tuple((key.encode(), value.encode()) for key, value in error.headers.items())
         return _json(error.status, {"error": str(error)}, headers)
 
     def _count_rejection(self, scope: Scope, kind: str) -> None:
-        """Count a request for a prediction that got none."""
         match scope["path"].strip("/").split("/"):
             case [name, "predict"] if scope["method"] == "POST" and name in self._models:
                 self._rejections.count(self._models[name], kind)
@@ -228,13 +206,8 @@ class Router:
     async def _predict(self, scope: Scope, receive: Receive, name: str, model: ServedModel, verb: str) -> Response:
         key = header(scope, KEY).encode()[:KEY_BYTES].decode(errors="ignore")
         body = await request_body.read(scope, receive, model)
-        if model.live is None:
-            await model.await_first(len(body))
-        pool, is_canary = model.choose(key)
-        model.shed_load(pool)
-        request = Request(replica.PREDICT if verb == "predict" else replica.EXPLAIN, name, key, body)
-        ask = _ask_canary if is_canary and model.live is not None else _ask_in_turn
-        pool, status, answer = await ask(model, pool, request)
+        kind = replica.PREDICT if verb == "predict" else replica.EXPLAIN
+        pool, status, answer = await model.ask(Request(kind, name, key, body))
         if status == UNANSWERED:
             raise HttpError(503, answer.decode(), **{"retry-after": "2"})
         return Response(status, answer, headers=((b"evergreen-release", str(pool).encode()),))
@@ -278,22 +251,16 @@ class Router:
 
     async def _browser_page(self, scope: Scope, path: str) -> Response | None:
         """What a browser gets instead of JSON. Reports show rows of the data: never without a key, where there are."""
-        if not responses.is_browser(header(scope, b"accept")):
+        name = path.partition("/")[0]
+        if "text/html" not in header(scope, b"accept") or (path not in ("", "status") and name != "reports"):
             return None
-        match path.split("/"):
-            case ["" | "status"]:
-                if not self._admission.is_open("status"):
-                    self._admit(scope, "Basic")
-                page = await asyncio.to_thread(responses.status, scope["path"])
-            case ["reports", *_]:
-                self._admit(scope, "Basic")
-                page = await asyncio.to_thread(responses.report, scope["path"])
-            case _:
-                return None
-        return Response(page.status, page.body, HTML, page.headers)
+        if name == "reports" or not self._admission.is_open("status"):
+            self._admit(scope, "Basic")
+        page = responses.report if name == "reports" else responses.status
+        status, body, headers = await asyncio.to_thread(page, scope["path"])
+        return Response(status, body, HTML, headers)
 
     def _overview(self, scope: Scope, what: str) -> Response:
-        """Pages about all models."""
         if what == "healthz":
             return _json(200, {"status": "alive"})
         if what == "readyz":
@@ -315,16 +282,13 @@ class Router:
         raise HttpError(404, self._paths())
 
     def _about(self, model: ServedModel, what: str) -> Any:
-        """Pages about one model."""
         if what == "live":
             desired = model.desired.as_json()
-            state = {"live": desired["live"], "canary": desired["canary"], "ready": model.is_ready}
-            return {"model": model.name, **state}
+            return {"model": model.name, "live": desired["live"], "canary": desired["canary"], "ready": model.is_ready}
         if what in ("schema", "release"):
-            pool = model.live or model.choose("")[0]
+            about = (model.live or model.choose("")[0]).about
             own = ("schemas", "protocol", "seconds", "edges")  # the last three are for the router only
-            release = {key: value for key, value in pool.about.items() if key not in own}
-            return pool.about["schemas"] if what == "schema" else release
+            return about["schemas"] if what == "schema" else {key: about[key] for key in about if key not in own}
         raise HttpError(404, self._paths())
 
     def _model(self, name: str) -> ServedModel:
@@ -341,62 +305,19 @@ def _json(status: int, content: Any, headers: tuple[tuple[bytes, bytes], ...] = 
     return Response(status, json.dumps(content).encode(), headers=headers)
 
 
+def _kind(status: int) -> str:
+    """How a request without a prediction is counted."""
+    return "failed" if status >= 500 else "refused" if status >= 400 else ""
+
+
 def _allow(scope: Scope, *methods: str) -> None:
     if scope["method"] not in methods:
         allowed = ", ".join(methods)
         raise HttpError(405, f"this path takes {allowed}, not {scope['method']}", allow=allowed)
 
 
-async def _ask_canary(model: ServedModel, canary: ReplicaPool, request: Request) -> tuple[ReplicaPool, int, bytes]:
-    """Ask a canary, and the live release where it fails or refuses: a client must not notice that there is one."""
-    begin = time.perf_counter()
-    try:
-        async with asyncio.timeout(CANARY_S):
-            status, answer = await canary.ask(*request, patient=False)
-    except TimeoutError:
-        status, answer = TIMED_OUT, b""
-        canary.kill_late()
-    except NoReplica as error:
-        status, answer = UNANSWERED, str(error).encode()
-    if request.kind == replica.PREDICT:
-        canary.count(status, time.perf_counter() - begin)
-    if status < 400 or model.live is None or model.live is canary:
-        return canary, status, answer
-    pool, live_status, answer = await _ask_in_turn(model, model.live, request)
-    if request.kind == replica.PREDICT:
-        canary.failed_alone += live_status < 400 and status not in LATE
-    return pool, live_status, answer
-
-
-async def _ask_in_turn(model: ServedModel, pool: ReplicaPool, request: Request) -> tuple[ReplicaPool, int, bytes]:
-    """Ask a release, and another one where it has no answer; 503 and the reason where none has.
-
-    A request waits for a start only where no other release can answer.
-    """
-    begin, turns = time.perf_counter(), TURNS
-    while True:
-        turns -= 1
-        patient = turns == 0 or model.alternative(pool) is None
-        try:
-            status, answer = await pool.ask(*request, patient=patient)
-            break
-        except NoReplica as error:
-            status, answer = UNANSWERED, str(error).encode()
-            other = model.alternative(pool)
-            if turns == 0 or isinstance(error, DeadlyRequest) or (other is None and patient):
-                break
-            pool = other or pool
-    if request.kind == replica.PREDICT:
-        pool.count(status, time.perf_counter() - begin)
-    return pool, status, answer
-
-
 def main() -> None:
     """Serve on the socket that EVERGREEN_LISTENING_FD names, or on EVERGREEN_HOST and EVERGREEN_PORT."""
-    import gc
-
-    import uvicorn
-
     inherited = os.environ.get("EVERGREEN_LISTENING_FD")
     if inherited:
         listening = socket.socket(fileno=int(inherited))

@@ -1,29 +1,39 @@
-"""Served model: reconciles the replica pools of one model with its desired state, and chooses one for each request."""
+"""Served model: reconciles the replica pools of one model with its desired state, and has one answer each request."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
 import random
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
+from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from deployments.serving.fork_server_client import ForkServer
 from deployments.serving.http_error import HttpError, Overloaded
-from deployments.serving.replica_pool import ReplicaPool
+from deployments.serving.replica_pool import DeadlyRequest, NoReplica, ReplicaPool
 from deployments.serving.replica_process import Launch
 from tasks.ground import params, paths
+from tasks.release import bento_store
 from tasks.release.registry.desired_state import DesiredState, ReleaseRef
-from tasks.release.rollout.router_status import ModelStatus
+from tasks.release.rollout.router_status import LATE, TIMED_OUT, UNANSWERED, ModelStatus
+from tasks.runtime import replica
 
-LARGEST_BODIES = 16
-"""So many of the largest requests may wait at one release: as bytes, whatever their number."""
+CANARY_S = 5.0  # after so long without an answer of the canary that counts against it, and the live release is asked
+TURNS = 3  # how many releases are asked in turn: the live one, the standby, and the one that is live by then
+LARGEST_BODIES = 16  # so many of the largest requests may wait at one release: as bytes, whatever their number
+LOOK_S = 0.05  # how often a request that waits for the first release looks for it
 
-LOOK_S = 0.05
-"""How often a request that waits for the first release looks for it."""
+
+class Request(NamedTuple):
+    """A request as a release is asked."""
+
+    kind: int
+    name: str
+    key: str
+    body: bytes
 
 
 class ServedModel:
@@ -32,18 +42,16 @@ class ServedModel:
     def __init__(self, name: str, fork_server: ForkServer) -> None:
         self.name, self._fork_server = name, fork_server
         self.desired, self.limits, self.zone = DesiredState(), params.Serving(), ZoneInfo("UTC")
-        self.today = datetime.now(UTC).date().isoformat()
-        """Date in its zone."""
-        self.pools: dict[str, ReplicaPool] = {}
-        """By candidate."""
-        self.live: ReplicaPool | None = None
-        """The desired live release, once it is ready; until then the one before."""
-        self.standby: ReplicaPool | None = None
-        """The previous release while it is warm: it answers where the live one cannot."""
-        self._awaiting_start = 0
-        """Requests that wait for the first release to be ready."""
-        self._incoming_bytes = 0
-        """Of bodies that are not complete yet, or wait for the first release."""
+        self.today = datetime.now(UTC).date().isoformat()  # in its zone
+        self.pools: dict[str, ReplicaPool] = {}  # by candidate
+        self.live: ReplicaPool | None = None  # the desired live release, once it is ready; until then the one before
+        self.standby: ReplicaPool | None = (
+            None  # the previous release while it is warm: where the live one cannot answer
+        )
+        self._awaiting_start = 0  # requests that wait for the first release to be ready
+        self._incoming_bytes = 0  # of bodies that are not complete yet, or wait for the first release
+
+    # ── which releases there are ──────────────────────────────────────────────────────────────────
 
     def follow(self, desired: DesiredState, limits: params.Serving, drain: Callable[[ReplicaPool], None]) -> None:
         """Start what is newly desired, drain what no longer is, and promote the live release as soon as it is ready."""
@@ -69,14 +77,11 @@ class ServedModel:
         return self.pools.get(self.desired.live.candidate) if self.desired.live else None
 
     def _pool(self, release: ReleaseRef) -> ReplicaPool:
-        folder = Path(os.environ["BENTOML_HOME"]) / "bentos" / self.name / release.candidate / "src"
+        folder = bento_store.release_folder(self.name, release.candidate)
+        launch = Launch(release.candidate, release.version, folder, paths.incoming_predictions(self.name))
+        output = paths.replica_logs() / f"{self.name}-{release.candidate}.log"
         return ReplicaPool(
-            self.name,
-            Launch(release.candidate, release.version, folder, paths.incoming_predictions(self.name)),
-            self._fork_server,
-            output=paths.replica_logs() / f"{self.name}-{release.candidate}.log",
-            size=self.limits.replicas,
-            timeout_s=self.limits.timeout_s,
+            self.name, launch, self._fork_server, output, size=self.limits.replicas, timeout_s=self.limits.timeout_s
         )
 
     @property
@@ -85,6 +90,44 @@ class ServedModel:
         if self.standby is None or (self.live is not None and self.live.can_answer):
             return self.live
         return self.standby
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether requests are answered, or will be again in a moment."""
+        return self.standby is not None or (self.live is not None and self.live.state != "failed")
+
+    def status(self) -> ModelStatus:
+        """For `GET /status`."""
+        roles = {release.candidate: role for role, release in self.desired.warm.items()}
+        roles |= {self.desired.canary["candidate"]: "canary"} if self.desired.canary else {}
+        return ModelStatus(
+            **self.desired.as_json(),
+            answers=self.answering.candidate if self.answering else None,
+            releases={
+                candidate: pool.status("live" if pool is self.live else roles.get(candidate, "live"))
+                for candidate, pool in self.pools.items()
+            },
+        )
+
+    # ── a request ─────────────────────────────────────────────────────────────────────────────────
+
+    async def ask(self, request: Request) -> tuple[ReplicaPool, int, bytes]:
+        """The pool that was asked last, its status and its answer; UNANSWERED and the reason where none answers.
+
+        Raises:
+            Overloaded: the request would wait behind too many.
+            HttpError: no release is ready.
+        """
+        if self.live is None:
+            await self._await_first(len(request.body))
+        pool, is_canary = self.choose(request.key)
+        if pool.waiting >= self.limits.max_waiting:
+            raise Overloaded(f"{self.name}: {pool.waiting} requests wait already", retry_after="1")
+        if pool.waiting_bytes > LARGEST_BODIES * self.limits.max_bytes:
+            raise Overloaded(f"{self.name}: {pool.waiting_bytes:,} bytes wait already", retry_after="1")
+        if is_canary and self.live is not None:
+            return await self._ask_canary(pool, request)
+        return await self._ask_in_turn(pool, request)
 
     def choose(self, key: str) -> tuple[ReplicaPool, bool]:
         """The pool for a request, and whether that is the canary: always the same for a key."""
@@ -98,24 +141,57 @@ class ServedModel:
         failed = f": {self._target.trouble}" if self._target and self._target.state == "failed" else ""
         raise HttpError(503, f"{self.name} has no release that is ready{failed}", **{"retry-after": "2"})
 
-    def alternative(self, pool: ReplicaPool) -> ReplicaPool | None:
+    async def _ask_canary(self, canary: ReplicaPool, request: Request) -> tuple[ReplicaPool, int, bytes]:
+        """Ask a canary, and the live release where it fails or refuses: a client must not notice that there is one."""
+        begin = time.perf_counter()
+        try:
+            async with asyncio.timeout(CANARY_S):
+                status, answer = await canary.ask(*request, patient=False)
+        except TimeoutError:
+            status, answer = TIMED_OUT, b""
+            canary.kill_late()
+        except NoReplica as error:
+            status, answer = UNANSWERED, str(error).encode()
+        if request.kind == replica.PREDICT:
+            canary.count(status, time.perf_counter() - begin)
+        if status < 400 or self.live is None or self.live is canary:
+            return canary, status, answer
+        pool, live_status, answer = await self._ask_in_turn(self.live, request)
+        if request.kind == replica.PREDICT:
+            canary.failed_alone += live_status < 400 and status not in LATE
+        return pool, live_status, answer
+
+    async def _ask_in_turn(self, pool: ReplicaPool, request: Request) -> tuple[ReplicaPool, int, bytes]:
+        """Ask a release, and another one where it has no answer.
+
+        A request waits for a start only where no other release can answer.
+        """
+        begin, turns = time.perf_counter(), TURNS
+        while True:
+            turns -= 1
+            patient = turns == 0 or self._alternative(pool) is None
+            try:
+                status, answer = await pool.ask(*request, patient=patient)
+                break
+            except NoReplica as error:
+                status, answer = UNANSWERED, str(error).encode()
+                other = self._alternative(pool)
+                if turns == 0 or isinstance(error, DeadlyRequest) or (other is None and patient):
+                    break
+                pool = other or pool
+        if request.kind == replica.PREDICT:
+            pool.count(status, time.perf_counter() - begin)
+        return pool, status, answer
+
+    def _alternative(self, pool: ReplicaPool) -> ReplicaPool | None:
         """The pool to ask where this one gave no answer: the live one, or the standby."""
         if self.standby is None and pool is self.live:  # nearly always
             return None
         others = (other for other in (self.live, self.standby) if other and other is not pool)
         return next((other for other in others if other.can_answer or pool.is_draining), None)
 
-    @property
-    def is_ready(self) -> bool:
-        """Whether requests are answered, or will be again in a moment."""
-        return self.standby is not None or (self.live is not None and self.live.state != "failed")
-
-    async def await_first(self, size: int) -> None:
-        """Hold a request back until the first release is ready: a router that was killed is back before its releases.
-
-        Raises:
-            Overloaded: too many wait already.
-        """
+    async def _await_first(self, size: int) -> None:
+        """Hold a request back until the first release is ready: a killed router is back before its releases."""
         target = self._target
         if target is None:
             return
@@ -147,31 +223,6 @@ class ServedModel:
         """Bytes that no longer count."""
         self._incoming_bytes -= size
 
-    def shed_load(self, pool: ReplicaPool) -> None:
-        """Reject a request that would wait behind too many.
-
-        Raises:
-            Overloaded: so many wait, or so many bytes.
-        """
-        if pool.waiting >= self.limits.max_waiting:
-            raise Overloaded(f"{self.name}: {pool.waiting} requests wait already", retry_after="1")
-        if pool.waiting_bytes > LARGEST_BODIES * self.limits.max_bytes:
-            raise Overloaded(f"{self.name}: {pool.waiting_bytes:,} bytes wait already", retry_after="1")
-
-    def status(self) -> ModelStatus:
-        """For `GET /status`."""
-        roles = {release.candidate: role for role, release in self.desired.warm.items()}
-        roles |= {self.desired.canary["candidate"]: "canary"} if self.desired.canary else {}
-        return ModelStatus(
-            **self.desired.as_json(),
-            answers=self.answering.candidate if self.answering else None,
-            releases={
-                candidate: pool.status("live" if pool is self.live else roles.get(candidate, "live"))
-                for candidate, pool in self.pools.items()
-            },
-        )
-
 
 def _fraction(text: str) -> float:
-    """A number from 0 to 1 that is always the same for a text."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=7).digest()) / 2**56

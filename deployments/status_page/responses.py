@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
 from deployments.status_page.assets import POLICY, REPORTS
 from tasks.ground import paths
 
+Headers = tuple[tuple[bytes, bytes], ...]
+Page = tuple[int, bytes, Headers]  # status, HTML, headers
+
 NOT_WRITTEN = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Evergreen: no status page yet</title>
 <meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,"></head>
-<body><h1>There is no status page yet</h1><p>make up writes it within seconds, and keeps it new; evergreen page
+<body><h1>There is no status page yet</h1><p>evergreen up writes it within seconds, and keeps it new; evergreen page
 writes it once.</p></body></html>"""
 
 NO_REPORT = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Evergreen: no such report</title>
@@ -19,43 +21,29 @@ NO_REPORT = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title
 the data, and the Data Docs.</p><p><a href="/status/">The status page</a></p></body></html>"""
 
 
-@dataclass(frozen=True)
-class PageResponse:
-    """An answer to a browser."""
-
-    status: int
-    body: bytes
-    headers: tuple[tuple[bytes, bytes], ...]
-
-
-def is_browser(accept: str) -> bool:
-    """Whether a client prefers a page to JSON."""
-    return "text/html" in accept
-
-
-def status(path: str) -> PageResponse:
+def status(path: str) -> Page:
     """The status page; it lives at /status/, so that its relative links hold."""
     if path != "/status/":
-        return PageResponse(307, b"", ((b"location", b"/status/"), *_headers(POLICY)))
+        return 307, b"", ((b"location", b"/status/"), *_headers(POLICY))
     try:
-        return PageResponse(200, paths.status_page().read_bytes(), _headers(POLICY))
+        return 200, paths.status_page().read_bytes(), _headers(POLICY)
     except FileNotFoundError:
-        return PageResponse(404, NOT_WRITTEN.encode(), _headers(POLICY))
+        return 404, NOT_WRITTEN.encode(), _headers(POLICY)
 
 
-def report(path: str) -> PageResponse:
+def report(path: str) -> Page:
     """A page below var/reports, of which `path` begins with /reports/."""
     folder, name = paths.reports(), path.removeprefix("/reports/")
     try:
         page = (folder / name).resolve()
         if page.suffix == ".html" and page.is_relative_to(folder.resolve()):
-            return PageResponse(200, page.read_bytes(), _headers(REPORTS))
+            return 200, page.read_bytes(), _headers(REPORTS)
     except (OSError, ValueError):  # is not there, or cannot be a name
         pass
-    return PageResponse(404, NO_REPORT.format(name=escape(Path(name).name)).encode(errors="replace"), _headers(REPORTS))
+    return 404, NO_REPORT.format(name=escape(Path(name).name)).encode(errors="replace"), _headers(REPORTS)
 
 
-def _headers(policy: str) -> tuple[tuple[bytes, bytes], ...]:
+def _headers(policy: str) -> Headers:
     return (
         (b"cache-control", b"no-store"),
         (b"content-security-policy", policy.encode()),

@@ -54,7 +54,7 @@ class Routed:
     root: Path
     candidate: str
     port: int
-    started_with: str = ""
+    started_with: str | None = None
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -62,9 +62,9 @@ class Routed:
         """Where clients go."""
         return f"http://127.0.0.1:{self.port}"
 
-    def start(self, before: str = "") -> None:
-        """Start it; some code may run in its process first (`router` is the module)."""
-        self.started_with = before
+    def start(self, before: str | None = None) -> None:
+        """Start it; some code may run in its process first (`router` is the module). None: the same as last time."""
+        self.started_with = before = self.started_with or "" if before is None else before
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("EVERGREEN", "PYTHON", "BENTOML"))}
         with project_at(self.root):
             environment = {**environment, **settings.environment(), "EVERGREEN_PORT": str(self.port)}

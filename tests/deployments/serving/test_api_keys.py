@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from deployments.serving import api_keys
-from tasks.ground import settings
+from tasks.ground import paths, settings
 from tasks.ground.errors import Mistake
 
 
@@ -26,7 +26,7 @@ def test_a_key_is_given_once_and_kept_as_its_hash() -> None:
     """Whoever reads the file cannot ask with it."""
     key = api_keys.add("shop")
     assert len(key) > 40
-    text = api_keys.path().read_text()
+    text = paths.api_keys().read_text()
     assert key not in text
     assert json.loads(text) == {"shop": hashlib.sha256(key.encode()).hexdigest()}
     assert api_keys.names() == ["shop"]
@@ -36,7 +36,7 @@ def test_nobody_else_may_read_the_file() -> None:
     """Who has a key is nobody's business."""
     api_keys.add("shop")
     api_keys.add("app")
-    assert api_keys.path().stat().st_mode & 0o777 == 0o600
+    assert paths.api_keys().stat().st_mode & 0o777 == 0o600
 
 
 def test_two_keys_are_never_alike() -> None:
@@ -48,12 +48,12 @@ def test_two_keys_are_never_alike() -> None:
 
 def test_before_the_first_key_everybody_is_admitted() -> None:
     """And from then on nobody without one."""
-    admitted = api_keys.Keys(api_keys.path())
+    admitted = api_keys.Keys()
     assert admitted.admit("")
-    assert not api_keys.are_required()
+    assert not api_keys.Keys().are_required()
     api_keys.add("shop")
     assert not admitted.admit("")
-    assert api_keys.are_required()
+    assert api_keys.Keys().are_required()
 
 
 @pytest.mark.parametrize("how", ["taken back", "keys.json", "var/serving", "both files"])
@@ -61,26 +61,26 @@ def test_before_the_first_key_everybody_is_admitted() -> None:
 def test_without_the_last_key_nobody_is_admitted(var: Path, how: str, restarted: bool) -> None:
     """Taken back, or its file lost, with the folder or without: only a word of its own opens the service again."""
     key = api_keys.add("shop")
-    admitted = api_keys.Keys(api_keys.path())
+    admitted = api_keys.Keys()
     assert admitted.admit(key)
     if how == "taken back":
         api_keys.remove("shop")
     elif how == "var/serving":
         shutil.rmtree(var / "serving")
     else:
-        api_keys.path().unlink()
+        paths.api_keys().unlink()
     if how == "both files":
         (var / "keys.required").unlink()
         restarted = False  # who forgets all of it begins from nothing
     if restarted:
-        admitted = api_keys.Keys(api_keys.path())
+        admitted = api_keys.Keys()
     for asked in ("", key, "eg_whatever"):
         assert not admitted.admit(asked)
     api_keys.open_to_all()
     assert admitted.admit("")
-    assert api_keys.Keys(api_keys.path()).admit("")
-    assert not api_keys.are_required()
-    assert api_keys.Keys(api_keys.path()).admit(api_keys.add("again"))
+    assert api_keys.Keys().admit("")
+    assert not api_keys.Keys().are_required()
+    assert api_keys.Keys().admit(api_keys.add("again"))
     assert not admitted.admit("")
 
 
@@ -88,9 +88,9 @@ def test_keys_that_were_made_before_this_was_so_are_required_too(var: Path) -> N
     """There is their file, and nothing beside it: whoever reads it writes down that keys are needed."""
     api_keys.add("shop")
     (var / "keys.required").unlink()
-    assert not api_keys.Keys(api_keys.path()).admit("")
-    api_keys.path().unlink()
-    assert not api_keys.Keys(api_keys.path()).admit("")
+    assert not api_keys.Keys().admit("")
+    paths.api_keys().unlink()
+    assert not api_keys.Keys().admit("")
 
 
 def test_nobody_opens_the_service_while_there_are_keys() -> None:
@@ -98,14 +98,14 @@ def test_nobody_opens_the_service_while_there_are_keys() -> None:
     key = api_keys.add("shop")
     with pytest.raises(Mistake, match=r"^there are keys \(shop\): remove each of them first$"):
         api_keys.open_to_all()
-    assert api_keys.Keys(api_keys.path()).admit(key)
-    assert not api_keys.Keys(api_keys.path()).admit("")
+    assert api_keys.Keys().admit(key)
+    assert not api_keys.Keys().admit("")
 
 
 def test_with_keys_each_of_them_is_admitted_and_nothing_else() -> None:
     """Neither a part of one, nor its hash, nor its name."""
     shop, app = api_keys.add("shop"), api_keys.add("app")
-    admitted = api_keys.Keys(api_keys.path())
+    admitted = api_keys.Keys()
     assert admitted.admit(shop)
     assert admitted.admit(app)
     for other in ("", " ", shop[:-1], shop + "a", shop.upper(), "shop", hashlib.sha256(shop.encode()).hexdigest()):
@@ -114,7 +114,7 @@ def test_with_keys_each_of_them_is_admitted_and_nothing_else() -> None:
 
 def test_a_key_works_from_the_moment_it_is_made_until_it_is_taken_back() -> None:
     """The same `Keys`, as in a router that runs on; and the other key works all the while."""
-    admitted = api_keys.Keys(api_keys.path())
+    admitted = api_keys.Keys()
     old = api_keys.add("old")
     assert admitted.admit(old)
     new = api_keys.add("new")
@@ -126,7 +126,7 @@ def test_a_key_works_from_the_moment_it_is_made_until_it_is_taken_back() -> None
 def test_a_key_of_strange_letters_is_refused_and_no_error() -> None:
     """A header holds any bytes, read as Latin-1."""
     api_keys.add("shop")
-    admitted = api_keys.Keys(api_keys.path())
+    admitted = api_keys.Keys()
     for strange in ("é" * 100, "\xff\xfe", "\x7f", "x" * 100_000):
         assert not admitted.admit(strange)
 
@@ -138,13 +138,13 @@ NONE_OF_OURS = ["{", "", "null", "[]", "0", "[1]", '"eg_x"', '{"shop": 7}', '{"s
 def test_a_file_that_is_not_one_of_ours_admits_nobody(harm: str) -> None:
     """It is told, and no door opens by mistake."""
     key = api_keys.add("shop")
-    admitted = api_keys.Keys(api_keys.path())
+    admitted = api_keys.Keys()
     assert admitted.admit(key)
-    api_keys.path().write_text(harm)
+    paths.api_keys().write_text(harm)
     for asked in ("", "eg_x", key):
         with pytest.raises(ValueError, match=r"keys\.json"):
             admitted.admit(asked)
-    api_keys.path().unlink()
+    paths.api_keys().unlink()
     key = api_keys.add("again")
     assert admitted.admit(key)
     assert not admitted.admit("")
@@ -154,9 +154,9 @@ def test_a_file_that_is_not_one_of_ours_admits_nobody(harm: str) -> None:
 def test_a_file_that_may_not_be_read_admits_nobody() -> None:
     """As the last test; an error of the system."""
     api_keys.add("shop")
-    api_keys.path().chmod(0)
+    paths.api_keys().chmod(0)
     with pytest.raises(PermissionError):
-        api_keys.Keys(api_keys.path()).admit("")
+        api_keys.Keys().admit("")
 
 
 @pytest.mark.parametrize("name", ["", "a b", "-x", ".x", "a/b", "x" * 65, "x\n", "ключ\n"])
@@ -165,7 +165,7 @@ def test_what_is_no_name_is_refused(name: str) -> None:
     with pytest.raises(Mistake) as caught:
         api_keys.add(name)
     assert str(caught.value) == f"{name!r} is no name for a key: letters, digits, - . _ and at most 64 of them"
-    assert not api_keys.path().exists()
+    assert not paths.api_keys().exists()
 
 
 def test_a_name_that_is_taken_and_one_that_is_not_there_are_told() -> None:
@@ -176,4 +176,4 @@ def test_a_name_that_is_taken_and_one_that_is_not_there_are_told() -> None:
         api_keys.add("shop")
     with pytest.raises(Mistake, match=r"^there is no key shp; did you mean 'shop'\?$"):
         api_keys.remove("shp")
-    assert api_keys.Keys(api_keys.path()).admit(key)
+    assert api_keys.Keys().admit(key)

@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Coroutine
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,20 +18,28 @@ import pytest
 from deployments.serving import fork_server_client, release_environments, replica_pool, replica_process
 from deployments.serving.fork_server_client import ForkServer, ForkServerGone
 from deployments.serving.replica_pool import NoReplica, ReplicaPool
-from deployments.serving.replica_process import Launch, ReplicaProcess
-from deployments.serving.stalls import StallDetector
+from deployments.serving.replica_process import Launch, ReplicaProcess, StallDetector
 from tasks.ground import settings
 from tasks.runtime.replica import PREDICT, PROTOCOL, REPLY, REQUEST
+
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """What the router runs on."""
+    return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What each release pins is installed."""
+    monkeypatch.setattr(release_environments, "interpreter", lambda _: None)
 
 
 def _pool(tmp_path: Path, fork_server: ForkServer | None = None, folder: Path | None = None) -> ReplicaPool:
     launch = Launch("c", None, folder or tmp_path, log=tmp_path)
     return ReplicaPool("m", launch, fork_server or ForkServer(), output=tmp_path / "output.log")
-
-
-def _run(coroutine: Coroutine[None, None, None]) -> None:
-    """Within half a minute."""
-    asyncio.run(asyncio.wait_for(coroutine, 30))
 
 
 def test_a_client_is_told_no_folder_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,12 +70,8 @@ async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
 
 
 @pytest.mark.parametrize("another", [False, True])
-def test_a_replica_that_is_just_ending_is_asked_nothing(tmp_path: Path, another: bool) -> None:
+async def test_a_replica_that_is_just_ending_is_asked_nothing(tmp_path: Path, another: bool) -> None:
     """Its socket is closed, and asyncio tells so a moment later: whoever asks in between waits for another one."""
-    _run(_ask_while_one_is_ending(tmp_path, another))
-
-
-async def _ask_while_one_is_ending(tmp_path: Path, another: bool) -> None:
     pool = _pool(tmp_path)
     first, _, gone = await _join(pool)
     other = await _join(pool) if another else None
@@ -85,12 +88,8 @@ async def _ask_while_one_is_ending(tmp_path: Path, another: bool) -> None:
         writer.close()
 
 
-def test_a_request_that_each_replica_dies_over_is_given_up(tmp_path: Path) -> None:
+async def test_a_request_that_each_replica_dies_over_is_given_up(tmp_path: Path) -> None:
     """After three of them: it may be the reason."""
-    _run(_die_over_it(tmp_path))
-
-
-async def _die_over_it(tmp_path: Path) -> None:
     pool = _pool(tmp_path)
     asked = asyncio.create_task(pool.ask(PREDICT, "r1", "", b"{}"))
     for _ in range(3):
@@ -103,12 +102,8 @@ async def _die_over_it(tmp_path: Path) -> None:
         await asked
 
 
-def test_requests_whose_replica_died_wait_together(tmp_path: Path) -> None:
+async def test_requests_whose_replica_died_wait_together(tmp_path: Path) -> None:
     """Where no other comes up, the last of them is told as soon as the first."""
-    _run(_wait_for_another(tmp_path))
-
-
-async def _wait_for_another(tmp_path: Path) -> None:
     pool = _pool(tmp_path)
     pool.timeout_s = 0.3
     replica, _, gone = await _join(pool)
@@ -173,12 +168,8 @@ def test_what_a_replica_did_before_it_was_asked_does_not_count() -> None:
     assert detector.idle_seconds(9000.5, 9000.25) == 0.25
 
 
-def test_a_stopped_replica_is_ended_and_its_request_asked_of_another_one(tmp_path: Path) -> None:
+async def test_a_stopped_replica_is_ended_and_its_request_asked_of_another_one(tmp_path: Path) -> None:
     """Of the same pool, though others wait: the request is not the reason."""
-    _run(_stop_one(tmp_path))
-
-
-async def _stop_one(tmp_path: Path) -> None:
     pool = _pool(tmp_path)
     with subprocess.Popen(["sleep", "60"]) as sleeper:
         stopped, reader, gone = await _join(pool)
@@ -199,12 +190,8 @@ async def _stop_one(tmp_path: Path) -> None:
         assert sleeper.wait(10) == -signal.SIGKILL
 
 
-def test_a_replica_that_only_waits_is_not_ended_and_not_asked_while_another_can_be(tmp_path: Path) -> None:
+async def test_a_replica_that_only_waits_is_not_ended_and_not_asked_while_another_can_be(tmp_path: Path) -> None:
     """It may wait for something: it is slow, and not dead."""
-    _run(_wait_in_one(tmp_path))
-
-
-async def _wait_in_one(tmp_path: Path) -> None:
     pool = _pool(tmp_path)
     with subprocess.Popen(["sleep", "60"]) as sleeper:
         slow, reader, first = await _join(pool)
@@ -229,13 +216,9 @@ async def _wait_in_one(tmp_path: Path) -> None:
         sleeper.kill()
 
 
-def test_a_replica_that_passes_over_a_request_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_replica_that_passes_over_a_request_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It answers those that came later: nobody waits for ever."""
     monkeypatch.setattr(replica_process, "IDLE_S", 0.1)
-    _run(_pass_over(tmp_path))
-
-
-async def _pass_over(tmp_path: Path) -> None:
     pool = _pool(tmp_path)
     replica, reader, writer = await _join(pool)
     asked = [asyncio.create_task(pool.ask(PREDICT, f"r{n}", "", b"{}")) for n in range(2)]
@@ -254,12 +237,8 @@ async def _pass_over(tmp_path: Path) -> None:
         one.close()
 
 
-def test_who_need_not_wait_is_told_at_once(tmp_path: Path) -> None:
+async def test_who_need_not_wait_is_told_at_once(tmp_path: Path) -> None:
     """No replica is up and another release can be asked; or the last start failed."""
-    _run(_ask_in_vain(tmp_path))
-
-
-async def _ask_in_vain(tmp_path: Path) -> None:
     pool = _pool(tmp_path)
     with pytest.raises(NoReplica, match="m:c has no replica: starting"):
         await pool.ask(PREDICT, "r1", "", b"{}", patient=False)
@@ -272,14 +251,9 @@ async def _ask_in_vain(tmp_path: Path) -> None:
             await patient
 
 
-def test_a_release_that_is_mended_starts_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_release_that_is_mended_starts_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However long its pause has become."""
-    monkeypatch.setattr(release_environments, "interpreter", lambda _: None)
     monkeypatch.setattr(replica_pool, "FIRST_PAUSE", 0.1)
-    _run(_mend(tmp_path))
-
-
-async def _mend(tmp_path: Path) -> None:
     folder = tmp_path / "src"
     folder.mkdir()
     fork_server = _Forks(OSError("no room"))
@@ -316,14 +290,11 @@ class _Forks(ForkServer):
         return what
 
 
-def test_who_does_not_start_for_days_is_started_on_and_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_who_does_not_start_for_days_is_started_on_and_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The pause doubles with each failure, which no number holds for ever."""
     monkeypatch.setattr(replica_pool, "MOST_PAUSE", 0.0)
-    monkeypatch.setattr(release_environments, "interpreter", lambda _: None)
-    _run(_fail_on_and_on(tmp_path))
-
-
-async def _fail_on_and_on(tmp_path: Path) -> None:
     fork_server = _Forks(OSError("no room"))
     pool = _pool(tmp_path, fork_server)
     pool.failures = 1020
@@ -334,15 +305,8 @@ async def _fail_on_and_on(tmp_path: Path) -> None:
     await pool.drain(0)
 
 
-def test_a_fork_server_that_dies_over_a_birth_is_not_held_against_the_pool(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_fork_server_that_dies_over_a_birth_is_not_held_against_the_pool(tmp_path: Path) -> None:
     """The replica is started by itself, with a socket of its own; the next one is forked again."""
-    monkeypatch.setattr(release_environments, "interpreter", lambda _: None)
-    _run(_lose_the_fork_server(tmp_path))
-
-
-async def _lose_the_fork_server(tmp_path: Path) -> None:
     fork_server = _Forks(ForkServerGone("it is gone"), OSError("no room"))
     pool = _pool(tmp_path, fork_server)
     (tmp_path / "replica.py").write_text(ONE_THAT_SAYS_HELLO)
@@ -369,22 +333,16 @@ with socket.socket(fileno=int(sys.argv[2])) as router:
 
 
 @pytest.mark.parametrize("how", ["stopped", "dead", "never up"])
-def test_a_birth_has_a_time_limit_and_another_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+async def test_a_birth_has_a_time_limit_and_another_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
     """What replicas are forked from is stopped, or killed, or never says that it is up: it is ended and begun anew."""
     monkeypatch.setattr(fork_server_client, "FORK_S", 0.3)
-    monkeypatch.setattr(release_environments, "interpreter", lambda _: None)
     script = tmp_path / "fork_server.py"
     script.write_text("import time\ntime.sleep(60)" if how == "never up" else FORK_SERVER_THAT_IMPORTS_NOTHING)
     monkeypatch.setattr(fork_server_client, "SCRIPT", script)
     if how == "never up":
         monkeypatch.setattr(fork_server_client, "UP_S", 0.3)
-    _run(_fork_from_what_hangs(tmp_path, how))
-
-
-FORK_SERVER_THAT_IMPORTS_NOTHING = fork_server_client.SCRIPT.read_text().replace("import_module(name)", "name")
-
-
-async def _fork_from_what_hangs(tmp_path: Path, how: str) -> None:
     (tmp_path / "replica.py").write_text(ONE_THAT_SAYS_HELLO)
     fork_server = ForkServer()
     await fork_server.start()
@@ -410,6 +368,9 @@ async def _fork_from_what_hangs(tmp_path: Path, how: str) -> None:
     await _reaped(pid)
 
 
+FORK_SERVER_THAT_IMPORTS_NOTHING = fork_server_client.SCRIPT.read_text().replace("import_module(name)", "name")
+
+
 async def _reaped(pid: int) -> None:
     """Wait until asyncio has heard of the end of a process that it has started."""
     while Path(f"/proc/{pid}").exists():
@@ -431,16 +392,11 @@ def _parent(pid: int) -> int:
 
 
 @pytest.mark.parametrize("turns", range(6))
-def test_a_release_that_is_let_go_just_when_it_comes_up_ends(
+async def test_a_release_that_is_let_go_just_when_it_comes_up_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, turns: int
 ) -> None:
     """In whatever turn of the event loop: were the cancellation lost, the process would stay, and the router."""
     monkeypatch.setattr(replica_process, "socket", _Silent)
-    monkeypatch.setattr(release_environments, "interpreter", lambda _: None)
-    _run(_let_go(tmp_path, turns))
-
-
-async def _let_go(tmp_path: Path, turns: int) -> None:
     pool = _pool(tmp_path, _Forks(2**22 + 1))
     pool.start()
     while not _Silent.kept:
@@ -457,13 +413,19 @@ async def _let_go(tmp_path: Path, turns: int) -> None:
     process.close()
 
 
-def test_a_process_that_never_comes_up_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_process_that_never_comes_up_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And the reason is told."""
     monkeypatch.setattr(replica_process, "START_S", 0.2)
     monkeypatch.setattr(replica_process, "socket", _Silent)
-    monkeypatch.setattr(release_environments, "interpreter", lambda _: None)
     with subprocess.Popen(["sleep", "60"]) as hangs:
-        _run(_hang(tmp_path, hangs.pid))
+        pool = _pool(tmp_path, _Forks(hangs.pid))
+        pool.start()
+        while pool.state != "failed":
+            await asyncio.sleep(0.01)
+        assert pool.why == "it has not come up after 0.2 s"
+        await pool.drain(0)
+        while _Silent.kept:
+            _Silent.kept.pop().close()
         assert hangs.wait(10) == -signal.SIGKILL
 
 
@@ -478,14 +440,3 @@ class _Silent:
         ours, theirs = socket.socketpair()
         cls.kept.append(socket.socket(fileno=os.dup(theirs.fileno())))
         return ours, theirs
-
-
-async def _hang(tmp_path: Path, pid: int) -> None:
-    pool = _pool(tmp_path, _Forks(pid))
-    pool.start()
-    while pool.state != "failed":
-        await asyncio.sleep(0.01)
-    assert pool.why == "it has not come up after 0.2 s"
-    await pool.drain(0)
-    while _Silent.kept:
-        _Silent.kept.pop().close()

@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -75,45 +76,70 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Routed]:
         routed.stop()
 
 
-@pytest.fixture
-def router(project: Routed) -> Iterator[Routed]:
-    """The router, with the first release live and nothing beside it."""
-    if project.process is None or project.process.poll() is not None or project.started_with:
-        if project.process and project.process.poll() is None:
-            project.stop()
-        project.start()
-    _forget_keys(project)
-    project.serve(project.candidate)
-    yield project
-    assert "Traceback" not in project.said(), project.said()
+QUICK = """
+from deployments.serving import reconciler
+reconciler.GONE_S, router.SAVE_S = 3.0, 0.2
+"""
 
-
-CONFIGURED = """
+CONFIGURED = f"""{QUICK}
 import os
 os.environ["EVERGREEN_OPEN_PAGES"] = " /metrics, openapi.json"
 os.environ["EVERGREEN_ORIGINS"] = "https://shop.example, http://localhost:5173/"
-router.CANARY_S = 0.15
+from deployments.serving import served_model
+served_model.CANARY_S = 0.15
 """
 
 
 @pytest.fixture
-def configured(project: Routed) -> Iterator[Routed]:
+def router(project: Routed) -> Iterator[Routed]:
+    """The router, with the first release live and nothing beside it."""
+    yield _started(project, QUICK)
+    assert "Traceback" not in project.said(), project.said()
+
+
+@pytest.fixture
+def configured(project: Routed) -> Routed:
     """The router with other settings; its tests stand together at the end, so that it is started once more only."""
-    if project.started_with != CONFIGURED:
-        if project.process and project.process.poll() is None:
-            project.stop()
-        project.start(CONFIGURED)
+    return _started(project, CONFIGURED)
+
+
+def _started(project: Routed, code: str) -> Routed:
+    """As if no test had been before."""
+    is_running = project.process is not None and project.process.poll() is None
+    if is_running and project.started_with != code:
+        project.stop()
+    if not is_running or project.started_with != code:
+        project.start(code)
     _forget_keys(project)
     project.serve(project.candidate)
-    yield project
-    _forget_keys(project)
+    return project
 
 
 def _forget_keys(project: Routed) -> None:
     """Whatever a test has left of them."""
     with project_at(project.root):
-        files.write_json(api_keys.path(), {})
+        files.write_json(paths.api_keys(), {})
         api_keys.open_to_all()
+
+
+@contextmanager
+def _edited_params(router: Routed, old: str, new: str) -> Iterator[None]:
+    """While this lasts, params.yaml says something else."""
+    path = router.root / "params.yaml"
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    files.write_text(path, text.replace(old, new))
+    time.sleep(0.3)
+    try:
+        yield
+    finally:
+        files.write_text(path, text)
+        time.sleep(0.3)
+
+
+def _limited(router: Routed, limit: str) -> AbstractContextManager[None]:
+    """While this lasts, `serving` has one more limit."""
+    return _edited_params(router, "serving: {max_rows: 1000}", f"serving: {{max_rows: 1000, {limit}}}")
 
 
 # ── what it answers ───────────────────────────────────────────────────────────────────────────────
@@ -333,12 +359,12 @@ def test_api_keys_come_and_go_without_a_restart(router: Routed) -> None:
         api_keys.remove("shop")
         assert router.post(authorization=f"Bearer {shop}").status_code == 401
         assert router.post(authorization=f"Bearer {app}").status_code == 200
-        api_keys.path().write_text("[]")
+        paths.api_keys().write_text("[]")
         assert router.post().status_code == 503
         assert router.post(authorization=f"Bearer {app}").status_code == 503
-        api_keys.path().unlink()
+        paths.api_keys().unlink()
         assert router.post().status_code == 401
-        files.write_json(api_keys.path(), {})
+        files.write_json(paths.api_keys(), {})
         assert router.post().status_code == 401
         api_keys.open_to_all()
         assert router.post().status_code == 200
@@ -611,29 +637,20 @@ def test_a_model_that_fails_on_a_row_answers_500_and_lives_on(router: Routed) ->
 
 def test_overload_is_shed_at_once_and_what_is_answered_is_answered_soon(router: Routed) -> None:
     """503 with Retry-After for what is too much."""
-    _edit_params(router, "serving: {max_rows: 1000}", "serving: {max_rows: 1000, max_waiting: 3}")
-    try:
+    before = _so_far(router)
+    with _limited(router, "max_waiting: 3"):
         router.serve("slow00000000000")
-        time.sleep(0.5)
         with ThreadPoolExecutor(20) as pool:
             answers = list(pool.map(lambda _: router.post(), range(20)))
-        statuses = Counter(answer.status_code for answer in answers)
-        assert set(statuses) == {200, 503}
-        assert statuses[200] >= 3
-        shed = [answer for answer in answers if answer.status_code == 503]
-        assert all(answer.headers["retry-after"] == "1" for answer in shed)
-        assert "requests wait already" in shed[0].json()["error"]
-        assert max(a.elapsed.total_seconds() for a in answers if a.status_code == 200) < 3
-        assert router.get("/status").json()["shed"] >= statuses[503]
-    finally:
-        _edit_params(router, "serving: {max_rows: 1000, max_waiting: 3}", "serving: {max_rows: 1000}")
-
-
-def _edit_params(router: Routed, old: str, new: str) -> None:
-    text = (router.root / "params.yaml").read_text(encoding="utf-8")
-    assert old in text
-    files.write_text(router.root / "params.yaml", text.replace(old, new))
-    time.sleep(0.3)
+    statuses = Counter(answer.status_code for answer in answers)
+    assert set(statuses) == {200, 503}
+    assert statuses[200] >= 3
+    shed = [answer for answer in answers if answer.status_code == 503]
+    assert all(answer.headers["retry-after"] == "1" for answer in shed)
+    assert "requests wait already" in shed[0].json()["error"]
+    assert max(a.elapsed.total_seconds() for a in answers if a.status_code == 200) < 3
+    assert router.get("/status").json()["shed"] >= statuses[503]
+    until(lambda: _not_answered(router) == before + Counter(shed=statuses[503]), 10, "as many are counted as shed")
 
 
 # ── what was not answered ─────────────────────────────────────────────────────────────────────────
@@ -649,7 +666,7 @@ def _not_answered(router: Routed) -> Counter[str]:
 
 def _so_far(router: Routed) -> Counter[str]:
     """The same, once all of it is written down."""
-    time.sleep(2.5)
+    time.sleep(0.5)
     return _not_answered(router)
 
 
@@ -678,20 +695,6 @@ def test_what_was_not_answered_is_counted_by_its_kind(router: Routed) -> None:
     expected = before + Counter(refused=3, failed=3)
     until(lambda: _not_answered(router).total() >= expected.total(), 10)
     assert _so_far(router) == expected
-
-
-def test_what_is_shed_is_counted_as_such(router: Routed) -> None:
-    """As many as were told so."""
-    before = _so_far(router)
-    _edit_params(router, "serving: {max_rows: 1000}", "serving: {max_rows: 1000, max_waiting: 1}")
-    try:
-        router.serve("slow00000000000")
-        with ThreadPoolExecutor(8) as pool:
-            statuses = Counter(answer.status_code for answer in pool.map(lambda _: router.post(), range(8)))
-    finally:
-        _edit_params(router, "serving: {max_rows: 1000, max_waiting: 1}", "serving: {max_rows: 1000}")
-    assert statuses[503] > 0
-    until(lambda: _not_answered(router) == before + Counter(shed=statuses[503]), 10)
 
 
 def test_counts_go_on_after_an_end_and_after_a_kill(router: Routed) -> None:
@@ -738,15 +741,12 @@ def test_a_router_that_starts_on_a_torn_file_serves_what_went_live_last(router: 
 @pytest.mark.parametrize(("zone", "hours"), [("Etc/GMT-14", 14), ("Etc/GMT+12", -12)])
 def test_a_count_is_of_the_day_of_the_models_zone(router: Routed, zone: str, hours: int) -> None:
     """As the answers are that it stands beside."""
-    time.sleep(2.5)  # all that was counted is written down
+    time.sleep(0.5)  # all that was counted is written down
     before = _days(router)
-    _edit_params(router, "America/New_York", zone)
-    try:
+    with _edited_params(router, "America/New_York", zone):
         assert router.post(b"{").status_code == 400
         day = (datetime.now(UTC) + timedelta(hours=hours)).date().isoformat()
         until(lambda: _days(router) != before, 10)
-    finally:
-        _edit_params(router, zone, "America/New_York")
     assert _days(router)[day]["refused"] == before.get(day, {"refused": 0})["refused"] + 1
 
 
@@ -930,14 +930,10 @@ def test_what_should_serve_is_unreadable_so_nothing_changes(router: Routed, harm
 
 def test_params_that_are_broken_change_nothing_and_keep_nothing_from_changing(router: Routed) -> None:
     """A person edits params.yaml while releases come and go."""
-    text = (router.root / "params.yaml").read_text(encoding="utf-8")
-    (router.root / "params.yaml").write_text(text.replace("serving:", "srving:"))
-    try:
+    with _edited_params(router, "serving:", "srving:"):
         until(lambda: "its numbers stay as they are" in router.said(), 20)
         router.serve("other0000000000")
         assert router.post().headers["evergreen-release"] == f"{MODEL}:other0000000000"
-    finally:
-        (router.root / "params.yaml").write_text(text)
 
 
 def test_params_that_are_broken_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1031,8 +1027,7 @@ def test_a_replica_that_is_killed_under_load_costs_no_request_and_no_line(router
 
 def test_several_replicas_answer_for_one_release(router: Routed) -> None:
     """Each of them is asked, has a log and a voice of its own; one that is killed leaves the requests to the others."""
-    _edit_params(router, "serving: {max_rows: 1000}", "serving: {max_rows: 1000, replicas: 3}")
-    try:
+    with _limited(router, "replicas: 3"):
         router.serve("other0000000000")
         until(lambda: len(router.releases()["other0000000000"]["pids"]) == 3, 20)
         pids = router.releases()["other0000000000"]["pids"]
@@ -1051,8 +1046,6 @@ def test_several_replicas_answer_for_one_release(router: Routed) -> None:
         for _ in range(5):
             assert "was changed after it was packaged" in router.releases()["broken000000000"]["why"]
             time.sleep(0.2)
-    finally:
-        _edit_params(router, "serving: {max_rows: 1000, replicas: 3}", "serving: {max_rows: 1000}")
 
 
 def _loggers(router: Routed, candidate: str) -> set[int]:
@@ -1061,56 +1054,49 @@ def _loggers(router: Routed, candidate: str) -> set[int]:
     return {int(path.name.split(".")[1]) for path in incoming.glob(f"*/{candidate}.*.jsonl")}
 
 
-def test_what_waits_for_a_replica_to_come_is_shed_too_when_it_is_too_much(router: Routed) -> None:
-    """There is none for two seconds: as many as may wait are answered late, the others are told at once."""
-    _edit_params(router, "serving: {max_rows: 1000}", "serving: {max_rows: 1000, max_waiting: 5}")
+@contextmanager
+def _without_a_replica(router: Routed) -> Iterator[psutil.Process]:
+    """The live replica is killed; the process that forks another one is stopped until somebody resumes it."""
     fork_server = _fork_server(router)
+    fork_server.suspend()
     try:
-        fork_server.suspend()
         os.kill(router.releases()[router.candidate]["pids"][0], signal.SIGKILL)
         until(lambda: not router.releases()[router.candidate]["pids"], 10)
-        with ThreadPoolExecutor(20) as pool:
-            answers = [pool.submit(router.post) for _ in range(20)]
-            time.sleep(2)
-            fork_server.resume()
-        statuses = Counter(answer.result().status_code for answer in answers)
+        yield fork_server
     finally:
         fork_server.resume()
-        _edit_params(router, "serving: {max_rows: 1000, max_waiting: 5}", "serving: {max_rows: 1000}")
+
+
+def test_what_waits_for_a_replica_to_come_is_shed_too_when_it_is_too_much(router: Routed) -> None:
+    """There is none for a second: as many as may wait are answered late, the others are told at once."""
+    with _limited(router, "max_waiting: 5"), _without_a_replica(router) as fork_server, ThreadPoolExecutor(20) as pool:
+        answers = [pool.submit(router.post) for _ in range(20)]
+        until(lambda: sum(answer.done() for answer in answers) == 15, 10, "the refusals")
+        fork_server.resume()
+        statuses = Counter(answer.result().status_code for answer in answers)
     assert statuses == {200: 5, 503: 15}
 
 
 def test_what_waits_for_a_replica_is_answered_though_its_release_is_let_go(router: Routed) -> None:
     """The replica was killed, and just then another release goes live."""
     router.serve(router.candidate, "other0000000000")
-    fork_server = _fork_server(router)
-    try:
-        fork_server.suspend()
-        os.kill(router.releases()[router.candidate]["pids"][0], signal.SIGKILL)
-        until(lambda: not router.releases()[router.candidate]["pids"], 10)
-        with ThreadPoolExecutor(3) as pool:
-            answers = [pool.submit(router.post) for _ in range(3)]
-            time.sleep(0.5)
-            router.want("other0000000000")
-            until(lambda: router.status()["answers"] == "other0000000000", 10)
-            time.sleep(0.5)
-            fork_server.resume()
-        assert [answer.result().status_code for answer in answers] == [200] * 3
-    finally:
+    with _without_a_replica(router) as fork_server, ThreadPoolExecutor(3) as pool:
+        answers = [pool.submit(router.post) for _ in range(3)]
+        until(lambda: router.releases()[router.candidate]["waiting"] == 3, 10)
+        router.want("other0000000000")
+        until(lambda: router.status()["answers"] == "other0000000000", 10)
         fork_server.resume()
+        assert [answer.result().status_code for answer in answers] == [200] * 3
 
 
 def test_a_replica_that_hangs_is_replaced(router: Routed) -> None:
     """It waits for what never comes: what it was asked is answered by another after the time limit, here 4 s."""
-    _edit_params(router, "serving: {max_rows: 1000}", "serving: {max_rows: 1000, timeout_s: 4}")
-    try:
+    with _limited(router, "timeout_s: 4"):
         router.serve("hangs0000000000")
         (pid,) = router.releases()["hangs0000000000"]["pids"]
         assert router.post([{**ROW, "dest": "HANG"}]).status_code == 200
         assert router.releases()["hangs0000000000"]["pids"] != [pid]
         assert router.releases()["hangs0000000000"]["stalled"] == 1
-    finally:
-        _edit_params(router, "serving: {max_rows: 1000, timeout_s: 4}", "serving: {max_rows: 1000}")
 
 
 @pytest.mark.parametrize("stopped", ["live", "live, alone", "both"])
