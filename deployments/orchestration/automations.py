@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+from functools import partial
 from typing import Any
 
 from flows.prefect_support import api
@@ -72,10 +73,9 @@ def ensure(triggers: dict[str, Body], *, keep: bool = False) -> list[str]:
     return lines + [change for change in changes if change]
 
 
-def registered(patience: int = len(api.PAUSES)) -> list[Body]:
+def registered() -> list[Body]:
     """The automations of this project, as the server has them."""
-    automations = api.call("/automations/filter", {}, patience=patience)
-    return [automation for automation in automations if OURS.search(automation["description"])]
+    return [each for each in api.call("/automations/filter", {}) if OURS.search(each["description"])]
 
 
 def name_of(title: str) -> str:
@@ -105,7 +105,6 @@ def _ensure(name: str, body: Body, existing: Body | None) -> str | None:
 
 
 def _block(url: str) -> str:
-    """Save Prefect's notification block for a webhook; gives its document's id."""
     from prefect.blocks.notifications import CustomWebhookNotificationBlock
 
     message = {"subject": "{{subject}}", "text": "{{body}}"}
@@ -124,53 +123,48 @@ MODEL = _payload("model")
 
 
 def _notifications(block: str) -> dict[str, Body]:
-    """Name → automation that sends a message through the block."""
+    notify = partial(_notification, block)
     ended = [f"prefect.flow-run.{state}" for state in ("Running", "Completed", "Failed", "Crashed", "Cancelled")]
-    pending = {"posture": "Proactive", "after": ["prefect.flow-run.Pending"], "for_each": ["prefect.resource.id"]}
-    # not its own failure, which would notify without end: three times a second, where the block is gone
-    not_itself = {"prefect.resource.name": f"!{AUTOMATION_FAILED}"}
-    messages: dict[str, tuple[Body, str, str]] = {
-        "notify: a run failed": (
-            {"expect": ["prefect.flow-run.Failed", "prefect.flow-run.Crashed"]},
+    return {
+        "notify: a run failed": notify(
+            ["prefect.flow-run.Failed", "prefect.flow-run.Crashed"],
             f"{RUN}: {{{{ flow_run.state.name }}}}",
             f"{{{{ flow_run.state.message | default('no reason given', true) }}}}\n{LINK}",
         ),
-        "notify: a partition was refused": (
-            {"expect": ["evergreen.partition.refused"]},
-            f"refused: {_payload('dataset')} {_payload('partition')}",
-            REASON,
+        "notify: a partition was refused": notify(
+            ["evergreen.partition.refused"], f"refused: {_payload('dataset')} {_payload('partition')}", REASON
         ),
-        "notify: a release was withdrawn": (
-            {"expect": ["evergreen.rollout.withdrawn"]},
-            f"withdrawn: {MODEL} version {_payload('version')}",
-            REASON,
+        "notify: a release was withdrawn": notify(
+            ["evergreen.rollout.withdrawn"], f"withdrawn: {MODEL} version {_payload('version')}", REASON
         ),
-        "notify: an alarm was opened": (
-            {"expect": ["evergreen.alarm.opened"]},
+        "notify: an alarm was opened": notify(
+            ["evergreen.alarm.opened"],
             f"alarm: {MODEL}: {_payload('what')}",
             f"{TEXT}\nTo acknowledge it: evergreen acknowledge {MODEL} {_payload('key')}",
         ),
-        "notify: an alarm was closed": (
-            {"expect": ["evergreen.alarm.closed"]},
-            f"over: {MODEL}: {_payload('what')}",
-            TEXT,
-        ),
-        AUTOMATION_FAILED: (
-            {"expect": ["prefect.automation.action.failed"], "match": not_itself},
+        "notify: an alarm was closed": notify(["evergreen.alarm.closed"], f"over: {MODEL}: {_payload('what')}", TEXT),
+        AUTOMATION_FAILED: notify(
+            ["prefect.automation.action.failed"],
             "an automation failed: {{ event.resource.name | default('?') }}",
             f"{REASON}\nThe schedule does what it was to trigger. `evergreen register` restores the automations.",
+            # not its own failure, which would notify without end: three times a second, where the block is gone
+            match={"prefect.resource.name": f"!{AUTOMATION_FAILED}"},
         ),
-        "notify: a run does not start": (
-            {**pending, "expect": ended, "within": PENDING_MINUTES * 60},
+        "notify: a run does not start": notify(
+            ended,
             f"{RUN} does not start",
             f"It is pending for more than {PENDING_MINUTES} minutes. Is the worker alive (evergreen status)?\n{LINK}",
+            posture="Proactive",
+            after=["prefect.flow-run.Pending"],
+            for_each=["prefect.resource.id"],
+            within=PENDING_MINUTES * 60,
         ),
     }
-    return {name: _notification(block, *message) for name, message in messages.items()}
 
 
-def _notification(block: str, trigger: Body, subject: str, text: str) -> Body:
+def _notification(block: str, events: list[str], subject: str, text: str, **trigger: Any) -> Body:
+    """An automation that sends a message through the block upon these events."""
     action = {"type": "send-notification", "block_document_id": block, "subject": subject, "body": text}
-    defaults = {"type": "event", "posture": "Reactive", "threshold": 1, "within": 0}
+    defaults = {"type": "event", "posture": "Reactive", "threshold": 1, "within": 0, "expect": events}
     about = "Sends a message to EVERGREEN_NOTIFY_URL"
     return {"description": about, "trigger": {**defaults, **trigger}, "actions": [action]}

@@ -1,7 +1,7 @@
 """Checks for what keeps flows from running: switched off in a UI, or missing; each with the way back.
 
 None of it is an error, and nothing is undone here: whoever paused a flow wanted that. But a loop that stands still
-silently is noticed weeks later, so `evergreen status`, the status page and the log of `make up` show it.
+silently is noticed weeks later, so `evergreen status`, the status page and the log of `evergreen up` show it.
 docs/reference/ui.md has the effect of each edit in Prefect's UI.
 """
 
@@ -20,12 +20,9 @@ from tasks.release.registry import champion_lookup, desired_state
 
 
 def find(config: params.Params) -> list[str]:
-    """A sentence for each blocker; first those that stop everything.
-
-    Raises:
-        PrefectApiError: the Prefect server does not answer.
-    """
-    return [*_in_prefect(config), *_not_serving(config)]
+    """A sentence for each blocker; first those that stop everything."""
+    with api.patience(0):
+        return [*_in_prefect(config), *_not_serving(config)]
 
 
 @dataclass
@@ -35,30 +32,27 @@ class BlockerWatch:
     current: list[str] = field(default_factory=list)
 
     def look(self, config: params.Params) -> Iterator[str]:
-        """Look once; gives a line for each blocker that is new or gone.
-
-        Raises:
-            PrefectApiError: the Prefect server does not answer.
-        """
-        now = list(_in_prefect(config))
+        """Look once; gives a line for each blocker that is new or gone."""
+        with api.patience(0):
+            now = list(_in_prefect(config))
         yield from (text for text in now if text not in self.current)
         yield from (f"no longer: {text}" for text in self.current if text not in now)
         self.current = now
 
 
 def _in_prefect(config: params.Params) -> Iterator[str]:
-    lacking = registration.lacking(config, patience=0)
+    lacking = registration.lacking(config)
     if f"work pool {POOL}" not in lacking:
         yield from _of_pool()
     yield from (
-        f"the server has no {what}, which flows need: `make up` registers it, as does `evergreen register`"
+        f"the server has no {what}, which flows need: `evergreen up` registers it, as does `evergreen register`"
         for what in lacking
     )
-    existing = registration.registered(patience=0)
+    existing = registration.registered()
     for wanted in registration.deployments(config):
         if wanted.title in existing:
             yield from _of_deployment(wanted, existing[wanted.title])
-    for automation in sorted(automations.registered(patience=0), key=itemgetter("name")):
+    for automation in sorted(automations.registered(), key=itemgetter("name")):
         if not automation["enabled"]:
             yield f"the automation «{automation['name']}» is off: its switch in the UI"
 
@@ -67,7 +61,7 @@ def _not_serving(config: params.Params) -> Iterator[str]:
     """Champions that do not serve while no rollout is under way."""
     for model in config.models:
         change = champion_lookup.pending_change(model)
-        if change and not triggers.under_way(f"rollout/{model}", patience=0):
+        if change and not triggers.under_way(f"rollout/{model}"):
             live = desired_state.read(model).live
             yield (
                 f"{change[0]} is champion of {model} and does not serve, {f'{live} does' if live else 'nothing does'}: "
@@ -76,12 +70,12 @@ def _not_serving(config: params.Params) -> Iterator[str]:
 
 
 def _of_pool() -> Iterator[str]:
-    pool = api.call(f"/work_pools/{POOL}", patience=0)
+    pool = api.call(f"/work_pools/{POOL}")
     if pool["is_paused"]:
         yield f"the work pool {POOL} is paused, so no flow runs: prefect work-pool resume {POOL}"
     if pool["concurrency_limit"] == 0:
         yield f"the work pool {POOL} may run 0 flows at once: prefect work-pool clear-concurrency-limit {POOL}"
-    for queue in api.call(f"/work_pools/{POOL}/queues/filter", {}, patience=0):
+    for queue in api.call(f"/work_pools/{POOL}/queues/filter", {}):
         name = queue["name"]
         if queue["is_paused"] and not pool["is_paused"]:
             yield f"the work queue {name} is paused, so no flow of it runs: prefect work-queue resume {name} -p {POOL}"
@@ -105,6 +99,6 @@ def _of_deployment(wanted: registration.Deployment, existing: dict[str, Any]) ->
         yield f"{title} may run 0 times at once, so its runs wait for ever: `evergreen register` resets the limit to 1"
     if pool != POOL:
         yield (
-            f"{title} is in the work pool {pool or 'none'}, which the worker of `make up` does not poll: "
+            f"{title} is in the work pool {pool or 'none'}, which the worker of `evergreen up` does not poll: "
             "`evergreen register` moves it back"
         )

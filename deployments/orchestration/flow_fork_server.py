@@ -3,7 +3,7 @@
 Protocol over a socket in var/run, used by flow_run.py: the client sends a line of JSON (command, environment, folder,
 path) and gets the fork's process id, and at its end its exit code. A client that hangs up has been killed, and its fork
 ends with it. Of this checkout only this module is imported here: a run's code is what the checkout holds when the run
-begins. When the installed packages change, the server ends, and `make up` starts another.
+begins. When the installed packages change, the server ends, and `evergreen up` starts another.
 """
 
 from __future__ import annotations
@@ -107,7 +107,6 @@ def _read_request(client: socket.socket) -> dict[str, Any] | None:
 
 
 def _become(request: dict[str, Any], client: socket.socket, at_exit: ExitStack) -> NoReturn:
-    """Be the requested process, from its environment to its end."""
     try:
         client.sendall(f"{os.getpid()}\n".encode())
     except OSError:  # the client has lost its patience

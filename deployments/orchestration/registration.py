@@ -6,7 +6,6 @@ in the UI keeps that (docs/decisions/schedules.md). Models that are gone lose th
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from collections.abc import Mapping
@@ -16,10 +15,11 @@ from typing import Any
 
 from deployments.orchestration import automations, flow_run
 from deployments.orchestration.work_pool import POOL
-from flows.prefect_support import api, events
+from flows.prefect_support import announcements, api, events
 from tasks.ground import exit_codes, files, params, paths, settings, storage
 
 TAG = "evergreen"  # marks what this module made, and so may remove
+OURS = {"tags": {"all_": [TAG]}}  # the API's filter for it
 
 CONCURRENCY = {"collision_strategy": "ENQUEUE", "grace_period_seconds": 900}
 """A run that comes while another is at work waits, as that one may have looked already. A run keeps its place this long
@@ -107,8 +107,8 @@ def deployments(config: params.Params) -> list[Deployment]:
         "ingest",
         f"Takes in what lies in the landing zone `{storage.masked(config.landing)}`: each partition is validated, and "
         "becomes part of a data version or waits in quarantine. Every model that reads what changed is then trained."
-        "\n\nTriggers: a file in the landing zone (`make up` watches it), the event `evergreen.partition.landed`, the "
-        "schedule, this button. It looks at the landing zone itself, so one trigger too many costs seconds.",
+        "\n\nTriggers: a file in the landing zone (`evergreen up` watches it), the event `evergreen.partition.landed`, "
+        "the schedule, this button. It looks at the landing zone itself, so one trigger too many costs seconds.",
         tags=[TAG, "data"],
         cron="*/15 * * * *",
         trigger=automations.on_event(events.LANDED, "evergreen.dataset.*"),
@@ -145,11 +145,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def deploy(config: params.Params, *, keep: bool = False) -> list[str]:
-    """Bring the server's deployments and automations to what this checkout wants; gives a line per change.
-
-    Raises:
-        PrefectApiError: the Prefect server does not answer.
-    """
+    """Bring the server's deployments and automations to what this checkout wants; gives a line per change."""
     lines, triggers, wanted = [], {}, deployments(config)
     with files.lock("deploy"):
         _ensure_work_pool()
@@ -172,28 +168,18 @@ def deploy(config: params.Params, *, keep: bool = False) -> list[str]:
 def fingerprint(config: params.Params) -> dict[str, str]:
     """What a registration depends on, and with which server it is."""
     wanted = [asdict(deployment) for deployment in deployments(config)]
-    return {
-        "wanted": files.digest([wanted, automations.notify_url()]),
-        "api": files.digest(os.environ["PREFECT_API_URL"]),
-    }
+    return {"wanted": files.digest([wanted, automations.notify_url()]), "api": announcements.server_digest()}
 
 
 def is_registered(config: params.Params) -> bool:
     """Whether the last registration was of the same; what has changed on the server since then, `lacking` sees."""
-    try:
-        return bool(files.read_json(paths.registered_deployments()) == fingerprint(config))
-    except (FileNotFoundError, ValueError):
-        return False
+    return files.read_state(paths.registered_deployments(), dict[str, str]()) == fingerprint(config)
 
 
-def lacking(config: params.Params, patience: int = len(api.PAUSES)) -> list[str]:
-    """What the server lacks: the work pool, deployments, automations.
-
-    Raises:
-        PrefectApiError: the Prefect server does not answer.
-    """
-    titles, names = registered(patience), {automation["name"] for automation in automations.registered(patience)}
-    missing = [] if _has_work_pool(patience) else [f"work pool {POOL}"]
+def lacking(config: params.Params) -> list[str]:
+    """What the server lacks: the work pool, deployments, automations."""
+    titles, names = registered(), {automation["name"] for automation in automations.registered()}
+    missing = [] if _has_work_pool() else [f"work pool {POOL}"]
     wanted = deployments(config)
     missing += [f"deployment {deployment.title}" for deployment in wanted if deployment.title not in titles]
     triggers = [automations.name_of(deployment.title) for deployment in wanted if deployment.trigger]
@@ -206,11 +192,10 @@ def others(config: params.Params) -> dict[str, str]:
     return {title: deployment["id"] for title, deployment in registered().items() if title not in wanted}
 
 
-def registered(patience: int = len(api.PAUSES)) -> dict[str, dict[str, Any]]:
+def registered() -> dict[str, dict[str, Any]]:
     """Title → deployment of this project, as the server has it."""
-    tagged = {"deployments": {"tags": {"all_": [TAG]}}}
-    deployed = api.call("/deployments/filter", tagged, patience=patience)
-    flows = {flow["id"]: flow["name"] for flow in api.call("/flows/filter", {}, patience=patience)}
+    flows = {flow["id"]: flow["name"] for flow in api.call("/flows/filter", {})}
+    deployed = api.call("/deployments/filter", {"deployments": OURS})
     return {f"{flows.get(deployment['flow_id'])}/{deployment['name']}": deployment for deployment in deployed}
 
 
@@ -288,14 +273,14 @@ def _ensure_work_pool() -> None:
         from prefect.workers.process import ProcessWorker
 
         template = ProcessWorker.get_default_base_job_template()
-        about = "Flow runs as processes of this machine, in the checkout that `make up` was started in"
+        about = "Flow runs as processes of this machine, in the checkout that `evergreen up` was started in"
         body = {"name": POOL, "type": "process", "description": about, "base_job_template": template}
         api.call("/work_pools/", body)
 
 
-def _has_work_pool(patience: int = len(api.PAUSES)) -> bool:
+def _has_work_pool() -> bool:
     try:
-        api.call(f"/work_pools/{POOL}", patience=patience)
+        api.call(f"/work_pools/{POOL}")
     except api.PrefectNotFound:
         return False
     return True

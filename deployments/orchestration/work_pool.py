@@ -15,20 +15,20 @@ WORKER = "local"  # the worker's name in that pool
 def worker_answers(since: datetime) -> bool:
     """Whether the server has had a heartbeat of the worker since then."""
     try:
-        workers = api.call(f"/work_pools/{POOL}/workers/filter", {}, patience=0)
+        with api.patience(0):
+            workers = api.call(f"/work_pools/{POOL}/workers/filter", {})
     except api.PrefectApiError:
         return False
     beats = [worker["last_heartbeat_time"] for worker in workers if worker["name"] == WORKER]
     return any(datetime.fromisoformat(beat) >= since for beat in beats)
 
 
-def flow_runs(which: dict[str, Any], patience: int = len(api.PAUSES)) -> list[dict[str, Any]]:
+def flow_runs(which: dict[str, Any]) -> list[dict[str, Any]]:
     """The flow runs of the pool that a filter of the API selects."""
-    body = {"work_pools": {"name": {"any_": [POOL]}}, **which}
-    return list(api.call("/flow_runs/filter", body, patience=patience))
+    return list(api.call("/flow_runs/filter", {"work_pools": {"name": {"any_": [POOL]}}, **which}))
 
 
-def active_runs(patience: int = len(api.PAUSES)) -> list[dict[str, Any]]:
+def active_runs() -> list[dict[str, Any]]:
     """The flow runs that have begun and not ended."""
     states = {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}}
-    return flow_runs({"flow_runs": {"state": states}}, patience)
+    return flow_runs({"flow_runs": {"state": states}})

@@ -25,9 +25,9 @@ MLFLOW_SECONDS = 60.0
 def main() -> int:
     """Register, then become the worker. Returns only when the Prefect server does not answer."""
     _register()
-    store, deadline = os.environ["MLFLOW_TRACKING_URI"], time.monotonic() + MLFLOW_SECONDS
-    while store.startswith("http") and not http.answers(f"{store}/health") and time.monotonic() < deadline:
-        time.sleep(0.2)
+    store = os.environ["MLFLOW_TRACKING_URI"]
+    if store.startswith("http"):
+        http.wait_until(lambda: http.answers(f"{store}/health"), MLFLOW_SECONDS)
     sys.stdout.flush()
     worker = str(Path(sys.executable).parent / "prefect")
     command = [worker, "worker", "start", "--pool", POOL, "--type", "process", "--name", WORKER]

@@ -1,7 +1,7 @@
 """The status page: how the models are, at a glance. `evergreen page` writes it.
 
 It is one file, var/status/index.html, without anything from elsewhere: it can be opened, mailed and kept. Under
-`make up` the watcher keeps it new (refresher.py), and the router serves it at /status/ (responses.py).
+`evergreen up` the watcher keeps it new, and the router serves it at /status/ (responses.py).
 
     facts.py, plans.py   what is shown, read from files, Git and Prefect
     models.py            a model: the live release, the verdict, retraining, history

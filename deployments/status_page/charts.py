@@ -13,8 +13,7 @@ from deployments.status_page.parts import fill
 from tasks.pictures.axes import WIDTH, Plane
 from tasks.pictures.formatting import cut, day
 
-LETTERS = 20
-"""So much of a partition's name is shown."""
+LETTERS = 20  # so much of a partition's name is shown
 
 
 def progress(value: float | None, limit: float, words: str) -> Markup:
@@ -29,19 +28,12 @@ class Event:
 
     time: datetime
     lane: str
-    kind: str
-    """yes, no, or none: nothing came of it."""
+    kind: str  # yes, no, or none: nothing came of it
     words: str
 
 
 def timeline(lanes: Sequence[str], events: Sequence[Event], words: str) -> Markup:
-    """A lane per kind of event; a full dot for yes, a red one for no, a hollow one for nothing.
-
-    Args:
-        lanes: from above.
-        events: oldest first.
-        words: what they add up to.
-    """
+    """A lane per kind of event, oldest first; a full dot for yes, a red one for no, a hollow one for nothing."""
     bottom = 8 + 30.0 * len(lanes)
     first, newest = events[0], events[-1]
     return fill(

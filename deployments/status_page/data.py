@@ -9,8 +9,7 @@ from deployments.status_page.facts import Broken
 from deployments.status_page.parts import fill, part
 from tasks.pictures.formatting import many
 
-LISTED = 10
-"""So many refused partitions are listed."""
+LISTED = 10  # so many refused partitions are listed
 
 
 @part("Data", "h2")

@@ -17,23 +17,18 @@ from tasks.data.quarantine import QuarantineEntry
 from tasks.ground import files, http, ledger, params, paths, settings
 from tasks.ground.errors import EvergreenError, Mistake
 from tasks.ground.git import Clone
+from tasks.release import bento_store
 from tasks.release.registry import candidate_outcome, desired_state
 from tasks.release.registry.desired_state import DesiredState, ReleaseRef
 
 BROKEN = (EvergreenError, OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
 """What reading a file that is not as it should be raises: the reason stands where its part would be."""
 
-TAIL = 400_000
-"""Of a ledger, so many bytes are read, from its end."""
-
-VERSIONS = 8
-"""So many data versions are looked up in Git."""
+TAIL = 400_000  # of a ledger, so many bytes are read, from its end
+VERSIONS = 8  # so many data versions are looked up in Git
 
 T = TypeVar("T")
-
-
-Ledger = list[dict[str, Any]]
-"""The lines of a ledger, oldest first."""
+Ledger = list[dict[str, Any]]  # the lines of a ledger, oldest first
 
 
 @dataclass(frozen=True)
@@ -52,11 +47,7 @@ def attempt(read: Callable[[], T]) -> T | Broken:
 
 
 def unbroken(read: T | Broken) -> T:
-    """What was read.
-
-    Raises:
-        Mistake: it could not be; says why.
-    """
+    """What was read; an error that says why where it could not be."""
     if isinstance(read, Broken):
         raise Mistake(read.why)
     return read
@@ -72,17 +63,8 @@ def reason(error: BaseException) -> str:
 
 
 def read(path: Path) -> Any:
-    """A JSON file; None where there is none.
-
-    Raises:
-        Mistake: it is not JSON. Says which file.
-    """
-    try:
-        return files.read_json(path)
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise Mistake(f"{shown(path)} is not JSON ({error}): its next writer makes it whole, or remove it") from None
+    """A JSON file; None where there is none."""
+    return files.read_json(path) if path.exists() else None
 
 
 def shown(path: Path) -> str:
@@ -101,13 +83,10 @@ class ModelFacts:
     section: params.Model
     serving: DesiredState | Broken
     release: ReleaseFacts | Broken | None
-    report: dict[str, Any] | Broken | None
-    """The monitor's."""
-    verdicts: Ledger | Broken
-    """The gate's: var/verdicts/<model>.jsonl (tasks/release/registry/verdict_ledger.py)."""
+    report: dict[str, Any] | Broken | None  # the monitor's
+    verdicts: Ledger | Broken  # the gate's: var/verdicts/<model>.jsonl (tasks/release/registry/verdict_ledger.py)
     outcome: candidate_outcome.CachedOutcome | Broken | None
-    decisions: Ledger | Broken
-    """The retrain policy's: var/decisions/<model>.jsonl."""
+    decisions: Ledger | Broken  # the retrain policy's: var/decisions/<model>.jsonl
     rollouts: Ledger | Broken
 
     @classmethod
@@ -141,11 +120,7 @@ class ModelFacts:
 
 
 def monitoring_report(model: str) -> dict[str, Any] | None:
-    """The monitor's report.
-
-    Raises:
-        Mistake: it is something else. Says which file.
-    """
+    """The monitor's report."""
     path = paths.monitoring_report(model)
     report = read(path)
     if report is None or (isinstance(report, dict) and all(isinstance(a, dict) for a in report.get("alarms") or [])):
@@ -160,17 +135,15 @@ class ReleaseFacts:
     """A release by its own documents."""
 
     metrics: Mapping[str, float]
-    overall: Mapping[str, Mapping[str, float]]
-    """The same with intervals, as far as its evaluation is on this machine."""
+    overall: Mapping[str, Mapping[str, float]]  # the same with intervals, as far as its evaluation is on this machine
     rows: int
-    until: str
-    """The time of the newest row it was trained on."""
+    until: str  # the time of the newest row it was trained on
 
 
 def release(model: str, candidate: str) -> ReleaseFacts | None:
     """A release in the store or in build/; None where it is in neither."""
     build = settings.BUILD / model
-    store = Path(os.environ["BENTOML_HOME"]) / "bentos" / model / candidate / "src"
+    store = bento_store.release_folder(model, candidate)
     in_build = (read(build / "release" / "candidate.json") or {}).get("candidate") == candidate
     document = read(build / "release" / "release.json" if in_build else store / "release.json")
     if document is None:
@@ -224,13 +197,12 @@ def committed() -> list[CommittedVersion]:
     if done.returncode:
         return []
     entries = (line.split("\x02") for line in done.stdout.splitlines())
-    return [found for commit, time, subject in entries if (found := _committed(clone, commit, time, subject))]
-
-
-def _committed(clone: Clone, commit: str, time: str, subject: str) -> CommittedVersion | None:
-    """What a commit says; None where it took data.dvc out, or committed one that names nothing."""
-    named = attempt(lambda: versions.parse(clone.show(commit, "data.dvc") or ""))
-    return None if isinstance(named, Broken) else CommittedVersion(commit, time, subject, named.md5, named.nfiles)
+    committed = []
+    for commit, time, subject in entries:
+        with suppress(*BROKEN):  # it took data.dvc out, or committed one that names nothing
+            named = versions.parse(clone.show(commit, "data.dvc") or "")
+            committed.append(CommittedVersion(commit, time, subject, named.md5, named.nfiles))
+    return committed
 
 
 def announced() -> str | None:
@@ -272,9 +244,11 @@ def tools() -> Tools:
     """Which of them answer now, within a second."""
     prefect = os.environ["PREFECT_API_URL"]
     ui = os.environ.get("PREFECT_UI_URL") or prefect.removesuffix("/api")
-    known = os.environ["MLFLOW_TRACKING_URI"]
-    mlflow = known.rstrip("/") if known.startswith("http") else f"http://127.0.0.1:{os.environ['MLFLOW_PORT']}"
-    router = f"http://{_reachable(os.environ['EVERGREEN_HOST'])}:{os.environ['EVERGREEN_PORT']}"
+    tracking = os.environ["MLFLOW_TRACKING_URI"]
+    mlflow = tracking.rstrip("/") if tracking.startswith("http") else f"http://127.0.0.1:{os.environ['MLFLOW_PORT']}"
+    host = os.environ["EVERGREEN_HOST"]
+    host = "127.0.0.1" if host in ("0.0.0.0", "::") else host  # noqa: S104 - compared, not bound
+    router = f"http://{host}:{os.environ['EVERGREEN_PORT']}"
     return Tools(
         ui if http.answers(f"{prefect}/health") else None,
         mlflow if http.answers(f"{mlflow}/health") else None,
@@ -282,14 +256,9 @@ def tools() -> Tools:
     )
 
 
-def _reachable(host: str) -> str:
-    return "127.0.0.1" if host in ("0.0.0.0", "::") else host  # noqa: S104 - compared, not bound
-
-
 # ── what is looked at for changes ─────────────────────────────────────────────────────────────────
 
-SOURCES = ("params.yaml", "data.dvc", "data/*", ".git/logs/HEAD")
-"""What is looked at below the project's folder."""
+SOURCES = ("params.yaml", "data.dvc", "data/*", ".git/logs/HEAD")  # what is looked at below the project's folder
 
 OF_MODELS = (
     paths.desired_state,

@@ -16,11 +16,8 @@ from tasks.pictures.formatting import many, read_time
 from tasks.release.gate import verdict_chart
 from tasks.release.gate.verdict import Check
 
-EARLIER = 5
-"""So many earlier verdicts, rollouts and decisions are listed; the picture of the history shows all at hand."""
-
-SLICES = 8
-"""Of a verdict, so many slices are drawn: those nearest to refusal."""
+EARLIER = 5  # so many earlier verdicts, rollouts and decisions are listed; the picture of the history shows all at hand
+SLICES = 8  # of a verdict, so many slices are drawn: those nearest to refusal
 
 
 def section(model: ModelFacts, tools: Tools, plans: Mapping[str, Plan] | Broken) -> Markup:
@@ -97,7 +94,6 @@ def verdict(model: ModelFacts, tools: Tools) -> Markup:
 
 
 def _before(ledger: Ledger) -> Ledger:
-    """The lines before the last one, the newest first."""
     return ledger[-2 : -2 - EARLIER : -1]
 
 

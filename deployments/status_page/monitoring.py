@@ -116,7 +116,6 @@ def quality(model: ModelFacts, report: Mapping[str, Any]) -> Markup:
 
 
 def _changes(model: ModelFacts) -> list[tuple[Any, str]]:
-    """When another version went live."""
     lines = [] if isinstance(model.rollouts, Broken) else model.rollouts
     return [
         (read_time(line["time"]), f"version {line['version']} went live") for line in lines if line["outcome"] == "live"

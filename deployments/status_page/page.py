@@ -1,8 +1,10 @@
-"""The whole page: its head, its parts in their order, its foot; written whole or not at all."""
+"""The whole page: its head, its parts in their order, its foot; written whole or not at all, and kept new."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,18 +16,20 @@ from deployments.status_page.facts import Broken, ModelFacts, Tools
 from deployments.status_page.parts import broken, fill, part
 from deployments.status_page.plans import Plan
 from tasks.ground import files, params, paths
+from tasks.ground.errors import WorldError
 from tasks.pictures.formatting import many
 
-
-def path() -> Path:
-    """Where the page is written."""
-    return paths.status_page()
+FRESH_SECONDS = 60.0  # the page is written again after so long without a change: what Prefect plans is in no file
 
 
 def write() -> Path:
     """Write the page as things are now; gives where it is."""
-    files.write_text(path(), render(datetime.now(UTC)))
-    return path()
+    path, text = paths.status_page(), render(datetime.now(UTC))
+    try:
+        files.write_text(path, text)
+    except OSError as error:
+        raise WorldError(f"the status page cannot be written: {error}") from None
+    return path
 
 
 def render(now: datetime) -> str:
@@ -35,7 +39,9 @@ def render(now: datetime) -> str:
         sentence, is_bad = "params.yaml cannot be read", True
         main = broken("The models", config.why, "h2")
     else:
-        planned, blocked = _plans(tools), _blocked(tools, config)
+        ui = tools.prefect
+        planned = facts.attempt(lambda: plans.read(ui)) if ui else Broken("start the platform (evergreen up)")
+        blocked = _blocked(tools, config)
         read = [ModelFacts.read(name, section) for name, section in config.models.items()]
         sentence, is_bad = headline(read, blocked)
         sections = [models.section(model, tools, planned) for model in read]
@@ -53,11 +59,6 @@ def render(now: datetime) -> str:
         now=now,
         assets=assets,
     )
-
-
-def _plans(tools: Tools) -> dict[str, Plan] | Broken:
-    ui = tools.prefect
-    return facts.attempt(lambda: plans.read(ui)) if ui else Broken("start the platform (make up)")
 
 
 def _blocked(tools: Tools, config: params.Params) -> list[str]:
@@ -93,3 +94,24 @@ def headline(models: Sequence[ModelFacts], blocked: Sequence[str]) -> tuple[str,
     sentence = f"{many(len(live), 'model is', 'models are')} live"
     sentence += f"; {' and '.join(idle)} {'is' if len(idle) == 1 else 'are'} not yet" if idle else ""
     return (f"{sentence}, no alarm is open" if all(model.report for model in live) else sentence), False
+
+
+@dataclass
+class PageRefresher:
+    """Writes the page again when a file that it shows has changed, and every minute."""
+
+    clock: Callable[[], float] = time.monotonic
+    seen: object = None
+    quarantine: str | None = None  # as params.yaml had it when the page was written last; params.yaml is looked at too
+    written: float = float("-inf")
+
+    def look(self) -> None:
+        """Look once."""
+        now = self.clock()
+        if facts.state_of_files(self.quarantine) == self.seen and now - self.written < FRESH_SECONDS:
+            return
+        config = facts.attempt(params.load)
+        self.quarantine = None if isinstance(config, facts.Broken) else config.quarantine
+        seen = facts.state_of_files(self.quarantine)  # before it is read: what changes meanwhile is seen next time
+        write()
+        self.seen, self.written = seen, now

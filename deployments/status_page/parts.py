@@ -18,11 +18,7 @@ FOLDER = "deployments/status_page/templates"
 
 
 def fill(name: str, **values: Any) -> Markup:
-    """Fill in a template of the page.
-
-    Raises:
-        TemplateError: a value that it names is missing.
-    """
+    """Fill in a template of the page."""
     return templates.render(f"{FOLDER}/{name}", **values)
 
 

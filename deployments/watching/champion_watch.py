@@ -24,17 +24,12 @@ from tasks.release.rollout import router_client
 class ChampionWatch:
     """The rollouts it has triggered."""
 
-    under_way: Callable[[str], bool]  # whether a run of a deployment (flow/name) is due, starting or running
+    under_way: Callable[[str], bool] = triggers.under_way
     clock: Callable[[], float] = time.monotonic
     triggered: dict[str, Backoff] = field(default_factory=dict)
 
     def look(self, config: params.Params) -> Iterator[str]:
-        """Look once; gives a line for each rollout that is triggered.
-
-        Raises:
-            PrefectApiError: the Prefect server does not answer.
-            WorldError: a rollout cannot be triggered; the other models' were.
-        """
+        """Look once; gives a line for each rollout that is triggered. One that cannot be stops no other."""
         errors = []
         for model in config.models:
             try:
@@ -56,13 +51,11 @@ class ChampionWatch:
         if not backoff.is_due(cause) or self.under_way(title):
             return
         try:
-            run = triggers.trigger(title)
-        except triggers.DeploymentPaused as error:
+            run = triggers.require(title)
+        except api.PrefectApiError:
+            raise
+        except WorldError as error:
             raise WorldError(f"{news}: {error}") from None
-        if run is None:
-            raise WorldError(
-                f"{news}: the Prefect server has no {title} yet. `make up` registers it, as does `evergreen register`"
-            )
         again = " again" if backoff.acted(cause) else ""
         yield f"{news}: {title} is triggered{again}, {api.run_url(run)}"
 

@@ -8,7 +8,8 @@ be seen whether its process exists:
   the run is handed back to the next worker. Neither is a crash.
 - cancelling, without a process: it is cancelled.
 
-What `make down` ends is no crash either: the server is told so (`interrupt`), and the next `make up` starts it again.
+What `evergreen down` ends is no crash either: the server is told so (`interrupt`), and the next `evergreen up` starts
+it again.
 """
 
 from __future__ import annotations
@@ -55,11 +56,7 @@ class CrashRecovery:
     missed: set[str] = field(default_factory=set)  # the runs that had no process at the last look
 
     def look(self) -> list[str]:
-        """Look once; gives a line for each thing that was done.
-
-        Raises:
-            PrefectApiError: the Prefect server does not answer.
-        """
+        """Look once; gives a line for each thing that was done."""
         return [*self._settle_missing(), *_trigger_crashed()]
 
     def _settle_missing(self) -> Iterator[str]:
@@ -72,41 +69,32 @@ class CrashRecovery:
         self.missed = {run["id"] for run in missing}
 
 
-def interrupt(patience: int) -> list[str]:
-    """Report every active run as ended with the platform; gives their names. To be called when they were.
-
-    Raises:
-        PrefectApiError: the Prefect server does not answer; the next `make up` takes them for crashed.
-    """
-    runs = active_runs(patience)
+def interrupt() -> list[str]:
+    """Report every active run as ended with the platform; gives their names. To be called when they were."""
+    runs = active_runs()
     for run in runs:
-        cancelled = run["state_type"] == "CANCELLING"
-        reason = "the platform was ended (make down)" + ("" if cancelled else ": it goes on with the next make up")
-        _set_state(run, CANCELLED if cancelled else triggers.INTERRUPTED, reason, patience)
+        state, reason = triggers.INTERRUPTED, "the platform was ended (evergreen down): it goes on with the next one"
+        if run["state_type"] == "CANCELLING":
+            state, reason = CANCELLED, "the platform was ended (evergreen down)"
+        _set_state(run, state, reason)
     return [run["name"] for run in runs]
 
 
 def _settle(run: dict[str, Any], local: LocalProcesses) -> Iterator[str]:
-    """Report to the server what became of a run that has no process."""
-    name, link = run["name"], api.run_url(run["id"])
+    name, link, since = run["name"], api.run_url(run["id"]), datetime.fromisoformat(run["state"]["timestamp"])
     if run["state_type"] == "CANCELLING":
         _set_state(run, CANCELLED, "its process is gone")
         yield f"{name} was to be cancelled, and its process is gone: cancelled. {link}"
     elif run["state_type"] == "RUNNING":
         _set_state(run, CRASHED, "its process is gone while it was running")
         yield f"{name} was running, but its process is gone: crashed. {link}"
-    elif local.worker_since and _since(run) < local.worker_since + START_TOLERANCE:
+    elif local.worker_since and since < local.worker_since + START_TOLERANCE:
         _set_state(run, triggers.INTERRUPTED, "its worker ended before it had begun: it waits for another")
         yield f"{name} had not begun when its worker ended: it waits for another. {link}"
 
 
-def _since(run: dict[str, Any]) -> datetime:
-    return datetime.fromisoformat(run["state"]["timestamp"])
-
-
-def _set_state(run: dict[str, Any], state: dict[str, str], message: str, patience: int = len(api.PAUSES)) -> None:
-    body = {"state": {**state, "message": message}, "force": True}
-    api.call(f"/flow_runs/{run['id']}/set_state", body, patience=patience)
+def _set_state(run: dict[str, Any], state: dict[str, str], message: str) -> None:
+    api.call(f"/flow_runs/{run['id']}/set_state", {"state": {**state, "message": message}, "force": True})
 
 
 def _trigger_crashed() -> Iterator[str]:

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 
 from deployments.orchestration import registration
 from deployments.watching.backoff import Backoff
@@ -22,25 +21,15 @@ from tasks.ground.errors import WorldError
 GONE_SECONDS = 60.0  # how long a model is missing from params.yaml before its deployments are removed
 
 
-@dataclass
 class RegistrationWatch:
     """What it has seen missing, and since when."""
 
-    register: Callable[..., list[str]] = field(default_factory=lambda: _register)
-    clock: Callable[[], float] = time.monotonic
-    backoff: Backoff = field(init=False)
-    gone: dict[str, float] = field(default_factory=dict)  # title → since when its model is not in params.yaml
-
-    def __post_init__(self) -> None:
-        self.backoff = Backoff(self.clock)
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock, self.backoff = clock, Backoff(clock)
+        self.gone: dict[str, float] = {}  # title → since when its model is not in params.yaml
 
     def look(self, config: params.Params) -> Iterator[str]:
-        """Look once; gives a line for each thing that was done.
-
-        Raises:
-            PrefectApiError: the Prefect server does not answer.
-            WorldError: the registration failed.
-        """
+        """Look once; gives a line for each thing that was done."""
         others = registration.others(config)
         self.gone = {title: since for title, since in self.gone.items() if title in others}
         if fresh := sorted(others.keys() - self.gone.keys()):
@@ -55,20 +44,20 @@ class RegistrationWatch:
         self.backoff.acted(cause)
         if lacking:
             yield f"the Prefect server lacks {', '.join(lacking)}: registered"
-        yield from self.register(keep=not is_over)
+        yield from register(keep=not is_over)
         yield from _train(config, lacking)
 
 
 def _train(config: params.Params, lacking: list[str]) -> Iterator[str]:
     """Trigger the training of models whose deployment was missing: they may never have been trained."""
     for model in config.models:
-        if f"deployment train/{model}" in lacking:
-            run = triggers.trigger(f"train/{model}", {"model": model, "again": False, "if_due": True})
-            if run:
-                yield f"train/{model} is triggered, {api.run_url(run)}"
+        if f"deployment train/{model}" not in lacking:
+            continue
+        if run := triggers.trigger(f"train/{model}", {"model": model, "again": False, "if_due": True}):
+            yield f"train/{model} is triggered, {api.run_url(run)}"
 
 
-def _register(*, keep: bool) -> list[str]:
+def register(*, keep: bool) -> list[str]:
     """In a process of its own: Prefect, which it imports, is large."""
     command = [sys.executable, "-m", "deployments.orchestration.registration", *(["--keep"] if keep else [])]
     done = subprocess.run(command, cwd=settings.ROOT, capture_output=True, text=True, check=False)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from deployments.orchestration.blockers import BlockerWatch
-from deployments.status_page.refresher import PageRefresher
+from deployments.status_page.page import PageRefresher
 from deployments.watching.backoff import Backoff
 from deployments.watching.champion_watch import ChampionWatch
 from deployments.watching.crash_recovery import CrashRecovery
@@ -23,36 +23,26 @@ from flows.prefect_support import announcements, api, triggers
 from flows.prefect_support.triggers import under_way
 from tasks.data import versions, zones
 from tasks.ground import params, storage
-from tasks.ground.errors import EvergreenError, WorldError
+from tasks.ground.errors import EvergreenError
 from tasks.ground.paths import watcher_heartbeat
 
 FOLDER_SECONDS, BUCKET_SECONDS = 2.0, 5.0  # the longest time between two rounds
 
-RECOVERY_SECONDS, REGISTRATION_SECONDS, BLOCKERS_SECONDS = 5.0, 5.0, 15.0
+RECOVERY_SECONDS, REGISTRATION_SECONDS, BLOCKERS_SECONDS, PAGE_SECONDS = 5.0, 5.0, 15.0, 2.0
 """The least time between two looks of these watches."""
 
 DATA_VERSION = "data.dvc"  # stands among the waiting files for a data version that the trainings were not triggered for
 NAMED = 4  # so many waiting files are named; of more, the number
 
 
-@dataclass
 class LandingWatch:
     """Triggers ingest as long as something waits in the landing zone and no ingest is under way."""
 
-    report: Callable[[str], object] = print
-    clock: Callable[[], float] = time.monotonic
-    backoff: Backoff = field(init=False)
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.backoff = Backoff(clock)
 
-    def __post_init__(self) -> None:
-        self.backoff = Backoff(self.clock)
-
-    def look(self, config: params.Params) -> None:
-        """Look once.
-
-        Raises:
-            PrefectApiError: the Prefect server does not answer.
-            WorldError: ingest cannot be triggered.
-        """
+    def look(self, config: params.Params) -> Iterator[str]:
+        """Look once; gives a line if ingest is triggered."""
         waiting = frozenset((landed.path, landed.seen) for landed, _ in zones.landing(config.landing).look())
         announced, version = announcements.version(), versions.current()
         if announced and version and announced != version:
@@ -60,13 +50,9 @@ class LandingWatch:
         if not waiting or not self.backoff.is_due(waiting) or under_way("ingest/ingest"):
             return
         fresh = waiting - (self.backoff.cause or frozenset())
-        run = triggers.trigger("ingest/ingest")
-        if run is None:
-            raise WorldError(
-                "the Prefect server has no ingest/ingest yet: `make up` registers it, as does `evergreen register`"
-            )
+        run = triggers.require("ingest/ingest")
         again = " (still there: once more)" if self.backoff.acted(waiting) else ""
-        self.report(f"{_in_words(fresh or waiting)}{again}: ingest is triggered, {api.run_url(run)}")
+        yield f"{_in_words(fresh or waiting)}{again}: ingest is triggered, {api.run_url(run)}"
 
 
 def _in_words(waiting: frozenset[tuple[str, str]]) -> str:
@@ -79,7 +65,7 @@ def _in_words(waiting: frozenset[tuple[str, str]]) -> str:
 
 @dataclass
 class PollingLoop:
-    """Polls watches in turn: one that fails does not stop the others, and its error is reported once."""
+    """Polls watches in turn: one that fails stops no other, and its error is reported once."""
 
     watches: Mapping[str, tuple[Callable[[], Iterable[str] | None], float]]
     """Name → what gives a line for each thing it did, and the least seconds between two of its looks."""
@@ -117,8 +103,8 @@ def main() -> None:
         with suppress(OSError):  # the disk that its log is on may be full
             print(text, flush=True)
 
-    landing, champions, registrations = LandingWatch(report), ChampionWatch(under_way), RegistrationWatch()
-    recovery, blockers, page = CrashRecovery(), BlockerWatch(), PageRefresher(report)
+    landing, champions, registrations = LandingWatch(), ChampionWatch(), RegistrationWatch()
+    recovery, blockers, page = CrashRecovery(), BlockerWatch(), PageRefresher()
     loop = PollingLoop(
         {
             "runs": (recovery.look, RECOVERY_SECONDS),
@@ -129,10 +115,11 @@ def main() -> None:
         },
         report,
     )
+    page_loop = PollingLoop({"page": (page.look, PAGE_SECONDS)}, report)  # goes on while Prefect does not answer
     pause: Callable[[], object] | None = None
     while True:
         loop.poll()
-        page.look()
+        page_loop.poll()
         with suppress(OSError):
             heartbeat = watcher_heartbeat()
             heartbeat.parent.mkdir(parents=True, exist_ok=True)

@@ -10,6 +10,9 @@ import os
 import time
 import urllib.error
 from base64 import b64encode
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from tasks.ground import http
@@ -20,6 +23,8 @@ PAUSES = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 8.0, 8.0, 8.0)
 
 TRANSIENT = {408, 429, 500, 502, 503, 504}
 
+_tries: ContextVar[int | None] = ContextVar("tries", default=None)  # None: as many as there are pauses
+
 
 class PrefectApiError(WorldError):
     """The Prefect server does not answer, or refuses a request."""
@@ -29,15 +34,25 @@ class PrefectNotFound(PrefectApiError):
     """The Prefect server has no such thing (404)."""
 
 
-def call(path: str, body: Any = None, method: str = "", patience: int = len(PAUSES)) -> Any:
+@contextmanager
+def patience(tries: int) -> Iterator[None]:
+    """Within the block a call is repeated so many times at most; 0 for whoever shows what answers now."""
+    token = _tries.set(tries)
+    try:
+        yield
+    finally:
+        _tries.reset(token)
+
+
+def call(path: str, body: Any = None, method: str = "") -> Any:
     """POST a JSON body to a path of the API (without a body: GET); gives the JSON answer, or None.
 
     Raises:
         PrefectNotFound: 404.
-        PrefectApiError: it did not answer after `patience` further tries, or refused.
+        PrefectApiError: it did not answer after all further tries, or refused.
     """
     url = f"{os.environ['PREFECT_API_URL']}{path}"
-    for pause in (*PAUSES[:patience], None):
+    for pause in (*PAUSES[: _tries.get()], None):
         try:
             return http.call(url, body, authorization(), method=method)
         except urllib.error.HTTPError as error:
@@ -45,9 +60,8 @@ def call(path: str, body: Any = None, method: str = "", patience: int = len(PAUS
                 raise _refusal(url, error) from None
         except (urllib.error.URLError, OSError, ValueError) as error:
             if pause is None:
-                raise PrefectApiError(
-                    f"the Prefect server does not answer on {url}: {error}. Start it (make up), or set PREFECT_API_URL"
-                ) from None
+                advice = "Start it (evergreen up), or set PREFECT_API_URL"
+                raise PrefectApiError(f"the Prefect server does not answer on {url}: {error}. {advice}") from None
         time.sleep(pause)
     raise AssertionError("unreachable")
 

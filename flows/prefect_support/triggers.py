@@ -53,14 +53,29 @@ def trigger(title: str, parameters: dict[str, Any] | None = None, key: str | Non
     return str(api.call(f"/deployments/{deployment['id']}/create_flow_run", body)["id"])
 
 
-def under_way(title: str, patience: int = len(api.PAUSES)) -> bool:
+def require(title: str) -> str:
+    """Create a run of a deployment; gives its id.
+
+    Raises:
+        DeploymentPaused: as trigger.
+        WorldError: the server has no such deployment.
+    """
+    run = trigger(title)
+    if run is None:
+        raise WorldError(
+            f"the Prefect server has no {title} yet: `evergreen up` registers it, as does `evergreen register`"
+        )
+    return run
+
+
+def under_way(title: str) -> bool:
     """Whether a run of a deployment is due, starting or running."""
     soon = (datetime.now(UTC) + timedelta(seconds=2)).isoformat()
     flow, name = title.split("/")
     which = {"deployments": {"name": {"any_": [name]}}, "flows": {"name": {"any_": [flow]}}}
     active = {"state": {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}}}
     due = {"state": {"type": {"any_": ["SCHEDULED"]}}, "next_scheduled_start_time": {"before_": soon}}
-    return any(api.call("/flow_runs/count", {**which, "flow_runs": runs}, patience=patience) for runs in (active, due))
+    return any(api.call("/flow_runs/count", {**which, "flow_runs": runs}) for runs in (active, due))
 
 
 def coalesce_waiting() -> int:

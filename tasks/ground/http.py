@@ -1,12 +1,13 @@
-"""HTTP for small processes: probe an address or a socket, call with JSON, find a free port."""
+"""HTTP for small processes: probe an address or a socket, wait for it, call with JSON, find a free port."""
 
 from __future__ import annotations
 
 import json
 import socket
+import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,16 @@ def hears(path: Path) -> bool:
             return probe.recv(1) == b""
         except OSError:
             return False
+
+
+def wait_until(is_so: Callable[[], object], seconds: float) -> bool:
+    """Look ten times a second, for so long; gives whether it became so."""
+    deadline = time.monotonic() + seconds
+    while not is_so():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
 
 
 def free_port() -> int:

@@ -21,9 +21,11 @@ import httpx
 import pytest
 
 from deployments.serving import router
-from deployments.status_page import assets, charts, facts, models, monitoring, refresher
+from deployments.status_page import assets, charts, facts, models, monitoring
 from deployments.status_page import page as status_page
-from tasks.ground import files, params, settings
+from deployments.status_page.page import PageRefresher
+from deployments.watching.watcher import PollingLoop
+from tasks.ground import files, params, paths, settings
 from tasks.pictures import axes
 from tests.conftest import Project, work_on
 from tests.deployments import page_sample
@@ -361,7 +363,7 @@ def test_it_is_made_without_anything_heavy() -> None:
     """Neither pandas nor MLflow nor Prefect: the watcher, which is small, makes it."""
     heavy = {"pandas", "numpy", "scipy", "pyarrow", "matplotlib", "mlflow", "prefect", "dvc"}
     code = "import sys; from tasks.ground import settings; settings.apply(); "
-    code += "import deployments.status_page.refresher; print(*sys.modules)"
+    code += "import deployments.status_page.page; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not heavy & set(done.stdout.split())
 
@@ -379,39 +381,42 @@ def test_the_command_writes_the_file(small: Project) -> None:
 def test_it_is_written_when_something_changed_and_each_minute(lived: Project) -> None:
     """Not otherwise; and looked at no more often than every two seconds."""
     clock = [100.0]
-    keeping = refresher.PageRefresher(clock=lambda: clock[0])
+    refresher, errors = PageRefresher(lambda: clock[0]), list[str]()
+    loop = PollingLoop({"page": (refresher.look, 2.0)}, errors.append, lambda: clock[0])
 
     def later(seconds: float) -> bool:
         clock[0] += seconds
-        return keeping.look()
+        loop.poll()
+        return refresher.written == clock[0]
 
-    assert keeping.look()
+    assert later(0)
     assert not later(1)
     assert not later(2)
     files.write_json(page_sample.report_path("tiny"), {**page_sample.report("tiny"), "alarms": []})
     assert not later(1), "it looked just before"
     assert later(2)
-    assert "no alarm is open" in status_page.path().read_text(encoding="utf-8")
+    assert "no alarm is open" in paths.status_page().read_text(encoding="utf-8")
     assert not later(3)
     report = {"dataset": "readings", "partition": "2013-04", "reason": "empty", "todo": "send it again"}
     files.write_json(lived.root / "var/quarantine/readings/2013-04-0a1b2c3d/report.json", report)
     assert later(3)
     assert later(61)
+    assert not errors
 
 
 def test_a_page_that_cannot_be_written_is_told_once(lived: Project) -> None:
     """The watcher goes on."""
-    said: list[str] = []
-    clock = [100.0]
-    keeping = refresher.PageRefresher(said.append, lambda: clock[0])
+    errors: list[str] = []
+    loop = PollingLoop({"page": (PageRefresher().look, 0.0)}, errors.append)
     (lived.root / "var/status").write_text("in the way")
     for _ in range(3):
-        assert not keeping.look()
-        clock[0] += 10
-    assert len(said) == 1
-    assert "the status page cannot be written" in said[0]
+        loop.poll()
+    assert len(errors) == 1
+    assert "the status page cannot be written" in errors[0]
     (lived.root / "var/status").unlink()
-    assert keeping.look()
+    loop.poll()
+    assert errors[1:] == ["all is well again"]
+    assert (lived.root / "var/status/index.html").exists()
 
 
 # ── shown ─────────────────────────────────────────────────────────────────────────────────────────
@@ -434,7 +439,7 @@ def test_a_browser_is_shown_the_page_and_an_application_gets_json(lived: Project
     status_page.write()
     answer = ask("/status/")
     assert answer.status_code == 200
-    assert answer.content == status_page.path().read_bytes()
+    assert answer.content == paths.status_page().read_bytes()
     assert answer.headers["cache-control"] == "no-store"
     assert answer.headers["content-security-policy"] == assets.POLICY
     for path in ("/", "/status"):
@@ -452,7 +457,7 @@ def test_the_data_docs_are_shown_beside_it(lived: Project) -> None:
     files.write_text(settings.VAR / "reports" / "notes.txt", "secret")
     status_page.write()
     link = next(str(one["href"]) for one in Read(ask("/status/").text).of("a") if "data-docs" in str(one.get("href")))
-    assert (status_page.path().parent / link).resolve() == docs
+    assert (paths.status_page().parent / link).resolve() == docs
     assert ask(str(httpx.URL("http://router/status/").join(link).path)).text == "<h1>Data Docs</h1>"
     for path in (
         "/reports/../secret.html",

@@ -19,7 +19,7 @@ from deployments.local import servers
 from deployments.status_page import facts, plans
 from deployments.status_page import page as status_page
 from flows.prefect_support import api
-from tasks.ground import files, http
+from tasks.ground import files, http, paths
 from tests.deployments import alone, page_sample
 from tests.deployments.conftest import until
 from tests.deployments.test_browser import CHROMIUM, Page, page
@@ -106,7 +106,7 @@ def test_what_prefect_plans_is_on_the_page(served: Served) -> None:
     with urllib.request.urlopen(by_browser, timeout=10) as answer:
         assert answer.status == 200
     status_page.write()
-    text = status_page.path().read_text(encoding="utf-8")
+    text = paths.status_page().read_text(encoding="utf-8")
     assert f'href="{train.url}"' in text
     assert "paused" in text
 

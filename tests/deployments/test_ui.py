@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from deployments.orchestration import blockers, registration
+from deployments.watching import registration_watch
 from deployments.watching.champion_watch import ChampionWatch
 from deployments.watching.registration_watch import GONE_SECONDS, RegistrationWatch
 from deployments.watching.watcher import LandingWatch, PollingLoop
@@ -190,12 +191,13 @@ def test_what_a_person_has_edited_stays_when_it_is_registered_again() -> None:
     patch(at, parameters=was["parameters"], tags=was["tags"], job_variables=was["job_variables"])
 
 
-def watch(clock: Callable[[], float] = lambda: 0.0) -> RegistrationWatch:
-    """One that registers in this process."""
-    return RegistrationWatch(lambda *, keep: registration.deploy(params.load(), keep=keep), clock)
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Registration needs no other one: it would import Prefect again."""
+    monkeypatch.setattr(registration_watch, "register", lambda *, keep: registration.deploy(params.load(), keep=keep))
 
 
-@pytest.mark.usefixtures("alone")
+@pytest.mark.usefixtures("alone", "in_this_process")
 @pytest.mark.parametrize(
     ("remove", "lacks"),
     [
@@ -206,7 +208,7 @@ def watch(clock: Callable[[], float] = lambda: 0.0) -> RegistrationWatch:
 )
 def test_what_somebody_deletes_comes_again(remove: Callable[[], Any], lacks: str) -> None:
     """And is said: otherwise the loop would stand still without a word."""
-    looking, said = watch(), params.load()
+    looking, said = RegistrationWatch(lambda: 0.0), params.load()
     assert list(looking.look(said)) == []
     remove()
     assert any(lacks.partition(" ")[2].strip("«»") in text for text in blockers.find(said))
@@ -216,10 +218,11 @@ def test_what_somebody_deletes_comes_again(remove: Callable[[], Any], lacks: str
     assert list(looking.look(said)) == []
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_a_model_that_comes_is_registered_and_triggered_and_one_that_goes_is_removed(alone: Alone) -> None:
     """While the platform is up; one that is gone for a moment only keeps what people edited."""
     now, path = [0.0], alone.project.root / "params.yaml"
-    looking, text = watch(lambda: now[0]), path.read_text(encoding="utf-8")
+    looking, text = RegistrationWatch(lambda: now[0]), path.read_text(encoding="utf-8")
     section = text.partition("  tiny:\n")[2]
     path.write_text(f"{text}  other:\n{section}", encoding="utf-8")
     lines = list(looking.look(params.load()))
@@ -241,14 +244,15 @@ def test_a_model_that_comes_is_registered_and_triggered_and_one_that_goes_is_rem
     assert list(looking.look(params.load())) == []
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_a_params_yaml_that_is_broken_for_a_while_is_told_and_ends_nothing(alone: Alone) -> None:
     """What does not need it goes on; when it is mended, all is well again."""
     path, said, done = alone.project.root / "params.yaml", [], []
     text = path.read_text(encoding="utf-8")
     rounds = PollingLoop(
         {
-            "deployments": (lambda: watch().look(params.load()), 0),
-            "landing": (lambda: LandingWatch(said.append).look(params.load()), 0),
+            "deployments": (lambda: RegistrationWatch().look(params.load()), 0),
+            "landing": (lambda: LandingWatch().look(params.load()), 0),
             "runs": (lambda: done.append("looked"), 0),
         },
         said.append,
@@ -275,7 +279,7 @@ def test_what_is_paused_is_triggered_by_nobody(alone: Alone, monkeypatch: pytest
         api.call(f"/deployments/{deployment(title)['id']}/pause_deployment", {})
     promotions = ChampionWatch(lambda _: False)
     looks = {
-        "landing": (lambda: LandingWatch(said.append).look(params.load()), 0.0),
+        "landing": (lambda: LandingWatch().look(params.load()), 0.0),
         "champions": (lambda: promotions.look(params.load()), 0.0),
     }
     PollingLoop(looks, said.append).poll()

@@ -59,8 +59,7 @@ def test_by_itself_nothing_uncommitted_is_trained(project: Project) -> None:
     assert "uncommitted: models/tiny/rows/more.py, params.yaml; commit it, or give the word" in state.message
     assert "uncommitted" in (retrain_facts.last(MODEL) or {})["why"]
     assert registry.history(MODEL) == []
-    page.write()
-    assert "uncommitted: models/tiny/rows/more.py, params.yaml" in page.path().read_text()
+    assert "uncommitted: models/tiny/rows/more.py, params.yaml" in page.write().read_text()
     (project.root / "models" / "tiny" / "rows" / "more.py").unlink()
 
 

@@ -126,7 +126,7 @@ class RouterClient:
                 if is_over:
                     raise RouterSilent(
                         f"the router does not answer on {self.address}: {error or type(error).__name__}. "
-                        f"Start it (make up), or set EVERGREEN_PORT"
+                        f"Start it (evergreen up), or set EVERGREEN_PORT"
                     ) from None
             time.sleep(PAUSE)
 

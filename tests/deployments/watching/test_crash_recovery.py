@@ -154,7 +154,7 @@ def test_what_was_to_be_cancelled_is_cancelled() -> None:
 def test_what_make_down_ends_goes_on_with_the_next_make_up(was: str, becomes: tuple[str, str]) -> None:
     """Unless somebody was about to cancel it."""
     made = run(was)
-    assert crash_recovery.interrupt(patience=0) == ["monitor/tiny"]
+    assert crash_recovery.interrupt() == ["monitor/tiny"]
     assert state(made) == becomes
 
 

@@ -49,12 +49,12 @@ def world(small: Project, monkeypatch: pytest.MonkeyPatch) -> World:
 @pytest.fixture
 def running(world: World) -> watcher.LandingWatch:
     """A watcher that has just started."""
-    return watcher.LandingWatch(report=world.said.append, clock=lambda: world.now)
+    return watcher.LandingWatch(lambda: world.now)
 
 
 def look(running: watcher.LandingWatch, world: World) -> int:
     """Look once; gives how often ingest was triggered so far."""
-    running.look(params.load())
+    world.said += running.look(params.load())
     return world.triggered
 
 
@@ -97,7 +97,7 @@ def test_one_that_was_restarted_triggers_for_what_lies_there(running: watcher.La
     """What it did before it was killed is not remembered, and need not be."""
     world.land("2013-04.csv")
     assert look(running, world) == 1
-    assert look(watcher.LandingWatch(report=world.said.append, clock=lambda: world.now), world) == 2
+    assert look(watcher.LandingWatch(lambda: world.now), world) == 2
 
 
 def test_a_folder_that_is_not_there_yet_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

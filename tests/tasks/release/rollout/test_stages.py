@@ -186,7 +186,7 @@ def test_a_router_that_does_not_begin_is_not_held_against_a_release(
     with at(fake) as going, pytest.raises(stages.RouterLags, match="has not begun with version 2"):
         stages.warm_up(going)
     with pytest.raises(
-        router_client.RouterSilent, match=r"does not answer on http://127\.0\.0\.1:.*Start it \(make up\)"
+        router_client.RouterSilent, match=r"does not answer on http://127\.0\.0\.1:.*Start it \(evergreen up\)"
     ):
         going.status()
 
