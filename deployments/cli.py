@@ -21,13 +21,12 @@ from zoneinfo import ZoneInfo
 from typer import Argument, Context, Exit, Option, Typer
 
 from tasks.ground import exit_codes, ledger, paths, settings
-from tasks.ground.errors import Mistake, WorldError
+from tasks.ground.errors import Mistake
 
 if TYPE_CHECKING:
     from tasks.ground import params
 
-ATTENTION = 3
-"""The exit code of a command that was done, and that shows something to look after."""
+ATTENTION = 3  # the exit code of a command that was done, and that shows something to look after
 
 LOOP, MODELS, DATA = "Loop", "Models", "Data"
 SERVING, MONITORING, PLATFORM = "Serving", "Monitoring", "Platform and project"
@@ -61,16 +60,23 @@ def main(arguments: list[str] | None = None) -> int:
 def command(example: str, panel: str | None = None) -> Callable[[Command[P]], Command[P]]:
     """Add a function to the command line, by the name that its example begins with.
 
-    It runs in the project's folder, and its process ends with the exit code that it returns.
+    It runs in the project's folder, with a `model` only where params.yaml has it; its process ends with the exit code
+    that it returns.
     """
     first, second = [*example.split(), ""][:2]
     group, name = (GROUPS[first], second) if first in GROUPS else (app, first)
 
     def add(function: Command[P]) -> Command[P]:
+        @exit_codes.command
+        def checked(*args: P.args, **kwargs: P.kwargs) -> int | None:
+            if isinstance(model := kwargs.get("model"), str):
+                _params().model(model)
+            return function(*args, **kwargs)
+
         @wraps(function)
         def run(*args: P.args, **kwargs: P.kwargs) -> None:
             os.chdir(settings.ROOT)
-            raise Exit(exit_codes.command(function)(*args, **kwargs))
+            raise Exit(checked(*args, **kwargs))
 
         group.command(name, rich_help_panel=panel, epilog=f"Example: evergreen {example}")(run)
         return function
@@ -82,17 +88,15 @@ def command(example: str, panel: str | None = None) -> Callable[[Command[P]], Co
 
 
 def _complete_model(incomplete: str) -> list[str]:
-    folders = (settings.ROOT / "models").glob("*/pipeline")
-    return sorted(folder.parent.name for folder in folders if folder.parent.name.startswith(incomplete))
+    return sorted(folder.parent.name for folder in settings.ROOT.glob(f"models/{incomplete}*/pipeline"))
 
 
 def _complete_dataset(incomplete: str) -> list[str]:
-    folders = (settings.ROOT / "data").glob("*/")
-    return sorted(folder.name for folder in folders if folder.name.startswith(incomplete))
+    return sorted(folder.name for folder in settings.ROOT.glob(f"data/{incomplete}*/"))
 
 
 def _complete_partition(context: Context, incomplete: str) -> list[str]:
-    partitions = (settings.ROOT / "data" / str(context.params.get("dataset"))).glob(f"{incomplete}*")
+    partitions = settings.ROOT.glob(f"data/{context.params.get('dataset')}/{incomplete}*")
     return sorted(path.name.partition(".")[0] for path in partitions)
 
 
@@ -123,22 +127,13 @@ All = Annotated[bool, Option("--all", help="Closed ones too.")]
 Folder = Annotated[Path | None, Option("--to", metavar="FOLDER", resolve_path=True, help="Instead of its usual place.")]
 
 
-def _params(model: str | None = None) -> params.Params:
-    """params.yaml, in which the model stands.
-
-    Raises:
-        ParamsError: it does not.
-    """
+def _params() -> params.Params:
     from tasks.ground import params
 
-    loaded = params.load()
-    if model is not None:
-        loaded.model(model)
-    return loaded
+    return params.load()
 
 
 def _print(data: Any, as_json: bool, lines: Iterable[str]) -> None:
-    """For a program, or for a person."""
     if as_json:
         print(json.dumps(data, indent=2, ensure_ascii=False, default=str))
     else:
@@ -161,7 +156,6 @@ def why(model: Model, as_json: Json = False) -> int:
     """List for each stage whether it would run now, and which input differs. Exit code 3: one would."""
     from tasks.training import dvc_graph
 
-    _params(model)
     reasons = dvc_graph.reasons(model)
     decision = next(iter(ledger.lines(paths.decisions(model))[-1:]), None)
     lines = [f"{stage:<28} {f'would run: {reason}' if reason else 'unchanged'}" for stage, reason in reasons.items()]
@@ -236,7 +230,6 @@ def history(model: Model, as_json: Json = False) -> None:
     """List every version: what it was made from, its verdict, and when it was champion."""
     from tasks.release.registry import registry
 
-    _params(model)
     entries = registry.history(model)
     _print([asdict(entry) for entry in entries], as_json, (line for entry in entries for line in _version(entry)))
 
@@ -257,7 +250,6 @@ def promote(model: Model, version: Version = None) -> None:
     """Promote the challenger that waits for a person's word."""
     from tasks.release.registry import registry
 
-    _params(model)
     print(f"{registry.promote_by_hand(model, version)} is champion")
 
 
@@ -270,7 +262,6 @@ def rollback(
     """Make the previous champion the champion again, and withdraw the present one."""
     from tasks.release.registry import registry
 
-    _params(model)
     print(registry.rollback(model, to=to, reason=reason))
 
 
@@ -365,7 +356,7 @@ def list_quarantine(all: All = False, as_json: Json = False) -> None:  # noqa: A
     from tasks.data import quarantine
 
     entries = [entry for entry in quarantine.entries(_params().quarantine) if all or entry.closed is None]
-    lines = [f"{one.id}  {one.time:%Y-%m-%d %H:%M}  {one.file}: {one.closed or one.reason}" for one in entries]
+    lines = [f"{e.id}  {e.time:%Y-%m-%d %H:%M}  {e.file}: {e.closed or e.reason}" for e in entries]
     _print([asdict(entry) for entry in entries], as_json, lines or ["nothing waits in quarantine"])
 
 
@@ -414,15 +405,10 @@ def list_keys(as_json: Json = False) -> None:
     """List the names of the keys, and say who is answered."""
     from deployments.serving import api_keys
 
-    names, required = api_keys.names(), api_keys.are_required()
-    lines = names
-    if not names and required:
-        lines = ["there is no key, and nobody is answered: `evergreen keys add` makes one, `evergreen keys open` opens"]
-    elif not names:
-        lines = [
-            "no key is needed: whoever reaches the port (of 127.0.0.1) is answered; `evergreen keys add` changes it"
-        ]
-    _print({"keys": names, "required": required}, as_json, lines)
+    names, required = api_keys.names(), api_keys.Keys().are_required()
+    nobody = "there is no key, and nobody is answered: `evergreen keys add` makes one, `evergreen keys open` opens"
+    everybody = "no key is needed: whoever reaches the port (of 127.0.0.1) is answered; `evergreen keys add` changes it"
+    _print({"keys": names, "required": required}, as_json, names or [nobody if required else everybody])
 
 
 Holder = Annotated[str, Argument(help="Whose key it is.")]
@@ -460,10 +446,21 @@ def image(model: Model, version: Version = None, to: Folder = None) -> None:
     """Write the build context of a release's image, and print the command that builds it."""
     from tasks.release.cluster import image
 
-    _params(model)
     folder, candidate = image.of_version(model, version, to)
     tag = image.reference("<registry>", model, candidate)
     print(f"docker build --file {folder}/Containerfile --tag {tag} {folder}")
+
+
+@command("release-environment flight_delay 564816515c448219", SERVING)
+def release_environment(
+    model: Model, candidate: Annotated[str, Argument(help="The hash that names the release.")]
+) -> None:
+    """Install what a release pins into an environment of its own, where that differs from what is installed here."""
+    from deployments.serving import release_environments
+    from tasks.release import bento_store
+
+    bento_store.ensure(model, candidate)
+    print(release_environments.make(bento_store.release_folder(model, candidate)))
 
 
 @command("manifests flight_delay --images registry.example/evergreen", SERVING)
@@ -475,7 +472,6 @@ def manifests(
     """Write a model's Kubernetes manifests, to be read and committed."""
     from tasks.release.cluster import image, manifests
 
-    _params(model)
     number, candidate = image.chosen(model)
     print(manifests.write(model, candidate, number, images, to or Path("deployments/kubernetes/models")))
 
@@ -490,7 +486,7 @@ def load(
     """Put load on the router, and print each second how it answers. Exit code 1: a request failed."""
     from deployments.tools import load
 
-    return load.run(load.LoadPlan(rate, connections, seconds), model)
+    return load.run(rate, connections, seconds, model)
 
 
 # ── monitoring ────────────────────────────────────────────────────────────────────────────────────
@@ -501,7 +497,6 @@ def alarms(model: Model, all: All = False, as_json: Json = False) -> int:  # noq
     """List the open alarms of a model, and since when. Exit code 3: one is open."""
     from tasks.monitoring import alarms
 
-    _params(model)
     shown = [alarm for alarm in alarms.read(model) if all or alarm["closed"] is None]
     _print(shown, as_json, list(map(alarms.in_words, shown)) or [f"{model}: no alarm is open"])
     return ATTENTION if any(alarm["closed"] is None for alarm in shown) else 0
@@ -516,7 +511,6 @@ def acknowledge(
     """Mark an alarm as seen."""
     from tasks.monitoring import alarms
 
-    _params(model)
     print(alarms.in_words(alarms.acknowledge(model, key, note)))
 
 
@@ -531,7 +525,7 @@ def forget(
     """Erase rows from the prediction log and all that is made of it: those that match every option."""
     from tasks.prediction_log import prediction_log
 
-    zone = _params(model).model(model).timezone
+    zone = _params().model(model).timezone
     after, before = _moment("--time-after", time_after, zone), _moment("--time-before", time_before, zone)
     count = prediction_log.forget(model, after, before, prediction_id or [], key or [])
     if not count:
@@ -545,11 +539,7 @@ def forget(
 
 
 def _moment(option: str, text: str | None, zone: str) -> datetime | None:
-    """A time; one without a zone is in the model's.
-
-    Raises:
-        Mistake: it is none.
-    """
+    """A time; one without a zone is in the model's."""
     if text is None:
         return None
     try:
@@ -563,9 +553,7 @@ def _moment(option: str, text: str | None, zone: str) -> datetime | None:
 
 
 @command("up --detach", PLATFORM)
-def up(
-    detach: Annotated[bool, Option("--detach", help="In the background; returns when it is ready.")] = False,
-) -> int:
+def up(detach: Annotated[bool, Option("--detach", help="In the background; returns when it is ready.")] = False) -> int:
     """Start the platform: Prefect, a worker, MLflow, the router, the watcher. Ctrl-C ends it."""
     from deployments.local import supervisor
 
@@ -604,10 +592,7 @@ def page() -> None:
     """Write the status page once, to var/status/index.html; `evergreen up` keeps it current."""
     from deployments.status_page import page
 
-    try:
-        print(page.write())
-    except OSError as error:
-        raise WorldError(f"the status page could not be written: {error}") from None
+    print(page.write())
 
 
 @command("year --rows 60", PLATFORM)

@@ -21,10 +21,7 @@ NOTE_SECONDS = 5.0  # how long a platform that starts may take to write its note
 
 def read_note() -> dict[str, Any]:
     """`pid`, whether it is `ready`, and the process of each of its `services`; nothing, where there is no note."""
-    try:
-        return dict(files.read_json(_note()))
-    except (FileNotFoundError, ValueError):
-        return {}
+    return files.read_state(_note(), dict[str, Any]())
 
 
 def write_note(ready: bool = False, services: dict[str, int] | None = None) -> None:

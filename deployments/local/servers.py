@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -78,17 +77,9 @@ def process(command: list[str | Path], name: str) -> Iterator[subprocess.Popen[b
 
 
 def wait_for(url: str, running: subprocess.Popen[bytes], name: str, seconds: float) -> None:
-    """Wait until a server answers.
-
-    Raises:
-        WorldError: it ended, or did not answer in time; names its log.
-    """
-    deadline = time.monotonic() + seconds
-    while not http.answers(url):
-        if running.poll() is not None:
-            raise WorldError(
-                f"{name} ended with code {running.returncode} before it answered. Its log: {paths.log(name)}"
-            )
-        if time.monotonic() > deadline:
-            raise WorldError(f"{name} did not answer on {url} within {seconds:.0f} s. Its log: {paths.log(name)}")
-        time.sleep(0.1)
+    """Wait until a server answers; where it ends, or is late, the error names its log."""
+    in_time = http.wait_until(lambda: running.poll() is not None or http.answers(url), seconds)
+    if running.poll() is not None:
+        raise WorldError(f"{name} ended with code {running.returncode} before it answered. Its log: {paths.log(name)}")
+    if not in_time:
+        raise WorldError(f"{name} did not answer on {url} within {seconds:.0f} s. Its log: {paths.log(name)}")

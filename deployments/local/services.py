@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from datetime import datetime
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 from deployments.orchestration import flow_run, work_pool
 from tasks.ground import http, paths, settings
+
+HEARTBEAT = timedelta(seconds=60)  # how long ago the last heartbeat of the worker and the watcher may be
 
 
 @dataclass(frozen=True)
@@ -22,47 +24,46 @@ class LocalService:
     after: tuple[str, ...] = ()  # services that must answer before this one is started
     about: str = ""  # what it is for, for the person who starts it
     is_shown: bool = False  # whether its output is for people: then the console shows it
-    ports: Mapping[str, int] = field(default_factory=dict)  # the setting that changes it → the port it listens on
-    listen: tuple[str, int] | None = None
-    """Host and port of a socket that the supervisor keeps open for it: clients wait while the service restarts."""
+    port: str | None = None  # the setting that names the port it listens on
+    serves: bool = False
+    """Whether it answers production requests: the others have a lower priority, and the supervisor keeps its socket
+    open, so that clients wait while it restarts."""
     shutdown_seconds: float = 15
     hang_seconds: float = 300
     """How long it may not answer before it is killed. Prefect's server, and everything on a machine that swaps, may
     stand still for a minute or two."""
-    serves: bool = False  # whether it answers production requests: the others have a lower priority
     starts_flows: bool = False  # whether flow runs are its children: they go on when it is killed
 
 
 def local_services() -> list[LocalService]:
     """The services in the order of their start; they are ended in the opposite one."""
-    prefect, mlflow = int(os.environ["PREFECT_SERVER_API_PORT"]), int(os.environ["MLFLOW_PORT"])
-    host, router = os.environ["EVERGREEN_HOST"], int(os.environ["EVERGREEN_PORT"])
+    ports = "PREFECT_SERVER_API_PORT", "MLFLOW_PORT", "EVERGREEN_PORT"
+    prefect, mlflow, router = (f"http://127.0.0.1:{os.environ[port]}" for port in ports)
     python = [sys.executable, "-m"]
     return [
         LocalService(
             "prefect",
-            [*python, "deployments.orchestration.prefect_server", "--port", str(prefect)],
-            lambda _: http.answers(f"http://127.0.0.1:{prefect}/api/health"),
-            about=f"flows, runs, schedules, events   http://127.0.0.1:{prefect}",
-            ports={"PREFECT_SERVER_API_PORT": prefect},
+            [*python, "deployments.orchestration.prefect_server", "--port", os.environ[ports[0]]],
+            lambda _: http.answers(f"{prefect}/api/health"),
+            about=f"flows, runs, schedules, events   {prefect}",
+            port=ports[0],
         ),
         LocalService(
             "mlflow",
             [*python, "deployments.local.mlflow_server"],
-            lambda _: http.answers(f"http://127.0.0.1:{mlflow}/health"),
-            about=f"metrics, models, the registry    http://127.0.0.1:{mlflow}",
-            ports={"MLFLOW_PORT": mlflow},
+            lambda _: http.answers(f"{mlflow}/health"),
+            about=f"metrics, models, the registry    {mlflow}",
+            port=ports[1],
         ),
         LocalService(
             "router",
             [*python, "deployments.serving.router"],
-            lambda _: http.answers(f"http://127.0.0.1:{router}/healthz"),
-            about=f"every champion; the status page  http://127.0.0.1:{router}/status/",
+            lambda _: http.answers(f"{router}/healthz"),
+            about=f"every champion; the status page  {router}/status/",
             is_shown=True,
-            ports={"EVERGREEN_PORT": router},
-            listen=(host, router),
-            hang_seconds=60,
+            port=ports[2],
             serves=True,
+            hang_seconds=60,
         ),
         LocalService(
             "forkserver",

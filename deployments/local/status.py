@@ -5,20 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import psutil
 
 from deployments.local import run_state
-from deployments.local.services import local_services
+from deployments.local.services import HEARTBEAT, local_services
 from deployments.orchestration import blockers
 from deployments.orchestration.automations import notify_url
 from deployments.orchestration.work_pool import active_runs, flow_runs
+from flows.prefect_support import api
 from tasks.ground import params, process_tags
 from tasks.ground.errors import EvergreenError
-
-HEARTBEAT = timedelta(seconds=60)  # a worker or a watcher whose last heartbeat is not older answers
 
 WAITS = "AwaitingConcurrencySlot"
 
@@ -59,10 +58,8 @@ class PlatformStatus:
             answers = "answers" if service.answers else "does not answer"
             yield f"  {service.name:<10}  {answers:<15}  process {service.process or '?':<8} {service.about}"
         yield f"  {self.processes} processes, {self.megabytes:,} MB"
-        if self.notifies:
-            yield "  failures are sent to EVERGREEN_NOTIFY_URL"
-        else:
-            yield "  nobody is notified of failures: EVERGREEN_NOTIFY_URL is not set"
+        nobody = "nobody is notified of failures: EVERGREEN_NOTIFY_URL is not set"
+        yield f"  {'failures are sent to EVERGREEN_NOTIFY_URL' if self.notifies else nobody}"
         yield from (f"  {line}" for line in (*self.under_way, *self.blockers))
 
 
@@ -81,17 +78,18 @@ def read() -> PlatformStatus:
         with suppress(psutil.Error):
             memory.append(process.memory_info().rss)
     try:
-        blocked, under_way = blockers.find(params.load()), list(_under_way())
+        with api.patience(0):
+            blocked, under_way = blockers.find(params.load()), list(_under_way())
     except EvergreenError as error:
         blocked, under_way = [str(error)], []
     return PlatformStatus(True, health, len(memory), round(sum(memory) / 1e6), bool(notify_url()), under_way, blocked)
 
 
 def _under_way() -> Iterator[str]:
-    for run in active_runs(patience=0):
+    for run in active_runs():
         yield f"{run['name']} is {run['state_name'].lower()} since {_clock(run)}"
         waiting = {"deployment_id": {"any_": [run["deployment_id"]]}, "state": {"name": {"any_": [WAITS]}}}
-        for other in flow_runs({"flow_runs": waiting}, patience=0):
+        for other in flow_runs({"flow_runs": waiting}):
             yield f"{other['name']} waits for it since {_clock(other)}"
 
 

@@ -9,11 +9,12 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from deployments.local.console import Console
-from deployments.local.services import LocalService
+from deployments.local.services import HEARTBEAT, LocalService
 from tasks.ground import priority, process_tags, settings
 from tasks.ground.errors import WorldError
 
@@ -22,9 +23,7 @@ LISTENING = "EVERGREEN_LISTENING_FD"
 
 DEATHS, WITHIN = 5, 60.0  # a service that dies this often within so many seconds ends a platform that is not ready yet
 REST_SECONDS = 60  # the pause before it is restarted in one that is: the other services go on, above all what serves
-HEARTBEAT_SECONDS = 60.0  # how long ago the last heartbeat of the worker and the watcher may be
 PROBE_SECONDS = 10.0  # how often a service that answers is probed
-
 POLL_SECONDS = 0.2
 
 
@@ -72,7 +71,8 @@ class SupervisedService:
             except OSError as error:  # no memory, a full disk
                 self._died(f"not started ({error})")
             else:
-                self._died(_ending(await process.wait()))
+                code = await process.wait()
+                self._died(f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}")
             await asyncio.sleep(self.rest_seconds)
 
     async def start(self) -> asyncio.subprocess.Process:
@@ -80,8 +80,9 @@ class SupervisedService:
         if self.process and not self.service.starts_flows:
             await asyncio.to_thread(process_tags.kill_service, self.name)
         variables, sockets = {process_tags.SERVICE: self.name}, []
-        if self.service.listen:  # the socket stays open while the service restarts
-            self._socket = self._socket or socket.create_server(self.service.listen, backlog=2048)
+        if self.service.serves and self.service.port:  # the socket stays open while the service restarts
+            listen = os.environ["EVERGREEN_HOST"], int(os.environ[self.service.port])
+            self._socket = self._socket or socket.create_server(listen, backlog=2048)
             sockets = [self._socket.fileno()]
             variables[LISTENING] = str(sockets[0])
         with self.shared.console.log(self.name).open("ab") as log:
@@ -96,19 +97,15 @@ class SupervisedService:
                 start_new_session=True,
             )
         self.started = datetime.now(UTC)
-        await self._lower_priority(self.process.pid)
+        if not self.service.serves:
+            if not self.service.starts_flows:
+                priority.spare_one_cpu(self.process.pid)
+            await asyncio.to_thread(priority.lower, self.process.pid)
         self.shared.console.event(self.name, f"started (process {self.process.pid})")
         self.shared.changed()
         return self.process
 
-    async def _lower_priority(self, pid: int) -> None:
-        if not self.service.serves:
-            if not self.service.starts_flows:
-                priority.spare_one_cpu(pid)
-            await asyncio.to_thread(priority.lower, pid)
-
     def _died(self, how: str) -> None:
-        """Report it, and set the pause before the restart."""
         self.answers = False
         self._deaths.append(time.monotonic())
         if len(self._deaths) == DEATHS and self._deaths[-1] - self._deaths[0] < WITHIN:
@@ -140,9 +137,8 @@ class SupervisedService:
         if now - self.probed_at < PROBE_SECONDS:
             return
         self.probed_at = now
-        since = datetime.now(UTC) - timedelta(seconds=HEARTBEAT_SECONDS)
         excused = any(dependency.answered_at < dependency.probed_at for dependency in self.dependencies)
-        if excused or await asyncio.to_thread(self.service.answers, since):
+        if excused or await asyncio.to_thread(self.service.answers, datetime.now(UTC) - HEARTBEAT):
             self.answered_at = now
         elif now - self.answered_at > self.service.hang_seconds:
             self._report(f"has not answered for {now - self.answered_at:.0f} s: killed")
@@ -165,12 +161,6 @@ class SupervisedService:
         self.shared.console.event(self.name, text, bad=True)
 
 
-def _ending(code: int) -> str:
-    return f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
-
-
 def _signal(process: asyncio.subprocess.Process, number: int) -> None:
-    try:
+    with suppress(ProcessLookupError):
         process.send_signal(number)
-    except ProcessLookupError:
-        return

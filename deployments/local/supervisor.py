@@ -13,7 +13,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,18 +22,16 @@ from deployments.local.console import Console
 from deployments.local.services import LocalService, environment, local_services
 from deployments.local.supervised_service import SupervisedService, Supervision
 from deployments.watching import crash_recovery
+from flows.prefect_support import api
 from tasks.ground import http, log_rotation, params, paths, process_tags, settings
 from tasks.ground.errors import EvergreenError, Mistake, WorldError
 
 if TYPE_CHECKING:
     from filelock import FileLock
 
-READY_SECONDS, REPORT_SECONDS = 600, 60
-"""How long the services may take until all answer, on a machine that does other things too; and how often it is
-reported which of them do not yet."""
-
+READY_SECONDS = 600  # how long the services may take until all answer, on a machine that does other things too
+REPORT_SECONDS = 60  # how often it is reported which of them do not yet
 LOCK_SECONDS = 1.0  # how long the lock may be held by a command that only looks, as `evergreen status` does
-
 DOWN_SECONDS = 60.0
 
 
@@ -47,7 +44,7 @@ def up() -> int:
     lock = run_state.take_lock(LOCK_SECONDS)
     if lock is None or process_tags.find_supervisor():
         raise Mistake(
-            f"the platform of {settings.ROOT} is up already. `evergreen status` shows it, `make down` ends it"
+            f"the platform of {settings.ROOT} is up already. `evergreen status` shows it, `evergreen down` ends it"
         )
     run_state.write_note()
     console = Console()
@@ -61,8 +58,8 @@ def up() -> int:
 def detach() -> int:
     """Start the platform in the background, and wait until it is ready; gives the exit code."""
     if pid := run_state.find_supervisor():
-        raise Mistake(f"the platform of {settings.ROOT} is up already (process {pid}). `make down` ends it")
-    log = _log()
+        raise Mistake(f"the platform of {settings.ROOT} is up already (process {pid}). `evergreen down` ends it")
+    log = Console().log("stack")
     log.write_bytes(b"")
     with log.open("ab") as out:  # appended to, so that it can be turned over
         command = [sys.executable, "-m", "deployments.cli", "up"]
@@ -78,7 +75,7 @@ def detach() -> int:
         if process.poll() is not None:
             raise WorldError(f"the platform did not come up. Its log: {log}")
         if run_state.read_note().get("ready") and run_state.find_supervisor() == process.pid:
-            print(f"it runs in the background; its log is {log}. `make down` ends it")
+            print(f"it runs in the background; its log is {log}. `evergreen down` ends it")
             return 0
         time.sleep(0.2)
 
@@ -92,30 +89,21 @@ def down() -> int:
         print(f"the platform of {settings.ROOT} is not up{rest}")
         return 0
     os.kill(pid, signal.SIGTERM)
-    deadline = time.monotonic() + DOWN_SECONDS
-    while run_state.find_supervisor() == pid:
-        if time.monotonic() > deadline:
-            raise WorldError(f"process {pid} does not end. See {paths.logs()}")
-        time.sleep(0.1)
+    if not http.wait_until(lambda: run_state.find_supervisor() != pid, DOWN_SECONDS):
+        raise WorldError(f"process {pid} does not end. See {paths.logs()}")
     print("the platform is down")
     return 0
 
 
-def _log() -> Path:
-    """The console of a platform in the background."""
-    log = paths.log("stack")
-    log.parent.mkdir(parents=True, exist_ok=True)
-    return log
-
-
 def _refuse_taken_ports(services: list[LocalService]) -> None:
-    ports = [(service.name, setting, port) for service in services for setting, port in service.ports.items()]
     taken = {
-        setting: f"{name} cannot have port {port}: {user}" for name, setting, port in ports if (user := _user_of(port))
+        service.port: f"{service.name} cannot have port {os.environ[service.port]}: {user}"
+        for service in services
+        if service.port and (user := _user_of(int(os.environ[service.port])))
     }
     if taken:
         free = " ".join(f"{setting}={http.free_port()}" for setting in taken)
-        raise Mistake(f"{'; '.join(taken.values())}. End that, or take other ports: {free} make up")
+        raise Mistake(f"{'; '.join(taken.values())}. End that, or take other ports: {free} evergreen up")
 
 
 def _user_of(port: int) -> str | None:
@@ -169,7 +157,6 @@ class Supervisor:
         return 0
 
     async def _until_signal(self) -> None:
-        """Wait for a signal that ends the platform."""
         loop, received = asyncio.get_running_loop(), asyncio.Event()
 
         def receive(number: signal.Signals) -> None:
@@ -183,7 +170,7 @@ class Supervisor:
     async def _follow_logs(self) -> None:
         """Show the output that is for people, and that of flow runs, which outlive the worker that started them."""
         shown = [service.name for service in self.services if service.service.is_shown]
-        follow: list[Callable[[], None]] = [self.console.follow(name) for name in (*shown, "flows")]
+        follow = [self.console.follow(name) for name in (*shown, "flows")]
         while True:
             with suppress(OSError):  # a full disk
                 for write_new in follow:
@@ -192,11 +179,7 @@ class Supervisor:
             await asyncio.sleep(0.2)
 
     async def _watch(self) -> None:
-        """Probe the services.
-
-        Raises:
-            WorldError: they are not ready in time.
-        """
+        """Probe the services; an error ends the platform where they are not ready in time."""
         while True:
             with suppress(OSError):
                 self._restore_run_state()
@@ -225,7 +208,7 @@ class Supervisor:
         """Somebody may have removed var: the next `up`, `down` or `status` must find this process all the same."""
         self._write_note()
         if os.fstat(1).st_nlink == 0:  # a platform in the background writes into var/log
-            with _log().open("ab") as out:
+            with self.console.log("stack").open("ab") as out:
                 os.dup2(out.fileno(), 1)
                 os.dup2(out.fileno(), 2)
         if not self.lock.is_locked or not Path(self.lock.lock_file).exists():
@@ -254,7 +237,9 @@ class Supervisor:
         if not any(service.name == "prefect" and service.answers for service in self.services):
             return
         try:
-            if names := crash_recovery.interrupt(patience=2):
-                self.console.event("stack", f"interrupted, to go on with the next make up: {', '.join(names)}")
+            with api.patience(2):
+                names = crash_recovery.interrupt()
+            if names:
+                self.console.event("stack", f"interrupted, to go on with the next evergreen up: {', '.join(names)}")
         except EvergreenError as error:
             self.console.event("stack", f"what was running will be taken for crashed: {error}", bad=True)

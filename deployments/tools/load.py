@@ -14,46 +14,43 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
+
+import uvloop
 
 from deployments.tools.load_clients import LoadClients, LoadRequest, LoadResult
 from tasks.ground import files, http, params, settings
 from tasks.ground.errors import DataMissing, WorldError, did_you_mean
+from tasks.release import bento_store
 from tasks.release.rollout import router_client
 from tasks.release.rollout.router_status import RouterStatus
 
 KEY = "EVERGREEN_API_KEY"
 """The variable with an API key; without one the operator's token is sent, which admits to everything."""
 
-ROWS = 2000
-"""Different rows of a model that are sent, at most."""
+ROWS = 2000  # different rows of a model that are sent, at most
 
 
-@dataclass(frozen=True)
-class LoadPlan:
-    """How many requests, and how long."""
+def run(rate: float, connections: int | None, seconds: float, models: Sequence[str] | None = None) -> int:
+    """Load some models (none: all that are live). Returns the exit code: 0 all was answered, 1 a request failed.
 
-    rate: float = 100
-    """Requests a second."""
-    connections: int | None = None
-    """Instead: so many, each as fast as it is answered."""
-    seconds: float = 30
-
-
-def run(plan: LoadPlan, models: Sequence[str] | None = None) -> int:
-    """Load some models (none: all that are live). Returns the exit code: 0 all was answered, 1 a request failed."""
+    Args:
+        rate: requests a second.
+        connections: instead, so many, each as fast as it is answered.
+        seconds: how long.
+        models: their names.
+    """
     live = live_releases()
     for name in models or []:
         if name not in live:
             raise WorldError(f"no release of {name} is live{did_you_mean(name, list(live))}")
     names = models or list(live)
     requests = [request for name in names for request in requests_of(name, rows_of(name, live[name]))]
-    how = f"over {plan.connections} connections" if plan.connections else f"{plan.rate:g} a second"
-    print(f"{how} for {plan.seconds:g} s, {len(requests)} different rows of {', '.join(names)}")
+    how = f"over {connections} connections" if connections else f"{rate:g} a second"
+    print(f"{how} for {seconds:g} s, {len(requests)} different rows of {', '.join(names)}")
     summary = LoadSummary()
-    with suppress(KeyboardInterrupt):
-        _run(_load(summary, requests, plan))
+    with suppress(KeyboardInterrupt), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_load(summary, requests, rate, connections, seconds))
     print(summary.text())
     return 1 if summary.failures else 0
 
@@ -62,11 +59,7 @@ def run(plan: LoadPlan, models: Sequence[str] | None = None) -> int:
 
 
 def live_releases() -> dict[str, str]:
-    """Model → the candidate that answers.
-
-    Raises:
-        WorldError: there is none, or no router.
-    """
+    """Model → the candidate that answers."""
     url = address()
     try:
         models = RouterStatus.model_validate(http.call(f"{url}/status", headers=authorization(), timeout=5)).models
@@ -91,11 +84,7 @@ def authorization() -> dict[str, str]:
 
 
 def rows_of(model: str, candidate: str) -> list[dict[str, Any]]:
-    """Rows as a client would send them: the newest, or those that the release carries along.
-
-    Raises:
-        DataMissing: there are neither rows of the model nor its release on this machine.
-    """
+    """Rows as a client would send them: the newest, or those that the release carries along."""
     return _holdout(model) or _carried(model, candidate)
 
 
@@ -117,7 +106,7 @@ def _holdout(model: str) -> list[dict[str, Any]]:
 
 
 def _carried(model: str, candidate: str) -> list[dict[str, Any]]:
-    release = Path(os.environ["BENTOML_HOME"]) / "bentos" / model / candidate / "src"
+    release = bento_store.release_folder(model, candidate)
     if not release.exists():
         raise DataMissing(f"there are no rows of {model} to send: neither in {settings.BUILD / model} nor in {release}")
     golden: list[dict[str, Any]] = files.read_json(release / "golden.json")
@@ -183,15 +172,17 @@ def percentile(ms: Sequence[float], share: float) -> float:
     return ranked[min(len(ranked) - 1, int(len(ranked) * share / 100))] if ranked else 0.0
 
 
-async def _load(summary: LoadSummary, requests: list[LoadRequest], plan: LoadPlan) -> None:
+async def _load(
+    summary: LoadSummary, requests: list[LoadRequest], rate: float, connections: int | None, seconds: float
+) -> None:
     clients = LoadClients(os.environ["EVERGREEN_HOST"], int(os.environ["EVERGREEN_PORT"]), summary.add)
     summary.begin = time.perf_counter()
     printing = asyncio.create_task(_print_each_second(summary))
     try:
-        if plan.connections:
-            await clients.connected(requests, plan.connections, plan.seconds)
+        if connections:
+            await clients.connected(requests, connections, seconds)
         else:
-            await clients.at_rate(requests, plan.rate, plan.seconds)
+            await clients.at_rate(requests, rate, seconds)
     finally:
         printing.cancel()
         clients.close()
@@ -203,10 +194,3 @@ async def _print_each_second(summary: LoadSummary) -> None:
         second += 1
         await asyncio.sleep(max(0.0, summary.begin + second - time.perf_counter()))
         print(summary.line(), flush=True)
-
-
-def _run(work: Any) -> None:
-    import uvloop
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(work)

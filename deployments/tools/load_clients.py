@@ -17,8 +17,7 @@ from dataclasses import dataclass
 import httptools
 import orjson
 
-TIMER_S = 0.0012
-"""Resolution of the event loop: a request that is sent within this is timed from when it was sent."""
+TIMER_S = 0.0012  # resolution of the event loop: a request that is sent within this is timed from when it was sent
 
 NOT_CONNECTED, NO_ANSWER, TOO_LATE, WRONG = "not connected", "no answer", "too late", "not what was asked for"
 """Ways to fail beside `HTTP <status>`. No answer: the request was sent, and the connection ended."""
@@ -31,8 +30,7 @@ KEEPS_CONNECTION = {f"HTTP {status}" for status in (400, 401, 404, 413, 500, 503
 class LoadRequest:
     """A request as bytes, for a connection that is kept open and for one that is closed after it."""
 
-    number: int
-    """Its place among all that are sent."""
+    number: int  # its place among all that are sent
     rows: int
     keep_alive: bytes
     close: bytes
@@ -54,16 +52,12 @@ class LoadResult:
     """The outcome of a request."""
 
     request: LoadRequest
-    due: float
-    """When it was to be sent, on the clock of time.perf_counter."""
+    due: float  # when it was to be sent, on the clock of time.perf_counter
     done: float
-    ms: float
-    """From when it was due to the last byte of the answer."""
-    late_ms: float
-    """How much of that the client itself needed to send it."""
+    ms: float  # from when it was due to the last byte of the answer
+    late_ms: float  # how much of that the client itself needed to send it
     failed: str | None
-    release: str | None
-    """The release that the answer names."""
+    release: str | None  # the release that the answer names
     body: bytes
 
 

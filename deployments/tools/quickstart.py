@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 from deployments.local import servers
 from tasks.ground import exit_codes, files, http, params, paths, settings
@@ -58,13 +57,13 @@ def main() -> None:
     """The part of the loop that needs the Prefect server that PREFECT_API_URL names."""
     from tasks.data import delivery
 
-    loaded = params.load()
+    loaded, api = params.load(), os.environ["PREFECT_API_URL"]
     begin_from_nothing()
     for partitions in (FIRST, NEXT):
         title(f"The upstream delivers {partitions[0]}" + (f" to {partitions[-1]}" if len(partitions) > 1 else ""))
         delivery.deliver(loaded, _missing(partitions), _line)
-        if partitions == FIRST:
-            _wait_for_prefect(os.environ["PREFECT_API_URL"])
+        if not http.wait_until(lambda: http.answers(f"{api}/health"), 60):
+            raise WorldError(f"the Prefect server did not answer on {api}. Its log: {paths.log('prefect-server')}")
         title("ingest: validate, version or quarantine")
         _run_flow("ingest")
         title(f"train: {', '.join(loaded.models)}")
@@ -75,11 +74,7 @@ def main() -> None:
 
 
 def _train(models: list[str]) -> None:
-    """Train the models side by side: the first here, each other in a process of its own.
-
-    Raises:
-        WorldError: a training failed.
-    """
+    """Train the models side by side: the first here, each other in a process of its own."""
     command = [sys.executable, "-m", "deployments.cli", "train"]
     others = {model: subprocess.Popen([*command, model], cwd=settings.ROOT) for model in models[1:]}
     try:
@@ -108,16 +103,7 @@ def _missing(partitions: list[str]) -> list[str]:
     return [name for name in partitions if not all(any(folder.glob(f"{name}.*")) for folder in folders)]
 
 
-def _wait_for_prefect(api: str) -> None:
-    deadline = time.monotonic() + 60
-    while not http.answers(f"{api}/health"):
-        if time.monotonic() > deadline:
-            raise WorldError(f"the Prefect server did not answer on {api}. Its log: {paths.log('prefect-server')}")
-        time.sleep(0.2)
-
-
 def _run_flow(name: str, *arguments: str) -> None:
-    """Run a flow in this process; its log tells how it goes."""
     from flows.prefect_support import run_local
 
     state = run_local.run(name, *arguments)
@@ -128,13 +114,14 @@ def _run_flow(name: str, *arguments: str) -> None:
 
 def _ask_champion(model: str) -> None:
     """Serve the champion's Bento alone, send it rows of its golden ones, print the answers, end it."""
+    from tasks.release import bento_store
     from tasks.release.registry import registry
 
     champion = registry.champion(model)
     if champion is None:
         _line("there is no champion: nothing was promoted")
         return
-    release = Path(os.environ["BENTOML_HOME"]) / "bentos" / model / champion.candidate / "src"
+    release = bento_store.release_folder(model, champion.candidate)
     rows = [example["row"] for example in files.read_json(release / "golden.json")[:3]]
     with servers.bento(f"{model}:{champion.candidate}") as url:
         answer = http.call(f"{url}/predict", {"rows": rows}, timeout=30)

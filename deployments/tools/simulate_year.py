@@ -8,7 +8,6 @@ off first, as bad deliveries do.
 
 from __future__ import annotations
 
-import json
 import time
 import urllib.error
 import urllib.request
@@ -25,6 +24,7 @@ from tasks.ground import files, http, params, paths, settings
 from tasks.ground.errors import Mistake, WorldError
 from tasks.lifecycle import backtest_history, retrain_facts
 from tasks.prediction_log import prediction_log
+from tasks.release.package import package
 from tasks.release.registry import desired_state
 
 if TYPE_CHECKING:
@@ -33,8 +33,7 @@ if TYPE_CHECKING:
 QUIET_SECONDS, PATIENCE_SECONDS = 4, 600
 """How long no flow may be under way before a step is over, and how long that is waited for."""
 
-BAD = 7
-"""The delivery that is cut off first: of the twelve, the one in the middle."""
+BAD = 7  # the delivery that is cut off first: of the twelve, the one in the middle
 
 
 def run(loaded: params.Params, first: int, until: int, rows: int) -> None:
@@ -88,22 +87,13 @@ def _deliver_cut_off(loaded: params.Params, partition: str) -> None:
 
 def _request(name: str, model: params.Model, rows: pd.DataFrame, most: int) -> None:
     """Send a request a day, at noon, as production would have: a sample of the day's rows, with their ids as keys."""
-    columns, zone = list(model.features), ZoneInfo(model.timezone)
     for day, of_day in rows.groupby(rows["time"].dt.normalize()):
         sample = of_day.sample(min(most, len(of_day), model.serving.max_rows), random_state=0)
-        records = json.loads(sample[columns].to_json(orient="records"))
-        noon = day.to_pydatetime().replace(hour=12, tzinfo=zone)
-        body = {
-            "rows": [_clean(row, model) for row in records],
-            "keys": sample["id"].tolist(),
-            "time": noon.isoformat(),
-        }
+        noon = day.to_pydatetime().replace(hour=12, tzinfo=ZoneInfo(model.timezone))
+        requested = package.request_rows(sample, model)  # without the values that are unknown
+        clean = [{key: value for key, value in row.items() if value is not None} for row in requested]
+        body = {"rows": clean, "keys": sample["id"].tolist(), "time": noon.isoformat()}
         _post(f"{load.address()}/{name}/predict", body)
-
-
-def _clean(row: dict[str, Any], model: params.Model) -> dict[str, Any]:
-    """A row as a client would send it: without the values that are unknown, where they may be left out."""
-    return {key: value for key, value in row.items() if value is not None or not model.features[key].nullable}
 
 
 def _post(url: str, body: dict[str, Any]) -> None:

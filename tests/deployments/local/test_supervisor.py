@@ -174,7 +174,7 @@ def test_what_is_interrupted_goes_on_with_the_next_make_up(platform: Platform) -
     platform.deliver(6)
     run = until(lambda: [one for one in platform.runs("ingest") if one["state_name"] == "Running"], what="an ingest")[0]
     end(platform)
-    (interrupted,) = [line for line in platform.console().splitlines() if "to go on with the next make up: " in line]
+    (interrupted,) = [line for line in platform.console().splitlines() if "interrupted, to go on with" in line]
     assert run["name"] in interrupted  # beside others, perhaps
     platform.process = start(platform.project.root)
     ended = until(lambda: (again := api.call(f"/flow_runs/{run['id']}"))["end_time"] and again, what="its end")
