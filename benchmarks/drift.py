@@ -26,7 +26,7 @@ import pandas as pd
 
 from models import upstream
 from models.flight_delay.rows import rows as rows_of
-from tasks.ground import files, import_closure, params, settings
+from tasks.ground import files, import_closure, params
 from tasks.modelling import daily_summaries, profile, user_code
 from tasks.monitoring.drift import drift
 from tasks.tables import contract, table_files
@@ -454,9 +454,8 @@ def everything(streams: int, changed: int, processes: int, tell: Callable[[str],
 
 def _work(job: tuple[int, int]) -> list[Outcome]:
     case, streams = CASES[job[0]], job[1]
-    made_by = import_closure.closure(Path(__file__), settings.ROOT)
-    # of params.py counts what it says of the model, not the rest
-    own = {p.relative_to(settings.ROOT).as_posix(): files.sha256(p) for p in made_by if p.name != "params.py"}
+    own = import_closure.hashes(__file__)
+    del own["tasks/ground/params.py"]  # what it says of the model counts, not the rest
     model = params.load().model(MODEL)
     said = [{name: f.model_dump() for name, f in model.features.items()}, model.estimator.model_dump(), model.options]
     key = [own, said, streams, *(str(getattr(case, f.name)) for f in fields(case) if f.name not in ("change", "large"))]

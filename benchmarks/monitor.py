@@ -603,10 +603,7 @@ def _params() -> params.Model:
 @cache
 def _code(file: str) -> str:
     """The identity of a module and of everything of the project that it imports."""
-    root = settings.ROOT
-    return files.digest(
-        {path.relative_to(root).as_posix(): files.sha256(path) for path in import_closure.closure(Path(file), root)}
-    )
+    return files.digest(import_closure.hashes(file))
 
 
 def _key(who: Trained) -> Any:

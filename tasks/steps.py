@@ -1,4 +1,4 @@
-"""The steps that dvc.yaml names, and where each is: a wing is imported when a step of it runs."""
+"""The steps that dvc.yaml names, and where each is: a module is imported when its step runs."""
 
 from __future__ import annotations
 

@@ -8,5 +8,5 @@ It is one file, var/status/index.html, without anything from elsewhere: it can b
     monitoring.py        what the monitor measured: quality, drift, requests, alarms
     data.py              partitions, data versions, quarantine
     page.py              all of it in order;  parts.py  a part that cannot be shown says why
-    templates/           HTML, the style and the script; pictures that other rooms share: tasks/pictures
+    templates/           HTML, the style and the script; pictures that other packages share: tasks/pictures
 """

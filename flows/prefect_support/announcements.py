@@ -16,8 +16,7 @@ from tasks.ground import files, paths
 
 def version() -> str | None:
     """The data version that was announced last, to whichever server."""
-    announced: str | None = _note().get("version")
-    return announced
+    return _note().get("version")
 
 
 def read() -> dict[str, Any]:

@@ -44,7 +44,7 @@ Event = dict[str, Any]
 def refused(dataset: str, partition: str, seen: str, reason: str) -> Event:
     """A partition went to quarantine."""
     payload = {"dataset": dataset, "partition": partition, "reason": reason}
-    resource = _resource(f"evergreen.partition.{dataset}.{partition}", partition)
+    resource = _resource(partition, f"evergreen.partition.{dataset}")
     return _send(REFUSED, [dataset, partition, seen], resource, payload, [dataset])
 
 
@@ -52,25 +52,25 @@ def data_version(version: str, datasets: Iterable[str]) -> None:
     """There is a new data version, in which these datasets differ from the one announced before."""
     changed = sorted(datasets)
     payload = {"version": version, "datasets": changed}
-    _send(VERSION, [version, *changed], _resource(f"{DATA}.{version}", version), payload, changed)
+    _send(VERSION, [version, *changed], _resource(version, DATA), payload, changed)
 
 
 def champion_changed(model: str, version: int, verdict: str) -> None:
     """A version was promoted."""
-    _send(CHAMPION, [model, str(version), verdict], _model(model), {"model": model, "version": version})
+    _send(CHAMPION, [model, str(version), verdict], _resource(model), {"model": model, "version": version})
 
 
 def withdrawn(model: str, failed: Failed, reason: str) -> None:
     """A release failed in its rollout."""
     payload = {"model": model, "version": failed.version, "candidate": failed.candidate, "reason": reason}
-    stored([_send(WITHDRAWN, [model, failed.candidate, failed.at], _model(model), payload)])
+    stored([_send(WITHDRAWN, [model, failed.candidate, failed.at], _resource(model), payload)])
 
 
 def alarm(model: str, entry: Mapping[str, Any], what: Literal["opened", "closed"]) -> Event:
     """An alarm was opened or closed (tasks/monitoring/alarms.py): what is served is not as promised, or is again."""
     payload = {"model": model, **{name: entry[name] for name in ("key", "kind", "what", "text", "since")}}
     event = OPENED if what == "opened" else CLOSED
-    return _send(event, [model, entry["key"], str(entry["times"])], _model(model), payload)
+    return _send(event, [model, entry["key"], str(entry["times"])], _resource(model), payload)
 
 
 def stored(events: list[Event]) -> None:
@@ -96,12 +96,8 @@ def stored(events: list[Event]) -> None:
     raise api.PrefectApiError(f"the Prefect server does not store the event {next(iter(missing.values()))['event']}")
 
 
-def _resource(id_: str, name: str) -> dict[str, str]:
-    return {"prefect.resource.id": id_, "prefect.resource.name": name}
-
-
-def _model(name: str) -> dict[str, str]:
-    return _resource(f"{MODEL}.{name}", name)
+def _resource(name: str, kind: str = MODEL) -> dict[str, str]:
+    return {"prefect.resource.id": f"{kind}.{name}", "prefect.resource.name": name}
 
 
 def _send(

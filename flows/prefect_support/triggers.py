@@ -30,7 +30,7 @@ def trigger(title: str, parameters: dict[str, Any] | None = None, key: str | Non
     Args:
         title: flow/name.
         parameters: instead of the deployment's own.
-        key: of idempotency. The second call with the same key gives the run of the first.
+        key: of idempotency: a second call with it gives the run of the first.
 
     Raises:
         DeploymentPaused: the deployment is paused.
@@ -87,30 +87,21 @@ def coalesce_waiting() -> int:
 
     if not deployment.id:
         return 0
-    this_run = str(flow_run.id)
+    this_run, now = str(flow_run.id), datetime.now(UTC)
+    which = {"deployment_id": {"any_": [str(deployment.id)]}, "state": {"name": {"any_": list(WAITING)}}}
+    waiting = api.call("/flow_runs/filter", {"flow_runs": which, "sort": "EXPECTED_START_TIME_ASC"})
+    same = [run for run in waiting if run["id"] != this_run and run["parameters"] == flow_run.parameters]
     state = {**COALESCED, "message": f"covered by {api.run_url(this_run)}, which had not looked yet"}
-    same = [
-        run["id"]
-        for run in _waiting(str(deployment.id))
-        if run["id"] != this_run and run["parameters"] == flow_run.parameters
-    ]
-    return sum(_end(run, state) for run in same)
+    return sum(_end(run["id"], state) for run in same if _is_due(run, now))
 
 
-def _waiting(deployment_id: str) -> list[dict[str, Any]]:
-    """The runs that are due and have not begun."""
-    which = {"deployment_id": {"any_": [deployment_id]}, "state": {"name": {"any_": list(WAITING)}}}
-    runs = api.call("/flow_runs/filter", {"flow_runs": which, "sort": "EXPECTED_START_TIME_ASC"})
-    now = datetime.now(UTC)
-    return [
-        run for run in runs if not run["auto_scheduled"] or datetime.fromisoformat(run["expected_start_time"]) <= now
-    ]
+def _is_due(run: dict[str, Any], now: datetime) -> bool:
+    return not run["auto_scheduled"] or datetime.fromisoformat(run["expected_start_time"]) <= now
 
 
 def _end(flow_run_id: str, state: dict[str, str]) -> bool:
     """End a run that has not begun; one that has begun meanwhile goes on."""
     try:
-        answer = api.call(f"/flow_runs/{flow_run_id}/set_state", {"state": state})
+        return bool(api.call(f"/flow_runs/{flow_run_id}/set_state", {"state": state})["status"] == "ACCEPT")
     except api.PrefectNotFound:
         return False
-    return bool(answer["status"] == "ACCEPT")

@@ -69,7 +69,7 @@ def collect(params: Params, log: Log = print, check: DeliveryCheck = lambda _lan
     collected = Collected(still_arriving=arriving)
     for landed in arriving:
         log(f"{landed}: still arriving, left for the next look")
-    with files.lock("data"), storage.disk("data/"):
+    with files.lock("data"), storage.naming_full_disk("data/"):
         _sweep(params)
         take = partial(_take, landing=landing, params=params, collected=collected, log=log, check=check)
         newest = {(landed.dataset, landed.partition): landed for landed in arrived}

@@ -1,4 +1,4 @@
-"""Data versions, as DVC keeps them: made, pushed, pulled, joined. The one module of this wing that touches DVC.
+"""Data versions, as DVC keeps them: made, pushed, pulled, joined. The one module of tasks/data that touches DVC.
 
 The data version is the MD5 in data.dvc. Whether anything changed is known without importing DVC (0.7 s): DVC's hash
 of a folder is the MD5 of the JSON list of its files. Git commits are not made here.

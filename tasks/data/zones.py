@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tasks.ground import files, settings
-from tasks.ground.storage import Location, disk, masked
+from tasks.ground.storage import Location, masked, naming_full_disk
 
 
 @dataclass(frozen=True)
@@ -49,21 +49,21 @@ class Zone(Location):
         """Copy a landed file here; False when it is gone or was replaced since it was seen."""
         if not self._is_unchanged(landed):
             return False
-        with self.reaching(), disk("var/incoming/"):
+        with self.translated_errors(), naming_full_disk("var/incoming/"):
             self.fs.get_file((self / landed.path).path, str(local))
         return self._is_unchanged(landed)
 
     def clear(self, landed: Landed) -> None:
         """Remove a landed file, unless it was replaced since it was seen."""
         if self._is_unchanged(landed):
-            with self.reaching():
+            with self.translated_errors():
                 self.fs.rm_file((self / landed.path).path)
 
     def put_folder(self, name: str, folder: Path) -> None:
         """Write the files of a folder: at once where a rename can do it, else one by one, the report.json last."""
         target = self / name
         if target.local:
-            with disk(masked(self.url)), files.replacing(target.local) as beside:
+            with naming_full_disk(masked(self.url)), files.replacing(target.local) as beside:
                 beside.mkdir()
                 for path in folder.iterdir():
                     shutil.copyfile(path, beside / path.name)
@@ -77,7 +77,7 @@ class Zone(Location):
 
     def _refuse_absent(self) -> None:
         """An empty listing may also mean that the folder is not mounted or the bucket does not exist."""
-        with self.reaching():
+        with self.translated_errors():
             if self.local:
                 self.local.stat()
             else:

@@ -10,8 +10,7 @@ from __future__ import annotations
 import fcntl
 import json
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
@@ -85,15 +84,20 @@ def repair() -> None:
     """
     _refuse_both_sides("data.dvc", "dvc.lock")
     files.sweep(settings.ROOT, below=False)
-    lock, rwlock = settings.ROOT / "dvc.lock", settings.ROOT / ".dvc" / "tmp" / "rwlock"
-    if _broken_off(lock):
-        with _alone(rwlock.with_name("lock")):  # DVC holds it while it writes
-            if _broken_off(lock):
-                files.remove(lock)
-    if _is_abandoned(rwlock):
-        with _alone(rwlock.with_name("rwlock.lock")):
-            if _is_abandoned(rwlock):
-                files.remove(rwlock)
+    temporary = settings.ROOT / ".dvc" / "tmp"
+    _remove_if(_is_broken_off, settings.ROOT / "dvc.lock", temporary / "lock")
+    _remove_if(_is_abandoned, temporary / "rwlock", temporary / "rwlock.lock")
+
+
+def _remove_if(is_left: Callable[[Path], bool], path: Path, mutex: Path) -> None:
+    """Remove what a kill left; `mutex` (zc.lockfile: flock) is what DVC holds while it writes the file."""
+    if not is_left(path):
+        return
+    mutex.parent.mkdir(parents=True, exist_ok=True)
+    with mutex.open("a") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        if is_left(path):
+            files.remove(path)
 
 
 def _refuse_both_sides(*names: str) -> None:
@@ -104,7 +108,7 @@ def _refuse_both_sides(*names: str) -> None:
             raise Mistake(f"{name} holds both sides of a merge: `evergreen merge` joins them")
 
 
-def _broken_off(lock: Path) -> bool:
+def _is_broken_off(lock: Path) -> bool:
     """Whether dvc.lock is not what DVC writes."""
     try:
         text = lock.read_text(encoding="utf-8")
@@ -146,12 +150,3 @@ def _is_abandoned(rwlock: Path) -> bool:
             return False
 
     return bool(pids) and not any(began_before(pid) for pid in pids)
-
-
-@contextmanager
-def _alone(lock: Path) -> Iterator[None]:
-    """Hold a lock of DVC (zc.lockfile: flock), waiting for its holder."""
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("a") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield

@@ -1,24 +1,6 @@
 """Every way to fail, one class per cause.
 
-EvergreenError
-├── Mistake                     a person wrote something that cannot work: fix it, then run again
-│   ├── ParamsError             params.yaml
-│   ├── ContractError           an expectation suite
-│   ├── ModelCodeError          models/<name>/ does not do what its interface asks
-│   │   └── RowsRefused         it gives rows that cannot be learned from
-│   └── EnvironmentDiffers      what is installed is not what requirements.lock names
-└── WorldError                  the world is not as it should be: repair it or wait, then run again
-    ├── SourceUnavailable       the upstream, the landing zone or a remote cannot be reached
-    ├── DataMissing             a data version is named, but its files are not here
-    ├── DataVersionDiffers      what the upstream gives now, or data/ holds, is not what data.dvc names
-    ├── InUse                   another process is at work on the same files, for longer than is waited
-    ├── StageFailed             a stage of the graph failed
-    ├── ModelFileRefused        a model file was changed, or holds a type that is not on the list
-    ├── ReleaseDiffers          the packaged release does not answer as the model was evaluated
-    ├── RegistryUnavailable     the MLflow store is locked or gone
-    ├── RegistryDamaged         what is needed was removed in MLflow, and cannot be restored from here
-    ├── NotPromoted             a version may not become champion
-    └── FileTorn                a file is not whole
+A person fixes a `Mistake`; after a `WorldError` something is repaired or waited for. Then the same command runs again.
 
 An error says what happened, to what, and what to do next. None is swallowed.
 """

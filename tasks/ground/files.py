@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -30,16 +31,13 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-CHUNK = 1 << 20
+_log = logging.getLogger("evergreen")
 
 
 def md5(path: Path) -> str:
     """The MD5 of a file's bytes, as DVC computes it. An identity, not a protection."""
-    digest = hashlib.md5(usedforsecurity=False)
     with path.open("rb") as stream:
-        while chunk := stream.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(stream, partial(hashlib.md5, usedforsecurity=False)).hexdigest()
 
 
 def sha256(path: Path) -> str:
@@ -98,7 +96,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def flush(path: Path) -> None:
-    """Have the disk hold the content of a file, or the names in a folder, before anything else is written."""
+    """Have the disk hold the content of a file, or the names in a folder."""
     file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(file)
@@ -143,18 +141,14 @@ def sweep(*folders: Path, below: bool = True) -> None:
     for folder in folders:
         for left in folder.rglob(".*.tmp") if below else folder.glob(".*.tmp"):
             writer = re.search(r"\.(\d+)-[^/]*\.tmp$", left.name)
-            if writer and not _lives(int(writer[1])):
+            if writer and not _is_alive(int(writer[1])):
                 remove(left)
 
 
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # another user's
-        return True
-    return True
+def _is_alive(pid: int) -> bool:
+    import psutil
+
+    return bool(psutil.pid_exists(pid))
 
 
 def write_text(path: Path, text: str) -> None:
@@ -173,24 +167,24 @@ def read_json(path: Path) -> Any:
 
     Raises:
         FileNotFoundError: there is no such file.
-        FileTorn: it is not JSON. Says which file.
+        FileTorn: it is not JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise _torn(path, error) from None
+        raise FileTorn(
+            f"{path} is not whole: {type(error).__name__}: {error}. A power cut or a full disk may have torn it. Move "
+            f"it away, or restore it from a backup, then run again"
+        ) from None
 
 
-def _torn(path: Path, error: Exception) -> FileTorn:
-    return FileTorn(
-        f"{path} is not whole: {type(error).__name__}: {error}. A power cut or a full disk may have torn it. Move it "
-        f"away, or restore it from a backup, then run again"
-    )
+def write_parquet(path: Path, frame: pd.DataFrame) -> None:
+    """Write a frame as Parquet, whole or not at all; equal frames give equal bytes with the locked pyarrow."""
+    with replacing(path) as beside:
+        frame.to_parquet(beside, index=False, compression="zstd")
 
 
 # ── state files ───────────────────────────────────────────────────────────────────────────────────
-
-_log = logging.getLogger("evergreen")
 
 
 def read_state(path: Path, otherwise: T, parse: Callable[[Any], T] | None = None) -> T:
@@ -198,7 +192,7 @@ def read_state(path: Path, otherwise: T, parse: Callable[[Any], T] | None = None
 
     Args:
         path: a JSON file.
-        otherwise: the value without a file; without `parse` also the type that the file must hold.
+        otherwise: the value without a file; without `parse` its type is that of the file's value.
         parse: makes a value of the file's JSON, and fails where that is something else.
     """
     try:
@@ -217,60 +211,44 @@ def read_state(path: Path, otherwise: T, parse: Callable[[Any], T] | None = None
 
 
 def is_whole(path: Path) -> bool:
-    """Whether a JSON, Parquet or NumPy file is what its suffix says, from end to end; every other file is."""
-    if path.name.startswith("."):  # is being written, or was never finished: nothing reads it
+    """Whether a JSON, Parquet or NumPy file is what its suffix says; every other file is, and every hidden one.
+
+    A hidden file is being written, or was never finished: nothing reads it.
+    """
+    check = {".json": read_json, ".parquet": _refuse_no_parquet, ".npy": _map_array}.get(path.suffix)
+    if check is None or path.name.startswith("."):
         return True
-    kinds = {".json": _is_whole_json, ".parquet": _is_whole_parquet, ".npy": _is_whole_array}
-    return kinds.get(path.suffix, lambda _: True)(path)
-
-
-def _is_whole_json(path: Path) -> bool:
     try:
-        read_json(path)
-    except FileTorn:
-        return False
-    return True
-
-
-def _is_whole_parquet(path: Path) -> bool:
-    """Whether it begins and ends as Parquet does."""
-    with path.open("rb") as stream:
-        if stream.read(4) != b"PAR1" or stream.seek(0, os.SEEK_END) < 12:
-            return False
-        stream.seek(-4, os.SEEK_END)
-        return stream.read(4) == b"PAR1"
-
-
-def _is_whole_array(path: Path) -> bool:
-    import numpy as np
-
-    try:
-        np.load(path, mmap_mode="r", allow_pickle=False)
+        check(path)
     except (ValueError, EOFError):
         return False
     return True
 
 
-def set_aside(path: Path, why: str, *, copy: bool = False) -> Path | None:
-    """Move a torn file or folder to var/torn/, and log it; gives where it is. None where another process just did."""
+def _refuse_no_parquet(path: Path) -> None:
+    """By its first and last bytes: quick, however large it is."""
+    with path.open("rb") as stream:
+        begin = stream.read(4)
+        if stream.seek(0, os.SEEK_END) >= 12:
+            stream.seek(-4, os.SEEK_END)
+        if (begin, stream.read(4)) != (b"PAR1", b"PAR1"):
+            raise ValueError(path)
+
+
+def _map_array(path: Path) -> None:
+    import numpy as np
+
+    np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+def set_aside(path: Path, why: str, *, copy: bool = False) -> None:
+    """Move (or copy) a torn file or folder to var/torn/, and log it, unless another process just did."""
     name = path.relative_to(settings.VAR) if path.is_relative_to(settings.VAR) else Path(path.name)
     aside = settings.VAR / "torn" / f"{'_'.join(name.parts)}.{time.time_ns()}"
     aside.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        if copy:
-            shutil.copy2(path, aside)
-        else:
-            path.rename(aside)
-    except FileNotFoundError:
-        return None
-    _log.warning("%s is torn (%s): set aside as %s, and made again from what is known", path, why, aside)
-    return aside
-
-
-def write_parquet(path: Path, frame: pd.DataFrame) -> None:
-    """Write a frame as Parquet, whole or not at all; equal frames give equal bytes with the locked pyarrow."""
-    with replacing(path) as beside:
-        frame.to_parquet(beside, index=False, compression="zstd")
+    with suppress(FileNotFoundError):
+        shutil.copy2(path, aside) if copy else path.rename(aside)
+        _log.warning("%s is torn (%s): set aside as %s, and made again from what is known", path, why, aside)
 
 
 # ── memos: work that is done once per content ─────────────────────────────────────────────────────
@@ -285,8 +263,7 @@ def memo(kind: str, key: Any, suffix: str, make: Callable[[Path], None]) -> Path
     """The file that `make` wrote for this key, now or earlier: it runs once per content of `key`.
 
     So the cost of a stage follows what is new, while the stage stays a plain function of its inputs. `key` must name
-    everything the result depends on. Losing `var/memo` costs time and nothing else; a memo that differs from its hash,
-    which lies beside it, is made again.
+    everything the result depends on. Losing `var/memo` costs time; a memo that differs from its seal is made again.
     """
     path = memos() / kind / f"{digest(key)[:32]}{suffix}"
     if not is_sealed(path):
@@ -303,14 +280,13 @@ def seal(path: Path) -> None:
 
 def is_sealed(path: Path) -> bool:
     """Whether a file or a folder is there, and as it was when it was sealed; notes that it was used."""
-    beside = _seal_of(path)
     try:
-        whole = beside.read_bytes() == _hash_of(path).encode()
+        if _seal_of(path).read_bytes() != _hash_of(path).encode():
+            return False
     except FileNotFoundError:
         return False
-    if whole:
-        os.utime(beside)  # for forget_unused
-    return whole
+    os.utime(_seal_of(path))  # for forget_unused
+    return True
 
 
 def forget_unused(folder: Path, days: float) -> list[Path]:
@@ -337,59 +313,55 @@ def _hash_of(path: Path) -> str:
     return digest(tree(path)) if path.is_dir() else sha256(path)
 
 
+# ── locks ─────────────────────────────────────────────────────────────────────────────────────────
+
 WAIT_SECONDS = 60.0
 """Between two messages of a process that waits for a lock."""
 
 
-def _on_stderr(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
 @contextmanager
-def lock(name: str, tell: Callable[[str], object] = _on_stderr, who: str | None = None) -> Iterator[None]:
+def lock(name: str, tell: Callable[[str], object] | None = None, who: str | None = None) -> Iterator[None]:
     """Hold the lock `name` of this machine; wait for its holder. A process that dies releases its locks.
 
     Args:
         name: of the lock.
-        tell: gets a message that names the holder this waits for, and since when it holds the lock.
+        tell: gets a message that names the holder this waits for, and since when; None: prints it to stderr.
         who: how the messages of others name this process; None: by its command.
     """
     from filelock import FileLock, Timeout
 
     folder = settings.VAR / "locks"
     folder.mkdir(parents=True, exist_ok=True)
-    mutex, holder, begin = FileLock(folder / f"{name}.lock"), folder / f"{name}.json", time.monotonic()
-    waited = False
+    mutex, note = FileLock(folder / f"{name}.lock"), folder / f"{name}.json"
+    tell, begin, waited = tell or partial(print, file=sys.stderr, flush=True), time.monotonic(), False
     while True:
         try:
             mutex.acquire(timeout=WAIT_SECONDS if waited else 0)
             break
         except Timeout:
-            tell(f"{'still waits' if waited else 'waits'} for {_holder(holder)}, which holds {name}")
+            tell(f"{'still waits' if waited else 'waits'} for {_holder(note)}, which holds {name}")
             waited = True
     try:
         if waited:
             tell(f"goes on after {time.monotonic() - begin:.0f} s")
-        with suppress(OSError):  # a full disk: the lock is held all the same
-            now = datetime.now().astimezone().isoformat(timespec="seconds")
-            note = {"pid": os.getpid(), "who": who or _command(), "since": now}
-            holder.write_text(json.dumps(note), encoding="utf-8")  # for messages only
+        _write_holder(note, who or " ".join(" ".join(sys.orig_argv).split())[:120])
         yield
     finally:
         mutex.release()
 
 
-def _command() -> str:
-    words = " ".join(sys.orig_argv).split()
-    return " ".join(words)[:120]
+def _write_holder(note: Path, who: str) -> None:
+    """For messages only: on a full disk, the lock is held all the same."""
+    since = datetime.now().astimezone().isoformat(timespec="seconds")
+    with suppress(OSError):
+        note.write_text(json.dumps({"pid": os.getpid(), "who": who, "since": since}), encoding="utf-8")
 
 
 def _holder(note: Path) -> str:
-    """The holder of a lock, as far as it has noted it."""
     try:
         process = read_json(note)
     except (FileNotFoundError, ValueError):
         return "another process"
-    if not _lives(process["pid"]):
+    if not _is_alive(process["pid"]):
         return "another process"
     return f"process {process['pid']} ({process['who']}, since {process['since']})"

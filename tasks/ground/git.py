@@ -51,7 +51,7 @@ class Clone:
                 ["git", *arguments],
                 cwd=self.at,
                 env={**os.environ, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C", **(environment or {})},
-                input=_bytes(given or ""),
+                input=(given or "").encode("utf-8", "surrogateescape"),
                 capture_output=True,
                 timeout=SECONDS,
                 check=False,
@@ -60,7 +60,9 @@ class Clone:
             raise SourceUnavailable(
                 f"git {_command(arguments)} did not end within {SECONDS} s: is the remote there?"
             ) from None
-        return subprocess.CompletedProcess(done.args, done.returncode, _text(done.stdout), _text(done.stderr))
+        # not by `text=True`, which changes line ends: what a file holds is edited and given back
+        out, err = (stream.decode("utf-8", "surrogateescape") for stream in (done.stdout, done.stderr))
+        return subprocess.CompletedProcess(done.args, done.returncode, out, err)
 
     # ── what is here ──────────────────────────────────────────────────────────────────────────────
 
@@ -72,12 +74,6 @@ class Clone:
     def is_ancestor(self, commit: str, of: str) -> bool:
         """Whether a commit is the other, or comes before it."""
         return self.attempt("merge-base", "--is-ancestor", commit, of).returncode == 0
-
-    def changed(self, *names: str) -> list[str]:
-        """Which of these files differ from HEAD, or are new."""
-        plain = ("-c", "status.relativePaths=true", "-c", "color.status=false")
-        status = self.run(*plain, "status", "--short", "--untracked-files=all", "--", *names)
-        return [name for name in names if re.search(rf"^.. {re.escape(name)}$", status, re.MULTILINE)]
 
     def is_checkout(self) -> bool:
         """Whether the folder belongs to a checkout at all.
@@ -93,15 +89,13 @@ class Clone:
             raise SourceUnavailable(f"git cannot read the checkout {self.at}: {_message(done.stderr)}")
         return done.stdout.strip() == "true"
 
-    def differing(self, *paths: str) -> list[str]:
+    def changed(self, *paths: str) -> list[str]:
         """Files at or below these paths that are not as HEAD has them, or are not in it; ignored files do not count."""
-        if self.attempt("rev-parse", "--verify", "-q", "HEAD").returncode:  # no commit yet
-            return sorted(
-                filter(None, self.run("ls-files", "-z", "-c", "-o", "--exclude-standard", "--", *paths).split("\0"))
-            )
-        changed = self.run("diff", "--name-only", "--relative", "-z", "HEAD", "--", *paths)
+        has_commit = self.attempt("rev-parse", "--verify", "-q", "HEAD").returncode == 0
+        against_head = ("diff", "--name-only", "--relative", "-z", "HEAD") if has_commit else ("ls-files", "-z", "-c")
+        tracked = self.run(*against_head, "--", *paths)
         new = self.run("ls-files", "-z", "-o", "--exclude-standard", "--", *paths)
-        return sorted({name for name in f"{changed}\0{new}".split("\0") if name})
+        return sorted({*tracked.split("\0"), *new.split("\0")} - {""})
 
     def trees(self, *paths: str) -> list[str]:
         """What HEAD has at these paths: mode, kind, hash and name of each; nothing where there is no commit yet."""
@@ -180,15 +174,6 @@ def _unreachable(what: str, remote: str, stderr: str) -> SourceUnavailable:
         f"git {what} failed: {_message(stderr)}. Check the remote {remote!r} (`git remote -v`), the network and the "
         f"credentials, then run again: nothing was lost"
     )
-
-
-def _text(content: bytes) -> str:
-    """As it is, line ends and all: what a file holds is edited and given back."""
-    return content.decode("utf-8", "surrogateescape")
-
-
-def _bytes(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")
 
 
 def _message(text: str) -> str:

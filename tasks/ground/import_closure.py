@@ -8,9 +8,24 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from importlib.util import resolve_name
 from pathlib import Path
 
+from tasks.ground import files, settings
 from tasks.ground.errors import ModelCodeError
+
+
+def hashes(*sources: str) -> dict[str, str]:
+    """Relative path → SHA-256 of all that modules and packages of the project are made of, sorted by path.
+
+    Args:
+        sources: a module's file; or a package's folder, of which every file counts: its code may read tables there.
+    """
+    needed: set[Path] = set()
+    for source in (settings.ROOT / name for name in sources):
+        needed |= closure(source / "__init__.py" if source.is_dir() else source, settings.ROOT)
+        needed |= {path for path in source.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+    return {path.relative_to(settings.ROOT).as_posix(): files.sha256(path) for path in sorted(needed)}
 
 
 def closure(module_file: Path, root: Path) -> set[Path]:
@@ -33,7 +48,7 @@ def closure(module_file: Path, root: Path) -> set[Path]:
 
 
 def _imported(file: Path, root: Path) -> Iterator[str]:
-    """The dotted names that a file may import; `from a import b` gives `a.b`, whether or not b is a module."""
+    """The dotted names that a file may import; `from a import b` gives `a` and `a.b`, whether or not b is a module."""
     try:
         tree = ast.parse(file.read_bytes(), filename=str(file))
     except SyntaxError as error:
@@ -42,7 +57,7 @@ def _imported(file: Path, root: Path) -> Iterator[str]:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            base = _base(node, file, root)
+            base = resolve_name("." * node.level + (node.module or ""), ".".join(file.relative_to(root).parent.parts))
             yield base
             yield from (f"{base}.{alias.name}" for alias in node.names)
 
@@ -50,26 +65,11 @@ def _imported(file: Path, root: Path) -> Iterator[str]:
 def _executed(node: ast.AST) -> Iterator[ast.AST]:
     """Every node that may run: all but the bodies of `if TYPE_CHECKING:`."""
     yield node
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.If) and _is_type_checking(child.test):
-            for other in child.orelse:
-                yield from _executed(other)
-        else:
-            yield from _executed(child)
-
-
-def _is_type_checking(test: ast.expr) -> bool:
-    name = test.attr if isinstance(test, ast.Attribute) else test.id if isinstance(test, ast.Name) else ""
-    return name == "TYPE_CHECKING"
-
-
-def _base(node: ast.ImportFrom, file: Path, root: Path) -> str:
-    """The absolute name that `from … import` starts at."""
-    if not node.level:
-        return node.module or ""
-    package = list(file.relative_to(root).parent.parts)
-    kept = package[: len(package) - (node.level - 1)]
-    return ".".join([*kept, *([node.module] if node.module else [])])
+    children = ast.iter_child_nodes(node)
+    if isinstance(node, ast.If) and "TYPE_CHECKING" in (getattr(node.test, "id", ""), getattr(node.test, "attr", "")):
+        children = iter(node.orelse)
+    for child in children:
+        yield from _executed(child)
 
 
 def _dotted(file: Path, root: Path) -> str:

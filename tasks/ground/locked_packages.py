@@ -1,19 +1,18 @@
 """Locked packages that can change what a step computes, so that a bump of any other redoes nothing.
 
 What a step imports pulls in a closure of packages; their exact versions from requirements.lock are written to
-build/environment/<purpose>.txt, and stages depend on the file of their purpose instead of on the whole lock. Where
-something is learned or evaluated, the arithmetic that this machine does it with stands above them.
+build/environment/<purpose>.txt, and stages depend on the file of their purpose instead of on the whole lock.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 
-from packaging.markers import Marker, default_environment
+from packaging.markers import Marker
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
@@ -22,7 +21,7 @@ from tasks.ground import arithmetic, files, settings
 from tasks.ground.errors import EnvironmentDiffers
 
 COMPUTES = ("training", "evaluation")
-"""The purposes whose results depend on the arithmetic."""
+"""The purposes whose results depend on the arithmetic of this machine, which their file begins with."""
 
 _LEARNING = ("scikit-learn", "pandas", "pyarrow", "numpy", "scipy", "skops", "pydantic", "ruamel.yaml")
 
@@ -71,23 +70,23 @@ def environment() -> None:
     Raises:
         EnvironmentDiffers: an installed package is not the one that the lock names.
     """
-    lock = read_lock((settings.ROOT / "requirements.lock").read_text(encoding="utf-8"))
+    lock = _lock()
     for roots in ROOTS.values():
-        refuse_difference(closure(roots, _holds_here), lock)
+        refuse_difference(closure(roots), lock)
     for purpose in ROOTS:
-        files.write_text(settings.BUILD / "environment" / f"{purpose}.txt", _text(purpose, lock))
+        files.write_text(settings.BUILD / "environment" / f"{purpose}.txt", text(purpose))
 
 
 def text(purpose: str) -> str:
     """What the stage writes for a purpose."""
-    return _text(purpose, read_lock((settings.ROOT / "requirements.lock").read_text(encoding="utf-8")))
-
-
-def _text(purpose: str, lock: dict[str, list[Pin]]) -> str:
-    names = closure(ROOTS[purpose], _holds_somewhere)
+    lock, names = _lock(), closure(ROOTS[purpose], _MACHINES)
     head = [f"# {arithmetic.in_effect()}"] if purpose in COMPUTES else []
     lines = [*head, *sorted(str(pin) for name in names for pin in lock.get(name, []))]
     return "".join(f"{line}\n" for line in lines)
+
+
+def _lock() -> dict[str, list[Pin]]:
+    return read_lock((settings.ROOT / "requirements.lock").read_text(encoding="utf-8"))
 
 
 def read_lock(text: str) -> dict[str, list[Pin]]:
@@ -100,12 +99,12 @@ def read_lock(text: str) -> dict[str, list[Pin]]:
     return lock
 
 
-def closure(roots: tuple[str, ...], holds: Callable[[Requirement, str], bool]) -> set[str]:
+def closure(roots: Sequence[str], machines: Sequence[Mapping[str, str]] = ({},)) -> set[str]:
     """The normalised names of the roots and of all that they require, as the installed distributions say it.
 
     Args:
         roots: names of distributions.
-        holds: whether a requirement counts, given the extra that asks for it ("" for none).
+        machines: a requirement counts where its marker holds on one of them: each is how it differs from this machine.
     """
     closed: set[tuple[str, str]] = set()
     waiting = {(canonicalize_name(root), "") for root in roots}
@@ -113,7 +112,8 @@ def closure(roots: tuple[str, ...], holds: Callable[[Requirement, str], bool]) -
         name, extra = node = waiting.pop()
         closed.add(node)
         for requirement in _requirements(name):
-            if holds(requirement, extra):
+            marker = requirement.marker
+            if marker is None or any(marker.evaluate({**machine, "extra": extra}) for machine in machines):
                 needed = canonicalize_name(requirement.name)
                 waiting |= {(needed, wanted) for wanted in ("", *requirement.extras)} - closed
     return {name for name, _ in closed}
@@ -138,18 +138,6 @@ def refuse_difference(names: set[str], lock: dict[str, list[Pin]]) -> None:
     if differences:
         advice = "What is installed is not what is locked: `make setup` installs the lock."
         raise EnvironmentDiffers("\n".join([*differences, advice]))
-
-
-def _holds_here(requirement: Requirement, extra: str) -> bool:
-    return requirement.marker is None or requirement.marker.evaluate({"extra": extra})
-
-
-def _holds_somewhere(requirement: Requirement, extra: str) -> bool:
-    marker = requirement.marker
-    return marker is None or any(marker.evaluate({**_HERE, **machine, "extra": extra}) for machine in _MACHINES)
-
-
-_HERE: dict[str, str] = {key: str(value) for key, value in default_environment().items()}
 
 
 @cache

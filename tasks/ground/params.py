@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from tasks.ground import settings, yaml_reader
 from tasks.ground.errors import ParamsError, did_you_mean
@@ -29,16 +41,12 @@ ModelName = Annotated[str, Field(pattern=r"^[a-z]([a-z0-9_]*[a-z0-9])?$", max_le
 """A name that a Bento can have too."""
 
 
-def _as_dvc_compares(values: dict[Any, Any]) -> dict[Any, Any]:
+def _as_dvc_compares(value: Any) -> Any:
     """DVC does not tell 1.0 from 1, so code must not either: whole numbers are integers, however they were written."""
-    return {_whole(key): _whole(value) for key, value in values.items()}
-
-
-def _whole(value: Any) -> Any:
     if isinstance(value, dict):
-        return _as_dvc_compares(value)
+        return {_as_dvc_compares(key): _as_dvc_compares(each) for key, each in value.items()}
     if isinstance(value, list):
-        return [_whole(each) for each in value]
+        return [_as_dvc_compares(each) for each in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
@@ -96,10 +104,9 @@ class Feature(Section):
             raise ValueError("example is null, but the feature is not nullable")
         if self.example is not None and isinstance(self.example, str) != (self.type == "category"):
             raise ValueError(f"example {self.example!r} is no {self.type}")
-        if isinstance(self.example, str) and not 1 <= len(self.example) <= request_schema.LONGEST:
-            raise ValueError(
-                f"example has {len(self.example)} characters; a category has 1 to {request_schema.LONGEST}"
-            )
+        longest = request_schema.LONGEST
+        if isinstance(self.example, str) and not 1 <= len(self.example) <= longest:
+            raise ValueError(f"example has {len(self.example)} characters; a category has 1 to {longest}")
         if isinstance(self.example, float) and not self._takes(self.example):
             raise ValueError(f"example {self.example:g} is no {self.type} from min to max")
         return self
@@ -131,7 +138,7 @@ class Split(Section):
     """Which rows are the holdout: the newest partitions (time), or a share drawn by the row's id (random)."""
 
     by: Literal["time", "random"]
-    holdout: Annotated[float, Field(gt=0)]
+    holdout: PositiveFloat
 
     @model_validator(mode="after")
     def _consistent(self) -> Split:
@@ -154,33 +161,33 @@ class Gate(Section):
 
     rule: Literal["better", "not_worse"]
     loss: Literal["log_loss", "brier", "absolute", "squared", "poisson"]
-    margin: Annotated[float, Field(ge=0)]
-    champion_age: Annotated[int, Field(ge=0)]
+    margin: NonNegativeFloat
+    champion_age: NonNegativeInt
     confidence: Share = 0.95
-    min_rows: Annotated[int, Field(ge=1)]
+    min_rows: PositiveInt
     floors: dict[str, float] = {}
     ceilings: dict[str, float] = {}
-    slice_min_rows: Annotated[int, Field(ge=1)]
-    slice_margin: Annotated[float, Field(ge=0)]
-    calibration: Annotated[float, Field(gt=0)]
-    latency_ms: Annotated[float, Field(gt=0)]
-    size_mb: Annotated[float, Field(gt=0)]
+    slice_min_rows: PositiveInt
+    slice_margin: NonNegativeFloat
+    calibration: PositiveFloat
+    latency_ms: PositiveFloat
+    size_mb: PositiveFloat
 
 
 class When(Section):
     """One line of a retrain policy: every condition that it names must hold. retrain_policy.py asks them."""
 
-    new_rows: Annotated[int, Field(ge=1)] | None = None
-    new_partitions: Annotated[int, Field(ge=1)] | None = None
-    growth: Annotated[float, Field(gt=0)] | None = None
-    new_share: Annotated[float, Field(gt=0)] | None = None
-    revised: Annotated[float, Field(gt=0)] | None = None
-    months: Annotated[int, Field(ge=1)] | None = None
-    age_days: Annotated[float, Field(gt=0)] | None = None
-    age_partitions: Annotated[int, Field(ge=1)] | None = None
-    drift: Annotated[float, Field(ge=0)] | None = None
-    measured_loss: Annotated[float, Field(ge=0)] | None = None
-    estimated_loss: Annotated[float, Field(ge=0)] | None = None
+    new_rows: PositiveInt | None = None
+    new_partitions: PositiveInt | None = None
+    growth: PositiveFloat | None = None
+    new_share: PositiveFloat | None = None
+    revised: PositiveFloat | None = None
+    months: PositiveInt | None = None
+    age_days: PositiveFloat | None = None
+    age_partitions: PositiveInt | None = None
+    drift: NonNegativeFloat | None = None
+    measured_loss: NonNegativeFloat | None = None
+    estimated_loss: NonNegativeFloat | None = None
 
     @model_validator(mode="after")
     def _asks_something(self) -> When:
@@ -196,7 +203,7 @@ class When(Section):
 class Retrain(Section):
     """When to train again: never within `gap_days` of the last training; then one line of `when` is enough."""
 
-    gap_days: Annotated[float, Field(ge=0)] = 0
+    gap_days: NonNegativeFloat = 0
     when: list[When]
 
 
@@ -205,27 +212,27 @@ class Serving(Section):
 
     max_rows: Annotated[int, Field(ge=1, le=100_000)] = 1000
     max_bytes: Annotated[int, Field(ge=1000)] = 5_000_000
-    max_waiting: Annotated[int, Field(ge=1)] = 512
+    max_waiting: PositiveInt = 512
     replicas: Annotated[int, Field(ge=1, le=64)] = 1
-    timeout_s: Annotated[float, Field(gt=0)] = 30
+    timeout_s: PositiveFloat = 30
     log_days: Annotated[int, Field(ge=1, le=36_500)] = 90
-    log_gb: Annotated[float, Field(gt=0)] = 20
+    log_gb: PositiveFloat = 20
 
 
 class Rollout(Section):
     """What a release must stand before all requests go to it. tasks/release/rollout/stages.py asks it."""
 
-    start_s: Annotated[float, Field(gt=0)] = 8
-    replay: Annotated[int, Field(ge=0)] = 500
-    replay_errors: Annotated[int, Field(ge=0)] = 0
+    start_s: PositiveFloat = 8
+    replay: NonNegativeInt = 500
+    replay_errors: NonNegativeInt = 0
     latency_ratio: Annotated[float, Field(ge=1)] = 2.0
-    latency_ms: Annotated[float, Field(gt=0)] = 50
+    latency_ms: PositiveFloat = 50
     unexpected: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    moved: Annotated[float, Field(gt=0)] = 0.25
+    moved: PositiveFloat = 0.25
     canary: Share = 0.1
-    bake_s: Annotated[float, Field(ge=0)] = 20
-    canary_errors: Annotated[int, Field(ge=0)] = 0
-    min_requests: Annotated[int, Field(ge=1)] = 50
+    bake_s: NonNegativeFloat = 20
+    canary_errors: NonNegativeInt = 0
+    min_requests: PositiveInt = 50
 
 
 class Model(Section):
@@ -257,9 +264,8 @@ class Model(Section):
             )
         for column in self.evaluate.slices:
             if column not in self.features:
-                raise ValueError(
-                    f"evaluate.slices: {column!r} is not a feature{did_you_mean(column, list(self.features))}"
-                )
+                hint = did_you_mean(column, list(self.features))
+                raise ValueError(f"evaluate.slices: {column!r} is not a feature{hint}")
         losses = ("log_loss", "brier") if self.task == "classification" else ("absolute", "squared", "poisson")
         if self.gate.loss not in losses:
             raise ValueError(f"gate.loss: {self.gate.loss!r} is not for {self.task}; one of {', '.join(losses)}")
@@ -287,7 +293,7 @@ class Params(Section):
 
     landing: str
     quarantine: str
-    settle_seconds: Annotated[float, Field(ge=0)] = 1
+    settle_seconds: NonNegativeFloat = 1
     upstream: Annotated[str, Field(pattern=r"^models(\.\w+)+$")] | None = None
     keep_days: Annotated[float, Field(ge=1)] = 90
     """How long state is kept that nobody uses and that can be made again: Bentos, memos, releases brought back, and
@@ -298,9 +304,8 @@ class Params(Section):
     def model(self, name: str) -> Model:
         """The section of one model."""
         if name not in self.models:
-            raise ParamsError(
-                f"params.yaml: there is no model {name!r} below `models`{did_you_mean(name, list(self.models))}"
-            )
+            hint = did_you_mean(name, list(self.models))
+            raise ParamsError(f"params.yaml: there is no model {name!r} below `models`{hint}")
         return self.models[name]
 
     def readers(self, dataset: str) -> list[str]:
@@ -317,7 +322,7 @@ def load(path: Path | None = None) -> Params:
     """Read and check params.yaml.
 
     Raises:
-        ParamsError: one message with a line per fault: file, key path, what is wrong, and what may have been meant.
+        ParamsError: with a line per fault: file, key path, what is wrong, and what may have been meant.
     """
     path = path or settings.ROOT / "params.yaml"
     try:
@@ -351,15 +356,13 @@ def _known_keys(path: list[str]) -> list[str]:
     section: Any = Params
     parts = iter(path[:-1])
     for part in parts:
-        annotation = {f.alias or n: f.annotation for n, f in section.model_fields.items()}.get(part)
-        if part in ("models", "features"):
-            next(parts, None)  # the name that a person chose
-            section = Model if part == "models" else Feature
-        elif annotation == list[When]:
-            section = When
-            next(parts, None)  # which line
-        elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            section = annotation
-        else:
-            return []
-    return [f.alias or n for n, f in section.model_fields.items()]
+        annotation = _fields(section)[part]
+        if get_origin(annotation) in (dict, list):
+            annotation = get_args(annotation)[-1]
+            next(parts, None)  # the name that a person chose, or the number of the line
+        section = annotation
+    return list(_fields(section))
+
+
+def _fields(section: type[Section]) -> dict[str, Any]:
+    return {field.alias or name: field.annotation for name, field in section.model_fields.items()}

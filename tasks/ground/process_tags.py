@@ -47,10 +47,7 @@ def end_all(stack: str | None = None) -> int:
 
 
 def find_supervisor() -> int | None:
-    """The supervisor that started the processes of this checkout's platform, if it lives.
-
-    Needs neither its lock nor its note, which may have been removed.
-    """
+    """The supervisor of this checkout's platform, if it lives, also where its lock and its note were removed."""
     for process in tagged():
         with suppress(psutil.Error, OSError):
             parent = int(process.ppid())

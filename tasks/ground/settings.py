@@ -1,9 +1,9 @@
 """Settings: where the project keeps its state, and the environment of every tool.
 
 `environment()` is what `make shell` exports, and what every way in (`evergreen`, `python -m tasks`, the flows)
-applies to its own process and those it starts; the local stack says the rest (services.py). A variable
-that is already set wins, so one setting moves a store to a real server: `MLFLOW_TRACKING_URI=https://… make run`.
-Only `arithmetic()` is not up to the shell: it decides what a model is, bit by bit (docs/decisions/arithmetic.md).
+applies to its own process and those it starts. A variable that is already set wins, so one setting moves a store to a
+real server: `MLFLOW_TRACKING_URI=https://… make run`. Only `arithmetic()` is not up to the shell: it decides what a
+model is, bit by bit (docs/decisions/arithmetic.md).
 """
 
 from __future__ import annotations
@@ -47,7 +47,6 @@ BUILD = ROOT / "build"
 VAR = _var(ROOT)
 """What services keep: databases, logs, releases, memos."""
 
-
 STATE_VERSION = 2
 """The layout of `var/` that this build reads and writes (docs/reference/state.md). 1: builds that wrote no version."""
 
@@ -78,7 +77,7 @@ def _environment(root: Path, var: Path) -> dict[str, str]:
         "EVERGREEN_HOST": "127.0.0.1",
         "EVERGREEN_PORT": "3000",
         "EVERGREEN_OPEN_PAGES": "",  # of the router, open beside API keys: status, metrics, openapi.json
-        "EVERGREEN_MAX_AHEAD_S": "300",  # so far may a request's `time` be ahead of the clock: see predictor.py
+        "EVERGREEN_MAX_AHEAD_S": "300",  # so far may a request's `time` be ahead of the clock: see request_schema.py
         "EVERGREEN_ORIGINS": "",  # sites whose pages may call the router from a browser; * for each
         "BENTOML_HOME": str(var / "bentoml"),
         "BENTOML_HOST": "127.0.0.1",
@@ -192,18 +191,10 @@ def _check_state_version() -> None:
             f"(docs/how-to/back-up-and-move.md). Nothing was read or changed"
         )
     if version < STATE_VERSION:
+        beside = path.with_name(f".{path.name}.{os.getpid()}-0.tmp")  # not by `files`, which imports this module
         with suppress(OSError):  # a full disk, or another user's state: the next command stamps it
-            _write_lasting(path, json.dumps({"version": STATE_VERSION}) + "\n")
-
-
-def _write_lasting(path: Path, text: str) -> None:
-    """As `files.write_text`, which imports this module."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}-0.tmp")
-    with beside.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    beside.replace(path)
+            beside.write_text(json.dumps({"version": STATE_VERSION}) + "\n", encoding="utf-8")
+            beside.replace(path)
 
 
 @contextmanager

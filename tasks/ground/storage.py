@@ -25,7 +25,7 @@ class Location:
     """A file or a folder, here or in a bucket; `/` names what lies below.
 
     Raises:
-        SourceUnavailable: by every method that the store's client fails in; says which location, and what to do.
+        SourceUnavailable: by every method in which the store's client fails.
     """
 
     fs: Any
@@ -41,7 +41,7 @@ class Location:
         from fsspec.core import url_to_fs
 
         named = cls(None, "", url.rstrip("/"), **words)
-        with named.reaching():
+        with named.translated_errors():
             fs, path = url_to_fs(url if "://" in url else str(settings.ROOT / url))
         return replace(named, fs=fs, path=path.rstrip("/"))
 
@@ -62,7 +62,7 @@ class Location:
         return masked(self.url)
 
     @contextmanager
-    def reaching(self) -> Iterator[None]:
+    def translated_errors(self) -> Iterator[None]:
         """Whatever a store's own client raises becomes one error."""
         try:
             yield
@@ -78,24 +78,24 @@ class Location:
     # ── what is there ─────────────────────────────────────────────────────────────────────────────
 
     def exists(self) -> bool:
-        """Whether there is such a file or folder now."""
-        with self.reaching():
+        """Whether there is such a file or folder now, whatever the client has cached."""
+        with self.translated_errors():
             self.fs.invalidate_cache()
             return bool(self.fs.exists(self.path))
 
     def is_file(self) -> bool:
         """Whether it is a file."""
-        with self.reaching():
+        with self.translated_errors():
             return bool(self.fs.isfile(self.path))
 
     def is_folder(self) -> bool:
         """Whether something lies below."""
-        with self.reaching():
+        with self.translated_errors():
             return bool(self.fs.isdir(self.path))
 
     def info(self) -> Mapping[str, Any] | None:
         """What the store says of a file now; None where it is gone."""
-        with self.reaching():
+        with self.translated_errors():
             self.fs.invalidate_cache()
             try:
                 return dict(self.fs.info(self.path))
@@ -106,12 +106,12 @@ class Location:
         """Names directly below it; none where there is no such folder."""
         if not self.exists():
             return []
-        with self.reaching():
+        with self.translated_errors():
             return sorted(PurePosixPath(path).name for path in self.fs.ls(self.path, detail=False))
 
     def files(self) -> dict[str, Mapping[str, Any]]:
         """Every file below that is neither hidden nor unfinished: its path from here → what the store says of it."""
-        with self.reaching():
+        with self.translated_errors():
             self.fs.invalidate_cache()
             infos = self.fs.find(self.path, detail=True)
         below = {path.removeprefix(self.path).strip("/"): infos[path] for path in sorted(infos)}
@@ -123,25 +123,25 @@ class Location:
 
     def size(self) -> int:
         """Bytes of a file."""
-        with self.reaching():
+        with self.translated_errors():
             return int(self.fs.size(self.path) or 0)
 
     def tag(self) -> str | None:
         """The store's own tag of a file's content; None on this machine, where a file is hashed instead."""
-        with self.reaching():
+        with self.translated_errors():
             return None if self.local else str(self.fs.ukey(self.path))
 
     # ── reading ───────────────────────────────────────────────────────────────────────────────────
 
     def read(self) -> bytes:
         """The bytes of a file."""
-        with self.reaching():
+        with self.translated_errors():
             return bytes(self.fs.cat_file(self.path))
 
     @contextmanager
     def open(self) -> Iterator[IO[bytes]]:
         """A stream of a file's bytes that can seek."""
-        with self.reaching(), self.fs.open(self.path, "rb") as stream:
+        with self.translated_errors(), self.fs.open(self.path, "rb") as stream:
             yield stream
 
     def on_this_machine(self, folder: Path) -> Path:
@@ -150,35 +150,39 @@ class Location:
             return self.local
         target = folder / hashlib.sha256(self.path.encode()).hexdigest()[:16] / PurePosixPath(self.path).name
         target.parent.mkdir(parents=True, exist_ok=True)
-        with self.reaching():
+        with self.translated_errors():
             self.fs.get_file(self.path, str(target))
         return target
 
     # ── writing ───────────────────────────────────────────────────────────────────────────────────
 
-    def write(self, make: Callable[[Path], object], scratch: Path) -> None:
-        """Write what `make` writes to a path, whole or not at all; `scratch` is where it does so for a bucket."""
+    def write(self, writer: Callable[[Path], object], temporary: Path) -> None:
+        """Have `writer` write the file, whole or not at all; what goes to a bucket is written to a folder first."""
         if self.local:
-            with settings.for_others(self.local), disk(masked(self.url)), files.replacing(self.local) as beside:
-                make(beside)
+            with (
+                settings.for_others(self.local),
+                naming_full_disk(masked(self.url)),
+                files.replacing(self.local) as path,
+            ):
+                writer(path)
             return
-        with TemporaryDirectory(dir=scratch, prefix=f".write.{os.getpid()}-", suffix=".tmp") as folder:
-            make(Path(folder) / "content")
-            with self.reaching():
+        with TemporaryDirectory(dir=temporary, prefix=f".write.{os.getpid()}-", suffix=".tmp") as folder:
+            writer(Path(folder) / "content")
+            with self.translated_errors():
                 self.fs.put_file(str(Path(folder) / "content"), self.path)
 
     def write_bytes(self, content: bytes) -> None:
         """Write a file, whole or not at all."""
         if self.local:
-            self.write(lambda beside: beside.write_bytes(content), self.local)
+            self.write(lambda path: path.write_bytes(content), self.local)
             return
-        with self.reaching():
+        with self.translated_errors():
             self.fs.pipe_file(self.path, content)
 
     def remove(self) -> None:
         """Remove a file or a folder, if it is there."""
         if self.exists():
-            with self.reaching():
+            with self.translated_errors():
                 self.fs.rm(self.path, recursive=True)
 
 
@@ -191,8 +195,8 @@ def masked(text: str, url: str = "") -> str:
 
 
 @contextmanager
-def disk(where: str) -> Iterator[None]:
-    """Say that a disk is full. What was being written is gone (files.replacing), what was there is untouched."""
+def naming_full_disk(where: str) -> Iterator[None]:
+    """Make a full disk an error of ours. What was being written is gone (files.replacing), what was there is not."""
     try:
         yield
     except OSError as error:

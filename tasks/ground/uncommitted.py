@@ -33,8 +33,8 @@ def of(model: str, paths: Iterable[str]) -> list[str]:
     clone = Clone(settings.ROOT)
     if not clone.is_checkout():
         return []
-    differing = clone.differing(*sorted({*paths, PARAMS}))
-    return [path for path in differing if path != PARAMS or _section_differs(clone, model)]
+    changed = clone.changed(*sorted({*paths, PARAMS}))
+    return [path for path in changed if path != PARAMS or _section_differs(clone, model)]
 
 
 def code() -> str:
@@ -46,10 +46,10 @@ def code() -> str:
     return files.digest([files.tree(p) if p.is_dir() else files.sha256(p) for p in paths if p.exists()])[:16]
 
 
-def in_words(differing: list[str]) -> str:
+def in_words(changed: list[str]) -> str:
     """For verdict, journal and page: «uncommitted: params.yaml»."""
-    more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
-    return f"uncommitted: {', '.join(differing[:3])}{more}"
+    more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+    return f"uncommitted: {', '.join(changed[:3])}{more}"
 
 
 def _section_differs(clone: Clone, model: str) -> bool:

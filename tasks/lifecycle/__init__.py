@@ -1,1 +1,1 @@
-"""What needs more than one wing: whether a training is due, and a history replayed under a policy."""
+"""What needs more than one domain: whether a training is due, and a history replayed under a policy."""

@@ -358,20 +358,16 @@ def _write_rows(history: History, week: HistoryWeek) -> Path:
 
 def _inputs(history: History) -> dict[str, Any]:
     """Everything that a model depends on beside its rows: parameters, code and packages."""
-    root = settings.ROOT
-    own = root / "models" / history.name / "pipeline"
-    sources = import_closure.closure(root / "tasks" / "training" / "train.py", root)
-    sources |= import_closure.closure(own / "__init__.py", root)
-    sources |= {path for path in own.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
-    if not own.is_dir():
-        raise Mistake(f"models/{history.name}/pipeline is not there")
-    model = history.model
+    pipeline, model = f"models/{history.name}/pipeline", history.model
+    if not (settings.ROOT / pipeline).is_dir():
+        raise Mistake(f"{pipeline} is not there")
+    code = import_closure.hashes("tasks/training/train.py", pipeline)
+    del code["tasks/ground/params.py"]  # its values of these sections stand below
     return {
         "model": history.name,
         "task": model.task,
         "features": {name: feature.model_dump() for name, feature in model.features.items()},
         "estimator": json.loads(model.estimator.model_dump_json()),
-        # without params.py itself: its values of these sections stand above
-        "code": {p.relative_to(root).as_posix(): files.sha256(p) for p in sorted(sources) if p.name != "params.py"},
-        "packages": files.sha256(root / "requirements.lock"),
+        "code": code,
+        "packages": files.sha256(settings.ROOT / "requirements.lock"),
     }

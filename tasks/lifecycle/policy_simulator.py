@@ -18,7 +18,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.ground import files, import_closure, numbers, params, settings
+from tasks.ground import files, import_closure, numbers, params
 from tasks.ground.errors import DataMissing
 from tasks.lifecycle.backtest_history import WEEK, Fit, History, Moment
 from tasks.modelling import metrics
@@ -214,9 +214,8 @@ class Simulator:
 
     @cached_property
     def _gate_code(self) -> dict[str, str]:
-        """The identity of the code that judges; of params.py, the values stand in the key."""
-        code = import_closure.closure(settings.ROOT / "tasks" / "release" / "gate" / "gate.py", settings.ROOT)
-        return {p.relative_to(settings.ROOT).as_posix(): files.sha256(p) for p in code if p.name != "params.py"}
+        """The identity of the code that judges."""
+        return import_closure.hashes("tasks/release/gate/gate.py")
 
     def _judge(self, moment: Moment, champion: int | None, target: Path) -> None:
         from tasks.release.gate import gate

@@ -1,1 +1,1 @@
-"""What all wings know of a model: its code, rows, metrics and profile."""
+"""What every domain (data, training, release, monitoring) knows of a model: its code, rows, metrics and profile."""

@@ -36,6 +36,7 @@ from tasks.ground.errors import Mistake, WorldError
 from tasks.prediction_log import erasures, log_files
 from tasks.prediction_log.erasures import Erasure
 from tasks.prediction_log.log_files import PLACE, LogFile, Logged, micros
+from tasks.runtime import request_schema
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -85,8 +86,8 @@ def settling(model: str) -> timedelta:
 
 
 def ahead() -> timedelta:
-    """How far the `time` of a row may be ahead of its answer; predictor.AHEAD, which imports scikit-learn, is equal."""
-    return timedelta(seconds=float(os.environ.get("EVERGREEN_MAX_AHEAD_S") or 300))
+    """How far the `time` of a row may be ahead of its answer."""
+    return timedelta(seconds=request_schema.max_ahead_s())
 
 
 # ── reading ───────────────────────────────────────────────────────────────────────────────────────

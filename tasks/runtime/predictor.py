@@ -7,7 +7,6 @@ this. It is copied into each release, so that an old release answers as it alway
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import sys
 import time
@@ -22,22 +21,18 @@ from typing import Annotated, Any
 import numpy as np
 import numpy.typing as npt
 import orjson
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
+from pydantic import AwareDatetime, BaseModel, Field, TypeAdapter, ValidationError, create_model
 
 from tasks.runtime import fast_trees, model_file, shapley
 from tasks.runtime.errors import did_you_mean
 from tasks.runtime.ordinal_codes import Codes
-from tasks.runtime.request_schema import example_row, request_row
+from tasks.runtime.request_schema import AHEAD, example_row, max_ahead_s, request_row, strict
 
 MOST_FAULTS, LONGEST_NAME = 100, 100  # in one answer
 MOST_READ = 10_000
 """Faults of one request that are looked at: for a million of them pydantic takes seconds, and a gigabyte."""
 LONGEST_KEY = 200
 """Characters."""
-
-AHEAD, AHEAD_S = "EVERGREEN_MAX_AHEAD_S", 300.0
-"""The setting, and its default: so far may the `time` of a request be ahead of the clock here. Clocks differ by less;
-what is further ahead is a mistake that monitoring would take for the newest day until that day comes."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +57,8 @@ class ReleaseInfo:
     """A release without its model: release.json, and the requests that follow from it."""
 
     facts: dict[str, Any]
+    name: str
+    """The model's."""
     candidate: str
     features: dict[str, dict[str, Any]]
     rows: type[BaseModel]
@@ -80,25 +77,15 @@ class ReleaseInfo:
         keys: Any = Annotated[list[Key], Field(max_length=most)] | None
         key_about = "what you call each of the rows: its label is found by it later"
         time_about = "when it was asked, if that was not now: buffered, or replayed"
-        return cls(
-            facts,
-            candidate,
-            features,
-            create_model(
-                "PredictRequest",
-                __config__=_strict({"rows": [example]}),
-                rows=(rows, ...),
-                keys=(keys, Field(None, description=key_about)),
-                time=(Time, Field(None, description=time_about)),
-            ),
-            create_model("ExplainRequest", __config__=_strict({"row": example}), row=(row, ...)),
+        predict = create_model(
+            "PredictRequest",
+            __config__=strict({"rows": [example]}),
+            rows=(rows, ...),
+            keys=(keys, Field(None, description=key_about)),
+            time=(Time, Field(None, description=time_about)),
         )
-
-    @property
-    def name(self) -> str:
-        """The model's name."""
-        name: str = self.facts["name"]
-        return name
+        explain = create_model("ExplainRequest", __config__=strict({"row": example}), row=(row, ...))
+        return cls(facts, facts["name"], candidate, features, predict, explain)
 
     @property
     def tag(self) -> str:
@@ -113,10 +100,6 @@ class ReleaseInfo:
         """Kind of request → the JSON schemas of the request and of the answer."""
         pairs: dict[str, list[Any]] = {"predict": [self.rows, PredictResponse], "explain": [self.row, ExplainResponse]}
         return {kind: [TypeAdapter(model).json_schema() for model in pair] for kind, pair in pairs.items()}
-
-
-def _strict(example: dict[str, Any]) -> ConfigDict:
-    return ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True, json_schema_extra={"example": example})
 
 
 class Predictor:
@@ -139,7 +122,7 @@ class Predictor:
         self._head["release"] = self.release.tag
         self._categories = {name for name, feature in self.features.items() if feature["type"] == "category"}
         self._seen = {name: frozenset([*values, None]) for name, values in facts["categories"].items()}  # null: missing
-        self._ahead_s = float(os.environ.get(AHEAD) or AHEAD_S)
+        self._ahead_s = max_ahead_s()
         self.edges: list[float] = facts["prediction_edges"]
         self.counts = [0] * (len(self.edges) + 1)
         """How many predictions lay below the first edge, between two, and above the last."""
@@ -147,7 +130,6 @@ class Predictor:
         """Feature → how many rows had a category that the model was never trained on."""
         self.background = json.loads((folder / "background.json").read_text(encoding="utf-8"))
         self._requests = {"predict": TypeAdapter(self.release.rows), "explain": TypeAdapter(self.release.row)}
-        self._fields = {"predict": list(self.release.rows.model_fields), "explain": list(self.release.row.model_fields)}
         package = f"models.{self.release.name}"
         self.pipeline = model_file.load(folder / "model.skops", facts["model_sha256"], own=package)
         usual = {name: [row[name] for row in self.background[: fast_trees.MOST_ROWS]] for name in self.features}
@@ -172,13 +154,13 @@ class Predictor:
             request: Any = self._requests[kind].validate_json(body)
         except ValidationError as error:
             return _refuse(*self._faults(kind, error))
-        if kind == "predict" and request.keys is not None and len(request.keys) != len(request.rows):
+        if kind == "explain":
+            return request
+        if request.keys is not None and len(request.keys) != len(request.rows):
             return _refuse(1, [_fault(None, "keys", f"{len(request.keys)} keys for {len(request.rows)} rows")])
-        if kind == "predict" and request.time is not None:
-            ahead = (request.time - datetime.now(UTC)).total_seconds()
-            if ahead > self._ahead_s:
-                problem = f"is more than {self._ahead_s:g} s ahead of the clock here ({AHEAD})"
-                return _refuse(1, [_fault(None, "time", problem)])
+        if request.time is not None and (request.time - datetime.now(UTC)).total_seconds() > self._ahead_s:
+            problem = f"is more than {self._ahead_s:g} s ahead of the clock here ({AHEAD})"
+            return _refuse(1, [_fault(None, "time", problem)])
         return request
 
     def _score_or_fail(self, requests: list[list[BaseModel]]) -> list[list[list[float]] | Answer]:
@@ -234,8 +216,7 @@ class Predictor:
             if len(self._classes) == 2:
                 prediction["probability"] = main = scores[1]
             prediction["probabilities"] = dict(zip(map(str, self._classes), scores, strict=True))
-        unseen = [name for name, seen in self._seen.items() if row[name] not in seen]
-        if unseen:
+        if unseen := [name for name, seen in self._seen.items() if row[name] not in seen]:
             prediction["unseen"] = unseen
         if counted:
             self.counts[bisect_left(self.edges, main)] += 1
@@ -291,7 +272,8 @@ class Predictor:
         row = deeper[0] if first in ("rows", "row", "keys") else None
         name = first if row is None or first == "keys" else deeper[1]
         field = None if name is None else str(name)[:LONGEST_NAME]
-        alternatives = list(self.features) if row is not None else [f for f in self._fields[kind] if f != first]
+        body = self.release.rows if kind == "predict" else self.release.row
+        alternatives = list(self.features) if row is not None else [f for f in body.model_fields if f != first]
         problem = {
             "missing": "is missing",
             "too_short": "holds no row",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -13,6 +14,15 @@ LONGEST = 200
 EXACT = 2**53
 """Above this, a whole number would not survive as the float64 that it becomes."""
 
+AHEAD = "EVERGREEN_MAX_AHEAD_S"
+"""The setting: so far may the `time` of a request be ahead of the clock here. Clocks differ by less; what is further
+ahead is a mistake that monitoring would take for the newest day until that day comes."""
+
+
+def max_ahead_s() -> float:
+    """The value of that setting, in seconds."""
+    return float(os.environ.get(AHEAD) or 300)
+
 
 def request_row(features: Mapping[str, Mapping[str, Any]]) -> type[BaseModel]:
     """The model of one row: a field per feature, in order, and no other.
@@ -23,17 +33,20 @@ def request_row(features: Mapping[str, Mapping[str, Any]]) -> type[BaseModel]:
     Args:
         features: name → type (category, integer or number), about, example; optional: unit, min, max, nullable.
     """
-    config = ConfigDict(
+    fields: dict[str, Any] = {name: _field(feature) for name, feature in features.items()}
+    return create_model("Row", __config__=strict(example_row(features)), **fields)
+
+
+def strict(example: Any) -> ConfigDict:
+    """How a part of a request is read; nothing of what it held is in a message."""
+    return ConfigDict(
         extra="forbid",
         strict=True,
         allow_inf_nan=False,
         hide_input_in_errors=True,
         protected_namespaces=(),
-        json_schema_extra={"example": example_row(features)},
+        json_schema_extra={"example": example},
     )
-    fields: dict[str, Any] = {name: _field(feature) for name, feature in features.items()}
-    row: type[BaseModel] = create_model("Row", __config__=config, **fields)
-    return row
 
 
 def example_row(features: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -41,16 +54,12 @@ def example_row(features: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     return {name: _typed(feature, feature["example"]) for name, feature in features.items()}
 
 
-def _as_integer(value: Any) -> Any:
-    return int(value) if type(value) is float and value.is_integer() else value
-
-
 def _field(feature: Mapping[str, Any]) -> tuple[Any, Any]:
     """Annotation and default of one field."""
     kind: Any = {"category": str, "integer": int, "number": float}[feature["type"]]
     limited: Any = Annotated[kind, Field(**limits(feature))]
     if kind is int:
-        limited = Annotated[limited, BeforeValidator(_as_integer)]
+        limited = Annotated[limited, BeforeValidator(lambda value: _whole(value) if type(value) is float else value)]
     about = feature["about"] + (f" [{feature['unit']}]" if feature.get("unit") else "")
     described: dict[str, Any] = {"description": about, "examples": [_typed(feature, feature["example"])]}
     if feature.get("nullable"):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.ground import files, import_closure, params, settings
-from tasks.ground.errors import DataMissing, Mistake, ModelCodeError, RowsRefused
+from tasks.ground.errors import DataMissing, ModelCodeError, RowsRefused
 from tasks.modelling import user_code
 from tasks.tables import contract, table_files
 from tasks.training import consistency
@@ -150,20 +150,9 @@ def _table(path: Path, suite: contract.Contract) -> pd.DataFrame:
 def made_by(name: str, model: params.Model, packages: str) -> dict[str, Any]:
     """Everything that rows depend on beside their tables: the code that makes them, parameters and packages."""
     return {
-        "code": _code_hashes(name),
+        "code": import_closure.hashes("tasks/training/prepare.py", f"models/{name}/rows"),
         "task": model.task,
         "features": {column: feature.model_dump() for column, feature in model.features.items()},
         "options": model.options,
         "packages": packages,
     }
-
-
-def _code_hashes(name: str) -> dict[str, str]:
-    root = settings.ROOT
-    sources = import_closure.closure(root / "tasks" / "training" / "prepare.py", root)
-    sources |= import_closure.closure(root / "models" / name / "rows" / "__init__.py", root)
-    own = (root / "models" / name / "rows").rglob("*")  # tables that its code reads, for one
-    sources |= {path for path in own if path.is_file() and "__pycache__" not in path.parts}
-    if not sources:
-        raise Mistake(f"no source of models/{name}/rows was found below {root}")
-    return {path.relative_to(root).as_posix(): files.sha256(path) for path in sorted(sources)}

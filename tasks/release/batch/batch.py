@@ -157,7 +157,8 @@ def score(
     config.model(name)
     release = find_release(name, version)
     sources = batch_sources.find(name, config, source)
-    target = Target(Location.of(to or f"var/batch/{name}/{release.candidate}/{_slug(storage.masked(source))}"))
+    to = to or str(paths.batches() / name / release.candidate / _slug(storage.masked(source)))
+    target = Target(Location.of(to))
     log(f"{name}: {len(sources)} sources are scored by {release} into {target.place.shown}")
     lock = files.lock(f"batch-{files.digest(target.place.url)[:16]}")
     with lock, _scratch() as scratch, Scorer(release.folder, release.tag, scratch) as scorer:

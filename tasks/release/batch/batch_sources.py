@@ -231,12 +231,10 @@ def _read(model: str, dataset: str, path: Path) -> pd.DataFrame:
 
 def _code_digest(name: str) -> str:
     """What rows are made by, beside tables: code, contracts and options, as one hash."""
-    root, model = settings.ROOT, params.load().model(name)
-    folder = root / "models" / name / "rows"
-    sources = import_closure.closure(folder / "__init__.py", root)
-    sources |= {path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
-    sources |= {contract.path_of(name, dataset) for dataset in model.datasets}
-    hashes = {path.relative_to(root).as_posix(): files.sha256(path) for path in sources}
+    model = params.load().model(name)
+    contracts = [contract.path_of(name, dataset) for dataset in model.datasets]
+    hashes = {path.relative_to(settings.ROOT).as_posix(): files.sha256(path) for path in contracts}
+    hashes |= import_closure.hashes(f"models/{name}/rows")
     return files.digest({"files": hashes, "options": model.options})
 
 

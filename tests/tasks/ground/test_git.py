@@ -32,7 +32,7 @@ def test_names_are_relative_to_the_folder(here: Clone) -> None:
     (here.at / "a").write_text("other")
     (here.at / "new file").write_text("new")
     (here.at.parent / "b").write_text("new")
-    assert here.changed("a", "b", "../b", "c") == ["a", "../b"]
+    assert here.changed("a", "b", "c", "new file") == ["a", "new file"]
     commit = here.commit("more", "a")
     assert here.show(commit, "a") == "other"
     assert here.show(commit, "b") is None

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.ground import import_closure
+from tasks.ground import files, import_closure, settings
 from tasks.ground.errors import ModelCodeError
 
 
@@ -67,3 +67,14 @@ def test_a_file_that_is_not_python_is_named(tmp_path):
     root = project(tmp_path, main="import a", a="x = 1\ndef broken(")
     with pytest.raises(ModelCodeError, match=r"a\.py, line 2"):
         import_closure.closure(root / "main.py", root)
+
+
+def test_code_is_known_by_the_hashes_of_all_that_it_is_made_of(tmp_path, monkeypatch):
+    """A table beside a package's code counts, byte code does not; what nobody imports does not either."""
+    monkeypatch.setattr(settings, "ROOT", tmp_path)
+    project(tmp_path, step="import a", a="", b="", other="")
+    for name, text in {"__init__.py": "import b", "table.csv": "1", "__pycache__/b.pyc": ""}.items():
+        files.write_text(tmp_path / "p" / name, text)
+    hashes = import_closure.hashes("step.py", "p")
+    assert list(hashes) == ["a.py", "b.py", "p/__init__.py", "p/table.csv", "step.py"]
+    assert hashes["p/table.csv"] == files.sha256(tmp_path / "p" / "table.csv")

@@ -107,47 +107,19 @@ def test_an_answer_says_what_was_predicted_by_which_release_and_under_which_id(c
     assert sum(first["probabilities"].values()) == pytest.approx(1)
 
 
-def without(field: str) -> dict:
-    """A row that lacks a field."""
-    return {name: value for name, value in ROW.items() if name != field}
-
-
-def raw(**values: str) -> str:
-    """A body with one row, some of whose values are JSON texts that json.dumps would not write."""
-    row = json.dumps(ROW)[:-1] + "".join(f', "{name}": {text}' for name, text in values.items())
-    return f'{{"rows": [{row}}}]}}'
-
-
 @pytest.mark.parametrize(
     ("body", "row", "field", "problem"),
     [
-        ("{", None, None, "the body is not JSON"),
         ("", None, None, "the body is not JSON"),
         ("carrier=UA", None, None, "the body is not JSON"),
-        ("[]", None, None, "should be an object"),
-        ("{}", None, "rows", "is missing"),
         ('{"row": []}', None, "row", "did you mean 'rows'"),
-        ([], None, "rows", "holds no row"),
         ([ROW] * 1001, None, "rows", "holds more than 1000 rows"),
-        ([ROW, "row"], 1, None, "should be an object"),
-        ([ROW, without("carrier")], 1, "carrier", "is missing"),
-        ([{**ROW, "carier": "UA"}], 0, "carier", "did you mean 'carrier'"),
         ([ROW, ROW, {**ROW, "carrier": 7}], 2, "carrier", "valid string"),
-        ([{**ROW, "carrier": ""}], 0, "carrier", "at least 1 character"),
-        ([{**ROW, "distance": "1400"}], 0, "distance", "valid number"),
-        ([{**ROW, "distance": None}], 0, "distance", "valid number"),
-        ([{**ROW, "hour": 3.5}], 0, "hour", "valid integer"),
-        ([{**ROW, "hour": True}], 0, "hour", "valid integer"),
-        ([{**ROW, "minute": 60}], 0, "minute", "less than or equal to 59"),
-        (raw(temp="NaN"), 0, "temp", "finite number"),
-        (raw(temp="Infinity"), 0, "temp", "finite number"),
-        (raw(distance="-Infinity"), 0, "distance", "finite number"),
-        (raw(temp="1e999"), 0, "temp", "finite number"),
-        (raw(temp="9" * 400), 0, "temp", "finite number"),
+        ([{**ROW, "temp": float("nan")}], 0, "temp", "finite number"),
     ],
-)  # fmt: skip
+)
 def test_a_bad_request_is_refused_by_row_and_field(client, body, row, field, problem):
-    """400, with the row (from 0), the field and what is wrong; and the next request is answered."""
+    """As the predictor says it (test_predictor.py has every case); and the next request is answered."""
     response = post(client, body)
     assert response.status_code == 400
     said = response.json()
@@ -155,13 +127,6 @@ def test_a_bad_request_is_refused_by_row_and_field(client, body, row, field, pro
     matching = [f for f in said["detail"] if (f["row"], f["field"]) == (row, field) and problem in f["problem"]]
     assert matching, said
     assert post(client, [ROW]).status_code == 200
-
-
-def test_many_faults_are_told_up_to_a_hundred(client):
-    """A large bad request does not get a larger answer."""
-    said = post(client, [{}] * 1000).json()
-    assert len(said["detail"]) == 100
-    assert "7000 faults" in said["error"]
 
 
 def test_what_was_posted_does_not_get_into_the_log(client, log):

@@ -25,7 +25,6 @@ import pytest
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.pipeline import Pipeline
 
-from tasks.ground import settings
 from tasks.release.package import package
 from tasks.runtime import predictor, replica
 from tasks.runtime.ordinal_codes import Codes
@@ -116,9 +115,8 @@ def request(number: int, key: str | None = None) -> replica.RequestFrame:
     return replica.RequestFrame(PREDICT, number, time.time() - 0.005, f"r{number}", key, b"")
 
 
-ANSWER = predictor.Answer(
-    200, b"", b'"ids":["a"],"keys":null,"rows":[{"place":"\xc3\xb8"}],"predictions":[{"prediction":1}]'
-)
+LOGGED = '{"ids":["a"],"keys":null,"rows":[{"place":"ø"}],"predictions":[{"prediction":1}]}'
+ANSWER = predictor.Answer(200, b"", LOGGED[1:-1].encode())
 
 
 @pytest.fixture
@@ -139,19 +137,7 @@ def test_a_line_holds_what_was_asked_by_whom_when_and_what_was_answered(log: rep
     log.write([(request(1, 'cl"ient'), ANSWER)])
     ((path, lines),) = written(log.folder).items()
     said = lines[0]
-    assert list(said) == [
-        "request",
-        "time",
-        "ms",
-        "model",
-        "version",
-        "release",
-        "key",
-        "ids",
-        "keys",
-        "rows",
-        "predictions",
-    ]
+    assert list(said) == ["request", "time", "ms", *("model", "version", "release", "key"), *json.loads(LOGGED)]
     assert (said["request"], said["key"], said["rows"]) == ("r1", 'cl"ient', [{"place": "ø"}])
     assert (said["model"], said["version"], said["release"]) == ("small", "3", "97a3")
     assert 5 <= said["ms"] < 1000
@@ -254,39 +240,10 @@ def test_a_full_disk_costs_lines_and_says_so_and_nothing_is_half_written(
     assert capfd.readouterr().err.count("the prediction log cannot be written") == 1, "told once, not each time"
 
 
-LIMITED = """
-import resource, signal, sys
-sys.path.insert(0, {root!r})
-from pathlib import Path
-from types import SimpleNamespace
-from tasks.runtime import replica
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
-log = replica.PredictionLog(Path({folder!r}), "small", "97a3", "3")
-for n in range(20):
-    frame = replica.RequestFrame(replica.PREDICT, n, 0.0, f"r{{n}}", None, b"")
-    log.write([(frame, SimpleNamespace(time=None, logged={answer!r}))])
-print(log.lost, log.trouble)
-"""
-
-
-def test_a_real_limit_of_the_system_is_met_like_a_full_disk(tmp_path: Path) -> None:
-    """The kernel writes a part of the line that does not fit: it is not to be found later."""
-    code = LIMITED.format(root=str(settings.ROOT), folder=str(tmp_path), answer=ANSWER.logged)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    held = written(tmp_path)
-    lines = [one["request"] for lines in held.values() for one in lines]
-    lost = int(done.stdout.split()[0])
-    assert lost > 2
-    assert len(lines) == 20 - lost
-    assert all(path.stat().st_size <= 1000 for path in held)
-    assert all(path.read_text().endswith("}\n") for path in held)
-
-
-def test_words_about_a_full_disk_that_go_to_the_same_disk_cost_no_answer(
+def test_a_folder_that_cannot_be_made_costs_lines_and_no_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What a replica says is in a file as well."""
+    """Nor do the words about it that go to the same disk: what a replica says is in a file as well."""
     (tmp_path / "incoming").write_text("a file")
     with Path("/dev/full").open("w", encoding="utf-8", buffering=1) as full, monkeypatch.context() as patch:
         patch.setattr(sys, "stderr", full)
@@ -295,16 +252,7 @@ def test_words_about_a_full_disk_that_go_to_the_same_disk_cost_no_answer(
         with contextlib.suppress(OSError):
             full.close()
     assert log.lost == 1
-
-
-def test_a_folder_that_cannot_be_made_costs_lines_and_no_answer(tmp_path: Path) -> None:
-    """Whatever is wrong with the disk."""
-    (tmp_path / "incoming").write_text("a file")
-    log = replica.PredictionLog(tmp_path / "incoming", "small", "97a3", None)
-    log.write([(request(1), ANSWER)])
-    assert log.lost == 1
-    assert log.trouble
-    assert "incoming" in log.trouble
+    assert "incoming" in str(log.trouble)
 
 
 # ── the process ───────────────────────────────────────────────────────────────────────────────────
@@ -463,7 +411,9 @@ def test_a_disk_that_is_full_costs_no_answer_and_the_router_is_told(start: Calla
     running.send(asked(5))
     running.answers(1)
     assert running.statistics() | {"counts": 0} == {"counts": 0, "unseen": {}, "log": None, "lost": 4}
-    assert [one["request"] for lines in written(running.log).values() for one in lines] == ["r5"]
+    assert [one["request"] for lines in written(running.log).values() for one in lines] == ["r5"], (
+        "no half line is left"
+    )
 
 
 def test_it_ends_when_the_router_is_gone_and_not_by_ctrl_c(start: Callable[..., Running]) -> None:
@@ -485,21 +435,15 @@ def test_what_was_answered_is_in_the_log_whenever_it_is_killed(start: Callable[.
         running.frame()
         running.send(*(asked(number, name=f"{round_}-{number}") for number in range(1, 2000)))
         running.socket.settimeout(20)
-        answered = 0
-        while answered < 200 * (round_ + 1):
-            _, number, body = running.frame()
-            if number:
-                known |= {one["id"] for one in json.loads(body)["predictions"]}
-                answered += 1
-        running.process.kill()
-        running.process.wait()
-        try:
+        before = len(known)
+        with contextlib.suppress(AssertionError, ConnectionError):  # all that it had sent is read
             while True:
                 _, number, body = running.frame()
                 if number:
                     known |= {one["id"] for one in json.loads(body)["predictions"]}
-        except (AssertionError, ConnectionError):
-            pass  # all that it had sent is read
+                if len(known) - before == 200 * (round_ + 1):
+                    running.process.kill()
+                    running.process.wait()
     kept = set()
     for path in running.log.glob("*/*.jsonl"):
         for line in path.read_bytes().split(b"\n")[:-1]:

@@ -21,7 +21,6 @@ from tasks.modelling.rows import row_hashes
 from tasks.monitoring.drift import drift
 from tasks.monitoring.intake import intake, local_time, service_counts
 from tasks.prediction_log import error_counts, prediction_log
-from tasks.runtime import predictor
 from tests.tasks.monitoring.asked import FEATURES, LATER, MODEL, NOON, WANTED, ask, made_of, observe, rows
 
 LEARNED = rows("2013-01-01", 60, seed=9)
@@ -486,8 +485,8 @@ def test_a_row_that_is_asked_after_its_answer_counts_for_nothing(world: Path, zo
 
 def test_who_answers_and_who_watches_agree_on_what_is_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     """One setting, one default."""
-    assert prediction_log.ahead().total_seconds() == predictor.AHEAD_S
-    monkeypatch.setenv(predictor.AHEAD, "7200")
+    assert prediction_log.ahead() == timedelta(minutes=5)
+    monkeypatch.setenv("EVERGREEN_MAX_AHEAD_S", "7200")
     assert prediction_log.ahead() == timedelta(hours=2)
 
 
