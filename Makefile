@@ -41,16 +41,16 @@ up: $(READY)  ## the platform: Prefect, a worker, MLflow, the router, the watche
 down: $(READY)  ## end the platform that runs behind
 	@bin/evergreen down
 
-test: $(READY)  ## the tests, with the real components, but for the longest
+test: $(READY)  ## the tests, with the real components, but for the slow ones; six minutes
 	@python -m pytest
 
 test-long: $(READY)  ## the tests that take a minute or more each: schedules of kills, torn files, the tools' commands, a browser
 	@python -m pytest -m long
 
-check: $(READY)  ## lint, layers, types and tests
+check: $(READY)  ## lint, layers, types and tests, the slow ones too: what CI runs
 	@ruff check . && ruff format --check . && lint-imports
 	@mypy
-	@python -m pytest
+	@python -m pytest -m 'not long'
 
 shell: $(READY)  ## a shell with `evergreen` (its commands complete), prefect, mlflow, dvc and bentoml, for this project's state
 	@case "$${SHELL:-bash}" in \

@@ -28,6 +28,7 @@ def test_models_that_differ_by_seed_only_are_hardly_ever_promoted() -> None:
     assert sum(j.promoted for j in judged) <= 2  # 3 of 20 at 5 %: less than one time in ten
 
 
+@pytest.mark.slow
 def test_a_better_challenger_is_promoted_and_one_bad_slice_blocks_it() -> None:
     """Who knows the weather takes the place of one who does not; made worse in any one slice, it does not."""
     many, few = (monitor.Trained(kind, 6, 0, 20_000) for kind in (monitor.SAME, "knows no weather"))

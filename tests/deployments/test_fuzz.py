@@ -62,6 +62,7 @@ def _lives_on(router: Routed) -> Iterator[None]:
     assert "Traceback" not in said, said[-3000:]
 
 
+@pytest.mark.slow
 def test_the_api_holds_what_its_own_description_says(router: Routed, tmp_path: Path) -> None:
     """Schemathesis makes requests of the OpenAPI document, good ones and bad ones, some hundred.
 
@@ -170,6 +171,7 @@ def test_each_request_gets_its_status_and_no_connection_is_left_waiting(
     assert time.monotonic() - begin < 3 * PATIENCE
 
 
+@pytest.mark.slow
 def test_who_asks_on_and_on_and_hears_nothing_does_not_fill_the_memory(router: Routed) -> None:
     """Requests in a row on one connection are read as they are answered; all are, once somebody listens."""
     assert router.process
@@ -409,6 +411,7 @@ def test_no_pickle_is_opened_whatever_it_is_called(router: Routed, tmp_path: Pat
     assert not (tmp_path / "was-here").exists()
 
 
+@pytest.mark.slow
 def test_thousands_of_hostile_requests_leave_no_trace_in_memory(router: Routed) -> None:
     """The router and its replica do not grow: not by thousands of small ones, and by large ones only once."""
     small = [body for body in HOSTILE.values() if len(body) < 100_000]

@@ -48,6 +48,7 @@ def happened(event: str, name: str) -> list[dict[str, Any]]:
     return [one for one in found if one["resource"].get("prefect.resource.name") == name]
 
 
+@pytest.mark.slow
 def test_of_a_run_that_does_not_start(alone: Alone) -> None:
     """It says which, since when, what to look at, and where it is; one that has started is nobody's business."""
     stuck, started = run("PENDING"), run("PENDING")

@@ -73,6 +73,7 @@ def run(*policies: backtest_result.Policy, **asked: Any) -> backtest_result.Back
     )[0]
 
 
+@pytest.mark.slow
 def test_the_same_history_gives_the_same_ledger_byte_for_byte(project: Project) -> None:
     """With everything computed anew, and with everything remembered; and no clock is in it."""
     run()
@@ -87,6 +88,7 @@ def test_the_same_history_gives_the_same_ledger_byte_for_byte(project: Project) 
         json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
 
 
+@pytest.mark.slow
 def test_nothing_that_comes_later_changes_what_was_decided(project: Project, tmp_path: Path) -> None:
     """In another future, every decision up to then is the same: no row and no label is known before its time."""
     run()

@@ -101,6 +101,7 @@ def test_a_mistake_of_a_person_is_one_line(alone: Alone) -> None:
     assert line == "ParamsError: params.yaml: there is no model 'tinny' below `models`; did you mean 'tiny'?"
 
 
+@pytest.mark.slow
 def test_a_refusal_is_told_once(alone: Alone) -> None:
     """As long as it lies in quarantine; with the reason."""
     land(alone, "2013-04.txt")
@@ -115,6 +116,7 @@ def test_a_refusal_is_told_once(alone: Alone) -> None:
     assert [one["subject"] for one in alone.told].count("refused: readings 2013-04") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "killed", ["events.refused = die", "ingest._report = die", "ingest.create_markdown_artifact = die"]
 )
@@ -169,6 +171,7 @@ def woken() -> int:
     return len([run for run in api.call("/flow_runs/filter", which) if not run["auto_scheduled"]])
 
 
+@pytest.mark.slow
 def test_a_version_that_comes_back_is_told_anew_and_none_is_told_twice(alone: Alone) -> None:
     """A row is taken away, and brought again; told and not yet noted, a kill comes between."""
     ingest(alone)

@@ -151,6 +151,7 @@ def first(world: World) -> desired_state.ReleaseRef:
 # ── a month without labels ────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 def test_without_labels_the_loss_is_estimated(world: World, first: desired_state.ReleaseRef) -> None:
     """And what was asked is held against what the release learned from."""
     said = report()
@@ -324,6 +325,7 @@ def test_an_alarm_that_was_acknowledged_stays_open_and_so_does_the_note(
     assert len(told(world, "alarm: ")) == 1
 
 
+@pytest.mark.slow
 def test_killed_while_it_writes_to_mlflow_nothing_is_doubled(world: World, first: desired_state.ReleaseRef) -> None:
     """The next run ends what was begun; the report is that of a run that was not killed."""
     world.label("2013-05", 150)

@@ -36,7 +36,7 @@ from tests.conftest import Project
 from tests.deployments.alone import Alone, server
 from tests.deployments.conftest import until
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 ROLLOUT = """
     rollout: {start_s: 15, replay: 40, bake_s: 2, canary: 0.3, min_requests: 10, latency_ms: 150}

@@ -40,6 +40,7 @@ def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
     runner.close()
 
 
+@pytest.mark.slow
 def test_what_is_said_to_change_no_result_changes_none(warm: Warm, tmp_path: Path) -> None:
     """All such changes at once, from scratch and without any cache: the same bytes as without them."""
     copy = Copy(Path(shutil.copytree(warm.root, tmp_path / "project", symlinks=True)), warm.runner)
@@ -51,6 +52,7 @@ def test_what_is_said_to_change_no_result_changes_none(warm: Warm, tmp_path: Pat
     assert made == warm.gives, stale(made, warm.gives)
 
 
+@pytest.mark.slow
 def test_a_stage_names_the_parameters_that_it_reads_and_no_others(warm: Warm) -> None:
     """One that it reads and dvc.yaml does not name would make stale results count as up to date."""
     graph = yaml.safe_load((warm.root / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
@@ -60,6 +62,7 @@ def test_a_stage_names_the_parameters_that_it_reads_and_no_others(warm: Warm) ->
         assert read == {".".join(key.split(".")[:2]) for key in named}, stage
 
 
+@pytest.mark.slow
 def test_nothing_changed_and_nothing_is_redone(warm: Warm, tmp_path: Path) -> None:
     """The measure of all that follows: a copy of a project has nothing to do, and holds what its sources give."""
     done, expected = changed(warm, tmp_path, Case("nothing", lambda _: None, None))
@@ -68,6 +71,7 @@ def test_nothing_changed_and_nothing_is_redone(warm: Warm, tmp_path: Path) -> No
     assert done["made"] == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.kind)
 def test_what_can_change_a_result_is_redone_and_nothing_is_stale(case: Case, warm: Warm, tmp_path: Path) -> None:
     """After any change, what is in build/ is what a run from scratch gives; and what was called is what is said."""

@@ -697,6 +697,7 @@ def test_what_was_not_answered_is_counted_by_its_kind(router: Routed) -> None:
     assert _so_far(router) == expected
 
 
+@pytest.mark.slow
 def test_counts_go_on_after_an_end_and_after_a_kill(router: Routed) -> None:
     """One that ends writes down everything; one that is killed loses what it had not written down yet, and no more."""
     before = _so_far(router)
@@ -1198,6 +1199,7 @@ def test_a_request_that_kills_whoever_answers_it_takes_no_other_along(router: Ro
     assert "POISON" not in router.said()
 
 
+@pytest.mark.slow
 def test_a_router_that_is_killed_serves_the_same_when_it_is_started_again(router: Routed) -> None:
     """Its replicas end by themselves; what was answered before is in the log; counters begin anew."""
     router.serve(router.candidate, "other0000000000", canary="other0000000000", share=0.5)

@@ -189,6 +189,7 @@ def test_who_loses_the_race_joins_what_both_accepted(worker: Callable[[str], Pat
     assert not git_sync.follow(said())
 
 
+@pytest.mark.slow
 def test_two_processes_that_race_lose_nothing(worker: Callable[[str], Path], origin: Path, tmp_path: Path) -> None:
     """Really at once, over and over: the union is at the origin, and each commit has its data."""
     roots = [worker("a"), worker("b")]

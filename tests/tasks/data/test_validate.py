@@ -107,6 +107,7 @@ def refused(path: Path, dataset: str, before: Path | None) -> list[validate.Expe
     return [check for report in reports for check in report.failures]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dataset", upstream.DATASETS)
 def test_every_real_month_passes_in_order(dataset: str, root: Path) -> None:
     """The twelve months of the example pass both models' contracts, each with the month before it."""

@@ -80,6 +80,7 @@ EXPECTED = [
 ]
 
 
+@pytest.mark.slow
 def test_frames_may_be_cut_at_any_byte() -> None:
     """The socket owes nobody whole frames."""
     stream = b"".join(FRAMES)
@@ -427,6 +428,7 @@ def test_it_ends_when_the_router_is_gone_and_not_by_ctrl_c(start: Callable[..., 
     assert running.process.wait(20) == 0
 
 
+@pytest.mark.slow
 def test_what_was_answered_is_in_the_log_whenever_it_is_killed(start: Callable[..., Running]) -> None:
     """Between any two writes of the kernel; what was logged and not answered may be there as well."""
     known: set[str] = set()

@@ -458,6 +458,7 @@ def real(flights: benchmark.World) -> daily_summaries.DaySummaries:
     return flights.summaries()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["days", "weeks"])
 def test_real_days_in_another_order_raise_no_alarm(scheme, flights, real, monkeypatch):
     """Of 20 years drawn from the days or the weeks of a real one, looked at day by day, hardly any alarms."""

@@ -137,6 +137,7 @@ def killed_after(writes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "remove", breaking(files.remove))
 
 
+@pytest.mark.slow
 def test_killed_between_any_two_writes_it_goes_on_without_loss_or_doubling(
     world: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -306,6 +307,7 @@ def test_a_row_that_is_asked_again_is_known_whenever_that_is(world: Path) -> Non
     assert set(state.repeated) == {"2013-04-01", "2013-04-02", "2013-04-04", "2013-03-24"}
 
 
+@pytest.mark.slow
 def test_keys_that_were_asked_again_are_forgotten_with_their_rows(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is kept of them is bounded, over 20 days; and those that are kept still say which row counts."""
     wanted, counts = replace(WANTED, keep_days=7), []
@@ -426,6 +428,7 @@ def test_how_the_service_is_goes_by_the_day_of_the_answer_in_the_zone_of_the_mod
     assert {day: said["requests"] for day, said in found.items()} == {"2026-11-20": 72}
 
 
+@pytest.mark.slow
 def test_another_zone_begins_anew_killed_or_not(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The log is read again from its beginning: as if that had been the zone from the start. Also back again."""
     asked = at_work("2013-04-01", 3, seed=3)

@@ -152,6 +152,7 @@ def at_once(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, pd.DataFrame
         return weeks, labels.frame(MODEL, sorted(join().days)).drop(columns="id")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("come", [late, in_parts, corrected, doubled, withdrawn, before_the_requests])
 def test_labels_end_in_the_same_numbers_however_they_come(
     at_once: tuple[Any, pd.DataFrame], asked: pd.DataFrame, come: Callable[[pd.DataFrame], None]
@@ -315,6 +316,7 @@ class Killed(BaseException):
     """As SIGKILL."""
 
 
+@pytest.mark.slow
 def test_killed_at_any_write_the_next_look_ends_the_same(asked: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
     """Days that were joined before the kill are joined again, to the same bytes."""
     ask(asked.iloc[:30], number=1)  # asked twice

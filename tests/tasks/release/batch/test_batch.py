@@ -140,6 +140,7 @@ def written(rows: pd.DataFrame, path: Path, **changed: Any) -> Path:
 # ── as evaluated, as online ───────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".parquet", ".csv", ".jsonl"])
 def test_answers_are_the_evaluated_predictions(
     suffix: str, score: Callable[..., batch.BatchResult], holdout: pd.DataFrame, evaluated: pd.DataFrame, tmp_path: Path
@@ -494,6 +495,7 @@ def test_what_a_killed_run_scored_is_not_scored_again(
     assert files.tree(to) == files.tree(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_a_killed_process_is_continued(
     cold: Callable[..., batch.BatchResult], candidate: str, holdout: pd.DataFrame, tmp_path: Path
 ) -> None:

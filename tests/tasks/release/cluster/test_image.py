@@ -200,6 +200,7 @@ def test_it_runs_as_nobody_and_listens_to_all(context: Path) -> None:
     assert json.loads(last["CMD"]) == ["bentoml", "serve", "/bento", "--host", "0.0.0.0", "--port", "3000"]
 
 
+@pytest.mark.slow
 def test_what_it_runs_serves_the_release_with_the_packages_it_names_and_no_others(
     context: Path, tmp_path: Path
 ) -> None:

@@ -424,6 +424,7 @@ def test_two_platforms_at_once(origin: Path, tmp_path: Path) -> None:
     assert git(origin, "rev-list", "--count", "--no-merges", "main") == "11"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("remote", ["origin", None])
 def test_killed_anywhere_nothing_or_everything_was_done(
     origin: Path, monkeypatch: pytest.MonkeyPatch, remote: str | None

@@ -401,6 +401,7 @@ def start(root: Path, how: str) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.slow
 def test_processes_that_race_on_an_empty_store_make_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two find no store, one is killed in the middle of a run: in the end there is one, and it is finished."""
     use(tmp_path, monkeypatch)
