@@ -69,7 +69,7 @@ def _train(model: str, config: params.Params, is_requested: bool, will_package: 
     with ExitStack() as stack:
 
         def around(stage: str, go: Callable[[], dvc_graph.StageOutcome]) -> dvc_graph.StageOutcome:
-            if will_package and stage == f"evaluate@{model}":
+            if will_package and stage == f"train@{model}":
                 stack.enter_context(package.trial_ahead())
             return _stage_as_task(stage, go)
 

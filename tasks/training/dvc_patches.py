@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +19,12 @@ if TYPE_CHECKING:
 
 
 def apply() -> None:
-    """The patches that last: files written whole, dvc.lock by the stage, and types of parameters told apart."""
+    """The patches that last: files written whole and parsed once, dvc.lock by the stage, types of parameters."""
     from dvc.utils.serialize import _common, _yaml
 
     dvc_files.write_whole(_yaml)
     dvc_files.write_whole(_common)
+    _parse_a_text_once(_yaml)
     _write_changed_stages()
     _compare_types_of_parameters()
 
@@ -57,6 +59,23 @@ def steps_in_process(run: Callable[[str, list[str]], None]) -> Iterator[set[str]
         yield called
     finally:
         dvc_run.cmd_run = start_command
+
+
+def _parse_a_text_once(yaml: Any) -> None:
+    """Have DVC keep what a text of YAML holds: it parses params.yaml, 15 ms, three times for each stage."""
+    parse_any = yaml.parse_yaml
+    if hasattr(parse_any, "once"):
+        return
+    once = lru_cache(maxsize=8)(lambda text: parse_any(text, ""))
+
+    def parse_yaml(text: Any, path: Any, typ: str = "safe") -> Any:
+        try:
+            return deepcopy(once(text)) if typ == "safe" else parse_any(text, path, typ)
+        except yaml.YAMLFileCorruptedError as error:
+            raise yaml.YAMLFileCorruptedError(path) from error.__cause__
+
+    vars(parse_yaml)["once"] = once
+    yaml.parse_yaml = parse_yaml
 
 
 def _write_changed_stages() -> None:

@@ -74,7 +74,7 @@ async def _post(client: Any, rows: list[dict[str, Any]]) -> tuple[dict[str, Any]
     return {"status": response.status_code, "body": response.json()}, seconds
 
 
-AHEAD = ("bentoml", "_bentoml_impl.server.app", "httpx", "pandas", "skops.io")
+AHEAD = ("bentoml", "_bentoml_impl.server.app", "httpx", "pandas", "skops.io", "treelite", "prometheus_client")
 """Packages that the service will import: imported while the parent still prepares the task."""
 
 
