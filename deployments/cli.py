@@ -301,9 +301,9 @@ def deliver(partitions: Annotated[list[str], Argument(help="2013-10, or 10 for t
 @command("data", DATA)
 def data() -> None:
     """Bring the files of the data version that data.dvc names, from the remote or from the upstream."""
-    from tasks.data import versions
+    from tasks.data import delivery
 
-    versions.restore_from_upstream(_params(), print)
+    delivery.restore(_params(), print)
 
 
 @command("revisions flights 2013-10", DATA)

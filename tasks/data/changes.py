@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from tasks.ground import files, settings
-from tasks.tables import contract, conversions, table_files
+from tasks.tables import contract, table_files
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,7 +62,7 @@ def between(before: Path, after: Path, dataset: str, reader: str) -> Changes | N
         "md5": [files.md5(before), files.md5(after)],
         "suffixes": [before.suffix, after.suffix],
         "contract": [contract.digest(reader, dataset, path.stem) for path in (before, after)],
-        "code": [files.sha256(Path(module)) for module in _CODE],
+        "code": [files.sha256(Path(module)) for module in (__file__, *table_files.CODE)],
     }
     was, wanted = (contract.load(reader, dataset, path.stem) for path in (before, after))
 
@@ -74,10 +74,6 @@ def between(before: Path, after: Path, dataset: str, reader: str) -> Changes | N
         return Changes(**files.read_json(files.memo("changes", key, ".json", make)))
     except table_files.Unreadable:
         return None
-
-
-_CODE = (__file__, contract.__file__, conversions.__file__, table_files.__file__)
-"""What a memo of changes is made by."""
 
 
 def of_content(before: tuple[str, Path], after: tuple[str, Path], dataset: str, reader: str) -> Changes | None:

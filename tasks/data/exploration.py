@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.data import file_hashes, validate
+from tasks.data.validation_report import Report
 from tasks.ground import files, params, paths
 from tasks.tables import contract, table_files
 
@@ -84,31 +85,27 @@ def data_docs() -> Path:
     rows = []
     for model in given.models:
         for dataset in given.models[model].datasets:
-            before: Path | None = None
-            for path in validate.partitions(dataset):
-                previous = validate.summary(before, dataset, model)
-                rows.append(_document(path, dataset, model, previous))
-                before = path
+            partitions = validate.partitions(dataset)
+            befores = [validate.neighbours(path.stem, partitions)[0] for path in partitions]
+            rows += [_document(path, dataset, model, before) for path, before in zip(partitions, befores, strict=True)]
     index = paths.reports() / "data-docs" / "index.html"
     files.write_text(index, _index(rows))
     return index
 
 
-def _document(path: Path, dataset: str, model: str, previous: validate.Summary | None) -> tuple[validate.Report, str]:
+def _document(path: Path, dataset: str, model: str, before: Path | None) -> tuple[Report, str]:
     """The page of one check, made once per result; gives the report and the page's name."""
-    kept = validate.result(path, dataset, path.stem, model, previous)
-    if isinstance(kept, validate.Report):
-        return kept, ""
+    report, gx = validate.check_with_details(path, dataset, model, before)
+    if gx is None:
+        return report, ""
+    name = f"{model}/{dataset}/{path.stem}.html"
 
     def make(beside: Path) -> None:
-        beside.write_text(_render(kept["gx"], f"{model}: {dataset} {path.stem}"), encoding="utf-8")
+        beside.write_text(_render(gx, f"{model}: {dataset} {path.stem}"), encoding="utf-8")
 
-    name = f"{model}/{dataset}/{path.stem}.html"
-    page = files.memo(
-        "data-docs", {"gx": kept["gx"], "name": name, "code": files.sha256(Path(__file__))}, ".html", make
-    )
-    _publish(page, f"data-docs/{name}")
-    return validate.Report.from_dict(kept["report"]), name
+    key = {"gx": gx, "name": name, "code": files.sha256(Path(__file__))}
+    _publish(files.memo("data-docs", key, ".html", make), f"data-docs/{name}")
+    return report, name
 
 
 def _render(result: dict[str, Any], title: str) -> str:
@@ -131,11 +128,11 @@ def offline(page: str, title: str) -> str:
     return page.replace("</head>", head, 1)
 
 
-def _index(rows: list[tuple[validate.Report, str]]) -> str:
+def _index(rows: list[tuple[Report, str]]) -> str:
     lines = []
     for report, name in rows:
         verdict = "passed" if report.passed else "refused"
-        left_out = sum(check.not_checked for check in report.checks)
+        left_out = len(report.left_out)
         partition = f'<a href="{escape(name)}">{escape(report.partition)}</a>' if name else escape(report.partition)
         cells = (
             escape(report.model),

@@ -12,7 +12,6 @@ import re
 from collections.abc import Callable, Mapping
 
 from tasks.data import revisions, versions
-from tasks.data.revisions import Listing
 from tasks.ground import files, settings
 from tasks.ground.errors import DataVersionDiffers, Mistake
 from tasks.ground.git import Clone, until_first
@@ -20,6 +19,8 @@ from tasks.ground.params import Git, Params
 
 OURS = ("data.dvc", "dvc.lock")
 """What is committed; nothing else ever is."""
+
+SIGNS = {"came": "+", "revised": "~", "withdrawn": "-"}
 
 Log = Callable[[str], object]
 
@@ -88,30 +89,20 @@ def _message(about: str) -> str:
     before, now = _version_at("HEAD"), versions.current()
     lines = []
     if now != before:
-        former = versions.files_of(before) if before else {}
-        changed = _changed(revisions.by_partition(former), revisions.by_partition(versions.tree()))
-        lines += [*(f"{sign} {name}" for name, (sign, _) in changed.items()), f"data version {now}"]
+        changed = revisions.differences(versions.files_of(before) if before else {}, versions.tree())
+        lines = ["", *(f"{SIGNS[what]} {name}" for what, names in changed.items() for name in names)]
+        lines.append(f"data version {now}")
         about = about or f"data: {_summary(changed)}"
-    return "\n".join([" ".join((about or "what was made of it").split())[:200], *([""] if lines else []), *lines])
+    return "\n".join([" ".join((about or "what was made of it").split())[:200], *lines])
 
 
-def _changed(was: Mapping[str, Listing], now: Mapping[str, Listing]) -> dict[str, tuple[str, str]]:
-    """Each file that came, was revised or went: its sign, and what became of it."""
-    came = {name: ("+", "came") for part in now.keys() - was.keys() for name in now[part]}
-    revised = {
-        name: ("~", "revised") for part in now.keys() & was.keys() if now[part] != was[part] for name in now[part]
-    }
-    gone = {name: ("-", "withdrawn") for part in was.keys() - now.keys() for name in was[part]}
-    return dict(sorted({**came, **revised, **gone}.items(), key=lambda entry: ("+~-".index(entry[1][0]), entry[0])))
-
-
-def _summary(changed: Mapping[str, tuple[str, str]]) -> str:
+def _summary(changed: Mapping[str, list[str]]) -> str:
     """The same in a line."""
-    phrases = []
-    for what in dict.fromkeys(what for _, what in changed.values()):
-        names = [name for name, (_, became) in changed.items() if became == what]
-        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        phrases.append(f"{', '.join(names[:3])}{more} {what}")
+    phrases = [
+        f"{', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''} {what}"
+        for what, names in changed.items()
+        if names
+    ]
     return "; ".join(phrases) or "the same files"
 
 
@@ -181,7 +172,7 @@ def _join(git: Git, branch: str, about: str, log: Log) -> list[str]:
     lock = joined_lock(*(here.show(commit, "dvc.lock") for commit in (base, "HEAD", tip)))
     replaced: list[str] = []
     if theirs := here.show(tip, "data.dvc"):
-        replaced = versions.join(theirs, tip, here.show(base, "data.dvc"))
+        replaced = versions.join(theirs, here.show(base, "data.dvc"))
     texts = {"data.dvc": _read("data.dvc"), "dvc.lock": lock}
     here.run("checkout", "-q", "HEAD", "--", *[name for name in OURS if here.show("HEAD", name) is not None])
     here.run("reset", "-q", "--keep", tip)

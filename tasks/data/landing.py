@@ -12,17 +12,16 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
 from tasks.data import changes, file_hashes, quarantine, revisions, validate, zones
 from tasks.data.quarantine import Refusal
+from tasks.data.validation_report import Report
 from tasks.data.zones import Landed, Zone
 from tasks.ground import files, paths, settings, storage
 from tasks.ground.errors import did_you_mean
 from tasks.ground.params import Params
-from tasks.tables import partitions
 
 PARTITION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 
@@ -64,23 +63,18 @@ def collect(params: Params, log: Log = print, check: DeliveryCheck = lambda _lan
         SourceUnavailable: the landing zone or the quarantine cannot be reached.
         ContractError: an expectation suite cannot be used; nothing is quarantined for that.
     """
-    landing = zones.landing(params.landing)
-    arrived, arriving = _arrived(landing, params.settle_seconds)
-    collected = Collected(still_arriving=arriving)
-    for landed in arriving:
-        log(f"{landed}: still arriving, left for the next look")
+    look = _Look(params, log, check)
     with files.lock("data"), storage.naming_full_disk("data/"):
         _sweep(params)
-        take = partial(_take, landing=landing, params=params, collected=collected, log=log, check=check)
-        newest = {(landed.dataset, landed.partition): landed for landed in arrived}
+        newest = {(landed.dataset, landed.partition): landed for landed in look.arrived}
         postponed = [
             landed
-            for landed in arrived
-            if not take(landed, is_last=newest[landed.dataset, landed.partition] is not landed)
+            for landed in look.arrived
+            if not look.take(landed, is_last=newest[landed.dataset, landed.partition] is not landed)
         ]
         for landed in reversed(postponed):
-            take(landed, is_last=True)
-    return collected
+            look.take(landed, is_last=True)
+    return look.collected
 
 
 def clear(params: Params, collected: Collected) -> None:
@@ -93,69 +87,75 @@ def clear(params: Params, collected: Collected) -> None:
         landing.clear(landed)
 
 
+class _Look:
+    """One look at the landing zone."""
+
+    def __init__(self, params: Params, log: Log, check: DeliveryCheck) -> None:
+        self.params, self.log, self.check = params, log, check
+        self.zone = zones.landing(params.landing)
+        self.arrived, arriving = _arrived(self.zone, params.settle_seconds)
+        self.collected = Collected(still_arriving=arriving)
+        for landed in arriving:
+            log(f"{landed}: still arriving, left for the next look")
+
+    def take(self, landed: Landed, *, is_last: bool) -> bool:
+        """Bring one file to where it belongs, and log it; False where it was refused and is to be tried again.
+
+        A refused file may be good beside what comes in the same look: a row that moves from February to January stands
+        in both until February is corrected as well. So it is tried again, the newest partition first (`is_last`).
+        """
+        paths.incoming_data().mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=paths.incoming_data()) as folder:
+            local = Path(folder) / quarantine.safe(PurePosixPath(landed.path).name)
+            if not self.zone.fetch(landed, local):
+                self._note("still_arriving", landed, "changed while it was read, left for the next look")
+                return True
+            refusal = _misplaced(landed, self.params)
+            if refusal is None and (reason := _stale(landed, local)):
+                outcome = "already_there" if reason == ALREADY_THERE else "outdated"
+                self._note(outcome, replace(landed, reason=reason), reason)
+                return True
+            refusal = refusal or self._refusal(landed, local)
+            if refusal is not None and not is_last:
+                return False
+            self._settle(landed, local, refusal)
+            return True
+
+    def _refusal(self, landed: Landed, local: Path) -> Refusal | None:
+        if local.suffix == WITHDRAWN:
+            return refuse_withdrawal(landed, self.params)
+        return refuse(landed, local, self.params) or self.check(landed, local)
+
+    def _settle(self, landed: Landed, local: Path, refusal: Refusal | None) -> None:
+        if refusal is not None:
+            quarantine.supersede(landed, "a newer delivery was refused", self.params, but=local)
+            where = quarantine.put(landed, local, refusal, self.params)
+            self.zone.clear(landed)
+            refused = replace(landed, reason=refusal.reason)
+            self._note("quarantined", refused, f"quarantined in {where}: {refusal.reason}")
+        elif local.suffix == WITHDRAWN:
+            quarantine.supersede(landed, "it was withdrawn", self.params)
+            remove(landed)
+            self._note("withdrawn", landed, "withdrawn by its source")
+        else:
+            quarantine.supersede(landed, "a newer delivery was accepted", self.params)
+            self._note("accepted", landed, f"accepted{accept(landed, local, self.params)}")
+
+    def _note(self, outcome: str, landed: Landed, message: str) -> None:
+        getattr(self.collected, outcome).append(landed)
+        self.log(f"{landed}: {message}")
+
+
 # ── one file ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def _take(
-    landed: Landed,
-    landing: Zone,
-    params: Params,
-    collected: Collected,
-    log: Log,
-    check: DeliveryCheck,
-    *,
-    is_last: bool,
-) -> bool:
-    """Bring one file to where it belongs, and log it; False where it was refused and is to be tried again.
-
-    A refused file may be good beside what comes in the same look: a row that moves from February to January stands in
-    both until February is corrected as well. So it is tried again, the newest partition first (`is_last`).
-    """
-    with TemporaryDirectory(dir=_incoming()) as folder:
-        local = Path(folder) / quarantine.safe(PurePosixPath(landed.path).name)
-        if not landing.fetch(landed, local):
-            collected.still_arriving.append(landed)
-            log(f"{landed}: changed while it was read, left for the next look")
-            return True
-        withdraws = local.suffix == WITHDRAWN
-        refusal = _misplaced(landed, params)
-        if refusal is None and (reason := (_stale_withdrawal if withdraws else _stale_content)(landed, local)):
-            known = collected.already_there if reason == ALREADY_THERE else collected.outdated
-            known.append(replace(landed, reason=reason))
-            log(f"{landed}: {reason}")
-            return True
-        if refusal is None and withdraws:
-            refusal = refuse_withdrawal(landed, params)
-        elif refusal is None:
-            refusal = refuse(landed, local, params) or check(landed, local)
-        if refusal is not None and not is_last:
-            return False
-        if refusal is not None:
-            _quarantine(landed, local, refusal, landing, params, collected, log)
-        elif withdraws:
-            quarantine.supersede(landed, "it was withdrawn", params)
-            remove(landed)
-            collected.withdrawn.append(landed)
-            log(f"{landed}: withdrawn by its source")
-        else:
-            quarantine.supersede(landed, "a newer delivery was accepted", params)
-            log(f"{landed}: accepted{accept(landed, local, params)}")
-            collected.accepted.append(landed)
-        return True
-
-
-def _quarantine(
-    landed: Landed, local: Path, refusal: Refusal, landing: Zone, params: Params, collected: Collected, log: Log
-) -> None:
-    quarantine.supersede(landed, "a newer delivery was refused", params, but=local)
-    where = quarantine.put(landed, local, refusal, params)
-    landing.clear(landed)
-    collected.quarantined.append(replace(landed, reason=refusal.reason))
-    log(f"{landed}: quarantined in {where}: {refusal.reason}")
+def _stale(landed: Landed, local: Path) -> str | None:
+    """Why a file brings nothing new; None where it does."""
+    return (_stale_withdrawal if local.suffix == WITHDRAWN else _stale_content)(landed, local)
 
 
 def _stale_content(landed: Landed, local: Path) -> str | None:
-    """Why a file brings nothing new: its content is in data/, or is a former revision of what is there."""
+    """Its content is in data/, or is a former revision of what is there."""
     md5 = files.md5(local)
     if any(file_hashes.md5(path) == md5 for path in in_data(landed.dataset, landed.partition)):
         return ALREADY_THERE
@@ -168,7 +168,7 @@ def _stale_content(landed: Landed, local: Path) -> str | None:
 
 
 def _stale_withdrawal(landed: Landed, local: Path) -> str | None:
-    """Why a withdrawal changes nothing: the partition is not in data/, or the content that it names was replaced."""
+    """The partition is not in data/, or the content that the withdrawal names was replaced."""
     current = in_data(landed.dataset, landed.partition)
     if not current:
         return "nothing to withdraw: data/ has no such partition"
@@ -207,7 +207,6 @@ def _misplaced(landed: Landed, params: Params) -> Refusal | None:
     """Why a file is refused by its name alone."""
     todo = f"Deliver it as `<dataset>/<partition>.csv` or `.parquet`; datasets: {', '.join(params.datasets)}"
     suffix = PurePosixPath(landed.path).suffix
-    reason = None
     if not landed.dataset or "/" in landed.dataset:
         reason = f"it lies in {landed.dataset or 'no folder'}, not directly in the folder of a dataset"
     elif landed.dataset not in params.datasets:
@@ -217,31 +216,34 @@ def _misplaced(landed: Landed, params: Params) -> Refusal | None:
         reason = f"its suffix is {suffix or 'missing'}, not .csv or .parquet{hint}"
     elif not PARTITION.fullmatch(landed.partition):
         reason = f"{landed.partition!r} is not a partition's name: letters, digits, - and _, at most 100"
-    return Refusal(reason, todo) if reason else None
+    else:
+        return None
+    return Refusal(reason, todo)
 
 
 def refuse(landed: Landed, local: Path, params: Params) -> Refusal | None:
     """Why a file may not be in data/, by its content and beside what is there; None where it may."""
-    before, after = _neighbours(landed)
-    reports = validate.validate_partition(local, landed.dataset, params.readers(landed.dataset), before)
+    before, after = validate.neighbours(landed.partition, validate.partitions(landed.dataset))
+    reports, failures = _checked(local, landed, before, params)
     todo = (
         "If the file is wrong, have it made again and delivered under the same name. If the expectation is too strict, "
         f"change models/<model>/expectations/{landed.dataset}.yaml, then `evergreen quarantine retry`"
     )
-    if failed := [result for report in reports for result in report.failures]:
-        more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
-        return Refusal(f"{validate.sentence(failed[0])}{more}", todo, reports)
+    if failures:
+        more = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
+        return Refusal(f"{failures[0]}{more}", todo, reports)
     return _refused_by_next(landed, after, local, "with it", todo, params)
 
 
 def refuse_withdrawal(landed: Landed, params: Params) -> Refusal | None:
     """Why a partition that is in data/ may not be taken out; None where it may."""
-    before, after = _neighbours(landed)
-    if {path.stem for path in validate.partitions(landed.dataset)} <= {landed.partition}:
+    accepted = validate.partitions(landed.dataset)
+    if {path.stem for path in accepted} <= {landed.partition}:
         return Refusal(
             f"it is the only partition of {landed.dataset}, and nothing can be learned from a dataset without one",
             "Deliver another partition first, then the withdrawal again",
         )
+    before, after = validate.neighbours(landed.partition, accepted)
     todo = f"Change models/<model>/expectations/{landed.dataset}.yaml, or have {after and after.stem} withdrawn first"
     return _refused_by_next(landed, after, before, "without it", todo, params)
 
@@ -252,19 +254,17 @@ def _refused_by_next(
     """The partition after it must still pass: the validate stage would stop at it."""
     if after is None:
         return None
-    reports = validate.validate_partition(after, landed.dataset, params.readers(landed.dataset), before)
-    if failed := [result for report in reports for result in report.failures]:
-        reason = f"{how}, {after.stem}, which is in data/ already, would not pass: {validate.sentence(failed[0])}"
+    reports, failures = _checked(after, landed, before, params)
+    if failures:
+        reason = f"{how}, {after.stem}, which is in data/ already, would not pass: {failures[0]}"
         return Refusal(reason, todo, reports)
     return None
 
 
-def _neighbours(landed: Landed) -> tuple[Path | None, Path | None]:
-    """The accepted partitions just before and just after this one."""
-    by_name = {path.stem: path for path in validate.partitions(landed.dataset)}
-    before = partitions.before(landed.partition, by_name)
-    after = partitions.after(landed.partition, by_name)
-    return by_name[before] if before else None, by_name[after] if after else None
+def _checked(path: Path, landed: Landed, before: Path | None, params: Params) -> tuple[list[Report], list[str]]:
+    """The reports of every model that reads the dataset, and what failed in sentences."""
+    reports = [validate.check(path, landed.dataset, model, before) for model in params.readers(landed.dataset)]
+    return reports, [failure.sentence() for report in reports for failure in report.failures]
 
 
 def in_data(dataset: str, partition: str) -> list[Path]:
@@ -290,12 +290,6 @@ def _arrived(landing: Zone, seconds: float) -> tuple[list[Landed], list[Landed]]
     arriving = [landed for landed, _ in look if landed.path in young and landed != young[landed.path]]
     in_order = sorted(look, key=lambda entry: (entry[0].partition, entry[0].dataset, -(entry[1] or 0.0)))
     return [landed for landed, _ in in_order if landed not in arriving], arriving
-
-
-def _incoming() -> Path:
-    folder = paths.incoming_data()
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def _sweep(params: Params) -> None:

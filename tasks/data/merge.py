@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 from tasks.data import git_sync, revisions, versions
 from tasks.ground import files, settings
@@ -38,20 +37,21 @@ def merge(ours: Sequence[str] = (), theirs: Sequence[str] = ()) -> str:
             "markers nevertheless, `git checkout HEAD -- data.dvc dvc.lock` brings the committed ones back"
         )
     lines = []
-    with _back_on_failure(settings.ROOT / "dvc.lock"):  # which DVC reads, to make a data version
+    with _back_on_failure("dvc.lock"), _back_on_failure("data.dvc"):  # which DVC reads, to make a data version
         if "dvc.lock" in waiting:
             text = git_sync.joined_lock(*(clone.show(f":{stage}", "dvc.lock") for stage in (1, 2, 3)))
             files.write_text(settings.ROOT / "dvc.lock", text or "")
             lines.append("dvc.lock: each stage as the side has it that ran it; the next training sees what is to run")
         if "data.dvc" in waiting:
-            lines.append(_data(clone, ours, theirs))
+            lines.append(_join_data(clone, ours, theirs))
     clone.run("add", "--", *waiting)
     return "\n".join([*lines, "Now `git commit`, or go on with what you merged for (`git rebase --continue`)"])
 
 
 @contextmanager
-def _back_on_failure(path: Path) -> Iterator[None]:
+def _back_on_failure(name: str) -> Iterator[None]:
     """Put a file back as it was, if the block fails."""
+    path = settings.ROOT / name
     before = path.read_bytes() if path.exists() else None
     try:
         yield
@@ -61,24 +61,22 @@ def _back_on_failure(path: Path) -> Iterator[None]:
         raise
 
 
-def _data(clone: Clone, ours: Sequence[str], theirs: Sequence[str]) -> str:
+def _join_data(clone: Clone, ours: Sequence[str], theirs: Sequence[str]) -> str:
     base, ours_text, theirs_text = (clone.show(f":{stage}", "data.dvc") for stage in (1, 2, 3))
     if ours_text is None or theirs_text is None:
         raise Mistake("one side of the merge removed data.dvc: decide by `git add data.dvc` or `git rm data.dvc`")
+    files.write_text(settings.ROOT / "data.dvc", ours_text)
     try:
-        joined = versions.join_merge(base, ours_text, theirs_text, ours, theirs)
+        before, after = versions.join_merge(base, ours_text, theirs_text, ours, theirs)
     except DataVersionDiffers as error:
         raise DataVersionDiffers(
             f"{error}. Say which counts: `evergreen merge --ours <dataset>/<partition>` or `--theirs …`, each as "
             f"often as needed; the other stays as a former revision. Nothing was changed"
         ) from None
-    before, after = (revisions.by_partition(listing) for listing in (versions.side(ours_text).listing, joined.listing))
-    came = sorted(name for name in after if name not in before)
-    revised = sorted(name for name in after if name in before and before[name] != after[name])
-    gone = sorted(name for name in before if name not in after)
     changes = "; ".join(
-        f"{what}: {', '.join(names)}"
-        for what, names in (("came", came), ("revised", revised), ("withdrawn", gone))
+        f"{what}: {', '.join(map(revisions.partition_of, names))}"
+        for what, names in revisions.differences(before, after).items()
         if names
     )
-    return f"data.dvc: {len(after)} partitions, those of both sides ({changes or 'all of them were here'})"
+    partitions = len(revisions.by_partition(after))
+    return f"data.dvc: {partitions} partitions, those of both sides ({changes or 'all of them were here'})"

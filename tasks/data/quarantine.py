@@ -12,11 +12,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tasks.data import validate, zones
+from tasks.data import zones
+from tasks.data.validation_report import Report
 from tasks.data.zones import Landed, Zone
 from tasks.ground import files, storage
 from tasks.ground.errors import Mistake, did_you_mean
@@ -29,7 +30,7 @@ class Refusal:
 
     reason: str
     todo: str
-    reports: list[validate.Report] = field(default_factory=list)
+    reports: list[Report] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def put(landed: Landed, local: Path, refusal: Refusal, params: Params) -> str:
         "file": local.name,
         "reason": refusal.reason,
         "todo": refusal.todo,
-        "reports": [report.to_dict() for report in refusal.reports],
+        "reports": [asdict(report) for report in refusal.reports],
     }
     (local.parent / "report.md").write_text(_page(landed, local, refusal), encoding="utf-8")
     files.write_json(local.parent / "report.json", content)
@@ -204,7 +205,9 @@ def _id(landed: Landed, local: Path) -> str:
 def _page(landed: Landed, local: Path, refusal: Refusal) -> str:
     title = f"# Quarantined: {landed.dataset or '(no dataset)'} / {local.name}"
     head = f"{title}\n\n**Why:** {refusal.reason}.\n\n**What to do:** {refusal.todo}.\n"
-    return head + ("\n" + validate.to_markdown(refusal.reports) if refusal.reports else "")
+    return head + (
+        "\n" + "\n".join(line for report in refusal.reports for line in report.markdown()) if refusal.reports else ""
+    )
 
 
 def safe(name: str) -> str:

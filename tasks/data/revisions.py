@@ -61,6 +61,20 @@ def by_partition(listing: Mapping[str, str]) -> dict[str, Listing]:
     return grouped
 
 
+def differences(before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, list[str]]:
+    """The files that came, that were revised, and those that were withdrawn, from one version to another."""
+    was, now = by_partition(before), by_partition(after)
+    partitions = {
+        "came": now.keys() - was.keys(),
+        "revised": {name for name in now.keys() & was.keys() if now[name] != was[name]},
+        "withdrawn": was.keys() - now.keys(),
+    }
+    return {
+        what: sorted(file for name in of for file in now.get(name, was.get(name, {})))
+        for what, of in partitions.items()
+    }
+
+
 def _of_files(listing: Mapping[str, str]) -> Revision:
     """The revision that the files of one partition are."""
     return next((Revision(PurePosixPath(name).name, md5) for name, md5 in listing.items()), Revision())

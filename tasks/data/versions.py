@@ -11,17 +11,17 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from configparser import ConfigParser
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from tasks.data import delivery, file_hashes, revisions
+from tasks.data import file_hashes, revisions
 from tasks.data.revisions import Histories, Listing, Side
 from tasks.ground import dvc_files, files, ledger, paths, settings, storage, yaml_reader
 from tasks.ground.errors import (
@@ -32,7 +32,6 @@ from tasks.ground.errors import (
     SourceUnavailable,
     did_you_mean,
 )
-from tasks.ground.params import Params
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
@@ -58,8 +57,8 @@ class DataVersion:
 
 def current() -> str | None:
     """The data version that data.dvc names (an MD5 with `.dir`), or None when there is no data.dvc."""
-    named = _named()
-    return named.md5 if named else None
+    named_version = named()
+    return named_version.md5 if named_version else None
 
 
 def present() -> bool:
@@ -72,19 +71,29 @@ def behind() -> bool:
     return current() is not None and not present()
 
 
-def tree() -> Listing:
-    """The files in data/ now, as DVC would list them."""
-    return _tree(settings.ROOT / "data")
+def tree(folder: Path | None = None) -> Listing:
+    """The files in data/ now (or in another folder), as DVC would list them."""
+    folder = folder or settings.ROOT / "data"
+    paths = [path for path in folder.rglob("*") if path.is_file() and not _ignored(path.relative_to(folder))]
+    return {path.relative_to(folder).as_posix(): md5 for path, md5 in file_hashes.md5s(paths).items()}
+
+
+def _ignored(path: Path) -> bool:
+    return "__pycache__" in path.parts or any(fnmatch(part, pattern) for part in path.parts for pattern in IGNORED)
 
 
 def dir_hash(listing: Listing) -> str:
-    """DVC's hash of a folder: the MD5 of the JSON list of its files by path, with `.dir` (dvc_data.hashfile.tree)."""
-    entries = [{"md5": listing[name], "relpath": name} for name in sorted(listing)]
-    text = json.dumps(entries, sort_keys=True)
-    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest() + ".dir"
+    """DVC's hash of a folder: the MD5 of the list of its files, with `.dir`."""
+    return hashlib.md5(_as_dvc_lists(listing), usedforsecurity=False).hexdigest() + ".dir"
 
 
-def _named() -> DataVersion | None:
+def _as_dvc_lists(listing: Listing) -> bytes:
+    """The files by path, as JSON (dvc_data.hashfile.tree)."""
+    return json.dumps([{"md5": listing[name], "relpath": name} for name in sorted(listing)], sort_keys=True).encode()
+
+
+def named() -> DataVersion | None:
+    """What data.dvc names; None when there is no data.dvc."""
     path = settings.ROOT / "data.dvc"
     return parse(path.read_text(encoding="utf-8")) if path.exists() else None
 
@@ -107,15 +116,6 @@ def parse(text: str) -> DataVersion:
             f"data.dvc names no data version ({' '.join(str(error).split())}). "
             f"`git checkout HEAD -- data.dvc` brings the committed one"
         ) from None
-
-
-def _tree(folder: Path) -> Listing:
-    paths = [path for path in folder.rglob("*") if path.is_file() and not _ignored(path.relative_to(folder))]
-    return {path.relative_to(folder).as_posix(): md5 for path, md5 in file_hashes.md5s(paths).items()}
-
-
-def _ignored(path: Path) -> bool:
-    return "__pycache__" in path.parts or any(fnmatch(part, pattern) for part in path.parts for pattern in IGNORED)
 
 
 # ── making one ────────────────────────────────────────────────────────────────────────────────────
@@ -174,23 +174,15 @@ def content(md5: str) -> Path:
 
     Raises:
         DataMissing: neither has it.
-        SourceUnavailable: the remote cannot be reached.
+        SourceUnavailable: the remote cannot be reached, or has another content by that name.
     """
-    cached = _cache() / _object(md5)
-    if not cached.is_file():
-        with _dvc("bring a former revision") as repo:
-            odb = repo.cloud.get_remote_odb()
-            path = odb.oid_to_path(md5)
-            if odb.fs.exists(path):
-                with files.replacing(cached) as beside:
-                    odb.fs.get_file(path, str(beside))
-                    if files.md5(beside) != md5:
-                        raise SourceUnavailable(f"the remote's {md5} has another content: it is damaged there")
-    if not cached.is_file():
+    if not _cached(md5):
+        _fetch([md5], "bring a former revision")
+    if not _cached(md5):
         raise DataMissing(
             f"its content ({md5}) is neither in DVC's cache nor in its remote: was it collected as garbage?"
         )
-    return cached
+    return _cache() / _object(md5)
 
 
 def _nothing_lost(before: str, now: Listing, planned: Collection[str]) -> Listing:
@@ -205,7 +197,7 @@ def _nothing_lost(before: str, now: Listing, planned: Collection[str]) -> Listin
     other = sorted(n for n, md5 in kept.items() if now.get(n) != md5 and revisions.partition_of(n) not in planned)
     lost, changed = [name for name in other if name not in now], [name for name in other if name in now]
     if other:
-        differences = [f"{what}: {_some(names)}" for what, names in (("missing", lost), ("changed", changed)) if names]
+        differences = [f"{what}: {some(names)}" for what, names in (("missing", lost), ("changed", changed)) if names]
         raise DataMissing(
             f"data/ does not hold all of the version that data.dvc names ({'; '.join(differences)}): no new one was "
             f"made. `evergreen data` brings them back; a correction goes through the landing zone, and "
@@ -216,21 +208,15 @@ def _nothing_lost(before: str, now: Listing, planned: Collection[str]) -> Listin
 
 def files_of(version: str) -> Listing:
     """The files of a version, from the cache or the remote; empty when neither has its listing."""
-    remote = _remote()
-    folders = [_cache()] + ([remote.folder] if remote and remote.folder else [])
-    for path in (folder / _object(version) for folder in folders):
-        if path.exists():
-            return {entry["relpath"]: entry["md5"] for entry in files.read_json(path)}
-    if remote is None or remote.folder is not None:
+    if not _cached(version) and _remote():
+        _fetch([version], "read the listing of a data version")
+    if not _cached(version):
         return {}
-    with _dvc("read the listing of a data version") as repo:
-        odb = repo.cloud.get_remote_odb()
-        path = odb.oid_to_path(version)
-        entries = json.loads(odb.fs.cat_file(path)) if odb.fs.exists(path) else []
-        return {entry["relpath"]: entry["md5"] for entry in entries}
+    return {entry["relpath"]: entry["md5"] for entry in files.read_json(_cache() / _object(version))}
 
 
-def _some(names: list[str]) -> str:
+def some(names: list[str]) -> str:
+    """The first names, and how many more there are."""
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
@@ -246,11 +232,10 @@ def push() -> bool:
     version, remote = current(), _remote()
     if version is None or _is_pushed(version, remote):
         return False
-    with _dvc("push the data version") as repo:
+    with _pushing("push the data version", remote) as repo:
         if remote is not None and remote.folder is not None and _cached(version):
             _drop_halves(remote.folder, version)
-        with settings.for_others(remote.folder if remote and remote.folder else settings.VAR):
-            repo.push(targets=[str(settings.ROOT / "data.dvc")])
+        repo.push(targets=[str(settings.ROOT / "data.dvc")])
     if remote is not None:
         files.write_json(paths.pushed_data(), {"remote": remote.url, "version": version})
     return True
@@ -277,10 +262,15 @@ def push_made() -> None:
     Raises:
         SourceUnavailable: the remote cannot be reached.
     """
-    remote = _remote()
-    folder = remote.folder if remote and remote.folder else settings.VAR
-    with _dvc("push what the stages made") as repo, settings.for_others(folder):
+    with _pushing("push what the stages made", _remote()) as repo:
         repo.push(targets=[str(settings.ROOT / "dvc.yaml")], run_cache=True)
+
+
+@contextmanager
+def _pushing(purpose: str, remote: Remote | None) -> Iterator[Repo]:
+    folder = remote.folder if remote and remote.folder else settings.VAR
+    with _dvc(purpose) as repo, settings.for_others(folder):
+        yield repo
 
 
 def pull() -> bool:
@@ -293,11 +283,12 @@ def pull() -> bool:
     version = current()
     if version is None or present():
         return False
-    target = str(settings.ROOT / "data.dvc")
-    with files.lock("data"), _dvc("pull the data version") as repo:
-        _no_strangers(_fetch(repo, version))
-        # without force it may ask, and wait for an answer
-        dvc_files.wait_for_others(lambda: repo.checkout(targets=[target], force=True))
+    with files.lock("data"):
+        _no_strangers(_fetch_version(version))
+        with _dvc("pull the data version") as repo:
+            # without force it may ask, and wait for an answer
+            checkout = partial(repo.checkout, targets=[str(settings.ROOT / "data.dvc")], force=True)
+            dvc_files.wait_for_others(checkout)
     return True
 
 
@@ -310,8 +301,8 @@ def catch_up() -> list[str]:
     Raises:
         SourceUnavailable: the remote cannot be reached, or does not have all of it.
     """
-    with files.lock("data"), _dvc("bring the data version") as repo:
-        wanted = revisions.by_partition(_fetch(repo, str(current())))
+    with files.lock("data"):
+        wanted = revisions.by_partition(_fetch_version(str(current())))
         current_files, histories = revisions.by_partition(tree()), revisions.read()
         brought = []
         for partition in sorted({*wanted, *current_files}):
@@ -323,76 +314,74 @@ def catch_up() -> list[str]:
     return brought
 
 
-def _fetch(repo: Repo, version: str) -> Listing:
-    """Fetch the version that data.dvc names into the cache; gives its files.
+def _fetch_version(version: str) -> Listing:
+    """Fetch all of a version into the cache; gives its files.
 
-    What data/ lacks of it is hashed in the cache, as DVC is content with a file of the right name: a damaged one is
-    fetched again, so that data/ afterwards is exactly the version.
+    What data/ lacks of it is hashed in the cache, so that data/ afterwards is exactly the version.
 
     Raises:
         SourceUnavailable: the remote cannot be reached, does not have all of it, or has a damaged file.
     """
-    _drop_damaged([version])
-    repo.fetch(targets=[str(settings.ROOT / "data.dvc")])
-    lacking = set(_cached_files(version).values()) - set(tree().values())
-    if damaged := _drop_damaged(lacking):
-        repo.fetch(targets=[str(settings.ROOT / "data.dvc")])
-    if again := _drop_damaged(damaged):
-        raise SourceUnavailable(f"{again[0]} is damaged in the remote: push it again from a checkout that has it")
-    return _cached_files(version)
-
-
-def _drop_damaged(objects: Iterable[str]) -> list[str]:
-    """Take out of the cache what does not hash to its name; gives these names."""
-    damaged = []
-    for name in objects:
-        cached = _cache() / _object(name)
-        if cached.is_file() and files.md5(cached) != name.removesuffix(".dir"):
-            files.remove(cached)
-            damaged.append(name)
-    return damaged
-
-
-def _cached_files(version: str) -> Listing:
-    """The files of a version that was fetched.
-
-    Raises:
-        SourceUnavailable: the remote did not have all of them.
-    """
-    listing = files_of(version)
+    purpose = "pull the data version"
+    _fetch([version], purpose)
+    listing, here = files_of(version), set(tree().values())
+    _fetch([md5 for md5 in listing.values() if md5 not in here or not _cached(md5)], purpose)
     lacking = [name for name, md5 in listing.items() if not _cached(md5)]
     if lacking or not listing:
-        what = _some(lacking) if lacking else version
-        raise SourceUnavailable(f"could not pull the data version: the remote does not have {what}")
+        what = some(lacking) if lacking else version
+        raise SourceUnavailable(f"could not {purpose}: the remote does not have {what}")
     return listing
+
+
+def _fetch(objects: Iterable[str], purpose: str) -> None:
+    """Have objects in the cache, whole, as far as the remote has them.
+
+    DVC itself is content with a file of the right name, here and there.
+
+    Raises:
+        SourceUnavailable: the remote cannot be reached, or has a damaged one.
+    """
+    if not (lacking := [name for name in objects if _is_lacking(name)]):
+        return
+    with _dvc(purpose) as repo:
+        from dvc_data.hashfile.hash_info import HashInfo
+
+        if failed := repo.cloud.pull([HashInfo("md5", name) for name in lacking]).failed:
+            raise SourceUnavailable(f"could not {purpose}: {len(failed)} files failed to download")
+    if damaged := [name for name in lacking if _cached(name) and _is_lacking(name)]:
+        raise SourceUnavailable(f"{damaged[0]} is damaged in the remote: push it again from a checkout that has it")
+
+
+def _is_lacking(name: str) -> bool:
+    """Whether the cache has no such object; one that does not hash to its name is taken out of it."""
+    cached = _cache() / _object(name)
+    if cached.is_file() and files.md5(cached) != name.removesuffix(".dir"):
+        files.remove(cached)
+    return not cached.is_file()
 
 
 # ── joining two ───────────────────────────────────────────────────────────────────────────────────
 
 
-def join(text: str, commit: str, base: str | None) -> list[str]:
+def join(theirs: str, base: str | None) -> list[str]:
     """Make a version of what data/ holds and of the version that another worker's data.dvc names.
 
     Gives the partitions of which both took another content since `base`: theirs counts, ours is a former revision.
 
     Args:
-        text: their data.dvc, which stands in the Git commit `commit`.
-        commit: where DVC is to look for what it names.
-        base: the data.dvc that both began from.
+        theirs: their data.dvc.
+        base: the data.dvc that both began from, if any.
 
     Raises:
         SourceUnavailable: the remote cannot be reached, or does not have all of the other version.
     """
-    version = parse(text).md5
-    if version == current():
+    if parse(theirs).md5 == current():
         return []
-    with files.lock("data"), _dvc("bring another worker's data version") as repo:
-        repo.fetch(targets=["data.dvc"], revs=[commit], workspace=False)
-        theirs, ours = side(text), Side(tree(), revisions.read())
-        if lacking := [name for name, md5 in theirs.listing.items() if not _cached(md5)]:
-            raise SourceUnavailable(f"another worker's data version {version} is not in the remote: {_some(lacking)}")
-        every = {*revisions.by_partition(ours.listing), *revisions.by_partition(theirs.listing)}
-        joined, conflicts = revisions.join(side(base) if base else Side({}, {}), ours, theirs, every)
+    with files.lock("data"):
+        ours, other = Side(tree(), revisions.read()), _side(theirs)
+        before = Side(files_of(parse(base).md5), revisions.parse(base)) if base else Side({}, {})
+        every = {*revisions.by_partition(ours.listing), *revisions.by_partition(other.listing)}
+        joined, conflicts = revisions.join(before, ours, other, every)
         _replace(tree(), joined.listing)
         _make(None, joined.histories, "of another worker")
     return conflicts
@@ -400,12 +389,12 @@ def join(text: str, commit: str, base: str | None) -> list[str]:
 
 def join_merge(
     base: str | None, ours: str, theirs: str, ours_for: Collection[str], theirs_for: Collection[str]
-) -> Side:
-    """Make the data version of both sides of a Git merge; gives what it holds.
+) -> tuple[Listing, Listing]:
+    """Make the data version of both sides of a Git merge; gives the files of ours, and those of both.
 
     Args:
         base: the data.dvc that both began from, if any.
-        ours: the data.dvc of the branch that is checked out.
+        ours: the data.dvc of the branch that is checked out, which the working tree has.
         theirs: that of the other.
         ours_for: the partitions of which ours counts, where both have another content.
         theirs_for: those of which theirs does.
@@ -415,47 +404,30 @@ def join_merge(
         DataVersionDiffers: both sides took another content of a partition; or data/ holds what is in no version.
         SourceUnavailable: neither the cache nor the remote has all of both versions.
     """
-    path = settings.ROOT / "data.dvc"
     with files.lock("data"):
-        conflicted = path.read_bytes()
-        try:
-            sides = [_fetched_side(text) for text in (base, ours, theirs)]
-            joined, conflicts = revisions.join(sides[0], sides[1], sides[2], theirs_for)
-            _refuse_undecided(conflicts, ours_for, theirs_for)
-            _no_strangers(joined.listing)
-        except BaseException:
-            path.write_bytes(conflicted)
-            raise
-        files.write_text(path, ours)
+        here = _side(ours)
+        joined, conflicts = revisions.join(_side(base), here, _side(theirs), theirs_for)
+        _refuse_undecided(conflicts, ours_for, theirs_for)
+        _no_strangers(joined.listing)
         _replace(tree(), joined.listing)
         _make(None, joined.histories, "of both sides of a merge")
-    return joined
+    return here.listing, joined.listing
 
 
 def _refuse_undecided(conflicts: list[str], ours: Collection[str], theirs: Collection[str]) -> None:
-    decided = {*ours, *theirs}
     if both := sorted({*ours} & {*theirs}):
-        raise Mistake(f"{_some(both)}: either ours counts or theirs, and both are named")
-    if strange := sorted(decided - {*conflicts}):
+        raise Mistake(f"{some(both)}: either ours counts or theirs, and both are named")
+    if strange := sorted({*ours, *theirs} - {*conflicts}):
         raise Mistake(
             f"{strange[0]}: there is nothing to decide{did_you_mean(strange[0], conflicts)}. Nothing was changed"
         )
-    if undecided := sorted(name for name in conflicts if name not in decided):
-        raise DataVersionDiffers(f"both sides have another content of {_some(undecided)}")
+    if undecided := sorted({*conflicts} - {*ours, *theirs}):
+        raise DataVersionDiffers(f"both sides have another content of {some(undecided)}")
 
 
-def _fetched_side(text: str | None) -> Side:
+def _side(text: str | None) -> Side:
     """What a data.dvc names, with all of its files in the cache."""
-    if text is None:
-        return Side({}, {})
-    files.write_text(settings.ROOT / "data.dvc", text)
-    with _dvc("bring a side of the merge") as repo:
-        return Side(_fetch(repo, parse(text).md5), revisions.parse(text))
-
-
-def side(text: str) -> Side:
-    """What a data.dvc names: the files of its version as far as their listing can be had, and its histories."""
-    return Side(files_of(parse(text).md5), revisions.parse(text))
+    return Side(_fetch_version(parse(text).md5), revisions.parse(text)) if text is not None else Side({}, {})
 
 
 def _replace(have: Listing, want: Listing) -> None:
@@ -472,7 +444,7 @@ def _no_strangers(wanted: Listing) -> None:
     """Stop before anything in data/ is lost: a file that is neither wanted nor in the cache is in no version."""
     if strangers := sorted(name for name, md5 in tree().items() if wanted.get(name) != md5 and not _cached(md5)):
         raise DataVersionDiffers(
-            f"data/ holds files that the version in data.dvc does not: {_some(strangers)}. They are in no version: "
+            f"data/ holds files that the version in data.dvc does not: {some(strangers)}. They are in no version: "
             f"move them away (or back to the landing zone), then run again"
         )
 
@@ -484,7 +456,6 @@ def _no_strangers(wanted: Listing) -> None:
 class Remote:
     """DVC's default remote, as .dvc/config names it."""
 
-    name: str
     url: str
     folder: Path | None
     """Where it is, when it is a folder on this machine."""
@@ -496,7 +467,7 @@ def _remote() -> Remote | None:
     url = config.get(f"'remote \"{name}\"'", "url", fallback=None)
     if name is None or url is None:
         return None
-    return Remote(name, url, None if "://" in url else (settings.ROOT / ".dvc" / url).resolve())
+    return Remote(url, None if "://" in url else (settings.ROOT / ".dvc" / url).resolve())
 
 
 def _cache() -> Path:
@@ -512,6 +483,15 @@ def _config() -> ConfigParser:
 
 def _cached(md5: str) -> bool:
     return (_cache() / _object(md5)).is_file()
+
+
+def put_into_cache(folder: Path, listing: Listing) -> None:
+    """Have the cache hold a version of which a folder holds the files: `pull` brings it then."""
+    for name, md5 in listing.items():
+        with files.replacing(_cache() / _object(md5)) as beside:
+            shutil.copyfile(folder / name, beside)
+    with files.replacing(_cache() / _object(dir_hash(listing))) as beside:
+        beside.write_bytes(_as_dvc_lists(listing))
 
 
 def _is_pushed(version: str, remote: Remote | None) -> bool:
@@ -535,93 +515,6 @@ def _is_whole(remote: Path, md5: str) -> bool:
 def _object(md5: str) -> str:
     """Where a cache or a remote of DVC keeps the file with this hash."""
     return f"files/md5/{md5[:2]}/{md5[2:]}"
-
-
-# ── from the upstream again ───────────────────────────────────────────────────────────────────────
-
-
-def restore_from_upstream(params: Params, log: Callable[[str], object] = print) -> bool:
-    """Bring the version that data.dvc names into data/: from the remote, else from the upstream.
-
-    The upstream's partitions are accepted only when they hash to the same version. False when data/ holds it already.
-
-    Raises:
-        DataVersionDiffers: the upstream gives something else now, or data/ holds files that are in no version.
-        DataMissing: there is no data.dvc, or neither the remote nor an upstream has its version.
-    """
-    named = _named()
-    if named is None:
-        raise DataMissing("there is no data.dvc: no data version was made yet. Let partitions arrive and run ingest")
-    if present():
-        log(f"data/ holds {named.md5} already")
-        return False
-    try:
-        pull()
-    except SourceUnavailable as error:
-        if params.upstream is None:
-            raise DataMissing(f"{error}. params.yaml names no upstream that could be asked for it again") from error
-        log("the remote does not have it; asking the upstream again")
-        _from_upstream(named, params, log)
-    else:
-        log(f"brought {named.md5} from the remote")
-    return True
-
-
-def _from_upstream(named: DataVersion, params: Params, log: Callable[[str], object]) -> None:
-    settings.VAR.mkdir(parents=True, exist_ok=True)
-    with files.lock("data"), TemporaryDirectory(dir=settings.VAR, prefix="restore-") as staging:
-        folder = Path(staging)
-        partitions = _download(named, params, folder, log)
-        given = _tree(folder)
-        if dir_hash(given) != named.md5:
-            raise DataVersionDiffers(_difference(named, given, partitions, folder))
-        _no_strangers(given)
-        for name in tree().keys() - given.keys():
-            files.remove(settings.ROOT / "data" / name)  # of another version, and in the cache
-        for name in given:
-            with files.replacing(settings.ROOT / "data" / name) as beside:
-                shutil.move(folder / name, beside)
-        with _dvc("put the data version into the cache") as repo:
-            dvc_files.wait_for_others(lambda: repo.commit(str(settings.ROOT / "data.dvc"), force=True))
-    log(f"brought {named.md5} from the upstream: {len(given)} partitions, the hash is the same")
-    push()
-
-
-def _download(named: DataVersion, params: Params, folder: Path, log: Callable[[str], object]) -> list[str]:
-    """Ask for partitions, oldest first, until there are as many files as data.dvc names; gives the partitions."""
-    source = delivery.upstream(params)
-    partitions, count = [], 0
-    for partition in source.partitions():
-        if named.nfiles is not None and count >= named.nfiles:
-            break
-        for dataset, name, content in delivery.offered(source, params.datasets, partition):
-            target = folder / dataset / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(content)
-            count += 1
-        partitions.append(partition)
-        log(f"asked for {partition}")
-    return partitions
-
-
-def _difference(named: DataVersion, given: Listing, partitions: list[str], folder: Path) -> str:
-    """Which partitions are not what data.dvc names, where its listing can be had; else the sizes."""
-    if not partitions:
-        return f"the upstream has no partitions, and data.dvc names {named.md5}"
-    if kept := files_of(named.md5):
-        which = sorted(name for name in {*kept, *given} if kept.get(name) != given.get(name))
-        detail = f"these differ: {_some(which)}"
-    else:
-        size = sum((folder / name).stat().st_size for name in given)
-        detail = (
-            f"it gave {len(given)} files of {size:,} bytes, data.dvc names {named.nfiles} of {named.size or 0:,}; "
-            f"which partition differs is not known, as neither the cache nor the remote has the listing of that version"
-        )
-    return (
-        f"the upstream ({partitions[0]} to {partitions[-1]}) gives {dir_hash(given)}, and data.dvc names {named.md5}: "
-        f"{detail}. Nothing was put into data/. Is data.dvc the committed one, and the upstream the one in "
-        f"requirements.lock? Otherwise pull from a remote that has the version"
-    )
 
 
 # ── DVC ───────────────────────────────────────────────────────────────────────────────────────────

@@ -187,7 +187,7 @@ def _rows(name: str, model: params.Model, partition_files: dict[str, list[Path]]
     def belongs(path: Path, partition: str, dataset: str) -> bool:
         if model.datasets[dataset] == "partition":
             return path.stem == partition
-        return partitions.after(partition, [path.stem]) is None
+        return partitions.neighbours(partition, [path.stem])[1] is None
 
     manifest = {dataset: {path.name: "" for path in paths} for dataset, paths in partition_files.items()}
     made = []

@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from tasks.ground import files, settings, yaml_reader
 from tasks.ground.errors import ContractError, did_you_mean
@@ -22,6 +22,19 @@ if TYPE_CHECKING:
 
 TYPES = ("int64", "Int64", "float64", "str", "bool", "boolean", "datetime64[us]", "datetime64[us, UTC]")
 """As pandas calls them. In `Int64` and `boolean` a value may be missing; in `int64` and `bool` none may."""
+
+
+def _known(type_: str) -> str:
+    if type_ not in TYPES:
+        raise ValueError(f"{type_!r} is not a type{did_you_mean(type_, list(TYPES))}")
+    return type_
+
+
+Type = Annotated[str, AfterValidator(_known)]
+
+
+class NotPlaced(ContractError):
+    """Whether a part of a suite holds for a partition cannot be said of its name."""
 
 
 class Dialect(BaseModel):
@@ -113,28 +126,26 @@ class Span(BaseModel):
             raise ValueError(f"{name!r} says no time; name a partition that does, as 2024-03")
         return name
 
-    def holds(self, partition: str | None) -> bool:
+    def holds(self, partition: str | None, where: str) -> bool:
         """Whether it holds for a partition; None is one after all there are.
 
         Raises:
-            ValueError: its name cannot be compared with the span's.
+            NotPlaced: its name cannot be compared with the span's; says where this is asked.
         """
-        return self.last is None if partition is None else partitions.holds(partition, self.first, self.last)
+        if partition is None:
+            return self.last is None
+        try:
+            return partitions.holds(partition, self.first, self.last)
+        except ValueError as error:
+            raise NotPlaced(f"{where}: {error}: name partitions by date, as 2024-03") from None
 
 
 class Column(Span):
     """A column as a suite writes it, where it is more than a type."""
 
-    type: str
+    type: Type
     optional: bool = False
     """Whether a partition may come without it."""
-
-    @field_validator("type")
-    @classmethod
-    def _known(cls, type_: str) -> str:
-        if type_ not in TYPES:
-            raise ValueError(f"{type_!r} is not a type{did_you_mean(type_, list(TYPES))}")
-        return type_
 
 
 class Contract(BaseModel):
@@ -142,7 +153,7 @@ class Contract(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    columns: dict[str, str]
+    columns: dict[str, Type]
     expectations: list[dict[str, Any]]
     nulls: list[str] = [""]
     """Texts that mean «missing»: in a CSV, and in a column of texts where another type is declared."""
@@ -162,14 +173,6 @@ class Contract(BaseModel):
     def every_column(self) -> dict[str, str]:
         """The columns that the suite names, whether this partition has them or not."""
         return {**self.columns, **self.absent}
-
-    @field_validator("columns")
-    @classmethod
-    def _known_types(cls, columns: dict[str, str]) -> dict[str, str]:
-        for name, type_ in columns.items():
-            if type_ not in TYPES:
-                raise ValueError(f"{name}: {type_!r} is not a type{did_you_mean(type_, list(TYPES))}")
-        return columns
 
     @model_validator(mode="after")
     def _key_is_of_columns(self) -> Contract:
@@ -214,10 +217,6 @@ def digest(model: str, dataset: str, partition: str) -> str:
     return files.digest(load(model, dataset, partition).model_dump())
 
 
-class NotPlaced(ContractError):
-    """Whether a part of a suite holds for a partition cannot be said of its name."""
-
-
 def _applied(written: dict[str, Any], partition: str | None, where: str) -> dict[str, Any]:
     """The part of a suite that holds for one partition: present and absent columns, and expectations."""
     if made := [key for key in ("optional", "absent") if key in written]:
@@ -228,27 +227,29 @@ def _applied(written: dict[str, Any], partition: str | None, where: str) -> dict
         for name, versions in written["columns"].items():
             _apply_column(applied, str(name), versions, partition, f"{where}: columns.{name}")
     if isinstance(written.get("expectations"), list):
-        applied["expectations"] = []
-        for position, expectation in enumerate(written["expectations"]):
-            if not isinstance(expectation, dict):
-                raise ContractError(
-                    f"{where}: expectations.{position}: {expectation!r} is no expectation: {{type: …, kwargs: …}}"
-                )
-            here = f"{where}: expectations.{position}"
-            if not isinstance(expectation.get("kwargs") or {}, dict):
-                raise ContractError(f"{here}: kwargs: {expectation['kwargs']!r} is no mapping of arguments")
-            span = _parsed(Span, {key: expectation[key] for key in ("from", "until") if key in expectation}, here)
-            if _holds(span, partition, here):
-                plain = {key: value for key, value in expectation.items() if key not in ("from", "until")}
-                applied["expectations"].append(plain)
+        applied["expectations"] = [
+            {key: value for key, value in expectation.items() if key not in ("from", "until")}
+            for position, expectation in enumerate(written["expectations"])
+            if _is_asked(expectation, partition, f"{where}: expectations.{position}")
+        ]
     return applied
+
+
+def _is_asked(expectation: Any, partition: str | None, where: str) -> bool:
+    """Whether an expectation, as the suite writes it, holds for a partition."""
+    if not isinstance(expectation, dict):
+        raise ContractError(f"{where}: {expectation!r} is no expectation: {{type: …, kwargs: …}}")
+    if not isinstance(expectation.get("kwargs") or {}, dict):
+        raise ContractError(f"{where}: kwargs: {expectation['kwargs']!r} is no mapping of arguments")
+    span = {key: expectation[key] for key in ("from", "until") if key in expectation}
+    return _parsed(Span, span, where).holds(partition, where)
 
 
 def _apply_column(applied: dict[str, Any], name: str, written: Any, partition: str | None, where: str) -> None:
     """A column is a type, or `{type, optional, from, until}`, or a list of these, of which one holds at a time."""
     each = written if isinstance(written, list) and written else [written]
     versions = [_parsed(Column, version if isinstance(version, dict) else {"type": version}, where) for version in each]
-    holding = [version for version in versions if _holds(version, partition, where)]
+    holding = [version for version in versions if version.holds(partition, where)]
     if len(holding) > 1:
         raise ContractError(
             f"{where}: two of its versions hold for {partition or 'partitions to come'}; say from and until"
@@ -269,13 +270,6 @@ def _parsed(kind: type[S], written: dict[str, Any], where: str) -> S:
         return kind.model_validate(written)
     except ValidationError as error:
         raise ContractError(_faults(error, where)) from None
-
-
-def _holds(span: Span, partition: str | None, where: str) -> bool:
-    try:
-        return span.holds(partition)
-    except ValueError as error:
-        raise NotPlaced(f"{where}: {error}: name partitions by date, as 2024-03") from None
 
 
 def _faults(error: ValidationError, where: str) -> str:

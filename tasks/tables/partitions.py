@@ -7,7 +7,7 @@ alphabet. Where there are rows, their times are better (tasks/training/consisten
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, timedelta
 
@@ -23,7 +23,6 @@ _DATES = [
         r"(?<!\d)(?P<y>(?:19|20)\d{2})$",
     )
 ]
-
 
 Key = tuple[tuple[int, int, str], ...]
 """Dates (0), texts (1), numbers (2) and an end after all of them (3), so that any two compare."""
@@ -56,18 +55,14 @@ def period(name: str) -> Period | None:
     return None
 
 
-def before(name: str, others: Iterable[str]) -> str | None:
-    """The newest of the others that is older than this one; None where none can be said to be."""
-    mine = period(name)
-    older = [(p.begin, other) for p, other in _of_family(mine, others) if mine and p.begin < mine.begin]
-    return max(older)[1] if older else None
-
-
-def after(name: str, others: Iterable[str]) -> str | None:
-    """The oldest of the others that is newer than this one; None where none can be said to be."""
-    mine = period(name)
-    newer = [(p.begin, other) for p, other in _of_family(mine, others) if mine and p.begin > mine.begin]
-    return min(newer)[1] if newer else None
+def neighbours(name: str, others: Iterable[str]) -> tuple[str | None, str | None]:
+    """The newest of the others before this one and the oldest after it; None where none can be said to be."""
+    if (mine := period(name)) is None:
+        return None, None
+    family = sorted((p.begin, other) for other in others if (p := period(other)) and p.family == mine.family)
+    older = [other for begin, other in family if begin < mine.begin]
+    newer = [other for begin, other in family if begin > mine.begin]
+    return older[-1] if older else None, newer[0] if newer else None
 
 
 def holds(name: str, first: str | None, last: str | None) -> bool:
@@ -88,12 +83,6 @@ def _comparable(name: str, beside: str) -> Period:
     return mine
 
 
-def _of_family(mine: Period | None, others: Iterable[str]) -> Iterator[tuple[Period, str]]:
-    for other in others:
-        if mine and (theirs := period(other)) and theirs.family == mine.family:
-            yield theirs, other
-
-
 def _natural(text: str) -> Key:
     """The numbers of a text as numbers, what stands between them as texts."""
     parts = [part for part in re.split(r"(\d+)", text) if part]
@@ -108,12 +97,11 @@ def _days(match: re.Match[str]) -> tuple[date, date] | None:
         if "w" in parts:
             monday = date.fromisocalendar(year, parts["w"], 1)
             return monday, monday + timedelta(days=7)
+        first = date(year, 3 * parts["q"] - 2 if "q" in parts else parts.get("m", 1), parts.get("d", 1))
         if "d" in parts:
-            day = date(year, parts["m"], parts["d"])
-            return day, day + timedelta(days=1)
-        months = {"q": 3, "m": 1}.get(next((kind for kind in ("q", "m") if kind in parts), ""), 12)
-        month = 3 * parts["q"] - 2 if "q" in parts else parts.get("m", 1)
-        following = year * 12 + month - 1 + months
-        return date(year, month, 1), date(following // 12, following % 12 + 1, 1)
+            return first, first + timedelta(days=1)
+        months = 3 if "q" in parts else 1 if "m" in parts else 12
+        following = year * 12 + first.month - 1 + months
+        return first, date(following // 12, following % 12 + 1, 1)
     except ValueError:
         return None

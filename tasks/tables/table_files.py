@@ -20,13 +20,16 @@ from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.tables import conversions
+from tasks.tables import contract, conversions
 from tasks.tables.contract import Contract, Dialect
 from tasks.tables.conversions import PLAIN, SAFE
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
+
+CODE = (contract.__file__, conversions.__file__, __file__)
+"""What a table is read by: for what is kept of it."""
 
 MOST_COLUMNS = 5
 """Columns of one file whose first fault is reported."""

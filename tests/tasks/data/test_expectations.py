@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 from great_expectations.expectations.registry import list_registered_expectation_implementations
 
-from tasks.data import validate
+from tasks.data import expectations
+from tasks.data.validation_report import ExpectationResult
 from tasks.ground import files
 from tasks.ground.errors import ContractError
 from tasks.tables.contract import Contract
@@ -97,10 +98,10 @@ PASSING: dict[str, dict[str, Any]] = {
 """One that passes of each type."""
 
 
-def checked(asked: str, /, **kwargs: Any) -> validate.ExpectationResult:
+def checked(asked: str, /, **kwargs: Any) -> ExpectationResult:
     """What is said of FRAME by one expectation, as it is kept in the memo."""
     suite = Contract(columns=COLUMNS, expectations=[{"type": asked, "kwargs": kwargs}])
-    report, raw = validate.examine(FRAME, suite, "d", "2013-01", "m", None)
+    report, raw = expectations.examine(FRAME, suite, "d", "2013-01", "m", None)
     files.digest(raw)  # it is JSON
     of_type = [check for check in report.checks if check.name == asked]
     return of_type[-1]
@@ -109,12 +110,12 @@ def checked(asked: str, /, **kwargs: Any) -> validate.ExpectationResult:
 @pytest.mark.parametrize("type_", sorted(list_registered_expectation_implementations()))
 def test_every_expectation_that_is_installed_can_be_asked(type_: str) -> None:
     """Or is told to be none for files; a new version of Great Expectations shows here what it brings."""
-    if type_ in validate.ON_SQL_ONLY:
+    if type_ in expectations.ON_SQL_ONLY:
         with pytest.raises(ContractError, match=f"{type_}: Great Expectations runs it in a database"):
             checked(type_)
     else:
         check = checked(type_, **PASSING[type_])
-        assert check.passed, validate.sentence(check)
+        assert check.passed, check.sentence()
 
 
 BETWEEN, IN_SET = "expect_column_values_to_be_between", "expect_column_values_to_be_in_set"
@@ -173,7 +174,7 @@ def test_what_no_partition_could_be_asked_is_a_mistake_of_the_suite(asked: dict[
     """It is told with its place, and stops ingest, instead of refusing one delivery after the other."""
     suite = Contract(columns=COLUMNS, expectations=[asked])
     with pytest.raises(ContractError) as caught:
-        validate.examine(FRAME, suite, "d", "2013-01", "m", {"rows": 4, "columns": {}})
+        expectations.examine(FRAME, suite, "d", "2013-01", "m", {"rows": 4, "columns": {}})
     assert said in str(caught.value)
 
 
@@ -183,7 +184,7 @@ def test_arithmetic_that_has_no_result_for_a_partition_fails_that_one() -> None:
     suite = Contract(columns=COLUMNS, expectations=[{"type": BETWEEN, "kwargs": kwargs}])
     for mean, reasons in ((0.0, ["could not run: float division by zero"]), (0.5, [])):
         before = {"rows": 4, "columns": {"x": {"mean": mean}}}
-        report, _ = validate.examine(FRAME, suite, "d", "2013-01", "m", before)
+        report, _ = expectations.examine(FRAME, suite, "d", "2013-01", "m", before)
         assert [check.reason for check in report.failures] == reasons
         assert len(report.checks) == len(COLUMNS) + 3
 
@@ -191,7 +192,7 @@ def test_arithmetic_that_has_no_result_for_a_partition_fails_that_one() -> None:
 def test_a_column_that_nobody_sees_is_told_in_quotation_marks() -> None:
     """The index that pandas writes into a CSV has no name, and a blank is easily overlooked."""
     suite = Contract(columns={"n": "int64"}, expectations=[])
-    report, _ = validate.examine(FRAME[["n"]].assign(**{"": 1, " x": 2}), suite, "d", "2013-01", "m", None)
+    report, _ = expectations.examine(FRAME[["n"]].assign(**{"": 1, " x": 2}), suite, "d", "2013-01", "m", None)
     assert [check.reason for check in report.failures] == ["not asked for: '', ' x'"]
 
 
@@ -208,20 +209,20 @@ LATE = Contract(
 
 def test_what_a_partition_may_lack_is_not_checked() -> None:
     """An optional column, or one of another time: the report says so; one that is asked for is a failure."""
-    report, _ = validate.examine(FRAME[["n"]], LATE, "d", "2013-01", "m", None)
+    report, _ = expectations.examine(FRAME[["n"]], LATE, "d", "2013-01", "m", None)
     assert report.passed
     assert {check.reason for check in report.checks if check.not_checked} == {
         "not checked: the partition has no gift", "not checked: the partition has no fax"
     }  # fmt: skip
-    report, _ = validate.examine(FRAME[["n"]].assign(fax="1"), LATE, "d", "2013-01", "m", None)
+    report, _ = expectations.examine(FRAME[["n"]].assign(fax="1"), LATE, "d", "2013-01", "m", None)
     assert [check.reason for check in report.failures][:1] == ["not asked for: fax"]
-    report, _ = validate.examine(FRAME[["s"]].rename(columns={"s": "gift"}), LATE, "d", "2013-01", "m", None)
+    report, _ = expectations.examine(FRAME[["s"]].rename(columns={"s": "gift"}), LATE, "d", "2013-01", "m", None)
     assert not report.passed
 
 
 def test_a_column_that_comes_before_its_time_is_refused_and_ends_nothing() -> None:
     """As when an old month is corrected after the schema grew: it is read, summed up and told, as any other."""
     late = Contract(columns={"n": "int64"}, expectations=[], absent={"x": "float64"})
-    report, _ = validate.examine(FRAME[["n", "x"]], late, "d", "2013-01", "m", None)
+    report, _ = expectations.examine(FRAME[["n", "x"]], late, "d", "2013-01", "m", None)
     assert [check.reason for check in report.failures] == ["not asked for: x"]
-    assert validate.summarise(FRAME[["n", "x"]], late)["columns"]["x"]["mean"] == 1.75
+    assert expectations.summarise(FRAME[["n", "x"]], late)["columns"]["x"]["mean"] == 1.75

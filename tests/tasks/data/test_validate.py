@@ -6,6 +6,7 @@ import io
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import yaml
 
 from models import upstream
 from tasks.data import validate
+from tasks.data.validation_report import ExpectationResult, Report
 from tasks.ground import files, settings
 from tasks.ground.errors import ContractError, DataMissing, StageFailed
 from tasks.tables import contract, table_files
@@ -101,9 +103,9 @@ def before(root: Path) -> dict[str, Path]:
     return {dataset: folder / dataset / "2013-01.csv" for dataset in upstream.DATASETS}
 
 
-def refused(path: Path, dataset: str, before: Path | None) -> list[validate.ExpectationResult]:
+def refused(path: Path, dataset: str, before: Path | None) -> list[ExpectationResult]:
     """What the readers' contracts refuse of a file."""
-    reports = validate.validate_partition(path, dataset, MODELS, before)
+    reports = [validate.check(path, dataset, model, before) for model in MODELS]
     return [check for report in reports for check in report.failures]
 
 
@@ -153,7 +155,7 @@ def test_what_needs_a_partition_before_is_listed_as_not_checked(root: Path) -> N
     """The first partition passes; expectations that mention the one before say that there is none."""
     path = root / "2013-01.csv"
     path.write_bytes(month("weather", "2013-01"))
-    report = validate.check(path, "weather", "2013-01", "flight_delay", None)
+    report = validate.check(path, "weather", "flight_delay", None)
     left_out = [check for check in report.checks if check.not_checked]
     assert report.passed
     assert len(left_out) == 4
@@ -164,7 +166,7 @@ def test_what_needs_a_date_is_not_checked_when_the_name_is_none(root: Path) -> N
     """A partition whose name is no date is not asked for its year and month, and the report says so."""
     path = root / "first.csv"
     path.write_bytes(month("weather", "2013-01"))
-    report = validate.check(path, "weather", "first", "flight_delay", None)
+    report = validate.check(path, "weather", "flight_delay", None)
     reasons = [str(check.reason) for check in report.checks if check.not_checked]
     assert report.passed
     assert "not checked: the partition's name is not such a date (partition_month)" in reasons
@@ -185,7 +187,7 @@ def test_every_expectation_of_a_suite_is_run(before: dict[str, Path]) -> None:
     Great Expectations' `add_expectation_configuration` would keep only the last of each.
     """
     wanted = contract.load("flight_delay", "flights")
-    report = validate.check(before["flights"], "flights", "2013-01", "flight_delay", None)
+    report = validate.check(before["flights"], "flights", "flight_delay", None)
     assert len(report.checks) == len(wanted.columns) + 2 + len(wanted.expectations)
     assert [c.column for c in report.checks if c.name == "expect_column_type_to_be"] == list(wanted.columns)
 
@@ -216,7 +218,7 @@ def test_a_suite_that_asks_for_what_does_not_exist_is_a_mistake(expectation: Any
     raw = yaml.safe_load(where.read_text())
     where.write_text(yaml.safe_dump({**raw, "expectations": [expectation]}, sort_keys=False))
     with pytest.raises(ContractError) as raised:
-        validate.check(path, "weather", "2013-01", "flight_delay", None)
+        validate.check(path, "weather", "flight_delay", None)
     assert str(raised.value).startswith("models/flight_delay/expectations/weather.yaml: ")
     assert message in str(raised.value)
 
@@ -225,9 +227,9 @@ def test_a_report_survives_json_and_reads_well(before: dict[str, Path], root: Pa
     """A report says the file, the expectation, how many rows and which; and comes back from JSON as it was."""
     path = root / "2013-02.csv"
     path.write_bytes(edited(lambda f: pd.concat([f, f.tail(7)]))(month("weather", "2013-02")))
-    report = validate.check(path, "weather", "2013-02", "flight_delay", None)
-    assert validate.Report.from_dict(report.to_dict()) == report
-    text = validate.to_markdown([report])
+    report = validate.check(path, "weather", "flight_delay", None)
+    assert Report.from_dict(asdict(report)) == report
+    text = "\n".join(report.markdown())
     assert "## weather 2013-02, by the contract of flight_delay: refused" in text
     assert "| `expect_compound_columns_to_be_unique` |" in text
     assert "| 14 (0." in text
@@ -306,7 +308,7 @@ def test_nothing_heavy_is_imported_when_everything_is_memoised(put: Callable[[st
 def test_a_changed_contract_is_checked_again(put: Callable[[str, str], Path], root: Path) -> None:
     """A memo is of the contract as it was: a stricter one refuses what passed before."""
     path = put("weather", "2013-01")
-    assert validate.check(path, "weather", "2013-01", "flight_delay", None).passed
+    assert validate.check(path, "weather", "flight_delay", None).passed
     where = contract.path_of("flight_delay", "weather")
     where.write_text(where.read_text().replace("partition_days * 69", "partition_days * 71.9"))
-    assert not validate.check(path, "weather", "2013-01", "flight_delay", None).passed
+    assert not validate.check(path, "weather", "flight_delay", None).passed

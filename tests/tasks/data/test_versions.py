@@ -256,16 +256,16 @@ def test_a_fresh_clone_gets_its_data_from_the_upstream(made: str, repository: Pa
     """The two months that data.dvc names are asked for again, hash the same, and are in data/, cache and remote."""
     before = (repository / "data.dvc").read_bytes()
     said: list[str] = []
-    assert versions.restore_from_upstream(given, said.append)
+    assert delivery.restore(given, said.append)
     assert versions.present()
     assert (repository / "data.dvc").read_bytes() == before
     assert "up to date" in dvc(repository, "status", "-c", "data.dvc") or "in sync" in dvc(repository, "status", "-c")
     assert "up to date" in dvc(repository, "status")
     assert sum("asked for" in line for line in said) == 2
-    assert not versions.restore_from_upstream(given, quiet)
+    assert not delivery.restore(given, quiet)
     shutil.rmtree(repository / "data")
     shutil.rmtree(repository / ".dvc/cache")
-    assert versions.restore_from_upstream(given, said.append)
+    assert delivery.restore(given, said.append)
     assert said[-1] == f"brought {made} from the remote"
 
 
@@ -280,7 +280,7 @@ def test_an_upstream_that_gives_something_else_is_refused(
     )
     monkeypatch.setattr(delivery, "upstream", lambda _: changed)
     with pytest.raises(DataVersionDiffers, match=rf"gives \w+\.dir, and data.dvc names {made}.*is not known"):
-        versions.restore_from_upstream(given, quiet)
+        delivery.restore(given, quiet)
     assert not (repository / "data").exists()
 
 
@@ -288,7 +288,7 @@ def test_a_refusal_names_the_partitions_when_the_listing_is_known(
     made: str, repository: Path, given: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the listing of the version in the remote and its files gone, the error says which partition differs."""
-    versions.restore_from_upstream(given, quiet)
+    delivery.restore(given, quiet)
     for folder in ("data", ".dvc/cache"):
         shutil.rmtree(repository / folder)
     for path in (repository / "var/remote").rglob("*"):
@@ -301,7 +301,7 @@ def test_a_refusal_names_the_partitions_when_the_listing_is_known(
     )
     monkeypatch.setattr(delivery, "upstream", lambda _: changed)
     with pytest.raises(DataVersionDiffers, match=r"these differ: flights/2013-02.csv, weather/2013-02.csv"):
-        versions.restore_from_upstream(given, quiet)
+        delivery.restore(given, quiet)
 
 
 def test_what_is_in_no_version_stops_a_restore(made: str, repository: Path, given: Params) -> None:
@@ -310,20 +310,20 @@ def test_what_is_in_no_version_stops_a_restore(made: str, repository: Path, give
     stranger.parent.mkdir(parents=True)
     stranger.write_text("mine")
     with pytest.raises(DataVersionDiffers, match=r"does not: flights/2013-07.csv"):
-        versions.restore_from_upstream(given, quiet)
+        delivery.restore(given, quiet)
     assert stranger.read_text() == "mine"
 
 
 def test_without_an_upstream_and_without_a_remote_the_data_is_missing(made: str, given: Params) -> None:
     """A project whose remote does not have the version, and that has no upstream, is told both."""
     with pytest.raises(DataMissing, match=r"could not pull the data version.*names no upstream"):
-        versions.restore_from_upstream(given.model_copy(update={"upstream": None}), quiet)
+        delivery.restore(given.model_copy(update={"upstream": None}), quiet)
 
 
 def test_without_data_dvc_there_is_nothing_to_restore(repository: Path, given: Params) -> None:
     """A project that has no version yet is told to let data arrive."""
     with pytest.raises(DataMissing, match=r"there is no data\.dvc"):
-        versions.restore_from_upstream(given, quiet)
+        delivery.restore(given, quiet)
 
 
 # ── the whole of ingest ───────────────────────────────────────────────────────────────────────────

@@ -30,10 +30,10 @@ RISING = [
 def test_names_that_say_a_time_are_in_its_order(names: list[str]) -> None:
     """Not in that of the alphabet: each is just before the next, however the others lie."""
     for earlier, later in pairwise(names):
-        assert partitions.before(later, reversed(names)) == earlier
-        assert partitions.after(earlier, reversed(names)) == later
-    assert partitions.before(names[0], names) is None
-    assert partitions.after(names[-1], names) is None
+        assert partitions.neighbours(later, reversed(names))[0] == earlier
+        assert partitions.neighbours(earlier, reversed(names))[1] == later
+    assert partitions.neighbours(names[0], names)[0] is None
+    assert partitions.neighbours(names[-1], names)[1] is None
 
 
 @pytest.mark.parametrize(
@@ -50,8 +50,7 @@ def test_names_that_say_a_time_are_in_its_order(names: list[str]) -> None:
 def test_names_that_say_none_are_not_compared(one: str, other: str) -> None:
     """Neither is before the other, and a limit by one holds nothing of the other."""
     for name, beside in ((one, other), (other, one)):
-        assert partitions.before(name, [beside]) is None
-        assert partitions.after(name, [beside]) is None
+        assert partitions.neighbours(name, [beside]) == (None, None)
         with pytest.raises(ValueError, match="cannot be said of their names"):
             partitions.holds(name, beside, None)
 

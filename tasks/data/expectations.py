@@ -1,0 +1,375 @@
+"""Expectations of a contract, run on one partition by Great Expectations; what it finds, as our own report."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import re
+from calendar import monthrange
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import UTC, datetime
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from tasks.data.validation_report import ExpectationResult, Report
+from tasks.ground import files, settings
+from tasks.ground.errors import ContractError, did_you_mean
+from tasks.tables import contract, conversions, table_files
+from tasks.tables.contract import Contract
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from great_expectations.expectations.expectation import Expectation
+
+EXAMPLES = 5
+STATISTICS = ("mean", "median", "stdev", "min", "max", "nulls")
+
+Summary = dict[str, Any]
+"""Of a partition, for the next one: `{"rows": n, "columns": {name: {statistic: value or None}}}`."""
+
+ON_SQL_ONLY = {
+    "expect_column_values_to_match_like_pattern",
+    "expect_column_values_to_match_like_pattern_list",
+    "expect_column_values_to_not_match_like_pattern",
+    "expect_column_values_to_not_match_like_pattern_list",
+    "expect_query_results_to_match_comparison",
+    "expect_table_row_count_to_equal_other_table",
+    "unexpected_rows_expectation",
+}
+"""Expectations that run in a database only: every partition would be refused."""
+
+LIMITS = ("min_value", "max_value", "value_set")
+"""The arguments that hold values of the column."""
+
+OF_COUNTS = re.compile("proportion|count|length|stdev")
+"""Expectations whose limits are of a share, a count, a length or a spread, whatever the column's type."""
+
+
+def examine(
+    frame: pd.DataFrame, wanted: Contract, dataset: str, partition: str, model: str, previous: Summary | None
+) -> tuple[Report, dict[str, Any]]:
+    """Run a contract on a frame: the pure core. Gives the report, and Great Expectations' result as JSON values.
+
+    Raises:
+        ContractError: the contract asks for what no partition could be asked.
+    """
+    given = parameters(partition, previous)
+    expectations = {files.digest(each): each for each in (*_derived(wanted, frame), *wanted.expectations)}.values()
+    checks: dict[int, ExpectationResult] = {}
+    to_run = []
+    try:
+        for position, expectation in enumerate(expectations):
+            type_, kwargs = _known(expectation, wanted)
+            built = _built(position, type_, kwargs, wanted)
+            left_out = _why_not_checked(type_, kwargs, wanted, frame, given)
+            undefined = "" if left_out else _undefined(type_, kwargs, given)
+            checks[position] = _without_result(type_, kwargs, left_out, undefined)  # until it gives one
+            to_run += [] if left_out or undefined else [built]
+    except ContractError as error:
+        where = contract.path_of(model, dataset).relative_to(settings.ROOT)
+        raise ContractError(f"{where}: {error}") from None
+    raw = _run(frame, to_run, given, partition)
+    checks |= {item["expectation_config"]["meta"]["position"]: _result(item) for item in raw["results"]}
+    passed = not any(check.failed for check in checks.values())
+    return Report(dataset, partition, model, passed, tuple(checks.values()), rows=len(frame)), raw
+
+
+def summarise(frame: pd.DataFrame, wanted: Contract) -> Summary:
+    """Rows, and the STATISTICS of each numeric column; a statistic that does not exist is None."""
+    columns = {}
+    for name in _numeric(wanted):
+        if name in frame.columns and frame[name].dtype.kind in "if":
+            column = frame[name].astype("float64") if wanted.every_column[name] == "Int64" else frame[name]
+            values = (column.mean(), column.median(), column.std(), column.min(), column.max(), column.isna().sum())
+            finite = (float(value) if math.isfinite(value) else None for value in values)
+            columns[name] = dict(zip(STATISTICS, finite, strict=True))
+    return {"rows": len(frame), "columns": columns}
+
+
+def _numeric(wanted: Contract) -> list[str]:
+    return [name for name, type_ in wanted.every_column.items() if type_ in ("int64", "Int64", "float64")]
+
+
+def parameters(partition: str, previous: Summary | None) -> dict[str, float]:
+    """What `{$PARAMETER: …}` may name.
+
+    partition_year|month|day, partition_days (of that month), previous_rows, previous_<column>_<statistic>.
+    """
+    given: dict[str, float] = {}
+    if date := re.fullmatch(r"(\d{4})(?:-(\d{2}))?(?:-(\d{2}))?", partition):
+        parts = zip(("year", "month", "day"), date.groups(), strict=True)
+        given |= {f"partition_{part}": int(value) for part, value in parts if value is not None}
+        if "partition_month" in given and 1 <= given["partition_month"] <= 12:
+            given["partition_days"] = monthrange(int(given["partition_year"]), int(given["partition_month"]))[1]
+    if previous is not None:
+        given["previous_rows"] = previous["rows"]
+        for column, statistics in previous["columns"].items():
+            given |= {f"previous_{column}_{name}": value for name, value in statistics.items() if value is not None}
+    return given
+
+
+def _derived(wanted: Contract, frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """The expectations that `columns` and `key` of a contract mean; and at least one row."""
+    columns = {name: type_ for name, type_ in wanted.columns.items() if name in frame or name not in wanted.optional}
+    unique = {"type": "expect_compound_columns_to_be_unique", "kwargs": {"column_list": wanted.key}}
+    if len(wanted.key) == 1:
+        unique = {"type": "expect_column_values_to_be_unique", "kwargs": {"column": wanted.key[0]}}
+    return [
+        {"type": "expect_table_columns_to_match_ordered_list", "kwargs": {"column_list": list(columns)}},
+        {"type": "expect_table_row_count_to_be_between", "kwargs": {"min_value": 1}},
+        *({"type": "expect_column_type_to_be", "kwargs": {"column": c, "type_": t}} for c, t in wanted.columns.items()),
+        *([unique] if wanted.key else []),
+    ]
+
+
+# ── what is asked of this partition ───────────────────────────────────────────────────────────────
+
+
+def _why_not_checked(
+    type_: str, kwargs: dict[str, Any], wanted: Contract, frame: pd.DataFrame, given: dict[str, float]
+) -> str:
+    """Why an expectation cannot be checked on this partition; empty where it can.
+
+    Raises:
+        ContractError: it names a parameter that never has a value.
+    """
+    possible = {"partition_year", "partition_month", "partition_day", "partition_days", "previous_rows"}
+    possible |= {f"previous_{column}_{name}" for column in _numeric(wanted) for name in STATISTICS}
+    named = sorted(_named(kwargs))
+    if strange := [name for name in named if name not in possible]:
+        hint = did_you_mean(strange[0], sorted(possible))
+        raise ContractError(f"{type_}: there is no parameter {strange[0]!r}{hint}")
+    if missing := [name for name in named if name not in given]:
+        before = any(name.startswith("previous_") for name in missing)
+        why = "nothing before" if before else "the partition's name is not such a date"
+        return f"{why} ({', '.join(missing)})"
+    may_lack = {*wanted.optional, *wanted.absent} - set(frame.columns)
+    if lacking := sorted(may_lack & _columns_of(kwargs)):
+        return f"the partition has no {', '.join(lacking)}"
+    return ""
+
+
+def _undefined(type_: str, kwargs: dict[str, Any], given: dict[str, float]) -> str:
+    """Why the arithmetic of its parameters gives no number here, as a division by a previous 0; empty where it does.
+
+    Raises:
+        ContractError: it never can.
+    """
+    from great_expectations.core.suite_parameters import build_suite_parameters
+    from great_expectations.exceptions import SuiteParameterError
+
+    try:
+        build_suite_parameters(dict(kwargs), given)
+    except SuiteParameterError as error:
+        problem = " ".join(str(error).partition("Statement:")[0].split())
+        if problem.startswith("Error while evaluating"):
+            return problem.rpartition("expression: ")[2]
+        raise ContractError(f"{type_}: $PARAMETER: {problem}") from None
+    return ""
+
+
+def _columns_of(kwargs: dict[str, Any]) -> set[str]:
+    """The columns that an expectation names: column, column_A, column_list, …; not those that a table must have."""
+    named = [value for key, value in kwargs.items() if key.startswith("column") and key != "column_index"]
+    return {str(each) for value in named for each in (value if isinstance(value, list) else [value])}
+
+
+def _named(value: Any) -> set[str]:
+    if isinstance(value, list):
+        return set().union(*map(_named, value))
+    if not isinstance(value, dict):
+        return set()
+    if "$PARAMETER" in value:
+        text = value["$PARAMETER"]
+        names = re.findall(r"(?<![\w.])[A-Za-z_]\w*", str(text))  # 1e3 holds none
+        return set(names) if isinstance(text, str) else {str(text)}
+    return set().union(*map(_named, value.values()))
+
+
+def _known(expectation: dict[str, Any], wanted: Contract) -> tuple[str, dict[str, Any]]:
+    """The type and the arguments of an expectation that a partition's file can be asked; another one is a mistake."""
+    from great_expectations.expectations.registry import list_registered_expectation_implementations
+
+    type_, kwargs = str(expectation.get("type", "expectations")), dict(expectation.get("kwargs") or {})
+    registered = list_registered_expectation_implementations()
+    if unknown := sorted(set(expectation) - {"type", "kwargs"}):
+        hint = did_you_mean(unknown[0], ["type", "kwargs"])
+        raise ContractError(f"{type_}: unknown key {unknown[0]!r}{hint}")
+    if type_ not in registered:
+        raise ContractError(f"there is no expectation {expectation.get('type')!r}{did_you_mean(type_, registered)}")
+    if type_ in ON_SQL_ONLY:
+        raise ContractError(f"{type_}: Great Expectations runs it in a database, and not on a partition's file")
+    if taken := sorted({"id", "meta"} & set(kwargs)):
+        raise ContractError(f"{type_}: {taken[0]!r} is none of its arguments")
+    named = set() if type_.startswith("expect_table") else _columns_of(kwargs)
+    if strange := sorted(named - set(wanted.every_column)):
+        hint = did_you_mean(strange[0], list(wanted.every_column))
+        raise ContractError(f"{type_}: {strange[0]!r} is not among the suite's columns{hint}")
+    return type_, kwargs
+
+
+def _built(position: int, type_: str, kwargs: dict[str, Any], wanted: Contract) -> Expectation:
+    """An expectation of Great Expectations; what that does not take is a mistake in the contract."""
+    from great_expectations.exceptions import InvalidExpectationConfigurationError
+    from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
+
+    declared = wanted.every_column.get(str(kwargs.get("column")), "")
+    times = {}
+    if declared.startswith("datetime") and not OF_COUNTS.search(type_):
+        try:
+            times = {name: _as_times(kwargs[name], declared) for name in LIMITS if name in kwargs}
+        except ValueError as error:
+            raise ContractError(f"{type_} of {kwargs['column']}: {error}") from None
+    try:
+        return ExpectationConfiguration(type_, kwargs | times, meta={"position": position}).to_domain_obj()
+    except (ValueError, TypeError, InvalidExpectationConfigurationError) as error:  # pydantic's is a ValueError
+        raise ContractError(f"{type_}: {_faults(error)}") from None
+
+
+def _as_times(value: Any, declared: str) -> Any:
+    """The dates of a suite as the column has them: a date is its midnight, in UTC where the column is.
+
+    Great Expectations would compare a date with a time, which fails, and a text with a time, which is never equal.
+    """
+    if isinstance(value, list):
+        return [_as_times(each, declared) for each in value]
+    if value is None or isinstance(value, dict):
+        return value  # a dict: {$PARAMETER: …}
+    moment = _moment(str(value))
+    if "UTC" in declared:
+        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    if moment.tzinfo is not None:
+        raise ValueError(f"{value} has a time zone, the column has none")
+    return moment
+
+
+def _moment(text: str) -> datetime:
+    """A time by ISO 8601, as a column's texts are read."""
+    for type_ in ("datetime64[us]", "datetime64[us, UTC]"):
+        with suppress(ValueError):
+            if moment := conversions.exact(text, type_):
+                return moment  # type: ignore[no-any-return]  # of these types it is one
+    raise ValueError(f"{text!r} is no time: write it as 2013-01-31, or 2013-01-31 08:00")
+
+
+# ── the run, and its results ──────────────────────────────────────────────────────────────────────
+
+
+def _run(frame: pd.DataFrame, asked: list[Expectation], given: dict[str, float], name: str) -> dict[str, Any]:
+    import great_expectations as gx
+
+    batch = _partitions_as_batches().get_batch({"dataframe": frame})
+    outcome = batch.validate(
+        # not add_expectation_configuration: it replaces one of the same type, even when that is of another column
+        gx.ExpectationSuite(name, expectations=asked),
+        result_format={"result_format": "SUMMARY", "partial_unexpected_count": EXAMPLES},
+        expectation_parameters=dict(given),
+    )
+    # it leaves numpy's scalars and arrays in its JSON, and NaN and infinity, which JSON has not
+    text = json.dumps(outcome.to_json_dict(), default=lambda v: v.tolist() if hasattr(v, "tolist") else str(v))
+    raw: dict[str, Any] = json.loads(text, parse_constant=lambda _: None)
+    return raw
+
+
+@cache
+def _partitions_as_batches() -> Any:
+    """What makes a batch of a frame, in a context of Great Expectations that lives as long as the process."""
+    import great_expectations as gx
+    from great_expectations.data_context.types.base import ProgressBarsConfig
+
+    for name in ("great_expectations", "great_expectations.data_context.types.base"):  # which has a level of its own
+        logging.getLogger(name).setLevel(logging.WARNING)
+    context = gx.get_context(mode="ephemeral")
+    context.variables.progress_bars = ProgressBarsConfig(globally=False)
+    asset = context.data_sources.add_pandas("data").add_dataframe_asset("partition")
+    return asset.add_batch_definition_whole_dataframe("whole")
+
+
+def _faults(error: Exception) -> str:
+    if not hasattr(error, "errors"):
+        return " ".join(str(error).split())
+    faults = [(".".join(map(str, fault["loc"])).removeprefix("__root__"), fault["msg"]) for fault in error.errors()]
+    return "; ".join(f"{where} {message}".strip() for where, message in faults)
+
+
+def _result(item: dict[str, Any]) -> ExpectationResult:
+    """One result of Great Expectations."""
+    config, outcome = item["expectation_config"], item["result"]
+    name, kwargs = config["type"], {key: value for key, value in config["kwargs"].items() if key != "batch_id"}
+    expected, column = _expected(name, kwargs), kwargs.pop("column", None)
+    if raised := _raised(item["exception_info"]):
+        return ExpectationResult(name, column, expected, passed=False, reason=f"could not run: {raised}")
+    count, observed = outcome.get("unexpected_count"), outcome.get("observed_value")
+    return ExpectationResult(
+        name,
+        column,
+        expected,
+        passed=item["success"],
+        observed=None if observed is None else _text(observed),
+        unexpected_count=count,
+        unexpected_percent=None if count is None else round(outcome.get("unexpected_percent") or 0.0, 3),
+        examples=() if item["success"] else tuple(_examples(outcome)),
+        reason=None if item["success"] else _reason(name, kwargs, outcome),
+    )
+
+
+def _without_result(type_: str, kwargs: dict[str, Any], left_out: str, undefined: str) -> ExpectationResult:
+    """What is said of an expectation that was not run: why, or that nothing came of it."""
+    expected, column = _expected(type_, kwargs), kwargs.get("column")
+    if left_out:
+        reason = f"not checked: {left_out}"
+        return ExpectationResult(type_, column, expected, passed=False, not_checked=True, reason=reason)
+    reason = f"could not run: {undefined or 'it gave no result'}"
+    return ExpectationResult(type_, column, expected, passed=False, reason=reason)
+
+
+def _raised(info: dict[str, Any]) -> str | None:
+    """The message of what an expectation raised; it is at the top or below the metric that failed."""
+    nested = [info] if "raised_exception" in info else list(info.values())
+    messages = [str(each.get("exception_message")) for each in nested if each.get("raised_exception")]
+    return " ".join(messages[0].split())[:300] if messages else None
+
+
+def _examples(outcome: dict[str, Any]) -> Iterator[str]:
+    rows = outcome.get("partial_unexpected_index_list") or []
+    for position, value in enumerate((outcome.get("partial_unexpected_list") or [])[:EXAMPLES]):
+        row = rows[position] if position < len(rows) else None
+        yield f"row {row + 1}: {_text(value)}" if isinstance(row, int) else _text(value)
+
+
+def _reason(name: str, kwargs: dict[str, Any], outcome: dict[str, Any]) -> str | None:
+    if name != "expect_table_columns_to_match_ordered_list":
+        return None
+    wanted, seen = kwargs["column_list"], outcome.get("observed_value") or []
+    missing, extra = [c for c in wanted if c not in seen], [c for c in seen if c not in wanted]
+    named = (("missing", missing), ("not asked for", extra))
+    differences = [f"{what}: {', '.join(map(table_files.visible, which[:10]))}" for what, which in named if which]
+    return "; ".join(differences) or "the same columns in another order"
+
+
+def _expected(name: str, kwargs: dict[str, Any]) -> str:
+    low, high, mostly = kwargs.get("min_value"), kwargs.get("max_value"), kwargs.get("mostly")
+    share = f" in {mostly:.1%} of the rows" if isinstance(mostly, float) and mostly < 1 else ""
+    if low is not None and low == high:
+        return f"exactly {_text(low)}{share}"
+    if low is not None or high is not None:
+        bounds = [
+            f"{word} {_text(limit)}" for word, limit in (("at least", low), ("at most", high)) if limit is not None
+        ]
+        return " and ".join(bounds) + share
+    values = [_text(value) for key, value in kwargs.items() if key not in ("column", "mostly")]
+    return ("; ".join(values) or name.removeprefix("expect_").replace("_", " ")) + share
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        if "$PARAMETER" in value:
+            return str(value["$PARAMETER"])
+        return ", ".join(f"{key}={_text(each)}" for key, each in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(_text, value))
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return "null" if value is None else str(value)
