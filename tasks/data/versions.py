@@ -345,8 +345,10 @@ def _fetch(objects: Iterable[str], purpose: str) -> None:
         return
     with _dvc(purpose) as repo:
         from dvc_data.hashfile.hash_info import HashInfo
+        from dvc_data.hashfile.transfer import transfer
 
-        if failed := repo.cloud.pull([HashInfo("md5", name) for name in lacking]).failed:
+        wanted = [HashInfo("md5", name) for name in lacking]  # asked for one by one: DVC's index of a remote may be old
+        if failed := transfer(repo.cloud.get_remote_odb(), repo.cache.local, wanted).failed:
             raise SourceUnavailable(f"could not {purpose}: {len(failed)} files failed to download")
     if damaged := [name for name in lacking if _cached(name) and _is_lacking(name)]:
         raise SourceUnavailable(f"{damaged[0]} is damaged in the remote: push it again from a checkout that has it")

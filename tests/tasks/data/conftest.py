@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,8 +11,25 @@ import pytest
 from models import upstream
 from tasks.ground import params, settings
 from tasks.ground.params import Params
+from tests.conftest import REPOSITORY, Project
 
-REPOSITORY = Path(__file__).resolve().parents[3]
+Put = Callable[[str, str], Path]
+
+
+class Killed(BaseException):
+    """What a kill is to the code it hits: nothing it could catch."""
+
+
+def month(dataset: str, partition: str) -> bytes:
+    """The bytes of a real month."""
+    return upstream.deliver(dataset, partition)[1]
+
+
+def write(path: Path, content: str | bytes) -> Path:
+    """Write a file, and the folders above it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
 
 
 @pytest.fixture(scope="session")
@@ -23,16 +39,28 @@ def memos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memos: Path) -> Path:
+def work_in(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], Project]:
+    """Has this process work in a folder, with a state of DVC of its own."""
+    monkeypatch.setenv("DVC_NO_ANALYTICS", "1")
+
+    def work_in(root: Path) -> Project:
+        for name, path in {"ROOT": root, "BUILD": root / "build", "VAR": root / "var"}.items():
+            monkeypatch.setattr(settings, name, path)
+        monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(root / "var" / "dvc"))
+        return Project(root)
+
+    return work_in
+
+
+@pytest.fixture
+def root(tmp_path: Path, work_in: Callable[[Path], Project], memos: Path) -> Path:
     """An empty project: params.yaml and the models of the repository, no data."""
     root = tmp_path / "project"
     shutil.copytree(REPOSITORY / "models", root / "models", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(REPOSITORY / "params.yaml", root)
     (root / "var").mkdir()
     (root / "var" / "memo").symlink_to(memos)
-    for name, path in {"ROOT": root, "BUILD": root / "build", "VAR": root / "var"}.items():
-        monkeypatch.setattr(settings, name, path)
-    return root
+    return work_in(root).root
 
 
 @pytest.fixture
@@ -44,21 +72,18 @@ def given(root: Path) -> Params:
 @pytest.fixture
 def repository(root: Path) -> Path:
     """The project as a git and DVC repository with a local default remote, as the real one is configured."""
-    subprocess.run(["git", "init", "-q"], cwd=root, check=True)
+    return with_git_and_dvc(root)
+
+
+def with_git_and_dvc(root: Path) -> Path:
+    """Make a folder a repository as the real one is."""
+    Project(root).run("git", "init", "-q", "-b", "main")
     shutil.copytree(REPOSITORY / ".dvc", root / ".dvc", ignore=shutil.ignore_patterns("cache", "tmp", "config.local"))
     shutil.copy(REPOSITORY / ".dvcignore", root)
     return root
 
 
 @pytest.fixture
-def put(root: Path) -> Callable[[str, str], Path]:
+def put(root: Path) -> Put:
     """Put a real month into data/, as ingest would."""
-
-    def put(dataset: str, partition: str) -> Path:
-        name, content = upstream.deliver(dataset, partition)
-        path = root / "data" / dataset / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-        return path
-
-    return put
+    return lambda dataset, partition: write(root / "data" / dataset / f"{partition}.csv", month(dataset, partition))

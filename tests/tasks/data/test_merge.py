@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tasks.data import merge, revisions, versions
-from tasks.ground import settings
 from tasks.ground.errors import DataMissing, DataVersionDiffers, Mistake
-
-REPOSITORY = Path(__file__).resolve().parents[3]
+from tests.conftest import Project
+from tests.tasks.data.conftest import with_git_and_dvc, write
 
 pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")  # DVC uses it
 
@@ -21,42 +19,25 @@ LOCK = (
 )
 
 
-class Project:
+class Branches(Project):
     """A clone with two branches, `main` and `other`, that begin from two months."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.git("init", "-q", "-b", "main")
-        shutil.copytree(
-            REPOSITORY / ".dvc", root / ".dvc", ignore=shutil.ignore_patterns("cache", "tmp", "config.local")
-        )
-        shutil.copy(REPOSITORY / ".dvcignore", root)
-        (root / ".gitignore").write_text("/data\n/var\n")
-        self.take({"orders/1.csv": "one", "orders/2.csv": "two"})
-        self.git("branch", "other")
 
     def git(self, *arguments: str, check: bool = True) -> str:
         """What Git says."""
-        who = ("-c", "user.name=t", "-c", "user.email=t@localhost")
-        done = subprocess.run(["git", *who, *arguments], cwd=self.root, capture_output=True, text=True, check=False)
-        assert done.returncode == 0 or not check, done.stderr
-        return done.stdout
+        return self.run("git", "-c", "user.name=t", "-c", "user.email=t@localhost", *arguments, check=check).stdout
 
     def take(self, partitions: dict[str, str | None], lock: str = "") -> None:
         """Take partitions in (None: withdraw), make a version and commit it."""
         for name, content in partitions.items():
             revisions.plan(revisions.partition_of(name))
-            path = self.root / "data" / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.unlink(missing_ok=True)
+            (self.root / "data" / name).unlink(missing_ok=True)
             if content is not None:
-                path.write_text(content)
+                write(self.root / "data" / name, content)
         versions.make()
         versions.push()
         if lock:
             (self.root / "dvc.lock").write_text(LOCK.format(lock))
-        self.git("add", "-A")
-        self.git("commit", "-qm", "took in")
+        self.commit()
 
     def switch(self, branch: str) -> None:
         """Check a branch out, its data too."""
@@ -80,25 +61,21 @@ class Project:
 
 
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+def project(tmp_path: Path, work_in: Callable[[Path], Project]) -> Branches:
     """A project that is worked in."""
-    root = tmp_path / "project"
-    root.mkdir()
-    for name, path in {"ROOT": root, "BUILD": root / "build", "VAR": root / "var"}.items():
-        monkeypatch.setattr(settings, name, path)
-    monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path / "site"))
-    monkeypatch.setenv("DVC_NO_ANALYTICS", "1")
-    monkeypatch.chdir(root)
-    return Project(root)
+    write(tmp_path / "project" / ".gitignore", "/data\n/var\n")
+    project = Branches(with_git_and_dvc(work_in(tmp_path / "project").root))
+    project.take({"orders/1.csv": "one", "orders/2.csv": "two"})
+    project.git("branch", "other")
+    return project
 
 
-def test_two_branches_that_each_took_a_month_are_joined(project: Project) -> None:
+def test_two_branches_that_each_took_a_month_are_joined(project: Branches) -> None:
     """Both months are in the version; DVC and Git find nothing left to do but the commit."""
     project.diverge({"orders/3.csv": "three"}, {"orders/4.csv": "four"})
     with pytest.raises(DataMissing, match="evergreen merge"):
         versions.make()
-    said = merge.merge()
-    assert "data.dvc: 4 partitions, those of both sides (came: orders/4)" in said
+    assert "data.dvc: 4 partitions, those of both sides (came: orders/4)" in merge.merge()
     assert sorted(project.data) == [f"orders/{n}.csv" for n in (1, 2, 3, 4)]
     assert versions.present()
     assert project.git("ls-files", "-u") == ""
@@ -108,11 +85,10 @@ def test_two_branches_that_each_took_a_month_are_joined(project: Project) -> Non
         merge.merge()
 
 
-def test_what_one_side_revised_or_withdrew_is_followed_and_dvc_lock_is_joined(project: Project) -> None:
+def test_what_one_side_revised_or_withdrew_is_followed_and_dvc_lock_is_joined(project: Branches) -> None:
     """A revision of theirs, a withdrawal of ours; the entry of a stage is taken whole from one side."""
     project.diverge({"orders/1.csv": None}, {"orders/2.csv": "two, corrected"}, lock="0" * 31)
-    said = merge.merge()
-    assert "revised: orders/2" in said
+    assert "revised: orders/2" in merge.merge()
     assert project.data == {"orders/2.csv": "two, corrected"}
     assert {name: len(history) for name, history in revisions.read().items()} == {"orders/1": 2, "orders/2": 2}
     assert (project.root / "dvc.lock").read_text() == LOCK.format("0" * 31 + "1")
@@ -120,7 +96,7 @@ def test_what_one_side_revised_or_withdrew_is_followed_and_dvc_lock_is_joined(pr
 
 
 @pytest.mark.parametrize("side", ["ours", "theirs"])
-def test_a_partition_that_both_changed_is_for_a_person_to_decide(side: str, project: Project) -> None:
+def test_a_partition_that_both_changed_is_for_a_person_to_decide(side: str, project: Branches) -> None:
     """Nothing changes until somebody says which counts; the other stays as a former revision."""
     project.diverge({"orders/2.csv": "ours", "orders/3.csv": "x"}, {"orders/2.csv": "theirs"}, lock="0" * 31)
     before = {name: (project.root / name).read_bytes() for name in ("data.dvc", "dvc.lock")}
@@ -136,11 +112,11 @@ def test_a_partition_that_both_changed_is_for_a_person_to_decide(side: str, proj
     assert project.data["orders/2.csv"] == "ours"
     merge.merge(**{side: ["orders/2"]})
     assert project.data == {"orders/1.csv": "one", "orders/2.csv": side, "orders/3.csv": "x"}
-    history = [versions.content(one.md5).read_text() for one in revisions.read()["orders/2"]]
+    history = [versions.content(revision.md5).read_text() for revision in revisions.read()["orders/2"]]
     assert history == ["two", {"ours": "theirs", "theirs": "ours"}[side], side]
 
 
-def test_a_rebase_is_joined_as_a_merge_is(project: Project) -> None:
+def test_a_rebase_is_joined_as_a_merge_is(project: Branches) -> None:
     """Whatever stopped at data.dvc: the index holds both sides."""
     project.take({"orders/3.csv": "three"})
     project.switch("other")
@@ -152,7 +128,7 @@ def test_a_rebase_is_joined_as_a_merge_is(project: Project) -> None:
     assert versions.present()
 
 
-def test_data_that_is_in_no_version_is_not_lost_by_a_merge(project: Project) -> None:
+def test_data_that_is_in_no_version_is_not_lost_by_a_merge(project: Branches) -> None:
     """A file that was put into data/ by hand stops it, and stays."""
     project.diverge({"orders/3.csv": "three"}, {"orders/4.csv": "four"})
     (project.root / "data/orders/4.csv").write_text("by hand")
