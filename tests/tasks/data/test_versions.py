@@ -405,6 +405,7 @@ def test_what_is_damaged_in_the_remote_too_does_not_come_into_data(
     damaged = repository / "var/remote" / versions._object(name)
     damaged.chmod(0o644)
     damaged.write_text("damaged")
+    damaged.chmod(0o444)  # for which DVC trusts it
     shutil.rmtree(repository / ".dvc/cache")
     shutil.rmtree(repository / "data")
     with pytest.raises(SourceUnavailable, match=f"{name} is damaged in the remote: push it again from a checkout"):
