@@ -68,7 +68,6 @@ class _ProgressBar:
 
 
 def _publish(model: str, result: batch.BatchResult) -> None:
-    """The result as a page in the UI."""
     problems = [(problem, f"{count:,}") for problem, count in result.problems.most_common(batch.MOST_PROBLEMS)]
     lines = [f"**{result}**"]
     for head, rows in ("| problem | rows |", problems), ("| not scored | why |", [*result.failed.items()]):

@@ -11,7 +11,8 @@ PINNED = ("numpy X86_V3", "OpenBLAS Haswell")
 
 def in_effect() -> str:
     """Such as "numpy X86_V3, OpenBLAS Haswell, 1 thread": the same on every processor that the pins are meant for."""
-    return ", ".join([*_libraries(), _threads()])
+    threads = settings.arithmetic()["OMP_NUM_THREADS"]
+    return ", ".join([*_libraries(), f"{threads} thread{'' if threads == '1' else 's'}"])
 
 
 def refuse_other() -> None:
@@ -37,8 +38,3 @@ def _libraries() -> tuple[str, ...]:
     level = [*simd["baseline"], *simd.get("found", [])][-1]  # a list that is empty is left out
     kernels = {info["architecture"] for info in threadpool_info() if info["internal_api"] == "openblas"}
     return (f"numpy {level}", *(f"OpenBLAS {kernel}" for kernel in sorted(kernels)))
-
-
-def _threads() -> str:
-    threads = settings.arithmetic()["OMP_NUM_THREADS"]
-    return f"{threads} thread{'' if threads == '1' else 's'}"

@@ -82,7 +82,9 @@ def repair() -> None:
     Raises:
         Mistake: data.dvc or dvc.lock holds both sides of a merge.
     """
-    _refuse_both_sides("data.dvc", "dvc.lock")
+    for path in (settings.ROOT / "data.dvc", settings.ROOT / "dvc.lock"):
+        if path.exists() and "<<<<<<<" in path.read_text(encoding="utf-8", errors="replace"):
+            raise Mistake(f"{path.name} holds both sides of a merge: `evergreen merge` joins them")
     files.sweep(settings.ROOT, below=False)
     temporary = settings.ROOT / ".dvc" / "tmp"
     _remove_if(_is_broken_off, settings.ROOT / "dvc.lock", temporary / "lock")
@@ -100,29 +102,18 @@ def _remove_if(is_left: Callable[[Path], bool], path: Path, mutex: Path) -> None
             files.remove(path)
 
 
-def _refuse_both_sides(*names: str) -> None:
-    """DVC would say that it is no YAML."""
-    for name in names:
-        path = settings.ROOT / name
-        if path.exists() and "<<<<<<<" in path.read_text(encoding="utf-8", errors="replace"):
-            raise Mistake(f"{name} holds both sides of a merge: `evergreen merge` joins them")
-
-
 def _is_broken_off(lock: Path) -> bool:
     """Whether dvc.lock is not what DVC writes."""
     try:
-        text = lock.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return False
-    try:
-        content = yaml_reader.load(text)
+        content = yaml_reader.load(lock.read_text(encoding="utf-8"))
         stages = content["stages"].values()
         entries = [entry for stage in stages for kind in ("deps", "outs") for entry in stage.get(kind, [])]
-        return not (
-            content["schema"] and all(stage["cmd"] for stage in stages) and all(entry["path"] for entry in entries)
-        )
-    except (yaml_reader.YAMLError, AttributeError, KeyError, TypeError):
+        needed = [content["schema"], *(stage["cmd"] for stage in stages), *(entry["path"] for entry in entries)]
+    except FileNotFoundError:
+        return False
+    except (yaml_reader.YAMLError, UnicodeDecodeError, AttributeError, KeyError, TypeError):
         return True
+    return not all(needed)
 
 
 def _is_abandoned(rwlock: Path) -> bool:

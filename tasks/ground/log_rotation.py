@@ -10,6 +10,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from pathlib import Path
 
 from tasks.ground import files
@@ -24,25 +25,15 @@ REPEAT_S = 60.0
 """A message that is repeated is written once in so many seconds, with how many there were."""
 
 
-def rotate(path: Path, largest: int = LARGEST) -> bool:
-    """Begin a log anew if it has grown too large; gives whether it had."""
-    size = path.stat().st_size
-    if size <= largest:
-        return False
-    with path.open("rb") as log, files.replacing(path.with_name(f"{path.name}.1")) as kept:
-        log.seek(size - largest)
-        kept.write_bytes(log.read())
-    os.truncate(path, 0)
-    return True
-
-
 def rotate_all(folder: Path, largest: int = LARGEST) -> None:
-    """Rotate each log of a folder. Where the disk is full, none is: there is no room for the copy."""
+    """Begin each log of a folder anew that has grown too large. Where the disk is full, none is: the end is copied."""
     for path in sorted(folder.glob("*.log")):
-        try:
-            rotate(path, largest)
-        except FileNotFoundError:  # it went meanwhile
-            continue
+        with suppress(FileNotFoundError):  # it went meanwhile
+            if (size := path.stat().st_size) > largest:
+                with path.open("rb") as log, files.replacing(path.with_name(f"{path.name}.1")) as kept:
+                    log.seek(size - largest)
+                    kept.write_bytes(log.read())
+                os.truncate(path, 0)
 
 
 def sweep(folder: Path, in_use: Collection[str]) -> None:

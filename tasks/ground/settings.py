@@ -28,12 +28,12 @@ def _root() -> Path:
 
 
 def _var(root: Path) -> Path:
-    """The state of a project. What DVC runs in a folder of its own (`dvc exp run --temp`) uses that of its project."""
+    """The state of a project; an experiment that DVC runs in a folder of its own uses that of its project."""
     return (_project_of_experiment(root) or root) / "var"
 
 
 def _project_of_experiment(root: Path) -> Path | None:
-    """DVC makes the folders of its experiments below `.dvc/tmp/exps` of the project."""
+    """`dvc exp run --temp` makes its folders below `.dvc/tmp/exps` of the project."""
     project, _, below = str(root).partition(f"{os.sep}.dvc{os.sep}tmp{os.sep}exps{os.sep}")
     return Path(project) if below else None
 
@@ -110,7 +110,6 @@ def _environment(root: Path, var: Path) -> dict[str, str]:
 
 
 def _commands(root: Path) -> list[str]:
-    """The folders of `evergreen`, and of the commands of the tools."""
     return [str(root / "bin"), str(root / ".venv" / "bin")]
 
 

@@ -98,7 +98,6 @@ def _replaced(ensemble: Any) -> str:
 
 
 def _scorer(ensemble: Any) -> Callable[..., npt.NDArray[np.float64]]:
-    """What takes the place of that method."""
     import treelite
 
     name, is_boosted, features = _replaced(ensemble), type(ensemble) in _boosted(), ensemble.n_features_in_

@@ -83,7 +83,7 @@ def test_dvc_writes_the_same_as_ever(root: Path) -> None:
 
 
 def test_a_lock_file_that_was_broken_off_anywhere_goes_or_is_whole(root: Path) -> None:
-    """Wherever a kill broke it off: it is gone, or each entry in it has what DVC asks of it."""
+    """Wherever a kill broke it off: it is gone, or each entry in it has what DVC asks of it. A whole one stays."""
     import yaml
 
     gone = 0
@@ -98,10 +98,6 @@ def test_a_lock_file_that_was_broken_off_anywhere_goes_or_is_whole(root: Path) -
         assert all(stage["cmd"] for stage in stages.values())
         assert all(entry["path"] for entry in entries)
     assert gone > 30
-
-
-def test_a_whole_lock_file_stays(root: Path) -> None:
-    """There is nothing to mend."""
     (root / "dvc.lock").write_text(LOCK)
     dvc_files.repair()
     assert (root / "dvc.lock").read_text() == LOCK
@@ -117,26 +113,15 @@ def test_a_file_with_both_sides_of_a_merge_names_the_command_that_joins_them(nam
     assert (root / name).read_text() == text
 
 
-def rwlock(root: Path, pid: int) -> Path:
-    """DVC's list of who is at work, with one entry."""
-    path = root / ".dvc" / "tmp" / "rwlock"
-    path.write_text(json.dumps({"write": {"out": {"pid": pid, "cmd": "dvc repro"}}, "read": {}}))
-    return path
-
-
-def test_who_is_at_work_stays_on_the_list(root: Path) -> None:
-    """This process began before the list was written."""
-    held = rwlock(root, os.getpid())
+@pytest.mark.parametrize("is_older", [False, True])
+def test_a_process_stays_on_the_list_unless_it_began_after_the_list_was_written(root: Path, is_older: bool) -> None:
+    """Then it has the number of one that was killed: DVC would take it for that one, and wait for ever."""
+    rwlock = root / ".dvc" / "tmp" / "rwlock"
+    rwlock.write_text(json.dumps({"write": {"out": {"pid": os.getpid(), "cmd": "dvc repro"}}, "read": {}}))
+    if is_older:
+        os.utime(rwlock, (1, 1))
     dvc_files.repair()
-    assert held.exists()
-
-
-def test_a_killed_process_whose_number_another_has_now_is_not_waited_for(root: Path) -> None:
-    """DVC would take the other for it; but who began after the list was written is not on it."""
-    held = rwlock(root, os.getpid())
-    os.utime(held, (1, 1))
-    dvc_files.repair()
-    assert not held.exists()
+    assert rwlock.exists() is not is_older
 
 
 def test_a_list_that_was_broken_off_goes(root: Path) -> None:

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -50,21 +51,21 @@ FRAMES = [asked(1), asked(2, b"", EXPLAIN), asked(3, b"x" * 300, TRY, key="é", 
 
 
 def pumped(*pieces: bytes, slowly: bool = True) -> list[list[replica.RequestFrame]]:
-    """What is read where a process sends pieces, and pauses between them."""
+    """What is read where somebody sends pieces, and pauses between them."""
     ours, theirs = socket.socketpair()
-    child = os.fork()
-    if not child:
-        theirs.close()
-        for piece in pieces:
-            ours.sendall(piece)
-            if slowly:
-                time.sleep(0.0005)
-        os._exit(0)
-    ours.close()
-    with theirs:
-        found = list(replica._batches(theirs))
-    os.waitpid(child, 0)
-    return found
+
+    def send() -> None:
+        with ours:
+            for piece in pieces:
+                ours.sendall(piece)
+                if slowly:
+                    time.sleep(0.0005)
+
+    with ThreadPoolExecutor(1) as sender, theirs:
+        sent = sender.submit(send)
+        batches = list(replica._batches(theirs))
+        sent.result()
+    return batches
 
 
 def flat(found: list[list[replica.RequestFrame]]) -> list[tuple[int, int, str, str | None, bytes]]:
