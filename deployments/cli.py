@@ -279,11 +279,11 @@ def backtest(
     picture: Annotated[Path | None, Option(resolve_path=True, help="Draw there.")] = None,
 ) -> None:
     """Simulate several retrain policies side by side on the history of the models."""
-    from tasks.lifecycle import backtest
-    from tasks.lifecycle.backtest_result import EVERY, BacktestRequest
+    from tasks.lifecycle import backtest_report
+    from tasks.lifecycle.backtest import EVERY, BacktestRequest
 
     request = BacktestRequest(source, since, until, tuple(policy or EVERY))  # type: ignore[arg-type] # run() refuses others
-    backtest.compare(model or [], _params(), request, jobs, page, picture)
+    backtest_report.compare(model or [], _params(), request, jobs, page, picture)
 
 
 # ── data ──────────────────────────────────────────────────────────────────────────────────────────

@@ -18,8 +18,7 @@ from prefect.states import Completed
 from flows.prefect_support.as_task import as_task
 from tasks.ground import params
 from tasks.lifecycle import backtest_history
-from tasks.lifecycle.backtest import run
-from tasks.lifecycle.backtest_result import EVERY, BacktestRequest, BacktestResult, Policy
+from tasks.lifecycle.backtest import EVERY, BacktestRequest, BacktestResult, Policy, run
 
 
 @flow(name="backtest", flow_run_name="backtest/{model}", description=__doc__)

@@ -18,7 +18,7 @@ from flows.prefect_support.as_task import as_task, exclusive
 from tasks import steps
 from tasks.data import git_sync
 from tasks.ground import files, params, paths, settings, uncommitted
-from tasks.lifecycle import retrain_facts
+from tasks.lifecycle import retrain_decision
 from tasks.release.registry import candidate_outcome
 from tasks.training import dvc_graph
 
@@ -45,7 +45,7 @@ def train(model: str, again: bool = False, if_due: bool = False) -> State[Any]:
         pending = dvc_graph.pending(model)
         if not pending and not again and (done := candidate_outcome.find(model)):
             return Completed(message=f"nothing to do: already trained, no stage has an input that changed; {done}")
-        is_requested = retrain_facts.is_requested(model, if_due)
+        is_requested = retrain_decision.is_requested(model, if_due)
         for stage, reason in pending.items():
             log(f"{stage} would run: {reason}")
         files.sweep(settings.BUILD / model, paths.bentos(), paths.champions(), paths.judged_candidates(model).parent)
@@ -56,7 +56,7 @@ def train(model: str, again: bool = False, if_due: bool = False) -> State[Any]:
             _trigger_monitor(model)
             return Completed(name="NotDue", message=f"not trained: {why_not}")
         outcome = _train(model, config, is_requested, will_package=f"package@{model}" in pending)
-        retrain_facts.clear_override(model)
+        retrain_decision.clear_override(model)
         _trigger_monitor(model)
         _forget_refused(model, config.keep_days)
     return Completed(message=outcome)
@@ -76,7 +76,7 @@ def _train(model: str, config: params.Params, is_requested: bool, will_package: 
         dvc_graph.reproduce(model, steps.run, around=around)
     made_of = dvc_graph.made_of(model)
     judged_on, differing = candidate_outcome.inputs(model), uncommitted.of(model, made_of)
-    on_hold = _needs_promotion_by_hand(config, differing) or (None if is_requested else _rolled_back(model))
+    on_hold = _needs_promotion_by_hand(model, config, differing) or (None if is_requested else _rolled_back(model))
     outcome = _release(model, on_hold, differing)
     if not differing:  # else dvc.lock would name what is on this machine only
         _publish(config, f"{model}: {outcome}")
@@ -90,41 +90,34 @@ def _train(model: str, config: params.Params, is_requested: bool, will_package: 
 
 def _not_due(model: str, config: params.Params, if_due: bool) -> str | None:
     """Why new data are not trained on yet; None where a training is due."""
-    override = retrain_facts.override(model, "" if if_due else "a person", dvc_graph.edited(model))
-    by_policy = override == retrain_facts.Override()
-    if by_policy and (why := as_task(retrain_facts.refused, "was it asked before?", retries=5)(model)):
+    override = retrain_decision.override(model, "" if if_due else "a person", dvc_graph.edited(model))
+    by_policy = override == retrain_decision.Override()
+    if by_policy and (why := as_task(retrain_decision.refused, "was it asked before?", retries=5)(model)):
         return f"{why} (asked again, and nothing that was asked about has changed)"
     dvc_graph.reproduce(model, steps.run, around=_stage_as_task, until="prepare")
     if not override.asked_by and (why := _on_hold(model, config)):
         return why
     if by_policy and not dvc_graph.pending(model):
         return None  # the data changed, and the rows did not
-    # taken before the facts are read: what the monitor finds meanwhile is asked about by the next trigger
-    inputs = as_task(retrain_facts.facts_digest, "see what it depends on", retries=5)(model)
-    decision = as_task(retrain_facts.decide, "ask the retrain policy", retries=5)(model, override, _run_url())
+    decision = as_task(retrain_decision.decide, "ask the retrain policy", retries=5)(model, override, _run_url())
     get_run_logger().info(f"the retrain policy: {decision.why}")
-    if decision.retrain:
-        return None
-    retrain_facts.refuse(model, decision.why, inputs)
-    return str(decision.why)
+    return None if decision.retrain else str(decision.why)
 
 
 def _on_hold(model: str, config: params.Params) -> str | None:
     """Why nothing is done that nobody asked for; kept in the journal of decisions."""
     differing = uncommitted.of(model, dvc_graph.made_of(model))
-    why = _needs_promotion_by_hand(config, differing) or _rolled_back(model)
-    if why is None:
-        return None
-    why = why.replace("<model>", model)
-    retrain_facts.hold(model, why, _run_url())
+    why = _needs_promotion_by_hand(model, config, differing) or _rolled_back(model)
+    if why:
+        retrain_decision.hold(model, why, _run_url())
     return why
 
 
-def _needs_promotion_by_hand(config: params.Params, differing: list[str]) -> str | None:
+def _needs_promotion_by_hand(model: str, config: params.Params, differing: list[str]) -> str | None:
     """Why only a person may promote a candidate: something of what it is made is in no commit."""
     if not differing or config.git.promote_uncommitted:
         return None
-    by_hand = "`evergreen train <model>`, then `evergreen promote <model>`"
+    by_hand = f"`evergreen train {model}`, then `evergreen promote {model}`"
     return f"{uncommitted.in_words(differing)}; commit it, or give the word: {by_hand}"
 
 
@@ -166,7 +159,7 @@ def _judge(model: str, version: int, on_hold: str | None, differing: list[str]) 
 
     verdict: Verdict = as_task(comparison.judge_candidate, "judge it against the champion")(model)
     as_task(registry.record_verdict, "record the verdict", retries=3)(model, version, verdict)
-    on_hold = on_hold.replace("<model>", model) if on_hold and verdict.promoted else ""
+    on_hold = on_hold if on_hold and verdict.promoted else ""
     verdict_ledger.keep(model, version, verdict, run=_run_url(), on_hold=on_hold)
     if on_hold or differing:
         put_on_hold = as_task(registry.put_on_hold, "have it wait for a person's word", retries=3)

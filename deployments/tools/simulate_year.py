@@ -22,7 +22,7 @@ from flows.prefect_support import triggers
 from tasks.data import delivery
 from tasks.ground import files, http, params, paths, settings
 from tasks.ground.errors import Mistake, WorldError
-from tasks.lifecycle import backtest_history, retrain_facts
+from tasks.lifecycle import backtest_history, retrain_decision
 from tasks.prediction_log import prediction_log
 from tasks.release.package import package
 from tasks.release.registry import desired_state
@@ -142,7 +142,7 @@ def _busy(loaded: params.Params) -> bool:
 
 
 def _outcome(name: str) -> str:
-    live, decision = desired_state.read(name).live, retrain_facts.last(name)
+    live, decision = desired_state.read(name).live, retrain_decision.last(name)
     parts = [f"version {live.version} is live" if live else "no version is live"]
     if decision:
         decided = datetime.fromisoformat(decision["state"]["now"])

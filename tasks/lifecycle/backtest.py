@@ -7,25 +7,77 @@ no build folder.
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import contextmanager
-from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from datetime import date
+from typing import Any, Literal
 
-from tasks.ground import files, params, paths
+import pandas as pd
+
+from tasks.ground import files, numbers, params, paths
 from tasks.ground.errors import Mistake, did_you_mean
 from tasks.lifecycle import backtest_history, policy_simulator
-from tasks.lifecycle.backtest_result import EVERY, BacktestRequest, BacktestResult
+from tasks.lifecycle.backtest_history import Fit, History
+from tasks.lifecycle.policy_simulator import PolicyOutcome
+from tasks.monitoring.retrain_policy import OpenAlarm
 
-if TYPE_CHECKING:
-    import pandas as pd
+Policy = Literal["never", "always", "monthly", "drift", "quality", "configured"]
+EVERY: tuple[Policy, ...] = ("never", "always", "monthly", "drift", "quality", "configured")
 
-    from tasks.lifecycle.backtest_history import Fit, History
-    from tasks.lifecycle.policy_simulator import PolicyOutcome
-    from tasks.modelling.daily_summaries import DaySummaries
-    from tasks.monitoring.retrain_policy import OpenAlarm
+
+@dataclass(frozen=True)
+class BacktestRequest:
+    """Which history, and which policies."""
+
+    source: backtest_history.Source = "data"
+    since: date | None = None
+    until: date | None = None
+    policies: tuple[Policy, ...] = EVERY
+    configured: params.Retrain | None = None
+    """In place of the one in params.yaml."""
+
+
+@dataclass(frozen=True)
+class BacktestResult:
+    """The outcome of every policy of a model."""
+
+    name: str
+    loss: str
+    """The loss that is compared: the gate's."""
+    configured: params.Retrain
+    outcomes: tuple[PolicyOutcome, ...]
+
+    def of(self, policy: str) -> PolicyOutcome | None:
+        """The outcome of a policy, if it was requested."""
+        return next((outcome for outcome in self.outcomes if outcome.policy == policy), None)
+
+    def kept(self, outcome: PolicyOutcome) -> float | None:
+        """The share of the gain in loss, of «always» over «never», that a policy keeps; None without these two."""
+        never, always = self.of("never"), self.of("always")
+        if never is None or always is None or never.mean_loss == always.mean_loss:
+            return None
+        return (never.mean_loss - outcome.mean_loss) / (never.mean_loss - always.mean_loss)
+
+    def summary(self) -> dict[str, Any]:
+        """The table, as JSON values; equal ledgers give equal summaries."""
+        return {
+            outcome.policy: {
+                "loss": numbers.short(outcome.mean_loss),
+                "regret": numbers.short(outcome.regret, of=outcome.mean_loss),
+                "gain_kept": None if (kept := self.kept(outcome)) is None else round(kept, 4),
+                **{what: outcome.count(what) for what in ("trained", "promoted", "refused", "alarms")},
+            }
+            for outcome in self.outcomes
+        }
+
+    def sentence(self) -> str:
+        """The result, as briefly as can be."""
+        chosen = self.of("configured") or self.outcomes[-1]
+        kept, always = self.kept(chosen), self.of("always")
+        gain = f", {kept:.0%} of what «always» gains over «never»" if kept is not None else ""
+        trained = f"{chosen.count('trained')} trainings" + (f" of {always.count('trained')}" if always else "")
+        return f"{self.name}: «{chosen.policy}» has a {self.loss} of {chosen.mean_loss:.4f}{gain}, with {trained}"
 
 
 def run(
@@ -37,12 +89,7 @@ def run(
 ) -> list[BacktestResult]:
     """Simulate the policies on some models; writes var/backtest/<model>/{ledger.jsonl,summary.json,seconds.json}.
 
-    Args:
-        names: models of params.yaml.
-        config: params.yaml.
-        request: which history, and which policies.
-        jobs: how many processes; 1: this one.
-        tell: takes lines about the progress.
+    Of several processes (`jobs`) each trains models; one is this process. `tell` takes lines about the progress.
 
     Raises:
         DataMissing: a history is too short, or its first candidate is refused.
@@ -50,21 +97,11 @@ def run(
     for name in request.policies:
         if name not in EVERY:
             raise Mistake(f"there is no policy {name!r}{did_you_mean(name, list(EVERY))}")
-    with _workers(jobs) as workers:
-        if workers is None:
-            return [_simulate(name, config, request, None, tell) for name in names]
-        with ThreadPoolExecutor(len(names)) as threads:  # they only wait for the workers
-            return list(threads.map(lambda name: _simulate(name, config, request, workers, tell), names))
-
-
-@contextmanager
-def _workers(jobs: int) -> Iterator[Executor | None]:
-    """Spawned processes: a fork would take along the threads and the servers of this one."""
     if jobs == 1:
-        yield None
-        return
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as workers:
-        yield workers
+        return [_simulate(name, config, request, None, tell) for name in names]
+    spawn = multiprocessing.get_context("spawn")  # a fork would take along the threads and servers of this process
+    with ProcessPoolExecutor(jobs, spawn) as workers, ThreadPoolExecutor(len(names)) as threads:
+        return list(threads.map(lambda name: _simulate(name, config, request, workers, tell), names))
 
 
 def _simulate(
@@ -77,8 +114,8 @@ def _simulate(
     named = {**policy_simulator.STANDARD, "configured": request.configured or history.model.retrain}
     policies: dict[str, params.Retrain] = {policy: named[policy] for policy in request.policies}
     tell(f"{name}: every model is trained; simulating {', '.join(policies)} over {len(history.moments)} weeks")
-    simulate = partial(_outcomes, history, fits, policies)
-    outcomes = workers.submit(simulate).result() if workers else simulate()
+    arguments = history, fits, policies
+    outcomes = workers.submit(_outcomes, *arguments).result() if workers else _outcomes(*arguments)
     result = BacktestResult(name, history.model.gate.loss, named["configured"], tuple(outcomes))
     folder = paths.backtests() / name
     files.write_text(folder / "ledger.jsonl", policy_simulator.ledger_text(outcomes))
@@ -89,50 +126,17 @@ def _simulate(
 
 
 def _outcomes(history: History, fits: list[Fit], policies: dict[str, params.Retrain]) -> list[PolicyOutcome]:
-    simulator = policy_simulator.Simulator(history, fits, Drift())
+    simulator = policy_simulator.Simulator(history, fits, detect_drift)
     return [simulator.run(name, policy) for name, policy in policies.items()]
 
 
-class Drift:
-    """Detects drift as the monitor does: the days since a champion was trained against the days it learned from."""
+def detect_drift(champion: Fit, since: pd.DataFrame) -> list[OpenAlarm]:
+    """The alarms that are open after the newest row, as the monitor finds them."""
+    from tasks.modelling import daily_summaries
+    from tasks.monitoring.drift import drift
 
-    def __init__(self) -> None:
-        self._learned: dict[str, DaySummaries] = {}
-
-    def __call__(self, champion: Fit, learned: pd.DataFrame, since: pd.DataFrame) -> Sequence[OpenAlarm]:
-        """The alarms that are open on the last of the days."""
-        from tasks.modelling import daily_summaries
-        from tasks.monitoring.drift import drift
-        from tasks.monitoring.retrain_policy import OpenAlarm
-
-        layouts = daily_summaries.columns(champion.profile)
-        if champion.key not in self._learned:
-            self._learned[champion.key] = daily_summaries.summarise(learned, layouts)
-        report = drift.detect(layouts, self._learned[champion.key], daily_summaries.summarise(since, layouts))
-        return [OpenAlarm.of(alarm) for alarm in report.open]
-
-
-def compare(
-    names: Sequence[str],
-    config: params.Params,
-    request: BacktestRequest,
-    jobs: int,
-    page: Path | None = None,
-    picture: Path | None = None,
-) -> None:
-    """Run the backtests of some models (none: all), print the tables, draw the picture, and write the page.
-
-    Raises:
-        DataMissing: as `run`.
-    """
-    from tasks.lifecycle import backtest_report
-
-    results = run(names or list(config.models), config, request, jobs, tell=lambda line: print(line, flush=True))
-    picture = picture or paths.backtests() / "backtest.png"
-    with files.replacing(picture) as beside:
-        beside.write_bytes(backtest_report.picture(results))
-    for result in results:
-        print(f"\n{backtest_report.table(result)}")
-    if page:
-        files.write_text(page, backtest_report.page(results, request, jobs))
-    print(f"\ndrawn: {picture}; every decision with its reasons: {paths.backtests()}/<model>/ledger.jsonl")
+    layouts = daily_summaries.columns(champion.profile)
+    learned = daily_summaries.from_bytes(champion.reference.read_bytes(), layouts)
+    return [
+        OpenAlarm.of(alarm) for alarm in drift.detect(layouts, learned, daily_summaries.summarise(since, layouts)).open
+    ]

@@ -1,8 +1,8 @@
 """History of a model, cut into weeks: what had arrived at each moment, and what a training then would have given.
 
-A decision is made once a week, on the rows whose labels came: all but those of the last `labels_after` days. The newest
-`holdout_weeks` of them are the holdout, as the newest partition is in the graph; `tasks.training.train`, the step
-itself, learns from the others in a build folder of its own. So no model ever sees a row, or a label, before its time.
+A decision is made once a week, on the rows whose labels came: all but those of the last LABELS_AFTER. The newest
+HOLDOUT_WEEKS of them are the holdout, as the newest partition is in the graph; `tasks.training.train`, the step itself,
+learns from the others in a build folder of its own. So no model ever sees a row, or a label, before its time.
 
 The same training rows with the same parameters, code and packages are the same model: it is fitted once, for every
 policy and for every backtest to come (var/memo/backtest; losing it costs only time).
@@ -20,18 +20,16 @@ from datetime import date, datetime, timedelta
 from functools import cached_property, partial
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
 
 from tasks.ground import files, import_closure, params, settings
 from tasks.ground.errors import DataMissing, Mistake, ParamsError
+from tasks.modelling import rows
 from tasks.tables import partitions
-
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-    import pandas as pd
-
-    Floats = npt.NDArray[np.float64]
 
 Source = Literal["data", "upstream"]
 
@@ -39,16 +37,21 @@ WEEK = timedelta(days=7)
 WEEKS_BEFORE = 5
 """Without a date, a backtest begins with so many weeks to learn from before its first holdout."""
 
+HOLDOUT_WEEKS = 4
+"""So many weeks are held out, in place of `split.holdout` partitions."""
+
+LABELS_AFTER = timedelta(days=1)
+"""So long after its row a label is known."""
+
 
 @dataclass(frozen=True)
 class HistoryWeek:
-    """A virtual partition, which arrives as a whole."""
+    """A virtual partition, which arrives as a whole: the rows from position `begin` up to `end`."""
 
     name: str
     """Its first day."""
     begin: int
     end: int
-    """Its rows are those from position `begin` up to `end`."""
     digest: str
     """The identity of its rows."""
 
@@ -77,13 +80,10 @@ class History:
     """As `prepare` conforms them, by time and id."""
     weeks: tuple[HistoryWeek, ...]
     moments: tuple[Moment, ...]
-    holdout_weeks: int
 
     @cached_property
     def hashes(self) -> npt.NDArray[np.uint64]:
         """A hash per row id."""
-        from tasks.modelling import rows
-
         return rows.row_hashes(self.rows["id"])
 
     def split(self, moment: Moment) -> dict[str, Any]:
@@ -91,19 +91,14 @@ class History:
         from tasks.training import prepare
 
         split = self.model.split
-        in_weeks = split if split.by == "random" else split.model_copy(update={"holdout": self.holdout_weeks})
+        in_weeks = split if split.by == "random" else split.model_copy(update={"holdout": HOLDOUT_WEEKS})
         return prepare.choose_split([week.name for week in self.weeks[: moment.weeks]], in_weeks)
 
     def in_holdout(self, moment: Moment) -> npt.NDArray[np.bool_]:
         """Which of the rows known at a moment are in its holdout: shape (known,)."""
-        import numpy as np
-
-        from tasks.modelling import rows
-
         if self.model.split.by == "random":
             return rows.in_holdout(self.rows["id"].iloc[: moment.known], self.model.split.holdout)
-        first = self.weeks[moment.weeks - self.holdout_weeks].begin
-        return np.arange(moment.known) >= first
+        return np.arange(moment.known) >= self.weeks[moment.weeks - HOLDOUT_WEEKS].begin
 
     def version(self, moment: Moment) -> str:
         """The data version of a moment: the identity of what had arrived."""
@@ -120,19 +115,15 @@ def read(
     *,
     since: date | None = None,
     until: date | None = None,
-    holdout_weeks: int = 4,
-    labels_after: int = 1,
 ) -> History:
     """The history of a model.
 
     Args:
-        name: a model of params.yaml.
+        name: of the model.
         config: params.yaml.
         source: the partitions in data/, or those that the upstream of params.yaml can deliver.
-        since: the day of the first decision; None: the first Monday with enough weeks before it.
-        until: the day after the last row that counts; None: all there are.
-        holdout_weeks: so many weeks are held out, in place of `split.holdout` partitions.
-        labels_after: after so many days a label is known.
+        since: the day of the first decision; else the first Monday with enough weeks before it.
+        until: the day after the last row that counts; else all there are.
 
     Raises:
         DataMissing: there is no partition, or there are too few weeks before the first decision.
@@ -140,20 +131,19 @@ def read(
     """
     model = config.model(name)
     with _partition_files(source, config, model) as partition_files:
-        rows = _rows(name, model, partition_files)
+        every = _rows(name, model, partition_files)
     if until is not None:
-        rows = rows[rows["time"] < datetime.combine(until, datetime.min.time())]
-    if rows.empty:
+        every = every[every["time"] < datetime.combine(until, datetime.min.time())]
+    if every.empty:
         raise DataMissing(f"{name}: there are no rows before {until}")
-    begin = _monday_after(rows["time"].min(), holdout_weeks + WEEKS_BEFORE, labels_after) if since is None else since
-    first = datetime.combine(begin, datetime.min.time())
-    weeks, moments = _cut(rows, first, timedelta(days=labels_after))
-    if not moments or moments[0].weeks <= holdout_weeks:
+    begin = _monday_after(every["time"].min()) if since is None else since
+    weeks, moments = _cut(every, datetime.combine(begin, datetime.min.time()))
+    if not moments or moments[0].weeks <= HOLDOUT_WEEKS:
         raise DataMissing(
-            f"{name}: {moments[0].weeks if moments else 0} weeks before {begin} are too few: {holdout_weeks} for the "
+            f"{name}: {moments[0].weeks if moments else 0} weeks before {begin} are too few: {HOLDOUT_WEEKS} for the "
             f"holdout and at least one to learn from are needed. Begin later."
         )
-    return History(name=name, model=model, rows=rows, weeks=weeks, moments=moments, holdout_weeks=holdout_weeks)
+    return History(name=name, model=model, rows=every, weeks=weeks, moments=moments)
 
 
 @contextmanager
@@ -180,23 +170,20 @@ def _partition_files(source: Source, config: params.Params, model: params.Model)
 
 def _rows(name: str, model: params.Model, partition_files: dict[str, list[Path]]) -> pd.DataFrame:
     """The rows of every complete partition, as `prepare` makes them, by time; of a lookup, with what had arrived."""
-    import pandas as pd
-
     from tasks.training import prepare
 
-    def belongs(path: Path, partition: str, dataset: str) -> bool:
-        if model.datasets[dataset] == "partition":
-            return path.stem == partition
-        return partitions.neighbours(partition, [path.stem])[1] is None
+    def tables(dataset: str, partition: str) -> list[Path]:
+        by_partition = model.datasets[dataset] == "partition"
+        return [
+            path
+            for path in partition_files[dataset]
+            if (path.stem == partition if by_partition else partitions.neighbours(partition, [path.stem])[1] is None)
+        ]
 
-    manifest = {dataset: {path.name: "" for path in paths} for dataset, paths in partition_files.items()}
-    made = []
-    for partition in prepare.complete_partitions(manifest, model):
-        tables = {
-            dataset: [path for path in paths if belongs(path, partition, dataset)]
-            for dataset, paths in partition_files.items()
-        }
-        made.append(prepare.make_rows(name, model, partition, tables))
+    made = [
+        prepare.make_rows(name, model, partition, {dataset: tables(dataset, partition) for dataset in model.datasets})
+        for partition in prepare.complete_partitions(partition_files, model)
+    ]
     if not made:
         raise DataMissing(
             f"{name}: no partition is complete; deliver some, then ingest (or take the upstream's history)"
@@ -204,27 +191,29 @@ def _rows(name: str, model: params.Model, partition_files: dict[str, list[Path]]
     return pd.concat(made).sort_values(["time", "id"], kind="stable").reset_index(drop=True)
 
 
-def _monday_after(first: datetime, weeks: int, labels_after: int) -> date:
-    earliest = first.date() + weeks * WEEK + timedelta(days=labels_after)
+def _monday_after(first: datetime) -> date:
+    earliest = first.date() + (HOLDOUT_WEEKS + WEEKS_BEFORE) * WEEK + LABELS_AFTER
     return earliest + timedelta(days=-earliest.weekday() % 7)
 
 
-def _cut(rows: pd.DataFrame, first: datetime, late: timedelta) -> tuple[tuple[HistoryWeek, ...], tuple[Moment, ...]]:
-    """The weeks that arrive, and the moments of decisions."""
-    times = rows["time"]
+def _cut(every: pd.DataFrame, first: datetime) -> tuple[tuple[HistoryWeek, ...], tuple[Moment, ...]]:
+    """The weeks that arrive, and the moments of decisions, from the first one on."""
+    times = every["time"]
     start, end = times.iloc[0].to_pydatetime(), times.iloc[-1].to_pydatetime()
-    before = -((start - (first - late)) // WEEK)  # weeks, the first of them begun earlier, that the first moment knows
+    before = -(
+        (start - (first - LABELS_AFTER)) // WEEK
+    )  # weeks, the first of them begun earlier, that the first moment knows
     if before < 1:
         return (), ()
     arrive = [first + k * WEEK for k in range(1 - before, (end - first) // WEEK + 1)]
-    edges = [0, *(int(times.searchsorted(at - late)) for at in arrive), len(rows)]
-    names = [f"{day:%Y-%m-%d}" for day in [start, *(at - late for at in arrive)]]
+    edges = [0, *(int(times.searchsorted(at - LABELS_AFTER)) for at in arrive), len(every)]
+    names = [f"{day:%Y-%m-%d}" for day in [start, *(at - LABELS_AFTER for at in arrive)]]
     weeks = tuple(
-        HistoryWeek(name, begin, end, _digest(rows.iloc[begin:end]))
+        HistoryWeek(name, begin, end, _identity(every.iloc[begin:end]))
         for name, begin, end in zip(names, edges, edges[1:], strict=False)
     )
     decisions = [at for at in arrive if at >= first]
-    answered = [*(int(times.searchsorted(at)) for at in decisions), len(rows)]
+    answered = [*(int(times.searchsorted(at)) for at in decisions), len(every)]
     moments = tuple(
         Moment(k, at, weeks=before + k, known=weeks[before + k].begin, served=(answered[k], answered[k + 1]))
         for k, at in enumerate(decisions)
@@ -232,12 +221,8 @@ def _cut(rows: pd.DataFrame, first: datetime, late: timedelta) -> tuple[tuple[Hi
     return weeks, moments
 
 
-def _digest(rows: pd.DataFrame) -> str:
-    from hashlib import sha256
-
-    import pandas as pd
-
-    return sha256(pd.util.hash_pandas_object(rows, index=False).to_numpy().astype("<u8").tobytes()).hexdigest()[:32]
+def _identity(of_week: pd.DataFrame) -> str:
+    return files.digest(pd.util.hash_pandas_object(of_week, index=False).tolist())[:32]
 
 
 # ── a training, at a moment ───────────────────────────────────────────────────────────────────────
@@ -252,10 +237,9 @@ class Training:
     key: str
     split: dict[str, Any]
     learn: dict[str, Path]
-    """HistoryWeek → the file of its rows: what `rows/` of the build folder holds."""
-    answer: dict[str, Path]
-    """The weeks whose rows it answers afterwards: the holdout and all that come later."""
-    answers_key: str
+    """Week → the file of its rows: what `rows/` of the build folder holds."""
+    answer: list[Path]
+    """The rows that it answers afterwards: those of the holdout and of all later weeks."""
 
 
 @dataclass(frozen=True)
@@ -270,6 +254,8 @@ class Fit:
     """profile.json: the reference profile."""
     answers: Path
     """Parquet: the predictions for the rows of the holdout and all later ones, with the position `at` of each."""
+    reference: Path
+    """reference.parquet: the daily summaries of the rows that it learned from."""
     seconds: float
     """CPU seconds of the training."""
 
@@ -281,27 +267,23 @@ class Fit:
 
 def trainings(history: History) -> list[Training]:
     """A training per moment; the rows of each week are written where the step finds them."""
-    paths = {week.name: _write_rows(history, week) for week in history.weeks}
-    digests = {week.name: week.digest for week in history.weeks}
-    inputs = _inputs(history)
-    planned = []
+    paths, inputs, planned = {week.name: _write_rows(history, week) for week in history.weeks}, _inputs(history), []
     for moment in history.moments:
         split = history.split(moment)
-        learn = split.get("train", [week.name for week in history.weeks[: moment.weeks]])
-        answer = [week for week in digests if week not in split.get("train", ())]
-        key = files.digest({**inputs, "split": split, "rows": [digests[week] for week in learn]})[:32]
-        answers_key = files.digest({"fit": key, "rows": [digests[week] for week in answer]})[:32]
-        of_weeks = {week: paths[week] for week in learn}, {week: paths[week] for week in answer}
-        planned.append(Training(history.name, moment.number, key, split, *of_weeks, answers_key))
+        learn = {week: paths[week] for week in split.get("train") or split["partitions"]}
+        answer = [path for week, path in paths.items() if week not in split.get("train", ())]
+        key = files.digest({**inputs, "split": split, "rows": [path.name for path in learn.values()]})[:32]
+        planned.append(Training(history.name, moment.number, key, split, learn, answer))
     return planned
 
 
 def fit(training: Training) -> Fit:
     """Fit a model and let it answer, or take it from the memo; by `train.train` and `model_file.predict`."""
     folder = files.memo("backtest/fits", training.key, "", partial(_fit, training))
-    answers = files.memo("backtest/answers", training.answers_key, ".parquet", partial(_answer, training, folder))
+    answers_key = {"fit": training.key, "rows": [path.name for path in training.answer]}
+    answers = files.memo("backtest/answers", answers_key, ".parquet", partial(_answer, training, folder))
     facts, profile, seconds = (files.read_json(folder / f"{name}.json") for name in ("training", "profile", "seconds"))
-    return Fit(training.key, training.moment, facts, profile, answers, seconds)
+    return Fit(training.key, training.moment, facts, profile, answers, folder / "reference.parquet", seconds)
 
 
 def _fit(training: Training, target: Path) -> None:
@@ -319,7 +301,7 @@ def _fit(training: Training, target: Path) -> None:
         with _building_in(Path(folder)):
             train.train(training.name)
         seconds = time.process_time() - begin
-        for made in ("model.skops", "training.json", "profile.json"):
+        for made in ("model.skops", "training.json", "profile.json", "reference.parquet"):
             (target / made).write_bytes((build / "model" / made).read_bytes())
     files.write_json(target / "seconds.json", seconds)
 
@@ -335,23 +317,21 @@ def _building_in(folder: Path) -> Iterator[None]:
 
 
 def _answer(training: Training, folder: Path, target: Path) -> None:
-    import pandas as pd
-
     from tasks.runtime import model_file
 
     model = params.load().model(training.name)
     pipeline = model_file.load(folder / "model.skops", None, own=f"models.{training.name}")  # this memo's own
-    rows = pd.concat([pd.read_parquet(path) for path in training.answer.values()], ignore_index=True)
-    predictions = model_file.predict(pipeline, rows[list(model.features)], model.task)
-    predictions.assign(at=rows["at"]).to_parquet(target, index=False, compression="zstd")
+    asked = pd.concat([pd.read_parquet(path) for path in training.answer], ignore_index=True)
+    predictions = model_file.predict(pipeline, asked[list(model.features)], model.task)
+    predictions.assign(at=asked["at"]).to_parquet(target, index=False, compression="zstd")
 
 
 def _write_rows(history: History, week: HistoryWeek) -> Path:
     """The rows of a week as `prepare` would write them, with their position in the history."""
 
     def write(target: Path) -> None:
-        rows = history.rows.iloc[week.begin : week.end]
-        rows.assign(at=range(week.begin, week.end)).to_parquet(target, index=False, compression="zstd")
+        of_week = history.rows.iloc[week.begin : week.end]
+        of_week.assign(at=range(week.begin, week.end)).to_parquet(target, index=False, compression="zstd")
 
     return files.memo("backtest/rows", [history.name, week.digest, week.begin], ".parquet", write)
 

@@ -1,31 +1,57 @@
-"""Report of a backtest: a table per model, a picture, a page.
-
-Colours are those of Okabe and Ito (2008), which people with a colour vision deficiency can tell apart.
-"""
+"""Report of a backtest: a table per model, a picture, a page."""
 
 from __future__ import annotations
 
-import io
 import os
 import platform
 from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
 
-if TYPE_CHECKING:
-    from tasks.ground import params
-    from tasks.lifecycle.backtest_result import BacktestRequest, BacktestResult
-    from tasks.lifecycle.policy_simulator import PolicyOutcome
+from matplotlib.dates import DateFormatter, MonthLocator
+from matplotlib.figure import Figure
+
+from tasks.ground import files, params, paths
+from tasks.lifecycle.backtest import BacktestRequest, BacktestResult, run
+from tasks.lifecycle.policy_simulator import PolicyOutcome
+from tasks.pictures import formatting, templates
+from tasks.pictures.axes import spread
+from tasks.pictures.figures import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, SKY, png, styled
 
 COLORS = {
-    "never": "#6B6B6B",
-    "always": "#0072B2",
-    "monthly": "#56B4E9",
-    "drift": "#009E73",
-    "quality": "#CC79A7",
-    "configured": "#D55E00",
+    "never": GREY,
+    "always": BLUE,
+    "monthly": SKY,
+    "drift": GREEN,
+    "quality": PURPLE,
+    "configured": ORANGE,
 }
-INK, PALE = "#222222", "#E3E3E3"
+
+
+def compare(
+    names: Sequence[str],
+    config: params.Params,
+    request: BacktestRequest,
+    jobs: int,
+    page_path: Path | None = None,
+    picture_path: Path | None = None,
+) -> None:
+    """Run the backtests of some models (none: all), print the tables, draw the picture, and write the page.
+
+    Raises:
+        DataMissing: as `backtest.run`.
+    """
+    results = run(names or list(config.models), config, request, jobs, tell=lambda line: print(line, flush=True))
+    picture_path = picture_path or paths.backtests() / "backtest.png"
+    with files.replacing(picture_path) as beside:
+        beside.write_bytes(picture(results))
+    for result in results:
+        print(f"\n{table(result)}")
+    if page_path:
+        files.write_text(page_path, page(results, request, jobs))
+    print(f"\ndrawn: {picture_path}; every decision with its reasons: {paths.backtests()}/<model>/ledger.jsonl")
 
 
 def table(result: BacktestResult) -> str:
@@ -59,10 +85,6 @@ def in_words(policy: params.Retrain) -> str:
 
 def page(results: Sequence[BacktestResult], request: BacktestRequest, jobs: int) -> str:
     """docs/benchmarks/backtest.md."""
-    from importlib.metadata import version
-
-    from tasks.pictures import templates
-
     times = _times(results[0].outcomes[0])
     return templates.markdown(
         "tasks/lifecycle/backtest_page.md",
@@ -83,18 +105,12 @@ def page(results: Sequence[BacktestResult], request: BacktestRequest, jobs: int)
 
 def picture(results: Sequence[BacktestResult]) -> bytes:
     """PNG: a column per model; quality over time, what was gained over «never», trainings, regret."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    plain = {**mpl.rcParamsDefault, "text.parse_math": False}
-    with mpl.rc_context({**plain, "font.size": 9, "axes.edgecolor": INK, "text.color": INK}):
+    with styled({"font.size": 9, "axes.edgecolor": INK, "axes.titlesize": 9, "grid.linewidth": 0.8}):
         figure = Figure(figsize=(7.2 * len(results), 9.6), dpi=100, layout="constrained", facecolor="white")
         columns = figure.subfigures(1, len(results), squeeze=False, wspace=0.03)[0]
         for column, result in zip(columns, results, strict=True):
             _column(column, result)
-        stream = io.BytesIO()
-        figure.savefig(stream, format="png", metadata={"Software": None})
-    return stream.getvalue()
+        return png(figure)
 
 
 def _column(column: Any, result: BacktestResult) -> None:
@@ -112,10 +128,6 @@ def _column(column: Any, result: BacktestResult) -> None:
     _bars(column.add_subplot(rows[2, 1]), result, "regret against the best in hindsight", regret)
 
 
-def _words(loss: str) -> str:
-    return {"poisson": "Poisson deviance"}.get(loss, loss.replace("_", " "))
-
-
 def _times(outcome: PolicyOutcome) -> list[datetime]:
     return [datetime.fromisoformat(line["at"]) for line in outcome.ledger]
 
@@ -126,7 +138,7 @@ def _quality(axes: Any, result: BacktestResult) -> None:
     for outcome in shown:
         width = 2.2 if outcome.policy == "configured" else 1.3
         axes.plot(_times(outcome), outcome.loss, color=COLORS[outcome.policy], linewidth=width)
-    axes.set_title(f"mean {_words(result.loss)} of each week (lower is better)", loc="left", fontsize=9)
+    axes.set_title(f"{formatting.loss_name(result.loss)}, mean of each week (lower is better)")
     _label_ends(axes, [(outcome.policy, outcome.loss[-1]) for outcome in shown])
     _frame(axes)
 
@@ -141,8 +153,8 @@ def _gain(axes: Any, result: BacktestResult) -> None:
         ends.append((outcome.policy, gained[-1]))
         if outcome.policy != "always":  # a mark everywhere says nothing
             _mark_trainings(axes, outcome, gained, size=34 if chosen else 16)
-    so_far = f"{_words(result.loss)} gained over «{never.policy}» so far"
-    axes.set_title(f"{so_far} (● trained and promoted, ○ trained and refused)", loc="left", fontsize=9)
+    so_far = f"{formatting.loss_name(result.loss)} gained over «{never.policy}» so far"
+    axes.set_title(f"{so_far} (● trained and promoted, ○ trained and refused)")
     _label_ends(axes, ends)
     _frame(axes)
 
@@ -164,18 +176,16 @@ def _bars(
         axes.barh(names, dark, color=colors, height=0.7)
     for row, value in enumerate(values):
         axes.text(value, row, f" {value:d}" if isinstance(value, int) else f" {value:.4f}", va="center", fontsize=8)
-    axes.set_title(title, loc="left", fontsize=9)
+    axes.set_title(title)
     axes.invert_yaxis()
     axes.set_xlim(0, max(values) * 1.22)
     axes.set_xticks([])
     axes.tick_params(length=0)
-    axes.spines[["top", "right", "bottom"]].set_visible(False)
+    axes.spines["bottom"].set_visible(False)
 
 
 def _label_ends(axes: Any, ends: list[tuple[str, float]]) -> None:
     """Each line's policy at its end, moved apart where they would lie on each other."""
-    from tasks.pictures.axes import spread
-
     low, high = axes.get_ylim()
     ends = sorted(ends, key=lambda end: end[1])
     places = spread([value for _, value in ends], (high - low) * 0.062, low, high)
@@ -186,12 +196,8 @@ def _label_ends(axes: Any, ends: list[tuple[str, float]]) -> None:
 
 
 def _frame(axes: Any) -> None:
-    from matplotlib.dates import DateFormatter, MonthLocator
-
     axes.xaxis.set_major_locator(MonthLocator())  # type: ignore[no-untyped-call] # matplotlib's dates have no types
     axes.xaxis.set_major_formatter(DateFormatter("%b"))  # type: ignore[no-untyped-call]
     axes.margins(x=0)
-    axes.grid(axis="y", color=PALE, linewidth=0.8)
-    axes.set_axisbelow(True)
+    axes.grid(axis="y")
     axes.tick_params(length=3, color=INK)
-    axes.spines[["top", "right"]].set_visible(False)

@@ -16,26 +16,25 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
 
 from tasks.ground import files, import_closure, numbers, params
 from tasks.ground.errors import DataMissing
-from tasks.lifecycle.backtest_history import WEEK, Fit, History, Moment
+from tasks.lifecycle.backtest_history import HOLDOUT_WEEKS, WEEK, Fit, History, Moment
 from tasks.modelling import metrics
 from tasks.monitoring.retrain_policy import WINDOW_DAYS, MeanLoss, OpenAlarm, PolicyState, decide
+from tasks.release.gate import gate
+from tasks.release.gate.verdict import Verdict
 
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-    import pandas as pd
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 
-    from tasks.release.gate.gate import Contender
-    from tasks.release.gate.verdict import Verdict
-
-    Floats = npt.NDArray[np.float64]
-    Ints = npt.NDArray[np.int64]
-    DriftDetector = Callable[[Fit, pd.DataFrame, pd.DataFrame], Sequence[OpenAlarm]]
-    """A champion, the rows that it learned from, and all that came since → the alarms that are open."""
+DriftDetector = Callable[[Fit, pd.DataFrame], Sequence[OpenAlarm]]
+"""A champion, and the rows that came since it was trained → the alarms that are open."""
 
 NOT_SIMULATED = frozenset({"latency", "size"})
 """Checks of the gate that need a packaged release."""
@@ -61,7 +60,7 @@ class PolicyOutcome:
     """The mean loss of the champion on the rows that it answered after each moment: shape (moments,)."""
     best: Floats
     """The same of the best of all models that could have been live, in hindsight."""
-    rows: Ints
+    rows: Floats
     """How many rows were answered."""
     seconds: float
     """CPU seconds of its trainings and verdicts."""
@@ -83,12 +82,14 @@ class PolicyOutcome:
 
 @dataclass(frozen=True)
 class Simulator:
-    """A history, the model of each moment, and a drift detector: what every policy has in common."""
+    """A history, the model of each moment, and a drift detector: what every policy has in common.
+
+    A model is named by its position in `fits`, which is the number of its moment.
+    """
 
     history: History
     fits: Sequence[Fit]
     detect_drift: DriftDetector
-    _verdicts: dict[tuple[int, int | None], tuple[Verdict, float]] = field(default_factory=dict)
     _alarms: dict[tuple[int, int], tuple[OpenAlarm, ...]] = field(default_factory=dict)
 
     def run(self, name: str, policy: params.Retrain) -> PolicyOutcome:
@@ -97,35 +98,31 @@ class Simulator:
         Raises:
             DataMissing: the first candidate was refused, so that there is no champion to begin with.
         """
-        import numpy as np
-
         run = _PolicyRun(self, name, policy)
-        moments = [moment for moment in self.history.moments if moment.served[0] < moment.served[1]]
-        ledger, losses, bests = [], [], []
-        for moment in moments:
+        ledger, weeks = [], []
+        for moment in self.history.moments:
+            begin, end = moment.served
+            if begin == end:
+                continue
             line = run.step(moment)
             if run.champion is None:
                 raise DataMissing(
                     f"{self.history.name}: the gate refuses the first candidate, of {moment.at:%Y-%m-%d}: "
                     f"{line['verdict']['summary']}. There is no champion to begin with: begin the backtest later."
                 )
-            begin, end = moment.served
             available = [float(self.losses[fit][begin:end].mean()) for fit in range(moment.number + 1)]
             loss, best = available[run.champion], min(available)
             served = {"rows": end - begin, "loss": numbers.short(loss), "best": numbers.short(best)}
             ledger.append({**line, "served": served})
-            losses.append(loss)
-            bests.append(best)
-        rows = np.array([moment.served[1] - moment.served[0] for moment in moments])
-        return PolicyOutcome(name, tuple(ledger), np.array(losses), np.array(bests), rows, run.seconds)
+            weeks.append((loss, best, end - begin))
+        losses, bests, rows = np.array(weeks, dtype=np.float64).T
+        return PolicyOutcome(name, tuple(ledger), losses, bests, rows, run.seconds)
 
     # losses
 
     @cached_property
     def losses(self) -> list[Floats]:
         """The loss of each row by the model of each moment; nan where it gave no answer. Shape (rows,) each."""
-        import numpy as np
-
         labels, losses = self.history.rows["label"].to_numpy(), []
         for number in range(len(self.fits)):
             answers = self._answers(number)
@@ -136,9 +133,12 @@ class Simulator:
 
     def _answers(self, fit: int) -> pd.DataFrame:
         """The predictions of a model, by the position of the row."""
-        import pandas as pd
-
         return pd.read_parquet(self.fits[fit].answers).set_index("at")
+
+    def _answered(self, fit: int, members: Ints) -> pd.DataFrame:
+        """time, label and predictions of some rows."""
+        answers = self._answers(fit).loc[members].reset_index(drop=True)
+        return self.history.rows[["time", "label"]].iloc[members].reset_index(drop=True).join(answers)
 
     def mean_loss(self, fit: int, members: Ints) -> MeanLoss | None:
         """The loss of a model on some rows, with its interval over days; None without rows."""
@@ -147,7 +147,17 @@ class Simulator:
         model, times = self.history.model, self.history.rows["time"].iloc[members]
         return MeanLoss.of(self.losses[fit][members], times, model.evaluate.resamples, model.gate.confidence)
 
-    def estimate(self, moment: Moment, fit: int, since: int) -> MeanLoss | None:
+    def promised_loss(self, fit: int) -> MeanLoss | None:
+        """The loss of a model on its own holdout."""
+        return self.mean_loss(fit, self._holdout(self.history.moments[fit]))
+
+    def measured_loss(self, moment: Moment, fit: int, since: int) -> MeanLoss | None:
+        """The loss of a model live since a position, on its newest WINDOW_DAYS with labels."""
+        times = self.history.rows["time"]
+        first = times.iloc[moment.known - 1] - timedelta(days=WINDOW_DAYS)
+        return self.mean_loss(fit, _span(max(since, int(times.searchsorted(first, side="right"))), moment.known))
+
+    def estimated_loss(self, moment: Moment, fit: int, since: int) -> MeanLoss | None:
         """The loss of a model live since a position, on the newest week, before its labels come: as weekly.py has it.
 
         The errors of earlier releases' estimates are not known here: the interval is wider for that.
@@ -162,7 +172,7 @@ class Simulator:
         labelled, rows = _span(first, min(begin, moment.known)), self._answered(fit, _span(begin, end))
         if rows.empty:
             return None
-        holdout = self._answered(fit, self.history.in_holdout(self.history.moments[fit]).nonzero()[0])
+        holdout = self._answered(fit, self._holdout(self.history.moments[fit]))
         earlier = self._answered(fit, labelled) if len(labelled) else None
         estimator = quality.LossEstimator.fit(
             model.task, model.gate.loss, holdout, earlier, confidence=model.gate.confidence
@@ -172,10 +182,8 @@ class Simulator:
         begun, until = rows["time"].min().to_pydatetime(), rows["time"].max().to_pydatetime()
         return MeanLoss(estimate.value, estimate.low, estimate.high, 0, begun, until)
 
-    def _answered(self, fit: int, members: Ints) -> pd.DataFrame:
-        """time, label and predictions of some rows."""
-        answers = self._answers(fit).loc[members].reset_index(drop=True)
-        return self.history.rows[["time", "label"]].iloc[members].reset_index(drop=True).join(answers)
+    def _holdout(self, moment: Moment) -> Ints:
+        return self.history.in_holdout(moment).nonzero()[0]
 
     # drift and verdicts
 
@@ -183,34 +191,26 @@ class Simulator:
         """What drifts in the rows that came since a champion was trained, against those that it learned from."""
         key = moment.number, champion
         if key not in self._alarms:
-            trained = self.history.moments[champion]
-            learned = self.history.rows.iloc[: trained.known][~self.history.in_holdout(trained)]
-            since = self.history.rows.iloc[trained.known : moment.known]
-            self._alarms[key] = tuple(self.detect_drift(self.fits[champion], learned, since)) if len(since) else ()
+            since = self.history.rows.iloc[self.history.moments[champion].known : moment.known]
+            self._alarms[key] = tuple(self.detect_drift(self.fits[champion], since)) if len(since) else ()
         return self._alarms[key]
 
     def verdict(self, moment: Moment, champion: int | None) -> tuple[Verdict, float]:
         """The gate's verdict on the model of a moment, and its CPU seconds; judged once per content."""
-        from tasks.release.gate.verdict import Verdict
-
-        verdict = self._verdicts.get((moment.number, champion))
-        if verdict is None:
-            model = self.history.model
-            key = {
-                "challenger": self.fits[moment.number].answers.name,
-                "champion": None if champion is None else self.fits[champion].answers.name,
-                "moment": moment.at.isoformat(),
-                "data": self.history.version(moment),
-                "rule": model.gate.model_dump(),
-                "evaluate": model.evaluate.model_dump(),
-                "split": [model.split.model_dump(), self.history.holdout_weeks],
-                "code": self._gate_code,
-            }
-            path = files.memo("backtest/verdicts", key, ".json", partial(self._judge, moment, champion))
-            judged = files.read_json(path)
-            verdict = Verdict.from_json(judged["verdict"]), judged["seconds"]
-            self._verdicts[moment.number, champion] = verdict
-        return verdict
+        model = self.history.model
+        key = {
+            "challenger": self.fits[moment.number].answers.name,
+            "champion": None if champion is None else self.fits[champion].answers.name,
+            "moment": moment.at.isoformat(),
+            "data": self.history.version(moment),
+            "rule": model.gate.model_dump(),
+            "evaluate": model.evaluate.model_dump(),
+            "split": [model.split.model_dump(), HOLDOUT_WEEKS],
+            "code": self._gate_code,
+        }
+        path = files.memo("backtest/verdicts", key, ".json", partial(self._judge, moment, champion))
+        judged = files.read_json(path)
+        return Verdict.from_json(judged["verdict"]), judged["seconds"]
 
     @cached_property
     def _gate_code(self) -> dict[str, str]:
@@ -218,11 +218,8 @@ class Simulator:
         return import_closure.hashes("tasks/release/gate/gate.py")
 
     def _judge(self, moment: Moment, champion: int | None, target: Path) -> None:
-        from tasks.release.gate import gate
-
         begin = time.process_time()
-        history, model = self.history, self.history.model
-        holdout = history.in_holdout(moment).nonzero()[0]
+        history, model, holdout = self.history, self.history.model, self._holdout(moment)
         columns = ["id", "time", "label", *model.evaluate.slices]
         comparison = gate.Comparison(
             model=history.name,
@@ -238,9 +235,7 @@ class Simulator:
         verdict = gate.judge(comparison, model.gate, resamples=model.evaluate.resamples)
         files.write_json(target, {"verdict": verdict.to_json(), "seconds": time.process_time() - begin})
 
-    def _contender(self, fit: int, holdout: Ints) -> Contender:
-        from tasks.release.gate import gate
-
+    def _contender(self, fit: int, holdout: Ints) -> gate.Contender:
         history, moment = self.history, self.history.moments[fit]
         learned = history.hashes[: moment.known][~history.in_holdout(moment)]
         predictions = self._answers(fit).loc[holdout].reset_index(drop=True)
@@ -319,32 +314,22 @@ class _PolicyRun:
         )
         if self.champion is None or self.promoted is None:
             return state
-        learned_at, since = history.moments[self.champion], self.promoted.served[0]
-        estimated = None
-        if any(when.estimated_loss is not None for when in self.policy.when):
-            estimated = simulator.estimate(moment, self.champion, since)
+        champion, since = self.champion, self.promoted.served[0]
+        is_estimate_wanted = any(when.estimated_loss is not None for when in self.policy.when)
         return replace(
             state,
-            learned_until=simulator.fits[self.champion].learned_until,
-            learned_rows=simulator.fits[self.champion].training["rows"],
-            newer_rows=moment.known - learned_at.known,
-            newer_partitions=simulator.age(moment, self.champion),
-            alarms=simulator.alarms(moment, self.champion),
-            promised=simulator.mean_loss(self.champion, history.in_holdout(learned_at).nonzero()[0]),
-            measured=simulator.mean_loss(self.champion, self._window(moment, since)),
-            estimated=estimated,
+            learned_until=simulator.fits[champion].learned_until,
+            learned_rows=simulator.fits[champion].training["rows"],
+            newer_rows=moment.known - history.moments[champion].known,
+            newer_partitions=simulator.age(moment, champion),
+            alarms=simulator.alarms(moment, champion),
+            promised=simulator.promised_loss(champion),
+            measured=simulator.measured_loss(moment, champion, since),
+            estimated=simulator.estimated_loss(moment, champion, since) if is_estimate_wanted else None,
         )
-
-    def _window(self, moment: Moment, since: int) -> Ints:
-        """The rows of the newest WINDOW_DAYS, or those that came since a position if these are fewer."""
-        times = self.simulator.history.rows["time"]
-        first = times.iloc[moment.known - 1] - timedelta(days=WINDOW_DAYS)
-        return _span(max(since, int(times.searchsorted(first, side="right"))), moment.known)
 
 
 def _span(begin: int, end: int) -> Ints:
-    import numpy as np
-
     return np.arange(begin, max(begin, end), dtype=np.int64)
 
 

@@ -1,28 +1,18 @@
-"""Facts of the retrain policy, gathered from the rows, the champion and the monitor; and the journal of its decisions.
-
-The policy decides (tasks/monitoring/retrain_policy.py); its answers are kept:
-
-    var/decisions/<model>.jsonl        every decision with the facts it was made from, «no» as well
-    var/memo/due/<model>.json          a training that a person or an edit asks for, until it has ended
-
-A decision is a function of the data, not of the clock: with equal facts it is equal, so only a change of them is asked
-about again.
-"""
+"""Facts that the retrain policy decides on: of the rows, the champion and the monitor's report."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
-from datetime import UTC, date, datetime, timedelta
+from dataclasses import replace
+from datetime import date, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.ground import files, ledger, outcome_cache, params, paths, settings
+from tasks.ground import files, params, paths, settings
 from tasks.lifecycle import row_changes
 from tasks.lifecycle.row_changes import Arrived
-from tasks.monitoring.retrain_policy import WINDOW_DAYS, Decision, MeanLoss, OpenAlarm, PolicyState
-from tasks.monitoring.retrain_policy import decide as decide_by_policy
+from tasks.monitoring.retrain_policy import WINDOW_DAYS, MeanLoss, OpenAlarm, PolicyState
 from tasks.release.registry import champion_lookup
 
 if TYPE_CHECKING:
@@ -31,104 +21,16 @@ if TYPE_CHECKING:
     from tasks.modelling.daily_summaries import ColumnLayout
 
 
-# ── decisions ─────────────────────────────────────────────────────────────────────────────────────
-
-
-@dataclass(frozen=True)
-class Override:
-    """What needs no policy: a person asks, or something was edited. It holds until the training has ended."""
-
-    asked_by: str = ""
-    edited: str = ""
-
-
-def override(model: str, asked_by: str, edited: str) -> Override:
-    """The override, with that of a killed run: what it made meanwhile no longer looks edited."""
-    before = _kept_override(model)
-    now = Override(asked_by or before.asked_by, edited or before.edited)
-    if now not in (before, Override()):
-        files.write_json(paths.training_override(model), asdict(now))
-    return now
-
-
-def is_requested(model: str, if_due: bool) -> bool:
-    """Whether a person asks: now, or in a run that was killed before its end."""
-    return not if_due or bool(_kept_override(model).asked_by)
-
-
-def clear_override(model: str) -> None:
-    """The training that was due has ended."""
-    paths.training_override(model).unlink(missing_ok=True)
-
-
-def _kept_override(model: str) -> Override:
-    return files.read_state(paths.training_override(model), Override(), lambda value: Override(**value))
-
-
-def hold(model: str, why: str, run: str) -> None:
-    """Keep that the policy was not asked, and why; once for each reason. What was edited is not asked for."""
-    clear_override(model)
-    if (before := last(model)) is None or before["why"] != why:
-        record = {"id": files.digest(why)[:16], "retrain": False, "why": why, "reasons": [], "state": {}, "policy": {}}
-        _keep(model, record, run)
-
-
-def decide(model: str, override: Override, run: str) -> Decision:
-    """Ask the policy, on the rows as `prepare` has just written them, and keep its answer.
-
-    Args:
-        model: a name below `models` in params.yaml.
-        override: what needs no policy.
-        run: the address of the flow run that asks.
-    """
-    config = params.load().model(model)
-    decision = decide_by_policy(_state(model, config, override), config.retrain)
-    if (before := last(model)) is None or before["id"] != decision.id:
-        _keep(model, decision.to_dict(), run)
-    return decision
-
-
-def _keep(model: str, record: Mapping[str, Any], run: str) -> None:
-    at = datetime.now(UTC).isoformat(timespec="seconds")
-    ledger.append(paths.decisions(model), {"at": at, "run": run, **record})
-
-
-def last(model: str) -> dict[str, Any] | None:
-    """The newest decision, as it was written down."""
-    lines = ledger.lines(paths.decisions(model))
-    return lines[-1] if lines else None
-
-
-def refused(model: str) -> str | None:
-    """Why a training was not due at the last decision; None where one of its facts has changed."""
-    why: str | None = outcome_cache.recall(paths.refused_training(model), lambda: facts_digest(model))
-    return why
-
-
-def refuse(model: str, why: str, on: str) -> None:
-    """Keep that a training is not due, given these `facts_digest`: the next trigger need not gather the facts."""
-    outcome_cache.keep(paths.refused_training(model), on, why)
-
-
-def facts_digest(model: str) -> str:
-    """The identity of what a decision depends on. What was edited is not in it."""
-    report, champion = _report(model), champion_lookup.champion(model)
-    on = {path: files.sha256(settings.ROOT / path) for path in ("data.dvc", "dvc.lock", "params.yaml")}
-    findings = {"alarms": report.get("alarms"), "quality": report.get("quality")}
-    return files.digest({**on, **findings, "champion": champion.candidate if champion else None})
-
-
-# ── the facts ─────────────────────────────────────────────────────────────────────────────────────
-
-
-def _state(model: str, config: params.Model, override: Override) -> PolicyState:
+def gather(model: str, config: params.Model, *, asked_by: str = "", edited: str = "") -> PolicyState:
+    """What is known of a model now, on the rows as `prepare` has just written them."""
     from tasks.data import versions
     from tasks.modelling import rows
 
-    build = settings.BUILD / model
-    arrived, champion = rows.arrived(build), _champion(model)
+    build, champion = settings.BUILD / model, champion_lookup.champion(model)
+    arrived = rows.arrived(build)
+    training, evaluation = _champion_folders(model, champion.candidate) if champion else (None, None)
     # DVC removes what a stage is about to make: after a kill the last training that is known is the champion's
-    last_training = _training(build / "model") or (_training(champion.training) if champion else {})
+    last_training = _facts_of(build / "model") or (_facts_of(training) if training else {})
     before: Arrived = last_training.get("arrived", {})
     for name, partition in arrived.items():  # while its bytes are here
         row_changes.fingerprints(partition["sha256"], build / "rows" / f"{name}.parquet")
@@ -140,17 +42,21 @@ def _state(model: str, config: params.Model, override: Override) -> PolicyState:
         trained_at=row_changes.newest_time(before) if before else None,
         new_rows=row_changes.count_changed(new, before),
         new_partitions=len(new),
-        edited=override.edited or _changed_without_new(arrived, before, new),
-        asked_by=override.asked_by,
+        edited=edited or _changed_without_new(arrived, before, new),
+        asked_by=asked_by,
     )
-    return _with_champion(state, config, champion, arrived) if champion else state
+    if champion is None or training is None or evaluation is None:
+        return state
+    return _with_champion(state, config, champion.candidate, training, evaluation, arrived)
 
 
-def _with_champion(state: PolicyState, config: params.Model, champion: _Champion, arrived: Arrived) -> PolicyState:
-    training, report = _training(champion.training), _report(state.model)
+def _with_champion(
+    state: PolicyState, config: params.Model, candidate: str, folder: Path, evaluation: Path, arrived: Arrived
+) -> PolicyState:
+    training, report = _facts_of(folder), monitoring_report(state.model)
     learned_until, before = row_changes.learned_until(training), training.get("arrived", {})
     new = row_changes.new_partitions(arrived, before)
-    is_of_live = (report.get("release") or {}).get("candidate") == champion.candidate
+    is_of_live = (report.get("release") or {}).get("candidate") == candidate
     reported = _reported_alarms(report) if is_of_live else ()
     return replace(
         state,
@@ -159,10 +65,10 @@ def _with_champion(state: PolicyState, config: params.Model, champion: _Champion
         newer_rows=row_changes.count_changed(new, before),
         revised_rows=row_changes.count_revised(training, arrived),
         newer_partitions=sum(datetime.fromisoformat(of["from"]) > learned_until for of in arrived.values()),
-        alarms=(*_row_alarms(state.model, config, champion.training, list(new)), *reported),
-        promised=_promised(config, champion.evaluation),
-        measured=_measured(state.model, config, champion.candidate),
-        estimated=_estimated(report, champion.candidate, config.gate.loss),
+        alarms=(*_row_alarms(state.model, config, folder, list(new)), *reported),
+        promised=_promised(config, evaluation),
+        measured=_measured(state.model, config, candidate),
+        estimated=_estimated(report, candidate, config.gate.loss),
     )
 
 
@@ -173,36 +79,25 @@ def _changed_without_new(arrived: Arrived, before: Arrived, new: Arrived) -> str
     return "" if new else "what was made of the same rows is not as it was: it"
 
 
-def _training(folder: Path) -> dict[str, Any]:
-    return files.read_state(folder / "training.json", dict[str, Any]())
+def _facts_of(training: Path) -> dict[str, Any]:
+    return files.read_state(training / "training.json", dict[str, Any]())
 
 
-@dataclass(frozen=True)
-class _Champion:
-    """Where the champion's training and evaluation are."""
-
-    candidate: str
-    training: Path
-    evaluation: Path
-
-
-def _champion(model: str) -> _Champion | None:
-    champion = champion_lookup.champion(model)
-    if champion is None:
-        return None
+def _champion_folders(model: str, candidate: str) -> tuple[Path, Path]:
+    """Where the champion's training and evaluation are: in the build folder, if it was made last, or fetched."""
     build = settings.BUILD / model
     name = build / "release" / "candidate.json"
     is_complete = name.exists() and (build / "model").exists() and (build / "evaluation").exists()
-    if is_complete and files.read_json(name)["candidate"] == champion.candidate:
-        return _Champion(champion.candidate, build / "model", build / "evaluation")
-    folder = paths.champions() / champion.candidate
+    if is_complete and files.read_json(name)["candidate"] == candidate:
+        return build / "model", build / "evaluation"
+    folder = paths.champions() / candidate
     if not files.is_sealed(folder):
         from tasks.release.registry import registry
 
         version = registry.champion(model)
         assert version is not None  # champion_lookup has just given it
         folder = registry.fetch_cached(model, version)
-    return _Champion(champion.candidate, folder / "training", folder / "evaluation")
+    return folder / "training", folder / "evaluation"
 
 
 # ── drift of the rows, and quality ────────────────────────────────────────────────────────────────
@@ -280,7 +175,8 @@ def _mean_loss(config: params.Model, rows: pd.DataFrame) -> MeanLoss | None:
 # ── the monitor's report ──────────────────────────────────────────────────────────────────────────
 
 
-def _report(model: str) -> dict[str, Any]:
+def monitoring_report(model: str) -> dict[str, Any]:
+    """The monitor's newest report of a model; empty where there is none."""
     return files.read_state(paths.monitoring_report(model), dict[str, Any]())
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,38 +66,31 @@ def _count(before: Mapping[str, Any] | None, now: Mapping[str, Any] | None) -> i
     was, became = fingerprints(before["sha256"]), fingerprints(now["sha256"])
     if was is None or became is None:
         return max(int(before["rows"]), int(now["rows"]))
-    return _differing(was, became)
-
-
-def _differing(before: Fingerprints, now: Fingerprints) -> int:
     import numpy as np
 
-    _, was, became = np.intersect1d(before[:, 0], now[:, 0], assume_unique=True, return_indices=True)
-    altered = int((before[was, 1] != now[became, 1]).sum())
-    return altered + len(before) - len(was) + len(now) - len(became)
+    _, old, new = np.intersect1d(was[:, 0], became[:, 0], assume_unique=True, return_indices=True)
+    altered = int((was[old, 1] != became[new, 1]).sum())
+    return altered + len(was) - len(old) + len(became) - len(new)
 
 
 def fingerprints(sha256: str, path: Path | None = None) -> Fingerprints | None:
     """The fingerprints of a partition, by the hash of its file; made from `path` where they are not kept yet."""
     import numpy as np
 
+    def write(target: Path) -> None:
+        import pandas as pd
+
+        from tasks.modelling import rows
+
+        if path is None:
+            raise FileNotFoundError("the rows that were learned from, of which no fingerprints were kept")
+        frame = pd.read_parquet(path)
+        whole = pd.util.hash_pandas_object(frame, index=False).to_numpy()
+        with target.open("wb") as stream:
+            np.save(stream, np.column_stack([rows.row_hashes(frame["id"]), whole]))
+
     try:
-        kept = files.memo("fingerprints", {"rows": sha256}, ".npy", partial(_write, path))
+        hashes: Fingerprints = np.load(files.memo("fingerprints", {"rows": sha256}, ".npy", write))
     except FileNotFoundError:
         return None
-    hashes: Fingerprints = np.load(kept)
     return hashes
-
-
-def _write(path: Path | None, target: Path) -> None:
-    import numpy as np
-    import pandas as pd
-
-    from tasks.modelling import rows
-
-    if path is None:
-        raise FileNotFoundError("the rows that were learned from, of which no fingerprints were kept")
-    frame = pd.read_parquet(path)
-    whole = pd.util.hash_pandas_object(frame, index=False).to_numpy()
-    with target.open("wb") as stream:
-        np.save(stream, np.column_stack([rows.row_hashes(frame["id"]), whole]))

@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from tasks.ground import files, numbers
 from tasks.ground.errors import DataMissing, Mistake
+from tasks.modelling import profile
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,7 +62,7 @@ class ColumnLayout:
 
     @property
     def counted(self) -> int:
-        """How many counts a day has: the values and the unknown one, or the bins (profile.histogram)."""
+        """How many counts a day has: the values and the unknown one, or the bins."""
         return len(self.values) + 1 if self.type == "category" else len(self.edges) + 1 if self.edges else 0
 
     @property
@@ -85,10 +86,9 @@ def columns(reference: Mapping[str, Any], expected: Iterable[str] = ()) -> dict[
         raise Mistake(
             f"{', '.join(both)}: a feature may not be named as a prediction column is. Rename it in params.yaml"
         )
-    layouts = {name: ColumnLayout(name, "feature", "new") for name in expected if name not in features}
     return {
         **{name: _column(name, "feature", entry) for name, entry in features.items()},
-        **layouts,
+        **{name: ColumnLayout(name, "feature", "new") for name in expected if name not in features},
         **{name: _column(name, "prediction", entry) for name, entry in predictions.items()},
         "label": _column("label", "label", reference["label"]),
     }
@@ -171,14 +171,14 @@ def summarise(rows: pd.DataFrame | pa.Table, wanted: Mapping[str, ColumnLayout],
     if not len(dates):
         return {}
     first = int(dates.min())
-    day = (dates - first).astype(np.int64)
+    day = dates - first
     names = set(rows.columns if hasattr(rows, "iloc") else rows.column_names)
     summaries: DaySummaries = {}
     for name, column in wanted.items():
         if name in names:
             summaries[name] = _summarise(rows[name], column, day, first)
         elif column.role == "feature":
-            summaries[name] = _absent(column, day, first)
+            summaries[name] = _presence(np.zeros(len(day), dtype=bool), column, day, first)
     return {name: days for name, days in summaries.items() if len(days.days)}
 
 
@@ -194,25 +194,26 @@ def _dates(rows: Any, time: str) -> Ints:
 
 
 def _summarise(values: Any, column: ColumnLayout, day: Ints, first: int) -> ColumnDays:
-    if column.type == "new":
-        has_value = np.asarray(values.notna() if hasattr(values, "notna") else values.is_valid())
-        return _absent(column, day, first, has_value)
-    if column.type == "category":
-        return _category(values, column, day, first)
-    return _number(_as_floats(values), column, day, first)
-
-
-def _as_floats(values: Any) -> Floats:
-    if hasattr(values, "iloc"):
-        return np.asarray(values.to_numpy(dtype=np.float64, na_value=np.nan))
     import pyarrow as pa
 
-    return np.asarray(values.cast(pa.float64()).to_numpy(), dtype=np.float64)
+    array = pa.Array.from_pandas(values) if hasattr(values, "iloc") else values
+    if column.type == "new":
+        return _presence(np.asarray(array.is_valid()), column, day, first)
+    if column.type == "category":
+        return _category(array, column, day, first)
+    return _number(array.cast("float64", safe=False).to_numpy(zero_copy_only=False), column, day, first)
+
+
+def _presence(has_value: npt.NDArray[np.bool_], column: ColumnLayout, day: Ints, first: int) -> ColumnDays:
+    """The days of a feature of which only the presence counts; no count of a value or bin."""
+    rows = np.bincount(day)
+    known = np.bincount(day[has_value], minlength=len(rows))
+    return _with_rows(column, first, rows - known, np.zeros((len(rows), column.counted)), rows)
 
 
 def _number(values: Floats, column: ColumnLayout, day: Ints, first: int) -> ColumnDays:
     span, bins, inverse = int(day.max()) + 1, max(column.counted, 1), 1 / column.scale
-    rows, total, squares = np.bincount(day, minlength=span), np.zeros(span), np.zeros(span)
+    total, squares = np.zeros(span), np.zeros(span)
     counts = np.zeros(span * bins, dtype=np.int64)
     for begin in range(0, len(values), CHUNK):
         x, at = values[begin : begin + CHUNK], day[begin : begin + CHUNK]
@@ -227,91 +228,65 @@ def _number(values: Floats, column: ColumnLayout, day: Ints, first: int) -> Colu
         summed, squared = np.bincount(at, steps), np.bincount(at, steps * steps)
         total[low : low + len(summed)] += summed
         squares[low : low + len(squared)] += squared
-        cells = np.bincount(at * bins + _bins(x, column.edges))
+        cells = np.bincount(at * bins + profile.bins(x, column.edges))
         counts[low * bins : low * bins + len(cells)] += cells
-    table = counts.reshape(span, bins)
+    table, rows = counts.reshape(span, bins), np.bincount(day, minlength=span)
     missing = rows - table.sum(axis=1)
-    return _kept(column, first, rows, missing, total, squares, table if column.edges else table[:, :0], {})
+    return _with_rows(column, first, missing, table if column.edges else table[:, :0], rows, total, squares)
 
 
-def _bins(x: Floats, edges: tuple[float, ...]) -> npt.NDArray[np.uint8]:
-    """The bin of each value, as profile.histogram has them. A pass per edge is faster than a search per value."""
-    at = np.zeros(len(x), dtype=np.uint8)
-    if not edges:
-        return at
-    for edge in edges[1:]:
-        at += x > edge
-    at += x >= edges[0]
-    return at
-
-
-def _category(values: Any, column: ColumnLayout, day: Ints, first: int) -> ColumnDays:
-    codes, missing, texts = _codes(values, column)
-    span, bins = int(day.max()) + 1, column.counted
-    counts = np.bincount(day * (bins + 1) + np.where(missing, bins, codes), minlength=span * (bins + 1))
-    table = counts.reshape(span, bins + 1)
+def _category(array: Any, column: ColumnLayout, day: Ints, first: int) -> ColumnDays:
+    missing, at, texts = _dictionary(array)
+    position = {value: i for i, value in enumerate(column.values)}
+    is_unknown = len(position)
+    codes = np.array([position.get(text, is_unknown) for text in texts] or [0], dtype=np.int64)[at]
+    span, cells = int(day.max()) + 1, column.counted + 1
+    counts = np.bincount(day * cells + np.where(missing, cells - 1, codes), minlength=span * cells)
+    table = counts.reshape(span, cells)
     unknown: dict[int, tuple[str, ...]] = {}
-    where = np.flatnonzero((codes == bins - 1) & ~missing)
-    if len(where):
-        for at, text in sorted(set(zip(day[where].tolist(), texts(where), strict=True))):
-            unknown[at] = (*unknown.get(at, ()), text)[:NAMED]
-    nothing = np.zeros(span)
-    return _kept(column, first, table.sum(axis=1), table[:, -1], nothing, nothing, table[:, :-1], unknown)
+    where = np.flatnonzero((codes == is_unknown) & ~missing)
+    for of_day, text in sorted({(int(day[i]), texts[at[i]]) for i in where}):
+        unknown[of_day] = (*unknown.get(of_day, ()), text)[:NAMED]
+    return _with_rows(column, first, table[:, -1], table[:, :-1], table.sum(axis=1), unknown=unknown)
 
 
-def _codes(values: Any, column: ColumnLayout) -> tuple[Ints, npt.NDArray[np.bool_], Any]:
-    """The position of each row's value among the column's, and whether it is missing.
-
-    One past the last position is an unknown value. The third is a function from rows to their values as texts.
-    """
+def _dictionary(array: Any) -> tuple[npt.NDArray[np.bool_], Ints, list[str]]:
+    """Whether each value is missing, its position among the different ones (0 where missing), and those as texts."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    array = pa.Array.from_pandas(values) if hasattr(values, "iloc") else values
     array = array if isinstance(array, pa.ChunkedArray) else pa.chunked_array([array])
     if not pa.types.is_dictionary(array.type):
         array = array.dictionary_encode()
     array = array.unify_dictionaries().combine_chunks()
-    indices, texts = array.indices, [numbers.text(value) for value in array.dictionary.to_pylist()]
-    missing = np.asarray(pc.is_null(array))
-    place = {value: at for at, value in enumerate(column.values)}
-    table = np.array([place.get(text, len(place)) for text in texts] or [0], dtype=np.int64)
-    chosen = np.asarray(pc.fill_null(indices, 0)).astype(np.int64)
-    return table[chosen], missing, lambda where: [texts[i] for i in chosen[where]]
+    at = np.asarray(pc.fill_null(array.indices, 0)).astype(np.int64)
+    return np.asarray(pc.is_null(array)), at, [numbers.text(value) for value in array.dictionary.to_pylist()]
 
 
-def _absent(column: ColumnLayout, day: Ints, first: int, present: npt.NDArray[np.bool_] | None = None) -> ColumnDays:
-    """The days of a feature that is absent, or of which only the presence counts."""
-    rows = np.bincount(day)
-    with_value = np.zeros_like(rows) if present is None else np.bincount(day[present], minlength=len(rows))
-    nothing, bins = np.zeros(len(rows)), column.counted if present is None else 0
-    counts = np.zeros((len(rows), bins), dtype=np.int64)
-    return _kept(column, first, rows, rows - with_value, nothing, nothing, counts, {})
-
-
-def _kept(
+def _with_rows(
     column: ColumnLayout,
     first: int,
-    rows: Ints,
     missing: Ints,
-    total: Floats,
-    squares: Floats,
-    counts: Ints,
-    unknown: Mapping[int, tuple[str, ...]],
+    counts: npt.NDArray[Any],
+    rows: Ints,
+    total: Floats | None = None,
+    squares: Floats | None = None,
+    unknown: Mapping[int, tuple[str, ...]] | None = None,
 ) -> ColumnDays:
-    """Of a table over all days of a span, the days that have rows. A row without a label is not a row of the label."""
+    """Of all days of a span, those that have rows. A row without a label is not a row of the label."""
     if column.role == "label":
         rows, missing = rows - missing, np.zeros_like(missing)
     at = np.flatnonzero(rows)
+    nothing = np.zeros(len(at))
     return ColumnDays(
         column,
         (at + first).astype("datetime64[D]"),
         rows[at].astype(np.int64),
         missing[at].astype(np.int64),
-        total[at].astype(np.float64),
-        squares[at].astype(np.float64),
+        nothing if total is None else total[at],
+        nothing if squares is None else squares[at],
         counts[at].astype(np.int64),
-        tuple(unknown.get(int(i), ()) for i in at),
+        tuple((unknown or {}).get(int(i), ()) for i in at),
     )
 
 
@@ -354,7 +329,7 @@ def _add(name: str, parts: list[ColumnDays]) -> ColumnDays:
     return ColumnDays(column, days, **sums, unknown=tuple(tuple(sorted(texts)[:NAMED]) for texts in named))
 
 
-# ── a file of summaries ────────────────────────────────────────────────────────────────────────────────
+# ── a file of summaries ───────────────────────────────────────────────────────────────────────────
 
 
 def to_bytes(summaries: DaySummaries) -> bytes:
@@ -362,23 +337,17 @@ def to_bytes(summaries: DaySummaries) -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    every = [summaries[name] for name in sorted(summaries)]
-    arrays_by_name = {
-        "column": [days.column.name for days in every for _ in days.days],
-        "layout": [days.column.layout for days in every for _ in days.days],
-        "day": np.concatenate([days.days for days in every]) if every else np.array([], dtype="datetime64[D]"),
-        "rows": [int(n) for days in every for n in days.rows],
-        "missing": [int(n) for days in every for n in days.missing],
-        "total": [float(n) for days in every for n in days.total],
-        "squares": [float(n) for days in every for n in days.squares],
-        "counts": [counts for days in every for counts in days.counts.tolist()],
-        "unknown": [list(texts) for days in every for texts in days.unknown],
-    }
     texts, whole = pa.string(), pa.int64()
     types = [texts, texts, pa.date32(), whole, whole, pa.float64(), pa.float64(), pa.list_(whole), pa.list_(texts)]
-    arrays = [pa.array(values, type=type_) for values, type_ in zip(arrays_by_name.values(), types, strict=True)]
+    names = ["column", "layout", "day", "rows", "missing", "total", "squares", "counts", "unknown"]
+    schema = pa.schema(list(zip(names, types, strict=True)))
+    tables = [schema.empty_table()]
+    for _, days in sorted(summaries.items()):
+        named = [[text] * len(days.days) for text in (days.column.name, days.column.layout)]
+        sums = [days.days, days.rows, days.missing, days.total, days.squares, days.counts.tolist(), days.unknown]
+        tables.append(pa.table([*named, *sums], schema=schema))
     stream = io.BytesIO()
-    pq.write_table(pa.Table.from_arrays(arrays, names=list(arrays_by_name)), stream, compression="zstd")
+    pq.write_table(pa.concat_tables(tables).combine_chunks(), stream, compression="zstd")
     return stream.getvalue()
 
 
@@ -393,23 +362,16 @@ def from_bytes(data: bytes, wanted: Mapping[str, ColumnLayout]) -> DaySummaries:
 
     table = pq.read_table(io.BytesIO(data))
     summaries: DaySummaries = {}
-    for name in pc.unique(table["column"]).to_pylist():
-        if name not in wanted:
-            continue
+    for name in (name for name in pc.unique(table["column"]).to_pylist() if name in wanted):
         column, part = wanted[name], table.filter(pc.equal(table["column"], name))
         if set(pc.unique(part["layout"]).to_pylist()) != {column.layout}:
             raise Mistake(
                 f"{name}: the day summaries were laid out by another reference profile. Read them with the profile "
                 f"beside them, or summarise the rows again."
             )
-        summaries[name] = ColumnDays(
-            column,
-            part["day"].to_numpy().astype("datetime64[D]"),
-            part["rows"].to_numpy(),
-            part["missing"].to_numpy(),
-            part["total"].to_numpy(),
-            part["squares"].to_numpy(),
-            np.array(part["counts"].to_pylist(), dtype=np.int64).reshape(len(part), -1),
-            tuple(tuple(texts) for texts in part["unknown"].to_pylist()),
-        )
+        rows, missing, total, squares = (part[sums].to_numpy() for sums in ("rows", "missing", "total", "squares"))
+        counts = np.array(part["counts"].to_pylist(), dtype=np.int64).reshape(len(part), -1)
+        unknown = tuple(map(tuple, part["unknown"].to_pylist()))
+        days = part["day"].to_numpy().astype("datetime64[D]")
+        summaries[name] = ColumnDays(column, days, rows, missing, total, squares, counts, unknown)
     return summaries

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -60,12 +60,7 @@ def predictions_of(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def labelled(task: str, frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows that have a label. Whole numbers that a missing one among them made floats are classes again.
-
-    Args:
-        task: classification or regression.
-        frame: label (missing where it is not known) and predictions.
-    """
+    """The rows that have a label. Whole numbers that a missing one among them made floats are classes again."""
     rows = frame[frame["label"].notna()]
     label = rows["label"]
     if task == "regression" or label.dtype.kind != "f" or any(f"p_{value}" in rows for value in label.unique()):
@@ -91,15 +86,8 @@ def losses(name: str, label: Labels, predictions: pd.DataFrame) -> Floats:
     - pinball_10, pinball_90: max(t·(y − q), (t − 1)·(y − q)) (Koenker & Bassett 1978)
     - outside: 1 where y is not within [q10, q90]
 
-    A class that the model has never seen has the probability 0.
-
-    Args:
-        name: which loss.
-        label: shape (rows,).
-        predictions: shape (rows, columns), in the order of `label`; indexes are not aligned.
-
-    Returns:
-        Shape (rows,).
+    A class that the model has never seen has the probability 0. Rows of `label` and `predictions` are matched by their
+    order; indexes are not aligned.
 
     Raises:
         Unscorable: an unknown loss, one these predictions do not offer, or predictions that are not finite.
@@ -109,32 +97,15 @@ def losses(name: str, label: Labels, predictions: pd.DataFrame) -> Floats:
         raise Unscorable(f"there is no loss {name!r}{did_you_mean(name, list(_LOSSES))}")
     if lacking := _lacking(name, label, predictions):
         raise Unscorable(f"the loss {name} cannot be computed: {lacking}")
-    return _LOSSES[name](label, predictions)
-
-
-def _log_loss(label: Labels, predictions: pd.DataFrame) -> Floats:
-    return np.asarray(-np.log(np.clip(_of_truth(label, predictions), EPSILON, 1 - EPSILON)), dtype=np.float64)
+    return np.asarray(_LOSSES[name].of_rows(label, predictions), dtype=np.float64)
 
 
 def _brier(label: Labels, predictions: pd.DataFrame) -> Floats:
-    p, codes = _probabilities(predictions), _codes(label, predictions)
+    p = _probabilities(predictions)
     if p.shape[1] == 2:
-        return np.asarray((p[:, 1] - (codes == 1)) ** 2, dtype=np.float64)
-    hit = _of_truth(label, predictions)
+        return np.asarray((p[:, 1] - (_codes(label, predictions) == 1)) ** 2)
     # sum of (p[k] − [y = k])² without the one-hot matrix
-    return np.asarray((p * p).sum(axis=1) - 2 * hit + 1, dtype=np.float64)
-
-
-def _zero_one(label: Labels, predictions: pd.DataFrame) -> Floats:
-    return np.asarray(_probabilities(predictions).argmax(axis=1) != _codes(label, predictions), dtype=np.float64)
-
-
-def _absolute(label: Labels, predictions: pd.DataFrame) -> Floats:
-    return np.abs(_numbers(label) - _numbers(predictions["prediction"]))
-
-
-def _squared(label: Labels, predictions: pd.DataFrame) -> Floats:
-    return (_numbers(label) - _numbers(predictions["prediction"])) ** 2
+    return np.asarray((p * p).sum(axis=1) - 2 * _of_truth(label, predictions) + 1)
 
 
 def _poisson(label: Labels, predictions: pd.DataFrame) -> Floats:
@@ -145,41 +116,43 @@ def _poisson(label: Labels, predictions: pd.DataFrame) -> Floats:
     return 2 * (logarithm - y + m)
 
 
-def _pinball(label: Labels, predictions: pd.DataFrame, column: str, t: float) -> Floats:
-    over = _numbers(label) - _numbers(predictions[column])
+def _pinball(label: Labels, predictions: pd.DataFrame, *, column: str, t: float) -> Floats:
+    over = _excess(label, predictions, column)
     return np.maximum(t * over, (t - 1) * over)
 
 
-def _outside(label: Labels, predictions: pd.DataFrame) -> Floats:
-    y = _numbers(label)
-    return np.asarray((y < _numbers(predictions["q10"])) | (y > _numbers(predictions["q90"])), dtype=np.float64)
+def _excess(label: Labels, predictions: pd.DataFrame, column: str = "prediction") -> Floats:
+    """By how much each label is above the prediction."""
+    return _numbers(label) - _numbers(predictions[column])
 
 
-_LOSSES: dict[str, Callable[[Labels, pd.DataFrame], Floats]] = {
-    "log_loss": _log_loss,
-    "brier": _brier,
-    "zero_one": _zero_one,
-    "absolute": _absolute,
-    "squared": _squared,
-    "poisson": _poisson,
-    "pinball_10": lambda label, predictions: _pinball(label, predictions, "q10", 0.1),
-    "pinball_90": lambda label, predictions: _pinball(label, predictions, "q90", 0.9),
-    "outside": _outside,
-}
-_NEEDS = {
-    **dict.fromkeys(("absolute", "squared", "poisson"), ("prediction",)),
-    "pinball_10": ("q10",),
-    "pinball_90": ("q90",),
-    "outside": ("q10", "q90"),
+@dataclass(frozen=True)
+class _Loss:
+    of_rows: Callable[[Labels, pd.DataFrame], Any]
+    columns: tuple[str, ...] = ()
+    """What it needs of the predictions; empty: the probabilities of classes."""
+
+
+_LOSSES = {
+    "log_loss": _Loss(lambda y, p: -np.log(np.clip(_of_truth(y, p), EPSILON, 1 - EPSILON))),
+    "brier": _Loss(_brier),
+    "zero_one": _Loss(lambda y, p: _probabilities(p).argmax(axis=1) != _codes(y, p)),
+    "absolute": _Loss(lambda y, p: np.abs(_excess(y, p)), ("prediction",)),
+    "squared": _Loss(lambda y, p: _excess(y, p) ** 2, ("prediction",)),
+    "poisson": _Loss(_poisson, ("prediction",)),
+    "pinball_10": _Loss(partial(_pinball, column="q10", t=0.1), ("q10",)),
+    "pinball_90": _Loss(partial(_pinball, column="q90", t=0.9), ("q90",)),
+    "outside": _Loss(lambda y, p: (_excess(y, p, "q10") < 0) | (_excess(y, p, "q90") > 0), ("q10", "q90")),
 }
 
 
 def _lacking(name: str, label: Labels, predictions: pd.DataFrame) -> str:
     """Why a loss cannot be computed of these predictions; empty where it can."""
-    for column in _NEEDS.get(name, ()):
+    columns = _LOSSES[name].columns
+    for column in columns:
         if column not in predictions.columns:
             return f"the predictions have no column {column}"
-    if name not in _NEEDS and len(_class_columns(predictions)) < 2:
+    if not columns and len(_class_columns(predictions)) < 2:
         return "the predictions have no columns p_<class>"
     if name == "poisson":
         if (_numbers(label) < 0).any():
@@ -239,7 +212,8 @@ def score(task: str, label: Labels, predictions: pd.DataFrame) -> dict[str, floa
     roc_auc is the Mann-Whitney statistic with half of the ties (Hanley & McNeil 1982), average_precision is
     the sum over thresholds of (recall gained) · precision, as scikit-learn defines both.
     """
-    return {name: values["value"] for name, values in _measure(task, label, predictions).items()}
+    measured = _measure(task, label, predictions, _DayResamples.none(len(label)))
+    return {metric: float(values[0]) for metric, values in measured.items()}
 
 
 def score_with_intervals(
@@ -256,19 +230,20 @@ def score_with_intervals(
 
     low and high are left out where no two days can be compared. The intervals of roc_auc and average_precision are
     of thresholds binned to THRESHOLDS and then moved to the exact value; that of calibration_error, a sum of
-    absolute values and so biased upward in every resample, is moved down by that bias, not below 0.
-
-    Args:
-        task: classification or regression.
-        label: shape (rows,).
-        predictions: shape (rows, columns).
-        blocks: shape (rows,); the day of each row (`day_blocks`).
-        resamples: how many times days are drawn.
-        seed: of the drawing.
-        confidence: the share of the interval.
+    absolute values and so biased upward in every resample, is moved down by that bias, not below 0. Days are drawn as
+    by `bootstrap_means`; `confidence` is the share of the interval.
     """
-    plan = _DayResamples.of(blocks, resamples, seed)
-    return _measure(task, label, predictions, plan, confidence)
+    entries = {}
+    for metric, (value, *drawn) in _measure(
+        task, label, predictions, _DayResamples.of(blocks, resamples, seed)
+    ).items():
+        entries[metric], samples = {"value": float(value)}, np.array(drawn)
+        if np.isfinite(samples).sum() >= 2:
+            if metric == "calibration_error":
+                samples = np.maximum(samples + (value - np.nanmean(samples)), 0.0)
+            low, high = interval(samples, confidence)
+            entries[metric] |= {"low": low, "high": high}
+    return entries
 
 
 def calibration_error(task: str, label: Labels, predictions: pd.DataFrame) -> float:
@@ -281,8 +256,7 @@ def calibration_error(task: str, label: Labels, predictions: pd.DataFrame) -> fl
       ≥ 0, and nan where all labels are 0.
     """
     _check(label, predictions)
-    gaps, sizes = _calibration_sums(task, label, predictions, np.zeros(len(label), dtype=np.int64), 1)
-    return float(_relative(np.abs(gaps).sum(axis=1), sizes)[0])
+    return float(_DayResamples.none(len(label)).calibration(task, label, predictions)[0])
 
 
 def calibration_bins(confidence: Floats) -> Ints:
@@ -305,11 +279,9 @@ def top_label(label: Labels, predictions: pd.DataFrame) -> tuple[Floats, Floats]
 
 
 def baseline_predictions(training: dict[str, Any], n: int) -> pd.DataFrame:
-    """The predictions of a baseline without features: the shares of the classes, or the mean and the quantiles.
+    """The predictions of a baseline without features, for n rows: the shares of the classes, or mean and quantiles.
 
-    Args:
-        training: training.json, with `task`, `classes` and `baseline`.
-        n: rows.
+    `training` is training.json.
     """
     baseline = training["baseline"]
     if training["task"] == "classification":
@@ -344,70 +316,33 @@ _MEANS: dict[str, tuple[str, Callable[[Floats], Floats]]] = {
 """Metrics that are a mean of a loss over rows: which loss, and what is made of the mean."""
 
 
-def _measure(
-    task: str, label: Labels, predictions: pd.DataFrame, plan: _DayResamples | None = None, confidence: float = 0.95
-) -> dict[str, dict[str, float]]:
-    """Each defined metric: its value, and its interval where a plan of resamples is given."""
+def _measure(task: str, label: Labels, predictions: pd.DataFrame, resamples: _DayResamples) -> dict[str, Floats]:
+    """Each defined metric on all rows, and then on each resample: shape (1 + resamples,)."""
     _check(label, predictions)
     if not len(label):
         return {}
-    measured: dict[str, dict[str, float]] = {}
-    for metric in _mean_metrics(task, predictions):
-        loss, finish = _MEANS[metric]
-        if not _lacking(loss, label, predictions):
-            rows = _LOSSES[loss](label, predictions)
-            value = finish(rows.mean())
-            measured[metric] = _with_interval(value, None if plan is None else finish(plan.means(rows)), confidence)
+    measured: dict[str, Floats] = {}
+    for metric, (loss, finish) in _MEANS.items():
+        is_of_task = (task == "classification") != bool(_LOSSES[loss].columns)
+        is_implied = metric == "accuracy" and len(_class_columns(predictions)) == 2
+        if is_of_task and not is_implied and not _lacking(loss, label, predictions):
+            measured[metric] = finish(resamples.means(_LOSSES[loss].of_rows(label, predictions)))
     if task == "classification":
-        measured |= _measure_ranking(label, predictions, plan, confidence)
-    error = calibration_error(task, label, predictions)
-    if np.isfinite(error):
-        samples = None if plan is None else plan.calibration(task, label, predictions)
-        measured["calibration_error"] = _with_interval(error, samples, confidence, move=True)
-    return measured
+        measured |= _measure_ranking(label, predictions, resamples)
+    calibration = resamples.calibration(task, label, predictions)
+    return {**measured, "calibration_error": calibration} if np.isfinite(calibration[0]) else measured
 
 
-def _mean_metrics(task: str, predictions: pd.DataFrame) -> list[str]:
-    if task == "classification":
-        return ["log_loss", "brier", *(["accuracy"] if len(_class_columns(predictions)) > 2 else [])]
-    return ["mae", "rmse", "poisson", "pinball_10", "pinball_90", "coverage"]
-
-
-def _with_interval(value: Any, samples: Floats | None, confidence: float, move: bool = False) -> dict[str, float]:
-    entry = {"value": float(value)}
-    if samples is None or np.isfinite(samples).sum() < 2:
-        return entry
-    if move:
-        samples = np.maximum(samples + (float(value) - np.nanmean(samples)), 0.0)
-    low, high = interval(samples, confidence)
-    return {**entry, "low": low, "high": high}
-
-
-def _measure_ranking(
-    label: Labels, predictions: pd.DataFrame, plan: _DayResamples | None, confidence: float
-) -> dict[str, dict[str, float]]:
+def _measure_ranking(label: Labels, predictions: pd.DataFrame, resamples: _DayResamples) -> dict[str, Floats]:
     """roc_auc, and for two classes average_precision, where there are rows of both sides."""
     p, codes = _probabilities(predictions), _codes(label, predictions)
-    chosen = [1] if p.shape[1] == 2 else list(range(p.shape[1]))
-    chosen = [k for k in chosen if 0 < (codes == k).sum() < len(codes)]
+    is_binary = p.shape[1] == 2
+    chosen = [k for k in ([1] if is_binary else range(p.shape[1])) if 0 < (codes == k).sum() < len(codes)]
     if not chosen:
         return {}
-    value = np.mean([ranking(codes == k, p[:, k]) for k in chosen], axis=0)
-    names = ["roc_auc", "average_precision"][: 2 if p.shape[1] == 2 else 1]
-    if plan is None:
-        return {name: {"value": float(v)} for name, v in zip(names, value, strict=False)}
-    resampled = np.stack([plan.ranking(codes == k, p[:, k]) for k in chosen])  # classes × metrics × resamples
-    known = np.isfinite(resampled)
-    with np.errstate(invalid="ignore"):
-        samples = np.where(known, resampled, 0).sum(axis=0) / known.sum(axis=0)
-    return {name: _with_interval(v, s, confidence) for name, v, s in zip(names, value, samples, strict=False)}
-
-
-def ranking(positive: npt.NDArray[np.bool_], scores: Floats) -> tuple[float, float]:
-    """(roc_auc, average_precision) of scores, exact; nan where all rows are of one side."""
-    table = _RankingTable.of(positive, scores, np.zeros(len(scores), dtype=np.int64), 1, len(scores))
-    auc, precision = table.weighted(np.ones((1, 1)))
-    return float(auc[0]), float(precision[0])
+    of_classes = np.stack([resamples.ranking(codes == k, p[:, k]) for k in chosen])  # classes × 2 × (1 + resamples)
+    auc, precision = np.ma.masked_invalid(of_classes).mean(axis=0).filled(np.nan)
+    return {"roc_auc": auc, "average_precision": precision} if is_binary else {"roc_auc": auc}
 
 
 # ── bootstrap over days ───────────────────────────────────────────────────────────────────────────
@@ -436,10 +371,10 @@ def bootstrap_means(values: npt.NDArray[Any], blocks: Ints, resamples: int, seed
     Returns:
         Shape (resamples,) or (resamples, k); nan for fewer than two days, of which nothing can be said.
     """
-    plan, numbers = _DayResamples.of(blocks, resamples, seed), np.asarray(values, dtype=np.float64)
+    drawn, numbers = _DayResamples.of(blocks, resamples, seed), np.asarray(values, dtype=np.float64)
     if numbers.ndim == 1:
-        return plan.means(numbers)
-    return np.stack([plan.means(column) for column in numbers.T], axis=1)
+        return drawn.means(numbers)[1:]
+    return np.stack([drawn.means(column)[1:] for column in numbers.T], axis=1)
 
 
 def interval(samples: Floats, confidence: float) -> tuple[float, float]:
@@ -454,113 +389,90 @@ def interval(samples: Floats, confidence: float) -> tuple[float, float]:
     return float(low), float(high)
 
 
-@dataclass(frozen=True)
 class _DayResamples:
-    """Which days each resample draws: `weights` of shape (resamples, days), `codes` the day of each row from 0."""
+    """How often each day counts: once on all rows, and as often as it is drawn in each resample.
 
-    codes: Ints
-    weights: Floats
+    A statistic that is made of sums per day is a product with `weights`, of shape (1 + resamples, days).
+    """
+
+    def __init__(self, codes: Ints, weights: Floats) -> None:
+        self.codes, self.weights = codes, weights
+        self.days = weights.shape[1]
+        self._rows = weights @ np.bincount(codes, minlength=self.days)
 
     @staticmethod
     def of(blocks: Ints, resamples: int, seed: int) -> _DayResamples:
-        blocks = np.asarray(blocks)
-        codes, found = pd.factorize(blocks, sort=True)
-        days = len(found)
-        if days < 2:
-            return _DayResamples(codes.astype(np.int64), np.zeros((resamples, days)))
-        drawn = np.random.default_rng(seed).multinomial(days - 1, np.full(days, 1 / days), size=resamples)
-        return _DayResamples(codes.astype(np.int64), drawn.astype(np.float64))
+        codes, distinct = pd.factorize(np.asarray(blocks), sort=True)
+        days, drawn = len(distinct), np.zeros((resamples, len(distinct)))
+        if days > 1:
+            drawn += np.random.default_rng(seed).multinomial(days - 1, np.full(days, 1 / days), size=resamples)
+        return _DayResamples(codes.astype(np.int64), np.vstack([np.ones(days), drawn]))
 
-    @property
-    def days(self) -> int:
-        return int(self.weights.shape[1])
-
-    def sums(self, values: Floats | None = None) -> Floats:
-        """Σ values (or the number of rows) over the drawn days: shape (resamples,)."""
-        return np.asarray(self.weights @ np.bincount(self.codes, values, minlength=self.days), dtype=np.float64)
+    @staticmethod
+    def none(rows: int) -> _DayResamples:
+        """All rows, and no resample."""
+        return _DayResamples.of(np.zeros(rows, dtype=np.int64), 0, 0)
 
     def means(self, values: Floats) -> Floats:
-        return _relative(self.sums(values), self.rows)
-
-    @cached_property
-    def rows(self) -> Floats:
-        """How many rows the drawn days have: shape (resamples,)."""
-        return self.sums()
+        return _ratio(self.weights @ np.bincount(self.codes, values, minlength=self.days), self._rows)
 
     def calibration(self, task: str, label: Labels, predictions: pd.DataFrame) -> Floats:
-        gaps, sizes = _calibration_sums(task, label, predictions, self.codes, self.days)
-        return _relative(np.abs(self.weights @ gaps).sum(axis=1), self.weights @ sizes)
+        """Σ |what is too much in each bin|, relative to the number of rows or, in a regression, to Σ |label|."""
+        if task == "classification":
+            confidence, right = top_label(label, predictions)
+            bins, excess, size = calibration_bins(confidence), confidence - right, np.ones(len(confidence))
+        else:
+            y = _numbers(label)
+            bins, excess, size = np.zeros(len(y), dtype=np.int64), -_excess(label, predictions), np.abs(y)
+        gaps = np.bincount(self.codes * BINS + bins, excess, minlength=self.days * BINS).reshape(self.days, BINS)
+        sizes = np.bincount(self.codes, size, minlength=self.days)
+        return _ratio(np.abs(self.weights @ gaps).sum(axis=1), self.weights @ sizes)
 
     def ranking(self, positive: npt.NDArray[np.bool_], scores: Floats) -> Floats:
-        """roc_auc and average_precision of each resample: shape (2, resamples)."""
-        table = _RankingTable.of(positive, scores, self.codes, self.days, THRESHOLDS)
-        moved = np.array(ranking(positive, scores)) - np.ravel(table.weighted(np.ones((1, self.days))))
-        return np.asarray(np.clip(table.weighted(self.weights) + moved[:, None], 0.0, 1.0), dtype=np.float64)
+        """roc_auc and average_precision: shape (2, 1 + resamples). The first is exact, the others are moved to it."""
+        exact = _ranking(positive, scores, np.zeros_like(self.codes), np.ones((1, 1)), limit=len(scores))
+        if len(self.weights) == 1:
+            return exact
+        binned = _ranking(positive, scores, self.codes, self.weights, limit=THRESHOLDS)
+        return np.hstack([exact, np.clip(binned[:, 1:] + (exact - binned[:, :1]), 0.0, 1.0)])
 
 
-def _calibration_sums(
-    task: str, label: Labels, predictions: pd.DataFrame, codes: Ints, days: int
-) -> tuple[Floats, Floats]:
-    """Per day: what is too much in each bin, shape (days, bins), and what it is divided by, shape (days,)."""
-    if task == "classification":
-        confidence, right = top_label(label, predictions)
-        bins, size = calibration_bins(confidence), np.ones(len(confidence))
-        gap = confidence - right
-    else:
-        y = _numbers(label)
-        bins, size, gap = np.zeros(len(y), dtype=np.int64), np.abs(y), _numbers(predictions["prediction"]) - y
-    gaps = np.bincount(codes * BINS + bins, gap, minlength=days * BINS).reshape(days, BINS)
-    return gaps.astype(np.float64), np.bincount(codes, size, minlength=days).astype(np.float64)
+def _ranking(positive: npt.NDArray[np.bool_], scores: Floats, codes: Ints, weights: Floats, limit: int) -> Floats:
+    """roc_auc and average_precision for each row of weights over days: shape (2, rows); nan where undefined.
+
+    Computed from the rows per day and threshold, thresholds falling; of no more than `limit` thresholds.
+    """
+    hits, ties, between = _by_threshold(positive, scores, codes, weights.shape[1], limit)
+    upto = np.cumsum(ties + between, axis=1)  # negatives that score above the threshold or equal
+    negatives = weights @ np.bincount(codes[~positive], minlength=weights.shape[1])
+    hits, above, upto = weights @ hits, weights @ (upto - ties), weights @ upto
+    positives, taken = hits.sum(axis=1), np.cumsum(hits, axis=1)
+    auc = 1 - _ratio((hits * (above + upto)).sum(axis=1) / 2, positives * negatives)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        precise = np.where(hits > 0, hits * taken / (taken + upto), 0.0).sum(axis=1)
+    return np.stack([auc, np.where(negatives > 0, _ratio(precise, positives), np.nan)])
 
 
-def _relative(part: Floats, whole: Floats) -> Floats:
+def _by_threshold(
+    positive: npt.NDArray[np.bool_], scores: Floats, codes: Ints, days: int, limit: int
+) -> tuple[Floats, Floats, Floats]:
+    """Positives at each threshold, negatives at it, and negatives above it and below the next: (days, thresholds)."""
+    steps = np.unique(scores[positive])
+    binned = len(steps) > limit
+    if binned:
+        steps = np.unique(np.quantile(scores[positive], np.linspace(0, 1, limit + 1)[:-1], method="inverted_cdf"))
+    count = len(steps)
+    at = count - np.searchsorted(steps, scores, side="right")  # from the highest; `count`: below every positive
+    tie = np.ones(len(scores), dtype=bool) if binned else steps[np.minimum(count - 1 - at, count - 1)] == scores
+
+    def table(rows: npt.NDArray[np.bool_]) -> Floats:
+        cells = np.bincount(codes[rows] * (count + 1) + at[rows], minlength=days * (count + 1))
+        return cells.reshape(days, count + 1)[:, :count].astype(np.float64)
+
+    return table(positive), table(~positive & tie), table(~positive & ~tie)
+
+
+def _ratio(part: Floats, whole: Floats) -> Floats:
     """The ratio part / whole; over 0, as in a resample without rows, nan."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray(np.where(whole > 0, part / whole, np.nan), dtype=np.float64)
-
-
-@dataclass(frozen=True)
-class _RankingTable:
-    """Rows per day and threshold, thresholds falling: what ROC AUC and average precision of any mix of days need.
-
-    Attributes:
-        hits: positives at the threshold, shape (days, thresholds).
-        above: negatives that score above it, cumulated.
-        upto: negatives that score above it or equal, cumulated.
-        negatives: all negatives, shape (days,).
-    """
-
-    hits: Floats
-    above: Floats
-    upto: Floats
-    negatives: Floats
-
-    @staticmethod
-    def of(positive: npt.NDArray[np.bool_], scores: Floats, codes: Ints, days: int, limit: int) -> _RankingTable:
-        steps = np.unique(scores[positive])
-        binned = len(steps) > limit
-        if binned:
-            steps = np.unique(np.quantile(scores[positive], np.linspace(0, 1, limit + 1)[:-1], method="inverted_cdf"))
-        count = len(steps)
-        at = count - np.searchsorted(steps, scores, side="right")  # from the highest; `count`: below every positive
-        tie = np.ones(len(scores), dtype=bool) if binned else steps[np.minimum(count - 1 - at, count - 1)] == scores
-
-        def table(rows: npt.NDArray[np.bool_]) -> Floats:
-            cells = np.bincount(codes[rows] * (count + 1) + at[rows], minlength=days * (count + 1))
-            return cells.reshape(days, count + 1)[:, :count].astype(np.float64)
-
-        ties, between = table(~positive & tie), table(~positive & ~tie)
-        upto = np.cumsum(ties + between, axis=1)
-        negatives = np.bincount(codes[~positive], minlength=days).astype(np.float64)
-        return _RankingTable(table(positive), upto - ties, upto, negatives)
-
-    def weighted(self, weights: Floats) -> Floats:
-        """(roc_auc, average_precision) for each row of weights over days: shape (2, rows); nan where undefined."""
-        hits, above, upto = weights @ self.hits, weights @ self.above, weights @ self.upto
-        positives, negatives = hits.sum(axis=1), weights @ self.negatives
-        beaten = (hits * (above + upto)).sum(axis=1) / 2
-        found = np.cumsum(hits, axis=1)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            precise = np.where(hits > 0, hits * found / (found + upto), 0.0).sum(axis=1)
-        auc = 1 - _relative(beaten, positives * negatives)
-        return np.stack([auc, np.where(negatives > 0, _relative(precise, positives), np.nan)])

@@ -6,18 +6,19 @@ For each feature it has what drift statistics ask of the reference side: a histo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from tasks.ground import numbers
 
 Floats = npt.NDArray[np.float64]
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     Column = pd.Series[Any]
 
 GRID = 21
@@ -40,9 +41,8 @@ def reference_profile(
     Returns:
         {"rows": n, "features": {name: entry}, "label": entry, "predictions": {column: entry}}. Every entry has `type`,
         `rows` and `missing` (a share). A number's has `mean`, `std`, `min`, `max` (null where every value is missing),
-        `quantiles` (GRID of them), and a histogram: `edges` and `counts` (see `histogram`). A category's has
-        `distinct`, `values` (how often the TOP most frequent occur) and `other`. A label of few distinct numbers has
-        both.
+        `quantiles` (GRID of them), and a histogram: `edges` and `counts`. A category's has `distinct`, `values` (how
+        often the TOP most frequent occur) and `other`. A label of few distinct numbers has both.
     """
     return {
         "rows": len(frame),
@@ -92,25 +92,24 @@ def category(values: Column) -> dict[str, Any]:
 
 
 def histogram(values: Floats, edges: list[float]) -> list[int]:
-    """How many values lie below the first edge, in each bin between two edges, and above the last.
-
-    A bin has its upper edge and not its lower one; the first has both. Of the reference itself nothing is outside, so
-    that a feature that was constant shows it when it moves. Values that are missing or infinite are not counted.
-
-    Args:
-        values: any order.
-        edges: rising, as a number's entry has them.
-
-    Returns:
-        len(edges) + 1 counts; none without edges.
-    """
-    if not edges:
-        return []
+    """How many values lie in each of the `bins`; none without edges. What is missing or infinite is not counted."""
     finite = np.asarray(values, dtype=np.float64)
     finite = finite[np.isfinite(finite)]
-    at = np.searchsorted(edges[1:], finite, side="left") + 1
-    at[finite < edges[0]] = 0
-    return [int(count) for count in np.bincount(at, minlength=len(edges) + 1)]
+    return np.bincount(bins(finite, edges), minlength=len(edges) + 1).tolist() if edges else []
+
+
+def bins(values: Floats, edges: Sequence[float]) -> npt.NDArray[np.uint8]:
+    """The bin of each finite value: 0 below the first edge, then between two edges each, the last above the last one.
+
+    A bin has its upper edge and not its lower one; the first has both. Of the reference itself nothing is outside, so
+    that a feature that was constant shows it when it moves. A pass per edge is faster than a search per value.
+    """
+    at = np.zeros(len(values), dtype=np.uint8)
+    for edge in edges[1:]:
+        at += values > edge
+    if edges:
+        at += values >= edges[0]
+    return at
 
 
 def _edges(finite: Floats, quantiles: Floats) -> list[float]:
@@ -126,6 +125,8 @@ def _edges(finite: Floats, quantiles: Floats) -> list[float]:
 
 
 def _label(values: Column) -> dict[str, Any]:
+    import pandas as pd
+
     if not pd.api.types.is_numeric_dtype(values) or pd.api.types.is_bool_dtype(values):
         return category(values)
     entry = number(values)

@@ -14,13 +14,7 @@ from tasks.ground import files, numbers
 
 
 def read(build: Path, part: Literal["train", "holdout"], columns: list[str] | None = None) -> pd.DataFrame:
-    """The training rows or the holdout rows of a model, oldest partition first.
-
-    Args:
-        build: the model's folder below build/.
-        part: which side of the split.
-        columns: only these, in this order; None means all.
-    """
+    """The training rows or the holdout rows in a build folder, oldest partition first; all columns, or only some."""
     return pd.concat(by_partition(build, part, columns).values(), ignore_index=True)
 
 
@@ -30,8 +24,14 @@ def by_partition(
     """As `read`, partition by partition."""
     split = files.read_json(build / "split.json")
     if split["by"] == "time":
-        return {name: _partition(build, name, columns) for name in split[part]}
-    return {name: _drawn(build, name, columns, split, part) for name in split["partitions"]}
+        return {name: pd.read_parquet(build / "rows" / f"{name}.parquet", columns=columns) for name in split[part]}
+    sides = {}
+    for name in split["partitions"]:
+        wanted = None if columns is None else list(dict.fromkeys([*columns, "id"]))
+        frame = pd.read_parquet(build / "rows" / f"{name}.parquet", columns=wanted)
+        chosen = in_holdout(frame["id"], split["share"]) == (part == "holdout")
+        sides[name] = frame.loc[chosen, columns or slice(None)]
+    return sides
 
 
 def as_feature(values: pd.Series[Any], type_: str) -> pd.Series[Any]:
@@ -102,15 +102,3 @@ def without(build: Path, features: list[str]) -> dict[str, list[str]]:
             if name in features and all(s is not None and s.null_count == g.num_rows for s, g in pairs):
                 lacking.setdefault(name, []).append(path.stem)
     return lacking
-
-
-def _partition(build: Path, name: str, columns: list[str] | None) -> pd.DataFrame:
-    return pd.read_parquet(build / "rows" / f"{name}.parquet", columns=columns)
-
-
-def _drawn(build: Path, name: str, columns: list[str] | None, split: dict[str, Any], part: str) -> pd.DataFrame:
-    wanted = columns if columns is None or "id" in columns else [*columns, "id"]
-    frame = _partition(build, name, wanted)
-    chosen = in_holdout(frame["id"], split["share"]) == (part == "holdout")
-    side: pd.DataFrame = frame.loc[chosen] if columns is None else frame.loc[chosen, columns]
-    return side

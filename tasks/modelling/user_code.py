@@ -37,7 +37,7 @@ def build_pipeline(name: str, model: Model) -> Pipeline:
 def make_estimator(wanted: Estimator) -> BaseEstimator:
     """The estimator that params.yaml names, with its hyper-parameters and its seed."""
     module, _, attribute = wanted.class_.rpartition(".")
-    kind = _attribute(module, attribute, hint="params.yaml: estimator.class")
+    kind = _attribute(module, attribute, hint="params.yaml: estimator.class: ")
     takes = list(signature(kind).parameters)  # an estimator names every hyper-parameter there: scikit-learn's rule
     seeded = {"random_state": wanted.seed} if "random_state" in takes else {}
     try:
@@ -51,14 +51,12 @@ def make_estimator(wanted: Estimator) -> BaseEstimator:
 
 def _attribute(module: str, attribute: str, hint: str = "") -> Any:
     try:
-        missing = find_spec(module) is None
+        is_missing = find_spec(module) is None
     except ModuleNotFoundError:
-        missing = True
-    if missing:
-        raise ModelCodeError(
-            f"{hint + ': ' if hint else ''}there is no module {module} ({module.replace('.', '/')}/__init__.py)"
-        )
-    loaded = import_module(module)
-    if not callable(getattr(loaded, attribute, None)):
-        raise ModelCodeError(f"{hint + ': ' if hint else ''}{module} has no {attribute}")
-    return getattr(loaded, attribute)
+        is_missing = True
+    if is_missing:
+        raise ModelCodeError(f"{hint}there is no module {module} ({module.replace('.', '/')}/__init__.py)")
+    loaded = getattr(import_module(module), attribute, None)
+    if not callable(loaded):
+        raise ModelCodeError(f"{hint}{module} has no {attribute}")
+    return loaded

@@ -27,7 +27,7 @@ class Appraisal:
 
     task: str
     rows: pd.DataFrame
-    """label, time and the slice columns of the holdout."""
+    """Label, time and the slice columns of the holdout."""
     predictions: pd.DataFrame
     blocks: npt.NDArray[np.int64]
     """The day of each row: what is resampled as a whole."""
@@ -47,22 +47,21 @@ class Appraisal:
         from tasks.modelling.metrics import headline
 
         first = headline(self.task)
-        values = {metric: entry["value"] for metric, entry in self.overall.items()}
-        return _rounded({**values, "baseline": {first: self.baseline[first]}, "rows": len(self.rows)})
+        values: dict[str, Any] = {metric: entry["value"] for metric, entry in self.overall.items()}
+        return dict(_rounded({**values, "baseline": {first: self.baseline[first]}, "rows": len(self.rows)}))
 
     def details(self, importance: pd.DataFrame | None = None) -> dict[str, Any]:
         """slices.json: every metric with its interval, overall and per slice; the baseline; the importances."""
         overall = {"rows": len(self.rows), "days": self.days, "metrics": self.overall}
-        return _rounded(
-            {
-                "confidence": CONFIDENCE,
-                "resampled": "day" if self.by_day else "row",
-                "overall": overall,
-                "baseline": {metric: value for metric, value in self.baseline.items() if metric in self.overall},
-                "slices": self.slices,
-                "importance": {} if importance is None else _importances(importance),
-            }
-        )
+        details = {
+            "confidence": CONFIDENCE,
+            "resampled": "day" if self.by_day else "row",
+            "overall": overall,
+            "baseline": {metric: value for metric, value in self.baseline.items() if metric in self.overall},
+            "slices": self.slices,
+            "importance": {} if importance is None else _importances(importance),
+        }
+        return dict(_rounded(details))
 
 
 def appraise(
@@ -76,13 +75,8 @@ def appraise(
 ) -> Appraisal:
     """Score predictions, overall and per slice, each metric with its interval.
 
-    Args:
-        task: classification or regression.
-        holdout: label, time, and the columns of `wanted.slices`, a row per prediction.
-        predictions: the prediction columns.
-        baseline: the metrics of the trivial baseline on the same rows.
-        wanted: the section `evaluate` of params.yaml.
-        by_row: resample rows instead of days.
+    `holdout` has label, time, and the columns of `wanted.slices`; `baseline` has the metrics of the trivial baseline on
+    the same rows. Days are resampled, or rows.
     """
     import numpy as np
 
@@ -120,12 +114,8 @@ def _importances(importance: pd.DataFrame) -> dict[str, dict[str, float]]:
     return {str(feature): {str(k): float(v) for k, v in row.dropna().items()} for feature, row in table.iterrows()}
 
 
-def _rounded(values: dict[str, Any]) -> dict[str, Any]:
+def _rounded(value: Any) -> Any:
     """Numbers to nine digits: further ones are of the machine, not of the model."""
-
-    def short(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: short(entry) for key, entry in value.items()}
-        return numbers.short(value) if isinstance(value, float) else value
-
-    return {key: short(value) for key, value in values.items()}
+    if isinstance(value, dict):
+        return {key: _rounded(entry) for key, entry in value.items()}
+    return numbers.short(value) if isinstance(value, float) else value

@@ -27,13 +27,7 @@ def conform(rows: pd.DataFrame, name: str, model: params.Model, partition: str =
     """The rows with the columns of params.yaml, in order, each of one type whatever it came in.
 
     category → str, integer and number → float64, time → datetime64[us], id → str; label → int64, bool or str (a class),
-    int64 or float64 (a number).
-
-    Args:
-        rows: what models/<name>/rows gave.
-        name: of the model.
-        model: its section of params.yaml.
-        partition: named in messages; empty where the rows are of none.
+    int64 or float64 (a number). Messages name the partition, if there is one.
 
     Raises:
         ModelCodeError: a column is missing; a value is missing, not of its type, or such as no request may hold; an id
@@ -47,29 +41,28 @@ def conform(rows: pd.DataFrame, name: str, model: params.Model, partition: str =
         raise ModelCodeError(f"{where} gives column {', '.join(twice)} twice: which one counts?")
     rows = rows[wanted].reset_index(drop=True)
     for column in wanted:
-        _refuse_missing(rows[column], model.features.get(column), f"{where}: {column}")
-        rows[column] = _converted(rows[column], model, f"{where}: {column}")
+        feature, at = model.features.get(column), f"{where}: {column}"
+        if (missing := rows[column].isna()).any() and not (feature and feature.nullable):
+            todo = ", but params.yaml does not say that it is nullable" if feature else "; leave such rows out"
+            raise ModelCodeError(f"{at} is missing in {_rows(missing)}{todo}")
+        rows[column] = _converted(rows[column], model, at)
     for column, feature in model.features.items():
         _refuse_what_no_request_may_hold(rows[column], feature, f"{where}: {column}")
-    _refuse_twice(rows["id"], where)
+    if (repeated := rows["id"].duplicated(keep=False)).any():
+        first = rows["id"][repeated].iloc[0]
+        places = ", ".join(str(row + 1) for row in np.flatnonzero(rows["id"] == first)[:5])
+        raise ModelCodeError(f"{where}: id {first!r} stands twice (rows {places}); it must name one row")
     return rows
 
 
-def _refuse_missing(values: Column, feature: params.Feature | None, where: str) -> None:
-    if (missing := values.isna()).any() and not (feature and feature.nullable):
-        todo = ", but params.yaml does not say that it is nullable" if feature else "; leave such rows out"
-        raise ModelCodeError(f"{where} is missing in {_rows(missing)}{todo}")
-
-
 def _converted(values: Column, model: params.Model, where: str) -> Column:
-    column = str(values.name)
     conversions: dict[str, tuple[str, Callable[[Column], Column]]] = {
         **{name: (feature.type, partial(as_feature, type_=feature.type)) for name, feature in model.features.items()},
         "label": ("class", _class) if model.task == "classification" else ("number", _estimated),
         "time": ("local time", _local_time),
         "id": ("text", as_text),
     }
-    kind, convert = conversions[column]
+    kind, convert = conversions[str(values.name)]
     try:
         return convert(values)
     except (ValueError, TypeError, OverflowError) as error:
@@ -77,47 +70,33 @@ def _converted(values: Column, model: params.Model, where: str) -> Column:
 
 
 def _refuse_what_no_request_may_hold(values: Column, feature: params.Feature, where: str) -> None:
-    for wrong, problem, todo in _faults(values, feature):
+    limits = request_schema.limits(feature.model_dump())
+    missing, widen = "give another value, or None where it is missing", "widen its limits in params.yaml"
+    if feature.type == "category":
+        length, most = values.str.len(), limits["max_length"]
+        faults = [
+            (length < limits["min_length"], "is empty", missing),
+            (length > most, f"is longer than {most} characters", "shorten it"),
+        ]
+    else:
+        low, high = limits.get("ge", -np.inf), limits.get("le", np.inf)
+        faults = [
+            (values.abs() == np.inf, "is infinite", missing),
+            ((values % 1 > 0) & (feature.type == "integer"), "is no integer", "round it"),
+            (values < low, f"is below {low:g}", f"{widen}, or leave such rows out"),
+            (values > high, f"is above {high:g}", f"{widen}, or leave such rows out"),
+        ]
+    for wrong, fault, todo in faults:
         if wrong.any():
             example = values.loc[wrong].iloc[0]
             shown = repr(example[:40]) if isinstance(example, str) else f"{example:g}"
-            raise ModelCodeError(f"{where} {problem} in {_rows(wrong)}, as {shown}; {todo}")
-
-
-def _faults(values: Column, feature: params.Feature) -> list[tuple[Column, str, str]]:
-    """Each fault that request_schema refuses in a request: which rows have it, its name, and what to do."""
-    limits = request_schema.limits(feature.model_dump())
-    missing = "give another value, or None where it is missing"
-    if feature.type == "category":
-        lengths = values.str.len()
-        return [
-            (lengths < limits["min_length"], "is empty", missing),
-            (lengths > limits["max_length"], f"is longer than {limits['max_length']} characters", "shorten it"),
-        ]
-    low, high = limits.get("ge", -np.inf), limits.get("le", np.inf)
-    widen = "widen its limits in params.yaml, or leave such rows out"
-    return [
-        (values.abs() == np.inf, "is infinite", missing),
-        (values % 1 > 0 if feature.type == "integer" else values.isna() & False, "is no integer", "round it"),
-        (values < low, f"is below {low:g}", widen),
-        (values > high, f"is above {high:g}", widen),
-    ]
-
-
-def _refuse_twice(ids: Column, where: str) -> None:
-    if (twice := ids.duplicated(keep=False)).any():
-        first = ids[twice].iloc[0]
-        places = ", ".join(str(row + 1) for row in np.flatnonzero(ids == first)[:5])
-        raise ModelCodeError(f"{where}: id {first!r} stands twice (rows {places}); it must name one row")
+            raise ModelCodeError(f"{where} {fault} in {_rows(wrong)}, as {shown}; {todo}")
 
 
 def _rows(wrong: Column) -> str:
     """How many rows, and the first of them, counted from 1."""
     flags = wrong.fillna(False).to_numpy(dtype=bool)
     return f"{int(flags.sum())} row{'s'[: int(flags.sum() > 1)]} (first: row {int(np.argmax(flags)) + 1})"
-
-
-# ── types ─────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _local_time(values: Column) -> Column:
@@ -155,9 +134,11 @@ def _kind(value: Any) -> str:
         return "truth value"
     if isinstance(value, str):
         return "text"
-    if isinstance(value, Integral) or (isinstance(value, float | np.floating | Decimal) and value % 1 == 0):
+    if isinstance(value, Integral):
         return "whole number"
-    return "fraction" if isinstance(value, float | np.floating | Decimal) else type(value).__name__
+    if isinstance(value, float | np.floating | Decimal):
+        return "fraction" if value % 1 else "whole number"
+    return type(value).__name__
 
 
 def _estimated(values: Column) -> Column:

@@ -6,6 +6,7 @@ The names of partitions say nothing of time: they sort as a person wrote them (`
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +15,14 @@ from tasks.ground.errors import DataMissing, ModelCodeError
 if TYPE_CHECKING:
     import pandas as pd
 
+Rows = Mapping[str, Path]
+"""Partition → the file of its rows."""
+
 OVERLAP = 0.25
 """Such a share of a holdout partition may lie before the middle of the newest training partition. More: not newer."""
 
 
-def refuse_ids_twice(folder: Path, partitions: list[str], name: str) -> None:
+def refuse_ids_twice(rows: Rows, name: str) -> None:
     """Refuse an id that stands in two partitions: its row would be learned from twice, or learned and held out.
 
     Raises:
@@ -27,19 +31,18 @@ def refuse_ids_twice(folder: Path, partitions: list[str], name: str) -> None:
     import numpy as np
     import pandas as pd
 
-    from tasks.modelling import rows
+    from tasks.modelling.rows import row_hashes
 
-    ids = {partition: _column(folder, partition, "id") for partition in partitions}
-    hashes = np.concatenate([rows.row_hashes(column) for column in ids.values()])
+    ids = {partition: _column(path, "id") for partition, path in rows.items()}
+    hashes = np.concatenate([row_hashes(column) for column in ids.values()])
     if len(np.unique(hashes)) == len(hashes):
         return
-    every = pd.concat([pd.DataFrame({"id": column, "partition": p, "row": range(1, len(column) + 1)})
-                       for p, column in ids.items()])  # fmt: skip
+    every = pd.concat(ids, names=["partition", "row"]).reset_index()
     repeated = every[every["id"].duplicated(keep=False)]
     if repeated.empty:  # two ids of one hash
         return
     first = repeated[repeated["id"] == repeated["id"].iloc[0]]
-    places = " and ".join(f"partition {p}, row {row}" for p, row in zip(first["partition"], first["row"], strict=True))
+    places = " and ".join(f"partition {at.partition}, row {at.row + 1}" for at in first.itertuples())
     others = repeated["id"].nunique() - 1
     more = f", and so do {others:,} more ids of {', '.join(sorted(repeated['partition'].unique()))}" if others else ""
     raise ModelCodeError(
@@ -48,7 +51,7 @@ def refuse_ids_twice(folder: Path, partitions: list[str], name: str) -> None:
     )
 
 
-def refuse_labels_of_two_kinds(folder: Path, partitions: list[str], name: str) -> None:
+def refuse_labels_of_two_kinds(rows: Rows, name: str) -> None:
     """Refuse classes that are numbers in one partition and texts or truth values in another: they are other classes.
 
     Raises:
@@ -57,8 +60,8 @@ def refuse_labels_of_two_kinds(folder: Path, partitions: list[str], name: str) -
     from pyarrow import parquet, types
 
     kinds: dict[str, str] = {}
-    for partition in partitions:
-        type_ = parquet.read_schema(folder / f"{partition}.parquet").field("label").type
+    for partition, path in rows.items():
+        type_ = parquet.read_schema(path).field("label").type
         is_number = types.is_integer(type_) or types.is_floating(type_)
         kinds.setdefault("a number" if is_number else "a truth value" if types.is_boolean(type_) else "text", partition)
     if len(kinds) > 1:
@@ -66,22 +69,22 @@ def refuse_labels_of_two_kinds(folder: Path, partitions: list[str], name: str) -
         raise ModelCodeError(f"models/{name}/rows: label is {named}. Let it be one of these throughout")
 
 
-def by_time(folder: Path, partitions: list[str]) -> list[str]:
+def by_time(rows: Rows) -> list[str]:
     """The partitions, oldest first: by the middle of their rows' times, which one mistyped date does not move."""
-    middle = {partition: _column(folder, partition, "time").quantile(0.5, "lower") for partition in partitions}
-    return sorted(partitions, key=lambda partition: (middle[partition], partition))
+    middle = {partition: _column(path, "time").quantile(0.5, "lower") for partition, path in rows.items()}
+    return sorted(rows, key=lambda partition: (middle[partition], partition))
 
 
-def refuse_overlap(folder: Path, train: list[str], holdout: list[str], name: str) -> None:
+def refuse_overlap(rows: Rows, train: list[str], holdout: list[str], name: str) -> None:
     """Refuse a holdout that is not newer than the training rows, as where a partition is a shop and not a month.
 
     Raises:
         DataMissing: names both partitions, and how much of the holdout is older.
     """
-    newest = _column(folder, train[-1], "time")
+    newest = _column(rows[train[-1]], "time")
     middle = newest.quantile(0.5, "lower")
     for partition in holdout:
-        times = _column(folder, partition, "time")
+        times = _column(rows[partition], "time")
         older = float((times < middle).mean())
         if older > OVERLAP:
             raise DataMissing(
@@ -95,7 +98,7 @@ def _span(times: pd.Series[Any]) -> str:
     return f"{times.min():%Y-%m-%d} to {times.max():%Y-%m-%d}"
 
 
-def _column(folder: Path, partition: str, column: str) -> pd.Series[Any]:
+def _column(path: Path, column: str) -> pd.Series[Any]:
     import pandas as pd
 
-    return pd.read_parquet(folder / f"{partition}.parquet", columns=[column])[column]
+    return pd.read_parquet(path, columns=[column])[column]

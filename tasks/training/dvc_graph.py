@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
     from dvc.repo import Repo
     from dvc.stage import Stage
 
-Run = Callable[[str, list[str]], None]
-"""Calls a step: `run("train", ["flight_delay"])`."""
-
 
 @dataclass(frozen=True)
 class StageOutcome:
@@ -39,10 +37,12 @@ class StageOutcome:
     seconds: float
 
     def __str__(self) -> str:
-        return f"{self.stage:<28} {self.how:<9} {self.reason}" + (
-            f" ({self.seconds:.1f} s)" if self.seconds >= 0.05 else ""
-        )
+        seconds = f" ({self.seconds:.1f} s)" if self.seconds >= 0.05 else ""
+        return f"{self.stage:<28} {self.how:<9} {self.reason}{seconds}"
 
+
+Run = Callable[[str, list[str]], None]
+"""Calls a step: `run("train", ["flight_delay"])`."""
 
 Around = Callable[[str, Callable[[], StageOutcome]], StageOutcome]
 """What a runner puts around a stage: `around("train@flight_delay", go)` must call `go()` and give its outcome."""
@@ -60,9 +60,7 @@ def reproduce(model: str, run: Run, around: Around | None = None, until: str = "
     with _repository() as repo, dvc_patches.steps_in_process(run) as called:
 
         def reproduce_stage(stage: Stage, **options: Any) -> Stage | None:
-            def go() -> StageOutcome:
-                return _reproduce_stage(stage, options, called)
-
+            go = partial(_reproduce_stage, stage, options, called)
             outcome = around(stage.addressing, go) if around else go()
             if outcome.how != "unchanged" or stage.addressing not in outcomes:  # after a wait it is checked again
                 outcomes[stage.addressing] = outcome
@@ -119,22 +117,17 @@ def _repository() -> Iterator[Repo]:
         with Repo(str(settings.ROOT), _wait_for_lock=True) as repo:
             yield repo
     except DvcException as error:
-        causes = list(_causes(error))
+        causes: list[BaseException] = [error]
+        while (cause := causes[-1].__cause__) is not None:
+            causes.append(cause)
         ours = next((cause for cause in causes if isinstance(cause, EvergreenError)), None)
         if ours is not None and isinstance(error, ReproductionError):
             raise ours from None
-        raise _explained(": ".join(dict.fromkeys(text for cause in causes if (text := str(cause))))) from error
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """An error, and what it was raised from, down to the root."""
-    while error is not None:
-        yield error
-        error = error.__cause__
+        raise _explained(": ".join(dict.fromkeys(filter(None, map(str, causes))))) from error
 
 
 def _explained(text: str) -> EvergreenError:
-    """What DVC said as an error of ours, with what to do."""
+    """An error of DVC's as one of ours, with what to do."""
     if "missing data" in text:
         return DataMissing(
             f"{text}. The files of this data version are not here: `evergreen data` brings them, or ingest makes "
@@ -195,9 +188,9 @@ def _reproduce_stage(stage: Stage, options: dict[str, Any], called: set[str]) ->
         _put_into_cache(stage)
     elif _redo(stage, options, called):
         how = "ran" if stage.addressing in called else "restored"
-    if because is None or how == "unchanged":  # or what it would have followed came out equal
+    if how == "unchanged":  # also where what it would have followed came out equal
         because = "nothing it depends on has changed"
-    return StageOutcome(stage.addressing, how, because, time.perf_counter() - begin)
+    return StageOutcome(stage.addressing, how, str(because), time.perf_counter() - begin)
 
 
 def _redo(stage: Stage, options: dict[str, Any], called: set[str]) -> bool:
@@ -210,7 +203,7 @@ def _redo(stage: Stage, options: dict[str, Any], called: set[str]) -> bool:
     redone = dvc_reproduce._reproduce_stage(stage, **options)
     if not redone or stage.addressing in called:
         return bool(redone)
-    if rotten := [md5 for path, md5 in _promised(stage) if not path.is_file() or files.md5(path) != md5]:
+    if rotten := [md5 for path, md5 in _recorded(stage) if not path.is_file() or files.md5(path) != md5]:
         for md5 in rotten:
             files.remove(Path(stage.repo.cache.local.oid_to_path(md5)))
         for out in stage.outs:
@@ -219,7 +212,7 @@ def _redo(stage: Stage, options: dict[str, Any], called: set[str]) -> bool:
     return True
 
 
-def _promised(stage: Stage) -> Iterator[tuple[Path, str]]:
+def _recorded(stage: Stage) -> Iterator[tuple[Path, str]]:
     """Every file of a stage's outputs, and the MD5 that DVC has just recorded for it."""
     for out in stage.outs:
         if out.hash_info.isdir:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,13 +20,80 @@ if TYPE_CHECKING:
 
 def apply() -> None:
     """The patches that last: files written whole and parsed once, dvc.lock by the stage, types of parameters."""
+    from dvc import dvcfile
+    from dvc.dependency.param import ParamsDependency
     from dvc.utils.serialize import _common, _yaml
 
     dvc_files.write_whole(_yaml)
     dvc_files.write_whole(_common)
-    _parse_a_text_once(_yaml)
-    _write_changed_stages()
-    _compare_types_of_parameters()
+    _replace(_yaml, "parse_yaml", partial(_parses_once, _yaml))
+    _replace(dvcfile, "modify_yaml", _modifies_by_stage)
+    _replace(ParamsDependency, "workspace_status", _tells_types_apart)
+
+
+def _replace(owner: Any, name: str, make: Callable[[Any], Any]) -> None:
+    """Put in place of a function of DVC's what `make` makes of it; once in a process."""
+    original = getattr(owner, name)
+    if not getattr(original, "is_patch", False):
+        patch = make(original)
+        patch.is_patch = True
+        setattr(owner, name, patch)
+
+
+def _parses_once(yaml: Any, parse_any: Any) -> Any:
+    """DVC keeps what a text of YAML holds: it parses params.yaml, 15 ms, three times for each stage."""
+    parsed = lru_cache(maxsize=8)(lambda text: parse_any(text, ""))
+
+    def parse_yaml(text: Any, path: Any, typ: str = "safe") -> Any:
+        try:
+            return deepcopy(parsed(text)) if typ == "safe" else parse_any(text, path, typ)
+        except yaml.YAMLFileCorruptedError as error:
+            raise yaml.YAMLFileCorruptedError(path) from error.__cause__
+
+    return parse_yaml
+
+
+def _modifies_by_stage(modify_all: Any) -> Any:
+    """Only changed stages of dvc.lock are written: to keep comments, DVC takes half a second a stage for all of it."""
+    from dvc.utils.serialize import dumps_yaml, parse_yaml
+
+    @contextmanager
+    def modify_yaml(path: str, fs: Any = None) -> Iterator[Any]:
+        lock = Path(path).absolute()
+        text = lock.read_text(encoding="utf-8") if lock.name == "dvc.lock" and lock.exists() else ""
+        head, *parts = re.split(r"^(?=  \S)", text, flags=re.MULTILINE)
+        texts = {part.partition(":")[0].strip(): part for part in parts}
+        data = parse_yaml(text, path) if texts else {}
+        if data.keys() != {"schema", "stages"} or list(texts) != list(data["stages"]):  # not as DVC writes it
+            with modify_all(path, fs=fs) as data:
+                yield data
+            return
+        before = deepcopy(data["stages"])
+        yield data
+        for name, entry in data["stages"].items():
+            if name not in before or differs(before[name], entry):
+                texts[name] = dumps_yaml({"stages": {name: entry}}).partition("\n")[2]
+        written = head + "".join(texts.values())
+        if re.search(r"[:-] &\w", written):  # an anchor's name may stand once in a file, and each stage counts from one
+            written = dumps_yaml(data)
+        files.write_text(lock, written)
+
+    return modify_yaml
+
+
+def _tells_types_apart(status: Any) -> Any:
+    """A parameter changed that is 0 and was false: to scikit-learn that is another value, to DVC it is not."""
+
+    def workspace_status(dep: Any) -> Any:
+        changes = status(dep)
+        recorded = dep.hash_info.value if dep.hash_info else None
+        if not changes and isinstance(recorded, dict):
+            now = dep.read_params()
+            if retyped := {key: "modified" for key in dep.params if differs(recorded.get(key), now.get(key))}:
+                changes[str(dep)] = retyped
+        return changes
+
+    return workspace_status
 
 
 @contextmanager
@@ -59,76 +126,3 @@ def steps_in_process(run: Callable[[str, list[str]], None]) -> Iterator[set[str]
         yield called
     finally:
         dvc_run.cmd_run = start_command
-
-
-def _parse_a_text_once(yaml: Any) -> None:
-    """Have DVC keep what a text of YAML holds: it parses params.yaml, 15 ms, three times for each stage."""
-    parse_any = yaml.parse_yaml
-    if hasattr(parse_any, "once"):
-        return
-    once = lru_cache(maxsize=8)(lambda text: parse_any(text, ""))
-
-    def parse_yaml(text: Any, path: Any, typ: str = "safe") -> Any:
-        try:
-            return deepcopy(once(text)) if typ == "safe" else parse_any(text, path, typ)
-        except yaml.YAMLFileCorruptedError as error:
-            raise yaml.YAMLFileCorruptedError(path) from error.__cause__
-
-    vars(parse_yaml)["once"] = once
-    yaml.parse_yaml = parse_yaml
-
-
-def _write_changed_stages() -> None:
-    """Have DVC write only what changed in dvc.lock: to keep comments it takes half a second a stage for all of it."""
-    from dvc import dvcfile
-    from dvc.utils.serialize import dumps_yaml, parse_yaml
-
-    modify_any: Any = dvcfile.modify_yaml
-    if getattr(modify_any, "by_stage", False):
-        return
-
-    @contextmanager
-    def modify_yaml(path: str, fs: Any = None) -> Iterator[Any]:
-        lock = Path(path).absolute()
-        text = lock.read_text(encoding="utf-8") if lock.name == "dvc.lock" and lock.exists() else ""
-        data = parse_yaml(text, path) if text else {}
-        head, *texts = re.split(r"^(?=  \S)", text, flags=re.MULTILINE)
-        stages = dict(zip((part.partition(":")[0].strip() for part in texts), texts, strict=True))
-        as_dvc_writes_it = stages and data.keys() == {"schema", "stages"} and list(stages) == list(data["stages"])
-        if not as_dvc_writes_it:
-            with modify_any(path, fs=fs) as data:
-                yield data
-            return
-        before = deepcopy(data["stages"])
-        yield data
-        for name, entry in data["stages"].items():
-            if name not in before or differs(before[name], entry):
-                stages[name] = dumps_yaml({"stages": {name: entry}}).partition("\n")[2]
-        written = head + "".join(stages.values())
-        if re.search(r"[:-] &\w", written):  # an anchor's name may stand once in a file, and each stage counts from one
-            written = dumps_yaml(data)
-        files.write_text(lock, written)
-
-    vars(modify_yaml)["by_stage"] = True
-    dvcfile.modify_yaml = modify_yaml
-
-
-def _compare_types_of_parameters() -> None:
-    """Have DVC see that a parameter became 0 that was false: to scikit-learn that is another value."""
-    from dvc.dependency.param import ParamsDependency
-
-    status: Any = ParamsDependency.workspace_status
-    if getattr(status, "compares_types", False):
-        return
-
-    def workspace_status(dep: Any) -> Any:
-        changes = status(dep)
-        recorded = dep.hash_info.value if dep.hash_info else None
-        if not changes and isinstance(recorded, dict):
-            now = dep.read_params()
-            if retyped := {key: "modified" for key in dep.params if differs(recorded.get(key), now.get(key))}:
-                changes[str(dep)] = retyped
-        return changes
-
-    workspace_status.compares_types = True  # type: ignore[attr-defined]
-    ParamsDependency.workspace_status = workspace_status

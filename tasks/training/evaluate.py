@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING
-
 from tasks.ground import files, params, settings
 from tasks.ground.errors import DataMissing
 from tasks.runtime import model_file
 from tasks.training.appraisal import CONFIDENCE, appraise
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 FEWEST_DAYS = 5
 """Rows split at random over fewer days than this are resampled one by one."""
@@ -43,7 +37,9 @@ def evaluate(name: str) -> None:
     pipeline = model_file.load(build / "model" / "model.skops", sha256=None, own=f"models.{name}")
     predictions = model_file.predict(pipeline, features, model.task)
     baseline = metrics.score(model.task, label, metrics.baseline_predictions(training, len(holdout)))
-    scores = appraise(model.task, holdout, predictions, baseline, model.evaluate, by_row=_by_row(build, holdout))
+    is_random = files.read_json(build / "split.json")["by"] == "random"
+    by_row = is_random and holdout["time"].dt.normalize().nunique() < FEWEST_DAYS
+    scores = appraise(model.task, holdout, predictions, baseline, model.evaluate, by_row=by_row)
     weights = explain.permutation_importance(pipeline, model.task, features, label, scores.blocks, CONFIDENCE)
     chosen = {feature: model.features[feature].type for feature in weights["feature"].head(plots.CURVES)}
     curves = explain.partial_dependence(pipeline, model.task, features, chosen, scores.blocks, CONFIDENCE)
@@ -54,9 +50,3 @@ def evaluate(name: str) -> None:
         identified = holdout[list(dict.fromkeys(["id", "time", "label", *model.evaluate.slices]))]
         files.write_parquet(folder / "predictions.parquet", identified.join(predictions))
         plots.draw(folder / "plots", scores, weights, curves, model.features)
-
-
-def _by_row(build: Path, holdout: pd.DataFrame) -> bool:
-    """Whether rows are resampled instead of days: the split is at random, and the rows are of too few days."""
-    split = files.read_json(build / "split.json")
-    return bool(split["by"] == "random" and holdout["time"].dt.normalize().nunique() < FEWEST_DAYS)

@@ -1,7 +1,7 @@
 """What a fitted pipeline looks at: permutation importance and partial dependence, on a fixed sample of rows.
 
 All rows are predicted in one call: a pipeline's cost per call is many times its cost per row. The number of predictions
-is bounded, whatever the number of features or rows.
+is bounded, whatever the number of features or rows. Intervals resample days: `blocks` is the day of each row.
 """
 
 from __future__ import annotations
@@ -48,13 +48,7 @@ def permutation_importance(
 ) -> pd.DataFrame:
     """How much the loss grows when one feature's values are dealt out anew among the rows (Breiman 2001).
 
-    Args:
-        pipeline: fitted.
-        task: classification (log loss) or regression (absolute error).
-        features: of the holdout.
-        label: of the same rows.
-        blocks: the day of each row.
-        confidence: of the interval, by days.
+    The loss is the log loss of a classification, the absolute error of a regression.
 
     Returns:
         Columns feature, importance, low, high (nan where there is one day), rows (of the sample); the most important
@@ -86,40 +80,26 @@ def permutation_importance(
 
 @dataclass(frozen=True)
 class Curve:
-    """The mean prediction when a feature is set to each of some values in every row (Friedman 2001).
-
-    Attributes:
-        feature: its name.
-        points: what it is set to: numbers, rising, or texts, the most frequent first.
-        columns: which predictions: a class's column, or `prediction`.
-        mean: shape (points, columns).
-        low: the interval of the curve's shape, its level taken as known; shape (points, columns).
-        high: as low.
-        rows: how many rows the means are of.
-    """
+    """The mean prediction when a feature is set to each of some values in every row (Friedman 2001)."""
 
     feature: str
     points: list[float] | list[str]
+    """What it is set to: numbers, rising, or texts, the most frequent first."""
     columns: list[str]
+    """Which predictions: a class's column, or `prediction`."""
     mean: Floats
+    """Shape (points, columns)."""
     low: Floats
     high: Floats
+    """The interval of the curve's shape, its level taken as known; as `mean`."""
     rows: int
+    """How many rows the means are of."""
 
 
 def partial_dependence(
     pipeline: Pipeline, task: str, features: pd.DataFrame, chosen: Mapping[str, str], blocks: Ints, confidence: float
 ) -> list[Curve]:
-    """The curve of each chosen feature that has any value, in the order of `chosen`.
-
-    Args:
-        pipeline: fitted.
-        task: classification or regression.
-        features: of the holdout.
-        chosen: feature → its type: category, integer or number.
-        blocks: the day of each row.
-        confidence: of the band, by days.
-    """
+    """The curve of each chosen feature that has any value; `chosen` names features with their types, in order."""
     grids = {name: grid for name, type_ in chosen.items() if (grid := _grid(features[name], type_))}
     points = sum(map(len, grids.values()))
     if not points:
@@ -128,20 +108,17 @@ def partial_dependence(
     frame, count = features.iloc[sample], len(sample)
     everywhere = np.tile(np.arange(count), points)
     stacked = pd.DataFrame({name: frame[name].array.take(everywhere) for name in features.columns})
-    start = 0
-    for name, grid in grids.items():
-        values = np.array(grid, dtype=object if chosen[name] == "category" else float)
-        stacked.loc[start : start + len(grid) * count - 1, name] = np.repeat(values, count)
-        start += len(grid) * count
+    ends = np.cumsum([len(grid) for grid in grids.values()])
+    parts = {name: slice(end - len(grid), end) for (name, grid), end in zip(grids.items(), ends, strict=True)}
+    for name, part in parts.items():
+        values = np.array(grids[name], dtype=object if chosen[name] == "category" else float)
+        stacked.loc[part.start * count : part.stop * count - 1, name] = np.repeat(values, count)
     answers = model_file.predict(pipeline, stacked, task)
     columns = _shown(answers)
     predicted = answers[columns].to_numpy(dtype=np.float64).reshape(points, count, len(columns))
-    curves, start = [], 0
-    for name, grid in grids.items():
-        part = predicted[start : start + len(grid)]
-        curves.append(_curve(name, grid, columns, part, blocks[sample], confidence))
-        start += len(grid)
-    return curves
+    return [
+        _curve(name, grids[name], columns, predicted[part], blocks[sample], confidence) for name, part in parts.items()
+    ]
 
 
 def _curve(name: str, grid: list[Any], columns: list[str], predicted: Floats, blocks: Ints, confidence: float) -> Curve:

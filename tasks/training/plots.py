@@ -2,28 +2,25 @@
 
 The curves are also JSON, for `dvc plots`: roc.json, pr.json and calibration.json, all with `x` and `y`, so that
 dvc.yaml names the whole folder, whichever of them a model has.
-
-Drawn with matplotlib's Figure alone, no pyplot: nothing global is left behind, and equal input gives equal bytes.
-Colours are those of Okabe and Ito (2008), which people with a colour vision deficiency can tell apart.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from tasks.ground import files, numbers
 from tasks.modelling import metrics
+from tasks.pictures.figures import BLUE, GREEN, GREY, INK, ORANGE, PALE, PURPLE, SKY, png, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,10 +31,20 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.float64]
 
-BLUE, ORANGE, GREEN, PURPLE, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9"
-INK, GREY, PALE = "#222222", "#6B6B6B", "#E3E3E3"
 DENSITY = LinearSegmentedColormap.from_list("density", ["#F4F8FB", "#9CC4E0", "#3B82B0", "#0B3C5D"])
+DASHED: dict[str, Any] = {"color": GREY, "lw": 1, "ls": (0, (4, 3))}
 
+STYLE = {
+    "axes.edgecolor": GREY,
+    "axes.grid": True,
+    "axes.labelsize": 9.5,
+    "axes.titlesize": 9.5,
+    "grid.linewidth": 0.6,
+    **{f"{axis}tick.labelsize": 8.5 for axis in "xy"},
+    **{f"{axis}tick.labelcolor": INK for axis in "xy"},
+    **{f"{axis}tick.color": GREY for axis in "xy"},
+    **{f"{axis}tick.major.size": 3 for axis in "xy"},
+}
 WIDTH, DPI = 7.3, 110  # about 800 pixels
 LONGEST = 75
 """Characters of a title that fit; a longer one is set smaller."""
@@ -48,14 +55,8 @@ CURVES = 4
 FEATURES, SLICES, POINTS = 15, 30, 200
 """Most features and slices in a picture; most points of a curve in a JSON file."""
 
-NAMES = {
-    "log_loss": "log loss",
-    "roc_auc": "ROC AUC",
-    "average_precision": "average precision",
-    "brier": "Brier score",
-    "mae": "mean absolute error",
-    "calibration_error": "calibration error",
-}
+NAMES = {"log_loss": "log loss", "mae": "mean absolute error"}
+"""The headline metrics."""
 
 
 def draw(
@@ -63,25 +64,19 @@ def draw(
 ) -> None:
     """Draw everything that fits the task into a folder: PNG files for people, JSON files for `dvc plots`.
 
-    Args:
-        folder: made if it is not there.
-        appraisal: of the model on its holdout.
-        importance: of `explain.permutation_importance`.
-        curves: of `explain.partial_dependence`.
-        features: of params.yaml, for units.
+    `importance` and `curves` are as explain.py gives them; `features` has the units.
     """
     folder.mkdir(exist_ok=True)
-    defaults = {key: value for key, value in mpl.rcParamsDefault.items() if key not in _NOT_STYLE}
-    plain = {**defaults, "axes.unicode_minus": True, "path.simplify": True, "text.parse_math": False}
     if appraisal.task == "regression":
         of_task = (_predicted_observed, _residuals)
     else:
         of_task = (_ranking if len(appraisal.predictions.columns) == 2 else _confusion, _calibration)
-    with mpl.rc_context(plain):  # whatever a person's matplotlibrc says
+    with styled(STYLE):
         for picture in (*of_task, _slices):
             picture(folder, appraisal)
         _importance(folder, appraisal, importance)
-        _partial_dependence(folder, appraisal, curves, features)
+        if curves:
+            _partial_dependence(folder, appraisal, curves, features)
 
 
 # ── two classes ───────────────────────────────────────────────────────────────────────────────────
@@ -91,62 +86,55 @@ def _ranking(folder: Path, appraisal: Appraisal) -> None:
     """ROC and precision-recall, side by side; nothing where all rows are of one class."""
     if "roc_auc" not in appraisal.overall:
         return
+    from sklearn.metrics import precision_recall_curve, roc_curve
+
     scores, positive = metrics.top_label(appraisal.rows["label"], appraisal.predictions)
-    order = np.argsort(-scores, kind="stable")
-    last = np.append(np.diff(scores[order]) != 0, True)  # rows of equal score come in together
-    hits = np.cumsum(positive[order])[last]
-    false = np.cumsum(1 - positive[order])[last]
-    recall, precision = hits / hits[-1], hits / (hits + false)
-    fallout, base = np.append(0, false / false[-1]), positive.mean()
-    files.write_json(folder / "roc.json", _curve_records(fallout, np.append(0, recall)))
-    files.write_json(folder / "pr.json", _curve_records(recall, precision))
+    fallout, sensitivity, _ = roc_curve(positive, scores, drop_intermediate=False)
+    precision, recall, _ = precision_recall_curve(positive, scores)
+    roc = _thinned(fallout, sensitivity)
+    ranked = _thinned(recall[-2::-1], precision[-2::-1])  # without the point (0, 1), which no threshold has
+    _write_points(folder / "roc.json", roc)
+    _write_points(folder / "pr.json", ranked)
 
     auc, ap = appraisal.overall["roc_auc"], appraisal.overall["average_precision"]
-    figure, (left, right) = _figure(
-        f"A positive row ranks above a negative one in {_percent(auc['value'])} of pairs",
-        _basis(appraisal),
-        (1, 2),
-        4.5,
-    )
-    left.plot([0, 1], [0, 1], color=GREY, lw=1, ls=(0, (4, 3)))
-    left.plot(*_thinned(fallout, np.append(0, recall)), color=BLUE, lw=2)
-    _axes(left, "False positive rate", "True positive rate", f"ROC: AUC {_with_range(auc)}")
-    left.text(0.62, 0.56, "chance", color=GREY, fontsize=8.5, rotation=42, ha="center", va="center")
-    right.axhline(base, color=GREY, lw=1, ls=(0, (4, 3)))
-    right.plot(*_thinned(recall, precision), color=BLUE, lw=2)
-    _axes(right, "Recall", "Precision", f"Precision-recall: AP {_with_range(ap)}")
-    right.text(0.01, base - 0.015, f"all rows: {_percent(base)} positive", color=GREY, fontsize=8.5, va="top")
-    for panel in (left, right):
-        panel.set(xlim=(0, 1), ylim=(0, 1.02))
-    _save(figure, folder / "ranking.png")
+    title = f"A positive row ranks above a negative one in {_percent(auc['value'])} of pairs"
+    with _picture(folder / "ranking.png", title, _basis(appraisal), 4.5, shape=(1, 2)) as (left, right):
+        left.plot([0, 1], [0, 1], **DASHED)
+        left.plot(roc["x"], roc["y"], color=BLUE, lw=2)
+        left.set(xlabel="False positive rate", ylabel="True positive rate", title=f"ROC: AUC {_with_range(auc)}")
+        left.text(0.62, 0.56, "chance", color=GREY, fontsize=8.5, rotation=42, ha="center", va="center")
+        base = positive.mean()
+        right.axhline(base, **DASHED)
+        right.plot(ranked["x"], ranked["y"], color=BLUE, lw=2)
+        right.set(xlabel="Recall", ylabel="Precision", title=f"Precision-recall: AP {_with_range(ap)}")
+        right.text(0.01, base - 0.015, f"all rows: {_percent(base)} positive", color=GREY, fontsize=8.5, va="top")
+        for panel in (left, right):
+            panel.set(xlim=(0, 1), ylim=(0, 1.02))
 
 
 def _calibration(folder: Path, appraisal: Appraisal) -> None:
     """What was predicted against what came true, in bins of equal mass; with two classes of the positive one."""
     confidence, right = metrics.top_label(appraisal.rows["label"], appraisal.predictions)
     table = _binned(folder, confidence, right, appraisal.blocks)
-
-    many = len(appraisal.predictions.columns) > 2
-    error = appraisal.overall["calibration_error"]
-    title = f"Predicted and observed shares differ by {100 * error['value']:.1f} points on average"
-    figure, (axes,) = _figure(title, _basis(appraisal), (1, 1), 4.9, right=0.97)
     highest = float(np.nanmax(table[["x", "high", "y"]].to_numpy()))
     top = 1.0 if highest > 0.7 else max(1.08 * highest, 0.01)
-    axes.plot([0, top], [0, top], color=GREY, lw=1, ls=(0, (4, 3)))
-    _dots(axes, table["x"], table["y"], table["low"], table["high"], BLUE, joined=True)
-    what = "Probability of the predicted class" if many else "Predicted probability of the positive class"
-    came = "Share of right predictions" if many else "Share that was positive"
-    _axes(axes, what, came)
-    axes.set(xlim=(0, 1.01 * top), ylim=(0, 1.02 * top))
-    axes.text(0.985 * top, 0.9 * top, "perfect", color=GREY, fontsize=8.5, ha="right", va="top")
-    counts, edges = np.histogram(confidence, bins=40, range=(0, top))
-    beneath = axes.inset_axes((0, 0, 1, 0.13), zorder=0)
-    beneath.bar(edges[:-1], counts, width=np.diff(edges), align="edge", color=PALE)
-    beneath.set(xlim=(0, 1.01 * top), ylim=(0, counts.max() * 1.05))
-    beneath.axis("off")
-    rows = _count(int(table["rows"].median()))
-    note = f"Dots: bins of {rows} rows, with intervals. Grey: how the rows are spread."
-    _save(figure, folder / "calibration.png", note)
+    error = appraisal.overall["calibration_error"]["value"]
+    title = f"Predicted and observed shares differ by {100 * error:.1f} points on average"
+    note = f"Dots: bins of {int(table['rows'].median()):,} rows, with intervals. Grey: how the rows are spread."
+    with _picture(folder / "calibration.png", title, _basis(appraisal), 4.9, note=note, right=0.97) as (axes,):
+        axes.plot([0, top], [0, top], **DASHED)
+        _dots(axes, table, BLUE, joined=True)
+        if len(appraisal.predictions.columns) > 2:
+            axes.set(xlabel="Probability of the predicted class", ylabel="Share of right predictions")
+        else:
+            axes.set(xlabel="Predicted probability of the positive class", ylabel="Share that was positive")
+        axes.set(xlim=(0, 1.01 * top), ylim=(0, 1.02 * top))
+        axes.text(0.985 * top, 0.9 * top, "perfect", color=GREY, fontsize=8.5, ha="right", va="top")
+        counts, edges = np.histogram(confidence, bins=40, range=(0, top))
+        beneath = axes.inset_axes((0, 0, 1, 0.13), zorder=0)
+        beneath.bar(edges[:-1], counts, width=np.diff(edges), align="edge", color=PALE)
+        beneath.set(xlim=(0, 1.01 * top), ylim=(0, counts.max() * 1.05))
+        beneath.axis("off")
 
 
 # ── more classes ──────────────────────────────────────────────────────────────────────────────────
@@ -163,22 +151,21 @@ def _confusion(folder: Path, appraisal: Appraisal) -> None:
     if wrong.sum():
         i, j = np.unravel_index(wrong.argmax(), wrong.shape)
         title += f"; most often {names[i]} is taken for {names[j]} ({wrong[i, j]} of {counts[i].sum()})"
-    figure, (axes,) = _figure(title, _basis(appraisal), (1, 1), 6.2, left=0.1, right=0.97)
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    axes.imshow(np.sqrt(shares), cmap=DENSITY, vmin=0, vmax=1, aspect="auto")  # the root: rare mistakes are to be seen
-    if len(names) <= 20:
-        for i, j in zip(*np.nonzero(counts), strict=True):
-            colour = "white" if shares[i, j] > 0.3 else INK
-            axes.text(j, i, f"{counts[i, j]}", ha="center", va="center", color=colour, fontsize=9)
-    _axes(axes, "Predicted label", "True label", grid=False)
     step = -(-len(names) // 20)
-    shown = [_fitting(name, 10) for name in names[::step]]
-    long = sum(map(len, shown)) > 80
-    axes.set_xticks(range(0, len(names), step), shown, rotation=90 if long else 0)
-    axes.set_yticks(range(0, len(names), step), shown)
-    if long:
-        figure.subplots_adjust(left=0.16, bottom=0.2)
-    _save(figure, folder / "confusion.png")
+    ticks, texts = range(0, len(names), step), [_cut(name, 10) for name in names[::step]]
+    is_long = sum(map(len, texts)) > 80
+    margins: dict[str, Any] = {"left": 0.16, "bottom": 0.2} if is_long else {"left": 0.1}
+    with _picture(folder / "confusion.png", title, _basis(appraisal), 6.2, right=0.97, **margins) as (axes,):
+        shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+        axes.imshow(np.sqrt(shares), cmap=DENSITY, vmin=0, vmax=1, aspect="auto")  # the root shows rare mistakes
+        if len(names) <= 20:
+            for i, j in zip(*np.nonzero(counts), strict=True):
+                colour = "white" if shares[i, j] > 0.3 else INK
+                axes.text(j, i, f"{counts[i, j]}", ha="center", va="center", color=colour, fontsize=9)
+        axes.set(xlabel="Predicted label", ylabel="True label")
+        axes.grid(visible=False)
+        axes.set_xticks(ticks, texts, rotation=90 if is_long else 0)
+        axes.set_yticks(ticks, texts)
 
 
 # ── regression ────────────────────────────────────────────────────────────────────────────────────
@@ -189,49 +176,43 @@ def _predicted_observed(folder: Path, appraisal: Appraisal) -> None:
     predicted = appraisal.predictions["prediction"].to_numpy(dtype=np.float64)
     label = appraisal.rows["label"].to_numpy(dtype=np.float64)
     table = _binned(folder, predicted, label, appraisal.blocks)
-
     title = f"Predictions are off by {_short(appraisal.overall['mae']['value'])} on average"
     if label.min() >= 0 and label.sum() > 0:
         total = predicted.sum() / label.sum() - 1
         title += f", and {_percent(abs(total), 1)} too {'high' if total > 0 else 'low'} in total"
-    figure, (axes,) = _figure(title, _basis(appraisal), (1, 1), 5.3)
     low, high = np.quantile(np.concatenate([predicted, label]), [0.001, 0.999])
     low, high = (0.0 if 0 <= low < 0.1 * high else low), high + (0.02 * (high - low) or 1.0)
-    whole = np.array_equal(label, np.round(label)) and high - low <= 80
-    edges = np.arange(np.floor(low) - 0.5, np.ceil(high) + 1) if whole else np.linspace(low, high, 41)
-    density, _, _ = np.histogram2d(predicted, label, bins=[np.linspace(low, high, 41), edges])
-    shown = np.ma.masked_equal(np.log1p(density.T), 0)
-    axes.pcolormesh(np.linspace(low, high, 41), edges, shown, cmap=DENSITY, rasterized=True)
-    axes.plot([low, high], [low, high], color=GREY, lw=1, ls=(0, (4, 3)))
-    _dots(axes, table["x"], table["y"], table["low"], table["high"], ORANGE)
-    _axes(axes, "Prediction", "Label")
-    axes.set(xlim=(low, high), ylim=(min(low, float(edges[0])), high))
-    _save(
-        figure,
-        folder / "predicted_observed.png",
-        "Blue: rows, darker is more. Dots: means of a tenth of the rows each, with intervals.",
-    )
+    is_whole = np.array_equal(label, np.round(label)) and high - low <= 80
+    columns = np.linspace(low, high, 41)
+    edges = np.arange(np.floor(low) - 0.5, np.ceil(high) + 1) if is_whole else columns
+    density, _, _ = np.histogram2d(predicted, label, bins=[columns, edges])
+    note = "Blue: rows, darker is more. Dots: means of a tenth of the rows each, with intervals."
+    with _picture(folder / "predicted_observed.png", title, _basis(appraisal), 5.3, note=note) as (axes,):
+        shown = np.ma.masked_equal(np.log1p(density.T), 0)
+        axes.pcolormesh(columns, edges, shown, cmap=DENSITY, rasterized=True)
+        axes.plot([low, high], [low, high], **DASHED)
+        _dots(axes, table, ORANGE)
+        axes.set(xlabel="Prediction", ylabel="Label", xlim=(low, high), ylim=(min(low, float(edges[0])), high))
 
 
 def _residuals(folder: Path, appraisal: Appraisal) -> None:
     """How far predictions are off, day by day: the mean, and the middle 80 % of rows."""
-    residual = pd.Series(
-        appraisal.predictions["prediction"].to_numpy() - appraisal.rows["label"].to_numpy(dtype=np.float64)
-    )
-    by_day = residual.groupby(appraisal.rows["time"].dt.normalize().to_numpy())
-    table = pd.DataFrame({"mean": by_day.mean(), "low": by_day.quantile(0.1), "high": by_day.quantile(0.9)})
-    days = pd.DatetimeIndex(table.index)
-    worst = int(table["mean"].abs().to_numpy().argmax())
-    value = float(table["mean"].iloc[worst])
+    predicted, label = appraisal.predictions["prediction"].to_numpy(), appraisal.rows["label"].to_numpy(dtype=float)
+    by_day = pd.Series(predicted - label).groupby(appraisal.rows["time"].dt.normalize().to_numpy())
+    mean, low, high = by_day.mean(), by_day.quantile(0.1), by_day.quantile(0.9)
+    days = pd.DatetimeIndex(mean.index)
+    worst = int(mean.abs().to_numpy().argmax())
+    value = float(mean.iloc[worst])
     title = f"Worst on {days[worst]:%Y-%m-%d}: {_short(abs(value))} too {'high' if value > 0 else 'low'} on average"
-    figure, (axes,) = _figure(title, _basis(appraisal, interval=False), (1, 1), 4.2)
-    axes.axhline(0, color=GREY, lw=1)
-    axes.vlines(days, table["low"], table["high"], color=SKY, lw=2.5, alpha=0.55)
-    axes.plot(days, table["mean"], color=BLUE, lw=1, marker="o", ms=4)
-    axes.plot(days[worst : worst + 1], [value], color=ORANGE, marker="o", ms=7, ls="")
-    _axes(axes, "", "Prediction minus label")
-    _date_ticks(axes, days)
-    _save(figure, folder / "residuals.png", "Dots: mean of a day. Bars: the middle 80 % of its rows.")
+    note = "Dots: mean of a day. Bars: the middle 80 % of its rows."
+    with _picture(folder / "residuals.png", title, _basis(appraisal, interval=False), 4.2, note=note) as (axes,):
+        axes.axhline(0, color=GREY, lw=1)
+        axes.vlines(days, low, high, color=SKY, lw=2.5, alpha=0.55)
+        axes.plot(days, mean, color=BLUE, lw=1, marker="o", ms=4)
+        axes.plot(days[worst : worst + 1], [value], color=ORANGE, marker="o", ms=7, ls="")
+        axes.set_ylabel("Prediction minus label")
+        ticks = days[:: -(-len(days) // 8)]
+        axes.set_xticks(ticks, [f"{day:%d %b}" if i else f"{day:%d %b %Y}" for i, day in enumerate(ticks)])
 
 
 # ── every task ────────────────────────────────────────────────────────────────────────────────────
@@ -251,25 +232,24 @@ def _slices(folder: Path, appraisal: Appraisal) -> None:
     largest = sorted(records, key=lambda r: (-r["rows"], r["slice"]))[:SLICES]
     ranked = sorted(largest, key=lambda r: (r["value"], r["slice"]))
     table = pd.DataFrame(ranked).astype({"low": np.float64, "high": np.float64})
-    overall, name = appraisal.overall[metric], NAMES[metric]
-    title, height = _slices_title(table, overall["value"], name), 1.5 + 0.19 * max(len(table), 6)
-    figure, (axes,) = _figure(title, _basis(appraisal), (1, 1), height, left=0.17, right=0.9)
-    at = np.arange(len(table))
-    if "low" in overall:
-        axes.axvspan(overall["low"], overall["high"], color=PALE, lw=0, zorder=0)
-    axes.axvline(overall["value"], color=GREY, lw=1)
-    worse = table["low"].to_numpy(dtype=float) > overall["value"]
-    for members, colour in ((~worse, BLUE), (worse, ORANGE)):
-        part = table.loc[members]
-        axes.hlines(at[members], part["low"], part["high"], color=colour, lw=2, alpha=0.6)
-        axes.plot(part["value"], at[members], color=colour, marker="o", ms=5, ls="")
-    _axes(axes, f"{name[0].upper()}{name[1:]}", "", grid="x")
-    axes.set_yticks(at, table["slice"].map(_fitting).tolist())
-    axes.set_ylim(-0.7, len(table) - 0.3)
-    transform = axes.get_yaxis_transform()
-    for position, text in enumerate([*map(_count, table["rows"].tolist()), "rows"]):
-        axes.text(1.01, position, text, transform=transform, color=GREY, fontsize=8, va="center_baseline")
-    _save(figure, folder / "slices.png", "Grey: overall. Orange: slices whose whole interval is worse than that.")
+    overall, name, height = appraisal.overall[metric], NAMES[metric], 1.5 + 0.19 * max(len(table), 6)
+    title, basis = _slices_title(table, overall["value"], name), _basis(appraisal)
+    note = "Grey: overall. Orange: slices whose whole interval is worse than that."
+    with _picture(folder / "slices.png", title, basis, height, note=note, left=0.17, right=0.9) as (axes,):
+        at = np.arange(len(table))
+        if "low" in overall:
+            axes.axvspan(overall["low"], overall["high"], color=PALE, lw=0, zorder=0)
+        axes.axvline(overall["value"], color=GREY, lw=1)
+        worse = table["low"].to_numpy(dtype=float) > overall["value"]
+        for members, colour in ((~worse, BLUE), (worse, ORANGE)):
+            part = table.loc[members]
+            axes.hlines(at[members], part["low"], part["high"], color=colour, lw=2, alpha=0.6)
+            axes.plot(part["value"], at[members], color=colour, marker="o", ms=5, ls="")
+        _name_rows(axes, f"{name[0].upper()}{name[1:]}", table["slice"])
+        axes.set_ylim(-0.7, len(table) - 0.3)
+        transform = axes.get_yaxis_transform()
+        for position, text in enumerate([*(f"{rows:,}" for rows in table["rows"]), "rows"]):
+            axes.text(1.01, position, text, transform=transform, color=GREY, fontsize=8, va="center_baseline")
 
 
 def _slices_title(table: pd.DataFrame, overall: float, name: str) -> str:
@@ -287,139 +267,111 @@ def _importance(folder: Path, appraisal: Appraisal, importance: pd.DataFrame) ->
     first, name = importance.iloc[0], NAMES[metrics.headline(appraisal.task)]
     title = f"{first['feature']} matters most: shuffled, the {name} grows by {_short(first['importance'])}"
     basis, height = _basis(appraisal, sample=int(first["rows"])), 1.5 + 0.22 * max(len(table), 6)
-    figure, (axes,) = _figure(title, basis, (1, 1), height, left=0.17)
-    at = np.arange(len(table))
-    axes.axvline(0, color=GREY, lw=1)
-    axes.barh(at, table["importance"], color=SKY, height=0.62)
-    axes.hlines(at, table["low"], table["high"], color=INK, lw=1.4)
-    _axes(axes, f"Growth of the {name} when the feature is shuffled", "", grid="x")
-    axes.set_yticks(at, table["feature"].map(_fitting).tolist())
-    axes.set_ylim(-0.6, len(table) - 0.4)
-    shown = "" if len(table) == len(importance) else f" The first {len(table)} of {len(importance)} features."
-    _save(figure, folder / "importance.png", f"Bars: means over permutations. Lines: intervals.{shown}")
+    part = "" if len(table) == len(importance) else f" The first {len(table)} of {len(importance)} features."
+    note = f"Bars: means over permutations. Lines: intervals.{part}"
+    with _picture(folder / "importance.png", title, basis, height, note=note, left=0.17) as (axes,):
+        at = np.arange(len(table))
+        axes.axvline(0, color=GREY, lw=1)
+        axes.barh(at, table["importance"], color=SKY, height=0.62)
+        axes.hlines(at, table["low"], table["high"], color=INK, lw=1.4)
+        _name_rows(axes, f"Growth of the {name} when the feature is shuffled", table["feature"])
+        axes.set_ylim(-0.6, len(table) - 0.4)
 
 
 def _partial_dependence(
     folder: Path, appraisal: Appraisal, curves: list[Curve], features: Mapping[str, Feature]
 ) -> None:
-    """The mean prediction along each of the most important features."""
-    if not curves:
-        return
+    """The mean prediction along each of the most important features; of many classes the four that move most."""
+    moves = np.max([np.ptp(curve.mean, axis=0) for curve in curves], axis=0)
+    shown = {curves[0].columns[i]: i for i in sorted(np.argsort(-moves, kind="stable")[:4])}
     shape, basis = (2, 2) if len(curves) > 2 else (1, len(curves)), _basis(appraisal, sample=curves[0].rows)
-    figure, panels = _figure(_dependence_title(curves), basis, shape, 3.1 + 2.5 * (shape[0] - 1))
-    shown = _most_moving(curves)
-    for panel, curve in zip(panels, curves, strict=False):
-        _draw_curve(panel, curve, shown, features)
-    limits = np.array([panel.get_ylim() for panel in panels[: len(curves)]])
-    for number, panel in enumerate(panels):
-        panel.set_ylim(limits[:, 0].min(), limits[:, 1].max())
-        panel.set_visible(number < len(curves))
-        if number % 2:
-            panel.set_ylabel("")
-    if len(shown) > 1:
-        panels[0].legend(fontsize=8, frameon=False, ncols=2, loc="upper left")
-    _save(figure, folder / "partial_dependence.png")
+    height, title = 3.1 + 2.5 * (shape[0] - 1), _dependence_title(curves[0])
+    with _picture(folder / "partial_dependence.png", title, basis, height, shape=shape) as panels:
+        for panel, curve in zip(panels, curves, strict=False):
+            _draw_curve(panel, curve, shown, features[curve.feature])
+        limits = np.array([panel.get_ylim() for panel in panels[: len(curves)]])
+        for number, panel in enumerate(panels):
+            panel.set_ylim(limits[:, 0].min(), limits[:, 1].max())
+            panel.set_visible(number < len(curves))
+            if number % 2:
+                panel.set_ylabel("")
+        if len(shown) > 1:
+            panels[0].legend(fontsize=8, frameon=False, ncols=2, loc="upper left")
 
 
-def _draw_curve(panel: Axes, curve: Curve, shown: list[str], features: Mapping[str, Feature]) -> None:
-    words = isinstance(curve.points[0], str)
-    x: Any = np.arange(len(curve.points)) if words else np.array(curve.points)
-    for colour, column in zip((BLUE, ORANGE, GREEN, PURPLE), shown, strict=False):
-        i = curve.columns.index(column)
-        if words:
-            panel.vlines(x, curve.low[:, i], curve.high[:, i], color=colour, lw=2, alpha=0.5)
-            panel.plot(x, curve.mean[:, i], color=colour, marker="o", ms=4.5, ls="", label=_class_name(column))
+def _draw_curve(panel: Axes, curve: Curve, shown: Mapping[str, int], feature: Feature) -> None:
+    is_text = isinstance(curve.points[0], str)
+    x: Any = np.arange(len(curve.points)) if is_text else np.array(curve.points)
+    for colour, (column, i) in zip((BLUE, ORANGE, GREEN, PURPLE), shown.items(), strict=False):
+        mean, low, high = curve.mean[:, i], curve.low[:, i], curve.high[:, i]
+        style: dict[str, Any] = {"color": colour, "marker": "o", "label": column.removeprefix("p_")}
+        if is_text:
+            panel.vlines(x, low, high, color=colour, lw=2, alpha=0.5)
+            panel.plot(x, mean, ms=4.5, ls="", **style)
         else:
-            panel.fill_between(x, curve.low[:, i], curve.high[:, i], color=colour, alpha=0.2, lw=0)
-            panel.plot(x, curve.mean[:, i], color=colour, lw=1.8, marker="o", ms=2.5, label=_class_name(column))
-    unit = features[curve.feature].unit
-    label = "Mean prediction" if curve.columns == ["prediction"] else "Mean probability"
-    _axes(panel, f"{curve.feature} ({unit})" if unit else curve.feature, label)
-    if words:
-        panel.set_xticks(x, [_fitting(str(v), 40 // len(x)) for v in curve.points], fontsize=8)
+            panel.fill_between(x, low, high, color=colour, alpha=0.2, lw=0)
+            panel.plot(x, mean, lw=1.8, ms=2.5, **style)
+    panel.set_xlabel(f"{curve.feature} ({feature.unit})" if feature.unit else curve.feature)
+    panel.set_ylabel("Mean prediction" if curve.columns == ["prediction"] else "Mean probability")
+    if is_text:
+        panel.set_xticks(x, [_cut(str(value), 40 // len(x)) for value in curve.points], fontsize=8)
         panel.set_xlim(-0.6, len(x) - 0.4)
-    elif features[curve.feature].type == "integer":
+    elif feature.type == "integer":
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
-def _dependence_title(curves: list[Curve]) -> str:
-    first = curves[0]
+def _dependence_title(first: Curve) -> str:
     i = int(np.ptp(first.mean, axis=0).argmax())
     low, high = first.mean[:, i].min(), first.mean[:, i].max()
     digits = int(np.clip(2 - np.floor(np.log10(max(abs(low), abs(high), 1e-9))), 0, 4))
     span = f"{low:.{digits}f} to {high:.{digits}f}"
     if first.columns[i] != "prediction":
         span = f"{_percent(low)} to {_percent(high)}"
-    of = f" for {_class_name(first.columns[i])}" if len(first.columns) > 1 else ""
+    of = f" for {first.columns[i].removeprefix('p_')}" if len(first.columns) > 1 else ""
     return f"Along {first.feature}, the mean prediction{of} goes from {span}"
 
 
-def _most_moving(curves: list[Curve]) -> list[str]:
-    """The columns to draw: of many classes the four whose probability moves most."""
-    columns = curves[0].columns
-    moves = np.max([np.ptp(curve.mean, axis=0) for curve in curves], axis=0)
-    return [columns[i] for i in sorted(np.argsort(-moves, kind="stable")[:4])]
+# ── parts of pictures ─────────────────────────────────────────────────────────────────────────────
 
 
-# ── one style ─────────────────────────────────────────────────────────────────────────────────────
+@contextmanager
+def _picture(
+    path: Path,
+    title: str,
+    basis: str,
+    height: float,
+    *,
+    shape: tuple[int, int] = (1, 1),
+    note: str = "",
+    **margins: float,
+) -> Iterator[list[Axes]]:
+    """A figure with a title that says the finding: its panels, row by row; written when the block ends.
 
-_NOT_STYLE = {
-    key
-    for key in mpl.rcParamsDefault
-    if key.startswith(("backend", "tk.", "webagg.", "savefig.directory", "interactive"))
-}
-
-
-def _figure(
-    title: str, subtitle: str, shape: tuple[int, int], height: float, *, left: float = 0.09, right: float = 0.985
-) -> tuple[Figure, list[Axes]]:
-    """A figure with a title that says the finding, and its panels row by row.
-
-    Margins are fixed, in inches: a layout engine takes longer than all of the drawing.
+    Margins are fixed: a layout engine takes longer than all of the drawing.
     """
     figure = Figure(figsize=(WIDTH, height), dpi=DPI, facecolor="white")
-    FigureCanvasAgg(figure)
     size = min(12.0, 12 * LONGEST / max(len(title), 1))
-    figure.text(0.015, 1 - 0.13 / height, title, fontsize=size, fontweight="bold", color=INK, va="top")
-    figure.text(0.015, 1 - 0.42 / height, subtitle, fontsize=8.5, color=GREY, va="top")
-    head = 0.72 if shape == (1, 1) else 0.95
-    panels = figure.subplots(*shape, squeeze=False).ravel().tolist()
-    figure.subplots_adjust(
-        left=left, right=right, top=1 - head / height, bottom=0.72 / height, wspace=0.22, hspace=0.38
-    )
-    return figure, panels
-
-
-def _axes(axes: Axes, x: str, y: str, title: str = "", grid: Any = "both") -> None:
-    axes.set_xlabel(x, fontsize=9.5, color=INK)
-    axes.set_ylabel(y, fontsize=9.5, color=INK)
-    if title:
-        axes.set_title(title, fontsize=9.5, color=INK, loc="left")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(GREY)
-    axes.tick_params(labelsize=8.5, colors=INK, length=3, color=GREY)
-    if grid:
-        axes.grid(axis=grid, color=PALE, lw=0.6)
-        axes.set_axisbelow(True)
-
-
-def _dots(axes: Axes, x: Any, y: Any, low: Any, high: Any, colour: str, joined: bool = False) -> None:
-    axes.vlines(x, low, high, color=colour, lw=2, alpha=0.5)
-    axes.plot(x, y, color=colour, marker="o", ms=5.5, lw=1 if joined else 0, mec="white", mew=0.6)
-
-
-def _date_ticks(axes: Axes, days: pd.DatetimeIndex) -> None:
-    chosen = days[:: -(-len(days) // 8)]
-    axes.set_xticks(chosen, [f"{day:%d %b}" if i else f"{day:%d %b %Y}" for i, day in enumerate(chosen)])
-
-
-def _save(figure: Figure, path: Path, note: str = "") -> None:
+    figure.text(0.015, 1 - 0.13 / height, title, fontsize=size, fontweight="bold", va="top")
+    figure.text(0.015, 1 - 0.42 / height, basis, fontsize=8.5, color=GREY, va="top")
     figure.text(0.985, 0.012, note, color=GREY, fontsize=8, ha="right")
+    head = 0.72 if shape == (1, 1) else 0.95
+    edges = {"left": 0.09, "right": 0.985, "top": 1 - head / height, "bottom": 0.72 / height, **margins}
+    figure.subplots_adjust(wspace=0.22, hspace=0.38, **edges)
+    yield figure.subplots(*shape, squeeze=False).ravel().tolist()
     with files.replacing(path) as beside:
-        figure.savefig(beside, format="png", metadata={"Software": None}, pil_kwargs={"compress_level": 4})
+        beside.write_bytes(png(figure))
 
 
-# ── numbers and words ─────────────────────────────────────────────────────────────────────────────
+def _name_rows(axes: Axes, label: str, names: pd.Series[Any]) -> None:
+    """The axes of bars and intervals that lie below each other."""
+    axes.set_xlabel(label)
+    axes.set_yticks(range(len(names)), names.map(_cut).tolist())
+    axes.grid(visible=False, axis="y")
+
+
+def _dots(axes: Axes, table: pd.DataFrame, colour: str, joined: bool = False) -> None:
+    axes.vlines(table["x"], table["low"], table["high"], color=colour, lw=2, alpha=0.5)
+    axes.plot(table["x"], table["y"], color=colour, marker="o", ms=5.5, lw=1 if joined else 0, mec="white", mew=0.6)
 
 
 def _basis(appraisal: Appraisal, *, interval: bool = True, sample: int | None = None) -> str:
@@ -427,28 +379,16 @@ def _basis(appraisal: Appraisal, *, interval: bool = True, sample: int | None = 
     time = appraisal.rows["time"]
     span = f"{time.min():%Y-%m-%d} to {time.max():%Y-%m-%d}" if appraisal.days > 1 else f"{time.min():%Y-%m-%d}"
     unit = f"{appraisal.days} days" if appraisal.by_day else "rows"
-    rows = _count(len(time)) if sample in (None, len(time)) else f"{_count(sample or 0)} of {_count(len(time))}"
+    rows = f"{len(time):,}" if sample in (None, len(time)) else f"{sample:,} of {len(time):,}"
     return f"{rows} holdout rows, {span}" + (f" · intervals: 95 %, resampling {unit}" if interval else "")
-
-
-def _interval(values: Floats, blocks: npt.NDArray[np.int64]) -> tuple[float, float]:
-    return metrics.interval(metrics.bootstrap_means(values, blocks, 500, 0), 0.95)
 
 
 def _with_range(entry: Mapping[str, float]) -> str:
     return f"{entry['value']:.3f}" + (f" ({entry['low']:.3f} to {entry['high']:.3f})" if "low" in entry else "")
 
 
-def _class_name(column: str) -> str:
-    return column.removeprefix("p_")
-
-
 def _percent(share: float, digits: int = 0) -> str:
     return f"{100 * share:.{digits}f} %"
-
-
-def _count(number: int) -> str:
-    return f"{number:,}"
 
 
 def _short(value: float) -> str:
@@ -456,33 +396,13 @@ def _short(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
-def _fitting(text: str, most: int = 18) -> str:
+def _cut(text: str, most: int = 18) -> str:
     """A text for a tick, cut where there is no room for more."""
     most = max(most, 4)
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
-def _plain(record: Mapping[Any, Any]) -> dict[str, Any]:
-    """A record as JSON has it: nine digits, null for what is not known."""
-
-    def plain(value: Any) -> Any:
-        if not isinstance(value, float):
-            return value
-        return numbers.short(value) if np.isfinite(value) else None
-
-    return {str(key): plain(value) for key, value in record.items()}
-
-
-def _thinned(*columns: Floats) -> Iterable[Floats]:
-    """At most POINTS points, evenly along the curve's length, with both ends."""
-    x, y = columns
-    along = np.append(0, np.cumsum(np.abs(np.diff(x)) + np.abs(np.diff(y))))
-    at = np.unique(np.searchsorted(along, np.linspace(0, along[-1], POINTS)))
-    return x[at], y[at]
-
-
-def _curve_records(x: Floats, y: Floats) -> list[dict[str, Any]]:
-    return [_plain({"x": float(a), "y": float(b)}) for a, b in zip(*_thinned(x, y), strict=True)]
+# ── points ────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _binned(folder: Path, predicted: Floats, observed: Floats, blocks: npt.NDArray[np.int64]) -> pd.DataFrame:
@@ -491,8 +411,27 @@ def _binned(folder: Path, predicted: Floats, observed: Floats, blocks: npt.NDArr
     records = []
     for number in np.unique(bins):
         members = bins == number
-        low, high = _interval(observed[members], blocks[members])
-        means = {"x": float(predicted[members].mean()), "y": float(observed[members].mean())}
+        low, high = metrics.interval(metrics.bootstrap_means(observed[members], blocks[members], 500, 0), 0.95)
+        means = {"x": predicted[members].mean(), "y": observed[members].mean()}
         records.append({**means, "low": low, "high": high, "rows": int(members.sum())})
-    files.write_json(folder / "calibration.json", [_plain(record) for record in records])
-    return pd.DataFrame(records)
+    table = pd.DataFrame(records)
+    _write_points(folder / "calibration.json", table)
+    return table
+
+
+def _thinned(x: Floats, y: Floats) -> pd.DataFrame:
+    """At most POINTS points, evenly along the curve's length, with both ends."""
+    along = np.append(0, np.cumsum(np.abs(np.diff(x)) + np.abs(np.diff(y))))
+    at = np.unique(np.searchsorted(along, np.linspace(0, along[-1], POINTS)))
+    return pd.DataFrame({"x": x[at], "y": y[at]})
+
+
+def _write_points(path: Path, table: pd.DataFrame) -> None:
+    """JSON records: nine digits, null for what is not known."""
+
+    def plain(value: Any) -> Any:
+        if not isinstance(value, float):
+            return value
+        return numbers.short(value) if np.isfinite(value) else None
+
+    files.write_json(path, [{str(k): plain(v) for k, v in record.items()} for record in table.to_dict("records")])

@@ -19,8 +19,6 @@ ALWAYS = ("dvc.yaml", "dvc.lock", "params.yaml", ".dvcignore", ".dvc/config", ".
 SETTLED_NS = 1_000_000_000
 """What changed less than this before DVC looked may have changed while it looked."""
 
-Stats = dict[str, list[int] | None]
-
 
 def stages(model: str) -> list[str] | None:
     """The stages of a model, where nothing they depend on was touched since DVC found them up to date."""
@@ -37,12 +35,12 @@ def remember(model: str, names: list[str], looked_at: Iterable[str], began_ns: i
         outcome_cache.keep(paths.stage_states(model), files.digest(stats), {"stages": names, "paths": looked_at})
 
 
-def _look(names: Iterable[str]) -> Stats:
-    return {name: stat for each in names for name, stat in _stats(settings.ROOT / each)}
+def _look(names: Iterable[str]) -> dict[str, list[int] | None]:
+    """The stat data of some paths, and of all that is below them; None for one that does not exist."""
+    return {path: stat for name in names for path, stat in _stats(settings.ROOT / name)}
 
 
 def _stats(path: Path) -> Iterator[tuple[str, list[int] | None]]:
-    """A path, and all that is below it; None for one that does not exist."""
     try:
         stat = os.stat(path)  # noqa: PTH116 - of what a link points to
     except FileNotFoundError:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,16 +19,14 @@ if TYPE_CHECKING:
 
 NOT_RUN = "it has not run yet"
 
-Made = Mapping[str, str]
-"""Output → the stage that would make it anew."""
+Lock = Mapping[str, Sequence[locked_packages.Pin]]
 
 
-def reason(stage: Stage, anew: Made) -> str | None:
+def reason(stage: Stage, anew: Mapping[str, str]) -> str | None:
     """Why a stage would run; None when nothing it depends on has changed.
 
-    Args:
-        stage: a stage of DVC's.
-        anew: what earlier stages would make anew: such an input is named last, as it may come out equal.
+    `anew` holds the outputs that earlier stages would make anew, with these stages: such an input is named last, as it
+    may come out equal.
     """
     if not any(out.hash_info for out in stage.outs):
         return NOT_RUN
@@ -92,7 +90,7 @@ def _modified(output: Any, what: str) -> str:
         return f"{what} was none of its inputs before"
     cached = Path(output.repo.cache.local.oid_to_path(output.hash_info.value))
     if Path(what).parent == Path("build") / "environment" and cached.is_file():
-        return _packages(what, cached.read_text(encoding="utf-8"), _text(what))
+        return _environment(what, cached.read_text(encoding="utf-8"), _text(what))
     if output.hash_info.isdir and cached.is_file():
         return _listing(what, output, {entry["relpath"]: entry["md5"] for entry in files.read_json(cached)})
     return f"{what} is modified"
@@ -138,39 +136,31 @@ def _value(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:59]}…"
 
 
-def _packages(what: str, old: str, new: str) -> str:
-    """The first package whose pins differ, and how many more do."""
-    was, is_ = _pins(old), _pins(new)
-    differing = sorted(name for name in {*was, *is_} if was.get(name) != is_.get(name))
-    if not differing:
-        heads = [text.partition("\n")[0].removeprefix("# ") for text in (old, new)]
-        return f"{what}: {' → '.join(heads)}" if heads[0] != heads[1] else f"{what} is modified"
-    return f"{what}: {differing[0]} {_change(was.get(differing[0]), is_.get(differing[0]))}{_more(differing)}"
+def _environment(what: str, old: str, new: str) -> str:
+    """What changed in the packages of a purpose, or in the arithmetic that stands above them."""
+    was, is_ = locked_packages.read_lock(old), locked_packages.read_lock(new)
+    heads = [text.partition("\n")[0].removeprefix("# ") for text in (old, new)]
+    return f"{what}: {' → '.join(heads)}" if was == is_ and heads[0] != heads[1] else _packages(what, was, is_)
 
 
 def _locked(what: str) -> str:
     """What the new lock changes of the packages that steps use, as far as their last pins are here."""
-    used = _pins("".join(path.read_text(encoding="utf-8") for path in (settings.BUILD / "environment").glob("*.txt")))
-    lock = _pins(_text(what))
-    return _packages(what, "\n".join(used.values()), "\n".join(lock.get(name, "") for name in used))
+    texts = [path.read_text(encoding="utf-8") for path in (settings.BUILD / "environment").glob("*.txt")]
+    used, lock = locked_packages.read_lock("".join(texts)), locked_packages.read_lock(_text(what))
+    return _packages(what, used, {name: lock[name] for name in used if name in lock})
 
 
-def _pins(text: str) -> dict[str, str]:
-    """Package → its lines of a lock or a list of pins, without hashes."""
-    return {name: "\n".join(sorted(map(str, set(pins)))) for name, pins in locked_packages.read_lock(text).items()}
-
-
-def _change(was: str | None, is_: str | None) -> str:
-    old, new = (" | ".join(_versions(pins)) if pins else None for pins in (was, is_))
-    if old is None:
-        return f"{new} is new"
-    if new is None:
-        return f"{old} is gone"
-    return f"{old} → {new}" if old != new else f"{old}: on other machines than before"
-
-
-def _versions(pins: str) -> list[str]:
-    return sorted({pin.version for several in locked_packages.read_lock(pins).values() for pin in several})
+def _packages(what: str, old: Lock, new: Lock) -> str:
+    """The first package whose pins differ, and how many more do."""
+    differing = sorted(name for name in {*old, *new} if set(old.get(name, ())) != set(new.get(name, ())))
+    if not differing:
+        return f"{what} is modified"
+    was, is_ = (" | ".join(sorted({pin.version for pin in pins.get(differing[0], ())})) for pins in (old, new))
+    if was and is_:
+        change = f"{was} → {is_}" if was != is_ else f"{was}: on other machines than before"
+    else:
+        change = f"{is_} is new" if is_ else f"{was} is gone"
+    return f"{what}: {differing[0]} {change}{_more(differing)}"
 
 
 def _listing(what: str, output: Any, old: Mapping[str, str]) -> str:

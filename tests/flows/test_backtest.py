@@ -18,7 +18,7 @@ from deployments import cli
 from flows.backtest import backtest as backtest_flow
 from tasks.ground import params, settings
 from tasks.ground.errors import DataMissing, Mistake, ParamsError
-from tasks.lifecycle import backtest, backtest_history, backtest_report, backtest_result, policy_simulator
+from tasks.lifecycle import backtest, backtest_history, backtest_report, policy_simulator
 from tasks.modelling import rows
 from tasks.monitoring import retrain_policy
 from tests.conftest import Project, work_on, write_readings
@@ -65,11 +65,11 @@ def ledger() -> bytes:
     return (settings.VAR / "backtest" / "tiny" / "ledger.jsonl").read_bytes()
 
 
-def run(*policies: backtest_result.Policy, **asked: Any) -> backtest_result.BacktestResult:
+def run(*policies: backtest.Policy, **asked: Any) -> backtest.BacktestResult:
     """A backtest in this process."""
     chosen = policies or ("never", "always", "monthly", "quality", "configured")
     return backtest.run(
-        ["tiny"], params.load(), backtest_result.BacktestRequest(policies=chosen, **asked), jobs=1, tell=lambda _: None
+        ["tiny"], params.load(), backtest.BacktestRequest(policies=chosen, **asked), jobs=1, tell=lambda _: None
     )[0]
 
 
@@ -251,11 +251,10 @@ def test_drift_is_asked_of_the_champions_own_rows(project: Project) -> None:
     """What it learned from is the reference, what came since is looked at, and an alarm is counted once."""
     seen: list[tuple[pd.Timestamp, pd.Timestamp, pd.Timestamp]] = []
 
-    def drifted(
-        champion: backtest_history.Fit, learned: pd.DataFrame, since: pd.DataFrame
-    ) -> Sequence[retrain_policy.OpenAlarm]:
-        assert learned["time"].max() == champion.learned_until
-        seen.append((learned["time"].max(), since["time"].min(), since["time"].max()))
+    def drifted(champion: backtest_history.Fit, since: pd.DataFrame) -> Sequence[retrain_policy.OpenAlarm]:
+        learned = pd.read_parquet(champion.reference)["day"].max()
+        assert learned == champion.learned_until.date()
+        seen.append((pd.Timestamp(champion.learned_until), since["time"].min(), since["time"].max()))
         return (
             [retrain_policy.OpenAlarm("k", "pressure", 0.5, date(2013, 5, 1))]
             if since["time"].max() > pd.Timestamp("2013-05-01")
@@ -319,7 +318,7 @@ def test_a_first_candidate_that_is_refused_ends_the_backtest(project: Project) -
         backtest.run(
             ["tiny"],
             said.model_copy(update={"models": {"tiny": strict}}),
-            backtest_result.BacktestRequest(policies=("never",)),
+            backtest.BacktestRequest(policies=("never",)),
             1,
             str,
         )
@@ -350,7 +349,7 @@ def test_the_form_offers_what_there_is() -> None:
     schema = parameter_schema(backtest_flow).model_dump()
     fields = schema["properties"]
     assert schema["required"] == ["model"]
-    assert fields["policies"]["items"]["enum"] == list(backtest_result.EVERY)
+    assert fields["policies"]["items"]["enum"] == list(backtest.EVERY)
     assert fields["source"]["enum"] == ["data", "upstream"]
     assert {"type": "string", "format": "date"} in fields["since"]["anyOf"]
     assert fields["since"]["description"].startswith("the day of the first decision")

@@ -13,7 +13,7 @@ import pytest
 from deployments.status_page import page
 from flows.prefect_support import run_local
 from tasks.ground import params, settings
-from tasks.lifecycle import retrain_facts
+from tasks.lifecycle import retrain_decision
 from tasks.monitoring import alarms
 from tasks.prediction_log import error_counts, prediction_log
 from tasks.release.registry import desired_state, registry, verdict_ledger
@@ -88,7 +88,7 @@ def loop() -> None:
     assert desired_state.unfinished(MODEL) is None
     prediction_log.compact(MODEL)
     prediction_log.sweep(MODEL, 90, 10**9)
-    retrain_facts.last(MODEL)
+    retrain_decision.last(MODEL)
     alarms.read(MODEL)
     verdict_ledger.summary(MODEL, 1)
     page.write()

@@ -12,7 +12,7 @@ import pytest
 from deployments.status_page import page
 from flows.prefect_support import run_local
 from tasks.ground import ledger, paths, settings, uncommitted
-from tasks.lifecycle import retrain_facts
+from tasks.lifecycle import retrain_decision
 from tasks.release.registry import registry
 from tests.conftest import Project, write_readings
 from tests.deployments.alone import Alone, server
@@ -57,7 +57,7 @@ def test_by_itself_nothing_uncommitted_is_trained(project: Project) -> None:
     state = train()
     assert state.name == "NotDue"
     assert "uncommitted: models/tiny/rows/more.py, params.yaml; commit it, or give the word" in state.message
-    assert "uncommitted" in (retrain_facts.last(MODEL) or {})["why"]
+    assert "uncommitted" in (retrain_decision.last(MODEL) or {})["why"]
     assert registry.history(MODEL) == []
     assert "uncommitted: models/tiny/rows/more.py, params.yaml" in page.write().read_text()
     (project.root / "models" / "tiny" / "rows" / "more.py").unlink()

@@ -10,7 +10,7 @@ import pytest
 
 from flows.prefect_support import run_local
 from tasks.ground import files, ledger, params, settings
-from tasks.lifecycle import retrain_facts
+from tasks.lifecycle import retrain_decision, retrain_facts
 from tasks.modelling import daily_summaries
 from tasks.release.registry import registry
 from tests.conftest import Project, write_readings
@@ -143,7 +143,7 @@ def test_what_was_made_and_is_lost_is_made_again(alone: Alone) -> None:
     assert train().name == "Completed"
     assert versions() == before
     assert (settings.BUILD / MODEL / "evaluation" / "metrics.json").exists()
-    assert retrain_facts.last(MODEL) is not None
+    assert retrain_decision.last(MODEL) is not None
 
 
 def test_a_champion_of_another_task_or_other_columns_stops_no_decision(alone: Alone) -> None:

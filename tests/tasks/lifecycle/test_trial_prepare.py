@@ -59,8 +59,8 @@ def test_a_good_partition_is_made_into_rows_once(
     locked_packages.environment()
     validate.validate("tiny")
     made: list[str] = []
-    make = prepare._make
-    monkeypatch.setattr(prepare, "_make", lambda *given: (made.append(given[2]), make(*given))[0])
+    make = prepare.make_rows
+    monkeypatch.setattr(prepare, "make_rows", lambda *given: (made.append(given[2]), make(*given))[1])
     prepare.prepare("tiny")
     assert made == []
     assert (small.root / "build/tiny/rows/2013-04.parquet").exists()

@@ -9,31 +9,19 @@ import pytest
 
 from tasks.ground.errors import DataMissing, Mistake
 from tasks.modelling import daily_summaries, profile
-
-FEATURES = {"carrier": {"type": "category"}, "hour": {"type": "integer"}, "temp": {"type": "number"}}
+from tests.tasks.modelling import sample
 
 
 def frame(rows: int = 3000, seed: int = 0) -> pd.DataFrame:
-    """Ten days of rows: a category, an integer, a number that is missing in every tenth; a prediction and a label."""
-    rng = np.random.default_rng(seed)
-    temp = rng.normal(60, 15, rows)
-    temp[::10] = np.nan
-    temp[5] = np.inf
-    return pd.DataFrame(
-        {
-            "carrier": pd.Series(rng.choice(["UA", "B6", None], rows, p=[0.6, 0.3, 0.1]), dtype="str"),
-            "hour": rng.integers(5, 24, rows).astype(float),
-            "temp": temp,
-            "p_1": rng.beta(2, 5, rows),
-            "label": rng.integers(0, 2, rows),
-            "time": pd.Timestamp("2013-03-01") + pd.to_timedelta(rng.integers(0, 10 * 24, rows), unit="h"),
-        }
-    )
+    """The sample, with a value that is infinite."""
+    made = sample.frame(rows, seed)
+    made.loc[5, "temp"] = np.inf
+    return made
 
 
 def layout(rows: pd.DataFrame) -> dict[str, daily_summaries.ColumnLayout]:
     """The columns as the profile of these rows has them."""
-    return daily_summaries.columns(profile.reference_profile(rows, FEATURES, rows[["p_1"]]))
+    return daily_summaries.columns(profile.reference_profile(rows, sample.FEATURES, rows[["p_1"]]))
 
 
 def test_days_as_pandas():
@@ -54,7 +42,7 @@ def test_days_as_pandas():
 def test_days_add_up_to_the_profile():
     """Over all days the counts are those of the reference profile of the same rows, bin by bin and value by value."""
     rows = frame()
-    made = profile.reference_profile(rows, FEATURES, rows[["p_1"]])
+    made = profile.reference_profile(rows, sample.FEATURES, rows[["p_1"]])
     found = daily_summaries.summarise(rows, daily_summaries.columns(made))
     for name in ("temp", "hour"):
         assert found[name].counts.sum(axis=0).tolist() == made["features"][name]["counts"]
@@ -170,7 +158,7 @@ def test_new_and_always_missing_columns():
     """Of a column that the profile does not know, presence is counted; one that was always missing can come to be."""
     rows = frame().assign(temp=np.nan)
     wanted = daily_summaries.columns(
-        profile.reference_profile(rows, FEATURES, rows[["p_1"]]), expected=["temp", "gate"]
+        profile.reference_profile(rows, sample.FEATURES, rows[["p_1"]]), expected=["temp", "gate"]
     )
     assert wanted["gate"].type == "new"
     found = daily_summaries.summarise(frame().assign(gate=["A", None] * 1500), wanted)
@@ -195,6 +183,6 @@ def test_errors_say_what_to_do():
         daily_summaries.summarise(rows.drop(columns="time"), layout(rows))
     with pytest.raises(DataMissing, match="1 of 3000 rows have no time: leave them out"):
         daily_summaries.summarise(rows.assign(time=rows["time"].where(rows.index != 7)), layout(rows))
-    made = profile.reference_profile(rows, FEATURES, rows[["p_1"]].rename(columns={"p_1": "temp"}))
+    made = profile.reference_profile(rows, sample.FEATURES, rows[["p_1"]].rename(columns={"p_1": "temp"}))
     with pytest.raises(Mistake, match="temp: a feature may not be named as a prediction column is"):
         daily_summaries.columns(made)

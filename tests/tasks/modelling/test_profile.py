@@ -11,30 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.modelling import profile
-
-FEATURES = {"carrier": {"type": "category"}, "hour": {"type": "integer"}, "temp": {"type": "number"}}
-
-
-def frame(rows: int = 1000, seed: int = 0) -> pd.DataFrame:
-    """Rows with a category, an integer, and a number that is missing in every tenth."""
-    rng = np.random.default_rng(seed)
-    temp = rng.normal(60, 15, rows)
-    temp[::10] = np.nan
-    return pd.DataFrame(
-        {
-            "carrier": pd.Series(rng.choice(["UA", "B6", None], rows, p=[0.6, 0.3, 0.1]), dtype="str"),
-            "hour": rng.integers(5, 24, rows).astype(float),
-            "temp": temp,
-            "label": rng.integers(0, 2, rows),
-            "time": pd.Timestamp("2013-01-01"),
-            "id": [str(i) for i in range(rows)],
-        }
-    )
+from tests.tasks.modelling.sample import FEATURES, frame
 
 
 def test_profile_as_pandas():
     """Shares, moments and counts are those that pandas gives."""
-    rows = frame()
+    rows = frame(1000)
     made = profile.reference_profile(rows, FEATURES, None)
     assert made["rows"] == 1000
     assert list(made["features"]) == list(FEATURES)
@@ -52,7 +34,7 @@ def test_profile_as_pandas():
 
 def test_profile_is_json_and_the_same_again():
     """A profile survives JSON, and the rows' order does not show in it beyond what a sum can differ."""
-    rows = frame()
+    rows = frame(1000)
     made = profile.reference_profile(rows, FEATURES, rows[["temp"]].rename(columns={"temp": "prediction"}).fillna(0))
     assert json.loads(json.dumps(made, allow_nan=False)) == made
     again = profile.reference_profile(rows.sample(frac=1, random_state=1), FEATURES, None)
@@ -62,7 +44,7 @@ def test_profile_is_json_and_the_same_again():
 
 def test_histogram_of_the_reference_has_nothing_outside():
     """Every known value lies in a bin, and bins of a continuous feature hold about a twentieth each."""
-    entry = profile.number(frame()["temp"])
+    entry = profile.number(frame(1000)["temp"])
     assert sum(entry["counts"]) == 900
     assert entry["counts"][0] == entry["counts"][-1] == 0
     assert max(entry["counts"]) < 50
@@ -124,7 +106,7 @@ def test_any_numbers(values):
 
 def test_label_of_a_regression_and_of_texts():
     """A label of many numbers is profiled as a number, one of texts as a category."""
-    rows = frame().assign(label=np.linspace(0, 1, 1000))
+    rows = frame(1000).assign(label=np.linspace(0, 1, 1000))
     assert "values" not in profile.reference_profile(rows, FEATURES, None)["label"]
-    rows = frame().assign(label="yes")
+    rows = frame(1000).assign(label="yes")
     assert profile.reference_profile(rows, FEATURES, None)["label"]["values"] == {"yes": 1000}

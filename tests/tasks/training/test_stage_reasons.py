@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import yaml
 
 from tasks.ground import files
 from tasks.ground.errors import SourceUnavailable
-from tasks.training import dvc_graph, stage_reasons
+from tasks.training import dvc_graph, stage_cache, stage_reasons
 from tests.conftest import Project, write_readings
 
 
@@ -192,7 +193,7 @@ def test_a_package_is_told_with_both_versions(small: Project) -> None:
 )
 def test_pins_are_compared_by_package(old: str, new: str, said: str) -> None:
     """The first that differs, and how many more do."""
-    assert stage_reasons._packages("x", old, new) == said
+    assert stage_reasons._environment("x", old, new) == said
 
 
 def test_a_lock_is_told_by_the_packages_that_steps_use(small: Project) -> None:
@@ -217,12 +218,11 @@ def test_an_output_lost_from_the_cache_alone_is_no_reason(small: Project) -> Non
     assert {outcome.how for outcome in dvc_graph.reproduce("tiny", run)} == {"restored"}
 
 
-def test_the_second_question_is_answered_without_dvc(small: Project) -> None:
-    """Nothing was touched since the first, a second ago or more."""
-    import time
-
+def test_the_second_question_is_answered_without_dvc(small: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing was touched since the first."""
     dvc_graph.pending("tiny")
-    time.sleep(1.1)
+    monkeypatch.setattr(stage_cache, "SETTLED_NS", 0)
+    time.sleep(0.02)
     dvc_graph.pending("tiny")
     code = "import sys; from tasks.training import dvc_graph; print(dvc_graph.pending('tiny'), 'dvc' in sys.modules)"
     assert small.python(code) == "{} False\n"

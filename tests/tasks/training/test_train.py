@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +18,30 @@ from tasks.training import prepare, train
 from tests.conftest import Project, forget_models
 
 
-@pytest.fixture
-def prepared(small: Project) -> Path:
+def prepare_rows(project: Project) -> Path:
     """The tiny model's folder below build/, as `prepare` leaves it."""
     build = settings.BUILD / "tiny"
     files.write_text(settings.BUILD / "environment" / "training.txt", "")
-    found = sorted((small.root / "data" / "readings").iterdir())
-    files.write_json(build / "partitions.json", {"readings": {path.name: files.md5(path) for path in found}})
+    readings = sorted((project.root / "data" / "readings").iterdir())
+    files.write_json(build / "partitions.json", {"readings": {path.name: files.md5(path) for path in readings}})
     prepare.prepare("tiny")
+    return build
+
+
+@pytest.fixture
+def prepared(small: Project) -> Path:
+    """The rows of the tiny model, of this test alone."""
+    return prepare_rows(small)
+
+
+@pytest.fixture(scope="module")
+def trained(
+    small_copied: Path, tmp_path_factory: pytest.TempPathFactory, enter_module: Callable[[Path], Project]
+) -> Path:
+    """The tiny model, trained; not to be written to."""
+    root = shutil.copytree(small_copied, tmp_path_factory.mktemp("trained") / "project", symlinks=True)
+    build = prepare_rows(enter_module(root))
+    train.train("tiny")
     return build
 
 
@@ -35,44 +52,31 @@ def relabel(build: Path, label: int) -> None:
         files.write_parquet(path, pd.read_parquet(path).assign(label=label))
 
 
-def test_the_same_inputs_give_the_same_bytes(prepared: Path) -> None:
-    """Every file of the model, not only the model file."""
-    train.train("tiny")
-    first = files.tree(prepared / "model")
+def test_the_same_inputs_give_the_same_bytes_in_another_process(trained: Path, small: Project, prepared: Path) -> None:
+    """As `dvc repro` runs it, and in another folder; every file of the model, not only the model file."""
+    first = files.tree(trained / "model")
     assert sorted(first) == [
         "model.skops", "profile.json", "reference.parquet", "train_ids.npy", "train_rows.npy", "training.json",
     ]  # fmt: skip
-    shutil.rmtree(prepared / "model")
-    train.train("tiny")
-    assert files.tree(prepared / "model") == first
-
-
-def test_the_same_inputs_give_the_same_bytes_in_another_process(small: Project, prepared: Path) -> None:
-    """As `dvc repro` runs it."""
-    train.train("tiny")
-    first = files.tree(prepared / "model")
-    shutil.rmtree(prepared / "model")
     small.python("from tasks.training import train; train.train('tiny')")
     assert files.tree(prepared / "model") == first
 
 
-def test_the_days_of_the_training_rows_are_kept(prepared: Path) -> None:
+def test_the_days_of_the_training_rows_are_kept(trained: Path) -> None:
     """What later days are held against: laid out by the profile beside them, and of the training rows alone."""
-    train.train("tiny")
-    wanted = daily_summaries.columns(files.read_json(prepared / "model" / "profile.json"))
-    found = daily_summaries.from_bytes((prepared / "model" / "reference.parquet").read_bytes(), wanted)
+    wanted = daily_summaries.columns(files.read_json(trained / "model" / "profile.json"))
+    found = daily_summaries.from_bytes((trained / "model" / "reference.parquet").read_bytes(), wanted)
     assert list(found) == sorted(["hour", "label", "pressure", "starts", "station", "vibration", "weekday"])
-    learn = rows.read(prepared, "train")
+    learn = rows.read(trained, "train")
     assert found["pressure"].days.astype(str).tolist() == sorted(set(learn["time"].dt.date.astype(str)))
     assert daily_summaries.to_bytes(found) == daily_summaries.to_bytes(daily_summaries.summarise(learn, wanted))
 
 
-def test_training_json_says_what_it_was_fitted_on(prepared: Path) -> None:
+def test_training_json_says_what_it_was_fitted_on(trained: Path) -> None:
     """How many rows, of when, the classes, and the answer that needs no features."""
-    train.train("tiny")
-    learn = rows.read(prepared, "train")
+    learn = rows.read(trained, "train")
     share = learn["label"].mean()
-    assert files.read_json(prepared / "model" / "training.json") == {
+    assert files.read_json(trained / "model" / "training.json") == {
         "task": "classification",
         "rows": 448,
         "from": "2013-01-01T00:00:00",
@@ -80,26 +84,24 @@ def test_training_json_says_what_it_was_fitted_on(prepared: Path) -> None:
         "partitions": ["2013-01", "2013-02"],
         "classes": [0, 1],
         "baseline": {"classes": [pytest.approx(1 - share), pytest.approx(share)]},
-        "arrived": rows.arrived(prepared),
+        "arrived": rows.arrived(trained),
         "arithmetic": arithmetic.in_effect(),
     }
-    assert sorted(rows.arrived(prepared)) == ["2013-01", "2013-02", "2013-03"]
+    assert sorted(rows.arrived(trained)) == ["2013-01", "2013-02", "2013-03"]
 
 
-def test_the_model_learned_from_the_training_rows_alone(prepared: Path) -> None:
+def test_the_model_learned_from_the_training_rows_alone(trained: Path) -> None:
     """A hash of each is kept, sorted: what the gate may not score on."""
-    train.train("tiny")
-    ids = np.load(prepared / "model" / "train_ids.npy")
-    assert ids.tolist() == sorted(rows.row_hashes(rows.read(prepared, "train")["id"]).tolist())
-    assert not set(ids) & set(rows.row_hashes(rows.read(prepared, "holdout")["id"]))
+    ids = np.load(trained / "model" / "train_ids.npy")
+    assert ids.tolist() == sorted(rows.row_hashes(rows.read(trained, "train")["id"]).tolist())
+    assert not set(ids) & set(rows.row_hashes(rows.read(trained, "holdout")["id"]))
 
 
-def test_the_model_answers_as_the_pipeline_of_the_team(prepared: Path) -> None:
+def test_the_model_answers_as_the_pipeline_of_the_team(trained: Path) -> None:
     """With the estimator of params.yaml, and better than chance."""
-    train.train("tiny")
-    pipeline = model_file.load(prepared / "model" / "model.skops", sha256=None)
+    pipeline = model_file.load(trained / "model" / "model.skops", sha256=None)
     assert pipeline[-1].get_params()["C"] == 1.0
-    holdout = rows.read(prepared, "holdout")
+    holdout = rows.read(trained, "holdout")
     said = model_file.predict(pipeline, holdout.drop(columns=["label", "time", "id"]), "classification")
     late = said["p_1"][holdout["label"] == 1].mean()
     assert late > said["p_1"][holdout["label"] == 0].mean() + 0.1
@@ -122,7 +124,7 @@ def test_classes_of_text_are_kept_as_they_are() -> None:
 
 def test_labels_that_are_all_the_same_teach_nothing(prepared: Path) -> None:
     """And the model that was there stays."""
-    train.train("tiny")
+    files.write_text(prepared / "model" / "model.skops", "an earlier model")
     before = files.tree(prepared / "model")
     relabel(prepared, 1)
     with pytest.raises(DataMissing, match=r"^tiny: 448 training rows with 1 different labels: nothing to learn$"):
