@@ -200,9 +200,8 @@ def _cut(every: pd.DataFrame, first: datetime) -> tuple[tuple[HistoryWeek, ...],
     """The weeks that arrive, and the moments of decisions, from the first one on."""
     times = every["time"]
     start, end = times.iloc[0].to_pydatetime(), times.iloc[-1].to_pydatetime()
-    before = -(
-        (start - (first - LABELS_AFTER)) // WEEK
-    )  # weeks, the first of them begun earlier, that the first moment knows
+    # the weeks that the first moment knows, the first of them begun earlier
+    before = -((start - (first - LABELS_AFTER)) // WEEK)
     if before < 1:
         return (), ()
     arrive = [first + k * WEEK for k in range(1 - before, (end - first) // WEEK + 1)]

@@ -28,9 +28,9 @@ def gather(model: str, config: params.Model, *, asked_by: str = "", edited: str 
 
     build, champion = settings.BUILD / model, champion_lookup.champion(model)
     arrived = rows.arrived(build)
-    training, evaluation = _champion_folders(model, champion.candidate) if champion else (None, None)
+    folders = _champion_folders(model, champion.candidate) if champion else None
     # DVC removes what a stage is about to make: after a kill the last training that is known is the champion's
-    last_training = _facts_of(build / "model") or (_facts_of(training) if training else {})
+    last_training = _facts_of(build / "model") or (_facts_of(folders[0]) if folders else {})
     before: Arrived = last_training.get("arrived", {})
     for name, partition in arrived.items():  # while its bytes are here
         row_changes.fingerprints(partition["sha256"], build / "rows" / f"{name}.parquet")
@@ -45,9 +45,7 @@ def gather(model: str, config: params.Model, *, asked_by: str = "", edited: str 
         edited=edited or _changed_without_new(arrived, before, new),
         asked_by=asked_by,
     )
-    if champion is None or training is None or evaluation is None:
-        return state
-    return _with_champion(state, config, champion.candidate, training, evaluation, arrived)
+    return _with_champion(state, config, champion.candidate, *folders, arrived) if champion and folders else state
 
 
 def _with_champion(
