@@ -393,7 +393,7 @@ def reports() -> None:
     """Draw the exploratory report of each dataset, and the Data Docs."""
     from tasks.data import exploration
 
-    for path in exploration.reports():
+    for path in [*exploration.tables(), exploration.data_docs()]:
         print(path)
 
 

@@ -6,7 +6,6 @@ or a key stands twice, whole rows are compared: an altered row is then one that 
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -36,11 +35,6 @@ class Changes:
     by_key: bool = True
     """Whether rows were told apart by a key; else whole rows were compared."""
 
-    @property
-    def rows(self) -> int:
-        """How many rows are other than before."""
-        return self.added + self.removed + self.altered
-
     def __str__(self) -> str:
         counts = ((self.added, "added"), (self.removed, "removed"), (self.altered, "altered"))
         words = ", ".join(f"{count:,} {what}" for count, what in counts if count)
@@ -49,43 +43,41 @@ class Changes:
         return f"{words or 'none changed'} of {self.before:,} rows{f' ({columns})' if columns else ''}{whole}"
 
 
-def between(before: Path, after: Path, dataset: str, reader: str) -> Changes | None:
-    """What changed from one file of a partition to the next; None where one of them cannot be read.
+Content = tuple[str, Path]
+"""A file of a partition: the name that it has, or had, in data/; and where it lies, such as in DVC's cache."""
+
+
+def between(before: Content, after: Content, dataset: str, reader: str) -> Changes | None:
+    """What changed from one content of a partition to the next; None where one of them cannot be read.
 
     Args:
-        before: the file before, named as it was in data/.
-        after: the file after.
+        before: the content before.
+        after: the content after.
         dataset: whose partition it is.
         reader: the model by whose contract they are read.
     """
+    suites = [contract.load(reader, dataset, Path(name).stem) for name, _ in (before, after)]
     key = {
-        "md5": [files.md5(before), files.md5(after)],
-        "suffixes": [before.suffix, after.suffix],
-        "contract": [contract.digest(reader, dataset, path.stem) for path in (before, after)],
+        "md5": [files.md5(path) for _, path in (before, after)],
+        "suffixes": [Path(name).suffix for name, _ in (before, after)],
+        "contract": [contract.digest(reader, dataset, Path(name).stem) for name, _ in (before, after)],
         "code": [files.sha256(Path(module)) for module in (__file__, *table_files.CODE)],
     }
-    was, wanted = (contract.load(reader, dataset, path.stem) for path in (before, after))
 
     def make(beside: Path) -> None:
-        difference = compare(table_files.read(before, was), table_files.read(after, wanted), wanted.key)
-        files.write_json(beside, asdict(difference))
+        with TemporaryDirectory(dir=settings.VAR, prefix="changes-") as folder:
+            frames = []
+            for turn, (name, path) in enumerate((before, after)):
+                named = Path(folder) / str(turn) / name
+                named.parent.mkdir()
+                named.symlink_to(path.resolve())
+                frames.append(table_files.read(named, suites[turn]))
+        files.write_json(beside, asdict(compare(frames[0], frames[1], suites[1].key)))
 
     try:
         return Changes(**files.read_json(files.memo("changes", key, ".json", make)))
     except table_files.Unreadable:
         return None
-
-
-def of_content(before: tuple[str, Path], after: tuple[str, Path], dataset: str, reader: str) -> Changes | None:
-    """The same of two contents that lie elsewhere, such as in DVC's cache: each with the name that it had in data/."""
-    settings.VAR.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=settings.VAR, prefix="changes-") as folder:
-        paths: list[Path] = []
-        for turn, (name, content) in enumerate((before, after)):
-            paths.append(Path(folder) / str(turn) / name)
-            paths[-1].parent.mkdir()
-            shutil.copyfile(content, paths[-1])
-        return between(paths[0], paths[1], dataset, reader)
 
 
 def compare(before: pd.DataFrame, after: pd.DataFrame, key: Sequence[str]) -> Changes:

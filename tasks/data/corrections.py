@@ -107,9 +107,6 @@ def in_words(listing: dict[str, list[dict[str, Any]]]) -> Iterator[str]:
             yield f"  {revision['number']}  {revision['content']}{changed}{note}{now}"
 
 
-# ── one partition ─────────────────────────────────────────────────────────────────────────────────
-
-
 def _history(name: str) -> list[Revision]:
     histories = revisions.read()
     if name not in histories:
@@ -146,5 +143,5 @@ def _between(former: Revision, now: Revision, dataset: str, params: Params) -> s
         before, after = ((revision.file, versions.content(revision.md5)) for revision in (former, now))
     except EvergreenError as error:
         return str(error) if isinstance(error, DataMissing) else "what it changed is unknown: no remote answers"
-    difference = changes.of_content(before, after, dataset, params.readers(dataset)[0])
+    difference = changes.between(before, after, dataset, params.readers(dataset)[0])
     return str(difference or "what it changed is unknown: one of both contents cannot be read any more")

@@ -67,9 +67,6 @@ def offered(source: ModuleType, datasets: list[str], partition: str) -> Iterator
         yield dataset, name, content
 
 
-# ── a version that is lost ────────────────────────────────────────────────────────────────────────
-
-
 def restore(params: Params, log: Log = print) -> bool:
     """Bring the version that data.dvc names into data/: from the remote, else from the upstream.
 

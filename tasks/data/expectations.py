@@ -130,11 +130,7 @@ def _derived(wanted: Contract, frame: pd.DataFrame) -> list[dict[str, Any]]:
 def _why_not_checked(
     type_: str, kwargs: dict[str, Any], wanted: Contract, frame: pd.DataFrame, given: dict[str, float]
 ) -> str:
-    """Why an expectation cannot be checked on this partition; empty where it can.
-
-    Raises:
-        ContractError: it names a parameter that never has a value.
-    """
+    """Why an expectation cannot be checked on this partition; empty where it can."""
     possible = {"partition_year", "partition_month", "partition_day", "partition_days", "previous_rows"}
     possible |= {f"previous_{column}_{name}" for column in _numeric(wanted) for name in STATISTICS}
     named = sorted(_named(kwargs))
@@ -152,11 +148,7 @@ def _why_not_checked(
 
 
 def _undefined(type_: str, kwargs: dict[str, Any], given: dict[str, float]) -> str:
-    """Why the arithmetic of its parameters gives no number here, as a division by a previous 0; empty where it does.
-
-    Raises:
-        ContractError: it never can.
-    """
+    """Why the arithmetic of its parameters gives no number here, as a division by a previous 0; empty where it does."""
     from great_expectations.core.suite_parameters import build_suite_parameters
     from great_expectations.exceptions import SuiteParameterError
 
@@ -295,7 +287,6 @@ def _faults(error: Exception) -> str:
 
 
 def _result(item: dict[str, Any]) -> ExpectationResult:
-    """One result of Great Expectations."""
     config, outcome = item["expectation_config"], item["result"]
     name, kwargs = config["type"], {key: value for key, value in config["kwargs"].items() if key != "batch_id"}
     expected, column = _expected(name, kwargs), kwargs.pop("column", None)

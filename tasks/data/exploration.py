@@ -28,14 +28,6 @@ body{background:#1b1b1b;color:#ddd}a{color:#8ab4f8}.badge{background:#333}td,th{
 </style>"""
 
 
-def reports() -> list[Path]:
-    """Every page a person may want to open: the exploratory reports, then the Data Docs' index."""
-    return [*tables(), data_docs()]
-
-
-# ── exploratory ───────────────────────────────────────────────────────────────────────────────────
-
-
 def tables() -> list[Path]:
     """An exploratory report (skrub's TableReport) of each dataset that has partitions: var/reports/<dataset>.html."""
     given = params.load()
@@ -76,9 +68,6 @@ def _publish(page: Path, name: str) -> Path:
     return target
 
 
-# ── Data Docs ─────────────────────────────────────────────────────────────────────────────────────
-
-
 def data_docs() -> Path:
     """Great Expectations' page of each validated partition, and an index: var/reports/data-docs/index.html."""
     given = params.load()
@@ -109,23 +98,16 @@ def _document(path: Path, dataset: str, model: str, before: Path | None) -> tupl
 
 
 def _render(result: dict[str, Any], title: str) -> str:
-    """Great Expectations' own page, without what it would load from other servers, and with a style of its own."""
+    """Great Expectations' own page, with a style of its own, and nothing that it would load from other servers."""
     from great_expectations.core.expectation_validation_result import expectationSuiteValidationResultSchema
     from great_expectations.render.renderer import ValidationResultsPageRenderer
     from great_expectations.render.view import DefaultJinjaPageView
 
     loaded = expectationSuiteValidationResultSchema.load({k: v for k, v in result.items() if k != "id"})
     page: str = DefaultJinjaPageView().render(ValidationResultsPageRenderer().render(loaded))
-    return offline(page, title)
-
-
-def offline(page: str, title: str) -> str:
-    """A page that loads nothing: scripts, and styles and pictures from elsewhere, are taken out."""
-    page = re.sub(r"<script\b.*?</script>", "", page, flags=re.DOTALL)
-    page = re.sub(r"<(link|img)\b[^>]*https?://[^>]*>", "", page)
-    page = re.sub(r"<title>.*?</title>", "", page, flags=re.DOTALL)
-    head = f'<meta charset="utf-8"><title>{escape(title)}</title>{STYLE}</head>'
-    return page.replace("</head>", head, 1)
+    for loads in (r"<script\b.*?</script>", r"<(link|img)\b[^>]*https?://[^>]*>", r"<title>.*?</title>"):
+        page = re.sub(loads, "", page, flags=re.DOTALL)
+    return page.replace("</head>", f'<meta charset="utf-8"><title>{escape(title)}</title>{STYLE}</head>', 1)
 
 
 def _index(rows: list[tuple[Report, str]]) -> str:

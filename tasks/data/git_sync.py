@@ -72,9 +72,6 @@ def follow(params: Params) -> bool:
         return True
 
 
-# ── committing ────────────────────────────────────────────────────────────────────────────────────
-
-
 def _commit(about: str, log: Log) -> None:
     """Commit what differs of the two files; whatever else is changed or staged stays as it is."""
     if not (changed := _dirty()):
@@ -86,7 +83,8 @@ def _commit(about: str, log: Log) -> None:
 
 def _message(about: str) -> str:
     """Subject, the partitions that came, the data version."""
-    before, now = _version_at("HEAD"), versions.current()
+    committed, now = _here().show("HEAD", "data.dvc"), versions.current()
+    before = versions.parse(committed).md5 if committed else None
     lines = []
     if now != before:
         changed = revisions.differences(versions.files_of(before) if before else {}, versions.tree())
@@ -97,7 +95,6 @@ def _message(about: str) -> str:
 
 
 def _summary(changed: Mapping[str, list[str]]) -> str:
-    """The same in a line."""
     phrases = [
         f"{', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''} {what}"
         for what, names in changed.items()
@@ -107,7 +104,6 @@ def _summary(changed: Mapping[str, list[str]]) -> str:
 
 
 def _dirty() -> list[str]:
-    """Which of the two files differ from HEAD, or are new."""
     return _here().changed(*OURS)
 
 
@@ -124,27 +120,22 @@ def _branch(git: Git) -> str:
     return branch
 
 
-# ── pushing, and joining ────────────────────────────────────────────────────────────────────
-
-
 def _push_or_join(git: Git, branch: str, about: str, log: Log) -> set[str]:
-    """Push, joining with what others pushed first; gives the partitions whose content was another there."""
+    """Push, joining with what others pushed first; gives the partitions whose content was another there.
+
+    First what the commit names goes to the DVC remote: the data version, and what the stages made.
+    """
     replaced: set[str] = set()
     for _ in until_first(git.remote, branch):
-        _push_data()
+        versions.push()
+        if (settings.ROOT / "dvc.lock").exists():
+            versions.push_made()
         if _here().push(git.remote, branch):
             log(f"pushed to {git.remote}/{branch}")
             return replaced
         log(f"{git.remote}/{branch} has moved: joining what is there with what is here")
         replaced |= set(_join(git, branch, about, log))
     raise AssertionError("until_first raises after the last try")
-
-
-def _push_data() -> None:
-    """Push what the commit names to the DVC remote: the data version, and with dvc.lock what the stages made."""
-    versions.push()
-    if (settings.ROOT / "dvc.lock").exists():
-        versions.push_made()
 
 
 def _pushed(git: Git, branch: str) -> bool:
@@ -173,7 +164,8 @@ def _join(git: Git, branch: str, about: str, log: Log) -> list[str]:
     replaced: list[str] = []
     if theirs := here.show(tip, "data.dvc"):
         replaced = versions.join(theirs, here.show(base, "data.dvc"))
-    texts = {"data.dvc": _read("data.dvc"), "dvc.lock": lock}
+    path = settings.ROOT / "data.dvc"
+    texts = {"data.dvc": path.read_text(encoding="utf-8") if path.exists() else None, "dvc.lock": lock}
     here.run("checkout", "-q", "HEAD", "--", *[name for name in OURS if here.show("HEAD", name) is not None])
     here.run("reset", "-q", "--keep", tip)
     for name, text in texts.items():
@@ -202,20 +194,5 @@ def _entries(text: str) -> dict[str, str]:
     return {part.split(":", 1)[0].strip(): part for part in parts if part}
 
 
-# ── what is where ─────────────────────────────────────────────────────────────────────────────────
-
-
 def _here() -> Clone:
-    """The clone or worktree that is worked in."""
     return Clone(settings.ROOT)
-
-
-def _version_at(commit: str) -> str | None:
-    """The data version that a commit names."""
-    text = _here().show(commit, "data.dvc")
-    return versions.parse(text).md5 if text else None
-
-
-def _read(name: str) -> str | None:
-    path = settings.ROOT / name
-    return path.read_text(encoding="utf-8") if path.exists() else None

@@ -150,7 +150,6 @@ class _Look:
 
 
 def _stale(landed: Landed, local: Path) -> str | None:
-    """Why a file brings nothing new; None where it does."""
     return (_stale_withdrawal if local.suffix == WITHDRAWN else _stale_content)(landed, local)
 
 
@@ -184,7 +183,9 @@ def accept(landed: Landed, local: Path, params: Params) -> str:
     words = ""
     revisions.plan(f"{landed.dataset}/{landed.partition}")
     for former in in_data(landed.dataset, landed.partition):
-        difference = changes.between(former, local, landed.dataset, params.readers(landed.dataset)[0])
+        difference = changes.between(
+            (former.name, former), (local.name, local), landed.dataset, params.readers(landed.dataset)[0]
+        )
         words = f" as a revision: {difference or 'the former content cannot be read, so what changed is unknown'}"
         if former.name != target.name:
             files.remove(former)

@@ -50,7 +50,6 @@ def merge(ours: Sequence[str] = (), theirs: Sequence[str] = ()) -> str:
 
 @contextmanager
 def _back_on_failure(name: str) -> Iterator[None]:
-    """Put a file back as it was, if the block fails."""
     path = settings.ROOT / name
     before = path.read_bytes() if path.exists() else None
     try:

@@ -83,14 +83,7 @@ def waiting(url: str) -> list[QuarantineEntry]:
 def put(landed: Landed, local: Path, refusal: Refusal, params: Params) -> str:
     """Put a file with its report into quarantine; the same file is put to the same place. Gives where."""
     place, name = zones.quarantine(params.quarantine), _id(landed, local)
-    content = {
-        "dataset": landed.dataset,
-        "partition": landed.partition,
-        "file": local.name,
-        "reason": refusal.reason,
-        "todo": refusal.todo,
-        "reports": [asdict(report) for report in refusal.reports],
-    }
+    content = {"dataset": landed.dataset, "partition": landed.partition, "file": local.name, **asdict(refusal)}
     (local.parent / "report.md").write_text(_page(landed, local, refusal), encoding="utf-8")
     files.write_json(local.parent / "report.json", content)
     (place / f"{name}/closed.json").remove()
@@ -116,22 +109,19 @@ def supersede(landed: Landed, why: str, params: Params, but: Path | None = None)
             _close(entry, why)
 
 
-# ── what a person does ────────────────────────────────────────────────────────────────────────────
-
-
 def page(params: Params, name: str) -> str:
     """The report of a refused file, as Markdown."""
-    (entry,) = _chosen(params, [name], closed=True)
+    (entry,) = _chosen(entries(params.quarantine), [name])
     text = (zones.quarantine(params.quarantine) / f"{entry.id}/report.md").read().decode("utf-8")
     return text + (f"\n**Closed:** {entry.closed}\n" if entry.closed else "")
 
 
 def close(params: Params, names: list[str]) -> list[QuarantineEntry]:
     """Close refusals: a person has seen to them, and the files stay where they are."""
-    entries = _chosen(params, names)
-    for entry in entries:
+    chosen = _chosen(waiting(params.quarantine), names)
+    for entry in chosen:
         _close(zones.quarantine(params.quarantine) / entry.id, "closed by hand")
-    return entries
+    return chosen
 
 
 def retry(params: Params, names: list[str]) -> list[QuarantineEntry]:
@@ -141,8 +131,8 @@ def retry(params: Params, names: list[str]) -> list[QuarantineEntry]:
         Mistake: there is no such file in quarantine, or a newer delivery of its name waits in the landing zone.
     """
     quarantine, landing = zones.quarantine(params.quarantine), zones.landing(params.landing)
-    entries = _chosen(params, names, closed=bool(names)) if names else waiting(params.quarantine)
-    for entry in entries:
+    chosen = _chosen(entries(params.quarantine), names) if names else waiting(params.quarantine)
+    for entry in chosen:
         target = landing / entry.dataset / entry.file
         if target.exists():
             raise Mistake(
@@ -151,21 +141,17 @@ def retry(params: Params, names: list[str]) -> list[QuarantineEntry]:
             )
         target.write_bytes((quarantine / entry.id / entry.file).read())
         (quarantine / entry.id).remove()
-    return entries
+    return chosen
 
 
-def _chosen(params: Params, names: list[str], *, closed: bool = False) -> list[QuarantineEntry]:
-    """The files that were asked for by id, each named once."""
-    by_id = {entry.id: entry for entry in (entries if closed else waiting)(params.quarantine)}
+def _chosen(among: list[QuarantineEntry], names: list[str]) -> list[QuarantineEntry]:
+    by_id = {entry.id: entry for entry in among}
     if unknown := [name for name in names if name.rstrip("/") not in by_id]:
         raise Mistake(
             f"{unknown[0]!r} does not wait in quarantine{did_you_mean(unknown[0], list(by_id))}. "
             f"`evergreen quarantine list` lists what does"
         )
     return [by_id[name] for name in dict.fromkeys(name.rstrip("/") for name in names)]
-
-
-# ── how it lies there ─────────────────────────────────────────────────────────────────────────────
 
 
 def _entry(entry: Zone, name: str, report: Landed, age: float | None, beside: Collection[str]) -> QuarantineEntry:

@@ -80,9 +80,6 @@ def _of_files(listing: Mapping[str, str]) -> Revision:
     return next((Revision(PurePosixPath(name).name, md5) for name, md5 in listing.items()), Revision())
 
 
-# ── in data.dvc ───────────────────────────────────────────────────────────────────────────────────
-
-
 def read() -> Histories:
     """The histories in data.dvc; empty where nothing was revised."""
     path = settings.ROOT / "data.dvc"
@@ -143,9 +140,6 @@ def superseded(histories: Histories, partition: str, md5: str) -> int | None:
     return next((number for number, revision in enumerate(history, 1) if revision.md5 == md5), None)
 
 
-# ── what the next version may change ──────────────────────────────────────────────────────────────
-
-
 def plan(partition: str) -> None:
     """Note, before data/ is touched, that a partition is accepted anew or withdrawn: a kill then loses nothing."""
     files.write_json(paths.planned_revisions(), sorted({*planned(), partition}))
@@ -159,9 +153,6 @@ def planned() -> set[str]:
 def end_plan() -> None:
     """Forget what was planned: the version is made."""
     paths.planned_revisions().unlink(missing_ok=True)
-
-
-# ── joining two ───────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True)

@@ -93,9 +93,6 @@ def neighbours(partition: str, paths: Iterable[Path]) -> tuple[Path | None, Path
     return by_name.get(before), by_name.get(after)
 
 
-# ── one partition, one model ──────────────────────────────────────────────────────────────────────
-
-
 def check(path: Path, dataset: str, model: str, before: Path | None) -> Report:
     """Check one partition by one model's contract: once per content of everything that can change the answer.
 

@@ -318,9 +318,6 @@ def _fetch_version(version: str) -> Listing:
     """Fetch all of a version into the cache; gives its files.
 
     What data/ lacks of it is hashed in the cache, so that data/ afterwards is exactly the version.
-
-    Raises:
-        SourceUnavailable: the remote cannot be reached, does not have all of it, or has a damaged file.
     """
     purpose = "pull the data version"
     _fetch([version], purpose)
@@ -329,7 +326,9 @@ def _fetch_version(version: str) -> Listing:
     lacking = [name for name, md5 in listing.items() if not _cached(md5)]
     if lacking or not listing:
         what = some(lacking) if lacking else version
-        raise SourceUnavailable(f"could not {purpose}: the remote does not have {what}")
+        raise SourceUnavailable(
+            f"could not {purpose}: the remote does not have {what} (whole): push it from a checkout that has it"
+        )
     return listing
 
 
@@ -337,9 +336,6 @@ def _fetch(objects: Iterable[str], purpose: str) -> None:
     """Have objects in the cache, whole, as far as the remote has them.
 
     DVC itself is content with a file of the right name, here and there.
-
-    Raises:
-        SourceUnavailable: the remote cannot be reached, or has a damaged one.
     """
     if not (lacking := [name for name in objects if _is_lacking(name)]):
         return
@@ -543,7 +539,6 @@ def _dvc(purpose: str) -> Iterator[Repo]:
 
 
 def _causes(error: BaseException) -> str:
-    """DVC's message, and those of its causes."""
     messages: list[str] = []
     cause: BaseException | None = error
     while cause is not None:

@@ -110,7 +110,6 @@ def _looks(info: Mapping[str, Any]) -> str:
 
 
 def _age(info: Mapping[str, Any]) -> float | None:
-    """Seconds since a file last changed, as far as the store says."""
     moment = _moment(info)
     return None if moment is None else time.time() - moment
 

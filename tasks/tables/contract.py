@@ -236,7 +236,6 @@ def _applied(written: dict[str, Any], partition: str | None, where: str) -> dict
 
 
 def _is_asked(expectation: Any, partition: str | None, where: str) -> bool:
-    """Whether an expectation, as the suite writes it, holds for a partition."""
     if not isinstance(expectation, dict):
         raise ContractError(f"{where}: {expectation!r} is no expectation: {{type: …, kwargs: …}}")
     if not isinstance(expectation.get("kwargs") or {}, dict):

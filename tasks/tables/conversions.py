@@ -7,6 +7,7 @@ can be trusted; where one fails, or may have lost something, `exact` converts ea
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from datetime import date, datetime, time, timedelta
@@ -99,47 +100,46 @@ def convert(
     return values, refused
 
 
+KINDS = {
+    "bool": ("boolean",),
+    "integer": ("integer",),
+    "float": ("floating",),
+    "decimal": ("decimal",),
+    "text": ("string", "large_string", "string_view"),
+    "bytes": ("binary", "large_binary", "binary_view", "fixed_size_binary"),
+    "date": ("date",),
+    "time": ("time",),
+    "nested": ("nested",),
+}
+"""Kind of column → what Arrow's tests of a type call it."""
+
+
 def kind_of(type_: Any) -> str:
     """What kind of column it is, in a word."""
     import pyarrow as pa
 
-    is_ = pa.types
-    if is_.is_dictionary(type_):
+    if pa.types.is_dictionary(type_):
         return kind_of(type_.value_type)
     if isinstance(type_, pa.BaseExtensionType):
         return "uuid" if type_.extension_name == "arrow.uuid" else kind_of(type_.storage_type)
-    if is_.is_timestamp(type_):
+    if pa.types.is_timestamp(type_):
         return "naive timestamp" if type_.tz is None else "zoned timestamp"
-    kinds = {
-        "bool": is_.is_boolean,
-        "integer": is_.is_integer,
-        "float": is_.is_floating,
-        "decimal": is_.is_decimal,
-        "text": lambda t: is_.is_string(t) or is_.is_large_string(t) or is_.is_string_view(t),
-        "bytes": lambda t: (
-            is_.is_binary(t) or is_.is_large_binary(t) or is_.is_binary_view(t) or is_.is_fixed_size_binary(t)
-        ),
-        "date": is_.is_date,
-        "time": is_.is_time,
-        "nested": is_.is_nested,
-    }
-    return next((kind for kind, test in kinds.items() if test(type_)), str(type_))
+    for kind, tests in KINDS.items():
+        if any(getattr(pa.types, f"is_{test}")(type_) for test in tests):
+            return kind
+    return str(type_)
+
+
+_ARROW = {"int64": "int64", "Int64": "int64", "float64": "double", "str": "string", "bool": "bool", "boolean": "bool"}
 
 
 def arrow_type(type_: str) -> Any:
     """What Arrow calls a declared type."""
     import pyarrow as pa
 
-    return {
-        "int64": pa.int64(),
-        "Int64": pa.int64(),
-        "float64": pa.float64(),
-        "str": pa.string(),
-        "bool": pa.bool_(),
-        "boolean": pa.bool_(),
-        "datetime64[us]": pa.timestamp("us"),
-        "datetime64[us, UTC]": pa.timestamp("us", tz="UTC"),
-    }[type_]
+    if type_ in _ARROW:
+        return pa.type_for_alias(_ARROW[type_])
+    return pa.timestamp("us", tz="UTC" if "UTC" in type_ else None)
 
 
 def _plain(column: Any) -> Any:
@@ -224,12 +224,11 @@ def largest(numbers: Any) -> float:
     """The largest absolute value of floats; NaN counts as none."""
     import pyarrow.compute as pc
 
-    ends = pc.min_max(numbers).as_py()
-    return max((abs(end) for end in ends.values() if end is not None and end == end), default=0.0)  # noqa: PLR0124
+    ends = pc.min_max(numbers).as_py().values()
+    return max((abs(end) for end in ends if end is not None and not math.isnan(end)), default=0.0)
 
 
 def _one_by_one(column: Any, type_: str, nulls: Sequence[str], dialect: Dialect) -> tuple[Any, pa.Array | None]:
-    """Each distinct value, converted by `exact`."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -251,11 +250,7 @@ def _one_by_one(column: Any, type_: str, nulls: Sequence[str], dialect: Dialect)
 
 
 def _as_python(scalar: Any) -> Any:
-    """A value of Arrow's as Python has it.
-
-    Raises:
-        Lossy: it has not: a time of day with nanoseconds.
-    """
+    """A value of Arrow's as Python has it."""
     import pyarrow as pa
 
     if pa.types.is_time64(scalar.type) and scalar.type.unit == "ns" and scalar.value % 1000:
@@ -269,14 +264,13 @@ def exact(value: Any, type_: str, nulls: Sequence[str] = ("",), dialect: Dialect
     Raises:
         Lossy: the type does not hold it.
     """
-    if isinstance(value, str) and type_ != "str" and (value in nulls or value.strip() in {"", *nulls}):
-        return None
-    make = {"int64": _integer, "Int64": _integer, "float64": _number, "bool": _truth, "boolean": _truth}.get(type_)
-    if make is not None:
-        return make(value, dialect)
     if type_ == "str":
         return _text(value)
-    return _moment(value, dialect, zoned=type_ != "datetime64[us]")
+    if isinstance(value, str) and (value in nulls or value.strip() in {"", *nulls}):
+        return None
+    if type_.startswith("datetime64"):
+        return _moment(value, dialect, zoned="UTC" in type_)
+    return {"int64": _integer, "float64": _number, "bool": _truth}[_STRICT.get(type_, type_)](value, dialect)
 
 
 def _integer(value: Any, dialect: Dialect) -> int | None:
@@ -285,14 +279,16 @@ def _integer(value: Any, dialect: Dialect) -> int | None:
             return None
         if re.fullmatch(r"\s*0[xX][0-9a-fA-F]{1,15}\s*", value):
             return int(value, 16)
-        if re.search(r"E\+", value):
+        if "E+" in value:
             raise Lossy(
                 "Excel shows long whole numbers so, without their last digits: have the cells written as numbers"
             )
         text = _canonical(value, dialect)
         value = Decimal(text) if _DIGITS.fullmatch(text) else float(text)  # what has a point was held as a float
     if isinstance(value, float) and not abs(value) < SAFE:
-        raise Lossy("from 2**53 on a float does not tell whole numbers apart", _if_finite(value))
+        raise Lossy(
+            "from 2**53 on a float does not tell whole numbers apart", int(value) if math.isfinite(value) else None
+        )
     if not -(2**63) <= value < 2**63:
         raise Lossy("beyond 64 bits")
     if value != int(value):
@@ -317,17 +313,12 @@ def _number(value: Any, dialect: Dialect) -> float | None:
     return number
 
 
-def _if_finite(value: float) -> int | None:
-    return int(value) if abs(value) < float("inf") else None
-
-
 _NAN = re.compile(r"[+-]?nan", re.IGNORECASE)
 _INFINITE = re.compile(r"[+-]?inf(inity)?", re.IGNORECASE)
 _DIGITS = re.compile(r"[+-]?[0-9]+")
 
 
 def _canonical(text: str, dialect: Dialect) -> str:
-    """A number's text with a point and without thousands."""
     point, digits = re.escape(dialect.decimal), "[0-9]+"
     if dialect.thousands:
         digits = f"([0-9]{{1,3}}({re.escape(dialect.thousands)}[0-9]{{3}})+|[0-9]+)"
@@ -401,7 +392,7 @@ def _moment(value: Any, dialect: Dialect, *, zoned: bool) -> datetime:
     fraction = iso["fraction"] or ""
     if fraction[6:].strip("0"):
         raise Lossy("more than six digits of a second", f"{text[: iso.start('fraction') + 6]}{iso['zone'] or ''}")
-    zone = {"Z": "+00:00", "UTC": "+00:00"}.get(iso["zone"] or "", iso["zone"] or "")
+    zone = (iso["zone"] or "").replace("UTC", "Z")
     clock = f" {iso['clock']}" if iso["clock"] else ""
     return _checked(datetime.fromisoformat(f"{iso['day']}{clock}{fraction and '.'}{fraction[:6]}{zone}"), zoned)
 
@@ -476,7 +467,7 @@ def _shown(scalar: Any) -> str:
 
 
 def _unsafe(scalar: Any, type_: str) -> object:
-    """What an unchecked cast would make of a value; None when there is no such cast."""
+    """What an unchecked cast would make of a value; None when there is none."""
     import pyarrow as pa
 
     try:

@@ -15,7 +15,6 @@ import re
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE, BOM_UTF32_BE
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -88,11 +87,7 @@ def _types(wanted: Contract) -> dict[str, str]:
 
 
 def _typed(table: pa.Table, wanted: Contract) -> pa.Table:
-    """The table with the declared types.
-
-    Raises:
-        Unreadable: a name stands twice, or values would be lost; names the first of each column.
-    """
+    """The table with the declared types."""
     names = table.column_names
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise Unreadable(f"column {', '.join(map(visible, twice))} stands twice")
@@ -102,7 +97,10 @@ def _typed(table: pa.Table, wanted: Contract) -> pa.Table:
             continue
         column, type_ = table.column(i), wanted.columns[name]
         if _is_period(table.schema.field(i)):
-            faults.append(f"column {name} is of pandas' periods, which a file holds as bare numbers: {_PERIODS}")
+            faults.append(
+                f"column {name} is of pandas' periods, which a file holds as bare numbers: have it written as times "
+                f"(`.dt.to_timestamp()`) or texts (`.astype(str)`)"
+            )
             continue
         values, refused = conversions.convert(column, type_, wanted.nulls, wanted.csv)
         if refused is not None:
@@ -114,9 +112,6 @@ def _typed(table: pa.Table, wanted: Contract) -> pa.Table:
         more = f"; and {len(faults) - MOST_COLUMNS} more columns" if len(faults) > MOST_COLUMNS else ""
         raise Unreadable("; ".join(faults[:MOST_COLUMNS]) + more)
     return table
-
-
-_PERIODS = "have it written as times (`.dt.to_timestamp()`) or texts (`.astype(str)`)"
 
 
 def _is_period(field: Any) -> bool:
@@ -131,13 +126,12 @@ def _codes_as_floats(name: str, texts: Any, dialect: Dialect) -> list[str]:
     if row is None:
         return []
     text = texts[row].as_py()
-    return [
-        (
-            f"column {name}, row {row + 1}: «{text}» is another text than «{text[:-2]}», and every text of the column "
-            f"ends in «.0»: a program held these codes as floats. Have it read them as text; if «.0» belongs to them, "
-            f"say `csv: {{verbatim: [{name}]}}` in the suite"
-        )
-    ]
+    fault = (
+        f"column {name}, row {row + 1}: «{text}» is another text than «{text[:-2]}», and every text of the column "
+        f"ends in «.0»: a program held these codes as floats. Have it read them as text; if «.0» belongs to them, "
+        f"say `csv: {{verbatim: [{name}]}}` in the suite"
+    )
+    return [fault]
 
 
 def _frame(table: pa.Table, wanted: Contract) -> pd.DataFrame:
@@ -218,13 +212,12 @@ def _opened(path: Path) -> Any:
     """
     from pyarrow import parquet
 
-    by_spark = _BY_SPARK in (parquet.read_metadata(path).metadata or {})
-    return parquet.ParquetFile(
-        path, coerce_int96_timestamp_unit="us" if by_spark else None, page_checksum_verification=True
-    )
+    unit = "us" if _is_by_spark(parquet.read_metadata(path)) else None
+    return parquet.ParquetFile(path, coerce_int96_timestamp_unit=unit, page_checksum_verification=True)
 
 
-_BY_SPARK = b"org.apache.spark.version"
+def _is_by_spark(metadata: Any) -> bool:
+    return b"org.apache.spark.version" in (metadata.metadata or {})
 
 
 def _refuse_damage(rows: Any) -> None:
@@ -243,7 +236,7 @@ def _instants(table: Any, opened: Any) -> Any:
     """Spark's INT96 timestamps are instants, in UTC; the format has no place to say so, and other writers mean none."""
     import pyarrow as pa
 
-    if _BY_SPARK not in (opened.metadata.metadata or {}):
+    if not _is_by_spark(opened.metadata):
         return table
     for i in range(len(opened.schema)):
         column = opened.schema.column(i)
@@ -258,11 +251,7 @@ def _instants(table: Any, opened: Any) -> Any:
 
 
 def _csv(path: Path, wanted: Contract) -> pa.Table:
-    """All of a CSV: its declared columns typed by Arrow's parser where that can be trusted with them, else as texts.
-
-    Raises:
-        Unreadable: no CSV as it is declared; says in which line, or at which byte.
-    """
+    """All of a CSV: its declared columns typed by Arrow's parser where that can be trusted with them, else as texts."""
     import pyarrow as pa
 
     if not path.stat().st_size:
@@ -307,7 +296,8 @@ def _parse(path: Path, wanted: Contract, types: dict[str, Any], block: int = 1 <
     dialect = wanted.csv
     named = {} if dialect.header else {"column_names": list(wanted.columns)}
     read = arrow_csv.ReadOptions(block_size=block, encoding=dialect.encoding, **named)
-    parse = _parse_options(dialect, quoted=_is_quoted(path, dialect), ignore_empty_lines=not blank)
+    quoted = dialect.quote is not None and _holds(path, dialect.quote, dialect)  # else every line break ends a row
+    parse = _parse_options(dialect, quoted=quoted, ignore_empty_lines=not blank)
     convert = arrow_csv.ConvertOptions(
         column_types=types,
         null_values=wanted.nulls,
@@ -325,6 +315,13 @@ def _parse(path: Path, wanted: Contract, types: dict[str, Any], block: int = 1 <
     return table
 
 
+def _one_thread(encoding: str = "utf-8") -> Any:
+    """For a stream: more threads run ahead and hold all of the file, and cannot say in which line a fault is."""
+    from pyarrow import csv as arrow_csv
+
+    return arrow_csv.ReadOptions(use_threads=False, encoding=encoding)
+
+
 def _parse_options(dialect: Dialect, *, quoted: bool = True, **more: Any) -> Any:
     """How Arrow's parser is to take a CSV apart; a line break in quotes belongs to the text."""
     from pyarrow import csv as arrow_csv
@@ -336,11 +333,6 @@ def _parse_options(dialect: Dialect, *, quoted: bool = True, **more: Any) -> Any
         newlines_in_values=quoted,
         **more,
     )
-
-
-def _is_quoted(path: Path, dialect: Dialect) -> bool:
-    """Whether there is a quotation mark; without one, every line break ends a row."""
-    return dialect.quote is not None and _holds(path, dialect.quote, dialect)
 
 
 def _holds(path: Path, text: str, dialect: Dialect) -> bool:
@@ -359,9 +351,7 @@ def _encoded(text: str, path: Path, dialect: Dialect) -> bytes:
 
 def _refuse_escaped_quotes(path: Path, dialect: Dialect) -> None:
     """Refuse a file with quotation marks by a backslash (Spark) that is not declared so: Arrow would split there."""
-    if not dialect.quote or dialect.escape or not path.stat().st_size:
-        return
-    if not _holds(path, f"\\{dialect.quote}", dialect):
+    if not dialect.quote or dialect.escape or not _holds(path, f"\\{dialect.quote}", dialect):
         return
     with path.open(encoding=dialect.encoding, errors="replace", newline="") as stream:
         strict = csv.reader(stream, delimiter=dialect.delimiter, quotechar=dialect.quote, strict=True)
@@ -385,26 +375,22 @@ def _unescaped(table: Any, dialect: Dialect) -> Any:
         return table
     for i, field in enumerate(table.schema):
         if pa.types.is_string(field.type) and pc.any(pc.match_substring(table.column(i), dialect.escape)).as_py():
-            texts = [text and _ESCAPED.sub(_unescape, text) for text in table.column(i).to_pylist()]
+            texts = [
+                text and _ESCAPED.sub(lambda match: _MEANS.get(match[1], match[1]), text)
+                for text in table.column(i).to_pylist()
+            ]
             table = table.set_column(i, field.name, pa.chunked_array([pa.array(texts, pa.string())]))
     return table
 
 
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
-
-
-def _unescape(match: re.Match[str]) -> str:
-    return {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}.get(match[1], match[1])
+_MEANS = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
 
 
 def _refuse_open_quote(path: Path, rows: Any, column: int, dialect: Dialect) -> None:
     """Refuse a file whose last quotation mark is never closed: Arrow takes all that follows it for one text.
 
-    Args:
-        path: the file.
-        rows: its last rows, or all of them.
-        column: which column of them is the last of the file.
-        dialect: how it is written.
+    `rows` are its last ones, or all; `column` is the place in them of the file's last column.
     """
     last = rows.column(column)[rows.num_rows - 1].as_py() if dialect.quote and rows.num_rows else None
     if dialect.quote is None or not isinstance(last, str):
@@ -427,9 +413,7 @@ def _what_is_wrong(path: Path, dialect: Dialect, error: Exception) -> str:
     if (problem := _other_format(path) or _encoding_problem(path, dialect)) is not None:
         return problem
     try:  # one thread knows in which line it is
-        arrow_csv.read_csv(
-            path, arrow_csv.ReadOptions(use_threads=False, encoding=dialect.encoding), _parse_options(dialect)
-        )
+        arrow_csv.read_csv(path, _one_thread(dialect.encoding), _parse_options(dialect))
     except pa.ArrowInvalid as located:
         error = located
     text = " ".join(str(error).split())
@@ -446,14 +430,6 @@ def _what_is_wrong(path: Path, dialect: Dialect, error: Exception) -> str:
     return _shorten(text, 500)
 
 
-def _other_format(path: Path) -> str | None:
-    """The format of a file that begins as no CSV does."""
-    with path.open("rb") as stream:
-        begin = stream.read(max(map(len, _FORMATS)))
-    kind = next((kind for mark, kind in _FORMATS.items() if begin.startswith(mark)), None)
-    return kind and f"it {kind}, and no CSV: have it written as CSV or Parquet, and named so"
-
-
 _FORMATS = {
     b"PK\3\4": "is a ZIP archive (an Excel workbook is one)",
     b"\xd0\xcf\x11\xe0": "is a workbook of an old Excel",
@@ -461,6 +437,13 @@ _FORMATS = {
     b"PAR1": "is Parquet",
 }
 """How files of other formats begin."""
+
+
+def _other_format(path: Path) -> str | None:
+    with path.open("rb") as stream:
+        begin = stream.read(max(map(len, _FORMATS)))
+    kind = next((kind for mark, kind in _FORMATS.items() if begin.startswith(mark)), None)
+    return kind and f"it {kind}, and no CSV: have it written as CSV or Parquet, and named so"
 
 
 def _encoding_problem(path: Path, dialect: Dialect) -> str | None:
@@ -512,13 +495,8 @@ def _shorten(text: str, most: int = 100) -> str:
 # ── in pieces ─────────────────────────────────────────────────────────────────────────────────────
 
 
-@dataclass(frozen=True)
-class Piece:
-    """Some rows of a file, as they stand there: in a CSV every value is text."""
-
-    rows: pa.RecordBatch
-    done: float
-    """Which share of the file is read, after this piece."""
+Piece = tuple["pa.RecordBatch", float]
+"""Some rows of a file, as they stand there (in a CSV every value is text); and which share of it is read after them."""
 
 
 def names(path: Path, wanted: Sequence[str] = ()) -> list[str]:
@@ -534,7 +512,7 @@ def names(path: Path, wanted: Sequence[str] = ()) -> list[str]:
             with _opened(path) as opened:
                 ranges = _ranges(opened.schema_arrow, opened.metadata.num_rows)
                 return [*opened.schema_arrow.names, *(name for name in ranges if name in wanted)]
-        with path.open("rb") as stream, arrow_csv.open_csv(stream, _lean(), _parse_options(PLAIN)) as opened:
+        with path.open("rb") as stream, arrow_csv.open_csv(stream, _one_thread(), _parse_options(PLAIN)) as opened:
             return list(opened.schema.names)
 
 
@@ -582,7 +560,7 @@ def _parquet_pieces(path: Path, columns: Sequence[str], most: int) -> Iterator[P
             counted = {name: pa.array(ranges[name][read : read + len(batch)]) for name in columns if name in ranges}
             stored = dict(zip(batch.schema.names, batch.columns, strict=True))
             read += len(batch)
-            yield Piece(pa.record_batch({**stored, **counted}), read / rows)
+            yield pa.record_batch({**stored, **counted}), read / rows
 
 
 def _csv_pieces(path: Path, columns: Sequence[str], most: int) -> Iterator[Piece]:  # noqa: ARG001
@@ -596,20 +574,13 @@ def _csv_pieces(path: Path, columns: Sequence[str], most: int) -> Iterator[Piece
         strings_can_be_null=True,
         quoted_strings_can_be_null=False,
     )
-    _refuse_escaped_quotes(path, PLAIN)
     every = names(path)
+    _refuse_escaped_quotes(path, PLAIN)
     size, last = path.stat().st_size, list(columns).index(every[-1])
     parse = _parse_options(PLAIN, ignore_empty_lines=len(every) > 1)  # else one is a row, as in `_parse`
-    with path.open("rb") as stream, arrow_csv.open_csv(stream, _lean(), parse, convert) as batches:
+    with path.open("rb") as stream, arrow_csv.open_csv(stream, _one_thread(), parse, convert) as batches:
         for batch in batches:
             done = min(1.0, stream.tell() / size)
             if done == 1:
                 _refuse_open_quote(path, batch, last, PLAIN)
-            yield Piece(batch, done)
-
-
-def _lean() -> Any:
-    """One thread, and a stream instead of a path: else the reader runs ahead, and holds all of the file."""
-    from pyarrow import csv as arrow_csv
-
-    return arrow_csv.ReadOptions(use_threads=False)
+            yield batch, done

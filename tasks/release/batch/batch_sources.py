@@ -286,11 +286,11 @@ def _read_table(path: Path, shown: str, features: Features, keep: Sequence[str],
     kept = _kept_columns(table_files.names(path, [*features, *BESIDE, *keep]), shown, features, keep)
     if path.suffix == ".parquet":
         _refuse_other_kinds(path, shown, features)
-    for number, piece in enumerate(table_files.pieces(path, [*features, *kept], min(size, 50_000))):
+    for number, (rows, done) in enumerate(table_files.pieces(path, [*features, *kept], min(size, 50_000))):
         if not number:
-            _refuse_codes_as_floats(piece.rows, shown, features)
-        beside = {name: piece.rows.column(name) for name in kept}
-        yield Chunk(_typed(piece.rows, features), pa.table({ROW: pa.nulls(len(piece.rows)), **beside}), piece.done)
+            _refuse_codes_as_floats(rows, shown, features)
+        beside = {name: rows.column(name) for name in kept}
+        yield Chunk(_typed(rows, features), pa.table({ROW: pa.nulls(len(rows)), **beside}), done)
 
 
 def _kept_columns(names: Sequence[str], shown: str, features: Features, keep: Sequence[str]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -87,3 +87,23 @@ def with_git_and_dvc(root: Path) -> Path:
 def put(root: Path) -> Put:
     """Put a real month into data/, as ingest would."""
     return lambda dataset, partition: write(root / "data" / dataset / f"{partition}.csv", month(dataset, partition))
+
+
+SECRET, KEY = "s3cr3t-of-nobody", "AKIAOFNOBODY"
+
+
+@pytest.fixture
+def bucket(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """An empty bucket; credentials and endpoint are in the environment, as a user would set them."""
+    import s3fs
+
+    given = {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_DEFAULT_REGION": "us-east-1"}
+    for name, value in {**given, "AWS_ENDPOINT_URL": s3_server}.items():
+        monkeypatch.setenv(name, value)
+    s3fs.S3FileSystem.clear_instance_cache()
+    store = s3fs.S3FileSystem()
+    if store.exists("evergreen"):
+        store.rm("evergreen", recursive=True)
+    store.mkdir("evergreen")
+    yield "s3://evergreen"
+    s3fs.S3FileSystem.clear_instance_cache()

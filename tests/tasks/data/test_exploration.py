@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ import pytest
 from models import upstream
 from tasks.data import exploration
 from tasks.ground import files
+from tests.tasks.data.conftest import Put, month, write
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:module 'sre_:DeprecationWarning"),  # Great Expectations imports it
@@ -21,9 +21,7 @@ LOADED = re.compile(r"<(script|link|img|iframe)\b[^>]*\b(src|href)=[\"']?https?:
 """What a browser would fetch from elsewhere; a link that somebody may click is none of these."""
 
 
-def test_each_dataset_has_a_report_that_needs_no_network(
-    root: Path, put: Callable[[str, str], Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_dataset_has_a_report_that_needs_no_network(root: Path, put: Put, monkeypatch: pytest.MonkeyPatch) -> None:
     """A page per dataset, from a bounded sample of all its partitions; the same page for the same data."""
     monkeypatch.setattr(exploration, "ROWS", 2_000)
     for partition in ("2013-01", "2013-02"):
@@ -38,12 +36,11 @@ def test_each_dataset_has_a_report_that_needs_no_network(
     assert page.read_text() == html
 
 
-def test_the_data_docs_show_every_check_and_need_no_network(root: Path, put: Callable[[str, str], Path]) -> None:
+def test_the_data_docs_show_every_check_and_need_no_network(root: Path, put: Put) -> None:
     """An index of all partitions and models, and Great Expectations' page of each, with nothing to load."""
     for dataset in upstream.DATASETS:
         put(dataset, "2013-01")
-    bad = root / "data/weather/2013-02.csv"
-    bad.write_bytes(upstream.deliver("weather", "2013-03")[1])
+    write(root / "data/weather/2013-02.csv", month("weather", "2013-03"))
     index = exploration.data_docs()
     folder = index.parent
     links = re.findall(r'href="([^"]+)"', index.read_text())

@@ -6,7 +6,7 @@ import errno
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import fsspec
@@ -19,21 +19,19 @@ from tasks.data.zones import Landed, Zone
 from tasks.ground import files
 from tasks.ground.errors import ContractError, DataMissing, ParamsError, SourceUnavailable, WorldError
 from tasks.ground.params import Params
+from tests.tasks.data.conftest import Killed, month, write
 
 pytestmark = pytest.mark.filterwarnings("ignore:module 'sre_:DeprecationWarning")  # Great Expectations imports it
 
 
-def month(dataset: str, partition: str) -> bytes:
-    """The bytes of a real month."""
-    return upstream.deliver(dataset, partition)[1]
-
-
 def land(root: Path, name: str, content: bytes) -> Path:
     """Put a file into the landing zone."""
-    path = root / "var" / "landing" / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
-    return path
+    return write(root / "var" / "landing" / name, content)
+
+
+def land_weather(root: Path, partition: str, content: bytes | None = None) -> Path:
+    """Put weather into the landing zone: of this month, if nothing else is given."""
+    return land(root, f"weather/{partition}.csv", month("weather", partition) if content is None else content)
 
 
 def quiet(_: str) -> None:
@@ -58,7 +56,7 @@ def report_of(root: Path, dataset: str) -> tuple[Path, dict[str, object]]:
 
 def test_a_good_partition_goes_into_data_and_leaves_the_landing_zone_at_clear(root: Path, given: Params) -> None:
     """Accepted content is in data/ at once; the landing zone keeps its file until the version is safe."""
-    path = land(root, "weather/2013-01.csv", month("weather", "2013-01"))
+    path = land_weather(root, "2013-01")
     collected = landing.collect(given, quiet)
     assert names(collected.accepted) == ["weather 2013-01"]
     assert (root / "data/weather/2013-01.csv").read_bytes() == path.read_bytes()
@@ -68,10 +66,10 @@ def test_a_good_partition_goes_into_data_and_leaves_the_landing_zone_at_clear(ro
 
 def test_the_same_partition_again_is_nothing_to_do(root: Path, given: Params) -> None:
     """A delivery that came twice changes nothing and is cleared away."""
-    land(root, "weather/2013-01.csv", month("weather", "2013-01"))
+    land_weather(root, "2013-01")
     landing.clear(given, landing.collect(given, quiet))
     before = data(root)
-    path = land(root, "weather/2013-01.csv", month("weather", "2013-01"))
+    path = land_weather(root, "2013-01")
     collected = landing.collect(given, quiet)
     assert collected == Collected(already_there=collected.already_there)
     landing.clear(given, collected)
@@ -83,8 +81,8 @@ def test_the_same_partition_again_is_nothing_to_do(root: Path, given: Params) ->
 def test_a_bad_partition_is_quarantined_with_a_report_and_the_others_go_on(root: Path, given: Params) -> None:
     """February is broken: it waits with its reasons; January and March are taken in."""
     for partition in ("2013-01", "2013-03"):
-        land(root, f"weather/{partition}.csv", month("weather", partition))
-    land(root, "weather/2013-02.csv", month("weather", "2013-01"))
+        land_weather(root, partition)
+    land_weather(root, "2013-02", month("weather", "2013-01"))
     said: list[str] = []
     collected = landing.collect(given, said.append)
     assert names(collected.accepted) == ["weather 2013-01", "weather 2013-03"]
@@ -144,7 +142,7 @@ def test_hidden_and_unfinished_files_are_left_alone(root: Path, given: Params) -
 
 def test_a_file_that_just_came_is_waited_for_once(root: Path, given: Params, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file younger than settle_seconds that does not change while we wait has arrived."""
-    land(root, "weather/2013-01.csv", month("weather", "2013-01"))
+    land_weather(root, "2013-01")
     waits: list[float] = []
     monkeypatch.setattr(time, "sleep", waits.append)
     collected = landing.collect(given.model_copy(update={"settle_seconds": 5}), quiet)
@@ -157,8 +155,8 @@ def test_a_file_that_still_grows_is_left_for_the_next_look(
     root: Path, given: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A file that changes while we wait is still arriving; the others are taken in."""
-    growing = land(root, "weather/2013-02.csv", b"origin,")
-    old = land(root, "weather/2013-01.csv", month("weather", "2013-01"))
+    growing = land_weather(root, "2013-02", b"origin,")
+    old = land_weather(root, "2013-01")
     os.utime(old, (1e9, 1e9))
     monkeypatch.setattr(time, "sleep", lambda _: growing.write_bytes(b"origin,year"))
     collected = landing.collect(given.model_copy(update={"settle_seconds": 5}), quiet)
@@ -169,7 +167,7 @@ def test_a_file_that_still_grows_is_left_for_the_next_look(
 
 def test_a_file_that_is_replaced_before_clear_stays(root: Path, given: Params) -> None:
     """A correction that lands between collect and clear is not thrown away with what it replaced."""
-    path = land(root, "weather/2013-01.csv", month("weather", "2013-01"))
+    path = land_weather(root, "2013-01")
     collected = landing.collect(given, quiet)
     path.write_bytes(b"a correction")
     landing.clear(given, collected)
@@ -178,23 +176,19 @@ def test_a_file_that_is_replaced_before_clear_stays(root: Path, given: Params) -
 
 def test_a_partition_that_arrives_late_may_not_break_the_one_after_it(root: Path, given: Params) -> None:
     """What is in data/ must go on passing the validate stage, so a newcomer in between is tried from both sides."""
-    land(root, "weather/2013-01.csv", month("weather", "2013-01"))
+    land_weather(root, "2013-01")
     landing.clear(given, landing.collect(given, quiet))
     warm = month("weather", "2013-08").replace(b",2013,8,", b",2013,7,")
-    land(root, "weather/2013-07.csv", warm)
+    land_weather(root, "2013-07", warm)
     suite = root / "models/flight_delay/expectations/weather.yaml"
-    suite.write_text(suite.read_text().replace("previous_temp_mean - 25", "previous_temp_mean - 1"))
-    suite.write_text(suite.read_text().replace("previous_temp_mean + 25", "previous_temp_mean + 60"))
-    suite.write_text(suite.read_text().replace("previous_dewp_mean + 25", "previous_dewp_mean + 60"))
+    for old, new in (("temp_mean - 25", "temp_mean - 1"), ("temp_mean + 25", "temp_mean + 60"),
+                     ("dewp_mean + 25", "dewp_mean + 60")):  # fmt: skip
+        suite.write_text(suite.read_text().replace(f"previous_{old}", f"previous_{new}"))
     landing.clear(given, landing.collect(given, quiet))
     assert sorted(data(root)) == ["weather/2013-01.csv", "weather/2013-07.csv"]
-    land(root, "weather/2012-12.csv", month("weather", "2013-06").replace(b",2013,6,", b",2012,12,"))
+    land_weather(root, "2012-12", month("weather", "2013-06").replace(b",2013,6,", b",2012,12,"))
     (landed,) = landing.collect(given, quiet).quarantined
     assert str(landed.reason).startswith("with it, 2013-01, which is in data/ already, would not pass: ")
-
-
-class Killed(BaseException):
-    """What a kill is to the code it hits: nothing it could catch."""
 
 
 @pytest.mark.parametrize("step", ["fetch", "replacing", "copyfile", "put", "clear", "refuse"])
@@ -204,15 +198,10 @@ def test_a_kill_at_any_step_loses_nothing(
 ) -> None:
     """Killed before or after any step, the next run ends where an undisturbed one does, and nothing is half-written."""
     good, bad = month("weather", "2013-01"), month("weather", "2013-03")
-    land(root, "weather/2013-01.csv", good)
-    land(root, "weather/2013-02.csv", bad)
-    owner: object = {
-        "fetch": Zone,
-        "clear": Zone,
-        "put": quarantine,
-        "replacing": files,
-        "copyfile": shutil,
-    }.get(step, landing)
+    land_weather(root, "2013-01", good)
+    land_weather(root, "2013-02", bad)
+    owners = {"fetch": Zone, "clear": Zone, "put": quarantine, "replacing": files, "copyfile": shutil}
+    owner: object = owners.get(step, landing)
     real: Callable[..., object] = getattr(owner, step)
 
     def killed(*args: object, **kwargs: object) -> object:
@@ -240,7 +229,7 @@ def test_a_full_disk_is_said_and_leaves_nothing_half_written(
     where: str, root: Path, given: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No space: a clear error, data/ as it was, the landing zone untouched; with space the next run goes on."""
-    path = land(root, "weather/2013-01.csv", month("weather", "2013-01"))
+    path = land_weather(root, "2013-01")
     real = shutil.copyfile
 
     def full(source: str, target: str) -> None:
@@ -277,7 +266,7 @@ def test_a_landing_zone_that_cannot_be_reached_is_said_with_its_address(
 
 def test_a_mistake_in_a_suite_quarantines_nothing(root: Path, given: Params) -> None:
     """A contract that cannot be used is ours to mend: the file stays in the landing zone."""
-    path = land(root, "weather/2013-01.csv", month("weather", "2013-01"))
+    path = land_weather(root, "2013-01")
     suite = root / "models/flight_delay/expectations/weather.yaml"
     suite.write_text(suite.read_text().replace("expect_column_mean_to_be_between", "expect_column_mean_to_be_betwen"))
     with pytest.raises(ContractError, match="did you mean 'expect_column_mean_to_be_between'"):
@@ -309,46 +298,23 @@ def test_asking_the_upstream_for_what_it_has_not_is_said(root: Path, given: Para
 # ── the same with a bucket ────────────────────────────────────────────────────────────────────────
 
 
-@pytest.fixture
-def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A bucket on a server of this machine that speaks S3."""
-    import s3fs
-    from moto.server import ThreadedMotoServer
-
-    for name, value in {
-        "AWS_ACCESS_KEY_ID": "x",
-        "AWS_SECRET_ACCESS_KEY": "x",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(name, value)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-    s3fs.S3FileSystem.clear_instance_cache()
-    s3fs.S3FileSystem().mkdir("zone")
-    yield
-    s3fs.S3FileSystem.clear_instance_cache()
-    server.stop()
-
-
-@pytest.mark.parametrize("scheme", ["memory://zone", "s3://zone"])
+@pytest.mark.parametrize("scheme", ["memory://evergreen", "s3://evergreen"])
 def test_a_bucket_works_where_a_folder_does(
     scheme: str, root: Path, given: Params, request: pytest.FixtureRequest
 ) -> None:
     """Landing zone and quarantine in a bucket: delivered, taken in, quarantined with its report, cleared."""
     if scheme.startswith("s3"):
-        request.getfixturevalue("s3")
-    bucket = fsspec.filesystem(scheme.split(":", maxsplit=1)[0])
+        request.getfixturevalue("bucket")
+    store = fsspec.filesystem(scheme.split(":", maxsplit=1)[0])
     given = given.model_copy(update={"landing": f"{scheme}/landing", "quarantine": f"{scheme}/quarantine"})
     assert landing.collect(given, quiet) == Collected()
     delivery.deliver(given.model_copy(update={"settle_seconds": 1}), ["2013-01"], quiet)
-    bucket.pipe_file("zone/landing/weather/2013-02.csv", month("weather", "2013-03"))
+    store.pipe_file("evergreen/landing/weather/2013-02.csv", month("weather", "2013-03"))
     collected = landing.collect(given, quiet)
     assert names(collected.accepted) == ["flights 2013-01", "weather 2013-01"]
     assert names(collected.quarantined) == ["weather 2013-02"]
     landing.clear(given, collected)
-    left = sorted(path.strip("/").split("/", 2)[-1].split("-", 2)[-1] for path in bucket.find("zone"))
+    left = sorted(path.strip("/").split("/", 2)[-1].split("-", 2)[-1] for path in store.find("evergreen"))
     assert [name.split("/")[-1] for name in left] == ["2013-02.csv", "report.json", "report.md"]
     assert sorted(data(root)) == ["flights/2013-01.csv", "weather/2013-01.csv"]
     delivery.deliver(given, ["2013-01"], quiet)

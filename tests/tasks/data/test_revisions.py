@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
-import subprocess
-import sys
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,12 +12,14 @@ import pandas as pd
 import pytest
 import yaml
 
-from models import upstream
 from tasks.data import corrections, landing, quarantine, revisions, versions
 from tasks.data.revisions import Revision, Side
 from tasks.ground import ledger, paths
 from tasks.ground.errors import DataMissing, Mistake, StageFailed
 from tasks.ground.params import Params
+from tests.conftest import Project
+from tests.tasks.data.conftest import Killed, write
+from tests.tasks.data.conftest import month as month_of
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:module 'sre_:DeprecationWarning"),  # Great Expectations imports it
@@ -26,13 +28,6 @@ pytestmark = [
 
 A, B, C = (Revision("2013-01.csv", letter) for letter in "abc")
 NAME = "weather/2013-01"
-
-
-@pytest.fixture(autouse=True)
-def own_site_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """DVC's state of this test alone."""
-    monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path / "site"))
-    monkeypatch.setenv("DVC_NO_ANALYTICS", "1")
 
 
 class World:
@@ -44,10 +39,7 @@ class World:
 
     def land(self, name: str, content: bytes) -> Path:
         """Deliver a file."""
-        path = self.root / "var/landing/weather" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-        return path
+        return write(self.root / "var/landing/weather" / name, content)
 
     def ingest(self) -> landing.Collected:
         """Take in what was delivered."""
@@ -60,6 +52,13 @@ class World:
         landing.clear(self.given, collected)
         assert versions.present()
         return collected
+
+    def land_january_as_parquet(self) -> Path:
+        """Deliver what counts of January in the other format."""
+        frame = pd.read_csv(self.root / "data/weather/2013-01.csv", parse_dates=["time_hour"])
+        path = self.root / "var/landing/weather/2013-01.parquet"
+        frame.astype({"time_hour": "datetime64[us, UTC]"}).to_parquet(path, index=False)
+        return path
 
     def deliver(self, name: str, content: bytes) -> landing.Collected:
         """Deliver a file and take it in."""
@@ -86,7 +85,7 @@ def world(repository: Path, given: Params) -> World:
 
 def month(partition: str) -> bytes:
     """A real month of weather."""
-    return upstream.deliver("weather", partition)[1]
+    return month_of("weather", partition)
 
 
 def corrected(partition: str, temp: str = "39.5", rows: int = 1) -> bytes:
@@ -187,14 +186,12 @@ def test_a_correction_is_a_revision_and_is_told_by_rows(world: World) -> None:
     assert versions.content(former.md5).read_bytes() == month("2013-01")
     assert now.md5 == versions.tree()[f"{NAME}.csv"]
     assert versions.files_of(str(first))[f"{NAME}.csv"] == former.md5
-    assert "up to date" in dvc(world.root, "status")
+    assert "up to date" in Project(world.root).dvc("status")
 
 
 def test_a_correction_in_the_other_format_replaces(world: World) -> None:
     """Never two files of one partition."""
-    frame = pd.read_csv(world.root / "data/weather/2013-01.csv", parse_dates=["time_hour"])
-    path = world.root / "var/landing/weather/2013-01.parquet"
-    frame.astype({"time_hour": "datetime64[us, UTC]"}).to_parquet(path, index=False)
+    world.land_january_as_parquet()
     world.ingest()
     assert [one for one in world.said if "accepted as a revision: none changed of 2,226 rows" in one], world.said
     assert sorted(world.data) == ["2013-01.parquet", "2013-02.csv"]
@@ -216,12 +213,7 @@ def test_a_former_revision_that_comes_again_undoes_nothing(world: World) -> None
 
 def test_of_two_deliveries_that_wait_the_one_that_changed_last_counts(world: World) -> None:
     """Whatever their names: the correction in Parquet came first, the one in CSV after it."""
-    import os
-
-    frame = pd.read_csv(world.root / "data/weather/2013-01.csv", parse_dates=["time_hour"])
-    path = world.root / "var/landing/weather/2013-01.parquet"
-    frame.astype({"time_hour": "datetime64[us, UTC]"}).to_parquet(path, index=False)
-    os.utime(path, (1e9, 1e9))
+    os.utime(world.land_january_as_parquet(), (1e9, 1e9))
     world.deliver("2013-01.csv", corrected("2013-01"))
     assert world.data["2013-01.csv"] == corrected("2013-01")
     assert [one.file for one in revisions.read()[NAME]] == ["2013-01.csv", "2013-01.csv"]
@@ -243,10 +235,6 @@ def test_a_bad_correction_waits_in_quarantine_and_a_good_one_closes_it(world: Wo
     assert quarantine.waiting(world.given.quarantine) == []
 
 
-class Killed(BaseException):
-    """What a kill is to the code it hits."""
-
-
 @pytest.mark.parametrize("step", ["_journal", "_make", "push"])
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_a_kill_while_a_revision_is_made_loses_nothing(
@@ -254,10 +242,7 @@ def test_a_kill_while_a_revision_is_made_loses_nothing(
 ) -> None:
     """A correction in the other format and a withdrawal at once; the next run ends where an undisturbed one does."""
     world.deliver("2013-03.csv", month("2013-03"))
-    frame = pd.read_csv(world.root / "data/weather/2013-01.csv", parse_dates=["time_hour"])
-    frame.astype({"time_hour": "datetime64[us, UTC]"}).to_parquet(
-        world.root / "var/landing/weather/2013-01.parquet", index=False
-    )
+    world.land_january_as_parquet()
     world.land("2013-03.withdrawn", b"")
     real: Callable[..., object] = getattr(versions, step)
 
@@ -310,8 +295,6 @@ def test_a_mistake_is_taken_back_and_the_data_version_is_the_one_before(world: W
 
 def test_a_former_revision_comes_from_the_remote(world: World) -> None:
     """With an empty cache it is fetched; where nobody has it, that is said and nothing changes."""
-    import shutil
-
     world.deliver("2013-01.csv", corrected("2013-01"))
     shutil.rmtree(world.root / ".dvc/cache")
     corrections.revert(world.given, "weather", "2013-01")
@@ -368,12 +351,3 @@ def test_what_another_worker_revised_or_withdrew_is_taken_over(world: World) -> 
     world.ingest()
     assert world.data == {"2013-01.csv": corrected("2013-01")}
     assert (world.root / "data.dvc").read_text() == newest
-
-
-def dvc(root: Path, *arguments: str) -> str:
-    """What the command line says."""
-    run = subprocess.run(
-        [sys.executable, "-m", "dvc", *arguments], cwd=root, capture_output=True, text=True, check=False
-    )
-    assert run.returncode == 0, run.stderr
-    return run.stdout

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,15 +20,12 @@ from tasks.data.validation_report import ExpectationResult, Report
 from tasks.ground import files, settings
 from tasks.ground.errors import ContractError, DataMissing, StageFailed
 from tasks.tables import contract, table_files
+from tests.conftest import REPOSITORY
+from tests.tasks.data.conftest import Put, month, write
 
 pytestmark = pytest.mark.filterwarnings("ignore:module 'sre_:DeprecationWarning")  # Great Expectations imports it
 MODELS = ["flight_delay", "hourly_departures"]
 Change = Callable[[bytes], bytes]
-
-
-def month(dataset: str, partition: str) -> bytes:
-    """The bytes of a real month."""
-    return upstream.deliver(dataset, partition)[1]
 
 
 def edited(edit: Callable[[pd.DataFrame], pd.DataFrame]) -> Change:
@@ -94,19 +91,15 @@ BAD = [(dataset, what, *rest) for what, rest in BOTH.items() for dataset in upst
 
 
 @pytest.fixture
-def before(root: Path) -> dict[str, Path]:
+def before(put: Put) -> dict[str, Path]:
     """January of each dataset, accepted before."""
-    folder = root / "data"
-    for dataset in upstream.DATASETS:
-        (folder / dataset).mkdir(parents=True)
-        (folder / dataset / "2013-01.csv").write_bytes(month(dataset, "2013-01"))
-    return {dataset: folder / dataset / "2013-01.csv" for dataset in upstream.DATASETS}
+    return {dataset: put(dataset, "2013-01") for dataset in upstream.DATASETS}
 
 
-def refused(path: Path, dataset: str, before: Path | None) -> list[ExpectationResult]:
-    """What the readers' contracts refuse of a file."""
-    reports = [validate.check(path, dataset, model, before) for model in MODELS]
-    return [check for report in reports for check in report.failures]
+def refused(path: Path, dataset: str, before: Path | None) -> Iterator[ExpectationResult]:
+    """What the readers' contracts refuse of a file, one after the other."""
+    for model in MODELS:
+        yield from validate.check(path, dataset, model, before).failures
 
 
 @pytest.mark.slow
@@ -115,9 +108,8 @@ def test_every_real_month_passes_in_order(dataset: str, root: Path) -> None:
     """The twelve months of the example pass both models' contracts, each with the month before it."""
     before = None
     for partition in upstream.partitions():
-        path = root / f"{partition}.csv"
-        path.write_bytes(month(dataset, partition))
-        assert refused(path, dataset, before) == []
+        path = write(root / f"{partition}.csv", month(dataset, partition))
+        assert not list(refused(path, dataset, before))
         before = path
 
 
@@ -126,16 +118,14 @@ def test_a_bad_partition_is_refused_by_the_expectation_that_is_meant_for_it(
     dataset: str, what: str, change: Change, expectation: str, before: dict[str, Path], root: Path
 ) -> None:
     """Each row of the table of bad partitions: refused, and the reason names what is wrong."""
-    path = root / "2013-02.csv"
-    path.write_bytes(change(month(dataset, "2013-02")))
+    path = write(root / "2013-02.csv", change(month(dataset, "2013-02")))
     assert any(check.name.startswith(expectation) for check in refused(path, dataset, before[dataset])), what
 
 
 @pytest.mark.parametrize("dataset", upstream.DATASETS)
 def test_the_content_of_another_month_is_refused(dataset: str, before: dict[str, Path], root: Path) -> None:
     """A partition that holds another month than its name says is refused for its month, with rows and examples."""
-    path = root / "2013-02.csv"
-    path.write_bytes(month(dataset, "2013-03"))
+    path = write(root / "2013-02.csv", month(dataset, "2013-03"))
     (check,) = [c for c in refused(path, dataset, before[dataset]) if c.column == "month"]
     assert check.unexpected_percent == 100
     assert check.examples[0] == "row 1: 3"
@@ -146,36 +136,32 @@ def test_a_parquet_partition_is_held_to_the_same_types(before: dict[str, Path], 
     frame = table_files.read(before["weather"], contract.load("flight_delay", "weather"))
     path = root / "2013-01.parquet"
     frame.to_parquet(path)
-    assert refused(path, "weather", None) == []
+    assert not list(refused(path, "weather", None))
     frame.assign(temp="warm").to_parquet(path)
     assert [check.name for check in refused(path, "weather", None)] == ["readable", "readable"]
 
 
-def test_what_needs_a_partition_before_is_listed_as_not_checked(root: Path) -> None:
-    """The first partition passes; expectations that mention the one before say that there is none."""
-    path = root / "2013-01.csv"
-    path.write_bytes(month("weather", "2013-01"))
+@pytest.mark.parametrize(
+    ("name", "reason", "number"),
+    [
+        ("2013-01", "not checked: nothing before (previous_temp_mean)", 4),
+        ("first", "not checked: the partition's name is not such a date (partition_month)", 8),
+    ],
+)
+def test_what_has_no_value_for_a_partition_is_listed_as_not_checked(
+    name: str, reason: str, number: int, root: Path
+) -> None:
+    """The first partition passes without what the one before would say; a name that is no date has no month."""
+    path = write(root / f"{name}.csv", month("weather", "2013-01"))
     report = validate.check(path, "weather", "flight_delay", None)
-    left_out = [check for check in report.checks if check.not_checked]
     assert report.passed
-    assert len(left_out) == 4
-    assert left_out[0].reason == "not checked: nothing before (previous_temp_mean)"
-
-
-def test_what_needs_a_date_is_not_checked_when_the_name_is_none(root: Path) -> None:
-    """A partition whose name is no date is not asked for its year and month, and the report says so."""
-    path = root / "first.csv"
-    path.write_bytes(month("weather", "2013-01"))
-    report = validate.check(path, "weather", "flight_delay", None)
-    reasons = [str(check.reason) for check in report.checks if check.not_checked]
-    assert report.passed
-    assert "not checked: the partition's name is not such a date (partition_month)" in reasons
+    assert len(report.left_out) == number
+    assert reason in {check.reason for check in report.left_out}
 
 
 def test_an_expectation_that_could_not_run_is_a_failure(before: dict[str, Path], root: Path) -> None:
     """A missing column fails what asks for its values, and the reason is that it could not run."""
-    path = root / "2013-02.csv"
-    path.write_bytes(edited(lambda f: f.drop(columns="visib"))(month("weather", "2013-02")))
+    path = write(root / "2013-02.csv", edited(lambda f: f.drop(columns="visib"))(month("weather", "2013-02")))
     failed = [check for check in refused(path, "weather", before["weather"]) if check.column == "visib"]
     assert failed
     assert all(str(check.reason).startswith("could not run: ") for check in failed)
@@ -195,10 +181,7 @@ def test_every_expectation_of_a_suite_is_run(before: dict[str, Path]) -> None:
 @pytest.mark.parametrize(
     ("expectation", "message"),
     [
-        (
-            {"type": "expect_column_values_to_be_betwen", "kwargs": {}},
-            "did you mean 'expect_column_values_to_be_between'",
-        ),
+        ({"type": "expect_column_values_to_be_betwen", "kwargs": {}}, "did you mean 'expect_column_values_to_be_betwe"),
         ({"type": "expect_column_values_to_not_be_null", "kwargs": {"colum": "temp"}}, "column field required"),
         ({"type": "expect_column_values_to_not_be_null", "args": {"column": "temp"}}, "unknown key 'args'"),
         (
@@ -212,8 +195,7 @@ def test_every_expectation_of_a_suite_is_run(before: dict[str, Path]) -> None:
 )
 def test_a_suite_that_asks_for_what_does_not_exist_is_a_mistake(expectation: Any, message: str, root: Path) -> None:
     """Nothing is refused for a mistake in the contract: the contract is named, and what may have been meant."""
-    path = root / "2013-01.csv"
-    path.write_bytes(month("weather", "2013-01"))
+    path = write(root / "2013-01.csv", month("weather", "2013-01"))
     where = contract.path_of("flight_delay", "weather")
     raw = yaml.safe_load(where.read_text())
     where.write_text(yaml.safe_dump({**raw, "expectations": [expectation]}, sort_keys=False))
@@ -225,8 +207,7 @@ def test_a_suite_that_asks_for_what_does_not_exist_is_a_mistake(expectation: Any
 
 def test_a_report_survives_json_and_reads_well(before: dict[str, Path], root: Path) -> None:
     """A report says the file, the expectation, how many rows and which; and comes back from JSON as it was."""
-    path = root / "2013-02.csv"
-    path.write_bytes(edited(lambda f: pd.concat([f, f.tail(7)]))(month("weather", "2013-02")))
+    path = write(root / "2013-02.csv", edited(lambda f: pd.concat([f, f.tail(7)]))(month("weather", "2013-02")))
     report = validate.check(path, "weather", "flight_delay", None)
     assert Report.from_dict(asdict(report)) == report
     text = "\n".join(report.markdown())
@@ -250,7 +231,7 @@ def test_summary_holds_what_the_next_partition_is_compared_with(before: dict[str
     assert "origin" not in summary["columns"]
 
 
-def test_the_stage_writes_what_it_validated(put: Callable[[str, str], Path], root: Path) -> None:
+def test_the_stage_writes_what_it_validated(put: Put, root: Path) -> None:
     """partitions.json names every partition of the model's datasets with its MD5, and nothing that changes."""
     paths = [put(dataset, "2013-01") for dataset in upstream.DATASETS]
     validate.validate("flight_delay")
@@ -258,7 +239,7 @@ def test_the_stage_writes_what_it_validated(put: Callable[[str, str], Path], roo
     assert written == {path.parent.name: {"2013-01.csv": files.md5(path)} for path in paths}
 
 
-def test_the_stage_says_which_partition_fails_and_what_to_do(put: Callable[[str, str], Path], root: Path) -> None:
+def test_the_stage_says_which_partition_fails_and_what_to_do(put: Put, root: Path) -> None:
     """A partition in data/ that does not pass stops the stage; nothing is written."""
     put("flights", "2013-01")
     put("weather", "2013-01").rename(root / "data" / "weather" / "2013-05.csv")
@@ -269,7 +250,7 @@ def test_the_stage_says_which_partition_fails_and_what_to_do(put: Callable[[str,
     assert not settings.BUILD.exists()
 
 
-def test_a_dataset_without_partitions_is_said_to_be_missing(put: Callable[[str, str], Path], root: Path) -> None:
+def test_a_dataset_without_partitions_is_said_to_be_missing(put: Put, root: Path) -> None:
     """No partition at all: not a failed check, but data that is missing, with how to get it."""
     put("flights", "2013-01")
     with pytest.raises(DataMissing, match=r"data/weather/ has no partition.*evergreen data"):
@@ -277,7 +258,7 @@ def test_a_dataset_without_partitions_is_said_to_be_missing(put: Callable[[str, 
 
 
 @pytest.mark.parametrize("stray", ["notes.txt", "2013-01.parquet"])
-def test_a_file_that_is_no_partition_stops_the_stage(stray: str, put: Callable[[str, str], Path], root: Path) -> None:
+def test_a_file_that_is_no_partition_stops_the_stage(stray: str, put: Put, root: Path) -> None:
     """What is in data/ and is no partition, or is one twice, is named and not passed over."""
     for dataset in upstream.DATASETS:
         put(dataset, "2013-01")
@@ -286,7 +267,7 @@ def test_a_file_that_is_no_partition_stops_the_stage(stray: str, put: Callable[[
         validate.validate("flight_delay")
 
 
-def test_nothing_heavy_is_imported_when_everything_is_memoised(put: Callable[[str, str], Path], root: Path) -> None:
+def test_nothing_heavy_is_imported_when_everything_is_memoised(put: Put, root: Path) -> None:
     """A second run in a fresh process imports neither Great Expectations nor pandas."""
     for dataset in upstream.DATASETS:
         put(dataset, "2013-01")
@@ -297,7 +278,7 @@ def test_nothing_heavy_is_imported_when_everything_is_memoised(put: Callable[[st
     )
     run = subprocess.run(
         [sys.executable, "-c", code],
-        env={"EVERGREEN_ROOT": str(root), "PYTHONPATH": str(Path(__file__).resolve().parents[3])},
+        env={"EVERGREEN_ROOT": str(root), "PYTHONPATH": str(REPOSITORY)},
         capture_output=True,
         text=True,
         check=True,
@@ -305,7 +286,7 @@ def test_nothing_heavy_is_imported_when_everything_is_memoised(put: Callable[[st
     assert run.stdout.strip() == "[]"
 
 
-def test_a_changed_contract_is_checked_again(put: Callable[[str, str], Path], root: Path) -> None:
+def test_a_changed_contract_is_checked_again(put: Put, root: Path) -> None:
     """A memo is of the contract as it was: a stricter one refuses what passed before."""
     path = put("weather", "2013-01")
     assert validate.check(path, "weather", "flight_delay", None).passed

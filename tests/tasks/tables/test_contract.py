@@ -57,25 +57,16 @@ EMPTY = "columns: {a: bool}\nexpectations: []"
     [
         ("columns: [", "models/m/expectations/d.yaml is not YAML: line 1, column 11: expected the node content"),
         ("columns: {a: int64}", "models/m/expectations/d.yaml: expectations: Field required"),
-        (
-            "columns: {a: int}\nexpectations: []",
-            "expectations/d.yaml: columns.a: type: 'int' is not a type; did you mean 'int64'?",
-        ),
+        ("columns: {a: int}\nexpectations: []", "expectations/d.yaml: columns.a: type: 'int' is not a type; did you m"),
         ("columns: {}\nexpectations: []\nexpect: 1", "models/m/expectations/d.yaml: expect: Extra inputs"),
         ("", "models/m/expectations/d.yaml: (top level): Input should be a valid dictionary"),
         (f"{EMPTY}\ncsv: {{encoding: rot13}}", "csv.encoding: 'rot13' is no encoding of texts"),
         (f"{EMPTY}\ncsv: {{dates: ['%d.%m.%Y', '%Q']}}", "csv.dates: '%Q': 'Q' is a bad directive"),
         (f"{EMPTY}\ncsv: {{dates: ['%d.%m.%Y %Z']}}", "csv.dates: '%d.%m.%Y %Z': which zones %Z knows depends on the"),
-        (
-            f"{EMPTY}\ncsv: {{dates: ['%d.%m. %H:%M']}}",
-            "csv.dates: '%d.%m. %H:%M' says no year: every date would be of",
-        ),
+        (f"{EMPTY}\ncsv: {{dates: ['%d.%m. %H:%M']}}", "csv.dates: '%d.%m. %H:%M' says no year: every date would be o"),
         (f"{EMPTY}\ncsv: {{delimiter: ü}}", "csv: delimiter is 'ü': it can be any ASCII character but a line break"),
         (f"{EMPTY}\ncsv: {{quote: ';', delimiter: ';'}}", "csv: delimiter is ';', and so is quote: say what each"),
-        (
-            f"{EMPTY}\ncsv: {{true_values: [ja, x], false_values: [x]}}",
-            "csv: 'x' is among true_values and false_values",
-        ),
+        (f"{EMPTY}\ncsv: {{true_values: [ja, x], false_values: [x]}}", "csv: 'x' is among true_values and false_value"),
     ],
 )
 def test_a_suite_that_is_wrong_is_told_with_its_place(written: Any, text: str, said: str) -> None:
