@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Mapping
 
 from tasks.data import revisions, versions
+from tasks.data.revisions import Side
 from tasks.ground import files, settings
 from tasks.ground.errors import DataVersionDiffers, Mistake
 from tasks.ground.git import Clone, until_first
@@ -163,7 +164,7 @@ def _join(git: Git, branch: str, about: str, log: Log) -> list[str]:
     lock = joined_lock(*(here.show(commit, "dvc.lock") for commit in (base, "HEAD", tip)))
     replaced: list[str] = []
     if theirs := here.show(tip, "data.dvc"):
-        replaced = versions.join(theirs, here.show(base, "data.dvc"))
+        replaced = _join_data(theirs, here.show(base, "data.dvc"))
     path = settings.ROOT / "data.dvc"
     texts = {"data.dvc": path.read_text(encoding="utf-8") if path.exists() else None, "dvc.lock": lock}
     here.run("checkout", "-q", "HEAD", "--", *[name for name in OURS if here.show("HEAD", name) is not None])
@@ -173,6 +174,22 @@ def _join(git: Git, branch: str, about: str, log: Log) -> list[str]:
             files.write_text(settings.ROOT / name, text)
     _commit(about, log)
     return replaced
+
+
+def _join_data(theirs: str, base: str | None) -> list[str]:
+    """Make a version of what data/ holds and of the one that their data.dvc names; `base` is where both began.
+
+    Gives the partitions of which both took another content: theirs counts, ours is a former revision.
+    """
+    if versions.parse(theirs).md5 == versions.current():
+        return []
+    with files.lock("data"):
+        ours, other = Side(versions.tree(), revisions.read()), versions.side(theirs)
+        before = Side(versions.files_of(versions.parse(base).md5), revisions.parse(base)) if base else Side({}, {})
+        every = {*revisions.by_partition(ours.listing), *revisions.by_partition(other.listing)}
+        joined, conflicts = revisions.join(before, ours, other, every)
+        versions.adopt(joined, "of another worker")
+    return conflicts
 
 
 def joined_lock(base: str | None, ours: str | None, theirs: str | None) -> str | None:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 from tasks.data import git_sync, revisions, versions
 from tasks.ground import files, settings
-from tasks.ground.errors import DataVersionDiffers, Mistake
+from tasks.ground.errors import DataVersionDiffers, Mistake, did_you_mean
 from tasks.ground.git import Clone
 
 
@@ -27,7 +27,9 @@ def merge(ours: Sequence[str] = (), theirs: Sequence[str] = ()) -> str:
 
     Raises:
         Mistake: no merge waits.
-        DataVersionDiffers: both sides have another content of a partition that neither `ours` nor `theirs` names.
+        DataVersionDiffers: both sides have another content of a partition that neither `ours` nor `theirs` names; or
+            data/ holds what is in no version.
+        SourceUnavailable: neither the cache nor the remote has all of both versions.
     """
     clone = Clone(settings.ROOT)
     waiting = [name for name in git_sync.OURS if clone.run("ls-files", "-u", "--", name)]
@@ -60,22 +62,36 @@ def _back_on_failure(name: str) -> Iterator[None]:
         raise
 
 
-def _join_data(clone: Clone, ours: Sequence[str], theirs: Sequence[str]) -> str:
-    base, ours_text, theirs_text = (clone.show(f":{stage}", "data.dvc") for stage in (1, 2, 3))
-    if ours_text is None or theirs_text is None:
+def _join_data(clone: Clone, ours_for: Sequence[str], theirs_for: Sequence[str]) -> str:
+    base, ours, theirs = (clone.show(f":{stage}", "data.dvc") for stage in (1, 2, 3))
+    if ours is None or theirs is None:
         raise Mistake("one side of the merge removed data.dvc: decide by `git add data.dvc` or `git rm data.dvc`")
-    files.write_text(settings.ROOT / "data.dvc", ours_text)
-    try:
-        before, after = versions.join_merge(base, ours_text, theirs_text, ours, theirs)
-    except DataVersionDiffers as error:
-        raise DataVersionDiffers(
-            f"{error}. Say which counts: `evergreen merge --ours <dataset>/<partition>` or `--theirs …`, each as "
-            f"often as needed; the other stays as a former revision. Nothing was changed"
-        ) from None
+    files.write_text(settings.ROOT / "data.dvc", ours)
+    with files.lock("data"):
+        here = versions.side(ours)
+        joined, conflicts = revisions.join(versions.side(base), here, versions.side(theirs), theirs_for)
+        _refuse_undecided(conflicts, {*ours_for}, {*theirs_for})
+        versions.refuse_strangers(joined.listing)
+        versions.adopt(joined, "of both sides of a merge")
     changes = "; ".join(
         f"{what}: {', '.join(map(revisions.partition_of, names))}"
-        for what, names in revisions.differences(before, after).items()
+        for what, names in revisions.differences(here.listing, joined.listing).items()
         if names
     )
-    partitions = len(revisions.by_partition(after))
+    partitions = len(revisions.by_partition(joined.listing))
     return f"data.dvc: {partitions} partitions, those of both sides ({changes or 'all of them were here'})"
+
+
+def _refuse_undecided(conflicts: list[str], ours: set[str], theirs: set[str]) -> None:
+    if both := sorted(ours & theirs):
+        raise Mistake(f"{versions.some(both)}: either ours counts or theirs, and both are named")
+    if strange := sorted((ours | theirs) - {*conflicts}):
+        raise Mistake(
+            f"{strange[0]}: there is nothing to decide{did_you_mean(strange[0], conflicts)}. Nothing was changed"
+        )
+    if undecided := sorted({*conflicts} - ours - theirs):
+        raise DataVersionDiffers(
+            f"both sides have another content of {versions.some(undecided)}. Say which counts: `evergreen merge --ours "
+            f"<dataset>/<partition>` or `--theirs …`, each as often as needed; the other stays as a former revision. "
+            f"Nothing was changed"
+        )

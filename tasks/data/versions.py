@@ -24,14 +24,7 @@ from typing import TYPE_CHECKING
 from tasks.data import file_hashes, revisions
 from tasks.data.revisions import Histories, Listing, Side
 from tasks.ground import dvc_files, files, ledger, paths, settings, storage, yaml_reader
-from tasks.ground.errors import (
-    DataMissing,
-    DataVersionDiffers,
-    EvergreenError,
-    Mistake,
-    SourceUnavailable,
-    did_you_mean,
-)
+from tasks.ground.errors import DataMissing, DataVersionDiffers, EvergreenError, SourceUnavailable
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
@@ -284,7 +277,7 @@ def pull() -> bool:
     if version is None or present():
         return False
     with files.lock("data"):
-        _no_strangers(_fetch_version(version))
+        refuse_strangers(_fetch_version(version))
         with _dvc("pull the data version") as repo:
             # without force it may ask, and wait for an answer
             checkout = partial(repo.checkout, targets=[str(settings.ROOT / "data.dvc")], force=True)
@@ -361,71 +354,19 @@ def _is_lacking(name: str) -> bool:
 # ── joining two ───────────────────────────────────────────────────────────────────────────────────
 
 
-def join(theirs: str, base: str | None) -> list[str]:
-    """Make a version of what data/ holds and of the version that another worker's data.dvc names.
-
-    Gives the partitions of which both took another content since `base`: theirs counts, ours is a former revision.
-
-    Args:
-        theirs: their data.dvc.
-        base: the data.dvc that both began from, if any.
+def side(text: str | None) -> Side:
+    """What a data.dvc names, with all of its files in the cache; nothing where there is no data.dvc.
 
     Raises:
-        SourceUnavailable: the remote cannot be reached, or does not have all of the other version.
+        SourceUnavailable: neither the cache nor the remote has all of it.
     """
-    if parse(theirs).md5 == current():
-        return []
-    with files.lock("data"):
-        ours, other = Side(tree(), revisions.read()), _side(theirs)
-        before = Side(files_of(parse(base).md5), revisions.parse(base)) if base else Side({}, {})
-        every = {*revisions.by_partition(ours.listing), *revisions.by_partition(other.listing)}
-        joined, conflicts = revisions.join(before, ours, other, every)
-        _replace(tree(), joined.listing)
-        _make(None, joined.histories, "of another worker")
-    return conflicts
-
-
-def join_merge(
-    base: str | None, ours: str, theirs: str, ours_for: Collection[str], theirs_for: Collection[str]
-) -> tuple[Listing, Listing]:
-    """Make the data version of both sides of a Git merge; gives the files of ours, and those of both.
-
-    Args:
-        base: the data.dvc that both began from, if any.
-        ours: the data.dvc of the branch that is checked out, which the working tree has.
-        theirs: that of the other.
-        ours_for: the partitions of which ours counts, where both have another content.
-        theirs_for: those of which theirs does.
-
-    Raises:
-        Mistake: ours_for or theirs_for name what is no such partition, or both the same.
-        DataVersionDiffers: both sides took another content of a partition; or data/ holds what is in no version.
-        SourceUnavailable: neither the cache nor the remote has all of both versions.
-    """
-    with files.lock("data"):
-        here = _side(ours)
-        joined, conflicts = revisions.join(_side(base), here, _side(theirs), theirs_for)
-        _refuse_undecided(conflicts, ours_for, theirs_for)
-        _no_strangers(joined.listing)
-        _replace(tree(), joined.listing)
-        _make(None, joined.histories, "of both sides of a merge")
-    return here.listing, joined.listing
-
-
-def _refuse_undecided(conflicts: list[str], ours: Collection[str], theirs: Collection[str]) -> None:
-    if both := sorted({*ours} & {*theirs}):
-        raise Mistake(f"{some(both)}: either ours counts or theirs, and both are named")
-    if strange := sorted({*ours, *theirs} - {*conflicts}):
-        raise Mistake(
-            f"{strange[0]}: there is nothing to decide{did_you_mean(strange[0], conflicts)}. Nothing was changed"
-        )
-    if undecided := sorted({*conflicts} - {*ours, *theirs}):
-        raise DataVersionDiffers(f"both sides have another content of {some(undecided)}")
-
-
-def _side(text: str | None) -> Side:
-    """What a data.dvc names, with all of its files in the cache."""
     return Side(_fetch_version(parse(text).md5), revisions.parse(text)) if text is not None else Side({}, {})
+
+
+def adopt(joined: Side, why: str) -> None:
+    """Make a version of files that are in data/ or in the cache, with their histories; the lock `data` is held."""
+    _replace(tree(), joined.listing)
+    _make(None, joined.histories, why)
 
 
 def _replace(have: Listing, want: Listing) -> None:
@@ -438,7 +379,7 @@ def _replace(have: Listing, want: Listing) -> None:
                 shutil.copyfile(_cache() / _object(md5), beside)
 
 
-def _no_strangers(wanted: Listing) -> None:
+def refuse_strangers(wanted: Listing) -> None:
     """Stop before anything in data/ is lost: a file that is neither wanted nor in the cache is in no version."""
     if strangers := sorted(name for name, md5 in tree().items() if wanted.get(name) != md5 and not _cached(md5)):
         raise DataVersionDiffers(
