@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,22 @@ Put = Callable[[str, str], Path]
 
 class Killed(BaseException):
     """What a kill is to the code it hits: nothing it could catch."""
+
+
+@contextmanager
+def killed_at(owner: object, step: str, *, after: bool) -> Iterator[None]:
+    """What the block does is killed before a step, or after it."""
+    real: Callable[..., object] = getattr(owner, step)
+
+    def killed(*args: object, **kwargs: object) -> object:
+        if after:
+            real(*args, **kwargs)
+        raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(owner, step, killed)
+        with pytest.raises(Killed):
+            yield
 
 
 def month(dataset: str, partition: str) -> bytes:

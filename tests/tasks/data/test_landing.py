@@ -6,7 +6,6 @@ import errno
 import os
 import shutil
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import fsspec
@@ -19,7 +18,7 @@ from tasks.data.zones import Landed, Zone
 from tasks.ground import files
 from tasks.ground.errors import ContractError, DataMissing, ParamsError, SourceUnavailable, WorldError
 from tasks.ground.params import Params
-from tests.tasks.data.conftest import Killed, month, write
+from tests.tasks.data.conftest import killed_at, month, write
 
 pytestmark = pytest.mark.filterwarnings("ignore:module 'sre_:DeprecationWarning")  # Great Expectations imports it
 
@@ -193,26 +192,15 @@ def test_a_partition_that_arrives_late_may_not_break_the_one_after_it(root: Path
 
 @pytest.mark.parametrize("step", ["fetch", "replacing", "copyfile", "put", "clear", "refuse"])
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-def test_a_kill_at_any_step_loses_nothing(
-    step: str, *, after: bool, root: Path, given: Params, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_kill_at_any_step_loses_nothing(step: str, *, after: bool, root: Path, given: Params) -> None:
     """Killed before or after any step, the next run ends where an undisturbed one does, and nothing is half-written."""
     good, bad = month("weather", "2013-01"), month("weather", "2013-03")
     land_weather(root, "2013-01", good)
     land_weather(root, "2013-02", bad)
     owners = {"fetch": Zone, "clear": Zone, "put": quarantine, "replacing": files, "copyfile": shutil}
     owner: object = owners.get(step, landing)
-    real: Callable[..., object] = getattr(owner, step)
-
-    def killed(*args: object, **kwargs: object) -> object:
-        if after:
-            real(*args, **kwargs)
-        raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(owner, step, killed)
-        with pytest.raises(Killed):
-            landing.collect(given, quiet)
+    with killed_at(owner, step, after=after):
+        landing.collect(given, quiet)
     for path in (root / "data").glob("weather/2*"):
         assert path.read_bytes() == good
     landing.clear(given, landing.collect(given, quiet))

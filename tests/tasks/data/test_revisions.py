@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -18,7 +17,7 @@ from tasks.ground import ledger, paths
 from tasks.ground.errors import DataMissing, Mistake, StageFailed
 from tasks.ground.params import Params
 from tests.conftest import Project
-from tests.tasks.data.conftest import Killed, write
+from tests.tasks.data.conftest import killed_at, write
 from tests.tasks.data.conftest import month as month_of
 
 pytestmark = [
@@ -237,24 +236,13 @@ def test_a_bad_correction_waits_in_quarantine_and_a_good_one_closes_it(world: Wo
 
 @pytest.mark.parametrize("step", ["_journal", "_make", "push"])
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-def test_a_kill_while_a_revision_is_made_loses_nothing(
-    step: str, *, after: bool, world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_kill_while_a_revision_is_made_loses_nothing(step: str, *, after: bool, world: World) -> None:
     """A correction in the other format and a withdrawal at once; the next run ends where an undisturbed one does."""
     world.deliver("2013-03.csv", month("2013-03"))
     world.land_january_as_parquet()
     world.land("2013-03.withdrawn", b"")
-    real: Callable[..., object] = getattr(versions, step)
-
-    def killed(*args: object, **kwargs: object) -> object:
-        if after:
-            real(*args, **kwargs)
-        raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(versions, step, killed)
-        with pytest.raises(Killed):
-            world.ingest()
+    with killed_at(versions, step, after=after):
+        world.ingest()
     world.ingest()
     assert sorted(world.data) == ["2013-01.parquet", "2013-02.csv"]
     assert [len(history) for history in revisions.read().values()] == [2, 2]
