@@ -41,7 +41,7 @@ from tasks.release.rollout.paired_answers import Pairs
 from tasks.release.rollout.router_client import Reply
 from tasks.release.rollout.router_status import Latency, ReleaseStatus
 from tasks.release.rollout.served_answers import OwnAnswers
-from tasks.release.rollout.shadow_replay import CHANCE, Replayed
+from tasks.release.rollout.shadow_replay import FALSE_ALARM, Replayed
 from tasks.release.rollout.stages import COMPARE_S, TRANSIENT, TRIES
 from tasks.runtime import model_file
 
@@ -331,7 +331,7 @@ class Simulation:
         return [
             *replaying.judge(replayed, self.limits),
             self.own.check(),
-            *([replayed.check(self.expected, self.limits, CHANCE)] if replayed.rows else []),
+            *([replayed.check(self.expected, self.limits, FALSE_ALARM)] if replayed.rows else []),
         ]
 
     def watch(self, number: int) -> list[Check]:

@@ -583,8 +583,8 @@ def _spoiled(bad: dict[float, list[Judged]]) -> list[str]:
     return [
         *lines,
         "",
-        f"`slice_margin` is {margin:g}, and the doubt counts for {gate.DOUBT} times that at most: what is worse by",
-        f"more than {(1 + gate.DOUBT) * margin:g} is always blocked.",
+        f"`slice_margin` is {margin:g}, and the doubt counts for {gate.DOUBT_MARGINS} times that at most: what is",
+        f"worse by more than {(1 + gate.DOUBT_MARGINS) * margin:g} is always blocked.",
         "",
     ]
 

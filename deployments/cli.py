@@ -247,7 +247,7 @@ def _version(entry: Any) -> Iterable[str]:
 
 @command("promote flight_delay", MODELS)
 def promote(model: Model, version: Version = None) -> None:
-    """Promote the challenger that waits for a person's word."""
+    """Promote the challenger that waits for a person's approval."""
     from tasks.release.registry import registry
 
     print(f"{registry.promote_by_hand(model, version)} is champion")
@@ -470,10 +470,12 @@ def manifests(
     to: Folder = None,
 ) -> None:
     """Write a model's Kubernetes manifests, to be read and committed."""
-    from tasks.release.cluster import image, manifests
+    from tasks.release.cluster import manifests
+    from tasks.release.registry import registry
 
-    number, candidate = image.chosen(model)
-    print(manifests.write(model, candidate, number, images, to or Path("deployments/kubernetes/models")))
+    champion = registry.resolve(model, "champion")
+    folder = to or Path("deployments/kubernetes/models")
+    print(manifests.write(model, champion.candidate, champion.number, images, folder))
 
 
 @command("load --rate 200 --seconds 60", SERVING)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from base64 import b64encode
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,7 +23,7 @@ from tasks.release.rollout.router_client import RouterClient
 
 if TYPE_CHECKING:
     from tasks.release.rollout.report import RolloutRecord
-    from tasks.release.rollout.stages import ReleaseRollout, StageResult
+    from tasks.release.rollout.stages import ReleaseRollout, Stage, StageResult
 
 
 @flow(name="rollout", flow_run_name="rollout/{model}", description=__doc__)
@@ -83,8 +82,7 @@ def _forget_unused(model: str, days: float) -> None:
     """Remove old Bentos that are neither live nor warm: a rollback to one makes it again."""
     from tasks.release.package import package
 
-    state = desired_state.read(model)
-    kept = {release.candidate for release in (state.live, *state.warm.values()) if release}
+    kept = {release.candidate for release in desired_state.read(model).releases}
     if removed := package.forget_unused(model, kept, days):
         names = ", ".join(removed)
         get_run_logger().info(f"{len(removed)} Bentos that were not used for {days:g} days are gone: {names}")
@@ -96,25 +94,23 @@ def _reconcile(model: str, limits: params.Rollout, router: RouterClient) -> Stat
     restored = [release for release in (state.live, state.previous) if release and _restored(model, release)]
     if champion is None or (state.live and state.live.candidate == champion.candidate):
         return _keep(model, state, champion, router, patient=state.live in restored)
-    is_tried = state.challenger is not None and state.challenger.candidate == champion.candidate
-    if state.share is not None or (state.challenger and not is_tried):
-        get_run_logger().info(f"a killed rollout has left {state.challenger} as a challenger that is not watched")
-        desired_state.write(model, state.with_canary(None) if is_tried else state.without_challenger())
+    is_tried = state.canary is not None and state.canary.candidate == champion.candidate
+    if state.share is not None or (state.canary and not is_tried):
+        get_run_logger().info(f"a killed rollout has left {state.canary} as a canary that is not watched")
+        desired_state.write(model, state.with_share(None) if is_tried else state.without_canary())
     return _roll_out(model, champion, limits, router)
 
 
 def _restored(model: str, release: ReleaseRef) -> bool:
     """Whether the files of a release that is live or warm had to be brought again."""
-    log = get_run_logger()
+    warn = get_run_logger().warning
     try:
         is_restored = bento_store.ensure(model, release.candidate)
     except (DataMissing, ModelFileRefused) as error:  # it may stay live as long as its process lives
-        log.warning(f"{release} would not start again: {error}")
+        warn(f"{release} would not start again: {error}")
         return False
     if is_restored:
-        log.warning(
-            f"the Bento of {release} was lost or changed on this machine: it is brought from the registry again"
-        )
+        warn(f"the Bento of {release} was lost or changed on this machine: it is brought from the registry again")
     return is_restored
 
 
@@ -122,12 +118,11 @@ def _keep(
     model: str, state: DesiredState, champion: ReleaseRef | None, router: RouterClient, *, patient: bool
 ) -> State[Any]:
     """The right release is live: clear away what is left, and see that it runs; if `patient`, in a while."""
-    if state.challenger:
-        desired_state.write(model, state.without_challenger())
+    if state.canary:
+        desired_state.write(model, state.without_canary())
     if state.live is None:
         return Completed(message=f"{model} has no champion yet: nothing to serve")
-    if not desired_state.live_is_noted(model, state.live):
-        desired_state.note(model, state.live, "live")
+    desired_state.note_live(model, state.live)
     if why := router.fault(model, state.live.candidate, router.patience if patient else 0):
         return Failed(message=f"{state.live} is to serve, but does not run: {why}")
     serves = f"{state.live} serves since {state.live.since}"
@@ -138,14 +133,13 @@ def _keep(
 
 # ── a rollout ─────────────────────────────────────────────────────────────────────────────────────
 
-_EVERY = {"first", "new", "again", "back"}
 _STAGES = (
-    ("fetch the release and check its hash", "fetch", _EVERY),
-    ("warm it up beside the live release", "warm_up", _EVERY),
-    ("ask its golden rows", "ask_golden_rows", {"first", "new", "again"}),
-    ("replay logged requests", "replay", {"new"}),
-    ("give it a share and watch", "bake", {"new"}),
-    ("promote it to all requests", "promote", _EVERY),
+    ("fetch the release and check its hash", "fetch", "first new again back"),
+    ("warm it up beside the live release", "warm_up", "first new again back"),
+    ("ask its golden rows", "ask_golden_rows", "first new again"),
+    ("replay logged requests", "replay", "new"),
+    ("give it a share and watch", "bake", "new"),
+    ("promote it to all requests", "promote", "first new again back"),
 )
 """Name, function in tasks/release/rollout/stages.py, and the routes that lead through it."""
 
@@ -158,32 +152,25 @@ def _roll_out(model: str, release: ReleaseRef, limits: params.Rollout, router: R
     attempt = stages.ReleaseRollout(model, release, limits, router, log)
     record = report.RolloutRecord(model, release, attempt.state.live)
     route, why = stages.choose_route(model, release)
-    log(f"{release} is champion and is to go live; {record.champion or 'no release'} is live now")
+    log(f"{release} is champion and is to go live; {record.live or 'no release'} is live now")
+    skipped = stages.StageResult(None, f"skipped: {why}")
     try:
         for name, function, routes in _STAGES:
-            step = (
-                getattr(stages, function) if route in routes else lambda _: stages.StageResult(None, f"skipped: {why}")
-            )
+            step = getattr(stages, function) if route in routes.split() else lambda _: skipped
             if (result := _run_stage(record, name, attempt, step)).passed is False:
                 return _give_up(record, result)
     except stages.Superseded as error:
         log(f"{release} is superseded: {error}")
-        desired_state.write(model, desired_state.read(model).without_challenger())
+        _end_trial(model)
         return None
-    before = f", and {record.champion} no longer" if record.champion else ""
+    before = f", and {record.live} no longer" if record.live else ""
     record.end = f"{release} serves{before}{f'; {why}' if why else ''}"
     _publish(record)
     return Completed(message=record.end)
 
 
-def _run_stage(
-    record: RolloutRecord, name: str, attempt: ReleaseRollout, step: Callable[[ReleaseRollout], StageResult]
-) -> StageResult:
-    """Run a stage as a Prefect task, whose state has its result.
-
-    Raises:
-        Superseded: another release is champion; which is no failure of the task.
-    """
+def _run_stage(record: RolloutRecord, name: str, attempt: ReleaseRollout, step: Stage) -> StageResult:
+    """Run a stage as a Prefect task, whose state has its result; that it is superseded is no failure of the task."""
     from tasks.release.rollout.report import StageRecord
     from tasks.release.rollout.stages import StageResult, Superseded
 
@@ -215,11 +202,9 @@ def _run_stage(
 
 def _give_up(record: RolloutRecord, result: StageResult) -> State[Any]:
     """Write down what is to be done, and do it: the run after a kill completes it."""
-    release, live = record.challenger, record.champion
+    release, live = record.release, record.live.candidate if record.live else None
     why = " ".join(f"{record.stages[-1].name}: {result.message}".split())
-    failed = desired_state.Failed(
-        release.candidate, release.version, why, desired_state.now(), live.candidate if live else None
-    )
+    failed = desired_state.Failed(release.candidate, release.version, why, desired_state.now(), live)
     desired_state.begin_withdrawal(record.model, failed)
     state = _withdraw(record.model, failed, with_page=False)
     record.end = state.message or why
@@ -249,7 +234,7 @@ def _withdraw(model: str, failed: desired_state.Failed, with_page: bool = True) 
 
 
 def _end_trial(model: str) -> None:
-    desired_state.write(model, desired_state.read(model).without_challenger())
+    desired_state.write(model, desired_state.read(model).without_canary())
 
 
 def _withdraw_version(model: str, failed: desired_state.Failed) -> str | None:
@@ -268,9 +253,8 @@ def _withdraw_version(model: str, failed: desired_state.Failed) -> str | None:
 def _publish(record: RolloutRecord) -> None:
     from tasks.release.rollout import report
 
-    image = ""
-    if report.has_picture(record):
-        image = f"data:image/png;base64,{b64encode(report.picture(record)).decode()}"
+    picture = report.picture(record)
+    image = f"data:image/png;base64,{b64encode(picture).decode()}" if picture else ""
     _create_page(record.model, report.markdown(record, image), record.end)
 
 

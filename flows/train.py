@@ -118,7 +118,7 @@ def _needs_promotion_by_hand(model: str, config: params.Params, differing: list[
     if not differing or config.git.promote_uncommitted:
         return None
     by_hand = f"`evergreen train {model}`, then `evergreen promote {model}`"
-    return f"{uncommitted.in_words(differing)}; commit it, or give the word: {by_hand}"
+    return f"{uncommitted.in_words(differing)}; commit it, or approve it: {by_hand}"
 
 
 def _rolled_back(model: str) -> str | None:
@@ -162,7 +162,7 @@ def _judge(model: str, version: int, on_hold: str | None, differing: list[str]) 
     on_hold = on_hold if on_hold and verdict.promoted else ""
     verdict_ledger.keep(model, version, verdict, run=_run_url(), on_hold=on_hold)
     if on_hold or differing:
-        put_on_hold = as_task(registry.put_on_hold, "have it wait for a person's word", retries=3)
+        put_on_hold = as_task(registry.put_on_hold, "have it wait for a person's approval", retries=3)
         put_on_hold(model, version, on_hold, ", ".join(differing))
     if verdict.promoted and not on_hold:
         as_task(registry.promote, "promote it to champion", retries=3)(model, version, verdict.id)

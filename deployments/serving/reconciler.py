@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 from deployments.serving.fork_server_client import ForkServer
 from deployments.serving.replica_pool import ReplicaPool
 from deployments.serving.served_model import ServedModel
-from tasks.ground import files, params, paths, settings
+from tasks.ground import files, params, settings
 from tasks.ground.errors import EvergreenError
 from tasks.release.registry import desired_state
 from tasks.release.registry.desired_state import DesiredState
@@ -51,7 +51,7 @@ class Reconciler:
 
     def reconcile(self) -> None:
         """One look: at params.yaml, at each model's file, at each replica."""
-        states = {path.stem: path for path in paths.desired_states().glob("*.json") if path.name != desired_state.KEYS}
+        states = desired_state.written()
         current, now = self._current_params(), time.monotonic()
         self._gone_since = {name: self._gone_since.get(name, now) for name in self.models if name not in states}
         for name in [*states, *self._gone_since]:

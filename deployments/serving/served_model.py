@@ -57,7 +57,7 @@ class ServedModel:
         """Start what is newly desired, drain what no longer is, and promote the live release as soon as it is ready."""
         self.desired, self.limits = desired, limits
         self.today = datetime.now(self.zone).date().isoformat()
-        releases = {release.candidate: release for release in (*desired.warm.values(), desired.live) if release}
+        releases = {release.candidate: release for release in desired.releases}
         for candidate, release in releases.items():
             if candidate not in self.pools:
                 self.pools[candidate] = self._pool(release)
@@ -98,10 +98,11 @@ class ServedModel:
 
     def status(self) -> ModelStatus:
         """For `GET /status`."""
-        roles = {release.candidate: role for role, release in self.desired.warm.items()}
-        roles |= {self.desired.canary["candidate"]: "canary"} if self.desired.canary else {}
+        desired = self.desired.as_json()
+        roles = {release["candidate"]: release["role"] for release in desired["beside"]}
+        roles |= {desired["canary"]["candidate"]: "canary"} if desired["canary"] else {}
         return ModelStatus(
-            **self.desired.as_json(),
+            **desired,
             answers=self.answering.candidate if self.answering else None,
             releases={
                 candidate: pool.status("live" if pool is self.live else roles.get(candidate, "live"))
@@ -131,9 +132,9 @@ class ServedModel:
 
     def choose(self, key: str) -> tuple[ReplicaPool, bool]:
         """The pool for a request, and whether that is the canary: always the same for a key."""
-        challenger, share = self.desired.challenger, self.desired.share
-        if share and challenger and (pool := self.pools.get(challenger.candidate)) and pool.replicas:
-            drawn = _fraction(f"{challenger.candidate}/{key}") if key else random.random()  # noqa: S311
+        canary, share = self.desired.canary, self.desired.share
+        if share and canary and (pool := self.pools.get(canary.candidate)) and pool.replicas:
+            drawn = _fraction(f"{canary.candidate}/{key}") if key else random.random()  # noqa: S311
             if drawn < share:
                 return pool, True
         if pool := self.answering:

@@ -143,7 +143,7 @@ def _in_words(policy: params.Retrain) -> str:
     lines = [
         " and ".join(f"{name.replace('_', ' ')} {limit:g}" for name, limit in line.given()) for line in policy.when
     ]
-    return " or ".join(lines) or "a person's word alone"
+    return " or ".join(lines) or "a person's request alone"
 
 
 # ── history ───────────────────────────────────────────────────────────────────────────────────────

@@ -285,7 +285,7 @@ class Git(Section):
     branch: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w./-]*$")] | None = None
     remote: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")] = "origin"
     promote_uncommitted: bool = False
-    """Whether a candidate whose code or parameters are in no commit may become champion without a person's word."""
+    """Whether a candidate whose code or parameters are in no commit may become champion without a person's approval."""
 
 
 class Params(Section):

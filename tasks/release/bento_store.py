@@ -5,18 +5,8 @@ A replica that runs does not notice; the next one would not start.
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
-from tasks.ground import settings
 from tasks.ground.errors import DataMissing
 from tasks.release.package import package
-
-
-def release_folder(model: str, candidate: str) -> Path:
-    """Where the store keeps a release's files, if it has them."""
-    home = os.environ.get("BENTOML_HOME") or settings.environment()["BENTOML_HOME"]
-    return Path(home) / "bentos" / model / candidate / "src"
 
 
 def ensure(model: str, candidate: str) -> bool:

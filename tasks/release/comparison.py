@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,9 +32,6 @@ def judge_candidate(model_name: str) -> Verdict:
     """Compare the candidate in build/<model> with the champion, on the holdout rows. Nothing is recorded.
 
     A champion that cannot be loaded or scored makes the verdict a refusal that says so.
-
-    Raises:
-        RegistryUnavailable: without the registry, the champion is unknown.
     """
     model = params.load().model(model_name)
     case = comparison(model_name, model, registry.champion(model_name))
@@ -41,12 +39,7 @@ def judge_candidate(model_name: str) -> Verdict:
 
 
 def comparison(model_name: str, model: params.Model, champion: registry.ModelVersion | None) -> gate.Comparison:
-    """What the gate judges.
-
-    Raises:
-        DataMissing: build/<model> holds no packaged candidate.
-        ModelFileRefused: build/<model>/release was changed after it was packaged.
-    """
+    """What the gate judges."""
     import pandas as pd
 
     build = settings.BUILD / model_name
@@ -81,34 +74,23 @@ def comparison(model_name: str, model: params.Model, champion: registry.ModelVer
 
 def score_champion(model_name: str, champion: registry.ModelVersion, ids: pd.Series[Any]) -> gate.Contender:
     """The champion with its answers for the holdout rows with these ids, in their order; or why there are none."""
-    candidate = champion.candidate
+    name = f"the champion, candidate {champion.candidate}, could not be"
     try:
         folder = registry.fetch_cached(model_name, champion)
         release, training = folder / "release", folder / "training"
         facts = files.read_json(release / "release.json")
-        trained_on = training_overlap.load(training / "train_ids.npy")
         overlap = training_overlap.find(settings.BUILD / model_name, training, facts, ids)
     except RegistryUnavailable:  # it may be there again in a minute: no reason for a verdict
         raise
     except UNSCORABLE as error:
-        fault = f"the champion, candidate {candidate}, could not be had: {_one_line(error)}"
-        return gate.Contender(candidate, None, None, None, fault)
-    fault, predictions = "", None
+        return gate.Contender(champion.candidate, None, None, None, f"{name} had: {_one_line(error)}")
+    contender = gate.Contender(champion.candidate, None, None, facts.get("features"), overlap=overlap)
     try:
         predictions = scorer(model_name, release, facts)(_holdout_features(model_name, facts, ids))
     except UNSCORABLE as error:
-        fault = f"the champion, candidate {candidate}, could not be scored on this holdout: {_one_line(error)}"
-    return gate.Contender(
-        candidate,
-        predictions,
-        trained_on,
-        facts.get("features"),
-        fault,
-        seen=overlap.seen,
-        seen_by=overlap.note,
-        doubt=overlap.doubt,
-        when_missing=None if predictions is None else when_missing(model_name, release, facts, ids),
-    )
+        return replace(contender, fault=f"{name} scored on this holdout: {_one_line(error)}")
+    missing = when_missing(model_name, release, facts, ids)
+    return replace(contender, predictions=predictions, when_missing=missing)
 
 
 def _age(model_name: str, champion: registry.ModelVersion) -> int | None:
@@ -127,21 +109,13 @@ def _age(model_name: str, champion: registry.ModelVersion) -> int | None:
 
 
 def _holdout_features(model_name: str, facts: dict[str, Any], ids: pd.Series[Any]) -> pd.DataFrame:
-    """The features of the holdout rows with these ids, in their order."""
     features = list(facts["features"])
     holdout = rows.read(settings.BUILD / model_name, "holdout", [*features, "id"]).set_index("id")
     return holdout.loc[ids.to_numpy(), features].reset_index(drop=True)
 
 
 def when_missing(model_name: str, release: Path, facts: dict[str, Any], ids: pd.Series[Any]) -> pd.DataFrame | None:
-    """Its answers to some of the holdout rows with every nullable feature missing; None where it has none.
-
-    Args:
-        model_name: whose release.
-        release: its folder.
-        facts: its release.json.
-        ids: of the holdout rows.
-    """
+    """Its answers to some of the holdout rows with every nullable feature missing; None where it has none."""
     try:
         frame = _holdout_features(model_name, facts, ids.iloc[:: -(-len(ids) // MISSING_ROWS)])
         return scorer(model_name, release, facts)(without_optional(frame, facts["features"]))
@@ -156,13 +130,7 @@ def without_optional(frame: pd.DataFrame, features: Mapping[str, Mapping[str, An
 
 
 def scorer(model_name: str, release: Path, facts: dict[str, Any]) -> Callable[[pd.DataFrame], pd.DataFrame]:
-    """A function that scores rows by a release's model as its evaluation did.
-
-    Args:
-        model_name: whose release.
-        release: its folder.
-        facts: its release.json.
-    """
+    """A function that scores rows by a release's model as its evaluation did; `facts` is its release.json."""
     if _holds_own_code(model_name, release) and _code_differs(release):
         return partial(predict_frame, release)  # today's code could make another model of the same file
     pipeline = model_file.load(release / "model.skops", facts["model_sha256"], own=f"models.{model_name}")

@@ -37,13 +37,7 @@ class Scorer:
             self.process.communicate()
 
     def submit(self, name: str, rows: pa.Table, *, way: str = "requests") -> None:
-        """Have a chunk scored, while the caller goes on.
-
-        Args:
-            name: of the chunk, as errors name it.
-            rows: as scorer_worker.py takes them.
-            way: `requests` or `frame`, see there.
-        """
+        """Have a chunk scored, while the caller goes on."""
         from pyarrow import parquet
 
         parquet.write_table(rows, self._path("rows", name), compression="none")
@@ -58,11 +52,7 @@ class Scorer:
             raise self._failed(self.submitted[0]) from None
 
     def result(self) -> pa.Table:
-        """The answers to the chunk that was submitted first of those that wait.
-
-        Raises:
-            StageFailed: the release failed.
-        """
+        """The answers to the chunk that was submitted first of those that wait."""
         from pyarrow import parquet
 
         assert self.process is not None
@@ -84,11 +74,7 @@ class Scorer:
 
 
 def predict_frame(release: Path, rows: pd.DataFrame) -> pd.DataFrame:
-    """The predictions of a frame of features by a release's own code, as its evaluation would make them.
-
-    Raises:
-        StageFailed: that code failed; with the last line it wrote.
-    """
+    """The predictions of a frame of features by a release's own code, as its evaluation would make them."""
     import pyarrow as pa
 
     with tempfile.TemporaryDirectory() as folder, Scorer(release, release.name, Path(folder)) as scorer:

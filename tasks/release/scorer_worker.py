@@ -69,7 +69,6 @@ class ReleaseScorer:
         return pa.table({name: values.cast(self._type(name)) for name, values in answer.items()})
 
     def _rows(self, table: pa.Table) -> Any:
-        """Each row as columns give it, and as JSON."""
         texts = table["json"].to_pylist() if "json" in table.column_names else [None] * len(table)
         if not set(self.features) <= set(table.column_names):
             return (({}, text) for text in texts)  # all of it is JSON
@@ -89,16 +88,16 @@ class ReleaseScorer:
         return dict(read.__dict__)
 
     def _problem(self, fault: Any) -> str:
+        did_you_mean = _module("errors", "errors").did_you_mean
         name = str(fault["loc"][0])[:LONGEST_NAME] if fault["loc"] else None
         problem = {
             "missing": "is missing",
-            "extra_forbidden": f"is not known{_did_you_mean(name or '', list(self.features))}",
+            "extra_forbidden": f"is not known{did_you_mean(name or '', list(self.features))}",
             "json_invalid": f"the line is not JSON: {fault['msg'].removeprefix('Invalid JSON: ')}",
         }.get(fault["type"], fault["msg"])
         return problem if name is None else f"{name}: {problem}"
 
     def _scored(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        """The columns of the answer to valid rows."""
         import numpy as np
 
         frame = self._frame(rows)
@@ -152,11 +151,6 @@ def _module(name: str, before: str) -> Any:
         return import_module(f"tasks.runtime.{name}")
     except ModuleNotFoundError:
         return import_module(f"tasks.{before}")
-
-
-def _did_you_mean(word: str, choices: list[str]) -> str:
-    hint: str = _module("errors", "errors").did_you_mean(word, choices)
-    return hint
 
 
 def _plain(column: Any, kind: str) -> list[Any]:

@@ -23,7 +23,7 @@ from deployments.local import servers
 from deployments.watching.champion_watch import ChampionWatch
 from flows.prefect_support import api, run_local
 from tasks import steps
-from tasks.ground import files, http, params, settings
+from tasks.ground import files, http, params, paths, settings
 from tasks.ground.errors import DataMissing
 from tasks.ground.git import Clone
 from tasks.release import bento_store
@@ -164,7 +164,7 @@ def served(world: World) -> desired_state.ReleaseRef:
 @pytest.fixture(autouse=True)
 def moment(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is tried again is tried soon."""
-    monkeypatch.setattr(stages, "CALM_S", 0.5)
+    monkeypatch.setattr(stages, "RETRY_PAUSE_S", 0.5)
 
 
 def router() -> Any:
@@ -196,10 +196,10 @@ def test_the_first_champion_serves_at_once(world: World) -> None:
 
 def test_nothing_to_do_is_found_out_without_mlflow(served: desired_state.ReleaseRef) -> None:
     """And nothing is written."""
-    before = desired_state.path(MODEL).stat().st_mtime_ns
+    before = paths.desired_state(MODEL).stat().st_mtime_ns
     state = roll()
     assert state.message.startswith(f"nothing to do: version {served.version} ({served.candidate}) serves since 2")
-    assert desired_state.path(MODEL).stat().st_mtime_ns == before
+    assert paths.desired_state(MODEL).stat().st_mtime_ns == before
 
 
 def test_a_new_champion_is_tried_on_real_requests_and_takes_over_without_a_failed_one(
@@ -215,7 +215,7 @@ def test_a_new_champion_is_tried_on_real_requests_and_takes_over_without_a_faile
     assert state.is_completed(), state.message
     assert not load.failed
     now = desired_state.read(MODEL)
-    assert (now.live.candidate, now.previous.candidate, now.challenger) == (one.candidate, served.candidate, None)
+    assert (now.live.candidate, now.previous.candidate, now.canary) == (one.candidate, served.candidate, None)
     page = story()
     assert "40 logged requests replayed through both" in page
     assert "requests in 2 s, 0 errors; live release" in page
@@ -342,7 +342,7 @@ def test_a_bad_release_is_withdrawn_and_costs_no_answer(
     assert why in state.message
     assert not load.failed
     assert desired_state.read(MODEL).live.candidate == served.candidate
-    assert desired_state.read(MODEL).challenger is None
+    assert desired_state.read(MODEL).canary is None
     assert registry.champion(MODEL).number == served.version
     assert why in registry.history(MODEL)[one.version - 1].withdrawn
     assert "✗" in story()
@@ -428,7 +428,7 @@ def test_a_killed_canary_is_ended_by_the_next_run(world: World, served: desired_
     assert not load.failed
     now = desired_state.read(MODEL)
     assert (now.live.candidate, now.previous.candidate) == (one.candidate, served.candidate)
-    assert (now.challenger, now.share) == (None, None)
+    assert (now.canary, now.share) == (None, None)
 
 
 def test_a_killed_router_is_not_held_against_a_release(world: World, served: desired_state.ReleaseRef) -> None:

@@ -16,7 +16,7 @@ from prefect.client.schemas.objects import State
 
 from flows import rollout
 from flows.prefect_support import events
-from tasks.ground import files, http, settings
+from tasks.ground import files, http, paths, settings
 from tasks.release.package import package
 from tasks.release.registry import champion_lookup, desired_state, registry
 from tasks.release.registry.desired_state import DesiredState, ReleaseRef
@@ -73,8 +73,8 @@ def world(small: Project, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(events, "withdrawn", lambda model, failed, said: world.told.append(said))
     monkeypatch.setattr(registry, "withdraw", world.withdraw)
     monkeypatch.setattr(registry, "verdicts", lambda *_: [])
-    monkeypatch.setattr(stages, "CALM_S", 0.1)
-    monkeypatch.setattr(report, "has_picture", lambda _: False)  # which takes longer than all the rest
+    monkeypatch.setattr(stages, "RETRY_PAUSE_S", 0.1)
+    monkeypatch.setattr(report, "picture", lambda _: None)  # which takes longer than all the rest
     monkeypatch.setattr(champion_lookup, "champion", lambda _: world.champion)
     monkeypatch.setattr(stages, "champion_in_registry", lambda _: world.champion)
     monkeypatch.setattr(package, "stored", lambda *_: Path("there"))
@@ -150,9 +150,7 @@ def test_a_rollout_killed_at_any_write_ends_right(world: World, monkeypatch: pyt
         now = desired_state.read(MODEL)
         assert now.live is not None
         assert now.previous is not None
-        assert (now.live.candidate, now.previous.candidate, now.challenger) == (NEW.candidate, OLD.candidate, None), (
-            where
-        )
+        assert (now.live.candidate, now.previous.candidate, now.canary) == (NEW.candidate, OLD.candidate, None), where
         lives = [line["version"] for line in desired_state.history(MODEL) if line["outcome"] == "live"]
         assert lives == [1, 2], where
         assert not world.told
@@ -172,7 +170,7 @@ def test_a_withdrawal_killed_at_any_write_ends_right(world: World, monkeypatch: 
         state = run(fake, monkeypatch)
         now = desired_state.read(MODEL)
         assert now.live is not None
-        assert (now.live.candidate, now.challenger, now.share) == (OLD.candidate, None, None), where
+        assert (now.live.candidate, now.canary, now.share) == (OLD.candidate, None, None), where
         assert world.champion == OLD, where
         assert list(world.withdrawn) == [2], where
         assert world.told, where
@@ -186,7 +184,7 @@ def test_a_withdrawal_killed_at_any_write_ends_right(world: World, monkeypatch: 
 
 def test_a_release_that_was_found_bad_is_not_tried_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A withdrawal that was killed is ended without asking the release anything."""
-    desired_state.write(MODEL, DesiredState(OLD, challenger=NEW).with_canary(0.1))
+    desired_state.write(MODEL, DesiredState(OLD, canary=NEW).with_share(0.1))
     failed = desired_state.Failed(NEW.candidate, NEW.version, "it is slow", desired_state.now(), OLD.candidate)
     desired_state.begin_withdrawal(MODEL, failed)
     fake = FakeRouter(0, MODEL, old=Behaviour(), new=Behaviour())
@@ -211,7 +209,7 @@ def test_a_first_champion_that_fails_leaves_nothing(world: World, monkeypatch: p
 def test_a_registry_without_champion_takes_nothing_away(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A lost store must not end production; a canary that nobody wants is ended."""
     world.champion = None  # type: ignore[assignment]
-    desired_state.write(MODEL, DesiredState(OLD, challenger=NEW).with_canary(0.1))
+    desired_state.write(MODEL, DesiredState(OLD, canary=NEW).with_share(0.1))
     state = run(FakeRouter(0, MODEL, old=Behaviour(), new=Behaviour()), monkeypatch)
     assert state.message.startswith("the registry names no champion; version 1 (0000000000000000) serves since")
     assert desired_state.read(MODEL) == DesiredState(OLD)
@@ -229,11 +227,11 @@ def test_who_is_live_and_does_not_run_is_told(world: World, monkeypatch: pytest.
 def test_another_challenger_that_was_left_is_cleared_away(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody was champion while a run was killed, and is not any more."""
     other = ReleaseRef("2" * 16, 3)
-    desired_state.write(MODEL, DesiredState(OLD, challenger=other).with_canary(0.5))
+    desired_state.write(MODEL, DesiredState(OLD, canary=other).with_share(0.5))
     fake = FakeRouter(200, MODEL, old=Behaviour(), new=Behaviour())
     fake.releases[other.candidate] = Behaviour()
     assert run(fake, monkeypatch).is_completed()
-    assert not any(seen.share for seen in fake.seen if seen.challenger == other)
+    assert not any(seen.share for seen in fake.seen if seen.canary == other)
 
 
 def test_another_champion_meanwhile_ends_a_rollout(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -260,8 +258,8 @@ def test_a_model_that_params_yaml_lost_is_served_no_longer(world: World, monkeyp
     for model in (MODEL, "gone"):
         desired_state.write(model, DesiredState(OLD))
     run(FakeRouter(0, MODEL, old=Behaviour()), monkeypatch)
-    assert not desired_state.path("gone").exists()
-    assert desired_state.path(MODEL).exists()
+    assert not paths.desired_state("gone").exists()
+    assert paths.desired_state(MODEL).exists()
 
 
 def test_a_router_that_is_away_fails_the_run_and_nobody_else(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""What is in no commit reaches production by a person's word only; and so does anything after a rollback."""
+"""What is in no commit reaches production by a person's approval only; and so does anything after a rollback."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_by_itself_nothing_uncommitted_is_trained(project: Project) -> None:
     (project.root / "models" / "tiny" / "rows" / "more.py").write_text("MORE = 1\n")
     state = train()
     assert state.name == "NotDue"
-    assert "uncommitted: models/tiny/rows/more.py, params.yaml; commit it, or give the word" in state.message
+    assert "uncommitted: models/tiny/rows/more.py, params.yaml; commit it, or approve it" in state.message
     assert "uncommitted" in (retrain_decision.last(MODEL) or {})["why"]
     assert registry.history(MODEL) == []
     assert "uncommitted: models/tiny/rows/more.py, params.yaml" in page.write().read_text()
@@ -98,7 +98,7 @@ def test_after_a_rollback_nothing_comes_until_data_or_code_do(project: Project) 
     write_readings(project.root, 4)
     project.dvc("add", "-q", "data")
     assert train().name == "NotDue"
-    assert registry.rollback(MODEL).changed
+    assert "is withdrawn" in registry.rollback(MODEL)
     project.edit("params.yaml", "age_days: 300", "age_days: 1")
     state = train()
     assert state.name == "NotDue"
@@ -108,7 +108,7 @@ def test_after_a_rollback_nothing_comes_until_data_or_code_do(project: Project) 
     project.dvc("add", "-q", "data")
     train()
     assert champion() == 3
-    assert registry.rollback(MODEL, to=1).changed
+    assert "is withdrawn" in registry.rollback(MODEL, to=1)
     assert "nothing to do" in train().message
     project.edit("params.yaml", "params: {C: 3.0}", "params: {C: 4.0}")
     assert "uncommitted" in train().message

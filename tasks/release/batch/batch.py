@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.ground import files, params, paths, storage
-from tasks.ground.errors import DataMissing, Mistake, did_you_mean
+from tasks.ground.errors import Mistake
 from tasks.ground.storage import Location
 from tasks.release.batch import batch_sources
 from tasks.release.batch.batch_sources import BatchRefused, Chunk, Fetched, Source
@@ -93,7 +93,7 @@ class BatchResult:
         return f"{self.release.model}: {scored}, by {self.release}, in {self.to}{reused}"
 
     def add(self, part: dict[str, Any], *, made: bool) -> None:
-        """Count a part."""
+        """Count a part: made now, or there already."""
         self.rows += part["rows"]
         self.refused += part["refused"]
         self.problems.update(part["problems"])
@@ -101,11 +101,7 @@ class BatchResult:
         self.reused += not made
 
     def raise_for_failures(self) -> None:
-        """Fail a batch that must not look like a success.
-
-        Raises:
-            BatchRefused: a source could not be scored, or not one row could.
-        """
+        """Raise BatchRefused where a source could not be scored, or not one row could: that must not look well."""
         if self.failed:
             reasons = "\n".join(f"{name}: {why}" for name, why in list(self.failed.items())[:10])
             raise BatchRefused(
@@ -141,7 +137,7 @@ def score(
         chunk: rows that are scored at once, and in one part.
         keep: columns of the source that are copied to the answers.
         log: is given a line for each thing that happens.
-        progress: is told how far it is.
+        progress: is called with how far it is.
 
     Raises:
         DataMissing: there is no such source, or no champion.
@@ -157,53 +153,40 @@ def score(
     config.model(name)
     release = find_release(name, version)
     sources = batch_sources.find(name, config, source)
-    to = to or str(paths.batches() / name / release.candidate / _slug(storage.masked(source)))
-    target = Target(Location.of(to))
-    log(f"{name}: {len(sources)} sources are scored by {release} into {target.place.shown}")
-    lock = files.lock(f"batch-{files.digest(target.place.url)[:16]}")
+    place = Location.of(to or str(paths.batches() / name / release.candidate / _slug(storage.masked(source))))
+    log(f"{name}: {len(sources)} sources are scored by {release} into {place.shown}")
+    lock = files.lock(f"batch-{files.digest(place.url)[:16]}")
     with lock, _scratch() as scratch, Scorer(release.folder, release.tag, scratch) as scorer:
-        target.refuse_other_files()
-        run = BatchRun(release, target, scorer, scratch, chunk, list(keep), log, progress)
+        run = BatchRun(release, place, scorer, scratch, chunk, list(keep), log, progress)
         run.score_all(sources)
     return run.result
 
 
 def find_release(name: str, version: str) -> BatchRelease:
-    """The release of a version: from the Bento store, or from the registry where the store has lost it.
-
-    Raises:
-        DataMissing: there is no champion.
-        Mistake: there is no such version.
-    """
+    """The release of a version: from the Bento store, or from the registry where the store has lost it."""
     from tasks.release.registry import registry
 
-    records = registry.history(name)
-    record = next((r for r in records if version in {*r.aliases, str(r.version), r.candidate}), None)
-    if version == CHAMPION:  # which is another one than the alias says while a rollback is half done
-        champion = registry.champion(name)
-        if champion is None:
-            raise DataMissing(f"{name} has no champion yet: train it (evergreen train {name}), or name a version")
-        record = next(r for r in records if r.version == champion.number)
-    candidate = record.candidate if record else version
-    number = str(record.version) if record else None
-    if re.fullmatch(r"[0-9a-f]{16}", candidate) and (bento := package.stored(name, candidate)):
-        return BatchRelease(name, candidate, number, bento / "src")
-    registered = registry.find(name, candidate) if record else None
-    if registered is None:
-        choices = [*(str(r.version) for r in records), *sorted({alias for r in records for alias in r.aliases})]
-        raise Mistake(f"{name} has no version or candidate {version!r}{did_you_mean(version, choices)}")
-    return BatchRelease(name, candidate, number, registry.fetch_cached(name, registered) / "release")
+    bento = package.stored(name, version) if re.fullmatch(r"[0-9a-f]{16}", version) else None
+    if bento and registry.find(name, version) is None:
+        return BatchRelease(name, version, None, bento / "src")
+    resolved = registry.resolve(name, version)
+    bento = package.stored(name, resolved.candidate)
+    folder = bento / "src" if bento else registry.fetch_cached(name, resolved) / "release"
+    return BatchRelease(name, resolved.candidate, str(resolved.number), folder)
 
 
 # ── a run ─────────────────────────────────────────────────────────────────────────────────────────
 
 
+_PART = re.compile(r".+\.[0-9a-f]{8}-[0-9]{5}\.parquet")
+
+
 @dataclass
 class BatchRun:
-    """Scores sources one after the other."""
+    """Scores sources one after the other into parts, which lie at `place`."""
 
     release: BatchRelease
-    target: Target
+    place: Location
     scorer: Scorer
     scratch: Path
     chunk: int
@@ -215,11 +198,19 @@ class BatchRun:
         self.facts = package.release_facts(self.release.folder)
         made_by = {"format": FORMAT, "candidate": self.release.candidate, "version": self.release.version}
         self.recipe = files.digest({**made_by, "chunk": self.chunk, "keep": self.keep})
-        self.result = BatchResult(self.release, self.target.place.shown)
-        self.done = self.target.read_note()
+        self.result = BatchResult(self.release, self.place.shown)
+        note = self.place / NOTE
+        self.done: dict[str, Any] = json.loads(note.read()) if note.is_file() else {}
+        """The sources that are done: name → key, tag, recipe and parts."""
 
     def score_all(self, sources: list[Source]) -> None:
         """Score them all; one that cannot be scored does not keep the others from it."""
+        others = sorted(name for name in self._names() if name.endswith(".parquet") and not _PART.fullmatch(name))
+        if others:
+            raise Mistake(
+                f"{self.place.shown} holds {others[0]}, which is no part of a batch: name another folder for `to`, as "
+                f"whoever reads this one would read both"
+            )
         sizes = {source.name: max(1, source.size) for source in sources}
         before, whole = 0, sum(sizes.values())
         for source in sources:
@@ -234,144 +225,28 @@ class BatchRun:
 
     def _score(self, source: Source, progress: Callable[[float], object]) -> None:
         done, tag = self.done.get(source.name), source.content_tag()
-        if done and not {part["name"] for part in done["parts"]} <= self.target.names():
+        if done and not {part["name"] for part in done["parts"]} <= self._names():
             done = None
         if done and tag and (done["tag"], done["recipe"]) == (tag, self.recipe):  # known without reading it
-            return self.reuse(done["parts"])
+            return self._reuse(done["parts"])
         fetched = source.fetch(self.scratch)
         key = files.digest({"recipe": self.recipe, "data": fetched.data, "name": source.name})
         if done and done["key"] == key:
-            return self.reuse(done["parts"])
+            return self._reuse(done["parts"])
         parts = list(_SourceRun(self, source, fetched, key).parts(progress))
-        before = {name for name in self.target.names() if name.rpartition("-")[0] == _slug(source.name)}
-        self.target.remove(before - {part["name"] for part in parts})
+        before = {name for name in self._names() if name.rpartition("-")[0] == _slug(source.name)}
+        for name in before - {part["name"] for part in parts}:
+            (self.place / name).remove()
         rows, refused = (sum(part[what] for part in parts) for what in ("rows", "refused"))
         self.log(f"{source.name}: {rows - refused:,} rows scored, {refused:,} refused, {len(parts)} parts")
         self.done[source.name] = {"key": key, "tag": tag, "recipe": self.recipe, "parts": parts}
-        return self.target.write_note(self.done)
+        return self._write(NOTE, lambda path: files.write_json(path, self.done))
 
-    def reuse(self, parts: list[dict[str, Any]]) -> None:
-        """Count parts that are there already."""
+    def _reuse(self, parts: list[dict[str, Any]]) -> None:
         for part in parts:
             self.result.add(part, made=False)
 
-
-@dataclass
-class _SourceRun:
-    """One source on its way into parts."""
-
-    run: BatchRun
-    source: Source
-    fetched: Fetched
-    key: str
-
-    def parts(self, progress: Callable[[float], object]) -> Iterator[dict[str, Any]]:
-        """Make what is missing, in order, and give the parts' summaries; while one is scored, the next is read."""
-        run, first = self.run, 0
-        features = {name: run.facts["features"][name] for name in run.facts["columns"]}
-        waiting: list[tuple[str, int, Chunk]] = []
-        try:
-            chunks = batch_sources.chunks(self.fetched.rows(), self.source.where, features, run.keep, run.chunk)
-            for i, chunk in enumerate(chunks):
-                name = f"{_slug(self.source.name)}-{i:05d}.parquet"
-                existing = run.target.summary(name, self.key)
-                if existing is None:
-                    run.scorer.submit(name, chunk.rows)
-                if waiting:
-                    yield self._finish(*waiting.pop())
-                if existing is None:
-                    waiting.append((name, first, chunk))
-                else:
-                    run.reuse([existing])
-                    yield existing
-                first += len(chunk.rows)
-                progress(chunk.done)
-        except BatchRefused:
-            for part in waiting:  # what was submitted is answered: the next source would take it for its own
-                self._finish(*part)
-            raise
-        for part in waiting:
-            yield self._finish(*part)
-        if not first:
-            raise BatchRefused(f"{self.source.where} holds no rows")
-
-    def _finish(self, name: str, first: int, chunk: Chunk) -> dict[str, Any]:
-        answers = self.run.scorer.result()
-        problems = Counter(problem for problem in answers["problem"].to_pylist() if problem is not None)
-        summary = {"name": name, "rows": len(answers), "refused": sum(problems.values())}
-        summary["problems"] = dict(problems.most_common(MOST_PROBLEMS))
-        self.run.target.put(name, self._table(first, chunk, answers, summary))
-        self.run.result.add(summary, made=True)
-        return summary
-
-    def _table(self, first: int, chunk: Chunk, answers: pa.Table, summary: dict[str, Any]) -> pa.Table:
-        """The part: answers with the columns kept, and where they come from."""
-        import pyarrow as pa
-
-        release, data = self.run.release, self.fetched.data
-        origin = {"model": release.model, "version": release.version, "release": release.candidate}
-        origin |= {"source": self.source.where, "data": data}
-        numbers = range(first, first + len(answers))
-        columns: dict[str, Any] = {"row": pa.array(numbers)}
-        kept = chunk.kept.drop_columns(batch_sources.ROW)
-        columns |= {name: table[name] for table in (kept, answers) for name in table.column_names}
-        columns["prediction_id"] = pa.array([_prediction_id(release.candidate, data, row) for row in numbers])
-        columns |= {name: pa.repeat(pa.scalar(value, pa.string()), len(answers)) for name, value in origin.items()}
-        facts = {"key": self.key, "told": summary, **origin, "tag": release.tag}
-        facts |= {"lineage": self.run.facts["lineage"], "made_of": self.fetched.facts}
-        texts = {
-            name: fact if isinstance(fact, str) else json.dumps(fact, sort_keys=True) for name, fact in facts.items()
-        }
-        return pa.table(columns).replace_schema_metadata({f"evergreen.{name}": text for name, text in texts.items()})
-
-
-def _prediction_id(candidate: str, data: str, row: int) -> str:
-    """The same prediction has the same name for ever: it is made of the release, the data and the row."""
-    return hashlib.sha256(f"{candidate}/{data}/{row}".encode()).hexdigest()[:32]
-
-
-def _slug(name: str) -> str:
-    """A name as that of a file, told apart from others that look alike by a digest."""
-    plain = re.sub(r"[^A-Za-z0-9_.=-]+", "-", name.removesuffix("/")).strip("-.")[-60:].lstrip("-.")
-    return f"{plain}.{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-
-
-@contextmanager
-def _scratch() -> Iterator[Path]:
-    """A folder for intermediate files; what killed runs left is removed."""
-    beside = paths.batches()
-    beside.mkdir(parents=True, exist_ok=True)
-    files.sweep(beside, below=False)
-    with tempfile.TemporaryDirectory(dir=beside, prefix=f".aside.{os.getpid()}-", suffix=".tmp") as folder:
-        yield Path(folder)
-
-
-# ── where it goes ─────────────────────────────────────────────────────────────────────────────────
-
-_PART = re.compile(r".+\.[0-9a-f]{8}-[0-9]{5}\.parquet")
-
-
-@dataclass(frozen=True)
-class Target:
-    """A folder or a bucket's prefix with the parts of a batch."""
-
-    place: Location
-
-    def refuse_other_files(self) -> None:
-        """See that no part comes to lie beside Parquet files that are none.
-
-        Raises:
-            Mistake: it would.
-        """
-        others = sorted(name for name in self.names() if name.endswith(".parquet") and not _PART.fullmatch(name))
-        if others:
-            raise Mistake(
-                f"{self.place.shown} holds {others[0]}, which is no part of a batch: name another folder for `to`, as "
-                f"whoever reads this one would read both"
-            )
-
-    def names(self) -> set[str]:
-        """The files that are there."""
+    def _names(self) -> set[str]:
         return {name for name in self.place.files() if "/" not in name}
 
     def summary(self, name: str, key: str) -> dict[str, Any] | None:
@@ -394,22 +269,92 @@ class Target:
         """Write a part, whole or not at all."""
         from pyarrow import parquet
 
-        self._put(name, lambda path: parquet.write_table(table, path, compression="zstd"))
+        self._write(name, lambda path: parquet.write_table(table, path, compression="zstd"))
 
-    def read_note(self) -> dict[str, Any]:
-        """The sources that are done: name → key, tag and parts."""
-        file = self.place / NOTE
-        note: dict[str, Any] = json.loads(file.read()) if file.is_file() else {}
-        return note
-
-    def write_note(self, note: dict[str, Any]) -> None:
-        """Note the sources that are done."""
-        self._put(NOTE, lambda path: files.write_json(path, note))
-
-    def remove(self, names: set[str]) -> None:
-        """Remove parts that are no more."""
-        for name in names:
-            (self.place / name).remove()
-
-    def _put(self, name: str, write: Callable[[Path], object]) -> None:
+    def _write(self, name: str, write: Callable[[Path], object]) -> None:
         (self.place / name).write(write, paths.batches())
+
+
+@dataclass
+class _SourceRun:
+    """One source on its way into parts."""
+
+    run: BatchRun
+    source: Source
+    fetched: Fetched
+    key: str
+
+    def parts(self, progress: Callable[[float], object]) -> Iterator[dict[str, Any]]:
+        """Make what is missing, in order, and give the parts' summaries; while one is scored, the next is read."""
+        run, first = self.run, 0
+        features = {name: run.facts["features"][name] for name in run.facts["columns"]}
+        waiting: list[tuple[str, int, Chunk]] = []
+        try:
+            chunks = batch_sources.chunks(self.fetched.rows(), self.source.where, features, run.keep, run.chunk)
+            for i, chunk in enumerate(chunks):
+                name = f"{_slug(self.source.name)}-{i:05d}.parquet"
+                existing = run.summary(name, self.key)
+                if existing is None:
+                    run.scorer.submit(name, chunk.rows)
+                if waiting:
+                    yield self._finish(*waiting.pop())
+                if existing is None:
+                    waiting.append((name, first, chunk))
+                else:
+                    run.result.add(existing, made=False)
+                    yield existing
+                first += len(chunk.rows)
+                progress(chunk.done)
+        except BatchRefused:
+            for part in waiting:  # what was submitted is answered: the next source would take it for its own
+                self._finish(*part)
+            raise
+        for part in waiting:
+            yield self._finish(*part)
+        if not first:
+            raise BatchRefused(f"{self.source.where} holds no rows")
+
+    def _finish(self, name: str, first: int, chunk: Chunk) -> dict[str, Any]:
+        answers = self.run.scorer.result()
+        problems = Counter(problem for problem in answers["problem"].to_pylist() if problem is not None)
+        summary = {"name": name, "rows": len(answers), "refused": sum(problems.values())}
+        summary["problems"] = dict(problems.most_common(MOST_PROBLEMS))
+        self.run.put(name, self._table(first, chunk, answers, summary))
+        self.run.result.add(summary, made=True)
+        return summary
+
+    def _table(self, first: int, chunk: Chunk, answers: pa.Table, summary: dict[str, Any]) -> pa.Table:
+        import pyarrow as pa
+
+        release, data = self.run.release, self.fetched.data
+        origin = {"model": release.model, "version": release.version, "release": release.candidate}
+        origin |= {"source": self.source.where, "data": data}
+        numbers = range(first, first + len(answers))
+        columns: dict[str, Any] = {"row": pa.array(numbers)}
+        kept = chunk.kept.drop_columns(batch_sources.ROW)
+        columns |= {name: table[name] for table in (kept, answers) for name in table.column_names}
+        ids = (hashlib.sha256(f"{release.candidate}/{data}/{row}".encode()).hexdigest()[:32] for row in numbers)
+        columns["prediction_id"] = pa.array(ids)  # the same prediction has the same name for ever
+        columns |= {name: pa.repeat(pa.scalar(value, pa.string()), len(answers)) for name, value in origin.items()}
+        facts = {"key": self.key, "told": summary, **origin, "tag": release.tag}
+        facts |= {"lineage": self.run.facts["lineage"], "made_of": self.fetched.facts}
+        texts = {
+            name: fact if isinstance(fact, str) else json.dumps(fact, sort_keys=True) for name, fact in facts.items()
+        }
+        return pa.table(columns).replace_schema_metadata({f"evergreen.{name}": text for name, text in texts.items()})
+
+
+def _slug(name: str) -> str:
+    """A name as that of a file, told apart from others that look alike by a digest."""
+    plain = re.sub(r"[^A-Za-z0-9_.=-]+", "-", name.removesuffix("/")).strip("-.")[-60:].lstrip("-.")
+    return f"{plain}.{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    """A folder for intermediate files; what killed runs left is removed."""
+    beside = paths.batches()
+    beside.mkdir(parents=True, exist_ok=True)
+    files.sweep(beside, below=False)
+    with tempfile.TemporaryDirectory(dir=beside, prefix=f".aside.{os.getpid()}-", suffix=".tmp") as folder:
+        yield Path(folder)

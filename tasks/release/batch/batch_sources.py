@@ -62,7 +62,7 @@ class Fetched:
 
 @dataclass(frozen=True)
 class Source:
-    """One file of rows, or one partition."""
+    """A file of rows; a `Partition` is one too."""
 
     name: str
     """Where it is, below what was asked for."""
@@ -80,32 +80,29 @@ class Source:
 
     def content_tag(self) -> str | None:
         """A tag of its content that is known without reading it; None where there is none."""
-        return None
+        return self.places[0].tag()
 
     def fetch(self, scratch: Path) -> Fetched:
         """Bring it to this machine, into a folder."""
-        raise NotImplementedError
+        path = self.places[0].on_this_machine(scratch)
+        return Fetched(files.sha256(path), {}, lambda: path)
 
 
 # ── what is asked for ─────────────────────────────────────────────────────────────────────────────
 
 
 def find(name: str, config: params.Params, source: str) -> list[Source]:
-    """The sources that a person names.
+    """The sources that a person names for a model.
 
-    Args:
-        name: the model.
-        config: params.yaml.
-        source: a file or a folder of rows, by path or URL; a partition: `<dataset>/<partition>`, or its file in data/
-            or in the landing zone.
-
-    Raises:
-        DataMissing: there is nothing of that name.
+    `source` is a file or a folder of rows, by path or URL; or a partition: `<dataset>/<partition>`, or its file in
+    data/ or in the landing zone.
     """
     model = config.model(name)
     if partition := _partition(model, config, source):
         tables = {
-            dataset: _all_tables(dataset) if how == "all" else [_table(dataset, partition, config)]
+            dataset: [Location.of(str(path)) for path in _all_tables(dataset)]
+            if how == "all"
+            else [_table(dataset, partition, config)]
             for dataset, how in model.datasets.items()
         }
         return [Partition(partition, [place for places in tables.values() for place in places], name, tables)]
@@ -114,13 +111,13 @@ def find(name: str, config: params.Params, source: str) -> list[Source]:
         if (suffix := PurePosixPath(place.shown).suffix) not in ROWS:
             kinds = f"its name ends in {suffix or 'nothing'}, not in {', '.join(ROWS)}"
             raise Mistake(f"{place.shown} is not a file of rows: {kinds}")
-        return [File(PurePosixPath(place.path).name, [place])]
+        return [Source(PurePosixPath(place.path).name, [place])]
     if place.is_folder():
         names = [name for name in place.files() if name.endswith(ROWS) and not re.search(r"(^|/)_", name)]
-        if rows := [File(name, [place / name]) for name in names]:  # without such as Spark's _temporary/
-            return list[Source](rows)
+        if names:  # without such as Spark's _temporary/
+            return [Source(name, [place / name]) for name in names]
         raise DataMissing(f"below {place.shown} lies no file to be scored ({', '.join(ROWS)})")
-    choices = [f"{dataset}/{name}" for dataset in model.datasets for name in _partitions(dataset)]
+    choices = [f"{dataset}/{path.stem}" for dataset in model.datasets for path in _all_tables(dataset)]
     raise DataMissing(
         f"there is no {place.shown}: name a file or a folder of rows, by path or URL, or a partition of the data, as "
         f"<dataset>/<partition>{hint(source, choices) if choices else ''}"
@@ -128,7 +125,6 @@ def find(name: str, config: params.Params, source: str) -> list[Source]:
 
 
 def _partition(model: params.Model, config: params.Params, source: str) -> str | None:
-    """Which partition is asked for, if one is."""
     dataset, _, partition = source.partition("/")
     if re.fullmatch(r"[\w-]+/[\w-]+", source) and dataset in model.datasets:
         return partition
@@ -140,13 +136,8 @@ def _partition(model: params.Model, config: params.Params, source: str) -> str |
     return None
 
 
-def _all_tables(dataset: str) -> list[Location]:
-    paths = sorted((settings.ROOT / "data" / dataset).glob("*"))
-    return [Location.of(f"data/{dataset}/{path.name}") for path in paths if path.suffix in TABLES]
-
-
-def _partitions(dataset: str) -> list[str]:
-    return [PurePosixPath(place.path).stem for place in _all_tables(dataset)]
+def _all_tables(dataset: str) -> list[Path]:
+    return [path for path in sorted((settings.ROOT / "data" / dataset).glob("*")) if path.suffix in TABLES]
 
 
 def _table(dataset: str, partition: str, config: params.Params) -> Location:
@@ -155,20 +146,9 @@ def _table(dataset: str, partition: str, config: params.Params) -> Location:
             place = Location.of(f"{home.rstrip('/')}/{dataset}/{partition}{suffix}")
             if place.is_file():
                 return place
-    near = hint(partition, _partitions(dataset))
+    near = hint(partition, [path.stem for path in _all_tables(dataset)])
     landing = storage.masked(config.landing)
     raise DataMissing(f"{dataset}/{partition} is neither in data/ nor in the landing zone {landing}{near}")
-
-
-class File(Source):
-    """A file of rows."""
-
-    def content_tag(self) -> str | None:  # noqa: D102
-        return self.places[0].tag()
-
-    def fetch(self, scratch: Path) -> Fetched:  # noqa: D102
-        path = self.places[0].on_this_machine(scratch)
-        return Fetched(files.sha256(path), {}, lambda: path)
 
 
 @dataclass(frozen=True)
@@ -177,6 +157,9 @@ class Partition(Source):
 
     model: str
     tables: dict[str, list[Location]]
+
+    def content_tag(self) -> None:  # noqa: D102
+        return None
 
     def fetch(self, scratch: Path) -> Fetched:  # noqa: D102
         local = {
@@ -250,11 +233,7 @@ _KINDS = {"category": "text", "integer": "integers", "number": "numbers"}
 
 
 def chunks(path: Path, shown: str, features: Features, keep: Sequence[str], size: int) -> Iterator[Chunk]:
-    """A file of rows, in chunks of `size` rows (the last one may be smaller).
-
-    Raises:
-        BatchRefused: a column is missing, not known or of another type; or the file cannot be read.
-    """
+    """A file of rows, in chunks of `size` rows (the last one may be smaller)."""
     try:
         if path.suffix in TABLES:
             yield from _of_size(_read_table(path, shown, features, keep, size), size)
@@ -280,7 +259,6 @@ def _of_size(pieces: Iterator[Chunk], size: int) -> Iterator[Chunk]:
 
 
 def _read_table(path: Path, shown: str, features: Features, keep: Sequence[str], size: int) -> Iterator[Chunk]:
-    """CSV and Parquet, read as ingest reads them."""
     import pyarrow as pa
 
     kept = _kept_columns(table_files.names(path, [*features, *BESIDE, *keep]), shown, features, keep)

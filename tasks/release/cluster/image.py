@@ -15,7 +15,7 @@ from string import Template
 from typing import Any
 
 from tasks.ground import files, locked_packages, paths, settings
-from tasks.ground.errors import DataMissing, Mistake
+from tasks.ground.errors import Mistake
 from tasks.release import bento_store
 from tasks.release.package import package
 
@@ -26,11 +26,7 @@ BASE = f"python:{sys.version_info.major}.{sys.version_info.minor}-slim-trixie"
 
 
 def name_of(model: str) -> str:
-    """A model's name as images and Kubernetes take it: `flight_delay` is `flight-delay`.
-
-    Raises:
-        Mistake: it is too long, or ends in an underscore.
-    """
+    """A model's name as images and Kubernetes take it: `flight_delay` is `flight-delay`."""
     name = model.replace("_", "-")
     if len(name) > 63 or not re.fullmatch(r"[a-z]([a-z0-9-]*[a-z0-9])?", name):  # RFC 1035, as a Service wants it
         raise Mistake(
@@ -48,49 +44,25 @@ def reference(images: str, model: str, candidate: str) -> str:
 def of_version(model: str, version: int | None = None, to: Path | None = None) -> tuple[Path, str]:
     """Write the build context of a version's image; gives its folder, and the candidate, which is the image's tag.
 
-    Args:
-        model: its name in params.yaml.
-        version: its number in the registry; None: the champion's.
-        to: the folder to make; None: one below var/images.
+    Without a version it is the champion's; without `to`, a folder below var/images is made.
 
     Raises:
-        DataMissing: there is no such version, or its artifacts are gone.
+        Mistake: there is no such version.
+        DataMissing: its artifacts are gone, or there is no champion.
         ModelFileRefused: its artifacts were changed.
-        RegistryUnavailable: the store is locked or gone.
-    """
-    _, candidate = chosen(model, version)
-    bento_store.ensure(model, candidate)
-    to = to or paths.images() / model / candidate
-    write(bento_store.release_folder(model, candidate).parent, to)
-    return to, candidate
-
-
-def chosen(model: str, version: int | None = None) -> tuple[int, str]:
-    """A version's number and candidate: the wanted one's, or the champion's.
-
-    Raises:
-        DataMissing: there is no such version.
         RegistryUnavailable: the store is locked or gone.
     """
     from tasks.release.registry import registry
 
-    if version is None:
-        champion = registry.champion(model)
-        if champion is None:
-            raise DataMissing(f"{model} has no champion: `make run` trains a candidate, judges it and promotes it")
-        return champion.number, champion.candidate
-    candidates = {record.version: record.candidate for record in registry.history(model)}
-    if version not in candidates:
-        raise DataMissing(f"{model} has no version {version}; `evergreen history {model}` lists those there are")
-    return version, candidates[version]
+    candidate = registry.resolve(model, str(version or "champion")).candidate
+    bento_store.ensure(model, candidate)
+    to = to or paths.images() / model / candidate
+    write(package.bento_folder(model, candidate), to)
+    return to, candidate
 
 
 def write(bento: Path, to: Path) -> None:
-    """Write a build context: Containerfile, requirements.txt, bento/; what stood at `to` is replaced.
-
-    Raises:
-        ModelFileRefused: the Bento does not hold what its candidate names.
-    """
+    """Write a build context: Containerfile, requirements.txt, bento/; what stood at `to` is replaced."""
     with files.replacing(to) as context:
         # env/ has BentoML's own Dockerfile
         shutil.copytree(bento, context / "bento", ignore=shutil.ignore_patterns("__pycache__", "env"))
@@ -101,7 +73,10 @@ def write(bento: Path, to: Path) -> None:
 
 
 def containerfile(facts: dict[str, Any]) -> str:
-    """The Containerfile of a release; its labels say where the image comes from, by OCI's names where there is one."""
+    """The Containerfile of a release; its labels say where the image comes from, by OCI's names where there is one.
+
+    Each is on one line, and a builder fills nothing in for `$`.
+    """
     labels = {
         "org.opencontainers.image.title": facts["name"],
         "org.opencontainers.image.version": facts["candidate"],
@@ -112,14 +87,10 @@ def containerfile(facts: dict[str, Any]) -> str:
         "evergreen.trained.from": facts["training"]["from"],
         "evergreen.trained.until": facts["training"]["until"],
     }
-    lines = " \\\n      ".join(f"{key}={_quoted(value)}" for key, value in labels.items())
+    quoted = {key: json.dumps(" ".join(value.split()), ensure_ascii=False) for key, value in labels.items()}
+    lines = " \\\n      ".join(f"{key}={value}" for key, value in quoted.items()).replace("$", "\\$")
     template = Template((TEMPLATES / "Containerfile").read_text(encoding="utf-8"))
     return template.substitute(model=facts["name"], candidate=facts["candidate"], base=BASE, labels=f"LABEL {lines}")
-
-
-def _quoted(value: str) -> str:
-    """A value as a Containerfile quotes it: on one line, and without what a builder would fill in for `$`."""
-    return json.dumps(" ".join(value.split()), ensure_ascii=False).replace("$", "\\$")
 
 
 def requirements(release: Path) -> str:

@@ -31,9 +31,6 @@ def write(model: str, candidate: str, version: int, images: str, folder: Path) -
     """Write the manifests of a model, for a person to read, edit and commit; gives the file, `<model>.yaml`.
 
     `images` is the registry and the path in it where its images are, such as `registry.example/evergreen`.
-
-    Raises:
-        Mistake: the file is there: it may hold what a person wrote.
     """
     path = folder / f"{model}.yaml"
     if path.exists():
@@ -58,24 +55,12 @@ def roll(
     about: str = "",
     log: Log = print,
 ) -> str | None:
-    """Have Git say that this release is live: commit the tag into `<folder>/<model>.yaml`, that file alone.
+    """Commit the release's tag into `<folder>/<model>.yaml`, that file alone; gives the commit, None if it is there.
 
     With a remote, the commit is made on top of what the remote's branch has now, and pushed; what is checked out in the
     folder, and changed there, is not touched. When somebody else was first it is made anew on top of theirs. Killed
-    anywhere, nothing was done or everything was. Without a remote it is committed in the clone.
-
-    Args:
-        model: its name in params.yaml.
-        candidate: the release.
-        version: its number in the registry.
-        folder: in a clone: of this project or of another repository.
-        branch: to which one to push; None: the one that is checked out in the clone.
-        remote: to which remote to push; None: to none.
-        about: why, for the commit's message, such as a verdict.
-        log: is given a line on what was done.
-
-    Returns:
-        The commit; None when the manifest says so already.
+    anywhere, nothing was done or everything was. Without a remote it is committed in the clone. Without a branch it is
+    the one that is checked out. `about` is why, for the commit's message.
 
     Raises:
         Mistake: there is no such manifest in Git, it has no place for the tag, or (without a remote) somebody is
@@ -97,11 +82,7 @@ def roll(
 
 
 def changed(text: str, model: str, candidate: str, version: str) -> str:
-    """A manifest with this release in it: other bytes only where a value differs, so that a person's edits stay.
-
-    Raises:
-        Mistake: it is no YAML, or holds no Deployment of this model with the container `release`.
-    """
+    """A manifest with this release in it: other bytes only where a value differs, so that a person's edits stay."""
     places = sorted(_places(text, model, candidate, version), key=lambda place: place[0].start_mark.index, reverse=True)
     for node, value in places:
         if node.value != value:
@@ -150,7 +131,6 @@ def _image(deployment: yaml.Node, model: str) -> yaml.ScalarNode:
 
 
 def _at(node: yaml.Node | None, *keys: str) -> yaml.Node | None:
-    """The node at a path of keys; None when there is none."""
     for key in keys:
         pairs = node.value if isinstance(node, yaml.MappingNode) else []
         node = next((value for name, value in pairs if name.value == key), None)
@@ -225,7 +205,6 @@ class _Manifest:
         return self.clone.commit(self._message(before), self.name)
 
     def _change(self, commit: str, shown: str) -> tuple[str, str]:
-        """The manifest as a commit has it, and as it is to be."""
         before = self.clone.show(commit, self.name)
         if before is None:
             raise Mistake(

@@ -11,7 +11,8 @@ verdict holds no time, no host and no path.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -28,17 +29,18 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from tasks.ground import params
+    from tasks.release.gate.training_overlap import TrainingOverlap
 
 FEWEST_DAYS = 5
 """A bootstrap over fewer days says next to nothing: its interval is far too short."""
 
-DOUBT = 4
-"""The benefit of the doubt for a slice is worth at most this many margins. See `_Holdout.slices`."""
+DOUBT_MARGINS = 4
+"""The benefit of the doubt for a slice is worth at most this many margins. See `_Holdout.slice_questions`."""
 
 DATA_REASONS = (ArithmeticError, EvergreenError, LookupError, TypeError, ValueError)
 """What bad input makes metrics, pandas and numpy raise. Anything else is a defect, and is raised as one."""
 
-Who = Literal["challenger", "champion", "baseline"]
+Side = Literal["challenger", "champion", "baseline"]
 Features = Mapping[str, Mapping[str, Any]]
 Flags = npt.NDArray[np.bool_]
 Hashes = npt.NDArray[np.uint64]
@@ -58,12 +60,8 @@ class Contender:
     features: Features | None
     """What a request holds: name → {type, min, max, nullable}."""
     fault: str = ""
-    seen: Flags | None = None
-    """Which holdout rows it was trained on, where more than their ids is known (training_overlap)."""
-    seen_by: str = ""
-    """How many of them were recognised by something else than their ids, in words."""
-    doubt: str = ""
-    """Why it is unknown which holdout rows it was trained on."""
+    overlap: TrainingOverlap | None = None
+    """Which holdout rows it was trained on, where more than their ids is known."""
     when_missing: pd.DataFrame | None = None
     """Its predictions for some holdout rows with every nullable feature missing; the same rows for both contenders."""
 
@@ -98,27 +96,9 @@ class Comparison:
 
 @np.errstate(over="ignore", invalid="ignore")  # a number that overflows is not finite, and the check on it fails
 def judge(case: Comparison, rule: params.Gate, resamples: int = 1000) -> Verdict:
-    """The verdict on a challenger: promoted when every check passed.
-
-    Args:
-        case: what is compared.
-        rule: the section `gate` of params.yaml.
-        resamples: how many bootstrap samples an interval is made of.
-    """
+    """The verdict on a challenger: promoted when every check passed."""
     holdout = _Holdout(case, rule, resamples)
-    checks = [
-        holdout.rows_unseen(),
-        *holdout.limits(),
-        holdout.beats_baseline(),
-        holdout.improvement(),
-        *holdout.slices(),
-        holdout.calibration(),
-        _at_most("latency", case.latency_ms, rule.latency_ms, "one row takes {value:.3g} ms, {limit:g} are allowed"),
-        _at_most("size", case.size_mb, rule.size_mb, "the release takes {value:.3g} MB, {limit:g} are allowed"),
-        _schema(case),
-    ]
-    if case.without:  # reported, and no reason to refuse: the loss shows what it costs
-        checks.append(Check("columns", None, None, True, _without(case.without)))
+    checks = [_check(*question) for question in holdout.questions()]
     return Verdict(
         id=verdict_id(case, rule, resamples),
         model=case.model,
@@ -156,9 +136,10 @@ def verdict_id(case: Comparison, rule: params.Gate, resamples: int) -> str:
 
 def _overlap(champion: Contender) -> list[str]:
     """Its part of a verdict's identity; empty where its rows were recognised by their ids alone."""
-    if champion.seen is None or not (champion.seen_by or champion.doubt):
+    overlap = champion.overlap
+    if overlap is None or not (overlap.note or overlap.doubt):
         return []
-    return [champion.seen_by, champion.doubt, _sha(np.flatnonzero(champion.seen).astype(np.uint64))]
+    return [overlap.note, overlap.doubt, _sha(np.flatnonzero(overlap.seen).astype(np.uint64))]
 
 
 def rule_digest(rule: params.Gate) -> str:
@@ -179,35 +160,38 @@ def holdout_digest(holdout: pd.DataFrame, slices: tuple[str, ...] = ()) -> str:
 
 
 def _sha(values: Hashes) -> str:
-    from hashlib import sha256
-
-    return sha256(values.astype("<u8").tobytes()).hexdigest()
+    return hashlib.sha256(values.astype("<u8").tobytes()).hexdigest()
 
 
 # ── the checks ────────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True)
-class _CheckResult:
+class _Answer:
     """What a check computes, before it is rounded and recorded."""
 
     passed: bool
     reason: str
     value: float | None = None
     threshold: float | None = None
+    """None: the one that the question names."""
     interval: tuple[float, float] | None = None
 
 
-def _check(name: str, threshold: float | None, compute: Callable[[], _CheckResult]) -> Check:
+Question = tuple[str, float | None, Callable[[], _Answer]]
+"""The name of a check, its threshold, and what computes the answer; it raises one of DATA_REASONS if it cannot."""
+
+
+def _check(name: str, threshold: float | None, compute: Callable[[], _Answer]) -> Check:
     """Run a check. Where its input does not let it run, it fails with that reason."""
     try:
-        result = compute()
-        limit = threshold if result.threshold is None else result.threshold
-        value, limit = (None if number is None else _rounded(number) for number in (result.value, limit))
-        interval = (_rounded(result.interval[0]), _rounded(result.interval[1])) if result.interval else None
+        answer = compute()
+        limit = threshold if answer.threshold is None else answer.threshold
+        value, limit = (None if number is None else _rounded(number) for number in (answer.value, limit))
+        interval = (_rounded(answer.interval[0]), _rounded(answer.interval[1])) if answer.interval else None
     except DATA_REASONS as error:
         return Check(name, None, threshold, False, f"could not run: {describe_error(error)}")
-    return Check(name, value, limit, result.passed, result.reason, interval)
+    return Check(name, value, limit, answer.passed, answer.reason, interval)
 
 
 @dataclass(frozen=True)
@@ -217,7 +201,27 @@ class _Holdout:
     case: Comparison
     rule: params.Gate
     resamples: int
-    _losses: dict[str, Floats] = field(default_factory=dict)
+    _losses: dict[Side, Floats] = field(default_factory=dict)
+
+    def questions(self) -> Iterator[Question]:
+        """Everything that is asked, in the order of the record."""
+        case, rule = self.case, self.rule
+        yield "rows_unseen", rule.min_rows, self.rows_unseen
+        for kind, limits in (("floors", rule.floors), ("ceilings", rule.ceilings)):
+            for metric, limit in sorted(limits.items()):
+                yield f"{kind}:{metric}", limit, partial(self.within_limit, metric, limit, is_floor=kind == "floors")
+        yield "beats_baseline", 0.0, self.beats_baseline
+        yield "improvement", 0.0 if rule.rule == "better" else rule.margin, self.improvement
+        yield from self.slice_questions()
+        yield "calibration", rule.calibration, self.calibration
+        for name, value, limit, words in (
+            ("latency", case.latency_ms, rule.latency_ms, "one row takes {:.3g} ms, {:g} are allowed"),
+            ("size", case.size_mb, rule.size_mb, "the release takes {:.3g} MB, {:g} are allowed"),
+        ):
+            yield name, limit, partial(_at_most, value, limit, words)
+        yield "schema", 0.0, partial(_schema, case)
+        if case.without:  # reported, and no reason to refuse: the loss shows what it costs
+            yield "columns", None, lambda: _Answer(True, _without(case.without))
 
     @cached_property
     def seed(self) -> int:
@@ -237,15 +241,17 @@ class _Holdout:
     def seen(self) -> Flags:
         """Which holdout rows the challenger or the champion was trained on."""
         seen = np.zeros(len(self.hashes), dtype=bool)
-        for who, side in self.case.contenders.items():
-            if side.trained_on is None:
-                raise ValueError(f"what the {who} was trained on is not known{_because(side.fault)}")
-            seen |= np.isin(self.hashes, side.trained_on) if side.seen is None else side.seen
+        for side, contender in self.case.contenders.items():
+            if contender.overlap is not None:
+                seen |= contender.overlap.seen
+            elif contender.trained_on is not None:
+                seen |= np.isin(self.hashes, contender.trained_on)
+            else:
+                raise ValueError(f"what the {side} was trained on is not known{_because(contender.fault)}")
         return seen
 
     @cached_property
     def rows(self) -> pd.DataFrame:
-        """The rows that are compared."""
         unseen = self.case.holdout.loc[~self.seen].reset_index(drop=True)
         if unseen.empty:
             raise ValueError("there is no holdout row that neither was trained on")
@@ -279,40 +285,39 @@ class _Holdout:
 
     # the predictions
 
-    def predictions(self, who: Who) -> pd.DataFrame:
-        """The predictions of one side for the compared rows, checked."""
-        side = self.case.contenders.get(who)
-        frame = self.case.baseline if who == "baseline" else side.predictions if side else None
+    def predictions(self, side: Side) -> pd.DataFrame:
+        contender = self.case.contenders.get(side)
+        frame = self.case.baseline if side == "baseline" else contender.predictions if contender else None
         if frame is None:
-            raise ValueError(f"the {who} has no predictions{_because(side.fault if side else NO_CHAMPION)}")
+            raise ValueError(f"the {side} has no predictions{_because(contender.fault if contender else NO_CHAMPION)}")
         if len(frame) != len(self.seen):
-            raise ValueError(f"the {who} has {len(frame)} predictions for {len(self.seen)} rows")
+            raise ValueError(f"the {side} has {len(frame)} predictions for {len(self.seen)} rows")
         frame = frame.loc[~self.seen].reset_index(drop=True)
-        self._refuse_other_columns(who, frame)
+        self._refuse_other_columns(side, frame)
         if unsound := int((~np.isfinite(frame.to_numpy(dtype=np.float64)).all(axis=1)).sum()):
-            raise ValueError(f"{unsound} of {len(frame)} predictions of the {who} are NaN or infinite")
+            raise ValueError(f"{unsound} of {len(frame)} predictions of the {side} are NaN or infinite")
         return frame
 
-    def _refuse_other_columns(self, who: Who, frame: pd.DataFrame) -> None:
+    def _refuse_other_columns(self, side: Side, frame: pd.DataFrame) -> None:
         """The labels need their columns. A class that the champion has never seen has, from it, the probability 0."""
         needed = ["prediction"]
         if self.case.task == "classification":
             needed = [f"p_{label}" for label in sorted(self.rows["label"].unique().tolist(), key=str)]
-            if who == "champion" and not set(needed) & set(frame):
+            if side == "champion" and set(needed) & set(frame):
+                return
+            if side == "champion":
                 named = " and ".join(", ".join(sorted(map(str, columns))) for columns in (frame, needed))
                 raise ValueError(f"the champion knows none of the classes of the holdout: {named}")
-        allowed_to_lack = who == "champion" and self.case.task == "classification"
-        if lacking := [column for column in needed if column not in frame and not allowed_to_lack]:
-            raise ValueError(f"the {who} has no {', '.join(lacking)}, which the labels of the holdout ask for")
+        if lacking := [column for column in needed if column not in frame]:
+            raise ValueError(f"the {side} has no {', '.join(lacking)}, which the labels of the holdout ask for")
 
-    def loss(self, who: Who) -> Floats:
-        """The loss of each compared row."""
-        if who not in self._losses:
-            losses = metrics.losses(self.rule.loss, self.rows["label"], self.predictions(who))
+    def loss(self, side: Side) -> Floats:
+        if side not in self._losses:
+            losses = metrics.losses(self.rule.loss, self.rows["label"], self.predictions(side))
             if wrong := int((~np.isfinite(losses)).sum()):
-                raise ValueError(f"the {self.rule.loss} of the {who} is not a number for {wrong} rows")
-            self._losses[who] = losses
-        return self._losses[who]
+                raise ValueError(f"the {self.rule.loss} of the {side} is not a number for {wrong} rows")
+            self._losses[side] = losses
+        return self._losses[side]
 
     def resampled(self, difference: Floats, blocks: Blocks) -> Floats:
         return np.asarray(metrics.bootstrap_means(difference, blocks, self.resamples, self.seed), dtype=np.float64)
@@ -333,7 +338,6 @@ class _Holdout:
         return extent
 
     def moves(self) -> Moves | None:
-        """How far the answers of the two lie apart."""
         challenger, champion = self.case.challenger, self.case.champion
         if champion is None:
             return None
@@ -348,115 +352,85 @@ class _Holdout:
 
     # the checks
 
-    def rows_unseen(self) -> Check:
+    def rows_unseen(self) -> _Answer:
         """There are enough rows that neither was trained on."""
+        seen, total = int(self.seen.sum()), len(self.seen)
+        unseen = total - seen
+        overlaps = [contender.overlap for contender in self.case.contenders.values() if contender.overlap]
+        if doubt := next((overlap.doubt for overlap in overlaps if overlap.doubt), ""):
+            return _Answer(False, doubt, unseen)
+        left_out = f"; {seen:,} that either was trained on are left out" if seen else ""
+        left_out += "".join(f" ({overlap.note})" for overlap in overlaps if overlap.note)
+        over = f" over {len(np.unique(self.days))} days" if unseen else ""
+        reason = f"{unseen:,} of {total:,} holdout rows{over} are compared{left_out}"
+        return _Answer(unseen >= self.rule.min_rows, reason, unseen)
 
-        def compute() -> _CheckResult:
-            seen, total = int(self.seen.sum()), len(self.seen)
-            unseen = total - seen
-            sides = self.case.contenders.values()
-            if doubt := next((side.doubt for side in sides if side.doubt), ""):
-                return _CheckResult(False, doubt, unseen)
-            left_out = f"; {seen:,} that either was trained on are left out" if seen else ""
-            left_out += "".join(f" ({side.seen_by})" for side in sides if side.seen_by)
-            over = f" over {len(np.unique(self.days))} days" if unseen else ""
-            reason = f"{unseen:,} of {total:,} holdout rows{over} are compared{left_out}"
-            return _CheckResult(unseen >= self.rule.min_rows, reason, unseen)
+    def within_limit(self, metric: str, limit: float, *, is_floor: bool) -> _Answer:
+        scores = metrics.score(self.case.task, self.rows["label"], self.predictions("challenger"))
+        if metric not in scores:
+            raise LookupError(f"there is no {metric} of these rows{did_you_mean(metric, list(scores))}")
+        value = _rounded(scores[metric])
+        asked = f"at least {limit:g} is asked" if is_floor else f"at most {limit:g} is allowed"
+        return _Answer(value >= limit if is_floor else value <= limit, f"{metric} is {value:.4g}, {asked}", value)
 
-        return _check("rows_unseen", self.rule.min_rows, compute)
-
-    def limits(self) -> list[Check]:
-        """Each floor is reached, each ceiling kept."""
-
-        def compute(metric: str, limit: float, is_floor: bool) -> _CheckResult:
-            scores = metrics.score(self.case.task, self.rows["label"], self.predictions("challenger"))
-            if metric not in scores:
-                raise LookupError(f"there is no {metric} of these rows{did_you_mean(metric, list(scores))}")
-            value = _rounded(scores[metric])
-            asked = f"at least {limit:g} is asked" if is_floor else f"at most {limit:g} is allowed"
-            return _CheckResult(
-                value >= limit if is_floor else value <= limit, f"{metric} is {value:.4g}, {asked}", value
-            )
-
-        return [
-            _check(f"{kind}:{metric}", limit, partial(compute, metric, limit, kind == "floors"))
-            for kind, limits in (("floors", self.rule.floors), ("ceilings", self.rule.ceilings))
-            for metric, limit in sorted(limits.items())
-        ]
-
-    def against(self, who: Who) -> tuple[float, tuple[float, float], str]:
+    def against(self, side: Side) -> tuple[float, tuple[float, float], str]:
         """The mean difference of the loss, its interval, and both in words."""
-        than = self.loss(who)
-        difference, level = self.loss("challenger") - than, _finite(than.mean())
+        reference = self.loss(side)
+        difference, level = self.loss("challenger") - reference, _finite(reference.mean())
         mean = _rounded(difference.mean(), level)
         low, high = metrics.interval(self.resampled(difference, self.blocks), self.rule.confidence)
         interval = (_rounded(low, level), _rounded(high, level))  # what is recorded decides
-        words = f"{self.rule.loss} {_differs(mean)} the {who}'s ({self.rule.confidence:.0%} interval {span(interval)})"
+        words = f"{self.rule.loss} {_differs(mean)} the {side}'s ({self.rule.confidence:.0%} interval {span(interval)})"
         return mean, interval, words
 
-    def beats_baseline(self) -> Check:
+    def beats_baseline(self) -> _Answer:
         """Beyond doubt better than answering without looking at a feature."""
+        mean, interval, words = self.against("baseline")
+        return _Answer(interval[1] < 0, words, mean, interval=interval)
 
-        def compute() -> _CheckResult:
-            mean, interval, words = self.against("baseline")
-            return _CheckResult(interval[1] < 0, words, mean, interval=interval)
-
-        return _check("beats_baseline", 0.0, compute)
-
-    def improvement(self) -> Check:
+    def improvement(self) -> _Answer:
         """The rule of params.yaml: better, or not worse than an old champion by more than the margin."""
-        better = self.rule.rule == "better"
-        limit = 0.0 if better else self.rule.margin
-
-        def compute() -> _CheckResult:
-            mean, interval, words = self.against("champion")
-            if better:
-                words += "" if interval[1] < 0 else "; it is not better" if mean >= 0 else "; that may be chance"
-                return _CheckResult(interval[1] < 0, words, mean, interval=interval)
-            age = self.case.champion_age
-            if age is None:
-                raise ValueError("the champion's age is not known")
-            close, old = interval[1] <= limit, age >= self.rule.champion_age
-            words += "" if close else f"; worse by more than {limit:g} cannot be ruled out"
-            words += f"; the champion is {age} partitions old, {self.rule.champion_age} are asked"
-            return _CheckResult(close and old, words, mean, interval=interval)
-
         if self.case.champion is None:
-            return Check("improvement", None, limit, True, NO_CHAMPION)
-        return _check("improvement", limit, compute)
+            return _Answer(True, NO_CHAMPION)
+        mean, interval, words = self.against("champion")
+        if self.rule.rule == "better":
+            words += "" if interval[1] < 0 else "; it is not better" if mean >= 0 else "; that may be chance"
+            return _Answer(interval[1] < 0, words, mean, interval=interval)
+        age, limit = self.case.champion_age, self.rule.margin
+        if age is None:
+            raise ValueError("the champion's age is not known")
+        close, old = interval[1] <= limit, age >= self.rule.champion_age
+        words += "" if close else f"; worse by more than {limit:g} cannot be ruled out"
+        words += f"; the champion is {age} partitions old, {self.rule.champion_age} are asked"
+        return _Answer(close and old, words, mean, interval=interval)
 
-    def slices(self) -> list[Check]:
+    def slice_questions(self) -> Iterator[Question]:
         """No slice of enough rows is worse beyond its margin.
 
         A slice is refused when its mean difference exceeds `slice_margin` by more than the doubt there is about it, and
-        doubt counts for at most DOUBT margins:
+        doubt counts for at most DOUBT_MARGINS margins:
 
-            mean > margin + min(q · standard error, DOUBT · margin)
+            mean > margin + min(q · standard error, DOUBT_MARGINS · margin)
 
         The standard error comes from resampling the slice's days; q is the one-sided quantile of Student's t (as many
         degrees of freedom as days, less one) at (1 − confidence) / number of slices. That is Bonferroni's correction:
         over all slices together, noise between two equally good models blocks in at most 1 − confidence of the cases,
         and far less often with a margin. (Holm's procedure would give the same verdict: both refuse when the smallest
         p-value is below that level.) Without the cap, a slice of few or unequal days could be arbitrarily bad and
-        still be excused by its wide interval; with it, one worse by 1 + DOUBT margins is always refused. With a
+        still be excused by its wide interval; with it, one worse by 1 + DOUBT_MARGINS margins is always refused. With a
         margin of 0 there is nothing to measure the cap by: there only the interval decides.
         """
-        checks: list[Check] = []
         large: list[tuple[str, Flags]] = []
         for column in self.case.slices:
             try:
                 slices = self.large_slices(column)
-            except DATA_REASONS as error:
-                checks.append(Check(f"slice:{column}", None, None, False, f"could not run: {describe_error(error)}"))
-                continue
+            except DATA_REASONS:
+                slices = []
             if not slices:
-                reason = f"no value of {column} has {self.rule.slice_min_rows:,} rows: none is judged by itself"
-                checks.append(Check(f"slice:{column}", None, None, True, reason))
+                yield f"slice:{column}", None, partial(self.no_large_slice, column)
             large += slices
-        if self.case.champion is None:
-            return [*checks, *(Check(name, None, self.rule.slice_margin, True, NO_CHAMPION) for name, _ in large)]
-        judge_slice = partial(self.slice, slices=len(large))
-        return [*checks, *(_check(name, self.rule.slice_margin, partial(judge_slice, rows)) for name, rows in large)]
+        for name, members in large:
+            yield name, self.rule.slice_margin, partial(self.slice_difference, members, len(large))
 
     def large_slices(self, column: str) -> list[tuple[str, Flags]]:
         """The slices of a column that have enough rows: the check's name, and which rows are in it."""
@@ -467,58 +441,53 @@ class _Holdout:
         large = sorted(counts.index[counts >= self.rule.slice_min_rows], key=_natural)
         return [(f"slice:{column}={value}", (keys == value).to_numpy(dtype=bool)) for value in large]
 
-    def slice(self, members: Flags, slices: int) -> _CheckResult:
-        """One of so many slices, judged by the rule that `slices` states."""
-        than, blocks = self.loss("champion")[members], self.blocks[members]
-        difference = self.loss("challenger")[members] - than
-        mean = _rounded(difference.mean(), _finite(than.mean()))
+    def no_large_slice(self, column: str) -> _Answer:
+        self.large_slices(column)  # raises why there is none, if it cannot be had
+        return _Answer(True, f"no value of {column} has {self.rule.slice_min_rows:,} rows: none is judged by itself")
+
+    def slice_difference(self, members: Flags, slices: int) -> _Answer:
+        """One of so many slices, judged by the rule that `slice_questions` states."""
+        from scipy.special import stdtrit  # scipy.stats takes half a second to import
+
+        if self.case.champion is None:
+            return _Answer(True, NO_CHAMPION)
+        reference, blocks = self.loss("champion")[members], self.blocks[members]
+        difference = self.loss("challenger")[members] - reference
+        mean = _rounded(difference.mean(), _finite(reference.mean()))
         margin, days = self.rule.slice_margin, len(np.unique(blocks))
-        doubt, interval = DOUBT * margin, None
+        doubt, interval = DOUBT_MARGINS * margin, None
         if days > 1:
-            quantile = _t_quantile(1 - (1 - self.rule.confidence) / slices, days - 1)
+            quantile = float(stdtrit(days - 1, 1 - (1 - self.rule.confidence) / slices))
             error = quantile * float(self.resampled(difference, blocks).std(ddof=1))
             doubt = min(error, doubt) if margin else error
             interval = (mean - error, mean + error)
         limit = _rounded(margin + doubt)
         words = f"{self.rule.loss} {_differs(mean)} the champion's, margin {margin:g} and {doubt:.3g} for doubt; "
         words += f"{int(members.sum()):,} rows, {days} {'days' if self.by_day else 'groups of rows'}"
-        return _CheckResult(mean <= limit, words, mean, limit, interval)
+        return _Answer(mean <= limit, words, mean, limit, interval)
 
-    def calibration(self) -> Check:
-        """Predicted and observed agree on average."""
-        limit = self.rule.calibration
-
-        def compute() -> _CheckResult:
-            answers = self.predictions("challenger")
-            value = _finite(metrics.calibration_error(self.case.task, self.rows["label"], answers))
-            return _CheckResult(value <= limit, f"the calibration error is {value:.3g}, {limit:g} is allowed", value)
-
-        return _check("calibration", limit, compute)
+    def calibration(self) -> _Answer:
+        answers, limit = self.predictions("challenger"), self.rule.calibration
+        value = _finite(metrics.calibration_error(self.case.task, self.rows["label"], answers))
+        return _Answer(value <= limit, f"the calibration error is {value:.3g}, {limit:g} is allowed", value)
 
 
-def _at_most(name: str, value: float | None, limit: float, words: str) -> Check:
-    def compute() -> _CheckResult:
-        if value is None:
-            raise ValueError("it was not measured")
-        return _CheckResult(_finite(value) <= limit, words.format(value=value, limit=limit), value)
-
-    return _check(name, limit, compute)
+def _at_most(value: float | None, limit: float, words: str) -> _Answer:
+    if value is None:
+        raise ValueError("it was not measured")
+    return _Answer(_finite(value) <= limit, words.format(value, limit), value)
 
 
-def _schema(case: Comparison) -> Check:
+def _schema(case: Comparison) -> _Answer:
     """Every request that the champion accepts is accepted."""
-
-    def compute() -> _CheckResult:
-        if case.champion is None:
-            return _CheckResult(True, NO_CHAMPION)
-        for who, side in case.contenders.items():
-            if not side.features:
-                raise ValueError(f"the request schema of the {who} is not known{_because(side.fault)}")
-        narrowed = refused_requests(case.champion.features or {}, case.challenger.features or {})
-        words = "; ".join(narrowed) or "every request that the champion accepts is accepted"
-        return _CheckResult(not narrowed, words, float(len(narrowed)))
-
-    return _check("schema", 0.0, compute)
+    if case.champion is None:
+        return _Answer(True, NO_CHAMPION)
+    for side, contender in case.contenders.items():
+        if not contender.features:
+            raise ValueError(f"the request schema of the {side} is not known{_because(contender.fault)}")
+    narrowed = refused_requests(case.champion.features or {}, case.challenger.features or {})
+    words = "; ".join(narrowed) or "every request that the champion accepts is accepted"
+    return _Answer(not narrowed, words, float(len(narrowed)))
 
 
 def refused_requests(champion: Features, challenger: Features) -> list[str]:
@@ -565,12 +534,6 @@ def _rounded(value: Any, of: float = 0.0) -> float:
     return numbers.short(_finite(value), of)
 
 
-def _t_quantile(probability: float, degrees: int) -> float:
-    from scipy.special import stdtrit  # scipy.stats takes half a second to import
-
-    return float(stdtrit(degrees, probability))
-
-
 def _natural(text: str) -> tuple[int, float, str]:
     """9 before 10, numbers before words."""
     try:
@@ -584,7 +547,6 @@ def _differs(mean: float) -> str:
 
 
 def _without(features: Mapping[str, list[str]]) -> str:
-    """Which features began late or went away, in words."""
     named = [
         f"{name} is missing throughout in {', '.join(of[:3])}{f' and {len(of) - 3} more partitions' if of[3:] else ''}"
         for name, of in sorted(features.items())

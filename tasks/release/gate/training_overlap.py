@@ -97,7 +97,6 @@ def _by_ids_or_content(
 
 
 def _rows(build: Path, part: Literal["train", "holdout"], columns: list[str] | None) -> pd.DataFrame:
-    """The rows of one side, with the partition of each."""
     frames = rows.by_partition(build, part, columns)
     return pd.concat([frame.assign(partition=name) for name, frame in frames.items()], ignore_index=True)
 

@@ -100,9 +100,9 @@ class Verdict:
     def to_markdown(self) -> str:
         """For a person, in a browser."""
         lines = [
-            f"# {_mark(self.promoted)} {self.model}: {'promoted' if self.promoted else 'refused'}",
+            f"# {mark(self.promoted)} {self.model}: {'promoted' if self.promoted else 'refused'}",
             "",
-            _cell(self.summary) + ".",
+            cell(self.summary) + ".",
             "",
             f"{self.basis()}{f'; {self.moves}' if self.moves else ''}. Verdict `{self.id}`.",
             "",
@@ -111,8 +111,8 @@ class Verdict:
         ]
         for check in worst_first(self.checks):
             numbers = [_number(check.value), _number(check.threshold), span(check.interval) if check.interval else ""]
-            cells = [_mark(check.passed), f"`{check.name}`", *numbers, check.reason]
-            lines.append("| " + " | ".join(map(_cell, cells)) + " |")
+            cells = [mark(check.passed), f"`{check.name}`", *numbers, check.reason]
+            lines.append("| " + " | ".join(map(cell, cells)) + " |")
         return "\n".join(lines) + "\n"
 
     def to_text(self) -> str:
@@ -130,7 +130,7 @@ class Verdict:
             f"{self.model}: challenger {self.challenger} {result} ({against})",
             f"  {self.basis()}{f'; {self.moves}' if self.moves else ''}",
         ]
-        return "\n".join([*head, *(f"  {_mark(passed)} {name:<{width}}  {reason}" for passed, name, reason in lines)])
+        return "\n".join([*head, *(f"  {mark(passed)} {name:<{width}}  {reason}" for passed, name, reason in lines)])
 
 
 def worst_first(checks: Iterable[Check]) -> list[Check]:
@@ -149,13 +149,15 @@ def span(interval: tuple[float, float]) -> str:
     return f"{interval[0]:+.4g} to {interval[1]:+.4g}"
 
 
-def _mark(passed: bool) -> str:
-    return "✓" if passed else "✗"
+def mark(passed: bool | None) -> str:
+    """A result as a sign; None: nothing was judged."""
+    return "–" if passed is None else "✓" if passed else "✗"
 
 
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:,.0f}" if value == int(value) and abs(value) >= 1 else f"{value:.4g}"
 
 
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+def cell(text: str) -> str:
+    """A text in a cell of a Markdown table."""
+    return " ".join(text.replace("|", "\\|").split())

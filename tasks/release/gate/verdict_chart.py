@@ -78,7 +78,6 @@ def label(check: Check) -> str:
 
 
 def _words(checks: Sequence[Check], loss: str, has_champion: bool) -> str:
-    """The picture for a screen reader."""
     against = "the champion's" if has_champion else "the baseline's"
     rows = [f"{loss_name(loss)} less {against}; below 0 is better."]
     for check in checks:

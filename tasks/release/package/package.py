@@ -46,14 +46,11 @@ TOLERANCE = 1e-9
 
 
 def package(model_name: str) -> None:
-    """The stage: the candidate's model, evaluation and code → build/<model>/release, and its Bento in the store.
-
-    Raises:
-        ReleaseDiffers: the packaged service does not answer holdout rows as they were evaluated.
-    """
+    """The stage: the candidate's model, evaluation and code → build/<model>/release, and its Bento in the store."""
     with _trial() as trial, files.replacing(settings.BUILD / model_name / "release") as release:
         write_release(model_name, params.load().model(model_name), release)
-        is_new = not _bento_folder(release).exists()
+        facts = release_facts(release)
+        is_new = not bento_folder(facts["name"], facts["candidate"]).exists()
         bento = ensure_bento_of(release)
         try:
             _measure(model_name, release, bento, trial)
@@ -68,9 +65,6 @@ def measured(model_name: str) -> dict[str, float]:
 
     Latency is processor time from request to answer, without a socket: a busy machine must not fail a good candidate.
     What differs from run to run is no output of a stage: it is kept by candidate, and measured again when lost.
-
-    Raises:
-        ReleaseDiffers: measured now, an answer is not the evaluated one. Names rows, and both values.
     """
     release = settings.BUILD / model_name / "release"
     kept = _measurements(files.read_json(release / "candidate.json")["candidate"])
@@ -90,12 +84,7 @@ def release_facts(release: Path) -> dict[str, Any]:
 
 
 def identity_of(release: Path) -> str:
-    """The candidate of a release folder, computed from what is in it.
-
-    Raises:
-        DataMissing: there is no release.
-        ModelFileRefused: it is not what candidate.json names.
-    """
+    """The candidate of a release folder, computed from what is in it."""
     if not (release / "candidate.json").exists():
         raise DataMissing(f"{release} is not a release: it has no candidate.json. Run the stage package (dvc repro).")
     named = str(files.read_json(release / "candidate.json")["candidate"])
@@ -115,8 +104,8 @@ def _identity(release: Path) -> str:
 
 
 def stored(name: str, candidate: str) -> Path | None:
-    """The folder of a candidate's Bento in the store, if it is whole and holds exactly what that name says."""
-    bento = _store() / name / candidate
+    """The folder of a candidate's Bento in the store, if it is whole and holds exactly what its name says."""
+    bento = bento_folder(name, candidate)
     is_whole = (bento / "bento.yaml").is_file() and (bento / "src" / "candidate.json").is_file()
     return bento if is_whole and _identity(bento / "src") == candidate else None
 
@@ -126,10 +115,7 @@ def forget_unused(name: str, kept: Collection[str], days: float) -> list[str]:
 
     A store outside this project may be shared: nothing is removed there.
 
-    Args:
-        name: the model.
-        kept: candidates whose Bentos stay: those that are live, kept warm, or being tried.
-        days: how old the others may become. The newest, which BentoML calls `latest`, stays.
+    Those in `kept` (live, warm, being tried) stay, and so does the newest, which BentoML calls `latest`.
     """
     if not _store().is_relative_to(settings.VAR):
         return []
@@ -205,11 +191,8 @@ def describe(name: str, model: params.Model) -> dict[str, Any]:
 def golden(name: str, model: params.Model) -> list[dict[str, Any]]:
     """Holdout rows, each with what it was evaluated to: a release can be checked with them anywhere."""
     holdout, evaluated = _evaluated(name, model, GOLDEN)
-    rows_, answers = request_rows(holdout, model), evaluated.to_dict("records")
-    return [
-        {"id": i, "row": row, "predicted": answer}
-        for i, row, answer in zip(evaluated.index, rows_, answers, strict=True)
-    ]
+    parts = zip(evaluated.index, request_rows(holdout, model), evaluated.to_dict("records"), strict=True)
+    return [{"id": id_, "row": row, "predicted": answer} for id_, row, answer in parts]
 
 
 def background(name: str, model: params.Model) -> list[dict[str, Any]]:
@@ -220,7 +203,6 @@ def background(name: str, model: params.Model) -> list[dict[str, Any]]:
 
 
 def _spread(frame: pd.DataFrame, most: int) -> pd.DataFrame:
-    """At most so many rows, spread evenly."""
     import numpy as np
 
     return frame.iloc[np.unique(np.linspace(0, len(frame) - 1, min(most, len(frame))).astype(int))]
@@ -268,17 +250,18 @@ def _evaluated(name: str, model: params.Model, most: int) -> tuple[pd.DataFrame,
 
 
 def ensure_bento(model_name: str) -> Path:
-    """As `ensure_bento_of` build/<model>/release."""
+    """The folder of the Bento of build/<model>/release, as `ensure_bento_of`."""
     return ensure_bento_of(settings.BUILD / model_name / "release")
 
 
 def ensure_bento_of(release: Path) -> Path:
     """The folder of a release's Bento in the store: made of the release when it is missing, half there or changed."""
-    bento = _bento_folder(release)
+    facts = release_facts(release)
+    bento = bento_folder(facts["name"], facts["candidate"])
     with files.lock(f"bento-{bento.parent.name}-{bento.name}"):
-        if not _holds(bento, release):
+        if not stored(bento.parent.name, bento.name):
             files.remove(bento)
-            _build_bento(release, bento)
+            _build_bento(release, facts, bento)
         latest = bento.parent / "latest"
         if not latest.exists() or latest.read_bytes() != bento.name.encode():
             files.write_text(latest, bento.name)  # also when a kill came between the Bento and this
@@ -286,26 +269,16 @@ def ensure_bento_of(release: Path) -> Path:
 
 
 def _store() -> Path:
-    """Where BentoML keeps its Bentos, a folder per model."""
     return Path(_environment()["BENTOML_HOME"]) / "bentos"
 
 
-def _bento_folder(release: Path) -> Path:
-    """Where the store keeps, or would keep, the Bento of a release."""
-    facts = release_facts(release)
-    return _store() / str(facts["name"]) / str(facts["candidate"])
+def bento_folder(name: str, candidate: str) -> Path:
+    """Where the store keeps, or would keep, a Bento; its release is the folder `src` in it."""
+    return _store() / name / candidate
 
 
-def _holds(bento: Path, release: Path) -> bool:
-    """Whether a Bento is whole and holds exactly the release. (BentoML adds its own bentofile.yaml.)"""
-    packed = files.tree(bento / "src")
-    packed.pop("bentofile.yaml", None)
-    return (bento / "bento.yaml").is_file() and packed == files.tree(release)
-
-
-def _build_bento(release: Path, bento: Path) -> None:
+def _build_bento(release: Path, facts: dict[str, Any], bento: Path) -> None:
     """Build beside the store and move in: a Bento that is killed half-built would break `bentoml list`."""
-    facts = release_facts(release)
     beside = _store().with_name("tmp")
     beside.mkdir(parents=True, exist_ok=True)
     files.sweep(beside)
@@ -327,7 +300,7 @@ def _build_bento(release: Path, bento: Path) -> None:
 def labels(facts: dict[str, Any]) -> dict[str, str]:
     """The lineage as a Bento's labels: flat, and short enough for `bentoml get`."""
     lineage, training = facts["lineage"], facts["training"]
-    tables = [(dataset, file, md5) for dataset, hashes in lineage["partitions"].items() for file, md5 in hashes.items()]
+    partitions = [(dataset, *each) for dataset, hashes in lineage["partitions"].items() for each in hashes.items()]
     return {
         "candidate": facts["candidate"],
         "data": lineage["data"][:16],
@@ -338,7 +311,7 @@ def labels(facts: dict[str, Any]) -> dict[str, str]:
         "trained_from": training["from"],
         "trained_until": training["until"],
         "trained_rows": str(training["rows"]),
-        **{f"{dataset}.{Path(file).stem}": md5 for dataset, file, md5 in tables},
+        **{f"{dataset}.{Path(file).stem}": md5 for dataset, file, md5 in partitions},
     }
 
 
@@ -351,14 +324,10 @@ def _measure(name: str, release: Path, bento: Path, trial: subprocess.Popen[str]
     tag = f"{name}:{facts['candidate']}"
     model = params.load().model(name)
     holdout, evaluated = _evaluated(name, model, BATCHED)
-    asked = request_rows(holdout, model)
-    batches = [slice(i, i + facts["max_rows"]) for i in range(0, len(asked), facts["max_rows"])]
-    alone = [slice(i, i + 1) for i in range(0, len(asked), max(1, len(asked) // ALONE))]
-    task = {
-        "bento": str(bento),
-        "batches": [asked[part] for part in batches],
-        "alone": [asked[part][0] for part in alone],
-    }
+    rows = request_rows(holdout, model)
+    batches = [slice(i, i + facts["max_rows"]) for i in range(0, len(rows), facts["max_rows"])]
+    alone = [slice(i, i + 1) for i in range(0, len(rows), max(1, len(rows) // ALONE))]
+    task = {"bento": str(bento), "batches": [rows[i] for i in batches], "alone": [rows[i][0] for i in alone]}
     with ThreadPoolExecutor(1) as pool:
         answers = pool.submit(_do, trial, task)
         import_module("mlflow.sklearn")  # the next step needs it, and this process has nothing else to do
@@ -375,11 +344,7 @@ def _measure(name: str, release: Path, bento: Path, trial: subprocess.Popen[str]
 
 
 def refuse_difference(tag: str, evaluated: pd.DataFrame, answer: dict[str, Any], facts: dict[str, Any]) -> None:
-    """Compare one answer of the service (`status`, `body`) with the evaluated predictions of the same rows.
-
-    Raises:
-        ReleaseDiffers: with up to five rows, and both values of each.
-    """
+    """Compare one answer of the service (`status`, `body`) with the evaluated predictions of the same rows."""
     if answer["status"] >= 500:
         raise ReleaseDiffers(f"{tag} fails on holdout rows (HTTP {answer['status']}): {answer['body']['error']}")
     if answer["status"] != 200:
@@ -418,7 +383,6 @@ def differences(evaluated: pd.DataFrame, predictions: list[dict[str, Any]]) -> l
 
 
 def _served(prediction: dict[str, Any], column: str) -> float | None:
-    """The value in an answer that belongs to a column of predictions.parquet."""
     if column.startswith("p_"):
         return prediction.get("probabilities", {}).get(column.removeprefix("p_"))  # type: ignore[no-any-return]
     return prediction.get({"q10": "low", "q90": "high"}.get(column, column))
@@ -465,7 +429,6 @@ def _interpreter(command: str, **environment: str) -> Iterator[subprocess.Popen[
 
 
 def _do(process: subprocess.Popen[str], task: dict[str, Any]) -> dict[str, Any]:
-    """Give the interpreter its task, and wait for the answer."""
     answer, log = process.communicate(json.dumps(task, allow_nan=False))
     if process.returncode:
         raise StageFailed(f"the packaged service could not be built or tried:\n{log.strip()[-3000:]}")

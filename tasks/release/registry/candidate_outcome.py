@@ -29,7 +29,8 @@ class CachedOutcome:
 def find(model: str) -> CachedOutcome | None:
     """What became of the candidate in build/, if it was judged under today's rule and in this registry."""
     entry = outcome_cache.recall(paths.judged_candidates(model), lambda: inputs(model))
-    if not entry or not _store_exists():
+    store = _store()  # whether it exists is no input: the first candidate makes it, after `inputs` was asked
+    if not entry or (store.startswith("sqlite:///") and not Path(store.removeprefix("sqlite:///")).exists()):
         return None
     on_hold: Uncommitted | None = entry["on_hold"]
     if on_hold and uncommitted.of(model, on_hold["made_of"]) != on_hold["uncommitted"]:
@@ -38,14 +39,10 @@ def find(model: str) -> CachedOutcome | None:
 
 
 def keep(model: str, outcome: str, judged_on: dict[str, str], by: str = "", on_hold: Uncommitted | None = None) -> None:
-    """Keep what became of the candidate in build/; the registry holds its verdict and all that follows from it.
+    """Keep what became of the candidate in build/, in words.
 
-    Args:
-        model: whose candidate.
-        outcome: in words.
-        judged_on: what `inputs` gave before it was judged: an edit of the gate meanwhile is not judged yet.
-        by: where to look at the run that did it.
-        on_hold: why it waits for a person or a commit, if it does.
+    `judged_on` is what `inputs` gave before it was judged: an edit of the gate meanwhile is not judged yet. `by` is the
+    address of the run that did it; `on_hold` is what it waits for, if it does.
     """
     outcome_cache.keep(paths.judged_candidates(model), judged_on, {"outcome": outcome, "by": by, "on_hold": on_hold})
 
@@ -74,9 +71,3 @@ def _store() -> str:
         # the local stack's server: what is behind it counts as the same store, with the server or without
         return os.environ.get("MLFLOW_BACKEND_STORE_URI") or address
     return address
-
-
-def _store_exists() -> bool:
-    """Not part of `inputs`: the first candidate makes the store, after `inputs` was asked."""
-    store = _store()
-    return not store.startswith("sqlite:///") or Path(store.removeprefix("sqlite:///")).exists()

@@ -29,11 +29,7 @@ class _Unclear(Exception):
 
 
 def champion(model: str) -> ReleaseRef | None:
-    """The registry's champion, if there is one: what should serve.
-
-    Raises:
-        RegistryUnavailable: the store is locked or gone.
-    """
+    """The registry's champion, if there is one: what should serve."""
     try:
         return _ask_server(model)
     except _Unclear:

@@ -20,11 +20,8 @@ from pydantic.dataclasses import dataclass
 
 from tasks.ground import files, ledger, paths
 
-KEYS = "keys.json"
-"""Lies beside the models' files, and is no model's."""
-
-PREVIOUS, CHALLENGER = "former", "challenger"
-"""Roles of the releases that are kept warm, as the file names them."""
+ROLES = {"previous": "former", "canary": "challenger"}
+"""Of a release that is kept warm: attribute of `DesiredState` → its role, as the file names it."""
 
 
 @dataclass(frozen=True)
@@ -47,23 +44,23 @@ class DesiredState:
     live: ReleaseRef | None = None
     previous: ReleaseRef | None = None
     """The release that was live before, kept warm."""
-    challenger: ReleaseRef | None = None
+    canary: ReleaseRef | None = None
     """The release that is being tried, kept warm."""
     share: Annotated[float, Field(ge=0, le=1)] | None = None
-    """The challenger's share of the requests, while it is a canary."""
+    """The canary's share of the requests; None while it gets none."""
 
-    def with_challenger(self, release: ReleaseRef) -> DesiredState:
+    def with_canary(self, release: ReleaseRef) -> DesiredState:
         """One more release warm, without any traffic."""
         previous = None if self.previous and self.previous.candidate == release.candidate else self.previous
         return DesiredState(self.live, previous, replace(release, since=""))
 
-    def with_canary(self, share: float | None) -> DesiredState:
-        """A share of the requests for the challenger; none when that is None."""
+    def with_share(self, share: float | None) -> DesiredState:
+        """A share of the requests for the canary."""
         return replace(self, share=share)
 
-    def without_challenger(self) -> DesiredState:
+    def without_canary(self) -> DesiredState:
         """As if no release were tried."""
-        return replace(self, challenger=None, share=None)
+        return replace(self, canary=None, share=None)
 
     def gone_live(self, release: ReleaseRef) -> DesiredState:
         """All requests for a release; the one that was live is kept warm."""
@@ -71,25 +68,21 @@ class DesiredState:
         return DesiredState(replace(release, since=now()), replace(previous, since="") if previous else None)
 
     @property
-    def warm(self) -> dict[str, ReleaseRef]:
-        """Role → release, of those kept warm beside the live one."""
-        roles = {PREVIOUS: self.previous, CHALLENGER: self.challenger}
-        return {role: release for role, release in roles.items() if release}
-
-    @property
-    def canary(self) -> dict[str, Any] | None:
-        """The challenger's candidate and its share, while it has one."""
-        return {"candidate": self.challenger.candidate, "share": self.share} if self.challenger and self.share else None
+    def releases(self) -> list[ReleaseRef]:
+        """All that should be ready to answer; the live one comes last."""
+        return [release for release in (self.previous, self.canary, self.live) if release]
 
     def as_json(self) -> dict[str, Any]:
         """The file's content."""
+        warm = {role: getattr(self, name) for name, role in ROLES.items()}
         return {
             "live": asdict(self.live) if self.live else None,
             "beside": [
                 {"candidate": release.candidate, "version": release.version, "role": role}
-                for role, release in self.warm.items()
+                for role, release in warm.items()
+                if release
             ],
-            "canary": self.canary,
+            "canary": {"candidate": self.canary.candidate, "share": self.share} if self.canary and self.share else None,
         }
 
 
@@ -101,13 +94,14 @@ def parse(content: Any) -> DesiredState:
     """
     live, share = content["live"], content["canary"]["share"] if content["canary"] else None
     warm = {release["role"]: ReleaseRef(release["candidate"], release["version"]) for release in content["beside"]}
-    return DesiredState(ReleaseRef(**live) if live else None, warm.get(PREVIOUS), warm.get(CHALLENGER), share)
+    kept = {name: warm.get(role) for name, role in ROLES.items()}
+    return DesiredState(ReleaseRef(**live) if live else None, **kept, share=share)
 
 
 def read(model: str) -> DesiredState:
     """The desired state of a model; empty where none was written. A torn or lost file is restored from the journal."""
-    existed = path(model).exists()
-    state = files.read_state(path(model), None, parse)
+    existed = paths.desired_state(model).exists()
+    state = files.read_state(paths.desired_state(model), None, parse)
     if state is None:
         state = _from_journal(model)
         if existed or state.live:
@@ -129,22 +123,21 @@ def _from_journal(model: str) -> DesiredState:
 
 def write(model: str, state: DesiredState) -> None:
     """Set the desired state: the router follows it from its next look on."""
-    files.write_json(path(model), state.as_json())
+    files.write_json(paths.desired_state(model), state.as_json())
 
 
-def path(model: str) -> Path:
-    """The file that the router follows."""
-    return paths.desired_state(model)
+def written() -> dict[str, Path]:
+    """Model → its file, of each that has one; API keys lie beside them."""
+    return {path.stem: path for path in paths.desired_states().glob("*.json") if path != paths.api_keys()}
 
 
 def forget(configured: Collection[str]) -> list[str]:
     """Remove the files of models that params.yaml no longer has; gives their names. The router ends their releases."""
-    models = [path.stem for path in sorted(paths.desired_states().glob("*.json")) if path.name != KEYS]
-    gone = [model for model in models if model not in configured and not model.startswith(".")]
+    gone = [model for model in sorted(written()) if model not in configured and not model.startswith(".")]
     for model in gone:
         with files.lock(f"rollout-{model}"):
-            files.remove(path(model))
-            files.remove(_failed(model))
+            files.remove(paths.desired_state(model))
+            files.remove(paths.failed_rollout(model))
     return gone
 
 
@@ -158,25 +151,22 @@ def now() -> str:
 
 def note(model: str, release: ReleaseRef, outcome: str, why: str = "") -> None:
     """Append to the journal that a release went `live` or was `withdrawn`, unless its last line says so already."""
-    lines = history(model)
     event = {"candidate": release.candidate, "version": release.version, "outcome": outcome, "why": why}
-    if not lines or {key: value for key, value in lines[-1].items() if key != "time"} != event:
-        ledger.append(_journal(model), {"time": release.since or now(), **event})
+    last = history(model)[-1:]
+    if not last or last[0] != {"time": last[0]["time"], **event}:
+        ledger.append(paths.rollouts(model), {"time": release.since or now(), **event})
 
 
 def history(model: str) -> list[dict[str, Any]]:
     """The lines of the journal, oldest first."""
-    return ledger.lines(_journal(model))
+    return ledger.lines(paths.rollouts(model))
 
 
-def _journal(model: str) -> Path:
-    return paths.rollouts(model)
-
-
-def live_is_noted(model: str, live: ReleaseRef) -> bool:
-    """Whether the journal says that this release is live: a kill may have come before that line."""
+def note_live(model: str, live: ReleaseRef) -> None:
+    """Have the journal say that a release is live: a kill may have come before that line."""
     lives = [line for line in history(model) if line["outcome"] == "live"]
-    return bool(lives) and lives[-1]["candidate"] == live.candidate
+    if not lives or lives[-1]["candidate"] != live.candidate:
+        note(model, live, "live")
 
 
 def has_served(model: str, candidate: str) -> bool:
@@ -206,18 +196,14 @@ class Failed:
 
 def begin_withdrawal(model: str, failed: Failed) -> None:
     """Write down what is to be done before any of it is: the run after a kill completes it."""
-    files.write_json(_failed(model), asdict(failed))
+    files.write_json(paths.failed_rollout(model), asdict(failed))
 
 
 def unfinished(model: str) -> Failed | None:
     """The withdrawal that a killed run has left, if one did."""
-    return files.read_state(_failed(model), None, lambda fields: Failed(**fields))
+    return files.read_state(paths.failed_rollout(model), None, lambda fields: Failed(**fields))
 
 
 def end_withdrawal(model: str) -> None:
     """All of it is done."""
-    files.remove(_failed(model))
-
-
-def _failed(model: str) -> Path:
-    return paths.failed_rollout(model)
+    files.remove(paths.failed_rollout(model))

@@ -7,9 +7,10 @@ import logging
 import os
 import re
 import sqlite3
+import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager, nullcontext
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
@@ -45,7 +46,7 @@ def with_retries(function: Callable[P, T]) -> Callable[P, T]:
                     raise RegistryUnavailable(_unavailable(str(error))) from error
                 time.sleep(pause)
             except Exception as error:
-                if not _is_mlflows(error):
+                if type(error).__name__ != "MlflowException" and not type(error).__module__.startswith("mlflow."):
                     raise
                 raise RegistryDamaged(
                     f"MLflow refuses what is needed ({function.__name__} of {', '.join(map(str, args[:2]))}): "
@@ -83,10 +84,6 @@ def _outages() -> Iterator[None]:
         raise _Unreachable(" ".join(str(error).split())[:500], final="out-of-date" in str(error)) from error
 
 
-def _is_mlflows(error: Exception) -> bool:
-    return type(error).__name__ == "MlflowException" or type(error).__module__.startswith("mlflow.")
-
-
 def _is_outage(error: Exception) -> bool:
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import InterfaceError, OperationalError
@@ -113,6 +110,35 @@ def _unavailable(what: str) -> str:
     return f"{cannot}. {todo}, then run again."
 
 
+@contextmanager
+def tolerating(code: str) -> Iterator[None]:
+    """Pass over MLflow's refusal with this error code."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        if error.error_code != code:
+            raise
+
+
+def write_artifacts(client: MlflowClient, run_id: str, contents: Mapping[str, bytes], to: str | None = None) -> None:
+    """Store files with a run: name → content, one after the other, in its folder `to`."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in contents.items():
+            path = Path(folder) / name
+            path.write_bytes(content)
+            client.log_artifact(run_id, str(path), to)
+
+
+def read_artifact(client: MlflowClient, run_id: str, path: str) -> str | None:
+    """The text of a run's file; None where there is none."""
+    if path not in {file.path for file in client.list_artifacts(run_id, path.rpartition("/")[0] or None)}:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        return Path(client.download_artifacts(run_id, path, folder)).read_text(encoding="utf-8")
+
+
 def uri() -> str:
     """The store's address, with any secret in it: not to be shown."""
     return os.environ.get("MLFLOW_TRACKING_URI") or settings.environment()["MLFLOW_TRACKING_URI"]
@@ -126,16 +152,13 @@ def _sqlite_path() -> Path | None:
 @contextmanager
 def connect(alone_for: str | None = None) -> Iterator[MlflowClient]:
     """The client of a store that answers; `alone_for` a model whose entry is to be written."""
-    if alone_for is not None:
-        with files.lock(f"registry-{alone_for}"), connect() as client:
-            yield client
-        return
-    _probe()
-    import mlflow
-    from mlflow import MlflowClient
+    with files.lock(f"registry-{alone_for}") if alone_for else nullcontext():
+        _probe()
+        import mlflow
+        from mlflow import MlflowClient
 
-    mlflow.set_tracking_uri(uri())  # what a client does to a model's version asks the store that this names
-    yield MlflowClient(tracking_uri=uri(), registry_uri=uri())
+        mlflow.set_tracking_uri(uri())  # what a client does to a model's version asks the store that this names
+        yield MlflowClient(tracking_uri=uri(), registry_uri=uri())
 
 
 def _probe() -> None:
@@ -192,7 +215,7 @@ def _follow_move(store: sqlite3.Connection) -> None:
                 f"is not there. Copy that folder too (docs/how-to/back-up-and-move.md)",
                 final=True,
             )
-        changed = sum(_readdress(store, table, column, home, here) for table, column in _texts(store))
+        changed = _readdress(store, home, here)
         store.commit()
         logging.getLogger("evergreen").warning(
             "this project was moved or copied: %d addresses in MLflow's store named %s, and name %s now",
@@ -203,21 +226,19 @@ def _follow_move(store: sqlite3.Connection) -> None:
 
 
 def _is_here(home: str) -> bool:
-    """Whether an address is another name of the folder of the artifacts."""
     folder = Path(unquote(urlsplit(home).path))
     return folder.exists() and paths.mlflow_artifacts().exists() and folder.samefile(paths.mlflow_artifacts())
 
 
-def _texts(store: sqlite3.Connection) -> list[tuple[str, str]]:
-    """Every column of text of every table."""
+def _readdress(store: sqlite3.Connection, home: str, here: str) -> int:
+    """Rewrite the addresses in every column of text of every table; gives how many were changed."""
     columns = """SELECT m.name, c.name FROM sqlite_master m JOIN pragma_table_info(m.name) c
                  WHERE m.type = 'table' AND (c.type LIKE '%CHAR%' OR c.type LIKE '%TEXT%')"""
-    return [(str(table), str(column)) for table, column in store.execute(columns)]
-
-
-def _readdress(store: sqlite3.Connection, table: str, column: str, home: str, here: str) -> int:
-    text = f'UPDATE "{table}" SET "{column}" = ? || substr("{column}", ?) WHERE substr("{column}", 1, ?) = ?'  # noqa: S608
-    return store.execute(text, (f"{here}/", len(home) + 2, len(home) + 1, f"{home}/")).rowcount
+    changed = 0
+    for table, column in store.execute(columns).fetchall():
+        text = f'UPDATE "{table}" SET "{column}" = ? || substr("{column}", ?) WHERE substr("{column}", 1, ?) = ?'  # noqa: S608
+        changed += store.execute(text, (f"{here}/", len(home) + 2, len(home) + 1, f"{home}/")).rowcount
+    return changed
 
 
 def _make_store(path: Path) -> None:

@@ -8,15 +8,13 @@ with a time that is later by some milliseconds, so that MLflow shows the newest.
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.release.registry import registry
-from tasks.release.registry.mlflow_store import connect, with_retries
+from tasks.release.registry.mlflow_store import connect, read_artifact, with_retries, write_artifacts
 from tasks.release.registry.tracking import CANDIDATE, experiment_of, key
 
 if TYPE_CHECKING:
@@ -49,14 +47,8 @@ class WeeklyMetrics:
 def record(model: str, candidate: str, weeks: list[WeeklyMetrics], artifacts: Mapping[str, bytes]) -> str | None:
     """Bring the monitoring run of a release up to date; gives its id, None where the release is not registered.
 
-    Args:
-        model: the run is in the experiment `<model>-monitoring`.
-        candidate: the release.
-        weeks: all of them; numbers that were written already are left alone.
-        artifacts: name → content; replaces what is stored.
-
-    Raises:
-        RegistryUnavailable: the store is locked or gone.
+    It is in the experiment `<model>-monitoring`. Of the weeks, all of them, only numbers that are new are written;
+    artifacts (name → content) replace what is stored.
     """
     version = registry.find(model, candidate)
     if version is None:
@@ -65,7 +57,7 @@ def record(model: str, candidate: str, weeks: list[WeeklyMetrics], artifacts: Ma
         run = _run(client, model, candidate, version.number)
         run_id = str(run.info.run_id)
         _write(client, run, weeks)
-        _store(client, run_id, artifacts)
+        write_artifacts(client, run_id, artifacts)
         client.set_terminated(run_id)
         if version.tags.get(RUN) != run_id:
             client.set_model_version_tag(model, str(version.number), RUN, run_id)
@@ -96,26 +88,14 @@ def _write(client: MlflowClient, run: Run, weeks: list[WeeklyMetrics]) -> None:
     for begin in range(0, len(metrics), AT_ONCE):
         client.log_batch(run.info.run_id, metrics[begin : begin + AT_ONCE])
     if metrics:
-        _store(client, run.info.run_id, {WRITTEN: json.dumps(written, sort_keys=True).encode()})
+        write_artifacts(client, run.info.run_id, {WRITTEN: json.dumps(written, sort_keys=True).encode()})
         client.set_tag(run.info.run_id, TIMES, str(times + 1))
 
 
 def _written(client: MlflowClient, run_id: str) -> dict[str, dict[str, float]]:
     """What was written before; nothing where that cannot be read, so that everything is written again."""
-    if WRITTEN not in {file.path for file in client.list_artifacts(run_id)}:
-        return {}
-    with tempfile.TemporaryDirectory() as folder:
-        text = Path(client.download_artifacts(run_id, WRITTEN, folder)).read_text(encoding="utf-8")
     try:
-        numbers: dict[str, dict[str, float]] = json.loads(text)
+        numbers: dict[str, dict[str, float]] = json.loads(read_artifact(client, run_id, WRITTEN) or "{}")
     except ValueError:  # a kill left half of it
         return {}
     return numbers
-
-
-def _store(client: MlflowClient, run_id: str, artifacts: Mapping[str, bytes]) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        for name, content in artifacts.items():
-            path = Path(folder) / name
-            path.write_bytes(content)
-            client.log_artifact(run_id, str(path))

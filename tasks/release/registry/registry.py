@@ -18,7 +18,6 @@ comes next reads `_ModelState`, which knows the states in between:
 from __future__ import annotations
 
 import json
-import tempfile
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -26,11 +25,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.ground import files, params, paths, settings, uncommitted
-from tasks.ground.errors import DataMissing, EvergreenError, Mistake, ModelFileRefused, NotPromoted, RegistryDamaged
+from tasks.ground.errors import (
+    DataMissing,
+    EvergreenError,
+    Mistake,
+    ModelFileRefused,
+    NotPromoted,
+    RegistryDamaged,
+    did_you_mean,
+)
 from tasks.release.gate.verdict import Verdict
 from tasks.release.package import package
 from tasks.release.registry import candidate_outcome
-from tasks.release.registry.mlflow_store import connect, with_retries
+from tasks.release.registry.mlflow_store import connect, read_artifact, tolerating, with_retries, write_artifacts
 from tasks.release.registry.tracking import (
     CANDIDATE,
     DATA_VERSION,
@@ -84,19 +91,6 @@ class ModelVersion:
 
 
 @dataclass(frozen=True)
-class Rollback:
-    """What a rollback did."""
-
-    champion: ModelVersion | None
-    withdrawn: ModelVersion | None
-    changed: bool
-    message: str
-
-    def __str__(self) -> str:
-        return self.message
-
-
-@dataclass(frozen=True)
 class VersionRecord:
     """A version, for the auditor."""
 
@@ -124,11 +118,7 @@ class VersionRecord:
 
 @with_retries
 def register(model_name: str, candidate: str) -> ModelVersion:
-    """The version of a tracked candidate, made when it is missing; it becomes `challenger` unless it is champion.
-
-    Raises:
-        DataMissing: the candidate has no finished run.
-    """
+    """The version of a tracked candidate, made when it is missing; it becomes `challenger` unless it is champion."""
     with connect(alone_for=model_name) as client:
         run = finished(client, model_name, candidate)
         if run is None:
@@ -146,13 +136,8 @@ def register(model_name: str, candidate: str) -> ModelVersion:
 
 
 def _new_version(client: MlflowClient, model_name: str, candidate: str, run: MlflowRun) -> ModelVersion:
-    from mlflow.exceptions import MlflowException
-
-    try:
+    with tolerating("RESOURCE_ALREADY_EXISTS"):
         client.create_registered_model(model_name, description=params.load().model(model_name).about)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
     model_id = run.data.tags.get(MODEL_ID) or _logged_model(client, run)
     tags = {CANDIDATE: candidate, DATA_VERSION: run.data.tags.get(DATA_VERSION, ""), "evergreen.run": run.info.run_id}
     made = client.create_model_version(
@@ -174,15 +159,10 @@ def _logged_model(client: MlflowClient, run: MlflowRun) -> str:
 
 def is_gone(client: MlflowClient, run_id: str) -> bool:
     """Whether a run was removed for good (`mlflow gc`), with all of its artifacts."""
-    from mlflow.exceptions import MlflowException
-
-    try:
+    with tolerating("RESOURCE_DOES_NOT_EXIST"):
         client.get_run(run_id)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        return True
-    return False
+        return False
+    return True
 
 
 def _is_without_files(client: MlflowClient, version: ModelVersion) -> bool:
@@ -198,23 +178,15 @@ def record_verdict(model_name: str, version: int, verdict: Verdict) -> None:
             raise Mistake(f"verdict {verdict.id} is about candidate {verdict.challenger}, not about {judged}")
         recorded = _read_verdict(client, judged.run_id, verdict.id)
         if recorded is None or recorded.to_json() != verdict.to_json():
-            _log_verdict(client, judged.run_id, verdict)
+            from tasks.release.gate import verdict_chart
+
+            contents = {
+                "verdict.md": verdict.to_markdown().encode(),
+                "verdict.svg": verdict_chart.picture(verdict),
+                "verdict.json": verdict.to_json().encode(),  # the last one: it is what counts
+            }
+            write_artifacts(client, judged.run_id, contents, to=f"verdicts/{verdict.id}")
         _tag_verdict(client, judged, verdict)
-
-
-def _log_verdict(client: MlflowClient, run_id: str, verdict: Verdict) -> None:
-    from tasks.release.gate import verdict_chart
-
-    contents = {
-        "md": verdict.to_markdown().encode(),
-        "svg": verdict_chart.picture(verdict),
-        "json": verdict.to_json().encode(),  # the last one: it is what counts
-    }
-    with tempfile.TemporaryDirectory() as folder:
-        for kind, content in contents.items():
-            path = Path(folder) / f"verdict.{kind}"
-            path.write_bytes(content)
-            client.log_artifact(run_id, str(path), f"verdicts/{verdict.id}")
 
 
 def _finish_verdicts(client: MlflowClient, now: _ModelState) -> None:
@@ -251,14 +223,9 @@ def _set_tags(client: MlflowClient, version: ModelVersion, tags: dict[str, str])
 
 
 def _read_verdict(client: MlflowClient, run_id: str, verdict_id: str) -> Verdict | None:
-    path = f"verdicts/{verdict_id}/verdict.json"
-    if path not in {file.path for file in client.list_artifacts(run_id, f"verdicts/{verdict_id}")}:
-        return None
-    with tempfile.TemporaryDirectory() as folder:
-        text = Path(client.download_artifacts(run_id, path, folder)).read_text(encoding="utf-8")
     try:
-        verdict = Verdict.from_json(text)
-    except ValueError:  # a kill left half of it: it is not recorded
+        verdict = Verdict.from_json(read_artifact(client, run_id, f"verdicts/{verdict_id}/verdict.json") or "")
+    except ValueError:  # there is none, or a kill left half of it
         return None
     return verdict if verdict.id == verdict_id else None
 
@@ -287,7 +254,6 @@ class _ModelState:
         return self.versions[number]
 
     def numbers(self, *without: int) -> str:
-        """The numbers of its versions, in words."""
         return ", ".join(str(number) for number in sorted(self.versions) if number not in without) or "none"
 
     def of_candidate(self, candidate: str) -> ModelVersion | None:
@@ -320,13 +286,10 @@ class _ModelState:
 
 
 def _state(client: MlflowClient, model_name: str) -> _ModelState:
-    from mlflow.exceptions import MlflowException
-
-    try:
+    entry = None
+    with tolerating("RESOURCE_DOES_NOT_EXIST"):
         entry = client.get_registered_model(model_name)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
+    if entry is None:
         return _ModelState(model_name)
     aliases = {alias: int(number) for alias, number in entry.aliases.items()}
     versions: dict[int, ModelVersion] = {}
@@ -360,11 +323,29 @@ def find(model_name: str, candidate: str) -> ModelVersion | None:
 
 
 @with_retries
-def previous(model_name: str) -> ModelVersion | None:
-    """The version that a rollback gives the place back to."""
+def resolve(model_name: str, version: str) -> ModelVersion:
+    """The version that a number, an alias or a candidate names; `champion` also while a rollback is half done.
+
+    Raises:
+        DataMissing: there is no champion.
+        Mistake: there is no such version.
+    """
     with connect() as client:
         now = _state(client, model_name)
-        return now.previous if now.previous != now.champion else None
+    if version == "champion":
+        if now.champion is None:
+            raise DataMissing(
+                f"{model_name} has no champion yet: train it (evergreen train {model_name}), or name a version"
+            )
+        return now.champion
+    named = [v for v in now.versions.values() if version in {*v.aliases, str(v.number), v.candidate}]
+    if not named:
+        hint = did_you_mean(version, [*map(str, sorted(now.versions)), *sorted(now.aliases)])
+        raise Mistake(
+            f"{model_name} has no version or candidate {version!r}{hint}; `evergreen history {model_name}` lists those "
+            f"there are"
+        )
+    return max(named, key=lambda v: v.number)
 
 
 @with_retries
@@ -378,21 +359,21 @@ def history(model_name: str) -> list[VersionRecord]:
 def _record(now: _ModelState, version: ModelVersion) -> VersionRecord:
     ends = [*(at for at, _ in now.since[1:]), "now"]
     spans = zip(now.since, ends, strict=False)
-    tags = version.tags
+    tag = version.tags.get
     return VersionRecord(
         version=version.number,
         candidate=version.candidate,
-        data_version=tags.get(DATA_VERSION, ""),
+        data_version=tag(DATA_VERSION, ""),
         created=version.created,
-        verdict=tags.get(VERDICT),
-        summary=tags.get(VERDICT_SUMMARY),
-        on_hold=tags.get(ON_HOLD),
-        promoted_by=tags.get(PROMOTED_BY),
+        verdict=tag(VERDICT),
+        summary=tag(VERDICT_SUMMARY),
+        on_hold=tag(ON_HOLD),
+        promoted_by=tag(PROMOTED_BY),
         champion=tuple(f"{at} until {end}" for (at, number), end in spans if number == version.number),
         withdrawn=version.withdrawn,
         aliases=version.aliases,
         run_id=version.run_id,
-        files_removed=tags.get(FORGOTTEN),
+        files_removed=tag(FORGOTTEN),
     )
 
 
@@ -405,9 +386,6 @@ def repair(model_name: str) -> list[str]:
 
     The last promotion, and the live release, say which version is champion. A model that never had one, or whose last
     one was withdrawn without a successor, has none.
-
-    Raises:
-        RegistryDamaged: the live release is not in the registry any more, and cannot be put back.
     """
     from tasks.release.registry import desired_state
 
@@ -515,7 +493,7 @@ def promote_by_hand(model_name: str, version: int | None = None) -> ModelVersion
     if VERDICT_ID not in chosen.tags:
         raise NotPromoted(f"{chosen} was not judged yet: evergreen train {model_name} again")
     promoted = promote(model_name, number, chosen.tags[VERDICT_ID])
-    candidate_outcome.promoted_by_hand(model_name, promoted.candidate, f"{promoted} is champion, by a person's word")
+    candidate_outcome.promoted_by_hand(model_name, promoted.candidate, f"{promoted} is champion, promoted by hand")
     return promoted
 
 
@@ -536,7 +514,6 @@ def rolled_back(model_name: str) -> str | None:
 
 
 def _data_and_code() -> tuple[str, str]:
-    """The data version that data.dvc names, and the identity of the committed code."""
     pointer = settings.ROOT / "data.dvc"
     return files.md5(pointer) if pointer.exists() else "", uncommitted.code()
 
@@ -576,8 +553,8 @@ def _note_since(client: MlflowClient, now: _ModelState, version: int) -> None:
 
 
 @with_retries
-def rollback(model_name: str, to: int | None = None, reason: str = "") -> Rollback:
-    """Withdraw the champion and give its place to the previous one, or to the version `to`.
+def rollback(model_name: str, to: int | None = None, reason: str = "") -> str:
+    """Withdraw the champion and give its place to the previous one, or to the version `to`; gives what was done.
 
     Called again it does not flip back, and goes no further: for that the version has to be named.
 
@@ -592,31 +569,25 @@ def rollback(model_name: str, to: int | None = None, reason: str = "") -> Rollba
             now = _aim(client, now, to)
         gone, back = now.stored, now.previous
         if gone is None or back is None or gone.number == to:
-            now = _finish_change(client, now)
-            return Rollback(now.stored, None, changed=False, message=_nothing_to_roll_back(now, to))
+            return _nothing_to_roll_back(_finish_change(client, now), to)
         if gone.withdrawn is None:
             at = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
             client.set_registered_model_tag(model_name, ROLLED_BACK, json.dumps([at, *_data_and_code()]))
             _set_tags(client, gone, {WITHDRAWN: " ".join(reason.split()) or "rolled back"})
-        now = _finish_change(client, _state(client, model_name))
-        message = (
+        _finish_change(client, _state(client, model_name))
+        return (
             f"{model_name}: version {gone.number} (candidate {gone.candidate}) is withdrawn, version {back.number} "
             f"(candidate {back.candidate}) is champion again"
         )
-        return Rollback(now.stored, now.numbered(gone.number), changed=True, message=message)
 
 
 @with_retries
 def withdraw(model_name: str, version: int, reason: str, serves: str | None) -> ModelVersion | None:
     """Withdraw a version that failed its rollout, and give its place back; gives the champion then.
 
-    Args:
-        model_name: whose version.
-        version: the one that failed. Where it is not champion any more, somebody has decided meanwhile: it is
-            withdrawn, and the champion stays.
-        reason: is recorded with it.
-        serves: the candidate that serves on and gets the place: the alias `former` may name another one, when a
-            person has set the alias `champion` by hand. None: nothing serves, and there is no champion then.
+    Where it is not champion any more, somebody has decided meanwhile, and the champion stays. The place goes to the
+    candidate that `serves` on: the alias `former` may name another one, when a person has set the alias `champion` by
+    hand. None: nothing serves, and there is no champion then.
 
     Raises:
         Mistake: there is no such version.

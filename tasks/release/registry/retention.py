@@ -24,21 +24,18 @@ def forget_refused(model_name: str, days: float) -> list[str]:
     """Remove the files of versions that never were champion and have no alias; gives their candidates.
 
     A run that has begun to lose them counts as none (`tracking.FORGOTTEN`). A kill is repaired by the next call.
-
-    Args:
-        model_name: whose versions.
-        days: how old they may become.
     """
     before = (datetime.now(UTC) - timedelta(days=days)).isoformat(timespec="seconds")
     with connect(alone_for=model_name) as client:
-        old = [version for version in registry.history(model_name) if version.created < before and _is_unused(version)]
         removed = []
-        for version in old:
+        for version in registry.history(model_name):
+            # by the journal and by its own tag, as people can delete either in MLflow
+            was_champion = version.champion or version.promoted_by or version.aliases
+            if version.created >= before or was_champion or version.files_removed:
+                continue
             if not registry.is_gone(client, version.run_id):
                 run = client.get_run(version.run_id)
-                if (
-                    run.info.lifecycle_stage == "deleted"
-                ):  # by a person: `mlflow gc` removes its files, or it comes back
+                if run.info.lifecycle_stage == "deleted":  # by a person, who runs `mlflow gc` or restores it
                     continue
                 client.set_tag(version.run_id, tracking.FORGOTTEN, "true")
                 _remove_files(client, run)
@@ -46,11 +43,6 @@ def forget_refused(model_name: str, days: float) -> list[str]:
             client.set_model_version_tag(model_name, str(version.version), tracking.FORGOTTEN, at)
             removed.append(version.candidate)
     return removed
-
-
-def _is_unused(version: registry.VersionRecord) -> bool:
-    """Whether it never was champion, by the journal and by its own tag, as people can delete either in MLflow."""
-    return not (version.champion or version.promoted_by or version.aliases or version.files_removed)
 
 
 def _remove_files(client: MlflowClient, run: Run) -> None:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from tasks.ground import files, params, paths, settings, yaml_reader
+from tasks.ground.git import Clone
 from tasks.release.package import package
-from tasks.release.registry.mlflow_store import connect, uri, with_retries
+from tasks.release.registry.mlflow_store import connect, tolerating, uri, with_retries
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -45,13 +46,8 @@ class TrackedRun:
 def track(model_name: str, release: Path, build: Path, measured: dict[str, float]) -> TrackedRun:
     """The one finished MLflow run of the candidate in a release folder: found, or made.
 
-    Runs that a kill left unfinished on this machine are deleted, those of other candidates as well.
-
-    Args:
-        model_name: is the experiment's name too.
-        release: the release folder, `candidate.json` in it.
-        build: the model's folder below build/, with model/, evaluation/ and rows/.
-        measured: latency_ms, size_mb, … of the packaged release.
+    Runs that a kill left unfinished on this machine are deleted, those of other candidates as well. `build` is the
+    model's folder below build/; `measured` is latency_ms, size_mb, … of the packaged release.
 
     Raises:
         ModelFileRefused: the release folder is not what its candidate.json names.
@@ -62,9 +58,11 @@ def track(model_name: str, release: Path, build: Path, measured: dict[str, float
         experiment = experiment_of(client, model_name)
         for run in client.search_runs([experiment], "attributes.status != 'FINISHED'"):
             if run.data.tags.get(CANDIDATE) == candidate or run.data.tags.get(BEGUN_AT) == _here():
-                _discard(client, experiment, run.info.run_id)
-        if finished := [r for r in _runs_of(client, experiment, candidate) if r.info.status == "FINISHED"]:
-            return TrackedRun(_kept(client, finished[0]).info.run_id, candidate, made=False)
+                for model in client.search_logged_models([experiment], f"source_run_id = '{run.info.run_id}'"):
+                    client.delete_logged_model(model.model_id)
+                client.delete_run(run.info.run_id)
+        if existing := finished(client, model_name, candidate):
+            return TrackedRun(existing.info.run_id, candidate, made=False)
         tags = _run_tags(model_name, candidate, release, build)
         run = client.create_run(experiment, tags=tags, run_name=f"{model_name}:{candidate}")
         _fill(client, run.info.run_id, model_name, release, build, measured)
@@ -82,17 +80,12 @@ def measured(model_name: str, candidate: str) -> dict[str, float]:
 
 def experiment_of(client: MlflowClient, name: str) -> str:
     """The id of the experiment: made when it is missing, restored when a person has deleted it."""
-    from mlflow.exceptions import MlflowException
-
     experiment = _experiment(client, name)
     if experiment is None:
         location = None if urlsplit(uri()).scheme in {"http", "https"} else (paths.mlflow_artifacts() / name).as_uri()
-        try:
+        with tolerating("RESOURCE_ALREADY_EXISTS"):  # another machine was faster
             return str(client.create_experiment(name, artifact_location=location, tags={EXPERIMENT: name}))
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another machine was faster
-                raise
-            experiment = client.get_experiment_by_name(name)
+        experiment = client.get_experiment_by_name(name)
     assert experiment is not None
     if experiment.lifecycle_stage == "deleted":
         client.restore_experiment(experiment.experiment_id)
@@ -111,19 +104,13 @@ def _experiment(client: MlflowClient, name: str) -> Experiment | None:
     return oldest or client.get_experiment_by_name(name)
 
 
-def _runs_of(client: MlflowClient, experiment: str, candidate: str) -> list[MlflowRun]:
-    """The runs of a candidate that have their files, the first one first.
-
-    A finished one that a person has deleted counts: see `_kept`.
-    """
+def _finished_runs(client: MlflowClient, experiment: str, candidate: str) -> list[MlflowRun]:
+    """The finished runs of a candidate that have their files, the first one first; also those a person has deleted."""
     from mlflow.entities import ViewType
 
     runs = client.search_runs([experiment], f"tags.`{CANDIDATE}` = '{candidate}'", run_view_type=ViewType.ALL)
-    counting = [run for run in runs if FORGOTTEN not in run.data.tags]
-    counting = [run for run in counting if run.info.lifecycle_stage == "active" or run.info.status == "FINISHED"]
-    return sorted(
-        counting, key=lambda run: (run.info.lifecycle_stage != "active", run.info.start_time, run.info.run_id)
-    )
+    whole = [run for run in runs if run.info.status == "FINISHED" and FORGOTTEN not in run.data.tags]
+    return sorted(whole, key=lambda run: (run.info.lifecycle_stage != "active", run.info.start_time, run.info.run_id))
 
 
 def finished(client: MlflowClient, model_name: str, candidate: str) -> MlflowRun | None:
@@ -131,23 +118,11 @@ def finished(client: MlflowClient, model_name: str, candidate: str) -> MlflowRun
     experiment = _experiment(client, model_name)
     if experiment is None:
         return None
-    runs = [run for run in _runs_of(client, experiment.experiment_id, candidate) if run.info.status == "FINISHED"]
-    return _kept(client, runs[0]) if runs else None
-
-
-def _kept(client: MlflowClient, run: MlflowRun) -> MlflowRun:
-    if run.info.lifecycle_stage == "deleted":
+    run = next(iter(_finished_runs(client, experiment.experiment_id, candidate)), None)
+    if run and run.info.lifecycle_stage == "deleted":
         client.restore_run(run.info.run_id)
-        _log.warning(
-            "the run %s of candidate %s was deleted in MLflow: restored", run.info.run_id, run.data.tags[CANDIDATE]
-        )
+        _log.warning("the run %s of candidate %s was deleted in MLflow: restored", run.info.run_id, candidate)
     return run
-
-
-def _discard(client: MlflowClient, experiment: str, run_id: str) -> None:
-    for model in client.search_logged_models([experiment], f"source_run_id = '{run_id}'"):
-        client.delete_logged_model(model.model_id)
-    client.delete_run(run_id)
 
 
 def _fill(
@@ -212,7 +187,9 @@ def _requirements(path: Path) -> list[str]:
 def _run_tags(name: str, candidate: str, release: Path, build: Path) -> dict[str, str]:
     import platform
 
-    commit = _git("rev-parse", "HEAD")
+    clone = Clone(settings.ROOT)
+    head = clone.attempt("rev-parse", "--verify", "-q", "HEAD").stdout.strip() if clone.is_checkout() else ""
+    is_dirty = str(bool(clone.run("status", "--porcelain"))).lower() if head else "unknown"
     lock = settings.ROOT / "requirements.lock"
     hashed = [build / "model" / file for file in TRAINING_FILES]
     hashed += [path for file in EVALUATION_FILES if (path := build / "evaluation" / file).exists()]
@@ -220,9 +197,9 @@ def _run_tags(name: str, candidate: str, release: Path, build: Path) -> dict[str
         CANDIDATE: candidate,
         DATA_VERSION: _data_version(name),
         BEGUN_AT: _here(),
-        "git.commit": commit or "none",
-        "git.dirty": "unknown" if commit is None else str(bool(_git("status", "--porcelain"))).lower(),
-        "mlflow.source.git.commit": commit or "none",
+        "git.commit": head or "none",
+        "git.dirty": is_dirty,
+        "mlflow.source.git.commit": head or "none",
         "lock": files.sha256(lock) if lock.exists() else "none",
         "model_sha256": files.sha256(release / "model.skops"),
         "python": platform.python_version(),
@@ -232,17 +209,6 @@ def _run_tags(name: str, candidate: str, release: Path, build: Path) -> dict[str
 def sha_tag(file: str) -> str:
     """The run's tag that holds the SHA-256 of a file."""
     return f"evergreen.sha256.{file}"
-
-
-def _git(*arguments: str) -> str | None:
-    """What git answers; None where there is no git, or no commit yet."""
-    import subprocess
-
-    try:
-        done = subprocess.run(["git", *arguments], cwd=settings.ROOT, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
 
 
 def _here() -> str:
@@ -279,7 +245,6 @@ def _datasets(build: Path) -> list[Any]:
 
 
 def _params(model: params.Model) -> list[Param]:
-    """Estimator, options and split, flat."""
     from mlflow.entities import Param
 
     estimator = model.estimator.model_dump(by_alias=True)
@@ -292,7 +257,7 @@ def _metrics(build: Path, measured: dict[str, float], model_id: str) -> list[Met
     from mlflow.entities import Metric
 
     values = _flat(files.read_json(build / "evaluation" / "metrics.json"), "/")
-    values |= {f"measured/{name}": value for name, value in measured.items()}
+    values |= _flat({"measured": measured}, "/")
     values |= _slice_metrics(build / "evaluation" / "slices.json")
     now = int(time.time() * 1000)
     numbers = {key(n): float(v) for n, v in values.items() if isinstance(v, int | float) and not isinstance(v, bool)}

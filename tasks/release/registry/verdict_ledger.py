@@ -15,12 +15,7 @@ from tasks.release.registry import desired_state
 def keep(model: str, version: int, verdict: Verdict, run: str = "", on_hold: str = "") -> None:
     """Append a verdict, unless it is the newest line: the run after a kill judges the same again.
 
-    Args:
-        model: a name below `models` in params.yaml.
-        version: the challenger's, in the registry.
-        verdict: the gate's.
-        run: where to look at the flow run that asked for it.
-        on_hold: why it is not promoted all the same, where it waits for a person.
+    `run` is the address of the flow run that asked for it; `on_hold` is why it waits for a person all the same.
     """
     lines = ledger.lines(paths.verdicts(model))
     if lines and tuple(lines[-1].get(key, "") for key in ("id", "version", "held")) == (verdict.id, version, on_hold):

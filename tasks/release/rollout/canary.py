@@ -21,26 +21,24 @@ from tasks.release.rollout.paired_answers import Pairs
 from tasks.release.rollout.router_client import CALL_SECONDS, fault
 from tasks.release.rollout.router_status import ReleaseStatus
 from tasks.release.rollout.served_answers import OwnAnswers
-from tasks.release.rollout.shadow_replay import slow_beyond, slow_by_chance
+from tasks.release.rollout.shadow_replay import FALSE_ALARM, latency_check
 
 LOOK_S = 0.5
 """Seconds between two looks."""
-
-FALSE_ALARM = 0.005
-"""The probability that a canary which is as good as the live release alarms, by either of the two tests."""
 
 _COUNTERS = ("answered", "refused", "errors", "late", "failed_alone")
 
 
 @dataclass
 class Counters:
-    """What a release has done since the watch began, as `ReleaseStatus` counts it; across restarts of the router."""
+    """What a release has done since the watch began, across restarts of the router."""
 
     answered: int = 0
     refused: int = 0
     errors: int = 0
     late: int = 0
     failed_alone: int = 0
+    """These five as in `ReleaseStatus`."""
     latency_edges: list[float] = field(default_factory=list)
     latency: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     fault: str | None = None
@@ -83,11 +81,16 @@ class Counters:
         self.deaths += len(pids - seen) if seen else 0
         self._last, self._router, self._pids = status, router, seen | pids
 
+    @property
+    def answers(self) -> int:
+        """How many answers the histogram of latencies has."""
+        return int(self.latency.sum())
+
     def quantile_ms(self, share: float) -> float | None:
         """The latency that such a share of the answers stays below: the upper end of its bin."""
-        if not self.latency.sum():
+        if not self.answers:
             return None
-        at = int(np.searchsorted(np.cumsum(self.latency), share * self.latency.sum()))
+        at = int(np.searchsorted(np.cumsum(self.latency), share * self.answers))
         return float(self.latency_edges[min(at, len(self.latency_edges) - 1)])
 
     def slower_than(self, ms: float) -> int:
@@ -97,7 +100,6 @@ class Counters:
 
 
 def _like(counts: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Counts, or zeros where they have other bins."""
     return counts if len(counts) == len(other) else np.zeros(len(other))
 
 
@@ -119,7 +121,7 @@ class Watch:
         return [
             self._runs(limits),
             self._errors(limits),
-            self._latency(limits, alpha),
+            latency_check("p99", self.canary, self.live, limits, alpha, fewest=limits.min_requests),
             self.own.check(),
             self.pairs.check(self.expected, limits, alpha),
         ]
@@ -155,17 +157,3 @@ class Watch:
         also = f"; {shared} more failed with both" if shared > 0 else ""
         reason = f"{canary.failed_alone} of {canary.requests} requests failed that the live release answers{also}"
         return Check("errors", float(canary.failed_alone), float(most), canary.failed_alone <= most, reason)
-
-    def _latency(self, limits: params.Rollout, alpha: float) -> Check:
-        """Whether more than one in a hundred answers are slow, beside the p99 of the live release."""
-        reference, own = self.live.quantile_ms(0.99), self.canary.quantile_ms(0.99)
-        answers, others = int(self.canary.latency.sum()), int(self.live.latency.sum())
-        if reference is None or own is None or others < limits.min_requests:
-            reason = f"not judged: {answers} answers, live release {others}"
-            return Check("latency p99", own, None, passed=True, reason=reason)
-        beyond = slow_beyond(reference, limits)
-        slow = self.canary.slower_than(beyond)
-        chance = slow_by_chance(slow, answers, self.live.slower_than(beyond), others, 0.01)
-        both = f"p99 {own:.1f} ms; live release {reference:.1f} ms"
-        reason = f"{both}; {slow} of {answers} answers above {beyond:.0f} ms"
-        return Check("latency p99", own, beyond, chance >= alpha, reason)

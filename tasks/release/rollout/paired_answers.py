@@ -1,4 +1,4 @@
-"""Paired answers: how far a challenger's lie from the live release's on the same rows, beside what the gate knew.
+"""Paired answers: how far a release's lie from the live release's on the same rows, beside what the gate knew.
 
 A better release is meant to move answers, and some rows more than others: whether that alarms must not depend on which
 rows happen to be asked. So no mean is compared: counted is which rows move further than any of the holdout's did, when
@@ -39,7 +39,7 @@ class MovedSlice:
     moved: float
     """Mean absolute difference, as `Pairs.moved`."""
     shift: float
-    """Mean difference, challenger − champion, in the same unit."""
+    """Mean difference, its answers − those of the live release, in the same unit."""
 
 
 @dataclass
@@ -48,30 +48,30 @@ class Pairs:
 
     task: str
     features: dict[str, Any] = field(default_factory=dict)
-    """Feature → {type: …}, of the challenger."""
+    """Feature → {type: …}, of the release that is tried."""
     rows: list[dict[str, Any]] = field(default_factory=list)
     answers: list[dict[str, Any]] = field(default_factory=list)
-    """The challenger's, whole."""
-    champion: list[float] = field(default_factory=list)
-    """The probability (two classes), that of the champion's top class (more), or the value (regression)."""
-    challenger: list[float] = field(default_factory=list)
+    """Those of the release that is tried, whole."""
+    live: list[float] = field(default_factory=list)
+    """The probability (two classes), that of the live release's top class (more), or the value (regression)."""
+    candidate: list[float] = field(default_factory=list)
     distances: list[float] = field(default_factory=list)
     """As `tasks.release.gate.verdict.Moves` has them."""
 
     def add_pairs(self, rows: list[dict[str, Any]], before: list[dict[str, Any]], after: list[dict[str, Any]]) -> None:
         """Add a request that both answered."""
         for row, old, new in zip(rows, before, after, strict=True):
-            champion, challenger, distance = _compared(old, new)
+            live, candidate, distance = _compared(old, new)
             self.rows.append(row)
             self.answers.append(new)
-            self.champion.append(champion)
-            self.challenger.append(challenger)
+            self.live.append(live)
+            self.candidate.append(candidate)
             self.distances.append(distance)
 
     @property
     def scale(self) -> float:
         """The unit of differences: 1 for probabilities; the mean absolute prediction for values."""
-        mean = float(np.mean(np.abs(self.champion))) if self.champion and self.task == "regression" else 1.0
+        mean = float(np.mean(np.abs(self.live))) if self.live and self.task == "regression" else 1.0
         return mean or 1.0
 
     @property
@@ -80,13 +80,7 @@ class Pairs:
         return float(np.mean(self.distances)) / self.scale if self.distances else None
 
     def check(self, expected: Moves | None, limits: params.Rollout, alpha: float) -> Check:
-        """Whether answers move as was to be expected.
-
-        Args:
-            expected: what the gate knew; None: it has not promoted the one over the other.
-            limits: the rules.
-            alpha: the probability of a false alarm.
-        """
+        """Whether answers move as was to be expected."""
         if expected is None:
             return self._check_unexpected(limits)
         distinct = {json.dumps(row, sort_keys=True): far for row, far in zip(self.rows, self.distances, strict=True)}
@@ -119,7 +113,7 @@ class Pairs:
         import pandas as pd
 
         features = pd.DataFrame(self.rows, columns=list(self.features))
-        shift = np.array(self.challenger) - np.array(self.champion)
+        shift = np.array(self.candidate) - np.array(self.live)
         moves = pd.DataFrame({"far": self.distances, "shift": shift}) / self.scale
         slices = [
             MovedSlice(name, str(value), len(rows), float(rows["far"].mean()), float(rows["shift"].mean()))
@@ -141,7 +135,7 @@ def exceed_by_chance(beyond: int, rows: int, reference: int) -> float:
 
 
 def _compared(old: dict[str, Any], new: dict[str, Any]) -> tuple[float, float, float]:
-    """The champion's number, the challenger's, and how far apart the answers are."""
+    """The live release's number, the other's, and how far apart the answers are."""
     if "probabilities" not in old:
         before, after = float(old["prediction"]), float(new["prediction"])
         return before, after, abs(after - before)

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import statistics
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from tasks.release.gate.verdict import Check
+from tasks.release.gate.verdict import Check, cell, mark
 from tasks.release.registry.desired_state import ReleaseRef
 from tasks.release.rollout.canary import Watch
 from tasks.release.rollout.paired_answers import FEWEST
-from tasks.release.rollout.shadow_replay import Replayed, p99
+from tasks.release.rollout.shadow_replay import QUANTILES, Latencies, Replayed
 from tasks.release.rollout.stages import StageResult
 
-CHAMPION, CHALLENGER = "#8a8f98", "#2f7f79"
+LIVE, CANDIDATE = "#8a8f98", "#2f7f79"
 GOOD, BAD, QUIET = "#2f7f79", "#c8452f", "#8a8f98"
 
 MOST_SLICES = 10
@@ -39,9 +38,9 @@ class RolloutRecord:
     """What a rollout has done until now."""
 
     model: str
-    challenger: ReleaseRef
-    champion: ReleaseRef | None
-    """The release that was live while the challenger was tried."""
+    release: ReleaseRef
+    live: ReleaseRef | None
+    """The release that was live while this one was tried."""
     stages: list[StageRecord] = field(default_factory=list)
     end: str = ""
     """How it ended, in a sentence."""
@@ -66,87 +65,79 @@ class RolloutRecord:
 
 
 def markdown(record: RolloutRecord, image: str = "") -> str:
-    """The page; `image` is where its picture is."""
+    """The page; `image` is where its picture is, if there is one."""
     what = "withdrawn" if record.failed else "rolled out"
-    title = f"version {record.challenger.version} (`{record.challenger.candidate}`) {what}"
-    lines = [f"# {_mark(not record.failed)} {record.model}: {title}", "", f"{_cell(record.end)}.", ""]
+    title = f"version {record.release.version} (`{record.release.candidate}`) {what}"
+    lines = [f"# {mark(not record.failed)} {record.model}: {title}", "", f"{cell(record.end)}.", ""]
     lines += ["| | stage | result | seconds |", "| --- | --- | --- | ---: |"]
     for stage in record.stages:
         result = stage.result
-        lines.append(f"| {_mark(result.passed)} | {stage.name} | {_cell(result.message)} | {stage.seconds:.1f} |")
-    if image and has_picture(record):
-        lines += ["", f"![champion and challenger]({image})"]
+        lines.append(f"| {mark(result.passed)} | {stage.name} | {cell(result.message)} | {stage.seconds:.1f} |")
+    if image:
+        lines += ["", f"![the live release and the candidate]({image})"]
     for stage in record.stages:
         if stage.result.checks:
             lines += ["", f"## {stage.name}", "", *_checks(stage.result.checks)]
-    if record.replayed and (slices := record.replayed.slices()):
-        lines += ["", "## where predictions move most", "", *_slices(record.replayed, slices)]
+    if record.replayed and record.replayed.rows:
+        lines += _slices(record.replayed)
     return "\n".join(lines) + "\n"
 
 
 def _checks(checks: tuple[Check, ...]) -> list[str]:
-    rows = [f"| {_mark(c.passed)} | {c.name} | {_number(c.threshold)} | {_cell(c.reason)} |" for c in checks]
-    return ["| | check | at most | measured |", "| --- | --- | ---: | --- |", *rows]
+    lines = ["| | check | at most | measured |", "| --- | --- | ---: | --- |"]
+    for check in checks:
+        limit = "" if check.threshold is None else f"{check.threshold:.4g}"
+        lines.append(f"| {mark(check.passed)} | {check.name} | {limit} | {cell(check.reason)} |")
+    return lines
 
 
-def _slices(replayed: Replayed, slices: list[Any]) -> list[str]:
+def _slices(replayed: Replayed) -> list[str]:
+    slices = replayed.slices()
+    if not slices:
+        return []
     unit = "share of the mean prediction" if replayed.task == "regression" else "probability"
-    rows = [
-        f"| {s.feature} | {_cell(s.value)} | {s.rows:,} | {s.moved:.4f} | {s.shift:+.4f} |"
-        for s in slices[:MOST_SLICES]
-    ]
-    more = (
-        f"{len(slices) - MOST_SLICES} slices that move less are not shown; those" if slices[MOST_SLICES:] else "Those"
-    )
+    hidden = len(slices) - MOST_SLICES
+    more = f"{hidden} slices that move less are not shown; those" if hidden > 0 else "Those"
     return [
+        *("", "## where predictions move most", ""),
         f"| feature | value | rows | moves by ({unit}) | of that up or down |",
         "| --- | --- | ---: | ---: | ---: |",
-        *rows,
-        "",
-        f"{more} with fewer than {FEWEST} rows are left out.",
+        *(
+            f"| {s.feature} | {cell(s.value)} | {s.rows:,} | {s.moved:.4f} | {s.shift:+.4f} |"
+            for s in slices[:MOST_SLICES]
+        ),
+        *("", f"{more} with fewer than {FEWEST} rows are left out."),
     ]
-
-
-def _mark(passed: bool | None) -> str:
-    return "–" if passed is None else "✓" if passed else "✗"
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4g}"
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.replace("|", "\\|").split())
 
 
 # ── the picture ───────────────────────────────────────────────────────────────────────────────────
 
 
-def has_picture(record: RolloutRecord) -> bool:
-    """Whether there is anything to draw: that takes a replay."""
-    return bool(record.replayed and record.replayed.champion_ms)
-
-
-def picture(record: RolloutRecord) -> bytes:
-    """Predictions of both, one against the other, and how long they took, as PNG."""
+def picture(record: RolloutRecord) -> bytes | None:
+    """Predictions of both, one against the other, and how long they took, as PNG; None where nothing was replayed."""
     from io import BytesIO
 
     from matplotlib.figure import Figure
 
     replayed = record.replayed
-    assert replayed is not None
+    if replayed is None or not replayed.live_ms:
+        return None
     figure = Figure(figsize=(11, 3.9), dpi=110, layout="constrained")
     left, middle, right = figure.subplots(1, 3, width_ratios=[1.15, 1, 0.9])
-    _histogram(left, replayed)
-    _scatter(middle, replayed)
+    if replayed.rows:
+        _histogram(left, replayed)
+        _scatter(middle, replayed)
+    else:
+        _empty(left, "the candidate answered nothing")
+        _empty(middle, "")
     _latencies(right, replayed, record.watched)
     for axes in (left, middle, right):
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelsize=8)
         axes.set_axisbelow(True)
-    title = f"{record.model}: version {record.challenger.version} is {'withdrawn' if record.failed else 'live'}"
-    if record.champion:
-        title += f", version {record.champion.version} {'stays live' if record.failed else 'is on standby'}"
+    title = f"{record.model}: version {record.release.version} is {'withdrawn' if record.failed else 'live'}"
+    if record.live:
+        title += f", version {record.live.version} {'stays live' if record.failed else 'is on standby'}"
     color = BAD if record.failed else GOOD
     figure.suptitle(title, x=0.008, ha="left", fontsize=11, fontweight="bold", color=color)
     stream = BytesIO()
@@ -155,44 +146,39 @@ def picture(record: RolloutRecord) -> bytes:
 
 
 def _histogram(axes: Any, replayed: Replayed) -> None:
-    if not replayed.rows:
-        _empty(axes, "the challenger answered nothing")
-        return
-    both = np.array([replayed.champion, replayed.challenger])
+    both = np.array([replayed.live, replayed.candidate])
     bins = np.linspace(0, 1, 26) if replayed.task == "classification" else np.histogram_bin_edges(both, 25)
-    axes.hist(both[0], bins, color=CHAMPION, alpha=0.45, label="champion")
-    axes.hist(both[1], bins, histtype="step", color=CHALLENGER, linewidth=1.8, label="challenger")
+    axes.hist(both[0], bins, color=LIVE, alpha=0.45, label="live release")
+    axes.hist(both[1], bins, histtype="step", color=CANDIDATE, linewidth=1.8, label="candidate")
     axes.legend(fontsize=8, frameon=False)
     what = "prediction" if replayed.task == "regression" else "probability"
     _label(axes, f"predictions, {len(replayed.rows):,} rows", what, "rows")
 
 
 def _scatter(axes: Any, replayed: Replayed) -> None:
-    if not replayed.rows:
-        _empty(axes, "")
-        return
     step = -(-len(replayed.rows) // MOST_POINTS)
-    before, after = replayed.champion[::step], replayed.challenger[::step]
+    before, after = replayed.live[::step], replayed.candidate[::step]
     low, high = min(*before, *after), max(*before, *after)
     axes.plot([low, high], [low, high], color=QUIET, linewidth=1)
-    axes.scatter(before, after, s=9, color=CHALLENGER, alpha=0.45, linewidths=0)
-    _label(axes, f"row by row: moves by {replayed.moved or 0:.4f}", "champion", "challenger")
+    axes.scatter(before, after, s=9, color=CANDIDATE, alpha=0.45, linewidths=0)
+    _label(axes, f"row by row: moves by {replayed.moved or 0:.4f}", "live release", "candidate")
 
 
 def _latencies(axes: Any, replayed: Replayed, watch: Watch | None) -> None:
-    groups = [
-        ("replay\nmedian", statistics.median(replayed.champion_ms), statistics.median(replayed.challenger_ms)),
-        ("replay\np99", p99(replayed.champion_ms), p99(replayed.challenger_ms)),
-    ]
+    sources: list[tuple[str, Latencies, Latencies]] = [("replay", replayed.live_ms, replayed.candidate_ms)]
     if watch:
-        seen = [(share, watch.live.quantile_ms(share), watch.canary.quantile_ms(share)) for share in (0.5, 0.99)]
-        names = {0.5: "canary\nmedian", 0.99: "canary\np99"}
-        groups += [(names[share], live, own) for share, live, own in seen if live is not None and own is not None]
+        sources.append(("canary", watch.live, watch.canary))
+    groups = [
+        (f"{source}\n{name}", side_by_side)
+        for source, *sides in sources
+        for name, share in QUANTILES.items()
+        if None not in (side_by_side := [side.quantile_ms(share) for side in sides])
+    ]
     places = np.arange(len(groups))
-    for shift, number, color, name in ((-0.19, 1, CHAMPION, "champion"), (0.19, 2, CHALLENGER, "challenger")):
-        bars = axes.bar(places + shift, [group[number] for group in groups], 0.36, color=color, label=name)
+    for i, (shift, color, name) in enumerate(((-0.19, LIVE, "live release"), (0.19, CANDIDATE, "candidate"))):
+        bars = axes.bar(places + shift, [ms[i] for _, ms in groups], 0.36, color=color, label=name)
         axes.bar_label(bars, fmt="%.3g", fontsize=7, color="#333333", padding=1)
-    axes.set_xticks(places, [group[0] for group in groups], fontsize=8)
+    axes.set_xticks(places, [group for group, _ in groups], fontsize=8)
     axes.margins(y=0.15)
     _label(axes, "latency", "", "ms")
 

@@ -26,6 +26,7 @@ PAUSE = 0.05
 """Seconds between two looks at something that is awaited."""
 
 UNKNOWN, REFUSED = 404, 401
+"""Statuses of a router that does not know a release, or a token, yet."""
 
 
 class RouterSilent(WorldError):
@@ -74,11 +75,7 @@ class RouterClient:
         return f"http://127.0.0.1:{self.port}"
 
     def status(self, model: str) -> tuple[int, ModelStatus]:
-        """The router's process number, and what it does for a model.
-
-        Raises:
-            RouterSilent: it was away for longer than `patience`.
-        """
+        """The router's process number, and what it does for a model."""
         reply = self._request("GET", "/status", None, {REFUSED})
         try:
             status = RouterStatus.model_validate(reply.body)
@@ -89,11 +86,7 @@ class RouterClient:
         return status.pid, status.models.get(model, ModelStatus())
 
     def fault(self, model: str, candidate: str, patience: float = 0) -> str | None:
-        """Why a release does not run; None if it does, at the latest after `patience` seconds.
-
-        Raises:
-            RouterSilent: as status.
-        """
+        """Why a release does not run; None if it does, at the latest after `patience` seconds."""
         deadline = time.monotonic() + patience
         while why := fault(self.status(model)[1].releases.get(candidate)):
             if time.monotonic() > deadline:

@@ -84,6 +84,10 @@ class ModelStatus(BaseModel):
     """The candidate that answers now."""
     releases: dict[str, ReleaseStatus] = {}
 
+    def is_ready(self, candidate: str) -> bool:
+        """Whether a release can answer."""
+        return candidate in self.releases and self.releases[candidate].state == "ready"
+
 
 class RouterStatus(BaseModel):
     """The router's process, and what it does for each model."""

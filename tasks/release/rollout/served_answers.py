@@ -72,11 +72,7 @@ class OwnAnswers:
 
     @cached_property
     def _scorer(self) -> Callable[[pd.DataFrame], pd.DataFrame]:
-        """What scores rows; only where it gives the golden rows what they were evaluated to.
-
-        Raises:
-            ReleaseDiffers: it does not, as where the release needs other packages than there are here.
-        """
+        """What scores rows; only where it gives the golden rows what they were evaluated to."""
         score = comparison.scorer(self.model, self.release, self._facts)
         golden = files.read_json(self.release / "golden.json")
         evaluated = pd.DataFrame([row["predicted"] for row in golden], dtype="float64")

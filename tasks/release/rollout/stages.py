@@ -17,7 +17,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, wraps
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,21 +29,22 @@ from tasks.release.package import package
 from tasks.release.registry import desired_state
 from tasks.release.registry.champion_lookup import champion as champion_in_registry
 from tasks.release.registry.desired_state import DesiredState, ReleaseRef
+from tasks.release.rollout import shadow_replay
 from tasks.release.rollout.canary import LOOK_S, Watch
 from tasks.release.rollout.paired_answers import Pairs
 from tasks.release.rollout.router_client import PAUSE, Reply, RouterClient, fault, last_line
 from tasks.release.rollout.router_status import LATE, ModelStatus, ReleaseStatus
 from tasks.release.rollout.served_answers import MOST_ROWS, OwnAnswers
-from tasks.release.rollout.shadow_replay import CHANCE, Replayed
+from tasks.release.rollout.shadow_replay import FALSE_ALARM, Replayed, Rows
 
 SUPERSEDED_S = 2.0
-"""Seconds between two looks at who is champion: whoever sets another one need not wait for the end of a rollout."""
+"""Seconds between two looks at the registry's champion: whoever sets another one need not wait for the end."""
 
-FIRST = 5
+FIRST_START_FACTOR = 5
 """So many times longer may the first release of a model take to start: no other one answers meanwhile, and a router
 that has just begun imports everything."""
 
-BEGIN_S = 60.0
+ROUTER_BEGIN_S = 60.0
 """Seconds that the router may take until it starts a release: that is not the release's fault."""
 
 COMPARE_S = 5.0
@@ -52,13 +53,13 @@ COMPARE_S = 5.0
 TRIES = 3
 """Tries in all of a stage whose failure may be transient: a process that stood still or was killed, a busy machine."""
 
-CALM_S = 10.0
+RETRY_PAUSE_S = 10.0
 """Seconds before another try, without requests for the release."""
 
 TRANSIENT = {"runs", "latency median", "latency p99"}
 """Checks that measure a process and its machine, and not what the release answers."""
 
-PAIRED = 50
+PAIRED_REQUESTS = 50
 """Requests of a canary that the live release is asked as well, each time answers are compared."""
 
 Route = Literal["first", "new", "again", "back"]
@@ -104,7 +105,7 @@ class ReleaseRollout:
 
     @property
     def state(self) -> DesiredState:
-        """What should serve."""
+        """What should serve; to set it is to write it."""
         return desired_state.read(self.model)
 
     @state.setter
@@ -126,7 +127,7 @@ class ReleaseRollout:
     @property
     def folder(self) -> Path:
         """The release's files."""
-        return bento_store.release_folder(self.model, self.release.candidate)
+        return package.bento_folder(self.model, self.release.candidate) / "src"
 
     @cached_property
     def facts(self) -> dict[str, Any]:
@@ -134,25 +135,25 @@ class ReleaseRollout:
         return package.release_facts(self.folder)
 
     @cached_property
-    def golden(self) -> list[dict[str, Any]]:
+    def golden(self) -> Rows:
         """Rows that it carries along, with what they were evaluated to."""
-        rows: list[dict[str, Any]] = files.read_json(self.folder / "golden.json")
+        rows: Rows = files.read_json(self.folder / "golden.json")
         return rows
 
     def status(self) -> tuple[int, ModelStatus]:
         """The router's process number, and what it does for the model."""
         return self.router.status(self.model)
 
-    def asker(self, candidate: str) -> Callable[[list[dict[str, Any]]], Reply]:
+    def asker(self, candidate: str) -> Callable[[Rows], Reply]:
         """Asks one release; again where its process was ended meanwhile, as the router does in production."""
         before = self._processes(candidate)
 
-        def ask(rows: list[dict[str, Any]]) -> Reply:
+        def ask(rows: Rows) -> Reply:
             nonlocal before
             reply = self.router.predict(self.model, candidate, rows)
             if reply.status < 500 or before == (now := self._processes(candidate)):
                 return reply
-            self.await_ready(candidate)
+            self.await_status(lambda status: status.is_ready(candidate))
             before = now
             return self.router.predict(self.model, candidate, rows)
 
@@ -162,10 +163,6 @@ class ReleaseRollout:
         router, status = self.status()
         release = status.releases.get(candidate)
         return router, release.pids if release else None
-
-    def await_ready(self, candidate: str) -> bool:
-        """Wait until a release is ready; gives whether it was in time."""
-        return self.await_status(lambda status: is_ready(status.releases.get(candidate)))
 
     def await_status(self, is_reached: Callable[[ModelStatus], bool]) -> bool:
         """Wait until the router's status is as wanted; gives whether it was in time."""
@@ -177,11 +174,7 @@ class ReleaseRollout:
         return True
 
     def refuse_superseded(self, now: bool = False) -> None:
-        """See from time to time that it is still champion.
-
-        Raises:
-            Superseded: it is not.
-        """
+        """Raise Superseded where it is champion no more; the registry is asked from time to time, or `now`."""
         if now or time.monotonic() - self._confirmed > SUPERSEDED_S:
             self._confirmed = time.monotonic()
             champion = champion_in_registry(self.model)
@@ -189,9 +182,7 @@ class ReleaseRollout:
                 raise Superseded(f"{champion or 'no version'} is champion now")
 
 
-def is_ready(release: ReleaseStatus | None) -> bool:
-    """Whether the router says that a release is ready."""
-    return release is not None and release.state == "ready"
+Stage = Callable[[ReleaseRollout], StageResult]
 
 
 def choose_route(model: str, release: ReleaseRef) -> tuple[Route, str]:
@@ -206,14 +197,14 @@ def choose_route(model: str, release: ReleaseRef) -> tuple[Route, str]:
     return "new", ""
 
 
-def expected_moves(model: str, challenger: str, live: str) -> Moves | None:
+def expected_moves(model: str, candidate: str, live: str) -> Moves | None:
     """How far answers are to move, by the verdict that promoted the one over the other; None where there is none.
 
     Where releases between the two were promoted and never went live, by the sum of their verdicts.
     """
     from tasks.release.registry import registry
 
-    expected, candidate, passed = None, challenger, set[str]()
+    expected, passed = None, set[str]()
     while candidate != live:
         passed.add(candidate)
         verdicts = registry.verdicts(model, candidate)
@@ -226,21 +217,26 @@ def expected_moves(model: str, challenger: str, live: str) -> Moves | None:
     return expected
 
 
-def _with_retries(rollout: ReleaseRollout, attempt: Callable[[], StageResult]) -> StageResult:
-    """Repeat an attempt whose failure may be transient, before it is held against the release."""
-    first = ""
-    for number in range(1, TRIES + 1):
-        result = attempt()
-        if not result.transient:
-            return replace(result, message=f"{result.message}; tried again, as {first}") if first else result
-        first = first or result.message
-        if number < TRIES:
-            rollout.log(f"{result.message}. That may be transient: it is tried again in {CALM_S:g} s")
-            deadline = time.monotonic() + CALM_S
-            while time.monotonic() < deadline:
-                rollout.refuse_superseded()
-                time.sleep(PAUSE)
-    return replace(result, message=f"{result.message} (tried {TRIES} times)")
+def _retried(attempt: Stage) -> Stage:
+    """Repeat a stage whose failure may be transient, before it is held against the release."""
+
+    @wraps(attempt)
+    def stage(rollout: ReleaseRollout) -> StageResult:
+        first = ""
+        for number in range(1, TRIES + 1):
+            result = attempt(rollout)
+            if not result.transient:
+                return replace(result, message=f"{result.message}; tried again, as {first}") if first else result
+            first = first or result.message
+            if number < TRIES:
+                rollout.log(f"{result.message}. That may be transient: it is tried again in {RETRY_PAUSE_S:g} s")
+                deadline = time.monotonic() + RETRY_PAUSE_S
+                while time.monotonic() < deadline:
+                    rollout.refuse_superseded()
+                    time.sleep(PAUSE)
+        return replace(result, message=f"{result.message} (tried {TRIES} times)")
+
+    return stage
 
 
 # ── the stages ────────────────────────────────────────────────────────────────────────────────────
@@ -256,25 +252,15 @@ def fetch(rollout: ReleaseRollout) -> StageResult:
     return StageResult(True, "fetched from the registry, its hash checked, its Bento made")
 
 
+@_retried
 def warm_up(rollout: ReleaseRollout) -> StageResult:
     """It is ready beside the live release; given up as soon as it says why it cannot start, or at the deadline."""
-
-    def attempt() -> StageResult:
-        result = _warm_up(rollout)
-        if result.transient:  # it is to be started anew
-            rollout.state = rollout.state.without_challenger()
-        return result
-
-    return _with_retries(rollout, attempt)
-
-
-def _warm_up(rollout: ReleaseRollout) -> StageResult:
     state, candidate = rollout.state, rollout.release.candidate
-    if candidate not in {r.candidate for r in (state.live, state.previous, state.challenger) if r}:
-        rollout.state = state.with_challenger(rollout.release)
-    elif is_ready(rollout.status()[1].releases.get(candidate)):
+    if candidate not in {release.candidate for release in state.releases}:
+        rollout.state = state.with_canary(rollout.release)
+    elif rollout.status()[1].is_ready(candidate):
         return StageResult(None, "it is warm")
-    deadline = _StartDeadline(rollout.limits.start_s * (1 if state.live else FIRST))
+    deadline = _StartDeadline(rollout.limits.start_s * (1 if state.live else FIRST_START_FACTOR))
     while True:
         router, status = rollout.status()
         release = status.releases.get(candidate)
@@ -288,6 +274,7 @@ def _warm_up(rollout: ReleaseRollout) -> StageResult:
         time.sleep(PAUSE)
     if release is None or release.starting_s is None:
         raise RouterLags(f"{rollout.router.address} has not begun with {rollout.release}. See var/log/router.log")
+    rollout.state = rollout.state.without_canary()  # the next try starts it anew
     about = f": {last_line(release.why)}" if release.why else ""
     return StageResult(False, f"it is not ready {deadline.seconds:g} s after it was started{about}", transient=True)
 
@@ -297,24 +284,21 @@ class _StartDeadline:
     """Deadline of a start; it begins anew with another router, and while this one has not started the release yet."""
 
     seconds: float
-    _router: int | None = None
-    _begin: float = 0.0
-    _asked: float = field(default_factory=time.monotonic)
+    router: int | None = None
+    begin: float = 0.0
+    asked: float = field(default_factory=time.monotonic)
 
     def is_over(self, router: int, release: ReleaseStatus | None) -> bool:
         now = time.monotonic()
         is_queued = release is not None and release.starting_s is None
-        if router != self._router or (is_queued and now - self._asked < BEGIN_S):
-            self._router, self._begin = router, now
-        return now - self._begin > self.seconds
+        if router != self.router or (is_queued and now - self.asked < ROUTER_BEGIN_S):
+            self.router, self.begin = router, now
+        return now - self.begin > self.seconds
 
 
+@_retried
 def ask_golden_rows(rollout: ReleaseRollout) -> StageResult:
     """It answers its golden rows exactly as it was evaluated: all of them together, and one alone."""
-    return _with_retries(rollout, lambda: _ask_golden_rows(rollout))
-
-
-def _ask_golden_rows(rollout: ReleaseRollout) -> StageResult:
     import pandas as pd
 
     rows, ask = rollout.golden, rollout.asker(rollout.release.candidate)
@@ -335,56 +319,47 @@ def _ask_golden_rows(rollout: ReleaseRollout) -> StageResult:
     return StageResult(True, f"{len(rows)} golden rows answered exactly as evaluated")
 
 
+@_retried
 def replay(rollout: ReleaseRollout) -> StageResult:
     """The newest logged requests, or its golden rows where there are none, asked of it and of the live release."""
     from tasks.prediction_log import prediction_log
 
-    logged = [request.rows for request in prediction_log.last_requests(rollout.model, rollout.limits.replay)]
+    limits, facts = rollout.limits, rollout.facts
+    logged = [request.rows for request in prediction_log.last_requests(rollout.model, limits.replay)]
     requests = logged or [[row["row"]] for row in rollout.golden]
     source = "logged requests" if logged else "golden rows, as no request was logged yet,"
-    return _with_retries(rollout, lambda: _replay(rollout, requests, source))
-
-
-def _replay(rollout: ReleaseRollout, requests: list[list[dict[str, Any]]], source: str) -> StageResult:
-    from tasks.release.rollout import shadow_replay
-
-    limits, facts = rollout.limits, rollout.facts
     replayed = Replayed(planned=len(requests), task=facts["task"], features=facts["features"])
-    champion, challenger = rollout.asker(rollout.live.candidate), rollout.asker(rollout.release.candidate)
-    shadow_replay.replay(replayed, _until_superseded(rollout, requests), champion, challenger, limits)
+    ask_live, ask = rollout.asker(rollout.live.candidate), rollout.asker(rollout.release.candidate)
+    shadow_replay.replay(replayed, _until_superseded(rollout, requests), ask_live, ask, limits)
     own = OwnAnswers(rollout.model, rollout.folder)
     own.compare(replayed.rows, replayed.answers)
     checks = [*shadow_replay.judge(replayed, limits), own.check()]
     if replayed.rows:
-        checks.append(replayed.check(rollout.expected, limits, CHANCE))
+        checks.append(replayed.check(rollout.expected, limits, FALSE_ALARM))
     stopped = f"; stopped, as {replayed.stopped}" if replayed.stopped else ""
     return _judged(checks, f"{replayed.requests} {source} replayed through both{stopped}", replayed)
 
 
-def _until_superseded(rollout: ReleaseRollout, requests: list[list[dict[str, Any]]]) -> Iterator[list[dict[str, Any]]]:
+def _until_superseded(rollout: ReleaseRollout, requests: list[Rows]) -> Iterator[Rows]:
     for rows in requests:
         rollout.refuse_superseded()
         yield rows
 
 
+@_retried
 def bake(rollout: ReleaseRollout) -> StageResult:
     """A share of the requests for a while, watched twice a second."""
     if rollout.limits.bake_s == 0:
         return StageResult(None, "no canary: bake_s is 0")
-
-    def attempt() -> StageResult:
-        rollout.await_ready(rollout.release.candidate)
-        rollout.state = rollout.state.with_canary(rollout.limits.canary)
-        try:
-            result = _watch(rollout)
-        except BaseException:
-            rollout.state = rollout.state.with_canary(None)  # it is not watched any more
-            raise
-        if result.transient:
-            rollout.state = rollout.state.with_canary(None)
-        return result
-
-    return _with_retries(rollout, attempt)
+    rollout.await_status(lambda status: status.is_ready(rollout.release.candidate))
+    rollout.state = rollout.state.with_share(rollout.limits.canary)
+    result = None
+    try:
+        result = _watch(rollout)
+    finally:
+        if result is None or result.transient:  # it is not watched any more
+            rollout.state = rollout.state.with_share(None)
+    return result
 
 
 def _watch(rollout: ReleaseRollout) -> StageResult:
@@ -426,7 +401,7 @@ def _compare(rollout: ReleaseRollout, watch: Watch, live: ReleaseRef, compared: 
     rows = [row for request in logged for row in request.rows]
     watch.own.compare(rows, [answer for request in logged for answer in request.predictions])
     ask = rollout.asker(live.candidate)
-    for request in logged[-PAIRED:]:
+    for request in logged[-PAIRED_REQUESTS:]:
         reply = ask(request.rows)
         if reply.status == 200:
             watch.pairs.add_pairs(request.rows, reply.body["predictions"], request.predictions)
@@ -448,8 +423,7 @@ def promote(rollout: ReleaseRollout) -> StageResult:
             f"{rollout.release} is ready, but {rollout.router.address} does not let it answer. See var/log/router.log"
         )
     state = rollout.state
-    if state.live and not desired_state.live_is_noted(rollout.model, state.live):
-        desired_state.note(rollout.model, state.live, "live")
+    desired_state.note_live(rollout.model, state.live)
     return StageResult(True, f"answers all requests{f'; {state.previous} is kept warm' if state.previous else ''}")
 
 

@@ -743,7 +743,7 @@ def test_a_router_that_starts_on_a_torn_file_serves_what_went_live_last(router: 
     with project_at(router.root):
         rollouts.note(MODEL, rollouts.ReleaseRef(router.candidate, 3, "2026-11-21T00:00:00Z"), "live")
         router.stop()
-        rollouts.path(MODEL).write_bytes(torn)
+        paths.desired_state(MODEL).write_bytes(torn)
         router.start()
         until(lambda: router.post().status_code == 200, 60)
         assert f"{MODEL}.json is torn" in router.said()
@@ -901,7 +901,7 @@ def test_a_folder_that_somebody_removes_and_that_is_made_again_costs_no_request(
         rollouts.note(MODEL, rollouts.ReleaseRef(router.candidate, 3, "2026-11-21T00:00:00Z"), "live")
         pids = router.releases()[router.candidate]["pids"]
         with load(router.port) as seen:
-            shutil.rmtree(rollouts.path(MODEL).parent)
+            shutil.rmtree(paths.desired_state(MODEL).parent)
             time.sleep(1)
             assert rollouts.read(MODEL).live
             time.sleep(1)

@@ -6,21 +6,27 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import numpy as np
 
-from tasks.ground import files, settings
+from tasks.ground import files, params, settings
 from tasks.release.registry import desired_state
 from tasks.release.registry.desired_state import DesiredState, ReleaseRef
 
 MODEL = "late"
+FEATURES = {"origin": {"type": "category"}, "temp": {"type": "number"}}
 OLD, NEW = ReleaseRef("0" * 16, 1), ReleaseRef("1" * 16, 2)
 EDGES_MS = [round(0.5 * 1.15**i, 4) for i in range(80)]
 COUNTERS = ("answered", "errors", "refused", "late", "failed_alone")
+
+
+def limits(**changed: Any) -> params.Rollout:
+    """The rules, with others than the defaults."""
+    return params.Rollout(**{"start_s": 1.0, "bake_s": 1.0, "replay": 60, **changed})
 
 
 @dataclass
@@ -65,7 +71,7 @@ class FakeRouter:
         self.seen.append(now)
         self._traffic(now)
         told = {}
-        for one in (now.live, now.previous, now.challenger):
+        for one in (now.live, now.previous, now.canary):
             if one:
                 told[one.candidate] = self._state(self.releases[one.candidate])
         for candidate in told:
@@ -95,7 +101,7 @@ class FakeRouter:
         self.last += number / self.rps if self.rps else 0
         for _ in range(number if now.live else 0):
             is_canary = now.share is not None and self.draw.random() < now.share
-            one = self.releases[(now.challenger if is_canary else now.live).candidate]  # type: ignore[union-attr]
+            one = self.releases[(now.canary if is_canary else now.live).candidate]  # type: ignore[union-attr]
             one.counts = one.counts or self._counts(one) | {"latency": [0] * 81}
             if one.hangs or one.dies:
                 continue
@@ -124,30 +130,38 @@ class FakeRouter:
         return 200, {"model": MODEL, "version": "1", "release": f"{self.model}:{candidate}", "predictions": said}
 
 
-@contextmanager
-def running(fake: FakeRouter) -> Iterator[int]:
+def running(fake: FakeRouter) -> AbstractContextManager[int]:
     """The fake on a port of its own; gives that."""
+
+    def answer(path: str, token: str, body: Any) -> tuple[int, Any]:
+        if body is None:
+            return 200, fake.status()
+        if token != f"Bearer {fake.token}":
+            return 401, {"error": "who are you?"}
+        return fake.predict(path.split("/")[3], body["rows"])
+
+    return serving(answer)
+
+
+@contextmanager
+def serving(answer: Callable[[str, str, Any], tuple[int, Any]]) -> Iterator[int]:
+    """A server that gives a status and JSON for a path, an authorization and a JSON body; gives its port."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         disable_nagle_algorithm = True
 
         def do_GET(self) -> None:
-            self._say(200, fake.status())
-
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-            if self.headers["authorization"] != f"Bearer {fake.token}":
-                self._say(401, {"error": "who are you?"})
-                return
-            self._say(*fake.predict(self.path.split("/")[3], body["rows"]))
-
-        def _say(self, status: int, body: Any) -> None:
-            content = json.dumps(body).encode()
+            body = self.rfile.read(int(self.headers.get("content-length") or 0))
+            status, reply = answer(self.path, self.headers.get("authorization") or "", json.loads(body or b"null"))
+            content = json.dumps(reply).encode()
             self.send_response(status)
             self.send_header("content-length", str(len(content)))
             self.end_headers()
             self.wfile.write(content)
+
+        def do_POST(self) -> None:
+            self.do_GET()
 
         def log_message(self, *_: object) -> None:
             pass

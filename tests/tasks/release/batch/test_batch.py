@@ -28,6 +28,7 @@ from tasks.training import prepare
 from tests.conftest import Project, forget_models, work_on, write_readings
 from tests.tasks.release.small_release import MODEL, make_release
 
+Score = Callable[..., batch.BatchResult]
 PREDICTED = ["prediction", "probability", "p_0", "p_1"]
 
 pytestmark = [
@@ -98,7 +99,7 @@ def warm(packaged: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[W
 
 
 @pytest.fixture
-def cold(candidate: str, tmp_path: Path) -> Callable[..., batch.BatchResult]:
+def cold(candidate: str, tmp_path: Path) -> Score:
     """Score a source with the candidate, in chunks of 50, into a folder of the test's."""
 
     def do(source: Any, **more: Any) -> batch.BatchResult:
@@ -109,9 +110,7 @@ def cold(candidate: str, tmp_path: Path) -> Callable[..., batch.BatchResult]:
 
 
 @pytest.fixture
-def score(
-    cold: Callable[..., batch.BatchResult], warm: Warm, monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., batch.BatchResult]:
+def score(cold: Score, warm: Warm, monkeypatch: pytest.MonkeyPatch) -> Score:
     """As `cold`, by an interpreter that is there already."""
     monkeypatch.setattr(scorer, "start", lambda *_: warm)
     return cold
@@ -143,7 +142,7 @@ def written(rows: pd.DataFrame, path: Path, **changed: Any) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".parquet", ".csv", ".jsonl"])
 def test_answers_are_the_evaluated_predictions(
-    suffix: str, score: Callable[..., batch.BatchResult], holdout: pd.DataFrame, evaluated: pd.DataFrame, tmp_path: Path
+    suffix: str, score: Score, holdout: pd.DataFrame, evaluated: pd.DataFrame, tmp_path: Path
 ) -> None:
     """To the last digit that a number has, whatever the file is; and each with the id of its row."""
     scored = score(written(holdout, tmp_path / f"rows{suffix}"))
@@ -158,7 +157,7 @@ def test_answers_are_the_evaluated_predictions(
 
 
 def test_every_answer_says_where_it_comes_from(
-    score: Callable[..., batch.BatchResult], holdout: pd.DataFrame, candidate: str, tmp_path: Path
+    score: Score, holdout: pd.DataFrame, candidate: str, tmp_path: Path
 ) -> None:
     """As columns, and in the metadata of each part: model, version, release, source and its hash."""
     path = written(holdout, tmp_path / "rows.parquet")
@@ -204,9 +203,7 @@ def posted(row: dict[str, Any]) -> str:
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv", ".jsonl"])
-def test_a_row_is_refused_as_online(
-    suffix: str, score: Callable[..., batch.BatchResult], holdout: pd.DataFrame, tmp_path: Path
-) -> None:
+def test_a_row_is_refused_as_online(suffix: str, score: Score, holdout: pd.DataFrame, tmp_path: Path) -> None:
     """The same rows, with the same words; it has no prediction, a problem, and is counted. The others are scored."""
     features = params.load().model(MODEL).features
     rows = holdout.head(len(CASES))[list(features)].reset_index(drop=True)
@@ -240,9 +237,7 @@ def test_a_row_is_refused_as_online(
     assert sum(scored.problems.values()) == scored.refused
 
 
-def test_a_file_is_read_as_ingest_reads_it(
-    score: Callable[..., batch.BatchResult], holdout: pd.DataFrame, tmp_path: Path
-) -> None:
+def test_a_file_is_read_as_ingest_reads_it(score: Score, holdout: pd.DataFrame, tmp_path: Path) -> None:
     """Numbers as decimals, texts, nullable or in quotes, a category as a dictionary: the same answers."""
     rows = holdout.head(20)[list(params.load().model(MODEL).features)]
     expected = answers(score(written(rows, tmp_path / "rows.parquet")))["p_1"].tolist()
@@ -340,9 +335,7 @@ def decimals(rows: pd.DataFrame) -> pa.Table:
     return table.set_column(at, "hour", table.column(at).cast(pa.decimal128(20, 0)))
 
 
-def test_a_text_for_a_number_refuses_its_row_alone(
-    score: Callable[..., batch.BatchResult], holdout: pd.DataFrame, tmp_path: Path
-) -> None:
+def test_a_text_for_a_number_refuses_its_row_alone(score: Score, holdout: pd.DataFrame, tmp_path: Path) -> None:
     """In a CSV every value is text: one that is no number does not take the column with it."""
     rows = holdout.head(60).astype({"hour": object, "pressure": object})
     rows.loc[3, "hour"], rows.loc[4, "pressure"], rows.loc[5, "pressure"] = "noon", "nan", "1_000"
@@ -370,9 +363,7 @@ def test_a_text_for_a_number_refuses_its_row_alone(
         ('{"station":"","weekday":1,"hour":6,"starts":4,"pressure":1}', "station: String should have at least 1 char"),
     ],
 )
-def test_a_line_is_refused_as_a_request_would_be(
-    line: str, problem: str, score: Callable[..., batch.BatchResult], tmp_path: Path
-) -> None:
+def test_a_line_is_refused_as_a_request_would_be(line: str, problem: str, score: Score, tmp_path: Path) -> None:
     """JSON lines are rows as a client posts them; an empty line is none."""
     good = '{"station":"north","weekday":1,"hour":6,"starts":4,"pressure":1,"id":"a"}'
     (tmp_path / "rows.jsonl").write_text(f"{good}\n\n{line}\n{good}", encoding="utf-8")
@@ -395,7 +386,7 @@ def test_a_line_is_refused_as_a_request_would_be(
     ],
 )
 def test_a_file_with_other_columns_is_refused(
-    suffix: str, change: dict[str, str], said: str, score: Callable[..., batch.BatchResult], holdout: pd.DataFrame,
+    suffix: str, change: dict[str, str], said: str, score: Score, holdout: pd.DataFrame,
     tmp_path: Path,
 ) -> None:  # fmt: skip
     """Also when the column may be null: in a table, one that is missing is a mistake."""
@@ -405,9 +396,7 @@ def test_a_file_with_other_columns_is_refused(
     assert (scored.rows, scored.made) == (0, 0)
 
 
-def test_a_column_of_another_type_refuses_the_file(
-    score: Callable[..., batch.BatchResult], holdout: pd.DataFrame, tmp_path: Path
-) -> None:
+def test_a_column_of_another_type_refuses_the_file(score: Score, holdout: pd.DataFrame, tmp_path: Path) -> None:
     """Not one of its rows could be valid."""
     scored = score(written(holdout, tmp_path / "rows.parquet", hour=holdout["hour"] > 12))
     with pytest.raises(BatchRefused, match=r"column hour is of the type bool, the model takes integers"):
@@ -429,7 +418,7 @@ def test_a_column_of_another_type_refuses_the_file(
     ],
 )
 def test_a_file_that_cannot_be_read_is_refused(
-    name: str, content: bytes, said: str, score: Callable[..., batch.BatchResult], tmp_path: Path
+    name: str, content: bytes, said: str, score: Score, tmp_path: Path
 ) -> None:
     """With what its reader says of it."""
     (tmp_path / name).write_bytes(content)
@@ -437,18 +426,14 @@ def test_a_file_that_cannot_be_read_is_refused(
         score(tmp_path / name).raise_for_failures()
 
 
-def test_a_batch_without_one_valid_row_fails(
-    score: Callable[..., batch.BatchResult], holdout: pd.DataFrame, tmp_path: Path
-) -> None:
+def test_a_batch_without_one_valid_row_fails(score: Score, holdout: pd.DataFrame, tmp_path: Path) -> None:
     """What looks like success would be none."""
     scored = score(written(holdout, tmp_path / "rows.parquet", hour=99))
     with pytest.raises(BatchRefused, match=r"none of the \d+ rows is valid; \d+ of them: hour: Input should be less"):
         scored.raise_for_failures()
 
 
-def test_columns_go_along_that_are_named(
-    score: Callable[..., batch.BatchResult], holdout: pd.DataFrame, tmp_path: Path
-) -> None:
+def test_columns_go_along_that_are_named(score: Score, holdout: pd.DataFrame, tmp_path: Path) -> None:
     """As they are in the source; one with the name of an answer's column would be mistaken for it."""
     path = written(holdout, tmp_path / "rows.parquet", pump=range(len(holdout)))
     assert answers(score(path, keep=["pump"]))["pump"].tolist() == list(range(len(holdout)))
@@ -470,21 +455,21 @@ class Killed(BaseException):
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv"])
 def test_what_a_killed_run_scored_is_not_scored_again(
-    suffix: str, score: Callable[..., batch.BatchResult], holdout: pd.DataFrame, tmp_path: Path,
+    suffix: str, score: Score, holdout: pd.DataFrame, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """And the parts are those of a run that was not killed, byte by byte."""
     path, to = written(holdout, tmp_path / f"rows{suffix}"), tmp_path / "to"
     score(path, to=str(tmp_path / "whole"))
-    real = batch.Target.put
+    real = batch.BatchRun.put
 
-    def put(self: batch.Target, name: str, table: pa.Table) -> None:
+    def put(self: batch.BatchRun, name: str, table: pa.Table) -> None:
         if name.endswith("-00004.parquet"):  # the last one: nothing waits in the interpreter that the tests share
             raise Killed
         real(self, name, table)
 
     with monkeypatch.context() as patch:
-        patch.setattr(batch.Target, "put", put)
+        patch.setattr(batch.BatchRun, "put", put)
         with pytest.raises(Killed):
             score(path)
     before = parts(to)
@@ -496,9 +481,7 @@ def test_what_a_killed_run_scored_is_not_scored_again(
 
 
 @pytest.mark.slow
-def test_a_killed_process_is_continued(
-    cold: Callable[..., batch.BatchResult], candidate: str, holdout: pd.DataFrame, tmp_path: Path
-) -> None:
+def test_a_killed_process_is_continued(cold: Score, candidate: str, holdout: pd.DataFrame, tmp_path: Path) -> None:
     """Kill -9 of the process that scores; nothing half is left, and its interpreter ends by itself."""
     path, to = written(pd.concat([holdout] * 4), tmp_path / "rows.parquet"), tmp_path / "to"
     code = "import sys; from tasks.release.batch import batch; batch.score('tiny', *sys.argv[1:4], 50)"
@@ -515,7 +498,7 @@ def test_a_killed_process_is_continued(
 
 
 def test_what_is_done_is_not_read_again(
-    score: Callable[..., batch.BatchResult], holdout: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    score: Score, holdout: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A second call starts no interpreter."""
     path = written(holdout, tmp_path / "rows.csv")
@@ -528,9 +511,7 @@ def test_what_is_done_is_not_read_again(
     assert parts(tmp_path / "to") == before
 
 
-def test_a_source_that_changed_is_scored_again(
-    score: Callable[..., batch.BatchResult], holdout: pd.DataFrame, tmp_path: Path
-) -> None:
+def test_a_source_that_changed_is_scored_again(score: Score, holdout: pd.DataFrame, tmp_path: Path) -> None:
     """What it had more of before is gone."""
     score(written(holdout, tmp_path / "rows.csv"))
     scored = score(written(holdout.head(60), tmp_path / "rows.csv"))
@@ -545,7 +526,7 @@ def test_a_source_that_changed_is_scored_again(
 
 
 def test_a_folder_with_other_parquet_files_is_not_written_to(
-    score: Callable[..., batch.BatchResult], holdout: pd.DataFrame, tmp_path: Path
+    score: Score, holdout: pd.DataFrame, tmp_path: Path
 ) -> None:
     """Whoever reads it would read both."""
     (tmp_path / "to").mkdir()
@@ -555,9 +536,7 @@ def test_a_folder_with_other_parquet_files_is_not_written_to(
         score(path)
 
 
-def test_the_size_of_a_chunk_changes_no_answer(
-    score: Callable[..., batch.BatchResult], holdout: pd.DataFrame, tmp_path: Path
-) -> None:
+def test_the_size_of_a_chunk_changes_no_answer(score: Score, holdout: pd.DataFrame, tmp_path: Path) -> None:
     """Nor its id."""
     path = written(holdout, tmp_path / "rows.csv")
     small, large = answers(score(path, chunk=7)), answers(score(path, to=str(tmp_path / "large"), chunk=100_000))
@@ -571,7 +550,7 @@ def test_the_size_of_a_chunk_changes_no_answer(
     "source", ["readings/2013-03", "data/readings/2013-03.csv", "{root}/data/readings/2013-03.csv"]
 )
 def test_a_partition_of_raw_tables_is_scored(
-    source: str, score: Callable[..., batch.BatchResult], evaluated: pd.DataFrame, project: Project
+    source: str, score: Score, evaluated: pd.DataFrame, project: Project
 ) -> None:
     """Features are made of it as for training; labels are left out."""
     got = answers(score(source.format(root=project.root)))
@@ -581,7 +560,7 @@ def test_a_partition_of_raw_tables_is_scored(
     assert set(got["source"]) == {"data/readings/2013-03.csv"}
 
 
-def test_a_partition_that_has_just_landed_is_scored(score: Callable[..., batch.BatchResult], project: Project) -> None:
+def test_a_partition_that_has_just_landed_is_scored(score: Score, project: Project) -> None:
     """Before ingest has looked at it."""
     landed = project.root / "var" / "landing" / "readings"
     landed.mkdir(parents=True, exist_ok=True)
@@ -594,9 +573,7 @@ def test_a_partition_that_has_just_landed_is_scored(score: Callable[..., batch.B
         score("readings/2013-04")
 
 
-def test_a_partition_that_cannot_be_made_rows_of_says_so(
-    score: Callable[..., batch.BatchResult], project: Project
-) -> None:
+def test_a_partition_that_cannot_be_made_rows_of_says_so(score: Score, project: Project) -> None:
     """The team's own code speaks of it."""
     path = project.root / "data" / "readings" / "2013-09.csv"
     try:
@@ -607,9 +584,7 @@ def test_a_partition_that_cannot_be_made_rows_of_says_so(
         path.unlink()
 
 
-def test_a_folder_is_scored_file_by_file(
-    score: Callable[..., batch.BatchResult], holdout: pd.DataFrame, tmp_path: Path
-) -> None:
+def test_a_folder_is_scored_file_by_file(score: Score, holdout: pd.DataFrame, tmp_path: Path) -> None:
     """One that cannot be scored keeps no other from it; a file that is added is scored alone."""
     folder = tmp_path / "rows"
     (folder / "deep").mkdir(parents=True)
@@ -627,7 +602,7 @@ def test_a_folder_is_scored_file_by_file(
     assert (again.reused, again.rows, again.failed) == (2, 30 + len(holdout), {})
 
 
-def test_what_is_not_there_is_said(score: Callable[..., batch.BatchResult], project: Project, tmp_path: Path) -> None:
+def test_what_is_not_there_is_said(score: Score, project: Project, tmp_path: Path) -> None:
     """With what may have been meant."""
     with pytest.raises(DataMissing, match=r"readings/2013-3 is neither in data/ .*did you mean '2013-03'"):
         score("readings/2013-3")
@@ -655,7 +630,7 @@ def bucket(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 def test_a_bucket_is_scored_into_a_bucket(
-    bucket: Any, score: Callable[..., batch.BatchResult], holdout: pd.DataFrame, evaluated: pd.DataFrame,
+    bucket: Any, score: Score, holdout: pd.DataFrame, evaluated: pd.DataFrame,
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """What is done is not even downloaded again; a half upload is made anew."""
@@ -677,9 +652,7 @@ def test_a_bucket_is_scored_into_a_bucket(
     assert (again.made, again.reused) == (1, scored.made - 1)
 
 
-def test_a_bucket_that_cannot_be_reached_is_said_without_secrets(
-    bucket: Any, score: Callable[..., batch.BatchResult]
-) -> None:
+def test_a_bucket_that_cannot_be_reached_is_said_without_secrets(bucket: Any, score: Score) -> None:
     """The address as it may be shown, and what to look at."""
     with pytest.raises(SourceUnavailable, match=r"s3://\*\*\*@nowhere/rows cannot be reached: .* Check the") as said:
         score("s3://key:s3cr3t@nowhere/rows")
@@ -694,7 +667,7 @@ def test_versions_are_named_by_number_alias_or_candidate(project: Project, candi
     for version in ("1", "challenger", candidate):
         found = batch.find_release(MODEL, version)
         assert (found.candidate, found.version) == (candidate, "1")
-    with pytest.raises(Mistake, match="tiny has no version or candidate 'chalenger'; did you mean 'challenger'"):
+    with pytest.raises(Mistake, match=r"'chalenger'; did you mean 'challenger'.*`evergreen history"):
         batch.find_release(MODEL, "chalenger")
     with pytest.raises(DataMissing, match="tiny has no champion yet: train it"):
         batch.find_release(MODEL, "champion")
@@ -716,7 +689,7 @@ def test_a_release_that_the_bento_store_lost_comes_from_the_registry(
 
 
 def test_the_releases_own_code_scores(
-    cold: Callable[..., batch.BatchResult], holdout: pd.DataFrame, project: Project, tmp_path: Path,
+    cold: Score, holdout: pd.DataFrame, project: Project, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """Whatever the checkout's pipeline has become since."""
@@ -734,7 +707,7 @@ def test_the_releases_own_code_scores(
 
 
 def test_a_release_that_fails_says_why(
-    cold: Callable[..., batch.BatchResult], holdout: pd.DataFrame, project: Project, candidate: str, tmp_path: Path,
+    cold: Score, holdout: pd.DataFrame, project: Project, candidate: str, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """Its own last words are in the error."""
@@ -745,7 +718,7 @@ def test_a_release_that_fails_says_why(
         cold(written(holdout, tmp_path / "rows.csv"))
 
 
-def test_the_parts_stand_below_var_by_default(score: Callable[..., batch.BatchResult], candidate: str) -> None:
+def test_the_parts_stand_below_var_by_default(score: Score, candidate: str) -> None:
     """In a folder of the release and the source."""
     scored = score("readings/2013-03", to=None)
     assert scored.to.startswith(f"var/batch/{MODEL}/{candidate}/readings-2013-03.")

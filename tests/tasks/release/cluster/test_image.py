@@ -22,7 +22,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from tasks.ground import files, params, settings
-from tasks.ground.errors import DataMissing, Mistake, ModelFileRefused
+from tasks.ground.errors import Mistake, ModelFileRefused
 from tasks.release.cluster import image
 from tasks.release.package import package
 from tasks.release.registry import registry
@@ -149,7 +149,7 @@ def champion(model: str, number: int, candidate: str) -> registry.ModelVersion:
 
 def test_without_a_version_it_is_the_champions(bento: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And lies below var/images, by model and candidate."""
-    monkeypatch.setattr(registry, "champion", lambda model: champion(model, 3, bento.name))
+    monkeypatch.setattr(registry, "resolve", lambda model, _: champion(model, 3, bento.name))
     folder, candidate = image.of_version(MODEL)
     assert folder == settings.VAR / "images" / MODEL / bento.name
     assert candidate == bento.name
@@ -163,21 +163,11 @@ def test_a_bento_that_is_lost_is_made_of_what_the_registry_keeps(
     release = tmp_path / "release"
     shutil.copytree(bento / "src", release, ignore=shutil.ignore_patterns("bentofile.yaml", "__pycache__"))
     monkeypatch.setenv("BENTOML_HOME", str(tmp_path / "empty"))
-    monkeypatch.setattr(registry, "champion", lambda model: champion(model, 3, bento.name))
+    monkeypatch.setattr(registry, "resolve", lambda model, _: champion(model, 3, bento.name))
     monkeypatch.setattr(registry, "find", lambda model, candidate: champion(model, 3, candidate))
     monkeypatch.setattr(registry, "fetch_cached", lambda *_: tmp_path)
     folder, _ = image.of_version(MODEL, to=tmp_path / "context")
     assert files.tree(folder / "bento" / "src") == files.tree(bento / "src")
-
-
-def test_no_champion_and_no_such_version_are_told(bento: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With what to do next."""
-    monkeypatch.setattr(registry, "champion", lambda _: None)
-    monkeypatch.setattr(registry, "history", lambda _: [])
-    with pytest.raises(DataMissing, match=r"has no champion: `make run`"):
-        image.of_version(MODEL)
-    with pytest.raises(DataMissing, match=r"has no version 7; `evergreen history"):
-        image.of_version(MODEL, 7)
 
 
 # ── the Containerfile ─────────────────────────────────────────────────────────────────────────────

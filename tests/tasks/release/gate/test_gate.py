@@ -16,6 +16,7 @@ from tasks.ground import params
 from tasks.modelling import rows
 from tasks.release import comparison
 from tasks.release.gate import gate, verdict_chart
+from tasks.release.gate.training_overlap import TrainingOverlap
 from tasks.release.gate.verdict import Check, Verdict
 
 FEATURES = {
@@ -164,7 +165,7 @@ def test_slice_of_few_wild_days_is_not_excused_by_its_wide_interval(flights: Fli
     verdict = gate.judge(flights.case(challenger, flights.noisy(2.0)), rule())
     refused = check(verdict, "slice:origin=SWF")
     assert not refused.passed
-    assert refused.threshold == pytest.approx(0.02 * (1 + gate.DOUBT))
+    assert refused.threshold == pytest.approx(0.02 * (1 + gate.DOUBT_MARGINS))
 
 
 def test_small_slices_are_not_judged(flights: Flights) -> None:
@@ -400,7 +401,7 @@ def test_what_the_champion_learned_is_left_out_however_it_was_found(flights: Fli
     case = flights.case(flights.truth, flights.noisy(1.5))
     assert case.champion is not None
     seen = np.arange(flights.n) < 300
-    found = replace(case, champion=replace(case.champion, seen=seen, seen_by="300 by their content"))
+    found = replace(case, champion=replace(case.champion, overlap=TrainingOverlap(seen, "300 by their content")))
     verdict = gate.judge(found, rule())
     assert verdict.holdout["compared"] == 1200
     assert check(verdict, "rows_unseen").reason.endswith(
@@ -423,7 +424,9 @@ def test_doubt_about_what_the_champion_learned_refuses(flights: Flights) -> None
     case = flights.case(flights.truth, flights.noisy(1.5))
     assert case.champion is not None
     seen = np.zeros(flights.n, dtype=bool)
-    verdict = gate.judge(replace(case, champion=replace(case.champion, seen=seen, doubt="it was long ago")), rule())
+    verdict = gate.judge(
+        replace(case, champion=replace(case.champion, overlap=TrainingOverlap(seen, doubt="it was long ago"))), rule()
+    )
     assert failed(verdict) == {"rows_unseen"}
     assert check(verdict, "rows_unseen").reason == "it was long ago"
 

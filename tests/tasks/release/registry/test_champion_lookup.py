@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tasks.ground import settings
 from tasks.release.registry import champion_lookup, desired_state, registry
 from tasks.release.registry.desired_state import DesiredState
-from tests.tasks.release.fake_router import MODEL, NEW, OLD
+from tests.tasks.release.fake_router import MODEL, NEW, OLD, serving
 
-
-@pytest.fixture(autouse=True)
-def var(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A place of its own for what is written."""
-    monkeypatch.setattr(settings, "VAR", tmp_path)
-    monkeypatch.setenv("BENTOML_HOME", str(tmp_path / "bentoml"))
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("var")
 
 
 @contextmanager
@@ -31,27 +20,13 @@ def mlflow(answers: dict[str, tuple[int, Any]], patch: pytest.MonkeyPatch) -> It
     """A server that answers these paths; gives what it was asked."""
     asked: list[str] = []
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            asked.append(self.path)
-            status, body = answers[self.path.partition("?")[0].removeprefix("/api/2.0/mlflow/")]
-            self.send_response(status)
-            self.end_headers()
-            self.wfile.write(json.dumps(body).encode())
+    def answer(path: str, *_: Any) -> tuple[int, Any]:
+        asked.append(path)
+        return answers[path.partition("?")[0].removeprefix("/api/2.0/mlflow/")]
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        patch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.server_port}")
+    with serving(answer) as port:
+        patch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
         yield asked
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 GET, VERSION = "registered-models/get", "model-versions/get"

@@ -6,25 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from tasks.ground import files, settings
+from tasks.ground import files, paths, settings
 from tasks.release.registry import desired_state
 from tasks.release.registry.desired_state import DesiredState, ReleaseRef
 from tests.tasks.release.fake_router import MODEL, NEW, OLD
 
-
-@pytest.fixture(autouse=True)
-def var(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A place of its own for what is written."""
-    monkeypatch.setattr(settings, "VAR", tmp_path)
-    monkeypatch.setenv("BENTOML_HOME", str(tmp_path / "bentoml"))
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("var")
 
 
 def test_what_should_serve_is_written_as_the_router_reads_it() -> None:
     """From the first champion to the next: who served is kept warm, and the one before is let go."""
     assert desired_state.read(MODEL) == DesiredState()
     older = ReleaseRef("9" * 16, 0)
-    desired_state.write(MODEL, DesiredState(OLD, previous=older).with_challenger(NEW).with_canary(0.1))
+    desired_state.write(MODEL, DesiredState(OLD, previous=older).with_canary(NEW).with_share(0.1))
     assert files.read_json(settings.VAR / "serving" / "late.json") == {
         "live": {"candidate": OLD.candidate, "version": 1, "since": ""},
         "beside": [
@@ -34,11 +28,11 @@ def test_what_should_serve_is_written_as_the_router_reads_it() -> None:
         "canary": {"candidate": NEW.candidate, "share": 0.1},
     }
     now = desired_state.read(MODEL)
-    assert (now.live, now.previous, now.challenger, now.share) == (OLD, older, NEW, 0.1)
-    assert now.without_challenger() == DesiredState(OLD, older)
+    assert (now.live, now.previous, now.canary, now.share) == (OLD, older, NEW, 0.1)
+    assert now.without_canary() == DesiredState(OLD, older)
     then = now.gone_live(NEW)
     assert then.live is not None
-    assert (then.live.candidate, then.previous, then.challenger, then.share) == (NEW.candidate, OLD, None, None)
+    assert (then.live.candidate, then.previous, then.canary, then.share) == (NEW.candidate, OLD, None, None)
     assert then.live.since.endswith("Z")
 
 
@@ -49,13 +43,13 @@ def test_a_torn_file_is_made_again_of_what_went_live_last(
     """It is named and set aside; who served goes on, and who served before stays the former one."""
     for one, outcome in ((OLD, "live"), (NEW, "live"), (OLD, "withdrawn")):
         desired_state.note(MODEL, one, outcome)
-    desired_state.path(MODEL).parent.mkdir(exist_ok=True)
-    desired_state.path(MODEL).write_bytes(torn)
+    paths.desired_state(MODEL).parent.mkdir(exist_ok=True)
+    paths.desired_state(MODEL).write_bytes(torn)
     now = desired_state.read(MODEL)
     assert now.live is not None
     assert now.previous is not None
     assert (now.live.candidate, now.previous.candidate, now.share) == (NEW.candidate, OLD.candidate, None)
-    assert files.read_json(desired_state.path(MODEL))["live"]["candidate"] == NEW.candidate
+    assert files.read_json(paths.desired_state(MODEL))["live"]["candidate"] == NEW.candidate
     assert "late.json is torn" in caplog.text
     (aside,) = (var / "torn").iterdir()
     assert aside.read_bytes() == torn
@@ -64,12 +58,12 @@ def test_a_torn_file_is_made_again_of_what_went_live_last(
 def test_a_file_that_was_lost_is_made_again_of_what_went_live_last(var: Path) -> None:
     """Of a model that never served, there is none."""
     assert desired_state.read(MODEL) == desired_state.DesiredState()
-    assert not desired_state.path(MODEL).exists()
+    assert not paths.desired_state(MODEL).exists()
     for release in (OLD, NEW):
         desired_state.note(MODEL, release, "live")
     assert (lost := desired_state.read(MODEL).live)
     assert lost.candidate == NEW.candidate
-    assert files.read_json(desired_state.path(MODEL))["live"]["candidate"] == NEW.candidate
+    assert files.read_json(paths.desired_state(MODEL))["live"]["candidate"] == NEW.candidate
 
 
 def test_a_torn_file_of_a_model_that_never_served_counts_as_none(var: Path) -> None:
@@ -77,7 +71,7 @@ def test_a_torn_file_of_a_model_that_never_served_counts_as_none(var: Path) -> N
     for lines in ((), ("live", "withdrawn")):
         for outcome in lines:
             desired_state.note(MODEL, OLD, outcome)
-        files.write_text(desired_state.path(MODEL), "")
+        files.write_text(paths.desired_state(MODEL), "")
         assert desired_state.read(MODEL).live is None
 
 

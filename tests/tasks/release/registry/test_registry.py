@@ -59,13 +59,25 @@ def use(root: Path, patch: pytest.MonkeyPatch) -> None:
 
 def follow(promote: bool = True) -> registry.ModelVersion:
     """What the flow does with the candidate in build/: track, register, judge, record, and promote."""
-    build = settings.BUILD / MODEL
-    run = tracking.track(MODEL, build / "release", build, MEASURED)
+    run = track()
     version = registry.register(MODEL, run.candidate)
     verdict = comparison.judge_candidate(MODEL)
     registry.record_verdict(MODEL, version.number, verdict)
     assert verdict.promoted, verdict.to_text()
     return registry.promote(MODEL, version.number, verdict.id) if promote else version
+
+
+def track() -> tracking.TrackedRun:
+    """Track the candidate in build/."""
+    build = settings.BUILD / MODEL
+    return tracking.track(MODEL, build / "release", build, MEASURED)
+
+
+def champion() -> registry.ModelVersion:
+    """Today's champion."""
+    version = registry.champion(MODEL)
+    assert version is not None
+    return version
 
 
 def overwrite(database: Path, content: Path) -> None:
@@ -138,9 +150,7 @@ def artifacts(place: Place, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The artifacts of the one champion of a project that has another candidate in build/."""
     use(place.root, monkeypatch)
     place.restore("one champion")
-    champion = registry.champion(MODEL)
-    assert champion is not None
-    return settings.VAR / "mlflow" / "artifacts" / MODEL / champion.run_id / "artifacts"
+    return settings.VAR / "mlflow" / "artifacts" / MODEL / champion().run_id / "artifacts"
 
 
 def client() -> MlflowClient:
@@ -241,7 +251,7 @@ def test_the_files_of_a_candidate_that_never_was_champion_go_when_it_is_old(root
     client().delete_registered_model_alias(MODEL, "challenger")
     for tag in client().get_registered_model(MODEL).tags:  # a person did
         client().delete_registered_model_tag(MODEL, tag)
-    old, build = registry.history(MODEL)[2], settings.BUILD / MODEL
+    old = registry.history(MODEL)[2]
     assert retention.forget_refused(MODEL, days=30) == []
     assert retention.forget_refused(MODEL, days=-1) == [old.candidate]
     assert retention.forget_refused(MODEL, days=-1) == []
@@ -253,7 +263,7 @@ def test_the_files_of_a_candidate_that_never_was_champion_go_when_it_is_old(root
     for refused in (lambda: registry.promote_by_hand(MODEL, 3), lambda: registry.rollback(MODEL, to=3)):
         with pytest.raises(NotPromoted, match=r"were removed.*again"):
             refused()
-    again = tracking.track(MODEL, build / "release", build, MEASURED)
+    again = track()
     assert again.made
     assert again.id != old.run_id
     assert registry.register(MODEL, again.candidate).number == 4
@@ -296,8 +306,7 @@ def test_usual_names_stay() -> None:
 
 def test_run_has_what_an_auditor_asks_for(fresh: Path) -> None:
     """Parameters, metrics, datasets, tags, artifacts and the model are in the one run of the candidate."""
-    build = settings.BUILD / MODEL
-    tracked = tracking.track(MODEL, build / "release", build, MEASURED)
+    tracked = track()
     (run,) = runs()
     assert run.info.run_id == tracked.id
     assert run.info.status == "FINISHED"
@@ -319,8 +328,7 @@ def test_run_has_what_an_auditor_asks_for(fresh: Path) -> None:
 
 def test_logged_model_is_skops_with_signature_and_example(fresh: Path) -> None:
     """MLflow loads the model again, and it answers; nothing in it is a pickle."""
-    build = settings.BUILD / MODEL
-    run = tracking.track(MODEL, build / "release", build, MEASURED)
+    run = track()
     model_id = client().get_run(run.id).data.tags[registry.MODEL_ID]
     loaded = mlflow.pyfunc.load_model(f"models:/{model_id}")
     assert loaded.metadata.flavors["sklearn"]["serialization_format"] == "skops"
@@ -332,7 +340,7 @@ def test_logged_model_is_skops_with_signature_and_example(fresh: Path) -> None:
 def test_tracking_again_finds_the_run(fresh: Path) -> None:
     """The second call makes nothing, and is told apart from the first."""
     build = settings.BUILD / MODEL
-    first = tracking.track(MODEL, build / "release", build, MEASURED)
+    first = track()
     second = tracking.track(MODEL, build / "release", build, {"latency_ms": 99.0})
     assert (first.made, second.made) == (True, False)
     assert first.id == second.id
@@ -341,12 +349,11 @@ def test_tracking_again_finds_the_run(fresh: Path) -> None:
 
 def test_track_killed_anywhere_leaves_one_finished_run_in_the_end(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a kill at any write, and one more call, there is one run, it is finished and it is whole."""
-    build = settings.BUILD / MODEL
     quick = lambda *_: mlflow.initialize_logged_model(name="model").model_id  # noqa: E731
     monkeypatch.setattr(tracking, "_log_model", quick)  # the slow part is tried elsewhere
     killed = 0
-    for killed in deaths(lambda: tracking.track(MODEL, build / "release", build, MEASURED)):
-        tracking.track(MODEL, build / "release", build, MEASURED)
+    for killed in deaths(track):
+        track()
         (run,) = runs()
         assert run.info.status == "FINISHED"
         assert run.data.metrics["measured/size_mb"] == 0.01
@@ -358,12 +365,11 @@ def test_track_killed_anywhere_leaves_one_finished_run_in_the_end(fresh: Path, m
 
 def test_a_run_that_was_killed_goes_also_when_its_candidate_is_never_asked_for_again(fresh: Path) -> None:
     """The next candidate of this machine takes it away; one that another machine is making stays."""
-    build = settings.BUILD / MODEL
-    first = tracking.track(MODEL, build / "release", build, MEASURED)
+    first = track()
     experiment = client().get_run(first.id).info.experiment_id
     mine = client().create_run(experiment, tags={tracking.CANDIDATE: "a", tracking.BEGUN_AT: tracking._here()})
     theirs = client().create_run(experiment, tags={tracking.CANDIDATE: "b", tracking.BEGUN_AT: "elsewhere"})
-    assert not tracking.track(MODEL, build / "release", build, MEASURED).made
+    assert not track().made
     assert {run.info.run_id for run in runs()} == {first.id, theirs.info.run_id}
     assert mine.info.run_id not in {run.info.run_id for run in runs()}
 
@@ -372,8 +378,7 @@ def test_a_run_names_the_data_version_that_was_read_not_the_one_that_came_meanwh
     """dvc.lock says what validate read; data.dvc may have moved on while the model was trained."""
     stage = {"cmd": "python -m tasks validate", "deps": [{"path": "data", "md5": "1234.dir"}]}
     files.write_json(settings.ROOT / "dvc.lock", {"schema": "2.0", "stages": {f"validate@{MODEL}": stage}})
-    build = settings.BUILD / MODEL
-    run = tracking.track(MODEL, build / "release", build, MEASURED)
+    run = track()
     assert client().get_run(run.id).data.tags[tracking.DATA_VERSION] == "1234.dir"
 
 
@@ -430,8 +435,7 @@ def test_changed_release_is_not_tracked(fresh: Path) -> None:
 
 def test_register_finds_or_makes_a_version(fresh: Path) -> None:
     """However often it is called and wherever it was killed, a candidate has one version, the challenger."""
-    build = settings.BUILD / MODEL
-    run = tracking.track(MODEL, build / "release", build, MEASURED)
+    run = track()
     for k in range(4):
         attempt(k, lambda: registry.register(MODEL, run.candidate))
     version = registry.register(MODEL, run.candidate)
@@ -450,9 +454,7 @@ def test_candidate_that_was_not_tracked_is_not_registered(fresh: Path) -> None:
 def test_champion_that_is_registered_again_is_no_challenger(root: Path) -> None:
     """Registering the champion changes nothing."""
     before = state()
-    champion = registry.champion(MODEL)
-    assert champion is not None
-    registry.register(MODEL, champion.candidate)
+    registry.register(MODEL, champion().candidate)
     assert state() == before
 
 
@@ -507,10 +509,7 @@ def test_promotion(root: Path) -> None:
     assert said["since"] == ["1", "2", "3"]
     assert said["tags"][3]["evergreen.replaces"] == "2"
     assert said["tags"][3]["evergreen.promoted_by"] == verdict_of(3)
-    before, former = registry.champion(MODEL), registry.previous(MODEL)
-    assert before is not None
-    assert former is not None
-    assert (before.number, former.number) == (3, 2)
+    assert champion().number == 3
 
 
 def test_promotion_killed_between_any_two_writes_ends_right(root: Path) -> None:
@@ -562,16 +561,14 @@ def test_verdict_about_another_candidate_is_not_recorded(root: Path) -> None:
 def test_rollback_and_again(root: Path) -> None:
     """The former champion is back; a second call neither flips back nor goes further, and says so."""
     done = registry.rollback(MODEL, reason="too many  complaints")
-    assert done.changed
-    assert "version 2" in str(done)
-    assert "is withdrawn, version 1" in str(done)
+    assert "version 2" in done
+    assert "is withdrawn, version 1" in done
     said = state()
     assert said["aliases"] == {"champion": 1, "challenger": 3}
     assert said["tags"][2]["evergreen.withdrawn"] == "too many complaints"
     assert said["since"] == ["1", "2", "1"]
     again = registry.rollback(MODEL)
-    assert not again.changed
-    assert "was rolled back to already: nothing to do; to go further back name the version: --to N" in str(again)
+    assert "was rolled back to already: nothing to do; to go further back name the version: --to N" in again
     assert state() == said
 
 
@@ -580,9 +577,7 @@ def test_rollback_killed_between_any_two_writes_ends_right(root: Path) -> None:
     registry.promote(MODEL, 3, verdict_of(3))
     ends = []
     for _ in deaths(lambda: registry.rollback(MODEL)):
-        champion = registry.champion(MODEL)
-        assert champion is not None
-        assert champion.withdrawn is None
+        assert champion().withdrawn is None
         registry.rollback(MODEL)
         ends.append(state())
     assert len(ends) == 6 + 1  # that a person did it, two tags, an alias, a note, an alias dropped; and whole
@@ -597,8 +592,7 @@ def test_rollback_after_a_promotion_that_was_killed(root: Path) -> None:
     """Wherever the promotion died, the rollback goes back by one from whoever was champion then."""
     verdict, seen = verdict_of(3), set()
     for _ in deaths(lambda: registry.promote(MODEL, 3, verdict)):
-        was = registry.champion(MODEL)
-        assert was is not None
+        was = champion()
         registry.rollback(MODEL)
         registry.rollback(MODEL)
         said = state()
@@ -628,7 +622,7 @@ def test_rollback_to_a_named_version(root: Path) -> None:
     ends = []
     for _ in deaths(lambda: registry.rollback(MODEL, to=3)):
         registry.rollback(MODEL, to=3)
-        assert not registry.rollback(MODEL, to=3).changed
+        assert "nothing to do" in registry.rollback(MODEL, to=3)
         ends.append(state())
     assert all(end == ends[-1] for end in ends)
     assert ends[-1]["aliases"] == {"champion": 3}
@@ -710,7 +704,7 @@ def test_nobody_gets_the_place_of_one_that_fails_after_a_rollback_to_it(root: Pa
 
 def test_rollback_without_a_champion(fresh: Path) -> None:
     """There is nothing to do, and it says so."""
-    assert str(registry.rollback(MODEL)) == "late has no champion: nothing to do"
+    assert registry.rollback(MODEL) == "late has no champion: nothing to do"
     assert registry.champion(MODEL) is None
     assert registry.history(MODEL) == []
 
@@ -719,15 +713,13 @@ def test_first_champion_is_not_withdrawn(fresh: Path) -> None:
     """Without a former champion a rollback would leave nobody: it does nothing."""
     follow()
     done = registry.rollback(MODEL)
-    assert not done.changed
-    assert "is champion, and there is no former one: nothing to do" in str(done)
+    assert "is champion, and there is no former one: nothing to do" in done
     assert state()["aliases"] == {"champion": 1}
 
 
 def test_withdrawn_candidate_is_not_promoted_again(root: Path) -> None:
     """A person has said no: the loop asks, and a promotion is refused with the command that would do it."""
-    gone = registry.champion(MODEL)
-    assert gone is not None
+    gone = champion()
     registry.rollback(MODEL, reason="wrong in fog")
     assert registry.history(MODEL)[gone.number - 1].withdrawn == "wrong in fog"
     assert registry.register(MODEL, gone.candidate).aliases == ()
@@ -756,8 +748,7 @@ def test_history_says_who_was_champion_when(root: Path, capsys: pytest.CaptureFi
 def test_a_rollback_to_a_release_that_is_lost_changes_nothing(root: Path) -> None:
     """What is to come back is brought and checked before the champion is withdrawn for it."""
     before = state()
-    former = registry.previous(MODEL)
-    assert former is not None
+    former = registry.resolve(MODEL, "former")
     run = settings.VAR / "mlflow" / "artifacts" / MODEL / former.run_id / "artifacts"
     files.remove(settings.VAR / "champions")
     shutil.rmtree(run / "release")
@@ -767,7 +758,7 @@ def test_a_rollback_to_a_release_that_is_lost_changes_nothing(root: Path) -> Non
         ):
             registry.rollback(MODEL, to=to)
     assert state() == before
-    assert registry.rollback(MODEL, to=3).changed
+    assert "is withdrawn" in registry.rollback(MODEL, to=3)
 
 
 def moved(root: Path, to: Path, patch: pytest.MonkeyPatch) -> Path:
@@ -785,12 +776,11 @@ def test_a_project_that_was_copied_or_moved_uses_the_artifacts_that_came_with_it
     moved(root, tmp_path / "new place", monkeypatch)
     away = root if old_stays else root.rename(tmp_path / "away")
     old = files.tree(away)
-    assert registry.rollback(MODEL).changed
+    assert "is withdrawn" in registry.rollback(MODEL)
     assert "this project was moved or copied" in caplog.text
     caplog.clear()
-    build = settings.BUILD / MODEL
     small_project.make_build(settings.ROOT, 6, ("origin", "temp", "wind"))
-    run = tracking.track(MODEL, build / "release", build, MEASURED)
+    run = track()
     assert (settings.VAR / "mlflow" / "artifacts" / MODEL / run.id / "artifacts" / "release").is_dir()
     assert files.tree(away) == old
     with closing(sqlite3.connect(settings.VAR / "mlflow" / "mlflow.db")) as database:
@@ -906,13 +896,10 @@ def test_what_a_person_did_in_the_ui_is_put_back_and_training_goes_on(
     live = serve(2)
     act(client())
     registry.repair(MODEL)
-    build = settings.BUILD / MODEL
-    run = tracking.track(MODEL, build / "release", build, MEASURED)
+    run = track()
     version = registry.register(MODEL, run.candidate)
-    champion = registry.champion(MODEL)
-    assert champion is not None
-    assert champion.candidate == live.candidate
-    assert champion_in_registry(MODEL) == desired_state.ReleaseRef(live.candidate, champion.number)
+    assert champion().candidate == live.candidate
+    assert champion_in_registry(MODEL) == desired_state.ReleaseRef(live.candidate, champion().number)
     verdict = comparison.judge_candidate(MODEL)
     assert verdict.champion == live.candidate
     assert verdict.promoted, verdict.to_text()
@@ -945,8 +932,7 @@ def test_what_was_removed_for_good_is_told(root: Path, monkeypatch: pytest.Monke
     files.remove(settings.VAR / "champions")
     with pytest.raises(NotPromoted, match=r"removed from MLflow for good: so is its release\. Nothing was changed"):
         registry.rollback(MODEL)
-    build = settings.BUILD / MODEL
-    run = tracking.track(MODEL, build / "release", build, MEASURED)
+    run = track()
     assert registry.register(MODEL, run.candidate).number == 4  # version 3 names a run that is gone
     client().delete_model_version(MODEL, "2")
     with pytest.raises(RegistryDamaged, match=rf"candidate {live.candidate} of late serves, .* Restore MLflow's store"):
@@ -961,9 +947,7 @@ def test_champion_is_brought_back_whole(artifacts: Path, tmp_path: Path) -> None
     (artifacts / "release" / "__pycache__").mkdir()
     (artifacts / "release" / "__pycache__" / "service.pyc").write_bytes(b"evil")
     folder = registry.fetch(MODEL, 1, tmp_path / "to")
-    champion = registry.champion(MODEL)
-    assert champion is not None
-    assert package.identity_of(folder / "release") == champion.candidate
+    assert package.identity_of(folder / "release") == champion().candidate
     training = {"training.json", "profile.json", "reference.parquet", "train_ids.npy", "train_rows.npy"}
     assert {p.name for p in (folder / "training").iterdir()} == training
     assert {p.name for p in (folder / "evaluation").iterdir()} == {"predictions.parquet", "slices.json"}
@@ -992,8 +976,7 @@ def test_changed_artifacts_are_refused(artifacts: Path, tmp_path: Path, file: st
 def test_champion_that_was_changed_makes_the_verdict_a_refusal(artifacts: Path) -> None:
     """Without an honest champion there is no comparison: refused, with the reason."""
     (artifacts / "release" / "model.skops").write_bytes(b"another")
-    build = settings.BUILD / MODEL
-    tracking.track(MODEL, build / "release", build, MEASURED)
+    track()
     verdict = comparison.judge_candidate(MODEL)
     assert not verdict.promoted
     assert "could not be had: the artifacts of late version 1 (candidate" in verdict.summary
@@ -1023,12 +1006,11 @@ def test_champion_that_asks_for_a_column_that_is_gone_makes_the_verdict_a_refusa
 
 def test_champion_cached_and_then_changed_is_brought_again(artifacts: Path) -> None:
     """The copy below var/champions is looked at before it is used."""
-    champion = registry.champion(MODEL)
-    assert champion is not None
-    folder = registry.fetch_cached(MODEL, champion)
+    version = champion()
+    folder = registry.fetch_cached(MODEL, version)
     (folder / "release" / "model.skops").write_bytes(b"another")
-    registry.fetch_cached(MODEL, champion)
-    assert package.identity_of(folder / "release") == champion.candidate
+    registry.fetch_cached(MODEL, version)
+    assert package.identity_of(folder / "release") == version.candidate
 
 
 def test_champion_with_code_of_its_own_is_scored_with_the_code_it_was_packaged_with(
@@ -1037,22 +1019,21 @@ def test_champion_with_code_of_its_own_is_scored_with_the_code_it_was_packaged_w
     """Where models/<name> has changed since, an interpreter with the champion's code gives the same answers."""
     import pandas as pd
 
-    champion = registry.champion(MODEL)
-    assert champion is not None
+    version = champion()
     ids = pd.read_parquet(settings.BUILD / MODEL / "evaluation" / "predictions.parquet")["id"]
-    here = comparison.score_champion(MODEL, champion, ids)
-    release = registry.fetch_cached(MODEL, champion) / "release"
+    here = comparison.score_champion(MODEL, version, ids)
+    release = registry.fetch_cached(MODEL, version) / "release"
     shutil.copytree(REPOSITORY / "tasks", release / "tasks", ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(registry, "fetch_cached", lambda *_: release.parent)
     monkeypatch.setattr(comparison, "_holds_own_code", lambda *_: True)
     monkeypatch.setattr(comparison, "_code_differs", lambda *_: True)
-    there = comparison.score_champion(MODEL, champion, ids)
+    there = comparison.score_champion(MODEL, version, ids)
     assert there.fault == ""
     assert here.predictions is not None
     assert there.predictions is not None
     pd.testing.assert_frame_equal(here.predictions, there.predictions, check_exact=True)
     (release / "tasks" / "runtime" / "model_file.py").write_text("raise RuntimeError('not today')")
-    assert "its own code failed: RuntimeError: not today" in comparison.score_champion(MODEL, champion, ids).fault
+    assert "its own code failed: RuntimeError: not today" in comparison.score_champion(MODEL, version, ids).fault
 
 
 def test_age_of_the_champion_is_counted_in_partitions(artifacts: Path) -> None:

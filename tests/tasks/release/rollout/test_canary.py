@@ -7,19 +7,11 @@ from typing import Any
 
 import pytest
 
-from tasks.ground import params
 from tasks.release.rollout import canary
 from tasks.release.rollout.paired_answers import Pairs
 from tasks.release.rollout.router_status import Latency, ReleaseStatus
 from tasks.release.rollout.served_answers import OwnAnswers
-from tests.tasks.release.fake_router import EDGES_MS, MODEL
-
-FEATURES = {"origin": {"type": "category"}, "temp": {"type": "number"}}
-
-
-def limits(**said: Any) -> params.Rollout:
-    """The rules, with others than the defaults."""
-    return params.Rollout(**{"start_s": 1.0, "bake_s": 1.0, "replay": 60, **said})
+from tests.tasks.release.fake_router import EDGES_MS, MODEL, limits
 
 
 def said(answered: int = 0, errors: int = 0, refused: int = 0, **more: Any) -> ReleaseStatus:

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 
-from tasks.ground import params
 from tasks.release.gate.verdict import Moves
 from tasks.release.rollout import shadow_replay
 from tasks.release.rollout.paired_answers import Pairs, exceed_by_chance
 from tasks.release.rollout.router_client import Reply
-
-FEATURES = {"origin": {"type": "category"}, "temp": {"type": "number"}}
-
-
-def limits(**said: Any) -> params.Rollout:
-    """The rules, with others than the defaults."""
-    return params.Rollout(**{"start_s": 1.0, "bake_s": 1.0, "replay": 60, **said})
+from tests.tasks.release.fake_router import FEATURES, limits
 
 
 def moved(near: int, far: int, task: str = "classification") -> Pairs:
@@ -71,7 +62,7 @@ def test_several_classes_move_by_half_the_sum_of_differences() -> None:
     new = {"prediction": "b", "probabilities": {"a": 0.2, "b": 0.7, "c": 0.1}}
     replayed.add([{}], Reply(200, {"predictions": [old]}, 1.0), Reply(200, {"predictions": [new]}, 1.0))
     assert replayed.moved == pytest.approx(0.4)
-    assert (replayed.champion, replayed.challenger) == ([0.6], [0.2])
+    assert (replayed.live, replayed.candidate) == ([0.6], [0.2])
 
 
 def test_values_move_relative_to_the_champions_mean() -> None:

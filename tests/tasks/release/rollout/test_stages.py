@@ -15,29 +15,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks.ground import files, params, settings
+from tasks.ground import files, settings
 from tasks.release import comparison
 from tasks.release.gate.verdict import Moves, Verdict
 from tasks.release.registry import desired_state, registry
 from tasks.release.registry.desired_state import DesiredState, ReleaseRef
 from tasks.release.rollout import canary, report, router_client, shadow_replay, stages
 from tasks.release.rollout.served_answers import OwnAnswers
-from tests.tasks.release.fake_router import MODEL, NEW, OLD, Behaviour, FakeRouter, running
+from tests.tasks.release.fake_router import FEATURES, MODEL, NEW, OLD, Behaviour, FakeRouter, limits, running
 
-FEATURES = {"origin": {"type": "category"}, "temp": {"type": "number"}}
-
-
-@pytest.fixture(autouse=True)
-def var(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A place of its own for what is written."""
-    monkeypatch.setattr(settings, "VAR", tmp_path)
-    monkeypatch.setenv("BENTOML_HOME", str(tmp_path / "bentoml"))
-    return tmp_path
-
-
-def limits(**said: Any) -> params.Rollout:
-    """The rules, with others than the defaults."""
-    return params.Rollout(**{"start_s": 1.0, "bake_s": 1.0, "replay": 60, **said})
+pytestmark = pytest.mark.usefixtures("var")
 
 
 @pytest.mark.parametrize(
@@ -77,7 +64,7 @@ def registry_says(monkeypatch: pytest.MonkeyPatch) -> list[ReleaseRef | None]:
 @pytest.fixture(autouse=True)
 def moment(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is tried again is tried soon."""
-    monkeypatch.setattr(stages, "CALM_S", 0.1)
+    monkeypatch.setattr(stages, "RETRY_PAUSE_S", 0.1)
     monkeypatch.setattr(canary, "CALL_SECONDS", 0.5)
 
 
@@ -155,7 +142,7 @@ def test_it_is_warmed_beside_the_live_release_without_any_traffic(bento: Path) -
     with at(FakeRouter(old=Behaviour(), new=Behaviour(starts=0.2))) as going:
         assert stages.warm_up(going).passed is True
         assert stages.warm_up(going).passed is None
-    assert desired_state.read(MODEL) == DesiredState(OLD, challenger=NEW)
+    assert desired_state.read(MODEL) == DesiredState(OLD, canary=NEW)
 
 
 @pytest.mark.parametrize(
@@ -193,7 +180,7 @@ def test_a_router_that_does_not_begin_is_not_held_against_a_release(
 
 def test_golden_rows_are_answered_as_evaluated(bento: Path) -> None:
     """Or the release fails, with a row and both values."""
-    desired_state.write(MODEL, DesiredState(OLD, challenger=NEW))
+    desired_state.write(MODEL, DesiredState(OLD, canary=NEW))
     with at(FakeRouter(old=Behaviour(), new=Behaviour())) as going:
         assert stages.ask_golden_rows(going).message == "20 golden rows answered exactly as evaluated"
     with at(FakeRouter(old=Behaviour(), new=Behaviour(answer=lambda row: row["temp"] / 100 + 1e-6))) as going:
@@ -212,7 +199,7 @@ def only_jfk(row: Any) -> Any:
 def test_logged_requests_are_replayed_through_both(bento: Path, evaluated: list[Any]) -> None:
     """How far answers move, and where."""
     log(60)
-    desired_state.write(MODEL, DesiredState(OLD, challenger=NEW))
+    desired_state.write(MODEL, DesiredState(OLD, canary=NEW))
     evaluated.append(only_jfk)
 
     with at(FakeRouter(old=Behaviour(), new=Behaviour(answer=only_jfk))) as going:
@@ -221,7 +208,7 @@ def test_logged_requests_are_replayed_through_both(bento: Path, evaluated: list[
     assert result.message == "60 logged requests replayed through both"
     replayed = result.evidence
     assert isinstance(replayed, shadow_replay.Replayed)
-    moved = np.abs(np.array(replayed.challenger) - np.array(replayed.champion))
+    moved = np.abs(np.array(replayed.candidate) - np.array(replayed.live))
     assert replayed.moved == pytest.approx(moved.mean())
     first, last = replayed.slices()[0], replayed.slices()[-1]
     assert (first.feature, first.value) == ("origin", "JFK")
@@ -232,7 +219,7 @@ def test_logged_requests_are_replayed_through_both(bento: Path, evaluated: list[
 
 def test_without_logged_requests_it_says_so_and_takes_the_golden_rows(bento: Path) -> None:
     """Which the champion can answer as well."""
-    desired_state.write(MODEL, DesiredState(OLD, challenger=NEW))
+    desired_state.write(MODEL, DesiredState(OLD, canary=NEW))
     with at(FakeRouter(old=Behaviour(), new=Behaviour())) as going:
         result = stages.replay(going)
     assert result.message == "20 golden rows, as no request was logged yet, replayed through both"
@@ -251,14 +238,14 @@ def test_without_logged_requests_it_says_so_and_takes_the_golden_rows(bento: Pat
             "rows are not what its model says of them; row ",
         ),
         (Behaviour(answer=lambda row: 1 - row["temp"] / 100), "moves: answers move by 0."),
-        (Behaviour(ms=120), "8 of 8 above 50 ms"),
+        (Behaviour(ms=120), "8 of 8 answers above 50 ms"),
         (Behaviour(tried=lambda n: 504 if n % 3 == 0 else 200), "runs: no answer in time: HTTP 504"),
     ],
 )
 def test_a_release_that_does_worse_with_logged_requests_fails(bento: Path, new: Behaviour, said: str) -> None:
     """An error, a refusal of what clients still send, answers far off, slowness: soon, and with the reason."""
     log(60)
-    desired_state.write(MODEL, DesiredState(OLD, challenger=NEW))
+    desired_state.write(MODEL, DesiredState(OLD, canary=NEW))
     with at(FakeRouter(old=Behaviour(), new=new)) as going:
         result = stages.replay(going)
     assert result.passed is False
@@ -268,7 +255,7 @@ def test_a_release_that_does_worse_with_logged_requests_fails(bento: Path, new: 
 def test_what_the_champion_fails_as_well_is_not_held_against_a_release(bento: Path) -> None:
     """It is counted apart."""
     log(10)
-    desired_state.write(MODEL, DesiredState(OLD, challenger=NEW))
+    desired_state.write(MODEL, DesiredState(OLD, canary=NEW))
     sick = Behaviour(tried=lambda n: 500 if n == 2 else 200)
     with at(FakeRouter(old=sick, new=Behaviour(tried=lambda n: 500 if n == 2 else 200))) as going:
         result = stages.replay(going)
@@ -282,7 +269,7 @@ def test_what_the_champion_fails_as_well_is_not_held_against_a_release(bento: Pa
 def test_a_canary_gets_its_share_and_stands(bento: Path) -> None:
     """With what was seen of both; the share is taken back by nobody but who comes next."""
     log(80, NEW)
-    desired_state.write(MODEL, DesiredState(OLD, challenger=NEW))
+    desired_state.write(MODEL, DesiredState(OLD, canary=NEW))
     with at(FakeRouter(400, old=Behaviour(), new=Behaviour()), canary=0.5, bake_s=1.5) as going:
         result = stages.bake(going)
     assert result.passed, result.message
@@ -305,7 +292,7 @@ def test_a_canary_gets_its_share_and_stands(bento: Path) -> None:
 )
 def test_a_canary_that_fails_is_seen_before_the_bake_is_over(bento: Path, new: Behaviour, said: str) -> None:
     """Errors, slowness; and no answers at all, which is not the same as no requests."""
-    desired_state.write(MODEL, DesiredState(OLD, challenger=NEW))
+    desired_state.write(MODEL, DesiredState(OLD, canary=NEW))
     begin = time.monotonic()
     with at(FakeRouter(400, old=Behaviour(), new=new), canary=0.5, bake_s=20) as going:
         result = stages.bake(going)
@@ -316,7 +303,7 @@ def test_a_canary_that_fails_is_seen_before_the_bake_is_over(bento: Path, new: B
 
 def test_a_canary_that_answers_nothing_is_not_one_that_was_asked_nothing(bento: Path) -> None:
     """What it owes is waited for, as long as one request may take."""
-    desired_state.write(MODEL, DesiredState(OLD, challenger=NEW))
+    desired_state.write(MODEL, DesiredState(OLD, canary=NEW))
     with at(FakeRouter(100, old=Behaviour(), new=Behaviour(hangs=True)), canary=0.5, bake_s=0.5) as going:
         result = stages.bake(going)
     assert result.passed is False
@@ -325,7 +312,7 @@ def test_a_canary_that_answers_nothing_is_not_one_that_was_asked_nothing(bento: 
 
 def test_too_little_traffic_is_said_and_the_rollout_goes_on(bento: Path) -> None:
     """Nobody can say more of it."""
-    desired_state.write(MODEL, DesiredState(OLD, challenger=NEW))
+    desired_state.write(MODEL, DesiredState(OLD, canary=NEW))
     with at(FakeRouter(10, old=Behaviour(), new=Behaviour(answer=lambda _: 0.99))) as going:
         result = stages.bake(going)
     assert result.passed
@@ -336,19 +323,19 @@ def test_a_canary_that_nobody_watches_any_more_gets_nothing(
     bento: Path, registry_says: list[ReleaseRef | None]
 ) -> None:
     """Somebody made another one champion; likewise with every error."""
-    desired_state.write(MODEL, DesiredState(OLD, challenger=NEW))
+    desired_state.write(MODEL, DesiredState(OLD, canary=NEW))
     registry_says.append(OLD)
     with (
         at(FakeRouter(old=Behaviour(), new=Behaviour())) as going,
         pytest.raises(stages.Superseded, match="version 1"),
     ):
         stages.bake(going)
-    assert desired_state.read(MODEL) == DesiredState(OLD, challenger=NEW)
+    assert desired_state.read(MODEL) == DesiredState(OLD, canary=NEW)
 
 
 def test_everything_is_given_only_to_who_is_still_champion(bento: Path, registry_says: list[ReleaseRef | None]) -> None:
     """And is noted once."""
-    desired_state.write(MODEL, DesiredState(OLD, challenger=NEW))
+    desired_state.write(MODEL, DesiredState(OLD, canary=NEW))
     with at(FakeRouter(old=Behaviour(), new=Behaviour())) as going:
         registry_says.append(None)
         with pytest.raises(stages.Superseded, match="no version is champion now"):
@@ -376,7 +363,7 @@ def test_a_token_that_changed_is_read_again(bento: Path) -> None:
 def test_a_canary_is_held_against_its_own_model(bento: Path) -> None:
     """Whatever it is asked: what it answered is what its model says of the same rows, or it is withdrawn."""
     log(80, NEW, answer=lambda row: round(row["temp"] / 100))
-    desired_state.write(MODEL, DesiredState(OLD, challenger=NEW))
+    desired_state.write(MODEL, DesiredState(OLD, canary=NEW))
     with at(FakeRouter(10, old=Behaviour(), new=Behaviour()), canary=0.5, bake_s=0.5) as going:
         result = stages.bake(going)
     assert result.passed is False
@@ -424,7 +411,7 @@ def test_moves_are_expected_from_release_to_release(monkeypatch: pytest.MonkeyPa
 def test_what_stood_still_is_tried_again(bento: Path) -> None:
     """A process that is stopped for a while: in the replay, and in production; it is told of."""
     log(60)
-    desired_state.write(MODEL, DesiredState(OLD, challenger=NEW))
+    desired_state.write(MODEL, DesiredState(OLD, canary=NEW))
     with at(FakeRouter(old=Behaviour(), new=Behaviour(tried=lambda n: 504 if n == 7 else 200))) as going:
         result = stages.replay(going)
     assert result.passed
@@ -454,7 +441,7 @@ def test_one_that_is_not_ready_in_time_is_started_again(bento: Path) -> None:
 def test_the_page_tells_each_stage_and_where_predictions_move(bento: Path, evaluated: list[Any]) -> None:
     """A table per stage that measured, a picture, and why it failed."""
     log(60)
-    desired_state.write(MODEL, DesiredState(OLD, challenger=NEW))
+    desired_state.write(MODEL, DesiredState(OLD, canary=NEW))
     record = report.RolloutRecord(MODEL, NEW, OLD, end="version 2 is withdrawn: it is slow")
     evaluated.append(lambda row: row["temp"] / 120 + (row["origin"] == "JFK") / 9)
     new = Behaviour(ms=4, answer=evaluated[-1], fails=lambda n: n == 30)
@@ -466,7 +453,7 @@ def test_the_page_tells_each_stage_and_where_predictions_move(bento: Path, evalu
     assert "| ✗ | golden rows | late:1111111111111111 does not answer as it was evaluated; 40 of 40" in page
     assert "| ✓ | replay | 60 logged requests replayed through both | 1.2 |" in page
     assert "| ✗ | bake | errors: 1 of " in page
-    assert "![champion and challenger](picture.png)" in page
+    assert "![the live release and the candidate](picture.png)" in page
     assert "## where predictions move most" in page
     drawn = report.picture(record)
     assert drawn.startswith(b"\x89PNG")
