@@ -167,7 +167,7 @@ def _sha(values: Hashes) -> str:
 
 
 @dataclass(frozen=True)
-class _Answer:
+class _CheckResult:
     """What a check computes, before it is rounded and recorded."""
 
     passed: bool
@@ -178,20 +178,20 @@ class _Answer:
     interval: tuple[float, float] | None = None
 
 
-Question = tuple[str, float | None, Callable[[], _Answer]]
+Question = tuple[str, float | None, Callable[[], _CheckResult]]
 """The name of a check, its threshold, and what computes the answer; it raises one of DATA_REASONS if it cannot."""
 
 
-def _check(name: str, threshold: float | None, compute: Callable[[], _Answer]) -> Check:
+def _check(name: str, threshold: float | None, compute: Callable[[], _CheckResult]) -> Check:
     """Run a check. Where its input does not let it run, it fails with that reason."""
     try:
-        answer = compute()
-        limit = threshold if answer.threshold is None else answer.threshold
-        value, limit = (None if number is None else _rounded(number) for number in (answer.value, limit))
-        interval = (_rounded(answer.interval[0]), _rounded(answer.interval[1])) if answer.interval else None
+        result = compute()
+        limit = threshold if result.threshold is None else result.threshold
+        value, limit = (None if number is None else _rounded(number) for number in (result.value, limit))
+        interval = (_rounded(result.interval[0]), _rounded(result.interval[1])) if result.interval else None
     except DATA_REASONS as error:
         return Check(name, None, threshold, False, f"could not run: {describe_error(error)}")
-    return Check(name, value, limit, answer.passed, answer.reason, interval)
+    return Check(name, value, limit, result.passed, result.reason, interval)
 
 
 @dataclass(frozen=True)
@@ -221,7 +221,7 @@ class _Holdout:
             yield name, limit, partial(_at_most, value, limit, words)
         yield "schema", 0.0, partial(_schema, case)
         if case.without:  # reported, and no reason to refuse: the loss shows what it costs
-            yield "columns", None, lambda: _Answer(True, _without(case.without))
+            yield "columns", None, lambda: _CheckResult(True, _without(case.without))
 
     @cached_property
     def seed(self) -> int:
@@ -352,26 +352,26 @@ class _Holdout:
 
     # the checks
 
-    def rows_unseen(self) -> _Answer:
+    def rows_unseen(self) -> _CheckResult:
         """There are enough rows that neither was trained on."""
         seen, total = int(self.seen.sum()), len(self.seen)
         unseen = total - seen
         overlaps = [contender.overlap for contender in self.case.contenders.values() if contender.overlap]
         if doubt := next((overlap.doubt for overlap in overlaps if overlap.doubt), ""):
-            return _Answer(False, doubt, unseen)
+            return _CheckResult(False, doubt, unseen)
         left_out = f"; {seen:,} that either was trained on are left out" if seen else ""
         left_out += "".join(f" ({overlap.note})" for overlap in overlaps if overlap.note)
         over = f" over {len(np.unique(self.days))} days" if unseen else ""
         reason = f"{unseen:,} of {total:,} holdout rows{over} are compared{left_out}"
-        return _Answer(unseen >= self.rule.min_rows, reason, unseen)
+        return _CheckResult(unseen >= self.rule.min_rows, reason, unseen)
 
-    def within_limit(self, metric: str, limit: float, *, is_floor: bool) -> _Answer:
+    def within_limit(self, metric: str, limit: float, *, is_floor: bool) -> _CheckResult:
         scores = metrics.score(self.case.task, self.rows["label"], self.predictions("challenger"))
         if metric not in scores:
             raise LookupError(f"there is no {metric} of these rows{did_you_mean(metric, list(scores))}")
         value = _rounded(scores[metric])
         asked = f"at least {limit:g} is asked" if is_floor else f"at most {limit:g} is allowed"
-        return _Answer(value >= limit if is_floor else value <= limit, f"{metric} is {value:.4g}, {asked}", value)
+        return _CheckResult(value >= limit if is_floor else value <= limit, f"{metric} is {value:.4g}, {asked}", value)
 
     def against(self, side: Side) -> tuple[float, tuple[float, float], str]:
         """The mean difference of the loss, its interval, and both in words."""
@@ -383,26 +383,26 @@ class _Holdout:
         words = f"{self.rule.loss} {_differs(mean)} the {side}'s ({self.rule.confidence:.0%} interval {span(interval)})"
         return mean, interval, words
 
-    def beats_baseline(self) -> _Answer:
+    def beats_baseline(self) -> _CheckResult:
         """Beyond doubt better than answering without looking at a feature."""
         mean, interval, words = self.against("baseline")
-        return _Answer(interval[1] < 0, words, mean, interval=interval)
+        return _CheckResult(interval[1] < 0, words, mean, interval=interval)
 
-    def improvement(self) -> _Answer:
+    def improvement(self) -> _CheckResult:
         """The rule of params.yaml: better, or not worse than an old champion by more than the margin."""
         if self.case.champion is None:
-            return _Answer(True, NO_CHAMPION)
+            return _CheckResult(True, NO_CHAMPION)
         mean, interval, words = self.against("champion")
         if self.rule.rule == "better":
             words += "" if interval[1] < 0 else "; it is not better" if mean >= 0 else "; that may be chance"
-            return _Answer(interval[1] < 0, words, mean, interval=interval)
+            return _CheckResult(interval[1] < 0, words, mean, interval=interval)
         age, limit = self.case.champion_age, self.rule.margin
         if age is None:
             raise ValueError("the champion's age is not known")
         close, old = interval[1] <= limit, age >= self.rule.champion_age
         words += "" if close else f"; worse by more than {limit:g} cannot be ruled out"
         words += f"; the champion is {age} partitions old, {self.rule.champion_age} are asked"
-        return _Answer(close and old, words, mean, interval=interval)
+        return _CheckResult(close and old, words, mean, interval=interval)
 
     def slice_questions(self) -> Iterator[Question]:
         """No slice of enough rows is worse beyond its margin.
@@ -441,16 +441,18 @@ class _Holdout:
         large = sorted(counts.index[counts >= self.rule.slice_min_rows], key=_natural)
         return [(f"slice:{column}={value}", (keys == value).to_numpy(dtype=bool)) for value in large]
 
-    def no_large_slice(self, column: str) -> _Answer:
+    def no_large_slice(self, column: str) -> _CheckResult:
         self.large_slices(column)  # raises why there is none, if it cannot be had
-        return _Answer(True, f"no value of {column} has {self.rule.slice_min_rows:,} rows: none is judged by itself")
+        return _CheckResult(
+            True, f"no value of {column} has {self.rule.slice_min_rows:,} rows: none is judged by itself"
+        )
 
-    def slice_difference(self, members: Flags, slices: int) -> _Answer:
+    def slice_difference(self, members: Flags, slices: int) -> _CheckResult:
         """One of so many slices, judged by the rule that `slice_questions` states."""
         from scipy.special import stdtrit  # scipy.stats takes half a second to import
 
         if self.case.champion is None:
-            return _Answer(True, NO_CHAMPION)
+            return _CheckResult(True, NO_CHAMPION)
         reference, blocks = self.loss("champion")[members], self.blocks[members]
         difference = self.loss("challenger")[members] - reference
         mean = _rounded(difference.mean(), _finite(reference.mean()))
@@ -464,30 +466,30 @@ class _Holdout:
         limit = _rounded(margin + doubt)
         words = f"{self.rule.loss} {_differs(mean)} the champion's, margin {margin:g} and {doubt:.3g} for doubt; "
         words += f"{int(members.sum()):,} rows, {days} {'days' if self.by_day else 'groups of rows'}"
-        return _Answer(mean <= limit, words, mean, limit, interval)
+        return _CheckResult(mean <= limit, words, mean, limit, interval)
 
-    def calibration(self) -> _Answer:
+    def calibration(self) -> _CheckResult:
         answers, limit = self.predictions("challenger"), self.rule.calibration
         value = _finite(metrics.calibration_error(self.case.task, self.rows["label"], answers))
-        return _Answer(value <= limit, f"the calibration error is {value:.3g}, {limit:g} is allowed", value)
+        return _CheckResult(value <= limit, f"the calibration error is {value:.3g}, {limit:g} is allowed", value)
 
 
-def _at_most(value: float | None, limit: float, words: str) -> _Answer:
+def _at_most(value: float | None, limit: float, words: str) -> _CheckResult:
     if value is None:
         raise ValueError("it was not measured")
-    return _Answer(_finite(value) <= limit, words.format(value, limit), value)
+    return _CheckResult(_finite(value) <= limit, words.format(value, limit), value)
 
 
-def _schema(case: Comparison) -> _Answer:
+def _schema(case: Comparison) -> _CheckResult:
     """Every request that the champion accepts is accepted."""
     if case.champion is None:
-        return _Answer(True, NO_CHAMPION)
+        return _CheckResult(True, NO_CHAMPION)
     for side, contender in case.contenders.items():
         if not contender.features:
             raise ValueError(f"the request schema of the {side} is not known{_because(contender.fault)}")
     narrowed = refused_requests(case.champion.features or {}, case.challenger.features or {})
     words = "; ".join(narrowed) or "every request that the champion accepts is accepted"
-    return _Answer(not narrowed, words, float(len(narrowed)))
+    return _CheckResult(not narrowed, words, float(len(narrowed)))
 
 
 def refused_requests(champion: Features, challenger: Features) -> list[str]:
