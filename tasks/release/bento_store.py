@@ -5,8 +5,15 @@ A replica that runs does not notice; the next one would not start.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from tasks.ground.errors import DataMissing
 from tasks.release.package import package
+
+
+def release_folder(model: str, candidate: str) -> Path:
+    """Where the store keeps a release's files, if it has them."""
+    return package.bento_folder(model, candidate) / "src"
 
 
 def ensure(model: str, candidate: str) -> bool:

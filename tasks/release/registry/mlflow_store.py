@@ -110,16 +110,17 @@ def _unavailable(what: str) -> str:
     return f"{cannot}. {todo}, then run again."
 
 
-@contextmanager
-def tolerating(code: str) -> Iterator[None]:
-    """Pass over MLflow's refusal with this error code."""
-    from mlflow.exceptions import MlflowException
+class Tolerating:
+    """Block that passes over MLflow's refusal with this error code."""
 
-    try:
-        yield
-    except MlflowException as error:
-        if error.error_code != code:
-            raise
+    def __init__(self, code: str) -> None:
+        self.code = code
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> bool:
+        return getattr(error, "error_code", None) == self.code
 
 
 def write_artifacts(client: MlflowClient, run_id: str, contents: Mapping[str, bytes], to: str | None = None) -> None:

@@ -37,7 +37,7 @@ from tasks.ground.errors import (
 from tasks.release.gate.verdict import Verdict
 from tasks.release.package import package
 from tasks.release.registry import candidate_outcome
-from tasks.release.registry.mlflow_store import connect, read_artifact, tolerating, with_retries, write_artifacts
+from tasks.release.registry.mlflow_store import Tolerating, connect, read_artifact, with_retries, write_artifacts
 from tasks.release.registry.tracking import (
     CANDIDATE,
     DATA_VERSION,
@@ -136,7 +136,7 @@ def register(model_name: str, candidate: str) -> ModelVersion:
 
 
 def _new_version(client: MlflowClient, model_name: str, candidate: str, run: MlflowRun) -> ModelVersion:
-    with tolerating("RESOURCE_ALREADY_EXISTS"):
+    with Tolerating("RESOURCE_ALREADY_EXISTS"):
         client.create_registered_model(model_name, description=params.load().model(model_name).about)
     model_id = run.data.tags.get(MODEL_ID) or _logged_model(client, run)
     tags = {CANDIDATE: candidate, DATA_VERSION: run.data.tags.get(DATA_VERSION, ""), "evergreen.run": run.info.run_id}
@@ -159,7 +159,7 @@ def _logged_model(client: MlflowClient, run: MlflowRun) -> str:
 
 def is_gone(client: MlflowClient, run_id: str) -> bool:
     """Whether a run was removed for good (`mlflow gc`), with all of its artifacts."""
-    with tolerating("RESOURCE_DOES_NOT_EXIST"):
+    with Tolerating("RESOURCE_DOES_NOT_EXIST"):
         client.get_run(run_id)
         return False
     return True
@@ -287,7 +287,7 @@ class _ModelState:
 
 def _state(client: MlflowClient, model_name: str) -> _ModelState:
     entry = None
-    with tolerating("RESOURCE_DOES_NOT_EXIST"):
+    with Tolerating("RESOURCE_DOES_NOT_EXIST"):
         entry = client.get_registered_model(model_name)
     if entry is None:
         return _ModelState(model_name)

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from tasks.ground import files, params, paths, settings, yaml_reader
 from tasks.ground.git import Clone
 from tasks.release.package import package
-from tasks.release.registry.mlflow_store import connect, tolerating, uri, with_retries
+from tasks.release.registry.mlflow_store import Tolerating, connect, uri, with_retries
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -83,7 +83,7 @@ def experiment_of(client: MlflowClient, name: str) -> str:
     experiment = _experiment(client, name)
     if experiment is None:
         location = None if urlsplit(uri()).scheme in {"http", "https"} else (paths.mlflow_artifacts() / name).as_uri()
-        with tolerating("RESOURCE_ALREADY_EXISTS"):  # another machine was faster
+        with Tolerating("RESOURCE_ALREADY_EXISTS"):  # another machine was faster
             return str(client.create_experiment(name, artifact_location=location, tags={EXPERIMENT: name}))
         experiment = client.get_experiment_by_name(name)
     assert experiment is not None

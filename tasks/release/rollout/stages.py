@@ -127,7 +127,7 @@ class ReleaseRollout:
     @property
     def folder(self) -> Path:
         """The release's files."""
-        return package.bento_folder(self.model, self.release.candidate) / "src"
+        return bento_store.release_folder(self.model, self.release.candidate)
 
     @cached_property
     def facts(self) -> dict[str, Any]:
@@ -422,9 +422,9 @@ def promote(rollout: ReleaseRollout) -> StageResult:
         raise RouterLags(
             f"{rollout.release} is ready, but {rollout.router.address} does not let it answer. See var/log/router.log"
         )
-    state = rollout.state
-    desired_state.note_live(rollout.model, state.live)
-    return StageResult(True, f"answers all requests{f'; {state.previous} is kept warm' if state.previous else ''}")
+    desired_state.note_live(rollout.model, rollout.live)
+    previous = rollout.state.previous
+    return StageResult(True, f"answers all requests{f'; {previous} is kept warm' if previous else ''}")
 
 
 def _judged(checks: list[Check], message: str, evidence: Replayed | Watch) -> StageResult:
