@@ -1,9 +1,8 @@
 """Fork server: a process that has imported what releases need, and forks replicas, which share its memory.
 
 A script for an interpreter of its own (`python -I fork_server.py --fd N`), in which no code of this checkout is found:
-a replica runs the code of its release. A message is {"number", "script", "arguments", "nice"}, and comes with two
-descriptors: the replica's socket, and the file for its output. The reply is the number and the replica's process
-number; the first one, `0 0`, says that the server is up.
+a replica runs the code of its release. A message is {"script", "arguments", "nice"}, and comes with three descriptors:
+the replica's socket, the file for its output, and a socket for the reply, which is the replica's process number.
 """
 
 from __future__ import annotations
@@ -40,20 +39,21 @@ def main() -> None:
     gc.collect()
     gc.freeze()
     with socket.socket(fileno=int(sys.argv[sys.argv.index("--fd") + 1])) as router:
-        with suppress(ConnectionError):  # the router is gone already
-            router.sendall(b"0 0\n")
         while True:
-            message, descriptors, _, _ = socket.recv_fds(router, 65536, 2)
+            message, descriptors, _, _ = socket.recv_fds(router, 65536, 3)
             if not message:
                 return
+            to_router, output, to_reply = descriptors
             request = json.loads(message)
             pid = os.fork()
             if not pid:
                 router.close()  # else the router would not notice the end of this server
-                _become_replica(request["script"], request["arguments"], request["nice"], *descriptors)
+                os.close(to_reply)
+                _become_replica(request["script"], request["arguments"], request["nice"], to_router, output)
+            with suppress(ConnectionError):  # it is no longer waited for
+                os.write(to_reply, str(pid).encode())
             for descriptor in descriptors:
                 os.close(descriptor)
-            router.sendall(f"{request['number']} {pid}\n".encode())
 
 
 def _become_replica(script: str, arguments: list[str], nice: int, to_router: int, output: int) -> None:

@@ -9,7 +9,6 @@ import signal
 import socket
 import sys
 from contextlib import suppress
-from itertools import count
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,10 +17,8 @@ from tasks.ground import priority
 SCRIPT = Path(__file__).with_name("fork_server.py")
 
 UP_S, FORK_S = 30.0, 3.0
-"""Seconds that the server may take to come up, and then to fork. After that, a replica gets an interpreter of its own,
+"""Seconds that the server may take to come up, and after that to fork. Then a replica gets an interpreter of its own,
 which is later by what it imports, and does not depend on the server."""
-
-UP = 0  # the number with which the server says that it is up
 
 DETACHED: dict[str, Any] = {
     "stdin": asyncio.subprocess.DEVNULL,
@@ -41,8 +38,7 @@ class ForkServer:
         self.process: asyncio.subprocess.Process | None = None
         self._socket: socket.socket | None = None
         self._lock = asyncio.Lock()
-        self._numbers = count(1)
-        self._received, self._is_up = b"", False
+        self._is_up = False
         self._restart: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -50,7 +46,7 @@ class ForkServer:
         async with self._lock:
             if self._socket is not None:
                 return
-            ours, theirs = socket.socketpair()
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             with theirs:
                 command = [sys.executable, "-I", str(SCRIPT), "--fd", str(theirs.fileno())]
                 self.process = await asyncio.create_subprocess_exec(*command, pass_fds=[theirs.fileno()], **DETACHED)
@@ -60,30 +56,35 @@ class ForkServer:
     async def spawn(
         self, script: Path, arguments: list[str], theirs: socket.socket, output: IO[bytes], nice: int
     ) -> int:
-        """Fork a replica; gives its process number.
+        """Fork a replica; gives its process number, which comes over a socket of this fork's own.
 
         Raises:
             ForkServerGone: the server does not come up, has ended, or hangs. It is started anew for the next fork.
         """
         await self.start()
-        async with self._lock:
-            number = next(self._numbers)
-            request = {"number": number, "script": str(script), "arguments": arguments, "nice": nice}
-            try:
-                if self._socket is None:
+        server = self._socket
+        request = json.dumps({"script": str(script), "arguments": arguments, "nice": nice}).encode()
+        reply, to_reply = socket.socketpair()
+        reply.setblocking(False)
+        try:
+            with to_reply:
+                if server is None:
                     raise ChildProcessError("it has just ended")
-                if not self._is_up:
-                    async with asyncio.timeout(UP_S):
-                        await self._reply(UP)
-                    self._is_up = True
-                socket.send_fds(self._socket, [json.dumps(request).encode()], [theirs.fileno(), output.fileno()])
-                async with asyncio.timeout(FORK_S):
-                    return await self._reply(number)
-            except OSError as error:  # it may have forked: the process that holds `theirs` must stay the only one
+                socket.send_fds(server, [request], [theirs.fileno(), output.fileno(), to_reply.fileno()])
+            async with asyncio.timeout(FORK_S if self._is_up else UP_S):
+                pid = await asyncio.get_running_loop().sock_recv(reply, 64)
+            if not pid:
+                raise ChildProcessError("it has ended")
+        except OSError as error:  # it may have forked: the process that holds `theirs` must stay the only one
+            if self._socket is server:
                 self.kill()
                 self._restart = asyncio.create_task(self.start())
-                hangs = "hangs" if isinstance(error, TimeoutError) else f"is gone ({error})"
-                raise ForkServerGone(f"the fork server {hangs}") from None
+            hangs = "hangs" if isinstance(error, TimeoutError) else f"is gone ({error})"
+            raise ForkServerGone(f"the fork server {hangs}") from None
+        finally:
+            reply.close()
+        self._is_up = True
+        return int(pid)
 
     def kill(self) -> None:
         """End it; the next fork starts it anew."""
@@ -92,23 +93,7 @@ class ForkServer:
                 os.kill(self.process.pid, signal.SIGKILL)  # kill() may take the exit code from asyncio's watcher
         if self._socket is not None:
             self._socket.close()
-        self._socket, self._received, self._is_up = None, b"", False
-
-    async def _reply(self, number: int) -> int:
-        """The process number; late replies to earlier requests are skipped."""
-        while True:
-            line, end, rest = self._received.partition(b"\n")
-            if end:
-                self._received = rest
-                replied, pid = map(int, line.split())
-                if replied == number:
-                    return pid
-                continue
-            assert self._socket
-            data = await asyncio.get_running_loop().sock_recv(self._socket, 64)
-            if not data:
-                raise ChildProcessError("it has ended")
-            self._received += data
+        self._socket, self._is_up = None, False
 
 
 async def spawn_interpreter(
