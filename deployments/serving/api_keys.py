@@ -16,13 +16,10 @@ import hmac
 import os
 import re
 import secrets
-import time
 from pathlib import Path
 
 from tasks.ground import files, paths
 from tasks.ground.errors import Mistake, did_you_mean
-
-MARKER_S = 0.1  # how long a look at the marker file holds
 
 
 def _marker() -> Path:
@@ -73,11 +70,10 @@ class Keys:
     """The keys, read again when their file changes."""
 
     def __init__(self) -> None:
-        self._file, self._marker = str(paths.api_keys()), _marker()
+        self._file, self._marker = str(paths.api_keys()), str(_marker())
         self._version: tuple[int, int] | None = None
         self._hashes: dict[str, str] = {}
         self._had_keys = False  # whether the file ever held one
-        self._is_marked, self._marker_until = False, 0.0  # the last look at the marker file, and until when it holds
 
     def admit(self, key: str) -> bool:
         """Whether a key is one of those, or none is needed. Takes the same time for every key that is none of them.
@@ -95,28 +91,22 @@ class Keys:
         exists = self._refresh()
         if self._hashes or (self._had_keys and not exists):
             return True
-        return self._check_marker()  # all were removed, unless the router was opened since; or there never were any
-
-    def _check_marker(self) -> bool:
-        """A look at the disk for each request would cost too much; a change of the keys is looked at."""
-        if (now := time.monotonic()) >= self._marker_until:
-            self._is_marked, self._marker_until = self._marker.exists(), now + MARKER_S
-        return self._is_marked
+        # all were removed, unless the router was opened since; or there never were any
+        return os.path.exists(self._marker)  # noqa: PTH110 - for each request: pathlib takes twice as long
 
     def _refresh(self) -> bool:
         """Read the file if it has changed; gives whether there is one."""
         try:
-            stat = os.stat(self._file)  # noqa: PTH116 - for each request: pathlib takes twice as long
+            stat = os.stat(self._file)  # noqa: PTH116 - as above
         except FileNotFoundError:
-            if self._version is not None:
-                self._version, self._hashes, self._marker_until = None, {}, 0.0
+            self._version, self._hashes = None, {}
             return False
         if self._version != (stat.st_mtime_ns, stat.st_ino):
             self._hashes = _read()
             self._had_keys = bool(self._hashes)
             if self._hashes:
                 _mark()
-            self._version, self._marker_until = (stat.st_mtime_ns, stat.st_ino), 0.0
+            self._version = stat.st_mtime_ns, stat.st_ino
         return True
 
 

@@ -17,7 +17,6 @@ import socket
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import count
 from typing import Any, NamedTuple
@@ -85,7 +84,6 @@ class Router:
         self._numbers = count(1)
         self._shed, self._shed_logged_at = 0, float("-inf")
         self._tasks: list[asyncio.Task[None]] = []
-        self._is_over = asyncio.Event()
 
     # ── lifespan ──────────────────────────────────────────────────────────────────────────────────
 
@@ -105,11 +103,10 @@ class Router:
 
     async def _end(self) -> None:
         """Let every release answer its requests, and write everything down."""
-        reconciling, saving = self._tasks
-        reconciling.cancel()
+        for task in self._tasks:
+            task.cancel()
         await self._reconciler.end()
-        self._is_over.set()
-        await saving
+        await self._rejections.save()
 
     async def _reconcile(self) -> None:
         while True:
@@ -121,9 +118,8 @@ class Router:
                 LOG.warning(f"the desired state cannot be read, so nothing changes: {error!r}")
 
     async def _save(self) -> None:
-        while not self._is_over.is_set():
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._is_over.wait(), SAVE_S)
+        while True:
+            await asyncio.sleep(SAVE_S)
             await self._rejections.save()
             in_use = {f"{name}-{candidate}" for name, model in self._models.items() for candidate in model.pools}
             try:
