@@ -23,18 +23,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 PRELOADED = (
-    "prefect.flow_engine",
-    "prefect.task_engine",
-    "prefect.artifacts",
-    "prefect.client.orchestration",
-    "prefect.events.clients",
-    "prefect.events.worker",
-    "prefect.logging.handlers",
-    "prefect.runtime",
-    "fastapi.encoders",
-    "anyio._backends._asyncio",
-    "httpx",
-    "yaml",
+    *("prefect.flow_engine", "prefect.task_engine", "prefect.artifacts", "prefect.client.orchestration"),
+    *("prefect.events.clients", "prefect.events.worker", "prefect.logging.handlers", "prefect.runtime"),
+    *("fastapi.encoders", "anyio._backends._asyncio", "httpx", "yaml"),
 )
 """What every flow run imports. Nothing that makes threads or connections: a fork does not have them."""
 

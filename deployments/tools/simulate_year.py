@@ -44,10 +44,6 @@ def run(loaded: params.Params, first: int, until: int, rows: int) -> None:
         first: partitions that are there from the start.
         until: partitions in all.
         rows: requested of each model for each day, at most.
-
-    Raises:
-        Mistake: there is no upstream that could deliver.
-        WorldError: the router does not answer, or a step takes longer than PATIENCE_SECONDS.
     """
     if loaded.upstream is None:
         raise Mistake("params.yaml names no upstream that could deliver")
