@@ -245,10 +245,8 @@ def test_status_counts_what_was_answered(router: Routed) -> None:
     until(lambda: _predicted(router) - sum(before["predictions"]["counts"]) == 3, 10)
     assert len(after["predictions"]["counts"]) == len(after["predictions"]["edges"]) + 1
     assert len(after["latency"]["counts"]) == len(after["latency"]["edges_ms"]) + 1
-    assert (after["role"], after["state"], after["why"], after["log"]) == (
-        *("live", "ready", None),
-        {"trouble": None, "lost": 0},
-    )
+    assert (after["role"], after["state"], after["why"]) == ("live", "ready", None)
+    assert after["log"] == {"trouble": None, "lost": 0}
     assert router.releases()[router.candidate]["unseen"]["carrier"] >= 1
 
 
@@ -321,17 +319,6 @@ def test_another_method_is_told_which_one(router: Routed, method: str, path: str
     """405, with Allow."""
     answer = CLIENT.request(method, f"{router.url}{path}")
     assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
-
-
-def test_a_body_that_is_too_large_is_refused_by_its_announced_length(router: Routed) -> None:
-    """Before any of it is read: the client hears of it before it has sent much."""
-    with socket.create_connection(("127.0.0.1", router.port), timeout=20) as client:
-        client.sendall(b"POST /%b/predict HTTP/1.1\r\nhost: x\r\ncontent-length: 5000001\r\n\r\n{" % MODEL.encode())
-        said = b""
-        while b"}" not in said:
-            said += client.recv(1000)
-    assert said.startswith(b"HTTP/1.1 413 ")
-    assert b"larger than 5000000 bytes (serving.max_bytes)" in said
 
 
 def test_a_body_in_chunks_is_refused_once_it_is_too_large(router: Routed) -> None:
@@ -607,17 +594,14 @@ def test_the_operator_asks_any_release_with_a_token_and_leaves_no_trace(router: 
     assert said["release"] == f"{MODEL}:other0000000000"
     assert said["version"] == "4"
     for given in ("", "Bearer x", f"Bearer {router.token()[:-1]}", router.token(), "Bearer é"):
-        assert (
-            CLIENT.post(f"{router.url}{path}", content=BODY, headers={"authorization": given.encode()}).status_code
-            == 401
-        )
+        wrong = {"authorization": given.encode()}
+        assert CLIENT.post(f"{router.url}{path}", content=BODY, headers=wrong).status_code == 401
     missing = router.post(path=f"/operator/{MODEL}/0000/predict", authorization=bearer)
     assert missing.status_code == 404
     assert "other0000000000" in missing.json()["error"]
     assert len(router.logged()) == logged
-    assert {name: one["answered"] for name, one in router.releases().items()} == {
-        name: one["answered"] for name, one in before.items()
-    }
+    after = router.releases()
+    assert [after[name]["answered"] for name in before] == [before[name]["answered"] for name in before]
     assert (router.root / "var" / "run" / "router.token").stat().st_mode & 0o777 == 0o600
 
 
@@ -791,35 +775,27 @@ def test_a_canary_gets_its_share_and_the_same_key_the_same_release(router: Route
 
 def test_a_larger_share_takes_nobody_back(router: Routed) -> None:
     """Who was the canary's stays the canary's; who asks without a key is of no side."""
-    seen = []
+    seen, keys = [], [str(number) for number in range(40)]
     for share in (0.2, 0.6, 1.0):
         router.serve(router.candidate, "other0000000000", canary="other0000000000", share=share)
         with httpx.Client(base_url=router.url) as client:
-            answers = {
-                key: client.post(f"/{MODEL}/predict", content=BODY, headers={"evergreen-key": key}).headers
-                for key in map(str, range(40))
+            asked = {
+                key: client.post(f"/{MODEL}/predict", content=BODY, headers={"evergreen-key": key}) for key in keys
             }
-        seen.append(
-            {key for key, headers in answers.items() if headers["evergreen-release"].endswith("other0000000000")}
-        )
+        others = [key for key in keys if asked[key].headers["evergreen-release"].endswith("other0000000000")]
+        seen.append(set(others))
     assert seen[0] < seen[1] < seen[2]
     assert len(seen[2]) == 40
 
 
 def test_a_canary_that_fails_costs_nobody_an_answer(router: Routed) -> None:
     """Who serves answers instead; the failure is the canary's."""
-    router.serve(router.candidate, "failing00000000", canary="failing00000000", share=1.0)
-    answer = router.post([{**ROW, "dest": "LAX"}])
-    assert answer.status_code == 200
-    assert answer.headers["evergreen-release"] == f"{MODEL}:{router.candidate}"
-    failing = router.releases()["failing00000000"]
-    assert (failing["errors"], failing["failed_alone"], failing["late"]) == (1, 1, 0)
-    router.serve(router.candidate, "poison000000000", canary="poison000000000", share=1.0)
-    answer = router.post([{**ROW, "dest": "POISON"}])
-    assert answer.status_code == 200
-    assert answer.headers["evergreen-release"] == f"{MODEL}:{router.candidate}"
-    poison = router.releases()["poison000000000"]
-    assert (poison["errors"], poison["failed_alone"], poison["late"]) == (1, 0, 1)
+    for name, dest, counted in (("failing00000000", "LAX", (1, 1, 0)), ("poison000000000", "POISON", (1, 0, 1))):
+        router.serve(router.candidate, name, canary=name, share=1.0)
+        answer = router.post([{**ROW, "dest": dest}])
+        assert (answer.status_code, answer.headers["evergreen-release"]) == (200, f"{MODEL}:{router.candidate}")
+        canary = router.releases()[name]
+        assert (canary["errors"], canary["failed_alone"], canary["late"]) == counted
 
 
 def test_what_a_canary_refuses_is_asked_of_who_serves(router: Routed) -> None:
@@ -882,17 +858,19 @@ def test_a_release_that_is_not_there_is_told(router: Routed) -> None:
 
 
 def test_a_model_that_is_no_longer_wanted_is_ended(router: Routed) -> None:
-    """No live one: 503 with Retry-After. No file: the model is not known; then it comes back."""
+    """No live one: 503 with Retry-After. No file: the model is not known; a person takes it out, and puts it back."""
     pids = router.releases()[router.candidate]["pids"]
     router.serve(None)
     answer = router.post()
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
     assert answer.json() == {"error": f"{MODEL} has no release that is ready"}
     until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), 20)
-    (router.root / "var" / "serving" / f"{MODEL}.json").unlink()
-    until(lambda: router.post().status_code == 404, 20)
     router.serve(router.candidate)
-    assert router.post().status_code == 200
+    path = router.root / "var" / "serving" / f"{MODEL}.json"
+    away = path.rename(path.with_suffix(".away"))
+    until(lambda: router.post().status_code == 404, 20)
+    away.rename(path)  # as it was
+    until(lambda: router.post().status_code == 200, 20)
 
 
 def test_a_folder_that_somebody_removes_and_that_is_made_again_costs_no_request(router: Routed) -> None:
@@ -907,15 +885,6 @@ def test_a_folder_that_somebody_removes_and_that_is_made_again_costs_no_request(
             time.sleep(1)
     assert set(seen.statuses) == {200}
     assert router.releases()[router.candidate]["pids"] == pids
-
-
-def test_a_file_that_went_and_came_back_as_it_was_is_followed(router: Routed) -> None:
-    """A person takes a model out for a while."""
-    path = router.root / "var" / "serving" / f"{MODEL}.json"
-    away = path.rename(path.with_suffix(".away"))
-    until(lambda: router.post().status_code == 404, 20)
-    away.rename(path)
-    until(lambda: router.post().status_code == 200, 20)
 
 
 NO_WISH = [
