@@ -6,7 +6,7 @@ from markupsafe import Markup
 
 from deployments.status_page import charts, facts
 from deployments.status_page.facts import Broken
-from deployments.status_page.parts import fill, part
+from deployments.status_page.parts import empty, fill, part
 from tasks.pictures.formatting import many
 
 LISTED = 10  # so many refused partitions are listed
@@ -27,7 +27,8 @@ def _partitions(quarantine: str) -> Markup:
         if delivery.dataset:
             cells.setdefault(delivery.dataset, {}).setdefault(delivery.partition, False)
     if not any(cells.values()):
-        return fill("no_partitions.html")
+        run = Markup("<code>make run</code> delivers the example's.")
+        return empty("Partitions", "No partition has arrived yet. The landing zone takes them; " + run)
     revised = facts.revised()
     counted = [_counted(dataset, names, revised.get(dataset, 0)) for dataset, names in datasets.items()]
     waiting = many(len(refused), "delivery", "deliveries") if refused else "none"
@@ -47,7 +48,7 @@ def _versions() -> Markup:
     """The version of now, those before in Git, and whether the models have been notified of it."""
     current = facts.version()
     if current is None:
-        return fill("no_version.html")
+        return empty("Data versions", "There is none yet: the flow ingest makes the first of what is delivered.")
     committed, announced = facts.committed(), facts.attempt(facts.announced)
     return fill(
         "versions.html",

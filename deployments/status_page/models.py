@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from deployments.status_page import charts, facts, monitoring
 from deployments.status_page.facts import Broken, Ledger, ModelFacts, Tools
-from deployments.status_page.parts import fill, part
+from deployments.status_page.parts import empty, fill, part
 from deployments.status_page.plans import Plan
 from tasks.ground import params
 from tasks.pictures.formatting import many, read_time
@@ -106,7 +106,8 @@ def retraining(model: ModelFacts, tools: Tools, plans: Mapping[str, Plan] | Brok
     plan = None if isinstance(plans, Broken) else plans.get(f"train/{model.name}")
     decisions, policy = facts.unbroken(model.decisions), model.section.retrain
     if not decisions:
-        return fill("no_decision.html", policy=_in_words(policy))
+        when = f"It trains when (params.yaml, retrain): {_in_words(policy)}."
+        return empty("Retraining", f"The retrain policy was not evaluated yet. {when}")
     last = decisions[-1]
     return fill(
         "retraining.html",
@@ -155,7 +156,7 @@ def history(model: ModelFacts) -> Markup:
     rollouts = facts.unbroken(model.rollouts)
     events = list(_events(model, rollouts))
     if not events:
-        return fill("no_history.html")
+        return empty("History", "No verdict and no rollout yet.")
     lanes = [lane for lane in _COUNTED if any(event.lane == lane for event in events)]
     counted = "; ".join(_counted(lane, events) for lane in lanes)
     return fill(

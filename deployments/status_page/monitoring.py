@@ -12,12 +12,13 @@ from markupsafe import Markup
 
 from deployments.status_page import facts
 from deployments.status_page.facts import Broken, ModelFacts
-from deployments.status_page.parts import broken, fill, part
+from deployments.status_page.parts import broken, empty, fill, part
 from tasks.monitoring import chart
 from tasks.monitoring.chart import loss_entry
-from tasks.pictures.formatting import Entry, days, ends, interval, many, read_time, short
+from tasks.pictures.formatting import Entry, days, ends, interval, loss_name, many, read_time, short
 
 TITLE = "Quality, drift, requests"
+NO_REQUESTS = "No requests yet."
 
 Window = Mapping[str, Any]
 """A window of the report: since, until, rows, labels, measured, estimated, by release and by slice."""
@@ -26,7 +27,7 @@ Window = Mapping[str, Any]
 def pictures(model: ModelFacts) -> Iterator[Markup]:
     """Quality, drift and requests; one notice where there is no report, it cannot be read, or nothing was requested."""
     if model.report is None:
-        yield fill("not_monitored.html", title=TITLE)
+        yield empty(TITLE, "Not monitored yet: the flow monitor measures what was requested and answered.")
     elif isinstance(model.report, Broken):
         yield broken(TITLE, model.report.why)
     elif facts.attempt(lambda: _was_requested(model)) is False:
@@ -42,7 +43,12 @@ def _was_requested(model: ModelFacts) -> bool:
 
 @part(TITLE)
 def _idle(model: ModelFacts) -> Markup:
-    return fill("no_requests.html", title=TITLE, loss=model.section.gate.loss, promised=promised(model))
+    entry = promised(model)
+    return empty(TITLE, f"{NO_REQUESTS} {_promise(model, entry)}" if entry else NO_REQUESTS)
+
+
+def _promise(model: ModelFacts, entry: Entry | None) -> str:
+    return f"{loss_name(model.section.gate.loss)} was promised to be {interval(entry)}."
 
 
 # ── the loss of the live release ──────────────────────────────────────────────────────────────────
@@ -93,7 +99,8 @@ def quality(model: ModelFacts, report: Mapping[str, Any]) -> Markup:
     reported, was_promised = report["quality"], promised(model)
     if not reported or not chart.has_quality(reported):
         rows = sum(window["rows"] for window in chart.windows(reported)) if reported else 0
-        return fill("no_quality.html", rows=rows, loss=model.section.gate.loss, promised=was_promised)
+        waiting = f"{many(rows, 'prediction')} wait for their labels, and are too few for an estimate."
+        return empty("Quality", f"{waiting if rows else NO_REQUESTS} {_promise(model, was_promised)}")
     loss, windows = reported["loss"], chart.windows(reported)
     compared, is_bad = _compared(_of_live(model, windows), loss, was_promised)
     measured = dict.fromkeys(metric for window in windows for metric in window.get("measured") or {})
@@ -172,7 +179,7 @@ def service(model: ModelFacts, report: Mapping[str, Any]) -> Markup:
     """How many requests a day, and how long they took."""
     daily = sorted((report.get("service") or {}).get("days") or [], key=lambda entry: str(entry["day"]))
     if not daily:
-        return fill("no_requests.html", title="Requests", loss="", promised=None)
+        return empty("Requests", NO_REQUESTS)
     last, total = daily[-1], sum(entry["requests"] for entry in daily)
     says = f"{days(last['day'], last['day'])}: {many(last['requests'], 'request')} with {many(last['rows'], 'row')}"
     if last["p50"] is not None:

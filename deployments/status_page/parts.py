@@ -38,6 +38,11 @@ def part(title: str, heading: str = "h3") -> Callable[[Callable[P, Markup]], Cal
     return decorate
 
 
+def empty(title: str, text: str) -> Markup:
+    """What stands where there is nothing to show yet."""
+    return fill("empty.html", title=title, text=text)
+
+
 def broken(title: str, why: str, heading: str = "h3") -> Markup:
     """What stands where a part cannot be shown."""
     return fill("broken.html", title=title, why=why, heading=heading)
