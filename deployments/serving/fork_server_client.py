@@ -46,7 +46,7 @@ class ForkServer:
         async with self._lock:
             if self._socket is not None:
                 return
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            ours, theirs = socket.socketpair()
             with theirs:
                 command = [sys.executable, "-I", str(SCRIPT), "--fd", str(theirs.fileno())]
                 self.process = await asyncio.create_subprocess_exec(*command, pass_fds=[theirs.fileno()], **DETACHED)
