@@ -36,7 +36,7 @@ from tasks.ground import files, params, settings
 from tasks.modelling import daily_summaries, profile, rows
 from tasks.monitoring.drift import drift
 from tasks.monitoring.intake import intake
-from tasks.prediction_log import log_files
+from tasks.prediction_log import log_files, log_tables
 from tasks.runtime import model_file
 
 MODEL, DAYS, AT_ONCE = "flight_delay", 365, 10
@@ -69,7 +69,7 @@ def lay_down(root: Path, many: int) -> None:
     (root / "reference.parquet").write_bytes(daily_summaries.to_bytes(summaries))
     learned.join(said.iloc[: len(learned)]).to_parquet(root / "learned.parquet")
     world = world.join(said)
-    marks = {log_files.column_of(name): {"feature": name} for name in model.features}
+    marks = {log_tables.column_of(name): {"feature": name} for name in model.features}
     marks |= {name: {"class": name.removeprefix("p_")} for name in said.columns}
     per_day, rng = many // DAYS, np.random.default_rng(0)
     first = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=1)
@@ -87,10 +87,10 @@ def lay_down(root: Path, many: int) -> None:
             "release": candidate,
             "key": None,
             "row_key": [f"{number:03d}-{i}" for i in range(per_day)],
-            **{log_files.column_of(name): part[name].to_numpy() for name in model.features},
+            **{log_tables.column_of(name): part[name].to_numpy() for name in model.features},
             "prediction": (part["p_1"].to_numpy() > 0.5).astype(float),
             **{name: part[name].to_numpy() for name in said.columns},
-            log_files.PLACE: (np.arange(per_day) // AT_ONCE + 1) * 2000,
+            log_tables.PLACE: (np.arange(per_day) // AT_ONCE + 1) * 2000,
         }
         frame = pd.DataFrame(columns)
         schema = pa.Schema.from_pandas(frame, preserve_index=False).remove_metadata()
@@ -100,7 +100,7 @@ def lay_down(root: Path, many: int) -> None:
         ]
         fields = [field.with_metadata(marks[field.name]) if field.name in marks else field for field in fields]
         table = pa.Table.from_pandas(frame, preserve_index=False).cast(pa.schema([f.remove_metadata() for f in fields]))
-        table = table.cast(log_files.schema_of([pa.schema(fields)]).empty_table().select(table.column_names).schema)
+        table = table.cast(log_tables.schema_of([pa.schema(fields)]).empty_table().select(table.column_names).schema)
         path = root / "var" / "predictions" / MODEL / first.date().isoformat()
         path.mkdir(parents=True, exist_ok=True)
         name = f"{candidate}.4000000.{moment}.{number}.{number:012x}.parquet"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from tasks.modelling.daily_summaries import DaySummaries
     from tasks.monitoring.intake.labels import Joined
     from tasks.monitoring.intake.service_counts import ServiceDays
+
+WEEK = timedelta(days=7)
 
 
 @flow(name="monitor", flow_run_name="monitor/{model}", description=__doc__)
@@ -64,24 +66,24 @@ def monitor(model: str) -> State[Any]:
     return Completed(message=_summary(written))
 
 
+@dataclass
 class _MonitorRun:
     """One run, step by step. What changed is computed, the rest is remembered."""
 
-    def __init__(
-        self,
-        model: str,
-        config: params.Model,
-        releases: Releases,
-        state: intake.IntakeState,
-        live: report.Live | None,
-        last_day: date,
-    ) -> None:
-        self.model, self.config, self.releases, self.state, self.live = model, config, releases, state, live
-        self.last_day = last_day
-        """The newest day that is over: what came later is kept and shown, but not judged."""
-        self.how = weekly.Measuring.of(config)
-        self.picture = b""
-        self.numbers: list[report.Number] = []
+    model: str
+    config: params.Model
+    releases: Releases
+    state: intake.IntakeState
+    live: report.Live | None
+    last_day: date
+    """The newest day that is over: what came later is kept and shown, but not judged."""
+    picture: bytes = b""
+    numbers: list[report.Number] = field(default_factory=list)
+
+    @property
+    def how(self) -> weekly.Measuring:
+        """As in training and at the gate."""
+        return weekly.Measuring.of(self.config)
 
     def execute(self) -> dict[str, Any]:
         """Join labels, detect drift, measure quality, update alarms, and write the report, which is given."""
@@ -89,10 +91,9 @@ class _MonitorRun:
         service = intake.service(self.model, self.state)
         data = _step("compare requests with the training rows", lambda: self._compare(joined, service))
         quality = _step("measure and estimate the quality", lambda: self._measure(joined))
-        _step("update alarms", lambda: self._update_alarms(joined, data, quality, service))
-        composed = report.compose(self.model, self.live, service, data, quality)
-        self.numbers = report.numbers(self.live, service, data, quality)
-        return dict(_step("write the report", lambda: self._write(composed)))
+        findings = report.Findings(self.live, service, data, quality)
+        _step("update alarms", lambda: self._update_alarms(joined, findings))
+        return dict(_step("write the report", lambda: self._write(findings)))
 
     def _join(self) -> Joined:
         rows = settings.BUILD / self.model / "rows"
@@ -119,7 +120,7 @@ class _MonitorRun:
         if not learned:
             return report.DataFindings(summaries=stream, units=units, lacking=reference.lacking)
         lacking = [reference.lacking or release.lacking, report.untimed(service)]
-        drift_report = drift.detect(layouts, learned, stream, units=units)
+        drift_report = drift.detect(layouts, learned, stream, units)
         return report.DataFindings(drift_report, stream, learned, units, "; ".join(filter(None, lacking)))
 
     def _stream(self, joined: Joined, candidate: str, layouts: Mapping[str, Any]) -> DaySummaries:
@@ -137,20 +138,18 @@ class _MonitorRun:
         promised = weekly.promised(self.how, reference) if reference else None
         return report.QualityFindings(self.how.loss, promised, windows)
 
-    def _update_alarms(
-        self, joined: Joined, data: report.DataFindings, quality: report.QualityFindings, service: ServiceDays
-    ) -> None:
+    def _update_alarms(self, joined: Joined, findings: report.Findings) -> None:
         """Compare what deviates with what deviated before, and announce what is new."""
         gate, fewest = self.config.gate, self.config.rollout.min_requests
-        deviations = alarms.of_service(service, self.last_day, gate.latency_ms, fewest)
-        if self.live is not None:
-            deviations += alarms.of_drift(data.drift, self.live.candidate, self.live.version) if data.drift else []
-            deviations += self._degradation(joined, quality, self.live)
-        days = sorted(date.fromisoformat(day) for day in self.state.asked if day <= self.last_day.isoformat())
+        deviations = alarms.of_service(findings.service, self.last_day, gate.latency_ms, fewest)
+        if live := self.live:
+            moved = findings.data.drift
+            deviations += alarms.of_drift(moved, live.candidate, live.version) if moved else []
+            deviations += self._degradation(joined, findings.quality, live)
+        days = [date.fromisoformat(day) for day in sorted(self.state.asked) if day <= self.last_day.isoformat()]
         span = (days[0], days[-1]) if days else None
-        live = self.live.candidate if self.live else None
-        updated = alarms.update(self.model, deviations, live, span, report.effect(quality, self.live))
-        changes = alarms.unannounced(updated)
+        candidate = live.candidate if live else None
+        changes = alarms.unannounced(alarms.update(self.model, deviations, candidate, span, report.effect(findings)))
         for alarm, change in changes:
             get_run_logger().warning(f"alarm {alarm['key']} {change}: {alarm['text']}")
         events.stored([events.alarm(self.model, alarm, change) for alarm, change in changes])
@@ -173,9 +172,10 @@ class _MonitorRun:
         episodes = degradation.find(holdout, days)
         return alarms.of_quality(episodes, self.how.loss, quality.promised, live.candidate, live.version)
 
-    def _write(self, composed: dict[str, Any]) -> dict[str, Any]:
+    def _write(self, findings: report.Findings) -> dict[str, Any]:
         from tasks.monitoring import chart
 
+        composed, self.numbers = report.compose(self.model, findings), report.numbers(findings)
         report.write_table(self.model, self.numbers)
         self.picture = chart.draw(composed)
         return report.write(self.model, composed)
@@ -183,6 +183,7 @@ class _MonitorRun:
     def track(self, before: Mapping[str, str]) -> dict[str, str]:
         """Record the numbers of each release beside its version, where they changed; gives their digests."""
         from tasks.release.registry import monitoring_run
+        from tasks.release.registry.monitoring_run import WeeklyMetrics
 
         live = self.live.candidate if self.live else None
         digests = {}
@@ -190,7 +191,10 @@ class _MonitorRun:
             metrics = report.as_metrics(self.numbers, candidate)
             digests[candidate] = files.digest(metrics)[:16]
             if metrics and before.get(candidate) != digests[candidate]:
-                weeks = [_weekly_metrics(since, values) for since, values in sorted(metrics.items())]
+                weeks = [
+                    WeeklyMetrics(weekly.week_number(since[:10]), datetime.fromisoformat(since) + WEEK, values)
+                    for since, values in sorted(metrics.items())
+                ]
                 monitoring_run.record(self.model, candidate, weeks, self._artifacts() if candidate == live else {})
         return digests
 
@@ -215,8 +219,7 @@ class Releases:
             RegistryUnavailable: the store is locked or gone. The next run asks again.
         """
         if candidate not in self._references:
-            folder = self._fetch(candidate)
-            self._references[candidate] = Reference(candidate, folder) if isinstance(folder, Path) else folder
+            self._references[candidate] = self._fetch(candidate)
         return self._references[candidate]
 
     def reference(self, candidate: str) -> Reference | None:
@@ -229,19 +232,19 @@ class Releases:
         reference = self.of(candidate)
         return reference if isinstance(reference, str) else reference.profile
 
-    def _fetch(self, candidate: str) -> Path | str:
+    def _fetch(self, candidate: str) -> Reference | str:
         folder = paths.champions() / candidate
-        if files.is_sealed(folder):
-            return folder
-        from tasks.release.registry import registry
+        if not files.is_sealed(folder):
+            from tasks.release.registry import registry
 
-        version = registry.find(self.model, candidate)
-        if version is None:
-            return f"the registry does not have release {candidate}: what it learned from is not known"
-        try:
-            return registry.fetch_cached(self.model, version)
-        except (DataMissing, ModelFileRefused, Mistake) as error:
-            return str(error)
+            version = registry.find(self.model, candidate)
+            if version is None:
+                return f"the registry does not have release {candidate}: what it learned from is not known"
+            try:
+                folder = registry.fetch_cached(self.model, version)
+            except (DataMissing, ModelFileRefused, Mistake) as error:
+                return str(error)
+        return Reference(candidate, folder)
 
 
 def _step(name: str, go: Callable[[], Any], retries: int = 0) -> Any:
@@ -252,16 +255,6 @@ def _step(name: str, go: Callable[[], Any], retries: int = 0) -> Any:
 def _live(model: str) -> report.Live | None:
     live = desired_state.read(model).live
     return report.Live(live.candidate, live.version, live.since) if live else None
-
-
-def _weekly_metrics(since: str, values: Mapping[str, float]) -> Any:
-    from tasks.release.registry import monitoring_run
-
-    until = datetime.fromisoformat(since) + timedelta(days=7)
-    return monitoring_run.WeeklyMetrics(weekly.week_number({"since": since}), until, values)
-
-
-# ── the inputs of a run ───────────────────────────────────────────────────────────────────────────
 
 
 def _inputs_digest(model: str, config: params.Model, state: intake.IntakeState, last_day: date) -> str:
@@ -277,9 +270,6 @@ def _inputs_digest(model: str, config: params.Model, state: intake.IntakeState, 
 def _outcome_file(model: str) -> Path:
     """Written when a run is complete: reported, announced and tracked."""
     return intake.folder(model) / "done.json"
-
-
-# ── the page ──────────────────────────────────────────────────────────────────────────────────────
 
 
 def _publish(model: str, written: Mapping[str, Any], picture: bytes) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from datetime import date
 from typing import Any
 
 DIGITS = 9
@@ -24,3 +26,16 @@ def text(value: Any) -> str:
     if not isinstance(value, float):
         return str(value)
     return str(int(value)) if value.is_integer() else repr(float(value))
+
+
+def plain(value: Any, digits: int = DIGITS) -> Any:
+    """A value as JSON has it: times as texts, floats to so many digits, and null for what is not finite."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(entry, digits) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(entry, digits) for entry in value]
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, float):
+        return float(f"{value:.{digits}g}") + 0.0 if math.isfinite(value) else None
+    return value

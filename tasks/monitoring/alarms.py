@@ -2,27 +2,27 @@
 
     var/monitoring/<model>/alarms.json    all of them, oldest first
 
-Each run finds what deviates from all that is known (`Deviation`). Here that is matched with what was found before, so
-that an alarm is announced once when it opens and once when it is over, and keeps a person's acknowledgement:
-
     drift     columns that moved together, in requests or answers (drift.py)
     quality   the measured loss is above what was promised, beyond doubt (degradation.py)
     service   requests take longer than the gate allows, or too many of them get no answer
 
-Dates are those of the data: the days of the requests, not of the runs.
+Each run finds what deviates from all that is known (`Deviation`). That is matched with what was found before: an alarm
+is announced once when it opens and once when it is over, and keeps a person's acknowledgement. Dates are those of the
+data: the days of the requests, not of the runs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from tasks.ground import files
 from tasks.ground.errors import Mistake, did_you_mean
 from tasks.monitoring.intake import intake, service_counts
+from tasks.monitoring.quality.weekly import utc
 
 if TYPE_CHECKING:
     from tasks.monitoring.drift.drift import DriftReport
@@ -72,11 +72,9 @@ def of_drift(report: DriftReport, candidate: str, version: int) -> list[Deviatio
 
     deviations = []
     for alarm in report.alarms:
-        short = OpenAlarm.of(alarm)
-        columns = tuple(moved.column for moved in alarm.moved)
-        dates = alarm.since, alarm.opened, alarm.closed
-        key = f"{alarm.key}-v{version}"
-        deviations.append(Deviation(key, "drift", short.what, alarm.text, short.effect, *dates, columns, candidate))
+        short, columns = OpenAlarm.of(alarm), tuple(moved.column for moved in alarm.moved)
+        moves, dates = (short.what, alarm.text, short.effect), (alarm.since, alarm.opened, alarm.closed)
+        deviations.append(Deviation(f"{alarm.key}-v{version}", "drift", *moves, *dates, columns, candidate))
     return deviations
 
 
@@ -87,16 +85,10 @@ def of_quality(
     deviations = []
     for episode in episodes:
         above = episode.loss / promised["value"] - 1 if promised["value"] > 0 else 0.0
-        text = (
-            f"{loss} is {episode.loss:.4g} over {episode.labels:,} labels since {episode.since}, {above:.1%} above the "
-        )
-        text += f"promised {promised['value']:.4g} ({promised['low']:.4g} to {promised['high']:.4g})"
-        since, opened = date.fromisoformat(episode.since), date.fromisoformat(episode.opened)
-        closed = date.fromisoformat(episode.closed) if episode.closed else None
-        key = f"{episode.opened}-{loss}-v{version}"
-        deviations.append(
-            Deviation(key, "quality", loss, text, round(above, 6), since, opened, closed, (loss,), candidate)
-        )
+        text = f"{loss} is {episode.loss:.4g} over {episode.labels:,} labels since {episode.since}, {above:.1%} above "
+        text += f"the promised {promised['value']:.4g} ({promised['low']:.4g} to {promised['high']:.4g})"
+        key, dates = f"{episode.opened}-{loss}-v{version}", (episode.since, episode.opened, episode.closed)
+        deviations.append(Deviation(key, "quality", loss, text, round(above, 6), *dates, (loss,), candidate))
     return deviations
 
 
@@ -172,7 +164,8 @@ def merged(
     same = _matches(before, deviations)
     taken = {deviation.key for deviation in same.values()}
     alarms = [_updated(alarm, same.get(alarm["key"]), live, days, effect) for alarm in before]
-    alarms += [_opened(deviation, effect) for deviation in deviations if deviation.key not in taken]
+    opened = [deviation for deviation in deviations if deviation.key not in taken]
+    alarms += [{**_fields(new, effect), "key": new.key, "times": 1, **_UNTOLD} for new in opened]
     alarms.sort(key=lambda alarm: (alarm["opened"], alarm["key"]))
     over = [alarm["key"] for alarm in alarms if alarm["closed"]]
     forgotten = set(over[: max(0, len(over) - KEPT)])
@@ -202,10 +195,6 @@ def _is_same(alarm: Alarm, other: Deviation) -> bool:
     return begins_before_end and (alarm["closed"] is None or other.since.isoformat() <= alarm["closed"][:10])
 
 
-def _opened(deviation: Deviation, effect: str) -> Alarm:
-    return {**_fields(deviation, effect), "key": deviation.key, "times": 1, **_UNTOLD}
-
-
 _UNTOLD = {"told": {"opened": False, "closed": False}, "acknowledged": None}
 
 
@@ -213,41 +202,32 @@ def _updated(alarm: Alarm, now: Deviation | None, live: str | None, days: Span |
     if now is None:
         if alarm["closed"]:
             return alarm
-        is_of_other = alarm["release"] is not None and alarm["release"] != live
-        why = (
-            "the release that it is about is no longer live" if is_of_other else "the data known by now do not show it"
-        )
+        why = "the data known by now do not show it"
+        if alarm["release"] not in (None, live):
+            why = "the release that it is about is no longer live"
         last = days[1] if days else date.fromisoformat(alarm["opened"][:10])
         text = alarm["text"].removesuffix(f"; {alarm['effect_on_model']}")
-        return {**alarm, "closed": _utc(last), "text": f"{text}; over: {why}"}
-    is_forgotten = days is not None and alarm["since"] < _utc(days[0])  # the days on which it began: as it was then
+        return {**alarm, "closed": utc(last), "text": f"{text}; over: {why}"}
+    is_forgotten = days is not None and alarm["since"] < utc(days[0])  # the days on which it began: as it was then
     began = {name: alarm[name] for name in ("since", "opened")} if is_forgotten else {}
-    if alarm["closed"] and now.closed:
-        return {**alarm, **_fields(now, alarm["effect_on_model"]), **began}
-    if not alarm["closed"]:
-        return {**alarm, **_fields(now, effect), **began}
-    return {**alarm, **_fields(now, effect), "times": alarm["times"] + 1, **_UNTOLD}  # it is back
+    if alarm["closed"] and not now.closed:
+        return {**alarm, **_fields(now, effect), "times": alarm["times"] + 1, **_UNTOLD}  # it is back
+    return {**alarm, **_fields(now, alarm["effect_on_model"] if alarm["closed"] else effect), **began}
 
 
 def _fields(deviation: Deviation, effect: str) -> dict[str, Any]:
-    closed = deviation.closed
+    """What an alarm says of a deviation: all but its key."""
+    closed, fields = deviation.closed, asdict(deviation)
+    del fields["key"]
     over = f"; over since {closed}" if closed else f"; {effect}" if effect else ""
-    return {
-        "kind": deviation.kind,
-        "what": deviation.what,
+    return fields | {
         "text": f"{deviation.text}{over}",
-        "effect": deviation.effect,
         "effect_on_model": effect,
-        "since": _utc(deviation.since),
-        "opened": _utc(deviation.opened),
-        "closed": _utc(closed) if closed else None,
+        "since": utc(deviation.since),
+        "opened": utc(deviation.opened),
+        "closed": utc(closed) if closed else None,
         "columns": list(deviation.columns),
-        "release": deviation.release,
     }
-
-
-def _utc(day: date) -> str:
-    return f"{day.isoformat()}T00:00:00Z"
 
 
 @contextmanager

@@ -9,7 +9,6 @@ The modules beside this one compute the numbers; here they are laid out. Days an
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from tasks.ground import files
+from tasks.ground.numbers import plain
 from tasks.monitoring import alarms
 from tasks.monitoring.intake import intake, service_counts
 from tasks.monitoring.quality import weekly
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from tasks.monitoring.drift.drift import DriftReport
 
 DIGITS = 6
-SHARES = (0.5, 0.95, 0.99)
 COUNTED = ("requests", "rows", *error_counts.KINDS)
 
 
@@ -63,22 +62,27 @@ class QualityFindings:
     windows: Sequence[weekly.Week]
 
 
-def compose(
-    model: str,
-    live: Live | None,
-    service: Mapping[str, Mapping[str, Any]],
-    data: DataFindings,
-    quality: QualityFindings,
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Findings:
+    """Everything that a run of the monitor found."""
+
+    live: Live | None
+    service: service_counts.ServiceDays
+    data: DataFindings
+    quality: QualityFindings
+
+
+def compose(model: str, findings: Findings) -> dict[str, Any]:
     """Everything but the alarms."""
+    quality = findings.quality
     windows = [{name: value for name, value in week.items() if name != "of"} for week in quality.windows]
     return {
         "model": model,
         "at": datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
-        "release": vars(live) if live else None,
-        "service": {"days": [_service(day, counts) for day, counts in sorted(service.items())]},
-        "data": _data(data),
-        "quality": {"loss": quality.loss, "promised": _plain(quality.promised), "windows": _plain(windows)},
+        "release": vars(findings.live) if findings.live else None,
+        "service": {"days": [{"day": day, **_counts(of)} for day, of in sorted(findings.service.items())]},
+        "data": _data(findings.data),
+        "quality": plain({"loss": quality.loss, "promised": quality.promised, "windows": windows}, DIGITS),
     }
 
 
@@ -90,8 +94,9 @@ def write(model: str, report: Mapping[str, Any]) -> dict[str, Any]:
     return complete
 
 
-def effect(quality: QualityFindings, live: Live | None) -> str:
+def effect(findings: Findings) -> str:
     """The newest loss of the live release, in a few words: measured, or estimated, against promised."""
+    quality, live = findings.quality, findings.live
     for week in reversed(quality.windows):
         if live is None or live.candidate not in week["releases"]:
             continue
@@ -106,7 +111,7 @@ def effect(quality: QualityFindings, live: Live | None) -> str:
     return f"its effect on {quality.loss} is not known: too few predictions and labels"
 
 
-def untimed(service: Mapping[str, Mapping[str, Any]]) -> str:
+def untimed(service: service_counts.ServiceDays) -> str:
     """A sentence about rows that count for nothing; empty where there are none."""
     count = sum(counts["untimed"] for counts in service.values())
     if not count:
@@ -120,12 +125,12 @@ def untimed(service: Mapping[str, Mapping[str, Any]]) -> str:
 # ── parts of the report ───────────────────────────────────────────────────────────────────────────
 
 
-def _service(day: str, counts: Mapping[str, Any]) -> dict[str, Any]:
-    return {"day": day, **{name: counts.get(name, 0) for name in (*COUNTED, "untimed")}, **_latencies(counts["ms"])}
+def _counts(day: Mapping[str, Any]) -> dict[str, Any]:
+    return {**{name: day.get(name, 0) for name in (*COUNTED, "untimed")}, **_latencies(day["ms"])}
 
 
 def _latencies(histogram: Mapping[str, int]) -> dict[str, float | None]:
-    return {f"p{share * 100:g}": service_counts.quantile(histogram, share) for share in SHARES}
+    return {f"p{percent}": service_counts.quantile(histogram, percent / 100) for percent in (50, 95, 99)}
 
 
 def _data(data: DataFindings) -> dict[str, Any]:
@@ -140,7 +145,7 @@ def _data(data: DataFindings) -> dict[str, Any]:
         "text": text,
         "days": len(report.days),
         "rows": max((finding.rows for finding in report.findings.values()), default=0),
-        "columns": _plain([_column(name, report, data) for name in report.findings]),
+        "columns": plain([_column(name, report, data) for name in report.findings], DIGITS),
         "threshold": round(report.threshold, 3),
         "evidence": {"days": [day.isoformat() for day in report.days], "columns": evidence},
     }
@@ -153,10 +158,8 @@ def _status(report: DriftReport, lacking: str) -> tuple[str, str]:
     judged = [finding for finding in report.findings.values() if finding.role == "feature" and finding.type != "new"]
     short = [finding for finding in judged if finding.status == "not enough data"]
     if len(short) == len(judged):
-        return (
-            "not enough data",
-            f"not enough data: {short[0].text if short else 'there were no requests yet'}{lacking}",
-        )
+        why = short[0].text if short else "there were no requests yet"
+        return "not enough data", f"not enough data: {why}{lacking}"
     named = {finding.status: finding.name for finding in judged if finding.status not in ("ok", "not enough data")}
     notes = [f"{name} is {status}" for status, name in sorted(named.items())]
     if slight := [finding.name for finding in report.findings.values() if finding.slight]:
@@ -168,10 +171,8 @@ def _status(report: DriftReport, lacking: str) -> tuple[str, str]:
 
 def _column(name: str, report: DriftReport, data: DataFindings) -> dict[str, Any]:
     finding, sides = report.findings[name], [(side or {}).get(name) for side in (data.reference, data.summaries)]
-    same = ("name", "role", "type", "status", "text", "slight", "days", "rows", "p", "q", "shift", "cramers_v", "psi")
     return {
-        **{key: getattr(finding, key) for key in same},
-        "missing": list(finding.missing),
+        **{key: value for key, value in vars(finding).items() if key != "evidence"},
         "unit": (data.units or {}).get(name),
         "outside": [_shares(side).get("outside") for side in sides],
         "unseen": [_shares(side).get("unseen") for side in sides],
@@ -188,30 +189,18 @@ def _shares(days: ColumnDays | None) -> dict[str, float]:
     return {"outside": float((counts[0] + counts[-1]) / total)} if days.column.edges else {}
 
 
-def _plain(value: Any) -> Any:
-    """As JSON: six digits, null for what is not finite."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
-    if isinstance(value, float):
-        return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
-    return value
-
-
 # ── a number per week ─────────────────────────────────────────────────────────────────────────────
 
 Number = dict[str, Any]
-"""since, until, release (candidate, or «all»), kind (quality, estimate, data, service), column, slice, metric, value,
-low, high."""
+"""_NAMES, of texts, and _VALUES; `release` is a candidate or «all», `kind` quality, estimate, data or service."""
 
-_HEAD = ("since", "until", "release", "kind", "column", "slice")
+_NAMES = ("since", "until", "release", "kind", "column", "slice", "metric")
+_VALUES = ("value", "low", "high")
 
 
-def numbers(
-    live: Live | None, service: Mapping[str, Mapping[str, Any]], data: DataFindings, quality: QualityFindings
-) -> list[Number]:
+def numbers(findings: Findings) -> list[Number]:
     """Everything that was measured, one number of a week a line."""
+    live, data, quality = findings.live, findings.data, findings.quality
     lines: list[Number] = []
     for week in quality.windows:
         lines += _of_quality(week, "all", quality.loss)
@@ -221,16 +210,15 @@ def numbers(
         for column in data.summaries.values():
             lines += _of_column(column, live.candidate)
         lines += _of_evidence(data.drift, live.candidate) if data.drift else []
-    return [*lines, *_of_service(service)]
+    return [*lines, *_of_service(findings.service)]
 
 
 def write_table(model: str, lines: Sequence[Number]) -> None:
     """Write windows.parquet; equal numbers give equal bytes."""
     import pandas as pd
 
-    texts, values = (*_HEAD, "metric"), ("value", "low", "high")
-    frame = pd.DataFrame(lines, columns=[*texts, *values])
-    types = {**dict.fromkeys(texts, "str"), **dict.fromkeys(values, "float64")}
+    frame = pd.DataFrame(lines, columns=[*_NAMES, *_VALUES])
+    types = {**dict.fromkeys(_NAMES, "str"), **dict.fromkeys(_VALUES, "float64")}
     files.write_parquet(intake.folder(model) / "windows.parquet", frame.astype(types))
 
 
@@ -243,10 +231,8 @@ def _of_quality(week: Mapping[str, Any], release: str, loss: str) -> Iterator[Nu
         yield {**quality, "metric": metric, **entry}
     for column, values in (week["slices"] or {}).items():
         for value, part in values.items():
-            of_slice = {**quality, "column": column, "slice": value}
-            yield {**of_slice, "metric": "rows", "value": float(part["rows"])}
-            for metric, entry in part["metrics"].items():
-                yield {**of_slice, "metric": metric, **entry}
+            for metric, entry in {"rows": {"value": float(part["rows"])}, **part["metrics"]}.items():
+                yield {**quality, "column": column, "slice": value, "metric": metric, **entry}
     if week["estimated"]:
         yield {**estimate, "metric": loss, **week["estimated"]}
     if week["off"] is not None:
@@ -257,8 +243,7 @@ def _of_column(days: ColumnDays, candidate: str) -> Iterator[Number]:
     import numpy as np
 
     for week in sorted({weekly.monday(str(day)) for day in days.days}):
-        first, last = np.datetime64(week), np.datetime64(week + timedelta(days=6))
-        own = days.since(first).until(last)
+        own = days.since(np.datetime64(week)).until(np.datetime64(week + timedelta(days=6)))
         rows, with_value = int(own.rows.sum()), int(own.known.sum())
         values = {"rows": float(rows), "missing": float(own.missing.sum() / max(rows, 1)), **_shares(own)}
         if own.column.edges and with_value and own.column.type != "category":
@@ -276,7 +261,7 @@ def _of_evidence(report: DriftReport, candidate: str) -> Iterator[Number]:
             yield {**_head(week, candidate), "column": name, "metric": "evidence", "value": value}
 
 
-def _of_service(days: Mapping[str, Mapping[str, Any]]) -> Iterator[Number]:
+def _of_service(days: service_counts.ServiceDays) -> Iterator[Number]:
     weeks: dict[date, tuple[Counter[str], Counter[str]]] = {}
     for day, counts in days.items():
         totals, histogram = weeks.setdefault(weekly.monday(day), (Counter(), Counter()))
@@ -289,8 +274,7 @@ def _of_service(days: Mapping[str, Mapping[str, Any]]) -> Iterator[Number]:
 
 
 def _head(week: date, release: str) -> Number:
-    span = {"since": weekly.utc(week), "until": weekly.utc(week + timedelta(days=7))}
-    return {**span, "release": release, "kind": "data", "column": "", "slice": ""}
+    return {**weekly.span(week), "release": release, "kind": "data", "column": "", "slice": ""}
 
 
 def as_metrics(lines: Iterable[Number], release: str) -> dict[str, dict[str, float]]:
@@ -310,76 +294,8 @@ def as_metrics(lines: Iterable[Number], release: str) -> dict[str, dict[str, flo
 
 
 def markdown(report: Mapping[str, Any], picture: str) -> str:
-    """A page of Prefect's UI.
+    """A page of Prefect's UI, of a report as `write` gives it and the address of its picture."""
+    from tasks.pictures import templates
 
-    Args:
-        report: as `write` gives it.
-        picture: the address of its picture.
-    """
-    release, data, quality = report["release"], report["data"], report["quality"]
-    live = f"version {release['version']} (`{release['candidate']}`) is live" if release else "no release is live"
-    is_open = [alarm for alarm in report["alarms"] if alarm["closed"] is None]
-    promised = _interval(quality["promised"]) or "not known"
-    sections = [
-        f"# {report['model']}: {data['status']}",
-        f"{live}. Data: {_cell(data['text'])}.",
-        f"![drift and quality over time]({picture})" if picture else "",
-        "## alarms" if is_open else "## no alarm is open",
-        _table(("key", "kind", "what", "acknowledged"), 4, map(_alarm_row, is_open)) if is_open else "",
-        f"## {quality['loss']} by week, promised {promised}",
-        _table(
-            ("week of", "measured", "estimated", "predictions", "labels", "off by"),
-            3,
-            (_week_row(week, quality["loss"]) for week in reversed(quality["windows"][-8:])),
-        ),
-        "## requests and answers" if data["columns"] else "",
-        _table(("column", "status", "missing", "", "q", "effect"), 4, map(_column_row, data["columns"]))
-        if data["columns"]
-        else "",
-        "## service",
-        _table(
-            ("day", "answered", "rows", *error_counts.KINDS, "p50 ms", "p95 ms", "p99 ms"),
-            1,
-            map(_service_row, reversed(report["service"]["days"][-7:])),
-        ),
-    ]
-    return "\n\n".join(section for section in sections if section) + "\n"
-
-
-def _table(head: Sequence[str], texts: int, rows: Iterable[Sequence[str]]) -> str:
-    """A table, of which so many columns are texts and the others numbers."""
-    rule = ["---"] * texts + ["---:"] * (len(head) - texts)
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, rule, *rows))
-
-
-def _alarm_row(alarm: Mapping[str, Any]) -> Sequence[str]:
-    return f"`{alarm['key']}`", alarm["kind"], _cell(alarm["text"]), "yes" if alarm["acknowledged"] else "no"
-
-
-def _week_row(week: Mapping[str, Any], loss: str) -> Sequence[str]:
-    measured, estimated = _interval((week["measured"] or {}).get(loss)), _interval(week["estimated"])
-    off = "" if week["off"] is None else f"{week['off']:+.4f}"
-    return week["since"][:10], measured, estimated, f"{week['rows']:,}", f"{week['labels']:,}", off
-
-
-def _column_row(column: Mapping[str, Any]) -> Sequence[str]:
-    effect_size = column["shift"] if column["shift"] is not None else column["cramers_v"]
-    size = "" if effect_size is None else f"{effect_size:.3g}"
-    missing = f"{column['missing'][0]:.1%} → {column['missing'][1]:.1%}"
-    return column["name"], column["status"], missing, _cell(column["text"]), f"{column['q']:.3g}", size
-
-
-def _service_row(day: Mapping[str, Any]) -> Sequence[str]:
-    latencies = ("" if day[name] is None else str(day[name]) for name in ("p50", "p95", "p99"))
-    return day["day"], *(f"{day[name]:,}" for name in COUNTED), *latencies
-
-
-def _interval(entry: Mapping[str, float] | None) -> str:
-    if not entry:
-        return ""
-    low, high = entry.get("low"), entry.get("high")
-    return f"{entry['value']:.4f}" + (f" ({low:.4f} to {high:.4f})" if low is not None and high is not None else "")
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.replace("|", "\\|").split())
+    open_alarms = [alarm for alarm in report["alarms"] if alarm["closed"] is None]
+    return templates.markdown("tasks/monitoring/report.md", **report, open_alarms=open_alarms, picture=picture)

@@ -155,11 +155,11 @@ class Decision:
     @property
     def id(self) -> str:
         """The same facts under the same policy are the same decision."""
-        return files.digest({"state": _plain(asdict(self.state)), "policy": self.policy})[:16]
+        return files.digest({"state": numbers.plain(asdict(self.state)), "policy": self.policy})[:16]
 
     def to_dict(self) -> dict[str, Any]:
         """The record, as JSON values."""
-        record: dict[str, Any] = _plain({"id": self.id, **asdict(self)})
+        record: dict[str, Any] = numbers.plain({"id": self.id, **asdict(self)})
         return record
 
     def to_json(self) -> str:
@@ -196,7 +196,8 @@ def _answer(state: PolicyState, policy: params.Retrain, reasons: tuple[tuple[Rea
         return True, "no candidate has become champion yet, and the data are new"
     if holding:
         return True, why
-    return False, f"no: {'; '.join(_lacking(line) for line in reasons) or 'the policy never retrains by itself'}"
+    lacking = "; ".join(" and ".join(reason.words for reason in line if not reason.holds) for line in reasons)
+    return False, f"no: {lacking or 'the policy never retrains by itself'}"
 
 
 def _without_policy(state: PolicyState) -> tuple[bool, str] | None:
@@ -219,112 +220,78 @@ def _too_early(state: PolicyState, policy: params.Retrain) -> str | None:
     return f"no: the last training was {_days(since)} ago, the gap is {_days(policy.gap_days)}"
 
 
-def _lacking(line: tuple[Reason, ...]) -> str:
-    """What keeps a line from holding."""
-    return " and ".join(reason.words for reason in line if not reason.holds)
-
-
 # ── the conditions of `when` ──────────────────────────────────────────────────────────────────────
-
-_Answer = tuple[float, str] | str
-"""The value that is compared with the limit, and the words; or why there is no answer."""
 
 
 def _ask(state: PolicyState, name: str, limit: float) -> Reason:
     if name in ("measured_loss", "estimated_loss"):
         return _loss_reason(state, name, limit)
-    if name == "drift" and not state.alarms:
-        return Reason(name, False, "no drift alarm is open", 0.0, limit)
-    answer = _CONDITIONS[name](state, limit)
-    if isinstance(answer, str):
-        return Reason(name, None, answer, None, limit)
-    value, words = answer
+    if name == "drift":
+        return _drift_reason(state, limit)
+    measure, words = _CONDITIONS[name]
+    value = measure(state)
+    if value is None:
+        why = "nothing was trained yet" if name == "months" else "there is no champion to compare with"
+        return Reason(name, None, why, None, limit)
+    words = words.format(state=state, value=value, limit=limit, days=_days(value))
     return Reason(name, value >= limit, words, value, limit)
 
 
-def _new_rows(state: PolicyState, limit: float) -> _Answer:
-    return state.new_rows, f"{state.new_rows:,} new rows, {limit:,.0f} are asked"
-
-
-def _new_partitions(state: PolicyState, limit: float) -> _Answer:
-    return state.new_partitions, f"{state.new_partitions} new partitions, {limit:g} are asked"
-
-
-_NO_CHAMPION = "there is no champion to compare with"
-
-
-def _growth(state: PolicyState, limit: float) -> _Answer:
-    if (share := _share_of_learned(state, state.newer_rows)) is None:
-        return _NO_CHAMPION
-    words = (
-        f"{state.newer_rows:,} rows came since the champion was trained, {share:.0%} of the {state.learned_rows:,} it "
-    )
-    return share, f"{words}learned from; {limit:.0%} are asked"
-
-
-def _new_share(state: PolicyState, limit: float) -> _Answer:
-    if (share := _share_of_learned(state, state.new_rows)) is None:
-        return _NO_CHAMPION
-    words = f"{state.new_rows:,} rows came since the last training, {share:.0%} of what the champion learned from"
-    return share, f"{words}; {limit:.0%} are asked"
-
-
-def _revised(state: PolicyState, limit: float) -> _Answer:
-    if (share := _share_of_learned(state, state.revised_rows)) is None:
-        return _NO_CHAMPION
-    words = (
-        f"{state.revised_rows:,} rows were revised since, {share:.1%} of the {state.learned_rows:,} that the champion "
-    )
-    return share, f"{words}learned from; {limit:.1%} are asked"
-
-
-def _share_of_learned(state: PolicyState, rows: int) -> float | None:
+def _share_of_learned(rows: int, state: PolicyState) -> float | None:
     return numbers.short(rows / state.learned_rows) if state.learned_rows else None
 
 
-def _months(state: PolicyState, limit: float) -> _Answer:
-    if state.trained_at is None:
-        return "nothing was trained yet"
-    begun = 12 * (state.now.year - state.trained_at.year) + state.now.month - state.trained_at.month
-    return begun, f"{begun} calendar months began since the last training, {limit:g} are asked"
+def _months(state: PolicyState) -> int | None:
+    before, now = state.trained_at, state.now
+    return None if before is None else 12 * (now.year - before.year) + now.month - before.month
 
 
-def _age_days(state: PolicyState, limit: float) -> _Answer:
-    if state.learned_until is None:
-        return _NO_CHAMPION
-    age = numbers.short((state.now - state.learned_until) / DAY)
-    return age, (
-        f"the champion learned from rows until {state.learned_until:%Y-%m-%d}, {_days(age)} ago; {limit:g} are asked"
-    )
+_CONDITIONS: dict[str, tuple[Callable[[PolicyState], float | None], str]] = {
+    "new_rows": (lambda state: state.new_rows, "{value:,} new rows, {limit:,.0f} are asked"),
+    "new_partitions": (lambda state: state.new_partitions, "{value} new partitions, {limit:g} are asked"),
+    "growth": (
+        lambda state: _share_of_learned(state.newer_rows, state),
+        (
+            "{state.newer_rows:,} rows came since the champion was trained, {value:.0%} of the {state.learned_rows:,} "
+            "it learned from; {limit:.0%} are asked"
+        ),
+    ),
+    "new_share": (
+        lambda state: _share_of_learned(state.new_rows, state),
+        (
+            "{state.new_rows:,} rows came since the last training, {value:.0%} of what the champion learned from; "
+            "{limit:.0%} are asked"
+        ),
+    ),
+    "revised": (
+        lambda state: _share_of_learned(state.revised_rows, state),
+        (
+            "{state.revised_rows:,} rows were revised since, {value:.1%} of the {state.learned_rows:,} that the "
+            "champion learned from; {limit:.1%} are asked"
+        ),
+    ),
+    "months": (_months, "{value} calendar months began since the last training, {limit:g} are asked"),
+    "age_days": (
+        lambda state: numbers.short((state.now - state.learned_until) / DAY) if state.learned_until else None,
+        "the champion learned from rows until {state.learned_until:%Y-%m-%d}, {days} ago; {limit:g} are asked",
+    ),
+    "age_partitions": (
+        lambda state: state.newer_partitions if state.learned_until else None,
+        "{value} partitions are newer than what the champion learned from, {limit:g} are asked",
+    ),
+}
+"""Name → the value that is compared with the limit (None: there is none), and the reason in words. With drift and the
+two losses these are the fields of params.When (a test compares them)."""
 
 
-def _age_partitions(state: PolicyState, limit: float) -> _Answer:
-    if state.learned_until is None:
-        return _NO_CHAMPION
-    count = state.newer_partitions
-    return count, f"{count} partitions are newer than what the champion learned from, {limit:g} are asked"
-
-
-def _drift(state: PolicyState, limit: float) -> _Answer:
+def _drift_reason(state: PolicyState, limit: float) -> Reason:
+    if not state.alarms:
+        return Reason("drift", False, "no drift alarm is open", 0.0, limit)
     worst = max(state.alarms, key=lambda alarm: (alarm.effect, alarm.what))
-    more = len(state.alarms) - 1
+    more, effect = len(state.alarms) - 1, numbers.short(worst.effect)
     others = f" (and {more} more alarm{'s' if more > 1 else ''})" if more else ""
     words = f"drift in {worst.what} since {worst.since:%Y-%m-%d}, effect {worst.effect:.3g}{others}, {limit:g} is asked"
-    return numbers.short(worst.effect), words
-
-
-_CONDITIONS: dict[str, Callable[[PolicyState, float], _Answer]] = {
-    "new_rows": _new_rows,
-    "new_partitions": _new_partitions,
-    "growth": _growth,
-    "new_share": _new_share,
-    "revised": _revised,
-    "months": _months,
-    "age_days": _age_days,
-    "age_partitions": _age_partitions,
-    "drift": _drift,
-}
-"""With the two losses, one per field of params.When (a test compares them)."""
+    return Reason("drift", effect >= limit, words, effect, limit)
 
 
 def _loss_reason(state: PolicyState, name: str, limit: float) -> Reason:
@@ -354,21 +321,5 @@ def _loss_reason(state: PolicyState, name: str, limit: float) -> Reason:
     return Reason(name, is_beyond, words, change, limit)
 
 
-# ── numbers and words ─────────────────────────────────────────────────────────────────────────────
-
-
 def _days(days: float) -> str:
     return f"{days:.3g} day{'' if days == 1 else 's'}"
-
-
-def _plain(value: Any) -> Any:
-    """A value as JSON has it: times as texts, numbers to nine digits, and null for what is infinite."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
-    if isinstance(value, date):
-        return value.isoformat()
-    if isinstance(value, float):
-        return numbers.short(value) if math.isfinite(value) else None
-    return value

@@ -49,9 +49,9 @@ class Erasure:
         import pyarrow.compute as pc
 
         from tasks.modelling import rows
-        from tasks.prediction_log import prediction_ids
+        from tasks.prediction_log import log_tables
 
-        chosen = prediction_ids.moments(table["id"]) <= self.answered
+        chosen = log_tables.moments(table["id"]) <= self.answered
         times = table["time"].cast("int64").to_numpy()
         if self.after is not None:
             chosen &= times > self.after

@@ -12,8 +12,8 @@ A replica writes one line of JSON per request before it answers (tasks/runtime/r
 
 Before and after, it is the same log file (log_files.py), and each row keeps its place in it.
 
-The writer promises: a line holds no line break, and `request` and `time` come first; a file is new (O_EXCL), held by a
-shared flock while it is open, and not written to once its process began another one, nor when its day has ended.
+The writer promises: a line holds no line break, and `request` and `time` come first; a file is new (O_EXCL), and held
+by a shared flock from before its first line until its process begins another file, ends or dies.
 
 A killed process leaves two things. Its last line may be torn: that request was not answered, the line is counted and
 left out. And a request that was logged but not answered is asked again and stands twice: the later line counts, the
@@ -33,9 +33,10 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.ground import files, params, paths
 from tasks.ground.errors import Mistake, WorldError
-from tasks.prediction_log import erasures, log_files
+from tasks.prediction_log import erasures, log_files, log_tables
 from tasks.prediction_log.erasures import Erasure
-from tasks.prediction_log.log_files import PLACE, LogFile, Logged, micros
+from tasks.prediction_log.log_files import LogFile
+from tasks.prediction_log.log_tables import PLACE, Logged, micros
 from tasks.runtime import request_schema
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 MS = timedelta(milliseconds=1)
 
 A_MINUTE = 60
-"""Seconds after which a write that began before midnight has ended."""
+"""Seconds after which the process that made an empty file has its lock, or is dead."""
 
 Watermark = dict[str, int | None]
 """Log file → the place up to which it was read; None: all of it, and it will not grow. As JSON has it."""
@@ -67,16 +68,6 @@ class Compacted:
         torn = f", {self.damaged} torn lines left out" if self.damaged else ""
         erased = f"; {self.erased:,} rows were erased as ordered" if self.erased else ""
         return f"{self.files} files compacted, {self.rows:,} rows{torn}; {self.open} are still written to{erased}"
-
-
-def folder(model: str) -> Path:
-    """Where the log of a model is."""
-    return paths.predictions(model)
-
-
-def incoming(model: str) -> Path:
-    """Where its lines arrive, in a folder per day."""
-    return folder(model) / "incoming"
 
 
 def settling(model: str) -> timedelta:
@@ -126,7 +117,7 @@ def read(
             times = table["time"].cast("int64")
             inside = table.filter(pc.and_(pc.greater_equal(times, low), pc.less(times, high)))
             tables.append(_without(inside, superseded.get(log.name)))
-    table = log_files.concat(tables).sort_by([("time", "ascending"), ("id", "ascending")])
+    table = log_tables.concat(tables).sort_by([("time", "ascending"), ("id", "ascending")])
     return _typed(table, _types(model), columns)
 
 
@@ -199,17 +190,21 @@ def _superseded(spans: Mapping[LogFile, tuple[int, int]], near: int) -> dict[str
     for log, (_, end) in spans.items():
         around = np.flatnonzero((begins <= end + near) & (ends >= end - near)).tolist()
         others = [logs[i] for i in around if logs[i] is not log]
-        last = [line for keys in log.keys(end - near, end) for line in keys.lines()] if others else []
-        requests, latest = {request for request, _, _ in last}, dict[bytes, tuple[int, str]]()
+        last = list(_lines(log, end - near, end)) if others else []
+        latest = dict.fromkeys((request for request, _, _ in last), (0, ""))
         for other in others:
-            for keys in other.keys(end - near, end + near):
-                for request, moment, _ in keys.lines():
-                    if request in requests:
-                        latest[request] = max(latest.get(request, (0, "")), (moment, other.name))
-        places[log.name] = {
-            place for request, moment, place in last if (moment, log.name) < latest.get(request, (0, ""))
-        }
+            for request, moment, _ in _lines(other, end - near, end + near):
+                if request in latest:
+                    latest[request] = max(latest[request], (moment, other.name))
+        places[log.name] = {place for request, moment, place in last if (moment, log.name) < latest[request]}
     return places
+
+
+def _lines(log: LogFile, since: int, until: int) -> Iterator[tuple[str, int, int]]:
+    """Request, moment and place of what was answered from one moment to another."""
+    for keys in log.keys(since, until):
+        moments = log_tables.moments(keys["id"]).tolist()
+        yield from zip(keys["request"].to_pylist(), moments, keys[PLACE].to_pylist(), strict=True)
 
 
 def _without(table: pa.Table, places: set[int] | None) -> pa.Table:
@@ -231,7 +226,7 @@ def _typed(table: pa.Table, types: Mapping[str, Any], columns: Sequence[str] | N
         field = table.schema.field(name) if name in table.column_names else pa.field(name, pa.null())
         usual = types.get(name, pa.float64() if name.startswith("p_") else pa.string())
         fields.append(field.with_type(usual) if pa.types.is_null(field.type) else field)
-    return log_files.fit(table, pa.schema(fields))
+    return log_tables.fit(table, pa.schema(fields))
 
 
 def _types(model: str) -> dict[str, Any]:
@@ -241,7 +236,7 @@ def _types(model: str) -> dict[str, Any]:
     configured = params.load().models.get(model)
     features = configured.features if configured else {}
     types = {
-        log_files.column_of(name): pa.string() if feature.type == "category" else pa.float64()
+        log_tables.column_of(name): pa.string() if feature.type == "category" else pa.float64()
         for name, feature in features.items()
     }
     return {**types, **dict.fromkeys(("probability", "low", "high"), pa.float64()), "unseen": pa.list_(pa.string())}
@@ -258,21 +253,21 @@ def compact(model: str, now: datetime | None = None) -> Compacted:
     """
     done, now = Compacted(), _now(now)
     with files.lock(f"predictions-{model}"):
-        files.sweep(folder(model))
+        files.sweep(paths.predictions(model))
         orders = erasures.read(model)
         if erasures.done(model) < len(orders):
-            done.erased = sum(log_files.ParquetLog(path, orders).erase() for path in _files(folder(model), "*.parquet"))
+            compacted = _files(paths.predictions(model), "*.parquet")
+            done.erased = sum(log_files.ParquetLog(path, orders).erase() for path in compacted)
             erasures.set_done(model, len(orders))
-        newest = _newest_of_each_process(model)
-        for path in sorted(incoming(model).glob("*/*.jsonl")):
+        for path in sorted(paths.incoming_predictions(model).glob("*/*.jsonl")):
             with path.open("rb") as stream:
-                if not _is_closed(path, stream.fileno(), newest, now):
+                if not _is_closed(stream.fileno(), now):
                     done.open += 1
                     continue
                 rows, damaged = _compact(path, orders)
                 path.unlink()
             done.files, done.rows, done.damaged = done.files + 1, done.rows + rows, done.damaged + damaged
-        for day in _days(incoming(model)):
+        for day in _days(paths.incoming_predictions(model)):
             if day.name < now.date().isoformat() and not any(day.iterdir()):
                 day.rmdir()
     return done
@@ -330,19 +325,19 @@ def sweep(model: str, keep_days: int, most_bytes: int, now: datetime | None = No
     """
     first = (_now(now).date() - timedelta(days=keep_days - 1)).isoformat()
     with files.lock(f"predictions-{model}"):
-        too_old = [day for day in _days(folder(model)) if day.name < first]
+        too_old = [day for day in _days(paths.predictions(model)) if day.name < first]
         for day in too_old:
             files.remove(day)
         too_large = _beyond(model, most_bytes)
         for path in too_large:
             path.unlink()
-    return [str(path.relative_to(folder(model))) for path in (*too_old, *too_large)]
+    return [str(path.relative_to(paths.predictions(model))) for path in (*too_old, *too_large)]
 
 
 def _beyond(model: str, most_bytes: int) -> list[Path]:
     """The oldest Parquet files without which the log, its lines included, is no larger than it may be."""
-    compacted = _files(folder(model), "*.parquet")
-    lines = _files(incoming(model), "*.jsonl")
+    compacted = _files(paths.predictions(model), "*.parquet")
+    lines = _files(paths.incoming_predictions(model), "*.jsonl")
     excess = sum(path.stat().st_size for path in (*compacted, *lines)) - most_bytes
     beyond: list[Path] = []
     for path in sorted(compacted, key=_age):
@@ -375,49 +370,14 @@ def _compact(path: Path, orders: Sequence[Erasure]) -> tuple[int, int]:
         raise
 
 
-_Began = tuple[str, tuple[int, ...]]
-
-
-def _is_closed(path: Path, descriptor: int, newest: Mapping[str, _Began], now: datetime) -> bool:
+def _is_closed(descriptor: int, now: datetime) -> bool:
     """Whether no process will write to a file of lines again."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the writer holds it shared, until it ends or dies
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    changed = os.fstat(descriptor).st_mtime
-    process, began = _process(path)
-    if (path.parent.name, began) < newest[process]:
-        return True
-    is_of_today = path.parent.name >= now.date().isoformat()
-    if not is_of_today and now.timestamp() - changed > A_MINUTE:
-        return True
-    return _has_ended(int(process.rpartition(".")[2]), changed)
-
-
-def _has_ended(pid: int, changed: float) -> bool:
-    """Whether the process that wrote a file is gone. Another one may have its number, but that began later."""
-    import psutil
-
-    try:
-        began: float = psutil.Process(pid).create_time()
-    except psutil.NoSuchProcess:
-        return True
-    return began > changed + 1  # the kernel counts in ticks since the start of the machine
-
-
-def _newest_of_each_process(model: str) -> dict[str, _Began]:
-    """`<candidate>.<process>` → of the file that it began last: the day, when, and its number."""
-    newest: dict[str, _Began] = {}
-    for path in incoming(model).glob("*/*.jsonl"):
-        process, began = _process(path)
-        newest[process] = max((path.parent.name, began), newest.get(process, ("", ())))
-    return newest
-
-
-def _process(path: Path) -> tuple[str, tuple[int, ...]]:
-    """From the name of a file of lines: `<candidate>.<process>`; and what orders the files of one process."""
-    candidate, process, *began = path.stem.split(".")
-    return f"{candidate}.{process}", tuple(map(int, began))
+    status = os.fstat(descriptor)
+    return status.st_size > 0 or now.timestamp() - status.st_mtime > A_MINUTE
 
 
 # ── files ─────────────────────────────────────────────────────────────────────────────────────────
@@ -427,10 +387,10 @@ def _logs(model: str) -> list[LogFile]:
     """All log files. Lines first: a file that is compacted meanwhile then appears as Parquet."""
     logs: dict[str, LogFile] = {}
     orders = erasures.read(model)
-    for path in _files(incoming(model), "*.jsonl"):
+    for path in _files(paths.incoming_predictions(model), "*.jsonl"):
         if lines := log_files.open_lines(path, orders):
             logs[lines.name] = lines
-    for path in _files(folder(model), "*.parquet"):
+    for path in _files(paths.predictions(model), "*.parquet"):
         if files.is_whole(path):
             compacted = log_files.ParquetLog(path, orders)
             logs.setdefault(compacted.name, compacted)  # as long as the lines are there, they are complete

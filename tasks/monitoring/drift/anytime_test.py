@@ -20,6 +20,8 @@ days would is divided out (`inflation`): a factor of at least 1, known before th
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 from scipy import special
@@ -140,25 +142,28 @@ def change_point(scores: Floats, has_value: npt.NDArray[np.bool_]) -> int:
     return int(np.argmax(np.where(has_value, s**2 / np.maximum(n, 1), -1.0)))
 
 
-def returned(scores: Floats, level: float, variance: float) -> int | None:
+def returned(
+    scores: Floats, level: float, variance: float, is_back: Callable[[int, int], bool] | None = None
+) -> int | None:
     """After how many days (counted from 0) a drifted series is as the reference again; None if it is not.
 
     A cumulative sum of the log-likelihood ratio between a mean score of 0 and one of half the drift's, so that a drift
-    that weakens, or was taken for more than it is, is not over. The days that speak for the end must have a mean that
-    is within two standard errors of the reference's: a drift the other way is no return.
+    that weakens, or was taken for more than it is, is not over.
 
     Args:
         scores: (days,), since the drift was detected, against the reference alone.
         level: the mean score during the drift.
         variance: `inflation`.
+        is_back: what must hold of the days that speak for the end, from a position up to another; without it, that
+            their mean is within two standard errors of the reference's: a drift the other way is no return.
     """
-    total, run, days = 0.0, 0.0, 0
+    is_back = is_back or (lambda begin, end: scores[begin:end].sum() ** 2 <= 4 * variance * (end - begin))
+    total, begin = 0.0, 0
     for day, score in enumerate(scores.tolist()):
         total += level / 2 * (level / 4 - score) / variance
-        run, days = run + score, days + 1
         if total <= 0:
-            total, run, days = 0.0, 0.0, 0
-        elif total >= RETURNED and run**2 <= 4 * variance * days:
+            total, begin = 0.0, day + 1
+        elif total >= RETURNED and is_back(begin, day + 1):
             return day
     return None
 

@@ -1,18 +1,12 @@
 """Drift detection: day summaries of the stream against those of the reference, with bounded false alarms.
 
-Each number that a day gives of a column (series.py) is tested by itself, by a test whose unit is the day and which
-holds however often one looks (anytime_test.py). A column's p-value is the smallest of its series', times their number
-(Bonferroni). Over the columns the false discovery rate is controlled by the procedure of Benjamini & Yekutieli (2001),
-which assumes nothing of how columns depend on each other. While nothing has changed every discovery is a false one: so
-the chance of *ever* alarming is at most `Thresholds.chance`, over a stream of any length.
-
-Ranks have no «far outside», and of a short reference they say little (`DriftReport.sensitivity` says how little). So a
-day far outside of all that the reference has seen is drift at once: by how much, and of how many rows (extremes.py).
+Each number that a day gives of a column (series.py) is tested by itself (anytime_test.py). A column's p-value is the
+smallest of its series', times their number (Bonferroni). Over the columns the false discovery rate is controlled as by
+Benjamini & Yekutieli (2001), whatever depends on what. While nothing has changed every discovery is a false one: so the
+chance of *ever* alarming is at most `thresholds.CHANCE`. Beside that, a day far outside is drift at once (extremes.py).
 
 `detect` is a pure function of the days that were seen. It goes through them from the first day each time (episodes.py),
-so nothing is carried from window to window, late rows fall into place, and batching of days makes no difference.
-
-A season is drift: July is not like the months from January to June. What follows from it, the retrain policy decides.
+so late rows fall into place, and batching of days makes no difference. Why it is so: docs/decisions/drift.md.
 """
 
 from __future__ import annotations
@@ -27,10 +21,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks.modelling.daily_summaries import STEPS, ColumnDays, ColumnLayout, DaySummaries, Role
-from tasks.monitoring.drift import anytime_test, episodes
+from tasks.monitoring.drift import anytime_test, episodes, thresholds
 from tasks.monitoring.drift.moves import DriftAlarm, Moved, group_alarms, moved
 from tasks.monitoring.drift.series import WatchedColumn, watch
-from tasks.monitoring.drift.thresholds import Thresholds
 
 Floats = npt.NDArray[np.float64]
 
@@ -61,16 +54,16 @@ class ColumnFinding:
     """Valid at any time, however often one has looked; 1 where nothing was tested."""
     q: float
     """The same, adjusted for the number of columns."""
-    shift: float | None
-    """Of a number: the change of the mean in standard deviations of the reference's rows."""
-    cramers_v: float | None
-    """Of a category: Cramér's V of the table of reference and recent counts, 0 to 1."""
-    psi: float | None
-    """Population stability index over values or bins, every count raised by a half so that it is finite."""
     missing: tuple[float, float]
     """The missing share: in the reference, and recently."""
     evidence: tuple[float, ...] = field(repr=False)
     """For plots: log10 of the evidence after each day of the stream, of the series that has most of it."""
+    shift: float | None = None
+    """Of a number: the change of the mean in standard deviations of the reference's rows."""
+    cramers_v: float | None = None
+    """Of a category: Cramér's V of the table of reference and recent counts, 0 to 1."""
+    psi: float | None = None
+    """Population stability index over values or bins, every count raised by a half so that it is finite."""
 
 
 @dataclass(frozen=True)
@@ -96,36 +89,32 @@ def detect(
     layouts: Mapping[str, ColumnLayout],
     reference: DaySummaries,
     stream: DaySummaries,
-    thresholds: Thresholds | None = None,
     units: Mapping[str, str | None] | None = None,
 ) -> DriftReport:
     """What moved in the stream, since when and by how much. Pure: equal days give equal reports.
 
     Args:
         layouts: the columns (daily_summaries.columns).
-        reference: the days of the training rows. Columns may have different days: predictions have those of rows that
-            the model was not trained on.
+        reference: the days of the training rows; of predictions, days of rows that the model was not trained on.
         stream: every day since the release went live.
-        thresholds: what may be chosen.
         units: column → unit, for the texts.
     """
-    thresholds = thresholds or Thresholds()
-    watched, axis = watch(layouts, reference, stream, thresholds)
-    timelines = episodes.timelines(watched, len(axis), thresholds)
+    watched, axis = watch(layouts, reference, stream)
+    timelines = episodes.timelines(watched, len(axis))
+    days: list[date] = axis.tolist()
     moves = [
-        moved(column, episode, axis, (units or {}).get(column.layout.name))
+        moved(column, episode, days, (units or {}).get(column.layout.name))
         for column, timeline in zip(watched, timelines, strict=True)
         for episode in timeline.episodes
     ]
     ongoing = {move.column: move for move in moves if move.closed is None}
     tested = {column.layout.name: timeline for column, timeline in zip(watched, timelines, strict=True)}
     findings = {
-        name: _finding(layout, reference.get(name), stream.get(name), ongoing.get(name), tested.get(name), thresholds)
+        name: _finding(layout, reference.get(name), stream.get(name), ongoing.get(name), tested.get(name))
         for name, layout in layouts.items()
     }
-    threshold = float(np.log10(4 * episodes.divisor(len(watched)) / thresholds.chance)) if watched else 0.0
-    alarms = group_alarms(moves, thresholds)
-    return DriftReport(tuple(axis.tolist()), threshold, findings, alarms, _sensitivity(watched, threshold))
+    threshold = float(np.log10(4 * episodes.divisor(len(watched)) / thresholds.CHANCE)) if watched else 0.0
+    return DriftReport(tuple(days), threshold, findings, group_alarms(moves), _sensitivity(watched, threshold))
 
 
 # ── findings ──────────────────────────────────────────────────────────────────────────────────────
@@ -137,15 +126,14 @@ def _finding(
     stream: ColumnDays | None,
     move: Moved | None,
     tested: episodes.Timeline | None,
-    thresholds: Thresholds,
 ) -> ColumnFinding:
-    """Everything about one column; `move` is its episode that is not over."""
+    """Everything about a column; `move` is its episode that is not over."""
     recent = None
     if stream is not None:
-        first = stream.days[-1] - np.timedelta64(thresholds.recent_days - 1, "D")
+        first = stream.days[-1] - np.timedelta64(thresholds.RECENT_DAYS - 1, "D")
         recent = stream.since(np.datetime64(move.since) if move else first)
-    status, text = _status(layout, reference, stream, move, thresholds)
-    slight = status == "ok" and tested is not None and tested.q <= thresholds.chance
+    status, text = _status(layout, reference, stream, move)
+    slight = status == "ok" and tested is not None and tested.q <= thresholds.CHANCE
     if slight:
         text = f"{layout.name} differs from training, beyond doubt and by less than what matters"
     effects: dict[str, float] = {}
@@ -162,45 +150,33 @@ def _finding(
         rows=0 if stream is None else int(stream.rows.sum()),
         p=tested.p if tested else 1.0,
         q=tested.q if tested else 1.0,
-        shift=effects.get("shift"),
-        cramers_v=effects.get("cramers_v"),
-        psi=effects.get("psi"),
         missing=(_missing_share(reference), _missing_share(recent)),
         evidence=tuple(tested.evidence.tolist()) if tested else (),
+        **effects,
     )
 
 
 def _status(
-    layout: ColumnLayout,
-    reference: ColumnDays | None,
-    stream: ColumnDays | None,
-    move: Moved | None,
-    thresholds: Thresholds,
+    layout: ColumnLayout, reference: ColumnDays | None, stream: ColumnDays | None, move: Moved | None
 ) -> tuple[Status, str]:
     name = layout.name
     if layout.type == "new" or reference is None:
         return "new", f"{name} was not in the training rows: there is nothing to compare it with"
     if move is not None:
         return "drift", move.text
-    if stream is not None and not reference.known.sum() and not stream.known.sum():
+    stream = reference.none() if stream is None else stream
+    if len(stream.days) and not reference.known.sum() and not stream.known.sum():
         return "always missing", f"{name} is missing in every row, as in training"
-    if lacking := _lacking(reference, stream, thresholds):
-        return "not enough data", f"{name} has {lacking}"
-    if stream is not None and _is_constant(reference, stream):
+    days, before = (int((side.rows >= thresholds.MIN_ROWS).sum()) for side in (stream, reference))
+    for count, needed, what in (
+        (days, thresholds.MIN_DAYS, f"of at least {thresholds.MIN_ROWS} rows"),
+        (before, thresholds.MIN_REFERENCE_DAYS, "in the reference"),
+    ):
+        if count < needed:
+            return "not enough data", f"{name} has {count} days {what}; it takes {needed}"
+    if _is_constant(reference, stream):
         return "constant", f"{name} has one value only, the same as in training"
     return "ok", f"{name} is as in training"
-
-
-def _lacking(reference: ColumnDays, stream: ColumnDays | None, thresholds: Thresholds) -> str:
-    """What there is too little of to exclude drift; empty where there is enough."""
-    days, before = (
-        0 if side is None else int((side.rows >= thresholds.min_rows).sum()) for side in (stream, reference)
-    )
-    if days < thresholds.min_days:
-        return f"{days} days of at least {thresholds.min_rows} rows; it takes {thresholds.min_days}"
-    if before < thresholds.min_reference_days:
-        return f"{before} days in the reference; it takes {thresholds.min_reference_days}"
-    return ""
 
 
 def _is_constant(reference: ColumnDays, stream: ColumnDays) -> bool:

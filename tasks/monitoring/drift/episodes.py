@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from tasks.monitoring.drift import anytime_test
+from tasks.monitoring.drift import anytime_test, thresholds
 from tasks.monitoring.drift.series import DaySeries, WatchedColumn
-from tasks.monitoring.drift.thresholds import Thresholds
 
 Floats = npt.NDArray[np.float64]
 
@@ -48,25 +47,22 @@ class Timeline:
         return last is not None and (last.closed is None or day <= last.closed)
 
 
-def timelines(watched: list[WatchedColumn], days: int, thresholds: Thresholds) -> list[Timeline]:
+def timelines(watched: list[WatchedColumn], days: int) -> list[Timeline]:
     """Go through the days; what is found on one depends on no later one."""
     tests, columns = [_ColumnTest(column) for column in watched], [Timeline() for _ in watched]
     p = np.array([test.p for test in tests]).reshape(len(tests), days)
     evidence = np.array([test.evidence.max(axis=0) for test in tests]).reshape(len(tests), days)
     extreme = np.array([test.extreme.any(axis=0) for test in tests]).reshape(len(tests), days)
-    for day in np.flatnonzero((p <= thresholds.chance).any(axis=0) | extreme.any(axis=0)).tolist():
-        drifting = set(np.flatnonzero(_adjusted(p[:, day]) <= thresholds.chance).tolist())
-        limit = thresholds.chance * len(drifting) / divisor(len(tests))
-        for at in sorted(drifting | set(np.flatnonzero(extreme[:, day]).tolist())):
-            test = tests[at]
-            if columns[at].is_open(day):
+    for day in np.flatnonzero((p <= thresholds.CHANCE).any(axis=0) | extreme.any(axis=0)).tolist():
+        is_drifting = _adjusted(p[:, day]) <= thresholds.CHANCE
+        limit = thresholds.CHANCE * is_drifting.sum() / divisor(len(tests))
+        for at in np.flatnonzero(is_drifting | extreme[:, day]).tolist():
+            test, column = tests[at], columns[at]
+            if column.is_open(day):
                 continue
-            episode = test.extreme_episode(day) if extreme[at, day] else test.episode(day, limit, thresholds)
-            if episode is None:
-                continue
-            columns[at].episodes.append(episode)
-            if episode.closed is not None and episode.closed + 1 < days:
-                begin = episode.closed + 1
+            episode = test.extreme_episode(day) if extreme[at, day] else test.episode(day, limit)
+            column.episodes += [episode] if episode else []
+            if episode and episode.closed is not None and (begin := episode.closed + 1) < days:
                 test.begin(begin)
                 p[at, begin:], evidence[at, begin:] = test.p, test.evidence.max(axis=0)
     last = p[:, -1] if days else np.ones(len(tests))
@@ -96,8 +92,7 @@ class _ColumnTest:
         self.now = np.stack([series.now for series in self.series])
         self.damping = np.stack([series.damping() for series in self.series])
         self.variance = anytime_test.inflation(self.before)
-        nothing = np.zeros(self.now.shape[1], dtype=bool)
-        self.extreme = np.stack([nothing if series.extreme is None else series.extreme for series in self.series])
+        self.extreme = np.stack([series.is_extreme() for series in self.series])
         self.begin(0)
 
     def begin(self, day: int) -> None:
@@ -110,20 +105,19 @@ class _ColumnTest:
         self.highest = np.maximum.accumulate(self.evidence, axis=1)
         self.p = np.minimum(1.0, len(self.series) * np.exp(-self.highest.max(axis=0)))
 
-    def episode(self, day: int, limit: float, thresholds: Thresholds) -> DriftEpisode | None:
+    def episode(self, day: int, limit: float) -> DriftEpisode | None:
         """What began to move, seen from this day, and when it was over; None where it is too little to matter.
 
         Args:
             day: on which the column is one of those that moved.
             limit: the p-value that makes a column one of those.
-            thresholds: how much matters.
         """
         upto = day - self.first + 1
         evident = self._evident(upto, limit)
         since = {
             s: self.first + anytime_test.change_point(self.scores[s, :upto], self.has_value[s, :upto]) for s in evident
         }
-        moving = [s for s in evident if _matters(self.series[s], since[s], day, thresholds)]
+        moving = [s for s in evident if _matters(self.series[s], since[s], day)]
         if not moving:
             return None
         begin = since[moving[0]]
@@ -132,7 +126,7 @@ class _ColumnTest:
         # its name is better known later: the first evidence is not always the plainest
         last = closed if closed is not None else self.first + self.p.size - 1
         later = self._evident(last - self.first + 1, limit)
-        named = [s for s in later if _matters(self.series[s], begin, last, thresholds)] or moving
+        named = [s for s in later if _matters(self.series[s], begin, last)] or moving
         return DriftEpisode(tuple(self.series[s] for s in named), begin, day, closed)
 
     def extreme_episode(self, day: int) -> DriftEpisode:
@@ -175,11 +169,11 @@ class _ColumnTest:
         return None if after is None else opened + 1 + after
 
 
-def _matters(series: DaySeries, since: int, last: int, thresholds: Thresholds) -> bool:
+def _matters(series: DaySeries, since: int, last: int) -> bool:
     before, now = series.levels(since, last)
     change = abs(now - before) / series.scale
     if series.aspect in ("mean", "fit", "spread"):
-        return change >= thresholds.min_effect
+        return change >= thresholds.MIN_EFFECT
     if series.aspect == "share":
-        return change >= max(thresholds.min_change, thresholds.min_effect * float(np.sqrt(before * (1 - before))))
-    return change >= (thresholds.min_change / 10 if series.aspect == "unknown" else thresholds.min_change)
+        return change >= max(thresholds.MIN_CHANGE, thresholds.MIN_EFFECT * float(np.sqrt(before * (1 - before))))
+    return change >= (thresholds.MIN_CHANGE / 10 if series.aspect == "unknown" else thresholds.MIN_CHANGE)

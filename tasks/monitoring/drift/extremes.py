@@ -1,11 +1,9 @@
 """Extreme days, far outside of everything the reference has seen: in another unit, all missing, unknown, stuck.
 
-The test by ranks (anytime_test.py) cannot detect these soon: the rank of a day among 30 others says no more than «the
-largest of 31», however far it lies outside, and for exchangeable days that happens once in 31. So what counts here is
-by how much, and of how many of the day's rows. One such day is enough.
-
-A day that is only outside is not extreme: winter lies below all temperatures of a summer, by less than their range.
-These limits have no proof, as the ranks have: their error rate is measured (docs/benchmarks/drift.md).
+Ranks (anytime_test.py) cannot detect these soon: of 31 days any is the largest once in 31. So what counts here is by
+how much, and of how many of the day's rows; one such day is enough. A day that is only outside is not extreme: winter
+lies below all temperatures of a summer, by less than their range. The limits have no proof, their error rate is
+measured (docs/benchmarks/drift.md).
 """
 
 from __future__ import annotations

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from tasks.modelling.daily_summaries import Role
+from tasks.monitoring.drift import thresholds
 from tasks.monitoring.drift.episodes import DriftEpisode
 from tasks.monitoring.drift.series import DaySeries, WatchedColumn
-from tasks.monitoring.drift.thresholds import Thresholds
 
 ROLES: tuple[Role, ...] = ("feature", "prediction", "label")
 
@@ -24,12 +23,6 @@ class Moved:
     column: str
     role: Role
     aspect: str
-    value: str | None
-    """Of a share: of which value."""
-    before: float
-    now: float
-    """In the column's unit, or a share. Of `fit`: 0, and by how much the mean is higher than it should be."""
-    unit: str | None
     effect: float
     """At least 0. Of mean and fit: the change in standard deviations of the reference's rows (Glass's Δ); of spread:
     |now / before − 1|; of shares: their difference."""
@@ -57,26 +50,21 @@ class DriftAlarm:
     text: str
 
 
-def moved(column: WatchedColumn, episode: DriftEpisode, axis: npt.NDArray[np.datetime64], unit: str | None) -> Moved:
+def moved(column: WatchedColumn, episode: DriftEpisode, days: Sequence[date], unit: str | None) -> Moved:
     """An episode in numbers and words."""
-    last = episode.closed if episode.closed is not None else len(axis) - 1
+    last = episode.closed if episode.closed is not None else len(days) - 1
     series, layout = episode.series[0], column.layout
     before, now = series.levels(episode.since, last)
-    since = _date(axis[episode.since])
     return Moved(
         column=layout.name,
         role=layout.role,
         aspect=series.aspect,
-        value=series.value,
-        before=before,
-        now=now,
-        unit=unit if series.aspect in ("mean", "spread", "fit") else None,
         effect=abs(now - before) / series.scale,
-        surprise=max(_surprise(one, episode.since, last) for one in episode.series),
-        since=since,
-        opened=_date(axis[episode.opened]),
-        closed=None if episode.closed is None else _date(axis[episode.closed]),
-        text=f"{layout.name} {_describe(series, before, now, unit)} since {since}",
+        surprise=max(_surprise(each, episode.since, last) for each in episode.series),
+        since=days[episode.since],
+        opened=days[episode.opened],
+        closed=None if episode.closed is None else days[episode.closed],
+        text=f"{layout.name} {_describe(series, before, now, unit)} since {days[episode.since]}",
     )
 
 
@@ -110,19 +98,17 @@ def _describe(series: DaySeries, before: float, now: float, unit: str | None) ->
     return texts[series.aspect]
 
 
-def group_alarms(moves: list[Moved], thresholds: Thresholds) -> tuple[DriftAlarm, ...]:
+def group_alarms(moves: list[Moved]) -> tuple[DriftAlarm, ...]:
     """One alarm per cause, as far as days can tell."""
     groups: list[list[Moved]] = []
     for move in sorted(moves, key=lambda move: (move.opened, ROLES.index(move.role), -move.surprise, move.column)):
-        group = next((group for group in groups if _has_same_cause(move, group, thresholds)), None)
-        if group is None:
-            groups.append([move])
-        else:
-            group.append(move)
+        same = next((group for group in groups if _has_same_cause(move, group)), [])
+        groups += [] if same else [same]
+        same.append(move)
     return tuple(_alarm(group) for group in groups)
 
 
-def _has_same_cause(move: Moved, group: list[Moved], thresholds: Thresholds) -> bool:
+def _has_same_cause(move: Moved, group: list[Moved]) -> bool:
     """Whether a column belongs to an alarm that is open when it moves.
 
     It does if it began to move, or was detected, when another of them was; if it is one of them that moves again; if it
@@ -132,7 +118,7 @@ def _has_same_cause(move: Moved, group: list[Moved], thresholds: Thresholds) -> 
     if not any(other.closed is None or other.closed >= move.opened for other in group):
         return False
     dates = [pair for other in group for pair in ((move.since, other.since), (move.opened, other.opened))]
-    together = any(abs((this - that).days) <= thresholds.cause_days for this, that in dates)
+    together = any(abs((this - that).days) <= thresholds.CAUSE_DAYS for this, that in dates)
     again = any(move.column == other.column for other in group)
     numbers = [other.aspect for other in (move, *group) if other.aspect in ("mean", "spread", "missing", "fit")]
     misfit = move.aspect == "fit" and len(numbers) > 1
@@ -154,8 +140,3 @@ def _alarm(group: list[Moved]) -> DriftAlarm:
         moved=tuple(columns),
         text=columns[0].text + (f"; with it moved {others}" if others else ""),
     )
-
-
-def _date(day: Any) -> date:
-    as_date: date = day.astype("datetime64[D]").item()
-    return as_date

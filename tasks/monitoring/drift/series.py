@@ -1,27 +1,23 @@
 """Daily series: the few numbers that a day gives of a column.
 
-- A number or integer has a mean, a spread within the day (a stuck sensor has none), the missing share, and a `fit`: how
-  far the mean lies from what the features' means go with. A thermometer that is 4 degrees off is lost among the
-  seasons, but it stops fitting dew point and humidity on the first day. A label of two values has a fit too.
+- A number has a mean, a spread within the day (a stuck sensor has none), the missing share, and a `fit`: how far the
+  mean lies from what the features' means go with. A thermometer that is 4 degrees off is lost among the seasons, but it
+  stops fitting dew point and humidity on the first day. A label of two values has a fit too.
 - A category, and a label of few values, has the share of each common value, of the rare ones together, of values that
   the reference does not know, and the missing share.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from tasks.modelling.daily_summaries import STEPS, ColumnDays, ColumnLayout, DaySummaries
-from tasks.monitoring.drift import extremes
+from tasks.monitoring.drift import extremes, thresholds
 from tasks.monitoring.drift.anytime_test import WEEK
-
-if TYPE_CHECKING:
-    from tasks.monitoring.drift.thresholds import Thresholds
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -56,7 +52,11 @@ class DaySeries:
     companions: tuple[str, ...] = ()
     """Of `fit`: the features that say most of where the mean should lie."""
     extreme: Bools | None = None
-    """Which days of the stream lie far outside of all days of the reference (extremes.py); None: not defined."""
+    """Days far outside of all of the reference (extremes.py); None: not defined."""
+
+    def is_extreme(self) -> Bools:
+        """Which days of the stream lie far outside."""
+        return np.zeros(len(self.now), dtype=bool) if self.extreme is None else self.extreme
 
     def damping(self) -> Floats:
         """The factor of each day's score: below 1 where the day has fewer rows than before, and so scatters more.
@@ -87,7 +87,7 @@ class WatchedColumn:
 
 
 def watch(
-    layouts: Mapping[str, ColumnLayout], reference: DaySummaries, stream: DaySummaries, thresholds: Thresholds
+    layouts: Mapping[str, ColumnLayout], reference: DaySummaries, stream: DaySummaries
 ) -> tuple[list[WatchedColumn], Days]:
     """The series of every column that the reference has, and the days of the stream.
 
@@ -97,23 +97,18 @@ def watch(
     before, after = _axis(reference), _axis(stream)
     sides = {
         name: (
-            _DailyValues.of(reference[name], before, thresholds),
-            _DailyValues.of(stream.get(name, reference[name].none()), after, thresholds),
+            _DailyValues.of(reference[name], before),
+            _DailyValues.of(stream.get(name, reference[name].none()), after),
         )
         for name, layout in layouts.items()
         if name in reference and layout.type != "new"
     }
-    series = {name: _of_column(layouts[name], pair, thresholds) for name, pair in sides.items()}
+    series = {name: _of_column(layouts[name], pair) for name, pair in sides.items()}
     # a day far outside says nothing of how the others go together
-    extreme = {name: _any_extreme(own, len(after)) for name, own in series.items()}
+    extreme = {name: np.any([each.is_extreme() for each in own], axis=0) for name, own in series.items()}
     for name, fit in _fits(layouts, sides, extreme).items():
         series[name].append(fit)
     return [WatchedColumn(layouts[name], tuple(own)) for name, own in series.items() if own], after
-
-
-def _any_extreme(series: Iterable[DaySeries], days: int) -> Bools:
-    extreme = [each.extreme for each in series if each.extreme is not None]
-    return np.asarray(np.logical_or.reduce([np.zeros(days, dtype=bool), *extreme]))
 
 
 def _axis(summaries: DaySummaries) -> Days:
@@ -140,12 +135,12 @@ class _DailyValues:
     """(days, layout.counted)"""
 
     @staticmethod
-    def of(days: ColumnDays, axis: Days, thresholds: Thresholds) -> _DailyValues:
+    def of(days: ColumnDays, axis: Days) -> _DailyValues:
         at, size, layout = np.searchsorted(axis, days.days), len(axis), days.column
         rows, with_value = np.zeros(size), np.zeros(size)
         rows[at], with_value[at] = days.rows, days.known
         missing, mean, variance = (np.full(size, np.nan) for _ in range(3))
-        enough = days.rows >= thresholds.min_rows
+        enough = days.rows >= thresholds.MIN_ROWS
         missing[at[enough]] = days.missing[enough] / days.rows[enough]
         enough &= days.known >= np.maximum(KNOWN * days.rows, 2)
         place, n = at[enough], days.known[enough]
@@ -164,8 +159,8 @@ Sides = tuple[_DailyValues, _DailyValues]
 """Of the reference and of the stream."""
 
 
-def _of_column(layout: ColumnLayout, sides: Sides, thresholds: Thresholds) -> list[DaySeries]:
-    series = _of_category(layout, sides, thresholds) if layout.type == "category" else _of_number(layout, sides)
+def _of_column(layout: ColumnLayout, sides: Sides) -> list[DaySeries]:
+    series = _of_category(layout, sides) if layout.type == "category" else _of_number(layout, sides)
     if layout.role == "label":  # a missing label is one that has not come yet
         return series
     before, now = sides
@@ -191,12 +186,12 @@ def _of_number(layout: ColumnLayout, sides: Sides) -> list[DaySeries]:
     ]
 
 
-def _of_category(layout: ColumnLayout, sides: Sides, thresholds: Thresholds) -> list[DaySeries]:
+def _of_category(layout: ColumnLayout, sides: Sides) -> list[DaySeries]:
     before, now = sides
     unknown = len(layout.values)
     average = [_average(shares, before.known) for shares in before.shares.T]
-    common = [at for at in range(unknown) if average[at] >= thresholds.min_share]
-    rare = [at for at in range(unknown) if average[at] < thresholds.min_share]
+    common = [at for at in range(unknown) if average[at] >= thresholds.MIN_SHARE]
+    rare = [at for at in range(unknown) if average[at] < thresholds.MIN_SHARE]
     if len(common) == 2 and not rare:
         del common[0]  # of two values that are all there is, one says everything
     groups: list[tuple[str, str | None, list[int]]] = [("share", layout.values[at], [at]) for at in common]

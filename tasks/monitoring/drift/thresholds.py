@@ -1,32 +1,33 @@
-"""What counts as drift: how much evidence, how large a change, of how many days."""
+"""What counts as drift: how much evidence there must be, of how many days, and how large a change must be.
 
-from __future__ import annotations
+What counts on one day alone, however little evidence there is, is in extremes.py.
+"""
 
-from dataclasses import dataclass
+CHANCE = 0.05
+"""The probability that an alarm is ever raised of a model while nothing changes: over all its columns and all days."""
 
+MIN_DAYS, MIN_REFERENCE_DAYS = 7, 28
+"""A column is «as in training» only after so many days of production, against so many days of training rows. With fewer
+days its status is «not enough data»; drift may be reported all the same."""
 
-@dataclass(frozen=True)
-class Thresholds:
-    """What may be chosen."""
+MIN_ROWS = 5
+"""A day with fewer rows gives no number of a column. A day with few rows counts less than one with many
+(`DaySeries.damping`)."""
 
-    chance: float = 0.05
-    """Of ever raising an alarm while nothing changes, over everything that is watched of a model."""
-    min_days: int = 7
-    """Days with rows before «no drift» may be said of a column."""
-    min_reference_days: int = 28
-    """The same of the reference."""
-    min_rows: int = 5
-    """Values that a day must have to count. What few rows scatter more than many is allowed for."""
-    min_share: float = 0.005
-    """Values of a category that are rarer are watched together."""
-    min_effect: float = 0.1
-    """An alarm needs more than evidence: a mean that moved so many standard deviations of the reference's rows, or a
-    spread that changed by this part of itself. Schedules move by a few miles every season, beyond all doubt."""
-    min_change: float = 0.01
-    """The same of a share; of values that the reference does not know, a tenth of it. The share of a value is the
-    mean of a number that is 0 or 1, so `min_effect` holds of it as well: a third of the rows has to change by five
-    points."""
-    recent_days: int = 28
-    """The days by which a column is described that does not drift."""
-    cause_days: int = 7
-    """Columns that began to move, or were noticed, within so many days of each other are one alarm."""
+MIN_SHARE = 0.005
+"""Values of a category that are rarer than this in the reference are tested together, as «rare values»."""
+
+MIN_EFFECT = 0.1
+"""A mean must move by this many standard deviations of the reference's rows, a spread must change by this share of
+itself. The share of a value is the mean of a number that is 0 or 1: at a share of a third, five points. Without this
+limit every alarm would be about a difference that is certain and does not matter."""
+
+MIN_CHANGE = 0.01
+"""A share (of a value, of rare values, of missing values) must also change by this much; the share of values that the
+reference does not know by a tenth of it."""
+
+RECENT_DAYS = 28
+"""A column that does not drift is described by its last days: effect sizes and missing share are of these."""
+
+CAUSE_DAYS = 7
+"""Columns belong to one alarm if they began to move, or were detected, within so many days of each other."""

@@ -107,10 +107,10 @@ class DuplicateKeys:
         self.days: set[str] = set()
         """Days of which a file has a duplicate key."""
 
-    def add(self, files: Sequence[tuple[str, str, KeyTimes]]) -> None:
-        """New files: day, name, keys."""
-        self.fresh += files
-        if sum(keys.shape[1] for _, _, keys in self.fresh) >= KEYS:
+    def add(self, day: str, name: str, keys: KeyTimes) -> None:
+        """A new file of a day."""
+        self.fresh.append((day, name, keys))
+        if sum(own.shape[1] for _, _, own in self.fresh) >= KEYS:
             self.find()
 
     def find(self) -> None:
@@ -121,13 +121,12 @@ class DuplicateKeys:
         every = np.concatenate([np.empty((2, 0), dtype=np.uint64), *(keys for _, _, keys in fresh)], axis=1)
         keys, counts = np.unique(every[0], return_counts=True)
         repeated = [keys[counts > 1]]
-        for day, names in self.files.items() if len(keys) else ():
-            for name in names:
-                earlier = load(self.folder / day / f"{name}.npy")
-                if len(both := common(keys, earlier[0])):
-                    self.duplicates.append(earlier[:, np.isin(earlier[0], both)])
-                    self.days.add(day)
-                    repeated.append(both)
+        for day, name in [(day, name) for day, names in self.files.items() for name in names] if len(keys) else ():
+            earlier = load(self.folder / day / f"{name}.npy")
+            if len(both := common(keys, earlier[0])):
+                self.duplicates.append(earlier[:, np.isin(earlier[0], both)])
+                self.days.add(day)
+                repeated.append(both)
         if len(both := np.unique(np.concatenate(repeated))):
             self.duplicates.append(every[:, np.isin(every[0], both)])
             self.days |= {day for day, _, own in fresh if len(common(own[0], both))}

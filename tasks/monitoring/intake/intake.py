@@ -12,15 +12,13 @@
 reads from the old watermark, and gets the same rows again. So a kill loses nothing and doubles nothing. Some 100,000
 rows are in memory at once, and the cost of a call follows what is new.
 
-A day is the day of `time`, when it was asked by the client's own account, in the model's zone (`timezone` in
-params.yaml), as in its training rows: in another zone days hold other hours, and all that goes by the hour would have
-moved. The log and asked/ are in UTC, so that of two answers in the hour that autumn repeats the later one is known.
+A day is the day of `time`, when it was asked by the client's own account, in the model's zone, as in its training
+rows: in another zone days hold other hours, and all that goes by the hour would have moved. asked/ is in UTC as the log
+is, so that of two answers in the hour that autumn repeats the later one is known.
 
-A client may give any time. One after its own answer, or before FIRST, cannot be right: such rows count for nothing
-(`service` says how many there were). What is judged is judged by days that are over (`last_day_over`).
-
-Everything is read again from the beginning of the log where the zone changed, where rows were erased from the log
-(prediction_log/erasures.py), and where these files are of another LAYOUT.
+A client may give any time. One after its own answer, or before FIRST, cannot be right: such rows count for nothing, but
+for their number. Everything is read again from the beginning of the log where the zone changed, where rows were erased
+from the log, and where these files are of another LAYOUT.
 """
 
 from __future__ import annotations
@@ -36,9 +34,9 @@ from zoneinfo import ZoneInfo
 
 from tasks.ground import files, paths
 from tasks.monitoring.intake import duplicates, service_counts
-from tasks.monitoring.intake.local_time import DAY, LOCAL, local, local_times
+from tasks.monitoring.intake.local_time import DAY, LOCAL, local, with_local
 from tasks.monitoring.intake.service_counts import ServiceCounts, ServiceDays
-from tasks.prediction_log import erasures, error_counts, log_files, prediction_ids, prediction_log
+from tasks.prediction_log import erasures, error_counts, log_tables, prediction_log
 
 if TYPE_CHECKING:
     import numpy as np
@@ -142,11 +140,6 @@ class IntakeOptions:
     timezone: str = "UTC"
     """An IANA name."""
 
-    def kept_columns(self, names: Iterable[str]) -> dict[str, str]:
-        """Column of the log → its name in asked/, beside COLUMNS."""
-        slices = {log_files.column_of(name): f"{SLICE}{name}" for name in self.slices}
-        return {name: slices[name] for name in names if name in slices} | prediction_columns(self.task, names)
-
 
 def folder(model: str) -> Path:
     """Where everything that the monitor keeps of a model is."""
@@ -173,11 +166,8 @@ def ingest(model: str, options: IntakeOptions, layout: Layout, now: datetime | N
     Args:
         model: whose log.
         options: what to keep of each row, and for how long.
-        layout: gives a release's reference profile; called only for releases that have new rows.
+        layout: called only for releases that have new rows; where it raises, nothing was taken in.
         now: the time; for tests.
-
-    Raises:
-        RegistryUnavailable: and whatever else `layout` raises. Nothing was taken in.
     """
     before, now = read(model), now or datetime.now(UTC)
     _sweep(model, before)
@@ -191,7 +181,9 @@ def ingest(model: str, options: IntakeOptions, layout: Layout, now: datetime | N
         for chunk in _read_ahead(_chunks(tables, options.timezone), background):
             batch.take(chunk)
     after = _forget(model, batch.end(), options.keep_days, now)
-    after = replace(after, watermark=reached, unanswered=_error_counts(model, options, now))
+    first = (now.astimezone(ZoneInfo(options.timezone)) - timedelta(days=options.keep_days)).date().isoformat()
+    unanswered = {day: counts for day, counts in error_counts.read(model).items() if day >= first}
+    after = replace(after, watermark=reached, unanswered=unanswered)
     if after != before:
         files.write_json(folder(model) / "state.json", asdict(after))
         _sweep(model, after)
@@ -208,18 +200,14 @@ def _chunks(tables: Iterable[pa.Table], timezone: str) -> Iterator[pa.Table]:
         waiting.append(table)
         if sum(map(len, waiting)) < ROWS:
             continue
-        chunk = log_files.concat(waiting)
+        chunk = log_tables.concat(waiting)
         requests = chunk["request"].combine_chunks()
         begins = np.flatnonzero(np.asarray(pc.not_equal(requests[1:], requests[:-1]))) + 1
         cut = int(begins[-1]) if len(begins) else len(chunk)
         waiting = [chunk.slice(cut)] if cut < len(chunk) else []
-        yield _with_local(chunk.slice(0, cut), timezone)
+        yield with_local(chunk.slice(0, cut), timezone)
     if waiting:
-        yield _with_local(log_files.concat(waiting), timezone)
-
-
-def _with_local(table: pa.Table, timezone: str) -> pa.Table:
-    return table.append_column(LOCAL, local_times(table, timezone))
+        yield with_local(log_tables.concat(waiting), timezone)
 
 
 def _read_ahead(chunks: Iterator[pa.Table], background: Executor) -> Iterator[pa.Table]:
@@ -228,12 +216,6 @@ def _read_ahead(chunks: Iterator[pa.Table], background: Executor) -> Iterator[pa
     while (chunk := coming.result()) is not None:
         coming = background.submit(next, chunks, None)
         yield chunk
-
-
-def _error_counts(model: str, options: IntakeOptions, now: datetime) -> error_counts.Days:
-    """What the router has counted on the days that are kept."""
-    first = (now.astimezone(ZoneInfo(options.timezone)) - timedelta(days=options.keep_days)).date().isoformat()
-    return {day: counts for day, counts in error_counts.read(model).items() if day >= first}
 
 
 # ── a batch of new rows ───────────────────────────────────────────────────────────────────────────
@@ -249,7 +231,6 @@ class _Batch:
         self.pool, self.now = pool, int(now.timestamp() * 1000)
         self.number, self.parts = before.batch + 1, 0
         self.asked = {day: list(day_files) for day, day_files in before.asked.items()}
-        self.fresh_days: set[str] = set()
         self.releases = dict(before.releases)
         self.summaries: dict[str, list[DaySummaries]] = {}
         self.service = ServiceCounts(options.timezone, self.now)
@@ -265,15 +246,12 @@ class _Batch:
         table = self._well_timed(_for_task(self.options.task, table))
         if not len(table):
             return
-        written = self.pool.submit(self._write_rows, table)
+        written, until = self.pool.submit(self._write_rows, table), self._until(table)
         releases = pc.unique(table["release"]).to_pylist()
         for candidate in releases:
             rows = table if len(releases) == 1 else table.filter(pc.equal(table["release"], candidate))
-            self._summarise(candidate, rows)
-        until = max(file.until for file in written.result())
-        for candidate in releases:
-            release = self.releases[candidate]
-            self.releases[candidate] = replace(release, until=max(release.until, until))
+            self._summarise(candidate, rows, until)
+        written.result()
 
     def end(self) -> IntakeState:
         """Write what is summarised; gives the state that names all files, the same as before without a new row."""
@@ -296,29 +274,33 @@ class _Batch:
         import numpy as np
 
         asked = table["time"].cast("int64").to_numpy()
-        answered = np.minimum(prediction_ids.moments(table["id"]), self.now)
-        may_be = (asked <= (answered + prediction_log.ahead() // MS) * 1000) & (asked >= log_files.micros(FIRST))
+        answered = np.minimum(log_tables.moments(table["id"]), self.now)
+        may_be = (asked <= (answered + prediction_log.ahead() // MS) * 1000) & (asked >= log_tables.micros(FIRST))
         if may_be.all():
             return table
         self.service.add_untimed(answered[~may_be])
         return table.filter(may_be)
 
-    def _summarise(self, candidate: str, rows: pa.Table) -> None:
+    def _until(self, table: pa.Table) -> int:
+        import pyarrow.compute as pc
+
+        return min(log_tables.moment(str(pc.max(table["id"]))), self.now)  # ids sort by the moment of the answer
+
+    def _summarise(self, candidate: str, rows: pa.Table, until: int) -> None:
         """Add the day summaries of some rows of a release."""
         import pyarrow as pa
 
         from tasks.modelling import daily_summaries
 
-        release = self.releases.get(candidate, ReleaseIntake())
-        release = self.releases[candidate] = replace(release, rows=release.rows + len(rows))
-        profile = self._profile(candidate)
+        before, profile = self.releases.get(candidate, ReleaseIntake()), self._profile(candidate)
+        release = replace(before, rows=before.rows + len(rows), until=max(before.until, until))
         if isinstance(profile, str):
             self.releases[candidate] = replace(release, lacking=profile)
             return
-        features = log_files.marks(rows.schema, b"feature")
-        new = {*features.values()} - {*profile["features"], *profile["predictions"]}
-        release = self.releases[candidate] = replace(release, new=tuple(sorted({*release.new, *new})))
-        layouts = columns(profile, release.new)
+        features = log_tables.marks(rows.schema, b"feature")
+        new = {*release.new, *features.values()} - {*profile["features"], *profile["predictions"]}
+        self.releases[candidate] = replace(release, new=tuple(sorted(new)))
+        layouts = columns(profile, sorted(new))
         del layouts["label"]
         names = features | prediction_columns(self.options.task, rows.column_names)
         table = pa.table({**{name: rows[column] for column, name in names.items()}, "time": rows[LOCAL]})
@@ -330,11 +312,8 @@ class _Batch:
     def _profile(self, candidate: str) -> Profile | str:
         """The profile by which a release's days are laid out: for ever the one that was kept beside them."""
         path = self.folder / "profiles" / f"{candidate}.json"
-        if path.exists():
-            kept: Profile = files.read_json(path)
-            return kept
-        profile = self.layout(candidate)
-        if not isinstance(profile, str):
+        profile: Profile | str = files.read_json(path) if path.exists() else self.layout(candidate)
+        if not isinstance(profile, str) and not path.exists():
             files.write_json(path, profile)
         return profile
 
@@ -347,7 +326,9 @@ class _Batch:
         name = f"{candidate}.{self.number}.parquet"
         path = self.folder / "days" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        layouts = columns(files.read_json(self.folder / "profiles" / f"{candidate}.json"), release.new)
+        profile = self._profile(candidate)
+        assert not isinstance(profile, str)  # its rows were summarised by it
+        layouts = columns(profile, release.new)
         before = summaries(self.model, self.before, candidate, layouts)
         path.write_bytes(daily_summaries.to_bytes(daily_summaries.merge([before, *self.summaries[candidate]])))
         return replace(release, days=name)
@@ -369,7 +350,7 @@ class _Batch:
         np.save(self.folder / name, duplicates.newest([*earlier, *self.duplicates.duplicates]))
         return name
 
-    def _write_rows(self, table: pa.Table) -> list[DayFile]:
+    def _write_rows(self, table: pa.Table) -> None:
         """Write a file per day of some rows."""
         import numpy as np
 
@@ -378,56 +359,43 @@ class _Batch:
             order = np.argsort(day, kind="stable")
             kept, day = kept.take(order), day[order]
         cuts = [0, *(np.flatnonzero(np.diff(day)) + 1).tolist(), len(day)]
-        written = []
         for begin, end in pairwise(cuts):
             part, name = kept.slice(begin, end - begin), str(np.datetime64(int(day[begin]), "D"))
             keys = duplicates.key_times(part)
-            written.append((name, self._write_file(name, [part], keys, f"{self.number}-{self.parts}"), keys))
-        self.duplicates.add([(name, file.name, keys) for name, file, keys in written])
-        for name, file, _ in written:
+            file = self._write_file(name, part, keys, f"{self.number}-{self.parts}")
             self.asked.setdefault(name, []).append(file)
-            self.fresh_days.add(name)
-        return [file for _, file, _ in written]
+            self.duplicates.add(name, file.name, keys)
 
-    def _write_file(self, day: str, tables: Iterable[pa.Table], keys: KeyTimes, name: str) -> DayFile:
+    def _write_file(self, day: str, table: pa.Table, keys: KeyTimes, name: str) -> DayFile:
         import numpy as np
-        import pyarrow.compute as pc
         from pyarrow import parquet
 
         path = self.folder / "asked" / day / f"{name}.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
-        rows, until, writer = 0, 0, None
-        try:
-            for table in tables:
-                if writer is None:
-                    # no two rows have the same id: a dictionary of them takes time and room
-                    few = [column.name for column in table.schema if column.type == "string" and column.name != "id"]
-                    writer = parquet.ParquetWriter(path, table.schema, compression="zstd", use_dictionary=few)
-                writer.write_table(table)
-                last = prediction_ids.moment(str(pc.max(table["id"])))  # ids sort by the moment of the answer
-                rows, until = rows + len(table), max(until, min(last, self.now))
-        finally:
-            if writer is not None:
-                writer.close()
+        # no two rows have the same id: a dictionary of them takes time and room
+        few = [column.name for column in table.schema if column.type == "string" and column.name != "id"]
+        parquet.write_table(table, path, compression="zstd", use_dictionary=few)
         np.save(path.with_suffix(".npy"), keys)
-        return DayFile(name, rows, until)
+        return DayFile(name, len(table), self._until(table))
 
     def _merge_files(self) -> None:
         """Merge the files of days that have many: a call every quarter of an hour makes a hundred a day."""
-        for day in sorted(self.fresh_days):
-            if len(day_files := self.asked[day]) >= MANY:
+        for day, day_files in self.asked.items():
+            if len(day_files) >= MANY:
                 parts = [self.folder / "asked" / day / f"{file.name}.parquet" for file in day_files]
                 keys = duplicates.newest([duplicates.load(path.with_suffix(".npy")) for path in parts])
                 self.asked[day] = [self._write_file(day, read_rows(parts), keys, f"{self.number}-all")]
 
 
 def _kept_rows(table: pa.Table, options: IntakeOptions) -> pa.Table:
-    """What is kept of some rows of the log."""
+    """COLUMNS, slice and prediction columns of some rows of the log."""
     import pyarrow as pa
 
     hashes = pa.array(duplicates.row_key_hashes(table["row_key"]))
     own = {"id": table["id"], "hash": hashes, "time": table["time"], "release": table["release"]}
-    kept = options.kept_columns(table.column_names)
+    slices = {log_tables.column_of(name): f"{SLICE}{name}" for name in options.slices}
+    kept = {name: slices[name] for name in table.column_names if name in slices}
+    kept |= prediction_columns(options.task, table.column_names)
     return pa.table({**own, **{name: table[column] for column, name in kept.items()}})
 
 
@@ -537,16 +505,14 @@ def files_of_day(model: str, state: IntakeState, day: str) -> list[Path]:
     return [folder(model) / "asked" / day / f"{file.name}.parquet" for file in state.asked[day]]
 
 
-def read_rows(day_files: Sequence[Path]) -> Iterator[pa.Table]:
-    """The tables of some files, one after the other, each with the columns of all."""
+def read_rows(day_files: Sequence[Path]) -> pa.Table:
+    """The rows of some files, with the columns of all."""
     import pyarrow as pa
     from pyarrow import parquet
 
-    schema = log_files.unified([parquet.read_schema(path) for path in day_files])
-    for path in day_files:
-        with parquet.ParquetFile(path) as opened:
-            for batch in opened.iter_batches(ROWS):
-                yield log_files.fit(pa.Table.from_batches([batch]), schema)
+    tables = [parquet.read_table(path) for path in day_files]
+    schema = log_tables.unified(table.schema for table in tables)
+    return pa.concat_tables([log_tables.fit(table, schema) for table in tables])
 
 
 def repeated(model: str, state: IntakeState) -> tuple[Hashes, npt.NDArray[np.int64]]:

@@ -10,8 +10,8 @@ from pathlib import Path
 from tasks.ground import files
 from tasks.monitoring.intake import intake
 
-OF_INTAKE = ("asked", "days", "profiles")
-"""The intake's folders: its files name each other, so one that is torn voids all."""
+OF_INTAKE = ("asked", "days", "profiles", "again.", "service.", "state.json")
+"""How names of the intake begin: its files name each other, so one that is torn voids all."""
 
 
 def set_aside(model: str) -> list[Path]:
@@ -21,14 +21,10 @@ def set_aside(model: str) -> list[Path]:
     if not torn:
         return []
     files.remove(folder / "done.json")  # first: after a kill in between, the next run does not end at once
-    if any(_is_of_intake(path.relative_to(folder)) for path in torn):
+    names = [path.relative_to(folder) for path in torn]
+    if any(name.parts[0].startswith(OF_INTAKE) for name in names):
         files.remove(folder / "state.json")
     for path in torn:
         if path.exists():
             files.set_aside(path, "it is not whole")
     return torn
-
-
-def _is_of_intake(path: Path) -> bool:
-    in_folder = path.parts[0] in OF_INTAKE or path.suffix == ".npy"
-    return in_folder or path.name == "state.json" or path.name.startswith("service.")

@@ -5,11 +5,9 @@
 
 The labels are the rows of build/<model>/rows: a partition that comes late, is corrected or withdrawn is only another
 content of that folder. Of several predictions by one release for one row the newest counts, on whichever day it was
-made. Ingest sees to it that an id stands in one partition; otherwise the last partition's label counts.
-
-So a day is a pure function of files: of its predictions, and of the partitions that have a label for any of them. It
-is made again when one of these changes, and late labels give the same bytes as labels that came at once. While the
-rows are being made anew (DVC removes them first), the known labels stay.
+made; of several labels that of the last partition. So a day is a pure function of its predictions and of the partitions
+that have a label for any of them. It is made again when one of these changes, and late labels give the same bytes as
+labels that came at once. While the rows are being made anew (DVC removes them first), the known labels stay.
 """
 
 from __future__ import annotations
@@ -26,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from tasks.ground import files, numbers
 from tasks.ground.errors import DataMissing
 from tasks.monitoring.intake import duplicates, intake
-from tasks.monitoring.intake.local_time import local_times
+from tasks.monitoring.intake.local_time import LOCAL, with_local
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,6 +37,9 @@ if TYPE_CHECKING:
     from tasks.monitoring.intake.intake import IntakeState
 
 Stat = Sequence[int]
+
+_SUMS = {"rows": "int64", "missing": "int64", "total": "float64", "squares": "float64", "counts": "int64"}
+"""What is kept of a label's day summary beside its unknown values: ColumnDays' arrays, and their types."""
 
 
 @dataclass(frozen=True)
@@ -120,10 +121,10 @@ def join(model: str, state: IntakeState, folder: Path, task: str, loss: str) -> 
         DataMissing: the rows are being made anew, and their labels were not known before.
     """
     before, by = read(model), {"task": task, "loss": loss}
-    partitions, labels = _read_partitions(folder, before)
+    partitions, indexes = _partitions(folder, before)
     shas, shas_before = ({name: of["sha256"] for name, of in each.items()} for each in (partitions, before.partitions))
     profiled = [name for name in sorted(state.releases) if intake.profile(model, state, name) is not None]
-    joiner = _Joiner(model, state, task, loss, labels, shas, intake.repeated(model, state))
+    joiner = _Joiner(model, state, task, loss, indexes, shas, intake.repeated(model, state))
     days = {}
     for day in state.asked:
         of = files.digest([state.identity(day), profiled])[:16]
@@ -171,52 +172,39 @@ def label_days(joined: Joined, candidate: str, layout: ColumnLayout) -> ColumnDa
 
     by_day = {day: made.releases.get(candidate, {}).get("label") for day, made in sorted(joined.days.items())}
     kept = {day: sums for day, sums in by_day.items() if sums is not None}
-
-    def array(name: str, dtype: Any) -> npt.NDArray[Any]:
-        return np.array([sums[name] for sums in kept.values()], dtype=dtype)
-
-    return ColumnDays(
-        layout,
-        np.array(list(kept), dtype="datetime64[D]"),
-        array("rows", np.int64),
-        array("missing", np.int64),
-        array("total", np.float64),
-        array("squares", np.float64),
-        array("counts", np.int64).reshape(len(kept), layout.counted),
-        tuple(tuple(sums["unknown"]) for sums in kept.values()),
-    )
+    arrays = {name: np.array([sums[name] for sums in kept.values()], dtype=kind) for name, kind in _SUMS.items()}
+    arrays["counts"] = arrays["counts"].reshape(len(kept), layout.counted)
+    unknown = tuple(tuple(sums["unknown"]) for sums in kept.values())
+    return ColumnDays(layout, np.array(list(kept), dtype="datetime64[D]"), **arrays, unknown=unknown)
 
 
-# ── the labels of a partition ─────────────────────────────────────────────────────────────────────
+# ── the labels of partitions ──────────────────────────────────────────────────────────────────────
 
 
-@dataclass(frozen=True)
-class _PartitionLabels:
-    """The labels of a partition, in the order of the hashes of the row ids."""
-
-    folder: Path
-
-    @staticmethod
-    def of(path: Path, sha256: str) -> _PartitionLabels:
-        return _PartitionLabels(files.memo("labels", {"rows": sha256}, "", partial(_index, path, sha256)))
-
-    def any_of(self, hashes: Hashes) -> bool:
-        """Whether there is a label for any of these (sorted)."""
-        return bool(len(duplicates.common(hashes, self._hashes())))
-
-    def find(self, hashes: Hashes) -> tuple[npt.NDArray[np.bool_], npt.NDArray[Any]]:
-        """Which of these have a label, and the labels of those."""
-        import pandas as pd
-
-        at = duplicates.positions(hashes, self._hashes())
-        labels = pd.read_parquet(self.folder / "labels.parquet")["label"].to_numpy()
-        return at >= 0, labels[at[at >= 0]]
-
-    def _hashes(self) -> Hashes:
-        return duplicates.load(self.folder / "hashes.npy")
+def _partitions(folder: Path, before: Joined) -> tuple[Mapping[str, Mapping[str, Any]], dict[str, Path]]:
+    """The partitions, as joined.json has them, and the folder of each with its labels (`_index`)."""
+    try:
+        stats = look(folder)
+        partitions = before.partitions if stats is None else {}
+        for name, stat in (stats or {}).items():
+            earlier = before.partitions.get(name, {"stat": ()})
+            is_same = list(earlier["stat"]) == list(stat)
+            sha256 = earlier["sha256"] if is_same else files.sha256(folder / f"{name}.parquet")
+            partitions = {**partitions, name: {"stat": list(stat), "sha256": sha256}}
+        shas = {name: partition["sha256"] for name, partition in partitions.items()}
+        return partitions, {
+            name: files.memo("labels", {"rows": sha256}, "", partial(_index, folder / f"{name}.parquet", sha256))
+            for name, sha256 in shas.items()
+        }
+    except FileNotFoundError as error:
+        raise DataMissing(
+            f"{error.filename}, where labels come from, is being made anew, or was removed. The next run finds it "
+            "when the train flow (or `dvc repro`) has made it"
+        ) from None
 
 
 def _index(path: Path, sha256: str, target: Path) -> None:
+    """The labels of a partition, and the hashes of the row ids, in the order of these."""
     import numpy as np
     import pandas as pd
 
@@ -232,27 +220,21 @@ def _index(path: Path, sha256: str, target: Path) -> None:
     files.write_parquet(target / "labels.parquet", labels[["label"]].iloc[order].reset_index(drop=True))
 
 
-def _read_partitions(
-    folder: Path, before: Joined
-) -> tuple[Mapping[str, Mapping[str, Any]], dict[str, _PartitionLabels]]:
-    """The partitions, as joined.json has them, and their labels."""
-    try:
-        stats = look(folder)
-        partitions = before.partitions if stats is None else {}
-        for name, stat in (stats or {}).items():
-            known = before.partitions.get(name)
-            is_same = known is not None and list(known["stat"]) == list(stat)
-            sha256 = known["sha256"] if known and is_same else files.sha256(folder / f"{name}.parquet")
-            partitions = {**partitions, name: {"stat": list(stat), "sha256": sha256}}
-        return partitions, {
-            name: _PartitionLabels.of(folder / f"{name}.parquet", partition["sha256"])
-            for name, partition in partitions.items()
-        }
-    except FileNotFoundError as error:
-        raise DataMissing(
-            f"{error.filename}, where labels come from, is being made anew, or was removed. The next run finds it "
-            "when the train flow (or `dvc repro`) has made it"
-        ) from None
+def _labels_of(hashes: Hashes, indexes: Iterable[Path]) -> pa.Array:
+    """The label of each row; null where it is unknown, or not finite."""
+    import numpy as np
+    import pandas as pd
+    import pyarrow as pa
+
+    labels = np.full(len(hashes), None, dtype=object)
+    for index in indexes:
+        at = duplicates.positions(hashes, duplicates.load(index / "hashes.npy"))
+        values = pd.read_parquet(index / "labels.parquet")["label"].to_numpy()[at[at >= 0]]
+        labels[at >= 0] = [None if isinstance(v, float | np.floating) and not math.isfinite(v) else v for v in values]
+    number = int | float | np.number
+    if all(isinstance(value, number | None) and not isinstance(value, bool | np.bool_) for value in labels):
+        return pa.array([None if value is None else float(value) for value in labels], pa.float64())
+    return pa.array([None if value is None else numbers.text(value) for value in labels], pa.string())
 
 
 # ── a day ─────────────────────────────────────────────────────────────────────────────────────────
@@ -266,7 +248,7 @@ class _Joiner:
     state: IntakeState
     task: str
     loss: str
-    labels: Mapping[str, _PartitionLabels]
+    indexes: Mapping[str, Path]
     shas: Mapping[str, str]
     repeated: tuple[Hashes, npt.NDArray[np.int64]]
     """Keys that stand in several files, and the last time of each."""
@@ -283,37 +265,34 @@ class _Joiner:
         same = {name for name, sha in made.labelled.items() if self.shas.get(name) == sha} if made else set()
         if asked:
             hashes = _sorted_hashes(intake.files_of_day(self.model, self.state, day))
-            same |= {name for name in asked if self.labels[name].any_of(hashes)}
+            indexes = {name: duplicates.load(self.indexes[name] / "hashes.npy") for name in asked}
+            same |= {name for name, index in indexes.items() if len(duplicates.common(hashes, index))}
         return {name: self.shas[name] for name in sorted(same)}
 
     def join_day(self, day: str, of: str, labelled: Mapping[str, str]) -> Day:
         """Join a day, and write it down."""
-        import pyarrow as pa
         from pyarrow import parquet
 
-        rows = self._counting(pa.concat_tables(intake.read_rows(intake.files_of_day(self.model, self.state, day))))
-        labels = _find_labels(rows["hash"].to_numpy(), [self.labels[name] for name in labelled])
-        times = local_times(rows, self.state.timezone)
-        table = rows.set_column(rows.schema.get_field_index("time"), "time", times)
+        rows = self._counting(intake.read_rows(intake.files_of_day(self.model, self.state, day)))
+        labels = _labels_of(rows["hash"].to_numpy(), [self.indexes[name] for name in labelled])
+        local = with_local(rows, self.state.timezone)[LOCAL]
+        table = rows.set_column(rows.schema.get_field_index("time"), "time", local)
         table = table.append_column("label", labels).drop_columns("hash")
         with files.replacing(_day_file(self.model, day)) as beside:
             parquet.write_table(table, beside, compression="zstd")
         frame = table.to_pandas()
-        releases = {
-            str(candidate): self._of_release(str(candidate), part)
-            for candidate, part in frame.groupby("release", sort=True)
-        }
+        by_release = frame.groupby("release", sort=True)
+        releases = {str(candidate): self._of_release(str(candidate), part) for candidate, part in by_release}
         return Day(of, labelled, len(frame), int(frame["label"].notna().sum()), releases)
 
     def _counting(self, table: pa.Table) -> pa.Table:
         """Of several predictions by one release for one row, the newest; in the order of time and id."""
         import numpy as np
+        import pandas as pd
 
         table = table.sort_by([("time", "ascending"), ("id", "ascending")])
         keys = duplicates.release_keys(table["hash"].to_numpy(), table["release"])
-        order = np.argsort(keys, kind="stable")
-        is_last = np.ones(len(keys), dtype=bool)
-        is_last[order[:-1]] = keys[order[1:]] != keys[order[:-1]]
+        is_last = ~pd.Series(keys).duplicated(keep="last").to_numpy()
         at = duplicates.positions(keys, self.repeated[0])
         is_elsewhere = np.flatnonzero(at >= 0)
         last_times = self.repeated[1][at[is_elsewhere]]
@@ -339,23 +318,8 @@ class _Joiner:
         if layout.type != "category" and of_labels["label"].dtype.kind not in "fiu":
             return kept  # since this release was trained, the label has become something else
         days = daily_summaries.summarise(of_labels, {"label": layout})["label"]
-        sums = {name: getattr(days, name)[0].tolist() for name in ("rows", "missing", "total", "squares", "counts")}
+        sums = {name: getattr(days, name)[0].tolist() for name in _SUMS}
         return {**kept, "label": {**sums, "unknown": list(days.unknown[0])}}
-
-
-def _find_labels(hashes: Hashes, partitions: Sequence[_PartitionLabels]) -> pa.Array:
-    """The label of each row; null where it is unknown, or not finite."""
-    import numpy as np
-    import pyarrow as pa
-
-    labels = np.full(len(hashes), None, dtype=object)
-    for partition in partitions:
-        has_label, values = partition.find(hashes)
-        labels[has_label] = [None if isinstance(v, float | np.floating) and not math.isfinite(v) else v for v in values]
-    number = int | float | np.number
-    if all(isinstance(value, number | None) and not isinstance(value, bool | np.bool_) for value in labels):
-        return pa.array([None if value is None else float(value) for value in labels], pa.float64())
-    return pa.array([None if value is None else numbers.text(value) for value in labels], pa.string())
 
 
 def _sorted_hashes(paths: Sequence[Path]) -> Hashes:
@@ -363,10 +327,8 @@ def _sorted_hashes(paths: Sequence[Path]) -> Hashes:
     import numpy as np
     from pyarrow import parquet
 
-    hashes = np.unique(
-        np.concatenate([parquet.read_table(path, columns=["hash"])["hash"].to_numpy() for path in paths])
-    )
-    return np.asarray(hashes[hashes != 0])
+    hashes = [parquet.read_table(path, columns=["hash"])["hash"].to_numpy() for path in paths]
+    return np.setdiff1d(np.concatenate(hashes), np.zeros(1, dtype=np.uint64))
 
 
 def _day_file(model: str, day: str) -> Path:

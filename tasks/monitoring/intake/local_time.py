@@ -28,8 +28,9 @@ def local(times: npt.NDArray[np.int64], timezone: str) -> npt.NDArray[np.int64]:
     return np.asarray(naive.as_unit("us").to_numpy()).view(np.int64)
 
 
-def local_times(table: pa.Table, timezone: str) -> pa.Array:
-    """The column `time` of a table, naive and of this zone."""
+def with_local(table: pa.Table, timezone: str) -> pa.Table:
+    """A table with the column LOCAL: its `time`, naive and of this zone."""
     import pyarrow as pa
 
-    return pa.array(local(table["time"].cast("int64").to_numpy(), timezone), pa.timestamp("us"))
+    times = local(table["time"].cast("int64").to_numpy(), timezone)
+    return table.append_column(LOCAL, pa.array(times, pa.timestamp("us")))

@@ -27,13 +27,17 @@ class Reference:
     candidate: str
     folder: Path
 
+    @property
+    def holdout_file(self) -> Path:
+        """Where `holdout` is, if it was kept."""
+        return self.folder / "evaluation" / "predictions.parquet"
+
     @cached_property
     def holdout(self) -> pd.DataFrame | None:
         """id, time, label, slice columns and predictions of rows that it has not learned from; None: not kept."""
         import pandas as pd
 
-        path = self.folder / "evaluation" / "predictions.parquet"
-        return pd.read_parquet(path) if path.exists() else None
+        return pd.read_parquet(self.holdout_file) if self.holdout_file.exists() else None
 
     @cached_property
     def profile(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
 from tasks.monitoring.intake.local_time import DAY, local
-from tasks.prediction_log import prediction_ids
+from tasks.prediction_log import log_tables
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,7 +47,7 @@ class ServiceCounts:
         names = table["request"].combine_chunks()
         begins = np.flatnonzero(np.append(True, np.asarray(pc.not_equal(names[1:], names[:-1]))))
         lengths = np.diff(begins, append=len(table))
-        days = self._days(prediction_ids.moments(table["id"].take(begins)))
+        days = self._days(log_tables.moments(table["id"].take(begins)))
         ms = np.maximum(np.nan_to_num(table["ms"].to_numpy()[begins]), 0.01)
         bins = np.rint(np.log(ms) / MS_STEP).astype(np.int64)
         for day in np.unique(days).tolist():

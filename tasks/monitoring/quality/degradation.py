@@ -1,9 +1,8 @@
 """Degradation: is the model worse than it was promised to be? Beyond doubt, however often one looks.
 
-The mean loss of each day's labelled predictions is a series; the days of the holdout are its reference. It is tested as
-drift is (anytime_test.py): by the ranks of days, with evidence that may be looked at every day, so that the chance of
-*ever* alarming is at most CHANCE while the days of production are as those of the holdout were. An alarm takes more:
-the mean since the day it began must lie above the interval of what was promised.
+The mean loss of each day's labelled predictions is a series, whose reference are the days of the holdout. It is tested
+as drift is (anytime_test.py), so that the chance of *ever* alarming is at most CHANCE while nothing changes. An alarm
+takes more: the mean since the day it began must lie above the interval of what was promised.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import TYPE_CHECKING
 
 from tasks.monitoring.drift import anytime_test
@@ -55,10 +55,10 @@ class HoldoutLosses:
 class LossEpisode:
     """The loss was above what was promised."""
 
-    since: str
-    opened: str
+    since: date
+    opened: date
     """The day that completed the evidence."""
-    closed: str | None
+    closed: date | None
     loss: float
     """The mean from then on, over the labelled predictions."""
     labels: int
@@ -71,7 +71,7 @@ def find(holdout: HoldoutLosses, days: Sequence[tuple[str, float, int]]) -> list
         holdout: what was promised.
         days: of production: day, sum of losses, number of labels; oldest first.
     """
-    kept = [day for day in days if day[2] >= FEWEST]
+    kept = [(date.fromisoformat(day), total, labels) for day, total, labels in days if labels >= FEWEST]
     if not kept or len(holdout.means) < 2:
         return []
     production = _Production(holdout, kept)
@@ -81,8 +81,8 @@ def find(holdout: HoldoutLosses, days: Sequence[tuple[str, float, int]]) -> list
         since, opened = start
         closed = production.closed(since, opened)
         end = len(kept) if closed is None else closed + 1
-        labels = int(production.counts[since:end].sum())
         until = None if closed is None else kept[closed][0]
+        labels = int(production.counts[since:end].sum())
         episodes.append(LossEpisode(kept[since][0], kept[opened][0], until, production.mean(since, end), labels))
         begin = end
     return episodes
@@ -91,7 +91,7 @@ def find(holdout: HoldoutLosses, days: Sequence[tuple[str, float, int]]) -> list
 class _Production:
     """The losses of production, by day, tested against the holdout's."""
 
-    def __init__(self, holdout: HoldoutLosses, days: Sequence[tuple[str, float, int]]) -> None:
+    def __init__(self, holdout: HoldoutLosses, days: Sequence[tuple[date, float, int]]) -> None:
         import numpy as np
 
         from tasks.monitoring.drift.series import DaySeries
@@ -119,22 +119,16 @@ class _Production:
         return None
 
     def closed(self, since: int, opened: int) -> int | None:
-        """The day on which it was as promised again, or better.
-
-        A cumulative sum as in anytime_test.returned. That one requires a mean within two standard errors of the
-        reference's; here it is enough that the loss of the days which speak for the end is not above the promised one.
-        """
+        """The day on which it was as promised again, or better."""
         against_holdout = anytime_test.normal_scores(self.before, self.now[None, since:], learning=False)[0]
-        scores = self.damping[since:] * against_holdout
-        level = float(scores[: opened + 1 - since].mean())
-        total, begin = 0.0, opened + 1
-        for day in range(opened + 1, len(self.counts)):
-            total += level / 2 * (level / 4 - float(scores[day - since])) / float(self.variance[0])
-            if total <= 0:
-                total, begin = 0.0, day + 1
-            elif total >= anytime_test.RETURNED and self.mean(begin, day + 1) <= self.most:
-                return day
-        return None
+        scores, first = self.damping[since:] * against_holdout, opened + 1
+        after = anytime_test.returned(
+            scores[first - since :],
+            float(scores[: first - since].mean()),
+            float(self.variance[0]),
+            lambda begin, end: self.mean(first + begin, first + end) <= self.most,
+        )
+        return None if after is None else first + after
 
     def mean(self, begin: int, end: int) -> float:
         """The mean loss of some days."""

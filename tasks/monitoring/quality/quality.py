@@ -1,17 +1,11 @@
 """Quality of the predictions of production: measured where labels came, estimated where they did not yet.
 
 Measured is what training measures, with intervals over days. The estimate is the loss that predictions like these had
-on the holdout: E[loss | prediction], a line through a few knots, averaged over the window. For probabilities that is
-the expected loss under recalibrated confidence (Guillory et al. 2021, arXiv:2107.03315; CBPE in NannyML), for numbers
-the direct estimate of the loss (DLE in NannyML).
-
-Its interval is a prediction interval for the mean loss of the window. Days that follow each other are alike, so scatter
-is measured in blocks as long as the window, cut from all days whose labels are known: those of the holdout and of
-earlier windows, which count less the older they are. Four blocks know little, and nothing of a world that moves on:
-the errors of earlier releases' estimates are the best that is known about that, and count as well.
-
-No such estimate can detect that the relation between features and label itself moved (Garg et al. 2022,
-arXiv:2201.04234, section 3): equal predictions give equal estimates. It shows when labels come, and `off` reports it.
+on the holdout: E[loss | prediction], a line through a few knots, averaged over the window (CBPE and DLE in NannyML;
+Guillory et al. 2021, arXiv:2107.03315). Its interval is a prediction interval for the mean loss of the window: scatter
+is measured in blocks as long as the window, cut from all days whose labels are known, and by the errors of earlier
+releases' estimates. Equal predictions give equal estimates: that their labels mean something else now shows when labels
+come (`off`). Why it is so: docs/decisions/estimated-quality.md.
 """
 
 from __future__ import annotations
@@ -303,8 +297,6 @@ class Off:
 
     value: float
     """Measured less estimated: above 0, the model was worse than estimated."""
-    is_covered: bool
-    """Whether the interval of the estimate contains the measured value."""
     text: str
 
 
@@ -317,9 +309,9 @@ def off(estimate: Estimate | None, measured: Measured) -> Off | None:
     words = f"the estimate of {estimate.loss}, {estimate.value:.4g} ({estimate.low:.4g} to {estimate.high:.4g}), was "
     words += f"{abs(value):.3g} too {'low' if value > 0 else 'high'}, "
     if estimate.low <= entry["value"] <= estimate.high:
-        return Off(value, True, f"{words}within its interval")
+        return Off(value, f"{words}within its interval")
     words += f"outside of its interval: predictions like these are {'worse' if value > 0 else 'better'} than they were "
-    return Off(value, False, f"{words}on the holdout, so what moved is the relation between features and label")
+    return Off(value, f"{words}on the holdout, so what moved is the relation between features and label")
 
 
 # ── predictions → numbers ─────────────────────────────────────────────────────────────────────────

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tasks.ground import params
     from tasks.monitoring.intake.labels import Joined
     from tasks.monitoring.intake.reference import Reference
-    from tasks.monitoring.quality.quality import Measured
+    from tasks.monitoring.quality.quality import Estimate, Measured
 
 EARLIER = 8
 """The errors of estimates are learned from the labels of the same release in so many weeks before."""
@@ -75,13 +75,16 @@ def measured(model: str, joined: Joined, how: Measuring, references: References)
     weeks = _Weeks(model, how, references, days)
     results: dict[str, Week] = {}
     for week, own_days in days.items():
-        near = [[joined.days[day].identity for day in days.get(one, [])] for one in (*_before(week), week)]
+        near = [[joined.days[day].identity for day in days.get(other, [])] for other in (*_before(week), week)]
         errors = _errors(results, week)
-        releases = {name for day in own_days for name in joined.days[day].releases}
-        has_holdout = {name: _has_holdout(references(name)) for name in releases}
+        releases = {name: references(name) for day in own_days for name in joined.days[day].releases}
+        # it may come later than the predictions
+        has_holdout = {name: bool(own and own.holdout_file.exists()) for name, own in releases.items()}
         of = files.digest([near, errors, vars(how), has_holdout])[:16]
-        known = before.get(week.isoformat())
-        results[week.isoformat()] = known if known and known["of"] == of else {"of": of, **weeks.result(week, errors)}
+        result = before.get(week.isoformat(), {})
+        if result.get("of") != of:
+            result = {"of": of, **weeks.result(week, errors)}
+        results[week.isoformat()] = result
     if results != before:
         files.write_json(path, results)
     return list(results.values())
@@ -89,9 +92,8 @@ def measured(model: str, joined: Joined, how: Measuring, references: References)
 
 def promised(how: Measuring, reference: Reference) -> dict[str, float] | None:
     """The loss on the holdout: {value, low, high}; None where that was not kept, has too few rows, or no such loss."""
-    if not _has_holdout(reference):
+    if not (path := reference.holdout_file).exists():
         return None
-    path = _holdout_file(reference)
     key = {"holdout": files.sha256(path), **vars(how), "slices": None, "digits": numbers.DIGITS}
     loss: dict[str, float] | None = files.read_json(files.memo("promised", key, ".json", partial(_promise, how, path)))
     return loss
@@ -116,9 +118,9 @@ def monday(day: str) -> date:
     return first - timedelta(days=first.weekday())
 
 
-def week_number(week: Mapping[str, Any]) -> int:
-    """The number of a week, counted from the first Monday of 1970: the same, whatever else is known."""
-    return (monday(week["since"][:10]) - date(1970, 1, 5)).days // 7
+def week_number(day: str) -> int:
+    """The number of a day's week, counted from the first Monday of 1970: the same, whatever else is known."""
+    return (monday(day) - date(1970, 1, 5)).days // 7
 
 
 def utc(day: date) -> str:
@@ -126,20 +128,16 @@ def utc(day: date) -> str:
     return f"{day.isoformat()}T00:00:00Z"
 
 
+def span(week: date) -> dict[str, str]:
+    """The beginning and the end of the week that begins on a day."""
+    return {"since": utc(week), "until": utc(week + timedelta(days=7))}
+
+
 def _errors(weeks: Mapping[str, Week], week: date) -> list[tuple[str, float]]:
     """The errors of the estimates of the weeks before one: candidate, error."""
     since = (week - timedelta(weeks=PAST)).isoformat()
     recent = [pair for start, result in weeks.items() if start >= since for pair in result["releases"].items()]
     return [(candidate, own["off"]) for candidate, own in recent if own["off"] is not None]
-
-
-def _has_holdout(reference: Reference | None) -> bool:
-    """Whether there is a holdout to learn from; it may come later than the predictions."""
-    return reference is not None and _holdout_file(reference).exists()
-
-
-def _holdout_file(reference: Reference) -> Path:
-    return reference.folder / "evaluation" / "predictions.parquet"
 
 
 def _before(week: date) -> list[date]:
@@ -157,7 +155,7 @@ class _Weeks:
     labelled: dict[date, dict[str, pd.DataFrame]] = field(default_factory=dict)
 
     def result(self, week: date, errors: Sequence[tuple[str, float]]) -> Week:
-        """Measure and estimate one week, overall and by release."""
+        """Measure and estimate a week, overall and by release."""
         rows = labels.frame(self.model, self.days[week])
         candidates = sorted(rows["release"].unique().tolist())
         overall = self._measure(rows, self.how.slices)
@@ -171,36 +169,39 @@ class _Weeks:
         estimated, off = _weighted_estimate(list(parts.values())), None
         if estimated and fields["measured"] and all(part["off"] is not None for part in parts.values()):
             off = numbers.short(fields["measured"][self.how.loss]["value"] - estimated["value"])
-        span = {"since": utc(week), "until": utc(week + timedelta(days=7))}
-        return {**span, **fields, "estimated": estimated, "off": off, "releases": parts}
+        return {**span(week), **fields, "estimated": estimated, "off": off, "releases": parts}
 
     def _of_release(
         self, rows: pd.DataFrame, measured: Measured | str, earlier: pd.DataFrame | None, past: Sequence[float]
     ) -> dict[str, Any]:
-        from tasks.modelling import metrics
         from tasks.monitoring.quality import quality
 
-        how, reference = self.how, self.references(rows["release"].iloc[0])
         result = {**_fields(rows, measured), "estimated": None, "off": None}
         del result["slices"]
         if isinstance(measured, str):
             return result
-        if reference is None or reference.holdout is None:
-            return {**result, "text": f"{result['text']}; no estimate, as its answers on the holdout were not kept"}
-        frame = labels.answers(rows)
-        try:
-            estimator = quality.LossEstimator.fit(
-                how.task, how.loss, reference.holdout, earlier=earlier, past=past, confidence=how.confidence
-            )
-            estimate, lacking = estimator.estimate(frame), estimator.lacking(frame)
-        except metrics.Unscorable as error:
-            return {**result, "text": f"{result['text']}; no estimate: {error}"}
-        if estimate is None:
-            return {**result, "text": f"{result['text']}; no estimate: {lacking}"}
+        estimate = self._estimate(rows, earlier, past)
+        if isinstance(estimate, str):
+            return {**result, "text": f"{result['text']}; no estimate: {estimate}"}
         off = quality.off(estimate, measured)
         value = {name: getattr(estimate, name) for name in ("value", "low", "high")}
         text = "; ".join([result["text"], estimate.text, *([off.text] if off else [])])
         return {**result, "estimated": value, "off": off.value if off else None, "text": text}
+
+    def _estimate(self, rows: pd.DataFrame, earlier: pd.DataFrame | None, past: Sequence[float]) -> Estimate | str:
+        """The estimated loss of the rows of a release; or why there is none."""
+        from tasks.modelling import metrics
+        from tasks.monitoring.quality import quality
+
+        how, reference = self.how, self.references(rows["release"].iloc[0])
+        if reference is None or reference.holdout is None:
+            return "its answers on the holdout were not kept"
+        frame, confidence = labels.answers(rows), how.confidence
+        try:
+            estimator = quality.LossEstimator.fit(how.task, how.loss, reference.holdout, earlier, past, confidence)
+            return estimator.estimate(frame) or estimator.lacking(frame)
+        except metrics.Unscorable as error:
+            return str(error)
 
     def _measure(self, rows: pd.DataFrame, slices: Iterable[str]) -> Measured | str:
         """The measured quality; or why it cannot be measured."""

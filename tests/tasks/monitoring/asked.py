@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -9,11 +11,12 @@ from typing import Any
 import numpy as np
 import orjson
 import pandas as pd
+import pyarrow.parquet as pq
+import pytest
 
-from tasks.ground import files, settings
+from tasks.ground import files, paths, settings
 from tasks.modelling import profile
 from tasks.monitoring.intake import intake
-from tasks.prediction_log import prediction_log
 
 MODEL = "tiny"
 FEATURES = {
@@ -72,7 +75,7 @@ def ask(
 ) -> Path:
     """Append lines as a replica writes them: a request for so many rows at once, a millisecond after each other."""
     path = (
-        prediction_log.incoming(MODEL)
+        paths.incoming_predictions(MODEL)
         / answered.date().isoformat()
         / f"{candidate}.{GONE}.17{number:04d}.{number}.jsonl"
     )
@@ -124,3 +127,49 @@ def made_of(learned: pd.DataFrame) -> dict[str, Any]:
 def observe(layout: intake.Layout, now: datetime = LATER) -> intake.IntakeState:
     """One look."""
     return intake.ingest(MODEL, WANTED, layout, now)
+
+
+class Killed(BaseException):
+    """As SIGKILL: nobody catches it."""
+
+
+def killed_after(writes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the so manieth write on, nothing happens any more. What is being written is left half."""
+    left = [writes]
+
+    def breaking(write: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **more: Any) -> Any:
+            if left[0] == 0:
+                raise Killed
+            left[0] -= 1
+            return write(*arguments, **more)
+
+        return call
+
+    monkeypatch.setattr(pq.ParquetWriter, "write_table", breaking(pq.ParquetWriter.write_table))
+    monkeypatch.setattr(np, "save", breaking(np.save))
+    monkeypatch.setattr(Path, "write_bytes", breaking(Path.write_bytes))
+    monkeypatch.setattr(files, "write_json", breaking(files.write_json))
+    monkeypatch.setattr(files, "remove", breaking(files.remove))
+
+
+def until_unkilled(
+    look: Callable[[], object], before: Path, wanted: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> int:
+    """A look at what was before, killed after 0, 1, 2 … writes, and looked again each time; gives how many it has."""
+    for writes in range(1000):
+        shutil.rmtree(intake.folder(MODEL))
+        shutil.copytree(before, intake.folder(MODEL))
+        with monkeypatch.context() as patch:
+            killed_after(writes, patch)
+            try:
+                look()
+            except Killed:
+                ended = False
+            else:
+                ended = True
+        look()
+        assert files.tree(intake.folder(MODEL)) == wanted, f"killed after {writes} writes"
+        if ended:
+            return writes
+    pytest.fail("it has no end")

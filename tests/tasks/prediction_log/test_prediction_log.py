@@ -6,7 +6,7 @@ import fcntl
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -21,28 +21,31 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from tasks.ground import files, settings
+from tasks.ground import files, paths, settings
 from tasks.ground.errors import WorldError
-from tasks.prediction_log import log_files, prediction_log
+from tasks.prediction_log import log_files, log_tables, prediction_log
 from tasks.runtime import predictor, replica
+from tests.tasks.monitoring.conftest import enter_world
 
 MODEL = "tiny"
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 LATER = NOON + timedelta(hours=1)
 PLENTY = 10**12
 GONE = 4_000_000  # no process has this number: Linux gives none above 4,194,304, and few machines get there
-PARAMS = (Path(__file__).parents[2] / "small" / "params.yaml").read_text(encoding="utf-8")
 
 
 @pytest.fixture(autouse=True)
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project with the model `tiny` and an empty log."""
-    for name, path in {"ROOT": tmp_path, "BUILD": tmp_path / "build", "VAR": tmp_path / "var"}.items():
-        monkeypatch.setattr(settings, name, path)
-    (tmp_path / "params.yaml").write_text(PARAMS, encoding="utf-8")
-    monkeypatch.setattr(log_files, "BLOCK", 2000)  # a few lines: what goes over the edge of a block is seen
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A project with the model `tiny` and an empty log, in which a block has a few lines: its edges are seen."""
+    enter_world(tmp_path, monkeypatch)
+    monkeypatch.setattr(log_files, "BLOCK", 2000)
     monkeypatch.setattr(log_files, "ROW_GROUP", 7)
-    return tmp_path
+
+
+@pytest.fixture(params=["lines", "parquet"])
+def settle(request: pytest.FixtureRequest) -> Callable[[], Any]:
+    """Compacts the log, or leaves its lines: a test that calls it holds of both."""
+    return (lambda: prediction_log.compact(MODEL, LATER)) if request.param == "parquet" else (lambda: None)
 
 
 def name(request: int, row: int = 0, at: datetime = NOON, what: str = "") -> str:
@@ -84,7 +87,7 @@ class Writer:
     def path(self) -> Path:
         """Where it writes to."""
         name = f"{self.candidate}.{self.process}.17000{self.number}.{self.number}.jsonl"
-        return prediction_log.incoming(MODEL) / self.day.date().isoformat() / name
+        return paths.incoming_predictions(MODEL) / self.day.date().isoformat() / name
 
     def write(self, *lines: bytes) -> Path:
         """Append."""
@@ -125,7 +128,7 @@ def as_stored(watermark: prediction_log.Watermark) -> prediction_log.Watermark:
 
 def compacted() -> list[Path]:
     """The Parquet files."""
-    return sorted(prediction_log.folder(MODEL).glob("*/*.parquet"))
+    return sorted(paths.predictions(MODEL).glob("*/*.parquet"))
 
 
 # ── reading ───────────────────────────────────────────────────────────────────────────────────────
@@ -135,19 +138,17 @@ def test_an_empty_log_has_no_rows() -> None:
     """Before the first request there is a table with the columns that there will always be."""
     table = prediction_log.read(MODEL)
     assert len(table) == 0
-    assert set(log_files.HEAD) <= set(table.column_names)
+    assert set(log_tables.HEAD) <= set(table.column_names)
     assert new({}) == ([], {})
     assert prediction_log.last_requests(MODEL, 5) == []
 
 
-@pytest.mark.parametrize("compact", [False, True])
-def test_a_row_is_what_was_asked_and_what_was_answered(compact: bool) -> None:
+def test_a_row_is_what_was_asked_and_what_was_answered(settle: Callable[[], Any]) -> None:
     """Typed as in params.yaml, whatever JSON made of it; the same before and after it was compacted."""
     Writer().write(
         line(1, count=2), line(2, key="bob", ids=[name(2)], predictions=[{"prediction": 0, "unseen": ["station"]}])
     )
-    if compact:
-        prediction_log.compact(MODEL, LATER)
+    settle()
     table = prediction_log.read(MODEL)
     assert table.column_names == [
         "id", "request", "time", "ms", "version", "release", "key", "row_key",
@@ -174,24 +175,20 @@ def test_rows_are_in_the_order_of_time_then_id() -> None:
     assert everything() == [1, 2, 9, 5]
 
 
-@pytest.mark.parametrize("compact", [False, True])
-def test_a_span_holds_what_arrived_in_it(compact: bool) -> None:
+def test_a_span_holds_what_arrived_in_it(settle: Callable[[], Any]) -> None:
     """From `since` on, and before `until`."""
     Writer().requests(*range(1, 40))
-    if compact:
-        prediction_log.compact(MODEL, LATER)
+    settle()
     table = prediction_log.read(MODEL, NOON + timedelta(seconds=10), NOON + timedelta(seconds=13))
     assert numbers(table) == [10, 11, 12]
 
 
-@pytest.mark.parametrize("compact", [False, True])
 @pytest.mark.parametrize("said", ["2020-02-29T12:00:00.000000Z", "2261-12-31T23:59:59.999999Z"])
-def test_a_client_may_say_when_it_asked(said: str, compact: bool) -> None:
+def test_a_client_may_say_when_it_asked(said: str, settle: Callable[[], Any]) -> None:
     """Spans are of that time; what is new, and which line is the later one, is told by when it was answered."""
     Writer().write(line(1, NOON, time=said), line(2, NOON + timedelta(seconds=1)))
     Writer(process=GONE + 1).write(line(1, NOON + timedelta(seconds=5), time=said, version="4"))
-    if compact:
-        prediction_log.compact(MODEL, LATER)
+    settle()
     asked = datetime.fromisoformat(said)
     table = prediction_log.read(MODEL, asked, asked + timedelta(microseconds=1))
     assert table["version"].to_pylist() == ["4"]
@@ -201,12 +198,10 @@ def test_a_client_may_say_when_it_asked(said: str, compact: bool) -> None:
     assert [one.request for one in prediction_log.last_requests(MODEL, 1)] == ["r000001"]
 
 
-@pytest.mark.parametrize("compact", [False, True])
-def test_a_client_may_say_what_it_calls_its_rows(compact: bool) -> None:
+def test_a_client_may_say_what_it_calls_its_rows(settle: Callable[[], Any]) -> None:
     """A label is found by that later."""
     Writer().write(line(1, count=2, keys=["a", "b"]), line(2))
-    if compact:
-        prediction_log.compact(MODEL, LATER)
+    settle()
     assert prediction_log.read(MODEL)["row_key"].to_pylist() == ["a", "b", None]
 
 
@@ -245,12 +240,12 @@ def test_a_feature_with_the_name_of_a_column_of_the_log_has_another() -> None:
 
 def test_what_a_replica_writes_is_what_is_read() -> None:
     """The two sides of the log share no code: a release of last year wrote it, the checkout of today reads it."""
-    log = replica.PredictionLog(prediction_log.incoming(MODEL), MODEL, "97a3", "3")
+    log = replica.PredictionLog(paths.incoming_predictions(MODEL), MODEL, "97a3", "3")
     said = orjson.loads(line(7, count=2, keys=["a", "b"]))
     logged = orjson.dumps({name: said[name] for name in ("ids", "keys", "rows", "predictions")})[1:-1]
     request = replica.RequestFrame(replica.PREDICT, 1, NOON.timestamp(), 'r000007"\n', "bob\n", b"")
     log.write([(request, predictor.Answer(200, b"", logged))])
-    (path,) = prediction_log.incoming(MODEL).glob("*/*.jsonl")
+    (path,) = paths.incoming_predictions(MODEL).glob("*/*.jsonl")
     (one,) = prediction_log.last_requests(MODEL, 9)
     assert (one.request, one.time, one.version, one.release, one.key) == ('r000007"\n', NOON, "3", "97a3", "bob\n")
     assert (one.rows, one.predictions) == (said["rows"], said["predictions"])
@@ -313,15 +308,13 @@ def test_a_line_of_another_order_is_read_all_the_same() -> None:
 # ── a request that stands twice ───────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("compact", [False, True])
-def test_of_a_request_that_stands_twice_the_later_line_counts(compact: bool) -> None:
+def test_of_a_request_that_stands_twice_the_later_line_counts(settle: Callable[[], Any]) -> None:
     """A replica was killed between logging and answering, and another one answered."""
     killed, other = Writer(number=0), Writer(process=GONE + 1)
     killed.requests(1, 2, 3)
     other.clock = NOON + timedelta(seconds=5)
     other.requests(3, 4, version="4")
-    if compact:
-        prediction_log.compact(MODEL, LATER)
+    settle()
     table = prediction_log.read(MODEL)
     assert numbers(table) == [1, 2, 3, 4]
     assert table["version"].to_pylist() == ["3", "3", "4", "4"]
@@ -540,11 +533,11 @@ def test_compaction_gives_the_same_bytes() -> None:
     path = Writer().requests(*range(60), count=3)
     content = path.read_bytes()
     prediction_log.compact(MODEL, LATER)
-    once = files.tree(prediction_log.folder(MODEL))
+    once = files.tree(paths.predictions(MODEL))
     path.write_bytes(content)
     compacted()[0].unlink()
     prediction_log.compact(MODEL, LATER)
-    assert files.tree(prediction_log.folder(MODEL)) == once
+    assert files.tree(paths.predictions(MODEL)) == once
     assert not path.exists()
 
 
@@ -562,11 +555,14 @@ def test_killed_between_the_parquet_file_and_the_lines_the_lines_go() -> None:
 
 
 def test_a_file_without_a_line_is_removed() -> None:
-    """A process began it and died."""
-    Writer().write(b"")
+    """A process began it and died. An empty one is left for a minute: whoever has just made it is about to lock it."""
     Writer(number=1).write(b'{"requ')
-    done = prediction_log.compact(MODEL, LATER)
-    assert (done.files, done.rows, done.damaged) == (2, 0, 1)
+    path = Writer().write(b"")
+    made = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+    early = prediction_log.compact(MODEL, made + timedelta(seconds=50))
+    assert (early.files, early.rows, early.damaged, early.open) == (1, 0, 1, 1)
+    assert prediction_log.compact(MODEL, made + timedelta(seconds=70)).files == 1
+    assert not path.exists()
     assert everything() == []
 
 
@@ -578,25 +574,6 @@ def test_what_is_held_by_a_lock_is_still_written_to() -> None:
         assert prediction_log.compact(MODEL, LATER).open == 1
         assert everything() == [1]
     assert prediction_log.compact(MODEL, LATER).files == 1
-
-
-def test_what_a_living_process_wrote_last_is_left_until_its_day_ended() -> None:
-    """What it wrote before it began another file is not."""
-    now = datetime.now(UTC)
-    mine = [Writer(process=os.getpid(), number=n, day=now, clock=now) for n in (1, 2)]
-    for number, writer in enumerate(mine):
-        writer.requests(number)
-    done = prediction_log.compact(MODEL, now)
-    assert (done.files, done.open) == (1, 1)
-    assert not mine[0].path.exists()
-    assert prediction_log.compact(MODEL, now + timedelta(days=1, minutes=2)).files == 1
-
-
-def test_a_process_that_began_after_the_last_line_did_not_write_it() -> None:
-    """Numbers of processes are given again."""
-    path = Writer(process=os.getpid(), day=datetime.now(UTC)).requests(1)
-    os.utime(path, (1_000_000, 1_000_000))
-    assert prediction_log.compact(MODEL, datetime.now(UTC)).files == 1
 
 
 def test_a_full_disk_loses_no_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -611,7 +588,7 @@ def test_a_full_disk_loses_no_line(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(WorldError, match=r"no space left .* Nothing is lost.*free some space"):
             prediction_log.compact(MODEL, LATER)
     assert path.exists()
-    assert not list(prediction_log.folder(MODEL).rglob(".*.tmp"))
+    assert not list(paths.predictions(MODEL).rglob(".*.tmp"))
     assert prediction_log.compact(MODEL, LATER).rows == 2
     assert everything() == [1, 2]
 
@@ -634,7 +611,7 @@ def test_what_is_too_much_is_forgotten_and_the_oldest_first() -> None:
         Writer(number=number, day=day, clock=day).requests(number)
     prediction_log.compact(MODEL, LATER)
     Writer(process=os.getpid(), number=11, clock=LATER).requests(11)
-    held = sum(path.stat().st_size for path in prediction_log.folder(MODEL).rglob("*.*") if path.is_file())
+    held = sum(path.stat().st_size for path in paths.predictions(MODEL).rglob("*.*") if path.is_file())
     assert prediction_log.sweep(MODEL, 90, held, LATER) == []
     (yesterdays,) = prediction_log.sweep(MODEL, 90, held - 1, LATER)
     assert yesterdays.startswith("2026-11-20/97a3.")
@@ -663,12 +640,10 @@ def test_a_day_may_be_forgotten_while_it_is_read() -> None:
 # ── replays ───────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("compact", [False, True])
-def test_the_newest_requests_can_be_asked_again(compact: bool) -> None:
+def test_the_newest_requests_can_be_asked_again(settle: Callable[[], Any]) -> None:
     """Whole, as a client posted them, with what was answered; oldest first."""
     Writer().requests(*range(1, 20), count=3)
-    if compact:
-        prediction_log.compact(MODEL, LATER)
+    settle()
     Writer(process=GONE + 1, clock=NOON + timedelta(seconds=30)).requests(20, 21, count=2)
     found = prediction_log.last_requests(MODEL, 6)
     assert [one.request for one in found] == [f"r{n:06d}" for n in range(16, 22)]

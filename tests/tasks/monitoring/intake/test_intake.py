@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 import pytest
 
 from tasks.ground import files
@@ -21,7 +19,18 @@ from tasks.modelling.rows import row_hashes
 from tasks.monitoring.drift import drift
 from tasks.monitoring.intake import intake, local_time, service_counts
 from tasks.prediction_log import error_counts, prediction_log
-from tests.tasks.monitoring.asked import FEATURES, LATER, MODEL, NOON, WANTED, ask, made_of, observe, rows
+from tests.tasks.monitoring.asked import (
+    FEATURES,
+    LATER,
+    MODEL,
+    NOON,
+    WANTED,
+    ask,
+    made_of,
+    observe,
+    rows,
+    until_unkilled,
+)
 
 LEARNED = rows("2013-01-01", 60, seed=9)
 PROFILE = made_of(LEARNED)
@@ -113,30 +122,6 @@ def test_what_is_not_settled_is_left_for_the_next_look(world: Path) -> None:
 # ── killed ────────────────────────────────────────────────────────────────────────────────────────
 
 
-class Killed(BaseException):
-    """As SIGKILL: nobody catches it."""
-
-
-def killed_after(writes: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From the so manieth write on, nothing happens any more. What is being written is left half."""
-    left = [writes]
-
-    def breaking(write: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any, **more: Any) -> Any:
-            if left[0] == 0:
-                raise Killed
-            left[0] -= 1
-            return write(*arguments, **more)
-
-        return call
-
-    monkeypatch.setattr(pq.ParquetWriter, "write_table", breaking(pq.ParquetWriter.write_table))
-    monkeypatch.setattr(np, "save", breaking(np.save))
-    monkeypatch.setattr(Path, "write_bytes", breaking(Path.write_bytes))
-    monkeypatch.setattr(files, "write_json", breaking(files.write_json))
-    monkeypatch.setattr(files, "remove", breaking(files.remove))
-
-
 @pytest.mark.slow
 def test_killed_between_any_two_writes_it_goes_on_without_loss_or_doubling(
     world: Path, monkeypatch: pytest.MonkeyPatch
@@ -152,28 +137,6 @@ def test_killed_between_any_two_writes_it_goes_on_without_loss_or_doubling(
     observe(layout)
     wanted = files.tree(intake.folder(MODEL))
     assert until_unkilled(lambda: observe(layout), before, wanted, monkeypatch) > 12
-
-
-def until_unkilled(
-    look: Callable[[], object], before: Path, wanted: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> int:
-    """A look at what was before, killed after 0, 1, 2 … writes, and looked again each time; gives how many it has."""
-    for writes in range(1000):
-        shutil.rmtree(intake.folder(MODEL))
-        shutil.copytree(before, intake.folder(MODEL))
-        with monkeypatch.context() as patch:
-            killed_after(writes, patch)
-            try:
-                look()
-            except Killed:
-                ended = False
-            else:
-                ended = True
-        look()
-        assert files.tree(intake.folder(MODEL)) == wanted, f"killed after {writes} writes"
-        if ended:
-            return writes
-    pytest.fail("it has no end")
 
 
 def test_a_registry_that_is_gone_costs_no_row(world: Path) -> None:
@@ -225,40 +188,27 @@ def test_a_release_that_nobody_knows_is_kept_and_named(world: Path) -> None:
     assert intake.profile(MODEL, state, "cccc") is None
 
 
-@pytest.mark.parametrize("what", ["missing", "constant", "new", "gone"])
-def test_a_feature_that_says_nothing_is_named(world: Path, what: str) -> None:
-    """Always missing, constant, new, or not asked with any more: each has its own word."""
-    change: dict[str, Any] = {"missing": {"vibration": np.nan}, "constant": {"starts": 3.0}, "new": {"brand": 7.0}}.get(
-        what, {}
-    )
-    learned, asked = LEARNED.assign(**change), rows().assign(**change)
-    made = made_of(learned)
-    names = {"new": [*FEATURES, "brand"], "gone": [name for name in FEATURES if name != "pressure"]}.get(what)
-    ask(asked, features=names)
-    state = observe(lambda _: made)
-    wanted = intake.columns(made, state.releases["aaaa"].new)
-    report = drift.detect(
-        wanted, daily_summaries.summarise(learned, wanted), intake.summaries(MODEL, state, "aaaa", wanted)
-    )
-    name, status, text = {
-        "missing": ("vibration", "always missing", "vibration is missing in every row, as in training"),
-        "constant": ("starts", "constant", "starts has one value only, the same as in training"),
-        "new": ("brand", "new", "brand was not in the training rows: there is nothing to compare it with"),
-        "gone": ("pressure", "drift", "pressure is missing in 100.0% of rows, before in 0.0%, since 2013-04-01"),
-    }[what]
-    assert (report.findings[name].status, report.findings[name].text) == (status, text)
-    assert {one.status for one in report.findings.values() if one.name != name and one.role == "feature"} <= {"ok"}
-
-
-def test_a_few_days_are_not_enough(world: Path) -> None:
-    """That is said, instead of «no drift»."""
-    ask(rows(days=5))
+@pytest.mark.parametrize(
+    ("names", "moved", "text"),
+    [
+        ([*FEATURES, "brand"], "brand", "brand was not in the training rows: there is nothing to compare it with"),
+        (
+            [name for name in FEATURES if name != "pressure"],
+            "pressure",
+            "pressure is missing in 100.0% of rows, before in 0.0%, since 2013-04-01",
+        ),
+    ],
+)
+def test_a_feature_that_is_new_or_gone_is_named(world: Path, names: list[str], moved: str, text: str) -> None:
+    """The others are as in training."""
+    ask(rows().assign(brand=7.0), features=names)
     state = observe(layout)
-    wanted = intake.columns(PROFILE)
+    wanted = intake.columns(PROFILE, state.releases["aaaa"].new)
     report = drift.detect(
         wanted, daily_summaries.summarise(LEARNED, wanted), intake.summaries(MODEL, state, "aaaa", wanted)
     )
-    assert {one.status for one in report.findings.values()} == {"not enough data"}
+    assert report.findings[moved].text == text
+    assert {one.status for one in report.findings.values() if one.name != moved and one.role == "feature"} == {"ok"}
 
 
 # ── kept, and for how long ────────────────────────────────────────────────────────────────────────

@@ -20,7 +20,18 @@ from tasks.monitoring.intake import intake, labels
 from tasks.monitoring.intake.labels import Joined
 from tasks.monitoring.intake.reference import Reference
 from tasks.monitoring.quality import weekly
-from tests.tasks.monitoring.asked import FEATURES, LATER, MODEL, NOON, ask, deliver, made_of, observe, rows
+from tests.tasks.monitoring.asked import (
+    FEATURES,
+    LATER,
+    MODEL,
+    NOON,
+    ask,
+    deliver,
+    made_of,
+    observe,
+    rows,
+    until_unkilled,
+)
 from tests.tasks.monitoring.conftest import enter_world
 
 HOW = weekly.Measuring("classification", "log_loss", ("station",), 100, 0.95)
@@ -312,45 +323,17 @@ def test_what_is_forgotten_is_not_joined(asked: pd.DataFrame) -> None:
     assert [week["since"] for week in measured(joined)] == ["2013-06-03T00:00:00Z"]
 
 
-class Killed(BaseException):
-    """As SIGKILL."""
-
-
 @pytest.mark.slow
 def test_killed_at_any_write_the_next_look_ends_the_same(asked: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
     """Days that were joined before the kill are joined again, to the same bytes."""
     ask(asked.iloc[:30], number=1)  # asked twice
     join()
     measured(join())
-    before = shutil.copytree(settings.VAR / "monitoring", settings.VAR / "before")
+    before = shutil.copytree(intake.folder(MODEL), settings.VAR / "before")
     deliver(asked.iloc[:200], "2013-04")
     measured(join())
     wanted = files.tree(intake.folder(MODEL))
-    replacing = files.replacing
-    for writes in range(100):
-        shutil.rmtree(settings.VAR / "monitoring")
-        shutil.copytree(before, settings.VAR / "monitoring")
-        left = [writes]
-
-        def breaking(path: Path, left: list[int] = left) -> Any:
-            if left[0] == 0:
-                raise Killed
-            left[0] -= 1
-            return replacing(path)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(files, "replacing", breaking)
-            try:
-                measured(join())
-            except Killed:
-                ended = False
-            else:
-                ended = True
-        measured(join())
-        assert files.tree(intake.folder(MODEL)) == wanted, f"killed after {writes} writes"
-        if ended:
-            break
-    assert writes > 5
+    assert until_unkilled(lambda: measured(join()), before, wanted, monkeypatch) > 5
 
 
 # ── other labels ──────────────────────────────────────────────────────────────────────────────────

@@ -88,7 +88,6 @@ def test_measures_what_training_measures(task: str, loss: str, classes: int) -> 
     said = known.drop(columns=["time", "label", "origin"])
     scores = metrics.score(task, known["label"], said)
     assert {m: v["value"] for m, v in found.metrics.items() if m in scores} == pytest.approx(scores, abs=1e-6)
-    assert found.of_loss is not None
     assert found.of_loss["value"] == pytest.approx(true_loss(task, loss, known), abs=1e-6)
     assert found.of_loss["low"] < found.of_loss["value"] < found.of_loss["high"]
     assert (found.rows, found.labels, found.days) == (len(frame), len(known), 7)
@@ -137,14 +136,13 @@ def test_small_windows_say_not_enough_data() -> None:
 def test_interval_holds_the_loss_that_labels_show_later(task: str, loss: str, classes: int) -> None:
     """In worlds that stay as they are, nine intervals of ten or more hold the loss of the week, and are of some use."""
     held, widths = 0, []
-    for seed in range(60):
+    for seed in range(40):
         year = world("2013-03-01", 35, seed, classes=classes, per_day=60)
         holdout, week = year[year["time"] < "2013-03-29"], year[year["time"] >= "2013-03-29"]
         estimate = quality.LossEstimator.fit(task, loss, holdout).estimate(week.drop(columns="label"))
-        assert estimate is not None
         held += estimate.low <= true_loss(task, loss, week) <= estimate.high
         widths.append((estimate.high - estimate.low) / estimate.value)
-    assert held >= 54
+    assert held >= 36
     assert np.median(widths) < 0.75
 
 
@@ -155,8 +153,6 @@ def test_estimate_follows_what_is_asked(task: str, loss: str, classes: int) -> N
     estimator = quality.LossEstimator.fit(task, loss, year)
     usual, harder = (world("2013-04-01", 7, 8, classes=classes, per_day=400, hard=h) for h in (0.0, 0.5))
     guessed = [estimator.estimate(frame.drop(columns="label")) for frame in (usual, harder)]
-    assert guessed[0] is not None
-    assert guessed[1] is not None
     rise = true_loss(task, loss, harder) - true_loss(task, loss, usual)
     assert abs(rise) > 0.01
     assert guessed[1].value - guessed[0].value == pytest.approx(rise, rel=0.5)
@@ -172,13 +168,9 @@ def test_a_relation_that_moved_is_not_held_and_the_text_says_so() -> None:
     for frame in (moved, still):
         estimate = estimator.estimate(frame.drop(columns="label"))
         found.append(quality.off(estimate, quality.measure("classification", "log_loss", frame)))
-    assert found[0] is not None
-    assert found[1] is not None
-    assert not found[0].is_covered
     assert found[0].value > 0.1
     assert "too low, outside of its interval" in found[0].text
     assert found[0].text.endswith("so what moved is the relation between features and label")
-    assert found[1].is_covered
     assert found[1].text.endswith("within its interval")
 
 
@@ -190,8 +182,6 @@ def test_labels_of_earlier_windows_correct_the_estimate() -> None:
     told = quality.LossEstimator.fit("classification", "log_loss", holdout, stream[stream["time"] < "2013-06-03"])
     truth, asked = true_loss("classification", "log_loss", week), week.drop(columns="label")
     without, later = blind.estimate(asked), told.estimate(asked)
-    assert without is not None
-    assert later is not None
     assert not without.low <= truth <= without.high
     assert later.low <= truth <= later.high
     assert abs(later.value - truth) < abs(without.value - truth) / 3
@@ -204,9 +194,6 @@ def test_how_far_off_earlier_estimates_were_counts() -> None:
         quality.LossEstimator.fit("classification", "log_loss", year, past=past).estimate(week)
         for past in ((), (0.2, -0.25, 0.3), (0.001, -0.002) * 10)
     )
-    assert usual is not None
-    assert wrong is not None
-    assert right is not None
     assert wrong.value == right.value == usual.value
     assert wrong.high - wrong.low > usual.high - usual.low > right.high - right.low
 
@@ -218,7 +205,6 @@ def test_few_rows_are_less_sure_than_many() -> None:
 
     def reach(estimator: quality.LossEstimator, frame: pd.DataFrame) -> float:
         estimate = estimator.estimate(frame)
-        assert estimate is not None
         return estimate.high - estimate.low
 
     assert reach(wide, week.iloc[::20]) > 1.1 * reach(wide, week)
@@ -231,8 +217,6 @@ def test_order_and_unlabelled_rows_make_no_difference_to_an_estimate() -> None:
     usual = quality.LossEstimator.fit("classification", "brier", year).estimate(week)
     more = pd.concat([year.sample(frac=1, random_state=3), week.assign(label=None)])
     again = quality.LossEstimator.fit("classification", "brier", more).estimate(week.sample(frac=1, random_state=4))
-    assert usual is not None
-    assert again is not None
     assert asdict(again) == pytest.approx(asdict(usual), abs=2e-6)
 
 
@@ -263,7 +247,6 @@ def test_a_holdout_of_equal_predictions_is_enough() -> None:
     """A model that always says the same has one expected loss, and an interval all the same."""
     year, week = (world(f, d, 19).assign(p_0=0.6, p_1=0.4) for f, d in (("2013-03-01", 28), ("2013-04-01", 7)))
     estimate = quality.LossEstimator.fit("classification", "log_loss", year).estimate(week)
-    assert estimate is not None
     assert estimate.value == pytest.approx(true_loss("classification", "log_loss", year), abs=0.02)
     assert estimate.low < true_loss("classification", "log_loss", week) < estimate.high
 
@@ -278,9 +261,6 @@ def test_small_losses_keep_their_digits() -> None:
         estimate = quality.LossEstimator.fit("regression", "squared", holdout).estimate(week)
         measured = quality.measure("regression", "squared", week, resamples=100)
         off = quality.off(estimate, measured)
-        assert estimate is not None
-        assert measured.of_loss is not None
-        assert off is not None
         found.append(np.array([*measured.of_loss.values(), estimate.value, estimate.low, estimate.high, off.value]))
     assert found[1] * 1e8 == pytest.approx(found[0], rel=1e-6)
 
@@ -303,7 +283,6 @@ def test_classes_that_missing_labels_made_floats_are_classes_again() -> None:
     """A join leaves 1.0 for 1 where a label is missing; where the classes themselves are 1.0, they stay."""
     frame = world("2013-04-01", 7, 23).assign(label=lambda f: f["label"].astype(float))
     usual = quality.measure("classification", "log_loss", frame, resamples=10)
-    assert usual.of_loss is not None
     assert usual.of_loss["value"] < 1
     renamed = frame.rename(columns={"p_0": "p_0.0", "p_1": "p_1.0"})
     assert quality.measure("classification", "log_loss", renamed, resamples=10) == usual
