@@ -141,14 +141,10 @@ def read(model: str) -> list[Alarm]:
 def update(
     model: str, deviations: Sequence[Deviation], live: str | None, days: Span | None, effect: str = ""
 ) -> list[Alarm]:
-    """Bring the alarms up to date with what deviates now, and write them.
+    """Bring the alarms up to date with all that deviates, or did, and write them.
 
-    Args:
-        model: whose.
-        deviations: all of them, those that are over too.
-        live: the live candidate; an alarm about another one is over.
-        days: the first and the last day of the data.
-        effect: what it does to the model, in words: part of the text of open alarms.
+    `live` is the live candidate: an alarm about another one is over. `days` are the first and the last one of the data,
+    `effect` is what it does to the model, in words: part of the text of open alarms.
     """
     with _locked(model) as before:
         after = merged(before, deviations, live, days, effect)

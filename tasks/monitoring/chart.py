@@ -80,10 +80,7 @@ def quality_chart(
 ) -> Markup:
     """A loss over time against the promised one: a filled dot is measured, a hollow one is an estimate.
 
-    Args:
-        quality: of a report; a window of it has a loss (`has_quality`).
-        promised: the loss that was promised, if it is known.
-        changes: when another version went live, and which.
+    `quality` is of a report in which a window has a loss (`has_quality`); `changes` are when other versions went live.
     """
     measured, estimated = (_points(quality, how) for how in ("measured", "estimated"))
     points = [*measured, *estimated]

@@ -50,11 +50,7 @@ def stand_alone(
 ) -> bytes:
     """An SVG file of pictures below each other, with the style that a page would bring.
 
-    Args:
-        title: what it shows.
-        panels: the caption, the picture and the height of each.
-        is_bad: whether the title is in the colour of trouble.
-        notes: lines below them.
+    A panel has a caption, a picture and its height; `is_bad` gives the title the colour of trouble; notes stand below.
     """
     values = {"title": title, "panels": panels, "is_bad": is_bad, "notes": notes}
     return render("tasks/pictures/stand_alone.svg", **values).encode()

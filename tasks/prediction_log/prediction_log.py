@@ -283,13 +283,8 @@ def forget(
 ) -> int:
     """Take the rows that meet all conditions out of the log, and out of all that is made of it (erasures.py).
 
-    Args:
-        model: whose.
-        after: asked later than this, by the client's own time; a time with its zone.
-        before: asked earlier than this.
-        ids: one of these predictions.
-        keys: with one of these keys, of the row or of its request.
-        now: only what was answered by then; for tests.
+    `after` and `before` are times with their zone, of when the client says that it asked; `keys` are those of rows or
+    of their requests. Only what was answered by now is meant (`now` is for tests).
 
     Returns:
         How many rows these were; 0 where none was left.

@@ -163,11 +163,7 @@ def _parse_state(value: dict[str, Any]) -> IntakeState:
 def ingest(model: str, options: IntakeOptions, layout: Layout, now: datetime | None = None) -> IntakeState:
     """Take in what was logged since the last call, and forget what is too old. A killed call leaves no trace.
 
-    Args:
-        model: whose log.
-        options: what to keep of each row, and for how long.
-        layout: called only for releases that have new rows; where it raises, nothing was taken in.
-        now: the time; for tests.
+    `layout` is called only for releases that have new rows; where it raises, nothing was taken in. `now` is for tests.
     """
     before, now = read(model), now or datetime.now(UTC)
     _sweep(model, before)

@@ -110,12 +110,7 @@ def _parse(value: dict[str, Any]) -> Joined:
 def join(model: str, state: IntakeState, folder: Path, task: str, loss: str) -> Joined:
     """Bring joined/ up to date with the intake and the labels. Killed anywhere, the next call ends in the same state.
 
-    Args:
-        model: whose.
-        state: of the intake.
-        folder: of rows, a Parquet file per partition.
-        task: classification or regression.
-        loss: of tasks.modelling.metrics; summed per day and release.
+    `folder` has a Parquet file of rows per partition; of a day and release the sum of `loss` is kept.
 
     Raises:
         DataMissing: the rows are being made anew, and their labels were not known before.
@@ -254,12 +249,9 @@ class _Joiner:
     """Keys that stand in several files, and the last time of each."""
 
     def labelling_partitions(self, day: str, made: Day | None, before: Mapping[str, str]) -> dict[str, str]:
-        """The partitions that have a label for any row of a day; only those that changed since then are looked into.
+        """The partitions that have a label for any row of a day: name → sha256.
 
-        Args:
-            day: which.
-            made: what was made of it last; None: it must be made anew.
-            before: the partitions at that time: name → sha256.
+        `made` is what was made of the day last, when the partitions were as `before`: only what changed is looked into.
         """
         asked = sorted(name for name, sha in self.shas.items() if made is None or before.get(name) != sha)
         same = {name for name, sha in made.labelled.items() if self.shas.get(name) == sha} if made else set()

@@ -90,9 +90,9 @@ def measure(
 
     Args:
         task: classification or regression.
-        loss: which loss is measured beside the metrics of the task (params.yaml: gate.loss).
-        frame: time, label (missing where it is not known), the columns of `slices`, the predictions.
-        slices: columns; one that the frame does not have is left out.
+        loss: measured beside the metrics of the task (params.yaml: gate.loss).
+        frame: time, label (missing where it is not known), predictions, and such columns of `slices` as there are.
+        slices: columns.
         resamples: how many bootstrap samples an interval is made of.
         confidence: of the intervals.
 
@@ -235,10 +235,7 @@ class LossEstimator:
         return ""
 
     def estimate(self, frame: pd.DataFrame) -> Estimate | None:
-        """The mean loss of these rows, before their labels are known; None where there is not enough data.
-
-        Args:
-            frame: time and predictions.
+        """The mean loss of rows (time, predictions), before their labels are known; None where `lacking` says why.
 
         Raises:
             Unscorable: predictions that are missing.

@@ -59,14 +59,7 @@ class Measuring:
 
 
 def measured(model: str, joined: Joined, how: Measuring, references: References) -> list[Week]:
-    """Every week in which there are predictions, oldest first. Only those that changed are computed.
-
-    Args:
-        model: whose.
-        joined: the days.
-        how: what is measured.
-        references: of the releases that answered.
-    """
+    """Every week in which there are predictions, oldest first. Only those that changed are computed."""
     days: dict[date, list[str]] = {}
     for day in sorted(joined.days):
         days.setdefault(monday(day), []).append(day)
