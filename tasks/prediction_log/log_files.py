@@ -11,6 +11,7 @@ import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -21,10 +22,11 @@ from tasks.prediction_log.erasures import Erasure
 from tasks.prediction_log.log_tables import BEGIN, PLACE, Logged, moment, moments
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     import pyarrow as pa
 
-KEYS = ("id", "request", "time")
-"""The columns that identify a request; PLACE beside them."""
+    Ints = npt.NDArray[np.int64]
 
 BLOCK = 1 << 20
 """Bytes of lines that are read at once: more is not faster."""
@@ -37,6 +39,28 @@ Span = tuple[int, int]
 
 NEVER, ALWAYS = (2**62, -(2**62)), (-(2**62), 2**62)
 """The span of a file without rows, and one that holds every row."""
+
+
+@dataclass(frozen=True)
+class LineKeys:
+    """What identifies each of some lines, or of their rows. In NumPy: `pyarrow.array` would import pandas."""
+
+    requests: npt.NDArray[np.bytes_]
+    moments: Ints
+    """When they were answered, in ms since 1970."""
+    times: Ints
+    """When they were asked, in µs since 1970."""
+    places: Ints
+
+    def within(self, since: int, until: int) -> LineKeys:
+        """Those from one moment to another, both included."""
+        kept = (self.moments >= since) & (self.moments <= until)
+        return LineKeys(self.requests[kept], self.moments[kept], self.times[kept], self.places[kept])
+
+    def spans(self) -> dict[str, Span]:
+        """As LogFile._spans has them."""
+        columns = {"id": self.moments, "time": self.times, PLACE: self.places}
+        return {name: (int(values.min()), int(values.max())) for name, values in columns.items()}
 
 
 class LogFile(ABC):
@@ -58,8 +82,8 @@ class LogFile(ABC):
         """Of each part of the file: the span of its moments (`id`), times (`time`) and places (PLACE)."""
 
     @abstractmethod
-    def _keys(self, parts: list[int]) -> Iterable[pa.Table]:
-        """KEYS and PLACE of some parts: a row per request or per prediction."""
+    def _keys(self, parts: list[int]) -> Iterable[LineKeys]:
+        """The keys of some parts: of each request, or of each prediction."""
 
     @abstractmethod
     def _ends(self) -> Iterator[pa.Table]:
@@ -81,15 +105,13 @@ class LogFile(ABC):
         """The place of the last row answered at this moment or earlier; 0 without one."""
         if self.span()[1] <= until:
             return max(0, self._hull(PLACE)[1])
-        places = (keys[PLACE].to_numpy() for keys in self.keys(ALWAYS[0], until))
-        return max((int(own.max(initial=0)) for own in places), default=0)
+        return max((int(keys.places.max(initial=0)) for keys in self.keys(ALWAYS[0], until)), default=0)
 
-    def keys(self, since: int, until: int) -> Iterator[pa.Table]:
-        """KEYS and PLACE of what was answered from one moment to another, both included, in blocks."""
+    def keys(self, since: int, until: int) -> Iterator[LineKeys]:
+        """The keys of what was answered from one moment to another, both included, in blocks."""
         spans = enumerate(part["id"] for part in self._spans)
-        for table in self._keys([i for i, (low, high) in spans if low <= until and high >= since]):
-            at = moments(table["id"])
-            yield table.filter((at >= since) & (at <= until))
+        parts = [i for i, (low, high) in spans if low <= until and high >= since]
+        return (keys.within(since, until) for keys in self._keys(parts))
 
     def newest(self, n: int) -> list[Logged]:
         """The last n requests, oldest first; reads from the end backwards."""
@@ -177,25 +199,22 @@ class JsonLog(LogFile):
         requests, damaged = log_tables.parse_block(block, place)
         return erasures.without(log_tables.to_table(requests), self.orders), damaged
 
-    def _keys(self, parts: list[int]) -> Iterable[pa.Table]:
+    def _keys(self, parts: list[int]) -> Iterable[LineKeys]:
         return [self._all_keys[i] for i in parts]
 
     @cached_property
-    def _all_keys(self) -> list[pa.Table]:
+    def _all_keys(self) -> list[LineKeys]:
         """Of all lines: a tenth of their size."""
         if (stream := self._open()) is None:
-            return [keys for keys in self.compacted.keys(*ALWAYS) if len(keys)]
-        with stream:
-            keys = [_line_keys(block, place) for block, place in _blocks(stream, 0, None)]
-        return [table for table in keys if len(table)]
+            blocks = list(self.compacted.keys(*ALWAYS))
+        else:
+            with stream:
+                blocks = [_line_keys(block, place) for block, place in _blocks(stream, 0, None)]
+        return [keys for keys in blocks if len(keys.places)]
 
     @cached_property
     def _spans(self) -> Sequence[dict[str, Span]]:
-        parts = [
-            {"id": moments(keys["id"]), "time": keys["time"].cast("int64").to_numpy(), PLACE: keys[PLACE].to_numpy()}
-            for keys in self._all_keys
-        ]
-        return [{name: (int(values.min()), int(values.max())) for name, values in part.items()} for part in parts]
+        return [keys.spans() for keys in self._all_keys]
 
     def _ends(self) -> Iterator[pa.Table]:
         if (stream := self._open()) is None:
@@ -236,27 +255,29 @@ def _blocks(stream: BinaryIO, start: int, end: int | None) -> Iterator[tuple[byt
 
 
 _LINE = re.compile(
-    rb'^\{"request":"([^"\\\n]+)","time":"([0-9T:.-]{19,26})Z",[^\n]*?"ids":\["([0-9a-f]{12}[^"\\\n]*)[^\n]*\}\n',
-    re.MULTILINE,
+    rb'^\{"request":"([^"\\\n]+)","time":"([0-9T:.-]{19,26})Z",[^\n]*?"ids":\["([0-9a-f]{12})[^\n]*\}\n', re.MULTILINE
 )
 
 
-def _line_keys(block: bytes, place: int) -> pa.Table:
-    """KEYS and PLACE of each line, without parsing the rest where every line looks whole."""
+def _line_keys(block: bytes, place: int) -> LineKeys:
+    """The keys of each line, without parsing the rest where every line looks whole."""
     import numpy as np
-    import pyarrow as pa
 
     matches = list(_LINE.finditer(block))
     if len(matches) == block.count(b"\n") == block.count(BEGIN):
-        times = np.array([match[2] for match in matches], dtype="S26").astype("datetime64[us]")
-        columns = {
-            "id": pa.array([match[3] for match in matches], pa.string()),
-            "request": pa.array([match[1] for match in matches], pa.string()),
-            "time": pa.array(times, pa.timestamp("us", "UTC")),
-            PLACE: pa.array([match.end() + place for match in matches], pa.int64()),
-        }
-        return pa.table(columns)
-    return log_tables.select(log_tables.to_table(log_tables.parse_block(block, place)[0]), KEYS)
+        return LineKeys(
+            np.array([match[1] for match in matches], dtype=np.bytes_),
+            np.array([int(match[3], 16) for match in matches], dtype=np.int64),
+            np.array([match[2] for match in matches], dtype="S26").astype("datetime64[us]").astype(np.int64),
+            np.array([match.end() + place for match in matches], dtype=np.int64),
+        )
+    requests, _ = log_tables.parse_block(block, place)
+    return LineKeys(
+        np.array([logged.request.encode() for logged in requests], dtype=np.bytes_),
+        np.array([logged.moment for logged in requests], dtype=np.int64),
+        np.array([log_tables.micros(logged.time) for logged in requests], dtype=np.int64),
+        np.array([logged.place for logged in requests], dtype=np.int64),
+    )
 
 
 # ── Parquet ───────────────────────────────────────────────────────────────────────────────────────
@@ -312,8 +333,13 @@ class ParquetLog(LogFile):
             writer.add_key_value_metadata({name: metadata[name.encode()].decode() for name in ("size", "damaged")})
         return before - left
 
-    def _keys(self, parts: list[int]) -> Iterable[pa.Table]:
-        return self._read(parts, KEYS)
+    def _keys(self, parts: list[int]) -> Iterable[LineKeys]:
+        import numpy as np
+
+        for table in self._read(parts, ("id", "request", "time")):
+            requests = np.array(table["request"].cast("binary").to_pylist(), dtype=np.bytes_)
+            times = table["time"].cast("int64").to_numpy()
+            yield LineKeys(requests, moments(table["id"]), times, table[PLACE].to_numpy())
 
     def _ends(self) -> Iterator[pa.Table]:
         table = log_tables.concat([])

@@ -200,11 +200,10 @@ def _superseded(spans: Mapping[LogFile, tuple[int, int]], near: int) -> dict[str
     return places
 
 
-def _lines(log: LogFile, since: int, until: int) -> Iterator[tuple[str, int, int]]:
+def _lines(log: LogFile, since: int, until: int) -> Iterator[tuple[bytes, int, int]]:
     """Request, moment and place of what was answered from one moment to another."""
     for keys in log.keys(since, until):
-        moments = log_tables.moments(keys["id"]).tolist()
-        yield from zip(keys["request"].to_pylist(), moments, keys[PLACE].to_pylist(), strict=True)
+        yield from zip(keys.requests.tolist(), keys.moments.tolist(), keys.places.tolist(), strict=True)
 
 
 def _without(table: pa.Table, places: set[int] | None) -> pa.Table:
