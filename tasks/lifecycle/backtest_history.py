@@ -136,11 +136,13 @@ def read(
         every = every[every["time"] < datetime.combine(until, datetime.min.time())]
     if every.empty:
         raise DataMissing(f"{name}: there are no rows before {until}")
-    begin = _monday_after(every["time"].min()) if since is None else since
-    weeks, moments = _cut(every, datetime.combine(begin, datetime.min.time()))
+    if since is None:
+        earliest = every["time"].min().date() + (HOLDOUT_WEEKS + WEEKS_BEFORE) * WEEK + LABELS_AFTER
+        since = earliest + timedelta(days=-earliest.weekday() % 7)  # a Monday
+    weeks, moments = _cut(every, datetime.combine(since, datetime.min.time()))
     if not moments or moments[0].weeks <= HOLDOUT_WEEKS:
         raise DataMissing(
-            f"{name}: {moments[0].weeks if moments else 0} weeks before {begin} are too few: {HOLDOUT_WEEKS} for the "
+            f"{name}: {moments[0].weeks if moments else 0} weeks before {since} are too few: {HOLDOUT_WEEKS} for the "
             f"holdout and at least one to learn from are needed. Begin later."
         )
     return History(name=name, model=model, rows=every, weeks=weeks, moments=moments)
@@ -191,11 +193,6 @@ def _rows(name: str, model: params.Model, partition_files: dict[str, list[Path]]
     return pd.concat(made).sort_values(["time", "id"], kind="stable").reset_index(drop=True)
 
 
-def _monday_after(first: datetime) -> date:
-    earliest = first.date() + (HOLDOUT_WEEKS + WEEKS_BEFORE) * WEEK + LABELS_AFTER
-    return earliest + timedelta(days=-earliest.weekday() % 7)
-
-
 def _cut(every: pd.DataFrame, first: datetime) -> tuple[tuple[HistoryWeek, ...], tuple[Moment, ...]]:
     """The weeks that arrive, and the moments of decisions, from the first one on."""
     times = every["time"]
@@ -207,8 +204,9 @@ def _cut(every: pd.DataFrame, first: datetime) -> tuple[tuple[HistoryWeek, ...],
     arrive = [first + k * WEEK for k in range(1 - before, (end - first) // WEEK + 1)]
     edges = [0, *(int(times.searchsorted(at - LABELS_AFTER)) for at in arrive), len(every)]
     names = [f"{day:%Y-%m-%d}" for day in [start, *(at - LABELS_AFTER for at in arrive)]]
+    hashes = pd.util.hash_pandas_object(every, index=False).to_numpy()
     weeks = tuple(
-        HistoryWeek(name, begin, end, _identity(every.iloc[begin:end]))
+        HistoryWeek(name, begin, end, files.digest(hashes[begin:end].tolist())[:32])
         for name, begin, end in zip(names, edges, edges[1:], strict=False)
     )
     decisions = [at for at in arrive if at >= first]
@@ -218,10 +216,6 @@ def _cut(every: pd.DataFrame, first: datetime) -> tuple[tuple[HistoryWeek, ...],
         for k, at in enumerate(decisions)
     )
     return weeks, moments
-
-
-def _identity(of_week: pd.DataFrame) -> str:
-    return files.digest(pd.util.hash_pandas_object(of_week, index=False).tolist())[:32]
 
 
 # ── a training, at a moment ───────────────────────────────────────────────────────────────────────

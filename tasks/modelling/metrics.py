@@ -183,9 +183,8 @@ def _probabilities(predictions: pd.DataFrame) -> Floats:
 def _codes(label: Labels, predictions: pd.DataFrame) -> Ints:
     """The position of each row's true class among the columns; −1 for a class that the model does not know."""
     codes, values = pd.factorize(np.asarray(label))
-    classes = [column.removeprefix("p_") for column in _class_columns(predictions)]
-    positions = np.array([classes.index(str(v)) if str(v) in classes else -1 for v in values], dtype=np.int64)
-    return positions[codes] if len(values) else np.empty(0, dtype=np.int64)
+    classes = pd.Index([column.removeprefix("p_") for column in _class_columns(predictions)])
+    return classes.get_indexer([str(value) for value in values])[codes].astype(np.int64)
 
 
 def _of_truth(label: Labels, predictions: pd.DataFrame) -> Floats:
@@ -297,8 +296,8 @@ def slice_names(values: pd.Series[Any]) -> pd.Series[Any]:
     codes, distinct = pd.factorize(values)
     texts = [f"{v:g}" if isinstance(v, float) else str(v) for v in distinct]
     if len(texts) > MAX_SLICES:
-        frequent = np.argsort(-np.bincount(codes[codes >= 0]), kind="stable")[:MAX_SLICES]
-        texts = [text if i in set(frequent.tolist()) else "other" for i, text in enumerate(texts)]
+        frequent = set(np.argsort(-np.bincount(codes[codes >= 0]), kind="stable")[:MAX_SLICES].tolist())
+        texts = [text if i in frequent else "other" for i, text in enumerate(texts)]
     return pd.Series(np.array([*texts, "(missing)"], dtype=object)[codes], index=values.index)
 
 

@@ -114,7 +114,8 @@ def partial_dependence(
         values = np.array(grids[name], dtype=object if chosen[name] == "category" else float)
         stacked.loc[part.start * count : part.stop * count - 1, name] = np.repeat(values, count)
     answers = model_file.predict(pipeline, stacked, task)
-    columns = _shown(answers)
+    classes = [column for column in answers.columns if column.startswith("p_")]  # of two, the positive one is drawn
+    columns = classes[1:] if len(classes) == 2 else classes or ["prediction"]
     predicted = answers[columns].to_numpy(dtype=np.float64).reshape(points, count, len(columns))
     return [
         _curve(name, grids[name], columns, predicted[part], blocks[sample], confidence) for name, part in parts.items()
@@ -149,12 +150,6 @@ def _grid(values: pd.Series[Any], type_: str) -> list[Any]:
     if len(grid) < POINTS / 2:  # nearly always the same value: then the others, each once
         grid = np.unique(np.append(grid, np.quantile(distinct[distinct <= grid[-1]], steps, method="inverted_cdf")))
     return [float(v) for v in grid]
-
-
-def _shown(answers: pd.DataFrame) -> list[str]:
-    """The prediction columns of interest: the positive one of two classes, all of more, or the prediction itself."""
-    classes = [column for column in answers.columns if column.startswith("p_")]
-    return classes[1:] if len(classes) == 2 else classes or ["prediction"]
 
 
 def _sample(rows: int, wanted: int, rng: np.random.Generator) -> Ints:
