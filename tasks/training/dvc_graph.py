@@ -185,7 +185,9 @@ def _reproduce_stage(stage: Stage, options: dict[str, Any], called: set[str]) ->
         )
     how: Literal["unchanged", "restored", "ran"] = "unchanged"
     if because is None:
-        _put_into_cache(stage)
+        for out in stage.outs:  # what is here and only lost from the cache goes there again: DVC would run the stage
+            if out.use_cache and not out.workspace_status() and out.changed_cache():
+                out.commit(relink=False)
     elif _redo(stage, options, called):
         how = "ran" if stage.addressing in called else "restored"
     if how == "unchanged":  # also where what it would have followed came out equal
@@ -219,10 +221,3 @@ def _recorded(stage: Stage) -> Iterator[tuple[Path, str]]:
             yield from ((Path(out.fs_path, *key), hash_.value) for key, _, hash_ in out.get_obj())
         else:
             yield Path(out.fs_path), out.hash_info.value
-
-
-def _put_into_cache(stage: Stage) -> None:
-    """Outputs that are here as they should be, but lost from the cache, go there again: DVC would run the stage."""
-    for out in stage.outs:
-        if out.use_cache and not out.workspace_status() and out.changed_cache():
-            out.commit(relink=False)

@@ -34,16 +34,14 @@ Floats = npt.NDArray[np.float64]
 DENSITY = LinearSegmentedColormap.from_list("density", ["#F4F8FB", "#9CC4E0", "#3B82B0", "#0B3C5D"])
 DASHED: dict[str, Any] = {"color": GREY, "lw": 1, "ls": (0, (4, 3))}
 
+TICKS = {"labelsize": 8.5, "labelcolor": INK, "color": GREY, "major.size": 3}
 STYLE = {
     "axes.edgecolor": GREY,
     "axes.grid": True,
     "axes.labelsize": 9.5,
     "axes.titlesize": 9.5,
     "grid.linewidth": 0.6,
-    **{f"{axis}tick.labelsize": 8.5 for axis in "xy"},
-    **{f"{axis}tick.labelcolor": INK for axis in "xy"},
-    **{f"{axis}tick.color": GREY for axis in "xy"},
-    **{f"{axis}tick.major.size": 3 for axis in "xy"},
+    **{f"{axis}tick.{name}": value for axis in "xy" for name, value in TICKS.items()},
 }
 WIDTH, DPI = 7.3, 110  # about 800 pixels
 LONGEST = 75
