@@ -184,7 +184,7 @@ def _codes(label: Labels, predictions: pd.DataFrame) -> Ints:
     """The position of each row's true class among the columns; −1 for a class that the model does not know."""
     codes, values = pd.factorize(np.asarray(label))
     classes = pd.Index([column.removeprefix("p_") for column in _class_columns(predictions)])
-    return classes.get_indexer([str(value) for value in values])[codes].astype(np.int64)
+    return classes.get_indexer(pd.Index([str(value) for value in values]))[codes].astype(np.int64)
 
 
 def _of_truth(label: Labels, predictions: pd.DataFrame) -> Floats:
