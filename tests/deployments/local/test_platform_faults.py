@@ -73,6 +73,8 @@ def test_without_var_run_it_is_found_and_goes_on(platform: Platform) -> None:
 def test_without_var_log_it_goes_on_telling(platform: Platform) -> None:
     """Whatever is restarted, and whatever runs, finds a place for what it says."""
     log = platform.project.root / "var/log"
+    flows = ("ingest", "train", "rollout", "monitor")
+    until(lambda: all(run["end_time"] for flow in flows for run in platform.runs(flow)), what="the end of what runs")
     shutil.rmtree(log)
     os.kill(platform.service("watch"), signal.SIGKILL)
     run = triggers.trigger("monitor/tiny")
