@@ -21,6 +21,7 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(400 * PATIENCE)]
 
 def test_a_hundred_events_are_no_hundred_trainings(platform: Platform) -> None:
     """They make one or two runs, which find that nothing is to be done and name the run that did it."""
+    triggers.trigger("train/tiny")
     before = until(lambda: all(run["end_time"] for run in platform.runs("train")) and platform.runs("train"))
     related = [{"prefect.resource.id": "evergreen.dataset.readings", "prefect.resource.role": "dataset"}]
     for _ in range(100):
