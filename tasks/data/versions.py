@@ -332,13 +332,17 @@ def _fetch(objects: Iterable[str], purpose: str) -> None:
     """
     if not (lacking := [name for name in objects if _is_lacking(name)]):
         return
+    failed: list[BaseException] = []
     with _dvc(purpose) as repo:
-        from dvc_data.hashfile.hash_info import HashInfo
-        from dvc_data.hashfile.transfer import transfer
-
-        wanted = [HashInfo("md5", name) for name in lacking]  # asked for one by one: DVC's index of a remote may be old
-        if failed := transfer(repo.cloud.get_remote_odb(), repo.cache.local, wanted).failed:
-            raise SourceUnavailable(f"could not {purpose}: {len(failed)} files failed to download")
+        remote, cache = repo.cloud.get_remote_odb(), repo.cache.local
+        wanted = remote.oids_exist(lacking)  # asked for one by one: DVC's index of a remote may be old
+        if wanted:
+            sources = [remote.oid_to_path(name) for name in wanted]
+            cache.add(sources, remote.fs, wanted, on_error=lambda _, error: failed.append(error))
+    if failed:
+        raise SourceUnavailable(
+            f"could not {purpose}: {len(failed)} files failed to download: {_causes(failed[0])}"
+        ) from failed[0]
     if damaged := [name for name in lacking if _cached(name) and _is_lacking(name)]:
         raise SourceUnavailable(f"{damaged[0]} is damaged in the remote: push it again from a checkout that has it")
 

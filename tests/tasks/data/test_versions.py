@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -372,14 +373,29 @@ def test_a_damaged_object_of_the_cache_is_fetched_again(pushed: Path) -> None:
     assert versions.make() is None
 
 
-def test_what_is_damaged_in_the_remote_too_does_not_come_into_data(pushed: Path) -> None:
+@pytest.mark.parametrize("listing", [True, False])
+def test_what_is_damaged_in_the_remote_too_does_not_come_into_data(pushed: Path, listing: bool) -> None:
     """It is said which object, and what to do; data/ stays as it is."""
-    name = next(iter(versions.tree().values()))
+    name = str(versions.current()) if listing else next(iter(versions.tree().values()))
     damage(pushed / "var/remote" / versions._object(name))
     forget(pushed)
     with pytest.raises(SourceUnavailable, match=f"{name} is damaged in the remote: push it again from a checkout"):
         versions.pull()
     assert not list((pushed / "data").rglob("*.csv"))
+
+
+def test_a_download_that_fails_says_why(pushed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk, a file that may not be read: the cause is in the error, and not in a log of DVC's alone."""
+    name = next(iter(versions.tree().values()))
+    forget(pushed)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    for copies in ("reflink", "put_file"):
+        monkeypatch.setattr(f"dvc_objects.fs.local.FsspecLocalFileSystem.{copies}", full)
+    with pytest.raises(SourceUnavailable, match=r"could not bring a former revision: .*No space left on device"):
+        versions.content(name)
 
 
 def test_a_version_is_made_while_a_stage_reads_the_data(
