@@ -39,7 +39,7 @@ def merge(ours: Sequence[str] = (), theirs: Sequence[str] = ()) -> str:
             "markers nevertheless, `git checkout HEAD -- data.dvc dvc.lock` brings the committed ones back"
         )
     lines = []
-    with _back_on_failure("dvc.lock"), _back_on_failure("data.dvc"):  # which DVC reads, to make a data version
+    with _back_on_failure("dvc.lock"):  # which DVC reads, to make a data version
         if "dvc.lock" in waiting:
             text = git_sync.joined_lock(*(clone.show(f":{stage}", "dvc.lock") for stage in (1, 2, 3)))
             files.write_text(settings.ROOT / "dvc.lock", text or "")
@@ -66,8 +66,8 @@ def _join_data(clone: Clone, ours_for: Sequence[str], theirs_for: Sequence[str])
     base, ours, theirs = (clone.show(f":{stage}", "data.dvc") for stage in (1, 2, 3))
     if ours is None or theirs is None:
         raise Mistake("one side of the merge removed data.dvc: decide by `git add data.dvc` or `git rm data.dvc`")
-    files.write_text(settings.ROOT / "data.dvc", ours)
-    with files.lock("data"):
+    with files.lock("data"), _back_on_failure("data.dvc"):
+        files.write_text(settings.ROOT / "data.dvc", ours)
         here = versions.side(ours)
         joined, conflicts = revisions.join(versions.side(base), here, versions.side(theirs), theirs_for)
         _refuse_undecided(conflicts, {*ours_for}, {*theirs_for})
