@@ -194,8 +194,8 @@ def others(config: params.Params) -> dict[str, str]:
 
 def registered() -> dict[str, dict[str, Any]]:
     """Title → deployment of this project, as the server has it."""
+    deployed = api.call("/deployments/filter", {"deployments": OURS})  # first: each of them has a flow by then
     flows = {flow["id"]: flow["name"] for flow in api.call("/flows/filter", {})}
-    deployed = api.call("/deployments/filter", {"deployments": OURS})
     return {f"{flows.get(deployment['flow_id'])}/{deployment['name']}": deployment for deployment in deployed}
 
 

@@ -62,28 +62,28 @@ class ForkServer:
             ForkServerGone: the server does not come up, has ended, or hangs. It is started anew for the next fork.
         """
         await self.start()
-        server = self._socket
         request = json.dumps({"script": str(script), "arguments": arguments, "nice": nice}).encode()
-        reply, to_reply = socket.socketpair()
-        reply.setblocking(False)
-        try:
-            with to_reply:
-                if server is None:
-                    raise ChildProcessError("it has just ended")
-                socket.send_fds(server, [request], [theirs.fileno(), output.fileno(), to_reply.fileno()])
-            async with asyncio.timeout(FORK_S if self._is_up else UP_S):
-                pid = await asyncio.get_running_loop().sock_recv(reply, 64)
-            if not pid:
-                raise ChildProcessError("it has ended")
-        except OSError as error:  # it may have forked: the process that holds `theirs` must stay the only one
-            if self._socket is server:
+        async with self._lock:  # one at a time: however many replicas start at once, each has the time limit to itself
+            reply, to_reply = socket.socketpair()
+            reply.setblocking(False)
+            try:
+                with to_reply:
+                    if self._socket is None:
+                        raise ChildProcessError("it has just ended")
+                    descriptors = [theirs.fileno(), output.fileno(), to_reply.fileno()]
+                    socket.send_fds(self._socket, [request], descriptors)
+                async with asyncio.timeout(FORK_S if self._is_up else UP_S):
+                    pid = await asyncio.get_running_loop().sock_recv(reply, 64)
+                if not pid:
+                    raise ChildProcessError("it has ended")
+            except OSError as error:  # it may have forked: the process that holds `theirs` must stay the only one
                 self.kill()
                 self._restart = asyncio.create_task(self.start())
-            hangs = "hangs" if isinstance(error, TimeoutError) else f"is gone ({error})"
-            raise ForkServerGone(f"the fork server {hangs}") from None
-        finally:
-            reply.close()
-        self._is_up = True
+                hangs = "hangs" if isinstance(error, TimeoutError) else f"is gone ({error})"
+                raise ForkServerGone(f"the fork server {hangs}") from None
+            finally:
+                reply.close()
+            self._is_up = True
         return int(pid)
 
     def kill(self) -> None:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from tasks.data import quarantine, revisions, versions
 from tasks.data.quarantine import QuarantineEntry
 from tasks.ground import files, http, ledger, params, paths, settings
-from tasks.ground.errors import EvergreenError, Mistake
+from tasks.ground.errors import EvergreenError, FileTorn, Mistake
 from tasks.ground.git import Clone
 from tasks.release import bento_store
 from tasks.release.registry import candidate_outcome, desired_state
@@ -63,8 +63,13 @@ def reason(error: BaseException) -> str:
 
 
 def read(path: Path) -> Any:
-    """A JSON file; None where there is none."""
-    return files.read_json(path) if path.exists() else None
+    """A JSON file; None where there is none. An error names no folder of this machine: the page is shown to others."""
+    try:
+        return files.read_json(path)
+    except FileNotFoundError:
+        return None
+    except FileTorn as error:
+        raise FileTorn(str(error).replace(str(path), shown(path))) from None
 
 
 def shown(path: Path) -> str:

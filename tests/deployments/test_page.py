@@ -359,6 +359,18 @@ def test_every_text_stands_out_from_its_ground_in_both_themes() -> None:
         assert [pair for pair in signs if contrast(theme[pair[0]], theme[pair[1]]) < 3] == []
 
 
+def test_what_is_torn_is_named_by_its_path_in_the_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page is shown to others, who need not know a folder of this machine; and what is not there is no error."""
+    monkeypatch.setattr(settings, "ROOT", tmp_path)
+    path = tmp_path / "var" / "report.json"
+    assert facts.read(path) is None
+    files.write_text(path, "{")
+    read = facts.attempt(lambda: facts.read(path))
+    assert isinstance(read, facts.Broken)
+    assert read.why.startswith("var/report.json is not whole: JSONDecodeError")
+    assert str(tmp_path) not in read.why
+
+
 def test_it_is_made_without_anything_heavy() -> None:
     """Neither pandas nor MLflow nor Prefect: the watcher, which is small, makes it."""
     heavy = {"pandas", "numpy", "scipy", "pyarrow", "matplotlib", "mlflow", "prefect", "dvc"}

@@ -371,6 +371,30 @@ async def test_a_birth_has_a_time_limit_and_another_way(
 FORK_SERVER_THAT_IMPORTS_NOTHING = fork_server_client.SCRIPT.read_text().replace("import_module(name)", "name")
 
 
+async def test_replicas_that_are_born_together_have_a_time_limit_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One after the other: the last of many has not used up its time while the others were forked."""
+    monkeypatch.setattr(fork_server_client, "FORK_S", 0.8)
+    (tmp_path / "replica.py").write_text("")
+    script = tmp_path / "fork_server.py"
+    script.write_text(FORK_SERVER_THAT_IMPORTS_NOTHING.replace("pid = os.fork()", "time.sleep(0.2); pid = os.fork()"))
+    script.write_text(script.read_text().replace("import gc\n", "import gc\nimport time\n"))
+    monkeypatch.setattr(fork_server_client, "SCRIPT", script)
+    fork_server, (ours, theirs) = ForkServer(), socket.socketpair()
+    with ours, theirs, (tmp_path / "output").open("wb") as output:
+
+        async def spawn() -> int:
+            return await fork_server.spawn(tmp_path / "replica.py", [], theirs, output, 0)
+
+        pids = {await spawn(), *await asyncio.gather(*(spawn() for _ in range(6)))}
+    assert len(pids) == 7
+    server = fork_server.process
+    fork_server.kill()
+    assert server
+    await server.wait()
+
+
 async def _reaped(pid: int) -> None:
     """Wait until asyncio has heard of the end of a process that it has started."""
     while Path(f"/proc/{pid}").exists():
