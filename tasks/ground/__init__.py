@@ -1,1 +1,1 @@
-"""The ground of every wing: settings, params, files, errors."""
+"""The ground of everything else in tasks: settings, params, files, errors."""

@@ -177,3 +177,12 @@ def test_a_name_that_is_taken_and_one_that_is_not_there_are_told() -> None:
     with pytest.raises(Mistake, match=r"^there is no key shp; did you mean 'shop'\?$"):
         api_keys.remove("shp")
     assert api_keys.Keys().admit(key)
+
+
+def test_a_marker_that_cannot_be_looked_at_admits_nobody() -> None:
+    """Only a marker that is not there says that no key is needed; one that names itself is another fault."""
+    marker = api_keys._marker()
+    marker.parent.mkdir(parents=True, exist_ok=True)
+    marker.symlink_to(marker)
+    with pytest.raises(OSError, match="symbolic links"):
+        api_keys.Keys().admit("guess")
