@@ -86,8 +86,8 @@ class LogFile(ABC):
         """The keys of some parts: of each request, or of each prediction."""
 
     @abstractmethod
-    def _ends(self) -> Iterator[pa.Table]:
-        """Longer and longer ends of the file, the last of which is all of it."""
+    def newest(self, n: int) -> list[Logged]:
+        """The last n requests, oldest first; reads from the end backwards."""
 
     def span(self) -> Span:
         """The first and the last moment, in ms; NEVER without rows."""
@@ -112,16 +112,6 @@ class LogFile(ABC):
         spans = enumerate(part["id"] for part in self._spans)
         parts = [i for i, (low, high) in spans if low <= until and high >= since]
         return (keys.within(since, until) for keys in self._keys(parts))
-
-    def newest(self, n: int) -> list[Logged]:
-        """The last n requests, oldest first; reads from the end backwards."""
-        import pyarrow.compute as pc
-
-        for table in self._ends():
-            places = table[PLACE].unique()
-            if len(places) > n:
-                break  # one more than is wanted: of the first one, some rows may be missing
-        return log_tables.to_requests(table.filter(pc.is_in(table[PLACE], places[-n:])))
 
     def _hull(self, column: str) -> Span:
         spans = [part[column] for part in self._spans]
@@ -216,18 +206,22 @@ class JsonLog(LogFile):
     def _spans(self) -> Sequence[dict[str, Span]]:
         return [keys.spans() for keys in self._all_keys]
 
-    def _ends(self) -> Iterator[pa.Table]:
+    def newest(self, n: int) -> list[Logged]:
+        """As they were posted. Only where rows are erased a table is made, which takes longer than all the rest."""
         if (stream := self._open()) is None:
-            yield from self.compacted._ends()
-            return
+            return self.compacted.newest(n)
         with stream:
             size, length = stream.seek(0, os.SEEK_END), BLOCK
             while True:
                 begin = stream.seek(max(0, size - length))
                 begin += len(stream.readline()) if begin else 0  # the rest of a line
-                yield log_tables.concat([self._table(*block)[0] for block in _blocks(stream, begin, size)])
-                if length >= size:
-                    return
+                blocks = _blocks(stream, begin, size)
+                requests = [logged for block in blocks for logged in log_tables.parse_block(*block)[0]]
+                if self.orders:
+                    kept = erasures.without(log_tables.to_table(requests), self.orders)
+                    requests = log_tables.to_requests(kept)
+                if len(requests) >= n or length >= size:
+                    return requests[-n:]
                 length *= 4
 
     def _open(self) -> BinaryIO | None:
@@ -341,12 +335,17 @@ class ParquetLog(LogFile):
             times = table["time"].cast("int64").to_numpy()
             yield LineKeys(requests, moments(table["id"]), times, table[PLACE].to_numpy())
 
-    def _ends(self) -> Iterator[pa.Table]:
+    def newest(self, n: int) -> list[Logged]:
+        """The last n requests, oldest first; reads from the last row group backwards."""
+        import pyarrow.compute as pc
+
         table = log_tables.concat([])
-        yield table
         for group in reversed(range(len(self._spans))):
             table = log_tables.concat([*self._read([group], None), table])
-            yield table
+            if len(table[PLACE].unique()) > n:
+                break  # one more than is wanted: of the first one, some rows may be missing
+        places = table[PLACE].unique()[-n:]
+        return log_tables.to_requests(table.filter(pc.is_in(table[PLACE], places)))
 
     def _read(self, groups: list[int], columns: Sequence[str] | None) -> Iterator[pa.Table]:
         import pyarrow as pa

@@ -46,7 +46,7 @@ class ColumnFinding:
     status: Status
     text: str
     slight: bool
-    """It moved beyond doubt, by less than `min_effect` and `min_change` require: no drift."""
+    """It moved beyond doubt, by less than `MIN_EFFECT` and `MIN_CHANGE` (thresholds.py) require: no drift."""
     days: int
     """Of the whole stream, with at least one row."""
     rows: int

@@ -10,7 +10,7 @@
 
 `state.json` is written last, whole. Files that it does not name were left by a kill, and are removed; the next call
 reads from the old watermark, and gets the same rows again. So a kill loses nothing and doubles nothing. Some 100,000
-rows are in memory at once, and the cost of a call follows what is new.
+rows are in memory at once (those of a day, where its many files are merged); the cost of a call follows what is new.
 
 A day is the day of `time`, when it was asked by the client's own account, in the model's zone, as in its training
 rows: in another zone days hold other hours, and all that goes by the hour would have moved. asked/ is in UTC as the log

@@ -54,7 +54,7 @@ def of_version(model: str, version: int | None = None, to: Path | None = None) -
     """
     from tasks.release.registry import registry
 
-    candidate = registry.resolve(model, str(version or "champion")).candidate
+    candidate = registry.resolve(model, "champion" if version is None else str(version)).candidate
     bento_store.ensure(model, candidate)
     to = to or paths.images() / model / candidate
     write(package.bento_folder(model, candidate), to)

@@ -655,6 +655,13 @@ def test_the_newest_requests_can_be_asked_again(settle: Callable[[], Any]) -> No
     assert len(prediction_log.last_requests(MODEL, 1000)) == 21
 
 
+def test_requests_that_are_still_lines_are_asked_again_as_they_were_posted() -> None:
+    """No table is made of them, which takes longer than to parse them: a feature that was left out stays left out."""
+    rows = [[{"station": "north", "starts": 4}], [{"station": "north", "vibration": 2.5}]]
+    Writer().write(*(line(number, rows=posted) for number, posted in enumerate(rows)))
+    assert [request.rows for request in prediction_log.last_requests(MODEL, 2)] == rows
+
+
 def test_the_newest_requests_are_found_in_files_that_overlap() -> None:
     """Two replicas write at the same time."""
     Writer().requests(*range(0, 40, 2), seconds=2)

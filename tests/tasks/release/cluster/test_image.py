@@ -156,6 +156,18 @@ def test_without_a_version_it_is_the_champions(bento: Path, monkeypatch: pytest.
     assert (folder / "Containerfile").is_file()
 
 
+@pytest.mark.parametrize(("version", "named"), [(None, "champion"), (7, "7"), (0, "0")])
+def test_a_version_that_is_named_is_asked_for(version: int | None, named: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one that cannot be: the champion's image instead of it would be another release's."""
+
+    def resolve(_: str, version: str) -> registry.ModelVersion:
+        raise Mistake(f"asked for {version}")
+
+    monkeypatch.setattr(registry, "resolve", resolve)
+    with pytest.raises(Mistake, match=f"^asked for {named}$"):
+        image.of_version(MODEL, version)
+
+
 def test_a_bento_that_is_lost_is_made_of_what_the_registry_keeps(
     bento: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
