@@ -484,7 +484,7 @@ def promote_by_hand(model_name: str, version: int | None = None) -> ModelVersion
     """
     with connect() as client:
         now = _state(client, model_name)
-    number = version or now.aliases.get("challenger")
+    number = now.aliases.get("challenger") if version is None else version
     if number is None:
         raise Mistake(f"{model_name} has no challenger: name a version (evergreen history {model_name})")
     chosen = now.numbered(number)

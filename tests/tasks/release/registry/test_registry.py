@@ -630,10 +630,12 @@ def test_rollback_to_a_named_version(root: Path) -> None:
     assert registry.WITHDRAWN in ends[-1]["tags"][2]
 
 
-def test_rollback_to_a_version_that_does_not_exist(root: Path) -> None:
-    """It names those that do."""
+def test_a_version_that_does_not_exist_is_refused(root: Path) -> None:
+    """By name of those that do; 0 is none either."""
     with pytest.raises(Mistake, match="has no version 9 in the registry; there are: 1, 2, 3"):
         registry.rollback(MODEL, to=9)
+    with pytest.raises(Mistake, match="has no version 0 in the registry"):
+        registry.promote_by_hand(MODEL, 0)
 
 
 def candidate_of(number: int) -> str:
