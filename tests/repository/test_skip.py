@@ -15,6 +15,30 @@ from tests.repository import skip_table, skips
 from tests.repository.skips import CASES, OF_SOURCES, RAN, STAGES, Case, Copy, Runner
 
 
+ONE_OF_EACH_KIND = {
+    "a default argument of a helper",
+    "the model's pipeline",
+    "the expectation suite",
+    "a constant two imports away (evaluate → plots → metrics)",
+    "the service that is packaged",
+    "a comment in feature code",
+    "a hyper-parameter of this model",
+    "a hyper-parameter of the other model",
+    "a number written another way",
+    "a new partition",
+    "a bumped package that fitting stands on",
+    "a corrupted output",
+    "dvc.lock lost",
+    "an output deleted whose file in the cache is corrupted",
+    "another checkout with the same cache trains something else",
+}
+"""Of all changes those that each commit is tried with; the others are `long`."""
+
+
+def _mark(case: Case) -> pytest.MarkDecorator:
+    return pytest.mark.slow if case.kind in ONE_OF_EACH_KIND else pytest.mark.long
+
+
 @dataclass
 class Warm:
     """A project in which everything is up to date, and what its sources give from scratch."""
@@ -71,8 +95,7 @@ def test_nothing_changed_and_nothing_is_redone(warm: Warm, tmp_path: Path) -> No
     assert done["made"] == expected
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.kind)
+@pytest.mark.parametrize("case", [pytest.param(case, id=case.kind, marks=_mark(case)) for case in CASES])
 def test_what_can_change_a_result_is_redone_and_nothing_is_stale(case: Case, warm: Warm, tmp_path: Path) -> None:
     """After any change, what is in build/ is what a run from scratch gives; and what was called is what is said."""
     done, expected = changed(warm, tmp_path, case)
@@ -81,6 +104,11 @@ def test_what_can_change_a_result_is_redone_and_nothing_is_stale(case: Case, war
     assert ran == case.redoes
     assert ("restored" in done["how"].values()) == case.gives_back, done["how"]
     assert done["left"] == {}
+
+
+def test_the_kinds_that_each_commit_is_tried_with_are_cases() -> None:
+    """None was renamed."""
+    assert {case.kind for case in CASES} >= ONE_OF_EACH_KIND
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.kind)
