@@ -14,7 +14,6 @@ import yaml
 from tests.repository import skip_table, skips
 from tests.repository.skips import CASES, OF_SOURCES, RAN, STAGES, Case, Copy, Runner
 
-
 ONE_OF_EACH_KIND = {
     "a default argument of a helper",
     "the model's pipeline",
