@@ -451,7 +451,7 @@ def image(model: Model, version: Version = None, to: Folder = None) -> None:
     print(f"docker build --file {folder}/Containerfile --tag {tag} {folder}")
 
 
-@command("release-environment flight_delay 564816515c448219", SERVING)
+@command("release-environment flight_delay 4b506c2d95f53085", SERVING)
 def release_environment(
     model: Model, candidate: Annotated[str, Argument(help="The hash that names the release.")]
 ) -> None:

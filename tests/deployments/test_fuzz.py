@@ -171,7 +171,7 @@ def test_each_request_gets_its_status_and_no_connection_is_left_waiting(
     assert time.monotonic() - begin < 3 * PATIENCE
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_who_asks_on_and_on_and_hears_nothing_does_not_fill_the_memory(router: Routed) -> None:
     """Requests in a row on one connection are read as they are answered; all are, once somebody listens."""
     assert router.process
@@ -411,7 +411,7 @@ def test_no_pickle_is_opened_whatever_it_is_called(router: Routed, tmp_path: Pat
     assert not (tmp_path / "was-here").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_thousands_of_hostile_requests_leave_no_trace_in_memory(router: Routed) -> None:
     """The router and its replica do not grow: not by thousands of small ones, and by large ones only once."""
     small = [body for body in HOSTILE.values() if len(body) < 100_000]

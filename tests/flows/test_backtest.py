@@ -73,7 +73,7 @@ def run(*policies: backtest.Policy, **asked: Any) -> backtest.BacktestResult:
     )[0]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_same_history_gives_the_same_ledger_byte_for_byte(project: Project) -> None:
     """With everything computed anew, and with everything remembered; and no clock is in it."""
     run()

@@ -168,7 +168,7 @@ def woken() -> int:
     return len([run for run in api.call("/flow_runs/filter", which) if not run["auto_scheduled"]])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_version_that_comes_back_is_told_anew_and_none_is_told_twice(alone: Alone) -> None:
     """A row is taken away, and brought again; told and not yet noted, a kill comes between."""
     ingest(alone)

@@ -329,9 +329,8 @@ def test_an_alarm_that_was_acknowledged_stays_open_and_so_does_the_note(
 def test_killed_while_it_writes_to_mlflow_nothing_is_doubled(world: World, first: desired_state.ReleaseRef) -> None:
     """The next run ends what was begun; the report is that of a run that was not killed."""
     world.label("2013-05", 150)
-    code = (
-        "import os; from tasks.release.registry import monitoring_run; monitoring_run._store = lambda *_: os._exit(9)\n"
-    )
+    code = "import os; from tasks.release.registry import monitoring_run\n"
+    code += "monitoring_run.write_artifacts = lambda *_: os._exit(9)\n"
     code += "from flows.prefect_support import run_local; run_local.run('monitor', 'tiny')"
     assert world.alone.project.run(sys.executable, "-c", code, check=False).returncode == 9
     half = {name: value for name, value in report().items() if name != "at"}

@@ -324,7 +324,13 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("bad", list(BAD))
+EACH_COMMIT = ("answers otherwise in production", "dies in production")
+"""The bad releases that each commit is tried with; the others are `long`."""
+
+
+@pytest.mark.parametrize(
+    "bad", [bad if bad in EACH_COMMIT else pytest.param(bad, marks=pytest.mark.long) for bad in BAD]
+)
 def test_a_bad_release_is_withdrawn_and_costs_no_answer(
     world: World, served: desired_state.ReleaseRef, bad: str
 ) -> None:
@@ -350,6 +356,7 @@ def test_a_bad_release_is_withdrawn_and_costs_no_answer(
     assert roll().message.startswith("nothing to do: ")
 
 
+@pytest.mark.long
 def test_a_canary_that_stands_still_is_tried_again(world: World, served: desired_state.ReleaseRef) -> None:
     """As one that was killed: who stood still once is not barred for ever."""
     one = world.release()
@@ -431,6 +438,7 @@ def test_a_killed_canary_is_ended_by_the_next_run(world: World, served: desired_
     assert (now.canary, now.share) == (None, None)
 
 
+@pytest.mark.long
 def test_a_killed_router_is_not_held_against_a_release(world: World, served: desired_state.ReleaseRef) -> None:
     """It is back within seconds, and the rollout goes on."""
     # the fixture's router is killed, as make up would start it again: here by this test

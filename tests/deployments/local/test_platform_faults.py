@@ -14,7 +14,8 @@ import pytest
 
 from deployments.watching import crash_recovery
 from flows.prefect_support import api, triggers
-from tests.deployments.conftest import PATIENCE, Platform, until
+from tasks.ground import process_tags, settings
+from tests.deployments.conftest import PATIENCE, Platform, start, until
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(400 * PATIENCE)]
 
@@ -110,3 +111,33 @@ def test_a_cancelled_run_ends_with_all_that_it_started(platform: Platform) -> No
     until(lambda: run["id"] not in crash_recovery.local_processes().runs, 30, "the end of its processes")
     until((platform.project.root / "data/readings/2013-07.csv").exists, what="another ingest")
     assert [one for one in platform.told if one["subject"].startswith(run["name"])] == []
+
+
+def test_what_is_interrupted_goes_on_with_the_next_make_up(platform: Platform) -> None:
+    """The same run, and nobody is told of a crash. Ctrl-C ends everything; nothing is left that would keep a port."""
+    until(lambda: all(one["end_time"] for one in platform.runs("ingest")), what="the end of what runs")
+    platform.deliver(6)
+    run = until(lambda: [one for one in platform.runs("ingest") if one["state_name"] == "Running"], what="an ingest")[0]
+    end(platform)
+    (interrupted,) = [line for line in platform.console().splitlines() if "interrupted, to go on with" in line]
+    assert run["name"] in interrupted  # beside others, perhaps
+    platform.process = start(platform.project.root)
+    ended = until(lambda: (again := api.call(f"/flow_runs/{run['id']}"))["end_time"] and again, what="its end")
+    # where the watcher has triggered another one first, that one covers it
+    assert (ended["state_name"], ended["run_count"]) in [("Completed", 2), ("Coalesced", 1)]
+    until((platform.project.root / "data/readings/2013-06.csv").exists, what="the partition")
+    states = [one["name"] for one in api.call(f"/flow_run_states/?flow_run_id={run['id']}")]
+    assert "Interrupted" in states
+    assert "Crashed" not in states
+    assert [one for one in platform.told if one["subject"].startswith(run["name"])] == []
+    end(platform)
+
+
+def end(platform: Platform) -> None:
+    """Ctrl-C."""
+    platform.process.send_signal(signal.SIGINT)
+    assert platform.process.wait(timeout=60) == 0
+    assert process_tags.tagged(str(settings.ROOT)) == []
+    assert platform.console().endswith("down\n")
+    done = platform.project.run(sys.executable, "-m", "deployments.cli", "status", check=False)
+    assert (done.returncode, done.stdout) == (3, "the platform is not up. Start it: evergreen up\n")

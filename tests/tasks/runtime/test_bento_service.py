@@ -192,6 +192,7 @@ def test_serving_writes_nothing_into_the_release(client, bento):
     assert held == set(files.tree(settings.BUILD / "flight_delay" / "release"))
 
 
+@pytest.mark.slow
 def test_a_model_file_that_was_changed_is_not_served(bento, tmp_path):
     """Its hash is compared before it is opened; the service never gets ready, and the log says why."""
     shutil.copytree(bento, tmp_path / "bento")

@@ -323,7 +323,7 @@ def test_what_is_forgotten_is_not_joined(asked: pd.DataFrame) -> None:
     assert [week["since"] for week in measured(joined)] == ["2013-06-03T00:00:00Z"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_killed_at_any_write_the_next_look_ends_the_same(asked: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
     """Days that were joined before the kill are joined again, to the same bytes."""
     ask(asked.iloc[:30], number=1)  # asked twice
