@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import re
 import shutil
-import socket
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -83,11 +82,3 @@ class project_at:  # noqa: N801  # reads as a word
 
     def __exit__(self, *_: object) -> None:
         self.patch.undo()
-
-
-def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listened on a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port

@@ -23,9 +23,9 @@ import psutil
 import pytest
 
 from tasks.ground import files
+from tasks.ground.http import free_port
 from tests.deployments.conftest import until
 from tests.deployments.routed import BODY, CLIENT, MODEL, ROW, Routed, make_release
-from tests.release_root import free_port
 
 PATIENCE = 3
 """Seconds that this router waits for a head or a body."""

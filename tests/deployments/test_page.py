@@ -26,10 +26,10 @@ from deployments.status_page import page as status_page
 from deployments.status_page.page import PageRefresher
 from deployments.watching.watcher import PollingLoop
 from tasks.ground import files, params, paths, settings
+from tasks.ground.http import free_port
 from tasks.pictures import axes
 from tests.conftest import Project, work_on
 from tests.deployments import page_sample
-from tests.release_root import free_port
 
 NOW = datetime(2026, 11, 21, 6, 30, tzinfo=UTC)
 VOID = {"meta", "link", "br"}

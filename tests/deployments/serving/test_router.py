@@ -31,6 +31,7 @@ from deployments.serving.reconciler import Reconciler
 from deployments.tools import load as load_tool
 from tasks.ground import files, params, paths, priority, settings
 from tasks.ground.errors import Mistake, ParamsError
+from tasks.ground.http import free_port
 from tasks.prediction_log import error_counts
 from tasks.release.package import package
 from tasks.release.registry import desired_state as rollouts
@@ -38,7 +39,7 @@ from tasks.release.rollout import router_client
 from tests.deployments.conftest import until
 from tests.deployments.routed import BODY, CLIENT, MODEL, ROW, Routed, load, make_release
 from tests.deployments.sessions import are_weighed, session_nice
-from tests.release_root import free_port, project_at
+from tests.release_root import project_at
 
 BEGIN = "        columns: list[Any] = ["
 

@@ -15,8 +15,9 @@ import httpx
 import pytest
 
 from tasks.ground import files, settings
+from tasks.ground.http import free_port
 from tasks.release.package import package
-from tests.release_root import free_port, make_project, project_at
+from tests.release_root import make_project, project_at
 
 ROW = {"carrier": "UA", "origin": "EWR", "dest": "IAH", "weekday": 1, "hour": 17, "minute": 30, "distance": 1400}
 BENTOML = os.path.join(os.path.dirname(sys.executable), "bentoml")  # noqa: PTH118, PTH120  # .resolve() would leave the venv

@@ -23,11 +23,12 @@ from packaging.requirements import Requirement
 
 from tasks.ground import files, params, settings
 from tasks.ground.errors import Mistake, ModelFileRefused
+from tasks.ground.http import free_port
 from tasks.release.cluster import image
 from tasks.release.package import package
 from tasks.release.registry import registry
 from tests.conftest import REPOSITORY
-from tests.release_root import free_port, make_project, project_at
+from tests.release_root import make_project, project_at
 
 MODEL = "hourly_departures"
 NOT_FOR_SERVING = ("mlflow", "prefect", "dvc", "great_expectations", "matplotlib", "pytest")
