@@ -67,7 +67,7 @@ def wait_until(is_so: Callable[[], object], seconds: float) -> bool:
 def free_port() -> int:
     """A port of 127.0.0.1 that nothing listens on now, and that Linux gives to no client before its server listens."""
     while True:
-        port = random.SystemRandom().randrange(10_000, 32_000)  # below net.ipv4.ip_local_port_range, of which bind(0) takes one
+        port = random.SystemRandom().randrange(10_000, 32_000)  # clients get theirs of net.ipv4.ip_local_port_range
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
