@@ -41,7 +41,7 @@ up: $(READY)  ## the platform: Prefect, a worker, MLflow, the router, the watche
 down: $(READY)  ## end the platform that runs behind
 	@bin/evergreen down
 
-test: $(READY)  ## the tests, with the real components, but for the slow ones; six minutes
+test: $(READY)  ## the tests, with the real components, but for the slow ones
 	@python -m pytest
 
 test-long: $(READY)  ## the tests that take a minute or more each: schedules of kills, torn files, the tools' commands, a browser
