@@ -73,7 +73,8 @@ def interrupt() -> list[str]:
     """Report every active run as ended with the platform; gives their names. To be called when they were."""
     runs = active_runs()
     for run in runs:
-        state, reason = triggers.INTERRUPTED, "the platform was ended (evergreen down): it goes on with the next one"
+        state = triggers.INTERRUPTED
+        reason = "the platform was ended (evergreen down): it goes on with the next evergreen up"
         if run["state_type"] == "CANCELLING":
             state, reason = CANCELLED, "the platform was ended (evergreen down)"
         _set_state(run, state, reason)
