@@ -1,4 +1,4 @@
-"""What tests of several wings work beside."""
+"""What tests of several rooms share."""
 
 from __future__ import annotations
 
