@@ -8,15 +8,14 @@ import math
 import re
 from calendar import monthrange
 from collections.abc import Iterator
-from contextlib import suppress
-from datetime import UTC, datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from tasks.data import expectation_arguments
 from tasks.data.validation_report import ExpectationResult, Report
-from tasks.ground import files, settings
+from tasks.ground import files
 from tasks.ground.errors import ContractError, did_you_mean
-from tasks.tables import contract, conversions, table_files
+from tasks.tables import table_files
 from tasks.tables.contract import Contract
 
 if TYPE_CHECKING:
@@ -28,23 +27,6 @@ STATISTICS = ("mean", "median", "stdev", "min", "max", "nulls")
 
 Summary = dict[str, Any]
 """Of a partition, for the next one: `{"rows": n, "columns": {name: {statistic: value or None}}}`."""
-
-ON_SQL_ONLY = {
-    "expect_column_values_to_match_like_pattern",
-    "expect_column_values_to_match_like_pattern_list",
-    "expect_column_values_to_not_match_like_pattern",
-    "expect_column_values_to_not_match_like_pattern_list",
-    "expect_query_results_to_match_comparison",
-    "expect_table_row_count_to_equal_other_table",
-    "unexpected_rows_expectation",
-}
-"""Expectations that run in a database only: every partition would be refused."""
-
-LIMITS = ("min_value", "max_value", "value_set")
-"""The arguments that hold values of the column."""
-
-OF_COUNTS = re.compile("proportion|count|length|stdev")
-"""Expectations whose limits are of a share, a count, a length or a spread, whatever the column's type."""
 
 
 def examine(
@@ -59,18 +41,20 @@ def examine(
     expectations = {files.digest(each): each for each in (*_derived(wanted, frame), *wanted.expectations)}.values()
     checks: dict[int, ExpectationResult] = {}
     to_run = []
-    try:
-        for position, expectation in enumerate(expectations):
-            type_, kwargs = _known(expectation, wanted)
-            built = _built(position, type_, kwargs, wanted)
+    for position, expectation in enumerate(expectations):
+        with expectation_arguments.placed(expectation, model, dataset):
+            built = expectation_arguments.build(position, expectation, wanted)
+            type_, kwargs = expectation["type"], dict(expectation.get("kwargs") or {})
             left_out = _why_not_checked(type_, kwargs, wanted, frame, given)
             undefined = "" if left_out else _undefined(type_, kwargs, given)
             checks[position] = _without_result(type_, kwargs, left_out, undefined)  # until it gives one
             to_run += [] if left_out or undefined else [built]
-    except ContractError as error:
-        where = contract.path_of(model, dataset).relative_to(settings.ROOT)
-        raise ContractError(f"{where}: {error}") from None
-    raw = _run(frame, to_run, given, partition)
+    try:
+        raw = _run(frame, to_run, given, partition)
+    except (ValueError, TypeError, KeyError) as error:  # of an argument that it looks at only now
+        where, problem = _culprit(frame, to_run, given, partition) or (-1, f"Great Expectations: {error}")
+        with expectation_arguments.placed([*expectations, None][where], model, dataset):
+            raise ContractError(problem) from error
     checks |= {item["expectation_config"]["meta"]["position"]: _result(item) for item in raw["results"]}
     passed = not any(check.failed for check in checks.values())
     return Report(dataset, partition, model, passed, tuple(checks.values()), rows=len(frame)), raw
@@ -142,7 +126,7 @@ def _why_not_checked(
         why = "nothing before" if before else "the partition's name is not such a date"
         return f"{why} ({', '.join(missing)})"
     may_lack = {*wanted.optional, *wanted.absent} - set(frame.columns)
-    if lacking := sorted(may_lack & _columns_of(kwargs)):
+    if lacking := sorted(may_lack & expectation_arguments.columns_of(kwargs)):
         return f"the partition has no {', '.join(lacking)}"
     return ""
 
@@ -162,12 +146,6 @@ def _undefined(type_: str, kwargs: dict[str, Any], given: dict[str, float]) -> s
     return ""
 
 
-def _columns_of(kwargs: dict[str, Any]) -> set[str]:
-    """The columns that an expectation names: column, column_A, column_list, …; not those that a table must have."""
-    named = [value for key, value in kwargs.items() if key.startswith("column") and key != "column_index"]
-    return {str(each) for value in named for each in (value if isinstance(value, list) else [value])}
-
-
 def _named(value: Any) -> set[str]:
     if isinstance(value, list):
         return set().union(*map(_named, value))
@@ -178,72 +156,6 @@ def _named(value: Any) -> set[str]:
         names = re.findall(r"(?<![\w.])[A-Za-z_]\w*", str(text))  # 1e3 holds none
         return set(names) if isinstance(text, str) else {str(text)}
     return set().union(*map(_named, value.values()))
-
-
-def _known(expectation: dict[str, Any], wanted: Contract) -> tuple[str, dict[str, Any]]:
-    """The type and the arguments of an expectation that a partition's file can be asked; another one is a mistake."""
-    from great_expectations.expectations.registry import list_registered_expectation_implementations
-
-    type_, kwargs = str(expectation.get("type", "expectations")), dict(expectation.get("kwargs") or {})
-    registered = list_registered_expectation_implementations()
-    if unknown := sorted(set(expectation) - {"type", "kwargs"}):
-        hint = did_you_mean(unknown[0], ["type", "kwargs"])
-        raise ContractError(f"{type_}: unknown key {unknown[0]!r}{hint}")
-    if type_ not in registered:
-        raise ContractError(f"there is no expectation {expectation.get('type')!r}{did_you_mean(type_, registered)}")
-    if type_ in ON_SQL_ONLY:
-        raise ContractError(f"{type_}: Great Expectations runs it in a database, and not on a partition's file")
-    if taken := sorted({"id", "meta"} & set(kwargs)):
-        raise ContractError(f"{type_}: {taken[0]!r} is none of its arguments")
-    named = set() if type_.startswith("expect_table") else _columns_of(kwargs)
-    if strange := sorted(named - set(wanted.every_column)):
-        hint = did_you_mean(strange[0], list(wanted.every_column))
-        raise ContractError(f"{type_}: {strange[0]!r} is not among the suite's columns{hint}")
-    return type_, kwargs
-
-
-def _built(position: int, type_: str, kwargs: dict[str, Any], wanted: Contract) -> Expectation:
-    """An expectation of Great Expectations; what that does not take is a mistake in the contract."""
-    from great_expectations.exceptions import InvalidExpectationConfigurationError
-    from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
-
-    declared = wanted.every_column.get(str(kwargs.get("column")), "")
-    times = {}
-    if declared.startswith("datetime") and not OF_COUNTS.search(type_):
-        try:
-            times = {name: _as_times(kwargs[name], declared) for name in LIMITS if name in kwargs}
-        except ValueError as error:
-            raise ContractError(f"{type_} of {kwargs['column']}: {error}") from None
-    try:
-        return ExpectationConfiguration(type_, kwargs | times, meta={"position": position}).to_domain_obj()
-    except (ValueError, TypeError, InvalidExpectationConfigurationError) as error:  # pydantic's is a ValueError
-        raise ContractError(f"{type_}: {_faults(error)}") from None
-
-
-def _as_times(value: Any, declared: str) -> Any:
-    """The dates of a suite as the column has them: a date is its midnight, in UTC where the column is.
-
-    Great Expectations would compare a date with a time, which fails, and a text with a time, which is never equal.
-    """
-    if isinstance(value, list):
-        return [_as_times(each, declared) for each in value]
-    if value is None or isinstance(value, dict):
-        return value  # a dict: {$PARAMETER: …}
-    moment = _moment(str(value))
-    if "UTC" in declared:
-        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
-    if moment.tzinfo is not None:
-        raise ValueError(f"{value} has a time zone, the column has none")
-    return moment
-
-
-def _moment(text: str) -> datetime:
-    """A time by ISO 8601, as a column's texts are read."""
-    for type_ in ("datetime64[us]", "datetime64[us, UTC]"):
-        with suppress(ValueError):
-            if moment := conversions.exact(text, type_):
-                return moment  # type: ignore[no-any-return]  # of these types it is one
-    raise ValueError(f"{text!r} is no time: write it as 2013-01-31, or 2013-01-31 08:00")
 
 
 # ── the run, and its results ──────────────────────────────────────────────────────────────────────
@@ -265,6 +177,19 @@ def _run(frame: pd.DataFrame, asked: list[Expectation], given: dict[str, float],
     return raw
 
 
+def _culprit(
+    frame: pd.DataFrame, asked: list[Expectation], given: dict[str, float], name: str
+) -> tuple[int, str] | None:
+    """The position of the expectation by which a run ends, and why it does."""
+    for each in asked:
+        try:
+            _run(frame, [each], given, name)
+        except (ValueError, TypeError, KeyError) as error:
+            problem = " ".join(f"{each.expectation_type}: {type(error).__name__}: {error}".split())
+            return (each.meta or {})["position"], problem[:300]
+    return None
+
+
 @cache
 def _partitions_as_batches() -> Any:
     """What makes a batch of a frame, in a context of Great Expectations that lives as long as the process."""
@@ -277,13 +202,6 @@ def _partitions_as_batches() -> Any:
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
     asset = context.data_sources.add_pandas("data").add_dataframe_asset("partition")
     return asset.add_batch_definition_whole_dataframe("whole")
-
-
-def _faults(error: Exception) -> str:
-    if not hasattr(error, "errors"):
-        return " ".join(str(error).split())
-    faults = [(".".join(map(str, fault["loc"])).removeprefix("__root__"), fault["msg"]) for fault in error.errors()]
-    return "; ".join(f"{where} {message}".strip() for where, message in faults)
 
 
 def _result(item: dict[str, Any]) -> ExpectationResult:

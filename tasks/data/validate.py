@@ -13,7 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.data import expectations, file_hashes, validation_report
+from tasks.data import expectation_arguments, expectations, file_hashes, validation_report
 from tasks.data.expectations import Summary
 from tasks.data.validation_report import ExpectationResult, Report
 from tasks.ground import files, params, settings
@@ -168,5 +168,5 @@ def _content(path: Path, dataset: str, model: str) -> dict[str, Any]:
     }
 
 
-_CODE = (__file__, expectations.__file__, validation_report.__file__, *table_files.CODE)
+_CODE = (__file__, expectations.__file__, expectation_arguments.__file__, validation_report.__file__, *table_files.CODE)
 """Modules that read a partition and check it."""

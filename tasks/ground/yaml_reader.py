@@ -18,7 +18,7 @@ from ruamel.yaml.error import YAMLError
 
 from tasks.ground.errors import Mistake
 
-__all__ = ["YAMLError", "dump", "load", "parse", "read"]
+__all__ = ["YAMLError", "dump", "load", "parse", "read", "with_lines"]
 
 
 def load(text: str) -> Any:
@@ -28,6 +28,11 @@ def load(text: str) -> Any:
         YAMLError: it is not YAML.
     """
     return YAML(typ="safe").load(text)
+
+
+def with_lines(text: str) -> Any:
+    """Whatever a text holds; its mappings and lists know their lines (`.lc` of ruamel.yaml)."""
+    return YAML().load(text)
 
 
 def dump(value: Any) -> str:

@@ -212,6 +212,17 @@ def load(model: str, dataset: str, partition: str | None = None) -> Contract:
         raise ContractError(_faults(error, where)) from None
 
 
+def line_of(path: Path, expectation: dict[str, Any]) -> int | None:
+    """The line of a suite in which an expectation begins; None where it stands in none, as one that `key` means."""
+    if not path.exists():
+        return None
+    written: Any = yaml_reader.with_lines(path.read_text(encoding="utf-8-sig")).get("expectations") or []
+    for position, each in enumerate(written):
+        if {key: value for key, value in each.items() if key not in ("from", "until")} == expectation:
+            return int(written.lc.item(position)[0]) + 1
+    return None
+
+
 def digest(model: str, dataset: str, partition: str) -> str:
     """The identity of what a suite asks of a partition: an edit that concerns another one, or a comment, is none."""
     return files.digest(load(model, dataset, partition).model_dump())

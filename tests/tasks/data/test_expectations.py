@@ -5,15 +5,17 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 from great_expectations.expectations.registry import list_registered_expectation_implementations
 
-from tasks.data import expectations
+from tasks.data import expectation_arguments, expectations
 from tasks.data.validation_report import ExpectationResult
-from tasks.ground import files
+from tasks.ground import files, settings
 from tasks.ground.errors import ContractError
 from tasks.tables.contract import Contract
 
@@ -110,7 +112,7 @@ def checked(asked: str, /, **kwargs: Any) -> ExpectationResult:
 @pytest.mark.parametrize("type_", sorted(list_registered_expectation_implementations()))
 def test_every_expectation_that_is_installed_can_be_asked(type_: str) -> None:
     """Or is told to be none for files; a new version of Great Expectations shows here what it brings."""
-    if type_ in expectations.ON_SQL_ONLY:
+    if type_ in expectation_arguments.ON_SQL_ONLY:
         with pytest.raises(ContractError, match=f"{type_}: Great Expectations runs it in a database"):
             checked(type_)
     else:
@@ -157,9 +159,12 @@ def test_a_limit_that_is_no_time_is_told() -> None:
             {"type": "expect_compound_columns_to_be_unique", "kwargs": {"column_list": ["n", "z"]}},
             "'z' is not among the",
         ),
-        ({"type": BETWEEN, "kwargs": {"column": "n", "meta": {"a": 1}}}, f"{BETWEEN}: 'meta' is none of its arguments"),
+        (
+            {"type": BETWEEN, "kwargs": {"column": "n", "meta": {"a": 1}}},
+            f"{BETWEEN}: 'meta' is none of its arguments. It",
+        ),
         ({"type": BETWEEN, "kwargs": {"column": "n", "id": "a"}}, f"{BETWEEN}: 'id' is none of its arguments"),
-        ({"expectation_type": BETWEEN, "kwargs": {"column": "n"}}, "expectations: unknown key 'expectation_type'"),
+        ({"expectation_type": BETWEEN, "kwargs": {"column": "n"}}, "an expectation: unknown key 'expectation_type'"),
         (
             {"type": BETWEEN, "kwargs": {"column": "n", "min_value": {"$PARAMETER": "previous_rows *"}}},
             f"{BETWEEN}: $PARAMETER: Parse Failure: Expected end of text, found '*'",
@@ -176,6 +181,65 @@ def test_what_no_partition_could_be_asked_is_a_mistake_of_the_suite(asked: dict[
     with pytest.raises(ContractError) as caught:
         expectations.examine(FRAME, suite, "d", "2013-01", "m", {"rows": 4, "columns": {}})
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("type_", "kwargs", "said"),
+    [
+        (BETWEEN, {"column": "n", "min_valu": 0}, "'min_valu' is none of its arguments; did you mean 'min_value'? It"),
+        (BETWEEN, {"column": "n", "max": 0}, "It takes column, mostly, min_value, max_value, strict_min and"),
+        (BETWEEN, {"min_value": 0}, "column is missing. It takes column, mostly, min_value"),
+        (BETWEEN, {"column": "n", "min_value": "x"}, "min_value has the text 'x', and column n is int64: write a"),
+        (BETWEEN, {"column": "n", "min_value": 5, "max_value": 2}, "min_value is 5, which is more than max_value, 2"),
+        (BETWEEN, {"column": "n", "min_value": [1]}, "min_value is [1], and should be a number or a date"),
+        (BETWEEN, {"column": "n", "min_value": {"a": 1}}, "only {$PARAMETER: …} may stand there"),
+        (BETWEEN, {"column": "s", "min_value": 1}, "min_value is a limit of numbers and times, and column s is str"),
+        (BETWEEN, {"column": "n", "min_value": 1, "mostly": "most"}, "mostly is 'most', and should be a number"),
+        (BETWEEN, {"column": "n", "min_value": 1, "mostly": 1.5}, "less than or equal to 1.0"),
+        (IN_SET, {"column": "n", "value_set": ["1"]}, "value_set has the text '1', and column n is int64: write a"),
+        (IN_SET, {"column": "s", "value_set": [1]}, 'value_set has 1, and column s is str: write a text, "1"'),
+        (IN_SET, {"column": "s", "value_set": "a"}, "value_set is 'a', and should be a list"),
+        ("expect_column_mean_to_be_between", {"column": "s", "min_value": 1}, "it computes with numbers, and column s"),
+        ("expect_column_values_to_match_regex", {"column": "s", "regex": "["}, "'[' is no regular expression"),
+        (
+            "expect_column_quantile_values_to_be_between",
+            {"column": "x", "quantile_ranges": {"quantiles": [0.1]}},
+            "quantile_ranges needs `quantiles` and as many `value_ranges`",
+        ),
+        (
+            "expect_column_kl_divergence_to_be_less_than",
+            {"column": "s", "partition_object": {"values": ["a"] * 999}, "threshold": 1},
+            "partition_object needs `values` and as many `weights`",
+        ),
+        (f"{BETWEEN}n", {"column": "n"}, f"did you mean {BETWEEN}"),
+    ],
+)  # fmt: skip
+def test_a_wrong_argument_is_told_in_two_lines(
+    type_: str, kwargs: dict[str, Any], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The suite with the line, then the expectation, the argument, and what it takes; never all parameters."""
+    suite = tmp_path / "models" / "m" / "expectations" / "d.yaml"
+    suite.parent.mkdir(parents=True)
+    asked = {"type": type_, "kwargs": kwargs}
+    suite.write_text(f"columns: {{}}\nexpectations:\n  - {{type: other}}\n  - {json.dumps(asked)}\n")
+    monkeypatch.setattr(settings, "ROOT", tmp_path)
+    with pytest.raises(ContractError) as caught:
+        expectations.examine(FRAME, Contract(columns=COLUMNS, expectations=[asked]), "d", "2013-01", "m", None)
+    first, second = str(caught.value).splitlines()
+    assert first == "models/m/expectations/d.yaml, line 4:"
+    assert said in second
+    assert len(second) < 400
+
+
+def test_what_great_expectations_raises_names_the_expectation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the arguments look right: one line of it, without its traceback."""
+    monkeypatch.setattr(expectation_arguments, "_is_distribution", lambda _: True)
+    asked = {"column": "s", "partition_object": {"values": ["a"] * 999}, "threshold": 1}
+    with pytest.raises(
+        ContractError, match="kl_divergence_to_be_less_than: ValueError: Invalid partition_object"
+    ) as it:
+        checked("expect_column_kl_divergence_to_be_less_than", **asked)
+    assert len(str(it.value)) < 400
 
 
 def test_arithmetic_that_has_no_result_for_a_partition_fails_that_one() -> None:
