@@ -7,7 +7,7 @@ import logging
 import math
 import re
 from calendar import monthrange
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -37,20 +37,22 @@ def examine(
     Raises:
         ContractError: the contract asks for what no partition could be asked.
     """
-    given = parameters(partition, previous)
+    spelled = _spellings(wanted)
+    given = {spelled.get(name, name): value for name, value in parameters(partition, previous).items()}
     expectations = {files.digest(each): each for each in (*_derived(wanted, frame), *wanted.expectations)}.values()
     checks: dict[int, ExpectationResult] = {}
     to_run = []
     for position, expectation in enumerate(expectations):
         with expectation_arguments.placed(expectation, model, dataset):
-            built = expectation_arguments.build(position, expectation, wanted)
+            asked = _respelled(expectation, spelled)
+            built = expectation_arguments.build(position, asked, wanted)
             type_, kwargs = expectation["type"], dict(expectation.get("kwargs") or {})
             left_out = _why_not_checked(type_, kwargs, wanted, frame, given)
-            undefined = "" if left_out else _undefined(type_, kwargs, given)
+            undefined = "" if left_out else _undefined(type_, dict(asked.get("kwargs") or {}), given)
             checks[position] = _without_result(type_, kwargs, left_out, undefined)  # until it gives one
             to_run += [] if left_out or undefined else [built]
     try:
-        raw = _run(frame, to_run, given, partition)
+        raw = _as_written(_run(frame, to_run, given, partition), spelled)
     except (ValueError, TypeError, KeyError) as error:  # of an argument that it looks at only now
         where, problem = _culprit(frame, to_run, given, partition) or (-1, f"Great Expectations: {error}")
         with expectation_arguments.placed([*expectations, None][where], model, dataset):
@@ -108,6 +110,44 @@ def _derived(wanted: Contract, frame: pd.DataFrame) -> list[dict[str, Any]]:
     ]
 
 
+# ── names in parameters ───────────────────────────────────────────────────────────────────────────
+
+
+def _spellings(wanted: Contract) -> dict[str, str]:
+    """`previous_<column>_<statistic>` → a name for it that the grammar of Great Expectations takes, where it must.
+
+    A name is ASCII letters, digits, _ and $ to it: neither `Torque [Nm]` nor `größe` is one.
+    """
+    columns = {name: f"${at}" for at, name in enumerate(_numeric(wanted)) if not re.fullmatch("[A-Za-z0-9_$]*", name)}
+    longest_first = sorted(columns, key=len, reverse=True)
+    return {f"previous_{c}_{each}": f"previous_{columns[c]}_{each}" for c in longest_first for each in STATISTICS}
+
+
+def _respelled(value: Any, spelled: Mapping[str, str]) -> Any:
+    """An argument of an expectation, its `$PARAMETER` in names that the grammar takes."""
+    if isinstance(value, list):
+        return [_respelled(each, spelled) for each in value]
+    if not isinstance(value, dict):
+        return value
+    text = value.get("$PARAMETER")
+    if not isinstance(text, str):
+        return {key: _respelled(each, spelled) for key, each in value.items()}
+    for name, plain in spelled.items():
+        text = text.replace(name, plain)
+    return {**value, "$PARAMETER": text}
+
+
+def _as_written(value: Any, spelled: Mapping[str, str]) -> Any:
+    """A JSON value with the columns' own names again."""
+    if isinstance(value, list):
+        return [_as_written(each, spelled) for each in value]
+    if isinstance(value, dict):
+        return {key: _as_written(each, spelled) for key, each in value.items()}
+    for name, plain in spelled.items() if isinstance(value, str) else ():
+        value = value.replace(plain, name)
+    return value
+
+
 # ── what is asked of this partition ───────────────────────────────────────────────────────────────
 
 
@@ -117,11 +157,12 @@ def _why_not_checked(
     """Why an expectation cannot be checked on this partition; empty where it can."""
     possible = {"partition_year", "partition_month", "partition_day", "partition_days", "previous_rows"}
     possible |= {f"previous_{column}_{name}" for column in _numeric(wanted) for name in STATISTICS}
-    named = sorted(_named(kwargs))
+    spelled = _spellings(wanted)
+    named = sorted(_as_written(name, spelled) for name in _named(_respelled(kwargs, spelled)))
     if strange := [name for name in named if name not in possible]:
         hint = did_you_mean(strange[0], sorted(possible))
         raise ContractError(f"{type_}: there is no parameter {strange[0]!r}{hint}")
-    if missing := [name for name in named if name not in given]:
+    if missing := [name for name in named if spelled.get(name, name) not in given]:
         before = any(name.startswith("previous_") for name in missing)
         why = "nothing before" if before else "the partition's name is not such a date"
         return f"{why} ({', '.join(missing)})"
@@ -153,7 +194,7 @@ def _named(value: Any) -> set[str]:
         return set()
     if "$PARAMETER" in value:
         text = value["$PARAMETER"]
-        names = re.findall(r"(?<![\w.])[A-Za-z_]\w*", str(text))  # 1e3 holds none
+        names = re.findall(r"(?<![\w.])[A-Za-z_][\w$]*", str(text))  # 1e3 holds none
         return set(names) if isinstance(text, str) else {str(text)}
     return set().union(*map(_named, value.values()))
 

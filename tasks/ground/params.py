@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
@@ -55,6 +56,24 @@ def _by_name(features: dict[str, Any]) -> dict[str, Any]:
     return dict(sorted(features.items()))
 
 
+def _is_plain_name(name: str) -> str:
+    """Any text that reads the same in JSON, in a table's head and in a sentence."""
+    problem = None
+    if name != name.strip() or not all(map(str.isprintable, name)):
+        problem = "begins or ends with a blank, or holds what cannot be seen"
+    elif name.startswith("_"):
+        problem = "begins with _"
+    elif name != (composed := unicodedata.normalize("NFC", name)):
+        problem = f"is written with accents that stand alone (Unicode NFD); write {composed!r} (NFC)"
+    if problem:
+        raise ValueError(f"a feature cannot be called {name!r}: it {problem}. Let models/<name>/rows give another name")
+    return name
+
+
+FeatureName = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_is_plain_name)]
+"""In any script, with blanks, dots, capitals and brackets: `Torque [Nm]`, `温度`."""
+
+
 def _is_zone(name: str) -> str:
     try:
         ZoneInfo(name)
@@ -70,7 +89,7 @@ Zone = Annotated[str, AfterValidator(_is_zone)]
 Values = Annotated[dict[str, Any], AfterValidator(_as_dvc_compares)]
 """Whatever a person's own code takes."""
 
-RESERVED = {"label", "time", "id", "json", "model_config"}
+RESERVED = {"label", "time", "id", "json", "model_config", "model_post_init"}
 """Columns that models/<name>/rows gives beside the features; a row of a batch as a client posts it; pydantic's own."""
 
 ANSWERS = ("prediction", "q10", "q90")
@@ -244,7 +263,7 @@ class Model(Section):
     options: Values
     timezone: Zone = "UTC"
     """In which the rows' `time` stands: what is logged in UTC is held against them by the days of this zone."""
-    features: Annotated[dict[Name, Feature], Field(min_length=1), AfterValidator(_by_name)]
+    features: Annotated[dict[FeatureName, Feature], Field(min_length=1), AfterValidator(_by_name)]
     estimator: Estimator
     split: Split
     evaluate: Evaluate
@@ -256,7 +275,9 @@ class Model(Section):
     @model_validator(mode="after")
     def _consistent(self) -> Model:
         if taken := RESERVED & set(self.features):
-            raise ValueError(f"features: {', '.join(sorted(taken))} is a reserved name")
+            raise ValueError(
+                f"features: {', '.join(sorted(taken))} is a reserved name. Let models/<name>/rows give it another one"
+            )
         if alike := [name for name in self.features if name.startswith("p_") or name in ANSWERS]:
             raise ValueError(
                 f"features: {', '.join(alike)}: p_… are the probabilities that a model answers, and "

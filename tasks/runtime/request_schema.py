@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -34,7 +35,9 @@ def request_row(features: Mapping[str, Mapping[str, Any]]) -> type[BaseModel]:
         features: name → type (category, integer or number), about, example; optional: unit, min, max, nullable.
     """
     fields: dict[str, Any] = {name: _field(feature) for name, feature in features.items()}
-    return create_model("Row", __config__=strict(example_row(features)), **fields)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", 'Field name ".*" .* shadows an attribute')  # a feature may be called copy
+        return create_model("Row", __config__=strict(example_row(features)), **fields)
 
 
 def strict(example: Any) -> ConfigDict:

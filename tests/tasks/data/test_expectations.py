@@ -253,6 +253,23 @@ def test_arithmetic_that_has_no_result_for_a_partition_fails_that_one() -> None:
         assert len(report.checks) == len(COLUMNS) + 3
 
 
+@pytest.mark.parametrize("name", ["Torque [Nm]", "温度", "größe", "a - b", "a.b", 'a"b', "x_mean"])
+def test_a_parameter_may_be_of_a_column_of_any_name(name: str) -> None:
+    """Great Expectations' own grammar knows ASCII only; the report has the name as it was written."""
+    frame = pd.DataFrame({name: [1.0, 2.0, 3.0], "n": [1.0, 1.0, 1.0]})
+    asked = {"min_value": {"$PARAMETER": f"previous_{name}_mean - 0.5"}, "max_value": {"$PARAMETER": "previous_n_max"}}
+    expectation = {"type": "expect_column_mean_to_be_between", "kwargs": {"column": name, **asked}}
+    suite = Contract(columns={name: "float64", "n": "float64"}, expectations=[expectation])
+    report, _ = expectations.examine(frame, suite, "d", "2013-01", "m", expectations.summarise(frame, suite))
+    assert [check.expected for check in report.failures] == ["at least 1.5 and at most 1"]
+    report, _ = expectations.examine(frame, suite, "d", "2013-01", "m", None)
+    unchecked = [check for check in report.checks if check.not_checked]
+    assert [check.expected for check in unchecked] == [
+        f"at least previous_{name}_mean - 0.5 and at most previous_n_max"
+    ]
+    assert f"previous_{name}_mean" in str(unchecked[0].reason)
+
+
 def test_a_column_that_nobody_sees_is_told_in_quotation_marks() -> None:
     """The index that pandas writes into a CSV has no name, and a blank is easily overlooked."""
     suite = Contract(columns={"n": "int64"}, expectations=[])

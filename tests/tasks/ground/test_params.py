@@ -230,11 +230,13 @@ def test_an_unknown_model_is_told_with_what_was_meant() -> None:
         ("tiny.task", "regression", "models.tiny: gate.loss: 'log_loss' is not for regression; one of absolute, squared, poisson"),
         ("tiny.evaluate.slices", ["staton"], "models.tiny: evaluate.slices: 'staton' is not a feature; did you mean 'station'?"),
         # features
-        ("tiny.features.json", {"type": "number", "about": "x", "example": 1}, "models.tiny: features: json is a reserved name"),
-        ("tiny.features.model_config", {"type": "number", "about": "x", "example": 1}, "models.tiny: features: model_config is a reserved name"),
-        ("tiny.features.label", {"type": "number", "about": "x", "example": 1}, "models.tiny: features: label is a reserved name"),
+        ("tiny.features.json", {"type": "number", "about": "x", "example": 1}, "models.tiny: features: json is a reserved name. Let models/<name>/rows give it another one"),
+        ("tiny.features.model_config", {"type": "number", "about": "x", "example": 1}, "models.tiny: features: model_config is a reserved name. Let models/<name>/rows give it another one"),
+        ("tiny.features.label", {"type": "number", "about": "x", "example": 1}, "models.tiny: features: label is a reserved name. Let models/<name>/rows give it another one"),
         ("tiny.features.p_class", {"type": "number", "about": "x", "example": 1}, "models.tiny: features: p_class: p_… are the probabilities that a model answers, and prediction, q10, q90 its numbers. Let models/<name>/rows give it another name"),
-        ("tiny.features.Hour", {"type": "number", "about": "x", "example": 1}, "models.tiny.features.Hour: string should match pattern '^[a-z][a-z0-9_]*$', not 'Hour'"),
+        ("tiny.features._hour", {"type": "number", "about": "x", "example": 1}, "models.tiny.features._hour: a feature cannot be called '_hour': it begins with _. Let models/<name>/rows give another name"),
+        ("tiny.features. hour", {"type": "number", "about": "x", "example": 1}, "models.tiny.features. hour: a feature cannot be called ' hour': it begins or ends with a blank, or holds what cannot be seen. Let models/<name>/rows give another name"),
+        ("tiny.features.Hoehe\u0308", {"type": "number", "about": "x", "example": 1}, "models.tiny.features.Hoehe\u0308: a feature cannot be called 'Hoehe\u0308': it is written with accents that stand alone (Unicode NFD); write 'Hoeh\u00eb' (NFC). Let models/<name>/rows give another name"),
         ("tiny.features.station.min", 1, "models.tiny.features.station: a category has no min or max"),
         ("tiny.features.pressure.min", 11, "models.tiny.features.pressure: min 11 is above max 10"),
         ("tiny.features.station.example", 3, "models.tiny.features.station: example 3.0 is no category"),
@@ -314,9 +316,8 @@ def test_what_cannot_be_taken_is_told_with_the_line_or_the_key(fault: Callable[.
 
 
 def test_a_key_that_is_no_text_is_told_in_a_section(tmp_path: Path) -> None:
-    """`NO` is a text here and no feature's name; a number is none either."""
+    """A number is no feature's name, nor is a truth value."""
     for written_key, said in {
-        "NO": "models.tiny.features.NO: string should match pattern",
         "1": "models.tiny.features: some keys are texts, others are numbers",
         "true": "models.tiny.features: some keys are texts, others are numbers",
     }.items():

@@ -33,6 +33,15 @@ def test_a_good_row_is_taken_as_it_is():
     assert Row.model_validate_json(json.dumps(GOOD)).model_dump() == GOOD
 
 
+def test_a_feature_may_have_any_name():
+    """In any script, and also one that pydantic has for a method of its own."""
+    names = ["Torque [Nm]", "温度", "a.b", 'a"b', "copy", "schema", "class"]
+    row = request_schema.request_row(dict.fromkeys(names, FEATURES["distance"]))
+    given = dict.fromkeys(names, 2.5)
+    assert row.model_validate_json(json.dumps(given)).__dict__ == given
+    assert list(row.model_json_schema()["properties"]) == names
+
+
 def test_a_nullable_feature_may_be_null_or_left_out():
     """Missing is a value that models know."""
     for row in ({**GOOD, "temp": None, "gate": None}, {k: v for k, v in GOOD.items() if k not in ("temp", "gate")}):
