@@ -142,7 +142,7 @@ class ReleaseFacts:
     metrics: Mapping[str, float]
     overall: Mapping[str, Mapping[str, float]]  # the same with intervals, as far as its evaluation is on this machine
     rows: int
-    until: str  # the time of the newest row it was trained on
+    until: str | None  # the time of the newest row it was trained on; None where rows have none
 
 
 def release(model: str, candidate: str) -> ReleaseFacts | None:

@@ -134,6 +134,10 @@ def read(
         every = _rows(name, model, partition_files)
     if until is not None:
         every = every[every["time"] < datetime.combine(until, datetime.min.time())]
+    if every["time"].isna().all() and len(every):
+        raise DataMissing(
+            f"{name}: its rows have no time, so there are no weeks to go through; give them one (models/{name}/rows)"
+        )
     if every.empty:
         raise DataMissing(f"{name}: there are no rows before {until}")
     if since is None:

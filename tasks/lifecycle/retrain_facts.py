@@ -62,7 +62,7 @@ def _with_champion(
         learned_rows=training["rows"],
         newer_rows=row_changes.count_changed(new, before),
         revised_rows=row_changes.count_revised(training, arrived),
-        newer_partitions=sum(datetime.fromisoformat(of["from"]) > learned_until for of in arrived.values()),
+        newer_partitions=row_changes.newer_partitions(arrived, new, learned_until),
         alarms=(*_row_alarms(state.model, config, folder, list(new)), *reported),
         promised=_promised(config, evaluation),
         measured=_measured(state.model, config, candidate),
@@ -142,7 +142,7 @@ def _promised(config: params.Model, evaluation: Path) -> MeanLoss | None:
     import pandas as pd
 
     path = evaluation / "predictions.parquet"
-    return _mean_loss(config, pd.read_parquet(path)) if path.exists() else None
+    return _mean_loss(config, pd.read_parquet(path), is_holdout=True) if path.exists() else None
 
 
 def _measured(model: str, config: params.Model, candidate: str) -> MeanLoss | None:
@@ -159,7 +159,7 @@ def _measured(model: str, config: params.Model, candidate: str) -> MeanLoss | No
     return _mean_loss(config, metrics.labelled(config.task, labels.answers(rows[rows["release"] == candidate])))
 
 
-def _mean_loss(config: params.Model, rows: pd.DataFrame) -> MeanLoss | None:
+def _mean_loss(config: params.Model, rows: pd.DataFrame, *, is_holdout: bool = False) -> MeanLoss | None:
     """Of rows with label and predictions; None where these do not offer the loss of the gate."""
     from tasks.modelling import metrics
 
@@ -167,7 +167,8 @@ def _mean_loss(config: params.Model, rows: pd.DataFrame) -> MeanLoss | None:
         losses = metrics.losses(config.gate.loss, rows["label"], metrics.predictions_of(rows))
     except metrics.Unscorable:  # it was trained for another task or loss: the gate says so when it compares
         return None
-    return MeanLoss.of(losses, rows["time"], config.evaluate.resamples, config.gate.confidence)
+    how = (config.evaluate.resamples, config.gate.confidence)
+    return MeanLoss.of(losses, rows["time"], *how, may_be_by_row=is_holdout)
 
 
 # ── the monitor's report ──────────────────────────────────────────────────────────────────────────

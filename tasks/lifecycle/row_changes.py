@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.ground import files
+from tasks.monitoring.retrain_policy import UNDATED
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,15 +43,29 @@ def count_revised(training: Mapping[str, Any], now: Arrived) -> int:
 
 
 def newest_time(arrived: Arrived) -> datetime:
-    """The newest row's time. Times in the future do not count: a year mistyped once would stop this clock."""
-    ends = [datetime.fromisoformat(facts["until"]) for facts in arrived.values()]
+    """The newest row's time; UNDATED where rows have none.
+
+    Times in the future do not count: a year mistyped once would stop this clock.
+    """
+    ends = [_moment(facts["until"]) for facts in arrived.values()]
     return max((end for end in ends if not _is_future(end)), default=max(ends))
 
 
 def learned_until(training: Mapping[str, Any]) -> datetime:
     """The time of a training's newest row; as `newest_time`."""
-    until = datetime.fromisoformat(training["until"])
+    until = _moment(training["until"])
     return newest_time(training["arrived"]) if training.get("arrived") and _is_future(until) else until
+
+
+def newer_partitions(arrived: Arrived, new: Arrived, learned_until: datetime) -> int:
+    """How many partitions are newer than what was learned; without times, how many were not there before."""
+    if learned_until == UNDATED:
+        return len(new)
+    return sum(_moment(facts["from"]) > learned_until for facts in arrived.values())
+
+
+def _moment(text: str | None) -> datetime:
+    return UNDATED if text is None else datetime.fromisoformat(text)
 
 
 def _is_future(moment: datetime) -> bool:

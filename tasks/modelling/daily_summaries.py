@@ -40,6 +40,9 @@ CHUNK = 1 << 15
 NAMED = 3
 """So many of a day's unknown values are kept."""
 
+UNDATED = np.datetime64("1970-01-01", "D")
+"""The day under which rows without a time are summed: one block, as if all were of one day."""
+
 Role = Literal["feature", "prediction", "label"]
 
 
@@ -162,10 +165,11 @@ def summarise(rows: pd.DataFrame | pa.Table, wanted: Mapping[str, ColumnLayout],
         rows: with the column `time`. A feature that is not there counts as missing in every row; a prediction column
             or a label that is not there is left out.
         wanted: which columns, and how (`columns`).
-        time: datetime64 or timestamp; its day counts, in the zone in which it stands.
+        time: datetime64 or timestamp; its day counts, in the zone in which it stands. Where no row has a time, all of
+            them count as of one day, UNDATED.
 
     Raises:
-        DataMissing: there is no such column of times, or a time is missing.
+        DataMissing: there is no such column of times, or some of the times are missing.
     """
     dates = _dates(rows, time)
     if not len(dates):
@@ -188,6 +192,8 @@ def _dates(rows: Any, time: str) -> Ints:
         dates = np.asarray(rows[time]).astype("datetime64[D]")
     except KeyError:
         raise DataMissing(f"the rows have no column {time!r}: without it their day is unknown") from None
+    if len(dates) and np.isnat(dates).all():
+        return np.full(len(dates), UNDATED.astype(np.int64))
     if np.isnat(dates).any():
         raise DataMissing(f"{int(np.isnat(dates).sum())} of {len(dates)} rows have no {time}: leave them out")
     return np.asarray(dates.astype(np.int64))

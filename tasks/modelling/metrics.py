@@ -347,12 +347,36 @@ def _measure_ranking(label: Labels, predictions: pd.DataFrame, resamples: _DayRe
 # ── bootstrap over days ───────────────────────────────────────────────────────────────────────────
 
 
+ROW_GROUPS = 1000
+"""Rows are resampled in so many groups at most."""
+
+
 def day_blocks(time: pd.Series[Any]) -> Ints:
-    """The day of each row, counted from the first one: shape (rows,)."""
-    if not len(time):
-        return np.empty(0, dtype=np.int64)
+    """The day of each row, counted from the first one: shape (rows,). Rows without a time are all of one block."""
+    if not len(time) or time.isna().all():
+        return np.zeros(len(time), dtype=np.int64)
     days = pd.to_datetime(time).to_numpy().astype("datetime64[D]").astype(np.int64)
     return np.asarray(days - days.min(), dtype=np.int64)
+
+
+def row_blocks(rows: int) -> Ints:
+    """Groups of rows, where rows are exchangeable: shape (rows,)."""
+    return np.arange(rows, dtype=np.int64) % ROW_GROUPS
+
+
+FEWEST_DAYS = 3
+"""Of fewer days nothing can be said of how days differ: rows are resampled."""
+
+
+def blocks(time: pd.Series[Any]) -> tuple[Ints, bool]:
+    """What an interval resamples: the day of each row, or, of fewer than FEWEST_DAYS of them, a group of rows.
+
+    Returns:
+        The block of each row, and whether it is a day.
+    """
+    days = day_blocks(time)
+    is_by_day = len(np.unique(days)) >= FEWEST_DAYS
+    return (days, True) if is_by_day else (row_blocks(len(time)), False)
 
 
 def bootstrap_means(values: npt.NDArray[Any], blocks: Ints, resamples: int, seed: int) -> Floats:

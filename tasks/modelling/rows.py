@@ -80,13 +80,21 @@ def in_holdout(ids: pd.Series[Any], share: float) -> npt.NDArray[np.bool_]:
 
 
 def arrived(build: Path) -> dict[str, dict[str, Any]]:
-    """The partitions of a model's rows: of each the sha256 of its file, how many `rows`, `from` and `until` when."""
+    """The partitions of a model's rows: of each the sha256 of its file, how many `rows`, `from` and `until` when.
+
+    Both are None where rows have no time.
+    """
     partitions = {}
     for path in sorted((build / "rows").glob("*.parquet")):
         times = pd.read_parquet(path, columns=["time"])["time"]
-        span = {"from": times.min().isoformat(), "until": times.max().isoformat()}
+        span = {"from": isoformat(times.min()), "until": isoformat(times.max())}
         partitions[path.stem] = {"sha256": files.sha256(path), "rows": len(times), **span}
     return partitions
+
+
+def isoformat(time: pd.Timestamp) -> str | None:
+    """A time as JSON has it; None where there is none."""
+    return None if pd.isna(time) else str(time.isoformat())
 
 
 def without(build: Path, features: list[str]) -> dict[str, list[str]]:

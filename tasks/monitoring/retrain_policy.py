@@ -32,6 +32,10 @@ WINDOW_DAYS = 28
 """MeanLoss is measured on the rows of so many days, at most: in production as in a backtest."""
 
 
+UNDATED = datetime(1970, 1, 1)
+"""Stands for the time of rows that have none: such data have no clock, and what asks for one cannot be answered."""
+
+
 @dataclass(frozen=True)
 class MeanLoss:
     """The mean loss of a model on some rows, or an estimate of it, and how sure that is. Lower is better."""
@@ -47,11 +51,17 @@ class MeanLoss:
     """The window: from the first row's time to the last one's."""
 
     @staticmethod
-    def of(losses: Floats, times: pd.Series[Any], resamples: int, confidence: float) -> MeanLoss:
-        """From the loss of each row; days are resampled, as rows of one day belong together."""
+    def of(
+        losses: Floats, times: pd.Series[Any], resamples: int, confidence: float, *, may_be_by_row: bool = False
+    ) -> MeanLoss:
+        """From the loss of each row; days are resampled, as rows of one day belong together.
+
+        `may_be_by_row`: of fewer days than say how days differ, rows are.
+        """
         from tasks.modelling import metrics
 
-        resampled = metrics.bootstrap_means(losses, metrics.day_blocks(times), resamples, 0)
+        blocks = metrics.blocks(times)[0] if may_be_by_row else metrics.day_blocks(times)
+        resampled = metrics.bootstrap_means(losses, blocks, resamples, 0)
         low, high = metrics.interval(resampled, confidence)
         has_interval = math.isfinite(low) and math.isfinite(high)
         return MeanLoss(
@@ -59,8 +69,8 @@ class MeanLoss:
             low=numbers.short(low) if has_interval else -math.inf,
             high=numbers.short(high) if has_interval else math.inf,
             labels=len(losses),
-            since=times.min().to_pydatetime(),
-            until=times.max().to_pydatetime(),
+            since=UNDATED if times.isna().all() else times.min().to_pydatetime(),
+            until=UNDATED if times.isna().all() else times.max().to_pydatetime(),
         )
 
 
@@ -95,7 +105,7 @@ class PolicyState:
 
     model: str
     now: datetime
-    """How far the data reach: the time of the newest row."""
+    """How far the data reach: the time of the newest row; UNDATED where rows have none."""
     data_version: str | None
     """The newest data version; None before the first."""
     trained_at: datetime | None = None
@@ -214,6 +224,8 @@ def _without_policy(state: PolicyState) -> tuple[bool, str] | None:
 
 def _too_early(state: PolicyState, policy: params.Retrain) -> str | None:
     assert state.trained_at is not None
+    if state.now == UNDATED:
+        return None
     since = (state.now - state.trained_at) / DAY
     if since >= policy.gap_days:
         return None
@@ -232,6 +244,7 @@ def _ask(state: PolicyState, name: str, limit: float) -> Reason:
     value = measure(state)
     if value is None:
         why = "nothing was trained yet" if name == "months" else "there is no champion to compare with"
+        why = "the rows have no time" if state.now == UNDATED and name in ("months", "age_days") else why
         return Reason(name, None, why, None, limit)
     words = words.format(state=state, value=value, limit=limit, days=_days(value))
     return Reason(name, value >= limit, words, value, limit)
@@ -241,9 +254,15 @@ def _share_of_learned(rows: int, state: PolicyState) -> float | None:
     return numbers.short(rows / state.learned_rows) if state.learned_rows else None
 
 
+def _age(state: PolicyState) -> float | None:
+    if state.learned_until is None or state.now == UNDATED:
+        return None
+    return numbers.short((state.now - state.learned_until) / DAY)
+
+
 def _months(state: PolicyState) -> int | None:
     before, now = state.trained_at, state.now
-    return None if before is None else 12 * (now.year - before.year) + now.month - before.month
+    return None if before is None or now == UNDATED else 12 * (now.year - before.year) + now.month - before.month
 
 
 _CONDITIONS: dict[str, tuple[Callable[[PolicyState], float | None], str]] = {
@@ -272,7 +291,7 @@ _CONDITIONS: dict[str, tuple[Callable[[PolicyState], float | None], str]] = {
     ),
     "months": (_months, "{value} calendar months began since the last training, {limit:g} are asked"),
     "age_days": (
-        lambda state: numbers.short((state.now - state.learned_until) / DAY) if state.learned_until else None,
+        _age,
         "the champion learned from rows until {state.learned_until:%Y-%m-%d}, {days} ago; {limit:g} are asked",
     ),
     "age_partitions": (

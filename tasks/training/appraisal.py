@@ -82,7 +82,7 @@ def appraise(
 
     from tasks.modelling import metrics
 
-    blocks = np.arange(len(holdout), dtype=np.int64) % 1000 if by_row else metrics.day_blocks(holdout["time"])
+    blocks = metrics.row_blocks(len(holdout)) if by_row else metrics.day_blocks(holdout["time"])
 
     def measured(members: Any) -> Scores:
         return metrics.score_with_intervals(

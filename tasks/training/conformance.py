@@ -18,6 +18,7 @@ from tasks.ground import params
 from tasks.ground.errors import ModelCodeError
 from tasks.modelling.rows import as_feature, as_text
 from tasks.runtime import request_schema
+from tasks.training.consistency import NEEDED_BY_SPLIT
 
 if TYPE_CHECKING:
     Column = pd.Series[Any]
@@ -27,7 +28,8 @@ def conform(rows: pd.DataFrame, name: str, model: params.Model, partition: str =
     """The rows with the columns of params.yaml, in order, each of one type whatever it came in.
 
     category → str, integer and number → float64, time → datetime64[us], id → str; label → int64, bool or str (a class),
-    int64 or float64 (a number). Messages name the partition, if there is one.
+    int64 or float64 (a number). Rows without a time get the column `time` all the same, with none in it. Messages name
+    the partition, if there is one.
 
     Raises:
         ModelCodeError: a column is missing; a value is missing, not of its type, or such as no request may hold; an id
@@ -35,6 +37,9 @@ def conform(rows: pd.DataFrame, name: str, model: params.Model, partition: str =
     """
     where = f"models/{name}/rows{f', partition {partition}' if partition else ''}"
     wanted = [*model.features, "label", "time", "id"]
+    undated = None
+    if "time" not in rows.columns:
+        rows, undated = rows.reset_index(drop=True).assign(time=_no_time(model, where, len(rows))), "time"
     if lacking := [column for column in wanted if column not in rows.columns]:
         raise ModelCodeError(f"{where} gives no column {', '.join(lacking)}; params.yaml and the interface ask for it")
     if twice := [column for column in wanted if list(rows.columns).count(column) > 1]:
@@ -42,7 +47,7 @@ def conform(rows: pd.DataFrame, name: str, model: params.Model, partition: str =
     rows = rows[wanted].reset_index(drop=True)
     for column in wanted:
         feature, at = model.features.get(column), f"{where}: {column}"
-        if (missing := rows[column].isna()).any() and not (feature and feature.nullable):
+        if (missing := rows[column].isna()).any() and not (feature.nullable if feature else column == undated):
             todo = ", but params.yaml does not say that it is nullable" if feature else "; leave such rows out"
             raise ModelCodeError(f"{at} is missing in {_rows(missing)}{todo}")
         rows[column] = _converted(rows[column], model, at)
@@ -97,6 +102,13 @@ def _rows(wrong: Column) -> str:
     """How many rows, and the first of them, counted from 1."""
     flags = wrong.fillna(False).to_numpy(dtype=bool)
     return f"{int(flags.sum())} row{'s'[: int(flags.sum() > 1)]} (first: row {int(np.argmax(flags)) + 1})"
+
+
+def _no_time(model: params.Model, where: str, count: int) -> Column:
+    """The column `time` of rows that have none."""
+    if model.split.by == "time":
+        raise ModelCodeError(f"{where}: {NEEDED_BY_SPLIT}")
+    return pd.Series(pd.NaT, index=range(count), dtype="datetime64[us]")
 
 
 def _local_time(values: Column) -> Column:

@@ -15,6 +15,11 @@ from tasks.ground.errors import DataMissing, ModelCodeError
 if TYPE_CHECKING:
     import pandas as pd
 
+NEEDED_BY_SPLIT = (
+    "the rows have no column time, and params.yaml splits by it. Give them their time, or, if they have none, say "
+    "split: {by: random, holdout: 0.2}"
+)
+
 Rows = Mapping[str, Path]
 """Partition → the file of its rows."""
 
@@ -69,10 +74,40 @@ def refuse_labels_of_two_kinds(rows: Rows, name: str) -> None:
         raise ModelCodeError(f"models/{name}/rows: label is {named}. Let it be one of these throughout")
 
 
+def refuse_lacking_times(rows: Rows, name: str, split_by: str) -> None:
+    """Refuse rows without a time where a split needs it, or where other partitions have it: they have no order.
+
+    Raises:
+        ModelCodeError: names a partition of each kind.
+    """
+    undated = {partition: bool(_column(path, "time").isna().all()) for partition, path in rows.items()}
+    if split_by == "time" and any(undated.values()):
+        raise ModelCodeError(f"models/{name}/rows: {NEEDED_BY_SPLIT}")
+    if len(set(undated.values())) > 1:
+        dated, without = (next(each for each in undated if undated[each] == kind) for kind in (False, True))
+        raise ModelCodeError(
+            f"models/{name}/rows: the rows of partition {without} have no time, those of {dated} have one. Let all of "
+            f"them have it, or none"
+        )
+
+
 def by_time(rows: Rows) -> list[str]:
-    """The partitions, oldest first: by the middle of their rows' times, which one mistyped date does not move."""
-    middle = {partition: _column(path, "time").quantile(0.5, "lower") for partition, path in rows.items()}
+    """The partitions, oldest first: by the middle of their rows' times, which one mistyped date does not move.
+
+    Rows without a time: by the names of their partitions.
+    """
+    times = {partition: _column(path, "time") for partition, path in rows.items()}
+    if all(column.isna().all() for column in times.values()):
+        return sorted(rows, key=_by_name)
+    middle = {partition: column.quantile(0.5, "lower") for partition, column in times.items()}
     return sorted(rows, key=lambda partition: (middle[partition], partition))
+
+
+def _by_name(partition: str) -> Any:
+    from tasks.tables import partitions
+
+    period = partitions.period(partition)
+    return (period.family, period.begin, partition) if period else ("", (), partition)
 
 
 def refuse_overlap(rows: Rows, train: list[str], holdout: list[str], name: str) -> None:

@@ -66,7 +66,7 @@ def draw(
     """
     folder.mkdir(exist_ok=True)
     if appraisal.task == "regression":
-        of_task = (_predicted_observed, _residuals)
+        of_task = (_predicted_observed, _residuals) if appraisal.days else (_predicted_observed,)
     else:
         of_task = (_ranking if len(appraisal.predictions.columns) == 2 else _confusion, _calibration)
     with styled(STYLE):
@@ -375,7 +375,8 @@ def _dots(axes: Axes, table: pd.DataFrame, colour: str, joined: bool = False) ->
 def _basis(appraisal: Appraisal, *, interval: bool = True, sample: int | None = None) -> str:
     """How much a picture rests on."""
     time = appraisal.rows["time"]
-    span = f"{time.min():%Y-%m-%d} to {time.max():%Y-%m-%d}" if appraisal.days > 1 else f"{time.min():%Y-%m-%d}"
+    ends = [f"{end:%Y-%m-%d}" for end in (time.min(), time.max())] if appraisal.days else ["without a time"]
+    span = " to ".join(dict.fromkeys(ends))
     unit = f"{appraisal.days} days" if appraisal.by_day else "rows"
     rows = f"{len(time):,}" if sample in (None, len(time)) else f"{sample:,} of {len(time):,}"
     return f"{rows} holdout rows, {span}" + (f" · intervals: 95 %, resampling {unit}" if interval else "")

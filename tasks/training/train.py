@@ -112,6 +112,8 @@ def _failure(pipeline: Pipeline, model: params.Model, row: pd.DataFrame) -> str 
 
 def facts(learn: pd.DataFrame, task: str, partitions: list[str]) -> dict[str, Any]:
     """The extent of the training rows, and the trivial baseline: the answer that needs no features."""
+    from tasks.modelling import rows
+
     labels = learn["label"]
     if task == "classification":
         shares = labels.value_counts(normalize=True).sort_index()
@@ -124,8 +126,8 @@ def facts(learn: pd.DataFrame, task: str, partitions: list[str]) -> dict[str, An
     return {
         "task": task,
         "rows": len(learn),
-        "from": learn["time"].min().isoformat(),
-        "until": learn["time"].max().isoformat(),
+        "from": rows.isoformat(learn["time"].min()),
+        "until": rows.isoformat(learn["time"].max()),
         "partitions": partitions,
         "classes": classes,
         "baseline": baseline,

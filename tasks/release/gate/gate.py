@@ -261,9 +261,16 @@ class _Holdout:
 
     @cached_property
     def days(self) -> Blocks:
-        if missing := int(self.rows["time"].isna().sum()):
+        missing = int(self.rows["time"].isna().sum())
+        if 0 < missing < len(self.rows) or (missing and self.case.split == "time"):
             raise ValueError(f"{missing} of {len(self.rows)} holdout rows have no time")
         return np.asarray(metrics.day_blocks(self.rows["time"]), dtype=np.int64)
+
+    @property
+    def day_count(self) -> int:
+        """How many days there are; 0 where rows have no time."""
+        days = len(np.unique(self.days))
+        return days if self.rows["time"].notna().all() else 0
 
     @cached_property
     def by_day(self) -> bool:
@@ -279,7 +286,8 @@ class _Holdout:
         if (days := len(np.unique(self.days))) < FEWEST_DAYS:
             raise ValueError(
                 f"an interval over days needs {FEWEST_DAYS} of them, the holdout has {days}: "
-                f"hold out more partitions (params.yaml: split.holdout)"
+                f"hold out more partitions (params.yaml: split.holdout), or, where the times of rows say nothing, "
+                f"let split.by be random"
             )
         return self.days
 
@@ -331,8 +339,9 @@ class _Holdout:
         try:
             times = self.rows["time"]
             extent["compared"] = len(self.rows)
-            extent |= {"days": len(np.unique(self.days)), "blocks": "day" if self.by_day else "group of rows"}
-            extent |= {"from": times.min().isoformat(), "until": times.max().isoformat()}
+            extent |= {"days": self.day_count, "blocks": "day" if self.by_day else "group of rows"}
+            if self.day_count:
+                extent |= {"from": times.min().isoformat(), "until": times.max().isoformat()}
         except (*DATA_REASONS, AttributeError):  # the checks say why
             extent.setdefault("compared", 0)
         return extent
@@ -361,7 +370,7 @@ class _Holdout:
             return _CheckResult(False, doubt, unseen)
         left_out = f"; {seen:,} that either was trained on are left out" if seen else ""
         left_out += "".join(f" ({overlap.note})" for overlap in overlaps if overlap.note)
-        over = f" over {len(np.unique(self.days))} days" if unseen else ""
+        over = "" if not unseen else f" over {self.day_count} days" if self.day_count else ", without a time,"
         reason = f"{unseen:,} of {total:,} holdout rows{over} are compared{left_out}"
         return _CheckResult(unseen >= self.rule.min_rows, reason, unseen)
 

@@ -308,8 +308,7 @@ def labels(facts: dict[str, Any]) -> dict[str, str]:
         "estimator_params": files.digest(lineage["estimator"])[:16],
         "model_sha256": facts["model_sha256"],
         "packages": lineage["packages"][:16],
-        "trained_from": training["from"],
-        "trained_until": training["until"],
+        **{f"trained_{end}": training[end] for end in ("from", "until") if training[end]},  # not every row has a time
         "trained_rows": str(training["rows"]),
         **{f"{dataset}.{Path(file).stem}": md5 for dataset, file, md5 in partitions},
     }

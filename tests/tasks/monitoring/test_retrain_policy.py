@@ -225,3 +225,18 @@ def test_the_policies_that_ship_can_be_asked() -> None:
     for model in params.load().models.values():
         for state in (USUAL, PolicyState(model="late", now=NOW, data_version="a", trained_at=NOW, trained_on="b")):
             assert retrain_policy.decide(state, model.retrain).why
+
+
+def test_rows_without_a_time_have_no_clock() -> None:
+    """A gap, an age in days and months cannot be told; partitions, rows and shares can."""
+    undated = dict.fromkeys(("now", "trained_at", "learned_until"), retrain_policy.UNDATED)
+    state = replace(USUAL, **undated)
+    asked = decide(state, on({"age_days": 60}, {"months": 1}, gap=14))
+    assert not asked.retrain
+    assert asked.why == "no: the rows have no time; the rows have no time"
+    assert decide(state, on({"new_partitions": 1}, gap=14)).why == "1 new partitions, 1 are asked"
+    losses, none = np.arange(100.0), pd.Series([pd.NaT] * 100, dtype="datetime64[us]")
+    promised = MeanLoss.of(losses, none, 200, 0.95, may_be_by_row=True)
+    assert promised.low < promised.loss < promised.high
+    assert promised.since == retrain_policy.UNDATED
+    assert not math.isfinite(MeanLoss.of(losses, none, 200, 0.95).high)

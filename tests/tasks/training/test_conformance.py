@@ -221,3 +221,30 @@ def test_numbers_come_in_any_type() -> None:
         told = conform(rows(vibration=values), "tiny", model())["vibration"]
         assert (str(told.dtype), told.isna().tolist()) == ("float64", [False, True, False, False, False])
         assert told.dropna().tolist() == [0.5, 1.0, 2.0, 3.0]
+
+
+# ── no time ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_rows_without_a_time_have_the_column_all_the_same() -> None:
+    """With none in it: whatever reads rows finds the same columns."""
+    undated = conform(rows().drop(columns="time"), "tiny", model(split={"by": "random", "holdout": 0.2}))
+    assert str(undated["time"].dtype) == "datetime64[us]"
+    assert undated["time"].isna().all()
+
+
+def test_a_split_by_time_asks_for_a_time() -> None:
+    """It says what to write where there is none."""
+    with pytest.raises(ModelCodeError) as caught:
+        conform(rows().drop(columns="time"), "tiny", model(), "2013-01")
+    assert str(caught.value) == (
+        "models/tiny/rows, partition 2013-01: the rows have no column time, and params.yaml splits by it. Give them their "
+        "time, or, if they have none, say split: {by: random, holdout: 0.2}"
+    )
+
+
+def test_a_time_that_some_rows_lack_is_refused_whatever_the_split() -> None:
+    """It is a mistake of these rows, and no model without a time."""
+    some = rows(time=[pd.Timestamp("2013-01-01"), None, *pd.date_range("2013-01-02", periods=3)])
+    with pytest.raises(ModelCodeError, match="time is missing in 1 row \\(first: row 2\\); leave such rows out"):
+        conform(some, "tiny", model(split={"by": "random", "holdout": 0.2}))

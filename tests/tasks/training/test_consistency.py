@@ -102,3 +102,25 @@ def test_a_holdout_that_is_not_newer_is_refused(tmp_path: Path) -> None:
         "middle of north (2024-01-01 to 2024-01-20), which would be trained on. A split by time needs partitions that "
         "follow each other in time: deliver them so, or say split.by: random"
     )
+
+
+# ── no time ───────────────────────────────────────────────────────────────────────────────────────
+
+NONE = {"time": pd.Series([pd.NaT] * 4, dtype="datetime64[us]")}
+
+
+def test_partitions_without_a_time_come_in_the_order_of_their_names(tmp_path: Path) -> None:
+    """Numbers as numbers, quarters as quarters."""
+    for names in (["batch-2", "batch-9", "batch-10"], ["Q4-2023", "Q1-2024"], ["a", "b"]):
+        made = lay_down(tmp_path, **dict.fromkeys(names, NONE))
+        assert consistency.by_time(dict(sorted(made.items()))) == names
+        consistency.refuse_lacking_times(made, "shop", "random")
+
+
+def test_times_in_some_partitions_only_are_refused(tmp_path: Path) -> None:
+    """What has no time cannot be put in order with what has one."""
+    made = lay_down(tmp_path, jan={}, feb=NONE)
+    with pytest.raises(ModelCodeError, match="the rows of partition feb have no time, those of jan have one"):
+        consistency.refuse_lacking_times(made, "shop", "random")
+    with pytest.raises(ModelCodeError, match="splits by it"):
+        consistency.refuse_lacking_times(made, "shop", "time")

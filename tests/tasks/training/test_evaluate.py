@@ -238,6 +238,27 @@ def test_regression(root):
     assert pictures(build) == {"predicted_observed", "residuals", "slices", "importance", "partial_dependence"}
 
 
+def test_a_regression_of_rows_without_a_time(root):
+    """Rows are resampled one by one, there is no picture by day, and no day is counted."""
+    frame = table(days=20).assign(gone=7.0, time=pd.Series(pd.NaT, index=range(0), dtype="datetime64[us]"))
+    frame["label"] = np.random.default_rng(0).poisson(1 + frame["hour"]).astype(float)
+    say_params(root, "regression", FEATURES, ["place"], {"by": "random", "holdout": 0.3})
+    build = root / "build" / "small"
+    files.write_parquet(build / "rows" / "all.parquet", frame)
+    files.write_json(build / "split.json", {"by": "random", "share": 0.3, "partitions": ["all"]})
+    learn = rows.read(build, "train")
+    pipeline = trees(DecisionTreeRegressor(min_samples_leaf=10, random_state=0)).fit(
+        learn[list(FEATURES)], learn["label"]
+    )
+    say_model(build, learn, pipeline, "regression")
+    evaluate("small")
+    said = files.read_json(build / "evaluation" / "slices.json")
+    assert said["resampled"] == "row"
+    assert said["overall"]["days"] == 0
+    assert "low" in said["overall"]["metrics"]["mae"]
+    assert pictures(build) == {"predicted_observed", "slices", "importance", "partial_dependence"}
+
+
 def test_many_classes_split_at_random(root):
     """Ten digits, rows of one day split at random: rows are resampled one by one, and there is a confusion matrix."""
     digits = load_digits()

@@ -11,6 +11,7 @@ import yaml
 
 from tasks.ground import files, params, settings
 from tasks.ground.errors import DataMissing, ModelCodeError
+from tasks.modelling import rows
 from tasks.tables import table_files
 from tasks.training import prepare
 from tests.conftest import REPOSITORY, Project, forget_models, write_readings
@@ -205,3 +206,17 @@ def test_the_holdout_is_what_is_newest_by_time(small: Project, validated: Callab
     assert {path: sha for path, sha in files.tree(settings.BUILD / "tiny").items() if path != "partitions.json"} == {
         path: sha for path, sha in before.items() if path != "partitions.json"
     }
+
+
+def test_rows_that_have_no_time_are_split_at_random(small: Project, validated: Callable[[], list[str]]) -> None:
+    """Without the column `time` and with split.by: random nothing more has to be said."""
+    small.edit("models/tiny/rows/__init__.py", '        time=readings["at"],\n', "")
+    with pytest.raises(ModelCodeError, match="partition 2013-01: the rows have no column time"):
+        validated()
+    small.edit("params.yaml", "split: {by: time, holdout: 1}", "split: {by: random, holdout: 0.3}")
+    validated()
+    build = settings.BUILD / "tiny"
+    split = {"by": "random", "share": 0.3, "partitions": ["2013-01", "2013-02", "2013-03"]}
+    assert files.read_json(build / "split.json") == split
+    ends = [(partition["from"], partition["until"]) for partition in rows.arrived(build).values()]
+    assert ends == [(None, None)] * 3

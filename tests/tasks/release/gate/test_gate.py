@@ -603,3 +603,17 @@ def test_answers_lie_apart_by_probability_or_by_value() -> None:
     assert gate.distances("classification", before, after).tolist() == pytest.approx([0.4, 0.0])
     values = pd.DataFrame({"prediction": [3.0, -2.0]})
     assert gate.distances("regression", values, -values).tolist() == [6.0, 4.0]
+
+
+def test_rows_without_a_time_are_compared_in_groups(flights: Flights) -> None:
+    """The record says so, and names no day; split by time they cannot be compared."""
+    undated = flights.frame.assign(time=pd.Series(pd.NaT, index=range(0), dtype="datetime64[us]"))
+    case = flights.case(flights.noisy(0), flights.noisy(2), holdout=undated, split="random")
+    verdict = gate.judge(case, rule())
+    assert verdict.promoted, verdict.summary
+    assert verdict.holdout["blocks"] == "group of rows"
+    assert verdict.holdout["days"] == 0
+    assert "1,500 of 1,500 holdout rows; 95% intervals" in verdict.basis()
+    assert check(verdict, "rows_unseen").reason == "1,500 of 1,500 holdout rows, without a time, are compared"
+    by_time = gate.judge(replace(case, split="time"), rule())
+    assert check(by_time, "improvement").reason == "could not run: 1500 of 1500 holdout rows have no time"
