@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict
+from functools import cache
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
@@ -162,10 +163,16 @@ def _content(path: Path, dataset: str, model: str) -> dict[str, Any]:
         "model": model,
         "dataset": dataset,
         "contract": contract.digest(model, dataset, path.stem),
-        "code": files.digest([files.sha256(Path(module)) for module in _CODE]),
+        "code": _code(),
         "pandas": version("pandas"),
         "pyarrow": version("pyarrow"),
     }
+
+
+@cache
+def _code() -> str:
+    """The code that this process has loaded."""
+    return files.digest([files.sha256(Path(module)) for module in _CODE])
 
 
 _CODE = (__file__, expectations.__file__, expectation_arguments.__file__, validation_report.__file__, *table_files.CODE)

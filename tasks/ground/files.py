@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -275,18 +275,27 @@ def memo(kind: str, key: Any, suffix: str, make: Callable[[Path], None]) -> Path
 
 def seal(path: Path) -> None:
     """Write the hash of a file or a folder beside it (`<name>.sha256`), by which a change is noticed."""
-    write_text(_seal_of(path), _hash_of(path))
+    write_text(_seal_file(path), _hash_of(path))
 
 
 def is_sealed(path: Path) -> bool:
     """Whether a file or a folder is there, and as it was when it was sealed; notes that it was used."""
     try:
-        if _seal_of(path).read_bytes() != _hash_of(path).encode():
+        if seal_of(path) != _hash_of(path):
             return False
     except FileNotFoundError:
         return False
-    os.utime(_seal_of(path))  # for forget_unused
+    os.utime(_seal_file(path))  # for forget_unused
     return True
+
+
+def seal_of(path: Path) -> str:
+    """The hash that a file or a folder was sealed with: of a memo's file, its SHA-256.
+
+    Raises:
+        FileNotFoundError: it was not sealed.
+    """
+    return _seal_file(path).read_text(encoding="ascii", errors="replace")
 
 
 def forget_unused(folder: Path, days: float) -> list[Path]:
@@ -305,12 +314,23 @@ def forget_unused(folder: Path, days: float) -> list[Path]:
     return gone
 
 
-def _seal_of(path: Path) -> Path:
+def _seal_file(path: Path) -> Path:
     return path.with_name(f"{path.name}.sha256")
 
 
 def _hash_of(path: Path) -> str:
-    return digest(tree(path)) if path.is_dir() else sha256(path)
+    return digest(tree(path)) if path.is_dir() else _sha256_of(path, _state_of(path))
+
+
+def _state_of(path: Path) -> tuple[int, int, int, int]:
+    stat = path.stat()
+    return stat.st_ctime_ns, stat.st_mtime_ns, stat.st_size, stat.st_ino
+
+
+@lru_cache(maxsize=65_536)
+def _sha256_of(path: Path, state: tuple[int, int, int, int]) -> str:  # noqa: ARG001 - what a change changes
+    """A file's hash; a process that asks again for a file that nothing has touched need not read it again."""
+    return sha256(path)
 
 
 # ── locks ─────────────────────────────────────────────────────────────────────────────────────────

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import lru_cache
 from importlib.util import resolve_name
 from pathlib import Path
 
@@ -50,16 +51,22 @@ def closure(module_file: Path, root: Path) -> set[Path]:
 def _imported(file: Path, root: Path) -> Iterator[str]:
     """The dotted names that a file may import; `from a import b` gives `a` and `a.b`, whether or not b is a module."""
     try:
-        tree = ast.parse(file.read_bytes(), filename=str(file))
+        yield from _imported_by(file.read_bytes(), ".".join(file.relative_to(root).parent.parts))
     except SyntaxError as error:
         raise ModelCodeError(f"{file.relative_to(root)}, line {error.lineno}: {error.msg}") from None
-    for node in _executed(tree):
+
+
+@lru_cache(maxsize=1024)
+def _imported_by(source: bytes, package: str) -> tuple[str, ...]:
+    """By the text alone: a process asks for the same modules many times."""
+    names: list[str] = []
+    for node in _executed(ast.parse(source)):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            base = resolve_name("." * node.level + (node.module or ""), ".".join(file.relative_to(root).parent.parts))
-            yield base
-            yield from (f"{base}.{alias.name}" for alias in node.names)
+            base = resolve_name("." * node.level + (node.module or ""), package)
+            names += [base, *(f"{base}.{alias.name}" for alias in node.names)]
+    return tuple(names)
 
 
 def _executed(node: ast.AST) -> Iterator[ast.AST]:

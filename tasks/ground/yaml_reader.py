@@ -18,7 +18,7 @@ from ruamel.yaml.error import YAMLError
 
 from tasks.ground.errors import Mistake
 
-__all__ = ["YAMLError", "dump", "load", "parse", "read", "with_lines"]
+__all__ = ["YAMLError", "dump", "load", "parse", "read", "text", "with_lines"]
 
 
 def load(text: str) -> Any:
@@ -56,11 +56,15 @@ def read(path: Path, where: str, error: type[Mistake], *, dvc_reads: bool) -> An
         FileNotFoundError: there is no such file.
         Mistake: `error`, with a line per fault: the file, the key or the line, what is wrong, and what to do.
     """
+    return parse(text(path, where, error), where, error, dvc_reads=dvc_reads)
+
+
+def text(path: Path, where: str, error: type[Mistake]) -> str:
+    """The text of a YAML file, for `parse`; raises what `read` does."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as fault:
         raise error(f"{where} is not YAML: {_in_a_line(fault)}") from None
-    return parse(text, where, error, dvc_reads=dvc_reads)
 
 
 def parse(text: str, where: str, error: type[Mistake], *, dvc_reads: bool) -> Any:

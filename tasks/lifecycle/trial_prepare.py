@@ -11,6 +11,8 @@ accepted partition too, the delivery is accepted, and the next training reports 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    Hashes = npt.NDArray[np.uint64]
+
 NOT_LOADED = (ModelCodeError, ImportError, SyntaxError, NameError, AttributeError)
 """What the loading of a team's own code may raise."""
 
@@ -34,29 +38,68 @@ Log = Callable[[str], object]
 
 def check_of(config: params.Params, log: Log) -> landing.DeliveryCheck:
     """The check for one look at the landing zone."""
+    packages, known = cache(_packages), {name: _KnownIds() for name in config.models}
 
     def check(landed: Landed, local: Path) -> Refusal | None:
         for name in config.readers(landed.dataset):
-            if refusal := _Trial(name, config.models[name], landed, local, log).refusal():
+            maker = _maker(name, config.models[name], landed, local, packages())
+            if refusal := _Trial(maker, landed, known[name], log).refusal():
                 return refusal
         return None
 
     return check
 
 
+def _packages() -> str:
+    """The pins of what rows are made with, as the stage has written them, or will write them."""
+    written = settings.BUILD / "environment" / "training.txt"
+    return written.read_text(encoding="utf-8") if written.exists() else locked_packages.text("training")
+
+
+def _maker(name: str, model: params.Model, landed: Landed, local: Path, packages: str) -> prepare.RowsMaker:
+    """Makes rows as `prepare` will, once the delivery is in data/."""
+    paths = {dataset: list(validate.partitions(dataset)) for dataset in model.datasets}
+    others = [path for path in paths[landed.dataset] if path.stem != landed.partition]
+    md5s = {dataset: file_hashes.md5s(of) for dataset, of in {**paths, landed.dataset: others}.items()}
+    md5s[landed.dataset][local] = files.md5(local)
+    tables = {dataset: dict(sorted(of.items(), key=lambda item: item[0].name)) for dataset, of in md5s.items()}
+    return prepare.RowsMaker(name, model, tables, packages)
+
+
+class _KnownIds:
+    """The ids of a model's rows in one look: those of a partition are read once, however many deliveries follow."""
+
+    def __init__(self) -> None:
+        self._made: set[Path] = set()
+        self._sorted: Hashes | None = None
+
+    def repeated(self, mine: Path, others: list[Path]) -> list[int]:
+        """Which rows of `mine` have an id that stands in `others`, by their position; these are files of the memo."""
+        import numpy as np
+
+        hashes, known = _id_hashes(mine), self._of(set(others))
+        if not len(known):
+            return []
+        places = np.searchsorted(known, hashes).clip(max=len(known) - 1)
+        return np.flatnonzero(known[places] == hashes).tolist()
+
+    def _of(self, others: set[Path]) -> Hashes:
+        import numpy as np
+
+        if self._sorted is None or not self._made <= others:  # one was corrected since
+            self._made, self._sorted = set(), np.array([], dtype=np.uint64)
+        if new := others - self._made:
+            self._sorted = np.sort(np.concatenate([self._sorted, *map(_id_hashes, new)]), kind="stable")
+            self._made = others
+        return self._sorted
+
+
 class _Trial:
     """One model's rows of one delivery."""
 
-    def __init__(self, name: str, model: params.Model, landed: Landed, local: Path, log: Log) -> None:
-        self.name, self.model, self.landed, self.log = name, model, landed, log
-        paths = {dataset: list(validate.partitions(dataset)) for dataset in model.datasets}
-        others = [path for path in paths[landed.dataset] if path.stem != landed.partition]
-        md5s = {dataset: file_hashes.md5s(of) for dataset, of in {**paths, landed.dataset: others}.items()}
-        md5s[landed.dataset][local] = files.md5(local)
-        tables = {dataset: dict(sorted(of.items(), key=lambda item: item[0].name)) for dataset, of in md5s.items()}
-        written = settings.BUILD / "environment" / "training.txt"
-        packages = written.read_text(encoding="utf-8") if written.exists() else locked_packages.text("training")
-        self.maker = prepare.RowsMaker(name, model, tables, packages)
+    def __init__(self, maker: prepare.RowsMaker, landed: Landed, known: _KnownIds, log: Log) -> None:
+        self.maker, self.landed, self.known, self.log = maker, landed, known, log
+        self.name, self.model = maker.name, maker.model
 
     def refusal(self) -> Refusal | None:
         """Why the model could not learn from it."""
@@ -96,17 +139,16 @@ class _Trial:
 
     def _repeated_ids(self, partition: str, made: Path) -> str | None:
         """Which ids stand in another partition as well, as far as there are rows of it."""
-        import numpy as np
+        others = {}
+        for other in self._other_than(partition):
+            with suppress(*NOT_LOADED):  # `prepare` reports it; it is no reason to refuse this one
+                others[other] = self.maker.rows(other)
+        if not self.known.repeated(made, list(others.values())):
+            return None
         import pandas as pd
 
-        mine = _id_hashes(made)
-        for other in self._other_than(partition):
-            try:
-                is_repeated = np.isin(mine, _id_hashes(self.maker.rows(other)))
-            except NOT_LOADED:  # `prepare` reports it; it is no reason to refuse this one
-                continue
-            if is_repeated.any():
-                which = np.flatnonzero(is_repeated)
+        for other, path in others.items():
+            if which := _KnownIds().repeated(made, [path]):
                 example = pd.read_parquet(made, columns=["id"])["id"].iloc[which[0]]
                 places = ", ".join(str(row + 1) for row in which[:5])
                 return (
@@ -129,8 +171,8 @@ class _Trial:
         return [name for name in self.maker.complete if name != partition]
 
 
-def _id_hashes(made: Path) -> npt.NDArray[np.uint64]:
+def _id_hashes(made: Path) -> Hashes:
     """A hash per row of some rows, by its id."""
-    fingerprints = row_changes.fingerprints(files.sha256(made), made)
+    fingerprints = row_changes.fingerprints(files.seal_of(made), made)
     assert fingerprints is not None  # `made` is there
     return fingerprints[:, 0]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
@@ -197,19 +198,47 @@ def load(model: str, dataset: str, partition: str | None = None) -> Contract:
         ContractError: the file is missing, is not YAML, or has unknown keys or types.
         NotPlaced: the suite says `from` or `until`, and the partition's name cannot be compared with it.
     """
+    return _load(*_suite(model, dataset), partition)
+
+
+def digest(model: str, dataset: str, partition: str) -> str:
+    """The identity of what a suite asks of a partition: an edit that concerns another one, or a comment, is none."""
+    return _digest(*_suite(model, dataset), partition)
+
+
+def _suite(model: str, dataset: str) -> tuple[str, str]:
+    """The text of a suite, and its path below the project."""
     path = path_of(model, dataset)
     where = str(path.relative_to(settings.ROOT))
     try:
-        written = yaml_reader.read(path, where, ContractError, dvc_reads=False)
+        return yaml_reader.text(path, where, ContractError), where
     except FileNotFoundError:
         raise ContractError(
             f"{where} is not there, but params.yaml says that {model} reads {dataset}. "
             f"Write down what it asks of a partition (columns, expectations)."
         ) from None
+
+
+# a process asks for each many times, and YAML is slow to read: by the text, so that an edit is seen
+
+
+@lru_cache(maxsize=65_536)
+def _digest(text: str, where: str, partition: str) -> str:
+    return files.digest(_load(text, where, partition).model_dump())
+
+
+@lru_cache(maxsize=4096)
+def _load(text: str, where: str, partition: str | None) -> Contract:
+    written = _written(text, where)
     try:
         return Contract.model_validate(_applied(written, partition, where) if isinstance(written, dict) else written)
     except ValidationError as error:
         raise ContractError(_faults(error, where)) from None
+
+
+@lru_cache(maxsize=64)
+def _written(text: str, where: str) -> Any:
+    return yaml_reader.parse(text, where, ContractError, dvc_reads=False)
 
 
 def line_of(path: Path, expectation: dict[str, Any]) -> int | None:
@@ -221,11 +250,6 @@ def line_of(path: Path, expectation: dict[str, Any]) -> int | None:
         if {key: value for key, value in each.items() if key not in ("from", "until")} == expectation:
             return int(written.lc.item(position)[0]) + 1
     return None
-
-
-def digest(model: str, dataset: str, partition: str) -> str:
-    """The identity of what a suite asks of a partition: an edit that concerns another one, or a comment, is none."""
-    return files.digest(load(model, dataset, partition).model_dump())
 
 
 def _applied(written: dict[str, Any], partition: str | None, where: str) -> dict[str, Any]:

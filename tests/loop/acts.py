@@ -11,7 +11,7 @@ from base64 import b64decode
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 
 def act(what: str, arguments: list[str], trials: str | None, *, drawn: bool = False) -> int:
@@ -121,37 +121,36 @@ class _Busy(logging.Handler):
 
 
 class Interpreter:
-    """Stands for subprocess.Popen of trial.py: forked from a parent that imported BentoML and none of this project."""
+    """Stands for package.Trial: forked from a parent that imported BentoML and none of this project."""
 
     def __init__(self, path: str, command: str, environment: dict[str, str]) -> None:
-        self.log = Path(os.environ["BENTOML_HOME"]).parent / "log" / f"trial-{os.getpid()}.log"
-        self.log.parent.mkdir(parents=True, exist_ok=True)
+        self.printed = Path(os.environ["BENTOML_HOME"]).parent / "log" / f"trial-{os.getpid()}.log"
+        self.printed.parent.mkdir(parents=True, exist_ok=True)
         self.connection = socket.socket(socket.AF_UNIX)
         self.connection.connect(path)
-        head = {"command": command, "environment": environment, "log": str(self.log)}
+        head = {"command": command, "environment": environment, "log": str(self.printed)}
         self.connection.sendall(json.dumps(head).encode() + b"\n")
-        self.returncode = 0
+        self.tasks = self.connection.makefile("w", encoding="utf-8")
+        self.answers = self.connection.makefile(encoding="utf-8")
 
-    def communicate(self, task: str) -> tuple[str, str]:
-        """Give the task, and wait for the answer."""
-        self.connection.sendall(task.encode())
-        self.connection.shutdown(socket.SHUT_WR)
-        answer = self.connection.makefile().read()
-        self.returncode = 0 if answer else 1
-        return answer, self.log.read_text(encoding="utf-8") if self.log.exists() else ""
+    @property
+    def log(self) -> IO[str]:
+        """What it printed."""
+        return self.printed.open(encoding="utf-8")
 
     def kill(self) -> None:
         """Let go of it: without its task it ends."""
-        self.connection.close()
-        self.log.unlink(missing_ok=True)
+        for opened in (self.tasks, self.answers, self.connection):
+            opened.close()
+        self.printed.unlink(missing_ok=True)
 
 
 def _warm(path: str) -> Any:
     @contextmanager
-    def interpreter(command: str, **environment: str) -> Iterator[Interpreter]:
+    def interpreter(command: str) -> Iterator[Interpreter]:
         from tasks.release.package import package
 
-        started = Interpreter(path, command, {**package._environment(), **environment})
+        started = Interpreter(path, command, package._environment())
         try:
             yield started
         finally:

@@ -22,7 +22,7 @@ def serve(path: str, script: str) -> None:
     assert spec.loader
     trial = module_from_spec(spec)
     spec.loader.exec_module(trial)
-    for name in (*trial.AHEAD, "sklearn.linear_model", "sklearn.compose", "sklearn.impute", "bentoml.bentos"):
+    for name in (*trial.AHEAD["ask"], "sklearn.linear_model", "sklearn.compose", "sklearn.impute", "bentoml.bentos"):
         import_module(name)
     gc.freeze()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)

@@ -1,8 +1,8 @@
 """Script for an interpreter of its own: builds a Bento, and posts rows to a Bento's service.
 
-`python -I bento_trial.py build|ask`, the task as JSON on standard input, the answer as JSON on standard output.
-Isolated (-I), so that the only code beside the installed packages is that of the release: the service is tried as it
-will be served, over JSON, only without the socket.
+`python -I bento_trial.py build|ask`, tasks as lines of JSON on standard input, an answer to each as a line of standard
+output. Isolated (-I), so that the only code beside the installed packages is that of the release: the service is tried
+as it will be served, over JSON, only without the socket. Each task is done by a fork, which imports the release's code.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import sys
 import time
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, NoReturn
 
 
 def build(task: dict[str, Any]) -> dict[str, Any]:
@@ -74,27 +74,38 @@ async def _post(client: Any, rows: list[dict[str, Any]]) -> tuple[dict[str, Any]
     return {"status": response.status_code, "body": response.json()}, seconds
 
 
-AHEAD = ("bentoml", "_bentoml_impl.server.app", "httpx", "pandas", "skops.io", "treelite", "prometheus_client")
-"""Packages that the service will import: imported while the parent still prepares the task."""
+AHEAD = {
+    "build": ("bentoml.bentos", "bentoml._internal.bento.build_config"),
+    "ask": ("bentoml", "_bentoml_impl.server.app", "httpx", "pandas", "skops.io", "treelite", "prometheus_client"),
+}
+"""Packages that a task needs: imported while the parent still prepares it. One that can `ask` can `build` as well."""
 
 
 def main() -> None:
-    """Read a task, do it, answer."""
+    """Read tasks, have each done, answer."""
     gc.set_threshold(100_000, 20, 20)  # nearly all objects live until the end
     begin = time.perf_counter()
     answer_to = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what libraries print is no part of the answer
-    command = sys.argv[1]
-    if command == "ask":
-        for name in AHEAD:
-            import_module(name)
+    for name in AHEAD[sys.argv[1]]:
+        import_module(name)
     imported = time.perf_counter() - begin
-    answer = {"build": build, "ask": ask}[command](json.load(sys.stdin))
-    if command == "ask":
+    gc.freeze()  # nor need a last collection look at these
+    for line in sys.stdin:
+        if (child := os.fork()) == 0:
+            _answer(json.loads(line), imported, answer_to)
+        elif os.waitpid(child, 0)[1]:
+            sys.exit(1)
+
+
+def _answer(task: dict[str, Any], imported: float, answer_to: IO[str]) -> NoReturn:
+    os.environ.update(task.pop("environment", {}))
+    answer = {"build": build, "ask": ask}[task.pop("do")](task)
+    if "startup_s" in answer:
         answer["startup_s"] += imported
-    with answer_to:
-        json.dump(answer, answer_to)
-    gc.freeze()  # the parent need not wait for a last collection
+    answer_to.write(json.dumps(answer) + "\n")
+    answer_to.flush()
+    os._exit(0)
 
 
 if __name__ == "__main__":

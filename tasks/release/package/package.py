@@ -17,10 +17,10 @@ import tempfile
 import time
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from tasks.ground import files, import_closure, params, settings
 from tasks.ground.errors import DataMissing, ModelFileRefused, ReleaseDiffers, StageFailed
@@ -45,13 +45,22 @@ TOLERANCE = 1e-9
 """How far an answer may be off, relative to values above 1: JSON gives every float back as it was."""
 
 
+class Trial(NamedTuple):
+    """An interpreter that runs bento_trial.py."""
+
+    tasks: IO[str]
+    answers: IO[str]
+    log: IO[str]
+    """What it printed."""
+
+
 def package(model_name: str) -> None:
     """The stage: the candidate's model, evaluation and code → build/<model>/release, and its Bento in the store."""
     with _trial() as trial, files.replacing(settings.BUILD / model_name / "release") as release:
         write_release(model_name, params.load().model(model_name), release)
         facts = release_facts(release)
         is_new = not bento_folder(facts["name"], facts["candidate"]).exists()
-        bento = ensure_bento_of(release)
+        bento = ensure_bento_of(release, trial)
         try:
             _measure(model_name, release, bento, trial)
         except ReleaseDiffers:
@@ -254,14 +263,19 @@ def ensure_bento(model_name: str) -> Path:
     return ensure_bento_of(settings.BUILD / model_name / "release")
 
 
-def ensure_bento_of(release: Path) -> Path:
-    """The folder of a release's Bento in the store: made of the release when it is missing, half there or changed."""
+def ensure_bento_of(release: Path, trial: Trial | None = None) -> Path:
+    """The folder of a release's Bento in the store: made of the release when it is missing, half there or changed.
+
+    Args:
+        release: a release folder.
+        trial: the interpreter that builds it; None: one of its own, if any is needed.
+    """
     facts = release_facts(release)
     bento = bento_folder(facts["name"], facts["candidate"])
     with files.lock(f"bento-{bento.parent.name}-{bento.name}"):
         if not stored(bento.parent.name, bento.name):
             files.remove(bento)
-            _build_bento(release, facts, bento)
+            _build_bento(release, facts, bento, trial)
         latest = bento.parent / "latest"
         if not latest.exists() or latest.read_bytes() != bento.name.encode():
             files.write_text(latest, bento.name)  # also when a kill came between the Bento and this
@@ -277,13 +291,15 @@ def bento_folder(name: str, candidate: str) -> Path:
     return _store() / name / candidate
 
 
-def _build_bento(release: Path, facts: dict[str, Any], bento: Path) -> None:
+def _build_bento(release: Path, facts: dict[str, Any], bento: Path, trial: Trial | None) -> None:
     """Build beside the store and move in: a Bento that is killed half-built would break `bentoml list`."""
     beside = _store().with_name("tmp")
     beside.mkdir(parents=True, exist_ok=True)
     files.sweep(beside)
     with tempfile.TemporaryDirectory(dir=beside, prefix=f".build.{os.getpid()}-", suffix=".tmp") as home:
         task = {
+            "do": "build",
+            "environment": {"BENTOML_HOME": home},
             "release": str(release),
             "name": facts["name"],
             "version": facts["candidate"],
@@ -291,7 +307,7 @@ def _build_bento(release: Path, facts: dict[str, Any], bento: Path) -> None:
             "description": f"# {facts['name']}:{facts['candidate']}\n\n{facts['about']}\n",
             "include": sorted(f"/{path}" for path in files.tree(release)),
         }
-        with _interpreter("build", BENTOML_HOME=home) as building:
+        with nullcontext(trial) if trial else _interpreter("build") as building:
             built = _do(building, task)
         bento.parent.mkdir(parents=True, exist_ok=True)
         Path(built["path"]).replace(bento)
@@ -317,7 +333,7 @@ def labels(facts: dict[str, Any]) -> dict[str, str]:
 # ── the proof ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def _measure(name: str, release: Path, bento: Path, trial: subprocess.Popen[str]) -> dict[str, float]:
+def _measure(name: str, release: Path, bento: Path, trial: Trial) -> dict[str, float]:
     """Post holdout rows to the Bento's service, compare its answers, and keep what was measured meanwhile."""
     facts = release_facts(release)
     tag = f"{name}:{facts['candidate']}"
@@ -326,9 +342,9 @@ def _measure(name: str, release: Path, bento: Path, trial: subprocess.Popen[str]
     rows = request_rows(holdout, model)
     batches = [slice(i, i + facts["max_rows"]) for i in range(0, len(rows), facts["max_rows"])]
     alone = [slice(i, i + 1) for i in range(0, len(rows), max(1, len(rows) // ALONE))]
-    task = {"bento": str(bento), "batches": [rows[i] for i in batches], "alone": [rows[i][0] for i in alone]}
+    asked = {"batches": [rows[i] for i in batches], "alone": [rows[i][0] for i in alone]}
     with ThreadPoolExecutor(1) as pool:
-        answers = pool.submit(_do, trial, task)
+        answers = pool.submit(_do, trial, {"do": "ask", "bento": str(bento), **asked})
         import_module("mlflow.sklearn")  # the next step needs it, and this process has nothing else to do
         result = answers.result()
     for part, answer in zip([*batches, *alone], [*result["batches"], *result["alone"]], strict=True):
@@ -391,7 +407,7 @@ def _environment() -> dict[str, str]:
     return {**settings.environment(), **os.environ}
 
 
-_ahead: list[subprocess.Popen[str]] = []
+_ahead: list[Trial] = []
 """The interpreter that `trial_ahead` has started, until it is used."""
 
 
@@ -406,30 +422,38 @@ def trial_ahead() -> Iterator[None]:
             _ahead.clear()
 
 
-def _trial() -> AbstractContextManager[subprocess.Popen[str]]:
+def _trial() -> AbstractContextManager[Trial]:
     return nullcontext(_ahead.pop()) if _ahead else _interpreter("ask")
 
 
 @contextmanager
-def _interpreter(command: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
+def _interpreter(command: str) -> Iterator[Trial]:
     """A fresh interpreter with bento_trial.py, which sees the installed packages and no code of this checkout.
 
     It imports what it needs while its task is still being prepared, and is ended with the block.
     """
-    pipe = subprocess.PIPE
     line = [sys.executable, "-I", str(Path(bento_trial.__file__)), command]
-    with subprocess.Popen(
-        line, stdin=pipe, stdout=pipe, stderr=pipe, text=True, encoding="utf-8", env={**_environment(), **environment}
-    ) as process:
+    pipe, environment = subprocess.PIPE, _environment()
+    with (
+        tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log,
+        subprocess.Popen(line, stdin=pipe, stdout=pipe, stderr=log, encoding="utf-8", env=environment) as process,
+    ):
+        assert process.stdin
+        assert process.stdout
         try:
-            yield process
+            yield Trial(process.stdin, process.stdout, log)
         finally:
             process.kill()
 
 
-def _do(process: subprocess.Popen[str], task: dict[str, Any]) -> dict[str, Any]:
-    answer, log = process.communicate(json.dumps(task, allow_nan=False))
-    if process.returncode:
-        raise StageFailed(f"the packaged service could not be built or tried:\n{log.strip()[-3000:]}")
+def _do(trial: Trial, task: dict[str, Any]) -> dict[str, Any]:
+    """Have an interpreter do a task."""
+    with suppress(BrokenPipeError):  # it ended while it imported: its log says why
+        trial.tasks.write(json.dumps(task, allow_nan=False) + "\n")
+        trial.tasks.flush()
+    answer = trial.answers.readline()
+    if not answer:
+        trial.log.seek(0)
+        raise StageFailed(f"the packaged service could not be built or tried:\n{trial.log.read().strip()[-3000:]}")
     result: dict[str, Any] = json.loads(answer)
     return result

@@ -317,7 +317,7 @@ def test_a_type_that_is_not_on_the_list_is_refused_before_serving(unchanged, tmp
         package._interpreter("ask") as asking,
         pytest.raises(StageFailed, match=r"not on the reviewed list: numpy\S*fromfile"),
     ):
-        package._do(asking, {"bento": str(bento), "batches": [], "alone": []})
+        package._do(asking, {"do": "ask", "bento": str(bento), "batches": [], "alone": []})
 
 
 def test_packaging_does_not_import_what_it_has_no_use_for():
