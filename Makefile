@@ -9,7 +9,7 @@ READY := .venv/.ready
 ELSEWHERE := $(shell python=$$(grep -m1 -aoE "/[^'\"]*/bin/python[0-9.]*" .venv/bin/dvc 2>/dev/null) && \
   ! test "$${python%/*}" -ef .venv/bin && echo elsewhere)
 
-.PHONY: help setup run up down test test-long check shell bench-canary bench-cycle bench-serving bench-swaps bench-monitor bench-throughput bench-backtest bench-soak docs lock clean
+.PHONY: help setup run up down test test-long check shell lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -58,35 +58,10 @@ shell: $(READY)  ## a shell with `evergreen` (its commands complete), prefect, m
 	  *) eval "$$(bin/evergreen env)" && exec "$$SHELL" -i;; \
 	esac
 
-bench-cycle: $(READY)  ## a cycle against a bare script, side by side
-	@python -m benchmarks.cycle
-
-bench-serving: $(READY)  ## requests/s and latency beside MLflow, FastAPI and BentoML; a quarter of an hour, needs wrk
-	@python -m benchmarks.serving --page docs/benchmarks/serving.md
-
-bench-swaps: $(READY)  ## releases change, fail and are killed under load; a quarter of an hour
-	@python -m benchmarks.swaps --page docs/benchmarks/swaps.md
-
-bench-canary: $(READY)  ## good and bad releases through replay and canary, on the year of flights; ten minutes
-	@python -m benchmarks.canary --page docs/benchmarks/canary.md
-
-bench-monitor: $(READY)  ## the monitor's promises on the year of flights: drift, estimated quality, the gate; half an hour
-	@python -m benchmarks.monitor --page docs/benchmarks/monitor.md --picture docs/pictures/estimate.png
-
-bench-throughput: $(READY)  ## the monitor on five million logged predictions, beside a notebook; after make run, seven minutes
-	@python -m benchmarks.throughput --rows 5000000 --page docs/benchmarks/throughput.md
-
-bench-backtest: $(READY)  ## a year of flights lived through under each retrain policy, side by side
-	@bin/evergreen backtest --source upstream --page docs/benchmarks/backtest.md --picture docs/pictures/backtest.png
-
-bench-soak: $(READY)  ## the loop under 200 random schedules of events and kills, half an hour or more (SEED=1000 for others)
-	@python -m tests.loop.soak --schedules 200 --kills 200 --seed $(or $(SEED),1) --every registry,settled,books
-
-docs: $(READY)  ## write what is generated of docs/
-	@python -m tests.repository.skip_table
-
 lock:  ## resolve pyproject.toml again into requirements.lock
 	@uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --group dev pyproject.toml -o requirements.lock
 
 clean:  ## forget everything that can be made again (var/ holds your registry: it stays)
 	@rm -rf build dvc_plots .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+
+-include benchmarks/bench.mk

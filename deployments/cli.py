@@ -57,11 +57,13 @@ def main(arguments: list[str] | None = None) -> int:
     raise AssertionError("typer always exits")
 
 
-def command(example: str, panel: str | None = None) -> Callable[[Command[P]], Command[P]]:
+def command(
+    example: str, panel: str | None = None, *, needs_models: bool = False
+) -> Callable[[Command[P]], Command[P]]:
     """Add a function to the command line, by the name that its example begins with.
 
-    It runs in the project's folder, with a `model` only where params.yaml has it; its process ends with the exit code
-    that it returns.
+    It runs in the project's folder, with a `model` only where params.yaml has it, and where it `needs_models` only
+    when there is one; its process ends with the exit code that it returns.
     """
     first, second = [*example.split(), ""][:2]
     group, name = (GROUPS[first], second) if first in GROUPS else (app, first)
@@ -71,6 +73,8 @@ def command(example: str, panel: str | None = None) -> Callable[[Command[P]], Co
         def checked(*args: P.args, **kwargs: P.kwargs) -> int | None:
             if isinstance(model := kwargs.get("model"), str):
                 _params().model(model)
+            elif needs_models:
+                _params().refuse_none()
             return function(*args, **kwargs)
 
         @wraps(function)
@@ -143,9 +147,9 @@ def _print(data: Any, as_json: bool, lines: Iterable[str]) -> None:
 # ── the loop ──────────────────────────────────────────────────────────────────────────────────────
 
 
-@command("run", LOOP)
+@command("run", LOOP, needs_models=True)
 def run() -> int:
-    """Run the whole loop on real data: deliver, ingest, train, judge, package, serve."""
+    """Run the whole loop: let data arrive, ingest, train, judge, package, serve."""
     from deployments.tools import quickstart
 
     return quickstart.run()
@@ -173,7 +177,7 @@ def _run_flow(name: str, **parameters: Any) -> int:
     return 0 if run_local.run(name, **parameters).is_completed() else 1
 
 
-@command("ingest", LOOP)
+@command("ingest", LOOP, needs_models=True)
 def ingest() -> int:
     """Validate what lies in the landing zone, then version or quarantine it."""
     return _run_flow("ingest")
@@ -265,7 +269,7 @@ def rollback(
     print(registry.rollback(model, to=to, reason=reason))
 
 
-@command("backtest --model flight_delay --source upstream", MODELS)
+@command("backtest --model flight_delay --source upstream", MODELS, needs_models=True)
 def backtest(
     model: Models = None,
     source: Annotated[Literal["data", "upstream"], Option(help="data/, or all there is upstream.")] = "data",
@@ -289,7 +293,7 @@ def backtest(
 # ── data ──────────────────────────────────────────────────────────────────────────────────────────
 
 
-@command("deliver 2013-10", DATA)
+@command("deliver 2013-10", DATA, needs_models=True)
 def deliver(partitions: Annotated[list[str], Argument(help="2013-10, or 10 for the month of 2013.")]) -> None:
     """Have the upstream deliver partitions into the landing zone."""
     from tasks.data import delivery
@@ -298,7 +302,7 @@ def deliver(partitions: Annotated[list[str], Argument(help="2013-10, or 10 for t
     delivery.deliver(_params(), names, print)
 
 
-@command("data", DATA)
+@command("data", DATA, needs_models=True)
 def data() -> None:
     """Bring the files of the data version that data.dvc names, from the remote or from the upstream."""
     from tasks.data import delivery
@@ -478,7 +482,7 @@ def manifests(
     print(manifests.write(model, champion.candidate, champion.number, images, folder))
 
 
-@command("load --rate 200 --seconds 60", SERVING)
+@command("load --rate 200 --seconds 60", SERVING, needs_models=True)
 def load(
     rate: Annotated[float, Option(min=0.001, help="Requests a second.")] = 100,
     connections: Annotated[int | None, Option(min=1, help="Instead: so many, each as fast as it can.")] = None,
@@ -554,6 +558,34 @@ def _moment(option: str, text: str | None, zone: str) -> datetime | None:
 # ── the platform and the project ──────────────────────────────────────────────────────────────────
 
 
+@command("new ../churn", PLATFORM)
+def new(
+    folder: Annotated[str, Argument(parser=_target, metavar="FOLDER", help="That is not there yet.")],
+    remote: Annotated[
+        str | None, Option(metavar="URL", help="Of its DVC remote; else a folder of the project.")
+    ] = None,
+    example: Annotated[str | None, Option(help="One of examples/, to begin with.")] = None,
+) -> None:
+    """Make a project of your own: the platform without the example, a Git repository with a first commit."""
+    from deployments.tools import project
+
+    for line in project.new(Path(folder).resolve(), remote, example):
+        print(line)
+
+
+@command("upgrade --from ../evergreen", PLATFORM)
+def upgrade(
+    source: Annotated[
+        str | None, Option("--from", parser=_source, metavar="FOLDER|URL", help="Else where the project came from.")
+    ] = None,
+) -> None:
+    """Merge a newer platform into this project; models, params.yaml and data stay as they are."""
+    from deployments.tools import project
+
+    for line in project.upgrade(source):
+        print(line)
+
+
 @command("up --detach", PLATFORM)
 def up(detach: Annotated[bool, Option("--detach", help="In the background; returns when it is ready.")] = False) -> int:
     """Start the platform: Prefect, a worker, MLflow, the router, the watcher. Ctrl-C ends it."""
@@ -597,7 +629,7 @@ def page() -> None:
     print(page.write())
 
 
-@command("year --rows 60", PLATFORM)
+@command("year --rows 60", PLATFORM, needs_models=True)
 def year(
     first: Annotated[int, Option(help="Partitions that are there from the start.")] = 4,
     until: Annotated[int, Option(help="Partitions in all.")] = 12,

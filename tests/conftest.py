@@ -26,6 +26,9 @@ NEEDED += [".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore"]
 
 BIN = Path(sys.executable).parent
 
+LISTED_FILES = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+"""The command that names every file that Git has, or would take."""
+
 
 LONGEST = [
     "loop/test_loop",

@@ -53,6 +53,7 @@ class PlatformStatus:
         """For a person."""
         if not self.is_up:
             yield "the platform is not up. Start it: evergreen up"
+            yield from self.blockers
             return
         for service in self.services:
             answers = "answers" if service.answers else "does not answer"
@@ -67,7 +68,7 @@ def read() -> PlatformStatus:
     """Ask each service, and Prefect."""
     pid = run_state.find_supervisor()
     if pid is None:
-        return PlatformStatus(is_up=False)
+        return PlatformStatus(is_up=False, blockers=_without_models())
     pids, since = run_state.read_note().get("services", {}), datetime.now(UTC) - HEARTBEAT
     health = [
         ServiceHealth(service.name, service.answers(since), pids.get(service.name), service.about)
@@ -79,10 +80,14 @@ def read() -> PlatformStatus:
             memory.append(process.memory_info().rss)
     try:
         with api.patience(0):
-            blocked, under_way = blockers.find(params.load()), list(_under_way())
+            blocked, under_way = [*_without_models(), *blockers.find(params.load())], list(_under_way())
     except EvergreenError as error:
         blocked, under_way = [str(error)], []
     return PlatformStatus(True, health, len(memory), round(sum(memory) / 1e6), bool(notify_url()), under_way, blocked)
+
+
+def _without_models() -> list[str]:
+    return [] if params.load().models else [params.NO_MODEL]
 
 
 def _under_way() -> Iterator[str]:

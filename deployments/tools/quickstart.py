@@ -11,7 +11,8 @@ from deployments.local import servers
 from tasks.ground import exit_codes, files, http, params, paths, settings
 from tasks.ground.errors import WorldError
 
-FIRST, NEXT = [f"2013-{month:02d}" for month in range(1, 9)], ["2013-09"]
+FIRST, NEXT = slice(8), slice(8, 9)
+"""Which of the upstream's partitions are delivered for the first training, and which for the second."""
 
 
 def run() -> int:
@@ -27,10 +28,11 @@ def run() -> int:
 
 def _nothing_to_do(loaded: params.Params) -> bool:
     """Whether everything that was to be delivered is versioned, trained on and judged; nothing heavy is imported."""
+    from tasks.data import zones
     from tasks.release.registry import candidate_outcome
     from tasks.training import dvc_graph
 
-    if _missing(FIRST + NEXT):
+    if any(_undelivered(loaded)) or zones.landing(loaded.landing).look():
         return False
     title("Is there anything to do?")
     for model in loaded.models:
@@ -55,13 +57,17 @@ def _loop_beside_a_server() -> int:
 @exit_codes.command
 def main() -> None:
     """The part of the loop that needs the Prefect server that PREFECT_API_URL names."""
-    from tasks.data import delivery
+    from tasks.data import delivery, versions
 
     loaded, api = params.load(), os.environ["PREFECT_API_URL"]
-    begin_from_nothing()
-    for partitions in (FIRST, NEXT):
-        title(f"The upstream delivers {partitions[0]}" + (f" to {partitions[-1]}" if len(partitions) > 1 else ""))
-        delivery.deliver(loaded, _missing(partitions), _line)
+    if loaded.upstream:
+        begin_from_nothing()
+    elif versions.named():
+        delivery.restore(loaded, _line)
+    for partitions in _undelivered(loaded):
+        if partitions:
+            title(f"The upstream delivers {partitions[0]}" + (f" to {partitions[-1]}" if len(partitions) > 1 else ""))
+            delivery.deliver(loaded, partitions, _line)
         if not http.wait_until(lambda: http.answers(f"{api}/health"), 60):
             raise WorldError(f"the Prefect server did not answer on {api}. Its log: {paths.log('prefect-server')}")
         title("ingest: validate, version or quarantine")
@@ -95,12 +101,19 @@ def begin_from_nothing() -> None:
         (settings.ROOT / "data.dvc").unlink(missing_ok=True)
 
 
-def _missing(partitions: list[str]) -> list[str]:
-    """Those of the example's partitions that are not in data/ yet."""
-    from models import upstream
+def _undelivered(loaded: params.Params) -> list[list[str]]:
+    """The upstream's partitions of both rounds that are not in data/ yet; without an upstream one round of none."""
+    from tasks.data import delivery
 
-    folders = [settings.ROOT / "data" / dataset for dataset in upstream.DATASETS]
-    return [name for name in partitions if not all(any(folder.glob(f"{name}.*")) for folder in folders)]
+    if loaded.upstream is None:
+        return [[]]
+    source = delivery.upstream(loaded)
+    folders = [settings.ROOT / "data" / dataset for dataset in getattr(source, "DATASETS", loaded.datasets)]
+
+    def is_there(partition: str) -> bool:
+        return all(any(folder.glob(f"{partition}.*")) for folder in folders)
+
+    return [[name for name in source.partitions()[which] if not is_there(name)] for which in (FIRST, NEXT)]
 
 
 def _run_flow(name: str, *arguments: str) -> None:

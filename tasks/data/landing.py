@@ -21,7 +21,7 @@ from tasks.data.validation_report import Report
 from tasks.data.zones import Landed, Zone
 from tasks.ground import files, paths, settings, storage
 from tasks.ground.errors import did_you_mean
-from tasks.ground.params import Params
+from tasks.ground.params import NO_MODEL, Params
 
 PARTITION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 
@@ -206,7 +206,8 @@ def remove(landed: Landed) -> None:
 
 def _misplaced(landed: Landed, params: Params) -> Refusal | None:
     """Why a file is refused by its name alone."""
-    todo = f"Deliver it as `<dataset>/<partition>.csv` or `.parquet`; datasets: {', '.join(params.datasets)}"
+    known = f"datasets: {', '.join(params.datasets)}" if params.models else NO_MODEL
+    todo = f"Deliver it as `<dataset>/<partition>.csv` or `.parquet`; {known}"
     suffix = PurePosixPath(landed.path).suffix
     if not landed.dataset or "/" in landed.dataset:
         reason = f"it lies in {landed.dataset or 'no folder'}, not directly in the folder of a dataset"

@@ -20,6 +20,10 @@ class ParamsError(Mistake):
     """params.yaml has an unknown key, a wrong type or an impossible value."""
 
 
+class NoModel(Mistake):
+    """The project has no model yet."""
+
+
 class ContractError(Mistake):
     """An expectation suite cannot be read or asks for something that does not exist."""
 

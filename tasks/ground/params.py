@@ -22,7 +22,7 @@ from pydantic import (
 )
 
 from tasks.ground import settings, yaml_reader
-from tasks.ground.errors import ParamsError, did_you_mean
+from tasks.ground.errors import NoModel, ParamsError, did_you_mean
 from tasks.runtime import request_schema
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
@@ -89,7 +89,8 @@ Zone = Annotated[str, AfterValidator(_is_zone)]
 Values = Annotated[dict[str, Any], AfterValidator(_as_dvc_compares)]
 """Whatever a person's own code takes."""
 
-RESERVED = {"label", "time", "id", "json", "model_config", "model_post_init"}
+NO_MODEL = "there is no model yet: docs/how-to/add-a-model.md says how to add one"
+
 """Columns that models/<name>/rows gives beside the features; a row of a batch as a client posts it; pydantic's own."""
 
 ANSWERS = ("prediction", "q10", "q90")
@@ -320,14 +321,24 @@ class Params(Section):
     """How long state is kept that nobody uses and that can be made again: Bentos, memos, releases brought back, and
     files in MLflow of candidates that never were champion."""
     git: Git = Git()
-    models: Annotated[dict[ModelName, Model], Field(min_length=1)]
+    models: dict[ModelName, Model]
 
     def model(self, name: str) -> Model:
         """The section of one model."""
+        self.refuse_none()
         if name not in self.models:
             hint = did_you_mean(name, list(self.models))
             raise ParamsError(f"params.yaml: there is no model {name!r} below `models`{hint}")
         return self.models[name]
+
+    def refuse_none(self) -> None:
+        """Nothing can be done for models before there is one.
+
+        Raises:
+            NoModel: says how the first one is made.
+        """
+        if not self.models:
+            raise NoModel(NO_MODEL)
 
     def readers(self, dataset: str) -> list[str]:
         """The models that read a dataset."""

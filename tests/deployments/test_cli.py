@@ -104,7 +104,8 @@ def _misuse(name: str, text: str) -> str:
 
 def test_every_target_and_module_that_is_written_somewhere_exists() -> None:
     """`make …` and `python -m …`."""
-    targets = set(re.findall(r"^([\w-]+):", (REPOSITORY / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    makefiles = "".join((REPOSITORY / name).read_text(encoding="utf-8") for name in ("Makefile", "benchmarks/bench.mk"))
+    targets = set(re.findall(r"^([\w-]+):", makefiles, re.MULTILINE))
     wrong = []
     for path in [*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/**/*.md"), *REPOSITORY.glob("*/**/*.py")]:
         if path.is_relative_to(REPOSITORY / ".venv") or path.name == "CHANGELOG.md":

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import REPOSITORY
+from tests.conftest import LISTED_FILES, REPOSITORY
 
-LISTED = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
-TRACKED = subprocess.run(LISTED, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout.splitlines()
+TRACKED = subprocess.run(LISTED_FILES, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout.splitlines()
 
 
 @pytest.mark.parametrize(

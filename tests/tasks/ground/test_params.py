@@ -206,7 +206,6 @@ def test_an_unknown_model_is_told_with_what_was_meant() -> None:
         # wrong types
         ("landing", 3, "landing: input should be a valid string, not 3"),
         ("models", [], "models: input should be a valid dictionary"),
-        ("models", {}, "models: dictionary should have at least 1 item after validation, not 0"),
         ("tiny.gate.margin", "much", "models.tiny.gate.margin: input should be a valid number, unable to parse string as a number, not 'much'"),
         ("tiny.evaluate.resamples", 100.5, "models.tiny.evaluate.resamples: input should be a valid integer, got a number with a fractional part, not 100.5"),
         ("tiny.features", None, "models.tiny.features: input should be a valid dictionary, not None"),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from models.digits.pipeline.contrast import Contrast
 from sklearn.base import BaseEstimator
 from sklearn.compose import ColumnTransformer
 from sklearn.pipeline import Pipeline
+
+from models.digits.pipeline.contrast import Contrast
 
 
 def build(estimator: BaseEstimator, categories: list[str], numbers: list[str]) -> Pipeline:

@@ -1,0 +1,1 @@
+"""Your models, a folder each: docs/how-to/add-a-model.md."""

@@ -1,0 +1,163 @@
+"""A project of one's own: made of the checkout, upgraded by it, and told what to do first while it has no model."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tasks.ground import params
+from tests.conftest import BIN, LISTED_FILES, REPOSITORY, Project
+
+COMMIT = ("git", "-c", "user.name=t", "-c", "user.email=t@localhost", "commit", "-qam", "an edit")
+
+
+@pytest.fixture(scope="module")
+def checkout_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What Git tracks of this checkout, or would, as a repository of one commit."""
+    root = tmp_path_factory.mktemp("platform") / "evergreen"
+    listed = subprocess.run(LISTED_FILES, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    for name in listed.stdout.splitlines():
+        if (REPOSITORY / name).is_file():
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(REPOSITORY / name, root / name)
+    (root / ".venv").symlink_to(BIN.parent)
+    subprocess.run(["git", "init", "-q", "-b", "main"], cwd=root, check=True)
+    Project(root).commit()
+    return root
+
+
+@pytest.fixture
+def checkout(checkout_once: Path, tmp_path: Path) -> Project:
+    """A platform to change."""
+    return Project(shutil.copytree(checkout_once, tmp_path / "checkout", symlinks=True))
+
+
+def evergreen(project: Project, *arguments: str | Path, check: bool = True) -> str:
+    """What a command says, by its own entry point: the project's own code runs."""
+    done = project.run("env", "-u", "EVERGREEN_ROOT", "-u", "PYTHONPATH", "bin/evergreen", *arguments, check=check)
+    return done.stdout + done.stderr
+
+
+@pytest.fixture
+def mine(checkout: Project, tmp_path: Path) -> Project:
+    """A project made of it."""
+    evergreen(checkout, "new", tmp_path / "mine")
+    return Project(tmp_path / "mine")
+
+
+@pytest.fixture(scope="module")
+def empty(checkout_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project made of it that nobody changes."""
+    root = tmp_path_factory.mktemp("empty") / "mine"
+    evergreen(Project(checkout_once), "new", root)
+    return Project(root)
+
+
+def test_a_new_project_has_the_platform_and_nothing_of_its_example(empty: Project) -> None:
+    """No model, data version, lock entry, upstream, benchmark or candidate id; a clean tree with one commit."""
+    assert not [path for name in ("data.dvc", "dvc.lock", "benchmarks", "findings") for path in empty.root.glob(name)]
+    assert [path.name for path in (empty.root / "models").iterdir() if path.name != "__pycache__"] == ["__init__.py"]
+    assert params.load(empty.root / "params.yaml").models == {}
+    assert empty.run("git", "status", "--short").stdout == ""
+    assert len(empty.run("git", "log", "--oneline").stdout.splitlines()) == 1
+    tracked = empty.run("git", "ls-files").stdout.splitlines()
+    assert {".ci/run", ".gitlab-ci.yml", ".github/workflows/check.yml", "README.md", "dvc.yaml"} <= set(tracked)
+    assert not re.search(r"\b[0-9a-f]{16}\b|flight", (empty.root / "README.md").read_text(encoding="utf-8"))
+
+
+def test_a_new_project_is_linted_and_layered_without_a_model(empty: Project) -> None:
+    """What `make check` runs, but for the types, which take as long as those of this repository."""
+    empty.run(BIN / "ruff", "check", ".")
+    empty.run(BIN / "ruff", "format", "--check", ".")
+    assert "0 broken" in empty.run(BIN / "lint-imports", "--no-cache").stdout
+    empty.run(BIN / "python", "-m", "pytest", "-n", "0", "-q")
+
+
+def test_nothing_of_the_platform_imports_a_model() -> None:
+    """Or a project without the example's models would have no types."""
+    imports = re.compile(r"^\s*(from|import) models\b", re.MULTILINE)
+    layers = [path for layer in ("tasks", "flows", "deployments") for path in (REPOSITORY / layer).rglob("*.py")]
+    assert not [path for path in layers if imports.search(path.read_text(encoding="utf-8"))]
+
+
+@pytest.mark.parametrize(
+    "command", ["run", "ingest", "why churn", "train churn", "deliver 10", "data", "backtest", "load", "year"]
+)
+def test_a_command_says_what_to_do_first(command: str, empty: Project) -> None:
+    """There is no model yet."""
+    answer = evergreen(empty, *command.split(), check=False)
+    assert "there is no model yet: " in answer
+    assert "Traceback" not in answer
+
+
+def test_the_status_of_a_project_without_models_says_so(empty: Project) -> None:
+    """Beside whether the platform is up."""
+    assert "there is no model yet" in evergreen(empty, "status", check=False)
+
+
+def test_the_graph_of_a_project_without_models_has_one_stage(empty: Project) -> None:
+    """DVC takes an empty mapping in `foreach`."""
+    assert empty.dvc("stage", "list", "--name-only").split() == ["environment"]
+
+
+def test_a_remote_may_be_named(checkout: Project, tmp_path: Path) -> None:
+    """Else it is a folder of the project."""
+    evergreen(checkout, "new", tmp_path / "mine", "--remote", "s3://bucket/evergreen")
+    assert Project(tmp_path / "mine").dvc("remote", "list").split()[:2] == ["local", "s3://bucket/evergreen"]
+
+
+def test_a_folder_that_is_in_use_is_left_alone(checkout: Project, tmp_path: Path) -> None:
+    """Nothing is written into it."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter.txt").write_text("mine")
+    assert "is there already" in evergreen(checkout, "new", tmp_path / "mine", check=False)
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["letter.txt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkout", "mine"]
+
+
+def test_an_upgrade_brings_what_the_platform_changed_and_leaves_what_is_mine(checkout: Project, mine: Project) -> None:
+    """Also where the platform changed its own params.yaml and README; again it finds nothing to do."""
+    mine.edit("params.yaml", "settle_seconds: 1", "settle_seconds: 2")
+    mine.edit("Makefile", "# The verbs.", "# My verbs.")
+    mine.run(*COMMIT)
+    checkout.edit("tasks/__init__.py", '"""What', '"""Newer. What')
+    checkout.edit("template/params.yaml", "settle_seconds: 1", "settle_seconds: 9")
+    (checkout.root / "docs" / "reference" / "ui.md").unlink()
+    checkout.commit()
+    assert "the platform is now that of" in evergreen(mine, "upgrade")
+    assert "Newer. " in (mine.root / "tasks" / "__init__.py").read_text(encoding="utf-8")
+    assert not (mine.root / "docs" / "reference" / "ui.md").exists()
+    assert "settle_seconds: 2 " in (mine.root / "params.yaml").read_text(encoding="utf-8")
+    assert "# My verbs." in (mine.root / "Makefile").read_text(encoding="utf-8")
+    assert mine.run("git", "status", "--short").stdout == ""
+    assert "nothing to do" in evergreen(mine, "upgrade")
+
+
+def test_a_conflict_is_told_with_what_to_do_and_can_be_taken_back(checkout: Project, mine: Project) -> None:
+    """Git marks the places, as in every merge."""
+    for project, word in ((checkout, "theirs"), (mine, "mine")):
+        project.edit("Makefile", "# The verbs.", f"# The verbs, {word}.")
+    mine.run(*COMMIT)
+    checkout.commit()
+    answer = evergreen(mine, "upgrade", check=False)
+    assert "changed the same lines of Makefile" in answer
+    assert "git cherry-pick --continue" in answer
+    assert "commit or stash them" in evergreen(mine, "upgrade", check=False)
+    mine.run("git", "cherry-pick", "--abort")
+    assert "# The verbs, mine." in (mine.root / "Makefile").read_text(encoding="utf-8")
+    assert mine.run("git", "status", "--short").stdout == ""
+
+
+def test_an_upgrade_refuses_a_tree_with_changes(checkout: Project, mine: Project) -> None:
+    """They could be lost among its own."""
+    mine.edit("README.md", "# mine", "# Mine")
+    assert "README.md: commit or stash them, then upgrade" in evergreen(mine, "upgrade", check=False)
+
+
+def test_only_a_project_is_upgraded(checkout: Project) -> None:
+    """The platform's own checkout is not."""
+    assert "`git pull`" in evergreen(checkout, "upgrade", check=False)
