@@ -91,6 +91,7 @@ Values = Annotated[dict[str, Any], AfterValidator(_as_dvc_compares)]
 
 NO_MODEL = "there is no model yet: docs/how-to/add-a-model.md says how to add one"
 
+RESERVED = {"label", "time", "id", "json", "model_config", "model_post_init"}
 """Columns that models/<name>/rows gives beside the features; a row of a batch as a client posts it; pydantic's own."""
 
 ANSWERS = ("prediction", "q10", "q90")
