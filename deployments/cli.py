@@ -220,7 +220,7 @@ def predict(
     to: Annotated[str | None, Option(parser=_target, metavar="FOLDER|URL", help="Else var/batch/<model>.")] = None,
     version: Annotated[str, Option(help="champion, challenger, former, a number or a candidate.")] = "champion",
     chunk: Annotated[int, Option(min=1, max=1_000_000, help="Rows in one Parquet file.")] = 50_000,
-    keep: Annotated[Texts, Option(help="A column to copy to the answers; repeatable.")] = None,
+    keep: Annotated[Texts, Option(metavar="COLUMN", help="To copy to the answers; repeatable; '*': every one.")] = None,
 ) -> int:
     """Score a batch to Parquet with a release. Started again, it continues where it ended."""
     return _run_flow("predict", model=model, source=source, to=to, version=version, chunk=chunk, keep=keep)

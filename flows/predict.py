@@ -32,12 +32,13 @@ def predict(
 
     Args:
         model: a name below `models` in params.yaml.
-        source: a file of rows (.csv, .parquet, .jsonl) or a folder of such, by path or URL (s3://…); or a partition of
-            raw tables, as `flights/2013-10`, or its file in data/ or in the landing zone.
+        source: a file of rows (.csv, .tsv, .parquet, .jsonl) or a folder of such, by path or URL (s3://…); or a
+            partition of raw tables, as `flights/2013-10`, or its file in data/ or in the landing zone.
         to: the folder or URL the Parquet files go to; empty: below var/batch/<model>.
         version: champion, challenger or former; the number of a version; or a candidate.
         chunk: rows that are scored at once, and in one Parquet file.
-        keep: columns of the source, beside id, time and label, that are copied to the answers.
+        keep: columns of the source, beside id, time and label, that are copied to the answers; `*`: every one that is
+            no feature.
     """
     log, progress = get_run_logger().info, _ProgressBar(model)
     scoring = as_task(batch.score, f"score {source}")

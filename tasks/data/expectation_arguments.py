@@ -85,8 +85,8 @@ def known(expectation: dict[str, Any], wanted: Contract) -> tuple[str, dict[str,
     type_, kwargs = str(expectation["type"]), dict(expectation.get("kwargs") or {})
     registered = list_registered_expectation_implementations()
     if type_ not in registered:
-        near = ", ".join(get_close_matches(type_, registered, n=3))
-        raise ContractError(f"there is no expectation {type_!r}{f'; did you mean {near}?' if near else ''}")
+        near = get_close_matches(type_, registered, n=1)
+        raise ContractError(f"there is no expectation {type_!r}{f'; did you mean {near[0]!r}?' if near else ''}")
     if type_ in ON_SQL_ONLY:
         raise ContractError(f"{type_}: Great Expectations runs it in a database, and not on a partition's file")
     if wrong := [name for name in kwargs if name not in {*taken(type_), *INTERNAL} or name in ("id", "meta")]:

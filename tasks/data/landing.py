@@ -22,6 +22,7 @@ from tasks.data.zones import Landed, Zone
 from tasks.ground import files, paths, settings, storage
 from tasks.ground.errors import did_you_mean
 from tasks.ground.params import NO_MODEL, Params
+from tasks.tables import table_files
 
 PARTITION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 
@@ -29,6 +30,8 @@ WITHDRAWN = ".withdrawn"
 """By a file of this suffix, a source withdraws the partition of its name."""
 
 ALREADY_THERE = "already in data/"
+
+PACKED = ": unpack it, or have it written as Parquet, which is packed by itself"
 
 Log = Callable[[str], object]
 
@@ -207,15 +210,15 @@ def remove(landed: Landed) -> None:
 def _misplaced(landed: Landed, params: Params) -> Refusal | None:
     """Why a file is refused by its name alone."""
     known = f"datasets: {', '.join(params.datasets)}" if params.models else NO_MODEL
-    todo = f"Deliver it as `<dataset>/<partition>.csv` or `.parquet`; {known}"
+    todo = f"Deliver it as `<dataset>/<partition>.csv`, `.tsv` or `.parquet`; {known}"
     suffix = PurePosixPath(landed.path).suffix
     if not landed.dataset or "/" in landed.dataset:
         reason = f"it lies in {landed.dataset or 'no folder'}, not directly in the folder of a dataset"
     elif landed.dataset not in params.datasets:
         reason = f"no model reads a dataset {landed.dataset!r}{did_you_mean(landed.dataset, params.datasets)}"
-    elif suffix not in (*validate.SUFFIXES, WITHDRAWN):
-        hint = did_you_mean(suffix, list(validate.SUFFIXES))
-        reason = f"its suffix is {suffix or 'missing'}, not .csv or .parquet{hint}"
+    elif suffix not in (*table_files.SUFFIXES, WITHDRAWN):
+        hint = PACKED if suffix in (".gz", ".bz2", ".zip", ".xz", ".zst") else ""
+        reason = f"its suffix is {suffix or 'missing'}, not {' or '.join(table_files.SUFFIXES)}{hint}"
     elif not PARTITION.fullmatch(landed.partition):
         reason = f"{landed.partition!r} is not a partition's name: letters, digits, - and _, at most 100"
     else:
@@ -271,7 +274,7 @@ def _checked(path: Path, landed: Landed, before: Path | None, params: Params) ->
 
 def in_data(dataset: str, partition: str) -> list[Path]:
     """The file of a partition in data/, if there is one."""
-    candidates = [settings.ROOT / f"data/{dataset}/{partition}{suffix}" for suffix in validate.SUFFIXES]
+    candidates = [settings.ROOT / f"data/{dataset}/{partition}{suffix}" for suffix in table_files.SUFFIXES]
     return [path for path in candidates if path.exists()]
 
 

@@ -25,8 +25,6 @@ from tasks.tables import partitions as partition_names
 if TYPE_CHECKING:
     import pandas as pd
 
-SUFFIXES = (".csv", ".parquet")
-
 
 def validate(model_name: str) -> None:
     """The stage: check every partition of a model's datasets; write build/<model>/partitions.json.
@@ -78,8 +76,8 @@ def partitions(dataset: str) -> list[Path]:
     folder = settings.ROOT / "data" / dataset
     paths = sorted((path for path in folder.glob("*") if not path.name.startswith(".")), key=lambda path: path.stem)
     for path in paths:
-        if path.suffix not in SUFFIXES or not path.is_file():
-            raise StageFailed(f"data/{dataset}/{path.name} is not a .csv or .parquet file. Take it out of data/")
+        if path.suffix not in table_files.SUFFIXES or not path.is_file():
+            raise StageFailed(f"data/{dataset}/{path.name} is not a .csv, .tsv or .parquet file. Take it out of data/")
     for path, after in pairwise(paths):
         if path.stem == after.stem:
             twice = f"{path.stem} twice: {path.name} and {after.name}"

@@ -1,4 +1,4 @@
-"""Reader of tables as other programs write them (CSV, Parquet), with the types that a contract declares.
+"""Reader of tables as other programs write them (CSV, TSV, Parquet), with the types that a contract declares.
 
 The one reader of ingest, training and batch scoring. A conversion that loses nothing is made (conversions.py), every
 other one is refused, with column, row, the value in the file and what it would become. Nothing is guessed: what a type
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 CODE = (contract.__file__, conversions.__file__, __file__)
 """What a table is read by: for what is kept of it."""
 
+SUFFIXES = (".csv", ".tsv", ".parquet")
+"""Of the files that hold a table."""
+
 MOST_COLUMNS = 5
 """Columns of one file whose first fault is reported."""
 
@@ -42,13 +45,14 @@ class Unreadable(ValueError):
 
 
 def read(path: Path, wanted: Contract) -> pd.DataFrame:
-    """Read a table (CSV or Parquet) with the declared types; a column that is not declared gets the type it looks like.
+    """Read a table (CSV, TSV or Parquet) with the declared types; one that is not declared gets the type it looks like.
 
     Raises:
         Unreadable: not a table, cut off, a column twice, or a value that is not of its column's type.
     """
     import pyarrow as pa
 
+    wanted = wanted.model_copy(update={"csv": _dialect(path, wanted.csv)})
     try:
         table = _with_range(_parquet(path), wanted) if path.suffix == ".parquet" else _csv(path, wanted)
         return _frame(_typed(arranged(table, wanted), wanted), wanted)
@@ -56,6 +60,13 @@ def read(path: Path, wanted: Contract) -> pd.DataFrame:
         raise
     except (pa.ArrowException, ValueError, OSError, KeyError) as error:
         raise Unreadable(re.sub(r"\s+", " ", str(error))[:500]) from None
+
+
+def _dialect(path: Path, declared: Dialect) -> Dialect:
+    """As the suite declares it; in a .tsv the delimiter is a tab, where the suite does not name another."""
+    if path.suffix != ".tsv" or "delimiter" in declared.model_fields_set:
+        return declared
+    return declared.model_copy(update={"delimiter": "\t"})
 
 
 def arranged(table: pa.Table, wanted: Contract) -> pa.Table:
@@ -512,7 +523,8 @@ def names(path: Path, wanted: Sequence[str] = ()) -> list[str]:
             with _opened(path) as opened:
                 ranges = _ranges(opened.schema_arrow, opened.metadata.num_rows)
                 return [*opened.schema_arrow.names, *(name for name in ranges if name in wanted)]
-        with path.open("rb") as stream, arrow_csv.open_csv(stream, _one_thread(), _parse_options(PLAIN)) as opened:
+        parse = _parse_options(_dialect(path, PLAIN))
+        with path.open("rb") as stream, arrow_csv.open_csv(stream, _one_thread(), parse) as opened:
             return list(opened.schema.names)
 
 
@@ -527,8 +539,8 @@ def pieces(path: Path, columns: Sequence[str], most: int) -> Iterator[Piece]:
     """Some columns of a file, a few rows at a time, so that memory does not grow with the file.
 
     Args:
-        path: a Parquet file, or a CSV.
-        columns: which; in a CSV, its last one is among them.
+        path: a Parquet file, a CSV or a TSV.
+        columns: which; in a CSV or TSV, its last one is among them.
         most: rows of a piece.
 
     Raises:
@@ -546,7 +558,8 @@ def _as_unreadable(path: Path) -> Iterator[None]:
         yield
     except (pa.ArrowException, UnicodeError) as error:
         text = " ".join(str(error).split())[:500]
-        raise Unreadable(text if path.suffix == ".parquet" else _what_is_wrong(path, PLAIN, error)) from None
+        told = text if path.suffix == ".parquet" else _what_is_wrong(path, _dialect(path, PLAIN), error)
+        raise Unreadable(told) from None
 
 
 def _parquet_pieces(path: Path, columns: Sequence[str], most: int) -> Iterator[Piece]:
@@ -574,13 +587,13 @@ def _csv_pieces(path: Path, columns: Sequence[str], most: int) -> Iterator[Piece
         strings_can_be_null=True,
         quoted_strings_can_be_null=False,
     )
-    every = names(path)
-    _refuse_escaped_quotes(path, PLAIN)
+    every, dialect = names(path), _dialect(path, PLAIN)
+    _refuse_escaped_quotes(path, dialect)
     size, last = path.stat().st_size, list(columns).index(every[-1])
-    parse = _parse_options(PLAIN, ignore_empty_lines=len(every) > 1)  # else one is a row, as in `_parse`
+    parse = _parse_options(dialect, ignore_empty_lines=len(every) > 1)  # else one is a row, as in `_parse`
     with path.open("rb") as stream, arrow_csv.open_csv(stream, _one_thread(), parse, convert) as batches:
         for batch in batches:
             done = min(1.0, stream.tell() / size)
             if done == 1:
-                _refuse_open_quote(path, batch, last, PLAIN)
+                _refuse_open_quote(path, batch, last, dialect)
             yield batch, done

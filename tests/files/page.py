@@ -19,7 +19,8 @@ HEAD = """# Files as other programs write them
 Written by `python -m tests.files.page` from real files of each program (`tests/files/`, made by `make_files.py` and
 `make_files.sql` there; Excel's by hand, byte by byte, as it writes them). Each cell is tried by `tests/files/test_files.py`.
 
-Ingest, training and batch scoring read a file with the same code (`tasks/tables/table_files.py`). **The declared type decides.** A
+A table is a `.csv`, a `.tsv` or a `.parquet`; one that is packed (`.csv.gz`, `.zip`) is refused, with what to do. Ingest, training and
+batch scoring read a file with the same code (`tasks/tables/table_files.py`). **The declared type decides.** A
 conversion that loses nothing is made; every other one is refused, with column, row, the value in the file and what it would
 become. Nothing is guessed: what a text means that a type does not say is declared in the suite.
 
@@ -35,7 +36,7 @@ become. Nothing is guessed: what a text means that a type does not say is declar
 ```yaml
 nulls: ["", "NA"]            # texts that mean «missing»; in a text column only where they are not in quotes
 csv:                         # only what is otherwise than here
-  delimiter: ","             # or ";", "\\t", "|", …
+  delimiter: ","             # or ";", "\\t", "|", …; in a .tsv it is "\\t" without being declared
   quote: '"'                 # null: there are no quotation marks
   escape: null               # "\\\\": a quotation mark is written as \\"; with `quote: null`, a tab as \\t, a line break as \\n
   header: true               # false: the columns are those of `columns`, in order

@@ -63,7 +63,8 @@ class Writer:
             found = [*parquet.read_schema(path).names, "key"]  # pandas may have made a range of it
         else:
             head = path.read_text(encoding=said.get("encoding", "utf-8-sig")).splitlines()[0]
-            found = [name.strip('"') for name in head.split(said.get("delimiter", ","))]
+            usual = "\t" if path.suffix == ".tsv" else ","
+            found = [name.strip('"') for name in head.split(said.get("delimiter", usual))]
         return [name for name in GIVEN if name in found]
 
     def outcome(self, column: str, folder: Path) -> str:
@@ -170,6 +171,15 @@ CSV = [
         suite={"csv": {"delimiter": ";", "decimal": ","}},
         otherwise=NO_EMPTY,
         refused=CODES | LARGE | {"decimal": "no number where the suite says"},
+    ),
+    Writer("pandas, .tsv", "pandas.tsv", _csv(sep="\t"), otherwise=NO_EMPTY, refused=CODES | LARGE),
+    Writer(
+        "pandas, .tsv, decimal comma, no header",
+        "bare.tsv",
+        lambda path: nullable().reset_index()[[*GIVEN]].to_csv(path, sep="\t", decimal=",", index=False, header=False),
+        suite={"csv": {"delimiter": "\t", "decimal": ",", "header": False}},
+        otherwise=NO_EMPTY,
+        refused={"decimal": "no number where the suite says"},
     ),
     Writer("Polars", "polars.csv", otherwise={"time": "it writes nine digits of a second"}),
     Writer("DuckDB", "duckdb.csv"),

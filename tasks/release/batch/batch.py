@@ -43,10 +43,6 @@ NOTE = "_batch.json"
 FORMAT = 1
 """Of the parts: another one makes them anew."""
 
-OWN = ("row", "prediction", "probability", "low", "high", "unseen", "problem")
-LINEAGE = ("prediction_id", "model", "version", "release", "source", "data")
-"""The columns of a part, beside `p_<class>` and those that are kept."""
-
 MOST_PROBLEMS = 20
 """Different problems that are reported of one part."""
 
@@ -147,7 +143,7 @@ def score(
     """
     if chunk < 1:
         raise Mistake(f"a chunk has at least one row, not {chunk}")
-    if taken := [column for column in keep if column in {*OWN, *LINEAGE} or column.startswith("p_")]:
+    if taken := batch_sources.taken(keep):
         raise Mistake(f"keep: {', '.join(taken)} is a column of the answers already: rename it in the source")
     config = params.load()
     config.model(name)

@@ -1,7 +1,7 @@
 """Sources of a batch: files of feature rows, or partitions of raw tables, here or in a bucket; read in chunks.
 
-A file of rows (.csv, .parquet, .jsonl) has the columns that a request has. A partition of a dataset has the raw tables:
-models/<name>/rows makes features of it, as `prepare` does for training, and labels are left out.
+A file of rows (.csv, .tsv, .parquet, .jsonl) has the columns that a request has. A partition of a dataset has the raw
+tables: models/<name>/rows makes features of it, as `prepare` does for training, and labels are left out.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -24,10 +25,17 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-ROWS = (".csv", ".parquet", ".jsonl", ".ndjson")
-TABLES = (".csv", ".parquet")
+TABLES = table_files.SUFFIXES
+ROWS = (*TABLES, ".jsonl", ".ndjson")
 BESIDE = ("id", "time", "label")
 """Columns that a row may have beside its features (models/<name>/rows gives them), kept with its answer."""
+
+OWN = ("row", "prediction", "probability", "low", "high", "unseen", "problem")
+LINEAGE = ("prediction_id", "model", "version", "release", "source", "data")
+"""The columns of the answers, beside `p_<class>` and those that are kept."""
+
+EVERY = "*"
+"""In `keep`: every column that is no feature."""
 
 ROW = "row"
 """A column of nulls in `Chunk.kept`, so that a table without columns has rows."""
@@ -238,7 +246,7 @@ def chunks(path: Path, shown: str, features: Features, keep: Sequence[str], size
         if path.suffix in TABLES:
             yield from _of_size(_read_table(path, shown, features, keep, size), size)
         else:
-            yield from _of_size(_read_json_lines(path, keep), size)
+            yield from _of_size(_read_json_lines(path, _kept_keys(path, features) if EVERY in keep else keep), size)
     except table_files.Unreadable as error:
         raise BatchRefused(f"{shown} cannot be read: {error}") from None
 
@@ -271,23 +279,36 @@ def _read_table(path: Path, shown: str, features: Features, keep: Sequence[str],
         yield Chunk(_typed(rows, features), pa.table({ROW: pa.nulls(len(rows)), **beside}), done)
 
 
+def taken(keep: Sequence[str]) -> list[str]:
+    """Those of the columns to be kept that the answers have already."""
+    return [name for name in keep if name in {*OWN, *LINEAGE} or name.startswith("p_")]
+
+
+def _is_taken(name: str) -> str:
+    return f"column {name} is one of the answers too: rename it, or name in keep what goes along"
+
+
 def _kept_columns(names: Sequence[str], shown: str, features: Features, keep: Sequence[str]) -> list[str]:
     """The columns that are kept; refuses the file when any is missing or not known, as a request would be."""
     others = [name for name in names if name not in features]
     problems = [f"column {name} is missing{hint(name, others)}" for name in features if name not in names]
     if twice := sorted({name for name in names if list(names).count(name) > 1}):
         problems.append(f"column {', '.join(twice)} stands twice")
-    unknown = [name for name in others if name not in {*BESIDE, *keep}]
-    problems += [
-        f"column {name!r} is not known{hint(name, list(features))} (to take it along, name it in keep)"
-        for name in unknown
-        if not re.fullmatch("__index_level_[0-9]+__", name)  # which pandas writes
-    ]
+    keep = [name for name in others if not _INDEX.fullmatch(name)] if EVERY in keep else keep
+    problems += map(_is_taken, taken(keep))
+    unknown = [name for name in others if name not in {*BESIDE, *keep} and not _INDEX.fullmatch(name)]
+    problems += [f"column {name!r} is not known{hint(name, list(features))}{_HOW_TO_KEEP}" for name in unknown]
     problems += [f"column {name} is to be kept, but is not there" for name in keep if name not in names]
     if problems:
         more = f"; and {len(problems) - 10} more" if len(problems) > 10 else ""
         raise BatchRefused(f"{shown}: {'; '.join(problems[:10])}{more}. Nothing of it was scored.")
     return [name for name in dict.fromkeys([*BESIDE, *keep]) if name in others]
+
+
+_INDEX = re.compile("__index_level_[0-9]+__")
+"""The index that pandas writes."""
+
+_HOW_TO_KEEP = " (to take it along with the answers: `--keep COLUMN`, in a flow's form `keep`; '*' takes every one)"
 
 
 def _refuse_other_kinds(path: Path, shown: str, features: Features) -> None:
@@ -355,6 +376,22 @@ def _read_json_lines(path: Path, keep: Sequence[str]) -> Iterator[Chunk]:
             rows = pa.table({"json": pa.array([text for text, _ in read], pa.string())})
             kept = {name: pa.array([beside.get(name) for _, beside in read], pa.string()) for name in names}
             yield Chunk(rows, pa.table({ROW: pa.nulls(len(rows)), **kept}), stream.tell() / size)
+
+
+def _kept_keys(path: Path, features: Features) -> list[str]:
+    """Every key of a file of JSON lines that is no feature, in the order in which they first stand there."""
+    import orjson
+
+    keys: dict[str, None] = {}
+    with path.open("rb") as stream:
+        for line in stream:
+            with suppress(orjson.JSONDecodeError):  # scoring says what is wrong with it
+                row = orjson.loads(line)
+                keys |= dict.fromkeys(row) if isinstance(row, dict) else {}
+    kept = [key for key in keys if key not in features]
+    for name in taken(kept):
+        raise BatchRefused(f"{path.name}: {_is_taken(name)}. Nothing of it was scored.")
+    return kept
 
 
 def _split_line(line: bytes, names: Sequence[str]) -> tuple[str, dict[str, str | None]]:

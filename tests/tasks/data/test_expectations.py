@@ -211,7 +211,7 @@ def test_what_no_partition_could_be_asked_is_a_mistake_of_the_suite(asked: dict[
             {"column": "s", "partition_object": {"values": ["a"] * 999}, "threshold": 1},
             "partition_object needs `values` and as many `weights`",
         ),
-        (f"{BETWEEN}n", {"column": "n"}, f"did you mean {BETWEEN}"),
+        (f"{BETWEEN}n", {"column": "n"}, f"did you mean '{BETWEEN}'?"),
     ],
 )  # fmt: skip
 def test_a_wrong_argument_is_told_in_two_lines(

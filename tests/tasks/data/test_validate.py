@@ -183,7 +183,7 @@ def test_every_expectation_of_a_suite_is_run(before: dict[str, Path]) -> None:
     [
         (
             {"type": "expect_column_values_to_be_betwen", "kwargs": {}},
-            "did you mean expect_column_values_to_be",
+            "did you mean 'expect_column_values_to_be",
         ),
         (
             {"type": "expect_column_values_to_not_be_null", "kwargs": {"colum": "temp"}},

@@ -124,8 +124,8 @@ def answers(scored: batch.BatchResult) -> pd.DataFrame:
 def written(rows: pd.DataFrame, path: Path, **changed: Any) -> Path:
     """Rows as a file, of the kind that its name says."""
     rows = rows.assign(**changed)
-    if path.suffix == ".csv":
-        rows.to_csv(path, index=False)
+    if path.suffix in (".csv", ".tsv"):
+        rows.to_csv(path, index=False, sep="\t" if path.suffix == ".tsv" else ",")
     elif path.suffix == ".parquet":
         rows.to_parquet(path, index=False)
     else:
@@ -382,7 +382,7 @@ def test_a_line_is_refused_as_a_request_would_be(line: str, problem: str, score:
     [
         ({"pressure": "presure"}, "column pressure is missing; did you mean 'presure'?.*column 'presure' is not known"),
         ({"vibration": "x"}, "column vibration is missing"),
-        ({"id": "extra"}, "column 'extra' is not known.*name it in keep"),
+        ({"id": "extra"}, "column 'extra' is not known.*--keep COLUMN"),
     ],
 )
 def test_a_file_with_other_columns_is_refused(
@@ -439,6 +439,21 @@ def test_columns_go_along_that_are_named(score: Score, holdout: pd.DataFrame, tm
     assert answers(score(path, keep=["pump"]))["pump"].tolist() == list(range(len(holdout)))
     with pytest.raises(Mistake, match="keep: p_1 is a column of the answers already"):
         score(path, keep=["p_1"])
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv", ".tsv", ".jsonl"])
+def test_every_other_column_goes_along_with_a_star(
+    suffix: str, score: Score, holdout: pd.DataFrame, tmp_path: Path
+) -> None:
+    """Whatever the file is; one that the answers have already is refused."""
+    usual = answers(score(written(holdout, tmp_path / f"usual{suffix}")))
+    path = written(holdout, tmp_path / f"rows{suffix}", pump=range(len(holdout)), shift="late")
+    got = answers(score(path, keep=["*"], to=str(tmp_path / "every")))
+    assert [*got.columns.difference(usual.columns)] == ["pump", "shift"]
+    assert got["pump"].astype(int).tolist() == list(range(len(holdout)))
+    assert got["probability"].equals(usual["probability"])
+    with pytest.raises(BatchRefused, match="column release is one of the answers too: rename it"):
+        score(written(holdout, tmp_path / f"two{suffix}", release=1), keep=["*"]).raise_for_failures()
 
 
 # ── continued ─────────────────────────────────────────────────────────────────────────────────────
