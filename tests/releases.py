@@ -10,7 +10,7 @@ import pandas as pd
 from sklearn.pipeline import Pipeline
 
 from tasks.ground import files
-from tasks.runtime import model_file
+from tasks.runtime import decisions, model_file
 
 FEATURES: dict[str, dict[str, Any]] = {
     "place": {"type": "category", "about": "Where", "example": "north", "nullable": True},
@@ -53,6 +53,7 @@ def write(
         "task": task,
         "about": "Is it small?",
         "classes": classes,
+        "decision": decisions.of(pipeline, learnt) if classes else None,
         "columns": list(FEATURES),
         "features": FEATURES,
         "categories": {name: sorted(learnt[name].dropna().unique().tolist()) for name in CATEGORIES},

@@ -319,7 +319,8 @@ def _answer(training: Training, folder: Path, target: Path) -> None:
     model = params.load().model(training.name)
     pipeline = model_file.load(folder / "model.skops", None, own=f"models.{training.name}")  # this memo's own
     asked = pd.concat([pd.read_parquet(path) for path in training.answer], ignore_index=True)
-    predictions = model_file.predict(pipeline, asked[list(model.features)], model.task)
+    decision = files.read_json(folder / "training.json").get("decision")
+    predictions = model_file.predict(pipeline, asked[list(model.features)], model.task, decision)
     predictions.assign(at=asked["at"]).to_parquet(target, index=False, compression="zstd")
 
 

@@ -1,7 +1,8 @@
 """Metrics of predictions with their uncertainty: losses per row, metrics, bootstrap over days.
 
 Predictions are frames as `model_file.predict` gives them: `p_<class>` per class for classification (the last of
-two classes is the positive one), `prediction` and perhaps `q10` and `q90` for regression.
+two classes is the positive one) and `prediction`, the class that is decided for, where it is not always the most
+probable one; `prediction` and perhaps `q10` and `q90` for regression.
 
 Rows of one day share their weather, their crews and their jams: they err together, and an interval that takes
 each row for an independent witness is far too narrow. Here whole days are drawn instead of rows (Davison & Hinkley,
@@ -13,7 +14,8 @@ Only numpy and pandas are imported: the gate and the monitoring use this without
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -44,6 +46,10 @@ MAX_SLICES = 50
 """A column with more values than this is sliced by its most frequent ones, and `other`."""
 
 
+COST = re.compile(r"cost\(([\d.e+-]+), ([\d.e+-]+)\)")
+"""The loss of decisions that cost something: what a false positive costs, and what a false negative."""
+
+
 class Unscorable(Mistake, ValueError):
     """These predictions cannot be scored so: the text says why."""
 
@@ -57,6 +63,21 @@ def predictions_of(frame: pd.DataFrame) -> pd.DataFrame:
     """The prediction columns of a frame."""
     names = [name for name in frame.columns if name.startswith("p_") or name in ("prediction", "q10", "q90")]
     return frame[names]
+
+
+def scores_of(frame: pd.DataFrame) -> pd.DataFrame:
+    """The prediction columns that are numbers: of a classification, those without the class that is decided for."""
+    predictions = predictions_of(frame)
+    return predictions[_class_columns(predictions) or list(predictions.columns)]
+
+
+def loss_of(loss: str, costs: Mapping[str, float] | None) -> str:
+    """The loss that `losses` knows, of params.yaml's gate.loss: a cost is named with what an error costs."""
+    if loss != "cost":
+        return loss
+    if costs is None:
+        raise Unscorable("the loss cost needs what errors cost (params.yaml: estimator.decision.cost)")
+    return f"cost({costs['false_positive']:g}, {costs['false_negative']:g})"
 
 
 def labelled(task: str, frame: pd.DataFrame) -> pd.DataFrame:
@@ -80,7 +101,9 @@ def losses(name: str, label: Labels, predictions: pd.DataFrame) -> Floats:
     - log_loss: −ln p[y], p kept within [EPSILON, 1 − EPSILON] (as sklearn.metrics.log_loss)
     - brier: (p − y)² for two classes; for more, the sum over classes of (p[k] − [y = k])² (Brier 1950; as
       sklearn.metrics.brier_score_loss)
-    - zero_one: 1 where the most probable class is not y
+    - zero_one: 1 where the class that is decided for is not y
+    - cost(a, b): a where the positive one of two classes is decided for and is not y, b where it is y and is not
+      decided for (Elkan 2001, The foundations of cost-sensitive learning)
     - absolute: |y − m|;  squared: (y − m)²
     - poisson: 2·(y·ln(y/m) − y + m), the deviance of a Poisson count (McCullagh & Nelder 1989, section 2.3)
     - pinball_10, pinball_90: max(t·(y − q), (t − 1)·(y − q)) (Koenker & Bassett 1978)
@@ -93,11 +116,11 @@ def losses(name: str, label: Labels, predictions: pd.DataFrame) -> Floats:
         Unscorable: an unknown loss, one these predictions do not offer, or predictions that are not finite.
     """
     _check(label, predictions)
-    if name not in _LOSSES:
+    if name not in _LOSSES and not COST.fullmatch(name):
         raise Unscorable(f"there is no loss {name!r}{did_you_mean(name, list(_LOSSES))}")
     if lacking := _lacking(name, label, predictions):
         raise Unscorable(f"the loss {name} cannot be computed: {lacking}")
-    return np.asarray(_LOSSES[name].of_rows(label, predictions), dtype=np.float64)
+    return np.asarray(_loss(name).of_rows(label, predictions), dtype=np.float64)
 
 
 def _brier(label: Labels, predictions: pd.DataFrame) -> Floats:
@@ -136,7 +159,7 @@ class _Loss:
 _LOSSES = {
     "log_loss": _Loss(lambda y, p: -np.log(np.clip(_of_truth(y, p), EPSILON, 1 - EPSILON))),
     "brier": _Loss(_brier),
-    "zero_one": _Loss(lambda y, p: _probabilities(p).argmax(axis=1) != _codes(y, p)),
+    "zero_one": _Loss(lambda y, p: decided(p) != _codes(y, p)),
     "absolute": _Loss(lambda y, p: np.abs(_excess(y, p)), ("prediction",)),
     "squared": _Loss(lambda y, p: _excess(y, p) ** 2, ("prediction",)),
     "poisson": _Loss(_poisson, ("prediction",)),
@@ -146,14 +169,29 @@ _LOSSES = {
 }
 
 
+def _loss(name: str) -> _Loss:
+    if (cost := COST.fullmatch(name)) is None:
+        return _LOSSES[name]
+    false_positive, false_negative = map(float, cost.groups())
+    return _Loss(partial(_cost, false_positive=false_positive, false_negative=false_negative))
+
+
+def _cost(label: Labels, predictions: pd.DataFrame, *, false_positive: float, false_negative: float) -> Floats:
+    is_positive, is_taken = _codes(label, predictions) == 1, decided(predictions) == 1
+    costs = false_positive * (is_taken & ~is_positive) + false_negative * (is_positive & ~is_taken)
+    return np.asarray(costs, dtype=np.float64)
+
+
 def _lacking(name: str, label: Labels, predictions: pd.DataFrame) -> str:
     """Why a loss cannot be computed of these predictions; empty where it can."""
-    columns = _LOSSES[name].columns
+    columns = _loss(name).columns
     for column in columns:
         if column not in predictions.columns:
             return f"the predictions have no column {column}"
     if not columns and len(_class_columns(predictions)) < 2:
         return "the predictions have no columns p_<class>"
+    if COST.fullmatch(name) and len(_class_columns(predictions)) != 2:
+        return f"it is of two classes, the predictions have {len(_class_columns(predictions))}"
     if name == "poisson":
         if (_numbers(label) < 0).any():
             return "it is of counts, and there are labels below 0"
@@ -165,7 +203,7 @@ def _lacking(name: str, label: Labels, predictions: pd.DataFrame) -> str:
 def _check(label: Labels, predictions: pd.DataFrame) -> None:
     if len(label) != len(predictions):
         raise Unscorable(f"{len(label)} labels and {len(predictions)} predictions are not of the same rows")
-    for column in predictions_of(predictions):
+    for column in scores_of(predictions):
         bad = ~np.isfinite(_numbers(predictions[column]))
         if bad.any():
             count = f"{int(bad.sum())} of {len(bad)}"
@@ -178,6 +216,17 @@ def _class_columns(predictions: pd.DataFrame) -> list[str]:
 
 def _probabilities(predictions: pd.DataFrame) -> Floats:
     return predictions[_class_columns(predictions)].to_numpy(dtype=np.float64)
+
+
+def decided(predictions: pd.DataFrame) -> Ints:
+    """The position among the columns of the class that is decided for; where none is named, the most probable one."""
+    most_probable = np.asarray(_probabilities(predictions).argmax(axis=1), dtype=np.int64)
+    if "prediction" not in predictions:
+        return most_probable
+    codes, values = pd.factorize(predictions["prediction"].to_numpy(dtype=object))
+    classes = pd.Index([column.removeprefix("p_") for column in _class_columns(predictions)])
+    named = np.append(classes.get_indexer(pd.Index([numbers.text(value) for value in values])), -1)[codes]
+    return np.asarray(np.where(named >= 0, named, most_probable), dtype=np.int64)
 
 
 def _codes(label: Labels, predictions: pd.DataFrame) -> Ints:
@@ -200,18 +249,28 @@ def _numbers(values: Labels) -> Floats:
 # ── metrics ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def score(task: str, label: Labels, predictions: pd.DataFrame) -> dict[str, float]:
+def score(
+    task: str,
+    label: Labels,
+    predictions: pd.DataFrame,
+    *,
+    costs: Mapping[str, float] | None = None,
+    weights: Floats | None = None,
+) -> dict[str, float]:
     """Every metric that is defined on these rows; one that is not (AUC where all labels are equal) is left out.
 
-    - two classes: log_loss, brier, roc_auc, average_precision, calibration_error
-    - more classes: log_loss, brier, accuracy, roc_auc (each class against the rest, plain mean), calibration_error
+    - two classes: log_loss, brier, roc_auc, average_precision, calibration_error, accuracy; precision, recall and f1 of
+      the positive one; with `costs` (false_positive, false_negative) cost, the mean of what a row's decision costs
+    - more classes: log_loss, brier, accuracy, roc_auc (each class against the rest, plain mean), calibration_error;
+      precision, recall and f1 as plain means over the classes that occur (as scikit-learn's macro average)
     - regression: mae, rmse, poisson (labels ≥ 0 and predictions > 0), calibration_error; with q10 and q90 also
       pinball_10, pinball_90 and coverage (the share of labels within [q10, q90]; 0.8 is meant)
 
     roc_auc is the Mann-Whitney statistic with half of the ties (Hanley & McNeil 1982), average_precision is
-    the sum over thresholds of (recall gained) · precision, as scikit-learn defines both.
+    the sum over thresholds of (recall gained) · precision, as scikit-learn defines both. With `weights`, of shape
+    (rows,), a row counts so often.
     """
-    measured = _measure(task, label, predictions, _DayResamples.none(len(label)))
+    measured = _measure(task, label, predictions, _DayResamples.none(len(label), weights), costs)
     return {metric: float(values[0]) for metric, values in measured.items()}
 
 
@@ -224,6 +283,8 @@ def score_with_intervals(
     resamples: int,
     seed: int = 0,
     confidence: float = 0.95,
+    costs: Mapping[str, float] | None = None,
+    weights: Floats | None = None,
 ) -> dict[str, dict[str, float]]:
     """`score`, with the interval of each metric: {metric: {value, low, high}}.
 
@@ -233,9 +294,8 @@ def score_with_intervals(
     by `bootstrap_means`; `confidence` is the share of the interval.
     """
     entries = {}
-    for metric, (value, *drawn) in _measure(
-        task, label, predictions, _DayResamples.of(blocks, resamples, seed)
-    ).items():
+    days = _DayResamples.of(blocks, resamples, seed, weights)
+    for metric, (value, *drawn) in _measure(task, label, predictions, days, costs).items():
         entries[metric], samples = {"value": float(value)}, np.array(drawn)
         if np.isfinite(samples).sum() >= 2:
             if metric == "calibration_error":
@@ -245,7 +305,7 @@ def score_with_intervals(
     return entries
 
 
-def calibration_error(task: str, label: Labels, predictions: pd.DataFrame) -> float:
+def calibration_error(task: str, label: Labels, predictions: pd.DataFrame, weights: Floats | None = None) -> float:
     """How far predictions are off on the whole; 0 is best, nan where it is not defined (no rows).
 
     - two classes: the expected calibration error Σ (rows in bin / rows) · |mean p − share positive| over BINS bins of
@@ -255,7 +315,7 @@ def calibration_error(task: str, label: Labels, predictions: pd.DataFrame) -> fl
       ≥ 0, and nan where all labels are 0.
     """
     _check(label, predictions)
-    return float(_DayResamples.none(len(label)).calibration(task, label, predictions)[0])
+    return float(_DayResamples.none(len(label), weights).calibration(task, label, predictions)[0])
 
 
 def calibration_bins(confidence: Floats) -> Ints:
@@ -280,7 +340,7 @@ def top_label(label: Labels, predictions: pd.DataFrame) -> tuple[Floats, Floats]
 def baseline_predictions(training: dict[str, Any], n: int) -> pd.DataFrame:
     """The predictions of a baseline without features, for n rows: the shares of the classes, or mean and quantiles.
 
-    `training` is training.json.
+    `training` is training.json. Where errors cost something, it decides for the class that costs less.
     """
     baseline = training["baseline"]
     if training["task"] == "classification":
@@ -288,7 +348,8 @@ def baseline_predictions(training: dict[str, Any], n: int) -> pd.DataFrame:
     else:
         quantiles = baseline["quantiles"]
         constants = {"prediction": baseline["mean"], "q10": quantiles["0.1"], "q90": quantiles["0.9"]}
-    return pd.DataFrame({column: np.full(n, float(value)) for column, value in constants.items()})
+    frame = pd.DataFrame({column: np.full(n, float(value)) for column, value in constants.items()})
+    return frame.assign(prediction=baseline["decides"]) if "decides" in baseline else frame
 
 
 def slice_names(values: pd.Series[Any]) -> pd.Series[Any]:
@@ -315,7 +376,13 @@ _MEANS: dict[str, tuple[str, Callable[[Floats], Floats]]] = {
 """Metrics that are a mean of a loss over rows: which loss, and what is made of the mean."""
 
 
-def _measure(task: str, label: Labels, predictions: pd.DataFrame, resamples: _DayResamples) -> dict[str, Floats]:
+def _measure(
+    task: str,
+    label: Labels,
+    predictions: pd.DataFrame,
+    resamples: _DayResamples,
+    costs: Mapping[str, float] | None = None,
+) -> dict[str, Floats]:
     """Each defined metric on all rows, and then on each resample: shape (1 + resamples,)."""
     _check(label, predictions)
     if not len(label):
@@ -323,13 +390,38 @@ def _measure(task: str, label: Labels, predictions: pd.DataFrame, resamples: _Da
     measured: dict[str, Floats] = {}
     for metric, (loss, finish) in _MEANS.items():
         is_of_task = (task == "classification") != bool(_LOSSES[loss].columns)
-        is_implied = metric == "accuracy" and len(_class_columns(predictions)) == 2
-        if is_of_task and not is_implied and not _lacking(loss, label, predictions):
+        if is_of_task and not _lacking(loss, label, predictions):
             measured[metric] = finish(resamples.means(_LOSSES[loss].of_rows(label, predictions)))
     if task == "classification":
+        measured |= _measure_decisions(label, predictions, resamples, costs)
         measured |= _measure_ranking(label, predictions, resamples)
     calibration = resamples.calibration(task, label, predictions)
     return {**measured, "calibration_error": calibration} if np.isfinite(calibration[0]) else measured
+
+
+def _measure_decisions(
+    label: Labels, predictions: pd.DataFrame, resamples: _DayResamples, costs: Mapping[str, float] | None
+) -> dict[str, Floats]:
+    """precision, recall and f1, where they are defined; of two classes what decisions cost."""
+    codes, taken, classes = _codes(label, predictions), decided(predictions), len(_class_columns(predictions))
+    hits = resamples.by_class(np.where(codes == taken, codes, -1), classes)
+    of_truth, of_answers = resamples.by_class(codes, classes), resamples.by_class(taken, classes)
+    both = of_truth + of_answers
+    ratios = {
+        "precision": _ratio(hits, of_answers),
+        "recall": _ratio(hits, of_truth),
+        "f1": _ratio(2 * hits, both),
+    }
+    measured: dict[str, Floats] = {}
+    if classes == 2:
+        measured = {metric: ratio[:, 1] for metric, ratio in ratios.items()}
+        if costs is not None:
+            measured["cost"] = resamples.means(losses(loss_of("cost", costs), label, predictions))
+    else:  # a class that never occurs says nothing; one that is never decided for, or never true, is all wrong
+        occurs = np.where(both > 0, 1.0, np.nan)
+        means = {metric: np.nan_to_num(ratio) * occurs for metric, ratio in ratios.items()}
+        measured = {m: np.ma.masked_invalid(ratio).mean(axis=1).filled(np.nan) for m, ratio in means.items()}
+    return {metric: values for metric, values in measured.items() if np.isfinite(values[0])}
 
 
 def _measure_ranking(label: Labels, predictions: pd.DataFrame, resamples: _DayResamples) -> dict[str, Floats]:
@@ -379,7 +471,9 @@ def blocks(time: pd.Series[Any]) -> tuple[Ints, bool]:
     return (days, True) if is_by_day else (row_blocks(len(time)), False)
 
 
-def bootstrap_means(values: npt.NDArray[Any], blocks: Ints, resamples: int, seed: int) -> Floats:
+def bootstrap_means(
+    values: npt.NDArray[Any], blocks: Ints, resamples: int, seed: int, weights: Floats | None = None
+) -> Floats:
     """Means of `values` over days drawn with replacement: Σ values / Σ rows of the drawn days (a ratio estimator).
 
     Of D days, D − 1 are drawn each time: with that the spread is unbiased for few days too, where drawing D gives a
@@ -390,11 +484,12 @@ def bootstrap_means(values: npt.NDArray[Any], blocks: Ints, resamples: int, seed
         blocks: shape (rows,); the day of each row, as `day_blocks` counts it. Only which rows share one matters.
         resamples: how many.
         seed: the same seed and the same days draw the same days: differences of two models are paired by it.
+        weights: how often each row counts; shape (rows,).
 
     Returns:
         Shape (resamples,) or (resamples, k); nan for fewer than two days, of which nothing can be said.
     """
-    drawn, numbers = _DayResamples.of(blocks, resamples, seed), np.asarray(values, dtype=np.float64)
+    drawn, numbers = _DayResamples.of(blocks, resamples, seed, weights), np.asarray(values, dtype=np.float64)
     if numbers.ndim == 1:
         return drawn.means(numbers)[1:]
     return np.stack([drawn.means(column)[1:] for column in numbers.T], axis=1)
@@ -415,29 +510,40 @@ def interval(samples: Floats, confidence: float) -> tuple[float, float]:
 class _DayResamples:
     """How often each day counts: once on all rows, and as often as it is drawn in each resample.
 
-    A statistic that is made of sums per day is a product with `weights`, of shape (1 + resamples, days).
+    A statistic that is made of sums per day is a product with `weights`, of shape (1 + resamples, days). Within a day,
+    rows count as often as `of_rows` says; all alike where that is None.
     """
 
-    def __init__(self, codes: Ints, weights: Floats) -> None:
-        self.codes, self.weights = codes, weights
+    def __init__(self, codes: Ints, weights: Floats, of_rows: Floats | None = None) -> None:
+        self.codes, self.weights, self.of_rows = codes, weights, of_rows
         self.days = weights.shape[1]
-        self._rows = weights @ np.bincount(codes, minlength=self.days)
+        self._rows = weights @ np.bincount(codes, of_rows, minlength=self.days)
 
     @staticmethod
-    def of(blocks: Ints, resamples: int, seed: int) -> _DayResamples:
+    def of(blocks: Ints, resamples: int, seed: int, of_rows: Floats | None = None) -> _DayResamples:
         codes, distinct = pd.factorize(np.asarray(blocks), sort=True)
         days, drawn = len(distinct), np.zeros((resamples, len(distinct)))
         if days > 1:
             drawn += np.random.default_rng(seed).multinomial(days - 1, np.full(days, 1 / days), size=resamples)
-        return _DayResamples(codes.astype(np.int64), np.vstack([np.ones(days), drawn]))
+        return _DayResamples(codes.astype(np.int64), np.vstack([np.ones(days), drawn]), of_rows)
 
     @staticmethod
-    def none(rows: int) -> _DayResamples:
+    def none(rows: int, of_rows: Floats | None = None) -> _DayResamples:
         """All rows, and no resample."""
-        return _DayResamples.of(np.zeros(rows, dtype=np.int64), 0, 0)
+        return _DayResamples.of(np.zeros(rows, dtype=np.int64), 0, 0, of_rows)
 
     def means(self, values: Floats) -> Floats:
-        return _ratio(self.weights @ np.bincount(self.codes, values, minlength=self.days), self._rows)
+        return _ratio(self.sums(values), self._rows)
+
+    def sums(self, values: Floats) -> Floats:
+        weighted = values if self.of_rows is None else values * self.of_rows
+        return np.asarray(self.weights @ np.bincount(self.codes, weighted, minlength=self.days), dtype=np.float64)
+
+    def by_class(self, codes: Ints, classes: int) -> Floats:
+        """How many rows are of each class, those of -1 of none: shape (1 + resamples, classes)."""
+        cells, count = self.codes * (classes + 1) + codes + 1, self.days * (classes + 1)
+        table = np.bincount(cells, self.of_rows, minlength=count).reshape(self.days, classes + 1)
+        return np.asarray(self.weights @ table[:, 1:], dtype=np.float64)
 
     def calibration(self, task: str, label: Labels, predictions: pd.DataFrame) -> Floats:
         """Σ |what is too much in each bin|, relative to the number of rows or, in a regression, to Σ |label|."""
@@ -447,27 +553,32 @@ class _DayResamples:
         else:
             y = _numbers(label)
             bins, excess, size = np.zeros(len(y), dtype=np.int64), -_excess(label, predictions), np.abs(y)
+        if self.of_rows is not None:
+            excess, size = excess * self.of_rows, size * self.of_rows
         gaps = np.bincount(self.codes * BINS + bins, excess, minlength=self.days * BINS).reshape(self.days, BINS)
         sizes = np.bincount(self.codes, size, minlength=self.days)
         return _ratio(np.abs(self.weights @ gaps).sum(axis=1), self.weights @ sizes)
 
     def ranking(self, positive: npt.NDArray[np.bool_], scores: Floats) -> Floats:
         """roc_auc and average_precision: shape (2, 1 + resamples). The first is exact, the others are moved to it."""
-        exact = _ranking(positive, scores, np.zeros_like(self.codes), np.ones((1, 1)), limit=len(scores))
+        every = _DayResamples(np.zeros_like(self.codes), np.ones((1, 1)), self.of_rows)
+        exact = _ranking(positive, scores, every, limit=len(scores))
         if len(self.weights) == 1:
             return exact
-        binned = _ranking(positive, scores, self.codes, self.weights, limit=THRESHOLDS)
+        binned = _ranking(positive, scores, self, limit=THRESHOLDS)
         return np.hstack([exact, np.clip(binned[:, 1:] + (exact - binned[:, :1]), 0.0, 1.0)])
 
 
-def _ranking(positive: npt.NDArray[np.bool_], scores: Floats, codes: Ints, weights: Floats, limit: int) -> Floats:
-    """roc_auc and average_precision for each row of weights over days: shape (2, rows); nan where undefined.
+def _ranking(positive: npt.NDArray[np.bool_], scores: Floats, resamples: _DayResamples, limit: int) -> Floats:
+    """roc_auc and average_precision on all rows and each resample: shape (2, 1 + resamples); nan where undefined.
 
     Computed from the rows per day and threshold, thresholds falling; of no more than `limit` thresholds.
     """
-    hits, ties, between = _by_threshold(positive, scores, codes, weights.shape[1], limit)
+    codes, weights, of_rows = resamples.codes, resamples.weights, resamples.of_rows
+    hits, ties, between = _by_threshold(positive, scores, resamples, limit)
     upto = np.cumsum(ties + between, axis=1)  # negatives that score above the threshold or equal
-    negatives = weights @ np.bincount(codes[~positive], minlength=weights.shape[1])
+    of_negatives = None if of_rows is None else of_rows[~positive]
+    negatives = weights @ np.bincount(codes[~positive], of_negatives, minlength=weights.shape[1])
     hits, above, upto = weights @ hits, weights @ (upto - ties), weights @ upto
     positives, taken = hits.sum(axis=1), np.cumsum(hits, axis=1)
     auc = 1 - _ratio((hits * (above + upto)).sum(axis=1) / 2, positives * negatives)
@@ -477,9 +588,10 @@ def _ranking(positive: npt.NDArray[np.bool_], scores: Floats, codes: Ints, weigh
 
 
 def _by_threshold(
-    positive: npt.NDArray[np.bool_], scores: Floats, codes: Ints, days: int, limit: int
+    positive: npt.NDArray[np.bool_], scores: Floats, resamples: _DayResamples, limit: int
 ) -> tuple[Floats, Floats, Floats]:
     """Positives at each threshold, negatives at it, and negatives above it and below the next: (days, thresholds)."""
+    codes, days, of_rows = resamples.codes, resamples.days, resamples.of_rows
     steps = np.unique(scores[positive])
     binned = len(steps) > limit
     if binned:
@@ -489,7 +601,8 @@ def _by_threshold(
     tie = np.ones(len(scores), dtype=bool) if binned else steps[np.minimum(count - 1 - at, count - 1)] == scores
 
     def table(rows: npt.NDArray[np.bool_]) -> Floats:
-        cells = np.bincount(codes[rows] * (count + 1) + at[rows], minlength=days * (count + 1))
+        own = None if of_rows is None else of_rows[rows]
+        cells = np.bincount(codes[rows] * (count + 1) + at[rows], own, minlength=days * (count + 1))
         return cells.reshape(days, count + 1)[:, :count].astype(np.float64)
 
     return table(positive), table(~positive & tie), table(~positive & ~tie)

@@ -134,7 +134,7 @@ def scorer(model_name: str, release: Path, facts: dict[str, Any]) -> Callable[[p
     if _holds_own_code(model_name, release) and _code_differs(release):
         return partial(predict_frame, release)  # today's code could make another model of the same file
     pipeline = model_file.load(release / "model.skops", facts["model_sha256"], own=f"models.{model_name}")
-    return partial(model_file.predict, pipeline, task=facts["task"])
+    return partial(model_file.predict, pipeline, task=facts["task"], decision=facts.get("decision"))
 
 
 def _holds_own_code(model_name: str, release: Path) -> bool:

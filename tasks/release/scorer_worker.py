@@ -52,7 +52,13 @@ class ReleaseScorer:
         """The model's predictions of rows that are not checked."""
         import pyarrow as pa
 
-        return pa.Table.from_pandas(self.model_file.predict(self.pipeline, table.to_pandas(), self.facts["task"]))
+        return pa.Table.from_pandas(self._predicted(table.to_pandas()))
+
+    def _predicted(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """The model's predictions; releases from before there was a decision take the most probable class."""
+        decision = (self.facts["decision"],) if "decision" in self.facts else ()
+        answers: pd.DataFrame = self.model_file.predict(self.pipeline, frame, self.facts["task"], *decision)
+        return answers
 
     def requests(self, table: pa.Table) -> pa.Table:
         """The prediction of every row, or its problem; a row per row."""
@@ -101,14 +107,16 @@ class ReleaseScorer:
         import numpy as np
 
         frame = self._frame(rows)
-        table = self.model_file.predict(self.pipeline, frame, self.facts["task"])
+        table = self._predicted(frame)
         answer: dict[str, Any] = {}
         if self.facts["task"] != "regression":
             classes = self.facts["classes"]
-            answer["prediction"] = np.array(classes, dtype=object)[table.to_numpy().argmax(axis=1)]
+            decided = table.pop("prediction").to_numpy(dtype=object) if "prediction" in table else None
+            most_probable = np.array(classes, dtype=object)[table.to_numpy().argmax(axis=1)]
+            answer["prediction"] = most_probable if decided is None else decided
             if len(classes) == 2:
                 answer["probability"] = table.iloc[:, 1].to_numpy()
-        answer |= {{"q10": "low", "q90": "high"}.get(name, str(name)): table[name].to_numpy() for name in table}
+        answer |= {{"q10": "low", "q90": "high"}.get(str(name), str(name)): table[name].to_numpy() for name in table}
         return {**answer, "unseen": self._unseen(frame)}
 
     def _frame(self, rows: list[dict[str, Any]]) -> pd.DataFrame:

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
+from tasks.runtime import decisions
 from tasks.runtime.errors import ModelFileRefused
 
 if TYPE_CHECKING:
@@ -139,31 +140,49 @@ def _is_defined_below(own: str, dotted: str) -> bool:
     return isinstance(defined, type | FunctionType) and defined.__module__ == module
 
 
-def predict(pipeline: Pipeline, frame: pd.DataFrame, task: str) -> pd.DataFrame:
+def predict(
+    pipeline: Pipeline, frame: pd.DataFrame, task: str, decision: decisions.Decision | None = None
+) -> pd.DataFrame:
     """The pipeline's predictions, one row per row of a frame.
 
     Args:
         pipeline: fitted.
         frame: the feature columns, one row per request.
         task: classification or regression.
+        decision: as the release has it; None: for the most probable class.
 
     Returns:
-        With the frame's index. classification: `p_<class>` per class, summing to 1; regression: `prediction`, and
-        `q10` and `q90` where the pipeline's last step offers `predict_quantiles`.
+        With the frame's index. classification: `p_<class>` per class, summing to 1, and `prediction`, the class that
+        the pipeline decides for, where that is not always the most probable one; regression: `prediction`, and `q10`
+        and `q90` where the pipeline's last step offers `predict_quantiles`.
     """
+    import numpy as np
     import pandas as pd
 
-    matrix = values(pipeline, frame, task)
-    names = [f"p_{c}" for c in pipeline.classes_] if task == "classification" else ["prediction", "q10", "q90"]
-    return pd.DataFrame(matrix, columns=names[: matrix.shape[1]], index=frame.index)
+    if task != "classification":
+        matrix = values(pipeline, frame, task)
+        return pd.DataFrame(matrix, columns=["prediction", "q10", "q90"][: matrix.shape[1]], index=frame.index)
+    matrix = values(pipeline, frame, task, decisions.class_order(pipeline))
+    classes = np.sort(pipeline.classes_)
+    answers = pd.DataFrame(matrix, columns=[f"p_{c}" for c in classes], index=frame.index)
+    if decision is None or decision == decisions.MOST_PROBABLE:
+        return answers
+    asked = decision == decisions.PREDICT
+    places = decisions.positions(pipeline, frame) if asked else decisions.by_probability(decision, matrix)
+    return answers.assign(prediction=pd.Series(classes[places], index=frame.index).infer_objects())
 
 
-def values(pipeline: Pipeline, columns: Any, task: str) -> npt.NDArray[np.float64]:
-    """As `predict`, as a matrix, of whatever the pipeline's first step takes."""
+def values(
+    pipeline: Pipeline, columns: Any, task: str, order: npt.NDArray[np.int64] | None = None
+) -> npt.NDArray[np.float64]:
+    """As `predict`, without decisions, as a matrix, of whatever the pipeline's first step takes.
+
+    `order` is `decisions.class_order` of the pipeline.
+    """
     import numpy as np
 
     if task == "classification":
-        return np.asarray(pipeline.predict_proba(columns), dtype=np.float64)
+        return decisions.probabilities(pipeline, columns, order)
     if not hasattr(pipeline[-1], "predict_quantiles"):
         return np.asarray(pipeline.predict(columns), dtype=np.float64)[:, None]
     matrix = pipeline[:-1].transform(columns) if len(pipeline) > 1 else columns

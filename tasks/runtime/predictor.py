@@ -23,7 +23,7 @@ import numpy.typing as npt
 import orjson
 from pydantic import AwareDatetime, BaseModel, Field, TypeAdapter, ValidationError, create_model
 
-from tasks.runtime import fast_trees, model_file, shapley
+from tasks.runtime import decisions, fast_trees, model_file, shapley
 from tasks.runtime.errors import did_you_mean
 from tasks.runtime.ordinal_codes import Codes
 from tasks.runtime.request_schema import AHEAD, example_row, max_ahead_s, request_row, strict
@@ -132,6 +132,9 @@ class Predictor:
         self._requests = {"predict": TypeAdapter(self.release.rows), "explain": TypeAdapter(self.release.row)}
         package = f"models.{self.release.name}"
         self.pipeline = model_file.load(folder / "model.skops", facts["model_sha256"], own=package)
+        self._order = None if self._task == "regression" else decisions.class_order(self.pipeline)
+        self._decision: decisions.Decision = facts["decision"] or decisions.MOST_PROBABLE
+        self._threshold = self._decision["threshold"] if isinstance(self._decision, dict) else None
         usual = {name: [row[name] for row in self.background[: fast_trees.MOST_ROWS]] for name in self.features}
         fast_trees.accelerate(self.pipeline, lambda: self._score(usual))
         example = self._parse("predict", orjson.dumps({"rows": [example_row(self.features)]}))
@@ -176,14 +179,26 @@ class Predictor:
 
     def _score_requests(self, requests: list[list[BaseModel]]) -> list[list[list[float]]]:
         rows = [row.__dict__ for row in chain.from_iterable(requests)]
-        scores = self._score({name: [row[name] for row in rows] for name in self.features}).tolist()
+        scores = self._decided({name: [row[name] for row in rows] for name in self.features}).tolist()
         ends = np.cumsum([len(request) for request in requests]).tolist()
         return [scores[end - len(request) : end] for request, end in zip(requests, ends, strict=True)]
 
+    def _decided(self, columns: dict[str, Any]) -> npt.NDArray[np.float64]:
+        """The scores; and a column more, the place of the class that is decided for, where scores do not tell it."""
+        if self._decision != decisions.PREDICT:
+            return self._score(columns)
+        taken = self._taken(columns)
+        scores = model_file.values(self.pipeline, taken, self._task, self._order)
+        return np.column_stack([scores, decisions.positions(self.pipeline, taken)])
+
     def _score(self, columns: dict[str, Any]) -> npt.NDArray[np.float64]:
-        """Score columns: without a DataFrame where the pipeline's first step can do without."""
+        """Score columns."""
+        return model_file.values(self.pipeline, self._taken(columns), self._task, self._order)
+
+    def _taken(self, columns: dict[str, Any]) -> Any:
+        """Columns as the pipeline takes them: without a DataFrame where its first step can do without."""
         if isinstance(self.pipeline[0], Codes):
-            return model_file.values(self.pipeline, columns, self._task)
+            return columns
         import pandas as pd
 
         typed = {
@@ -192,7 +207,7 @@ class Predictor:
             else np.array(column, dtype=np.float64)
             for name, column in columns.items()
         }
-        return model_file.values(self.pipeline, pd.DataFrame(typed), self._task)
+        return pd.DataFrame(typed)
 
     def _respond(self, request: Any, scores: list[list[float]] | Answer, counted: bool) -> Answer:
         if isinstance(scores, Answer):
@@ -211,8 +226,9 @@ class Predictor:
             prediction: dict[str, Any] = dict(zip(("prediction", "low", "high"), scores, strict=False))
             main = scores[0]
         else:
+            place = self._place(scores)
             main = max(scores)
-            prediction = {"prediction": self._classes[scores.index(main)]}
+            prediction = {"prediction": self._classes[place]}
             if len(self._classes) == 2:
                 prediction["probability"] = main = scores[1]
             prediction["probabilities"] = dict(zip(map(str, self._classes), scores, strict=True))
@@ -224,6 +240,12 @@ class Predictor:
                 self.unseen[name] = self.unseen.get(name, 0) + 1
         return prediction
 
+    def _place(self, scores: list[float]) -> int:
+        """The place of the class that is decided for; takes it from the scores where it is a column of its own."""
+        if self._decision == decisions.PREDICT:
+            return int(scores.pop())
+        return scores.index(max(scores)) if self._threshold is None else int(scores[1] >= self._threshold)
+
     # ── explain ───────────────────────────────────────────────────────────────────────────────────
 
     def explain(self, body: bytes) -> Answer:
@@ -233,7 +255,7 @@ class Predictor:
             return request
         row = request.row.__dict__
         try:
-            scores = self._score({name: [value] for name, value in row.items()})[0].tolist()
+            scores = self._decided({name: [value] for name, value in row.items()})[0].tolist()
             target, column = self._explained(scores)
             explanation = shapley.explain(lambda columns: self._score(columns)[:, column], row, self.background)
         except Exception as error:  # noqa: BLE001 - as in _score_or_fail
@@ -247,10 +269,11 @@ class Predictor:
         return Answer(200, orjson.dumps({**self._head, **result}, option=_KEYS))
 
     def _explained(self, scores: list[float]) -> tuple[str, int]:
-        """What is explained: the expected value, or the probability of the second of two classes, or of the top."""
+        """What is explained: the expected value, or the probability of the second of two classes, or of the answer."""
         if self._task == "regression":
             return "prediction", 0
-        column = 1 if len(scores) == 2 else scores.index(max(scores))
+        place = self._place(scores)
+        column = 1 if len(self._classes) == 2 else place
         return f"probability of {self._classes[column]}", column
 
     # ── refuse ────────────────────────────────────────────────────────────────────────────────────
@@ -308,7 +331,7 @@ class Prediction(BaseModel):
     """The answer to one row."""
 
     id: str = Field(description="names this prediction for ever; ids made later sort later")
-    prediction: Any = Field(description="the most probable class, or the expected value")
+    prediction: Any = Field(description="the class that the model decides for, or the expected value")
     probability: float | None = Field(None, description="two classes: that of the second one, 'yes'")
     probabilities: dict[str, float] | None = Field(None, description="classification: of every class")
     low: float | None = Field(None, description="regression with quantiles: one in ten is below")

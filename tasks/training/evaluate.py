@@ -35,7 +35,7 @@ def evaluate(name: str) -> None:
     features, label = holdout[list(model.features)], holdout["label"]
     # DVC has checked that this is the file that train wrote; the types in it are checked all the same
     pipeline = model_file.load(build / "model" / "model.skops", sha256=None, own=f"models.{name}")
-    predictions = model_file.predict(pipeline, features, model.task)
+    predictions = model_file.predict(pipeline, features, model.task, training.get("decision"))
     baseline = metrics.score(model.task, label, metrics.baseline_predictions(training, len(holdout)))
     is_random = files.read_json(build / "split.json")["by"] == "random"
     by_row = is_random and holdout["time"].dt.normalize().nunique() < FEWEST_DAYS

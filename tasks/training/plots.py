@@ -68,7 +68,7 @@ def draw(
     if appraisal.task == "regression":
         of_task = (_predicted_observed, _residuals) if appraisal.days else (_predicted_observed,)
     else:
-        of_task = (_ranking if len(appraisal.predictions.columns) == 2 else _confusion, _calibration)
+        of_task = (_ranking if len(metrics.scores_of(appraisal.predictions).columns) == 2 else _confusion, _calibration)
     with styled(STYLE):
         for picture in (*of_task, _slices):
             picture(folder, appraisal)
@@ -122,7 +122,7 @@ def _calibration(folder: Path, appraisal: Appraisal) -> None:
     with _picture(folder / "calibration.png", title, _basis(appraisal), 4.9, note=note, right=0.97) as (axes,):
         axes.plot([0, top], [0, top], **DASHED)
         _dots(axes, table, BLUE, joined=True)
-        if len(appraisal.predictions.columns) > 2:
+        if len(metrics.scores_of(appraisal.predictions).columns) > 2:
             axes.set(xlabel="Probability of the predicted class", ylabel="Share of right predictions")
         else:
             axes.set(xlabel="Predicted probability of the positive class", ylabel="Share that was positive")
@@ -140,8 +140,8 @@ def _calibration(folder: Path, appraisal: Appraisal) -> None:
 
 def _confusion(folder: Path, appraisal: Appraisal) -> None:
     """Which class is taken for which: shares of the true class."""
-    names = [column.removeprefix("p_") for column in appraisal.predictions.columns]
-    predicted = np.array(names)[appraisal.predictions.to_numpy().argmax(axis=1)]
+    names = [column.removeprefix("p_") for column in metrics.scores_of(appraisal.predictions).columns]
+    predicted = np.array(names)[metrics.decided(appraisal.predictions)]
     table = pd.crosstab(appraisal.rows["label"].astype(str).to_numpy(), predicted)
     counts = table.reindex(index=names, columns=names, fill_value=0).to_numpy()
     wrong = counts - np.diag(np.diag(counts))

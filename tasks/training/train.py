@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from tasks.ground import arithmetic, files, params, settings
 from tasks.ground.errors import DataMissing, ModelCodeError
 from tasks.modelling import user_code
-from tasks.runtime import model_file
+from tasks.runtime import decisions, model_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,6 +52,7 @@ def train(name: str) -> None:
         folder.mkdir()
         model_file.dump(pipeline, folder / "model.skops")
         came_from = {"arrived": rows.arrived(build), "arithmetic": arithmetic.in_effect()}
+        came_from |= _decision(pipeline, name, model, learn)
         files.write_json(folder / "training.json", {**training, **came_from})
         files.write_json(folder / "profile.json", reference)
         (folder / "reference.parquet").write_bytes(daily_summaries.to_bytes(summaries))
@@ -108,6 +109,28 @@ def _failure(pipeline: Pipeline, model: params.Model, row: pd.DataFrame) -> str 
     except FAULTS as error:
         return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
     return None if answer.notna().all(axis=None) else "it answers NaN"
+
+
+TRIED = 2000
+"""Training rows on which it is looked at how a pipeline decides."""
+
+
+def _decision(pipeline: Pipeline, name: str, model: params.Model, learn: pd.DataFrame) -> dict[str, Any]:
+    """How a classifier's decisions follow from its probabilities: `decision` of release.json."""
+    if model.task != "classification":
+        return {}
+    classes = sorted(learn["label"].unique().tolist())
+    if sorted(pipeline.classes_.tolist()) != classes:
+        raise ModelCodeError(
+            f"models/{name}/pipeline: its classes_ are {_listed(pipeline.classes_.tolist())}, the labels that it "
+            f"learned from are {_listed(classes)}. They must be the same values"
+        )
+    few = learn.iloc[:: -(-len(learn) // TRIED)]
+    return {"decision": decisions.of(pipeline, few[list(model.features)])}
+
+
+def _listed(classes: list[Any]) -> str:
+    return ", ".join(map(repr, classes[:5])) + (" …" if len(classes) > 5 else "")
 
 
 def facts(learn: pd.DataFrame, task: str, partitions: list[str]) -> dict[str, Any]:

@@ -47,7 +47,7 @@ class Reference:
         learned: dict[str, Any] = files.read_json(self.folder / "training" / "profile.json")
         if self.holdout is None:
             return learned
-        predictions = metrics.predictions_of(self.holdout)
+        predictions = metrics.scores_of(self.holdout)
         return {**learned, "predictions": {name: profile.number(predictions[name]) for name in predictions}}
 
     @property

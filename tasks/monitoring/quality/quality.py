@@ -102,7 +102,7 @@ def measure(
     labelled = metrics.labelled(task, frame)
     days, label = metrics.day_blocks(labelled["time"]), labelled["label"].to_numpy()
     predictions = metrics.predictions_of(labelled.drop(columns=[*slices], errors="ignore"))
-    if (task == "regression") != ("prediction" in predictions):
+    if (task == "regression") == any(str(name).startswith("p_") for name in predictions):
         raise metrics.Unscorable(f"these are no predictions of a {task}")
 
     def scored(members: npt.NDArray[np.int64]) -> dict[str, Any]:
@@ -328,14 +328,15 @@ def _scalar(task: str, loss: str, predictions: pd.DataFrame) -> Floats:
     Of two classes the probability of the second one; of more the loss that it would have if its probabilities were
     true; of a number, that number.
     """
-    values = predictions.to_numpy(dtype=np.float64)
+    scores = metrics.scores_of(predictions)
+    values = scores.to_numpy(dtype=np.float64)
     if bad := int((~np.isfinite(values)).any(axis=1).sum()):
         raise metrics.Unscorable(f"something is missing or infinite in {bad:,} of {len(values):,} predictions")
     if task == "regression":
         return predictions["prediction"].to_numpy(dtype=np.float64)
     if values.shape[1] == 2:
         return values[:, 1]
-    names = [column.removeprefix("p_") for column in predictions.columns]
+    names = [column.removeprefix("p_") for column in scores.columns]
     if_true = [metrics.losses(loss, np.full(len(values), name), predictions) for name in names]
     return np.asarray((values * np.stack(if_true, axis=1)).sum(axis=1), dtype=np.float64)
 

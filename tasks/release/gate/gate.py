@@ -302,7 +302,7 @@ class _Holdout:
             raise ValueError(f"the {side} has {len(frame)} predictions for {len(self.seen)} rows")
         frame = frame.loc[~self.seen].reset_index(drop=True)
         self._refuse_other_columns(side, frame)
-        if unsound := int((~np.isfinite(frame.to_numpy(dtype=np.float64)).all(axis=1)).sum()):
+        if unsound := int((~np.isfinite(metrics.scores_of(frame).to_numpy(dtype=np.float64)).all(axis=1)).sum()):
             raise ValueError(f"{unsound} of {len(frame)} predictions of the {side} are NaN or infinite")
         return frame
 
@@ -526,7 +526,7 @@ def distances(task: str, before: pd.DataFrame, after: pd.DataFrame) -> Floats:
     if task == "regression":
         difference = after["prediction"].to_numpy() - before["prediction"].to_numpy()
         return np.abs(np.asarray(difference, dtype=np.float64))
-    classes = sorted({*before, *after})
+    classes = sorted(name for name in {*before, *after} if name.startswith("p_"))
     old, new = (side.reindex(columns=classes, fill_value=0.0).to_numpy(dtype=np.float64) for side in (before, after))
     return np.asarray(np.abs(new - old).sum(axis=1) / 2, dtype=np.float64)
 

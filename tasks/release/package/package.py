@@ -180,6 +180,7 @@ def describe(name: str, model: params.Model) -> dict[str, Any]:
         "task": model.task,
         "about": model.about,
         "classes": training["classes"],
+        "decision": training.get("decision"),
         "columns": list(model.features),  # their order, which JSON with sorted keys does not keep
         "features": {f: feature.model_dump() for f, feature in model.features.items()},
         "categories": {column: sorted(learnt[column].dropna().unique().tolist()) for column in learnt},
@@ -251,7 +252,8 @@ def _evaluated(name: str, model: params.Model, most: int) -> tuple[pd.DataFrame,
     classes = files.read_json(build / "model" / "training.json")["classes"]
     predictions = pd.read_parquet(build / "evaluation" / "predictions.parquet").set_index("id")
     holdout = _spread(rows.read(build, "holdout", [*model.features, "id"]), most)
-    columns = [f"p_{c}" for c in classes] if classes else [c for c in ("prediction", "q10", "q90") if c in predictions]
+    names = [f"p_{c}" for c in classes or ()] + ["prediction", "q10", "q90"]
+    columns = [column for column in names if column in predictions]
     return holdout, predictions.loc[holdout["id"], columns]
 
 
@@ -383,6 +385,19 @@ def refuse_difference(tag: str, evaluated: pd.DataFrame, answer: dict[str, Any],
 
 def differences(evaluated: pd.DataFrame, predictions: list[dict[str, Any]]) -> list[str]:
     """Where answers to rows are not what the rows were evaluated as: a line for each value."""
+    is_decided = "prediction" in evaluated and any(str(name).startswith("p_") for name in evaluated)
+    classes = evaluated["prediction"].tolist() if is_decided else []
+    answers = [prediction.get("prediction") for prediction in predictions]
+    decided = [
+        f"{row}: was decided for {expected!r} when evaluated, the release answers {answer!r}"
+        for row, expected, answer in zip(evaluated.index, classes, answers, strict=False)
+        if (type(expected), expected) != (type(answer), answer)
+    ]
+    numbers = evaluated.drop(columns="prediction") if is_decided else evaluated
+    return [*decided, *_number_differences(numbers, predictions)]
+
+
+def _number_differences(evaluated: pd.DataFrame, predictions: list[dict[str, Any]]) -> list[str]:
     import numpy as np
 
     expected = evaluated.to_numpy(dtype=np.float64)

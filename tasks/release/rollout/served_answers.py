@@ -16,6 +16,7 @@ import pandas as pd
 
 from tasks.ground import files
 from tasks.ground.errors import ReleaseDiffers
+from tasks.modelling import metrics
 from tasks.release import comparison
 from tasks.release.gate.verdict import Check
 from tasks.release.package import package
@@ -75,7 +76,7 @@ class OwnAnswers:
         """What scores rows; only where it gives the golden rows what they were evaluated to."""
         score = comparison.scorer(self.model, self.release, self._facts)
         golden = files.read_json(self.release / "golden.json")
-        evaluated = pd.DataFrame([row["predicted"] for row in golden], dtype="float64")
+        evaluated = metrics.scores_of(pd.DataFrame([row["predicted"] for row in golden])).astype("float64")
         off = (score(self._frame([row["row"] for row in golden]))[list(evaluated)] - evaluated).abs()
         if not (off <= package.TOLERANCE * evaluated.abs().clip(lower=1.0)).all(axis=None):
             most = float(off.to_numpy().max())

@@ -45,15 +45,19 @@ def counts(rows: int = 500, seed: int = 0) -> tuple[pd.Series, pd.DataFrame]:
 
 @pytest.mark.parametrize("ties", [None, 2, 1])
 def test_two_classes_as_scikit_learn(ties):
-    """Log loss, Brier, ROC AUC and average precision of two classes are scikit-learn's, ties and all."""
+    """Every metric of two classes is scikit-learn's, ties and all."""
     label, predictions = binary(ties=ties)
-    p = predictions["p_1"]
+    p, answers = predictions["p_1"], predictions.to_numpy().argmax(axis=1)
     assert metrics.score("classification", label, predictions) == pytest.approx(
         {
             "log_loss": reference.log_loss(label, predictions),
             "brier": reference.brier_score_loss(label, p),
             "roc_auc": reference.roc_auc_score(label, p),
             "average_precision": reference.average_precision_score(label, p),
+            "accuracy": reference.accuracy_score(label, answers),
+            "precision": reference.precision_score(label, answers),
+            "recall": reference.recall_score(label, answers),
+            "f1": reference.f1_score(label, answers),
             "calibration_error": metrics.calibration_error("classification", label, predictions),
         },
         rel=1e-12,
@@ -61,15 +65,19 @@ def test_two_classes_as_scikit_learn(ties):
 
 
 def test_more_classes_as_scikit_learn():
-    """Log loss, Brier, accuracy and one-against-the-rest ROC AUC of more classes are scikit-learn's."""
+    """Log loss, Brier, accuracy, macro averages and one-against-the-rest ROC AUC are scikit-learn's."""
     label, predictions = multiclass()
+    answers = predictions.to_numpy().argmax(axis=1)
     found = metrics.score("classification", label, predictions)
     found.pop("calibration_error")
     assert found == pytest.approx(
         {
             "log_loss": reference.log_loss(label, predictions),
             "brier": reference.brier_score_loss(label, predictions),
-            "accuracy": reference.accuracy_score(label, predictions.to_numpy().argmax(axis=1)),
+            "accuracy": reference.accuracy_score(label, answers),
+            "precision": reference.precision_score(label, answers, average="macro"),
+            "recall": reference.recall_score(label, answers, average="macro"),
+            "f1": reference.f1_score(label, answers, average="macro"),
             "roc_auc": reference.roc_auc_score(label, predictions, multi_class="ovr", average="macro"),
         },
         rel=1e-12,
@@ -106,6 +114,56 @@ def test_ranking_with_any_ties(rows):
     found = metrics.score("classification", positive, pd.DataFrame({"p_False": 1 - scores, "p_True": scores}))
     assert found["roc_auc"] == pytest.approx(reference.roc_auc_score(positive, scores))
     assert found["average_precision"] == pytest.approx(reference.average_precision_score(positive, scores))
+
+
+@pytest.mark.parametrize("threshold", [0.2, 0.5, 0.7])
+@pytest.mark.parametrize("names", [(0, 1), (False, True), ("no", "yes")])
+def test_decisions_are_judged_as_they_were_made(threshold, names):
+    """Not as the most probable class: with a column that names the class, of any type, also as a log has it."""
+    code, predictions = binary()
+    taken = (predictions["p_1"] >= threshold).astype(int)
+    label, answers = (values.map(dict(enumerate(names))) for values in (code, taken))
+    named = predictions.set_axis([f"p_{name}" for name in names], axis=1)
+    for as_logged in (answers, answers.map(lambda name: float(name) if type(name) is int else str(name))):
+        found = metrics.score("classification", label, named.assign(prediction=as_logged))
+        assert found["precision"] == pytest.approx(reference.precision_score(code, taken))
+        assert found["recall"] == pytest.approx(reference.recall_score(code, taken))
+        assert found["accuracy"] == pytest.approx((code == taken).mean())
+        assert found["log_loss"] == pytest.approx(reference.log_loss(code, predictions))
+
+
+def test_a_cost_is_the_mean_of_what_errors_cost():
+    """The loss of each row, and the metric; what costs nothing is a decision that is right."""
+    label, predictions = binary()
+    decided = predictions.assign(prediction=(predictions["p_1"] >= 0.1).astype(int))
+    (_, false_positive), (false_negative, _) = reference.confusion_matrix(label, decided["prediction"])
+    expected = (2 * false_positive + 7.5 * false_negative) / len(label)
+    costs = {"false_positive": 2.0, "false_negative": 7.5}
+    assert metrics.loss_of("cost", costs) == "cost(2, 7.5)"
+    assert metrics.losses("cost(2, 7.5)", label, decided).mean() == pytest.approx(expected)
+    assert metrics.score("classification", label, decided, costs=costs)["cost"] == pytest.approx(expected)
+    with pytest.raises(metrics.Unscorable, match="it is of two classes, the predictions have 5"):
+        metrics.losses("cost(2, 7.5)", *multiclass())
+
+
+@pytest.mark.parametrize("task", ["two", "more", "regression"])
+def test_a_weight_of_three_is_three_rows(task):
+    """In every metric, and in every resample of days."""
+    label, predictions = {"two": binary, "more": multiclass, "regression": counts}[task](rows=300)
+    kind = "regression" if task == "regression" else "classification"
+    days = np.arange(300) // 30
+    weights = np.random.default_rng(1).integers(0, 4, 300).astype(float)
+    repeated = np.repeat(np.arange(300), weights.astype(int))
+    found = metrics.score(kind, label, predictions, weights=weights)
+    expected = metrics.score(kind, label.iloc[repeated], predictions.iloc[repeated])
+    found.pop("calibration_error"), expected.pop("calibration_error")  # its bins hold equally many rows, not weights
+    assert found == pytest.approx(expected)
+    drawn = metrics.score_with_intervals(kind, label, predictions, days, resamples=50, weights=weights)
+    again = metrics.score_with_intervals(
+        kind, label.iloc[repeated], predictions.iloc[repeated], days[repeated], resamples=50
+    )
+    for metric in expected:
+        assert drawn[metric] == pytest.approx(again[metric], rel=0.02), metric
 
 
 def test_losses_average_to_metrics():
@@ -150,7 +208,8 @@ def test_slice_of_one_class():
     """Where all labels are equal, what ranks is left out, and the rest is there."""
     _, predictions = binary(rows=50)
     found = metrics.score("classification", pd.Series(np.zeros(50, dtype=int)), predictions)
-    assert set(found) == {"log_loss", "brier", "calibration_error"}
+    assert set(found) == {"log_loss", "brier", "calibration_error", "accuracy", "precision", "f1"}
+    assert "recall" not in found, "of no row that is positive none can be found"
     _, predictions = multiclass(rows=50)
     assert "roc_auc" not in metrics.score("classification", pd.Series(np.full(50, 3)), predictions)
 
@@ -327,7 +386,7 @@ def test_binned_ranking_is_near():
     positive, scores, days = label.to_numpy() == 1, predictions["p_1"].to_numpy(), np.arange(6000) // 200
     plan = metrics._DayResamples.of(days, 20, 0)
     found = plan.ranking(positive, scores)
-    exact = metrics._ranking(positive, scores, plan.codes, plan.weights, limit=len(scores))
+    exact = metrics._ranking(positive, scores, plan, limit=len(scores))
     apart = np.sqrt(((found - exact) ** 2).mean(axis=1))
     assert (apart < 0.1 * exact.std(axis=1)).all()
 

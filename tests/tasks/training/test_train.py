@@ -83,6 +83,7 @@ def test_training_json_says_what_it_was_fitted_on(trained: Path) -> None:
         "until": "2013-02-28T18:00:00",
         "partitions": ["2013-01", "2013-02"],
         "classes": [0, 1],
+        "decision": "most_probable",
         "baseline": {"classes": [pytest.approx(1 - share), pytest.approx(share)]},
         "arrived": rows.arrived(trained),
         "arithmetic": arithmetic.in_effect(),
