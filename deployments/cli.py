@@ -323,6 +323,30 @@ def revisions(
     _print(listing, as_json, [*corrections.in_words(listing)] or ["no partition was ever revised"])
 
 
+@command("diff flights 2013-10 --from 1 --to 2", DATA)
+def diff(
+    dataset: Dataset,
+    partition: Partition,
+    former: Annotated[
+        str | None, Option("--from", parser=_source, metavar="REVISION|FILE", help="Else the one before the other.")
+    ] = None,
+    now: Annotated[
+        str | None, Option("--to", parser=_source, metavar="REVISION|FILE", help="Else what counts now.")
+    ] = None,
+    write: Annotated[Path | None, Option(resolve_path=True, metavar="FILE", help="All rows: .csv or .parquet.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show which rows differ between two versions of a partition: counts, then examples of each kind."""
+    from tasks.data import row_differences
+
+    before, after, found = row_differences.between(_params(), dataset, partition, former, now)
+    if write:
+        row_differences.write(found, write)
+    facts = {"from": before, "to": after, **asdict(found.counts), "examples": found.examples()}
+    head = f"{dataset}/{partition}, from {before} to {after}:"
+    _print(facts, as_json, [head, *row_differences.in_words(found), *([f"all of them: {write}"] if write else [])])
+
+
 @command("revert flights 2013-10 --to 1", DATA)
 def revert(
     dataset: Dataset,

@@ -56,7 +56,6 @@ def between(before: Content, after: Content, dataset: str, reader: str) -> Chang
         dataset: whose partition it is.
         reader: the model by whose contract they are read.
     """
-    suites = [contract.load(reader, dataset, Path(name).stem) for name, _ in (before, after)]
     key = {
         "md5": [files.md5(path) for _, path in (before, after)],
         "suffixes": [Path(name).suffix for name, _ in (before, after)],
@@ -65,14 +64,8 @@ def between(before: Content, after: Content, dataset: str, reader: str) -> Chang
     }
 
     def make(beside: Path) -> None:
-        with TemporaryDirectory(dir=settings.VAR, prefix="changes-") as folder:
-            frames = []
-            for turn, (name, path) in enumerate((before, after)):
-                named = Path(folder) / str(turn) / name
-                named.parent.mkdir()
-                named.symlink_to(path.resolve())
-                frames.append(table_files.read(named, suites[turn]))
-        files.write_json(beside, asdict(compare(frames[0], frames[1], suites[1].key)))
+        (former, now), names = frames(before, after, dataset, reader)
+        files.write_json(beside, asdict(compare(former, now, names)))
 
     try:
         return Changes(**files.read_json(files.memo("changes", key, ".json", make)))
@@ -80,21 +73,45 @@ def between(before: Content, after: Content, dataset: str, reader: str) -> Chang
         return None
 
 
+def frames(
+    before: Content, after: Content, dataset: str, reader: str
+) -> tuple[tuple[pd.DataFrame, pd.DataFrame], list[str]]:
+    """Both contents of a partition, each by the contract of its name; and the key of the newer one's.
+
+    Raises:
+        Unreadable: one of them cannot be read.
+    """
+    read, key = [], []
+    with TemporaryDirectory(dir=settings.VAR, prefix="changes-") as folder:
+        for turn, (name, path) in enumerate((before, after)):
+            wanted = contract.load(reader, dataset, Path(name).stem)
+            named, key = Path(folder) / str(turn) / name, wanted.key
+            named.parent.mkdir()
+            named.symlink_to(path.resolve())
+            read.append(table_files.read(named, wanted))
+    return (read[0], read[1]), key
+
+
 def compare(before: pd.DataFrame, after: pd.DataFrame, key: Sequence[str]) -> Changes:
     """What changed from one frame to another: the pure core."""
-    import pandas as pd
-
     names = list(key)
     if not names or any(not _tells_apart(frame, names) for frame in (before, after)):
         return _whole_rows(before, after)
     former, now = before.set_index(names), after.set_index(names)
     both = former.index.intersection(now.index)
     former, now = former.loc[both], now.loc[both]
-    differs = pd.DataFrame({n: _differs(former, now, n) for n in dict.fromkeys([*now.columns, *former.columns])})
+    differs = differing(former, now)
     counts = {str(name): int(differs[name].sum()) for name in differs}
     changed = dict(sorted(((n, c) for n, c in counts.items() if c), key=lambda entry: (-entry[1], entry[0])))
     altered = int(differs.any(axis=1).sum())
     return Changes(len(before), len(after), len(after) - len(both), len(before) - len(both), altered, changed)
+
+
+def differing(former: pd.DataFrame, now: pd.DataFrame) -> pd.DataFrame:
+    """Column → whether it is another value, for each row; both have the same rows in the same order."""
+    import pandas as pd
+
+    return pd.DataFrame({n: _differs(former, now, n) for n in dict.fromkeys([*now.columns, *former.columns])})
 
 
 def _tells_apart(frame: pd.DataFrame, key: list[str]) -> bool:
@@ -114,13 +131,13 @@ def _differs(former: pd.DataFrame, now: pd.DataFrame, name: Any) -> npt.NDArray[
 
 
 def _whole_rows(before: pd.DataFrame, after: pd.DataFrame) -> Changes:
-    counted = [_hashes(frame).value_counts() for frame in (before, after)]
+    counted = [hashes(frame).value_counts() for frame in (before, after)]
     difference = counted[1].sub(counted[0], fill_value=0)
     added, removed = difference.clip(lower=0).sum(), -difference.clip(upper=0).sum()
     return Changes(len(before), len(after), int(added), int(removed), columns={}, by_key=False)
 
 
-def _hashes(frame: pd.DataFrame) -> pd.Series[Any]:
+def hashes(frame: pd.DataFrame) -> pd.Series[Any]:
     """A hash per row, in which the order of the columns does not count."""
     import pandas as pd
 
