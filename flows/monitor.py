@@ -168,7 +168,8 @@ class _MonitorRun:
         rows = reference.holdout
         losses = metrics.losses(self.how.loss, rows["label"], metrics.predictions_of(rows))
         holdout = degradation.HoldoutLosses.of(losses, metrics.day_blocks(rows["time"]), quality.promised)
-        days = [day for day in joined.losses(live.candidate) if day[0] <= self.last_day.isoformat()]
+        own = (degradation.DayLosses(*day) for day in joined.losses(live.candidate))
+        days = [of_day for of_day in own if of_day.day <= self.last_day.isoformat()]
         episodes = degradation.find(holdout, days)
         return alarms.of_quality(episodes, self.how.loss, quality.promised, live.candidate, live.version)
 

@@ -34,6 +34,9 @@ WEEK = 7
 PRIORS = (0.02, 0.2, 2.0)
 """Variances τ² of the mean score under drift: a small, a middling and a great one, each a third of the mixture."""
 
+STAKES = (0.05, 0.2, 0.5, 0.9)
+"""What `mean_evidence` bets each day, as shares of what it has."""
+
 HALF_BY = 12
 """Half of the weight is on changes within so many weeks; the rest falls as 1/weeks²."""
 
@@ -129,6 +132,27 @@ def log_evidence(scores: Floats, has_value: npt.NDArray[np.bool_], variance: Flo
             mixed[:, begin:] += weight / len(PRIORS) * grown
         left[begin:] -= weight
     return np.asarray(np.log(mixed + left))  # a martingale that has not begun is 1
+
+
+def mean_evidence(values: Floats) -> Floats:
+    """The logarithm of the evidence, after each day, against «none of these has an expected value above 1».
+
+    For values ≥ 0, whatever their distribution and however each depends on the ones before: with a stake λ of at most 1
+    the product of 1 + λ(value − 1) is a supermartingale that begins at 1 (Waudby-Smith & Ramdas 2024, JRSS B 86, 1-27).
+    Stakes are mixed, and beginnings, as in `log_evidence`.
+
+    Args:
+        values: (days,), oldest first.
+    """
+    days = len(values)
+    grown = _cumulated(np.log1p(np.outer(STAKES, values - 1)))
+    mixed, left = np.zeros(days), np.ones(days)
+    for week, begin in enumerate(range(0, days, WEEK), start=1):
+        weight = HALF_BY / ((week + HALF_BY - 1) * (week + HALF_BY))
+        since = np.minimum(grown[:, begin + 1 :] - grown[:, [begin]], 700.0)
+        mixed[begin:] += weight * np.exp(since).mean(axis=0)
+        left[begin:] -= weight
+    return np.asarray(np.log(mixed + left))
 
 
 def change_point(scores: Floats, has_value: npt.NDArray[np.bool_]) -> int:

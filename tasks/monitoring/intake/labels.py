@@ -54,7 +54,8 @@ class Day:
     """How many predictions count."""
     labels: int
     releases: Mapping[str, Mapping[str, Any]]
-    """Candidate → rows, labels, `loss` (the sum over those; None: not computable) and `label` (its day summary)."""
+    """Candidate → rows, labels, `loss` and `squares` (sums of losses and of their squares over those; None: not
+    computable) and `label` (its day summary)."""
 
     @property
     def identity(self) -> str:
@@ -72,11 +73,14 @@ class Joined:
     """Name → `stat` (size and time of change) and `sha256` of its file."""
     days: Mapping[str, Day] = field(default_factory=dict)
 
-    def losses(self, candidate: str) -> list[tuple[str, float, int]]:
-        """Day, sum of losses and number of labels of a release, for every day that has some; oldest first."""
+    def losses(self, candidate: str) -> list[tuple[str, float, int, float]]:
+        """Day, sum of losses, labels and sum of squared losses of a release, for every day with labels; oldest first.
+
+        The last is nan where the day was joined before it was kept.
+        """
         own = ((day, joined.releases.get(candidate, {})) for day, joined in sorted(self.days.items()))
         return [
-            (day, float(of["loss"]), int(of["labels"]))
+            (day, float(of["loss"]), int(of["labels"]), float(of.get("squares") or math.nan))
             for day, of in own
             if of.get("labels") and of["loss"] is not None
         ]
@@ -301,8 +305,9 @@ class _Joiner:
             return kept
         with suppress(metrics.Unscorable):  # quality.measure says why, of the week
             predictions = metrics.predictions_of(labelled).dropna(axis=1, how="all")
-            total = float(metrics.losses(self.loss, labelled["label"], predictions).sum())
-            kept["loss"] = total if math.isfinite(total) else None
+            losses = metrics.losses(self.loss, labelled["label"], predictions)
+            sums = {"loss": float(losses.sum()), "squares": float((losses**2).sum())}
+            kept |= {name: total if math.isfinite(total) else None for name, total in sums.items()}
         profile = intake.profile(self.model, self.state, candidate)
         if profile is None:
             return kept

@@ -30,7 +30,7 @@ Scores = dict[str, dict[str, float]]
 
 FEWEST_DAYS = 3
 FEWEST_ROWS = 30
-"""Fewer days or rows are «not enough data»."""
+"""Fewer rows are «not enough data»; of fewer days there is no interval."""
 
 FEWEST_BLOCKS = 3
 """An estimate needs so many blocks of labelled days, each as long as the window."""
@@ -72,10 +72,12 @@ class Measured:
     def text(self) -> str:
         """In words."""
         if (entry := self.of_loss) is None:
-            needed = f"{FEWEST_ROWS} on {FEWEST_DAYS} days are needed"
-            return f"not enough data: {self.labels:,} of {self.rows:,} rows have a label, on {self.days} days; {needed}"
-        interval = f" ({entry['low']:.4g} to {entry['high']:.4g})" if "low" in entry else ""
-        return f"{self.loss} is {entry['value']:.4g}{interval}, of {self.labels:,} labels on {self.days} days"
+            few = f"{self.labels:,} of {self.rows:,} rows have a label; a week takes {FEWEST_ROWS}"
+            return f"not enough data: {few}"
+        text = f"{self.loss} is {entry['value']:.4g}"
+        text += f" ({entry['low']:.4g} to {entry['high']:.4g})" if "low" in entry else ""
+        text += f", of {self.labels:,} labels on {self.days} day{'s'[: int(self.days > 1)]}"
+        return text if "low" in entry else f"{text}; an interval takes {FEWEST_DAYS} days"
 
 
 def measure(
@@ -107,16 +109,18 @@ def measure(
 
     def scored(members: npt.NDArray[np.int64]) -> dict[str, Any]:
         counts = {"rows": len(members), "days": len(np.unique(days[members]))}
-        if counts["rows"] < FEWEST_ROWS or counts["days"] < FEWEST_DAYS:
+        if counts["rows"] < FEWEST_ROWS:
             return {**counts, "metrics": {}}
         of_rows = label[members], predictions.iloc[members]
+        blocks = days[members] if counts["days"] >= FEWEST_DAYS else np.zeros(len(members), dtype=np.int64)
         scores = metrics.score_with_intervals(
-            task, *of_rows, days[members], resamples=resamples, seed=0, confidence=confidence
+            task, *of_rows, blocks, resamples=resamples, seed=0, confidence=confidence
         )
         if loss not in scores:
             losses = metrics.losses(loss, *of_rows)
-            low, high = metrics.interval(metrics.bootstrap_means(losses, days[members], resamples, 0), confidence)
-            scores[loss] = {"value": float(losses.mean()), "low": low, "high": high}
+            low, high = metrics.interval(metrics.bootstrap_means(losses, blocks, resamples, 0), confidence)
+            ends = {"low": low, "high": high} if math.isfinite(low) else {}
+            scores[loss] = {"value": float(losses.mean()), **ends}
         rounded = {name: {key: numbers.short(v) for key, v in entry.items()} for name, entry in scores.items()}
         return {**counts, "metrics": rounded}
 
@@ -128,6 +132,27 @@ def measure(
             groups = sorted(names.groupby(names.to_numpy()).indices.items())
             parts[column] = {str(value): scored(np.asarray(members)) for value, members in groups}
     return Measured(loss, len(frame), len(labelled), overall["days"], overall["metrics"], parts)
+
+
+def promise(
+    task: str, loss: str, holdout: pd.DataFrame, resamples: int = 1000, confidence: float = 0.95
+) -> dict[str, float] | None:
+    """The loss on the holdout: {value, low, high}; None where it has too few rows.
+
+    Of fewer days than say how days differ, or of rows without a time, the interval is over rows: it does not say how
+    much days differ (degradation.py assumes something).
+
+    Raises:
+        Unscorable: predictions that do not offer the loss.
+    """
+    labelled = metrics.labelled(task, holdout)
+    if len(labelled) < FEWEST_ROWS:
+        return None
+    losses = metrics.losses(loss, labelled["label"], metrics.predictions_of(labelled))
+    blocks, _ = metrics.blocks(labelled["time"])
+    low, high = metrics.interval(metrics.bootstrap_means(losses, blocks, resamples, 0), confidence)
+    entry = {"value": float(losses.mean()), "low": low, "high": high}
+    return {name: numbers.short(value) for name, value in entry.items()}
 
 
 # ── estimated ─────────────────────────────────────────────────────────────────────────────────────

@@ -100,8 +100,7 @@ def _promise(how: Measuring, holdout: Path, target: Path) -> None:
 
     loss = None
     with suppress(metrics.Unscorable):  # it was trained for another task, or does not offer this loss
-        rows = pd.read_parquet(holdout)
-        loss = quality.measure(how.task, how.loss, rows, (), how.resamples, how.confidence).of_loss
+        loss = quality.promise(how.task, how.loss, pd.read_parquet(holdout), how.resamples, how.confidence)
     files.write_json(target, loss)
 
 

@@ -92,10 +92,11 @@ def test_losses_and_labels_of_a_day_are_kept(asked: pd.DataFrame) -> None:
     """The sum of its losses, and its day summary as that of the training rows is made."""
     deliver(asked, "2013-04")
     joined = join()
-    day, total, count = joined.losses("aaaa")[3]
+    day, total, count, squares = joined.losses("aaaa")[3]
     of = asked[asked["time"].dt.date.astype(str) == day]
     assert (day, count) == ("2013-04-04", 24)
-    assert total == pytest.approx(-np.log(np.where(of["label"] == 1, of["p_1"], of["p_0"])).sum())
+    lost = -np.log(np.where(of["label"] == 1, of["p_1"], of["p_0"]))
+    assert (total, squares) == (pytest.approx(lost.sum()), pytest.approx((lost**2).sum()))
     column = intake.columns(made_of(LEARNED))["label"]
     whole = daily_summaries.summarise(asked, {"label": column})
     assert daily_summaries.to_bytes({"label": labels.label_days(joined, "aaaa", column)}) == daily_summaries.to_bytes(
@@ -362,7 +363,7 @@ def test_labels_may_be_true_and_false_or_floats(world: Path, kind: type) -> None
     joined = join(observe(lambda _: layout))
     found = joined.losses("aaaa")
     wanted = -np.log(np.where(asked["label"] == 1, asked["p_1"], asked["p_0"])).sum()
-    assert sum(total for _, total, _ in found) == pytest.approx(wanted)
+    assert sum(total for _, total, _, _ in found) == pytest.approx(wanted)
     column = intake.columns(layout)["label"]
     assert labels.label_days(joined, "aaaa", column).counts[:, -1].sum() == 0  # none is unknown
     week = weekly.measured(MODEL, joined, HOW, lambda _: None)[0]
@@ -397,7 +398,7 @@ def test_classes_before_are_no_predictions_of_a_regression(world: Path) -> None:
     state = intake.ingest(MODEL, intake.IntakeOptions("regression", ("station",), 90), made.__getitem__, LATER)
     joined = labels.join(MODEL, state, settings.BUILD / MODEL / "rows", "regression", "absolute")
     assert joined.losses("aaaa") == []
-    assert joined.losses("bbbb") == [(day, 12.0, 24) for day in joined.days]
+    assert joined.losses("bbbb") == [(day, 12.0, 24, 6.0) for day in joined.days]
 
 
 @pytest.mark.parametrize(("task", "loss"), [("regression", "absolute"), ("classification", "log_loss")])

@@ -118,12 +118,15 @@ def test_slices_are_measured_each() -> None:
 
 
 def test_small_windows_say_not_enough_data() -> None:
-    """Few labels, few days or none at all: no number, and a reason."""
+    """Few labels or none: no number, and a reason; of few days a number, without an interval."""
     frame = world("2013-03-04", 2, 5)
     found = quality.measure("classification", "log_loss", frame)
-    assert found.metrics == {}
-    assert found.of_loss is None
-    assert found.text == ("not enough data: 300 of 300 rows have a label, on 2 days; 30 on 3 days are needed")
+    assert found.of_loss is not None
+    assert set(found.of_loss) == {"value"}
+    assert found.text == f"log_loss is {found.of_loss['value']:.4g}, of 300 labels on 2 days; an interval takes 3 days"
+    few = quality.measure("classification", "log_loss", frame.head(20))
+    assert (few.metrics, few.of_loss) == ({}, None)
+    assert few.text == "not enough data: 20 of 20 rows have a label; a week takes 30"
     nothing = quality.measure("classification", "log_loss", frame.assign(label=None))
     assert (nothing.labels, nothing.metrics) == (0, {})
     assert quality.measure("classification", "log_loss", frame.iloc[:0]).text.startswith("not enough data: 0 of 0")
