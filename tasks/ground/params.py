@@ -137,6 +137,38 @@ class Feature(Section):
         return whole and (self.min is None or value >= self.min) and (self.max is None or value <= self.max)
 
 
+class Reading(BaseModel):
+    """Which partitions of a dataset rows are made of: `partition`, `{history: N}`, `static` or `all`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    how: Literal["partition", "history", "static", "all"]
+    last: PositiveInt = 1
+    """So many partitions, the newest of them the rows' own, of a history."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_written(cls, written: Any) -> Any:
+        if written in ("partition", "static", "all"):
+            return {"how": written}
+        if isinstance(written, dict) and list(written) == ["history"]:
+            last = _as_dvc_compares(written["history"])
+            if isinstance(last, int) and not isinstance(last, bool) and last > 0:
+                return {"how": "history", "last": last}
+            raise ValueError(f"history: {last!r} is no number of partitions, 1 or more")
+        raise ValueError(f"{written!r} is no way to read a dataset; write partition, {{history: N}}, static or all")
+
+    @property
+    def needs_own(self) -> bool:
+        """Whether rows wait until the dataset has the partition of their name."""
+        return self.how in ("partition", "history")
+
+    @property
+    def is_ordered(self) -> bool:
+        """Whether the names of its partitions must say which is later."""
+        return self.how in ("history", "all")
+
+
 class Estimator(Section):
     """Which estimator, with which hyper-parameters. `class` is a dotted path below sklearn or models."""
 
@@ -261,7 +293,7 @@ class Model(Section):
 
     about: str
     task: Literal["classification", "regression"]
-    datasets: Annotated[dict[Name, Literal["partition", "all"]], Field(min_length=1)]
+    datasets: Annotated[dict[Name, Reading], Field(min_length=1)]
     options: Values
     timezone: Zone = "UTC"
     """In which the rows' `time` stands: what is logged in UTC is held against them by the days of this zone."""
@@ -292,8 +324,8 @@ class Model(Section):
         losses = ("log_loss", "brier") if self.task == "classification" else ("absolute", "squared", "poisson")
         if self.gate.loss not in losses:
             raise ValueError(f"gate.loss: {self.gate.loss!r} is not for {self.task}; one of {', '.join(losses)}")
-        if "partition" not in self.datasets.values():
-            raise ValueError("datasets: at least one must be read by partition")
+        if not any(reading.needs_own for reading in self.datasets.values()):
+            raise ValueError("datasets: at least one must be read by partition or history: rows are made by partition")
         return self
 
     def of_type(self, *types: str) -> list[str]:

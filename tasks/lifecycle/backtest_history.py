@@ -29,7 +29,7 @@ import pandas as pd
 from tasks.ground import files, import_closure, params, settings
 from tasks.ground.errors import DataMissing, Mistake, ParamsError
 from tasks.modelling import rows
-from tasks.tables import partitions
+from tasks.tables import selection
 
 Source = Literal["data", "upstream"]
 
@@ -175,20 +175,16 @@ def _partition_files(source: Source, config: params.Params, model: params.Model)
 
 
 def _rows(name: str, model: params.Model, partition_files: dict[str, list[Path]]) -> pd.DataFrame:
-    """The rows of every complete partition, as `prepare` makes them, by time; of a lookup, with what had arrived."""
+    """The rows of every complete partition, as `prepare` makes them, by time."""
     from tasks.training import prepare
 
-    def tables(dataset: str, partition: str) -> list[Path]:
-        by_partition = model.datasets[dataset] == "partition"
-        return [
-            path
-            for path in partition_files[dataset]
-            if (path.stem == partition if by_partition else partitions.neighbours(partition, [path.stem])[1] is None)
-        ]
+    def files_of(partition: str) -> dict[str, list[Path]]:
+        readings = model.datasets.items()
+        return {dataset: selection.of(dataset, how, partition, partition_files[dataset]) for dataset, how in readings}
 
     made = [
-        prepare.make_rows(name, model, partition, {dataset: tables(dataset, partition) for dataset in model.datasets})
-        for partition in prepare.complete_partitions(partition_files, model)
+        prepare.make_rows(name, model, partition, files_of(partition))
+        for partition in selection.complete(partition_files, model.datasets)
     ]
     if not made:
         raise DataMissing(

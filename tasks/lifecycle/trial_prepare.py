@@ -10,7 +10,7 @@ accepted partition too, the delivery is accepted, and the next training reports 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -22,6 +22,7 @@ from tasks.data.zones import Landed
 from tasks.ground import files, locked_packages, params, settings
 from tasks.ground.errors import ModelCodeError, RowsRefused
 from tasks.lifecycle import row_changes
+from tasks.tables.selection import NotOrdered
 from tasks.training import consistency, prepare
 
 if TYPE_CHECKING:
@@ -73,24 +74,22 @@ class _KnownIds:
         self._made: set[Path] = set()
         self._sorted: Hashes | None = None
 
-    def repeated(self, mine: Path, others: list[Path]) -> list[int]:
+    def repeated(self, mine: Path, others: Iterable[Path]) -> list[int]:
         """Which rows of `mine` have an id that stands in `others`, by their position; these are files of the memo."""
         import numpy as np
 
-        hashes, known = _id_hashes(mine), self._of(set(others))
-        if not len(known):
-            return []
-        places = np.searchsorted(known, hashes).clip(max=len(known) - 1)
-        return np.flatnonzero(known[places] == hashes).tolist()
+        known, hashes = self._of({mine, *others}), _id_hashes(mine)
+        times = np.searchsorted(known, hashes, "right") - np.searchsorted(known, hashes, "left")
+        return np.flatnonzero(times > 1).tolist()
 
-    def _of(self, others: set[Path]) -> Hashes:
+    def _of(self, wanted: set[Path]) -> Hashes:
         import numpy as np
 
-        if self._sorted is None or not self._made <= others:  # one was corrected since
+        if self._sorted is None or not self._made <= wanted:  # one was corrected since
             self._made, self._sorted = set(), np.array([], dtype=np.uint64)
-        if new := others - self._made:
+        if new := wanted - self._made:
             self._sorted = np.sort(np.concatenate([self._sorted, *map(_id_hashes, new)]), kind="stable")
-            self._made = others
+            self._made = wanted
         return self._sorted
 
 
@@ -103,9 +102,14 @@ class _Trial:
 
     def refusal(self) -> Refusal | None:
         """Why the model could not learn from it."""
-        by_partition = self.model.datasets[self.landed.dataset] == "partition"
-        concerned = [self.landed.partition] if by_partition else self.maker.complete
-        for partition in [name for name in concerned if name in self.maker.complete]:
+        try:
+            concerned = [name for name in self.maker.complete if self._is_made_of_it(name)]
+        except NotOrdered as error:
+            if self.landed.partition in error.names:
+                return self._refusal(str(error))
+            self._log_fault(error)
+            return None
+        for partition in concerned:
             try:
                 made = self.maker.rows(partition)
                 if fault := self._repeated_ids(partition, made) or self._other_labels(partition, made):
@@ -113,15 +117,22 @@ class _Trial:
             except NOT_LOADED as error:
                 if self._is_at_fault(error, partition):
                     return self._refusal(str(error))
-                why = f"{self.name} cannot be trained as it is, which is not the delivery's fault: {error}"
-                self.log(f"{self.landed}: {why}")
+                self._log_fault(error)
                 return None
         return None
 
+    def _log_fault(self, error: Exception) -> None:
+        why = f"{self.name} cannot be trained as it is, which is not the delivery's fault: {error}"
+        self.log(f"{self.landed}: {why}")
+
+    def _is_made_of_it(self, partition: str) -> bool:
+        files_of = self.maker.files(partition)[self.landed.dataset]
+        return any(path.stem == self.landed.partition for path in files_of)
+
     def _is_at_fault(self, error: Exception, partition: str) -> bool:
         """Whether the delivery is: the same code makes rows of another partition."""
-        others = self._other_than(partition)
-        if not others or self.model.datasets[self.landed.dataset] == "all":
+        others = [name for name in self._other_than(partition) if not self._is_made_of_it(name)]
+        if not others:
             return isinstance(error, RowsRefused)
         try:
             self.maker.rows(others[-1])
@@ -143,7 +154,7 @@ class _Trial:
         for other in self._other_than(partition):
             with suppress(*NOT_LOADED):  # `prepare` reports it; it is no reason to refuse this one
                 others[other] = self.maker.rows(other)
-        if not self.known.repeated(made, list(others.values())):
+        if not self.known.repeated(made, others.values()):
             return None
         import pandas as pd
 

@@ -17,10 +17,19 @@ if TYPE_CHECKING:
     from sklearn.base import BaseEstimator
     from sklearn.pipeline import Pipeline
 
+    from tasks.tables.partitions import WantedPartition
 
-def rows_function(name: str, model: Model) -> Callable[[dict[str, pd.DataFrame]], pd.DataFrame]:
-    """models/<name>/rows: raw tables → rows, with the model's options from params.yaml applied."""
-    return partial(_attribute(f"models.{name}.rows", "rows"), **model.options)
+
+def rows_function(
+    name: str, model: Model, partition: WantedPartition
+) -> Callable[[dict[str, pd.DataFrame]], pd.DataFrame]:
+    """models/<name>/rows: raw tables → rows of one partition, with the model's options from params.yaml applied.
+
+    A function with a parameter `partition` is told which one, unless an option has that name.
+    """
+    make = _attribute(f"models.{name}.rows", "rows")
+    takes = "partition" in signature(make).parameters
+    return partial(make, **({"partition": partition} if takes else {}) | model.options)
 
 
 def build_pipeline(name: str, model: Model) -> Pipeline:

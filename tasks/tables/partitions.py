@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 
 _DATES = [
     re.compile(pattern, re.IGNORECASE)
@@ -53,6 +53,41 @@ def period(name: str) -> Period | None:
         number = _natural(name[match.start() :])
         return Period(f"number {name[: match.start()]}", number, (*number, END))
     return None
+
+
+@dataclass(frozen=True)
+class WantedPartition:
+    """Of which partition rows are wanted: what models/<name>/rows gets as `partition`, if it takes it."""
+
+    name: str
+    begin: datetime | None
+    """The first moment of the time that the name says; None where it says no days."""
+    end: datetime | None
+    """The first moment after it."""
+
+
+def wanted(name: str) -> WantedPartition:
+    """What is known of a partition by its name."""
+    mine = period(name)
+    edges = [] if mine is None else [key[0] for key in (mine.begin, mine.end) if len(key) == 1 and key[0][0] == 0]
+    begin, end = (datetime.fromordinal(day) for _, day, _ in edges) if len(edges) == 2 else (None, None)
+    return WantedPartition(name, begin, end)
+
+
+def is_later(other: str, name: str) -> bool:
+    """Whether a partition is later than another one. A day of 2024-03 is not later than 2024-03.
+
+    Raises:
+        ValueError: that cannot be said of their names.
+    """
+    beside, mine = _comparable(other, name), _comparable(name, other)
+    is_within = len(beside.begin) == len(mine.begin) and beside.end <= mine.end
+    return beside.begin > mine.begin and not is_within
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Names that can be compared, oldest first."""
+    return sorted(names, key=lambda name: p.begin if (p := period(name)) else ())
 
 
 def neighbours(name: str, others: Iterable[str]) -> tuple[str | None, str | None]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tasks.ground import files, import_closure, params, settings
 from tasks.ground.errors import DataMissing, ModelCodeError, RowsRefused
 from tasks.modelling import user_code
-from tasks.tables import contract, table_files
+from tasks.tables import contract, partitions, selection, table_files
 from tasks.training import consistency
 
 if TYPE_CHECKING:
@@ -63,7 +63,16 @@ class RowsMaker:
     @cached_property
     def complete(self) -> list[str]:
         """The partitions of which rows can be made."""
-        return complete_partitions(self.tables, self.model)
+        return selection.complete(self.tables, self.model.datasets)
+
+    def files(self, partition: str) -> dict[str, list[Path]]:
+        """The files that a partition's rows are made of, by dataset.
+
+        Raises:
+            NotOrdered: a dataset is read by time, and the names of its partitions say none.
+        """
+        readings = self.model.datasets.items()
+        return {dataset: selection.of(dataset, how, partition, self.tables[dataset]) for dataset, how in readings}
 
     def rows(self, partition: str) -> Path:
         """The rows of one partition: a Parquet file of the memo.
@@ -72,11 +81,9 @@ class RowsMaker:
             RowsRefused: rows are made, and cannot be learned from: a value is missing or no request may hold it, an id
                 stands twice.
             ModelCodeError: models/<name>/rows fails, or gives no rows.
+            NotOrdered: as `files`.
         """
-        tables = {
-            dataset: [path for path in self.tables[dataset] if how == "all" or path.stem == partition]
-            for dataset, how in self.model.datasets.items()
-        }
+        tables = self.files(partition)
         hashes = {dataset: {path.name: self.tables[dataset][path] for path in of} for dataset, of in tables.items()}
         suites = {dataset: [contract.digest(self.name, dataset, p.stem) for p in of] for dataset, of in tables.items()}
 
@@ -93,14 +100,9 @@ class RowsMaker:
             "task": self.model.task,
             "features": {column: feature.model_dump() for column, feature in self.model.features.items()},
             "options": self.model.options,
+            "datasets": {dataset: reading.model_dump() for dataset, reading in self.model.datasets.items()},
             "packages": self.packages,
         }
-
-
-def complete_partitions(tables: Mapping[str, Iterable[Path | str]], model: params.Model) -> list[str]:
-    """The partitions that every dataset read by partition has, by name. The others wait for their siblings."""
-    siblings = [{Path(f).stem for f in tables[d]} for d, how in model.datasets.items() if how == "partition"]
-    return sorted(set.intersection(*siblings))
 
 
 def choose_split(complete: list[str], split: params.Split) -> dict[str, Any]:
@@ -128,22 +130,36 @@ def make_rows(name: str, model: params.Model, partition: str, tables: Mapping[st
 
     from tasks.training.conformance import conform
 
-    def table(dataset: str, path: Path) -> pd.DataFrame:
-        suite = contract.load(name, dataset, path.stem)
-        return contract.completed(table_files.read(path, suite), suite)
-
-    frames = {
-        dataset: pd.concat([table(dataset, path) for path in paths], ignore_index=True)
-        for dataset, paths in tables.items()
-    }
-    make = user_code.rows_function(name, model)
-    try:
-        rows = make(frames)
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
-        raise ModelCodeError(f"models/{name}/rows failed on {partition}: {type(error).__name__}: {error}") from error
+    rows = call(name, model, partition, read_tables(name, model, tables))
     if not isinstance(rows, pd.DataFrame) or rows.empty:
         raise ModelCodeError(f"models/{name}/rows gave no rows for {partition}")
     try:
         return conform(rows, name, model, partition)
     except ModelCodeError as error:
         raise RowsRefused(str(error)) from None
+
+
+def read_tables(name: str, model: params.Model, tables: Mapping[str, Iterable[Path]]) -> dict[str, pd.DataFrame]:
+    """The tables that models/<name>/rows gets, from their files."""
+
+    def table(dataset: str, path: Path) -> pd.DataFrame:
+        suite = contract.load(name, dataset, path.stem)
+        return contract.completed(table_files.read(path, suite), suite)
+
+    return {
+        dataset: selection.joined(model.datasets[dataset], {path.stem: table(dataset, path) for path in paths})
+        for dataset, paths in tables.items()
+    }
+
+
+def call(name: str, model: params.Model, partition: str, tables: dict[str, pd.DataFrame]) -> Any:
+    """What models/<name>/rows gives for a partition.
+
+    Raises:
+        ModelCodeError: it fails.
+    """
+    make = user_code.rows_function(name, model, partitions.wanted(partition))
+    try:
+        return make(tables)
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise ModelCodeError(f"models/{name}/rows failed on {partition}: {type(error).__name__}: {error}") from error

@@ -19,7 +19,7 @@ from tasks.ground.errors import DataMissing, Mistake, ModelCodeError, WorldError
 from tasks.ground.errors import did_you_mean as hint
 from tasks.ground.storage import Location
 from tasks.modelling import user_code
-from tasks.tables import contract, conversions, table_files
+from tasks.tables import contract, conversions, partitions, selection, table_files
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -107,12 +107,7 @@ def find(name: str, config: params.Params, source: str) -> list[Source]:
     """
     model = config.model(name)
     if partition := _partition(model, config, source):
-        tables = {
-            dataset: [Location.of(str(path)) for path in _all_tables(dataset)]
-            if how == "all"
-            else [_table(dataset, partition, config)]
-            for dataset, how in model.datasets.items()
-        }
+        tables = {dataset: _tables(dataset, reading, partition, config) for dataset, reading in model.datasets.items()}
         return [Partition(partition, [place for places in tables.values() for place in places], name, tables)]
     place = Location.of(source)
     if place.is_file():
@@ -148,6 +143,17 @@ def _all_tables(dataset: str) -> list[Path]:
     return [path for path in sorted((settings.ROOT / "data" / dataset).glob("*")) if path.suffix in TABLES]
 
 
+def _tables(dataset: str, reading: params.Reading, partition: str, config: params.Params) -> list[Location]:
+    """What a partition's rows are made of: its own file, wherever it lies, beside those of data/."""
+    accepted = [path for path in _all_tables(dataset) if not (reading.needs_own and path.stem == partition)]
+    if not reading.needs_own:
+        return [Location.of(str(path)) for path in selection.of(dataset, reading, partition, accepted)]
+    own = _table(dataset, partition, config)
+    before = reading.model_copy(update={"last": reading.last - 1})
+    history = selection.of(dataset, before, partition, accepted) if before.last else []
+    return [*(Location.of(str(path)) for path in history), own]
+
+
 def _table(dataset: str, partition: str, config: params.Params) -> Location:
     for home in ("data", config.landing):
         for suffix in TABLES:
@@ -161,7 +167,7 @@ def _table(dataset: str, partition: str, config: params.Params) -> Location:
 
 @dataclass(frozen=True)
 class Partition(Source):
-    """One partition of each of a model's datasets; from data/, or from the landing zone what ingest has not taken."""
+    """What the rows of one partition are made of; from data/, or from the landing zone what ingest has not taken."""
 
     model: str
     tables: dict[str, list[Location]]
@@ -178,18 +184,18 @@ class Partition(Source):
         return Fetched(files.digest(facts), facts, lambda: self._make_rows(local, scratch / f"{self.name}.parquet"))
 
     def _make_rows(self, local: dict[str, list[Path]], target: Path) -> Path:
-        import pandas as pd
-
         model = params.load().model(self.model)
         try:
             tables = {
-                dataset: pd.concat([_read(self.model, dataset, path) for path in paths], ignore_index=True)
+                dataset: selection.joined(
+                    model.datasets[dataset], {path.stem: _read(self.model, dataset, path) for path in paths}
+                )
                 for dataset, paths in local.items()
             }
         except table_files.Unreadable as error:
             raise BatchRefused(f"{self.where} cannot be read: {error}") from None
         try:
-            rows = user_code.rows_function(self.model, model)(tables)
+            rows = user_code.rows_function(self.model, model, partitions.wanted(self.name))(tables)
         except (KeyError, ValueError, TypeError, AttributeError) as error:
             raise ModelCodeError(
                 f"models/{self.model}/rows failed on {self.where}: {type(error).__name__}: {error}"
@@ -226,7 +232,8 @@ def _code_digest(name: str) -> str:
     contracts = [contract.path_of(name, dataset) for dataset in model.datasets]
     hashes = {path.relative_to(settings.ROOT).as_posix(): files.sha256(path) for path in contracts}
     hashes |= import_closure.hashes(f"models/{name}/rows")
-    return files.digest({"files": hashes, "options": model.options})
+    readings = {dataset: reading.model_dump() for dataset, reading in model.datasets.items()}
+    return files.digest({"files": hashes, "options": model.options, "datasets": readings})
 
 
 # ── chunks ────────────────────────────────────────────────────────────────────────────────────────

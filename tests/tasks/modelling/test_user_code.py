@@ -11,6 +11,7 @@ from sklearn.linear_model import Ridge
 from tasks.ground import params
 from tasks.ground.errors import ModelCodeError
 from tasks.modelling import user_code
+from tasks.tables import partitions
 from tests.conftest import REPOSITORY, Project
 
 
@@ -75,6 +76,9 @@ def test_the_models_that_ship_build_their_pipelines(name: str) -> None:
     assert pipeline.steps[-1][0] == "estimator"
 
 
+JANUARY = partitions.wanted("2013-01")
+
+
 def test_the_options_of_params_yaml_reach_the_rows(small: Project) -> None:
     """As keyword arguments."""
     import pandas as pd
@@ -83,15 +87,28 @@ def test_the_options_of_params_yaml_reach_the_rows(small: Project) -> None:
     reading = {"station": "north", "hour": 0, "starts": 1, "pressure": 1.0, "vibration": 1.0, "failures": 3}
     readings = pd.DataFrame([{**reading, "at": pd.Timestamp("2013-01-01")}])
     for above, label in ((2, 1), (3, 0)):
-        rows = user_code.rows_function("tiny", model.model_copy(update={"options": {"fails_above": above}}))
+        rows = user_code.rows_function("tiny", model.model_copy(update={"options": {"fails_above": above}}), JANUARY)
         assert rows({"readings": readings})["label"].tolist() == [label]
+
+
+def test_rows_that_ask_for_it_are_told_of_which_partition_they_are(small: Project) -> None:
+    """By its name, and the time that the name says; an option of that name stays an option."""
+    import pandas as pd
+
+    code = small.root / "models" / "tiny" / "rows" / "__init__.py"
+    code.write_text("import pandas as pd\ndef rows(tables, partition): return pd.DataFrame({'got': [partition]})\n")
+    model = params.load().model("tiny").model_copy(update={"options": {}})
+    (got,) = user_code.rows_function("tiny", model, JANUARY)({})["got"]
+    assert (got.name, got.begin, got.end) == ("2013-01", pd.Timestamp("2013-01-01"), pd.Timestamp("2013-02-01"))
+    given = model.model_copy(update={"options": {"partition": 3}})
+    assert user_code.rows_function("tiny", given, JANUARY)({})["got"].tolist() == [3]
 
 
 def test_a_model_without_its_code_is_told_which_file_is_missing(small: Project) -> None:
     """An entry in params.yaml and no folder, or a folder and not the function."""
     model = params.load().model("tiny")
     with pytest.raises(ModelCodeError) as caught:
-        user_code.rows_function("nothing", model)
+        user_code.rows_function("nothing", model, JANUARY)
     assert str(caught.value) == "there is no module models.nothing.rows (models/nothing/rows/__init__.py)"
     (small.root / "models" / "tiny" / "pipeline" / "__init__.py").write_text("")
     with pytest.raises(ModelCodeError, match=r"^models\.tiny\.pipeline has no build$"):

@@ -12,7 +12,7 @@ import yaml
 from tasks.ground import files, params, settings
 from tasks.ground.errors import DataMissing, ModelCodeError
 from tasks.modelling import rows
-from tasks.tables import table_files
+from tasks.tables import selection, table_files
 from tasks.training import prepare
 from tests.conftest import REPOSITORY, Project, forget_models, write_readings
 
@@ -60,13 +60,13 @@ def test_a_random_split_of_nothing_is_told() -> None:
 
 def test_a_partition_waits_for_its_siblings_of_other_datasets() -> None:
     """Those read as a whole do not count; whether it is CSV or Parquet does not matter."""
-    reads = model(datasets={"flights": "partition", "weather": "partition", "airports": "all"})
+    reads = model(datasets={"flights": "partition", "weather": {"history": 2}, "airports": "static"}).datasets
     manifest = {
         "flights": {"2013-02.csv": "", "2013-01.csv": "", "2013-03.csv": ""},
         "weather": {"2013-01.parquet": "", "2013-02.csv": ""},
         "airports": {"all.csv": ""},
     }
-    assert prepare.complete_partitions(manifest, reads) == ["2013-01", "2013-02"]
+    assert selection.complete(manifest, reads) == ["2013-01", "2013-02"]
 
 
 # ── the stage ─────────────────────────────────────────────────────────────────────────────────────
@@ -206,6 +206,52 @@ def test_the_holdout_is_what_is_newest_by_time(small: Project, validated: Callab
     assert {path: sha for path, sha in files.tree(settings.BUILD / "tiny").items() if path != "partitions.json"} == {
         path: sha for path, sha in before.items() if path != "partitions.json"
     }
+
+
+# ── rows over time ────────────────────────────────────────────────────────────────────────────────
+
+LAGGED = """
+def rows(tables, fails_above, partition):
+    readings = tables["readings"]
+    before = readings.groupby("station")["pressure"].shift(24)  # a day, which may be in the month before
+    now = readings.assign(starts=readings["starts"], vibration=before).loc[partition.name]
+    return now[["station", "hour", "starts", "pressure", "vibration"]].assign(
+        weekday=now["at"].dt.day_of_week + 1,
+        label=(now["failures"] > fails_above).astype("int64"),
+        time=now["at"],
+        id=[f"{partition.name}-{row}" for row in range(len(now))],
+    )
+"""
+
+
+@pytest.fixture
+def lagged(small: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """The tiny model, one of whose features is of the day before, and whose table has no key."""
+    forget_models(monkeypatch)
+    small.edit("params.yaml", "datasets: {readings: partition}", "datasets: {readings: {history: 2}}")
+    (small.root / "models/tiny/rows/__init__.py").write_text(LAGGED)
+    return small
+
+
+def test_a_history_gives_rows_what_was_before_them(lagged: Project, validated: Callable[[], list[str]]) -> None:
+    """The first hour of February knows the last day of January; the first partition knows nothing before it."""
+    validated()
+    january, february = (pd.read_parquet(settings.BUILD / f"tiny/rows/2013-0{month}.parquet") for month in (1, 2))
+    assert january["vibration"].isna().sum() == 48  # a day, at two stations
+    assert february["vibration"].notna().all()
+    assert february["id"].tolist()[:2] == ["2013-02-0", "2013-02-1"]
+
+
+def test_a_corrected_month_makes_itself_and_the_months_that_look_back_on_it_again(
+    lagged: Project, validated: Callable[[], list[str]]
+) -> None:
+    """With a history of two: the month, and the one after it; a new month makes no other one again."""
+    validated()
+    write_readings(lagged.root, 4)
+    assert validated() == ["2013-03.csv", "2013-04.csv"]
+    path = lagged.root / "data/readings/2013-02.csv"
+    pd.read_csv(path).assign(pressure=2.25).to_csv(path, index=False)
+    assert validated() == ["2013-01.csv", "2013-02.csv", "2013-02.csv", "2013-03.csv"]
 
 
 def test_rows_that_have_no_time_are_split_at_random(small: Project, validated: Callable[[], list[str]]) -> None:
