@@ -121,7 +121,7 @@ class _Busy(logging.Handler):
 
 
 class Interpreter:
-    """Stands for package.Trial: forked from a parent that imported BentoML and none of this project."""
+    """Stands for package.TrialProcess: forked from a parent that imported BentoML and none of this project."""
 
     def __init__(self, path: str, command: str, environment: dict[str, str]) -> None:
         self.printed = Path(os.environ["BENTOML_HOME"]).parent / "log" / f"trial-{os.getpid()}.log"

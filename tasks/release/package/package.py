@@ -45,7 +45,7 @@ TOLERANCE = 1e-9
 """How far an answer may be off, relative to values above 1: JSON gives every float back as it was."""
 
 
-class Trial(NamedTuple):
+class TrialProcess(NamedTuple):
     """An interpreter that runs bento_trial.py."""
 
     tasks: IO[str]
@@ -265,7 +265,7 @@ def ensure_bento(model_name: str) -> Path:
     return ensure_bento_of(settings.BUILD / model_name / "release")
 
 
-def ensure_bento_of(release: Path, trial: Trial | None = None) -> Path:
+def ensure_bento_of(release: Path, trial: TrialProcess | None = None) -> Path:
     """The folder of a release's Bento in the store: made of the release when it is missing, half there or changed.
 
     Args:
@@ -293,7 +293,7 @@ def bento_folder(name: str, candidate: str) -> Path:
     return _store() / name / candidate
 
 
-def _build_bento(release: Path, facts: dict[str, Any], bento: Path, trial: Trial | None) -> None:
+def _build_bento(release: Path, facts: dict[str, Any], bento: Path, trial: TrialProcess | None) -> None:
     """Build beside the store and move in: a Bento that is killed half-built would break `bentoml list`."""
     beside = _store().with_name("tmp")
     beside.mkdir(parents=True, exist_ok=True)
@@ -335,7 +335,7 @@ def labels(facts: dict[str, Any]) -> dict[str, str]:
 # ── the proof ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def _measure(name: str, release: Path, bento: Path, trial: Trial) -> dict[str, float]:
+def _measure(name: str, release: Path, bento: Path, trial: TrialProcess) -> dict[str, float]:
     """Post holdout rows to the Bento's service, compare its answers, and keep what was measured meanwhile."""
     facts = release_facts(release)
     tag = f"{name}:{facts['candidate']}"
@@ -422,7 +422,7 @@ def _environment() -> dict[str, str]:
     return {**settings.environment(), **os.environ}
 
 
-_ahead: list[Trial] = []
+_ahead: list[TrialProcess] = []
 """The interpreter that `trial_ahead` has started, until it is used."""
 
 
@@ -437,12 +437,12 @@ def trial_ahead() -> Iterator[None]:
             _ahead.clear()
 
 
-def _trial() -> AbstractContextManager[Trial]:
+def _trial() -> AbstractContextManager[TrialProcess]:
     return nullcontext(_ahead.pop()) if _ahead else _interpreter("ask")
 
 
 @contextmanager
-def _interpreter(command: str) -> Iterator[Trial]:
+def _interpreter(command: str) -> Iterator[TrialProcess]:
     """A fresh interpreter with bento_trial.py, which sees the installed packages and no code of this checkout.
 
     It imports what it needs while its task is still being prepared, and is ended with the block.
@@ -456,12 +456,12 @@ def _interpreter(command: str) -> Iterator[Trial]:
         assert process.stdin
         assert process.stdout
         try:
-            yield Trial(process.stdin, process.stdout, log)
+            yield TrialProcess(process.stdin, process.stdout, log)
         finally:
             process.kill()
 
 
-def _do(trial: Trial, task: dict[str, Any]) -> dict[str, Any]:
+def _do(trial: TrialProcess, task: dict[str, Any]) -> dict[str, Any]:
     """Have an interpreter do a task."""
     with suppress(BrokenPipeError):  # it ended while it imported: its log says why
         trial.tasks.write(json.dumps(task, allow_nan=False) + "\n")
