@@ -46,7 +46,7 @@ SURE = 2.33
 
 CLEAR, CLEAR_ROWS, CLEAR_ERRORS = 3.0, 30, 2.0
 """A day of so many labels is worse at once if its mean lies by so many of its own standard errors above so many times
-the bound and the worst day of the holdout."""
+the bound, and the worst day of the holdout."""
 
 
 @dataclass(frozen=True)
@@ -98,11 +98,22 @@ class HoldoutLosses:
         of_holdout = float(((self.means - mean) ** 2).sum())
         freedom = PRIOR_DAYS + len(self.means) - 1 + count
         between = (PRIOR_DAYS * (PRIOR_SPREAD * mean) ** 2 + of_holdout + squares) / freedom
+        return np.asarray(mean + SURE * np.sqrt(between / len(self.means) + self.noise / float(self.rows.sum())))
+
+    def rare(self, size: Floats) -> Floats:
+        """How much higher the mean loss may be for rare great losses that this holdout happens to lack.
+
+        Of a kind of row that is not among n, the share is at most −ln(0.01)/n, one time in a hundred. Of few of them
+        the mean is skewed: Johnson 1978, JASA 73, 536-544.
+
+        Args:
+            size: of a great loss.
+        """
+        import numpy as np
+
         rows = float(self.rows.sum())
-        error = np.sqrt(between / len(self.means) + self.noise / rows)
-        # a holdout in which a rare great loss happens to be missing looks better than it is (Johnson 1978, JASA 73)
         skewed = self.skewness * (2 * SURE**2 + 1) / (6 * math.sqrt(rows)) * math.sqrt(self.noise / rows)
-        return np.asarray(mean + SURE * error + skewed)
+        return np.maximum(skewed, -math.log(0.01) / rows * size)
 
 
 class DayLosses(NamedTuple):
@@ -179,6 +190,29 @@ def _blocks(days: Sequence[DayLosses]) -> list[_Block]:
     return blocks
 
 
+@dataclass(frozen=True)
+class _Days:
+    """What is known of each day of production, or block of days; every array is of shape (days,)."""
+
+    means: Floats
+    counts: Floats
+    noises: Floats
+    """The variance of the mean of so many rows."""
+    sizes: Floats
+    """How large the losses are that make up most of the mean."""
+
+    @staticmethod
+    def of(holdout: HoldoutLosses, sums: Floats, counts: Floats, squares: Floats) -> _Days:
+        """Where the sum of squares was not kept, rows scatter as those of the holdout."""
+        import numpy as np
+
+        means, mean = sums / counts, max(holdout.mean, 1e-300)
+        usual = (holdout.noise / mean**2 + 1) * means**2 * counts
+        squares = np.where(np.isnan(squares), usual, squares)
+        variance = np.maximum(squares / counts - means**2, 0.0) * counts / (counts - 1)
+        return _Days(means, counts, variance / counts, squares / np.maximum(sums, 1e-300))
+
+
 class _Test(Protocol):
     """How the days of production are held against the holdout."""
 
@@ -197,11 +231,11 @@ class _Test(Protocol):
 class _Ranks:
     """Days ranked among those of the holdout."""
 
-    def __init__(self, holdout: HoldoutLosses, now: Floats, counts: Floats, noises: Floats) -> None:
+    def __init__(self, holdout: HoldoutLosses, of: _Days) -> None:
         from tasks.monitoring.drift.series import DaySeries
 
-        self.before, self.now, self.bets = holdout.means[None, :], now, _Bets(holdout, now, counts, noises)
-        self.damping = DaySeries("mean", holdout.means, now, (holdout.rows, counts), holdout.noise).damping()
+        self.before, self.now, self.bets = holdout.means[None, :], of.means, _Bets(holdout, of)
+        self.damping = DaySeries("mean", holdout.means, of.means, (holdout.rows, of.counts), holdout.noise).damping()
         self.variance = float(anytime_test.inflation(self.before)[0])
 
     def evidence(self, begin: int) -> tuple[Floats, Floats]:
@@ -227,16 +261,18 @@ class _Bets:
 
     variance = 1.0
 
-    def __init__(self, holdout: HoldoutLosses, now: Floats, counts: Floats, noises: Floats) -> None:
+    def __init__(self, holdout: HoldoutLosses, of: _Days) -> None:
         import numpy as np
 
-        self.holdout, self.now, self.counts = holdout, now, counts
+        self.holdout, self.now, self.counts = holdout, of.means, of.counts
+        now, noises = of.means, of.noises
         # by what follows each other, whatever the level is (von Neumann 1941), and as a share of it
         noise = (noises[1:] + noises[:-1]) / 2
         level = np.maximum((now[1:] + now[:-1]) / 2, 1e-300)
         squares = np.cumsum((np.diff(now) ** 2 / 2 - noise) / level**2) * holdout.mean**2
         known = np.concatenate([[0.0, 0.0], np.maximum(squares, 0.0)])[: len(now)]  # before the day that is judged
-        self.bounds = holdout.bound(known, np.maximum(np.arange(len(now)) - 1.0, 0.0))
+        bounds = holdout.bound(known, np.maximum(np.arange(len(now)) - 1.0, 0.0))
+        self.bounds = bounds + holdout.rare(np.maximum.accumulate(of.sizes))
 
     def evidence(self, begin: int) -> tuple[Floats, Floats]:
         """By bets; the scores only say since when."""
@@ -261,14 +297,9 @@ class _Production:
         self.most = holdout.promised.get("high", math.inf)
         self.sums = np.array([block.total for block in blocks])
         self.counts = np.array([block.labels for block in blocks], dtype=np.float64)
-        self.now = self.sums / self.counts
-        squares = np.array([block.squares for block in blocks])
-        variance = np.maximum(squares / self.counts - self.now**2, 0.0) * self.counts / (self.counts - 1)
-        self.clear = _is_clear(holdout, self.now, self.counts, variance)
-        usual = holdout.noise * (self.now / max(holdout.mean, 1e-300)) ** 2
-        noises = np.where(np.isnan(variance), usual, variance) / self.counts
-        of_days = _Ranks if len(holdout.means) >= MANY else _Bets
-        self.test: _Test = of_days(holdout, self.now, self.counts, noises)
+        of = _Days.of(holdout, self.sums, self.counts, np.array([block.squares for block in blocks]))
+        self.clear = _is_clear(holdout, of)
+        self.test: _Test = (_Ranks if len(holdout.means) >= MANY else _Bets)(holdout, of)
 
     def opened(self, begin: int) -> tuple[int, int] | None:
         """Since when the loss is above, and the first day with enough evidence; improvements are not reported."""
@@ -299,12 +330,9 @@ class _Production:
         return float(self.sums[begin:end].sum() / self.counts[begin:end].sum())
 
 
-def _is_clear(holdout: HoldoutLosses, now: Floats, counts: Floats, variance: Floats) -> npt.NDArray[np.bool_]:
-    """Which days are worse beyond doubt by themselves: shape (days,); none where the sum of squares was not kept.
-
-    `variance`: between the rows of each day; nan where it is not known.
-    """
+def _is_clear(holdout: HoldoutLosses, of: _Days) -> npt.NDArray[np.bool_]:
+    """Which days are worse beyond doubt by themselves: shape (days,)."""
     import numpy as np
 
-    limit = CLEAR * max(float(holdout.bound()), float(holdout.means.max()))
-    return np.asarray((counts >= CLEAR_ROWS) & (now - limit > CLEAR_ERRORS * np.sqrt(variance / counts)))
+    limit = CLEAR * max(float(holdout.bound()), float(holdout.means.max())) + holdout.rare(of.sizes)
+    return np.asarray((of.counts >= CLEAR_ROWS) & (of.means - limit > CLEAR_ERRORS * np.sqrt(of.noises)))

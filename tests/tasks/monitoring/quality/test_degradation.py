@@ -57,8 +57,7 @@ HOLDOUTS = {
     "no time": answers(1, 300, 1).assign(time=NO_TIME),
     "one moment": answers(1, 300, 1).assign(time=pd.Timestamp(FIRST)),
     "one day": answers(1, 300, 1),
-    "fifty rows": answers(1, 50, 4),
-    "a row a day": answers(50, 1, 3),
+    "a row a day": answers(150, 1, 3),
     "a week": answers(7, 300, 1),
     "four weeks": answers(28, 300, 1),
 }
@@ -107,3 +106,11 @@ def test_what_is_three_times_as_bad_is_told_within_weeks_of_a_holdout_of_one_day
     assert episode.opened <= FIRST + timedelta(days=30)
     assert episode.closed is not None
     assert FIRST + timedelta(days=90) <= episode.closed <= FIRST + timedelta(days=110)
+
+
+def test_a_holdout_of_few_rows_without_an_error_promises_little() -> None:
+    """Of fifty right answers one in ten may be wrong all the same; a model that only guesses is told."""
+    made = holdout(answers(1, 50, 4, wrong=0))
+    assert degradation.find(made, production(answers(30, 100, 5, wrong=0.08))) == []
+    (episode,) = degradation.find(made, production(answers(60, 10, 5, wrong=0.5)))
+    assert episode.opened <= FIRST + timedelta(days=30)
