@@ -1,9 +1,9 @@
 """Simulated year: the platform runs through a year in fast time, delivery by delivery.
 
-Against a platform that is up, in a checkout without data. Before each month is delivered, the requests that production
-would have sent in it are sent, as of its days; the delivery brings the labels, and everything that follows is the
-platform's own doing: validation, the retrain policy, trainings, verdicts, rollouts, monitoring. One month comes cut
-off first, as bad deliveries do.
+Against a platform that is up, in a checkout without data. Before each partition is delivered, the requests that
+production would have sent in its time are sent, as of its days; the delivery brings the labels, and everything that
+follows is the platform's own doing: validation, the retrain policy, trainings, verdicts, rollouts, monitoring. One
+partition comes cut off first, as bad deliveries do.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from tasks.lifecycle import backtest_history, retrain_decision
 from tasks.prediction_log import prediction_log
 from tasks.release.package import package
 from tasks.release.registry import desired_state
+from tasks.tables.partitions import period
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,8 +55,7 @@ def run(loaded: params.Params, first: int, until: int, rows: int) -> None:
     for number, partition in enumerate(partitions[first:], first + 1):
         for name, history in histories.items():
             if desired_state.read(name).live is not None:  # else the gate has promoted none so far
-                of_month = history[history["time"].dt.strftime("%Y-%m") == partition]
-                _request(name, loaded.models[name], of_month, rows)
+                request(name, loaded.models[name], of_partition(history, partition), rows)
         if number == BAD:
             _deliver_cut_off(loaded, partition)
         _deliver(loaded, [partition], partition)
@@ -81,7 +81,15 @@ def _deliver_cut_off(loaded: params.Params, partition: str) -> None:
     _settle(loaded, f"{partition}, cut off")
 
 
-def _request(name: str, model: params.Model, rows: pd.DataFrame, most: int) -> None:
+def of_partition(history: pd.DataFrame, partition: str) -> pd.DataFrame:
+    """The rows of the time that a partition's name says."""
+    if (of := period(partition)) is None:
+        raise Mistake(f"the upstream's partition {partition!r} says no time, as 2026-03, 2026-W07 and 2026-03-14 do")
+    first, after = (datetime.fromordinal(int(key[0][1])) for key in (of.begin, of.end))
+    return history[(history["time"] >= first) & (history["time"] < after)]
+
+
+def request(name: str, model: params.Model, rows: pd.DataFrame, most: int) -> None:
     """Send a request a day, at noon, as production would have: a sample of the day's rows, with their ids as keys."""
     for day, of_day in rows.groupby(rows["time"].dt.normalize()):
         sample = of_day.sample(min(most, len(of_day), model.serving.max_rows), random_state=0)

@@ -25,7 +25,7 @@ def test_each_day_is_asked_at_noon_of_the_models_zone(monkeypatch: pytest.Monkey
     rows = pd.DataFrame([{**features, "time": time, "id": str(time)} for time in times])
     for zone, hours in {"America/New_York": [17, 16, 16], "Pacific/Kiritimati": [22, 22, 22], "UTC": [12] * 3}.items():
         asked.clear()
-        simulate_year._request("hourly_departures", model.model_copy(update={"timezone": zone}), rows, 60)
+        simulate_year.request("hourly_departures", model.model_copy(update={"timezone": zone}), rows, 60)
         moments = [datetime.fromisoformat(body["time"]) for body in asked]
         assert [moment.astimezone(UTC).hour for moment in moments] == hours
         for moment, body in zip(moments, asked, strict=True):

@@ -1,0 +1,1 @@
+"""The units that a shop sells of a product on a day."""

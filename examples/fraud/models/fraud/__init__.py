@@ -1,0 +1,1 @@
+"""Card payments, and whether they are fraud: one in a hundred is."""

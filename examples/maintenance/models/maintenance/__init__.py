@@ -1,0 +1,1 @@
+"""What will stop a machine: nothing, heat, overstrain or wear."""
