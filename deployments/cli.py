@@ -171,6 +171,25 @@ def why(model: Model, as_json: Json = False) -> int:
     return ATTENTION if any(reasons.values()) else 0
 
 
+@command("try prepare flight_delay", LOOP)
+def try_(
+    stage: Annotated[
+        Literal["validate", "prepare", "train", "evaluate", "package"], Argument(help="A stage of dvc.yaml.")
+    ],
+    model: Model,
+    partition: Annotated[str | None, Option(help="validate, prepare: of this alone.")] = None,
+    first: Annotated[
+        Literal["validate", "prepare", "train", "evaluate", "package"] | None,
+        Option("--from", metavar="STAGE", help="Begin with an earlier stage."),
+    ] = None,
+) -> None:
+    """Run one stage on the last inputs, for developing rows and pipeline: shows what came out, records nothing."""
+    from tasks.lifecycle import trial_stage
+
+    for line in trial_stage.run(stage, model, partition, first):
+        print(line, flush=True)
+
+
 def _run_flow(name: str, **parameters: Any) -> int:
     from flows.prefect_support import run_local
 

@@ -48,6 +48,7 @@ bentos = _at("bentoml")
 images = _at("images")
 batches = _at("batch")
 backtests = _at("backtest")
+tried = _of("try/{}")
 
 # serving
 desired_states = _at("serving")
