@@ -94,8 +94,17 @@ NO_MODEL = "there is no model yet: docs/how-to/add-a-model.md says how to add on
 RESERVED = {"label", "time", "id", "json", "model_config", "model_post_init"}
 """Columns that models/<name>/rows gives beside the features; a row of a batch as a client posts it; pydantic's own."""
 
-ANSWERS = ("prediction", "q10", "q90")
-"""Columns that a regression answers; a classifier answers p_<class>."""
+ANSWERS = ("prediction", "q10", "q90", "anomaly_score")
+"""Columns that a regression or an anomaly model answers; a classifier answers p_<class>."""
+
+Task = Literal["classification", "regression", "anomaly"]
+
+LOSSES: dict[str, tuple[str, ...]] = {
+    "classification": ("log_loss", "brier"),
+    "regression": ("absolute", "squared", "poisson"),
+    "anomaly": ("average_precision",),
+}
+"""Task → what its gate may compare."""
 
 
 class Section(BaseModel):
@@ -175,6 +184,8 @@ class Estimator(Section):
     class_: Annotated[str, Field(alias="class", pattern=r"^(sklearn|models)(\.\w+)+$")]
     params: Values = {}
     seed: int = 0
+    alerts_per_day: PositiveFloat | None = None
+    """Of an anomaly model: its threshold is set so that it raises so many; without it, the estimator's own counts."""
 
     @field_validator("params", mode="before")
     @classmethod
@@ -213,7 +224,7 @@ class Gate(Section):
     """When a challenger may take the champion's place. Losses: lower is better."""
 
     rule: Literal["better", "not_worse"]
-    loss: Literal["log_loss", "brier", "absolute", "squared", "poisson"]
+    loss: Literal["log_loss", "brier", "absolute", "squared", "poisson", "average_precision"]
     margin: NonNegativeFloat
     champion_age: NonNegativeInt
     confidence: Share = 0.95
@@ -222,7 +233,9 @@ class Gate(Section):
     ceilings: dict[str, float] = {}
     slice_min_rows: PositiveInt
     slice_margin: NonNegativeFloat
-    calibration: PositiveFloat
+    calibration: PositiveFloat | None = None
+    agreement: Annotated[float, Field(ge=-1, le=1)] = 0.5
+    """Of an anomaly model without labels: rank correlation with the champion's scores, at least."""
     latency_ms: PositiveFloat
     size_mb: PositiveFloat
 
@@ -292,7 +305,7 @@ class Model(Section):
     """One model: all that is said of it outside models/<name>/. What dvc.yaml reads has no default, as DVC has none."""
 
     about: str
-    task: Literal["classification", "regression"]
+    task: Task
     datasets: Annotated[dict[Name, Reading], Field(min_length=1)]
     options: Values
     timezone: Zone = "UTC"
@@ -321,12 +334,24 @@ class Model(Section):
             if column not in self.features:
                 hint = did_you_mean(column, list(self.features))
                 raise ValueError(f"evaluate.slices: {column!r} is not a feature{hint}")
-        losses = ("log_loss", "brier") if self.task == "classification" else ("absolute", "squared", "poisson")
-        if self.gate.loss not in losses:
+        if self.gate.loss not in (losses := LOSSES[self.task]):
             raise ValueError(f"gate.loss: {self.gate.loss!r} is not for {self.task}; one of {', '.join(losses)}")
+        self._refuse_what_its_task_has_no_use_for()
         if not any(reading.needs_own for reading in self.datasets.values()):
             raise ValueError("datasets: at least one must be read by partition or history: rows are made by partition")
         return self
+
+    def _refuse_what_its_task_has_no_use_for(self) -> None:
+        if self.task != "anomaly":
+            if self.gate.calibration is None:
+                raise ValueError("gate.calibration: is missing")
+            if self.estimator.alerts_per_day is not None:
+                raise ValueError(f"estimator.alerts_per_day: is for task: anomaly; a {self.task} raises no alerts")
+        elif "alert_rate" not in self.gate.ceilings:
+            raise ValueError(
+                "gate.ceilings: name alert_rate, the largest share of rows that may raise an alert: without labels "
+                "a candidate is judged by it"
+            )
 
     def of_type(self, *types: str) -> list[str]:
         """The names of the features of these types, in order."""

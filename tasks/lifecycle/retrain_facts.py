@@ -124,7 +124,7 @@ def _row_alarms(model: str, config: params.Model, training: Path, partitions: li
 def _is_as_learned(layout: ColumnLayout, config: params.Model) -> bool:
     """Whether a column still has the type that the champion knows; otherwise it cannot be compared."""
     if layout.name not in config.features:
-        return layout.role == "label" and (layout.type == "category" or config.task == "regression")
+        return layout.role == "label" and (layout.type == "category" or config.task != "classification")
     now = config.features[layout.name].type
     return layout.type in ("new", now) or {layout.type, now} == {"number", "integer"}
 

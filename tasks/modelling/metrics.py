@@ -2,7 +2,8 @@
 
 Predictions are frames as `model_file.predict` gives them: `p_<class>` per class for classification (the last of
 two classes is the positive one) and `prediction`, the class that is decided for, where it is not always the most
-probable one; `prediction` and perhaps `q10` and `q90` for regression.
+probable one; `prediction` and perhaps `q10` and `q90` for regression; `prediction` (1: an alert) and `anomaly_score`
+for an anomaly model, whose labels are 1 (an anomaly), 0 or missing.
 
 Rows of one day share their weather, their crews and their jams: they err together, and an interval that takes
 each row for an independent witness is far too narrow. Here whole days are drawn instead of rows (Davison & Hinkley,
@@ -26,6 +27,7 @@ import pandas as pd
 
 from tasks.ground import numbers
 from tasks.ground.errors import Mistake, did_you_mean
+from tasks.ground.params import ANSWERS
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -56,12 +58,12 @@ class Unscorable(Mistake, ValueError):
 
 def headline(task: str) -> str:
     """The metric of a task where there is room for one only."""
-    return "log_loss" if task == "classification" else "mae"
+    return {"classification": "log_loss", "anomaly": "alert_rate"}.get(task, "mae")
 
 
 def predictions_of(frame: pd.DataFrame) -> pd.DataFrame:
     """The prediction columns of a frame."""
-    names = [name for name in frame.columns if name.startswith("p_") or name in ("prediction", "q10", "q90")]
+    names = [name for name in frame.columns if name.startswith("p_") or name in ANSWERS]
     return frame[names]
 
 
@@ -84,7 +86,7 @@ def labelled(task: str, frame: pd.DataFrame) -> pd.DataFrame:
     """The rows that have a label. Whole numbers that a missing one among them made floats are classes again."""
     rows = frame[frame["label"].notna()]
     label = rows["label"]
-    if task == "regression" or label.dtype.kind != "f" or any(f"p_{value}" in rows for value in label.unique()):
+    if task != "classification" or label.dtype.kind != "f" or any(f"p_{value}" in rows for value in label.unique()):
         return rows
     is_whole = (label % 1 == 0).all()  # beside one that is not, each is the text of its class
     return rows.assign(label=label.astype("int64") if is_whole else [numbers.text(value) for value in label.tolist()])
@@ -265,6 +267,9 @@ def score(
       precision, recall and f1 as plain means over the classes that occur (as scikit-learn's macro average)
     - regression: mae, rmse, poisson (labels ≥ 0 and predictions > 0), calibration_error; with q10 and q90 also
       pinball_10, pinball_90 and coverage (the share of labels within [q10, q90]; 0.8 is meant)
+    - anomaly: alert_rate; of the rows that have a label precision_at_k (the share of anomalies among the k highest
+      scores, k being the number of alerts), recall_at_k (the share of the anomalies that are among these), roc_auc,
+      average_precision
 
     roc_auc is the Mann-Whitney statistic with half of the ties (Hanley & McNeil 1982), average_precision is
     the sum over thresholds of (recall gained) · precision, as scikit-learn defines both. With `weights`, of shape
@@ -345,6 +350,8 @@ def baseline_predictions(training: dict[str, Any], n: int) -> pd.DataFrame:
     baseline = training["baseline"]
     if training["task"] == "classification":
         constants = {f"p_{c}": share for c, share in zip(training["classes"], baseline["classes"], strict=True)}
+    elif training["task"] == "anomaly":  # alerts by chance, as often as its own
+        constants = {"prediction": baseline["alert_rate"], "anomaly_score": 0.0}
     else:
         quantiles = baseline["quantiles"]
         constants = {"prediction": baseline["mean"], "q10": quantiles["0.1"], "q90": quantiles["0.9"]}
@@ -387,6 +394,8 @@ def _measure(
     _check(label, predictions)
     if not len(label):
         return {}
+    if task == "anomaly":
+        return _measure_alerts(label, predictions, resamples)
     measured: dict[str, Floats] = {}
     for metric, (loss, finish) in _MEANS.items():
         is_of_task = (task == "classification") != bool(_LOSSES[loss].columns)
@@ -434,6 +443,55 @@ def _measure_ranking(label: Labels, predictions: pd.DataFrame, resamples: _DayRe
     of_classes = np.stack([resamples.ranking(codes == k, p[:, k]) for k in chosen])  # classes × 2 × (1 + resamples)
     auc, precision = np.ma.masked_invalid(of_classes).mean(axis=0).filled(np.nan)
     return {"roc_auc": auc, "average_precision": precision} if is_binary else {"roc_auc": auc}
+
+
+def _measure_alerts(label: Labels, predictions: pd.DataFrame, resamples: _DayResamples) -> dict[str, Floats]:
+    """alert_rate, and of the rows that have a label whatever can be said of them."""
+    alerts, mark = _numbers(predictions["prediction"]), _numbers(label)
+    measured, is_known = {"alert_rate": resamples.means(alerts)}, np.isfinite(mark)
+    anomaly, of_known = mark[is_known] == 1, resamples.among(is_known)
+    if anomaly.any():
+        hits = alerts[is_known] * anomaly
+        measured["recall_at_k"] = _ratio(of_known.sums(hits), of_known.sums(anomaly))
+        if alerts[is_known].any():
+            measured["precision_at_k"] = _ratio(of_known.sums(hits), of_known.sums(alerts[is_known]))
+    if 0 < anomaly.sum() < len(anomaly):
+        scores = _numbers(predictions["anomaly_score"])[is_known]
+        measured["roc_auc"], measured["average_precision"] = of_known.ranking(anomaly, scores)
+    return measured
+
+
+def precision_differences(
+    label: Labels, one: pd.DataFrame, other: pd.DataFrame, blocks: Ints, resamples: int, seed: int
+) -> Floats:
+    """By how much the average precision of `other` exceeds that of `one`: on all rows, then on each resample of days.
+
+    Only rows whose label is known count; of both the same days are drawn.
+
+    Raises:
+        Unscorable: there are no anomalies among them, or nothing else.
+    """
+    sides = [_measure_alerts(label, side, _DayResamples.of(blocks, resamples, seed)) for side in (one, other)]
+    if "average_precision" not in sides[0]:
+        raise Unscorable("an average precision takes rows that are known to be anomalies, and rows known to be none")
+    return sides[1]["average_precision"] - sides[0]["average_precision"]
+
+
+def rank_agreement(one: Floats, other: Floats) -> float:
+    """Spearman's rank correlation of two scores of the same rows: 1 in the same order, 0 unrelated or constant."""
+    ranks = pd.DataFrame({"one": one, "other": other}).rank().to_numpy()
+    centred = ranks - ranks.mean(axis=0)
+    length = np.sqrt((centred**2).sum(axis=0).prod())
+    return float(centred.prod(axis=1).sum() / length) if length else 0.0
+
+
+def score_shift(scores: Floats, quantiles: list[float]) -> float:
+    """The Kolmogorov-Smirnov distance of scores from those that evenly spaced quantiles stand for: 0 alike, 1 apart."""
+    learned, share = np.asarray(quantiles), np.linspace(0, 1, len(quantiles))
+    at = np.sort(scores)
+    below = np.interp(at, learned, share, left=0.0, right=1.0)
+    steps = np.arange(1, len(at) + 1) / len(at)
+    return float(np.maximum(np.abs(steps - below), np.abs(steps - 1 / len(at) - below)).max())
 
 
 # ── bootstrap over days ───────────────────────────────────────────────────────────────────────────
@@ -532,10 +590,15 @@ class _DayResamples:
         """All rows, and no resample."""
         return _DayResamples.of(np.zeros(rows, dtype=np.int64), 0, 0, of_rows)
 
+    def among(self, chosen: npt.NDArray[np.bool_]) -> _DayResamples:
+        """The same days, and of their rows only some."""
+        of_rows = None if self.of_rows is None else self.of_rows[chosen]
+        return _DayResamples(self.codes[chosen], self.weights, of_rows)
+
     def means(self, values: Floats) -> Floats:
         return _ratio(self.sums(values), self._rows)
 
-    def sums(self, values: Floats) -> Floats:
+    def sums(self, values: npt.NDArray[Any]) -> Floats:
         weighted = values if self.of_rows is None else values * self.of_rows
         return np.asarray(self.weights @ np.bincount(self.codes, weighted, minlength=self.days), dtype=np.float64)
 

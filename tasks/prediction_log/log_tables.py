@@ -20,8 +20,11 @@ if TYPE_CHECKING:
 HEAD = ("id", "request", "time", "ms", "version", "release", "key", "row_key")
 """The columns before the features. `key` is the request's, `row_key` the client's name for the row."""
 
-TAIL = ("prediction", "probability", "low", "high", "unseen")
+TAIL = ("prediction", "probability", "low", "high", "anomaly_score", "unseen")
 """The columns after them; `p_<class>` stand behind `probability`."""
+
+_ANSWERS = {"anomaly_score": "score"}
+"""Column → its name in an answer, where that is another: a feature may be called `score`."""
 
 PLACE = "at"
 """The column of a row's place in its file."""
@@ -169,8 +172,9 @@ def _answer_columns(answers: Sequence[Mapping[str, Any]]) -> _Columns:
     import pyarrow as pa
 
     columns: _Columns = {}
-    for name in {*TAIL} & set().union(*answers):
-        values = [answer.get(name) for answer in answers]
+    given = set().union(*answers)
+    for name in [name for name in TAIL if _ANSWERS.get(name, name) in given]:
+        values = [answer.get(_ANSWERS.get(name, name)) for answer in answers]
         columns[name] = pa.array(values, pa.list_(pa.string())) if name == "unseen" else _column(values), None
     shares = [answer.get("probabilities") or {} for answer in answers]
     for label in dict.fromkeys(chain.from_iterable(shares)):
@@ -212,7 +216,7 @@ def to_requests(table: pa.Table) -> list[Logged]:
 
 def _prediction(row: dict[str, Any], classes: dict[str, str]) -> dict[str, Any]:
     probabilities = {label: row[name] for name, label in classes.items() if row[name] is not None}
-    answer = {**{name: row.get(name) for name in TAIL}, "probabilities": probabilities or None}
+    answer = {**{_ANSWERS.get(name, name): row.get(name) for name in TAIL}, "probabilities": probabilities or None}
     return {name: value for name, value in answer.items() if value is not None}
 
 

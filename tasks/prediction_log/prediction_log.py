@@ -99,7 +99,8 @@ def read(
         A row per prediction. id (of the prediction), request, time (when it was asked, or the client's own time; µs,
         UTC), ms, version, release (the candidate), key (the request's) and row_key (the client's name for the row);
         the features (category: text; integer and number: float64), where one with the name of another column is called
-        `feature_<name>`; prediction, probability, p_<class>, low, high and unseen as far as there are any.
+        `feature_<name>`; prediction, probability, p_<class>, low, high, anomaly_score and unseen, as far as there are
+        any.
     """
     import pyarrow.compute as pc
 
@@ -238,7 +239,8 @@ def _types(model: str) -> dict[str, Any]:
         log_tables.column_of(name): pa.string() if feature.type == "category" else pa.float64()
         for name, feature in features.items()
     }
-    return {**types, **dict.fromkeys(("probability", "low", "high"), pa.float64()), "unseen": pa.list_(pa.string())}
+    of_numbers = dict.fromkeys(("probability", "low", "high", "anomaly_score"), pa.float64())
+    return {**types, **of_numbers, "unseen": pa.list_(pa.string())}
 
 
 # ── keeping ───────────────────────────────────────────────────────────────────────────────────────

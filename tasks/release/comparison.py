@@ -49,6 +49,7 @@ def comparison(model_name: str, model: params.Model, champion: registry.ModelVer
     holdout = evaluated[[c for c in ("id", "time", "label", *model.evaluate.slices) if c in evaluated]]
     measured = tracking.measured(model_name, candidate)
     facts = files.read_json(release / "release.json")
+    evaluation = facts.get("metrics", {})
     challenger = gate.Contender(
         candidate=candidate,
         predictions=evaluated.drop(columns=holdout.columns),
@@ -69,6 +70,7 @@ def comparison(model_name: str, model: params.Model, champion: registry.ModelVer
         size_mb=measured.get("size_mb"),
         split=model.split.by,
         without=rows.without(build, list(model.features)),
+        facts={name: evaluation[name] for name in ("stability", "score_shift") if name in evaluation},
     )
 
 

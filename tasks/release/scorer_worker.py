@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
+_ANSWERS = {"q10": "low", "q90": "high"}
+"""Prediction column → its name in a part, where that is another."""
+
 MOST_FAULTS, LONGEST_NAME = 10, 100  # that are reported of one row
 
 
@@ -109,14 +112,14 @@ class ReleaseScorer:
         frame = self._frame(rows)
         table = self._predicted(frame)
         answer: dict[str, Any] = {}
-        if self.facts["task"] != "regression":
+        if self.facts["task"] == "classification":
             classes = self.facts["classes"]
             decided = table.pop("prediction").to_numpy(dtype=object) if "prediction" in table else None
             most_probable = np.array(classes, dtype=object)[table.to_numpy().argmax(axis=1)]
             answer["prediction"] = most_probable if decided is None else decided
             if len(classes) == 2:
                 answer["probability"] = table.iloc[:, 1].to_numpy()
-        answer |= {{"q10": "low", "q90": "high"}.get(str(name), str(name)): table[name].to_numpy() for name in table}
+        answer |= {_ANSWERS.get(str(name), str(name)): table[name].to_numpy() for name in table}
         return {**answer, "unseen": self._unseen(frame)}
 
     def _frame(self, rows: list[dict[str, Any]]) -> pd.DataFrame:
@@ -147,7 +150,7 @@ class ReleaseScorer:
 
         if name in {"problem", "unseen"}:
             return pa.string() if name == "problem" else pa.list_(pa.string())
-        if name != "prediction" or self.facts["task"] == "regression":
+        if name != "prediction" or self.facts["task"] != "classification":
             return pa.float64()
         kinds = {type(label) for label in self.facts["classes"]}
         return {frozenset({int}): pa.int64(), frozenset({bool}): pa.bool_()}.get(frozenset(kinds), pa.string())

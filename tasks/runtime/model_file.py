@@ -68,6 +68,7 @@ TRUSTED = frozenset(
         "sklearn.tree._tree.Tree",
         "sklearn.utils._bunch.Bunch",
         "sklearn.utils.validation.check_array",
+        "tasks.runtime.alert_budget.AlertBudget",  # of this project: an estimator and a number
         "tasks.runtime.ordinal_codes.Codes",  # of this project: dicts of text to number
     }
 )
@@ -148,20 +149,22 @@ def predict(
     Args:
         pipeline: fitted.
         frame: the feature columns, one row per request.
-        task: classification or regression.
+        task: classification, regression or anomaly.
         decision: as the release has it; None: for the most probable class.
 
     Returns:
         With the frame's index. classification: `p_<class>` per class, summing to 1, and `prediction`, the class that
         the pipeline decides for, where that is not always the most probable one; regression: `prediction`, and `q10`
-        and `q90` where the pipeline's last step offers `predict_quantiles`.
+        and `q90` where the pipeline's last step offers `predict_quantiles`; anomaly: `prediction` (1: an alert) and
+        `anomaly_score`, the decision function with its sign changed: higher is stranger, above 0 is an alert.
     """
     import numpy as np
     import pandas as pd
 
     if task != "classification":
         matrix = values(pipeline, frame, task)
-        return pd.DataFrame(matrix, columns=["prediction", "q10", "q90"][: matrix.shape[1]], index=frame.index)
+        names = ["prediction", "anomaly_score"] if task == "anomaly" else ["prediction", "q10", "q90"]
+        return pd.DataFrame(matrix, columns=names[: matrix.shape[1]], index=frame.index)
     matrix = values(pipeline, frame, task, decisions.class_order(pipeline))
     classes = np.sort(pipeline.classes_)
     answers = pd.DataFrame(matrix, columns=[f"p_{c}" for c in classes], index=frame.index)
@@ -183,6 +186,9 @@ def values(
 
     if task == "classification":
         return decisions.probabilities(pipeline, columns, order)
+    if task == "anomaly":
+        score = -np.asarray(pipeline.decision_function(columns), dtype=np.float64)
+        return np.column_stack([score > 0, score])
     if not hasattr(pipeline[-1], "predict_quantiles"):
         return np.asarray(pipeline.predict(columns), dtype=np.float64)[:, None]
     matrix = pipeline[:-1].transform(columns) if len(pipeline) > 1 else columns

@@ -222,8 +222,11 @@ class Predictor:
 
     def _prediction(self, row: dict[str, Any], scores: list[float], counted: bool) -> dict[str, Any]:
         """One row's prediction."""
-        if self._task == "regression":
-            prediction: dict[str, Any] = dict(zip(("prediction", "low", "high"), scores, strict=False))
+        if self._task == "anomaly":
+            main = scores[1]
+            prediction: dict[str, Any] = {"prediction": int(scores[0]), "score": main}
+        elif self._task == "regression":
+            prediction = dict(zip(("prediction", "low", "high"), scores, strict=False))
             main = scores[0]
         else:
             place = self._place(scores)
@@ -269,9 +272,9 @@ class Predictor:
         return Answer(200, orjson.dumps({**self._head, **result}, option=_KEYS))
 
     def _explained(self, scores: list[float]) -> tuple[str, int]:
-        """What is explained: the expected value, or the probability of the second of two classes, or of the answer."""
-        if self._task == "regression":
-            return "prediction", 0
+        """What is explained: the expected value, a score, or the probability of the second class or of the answer."""
+        if self._task in ("regression", "anomaly"):
+            return ("prediction", 0) if self._task == "regression" else ("score", 1)
         place = self._place(scores)
         column = 1 if len(self._classes) == 2 else place
         return f"probability of {self._classes[column]}", column
@@ -331,11 +334,12 @@ class Prediction(BaseModel):
     """The answer to one row."""
 
     id: str = Field(description="names this prediction for ever; ids made later sort later")
-    prediction: Any = Field(description="the class that the model decides for, or the expected value")
+    prediction: Any = Field(description="the class that the model decides for, the expected value, or 1: an anomaly")
     probability: float | None = Field(None, description="two classes: that of the second one, 'yes'")
     probabilities: dict[str, float] | None = Field(None, description="classification: of every class")
     low: float | None = Field(None, description="regression with quantiles: one in ten is below")
     high: float | None = Field(None, description="regression with quantiles: one in ten is above")
+    score: float | None = Field(None, description="anomaly: higher is stranger, above 0 is an alert")
     unseen: list[str] | None = Field(None, description="the features whose category the model was never trained on")
 
 

@@ -28,8 +28,8 @@ def conform(rows: pd.DataFrame, name: str, model: params.Model, partition: str =
     """The rows with the columns of params.yaml, in order, each of one type whatever it came in.
 
     category → str, integer and number → float64, time → datetime64[us], id → str; label → int64, bool or str (a class),
-    int64 or float64 (a number). Rows without a time get the column `time` all the same, with none in it. Messages name
-    the partition, if there is one.
+    int64 or float64 (a number), of an anomaly model float64: 1.0 (an anomaly), 0.0 or missing. Rows without a time get
+    the column `time` all the same, with none in it. Messages name the partition, if there is one.
 
     Raises:
         ModelCodeError: a column is missing; a value is missing, not of its type, or such as no request may hold; an id
@@ -37,9 +37,12 @@ def conform(rows: pd.DataFrame, name: str, model: params.Model, partition: str =
     """
     where = f"models/{name}/rows{f', partition {partition}' if partition else ''}"
     wanted = [*model.features, "label", "time", "id"]
-    undated = None
+    may_lack = {"label"} if model.task == "anomaly" else set()  # nobody knows yet which rows are anomalies
     if "time" not in rows.columns:
-        rows, undated = rows.reset_index(drop=True).assign(time=_no_time(model, where, len(rows))), "time"
+        rows = rows.reset_index(drop=True).assign(time=_no_time(model, where, len(rows)))
+        may_lack.add("time")
+    if "label" in may_lack and "label" not in rows.columns:
+        rows = rows.assign(label=np.nan)
     if lacking := [column for column in wanted if column not in rows.columns]:
         raise ModelCodeError(f"{where} gives no column {', '.join(lacking)}; params.yaml and the interface ask for it")
     if twice := [column for column in wanted if list(rows.columns).count(column) > 1]:
@@ -47,7 +50,7 @@ def conform(rows: pd.DataFrame, name: str, model: params.Model, partition: str =
     rows = rows[wanted].reset_index(drop=True)
     for column in wanted:
         feature, at = model.features.get(column), f"{where}: {column}"
-        if (missing := rows[column].isna()).any() and not (feature.nullable if feature else column == undated):
+        if (missing := rows[column].isna()).any() and not (feature.nullable if feature else column in may_lack):
             todo = ", but params.yaml does not say that it is nullable" if feature else "; leave such rows out"
             raise ModelCodeError(f"{at} is missing in {_rows(missing)}{todo}")
         rows[column] = _converted(rows[column], model, at)
@@ -63,7 +66,7 @@ def conform(rows: pd.DataFrame, name: str, model: params.Model, partition: str =
 def _converted(values: Column, model: params.Model, where: str) -> Column:
     conversions: dict[str, tuple[str, Callable[[Column], Column]]] = {
         **{name: (feature.type, partial(as_feature, type_=feature.type)) for name, feature in model.features.items()},
-        "label": ("class", _class) if model.task == "classification" else ("number", _estimated),
+        "label": _LABELS[model.task],
         "time": ("local time", _local_time),
         "id": ("text", as_text),
     }
@@ -163,3 +166,19 @@ def _estimated(values: Column) -> Column:
     if (infinite := plain.abs() == np.inf).any():
         raise ValueError(f"it is infinite in {_rows(infinite)}")
     return plain
+
+
+def _mark(values: Column) -> Column:
+    """Whether a row is an anomaly, as far as that is known: 1.0, 0.0 or missing."""
+    marks = values.astype(object).where(values.notna(), None).map({True: 1.0, False: 0.0}, na_action="ignore")
+    if (wrong := marks.isna() & values.notna()).any():
+        example = values[wrong].iloc[0]
+        raise ValueError(f"1 is an anomaly, 0 is none, missing is not known; it is {example!r} in {_rows(wrong)}")
+    return marks.astype("float64")
+
+
+_LABELS: dict[str, tuple[str, Callable[[Column], Column]]] = {
+    "classification": ("class", _class),
+    "regression": ("number", _estimated),
+    "anomaly": ("mark of an anomaly", _mark),
+}

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from tasks.ground import files, params, settings
 from tasks.ground.errors import DataMissing
 from tasks.runtime import model_file
 from tasks.training.appraisal import CONFIDENCE, appraise
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FEWEST_DAYS = 5
 """Rows split at random over fewer days than this are resampled one by one."""
@@ -40,6 +45,7 @@ def evaluate(name: str) -> None:
     is_random = files.read_json(build / "split.json")["by"] == "random"
     by_row = is_random and holdout["time"].dt.normalize().nunique() < FEWEST_DAYS
     scores = appraise(model.task, holdout, predictions, baseline, model.evaluate, by_row=by_row)
+    scores.overall.update(_without_labels(training, predictions) if model.task == "anomaly" else {})
     weights = explain.permutation_importance(pipeline, model.task, features, label, scores.blocks, CONFIDENCE)
     chosen = {feature: model.features[feature].type for feature in weights["feature"].head(plots.CURVES)}
     curves = explain.partial_dependence(pipeline, model.task, features, chosen, scores.blocks, CONFIDENCE)
@@ -50,3 +56,11 @@ def evaluate(name: str) -> None:
         identified = holdout[list(dict.fromkeys(["id", "time", "label", *model.evaluate.slices]))]
         files.write_parquet(folder / "predictions.parquet", identified.join(predictions))
         plots.draw(folder / "plots", scores, weights, curves, model.features)
+
+
+def _without_labels(training: dict[str, Any], predictions: pd.DataFrame) -> dict[str, dict[str, float]]:
+    """What is known of an anomaly model beside its alerts: how sure it is of itself, and whether its scores moved."""
+    from tasks.modelling import metrics
+
+    shift = metrics.score_shift(predictions["anomaly_score"].to_numpy(), training["baseline"]["scores"])
+    return {"stability": {"value": training["stability"]}, "score_shift": {"value": shift}}

@@ -48,7 +48,8 @@ def permutation_importance(
 ) -> pd.DataFrame:
     """How much the loss grows when one feature's values are dealt out anew among the rows (Breiman 2001).
 
-    The loss is the log loss of a classification, the absolute error of a regression.
+    The loss is the log loss of a classification, the absolute error of a regression; of an anomaly model, which has no
+    labels, how far its score moves.
 
     Returns:
         Columns feature, importance, low, high (nan where there is one day), rows (of the sample); the most important
@@ -68,8 +69,12 @@ def permutation_importance(
         stacked[name] = frame[name].array.take(taken.ravel())
     answers = model_file.predict(pipeline, pd.DataFrame(stacked), task)
     truth = np.tile(label.to_numpy()[sample], len(position))
-    loss = "log_loss" if task == "classification" else "absolute"
-    lost = metrics.losses(loss, truth, answers).reshape(len(position), count)
+    if task == "anomaly":
+        scores = answers["anomaly_score"].to_numpy().reshape(len(position), count)
+        lost = np.abs(scores - scores[0])
+    else:
+        loss = "log_loss" if task == "classification" else "absolute"
+        lost = metrics.losses(loss, truth, answers).reshape(len(position), count)
     grown = lost[1:].reshape(len(names), repeats, count).mean(axis=1) - lost[0]
     drawn = metrics.bootstrap_means(grown.T, blocks[sample], RESAMPLES, 0)
     limits = np.array([metrics.interval(column, confidence) for column in drawn.T])
@@ -115,7 +120,7 @@ def partial_dependence(
         stacked.loc[part.start * count : part.stop * count - 1, name] = np.repeat(values, count)
     answers = model_file.predict(pipeline, stacked, task)
     classes = [column for column in answers.columns if column.startswith("p_")]  # of two, the positive one is drawn
-    columns = classes[1:] if len(classes) == 2 else classes or ["prediction"]
+    columns = classes[1:] if len(classes) == 2 else classes or ["anomaly_score" if task == "anomaly" else "prediction"]
     predicted = answers[columns].to_numpy(dtype=np.float64).reshape(points, count, len(columns))
     return [
         _curve(name, grids[name], columns, predicted[part], blocks[sample], confidence) for name, part in parts.items()

@@ -6,7 +6,7 @@ dvc.yaml names the whole folder, whichever of them a model has.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,8 +53,11 @@ CURVES = 4
 FEATURES, SLICES, POINTS = 15, 30, 200
 """Most features and slices in a picture; most points of a curve in a JSON file."""
 
-NAMES = {"log_loss": "log loss", "mae": "mean absolute error"}
+NAMES = {"log_loss": "log loss", "mae": "mean absolute error", "alert_rate": "alert rate"}
 """The headline metrics."""
+
+MATTERS = {**NAMES, "alert_rate": "score"}
+"""Headline metric → what a feature's importance is measured by."""
 
 
 def draw(
@@ -65,8 +68,11 @@ def draw(
     `importance` and `curves` are as explain.py gives them; `features` has the units.
     """
     folder.mkdir(exist_ok=True)
+    of_task: tuple[Callable[[Path, Appraisal], None], ...]
     if appraisal.task == "regression":
         of_task = (_predicted_observed, _residuals) if appraisal.days else (_predicted_observed,)
+    elif appraisal.task == "anomaly":
+        of_task = (_alerts, _ranking) if appraisal.days else (_ranking,)
     else:
         of_task = (_ranking if len(metrics.scores_of(appraisal.predictions).columns) == 2 else _confusion, _calibration)
     with styled(STYLE):
@@ -86,7 +92,7 @@ def _ranking(folder: Path, appraisal: Appraisal) -> None:
         return
     from sklearn.metrics import precision_recall_curve, roc_curve
 
-    scores, positive = metrics.top_label(appraisal.rows["label"], appraisal.predictions)
+    scores, positive = _scores_and_truth(appraisal)
     fallout, sensitivity, _ = roc_curve(positive, scores, drop_intermediate=False)
     precision, recall, _ = precision_recall_curve(positive, scores)
     roc = _thinned(fallout, sensitivity)
@@ -133,6 +139,35 @@ def _calibration(folder: Path, appraisal: Appraisal) -> None:
         beneath.bar(edges[:-1], counts, width=np.diff(edges), align="edge", color=PALE)
         beneath.set(xlim=(0, 1.01 * top), ylim=(0, counts.max() * 1.05))
         beneath.axis("off")
+
+
+def _scores_and_truth(appraisal: Appraisal) -> tuple[Floats, Floats]:
+    """The score of each row that has a label, and 1.0 where it is of the positive class, or an anomaly."""
+    if appraisal.task != "anomaly":
+        return metrics.top_label(appraisal.rows["label"], appraisal.predictions)
+    is_known = appraisal.rows["label"].notna().to_numpy()
+    return appraisal.predictions["anomaly_score"].to_numpy()[is_known], appraisal.rows["label"].to_numpy()[is_known]
+
+
+# ── anomalies ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def _alerts(folder: Path, appraisal: Appraisal) -> None:
+    """How many alerts each day has, and how the scores are spread about the threshold."""
+    scores, alerts = (appraisal.predictions[name].to_numpy() for name in ("anomaly_score", "prediction"))
+    by_day = pd.Series(alerts).groupby(appraisal.rows["time"].dt.normalize().to_numpy()).sum()
+    days = pd.DatetimeIndex(by_day.index)
+    rate = appraisal.overall["alert_rate"]
+    title = f"{_percent(rate['value'], 2)} of the rows raise an alert, {by_day.mean():.3g} a day"
+    note = f"In training {_percent(appraisal.baseline['alert_rate'], 2)} were to be expected."
+    with _picture(folder / "alerts.png", title, _basis(appraisal), 4.2, shape=(1, 2), note=note) as (left, right):
+        left.plot(days, by_day, color=BLUE, lw=1, marker="o", ms=4)
+        ticks = days[:: -(-len(days) // 5)]
+        left.set_xticks(ticks, [f"{day:%d %b}" for day in ticks])
+        left.set(ylabel="Alerts", title="Alerts of each day", ylim=(0, None))
+        right.hist(scores, bins=50, color=SKY)
+        right.axvline(0, color=ORANGE, lw=1.4)
+        right.set(xlabel="Score: above 0 is an alert", ylabel="Rows", yscale="log", title="Scores")
 
 
 # ── more classes ──────────────────────────────────────────────────────────────────────────────────
@@ -262,8 +297,9 @@ def _slices_title(table: pd.DataFrame, overall: float, name: str) -> str:
 def _importance(folder: Path, appraisal: Appraisal, importance: pd.DataFrame) -> None:
     """How much worse the headline metric gets without each feature."""
     table = importance.head(FEATURES)[::-1].reset_index(drop=True)
-    first, name = importance.iloc[0], NAMES[metrics.headline(appraisal.task)]
-    title = f"{first['feature']} matters most: shuffled, the {name} grows by {_short(first['importance'])}"
+    first, name = importance.iloc[0], MATTERS[metrics.headline(appraisal.task)]
+    change = "moves" if appraisal.task == "anomaly" else "grows"
+    title = f"{first['feature']} matters most: shuffled, the {name} {change} by {_short(first['importance'])}"
     basis, height = _basis(appraisal, sample=int(first["rows"])), 1.5 + 0.22 * max(len(table), 6)
     part = "" if len(table) == len(importance) else f" The first {len(table)} of {len(importance)} features."
     note = f"Bars: means over permutations. Lines: intervals.{part}"
@@ -272,7 +308,8 @@ def _importance(folder: Path, appraisal: Appraisal, importance: pd.DataFrame) ->
         axes.axvline(0, color=GREY, lw=1)
         axes.barh(at, table["importance"], color=SKY, height=0.62)
         axes.hlines(at, table["low"], table["high"], color=INK, lw=1.4)
-        _name_rows(axes, f"Growth of the {name} when the feature is shuffled", table["feature"])
+        what = f"Distance that the {name} moves" if change == "moves" else f"Growth of the {name}"
+        _name_rows(axes, f"{what} when the feature is shuffled", table["feature"])
         axes.set_ylim(-0.6, len(table) - 0.4)
 
 

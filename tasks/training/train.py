@@ -37,15 +37,15 @@ def train(name: str) -> None:
     model = params.load().model(name)
     build = settings.BUILD / name
     learn = rows.read(build, "train")
-    if learn.empty or (model.task == "classification" and learn["label"].nunique() < 2):
+    if len(learn) < 2 or (model.task == "classification" and learn["label"].nunique() < 2):
         raise DataMissing(
             f"{name}: {len(learn)} training rows with {learn['label'].nunique()} different labels: nothing to learn"
         )
     described = {column: feature.model_dump() for column, feature in model.features.items()}
-    pipeline = _fit(name, model, learn[list(model.features)], learn["label"])
+    pipeline, learned = _fit(name, model, learn)
     _refuse_examples_that_fail(pipeline, name, model, learn[list(model.features)], described)
     split = files.read_json(build / "split.json")
-    training = facts(learn, model.task, split.get("train", split.get("partitions")))
+    training = {**facts(learn, model.task, split.get("train", split.get("partitions"))), **learned}
     reference = profile.reference_profile(learn, described, None)
     summaries = daily_summaries.summarise(learn, daily_summaries.columns(reference))
     with files.replacing(build / "model") as folder:
@@ -60,10 +60,17 @@ def train(name: str) -> None:
         np.save(folder / "train_rows.npy", np.sort(rows.content_hashes(learn, list(model.features))))
 
 
-def _fit(name: str, model: params.Model, features: pd.DataFrame, labels: pd.Series[Any]) -> Pipeline:
+def _fit(name: str, model: params.Model, learn: pd.DataFrame) -> tuple[Pipeline, dict[str, Any]]:
+    """The fitted pipeline, and what is known of it before it is evaluated."""
+    features = learn[list(model.features)]
     try:
         pipeline = user_code.build_pipeline(name, model)
-        pipeline.fit(features, labels)
+        if model.task == "anomaly":
+            from tasks.training import anomaly
+
+            anomaly.refuse_other_estimators(pipeline, name, model.estimator)
+            return anomaly.fit(pipeline, features, learn["time"], model.estimator.alerts_per_day)
+        pipeline.fit(features, learn["label"])
     except FAULTS as error:
         empty = [str(column) for column in features if features[column].isna().all()]
         hint = f" ({', '.join(empty)}: missing in every row)" if empty else ""
@@ -77,7 +84,7 @@ def _fit(name: str, model: params.Model, features: pd.DataFrame, labels: pd.Seri
             f"params.yaml: models.{name}.estimator: {model.estimator.class_} has no {method} as it is, which a "
             f"{model.task} needs: name another class, or other params"
         )
-    return pipeline
+    return pipeline, {}
 
 
 def _refuse_examples_that_fail(
@@ -142,6 +149,8 @@ def facts(learn: pd.DataFrame, task: str, partitions: list[str]) -> dict[str, An
         shares = labels.value_counts(normalize=True).sort_index()
         classes: list[Any] | None = shares.index.tolist()
         baseline: dict[str, Any] = {"classes": [round(share, 9) for share in shares.tolist()]}
+    elif task == "anomaly":
+        classes, baseline = None, {}  # what it answers of these rows, `anomaly.fit` says
     else:
         classes = None
         quantiles = {q: float(labels.quantile(float(q))) for q in ("0.1", "0.9")}

@@ -396,12 +396,12 @@ def _kept_rows(table: pa.Table, options: IntakeOptions) -> pa.Table:
 
 
 def _for_task(task: str, table: pa.Table) -> pa.Table:
-    """Rows of the log; for a regression without the answers of earlier classifiers, whose `prediction` is a class."""
+    """Rows of the log; for numbers without the answers of earlier classifiers, whose `prediction` is a class."""
     import numpy as np
     import pandas as pd
     import pyarrow as pa
 
-    if task != "regression" or "prediction" not in table.column_names:
+    if task == "classification" or "prediction" not in table.column_names:
         return table
     of_classifier = np.zeros(len(table), dtype=bool)
     for name in table.column_names:
@@ -414,8 +414,8 @@ def _for_task(task: str, table: pa.Table) -> pa.Table:
 
 def prediction_columns(task: str, names: Iterable[str]) -> dict[str, str]:
     """Which columns of the log are prediction columns, and their names in training."""
-    if task == "regression":
-        of_training = {"prediction": "prediction", "low": "q10", "high": "q90"}
+    if task != "classification":
+        of_training = {"prediction": "prediction", "low": "q10", "high": "q90", "anomaly_score": "anomaly_score"}
         return {name: of_training[name] for name in names if name in of_training}
     return {name: name for name in names if name.startswith("p_")}
 

@@ -104,7 +104,7 @@ def measure(
     labelled = metrics.labelled(task, frame)
     days, label = metrics.day_blocks(labelled["time"]), labelled["label"].to_numpy()
     predictions = metrics.predictions_of(labelled.drop(columns=[*slices], errors="ignore"))
-    if (task == "regression") == any(str(name).startswith("p_") for name in predictions):
+    if (task == "classification") != any(str(name).startswith("p_") for name in predictions):
         raise metrics.Unscorable(f"these are no predictions of a {task}")
 
     def scored(members: npt.NDArray[np.int64]) -> dict[str, Any]:
@@ -357,7 +357,7 @@ def _scalar(task: str, loss: str, predictions: pd.DataFrame) -> Floats:
     values = scores.to_numpy(dtype=np.float64)
     if bad := int((~np.isfinite(values)).any(axis=1).sum()):
         raise metrics.Unscorable(f"something is missing or infinite in {bad:,} of {len(values):,} predictions")
-    if task == "regression":
+    if task != "classification":
         return predictions["prediction"].to_numpy(dtype=np.float64)
     if values.shape[1] == 2:
         return values[:, 1]

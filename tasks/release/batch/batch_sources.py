@@ -30,7 +30,7 @@ ROWS = (*TABLES, ".jsonl", ".ndjson")
 BESIDE = ("id", "time", "label")
 """Columns that a row may have beside its features (models/<name>/rows gives them), kept with its answer."""
 
-OWN = ("row", "prediction", "probability", "low", "high", "unseen", "problem")
+OWN = ("row", "prediction", "probability", "low", "high", "anomaly_score", "unseen", "problem")
 LINEAGE = ("prediction_id", "model", "version", "release", "source", "data")
 """The columns of the answers, beside `p_<class>` and those that are kept."""
 

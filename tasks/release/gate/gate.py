@@ -23,7 +23,7 @@ import numpy.typing as npt
 from tasks.ground import files, numbers
 from tasks.ground.errors import EvergreenError, did_you_mean
 from tasks.modelling import metrics, rows
-from tasks.release.gate.verdict import NO_CHAMPION, Check, Moves, Verdict, span, worst_first
+from tasks.release.gate.verdict import NO_CHAMPION, Check, Moves, Verdict, loss_words, span, worst_first
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 FEWEST_DAYS = 5
 """A bootstrap over fewer days says next to nothing: its interval is far too short."""
+
+FEWEST_ANOMALIES = 10
+"""Rows that are known to be anomalies, to judge an anomaly model by."""
 
 DOUBT_MARGINS = 4
 """The benefit of the doubt for a slice is worth at most this many margins. See `_Holdout.slice_questions`."""
@@ -71,7 +74,7 @@ class Comparison:
     """Everything that a verdict depends on, apart from the rule."""
 
     model: str
-    task: Literal["classification", "regression"]
+    task: params.Task
     holdout: pd.DataFrame
     """Columns: id, time, label, and those in `slices`."""
     slices: tuple[str, ...]
@@ -86,6 +89,8 @@ class Comparison:
     split: Literal["time", "random"] = "time"
     without: Mapping[str, list[str]] = field(default_factory=dict)
     """Feature → the partitions in every row of which it is missing."""
+    facts: Mapping[str, float] = field(default_factory=dict)
+    """What the evaluation found out of the challenger beside what can be computed of these rows: metric → value."""
 
     @property
     def contenders(self) -> dict[str, Contender]:
@@ -212,8 +217,11 @@ class _Holdout:
                 yield f"{kind}:{metric}", limit, partial(self.within_limit, metric, limit, is_floor=kind == "floors")
         yield "beats_baseline", 0.0, self.beats_baseline
         yield "improvement", 0.0 if rule.rule == "better" else rule.margin, self.improvement
-        yield from self.slice_questions()
-        yield "calibration", rule.calibration, self.calibration
+        if case.task == "anomaly":
+            yield "agreement", rule.agreement, self.agreement
+        else:
+            yield from self.slice_questions()
+            yield "calibration", rule.calibration, self.calibration
         for name, value, limit, words in (
             ("latency", case.latency_ms, rule.latency_ms, "one row takes {:.3g} ms, {:g} are allowed"),
             ("size", case.size_mb, rule.size_mb, "the release takes {:.3g} MB, {:g} are allowed"),
@@ -255,7 +263,7 @@ class _Holdout:
         unseen = self.case.holdout.loc[~self.seen].reset_index(drop=True)
         if unseen.empty:
             raise ValueError("there is no holdout row that neither was trained on")
-        if missing := int(unseen["label"].isna().sum()):
+        if self.case.task != "anomaly" and (missing := int(unseen["label"].isna().sum())):
             raise ValueError(f"{missing} of {len(unseen)} holdout rows have no label")
         return unseen
 
@@ -308,7 +316,7 @@ class _Holdout:
 
     def _refuse_other_columns(self, side: Side, frame: pd.DataFrame) -> None:
         """The labels need their columns. A class that the champion has never seen has, from it, the probability 0."""
-        needed = ["prediction"]
+        needed = ["prediction", "anomaly_score"][: 1 + (self.case.task == "anomaly")]
         if self.case.task == "classification":
             needed = [f"p_{label}" for label in sorted(self.rows["label"].unique().tolist(), key=str)]
             if side == "champion" and set(needed) & set(frame):
@@ -375,25 +383,39 @@ class _Holdout:
         return _CheckResult(unseen >= self.rule.min_rows, reason, unseen)
 
     def within_limit(self, metric: str, limit: float, *, is_floor: bool) -> _CheckResult:
-        scores = metrics.score(self.case.task, self.rows["label"], self.predictions("challenger"))
+        of_rows = metrics.score(self.case.task, self.rows["label"], self.predictions("challenger"))
+        scores = {**self.case.facts, **of_rows}
         if metric not in scores:
             raise LookupError(f"there is no {metric} of these rows{did_you_mean(metric, list(scores))}")
         value = _rounded(scores[metric])
         asked = f"at least {limit:g} is asked" if is_floor else f"at most {limit:g} is allowed"
         return _CheckResult(value >= limit if is_floor else value <= limit, f"{metric} is {value:.4g}, {asked}", value)
 
+    def differences(self, side: Side) -> tuple[float, float, Floats]:
+        """The mean difference of the loss, the level of it, and the difference in each resample."""
+        if self.case.task == "anomaly":  # of which no row has a loss by itself
+            own, other = self.predictions("challenger"), self.predictions(side)
+            drawn = {"resamples": self.resamples, "seed": self.seed}
+            gained = metrics.precision_differences(self.rows["label"], own, other, self.blocks, **drawn)
+            return float(gained[0]), 1.0, gained[1:]
+        reference = self.loss(side)
+        difference = self.loss("challenger") - reference
+        return difference.mean(), _finite(reference.mean()), self.resampled(difference, self.blocks)
+
     def against(self, side: Side) -> tuple[float, tuple[float, float], str]:
         """The mean difference of the loss, its interval, and both in words."""
-        reference = self.loss(side)
-        difference, level = self.loss("challenger") - reference, _finite(reference.mean())
-        mean = _rounded(difference.mean(), level)
-        low, high = metrics.interval(self.resampled(difference, self.blocks), self.rule.confidence)
+        difference, level, samples = self.differences(side)
+        mean = _rounded(difference, level)
+        low, high = metrics.interval(samples, self.rule.confidence)
         interval = (_rounded(low, level), _rounded(high, level))  # what is recorded decides
-        words = f"{self.rule.loss} {_differs(mean)} the {side}'s ({self.rule.confidence:.0%} interval {span(interval)})"
+        words = f"{loss_words(self.rule.loss)} {_differs(mean)} the {side}'s "
+        words += f"({self.rule.confidence:.0%} interval {span(interval)})"
         return mean, interval, words
 
     def beats_baseline(self) -> _CheckResult:
         """Beyond doubt better than answering without looking at a feature."""
+        if self.few_anomalies:
+            return _CheckResult(True, f"not judged: {self.few_anomalies}")
         mean, interval, words = self.against("baseline")
         return _CheckResult(interval[1] < 0, words, mean, interval=interval)
 
@@ -401,6 +423,8 @@ class _Holdout:
         """The rule of params.yaml: better, or not worse than an old champion by more than the margin."""
         if self.case.champion is None:
             return _CheckResult(True, NO_CHAMPION)
+        if self.few_anomalies:
+            return self.replaces_an_old_one()
         mean, interval, words = self.against("champion")
         if self.rule.rule == "better":
             words += "" if interval[1] < 0 else "; it is not better" if mean >= 0 else "; that may be chance"
@@ -412,6 +436,42 @@ class _Holdout:
         words += "" if close else f"; worse by more than {limit:g} cannot be ruled out"
         words += f"; the champion is {age} partitions old, {self.rule.champion_age} are asked"
         return _CheckResult(close and old, words, mean, interval=interval)
+
+    # anomalies
+
+    @cached_property
+    def few_anomalies(self) -> str:
+        """Why the labels of an anomaly model's rows do not say how good it is; empty where they do."""
+        if self.case.task != "anomaly":
+            return ""
+        label = self.rows["label"]
+        known, anomalies = int(label.notna().sum()), int((label == 1).sum())
+        days = len(np.unique(self.days[label.to_numpy() == 1]))
+        if anomalies >= FEWEST_ANOMALIES and known > anomalies and days >= FEWEST_DAYS:
+            return ""
+        return (
+            f"{known:,} of {len(label):,} rows have a label, and {anomalies:,} of these are anomalies on {days} days; "
+            f"{FEWEST_ANOMALIES} on {FEWEST_DAYS} days are needed, and rows that are none"
+        )
+
+    def replaces_an_old_one(self) -> _CheckResult:
+        """Where nothing says which of two anomaly models is better, the newer one replaces one that has become old."""
+        age, limit = self.case.champion_age, self.rule.champion_age
+        if age is None:
+            raise ValueError("the champion's age is not known")
+        words = f"not judged by labels: {self.few_anomalies}; the champion is {age} partitions old, {limit} are asked"
+        return _CheckResult(age >= limit, words)
+
+    def agreement(self) -> _CheckResult:
+        """Without labels: it ranks the rows much as the champion does."""
+        if self.case.champion is None:
+            return _CheckResult(True, NO_CHAMPION)
+        scores = (self.predictions(side)["anomaly_score"].to_numpy() for side in ("challenger", "champion"))
+        value = metrics.rank_agreement(*scores)
+        words = f"its scores rank the rows as the champion's do by {value:.3g} (1: alike)"
+        if not self.few_anomalies:
+            return _CheckResult(True, f"{words}; the labels decide", value)
+        return _CheckResult(value >= self.rule.agreement, f"{words}, at least {self.rule.agreement:g} is asked", value)
 
     def slice_questions(self) -> Iterator[Question]:
         """No slice of enough rows is worse beyond its margin.
@@ -478,7 +538,7 @@ class _Holdout:
         return _CheckResult(mean <= limit, words, mean, limit, interval)
 
     def calibration(self) -> _CheckResult:
-        answers, limit = self.predictions("challenger"), self.rule.calibration
+        answers, limit = self.predictions("challenger"), self.rule.calibration or 0.0
         value = _finite(metrics.calibration_error(self.case.task, self.rows["label"], answers))
         return _CheckResult(value <= limit, f"the calibration error is {value:.3g}, {limit:g} is allowed", value)
 
@@ -523,8 +583,9 @@ def refused_requests(champion: Features, challenger: Features) -> list[str]:
 
 def distances(task: str, before: pd.DataFrame, after: pd.DataFrame) -> Floats:
     """How far the answers of each row lie apart, as `Moves` defines it; an unknown class has the probability 0."""
-    if task == "regression":
-        difference = after["prediction"].to_numpy() - before["prediction"].to_numpy()
+    if task != "classification":
+        column = "anomaly_score" if task == "anomaly" else "prediction"
+        difference = after[column].to_numpy() - before[column].to_numpy()
         return np.abs(np.asarray(difference, dtype=np.float64))
     classes = sorted(name for name in {*before, *after} if name.startswith("p_"))
     old, new = (side.reindex(columns=classes, fill_value=0.0).to_numpy(dtype=np.float64) for side in (before, after))

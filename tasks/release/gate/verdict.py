@@ -94,7 +94,7 @@ class Verdict:
         unit = "whole days" if rows.get("blocks", "day") == "day" else "groups of rows"
         return (
             f"{rows['compared']:,} of {rows['rows']:,} holdout rows{over}; {self.rule['confidence']:.0%} intervals "
-            f"from {self.resamples:,} resamples of {unit}; rule: {self.rule['rule']} in {self.rule['loss']}"
+            f"from {self.resamples:,} resamples of {unit}; rule: {self.rule['rule']} in {loss_words(self.rule['loss'])}"
         )
 
     def to_markdown(self) -> str:
@@ -142,6 +142,11 @@ def worst_first(checks: Iterable[Check]) -> list[Check]:
         return False, True, (check.threshold or 0.0) - (check.value or 0.0)
 
     return sorted(checks, key=place)
+
+
+def loss_words(loss: str) -> str:
+    """What is compared, of which less is better."""
+    return f"1 - {loss}" if loss == "average_precision" else loss
 
 
 def span(interval: tuple[float, float]) -> str:

@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from tasks.pictures import axes, templates
 from tasks.pictures.formatting import loss_name
-from tasks.release.gate.verdict import Check, Verdict
+from tasks.release.gate.verdict import Check, Verdict, loss_words
 
 MOST_SLICES = 40
 """A picture file shows no more slices than this: those nearest to refusal."""
@@ -25,7 +25,11 @@ def picture(verdict: Verdict) -> bytes:
     title += f" by {failed} check{'s'[: failed - 1]}" if failed else ""
     against = f"champion {verdict.champion}" if verdict.champion else "trivial baseline"
     notes = [*verdict.basis().split("; "), *([f"{hidden} slices further from refusal are not shown"] if hidden else [])]
-    caption = f"{loss_name(verdict.rule['loss'])}: challenger − {against}" if shown else "Nothing could be compared"
+    caption = (
+        f"{loss_name(loss_words(verdict.rule['loss']))}: challenger − {against}"
+        if shown
+        else "Nothing could be compared"
+    )
     chart = draw(shown, verdict.rule["loss"], has_champion=bool(verdict.champion)) if shown else Markup()
     panel = (caption, chart, height(shown))
     return templates.stand_alone(title, panel, is_bad=not verdict.promoted, notes=notes)
@@ -79,7 +83,7 @@ def label(check: Check) -> str:
 
 def _words(checks: Sequence[Check], loss: str, has_champion: bool) -> str:
     against = "the champion's" if has_champion else "the baseline's"
-    rows = [f"{loss_name(loss)} less {against}; below 0 is better."]
+    rows = [f"{loss_name(loss_words(loss))} less {against}; below 0 is better."]
     for check in checks:
         between = f", {check.interval[0]:+.3g} to {check.interval[1]:+.3g}" if check.interval else ""
         rows.append(f"{label(check)}: {check.value:+.3g}{between}, {'passed' if check.passed else 'failed'}.")

@@ -225,8 +225,9 @@ def prediction_edges(name: str, classes: list[Any] | None) -> list[float]:
 
     if classes:
         return [round(i / BINS, 9) for i in range(1, BINS)]
-    path = settings.BUILD / name / "evaluation" / "predictions.parquet"
-    evaluated = pd.read_parquet(path, columns=["prediction"])["prediction"].to_numpy()
+    predictions = pd.read_parquet(settings.BUILD / name / "evaluation" / "predictions.parquet")
+    column = "anomaly_score" if "anomaly_score" in predictions else "prediction"
+    evaluated = predictions[column].to_numpy()
     return [float(edge) for edge in np.unique(np.quantile(evaluated, np.arange(1, BINS) / BINS, method="lower"))]
 
 
@@ -252,7 +253,7 @@ def _evaluated(name: str, model: params.Model, most: int) -> tuple[pd.DataFrame,
     classes = files.read_json(build / "model" / "training.json")["classes"]
     predictions = pd.read_parquet(build / "evaluation" / "predictions.parquet").set_index("id")
     holdout = _spread(rows.read(build, "holdout", [*model.features, "id"]), most)
-    names = [f"p_{c}" for c in classes or ()] + ["prediction", "q10", "q90"]
+    names = [*(f"p_{c}" for c in classes or ()), *params.ANSWERS]
     columns = [column for column in names if column in predictions]
     return holdout, predictions.loc[holdout["id"], columns]
 
@@ -415,7 +416,7 @@ def _number_differences(evaluated: pd.DataFrame, predictions: list[dict[str, Any
 def _served(prediction: dict[str, Any], column: str) -> float | None:
     if column.startswith("p_"):
         return prediction.get("probabilities", {}).get(column.removeprefix("p_"))  # type: ignore[no-any-return]
-    return prediction.get({"q10": "low", "q90": "high"}.get(column, column))
+    return prediction.get({"q10": "low", "q90": "high", "anomaly_score": "score"}.get(column, column))
 
 
 def _environment() -> dict[str, str]:

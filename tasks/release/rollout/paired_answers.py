@@ -70,8 +70,8 @@ class Pairs:
 
     @property
     def scale(self) -> float:
-        """The unit of differences: 1 for probabilities; the mean absolute prediction for values."""
-        mean = float(np.mean(np.abs(self.live))) if self.live and self.task == "regression" else 1.0
+        """The unit of differences: 1 for probabilities; the mean absolute prediction, or score, for values."""
+        mean = float(np.mean(np.abs(self.live))) if self.live and self.task != "classification" else 1.0
         return mean or 1.0
 
     @property
@@ -100,7 +100,7 @@ class Pairs:
     def _check_unexpected(self, limits: params.Rollout) -> Check:
         """Without a verdict about these two, as when a person set the alias, they are to answer much the same."""
         moved = self.moved or 0.0
-        what = "of the mean prediction" if self.task == "regression" else "of probability"
+        what = "of probability" if self.task == "classification" else f"of the mean {number_of(self.task)}"
         reason = f"answers move by {moved:.4f} {what} on average, over {len(self.rows):,} rows"
         if moved > limits.moved:
             reason += ", and no verdict of the gate has promoted the one over the other (rollout.moved)"
@@ -124,6 +124,11 @@ class Pairs:
         return sorted(slices, key=lambda part: (-part.moved, part.feature, part.value))
 
 
+def number_of(task: str) -> str:
+    """What is compared of two answers."""
+    return {"classification": "probability", "anomaly": "score"}.get(task, "prediction")
+
+
 def exceed_by_chance(beyond: int, rows: int, reference: int) -> float:
     """The probability that so many of some rows, or more, lie above all reference rows, if all were drawn alike.
 
@@ -137,7 +142,8 @@ def exceed_by_chance(beyond: int, rows: int, reference: int) -> float:
 def _compared(old: dict[str, Any], new: dict[str, Any]) -> tuple[float, float, float]:
     """The live release's number, the other's, and how far apart the answers are."""
     if "probabilities" not in old:
-        before, after = float(old["prediction"]), float(new["prediction"])
+        name = "score" if "score" in old and "score" in new else "prediction"
+        before, after = float(old[name]), float(new[name])
         return before, after, abs(after - before)
     olds, news = old["probabilities"], new["probabilities"]
     distance = sum(abs(news.get(label, 0.0) - olds.get(label, 0.0)) for label in olds.keys() | news.keys()) / 2

@@ -10,7 +10,7 @@ import numpy as np
 from tasks.release.gate.verdict import Check, cell, mark
 from tasks.release.registry.desired_state import ReleaseRef
 from tasks.release.rollout.canary import Watch
-from tasks.release.rollout.paired_answers import FEWEST
+from tasks.release.rollout.paired_answers import FEWEST, number_of
 from tasks.release.rollout.shadow_replay import QUANTILES, Latencies, Replayed
 from tasks.release.rollout.stages import StageResult
 
@@ -95,7 +95,8 @@ def _slices(replayed: Replayed) -> list[str]:
     slices = replayed.slices()
     if not slices:
         return []
-    unit = "share of the mean prediction" if replayed.task == "regression" else "probability"
+    number = number_of(replayed.task)
+    unit = number if replayed.task == "classification" else f"share of the mean {number}"
     hidden = len(slices) - MOST_SLICES
     more = f"{hidden} slices that move less are not shown; those" if hidden > 0 else "Those"
     return [
@@ -151,8 +152,7 @@ def _histogram(axes: Any, replayed: Replayed) -> None:
     axes.hist(both[0], bins, color=LIVE, alpha=0.45, label="live release")
     axes.hist(both[1], bins, histtype="step", color=CANDIDATE, linewidth=1.8, label="candidate")
     axes.legend(fontsize=8, frameon=False)
-    what = "prediction" if replayed.task == "regression" else "probability"
-    _label(axes, f"predictions, {len(replayed.rows):,} rows", what, "rows")
+    _label(axes, f"predictions, {len(replayed.rows):,} rows", number_of(replayed.task), "rows")
 
 
 def _scatter(axes: Any, replayed: Replayed) -> None:

@@ -213,7 +213,7 @@ def test_an_unknown_model_is_told_with_what_was_meant() -> None:
         # impossible values
         ("settle_seconds", -1, "settle_seconds: input should be greater than or equal to 0, not -1"),
         ("upstream", "os.system", r"upstream: string should match pattern '^models(\.\w+)+$', not 'os.system'"),
-        ("tiny.task", "clustering", "models.tiny.task: input should be 'classification' or 'regression', not 'clustering'"),
+        ("tiny.task", "clustering", "models.tiny.task: input should be 'classification', 'regression' or 'anomaly', not 'clustering'"),
         ("tiny.datasets", {}, "models.tiny.datasets: dictionary should have at least 1 item after validation, not 0"),
         ("tiny.datasets.readings", "some", "models.tiny.datasets.readings: 'some' is no way to read a dataset; write partition, {history: N}, static or all"),
         ("tiny.datasets.readings", "all", "models.tiny: datasets: at least one must be read by partition or history: rows are made by partition"),
@@ -233,7 +233,7 @@ def test_an_unknown_model_is_told_with_what_was_meant() -> None:
         ("tiny.features.json", {"type": "number", "about": "x", "example": 1}, "models.tiny: features: json is a reserved name. Let models/<name>/rows give it another one"),
         ("tiny.features.model_config", {"type": "number", "about": "x", "example": 1}, "models.tiny: features: model_config is a reserved name. Let models/<name>/rows give it another one"),
         ("tiny.features.label", {"type": "number", "about": "x", "example": 1}, "models.tiny: features: label is a reserved name. Let models/<name>/rows give it another one"),
-        ("tiny.features.p_class", {"type": "number", "about": "x", "example": 1}, "models.tiny: features: p_class: p_… are the probabilities that a model answers, and prediction, q10, q90 its numbers. Let models/<name>/rows give it another name"),
+        ("tiny.features.p_class", {"type": "number", "about": "x", "example": 1}, "models.tiny: features: p_class: p_… are the probabilities that a model answers, and prediction, q10, q90, anomaly_score its numbers. Let models/<name>/rows give it another name"),
         ("tiny.features._hour", {"type": "number", "about": "x", "example": 1}, "models.tiny.features._hour: a feature cannot be called '_hour': it begins with _. Let models/<name>/rows give another name"),
         ("tiny.features. hour", {"type": "number", "about": "x", "example": 1}, "models.tiny.features. hour: a feature cannot be called ' hour': it begins or ends with a blank, or holds what cannot be seen. Let models/<name>/rows give another name"),
         ("tiny.features.Hoehe\u0308", {"type": "number", "about": "x", "example": 1}, "models.tiny.features.Hoehe\u0308: a feature cannot be called 'Hoehe\u0308': it is written with accents that stand alone (Unicode NFD); write 'Hoeh\u00eb' (NFC). Let models/<name>/rows give another name"),
