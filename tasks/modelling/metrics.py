@@ -450,11 +450,10 @@ def _measure_alerts(label: Labels, predictions: pd.DataFrame, resamples: _DayRes
     alerts, mark = _numbers(predictions["prediction"]), _numbers(label)
     measured, is_known = {"alert_rate": resamples.means(alerts)}, np.isfinite(mark)
     anomaly, of_known = mark[is_known] == 1, resamples.among(is_known)
-    if anomaly.any():
-        hits = alerts[is_known] * anomaly
-        measured["recall_at_k"] = _ratio(of_known.sums(hits), of_known.sums(anomaly))
-        if alerts[is_known].any():
-            measured["precision_at_k"] = _ratio(of_known.sums(hits), of_known.sums(alerts[is_known]))
+    hits = alerts[is_known] * anomaly
+    for metric, whole in (("precision_at_k", alerts[is_known]), ("recall_at_k", anomaly)):
+        if whole.any():
+            measured[metric] = _ratio(of_known.sums(hits), of_known.sums(whole))
     if 0 < anomaly.sum() < len(anomaly):
         scores = _numbers(predictions["anomaly_score"])[is_known]
         measured["roc_auc"], measured["average_precision"] = of_known.ranking(anomaly, scores)

@@ -172,7 +172,7 @@ def _mark(values: Column) -> Column:
     """Whether a row is an anomaly, as far as that is known: 1.0, 0.0 or missing."""
     marks = values.astype(object).where(values.notna(), None).map({True: 1.0, False: 0.0}, na_action="ignore")
     if (wrong := marks.isna() & values.notna()).any():
-        example = values[wrong].iloc[0]
+        example = values.astype(object)[wrong].tolist()[0]
         raise ValueError(f"1 is an anomaly, 0 is none, missing is not known; it is {example!r} in {_rows(wrong)}")
     return marks.astype("float64")
 

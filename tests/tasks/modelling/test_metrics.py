@@ -437,3 +437,62 @@ def test_headline_is_a_metric_of_its_task():
     """The metric that stands for a model is among its metrics."""
     assert metrics.headline("classification") in metrics.score("classification", *binary())
     assert metrics.headline("regression") in metrics.score("regression", *counts())
+
+
+# ── anomalies ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def marked(rows: int = 900, seed: int = 0) -> tuple[np.ndarray, pd.DataFrame]:
+    """Scores, and marks of anomalies that a third of the rows do not have."""
+    rng = np.random.default_rng(seed)
+    score = rng.normal(size=rows).round(2)
+    mark = (score + rng.normal(size=rows) > 2.5).astype(float)
+    mark[::3] = np.nan
+    return mark, pd.DataFrame({"prediction": (score > 1.5).astype(float), "anomaly_score": score - 1.5})
+
+
+def test_anomalies_are_measured_as_scikit_learn_does_where_the_mark_is_known():
+    """With k the number of alerts, precision and recall at k are those of the alerts."""
+    mark, predictions = marked()
+    known = np.isfinite(mark)
+    truth, alerts, score = mark[known], predictions["prediction"][known], predictions["anomaly_score"][known]
+    assert metrics.score("anomaly", mark, predictions) == pytest.approx(
+        {
+            "alert_rate": predictions["prediction"].mean(),
+            "average_precision": reference.average_precision_score(truth, score),
+            "roc_auc": reference.roc_auc_score(truth, score),
+            "precision_at_k": reference.precision_score(truth, alerts),
+            "recall_at_k": reference.recall_score(truth, alerts),
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("marks", "defined"), [(np.nan, set()), (0.0, {"precision_at_k"}), (1.0, {"precision_at_k", "recall_at_k"})]
+)
+def test_marks_that_are_all_alike_say_little(marks, defined):
+    """Nothing can be ranked where all rows are anomalies, or none is, or nothing is known."""
+    _, predictions = marked()
+    assert set(metrics.score("anomaly", np.full(len(predictions), marks), predictions)) == {"alert_rate", *defined}
+
+
+def test_average_precisions_of_two_models_are_compared_on_the_same_days():
+    """The difference of a model to itself is 0 in every resample; a worse one is worse in nearly all."""
+    mark, predictions = marked()
+    days = np.arange(len(mark)) // 30
+    noise = np.random.default_rng(1).normal(scale=2, size=len(mark))
+    worse = predictions.assign(anomaly_score=predictions["anomaly_score"] + noise)
+    assert not metrics.precision_differences(mark, predictions, predictions, days, 50, 0).any()
+    drawn = metrics.precision_differences(mark, worse, predictions, days, 50, 0)
+    assert drawn[0] > 0.05
+    assert (drawn[1:] > 0).mean() > 0.9
+
+
+def test_ranks_and_shifts_as_scipy():
+    """Spearman's correlation, and the Kolmogorov-Smirnov distance from quantiles of the rows learned from."""
+    rng = np.random.default_rng(0)
+    one, other = rng.normal(size=500), rng.normal(size=500).round(1)
+    assert metrics.rank_agreement(one, one + other) == pytest.approx(stats.spearmanr(one, one + other).statistic)
+    assert metrics.rank_agreement(one, np.zeros(500)) == 0
+    learned = list(np.quantile(one, np.linspace(0, 1, 101)))
+    assert metrics.score_shift(other + 1, learned) == pytest.approx(stats.ks_2samp(one, other + 1).statistic, abs=0.02)

@@ -248,3 +248,39 @@ def test_a_time_that_some_rows_lack_is_refused_whatever_the_split() -> None:
     some = rows(time=[pd.Timestamp("2013-01-01"), None, *pd.date_range("2013-01-02", periods=3)])
     with pytest.raises(ModelCodeError, match="time is missing in 1 row \\(first: row 2\\); leave such rows out"):
         conform(some, "tiny", model(split={"by": "random", "holdout": 0.2}))
+
+
+# ── anomalies ─────────────────────────────────────────────────────────────────────────────────────
+
+ANOMALY = {
+    "task": "anomaly",
+    "gate": {**SMALL["gate"], "loss": "average_precision", "floors": {}, "ceilings": {"alert_rate": 0.1}},
+}
+
+
+def test_rows_of_an_anomaly_model_need_no_label() -> None:
+    """The column is there all the same, and nothing is in it."""
+    told = conform(rows().drop(columns="label"), "tiny", model(**ANOMALY))["label"]
+    assert (str(told.dtype), told.isna().all()) == ("float64", True)
+
+
+@pytest.mark.parametrize(
+    "marks",
+    [[1, 0, None, 0, 1], [True, False, None, False, True], pd.array([1, 0, None, 0, 1], dtype="Int64")],
+    ids=["numbers", "truth values", "nullable"],
+)
+def test_a_mark_of_an_anomaly_comes_in_any_type(marks: Any) -> None:
+    """1.0, 0.0 or missing."""
+    told = conform(rows(label=marks), "tiny", model(**ANOMALY))["label"]
+    assert told.tolist()[:2] == [1.0, 0.0]
+    assert told.isna().tolist() == [False, False, True, False, False]
+
+
+def test_what_is_no_mark_of_an_anomaly_is_refused() -> None:
+    """scikit-learn's own -1 and 1 mean the opposite."""
+    with pytest.raises(ModelCodeError) as caught:
+        conform(rows(label=[1, -1, 1, 1, -1]), "tiny", model(**ANOMALY), "2013-01")
+    assert str(caught.value) == (
+        "models/tiny/rows, partition 2013-01: label is no mark of an anomaly: 1 is an anomaly, 0 is none, missing is not "
+        "known; it is -1 in 2 rows (first: row 2)"
+    )
