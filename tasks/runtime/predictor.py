@@ -132,7 +132,7 @@ class Predictor:
         self._requests = {"predict": TypeAdapter(self.release.rows), "explain": TypeAdapter(self.release.row)}
         package = f"models.{self.release.name}"
         self.pipeline = model_file.load(folder / "model.skops", facts["model_sha256"], own=package)
-        self._order = None if self._task == "regression" else decisions.class_order(self.pipeline)
+        self._order = decisions.class_order(self.pipeline) if self._task == "classification" else None
         self._decision: decisions.Decision = facts["decision"] or decisions.MOST_PROBABLE
         self._threshold = self._decision["threshold"] if isinstance(self._decision, dict) else None
         usual = {name: [row[name] for row in self.background[: fast_trees.MOST_ROWS]] for name in self.features}
