@@ -25,6 +25,13 @@ SCENARIOS = {
         spoil=("models/demand/pipeline/__init__.py", "Codes(categories, numbers)", "Codes([], numbers)"),
         refused="improvement: poisson is",
     ),
+    "forecast": Scenario(
+        history=13,
+        drift="2026-03",
+        moved="day_before",
+        spoil=("params.yaml", "loss: absolute_error,", "loss: quantile, quantile: 0.9,"),
+        refused="improvement: absolute is",
+    ),
     "fraud": Scenario(
         history=7,
         drift="2026-03",

@@ -1,0 +1,1 @@
+"""Tomorrow's load of a district."""
