@@ -288,6 +288,30 @@ def rollback(
     print(registry.rollback(model, to=to, reason=reason))
 
 
+@command("compare workspace champion --model flight_delay", MODELS)
+def compare(
+    names: Annotated[
+        list[str], Argument(help="workspace, champion, a version, a candidate, or an experiment of `dvc exp`.")
+    ],
+    model: Annotated[
+        str | None, Option("--model", help="Needed where there are several.", autocompletion=_complete_model)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Compare candidates on the same holdout rows: settings that differ, metrics, the paired difference, latency."""
+    from tasks.lifecycle import side_by_side
+
+    found = side_by_side.compare(model or _only_model(), names)
+    _print(found.to_json(), as_json, side_by_side.in_words(found))
+
+
+def _only_model() -> str:
+    names = list(_params().models)
+    if len(names) != 1:
+        raise Mistake(f"name the model: `--model`, one of {', '.join(names) or 'none, as there is no model yet'}")
+    return names[0]
+
+
 @command("backtest --model flight_delay --source upstream", MODELS, needs_models=True)
 def backtest(
     model: Models = None,

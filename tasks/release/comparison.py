@@ -79,14 +79,24 @@ def score_champion(model_name: str, champion: registry.ModelVersion, ids: pd.Ser
     name = f"the champion, candidate {champion.candidate}, could not be"
     try:
         folder = registry.fetch_cached(model_name, champion)
-        release, training = folder / "release", folder / "training"
-        facts = files.read_json(release / "release.json")
-        overlap = training_overlap.find(settings.BUILD / model_name, training, facts, ids)
     except RegistryUnavailable:  # it may be there again in a minute: no reason for a verdict
         raise
     except UNSCORABLE as error:
         return gate.Contender(champion.candidate, None, None, None, f"{name} had: {_one_line(error)}")
-    contender = gate.Contender(champion.candidate, None, None, facts.get("features"), overlap=overlap)
+    return score_release(model_name, champion.candidate, folder / "release", folder / "training", ids, "the champion")
+
+
+def score_release(
+    model_name: str, candidate: str, release: Path, training: Path, ids: pd.Series[Any], who: str = "it"
+) -> gate.Contender:
+    """As `score_champion`, of any release and what is known of its training; `who` names it in a fault."""
+    name = f"{who}, candidate {candidate}, could not be"
+    try:
+        facts = files.read_json(release / "release.json")
+        overlap = training_overlap.find(settings.BUILD / model_name, training, facts, ids)
+    except UNSCORABLE as error:
+        return gate.Contender(candidate, None, None, None, f"{name} had: {_one_line(error)}")
+    contender = gate.Contender(candidate, None, None, facts.get("features"), overlap=overlap)
     try:
         predictions = scorer(model_name, release, facts)(_holdout_features(model_name, facts, ids))
     except UNSCORABLE as error:
