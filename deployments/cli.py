@@ -190,6 +190,21 @@ def try_(
         print(line, flush=True)
 
 
+@command("check-time flight_delay", LOOP)
+def check_time(
+    model: Model,
+    partition: Annotated[str | None, Option("--partition", help="Only this one, such as 2013-10.")] = None,
+    cuts: Annotated[int, Option("--cuts", min=1, help="Moments at which the future of a partition is cut off.")] = 3,
+    as_json: Json = False,
+) -> int:
+    """Make rows again with the future cut off: whether any uses what was not known yet. Exit code 3: one does."""
+    from tasks.lifecycle import check_time
+
+    results = check_time.check(model, partition, cuts)
+    _print(check_time.as_json(results), as_json, check_time.report(model, results))
+    return ATTENTION if check_time.has_faults(results) else 0
+
+
 def _run_flow(name: str, **parameters: Any) -> int:
     from flows.prefect_support import run_local
 

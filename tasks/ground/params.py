@@ -203,6 +203,8 @@ class Split(Section):
 
     by: Literal["time", "random"]
     holdout: PositiveFloat
+    look_ahead: Literal["refuse", "allow"] = "refuse"
+    """What becomes of rows that use what was not known yet, where the split is by time."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Split:

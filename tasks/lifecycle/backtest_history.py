@@ -176,14 +176,14 @@ def _partition_files(source: Source, config: params.Params, model: params.Model)
 
 def _rows(name: str, model: params.Model, partition_files: dict[str, list[Path]]) -> pd.DataFrame:
     """The rows of every complete partition, as `prepare` makes them, by time."""
-    from tasks.training import prepare
+    from tasks.training import rows_maker
 
     def files_of(partition: str) -> dict[str, list[Path]]:
         readings = model.datasets.items()
         return {dataset: selection.of(dataset, how, partition, partition_files[dataset]) for dataset, how in readings}
 
     made = [
-        prepare.make_rows(name, model, partition, files_of(partition))
+        rows_maker.make_rows(name, model, partition, files_of(partition))
         for partition in selection.complete(partition_files, model.datasets)
     ]
     if not made:

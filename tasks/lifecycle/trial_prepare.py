@@ -23,7 +23,8 @@ from tasks.ground import files, locked_packages, params, settings
 from tasks.ground.errors import ModelCodeError, RowsRefused
 from tasks.lifecycle import row_changes
 from tasks.tables.selection import NotOrdered
-from tasks.training import consistency, prepare
+from tasks.training import consistency
+from tasks.training.rows_maker import RowsMaker
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,14 +58,14 @@ def _packages() -> str:
     return written.read_text(encoding="utf-8") if written.exists() else locked_packages.text("training")
 
 
-def _maker(name: str, model: params.Model, landed: Landed, local: Path, packages: str) -> prepare.RowsMaker:
+def _maker(name: str, model: params.Model, landed: Landed, local: Path, packages: str) -> RowsMaker:
     """Makes rows as `prepare` will, once the delivery is in data/."""
     paths = {dataset: list(validate.partitions(dataset)) for dataset in model.datasets}
     others = [path for path in paths[landed.dataset] if path.stem != landed.partition]
     md5s = {dataset: file_hashes.md5s(of) for dataset, of in {**paths, landed.dataset: others}.items()}
     md5s[landed.dataset][local] = files.md5(local)
     tables = {dataset: dict(sorted(of.items(), key=lambda item: item[0].name)) for dataset, of in md5s.items()}
-    return prepare.RowsMaker(name, model, tables, packages)
+    return RowsMaker(name, model, tables, packages)
 
 
 class _KnownIds:
@@ -96,7 +97,7 @@ class _KnownIds:
 class _Trial:
     """One model's rows of one delivery."""
 
-    def __init__(self, maker: prepare.RowsMaker, landed: Landed, known: _KnownIds, log: Log) -> None:
+    def __init__(self, maker: RowsMaker, landed: Landed, known: _KnownIds, log: Log) -> None:
         self.maker, self.landed, self.known, self.log = maker, landed, known, log
         self.name, self.model = maker.name, maker.model
 

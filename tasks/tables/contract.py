@@ -161,6 +161,8 @@ class Contract(BaseModel):
     csv: Dialect = Dialect()
     key: list[str] = []
     """The columns that identify a row of a partition; empty: none do."""
+    time: str | None = None
+    """The column that says since when a row is known; None: the only one of dates and times, if there is just one."""
     additional: Literal["refuse", "allow"] = "refuse"
     """Whether columns may come that the suite does not name; they are left out."""
     renamed: dict[str, str] = {}
@@ -174,6 +176,20 @@ class Contract(BaseModel):
     def every_column(self) -> dict[str, str]:
         """The columns that the suite names, whether this partition has them or not."""
         return {**self.columns, **self.absent}
+
+    @property
+    def time_column(self) -> str | None:
+        """The column that says since when a row is known, where one does."""
+        dates = [name for name, type_ in self.columns.items() if type_.startswith("datetime64")]
+        return self.time or (dates[0] if len(dates) == 1 else None)
+
+    @model_validator(mode="after")
+    def _time_is_of_dates(self) -> Contract:
+        if self.time is not None and not self.every_column.get(self.time, "").startswith("datetime64"):
+            raise ValueError(
+                f"time: {self.time!r} is not a column of dates{did_you_mean(self.time, list(self.columns))}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _key_is_of_columns(self) -> Contract:

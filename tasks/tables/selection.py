@@ -31,9 +31,21 @@ class NotOrdered(Mistake):
 
 
 def complete(tables: Mapping[str, Iterable[Path | str]], datasets: Mapping[str, Reading]) -> list[str]:
-    """The partitions that every dataset has whose own one rows need, by name. The others wait for their siblings."""
-    siblings = [{Path(f).stem for f in tables[dataset]} for dataset, reading in datasets.items() if reading.needs_own]
-    return sorted(set.intersection(*siblings))
+    """The partitions of which rows can be made, by name: those that every dataset has whose own one rows need.
+
+    The others wait for their siblings; and so do those that are older than all of a dataset that is read as `all`.
+    """
+    names = {dataset: {Path(f).stem for f in tables[dataset]} for dataset in datasets}
+    own = set.intersection(*(names[dataset] for dataset, reading in datasets.items() if reading.needs_own))
+    lookups = [names[dataset] for dataset, reading in datasets.items() if reading.how == "all"]
+    return sorted(name for name in own if all(any(_may_be_known(each, name) for each in of) for of in lookups))
+
+
+def _may_be_known(name: str, partition: str) -> bool:
+    try:
+        return not partitions.is_later(name, partition)
+    except ValueError:  # `of` refuses it
+        return True
 
 
 def of(dataset: str, reading: Reading, partition: str, paths: Iterable[Path]) -> list[Path]:

@@ -10,7 +10,7 @@ import pytest
 from tasks.data import landing, quarantine, validate, versions
 from tasks.ground import locked_packages, params
 from tasks.lifecycle import trial_prepare
-from tasks.training import prepare
+from tasks.training import prepare, rows_maker
 from tests.conftest import Project, write_readings
 
 pytestmark = [
@@ -67,8 +67,8 @@ def test_a_good_partition_is_made_into_rows_once(project: Project, monkeypatch: 
     locked_packages.environment()
     validate.validate("tiny")
     made: list[str] = []
-    make = prepare.make_rows
-    monkeypatch.setattr(prepare, "make_rows", lambda *given: (made.append(given[2]), make(*given))[1])
+    make = rows_maker.make_rows
+    monkeypatch.setattr(rows_maker, "make_rows", lambda *given: (made.append(given[2]), make(*given))[1])
     prepare.prepare("tiny")
     assert made == []
     assert (project.root / "build/tiny/rows/2013-04.parquet").exists()
