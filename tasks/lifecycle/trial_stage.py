@@ -13,6 +13,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,8 @@ from tasks import steps
 from tasks.data import changes, file_hashes, validate
 from tasks.ground import files, params, paths, settings
 from tasks.ground.errors import DataMissing, EvergreenError, Mistake, ModelCodeError, StageFailed, did_you_mean
-from tasks.training import prepare
+from tasks.training import point_in_time
+from tasks.training.rows_maker import RowsMaker
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -206,7 +208,7 @@ def _rows_of(model: str, config: params.Model, partition: str | None) -> Lines:
         present = {path for path in of if path.exists()}
         tables[dataset] = dict(file_hashes.md5s(sorted(present)))
     packages = (settings.BUILD / "environment" / "training.txt").read_text(encoding="utf-8")
-    maker = prepare.RowsMaker(model, config, tables, packages)
+    maker = RowsMaker(model, config, tables, packages)
     if partition is not None and partition not in maker.complete:
         raise Mistake(f"rows cannot be made of partition {partition!r}{did_you_mean(partition, maker.complete)}")
     if not maker.complete:
@@ -219,6 +221,8 @@ def _rows_of(model: str, config: params.Model, partition: str | None) -> Lines:
     frame = pd.read_parquet(made)
     yield f"{chosen}: {len(frame):,} rows, {len(frame.columns)} columns"
     yield from described(frame)
+    for fault in point_in_time.in_words(asdict(point_in_time.cut_off(maker, chosen, 0.5))):
+        yield f"  uses what was not known yet: {fault}"
     former = settings.ROOT / "build" / model / "rows" / f"{chosen}.parquet"
     if former.exists():
         difference = changes.compare(pd.read_parquet(former), frame, ["id"])
