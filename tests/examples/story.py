@@ -63,8 +63,9 @@ class Story:
     answered: list[dict[str, Any]] = field(default_factory=list)
     expected: pd.DataFrame = field(default_factory=pd.DataFrame)
     before: list[str] = field(default_factory=list)
-    """Alarms of the partitions before the drift."""
+    """Columns of which the partitions before the drift have raised an alarm."""
     alarms: list[str] = field(default_factory=list)
+    """The same, once the drift was asked as well."""
     bad: str = ""
     """What became of the bad release."""
     live: tuple[int, int] = (0, 0)
@@ -106,6 +107,7 @@ def _live(name: str, scenario: Scenario, alone: Alone, patch: pytest.MonkeyPatch
         _arrive(config, partitions[: scenario.history])
         _run("train", name)
         story.first = _verdict(name)
+        assert story.first["promoted"], story.first["summary"]
     with _timed(story, "serve"):
         _run("rollout", name)
         _ask(name, config, story)
@@ -165,7 +167,10 @@ def _url() -> str:
 def _alarms(name: str) -> list[str]:
     time.sleep(prediction_log.settling(name).total_seconds() + 0.1)
     _run("monitor", name)
-    return [alarm["what"] for alarm in files.read_json(paths.monitoring_report(name))["alarms"]]
+    report = files.read_json(paths.monitoring_report(name))
+    moved = [column["name"] for column in report["data"]["columns"] if column["status"] == "drift"]
+    assert bool(moved) == bool(report["alarms"])
+    return moved
 
 
 def _live_version(name: str) -> int:
