@@ -97,6 +97,10 @@ class Verdict:
             f"from {self.resamples:,} resamples of {unit}; rule: {self.rule['rule']} in {loss_words(self.rule['loss'])}"
         )
 
+    def _repr_markdown_(self) -> str:
+        """As a notebook shows it."""
+        return self.to_markdown()
+
     def to_markdown(self) -> str:
         """For a person, in a browser."""
         lines = [
