@@ -157,8 +157,8 @@ def _status(report: DriftReport, lacking: str) -> tuple[str, str]:
         return "drift", "; ".join(alarm.text for alarm in report.open) + lacking
     judged = [finding for finding in report.findings.values() if finding.role == "feature" and finding.type != "new"]
     short = [finding for finding in judged if finding.status == "not enough data"]
-    if len(short) == len(judged):
-        why = short[0].text if short else "there were no requests yet"
+    if all(finding.status in ("not enough data", "always missing") for finding in judged):
+        why = report.waiting or (short[0].text if short else "the model has no features")
         return "not enough data", f"not enough data: {why}{lacking}"
     named = {finding.status: finding.name for finding in judged if finding.status not in ("ok", "not enough data")}
     notes = [f"{name} is {status}" for status, name in sorted(named.items())]
@@ -166,7 +166,10 @@ def _status(report: DriftReport, lacking: str) -> tuple[str, str]:
         verb = "differs" if len(slight) == 1 else "differ"
         notes.append(f"{', '.join(slight)} {verb} beyond doubt, by less than what matters")
     notes += [report.sensitivity] if report.sensitivity else []
-    return "ok", "; ".join([f"requests are as in training, over {len(report.days)} days", *notes]) + lacking
+    days = f"{len(report.days)} day{'' if len(report.days) == 1 else 's'} of requests"
+    is_short = any("no gross change" in finding.text for finding in judged)
+    found = f"no gross change in {days}" if is_short else f"requests are as in training, over {len(report.days)} days"
+    return "ok", "; ".join([found, *notes]) + lacking
 
 
 def _column(name: str, report: DriftReport, data: DataFindings) -> dict[str, Any]:

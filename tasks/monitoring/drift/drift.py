@@ -11,19 +11,20 @@ so late rows fall into place, and batching of days makes no difference. Why it i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, timedelta
 from functools import lru_cache
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from tasks.modelling.daily_summaries import STEPS, ColumnDays, ColumnLayout, DaySummaries, Role
-from tasks.monitoring.drift import anytime_test, episodes, thresholds
+from tasks.modelling.daily_summaries import STEPS, UNDATED, ColumnDays, ColumnLayout, DaySummaries, Role
+from tasks.monitoring.drift import anytime_test, episodes, gross, thresholds
 from tasks.monitoring.drift.moves import DriftAlarm, Moved, group_alarms, moved
-from tasks.monitoring.drift.series import WatchedColumn, watch
+from tasks.monitoring.drift.series import WatchedColumn, learned_days, pooled, watch
 
 Floats = npt.NDArray[np.float64]
 
@@ -78,6 +79,8 @@ class DriftReport:
     """Oldest first; closed ones too."""
     sensitivity: str
     """What so short a reference cannot detect, or not soon; empty where it is long enough."""
+    waiting: str
+    """What is missing until «as in training» can be said, and when it will be there; empty where nothing is."""
 
     @property
     def open(self) -> tuple[DriftAlarm, ...]:
@@ -114,7 +117,9 @@ def detect(
         for name, layout in layouts.items()
     }
     threshold = float(np.log10(4 * episodes.divisor(len(watched)) / thresholds.CHANCE)) if watched else 0.0
-    return DriftReport(tuple(days), threshold, findings, group_alarms(moves), _sensitivity(watched, threshold))
+    sensitivity = _sensitivity(watched, threshold, reference, stream)
+    waiting = _waiting(stream, sensitivity or FAR_OUTSIDE)
+    return DriftReport(tuple(days), threshold, findings, group_alarms(moves), sensitivity, waiting)
 
 
 # ── findings ──────────────────────────────────────────────────────────────────────────────────────
@@ -167,16 +172,34 @@ def _status(
     stream = reference.none() if stream is None else stream
     if len(stream.days) and not reference.known.sum() and not stream.known.sum():
         return "always missing", f"{name} is missing in every row, as in training"
-    days, before = (int((side.rows >= thresholds.MIN_ROWS).sum()) for side in (stream, reference))
-    for count, needed, what in (
-        (days, thresholds.MIN_DAYS, f"of at least {thresholds.MIN_ROWS} rows"),
-        (before, thresholds.MIN_REFERENCE_DAYS, "in the reference"),
-    ):
-        if count < needed:
-            return "not enough data", f"{name} has {count} days {what}; it takes {needed}"
+    return _quiet_status(name, reference, stream)
+
+
+def _quiet_status(name: str, reference: ColumnDays, stream: ColumnDays) -> tuple[Status, str]:
+    """Of a column that does not drift."""
+    days, before = len(pooled(stream).days), len(learned_days(reference).days)
+    if days < thresholds.MIN_DAYS:
+        return "not enough data", f"{name} has {days} of the {thresholds.MIN_DAYS} days that a comparison takes"
     if _is_constant(reference, stream):
         return "constant", f"{name} has one value only, the same as in training"
+    if not before:
+        return "not enough data", f"{name} has fewer than {thresholds.MIN_ROWS} rows in training"
+    if before < thresholds.MIN_REFERENCE_DAYS:
+        return "ok", f"{name} shows no gross change ({_reference_days(reference)})"
     return "ok", f"{name} is as in training"
+
+
+def _reference_days(reference: ColumnDays) -> str:
+    """How few they are, as a sentence."""
+    if _is_undated(reference):
+        return "the training rows have no time"
+    count, few = len(reference.days), len(learned_days(reference).days)
+    thin = f", most with fewer than {thresholds.MIN_ROWS} rows" if few < count else ""
+    return f"training has {count} day{'' if count == 1 else 's'}{thin}"
+
+
+def _is_undated(reference: ColumnDays) -> bool:
+    return list(reference.days.tolist()) == [UNDATED.tolist()]
 
 
 def _is_constant(reference: ColumnDays, stream: ColumnDays) -> bool:
@@ -208,7 +231,55 @@ def _effect_sizes(reference: ColumnDays, recent: ColumnDays) -> dict[str, float]
 # ── sensitivity ───────────────────────────────────────────────────────────────────────────────────
 
 
-def _sensitivity(watched: list[WatchedColumn], threshold: float) -> str:
+FAR_OUTSIDE = "what lies far outside of all that was seen is reported when its day is over"
+
+SHIFTS = (5, 2)
+"""In standard deviations of rows: for how large a shift it is said when it would be told."""
+
+
+def _waiting(stream: DaySummaries, meanwhile: str) -> str:
+    """How many days there are, and when there will be enough, as requests come now."""
+    every = max(stream.values(), key=lambda days: int(days.rows.sum()), default=None)
+    if every is None or not len(every.days):
+        return "there were no requests yet"
+    days, needed = len(pooled(every).days), thresholds.MIN_DAYS
+    if days >= needed:
+        return ""
+    first, last = (every.days[end].tolist() for end in (0, -1))
+    pace = max(days, int(every.rows.sum()) / thresholds.MIN_ROWS if days < len(every.days) else days, 0.2)
+    span = (last - first).days + 1
+    until = last + timedelta(days=math.ceil((needed - days) * span / pace))
+    together = f" (days of fewer than {thresholds.MIN_ROWS} rows are put together)" if days < len(every.days) else ""
+    pace_says = f"at this pace the last one is over on {until}"
+    return f"{days} of {needed} days are there{together}; {pace_says}; until then {meanwhile}"
+
+
+def _sensitivity(watched: list[WatchedColumn], threshold: float, reference: DaySummaries, stream: DaySummaries) -> str:
+    of_features = [reference[column.layout.name] for column in watched if column.layout.role == "feature"]
+    if of_features and all(len(learned_days(days).days) < thresholds.MIN_REFERENCE_DAYS for days in of_features):
+        return _of_few(max(of_features, key=lambda days: len(days.days)), threshold, stream)
+    return _of_ranks(watched, threshold)
+
+
+def _of_few(reference: ColumnDays, threshold: float, stream: DaySummaries) -> str:
+    """What is told against few days, of requests that come as they do."""
+    every = max(stream.values(), key=lambda days: int(days.rows.sum()), default=None)
+    rows, stretch = 1, 1.0
+    if every is not None and len(every.days):
+        span = (every.days[-1] - every.days[0]).astype(int) + 1
+        rows, stretch = max(int(np.median(every.rows)), 1), float(span) / len(every.days)
+    level, days = threshold * float(np.log(10)), max(len(reference.days), 1)
+    delays = [gross.delay(days, min(rows, 100), level, float(shift)) for shift in SHIFTS]
+    within = [f"within about {math.ceil(delay * stretch)} days" if delay else "hardly ever" for delay in delays]
+    known = "not" if days == 1 else "hardly"
+    shifts = [f"by {shift} {when}" for shift, when in zip(SHIFTS, within, strict=True)]
+    return (
+        f"{_reference_days(reference)}: how days differ is {known} known, so only gross changes are told: at this pace "
+        f"a shift {shifts[0]}, in standard deviations of the rows, and {shifts[1]}; {FAR_OUTSIDE}"
+    )
+
+
+def _of_ranks(watched: list[WatchedColumn], threshold: float) -> str:
     days = sorted(int(np.isfinite(series.before).sum()) for column in watched for series in column.series)
     if not days:
         return ""
@@ -221,8 +292,7 @@ def _sensitivity(watched: list[WatchedColumn], threshold: float) -> str:
     within = ["not within half a year" if delay is None else f"in about {delay} days" for delay in delays]
     return (
         f"a shift by one standard deviation of the {count} days to compare with is detected {within[0]}, by two "
-        f"{within[1]}, of any size {within[2]}; what lies far outside of all that was seen is reported when its day is "
-        f"over"
+        f"{within[1]}, of any size {within[2]}; {FAR_OUTSIDE}"
     )
 
 

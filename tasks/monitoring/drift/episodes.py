@@ -102,6 +102,10 @@ class _ColumnTest:
         self.has_value = np.isfinite(now)
         self.scores = self.damping[:, day:] * anytime_test.normal_scores(self.before, now)
         self.evidence = anytime_test.log_evidence(self.scores, self.has_value, self.variance)
+        for s, series in enumerate(self.series):
+            if series.gross is not None:  # either may tell, each with half of the error
+                self.evidence[s] = np.maximum(self.evidence[s] - np.log(2), series.gross.log_evidence(day))
+                self.scores[s], self.has_value[s] = series.gross.scores(day), series.gross.has_value[day:]
         self.highest = np.maximum.accumulate(self.evidence, axis=1)
         self.p = np.minimum(1.0, len(self.series) * np.exp(-self.highest.max(axis=0)))
 
@@ -159,13 +163,16 @@ class _ColumnTest:
 
     def _end(self, s: int, since: int, opened: int) -> int | None:
         """The day on which a series was seen to be as the reference again."""
-        now = self.now[[s], since:]
-        against_reference = anytime_test.normal_scores(self.before[[s]], now, learning=False)
-        scores = (self.damping[[s], since:] * against_reference)[0]
+        now, gross = self.now[[s], since:], self.series[s].gross
+        if gross is None:
+            against_reference = anytime_test.normal_scores(self.before[[s]], now, learning=False)
+            scores, variance = (self.damping[[s], since:] * against_reference)[0], float(self.variance[s])
+        else:
+            scores, variance = gross.scores(since), 1.0
         drifted = opened + 1 - since
-        has_value = np.isfinite(now[0, :drifted])
+        has_value = self.has_value[s, since - self.first :][:drifted]
         level = float(scores[:drifted][has_value].mean()) if has_value.any() else 0.0
-        after = anytime_test.returned(scores[drifted:], level, float(self.variance[s]))
+        after = anytime_test.returned(scores[drifted:], level, variance)
         return None if after is None else opened + 1 + after
 
 

@@ -8,6 +8,8 @@ measured (docs/benchmarks/drift.md).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
@@ -15,7 +17,10 @@ Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
 FEWEST_DAYS = 7
-"""A reference of fewer days has seen too little."""
+"""A reference of fewer days has seen little: what counts is farther outside (`_stretch`), or more of it."""
+
+FEWEST_ROWS = 30
+"""A reference of fewer rows has seen nothing."""
 
 RANGES = 3
 """Half of a day's values are extreme so many ranges of the reference's values beyond its smallest or largest."""
@@ -29,30 +34,46 @@ all."""
 
 HALF = 0.5
 
-UNKNOWN, TIMES = 0.1, 3
-"""So is a share of unknown values that is so much, and so many times, above the most of any day of the reference."""
+BY_CHANCE = 1e-6
+"""That all of a day's few rows are among those that always were missing must be less likely than this."""
+
+UNKNOWN, TIMES, MOST = 0.1, 3, 0.5
+"""So is a share of unknown values that is so much, and so many times, above the most of any day of the reference; above
+that of a reference of few days it must be MOST."""
 
 STUCK_ROWS, STUCK_SHARE, USUAL = 30, 0.25, 0.05
 """A day of so many rows and one value is extreme where a bin has at most so much of the reference, and no day of it
 varied less than so much of what is usual."""
 
 
-def levels(
-    seen: tuple[float, float], days: int, mean: Floats, variance: Floats, outside: Floats, counts: Floats
-) -> Bools:
+@dataclass(frozen=True)
+class Seen:
+    """What a reference has seen of a number."""
+
+    low: float
+    high: float
+    days: int
+    rows: float
+
+    @property
+    def stretch(self) -> float:
+        """How much farther outside than of FEWEST_DAYS a value must lie: as days scatter, so do their ends."""
+        return float(np.sqrt(max(FEWEST_DAYS / max(self.days, 1), 1.0)))
+
+
+def levels(seen: Seen, mean: Floats, variance: Floats, outside: Floats, counts: Floats) -> Bools:
     """Days of a number whose values lie far outside of what the reference has seen.
 
     Args:
-        seen: the smallest and the largest value of the reference.
-        days: how many days it has.
+        seen: by the reference.
         mean: (days,) of the stream.
         variance: (days,) within the day.
         outside: (days,) the share of values outside of `seen`.
         counts: (days,) how many values.
     """
-    low, high = seen
-    width = high - low or abs(high)
-    if days < FEWEST_DAYS or not width:
+    low, high = seen.low, seen.high
+    width = (high - low or abs(high)) * seen.stretch
+    if (seen.days < FEWEST_DAYS and seen.rows < FEWEST_ROWS) or not width:
         return np.zeros(len(mean), dtype=bool)
     # by Cantelli's inequality at least half of the values lie above mean − spread, and half below mean + spread
     spread = np.sqrt(variance)
@@ -79,20 +100,44 @@ def stuck(before: Floats, usual: Floats, now: Floats, shares: Floats, counts: Fl
     return np.asarray((now < step) & (counts >= STUCK_ROWS) & (common <= STUCK_SHARE))
 
 
-def missing(before: Floats, now: Floats) -> Bools:
-    """Days on which nearly all is missing that never was; or something is known that never was."""
-    most, least = _ends(before)
+def missing(before: Floats, now: Floats, counts: Floats, rows: float) -> Bools:
+    """Days on which nearly all is missing that never was; or something is known that never was.
+
+    Args:
+        before: (reference days,) the share that is missing.
+        now: (days,) of the stream.
+        counts: (days,) how many rows.
+        rows: of the reference.
+    """
+    most, least = _ends(before, rows)
+    if _is_short(before):  # something may be missing on all of a day
+        least = 0.0
     lost = now >= most + MISSING * (1 - most) if most <= HALF else np.zeros(len(now), dtype=bool)
+    lost &= counts * np.log(max(min(most, HALF), 1 / max(rows, 1))) <= np.log(BY_CHANCE)
     return np.asarray(lost | ((least == 1) & (now <= HALF)))
 
 
-def unknown(before: Floats, now: Floats, counts: Floats) -> Bools:
-    """Days with many values that the reference does not know."""
-    most, _ = _ends(before)
-    return np.asarray((now >= most + UNKNOWN) & (now >= TIMES * most) & (now * counts >= FAR_ROWS))
+def unknown(before: Floats, now: Floats, counts: Floats, rows: float, unseen: float) -> Bools:
+    """Days with many values that the reference does not know.
+
+    Args:
+        before: (reference days,) the share of unknown values.
+        now: (days,) of the stream.
+        counts: (days,) how many values.
+        rows: of the reference.
+        unseen: the share of rows that would be of values which so few rows happen to lack.
+    """
+    most = max(_ends(before, rows)[0], unseen)
+    least = MOST if _is_short(before) else UNKNOWN
+    return np.asarray((now >= most + least) & (now >= TIMES * most) & (now * counts >= FAR_ROWS))
 
 
-def _ends(before: Floats) -> tuple[float, float]:
-    """The most and the least of any day; of too few days, infinities that no day passes."""
+def _is_short(before: Floats) -> bool:
+    return int(np.isfinite(before).sum()) < FEWEST_DAYS
+
+
+def _ends(before: Floats, rows: float) -> tuple[float, float]:
+    """The most and the least of any day; of too few days and rows, infinities that no day passes."""
     shares = before[np.isfinite(before)]
-    return (float(shares.max()), float(shares.min())) if len(shares) >= FEWEST_DAYS else (np.inf, -np.inf)
+    has_seen = len(shares) >= FEWEST_DAYS or (len(shares) and rows >= FEWEST_ROWS)
+    return (float(shares.max()), float(shares.min())) if has_seen else (np.inf, -np.inf)

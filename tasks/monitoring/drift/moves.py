@@ -75,7 +75,7 @@ def _surprise(series: DaySeries, since: int, last: int) -> float:
     their correlation matrix it is √P_kk for feature k, and |P_jk|/√P_jj ≤ √P_kk for another.
     """
     before, now = series.before[np.isfinite(series.before)], series.now[since : last + 1]
-    scatter = float(np.std(before)) if len(before) else 0.0
+    scatter = float(np.std(before)) if len(before) > 1 else float(np.sqrt(series.noise)) if len(before) else 0.0
     if not scatter:
         return 1e6
     square = float(np.mean((now[np.isfinite(now)] - np.mean(before)) ** 2))

@@ -9,8 +9,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ import numpy.typing as npt
 from tasks.modelling.daily_summaries import STEPS, ColumnDays, ColumnLayout, DaySummaries
 from tasks.monitoring.drift import extremes, thresholds
 from tasks.monitoring.drift.anytime_test import WEEK
+from tasks.monitoring.drift.gross import GrossTest
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -53,6 +55,8 @@ class DaySeries:
     """Of `fit`: the features that say most of where the mean should lie."""
     extreme: Bools | None = None
     """Days far outside of all of the reference (extremes.py); None: not defined."""
+    gross: GrossTest | None = None
+    """How it is compared beside the ranks where the reference has few days."""
 
     def is_extreme(self) -> Bools:
         """Which days of the stream lie far outside."""
@@ -75,6 +79,9 @@ class DaySeries:
     def levels(self, since: int, last: int) -> tuple[float, float]:
         """The mean over the reference, and over the days from `since` to `last`, each day by its rows."""
         days = slice(since, last + 1)
+        if self.gross is not None:
+            (now, rows) = self.gross.now
+            return _average(*self.gross.before), _average(now[days], rows[days])
         return _average(self.before, self.weights[0]), _average(self.now[days], self.weights[1][days])
 
 
@@ -95,20 +102,73 @@ def watch(
     first label comes.
     """
     before, after = _axis(reference), _axis(stream)
-    sides = {
-        name: (
-            _DailyValues.of(reference[name], before),
-            _DailyValues.of(stream.get(name, reference[name].none()), after),
-        )
+    pairs = {
+        name: (reference[name], stream.get(name, reference[name].none()))
         for name, layout in layouts.items()
         if name in reference and layout.type != "new"
     }
-    series = {name: _of_column(layouts[name], pair) for name, pair in sides.items()}
+    axes = before, after
+    sides = {
+        name: (_DailyValues.of(learned_days(pair[0]), before), _DailyValues.of(pooled(pair[1]), after))
+        for name, pair in pairs.items()
+    }
+    series = {name: _of_column(layouts[name], sides[name], _few(pair, axes)) for name, pair in pairs.items()}
     # a day far outside says nothing of how the others go together
     extreme = {name: np.any([each.is_extreme() for each in own], axis=0) for name, own in series.items()}
     for name, fit in _fits(layouts, sides, extreme).items():
         series[name].append(fit)
     return [WatchedColumn(layouts[name], tuple(own)) for name, own in series.items() if own], after
+
+
+def pooled(days: ColumnDays) -> ColumnDays:
+    """The same days, those of fewer than MIN_ROWS rows put together until they have as many: the last one has all.
+
+    What is left over at the end is left out. So three rows a week are a day in a fortnight.
+    """
+    if (days.rows >= thresholds.MIN_ROWS).all():
+        return days
+    group, ends = _groups(days)
+    return _grouped(days, group, ends)
+
+
+def learned_days(days: ColumnDays) -> ColumnDays:
+    """The days of a reference. Where most have few rows, all of them are one: a mean of days is steadier than a day."""
+    if 2 * int((days.rows < thresholds.MIN_ROWS).sum()) <= len(days.days):
+        return pooled(days)
+    is_enough = int(days.rows.sum()) >= thresholds.MIN_ROWS
+    return _grouped(days, np.zeros(len(days.days), dtype=np.int64), [len(days.days) - 1]) if is_enough else days.none()
+
+
+def _groups(days: ColumnDays) -> tuple[npt.NDArray[np.int64], list[int]]:
+    """The group of each day (-1: none), and the last day of each group."""
+    group, waiting, total, ends = np.full(len(days.days), -1), list[int](), 0, list[int]()
+    for day, rows in enumerate(days.rows.tolist()):
+        is_thin = rows < thresholds.MIN_ROWS
+        waiting, total = ([*waiting, day], total + rows) if is_thin else (waiting, total)
+        if not is_thin or total >= thresholds.MIN_ROWS:
+            group[waiting if is_thin else day] = len(ends)
+            ends.append(day)
+            waiting, total = ([], 0) if is_thin else (waiting, total)
+    return group, ends
+
+
+def _grouped(days: ColumnDays, group: npt.NDArray[np.int64], ends: list[int]) -> ColumnDays:
+    whole = group >= 0
+
+    def summed(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        out = np.zeros((len(ends), *values.shape[1:]), dtype=values.dtype)
+        np.add.at(out, group[whole], values[whole])
+        return out
+
+    sums = {name: summed(getattr(days, name)) for name in ("rows", "missing", "total", "squares", "counts")}
+    return ColumnDays(days.column, days.days[ends], **sums, unknown=tuple(days.unknown[day] for day in ends))
+
+
+def _few(pair: tuple[ColumnDays, ColumnDays], axes: tuple[Days, Days]) -> Sides | None:
+    """Every day by itself, where the reference has few; else None."""
+    if len(learned_days(pair[0]).days) >= thresholds.MIN_REFERENCE_DAYS:
+        return None
+    return _DailyValues.of(pair[0], axes[0], fewest=1), _DailyValues.of(pair[1], axes[1], fewest=1)
 
 
 def _axis(summaries: DaySummaries) -> Days:
@@ -135,23 +195,25 @@ class _DailyValues:
     """(days, layout.counted)"""
 
     @staticmethod
-    def of(days: ColumnDays, axis: Days) -> _DailyValues:
+    def of(days: ColumnDays, axis: Days, fewest: int = thresholds.MIN_ROWS) -> _DailyValues:
+        """Days of at least so many rows."""
         at, size, layout = np.searchsorted(axis, days.days), len(axis), days.column
         rows, with_value = np.zeros(size), np.zeros(size)
         rows[at], with_value[at] = days.rows, days.known
         missing, mean, variance = (np.full(size, np.nan) for _ in range(3))
-        enough = days.rows >= thresholds.MIN_ROWS
+        enough = days.rows >= fewest
         missing[at[enough]] = days.missing[enough] / days.rows[enough]
-        enough &= days.known >= np.maximum(KNOWN * days.rows, 2)
+        enough &= days.known >= np.maximum(KNOWN * days.rows, min(fewest, 2))
         place, n = at[enough], days.known[enough]
         steps = days.total[enough] / n
         mean[place] = layout.centre + layout.scale * steps
-        variance[place] = layout.scale**2 * np.maximum(days.squares[enough] / n - steps**2, 0) * n / (n - 1)
+        unbiased = n / np.maximum(n - 1, 1)
+        variance[place] = layout.scale**2 * np.maximum(days.squares[enough] / n - steps**2, 0) * unbiased
         shares = np.full((size, layout.counted), np.nan)
         shares[place] = days.counts[enough] / n[:, None]
         if layout.type == "category" and len(layout.values) == 2:  # as a number that is 0 or 1
             mean[place] = shares[place, 1]
-            variance[place] = mean[place] * (1 - mean[place]) * n / (n - 1)
+            variance[place] = mean[place] * (1 - mean[place]) * unbiased
         return _DailyValues(rows, with_value, missing, mean, variance, shares)
 
 
@@ -159,34 +221,52 @@ Sides = tuple[_DailyValues, _DailyValues]
 """Of the reference and of the stream."""
 
 
-def _of_column(layout: ColumnLayout, sides: Sides) -> list[DaySeries]:
-    series = _of_category(layout, sides) if layout.type == "category" else _of_number(layout, sides)
+def _of_column(layout: ColumnLayout, sides: Sides, every: Sides | None) -> list[DaySeries]:
+    """`every`: all days by themselves, where there are few to compare with."""
+    series = (_of_category if layout.type == "category" else _of_number)(layout, sides, every)
     if layout.role == "label":  # a missing label is one that has not come yet
         return series
     before, now = sides
-    noise, extreme = _binomial(_average(before.missing, before.rows)), extremes.missing(before.missing, now.missing)
+    usual = _average(before.missing, before.rows)
+    extreme = extremes.missing(before.missing, now.missing, now.rows, float(before.rows.sum()))
     rows = before.rows, now.rows
-    return [*series, DaySeries("missing", before.missing, now.missing, rows, noise, extreme=extreme)]
+    gross = every and _gross_share([(side.missing, side.rows) for side in every], usual)
+    of_missing = before.missing, now.missing, rows, _binomial(usual)
+    return [*series, DaySeries("missing", *of_missing, extreme=extreme, gross=gross)]
 
 
-def _of_number(layout: ColumnLayout, sides: Sides) -> list[DaySeries]:
+def _gross_share(sides: Sequence[tuple[Floats, Floats]], usual: float) -> GrossTest:
+    """Of shares and the rows that they are of: days differ by half as much as rows do."""
+    (before, of), (now, rows) = sides
+    total = float(of[np.isfinite(before)].sum())
+    noise = _binomial((usual * total + 0.5) / (total + 1))
+    return GrossTest((before, of), (now, rows), now, noise, noise / 4)
+
+
+def _of_number(layout: ColumnLayout, sides: Sides, every: Sides | None) -> list[DaySeries]:
     before, now = sides
     if not np.isfinite(before.mean).any():
         return []  # always missing in the reference: only that can change
     weights, within, std = (before.known, now.known), float(np.nanmean(before.variance)), layout.scale * STEPS
     spread_before, spread_now = np.sqrt(before.variance), np.sqrt(now.variance)
     days, outside = int(np.isfinite(before.mean).sum()), now.shares[:, 0] + now.shares[:, -1]
-    far = extremes.levels((layout.edges[0], layout.edges[-1]), days, now.mean, now.variance, outside, now.known)
+    seen = extremes.Seen(layout.edges[0], layout.edges[-1], days, float(before.known.sum()))
+    far = extremes.levels(seen, now.mean, now.variance, outside, now.known)
     usual = np.array([_average(shares, before.known) for shares in before.shares.T])
     stuck = extremes.stuck(spread_before, usual, spread_now, now.shares, now.known, layout.scale)
     scale = float(np.nanmean(spread_before)) or std
+    gross = None
+    if every is not None:
+        past, each = every
+        squares = each.mean**2 + each.variance * (1 - 1 / np.maximum(each.known, 1))
+        gross = GrossTest((past.mean, past.known), (each.mean, each.known), squares, within, std**2)
     return [
-        DaySeries("mean", before.mean, now.mean, weights, within, std, extreme=far),
+        DaySeries("mean", before.mean, now.mean, weights, within, std, extreme=far, gross=gross),
         DaySeries("spread", spread_before, spread_now, weights, within / 2, scale, extreme=stuck),
     ]
 
 
-def _of_category(layout: ColumnLayout, sides: Sides) -> list[DaySeries]:
+def _of_category(layout: ColumnLayout, sides: Sides, every: Sides | None) -> list[DaySeries]:
     before, now = sides
     unknown = len(layout.values)
     average = [_average(shares, before.known) for shares in before.shares.T]
@@ -196,19 +276,30 @@ def _of_category(layout: ColumnLayout, sides: Sides) -> list[DaySeries]:
         del common[0]  # of two values that are all there is, one says everything
     groups: list[tuple[str, str | None, list[int]]] = [("share", layout.values[at], [at]) for at in common]
     groups += [("rare", None, rare)] if rare else []
-    is_extreme = extremes.unknown(before.shares[:, unknown], now.shares[:, unknown], now.known)
-    return [
-        DaySeries(
+    # of so many values once seen, as many are never seen (Good 1953, Biometrika 40, 237-264)
+    rows = float(before.known.sum())
+    unseen = float((np.round(np.array(average[:unknown]) * rows) == 1).sum()) / max(rows, 1) if every else 0.0
+    is_extreme = extremes.unknown(before.shares[:, unknown], now.shares[:, unknown], now.known, rows, unseen)
+
+    def share(aspect: str, value: str | None, at: list[int]) -> DaySeries:
+        usual, gross = sum(average[place] for place in at), None
+        if every is not None:
+            usual = max(usual, unseen) if aspect == "unknown" else usual
+            past, each = (side.shares[:, at].sum(axis=1) for side in every)
+            past = np.maximum(past, unseen) if aspect == "unknown" else past
+            gross = _gross_share([(past, every[0].known), (each, every[1].known)], usual)
+        return DaySeries(
             aspect,
             before.shares[:, at].sum(axis=1),
             now.shares[:, at].sum(axis=1),
             (before.known, now.known),
-            _binomial(sum(average[place] for place in at)),
+            _binomial(usual),
             value=value,
             extreme=is_extreme if aspect == "unknown" else None,
+            gross=gross,
         )
-        for aspect, value, at in [*groups, ("unknown", None, [unknown])]
-    ]
+
+    return [share(*group) for group in [*groups, ("unknown", None, [unknown])]]
 
 
 def _average(values: Floats, weights: Floats) -> float:

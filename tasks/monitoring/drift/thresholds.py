@@ -6,13 +6,16 @@ What counts on one day alone, however little evidence there is, is in extremes.p
 CHANCE = 0.05
 """The probability that an alarm is ever raised of a model while nothing changes: over all its columns and all days."""
 
-MIN_DAYS, MIN_REFERENCE_DAYS = 7, 28
-"""A column is «as in training» only after so many days of production, against so many days of training rows. With fewer
-days its status is «not enough data»; drift may be reported all the same."""
+MIN_DAYS = 7
+"""A column is «as in training» only after so many days of production. With fewer days its status is «not enough data»;
+drift may be reported all the same."""
+
+MIN_REFERENCE_DAYS = 28
+"""Against fewer days of training rows only gross changes are told (gross.py), which is said."""
 
 MIN_ROWS = 5
-"""A day with fewer rows gives no number of a column. A day with few rows counts less than one with many
-(`DaySeries.damping`)."""
+"""Days with fewer rows are put together until they have as many (`series.pooled`). A day with few rows counts less than
+one with many (`DaySeries.damping`)."""
 
 MIN_SHARE = 0.005
 """Values of a category that are rarer than this in the reference are tested together, as «rare values»."""
