@@ -57,7 +57,7 @@ def _promise(model: ModelFacts, entry: Entry | None) -> str:
 def promised(model: ModelFacts) -> Entry | None:
     """What the evaluation promised of the loss: as the monitor has it, else as the release says."""
     loss, reported = model.section.gate.loss, _quality(model)
-    if reported.get("promised") and reported.get("loss") == loss:
+    if reported.get("promised") and reported.get("loss") == model.section.loss:
         return dict(reported["promised"])
     if not isinstance(model.release, facts.ReleaseFacts):
         return None

@@ -91,7 +91,7 @@ Values = Annotated[dict[str, Any], AfterValidator(_as_dvc_compares)]
 
 NO_MODEL = "there is no model yet: docs/how-to/add-a-model.md says how to add one"
 
-RESERVED = {"label", "time", "id", "json", "model_config", "model_post_init"}
+RESERVED = {"label", "time", "id", "weight", "json", "model_config", "model_post_init"}
 """Columns that models/<name>/rows gives beside the features; a row of a batch as a client posts it; pydantic's own."""
 
 ANSWERS = ("prediction", "q10", "q90", "anomaly_score")
@@ -100,7 +100,7 @@ ANSWERS = ("prediction", "q10", "q90", "anomaly_score")
 Task = Literal["classification", "regression", "anomaly"]
 
 LOSSES: dict[str, tuple[str, ...]] = {
-    "classification": ("log_loss", "brier"),
+    "classification": ("log_loss", "brier", "cost"),
     "regression": ("absolute", "squared", "poisson"),
     "anomaly": ("average_precision",),
 }
@@ -178,6 +178,40 @@ class Reading(BaseModel):
         return self.how in ("history", "all")
 
 
+class Cost(Section):
+    """What an error of a decision costs, in any unit; a decision that is right costs nothing."""
+
+    false_positive: NonNegativeFloat
+    false_negative: NonNegativeFloat
+
+    @model_validator(mode="after")
+    def _costs_something(self) -> Cost:
+        if not self.false_positive + self.false_negative:
+            raise ValueError("errors that cost nothing give no reason to decide one way: give one of them a cost")
+        return self
+
+    @property
+    def loss(self) -> str:
+        """The loss of tasks.modelling.metrics that counts it."""
+        return f"cost({self.false_positive:g}, {self.false_negative:g})"
+
+
+class DecisionRule(Section):
+    """From which probability on the second of two classes is decided for: as given, or as chosen on training folds."""
+
+    threshold: Annotated[float, Field(ge=0, le=1)] | None = None
+    maximise: Literal["f1", "balanced_accuracy"] | None = None
+    cost: Cost | None = None
+
+    @model_validator(mode="after")
+    def _says_how(self) -> DecisionRule:
+        if self.threshold is not None and self.maximise:
+            raise ValueError("threshold and maximise are two ways to decide: give one of them")
+        if self.threshold is None and not self.maximise and not self.cost:
+            raise ValueError("give a threshold, or what it is chosen by: cost, or maximise")
+        return self
+
+
 class Estimator(Section):
     """Which estimator, with which hyper-parameters. `class` is a dotted path below sklearn or models."""
 
@@ -186,6 +220,7 @@ class Estimator(Section):
     seed: int = 0
     alerts_per_day: PositiveFloat | None = None
     """Of an anomaly model: its threshold is set so that it raises so many; without it, the estimator's own counts."""
+    decision: DecisionRule | None = None
 
     @field_validator("params", mode="before")
     @classmethod
@@ -222,11 +257,19 @@ class Evaluate(Section):
     resamples: Annotated[int, Field(ge=100, le=100_000)] = 1000
 
 
+class Fairness(Section):
+    """How far a metric may differ between the groups of a column: the largest less the smallest, beyond doubt."""
+
+    column: str
+    metric: Literal["selection_rate", "recall", "precision", "false_positive_rate", "accuracy", "loss"]
+    at_most: NonNegativeFloat
+
+
 class Gate(Section):
     """When a challenger may take the champion's place. Losses: lower is better."""
 
     rule: Literal["better", "not_worse"]
-    loss: Literal["log_loss", "brier", "absolute", "squared", "poisson", "average_precision"]
+    loss: Literal["log_loss", "brier", "cost", "absolute", "squared", "poisson", "average_precision"]
     margin: NonNegativeFloat
     champion_age: NonNegativeInt
     confidence: Share = 0.95
@@ -235,6 +278,7 @@ class Gate(Section):
     ceilings: dict[str, float] = {}
     slice_min_rows: PositiveInt
     slice_margin: NonNegativeFloat
+    fairness: list[Fairness] = []
     calibration: PositiveFloat | None = None
     agreement: Annotated[float, Field(ge=-1, le=1)] = 0.5
     """Of an anomaly model without labels: rank correlation with the champion's scores, at least."""
@@ -332,10 +376,6 @@ class Model(Section):
                 f"features: {', '.join(alike)}: p_… are the probabilities that a model answers, and "
                 f"{', '.join(ANSWERS)} its numbers. Let models/<name>/rows give it another name"
             )
-        for column in self.evaluate.slices:
-            if column not in self.features:
-                hint = did_you_mean(column, list(self.features))
-                raise ValueError(f"evaluate.slices: {column!r} is not a feature{hint}")
         if self.gate.loss not in (losses := LOSSES[self.task]):
             raise ValueError(f"gate.loss: {self.gate.loss!r} is not for {self.task}; one of {', '.join(losses)}")
         self._refuse_what_its_task_has_no_use_for()
@@ -354,6 +394,47 @@ class Model(Section):
                 "gate.ceilings: name alert_rate, the largest share of rows that may raise an alert: without labels "
                 "a candidate is judged by it"
             )
+
+    @model_validator(mode="after")
+    def _decides_as_its_task_can(self) -> Model:
+        if self.estimator.decision and self.task != "classification":
+            raise ValueError(f"estimator.decision: is for task: classification; {self.task} decides for no class")
+        if self.gate.loss == "cost" and not self.cost:
+            raise ValueError(
+                "gate.loss: cost needs what errors cost: estimator: {…, decision: {cost: {false_positive: 1, "
+                "false_negative: 10}}}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _slices_are_known(self) -> Model:
+        if reserved := [column for column in self.evaluate.slices if column in RESERVED or column in ANSWERS]:
+            raise ValueError(f"evaluate.slices: {', '.join(reserved)} is a reserved name")
+        for asked in self.gate.fairness:
+            if asked.column not in self.evaluate.slices:
+                hint = did_you_mean(asked.column, self.evaluate.slices)
+                raise ValueError(f"gate.fairness: {asked.column!r} is none of evaluate.slices: add it there{hint}")
+            if self.task == "anomaly":
+                raise ValueError("gate.fairness: is not for task: anomaly")
+            if self.task == "regression" and asked.metric != "loss":
+                raise ValueError(f"gate.fairness: {asked.metric} is of decisions; a regression has its loss")
+        return self
+
+    @property
+    def kept(self) -> list[str]:
+        """Columns that rows keep beside the features: evaluations are sliced by them, and no request has them."""
+        return [column for column in dict.fromkeys(self.evaluate.slices) if column not in self.features]
+
+    @property
+    def cost(self) -> str | None:
+        """The loss that counts what errors cost; None where that was not said."""
+        decision = self.estimator.decision
+        return decision.cost.loss if decision and decision.cost else None
+
+    @property
+    def loss(self) -> str:
+        """The gate's loss, as tasks.modelling.metrics knows it."""
+        return self.cost if self.gate.loss == "cost" and self.cost else self.gate.loss
 
     def of_type(self, *types: str) -> list[str]:
         """The names of the features of these types, in order."""

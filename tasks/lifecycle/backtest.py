@@ -116,7 +116,7 @@ def _simulate(
     tell(f"{name}: every model is trained; simulating {', '.join(policies)} over {len(history.moments)} weeks")
     arguments = history, fits, policies
     outcomes = workers.submit(_outcomes, *arguments).result() if workers else _outcomes(*arguments)
-    result = BacktestResult(name, history.model.gate.loss, named["configured"], tuple(outcomes))
+    result = BacktestResult(name, history.model.loss, named["configured"], tuple(outcomes))
     folder = paths.backtests() / name
     files.write_text(folder / "ledger.jsonl", policy_simulator.ledger_text(outcomes))
     files.write_json(folder / "summary.json", result.summary())

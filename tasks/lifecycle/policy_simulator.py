@@ -127,7 +127,7 @@ class Simulator:
         for number in range(len(self.fits)):
             answers = self._answers(number)
             own = np.full(len(labels), np.nan)
-            own[answers.index] = metrics.losses(self.history.model.gate.loss, labels[answers.index], answers)
+            own[answers.index] = metrics.losses(self.history.model.loss, labels[answers.index], answers)
             losses.append(own)
         return losses
 
@@ -175,7 +175,7 @@ class Simulator:
         holdout = self._answered(fit, self._holdout(self.history.moments[fit]))
         earlier = self._answered(fit, labelled) if len(labelled) else None
         estimator = quality.LossEstimator.fit(
-            model.task, model.gate.loss, holdout, earlier, confidence=model.gate.confidence
+            model.task, model.loss, holdout, earlier, confidence=model.gate.confidence
         )
         if (estimate := estimator.estimate(rows)) is None:
             return None

@@ -66,7 +66,7 @@ def _with_champion(
         alarms=(*_row_alarms(state.model, config, folder, list(new)), *reported),
         promised=_promised(config, evaluation),
         measured=_measured(state.model, config, candidate),
-        estimated=_estimated(report, candidate, config.gate.loss),
+        estimated=_estimated(report, candidate, config.loss),
     )
 
 
@@ -164,7 +164,7 @@ def _mean_loss(config: params.Model, rows: pd.DataFrame, *, is_holdout: bool = F
     from tasks.modelling import metrics
 
     try:
-        losses = metrics.losses(config.gate.loss, rows["label"], metrics.predictions_of(rows))
+        losses = metrics.losses(config.loss, rows["label"], metrics.predictions_of(rows))
     except metrics.Unscorable:  # it was trained for another task or loss: the gate says so when it compares
         return None
     how = (config.evaluate.resamples, config.gate.confidence)

@@ -16,7 +16,7 @@ Only numpy and pandas are imported: the gate and the monitoring use this without
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -71,15 +71,6 @@ def scores_of(frame: pd.DataFrame) -> pd.DataFrame:
     """The prediction columns that are numbers: of a classification, those without the class that is decided for."""
     predictions = predictions_of(frame)
     return predictions[_class_columns(predictions) or list(predictions.columns)]
-
-
-def loss_of(loss: str, costs: Mapping[str, float] | None) -> str:
-    """The loss that `losses` knows, of params.yaml's gate.loss: a cost is named with what an error costs."""
-    if loss != "cost":
-        return loss
-    if costs is None:
-        raise Unscorable("the loss cost needs what errors cost (params.yaml: estimator.decision.cost)")
-    return f"cost({costs['false_positive']:g}, {costs['false_negative']:g})"
 
 
 def labelled(task: str, frame: pd.DataFrame) -> pd.DataFrame:
@@ -231,6 +222,17 @@ def decided(predictions: pd.DataFrame) -> Ints:
     return np.asarray(np.where(named >= 0, named, most_probable), dtype=np.int64)
 
 
+def positives(label: Labels, predictions: pd.DataFrame) -> tuple[Floats, Floats]:
+    """1.0 where the label is the positive one of two classes, and where it is decided for; each of shape (rows,).
+
+    Raises:
+        Unscorable: there are not two classes.
+    """
+    if (count := len(_class_columns(predictions))) != 2:
+        raise Unscorable(f"it is of two classes, the predictions have {count}")
+    return (_codes(label, predictions) == 1).astype(np.float64), (decided(predictions) == 1).astype(np.float64)
+
+
 def _codes(label: Labels, predictions: pd.DataFrame) -> Ints:
     """The position of each row's true class among the columns; −1 for a class that the model does not know."""
     codes, values = pd.factorize(np.asarray(label))
@@ -256,13 +258,13 @@ def score(
     label: Labels,
     predictions: pd.DataFrame,
     *,
-    costs: Mapping[str, float] | None = None,
+    cost: str | None = None,
     weights: Floats | None = None,
 ) -> dict[str, float]:
     """Every metric that is defined on these rows; one that is not (AUC where all labels are equal) is left out.
 
     - two classes: log_loss, brier, roc_auc, average_precision, calibration_error, accuracy; precision, recall and f1 of
-      the positive one; with `costs` (false_positive, false_negative) cost, the mean of what a row's decision costs
+      the positive one; with `cost`, the loss `cost(a, b)`, cost, its mean
     - more classes: log_loss, brier, accuracy, roc_auc (each class against the rest, plain mean), calibration_error;
       precision, recall and f1 as plain means over the classes that occur (as scikit-learn's macro average)
     - regression: mae, rmse, poisson (labels ≥ 0 and predictions > 0), calibration_error; with q10 and q90 also
@@ -275,7 +277,7 @@ def score(
     the sum over thresholds of (recall gained) · precision, as scikit-learn defines both. With `weights`, of shape
     (rows,), a row counts so often.
     """
-    measured = _measure(task, label, predictions, _DayResamples.none(len(label), weights), costs)
+    measured = _measure(task, label, predictions, _DayResamples.none(len(label), weights), cost)
     return {metric: float(values[0]) for metric, values in measured.items()}
 
 
@@ -288,7 +290,7 @@ def score_with_intervals(
     resamples: int,
     seed: int = 0,
     confidence: float = 0.95,
-    costs: Mapping[str, float] | None = None,
+    cost: str | None = None,
     weights: Floats | None = None,
 ) -> dict[str, dict[str, float]]:
     """`score`, with the interval of each metric: {metric: {value, low, high}}.
@@ -300,7 +302,7 @@ def score_with_intervals(
     """
     entries = {}
     days = _DayResamples.of(blocks, resamples, seed, weights)
-    for metric, (value, *drawn) in _measure(task, label, predictions, days, costs).items():
+    for metric, (value, *drawn) in _measure(task, label, predictions, days, cost).items():
         entries[metric], samples = {"value": float(value)}, np.array(drawn)
         if np.isfinite(samples).sum() >= 2:
             if metric == "calibration_error":
@@ -388,7 +390,7 @@ def _measure(
     label: Labels,
     predictions: pd.DataFrame,
     resamples: _DayResamples,
-    costs: Mapping[str, float] | None = None,
+    cost: str | None = None,
 ) -> dict[str, Floats]:
     """Each defined metric on all rows, and then on each resample: shape (1 + resamples,)."""
     _check(label, predictions)
@@ -402,14 +404,14 @@ def _measure(
         if is_of_task and not _lacking(loss, label, predictions):
             measured[metric] = finish(resamples.means(_LOSSES[loss].of_rows(label, predictions)))
     if task == "classification":
-        measured |= _measure_decisions(label, predictions, resamples, costs)
+        measured |= _measure_decisions(label, predictions, resamples, cost)
         measured |= _measure_ranking(label, predictions, resamples)
     calibration = resamples.calibration(task, label, predictions)
     return {**measured, "calibration_error": calibration} if np.isfinite(calibration[0]) else measured
 
 
 def _measure_decisions(
-    label: Labels, predictions: pd.DataFrame, resamples: _DayResamples, costs: Mapping[str, float] | None
+    label: Labels, predictions: pd.DataFrame, resamples: _DayResamples, cost: str | None
 ) -> dict[str, Floats]:
     """precision, recall and f1, where they are defined; of two classes what decisions cost."""
     codes, taken, classes = _codes(label, predictions), decided(predictions), len(_class_columns(predictions))
@@ -424,8 +426,8 @@ def _measure_decisions(
     measured: dict[str, Floats] = {}
     if classes == 2:
         measured = {metric: ratio[:, 1] for metric, ratio in ratios.items()}
-        if costs is not None:
-            measured["cost"] = resamples.means(losses(loss_of("cost", costs), label, predictions))
+        if cost is not None:
+            measured["cost"] = resamples.means(losses(cost, label, predictions))
     else:  # a class that never occurs says nothing; one that is never decided for, or never true, is all wrong
         occurs = np.where(both > 0, 1.0, np.nan)
         means = {metric: np.nan_to_num(ratio) * occurs for metric, ratio in ratios.items()}
@@ -550,6 +552,14 @@ def bootstrap_means(
     if numbers.ndim == 1:
         return drawn.means(numbers)[1:]
     return np.stack([drawn.means(column)[1:] for column in numbers.T], axis=1)
+
+
+def ratios(
+    part: Floats, whole: Floats, blocks: Ints, resamples: int, seed: int, weights: Floats | None = None
+) -> Floats:
+    """Σ part / Σ whole, on all rows and then on each resample of blocks: shape (1 + resamples,); nan where it is 0."""
+    drawn = _DayResamples.of(blocks, resamples, seed, weights)
+    return _ratio(drawn.sums(part), drawn.sums(whole))
 
 
 def interval(samples: Floats, confidence: float) -> tuple[float, float]:

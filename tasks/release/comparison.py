@@ -16,7 +16,7 @@ from tasks.release.gate.verdict import Verdict
 from tasks.release.package import package
 from tasks.release.registry import registry, tracking
 from tasks.release.scorer import predict_frame
-from tasks.runtime import model_file
+from tasks.runtime import decisions, model_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,7 +46,8 @@ def comparison(model_name: str, model: params.Model, champion: registry.ModelVer
     release = build / "release"
     candidate = package.identity_of(release)
     evaluated = pd.read_parquet(build / "evaluation" / "predictions.parquet")
-    holdout = evaluated[[c for c in ("id", "time", "label", *model.evaluate.slices) if c in evaluated]]
+    holdout = evaluated[[c for c in ("id", "time", "label", "weight", *model.evaluate.slices) if c in evaluated]]
+    training = files.read_json(build / "model" / "training.json")
     measured = tracking.measured(model_name, candidate)
     facts = files.read_json(release / "release.json")
     evaluation = facts.get("metrics", {})
@@ -64,14 +65,31 @@ def comparison(model_name: str, model: params.Model, champion: registry.ModelVer
         slices=tuple(model.evaluate.slices),
         challenger=challenger,
         champion=None if champion is None else score_champion(model_name, champion, evaluated["id"]),
-        baseline=metrics.baseline_predictions(files.read_json(build / "model" / "training.json"), len(evaluated)),
+        baseline=metrics.baseline_predictions(training, len(evaluated)),
         champion_age=None if champion is None else _age(model_name, champion),
         latency_ms=measured.get("latency_ms"),
         size_mb=measured.get("size_mb"),
         split=model.split.by,
+        cost=training.get("cost"),
+        decision=describe_decision(training),
         without=rows.without(build, list(model.features)),
         facts={name: evaluation[name] for name in ("stability", "score_shift") if name in evaluation},
     )
+
+
+def describe_decision(training: dict[str, Any]) -> str:
+    """How a candidate decides, in words; empty where it is for the most probable class."""
+    decision, chosen = training.get("decision"), training.get("threshold")
+    if decision in (None, decisions.MOST_PROBABLE):
+        return ""
+    if decision == decisions.PREDICT:
+        return "decisions are those of the pipeline's own predict, which do not follow from its probabilities"
+    positive = training["classes"][-1]
+    words = f"it decides for {positive!r} from a probability of {decision['threshold']:.4g} on"
+    if chosen is None:
+        return words
+    better = f"{chosen['by']} {chosen['value']:.4g}, against {chosen['at_half']:.4g} from 0.5 on"
+    return f"{words}, chosen on {chosen['rows']:,} training rows out of fold: {better}"
 
 
 def score_champion(model_name: str, champion: registry.ModelVersion, ids: pd.Series[Any]) -> gate.Contender:

@@ -72,11 +72,13 @@ def appraise(
     wanted: params.Evaluate,
     *,
     by_row: bool = False,
+    cost: str | None = None,
+    weights: npt.NDArray[np.float64] | None = None,
 ) -> Appraisal:
     """Score predictions, overall and per slice, each metric with its interval.
 
     `holdout` has label, time, and the columns of `wanted.slices`; `baseline` has the metrics of the trivial baseline on
-    the same rows. Days are resampled, or rows.
+    the same rows. Days are resampled, or rows. `cost` and `weights` are as `metrics.score` has them.
     """
     import numpy as np
 
@@ -93,6 +95,8 @@ def appraise(
             resamples=wanted.resamples,
             seed=SEED,
             confidence=CONFIDENCE,
+            cost=cost,
+            weights=None if weights is None else weights[members],
         )
 
     slices: dict[str, dict[str, dict[str, Any]]] = {}

@@ -28,16 +28,17 @@ def conform(rows: pd.DataFrame, name: str, model: params.Model, partition: str =
     """The rows with the columns of params.yaml, in order, each of one type whatever it came in.
 
     category → str, integer and number → float64, time → datetime64[us], id → str; label → int64, bool or str (a class),
-    int64 or float64 (a number), of an anomaly model float64: 1.0 (an anomaly), 0.0 or missing. Rows without a time get
-    the column `time` all the same, with none in it. Messages name the partition, if there is one.
+    int64 or float64 (a number), of an anomaly model float64: 1.0 (an anomaly), 0.0 or missing; weight, where there is
+    one, → float64; other columns of evaluate.slices → str. Rows without a time get the column `time` all the same, with
+    none in it. Messages name the partition, if there is one.
 
     Raises:
         ModelCodeError: a column is missing; a value is missing, not of its type, or such as no request may hold; an id
             stands twice.
     """
     where = f"models/{name}/rows{f', partition {partition}' if partition else ''}"
-    wanted = [*model.features, "label", "time", "id"]
-    may_lack = {"label"} if model.task == "anomaly" else set()  # nobody knows yet which rows are anomalies
+    wanted = [*model.features, "label", "time", "id", *(["weight"] if "weight" in rows else []), *model.kept]
+    may_lack = {*model.kept, *(["label"] if model.task == "anomaly" else [])}  # nobody knows yet what is an anomaly
     if "time" not in rows.columns:
         rows = rows.reset_index(drop=True).assign(time=_no_time(model, where, len(rows)))
         may_lack.add("time")
@@ -69,6 +70,8 @@ def _converted(values: Column, model: params.Model, where: str) -> Column:
         "label": _LABELS[model.task],
         "time": ("local time", _local_time),
         "id": ("text", as_text),
+        "weight": ("weight", _weight),
+        **dict.fromkeys(model.kept, ("category", as_text)),
     }
     kind, convert = conversions[str(values.name)]
     try:
@@ -121,6 +124,14 @@ def _local_time(values: Column) -> Column:
     if (beyond := times.dt.year > 9999).any():
         raise ValueError(f"its year is beyond 9999 in {_rows(beyond)}; were milliseconds taken for seconds?")
     return times
+
+
+def _weight(values: Column) -> Column:
+    """How often a row counts: finite, and not below 0."""
+    weights = as_feature(values, "number")
+    if (wrong := ~np.isfinite(weights) | (weights < 0)).any():
+        raise ValueError(f"it is {weights[wrong].iloc[0]:g} in {_rows(wrong)}; a row counts 0 times, or more often")
+    return weights
 
 
 def _class(values: Column) -> Column:

@@ -91,6 +91,22 @@ def refuse_lacking_times(rows: Rows, name: str, split_by: str) -> None:
         )
 
 
+def refuse_some_weights(rows: Rows, name: str) -> None:
+    """Refuse weights that only some partitions have: what the rows of the others count is not known.
+
+    Raises:
+        ModelCodeError: names a partition with weights and one without.
+    """
+    from pyarrow import parquet
+
+    has = {partition: "weight" in parquet.read_schema(path).names for partition, path in rows.items()}
+    if any(has.values()) and not all(has.values()):
+        named = f"partition {min(k for k, v in has.items() if v)} and not in {min(k for k, v in has.items() if not v)}"
+        raise ModelCodeError(
+            f"models/{name}/rows: the column weight is in {named}. Let all have it (1 counts once), or none"
+        )
+
+
 def by_time(rows: Rows) -> list[str]:
     """The partitions, oldest first: by the middle of their rows' times, which one mistyped date does not move.
 

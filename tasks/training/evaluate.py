@@ -20,8 +20,8 @@ def evaluate(name: str) -> None:
     """The stage: build/<name>/model, rows and split.json → build/<name>/evaluation.
 
     Writes metrics.json (the metrics, and the headline metric of the trivial baseline), slices.json (every metric with
-    its interval, overall and per slice), predictions.parquet (id, time, label, the slice columns, the predictions) and
-    plots/ (PNG for people, JSON for `dvc plots`).
+    its interval, overall and per slice), predictions.parquet (id, time, label, weight
+    where there is one, the slice columns, the predictions) and plots/ (PNG for people, JSON for `dvc plots`).
 
     Raises:
         DataMissing: the holdout has no rows.
@@ -41,10 +41,12 @@ def evaluate(name: str) -> None:
     # DVC has checked that this is the file that train wrote; the types in it are checked all the same
     pipeline = model_file.load(build / "model" / "model.skops", sha256=None, own=f"models.{name}")
     predictions = model_file.predict(pipeline, features, model.task, training.get("decision"))
-    baseline = metrics.score(model.task, label, metrics.baseline_predictions(training, len(holdout)))
+    counted = {"cost": training.get("cost"), "weights": holdout["weight"].to_numpy() if "weight" in holdout else None}
+    trivial = metrics.baseline_predictions(training, len(holdout))
+    baseline = metrics.score(model.task, label, trivial, **counted)
     is_random = files.read_json(build / "split.json")["by"] == "random"
     by_row = is_random and holdout["time"].dt.normalize().nunique() < FEWEST_DAYS
-    scores = appraise(model.task, holdout, predictions, baseline, model.evaluate, by_row=by_row)
+    scores = appraise(model.task, holdout, predictions, baseline, model.evaluate, by_row=by_row, **counted)
     scores.overall.update(_without_labels(training, predictions) if model.task == "anomaly" else {})
     weights = explain.permutation_importance(pipeline, model.task, features, label, scores.blocks, CONFIDENCE)
     chosen = {feature: model.features[feature].type for feature in weights["feature"].head(plots.CURVES)}
@@ -53,7 +55,8 @@ def evaluate(name: str) -> None:
         folder.mkdir()
         files.write_json(folder / "metrics.json", scores.metrics())
         files.write_json(folder / "slices.json", scores.details(weights))
-        identified = holdout[list(dict.fromkeys(["id", "time", "label", *model.evaluate.slices]))]
+        own = [name for name in ("id", "time", "label", "weight", *model.evaluate.slices) if name in holdout]
+        identified = holdout[list(dict.fromkeys(own))]
         files.write_parquet(folder / "predictions.parquet", identified.join(predictions))
         plots.draw(folder / "plots", scores, weights, curves, model.features)
 

@@ -35,6 +35,7 @@ def prepare(name: str) -> None:
             shutil.copyfile(maker.rows(partition), path)
         consistency.refuse_ids_twice(rows, name)
         consistency.refuse_labels_of_two_kinds(rows, name)
+        consistency.refuse_some_weights(rows, name)
         consistency.refuse_lacking_times(rows, name, model.split.by)
         split = choose_split(consistency.by_time(rows), model.split)
         if split["by"] == "time":

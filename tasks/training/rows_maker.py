@@ -69,6 +69,7 @@ class RowsMaker:
             "features": {column: feature.model_dump() for column, feature in self.model.features.items()},
             "options": self.model.options,
             "datasets": {dataset: reading.model_dump() for dataset, reading in self.model.datasets.items()},
+            **({"kept": self.model.kept} if self.model.kept else {}),
             "packages": self.packages,
         }
 

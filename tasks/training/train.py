@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tasks.ground import arithmetic, files, params, settings
@@ -37,15 +40,12 @@ def train(name: str) -> None:
     model = params.load().model(name)
     build = settings.BUILD / name
     learn = rows.read(build, "train")
-    if len(learn) < 2 or (model.task == "classification" and learn["label"].nunique() < 2):
-        raise DataMissing(
-            f"{name}: {len(learn)} training rows with {learn['label'].nunique()} different labels: nothing to learn"
-        )
+    _refuse_nothing_to_learn(name, model, learn)
     described = {column: feature.model_dump() for column, feature in model.features.items()}
-    pipeline, learned = _fit(name, model, learn)
-    _refuse_examples_that_fail(pipeline, name, model, learn[list(model.features)], described)
     split = files.read_json(build / "split.json")
-    training = {**facts(learn, model.task, split.get("train", split.get("partitions"))), **learned}
+    pipeline, learned = _learn(name, model, learn, by_time=split["by"] == "time")
+    _refuse_examples_that_fail(pipeline, name, model, learn[list(model.features)], described)
+    training = {**facts(learn, model.task, split.get("train", split.get("partitions")), model.cost), **learned}
     reference = profile.reference_profile(learn, described, None)
     summaries = daily_summaries.summarise(learn, daily_summaries.columns(reference))
     with files.replacing(build / "model") as folder:
@@ -60,17 +60,81 @@ def train(name: str) -> None:
         np.save(folder / "train_rows.npy", np.sort(rows.content_hashes(learn, list(model.features))))
 
 
-def _fit(name: str, model: params.Model, learn: pd.DataFrame) -> tuple[Pipeline, dict[str, Any]]:
-    """The fitted pipeline, and what is known of it before it is evaluated."""
-    features = learn[list(model.features)]
-    try:
-        pipeline = user_code.build_pipeline(name, model)
-        if model.task == "anomaly":
-            from tasks.training import anomaly
+def _refuse_nothing_to_learn(name: str, model: params.Model, learn: pd.DataFrame) -> None:
+    """Refuse labels of which nothing can be learned: none, one value only, or another number of classes than asked."""
+    labels = learn["label"].nunique()
+    if model.task == "anomaly" and len(learn) < 2:
+        raise DataMissing(f"{name}: {len(learn)} training rows: there is nothing to learn. Deliver more partitions")
+    if model.task != "anomaly" and (learn.empty or labels < 2):
+        value = "" if learn.empty else f"all {len(learn)} training rows have the label {learn['label'].tolist()[0]!r}: "
+        raise DataMissing(
+            f"{name}: {value or 'there are no training rows: '}there is nothing to learn. Deliver partitions in which "
+            f"the label differs, or look at models/{name}/rows"
+        )
+    if model.estimator.decision and labels != 2:
+        raise ModelCodeError(
+            f"params.yaml: models.{name}.estimator.decision: a threshold is of two classes, the training rows have "
+            f"{labels}. Leave it out: of more classes the pipeline's own predict decides"
+        )
+    if "weight" in learn and not learn["weight"].sum():
+        raise DataMissing(f"{name}: the weight of every training row is 0: there is nothing to learn")
 
-            anomaly.refuse_other_estimators(pipeline, name, model.estimator)
-            return anomaly.fit(pipeline, features, learn["time"], model.estimator.alerts_per_day)
-        pipeline.fit(features, learn["label"])
+
+def _learn(name: str, model: params.Model, learn: pd.DataFrame, *, by_time: bool) -> tuple[Pipeline, dict[str, Any]]:
+    """The fitted pipeline, and what is known of it before it is evaluated."""
+    if model.task != "anomaly":
+        return _decided(_fit(name, model, learn, is_first=True), name, model, learn, by_time=by_time)
+    from tasks.training import anomaly
+
+    features = learn[list(model.features)]
+    with _explained(name, features):
+        pipeline = user_code.build_pipeline(name, model)
+        anomaly.refuse_other_estimators(pipeline, name, model.estimator)
+        return anomaly.fit(pipeline, features, learn["time"], model.estimator.alerts_per_day)
+
+
+def _decided(
+    pipeline: Pipeline, name: str, model: params.Model, learn: pd.DataFrame, *, by_time: bool
+) -> tuple[Pipeline, dict[str, Any]]:
+    """The pipeline with the threshold of params.yaml around its estimator; and what training.json says of it."""
+    from tasks.training import thresholds
+
+    decision, features = model.estimator.decision, list(model.features)
+    of_cost: dict[str, Any] = {"cost": model.cost} if model.cost else {}
+    if decision is None:
+        return pipeline, of_cost
+    threshold = decision.threshold
+    if threshold is None:
+        is_dated = by_time and bool(learn["time"].notna().all())
+        chosen = thresholds.choose(decision, learn, features, partial(_fit, name, model), by_time=is_dated)
+        threshold, of_cost = chosen.threshold, {**of_cost, "threshold": chosen.as_json()}
+    return thresholds.around(pipeline, threshold, learn[features], learn["label"]), of_cost
+
+
+def _fit(name: str, model: params.Model, learn: pd.DataFrame, *, is_first: bool = False) -> Pipeline:
+    """The team's pipeline, fitted on rows; looked at before, the first time, for what cannot be served."""
+    from tasks.training import estimator_checks
+
+    features, few = learn[list(model.features)], None
+    with _explained(name, features):
+        pipeline = user_code.build_pipeline(name, model)
+        more = {f"{pipeline.steps[-1][0]}__sample_weight": learn["weight"].to_numpy()} if "weight" in learn else {}
+        if is_first:
+            estimator_checks.refuse_before_fit(pipeline, name, model, weighted=bool(more))
+            if (few := estimator_checks.few(learn, model.task)) is not None:
+                trial = user_code.build_pipeline(name, model)
+                estimator_checks.try_on(few, name, model, trial, FAULTS)
+        pipeline.fit(features, learn["label"], **more)
+    if is_first and few is None:
+        estimator_checks.refuse_unwritable(pipeline, name)
+    return pipeline
+
+
+@contextmanager
+def _explained(name: str, features: pd.DataFrame) -> Iterator[None]:
+    """What a pipeline raises when it is fitted, in words that say whose it is."""
+    try:
+        yield
     except FAULTS as error:
         empty = [str(column) for column in features if features[column].isna().all()]
         hint = f" ({', '.join(empty)}: missing in every row)" if empty else ""
@@ -78,13 +142,6 @@ def _fit(name: str, model: params.Model, learn: pd.DataFrame) -> tuple[Pipeline,
         raise ModelCodeError(
             f"models/{name}/pipeline does not fit {len(features)} rows: {kind}{error}{hint}"
         ) from error
-    method = "predict_proba" if model.task == "classification" else "predict"
-    if not hasattr(pipeline, method):
-        raise ModelCodeError(
-            f"params.yaml: models.{name}.estimator: {model.estimator.class_} has no {method} as it is, which a "
-            f"{model.task} needs: name another class, or other params"
-        )
-    return pipeline, {}
 
 
 def _refuse_examples_that_fail(
@@ -140,21 +197,24 @@ def _listed(classes: list[Any]) -> str:
     return ", ".join(map(repr, classes[:5])) + (" …" if len(classes) > 5 else "")
 
 
-def facts(learn: pd.DataFrame, task: str, partitions: list[str]) -> dict[str, Any]:
+def facts(learn: pd.DataFrame, task: str, partitions: list[str], cost: str | None = None) -> dict[str, Any]:
     """The extent of the training rows, and the trivial baseline: the answer that needs no features."""
     from tasks.modelling import rows
 
-    labels = learn["label"]
+    labels, weights = learn["label"], learn.get("weight")
     if task == "classification":
-        shares = labels.value_counts(normalize=True).sort_index()
+        counts = labels.value_counts() if weights is None else weights.groupby(labels.to_numpy()).sum()
+        shares = (counts / counts.sum()).sort_index()
         classes: list[Any] | None = shares.index.tolist()
         baseline: dict[str, Any] = {"classes": [round(share, 9) for share in shares.tolist()]}
+        baseline |= {"decides": _cheaper(shares, cost)} if cost else {}
     elif task == "anomaly":
         classes, baseline = None, {}  # what it answers of these rows, `anomaly.fit` says
     else:
         classes = None
-        quantiles = {q: float(labels.quantile(float(q))) for q in ("0.1", "0.9")}
-        baseline = {"mean": round(float(labels.mean()), 9), "quantiles": quantiles}
+        quantiles = {q: _quantile(labels, weights, float(q)) for q in ("0.1", "0.9")}
+        mean = labels.mean() if weights is None else (labels * weights).sum() / weights.sum()
+        baseline = {"mean": round(float(mean), 9), "quantiles": quantiles}
     return {
         "task": task,
         "rows": len(learn),
@@ -164,3 +224,30 @@ def facts(learn: pd.DataFrame, task: str, partitions: list[str]) -> dict[str, An
         "classes": classes,
         "baseline": baseline,
     }
+
+
+def _cheaper(shares: pd.Series[float], cost: str) -> Any:
+    """The one class of two for which it costs less to decide always, by the share of each."""
+    import pandas as pd
+
+    from tasks.modelling import metrics
+
+    classes, even = shares.index.tolist(), pd.DataFrame({f"p_{name}": [0.5, 0.5] for name in shares.index})
+    costs = [
+        float(
+            (
+                metrics.losses(cost, shares.index.to_series(), even.assign(prediction=[each] * 2)) * shares.to_numpy()
+            ).sum()
+        )
+        for each in classes
+    ]
+    return classes[costs.index(min(costs))]
+
+
+def _quantile(labels: pd.Series[Any], weights: pd.Series[Any] | None, share: float) -> float:
+    """As pandas has it; with weights, the value at which so much of them is reached."""
+    if weights is None:
+        return float(labels.quantile(share))
+    ordered = labels.sort_values(kind="stable")
+    reached = weights.loc[ordered.index].cumsum()
+    return float(ordered.iloc[int(reached.searchsorted(share * reached.iloc[-1]))])

@@ -417,7 +417,7 @@ def prediction_columns(task: str, names: Iterable[str]) -> dict[str, str]:
     if task != "classification":
         of_training = {"prediction": "prediction", "low": "q10", "high": "q90", "anomaly_score": "anomaly_score"}
         return {name: of_training[name] for name in names if name in of_training}
-    return {name: name for name in names if name.startswith("p_")}
+    return {name: name for name in names if name.startswith("p_") or name == "prediction"}
 
 
 # ── forgetting ────────────────────────────────────────────────────────────────────────────────────

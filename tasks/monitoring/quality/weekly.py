@@ -55,7 +55,7 @@ class Measuring:
     def of(model: params.Model) -> Measuring:
         """As in training and at the gate."""
         slices, gate = tuple(model.evaluate.slices), model.gate
-        return Measuring(model.task, gate.loss, slices, model.evaluate.resamples, gate.confidence)
+        return Measuring(model.task, model.loss, slices, model.evaluate.resamples, gate.confidence)
 
 
 def measured(model: str, joined: Joined, how: Measuring, references: References) -> list[Week]:

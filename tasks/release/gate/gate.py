@@ -23,6 +23,7 @@ import numpy.typing as npt
 from tasks.ground import files, numbers
 from tasks.ground.errors import EvergreenError, did_you_mean
 from tasks.modelling import metrics, rows
+from tasks.release.gate import fairness
 from tasks.release.gate.verdict import NO_CHAMPION, Check, Moves, Verdict, loss_words, span, worst_first
 
 if TYPE_CHECKING:
@@ -87,6 +88,10 @@ class Comparison:
     latency_ms: float | None = None
     size_mb: float | None = None
     split: Literal["time", "random"] = "time"
+    cost: str | None = None
+    """The loss that counts what errors of a decision cost: `cost(1, 10)`."""
+    decision: str = ""
+    """How the challenger decides, in words; empty where it is for the most probable class."""
     without: Mapping[str, list[str]] = field(default_factory=dict)
     """Feature → the partitions in every row of which it is missing."""
     facts: Mapping[str, float] = field(default_factory=dict)
@@ -136,6 +141,8 @@ def verdict_id(case: Comparison, rule: params.Gate, resamples: int) -> str:
     }
     if case.without:
         made_from["without"] = dict(case.without)
+    if case.cost:
+        made_from["cost"] = case.cost
     return files.digest(made_from)[:16]
 
 
@@ -148,8 +155,9 @@ def _overlap(champion: Contender) -> list[str]:
 
 
 def rule_digest(rule: params.Gate) -> str:
-    """The identity of a rule."""
-    return files.digest(rule.model_dump())[:16]
+    """The identity of a rule; one that asks for no fairness is what it was before that could be asked."""
+    limits = rule.model_dump()
+    return files.digest(limits if limits["fairness"] else {k: v for k, v in limits.items() if k != "fairness"})[:16]
 
 
 def holdout_digest(holdout: pd.DataFrame, slices: tuple[str, ...] = ()) -> str:
@@ -157,7 +165,7 @@ def holdout_digest(holdout: pd.DataFrame, slices: tuple[str, ...] = ()) -> str:
     import pandas as pd
 
     columns = {}
-    for name in ("id", "time", "label", *slices):
+    for name in ("id", "time", "label", "weight", *slices):
         if name in holdout:
             hashes = pd.util.hash_array(holdout[name].astype(str).to_numpy(dtype=object), categorize=True)
             columns[name] = f"{hashes.dtype} {len(hashes)} {_sha(hashes)}"
@@ -221,6 +229,8 @@ class _Holdout:
             yield "agreement", rule.agreement, self.agreement
         else:
             yield from self.slice_questions()
+            for asked in rule.fairness:
+                yield f"fairness:{asked.column}:{asked.metric}", asked.at_most, partial(self.fairness_gap, asked)
             yield "calibration", rule.calibration, self.calibration
         for name, value, limit, words in (
             ("latency", case.latency_ms, rule.latency_ms, "one row takes {:.3g} ms, {:g} are allowed"),
@@ -228,6 +238,8 @@ class _Holdout:
         ):
             yield name, limit, partial(_at_most, value, limit, words)
         yield "schema", 0.0, partial(_schema, case)
+        if case.decision:  # reported, as what metrics are of
+            yield "decision", None, lambda: _CheckResult(True, case.decision)
         if case.without:  # reported, and no reason to refuse: the loss shows what it costs
             yield "columns", None, lambda: _CheckResult(True, _without(case.without))
 
@@ -329,14 +341,32 @@ class _Holdout:
 
     def loss(self, side: Side) -> Floats:
         if side not in self._losses:
-            losses = metrics.losses(self.rule.loss, self.rows["label"], self.predictions(side))
+            losses = metrics.losses(self.loss_name, self.rows["label"], self.predictions(side))
             if wrong := int((~np.isfinite(losses)).sum()):
-                raise ValueError(f"the {self.rule.loss} of the {side} is not a number for {wrong} rows")
+                raise ValueError(f"the {self.loss_name} of the {side} is not a number for {wrong} rows")
             self._losses[side] = losses
         return self._losses[side]
 
-    def resampled(self, difference: Floats, blocks: Blocks) -> Floats:
-        return np.asarray(metrics.bootstrap_means(difference, blocks, self.resamples, self.seed), dtype=np.float64)
+    @property
+    def loss_name(self) -> str:
+        if self.rule.loss == "cost" and not self.case.cost:
+            raise ValueError("what errors cost is not known (params.yaml: estimator.decision.cost)")
+        return self.case.cost or "" if self.rule.loss == "cost" else self.rule.loss
+
+    @cached_property
+    def weights(self) -> Floats | None:
+        """How often each row counts; None where all count once."""
+        return self.rows["weight"].to_numpy(dtype=np.float64) if "weight" in self.rows else None
+
+    def mean(self, values: Floats, members: Flags | slice = slice(None)) -> float:
+        weights = None if self.weights is None else self.weights[members]
+        return float(values.mean() if weights is None else np.average(values, weights=weights))
+
+    def resampled(self, difference: Floats, members: Flags | slice = slice(None)) -> Floats:
+        """The mean difference of some rows on each resample of their blocks."""
+        weights = None if self.weights is None else self.weights[members]
+        means = metrics.bootstrap_means(difference, self.blocks[members], self.resamples, self.seed, weights)
+        return np.asarray(means, dtype=np.float64)
 
     # what the verdict records of both
 
@@ -383,7 +413,8 @@ class _Holdout:
         return _CheckResult(unseen >= self.rule.min_rows, reason, unseen)
 
     def within_limit(self, metric: str, limit: float, *, is_floor: bool) -> _CheckResult:
-        of_rows = metrics.score(self.case.task, self.rows["label"], self.predictions("challenger"))
+        answers, cost = self.predictions("challenger"), self.case.cost
+        of_rows = metrics.score(self.case.task, self.rows["label"], answers, cost=cost, weights=self.weights)
         scores = {**self.case.facts, **of_rows}
         if metric not in scores:
             raise LookupError(f"there is no {metric} of these rows{did_you_mean(metric, list(scores))}")
@@ -400,7 +431,7 @@ class _Holdout:
             return float(gained[0]), 1.0, gained[1:]
         reference = self.loss(side)
         difference = self.loss("challenger") - reference
-        return difference.mean(), _finite(reference.mean()), self.resampled(difference, self.blocks)
+        return self.mean(difference), _finite(self.mean(reference)), self.resampled(difference)
 
     def against(self, side: Side) -> tuple[float, tuple[float, float], str]:
         """The mean difference of the loss, its interval, and both in words."""
@@ -408,7 +439,7 @@ class _Holdout:
         mean = _rounded(difference, level)
         low, high = metrics.interval(samples, self.rule.confidence)
         interval = (_rounded(low, level), _rounded(high, level))  # what is recorded decides
-        words = f"{loss_words(self.rule.loss)} {_differs(mean)} the {side}'s "
+        words = f"{loss_words(self.loss_name)} {_differs(mean)} the {side}'s "
         words += f"({self.rule.confidence:.0%} interval {span(interval)})"
         return mean, interval, words
 
@@ -524,22 +555,32 @@ class _Holdout:
             return _CheckResult(True, NO_CHAMPION)
         reference, blocks = self.loss("champion")[members], self.blocks[members]
         difference = self.loss("challenger")[members] - reference
-        mean = _rounded(difference.mean(), _finite(reference.mean()))
+        mean = _rounded(self.mean(difference, members), _finite(self.mean(reference, members)))
         margin, days = self.rule.slice_margin, len(np.unique(blocks))
         doubt, interval = DOUBT_MARGINS * margin, None
         if days > 1:
             quantile = float(stdtrit(days - 1, 1 - (1 - self.rule.confidence) / slices))
-            error = quantile * float(self.resampled(difference, blocks).std(ddof=1))
+            error = quantile * float(self.resampled(difference, members).std(ddof=1))
             doubt = min(error, doubt) if margin else error
             interval = (mean - error, mean + error)
         limit = _rounded(margin + doubt)
-        words = f"{self.rule.loss} {_differs(mean)} the champion's, margin {margin:g} and {doubt:.3g} for doubt; "
+        words = f"{self.loss_name} {_differs(mean)} the champion's, margin {margin:g} and {doubt:.3g} for doubt; "
         words += f"{int(members.sum()):,} rows, {days} {'days' if self.by_day else 'groups of rows'}"
         return _CheckResult(mean <= limit, words, mean, limit, interval)
 
+    def fairness_gap(self, asked: params.Fairness) -> _CheckResult:
+        """No two groups of a column are treated more differently than is allowed, beyond doubt."""
+        if asked.column not in self.rows:
+            raise LookupError(f"the holdout has no column {asked.column}")
+        label, answers = self.rows["label"], self.predictions("challenger")
+        sample = fairness.Sample(label, answers, self.loss("challenger"), self.blocks, self.weights)
+        groups = metrics.slice_names(self.rows[asked.column])
+        gap = fairness.gap(asked, groups, sample, self.rule, (self.resamples, self.seed))
+        return _CheckResult(gap.passed, gap.reason, gap.value, interval=gap.interval)
+
     def calibration(self) -> _CheckResult:
         answers, limit = self.predictions("challenger"), self.rule.calibration or 0.0
-        value = _finite(metrics.calibration_error(self.case.task, self.rows["label"], answers))
+        value = _finite(metrics.calibration_error(self.case.task, self.rows["label"], answers, self.weights))
         return _CheckResult(value <= limit, f"the calibration error is {value:.3g}, {limit:g} is allowed", value)
 
 

@@ -138,10 +138,8 @@ def test_a_cost_is_the_mean_of_what_errors_cost():
     decided = predictions.assign(prediction=(predictions["p_1"] >= 0.1).astype(int))
     (_, false_positive), (false_negative, _) = reference.confusion_matrix(label, decided["prediction"])
     expected = (2 * false_positive + 7.5 * false_negative) / len(label)
-    costs = {"false_positive": 2.0, "false_negative": 7.5}
-    assert metrics.loss_of("cost", costs) == "cost(2, 7.5)"
     assert metrics.losses("cost(2, 7.5)", label, decided).mean() == pytest.approx(expected)
-    assert metrics.score("classification", label, decided, costs=costs)["cost"] == pytest.approx(expected)
+    assert metrics.score("classification", label, decided, cost="cost(2, 7.5)")["cost"] == pytest.approx(expected)
     with pytest.raises(metrics.Unscorable, match="it is of two classes, the predictions have 5"):
         metrics.losses("cost(2, 7.5)", *multiclass())
 

@@ -128,9 +128,115 @@ def test_labels_that_are_all_the_same_teach_nothing(prepared: Path) -> None:
     files.write_text(prepared / "model" / "model.skops", "an earlier model")
     before = files.tree(prepared / "model")
     relabel(prepared, 1)
-    with pytest.raises(DataMissing, match=r"^tiny: 448 training rows with 1 different labels: nothing to learn$"):
+    with pytest.raises(DataMissing, match=r"^tiny: all 448 training rows have the label 1: there is nothing to learn"):
         train.train("tiny")
     assert files.tree(prepared / "model") == before
+
+
+def repeat(build: Path, times: int) -> None:
+    """Make many rows of few: as many as are tried before all are fitted."""
+    for path in (build / "rows").iterdir():
+        rows_ = pd.read_parquet(path)
+        parts = [rows_.assign(id=rows_["id"] + f"-{number}") for number in range(times)]
+        files.write_parquet(path, pd.concat(parts, ignore_index=True))
+
+
+@pytest.mark.parametrize("times", [1, 4])
+@pytest.mark.parametrize(
+    ("step", "said"),
+    [
+        (
+            "FunctionTransformer(lambda x: x)",
+            (
+                "models/tiny/pipeline: what is fitted cannot be written to a model file: it holds a function without a "
+                "name of its own (models.tiny.pipeline.<lambda>): write it as a function of a file below models/tiny/"
+            ),
+        ),
+        ("FunctionTransformer(np.nan_to_num)", "cannot be written to a model file: it holds numpy.nan_to_num"),
+    ],
+)
+def test_what_no_model_file_holds_is_told_before_all_rows_are_fitted(
+    step: str, said: str, times: int, small: Project, prepared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of many rows a few are tried first; and of few rows at once."""
+    repeat(prepared, times)
+    code = "models/tiny/pipeline/__init__.py"
+    small.edit(code, "SimpleImputer(), StandardScaler()", f"SimpleImputer(), {step}")
+    small.edit(code, "import OneHotEncoder", "import FunctionTransformer, OneHotEncoder")
+    small.edit(code, "from sklearn.base", "import numpy as np\nfrom sklearn.base")
+    forget_models(monkeypatch)
+    with pytest.raises(ModelCodeError) as caught:
+        train.train("tiny")
+    assert said in str(caught.value)
+    assert not (prepared / "model").exists()
+
+
+def test_a_parameter_that_no_rows_make_right_is_told_early(small: Project, prepared: Path) -> None:
+    """By the trial, with its key."""
+    repeat(prepared, 4)
+    small.edit("params.yaml", "{C: 1.0}", '{solver: "lambda x: x"}')
+    with pytest.raises(ModelCodeError, match=r"^params.yaml: models.tiny.estimator.params.*: The 'solver' parameter"):
+        train.train("tiny")
+
+
+def test_a_threshold_by_cost_stands_in_the_model(small: Project, prepared: Path) -> None:
+    """What was chosen, by what, and how the release will decide; the baseline decides for what costs less."""
+    small.edit("params.yaml", "seed: 0", "seed: 0\n      decision: {cost: {false_positive: 1, false_negative: 20}}")
+    train.train("tiny")
+    training = files.read_json(prepared / "model" / "training.json")
+    chosen = training["threshold"]
+    assert training["decision"] == {"threshold": chosen["threshold"]}
+    assert (chosen["by"], training["cost"], training["baseline"]["decides"]) == ("cost(1, 20)", "cost(1, 20)", 1)
+    assert chosen["threshold"] < 0.3
+    pipeline = model_file.load(prepared / "model" / "model.skops", sha256=None)
+    learn = rows.read(prepared, "train")
+    asked = learn.drop(columns=["label", "time", "id"])
+    assert pipeline.predict(asked).tolist() == (pipeline.predict_proba(asked)[:, 1] >= chosen["threshold"]).tolist()
+
+
+def test_a_threshold_of_more_classes_is_told(small: Project, prepared: Path) -> None:
+    """Before anything is fitted."""
+    small.edit("params.yaml", "seed: 0", "seed: 0\n      decision: {threshold: 0.2}")
+    for path in (prepared / "rows").iterdir():
+        frame = pd.read_parquet(path)
+        files.write_parquet(path, frame.assign(label=np.arange(len(frame)) % 3))
+    with pytest.raises(ModelCodeError, match="decision: a threshold is of two classes, the training rows have 3"):
+        train.train("tiny")
+
+
+def weigh(build: Path) -> None:
+    """Let positive rows count three times."""
+    for path in (build / "rows").iterdir():
+        frame = pd.read_parquet(path)
+        files.write_parquet(path, frame.assign(weight=1.0 + 2.0 * frame["label"]))
+
+
+def test_weights_reach_the_estimator(prepared: Path) -> None:
+    """And the baseline; the same as rows that stand three times, but for the scaling of numbers."""
+    train.train("tiny")
+    before = files.read_json(prepared / "model" / "training.json")["baseline"]["classes"][1]
+    asked = rows.read(prepared, "holdout").drop(columns=["label", "time", "id"])
+
+    def mean() -> float:
+        pipeline = model_file.load(prepared / "model" / "model.skops", sha256=None)
+        return float(model_file.predict(pipeline, asked, "classification")["p_1"].mean())
+
+    plain = mean()
+    weigh(prepared)
+    train.train("tiny")
+    after = files.read_json(prepared / "model" / "training.json")["baseline"]["classes"][1]
+    assert after == pytest.approx(3 * before / (1 + 2 * before))
+    assert mean() == pytest.approx(after, abs=0.1)
+    assert mean() > plain + 0.1
+
+
+def test_an_estimator_that_takes_no_weights_is_told(small: Project, prepared: Path) -> None:
+    """Before it is fitted."""
+    weigh(prepared)
+    small.edit("params.yaml", "sklearn.linear_model.LogisticRegression", "sklearn.neighbors.KNeighborsClassifier")
+    small.edit("params.yaml", "{C: 1.0}", "{}")
+    with pytest.raises(ModelCodeError, match="gives weights, and KNeighborsClassifier takes none when it is fitted"):
+        train.train("tiny")
 
 
 def test_a_pipeline_that_does_not_fit_is_told(small: Project, prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,8 +259,16 @@ def test_hyper_parameters_out_of_range_are_told(small: Project, prepared: Path) 
     ("class_", "said"),
     [
         ("sklearn.svm.SVC", "estimator: sklearn.svm.SVC has no predict_proba as it is, which a classification needs"),
-        ("sklearn.cluster.KMeans", "estimator: sklearn.cluster.KMeans has no predict_proba as it is, which a classif"),
-        ("sklearn.utils.Bunch", "models/tiny/pipeline does not fit 448 rows: TypeError: Last step of Pipeline should"),
+        ("sklearn.svm.SVC", "or wrap it in models/tiny/pipeline: CalibratedClassifierCV(estimator)"),
+        (
+            "sklearn.linear_model.Ridge",
+            (
+                "params.yaml: models.tiny.estimator: sklearn.linear_model.Ridge is a regressor, and the task is "
+                "classification, which needs a classifier: name one, or another task"
+            ),
+        ),
+        ("sklearn.cluster.KMeans", "estimator: sklearn.cluster.KMeans is a clusterer, and the task is classification"),
+        ("sklearn.utils.Bunch", "estimator: sklearn.utils.Bunch has no predict_proba as it is, which a classification"),
     ],
 )
 def test_a_class_that_cannot_be_the_estimator_is_told(class_: str, said: str, small: Project, prepared: Path) -> None:
