@@ -226,9 +226,15 @@ def test_an_unknown_model_is_told_with_what_was_meant() -> None:
         ("tiny.split", {"by": "time", "holdout": 0.2}, "models.tiny.split: holdout is a whole number of partitions when the split is by time"),
         ("tiny.split", {"by": "time", "holdout": 0}, "models.tiny.split.holdout: input should be greater than 0, not 0"),
         # what does not go together
-        ("tiny.gate.loss", "squared", "models.tiny: gate.loss: 'squared' is not for classification; one of log_loss, brier"),
+        ("tiny.gate.loss", "squared", "models.tiny: gate.loss: 'squared' is not for classification; one of log_loss, brier, cost"),
         ("tiny.task", "regression", "models.tiny: gate.loss: 'log_loss' is not for regression; one of absolute, squared, poisson"),
-        ("tiny.evaluate.slices", ["staton"], "models.tiny: evaluate.slices: 'staton' is not a feature; did you mean 'station'?"),
+        ("tiny.evaluate.slices", ["weight"], "models.tiny: evaluate.slices: weight is a reserved name"),
+        ("tiny.gate.fairness", [{"column": "staton", "metric": "recall", "at_most": 0.1}], "models.tiny: gate.fairness: 'staton' is none of evaluate.slices: add it there; did you mean 'station'?"),
+        ("tiny.gate.loss", "cost", "models.tiny: gate.loss: cost needs what errors cost: estimator: {…, decision: {cost: {false_positive: 1, false_negative: 10}}}"),
+        ("tiny.estimator.decision", {"threshold": 0.1, "maximise": "f1"}, "models.tiny.estimator.decision: threshold and maximise are two ways to decide: give one of them"),
+        ("tiny.estimator.decision", {}, "models.tiny.estimator.decision: give a threshold, or what it is chosen by: cost, or maximise"),
+        ("tiny.estimator.decision", {"cost": {"false_positive": 0, "false_negative": 0}}, "models.tiny.estimator.decision.cost: errors that cost nothing give no reason to decide one way: give one of them a cost"),
+        ("tiny.features.weight", {"type": "number", "about": "x", "example": 1}, "models.tiny: features: weight is a reserved name. Let models/<name>/rows give it another one"),
         # features
         ("tiny.features.json", {"type": "number", "about": "x", "example": 1}, "models.tiny: features: json is a reserved name. Let models/<name>/rows give it another one"),
         ("tiny.features.model_config", {"type": "number", "about": "x", "example": 1}, "models.tiny: features: model_config is a reserved name. Let models/<name>/rows give it another one"),
