@@ -21,7 +21,7 @@ from tasks.ground.errors import DataMissing, Mistake, ParamsError
 from tasks.lifecycle import backtest, backtest_history, backtest_report, policy_simulator
 from tasks.modelling import rows
 from tasks.monitoring import retrain_policy
-from tests.conftest import Project, work_on, write_readings
+from tests.conftest import Project, forget_models, work_on, write_readings
 from tests.deployments.alone import server
 
 MONTHS = 6
@@ -295,6 +295,24 @@ def test_other_parameters_are_other_models(project: Project) -> None:
     gate = said.gate.model_copy(update={"margin": 0.5})
     judged = backtest_history.History(**{**vars(past), "model": said.model_copy(update={"gate": gate})})
     assert keys == [training.key for training in backtest_history.trainings(judged)], "the rule changes no model"
+
+
+def test_a_history_of_rows_that_look_back_has_what_was_before_each_partition(small: Project) -> None:
+    """Each partition is made of itself and the one before it, as `prepare` makes it."""
+    small.edit("params.yaml", "{readings: partition}", "{readings: {history: 2}}")
+    code = "models/tiny/rows/__init__.py"
+    small.edit(code, 'readings = tables["readings"]\n', """readings = tables["readings"]
+    starts = readings.index.get_level_values("partition").nunique()
+    readings = readings.loc[partition.name].assign(starts=starts)
+""")  # fmt: skip
+    small.edit(code, "fails_above: float)", "fails_above: float, partition)")
+    for month in range(4, MONTHS + 1):
+        write_readings(small.root, month)
+    with pytest.MonkeyPatch.context() as patch:
+        forget_models(patch)
+        made = backtest_history.read("tiny", params.load(), since=date(2013, 3, 4)).rows
+    by_month = made.groupby(made["time"].dt.month)["starts"].unique()
+    assert [values.tolist() for values in by_month] == [[1.0], *[[2.0]] * (len(by_month) - 1)]
 
 
 def test_a_history_that_cannot_be_lived_through_is_told(project: Project) -> None:

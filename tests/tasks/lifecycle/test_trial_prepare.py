@@ -152,6 +152,35 @@ def test_a_partition_that_the_code_cannot_take_is_refused_and_taken_once_it_can(
     assert look()[1] == ["readings 2013-04: accepted"]
 
 
+def test_a_correction_is_tried_on_the_months_that_look_back_on_it(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a history of two: on the month after it too, and on no other."""
+    project.edit("params.yaml", "{readings: partition}", "{readings: {history: 2}}")
+    made: list[str] = []
+    make = rows_maker.make_rows
+    monkeypatch.setattr(rows_maker, "make_rows", lambda *given: (made.append(given[2]), make(*given))[1])
+    code = "models/tiny/rows/__init__.py"
+    project.edit(code, 'tables["readings"]', 'tables["readings"].groupby("partition").get_group(partition.name)')
+    project.edit(code, "fails_above: float)", "fails_above: float, partition)")
+    reload()
+    assert deliver(project, "2013-04", april(project)) == ["readings 2013-04: accepted"]
+    assert sorted(made) == ["2013-01", "2013-02", "2013-03", "2013-04"]  # the code is new
+    made.clear()
+    february = pd.read_csv(project.root / "data/readings/2013-02.csv")
+    assert "accepted as a revision" in deliver(project, "2013-02", february.assign(pressure=2.25))[0]
+    assert made == ["2013-02", "2013-03"]
+
+
+def test_a_name_that_says_no_time_is_refused_where_rows_look_back(project: Project) -> None:
+    """What is before it cannot be said."""
+    project.edit("params.yaml", "{readings: partition}", "{readings: {history: 2}}")
+    month = "  - {type: expect_column_values_to_be_between, kwargs: {column: month"
+    project.edit("models/tiny/expectations/readings.yaml", month, month.replace("  - ", "  # "))
+    assert "quarantined" in deliver(project, "april", april(project))[0]
+    assert "whether 'april' is before or after '2013-01' cannot be said of their names" in waiting()[0]
+
+
 def reload() -> None:
     """A flow run is a process of its own: it sees the code as it is."""
     sys.modules.pop("models.tiny.rows", None)

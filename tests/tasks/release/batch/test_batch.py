@@ -588,6 +588,24 @@ def test_a_partition_that_has_just_landed_is_scored(score: Score, project: Proje
         score("readings/2013-04")
 
 
+def test_a_partition_whose_rows_look_back_is_scored_with_what_was_before_it(project: Project) -> None:
+    """Its own file from the landing zone, the one before it from data/; never a later one."""
+    config = params.load()
+    reading = params.Reading.model_validate({"history": 2})
+    model = config.model(MODEL).model_copy(update={"datasets": {"readings": reading}})
+    config = config.model_copy(update={"models": {MODEL: model}})
+    landed = project.root / "var" / "landing" / "readings" / "2013-04.csv"
+    files.write_text(landed, "as it arrived")
+    for partition, places in (
+        ("2013-04", ["data/readings/2013-03.csv", "var/landing/readings/2013-04.csv"]),
+        ("2013-02", ["data/readings/2013-01.csv", "data/readings/2013-02.csv"]),
+        ("2013-01", ["data/readings/2013-01.csv"]),
+    ):
+        (source,) = batch_sources.find(MODEL, config, f"readings/{partition}")
+        assert [place.shown for place in source.places] == places
+    landed.unlink()
+
+
 def test_a_partition_that_cannot_be_made_rows_of_says_so(score: Score, project: Project) -> None:
     """The team's own code speaks of it."""
     path = project.root / "data" / "readings" / "2013-09.csv"
