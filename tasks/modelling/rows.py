@@ -30,7 +30,7 @@ def by_partition(
         wanted = None if columns is None else list(dict.fromkeys([*columns, "id"]))
         frame = pd.read_parquet(build / "rows" / f"{name}.parquet", columns=wanted)
         chosen = in_holdout(frame["id"], split["share"]) == (part == "holdout")
-        sides[name] = frame.loc[chosen, columns or slice(None)]
+        sides[name] = frame.loc[chosen, slice(None) if columns is None else columns]
     return sides
 
 

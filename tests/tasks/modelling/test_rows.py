@@ -55,6 +55,7 @@ def test_only_the_columns_that_are_asked_for_are_read(tmp_path: Path, split: dic
     whole = rows.read(tmp_path, "train")
     assert list(rows.read(tmp_path, "train", ["label", "x"]).columns) == ["label", "x"]
     pd.testing.assert_frame_equal(rows.read(tmp_path, "train", ["id", "x"]), whole[["id", "x"]])
+    assert list(rows.read(tmp_path, "train", []).columns) == []  # as of a model without categories
 
 
 def test_the_hash_of_an_id_is_the_same_everywhere() -> None:
