@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
-from tasks.ground import files, settings
+from models import upstream
+from tasks.ground import files, params, settings
 from tasks.ground.errors import ModelCodeError
 from tasks.lifecycle import check_time
-from tasks.training import prepare
+from tasks.training import point_in_time, prepare, rows_maker
 from tests.conftest import Project, forget_models
 
 ROWS = """
@@ -153,3 +156,26 @@ def test_a_dataset_without_a_column_of_time_is_named(project: Project, write: Ca
     ]
     project.edit(suite, "columns:\n", "time: seen\ncolumns:\n")
     assert check_time.check("tiny", "2013-01", 1)[0].rows == 112
+
+
+@pytest.mark.parametrize("name", ["flight_delay", "hourly_departures"])
+def test_the_models_that_ship_use_nothing_of_the_future(name: str, tmp_path: Path) -> None:
+    """Nor would they pass with the mean of the month for its hours."""
+    tables: dict[str, dict[Path, str]] = {}
+    for dataset in ("flights", "weather"):
+        path = tmp_path / dataset / "2013-02.csv"
+        files.write_text(path, upstream.deliver(dataset, "2013-02")[1].decode())
+        tables[dataset] = {path: ""}
+    model = params.load().model(name)
+    maker = rows_maker.RowsMaker(name, model, tables, packages="")
+    result = point_in_time.cut_off(maker, "2013-02", 0.5)
+    assert (result.rows > 900, result.differences, result.opened, result.not_shown) == (True, [], [], [])
+    really = rows_maker.call
+
+    def cheating(*given: Any) -> pd.DataFrame:
+        rows: pd.DataFrame = really(*given)
+        return rows.assign(temp=rows["temp"].mean())
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rows_maker, "call", cheating)
+        assert [of.column for of in point_in_time.cut_off(maker, "2013-02", 0.5).differences] == ["temp"]
