@@ -101,7 +101,7 @@ def _holdout(model: str) -> list[dict[str, Any]]:
     section = params.load().model(model)
     if not (settings.BUILD / model / "split.json").exists():
         return []
-    frame = rows.read(settings.BUILD / model, "holdout", list(section.features))
+    frame = rows.read(settings.BUILD / model, "holdout", section.columns)
     return package.request_rows(frame.sample(min(ROWS, len(frame)), random_state=0), section)
 
 

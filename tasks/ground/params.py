@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
+from collections import Counter
+from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
@@ -10,6 +14,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     NonNegativeFloat,
@@ -23,7 +28,7 @@ from pydantic import (
 
 from tasks.ground import settings, yaml_reader
 from tasks.ground.errors import NoModel, ParamsError, did_you_mean
-from tasks.runtime import request_schema
+from tasks.runtime import feature_types, request_schema
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -49,6 +54,42 @@ def _as_dvc_compares(value: Any) -> Any:
     if isinstance(value, list):
         return [_as_dvc_compares(each) for each in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+_RANGE = re.compile(r"(\d+)\.\.(\d+)")
+
+
+def _by_pattern(features: Any) -> Any:
+    """`pixel_{0..783}: {…}` is 784 features of one group, as a shell's braces are that many words."""
+    if not isinstance(features, dict):
+        return features
+    expanded: dict[Any, Any] = {}
+    for key, feature in features.items():
+        names = list(_braces(key)) if isinstance(key, str) else [key]
+        is_group = len(names) > 1 and isinstance(feature, dict)
+        for name in names:
+            if name in expanded:
+                raise ValueError(f"{name!r} is named twice, once by {key!r}")
+            expanded[name] = {"group": key, **feature} if is_group else feature
+    return expanded
+
+
+def _braces(text: str) -> Iterator[str]:
+    """The words that a shell makes of `a_{0..2}` (`{00..12}` keeps zeros) or `{x,y}_a`."""
+    match = re.search(r"\{([^{}]*(?:\.\.|,)[^{}]*)\}", text)
+    if match is None:
+        yield text
+        return
+    if span := _RANGE.fullmatch(match[1]):
+        first, last = int(span[1]), int(span[2])
+        width = max(len(span[1]), len(span[2])) if "0" in (span[1][0], span[2][0]) and len(span[1]) > 1 else 0
+        if not first <= last < first + 100_000:
+            raise ValueError(f"{text!r}: {match[0]} counts from the smaller to the larger number")
+        words = [f"{number:0{width}}" for number in range(first, last + 1)]
+    else:
+        words = match[1].split(",")
+    for word in words:
+        yield from _braces(text[: match.start()] + word + text[match.end() :])
 
 
 def _by_name(features: dict[str, Any]) -> dict[str, Any]:
@@ -94,6 +135,12 @@ NO_MODEL = "there is no model yet: docs/how-to/add-a-model.md says how to add on
 RESERVED = {"label", "time", "id", "weight", "json", "model_config", "model_post_init"}
 """Columns that models/<name>/rows gives beside the features; a row of a batch as a client posts it; pydantic's own."""
 
+MOST_FEATURES = 2_000
+"""Of a model: with ten thousand a release takes ten seconds to load, and as many summaries are read every time."""
+
+_OF_ONE_TYPE = ("max_length", "length", "timezone", "group")
+"""Keys of a feature that most have no use for."""
+
 ANSWERS = ("prediction", "q10", "q90", "anomaly_score")
 """Columns that a regression or an anomaly model answers; a classifier answers p_<class>."""
 
@@ -116,34 +163,104 @@ class Section(BaseModel):
 class Feature(Section):
     """One column of a request, of a training row and of the reference profile."""
 
-    type: Literal["category", "integer", "number"]
+    type: Literal["category", "integer", "number", "boolean", "datetime", "text", "vector"]
     about: str
     unit: str | None = None
-    example: str | float | None
-    min: float | None = None
-    max: float | None = None
+    example: bool | float | str | list[float] | None
+    min: float | str | None = None
+    max: float | str | None = None
     nullable: bool = False
+    max_length: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    """Characters of a text."""
+    length: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    """Of a vector: how many numbers."""
+    timezone: Zone | None = None
+    """Of a datetime: the zone of its local times; UTC where none is named."""
+    group: str | None = None
+    """Features of one group are explained together."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Feature:
-        if self.type == "category" and (self.min is not None or self.max is not None):
-            raise ValueError("a category has no min or max")
-        if self.min is not None and self.max is not None and self.min > self.max:
-            raise ValueError(f"min {self.min:g} is above max {self.max:g}")
         if self.example is None and not self.nullable:
             raise ValueError("example is null, but the feature is not nullable")
-        if self.example is not None and isinstance(self.example, str) != (self.type == "category"):
-            raise ValueError(f"example {self.example!r} is no {self.type}")
-        longest = request_schema.LONGEST
-        if isinstance(self.example, str) and not 1 <= len(self.example) <= longest:
-            raise ValueError(f"example has {len(self.example)} characters; a category has 1 to {longest}")
-        if isinstance(self.example, float) and not self._takes(self.example):
-            raise ValueError(f"example {self.example:g} is no {self.type} from min to max")
+        if problem := self._problem_of_limits() or self._problem_of_example():
+            raise ValueError(problem)
         return self
 
-    def _takes(self, value: float) -> bool:
+    def _problem_of_limits(self) -> str | None:
+        what = f"a{'n' if self.type == 'integer' else ''} {self.type}"
+        limits = [limit for limit in (self.min, self.max) if limit is not None]
+        if limits and self.type in ("category", "boolean", "text"):
+            return f"{what} has no min or max"
+        if strange := [limit for limit in limits if isinstance(limit, str) != (self.type == "datetime")]:
+            return f"min or max {strange[0]!r} is no limit of {what}"
+        if self.type == "datetime" and (wrong := next(filter(None, map(_problem_of_time, limits)), None)):
+            return f"min or max {wrong}"
+        if len(limits) == 2 and _comparable(limits[0]) > _comparable(limits[1]):
+            return f"min {_shown(limits[0])} is above max {_shown(limits[1])}"
+        return self._problem_of_lengths(what)
+
+    def _problem_of_lengths(self, what: str) -> str | None:
+        for key, of in (("max_length", "text"), ("length", "vector"), ("timezone", "datetime")):
+            if getattr(self, key) is not None and self.type != of:
+                return f"{what} has no {key}"
+        needs_length = self.type == "vector" and self.length is None
+        return "a vector needs its length: how many numbers it has" if needs_length else None
+
+    def _problem_of_example(self) -> str | None:
+        example = self.example
+        if example is None:
+            return None
+        if type(example) not in _EXAMPLES.get(self.type, (str,)):
+            return f"example {example!r} is no {self.type}"
+        if self.type == "datetime" and (problem := _problem_of_time(example)):
+            return f"example {problem}"
+        if self.type in ("category", "text"):
+            least, most = request_schema.limits(self.model_dump()).get("min_length", 0), self._longest
+            if not least <= len(str(example)) <= most:
+                return f"example has {len(str(example))} characters; a {self.type} has {least} to {most}"
+        if isinstance(example, list) and len(example) != self.length:
+            return f"example has {len(example)} numbers, its length is {self.length} (one number stands for all)"
+        values = example if isinstance(example, list) else [example]
+        wrong = [value for value in values if isinstance(value, float | str) and not self._takes(value)]
+        return f"example {_shown(wrong[0])} is no {self.type} from min to max" if wrong else None
+
+    @property
+    def _longest(self) -> int:
+        return int(request_schema.limits(self.model_dump())["max_length"])
+
+    def _takes(self, value: Any) -> bool:
+        if self.type in ("category", "text"):
+            return True
         whole = self.type != "integer" or (value.is_integer() and abs(value) <= request_schema.EXACT)
-        return whole and (self.min is None or value >= self.min) and (self.max is None or value <= self.max)
+        low, high = self.min, self.max
+        is_above = low is None or _comparable(value) >= _comparable(low)
+        return bool(whole and is_above and (high is None or _comparable(value) <= _comparable(high)))
+
+
+_EXAMPLES: dict[str, tuple[type, ...]] = {
+    "boolean": (bool,),
+    "integer": (float,),
+    "number": (float,),
+    "vector": (float, list),
+}
+
+
+def _comparable(value: Any) -> Any:
+    return datetime.fromisoformat(value.upper()) if isinstance(value, str) else value
+
+
+def _problem_of_time(value: Any) -> str | None:
+    """What is wrong with a time of params.yaml, which stands in local time."""
+    try:
+        feature_types.local_time(value, "UTC")
+    except ValueError as error:
+        return f"{value!r} {error}"
+    return "has an offset; write it in local time" if str(value)[19:].strip(".0123456789") else None
+
+
+def _shown(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else repr(value)
 
 
 class Reading(BaseModel):
@@ -356,7 +473,9 @@ class Model(Section):
     options: Values
     timezone: Zone = "UTC"
     """In which the rows' `time` stands: what is logged in UTC is held against them by the days of this zone."""
-    features: Annotated[dict[FeatureName, Feature], Field(min_length=1), AfterValidator(_by_name)]
+    features: Annotated[
+        dict[FeatureName, Feature], Field(min_length=1), BeforeValidator(_by_pattern), AfterValidator(_by_name)
+    ]
     estimator: Estimator
     split: Split
     evaluate: Evaluate
@@ -376,6 +495,13 @@ class Model(Section):
                 f"features: {', '.join(alike)}: p_… are the probabilities that a model answers, and "
                 f"{', '.join(ANSWERS)} its numbers. Let models/<name>/rows give it another name"
             )
+        if len(self.features) > MOST_FEATURES:
+            raise ValueError(
+                f"features: {len(self.features):,} are more than {MOST_FEATURES:,}, each of which is checked, watched "
+                f"and described by itself. Numbers of one kind are one feature of the type vector, with their length"
+            )
+        if twice := [column for column, times in Counter(self.columns).items() if times > 1]:
+            raise ValueError(f"features: {twice[0]} is a feature, and a number of a vector: give one another name")
         if self.gate.loss not in (losses := LOSSES[self.task]):
             raise ValueError(f"gate.loss: {self.gate.loss!r} is not for {self.task}; one of {', '.join(losses)}")
         self._refuse_what_its_task_has_no_use_for()
@@ -410,6 +536,12 @@ class Model(Section):
     def _slices_are_known(self) -> Model:
         if reserved := [column for column in self.evaluate.slices if column in RESERVED or column in ANSWERS]:
             raise ValueError(f"evaluate.slices: {', '.join(reserved)} is a reserved name")
+        for name in self.evaluate.slices:
+            if (kind := self.features[name].type if name in self.features else "") in ("text", "vector"):
+                raise ValueError(
+                    f"evaluate.slices: {name!r} is a {kind}, of which each value is another. Let models/<name>/rows "
+                    f"make a category of it"
+                )
         for asked in self.gate.fairness:
             if asked.column not in self.evaluate.slices:
                 hint = did_you_mean(asked.column, self.evaluate.slices)
@@ -435,6 +567,21 @@ class Model(Section):
     def loss(self) -> str:
         """The gate's loss, as tasks.modelling.metrics knows it."""
         return self.cost if self.gate.loss == "cost" and self.cost else self.gate.loss
+
+    def described(self) -> dict[str, dict[str, Any]]:
+        """The features as plain values, in order: what a release takes along. Keys of other types are left out."""
+        described = {}
+        for name, feature in self.features.items():
+            keys = feature.model_dump()
+            described[name] = {k: v for k, v in keys.items() if v is not None or k not in _OF_ONE_TYPE}
+            if feature.type == "datetime":
+                described[name]["timezone"] = feature.timezone or "UTC"
+        return described
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns of a table of rows: one per feature, and behind them those of vectors."""
+        return feature_types.table_columns(self.described())
 
     def of_type(self, *types: str) -> list[str]:
         """The names of the features of these types, in order."""

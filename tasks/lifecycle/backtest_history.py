@@ -316,7 +316,7 @@ def _answer(training: Training, folder: Path, target: Path) -> None:
     pipeline = model_file.load(folder / "model.skops", None, own=f"models.{training.name}")  # this memo's own
     asked = pd.concat([pd.read_parquet(path) for path in training.answer], ignore_index=True)
     decision = files.read_json(folder / "training.json").get("decision")
-    predictions = model_file.predict(pipeline, asked[list(model.features)], model.task, decision)
+    predictions = model_file.predict(pipeline, asked[model.columns], model.task, decision)
     predictions.assign(at=asked["at"]).to_parquet(target, index=False, compression="zstd")
 
 
@@ -340,7 +340,7 @@ def _inputs(history: History) -> dict[str, Any]:
     return {
         "model": history.name,
         "task": model.task,
-        "features": {name: feature.model_dump() for name, feature in model.features.items()},
+        "features": model.described(),
         "estimator": json.loads(model.estimator.model_dump_json()),
         "code": code,
         "packages": files.sha256(settings.ROOT / "requirements.lock"),

@@ -239,7 +239,7 @@ class Simulator:
         history, moment = self.history, self.history.moments[fit]
         learned = history.hashes[: moment.known][~history.in_holdout(moment)]
         predictions = self._answers(fit).loc[holdout].reset_index(drop=True)
-        features = {name: feature.model_dump() for name, feature in history.model.features.items()}
+        features = history.model.described()
         return gate.Contender(self.fits[fit].key[:16], predictions, learned, features)
 
     def age(self, moment: Moment, champion: int) -> int:

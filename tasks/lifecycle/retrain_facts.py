@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tasks.ground import files, params, paths, settings
 from tasks.lifecycle import row_changes
 from tasks.lifecycle.row_changes import Arrived
+from tasks.modelling import measures
 from tasks.monitoring.retrain_policy import WINDOW_DAYS, MeanLoss, OpenAlarm, PolicyState
 from tasks.release.registry import champion_lookup
 
@@ -123,6 +124,9 @@ def _row_alarms(model: str, config: params.Model, training: Path, partitions: li
 
 def _is_as_learned(layout: ColumnLayout, config: params.Model) -> bool:
     """Whether a column still has the type that the champion knows; otherwise it cannot be compared."""
+    if layout.measure:
+        feature = config.features.get(layout.of)
+        return feature is not None and layout.measure in measures.OF_TYPE.get(feature.type, ())
     if layout.name not in config.features:
         return layout.role == "label" and (layout.type == "category" or config.task != "classification")
     now = config.features[layout.name].type

@@ -22,6 +22,7 @@ import numpy.typing as npt
 from tasks.ground import files, numbers
 from tasks.ground.errors import DataMissing, Mistake
 from tasks.modelling import profile
+from tasks.modelling.measures import FeatureMeasures, Vocabulary
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,6 +63,13 @@ class ColumnLayout:
     """Numbers are summed as their distance from here, in steps of `scale`: whole numbers of them, so that sums are
     exact in any order as long as they stay below 2^53."""
     scale: float = 1.0
+    of: str = ""
+    """The feature that it is a measure of (measures.py); of a category or a number none."""
+    measure: str = ""
+    length: int = 0
+    """Of that feature, if it is a vector."""
+    vocabulary: str = ""
+    """Of that feature, if it is a text."""
 
     @property
     def counted(self) -> int:
@@ -71,7 +79,8 @@ class ColumnLayout:
     @property
     def layout(self) -> str:
         """Summaries with the same layout can be added."""
-        return files.digest([self.type, self.values, self.edges, self.centre, self.scale])[:16]
+        measured = [self.of, self.measure, self.length, self.vocabulary] if self.measure else []
+        return files.digest([self.type, self.values, self.edges, self.centre, self.scale, *measured])[:16]
 
 
 def columns(reference: Mapping[str, Any], expected: Iterable[str] = ()) -> dict[str, ColumnLayout]:
@@ -89,17 +98,19 @@ def columns(reference: Mapping[str, Any], expected: Iterable[str] = ()) -> dict[
         raise Mistake(
             f"{', '.join(both)}: a feature may not be named as a prediction column is. Rename it in params.yaml"
         )
+    words, learned = reference.get("vocabularies", {}), {entry.get("of", name) for name, entry in features.items()}
     return {
-        **{name: _column(name, "feature", entry) for name, entry in features.items()},
-        **{name: ColumnLayout(name, "feature", "new") for name in expected if name not in features},
+        **{name: _column(name, "feature", entry, words.get(entry.get("of"), "")) for name, entry in features.items()},
+        **{name: ColumnLayout(name, "feature", "new") for name in expected if name not in learned},
         **{name: _column(name, "prediction", entry) for name, entry in predictions.items()},
         "label": _column("label", "label", reference["label"]),
     }
 
 
-def _column(name: str, role: Role, entry: Mapping[str, Any]) -> ColumnLayout:
+def _column(name: str, role: Role, entry: Mapping[str, Any], vocabulary: str = "") -> ColumnLayout:
+    measured = {key: entry[key] for key in ("of", "measure", "length") if key in entry} | {"vocabulary": vocabulary}
     if "values" in entry:  # a label of few different numbers is counted by value, as a category is
-        return ColumnLayout(name, role, "category", values=tuple(sorted(entry["values"])))
+        return ColumnLayout(name, role, "category", values=tuple(sorted(entry["values"])), **measured)
     has_values = entry["mean"] is not None
     return ColumnLayout(
         name,
@@ -108,6 +119,7 @@ def _column(name: str, role: Role, entry: Mapping[str, Any]) -> ColumnLayout:
         edges=tuple(entry["edges"]),
         centre=entry["mean"] if has_values else 0.0,
         scale=(entry["std"] or abs(entry["mean"]) or 1.0) / STEPS if has_values else 1.0 / STEPS,
+        **measured,
     )
 
 
@@ -178,8 +190,16 @@ def summarise(rows: pd.DataFrame | pa.Table, wanted: Mapping[str, ColumnLayout],
     day = dates - first
     names = set(rows.columns if hasattr(rows, "iloc") else rows.column_names)
     summaries: DaySummaries = {}
+    measured: dict[str, FeatureMeasures] = {}
     for name, column in wanted.items():
-        if name in names:
+        if column.measure:
+            words = Vocabulary.read(column.vocabulary) if column.vocabulary else None
+            source = measured.setdefault(column.of, FeatureMeasures(column.of, rows, dates, column.length, words))
+            if source.is_there:
+                summaries[name] = _summarise(source.values(column.measure), column, day, first)
+            else:
+                summaries[name] = _presence(np.zeros(len(day), dtype=bool), column, day, first)
+        elif name in names:
             summaries[name] = _summarise(rows[name], column, day, first)
         elif column.role == "feature":
             summaries[name] = _presence(np.zeros(len(day), dtype=bool), column, day, first)

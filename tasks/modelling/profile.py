@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks.ground import numbers
+from tasks.modelling import measures
 
 Floats = npt.NDArray[np.float64]
 
@@ -35,24 +36,41 @@ def reference_profile(
 
     Args:
         frame: the feature columns and `label`; other columns are left alone.
-        features: name → at least `type`: category, integer or number, as in params.yaml.
+        features: name → at least `type`, as in params.yaml.
         predictions: the prediction columns for the same rows, or None.
 
     Returns:
-        {"rows": n, "features": {name: entry}, "label": entry, "predictions": {column: entry}}. Every entry has `type`,
+        {"rows": n, "features": {name: entry}, "label": entry, "predictions": {column: entry}}. A feature that
+        is neither category nor number has the entries of its measures (measures.py), each with `of`, the feature, and
+        `measure`; the words of texts are, as hashes, in `vocabularies`: {feature: text}. Every entry has `type`,
         `rows` and `missing` (a share). A number's has `mean`, `std`, `min`, `max` (null where every value is missing),
         `quantiles` (GRID of them), and a histogram: `edges` and `counts`. A category's has `distinct`, `values` (how
         often the TOP most frequent occur) and `other`. A label of few distinct numbers has both.
     """
+    entries: dict[str, dict[str, Any]] = {}
+    vocabularies: dict[str, str] = {}
+    for name, feature in features.items():
+        if feature["type"] in measures.OF_TYPE:
+            own, words = measures.entries(frame, name, feature, _days(frame), {"category": category, "number": number})
+            entries |= own
+            vocabularies |= {} if words is None else {name: words}
+        else:
+            of_category = feature["type"] == "category"
+            entries[name] = category(frame[name]) if of_category else number(frame[name], feature["type"])
     return {
         "rows": len(frame),
-        "features": {
-            name: category(frame[name]) if feature["type"] == "category" else number(frame[name], feature["type"])
-            for name, feature in features.items()
-        },
+        "features": entries,
         "label": _label(frame["label"]),
         "predictions": {} if predictions is None else {c: number(predictions[c]) for c in predictions.columns},
+        **({"vocabularies": vocabularies} if vocabularies else {}),
     }
+
+
+def _days(frame: pd.DataFrame) -> npt.NDArray[np.int64]:
+    """The day of each row; the same for all where rows have no time."""
+    if "time" not in frame or frame["time"].isna().all():
+        return np.zeros(len(frame), dtype=np.int64)
+    return np.asarray(frame["time"]).astype("datetime64[D]").astype(np.int64)
 
 
 def number(values: Column, type_: str = "number") -> dict[str, Any]:

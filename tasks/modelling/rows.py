@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import datetime as dt
+from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from tasks.ground import files, numbers
+from tasks.runtime import feature_types
+
+if TYPE_CHECKING:
+    from tasks.ground.params import Feature
 
 
 def read(build: Path, part: Literal["train", "holdout"], columns: list[str] | None = None) -> pd.DataFrame:
@@ -34,17 +40,122 @@ def by_partition(
     return sides
 
 
-def as_feature(values: pd.Series[Any], type_: str) -> pd.Series[Any]:
-    """A column of a model's rows as it learns it, and is asked of it: a category as str, everything else as float64.
+def as_feature(values: pd.Series[Any], type_: str, timezone: str = "UTC") -> pd.Series[Any]:
+    """A column of a model's rows as it learns it, and is asked of it (tasks/runtime/feature_types.py).
+
+    Args:
+        values: of any type. A vector has columns of its own: `as_matrix`.
+        type_: of params.yaml.
+        timezone: a time that names its zone is converted to this one.
 
     Raises:
         ValueError, TypeError: it holds what is none.
     """
-    if type_ == "category":
+    if type_ in ("category", "text"):
+        _refuse_kinds(values, _NO_TEXT if type_ == "category" else (*_NO_TEXT, *_NUMBERS))
         return as_text(values)
+    if type_ == "datetime":
+        return as_local_time(values, timezone)
+    if type_ == "boolean":
+        _refuse_kinds(values, (*_NO_TEXT, str))
+        return _as_truth(values)
     if pd.api.types.is_datetime64_any_dtype(values.dtype) or pd.api.types.is_timedelta64_dtype(values.dtype):
         raise TypeError(f"it is {values.dtype}")
     return values.astype("float64")
+
+
+_NO_TEXT = (dt.date, dt.time, dt.timedelta, np.datetime64, np.timedelta64, bytes, list, tuple, dict, set, np.ndarray)
+"""What has a text, as everything in Python has, that nobody means: `[1, 2]`. (A datetime is a date.)"""
+
+_NUMBERS = (int, float, Decimal, np.number, np.bool_)
+
+
+def _refuse_kinds(values: pd.Series[Any], kinds: tuple[type, ...]) -> None:
+    are_texts = pd.api.types.is_string_dtype(values.dtype) and values.dtype != object
+    if (are_texts and str not in kinds) or (values.dtype.kind in "iufb" and float not in kinds):
+        return
+    if values.dtype.kind in "mM" or isinstance(values.dtype, pd.DatetimeTZDtype):
+        raise TypeError(f"it is {values.dtype}")
+    for row, value in enumerate(values.astype(object).where(values.notna(), None)):
+        if isinstance(value, kinds):
+            shown = "" if isinstance(value, str) else f", {str(value)[:40]}"
+            raise TypeError(f"it is a {type(value).__name__} in row {row + 1}{shown}")
+
+
+def _as_truth(values: pd.Series[Any]) -> pd.Series[Any]:
+    """1 and 0; from truth values, or from these numbers."""
+    numbers = values.astype("float64")
+    if (strange := numbers.notna() & ~numbers.isin([0.0, 1.0])).any():
+        row = int(np.argmax(strange.to_numpy()))
+        raise ValueError(f"it is {numbers.iloc[row]:g} in row {row + 1}; true and false are 1 and 0")
+    return numbers
+
+
+def as_local_time(values: pd.Series[Any], timezone: str) -> pd.Series[Any]:
+    """Times as datetime64[us] without a zone: the clock of `timezone`."""
+    if pd.api.types.is_numeric_dtype(values.dtype):
+        raise TypeError("it is a number, of which nobody knows the unit; use pd.to_datetime(…, unit=…)")
+    if values.dtype == object and values.notna().any():
+        _refuse_kinds(values, (str, bytes, list, dict, *_NUMBERS))
+        values = pd.to_datetime(values)
+    elif pd.api.types.is_string_dtype(values.dtype) and values.notna().any():
+        raise TypeError("it is text; use pd.to_datetime(…), which is told how it is written")
+    if isinstance(values.dtype, pd.DatetimeTZDtype):
+        values = values.dt.tz_convert(timezone).dt.tz_localize(None)
+    return values.astype("datetime64[us]")
+
+
+def as_matrix(rows: pd.DataFrame, name: str, length: int) -> npt.NDArray[np.float64] | None:
+    """The vectors of a feature as a matrix, a missing one as NaN; None where the rows do not have it.
+
+    They come as a column of lists or arrays, or as the columns `<name>_0`, `<name>_1`, ….
+
+    Raises:
+        ValueError, TypeError: a row has something else, or another length.
+    """
+    if name in rows.columns:
+        return _of_lists(rows[name], length)
+    columns = feature_types.vector_columns(name, length)
+    if set(columns) - {*rows.columns}:
+        return None
+    return np.asarray(rows[columns].to_numpy(dtype=np.float64, na_value=np.nan))
+
+
+def as_features(rows: pd.DataFrame, features: Mapping[str, Feature]) -> dict[str, pd.Series[Any]]:
+    """The columns of the features that the rows have, as `as_feature` and `as_matrix` make them.
+
+    Raises:
+        ValueError, TypeError: a feature holds what is none.
+    """
+    columns: dict[str, pd.Series[Any]] = {}
+    for name, feature in features.items():
+        if feature.type == "vector":
+            names, matrix = (
+                feature_types.vector_columns(name, feature.length or 0),
+                as_matrix(rows, name, feature.length or 0),
+            )
+            columns |= {} if matrix is None else {str(n): c for n, c in pd.DataFrame(matrix, rows.index, names).items()}
+        elif name in rows:
+            columns[name] = as_feature(rows[name], feature.type, feature.timezone or "UTC")
+    return columns
+
+
+def _of_lists(values: pd.Series[Any], length: int) -> npt.NDArray[np.float64]:
+    matrix = np.full((len(values), length), np.nan)
+    for row, value in enumerate(values):
+        if value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value)):
+            continue
+        if not isinstance(value, list | tuple | np.ndarray):
+            raise TypeError(f"it is a {type(value).__name__} in row {row + 1}, no list of {length} numbers")
+        if np.shape(value) != (length,):
+            raise ValueError(f"it has the shape {np.shape(value)} in row {row + 1}; its length is {length}")
+        try:
+            matrix[row] = np.asarray(value, dtype=np.float64)
+        except (ValueError, TypeError) as error:
+            raise TypeError(f"it has no numbers in row {row + 1}: {error}") from None
+        if np.isnan(matrix[row]).any():
+            raise ValueError(f"its number {int(np.argmax(np.isnan(matrix[row])))} is missing in row {row + 1}")
+    return matrix
 
 
 def as_text(values: pd.Series[Any]) -> pd.Series[Any]:

@@ -6,11 +6,12 @@ from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
-from inspect import signature
+from inspect import Parameter, signature
 from typing import TYPE_CHECKING, Any
 
 from tasks.ground.errors import ModelCodeError
 from tasks.ground.params import Estimator, Model
+from tasks.runtime.feature_types import table_columns
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,12 +36,38 @@ def rows_function(
 def build_pipeline(name: str, model: Model) -> Pipeline:
     """models/<name>/pipeline: an unfitted pipeline from request columns to prediction."""
     build = _attribute(f"models.{name}.pipeline", "build")
-    pipeline: Pipeline = build(
-        make_estimator(model.estimator),
-        categories=model.of_type("category"),
-        numbers=model.of_type("integer", "number"),
-    )
+    pipeline: Pipeline = build(make_estimator(model.estimator), **_columns_by_kind(name, model, build))
     return pipeline
+
+
+def _columns_by_kind(name: str, model: Model, build: Callable[..., Any]) -> dict[str, Any]:
+    """What `build` takes of the columns: `categories` and `numbers`, and the other kinds if it names them.
+
+    Booleans are 1 and 0: they are among the numbers of a function that does not take `booleans`.
+
+    Raises:
+        ModelCodeError: params.yaml has features of a kind that the function does not take.
+    """
+    vectors = {f: table_columns({f: described}) for f, described in model.described().items() if f in _vectors(model)}
+    kinds: dict[str, Any] = {
+        "booleans": model.of_type("boolean"),
+        "datetimes": model.of_type("datetime"),
+        "texts": model.of_type("text"),
+        "vectors": vectors,
+    }
+    taken = signature(build).parameters
+    takes_all = any(parameter.kind is Parameter.VAR_KEYWORD for parameter in taken.values())
+    refused = {kind: of for kind, of in kinds.items() if of and kind not in taken and not takes_all}
+    numbers = ["integer", "number", *(["boolean"] if refused.pop("booleans", None) else [])]
+    if refused:
+        lines = "; ".join(f"`{kind}` ({', '.join(list(of)[:5])})" for kind, of in refused.items())
+        raise ModelCodeError(f"models/{name}/pipeline: build takes no {lines}, which params.yaml has: add the argument")
+    own = {kind: of for kind, of in kinds.items() if kind in taken or (takes_all and of)}
+    return {"categories": model.of_type("category"), "numbers": model.of_type(*numbers), **own}
+
+
+def _vectors(model: Model) -> list[str]:
+    return model.of_type("vector")
 
 
 def make_estimator(wanted: Estimator) -> BaseEstimator:

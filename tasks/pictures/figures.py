@@ -7,6 +7,7 @@ Colours are those of Okabe and Ito (2008).
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
@@ -40,5 +41,7 @@ def styled(changes: Mapping[str, Any]) -> AbstractContextManager[None]:
 def png(figure: Figure) -> bytes:
     """The bytes of a figure, without a trace of when or with what it was drawn."""
     stream = io.BytesIO()
-    figure.savefig(stream, format="png", metadata={"Software": None}, pil_kwargs={"compress_level": 4})
+    with warnings.catch_warnings():  # a sign that the font lacks is drawn as a box
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        figure.savefig(stream, format="png", metadata={"Software": None}, pil_kwargs={"compress_level": 4})
     return stream.getvalue()

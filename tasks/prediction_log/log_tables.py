@@ -140,7 +140,7 @@ def to_table(requests: Sequence[Logged]) -> pa.Table:
     rows = [row for logged in requests for row in logged.rows]
     columns = _request_columns(requests)
     for name in set().union(*rows):
-        columns[column_of(name)] = _column([row.get(name) for row in rows]), {"feature": name}
+        columns[column_of(name)] = _feature_column([row.get(name) for row in rows]), {"feature": name}
     columns |= _answer_columns([answer for logged in requests for answer in logged.predictions])
     fields = [pa.field(name, values.type, metadata=mark) for name, (values, mark) in columns.items()]
     schema = schema_of([pa.schema(fields)])
@@ -180,6 +180,15 @@ def _answer_columns(answers: Sequence[Mapping[str, Any]]) -> _Columns:
     for label in dict.fromkeys(chain.from_iterable(shares)):
         columns[f"p_{label}"] = _column([share.get(label) for share in shares]), {"class": label}
     return columns
+
+
+def _feature_column(values: list[Any]) -> pa.Array:
+    """As `_column`; truth values and lists of numbers are themselves."""
+    import pyarrow as pa
+
+    kinds = {type(value) for value in values} - {type(None)}
+    itself = {frozenset({bool}): pa.bool_(), frozenset({list}): pa.list_(pa.float64())}.get(frozenset(kinds))
+    return _column(values) if itself is None else pa.array(values, itself)
 
 
 def _column(values: list[Any]) -> pa.Array:
@@ -279,10 +288,18 @@ def fit(table: pa.Table, schema: pa.Schema) -> pa.Table:
         return table
     present = dict(zip(table.column_names, table.columns, strict=True))
     columns = [
-        present[field.name].cast(field.type) if field.name in present else pa.nulls(len(table), field.type)
+        _cast(present[field.name], field.type) if field.name in present else pa.nulls(len(table), field.type)
         for field in schema
     ]
     return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _cast(values: pa.ChunkedArray, wanted: pa.DataType) -> pa.ChunkedArray:
+    import pyarrow as pa
+
+    if pa.types.is_list(values.type) and pa.types.is_string(wanted):  # a feature that was a vector, and is none now
+        return pa.chunked_array([pa.array([None if v is None else str(v) for v in values.to_pylist()], wanted)])
+    return values.cast(wanted)
 
 
 def concat(tables: Sequence[pa.Table]) -> pa.Table:

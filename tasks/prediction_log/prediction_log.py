@@ -98,9 +98,9 @@ def read(
     Returns:
         A row per prediction. id (of the prediction), request, time (when it was asked, or the client's own time; µs,
         UTC), ms, version, release (the candidate), key (the request's) and row_key (the client's name for the row);
-        the features (category: text; integer and number: float64), where one with the name of another column is called
-        `feature_<name>`; prediction, probability, p_<class>, low, high, anomaly_score and unseen, as far as there are
-        any.
+        the features (category, text, datetime: text; integer, number: float64; boolean: bool; vector: a list), where
+        one with the name of another column is called `feature_<name>`; prediction, probability, p_<class>, low, high,
+        anomaly_score and unseen, as far as there are any.
     """
     import pyarrow.compute as pc
 
@@ -235,10 +235,8 @@ def _types(model: str) -> dict[str, Any]:
 
     configured = params.load().models.get(model)
     features = configured.features if configured else {}
-    types = {
-        log_tables.column_of(name): pa.string() if feature.type == "category" else pa.float64()
-        for name, feature in features.items()
-    }
+    of_type = {"integer": pa.float64(), "number": pa.float64(), "boolean": pa.bool_(), "vector": pa.list_(pa.float64())}
+    types = {log_tables.column_of(name): of_type.get(feature.type, pa.string()) for name, feature in features.items()}
     of_numbers = dict.fromkeys(("probability", "low", "high", "anomaly_score"), pa.float64())
     return {**types, **of_numbers, "unseen": pa.list_(pa.string())}
 

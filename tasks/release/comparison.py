@@ -16,7 +16,7 @@ from tasks.release.gate.verdict import Verdict
 from tasks.release.package import package
 from tasks.release.registry import registry, tracking
 from tasks.release.scorer import predict_frame
-from tasks.runtime import decisions, model_file
+from tasks.runtime import decisions, feature_types, model_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -139,7 +139,7 @@ def _age(model_name: str, champion: registry.ModelVersion) -> int | None:
 
 
 def _holdout_features(model_name: str, facts: dict[str, Any], ids: pd.Series[Any]) -> pd.DataFrame:
-    features = list(facts["features"])
+    features = feature_types.table_columns(facts["features"])
     holdout = rows.read(settings.BUILD / model_name, "holdout", [*features, "id"]).set_index("id")
     return holdout.loc[ids.to_numpy(), features].reset_index(drop=True)
 
@@ -155,7 +155,7 @@ def when_missing(model_name: str, release: Path, facts: dict[str, Any], ids: pd.
 
 def without_optional(frame: pd.DataFrame, features: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     """The rows with every nullable feature missing."""
-    optional = [name for name, feature in features.items() if feature["nullable"]]
+    optional = feature_types.table_columns({n: feature for n, feature in features.items() if feature["nullable"]})
     return frame.assign(**{name: frame[name].mask(frame[name].notna()) for name in optional})
 
 

@@ -42,6 +42,14 @@ class ReleaseScorer:
         return {name: self.facts["features"][name] for name in self.facts["columns"]}
 
     @cached_property
+    def types(self) -> Any:
+        """The release's feature types; older releases have none but categories and numbers."""
+        try:
+            return import_module("tasks.runtime.feature_types")
+        except ModuleNotFoundError:
+            return None
+
+    @cached_property
     def row(self) -> Any:
         """The schema of a row."""
         return _module("request_schema", "schema").request_row(self.features)
@@ -127,6 +135,9 @@ class ReleaseScorer:
         import numpy as np
         import pandas as pd
 
+        if self.types is not None:
+            frame: pd.DataFrame = self.types.frame({n: [row[n] for row in rows] for n in self.features}, self.features)
+            return frame
         columns: dict[str, Any] = {}
         for name, feature in self.features.items():
             values = [row[name] for row in rows]

@@ -23,7 +23,7 @@ import numpy.typing as npt
 import orjson
 from pydantic import AwareDatetime, BaseModel, Field, TypeAdapter, ValidationError, create_model
 
-from tasks.runtime import decisions, fast_trees, model_file, shapley
+from tasks.runtime import decisions, fast_trees, feature_types, model_file, shapley
 from tasks.runtime.errors import did_you_mean
 from tasks.runtime.ordinal_codes import Codes
 from tasks.runtime.request_schema import AHEAD, example_row, max_ahead_s, request_row, strict
@@ -33,6 +33,8 @@ MOST_READ = 10_000
 """Faults of one request that are looked at: for a million of them pydantic takes seconds, and a gigabyte."""
 LONGEST_KEY = 200
 """Characters."""
+LONGEST_SHOWN = 100
+"""Characters of a text in its explanation."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,8 @@ class Predictor:
         self._classes: list[Any] = facts.get("classes") or []
         self._head = {"model": self.release.name, "version": version or self.release.candidate}
         self._head["release"] = self.release.tag
-        self._categories = {name for name, feature in self.features.items() if feature["type"] == "category"}
+        self._players = feature_types.players(self.features)
+        self._texts = {name for name, feature in self.features.items() if feature["type"] == "text"}
         self._seen = {name: frozenset([*values, None]) for name, values in facts["categories"].items()}  # null: missing
         self._ahead_s = max_ahead_s()
         self.edges: list[float] = facts["prediction_edges"]
@@ -135,6 +138,8 @@ class Predictor:
         self._order = decisions.class_order(self.pipeline) if self._task == "classification" else None
         self._decision: decisions.Decision = facts["decision"] or decisions.MOST_PROBABLE
         self._threshold = self._decision["threshold"] if isinstance(self._decision, dict) else None
+        plain = {feature["type"] for feature in self.features.values()} <= {"category", "integer", "number", "boolean"}
+        self._takes_columns = plain and isinstance(self.pipeline[0], Codes)  # it can do without a DataFrame
         usual = {name: [row[name] for row in self.background[: fast_trees.MOST_ROWS]] for name in self.features}
         fast_trees.accelerate(self.pipeline, lambda: self._score(usual))
         example = self._parse("predict", orjson.dumps({"rows": [example_row(self.features)]}))
@@ -192,22 +197,17 @@ class Predictor:
         return np.column_stack([scores, decisions.positions(self.pipeline, taken)])
 
     def _score(self, columns: dict[str, Any]) -> npt.NDArray[np.float64]:
-        """Score columns."""
+        """Score a column of values per feature."""
         return model_file.values(self.pipeline, self._taken(columns), self._task, self._order)
+
+    def _score_table(self, columns: dict[str, Any]) -> npt.NDArray[np.float64]:
+        """As `_score`, by the columns of the table."""
+        taken = columns if self._takes_columns else feature_types.table(columns, self.features)
+        return model_file.values(self.pipeline, taken, self._task, self._order)
 
     def _taken(self, columns: dict[str, Any]) -> Any:
         """Columns as the pipeline takes them: without a DataFrame where its first step can do without."""
-        if isinstance(self.pipeline[0], Codes):
-            return columns
-        import pandas as pd
-
-        typed = {
-            name: pd.array(list(column), dtype="str")
-            if name in self._categories
-            else np.array(column, dtype=np.float64)
-            for name, column in columns.items()
-        }
-        return pd.DataFrame(typed)
+        return columns if self._takes_columns else feature_types.frame(columns, self.features)
 
     def _respond(self, request: Any, scores: list[list[float]] | Answer, counted: bool) -> Answer:
         if isinstance(scores, Answer):
@@ -260,16 +260,28 @@ class Predictor:
         try:
             scores = self._decided({name: [value] for name, value in row.items()})[0].tolist()
             target, column = self._explained(scores)
-            explanation = shapley.explain(lambda columns: self._score(columns)[:, column], row, self.background)
+            explanation = shapley.explain(
+                lambda columns: self._score_table(columns)[:, column],
+                feature_types.flat(row, self.features),
+                [feature_types.flat(usual, self.features) for usual in self.background],
+                players=self._players,
+            )
         except Exception as error:  # noqa: BLE001 - as in _score_or_fail
             return _failure(error)
         moved, errors = explanation.contributions, explanation.errors
         contributions = [
-            {"feature": name, "value": row[name], "contribution": moved[name], "error": errors[name]}
-            for name in sorted(row, key=lambda name: -abs(moved[name]))
+            {"feature": name, "value": self._shown(row, name), "contribution": moved[name], "error": errors[name]}
+            for name in sorted(moved, key=lambda name: -abs(moved[name]))
         ]
         result = {"of": target, "base": explanation.base, "value": scores[column], "contributions": contributions}
         return Answer(200, orjson.dumps({**self._head, **result}, option=_KEYS))
+
+    def _shown(self, row: dict[str, Any], name: str) -> Any:
+        """The value that contributes: of a long text its beginning, of a vector or several features null."""
+        value = row.get(name)
+        if name in self._texts and isinstance(value, str) and len(value) > LONGEST_SHOWN:
+            return f"{value[:LONGEST_SHOWN]}…"
+        return None if isinstance(value, list) else value
 
     def _explained(self, scores: list[float]) -> tuple[str, int]:
         """What is explained: the expected value, a score, or the probability of the second class or of the answer."""
@@ -298,16 +310,23 @@ class Predictor:
         row = deeper[0] if first in ("rows", "row", "keys") else None
         name = first if row is None or first == "keys" else deeper[1]
         field = None if name is None else str(name)[:LONGEST_NAME]
+        in_vector = row is not None and first != "keys" and name in self.features
         body = self.release.rows if kind == "predict" else self.release.row
         alternatives = list(self.features) if row is not None else [f for f in body.model_fields if f != first]
         problem = {
             "missing": "is missing",
-            "too_short": "holds no row",
-            "too_long": f"holds more than {self.release.facts['max_rows']} {'keys' if first == 'keys' else 'rows'}",
+            **({} if in_vector else self._of_lists(first)),
             "extra_forbidden": f"is not known{did_you_mean(field or '', alternatives)}",
             "json_invalid": f"the body is not JSON: {fault['msg'].removeprefix('Invalid JSON: ')}",
         }.get(fault["type"], fault["msg"])
+        if in_vector and isinstance(number := deeper[2] if len(deeper) > 2 else None, int):
+            problem = f"its number {number}: {problem}"
         return _fault(row, field, problem)
+
+    def _of_lists(self, first: Any) -> dict[str, str]:
+        """Faults of the lists of rows and of keys."""
+        what = "keys" if first == "keys" else "rows"
+        return {"too_short": "holds no row", "too_long": f"holds more than {self.release.facts['max_rows']} {what}"}
 
 
 _KEYS = orjson.OPT_NON_STR_KEYS
@@ -360,8 +379,8 @@ class PredictResponse(ResponseHead):
 class Contribution(BaseModel):
     """How far one feature moved the prediction."""
 
-    feature: str
-    value: Any
+    feature: str = Field(description="or several, where there are more than 64: `pixel_0 … pixel_12`, or their group")
+    value: Any = Field(description="of a vector, and of several features, null")
     contribution: float
     error: float | None = Field(description="standard error of the contribution, which is sampled")
 

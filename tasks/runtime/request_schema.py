@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, create_model
+from pydantic_core import PydanticCustomError
+
+from tasks.runtime import feature_types
 
 LONGEST = 200
 """Characters of a category."""
+
+LONGEST_TEXT = 20_000
+"""Characters of a text, if params.yaml does not say how many."""
 
 EXACT = 2**53
 """Above this, a whole number would not survive as the float64 that it becomes."""
@@ -32,7 +39,8 @@ def request_row(features: Mapping[str, Mapping[str, Any]]) -> type[BaseModel]:
     refused; 17.0 is an integer, as in JSON Schema. A nullable feature may be null or left out.
 
     Args:
-        features: name → type (category, integer or number), about, example; optional: unit, min, max, nullable.
+        features: name → type (feature_types.py has them), about, example; optional: unit, min, max, nullable,
+            max_length (of a text), length (of a vector), timezone (of a datetime).
     """
     fields: dict[str, Any] = {name: _field(feature) for name, feature in features.items()}
     with warnings.catch_warnings():
@@ -59,10 +67,7 @@ def example_row(features: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 def _field(feature: Mapping[str, Any]) -> tuple[Any, Any]:
     """Annotation and default of one field."""
-    kind: Any = {"category": str, "integer": int, "number": float}[feature["type"]]
-    limited: Any = Annotated[kind, Field(**limits(feature))]
-    if kind is int:
-        limited = Annotated[limited, BeforeValidator(lambda value: _whole(value) if type(value) is float else value)]
+    limited = _limited(feature)
     about = feature["about"] + (f" [{feature['unit']}]" if feature.get("unit") else "")
     described: dict[str, Any] = {"description": about, "examples": [_typed(feature, feature["example"])]}
     if feature.get("nullable"):
@@ -70,18 +75,72 @@ def _field(feature: Mapping[str, Any]) -> tuple[Any, Any]:
     return limited, Field(**described)
 
 
+def _limited(feature: Mapping[str, Any]) -> Any:
+    """The annotation of a value that is not missing."""
+    type_ = feature["type"]
+    if type_ == "datetime":
+        return Annotated[Any, BeforeValidator(_time_of(feature)), WithJsonSchema(_time_schema(feature))]
+    if type_ == "vector":
+        element: Any = Annotated[float, Field(**limits({**feature, "type": "number"}))]
+        return Annotated[list[element], Field(min_length=feature["length"], max_length=feature["length"])]
+    kind: Any = {"integer": int, "number": float, "boolean": bool}.get(type_, str)
+    limited: Any = Annotated[kind, Field(**limits(feature))]
+    if kind is int:
+        limited = Annotated[limited, BeforeValidator(lambda value: _whole(value) if type(value) is float else value)]
+    return limited
+
+
+def _time_of(feature: Mapping[str, Any]) -> Callable[[Any], datetime | None]:
+    """What makes a local time of a request's value."""
+    zone = feature.get("timezone") or "UTC"
+    low, high = (None if feature.get(name) is None else _time(feature, feature[name]) for name in ("min", "max"))
+
+    def time(value: Any) -> datetime | None:
+        if value is None and feature.get("nullable"):
+            return None
+        try:
+            moment = feature_types.local_time(value, zone)
+        except ValueError as error:
+            raise PydanticCustomError("datetime", "{problem}", {"problem": str(error)}) from None
+        for limit, is_beyond, word in ((low, low and moment < low, "after"), (high, high and moment > high, "before")):
+            if limit and is_beyond:
+                message = "Input should be at or {word} {limit}"
+                raise PydanticCustomError("datetime", message, {"word": word, "limit": limit.isoformat()})
+        return moment
+
+    return time
+
+
+def _time(feature: Mapping[str, Any], value: Any) -> datetime:
+    return feature_types.local_time(value, feature.get("timezone") or "UTC")
+
+
+def _time_schema(feature: Mapping[str, Any]) -> dict[str, Any]:
+    zone = feature.get("timezone") or "UTC"
+    return {"type": "string", "format": "date-time", "x-evergreen-local-time": zone}
+
+
 def limits(feature: Mapping[str, Any]) -> dict[str, Any]:
-    """Constraints for pydantic: `min_length` and `max_length` of a category, `ge` and `le` of a number."""
+    """Constraints for pydantic: `min_length` and `max_length` of a category or text, `ge` and `le` of a number."""
     if feature["type"] == "category":
         return {"min_length": 1, "max_length": LONGEST}
+    if feature["type"] == "text":
+        return {"max_length": feature.get("max_length") or LONGEST_TEXT}
+    if feature["type"] in ("boolean", "datetime"):
+        return {}
     low, high = feature.get("min"), feature.get("max")
     if feature["type"] == "integer":
         return {"ge": -EXACT if low is None else _whole(low), "le": EXACT if high is None else _whole(high)}
     return {name: limit for name, limit in (("ge", low), ("le", high)) if limit is not None}
 
 
-def _typed(feature: Mapping[str, Any], value: Any) -> str | int | float | None:
-    return _whole(value) if feature["type"] == "integer" and value is not None else value
+def _typed(feature: Mapping[str, Any], value: Any) -> Any:
+    """An example as a client would post it; one number stands for all of a vector's."""
+    if value is None:
+        return None
+    if feature["type"] == "vector":
+        return value if isinstance(value, list) else [value] * feature["length"]
+    return _whole(value) if feature["type"] == "integer" else value
 
 
 def _whole(value: float) -> int | float:

@@ -5,6 +5,7 @@ What a request may not hold, a row may not either: the release would refuse it i
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from decimal import Decimal
 from functools import partial
@@ -12,12 +13,13 @@ from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from tasks.ground import params
 from tasks.ground.errors import ModelCodeError
-from tasks.modelling.rows import as_feature, as_text
-from tasks.runtime import request_schema
+from tasks.modelling.rows import as_feature, as_matrix, as_text
+from tasks.runtime import feature_types, request_schema
 from tasks.training.consistency import NEEDED_BY_SPLIT
 
 if TYPE_CHECKING:
@@ -27,17 +29,19 @@ if TYPE_CHECKING:
 def conform(rows: pd.DataFrame, name: str, model: params.Model, partition: str = "") -> pd.DataFrame:
     """The rows with the columns of params.yaml, in order, each of one type whatever it came in.
 
-    category → str, integer and number → float64, time → datetime64[us], id → str; label → int64, bool or str (a class),
-    int64 or float64 (a number), of an anomaly model float64: 1.0 (an anomaly), 0.0 or missing; weight, where there is
-    one, → float64; other columns of evaluate.slices → str. Rows without a time get the column `time` all the same, with
-    none in it. Messages name the partition, if there is one.
+    Features as tasks/runtime/feature_types.py has them, a vector as its columns (in which it may come, too); time →
+    datetime64[us], id → str; label → int64, bool or str (a class), int64 or float64 (a number), of an anomaly model
+    float64: 1.0 (an anomaly), 0.0 or missing; weight, where there is one, → float64; other columns of evaluate.slices →
+    str. Rows without a time get the column `time` all the same, with none in it. Messages name the partition, if there
+    is one.
 
     Raises:
         ModelCodeError: a column is missing; a value is missing, not of its type, or such as no request may hold; an id
             stands twice.
     """
     where = f"models/{name}/rows{f', partition {partition}' if partition else ''}"
-    wanted = [*model.features, "label", "time", "id", *(["weight"] if "weight" in rows else []), *model.kept]
+    rows = _with_vectors(rows, model, where)
+    wanted = [*model.columns, "label", "time", "id", *(["weight"] if "weight" in rows else []), *model.kept]
     may_lack = {*model.kept, *(["label"] if model.task == "anomaly" else [])}  # nobody knows yet what is an anomaly
     if "time" not in rows.columns:
         rows = rows.reset_index(drop=True).assign(time=_no_time(model, where, len(rows)))
@@ -45,18 +49,19 @@ def conform(rows: pd.DataFrame, name: str, model: params.Model, partition: str =
     if "label" in may_lack and "label" not in rows.columns:
         rows = rows.assign(label=np.nan)
     if lacking := [column for column in wanted if column not in rows.columns]:
-        raise ModelCodeError(f"{where} gives no column {', '.join(lacking)}; params.yaml and the interface ask for it")
-    if twice := [column for column in wanted if list(rows.columns).count(column) > 1]:
-        raise ModelCodeError(f"{where} gives column {', '.join(twice)} twice: which one counts?")
+        raise ModelCodeError(f"{where} gives no column {_listed(lacking)}; params.yaml and the interface ask for it")
+    if twice := [column for column, times in Counter(rows.columns).items() if times > 1 and column in {*wanted}]:
+        raise ModelCodeError(f"{where} gives column {_listed(twice)} twice: which one counts?")
     rows = rows[wanted].reset_index(drop=True)
+    of_vectors = {column for name in model.of_type("vector") for column in _columns(name, model)}
     for column in wanted:
-        feature, at = model.features.get(column), f"{where}: {column}"
-        if (missing := rows[column].isna()).any() and not (feature.nullable if feature else column in may_lack):
-            todo = ", but params.yaml does not say that it is nullable" if feature else "; leave such rows out"
-            raise ModelCodeError(f"{at} is missing in {_rows(missing)}{todo}")
-        rows[column] = _converted(rows[column], model, at)
+        if column not in of_vectors:
+            rows[column] = _checked(rows[column], model, f"{where}: {column}", can_lack=column in may_lack)
     for column, feature in model.features.items():
-        _refuse_what_no_request_may_hold(rows[column], feature, f"{where}: {column}")
+        if feature.type == "vector":
+            _refuse_vectors(rows[_columns(column, model)].to_numpy(), feature, f"{where}: {column}")
+        else:
+            _refuse_what_no_request_may_hold(rows[column], feature, f"{where}: {column}")
     if (repeated := rows["id"].duplicated(keep=False)).any():
         first = rows["id"][repeated].iloc[0]
         places = ", ".join(str(row + 1) for row in np.flatnonzero(rows["id"] == first)[:5])
@@ -64,16 +69,67 @@ def conform(rows: pd.DataFrame, name: str, model: params.Model, partition: str =
     return rows
 
 
+def _checked(values: Column, model: params.Model, where: str, *, can_lack: bool) -> Column:
+    feature = model.features.get(str(values.name))
+    if (missing := values.isna()).any() and not (feature.nullable if feature else can_lack):
+        todo = ", but params.yaml does not say that it is nullable" if feature else "; leave such rows out"
+        raise ModelCodeError(f"{where} is missing in {_rows(missing)}{todo}")
+    return _converted(values, model, where)
+
+
+def _columns(name: str, model: params.Model) -> list[str]:
+    return feature_types.vector_columns(name, int(model.features[name].length or 0))
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+    return f"{', '.join(names[:10])}{more}"
+
+
+def _with_vectors(rows: pd.DataFrame, model: params.Model, where: str) -> pd.DataFrame:
+    """The rows with the columns of each vector that comes as a column of lists or arrays."""
+    blocks = []
+    for name in model.of_type("vector"):
+        try:
+            matrix = as_matrix(rows, name, int(model.features[name].length or 0))
+        except (ValueError, TypeError) as error:
+            raise ModelCodeError(f"{where}: {name} is no vector: {error}") from None
+        if matrix is None:
+            raise ModelCodeError(f"{where} gives no column {name}, nor {name}_0, {name}_1, …; params.yaml asks for it")
+        blocks.append(pd.DataFrame(matrix, columns=_columns(name, model), index=rows.index))
+    taken = {column for block in blocks for column in block.columns}
+    return pd.concat([rows[[c for c in rows.columns if c not in taken]], *blocks], axis=1) if blocks else rows
+
+
+def _refuse_vectors(matrix: npt.NDArray[np.float64], feature: params.Feature, where: str) -> None:
+    limits = request_schema.limits({**feature.model_dump(), "type": "number"})
+    low, high, nan = limits.get("ge", -np.inf), limits.get("le", np.inf), np.isnan(matrix)
+    faults = [
+        (nan.any(axis=1) & ~nan.all(axis=1), "has numbers that are missing", "give all of them, or None for the row"),
+        (nan.all(axis=1) & (not feature.nullable), "is missing", "say in params.yaml that it is nullable"),
+        (np.isinf(matrix).any(axis=1), "has an infinite number", "give another one, or None for the row"),
+        ((matrix < low).any(axis=1), f"has a number below {low:g}", "widen its limits in params.yaml"),
+        ((matrix > high).any(axis=1), f"has a number above {high:g}", "widen its limits in params.yaml"),
+    ]
+    for wrong, fault, todo in faults:
+        if wrong.any():
+            raise ModelCodeError(f"{where} {fault} in {_rows(pd.Series(wrong))}; {todo}")
+
+
 def _converted(values: Column, model: params.Model, where: str) -> Column:
+    kind: str
+    convert: Callable[[Column], Column]
     conversions: dict[str, tuple[str, Callable[[Column], Column]]] = {
-        **{name: (feature.type, partial(as_feature, type_=feature.type)) for name, feature in model.features.items()},
         "label": _LABELS[model.task],
         "time": ("local time", _local_time),
         "id": ("text", as_text),
         "weight": ("weight", _weight),
         **dict.fromkeys(model.kept, ("category", as_text)),
     }
-    kind, convert = conversions[str(values.name)]
+    if feature := model.features.get(str(values.name)):
+        kind, convert = feature.type, partial(as_feature, type_=feature.type, timezone=feature.timezone or "UTC")
+    else:
+        kind, convert = conversions[str(values.name)]
     try:
         return convert(values)
     except (ValueError, TypeError, OverflowError) as error:
@@ -81,27 +137,41 @@ def _converted(values: Column, model: params.Model, where: str) -> Column:
 
 
 def _refuse_what_no_request_may_hold(values: Column, feature: params.Feature, where: str) -> None:
-    limits = request_schema.limits(feature.model_dump())
-    missing, widen = "give another value, or None where it is missing", "widen its limits in params.yaml"
-    if feature.type == "category":
-        length, most = values.str.len(), limits["max_length"]
-        faults = [
-            (length < limits["min_length"], "is empty", missing),
-            (length > most, f"is longer than {most} characters", "shorten it"),
-        ]
-    else:
-        low, high = limits.get("ge", -np.inf), limits.get("le", np.inf)
-        faults = [
-            (values.abs() == np.inf, "is infinite", missing),
-            ((values % 1 > 0) & (feature.type == "integer"), "is no integer", "round it"),
-            (values < low, f"is below {low:g}", f"{widen}, or leave such rows out"),
-            (values > high, f"is above {high:g}", f"{widen}, or leave such rows out"),
-        ]
-    for wrong, fault, todo in faults:
+    for wrong, fault, todo in _faults(values, feature):
         if wrong.any():
             example = values.loc[wrong].iloc[0]
-            shown = repr(example[:40]) if isinstance(example, str) else f"{example:g}"
+            shown = f"{example:g}" if isinstance(example, float) else str(example)
+            if isinstance(example, str):  # a text is shown to nobody, only its length
+                shown = repr(example[:40]) if feature.type == "category" else f"one of {len(example):,}"
             raise ModelCodeError(f"{where} {fault} in {_rows(wrong)}, as {shown}; {todo}")
+
+
+def _faults(values: Column, feature: params.Feature) -> list[tuple[Column, str, str]]:
+    """Which rows have a fault, how it is called, and what to do."""
+    limits = request_schema.limits(feature.model_dump())
+    missing, widen = "give another value, or None where it is missing", "widen its limits in params.yaml"
+    widen += ", or leave such rows out"
+    if feature.type in ("category", "text"):
+        length, most = values.str.len(), limits["max_length"]
+        return [
+            (length < limits.get("min_length", 0), "is empty", missing),
+            (length > most, f"is longer than {most} characters", "shorten it"),
+        ]
+    if feature.type == "datetime":
+        beyond_9999 = "were milliseconds taken for seconds?"
+        faults = [(values.dt.year > 9999, "is after the year 9999", beyond_9999)]
+        for limit, word in ((feature.min, "before"), (feature.max, "after")):
+            if limit is not None:
+                wrong = values < pd.Timestamp(limit) if word == "before" else values > pd.Timestamp(limit)
+                faults.append((wrong, f"is {word} {limit}", widen))
+        return faults
+    low, high = limits.get("ge", -np.inf), limits.get("le", np.inf)
+    return [
+        (values.abs() == np.inf, "is infinite", missing),
+        ((values % 1 > 0) & (feature.type == "integer"), "is no integer", "round it"),
+        (values < low, f"is below {low:g}", widen),
+        (values > high, f"is above {high:g}", widen),
+    ]
 
 
 def _rows(wrong: Column) -> str:

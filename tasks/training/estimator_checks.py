@@ -103,7 +103,7 @@ def try_on(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            pipeline.fit(few[list(model.features)], few["label"])
+            pipeline.fit(few[model.columns], few["label"])
     except InvalidParameterError as error:
         raise ModelCodeError(
             f"params.yaml: models.{name}.estimator.params, or models/{name}/pipeline: {error}"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.ground import files, params, settings
 from tasks.ground.errors import DataMissing
-from tasks.runtime import model_file
+from tasks.runtime import feature_types, model_file
 from tasks.training.appraisal import CONFIDENCE, appraise
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def evaluate(name: str) -> None:
     holdout = rows.read(build, "holdout")
     if holdout.empty:
         raise DataMissing(f"{name}: the holdout has no rows; deliver more data, or raise split.holdout in params.yaml")
-    features, label = holdout[list(model.features)], holdout["label"]
+    features, label = holdout[model.columns], holdout["label"]
     # DVC has checked that this is the file that train wrote; the types in it are checked all the same
     pipeline = model_file.load(build / "model" / "model.skops", sha256=None, own=f"models.{name}")
     predictions = model_file.predict(pipeline, features, model.task, training.get("decision"))
@@ -48,8 +48,10 @@ def evaluate(name: str) -> None:
     by_row = is_random and holdout["time"].dt.normalize().nunique() < FEWEST_DAYS
     scores = appraise(model.task, holdout, predictions, baseline, model.evaluate, by_row=by_row, **counted)
     scores.overall.update(_without_labels(training, predictions) if model.task == "anomaly" else {})
-    weights = explain.permutation_importance(pipeline, model.task, features, label, scores.blocks, CONFIDENCE)
-    chosen = {feature: model.features[feature].type for feature in weights["feature"].head(plots.CURVES)}
+    players = feature_types.players(model.described())
+    weights = explain.permutation_importance(pipeline, model.task, features, label, scores.blocks, CONFIDENCE, players)
+    curved = [name for name in weights["feature"] if name in model.of_type(*explain.CURVED)]
+    chosen = {feature: model.features[feature].type for feature in curved[: plots.CURVES]}
     curves = explain.partial_dependence(pipeline, model.task, features, chosen, scores.blocks, CONFIDENCE)
     with files.replacing(build / "evaluation") as folder:
         folder.mkdir()

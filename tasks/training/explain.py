@@ -6,7 +6,7 @@ is bounded, whatever the number of features or rows. Intervals resample days: `b
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,12 @@ Ints = npt.NDArray[np.int64]
 PERMUTED = 40_000
 """Rows that permutation importance predicts at most."""
 
+WIDEST = 12_000_000
+"""Values of which it does so at most."""
+
+CURVED = ("category", "boolean", "integer", "number")
+"""Types of features along which a mean prediction can be drawn."""
+
 REPEATS = 2
 """Permutations of each feature."""
 
@@ -44,9 +50,17 @@ RESAMPLES = 300
 
 
 def permutation_importance(
-    pipeline: Pipeline, task: str, features: pd.DataFrame, label: pd.Series[Any], blocks: Ints, confidence: float
+    pipeline: Pipeline,
+    task: str,
+    features: pd.DataFrame,
+    label: pd.Series[Any],
+    blocks: Ints,
+    confidence: float,
+    players: Mapping[str, Sequence[str]] | None = None,
 ) -> pd.DataFrame:
     """How much the loss grows when one feature's values are dealt out anew among the rows (Breiman 2001).
+
+    `players` are the features, each with its columns, of which a vector has many; without it, each column is one.
 
     The loss is the log loss of a classification, the absolute error of a regression; of an anomaly model, which has no
     labels, how far its score moves.
@@ -55,19 +69,22 @@ def permutation_importance(
         Columns feature, importance, low, high (nan where there is one day), rows (of the sample); the most important
         first.
     """
-    names = list(features.columns)
+    players = players or {str(name): [str(name)] for name in features.columns}
+    names = list(players)
     repeats = max(1, min(REPEATS, PERMUTED // (FEWEST_ROWS * len(names))))
     rng = np.random.default_rng(0)
-    sample = _sample(len(features), PERMUTED // (repeats * len(names) + 1), rng)
+    cells = min(PERMUTED, WIDEST // len(features.columns))
+    sample = _sample(len(features), cells // (repeats * len(names) + 1), rng)
     count, frame = len(sample), features.iloc[sample]
     orders = np.array([[rng.permutation(count) for _ in range(repeats)] for _ in names])
     position = np.tile(np.arange(count), (len(names) * repeats + 1, 1))  # the first block is left as it is
     stacked = {}
-    for i, name in enumerate(names):
+    for i, columns in enumerate(players.values()):
         taken = position.copy()
         taken[1 + i * repeats : 1 + (i + 1) * repeats] = orders[i]
-        stacked[name] = frame[name].array.take(taken.ravel())
-    answers = model_file.predict(pipeline, pd.DataFrame(stacked), task)
+        for column in columns:
+            stacked[column] = frame[column].array.take(taken.ravel())
+    answers = model_file.predict(pipeline, pd.DataFrame({name: stacked[name] for name in features.columns}), task)
     truth = np.tile(label.to_numpy()[sample], len(position))
     if task == "anomaly":
         scores = answers["anomaly_score"].to_numpy().reshape(len(position), count)
@@ -78,8 +95,8 @@ def permutation_importance(
     grown = lost[1:].reshape(len(names), repeats, count).mean(axis=1) - lost[0]
     drawn = metrics.bootstrap_means(grown.T, blocks[sample], RESAMPLES, 0)
     limits = np.array([metrics.interval(column, confidence) for column in drawn.T])
-    columns = {"feature": names, "importance": grown.mean(axis=1), "low": limits[:, 0], "high": limits[:, 1]}
-    table = pd.DataFrame({**columns, "rows": count})
+    described = {"feature": names, "importance": grown.mean(axis=1), "low": limits[:, 0], "high": limits[:, 1]}
+    table = pd.DataFrame({**described, "rows": count})
     return table.sort_values("importance", ascending=False, kind="stable", ignore_index=True)
 
 

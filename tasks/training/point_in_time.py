@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     Frames = Mapping[str, Mapping[str, pd.DataFrame]]
     """Dataset → partition → its table."""
 
+LONGEST = 60
+"""Characters of a value that is shown."""
+
 CLOSE = 1e-9
 """So far may a number be off, relative to its size: a sum over fewer rows may round otherwise."""
 
@@ -134,10 +137,10 @@ def _made(maker: RowsMaker, partition: str, frames: Frames) -> pd.DataFrame:
 
 def _typed(rows: pd.DataFrame, model: params.Model) -> pd.DataFrame:
     """Features, id and time, as far as they are there, in the types in which they would be learned from."""
-    from tasks.modelling.rows import as_feature, as_text
+    from tasks.modelling.rows import as_features, as_text
 
     rows = rows.reset_index(drop=True)
-    typed = {name: as_feature(rows[name], of.type) for name, of in model.features.items() if name in rows}
+    typed = as_features(rows, model.features)
     time = rows["time"].astype("datetime64[us]") if "time" in rows else None
     return rows[[]].assign(**typed, id=as_text(rows["id"]), **({} if time is None else {"time": time}))
 
@@ -205,7 +208,7 @@ def _compared(
         return result
     before, after = pair
     differences = []
-    for column in [name for name in model.features if name in before and name in after]:
+    for column in [name for name in model.columns if name in before and name in after]:
         if (other := _differ(before[column], after[column])).any():
             first = int(other.argmax())
             values = f"{_shown(before[column].iloc[first])} with it, {_shown(after[column].iloc[first])} without"
@@ -249,6 +252,8 @@ def _differ(before: pd.Series[Any], after: pd.Series[Any]) -> npt.NDArray[np.boo
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, str) and len(value) > LONGEST:
+        return f"a text of {len(value):,} characters"
     return f"{value:.6g}" if isinstance(value, float) else repr(value)
 
 

@@ -66,7 +66,7 @@ class RowsMaker:
         return {
             "code": import_closure.hashes("tasks/training/rows_maker.py", f"models/{self.name}/rows"),
             "task": self.model.task,
-            "features": {column: feature.model_dump() for column, feature in self.model.features.items()},
+            "features": self.model.described(),
             "options": self.model.options,
             "datasets": {dataset: reading.model_dump() for dataset, reading in self.model.datasets.items()},
             **({"kept": self.model.kept} if self.model.kept else {}),

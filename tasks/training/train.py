@@ -41,10 +41,10 @@ def train(name: str) -> None:
     build = settings.BUILD / name
     learn = rows.read(build, "train")
     _refuse_nothing_to_learn(name, model, learn)
-    described = {column: feature.model_dump() for column, feature in model.features.items()}
+    described = model.described()
     split = files.read_json(build / "split.json")
     pipeline, learned = _learn(name, model, learn, by_time=split["by"] == "time")
-    _refuse_examples_that_fail(pipeline, name, model, learn[list(model.features)], described)
+    _refuse_examples_that_fail(pipeline, name, model, learn[model.columns], described)
     training = {**facts(learn, model.task, split.get("train", split.get("partitions")), model.cost), **learned}
     reference = profile.reference_profile(learn, described, None)
     summaries = daily_summaries.summarise(learn, daily_summaries.columns(reference))
@@ -57,7 +57,7 @@ def train(name: str) -> None:
         files.write_json(folder / "profile.json", reference)
         (folder / "reference.parquet").write_bytes(daily_summaries.to_bytes(summaries))
         np.save(folder / "train_ids.npy", np.sort(rows.row_hashes(learn["id"])))
-        np.save(folder / "train_rows.npy", np.sort(rows.content_hashes(learn, list(model.features))))
+        np.save(folder / "train_rows.npy", np.sort(rows.content_hashes(learn, model.columns)))
 
 
 def _refuse_nothing_to_learn(name: str, model: params.Model, learn: pd.DataFrame) -> None:
@@ -86,7 +86,7 @@ def _learn(name: str, model: params.Model, learn: pd.DataFrame, *, by_time: bool
         return _decided(_fit(name, model, learn, is_first=True), name, model, learn, by_time=by_time)
     from tasks.training import anomaly
 
-    features = learn[list(model.features)]
+    features = learn[model.columns]
     with _explained(name, features):
         pipeline = user_code.build_pipeline(name, model)
         anomaly.refuse_other_estimators(pipeline, name, model.estimator)
@@ -99,7 +99,7 @@ def _decided(
     """The pipeline with the threshold of params.yaml around its estimator; and what training.json says of it."""
     from tasks.training import thresholds
 
-    decision, features = model.estimator.decision, list(model.features)
+    decision, features = model.estimator.decision, model.columns
     of_cost: dict[str, Any] = {"cost": model.cost} if model.cost else {}
     if decision is None:
         return pipeline, of_cost
@@ -115,7 +115,7 @@ def _fit(name: str, model: params.Model, learn: pd.DataFrame, *, is_first: bool 
     """The team's pipeline, fitted on rows; looked at before, the first time, for what cannot be served."""
     from tasks.training import estimator_checks
 
-    features, few = learn[list(model.features)], None
+    features, few = learn[model.columns], None
     with _explained(name, features):
         pipeline = user_code.build_pipeline(name, model)
         more = {f"{pipeline.steps[-1][0]}__sample_weight": learn["weight"].to_numpy()} if "weight" in learn else {}
@@ -148,18 +148,22 @@ def _refuse_examples_that_fail(
     pipeline: Pipeline, name: str, model: params.Model, features: pd.DataFrame, described: Features
 ) -> None:
     """The examples of params.yaml are what a release is warmed up with: one that fails on them cannot be served."""
-    import pandas as pd
+    from tasks.runtime import feature_types, request_schema
 
-    from tasks.runtime import request_schema
-
-    examples = pd.DataFrame([request_schema.example_row(described)], columns=list(features)).astype(features.dtypes)
+    example = request_schema.example_row(described)
+    for text in model.of_type("text"):
+        empty = feature_types.frame({name: [value] for name, value in {**example, text: ""}.items()}, described)
+        if error := _failure(pipeline, model, empty):
+            raise ModelCodeError(f"models/{name}/pipeline fails on an empty {text}, which a request may hold: {error}")
+    examples = feature_types.frame({name: [value] for name, value in example.items()}, described)
     error = _failure(pipeline, model, examples)
     if error is None:
         return
     learned = features.head(1).reset_index(drop=True)
-    alone = {column: learned.assign(**{column: examples[column]}) for column in model.features}
-    guilty = [column for column, row in alone.items() if _failure(pipeline, model, row)]
-    named = ", ".join(f"{column}: {model.features[column].example!r}" for column in guilty or model.features)
+    columns = {feature: feature_types.table_columns({feature: described[feature]}) for feature in described}
+    alone = {feature: learned.assign(**examples[own]) for feature, own in columns.items()}
+    guilty = [feature for feature, row in alone.items() if _failure(pipeline, model, row)]
+    named = ", ".join(f"{feature}: {model.features[feature].example!r}" for feature in (guilty or [*described])[:10])
     raise ModelCodeError(
         f"params.yaml: models.{name}.features: models/{name}/pipeline fails on the example ({named}): {error}. "
         f"A request may hold it: give an example that occurs, or let the pipeline take it"
@@ -190,7 +194,7 @@ def _decision(pipeline: Pipeline, name: str, model: params.Model, learn: pd.Data
             f"learned from are {_listed(classes)}. They must be the same values"
         )
     few = learn.iloc[:: -(-len(learn) // TRIED)]
-    return {"decision": decisions.of(pipeline, few[list(model.features)])}
+    return {"decision": decisions.of(pipeline, few[model.columns])}
 
 
 def _listed(classes: list[Any]) -> str:

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks.modelling.daily_summaries import STEPS, UNDATED, ColumnDays, ColumnLayout, DaySummaries, Role
+from tasks.modelling.measures import UNITS
 from tasks.monitoring.drift import anytime_test, episodes, gross, thresholds
 from tasks.monitoring.drift.moves import DriftAlarm, Moved, group_alarms, moved
 from tasks.monitoring.drift.series import WatchedColumn, learned_days, pooled, watch
@@ -106,7 +107,7 @@ def detect(
     timelines = episodes.timelines(watched, len(axis))
     days: list[date] = axis.tolist()
     moves = [
-        moved(column, episode, days, (units or {}).get(column.layout.name))
+        moved(column, episode, days, (units or {}).get(column.layout.name) or UNITS.get(column.layout.measure))
         for column, timeline in zip(watched, timelines, strict=True)
         for episode in timeline.episodes
     ]

@@ -25,6 +25,10 @@ FEWEST_ROWS = 30
 RANGES = 3
 """Half of a day's values are extreme so many ranges of the reference's values beyond its smallest or largest."""
 
+MEAN_RANGES, FEWEST_MEANS = 1.5, 14
+"""The mean of a measure is extreme so many ranges of the means of the reference's days beyond the smallest or the
+largest, of at least so many days."""
+
 FAR_RANGES, FAR_SHARE, FAR_ROWS = 10, 0.01, 5
 """So are fewer of them, if they lie so much further out that the root mean square of all is beyond so many ranges."""
 
@@ -80,6 +84,26 @@ def levels(seen: Seen, mean: Floats, variance: Floats, outside: Floats, counts: 
     most = (mean - spread > high + RANGES * width) | (mean + spread < low - RANGES * width)
     some = np.sqrt(variance + (mean - (low + high) / 2) ** 2) > FAR_RANGES * width
     return np.asarray(most | (some & (outside >= FAR_SHARE) & (outside * counts >= FAR_ROWS)))
+
+
+def far_days(before: Floats, now: Floats, rows: Floats, rows_now: Floats) -> Bools:
+    """Days of a measure whose mean lies far outside of the means of the reference's days.
+
+    A measure, as the share of a text's unknown words, has no seasons, and the rows of a day have all of its values:
+    what no row shows the day's mean does.
+
+    Args:
+        before: (reference days,) the mean of each day; nan where there is none.
+        now: (days,) the same of the stream.
+        rows: (reference days,) how many values it is of.
+        rows_now: (days,)
+    """
+    means = before[np.isfinite(before)]
+    if len(means) < FEWEST_MEANS or not np.ptp(means):
+        return np.zeros(len(now), dtype=bool)
+    fewer = np.median(rows[np.isfinite(before)]) / np.maximum(rows_now, 1)
+    reach = MEAN_RANGES * np.ptp(means) * np.sqrt(np.maximum(fewer, 1))
+    return np.asarray((now > means.max() + reach) | (now < means.min() - reach))
 
 
 def stuck(before: Floats, usual: Floats, now: Floats, shares: Floats, counts: Floats, step: float) -> Bools:

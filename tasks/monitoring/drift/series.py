@@ -252,6 +252,8 @@ def _of_number(layout: ColumnLayout, sides: Sides, every: Sides | None) -> list[
     days, outside = int(np.isfinite(before.mean).sum()), now.shares[:, 0] + now.shares[:, -1]
     seen = extremes.Seen(layout.edges[0], layout.edges[-1], days, float(before.known.sum()))
     far = extremes.levels(seen, now.mean, now.variance, outside, now.known)
+    if layout.measure:
+        far |= extremes.far_days(before.mean, now.mean, before.known, now.known)
     usual = np.array([_average(shares, before.known) for shares in before.shares.T])
     stuck = extremes.stuck(spread_before, usual, spread_now, now.shares, now.known, layout.scale)
     scale = float(np.nanmean(spread_before)) or std
@@ -323,7 +325,8 @@ def _fits(
     a day of the stream is new to it as well. Days on which a feature has no mean, or is extreme, say nothing.
     """
     names = _regressors(layouts, sides)
-    if not names:
+    days = max((len(before.mean) for before, _ in sides.values()), default=0)
+    if not names or days < max(FIT_DAYS, 4 * len(names)):
         return {}
     before, now = (np.column_stack([sides[name][side].mean for name in names]) for side in (0, 1))
     now[np.column_stack([extreme[name] for name in names])] = np.nan
@@ -355,7 +358,11 @@ def _fits(
 
 def _regressors(layouts: Mapping[str, ColumnLayout], sides: Mapping[str, Sides]) -> list[str]:
     """The features that have a mean on nearly all days of the reference, and not always the same."""
-    means = {name: before.mean for name, (before, _) in sides.items() if layouts[name].role == "feature"}
+    means = {
+        name: before.mean
+        for name, (before, _) in sides.items()
+        if layouts[name].role == "feature" and layouts[name].measure in ("", "truth")
+    }
     days = np.isfinite(np.array(list(means.values()))).any(axis=0).sum() if means else 0
     return [
         name for name, mean in means.items() if np.isfinite(mean).sum() >= max(0.95 * days, 1) and np.nanstd(mean) > 0

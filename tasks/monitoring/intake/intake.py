@@ -294,7 +294,8 @@ class _Batch:
             self.releases[candidate] = replace(release, lacking=profile)
             return
         features = log_tables.marks(rows.schema, b"feature")
-        new = {*release.new, *features.values()} - {*profile["features"], *profile["predictions"]}
+        learned = {entry.get("of", name) for name, entry in profile["features"].items()}
+        new = {*release.new, *features.values()} - learned - {*profile["predictions"]}
         self.releases[candidate] = replace(release, new=tuple(sorted(new)))
         layouts = columns(profile, sorted(new))
         del layouts["label"]

@@ -205,13 +205,19 @@ class Partition(Source):
 
     def _typed(self, rows: pd.DataFrame, model: params.Model) -> pd.DataFrame:
         """The features as training has them, and what identifies a row."""
-        from tasks.modelling.rows import as_feature
+        import numpy as np
+
+        from tasks.modelling.rows import as_feature, as_matrix
 
         kept = rows[[column for column in [*model.features, "id", "time"] if column in rows.columns]]
-        for name in [name for name in model.features if name in kept]:
-            kind = model.features[name].type
+        for name, feature in model.features.items():
+            kind, length = feature.type, feature.length or 0
             try:
-                kept = kept.assign(**{name: as_feature(kept[name], kind)})
+                if kind == "vector" and (matrix := as_matrix(rows, name, length)) is not None:
+                    lists: Any = [None if np.isnan(row).all() else row.tolist() for row in matrix]
+                    kept = kept.assign(**{name: lists})
+                elif kind != "vector" and name in kept:
+                    kept = kept.assign(**{name: as_feature(kept[name], kind, feature.timezone or "UTC")})
             except (ValueError, TypeError, OverflowError) as error:
                 raise ModelCodeError(f"models/{self.model}/rows, {self.where}: {name} is no {kind}: {error}") from None
         return kept
@@ -241,10 +247,25 @@ def _code_digest(name: str) -> str:
 Features = Mapping[str, Mapping[str, Any]]
 """As release.json has them, in the order of its columns."""
 
-_DECLARED = {"category": "str", "integer": "Int64", "number": "float64"}
-"""Type of a feature → as what a file's column is read, as a suite would declare it."""
+_DECLARED = {
+    "category": "str",
+    "text": "str",
+    "integer": "Int64",
+    "number": "float64",
+    "boolean": "boolean",
+    "datetime": "datetime64[us]",
+}
+"""Type of a feature → as what a file's column is read, as a suite would declare it. A vector is a column of lists."""
 
-_KINDS = {"category": "text", "integer": "integers", "number": "numbers"}
+_KINDS = {
+    "category": "text",
+    "text": "text",
+    "integer": "integers",
+    "number": "numbers",
+    "boolean": "truth values",
+    "datetime": "times",
+    "vector": "lists of numbers (in a CSV there are none: use Parquet or .jsonl)",
+}
 
 
 def chunks(path: Path, shown: str, features: Features, keep: Sequence[str], size: int) -> Iterator[Chunk]:
@@ -279,6 +300,8 @@ def _read_table(path: Path, shown: str, features: Features, keep: Sequence[str],
     kept = _kept_columns(table_files.names(path, [*features, *BESIDE, *keep]), shown, features, keep)
     if path.suffix == ".parquet":
         _refuse_other_kinds(path, shown, features)
+    elif vectors := [name for name, feature in features.items() if feature["type"] == "vector"]:
+        raise BatchRefused(f"{shown}: {vectors[0]} is a vector, which no CSV holds: use Parquet or .jsonl")
     for number, (rows, done) in enumerate(table_files.pieces(path, [*features, *kept], min(size, 50_000))):
         if not number:
             _refuse_codes_as_floats(rows, shown, features)
@@ -322,11 +345,18 @@ def _refuse_other_kinds(path: Path, shown: str, features: Features) -> None:
     kinds = table_files.kinds(path)
     for name, feature in features.items():
         kind, type_ = kinds[name]
-        if kind not in {"null", *conversions.TAKES[_DECLARED[feature["type"]]]}:
+        if kind not in {"null", *_takes(feature["type"])}:
             wanted = _KINDS[feature["type"]]
             raise BatchRefused(
                 f"{shown}: column {name} is of the type {type_}, the model takes {wanted}. Nothing was scored."
             )
+
+
+def _takes(type_: str) -> set[str]:
+    """Kinds of columns that a feature may be read from."""
+    if type_ == "vector":
+        return {"nested"}
+    return conversions.TAKES[_DECLARED[type_]] | ({"zoned timestamp"} if type_ == "datetime" else set())
 
 
 def _refuse_codes_as_floats(rows: pa.RecordBatch, shown: str, features: Features) -> None:
@@ -351,7 +381,13 @@ def _typed(rows: pa.RecordBatch, features: Features) -> pa.Table:
     columns: dict[str, Any] = {}
     broken = pa.array([False] * len(rows))
     for name, feature in features.items():
-        columns[name], refused = conversions.convert(rows.column(name), _DECLARED[feature["type"]])
+        if feature["type"] == "vector":
+            columns[name] = rows.column(name)
+            continue
+        declared = _DECLARED[feature["type"]]
+        if feature["type"] == "datetime" and conversions.kind_of(rows.column(name).type) == "zoned timestamp":
+            declared = "datetime64[us, UTC]"
+        columns[name], refused = conversions.convert(rows.column(name), declared)
         broken = broken if refused is None else pc.or_(broken, refused)
     table = pa.table(columns)
     if not pc.any(broken).as_py():
@@ -368,7 +404,7 @@ def _as_json(value: Any, written: Any) -> Any:
     value = written if value is None else value
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
-    return value if isinstance(value, (str, int)) or value is None else str(value)
+    return value if isinstance(value, (str, int, list)) or value is None else str(value)
 
 
 def _read_json_lines(path: Path, keep: Sequence[str]) -> Iterator[Chunk]:

@@ -18,6 +18,7 @@ import pandas as pd
 
 from tasks.ground import files
 from tasks.modelling import rows
+from tasks.runtime import feature_types
 
 SAME_IDS = 0.9
 """Where fewer of its training rows are recognised by their id, ids have changed."""
@@ -62,7 +63,7 @@ def find(build: Path, training: Path, release: dict[str, Any], ids: pd.Series[An
         if renamed.any() and (seen | later | renamed).all():
             return TrainingOverlap(seen | renamed, f"{int(renamed.sum()):,} by their partition, as their ids are new")
         seen |= renamed
-    return _by_ids_or_content(build, training, facts, list(release["features"]), ids, seen)
+    return _by_ids_or_content(build, training, facts, feature_types.table_columns(release["features"]), ids, seen)
 
 
 def load(path: Path) -> npt.NDArray[np.uint64]:

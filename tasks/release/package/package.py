@@ -7,7 +7,6 @@ two runs on the same inputs. The Bento is made of the folder whenever it is miss
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 import shutil
@@ -25,6 +24,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 from tasks.ground import files, import_closure, params, settings
 from tasks.ground.errors import DataMissing, ModelFileRefused, ReleaseDiffers, StageFailed
 from tasks.release.package import bento_trial
+from tasks.runtime import feature_types, model_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -182,7 +182,7 @@ def describe(name: str, model: params.Model) -> dict[str, Any]:
         "classes": training["classes"],
         "decision": training.get("decision"),
         "columns": list(model.features),  # their order, which JSON with sorted keys does not keep
-        "features": {f: feature.model_dump() for f, feature in model.features.items()},
+        "features": model.described(),
         "categories": {column: sorted(learnt[column].dropna().unique().tolist()) for column in learnt},
         "max_rows": model.serving.max_rows,
         "prediction_edges": prediction_edges(name, training["classes"]),
@@ -201,15 +201,19 @@ def describe(name: str, model: params.Model) -> dict[str, Any]:
 def golden(name: str, model: params.Model) -> list[dict[str, Any]]:
     """Holdout rows, each with what it was evaluated to: a release can be checked with them anywhere."""
     holdout, evaluated = _evaluated(name, model, GOLDEN)
+    if texts := model.of_type("text"):  # a person wrote them: a release carries none, and is asked its own examples
+        holdout = holdout.assign(**{text: model.features[text].example for text in texts})
+        evaluated = _predicted(name, model, holdout).set_axis(evaluated.index)
     parts = zip(evaluated.index, request_rows(holdout, model), evaluated.to_dict("records"), strict=True)
     return [{"id": id_, "row": row, "predicted": answer} for id_, row, answer in parts]
 
 
 def background(name: str, model: params.Model) -> list[dict[str, Any]]:
-    """Training rows, spread evenly over their time."""
+    """Training rows, spread evenly over their time; texts are empty in them."""
     from tasks.modelling import rows
 
-    return request_rows(_spread(rows.read(settings.BUILD / name, "train", list(model.features)), BACKGROUND), model)
+    spread = _spread(rows.read(settings.BUILD / name, "train", model.columns), BACKGROUND)
+    return request_rows(spread.assign(**dict.fromkeys(model.of_type("text"), "")), model)
 
 
 def _spread(frame: pd.DataFrame, most: int) -> pd.DataFrame:
@@ -232,15 +236,8 @@ def prediction_edges(name: str, classes: list[Any] | None) -> list[float]:
 
 
 def request_rows(frame: pd.DataFrame, model: params.Model) -> list[dict[str, Any]]:
-    """Rows as a client would post them: integers whole, missing values null."""
-
-    def value(cell: Any, kind: str) -> Any:
-        if cell is None or (isinstance(cell, float) and math.isnan(cell)):
-            return None
-        return int(cell) if kind == "integer" and float(cell).is_integer() else cell
-
-    columns = {f: [value(cell, feature.type) for cell in frame[f].tolist()] for f, feature in model.features.items()}
-    return [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
+    """Rows as a client would post them."""
+    return feature_types.requests(frame, model.described())
 
 
 def _evaluated(name: str, model: params.Model, most: int) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -252,10 +249,17 @@ def _evaluated(name: str, model: params.Model, most: int) -> tuple[pd.DataFrame,
     build = settings.BUILD / name
     classes = files.read_json(build / "model" / "training.json")["classes"]
     predictions = pd.read_parquet(build / "evaluation" / "predictions.parquet").set_index("id")
-    holdout = _spread(rows.read(build, "holdout", [*model.features, "id"]), most)
+    holdout = _spread(rows.read(build, "holdout", [*model.columns, "id"]), most)
     names = [*(f"p_{c}" for c in classes or ()), *params.ANSWERS]
     columns = [column for column in names if column in predictions]
     return holdout, predictions.loc[holdout["id"], columns]
+
+
+def _predicted(name: str, model: params.Model, frame: pd.DataFrame) -> pd.DataFrame:
+    """What the candidate's model answers to some rows, as its evaluation would."""
+    pipeline = model_file.load(settings.BUILD / name / "model" / "model.skops", sha256=None, own=f"models.{name}")
+    decision = files.read_json(settings.BUILD / name / "model" / "training.json").get("decision")
+    return model_file.predict(pipeline, frame[model.columns], model.task, decision)
 
 
 # ── the Bento ─────────────────────────────────────────────────────────────────────────────────────

@@ -15,6 +15,7 @@ from tasks.release.package import package
 from tasks.release.registry.mlflow_store import Tolerating, connect, uri, with_retries
 
 if TYPE_CHECKING:
+    import pandas as pd
     from mlflow import MlflowClient
     from mlflow.entities import Experiment, Metric, Param
     from mlflow.entities import Run as MlflowRun
@@ -165,7 +166,7 @@ def _log_model(name: str, model: params.Model, release: Path, build: Path) -> st
 
     path = release / "model.skops"
     pipeline = model_file.load(path, files.read_json(release / "release.json")["model_sha256"], own=f"models.{name}")
-    example = rows.read(build, "holdout", list(model.features)).head(5)
+    example = _without_texts(rows.read(build, "holdout", model.columns).head(5), model)
     logged = mlflow.sklearn.log_model(
         pipeline,
         name="model",
@@ -176,6 +177,11 @@ def _log_model(name: str, model: params.Model, release: Path, build: Path) -> st
         input_example=example,
     )
     return str(logged.model_id)
+
+
+def _without_texts(rows: pd.DataFrame, model: params.Model) -> pd.DataFrame:
+    """Rows in which each text is the feature's example: what people wrote stays in the data."""
+    return rows.assign(**{text: model.features[text].example for text in model.of_type("text")})
 
 
 def _requirements(path: Path) -> list[str]:

@@ -19,6 +19,9 @@ from tasks.release.gate.verdict import Check, Moves
 if TYPE_CHECKING:
     import pandas as pd
 
+SLICED = ("category", "boolean", "integer", "number")
+"""Types of features by which rows are sliced."""
+
 QUANTILES = 4
 """Ranges into which the values of a numeric feature are cut."""
 
@@ -118,6 +121,7 @@ class Pairs:
         slices = [
             MovedSlice(name, str(value), len(rows), float(rows["far"].mean()), float(rows["shift"].mean()))
             for name, feature in self.features.items()
+            if feature["type"] in SLICED
             for value, rows in moves.groupby(_values(features[name], feature["type"]))
             if len(rows) >= FEWEST
         ]
@@ -156,7 +160,7 @@ def _compared(old: dict[str, Any], new: dict[str, Any]) -> tuple[float, float, f
 def _values(column: pd.Series[Any], kind: str) -> list[str]:
     """Of each row the feature's value; of a number the range it lies in, each with about as many rows."""
     missing = column.isna().to_numpy(dtype=bool)
-    if kind == "category" or missing.all():
+    if kind in ("category", "boolean") or missing.all():
         return ["missing" if is_missing else str(value) for value, is_missing in zip(column, missing, strict=True)]
     numbers = column.to_numpy(dtype=np.float64, na_value=np.nan)
     edges = np.unique(np.quantile(numbers[~missing], np.arange(1, QUANTILES) / QUANTILES, method="higher"))

@@ -20,6 +20,7 @@ from tasks.modelling import metrics
 from tasks.release import comparison
 from tasks.release.gate.verdict import Check
 from tasks.release.package import package
+from tasks.runtime import feature_types
 
 MOST_ROWS = 5000
 """Rows that are compared at once."""
@@ -84,6 +85,5 @@ class OwnAnswers:
         return score
 
     def _frame(self, rows: list[dict[str, Any]]) -> pd.DataFrame:
-        features = self._facts["features"]
-        types = {name: "str" if feature["type"] == "category" else "float64" for name, feature in features.items()}
-        return pd.DataFrame(rows, columns=self._facts["columns"]).astype(types)
+        features = {name: self._facts["features"][name] for name in self._facts["columns"]}
+        return feature_types.frame({name: [row.get(name) for row in rows] for name in features}, features)

@@ -253,7 +253,7 @@ def test_an_unknown_model_is_told_with_what_was_meant() -> None:
         ("tiny.features.hour.example", 6.5, "models.tiny.features.hour: example 6.5 is no integer from min to max"),
         ("tiny.features.hour.example", 24, "models.tiny.features.hour: example 24 is no integer from min to max"),
         ("tiny.features.hour.example", None, "models.tiny.features.hour: example is null, but the feature is not nullable"),
-        ("tiny.features.hour.type", "int", "models.tiny.features.hour.type: input should be 'category', 'integer' or 'number', not 'int'"),
+        ("tiny.features.hour.type", "int", "models.tiny.features.hour.type: input should be 'category', 'integer', 'number', 'boolean', 'datetime', 'text' or 'vector', not 'int'"),
     ],
 )  # fmt: skip
 def test_a_fault_is_told_with_its_place(fault: Callable[..., str], path: str, value: Any, said: str) -> None:
@@ -405,4 +405,5 @@ def test_every_key_stands_in_the_reference() -> None:
     said = set(_described((REPOSITORY / "docs" / "reference" / "params.md").read_text(encoding="utf-8")))
     whole = {one for one in keys if any(other.startswith(f"{one}.") for other in keys)}  # described by what is in it
     assert keys - whole - said == set()
-    assert said - keys == {"features.category", "features.integer", "features.number"}
+    types = ("category", "integer", "number", "boolean", "datetime", "text", "vector")
+    assert said - keys == {f"features.{type_}" for type_ in types}
