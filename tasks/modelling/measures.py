@@ -181,7 +181,7 @@ class Vocabulary:
     """
 
     by_week: bool
-    known: npt.NDArray[np.bool_]
+    has_word: npt.NDArray[np.bool_]
     """(2, 2^18)"""
     bits: npt.NDArray[np.uint8]
     """(2, 2^12): −log2 of each bucket's frequency, in sixteenths."""
@@ -190,19 +190,19 @@ class Vocabulary:
     def of(texts: list[str | None], days: Ints) -> Vocabulary:
         """The vocabulary of the training rows."""
         by_week = len(np.unique(days)) >= FEW_DAYS
-        known, counts = np.zeros((2, 1 << _BITS), dtype=bool), np.zeros((2, 1 << _BUCKETS))
+        has_word, counts = np.zeros((2, 1 << _BITS), dtype=bool), np.zeros((2, 1 << _BUCKETS))
         hashes, row = _words(texts)
         half = _halves(texts, days, by_week=by_week)[row]
         for number in (0, 1):
             own = hashes[half == number]
-            known[number, own & ((1 << _BITS) - 1)] = True
+            has_word[number, own & ((1 << _BITS) - 1)] = True
             counts[number] = np.bincount(own & ((1 << _BUCKETS) - 1), minlength=1 << _BUCKETS)
         shares = (counts + 0.5) / (counts + 0.5).sum(axis=1, keepdims=True)
-        return Vocabulary(by_week, known, np.minimum(np.rint(-16 * np.log2(shares)), 255).astype(np.uint8))
+        return Vocabulary(by_week, has_word, np.minimum(np.rint(-16 * np.log2(shares)), 255).astype(np.uint8))
 
     def __str__(self) -> str:
         """As text, for a profile."""
-        content = np.packbits(self.known).tobytes() + self.bits.tobytes()
+        content = np.packbits(self.has_word).tobytes() + self.bits.tobytes()
         return f"{int(self.by_week)}{base64.b85encode(zlib.compress(content, 9)).decode()}"
 
     @staticmethod
@@ -210,8 +210,8 @@ class Vocabulary:
     def read(text: str) -> Vocabulary:
         """What `str` gave."""
         content, size = zlib.decompress(base64.b85decode(text[1:])), (2 << _BITS) // 8
-        known = np.unpackbits(np.frombuffer(content[:size], dtype=np.uint8)).astype(bool).reshape(2, -1)
-        return Vocabulary(text[0] == "1", known, np.frombuffer(content[size:], dtype=np.uint8).reshape(2, -1))
+        has_word = np.unpackbits(np.frombuffer(content[:size], dtype=np.uint8)).astype(bool).reshape(2, -1)
+        return Vocabulary(text[0] == "1", has_word, np.frombuffer(content[size:], dtype=np.uint8).reshape(2, -1))
 
 
 def _halves(texts: list[str | None], days: Ints, *, by_week: bool) -> Ints:
@@ -238,7 +238,7 @@ def _of_texts(
         return of_present(np.bincount(row, values, minlength=len(texts)) / count)
 
     against = 1 - _halves(texts, days, by_week=vocabulary.by_week)[row]
-    yield "unknown words", mean(~vocabulary.known[against, hashes & ((1 << _BITS) - 1)])
+    yield "unknown words", mean(~vocabulary.has_word[against, hashes & ((1 << _BITS) - 1)])
     yield "surprise", mean(vocabulary.bits[against, hashes & ((1 << _BUCKETS) - 1)] / 16)
     for number in (1, 2, 3):
         yield f"topic {number}", mean(_sign(hashes, number))
