@@ -40,7 +40,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Column:
+class ComparedCandidate:
     """What is told of one candidate."""
 
     name: str
@@ -66,7 +66,7 @@ class SideBySide:
     left_out: int
     """Holdout rows that one of them learned from."""
     resampled: str
-    columns: list[Column] = field(default_factory=list)
+    columns: list[ComparedCandidate] = field(default_factory=list)
 
     @property
     def differing(self) -> list[str]:
@@ -118,7 +118,7 @@ def compare(model_name: str, names: Sequence[str]) -> SideBySide:
     if unseen.empty:
         raise Mistake(f"{model_name}: every holdout row of build/ is one that one of {', '.join(names)} learned from")
     blocks, by_day = metrics.blocks(unseen["time"])
-    scorer = _Scorer(model, unseen, ~seen, blocks)
+    scorer = _HoldoutScores(model, unseen, ~seen, blocks)
     columns = [
         scorer.column(entry, contender, made_with, tracking.measured(model_name, entry.candidate), contenders[0])
         for entry, contender, made_with in zip(entries, contenders, facts, strict=True)
@@ -128,7 +128,7 @@ def compare(model_name: str, names: Sequence[str]) -> SideBySide:
 
 
 @dataclass(frozen=True)
-class _Scorer:
+class _HoldoutScores:
     model: params.Model
     holdout: pd.DataFrame
     unseen: np.ndarray[Any, Any]
@@ -141,19 +141,19 @@ class _Scorer:
         made_with: dict[str, str],
         measured: dict[str, float],
         first: Contender,
-    ) -> Column:
+    ) -> ComparedCandidate:
         """What is told of a candidate; its difference from the first one's loss, unless it is the first."""
         from tasks.modelling import metrics
 
         if contender.predictions is None:
-            return Column(entry.name, entry.candidate, made_with, {}, measured, fault=contender.fault)
+            return ComparedCandidate(entry.name, entry.candidate, made_with, {}, measured, fault=contender.fault)
         scores = metrics.score_with_intervals(
             self.model.task, self.holdout["label"], self._answers(contender), self.blocks,
             resamples=self.model.evaluate.resamples, seed=SEED, confidence=CONFIDENCE,
         )  # fmt: skip
         compared = contender is not first and first.predictions is not None
         difference = self._difference(contender, first) if compared else None
-        return Column(entry.name, entry.candidate, made_with, scores, measured, difference)
+        return ComparedCandidate(entry.name, entry.candidate, made_with, scores, measured, difference)
 
     def _answers(self, contender: Contender) -> pd.DataFrame:
         assert contender.predictions is not None
