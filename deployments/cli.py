@@ -316,8 +316,8 @@ def compare(
     """Compare candidates on the same holdout rows: settings that differ, metrics, the paired difference, latency."""
     from tasks.lifecycle import side_by_side
 
-    found = side_by_side.compare(model or _only_model(), names)
-    _print(found.to_json(), as_json, side_by_side.in_words(found))
+    compared = side_by_side.compare(model or _only_model(), names)
+    _print(compared.to_json(), as_json, side_by_side.in_words(compared))
 
 
 def _only_model() -> str:
@@ -397,12 +397,14 @@ def diff(
     """Show which rows differ between two versions of a partition: counts, then examples of each kind."""
     from tasks.data import row_differences
 
-    before, after, found = row_differences.between(_params(), dataset, partition, former, now)
+    before, after, differences = row_differences.between(_params(), dataset, partition, former, now)
     if write:
-        row_differences.write(found, write)
-    facts = {"from": before, "to": after, **asdict(found.counts), "examples": found.examples()}
+        row_differences.write(differences, write)
+    facts = {"from": before, "to": after, **asdict(differences.counts), "examples": differences.examples()}
     head = f"{dataset}/{partition}, from {before} to {after}:"
-    _print(facts, as_json, [head, *row_differences.in_words(found), *([f"all of them: {write}"] if write else [])])
+    _print(
+        facts, as_json, [head, *row_differences.in_words(differences), *([f"all of them: {write}"] if write else [])]
+    )
 
 
 @command("revert flights 2013-10 --to 1", DATA)

@@ -168,14 +168,14 @@ def _beyond(these: pd.DataFrame, others: pd.DataFrame) -> Any:
 # ── for a person ──────────────────────────────────────────────────────────────────────────────────
 
 
-def in_words(found: Differences) -> Iterator[str]:
+def in_words(differences: Differences) -> Iterator[str]:
     """Counts, then some rows of each kind."""
-    yield str(found.counts)
-    examples = found.examples()
-    for kind, frame in (("added", found.added), ("removed", found.removed)):
+    yield str(differences.counts)
+    examples = differences.examples()
+    for kind, frame in (("added", differences.added), ("removed", differences.removed)):
         yield from _shown(kind, len(frame), [_row(each) for each in examples[kind]])
     lines = [f"{_row(each['key'])}: {_arrows(each['columns'])}" for each in examples["altered"]]
-    yield from _shown("altered", len(found.altered), lines)
+    yield from _shown("altered", len(differences.altered), lines)
 
 
 def _shown(kind: str, count: int, lines: list[str]) -> Iterator[str]:
@@ -196,7 +196,7 @@ def _text(value: Any) -> str:
     return "missing" if value is None else f"{value:.10g}" if isinstance(value, float) else str(value)
 
 
-def write(found: Differences, path: Path) -> None:
+def write(differences: Differences, path: Path) -> None:
     """All of the rows into a file.
 
     Raises:
@@ -206,5 +206,5 @@ def write(found: Differences, path: Path) -> None:
         raise Mistake(f"{path.name}: name a file that ends in .csv or .parquet")
     path.parent.mkdir(parents=True, exist_ok=True)
     with files.replacing(path) as beside:
-        table = found.table()
+        table = differences.table()
         table.to_csv(beside, index=False) if path.suffix == ".csv" else table.to_parquet(beside, index=False)

@@ -60,15 +60,15 @@ class ModelView:
         from tasks.data import landing, validate
         from tasks.tables import contract, table_files
 
-        found = {}
+        tables = {}
         for dataset in self.params.datasets:
             for path in landing.in_data(dataset, partition):
                 wanted = contract.load(self.name, dataset, partition)
-                found[dataset] = contract.completed(table_files.read(path, wanted), wanted)
-        if not found:
+                tables[dataset] = contract.completed(table_files.read(path, wanted), wanted)
+        if not tables:
             known = sorted({path.stem for dataset in self.params.datasets for path in validate.partitions(dataset)})
             raise DataMissing(f"data/ has no partition {partition!r}{did_you_mean(partition, known)}")
-        return found
+        return tables
 
     def rows(self, part: Literal["train", "holdout"] = "train") -> pd.DataFrame:
         """The rows that the last `prepare` made: features, label, time, id.

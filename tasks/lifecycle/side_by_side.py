@@ -252,32 +252,38 @@ def _settings(entry: Entry) -> dict[str, str]:
 # ── for a person ──────────────────────────────────────────────────────────────────────────────────
 
 
-def in_words(found: SideBySide) -> Iterator[str]:
+def in_words(compared: SideBySide) -> Iterator[str]:
     """A table: a line per setting that differs, per metric, and per measurement; a column per candidate."""
-    left_out = f"; {found.left_out:,} that one of them learned from are left out" if found.left_out else ""
-    intervals = f"{CONFIDENCE:.0%} intervals, resampled by {found.resampled}"
-    yield f"{found.model}: {found.rows:,} holdout rows{left_out}; {intervals}"
-    yield from _table(_lines(found))
-    yield from (f"{column.name}: {column.fault}" for column in found.columns if column.fault)
+    left_out = f"; {compared.left_out:,} that one of them learned from are left out" if compared.left_out else ""
+    intervals = f"{CONFIDENCE:.0%} intervals, resampled by {compared.resampled}"
+    yield f"{compared.model}: {compared.rows:,} holdout rows{left_out}; {intervals}"
+    yield from _table(_lines(compared))
+    yield from (f"{column.name}: {column.fault}" for column in compared.columns if column.fault)
 
 
-def _lines(found: SideBySide) -> Iterator[list[str]]:
-    yield ["", *(column.name for column in found.columns)]
-    yield ["candidate", *(column.candidate for column in found.columns)]
-    for name in found.differing:
-        yield [name, *(_shortened(column.settings.get(name, "–")) for column in found.columns)]
-    for name in dict.fromkeys(name for column in found.columns for name in column.metrics):
-        yield [name, *(_with_interval(column.metrics.get(name)) for column in found.columns)]
-    yield [f"{found.loss}, against the first", *(_with_interval(column.difference, "+") for column in found.columns)]
-    for name in dict.fromkeys(name for column in found.columns for name in column.measured):
-        yield [name, *(f"{column.measured[name]:.3g}" if name in column.measured else "–" for column in found.columns)]
+def _lines(compared: SideBySide) -> Iterator[list[str]]:
+    yield ["", *(column.name for column in compared.columns)]
+    yield ["candidate", *(column.candidate for column in compared.columns)]
+    for name in compared.differing:
+        yield [name, *(_shortened(column.settings.get(name, "–")) for column in compared.columns)]
+    for name in dict.fromkeys(name for column in compared.columns for name in column.metrics):
+        yield [name, *(_with_interval(column.metrics.get(name)) for column in compared.columns)]
+    yield [
+        f"{compared.loss}, against the first",
+        *(_with_interval(column.difference, "+") for column in compared.columns),
+    ]
+    for name in dict.fromkeys(name for column in compared.columns for name in column.measured):
+        yield [
+            name,
+            *(f"{column.measured[name]:.3g}" if name in column.measured else "–" for column in compared.columns),
+        ]
 
 
-def _with_interval(found: dict[str, float] | None, sign: str = "") -> str:
-    if not found:
+def _with_interval(compared: dict[str, float] | None, sign: str = "") -> str:
+    if not compared:
         return "–"
-    interval = f" [{found['low']:{sign}.4g}, {found['high']:{sign}.4g}]" if "low" in found else ""
-    return f"{found['value']:{sign}.4g}{interval}"
+    interval = f" [{compared['low']:{sign}.4g}, {compared['high']:{sign}.4g}]" if "low" in compared else ""
+    return f"{compared['value']:{sign}.4g}{interval}"
 
 
 def _shortened(text: str) -> str:

@@ -272,13 +272,13 @@ def _tell_train(build: Path, config: params.Model) -> Lines:
 
 
 def _tell_evaluate(build: Path, config: params.Model) -> Lines:  # noqa: ARG001
-    told = files.read_json(build / "evaluation" / "metrics.json")
+    metrics = files.read_json(build / "evaluation" / "metrics.json")
     details = files.read_json(build / "evaluation" / "slices.json")
     intervals = details["overall"]["metrics"]
-    yield f"holdout: {told['rows']:,} rows"
-    for name, value in sorted(told.items()):
+    yield f"holdout: {metrics['rows']:,} rows"
+    for name, value in sorted(metrics.items()):
         if isinstance(value, float):
-            yield f"  {name:<22} {value:.6g}{_interval(intervals.get(name))}{_usual_of(told, name)}"
+            yield f"  {name:<22} {value:.6g}{_interval(intervals.get(name))}{_usual_of(metrics, name)}"
 
 
 def _interval(found: Any) -> str:
