@@ -585,10 +585,11 @@ def load(
 @command("alarms flight_delay", MONITORING)
 def alarms(model: Model, all: All = False, as_json: Json = False) -> int:  # noqa: A002 - the option's name
     """List the open alarms of a model, and since when. Exit code 3: one is open."""
-    from tasks.monitoring import alarms
+    from tasks.monitoring import alarms, words
 
     shown = [alarm for alarm in alarms.read(model) if all or alarm["closed"] is None]
-    _print(shown, as_json, list(map(alarms.in_words, shown)) or [f"{model}: no alarm is open"])
+    listed = list(map(alarms.in_words, shown)) or [f"{model}: no alarm is open"]
+    _print(shown, as_json, [*listed, *(f"  {line}" for line in words.lines(model))])
     return ATTENTION if any(alarm["closed"] is None for alarm in shown) else 0
 
 

@@ -135,8 +135,10 @@ class _MonitorRun:
     def _measure(self, joined: Joined) -> report.QualityFindings:
         windows = weekly.measured(self.model, joined, self.how, self.releases.reference)
         reference = self.releases.reference(self.live.candidate) if self.live else None
-        promised = weekly.promised(self.how, reference) if reference else None
-        return report.QualityFindings(self.how.loss, promised, windows)
+        if reference is None or reference.holdout is None:
+            return report.QualityFindings(self.how.loss, None, windows)
+        promised = weekly.promised(self.how, reference)
+        return report.QualityFindings(self.how.loss, promised, windows, weekly.basis(self.how, reference, promised))
 
     def _update_alarms(self, joined: Joined, findings: report.Findings) -> None:
         """Compare what deviates with what deviated before, and announce what is new."""
@@ -159,15 +161,12 @@ class _MonitorRun:
     def _degradation(
         self, joined: Joined, quality: report.QualityFindings, live: report.Live
     ) -> list[alarms.Deviation]:
-        from tasks.modelling import metrics
         from tasks.monitoring.quality import degradation
 
         reference = self.releases.reference(live.candidate)
-        if quality.promised is None or "low" not in quality.promised or reference is None or reference.holdout is None:
+        if quality.promised is None or reference is None:
             return []
-        rows = reference.holdout
-        losses = metrics.losses(self.how.loss, rows["label"], metrics.predictions_of(rows))
-        holdout = degradation.HoldoutLosses.of(losses, metrics.day_blocks(rows["time"]), quality.promised)
+        holdout = weekly.holdout_losses(self.how, reference, quality.promised)
         own = (degradation.DayLosses(*day) for day in joined.losses(live.candidate))
         days = [of_day for of_day in own if of_day.day <= self.last_day.isoformat()]
         episodes = degradation.find(holdout, days)

@@ -18,6 +18,7 @@ from deployments.orchestration.work_pool import active_runs, flow_runs
 from flows.prefect_support import api
 from tasks.ground import params, process_tags
 from tasks.ground.errors import EvergreenError
+from tasks.monitoring import words
 
 WAITS = "AwaitingConcurrencySlot"
 
@@ -41,6 +42,7 @@ class PlatformStatus:
     processes: int = 0
     megabytes: int = 0
     notifies: bool = False
+    models: list[str] = field(default_factory=list)  # what the monitor says of each
     under_way: list[str] = field(default_factory=list)  # the runs that go on, and those that wait for them
     blockers: list[str] = field(default_factory=list)  # what keeps flows from running, each with the way back
 
@@ -61,7 +63,7 @@ class PlatformStatus:
         yield f"  {self.processes} processes, {self.megabytes:,} MB"
         nobody = "nobody is notified of failures: EVERGREEN_NOTIFY_URL is not set"
         yield f"  {'failures are sent to EVERGREEN_NOTIFY_URL' if self.notifies else nobody}"
-        yield from (f"  {line}" for line in (*self.under_way, *self.blockers))
+        yield from (f"  {line}" for line in (*self.models, *self.under_way, *self.blockers))
 
 
 def read() -> PlatformStatus:
@@ -83,7 +85,9 @@ def read() -> PlatformStatus:
             blocked, under_way = [*_without_models(), *blockers.find(params.load())], list(_under_way())
     except EvergreenError as error:
         blocked, under_way = [str(error)], []
-    return PlatformStatus(True, health, len(memory), round(sum(memory) / 1e6), bool(notify_url()), under_way, blocked)
+    models = [f"{model}: {line}" for model in params.load().models for line in words.lines(model)]
+    processes = len(memory), round(sum(memory) / 1e6)
+    return PlatformStatus(True, health, *processes, bool(notify_url()), models, under_way, blocked)
 
 
 def _without_models() -> list[str]:

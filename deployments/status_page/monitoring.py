@@ -98,9 +98,8 @@ def quality(model: ModelFacts, report: Mapping[str, Any]) -> Markup:
     """Promised, measured and estimated loss over time."""
     reported, was_promised = report["quality"], promised(model)
     if not reported or not chart.has_quality(reported):
-        rows = sum(window["rows"] for window in chart.windows(reported)) if reported else 0
-        waiting = f"{many(rows, 'prediction')} wait for their labels, and are too few for an estimate."
-        return empty("Quality", f"{waiting if rows else NO_REQUESTS} {_promise(model, was_promised)}")
+        promise = _promise(model, was_promised) if was_promised else ""
+        return empty("Quality", " ".join(filter(None, (_known(reported) or NO_REQUESTS, promise))))
     loss, windows = reported["loss"], chart.windows(reported)
     compared, is_bad = _compared(_of_live(model, windows), loss, was_promised)
     measured = dict.fromkeys(metric for window in windows for metric in window.get("measured") or {})
@@ -110,6 +109,7 @@ def quality(model: ModelFacts, report: Mapping[str, Any]) -> Markup:
         model=model,
         loss=loss,
         compared=compared,
+        known=_known(reported),
         is_bad=is_bad,
         chart=chart.quality_chart(reported, was_promised, _changes(model)),
         signs={how: any(loss_entry(window, how, loss) for window in windows) for how in ("measured", "estimated")},
@@ -120,6 +120,12 @@ def quality(model: ModelFacts, report: Mapping[str, Any]) -> Markup:
         sliced=sliced,
         slices=_slices(sliced, loss) if sliced else [],
     )
+
+
+def _known(reported: Mapping[str, Any] | None) -> str:
+    """How far quality is known, and what the promise rests on; empty where an older report does not say."""
+    texts = ((reported or {}).get(name) for name in ("text", "basis"))
+    return " ".join(f"{text[0].upper()}{text[1:]}." for text in texts if text)
 
 
 def _changes(model: ModelFacts) -> list[tuple[Any, str]]:

@@ -19,7 +19,7 @@ from tasks.ground import files
 from tasks.ground.numbers import plain
 from tasks.monitoring import alarms
 from tasks.monitoring.intake import intake, service_counts
-from tasks.monitoring.quality import weekly
+from tasks.monitoring.quality import known, weekly
 from tasks.prediction_log import error_counts
 
 if TYPE_CHECKING:
@@ -60,6 +60,8 @@ class QualityFindings:
     promised: Mapping[str, float] | None
     """Of the live release: {value, low, high}."""
     windows: Sequence[weekly.Week]
+    basis: str = ""
+    """What the promise rests on, where that is little."""
 
 
 @dataclass(frozen=True)
@@ -76,13 +78,18 @@ def compose(model: str, findings: Findings) -> dict[str, Any]:
     """Everything but the alarms."""
     quality = findings.quality
     windows = [{name: value for name, value in week.items() if name != "of"} for week in quality.windows]
+    status, text = known.known(quality.loss, quality.windows, findings.live.candidate if findings.live else None)
+    words = {"status": status, "text": text, "basis": quality.basis}
     return {
         "model": model,
         "at": datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
         "release": vars(findings.live) if findings.live else None,
         "service": {"days": [{"day": day, **_counts(of)} for day, of in sorted(findings.service.items())]},
         "data": _data(findings.data),
-        "quality": plain({"loss": quality.loss, "promised": quality.promised, "windows": windows}, DIGITS),
+        "quality": {
+            **words,
+            **plain({"loss": quality.loss, "promised": quality.promised, "windows": windows}, DIGITS),
+        },
     }
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tasks.ground import params
     from tasks.monitoring.intake.labels import Joined
     from tasks.monitoring.intake.reference import Reference
+    from tasks.monitoring.quality.degradation import HoldoutLosses
     from tasks.monitoring.quality.quality import Estimate, Measured
 
 EARLIER = 8
@@ -102,6 +103,27 @@ def _promise(how: Measuring, holdout: Path, target: Path) -> None:
     with suppress(metrics.Unscorable):  # it was trained for another task, or does not offer this loss
         loss = quality.promise(how.task, how.loss, pd.read_parquet(holdout), how.resamples, how.confidence)
     files.write_json(target, loss)
+
+
+def holdout_losses(how: Measuring, reference: Reference, promise: Mapping[str, float]) -> HoldoutLosses:
+    """The losses on the holdout, by day, of a reference that promised something."""
+    from tasks.modelling import metrics
+    from tasks.monitoring.quality.degradation import HoldoutLosses
+
+    assert reference.holdout is not None  # `promised` was made of it
+    rows = metrics.labelled(how.task, reference.holdout)
+    losses = metrics.losses(how.loss, rows["label"], metrics.predictions_of(rows))
+    return HoldoutLosses.of(losses, metrics.day_blocks(rows["time"]), promise)
+
+
+def basis(how: Measuring, reference: Reference, promise: Mapping[str, float] | None) -> str:
+    """What the promise of a reference with a holdout rests on, where that is little."""
+    from tasks.monitoring.quality import known
+
+    assert reference.holdout is not None
+    count = int(reference.holdout["label"].notna().sum())
+    own = holdout_losses(how, reference, promise) if promise else None
+    return known.basis(how.loss, count, promise, own)
 
 
 def monday(day: str) -> date:
