@@ -144,11 +144,15 @@ _OF_ONE_TYPE = ("max_length", "length", "timezone", "group")
 ANSWERS = ("prediction", "q10", "q90", "anomaly_score")
 """Columns that a regression or an anomaly model answers; a classifier answers p_<class>."""
 
-Task = Literal["classification", "regression", "anomaly"]
+NAIVE = ("seasonal_naive", "seasonal_error")
+"""Columns of a forecast's evaluation: what the season before says, and how far it is off in training."""
+
+Task = Literal["classification", "regression", "forecast", "anomaly"]
 
 LOSSES: dict[str, tuple[str, ...]] = {
     "classification": ("log_loss", "brier", "cost"),
     "regression": ("absolute", "squared", "poisson"),
+    "forecast": ("absolute", "squared"),
     "anomaly": ("average_precision",),
 }
 """Task → what its gate may compare."""
@@ -350,6 +354,20 @@ class Estimator(Section):
         return params
 
 
+class Forecast(Section):
+    """What a forecast is asked: so many steps ahead, of which series; and what its baseline is."""
+
+    horizon: PositiveInt
+    season: PositiveInt
+    """In steps."""
+    step: Annotated[str, Field(pattern=r"^([1-9]\d*(min|h|D)|month)$")]
+    """As 15min, 1h, 7D, month."""
+    series: list[str] = []
+    """Features that together name a series; none: there is one."""
+    known_ahead: list[str] = []
+    """Datasets whose rows are known before their time: a plan, a calendar, a weather forecast."""
+
+
 class Split(Section):
     """Which rows are the holdout: the newest partitions (time), or a share drawn by the row's id (random)."""
 
@@ -357,6 +375,7 @@ class Split(Section):
     holdout: PositiveFloat
     look_ahead: Literal["refuse", "allow"] = "refuse"
     """What becomes of rows that use what was not known yet, where the split is by time."""
+    forecast: Forecast | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Split:
@@ -397,6 +416,8 @@ class Gate(Section):
     slice_margin: NonNegativeFloat
     fairness: list[Fairness] = []
     calibration: PositiveFloat | None = None
+    coverage: Annotated[list[Share], Field(min_length=2, max_length=2)] = [0.7, 0.9]
+    """Of a forecast: how many labels of ten lie within its intervals, at least and at most; eight are meant."""
     agreement: Annotated[float, Field(ge=-1, le=1)] = 0.5
     """Of an anomaly model without labels: rank correlation with the champion's scores, at least."""
     latency_ms: PositiveFloat
@@ -510,6 +531,7 @@ class Model(Section):
         return self
 
     def _refuse_what_its_task_has_no_use_for(self) -> None:
+        self._refuse_another_forecast()
         if self.task != "anomaly":
             if self.gate.calibration is None:
                 raise ValueError("gate.calibration: is missing")
@@ -548,8 +570,8 @@ class Model(Section):
                 raise ValueError(f"gate.fairness: {asked.column!r} is none of evaluate.slices: add it there{hint}")
             if self.task == "anomaly":
                 raise ValueError("gate.fairness: is not for task: anomaly")
-            if self.task == "regression" and asked.metric != "loss":
-                raise ValueError(f"gate.fairness: {asked.metric} is of decisions; a regression has its loss")
+            if self.task in ("regression", "forecast") and asked.metric != "loss":
+                raise ValueError(f"gate.fairness: {asked.metric} is of decisions; a {self.task} has its loss")
         return self
 
     @property
@@ -582,6 +604,27 @@ class Model(Section):
     def columns(self) -> list[str]:
         """The columns of a table of rows: one per feature, and behind them those of vectors."""
         return feature_types.table_columns(self.described())
+
+    def _refuse_another_forecast(self) -> None:
+        asked = self.split.forecast
+        if (self.task == "forecast") != (asked is not None):
+            todo = "name its horizon, season and step" if asked is None else f"is for task: forecast, not {self.task}"
+            raise ValueError(f"split.forecast: {todo}")
+        if asked is None:
+            return
+        if self.split.by != "time":
+            raise ValueError("split.by: a forecast is tried on what came later: write time")
+        for key, names, known in (
+            ("series", asked.series, self.features),
+            ("known_ahead", asked.known_ahead, self.datasets),
+        ):
+            for name in names:
+                if name not in known:
+                    raise ValueError(f"split.forecast.{key}: {name!r} is unknown{did_you_mean(name, list(known))}")
+        if taken := set(NAIVE) & set(self.features):
+            raise ValueError(f"features: {', '.join(sorted(taken))} is a column of a forecast's evaluation: rename it")
+        if (lead := self.features.get("lead")) and (lead.type, lead.min, lead.max) != ("integer", 1, asked.horizon):
+            raise ValueError(f"features.lead: the steps ahead are an integer, min 1, max {asked.horizon} (the horizon)")
 
     def of_type(self, *types: str) -> list[str]:
         """The names of the features of these types, in order."""

@@ -101,6 +101,7 @@ def losses(name: str, label: Labels, predictions: pd.DataFrame) -> Floats:
     - poisson: 2·(y·ln(y/m) − y + m), the deviance of a Poisson count (McCullagh & Nelder 1989, section 2.3)
     - pinball_10, pinball_90: max(t·(y − q), (t − 1)·(y − q)) (Koenker & Bassett 1978)
     - outside: 1 where y is not within [q10, q90]
+    - scaled: |y − m| / e, e the error of the seasonal-naive forecast in training (Hyndman & Koehler 2006)
 
     A class that the model has never seen has the probability 0. Rows of `label` and `predictions` are matched by their
     order; indexes are not aligned.
@@ -154,6 +155,9 @@ _LOSSES = {
     "brier": _Loss(_brier),
     "zero_one": _Loss(lambda y, p: decided(p) != _codes(y, p)),
     "absolute": _Loss(lambda y, p: np.abs(_excess(y, p)), ("prediction",)),
+    "scaled": _Loss(
+        lambda y, p: np.abs(_excess(y, p)) / _numbers(p["seasonal_error"]), ("prediction", "seasonal_error")
+    ),
     "squared": _Loss(lambda y, p: _excess(y, p) ** 2, ("prediction",)),
     "poisson": _Loss(_poisson, ("prediction",)),
     "pinball_10": _Loss(partial(_pinball, column="q10", t=0.1), ("q10",)),
@@ -268,7 +272,7 @@ def score(
     - more classes: log_loss, brier, accuracy, roc_auc (each class against the rest, plain mean), calibration_error;
       precision, recall and f1 as plain means over the classes that occur (as scikit-learn's macro average)
     - regression: mae, rmse, poisson (labels ≥ 0 and predictions > 0), calibration_error; with q10 and q90 also
-      pinball_10, pinball_90 and coverage (the share of labels within [q10, q90]; 0.8 is meant)
+      pinball_10, pinball_90 and coverage (the share of labels within [q10, q90]; 0.8 is meant); of a forecast mase
     - anomaly: alert_rate; of the rows that have a label precision_at_k (the share of anomalies among the k highest
       scores, k being the number of alerts), recall_at_k (the share of the anomalies that are among these), roc_auc,
       average_precision
@@ -361,6 +365,25 @@ def baseline_predictions(training: dict[str, Any], n: int) -> pd.DataFrame:
     return frame.assign(prediction=baseline["decides"]) if "decides" in baseline else frame
 
 
+def baseline_of(training: dict[str, Any], evaluated: pd.DataFrame) -> pd.DataFrame:
+    """The baseline's predictions of evaluated rows: of a forecast what the season before says, else constants."""
+    if "seasonal_naive" not in evaluated:
+        return baseline_predictions(training, len(evaluated))
+    return pd.DataFrame(
+        {"prediction": evaluated["seasonal_naive"].to_numpy(), "seasonal_error": evaluated["seasonal_error"].to_numpy()}
+    )
+
+
+def coverage(label: Labels, predictions: pd.DataFrame, blocks: Ints, resamples: int, seed: int) -> Floats:
+    """The share of labels within [q10, q90]: of all rows, then on each resample of days.
+
+    Raises:
+        Unscorable: there are no intervals.
+    """
+    outside = losses("outside", label, predictions)
+    return 1 - _DayResamples.of(blocks, resamples, seed).means(outside)
+
+
 def slice_names(values: pd.Series[Any]) -> pd.Series[Any]:
     """The slice of each row as a text: 17.0 is `17`, a missing value `(missing)`; beyond MAX_SLICES values `other`."""
     codes, distinct = pd.factorize(values)
@@ -376,6 +399,7 @@ _MEANS: dict[str, tuple[str, Callable[[Floats], Floats]]] = {
     "brier": ("brier", np.asarray),
     "accuracy": ("zero_one", lambda mean: 1 - mean),
     "mae": ("absolute", np.asarray),
+    "mase": ("scaled", np.asarray),
     "rmse": ("squared", np.sqrt),
     "poisson": ("poisson", np.asarray),
     "pinball_10": ("pinball_10", np.asarray),

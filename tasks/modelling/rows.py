@@ -30,7 +30,10 @@ def by_partition(
     """As `read`, partition by partition."""
     split = files.read_json(build / "split.json")
     if split["by"] == "time":
-        return {name: pd.read_parquet(build / "rows" / f"{name}.parquet", columns=columns) for name in split[part]}
+        paths = {name: build / "rows" / f"{name}.parquet" for name in split[part]}
+        if part == "train" and "until" in split:
+            return {name: _until(path, split["until"], columns) for name, path in paths.items()}
+        return {name: pd.read_parquet(path, columns=columns) for name, path in paths.items()}
     sides = {}
     for name in split["partitions"]:
         wanted = None if columns is None else list(dict.fromkeys([*columns, "id"]))
@@ -38,6 +41,13 @@ def by_partition(
         chosen = in_holdout(frame["id"], split["share"]) == (part == "holdout")
         sides[name] = frame.loc[chosen, slice(None) if columns is None else columns]
     return sides
+
+
+def _until(path: Path, last: str, columns: list[str] | None) -> pd.DataFrame:
+    """The rows of a partition that were known at some moment."""
+    wanted = None if columns is None else list(dict.fromkeys([*columns, "time"]))
+    frame = pd.read_parquet(path, columns=wanted)
+    return frame.loc[frame["time"] <= pd.Timestamp(last), columns or slice(None)]
 
 
 def as_feature(values: pd.Series[Any], type_: str, timezone: str = "UTC") -> pd.Series[Any]:

@@ -65,7 +65,7 @@ def comparison(model_name: str, model: params.Model, champion: registry.ModelVer
         slices=tuple(model.evaluate.slices),
         challenger=challenger,
         champion=None if champion is None else score_champion(model_name, champion, evaluated["id"]),
-        baseline=metrics.baseline_predictions(training, len(evaluated)),
+        baseline=metrics.baseline_of(training, evaluated),
         champion_age=None if champion is None else _age(model_name, champion),
         latency_ms=measured.get("latency_ms"),
         size_mb=measured.get("size_mb"),

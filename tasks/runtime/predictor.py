@@ -24,6 +24,7 @@ import orjson
 from pydantic import AwareDatetime, BaseModel, Field, TypeAdapter, ValidationError, create_model
 
 from tasks.runtime import decisions, fast_trees, feature_types, model_file, shapley
+from tasks.runtime.conformal import Conformal
 from tasks.runtime.errors import did_you_mean
 from tasks.runtime.ordinal_codes import Codes
 from tasks.runtime.request_schema import AHEAD, example_row, max_ahead_s, request_row, strict
@@ -139,7 +140,9 @@ class Predictor:
         self._decision: decisions.Decision = facts["decision"] or decisions.MOST_PROBABLE
         self._threshold = self._decision["threshold"] if isinstance(self._decision, dict) else None
         plain = {feature["type"] for feature in self.features.values()} <= {"category", "integer", "number", "boolean"}
-        self._takes_columns = plain and isinstance(self.pipeline[0], Codes)  # it can do without a DataFrame
+        first = self.pipeline[0]
+        is_encoder = isinstance(first.pipeline[0] if isinstance(first, Conformal) else first, Codes)
+        self._takes_columns = plain and is_encoder  # it can do without a DataFrame
         usual = {name: [row[name] for row in self.background[: fast_trees.MOST_ROWS]] for name in self.features}
         fast_trees.accelerate(self.pipeline, lambda: self._score(usual))
         example = self._parse("predict", orjson.dumps({"rows": [example_row(self.features)]}))
@@ -225,7 +228,7 @@ class Predictor:
         if self._task == "anomaly":
             main = scores[1]
             prediction: dict[str, Any] = {"prediction": int(scores[0]), "score": main}
-        elif self._task == "regression":
+        elif self._task != "classification":
             prediction = dict(zip(("prediction", "low", "high"), scores, strict=False))
             main = scores[0]
         else:
@@ -285,8 +288,8 @@ class Predictor:
 
     def _explained(self, scores: list[float]) -> tuple[str, int]:
         """What is explained: the expected value, a score, or the probability of the second class or of the answer."""
-        if self._task in ("regression", "anomaly"):
-            return ("prediction", 0) if self._task == "regression" else ("score", 1)
+        if self._task != "classification":
+            return ("score", 1) if self._task == "anomaly" else ("prediction", 0)
         place = self._place(scores)
         column = 1 if len(self._classes) == 2 else place
         return f"probability of {self._classes[column]}", column

@@ -261,5 +261,6 @@ def _mark(values: Column) -> Column:
 _LABELS: dict[str, tuple[str, Callable[[Column], Column]]] = {
     "classification": ("class", _class),
     "regression": ("number", _estimated),
+    "forecast": ("number", _estimated),
     "anomaly": ("mark of an anomaly", _mark),
 }

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 FEW = 300
 """Rows of the trial."""
 
-OF_TASK = {"classification": "classifier", "regression": "regressor"}
+OF_TASK = {"classification": "classifier", "regression": "regressor", "forecast": "regressor"}
 
 
 def refuse_before_fit(pipeline: Pipeline, name: str, model: params.Model, *, weighted: bool) -> None:

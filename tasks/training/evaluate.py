@@ -41,9 +41,10 @@ def evaluate(name: str) -> None:
     # DVC has checked that this is the file that train wrote; the types in it are checked all the same
     pipeline = model_file.load(build / "model" / "model.skops", sha256=None, own=f"models.{name}")
     predictions = model_file.predict(pipeline, features, model.task, training.get("decision"))
+    if model.task == "forecast":
+        predictions = predictions.join(_seasonal(name, holdout))
     counted = {"cost": training.get("cost"), "weights": holdout["weight"].to_numpy() if "weight" in holdout else None}
-    trivial = metrics.baseline_predictions(training, len(holdout))
-    baseline = metrics.score(model.task, label, trivial, **counted)
+    baseline = metrics.score(model.task, label, metrics.baseline_of(training, predictions), **counted)
     is_random = files.read_json(build / "split.json")["by"] == "random"
     by_row = is_random and holdout["time"].dt.normalize().nunique() < FEWEST_DAYS
     scores = appraise(model.task, holdout, predictions, baseline, model.evaluate, by_row=by_row, **counted)
@@ -61,6 +62,19 @@ def evaluate(name: str) -> None:
         identified = holdout[list(dict.fromkeys(own))]
         files.write_parquet(folder / "predictions.parquet", identified.join(predictions))
         plots.draw(folder / "plots", scores, weights, curves, model.features)
+
+
+def _seasonal(name: str, holdout: pd.DataFrame) -> pd.DataFrame:
+    """What the season before says of each row, of all that was known when it was asked."""
+    import pandas as pd
+
+    from tasks.training import forecast, origins
+
+    build = settings.BUILD / name
+    split = files.read_json(build / "split.json")
+    paths = [build / "rows" / f"{partition}.parquet" for partition in split["train"]]
+    learn = pd.concat(map(pd.read_parquet, paths), ignore_index=True)
+    return forecast.seasonal(learn, holdout, origins.Asked(**split["forecast"]))
 
 
 def _without_labels(training: dict[str, Any], predictions: pd.DataFrame) -> dict[str, dict[str, float]]:

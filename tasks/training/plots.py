@@ -69,7 +69,7 @@ def draw(
     """
     folder.mkdir(exist_ok=True)
     of_task: tuple[Callable[[Path, Appraisal], None], ...]
-    if appraisal.task == "regression":
+    if appraisal.task in ("regression", "forecast"):
         of_task = (_predicted_observed, _residuals) if appraisal.days else (_predicted_observed,)
     elif appraisal.task == "anomaly":
         of_task = (_alerts, _ranking) if appraisal.days else (_ranking,)

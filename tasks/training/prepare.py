@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from tasks.ground import files, params, settings
@@ -42,6 +44,8 @@ def prepare(name: str) -> None:
             consistency.refuse_overlap(rows, split["train"], split["holdout"], name)
             if model.split.look_ahead == "refuse":
                 point_in_time.refuse_look_ahead(maker, split["train"][-1])
+        if model.split.forecast:
+            split |= _of_forecast(maker, rows, split)
     files.write_json(build / "split.json", split)
 
 
@@ -58,3 +62,25 @@ def choose_split(complete: list[str], split: params.Split) -> dict[str, Any]:
             f"holdout and at least one to train on are needed. Deliver more, then ingest (or lower split.holdout)."
         )
     return {"by": "time", "train": complete[:-newest], "holdout": complete[-newest:]}
+
+
+def _of_forecast(maker: RowsMaker, rows: Mapping[str, Path], split: dict[str, Any]) -> dict[str, Any]:
+    """What split.json keeps of a forecast: `forecast`, and `until`, when the first row of the holdout was asked.
+
+    Training rows of a later time were not known then, and are not learned from.
+
+    Raises:
+        ModelCodeError: two rows are the same forecast, or features look ahead.
+    """
+    import pandas as pd
+
+    from tasks.training import look_ahead, origins
+
+    config = maker.model.split
+    assert config.forecast
+    asked = origins.Asked(**config.forecast.model_dump())
+    origins.refuse_double_rows(pd.concat(map(pd.read_parquet, rows.values()), ignore_index=True), asked, maker.name)
+    if config.look_ahead == "refuse":
+        look_ahead.refuse(maker, split["train"][-1], asked)
+    first = min(asked.origins(pd.read_parquet(rows[partition])).min() for partition in split["holdout"])
+    return {"forecast": config.forecast.model_dump(), "until": first.isoformat()}

@@ -43,7 +43,7 @@ def train(name: str) -> None:
     _refuse_nothing_to_learn(name, model, learn)
     described = model.described()
     split = files.read_json(build / "split.json")
-    pipeline, learned = _learn(name, model, learn, by_time=split["by"] == "time")
+    pipeline, learned = _learn(name, model, learn, split)
     _refuse_examples_that_fail(pipeline, name, model, learn[model.columns], described)
     training = {**facts(learn, model.task, split.get("train", split.get("partitions")), model.cost), **learned}
     reference = profile.reference_profile(learn, described, None)
@@ -80,10 +80,22 @@ def _refuse_nothing_to_learn(name: str, model: params.Model, learn: pd.DataFrame
         raise DataMissing(f"{name}: the weight of every training row is 0: there is nothing to learn")
 
 
-def _learn(name: str, model: params.Model, learn: pd.DataFrame, *, by_time: bool) -> tuple[Pipeline, dict[str, Any]]:
+def _learn(
+    name: str, model: params.Model, learn: pd.DataFrame, split: dict[str, Any]
+) -> tuple[Pipeline, dict[str, Any]]:
     """The fitted pipeline, and what is known of it before it is evaluated."""
-    if model.task != "anomaly":
-        return _decided(_fit(name, model, learn, is_first=True), name, model, learn, by_time=by_time)
+    if model.task == "anomaly":
+        return _learn_anomalies(name, model, learn)
+    pipeline = _fit(name, model, learn, is_first=True)
+    if model.task == "forecast":
+        from tasks.training import forecast, origins
+
+        asked, again = origins.Asked(**split["forecast"]), partial(_fit, name, model)
+        return forecast.with_intervals(pipeline, again, learn, model.columns, asked), {}
+    return _decided(pipeline, name, model, learn, by_time=split["by"] == "time")
+
+
+def _learn_anomalies(name: str, model: params.Model, learn: pd.DataFrame) -> tuple[Pipeline, dict[str, Any]]:
     from tasks.training import anomaly
 
     features = learn[model.columns]

@@ -30,3 +30,22 @@ def write_payments(root: Path, month: int, *, known: float = 0.0, days: int = 28
     path.parent.mkdir(parents=True, exist_ok=True)
     frame.to_csv(path, index=False)
     return path
+
+
+def write_lendings(root: Path, month: int) -> Path:
+    """A partition of bicycles lent in each hour of 2013 at two stations: by hour, weekday and season, with shocks."""
+    frames = []
+    for number, station in enumerate(("north", "south")):
+        draw = np.random.default_rng(number)
+        at = pd.date_range("2013-01-01", "2013-12-31 23:00", freq="h")
+        shock = np.zeros(len(at))
+        for i, noise in enumerate(draw.normal(scale=0.1, size=len(at))):
+            shock[i] = 0.9 * shock[i - 1] + noise if i else noise
+        daily = 1 + np.sin((at.hour - 9) / 24 * 2 * np.pi) + 0.5 * (at.day_of_week < 5) * (abs(at.hour - 8) < 2)
+        mean = (8 + 4 * number) * daily * np.exp(shock) + 0.5
+        frames.append(pd.DataFrame({"station": station, "at": at, "lent": draw.poisson(mean)}))
+    both = pd.concat(frames)
+    path = root / "data" / "lendings" / f"2013-{month:02d}.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    both[both["at"].dt.month == month].to_csv(path, index=False)
+    return path

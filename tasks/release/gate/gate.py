@@ -232,6 +232,8 @@ class _Holdout:
             for asked in rule.fairness:
                 yield f"fairness:{asked.column}:{asked.metric}", asked.at_most, partial(self.fairness_gap, asked)
             yield "calibration", rule.calibration, self.calibration
+        if case.task == "forecast":
+            yield "coverage", rule.coverage[0], self.coverage
         for name, value, limit, words in (
             ("latency", case.latency_ms, rule.latency_ms, "one row takes {:.3g} ms, {:g} are allowed"),
             ("size", case.size_mb, rule.size_mb, "the release takes {:.3g} MB, {:g} are allowed"),
@@ -467,6 +469,15 @@ class _Holdout:
         words += "" if close else f"; worse by more than {limit:g} cannot be ruled out"
         words += f"; the champion is {age} partitions old, {self.rule.champion_age} are asked"
         return _CheckResult(close and old, words, mean, interval=interval)
+
+    def coverage(self) -> _CheckResult:
+        """As many labels as is meant lie within the intervals of a forecast, or chance could be why not."""
+        drawn = {"resamples": self.resamples, "seed": self.seed}
+        value, *samples = metrics.coverage(self.rows["label"], self.predictions("challenger"), self.blocks, **drawn)
+        ends = metrics.interval(np.array(samples), self.rule.confidence)
+        low, high = self.rule.coverage
+        words = f"{value:.1%} of the labels lie within the intervals ({ends[0]:.1%} to {ends[1]:.1%}), 80% are meant"
+        return _CheckResult(ends[1] >= low and ends[0] <= high, f"{words}, {low:.0%} to {high:.0%} allowed", value)
 
     # anomalies
 

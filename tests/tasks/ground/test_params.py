@@ -202,7 +202,7 @@ def test_an_unknown_model_is_told_with_what_was_meant() -> None:
         ("tiny.features.hour.nulable", True, "models.tiny.features.hour.nulable: unknown key; did you mean 'nullable'?"),
         ("tiny.estimator.clas", "x", "models.tiny.estimator.clas: unknown key; did you mean 'class'?"),
         ("tiny.serving.rows", 1, "models.tiny.serving.rows: unknown key; did you mean 'max_rows'?"),
-        ("tiny.split.zzz", 1, "models.tiny.split.zzz: unknown key; known: by, holdout, look_ahead"),
+        ("tiny.split.zzz", 1, "models.tiny.split.zzz: unknown key; known: by, forecast, holdout, look_ahead"),
         # wrong types
         ("landing", 3, "landing: input should be a valid string, not 3"),
         ("models", [], "models: input should be a valid dictionary"),
@@ -213,7 +213,7 @@ def test_an_unknown_model_is_told_with_what_was_meant() -> None:
         # impossible values
         ("settle_seconds", -1, "settle_seconds: input should be greater than or equal to 0, not -1"),
         ("upstream", "os.system", r"upstream: string should match pattern '^models(\.\w+)+$', not 'os.system'"),
-        ("tiny.task", "clustering", "models.tiny.task: input should be 'classification', 'regression' or 'anomaly', not 'clustering'"),
+        ("tiny.task", "clustering", "models.tiny.task: input should be 'classification', 'regression', 'forecast' or 'anomaly', not 'clustering'"),
         ("tiny.datasets", {}, "models.tiny.datasets: dictionary should have at least 1 item after validation, not 0"),
         ("tiny.datasets.readings", "some", "models.tiny.datasets.readings: 'some' is no way to read a dataset; write partition, {history: N}, static or all"),
         ("tiny.datasets.readings", "all", "models.tiny: datasets: at least one must be read by partition or history: rows are made by partition"),
