@@ -13,6 +13,7 @@ import os
 import statistics
 import sys
 import time
+import traceback
 from importlib import import_module
 from pathlib import Path
 from typing import IO, Any, NoReturn
@@ -99,13 +100,18 @@ def main() -> None:
 
 
 def _answer(task: dict[str, Any], imported: float, answer_to: IO[str]) -> NoReturn:
-    os.environ.update(task.pop("environment", {}))
-    answer = {"build": build, "ask": ask}[task.pop("do")](task)
-    if "startup_s" in answer:
-        answer["startup_s"] += imported
-    answer_to.write(json.dumps(answer) + "\n")
-    answer_to.flush()
-    os._exit(0)
+    """In a process of its own, which ends here whatever happens."""
+    try:
+        os.environ.update(task.pop("environment", {}))
+        answer = {"build": build, "ask": ask}[task.pop("do")](task)
+        if "startup_s" in answer:
+            answer["startup_s"] += imported
+        answer_to.write(json.dumps(answer) + "\n")
+        answer_to.flush()
+        os._exit(0)
+    except BaseException:  # noqa: BLE001 - told by its log
+        traceback.print_exc()
+        os._exit(1)
 
 
 if __name__ == "__main__":
