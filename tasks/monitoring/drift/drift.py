@@ -273,10 +273,10 @@ def _of_few(reference: ColumnDays, threshold: float, stream: DaySummaries) -> st
     delays = [gross.delay(days, min(rows, 100), level, float(shift)) for shift in SHIFTS]
     within = [f"within about {math.ceil(delay * stretch)} days" if delay else "hardly ever" for delay in delays]
     known = "not" if days == 1 else "hardly"
-    shifts = [f"by {shift} {when}" for shift, when in zip(SHIFTS, within, strict=True)]
+    shifts = f"{SHIFTS[0]} standard deviations of the rows {within[0]}, by {SHIFTS[1]} {within[1]}"
     return (
         f"{_reference_days(reference)}: how days differ is {known} known, so only gross changes are told: at this pace "
-        f"a shift {shifts[0]}, in standard deviations of the rows, and {shifts[1]}; {FAR_OUTSIDE}"
+        f"a shift by {shifts}; {FAR_OUTSIDE}"
     )
 
 

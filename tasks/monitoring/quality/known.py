@@ -55,7 +55,9 @@ def _interval(newest: tuple[str, Mapping[str, float]]) -> str:
     return f"{entry['value']:.4g}{ends} in the week of {week}"
 
 
-def basis(loss: str, rows: int, promised: Mapping[str, float] | None, holdout: HoldoutLosses | None) -> str:
+def basis(
+    loss: str, rows: int, promised: Mapping[str, float] | None, holdout: HoldoutLosses | None, *, undated: bool = False
+) -> str:
     """What a promise of few data rests on, and what would be told; empty where a month of days says how days differ.
 
     Args:
@@ -63,6 +65,7 @@ def basis(loss: str, rows: int, promised: Mapping[str, float] | None, holdout: H
         rows: of the holdout that have a label.
         promised: {value, low, high}, or None.
         holdout: the same by day.
+        undated: whether its rows have no time.
     """
     import numpy as np
 
@@ -73,9 +76,9 @@ def basis(loss: str, rows: int, promised: Mapping[str, float] | None, holdout: H
     days = len(holdout.means)
     if days >= degradation.MANY:
         return ""
-    of = "1 day, or without a time" if days == 1 else f"{days} days"
+    of = "without a time" if undated else f"of {days} day{'' if days == 1 else 's'}"
     most = float(holdout.bound()) + float(holdout.rare(np.array(promised["value"])))
     return (
-        f"the promise rests on {rows:,} rows of {of}: how days differ is assumed, so a mean {loss} that stays above "
+        f"the promise rests on {rows:,} rows {of}: how days differ is assumed, so a mean {loss} that stays above "
         f"about {most:.3g} is told, and any day that is far above it"
     )

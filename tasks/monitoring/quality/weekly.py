@@ -123,7 +123,8 @@ def basis(how: Measuring, reference: Reference, promise: Mapping[str, float] | N
     assert reference.holdout is not None
     count = int(reference.holdout["label"].notna().sum())
     own = holdout_losses(how, reference, promise) if promise else None
-    return known.basis(how.loss, count, promise, own)
+    undated = bool(reference.holdout["time"].isna().all())
+    return known.basis(how.loss, count, promise, own, undated=undated)
 
 
 def monday(day: str) -> date:

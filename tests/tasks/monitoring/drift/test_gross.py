@@ -147,8 +147,8 @@ def test_too_few_days_are_said_with_the_day_on_which_there_are_enough() -> None:
     assert status == "not enough data"
     assert text.startswith(
         "not enough data: 3 of 7 days are there; at this pace the last one is over on 2014-01-07; until then training "
-        "has 1 day: how days differ is not known, so only gross changes are told: at this pace a shift by 5 within "
-        "about "
+        "has 1 day: how days differ is not known, so only gross changes are told: at this pace a shift by 5 "
+        "standard deviations of the rows within about "
     )
     assert text.endswith("; what lies far outside of all that was seen is reported when its day is over")
     status, text = said("27 days", PACES["three a week"](9).head(12))
