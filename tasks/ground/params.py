@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -56,40 +54,19 @@ def _as_dvc_compares(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-_RANGE = re.compile(r"(\d+)\.\.(\d+)")
-
-
 def _by_pattern(features: Any) -> Any:
     """`pixel_{0..783}: {…}` is 784 features of one group, as a shell's braces are that many words."""
     if not isinstance(features, dict):
         return features
     expanded: dict[Any, Any] = {}
     for key, feature in features.items():
-        names = list(_braces(key)) if isinstance(key, str) else [key]
+        names = list(yaml_reader.braces(key)) if isinstance(key, str) else [key]
         is_group = len(names) > 1 and isinstance(feature, dict)
         for name in names:
             if name in expanded:
                 raise ValueError(f"{name!r} is named twice, once by {key!r}")
             expanded[name] = {"group": key, **feature} if is_group else feature
     return expanded
-
-
-def _braces(text: str) -> Iterator[str]:
-    """The words that a shell makes of `a_{0..2}` (`{00..12}` keeps zeros) or `{x,y}_a`."""
-    match = re.search(r"\{([^{}]*(?:\.\.|,)[^{}]*)\}", text)
-    if match is None:
-        yield text
-        return
-    if span := _RANGE.fullmatch(match[1]):
-        first, last = int(span[1]), int(span[2])
-        width = max(len(span[1]), len(span[2])) if "0" in (span[1][0], span[2][0]) and len(span[1]) > 1 else 0
-        if not first <= last < first + 100_000:
-            raise ValueError(f"{text!r}: {match[0]} counts from the smaller to the larger number")
-        words = [f"{number:0{width}}" for number in range(first, last + 1)]
-    else:
-        words = match[1].split(",")
-    for word in words:
-        yield from _braces(text[: match.start()] + word + text[match.end() :])
 
 
 def _by_name(features: dict[str, Any]) -> dict[str, Any]:

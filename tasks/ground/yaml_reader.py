@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import math
+import re
 from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
@@ -120,3 +121,24 @@ def _faults_of_keys(mapping: dict[Any, Any], key: str) -> Iterator[tuple[str, st
             yield key, f"{name!r} is no key; put it in quotes"
     if len({isinstance(name, str) for name in mapping}) > 1:
         yield key, "some keys are texts, others are numbers: put all of them in quotes, or none"
+
+
+_RANGE = re.compile(r"(\d+)\.\.(\d+)")
+
+
+def braces(text: str) -> Iterator[str]:
+    """The words that a shell makes of `a_{0..2}` (`{00..12}` keeps zeros) or `{x,y}_a`."""
+    match = re.search(r"\{([^{}]*(?:\.\.|,)[^{}]*)\}", text)
+    if match is None:
+        yield text
+        return
+    if span := _RANGE.fullmatch(match[1]):
+        first, last = int(span[1]), int(span[2])
+        width = max(len(span[1]), len(span[2])) if "0" in (span[1][0], span[2][0]) and len(span[1]) > 1 else 0
+        if not first <= last < first + 100_000:
+            raise ValueError(f"{text!r}: {match[0]} counts from the smaller to the larger number")
+        words = [f"{number:0{width}}" for number in range(first, last + 1)]
+    else:
+        words = match[1].split(",")
+    for word in words:
+        yield from braces(text[: match.start()] + word + text[match.end() :])

@@ -275,8 +275,9 @@ def _applied(written: dict[str, Any], partition: str | None, where: str) -> dict
     applied: dict[str, Any] = {**written, "optional": [], "absent": {}}
     if isinstance(written.get("columns"), dict):
         applied["columns"] = {}
-        for name, versions in written["columns"].items():
-            _apply_column(applied, str(name), versions, partition, f"{where}: columns.{name}")
+        for key, versions in written["columns"].items():
+            for name in _names(str(key), applied, f"{where}: columns.{key}"):
+                _apply_column(applied, name, versions, partition, f"{where}: columns.{name}")
     if isinstance(written.get("expectations"), list):
         applied["expectations"] = [
             {key: value for key, value in expectation.items() if key not in ("from", "until")}
@@ -284,6 +285,17 @@ def _applied(written: dict[str, Any], partition: str | None, where: str) -> dict
             if _is_asked(expectation, partition, f"{where}: expectations.{position}")
         ]
     return applied
+
+
+def _names(key: str, applied: dict[str, Any], where: str) -> list[str]:
+    """The columns that a key names: `pixel_{0..63}` is 64, as in params.yaml."""
+    try:
+        names = list(yaml_reader.braces(key))
+    except ValueError as error:
+        raise ContractError(f"{where}: {error}") from None
+    if twice := [name for name in names if name in applied["columns"] or name in applied["absent"]]:
+        raise ContractError(f"{where}: {twice[0]!r} is named twice")
+    return names
 
 
 def _is_asked(expectation: Any, partition: str | None, where: str) -> bool:

@@ -157,7 +157,7 @@ def _ask(name: str, config: params.Params, story: Story) -> None:
     story.asked = package.request_rows(sample, model)
     story.answered = http.call(f"{_url()}/{name}/predict", {"rows": story.asked}, timeout=30)["predictions"]
     pipeline = model_file.load(build / "model" / "model.skops", None, own=f"models.{name}")
-    story.expected = model_file.predict(pipeline, sample[list(model.features)], model.task)
+    story.expected = model_file.predict(pipeline, sample[model.columns], model.task)
 
 
 def _url() -> str:

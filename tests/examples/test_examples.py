@@ -50,6 +50,13 @@ SCENARIOS = {
         ),
         refused="replay logged requests: errors:",
     ),
+    "image": Scenario(
+        history=5,
+        drift="2026-03",
+        moved="pixels",
+        spoil=("models/image/rows/__init__.py", 'scans["digit"]', 'scans["digit"].shift(1, fill_value=0)'),
+        refused="ceilings:log_loss: log_loss is",
+    ),
     "maintenance": Scenario(
         history=7,
         drift="2026-03",
@@ -59,6 +66,13 @@ SCENARIOS = {
             "class: sklearn.linear_model.LogisticRegression\n      params: {C: 1.0, max_iter: 500}",
             "class: sklearn.tree.DecisionTreeClassifier\n      params: {}",
         ),
+        refused="improvement: log_loss is",
+    ),
+    "text": Scenario(
+        history=6,
+        drift="2026-03",
+        moved="message",
+        spoil=("models/text/pipeline/__init__.py", "min_df=5", "max_features=10"),
         refused="improvement: log_loss is",
     ),
 }
@@ -121,7 +135,7 @@ def test_it_is_served_and_answers_as_its_pipeline_does(story: Story) -> None:
 def test_its_seeded_drift_is_found_and_nothing_before_it(story: Story, scenario: Scenario) -> None:
     """The alarm names the column that moved; the months before, which are as those of training, raise none."""
     assert story.before == []
-    assert scenario.moved in story.alarms
+    assert any(scenario.moved == column.partition(": ")[0] for column in story.alarms), story.alarms
 
 
 def test_its_bad_release_is_refused_and_the_champion_serves_on(story: Story, scenario: Scenario) -> None:

@@ -194,3 +194,15 @@ def test_a_column_by_both_of_its_names_is_refused(written: Any, tmp_path: Path) 
         table_files.Unreadable, match="column order is there twice: as order, and by its former name nr"
     ):
         table_files.read(tmp_path / "2024-02.csv", contract.load("m", "d", "2024-02"))
+
+
+def test_columns_of_one_kind_are_named_by_a_pattern(written: Any) -> None:
+    """As features in params.yaml; none is named twice."""
+    written("columns: {id: str, 'pixel_{08..10}': {type: float64, optional: true}}\nexpectations: []")
+    read = contract.load("m", "d")
+    assert list(read.columns) == ["id", "pixel_08", "pixel_09", "pixel_10"]
+    assert set(read.optional) == {"pixel_08", "pixel_09", "pixel_10"}
+    written("columns: {a_2: str, 'a_{1..3}': float64}\nexpectations: []")
+    assert "columns.a_{1..3}: 'a_2' is named twice" in refusal()
+    written("columns: {'a_{3..1}': float64}\nexpectations: []")
+    assert "{3..1} counts from the smaller to the larger number" in refusal()

@@ -1,0 +1,1 @@
+"""Messages, and the team that answers them."""
