@@ -407,3 +407,63 @@ def test_every_key_stands_in_the_reference() -> None:
     assert keys - whole - said == set()
     types = ("category", "integer", "number", "boolean", "datetime", "text", "vector")
     assert said - keys == {f"features.{type_}" for type_ in types}
+
+
+# ── types of features ─────────────────────────────────────────────────────────────────────────────
+
+
+def featured(features: dict[str, Any], **more: Any) -> params.Model:
+    """The small model with other features."""
+    raw = yaml.safe_load((REPOSITORY / "tests" / "small" / "params.yaml").read_text())["models"]["tiny"]
+    return params.Model.model_validate({**raw, "evaluate": {}, **more, "features": features})
+
+
+NUMBER = {"type": "number", "about": "x", "example": 0}
+
+
+def test_a_pattern_is_as_many_features() -> None:
+    """As a shell's braces; without data, so that the schema of requests needs none."""
+    model = featured({"pixel_{0..783}": NUMBER, "t{08..10}_{a,b}": {**NUMBER, "group": None}, "x{y}": NUMBER})
+    assert len(model.features) == 784 + 6 + 1
+    assert {"pixel_0", "pixel_783", "t08_a", "t10_b", "x{y}"} <= set(model.features)
+    assert model.features["pixel_7"].group == "pixel_{0..783}"
+    assert model.features["t08_a"].group is None
+
+
+@pytest.mark.parametrize(
+    ("features", "said"),
+    [
+        ({"p{0..2}": NUMBER, "p1": NUMBER}, "'p1' is named twice"),
+        ({"p{2..0}": NUMBER}, "counts from the smaller to the larger"),
+        ({"p{0..9999}": NUMBER}, "10,000 are more than 2,000"),
+        ({"v": {**NUMBER, "type": "vector"}}, "a vector needs its length"),
+        ({"v": {**NUMBER, "type": "vector", "length": 2, "example": [1]}}, "example has 1 numbers, its length is 2"),
+        ({"v": {**NUMBER, "type": "vector", "length": 2}, "v_1": NUMBER}, "v_1 is a feature, and a number of a vector"),
+        ({"n": {**NUMBER, "length": 2}}, "a number has no length"),
+        ({"b": {**NUMBER, "type": "boolean"}}, "example 0.0 is no boolean"),
+        ({"n": {**NUMBER, "example": True}}, "example True is no number"),
+        ({"b": {"type": "boolean", "about": "x", "example": True, "min": 0}}, "a boolean has no min or max"),
+        ({"d": {"type": "datetime", "about": "x", "example": "2024-01-01"}}, "example '2024-01-01' is no time"),
+        ({"d": {"type": "datetime", "about": "x", "example": "2024-01-01T00:00:00Z"}}, "write it in local time"),
+        (
+            {"d": {"type": "datetime", "about": "x", "example": "2024-01-01T00:00:00", "min": 3}},
+            "is no limit of a datetime",
+        ),
+        ({"n": {**NUMBER, "max": "5"}}, "min or max '5' is no limit of a number"),
+        (
+            {"t": {"type": "text", "about": "x", "example": "hello", "max_length": 4}},
+            "example has 5 characters; a text has 0 to 4",
+        ),
+    ],
+)
+def test_a_feature_that_cannot_be_is_told(features: dict[str, Any], said: str) -> None:
+    """Before anything runs."""
+    with pytest.raises(ValidationError) as caught:
+        featured(features)
+    assert said in str(caught.value)
+
+
+def test_texts_and_vectors_are_no_slices() -> None:
+    """Each value is another one."""
+    with pytest.raises(ValidationError, match=r"t. is a text, of which each value is another"):
+        featured({"t": {"type": "text", "about": "x", "example": ""}}, evaluate={"slices": ["t"]})

@@ -113,3 +113,41 @@ def test_a_model_without_its_code_is_told_which_file_is_missing(small: Project) 
     (small.root / "models" / "tiny" / "pipeline" / "__init__.py").write_text("")
     with pytest.raises(ModelCodeError, match=r"^models\.tiny\.pipeline has no build$"):
         user_code.build_pipeline("tiny", model)
+
+
+ABOUT = {"about": "x", "example": 0}
+OF_TYPES: dict[str, dict[str, Any]] = {
+    "n": {"type": "number", **ABOUT},
+    "yes": {"type": "boolean", "about": "x", "example": True},
+    "due": {"type": "datetime", "about": "x", "example": "2024-01-01T00:00:00"},
+    "message": {"type": "text", "about": "x", "example": "hello"},
+    "image": {"type": "vector", "length": 2, **ABOUT},
+}
+
+
+def handed(build: Any, types: list[str], patch: pytest.MonkeyPatch) -> Any:
+    """What a team's `build` is handed for features of some types."""
+    model = params.load(REPOSITORY / "tests" / "small" / "params.yaml").model("tiny")
+    features = {name: params.Feature.model_validate(OF_TYPES[name]) for name in types}
+    patch.setattr(user_code, "_attribute", lambda *_, **__: build)
+    patch.setattr(user_code, "make_estimator", lambda _: None)
+    return user_code.build_pipeline("tiny", model.model_copy(update={"features": features}))
+
+
+def test_a_pipeline_is_handed_the_kinds_of_columns_that_it_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that names categories and numbers gets truth values among its numbers."""
+    old = handed(lambda _, categories, numbers: (categories, numbers), ["n", "yes"], monkeypatch)
+    assert old == ([], ["n", "yes"])
+
+    def build(_: Any, categories: Any, numbers: Any, texts: Any, booleans: Any, datetimes: Any, vectors: Any) -> Any:
+        return numbers, texts, booleans, datetimes, vectors
+
+    new = handed(build, list(OF_TYPES), monkeypatch)
+    assert new == (["n"], ["message"], ["yes"], ["due"], {"image": ["image_0", "image_1"]})
+    assert handed(lambda _, **kinds: sorted(kinds), ["n", "due"], monkeypatch) == ["categories", "datetimes", "numbers"]
+
+
+def test_a_pipeline_that_does_not_name_a_kind_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise the model would learn without these columns, and nobody would know."""
+    with pytest.raises(ModelCodeError, match=r"build takes no `texts` \(message\); `vectors` \(image\), which params"):
+        handed(lambda _, categories, numbers: (categories, numbers), ["n", "message", "image"], monkeypatch)

@@ -20,8 +20,16 @@ import pandas as pd
 import pytest
 import skops.io
 from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.decomposition import LatentDirichletAllocation, TruncatedSVD
+from sklearn.feature_extraction.text import CountVectorizer, HashingVectorizer, TfidfTransformer, TfidfVectorizer
+from sklearn.feature_selection import SelectKBest, chi2, mutual_info_classif
+from sklearn.linear_model import LogisticRegression
+from sklearn.naive_bayes import BernoulliNB, ComplementNB, MultinomialNB
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from sklearn.random_projection import SparseRandomProjection
+from sklearn.svm import LinearSVC
 
 from models.hourly_departures.pipeline.interval import WithInterval
 from tasks.ground import files
@@ -280,6 +288,29 @@ def test_no_trusted_name_runs_something_when_it_is_called(tmp_path: Path, truste
         assert "not a model file" in str(error)  # noqa: PT017 - either end is well
     assert not touched.exists()
     assert names(tmp_path) == ["m.skops"]
+
+
+TEXTS = ["good day sir", "bad thing here", "good thing", "bad day"] * 10
+OF_TEXTS: dict[str, Callable[[], Pipeline]] = {
+    "tfidf": lambda: make_pipeline(TfidfVectorizer(), LogisticRegression()),
+    "count": lambda: make_pipeline(CountVectorizer(stop_words="english", ngram_range=(1, 2)), MultinomialNB()),
+    "hashing": lambda: make_pipeline(HashingVectorizer(n_features=64), TfidfTransformer(), LogisticRegression()),
+    "svd": lambda: make_pipeline(TfidfVectorizer(analyzer="char_wb"), TruncatedSVD(3), LogisticRegression()),
+    "selected": lambda: make_pipeline(CountVectorizer(), SelectKBest(chi2, k=2), ComplementNB()),
+    "informative": lambda: make_pipeline(CountVectorizer(), SelectKBest(mutual_info_classif, k=2), BernoulliNB()),
+    "projected": lambda: make_pipeline(TfidfVectorizer(), SparseRandomProjection(3), LogisticRegression()),
+    "topics": lambda: make_pipeline(CountVectorizer(), LatentDirichletAllocation(2), LogisticRegression()),
+    "calibrated": lambda: make_pipeline(TfidfVectorizer(), CalibratedClassifierCV(LinearSVC())),
+}
+
+
+@pytest.mark.parametrize("name", list(OF_TEXTS))
+def test_a_pipeline_of_texts_is_written_and_read(tmp_path: Path, name: str) -> None:
+    """Every type that it holds was reviewed."""
+    pipeline = OF_TEXTS[name]().fit(TEXTS, [0, 1, 0, 1] * 10)
+    model_file.dump(pipeline, tmp_path / "m.skops")
+    again = model_file.load(tmp_path / "m.skops", sha256=None)
+    assert (again.predict_proba(TEXTS) == pipeline.predict_proba(TEXTS)).all()
 
 
 def names(folder: Path) -> list[str]:

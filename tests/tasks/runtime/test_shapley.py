@@ -159,3 +159,24 @@ def test_whatever_the_model_it_adds_up_and_nothing_gets_what_it_did_not_do(row: 
     scale = 1 + max(abs(one(predict, row)), abs(found.base), *(abs(moved) for moved in found.contributions.values()))
     assert abs(found.base + sum(found.contributions.values()) - found.prediction) <= 1e-9 * scale
     assert abs(found.contributions["d"]) <= 1e-9 * scale
+
+
+def test_a_wide_row_is_explained_in_chunks_and_by_its_players() -> None:
+    """784 columns of two players; no more than CELLS values are asked for at once, and nothing else changes."""
+    names = [f"p{i}" for i in range(784)]
+    row, background = dict.fromkeys(names, 1.0), [dict.fromkeys(names, float(i % 3)) for i in range(64)]
+    players = {"left": names[:300], "right": names[300:]}
+    asked: list[int] = []
+
+    def predict(columns: Columns) -> npt.NDArray[np.float64]:
+        asked.append(len(columns) * len(columns["p0"]))
+        return np.asarray(3 * columns["p0"] + columns["p783"] * columns["p0"], dtype=np.float64)
+
+    found = shapley.explain(predict, row, background, players=players)
+    assert list(found.contributions) == ["left", "right"]
+    assert max(asked) <= shapley.CELLS
+    assert found.base + sum(found.contributions.values()) == pytest.approx(found.prediction)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shapley, "CELLS", 10_000)
+        assert shapley.explain(predict, row, background, players=players) == found
+    assert len(asked) > 10

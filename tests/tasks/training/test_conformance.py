@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from decimal import Decimal
 from typing import Any
 
@@ -284,3 +285,80 @@ def test_what_is_no_mark_of_an_anomaly_is_refused() -> None:
         "models/tiny/rows, partition 2013-01: label is no mark of an anomaly: 1 is an anomaly, 0 is none, missing is not "
         "known; it is -1 in 2 rows (first: row 2)"
     )
+
+
+# ── other types ───────────────────────────────────────────────────────────────────────────────────
+
+ABOUT = {"about": "x", "example": 0}
+TYPES: dict[str, dict[str, Any]] = {
+    "yes": {"type": "boolean", "about": "x", "example": True, "nullable": True},
+    "due": {"type": "datetime", "about": "x", "example": "2024-01-01T00:00:00", "max": "2030-01-01T00:00:00",
+            "timezone": "Europe/Berlin"},
+    "message": {"type": "text", "about": "x", "example": "hello", "max_length": 30},
+    "image": {"type": "vector", "length": 2, "max": 9, **ABOUT},
+    "kind": {"type": "category", "about": "x", "example": "a"},
+}  # fmt: skip
+GIVEN: dict[str, Any] = {
+    "yes": [True, False, None], "due": pd.to_datetime(["2024-07-01T12:00Z"] * 3), "message": ["a", "", "c"],
+    "image": [[1, 2], np.array([3.0, 4.0]), (5, 6)], "kind": ["a", 49.0, "b"],
+}  # fmt: skip
+
+
+def typed(**changes: Any) -> pd.DataFrame:
+    """Three rows with features of the other types, conformed."""
+    head = {"id": list("abc"), "time": pd.date_range("2013-01-01", periods=3), "label": [0, 1, 0]}
+    frame = pd.DataFrame({**head, **GIVEN, **changes})
+    return conform(frame, "tiny", model(features=TYPES, evaluate={}))
+
+
+def test_each_type_has_its_column_and_a_vector_several() -> None:
+    """Truth values are 1 and 0, times are local, and a vector may come as its columns too."""
+    rows = typed()
+    assert list(rows.columns) == ["due", "kind", "message", "yes", "image_0", "image_1", "label", "time", "id"]
+    assert rows["yes"].fillna(-1).tolist() == [1, 0, -1]
+    assert rows["due"].astype(str).tolist() == ["2024-07-01 14:00:00"] * 3
+    assert rows[["image_0", "image_1"]].to_numpy().tolist() == [[1, 2], [3, 4], [5, 6]]
+    assert rows["kind"].tolist() == ["a", "49", "b"]
+    frame = pd.DataFrame(
+        {"id": ["a"], "time": [pd.Timestamp(2013, 1, 1)], "label": [0], "image_0": [1], "image_1": [2]}
+    )
+    wide = conform(frame, "tiny", model(features={"image": TYPES["image"]}, evaluate={}))
+    assert wide[["image_0", "image_1"]].to_numpy().tolist() == [[1.0, 2.0]]
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"kind": [[1, 2], "a", "b"]}, "kind is no category: it is a list in row 1, [1, 2]"),
+        ({"kind": pd.to_datetime(["2024-01-01"] * 3)}, "kind is no category: it is datetime64"),
+        ({"kind": ["a", dt.date(2024, 1, 1), "b"]}, "kind is no category: it is a date in row 2, 2024-01-01"),
+        ({"message": ["a", 7, "b"]}, "message is no text: it is a int in row 2, 7"),
+        (
+            {"message": ["a", "b", "x" * 31]},
+            "message is longer than 30 characters in 1 row (first: row 3), as one of 31; shorten it",
+        ),
+        ({"yes": [True, "true", None]}, "yes is no boolean: it is a str in row 2"),
+        ({"yes": [1, 0, 2]}, "yes is no boolean: it is 2 in row 3; true and false are 1 and 0"),
+        ({"due": [1, 2, 3]}, "due is no datetime: it is a number, of which nobody knows the unit"),
+        ({"due": ["2024-01-01"] * 3}, "due is no datetime: it is text; use pd.to_datetime"),
+        (
+            {"due": pd.to_datetime(["2024-01-01", "2031-01-01", "2024-01-01"])},
+            "due is after 2030-01-01T00:00:00 in 1 row (first: row 2), as 2031-01-01",
+        ),
+        ({"image": [[1, 2], [1], [1, 2]]}, "image is no vector: it has the shape (1,) in row 2; its length is 2"),
+        ({"image": [[1, 2], "ab", [1, 2]]}, "image is no vector: it is a str in row 2, no list of 2 numbers"),
+        ({"image": [[1, 2], [1, "x"], [1, 2]]}, "image is no vector: it has no numbers in row 2"),
+        ({"image": [[1, 2], [1, None], [1, 2]]}, "image is no vector: its number 1 is missing in row 2"),
+        ({"image": [[1, 2], [1, 10], [1, 2]]}, "image has a number above 9 in 1 row (first: row 2); widen its limits"),
+        (
+            {"image": [[1, 2], None, [1, 2]]},
+            "image is missing in 1 row (first: row 2); say in params.yaml that it is nullable",
+        ),
+    ],
+)
+def test_a_value_that_is_not_of_its_type_is_told_with_its_row(changed: dict[str, Any], said: str) -> None:
+    """And no text of a customer is in a message."""
+    with pytest.raises(ModelCodeError) as caught:
+        typed(**changed)
+    assert said in str(caught.value)
+    assert "xxxx" not in str(caught.value)
