@@ -59,6 +59,27 @@ def test_rows_have_the_columns_of_params_yaml_in_order() -> None:
     assert told["vibration"].isna().tolist() == [False, True, False, False, False]
 
 
+def test_weights_and_columns_to_slice_by_are_kept() -> None:
+    """A weight as float64, where rows give one; a column that is no feature as text, which may be missing."""
+    sliced = model(evaluate={"slices": ["station", "region", "year"]})
+    told = conform(rows(weight=[1, 2, 0, 1, 1], region=["x", None, "y", "y", "x"], year=2013.0), "tiny", sliced)
+    assert list(told)[-3:] == ["weight", "region", "year"]
+    assert (str(told["weight"].dtype), told["weight"].sum()) == ("float64", 5)
+    assert told["region"].isna().sum() == 1
+    assert told["year"].unique().tolist() == ["2013"]
+    with pytest.raises(ModelCodeError, match=r"^models/tiny/rows gives no column region, year; params.yaml and"):
+        conform(rows(), "tiny", sliced)
+
+
+@pytest.mark.parametrize(("weight", "told"), [(-1.0, "it is -1 in 1 row"), (np.inf, "it is inf in 1 row")])
+def test_a_weight_that_is_none_is_told(weight: float, told: str) -> None:
+    """How often a row counts cannot be below 0, nor without end."""
+    with pytest.raises(ModelCodeError, match=rf"^models/tiny/rows: weight is no weight: {told} \(first: row 2\)"):
+        conform(rows(weight=[1, weight, 1, 1, 1]), "tiny", model())
+    with pytest.raises(ModelCodeError, match="weight is missing in 1 row"):
+        conform(rows(weight=[1, None, 1, 1, 1]), "tiny", model())
+
+
 def test_a_column_that_is_given_twice_is_told() -> None:
     """As a join gives it: which of both counts is not guessed."""
     for name in ("hour", "label"):

@@ -52,6 +52,13 @@ def test_ids_that_name_one_row_each_are_no_fault(tmp_path: Path) -> None:
     consistency.refuse_labels_of_two_kinds(made, "shop")
 
 
+def test_weights_of_some_partitions_only_are_told(tmp_path: Path) -> None:
+    """What the rows of the others count is not guessed."""
+    consistency.refuse_some_weights(lay_down(tmp_path, jan={"weight": 1.0}, feb={"weight": 2.0}), "shop")
+    with pytest.raises(ModelCodeError, match=r"weight is in partition jan and not in feb\. Let all have it"):
+        consistency.refuse_some_weights(lay_down(tmp_path, jan={"weight": 1.0}, feb={}), "shop")
+
+
 @pytest.mark.parametrize(
     ("label", "said"), [("yes", "text in partition feb"), (True, "a truth value in partition feb")]
 )

@@ -617,3 +617,97 @@ def test_rows_without_a_time_are_compared_in_groups(flights: Flights) -> None:
     assert check(verdict, "rows_unseen").reason == "1,500 of 1,500 holdout rows, without a time, are compared"
     by_time = gate.judge(replace(case, split="time"), rule())
     assert check(by_time, "improvement").reason == "could not run: 1500 of 1500 holdout rows have no time"
+
+
+# ── decisions, costs, weights, fairness ───────────────────────────────────────────────────────────
+
+
+def deciding(logit: Any, threshold: float) -> pd.DataFrame:
+    """Predictions with the class that is decided for from a probability on."""
+    answers = scored(logit)
+    return answers.assign(prediction=(answers["p_1"] >= threshold).astype("int64"))
+
+
+def test_a_cost_is_compared_row_by_row(flights: Flights) -> None:
+    """The same probabilities, another threshold: the cheaper decisions win, and a log loss sees no difference."""
+    case = flights.case(flights.truth, flights.truth, cost="cost(1, 10)")
+    cheap, dear = deciding(flights.truth, 1 / 11), deciding(flights.truth, 0.5)
+    cheaper = replace(
+        case,
+        challenger=replace(case.challenger, predictions=cheap),
+        champion=replace(case.champion, predictions=dear),
+        baseline=case.baseline.assign(prediction=1),
+    )
+    by_cost = check(gate.judge(cheaper, rule(loss="cost"), resamples=200), "improvement")
+    assert by_cost.passed
+    assert by_cost.reason.startswith("cost(1, 10) is ")
+    expected = gate.metrics.losses("cost(1, 10)", flights.frame["label"], cheap)
+    expected = expected - gate.metrics.losses("cost(1, 10)", flights.frame["label"], dear)
+    assert by_cost.value == pytest.approx(expected.mean())
+    assert not check(gate.judge(cheaper, rule(), resamples=200), "improvement").passed
+    without = check(gate.judge(replace(cheaper, cost=None), rule(loss="cost"), resamples=200), "improvement")
+    assert without.reason == "could not run: what errors cost is not known (params.yaml: estimator.decision.cost)"
+
+
+def test_floors_and_ceilings_may_be_of_decisions(flights: Flights) -> None:
+    """As the pipeline decides, not as the most probable class would."""
+    case = flights.case(flights.truth, cost="cost(1, 10)", decision="from 0.1 on")
+    case = replace(case, challenger=replace(case.challenger, predictions=deciding(flights.truth, 0.1)))
+    limits = rule(floors={"recall": 0.95, "precision": 0.9}, ceilings={"cost": 1.0})
+    verdict = gate.judge(case, limits, resamples=200)
+    assert check(verdict, "floors:recall").passed
+    assert not check(verdict, "floors:precision").passed
+    assert check(verdict, "ceilings:cost").passed
+    assert check(verdict, "decision").reason == "from 0.1 on"
+
+
+def test_a_row_that_weighs_nothing_decides_nothing(flights: Flights) -> None:
+    """Metrics, losses and their intervals count rows as often as their weight says."""
+    worse = np.where(flights.frame["origin"] == "EWR", -flights.truth, flights.truth)
+    case = flights.case(worse, flights.noisy(0.8))
+    ours = flights.frame.assign(weight=(flights.frame["origin"] != "EWR").astype(float))
+    weighted, plain = (
+        gate.judge(replace(case, holdout=frame, slices=()), rule(), resamples=200) for frame in (ours, flights.frame)
+    )
+    assert check(weighted, "improvement").passed
+    assert not check(plain, "improvement").passed
+    assert weighted.id != plain.id
+
+
+def unfair(flights: Flights, shift: float) -> gate.Comparison:
+    """Decisions that are easier to get in one of three groups, which the model does not know."""
+    group = np.random.default_rng(5).choice(["a", "b", "few"], flights.n, p=[0.5, 0.48, 0.02])
+    answers = deciding(flights.truth + shift * (group == "a"), 0.5)
+    case = flights.case(flights.truth, holdout=flights.frame.assign(group=group), slices=("origin", "group"))
+    return replace(case, challenger=replace(case.challenger, predictions=answers))
+
+
+def test_a_gap_between_groups_is_refused_beyond_doubt(flights: Flights) -> None:
+    """With the groups' own values; one with few rows is not judged, and that is said."""
+    asked = rule(fairness=[{"column": "group", "metric": "selection_rate", "at_most": 0.05}])
+    name = "fairness:group:selection_rate"
+    far = check(gate.judge(unfair(flights, 2.0), asked, resamples=300), name)
+    assert not far.passed
+    assert far.value is not None
+    assert far.interval is not None
+    assert far.interval[0] > 0.05
+    assert "(a 0." in far.reason
+    assert far.reason.endswith("not judged, as it has fewer than 50 rows: few")
+    assert check(gate.judge(unfair(flights, 0.0), asked, resamples=300), name).passed
+
+
+@pytest.mark.parametrize("metric", ["recall", "precision", "false_positive_rate", "accuracy", "loss"])
+def test_noise_between_groups_is_no_reason_to_refuse(metric: str) -> None:
+    """Two groups that are treated alike, and nothing allowed: at most one in twenty is refused, as was asked."""
+    asked = rule(fairness=[{"column": "group", "metric": metric, "at_most": 0.0}])
+    holdouts = (gate._Holdout(unfair(Flights(n=600, seed=seed), 0.0), asked, 100) for seed in range(40))
+    refused = [not holdout.fairness_gap(asked.fairness[0]).passed for holdout in holdouts]
+    assert sum(refused) <= 5
+
+
+def test_fairness_of_a_column_without_large_groups_is_said(flights: Flights) -> None:
+    """It passes: there is nothing to compare."""
+    asked = rule(slice_min_rows=5000, fairness=[{"column": "group", "metric": "recall", "at_most": 0.0}])
+    result = check(gate.judge(unfair(flights, 2.0), asked, resamples=100), "fairness:group:recall")
+    assert (result.passed, result.value) == (True, None)
+    assert result.reason.startswith("no two groups of group can be compared in recall; not judged")
