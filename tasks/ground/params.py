@@ -462,6 +462,13 @@ class Rollout(Section):
     min_requests: PositiveInt = 50
 
 
+ONE_LABEL = (
+    "A model has one label: of several, make a model each, with an entry below `models` and a folder that has this "
+    "model's code and another label; they may read the same datasets"
+)
+"""What to do with several outputs, or tags."""
+
+
 class Model(Section):
     """One model: all that is said of it outside models/<name>/. What dvc.yaml reads has no default, as DVC has none."""
 
@@ -481,6 +488,15 @@ class Model(Section):
     retrain: Retrain = Retrain(when=[When(new_rows=1)])
     rollout: Rollout = Rollout()
     serving: Serving
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_label(cls, written: Any) -> Any:
+        if isinstance(written, dict) and (
+            several := [key for key in ("labels", "outputs", "targets") if key in written]
+        ):
+            raise ValueError(f"{several[0]}: is no key. {ONE_LABEL}")
+        return written
 
     @model_validator(mode="after")
     def _consistent(self) -> Model:

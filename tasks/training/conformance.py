@@ -40,6 +40,7 @@ def conform(rows: pd.DataFrame, name: str, model: params.Model, partition: str =
             stands twice.
     """
     where = f"models/{name}/rows{f', partition {partition}' if partition else ''}"
+    _refuse_several_labels(rows, model, where)
     rows = _with_vectors(rows, model, where)
     wanted = [*model.columns, "label", "time", "id", *(["weight"] if "weight" in rows else []), *model.kept]
     may_lack = {*model.kept, *(["label"] if model.task == "anomaly" else [])}  # nobody knows yet what is an anomaly
@@ -67,6 +68,22 @@ def conform(rows: pd.DataFrame, name: str, model: params.Model, partition: str =
         places = ", ".join(str(row + 1) for row in np.flatnonzero(rows["id"] == first)[:5])
         raise ModelCodeError(f"{where}: id {first!r} stands twice (rows {places}); it must name one row")
     return rows
+
+
+def _refuse_several_labels(rows: pd.DataFrame, model: params.Model, where: str) -> None:
+    """Refuse rows that have several labels, however they come: as columns, or as lists in one."""
+    columns = [str(name) for name in rows.columns if name == "label"]
+    if not columns and model.task != "anomaly":
+        others = [str(name) for name in rows.columns if name not in {*model.features, *model.kept}]
+        columns = [name for name in others if name.startswith("label")]
+    fault = f"the columns {', '.join(columns)} look like several labels" if len(columns) > 1 else ""
+    if columns == ["label"] and rows["label"].dtype == object:
+        several = rows["label"].map(lambda value: isinstance(value, list | tuple | dict | set | np.ndarray))
+        if several.any():
+            first = int(np.argmax(several.to_numpy()))
+            fault = f"label is a {type(rows['label'].iloc[first]).__name__} in row {first + 1}"
+    if fault:
+        raise ModelCodeError(f"{where}: {fault}, and a row has one, a number or a class. {params.ONE_LABEL}")
 
 
 def _checked(values: Column, model: params.Model, where: str, *, can_lack: bool) -> Column:

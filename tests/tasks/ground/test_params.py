@@ -202,6 +202,7 @@ def test_an_unknown_model_is_told_with_what_was_meant() -> None:
         ("tiny.features.hour.nulable", True, "models.tiny.features.hour.nulable: unknown key; did you mean 'nullable'?"),
         ("tiny.estimator.clas", "x", "models.tiny.estimator.clas: unknown key; did you mean 'class'?"),
         ("tiny.serving.rows", 1, "models.tiny.serving.rows: unknown key; did you mean 'max_rows'?"),
+        ("tiny.labels", ["wait", "cost"], f"models.tiny: labels: is no key. {params.ONE_LABEL}"),
         ("tiny.split.zzz", 1, "models.tiny.split.zzz: unknown key; known: by, forecast, holdout, look_ahead"),
         # wrong types
         ("landing", 3, "landing: input should be a valid string, not 3"),

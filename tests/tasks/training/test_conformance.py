@@ -82,7 +82,7 @@ def test_a_weight_that_is_none_is_told(weight: float, told: str) -> None:
 
 def test_a_column_that_is_given_twice_is_told() -> None:
     """As a join gives it: which of both counts is not guessed."""
-    for name in ("hour", "label"):
+    for name in ("hour", "time"):
         with pytest.raises(ModelCodeError, match=f"^models/tiny/rows gives column {name} twice: which one counts"):
             conform(pd.concat([rows(), rows()[[name]]], axis=1), "tiny", model())
 
@@ -383,3 +383,33 @@ def test_a_value_that_is_not_of_its_type_is_told_with_its_row(changed: dict[str,
         typed(**changed)
     assert said in str(caught.value)
     assert "xxxx" not in str(caught.value)
+
+
+# ── several labels ────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (rows(label=[[1, 2]] * 5), "label is a list in row 1"),
+        (rows(label=pd.Series([np.array([1.0, 2.0])] * 5)), "label is a ndarray in row 1"),
+        (rows(label=[1, {"wait": 1, "cost": 2}, 1, 1, 1]), "label is a dict in row 2"),
+        (pd.concat([rows(), rows()[["label"]]], axis=1), "the columns label, label look like several labels"),
+        (rows(label_wait=1.0, label_cost=2.0).drop(columns="label"), "the columns label_wait, label_cost look like"),
+    ],
+    ids=["lists", "arrays", "a dictionary", "two columns of a name", "two columns"],
+)
+@pytest.mark.parametrize("task", [{}, {"task": "regression", "gate": GATE}], ids=["classes", "numbers"])
+def test_several_labels_are_refused_with_what_to_do(given: pd.DataFrame, said: str, task: dict[str, Any]) -> None:
+    """A model each: never in the words of pandas."""
+    with pytest.raises(ModelCodeError) as caught:
+        conform(given, "tiny", model(**task), "2013-01")
+    assert str(caught.value).startswith(f"models/tiny/rows, partition 2013-01: {said}")
+    assert "of several, make a model each" in str(caught.value)
+
+
+def test_a_feature_or_slice_may_be_called_as_a_label_is() -> None:
+    """Where there is a label, what else the code gives is its affair."""
+    features = {**SMALL["features"], "label_size": {"type": "number", "about": "x", "example": 1}}
+    told = conform(rows(label_size=1.0, label_source="x"), "tiny", model(features=features))
+    assert told["label"].tolist() == [0, 1, 0, 1, 0]
