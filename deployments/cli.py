@@ -200,9 +200,9 @@ def check_time(
     """Make rows again with the future cut off: whether any uses what was not known yet. Exit code 3: one does."""
     from tasks.lifecycle import check_time
 
-    results = check_time.check(model, partition, cuts)
-    _print(check_time.as_json(results), as_json, check_time.report(model, results))
-    return ATTENTION if check_time.has_faults(results) else 0
+    findings = check_time.check(model, partition, cuts)
+    _print(findings.as_json(), as_json, check_time.report(model, findings))
+    return ATTENTION if findings.are_faults else 0
 
 
 def _run_flow(name: str, **parameters: Any) -> int:

@@ -40,11 +40,11 @@ Log = Callable[[str], object]
 
 def check_of(config: params.Params, log: Log) -> landing.DeliveryCheck:
     """The check for one look at the landing zone."""
-    packages, known = cache(_packages), {name: _KnownIds() for name in config.models}
+    pins, known = cache(packages), {name: _KnownIds() for name in config.models}
 
     def check(landed: Landed, local: Path) -> Refusal | None:
         for name in config.readers(landed.dataset):
-            maker = _maker(name, config.models[name], landed, local, packages())
+            maker = _maker(name, config.models[name], landed, local, pins())
             if refusal := _Trial(maker, landed, known[name], log).refusal():
                 return refusal
         return None
@@ -52,20 +52,20 @@ def check_of(config: params.Params, log: Log) -> landing.DeliveryCheck:
     return check
 
 
-def _packages() -> str:
+def packages() -> str:
     """The pins of what rows are made with, as the stage has written them, or will write them."""
     written = settings.BUILD / "environment" / "training.txt"
     return written.read_text(encoding="utf-8") if written.exists() else locked_packages.text("training")
 
 
-def _maker(name: str, model: params.Model, landed: Landed, local: Path, packages: str) -> RowsMaker:
+def _maker(name: str, model: params.Model, landed: Landed, local: Path, pins: str) -> RowsMaker:
     """Makes rows as `prepare` will, once the delivery is in data/."""
     paths = {dataset: list(validate.partitions(dataset)) for dataset in model.datasets}
     others = [path for path in paths[landed.dataset] if path.stem != landed.partition]
     md5s = {dataset: file_hashes.md5s(of) for dataset, of in {**paths, landed.dataset: others}.items()}
     md5s[landed.dataset][local] = files.md5(local)
     tables = {dataset: dict(sorted(of.items(), key=lambda item: item[0].name)) for dataset, of in md5s.items()}
-    return RowsMaker(name, model, tables, packages)
+    return RowsMaker(name, model, tables, pins)
 
 
 class _KnownIds:

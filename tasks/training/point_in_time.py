@@ -111,7 +111,7 @@ def cut_off(maker: RowsMaker, partition: str, share: float) -> CutOff:
         for dataset, paths in maker.files(partition).items()
     }
     with _opening() as opened:
-        whole = _typed(_made(maker, partition, frames), maker.model)
+        whole = _typed(_made(maker, partition, frames), maker)
     at = _moment(whole, share)
     until, is_cut, not_shown = _cut(maker, partition, frames, at)
     result = CutOff(partition, None if at is None else str(at), opened=sorted(opened), not_shown=not_shown)
@@ -119,7 +119,7 @@ def cut_off(maker: RowsMaker, partition: str, share: float) -> CutOff:
         result.not_shown.append("nothing lies after it that could be cut off")
         return result
     try:
-        without = _typed(_made(maker, partition, until), maker.model)
+        without = _typed(_made(maker, partition, until), maker)
     except ModelCodeError as error:
         result.not_shown.append(f"without what came later, {error}")
         return result
@@ -135,14 +135,19 @@ def _made(maker: RowsMaker, partition: str, frames: Frames) -> pd.DataFrame:
     return rows
 
 
-def _typed(rows: pd.DataFrame, model: params.Model) -> pd.DataFrame:
+def _typed(rows: pd.DataFrame, maker: RowsMaker) -> pd.DataFrame:
     """Features, id and time, as far as they are there, in the types in which they would be learned from."""
+    import pandas as pd
+
     from tasks.modelling.rows import as_features, as_text
 
     rows = rows.reset_index(drop=True)
-    typed = as_features(rows, model.features)
-    time = rows["time"].astype("datetime64[us]") if "time" in rows else None
-    return rows[[]].assign(**typed, id=as_text(rows["id"]), **({} if time is None else {"time": time}))
+    try:
+        typed = {**as_features(rows, maker.model.features), "id": as_text(rows["id"])}
+        time = {"time": rows["time"].astype("datetime64[us]")} if "time" in rows else {}
+    except (ValueError, TypeError) as error:
+        raise ModelCodeError(f"models/{maker.name}/rows: {error}; `evergreen try prepare` shows where") from error
+    return pd.DataFrame({**typed, **time})
 
 
 def _moment(rows: pd.DataFrame, share: float) -> pd.Timestamp | None:

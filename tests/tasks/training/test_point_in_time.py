@@ -74,10 +74,10 @@ def write(project: Project, monkeypatch: pytest.MonkeyPatch) -> Callable[..., No
 def test_rows_of_what_was_known_come_out_the_same(write: Callable[..., None], code: str, id_: str) -> None:
     """Whether their ids are keys or numbers of rows; a label may need what comes later, a feature may not."""
     write(code, id_)
-    results = check_time.check("tiny", None, 3)
-    assert not check_time.has_faults(results)
-    assert sum(of.rows for of in results) > 500
-    lines = list(check_time.report("tiny", results))
+    findings = check_time.check("tiny", None, 3)
+    assert not findings.are_faults
+    assert sum(of.rows for of in findings.cuts) > 500
+    lines = list(check_time.report("tiny", findings))
     assert "every feature came out as it was" in lines[1]
     assert ("rows are not made without what came later" in lines[-1]) == ("label" in code or "failures" in code)
 
@@ -87,9 +87,11 @@ def test_rows_of_what_was_known_come_out_the_same(write: Callable[..., None], co
 def test_a_feature_of_later_rows_is_named(write: Callable[..., None], code: str, column: str, id_: str) -> None:
     """Within one partition: of the next row, or of all there are."""
     write(code, id_)
-    results = check_time.check("tiny", None, 2)
-    assert {difference.column for of in results for difference in of.differences} == {column}
-    assert f"{column} uses what was not known yet, at 6 of these moments" in list(check_time.report("tiny", results))[1]
+    findings = check_time.check("tiny", None, 2)
+    assert {difference.column for of in findings.cuts for difference in of.differences} == {column}
+    assert (
+        f"{column} uses what was not known yet, at 6 of these moments" in list(check_time.report("tiny", findings))[1]
+    )
 
 
 NEXT = "now = readings.assign(pressure=tables['later']['pressure'].sum()).loc[:]"
@@ -103,7 +105,7 @@ def test_a_feature_of_the_next_partition_is_named(project: Project, write: Calla
     suite = project.root / "models/tiny/expectations"
     (suite / "later.yaml").write_text((suite / "readings.yaml").read_text())
     write(NEXT, reading="partition, later: static")
-    january, _, march = check_time.check("tiny", None, 1)
+    january, _, march = check_time.check("tiny", None, 1).cuts
     assert [of.column for of in january.differences] == ["pressure"]
     assert march.differences  # of its own later rows
     write_again = "now = readings.assign(pressure=pd.read_csv(Path('data/readings/2013-02.csv'))['pressure'].mean())"
@@ -111,9 +113,9 @@ def test_a_feature_of_the_next_partition_is_named(project: Project, write: Calla
     with pytest.MonkeyPatch.context() as patch:
         forget_models(patch)
         patch.chdir(project.root)
-        results = check_time.check("tiny", "2013-01", 1)
-    assert results[0].opened == ["data/readings/2013-02.csv"]
-    assert "opens data/readings/2013-02.csv itself, past the tables" in "\n".join(check_time.report("tiny", results))
+        findings = check_time.check("tiny", "2013-01", 1)
+    assert findings.cuts[0].opened == ["data/readings/2013-02.csv"]
+    assert "opens data/readings/2013-02.csv itself, past the tables" in "\n".join(check_time.report("tiny", findings))
 
 
 def staged(project: Project) -> None:
@@ -149,13 +151,13 @@ def test_a_dataset_without_a_column_of_time_is_named(project: Project, write: Ca
         frame = pd.read_csv(path)
         frame.insert(2, "seen", frame["at"])
         frame.to_csv(path, index=False)
-    (result,) = check_time.check("tiny", "2013-01", 1)
+    (result,) = check_time.check("tiny", "2013-01", 1).cuts
     assert result.not_shown == [
         "readings has no column of time (`time` in its suite names one): none of its rows was cut off",
         "nothing lies after it that could be cut off",
     ]
     project.edit(suite, "columns:\n", "time: seen\ncolumns:\n")
-    assert check_time.check("tiny", "2013-01", 1)[0].rows == 112
+    assert check_time.check("tiny", "2013-01", 1).cuts[0].rows == 112
 
 
 @pytest.mark.parametrize("name", ["flight_delay", "hourly_departures"])
