@@ -248,7 +248,7 @@ class Router:
     async def _browser_page(self, scope: Scope, path: str) -> Response | None:
         """What a browser gets instead of JSON. Reports show rows of the data: never without a key, where there are."""
         name = path.partition("/")[0]
-        if "text/html" not in header(scope, b"accept") or (path not in ("", "status") and name != "reports"):
+        if "text/html" not in header(scope, b"accept") or name not in ("", "status", "reports"):
             return None
         if name == "reports" or not self._admission.is_open("status"):
             self._admit(scope, "Basic")

@@ -7,7 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -143,6 +143,23 @@ class ReleaseFacts:
     overall: Mapping[str, Mapping[str, float]]  # the same with intervals, as far as its evaluation is on this machine
     rows: int
     until: str | None  # the time of the newest row it was trained on; None where rows have none
+    document: Mapping[str, Any] = field(default_factory=dict)  # release.json
+    details: Mapping[str, Any] = field(default_factory=dict)  # slices.json, as far as it is on this machine
+
+    @property
+    def slices(self) -> Mapping[str, Mapping[str, Mapping[str, Any]]]:
+        """Column → value → its rows and metrics."""
+        return self.details.get("slices", {})  # type: ignore[no-any-return]
+
+    @property
+    def importance(self) -> Mapping[str, Mapping[str, float]]:
+        """Feature → how much worse the answers are without it."""
+        return self.details.get("importance", {})  # type: ignore[no-any-return]
+
+    @property
+    def baseline(self) -> Mapping[str, float]:
+        """The metrics of the usual answer, whatever is asked."""
+        return self.details.get("baseline", {})  # type: ignore[no-any-return]
 
 
 def release(model: str, candidate: str) -> ReleaseFacts | None:
@@ -154,9 +171,10 @@ def release(model: str, candidate: str) -> ReleaseFacts | None:
     if document is None:
         return None
     evaluation = build / "evaluation" if in_build else paths.champions() / candidate / "evaluation"
-    overall = (read(evaluation / "slices.json") or {}).get("overall", {}).get("metrics", {})
+    details = read(evaluation / "slices.json") or {}
+    overall = details.get("overall", {}).get("metrics", {})
     training = document["training"]
-    return ReleaseFacts(document["metrics"], overall, training["rows"], training["until"])
+    return ReleaseFacts(document["metrics"], overall, training["rows"], training["until"], document, details)
 
 
 # ── data ──────────────────────────────────────────────────────────────────────────────────────────

@@ -11,7 +11,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from deployments.orchestration import blockers
-from deployments.status_page import assets, data, facts, models, monitoring, plans
+from deployments.status_page import assets, data, facts, model_card, models, monitoring, plans
 from deployments.status_page.facts import Broken, ModelFacts, Tools
 from deployments.status_page.parts import broken, fill, part
 from deployments.status_page.plans import Plan
@@ -24,12 +24,26 @@ FRESH_SECONDS = 60.0  # the page is written again after so long without a change
 
 def write() -> Path:
     """Write the page as things are now; gives where it is."""
-    path, text = paths.status_page(), render(datetime.now(UTC))
+    now = datetime.now(UTC)
+    path, text = paths.status_page(), render(now)
     try:
         files.write_text(path, text)
+        _write_cards(path.parent, now)
     except OSError as error:
         raise WorldError(f"the status page cannot be written: {error}") from None
     return path
+
+
+def _write_cards(folder: Path, now: datetime) -> None:
+    """A page for each model, for people who do not build it; those of models that are gone go."""
+    config = facts.attempt(params.load)
+    names = [] if isinstance(config, Broken) else list(config.models)
+    if not isinstance(config, Broken):
+        for name, section in config.models.items():
+            files.write_text(paths.model_card(name), model_card.render(ModelFacts.read(name, section), now))
+        for left in folder.glob("*.html"):
+            if left.stem not in (*names, "index"):
+                files.remove(left)
 
 
 def render(now: datetime) -> str:

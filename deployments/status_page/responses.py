@@ -22,12 +22,14 @@ the data, and the Data Docs.</p><p><a href="/status/">The status page</a></p></b
 
 
 def status(path: str) -> Page:
-    """The status page; it lives at /status/, so that its relative links hold."""
-    if path != "/status/":
+    """The status page, at /status/, so that its relative links hold; and beside it a page for each model."""
+    if path in ("/", "/status"):
         return 307, b"", ((b"location", b"/status/"), *_headers(POLICY))
+    name = path.removeprefix("/status/") or "index.html"
+    page = paths.status_page().parent / Path(name).name
     try:
-        return 200, paths.status_page().read_bytes(), _headers(POLICY)
-    except FileNotFoundError:
+        return 200, (page if page.suffix == ".html" else paths.status_page()).read_bytes(), _headers(POLICY)
+    except (OSError, ValueError):
         return 404, NOT_WRITTEN.encode(), _headers(POLICY)
 
 

@@ -469,6 +469,20 @@ ONE_LABEL = (
 """What to do with several outputs, or tags."""
 
 
+class Card(Section):
+    """What a model's page for people who do not build it says beside what was measured."""
+
+    rows: str = "rows"
+    """What a row is, in the plural: flights."""
+    positive: str = ""
+    """Of two classes, the rows of the second one, in the plural: late flights."""
+    audience: str = ""
+    not_for: list[str] = []
+    """What it must not be used for, a sentence each."""
+    owner: str = ""
+    """Whom to ask."""
+
+
 class Model(Section):
     """One model: all that is said of it outside models/<name>/. What dvc.yaml reads has no default, as DVC has none."""
 
@@ -488,6 +502,7 @@ class Model(Section):
     retrain: Retrain = Retrain(when=[When(new_rows=1)])
     rollout: Rollout = Rollout()
     serving: Serving
+    card: Card = Card()
 
     @model_validator(mode="before")
     @classmethod

@@ -454,6 +454,12 @@ def test_a_browser_is_shown_the_page_and_an_application_gets_json(lived: Project
     assert answer.content == paths.status_page().read_bytes()
     assert answer.headers["cache-control"] == "no-store"
     assert answer.headers["content-security-policy"] == assets.POLICY
+    card = ask("/status/tiny.html")
+    assert (card.status_code, card.headers["content-security-policy"]) == (200, assets.POLICY)
+    assert card.content == paths.model_card("tiny").read_bytes()
+    for path in ("/status/other.html", "/status/%2e%2e/state.json", "/status/a%00b.html"):
+        assert ask(path).status_code in (200, 404)
+        assert b'"version"' not in ask(path).content
     for path in ("/", "/status"):
         assert (ask(path).status_code, ask(path).headers["location"]) == (307, "/status/")
     assert ask("/status", accept="*/*").json()["models"] == {}
