@@ -31,6 +31,7 @@ LISTED_FILES = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
 
 
 LONGEST = [
+    "examples/test_examples",
     "loop/test_loop",
     "deployments/local/test_platform_faults",
     "flows/test_rollout",

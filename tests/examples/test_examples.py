@@ -37,7 +37,7 @@ SCENARIOS = {
         drift="2026-03",
         moved="day_before",
         spoil=("params.yaml", "loss: absolute_error,", "loss: quantile, quantile: 0.9,"),
-        refused="improvement: absolute is",
+        refused="ceilings:mase: mase is",
     ),
     "fraud": Scenario(
         history=7,
