@@ -110,6 +110,8 @@ def losses(name: str, label: Labels, predictions: pd.DataFrame) -> Floats:
         Unscorable: an unknown loss, one these predictions do not offer, or predictions that are not finite.
     """
     _check(label, predictions)
+    if name == "average_precision":
+        raise Unscorable("an average precision is of all rows together: none has one by itself")
     if name not in _LOSSES and not COST.fullmatch(name):
         raise Unscorable(f"there is no loss {name!r}{did_you_mean(name, list(_LOSSES))}")
     if lacking := _lacking(name, label, predictions):

@@ -72,6 +72,9 @@ class Measured:
     def text(self) -> str:
         """In words."""
         if (entry := self.of_loss) is None:
+            if (alerts := self.metrics.get("alert_rate")) is not None:
+                known = f"{self.labels:,} rows have a label, which must be of anomalies and of others"
+                return f"{alerts['value']:.2%} of {self.rows:,} rows raised an alert; no {self.loss}: {known}"
             few = f"{self.labels:,} of {self.rows:,} rows have a label; a week takes {FEWEST_ROWS}"
             return f"not enough data: {few}"
         text = f"{self.loss} is {entry['value']:.4g}"
@@ -101,7 +104,7 @@ def measure(
     Raises:
         Unscorable: predictions that are missing, or that do not offer the loss.
     """
-    labelled = metrics.labelled(task, frame)
+    labelled = metrics.labelled(task, frame) if task != "anomaly" else frame  # alerts are counted without labels too
     days, label = metrics.day_blocks(labelled["time"]), labelled["label"].to_numpy()
     predictions = metrics.predictions_of(labelled.drop(columns=[*slices], errors="ignore"))
     if (task == "classification") != any(str(name).startswith("p_") for name in predictions):
@@ -116,7 +119,7 @@ def measure(
         scores = metrics.score_with_intervals(
             task, *of_rows, blocks, resamples=resamples, seed=0, confidence=confidence
         )
-        if loss not in scores:
+        if loss not in scores and task != "anomaly":
             losses = metrics.losses(loss, *of_rows)
             low, high = metrics.interval(metrics.bootstrap_means(losses, blocks, resamples, 0), confidence)
             ends = {"low": low, "high": high} if math.isfinite(low) else {}
@@ -131,7 +134,7 @@ def measure(
             names = metrics.slice_names(labelled[column])
             groups = sorted(names.groupby(names.to_numpy()).indices.items())
             parts[column] = {str(value): scored(np.asarray(members)) for value, members in groups}
-    return Measured(loss, len(frame), len(labelled), overall["days"], overall["metrics"], parts)
+    return Measured(loss, len(frame), int(labelled["label"].notna().sum()), overall["days"], overall["metrics"], parts)
 
 
 def promise(

@@ -312,3 +312,30 @@ def test_predictions_that_are_missing_are_refused() -> None:
     estimator = quality.LossEstimator.fit("classification", "log_loss", world("2013-03-01", 28, 22))
     with pytest.raises(metrics.Unscorable, match="missing or infinite in 1 of 1,050 predictions"):
         estimator.estimate(week)
+
+
+def alerts(marks: list[float | None]) -> pd.DataFrame:
+    """Ten days of scores, of which a tenth raise an alert; the marks are repeated."""
+    score = np.tile(np.arange(10) - 8.5, 20)
+    time = pd.Timestamp("2013-04-01") + pd.to_timedelta(np.arange(200) // 20, unit="D")
+    marks = np.resize(np.array(marks, dtype=object), 200)
+    return pd.DataFrame({"time": time, "label": marks, "prediction": (score > 0) * 1.0, "anomaly_score": score})
+
+
+@pytest.mark.parametrize(
+    ("marks", "text"),
+    [
+        ([None], "10.00% of 200 rows raised an alert; no average_precision: 0 rows have a label, which must be of"),
+        (
+            [0, None],
+            "10.00% of 200 rows raised an alert; no average_precision: 100 rows have a label, which must be of",
+        ),
+        ([0] * 9 + [1], "average_precision is 1 (1 to 1), of 200 labels on 10 days"),
+    ],
+    ids=["no labels", "no anomaly among them", "labels"],
+)
+def test_alerts_are_counted_without_labels_and_judged_with_them(marks: list[float | None], text: str) -> None:
+    """A week of an anomaly model is never without a true sentence."""
+    told = quality.measure("anomaly", "average_precision", alerts(marks), resamples=100)
+    assert told.text.startswith(text)
+    assert told.metrics["alert_rate"]["value"] == 0.1
