@@ -25,6 +25,7 @@ from tasks.ground.errors import EvergreenError, did_you_mean
 from tasks.modelling import metrics, rows
 from tasks.release.gate import fairness
 from tasks.release.gate.verdict import NO_CHAMPION, Check, Moves, Verdict, loss_words, span, worst_first
+from tasks.runtime import request_schema
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -626,11 +627,27 @@ def refused_requests(champion: Features, challenger: Features) -> list[str]:
             reasons.append(f"{name} was {old['type']}, is {new['type']}")
         if old.get("nullable", False) and not new.get("nullable", False):
             reasons.append(f"{name} may no longer be missing")
-        for bound, sign in (("min", 1), ("max", -1)):
-            before, now = old.get(bound), new.get(bound)
-            if now is not None and (before is None or sign * now > sign * before):
-                reasons.append(f"{name}: {bound} was {'free' if before is None else f'{before:g}'}, is {now:g}")
+        if old.get("length") != new.get("length"):
+            reasons.append(f"{name}: length was {old.get('length')}, is {new.get('length')}")
+        for bound in ("min", "max", "max_length"):
+            before, now = _limit(old, bound), _limit(new, bound)
+            if now is None or old["type"] != new["type"]:
+                continue
+            if before is None or (now > before if bound == "min" else now < before):
+                reasons.append(f"{name}: {bound} was {'free' if before is None else _shown(before)}, is {_shown(now)}")
     return reasons
+
+
+def _limit(feature: Mapping[str, Any], bound: str) -> Any:
+    """A number, or a time as text: of times as ISO 8601 writes them, the later one is the greater text."""
+    limit = feature.get(bound)
+    if bound == "max_length" and feature["type"] == "text":
+        return limit or request_schema.LONGEST_TEXT
+    return limit.replace(" ", "T").upper() if isinstance(limit, str) else limit
+
+
+def _shown(limit: Any) -> str:
+    return limit if isinstance(limit, str) else f"{limit:g}"
 
 
 def distances(task: str, before: pd.DataFrame, after: pd.DataFrame) -> Floats:

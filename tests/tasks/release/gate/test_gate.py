@@ -711,3 +711,27 @@ def test_fairness_of_a_column_without_large_groups_is_said(flights: Flights) -> 
     result = check(gate.judge(unfair(flights, 2.0), asked, resamples=100), "fairness:group:recall")
     assert (result.passed, result.value) == (True, None)
     assert result.reason.startswith("no two groups of group can be compared in recall; not judged")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ({"type": "text"}, {"type": "text", "max_length": 100}, "max_length was 20000, is 100"),
+        ({"type": "text", "max_length": 100}, {"type": "text"}, ""),
+        ({"type": "vector", "length": 3}, {"type": "vector", "length": 4}, "length was 3, is 4"),
+        (
+            {"type": "datetime", "min": "2020-01-01T00:00:00"},
+            {"type": "datetime", "min": "2021-01-01 00:00:00"},
+            "min was",
+        ),
+        ({"type": "datetime", "min": "2020-01-01 00:00:00"}, {"type": "datetime", "min": "2020-01-01T00:00:00"}, ""),
+        ({"type": "boolean"}, {"type": "category"}, "was boolean, is category"),
+    ],
+)
+def test_a_request_that_another_type_would_refuse_is_told(
+    old: dict[str, Any], new: dict[str, Any], reason: str
+) -> None:
+    """A shorter text, a vector of another length, a later earliest time."""
+    reasons = gate.refused_requests({"x": {"nullable": False, **old}}, {"x": {"nullable": False, **new}})
+    assert reason in "; ".join(reasons)
+    assert bool(reasons) == bool(reason)
