@@ -11,6 +11,7 @@ import pytest
 
 from tasks.ground import files, settings
 from tasks.ground.errors import ModelCodeError
+from tasks.lifecycle import check_time
 from tasks.modelling import rows
 from tasks.release.gate.verdict import Verdict
 from tasks.runtime.predictor import Predictor
@@ -81,9 +82,11 @@ def test_rows_that_look_ahead_are_refused(verdict: Verdict, enter_module: Callab
     try:
         with pytest.raises(ModelCodeError) as caught:
             prepare.prepare(MODEL)
+        (fault,) = check_time.check(MODEL, "2013-02", 1).of_origins
     finally:
         cheat.write_text(honest, encoding="utf-8")
     assert str(caught.value).startswith(
         "models/demand/rows, partition 2013-02: newest: look ahead. They change when only"
     )
     assert "split.forecast.known_ahead" in str(caught.value)
+    assert fault == str(caught.value)
