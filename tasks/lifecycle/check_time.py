@@ -15,7 +15,7 @@ from tasks.training.point_in_time import CutOff
 from tasks.training.rows_maker import RowsMaker
 
 
-class Findings(NamedTuple):
+class TimeFindings(NamedTuple):
     """What the test found of a model."""
 
     cuts: list[CutOff]
@@ -32,7 +32,7 @@ class Findings(NamedTuple):
         return {"cuts": [asdict(of) for of in self.cuts], "of_origins": self.of_origins}
 
 
-def check(name: str, partition: str | None, cuts: int) -> Findings:
+def check(name: str, partition: str | None, cuts: int) -> TimeFindings:
     """Cut off the future of each complete partition, or of one, at so many moments, evenly over its rows."""
     model = params.load().model(name)
     tables = {dataset: dict(file_hashes.md5s(validate.partitions(dataset))) for dataset in model.datasets}
@@ -44,7 +44,7 @@ def check(name: str, partition: str | None, cuts: int) -> Findings:
     wanted = maker.complete if partition is None else [partition]
     shares = [number / (cuts + 1) for number in range(1, cuts + 1)]
     made = [point_in_time.cut_off(maker, each, share) for each in wanted for share in shares]
-    return Findings(made, [*_of_origins(maker, wanted)])
+    return TimeFindings(made, [*_of_origins(maker, wanted)])
 
 
 def _of_origins(maker: RowsMaker, wanted: list[str]) -> Iterator[str]:
@@ -60,7 +60,7 @@ def _of_origins(maker: RowsMaker, wanted: list[str]) -> Iterator[str]:
             yield str(error)
 
 
-def report(name: str, findings: Findings) -> Iterator[str]:
+def report(name: str, findings: TimeFindings) -> Iterator[str]:
     """What the test found, and what it could not show, in lines."""
     results = findings.cuts
     rows, lacking = sum(of.rows for of in results), sum(of.lacking for of in results)
