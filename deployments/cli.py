@@ -263,6 +263,29 @@ def predict(
 # ── models ────────────────────────────────────────────────────────────────────────────────────────
 
 
+@command("add-model rides --from rides.csv --label count --time at", MODELS)
+def add_model(
+    name: Annotated[str, Argument(help="Of the model, and of its dataset.")],
+    label: Annotated[str, Option(metavar="COLUMN", help="What is to be predicted.")],
+    table: Annotated[list[str], Option("--from", parser=_source, metavar="FILE", help="CSV or Parquet; repeatable.")],
+    more: Annotated[Texts, Argument(parser=_source, metavar="FILE", help="More files of --from.")] = None,
+    time: Annotated[str | None, Option(metavar="COLUMN", help="When a row was seen.")] = None,
+    task: Annotated[str | None, Option(help="classification or regression; else by the label.")] = None,
+    partition_by: Annotated[str | None, Option(help="year, quarter, month, day, hour, file or rows.")] = None,
+    key: Annotated[Texts, Option("--id", metavar="COLUMN", help="Names a row; repeatable.")] = None,
+    keep: Annotated[Texts, Option(metavar="COLUMN", help="Stays a feature whatever it smells of; repeatable.")] = None,
+    yes: Annotated[bool, Option("--yes", help="Do not ask before writing.")] = False,
+    train: Annotated[bool, Option("--run/--no-run", help="Run the loop up to a verdict.")] = True,
+) -> int:
+    """Make a model of your data: rows, pipeline, expectations, a test and its entry; then train and judge it."""
+    from deployments.tools import add_model
+    from tasks.drafting.plan import Wish
+
+    wish = Wish(name, label, time, task, partition_by, tuple(key or ()), tuple(keep or ()))
+    ask = not yes and sys.stdin.isatty() and sys.stdout.isatty()
+    return add_model.run(wish, [Path(each) for each in [*table, *(more or [])]], train=train, ask=ask)
+
+
 @command("history flight_delay", MODELS)
 def history(model: Model, as_json: Json = False) -> None:
     """List every version: what it was made from, its verdict, and when it was champion."""
@@ -366,6 +389,36 @@ def data() -> None:
     from tasks.data import delivery
 
     delivery.restore(_params(), print)
+
+
+@command("contract rides.csv --dataset rides", DATA)
+def contract(
+    file: Annotated[str, Argument(parser=_source, metavar="FILE", help="CSV or Parquet.")],
+    dataset: Annotated[str, Option(help="As whose contract it is written.")] = "the dataset",
+) -> None:
+    """Print the draft of a contract: columns, types and expectations of a file, with room."""
+    from tasks.drafting import source, survey, writing
+
+    seen = survey.survey(source.look([Path(file)]), lambda _share, _rows: None)
+    print(writing.suite(seen, dataset), end="")
+
+
+@command("check rides.csv --dataset rides", DATA)
+def check(
+    file: Annotated[str, Argument(parser=_source, metavar="FILE", help="A delivery to come.")],
+    dataset: Annotated[str, Option(help="Whose partition it would be.", autocompletion=_complete_dataset)],
+    model: Models = None,
+    partition: Annotated[str | None, Option(help="Its name, if not the file's.")] = None,
+) -> int:
+    """Say what ingest would say of a file, and record nothing. Exit code 3: it would be refused."""
+    from tasks.lifecycle import dry_run
+
+    loaded = _params()
+    if model:
+        loaded = loaded.model_copy(update={"models": {name: loaded.model(name) for name in model}})
+    accepted, lines = dry_run.examine(Path(file), loaded, dataset, partition)
+    print("\n".join(lines))
+    return 0 if accepted else ATTENTION
 
 
 @command("revisions flights 2013-10", DATA)

@@ -58,7 +58,7 @@ def new(folder: Path, remote: str | None = None, example: str | None = None) -> 
         yield f"{len(dirty)} files of the platform that are in no commit are not in it, such as {dirty[0]}"
     yield _share_environment(folder)
     yield f"its data are shared by {storage.masked(remote) if remote else 'var/remote, a folder of it (.dvc/config)'}"
-    yield f"next: cd {folder}, make shell; docs/how-to/add-a-model.md says how to add a model"
+    yield f"next: cd {folder}, make shell, then evergreen add-model NAME --from FILE --label COLUMN"
 
 
 def upgrade(source: str | None = None) -> Iterator[str]:
@@ -128,19 +128,11 @@ def _extract(platform: Clone, commit: str, root: Path, *paths: str, below: str =
 
 
 def _lay_example(platform: Clone, commit: str, root: Path, example: str) -> None:
-    """An example's own files, and its models below those of params.yaml."""
+    """An example's own files: params.yaml, models, and a README."""
     examples = platform.attempt("ls-tree", "-d", "--name-only", f"{commit}:examples").stdout.split()  # none: no folder
     if example not in examples:
         raise Mistake(f"there is no example {example!r}{did_you_mean(example, examples)}")
     _extract(platform, commit, root, f"examples/{example}", below=f"examples/{example}")
-    entry = root / "entry.yaml"
-    if entry.exists():
-        text = (root / "params.yaml").read_text()
-        models = re.sub(
-            r"^models: \{\}.*", lambda _: f"models:\n{entry.read_text().rstrip()}", text, flags=re.MULTILINE
-        )
-        files.write_text(root / "params.yaml", models)
-        entry.unlink()
 
 
 def _remember(root: Path, platform: Clone, commit: str) -> None:

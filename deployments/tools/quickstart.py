@@ -20,7 +20,7 @@ def run() -> int:
     begin = time.monotonic()
     loaded = params.load()
     idle = _nothing_to_do(loaded)
-    if not idle and (code := _loop_beside_a_server()):
+    if not idle and (code := loop_beside_a_server()):
         return code
     _summary(loaded, time.monotonic() - begin, champions=not idle)
     return 0
@@ -45,12 +45,12 @@ def _nothing_to_do(loaded: params.Params) -> bool:
     return True
 
 
-def _loop_beside_a_server() -> int:
+def loop_beside_a_server(*models: str) -> int:
     """The loop in a process of its own, so that what Prefect sends when it exits still reaches the server."""
     title("Prefect: a server for the flows")
     with servers.prefect_server() as api:
         _line(api.removesuffix("/api"))
-        command = [sys.executable, "-m", "deployments.tools.quickstart"]
+        command = [sys.executable, "-m", "deployments.tools.quickstart", *models]
         return subprocess.run(command, cwd=settings.ROOT, check=False).returncode
 
 
@@ -60,11 +60,12 @@ def main() -> None:
     from tasks.data import delivery, versions
 
     loaded, api = params.load(), os.environ["PREFECT_API_URL"]
+    models = sys.argv[1:] or list(loaded.models)
     if loaded.upstream:
         begin_from_nothing()
-    elif versions.named():
+    elif not versions.present() and versions.named():
         delivery.restore(loaded, _line)
-    for partitions in _undelivered(loaded):
+    for partitions in [[]] if sys.argv[1:] else _undelivered(loaded):  # of named models, what has landed is enough
         if partitions:
             title(f"The upstream delivers {partitions[0]}" + (f" to {partitions[-1]}" if len(partitions) > 1 else ""))
             delivery.deliver(loaded, partitions, _line)
@@ -72,9 +73,9 @@ def main() -> None:
             raise WorldError(f"the Prefect server did not answer on {api}. Its log: {paths.log('prefect-server')}")
         title("ingest: validate, version or quarantine")
         _run_flow("ingest")
-        title(f"train: {', '.join(loaded.models)}")
-        _train(list(loaded.models))
-    for model in loaded.models:
+        title(f"train: {', '.join(models)}")
+        _train(models)
+    for model in models:
         title(f"The champion of {model} is served")
         _ask_champion(model)
 

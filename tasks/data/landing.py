@@ -113,7 +113,7 @@ class _Look:
             if not self.zone.fetch(landed, local):
                 self._note("still_arriving", landed, "changed while it was read, left for the next look")
                 return True
-            refusal = _misplaced(landed, self.params)
+            refusal = misplaced(landed, self.params)
             if refusal is None and (reason := _stale(landed, local)):
                 outcome = "already_there" if reason == ALREADY_THERE else "outdated"
                 self._note(outcome, replace(landed, reason=reason), reason)
@@ -207,7 +207,7 @@ def remove(landed: Landed) -> None:
 # ── refusals ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def _misplaced(landed: Landed, params: Params) -> Refusal | None:
+def misplaced(landed: Landed, params: Params) -> Refusal | None:
     """Why a file is refused by its name alone."""
     known = f"datasets: {', '.join(params.datasets)}" if params.models else NO_MODEL
     todo = f"Deliver it as `<dataset>/<partition>.csv`, `.tsv` or `.parquet`; {known}"

@@ -107,7 +107,7 @@ Zone = Annotated[str, AfterValidator(_is_zone)]
 Values = Annotated[dict[str, Any], AfterValidator(_as_dvc_compares)]
 """Whatever a person's own code takes."""
 
-NO_MODEL = "there is no model yet: docs/how-to/add-a-model.md says how to add one"
+NO_MODEL = "there is no model yet: `evergreen add-model NAME --from FILE --label COLUMN` makes one of your data"
 
 RESERVED = {"label", "time", "id", "weight", "json", "model_config", "model_post_init"}
 """Columns that models/<name>/rows gives beside the features; a row of a batch as a client posts it; pydantic's own."""

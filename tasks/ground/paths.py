@@ -27,6 +27,7 @@ incoming_data = _at("incoming")
 planned_revisions = _at("data/intended.json")
 revisions = _at("data/revisions.jsonl")
 reports = _at("reports")
+drafts = _of("drafts/{}")
 local_remote = _at("remote")
 
 # what can be computed again

@@ -90,7 +90,7 @@ def test_nothing_of_the_platform_imports_a_model() -> None:
 def test_a_command_says_what_to_do_first(command: str, empty: Project) -> None:
     """There is no model yet."""
     answer = evergreen(empty, *command.split(), check=False)
-    assert "there is no model yet: " in answer
+    assert "there is no model yet: `evergreen add-model" in answer
     assert "Traceback" not in answer
 
 

@@ -1,0 +1,316 @@
+"""Plan of a model, made of what a table says of itself: its task, features, split, estimator and limits."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, get_args
+
+from tasks.drafting import suspects, times
+from tasks.drafting.suspects import Suspicion
+from tasks.ground import params
+from tasks.ground.errors import Mistake, did_you_mean
+from tasks.runtime import request_schema
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from tasks.drafting.cutting import Cut
+    from tasks.drafting.survey import ColumnFacts, Survey
+
+FEWEST_LABELS = 20
+MOST_CLASSES = 20
+MOST_VALUES = 200
+"""A text column with more different values is no category."""
+
+FEW_ROWS = 1000
+"""Below it, a linear model is less often wrong than trees are."""
+
+FEATURE_TYPES = get_args(params.Feature.model_fields["type"].annotation)
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a person has asked for."""
+
+    name: str
+    label: str
+    time: str | None = None
+    task: str | None = None
+    by: str | None = None
+    key: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()
+    """Columns that stay features, whatever they smell of."""
+
+
+@dataclass
+class ModelPlan:
+    """What will be written."""
+
+    wish: Wish
+    survey: Survey
+    task: str
+    form: times.TimeForm | None
+    by: str
+    key: list[str]
+    features: list[str]
+    """Columns of the table that the model learns from."""
+    left_out: list[Suspicion]
+    personal: list[Suspicion] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    holdout: float = 0.25
+    """Partitions, where `split_by` is time; else the share."""
+    split_by: str = "random"
+    holdout_rows: int = 0
+    rows: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def dataset(self) -> str:
+        """The table's name."""
+        return self.wish.name
+
+    @property
+    def is_classification(self) -> bool:
+        """Whether the label is a class."""
+        return self.task == "classification"
+
+    @property
+    def label(self) -> ColumnFacts:
+        """The column that is predicted."""
+        return self.survey.columns[self.wish.label]
+
+    @property
+    def labels(self) -> pd.Series[Any]:
+        """Its values in the sample."""
+        return self.survey.sample[self.wish.label].dropna()
+
+    @property
+    def calendar(self) -> list[str]:
+        """Parts of the time that are features too, where the table has no column of that name."""
+        if self.form is None:
+            return []
+        at = self.form.parse(self.survey.sample[self.form.column].dropna())
+        useful = {"hour": len(at.dt.hour.unique()) > 1, "weekday": at.dt.normalize().nunique() > 14}
+        useful["month"] = at.dt.month.nunique() == 12
+        taken = {column.lower() for column in self.survey.columns}
+        return [part for part, is_useful in useful.items() if is_useful and part not in taken]
+
+    @property
+    def renamed(self) -> dict[str, str]:
+        """Columns whose names no feature can have → another name; `time` too, where rows have none."""
+        names = [*self.features, *(["time"] if self.form is None and "time" in self.survey.columns else [])]
+        return {name: new for name in names if (new := feature_name(name)) != name}
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether there are too few rows for trees."""
+        return self.survey.rows < FEW_ROWS
+
+
+def make(wish: Wish, survey: Survey) -> ModelPlan:
+    """The plan, but for the partitions.
+
+    Raises:
+        Mistake: the label, the time or an id is no column, or cannot be what it is said to be.
+    """
+    for option, names in (("label", [wish.label]), ("time", [wish.time]), ("id", wish.key), ("keep", wish.keep)):
+        _refuse_unknown(option, [name for name in names if name], survey)
+    task = _task(wish, survey)
+    form = None if wish.time is None else times.form_of(survey, wish.time)
+    by = _by(wish, survey, form)
+    ids = [name for name in suspects.identifiers(survey) if name not in {wish.label, wish.time, *wish.keep}]
+    left_out = [Suspicion(name, "names rows (nearly) one by one") for name in ids]
+    left_out += [Suspicion(name, "is the key (--id)") for name in wish.key if name not in {*ids, *wish.keep}]
+    rest = [n for n in survey.columns if n not in {wish.label, wish.time, *ids, *wish.key} or n in wish.keep]
+    leaks = suspects.of_label(survey, rest, wish.label, classes=task == "classification", time=wish.time)
+    left_out += [leak for leak in leaks if leak.column not in wish.keep]
+    out = {suspicion.column for suspicion in left_out}
+    left_out += [
+        Suspicion(name, why) for name in rest if name not in out and (why := _unfit(survey.columns[name], survey))
+    ]
+    features = [name for name in rest if name not in {suspicion.column for suspicion in left_out}]
+    plan = ModelPlan(wish, survey, task, form, by, list(wish.key) or ids[:1], features, left_out)
+    plan.personal = suspects.personal(survey, features)
+    plan.notes += [*survey.source.notes, *_notes(plan)]
+    if not features and len(leaks) == 1 and not plan.calendar:
+        raise Mistake(
+            f"the only column there is to learn from, {leaks[0].column}, smells of a leak: {leaks[0].why} "
+            f"`--keep {leaks[0].column}` takes it all the same"
+        )
+    if not features and not plan.calendar:
+        raise Mistake(
+            f"no column is left to learn from: {'; '.join(f'{s.column}: {s.why}' for s in left_out[:5])}. "
+            f"`--keep COLUMN` takes one all the same"
+        )
+    return plan
+
+
+def split(plan: ModelPlan, cut: Cut) -> None:
+    """Choose the holdout, now that the partitions are known."""
+    plan.rows = dict(sorted(cut.rows.items()))
+    if cut.without_time:
+        plan.notes.append(f"{cut.without_time:,} rows have no time: they are in no partition")
+    total, days = sum(plan.rows.values()), _days(plan)
+    if plan.by in times.UNITS and len(plan.rows) >= 2 and days >= 10:
+        taken = rows = 0
+        for count in reversed(plan.rows.values()):
+            enough = rows >= 0.2 * total and days * rows / total >= 6
+            if enough or taken == len(plan.rows) - 1:
+                break
+            taken, rows = taken + 1, rows + count
+        if days * rows / total >= 6 and rows < 0.6 * total:
+            plan.split_by, plan.holdout, plan.holdout_rows = "time", taken, rows
+            return
+    if plan.form is not None:
+        plan.notes.append("too few days for a holdout of the newest ones: rows are held out at random")
+    plan.holdout, plan.holdout_rows = (0.25 if total < 50_000 else 0.1), int(total * (0.25 if total < 50_000 else 0.1))
+
+
+def _days(plan: ModelPlan) -> int:
+    if plan.form is None:
+        return 0
+    return int(plan.form.parse(plan.survey.sample[plan.form.column].dropna()).dt.normalize().nunique())
+
+
+def feature_name(column: str) -> str:
+    """A name that a feature can have, as near as may be to the column's own."""
+    name = " ".join(column.split()).lstrip("_")[:100] or "unnamed"
+    if name in params.RESERVED or name.startswith("p_") or name in params.ANSWERS:
+        name = f"{name.replace('p_', 'p-', 1)}_" if not name.startswith("p_") else f"of_{name}"
+    return name
+
+
+def feature_type(column: ColumnFacts) -> str:
+    """What type of feature a column gives."""
+    if column.kind == "truth":
+        return "boolean" if "boolean" in FEATURE_TYPES else "category"
+    if column.kind == "text":
+        return "text" if "text" in FEATURE_TYPES and _is_free_text(column) else "category"
+    if column.kind == "time":
+        return "datetime"
+    return "integer" if column.kind == "integer" else "number"
+
+
+def _refuse_unknown(option: str, names: list[str], survey: Survey) -> None:
+    for name in names:
+        if name not in survey.columns:
+            hint = did_you_mean(name, list(survey.columns))
+            first = ""
+            if not survey.source.dialect.header:
+                shown = [f"{column}={survey.sample[column].iloc[0]}" for column in list(survey.columns)[:5]]
+                first = f". The file has no line of names; its first row is {', '.join(shown)}, …"
+            raise Mistake(f"--{option} {name}: there is no such column{hint}{first}")
+
+
+def _task(wish: Wish, survey: Survey) -> str:
+    """The task that a label asks for, or that was wished for, if the label can be that."""
+    column, values = survey.columns[wish.label], survey.sample[wish.label].dropna()
+    labelled = column.rows - column.missing
+    if labelled < FEWEST_LABELS:
+        raise Mistake(
+            f"--label {wish.label} is filled in {labelled} of {column.rows:,} rows: {FEWEST_LABELS} are needed"
+        )
+    if column.share_missing > 0.9:
+        raise Mistake(
+            f"--label {wish.label} is missing in {column.share_missing:.0%} of the rows. Rows without a label teach "
+            f"nothing: is it another column, or is it still to come? Give the rows that have it"
+        )
+    if column.counts is not None and len(column.counts) == 1:
+        raise Mistake(
+            f"--label {wish.label} is {next(iter(column.counts))!r} in every row: there is nothing to predict"
+        )
+    if wish.task not in {None, "classification", "regression"}:
+        raise Mistake(
+            f"--task {wish.task}: add-model drafts classification and regression. Others are written by hand, of an "
+            f"example: docs/how-to/choose-a-task.md"
+        )
+    few = column.counts is not None and len(column.counts) <= min(MOST_CLASSES, max(2, labelled // 20))
+    is_whole = column.kind != "number" or bool((values % 1 == 0).all())
+    usual = "classification" if column.kind in {"text", "truth"} or (few and is_whole) else "regression"
+    if column.kind == "time":
+        raise Mistake(f"--label {wish.label} is a time: predict how long something takes, as a column of numbers")
+    if wish.task == "regression" and column.kind in {"text", "truth"}:
+        raise Mistake(f"--task regression: {wish.label} is {column.kind}, as {values.iloc[0]!r}, and no number")
+    many = column.counts is None or len(column.counts) > max(2, min(MOST_VALUES, labelled // 5))
+    if (wish.task or usual) == "classification" and (many or not is_whole):
+        count = "more than 1,000" if column.counts is None else len(column.counts)
+        raise Mistake(
+            f"--label {wish.label} has {count} different values in {labelled:,} rows: too many classes. A number is "
+            f"`--task regression`; texts are to be put into groups first"
+        )
+    return wish.task or usual
+
+
+def _by(wish: Wish, survey: Survey, form: times.TimeForm | None) -> str:
+    units = ("file", "rows", *times.UNITS)
+    if wish.by is not None and wish.by not in units:
+        raise Mistake(f"--partition-by {wish.by}: no such way{did_you_mean(wish.by, list(units))}")
+    if wish.by in times.UNITS and form is None:
+        raise Mistake(f"--partition-by {wish.by} needs `--time COLUMN`: which column says when a row was seen?")
+    if wish.by:
+        return wish.by
+    if form is not None:
+        return times.usual_unit(form.parse(survey.sample[form.column]))
+    return "file" if len(survey.source.paths) > 1 else "rows"
+
+
+def _unfit(column: ColumnFacts, survey: Survey) -> str:
+    """Why a column cannot be a feature; empty where it can."""
+    if column.is_constant:
+        return "holds the same in every row"
+    if column.kind == "time" and "datetime" not in FEATURE_TYPES:
+        return "is a time: let rows make numbers of it, as the days since"
+    if column.kind == "text":
+        if feature_type(column) == "text":
+            return ""
+        if column.longest > request_schema.LONGEST or _is_free_text(column):
+            return "is free text: let rows make numbers or categories of it"
+        if column.counts is None or len(column.counts) > max(MOST_VALUES, 0) or len(column.counts) > 0.5 * survey.rows:
+            count = "more than 1,000" if column.counts is None else f"{len(column.counts):,}"
+            return f"has {count} different texts: too many for a category; let rows put them into groups"
+    return ""
+
+
+def _is_free_text(column: ColumnFacts) -> bool:
+    if column.counts is not None and len(column.counts) <= MOST_VALUES:
+        return column.longest > request_schema.LONGEST
+    some = list(column.counts or {})[:200]
+    return column.longest > 60 and (not some or sum(text.count(" ") for text in some) > 3 * len(some))
+
+
+def _notes(plan: ModelPlan) -> list[str]:
+    notes = []
+    if plan.wish.task is None:
+        what = "classes" if plan.is_classification else "a number"
+        notes.append(f"{plan.wish.label} is taken for {what}: task {plan.task} (--task says otherwise)")
+    if plan.label.missing:
+        notes.append(f"{plan.wish.label} is missing in {plan.label.missing:,} rows: these are left out")
+    if plan.is_classification and plan.label.counts:
+        rare = {value: n for value, n in plan.label.counts.items() if n < 20}
+        notes += [
+            f"class {value} has {n} rows only: nothing certain can be said of it" for value, n in list(rare.items())[:5]
+        ]
+    if _may_differ(plan.survey) and (share := suspects.duplicates(plan.survey)) > 0.001:
+        notes.append(
+            f"{share:.1%} of the rows stand there twice, word for word: where one is learned from and its twin is held "
+            f"out, the figures are too good"
+        )
+    if plan.form is not None and plan.form.how == "time":
+        notes.append(f"times of {plan.form.column} are taken for UTC: `timezone` in params.yaml says another zone")
+    if plan.form is None:
+        notes.append("without --time, rows are held out at random, and drift is not seen day by day")
+    return notes
+
+
+def _may_differ(survey: Survey) -> bool:
+    """Whether its columns have values enough for every row to be another: else rows that are alike mean nothing."""
+    counts = [MOST_VALUES * 5 if c.counts is None else max(1, len(c.counts)) for c in survey.columns.values()]
+    return math.prod(counts) > 20 * survey.rows
+
+
+def tidy(value: float, *, up: bool = False) -> float:
+    """A number with two digits, for a person to read."""
+    if value == 0 or not math.isfinite(value):
+        return 0.0
+    scale = 10.0 ** (math.floor(math.log10(abs(value))) - 1)
+    return round((math.ceil if up else math.floor)(value / scale) * scale, 12)

@@ -1,0 +1,459 @@
+"""Texts of a drafted model: its rows, pipeline, expectation suite and test, and its entry in params.yaml.
+
+They are a person's from then on: short, and without anything that must be kept as it is.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from tasks.drafting import source, times
+from tasks.drafting.plan import ModelPlan, feature_name, feature_type, tidy
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from tasks.drafting.survey import ColumnFacts, Survey
+
+WIDE = 60
+"""With more columns, a suite asks of each only its type and that it is filled."""
+
+MOST_OF_A_SET = 30
+MOST_SLICES = 3
+
+
+def files(plan: ModelPlan) -> dict[str, str]:
+    """Path below models/<name> → text."""
+    return {
+        "__init__.py": f'"""{_sentence(plan)}"""\n',
+        "rows/__init__.py": rows(plan),
+        "pipeline/__init__.py": pipeline(plan),
+        f"expectations/{plan.dataset}.yaml": suite(plan.survey, plan.dataset, plan.key, plan),
+    }
+
+
+def _sentence(plan: ModelPlan) -> str:
+    return f"Predicts {plan.wish.label} of {plan.dataset}."
+
+
+# ── code ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def rows(plan: ModelPlan) -> str:
+    """models/<name>/rows/__init__.py."""
+    label = f"table[{plan.wish.label!r}]"
+    if plan.is_classification and plan.label.kind in {"integer", "number"}:
+        label += '.astype("int64")'
+    needed = [plan.wish.label] if plan.label.missing else []
+    needed += [plan.form.column] if plan.form and plan.survey.columns[plan.form.column].missing else []
+    body = [f"table = tables[{plan.dataset!r}]", *_id(plan)]
+    body += [f"table = table.dropna(subset={needed!r})"] if needed else []
+    body += plan.form.code() if plan.form else []
+    made = [f"{part}={code}" for part, code in _calendar(plan).items()]
+    made += [f"label={label}", *(["time=time"] if plan.form else []), "id=name"]
+    months = f"\nMONTHS = {times.MONTHS!r}\n" if plan.form and plan.form.how == "german" else ""
+    partition = "" if plan.key else ", partition: WantedPartition"
+    gives = "`label`, `time` and `id`" if plan.form else "`label` and `id`"
+    return "\n".join(
+        [
+            f'"""A table of {plan.dataset} → one row per line that has a label."""',
+            "",
+            "from __future__ import annotations",
+            "",
+            "import pandas as pd",
+            *([] if plan.key else ["", "from tasks.tables.partitions import WantedPartition"]),
+            months,
+            "",
+            f"def rows(tables: dict[str, pd.DataFrame]{partition}) -> pd.DataFrame:",
+            f'    """The columns of the table, and {gives} of each row.',
+            "",
+            f"    The model learns from those that stand in params.yaml, below models.{plan.wish.name}.features.",
+            '    """',
+            *(f"    {line}" for line in body),
+            f"    return table{_renaming(plan)}.assign({', '.join(made)})",
+            "",
+        ]
+    )
+
+
+def _renaming(plan: ModelPlan) -> str:
+    return f".rename(columns={plan.renamed!r})" if plan.renamed else ""
+
+
+def _calendar(plan: ModelPlan) -> dict[str, str]:
+    code = {"hour": "time.dt.hour", "weekday": "time.dt.day_of_week + 1", "month": "time.dt.month"}
+    return {part: code[part] for part in plan.calendar}
+
+
+def _id(plan: ModelPlan) -> list[str]:
+    """What names a row: its key; or else its partition and its place there."""
+    if plan.key:
+        columns = [f"table[{name!r}].astype(str)" for name in plan.key]
+        return ["name = " + ' + "/" + '.join(columns)]
+    return [
+        'name = partition.name + "/" + (pd.Series(table.index, table.index) + 1).astype(str)  # no column names a row'
+    ]
+
+
+def pipeline(plan: ModelPlan) -> str:
+    """models/<name>/pipeline/__init__.py."""
+    return LINEAR if plan.is_linear else TREES
+
+
+TREES = '''"""One row of features → what the estimator of params.yaml answers."""
+
+from __future__ import annotations
+
+from sklearn.base import BaseEstimator
+from sklearn.pipeline import Pipeline
+
+from tasks.runtime.ordinal_codes import Codes
+
+
+def build(estimator: BaseEstimator, categories: list[str], numbers: list[str]) -> Pipeline:
+    """An unfitted pipeline: trees take categories as numbers, and missing values as they are."""
+    return Pipeline([("columns", Codes(categories, numbers)), ("estimator", estimator)])
+'''
+
+LINEAR = '''"""One row of features → what the estimator of params.yaml answers."""
+
+from __future__ import annotations
+
+from sklearn.base import BaseEstimator
+from sklearn.compose import ColumnTransformer
+from sklearn.impute import SimpleImputer
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+
+def build(estimator: BaseEstimator, categories: list[str], numbers: list[str]) -> Pipeline:
+    """An unfitted pipeline: categories one-hot, numbers filled and scaled, as linear models need them."""
+    fill = make_pipeline(SimpleImputer(strategy="median", keep_empty_features=True), StandardScaler())
+    encode = OneHotEncoder(handle_unknown="infrequent_if_exist", min_frequency=5)
+    columns = ColumnTransformer([("categories", encode, categories), ("numbers", fill, numbers)])
+    return Pipeline([("columns", columns), ("estimator", estimator)])
+'''
+
+
+def test(plan: ModelPlan) -> str:
+    """A test of its rows, on two lines that are no real ones."""
+    table = {name: _two(column, name == plan.wish.label, plan) for name, column in plan.survey.columns.items()}
+    lines = [f"        {name!r}: {values}," for name, values in table.items()]
+    types = [f"        {name!r}: {column.type!r}," for name, column in plan.survey.columns.items()]
+    model, partition = plan.wish.name, "" if plan.key else ', wanted("2024-01")'
+    return "\n".join(
+        [
+            f'"""{model}: from its table to rows."""',
+            "",
+            "from __future__ import annotations",
+            "",
+            "import pandas as pd",
+            "",
+            f"from models.{model}.rows import rows",
+            "from tasks.ground import params",
+            *([] if plan.key else ["from tasks.tables.partitions import wanted"]),
+            "from tasks.training.conformance import conform",
+            "",
+            "TABLE = pd.DataFrame(",
+            "    {",
+            *lines,
+            "    }",
+            ").astype(",
+            "    {",
+            *types,
+            "    }",
+            ")",
+            '"""Two lines, such as they may arrive; made up."""',
+            "",
+            "",
+            "def test_each_line_is_a_row_that_can_be_learned_from() -> None:",
+            '    """With every feature that params.yaml names, and an id of its own."""',
+            f"    model = params.load().model({model!r})",
+            f"    made = conform(rows({{{plan.dataset!r}: TABLE}}{partition}), {model!r}, model)",
+            "    assert len(made) == 2",
+            "",
+        ]
+    )
+
+
+def _two(column: ColumnFacts, is_label: bool, plan: ModelPlan) -> str:
+    """Two values of a column, as Python writes them."""
+    if column.name == (plan.form and plan.form.column):
+        forms = {"year": "[2023, 2024]", "day": "[20240101, 20240102]", "s": "[1704103200, 1704189600]"}
+        forms |= {"ms": "[1704103200000, 1704189600000]", "german": '["1. März 2024", "2. Mai 2024"]'}
+        return forms.get(plan.form.how, '["2024-01-01 08:00", "2024-01-02 09:00"]') if plan.form else ""
+    if column.name in plan.key:
+        return '["a", "b"]' if column.kind == "text" else "[1, 2]"
+    if column.kind == "time":
+        return '["2024-01-01", "2024-01-02"]'
+    if column.kind == "truth":
+        return "[True, False]"
+    if column.kind == "text":
+        usual = [value for value, _ in column.counts.most_common(2)] if column.counts else []
+        known = usual if is_label or len(column.counts or {}) <= MOST_OF_A_SET else []
+        return json.dumps((known * 2 or ["a", "b"])[:2], ensure_ascii=False)
+    low = column.low if column.low is not None else 0
+    return f"[{_plain(low)}, {_plain(column.high if column.high is not None else 1)}]"
+
+
+def _plain(value: Any) -> str:
+    return repr(int(value)) if float(value).is_integer() and abs(value) < 2**53 else repr(float(value))
+
+
+# ── the expectation suite ─────────────────────────────────────────────────────────────────────────
+
+
+def suite(survey: Survey, dataset: str, key: Sequence[str] = (), plan: ModelPlan | None = None) -> str:
+    """An expectation suite: what every partition so far would pass, with room."""
+    lines = [
+        f"# What a partition of {dataset} must satisfy before it may be learned from; drafted of {survey.rows:,} rows,"
+    ]
+    lines += [
+        "# with room for what is usual: make it as strict as you know it to be. docs/how-to/add-a-model.md says how."
+    ]
+    if key:
+        lines.append(f"key: [{', '.join(map(quoted, key))}]")
+    if list(survey.source.nulls) != [""]:
+        lines.append(f"nulls: {json.dumps(list(survey.source.nulls), ensure_ascii=False)}")
+    if dialect := source.describe(survey.source.dialect):
+        lines.append(f"csv: {json.dumps(dialect, ensure_ascii=False)}")
+    lines.append("columns:")
+    lines += [f"  {quoted(name)}: {_typed(column)}" for name, column in survey.columns.items()]
+    lines.append("expectations:")
+    lines += [f"  - {line}" for line in _expectations(survey, plan)]
+    return "\n".join(lines) + "\n"
+
+
+def _typed(column: ColumnFacts) -> str:
+    return quoted(column.type) if "," in column.type else column.type
+
+
+def _expectations(survey: Survey, plan: ModelPlan | None) -> Iterator[str]:
+    counts = sorted(plan.rows.values()) if plan else []
+    if len(counts) >= 3:
+        yield _expect(
+            "expect_table_row_count_to_be_between", min_value=max(1, int(0.2 * counts[0])), max_value=5 * counts[-1]
+        )
+    else:
+        yield _expect("expect_table_row_count_to_be_between", min_value=1)
+    must = {plan.wish.label, plan.wish.time} if plan else set()
+    for name, column in survey.columns.items():
+        if len(survey.columns) <= WIDE or name in must:
+            yield from _of_column(name, column, survey, plan)
+
+
+def _of_column(name: str, column: ColumnFacts, survey: Survey, plan: ModelPlan | None) -> Iterator[str]:
+    share = column.share_missing
+    if share == 0:
+        yield _expect("expect_column_values_to_not_be_null", column=name)
+    elif share < 0.45:
+        yield _expect("expect_column_values_to_not_be_null", column=name, mostly=round(1 - 2 * share - 0.05, 2))
+    is_key = plan is not None and name in plan.key
+    if column.kind == "text" and column.counts and 1 < len(column.counts) <= MOST_OF_A_SET and not is_key:
+        yield _expect("expect_column_values_to_be_in_set", column=name, value_set=sorted(column.counts), mostly=0.9)
+    if column.kind in {"integer", "number"} and column.low is not None and not is_key and not _is_time(name, plan):
+        span = (column.high - column.low) or abs(column.high) or 1
+        low = 0 if column.low >= 0 else tidy(column.low - span)
+        yield _expect(
+            "expect_column_values_to_be_between",
+            column=name,
+            min_value=low,
+            max_value=tidy(column.high + span, up=True),
+        )
+        if (limits := _of_mean(survey.sample, name, plan)) is not None:
+            yield _expect("expect_column_mean_to_be_between", column=name, min_value=limits[0], max_value=limits[1])
+
+
+def _is_time(name: str, plan: ModelPlan | None) -> bool:
+    return plan is not None and plan.form is not None and plan.form.column == name
+
+
+def _of_mean(sample: pd.DataFrame, name: str, plan: ModelPlan | None) -> tuple[float, float] | None:
+    """Limits of a partition's mean: as far as the partitions are apart, twice; and what chance does to few rows."""
+    if plan is None or len(plan.rows) < 3 or name in {s.column for s in plan.left_out}:
+        return None
+    values = sample[name].astype("float64")
+    spread, fewest = float(values.std()), max(1, min(plan.rows.values()))
+    if not spread > 0:
+        return None
+    means = values.groupby(_partitions(sample, plan)).mean()
+    room = 2 * float((means - values.mean()).abs().max()) + spread * max(0.5, 4 / fewest**0.5)
+    return tidy(float(values.mean()) - room), tidy(float(values.mean()) + room, up=True)
+
+
+def _partitions(sample: pd.DataFrame, plan: ModelPlan) -> Any:
+    if plan.form is not None and plan.by in times.UNITS:
+        return times.names(plan.form.parse(sample[plan.form.column]), plan.by)
+    return sample["__file__"]
+
+
+def _expect(type_: str, **kwargs: Any) -> str:
+    shown = ", ".join(f"{key}: {_value(value)}" for key, value in kwargs.items())
+    return f"{{type: {type_}, kwargs: {{{shown}}}}}"
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, str):
+        return quoted(value)
+    if isinstance(value, list):
+        return f"[{', '.join(_value(each) for each in value)}]"
+    return f"{value:.12g}" if isinstance(value, float) else str(value)
+
+
+def quoted(text: str) -> str:
+    """A text as YAML has it: bare where it can be nothing else."""
+    bare = re.fullmatch(r"[A-Za-z_][A-Za-z0-9_ -]*(?<! )", text)
+    words = {"yes", "no", "on", "off", "true", "false", "null", "y", "n"}
+    return text if bare and text.lower() not in words else json.dumps(text, ensure_ascii=False)
+
+
+# ── params.yaml ───────────────────────────────────────────────────────────────────────────────────
+
+
+def entry(plan: ModelPlan, files_: str) -> str:
+    """The model's entry, to stand below `models:`."""
+    lines = [
+        f"{plan.wish.name}:  # made by `evergreen add-model` of {files_}; what each key does: docs/reference/params.md",
+        f"  about: {quoted(_sentence(plan))}",
+        f"  task: {plan.task}",
+        f"  datasets: {{{plan.dataset}: partition}}",
+        f"  options: {{}}                      # handed to models/{plan.wish.name}/rows",
+        *(["  timezone: UTC                    # in which the rows' times stand"] if plan.form else []),
+        "  features:                        # what a request holds",
+        *(f"    {line}" for line in _features(plan)),
+        *(f"    # {line}" for line in _left_out(plan)),
+        "  estimator:",
+        *(f"    {line}" for line in _estimator(plan)),
+        "    seed: 0",
+        f"  split: {{by: {plan.split_by}, holdout: {plan.holdout:g}}}{_pad(plan)}",
+        f"  evaluate: {{slices: [{', '.join(map(quoted, _slices(plan)))}], resamples: 1000}}",
+        *(f"  {line}" for line in _gate(plan)),
+        "  retrain:",
+        "    gap_days: 1" if plan.form else "    gap_days: 0",
+        "    when:                          # one line is enough",
+        "      - {growth: 0.1}              # rows that came since, as a share of what the champion learned from",
+        *(["      - {age_days: 60}             # so old is what it learned last"] if plan.form else []),
+        "  serving: {max_rows: 1000}",
+    ]
+    return "\n".join(f"  {line}".rstrip() for line in lines) + "\n"
+
+
+def _pad(plan: ModelPlan) -> str:
+    words = "of the newest partitions" if plan.split_by == "time" else "of the rows, drawn by their id"
+    return f"  # so many {words}" if plan.split_by == "time" else f"  # share {words}"
+
+
+def _features(plan: ModelPlan) -> Iterator[str]:
+    for part in plan.calendar:
+        limits = {"hour": (0, 23), "weekday": (1, 7), "month": (1, 12)}[part]
+        about = {"hour": "Hour of the day", "weekday": "Day of the week, Monday is 1", "month": "Month of the year"}[
+            part
+        ]
+        low, high = limits
+        yield f"{part}: {{type: integer, example: {low}, min: {low}, max: {high}, about: {quoted(about)}}}"
+    for name in plan.features:
+        yield f"{quoted(feature_name(name))}: {_feature(plan, name)}"
+
+
+def _feature(plan: ModelPlan, name: str) -> str:
+    column = plan.survey.columns[name]
+    type_ = feature_type(column)
+    fields = [f"type: {type_}", f"example: {_example(plan, column, type_)}"]
+    if type_ in {"integer", "number"} and column.low is not None and column.low >= 0:
+        fields.append("min: 0")
+    if column.missing:
+        fields.append("nullable: true")
+    return f"{{{', '.join([*fields, f'about: {quoted(_about(column, type_))}'])}}}"
+
+
+def _example(plan: ModelPlan, column: ColumnFacts, type_: str) -> str:
+    values = plan.survey.sample[column.name].dropna()
+    if not len(values):
+        return "null"
+    if type_ == "boolean":
+        return str(bool(values.mode().iloc[0])).lower()
+    if type_ in {"category", "text"}:
+        return json.dumps(str(values.mode().iloc[0])[:200], ensure_ascii=False)
+    if type_ in {"integer", "number"}:
+        middle = values.astype("float64").quantile(0.5, "lower")
+        return f"{middle:.0f}" if type_ == "integer" or float(middle).is_integer() else f"{middle:.6g}"
+    return json.dumps(str(values.iloc[0]))
+
+
+def _about(column: ColumnFacts, type_: str) -> str:
+    if type_ in {"integer", "number"} and column.low is not None:
+        return f"{column.name}, {column.low:.6g} to {column.high:.6g}"
+    if column.counts and type_ == "category":
+        return f"{column.name}, one of {len(column.counts)}"
+    return column.name
+
+
+def _left_out(plan: ModelPlan) -> Iterator[str]:
+    for suspicion in plan.left_out:
+        column = plan.survey.columns[suspicion.column]
+        line = (
+            f"{quoted(feature_name(suspicion.column))}: {_feature(plan, suspicion.column)}"
+            if _can_be(column)
+            else suspicion.column
+        )
+        yield f"{line}  # left out: it {suspicion.why}" if not suspicion.is_leak else f"{line}  # LEAK? {suspicion.why}"
+
+
+def _can_be(column: ColumnFacts) -> bool:
+    return column.kind in {"integer", "number", "truth"} or (column.kind == "text" and column.counts is not None)
+
+
+def _estimator(plan: ModelPlan) -> list[str]:
+    if plan.is_linear and plan.is_classification:
+        return ["class: sklearn.linear_model.LogisticRegression", "params: {C: 1.0, max_iter: 1000}"]
+    if plan.is_linear:
+        return ["class: sklearn.linear_model.Ridge", "params: {alpha: 1.0}"]
+    kind = "Classifier" if plan.is_classification else "Regressor"
+    leaf = max(5, min(500, plan.survey.rows // 500))
+    return [
+        f"class: sklearn.ensemble.HistGradientBoosting{kind}",
+        (
+            "params: {max_iter: 150, learning_rate: 0.08, max_leaf_nodes: 15, "
+            f"min_samples_leaf: {leaf}, early_stopping: false}}"
+        ),
+    ]
+
+
+def _slices(plan: ModelPlan) -> list[str]:
+    """Personal columns first, then categories of few values."""
+    named = [s.column for s in plan.personal if not s.why.startswith("a proxy")]
+    few = [n for n in plan.features if 2 <= len(plan.survey.columns[n].counts or ()) <= 12]
+    texts = [n for n in few if plan.survey.columns[n].kind == "text"]
+    chosen = [n for n in dict.fromkeys([*named, *texts]) if n in few]
+    return [feature_name(name) for name in chosen[:MOST_SLICES]]
+
+
+def _gate(plan: ModelPlan) -> list[str]:
+    holdout = max(1, plan.holdout_rows)
+    if plan.is_classification:
+        loss, margin, slices, error = "log_loss", 0.01, 0.05, tidy(0.1 + 1.5 / holdout**0.5)
+        words = "expected calibration error at most"
+    else:
+        variance = float(plan.labels.var())
+        loss, margin, slices = "squared", tidy(0.02 * variance), tidy(0.2 * variance)
+        mean, spread = abs(float(plan.labels.mean())), variance**0.5
+        error = tidy(0.1 + 3 * spread / holdout**0.5 / mean) if mean > 0.05 * spread else 1000.0
+        words = "|mean predicted / mean observed − 1| at most"
+    return [
+        "gate:",
+        "  rule: better                     # a challenger must be better beyond doubt",
+        f"  loss: {loss}",
+        f"  margin: {_value(margin)}",
+        "  champion_age: 2",
+        f"  min_rows: {max(5, holdout // 2)}{' ' * 20}  # held out, at least",
+        "  floors: {}                       # metric → what it must reach, as {roc_auc: 0.7}",
+        "  ceilings: {}",
+        f"  slice_min_rows: {max(20, holdout // 20)}",
+        f"  slice_margin: {_value(slices)}",
+        f"  calibration: {_value(error)}{' ' * 10}  # {words}",
+        "  latency_ms: 200                  # one row through the packaged release",
+        "  size_mb: 100",
+    ]

@@ -1,0 +1,345 @@
+"""A model made of a table: what is written, what is told, and what a table that cannot be one is answered."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from deployments.tools import add_model
+from tasks.data import validate
+from tasks.drafting import source
+from tasks.drafting.plan import Wish
+from tasks.ground import files, params
+from tasks.ground.errors import DataMissing, EvergreenError, Mistake
+from tasks.lifecycle import dry_run
+from tasks.tables import contract, table_files
+from tests.conftest import BIN, REPOSITORY, Project
+
+RNG = np.random.default_rng(0)
+
+
+def visits(rows: int = 600, **more: Any) -> pd.DataFrame:
+    """A table of visits: by minutes on the page it can be told, not surely, whether something was bought."""
+    minutes = RNG.gamma(2, 3, rows).round(1)
+    return pd.DataFrame(
+        {
+            "visit": [f"V{i:05d}" for i in range(rows)],
+            "at": pd.Timestamp("2025-01-01") + pd.to_timedelta(np.sort(RNG.integers(0, 24 * 180, rows)), unit="h"),
+            "minutes": minutes,
+            "Kind of device": RNG.choice(["phone", "desk"], rows),
+            "bought": (minutes + RNG.normal(0, 4, rows) > 7).astype(int),
+            **more,
+        }
+    )
+
+
+@pytest.fixture
+def empty(copied: Path, tmp_path: Path, enter: Callable[[Path], Project]) -> Project:
+    """A project without a model."""
+    return _emptied(shutil.copytree(copied, tmp_path / "project", symlinks=True), enter)
+
+
+def _emptied(root: Path, enter: Callable[[Path], Project]) -> Project:
+    for path in (root / "models").iterdir():
+        if path.name != "__init__.py":
+            files.remove(path)
+    shutil.copy(REPOSITORY / "template" / "params.yaml", root / "params.yaml")
+    files.write_text(root / "tests" / "__init__.py", "")
+    project = enter(root)
+    project.commit()
+    return project
+
+
+@dataclass(frozen=True)
+class Added:
+    """What came of a table."""
+
+    model: params.Model
+    told: str
+    root: Path
+
+    @property
+    def left_out(self) -> str:
+        """The lines of params.yaml that name what is no feature."""
+        lines = (self.root / "params.yaml").read_text(encoding="utf-8").splitlines()
+        return "\n".join(line for line in lines if "left out:" in line or "LEAK?" in line)
+
+
+def write(frame: pd.DataFrame, path: Path, **how: Any) -> Path:
+    """A CSV."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    frame.to_csv(path, index=False, **how)
+    return path
+
+
+@pytest.fixture
+def add(empty: Project, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., Added]:
+    """Makes a model `shop` of a table, without training it."""
+
+    def add(frame: pd.DataFrame | Path, label: str = "bought", time: str | None = "at", **wish: Any) -> Added:
+        path = frame if isinstance(frame, Path) else write(frame, tmp_path / "visits.csv")
+        add_model.run(Wish("shop", label, time, **wish), [path], train=False, ask=False)
+        return Added(params.load().model("shop"), capsys.readouterr().out, empty.root)
+
+    return add
+
+
+def test_a_table_becomes_a_model_whose_partitions_pass_its_contract(add: Callable[..., Added]) -> None:
+    """Names as the table has them, ids and the time left out, months as partitions, the newest held out."""
+    added = add(visits())
+    assert {"minutes", "Kind of device"} <= set(added.model.features)
+    assert not {"visit", "at", "bought"} & set(added.model.features)
+    assert added.model.task == "classification"
+    assert added.model.split.by == "time"
+    landed = sorted((added.root / "var/landing/shop").iterdir())
+    assert [path.name for path in landed] == [f"2025-{month:02d}.csv" for month in range(1, 7)]
+    assert sum(len(table_files.read(path, contract.load("shop", "shop"))) for path in landed) == 600
+    assert all(validate.check(path, "shop", "shop", None).passed for path in landed)
+
+
+def test_what_is_generated_passes_the_linters_and_its_own_test(add: Callable[..., Added]) -> None:
+    """It is the user's code from then on; `make check` takes it as it is."""
+    added = add(visits())
+    project = Project(added.root)
+    shutil.copy(REPOSITORY / "pyproject.toml", added.root)
+    project.run(BIN / "ruff", "check", "models", "tests/models")
+    project.run(BIN / "ruff", "format", "--check", "models", "tests/models")
+    project.run(BIN / "python", "-m", "pytest", "-n", "0", "-q", "tests/models/test_shop.py")
+    assert len((added.root / "models/shop/rows/__init__.py").read_text(encoding="utf-8").splitlines()) < 35
+    assert project.run("git", "status", "--short", "models", "params.yaml", "tests").stdout == ""
+
+
+def test_a_second_model_leaves_comments_and_other_models_as_they_are(add: Callable[..., Added]) -> None:
+    """The entry is put below the others; nothing else of params.yaml changes."""
+    root = add(visits()).root
+    before = (root / "params.yaml").read_text(encoding="utf-8")
+    add_model.run(Wish("other", "minutes"), [write(visits(), root.parent / "other.csv")], train=False, ask=False)
+    after = (root / "params.yaml").read_text(encoding="utf-8")
+    assert after.startswith(before)
+    assert list(params.load().models) == ["shop", "other"]
+    assert params.load().model("other").task == "regression"
+
+
+def german(frame: pd.DataFrame, path: Path) -> Path:
+    """As Excel writes it in Germany, with a date of month names."""
+    names = ["Januar", "Februar", "März", "April", "Mai", "Juni", "Juli"]
+    frame = frame.assign(
+        at=[f"{at.day}. {names[at.month - 1]} {at.year}" for at in frame["at"]],
+        price=[f"{value * 1000.25:,.2f}".translate(str.maketrans(",.", ".,")) for value in frame["minutes"]],
+    )
+    return write(frame.drop(columns="minutes"), path, sep=";", encoding="cp1252")
+
+
+def test_the_next_partition_in_the_dialect_of_the_table_is_accepted(add: Callable[..., Added], tmp_path: Path) -> None:
+    """Semicolons, decimal commas, German months, cp1252: as they were delivered, so they may come again."""
+    frame = visits(900)
+    known = frame["at"] < "2025-06-01"
+    added = add(german(frame[known], tmp_path / "verkauf.csv"))
+    assert added.model.features["price"].type == "number"
+    accepted, lines = dry_run.examine(german(frame[~known], tmp_path / "2025-06.csv"), params.load(), "shop")
+    assert accepted, lines
+
+
+LEAKS: dict[str, tuple[Callable[[pd.DataFrame], Any], str]] = {
+    "copy": (lambda f: f["bought"] + RNG.normal(0, 0.05, len(f)), "alone it explains 100.0%"),
+    "paid_at": (lambda f: f["at"] + pd.Timedelta(days=3), "is after at in 100% of the rows"),
+    "receipt": (lambda f: f["minutes"].where(f["bought"] == 1), "is filled only where bought is 1"),
+}
+
+
+@pytest.mark.parametrize("name", list(LEAKS))
+def test_a_column_that_gives_the_label_away_is_named_and_left_out(name: str, add: Callable[..., Added]) -> None:
+    """It stands in params.yaml as a comment, to be taken back by whoever knows better."""
+    frame = visits()
+    make, why = LEAKS[name]
+    added = add(frame.assign(**{name: make(frame)}))
+    assert name not in added.model.features
+    assert f"{name}: {why}" in added.told
+    assert "LEAK?" in added.left_out or name == "paid_at"
+
+
+def test_a_label_that_is_a_sum_of_columns_is_seen(add: Callable[..., Added]) -> None:
+    """Each of them is told with the other."""
+    frame = visits().assign(casual=RNG.poisson(20, 600), registered=RNG.poisson(60, 600))
+    added = add(frame.assign(count=frame["casual"] + frame["registered"]), label="count")
+    assert "casual: count is computed from it and registered, to the last digit" in added.told
+    assert not {"casual", "registered"} & set(added.model.features)
+
+
+def test_a_suspected_column_may_be_kept(add: Callable[..., Added]) -> None:
+    """`--keep`."""
+    frame = visits()
+    assert "copy" in add(frame.assign(copy=frame["bought"] * 1.0), keep=("copy",)).model.features
+
+
+def test_ids_constants_and_personal_columns_are_told(add: Callable[..., Added]) -> None:
+    """A column that tells the sex of a person is a proxy of it."""
+    sex = RNG.choice(["f", "m"], 600)
+    frame = visits(sex=sex, club=np.where(sex == "f", "yoga", "chess"), one=1)
+    told = add(frame).told
+    assert "visit: names rows" in told
+    assert "one: holds the same in every row" in told
+    assert "sex: is about a person" in told
+    assert "club: a proxy: it tells sex" in told
+
+
+def test_rows_without_a_time_or_a_key_are_split_at_random(add: Callable[..., Added]) -> None:
+    """Their id is their partition and their place in it."""
+    added = add(visits().drop(columns=["visit", "at"]), time=None)
+    assert added.model.split.by == "random"
+    assert "partition" in (added.root / "models/shop/rows/__init__.py").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("how", ["parquet", "no names", "tabs"])
+def test_a_table_may_be_written_in_many_ways(how: str, add: Callable[..., Added], tmp_path: Path) -> None:
+    """Parquet; without a line of names; by tabs."""
+    path, frame = tmp_path / "visits.csv", visits().drop(columns="at")
+    if how == "parquet":
+        path = path.with_suffix(".parquet")
+        frame.to_parquet(path, index=False)
+    else:
+        write(frame, path, **({"header": False} if how == "no names" else {"sep": "\t"}))
+    added = add(path, label="column_4" if how == "no names" else "bought", time=None)
+    landed = next((added.root / "var/landing/shop").iterdir())
+    assert validate.check(landed, "shop", "shop", None).passed
+
+
+BAD: dict[str, tuple[Callable[[], pd.DataFrame], dict[str, Any], str]] = {
+    "no such label": (visits, {"label": "bougth"}, "did you mean 'bought'"),
+    "a constant label": (lambda: visits(bought=1), {}, "there is nothing to predict"),
+    "labels that are missing": (lambda: visits(bought=[1] + 599 * [None]), {}, "is filled in 1 of 600 rows"),
+    "one row": (lambda: visits(1), {}, "1 row: nothing can be learned from it"),
+    "a time in the future": (lambda: visits(at="2999-01-01"), {}, "lie in the future"),
+    "a time that is none": (visits, {"time": "Kind of device"}, "is no time"),
+    "an id that stands twice": (visits, {"key": ("Kind of device",)}, "stands more than once"),
+    "too many classes": (visits, {"label": "visit"}, "too many classes"),
+    "a task that is none": (visits, {"task": "forecast"}, "add-model drafts classification and regression"),
+    "a unit without a time": (visits, {"time": None, "by": "month"}, "needs `--time COLUMN`"),
+    "too many columns": (lambda: pd.DataFrame(RNG.random((30, 1200))), {"label": "1"}, "has 1,200 columns"),
+    "one column": (lambda: visits()[["bought"]], {}, "has one column only"),
+    "nothing but a leak": (
+        lambda: pd.DataFrame({"a": [1, 2] * 50, "bought": [1, 2] * 50}),
+        {"time": None},
+        "`--keep a` takes it all the same",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", list(BAD))
+def test_what_cannot_be_a_model_is_told_and_nothing_is_written(fault: str, add: Callable[..., Added]) -> None:
+    """Before anything long runs, in words, with what to do."""
+    make, wish, words = BAD[fault]
+    with pytest.raises(Mistake, match=re.escape(words)):
+        add(make(), **wish)
+    assert params.load().models == {}
+    assert not Path("models/shop").exists()
+    assert not Path("var/landing/shop").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("Shop", "'shop' would do"),
+        ("my shop", "'my_shop' would do"),
+        ("keys", "cannot be called 'keys'"),
+        ("class", "a word of Python"),
+    ],
+)
+def test_a_name_that_is_not_allowed_is_told_before_the_table_is_read(name: str, words: str, empty: Project) -> None:
+    """The file need not even be there."""
+    with pytest.raises(Mistake, match=words):
+        add_model.run(Wish(name, "bought"), [Path("nowhere.csv")], train=False, ask=False)
+
+
+def test_a_name_that_is_taken_is_told(add: Callable[..., Added]) -> None:
+    """By a model, or by somebody's folder."""
+    root = add(visits()).root
+    with pytest.raises(Mistake, match="there is a model 'shop' already"):
+        add_model.run(Wish("shop", "bought"), [Path("nowhere.csv")], train=False, ask=False)
+    (root / "models" / "mine").mkdir()
+    (root / "models" / "mine" / "notes.txt").write_text("mine")
+    with pytest.raises(Mistake, match="models/mine is there already"):
+        add_model.run(Wish("mine", "bought"), [Path("nowhere.csv")], train=False, ask=False)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "is empty"),
+        (b"PK\3\4rest", "an Excel workbook"),
+        (b"\x1f\x8brest", "packed by gzip"),
+        (b"a,b,c\n", "a line of column names and no row"),
+        (b"sep=;\na;b\n1;2\n", "remove that line"),
+        (b"a,b,a\n1,2,3\n4,5,6\n", "has column 'a' twice"),
+    ],
+)
+def test_a_file_that_is_no_table_is_told(content: bytes, words: str, tmp_path: Path) -> None:
+    """By what it is."""
+    (tmp_path / "table.csv").write_bytes(content)
+    with pytest.raises(Mistake, match=words):
+        source.look([tmp_path / "table.csv"])
+
+
+def test_a_file_that_changes_while_it_is_read_is_told(tmp_path: Path) -> None:
+    """What was read of it may be half of one content and half of another."""
+    looked = source.look([write(visits(), tmp_path / "visits.csv")])
+    write(visits(700), tmp_path / "visits.csv")
+    with pytest.raises(DataMissing, match="changed while it was read"):
+        list(looked.batches(lambda _share, _rows: None))
+
+
+def test_a_failure_while_things_are_put_in_place_takes_them_back(
+    add: Callable[..., Added], empty: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here the landing zone cannot be written."""
+    before = empty.run("git", "status", "--short").stdout
+    monkeypatch.setattr(add_model.zones, "landing", lambda _: (_ for _ in ()).throw(DataMissing("it is gone")))
+    with pytest.raises(EvergreenError, match="it is gone"):
+        add(visits())
+    assert empty.run("git", "status", "--short").stdout == before
+    assert params.load().models == {}
+
+
+def test_what_a_killed_call_has_left_is_taken_back_by_the_next(
+    add: Callable[..., Added], empty: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed between the entry in params.yaml and the partitions."""
+
+    def killed(_: str) -> None:
+        raise SystemExit
+
+    with monkeypatch.context() as patch:
+        patch.setattr(add_model.zones, "landing", killed)
+        patch.setattr(add_model, "_take_back_unfinished", lambda _: None)
+        with pytest.raises(SystemExit):
+            add(visits())
+    assert list(params.load().models) == ["shop"]
+    assert (empty.root / "models" / "shop" / add_model.MARKER).exists()
+    assert add(visits()).model.task == "classification"
+    assert not (empty.root / "models" / "shop" / add_model.MARKER).exists()
+
+
+def test_the_verdict_is_told_in_words() -> None:
+    """Against the baseline; what is no better than it is said to be so."""
+    draft: Any = type("Draft", (), {"is_classification": True})()
+    figures = {"log_loss": 0.3, "roc_auc": 0.8, "rows": 100, "baseline": {"log_loss": 0.6}}
+    assert "50% less" in add_model.in_words(draft, figures)[0]
+    figures["log_loss"] = 0.61
+    assert "no better than the baseline" in add_model.in_words(draft, figures)[0]
+
+
+def test_the_entry_is_what_params_yaml_takes(add: Callable[..., Added]) -> None:
+    """Names that YAML would take for something else are in quotes."""
+    frame = visits().rename(columns={"minutes": "no: of, «min»", "Kind of device": "yes"})
+    model = add(frame).model
+    assert {"no: of, «min»", "yes"} <= set(model.features)
+    assert json.dumps(model.model_dump(mode="json"))
