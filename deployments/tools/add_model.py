@@ -266,7 +266,10 @@ def in_words(draft: ModelPlan, measured: dict[str, Any]) -> list[str]:
 
 def _example_row(name: str) -> str:
     features = params.load().model(name).features
-    examples = {f: int(e.example) if e.type == "integer" and e.example else e.example for f, e in features.items()}
+    examples = {
+        f: int(e.example) if isinstance(e.example, float) and e.type == "integer" else e.example
+        for f, e in features.items()
+    }
     row = json.dumps(examples, ensure_ascii=False)
     return row.replace("'", "'\\''")  # as a shell takes it between quotes
 

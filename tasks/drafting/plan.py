@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from tasks.drafting import suspects, times
 from tasks.drafting.suspects import Suspicion
@@ -25,8 +25,6 @@ MOST_VALUES = 200
 
 FEW_ROWS = 1000
 """Below it, a linear model is less often wrong than trees are."""
-
-FEATURE_TYPES = get_args(params.Feature.model_fields["type"].annotation)
 
 
 @dataclass(frozen=True)
@@ -102,9 +100,14 @@ class ModelPlan:
         return {name: new for name in names if (new := feature_name(name)) != name}
 
     @property
+    def texts(self) -> list[str]:
+        """The features that are free text."""
+        return [name for name in self.features if feature_type(self.survey.columns[name]) == "text"]
+
+    @property
     def is_linear(self) -> bool:
-        """Whether there are too few rows for trees."""
-        return self.survey.rows < FEW_ROWS
+        """Whether there are too few rows for trees, or words to count."""
+        return self.survey.rows < FEW_ROWS or bool(self.texts)
 
 
 def make(wish: Wish, survey: Survey) -> ModelPlan:
@@ -183,9 +186,9 @@ def feature_name(column: str) -> str:
 def feature_type(column: ColumnFacts) -> str:
     """What type of feature a column gives."""
     if column.kind == "truth":
-        return "boolean" if "boolean" in FEATURE_TYPES else "category"
+        return "boolean"
     if column.kind == "text":
-        return "text" if "text" in FEATURE_TYPES and _is_free_text(column) else "category"
+        return "text" if _is_free_text(column) else "category"
     if column.kind == "time":
         return "datetime"
     return "integer" if column.kind == "integer" else "number"
@@ -258,14 +261,14 @@ def _unfit(column: ColumnFacts, survey: Survey) -> str:
     """Why a column cannot be a feature; empty where it can."""
     if column.is_constant:
         return "holds the same in every row"
-    if column.kind == "time" and "datetime" not in FEATURE_TYPES:
+    if column.kind == "time":
         return "is a time: let rows make numbers of it, as the days since"
     if column.kind == "text":
         if feature_type(column) == "text":
             return ""
-        if column.longest > request_schema.LONGEST or _is_free_text(column):
-            return "is free text: let rows make numbers or categories of it"
-        if column.counts is None or len(column.counts) > max(MOST_VALUES, 0) or len(column.counts) > 0.5 * survey.rows:
+        if column.longest > request_schema.LONGEST:
+            return "has texts that are too long for a category"
+        if column.counts is None or len(column.counts) > MOST_VALUES or len(column.counts) > 0.5 * survey.rows:
             count = "more than 1,000" if column.counts is None else f"{len(column.counts):,}"
             return f"has {count} different texts: too many for a category; let rows put them into groups"
     return ""

@@ -49,8 +49,10 @@ def rows(plan: ModelPlan) -> str:
         label += '.astype("int64")'
     needed = [plan.wish.label] if plan.label.missing else []
     needed += [plan.form.column] if plan.form and plan.survey.columns[plan.form.column].missing else []
+    gaps, empty = [text for text in plan.texts if plan.survey.columns[text].missing], '""'
     body = [f"table = tables[{plan.dataset!r}]", *_id(plan)]
     body += [f"table = table.dropna(subset={needed!r})"] if needed else []
+    body += [f"table = table.fillna({{{', '.join(f'{text!r}: {empty}' for text in gaps)}}})"] if gaps else []
     body += plan.form.code() if plan.form else []
     made = [f"{part}={code}" for part, code in _calendar(plan).items()]
     made += [f"label={label}", *(["time=time"] if plan.form else []), "id=name"]
@@ -100,7 +102,7 @@ def _id(plan: ModelPlan) -> list[str]:
 
 def pipeline(plan: ModelPlan) -> str:
     """models/<name>/pipeline/__init__.py."""
-    return LINEAR if plan.is_linear else TREES
+    return TEXTS if plan.texts else LINEAR if plan.is_linear else TREES
 
 
 TREES = '''"""One row of features → what the estimator of params.yaml answers."""
@@ -134,6 +136,28 @@ def build(estimator: BaseEstimator, categories: list[str], numbers: list[str]) -
     fill = make_pipeline(SimpleImputer(strategy="median", keep_empty_features=True), StandardScaler())
     encode = OneHotEncoder(handle_unknown="infrequent_if_exist", min_frequency=5)
     columns = ColumnTransformer([("categories", encode, categories), ("numbers", fill, numbers)])
+    return Pipeline([("columns", columns), ("estimator", estimator)])
+'''
+
+
+TEXTS = '''"""One row of features → what the estimator of params.yaml answers."""
+
+from __future__ import annotations
+
+from sklearn.base import BaseEstimator
+from sklearn.compose import ColumnTransformer
+from sklearn.feature_extraction.text import HashingVectorizer
+from sklearn.impute import SimpleImputer
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+
+def build(estimator: BaseEstimator, categories: list[str], numbers: list[str], texts: list[str]) -> Pipeline:
+    """An unfitted pipeline: words are counted by their hashes (the release holds none), categories one-hot."""
+    fill = make_pipeline(SimpleImputer(strategy="median", keep_empty_features=True), StandardScaler())
+    encode = OneHotEncoder(handle_unknown="infrequent_if_exist", min_frequency=5)
+    words = [(text, HashingVectorizer(n_features=2**14, ngram_range=(1, 2)), text) for text in texts]
+    columns = ColumnTransformer([("categories", encode, categories), ("numbers", fill, numbers), *words])
     return Pipeline([("columns", columns), ("estimator", estimator)])
 '''
 
@@ -364,7 +388,7 @@ def _feature(plan: ModelPlan, name: str) -> str:
     fields = [f"type: {type_}", f"example: {_example(plan, column, type_)}"]
     if type_ in {"integer", "number"} and column.low is not None and column.low >= 0:
         fields.append("min: 0")
-    if column.missing:
+    if column.missing and type_ != "text":
         fields.append("nullable: true")
     return f"{{{', '.join([*fields, f'about: {quoted(_about(column, type_))}'])}}}"
 
@@ -408,7 +432,8 @@ def _can_be(column: ColumnFacts) -> bool:
 
 def _estimator(plan: ModelPlan) -> list[str]:
     if plan.is_linear and plan.is_classification:
-        return ["class: sklearn.linear_model.LogisticRegression", "params: {C: 1.0, max_iter: 1000}"]
+        strength = 10.0 if plan.texts else 1.0
+        return ["class: sklearn.linear_model.LogisticRegression", f"params: {{C: {strength}, max_iter: 1000}}"]
     if plan.is_linear:
         return ["class: sklearn.linear_model.Ridge", "params: {alpha: 1.0}"]
     kind = "Classifier" if plan.is_classification else "Regressor"

@@ -199,6 +199,17 @@ def test_rows_without_a_time_or_a_key_are_split_at_random(add: Callable[..., Add
     assert "partition" in (added.root / "models/shop/rows/__init__.py").read_text(encoding="utf-8")
 
 
+def test_booleans_and_free_texts_are_features_of_their_own(add: Callable[..., Added]) -> None:
+    """A text that is missing is an empty one."""
+    words = np.array(["late", "broken", "fine", "quick", "kind", "lost", "again", "parcel", "thanks", "never"])
+    texts = [" ".join(RNG.choice(words, 14)) + f" order {i}" for i in range(600)]
+    frame = visits(note=texts, member=RNG.random(600) < 0.5)
+    added = add(frame.assign(note=frame["note"].where(frame.index % 9 > 0)))
+    assert added.model.features["note"].type == "text"
+    assert added.model.features["member"].type == "boolean"
+    assert "HashingVectorizer" in (added.root / "models/shop/pipeline/__init__.py").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("how", ["parquet", "no names", "tabs"])
 def test_a_table_may_be_written_in_many_ways(how: str, add: Callable[..., Added], tmp_path: Path) -> None:
     """Parquet; without a line of names; by tabs."""
