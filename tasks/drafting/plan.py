@@ -23,7 +23,7 @@ MOST_CLASSES = 20
 MOST_VALUES = 200
 """A text column with more different values is no category."""
 
-FEW_ROWS = 1000
+FEW_ROWS = 2000
 """Below it, a linear model is less often wrong than trees are."""
 
 
