@@ -249,9 +249,8 @@ def in_words(draft: ModelPlan, measured: dict[str, Any]) -> list[str]:
         return [f"{rows}: see `dvc metrics show`"]
     gain = 1 - loss / base
     if gain < 0.01:
-        return [
-            f"{rows} it is no better than the baseline, which looks at no feature: what training has seen does not hold there."
-        ]
+        bad = "it is no better than the baseline, which looks at no feature: what training has seen does not hold"
+        return [f"{rows} {bad} there."]
     if draft.is_classification:
         trivial = "the baseline, which always answers the shares of the classes,"
         sentences = [f"{rows} its log loss is {loss:.3g}; {trivial} has {base:.3g}: {gain:.0%} less."]
