@@ -57,6 +57,9 @@ FEW_DAYS = 14
 READ = 5_000
 """Characters of a text whose words are looked at."""
 
+AT_ONCE = 20_000
+"""Texts whose words are in memory."""
+
 _BITS, _BUCKETS = 18, 12
 """A word is one of 2^18 known or unknown ones, and one of 2^12 whose frequencies are known."""
 
@@ -108,7 +111,7 @@ class FeatureMeasures:
         if measure in OF_TYPE["vector"]:
             self._kept = self._kept or dict(_of_vectors(self._matrix()))
         else:
-            self._kept = self._kept or dict(_of_texts(self._texts(), self.days, self.vocabulary))
+            self._kept = self._kept or self._of_texts()
         return pa.array(self._kept[measure], from_pandas=True)
 
     def _column(self) -> Any:
@@ -139,9 +142,15 @@ class FeatureMeasures:
                 matrix[row] = numbers
         return matrix
 
-    def _texts(self) -> list[str | None]:
-        texts: list[str | None] = self._column().to_pylist()
-        return texts
+    def _of_texts(self) -> dict[str, npt.NDArray[Any]]:
+        parts = [dict(_of_texts(texts, days, self.vocabulary)) for texts, days in _in_parts(self._column(), self.days)]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _in_parts(values: pa.Array, days: Ints) -> Iterator[tuple[list[str | None], Ints]]:
+    """Some texts at a time, with their days: as Python has them, they and their words take ten times the room."""
+    for begin in range(0, max(len(values), 1), AT_ONCE):
+        yield values.slice(begin, AT_ONCE).to_pylist(), days[begin : begin + AT_ONCE]
 
 
 def _truths(values: Any) -> Any:
@@ -187,16 +196,17 @@ class Vocabulary:
     """(2, 2^12): −log2 of each bucket's frequency, in sixteenths."""
 
     @staticmethod
-    def of(texts: list[str | None], days: Ints) -> Vocabulary:
+    def of(values: pa.Array, days: Ints) -> Vocabulary:
         """The vocabulary of the training rows."""
         by_week = len(np.unique(days)) >= FEW_DAYS
         has_word, counts = np.zeros((2, 1 << _BITS), dtype=bool), np.zeros((2, 1 << _BUCKETS))
-        hashes, row = _words(texts)
-        half = _halves(texts, days, by_week=by_week)[row]
-        for number in (0, 1):
-            own = hashes[half == number]
-            has_word[number, own & ((1 << _BITS) - 1)] = True
-            counts[number] = np.bincount(own & ((1 << _BUCKETS) - 1), minlength=1 << _BUCKETS)
+        for texts, of_days in _in_parts(values, days):
+            hashes, row = _words(texts)
+            half = _halves(texts, of_days, by_week=by_week)[row]
+            for number in (0, 1):
+                own = hashes[half == number]
+                has_word[number, own & ((1 << _BITS) - 1)] = True
+                counts[number] += np.bincount(own & ((1 << _BUCKETS) - 1), minlength=1 << _BUCKETS)
         shares = (counts + 0.5) / (counts + 0.5).sum(axis=1, keepdims=True)
         return Vocabulary(by_week, has_word, np.minimum(np.rint(-16 * np.log2(shares)), 255).astype(np.uint8))
 
@@ -282,11 +292,11 @@ def entries(
         days: of the rows.
         entry_of: category or number → what makes an entry of a column.
     """
-    vocabulary = (
-        Vocabulary.of(frame[feature].astype(object).where(frame[feature].notna(), None).tolist(), days)
-        if (described["type"] == "text")
-        else None
-    )
+    import pyarrow as pa
+
+    vocabulary = None
+    if described["type"] == "text":
+        vocabulary = Vocabulary.of(pa.Array.from_pandas(frame[feature]), days)
     measured = FeatureMeasures(feature, frame, days, described.get("length") or 0, vocabulary)
     has_time = "time" in frame and bool(frame["time"].notna().all())
     made = {}

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from tasks.modelling import daily_summaries, measures, profile
@@ -138,8 +139,11 @@ def _line(at: datetime, rows: list[dict[str, Any]], number: int) -> log_tables.L
 
 def test_a_vocabulary_is_read_as_it_was_written(learned: pd.DataFrame) -> None:
     """As text, in a profile; and small."""
-    texts, days = learned["message"].tolist(), learned["time"].to_numpy().astype("datetime64[D]").astype(np.int64)
+    texts, days = pa.array(learned["message"]), learned["time"].to_numpy().astype("datetime64[D]").astype(np.int64)
     made = measures.Vocabulary.of(texts, days)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measures, "AT_ONCE", 100)
+        assert str(measures.Vocabulary.of(texts, days)) == str(made)
     assert len(str(made)) < 40_000
     again = measures.Vocabulary.read(str(made))
     assert again.by_week
