@@ -220,7 +220,8 @@ class Simulator:
     def _judge(self, moment: Moment, champion: int | None, target: Path) -> None:
         begin = time.process_time()
         history, model, holdout = self.history, self.history.model, self._holdout(moment)
-        columns = ["id", "time", "label", *model.evaluate.slices]
+        own = ["id", "time", "label", "weight", *model.evaluate.slices]
+        columns = [name for name in own if name in history.rows]
         comparison = gate.Comparison(
             model=history.name,
             task=model.task,
@@ -231,6 +232,7 @@ class Simulator:
             baseline=metrics.baseline_predictions(self.fits[moment.number].training, len(holdout)),
             champion_age=None if champion is None else self.age(moment, champion),
             split=model.split.by,
+            cost=model.cost,
         )
         verdict = gate.judge(comparison, model.gate, resamples=model.evaluate.resamples)
         files.write_json(target, {"verdict": verdict.to_json(), "seconds": time.process_time() - begin})

@@ -124,7 +124,7 @@ def compare(model_name: str, names: Sequence[str]) -> SideBySide:
         for entry, contender, made_with in zip(entries, contenders, facts, strict=True)
     ]
     unit = "day" if by_day else "group of rows"
-    return SideBySide(model_name, model.gate.loss, len(unseen), int(seen.sum()), unit, columns)
+    return SideBySide(model_name, model.loss, len(unseen), int(seen.sum()), unit, columns)
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ class _HoldoutScores:
             return ComparedCandidate(entry.name, entry.candidate, made_with, {}, measured, fault=contender.fault)
         scores = metrics.score_with_intervals(
             self.model.task, self.holdout["label"], self._answers(contender), self.blocks,
-            resamples=self.model.evaluate.resamples, seed=SEED, confidence=CONFIDENCE,
+            resamples=self.model.evaluate.resamples, seed=SEED, confidence=CONFIDENCE, cost=self.model.cost,
         )  # fmt: skip
         compared = contender is not first and first.predictions is not None
         difference = self._difference(contender, first) if compared else None
@@ -163,8 +163,7 @@ class _HoldoutScores:
         from tasks.modelling import metrics
 
         mine, theirs = (
-            metrics.losses(self.model.gate.loss, self.holdout["label"], self._answers(each))
-            for each in (contender, first)
+            metrics.losses(self.model.loss, self.holdout["label"], self._answers(each)) for each in (contender, first)
         )
         drawn = metrics.bootstrap_means(mine - theirs, self.blocks, self.model.evaluate.resamples, SEED)
         low, high = metrics.interval(drawn, CONFIDENCE)

@@ -157,7 +157,8 @@ def answers(frame: pd.DataFrame) -> pd.DataFrame:
     has_nulls = predictions.isna().any()
     names = [str(name) for name in predictions.columns]
     shares = [name for name in names if name.startswith("p_") and predictions[name].notna().any()]
-    dropped = [name for name in names if name not in shares and (name.startswith("p_") or has_nulls[name])]
+    kept = {*shares, "prediction"} if shares else set()  # a row without a decision was decided for the most probable
+    dropped = [name for name in names if name not in kept and (name.startswith("p_") or has_nulls[name])]
     is_answered = predictions[shares].notna().any(axis=1)
     filled = {name: frame[name].where(~(frame[name].isna() & is_answered), 0.0) for name in shares}
     return frame.drop(columns=dropped).assign(**filled)

@@ -72,6 +72,7 @@ def ask(
     keys: bool = True,
     features: list[str] | None = None,
     classes: tuple[str, str] = ("0", "1"),
+    decides: Callable[[float], Any] = lambda p: int(p > 0.5),
 ) -> Path:
     """Append lines as a replica writes them: a request for so many rows at once, a millisecond after each other."""
     path = (
@@ -83,7 +84,7 @@ def ask(
     names = features or list(FEATURES)
     given = asked[names].astype(object).where(asked[names].notna(), None).to_dict("records")
     told = [
-        {"prediction": int(p_1 > 0.5), "probability": p_1, "probabilities": dict(zip(classes, (p_0, p_1), strict=True))}
+        {"prediction": decides(p_1), "probability": p_1, "probabilities": dict(zip(classes, (p_0, p_1), strict=True))}
         for p_0, p_1 in zip(asked["p_0"].tolist(), asked["p_1"].tolist(), strict=True)
     ]
     ids, times = asked["id"].tolist(), asked["time"].dt.strftime("%Y-%m-%dT%H:%M:%S.%fZ").tolist()

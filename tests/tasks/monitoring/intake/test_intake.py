@@ -71,7 +71,7 @@ def test_a_row_is_kept_with_what_was_answered_and_summarised_by_day(world: Path)
     ask(asked, at_once=5)
     state = observe(layout)
     found = kept(state)
-    assert list(found) == [*intake.COLUMNS, "slice:station", "p_0", "p_1"]
+    assert list(found) == [*intake.COLUMNS, "slice:station", "prediction", "p_0", "p_1"]
     assert sorted(found["hash"]) == sorted(row_hashes(asked["id"]))
     both = found.merge(asked.assign(hash=row_hashes(asked["id"])), on="hash")
     assert len(both) == len(asked)

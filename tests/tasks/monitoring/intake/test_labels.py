@@ -82,7 +82,7 @@ def test_a_prediction_gets_the_label_of_the_row_that_it_was_asked_for(asked: pd.
     deliver(asked.iloc[:500].sample(frac=1, random_state=0), "2013-04")
     joined = join()
     found = labels.frame(MODEL, sorted(joined.days)).sort_values("time")
-    assert list(found) == ["id", "time", "release", "slice:station", "p_0", "p_1", "label"]
+    assert list(found) == ["id", "time", "release", "slice:station", "prediction", "p_0", "p_1", "label"]
     assert found["label"].iloc[:500].tolist() == asked["label"].iloc[:500].tolist()
     assert found["label"].iloc[500:].isna().all()
     assert sum(day.labels for day in joined.days.values()) == 500
@@ -368,6 +368,27 @@ def test_labels_may_be_true_and_false_or_floats(world: Path, kind: type) -> None
     assert labels.label_days(joined, "aaaa", column).counts[:, -1].sum() == 0  # none is unknown
     week = weekly.measured(MODEL, joined, HOW, lambda _: None)[0]
     assert week["measured"]["log_loss"]["value"] == pytest.approx(wanted / len(asked), abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", [int, bool, str])
+def test_decisions_are_measured_as_they_were_answered(world: Path, kind: type) -> None:
+    """Not as the most probable class: by cost, precision and recall, for labels of any type."""
+    asked, no, yes = rows(days=4), kind(0), kind(1)
+    asked = asked.assign(label=np.where(asked["label"] == 1, "1", "0") if kind is str else asked["label"].astype(kind))
+    ask(asked, classes=(str(no), str(yes)), decides=lambda p: yes if p >= 0.2 else no)
+    deliver(asked, "2013-04")
+    layout = profile.reference_profile(LEARNED, FEATURES, LEARNED[["p_0", "p_1"]])
+    how = weekly.Measuring("classification", "cost(1, 7)", (), 100, 0.95)
+    joined = labels.join(
+        MODEL, observe(lambda _: layout), settings.BUILD / MODEL / "rows", "classification", "cost(1, 7)"
+    )
+    is_true, is_taken = (asked["label"] == yes).to_numpy(), (asked["p_1"] >= 0.2).to_numpy()
+    cost = (is_taken & ~is_true).sum() + 7 * (is_true & ~is_taken).sum()
+    assert sum(total for _, total, _, _ in joined.losses("aaaa")) == cost
+    found = weekly.measured(MODEL, joined, how, lambda _: None)[0]["measured"]
+    assert found["cost(1, 7)"]["value"] == pytest.approx(cost / len(asked), abs=1e-6)
+    assert found["recall"]["value"] == pytest.approx((is_true & is_taken).sum() / is_true.sum(), abs=1e-6)
+    assert found["precision"]["value"] == pytest.approx((is_true & is_taken).sum() / is_taken.sum(), abs=1e-6)
 
 
 def test_a_release_of_another_task_is_not_measured(world: Path) -> None:
