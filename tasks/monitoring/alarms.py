@@ -34,6 +34,9 @@ Span = tuple[date, date]
 Alarm = dict[str, Any]
 """As report.json has it, and `release`, `columns`, `times` (how often it was opened) and what was `told`."""
 
+EFFECT_UNKNOWN = "its effect on"
+"""How the effect of an alarm on the model begins where it is not known."""
+
 KEPT = 200
 """So many alarms that are over are kept."""
 
@@ -213,6 +216,8 @@ def _updated(alarm: Alarm, now: Deviation | None, live: str | None, days: Span |
 
 def _fields(deviation: Deviation, effect: str) -> dict[str, Any]:
     """What an alarm says of a deviation: all but its key."""
+    if deviation.kind == "quality" and effect.startswith(EFFECT_UNKNOWN):
+        effect = ""  # of all labels together it is: the alarm says so
     closed, fields = deviation.closed, asdict(deviation)
     del fields["key"]
     over = f"; over since {closed}" if closed else f"; {effect}" if effect else ""

@@ -115,7 +115,7 @@ def effect(findings: Findings) -> str:
             promised = f", promised {quality.promised['value']:.4g}" if quality.promised else ""
             since = f"in the week of {week['since'][:10]}"
             return f"{quality.loss} {what} {since}: {entry['value']:.4g}{interval}{promised}"
-    return f"its effect on {quality.loss} is not known: too few predictions and labels"
+    return f"{alarms.EFFECT_UNKNOWN} {quality.loss} is not known: too few predictions and labels"
 
 
 def untimed(service: service_counts.ServiceDays) -> str:

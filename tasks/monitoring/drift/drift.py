@@ -272,11 +272,11 @@ def _of_few(reference: ColumnDays, threshold: float, stream: DaySummaries) -> st
     level, days = threshold * float(np.log(10)), max(len(reference.days), 1)
     delays = [gross.delay(days, min(rows, 100), level, float(shift)) for shift in SHIFTS]
     within = [f"within about {math.ceil(delay * stretch)} days" if delay else "hardly ever" for delay in delays]
-    known = "not" if days == 1 else "hardly"
+    how_well = "not" if days == 1 else "hardly"
     shifts = f"{SHIFTS[0]} standard deviations of the rows {within[0]}, by {SHIFTS[1]} {within[1]}"
     return (
-        f"{_reference_days(reference)}: how days differ is {known} known, so only gross changes are told: at this pace "
-        f"a shift by {shifts}; {FAR_OUTSIDE}"
+        f"{_reference_days(reference)}: how days differ is {how_well} known, so only gross changes are told: at this "
+        f"pace a shift by {shifts}; {FAR_OUTSIDE}"
     )
 
 

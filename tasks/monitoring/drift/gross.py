@@ -156,13 +156,13 @@ def delay(days: int, rows: int, level: float, shift: float) -> int | None:
         shift: in standard deviations of rows; days differ by a quarter of one.
     """
     rng = np.random.default_rng(0)
-    told = []
+    delays = []
     for _ in range(STREAMS):
         before = rng.normal(0, 0.25, days) + rng.normal(0, 0.1, days)
         now = shift + rng.normal(0, 0.25, AHEAD_DAYS) + rng.normal(0, 1 / np.sqrt(rows), AHEAD_DAYS)
         counts = np.full(AHEAD_DAYS, float(rows))
         test = GrossTest((before, np.full(days, 100.0)), (now, counts), now**2 + 1 - 1 / rows, 1.0, 1.0)
         first = np.flatnonzero(test.log_evidence(0) >= level)
-        told.append(int(first[0]) + 1 if len(first) else AHEAD_DAYS + 1)
-    half = sorted(told)[STREAMS // 2]
+        delays.append(int(first[0]) + 1 if len(first) else AHEAD_DAYS + 1)
+    half = sorted(delays)[STREAMS // 2]
     return half if half <= AHEAD_DAYS else None

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from tasks.monitoring.quality import quality
-
 if TYPE_CHECKING:
     from tasks.monitoring.quality.degradation import HoldoutLosses
 
@@ -39,6 +37,8 @@ def known(loss: str, weeks: Sequence[Mapping[str, Any]], candidate: str | None) 
     share = f"{labels:,} of {rows:,} predictions have a label"
     if measured := _newest(own, lambda part: (part["measured"] or {}).get(loss)):
         return "measured", f"{share}; {loss} is {_interval(measured)}"
+    from tasks.monitoring.quality import quality
+
     few = f"no week has the {quality.FEWEST_ROWS} that a week's {loss} takes; alarms are of all labels together"
     return "few labels", f"{share}; {few}"
 
@@ -69,7 +69,7 @@ def basis(
     """
     import numpy as np
 
-    from tasks.monitoring.quality import degradation
+    from tasks.monitoring.quality import degradation, quality
 
     if promised is None or holdout is None:
         return f"nothing was promised: the holdout has {rows} rows with a label, a promise takes {quality.FEWEST_ROWS}"
