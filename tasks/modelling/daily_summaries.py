@@ -269,11 +269,24 @@ def _category(array: Any, column: ColumnLayout, day: Ints, first: int) -> Column
     span, cells = int(day.max()) + 1, column.counted + 1
     counts = np.bincount(day * cells + np.where(missing, cells - 1, codes), minlength=span * cells)
     table = counts.reshape(span, cells)
-    unknown: dict[int, tuple[str, ...]] = {}
-    where = np.flatnonzero((codes == is_unknown) & ~missing)
-    for of_day, text in sorted({(int(day[i]), texts[at[i]]) for i in where}):
-        unknown[of_day] = (*unknown.get(of_day, ()), text)[:NAMED]
+    is_new = (codes == is_unknown) & ~missing
+    unknown = _first_named(day[is_new], at[is_new], texts)
     return _with_rows(column, first, table[:, -1], table[:, :-1], table.sum(axis=1), unknown=unknown)
+
+
+def _first_named(day: Ints, at: Ints, texts: list[str]) -> dict[int, tuple[str, ...]]:
+    """Day → the first NAMED of its texts by alphabet; `at`: the position of each row's text."""
+    ranked = sorted(set(texts))
+    rank = {text: i for i, text in enumerate(ranked)}
+    ranks = np.array([rank[text] for text in texts], dtype=np.int64)
+    pairs = np.unique(day * max(len(ranked), 1) + ranks[at])
+    days, of_pair = np.divmod(pairs, max(len(ranked), 1))
+    begins = np.searchsorted(days, days)
+    kept = np.arange(len(pairs)) - begins < NAMED
+    named: dict[int, tuple[str, ...]] = {}
+    for of_day, place in zip(days[kept].tolist(), of_pair[kept].tolist(), strict=True):
+        named[of_day] = (*named.get(of_day, ()), ranked[place])
+    return named
 
 
 def _dictionary(array: Any) -> tuple[npt.NDArray[np.bool_], Ints, list[str]]:

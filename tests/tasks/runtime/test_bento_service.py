@@ -8,14 +8,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from contextlib import contextmanager
 
 import httpx
 import pytest
 
 from tasks.ground import files, settings
-from tasks.ground.http import free_port
+from tasks.ground.http import free_port, wait_until
 from tasks.release.package import package
 from tests.release_root import make_project, project_at
 
@@ -56,16 +55,6 @@ def serving(what: str, log):
             server.wait()
 
 
-def until(condition, seconds: float = 60) -> bool:
-    """Wait for something to become true."""
-    give_up = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > give_up:
-            return False
-        time.sleep(0.1)
-    return True
-
-
 def is_ready(address: str) -> bool:
     """Whether the service says that it is."""
     try:
@@ -84,7 +73,7 @@ def log(tmp_path_factory):
 def client(bento, log):
     """A client of the served release."""
     with serving(f"{bento.parent.name}:{bento.name}", log) as address:
-        assert until(lambda: is_ready(address)), log.read_text()
+        assert wait_until(lambda: is_ready(address), 60), log.read_text()
         with httpx.Client(base_url=address, timeout=10) as client:
             yield client
 
@@ -134,7 +123,7 @@ def test_what_was_posted_does_not_get_into_the_log(client, log):
     """BentoML would log the values that pydantic refused."""
     for body in ([{**ROW, "hour": "SECRET-4711"}], [{**ROW, "SECRET-4711": 1}], '{"SECRET-4711'):
         assert post(client, body).status_code == 400
-    assert until(lambda: "status=400" in log.read_text(), 10)
+    assert wait_until(lambda: "status=400" in log.read_text(), 10)
     assert "SECRET-4711" not in log.read_text()
 
 
@@ -201,5 +190,5 @@ def test_a_model_file_that_was_changed_is_not_served(bento, tmp_path):
     model.write_bytes(model.read_bytes()[:-1] + b"!")
     log = tmp_path / "serve.log"
     with serving(str(tmp_path / "bento"), log) as address:
-        assert until(lambda: "was changed after it was packaged" in log.read_text()), log.read_text()
+        assert wait_until(lambda: "was changed after it was packaged" in log.read_text(), 60), log.read_text()
         assert not is_ready(address)
