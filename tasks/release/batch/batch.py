@@ -151,11 +151,17 @@ def score(
     sources = batch_sources.find(name, config, source)
     place = Location.of(to or str(paths.batches() / name / release.candidate / _slug(storage.masked(source))))
     log(f"{name}: {len(sources)} sources are scored by {release} into {place.shown}")
-    lock = files.lock(f"batch-{files.digest(place.url)[:16]}")
+    lock = files.lock(lock_name(place))
     with lock, _scratch() as scratch, Scorer(release.folder, release.tag, scratch) as scorer:
         run = BatchRun(release, place, scorer, scratch, chunk, list(keep), log, progress)
         run.score_all(sources)
     return run.result
+
+
+def lock_name(place: Location) -> str:
+    """The lock of a folder of answers, however it is written."""
+    where = str(place.local.resolve()) if place.local else place.url
+    return f"batch-{files.digest(where)[:16]}"
 
 
 def find_release(name: str, version: str) -> BatchRelease:

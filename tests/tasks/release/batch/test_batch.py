@@ -19,6 +19,7 @@ import pytest
 
 from tasks.ground import files, locked_packages, params, settings
 from tasks.ground.errors import DataMissing, Mistake, ModelCodeError, SourceUnavailable, StageFailed
+from tasks.ground.storage import Location
 from tasks.release import scorer
 from tasks.release.batch import batch, batch_sources
 from tasks.release.batch.batch import BatchRefused
@@ -778,3 +779,12 @@ def test_a_file_is_read_in_bounded_memory(
         peak = max(peak, pa.total_allocated_bytes() - before)
     assert rows == times * len(holdout)
     assert peak < 20e6, f"{peak / 1e6:.0f} MB"
+
+
+def test_a_folder_has_one_lock_however_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Below the project, or as an absolute path: two runs into it wait for each other."""
+    monkeypatch.setattr(settings, "ROOT", tmp_path)
+    written = ("var/batch/x", f"{tmp_path}/var/batch/x", "var/batch/../batch/x/")
+    named = {batch.lock_name(Location.of(to)) for to in written}
+    assert len(named) == 1
+    assert batch.lock_name(Location.of("var/batch/y")) not in named
