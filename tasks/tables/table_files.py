@@ -428,6 +428,10 @@ def _what_is_wrong(path: Path, dialect: Dialect, error: Exception) -> str:
     except pa.ArrowInvalid as located:
         error = located
     text = " ".join(str(error).split())
+    if not dialect.header and (other := re.search(r"Expected (\d+) columns, got (\d+): ?(.*)", text)):
+        asked, got, row = other.groups()
+        fields = f"a line of {got} fields where the suite names {asked} columns"
+        return f"it has no line of names, and {fields}: «{_shorten(row)}»"
     if "Empty CSV file" in text and (only := path.read_text(dialect.encoding, errors="replace").strip()):
         return f"it has one line, «{_shorten(only)}»: column names without a row, or no table"
     if ragged := re.search(r"Row #(\d+): Expected (\d+) columns, got (\d+): ?(.*)", text):

@@ -357,3 +357,28 @@ def test_faults_of_several_columns_are_told_together(tmp_path: Path) -> None:
         table_files.Unreadable, match=r"column n, row 1: .*; column x, row 1: True \(bool\) would become 1"
     ):
         table_files.read(tmp_path / "p.parquet", asked(columns={"n": "int64", "x": "float64"}))
+
+
+@pytest.mark.parametrize(("line", "fields"), [("1;2,5", 2), ("1;2,5;x;9", 4)])
+def test_a_line_of_another_length_is_told_where_there_are_no_names(line: str, fields: int, tmp_path: Path) -> None:
+    """The columns are those of the suite, by their order."""
+    columns = {"a": "int64", "b": "float64", "c": "str"}
+    dialect = {"header": False, "delimiter": ";", "decimal": ","}
+    wanted = contract.Contract.model_validate({"columns": columns, "expectations": [], "csv": dialect})
+    (tmp_path / "t.csv").write_text(f"{line}\n", encoding="utf-8")
+    with pytest.raises(
+        table_files.Unreadable, match=f"a line of {fields} fields where the suite names 3 columns: «{line}»"
+    ):
+        table_files.read(tmp_path / "t.csv", wanted)
+
+
+def test_a_tsv_is_cut_at_tabs_unless_the_suite_says_otherwise(tmp_path: Path) -> None:
+    """By the name of the file; in a suite that several writers deliver to, a .csv is still cut at commas."""
+    plain = {"columns": {"a": "int64", "b": "float64"}, "expectations": []}
+    for name, text in (("t.tsv", "a\tb\n1\t2.5\n"), ("t.csv", "a,b\n1,2.5\n")):
+        (tmp_path / name).write_text(text, encoding="utf-8")
+        read = table_files.read(tmp_path / name, contract.Contract.model_validate(plain))
+        assert read.to_dict("list") == {"a": [1], "b": [2.5]}
+    said = contract.Contract.model_validate({**plain, "csv": {"delimiter": ";"}})
+    (tmp_path / "t.tsv").write_text("a;b\n1;2.5\n", encoding="utf-8")
+    assert table_files.read(tmp_path / "t.tsv", said).to_dict("list") == {"a": [1], "b": [2.5]}
