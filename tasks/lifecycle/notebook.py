@@ -52,23 +52,28 @@ class ModelView:
         return settings.BUILD / self.name
 
     def tables(self, partition: str) -> dict[str, pd.DataFrame]:
-        """Dataset → the raw table of a partition, with the types of the contract: what `rows` is given.
+        """Dataset → its raw table, with the types of the contract: what `rows` is given for a partition.
 
         Raises:
-            DataMissing: no dataset has such a partition.
+            DataMissing: there is no such partition.
         """
-        from tasks.data import landing, validate
-        from tasks.tables import contract, table_files
+        from tasks.data import validate
+        from tasks.tables import selection
+        from tasks.training import rows_maker
 
-        tables = {}
-        for dataset in self.params.datasets:
-            for path in landing.in_data(dataset, partition):
-                wanted = contract.load(self.name, dataset, partition)
-                tables[dataset] = contract.completed(table_files.read(path, wanted), wanted)
-        if not tables:
-            known = sorted({path.stem for dataset in self.params.datasets for path in validate.partitions(dataset)})
-            raise DataMissing(f"data/ has no partition {partition!r}{did_you_mean(partition, known)}")
-        return tables
+        readings = self.params.datasets
+        paths = {dataset: validate.partitions(dataset) for dataset in readings}
+        own = sorted({path.stem for dataset in readings if readings[dataset].needs_own for path in paths[dataset]})
+        if partition not in own:
+            raise DataMissing(f"data/ has no partition {partition!r}{did_you_mean(partition, own)}")
+        chosen = {dataset: selection.of(dataset, how, partition, paths[dataset]) for dataset, how in readings.items()}
+        return {
+            dataset: selection.joined(
+                readings[dataset], {path.stem: rows_maker.read_table(self.name, dataset, path) for path in of}
+            )
+            for dataset, of in chosen.items()
+            if of
+        }
 
     def rows(self, part: Literal["train", "holdout"] = "train") -> pd.DataFrame:
         """The rows that the last `prepare` made: features, label, time, id.

@@ -79,6 +79,8 @@ def test_tables_and_pipeline_are_those_of_the_project(small: Project) -> None:
     assert str(m.tables("2013-02")["readings"]["at"].dtype) == "datetime64[us]"
     with pytest.raises(DataMissing, match=r"data/ has no partition '2013-12'; did you mean"):
         m.tables("2013-12")
+    small.edit("params.yaml", "{readings: partition}", "{readings: {history: 2}}")
+    assert m.tables("2013-02")["readings"].index.unique("partition").tolist() == ["2013-01", "2013-02"]
     assert m.pipeline().steps
     assert m.features[0] in m.params.features
 
