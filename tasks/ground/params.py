@@ -622,13 +622,13 @@ class Model(Section):
             return
         if self.split.by != "time":
             raise ValueError("split.by: a forecast is tried on what came later: write time")
-        for key, names, known in (
+        for key, names, possible in (
             ("series", asked.series, self.features),
             ("known_ahead", asked.known_ahead, self.datasets),
         ):
             for name in names:
-                if name not in known:
-                    raise ValueError(f"split.forecast.{key}: {name!r} is unknown{did_you_mean(name, list(known))}")
+                if name not in possible:
+                    raise ValueError(f"split.forecast.{key}: {name!r} is unknown{did_you_mean(name, list(possible))}")
         if taken := set(NAIVE) & set(self.features):
             raise ValueError(f"features: {', '.join(sorted(taken))} is a column of a forecast's evaluation: rename it")
         if (lead := self.features.get("lead")) and (lead.type, lead.min, lead.max) != ("integer", 1, asked.horizon):

@@ -489,16 +489,16 @@ def _measure_alerts(label: Labels, predictions: pd.DataFrame, resamples: _DayRes
 
 
 def precision_differences(
-    label: Labels, one: pd.DataFrame, other: pd.DataFrame, blocks: Ints, resamples: int, seed: int
+    label: Labels, first: pd.DataFrame, second: pd.DataFrame, blocks: Ints, resamples: int, seed: int
 ) -> Floats:
-    """By how much the average precision of `other` exceeds that of `one`: on all rows, then on each resample of days.
+    """By how much the average precision of `second` exceeds that of `first`: on all rows, then on each resample.
 
     Only rows whose label is known count; of both the same days are drawn.
 
     Raises:
         Unscorable: there are no anomalies among them, or nothing else.
     """
-    sides = [_measure_alerts(label, side, _DayResamples.of(blocks, resamples, seed)) for side in (one, other)]
+    sides = [_measure_alerts(label, side, _DayResamples.of(blocks, resamples, seed)) for side in (first, second)]
     if "average_precision" not in sides[0]:
         raise Unscorable("an average precision takes rows that are known to be anomalies, and rows known to be none")
     return sides[1]["average_precision"] - sides[0]["average_precision"]

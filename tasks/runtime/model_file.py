@@ -132,7 +132,7 @@ def load(path: Path, sha256: str | None, own: str | None = None) -> Pipeline:
         )
     try:
         types = set(skops.io.get_untrusted_types(data=content))
-        if refused := unknown_types(content, own):
+        if refused := _unreviewed(content, own):
             raise ModelFileRefused(
                 f"{path} holds types that are not on the reviewed list: {', '.join(refused)}. It is not loaded. "
                 f"Read what they do; if they are harmless, add them to TRUSTED in tasks/runtime/model_file.py."
@@ -143,8 +143,18 @@ def load(path: Path, sha256: str | None, own: str | None = None) -> Pipeline:
     return pipeline
 
 
-def unknown_types(content: bytes, own: str | None = None) -> list[str]:
-    """The types in a model file that are neither reviewed nor the team's own; `own` as for `load`."""
+def unreviewed_types(pipeline: Pipeline, own: str | None = None) -> list[str]:
+    """The types of a fitted pipeline that `load` would refuse; `own` as there.
+
+    Raises:
+        UNREADABLE: it cannot be written at all.
+    """
+    import skops.io
+
+    return _unreviewed(skops.io.dumps(pipeline), own)
+
+
+def _unreviewed(content: bytes, own: str | None) -> list[str]:
     import skops.io
 
     types = set(skops.io.get_untrusted_types(data=content))

@@ -119,23 +119,24 @@ def refuse_unwritable(pipeline: Pipeline, name: str) -> None:
     Raises:
         ModelCodeError: names the types, and what to do.
     """
-    import skops.io
-
     try:
-        content = skops.io.dumps(pipeline)
-        types = model_file.unknown_types(content, own=f"models.{name}")
+        types = model_file.unreviewed_types(pipeline, own=f"models.{name}")
     except model_file.UNREADABLE as error:
-        types, why = [], f"{type(error).__name__}: {error}"
+        why = f"{type(error).__name__}: {error}"
     else:
         if not types:
             return
-        why = (
-            f"it holds {', '.join(types)}, which nobody has read yet: use another, or read what it does and add it to "
-        )
-        why += "TRUSTED in tasks/runtime/model_file.py (a scorer: name it by its text, as scoring='f1')"
-    if nameless := [each for each in types if "<" in each]:
-        why = (
-            f"it holds a function without a name of its own ({', '.join(nameless)}): write it as a function of a file "
-        )
-        why += f"below models/{name}/pipeline"
+        why = _of_types(types, name)
     raise ModelCodeError(f"models/{name}/pipeline: what is fitted cannot be written to a model file: {why}")
+
+
+def _of_types(types: list[str], name: str) -> str:
+    if nameless := [each for each in types if "<" in each]:
+        return (
+            f"it holds a function without a name of its own ({', '.join(nameless)}): write it as a function of a file "
+            f"below models/{name}/pipeline"
+        )
+    return (
+        f"it holds {', '.join(types)}, which nobody has read yet: use another, or read what it does and add it to "
+        f"TRUSTED in tasks/runtime/model_file.py (a scorer: name it by its text, as scoring='f1')"
+    )

@@ -66,13 +66,13 @@ def with_intervals(
 
     begin = learn["time"].quantile(1 - CALIBRATION, "nearest")
     calibration = learn[learn["time"] >= begin]
-    known = learn[learn["time"] <= asked.origins(calibration).min()]
-    if known["label"].nunique() < 2:
+    earlier = learn[learn["time"] <= asked.origins(calibration).min()]
+    if earlier["label"].nunique() < 2:
         raise DataMissing(
             f"the training rows span {learn['time'].min()} to {learn['time'].max()}: too short a time to try a "
             f"forecast {asked.horizon} steps of {asked.step} ahead in. Deliver more, or lower split.forecast.horizon"
         )
-    trial = again(known)
+    trial = again(earlier)
     off = calibration["label"].to_numpy(dtype=np.float64)[:, None] - bounds(trial, calibration[features])
     leads = _leads_of_their_own(calibration)
     place = places(calibration[LEAD], leads) if len(leads) else np.zeros(len(calibration))

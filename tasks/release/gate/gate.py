@@ -488,13 +488,13 @@ class _Holdout:
         if self.case.task != "anomaly":
             return ""
         label = self.rows["label"]
-        known, anomalies = int(label.notna().sum()), int((label == 1).sum())
+        labelled, anomalies = int(label.notna().sum()), int((label == 1).sum())
         days = len(np.unique(self.days[label.to_numpy() == 1]))
-        if anomalies >= FEWEST_ANOMALIES and known > anomalies and days >= FEWEST_DAYS:
+        if anomalies >= FEWEST_ANOMALIES and labelled > anomalies and days >= FEWEST_DAYS:
             return ""
         return (
-            f"{known:,} of {len(label):,} rows have a label, and {anomalies:,} of these are anomalies on {days} days; "
-            f"{FEWEST_ANOMALIES} on {FEWEST_DAYS} days are needed, and rows that are none"
+            f"{labelled:,} of {len(label):,} rows have a label, and {anomalies:,} of these are anomalies on {days} "
+            f"days; {FEWEST_ANOMALIES} on {FEWEST_DAYS} days are needed, and rows that are none"
         )
 
     def replaces_an_old_one(self) -> _CheckResult:
