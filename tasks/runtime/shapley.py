@@ -20,6 +20,10 @@ Floats = npt.NDArray[np.float64]
 CELLS = 1_000_000
 """Values of which predictions are asked at once: so much memory times eight, and what the pipeline makes of it."""
 
+WIDEST, FEWEST = 8_000_000, 2
+"""Of so many values predictions are asked altogether: with 64 players and more than 960 columns of fewer background
+rows, spread evenly, but of so many at least. The error that is stated grows."""
+
 
 @dataclass(frozen=True)
 class Explanation:
@@ -52,6 +56,8 @@ def explain(
     """
     players = players or {name: [name] for name in row}
     names = list(players)
+    most = max(FEWEST, WIDEST // (2 * (len(names) + 1) * len(row)))
+    background = background[:: -(-len(background) // most)]
     walks = _walks(len(names), len(background), seed)
     values = {name: _typed([usual[name] for usual in background], row[name]) for name in row}
     at_once = max(1, CELLS // ((len(names) + 1) * len(row)))

@@ -180,3 +180,19 @@ def test_a_wide_row_is_explained_in_chunks_and_by_its_players() -> None:
         patch.setattr(shapley, "CELLS", 10_000)
         assert shapley.explain(predict, row, background, players=players) == found
     assert len(asked) > 10
+
+
+def test_a_very_wide_row_is_explained_by_fewer_background_rows() -> None:
+    """So that the time has a limit; what is explained still adds up."""
+    names = [f"p{i}" for i in range(20_000)]
+    row, background = dict.fromkeys(names, 1.0), [dict.fromkeys(names, float(i % 3)) for i in range(64)]
+    asked: list[int] = []
+
+    def predict(columns: Columns) -> npt.NDArray[np.float64]:
+        asked.append(len(columns) * len(columns["p0"]))
+        return np.asarray(3.0 * columns["p0"], dtype=np.float64)
+
+    players = {str(part): names[part::50] for part in range(50)}
+    found = shapley.explain(predict, row, background, players=players)
+    assert sum(asked) <= shapley.WIDEST
+    assert found.base + sum(found.contributions.values()) == pytest.approx(found.prediction)
