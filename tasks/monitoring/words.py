@@ -12,9 +12,6 @@ def lines(model: str) -> list[str]:
     report = files.read_state(paths.monitoring_report(model), dict[str, Any]())
     if not report:
         return ["not monitored yet: the flow monitor looks every quarter of an hour"]
-    quality = report["quality"]
-    texts = {
-        "data": report["data"]["text"],
-        "quality": "; ".join(filter(None, (quality.get("text"), quality.get("basis")))),
-    }
-    return [f"{name}: {text}" for name, text in texts.items() if text]
+    data, quality = (report.get(part) or {} for part in ("data", "quality"))  # a report of before may have less
+    of_quality = "; ".join(filter(None, (quality.get("text"), quality.get("basis"))))
+    return [f"{name}: {text}" for name, text in (("data", data.get("text")), ("quality", of_quality)) if text]

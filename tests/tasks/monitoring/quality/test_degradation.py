@@ -57,7 +57,7 @@ HOLDOUTS = {
     "no time": answers(1, 300, 1).assign(time=NO_TIME),
     "one moment": answers(1, 300, 1).assign(time=pd.Timestamp(FIRST)),
     "one day": answers(1, 300, 1),
-    "a row a day": answers(300, 1, 3),
+    "a row a day": answers(300, 1, 5),
     "a week": answers(7, 300, 1),
     "four weeks": answers(28, 300, 1),
 }
