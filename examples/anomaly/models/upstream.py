@@ -22,8 +22,8 @@ def deliver(dataset: str, partition: str) -> tuple[str, bytes]:
     if dataset == "readings":
         return f"{partition}.csv", readings.to_csv(index=False).encode()
     is_inspected = is_faulty & (draw.random(len(readings)) < 0.7) | (draw.random(len(readings)) < 0.03)
-    found = readings.loc[is_inspected, ["machine", "at"]].assign(is_faulty=is_faulty[is_inspected])
-    return f"{partition}.csv", found.to_csv(index=False).encode()
+    inspected = readings.loc[is_inspected, ["machine", "at"]].assign(is_faulty=is_faulty[is_inspected])
+    return f"{partition}.csv", inspected.to_csv(index=False).encode()
 
 
 def _month(month: pd.Period) -> tuple[pd.DataFrame, np.ndarray, np.random.Generator]:

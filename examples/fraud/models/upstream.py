@@ -23,9 +23,9 @@ def deliver(dataset: str, partition: str) -> tuple[str, bytes]:
     payments, is_fraud, draw = _month(partition)
     if dataset == "payments":
         return f"{partition}.csv", payments.to_csv(index=False).encode()
-    told = payments.loc[is_fraud, ["payment", "at"]].rename(columns={"at": "told_at"})
-    told["told_at"] += pd.to_timedelta(draw.integers(3, 42, len(told)), unit="D")  # the label comes late
-    return f"{partition}.csv", told.to_csv(index=False).encode()
+    reported = payments.loc[is_fraud, ["payment", "at"]].rename(columns={"at": "reported_at"})
+    reported["reported_at"] += pd.to_timedelta(draw.integers(3, 42, len(reported)), unit="D")  # the label comes late
+    return f"{partition}.csv", reported.to_csv(index=False).encode()
 
 
 def _month(partition: str) -> tuple[pd.DataFrame, pd.Series, np.random.Generator]:
