@@ -45,7 +45,8 @@ def train(name: str) -> None:
     split = files.read_json(build / "split.json")
     pipeline, learned = _learn(name, model, learn, split)
     _refuse_examples_that_fail(pipeline, name, model, learn[model.columns], described)
-    training = {**facts(learn, model.task, split.get("train", split.get("partitions")), model.cost), **learned}
+    cost = model.estimator.decision.cost if model.estimator.decision else None
+    training = {**facts(learn, model.task, split.get("train", split.get("partitions")), cost), **learned}
     reference = profile.reference_profile(learn, described, None)
     summaries = daily_summaries.summarise(learn, daily_summaries.columns(reference))
     with files.replacing(build / "model") as folder:
@@ -213,7 +214,7 @@ def _listed(classes: list[Any]) -> str:
     return ", ".join(map(repr, classes[:5])) + (" …" if len(classes) > 5 else "")
 
 
-def facts(learn: pd.DataFrame, task: str, partitions: list[str], cost: str | None = None) -> dict[str, Any]:
+def facts(learn: pd.DataFrame, task: str, partitions: list[str], cost: params.Cost | None = None) -> dict[str, Any]:
     """The extent of the training rows, and the trivial baseline: the answer that needs no features."""
     from tasks.modelling import rows
 
@@ -242,22 +243,10 @@ def facts(learn: pd.DataFrame, task: str, partitions: list[str], cost: str | Non
     }
 
 
-def _cheaper(shares: pd.Series[float], cost: str) -> Any:
+def _cheaper(shares: pd.Series[float], cost: params.Cost) -> Any:
     """The one class of two for which it costs less to decide always, by the share of each."""
-    import pandas as pd
-
-    from tasks.modelling import metrics
-
-    classes, even = shares.index.tolist(), pd.DataFrame({f"p_{name}": [0.5, 0.5] for name in shares.index})
-    costs = [
-        float(
-            (
-                metrics.losses(cost, shares.index.to_series(), even.assign(prediction=[each] * 2)) * shares.to_numpy()
-            ).sum()
-        )
-        for each in classes
-    ]
-    return classes[costs.index(min(costs))]
+    first, second = shares.index.tolist()
+    return second if cost.false_positive * shares[first] < cost.false_negative * shares[second] else first
 
 
 def _quantile(labels: pd.Series[Any], weights: pd.Series[Any] | None, share: float) -> float:

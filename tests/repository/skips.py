@@ -421,8 +421,8 @@ OF_SOURCES = [
     Case(
         "a constant two imports away (evaluate → plots → metrics)",
         edit("tasks/modelling/metrics.py", "BINS = 10", "BINS = 7"),
-        "evaluate",
-        ("evaluate", "package"),
+        "train",
+        ("train", "evaluate", "package"),
     ),
     Case(
         "the service that is packaged",
@@ -515,9 +515,9 @@ OF_SOURCES = [
     Case(
         "how it is evaluated",
         of_model("resamples: 100", "resamples: 120"),
-        "evaluate",
-        ("evaluate",),
-        "the release holds no interval",
+        "prepare",
+        ("prepare", "evaluate"),
+        "rows keep the columns of evaluate.slices: they come out equal, and the release holds no interval",
     ),
     Case("how many rows a request may have", of_model("max_rows: 50", "max_rows: 60"), "package", ("package",)),
     Case(

@@ -33,7 +33,7 @@ from sklearn.linear_model import (
     Ridge,
     SGDClassifier,
 )
-from sklearn.model_selection import GridSearchCV, KFold
+from sklearn.model_selection import FixedThresholdClassifier, GridSearchCV, KFold, TunedThresholdClassifierCV
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.neural_network import MLPClassifier, MLPRegressor
@@ -80,6 +80,8 @@ CLASSIFIERS: dict[str, Callable[[], Any]] = {
     "calibrated_isotonic": lambda: CalibratedClassifierCV(LogisticRegression(), method="isotonic", cv=2),
     "voting": lambda: VotingClassifier([("l", LogisticRegression()), ("n", GaussianNB())], voting="soft"),
     "stacking": lambda: StackingClassifier([("l", LogisticRegression()), ("n", GaussianNB())], cv=2),
+    "fixed_threshold": lambda: FixedThresholdClassifier(LogisticRegression(), threshold=0.1),
+    "tuned_threshold": lambda: TunedThresholdClassifierCV(LogisticRegression(), scoring="f1", cv=2),
     "grid_search": lambda: GridSearchCV(LogisticRegression(), {"C": [0.1, 1.0]}, cv=2),
     "select_k_best": lambda: make_pipeline(SelectKBest(k=2), LogisticRegression()),
     "quantile_transformer": lambda: make_pipeline(QuantileTransformer(n_quantiles=10), LogisticRegression()),
