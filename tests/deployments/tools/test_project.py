@@ -161,3 +161,13 @@ def test_an_upgrade_refuses_a_tree_with_changes(checkout: Project, mine: Project
 def test_only_a_project_is_upgraded(checkout: Project) -> None:
     """The platform's own checkout is not."""
     assert "`git pull`" in evergreen(checkout, "upgrade", check=False)
+
+
+def test_a_project_begins_with_an_example_where_one_is_named(checkout: Project, tmp_path: Path) -> None:
+    """Its files are the project's own, and it says what to type; a name that is none is answered with what was meant."""
+    *_, next_step = evergreen(checkout, "new", tmp_path / "shop", "--example", "demand").splitlines()
+    assert next_step.endswith("make shell, then evergreen run")
+    shop = Project(tmp_path / "shop")
+    assert list(params.load(shop.root / "params.yaml").models) == ["demand"]
+    assert shop.run("git", "status", "--short").stdout == ""
+    assert "did you mean 'demand'?" in evergreen(checkout, "new", tmp_path / "x", "--example", "demands", check=False)
