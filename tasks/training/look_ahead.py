@@ -90,10 +90,11 @@ def _altered(table: pd.DataFrame, column: str, moment: pd.Timestamp, timezone: s
     later, draw = (local > moment).to_numpy(), np.random.default_rng(0)
     stays = ~later | (draw.random(len(table)) < 0.5)
     kept, places = table[stays].copy(), np.flatnonzero(later[stays])
+    dealt = draw.permutation(places)  # the same for all columns: a day and an hour in two of them stay a later time
     for name in kept:
         if kept[name].dtype.kind in "if":
             values = kept[name].array.copy()
-            values[places] = values[draw.permutation(places)]
+            values[places] = values[dealt]
             kept[name] = values
     return kept
 
