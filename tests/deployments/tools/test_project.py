@@ -164,7 +164,7 @@ def test_only_a_project_is_upgraded(checkout: Project) -> None:
 
 
 def test_a_project_begins_with_an_example_where_one_is_named(checkout: Project, tmp_path: Path) -> None:
-    """Its files are the project's own, and it says what to type; a name that is none is answered with what was meant."""
+    """Its files are the project's own, and it says what to type; an unknown name is answered with what was meant."""
     *_, next_step = evergreen(checkout, "new", tmp_path / "shop", "--example", "demand").splitlines()
     assert next_step.endswith("make shell, then evergreen run")
     shop = Project(tmp_path / "shop")
