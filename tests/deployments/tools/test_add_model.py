@@ -344,6 +344,8 @@ def test_the_verdict_is_told_in_words() -> None:
     draft: Any = type("Draft", (), {"is_classification": True})()
     figures = {"log_loss": 0.3, "roc_auc": 0.8, "rows": 100, "baseline": {"log_loss": 0.6}}
     assert "50% less" in add_model.in_words(draft, figures)[0]
+    number: Any = type("Draft", (), {"is_classification": False})()
+    assert "off by 2 on average" in add_model.in_words(number, {"mae": 2, "rows": 9, "baseline": {"mae": 4}})[0]
     figures["log_loss"] = 0.61
     assert "no better than the baseline" in add_model.in_words(draft, figures)[0]
 

@@ -171,3 +171,25 @@ def test_a_project_begins_with_an_example_where_one_is_named(checkout: Project, 
     assert list(params.load(shop.root / "params.yaml").models) == ["demand"]
     assert shop.run("git", "status", "--short").stdout == ""
     assert "did you mean 'demand'?" in evergreen(checkout, "new", tmp_path / "x", "--example", "demands", check=False)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_a_table_is_served_four_commands_after_a_clone(checkout: Project, tmp_path: Path) -> None:
+    """Drafted, ingested, trained, judged, packaged and asked; the tree is clean, and `make check` works."""
+    from sklearn.datasets import load_breast_cancer
+
+    load_breast_cancer(as_frame=True).frame.to_csv(tmp_path / "biopsies.csv", index=False)
+    evergreen(checkout, "new", tmp_path / "mine")
+    mine = Project(tmp_path / "mine")
+    command = ["bin/evergreen", "add-model", "biopsies", "--from", tmp_path / "biopsies.csv", "--label", "target"]
+    clean = ["env", "-u", "EVERGREEN_ROOT", "-u", "PYTHONPATH"]
+    done = subprocess.run([*clean, *command], cwd=mine.root, capture_output=True, text=True, timeout=800, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "── biopsies: promoted" in done.stdout
+    assert "less" in done.stdout.partition("rows that it did not learn from")[2]
+    assert "POST http://127.0.0.1:" in done.stdout
+    assert mine.run("git", "status", "--short").stdout == ""
+    assert evergreen(mine, "history", "biopsies").startswith("version 1 (champion)")
+    mine.run(BIN / "ruff", "check", ".")
+    mine.run(BIN / "python", "-m", "pytest", "-n", "0", "-q")
