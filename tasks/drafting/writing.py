@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tasks.drafting import source, times
+from tasks.drafting import source, suspects, times
 from tasks.drafting.plan import ModelPlan, feature_name, feature_type, tidy
 
 if TYPE_CHECKING:
@@ -263,22 +263,22 @@ def _expectations(survey: Survey, plan: ModelPlan | None) -> Iterator[str]:
         )
     else:
         yield _expect("expect_table_row_count_to_be_between", min_value=1)
+    ids = {*suspects.identifiers(survey), *(plan.key if plan else [])}
     must = {plan.wish.label, plan.wish.time} if plan else set()
     for name, column in survey.columns.items():
         if len(survey.columns) <= WIDE or name in must:
-            yield from _of_column(name, column, survey, plan)
+            yield from _of_column(name, column, survey, plan, is_id=name in ids)
 
 
-def _of_column(name: str, column: ColumnFacts, survey: Survey, plan: ModelPlan | None) -> Iterator[str]:
+def _of_column(name: str, column: ColumnFacts, survey: Survey, plan: ModelPlan | None, *, is_id: bool) -> Iterator[str]:
     share = column.share_missing
     if share == 0:
         yield _expect("expect_column_values_to_not_be_null", column=name)
     elif share < 0.45:
         yield _expect("expect_column_values_to_not_be_null", column=name, mostly=round(1 - 2 * share - 0.05, 2))
-    is_key = plan is not None and name in plan.key
-    if column.kind == "text" and column.counts and 1 < len(column.counts) <= MOST_OF_A_SET and not is_key:
+    if column.kind == "text" and column.counts and 1 < len(column.counts) <= MOST_OF_A_SET and not is_id:
         yield _expect("expect_column_values_to_be_in_set", column=name, value_set=sorted(column.counts), mostly=0.9)
-    if column.kind in {"integer", "number"} and column.low is not None and not is_key and not _is_time(name, plan):
+    if column.kind in {"integer", "number"} and column.low is not None and not is_id and not _is_time(name, plan):
         span = (column.high - column.low) or abs(column.high) or 1
         low = 0 if column.low >= 0 else tidy(column.low - span)
         yield _expect(

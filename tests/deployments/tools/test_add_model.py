@@ -175,6 +175,15 @@ def test_a_label_that_is_a_sum_of_columns_is_seen(add: Callable[..., Added]) -> 
     assert not {"casual", "registered"} & set(added.model.features)
 
 
+def test_a_counter_may_go_on_counting(add: Callable[..., Added]) -> None:
+    """A number that names rows has no limits: the next ones are beyond them."""
+    root = add(visits(order_id=range(5000, 5600), line_no=range(600))).root
+    suite = (root / "models/shop/expectations/shop.yaml").read_text(encoding="utf-8")
+    assert "column: minutes, min_value" in suite
+    assert "order_id, min_value" not in suite
+    assert "line_no, min_value" not in suite
+
+
 def test_a_suspected_column_may_be_kept(add: Callable[..., Added]) -> None:
     """`--keep`."""
     frame = visits()
