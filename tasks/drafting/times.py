@@ -62,8 +62,8 @@ class TimeForm:
             "zoned": [f'time = {column}.dt.tz_convert("UTC").dt.tz_localize(None)'],
             "s": [f'time = pd.to_datetime({column}, unit="s")'],
             "ms": [f'time = pd.to_datetime({column}, unit="ms")'],
-            "year": [f'time = pd.to_datetime({column}.astype(str), format="%Y")'],
-            "day": [f'time = pd.to_datetime({column}.astype(str), format="%Y%m%d")'],
+            "year": [f'time = pd.to_datetime({column}.astype("int64").astype(str), format="%Y")'],
+            "day": [f'time = pd.to_datetime({column}.astype("int64").astype(str), format="%Y%m%d")'],
             "german": [
                 rf'words = {column}.str.replace(r"(\d)\.", r"\1 ", regex=True).replace(MONTHS, regex=True)',
                 'time = pd.to_datetime(words, format="mixed", dayfirst=True)',

@@ -184,6 +184,14 @@ def test_a_counter_may_go_on_counting(add: Callable[..., Added]) -> None:
     assert "line_no, min_value" not in suite
 
 
+@pytest.mark.parametrize("how", ["%Y.0", "%Y%m%d"])
+def test_a_time_may_be_a_number(how: str, add: Callable[..., Added]) -> None:
+    """A year, as programs write it that hold it as a float; a day without marks."""
+    frame = visits()
+    days = pd.Timestamp("1930-01-01") + pd.to_timedelta(np.arange(600) * 50, unit="D")
+    assert add(frame.assign(at=days.strftime(how))).model.timezone == "UTC"
+
+
 def test_a_suspected_column_may_be_kept(add: Callable[..., Added]) -> None:
     """`--keep`."""
     frame = visits()

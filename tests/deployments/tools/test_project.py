@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -13,6 +14,9 @@ from tasks.ground import params
 from tests.conftest import BIN, LISTED_FILES, REPOSITORY, Project
 
 COMMIT = ("git", "-c", "user.name=t", "-c", "user.email=t@localhost", "commit", "-qam", "an edit")
+
+NEW_SHELL = ("env", "-i", f"PATH={os.environ['PATH']}", f"HOME={Path.home()}")
+"""What begins a command in a shell that knows nothing of this checkout."""
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +42,7 @@ def checkout(checkout_once: Path, tmp_path: Path) -> Project:
 
 def evergreen(project: Project, *arguments: str | Path, check: bool = True) -> str:
     """What a command says, by its own entry point: the project's own code runs."""
-    done = project.run("env", "-u", "EVERGREEN_ROOT", "-u", "PYTHONPATH", "bin/evergreen", *arguments, check=check)
+    done = project.run(*NEW_SHELL, "bin/evergreen", *arguments, check=check)
     return done.stdout + done.stderr
 
 
@@ -183,8 +187,9 @@ def test_a_table_is_served_four_commands_after_a_clone(checkout: Project, tmp_pa
     evergreen(checkout, "new", tmp_path / "mine")
     mine = Project(tmp_path / "mine")
     command = ["bin/evergreen", "add-model", "biopsies", "--from", tmp_path / "biopsies.csv", "--label", "target"]
-    clean = ["env", "-u", "EVERGREEN_ROOT", "-u", "PYTHONPATH"]
-    done = subprocess.run([*clean, *command], cwd=mine.root, capture_output=True, text=True, timeout=800, check=False)
+    done = subprocess.run(
+        [*NEW_SHELL, *command], cwd=mine.root, capture_output=True, text=True, timeout=800, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "── biopsies: promoted" in done.stdout
     assert "less" in done.stdout.partition("rows that it did not learn from")[2]
