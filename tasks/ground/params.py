@@ -291,7 +291,8 @@ class Cost(Section):
     @property
     def loss(self) -> str:
         """The loss of tasks.modelling.metrics that counts it."""
-        return f"cost({self.false_positive:g}, {self.false_negative:g})"
+        costs = (repr(cost).removesuffix(".0") for cost in (self.false_positive, self.false_negative))
+        return f"cost({', '.join(costs)})"
 
 
 class DecisionRule(Section):
@@ -564,7 +565,8 @@ class Model(Section):
 
     @model_validator(mode="after")
     def _slices_are_known(self) -> Model:
-        if reserved := [column for column in self.evaluate.slices if column in RESERVED or column in ANSWERS]:
+        taken = {*RESERVED, *ANSWERS, *NAIVE}
+        if reserved := [name for name in self.evaluate.slices if name in taken or name.startswith("p_")]:
             raise ValueError(f"evaluate.slices: {', '.join(reserved)} is a reserved name")
         for name in self.evaluate.slices:
             if (kind := self.features[name].type if name in self.features else "") in ("text", "vector"):

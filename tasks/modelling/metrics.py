@@ -420,7 +420,7 @@ def _measure(
 ) -> dict[str, Floats]:
     """Each defined metric on all rows, and then on each resample: shape (1 + resamples,)."""
     _check(label, predictions)
-    if not len(label):
+    if not resamples.counts_any:
         return {}
     if task == "anomaly":
         return _measure_alerts(label, predictions, resamples)
@@ -629,6 +629,11 @@ class _DayResamples:
         """The same days, and of their rows only some."""
         of_rows = None if self.of_rows is None else self.of_rows[chosen]
         return _DayResamples(self.codes[chosen], self.weights, of_rows)
+
+    @property
+    def counts_any(self) -> bool:
+        """Whether there are rows, and one that weighs something."""
+        return bool(self._rows[0] > 0)
 
     def means(self, values: Floats) -> Floats:
         return _ratio(self.sums(values), self._rows)

@@ -37,6 +37,8 @@ def evaluate(name: str) -> None:
     holdout = rows.read(build, "holdout")
     if holdout.empty:
         raise DataMissing(f"{name}: the holdout has no rows; deliver more data, or raise split.holdout in params.yaml")
+    if "weight" in holdout and not holdout["weight"].any():
+        raise DataMissing(f"{name}: the weight of every holdout row is 0: no metric counts any of them")
     features, label = holdout[model.columns], holdout["label"]
     # DVC has checked that this is the file that train wrote; the types in it are checked all the same
     pipeline = model_file.load(build / "model" / "model.skops", sha256=None, own=f"models.{name}")

@@ -61,7 +61,8 @@ def choose(decision: DecisionRule, learn: pd.DataFrame, features: list[str], fit
     answered, shares, folds = _out_of_fold(learn, features, fit, by_time)
     positive = (answered["label"] == classes[1]).to_numpy()
     weights = answered["weight"].to_numpy() if "weight" in answered else np.ones(len(answered))
-    if (few := min(positive.sum(), (~positive).sum())) < FEWEST:
+    counts = weights > 0
+    if (few := min((positive & counts).sum(), (~positive & counts).sum())) < FEWEST:
         raise ModelCodeError(
             f"params.yaml: estimator.decision: a threshold cannot be chosen: of {len(answered):,} training rows that "
             f"were answered out of fold, {few} are of the rarer class; {FEWEST} are needed. Deliver more, or give one "
@@ -104,10 +105,11 @@ def _folds(learn: pd.DataFrame, by_time: bool) -> list[tuple[pd.DataFrame, pd.Da
 
 
 def _candidates(shares: Floats) -> Floats:
-    """Between any two probabilities that occur; 0, at which all are positive; and above all."""
+    """Between any two probabilities that occur; 0, at which all are positive; and above all, be it a hair above 1."""
     steps = np.unique(shares)
     between = (steps[:-1] + steps[1:]) / 2
-    return np.concatenate([[0.0], between, [(steps[-1] + 1) / 2]])
+    above = (steps[-1] + 1) / 2 if steps[-1] < 1 else np.nextafter(1.0, 2.0)
+    return np.concatenate([[0.0], between, [above]])
 
 
 def _counts(

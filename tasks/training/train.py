@@ -99,6 +99,10 @@ def _learn(
 def _learn_anomalies(name: str, model: params.Model, learn: pd.DataFrame) -> tuple[Pipeline, dict[str, Any]]:
     from tasks.training import anomaly
 
+    if "weight" in learn:
+        raise ModelCodeError(
+            f"models/{name}/rows gives weights, and an outlier detector is fitted without: leave the column weight out"
+        )
     features = learn[model.columns]
     with _explained(name, features):
         pipeline = user_code.build_pipeline(name, model)

@@ -57,7 +57,8 @@ def gap(asked: params.Fairness, groups: pd.Series[Any], sample: Sample, rule: pa
         Unscorable: the metric is of two classes, and the predictions are not.
     """
     part, whole = _parts(asked.metric, sample)
-    counts = groups.value_counts()
+    counted = groups if sample.weights is None else groups[sample.weights > 0]
+    counts = counted.value_counts().reindex(groups.unique(), fill_value=0)
     large = sorted(counts.index[counts >= rule.slice_min_rows])
     small = sorted(set(counts.index) - set(large))
     left_out = f"; not judged, as it has fewer than {rule.slice_min_rows:,} rows: {_listed(small)}" if small else ""

@@ -549,7 +549,7 @@ class _Holdout:
         if column not in self.rows:
             raise LookupError(f"the holdout has no column {column}")
         keys = metrics.slice_names(self.rows[column])
-        counts = keys.value_counts()
+        counts = (keys if self.weights is None else keys[self.weights > 0]).value_counts()
         large = sorted(counts.index[counts >= self.rule.slice_min_rows], key=_natural)
         return [(f"slice:{column}={value}", (keys == value).to_numpy(dtype=bool)) for value in large]
 

@@ -230,6 +230,7 @@ def test_an_unknown_model_is_told_with_what_was_meant() -> None:
         ("tiny.gate.loss", "squared", "models.tiny: gate.loss: 'squared' is not for classification; one of log_loss, brier, cost"),
         ("tiny.task", "regression", "models.tiny: gate.loss: 'log_loss' is not for regression; one of absolute, squared, poisson"),
         ("tiny.evaluate.slices", ["weight"], "models.tiny: evaluate.slices: weight is a reserved name"),
+        ("tiny.evaluate.slices", ["p_region", "seasonal_naive"], "models.tiny: evaluate.slices: p_region, seasonal_naive is a reserved name"),
         ("tiny.gate.fairness", [{"column": "staton", "metric": "recall", "at_most": 0.1}], "models.tiny: gate.fairness: 'staton' is none of evaluate.slices: add it there; did you mean 'station'?"),
         ("tiny.gate.loss", "cost", "models.tiny: gate.loss: cost needs what errors cost: estimator: {…, decision: {cost: {false_positive: 1, false_negative: 10}}}"),
         ("tiny.estimator.decision", {"threshold": 0.1, "maximise": "f1"}, "models.tiny.estimator.decision: threshold and maximise are two ways to decide: give one of them"),
@@ -417,6 +418,12 @@ def featured(features: dict[str, Any], **more: Any) -> params.Model:
     """The small model with other features."""
     raw = yaml.safe_load((REPOSITORY / "tests" / "small" / "params.yaml").read_text())["models"]["tiny"]
     return params.Model.model_validate({**raw, "evaluate": {}, **more, "features": features})
+
+
+def test_a_cost_is_named_by_all_of_its_digits() -> None:
+    """By its name decisions are judged: a threshold would be chosen by another cost than that."""
+    assert params.Cost(false_positive=1, false_negative=0.25).loss == "cost(1, 0.25)"
+    assert params.Cost(false_positive=1234567, false_negative=1e-7).loss == "cost(1234567, 1e-07)"
 
 
 NUMBER = {"type": "number", "about": "x", "example": 0}

@@ -317,3 +317,17 @@ def test_no_holdout_rows(binary):
     with pytest.raises(DataMissing, match=r"small: the holdout has no rows; deliver more data"):
         evaluate("small")
     assert not (binary / "evaluation").exists()
+
+
+def test_a_slice_that_weighs_nothing_has_no_metrics(binary):
+    """And a holdout that does has none either, which is told."""
+    holdout = rows.read(binary, "holdout")
+    holdout = holdout.assign(weight=(holdout["place"] != "b").astype(float))
+    files.write_parquet(binary / "rows" / "new.parquet", holdout)
+    evaluate("small")
+    places = files.read_json(binary / "evaluation" / "slices.json")["slices"]["place"]
+    assert places["b"]["metrics"] == {}
+    assert "log_loss" in places["a"]["metrics"]
+    files.write_parquet(binary / "rows" / "new.parquet", holdout.assign(weight=0.0))
+    with pytest.raises(DataMissing, match=r"small: the weight of every holdout row is 0"):
+        evaluate("small")

@@ -100,6 +100,21 @@ def test_too_few_of_a_class_are_told() -> None:
         thresholds.choose(TEN, rare, FEATURES, fit, by_time=True)
 
 
+def test_rows_that_weigh_nothing_are_no_rows_of_a_class() -> None:
+    """Of them no threshold can be chosen, and the best of nothing is not NaN."""
+    weightless = ROWS.assign(weight=(~ROWS["label"]).astype(float))
+    with pytest.raises(ModelCodeError, match="0 are of the rarer class"):
+        thresholds.choose(DecisionRule(maximise="f1"), weightless, FEATURES, fit, by_time=False)
+
+
+def test_never_can_be_chosen_where_a_wrong_row_has_the_probability_1() -> None:
+    """As a tree says of it: above 1 lies nothing."""
+    label = np.arange(200) % 2 == 0
+    candidates = thresholds._candidates(np.where(label, 1.0, 0.5))
+    taken, false, _, _ = thresholds._counts(np.ones(200), label, np.ones(200), candidates)
+    assert (taken[-1], false[-1]) == (0, 0)
+
+
 def test_the_model_file_holds_the_threshold(tmp_path: Path) -> None:
     """The same bytes each time; the estimator is as it was fitted, and what is loaded decides alike."""
     plain = fit(ROWS)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks.ground import arithmetic, files, settings
+from tasks.ground import arithmetic, files, params, settings
 from tasks.ground.errors import DataMissing, ModelCodeError
 from tasks.modelling import daily_summaries, rows
 from tasks.runtime import model_file
@@ -228,6 +228,13 @@ def test_weights_reach_the_estimator(prepared: Path) -> None:
     assert after == pytest.approx(3 * before / (1 + 2 * before))
     assert mean() == pytest.approx(after, abs=0.1)
     assert mean() > plain + 0.1
+
+
+def test_weights_of_an_anomaly_model_are_not_dropped_in_silence(small: Project, prepared: Path) -> None:
+    """An outlier detector is fitted on rows that count alike."""
+    learn = rows.read(prepared, "train").assign(weight=2.0)
+    with pytest.raises(ModelCodeError, match="gives weights, and an outlier detector is fitted without: leave the col"):
+        train._learn_anomalies("tiny", params.load().model("tiny"), learn)
 
 
 def test_an_estimator_that_takes_no_weights_is_told(small: Project, prepared: Path) -> None:

@@ -696,6 +696,21 @@ def test_a_gap_between_groups_is_refused_beyond_doubt(flights: Flights) -> None:
     assert check(gate.judge(unfair(flights, 0.0), asked, resamples=300), name).passed
 
 
+def test_a_slice_or_group_that_weighs_nothing_is_not_judged(flights: Flights) -> None:
+    """It has no mean: neither in words of a library, nor as a gap that is no number."""
+    asked = rule(fairness=[{"column": "group", "metric": "accuracy", "at_most": 0.5}])
+    case = unfair(flights, 0.0)
+    weights = (case.holdout["group"] != "b").astype(float)
+    case = replace(case, holdout=case.holdout.assign(weight=weights))
+    case = replace(case, champion=replace(case.challenger, candidate="old"))
+    verdict = gate.judge(case, asked, resamples=100)
+    assert "slice:group=b" not in {each.name for each in verdict.checks}
+    assert check(verdict, "slice:group=a").passed
+    gap = check(verdict, "fairness:group:accuracy")
+    assert (gap.passed, gap.value) == (True, None)
+    assert gap.reason.endswith("has fewer than 50 rows: b, few")
+
+
 @pytest.mark.parametrize("metric", ["recall", "precision", "false_positive_rate", "accuracy", "loss"])
 def test_noise_between_groups_is_no_reason_to_refuse(metric: str) -> None:
     """Two groups that are treated alike, and nothing allowed: at most one in twenty is refused, as was asked."""
