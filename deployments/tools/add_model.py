@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     pass
 
 MARKER = ".unfinished"
-"""In models/<name> while things are put in place: params.yaml as it was before."""
+"""In models/<name> while things are put in place: params.yaml as it was before, and as it becomes."""
 
 
 def run(wish: Wish, given: Sequence[Path], *, train: bool, ask: bool) -> int:
@@ -145,10 +145,9 @@ def _try_rows(draft: ModelPlan, folder: Path) -> None:
     from tasks.training.conformance import conform
 
     model = _model(draft)
-    sample = draft.survey.sample.drop(columns="__file__").head(5000)
-    table = sample.astype(
-        {n: c.type for n, c in draft.survey.columns.items() if not sample[n].isna().any()}, errors="ignore"
-    )
+    sample = draft.survey.sample.drop(columns="__file__")
+    sample = sample[sample[draft.wish.label].notna()].head(5000)  # the newest rows may have no label yet
+    table = sample.astype({name: column.type for name, column in draft.survey.columns.items()}, errors="ignore")
     try:
         rows = _load(folder / "model" / "rows" / "__init__.py").rows
         made = rows({draft.dataset: table}, **({} if draft.key else {"partition": partitions.wanted("sample")}))
@@ -293,7 +292,7 @@ def _put_in_place(draft: ModelPlan, of: str) -> None:
     before = written.read_text(encoding="utf-8")
     after = _with_entry(before, writing.entry(draft, of))
     with settings.for_others(home):
-        files.write_text(folder / "model" / MARKER, before)
+        files.write_text(folder / "model" / MARKER, json.dumps([before, after]))
         files.remove(home)
         (folder / "model").rename(home)
         try:
@@ -312,11 +311,19 @@ def _put_in_place(draft: ModelPlan, of: str) -> None:
 
 
 def _take_back_unfinished(name: str) -> None:
-    """Remove what a call that was killed has put in place: nobody has edited it yet."""
+    """Remove what a call that was killed has put in place, unless params.yaml was edited since."""
     marker = settings.ROOT / "models" / name / MARKER
     if not re.fullmatch(r"\w+", name) or not marker.exists():
         return
-    files.write_text(settings.ROOT / "params.yaml", marker.read_text(encoding="utf-8"))
+    before, after = json.loads(marker.read_text(encoding="utf-8"))
+    written = settings.ROOT / "params.yaml"
+    if (now := written.read_text(encoding="utf-8")) == after:
+        files.write_text(written, before)
+    elif now != before and name in params.load().models:
+        raise Mistake(
+            f"a call of add-model that was killed has left models/{name} and its entry in params.yaml, which was "
+            f"changed since: remove the entry, or finish the model by hand and remove models/{name}/{MARKER}"
+        )
     files.remove(settings.ROOT / _test_of(name))
     files.remove(marker.parent)
 

@@ -133,6 +133,7 @@ def make(wish: Wish, survey: Survey) -> ModelPlan:
     ]
     features = [name for name in rest if name not in {suspicion.column for suspicion in left_out}]
     plan = ModelPlan(wish, survey, task, form, by, list(wish.key) or ids[:1], features, left_out)
+    _refuse_clashes(plan)
     plan.personal = suspects.personal(survey, features)
     plan.notes += [*survey.source.notes, *_notes(plan)]
     if not features and len(leaks) == 1 and not plan.calendar:
@@ -203,6 +204,20 @@ def _refuse_unknown(option: str, names: list[str], survey: Survey) -> None:
                 shown = [f"{column}={survey.sample[column].iloc[0]}" for column in list(survey.columns)[:5]]
                 first = f". The file has no line of names; its first row is {', '.join(shown)}, …"
             raise Mistake(f"--{option} {name}: there is no such column{hint}{first}")
+
+
+def _refuse_clashes(plan: ModelPlan) -> None:
+    """Two columns cannot be one feature, nor may a new name be another column's."""
+    of = dict.fromkeys(plan.calendar, plan.wish.time or "")
+    others = set(plan.survey.columns) - set(plan.renamed)
+    for column in plan.features:
+        name = feature_name(column)
+        other = of.get(name, name if column in plan.renamed and name in others else None)
+        if other is not None:
+            raise Mistake(
+                f"the columns {other!r} and {column!r} would both be called {name!r} among the features: rename one"
+            )
+        of[name] = column
 
 
 def _task(wish: Wish, survey: Survey) -> str:

@@ -92,6 +92,8 @@ class TableSource:
         import pyarrow as pa
         from pyarrow import csv as arrow_csv
 
+        from tasks.tables import table_files
+
         dialect = self.dialect
         names = None if dialect.header else list(self.columns)
         reading = arrow_csv.ReadOptions(
@@ -106,10 +108,13 @@ class TableSource:
             null_values=list(self.nulls),
             strings_can_be_null=True,
         )
-        size = path.stat().st_size
+        size, last = path.stat().st_size, None
         with path.open("rb") as stream, arrow_csv.open_csv(stream, reading, parsing, converting) as batches:
             for batch in batches:
                 yield batch, min(1.0, stream.tell() / size)
+                last = batch if len(batch) else last
+        if last is not None and self.columns[-1] in columns:
+            table_files.refuse_open_quote(path, last, list(columns).index(self.columns[-1]), dialect)
 
 
 def _parquet(path: Path, columns: Sequence[str]) -> Iterator[tuple[pa.RecordBatch, float]]:
@@ -140,7 +145,9 @@ def look(given: Sequence[Path]) -> TableSource:
     if not body:
         raise Mistake(f"{first} has a line of column names and no row: nothing can be learned from it")
     for path in paths[1:]:
-        _refuse_other_columns(_dialect(path)[0][0] if dialect.header else header, header, path, first)
+        others, written = _dialect(path)
+        _refuse_other_columns(others[0] if written.header or dialect.header else header, header, path, first)
+        _refuse_other_dialect(written, dialect, path, first)
     values = {name: [row[i] for row in body if i < len(row)] for i, name in enumerate(header)}
     dialect, nulls, notes = _numbers_and_dates(dialect, values)
     notes = ([] if dialect.header else ["the file has no line of names: its columns are column_1, column_2, …"]) + notes
@@ -201,7 +208,10 @@ def _refuse_columns(names: Sequence[str], path: Path) -> None:
             f"sum them up (counts, means, first components), or add the model by hand: docs/how-to/add-a-model.md"
         )
     if len(names) < 2:
-        raise Mistake(f"{path} has one column only, {names[0]!r}: is its delimiter none of , ; | and tab?")
+        raise Mistake(
+            f"{path} has one column only, {names[0]!r}: is its delimiter none of , ; | and tab, or a "
+            f"quotation mark never closed?"
+        )
     if twice := sorted({name for name in names if list(names).count(name) > 1}):
         raise Mistake(f"{path} has column {', '.join(map(repr, twice[:5]))} twice: rename one of them")
 
@@ -217,6 +227,14 @@ def _refuse_other_columns(names: Sequence[str], wanted: Sequence[str], path: Pat
             else "has another order"
         )
         raise Mistake(f"{path.name} does not have the columns of {first.name}: it {differs}. Give files of one table")
+
+
+def _refuse_other_dialect(written: Dialect, wanted: Dialect, path: Path, first: Path) -> None:
+    mine, others = f"delimiter {written.delimiter!r}", f"delimiter {wanted.delimiter!r}"
+    if mine == others and wanted.encoding != written.encoding and not _text(path)[1].isascii():
+        mine, others = f"encoding {written.encoding}", f"encoding {wanted.encoding}"
+    if mine != others:
+        raise Mistake(f"{path.name} has the {mine}, and {first.name} the {others}: have them written alike")
 
 
 def _look_at_parquet(paths: tuple[Path, ...]) -> TableSource:
@@ -239,9 +257,11 @@ def _look_at_parquet(paths: tuple[Path, ...]) -> TableSource:
 def _readable(path: Path, dialect: Dialect) -> Iterator[None]:
     import pyarrow as pa
 
+    from tasks.tables.table_files import Unreadable
+
     try:
         yield
-    except (pa.ArrowException, UnicodeError) as error:
+    except (pa.ArrowException, UnicodeError, Unreadable) as error:
         text = " ".join(str(error).split())[:300]
         raise Mistake(
             f"{path} cannot be read to its end ({dialect.encoding}, «{dialect.delimiter}» between columns): {text}"
@@ -255,12 +275,14 @@ def _dialect(path: Path) -> tuple[list[list[str]], Dialect]:
     """Some rows of a CSV, and its dialect but for numbers and dates."""
     encoding, text = _text(path)
     lines = text.splitlines(keepends=True)
+    if not lines:
+        raise Mistake(f"{path} holds no row")
     if lines[0].lower().startswith("sep="):
         raise Mistake(f"{path}: its first line is Excel's «{lines[0].strip()}»: remove that line")
     if path.stat().st_size > HEAD and len(lines) > 2:
         lines = lines[:-1]  # it is cut off
     delimiter = _delimiter(lines[:200])
-    rows = [row for row in csv.reader(io.StringIO("".join(lines[:5000])), delimiter=delimiter) if row]
+    rows = _cells(lines[:5000], delimiter)
     if not rows:
         raise Mistake(f"{path} holds no row")
     quoted = re.search(rf'(^|{re.escape(delimiter)})""({re.escape(delimiter)}|\r?$)', text, re.MULTILINE)
@@ -287,15 +309,22 @@ def _text(path: Path) -> tuple[str, str]:
 
 
 def _delimiter(lines: Sequence[str]) -> str:
-    """The mark that splits most lines into equally many columns, more than one."""
+    """The mark that splits most lines, the first one too, into equally many columns, more than one."""
 
     def score(mark: str) -> tuple[float, int]:
-        widths = [len(row) for row in csv.reader(io.StringIO("".join(lines)), delimiter=mark) if row]
+        widths = [len(row) for row in _cells(lines, mark)]
         usual = max(set(widths), key=widths.count) if widths else 1
-        return (widths.count(usual) / len(widths) if usual > 1 else 0.0, usual)
+        return widths.count(usual) / len(widths) if usual > 1 and widths[0] == usual else 0.0, usual
 
-    scores = {mark: score(mark) for mark in ",;\t|"}
-    return max(scores, key=lambda mark: (scores[mark][0] > 0.9, scores[mark][1] if scores[mark][0] > 0.9 else 0))
+    widths = {mark: usual for mark in ",;\t|" for share, usual in [score(mark)] if share > 0.9}
+    others = [mark for mark in widths if mark != ","]  # where one of them splits, a comma is a decimal mark
+    return max(others, key=lambda mark: widths[mark]) if others else ","
+
+
+def _cells(lines: Sequence[str], delimiter: str) -> list[list[str]]:
+    """The rows of some lines, whatever ends a line; of a quotation mark that is never closed Arrow tells."""
+    csv.field_size_limit(2 * HEAD)
+    return [row for row in csv.reader(io.StringIO("".join(lines), newline=None), delimiter=delimiter) if row]
 
 
 def _has_names(rows: Sequence[Sequence[str]]) -> bool:
@@ -338,7 +367,7 @@ def _numbers_and_dates(dialect: Dialect, values: dict[str, list[str]]) -> tuple[
 
 def _written_by(cells: Sequence[str], decimal: str, thousands: str) -> bool:
     """Whether all are numbers with this decimal mark."""
-    form = re.compile(rf"[-+]?(\d+|\d{{1,3}}(\{thousands}\d{{3}})+)?(\{decimal}\d*)?([eE][-+]?\d+)?")
+    form = re.compile(rf"[-+]?(\d+|[1-9]\d{{0,2}}(\{thousands}\d{{3}})+)?(\{decimal}\d*)?([eE][-+]?\d+)?")
     return all(form.fullmatch(cell) and cell[-1].isdigit() for cell in cells)
 
 

@@ -23,6 +23,9 @@ SAMPLE_BYTES = 48_000_000
 MOST_VALUES = 1000
 """Different values of a column that are counted; of more it is known that they are more."""
 
+BECOMES = {"Int64": ("float64", "str"), "datetime64[us]": ("str",)}
+"""What a column may be whose values so far are of a type, and whose next one is not; of all others, a text."""
+
 OF_TEXT = ("Int64", "boolean", "float64", "datetime64[us]", "datetime64[us, UTC]", "str")
 """What a column of texts may be, the narrowest first."""
 
@@ -90,10 +93,24 @@ class ColumnFacts:
             values, refused = conversions.convert(batch, self.candidates[0], source.nulls, source.dialect)
             if refused is None or len(self.candidates) == 1:
                 return values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
-            del self.candidates[0]
+            self._refuse_name(batch.filter(refused))
+            was = self.candidates.pop(0)
+            if self.rows > self.missing:  # what was seen so far must fit too
+                self.candidates = [each for each in self.candidates if each in BECOMES.get(was, ("str",))]
             if self.candidates == ["str"]:  # what was counted were numbers, and texts are meant
                 self.low = self.high = None
                 self.counts = Counter({str(value): n for value, n in (self.counts or {}).items()}) or self.counts
+
+    def _refuse_name(self, refused: pa.Array) -> None:
+        """Where files were put one behind the other, the line of names stands there again."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        if pa.types.is_string(refused.type) and pc.any(pc.equal(refused, self.name)).as_py():
+            raise Mistake(
+                f"column {self.name!r} holds its own name among its values: the line of column names stands there "
+                f"more than once. Remove it, or give the files one by one"
+            )
 
     def _count(self, values: pa.Array) -> None:
         import pyarrow.compute as pc

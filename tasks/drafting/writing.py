@@ -28,7 +28,7 @@ MOST_SLICES = 3
 def files(plan: ModelPlan) -> dict[str, str]:
     """Path below models/<name> → text."""
     return {
-        "__init__.py": f'"""{_sentence(plan)}"""\n',
+        "__init__.py": f'"""{_in_docstring(_sentence(plan))}"""\n',
         "rows/__init__.py": rows(plan),
         "pipeline/__init__.py": pipeline(plan),
         f"expectations/{plan.dataset}.yaml": suite(plan.survey, plan.dataset, plan.key, plan),
@@ -37,6 +37,10 @@ def files(plan: ModelPlan) -> dict[str, str]:
 
 def _sentence(plan: ModelPlan) -> str:
     return f"Predicts {plan.wish.label} of {plan.dataset}."
+
+
+def _in_docstring(text: str) -> str:
+    return " ".join(text.split()).replace("\\", "/").replace('"""', '"')
 
 
 # ── code ──────────────────────────────────────────────────────────────────────────────────────────
@@ -50,8 +54,9 @@ def rows(plan: ModelPlan) -> str:
     needed = [plan.wish.label] if plan.label.missing else []
     needed += [plan.form.column] if plan.form and plan.survey.columns[plan.form.column].missing else []
     gaps, empty = [text for text in plan.texts if plan.survey.columns[text].missing], '""'
-    body = [f"table = tables[{plan.dataset!r}]", *_id(plan)]
+    body = [f"table = tables[{plan.dataset!r}]"]
     body += [f"table = table.dropna(subset={needed!r})"] if needed else []
+    body += _id(plan)
     body += [f"table = table.fillna({{{', '.join(f'{text!r}: {empty}' for text in gaps)}}})"] if gaps else []
     body += plan.form.code() if plan.form else []
     made = [f"{part}={code}" for part, code in _calendar(plan).items()]
@@ -423,7 +428,8 @@ def _left_out(plan: ModelPlan) -> Iterator[str]:
             if _can_be(column)
             else suspicion.column
         )
-        yield f"{line}  # left out: it {suspicion.why}" if not suspicion.is_leak else f"{line}  # LEAK? {suspicion.why}"
+        line += f"  # LEAK? {suspicion.why}" if suspicion.is_leak else f"  # left out: it {suspicion.why}"
+        yield " ".join(line.splitlines())  # a name or a label may have a line break
 
 
 def _can_be(column: ColumnFacts) -> bool:

@@ -279,7 +279,7 @@ def _csv(path: Path, wanted: Contract) -> pa.Table:
         raise Unreadable(_other_header(names, wanted.csv))
     if not wanted.csv.header and [column[0].as_py() for column in table.columns] == names:
         raise Unreadable("its first line names the columns, and the suite says `csv: {header: false}`")
-    _refuse_open_quote(path, table, table.num_columns - 1, wanted.csv)
+    refuse_open_quote(path, table, table.num_columns - 1, wanted.csv)
     return _unescaped(table, wanted.csv)
 
 
@@ -398,7 +398,7 @@ _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 _MEANS = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
 
 
-def _refuse_open_quote(path: Path, rows: Any, column: int, dialect: Dialect) -> None:
+def refuse_open_quote(path: Path, rows: Any, column: int, dialect: Dialect) -> None:
     """Refuse a file whose last quotation mark is never closed: Arrow takes all that follows it for one text.
 
     `rows` are its last ones, or all; `column` is the place in them of the file's last column.
@@ -599,5 +599,5 @@ def _csv_pieces(path: Path, columns: Sequence[str], most: int) -> Iterator[Piece
         for batch in batches:
             done = min(1.0, stream.tell() / size)
             if done == 1:
-                _refuse_open_quote(path, batch, last, dialect)
+                refuse_open_quote(path, batch, last, dialect)
             yield batch, done

@@ -49,6 +49,10 @@ CLEAR, CLEAR_ROWS, CLEAR_ERRORS = 3.0, 30, 2.0
 the bound, and the worst day of the holdout."""
 
 
+TINY = 1e-100
+"""Stands for a mean of 0: a holdout without any loss, as of a cost, is divided by too."""
+
+
 @dataclass(frozen=True)
 class HoldoutLosses:
     """The losses on the holdout, by day."""
@@ -206,11 +210,12 @@ class _Days:
         """Where the sum of squares was not kept, rows scatter as those of the holdout."""
         import numpy as np
 
-        means, mean = sums / counts, max(holdout.mean, 1e-300)
-        usual = (holdout.noise / mean**2 + 1) * means**2 * counts
+        means, mean = sums / counts, holdout.mean
+        relative = holdout.noise / mean**2 if mean > TINY else 0.0
+        usual = (relative + 1) * means**2 * counts
         squares = np.where(np.isnan(squares), usual, squares)
         variance = np.maximum(squares / counts - means**2, 0.0) * counts / (counts - 1)
-        return _Days(means, counts, variance / counts, squares / np.maximum(sums, 1e-300))
+        return _Days(means, counts, variance / counts, squares / np.maximum(sums, TINY))
 
 
 class _Test(Protocol):
@@ -268,11 +273,11 @@ class _Bets:
         now, noises = of.means, of.noises
         # by what follows each other, whatever the level is (von Neumann 1941), and as a share of it
         noise = (noises[1:] + noises[:-1]) / 2
-        level = np.maximum((now[1:] + now[:-1]) / 2, 1e-300)
+        level = np.maximum((now[1:] + now[:-1]) / 2, TINY)
         squares = np.cumsum((np.diff(now) ** 2 / 2 - noise) / level**2) * holdout.mean**2
         known = np.concatenate([[0.0, 0.0], np.maximum(squares, 0.0)])[: len(now)]  # before the day that is judged
         bounds = holdout.bound(known, np.maximum(np.arange(len(now)) - 1.0, 0.0))
-        self.bounds = bounds + holdout.rare(np.maximum.accumulate(of.sizes))
+        self.bounds = np.maximum(bounds + holdout.rare(np.maximum.accumulate(of.sizes)), TINY)
 
     def evidence(self, begin: int) -> tuple[Floats, Floats]:
         """By bets; the scores only say since when."""

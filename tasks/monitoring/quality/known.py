@@ -72,7 +72,8 @@ def basis(
     from tasks.monitoring.quality import degradation, quality
 
     if promised is None or holdout is None:
-        return f"nothing was promised: the holdout has {rows} rows with a label, a promise takes {quality.FEWEST_ROWS}"
+        few = f"has {rows} rows with a label, a promise takes {quality.FEWEST_ROWS}"
+        return "nothing was promised: the holdout " + (few if rows < quality.FEWEST_ROWS else f"offers no {loss}")
     days = len(holdout.means)
     if days >= degradation.MANY:
         return ""

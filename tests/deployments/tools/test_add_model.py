@@ -21,7 +21,7 @@ from tasks.drafting.plan import Wish
 from tasks.ground import files, params
 from tasks.ground.errors import DataMissing, EvergreenError, Mistake
 from tasks.lifecycle import dry_run
-from tasks.tables import contract, table_files
+from tasks.tables import contract, partitions, table_files
 from tests.conftest import BIN, REPOSITORY, Project
 
 RNG = np.random.default_rng(0)
@@ -254,6 +254,19 @@ BAD: dict[str, tuple[Callable[[], pd.DataFrame], dict[str, Any], str]] = {
     "a unit without a time": (visits, {"time": None, "by": "month"}, "needs `--time COLUMN`"),
     "too many columns": (lambda: pd.DataFrame(RNG.random((30, 1200))), {"label": "1"}, "has 1,200 columns"),
     "one column": (lambda: visits()[["bought"]], {}, "has one column only"),
+    "two columns that would be one feature": (
+        lambda: visits(**{"a  b": RNG.random(600), "a b": RNG.random(600)}),
+        {},
+        "would both be called",
+    ),
+    "a new name that is taken": (lambda: visits(label=RNG.random(600), label_=1), {}, "would both be called 'label_'"),
+    "the line of names again": (
+        lambda: pd.concat([visits(), pd.DataFrame([dict.fromkeys(visits())]), visits()]).assign(
+            minutes=[*range(600), "minutes", *range(600)], at="2025-01-01"
+        ),
+        {},
+        "'minutes' holds its own name",
+    ),
     "nothing but a leak": (
         lambda: pd.DataFrame({"a": [1, 2] * 50, "bought": [1, 2] * 50}),
         {"time": None},
@@ -308,6 +321,7 @@ def test_a_name_that_is_taken_is_told(add: Callable[..., Added]) -> None:
         (b"a,b,c\n", "a line of column names and no row"),
         (b"sep=;\na;b\n1;2\n", "remove that line"),
         (b"a,b,a\n1,2,3\n4,5,6\n", "has column 'a' twice"),
+        (b"\xef\xbb\xbf", "holds no row"),
     ],
 )
 def test_a_file_that_is_no_table_is_told(content: bytes, words: str, tmp_path: Path) -> None:
@@ -354,6 +368,50 @@ def test_what_a_killed_call_has_left_is_taken_back_by_the_next(
     assert (empty.root / "models" / "shop" / add_model.MARKER).exists()
     assert add(visits()).model.task == "classification"
     assert not (empty.root / "models" / "shop" / add_model.MARKER).exists()
+
+
+def test_what_was_edited_after_a_call_was_killed_is_kept(
+    add: Callable[..., Added], empty: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as the entry of another model: it is told, and nothing is overwritten."""
+    with monkeypatch.context() as patch:
+        patch.setattr(add_model.zones, "landing", lambda _: (_ for _ in ()).throw(SystemExit))
+        patch.setattr(add_model, "_take_back_unfinished", lambda _: None)
+        with pytest.raises(SystemExit):
+            add(visits())
+    written = empty.root / "params.yaml"
+    edited = written.read_text(encoding="utf-8") + "\n# mine\n"
+    written.write_text(edited, encoding="utf-8")
+    with pytest.raises(Mistake, match="which was changed since"):
+        add(visits())
+    assert written.read_text(encoding="utf-8") == edited
+
+
+def test_rows_of_a_partition_that_has_no_label_yet_are_none(add: Callable[..., Added]) -> None:
+    """The newest ones wait for their labels: they are left out, and are no fault of the features."""
+    frame = visits().drop(columns=["visit", "at"])
+    frame["bought"] = frame["bought"].where(frame.index > 299)
+    added = add(frame, time=None)
+    unlabelled = frame.head(200).astype({"bought": "Int64"})
+    rows = add_model._load(added.root / "models/shop/rows/__init__.py").rows
+    assert len(rows({"shop": unlabelled}, partition=partitions.wanted("2025-01"))) == 0
+
+
+def test_years_with_gaps_are_times(add: Callable[..., Added]) -> None:
+    """A column of years in which some are missing."""
+    frame = visits().assign(at=[None if i % 4 == 0 else 1990 + i % 20 for i in range(600)])
+    frame["at"] = frame["at"].astype("Int64")
+    assert '"%Y"' in (add(frame).root / "models/shop/rows/__init__.py").read_text(encoding="utf-8")
+
+
+def test_a_label_of_any_text_can_be_written(add: Callable[..., Added]) -> None:
+    """With backslashes and quotation marks, and with a line break among the values of a leak."""
+    frame = visits().assign(bought=lambda table: table["bought"].map({0: "a\nno", 1: "yes"}))
+    frame["after"] = np.where(frame["bought"] == "yes", "x", None)
+    name = 'C:\\New """label"""'
+    added = add(frame.rename(columns={"bought": name}), label=name)
+    assert "after" in added.left_out
+    compile((added.root / "models/shop/__init__.py").read_text(encoding="utf-8"), "it", "exec")
 
 
 def test_the_verdict_is_told_in_words() -> None:

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from tasks.modelling import metrics
-from tasks.monitoring.quality import degradation, quality
+from tasks.monitoring.quality import degradation, known, quality
 from tasks.monitoring.quality.degradation import DayLosses, HoldoutLosses
 
 FIRST = date(2026, 10, 1)
@@ -114,3 +114,20 @@ def test_a_holdout_of_few_rows_without_an_error_promises_little() -> None:
     assert degradation.find(made, production(answers(30, 100, 5, wrong=0.08))) == []
     (episode,) = degradation.find(made, production(answers(60, 10, 5, wrong=0.5)))
     assert episode.opened <= FIRST + timedelta(days=30)
+
+
+@pytest.mark.parametrize("days", [1, 5, 40])
+def test_a_holdout_without_any_loss_can_be_compared_with(days: int) -> None:
+    """As of a cost that no decision had: days without loss are as promised, a day with much is told."""
+    of = np.arange(1000) % days
+    perfect = HoldoutLosses.of(np.zeros(1000), of, {"value": 0.0, "low": 0.0, "high": 0.0})
+    names = [(FIRST + timedelta(days=day)).isoformat() for day in range(20)]
+    assert degradation.find(perfect, [DayLosses(name, 0.0, 50, 0.0) for name in names]) == []
+    worse = [DayLosses(name, 30.0 * (day >= 10), 50, 30.0 * (day >= 10)) for day, name in enumerate(names)]
+    assert [episode.since.isoformat() for episode in degradation.find(perfect, worse)] == [names[10]]
+
+
+def test_why_nothing_was_promised_is_told() -> None:
+    """Too few rows, or answers of another task."""
+    assert "has 12 rows with a label, a promise takes 30" in known.basis("log_loss", 12, None, None)
+    assert known.basis("log_loss", 500, None, None).endswith("the holdout offers no log_loss")
