@@ -15,9 +15,11 @@ import numpy as np
 
 from tasks.ground import files, import_closure
 from tasks.ground.errors import ModelCodeError
-from tasks.modelling.rows import as_features, as_text
+from tasks.modelling.rows import as_features
 from tasks.tables import contract
 from tasks.training import rows_maker
+from tasks.training.origins import LEAD
+from tasks.training.point_in_time import differ
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,17 +64,22 @@ def _tried(maker: RowsMaker, partition: str, asked: Asked) -> dict[str, Any]:
         other = rows_maker.call(maker.name, maker.model, partition, tables)
     except ModelCodeError:
         return {}
-    before = rows[(origins <= moment).to_numpy()].set_index("id")
-    other = pd.DataFrame({**as_features(other, maker.model.features), "id": as_text(other["id"])})
-    other = other.drop_duplicates("id").set_index("id")
-    common = before.index.intersection(other.index)
-    changed = {name: _differ(before.loc[common, name], other.loc[common, name]) for name in maker.model.columns}
+    other = pd.DataFrame({**as_features(other, maker.model.features), "time": other["time"].astype("datetime64[us]")})
+    before, after = _aligned(rows.assign(asked=origins)[(origins <= moment).to_numpy()], other, asked)
+    changed = {name: differ(before[name], after[name]) for name in maker.model.columns}
     guilty = [name for name, differs in changed.items() if differs.any()]
     if not guilty:
         return {}
-    first = common[changed[guilty[0]]][0]
-    when = {"time": before.loc[first, "time"], "asked": origins[(rows["id"] == first).to_numpy()].iloc[0]}
-    return {"features": guilty, "id": first, "moment": str(moment), **{name: str(time) for name, time in when.items()}}
+    first = before[changed[guilty[0]]].iloc[0]
+    return {"features": guilty, "moment": str(moment), **{name: str(first[name]) for name in ("id", "time", "asked")}}
+
+
+def _aligned(before: pd.DataFrame, after: pd.DataFrame, asked: Asked) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The rows that are in both: of one series, time and lead. Their ids may be numbers, which others get meanwhile."""
+    same = [name for name in dict.fromkeys([*asked.series, "time", LEAD]) if name in before]
+    places = before[same].assign(_before=range(len(before)))
+    both = places.merge(after[same].assign(_after=range(len(after))).drop_duplicates(same), on=same)
+    return before.iloc[both["_before"]], after.iloc[both["_after"]]
 
 
 def _table(maker: RowsMaker, dataset: str, path: Path, moment: pd.Timestamp, asked: Asked) -> pd.DataFrame:
@@ -97,8 +104,3 @@ def _altered(table: pd.DataFrame, column: str, moment: pd.Timestamp, timezone: s
             values[places] = values[dealt]
             kept[name] = values
     return kept
-
-
-def _differ(old: pd.Series[Any], new: pd.Series[Any]) -> Any:
-    same = (old == new).fillna(False) | (old.isna() & new.isna())
-    return ~same.to_numpy(dtype=bool)

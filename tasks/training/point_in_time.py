@@ -214,7 +214,7 @@ def _compared(
     before, after = pair
     differences = []
     for column in [name for name in model.columns if name in before and name in after]:
-        if (other := _differ(before[column], after[column])).any():
+        if (other := differ(before[column], after[column])).any():
             first = int(other.argmax())
             values = f"{_shown(before[column].iloc[first])} with it, {_shown(after[column].iloc[first])} without"
             differences.append(Difference(column, int(other.sum()), f"id {before['id'].iloc[first]!r}: {values}"))
@@ -247,13 +247,16 @@ def _numbered(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(number=same.cumcount(), many=same.transform("size"))
 
 
-def _differ(before: pd.Series[Any], after: pd.Series[Any]) -> npt.NDArray[np.bool_]:
+def differ(before: pd.Series[Any], after: pd.Series[Any]) -> npt.NDArray[np.bool_]:
+    """Which values of the same rows are not the same; matched by their order."""
     import numpy as np
 
     if before.dtype.kind in "fiub" and after.dtype.kind in "fiub":
         pair = before.to_numpy(dtype="float64"), after.to_numpy(dtype="float64")
         return np.asarray(~np.isclose(*pair, rtol=CLOSE, atol=CLOSE, equal_nan=True))
-    return np.asarray(before.map(_shown).to_numpy() != after.map(_shown).to_numpy())
+    before, after = before.reset_index(drop=True), after.reset_index(drop=True)
+    same = (before == after).fillna(False) | (before.isna() & after.isna())
+    return np.asarray(~same.to_numpy(dtype=bool))
 
 
 def _shown(value: Any) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from tasks.training import look_ahead
+from tasks.training import look_ahead, origins, point_in_time
 
 
 def test_what_came_later_is_other_and_what_was_known_is_not() -> None:
@@ -29,3 +29,14 @@ def test_parts_of_a_later_time_in_several_columns_stay_a_later_time() -> None:
     other = look_ahead._altered(table, "at", moment, "America/New_York")
     later = other[(other["at"].dt.tz_convert("America/New_York").dt.tz_localize(None) > moment).to_numpy()]
     assert (later["day"] * 24 + later["hour"] > 4 * 24 + 12).all()
+
+
+def test_rows_are_the_same_by_series_time_and_lead_whatever_their_numbers() -> None:
+    """Where an id is the number of a row, fewer rows of one series give those of the next other ids: no look-ahead."""
+    times = pd.to_datetime(["2013-01-01", "2013-01-02", "2013-01-01"])
+    before = pd.DataFrame({"station": ["a", "a", "b"], "time": times, "id": ["0", "1", "2"], "lent": [1.0, 2.0, 3.0]})
+    after = before.iloc[[0, 2]].assign(id=["0", "1"])
+    asked = origins.Asked(1, 7, "1D", ["station"], [])
+    old, new = look_ahead._aligned(before, after, asked)
+    assert (old["id"].tolist(), new["id"].tolist()) == (["0", "2"], ["0", "1"])
+    assert not point_in_time.differ(old["lent"], new["lent"]).any()

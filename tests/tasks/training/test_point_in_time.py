@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -181,3 +182,13 @@ def test_the_models_that_ship_use_nothing_of_the_future(name: str, tmp_path: Pat
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rows_maker, "call", cheating)
         assert [of.column for of in point_in_time.cut_off(maker, "2013-02", 0.5).differences] == ["temp"]
+
+
+def test_texts_and_numbers_that_are_other_differ() -> None:
+    """Long texts of the same length, too; a number may be rounded otherwise, and what is missing twice is the same."""
+    texts = pd.Series(["a" * 100, "b", None], dtype="str")
+    assert point_in_time.differ(texts, pd.Series(["c" * 100, "b", None], dtype="str")).tolist() == [True, False, False]
+    floats = pd.Series([0.3, 1.0, np.nan])
+    assert point_in_time.differ(floats, pd.Series([0.1 + 0.2, 2.0, np.nan])).tolist() == [False, True, False]
+    times = pd.Series(pd.to_datetime(["2013-01-01", None]))
+    assert point_in_time.differ(times, times + pd.Timedelta(seconds=1)).tolist() == [True, False]
