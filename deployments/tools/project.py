@@ -138,9 +138,14 @@ def _lay_example(platform: Clone, commit: str, root: Path, example: str) -> None
 
 def _remember(root: Path, platform: Clone, commit: str) -> None:
     origin = platform.attempt("remote", "get-url", "origin").stdout.strip()
-    where = storage.masked(origin) if re.match(r"\w+://|[\w.-]+@", origin) else str(platform.at)
+    where = _without_password(origin) if re.match(r"\w+://|[\w.-]+@", origin) else str(platform.at)
     words = "# Which platform this project has: `evergreen upgrade` merges what came since.\n"
     files.write_text(root / MARKER, f"{words}{yaml_reader.dump({'platform': where, 'commit': commit})}")
+
+
+def _without_password(url: str) -> str:
+    """A URL that Git may be given again: a user is named to SSH alone, which asks for one; HTTP has helpers for it."""
+    return re.sub(r"^(\w+)://([^/@:]*)[^/@]*@", lambda m: f"{m[1]}://{m[2] + '@' if m[1] == 'ssh' else ''}", url)
 
 
 def _remembered(root: Path) -> dict[str, str]:
@@ -159,7 +164,7 @@ def _remembered(root: Path) -> dict[str, str]:
 def _first_commit(root: Path, commit: str) -> None:
     clone = Clone(root)
     clone.run("init", "-q", "-b", "main")
-    clone.run("add", "-A")
+    clone.run("add", "-A", "-f")  # whatever the person's own Git ignores everywhere
     clone.run(*clone.identity(), "commit", "-q", "-m", f"A project on the platform of {commit[:12]}")
 
 

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks.ground import params
+from deployments.tools.project import MARKER, _remember
+from tasks.ground import params, yaml_reader
+from tasks.ground.git import Clone
 from tests.conftest import BIN, LISTED_FILES, REPOSITORY, Project
 
 COMMIT = ("git", "-c", "user.name=t", "-c", "user.email=t@localhost", "commit", "-qam", "an edit")
@@ -112,6 +114,33 @@ def test_a_remote_may_be_named(checkout: Project, tmp_path: Path) -> None:
     """Else it is a folder of the project."""
     evergreen(checkout, "new", tmp_path / "mine", "--remote", "s3://bucket/evergreen")
     assert Project(tmp_path / "mine").dvc("remote", "list").split()[:2] == ["local", "s3://bucket/evergreen"]
+
+
+@pytest.mark.parametrize(
+    ("origin", "remembered"),
+    [
+        ("https://me:secret@host/evergreen.git", "https://host/evergreen.git"),
+        ("https://secret@host/evergreen.git", "https://host/evergreen.git"),
+        ("ssh://git@host/evergreen.git", "ssh://git@host/evergreen.git"),
+        ("git@host:us/evergreen.git", "git@host:us/evergreen.git"),
+    ],
+)
+def test_where_the_platform_came_from_is_remembered_without_a_password(
+    origin: str, remembered: str, checkout: Project, tmp_path: Path
+) -> None:
+    """As an upgrade can ask there again."""
+    checkout.run("git", "remote", "add", "origin", origin)
+    _remember(tmp_path, Clone(checkout.root), "0123")
+    assert yaml_reader.load((tmp_path / MARKER).read_text(encoding="utf-8"))["platform"] == remembered
+
+
+def test_what_a_person_ignores_everywhere_is_in_a_new_project_all_the_same(checkout: Project, tmp_path: Path) -> None:
+    """Git would leave it out of the first commit, without a word."""
+    (tmp_path / ".gitconfig").write_text(f"[core]\n\texcludesFile = {tmp_path}/ignored\n", encoding="utf-8")
+    (tmp_path / "ignored").write_text("*.md\n.dvc\n", encoding="utf-8")
+    checkout.run(*NEW_SHELL, f"HOME={tmp_path}", "bin/evergreen", "new", tmp_path / "mine")
+    tracked = Project(tmp_path / "mine").run("git", "ls-files").stdout.splitlines()
+    assert {"README.md", ".dvc/config", "docs/architecture.md"} <= set(tracked)
 
 
 def test_a_folder_that_is_in_use_is_left_alone(checkout: Project, tmp_path: Path) -> None:
