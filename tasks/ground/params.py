@@ -401,6 +401,12 @@ class Gate(Section):
     latency_ms: PositiveFloat
     size_mb: PositiveFloat
 
+    @model_validator(mode="after")
+    def _coverage_is_a_span(self) -> Gate:
+        if self.coverage[0] >= self.coverage[1]:
+            raise ValueError(f"coverage: {self.coverage} is at least and at most: the lower one comes first")
+        return self
+
 
 class When(Section):
     """One line of a retrain policy: every condition that it names must hold. retrain_policy.py asks them."""

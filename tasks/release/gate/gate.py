@@ -39,6 +39,9 @@ FEWEST_DAYS = 5
 FEWEST_ANOMALIES = 10
 """Rows that are known to be anomalies, to judge an anomaly model by."""
 
+LATER = ("fairness", "coverage", "agreement")
+"""Keys of a rule that came later: a verdict about the same data by the same rule has the same name as before."""
+
 DOUBT_MARGINS = 4
 """The benefit of the doubt for a slice is worth at most this many margins. See `_Holdout.slice_questions`."""
 
@@ -156,9 +159,10 @@ def _overlap(champion: Contender) -> list[str]:
 
 
 def rule_digest(rule: params.Gate) -> str:
-    """The identity of a rule; one that asks for no fairness is what it was before that could be asked."""
-    limits = rule.model_dump()
-    return files.digest(limits if limits["fairness"] else {k: v for k, v in limits.items() if k != "fairness"})[:16]
+    """The identity of a rule; one that names none of LATER is what it was before these could be named."""
+    usual = {name: type(rule).model_fields[name].default for name in LATER}
+    limits = {name: limit for name, limit in rule.model_dump().items() if name not in usual or limit != usual[name]}
+    return files.digest(limits)[:16]
 
 
 def holdout_digest(holdout: pd.DataFrame, slices: tuple[str, ...] = ()) -> str:

@@ -231,6 +231,7 @@ def test_an_unknown_model_is_told_with_what_was_meant() -> None:
         ("tiny.task", "regression", "models.tiny: gate.loss: 'log_loss' is not for regression; one of absolute, squared, poisson"),
         ("tiny.evaluate.slices", ["weight"], "models.tiny: evaluate.slices: weight is a reserved name"),
         ("tiny.evaluate.slices", ["p_region", "seasonal_naive"], "models.tiny: evaluate.slices: p_region, seasonal_naive is a reserved name"),
+        ("tiny.gate.coverage", [0.9, 0.7], "models.tiny.gate: coverage: [0.9, 0.7] is at least and at most: the lower one comes first"),
         ("tiny.gate.fairness", [{"column": "staton", "metric": "recall", "at_most": 0.1}], "models.tiny: gate.fairness: 'staton' is none of evaluate.slices: add it there; did you mean 'station'?"),
         ("tiny.gate.loss", "cost", "models.tiny: gate.loss: cost needs what errors cost: estimator: {…, decision: {cost: {false_positive: 1, false_negative: 10}}}"),
         ("tiny.estimator.decision", {"threshold": 0.1, "maximise": "f1"}, "models.tiny.estimator.decision: threshold and maximise are two ways to decide: give one of them"),

@@ -590,7 +590,8 @@ def test_how_far_answers_move_when_a_source_fails_is_known_before_the_rollout(fl
 def test_every_feature_is_missing_that_may_be() -> None:
     """The others, and the types, are as they were."""
     rows = pd.DataFrame({"temp": [1.0, 2.0], "hour": [1, 2], "origin": pd.Categorical(["a", None])})
-    optional = {"temp": {"nullable": True}, "hour": {"nullable": False}, "origin": {"nullable": True}}
+    types = {"temp": "number", "hour": "integer", "origin": "category"}
+    optional = {name: {"type": type_, "nullable": name != "hour"} for name, type_ in types.items()}
     without = comparison.without_optional(rows, optional)
     assert without.dtypes.equals(rows.dtypes)
     assert without.isna().all().tolist() == [True, False, True]
@@ -709,6 +710,14 @@ def test_a_slice_or_group_that_weighs_nothing_is_not_judged(flights: Flights) ->
     gap = check(verdict, "fairness:group:accuracy")
     assert (gap.passed, gap.value) == (True, None)
     assert gap.reason.endswith("has fewer than 50 rows: b, few")
+
+
+def test_a_rule_has_the_name_that_it_had_before_there_was_more_to_name() -> None:
+    """As commit 4b9ef1d named it; what it names of that is a part of its name."""
+    assert gate.rule_digest(rule()) == "c214436a6d8fac95"
+    later = [rule(agreement=0.9), rule(coverage=[0.75, 0.85])]
+    later += [rule(fairness=[{"column": "origin", "metric": "loss", "at_most": 0.1}])]
+    assert len({gate.rule_digest(each) for each in [rule(), *later]}) == 4
 
 
 @pytest.mark.parametrize("metric", ["recall", "precision", "false_positive_rate", "accuracy", "loss"])
