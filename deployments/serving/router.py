@@ -289,7 +289,8 @@ class Router:
 
     def _model(self, name: str) -> ServedModel:
         if name not in self._models:
-            raise HttpError(404, f"no model {name!r} is served{did_you_mean(name, list(self._models))}")
+            hint = did_you_mean(name, list(self._models)) or ": the first rollout takes a minute (see /status/)"
+            raise HttpError(404, f"no model {name!r} is served{hint}")
         return self._models[name]
 
     def _paths(self) -> str:

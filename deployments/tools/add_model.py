@@ -231,12 +231,21 @@ def _conclusion(draft: ModelPlan) -> Iterator[str]:
             yield f"  ✗ {check['name']}: {check['reason']}"
     if verdict.get("held"):
         yield f"  it waits for a person: {verdict['held']}"
+    if refused := _refused(draft.dataset):
+        yield f"  {refused} of its files wait in quarantine and were not learned from: `evergreen quarantine list`"
     yield f"""
   Edit: models/{name}/rows (what a row is), params.yaml (features, gate), models/{name}/expectations (what is refused);
   then `evergreen train {name}`. `evergreen why {name}` says what would run.
   Next: `evergreen up --detach`, then ask it:
     curl 127.0.0.1:3000/{name}/predict -d '{{"rows": [{_example_row(name)}]}}'
   More data: put files into {params.load().landing}/{draft.dataset}/"""
+
+
+def _refused(dataset: str) -> int:
+    from tasks.data import quarantine
+
+    entries = quarantine.waiting(params.load().quarantine)
+    return sum(entry.id.startswith(f"{dataset}/") for entry in entries)
 
 
 def in_words(draft: ModelPlan, measured: dict[str, Any]) -> list[str]:

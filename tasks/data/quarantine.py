@@ -148,8 +148,8 @@ def _chosen(among: list[QuarantineEntry], names: list[str]) -> list[QuarantineEn
     by_id = {entry.id: entry for entry in among}
     if unknown := [name for name in names if name.rstrip("/") not in by_id]:
         raise Mistake(
-            f"{unknown[0]!r} does not wait in quarantine{did_you_mean(unknown[0], list(by_id))}. "
-            f"`evergreen quarantine list` lists what does"
+            f"{unknown[0]!r} does not wait in quarantine; `evergreen quarantine list` lists what "
+            f"does{did_you_mean(unknown[0], list(by_id))}"
         )
     return [by_id[name] for name in dict.fromkeys(name.rstrip("/") for name in names)]
 

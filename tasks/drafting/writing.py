@@ -6,6 +6,7 @@ They are a person's from then on: short, and without anything that must be kept 
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -279,8 +280,8 @@ def _of_column(name: str, column: ColumnFacts, survey: Survey, plan: ModelPlan |
     share = column.share_missing
     if share == 0:
         yield _expect("expect_column_values_to_not_be_null", column=name)
-    elif share < 0.45:
-        yield _expect("expect_column_values_to_not_be_null", column=name, mostly=round(1 - 2 * share - 0.05, 2))
+    elif share < 0.45 and (mostly := round(1 - _most_missing(name, column, survey, plan), 2)) > 0:
+        yield _expect("expect_column_values_to_not_be_null", column=name, mostly=mostly)
     if column.kind == "text" and column.counts and 1 < len(column.counts) <= MOST_OF_A_SET and not is_id:
         yield _expect("expect_column_values_to_be_in_set", column=name, value_set=sorted(column.counts), mostly=0.9)
     if column.kind in {"integer", "number"} and column.low is not None and not is_id and not _is_time(name, plan):
@@ -294,6 +295,16 @@ def _of_column(name: str, column: ColumnFacts, survey: Survey, plan: ModelPlan |
         )
         if (limits := _of_mean(survey.sample, name, plan)) is not None:
             yield _expect("expect_column_mean_to_be_between", column=name, min_value=limits[0], max_value=limits[1])
+
+
+def _most_missing(name: str, column: ColumnFacts, survey: Survey, plan: ModelPlan | None) -> float:
+    """The share that may be missing in a partition: twice the usual one, and more than in the worst so far."""
+    share = column.share_missing
+    if plan is None or len(plan.rows) < 2:
+        return 2 * share + 0.05
+    by_chance = share + 3 * math.sqrt(share * (1 - share) / max(1, min(plan.rows.values())))
+    worst = survey.sample[name].isna().groupby(_partitions(survey.sample, plan)).mean().max()
+    return max(2 * share + 0.05, by_chance, float(worst) + 0.05)
 
 
 def _is_time(name: str, plan: ModelPlan | None) -> bool:
@@ -364,10 +375,20 @@ def entry(plan: ModelPlan, files_: str) -> str:
         "    gap_days: 1" if plan.form else "    gap_days: 0",
         "    when:                          # one line is enough",
         "      - {growth: 0.1}              # rows that came since, as a share of what the champion learned from",
-        *(["      - {age_days: 60}             # so old is what it learned last"] if plan.form else []),
+        *(
+            [f"      - {{age_days: {_age_days(plan)}}}".ljust(35) + "# so old is what it learned last"]
+            if plan.form
+            else []
+        ),
         "  serving: {max_rows: 1000}",
     ]
     return "\n".join(f"  {line}".rstrip() for line in lines) + "\n"
+
+
+def _age_days(plan: ModelPlan) -> int:
+    """60 days after a training: what was held out then is not learned, and so is older from the beginning."""
+    days = {"day": 1, "month": 31, "quarter": 92, "year": 366, "decade": 3653}
+    return 60 + (int(plan.holdout) * days.get(plan.by, 0) if plan.split_by == "time" else 0)
 
 
 def _pad(plan: ModelPlan) -> str:

@@ -257,6 +257,8 @@ def in_words(compared: SideBySide) -> Iterator[str]:
     intervals = f"{CONFIDENCE:.0%} intervals, resampled by {compared.resampled}"
     yield f"{compared.model}: {compared.rows:,} holdout rows{left_out}; {intervals}"
     yield from _table(_lines(compared))
+    if len({column.candidate for column in compared.columns}) < len(compared.columns):
+        yield "columns with the same candidate are the same release: nothing differs between them"
     yield from (f"{column.name}: {column.fault}" for column in compared.columns if column.fault)
 
 

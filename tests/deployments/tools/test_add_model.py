@@ -106,6 +106,27 @@ def test_a_table_becomes_a_model_whose_partitions_pass_its_contract(add: Callabl
     assert all(validate.check(path, "shop", "shop", None).passed for path in landed)
 
 
+def test_partitions_of_few_rows_pass_although_gaps_are_unevenly_spread(add: Callable[..., Added]) -> None:
+    """A draft that refuses the table it was made of would lose its rows without a word of add-model."""
+    table = visits(120)
+    table["at"] = pd.Timestamp("2025-01-01") + pd.to_timedelta(np.arange(120) // 6 * 24, unit="h")  # six rows a day
+    table.loc[[0, 1, 2, 60, 61], "minutes"] = None
+    added = add(table, by="day")
+    assert not [path.name for path in landed(added) if not validate.check(path, "shop", "shop", None).passed]
+
+
+def landed(added: Added) -> list[Path]:
+    """The partitions in the landing zone, by name."""
+    return sorted((added.root / "var/landing/shop").iterdir())
+
+
+def test_what_was_held_out_does_not_make_the_champion_too_old(add: Callable[..., Added]) -> None:
+    """Else the policy's line of age would hold from the first day, and each partition would train."""
+    added = add(visits())
+    ages = [line.age_days for line in added.model.retrain.when if line.age_days]
+    assert ages == [60 + 31 * added.model.split.holdout]
+
+
 def test_what_is_generated_passes_the_linters_and_its_own_test(add: Callable[..., Added]) -> None:
     """It is the user's code from then on; `make check` takes it as it is."""
     added = add(visits())

@@ -301,6 +301,23 @@ def test_what_a_partition_may_lack_is_not_checked() -> None:
     assert not report.passed
 
 
+def test_a_column_that_is_missing_is_told_once() -> None:
+    """And not again by each expectation that names it."""
+    wanted = Contract(
+        columns={"n": "int64", "gone": "float64"},
+        expectations=[
+            {"type": "expect_column_values_to_not_be_null", "kwargs": {"column": "gone"}},
+            {"type": "expect_column_mean_to_be_between", "kwargs": {"column": "gone", "min_value": 0}},
+        ],
+    )
+    report, _ = expectations.examine(FRAME[["n"]], wanted, "d", "2013-01", "m", None)
+    assert [check.reason for check in report.failures] == ["missing: gone"]
+    wanted.expectations.append({"type": "expect_column_to_exist", "kwargs": {"column": "gone"}})
+    report, _ = expectations.examine(FRAME[["n"]], wanted, "d", "2013-01", "m", None)
+    assert not report.passed
+    assert len(report.failures) == 2
+
+
 def test_a_column_that_comes_before_its_time_is_refused_and_ends_nothing() -> None:
     """As when an old month is corrected after the schema grew: it is read, summed up and told, as any other."""
     late = Contract(columns={"n": "int64"}, expectations=[], absent={"x": "float64"})
