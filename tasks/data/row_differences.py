@@ -43,15 +43,20 @@ class Differences:
     """What tells rows apart; empty: whole rows were compared."""
 
     def table(self) -> pd.DataFrame:
-        """All of them, a row each, with `change`: added, removed, was (before it was altered), is (since then)."""
+        """All of them, a row each, with `change`: added, removed, was (before it was altered), is (since then).
+
+        Where the partition has a column of that name, it is `change of the row`.
+        """
         import pandas as pd
 
         kinds = {"removed": self.removed, "added": self.added, "was": self.former, "is": self.altered}
-        parts = [frame.assign(change=kind) for kind, frame in kinds.items() if len(frame)]
-        every = pd.concat(parts, ignore_index=True) if parts else self.added.assign(change="")
+        taken = "change" in self.added or "change" in self.removed
+        change = "change of the row" if taken else "change"
+        parts = [frame.assign(**{change: kind}) for kind, frame in kinds.items() if len(frame)]
+        every = pd.concat(parts, ignore_index=True) if parts else self.added.assign(**{change: ""})
         if self.key and len(self.altered):  # `was` and `is` of a row stand beside each other
             every = every.sort_values([*self.key], kind="stable")
-        return every[["change", *(name for name in every if name != "change")]]
+        return every[[change, *(name for name in every if name != change)]]
 
     def examples(self, most: int = EXAMPLES) -> dict[str, list[dict[str, Any]]]:
         """Some of each kind, as JSON values; of an altered row its key, and what each column was and is."""

@@ -103,7 +103,7 @@ def compare(model_name: str, names: Sequence[str]) -> SideBySide:
     model, build = params.load().model(model_name), settings.BUILD / model_name
     if not (build / "split.json").exists():
         raise DataMissing(f"build/{model_name} has no holdout rows: run `evergreen train {model_name}` or `dvc repro`")
-    holdout = rows.read(build, "holdout", ["id", "time", "label"])
+    holdout = rows.read(build, "holdout", _own_columns(build))
     with TemporaryDirectory(dir=settings.VAR, prefix="compare-") as scratch:
         entries = [_find(model_name, name, Path(scratch) / str(place)) for place, name in enumerate(names)]
         contenders = [
@@ -124,7 +124,15 @@ def compare(model_name: str, names: Sequence[str]) -> SideBySide:
         for entry, contender, made_with in zip(entries, contenders, facts, strict=True)
     ]
     unit = "day" if by_day else "group of rows"
-    return SideBySide(model_name, model.loss, len(unseen), int(seen.sum()), unit, columns)
+    return SideBySide(model_name, scorer.loss, len(unseen), int(seen.sum()), unit, columns)
+
+
+def _own_columns(build: Path) -> list[str]:
+    """What holdout rows are scored with; the weight where there is one."""
+    from pyarrow import parquet
+
+    present = parquet.read_schema(next((build / "rows").glob("*.parquet"))).names
+    return ["id", "time", "label", *({"weight"} & set(present))]
 
 
 @dataclass(frozen=True)
@@ -133,6 +141,16 @@ class _HoldoutScores:
     holdout: pd.DataFrame
     unseen: np.ndarray[Any, Any]
     blocks: np.ndarray[Any, Any]
+
+    @property
+    def loss(self) -> str:
+        """What the difference is of; lower is better."""
+        return f"1 - {self.model.loss}" if self.model.task == "anomaly" else self.model.loss
+
+    @property
+    def weights(self) -> np.ndarray[Any, Any] | None:
+        """How often each row counts, as in the evaluation and at the gate."""
+        return self.holdout["weight"].to_numpy(dtype="float64") if "weight" in self.holdout else None
 
     def column(
         self,
@@ -150,6 +168,7 @@ class _HoldoutScores:
         scores = metrics.score_with_intervals(
             self.model.task, self.holdout["label"], self._answers(contender), self.blocks,
             resamples=self.model.evaluate.resamples, seed=SEED, confidence=CONFIDENCE, cost=self.model.cost,
+            weights=self.weights,
         )  # fmt: skip
         compared = contender is not first and first.predictions is not None
         difference = self._difference(contender, first) if compared else None
@@ -159,15 +178,25 @@ class _HoldoutScores:
         assert contender.predictions is not None
         return contender.predictions.loc[self.unseen].reset_index(drop=True)
 
-    def _difference(self, contender: Contender, first: Contender) -> dict[str, float]:
+    def _difference(self, contender: Contender, first: Contender) -> dict[str, float] | None:
+        """None where labels do not say which of two anomaly models is better."""
+        import numpy as np
+
         from tasks.modelling import metrics
 
-        mine, theirs = (
-            metrics.losses(self.model.loss, self.holdout["label"], self._answers(each)) for each in (contender, first)
-        )
-        drawn = metrics.bootstrap_means(mine - theirs, self.blocks, self.model.evaluate.resamples, SEED)
-        low, high = metrics.interval(drawn, CONFIDENCE)
-        return {"value": float((mine - theirs).mean()), "low": low, "high": high}
+        label, resamples = self.holdout["label"], self.model.evaluate.resamples
+        mine, theirs = map(self._answers, (contender, first))
+        if self.model.task == "anomaly":  # of which no row has a loss by itself
+            try:
+                value, *drawn = metrics.precision_differences(label, mine, theirs, self.blocks, resamples, SEED)
+            except metrics.Unscorable:
+                return None
+        else:
+            more = metrics.losses(self.model.loss, label, mine) - metrics.losses(self.model.loss, label, theirs)
+            value = np.average(more, weights=self.weights)
+            drawn = metrics.bootstrap_means(more, self.blocks, resamples, SEED, self.weights).tolist()
+        low, high = metrics.interval(np.array(drawn), CONFIDENCE)
+        return {"value": float(value), "low": low, "high": high}
 
 
 # ── which candidates ──────────────────────────────────────────────────────────────────────────────

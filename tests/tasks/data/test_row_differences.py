@@ -37,6 +37,13 @@ def test_rows_are_told_apart_by_the_key() -> None:
     assert found.table()["change"].tolist() == ["removed", "was", "is", "added"]
 
 
+def test_a_column_that_is_called_change_keeps_its_values() -> None:
+    """Such as that of a price."""
+    found = row_differences.compare(BEFORE.assign(change=0.5), AFTER.assign(change=0.5), ["who"]).table()
+    assert found["change"].tolist() == [0.5] * 4
+    assert found["change of the row"].tolist() == ["removed", "was", "is", "added"]
+
+
 @pytest.mark.parametrize("key", [[], ["city"]])
 def test_without_a_key_rows_are_compared_as_multisets(key: Sequence[str]) -> None:
     """Also where the key stands twice: a row that stands once less was removed once."""

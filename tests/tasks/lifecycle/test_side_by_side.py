@@ -14,13 +14,14 @@ import pytest
 import yaml
 
 from tasks.data import versions
-from tasks.ground import files, settings
+from tasks.ground import files, params, settings
 from tasks.ground.errors import DataMissing, Mistake, ModelFileRefused
 from tasks.lifecycle import side_by_side
-from tasks.lifecycle.side_by_side import SideBySide
+from tasks.lifecycle.side_by_side import Entry, SideBySide
 from tasks.modelling import metrics
 from tasks.release import comparison
-from tests.conftest import work_on
+from tasks.release.gate.gate import Contender
+from tests.conftest import REPOSITORY, work_on
 from tests.tasks.release import small_project
 from tests.tasks.release.registry.test_registry import track
 from tests.tasks.release.small_project import MODEL
@@ -114,6 +115,43 @@ def test_it_is_told_as_a_table_and_as_json(found: SideBySide) -> None:
     assert not any(line.startswith("packages") for line in lines)
     told = json.loads(json.dumps(found.to_json()))
     assert [column["name"] for column in told["columns"]] == ["1 (version 1)", "better", "workspace"]
+
+
+def test_rows_count_by_their_weight_as_at_the_gate(root: Path, found: SideBySide) -> None:
+    """A row of weight 0 says nothing of either candidate."""
+    files_of_rows = sorted((root / "build" / MODEL / "rows").glob("*.parquet"))
+    former = {path: path.read_bytes() for path in files_of_rows}
+    try:
+        for path in files_of_rows:
+            frame = pd.read_parquet(path)
+            files.write_parquet(path, frame.assign(weight=(frame["origin"] == "EWR") * 1.0))
+        weighted = side_by_side.compare(MODEL, ["1", "workspace"])
+    finally:
+        for path, content in former.items():
+            path.write_bytes(content)
+    first, second = weighted.columns
+    assert first.metrics["log_loss"]["value"] != found.columns[0].metrics["log_loss"]["value"]
+    assert second.difference is not None
+    losses = [column.metrics["log_loss"]["value"] for column in (first, second)]
+    assert second.difference["value"] == pytest.approx(losses[1] - losses[0])
+
+
+@pytest.mark.parametrize("are_known", [True, False])
+def test_anomaly_models_are_compared_by_how_they_rank(are_known: bool) -> None:
+    """No row of theirs has a loss by itself; without labels nothing says which is better."""
+    model = params.load(REPOSITORY / "tests" / "kinds" / "project" / "params.yaml").model("payments")
+    label = np.arange(200) % 10 == 0
+    noise = np.random.default_rng(0).random(200)
+    rows = pd.DataFrame({"label": np.where(are_known, label, np.nan)})
+    sides = [
+        Contender(name, pd.DataFrame({"prediction": label * 1, "anomaly_score": scores}), None, None)
+        for name, scores in (("chance", noise), ("sure", label + noise))
+    ]
+    scorer = side_by_side._HoldoutScores(model, rows, np.ones(200, dtype=bool), np.arange(200) // 10)
+    columns = [scorer.column(Entry(side.candidate, "", Path(), Path()), side, {}, {}, sides[0]) for side in sides]
+    assert scorer.loss == "1 - average_precision"
+    difference = columns[1].difference
+    assert (difference is not None and difference["high"] < -0.5) if are_known else difference is None
 
 
 def test_a_release_that_was_changed_is_refused(root: Path) -> None:
