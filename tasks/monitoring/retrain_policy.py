@@ -216,7 +216,7 @@ def _without_policy(state: PolicyState) -> tuple[bool, str] | None:
         (bool(state.asked_by), True, f"{state.asked_by} asked for it"),
         (state.data_version is None, False, "no: there is no data version yet"),
         (state.trained_at is None, True, "nothing was ever trained"),
-        (bool(state.edited), True, f"{state.edited} changed since the last training"),
+        (bool(state.edited), True, f"{state.edited.replace(' is modified', '')} changed since the last training"),
         (state.data_version == state.trained_on, False, "no: the last training knew this data version, nothing is new"),
     )
     return next(((answer, why) for holds, answer, why in cases if holds), None)

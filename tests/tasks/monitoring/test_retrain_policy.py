@@ -141,6 +141,8 @@ def test_without_new_data_there_is_nothing_to_learn() -> None:
 def test_what_was_never_trained_or_was_edited_is_trained() -> None:
     """Without asking the policy; but not without data."""
     assert decide(replace(USUAL, trained_at=None, trained_on=None), on()).why == "nothing was ever trained"
+    code = decide(replace(USUAL, edited="models/m/rows is modified"), on())
+    assert code.why == "models/m/rows changed since the last training"
     edited = decide(replace(USUAL, edited="params.yaml: estimator.params"), on(gap=100))
     assert edited.retrain
     assert edited.why == "params.yaml: estimator.params changed since the last training"
