@@ -226,6 +226,9 @@ def _conclusion(draft: ModelPlan) -> Iterator[str]:
     quickstart.title(f"{name}: {'promoted' if verdict.get('promoted') else 'not promoted'}")
     for sentence in in_words(draft, measured):
         yield f"  {sentence}"
+    classes = files.read_json(settings.BUILD / name / "model" / "training.json")["classes"] or []
+    if len(classes) == 2:
+        yield f"  Of its two classes {classes[1]} is the second, sorted: probability, precision and recall are of it."
     for check in verdict.get("checks", []):
         if not check["passed"]:
             yield f"  ✗ {check['name']}: {check['reason']}"

@@ -222,6 +222,7 @@ def test_a_table_is_served_four_commands_after_a_clone(checkout: Project, tmp_pa
     assert done.returncode == 0, done.stdout + done.stderr
     assert "── biopsies: promoted" in done.stdout
     assert "less" in done.stdout.partition("rows that it did not learn from")[2]
+    assert "Of its two classes 1 is the second" in done.stdout
     assert "POST http://127.0.0.1:" in done.stdout
     assert mine.run("git", "status", "--short").stdout == ""
     assert evergreen(mine, "history", "biopsies").startswith("version 1 (champion)")
