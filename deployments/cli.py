@@ -326,7 +326,7 @@ def rollback(
     print(registry.rollback(model, to=to, reason=reason))
 
 
-@command("compare workspace champion --model flight_delay", MODELS)
+@command("compare workspace champion --model flight_delay", MODELS, needs_models=True)
 def compare(
     names: Annotated[
         list[str], Argument(help="workspace, champion, a version, a candidate, or an experiment of `dvc exp`.")
@@ -346,7 +346,7 @@ def compare(
 def _only_model() -> str:
     names = list(_params().models)
     if len(names) != 1:
-        raise Mistake(f"name the model: `--model`, one of {', '.join(names) or 'none, as there is no model yet'}")
+        raise Mistake(f"name the model: `--model`, one of {', '.join(names)}")
     return names[0]
 
 
@@ -403,7 +403,7 @@ def contract(
     print(writing.suite(seen, dataset), end="")
 
 
-@command("check rides.csv --dataset rides", DATA)
+@command("check rides.csv --dataset rides", DATA, needs_models=True)
 def check(
     file: Annotated[str, Argument(parser=_source, metavar="FILE", help="A delivery to come.")],
     dataset: Annotated[str, Option(help="Whose partition it would be.", autocompletion=_complete_dataset)],
@@ -434,7 +434,7 @@ def revisions(
     _print(listing, as_json, [*corrections.in_words(listing)] or ["no partition was ever revised"])
 
 
-@command("diff flights 2013-10 --from 1 --to 2", DATA)
+@command("diff flights 2013-10 --from 1 --to 2", DATA, needs_models=True)
 def diff(
     dataset: Dataset,
     partition: Partition,

@@ -170,6 +170,9 @@ def _files(given: Sequence[Path]) -> tuple[Path, ...]:
         if not inside:
             raise Mistake(f"{path} holds no file that ends in {', '.join(SUFFIXES)}")
         paths += inside
+    if len({path.resolve() for path in paths}) < len(paths):
+        twice = next(path for place, path in enumerate(paths) if path.resolve() in {p.resolve() for p in paths[:place]})
+        raise Mistake(f"{twice} is named twice: every row of it would count twice")
     for path in paths:
         _refuse_file(path)
     if len({path.suffix == ".parquet" for path in paths}) > 1:

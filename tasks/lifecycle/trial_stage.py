@@ -104,14 +104,11 @@ def _run(stage: str, model: str) -> Lines:
 def _aside(model: str, stage: str) -> Iterator[Path]:
     """Have this process work in a scratch folder, with what the stage reads of build/."""
     build, scratch = settings.BUILD, paths.tried(model)
-    lacking = [name for name in NEEDS[stage] if not (build / model / name).exists()]
-    if stage != "validate" and not (build / "environment").exists():
-        lacking.append("environment")
-    if lacking:
-        before = STAGES[STAGES.index(stage) - 1]
+    if lacking := _lacking(model, stage):
+        first = next(each for each in STAGES[STAGES.index(stage) :: -1] if not _lacking(model, each))
         raise DataMissing(
             f"build/{model} has no {', '.join(lacking)}, which {stage} reads: `evergreen try {stage} {model} "
-            f"--from {before}` makes it aside, `evergreen train {model}` for good"
+            f"--from {first}` makes it aside, `evergreen train {model}` for good"
         )
     files.remove(scratch)
     (scratch / model).mkdir(parents=True)
@@ -120,11 +117,17 @@ def _aside(model: str, stage: str) -> Iterator[Path]:
     bentos = os.environ.get("BENTOML_HOME")
     try:
         settings.BUILD, os.environ["BENTOML_HOME"] = scratch, str(scratch / "bentoml")
+        if not (scratch / "environment").exists():
+            steps.run("environment", [])
         yield scratch
     finally:
         settings.BUILD = build
         os.environ.pop("BENTOML_HOME")
         os.environ.update({"BENTOML_HOME": bentos} if bentos is not None else {})
+
+
+def _lacking(model: str, stage: str) -> list[str]:
+    return [name for name in NEEDS[stage] if not (settings.BUILD / model / name).exists()]
 
 
 def _copy(source: Path, target: Path) -> None:

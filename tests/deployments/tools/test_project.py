@@ -91,7 +91,11 @@ def test_nothing_of_the_platform_imports_a_model() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["run", "ingest", "why churn", "train churn", "deliver 10", "data", "backtest", "load", "year"]
+    "command",
+    [
+        *["run", "ingest", "why churn", "train churn", "deliver 10", "data", "backtest", "load", "year"],
+        *["compare workspace champion", "check README.md --dataset churn", "diff churn 2024-01", "try prepare churn"],
+    ],
 )
 def test_a_command_says_what_to_do_first(command: str, empty: Project) -> None:
     """There is no model yet."""

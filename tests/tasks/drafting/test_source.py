@@ -68,6 +68,13 @@ def test_a_type_holds_for_all_files(first: str, second: str, tmp_path: Path) -> 
     assert types(seen(tmp_path, *files)) == ["float64", "str"]
 
 
+def test_a_file_that_is_named_twice_is_told(tmp_path: Path) -> None:
+    """By itself and by its folder."""
+    (tmp_path / "x.csv").write_text(table("1,2", "2,1"), encoding="utf-8")
+    with pytest.raises(Mistake, match="is named twice"):
+        source.look([tmp_path, tmp_path / "x.csv"])
+
+
 def test_whole_numbers_and_fractions_are_numbers(tmp_path: Path) -> None:
     """In whichever file they stand."""
     assert types(seen(tmp_path, table("1,a", "2,a"), table("1.5,a", "2,a"))) == ["float64", "str"]

@@ -148,3 +148,12 @@ def test_inputs_that_are_not_there_are_named(project: Project) -> None:
     files.remove(project.root / "build/tiny/model")
     with pytest.raises(DataMissing, match=r"build/tiny has no model, which evaluate reads: `evergreen try evaluate"):
         tried("evaluate")
+
+
+def test_a_first_try_needs_nothing_in_build(project: Project) -> None:
+    """The command that is told works, before any stage has ever run."""
+    files.remove(project.root / "build")
+    with pytest.raises(DataMissing, match=r"`evergreen try train tiny --from validate` makes it aside"):
+        tried("train")
+    assert any("on 448 rows; model.skops" in line for line in tried("train", first="validate"))
+    assert not (project.root / "build").exists()
