@@ -59,10 +59,12 @@ def cut(
         progress: is told how far it is.
 
     Raises:
-        Mistake: there would be too many partitions.
+        Mistake: there would be too many partitions, or two files would be one.
         DataMissing: a file changed since it was surveyed.
     """
     source, done = survey.source, Cut()
+    if by == "file":
+        _refuse_one_name(source.paths)
     folder.mkdir(parents=True)
     writers: dict[str, Any] = {}
     place = 0
@@ -89,7 +91,7 @@ def _names(
 ) -> npt.NDArray[Any]:
     """The partition of each row."""
     if by == "file":
-        return np.full(len(batch), re.sub(r"[^A-Za-z0-9_-]+", "-", path.stem).strip("-_")[:100] or "part")
+        return np.full(len(batch), _of_file(path))
     if by == "rows":
         return np.array([f"part-{number + 1:03d}" for number in (place + np.arange(len(batch))) // ROWS])
     assert form is not None
@@ -98,6 +100,17 @@ def _names(
         batch.column(form.column), column.candidates[0], survey.source.nulls, survey.source.dialect
     )
     return times.names(form.parse(values.to_pandas()), by)  # type: ignore[arg-type]  # the units are what is left
+
+
+def _of_file(path: Path) -> str:
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", path.stem).strip("-_")[:100] or "part"
+
+
+def _refuse_one_name(paths: Sequence[Path]) -> None:
+    of: dict[str, Path] = {}
+    for path in paths:
+        if (other := of.setdefault(_of_file(path), path)) != path:
+            raise Mistake(f"{other} and {path} would both be the partition {_of_file(path)}: rename one of them")
 
 
 def _parts(batch: pa.RecordBatch, names: npt.NDArray[Any], done: Cut) -> Iterator[tuple[str, pa.RecordBatch]]:
