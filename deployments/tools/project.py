@@ -58,8 +58,8 @@ def new(folder: Path, remote: str | None = None, example: str | None = None) -> 
         yield f"{len(dirty)} files of the platform that are in no commit are not in it, such as {dirty[0]}"
     yield _share_environment(folder)
     yield f"its data are shared by {storage.masked(remote) if remote else 'var/remote, a folder of it (.dvc/config)'}"
-    begin = "evergreen run" if example else "evergreen add-model NAME --from FILE --label COLUMN"
-    yield f"next: cd {folder}, make shell, then {begin}"
+    begin = "run" if example else "add-model NAME --from FILE --label COLUMN"
+    yield f"next: cd {folder}, make shell, then evergreen {begin}"
 
 
 def upgrade(source: str | None = None) -> Iterator[str]:

@@ -75,13 +75,17 @@ def test_what_is_said_to_change_no_result_changes_none(warm: Warm, tmp_path: Pat
     assert made == warm.gives, stale(made, warm.gives)
 
 
+LOOKED_AT = {"prepare": {"models.timezone"}}
+"""What a stage reads to refuse by, and nothing that it makes depends on: the test that rows do not look ahead."""
+
+
 @pytest.mark.slow
 def test_a_stage_names_the_parameters_that_it_reads_and_no_others(warm: Warm) -> None:
     """One that it reads and dvc.yaml does not name would make stale results count as up to date."""
     graph = yaml.safe_load((warm.root / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
     for stage, entry in graph.items():
         named = [key.replace("models.${key}.", "models.") for key in entry.get("do", entry).get("params", [])]
-        read = set(warm.reads[stage]) - {"models"}
+        read = set(warm.reads[stage]) - {"models"} - LOOKED_AT.get(stage, set())
         assert read == {".".join(key.split(".")[:2]) for key in named}, stage
 
 

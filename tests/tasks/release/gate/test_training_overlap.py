@@ -61,7 +61,7 @@ class World:
         np.save(self.training / "train_ids.npy", np.sort(rows.row_hashes(learn["id"])))
         np.save(self.training / "train_rows.npy", np.sort(rows.content_hashes(learn, FEATURES)))
         lineage = {"partitions": files.read_json(self.build / "partitions.json")}
-        self.release = {"features": {name: {} for name in FEATURES}, "lineage": lineage}
+        self.release = {"features": {name: {"type": "number"} for name in FEATURES}, "lineage": lineage}
 
     def lay_down(self) -> None:
         """What there is today, below build/."""
