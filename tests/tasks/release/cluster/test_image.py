@@ -208,7 +208,7 @@ def test_it_runs_as_nobody_and_listens_to_all(context: Path) -> None:
 def test_what_it_runs_serves_the_release_with_the_packages_it_names_and_no_others(
     context: Path, tmp_path: Path
 ) -> None:
-    """Its commands, below another root and with the packages linked instead of fetched: it answers its golden rows as evaluated."""
+    """Its commands, below another root and with the packages linked, not fetched: it answers as evaluated."""
     root = tmp_path / "root"
     said = instructions((context / "Containerfile").read_text())
     prepare, compile_ = (rest for word, rest in said if word == "RUN")
