@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from deployments.tools import quickstart
 from tasks.data import zones
@@ -27,9 +27,6 @@ from tasks.ground import files, params, paths, settings
 from tasks.ground.errors import Mistake, ModelCodeError, ParamsError
 from tasks.ground.git import Clone
 from tasks.tables import partitions
-
-if TYPE_CHECKING:
-    pass
 
 MARKER = ".unfinished"
 """In models/<name> while things are put in place: params.yaml as it was before, and as it becomes."""

@@ -50,7 +50,6 @@ class Suspicion:
     column: str
     why: str
     is_leak: bool = False
-    leave_out: bool = True
 
 
 def identifiers(survey: Survey) -> list[str]:
@@ -200,9 +199,7 @@ def personal(survey: Survey, columns: list[str]) -> list[Suspicion]:
     spelled = {name: re.sub(r"[_.-]+|(?<=[a-z])(?=[A-Z])", " ", name) for name in columns}
     sensitive = [name for name in columns if PERSONAL.search(spelled[name])]
     frame = survey.sample.sample(min(len(survey.sample), ROWS), random_state=0)
-    suspicions = [
-        Suspicion(name, "is about a person: may the answer depend on it?", leave_out=False) for name in sensitive
-    ]
+    suspicions = [Suspicion(name, "is about a person: may the answer depend on it?") for name in sensitive]
     for name in sensitive:
         if not 2 <= len(survey.columns[name].counts or ()) <= 20:
             continue
@@ -211,7 +208,7 @@ def personal(survey: Survey, columns: list[str]) -> list[Suspicion]:
         )
         tells = {other: alone(frame[other], target, classes=True) for other in columns if other not in sensitive}
         suspicions += [
-            Suspicion(other, f"a proxy: it tells {name} ({score:.0%} of the errors)", leave_out=False)
+            Suspicion(other, f"a proxy: it tells {name} ({score:.0%} of the errors)")
             for other, score in tells.items()
             if score > PROXY
         ]
