@@ -13,6 +13,10 @@ from evergreen_client.errors import Refused, UnknownModel
 from evergreen_client.transport import Transport
 
 
+TOO_LARGE = 413
+"""The status that refuses a body of more than serving.max_bytes."""
+
+
 class Client:
     """Asks the models of one router; may be used by several threads.
 
@@ -92,7 +96,7 @@ class Client:
         plain = plain_rows(rows)
         if keys is not None and len(keys) != len(plain):
             raise ValueError(f"there are {len(plain)} rows and {len(keys)} keys")
-        answers = [self._ask(model, *part, time, sticky) for part in self._parts(model, plain, keys)]
+        answers = [each for part in self._parts(model, plain, keys) for each in self._ask(model, *part, time, sticky)]
         versions = dict.fromkeys(str(answer["version"]) for answer in answers)
         predictions = tuple(Prediction.of(each) for answer in answers for each in answer["predictions"])
         return Answer(model, next(iter(versions), ""), predictions, tuple(versions))
@@ -108,9 +112,11 @@ class Client:
         """Rows in requests that the model takes: where each begins, its rows and their keys."""
         if len(rows) > 1 and model not in self._limits:
             self.row_schema(model)
-        most = self._limits.get(model, 1)
-        for begin in range(0, len(rows), most):
-            yield begin, rows[begin : begin + most], list(keys[begin : begin + most]) if keys is not None else None
+        begin = 0
+        while begin < len(rows):
+            end = begin + self._limits.get(model, 1)  # `_ask` may have learned meanwhile that it is less
+            yield begin, rows[begin:end], list(keys[begin:end]) if keys is not None else None
+            begin = end
 
     def _ask(
         self,
@@ -120,20 +126,25 @@ class Client:
         keys: list[str] | None,
         time: datetime | None,
         sticky: str | None,
-    ) -> dict[str, Any]:
+    ) -> list[dict[str, Any]]:
+        """The answers to some rows: one, or several where one body would be too large."""
         content: dict[str, Any] = {"rows": rows}
         content |= {"keys": keys} if keys is not None else {}
         content |= {"time": time.isoformat()} if time is not None else {}
         headers = {"evergreen-key": sticky} if sticky else {}
         try:
-            answer: dict[str, Any] = self._transport.call("POST", f"/{model}/predict", content, **headers)
+            return [self._transport.call("POST", f"/{model}/predict", content, **headers)]
         except Refused as error:
+            if error.status == TOO_LARGE and len(rows) > 1:
+                half = self._limits[model] = len(rows) // 2
+                first, rest = (None, None) if keys is None else (keys[:half], keys[half:])
+                answers = self._ask(model, begin, rows[:half], first, time, sticky)
+                return answers + self._ask(model, begin + half, rows[half:], rest, time, sticky)
             if begin and error.detail:
                 raise Refused(
                     str(error.args[0]).partition("; row ")[0], error.status or 400, _moved(error.detail, begin)
                 ) from None
             raise
-        return answer
 
 
 def _moved(detail: list[dict[str, Any]], by: int) -> list[dict[str, Any]]:

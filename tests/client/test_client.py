@@ -98,6 +98,14 @@ def test_a_refusal_says_row_field_and_problem(router: Routed) -> None:
         Client(router.url).predict(MODEL, [ROW], keys=["a", "b"])
 
 
+def test_rows_too_large_for_one_body_are_asked_in_parts(router: Routed) -> None:
+    """As a thousand pictures are: what is refused is a row, and not the size of all of them."""
+    rows = [ROW] * 500 + [{**ROW, "carrier": "U" * 12_000} for _ in range(500)]
+    with pytest.raises(Refused, match="row 500: carrier: String should have at most 200 characters") as caught:
+        Client(router.url).predict(MODEL, rows)
+    assert caught.value.status == 400
+
+
 def test_an_explanation_is_typed(router: Routed) -> None:
     """The features that moved the answer most come first; with the usual answer they add up to it."""
     found = Client(router.url).explain(MODEL, ROW)

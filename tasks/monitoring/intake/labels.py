@@ -80,7 +80,7 @@ class Joined:
         """
         own = ((day, joined.releases.get(candidate, {})) for day, joined in sorted(self.days.items()))
         return [
-            (day, float(of["loss"]), int(of["labels"]), float(of.get("squares") or math.nan))
+            (day, float(of["loss"]), int(of["labels"]), math.nan if (s := of.get("squares")) is None else float(s))
             for day, of in own
             if of.get("labels") and of["loss"] is not None
         ]

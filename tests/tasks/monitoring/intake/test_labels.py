@@ -105,6 +105,14 @@ def test_losses_and_labels_of_a_day_are_kept(asked: pd.DataFrame) -> None:
     assert joined.losses("bbbb") == []
 
 
+def test_a_day_without_an_error_has_lost_nothing_and_that_is_known() -> None:
+    """It is no day of which the squares were not kept."""
+    kept = {"aaaa": {"labels": 5, "loss": 0.0, "squares": 0.0}, "bbbb": {"labels": 5, "loss": 0.0}}
+    joined = labels.Joined(days={"2013-04-04": labels.Day("x", {}, 5, 5, kept)})
+    assert joined.losses("aaaa") == [("2013-04-04", 0.0, 5, 0.0)]
+    assert np.isnan(joined.losses("bbbb")[0][3])
+
+
 # ── however labels come ───────────────────────────────────────────────────────────────────────────
 
 
