@@ -12,7 +12,6 @@ from evergreen_client.answers import Answer, Explanation, Prediction, Row, plain
 from evergreen_client.errors import Refused, UnknownModel
 from evergreen_client.transport import Transport
 
-
 TOO_LARGE = 413
 """The status that refuses a body of more than serving.max_bytes."""
 
