@@ -33,8 +33,14 @@ def new(folder: Path, remote: str | None = None, example: str | None = None) -> 
         example: a folder of `examples/` to begin with.
 
     Raises:
-        Mistake: the folder is in use, or the platform is no Git checkout.
+        Mistake: the folder is in use, the remote's URL holds a secret, or the platform is no Git checkout.
     """
+    if remote and storage.masked(remote) != remote:
+        shown = storage.masked(remote)
+        raise Mistake(
+            f"--remote {shown}: .dvc/config is committed, and what stands before the @ would be. Name the URL without "
+            f"it, then `dvc remote modify --local local access_key_id …` (and `secret_access_key`) in the project"
+        )
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise Mistake(f"{folder} is there already, and not empty: name another folder")
     platform, commit = _this_platform()

@@ -120,6 +120,14 @@ def test_a_remote_may_be_named(checkout: Project, tmp_path: Path) -> None:
     assert Project(tmp_path / "mine").dvc("remote", "list").split()[:2] == ["local", "s3://bucket/evergreen"]
 
 
+def test_a_remote_with_a_secret_is_refused(checkout: Project, tmp_path: Path) -> None:
+    """It would be committed; it is not printed either."""
+    printed = evergreen(checkout, "new", tmp_path / "mine", "--remote", "s3://key:hidden@bucket/x", check=False)
+    assert ".dvc/config is committed" in printed
+    assert "hidden" not in printed
+    assert not (tmp_path / "mine").exists()
+
+
 @pytest.mark.parametrize(
     ("origin", "remembered"),
     [
