@@ -592,7 +592,7 @@ def image(model: Model, version: Version = None, to: Folder = None) -> None:
     print(f"docker build --file {folder}/Containerfile --tag {tag} {folder}")
 
 
-@command("release-environment flight_delay 4b506c2d95f53085", SERVING)
+@command("release-environment flight_delay e87608b12dc64ec3", SERVING)
 def release_environment(
     model: Model, candidate: Annotated[str, Argument(help="The hash that names the release.")]
 ) -> None:
