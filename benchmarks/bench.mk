@@ -1,5 +1,5 @@
 # The measurements, and what only the platform's own checkout has; the Makefile includes it where it is there.
-.PHONY: bench-cycle bench-serving bench-swaps bench-canary bench-monitor bench-throughput bench-backtest bench-soak docs
+.PHONY: bench-cycle bench-serving bench-swaps bench-canary bench-monitor bench-throughput bench-texts bench-backtest bench-soak docs
 
 bench-cycle: $(READY)  ## a cycle against a bare script, side by side
 	@python -m benchmarks.cycle
@@ -18,6 +18,9 @@ bench-monitor: $(READY)  ## the monitor's promises on the year of flights: drift
 
 bench-throughput: $(READY)  ## the monitor on five million logged predictions, beside a notebook; after make run, seven minutes
 	@python -m benchmarks.throughput --rows 5000000 --page docs/benchmarks/throughput.md
+
+bench-texts: $(READY)  ## drift of texts that are made: nonsense, another language, no change; 25 minutes
+	@python -m benchmarks.texts
 
 bench-backtest: $(READY)  ## a year of flights lived through under each retrain policy, side by side
 	@bin/evergreen backtest --source upstream --page docs/benchmarks/backtest.md --picture docs/pictures/backtest.png
