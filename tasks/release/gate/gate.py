@@ -153,9 +153,10 @@ def verdict_id(case: Comparison, rule: params.Gate, resamples: int) -> str:
 def _overlap(champion: Contender) -> list[str]:
     """Its part of a verdict's identity; empty where its rows were recognised by their ids alone."""
     overlap = champion.overlap
-    if overlap is None or not (overlap.note or overlap.doubt):
+    if overlap is None or not (overlap.note or overlap.doubt or overlap.remade):
         return []
-    return [overlap.note, overlap.doubt, _sha(np.flatnonzero(overlap.seen).astype(np.uint64))]
+    remade = [overlap.remade] if overlap.remade else []
+    return [overlap.note, overlap.doubt, *remade, _sha(np.flatnonzero(overlap.seen).astype(np.uint64))]
 
 
 def rule_digest(rule: params.Gate) -> str:
@@ -415,6 +416,7 @@ class _Holdout:
             return _CheckResult(False, doubt, unseen)
         left_out = f"; {seen:,} that either was trained on are left out" if seen else ""
         left_out += "".join(f" ({overlap.note})" for overlap in overlaps if overlap.note)
+        left_out += "".join(f"; {overlap.remade}" for overlap in overlaps if overlap.remade)
         over = "" if not unseen else f" over {self.day_count} days" if self.day_count else ", without a time,"
         reason = f"{unseen:,} of {total:,} holdout rows{over} are compared{left_out}"
         return _CheckResult(unseen >= self.rule.min_rows, reason, unseen)

@@ -4,11 +4,14 @@ A champion may be of a day on which rows had other ids. Then no holdout row woul
 rows, and it would be scored on rows that it learned. So ids are trusted only while they are seen to be the same: nearly
 all of its training rows that still exist must be recognised by them. Else rows are recognised by their content; where
 that recognises too few as well, the verdict says that it could not be checked.
+
+Today's rows are made by today's code. Where that makes other rows of the tables that a champion learned from, it is
+asked what it never learned, and looks worse than it is: the verdict says so.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +29,9 @@ SAME_IDS = 0.9
 SAME_CONTENT = 0.5
 """Where fewer are recognised by their id or their content, neither says which rows it was trained on."""
 
+REMADE = 0.01
+"""From this share on, rows of unchanged tables are told to be others than those that it learned from."""
+
 Flags = npt.NDArray[np.bool_]
 
 
@@ -39,6 +45,8 @@ class TrainingOverlap:
     """How they were recognised, where it was not by their ids."""
     doubt: str = ""
     """Why it is unknown which of them it was trained on."""
+    remade: str = ""
+    """Which rows it learned from are made otherwise today."""
 
 
 def find(build: Path, training: Path, release: dict[str, Any], ids: pd.Series[Any]) -> TrainingOverlap:
@@ -51,6 +59,13 @@ def find(build: Path, training: Path, release: dict[str, Any], ids: pd.Series[An
         ids: of the holdout rows.
     """
     facts = files.read_json(training / "training.json")
+    overlap = _find(build, training, facts, release, ids)
+    return replace(overlap, remade=_remade(build, training, facts, release))
+
+
+def _find(
+    build: Path, training: Path, facts: dict[str, Any], release: dict[str, Any], ids: pd.Series[Any]
+) -> TrainingOverlap:
     trained_on = load(training / "train_ids.npy")
     holdout = _rows(build, "holdout", ["id", "time"]).set_index("id").loc[ids.to_numpy()].reset_index()
     seen = np.isin(rows.row_hashes(holdout["id"]), trained_on)
@@ -64,6 +79,26 @@ def find(build: Path, training: Path, release: dict[str, Any], ids: pd.Series[An
             return TrainingOverlap(seen | renamed, f"{int(renamed.sum()):,} by their partition, as their ids are new")
         seen |= renamed
     return _by_ids_or_content(build, training, facts, feature_types.table_columns(release["features"]), ids, seen)
+
+
+def _remade(build: Path, training: Path, facts: dict[str, Any], release: dict[str, Any]) -> str:
+    """How many rows of the newest partition that it learned from, and whose tables are unchanged, are others today."""
+    unchanged, features = _unchanged(build, release), feature_types.table_columns(release["features"])
+    files_of = {name: build / "rows" / f"{name}.parquet" for name in facts["partitions"] if name in unchanged}
+    newest = next((name for name in reversed(files_of) if files_of[name].exists()), None)
+    if newest is None or not (training / "train_rows.npy").exists():
+        return ""
+    today = pd.read_parquet(files_of[newest])
+    if set(features) - set(today):
+        return ""
+    learned = today[np.isin(rows.row_hashes(today["id"]), load(training / "train_ids.npy"))]
+    others = ~np.isin(rows.content_hashes(learned, features), load(training / "train_rows.npy"))
+    if not len(learned) or others.mean() < REMADE:
+        return ""
+    return (
+        f"the champion learned from other rows: {int(others.sum()):,} of {len(learned):,} rows of {newest}, whose "
+        f"tables are unchanged, hold other features or times today, so it is asked what it never learned"
+    )
 
 
 def load(path: Path) -> npt.NDArray[np.uint64]:

@@ -90,6 +90,15 @@ def world(tmp_path: Path) -> World:
     return made
 
 
+def test_rows_that_are_made_otherwise_are_told(world: World) -> None:
+    """The tables are what they were, and the code made others of them: the champion is asked what it never learned."""
+    assert world.ask().remade == ""
+    world.months = {name: frame.assign(size=frame["size"] * 100) for name, frame in world.months.items()}
+    assert f"200 of 200 rows of {MONTHS[1]}, whose tables are unchanged, hold other features" in world.ask().remade
+    world.md5 = dict.fromkeys(world.md5, "corrected")
+    assert world.ask().remade == ""
+
+
 RANDOM = {"by": "random", "share": 0.25, "partitions": MONTHS}
 
 
