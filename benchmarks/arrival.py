@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from flows.prefect_support import api, triggers
+from flows.prefect_support import api
 from tasks.ground import files, http, process_tags
 
 if TYPE_CHECKING:
@@ -186,8 +186,9 @@ def _used(parents: list[psutil.Process]) -> float:
 
 
 def _woken(server: str, title: str) -> str:
-    """Wake a deployment; gives what its run said at its end."""
-    run = triggers.trigger(title)
+    """Wake a deployment as its button does, which a pause does not stop; gives what its run said at its end."""
+    deployment = _ask(server, f"/deployments/name/{title}")["id"]
+    run = _ask(server, f"/deployments/{deployment}/create_flow_run", {"state": {"type": "SCHEDULED"}})["id"]
 
     def ended() -> dict[str, Any] | None:
         state = dict(_ask(server, f"/flow_runs/{run}")["state"])
