@@ -129,7 +129,9 @@ def _extract(platform: Clone, commit: str, root: Path, *paths: str, below: str =
         archive = Path(folder) / "files.tar"
         platform.run("archive", "-o", str(archive), commit, "--", *paths)
         with tarfile.open(archive) as opened:
-            opened.extractall(folder, filter="data")
+            if hasattr(tarfile, "data_filter"):  # since Python 3.11.4
+                opened.extraction_filter = tarfile.data_filter
+            opened.extractall(folder)  # noqa: S202 - an archive of our own commit, made a moment ago
         archive.unlink()
         shutil.copytree(Path(folder) / below, root, dirs_exist_ok=True)
 
