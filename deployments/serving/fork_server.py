@@ -25,7 +25,7 @@ from pathlib import Path
 
 PRELOADED = (
     *("numpy", "pandas", "orjson", "pydantic"),
-    *("scipy.special", "sklearn.pipeline", "sklearn.ensemble", "skops.io", "treelite"),
+    *("scipy.special", "sklearn.pipeline", "sklearn.ensemble", "treelite"),
 )
 """What nearly every release imports of the installed packages."""
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
-from tasks.runtime import decisions
+from tasks.runtime import decisions, skops_io
 from tasks.runtime.errors import ModelFileRefused
 
 if TYPE_CHECKING:
@@ -100,10 +100,8 @@ UNREADABLE = (
 
 def dump(pipeline: Pipeline, path: Path) -> None:
     """Write a fitted pipeline to a model file; equal pipelines give equal bytes."""
-    import skops.io
-
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    beside.write_bytes(_canonical(skops.io.dumps(pipeline)))
+    beside.write_bytes(_canonical(skops_io.module().dumps(pipeline)))
     beside.replace(path)
 
 
@@ -118,8 +116,6 @@ def load(path: Path, sha256: str | None, own: str | None = None) -> Pipeline:
     Raises:
         ModelFileRefused: the file is missing, was changed, is no model file, or holds a type that is not on the list.
     """
-    import skops.io
-
     try:
         content = path.read_bytes()  # once: what is hashed and looked at is what is loaded
     except FileNotFoundError:
@@ -131,16 +127,20 @@ def load(path: Path, sha256: str | None, own: str | None = None) -> Pipeline:
             f"It is not loaded. Restore it (dvc pull, or build the release again)."
         )
     try:
-        types = set(skops.io.get_untrusted_types(data=content))
         if refused := _unreviewed(content, own):
             raise ModelFileRefused(
                 f"{path} holds types that are not on the reviewed list: {', '.join(refused)}. It is not loaded. "
                 f"Read what they do; if they are harmless, add them to TRUSTED in tasks/runtime/model_file.py."
             )
-        pipeline: Pipeline = skops.io.loads(content, trusted=sorted(types))
+        pipeline: Pipeline = skops_io.module().loads(content, trusted=sorted(types(content)))
     except UNREADABLE as error:
         raise ModelFileRefused(f"{path} is not a model file: {type(error).__name__}: {error}") from None
     return pipeline
+
+
+def types(content: bytes) -> set[str]:
+    """The dotted names of all types and functions in a model file, but for those of Python and NumPy themselves."""
+    return set(skops_io.module().get_untrusted_types(data=content))
 
 
 def unreviewed_types(pipeline: Pipeline, own: str | None = None) -> list[str]:
@@ -149,16 +149,12 @@ def unreviewed_types(pipeline: Pipeline, own: str | None = None) -> list[str]:
     Raises:
         UNREADABLE: it cannot be written at all.
     """
-    import skops.io
-
-    return _unreviewed(skops.io.dumps(pipeline), own)
+    return _unreviewed(skops_io.module().dumps(pipeline), own)
 
 
 def _unreviewed(content: bytes, own: str | None) -> list[str]:
-    import skops.io
-
-    types = set(skops.io.get_untrusted_types(data=content))
-    return sorted(name for name in types - TRUSTED if not (own and _is_defined_below(own, name)))
+    unknown = (name for name in types(content) - TRUSTED if not skops_io.is_public_estimator(name))
+    return sorted(name for name in unknown if not (own and _is_defined_below(own, name)))
 
 
 def _is_defined_below(own: str, dotted: str) -> bool:

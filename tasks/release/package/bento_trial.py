@@ -77,7 +77,7 @@ async def _post(client: Any, rows: list[dict[str, Any]]) -> tuple[dict[str, Any]
 
 AHEAD = {
     "build": ("bentoml.bentos", "bentoml._internal.bento.build_config"),
-    "ask": ("bentoml", "_bentoml_impl.server.app", "httpx", "pandas", "skops.io", "treelite", "prometheus_client"),
+    "ask": ("bentoml", "_bentoml_impl.server.app", "httpx", "sklearn.ensemble", "treelite", "prometheus_client"),
 }
 """Packages that a task needs: imported while the parent still prepares it. One that can `ask` can `build` as well."""
 

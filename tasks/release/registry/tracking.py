@@ -158,7 +158,6 @@ EVALUATION_FILES = ("predictions.parquet", "slices.json")
 def _log_model(name: str, model: params.Model, release: Path, build: Path) -> str:
     """The fitted pipeline as MLflow's LoggedModel, in skops format: give its id."""
     import mlflow.sklearn
-    import skops.io
     from mlflow.models import infer_signature
 
     from tasks.modelling import rows
@@ -171,7 +170,7 @@ def _log_model(name: str, model: params.Model, release: Path, build: Path) -> st
         pipeline,
         name="model",
         serialization_format="skops",
-        skops_trusted_types=sorted(model_file.TRUSTED | set(skops.io.get_untrusted_types(file=path))),
+        skops_trusted_types=sorted(model_file.TRUSTED | model_file.types(path.read_bytes())),
         pip_requirements=_requirements(release / "requirements.txt"),  # inferring them takes seven seconds
         signature=infer_signature(example, pipeline.predict(example)),
         input_example=example,
