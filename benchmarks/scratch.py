@@ -16,7 +16,7 @@ from pathlib import Path
 from tasks.ground import http, settings
 
 ROOT = Path(__file__).resolve().parent.parent
-PROJECT = ("tasks", "flows", "deployments", "models", "bin", "benchmarks", "params.yaml", "requirements.lock")
+PROJECT = ("tasks", "flows", "deployments", "models", "bin", "benchmarks", "params.yaml", "requirements.lock", "locks")
 PROJECT += ("pyproject.toml", "dvc.yaml", ".dvcignore", ".gitignore")
 """What a copy of this project needs to run; its data and DVC's state come beside it."""
 

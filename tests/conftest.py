@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ os.environ.update(settings.arithmetic())  # before numpy is imported
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
-NEEDED = ["params.yaml", "dvc.yaml", "requirements.lock", "tasks", "flows", "deployments", "models", "bin"]
+NEEDED = ["params.yaml", "dvc.yaml", "requirements.lock", "locks", "tasks", "flows", "deployments", "models", "bin"]
 NEEDED += [".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore"]
 """What a checkout is made of, as far as its tools are concerned."""
 
@@ -67,6 +68,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first; the others as they come."""
     place = {REPOSITORY / "tests" / f"{name}.py": number for number, name in enumerate(LONGEST)}
     items.sort(key=lambda item: place.get(item.path, len(place)))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what needs a group of packages that is not installed; CI installs all of them."""
+    for mark in item.iter_markers("group"):
+        group = mark.args[0]
+        if not find_spec(group) and "CI" not in os.environ:
+            pytest.skip(f'the group {group} is not installed: make setup WITH="… {group}"')
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ def _made(*names: str) -> Path:
     for folder in ("tasks", "models", "deployments"):
         shutil.copytree(PROJECT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(PROJECT / "requirements.lock", root)
+    shutil.copytree(PROJECT / "locks", root / "locks")
     text = (PROJECT / "params.yaml").read_text(encoding="utf-8")
     (root / "params.yaml").write_text(re.sub(r"max_iter: \d+", "max_iter: 20", text), encoding="utf-8")
     for dataset in upstream.DATASETS:

@@ -88,11 +88,11 @@ def upgrade(source: str | None = None) -> Iterator[str]:
         if before == after:
             yield f"nothing to do: the platform of {after[:12]} is the one this project has"
             return
-        packages = platform.show(before, "requirements.lock") != platform.show(after, "requirements.lock")
+        packages = bool(platform.run("diff", "--name-only", before, after, "--", "requirements.lock", "locks"))
         _pick(mine, _difference(mine, platform, before, after), after)
     yield f"the platform is now that of {after[:12]}, in its own commit; models, params.yaml and data are as they were"
     if packages:
-        yield "requirements.lock is another: `make setup` installs what it names"
+        yield "what is locked is another: `make setup` installs it"
     yield "next: make check; `evergreen why <model>` says what the new code makes again"
 
 
@@ -183,7 +183,8 @@ def _share_environment(folder: Path) -> str:
     if not ready.exists() or os.environ.get("EVERGREEN_OWN_VENV"):
         return "packages: `make setup` installs them there"
     (folder / ".venv").symlink_to(theirs)
-    os.utime(folder / "requirements.lock", (ready.stat().st_mtime,) * 2)  # make: nothing is to be installed
+    for lock in [folder / "requirements.lock", *folder.glob("locks/*")]:
+        os.utime(lock, (ready.stat().st_mtime,) * 2)  # make: nothing is to be installed
     return f"packages: those of {theirs}; `rm .venv && make setup` gives the project its own"
 
 
@@ -243,7 +244,8 @@ def _pick(mine: Clone, commit: str, after: str) -> None:
     if not conflicts:
         mine.attempt("cherry-pick", "--abort")
         raise Mistake(f"git could not merge the platform of {after[:12]}: {' '.join(done.stderr.split())}")
-    lock = " For requirements.lock take either side, then `make lock`." if "requirements.lock" in conflicts else ""
+    locks = [path for path in conflicts if path.endswith(".lock")]
+    lock = f" For {', '.join(locks)} take either side, then `make lock`." if locks else ""
     raise Mistake(
         f"the platform of {after[:12]} and this project changed the same lines of {', '.join(conflicts)}. Edit them "
         f"(git marks the places), `git add` them, then `git cherry-pick --continue`.{lock} "

@@ -11,7 +11,7 @@ from tasks.ground import files, settings, yaml_reader
 from tasks.ground.errors import ParamsError
 from tasks.ground.git import Clone
 
-CODE = ("dvc.yaml", "models", "params.yaml", "requirements.lock", "tasks")
+CODE = ("dvc.yaml", "locks", "models", "params.yaml", "requirements.lock", "tasks")
 """All that candidates are made by."""
 
 PARAMS = "params.yaml"
