@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -154,11 +155,20 @@ def _explained(name: str, features: pd.DataFrame) -> Iterator[None]:
         yield
     except FAULTS as error:
         empty = [str(column) for column in features if features[column].isna().all()]
-        hint = f" ({', '.join(empty)}: missing in every row)" if empty else ""
+        hint = f" ({', '.join(empty)}: missing in every row)" if empty else _hint_of_gaps(error, features)
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
         raise ModelCodeError(
             f"models/{name}/pipeline does not fit {len(features)} rows: {kind}{error}{hint}"
         ) from error
+
+
+def _hint_of_gaps(error: Exception, features: pd.DataFrame) -> str:
+    """Which columns have gaps, where a library complains about one: no vectorizer takes a missing text."""
+    gaps = features.isna().sum()
+    if not re.search(r"\bnan\b|None", str(error), re.IGNORECASE) or not gaps.any():
+        return ""
+    listed = ", ".join(f"{column} in {count} rows" for column, count in gaps[gaps > 0].head(10).items())
+    return f" (missing: {listed}; fill them in the pipeline, or in models/…/rows)"
 
 
 def _refuse_examples_that_fail(
@@ -172,6 +182,7 @@ def _refuse_examples_that_fail(
         empty = feature_types.frame({name: [value] for name, value in {**example, text: ""}.items()}, described)
         if error := _failure(pipeline, model, empty):
             raise ModelCodeError(f"models/{name}/pipeline fails on an empty {text}, which a request may hold: {error}")
+    _refuse_failures_on_missing_values(pipeline, name, model, example, described)
     examples = feature_types.frame({name: [value] for name, value in example.items()}, described)
     error = _failure(pipeline, model, examples)
     if error is None:
@@ -184,6 +195,27 @@ def _refuse_examples_that_fail(
     raise ModelCodeError(
         f"params.yaml: models.{name}.features: models/{name}/pipeline fails on the example ({named}): {error}. "
         f"A request may hold it: give an example that occurs, or let the pipeline take it"
+    )
+
+
+def _refuse_failures_on_missing_values(
+    pipeline: Pipeline, name: str, model: params.Model, example: dict[str, Any], described: Features
+) -> None:
+    """What is nullable may be missing in a request, though it may be missing in no row of training."""
+    from tasks.runtime import feature_types
+
+    def failure(missing: list[str]) -> str | None:
+        row = {**example, **dict.fromkeys(missing)}
+        return _failure(pipeline, model, feature_types.frame({name: [value] for name, value in row.items()}, described))
+
+    nullable = [feature for feature in described if model.features[feature].nullable]
+    if not nullable or not failure(nullable) or failure([]):  # an example that fails is told by itself
+        return
+    guilty = next((feature for feature in nullable if failure([feature])), None)
+    raise ModelCodeError(
+        f"models/{name}/pipeline fails where {guilty or ', '.join(nullable[:10])} is missing, as params.yaml lets a "
+        f"request have it (nullable): {failure([guilty] if guilty else nullable)}. Fill it in the pipeline, or say "
+        f"nullable: false"
     )
 
 

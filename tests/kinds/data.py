@@ -49,3 +49,43 @@ def write_lendings(root: Path, month: int) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     both[both["at"].dt.month == month].to_csv(path, index=False)
     return path
+
+
+MARKER = "xyzzymarker"
+"""A word of the first order's note, and of no other."""
+
+
+def write_orders(root: Path, month: int, *, days: int = 28, a_day: int = 40) -> Path:
+    """A partition of orders of 2013, with a column of each type and notes of customers."""
+    draw = np.random.default_rng(month)
+    n = days * a_day
+    at = pd.Timestamp(2013, month, 1) + pd.to_timedelta(np.sort(draw.integers(0, days * 86_400, n)), unit="s")
+    shop, new = draw.choice(["north", "south", "old town"], n), draw.random(n) < 0.3
+    items, scan = draw.integers(1, 9, n), draw.normal(size=(n, 4)).round(3)
+    rush = draw.random(n) < 0.3
+    words = np.array(["please", "ring", "twice", "leave", "at", "the", "door", "thank", "you", "garden"])
+    notes = [" ".join(draw.choice(words, 5)) + (" hurry" if hasty else "") for hasty in rush]
+    notes[0] = f"{MARKER} is my name"
+    late = draw.random(n) < 1 / (1 + np.exp(2 - 2 * rush - new - 0.3 * items + scan[:, 0]))
+    gone = draw.random((n, 5)) < 0.05
+    frame = pd.DataFrame(
+        {
+            "Order No.": [f"{month:02d}/{i}" for i in range(n)],
+            "at": at,
+            "shop": shop,
+            "is new": pd.array(new, dtype="boolean"),
+            "due.at": (at + pd.to_timedelta(draw.integers(24, 96, n), unit="h")).floor("h"),
+            "n. items": pd.array(items, dtype="Int64"),
+            "Weight [kg]": np.round(items * draw.gamma(4, 0.2, n), 2),
+            "Note to shop": notes,
+            **{f"scan_{i}": scan[:, i] for i in range(4)},
+            "late": late.astype(int),
+        }
+    )
+    for i, name in enumerate(["is new", "due.at", "n. items", "Weight [kg]", "Note to shop"]):
+        frame[name] = frame[name].mask(gone[:, i])
+    frame.loc[0, "Note to shop"] = notes[0]
+    path = root / "data" / "orders" / f"2013-{month:02d}.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    frame.to_csv(path, index=False)
+    return path

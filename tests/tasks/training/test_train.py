@@ -315,3 +315,29 @@ def test_a_missing_example_that_the_pipeline_cannot_take_is_told(
     forget_models(monkeypatch)
     with pytest.raises(ModelCodeError, match=r"example \(vibration: None\): ValueError: Input X contains NaN"):
         train.train("tiny")
+
+
+def test_a_pipeline_that_fails_on_what_may_be_missing_is_told(
+    small: Project, prepared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where training misses none, and the example neither: the first such request would end in an error."""
+    small.edit("models/tiny/pipeline/__init__.py", "SimpleImputer(), StandardScaler()", "StandardScaler()")
+    for path in (prepared / "rows").iterdir():
+        files.write_parquet(path, pd.read_parquet(path).fillna({"vibration": 0.0}))
+    forget_models(monkeypatch)
+    with pytest.raises(
+        ModelCodeError, match=r"fails where vibration is missing, as params.yaml lets a request have it"
+    ):
+        train.train("tiny")
+
+
+def test_texts_with_gaps_that_do_not_fit_are_named() -> None:
+    """A vectorizer says that nan is an invalid document, and not in which column."""
+    from sklearn.feature_extraction.text import HashingVectorizer
+
+    texts = pd.DataFrame({"note": pd.array(["late", None, "early"], dtype="str"), "n": [1.0, 2.0, 3.0]})
+    with (
+        pytest.raises(ModelCodeError, match=r"invalid document.*\(missing: note in 1 rows; fill them in the pipeline"),
+        train._explained("tiny", texts),
+    ):
+        HashingVectorizer().fit_transform(texts["note"])

@@ -1,0 +1,1 @@
+"""A payment, and how strange it is: the model that the tests of anomalies are run with."""
