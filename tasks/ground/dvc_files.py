@@ -11,6 +11,7 @@ import fcntl
 import json
 import time
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
@@ -105,15 +106,23 @@ def _remove_if(is_left: Callable[[Path], bool], path: Path, mutex: Path) -> None
 def _is_broken_off(lock: Path) -> bool:
     """Whether dvc.lock is not what DVC writes."""
     try:
-        content = yaml_reader.load(lock.read_text(encoding="utf-8"))
+        return not _is_whole(lock.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return False
+    except UnicodeDecodeError:
+        return True
+
+
+@lru_cache(maxsize=2)  # it is asked each time that DVC is
+def _is_whole(text: str) -> bool:
+    try:
+        content = yaml_reader.load(text)
         stages = content["stages"].values()
         entries = [entry for stage in stages for kind in ("deps", "outs") for entry in stage.get(kind, [])]
         needed = [content["schema"], *(stage["cmd"] for stage in stages), *(entry["path"] for entry in entries)]
-    except FileNotFoundError:
+    except (yaml_reader.YAMLError, AttributeError, KeyError, TypeError):
         return False
-    except (yaml_reader.YAMLError, UnicodeDecodeError, AttributeError, KeyError, TypeError):
-        return True
-    return not all(needed)
+    return all(needed)
 
 
 def _is_abandoned(rwlock: Path) -> bool:

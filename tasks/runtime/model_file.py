@@ -127,12 +127,13 @@ def load(path: Path, sha256: str | None, own: str | None = None) -> Pipeline:
             f"It is not loaded. Restore it (dvc pull, or build the release again)."
         )
     try:
-        if refused := _unreviewed(content, own):
+        asked = types(content)
+        if refused := _unreviewed(asked, own):
             raise ModelFileRefused(
                 f"{path} holds types that are not on the reviewed list: {', '.join(refused)}. It is not loaded. "
                 f"Read what they do; if they are harmless, add them to TRUSTED in tasks/runtime/model_file.py."
             )
-        pipeline: Pipeline = skops_io.module().loads(content, trusted=sorted(types(content)))
+        pipeline: Pipeline = skops_io.module().loads(content, trusted=sorted(asked))
     except UNREADABLE as error:
         raise ModelFileRefused(f"{path} is not a model file: {type(error).__name__}: {error}") from None
     return pipeline
@@ -149,11 +150,11 @@ def unreviewed_types(pipeline: Pipeline, own: str | None = None) -> list[str]:
     Raises:
         UNREADABLE: it cannot be written at all.
     """
-    return _unreviewed(skops_io.module().dumps(pipeline), own)
+    return _unreviewed(types(skops_io.module().dumps(pipeline)), own)
 
 
-def _unreviewed(content: bytes, own: str | None) -> list[str]:
-    unknown = (name for name in types(content) - TRUSTED if not skops_io.is_public_estimator(name))
+def _unreviewed(asked: set[str], own: str | None) -> list[str]:
+    unknown = (name for name in asked - TRUSTED if not skops_io.is_public_estimator(name))
     return sorted(name for name in unknown if not (own and _is_defined_below(own, name)))
 
 

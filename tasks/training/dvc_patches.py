@@ -41,16 +41,41 @@ def _replace(owner: Any, name: str, make: Callable[[Any], Any]) -> None:
 
 
 def _parses_once(yaml: Any, parse_any: Any) -> Any:
-    """DVC keeps what a text of YAML holds: it parses params.yaml, 15 ms, three times for each stage."""
+    """DVC keeps what a text of YAML holds: it parses params.yaml, 15 ms, three times for each stage.
+
+    dvc.lock, which it reads again after each stage, is parsed by the stage: one of them has changed.
+    """
     parsed = lru_cache(maxsize=8)(lambda text: parse_any(text, ""))
+    parsed_part = lru_cache(maxsize=256)(lambda text: parse_any(text, ""))
+
+    def parse_lock(text: str) -> Any:
+        head, parts = _by_stage(text)
+        if _ANCHOR.search(text) or re.search(r"^[^ \n]", "".join(parts), re.MULTILINE):
+            return parsed(text)
+        try:
+            stages = {name: entry for part in parts for name, entry in parsed_part(part).items()}
+            return {**parsed_part(head), "stages": stages} if parts and len(stages) == len(parts) else parsed(text)
+        except (yaml.YAMLFileCorruptedError, TypeError):
+            return parsed(text)
 
     def parse_yaml(text: Any, path: Any, typ: str = "safe") -> Any:
         try:
-            return deepcopy(parsed(text)) if typ == "safe" else parse_any(text, path, typ)
+            if typ != "safe":
+                return parse_any(text, path, typ)
+            return deepcopy(parse_lock(text) if Path(path).name == "dvc.lock" else parsed(text))
         except yaml.YAMLFileCorruptedError as error:
             raise yaml.YAMLFileCorruptedError(path) from error.__cause__
 
     return parse_yaml
+
+
+_ANCHOR = re.compile(r"[:-] &\w")
+
+
+def _by_stage(text: str) -> tuple[str, list[str]]:
+    """The head of a dvc.lock as DVC writes it, and the text of each stage."""
+    head, *parts = re.split(r"^(?=  \S)", text, flags=re.MULTILINE)
+    return head, parts
 
 
 def _modifies_by_stage(modify_all: Any) -> Any:
@@ -61,7 +86,7 @@ def _modifies_by_stage(modify_all: Any) -> Any:
     def modify_yaml(path: str, fs: Any = None) -> Iterator[Any]:
         lock = Path(path).absolute()
         text = lock.read_text(encoding="utf-8") if lock.name == "dvc.lock" and lock.exists() else ""
-        head, *parts = re.split(r"^(?=  \S)", text, flags=re.MULTILINE)
+        head, parts = _by_stage(text)
         texts = {part.partition(":")[0].strip(): part for part in parts}
         data = parse_yaml(text, path) if texts else {}
         if data.keys() != {"schema", "stages"} or list(texts) != list(data["stages"]):  # not as DVC writes it
@@ -74,7 +99,7 @@ def _modifies_by_stage(modify_all: Any) -> Any:
             if name not in before or differs(before[name], entry):
                 texts[name] = dumps_yaml({"stages": {name: entry}}).partition("\n")[2]
         written = head + "".join(texts.values())
-        if re.search(r"[:-] &\w", written):  # an anchor's name may stand once in a file, and each stage counts from one
+        if _ANCHOR.search(written):  # an anchor's name may stand once in a file, and each stage counts from one
             written = dumps_yaml(data)
         files.write_text(lock, written)
 

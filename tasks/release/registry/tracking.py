@@ -157,8 +157,12 @@ EVALUATION_FILES = ("predictions.parquet", "slices.json")
 
 def _log_model(name: str, model: params.Model, release: Path, build: Path) -> str:
     """The fitted pipeline as MLflow's LoggedModel, in skops format: give its id."""
+    from unittest import mock
+
     import mlflow.sklearn
+    from mlflow import pyfunc
     from mlflow.models import infer_signature
+    from mlflow.utils import environment
 
     from tasks.modelling import rows
     from tasks.runtime import model_file
@@ -166,15 +170,17 @@ def _log_model(name: str, model: params.Model, release: Path, build: Path) -> st
     path = release / "model.skops"
     pipeline = model_file.load(path, files.read_json(release / "release.json")["model_sha256"], own=f"models.{name}")
     example = _without_texts(rows.read(build, "holdout", model.columns).head(5), model)
-    logged = mlflow.sklearn.log_model(
-        pipeline,
-        name="model",
-        serialization_format="skops",
-        skops_trusted_types=sorted(model_file.TRUSTED | model_file.types(path.read_bytes())),
-        pip_requirements=_requirements(release / "requirements.txt"),  # inferring them takes seven seconds
-        signature=infer_signature(example, pipeline.predict(example)),
-        input_example=example,
-    )
+    warn = "warn_dependency_requirement_mismatches"  # asks twice what is installed of 80 packages: `environment` has
+    with mock.patch.object(pyfunc, warn), mock.patch.object(environment, warn):
+        logged = mlflow.sklearn.log_model(
+            pipeline,
+            name="model",
+            serialization_format="skops",
+            skops_trusted_types=sorted(model_file.TRUSTED | model_file.types(path.read_bytes())),
+            pip_requirements=_requirements(release / "requirements.txt"),  # inferring them takes seven seconds
+            signature=infer_signature(example, pipeline.predict(example)),
+            input_example=example,
+        )
     return str(logged.model_id)
 
 

@@ -55,6 +55,48 @@ def test_the_lock_is_written_byte_for_byte_as_dvc_writes_it(tmp_path: Path, text
     assert written["patched"] == written["dvc"]
 
 
+READ = {
+    **TEXTS,
+    "all of it": TEXT,
+    "with an anchor": LOCK.replace("outs:\n", "outs: &own\n", 1),
+    "with a stage twice": LOCK + LOCK.partition("stages:\n")[2],
+    "broken off": LOCK[: len(LOCK) // 2] + "\n  x: [",
+    "with a text of two lines": f"{LOCK}  x:\n    cmd: 'a\n\n  b: c'\n",
+    "empty": "",
+}
+
+
+@pytest.mark.parametrize("text", READ)
+def test_the_lock_is_read_as_dvc_reads_it(text: str) -> None:
+    """By the stage, each once in a process."""
+    from dvc.utils.serialize import _yaml
+
+    dvc_patches.apply()
+    made = dvc_patches._parses_once(_yaml, _plain)
+    assert _outcome(made, READ[text]) == _outcome(_plain, READ[text])
+    assert _outcome(made, READ[text]) == _outcome(_plain, READ[text])
+
+
+def _plain(text: str, path: str, typ: str = "safe") -> Any:
+    from dvc.utils.serialize._yaml import YAMLFileCorruptedError
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        return YAML(typ=typ).load(text) or {}
+    except YAMLError as error:
+        raise YAMLFileCorruptedError(path) from error
+
+
+def _outcome(parse: Callable[..., Any], text: str) -> Any:
+    from dvc.utils.serialize._yaml import YAMLFileCorruptedError
+
+    try:
+        return parse(text, "somewhere/dvc.lock")
+    except YAMLFileCorruptedError as error:
+        return error.args
+
+
 def test_a_lock_of_stages_with_anchors_can_be_read_again(tmp_path: Path) -> None:
     """YAML anchors of one params.yaml section come back in every stage that depends on it, each under the same name."""
     dvc_patches.apply()
