@@ -371,6 +371,23 @@ def backtest(
     backtest_report.compare(model or [], _params(), request, jobs, page, picture)
 
 
+@command("tune flight_delay --workers 2", MODELS)
+def tune(
+    model: Model,
+    workers: Annotated[int | None, Option(min=1, max=8, help="Processes; else as many as cores are free.")] = None,
+    trials: Annotated[int | None, Option(min=1, help="Instead of those in params.yaml.")] = None,
+    budget: Annotated[float | None, Option(min=0.001, metavar="SECONDS", help="CPU seconds, instead.")] = None,
+    apply: Annotated[bool, Option("--apply", help="Write the proposal into params.yaml.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Search better hyper-parameters on folds of the training rows, and propose an edit of params.yaml."""
+    from deployments.tools import tune
+
+    request = tune.TuneRequest(trials, budget, workers)
+    result, lines = tune.run(model, _params(), request, apply=apply)
+    _print(result, as_json, lines)
+
+
 # ── data ──────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -96,6 +96,14 @@ MODEL_FLOWS = (
         "Nothing that serves is touched.\n\nTriggers: this button.",
         tags=["monitoring"],
     ),
+    Deployment(
+        "tune",
+        "",
+        "Searches better hyper-parameters of `{name}` on folds of its training rows, as `models.{name}.tune` of "
+        "`params.yaml` says or as this form does, and proposes an edit: docs/how-to/tune.md. The holdout is not read; "
+        "nothing is trained for good, judged or promoted.\n\nTriggers: this button.",
+        tags=["training"],
+    ),
 )
 """Templates of the deployments that each model has: its name and its numbers are put into them."""
 

@@ -434,6 +434,92 @@ class When(Section):
         return [(name, limit) for name, limit in self.model_dump().items() if limit is not None]
 
 
+class Searched(Section):
+    """The values of a hyper-parameter that are tried: a range, or choices. Ends that are whole numbers: only such."""
+
+    low: int | float | None = None
+    high: int | float | None = None
+    log: bool = False
+    step: int | float | None = None
+    choices: Annotated[list[Any], Field(min_length=1)] | None = None
+
+    @field_validator("low", "high", "step", mode="before")
+    @classmethod
+    def _is_number(cls, value: Any) -> Any:
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise ValueError(f"{value!r} is no number; what is none stands in choices: [a, b]")
+        return value
+
+    @model_validator(mode="after")
+    def _says_what_is_tried(self) -> Searched:
+        if self.choices is None:
+            problem = self._problem_of_range()
+        elif self.model_fields_set - {"choices"}:
+            problem = "choices have no low, high, log or step: give a range or choices"
+        else:
+            distinct = {repr(_as_dvc_compares(choice)) for choice in self.choices}
+            problem = "" if len(distinct) == len(self.choices) else "a choice stands twice (1 and 1.0 are the same)"
+        if problem:
+            raise ValueError(problem)
+        return self
+
+    def _problem_of_range(self) -> str:
+        low, high, step = self.low, self.high, self.step
+        if low is None or high is None:
+            return "give low and high, or choices: [a, b]"
+        problems = {
+            f"low {low} is above high {high}": low > high,
+            f"low and high are both {low}: nothing is searched. Write it into estimator.params": low == high,
+            f"log: a logarithm begins above 0, and low is {low}": self.log and low <= 0,
+            "log and step exclude each other: leave one out": self.log and step is not None,
+            f"step {step} does not fit between {low} and {high}": step is not None and not 0 < step <= high - low,
+        }
+        return next((problem for problem, is_so in problems.items() if is_so), "")
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether only whole numbers of the range are tried."""
+        return all(isinstance(each, int) for each in (self.low, self.high, self.step) if each is not None)
+
+
+class TuneFolds(Section):
+    """How the training rows are divided: each fold is answered by what has learned from others."""
+
+    by: Literal["time", "group", "random"] | None = None
+    """None: by time where the split is, else random."""
+    count: Annotated[int, Field(ge=2, le=20)] = 4
+    column: str | None = None
+    """Of groups: rows of one value stay together."""
+
+    @model_validator(mode="after")
+    def _groups_have_a_column(self) -> TuneFolds:
+        if (self.by == "group") != (self.column is not None):
+            raise ValueError("by: group and column belong together: rows of one value of the column stay together")
+        return self
+
+
+class Tune(Section):
+    """A search for better hyper-parameters: what is tried, how often, on which folds of the training rows."""
+
+    space: dict[str, Searched] = {}
+    """Of `estimator.class`: hyper-parameter (a dotted name reaches into a mapping) → what is tried."""
+    classes: dict[str, dict[str, Searched]] = {}
+    """Further classes, each with its space."""
+    trials: Annotated[int, Field(ge=1, le=10_000)] = 40
+    budget_s: PositiveFloat = 600
+    """CPU seconds of all fits."""
+    folds: TuneFolds = TuneFolds()
+    prune: bool = True
+    """Whether a trial ends early that is worse than half of the others on the same folds."""
+    seed: NonNegativeInt = 0
+
+    @model_validator(mode="after")
+    def _searches_something(self) -> Tune:
+        if not self.space and not self.classes:
+            raise ValueError("space: name a hyper-parameter and its values: {learning_rate: {low: 0.01, high: 0.3}}")
+        return self
+
+
 class Retrain(Section):
     """When to train again: never within `gap_days` of the last training; then one line of `when` is enough."""
 
@@ -510,6 +596,7 @@ class Model(Section):
     rollout: Rollout = Rollout()
     serving: Serving
     card: Card = Card()
+    tune: Tune | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -588,6 +675,18 @@ class Model(Section):
                 raise ValueError("gate.fairness: is not for task: anomaly")
             if self.task in ("regression", "forecast") and asked.metric != "loss":
                 raise ValueError(f"gate.fairness: {asked.metric} is of decisions; a {self.task} has its loss")
+        return self
+
+    @model_validator(mode="after")
+    def _tunes_what_it_has(self) -> Model:
+        if self.tune is None:
+            return self
+        if self.estimator.class_ in self.tune.classes:
+            raise ValueError(f"tune.classes: {self.estimator.class_} is estimator.class: its space is tune.space")
+        column, columns = self.tune.folds.column, [*self.features, *self.evaluate.slices]
+        if column is not None and column not in columns:
+            hint = did_you_mean(column, columns)
+            raise ValueError(f"tune.folds.column: {column!r} is no feature, and none of evaluate.slices{hint}")
         return self
 
     @property
@@ -735,11 +834,13 @@ def _known_keys(path: list[str]) -> list[str]:
     section: Any = Params
     parts = iter(path[:-1])
     for part in parts:
-        annotation = _fields(section)[part]
-        if get_origin(annotation) in (dict, list):
-            annotation = get_args(annotation)[-1]
-            next(parts, None)  # the name that a person chose, or the number of the line
-        section = annotation
+        section = _fields(section)[part]
+        while inner := get_args(section):
+            if get_origin(section) in (dict, list):
+                next(parts, None)  # the name that a person chose, or the number of the line
+                section = inner[-1]
+            else:  # `Section | None`
+                section = inner[0]
     return list(_fields(section))
 
 

@@ -50,6 +50,7 @@ images = _at("images")
 batches = _at("batch")
 backtests = _at("backtest")
 tried = _of("try/{}")
+tunings = _of("tune/{}")
 
 # serving
 desired_states = _at("serving")

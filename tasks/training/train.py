@@ -88,13 +88,13 @@ def _learn(
     """The fitted pipeline, and what is known of it before it is evaluated."""
     if model.task == "anomaly":
         return _learn_anomalies(name, model, learn)
-    pipeline = _fit(name, model, learn, is_first=True)
+    pipeline = fit(name, model, learn, is_first=True)
     if model.task == "forecast":
         from tasks.training import forecast, origins
 
-        asked, again = origins.Asked(**split["forecast"]), partial(_fit, name, model)
+        asked, again = origins.Asked(**split["forecast"]), partial(fit, name, model)
         return forecast.with_intervals(pipeline, again, learn, model.columns, asked), {}
-    return _decided(pipeline, name, model, learn, by_time=split["by"] == "time")
+    return decided(pipeline, name, model, learn, by_time=split["by"] == "time")
 
 
 def _learn_anomalies(name: str, model: params.Model, learn: pd.DataFrame) -> tuple[Pipeline, dict[str, Any]]:
@@ -105,13 +105,13 @@ def _learn_anomalies(name: str, model: params.Model, learn: pd.DataFrame) -> tup
             f"models/{name}/rows gives weights, and an outlier detector is fitted without: leave the column weight out"
         )
     features = learn[model.columns]
-    with _explained(name, features):
+    with explained(name, features):
         pipeline = user_code.build_pipeline(name, model)
         anomaly.refuse_other_estimators(pipeline, name, model.estimator)
         return anomaly.fit(pipeline, features, learn["time"], model.estimator.alerts_per_day)
 
 
-def _decided(
+def decided(
     pipeline: Pipeline, name: str, model: params.Model, learn: pd.DataFrame, *, by_time: bool
 ) -> tuple[Pipeline, dict[str, Any]]:
     """The pipeline with the threshold of params.yaml around its estimator; and what training.json says of it."""
@@ -124,17 +124,17 @@ def _decided(
     threshold = decision.threshold
     if threshold is None:
         is_dated = by_time and bool(learn["time"].notna().all())
-        chosen = thresholds.choose(decision, learn, features, partial(_fit, name, model), by_time=is_dated)
+        chosen = thresholds.choose(decision, learn, features, partial(fit, name, model), by_time=is_dated)
         threshold, of_cost = chosen.threshold, {**of_cost, "threshold": chosen.as_json()}
     return thresholds.around(pipeline, threshold, learn[features], learn["label"]), of_cost
 
 
-def _fit(name: str, model: params.Model, learn: pd.DataFrame, *, is_first: bool = False) -> Pipeline:
+def fit(name: str, model: params.Model, learn: pd.DataFrame, *, is_first: bool = False) -> Pipeline:
     """The team's pipeline, fitted on rows; looked at before, the first time, for what cannot be served."""
     from tasks.training import estimator_checks
 
     features, few = learn[model.columns], None
-    with _explained(name, features):
+    with explained(name, features):
         pipeline = user_code.build_pipeline(name, model)
         more = {f"{pipeline.steps[-1][0]}__sample_weight": learn["weight"].to_numpy()} if "weight" in learn else {}
         if is_first:
@@ -149,7 +149,7 @@ def _fit(name: str, model: params.Model, learn: pd.DataFrame, *, is_first: bool 
 
 
 @contextmanager
-def _explained(name: str, features: pd.DataFrame) -> Iterator[None]:
+def explained(name: str, features: pd.DataFrame) -> Iterator[None]:
     """What a pipeline raises when it is fitted, in words that say whose it is."""
     try:
         yield

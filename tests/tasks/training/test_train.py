@@ -338,6 +338,6 @@ def test_texts_with_gaps_that_do_not_fit_are_named() -> None:
     texts = pd.DataFrame({"note": pd.array(["late", None, "early"], dtype="str"), "n": [1.0, 2.0, 3.0]})
     with (
         pytest.raises(ModelCodeError, match=r"invalid document.*\(missing: note in 1 rows; fill them in the pipeline"),
-        train._explained("tiny", texts),
+        train.explained("tiny", texts),
     ):
         HashingVectorizer().fit_transform(texts["note"])
