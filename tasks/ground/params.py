@@ -115,7 +115,7 @@ RESERVED = {"label", "time", "id", "weight", "json", "model_config", "model_post
 MOST_FEATURES = 2_000
 """Of a model: with ten thousand a release takes ten seconds to load, and as many summaries are read every time."""
 
-_OF_ONE_TYPE = ("max_length", "length", "timezone", "group")
+_OF_ONE_TYPE = ("max_length", "log", "length", "timezone", "group")
 """Keys of a feature that most have no use for."""
 
 ANSWERS = ("prediction", "q10", "q90", "anomaly_score")
@@ -153,6 +153,8 @@ class Feature(Section):
     nullable: bool = False
     max_length: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     """Characters of a text."""
+    log: Literal["whole", "hash"] | None = None
+    """Of a text: what the prediction log keeps of it; None is the whole text."""
     length: Annotated[int, Field(ge=1, le=100_000)] | None = None
     """Of a vector: how many numbers."""
     timezone: Zone | None = None
@@ -182,7 +184,8 @@ class Feature(Section):
         return self._problem_of_lengths(what)
 
     def _problem_of_lengths(self, what: str) -> str | None:
-        for key, of in (("max_length", "text"), ("length", "vector"), ("timezone", "datetime")):
+        of_one_type = {"max_length": "text", "log": "text", "length": "vector", "timezone": "datetime"}
+        for key, of in of_one_type.items():
             if getattr(self, key) is not None and self.type != of:
                 return f"{what} has no {key}"
         needs_length = self.type == "vector" and self.length is None

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from tasks.ground import numbers
 from tasks.modelling import measures
+from tasks.runtime import feature_types
 
 Floats = npt.NDArray[np.float64]
 
@@ -42,14 +43,17 @@ def reference_profile(
     Returns:
         {"rows": n, "features": {name: entry}, "label": entry, "predictions": {column: entry}}. A feature that
         is neither category nor number has the entries of its measures (measures.py), each with `of`, the feature, and
-        `measure`; the words of texts are, as hashes, in `vocabularies`: {feature: text}. Every entry has `type`,
-        `rows` and `missing` (a share). A number's has `mean`, `std`, `min`, `max` (null where every value is missing),
+        `measure`; the words of texts are, as hashes, in `vocabularies`: {feature: text}; of the texts in
+        `unwatched` only hashes are logged. Every entry has `type`, `rows` and `missing` (a share). A number's has `mean`, `std`, `min`, `max` (null where every value is missing),
         `quantiles` (GRID of them), and a histogram: `edges` and `counts`. A category's has `distinct`, `values` (how
         often the TOP most frequent occur) and `other`. A label of few distinct numbers has both.
     """
     entries: dict[str, dict[str, Any]] = {}
     vocabularies: dict[str, str] = {}
+    hashed = feature_types.hashed_texts(features)  # what is logged of them has no words
     for name, feature in features.items():
+        if name in hashed:
+            continue
         if feature["type"] in measures.OF_TYPE:
             own, words = measures.entries(frame, name, feature, _days(frame), {"category": category, "number": number})
             entries |= own
@@ -63,6 +67,7 @@ def reference_profile(
         "label": _label(frame["label"]),
         "predictions": {} if predictions is None else {c: number(predictions[c]) for c in predictions.columns},
         **({"vocabularies": vocabularies} if vocabularies else {}),
+        **({"unwatched": hashed} if hashed else {}),
     }
 
 

@@ -13,6 +13,7 @@ What is missing is null in JSON, and NaN, NaT or a missing text in a table.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime
@@ -134,6 +135,29 @@ def _matrix(values: Sequence[Any], length: int) -> np.ndarray[Any, np.dtype[np.f
     missing = [np.nan] * length
     rows = [missing if value is None else value for value in values]
     return np.array(rows, dtype=np.float64).reshape(len(rows), length)
+
+
+def hashed_texts(features: Features) -> list[str]:
+    """The texts of which the prediction log keeps a hash only (`log: hash`)."""
+    return [name for name, feature in features.items() if feature.get("log") == "hash"]
+
+
+_HASH = re.compile(r"sha256:[0-9a-f]{32}")
+
+
+def for_log(row: Mapping[str, Any], hashed: Sequence[str]) -> dict[str, Any]:
+    """A row as the prediction log keeps it: of these texts a hash, which is the same for the same text."""
+    return {**row, **{name: _hashed(row[name]) for name in hashed if row[name] is not None}}
+
+
+def _hashed(text: str) -> str:
+    return f"sha256:{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}"
+
+
+def is_whole(row: Mapping[str, Any], features: Features) -> bool:
+    """Whether a row of the prediction log has its texts, and not hashes of them: only then it can be asked again."""
+    texts = (row.get(name) for name, feature in features.items() if feature["type"] == "text")
+    return not any(isinstance(text, str) and _HASH.fullmatch(text) for text in texts)
 
 
 def requests(table: pd.DataFrame, features: Features) -> list[dict[str, Any]]:

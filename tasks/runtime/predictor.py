@@ -124,6 +124,7 @@ class Predictor:
         self._head = {"model": self.release.name, "version": version or self.release.candidate}
         self._head["release"] = self.release.tag
         self._players = feature_types.players(self.features)
+        self._hashed = feature_types.hashed_texts(self.features)
         self._texts = {name for name, feature in self.features.items() if feature["type"] == "text"}
         self._seen = {name: frozenset([*values, None]) for name, values in facts["categories"].items()}  # null: missing
         self._ahead_s = max_ahead_s()
@@ -219,7 +220,8 @@ class Predictor:
         predictions = [self._prediction(row, own, counted) for row, own in zip(rows, scores, strict=True)]
         ids = [new_id() for _ in predictions]
         named = [{"id": name, **prediction} for name, prediction in zip(ids, predictions, strict=True)]
-        logged = {"ids": ids, "keys": request.keys, "rows": rows, "predictions": predictions}
+        kept = [feature_types.for_log(row, self._hashed) for row in rows] if self._hashed else rows
+        logged = {"ids": ids, "keys": request.keys, "rows": kept, "predictions": predictions}
         body = orjson.dumps({**self._head, "predictions": named}, option=_KEYS)
         return Answer(200, body, orjson.dumps(logged, option=_KEYS)[1:-1], request.time)
 

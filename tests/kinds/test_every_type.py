@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 import zipfile
 from collections.abc import Callable, Iterator
@@ -18,14 +19,14 @@ import pytest
 
 from deployments.status_page import page
 from tasks.ground import files, params, paths, settings
-from tasks.modelling import rows
+from tasks.modelling import profile, rows
 from tasks.monitoring.drift import drift
 from tasks.monitoring.intake import intake
 from tasks.monitoring.intake.reference import Reference
 from tasks.prediction_log import prediction_log
 from tasks.release.package import package
 from tasks.release.registry import registry
-from tasks.runtime import model_file
+from tasks.runtime import feature_types, model_file
 from tasks.runtime.predictor import Predictor
 from tasks.runtime.replica import PREDICT, PredictionLog, RequestFrame
 from tests.conftest import REPOSITORY, Project, copy_repository
@@ -132,6 +133,34 @@ def test_no_text_that_a_person_wrote_leaves_data_rows_and_prediction_log(told: S
     }  # so the search finds it
     assert [path for path in holding if not any(path.is_relative_to(folder) for folder in kept)] == []
     assert {"release.json", "mlflow.db", "index.html", "state.json"} <= {path.name for path in places}
+
+
+def test_a_text_may_be_logged_as_a_hash(told: Story, tmp_path: Path) -> None:
+    """The answer is the same; the line has no text, the same text has the same hash, and is not watched."""
+    release = shutil.copytree(settings.BUILD / MODEL / "release", tmp_path / "release")
+    facts = files.read_json(release / "release.json")
+    whole = Predictor(release).predict([_request()])[0]
+    facts["features"]["Note to shop"]["log"] = "hash"
+    files.write_json(release / "release.json", facts)
+    hashed = Predictor(release).predict([_request()])[0]
+    assert data.MARKER.encode() in whole.logged
+    assert data.MARKER.encode() not in hashed.logged
+    first, second, missing = (row["Note to shop"] for row in json.loads(b"{" + hashed.logged + b"}")["rows"])
+    assert first == second == feature_types.for_log({"text": f"{data.MARKER} is"}, ["text"])["text"]
+    assert missing is None
+    assert [p["probability"] for p in json.loads(hashed.body)["predictions"]] == [
+        p["probability"] for p in json.loads(whole.body)["predictions"]
+    ]
+    learned = profile.reference_profile(told.asked, facts["features"], None)
+    assert learned["unwatched"] == ["Note to shop"]
+    assert not [name for name in learned["features"] if name.startswith("Note to shop")]
+
+
+def _request() -> bytes:
+    config = params.load().model(MODEL)
+    row = {name: feature.example for name, feature in config.features.items()}
+    texts = (f"{data.MARKER} is", f"{data.MARKER} is", None)
+    return json.dumps({"rows": [{**row, "Note to shop": text} for text in texts]}).encode()
 
 
 def _contents(path: Path) -> Iterator[bytes]:

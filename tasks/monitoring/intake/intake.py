@@ -295,6 +295,7 @@ class _Batch:
             return
         features = log_tables.marks(rows.schema, b"feature")
         learned = {entry.get("of", name) for name, entry in profile["features"].items()}
+        learned |= set(profile.get("unwatched", []))
         new = {*release.new, *features.values()} - learned - {*profile["predictions"]}
         self.releases[candidate] = replace(release, new=tuple(sorted(new)))
         layouts = columns(profile, sorted(new))

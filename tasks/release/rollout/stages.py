@@ -36,6 +36,7 @@ from tasks.release.rollout.router_client import PAUSE, Reply, RouterClient, faul
 from tasks.release.rollout.router_status import LATE, ModelStatus, ReleaseStatus
 from tasks.release.rollout.served_answers import MOST_ROWS, OwnAnswers
 from tasks.release.rollout.shadow_replay import FALSE_ALARM, Replayed, Rows
+from tasks.runtime import feature_types
 
 SUPERSEDED_S = 2.0
 """Seconds between two looks at the registry's champion: whoever sets another one need not wait for the end."""
@@ -325,9 +326,11 @@ def replay(rollout: ReleaseRollout) -> StageResult:
     from tasks.prediction_log import prediction_log
 
     limits, facts = rollout.limits, rollout.facts
-    logged = [request.rows for request in prediction_log.last_requests(rollout.model, limits.replay)]
+    newest = prediction_log.last_requests(rollout.model, limits.replay)
+    logged = [request.rows for request in newest if _is_whole(request.rows, rollout)]
     requests = logged or [[row["row"]] for row in rollout.golden]
-    source = "logged requests" if logged else "golden rows, as no request was logged yet,"
+    why = "the log keeps hashes of texts only" if newest else "no request was logged yet"
+    source = "logged requests" if logged else f"golden rows, as {why},"
     replayed = Replayed(planned=len(requests), task=facts["task"], features=facts["features"])
     ask_live, ask = rollout.asker(rollout.live.candidate), rollout.asker(rollout.release.candidate)
     shadow_replay.replay(replayed, _until_superseded(rollout, requests), ask_live, ask, limits)
@@ -338,6 +341,10 @@ def replay(rollout: ReleaseRollout) -> StageResult:
         checks.append(replayed.check(rollout.expected, limits, FALSE_ALARM))
     stopped = f"; stopped, as {replayed.stopped}" if replayed.stopped else ""
     return _judged(checks, f"{replayed.requests} {source} replayed through both{stopped}", replayed)
+
+
+def _is_whole(rows: Rows, rollout: ReleaseRollout) -> bool:
+    return all(feature_types.is_whole(row, rollout.facts["features"]) for row in rows)
 
 
 def _until_superseded(rollout: ReleaseRollout, requests: list[Rows]) -> Iterator[Rows]:
@@ -398,6 +405,7 @@ def _compare(rollout: ReleaseRollout, watch: Watch, live: ReleaseRef, compared: 
     newest = prediction_log.last_requests(rollout.model, MOST_ROWS, rollout.release.candidate)
     logged = [request for request in newest if request.request not in compared]
     compared.update(request.request for request in logged)
+    logged = [request for request in logged if _is_whole(request.rows, rollout)]
     rows = [row for request in logged for row in request.rows]
     watch.own.compare(rows, [answer for request in logged for answer in request.predictions])
     ask = rollout.asker(live.candidate)

@@ -114,3 +114,12 @@ def test_an_integer_is_posted_whole() -> None:
     table = pd.DataFrame({"hour": [7.0, np.nan]})
     posted = feature_types.requests(table, {"hour": {**NUMBER, "type": "integer"}})
     assert json.dumps(posted) == '[{"hour": 7}, {"hour": null}]'
+
+
+def test_a_hash_in_the_log_is_not_taken_for_a_text() -> None:
+    """A row of which the log keeps a hash cannot be asked again."""
+    hashed = feature_types.for_log(GOOD, ["message"])
+    assert feature_types.is_whole(GOOD, FEATURES)
+    assert not feature_types.is_whole(hashed, FEATURES)
+    assert feature_types.for_log({"message": None}, ["message"]) == {"message": None}
+    assert {**hashed, "message": ""} == GOOD
