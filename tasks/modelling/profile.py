@@ -44,9 +44,10 @@ def reference_profile(
         {"rows": n, "features": {name: entry}, "label": entry, "predictions": {column: entry}}. A feature that
         is neither category nor number has the entries of its measures (measures.py), each with `of`, the feature, and
         `measure`; the words of texts are, as hashes, in `vocabularies`: {feature: text}; of the texts in
-        `unwatched` only hashes are logged. Every entry has `type`, `rows` and `missing` (a share). A number's has `mean`, `std`, `min`, `max` (null where every value is missing),
-        `quantiles` (GRID of them), and a histogram: `edges` and `counts`. A category's has `distinct`, `values` (how
-        often the TOP most frequent occur) and `other`. A label of few distinct numbers has both.
+        `unwatched` only hashes are logged. Every entry has `type`, `rows` and `missing` (a share). A number's has
+        `mean`, `std`, `min`, `max` (null where every value is missing), `quantiles` (GRID of them), and a
+        histogram: `edges` and `counts`. A category's has `distinct`, `values` (how often the TOP most frequent occur)
+        and `other`. A label of few distinct numbers has both.
     """
     entries: dict[str, dict[str, Any]] = {}
     vocabularies: dict[str, str] = {}
