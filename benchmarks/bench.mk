@@ -1,5 +1,5 @@
 # The measurements, and what only the platform's own checkout has; the Makefile includes it where it is there.
-.PHONY: bench-cycle bench-serving bench-swaps bench-canary bench-monitor bench-throughput bench-texts bench-backtest bench-soak docs
+.PHONY: bench-cycle bench-serving bench-swaps bench-canary bench-monitor bench-throughput bench-texts bench-tune bench-backtest bench-soak docs
 
 bench-cycle: $(READY)  ## a cycle against a bare script, side by side
 	@python -m benchmarks.cycle
@@ -21,6 +21,9 @@ bench-throughput: $(READY)  ## the monitor on five million logged predictions, b
 
 bench-texts: $(READY)  ## drift of texts that are made: nonsense, another language, no change; 25 minutes
 	@python -m benchmarks.texts
+
+bench-tune: $(READY)  ## studies of hyper-parameters: one table for any number of processes and kills; tuned through the gate; half an hour
+	@python -m benchmarks.tune --page docs/benchmarks/tune.md
 
 bench-backtest: $(READY)  ## a year of flights lived through under each retrain policy, side by side
 	@bin/evergreen backtest --source upstream --page docs/benchmarks/backtest.md --picture docs/pictures/backtest.png

@@ -226,31 +226,37 @@ class _Fits:
 
     def advance(self, trials: Sequence[StudyTrial], limits: dict[int, float], progress: Callable[[], None]) -> None:
         """Bring trials to their end: each goes through the folds until it is pruned, fails, or is complete."""
-        at_work: set[str] = set()
+        at_work: set[tuple[str, int]] = set()
 
         def take() -> None:
             for trial in trials:
                 self._take(trial, limits)
 
         def following() -> Task | None:
-            waiting = [trial for trial in trials if trial.state == "running" and trial.digest not in at_work]
+            waiting = [(fold, t.number, t) for t in trials for fold in self._next_folds(t, limits, at_work)]
             if not waiting:
                 return None
-            trial = min(waiting, key=lambda trial: (len(trial.losses), trial.number))
-            at_work.add(trial.digest)
+            fold, _, trial = min(waiting, key=lambda each: each[:2])  # all have about as many: they end together
+            at_work.add((trial.digest, fold))
             estimator = trial.estimator.model_dump(mode="json", by_alias=True)
-            return {"estimator": estimator, "fold": len(trial.losses), "digest": trial.digest}
+            return {"estimator": estimator, "fold": fold, "digest": trial.digest}
 
         def done(task: Task, outcome: Outcome) -> None:
             key = task["digest"], task["fold"]
             self.made[key] = outcome
-            at_work.discard(task["digest"])
+            at_work.discard(key)
             ledger.append(self.journal, {"estimator": key[0], "fold": key[1], "outcome": outcome})
             take()
             progress()
 
         take()
         self.workers.run(following, done)
+
+    def _next_folds(self, trial: StudyTrial, limits: dict[int, float], at_work: set[tuple[str, int]]) -> list[int]:
+        """The folds of a trial that may be fitted now: one after the other, where it may be pruned between them."""
+        first, digest = len(trial.losses), trial.digest
+        folds = range(first, first + 1 if limits else self.folds) if trial.state == "running" else ()
+        return [fold for fold in folds if (digest, fold) not in at_work and (digest, fold) not in self.made]
 
     def _take(self, trial: StudyTrial, limits: dict[int, float]) -> None:
         """Let a trial have the fits of its next folds, as far as they were made."""

@@ -69,6 +69,25 @@ class Here:
             done(task, self.score(task["estimator"], task["fold"]))
 
 
+class Clocked(Here):
+    """Fits take their time, by a clock of their own."""
+
+    now: float = 0.0
+
+    def run(self, following: Callable[[], Any], done: Callable[[Any, Any], None]) -> None:
+        """Whoever ends first is given the next fit."""
+        ends: list[tuple[float, int, Any]] = []
+        while True:
+            while len(ends) < self.count and (task := following()) is not None:
+                takes = random.Random(f"{task['digest']}{task['fold']}").lognormvariate(0, 0.4)
+                self.fits += 1
+                ends.append((self.now + takes, self.fits, task))
+            if not ends:
+                return
+            self.now, _, task = ends.pop(ends.index(min(ends)))
+            done(task, self.score(task["estimator"], task["fold"]))
+
+
 def searched(journal: Path, workers: Here, tell: study.Tell = lambda _: None, **changed: Any) -> study.Study:
     """A study of the two families."""
     tune = params.Tune.model_validate({**SEVERAL, **changed})
@@ -88,6 +107,15 @@ def test_the_table_is_the_same_for_any_number_of_workers_in_any_order(tmp_path: 
     assert {trial.state for trial in alone.trials} == {"complete", "pruned"}
     assert len(alone.trials) == 31
     assert alone.best.score < alone.present.score
+
+
+def test_two_cores_are_kept_busy(tmp_path: Path) -> None:
+    """Fits of different length, folds one after the other, rounds that end together: 1.8 times as quick, and more."""
+    alone, pair, four = Clocked(1), Clocked(2), Clocked(4)
+    for workers in (alone, pair, four):
+        searched(tmp_path / str(workers.count), workers)
+    assert alone.now / pair.now > 1.88
+    assert alone.now / four.now > 3.3
 
 
 def test_another_seed_is_another_table(tmp_path: Path) -> None:
