@@ -20,7 +20,9 @@ from deployments.serving import api_keys
 from tasks.ground import paths
 from tasks.ground.errors import Mistake, did_you_mean
 
-ALWAYS = frozenset({"healthz", "readyz"})  # open to probes, keys or not; they name nothing
+ALWAYS = frozenset(
+    {"healthz", "readyz", "v2/health/live", "v2/health/ready"}
+)  # open to probes, keys or not; they name nothing
 PAGES = frozenset({"status", "metrics", "openapi.json"})  # what EVERGREEN_OPEN_PAGES may open to all beside keys
 MOST_TRIED = 8  # credentials of one request that are tried
 

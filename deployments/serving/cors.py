@@ -9,7 +9,9 @@ from tasks.ground.errors import Mistake
 Headers = list[tuple[bytes, bytes]]
 
 REQUEST_HEADERS = b"authorization, x-api-key, content-type, content-encoding, evergreen-key, x-request-id"
-EXPOSED = (b"access-control-expose-headers", b"evergreen-release, x-request-id, retry-after, www-authenticate")
+REQUEST_HEADERS += b", inference-header-content-length"
+ANSWER_HEADERS = b"evergreen-release, x-request-id, retry-after, www-authenticate, inference-header-content-length"
+EXPOSED = (b"access-control-expose-headers", ANSWER_HEADERS)
 VARY = (b"vary", b"origin")
 DAY_S = b"86400"
 

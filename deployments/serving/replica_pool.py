@@ -17,6 +17,7 @@ from deployments.serving.replica_process import NO_STATISTICS, Launch, ReplicaGo
 from tasks.ground import priority, settings
 from tasks.ground.errors import EnvironmentDiffers
 from tasks.release.rollout.router_status import LATE, SILENT, Latency, LogStatus, PredictionCounts, ReleaseStatus, State
+from tasks.runtime.replica import INFER
 
 EDGES_MS = [round(0.5 * 1.15**i, 4) for i in range(80)]
 """Of the histogram of latencies: from half a millisecond to half a minute, each bin 15 % wider than the one before."""
@@ -170,6 +171,16 @@ class ReplicaPool:
         return "ready" if self.replicas else "failed" if self.why else "starting"
 
     @property
+    def version(self) -> str:
+        """As the registry numbers it; of a release that is in none, its candidate."""
+        return str(self._launch.version or self.candidate)
+
+    @property
+    def takes_tensors(self) -> bool:
+        """Whether its release speaks the Open Inference Protocol: one that was packaged before that ignores tensors."""
+        return "tensors" in self.about
+
+    @property
     def can_answer(self) -> bool:
         """Whether a replica is ready, and works when it gets a request."""
         return any(not replica.is_ending and not replica.is_idle for replica in self.replicas)
@@ -194,6 +205,8 @@ class ReplicaPool:
             NoReplica: none is ready, or comes up within the time limit.
             DeadlyRequest: each one died over it.
         """
+        if kind == INFER and not self.takes_tensors:
+            raise NoReplica(f"{self} was packaged before the Open Inference Protocol was spoken here")
         self.waiting += 1
         self.waiting_bytes += len(body)
         try:

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import uvicorn
 
-from deployments.serving import metrics, request_body
+from deployments.serving import metrics, request_body, v2_pages
 from deployments.serving.admission import Admission
 from deployments.serving.cors import Origins
 from deployments.serving.http_error import HttpError, Overloaded
@@ -38,7 +38,7 @@ from deployments.status_page import responses
 from tasks.ground import log_rotation, paths
 from tasks.ground.errors import did_you_mean
 from tasks.release.rollout.router_status import UNANSWERED, RouterStatus
-from tasks.runtime import replica
+from tasks.runtime import inference_body, replica
 
 RECONCILE_S = 0.1  # how often the desired state is looked at
 SAVE_S = 2.0  # how often rejections are written to disk: a kill loses as much
@@ -49,12 +49,14 @@ SWITCH_S = 0.0005
 Python's 5 ms a request, which wakes the event loop three times, took 15 ms longer whenever a release was started."""
 
 KEY, REQUEST_ID = b"evergreen-key", b"x-request-id"
+LENGTH_HEADER = inference_body.LENGTH_HEADER.lower().encode()
 KEY_BYTES = 200  # of a key, that count: a frame to a replica gives its length one byte
 
 PROBED = frozenset({"*", "/", "/healthz", "/readyz"})
 """Where `OPTIONS` is answered though no other site's pages may ask: proxies probe by it."""
 
 JSON, HTML, TEXT = b"application/json", b"text/html; charset=utf-8", b"text/plain; version=0.0.4; charset=utf-8"
+BINARY = b"application/octet-stream"
 
 LOG = logging.getLogger("evergreen.router")
 
@@ -175,14 +177,13 @@ class Router:
             case [model, ("predict" | "explain") as verb]:
                 _allow(scope, "POST")
                 return await self._predict(scope, receive, name, self._model(model), verb)
-            case [model, what]:
-                _allow(scope, "GET", "HEAD")
-                return _json(200, self._about(self._model(model), what))
-            case [what]:
-                response = self._overview(scope, what)  # first: where there is no such page, no method is better
+            case ["v2", "models", model, *version, "infer"]:
+                _allow(scope, "POST")
+                return await self._infer(scope, receive, name, self._model(model), version)
+            case parts:
+                response = self._page(scope, parts)  # first: where there is no such page, no method is better
                 _allow(scope, "GET", "HEAD")
                 return response
-        raise HttpError(404, self._paths())
 
     def _reject(self, scope: Scope, name: str, error: HttpError) -> Response:
         self._shed += error.status == 503
@@ -194,8 +195,9 @@ class Router:
 
     def _count_rejection(self, scope: Scope, kind: str) -> None:
         match scope["path"].strip("/").split("/"):
-            case [name, "predict"] if scope["method"] == "POST" and name in self._models:
-                self._rejections.count(self._models[name], kind)
+            case [name, "predict"] | ["v2", "models", name, *_, "infer"]:
+                if scope["method"] == "POST" and name in self._models:
+                    self._rejections.count(self._models[name], kind)
 
     # ── predictions ───────────────────────────────────────────────────────────────────────────────
 
@@ -207,6 +209,26 @@ class Router:
         if status == UNANSWERED:
             raise HttpError(503, answer.decode(), **{"retry-after": "2"})
         return Response(status, answer, headers=((b"evergreen-release", str(pool).encode()),))
+
+    async def _infer(self, scope: Scope, receive: Receive, name: str, model: ServedModel, of: list[str]) -> Response:
+        """As `_predict`, by the Open Inference Protocol; `of` is [] or ["versions", version]."""
+        if of and (len(of) != 2 or of[0] != "versions"):
+            raise HttpError(404, f"paths: {v2_pages.PATHS}")
+        key = header(scope, KEY).encode()[:KEY_BYTES].decode(errors="ignore")
+        body = await request_body.read(scope, receive, model)
+        try:
+            length = inference_body.json_length(header(scope, LENGTH_HEADER), len(body))
+        except inference_body.Refused as error:
+            return Response(400, inference_body.refusal(error))
+        request = Request(replica.INFER, name, key, inference_body.pack(length, body))
+        pool, status, answer = await model.ask(request, of[1] if of else None)
+        if status == UNANSWERED:
+            raise HttpError(503, answer.decode(), **{"retry-after": "2"})
+        length, content = inference_body.unpack(answer)
+        headers = ((b"evergreen-release", str(pool).encode()),)
+        if length == len(content):
+            return Response(status, content, headers=headers)
+        return Response(status, content, BINARY, (*headers, (LENGTH_HEADER, b"%d" % length)))
 
     async def _try(self, scope: Scope, receive: Receive, name: str, model: ServedModel, candidate: str) -> Response:
         """The operator asks one release: neither logged nor counted."""
@@ -239,7 +261,7 @@ class Router:
 
     def _options(self, scope: Scope, path: str) -> Response:
         """For a browser, before it lets another site's page ask, or a proxy that probes."""
-        methods = "POST" if path.endswith(("/predict", "/explain")) else "GET, HEAD"
+        methods = "POST" if path.endswith(("/predict", "/explain", "/infer")) else "GET, HEAD"
         preflight = self._origins.preflight(header(scope, b"origin"), methods)
         return Response(204, b"", headers=((b"allow", f"{methods}, OPTIONS".encode()), *preflight))
 
@@ -256,11 +278,28 @@ class Router:
         status, body, headers = await asyncio.to_thread(page, scope["path"])
         return Response(status, body, HTML, headers)
 
+    def _page(self, scope: Scope, parts: list[str]) -> Response:
+        match parts:
+            case ["v2", "models", model, *rest]:
+                return _json(*v2_pages.of_model(self._model(model), rest))
+            case ["v2", "health", ("live" | "ready") as what]:
+                is_so = what == "live" or not self._late()
+                return _json(200 if is_so else 503, {what: is_so})
+            case ["v2", "models" | "health", *_]:
+                raise HttpError(404, f"paths: {v2_pages.PATHS}")
+            case ["v2"]:
+                return _json(200, v2_pages.SERVER)
+            case [model, what]:
+                return _json(200, self._about(self._model(model), what))
+            case [what]:
+                return self._overview(scope, what)
+        raise HttpError(404, self._paths())
+
     def _overview(self, scope: Scope, what: str) -> Response:
         if what == "healthz":
             return _json(200, {"status": "alive"})
         if what == "readyz":
-            late = [name for name, model in self._models.items() if model.desired.live and not model.is_ready]
+            late = self._late()
             names = {"waits_for": late} if late and self._is_admitted(scope) else {}
             return _json(503 if late else 200, {"status": "starting" if late else "ready", **names})
         if what == "status":
@@ -277,13 +316,17 @@ class Router:
             return _json(200, {"evergreen": "serves models", "models": releases, "paths": self._paths()})
         raise HttpError(404, self._paths())
 
+    def _late(self) -> list[str]:
+        """The models that should be live, and are not ready."""
+        return [name for name, model in self._models.items() if model.desired.live and not model.is_ready]
+
     def _about(self, model: ServedModel, what: str) -> Any:
         if what == "live":
             desired = model.desired.as_json()
             return {"model": model.name, "live": desired["live"], "canary": desired["canary"], "ready": model.is_ready}
         if what in ("schema", "release"):
             about = (model.live or model.choose("")[0]).about
-            own = ("schemas", "protocol", "seconds", "edges")  # the last three are for the router only
+            own = ("schemas", "protocol", "seconds", "edges", "tensors")  # those behind schemas are for the router only
             return about["schemas"] if what == "schema" else {key: about[key] for key in about if key not in own}
         raise HttpError(404, self._paths())
 
@@ -295,7 +338,8 @@ class Router:
 
     def _paths(self) -> str:
         predict = " ".join(f"/{name}/predict" for name in self._models) or "(no model is served yet)"
-        return f"paths: POST {predict} (and …/explain), GET …/live …/schema …/release / /status /metrics /openapi.json"
+        others = f"…/live …/schema …/release / /status /metrics /openapi.json; {v2_pages.PATHS}"
+        return f"paths: POST {predict} (and …/explain), GET {others}"
 
 
 def _json(status: int, content: Any, headers: tuple[tuple[bytes, bytes], ...] = ()) -> Response:

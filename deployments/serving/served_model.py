@@ -112,23 +112,58 @@ class ServedModel:
 
     # ── a request ─────────────────────────────────────────────────────────────────────────────────
 
-    async def ask(self, request: Request) -> tuple[ReplicaPool, int, bytes]:
+    async def ask(self, request: Request, version: str | None = None) -> tuple[ReplicaPool, int, bytes]:
         """The pool that was asked last, its status and its answer; UNANSWERED and the reason where none answers.
+
+        With a version, that one answers, or none.
 
         Raises:
             Overloaded: the request would wait behind too many.
-            HttpError: no release is ready.
+            HttpError: no release is ready, or this version cannot be asked.
         """
         if self.live is None:
             await self._await_first(len(request.body))
-        pool, is_canary = self.choose(request.key)
+        pool, is_canary = self.choose(request.key) if version is None else (self.named(version), False)
         if pool.waiting >= self.limits.max_waiting:
             raise Overloaded(f"{self.name}: {pool.waiting} requests wait already", retry_after="1")
         if pool.waiting_bytes > LARGEST_BODIES * self.limits.max_bytes:
             raise Overloaded(f"{self.name}: {pool.waiting_bytes:,} bytes wait already", retry_after="1")
+        if request.kind == replica.INFER and not pool.takes_tensors:
+            pool, is_canary = self._that_takes_tensors(pool, version), False
+        if version is not None:
+            return await self._ask_alone(pool, request)
         if is_canary and self.live is not None:
             return await self._ask_canary(pool, request)
         return await self._ask_in_turn(pool, request)
+
+    @property
+    def nameable(self) -> list[ReplicaPool]:
+        """The pools that a client may ask by their version: the live one, and the canary while it has a share."""
+        canary = self.desired.canary if self.desired.share else None
+        trial = self.pools.get(canary.candidate) if canary else None
+        return [pool for pool in (self.live, trial) if pool]
+
+    def named(self, version: str) -> ReplicaPool:
+        """The pool of a version, by its number or its candidate.
+
+        Raises:
+            HttpError: it is neither the live one nor the canary.
+        """
+        for pool in self.nameable:
+            if version in (pool.version, pool.candidate):
+                return pool
+        others = " and ".join(f"version {pool.version} ({pool.candidate})" for pool in self.nameable) or "none is ready"
+        message = f"{self.name} has no version {version[:40]!r} that answers, but {others}"
+        raise HttpError(404, f"{message}. Without /versions/… in the path, the live one answers")
+
+    def _that_takes_tensors(self, chosen: ReplicaPool, version: str | None) -> ReplicaPool:
+        """The pool to ask where the chosen one cannot be: the live one, if no version was asked for."""
+        others = (self.answering, self.live) if version is None else ()
+        for pool in others:
+            if pool and pool.takes_tensors:
+                return pool
+        message = f"{chosen} was packaged before the Open Inference Protocol was spoken here. It answers POST"
+        raise HttpError(404, f"{message} /{self.name}/predict; a candidate that is trained now answers both")
 
     def choose(self, key: str) -> tuple[ReplicaPool, bool]:
         """The pool for a request, and whether that is the canary: always the same for a key."""
@@ -142,6 +177,17 @@ class ServedModel:
         failed = f": {self._target.trouble}" if self._target and self._target.state == "failed" else ""
         raise HttpError(503, f"{self.name} has no release that is ready{failed}", **{"retry-after": "2"})
 
+    async def _ask_alone(self, pool: ReplicaPool, request: Request) -> tuple[ReplicaPool, int, bytes]:
+        """Ask a release, and no other one."""
+        begin = time.perf_counter()
+        try:
+            status, answer = await pool.ask(*request)
+        except NoReplica as error:
+            status, answer = UNANSWERED, str(error).encode()
+        if request.kind in replica.PRODUCTION:
+            pool.count(status, time.perf_counter() - begin)
+        return pool, status, answer
+
     async def _ask_canary(self, canary: ReplicaPool, request: Request) -> tuple[ReplicaPool, int, bytes]:
         """Ask a canary, and the live release where it fails or refuses: a client must not notice that there is one."""
         begin = time.perf_counter()
@@ -153,12 +199,12 @@ class ServedModel:
             canary.kill_late()
         except NoReplica as error:
             status, answer = UNANSWERED, str(error).encode()
-        if request.kind == replica.PREDICT:
+        if request.kind in replica.PRODUCTION:
             canary.count(status, time.perf_counter() - begin)
         if status < 400 or self.live is None or self.live is canary:
             return canary, status, answer
         pool, live_status, answer = await self._ask_in_turn(self.live, request)
-        if request.kind == replica.PREDICT:
+        if request.kind in replica.PRODUCTION:
             canary.failed_alone += live_status < 400 and status not in LATE
         return pool, live_status, answer
 
@@ -180,7 +226,7 @@ class ServedModel:
                 if turns == 0 or isinstance(error, DeadlyRequest) or (other is None and patient):
                     break
                 pool = other or pool
-        if request.kind == replica.PREDICT:
+        if request.kind in replica.PRODUCTION:
             pool.count(status, time.perf_counter() - begin)
         return pool, status, answer
 

@@ -25,7 +25,7 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -40,8 +40,12 @@ PROTOCOL = 1
 REQUEST = struct.Struct("!IBQdBB")
 REPLY = struct.Struct("!IHQ")
 
-PREDICT, TRY, EXPLAIN = 1, 2, 3
-"""Kinds of a request. TRY predicts too, but is no production traffic: it is neither logged nor counted."""
+PREDICT, TRY, EXPLAIN, INFER = 1, 2, 3, 4
+"""Kinds of a request. TRY predicts too, but is no production traffic: it is neither logged nor counted. INFER predicts
+by the Open Inference Protocol: its body and its answer are as open_inference.py packs them."""
+
+PRODUCTION = (PREDICT, INFER)
+"""Kinds that are logged and counted."""
 
 STATISTICS = 0
 """The status of a frame that answers nothing: counts of predictions so far, and how the log fares."""
@@ -73,29 +77,37 @@ def main() -> int:
     options = parser.parse_args()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the router, which lets its replicas finish
     sys.path.insert(0, str(ROOT))
-    from tasks.runtime import predictor
+    from tasks.runtime import open_inference, predictor
 
     # closed by the end of the process: why it failed is written down before the router hears that it is gone
     router = socket.socket(fileno=options.fd)
     begin = time.monotonic()
     loaded = predictor.Predictor(ROOT, options.version)
-    release = loaded.release
+    translator, release = open_inference.Translator(loaded), loaded.release
     first = {"protocol": PROTOCOL, "seconds": time.monotonic() - begin, **release.described()}
-    first |= {"schemas": release.schemas(), "edges": loaded.edges}
+    first |= {"schemas": release.schemas() | {"infer": translator.schemas()}, "edges": loaded.edges}
+    first |= {"tensors": translator.metadata()}
     with suppress(ConnectionError):  # the router is gone
         _send(router, [(200, 0, json.dumps(first).encode())])
         gc.collect()
         gc.freeze()  # what was loaded stays: it need not be looked through again and again
-        _serve(router, loaded, PredictionLog(options.log, release.name, release.candidate, options.version))
+        log = PredictionLog(options.log, release.name, release.candidate, options.version)
+        _serve(router, loaded, translator.read, log)
     return 0
 
 
-def _serve(router: socket.socket, predictor: Any, log: PredictionLog) -> None:
+def _serve(router: socket.socket, predictor: Any, read: Callable[[bytes], Any], log: PredictionLog) -> None:
+    """Answer what comes; `read` makes of the body of an INFER one that the predictor takes."""
     for batch in _batches(router):
+        inferences = {frame.number: read(frame.body) for frame in batch if frame.kind == INFER}
         predictions = [frame for frame in batch if frame.kind == PREDICT]
+        if inferences:
+            asked = [frame for frame in batch if frame.kind == INFER]
+            predictions += [frame._replace(body=inferences[frame.number].rows) for frame in asked]
         tries = [frame for frame in batch if frame.kind == TRY]
         answers = _by_number(predictions, predictor.predict([frame.body for frame in predictions]))
         log.write([(frame, answers[frame.number]) for frame in predictions if answers[frame.number].logged])
+        answers |= {number: one.respond(answers[number]) for number, one in inferences.items()}
         answers |= _by_number(tries, predictor.predict([frame.body for frame in tries], counted=False))
         answers |= {frame.number: predictor.explain(frame.body) for frame in batch if frame.kind == EXPLAIN}
         replies = [(answer.status, number, answer.body) for number, answer in answers.items()]

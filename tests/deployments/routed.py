@@ -183,6 +183,7 @@ class Load:
 
     port: int
     body: bytes = BODY
+    path: str = f"/{MODEL}/predict"
     statuses: Counter[int] = field(default_factory=Counter)
     answers: list[tuple[float, str]] = field(default_factory=list)
     """When somebody asked (time.monotonic), and which release answered."""
@@ -198,7 +199,7 @@ class Load:
             try:
                 asked = time.monotonic()
                 connection = connection or http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
-                connection.request("POST", f"/{MODEL}/predict", self.body)
+                connection.request("POST", self.path, self.body)
                 answer = connection.getresponse()
                 said = answer.read()
                 self._note(asked, answer.status, said, answer.headers.get("evergreen-release", ""))
@@ -219,7 +220,7 @@ class Load:
             self.statuses[status] += 1
             self.answers.append((asked, release.partition(":")[2]))
             if status == 200:
-                self.ids |= {one["id"] for one in json.loads(said)["predictions"]}
+                self.ids |= _ids(json.loads(said))
             else:
                 self.failures.append(f"{status}: {said[:200]!r}")
 
@@ -229,10 +230,17 @@ class Load:
         until(lambda: sum(self.statuses.values()) >= goal, 60, f"{more} answers")
 
 
+def _ids(answer: dict[str, Any]) -> set[str]:
+    """Of the predictions, in rows or in tensors."""
+    if "outputs" in answer:
+        return set(next(one["data"] for one in answer["outputs"] if one["name"] == "id"))
+    return {one["id"] for one in answer["predictions"]}
+
+
 @contextmanager
-def load(port: int, clients: int = 6, body: bytes = BODY) -> Iterator[Load]:
+def load(port: int, clients: int = 6, body: bytes = BODY, path: str = f"/{MODEL}/predict") -> Iterator[Load]:
     """While this lasts, clients ask: half of them keep their connections."""
-    seen = Load(port, body)
+    seen = Load(port, body, path)
     threads = [threading.Thread(target=seen.ask, kwargs={"keep": n % 2 == 0}) for n in range(clients)]
     for thread in threads:
         thread.start()

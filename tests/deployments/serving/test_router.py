@@ -10,6 +10,7 @@ import re
 import shutil
 import signal
 import socket
+import struct
 import threading
 import time
 from collections import Counter
@@ -18,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -54,6 +56,8 @@ HANGING = (BEGIN, f"        {ONCE}:\n            {HANG}\n{BEGIN}")
 BUSY = (BEGIN, f"        if len(X) > 900:\n            {COMPUTE}\n{BEGIN}")
 FAILING = (BEGIN, f'        if "LAX" in list(X["dest"]):\n            raise ArithmeticError("LAX")\n{BEGIN}')
 READ = "        return request\n\n    def _score_or_fail("
+OLD = ('    first |= {"tensors": translator.metadata()}\n', "")
+"""A release that was packaged before it spoke the Open Inference Protocol: its first frame names no tensors."""
 NARROW = (READ, f'        if b"LAX" in body:\n            return Answer(400, b"{{}}")\n{READ}')
 
 
@@ -70,6 +74,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Routed]:
     routed.variant("narrow000000000", tasks__runtime__predictor=NARROW)
     routed.variant("busy00000000000", tasks__runtime__ordinal_codes=BUSY)
     routed.variant("hangs0000000000", tasks__runtime__ordinal_codes=HANGING)
+    routed.variant("old000000000000", tasks__runtime__replica=OLD)
     broken = routed.src(routed.variant("broken000000000")) / "model.skops"
     broken.write_bytes(broken.read_bytes()[:-1] + b"!")
     yield routed
@@ -402,7 +407,7 @@ def test_a_key_counts_whatever_a_proxy_puts_beside_it(router: Routed, other: str
 
 
 CLOSED = ["/", "/status", "/metrics", "/openapi.json", "/nothing", f"/{MODEL}/live", f"/{MODEL}/schema", "/a/b/c"]
-CLOSED += [f"/{MODEL}/predict", "/nothing/explain", "/operator/a/b/predict"]  # by GET, which these do not take
+CLOSED += [f"/{MODEL}/predict", "/nothing/explain", "/operator/a/b/predict", "/v2"]  # by GET, which these do not take
 
 
 @pytest.mark.parametrize("path", CLOSED)
@@ -807,6 +812,172 @@ def test_what_a_canary_refuses_is_asked_of_who_serves(router: Routed) -> None:
     assert router.post([{"dest": "LAX"}]).status_code == 400
     narrow = router.releases()["narrow000000000"]
     assert (narrow["refused"], narrow["failed_alone"]) == (2, 1)
+
+
+# ── the Open Inference Protocol ───────────────────────────────────────────────────────────────────
+
+V2 = f"/v2/models/{MODEL}"
+INPUTS = [
+    {"name": name, "shape": [1], "datatype": "BYTES" if isinstance(value, str) else "INT64", "data": [value]}
+    for name, value in ROW.items()
+]
+
+
+def infer(router: Routed, path: str = f"{V2}/infer", inputs: Any = INPUTS, **headers: str) -> httpx.Response:
+    """Post tensors."""
+    return router.post(json.dumps({"inputs": inputs}).encode(), path, **headers)
+
+
+def outputs(answer: httpx.Response) -> dict[str, Any]:
+    """Output → its data."""
+    assert answer.status_code == 200, answer.text
+    return {one["name"]: one["data"] for one in answer.json()["outputs"]}
+
+
+def test_tensors_are_answered_as_rows_are_and_logged_with_the_ids_that_were_answered(router: Routed) -> None:
+    """To the bit; production's traffic, however it was asked."""
+    predicted, logged = router.post([ROW]).json()["predictions"][0], len(router.logged())
+    counted = router.releases()[router.candidate]["answered"], _predicted(router)
+    answer = infer(router, evergreen_key="customer", x_request_id="mine-8")
+    found = outputs(answer)
+    assert found["probability"] == [predicted["probability"]]
+    assert found["probabilities"] == list(predicted["probabilities"].values())
+    assert answer.headers["evergreen-release"] == f"{MODEL}:{router.candidate}"
+    (line,) = router.logged()[logged:]
+    assert (line["ids"], line["key"], line["request"][:7]) == (found["id"], "customer", "mine-8~")
+    assert line["rows"][0] == router.logged()[logged - 1]["rows"][0]
+    until(
+        lambda: (
+            (router.releases()[router.candidate]["answered"], _predicted(router)) == (counted[0] + 1, counted[1] + 1)
+        ),
+        10,
+    )
+
+
+def test_bytes_go_through_the_router_and_come_back(router: Routed) -> None:
+    """Behind the JSON, whose length a header says; compressed too."""
+    hours = struct.pack("<2q", 6, 17)
+    heads = [{**one, "shape": [2], "data": one["data"] * 2} for one in INPUTS if one["name"] != "hour"]
+    heads.append({"name": "hour", "shape": [2], "datatype": "INT64", "parameters": {"binary_data_size": len(hours)}})
+    wanted = {"inputs": heads, "outputs": [{"name": "probability", "parameters": {"binary_data": True}}]}
+    text = json.dumps(wanted).encode()
+    expected = [one["probability"] for one in router.post([{**ROW, "hour": 6}, ROW]).json()["predictions"]]
+    length = {"inference_header_content_length": str(len(text))}
+    for body, more in ((text + hours, {}), (gzip.compress(text + hours), {"content_encoding": "gzip"})):
+        answer = router.post(body, f"{V2}/infer", **length, **more)
+        assert answer.status_code == 200, answer.text
+        at = int(answer.headers["inference-header-content-length"])
+        assert answer.headers["content-type"] == "application/octet-stream"
+        assert list(struct.unpack("<2d", answer.content[at:])) == expected
+
+
+def test_the_pages_of_the_protocol_say_what_is_there(router: Routed) -> None:
+    """Health, what is spoken, what the model takes and gives, by its version too."""
+    assert router.get("/v2").json() == {"name": "evergreen", "version": "1", "extensions": ["binary_tensor_data"]}
+    assert router.get("/v2/health/live").json() == {"live": True}
+    assert router.get("/v2/health/ready").json() == {"ready": True}
+    described = router.get(V2).json()
+    assert (described["name"], described["versions"], described["platform"]) == (MODEL, ["3"], "evergreen_release")
+    assert {one["name"]: one["datatype"] for one in described["inputs"]}["carrier"] == "BYTES"
+    assert router.get(f"{V2}/versions/3").json() == described
+    assert router.get(f"{V2}/versions/{router.candidate}").json() == described
+    for path in (f"{V2}/ready", f"{V2}/versions/3/ready"):
+        assert router.get(path).json() == {"name": MODEL, "ready": True}
+    assert CLIENT.head(f"{router.url}{V2}").content == b""
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "told"),
+    [
+        ("GET", f"{V2}/infer", 405, "this path takes POST"),
+        ("POST", V2, 405, "this path takes GET, HEAD"),
+        ("POST", "/v2/health/live", 405, "this path takes GET, HEAD"),
+        ("POST", f"{V2}/versions/9/infer", 404, "no version '9' that answers, but version 3 ("),
+        ("GET", f"{V2}/versions/9", 404, "no version '9' that answers, but version 3 ("),
+        ("GET", f"{V2}/versions/9/ready", 404, "no version '9' that answers, but version 3 ("),
+        ("GET", "/v2/models/flight_delays", 404, f"did you mean '{MODEL}'?"),
+        ("POST", "/v2/models/flight_delays/infer", 404, f"did you mean '{MODEL}'?"),
+        ("GET", f"{V2}/nothing", 404, "paths: GET /v2 /v2/health/live"),
+        ("POST", f"{V2}/version/3/infer", 404, "paths: GET /v2 /v2/health/live"),
+        ("GET", "/v2/health/well", 404, "paths: GET /v2"),
+        ("GET", "/v2/models", 404, "paths: GET /v2"),
+    ],
+)
+def test_a_wrong_path_of_the_protocol_is_told(router: Routed, method: str, path: str, status: int, told: str) -> None:
+    """As an error of the protocol: a text."""
+    answer = CLIENT.request(method, f"{router.url}{path}", content=BODY if method == "POST" else None)
+    assert (answer.status_code, told in answer.json()["error"]) == (status, True), answer.text
+
+
+def test_a_bad_request_by_the_protocol_is_refused_and_counted(router: Routed) -> None:
+    """By a text that names the tensor; too long a body as everywhere; a header that is no number."""
+    before = router.releases()[router.candidate]["refused"]
+    answer = infer(router, inputs=[{**INPUTS[0], "name": "carier"}, *INPUTS[1:]])
+    assert answer.status_code == 400
+    assert "carier: is not known; did you mean 'carrier'?; carrier: is missing" in answer.json()["error"]
+    assert router.releases()[router.candidate]["refused"] == before + 1
+    assert "must be a number" in infer(router, inference_header_content_length="x").json()["error"]
+    assert router.post(b"x" * 5_000_001, f"{V2}/infer").status_code == 413
+
+
+def test_the_protocol_needs_a_key_where_predictions_do(router: Routed) -> None:
+    """But not its health, for probes."""
+    with project_at(router.root):
+        key = api_keys.add("shop")
+        assert infer(router).status_code == router.get(V2).status_code == router.get("/v2").status_code == 401
+        assert infer(router, authorization=f"Bearer {key}").status_code == 200
+        assert router.get("/v2/health/live").status_code == router.get("/v2/health/ready").status_code == 200
+
+
+def test_a_client_may_ask_the_live_release_or_the_canary_by_its_version(router: Routed) -> None:
+    """No other one; and without a version the canary gets its share, as of rows."""
+    router.serve(router.candidate, "other0000000000")
+    assert infer(router, f"{V2}/versions/4/infer").status_code == 404
+    router.serve(router.candidate, "other0000000000", canary="other0000000000", share=1.0)
+    assert router.get(V2).json()["versions"] == ["3", "4"]
+    for asked, name in (("/versions/3", router.candidate), ("/versions/4", "other0000000000"), ("", "other0000000000")):
+        answer = infer(router, f"{V2}{asked}/infer")
+        assert answer.headers["evergreen-release"] == f"{MODEL}:{name}"
+        assert answer.json()["model_version"] == ("3" if name == router.candidate else "4")
+    assert router.releases()["other0000000000"]["answered"] == 2
+
+
+def test_a_canary_that_fails_on_tensors_costs_nobody_an_answer(router: Routed) -> None:
+    """Unless its version was asked for: then that one answers, or none."""
+    lax = [{**one, "data": ["LAX"]} if one["name"] == "dest" else one for one in INPUTS]
+    router.serve(router.candidate, "failing00000000", canary="failing00000000", share=1.0)
+    assert infer(router, inputs=lax).headers["evergreen-release"] == f"{MODEL}:{router.candidate}"
+    assert router.releases()["failing00000000"]["failed_alone"] == 1
+    failed = infer(router, f"{V2}/versions/4/infer", lax)
+    assert (failed.status_code, "the model fails on this request" in failed.json()["error"]) == (500, True)
+
+
+def test_a_release_of_before_the_protocol_says_so_and_answers_rows(router: Routed) -> None:
+    """As a canary it gets none of the tensors; live it says what to do. It must never hang on them."""
+    router.serve(router.candidate, "old000000000000", canary="old000000000000", share=1.0)
+    assert infer(router).headers["evergreen-release"] == f"{MODEL}:{router.candidate}"
+    assert router.post().headers["evergreen-release"] == f"{MODEL}:old000000000000"
+    router.serve("old000000000000")
+    for answer in (infer(router), router.get(V2)):
+        assert answer.status_code == 404
+        assert "was packaged before the Open Inference Protocol was spoken here" in answer.json()["error"]
+    assert router.post().status_code == router.get("/openapi.json").status_code == 200
+    assert router.releases()["old000000000000"]["errors"] == 0
+
+
+@pytest.mark.long
+def test_a_change_of_releases_fails_no_request_by_the_protocol(router: Routed) -> None:
+    """Ten changes, with a canary each time, while six clients ask tensors as fast as they can."""
+    body = json.dumps({"inputs": INPUTS}).encode()
+    with load(router.port, body=body, path=f"{V2}/infer") as seen:
+        for live, other in [(router.candidate, "other0000000000"), ("other0000000000", router.candidate)] * 5:
+            router.serve(live, other, canary=other, share=0.3)
+            seen.has_asked(300)
+            router.serve(other)
+            seen.has_asked(100)
+    assert (seen.failures, set(seen.statuses)) == ([], {200})
+    assert {name for _, name in seen.answers} == {router.candidate, "other0000000000"}
+    assert len(seen.ids) == sum(seen.statuses.values())
 
 
 # ── releases that come and go ─────────────────────────────────────────────────────────────────────

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -192,3 +193,47 @@ def test_a_model_file_that_was_changed_is_not_served(bento, tmp_path):
     with serving(str(tmp_path / "bento"), log) as address:
         assert wait_until(lambda: "was changed after it was packaged" in log.read_text(), 60), log.read_text()
         assert not is_ready(address)
+
+
+# ── the Open Inference Protocol ───────────────────────────────────────────────────────────────────
+
+DATATYPES = {str: "BYTES", int: "INT64"}
+INPUTS = [{"name": name, "shape": [1], "datatype": DATATYPES[type(ROW[name])], "data": [ROW[name]]} for name in ROW]
+
+
+def test_tensors_are_answered_as_rows_are(client, bento):
+    """With the version and without, in JSON and in bytes."""
+    base, probability = "/v2/models/flight_delay", post(client, [ROW]).json()["predictions"][0]["probability"]
+    wanted = {"inputs": INPUTS, "outputs": [{"name": "probability"}], "id": "7"}
+    for path in (f"{base}/infer", f"{base}/versions/{bento.name}/infer"):
+        answer = client.post(path, json=wanted).raise_for_status().json()
+        assert (answer["outputs"][0]["data"], answer["id"]) == ([probability], "7")
+        assert answer["model_version"] == bento.name
+    length = len(json.dumps(wanted).encode())
+    wanted["parameters"] = {"binary_data_output": True}
+    answer = client.post(f"{base}/infer", json=wanted).raise_for_status()
+    length = int(answer.headers["inference-header-content-length"])
+    assert struct.unpack("<d", answer.content[length:]) == (probability,)
+
+
+def test_its_pages_say_what_is_there(client, bento):
+    """Health, metadata, and what another version is told."""
+    base = "/v2/models/flight_delay"
+    assert client.get("/v2").json()["extensions"] == ["binary_tensor_data"]
+    assert client.get("/v2/health/live").json() == {"live": True}
+    assert client.get("/v2/health/ready").json() == {"ready": True}
+    assert client.get(f"{base}/versions/{bento.name}/ready").json() == {"name": "flight_delay", "ready": True}
+    described = client.get(base).json()
+    assert described["versions"] == [bento.name]
+    assert {"name": "hour", "datatype": "INT64", "shape": [-1]}.items() <= described["inputs"][4].items()
+    for method, path in (("GET", f"{base}/versions/9"), ("POST", "/v2/models/flight/infer")):
+        answer = client.request(method, path)
+        assert (answer.status_code, bento.name in answer.json()["error"]) == (404, True)
+
+
+@pytest.mark.parametrize("header", ["", "-1", "5"])
+def test_a_body_that_is_no_request_is_told(client, header):
+    """By its text, as clients of the protocol show it."""
+    headers = {"inference-header-content-length": header, "content-type": "application/octet-stream"}
+    answer = client.post("/v2/models/flight_delay/infer", content=b"{}", headers=headers)
+    assert (answer.status_code, "refused, nothing was predicted: 1 fault" in answer.json()["error"]) == (400, True)

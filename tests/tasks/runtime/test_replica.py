@@ -351,7 +351,8 @@ def test_the_first_frame_says_that_it_is_ready_and_who_it_is(start: Callable[...
     said = json.loads(body)
     assert (status, number, said["protocol"]) == (200, 0, replica.PROTOCOL)
     assert said["candidate"] == "0123456789abcdef"
-    assert set(said["schemas"]) == {"predict", "explain"}
+    assert set(said["schemas"]) == {"predict", "explain", "infer"}
+    assert [one["name"] for one in said["tensors"]["inputs"]] == list(ROW)
     assert said["edges"] == [0.25, 0.5, 0.75]
     assert said["model_sha256"] == json.loads((release / "release.json").read_text())["model_sha256"]
 
