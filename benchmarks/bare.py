@@ -44,7 +44,7 @@ from models.flight_delay import pipeline as team_pipeline  # noqa: E402
 from models.flight_delay import rows as team_rows  # noqa: E402
 from tasks.ground import params  # noqa: E402
 from tasks.modelling import metrics  # noqa: E402
-from tasks.runtime import model_file  # noqa: E402
+from tasks.runtime import families, model_file  # noqa: E402
 
 mark("import pandas and scikit-learn")
 import great_expectations as gx  # noqa: E402
@@ -200,7 +200,7 @@ def log(pipeline, learn, holdout, predictions, found, months, model, out) -> str
             input_example=example,
             pip_requirements=[f"{package}=={version(package)}" for package in ("scikit-learn", "skops", "pandas")],
             serialization_format="skops",
-            skops_trusted_types=sorted(model_file.TRUSTED),
+            skops_trusted_types=sorted(families.SKLEARN.reviewed),
             registered_model_name=NAME,
         )
     return str(info.registered_model_version)

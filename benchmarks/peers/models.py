@@ -21,7 +21,7 @@ from sklearn.preprocessing import OrdinalEncoder
 from benchmarks.peers.rows import TYPES
 from tasks.ground import files, settings
 from tasks.modelling import rows
-from tasks.runtime import fast_trees, model_file
+from tasks.runtime import families, fast_trees, model_file
 
 NAME = "flight_delay"
 BATCHES = (1, 16, 64)
@@ -52,7 +52,7 @@ def fit(release: Path, out: Path) -> None:
     joblib.dump(some, out / "rows.joblib")
     mlflow.sklearn.save_model(
         theirs, out / "mlflow", pip_requirements=["scikit-learn"], pyfunc_predict_fn="predict_proba",
-        serialization_format="skops", skops_trusted_types=sorted(model_file.TRUSTED),
+        serialization_format="skops", skops_trusted_types=sorted(families.SKLEARN.reviewed),
     )  # fmt: skip
 
 

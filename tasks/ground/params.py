@@ -315,9 +315,9 @@ class DecisionRule(Section):
 
 
 class Estimator(Section):
-    """Which estimator, with which hyper-parameters. `class` is a dotted path below sklearn or models."""
+    """Which estimator, with which hyper-parameters. `class` is a dotted path, of any package that is installed."""
 
-    class_: Annotated[str, Field(alias="class", pattern=r"^(sklearn|models)(\.\w+)+$")]
+    class_: Annotated[str, Field(alias="class", pattern=r"^[A-Za-z_]\w*(\.\w+)+$")]
     params: Values = {}
     seed: int = 0
     alerts_per_day: PositiveFloat | None = None

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.ground.errors import ModelCodeError
 from tasks.ground.params import Estimator, Model
+from tasks.runtime import families
+from tasks.runtime.errors import did_you_mean
 from tasks.runtime.feature_types import table_columns
 
 if TYPE_CHECKING:
@@ -34,9 +36,16 @@ def rows_function(
 
 
 def build_pipeline(name: str, model: Model) -> Pipeline:
-    """models/<name>/pipeline: an unfitted pipeline from request columns to prediction."""
+    """models/<name>/pipeline: an unfitted pipeline from request columns to prediction.
+
+    Raises:
+        ModelCodeError: it cannot be made, or cannot be fitted on this machine.
+    """
     build = _attribute(f"models.{name}.pipeline", "build")
     pipeline: Pipeline = build(make_estimator(model.estimator), **_columns_by_kind(name, model, build))
+    if problem := families.problem(pipeline):
+        raise ModelCodeError(f"params.yaml: models.{name}.estimator, or models/{name}/pipeline: {problem}")
+    families.prepare(pipeline)
     return pipeline
 
 
@@ -71,10 +80,16 @@ def _vectors(model: Model) -> list[str]:
 
 
 def make_estimator(wanted: Estimator) -> BaseEstimator:
-    """The estimator that params.yaml names, with its hyper-parameters and its seed."""
+    """The estimator that params.yaml names, with its hyper-parameters and its seed.
+
+    Raises:
+        ModelCodeError: it is not installed, is no estimator, or does not take these hyper-parameters.
+    """
     module, _, attribute = wanted.class_.rpartition(".")
     kind = _attribute(module, attribute, hint="params.yaml: estimator.class: ")
-    takes = list(signature(kind).parameters)  # an estimator names every hyper-parameter there: scikit-learn's rule
+    if not _is_estimator(kind) and (isinstance(kind, type) or not module.startswith("models.")):  # or makes one
+        raise ModelCodeError(_no_estimator(wanted.class_))
+    takes = _parameters(kind)
     seeded = {"random_state": wanted.seed} if "random_state" in takes else {}
     try:
         estimator: BaseEstimator = kind(**{**seeded, **wanted.params})
@@ -82,10 +97,36 @@ def make_estimator(wanted: Estimator) -> BaseEstimator:
         raise ModelCodeError(
             f"params.yaml: estimator.params does not fit {wanted.class_}: {error}. It takes: {', '.join(sorted(takes))}"
         ) from None
+    if not _is_estimator(estimator):
+        raise ModelCodeError(_no_estimator(wanted.class_))
     return estimator
 
 
+def _is_estimator(value: Any) -> bool:
+    return all(callable(getattr(value, method, None)) for method in ("fit", "get_params", "set_params"))
+
+
+def _no_estimator(name: str) -> str:
+    return (
+        f"params.yaml: estimator.class: {name} is no estimator: it has no fit, get_params and set_params, as "
+        f"scikit-learn's have. Name the library's class that has them, as lightgbm.LGBMClassifier or "
+        f"xgboost.XGBRegressor"
+    )
+
+
+def _parameters(kind: Any) -> list[str]:
+    """The hyper-parameters of an estimator: by scikit-learn's rule all stand in its signature; XGBoost's do not."""
+    parameters = signature(kind).parameters
+    names = [name for name, each in parameters.items() if each.kind is not Parameter.VAR_KEYWORD]
+    if len(names) < len(parameters) and hasattr(kind, "get_params"):
+        names += [name for name in kind().get_params() if name not in names]
+    return names
+
+
 def _attribute(module: str, attribute: str, hint: str = "") -> Any:
+    package = module.partition(".")[0]
+    if find_spec(package) is None:
+        raise ModelCodeError(f"{hint}{families.not_installed(package)}")
     try:
         is_missing = find_spec(module) is None
     except ModuleNotFoundError:
@@ -94,5 +135,6 @@ def _attribute(module: str, attribute: str, hint: str = "") -> Any:
         raise ModelCodeError(f"{hint}there is no module {module} ({module.replace('.', '/')}/__init__.py)")
     loaded = getattr(import_module(module), attribute, None)
     if not callable(loaded):
-        raise ModelCodeError(f"{hint}{module} has no {attribute}")
+        near = did_you_mean(attribute, [name for name in dir(import_module(module)) if not name.startswith("_")])
+        raise ModelCodeError(f"{hint}{module} has no {attribute}{near if near.startswith('; did') else ''}")
     return loaded

@@ -1,7 +1,8 @@
 """Model file: skops, never pickle. The same model gives the same bytes, and nothing is loaded unread.
 
 skops writes memory addresses and the time of day into its archive; `dump` puts running numbers and a fixed date in
-their place, so that a hash identifies a model.
+their place, so that a hash identifies a model. What a model of LightGBM, XGBoost or CatBoost has learned stands in the
+archive in its library's own format. Which types a file may hold, each library's family says (families/).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
-from tasks.runtime import decisions, skops_io
+from tasks.runtime import decisions, families, skops_io
 from tasks.runtime.errors import ModelFileRefused
 
 if TYPE_CHECKING:
@@ -25,71 +26,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pandas as pd
     from sklearn.pipeline import Pipeline
-
-# Read one by one (docs/decisions/model-file.md): plain containers of numbers, and pure functions. None of them runs
-# code that the file brings along, opens a file or a socket. skops trusts the public scikit-learn estimators itself.
-TRUSTED = frozenset(
-    {
-        "functools.partial",  # only of functions that are on this list themselves
-        "numpy.dtype",
-        "numpy.random._pickle.__bit_generator_ctor",
-        "scipy._lib.array_api_compat.numpy._aliases.asarray",
-        "scipy.interpolate._bsplines.BSpline",
-        "scipy.sparse._csr.csr_matrix",
-        "sklearn._loss.link.HalfLogitLink",
-        "sklearn._loss.link.IdentityLink",
-        "sklearn._loss.link.Interval",
-        "sklearn._loss.link.LogLink",
-        "sklearn._loss.link.LogitLink",
-        "sklearn._loss.link.MultinomialLogit",
-        "sklearn._loss.loss.AbsoluteError",
-        "sklearn._loss.loss.HalfBinomialLoss",
-        "sklearn._loss.loss.HalfGammaLoss",
-        "sklearn._loss.loss.HalfMultinomialLoss",
-        "sklearn._loss.loss.HalfPoissonLoss",
-        "sklearn._loss.loss.HalfSquaredError",
-        "sklearn._loss.loss.PinballLoss",
-        "sklearn.calibration._CalibratedClassifier",
-        "sklearn.calibration._SigmoidCalibration",
-        "sklearn.compose._column_transformer.make_column_selector",
-        "sklearn.ensemble._hist_gradient_boosting.binning._BinMapper",
-        "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
-        "sklearn.feature_selection._mutual_info.mutual_info_classif",
-        "sklearn.feature_selection._mutual_info.mutual_info_regression",
-        "sklearn.feature_selection._univariate_selection.chi2",
-        "sklearn.feature_selection._univariate_selection.f_classif",
-        "sklearn.feature_selection._univariate_selection.f_regression",
-        "sklearn.metrics._dist_metrics.EuclideanDistance64",
-        "sklearn.metrics._dist_metrics.MinkowskiDistance64",
-        "sklearn.metrics._classification.accuracy_score",
-        "sklearn.metrics._classification.balanced_accuracy_score",
-        "sklearn.metrics._classification.brier_score_loss",
-        "sklearn.metrics._classification.f1_score",
-        "sklearn.metrics._classification.log_loss",
-        "sklearn.metrics._classification.precision_score",
-        "sklearn.metrics._classification.recall_score",
-        "sklearn.metrics._ranking.average_precision_score",
-        "sklearn.metrics._ranking.roc_auc_score",
-        "sklearn.metrics._scorer._CurveScorer",  # calls a function that must be on this list itself
-        "sklearn.metrics._scorer._PassthroughScorer",
-        "sklearn.metrics._scorer._Scorer",  # as _CurveScorer
-        "sklearn.model_selection._split.KFold",
-        "sklearn.model_selection._split.StratifiedKFold",
-        "sklearn.neighbors._ball_tree.BallTree",
-        "sklearn.neighbors._kd_tree.KDTree",
-        "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
-        "sklearn.neural_network._stochastic_optimizers.SGDOptimizer",
-        "sklearn.preprocessing._label.LabelBinarizer",
-        "sklearn.tree._tree.Tree",
-        "sklearn.utils._bunch.Bunch",
-        "sklearn.utils._metadata_requests.MetadataRequest",  # names of arguments
-        "sklearn.utils._metadata_requests.MethodMetadataRequest",
-        "sklearn.utils.validation.check_array",
-        "tasks.runtime.alert_budget.AlertBudget",  # of this project: an estimator and a number
-        "tasks.runtime.conformal.Conformal",  # of this project: a pipeline and numbers
-        "tasks.runtime.ordinal_codes.Codes",  # of this project: dicts of text to number
-    }
-)
 
 # What skops and zipfile raise at bytes that are no model file, or one that was made to look like one.
 UNREADABLE = (
@@ -99,7 +35,11 @@ UNREADABLE = (
 
 
 def dump(pipeline: Pipeline, path: Path) -> None:
-    """Write a fitted pipeline to a model file; equal pipelines give equal bytes."""
+    """Write a fitted pipeline to a model file; equal pipelines give equal bytes.
+
+    The pipeline forgets what differs from process to process: how long a search took, the name of a CatBoost model.
+    """
+    families.settle(pipeline)
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     beside.write_bytes(_canonical(skops_io.module().dumps(pipeline)))
     beside.replace(path)
@@ -131,9 +71,14 @@ def load(path: Path, sha256: str | None, own: str | None = None) -> Pipeline:
         if refused := _unreviewed(asked, own):
             raise ModelFileRefused(
                 f"{path} holds types that are not on the reviewed list: {', '.join(refused)}. It is not loaded. "
-                f"Read what they do; if they are harmless, add them to TRUSTED in tasks/runtime/model_file.py."
+                f"{advice(own)}"
             )
         pipeline: Pipeline = skops_io.module().loads(content, trusted=sorted(asked))
+    except ModuleNotFoundError as error:
+        missing = families.not_installed(str(error.name).partition(".")[0])
+        raise ModelFileRefused(f"{path} holds a model of a library that is missing here: {missing}") from None
+    except families.errors() as error:
+        raise ModelFileRefused(f"{path} cannot be read by {_libraries(asked)}, as installed here: {error}") from None
     except UNREADABLE as error:
         raise ModelFileRefused(f"{path} is not a model file: {type(error).__name__}: {error}") from None
     return pipeline
@@ -142,6 +87,35 @@ def load(path: Path, sha256: str | None, own: str | None = None) -> Pipeline:
 def types(content: bytes) -> set[str]:
     """The dotted names of all types and functions in a model file, but for those of Python and NumPy themselves."""
     return set(skops_io.module().get_untrusted_types(data=content))
+
+
+def packages(path: Path) -> set[str]:
+    """The packages whose types a model file holds: what must be installed where it is loaded."""
+    names: set[str] = set()
+    _gather(json.loads(zipfile.ZipFile(path).read("schema.json")), names)
+    return {families.package_of(f"{name}.") for name in names} - {"builtins"}
+
+
+def _gather(node: Any, names: set[str]) -> None:
+    if isinstance(node, dict):
+        if isinstance(module := node.get("__module__"), str):
+            names.add(module)
+        for child in node.values():
+            _gather(child, names)
+    elif isinstance(node, list):
+        for child in node:
+            _gather(child, names)
+
+
+def advice(own: str | None) -> str:
+    """What to do about a type that nobody has read."""
+    place = f"{own.replace('.', '/')}/pipeline/__init__.py" if own else "models/<name>/pipeline/__init__.py"
+    return f"Read what they do; if they are harmless, name them in a set REVIEWED in {place}."
+
+
+def _libraries(types: set[str]) -> str:
+    """The libraries beside scikit-learn that a file needs, with their versions here."""
+    return ", ".join(family.installed() for family in families.of_names(types)[1:])
 
 
 def unreviewed_types(pipeline: Pipeline, own: str | None = None) -> list[str]:
@@ -154,8 +128,18 @@ def unreviewed_types(pipeline: Pipeline, own: str | None = None) -> list[str]:
 
 
 def _unreviewed(asked: set[str], own: str | None) -> list[str]:
-    unknown = (name for name in asked - TRUSTED if not skops_io.is_public_estimator(name))
-    return sorted(name for name in unknown if not (own and _is_defined_below(own, name)))
+    reviewed = frozenset[str]().union(*(family.reviewed for family in families.of_names(asked)))
+    unknown = (name for name in asked - reviewed if not skops_io.is_public_estimator(name))
+    rest = {name for name in unknown if not (own and _is_defined_below(own, name))}
+    return sorted(rest - _reviewed_by(own) if rest and own else rest)
+
+
+def _reviewed_by(own: str) -> set[str]:
+    """Types that the team itself has read: REVIEWED of its pipeline, which a release takes along."""
+    try:
+        return {*getattr(import_module(f"{own}.pipeline"), "REVIEWED", ())}
+    except ModuleNotFoundError:
+        return set()
 
 
 def _is_defined_below(own: str, dotted: str) -> bool:

@@ -137,6 +137,6 @@ def _of_types(types: list[str], name: str) -> str:
             f"below models/{name}/pipeline"
         )
     return (
-        f"it holds {', '.join(types)}, which nobody has read yet: use another, or read what it does and add it to "
-        f"TRUSTED in tasks/runtime/model_file.py (a scorer: name it by its text, as scoring='f1')"
+        f"it holds {', '.join(types)}, which nobody has read yet: use another (a scorer: name it by its text, as "
+        f"scoring='f1'), or this. {model_file.advice(f'models.{name}')}"
     )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tasks.ground import arithmetic, files, params, settings
 from tasks.ground.errors import DataMissing, ModelCodeError
 from tasks.modelling import user_code
-from tasks.runtime import decisions, model_file
+from tasks.runtime import decisions, families, model_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 
     Features = dict[str, dict[str, Any]]
 
-FAULTS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
-"""What a team's own code, and scikit-learn, may raise on rows and parameters that they cannot take."""
+
+def faults() -> tuple[type[Exception], ...]:
+    """What a team's own code, and a library, may raise on rows and parameters that they cannot take."""
+    return (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, *families.errors())
 
 
 def train(name: str) -> None:
@@ -141,7 +143,7 @@ def fit(name: str, model: params.Model, learn: pd.DataFrame, *, is_first: bool =
             estimator_checks.refuse_before_fit(pipeline, name, model, weighted=bool(more))
             if (few := estimator_checks.few(learn, model.task)) is not None:
                 trial = user_code.build_pipeline(name, model)
-                estimator_checks.try_on(few, name, model, trial, FAULTS)
+                estimator_checks.try_on(few, name, model, trial, faults())
         pipeline.fit(features, learn["label"], **more)
     if is_first and few is None:
         estimator_checks.refuse_unwritable(pipeline, name)
@@ -153,7 +155,7 @@ def explained(name: str, features: pd.DataFrame) -> Iterator[None]:
     """What a pipeline raises when it is fitted, in words that say whose it is."""
     try:
         yield
-    except FAULTS as error:
+    except faults() as error:
         empty = [str(column) for column in features if features[column].isna().all()]
         hint = f" ({', '.join(empty)}: missing in every row)" if empty else _hint_of_gaps(error, features)
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
@@ -223,7 +225,7 @@ def _failure(pipeline: Pipeline, model: params.Model, row: pd.DataFrame) -> str 
     """What the pipeline raises for a row, or that it answers no number; None when it answers."""
     try:
         answer = model_file.predict(pipeline, row, model.task)
-    except FAULTS as error:
+    except faults() as error:
         return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
     return None if answer.notna().all(axis=None) else "it answers NaN"
 

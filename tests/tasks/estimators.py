@@ -121,9 +121,6 @@ FILLINGS: dict[str, Callable[[], Any]] = {
 }
 NAMED = [*CLASSIFIERS, *REGRESSORS, *ENCODINGS, *FILLINGS, "selected_columns"]
 
-HOLDS_A_TIME = {"grid_search"}
-"""Fitted objects that keep how long something took: never the same bytes twice (docs/decisions/model-file.md)."""
-
 
 def fitted(name: str) -> Pipeline:
     """A pipeline of the columns and a named estimator, encoder or imputer, fitted; the same in every process."""

@@ -24,7 +24,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 from tasks.ground import files, import_closure, params, settings
 from tasks.ground.errors import DataMissing, ModelFileRefused, ReleaseDiffers, StageFailed
 from tasks.release.package import bento_trial
-from tasks.runtime import feature_types, model_file
+from tasks.runtime import families, feature_types, model_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -143,7 +143,8 @@ def write_release(name: str, model: params.Model, release: Path) -> None:
     """Write everything that the service needs into a folder, and the candidate's name."""
     build = settings.BUILD / name
     release.mkdir(parents=True)
-    for source, target in sources(name).items():
+    held = model_file.packages(build / "model" / "model.skops")
+    for source, target in sources(name, packages).items():
         (release / target).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, release / target)
     shutil.copyfile(build / "model" / "model.skops", release / "model.skops")
@@ -154,16 +155,27 @@ def write_release(name: str, model: params.Model, release: Path) -> None:
     files.write_json(release / "candidate.json", {"candidate": files.digest(files.tree(release))[:16]})
 
 
-def sources(name: str) -> dict[Path, Path]:
-    """The code of a release, as file → its place in it: tasks/runtime, and the model's own code."""
+def sources(name: str, packages: Collection[str] = ()) -> dict[Path, Path]:
+    """The code of a release, as file → its place in it: tasks/runtime, and the model's own code.
+
+    Args:
+        name: the model's.
+        packages: whose types its model file holds: of no other library anything is taken along.
+    """
     root = settings.ROOT
     pipeline = root / "models" / name / "pipeline"
     needed = import_closure.closure(pipeline / "__init__.py", root) | {root / "tasks" / "__init__.py"}
     for folder in (root / "tasks" / "runtime", pipeline):  # tables that its code reads, for one
         needed |= {path for path in folder.rglob("*") if path.is_file()}
+    needed -= _of_other_families(packages)
     targets = {path: path.relative_to(root) for path in sorted(needed)}
     private = re.compile(r"(^|/)(\.|__pycache__/)")  # byte code, .env, an editor's leavings
     return {path: target for path, target in targets.items() if not private.search(target.as_posix())}
+
+
+def _of_other_families(packages: Collection[str]) -> set[Path]:
+    """What is known of libraries of which the model file holds no type."""
+    return {settings.ROOT / path for path in {*families.modules(families.known())} - {*families.modules(packages)}}
 
 
 def describe(name: str, model: params.Model) -> dict[str, Any]:

@@ -165,7 +165,7 @@ def _log_model(name: str, model: params.Model, release: Path, build: Path) -> st
     from mlflow.utils import environment
 
     from tasks.modelling import rows
-    from tasks.runtime import model_file
+    from tasks.runtime import families, model_file
 
     path = release / "model.skops"
     pipeline = model_file.load(path, files.read_json(release / "release.json")["model_sha256"], own=f"models.{name}")
@@ -176,7 +176,7 @@ def _log_model(name: str, model: params.Model, release: Path, build: Path) -> st
             pipeline,
             name="model",
             serialization_format="skops",
-            skops_trusted_types=sorted(model_file.TRUSTED | model_file.types(path.read_bytes())),
+            skops_trusted_types=sorted(families.SKLEARN.reviewed | model_file.types(path.read_bytes())),
             pip_requirements=_requirements(release / "requirements.txt"),  # inferring them takes seven seconds
             signature=infer_signature(example, pipeline.predict(example)),
             input_example=example,

@@ -140,7 +140,7 @@ def check(space: Space, name: str, model: params.Model, learn: pd.DataFrame) -> 
             if model.task == "anomaly":
                 continue
             estimator_checks.refuse_before_fit(pipeline, name, tried, weighted="weight" in learn)
-            estimator_checks.try_on(learn if rows is None else rows, name, tried, pipeline, train.FAULTS)
+            estimator_checks.try_on(learn if rows is None else rows, name, tried, pipeline, train.faults())
 
 
 def _refuse_unknown_keys(space: Space, path: str, name: str) -> None:

@@ -219,7 +219,7 @@ def test_an_unknown_model_is_told_with_what_was_meant() -> None:
         ("tiny.datasets.readings", "some", "models.tiny.datasets.readings: 'some' is no way to read a dataset; write partition, {history: N}, static or all"),
         ("tiny.datasets.readings", "all", "models.tiny: datasets: at least one must be read by partition or history: rows are made by partition"),
         ("tiny.datasets.readings", {"history": 0}, "models.tiny.datasets.readings: history: 0 is no number of partitions, 1 or more"),
-        ("tiny.estimator.class", "subprocess.run", r"models.tiny.estimator.class: string should match pattern '^(sklearn|models)(\.\w+)+$', not 'subprocess.run'"),
+        ("tiny.estimator.class", "Ridge", r"models.tiny.estimator.class: string should match pattern '^[A-Za-z_]\w*(\.\w+)+$', not 'Ridge'"),
         ("tiny.gate.confidence", 95, "models.tiny.gate.confidence: input should be less than 1, not 95"),
         ("tiny.gate.rule", "best", "models.tiny.gate.rule: input should be 'better' or 'not_worse', not 'best'"),
         ("tiny.serving.max_rows", 0, "models.tiny.serving.max_rows: input should be greater than or equal to 1, not 0"),

@@ -64,8 +64,23 @@ def test_an_estimator_that_cannot_be_made_is_told_with_what_it_takes() -> None:
         "keyword argument 'alfa'. It takes: alpha, copy_X, fit_intercept, max_iter, positive, random_state, solver, tol"
     )
     assert "missing 1 required positional argument: 'estimators'" in refusal("sklearn.ensemble.VotingClassifier")
-    assert refusal("sklearn.linear_model.Rige") == "params.yaml: estimator.class: sklearn.linear_model has no Rige"
+    assert refusal("sklearn.linear_model.Rige").endswith("sklearn.linear_model has no Rige; did you mean 'Ridge'?")
     assert refusal("sklearn.liner.Ridge").startswith("params.yaml: estimator.class: there is no module sklearn.liner")
+
+
+def test_a_package_that_is_not_installed_is_told_with_what_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The group of the lock, where it is a family; else where a requirement is added."""
+    monkeypatch.setattr(user_code, "find_spec", lambda _: None)
+    assert refusal("lightgbm.LGBMClassifier") == (
+        "params.yaml: estimator.class: LightGBM is not installed: `make setup WITH=lightgbm` brings it"
+    )
+    assert "nosuch is not installed: add it to pyproject.toml" in refusal("nosuch.Booster")
+
+
+@pytest.mark.parametrize("class_", ["collections.Counter", "sklearn.metrics.f1_score", "subprocess.run"])
+def test_what_is_no_estimator_is_told_and_is_not_called(class_: str) -> None:
+    """A class without fit, a function, a command."""
+    assert f"{class_} is no estimator" in refusal(class_)
 
 
 @pytest.mark.parametrize("name", ["flight_delay", "hourly_departures"])

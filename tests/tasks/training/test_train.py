@@ -275,7 +275,7 @@ def test_hyper_parameters_out_of_range_are_told(small: Project, prepared: Path) 
             ),
         ),
         ("sklearn.cluster.KMeans", "estimator: sklearn.cluster.KMeans is a clusterer, and the task is classification"),
-        ("sklearn.utils.Bunch", "estimator: sklearn.utils.Bunch has no predict_proba as it is, which a classification"),
+        ("sklearn.utils.Bunch", "sklearn.utils.Bunch is no estimator: it has no fit, get_params and"),
     ],
 )
 def test_a_class_that_cannot_be_the_estimator_is_told(class_: str, said: str, small: Project, prepared: Path) -> None:

@@ -1,0 +1,147 @@
+"""Every family's models: the same bytes twice, loaded only when all they hold was reviewed, and answering as before."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.pipeline import Pipeline
+
+from tasks.ground import files
+from tasks.ground.errors import ModelFileRefused
+from tasks.runtime import families, model_file, skops_io
+from tests.conftest import REPOSITORY
+from tests.tasks.runtime.families import fitted
+
+FOREIGN = [package for package in families.known() if package in fitted.MADE and package != "sklearn"]
+
+pytestmark = pytest.mark.filterwarnings("ignore:X does not have valid feature names:UserWarning")
+
+
+@pytest.fixture(scope="module")
+def dumped(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], tuple[Pipeline, Path]]:
+    """A fitted pipeline, and its model file; each is fitted once. Without its library the test is left out."""
+    folder = tmp_path_factory.mktemp("models")
+
+    @functools.cache
+    def get(package: str, what: str) -> tuple[Pipeline, Path]:
+        pytest.importorskip(package)
+        pipeline, path = fitted.fitted(package, what), folder / f"{package} {what}.skops"
+        model_file.dump(pipeline, path)
+        return pipeline, path
+
+    return get
+
+
+@pytest.mark.parametrize(("package", "what"), fitted.NAMED)
+def test_a_model_answers_the_same_after_loading(dumped: Any, package: str, what: str) -> None:
+    """To the last bit; one row alone within the tolerance that its family states."""
+    pipeline, path = dumped(package, what)
+    rows = fitted.MADE[package][what][1]
+    loaded = model_file.load(path, sha256=files.sha256(path))
+    np.testing.assert_array_equal(fitted.answers(loaded, rows), fitted.answers(pipeline, rows))
+    np.testing.assert_array_equal(loaded.predict(rows), pipeline.predict(rows))
+    alone = np.concatenate([fitted.answers(loaded, rows[i : i + 1]) for i in range(20)])
+    near = families.tolerance(loaded)
+    np.testing.assert_allclose(alone, fitted.answers(pipeline, rows)[:20], rtol=near, atol=near)
+    assert package in model_file.packages(path)
+
+
+@pytest.mark.parametrize("threads", ["1", "2"])
+@pytest.mark.parametrize("package", list(fitted.MADE))
+def test_another_process_writes_the_same_bytes(dumped: Any, package: str, threads: str) -> None:
+    """With other addresses, another order of sets, and another number of threads."""
+    pytest.importorskip(package)
+    more = {"PYTHONPATH": str(REPOSITORY), "PYTHONHASHSEED": "7", "OMP_NUM_THREADS": threads}
+    command = [sys.executable, "-m", "tests.tasks.runtime.families.fitted", package]
+    done = subprocess.run(
+        command, cwd=REPOSITORY, env={**os.environ, **more}, capture_output=True, text=True, check=True
+    )
+    here = {f"{package}, {what}": files.sha256(dumped(package, what)[1]) for what in fitted.MADE[package]}
+    assert json.loads(done.stdout) == here
+
+
+@pytest.mark.parametrize("package", FOREIGN)
+def test_a_file_is_refused_where_the_library_is_no_family(
+    dumped: Any, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What nobody has read is not loaded."""
+    monkeypatch.setattr(families, "of_names", lambda _: [families.SKLEARN])
+    with pytest.raises(ModelFileRefused, match=rf"not on the reviewed list: .*{package}.*name them in a set REVIEWED"):
+        model_file.load(dumped(package, "values")[1], sha256=None)
+
+
+@pytest.mark.parametrize("package", FOREIGN)
+def test_a_file_whose_library_is_missing_names_what_brings_it(
+    dumped: Any, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A group of the lock."""
+
+    def loads(*_: Any, **__: Any) -> Any:
+        raise ModuleNotFoundError(f"No module named '{package}'", name=package)
+
+    path = dumped(package, "values")[1]
+    monkeypatch.setattr(skops_io.module(), "loads", loads)
+    with pytest.raises(ModelFileRefused, match=rf"is not installed: `make setup WITH={package}` brings it"):
+        model_file.load(path, sha256=None)
+
+
+@pytest.mark.parametrize("package", list(fitted.MADE))
+def test_every_reviewed_name_is_there(package: str) -> None:
+    """A class or a function of its module, and no module's alias."""
+    from importlib import import_module
+    from types import FunctionType
+
+    pytest.importorskip(package)
+    family = families.named(package)
+    assert family
+    for name in family.reviewed:
+        module, _, attribute = name.rpartition(".")
+        assert isinstance(getattr(import_module(module), attribute), type | FunctionType)
+
+
+def test_a_model_of_scikit_learn_imports_no_other_library(tmp_path: Path) -> None:
+    """Import time is what a request waits for when a replica starts."""
+    path = tmp_path / "m.skops"
+    model_file.dump(fitted.fitted("sklearn", "searched"), path)
+    code = (
+        "import sys; from pathlib import Path; from tasks.runtime import families, model_file; "
+        f"families.tolerance(model_file.load(Path({str(path)!r}), None)); "
+        f"print([name for name in {FOREIGN} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("package", "asked", "said"),
+    [
+        ("lightgbm", {"device_type": "gpu"}, "device_type: 'gpu' asks for a graphics processor, and this machine has"),
+        ("lightgbm", {"num_leafs": 3}, "LightGBM knows no parameter num_leafs; did you mean 'num_leaf'?"),
+        ("xgboost", {"device": "cuda:0"}, "device: 'cuda:0' asks for a graphics processor"),
+        ("xgboost", {"tree_method": "gpu_hist"}, "leave it out, and XGBoost computes on the processor"),
+        ("catboost", {"task_type": "GPU"}, "task_type: 'GPU' asks for a graphics processor"),
+    ],
+)
+def test_what_cannot_be_fitted_here_is_told_before(
+    package: str, asked: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With what to do instead."""
+    pytest.importorskip(package)
+    monkeypatch.setattr("tasks.runtime.families.family.has_gpu", lambda: False)
+    estimator = {"lightgbm": fitted._lightgbm, "xgboost": fitted._xgboost, "catboost": fitted._catboost}[package]
+    assert said in str(families.problem(Pipeline([("estimator", estimator(**asked))])))
+
+
+def test_a_release_depends_on_its_own_families_alone() -> None:
+    """Editing the others makes no new candidate of it."""
+    assert families.modules({"sklearn", "numpy", "tasks", "models"}) == ["tasks/runtime/families/sklearn.py"]
+    assert families.modules({"lightgbm"}) == [f"tasks/runtime/families/{name}.py" for name in ("sklearn", "lightgbm")]
