@@ -143,7 +143,7 @@ def write_release(name: str, model: params.Model, release: Path) -> None:
     """Write everything that the service needs into a folder, and the candidate's name."""
     build = settings.BUILD / name
     release.mkdir(parents=True)
-    held = model_file.packages(build / "model" / "model.skops")
+    packages = model_file.packages(build / "model" / "model.skops")
     for source, target in sources(name, packages).items():
         (release / target).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, release / target)
