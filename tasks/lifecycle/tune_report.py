@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
@@ -35,7 +37,7 @@ def page(result: TuneResult) -> str:
             result=result,
             loss=loss_name(result.model.gate.loss),
             verdict=verdict(result),
-            trials=[*_rows(result)],
+            trials=[(*row, _state(row[0])) for row in _rows(result)],
             pictures=[_trials_picture(result), *_importance_picture(result.study.importances)],
             slices=lead.slices(result.study)[:SHOWN] if result.study.best.number else [],
             costs=_costs(result),
@@ -72,6 +74,11 @@ def _rows(result: TuneResult) -> Iterator[tuple[StudyTrial, str, str]]:
         yield trial, score, _in_words(trial)
 
 
+def _state(trial: StudyTrial) -> str:
+    """Of a trial that was pruned with the number of folds that its loss is of."""
+    return f"pruned at {len(trial.losses)}" if trial.state == "pruned" else trial.state
+
+
 def _in_words(trial: StudyTrial) -> str:
     """What was drawn: the class where there are several, and the values by their keys."""
     short = trial.estimator.class_.rpartition(".")[2]
@@ -84,7 +91,7 @@ def _in_words(trial: StudyTrial) -> str:
 
 
 def _value(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else json.dumps(value).strip('"')
 
 
 def _costs(result: TuneResult) -> list[str]:
@@ -108,8 +115,8 @@ def _costs(result: TuneResult) -> list[str]:
 def _trials_picture(result: TuneResult) -> tuple[str, Markup]:
     """The loss of each trial; the best so far as a line, that of the present parameters as another."""
     study, left, right, top, bottom = result.study, 52.0, axes.WIDTH - 12.0, 10.0, 176.0
-    scored = [trial for trial in study.trials if trial.losses]
-    ordered = sorted(trial.score for trial in scored)
+    scored = [(trial, _comparable(trial, study.present)) for trial in study.trials if trial.losses]
+    ordered = sorted(score for _, score in scored)
     # a few that are far off must not press all others onto a line: they lie on the edge
     low, high = axes.extent([*ordered[: max(len(ordered) * 9 // 10, 1)], study.present.score], [])
 
@@ -131,7 +138,7 @@ def _trials_picture(result: TuneResult) -> tuple[str, Markup]:
         f"{study.present.score:.6g}. The table below has the numbers.",
         marks=[(y(value), short(value)) for value in axes.ticks(low, high, 5)],
         numbers=[(x(value), f"{value:g}") for value in axes.ticks(0, len(study.trials) - 1) if value == int(value)],
-        dots=[(x(t.number), y(t.score), t) for t in scored],
+        dots=[(x(trial.number), y(score), trial) for trial, score in scored],
         line=" ".join([*steps, f"H{right:.1f}"]),
         present=y(study.present.score),
         left=left,
@@ -139,7 +146,15 @@ def _trials_picture(result: TuneResult) -> tuple[str, Markup]:
         bottom=bottom,
         best=study.best.number,
     )
-    return f"{loss_name(result.model.gate.loss)} by trial: ● complete, ○ pruned, - - present parameters", drawn
+    return (
+        f"{loss_name(result.model.gate.loss)} by trial: ● complete, ○ pruned (by its difference on the folds it reached), - - present parameters",
+        drawn,
+    )
+
+
+def _comparable(trial: StudyTrial, present: StudyTrial) -> float:
+    """A loss of all folds; of a trial that was pruned, as if it differed on all of them as on those that it reached."""
+    return trial.score - fmean(present.losses[: len(trial.losses)]) + present.score
 
 
 def _importance_picture(importances: dict[str, float]) -> Iterator[tuple[str, Markup]]:
@@ -174,7 +189,7 @@ def table(result: TuneResult) -> Table:
     for trial, score, words in _rows(result):
         name = "present" if not trial.number else str(trial.number)
         drawn.add_row(
-            name, score, trial.state, f"{trial.seconds:.1f}", words, style="bold" if trial.number == best else ""
+            name, score, _state(trial), f"{trial.seconds:.1f}", words, style="bold" if trial.number == best else ""
         )
     return drawn
 
@@ -184,7 +199,13 @@ def markdown(result: TuneResult) -> str:
     lines = [f"**{result.sentence()}**", "", *verdict(result), ""]
     lines += ["| trial | loss | state | CPU s | parameters |", "| --- | --- | --- | --- | --- |"]
     for trial, score, words in _rows(result):
-        cells = str(trial.number or "present"), score, trial.state, f"{trial.seconds:.1f}", words.replace("|", "&#124;")
+        cells = (
+            str(trial.number or "present"),
+            score,
+            _state(trial),
+            f"{trial.seconds:.1f}",
+            words.replace("|", "&#124;"),
+        )
         lines.append(f"| {' | '.join(cells)} |")
     if result.patch:
         lines += ["", "```diff", result.patch.rstrip("\n"), "```"]

@@ -54,7 +54,7 @@ class TuneResult:
     def sentence(self) -> str:
         """The result, as briefly as can be."""
         present, best, loss = self.study.present, self.study.best, self.model.gate.loss
-        ended = f"{len(self.study.trials) - 1} trials, {self.study.spent_s:,.0f} CPU seconds"
+        ended = f"{len(self.study.trials) - 1} trials ({self.study.spent_s:,.0f} CPU seconds)"
         if not best.number:
             return f"{self.name}: none of {ended} has a lower {loss} than the present parameters ({present.score:.5g})"
         return (

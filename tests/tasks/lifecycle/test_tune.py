@@ -166,7 +166,8 @@ def test_what_costs_is_searched_by_cost(project: Project) -> None:
         "params.yaml", "      seed: 0", "      seed: 0\n      decision: {cost: {false_positive: 1, false_negative: 5}}"
     )
     project.edit("params.yaml", "loss: log_loss", "loss: cost")
-    result = search(trials=2)
+    project.edit("params.yaml", "trials: 12}", "trials: 2, folds: {count: 2}}")
+    result = search()
     assert 0 < result.study.best.score <= 5
     assert "cost" in result.sentence()
 
