@@ -146,10 +146,8 @@ def _trials_picture(result: TuneResult) -> tuple[str, Markup]:
         bottom=bottom,
         best=study.best.number,
     )
-    return (
-        f"{loss_name(result.model.gate.loss)} by trial: ● complete, ○ pruned (by its difference on the folds it reached), - - present parameters",
-        drawn,
-    )
+    pruned = "○ pruned (by its difference on the folds that it reached)"
+    return f"{loss_name(result.model.gate.loss)} by trial: ● complete, {pruned}, - - present parameters", drawn
 
 
 def _comparable(trial: StudyTrial, present: StudyTrial) -> float:
