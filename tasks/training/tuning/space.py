@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from inspect import Parameter, signature
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from tasks.ground import files, params
-from tasks.ground.errors import ParamsError, did_you_mean
+from tasks.ground.errors import ModelCodeError, ParamsError, did_you_mean
 from tasks.modelling import user_code
 
 if TYPE_CHECKING:
@@ -129,18 +130,27 @@ def check(space: Space, name: str, model: params.Model, learn: pd.DataFrame) -> 
         ParamsError: a key that the estimator does not have, or a value that params.yaml cannot hold.
         ModelCodeError: there is no such class, or it refuses a value.
     """
-    from tasks.training import estimator_checks, train
+    from tasks.training import estimator_checks
 
     rows = estimator_checks.few(learn, model.task)
     for path in space.axes:
         _refuse_unknown_keys(space, path, name)
         for corner in _corners(space, path):
             tried = model.model_copy(update={"estimator": space.estimator(corner)})
-            pipeline = user_code.build_pipeline(name, tried)
-            if model.task == "anomaly":
-                continue
-            estimator_checks.refuse_before_fit(pipeline, name, tried, weighted="weight" in learn)
-            estimator_checks.try_on(learn if rows is None else rows, name, tried, pipeline, train.faults())
+            try:
+                _try(name, tried, learn if rows is None else rows, weighted="weight" in learn)
+            except ModelCodeError as error:
+                what = f"params.yaml: models.{name}.tune: {path} with {tried.estimator.params} cannot be tried"
+                raise ModelCodeError(f"{what}: {error}") from None
+
+
+def _try(name: str, tried: params.Model, rows: pd.DataFrame, *, weighted: bool) -> None:
+    from tasks.training import estimator_checks, train
+
+    pipeline = user_code.build_pipeline(name, tried)
+    if tried.task != "anomaly":
+        estimator_checks.refuse_before_fit(pipeline, name, tried, weighted=weighted)
+        estimator_checks.try_on(rows, name, tried, pipeline, train.faults())
 
 
 def _refuse_unknown_keys(space: Space, path: str, name: str) -> None:
@@ -151,7 +161,9 @@ def _refuse_unknown_keys(space: Space, path: str, name: str) -> None:
     where = "tune.space" if path == space.base.class_ else f"tune.classes.{path}"
     for axis in space.axes[path]:
         first, _, below = axis.key.partition(".")
-        if first not in possible and not takes_any:
+        # what an estimator takes besides its signature, its family knows (families.problem); not what is a slip
+        is_slip = not takes_any or bool(get_close_matches(first, possible, 1, cutoff=0.85))
+        if first not in possible and is_slip:
             raise ParamsError(
                 f"params.yaml: models.{name}.{where}.{axis.key}: {path} has no parameter {first!r}"
                 f"{did_you_mean(first, possible)}"

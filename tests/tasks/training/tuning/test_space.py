@@ -126,6 +126,22 @@ def test_what_says_nothing_is_told_when_params_are_read(tune: dict[str, Any], sa
         params.Tune.model_validate(tune)
 
 
+@pytest.mark.parametrize(
+    ("path", "key", "says"),
+    [
+        ("lightgbm.LGBMClassifier", "num_leafs", "tune: lightgbm.LGBMClassifier with .* knows no parameter num_leafs"),
+        ("lightgbm.LGBMClassifier", "nothing", "knows no parameter nothing"),
+        ("xgboost.XGBClassifier", "max_dept", "has no parameter 'max_dept'; did you mean 'max_depth'"),
+    ],
+)
+def test_a_slip_is_told_of_families_that_take_anything(small: Project, path: str, key: str, says: str) -> None:
+    """LightGBM and XGBoost would ignore it."""
+    pytest.importorskip(path.partition(".")[0])
+    searched, model = of(small, {"classes": {path: {key: {"low": 2, "high": 5}}}})
+    with pytest.raises(Mistake, match=says):
+        space.check(searched, "tiny", model, rows())
+
+
 def test_the_present_parameters_are_found_in_the_space(small: Project) -> None:
     """So that the sampler knows of them; not where they lie outside, or are left to the estimator."""
     assert of(small, {"space": {"C": {"low": 0.1, "high": 5.0}}})[0].point_of_base() == {"C": 1}
