@@ -5,13 +5,13 @@ unexport PYTHONDONTWRITEBYTECODE
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 READY := .venv/.ready
-# groups of packages that not every project needs: make setup WITH="lightgbm xgboost"; .ready remembers them
+# groups of packages that not every project needs: WITH adds some, and .ready remembers them; WITH= takes all away
 GROUPS := $(filter-out dev,$(shell sed -nE '/^.dependency-groups/,/^.tool/ s/^([a-z0-9-]+) = \[.*/\1/p' pyproject.toml 2>/dev/null))
 INSTALLED := $(shell cat $(READY) 2>/dev/null)
-WITH ?= $(INSTALLED)
-LOCKS := $(strip requirements.lock $(WITH:%=locks/%.lock))
-UNHASHED := $(wildcard $(WITH:%=locks/%.txt))
-OTHER_GROUPS := $(if $(filter-out $(INSTALLED),$(WITH))$(filter-out $(WITH),$(INSTALLED)),other-groups)
+WANTED := $(if $(strip $(WITH)),$(sort $(INSTALLED) $(WITH)),$(if $(filter undefined,$(origin WITH)),$(INSTALLED)))
+LOCKS := $(strip requirements.lock $(WANTED:%=locks/%.lock))
+UNHASHED := $(wildcard $(WANTED:%=locks/%.txt))
+OTHER_GROUPS := $(if $(filter-out $(INSTALLED),$(WANTED))$(filter-out $(WANTED),$(INSTALLED)),other-groups)
 # the commands in a virtual environment name its folder: one that came along with a copied or moved project is made again
 ELSEWHERE := $(shell python=$$(grep -m1 -aoE "/[^'\"]*/bin/python[0-9.]*" .venv/bin/dvc 2>/dev/null) && \
   ! test "$${python%/*}" -ef .venv/bin && echo elsewhere)
@@ -31,7 +31,7 @@ elsewhere:
 	@rm -rf .venv
 
 $(READY): $(wildcard $(LOCKS)) $(UNHASHED) $(ELSEWHERE) $(OTHER_GROUPS)
-	@$(if $(filter-out $(GROUPS),$(WITH)),echo "there is no group $(filter-out $(GROUPS),$(WITH)): WITH takes $(GROUPS)"; exit 1)
+	@$(if $(filter-out $(GROUPS),$(WANTED)),echo "there is no group $(filter-out $(GROUPS),$(WANTED)): WITH takes $(GROUPS)"; exit 1)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Evergreen needs Python 3.11 or newer: make PYTHON=python3.12 …")'
 	@test -x .venv/bin/python || { echo "making .venv"; $(PYTHON) -m venv .venv; }
 	@echo "installing the packages of $(LOCKS) (1.5 GB, a minute or two the first time)"
@@ -40,7 +40,7 @@ $(READY): $(wildcard $(LOCKS)) $(UNHASHED) $(ELSEWHERE) $(OTHER_GROUPS)
 	  || { echo "uv could not; pip, which knows your proxy and mirror, takes some minutes"; \
 	       .venv/bin/python -m pip install --quiet --require-hashes $(LOCKS:%=-r %); }
 	@$(if $(UNHASHED),.venv/bin/python -m pip install --quiet --no-deps $(UNHASHED:%=-r %) || { head -4 $(UNHASHED); exit 1; })
-	@echo $(WITH) >$@
+	@echo $(WANTED) >$@
 
 run: $(READY)  ## the whole loop on real data: deliver, ingest, train, judge, package, serve
 	@bin/evergreen run

@@ -133,7 +133,7 @@ def _tell_flows(clock: Clock) -> None:
     make = module.as_task
 
     def as_task(step: Callable[..., Any], name: str, **options: Any) -> Callable[..., Any]:
-        stage = "@" in name or name.endswith(".dvc") or name == "environment"
+        stage = "@" in name or name.endswith(".dvc")
         made = make(clock.around(step, BOOKS if stage else name.partition(" of ")[0]), name, **options)
 
         def call(*args: Any, **kwargs: Any) -> Any:

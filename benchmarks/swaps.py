@@ -46,7 +46,7 @@ from deployments.tools import load, load_clients
 from tasks.ground import files, http, paths, priority, settings
 
 MODEL = "flight_delay"
-COPIED = (*PROJECT, "dvc.lock", "data.dvc", "build/environment")
+COPIED = (*PROJECT, "dvc.lock", "data.dvc")
 
 LIMITS = {"start_s": 8, "replay": 200, "latency_ms": 100, "bake_s": 10, "canary": 0.2, "min_requests": 20}
 """Of the rollouts: shorter than production would have them, so that many fit into minutes."""

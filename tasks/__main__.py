@@ -16,10 +16,8 @@ def main(arguments: list[str] | None = None) -> int:
 
     parser = argparse.ArgumentParser(prog="python -m tasks", description=__doc__)
     parser.add_argument("step", choices=list(steps.STEPS))
-    parser.add_argument("model", nargs="?", help="every step but `environment` takes one")
+    parser.add_argument("model")
     options = parser.parse_args(arguments)
-    if (options.step == "environment") != (options.model is None):
-        parser.error(f"{options.step} takes {'no model' if options.model else 'a model'}")
     steps.run_as_stage(options.step, options.model)
     return 0
 

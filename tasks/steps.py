@@ -8,7 +8,7 @@ from tasks.ground import arithmetic
 from tasks.ground.errors import Mistake, did_you_mean
 
 STEPS = {
-    "environment": "tasks.ground.locked_packages",
+    "environment": "tasks.ground.model_environment",
     "validate": "tasks.data.validate",
     "prepare": "tasks.training.prepare",
     "train": "tasks.training.train",
@@ -29,10 +29,10 @@ def run(step: str, arguments: list[str]) -> None:
     getattr(import_module(STEPS[step]), step)(*arguments)
 
 
-def run_as_stage(step: str, model: str | None) -> None:
+def run_as_stage(step: str, model: str) -> None:
     """Run one step, as a stage of `dvc repro` does. What was packaged is tracked in MLflow."""
-    run(step, [model] if model else [])
-    if step == "package" and model:
+    run(step, [model])
+    if step == "package":
         from tasks.ground import settings
         from tasks.release.package import package
         from tasks.release.registry import tracking

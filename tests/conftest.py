@@ -75,7 +75,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     for mark in item.iter_markers("group"):
         group = mark.args[0]
         if not find_spec(group) and "CI" not in os.environ:
-            pytest.skip(f'the group {group} is not installed: make setup WITH="… {group}"')
+            pytest.skip(f"the group {group} is not installed: make setup WITH={group}")
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from models import upstream
-from tasks.ground import files, locked_packages, params, settings
+from tasks.ground import files, model_environment, params, settings
 from tasks.modelling import rows
 from tasks.runtime import model_file
 from tasks.training import prepare, train
@@ -45,8 +45,8 @@ def _made(*names: str) -> Path:
             lines = content.splitlines(keepends=True)
             (root / "data" / dataset / name).write_bytes(b"".join(lines[: LINES if dataset == "flights" else None]))
     with project_at(root):
-        locked_packages.environment()
         for name in names:
+            model_environment.environment(name)
             _make_build(name)
     return root
 

@@ -7,10 +7,12 @@ does not list one of them.
 from __future__ import annotations
 
 import ast
+import sys
 from collections.abc import Iterator
 from functools import lru_cache
 from importlib.util import resolve_name
 from pathlib import Path
+from typing import NamedTuple
 
 from tasks.ground import files, settings
 from tasks.ground.errors import ModelCodeError
@@ -43,40 +45,80 @@ def closure(module_file: Path, root: Path) -> set[Path]:
     while waiting:
         file = waiting.pop()
         closed.add(file)
-        for name in _imported(file, root):
-            waiting |= set(_files(name, root)) - closed
+        for imported in _imports(file, root):
+            waiting |= set(_files(imported.name, root)) - closed
     return closed
 
 
-def _imported(file: Path, root: Path) -> Iterator[str]:
-    """The dotted names that a file may import; `from a import b` gives `a` and `a.b`, whether or not b is a module."""
+def foreign(module_file: Path, root: Path) -> list[ForeignImport]:
+    """What a module, and what it imports below `root`, import of other packages than Python's own; in order of files.
+
+    Raises:
+        ModelCodeError: a file is not Python.
+    """
+    found = []
+    for file in sorted(closure(module_file, root)):
+        for imported in _imports(file, root):
+            package = imported.name.partition(".")[0]
+            is_own = not package or package in sys.stdlib_module_names or any(_files(imported.name, root))
+            if not is_own:
+                found.append(ForeignImport(package, file, imported.line, imported.is_optional))
+    return found
+
+
+class ForeignImport(NamedTuple):
+    """Where a file of the project imports a package that is none of its own."""
+
+    package: str
+    file: Path
+    line: int
+    is_optional: bool
+    """Whether the code does without: it stands in a `try` that catches ImportError."""
+
+
+class _Import(NamedTuple):
+    name: str
+    """Dotted; `from a import b` gives `a` and `a.b`, whether or not b is a module."""
+    line: int
+    is_optional: bool
+
+
+def _imports(file: Path, root: Path) -> tuple[_Import, ...]:
     try:
-        yield from _imported_by(file.read_bytes(), ".".join(file.relative_to(root).parent.parts))
+        return _imports_of(file.read_bytes(), ".".join(file.relative_to(root).parent.parts))
     except SyntaxError as error:
         raise ModelCodeError(f"{file.relative_to(root)}, line {error.lineno}: {error.msg}") from None
 
 
 @lru_cache(maxsize=1024)
-def _imported_by(source: bytes, package: str) -> tuple[str, ...]:
+def _imports_of(source: bytes, package: str) -> tuple[_Import, ...]:
     """By the text alone: a process asks for the same modules many times."""
-    names: list[str] = []
-    for node in _executed(ast.parse(source)):
+    found: list[_Import] = []
+    for node, is_optional in _executed(ast.parse(source)):
         if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
+            found += [_Import(alias.name, node.lineno, is_optional) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             base = resolve_name("." * node.level + (node.module or ""), package)
-            names += [base, *(f"{base}.{alias.name}" for alias in node.names)]
-    return tuple(names)
+            names = [base, *(f"{base}.{alias.name}" for alias in node.names)]
+            found += [_Import(name, node.lineno, is_optional) for name in names]
+    return tuple(found)
 
 
-def _executed(node: ast.AST) -> Iterator[ast.AST]:
-    """Every node that may run: all but the bodies of `if TYPE_CHECKING:`."""
-    yield node
+def _executed(node: ast.AST, is_optional: bool = False) -> Iterator[tuple[ast.AST, bool]]:
+    """Every node that may run: all but the bodies of `if TYPE_CHECKING:`; and whether its ImportError is caught."""
+    yield node, is_optional
     children = ast.iter_child_nodes(node)
     if isinstance(node, ast.If) and "TYPE_CHECKING" in (getattr(node.test, "id", ""), getattr(node.test, "attr", "")):
         children = iter(node.orelse)
+    is_optional = is_optional or (isinstance(node, ast.Try) and any(map(_catches_import_error, node.handlers)))
     for child in children:
-        yield from _executed(child)
+        yield from _executed(child, is_optional)
+
+
+def _catches_import_error(handler: ast.ExceptHandler) -> bool:
+    caught = ast.walk(handler.type) if handler.type else ()
+    names = {getattr(node, "id", None) for node in caught}
+    return handler.type is None or bool(names & {"ImportError", "ModuleNotFoundError", "Exception"})
 
 
 def _dotted(file: Path, root: Path) -> str:

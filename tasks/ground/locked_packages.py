@@ -1,43 +1,25 @@
-"""Locked packages that can change what a step computes, so that a bump of any other redoes nothing.
-
-What a step imports pulls in a closure of packages; their exact versions from requirements.lock are written to
-build/environment/<purpose>.txt, and stages depend on the file of their purpose instead of on the whole lock.
-"""
+"""Locked packages: the exact versions that the lock names, what a package requires, and whether that is installed."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
+from pathlib import Path
 
 from packaging.markers import Marker
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from tasks.ground import arithmetic, files, settings
+from tasks.ground import settings
 from tasks.ground.errors import EnvironmentDiffers
 
-COMPUTES = ("training", "evaluation")
-"""The purposes whose results depend on the arithmetic of this machine, which their file begins with."""
-
-_LEARNING = ("scikit-learn", "pandas", "pyarrow", "numpy", "scipy", "skops", "pydantic", "ruamel.yaml")
-
-ROOTS = {
-    "training": _LEARNING,
-    "evaluation": (*_LEARNING, "matplotlib"),  # it draws: a bump of pillow draws again, and trains nothing
-    "serving": (
-        *("bentoml", "scikit-learn", "treelite", "pandas", "skops"),
-        *("pydantic", "orjson", "prometheus-client", "starlette"),
-    ),
-    "validation": ("great-expectations", "pandas", "pyarrow", "ruamel.yaml"),
-}
-"""What the code of each purpose imports. What these need is found by asking them."""
-
 # Where a marker may hold; so that the files are the same, whichever of these machines writes them.
-_MACHINES = [
+MACHINES: list[Mapping[str, str]] = [
     {"python_version": python.rpartition(".")[0], "python_full_version": python, **system}
     for python in ["3.11.0", "3.11.9", "3.12.9", "3.13.9", "3.14.9"]
     for system in [
@@ -64,62 +46,64 @@ class Pin:
         return self.marker is None or Marker(self.marker).evaluate()
 
 
-def environment() -> None:
-    """The stage: requirements.lock → build/environment/{training,evaluation,serving,validation}.txt.
-
-    Raises:
-        EnvironmentDiffers: an installed package is not the one that the lock names.
-    """
-    lock = _lock()
-    for roots in ROOTS.values():
-        refuse_difference(closure(roots), lock)
-    for purpose in ROOTS:
-        files.write_text(settings.BUILD / "environment" / f"{purpose}.txt", text(purpose))
+def lock(*paths: Path) -> dict[str, list[Pin]]:
+    """What some files of the lock pin; without any: all that is locked."""
+    return read_lock("\n".join(path.read_text(encoding="utf-8") for path in paths or lock_files()))
 
 
-def text(purpose: str) -> str:
-    """What the stage writes for a purpose."""
-    lock, names = _lock(), closure(ROOTS[purpose], _MACHINES)
-    head = [f"# {arithmetic.in_effect()}"] if purpose in COMPUTES else []
-    lines = [*head, *sorted(str(pin) for name in names for pin in lock.get(name, []))]
-    return "".join(f"{line}\n" for line in lines)
+def lock_files() -> list[Path]:
+    """The files of the lock: requirements.lock, and what the optional groups add to it."""
+    return [settings.ROOT / "requirements.lock", *sorted((settings.ROOT / "locks").glob("*.*"))]
 
 
-def _lock() -> dict[str, list[Pin]]:
-    return read_lock((settings.ROOT / "requirements.lock").read_text(encoding="utf-8"))
+def group_of(name: str) -> str | None:
+    """The optional group that brings a distribution, or has this name; None: no group does."""
+    name = canonicalize_name(name)
+    for path in lock_files()[1:]:
+        if name == path.stem or name in read_lock(path.read_text(encoding="utf-8")):
+            return path.stem
+    return None
 
 
 def read_lock(text: str) -> dict[str, list[Pin]]:
     """Normalised name → its pins; more than one where markers divide the machines."""
     lock: dict[str, list[Pin]] = {}
     for line in text.splitlines():
-        if match := re.match(r"([A-Za-z0-9][\w.-]*)==([^\s;\\]+)\s*(?:;\s*(.*?))?\s*\\?$", line):
+        if "==" in line and (match := re.match(r"([A-Za-z0-9][\w.-]*)==([^\s;\\]+)\s*(?:;\s*(.*?))?\s*\\?$", line)):
             name = canonicalize_name(match[1])
             lock.setdefault(name, []).append(Pin(name, match[2], match[3] or None))
     return lock
 
 
-def closure(roots: Sequence[str], machines: Sequence[Mapping[str, str]] = ({},)) -> set[str]:
+def closure(roots: Sequence[str], everywhere: bool = False) -> set[str]:
     """The normalised names of the roots and of all that they require, as the installed distributions say it.
 
     Args:
         roots: names of distributions.
-        machines: a requirement counts where its marker holds on one of them: each is how it differs from this machine.
+        everywhere: what is required on any of MACHINES counts, not only on this one.
     """
     closed: set[tuple[str, str]] = set()
-    waiting = {(canonicalize_name(root), "") for root in roots}
+    waiting: set[tuple[str, str]] = {(canonicalize_name(root), "") for root in roots}
     while waiting:
         name, extra = node = waiting.pop()
         closed.add(node)
-        for requirement in _requirements(name):
-            marker = requirement.marker
-            if marker is None or any(marker.evaluate({**machine, "extra": extra}) for machine in machines):
-                needed = canonicalize_name(requirement.name)
-                waiting |= {(needed, wanted) for wanted in ("", *requirement.extras)} - closed
+        waiting |= _required(name, extra, everywhere) - closed
     return {name for name, _ in closed}
 
 
-def refuse_difference(names: set[str], lock: dict[str, list[Pin]]) -> None:
+@cache
+def _required(name: str, extra: str, everywhere: bool) -> frozenset[tuple[str, str]]:
+    """The distributions, each with an extra or none, that a distribution with an extra requires."""
+    required = set()
+    for requirement in _requirements(name):
+        marker = requirement.marker
+        machines = MACHINES if everywhere else ({},)
+        if marker is None or any(marker.evaluate({**machine, "extra": extra}) for machine in machines):
+            required |= {(canonicalize_name(requirement.name), wanted) for wanted in ("", *requirement.extras)}
+    return frozenset(required)
+
+
+def refuse_difference(names: set[str], lock: Mapping[str, Sequence[Pin]]) -> None:
     """Compare what is installed with what the lock names for this machine.
 
     Raises:
@@ -130,22 +114,39 @@ def refuse_difference(names: set[str], lock: dict[str, list[Pin]]) -> None:
         pins = [pin for pin in lock.get(name, []) if pin.is_for_here()]
         installed = _installed(name)
         if not pins:
-            differences.append(f"{name} is needed, but requirements.lock has no line for it")
+            differences.append(f"{name} is needed, but the lock has no line for it")
         elif installed is None:
-            differences.append(f"{name} is not installed; requirements.lock names {pins[0].version}")
+            differences.append(f"{name} is not installed; the lock names {pins[0].version}")
         elif Version(installed) != Version(pins[0].version):
-            differences.append(f"{name} {installed} is installed; requirements.lock names {pins[0].version}")
+            differences.append(f"{name} {installed} is installed; the lock names {pins[0].version}")
     if differences:
-        advice = "What is installed is not what is locked: `make setup` installs the lock."
+        groups = sorted({group for name in names if _installed(name) is None and (group := group_of(name))})
+        setup = f'make setup WITH="{" ".join(groups)}"' if groups else "make setup"
+        advice = f"What is installed is not what is locked: `{setup}` installs the lock."
         raise EnvironmentDiffers("\n".join([*differences, advice]))
 
 
 @cache
-def _requirements(name: str) -> tuple[Requirement, ...]:
+def that_bring(package: str) -> tuple[str, ...]:
+    """The installed distributions of a package that can be imported, by their normalised names; `yaml`: pyyaml."""
+    name = "scikit-learn" if package == "sklearn" else package  # so that not all are looked through for every model
+    with suppress(metadata.PackageNotFoundError):
+        if _brings(metadata.distribution(name), package):
+            return (canonicalize_name(name),)
+    return tuple(sorted({canonicalize_name(each.name) for each in metadata.distributions() if _brings(each, package)}))
+
+
+def _brings(distribution: metadata.Distribution, package: str) -> bool:
+    """By the list of its files, as text: of some there are ten thousand."""
+    record = distribution.read_text("RECORD") or ""
+    return bool(re.search(rf"^{re.escape(package)}(/[^,]*|(\.[\w-]+)*)\.(py|so|pyd),", record, re.MULTILINE))
+
+
+def _requirements(name: str) -> list[Requirement]:
     try:
-        return tuple(Requirement(text) for text in metadata.requires(name) or [])
+        return [Requirement(text) for text in metadata.requires(name) or []]
     except metadata.PackageNotFoundError:
-        return ()  # meant for another machine, or missing: refuse_difference says which
+        return []  # meant for another machine, or missing: refuse_difference says which
 
 
 def _installed(name: str) -> str | None:

@@ -36,7 +36,7 @@ def check(name: str, partition: str | None, cuts: int) -> TimeFindings:
     """Cut off the future of each complete partition, or of one, at so many moments, evenly over its rows."""
     model = params.load().model(name)
     tables = {dataset: dict(file_hashes.md5s(validate.partitions(dataset))) for dataset in model.datasets}
-    maker = RowsMaker(name, model, tables, trial_prepare.packages())
+    maker = RowsMaker(name, model, tables, trial_prepare.packages(name, model))
     if not maker.complete:
         raise DataMissing(f"{name}: no partition is complete: `evergreen ingest` takes in what was delivered")
     if partition is not None and partition not in maker.complete:

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 from tasks.data import file_hashes, landing, validate
 from tasks.data.quarantine import Refusal
 from tasks.data.zones import Landed
-from tasks.ground import files, locked_packages, params, settings
-from tasks.ground.errors import ModelCodeError, RowsRefused
+from tasks.ground import files, model_environment, params
+from tasks.ground.errors import EnvironmentDiffers, ModelCodeError, RowsRefused
 from tasks.lifecycle import row_changes
 from tasks.tables.selection import NotOrdered
 from tasks.training import consistency
@@ -40,11 +40,11 @@ Log = Callable[[str], object]
 
 def check_of(config: params.Params, log: Log) -> landing.DeliveryCheck:
     """The check for one look at the landing zone."""
-    pins, known = cache(packages), {name: _KnownIds() for name in config.models}
+    pins, known = cache(lambda name: packages(name, config.models[name])), {name: _KnownIds() for name in config.models}
 
     def check(landed: Landed, local: Path) -> Refusal | None:
         for name in config.readers(landed.dataset):
-            maker = _maker(name, config.models[name], landed, local, pins())
+            maker = _maker(name, config.models[name], landed, local, pins(name))
             if refusal := _Trial(maker, landed, known[name], log).refusal():
                 return refusal
         return None
@@ -52,10 +52,15 @@ def check_of(config: params.Params, log: Log) -> landing.DeliveryCheck:
     return check
 
 
-def packages() -> str:
+def packages(name: str, model: params.Model) -> str:
     """The pins of what rows are made with, as the stage has written them, or will write them."""
-    written = settings.BUILD / "environment" / "training.txt"
-    return written.read_text(encoding="utf-8") if written.exists() else locked_packages.text("training")
+    written = model_environment.path(name, "preparation")
+    if written.exists():
+        return written.read_text(encoding="utf-8")
+    try:
+        return model_environment.text("preparation", name, model)
+    except (ModelCodeError, EnvironmentDiffers):
+        return ""  # a fault of the code, which the next training reports; then these rows are made once more
 
 
 def _maker(name: str, model: params.Model, landed: Landed, local: Path, pins: str) -> RowsMaker:

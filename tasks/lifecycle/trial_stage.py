@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks import steps
 from tasks.data import changes, file_hashes, validate
-from tasks.ground import files, params, paths, settings
+from tasks.ground import files, model_environment, params, paths, settings
 from tasks.ground.errors import DataMissing, EvergreenError, Mistake, ModelCodeError, StageFailed, did_you_mean
 from tasks.training import point_in_time
 from tasks.training.rows_maker import RowsMaker
@@ -112,13 +112,13 @@ def _aside(model: str, stage: str) -> Iterator[Path]:
         )
     files.remove(scratch)
     (scratch / model).mkdir(parents=True)
-    for name in ("environment", *(f"{model}/{each}" for each in NEEDS[stage])):
-        _copy(build / name, scratch / name)
+    for name in ("environment", *NEEDS[stage]):
+        _copy(build / model / name, scratch / model / name)
     bentos = os.environ.get("BENTOML_HOME")
     try:
         settings.BUILD, os.environ["BENTOML_HOME"] = scratch, str(scratch / "bentoml")
-        if not (scratch / "environment").exists():
-            steps.run("environment", [])
+        if not (scratch / model / "environment").exists():
+            steps.run("environment", [model])
         yield scratch
     finally:
         settings.BUILD = build
@@ -210,7 +210,7 @@ def _rows_of(model: str, config: params.Model, partition: str | None) -> Lines:
     for dataset, of in tables.items():
         present = {path for path in of if path.exists()}
         tables[dataset] = dict(file_hashes.md5s(sorted(present)))
-    packages = (settings.BUILD / "environment" / "training.txt").read_text(encoding="utf-8")
+    packages = model_environment.path(model, "preparation").read_text(encoding="utf-8")
     maker = RowsMaker(model, config, tables, packages)
     if partition is not None and partition not in maker.complete:
         raise Mistake(f"rows cannot be made of partition {partition!r}{did_you_mean(partition, maker.complete)}")

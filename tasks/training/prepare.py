@@ -27,7 +27,7 @@ def prepare(name: str) -> None:
     build, home = settings.BUILD / name, settings.ROOT / "data"
     manifest = files.read_json(build / "partitions.json")
     tables = {dataset: {home / dataset / f: md5 for f, md5 in sorted(of.items())} for dataset, of in manifest.items()}
-    packages = (settings.BUILD / "environment" / "training.txt").read_text(encoding="utf-8")
+    packages = (build / "environment" / "preparation.txt").read_text(encoding="utf-8")
     maker = RowsMaker(name, model, tables, packages)
     choose_split(maker.complete, model.split)  # too few are refused before rows are made
     with files.replacing(build / "rows") as folder:

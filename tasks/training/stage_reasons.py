@@ -79,7 +79,7 @@ def _difference(dep: Any, status: Mapping[str, Any]) -> str:
         return f"{what}: {_parameter(key, dep.hash_info.value or {}, dep.read_params())}"
     if how != "modified":
         return f"{what} is {how}"
-    if what == "requirements.lock":
+    if what in ("requirements.lock", "locks"):
         return _locked(what)
     return _modified(dep, what)
 
@@ -89,7 +89,7 @@ def _modified(output: Any, what: str) -> str:
     if not output.hash_info:
         return f"{what} was none of its inputs before"
     cached = Path(output.repo.cache.local.oid_to_path(output.hash_info.value))
-    if Path(what).parent == Path("build") / "environment" and cached.is_file():
+    if Path(what).parent.name == "environment" and cached.is_file():
         return _environment(what, cached.read_text(encoding="utf-8"), _text(what))
     if output.hash_info.isdir and cached.is_file():
         return _listing(what, output, {entry["relpath"]: entry["md5"] for entry in files.read_json(cached)})
@@ -145,8 +145,10 @@ def _environment(what: str, old: str, new: str) -> str:
 
 def _locked(what: str) -> str:
     """What the new lock changes of the packages that steps use, as far as their last pins are here."""
-    texts = [path.read_text(encoding="utf-8") for path in (settings.BUILD / "environment").glob("*.txt")]
-    used, lock = locked_packages.read_lock("".join(texts)), locked_packages.read_lock(_text(what))
+    texts = [path.read_text(encoding="utf-8") for path in settings.BUILD.glob("*/environment/*.txt")]
+    used = locked_packages.read_lock("".join(texts))
+    changed = (path for path in locked_packages.lock_files() if what in (path.name, path.parent.name))
+    lock = locked_packages.lock(*changed)
     return _packages(what, used, {name: lock[name] for name in used if name in lock})
 
 

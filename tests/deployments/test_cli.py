@@ -181,7 +181,7 @@ def test_why_says_what_would_run_and_runs_nothing(small: Project, capsys: pytest
     """Each stage with its reason; for a program, too."""
     assert cli.main(["why", "tiny"]) == cli.ATTENTION
     lines = capsys.readouterr().out.splitlines()
-    stages = ["environment", "validate@tiny", "prepare@tiny", "train@tiny", "evaluate@tiny", "package@tiny"]
+    stages = ["environment@tiny", "validate@tiny", "prepare@tiny", "train@tiny", "evaluate@tiny", "package@tiny"]
     assert [line.split()[0] for line in lines] == stages
     assert all(line.endswith("would run: it has not run yet") for line in lines)
     assert not settings.BUILD.exists()
@@ -378,7 +378,7 @@ def test_every_tool_of_the_project_keeps_to_this_machine() -> None:
 # ── the stages of dvc.yaml ────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("arguments", [[], ["trian", "tiny"], ["train"], ["train", "a", "b"], ["environment", "tiny"]])
+@pytest.mark.parametrize("arguments", [[], ["trian", "tiny"], ["train"], ["train", "a", "b"], ["environment"]])
 def test_a_stage_that_is_called_wrongly_ends_with_two(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """And names every step."""
     with pytest.raises(SystemExit) as ended:

@@ -16,7 +16,7 @@ def test_releases_change_and_fail_under_load_without_a_lost_request(
 ) -> None:
     """Three swaps and a bad release by the real flow, registry and router: each answer is right, and in the log."""
     for step in steps.STEPS:
-        steps.run(step, [] if step == "environment" else ["tiny"])
+        steps.run(step, ["tiny"])
     said = ["--seconds", "10", "--swaps", "3", "--bad", "1", "--kills", "0", "--rate", "40", "--bake", "3", "--untimed"]
     code = swaps.main(["--model", "tiny", *said])
     told, errors = capfd.readouterr()

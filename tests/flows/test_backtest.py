@@ -153,11 +153,11 @@ def test_the_estimated_loss_can_be_asked_about(project: Project) -> None:
 
 def test_what_is_trained_is_what_the_step_trains(project: Project) -> None:
     """The rows of the history are those that `prepare` lays down, and the model file is the one that `train` makes."""
-    from tasks.ground import files, locked_packages
+    from tasks.ground import files, model_environment
     from tasks.training import prepare, train
 
     past = lived()
-    locked_packages.environment()
+    model_environment.environment("tiny")
     readings = settings.ROOT / "data" / "readings"
     files.write_json(
         settings.BUILD / "tiny/partitions.json", {"readings": {f.name: files.md5(f) for f in readings.iterdir()}}

@@ -78,7 +78,7 @@ def world(small_copied: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     with server(small_copied, root) as alone:
         alone.project.edit("params.yaml", "serving: {max_rows: 50}", "serving: {max_rows: 50, timeout_s: 0.1}")
         for step in steps.STEPS:
-            steps.run(step, [] if step == "environment" else [MODEL])
+            steps.run(step, [MODEL])
         base = shutil.copytree(settings.BUILD / MODEL / "release", root / "base")
         trained = shutil.copytree(settings.BUILD, root / "trained")
         for month in (4, 5):

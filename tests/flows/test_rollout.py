@@ -144,7 +144,7 @@ def world(small_copied: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
         patch.setenv("EVERGREEN_PORT", str(http.free_port()))
         alone.project.edit("params.yaml", "\n    serving:", ROLLOUT)
         for step in steps.STEPS:
-            steps.run(step, [] if step == "environment" else [MODEL])
+            steps.run(step, [MODEL])
         base = shutil.copytree(settings.BUILD / MODEL / "release", root / "base")
         with router():
             yield World(alone, base)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tasks.ground import files, locked_packages, settings
+from tasks.ground import files, model_environment, settings
 from tasks.release import comparison
 from tasks.release.gate.verdict import Verdict
 from tasks.release.package import package
@@ -12,7 +12,7 @@ from tasks.training import evaluate, prepare, train
 
 def learn(model: str, dataset: str) -> None:
     """The stages up to the evaluation, on every partition of a dataset in data/."""
-    locked_packages.environment()
+    model_environment.environment(model)
     hashes = {path.name: files.md5(path) for path in sorted((settings.ROOT / "data" / dataset).iterdir())}
     files.write_json(settings.BUILD / model / "partitions.json", {dataset: hashes})
     for stage in (prepare.prepare, train.train, evaluate.evaluate):

@@ -69,7 +69,7 @@ def template(_: list[str]) -> int:
     from tasks.release.registry import registry
 
     registry.champion("tiny")
-    return int(main(["repro", "-q", "environment"]))
+    return int(main(["repro", "-q", "environment@tiny"]))
 
 
 def reproduce(arguments: list[str]) -> int:

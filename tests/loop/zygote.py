@@ -27,7 +27,7 @@ IMPORTS = (
     "skops.io matplotlib.pyplot dvc.repo.add dvc.repo.push dvc.stage.run dvc_data.index tasks.data.validate "
     "tasks.training.prepare tasks.training.train tasks.training.evaluate tasks.release.package.package "
     "tasks.release.comparison tasks.release.registry.registry "
-    "tasks.ground.locked_packages mlflow.store.tracking.sqlalchemy_store "
+    "tasks.ground.model_environment mlflow.store.tracking.sqlalchemy_store "
     "mlflow.store.model_registry.sqlalchemy_store fsspec.core sklearn.compose sklearn.impute "
     "tasks.training.plots tasks.training.explain prefect.flow_engine prefect.task_engine "
     "prefect.client.orchestration prefect.events.clients prefect.events.worker networkx dvc.repo.plots "
@@ -77,8 +77,7 @@ def _warm_up(project: Path) -> None:
     requirements_utils._init_packages_to_modules_map()
     before, path = (settings.ROOT, settings.BUILD, settings.VAR), models.__path__
     _enter(project)
-    steps.run("environment", [])
-    for step in ("validate", "prepare", "train", "evaluate"):
+    for step in ("environment", "validate", "prepare", "train", "evaluate"):
         steps.run(step, ["tiny"])
     for name in [name for name in sys.modules if name.startswith("models.")]:
         del sys.modules[name]

@@ -113,7 +113,7 @@ def _scratch(request: dict[str, Any]) -> dict[str, Any]:
     reads: dict[str, list[str]] = {}
     for step in ("environment", "validate", "prepare", "train", "evaluate", "package"):
         with _reads() as read:
-            _run(step, [model] if step != "environment" else [])
+            _run(step, [model])
         reads[step] = sorted(read)
     return {"made": _made(model), "reads": reads}
 
@@ -166,9 +166,8 @@ def _made(model: str) -> dict[str, str]:
     """Every file that the stages of a model wrote, by content; DVC's own .gitignore and what a kill left apart."""
     files = import_module("tasks.ground.files")
     return {
-        f"{folder}/{path}": hash_
-        for folder in ("environment", model)
-        for path, hash_ in files.tree(Path("build") / folder).items()
+        f"{model}/{path}": hash_
+        for path, hash_ in files.tree(Path("build") / model).items()
         if not path.endswith((".gitignore", ".tmp")) and ".tmp/" not in path
     }
 

@@ -20,7 +20,7 @@ from tests.conftest import REPOSITORY, Project, copy_repository, write_readings
 
 STAGES = ("environment", "validate", "prepare", "train", "evaluate", "package")
 
-RAN = {"environment": "environment", **{stage: f"{stage}@tiny" for stage in STAGES[1:]}}
+RAN = {stage: f"{stage}@tiny" for stage in STAGES}
 
 
 @dataclass(frozen=True)
@@ -205,6 +205,7 @@ def sources(root: Path, target: Path) -> Path:
 
 ROWS, LABELS = "models/tiny/rows/__init__.py", "models/tiny/rows/labels.py"
 FROM_PREPARE = ("prepare", "train", "evaluate", "package")
+FROM_TRAIN = FROM_PREPARE[1:]
 TINY, TWIN = slice(0, 1), slice(1, 2)
 
 
@@ -570,8 +571,8 @@ OF_SOURCES = [
     Case(
         "a bumped package that fitting stands on",
         of_lock("joblib", "99.0"),
-        "prepare",
-        ("environment", *FROM_PREPARE),
+        "train",
+        ("environment", *FROM_TRAIN),
         installed={"joblib": "99.0"},
     ),
     Case(

@@ -23,7 +23,7 @@ from tests.conftest import REPOSITORY, Project, copy_repository
 pytestmark = pytest.mark.long
 
 DIGITS = REPOSITORY / "tests" / "repository" / "digits"
-STAGES = ["environment", *(f"{step}@digits" for step in ("validate", "prepare", "train", "evaluate", "package"))]
+STAGES = [f"{step}@digits" for step in ("environment", "validate", "prepare", "train", "evaluate", "package")]
 
 
 def land(root: Path, partition: str, begin: int, end: int) -> None:

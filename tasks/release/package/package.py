@@ -148,7 +148,7 @@ def write_release(name: str, model: params.Model, release: Path) -> None:
         (release / target).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, release / target)
     shutil.copyfile(build / "model" / "model.skops", release / "model.skops")
-    shutil.copyfile(settings.BUILD / "environment" / "serving.txt", release / "requirements.txt")
+    shutil.copyfile(build / "environment" / "serving.txt", release / "requirements.txt")
     files.write_json(release / "release.json", describe(name, model))
     files.write_json(release / "golden.json", golden(name, model))
     files.write_json(release / "background.json", background(name, model))
@@ -205,7 +205,7 @@ def describe(name: str, model: params.Model) -> dict[str, Any]:
             "data": files.digest(partitions),
             "partitions": partitions,
             "estimator": model.estimator.model_dump(by_alias=True),
-            "packages": files.sha256(settings.BUILD / "environment" / "serving.txt"),
+            "packages": files.sha256(build / "environment" / "serving.txt"),
         },
     }
 

@@ -109,9 +109,9 @@ def test_the_status_of_a_project_without_models_says_so(empty: Project) -> None:
     assert "there is no model yet" in evergreen(empty, "status", check=False)
 
 
-def test_the_graph_of_a_project_without_models_has_one_stage(empty: Project) -> None:
+def test_the_graph_of_a_project_without_models_has_no_stage(empty: Project) -> None:
     """DVC takes an empty mapping in `foreach`."""
-    assert empty.dvc("stage", "list", "--name-only").split() == ["environment"]
+    assert empty.dvc("stage", "list", "--name-only").split() == []
 
 
 def test_a_remote_may_be_named(checkout: Project, tmp_path: Path) -> None:

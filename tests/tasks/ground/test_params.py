@@ -148,10 +148,6 @@ def test_times_are_of_utc_where_no_zone_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        (
-            "environment",
-            "models.environment: a model cannot be called 'environment': build/environment is there already",
-        ),
         ("keys", "models.keys: a model cannot be called 'keys': var/serving/keys.json is there already"),
         ("reports", "models.reports: a model cannot be called 'reports': the page /reports is there already"),
         ("tiny_", "models.tiny_: string should match pattern"),

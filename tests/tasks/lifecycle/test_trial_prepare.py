@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from tasks.data import landing, quarantine, validate, versions
-from tasks.ground import locked_packages, params
+from tasks.ground import model_environment, params
 from tasks.lifecycle import trial_prepare
 from tasks.training import prepare, rows_maker
 from tests.conftest import Project, write_readings
@@ -64,7 +64,7 @@ def waiting() -> list[str]:
 def test_a_good_partition_is_made_into_rows_once(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """`prepare` takes what was made at the door; delivered again with other rows, those alone are made."""
     assert deliver(project, "2013-04", april(project)) == ["readings 2013-04: accepted"]
-    locked_packages.environment()
+    model_environment.environment("tiny")
     validate.validate("tiny")
     made: list[str] = []
     make = rows_maker.make_rows

@@ -29,8 +29,7 @@ def evaluated(
     """A project whose stages have run, up to the evaluation; not to be written to."""
     root = tmp_path_factory.mktemp("tried") / "project"
     project = enter_module(shutil.copytree(small_copied, root, symlinks=True))
-    steps.run("environment", [])
-    for stage in ("validate", "prepare", "train", "evaluate"):
+    for stage in ("environment", "validate", "prepare", "train", "evaluate"):
         steps.run(stage, ["tiny"])
     return project.root
 

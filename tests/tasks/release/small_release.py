@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tasks.ground import files, locked_packages, settings
+from tasks.ground import files, model_environment, settings
 from tasks.release.package import package
 from tasks.release.registry import registry, tracking
 from tasks.training import evaluate, prepare, train
@@ -12,7 +12,7 @@ MODEL = "tiny"
 
 def make_release() -> str:
     """Make it in the project that settings name; gives the candidate, which is version 1 and a challenger."""
-    locked_packages.environment()
+    model_environment.environment(MODEL)
     build = settings.BUILD / MODEL
     hashes = {path.name: files.md5(path) for path in sorted((settings.ROOT / "data" / "readings").iterdir())}
     files.write_json(build / "partitions.json", {"readings": hashes})

@@ -121,7 +121,7 @@ def test_a_feature_of_the_next_partition_is_named(project: Project, write: Calla
 
 def staged(project: Project) -> None:
     """The stage, on what data/ holds."""
-    files.write_text(settings.BUILD / "environment" / "training.txt", "scikit-learn==1.9\n")
+    files.write_text(settings.BUILD / "tiny" / "environment" / "preparation.txt", "scikit-learn==1.9\n")
     paths = sorted((project.root / "data/readings").iterdir())
     manifest = {"readings": {path.name: files.md5(path) for path in paths}}
     files.write_json(settings.BUILD / "tiny" / "partitions.json", manifest)

@@ -78,7 +78,7 @@ def validated(small: Project, monkeypatch: pytest.MonkeyPatch) -> Callable[[], l
     read: list[str] = []
     really = table_files.read
     monkeypatch.setattr(table_files, "read", lambda path, asked: read.append(path.name) or really(path, asked))
-    files.write_text(settings.BUILD / "environment" / "training.txt", "scikit-learn==1.9\n")
+    files.write_text(settings.BUILD / "tiny" / "environment" / "preparation.txt", "scikit-learn==1.9\n")
     monkeypatch.setattr(point_in_time, "refuse_look_ahead", lambda *_: None)  # it reads tables too: its own tests
 
     def run() -> list[str]:
@@ -124,7 +124,7 @@ def test_rows_are_made_again_when_something_they_depend_on_changes(
         ("models/tiny/rows/__init__.py", 'readings["at"].dt.day_of_week + 1', 'readings["at"].dt.day_of_week * 0 + 7'),
         ("params.yaml", "fails_above: 0", "fails_above: 1"),
         ("models/tiny/expectations/readings.yaml", "min_value: 50", "min_value: 51"),
-        ("build/environment/training.txt", "1.9", "1.10"),
+        ("build/tiny/environment/preparation.txt", "1.9", "1.10"),
     ]
     for path, old, new in edits:
         first = files.tree(settings.BUILD / "tiny" / "rows")
@@ -160,7 +160,8 @@ def test_what_does_not_concern_the_rows_makes_none_again(small: Project, validat
     small.edit("params.yaml", "C: 1.0", "C: 2.0")
     small.edit("models/tiny/pipeline/__init__.py", "SimpleImputer()", "SimpleImputer(strategy='median')")
     assert validated() == []
-    files.remove(settings.BUILD / "tiny")
+    for made in ("rows", "split.json", "partitions.json"):
+        files.remove(settings.BUILD / "tiny" / made)
     assert validated() == []
     files.remove(settings.VAR / "memo")
     assert validated() == every

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tasks.ground import files
+from tasks.ground import files, model_environment
 from tasks.ground.errors import SourceUnavailable
 from tasks.training import dvc_graph, stage_cache, stage_reasons
 from tests.conftest import Project, write_readings
@@ -21,11 +21,11 @@ from tests.conftest import Project, write_readings
 def run(step: str, arguments: list[str]) -> None:
     """Steps that write what dvc.yaml says, in no time: words are about inputs, not about results."""
     root = Path.cwd() / "build"
-    if step == "environment":
-        for purpose in ("training", "evaluation", "serving", "validation"):
-            files.write_text(root / "environment" / f"{purpose}.txt", "joblib==1.5.0\nnumpy==2.4.0\n")
-        return
     (model,) = arguments
+    if step == "environment":
+        for purpose in model_environment.ROOTS:
+            files.write_text(model_environment.path(model, purpose), "joblib==1.5.0\nnumpy==2.4.0\n")
+        return
     made = {
         "validate": ["partitions.json"],
         "prepare": ["rows/a.parquet", "split.json"],
@@ -60,7 +60,7 @@ def test_a_parameter_is_told_with_both_values(small: Project) -> None:
     """The key itself, not the section; what comes after follows."""
     small.edit("params.yaml", "{C: 1.0}", "{C: 2.5}")
     assert dvc_graph.reasons("tiny") == {
-        "environment": None,
+        "environment@tiny": None,
         "validate@tiny": None,
         "prepare@tiny": None,
         "train@tiny": "params.yaml: models.tiny.estimator.params.C 1.0 → 2.5",
@@ -158,7 +158,7 @@ def test_a_part_of_the_graph_can_be_brought_up_to_date(small: Project) -> None:
     """As far as it is asked for, and no further."""
     small.edit("models/tiny/rows/__init__.py", "> fails_above", ">= fails_above")
     ran = [outcome.stage for outcome in dvc_graph.reproduce("tiny", run, until="prepare") if outcome.how == "ran"]
-    assert ran == ["prepare@tiny"]
+    assert ran == ["environment@tiny", "prepare@tiny"]
 
 
 def test_a_package_is_told_with_both_versions(small: Project) -> None:
@@ -167,17 +167,17 @@ def test_a_package_is_told_with_both_versions(small: Project) -> None:
     def bumped(step: str, arguments: list[str]) -> None:
         if step != "environment":
             raise SourceUnavailable("stop here")
-        for purpose in ("training", "evaluation", "serving", "validation"):
-            files.write_text(Path("build") / "environment" / f"{purpose}.txt", "joblib==1.6.0\nnumpy==2.4.0\n")
+        for purpose in model_environment.ROOTS:
+            files.write_text(model_environment.path("tiny", purpose), "joblib==1.6.0\nnumpy==2.4.0\n")
 
     (small.root / "requirements.lock").write_text("joblib==1.6.0\n")
-    assert dvc_graph.pending("tiny")["environment"] == "requirements.lock: joblib 1.5.0 → 1.6.0 (and 1 more)"
+    assert dvc_graph.pending("tiny")["environment@tiny"] == "requirements.lock: joblib 1.5.0 → 1.6.0 (and 1 more)"
     with pytest.raises(SourceUnavailable, match="stop here"):
         dvc_graph.reproduce("tiny", bumped)
     said = dvc_graph.pending("tiny")
-    assert said["validate@tiny"] == "build/environment/validation.txt: joblib 1.5.0 → 1.6.0"
-    assert said["prepare@tiny"] == "build/environment/training.txt: joblib 1.5.0 → 1.6.0"
-    assert said["package@tiny"] == "build/environment/serving.txt: joblib 1.5.0 → 1.6.0"
+    assert said["validate@tiny"] == "build/tiny/environment/validation.txt: joblib 1.5.0 → 1.6.0"
+    assert said["prepare@tiny"] == "build/tiny/environment/preparation.txt: joblib 1.5.0 → 1.6.0"
+    assert said["package@tiny"] == "build/tiny/environment/serving.txt: joblib 1.5.0 → 1.6.0"
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def test_a_lock_is_told_by_the_packages_that_steps_use(small: Project) -> None:
     lock = (small.root / "requirements.lock").read_text()
     pins = {name: pins[0].version for name, pins in stage_reasons.locked_packages.read_lock(lock).items()}
     used = f"joblib=={pins['joblib']}\nnumpy=={pins['numpy']}\n"
-    for path in (small.root / "build" / "environment").glob("*.txt"):
+    for path in (small.root / "build" / "tiny" / "environment").glob("*.txt"):
         files.write_text(path, used)
     small.edit("requirements.lock", f"joblib=={pins['joblib']}", "joblib==99.0")
     assert stage_reasons._locked("requirements.lock") == f"requirements.lock: joblib {pins['joblib']} → 99.0"

@@ -21,7 +21,7 @@ from tests.conftest import Project, forget_models
 def prepare_rows(project: Project) -> Path:
     """The tiny model's folder below build/, as `prepare` leaves it."""
     build = settings.BUILD / "tiny"
-    files.write_text(settings.BUILD / "environment" / "training.txt", "")
+    files.write_text(build / "environment" / "preparation.txt", "")
     readings = sorted((project.root / "data" / "readings").iterdir())
     files.write_json(build / "partitions.json", {"readings": {path.name: files.md5(path) for path in readings}})
     prepare.prepare("tiny")

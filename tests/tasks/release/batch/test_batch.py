@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tasks.ground import files, locked_packages, params, settings
+from tasks.ground import files, model_environment, params, settings
 from tasks.ground.errors import DataMissing, Mistake, ModelCodeError, SourceUnavailable, StageFailed
 from tasks.ground.storage import Location
 from tasks.release import scorer
@@ -291,7 +291,7 @@ def test_features_of_a_partition_are_typed_as_for_training(small: Project, monke
     source = batch_sources.find(MODEL, params.load(), "readings/2013-03")[0]
     features = {name: feature.model_dump() for name, feature in model.features.items()}
     scored, _ = chunked(source.fetch(small.root / "var").rows(), features)
-    locked_packages.environment()
+    model_environment.environment(MODEL)
     md5 = files.md5(small.root / "data/readings/2013-03.csv")
     files.write_json(
         settings.BUILD / MODEL / "partitions.json",
