@@ -2,18 +2,20 @@
 
 What the platform's code of a purpose imports, what the model's own code imports, and the package of its estimator pull
 in a closure of packages. Their exact versions from the lock are written to build/<model>/environment/<purpose>.txt, and
-the stages depend on the file of their purpose instead of on the whole lock. So a bump of a package makes again what
-stands on it, of the models that use it, and nothing else.
+the stages depend on the file of their purpose instead of on the whole lock. Above them stands what else differs from
+model to model or from machine to machine: what the platform knows of the model's libraries (tasks/runtime/families),
+and the arithmetic. So a bump of a package makes again what stands on it, of the models that use it, and nothing else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
 from tasks.ground import arithmetic, files, import_closure, locked_packages, params, settings
 from tasks.ground.errors import EnvironmentDiffers
+from tasks.runtime import families
 
 Lock = Mapping[str, Sequence[locked_packages.Pin]]
 
@@ -49,10 +51,9 @@ def environment(model_name: str) -> None:
     """
     model = params.load().model(model_name)
     lock = locked_packages.lock()
-    roots = {purpose: _roots(purpose, model_name, model, lock) for purpose in ROOTS}
-    locked_packages.refuse_difference({name for each in roots.values() for name in locked_packages.closure(each)}, lock)
-    for purpose in ROOTS:
-        files.write_text(path(model_name, purpose), _text(purpose, roots[purpose], lock))
+    texts = {purpose: _text(purpose, model_name, model, lock) for purpose in ROOTS}
+    for purpose, content in texts.items():
+        files.write_text(path(model_name, purpose), content)
 
 
 def path(model_name: str, purpose: str) -> Path:
@@ -62,22 +63,26 @@ def path(model_name: str, purpose: str) -> Path:
 
 def text(purpose: str, model_name: str, model: params.Model) -> str:
     """What the stage writes for a purpose; raises as it does."""
-    lock = locked_packages.lock()
-    return _text(purpose, _roots(purpose, model_name, model, lock), lock)
+    return _text(purpose, model_name, model, locked_packages.lock())
 
 
-def _text(purpose: str, roots: tuple[str, ...], lock: Lock) -> str:
-    names = locked_packages.closure(roots, everywhere=True)
+def _text(purpose: str, model_name: str, model: params.Model, lock: Lock) -> str:
+    used = [*_used(purpose, model_name, model)] if purpose in OWN else []
+    roots = [*ROOTS[purpose], *sorted({name for each in used for name in _distributions(each, lock)})]
+    locked_packages.refuse_difference(locked_packages.closure(roots), lock)
     head = [f"# {arithmetic.in_effect()}"] if purpose in COMPUTES else []
-    lines = [*head, *sorted(str(pin) for name in names for pin in lock.get(name, []))]
-    return "".join(f"{line}\n" for line in lines)
+    head += [] if purpose == "preparation" else [f"# {file} {_hash(file)}" for file in _known_of(used)]
+    pins = {str(pin) for name in locked_packages.closure(roots, everywhere=True) for pin in lock.get(name, [])}
+    return "".join(f"{line}\n" for line in [*head, *sorted(pins)])
 
 
-def _roots(purpose: str, model_name: str, model: params.Model, lock: Lock) -> tuple[str, ...]:
-    """The distributions that a purpose begins with: the platform's, and those that the model's own code imports."""
-    used = _used(purpose, model_name, model) if purpose in OWN else ()
-    own = {name for each in used for name in _distributions(each, lock)}
-    return (*ROOTS[purpose], *sorted(own - {*ROOTS[purpose]}))
+def _hash(file: str) -> str:
+    return files.sha256(settings.ROOT / file)[:16]
+
+
+def _known_of(used: Iterable[import_closure.ForeignImport]) -> list[str]:
+    """The files of the platform that say what is known of the libraries that are used, scikit-learn apart."""
+    return families.modules({each.package for each in used} - {families.SKLEARN.package})[1:]
 
 
 # ── what the model's own code imports ─────────────────────────────────────────────────────────────

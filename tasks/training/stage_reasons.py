@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -137,10 +138,11 @@ def _value(value: Any) -> str:
 
 
 def _environment(what: str, old: str, new: str) -> str:
-    """What changed in the packages of a purpose, or in the arithmetic that stands above them."""
+    """What changed in the packages of a purpose, or in what stands above them: arithmetic, knowledge of a library."""
     was, is_ = locked_packages.read_lock(old), locked_packages.read_lock(new)
-    heads = [text.partition("\n")[0].removeprefix("# ") for text in (old, new)]
-    return f"{what}: {' → '.join(heads)}" if was == is_ and heads[0] != heads[1] else _packages(what, was, is_)
+    heads = ([line.removeprefix("# ") for line in text.splitlines() if line.startswith("#")] for text in (old, new))
+    differing = [(a, b) for a, b in zip_longest(*heads, fillvalue="nothing") if a != b]
+    return f"{what}: {' → '.join(differing[0])}" if was == is_ and differing else _packages(what, was, is_)
 
 
 def _locked(what: str) -> str:

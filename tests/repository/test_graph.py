@@ -28,6 +28,8 @@ def imported(stage: str, model: str) -> set[Path]:
     """Every file of the repository that the step imports, and the team's code that it loads by name."""
     module = settings.ROOT / (STEPS[stage].replace(".", "/") + ".py")
     found = import_closure.closure(module, settings.ROOT)
+    if stage == "environment":  # it writes down their hashes
+        found |= set((settings.ROOT / "tasks" / "runtime" / "families").glob("*.py"))
     if stage == "package":  # it copies this folder into the release
         found |= set((settings.ROOT / "tasks" / "runtime").glob("*.py"))
     own = {"prepare": "rows", "train": "pipeline", "evaluate": "pipeline", "package": "pipeline"}.get(stage)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from types import SimpleNamespace
 
 import pytest
@@ -10,6 +11,7 @@ from tasks.ground import arithmetic, files, model_environment, params, settings
 from tasks.ground.errors import EnvironmentDiffers, ModelCodeError
 
 MODEL = "tiny"
+FAMILIES = settings.ROOT / "tasks" / "runtime" / "families"
 LOCK = (settings.ROOT / "requirements.lock").read_text(encoding="utf-8")
 LIGHTGBM = (settings.ROOT / "locks" / "lightgbm.lock").read_text(encoding="utf-8")
 ROWS, PIPELINE = f"models/{MODEL}/rows/__init__.py", f"models/{MODEL}/pipeline/__init__.py"
@@ -27,6 +29,7 @@ def project(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(settings, "ROOT", root)
         patch.setattr(settings, "BUILD", root / "build")
+        shutil.copytree(FAMILIES, root / "tasks" / "runtime" / "families")
         yield root
 
 
@@ -199,3 +202,13 @@ def test_code_that_is_not_python_is_told_with_its_line(project):
     """Before anything is trained."""
     with pytest.raises(ModelCodeError, match=rf"{PIPELINE}, line 1"):
         written(project, code={PIPELINE: "import (\n"})
+
+
+@pytest.mark.group("lightgbm")
+def test_what_the_platform_knows_of_a_library_counts_for_the_models_that_use_it(project):
+    """An edit of tasks/runtime/families/lightgbm.py trains those again, and no other."""
+    used, unused = written(project, estimator="lightgbm.LGBMClassifier"), written(project)
+    file = project / "tasks" / "runtime" / "families" / "lightgbm.py"
+    file.write_text(file.read_text() + "\n# an edit\n")
+    assert changed(unused, written(project)) == set()
+    assert changed(used, written(project, estimator="lightgbm.LGBMClassifier")) == MODELLING

@@ -44,7 +44,7 @@ def prepared(
     root = shutil.copytree(small_copied, tmp_path_factory.mktemp("tuned") / "project", symlinks=True)
     (root / "params.yaml").write_text((root / "params.yaml").read_text().rstrip("\n") + f"\n    {TUNE}\n")
     enter_module(root)
-    steps.run("environment", [])
+    steps.run("environment", ["tiny"])
     for stage in ("validate", "prepare"):
         steps.run(stage, ["tiny"])
     return root

@@ -189,6 +189,8 @@ def test_a_package_is_told_with_both_versions(small: Project) -> None:
         ("joblib==1\n", "joblib==1\n", "x is modified"),
         ("a==1 ; python_version < '3.12'\na==2\n", "a==1\n", "x: a 1 | 2 → 1"),
         ("a==1 ; python_version < '3.12'\n", "a==1\n", "x: a 1: on other machines than before"),
+        ("# Haswell\n# f.py 1\na==1\n", "# Haswell\n# f.py 2\na==1\n", "x: f.py 1 → f.py 2"),
+        ("# Haswell\na==1\n", "# Haswell\n# f.py 2\na==1\n", "x: nothing → f.py 2"),
     ],
 )
 def test_pins_are_compared_by_package(old: str, new: str, said: str) -> None:
