@@ -128,6 +128,8 @@ def arithmetic() -> dict[str, str]:
             "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",
             "OPENBLAS_CORETYPE": "Haswell",
             "ARROW_USER_SIMD_LEVEL": "AVX2",
+            "ATEN_CPU_CAPABILITY": "avx2",  # PyTorch's own loops; its products of matrices are MKL's …
+            "MKL_CBWR": "COMPATIBLE",  # … which otherwise has other sums for AMD than for Intel
         }
     return pinned
 

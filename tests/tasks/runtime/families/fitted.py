@@ -51,6 +51,12 @@ def _kernel() -> Any:
     return GaussianProcessRegressor(RBF() + WhiteKernel(), random_state=0)
 
 
+def _net(kind: str = "NetClassifier", **how: Any) -> Any:
+    from tasks.runtime.families import torch
+
+    return getattr(torch, kind)(epochs=3, **how)
+
+
 MADE: dict[str, dict[str, tuple[Callable[[], Any], Any, Any]]] = {
     "sklearn": {
         "gaussian process": (_kernel, WHOLE[:80], VALUE[:80]),
@@ -82,6 +88,14 @@ MADE: dict[str, dict[str, tuple[Callable[[], Any], Any, Any]]] = {
         "values": (lambda: _catboost("Regressor"), ROWS, VALUE),
         "counts": (lambda: _catboost("Regressor", loss_function="Poisson"), ROWS, COUNT),
         "voting": (lambda: VotingRegressor([("c", _catboost("Regressor"))]), ROWS, VALUE),
+    },
+    "torch": {
+        "two classes": (_net, ROWS, TWO),
+        "three classes": (_net, ROWS, THREE),
+        "values": (lambda: _net("NetRegressor"), ROWS, VALUE),
+        "counts": (lambda: _net("NetRegressor", loss="poisson"), ROWS, COUNT),
+        "texts": (lambda: _net("TextNetClassifier"), WHOLE, TWO),
+        "searched": (lambda: GridSearchCV(_net(), {"hidden": [[8], [8, 4]]}, cv=2), ROWS, TWO),
     },
 }
 """Package → what → how an estimator is made, and the rows and labels that it is fitted on."""
