@@ -13,6 +13,7 @@ from flows.prefect_support import announcements, api, events, triggers
 from flows.prefect_support.as_task import as_task, exclusive
 from tasks.data import git_sync, landing, quarantine, versions
 from tasks.ground import files, params, paths, settings
+from tasks.ground.words import many
 from tasks.lifecycle import trial_prepare
 
 
@@ -38,7 +39,7 @@ def ingest() -> State[Any]:
     refused = "".join(f"; {len(landed)} {what}" for what, landed in kinds.items() if landed)
     if version is None:
         return Completed(message=f"nothing new; the data version stays {versions.current()}{refused}")
-    return Completed(message=f"{len(collected.accepted)} partitions accepted; data version {version}{refused}")
+    return Completed(message=f"{many(len(collected.accepted), 'partition')} accepted; data version {version}{refused}")
 
 
 _catch_up = as_task(versions.catch_up, "bring the data version", retries=3)

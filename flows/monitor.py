@@ -18,6 +18,7 @@ from flows.prefect_support import events, triggers
 from flows.prefect_support.as_task import as_task, exclusive
 from tasks.ground import files, outcome_cache, params, paths, settings
 from tasks.ground.errors import DataMissing, Mistake, ModelFileRefused
+from tasks.ground.words import many
 from tasks.monitoring import alarms, report
 from tasks.monitoring.intake import intake, integrity, labels
 from tasks.monitoring.intake.reference import Reference
@@ -43,9 +44,9 @@ def monitor(model: str) -> State[Any]:
     info = get_run_logger().info
     with exclusive(f"monitor-{model}"):
         if coalesced := triggers.coalesce_waiting():
-            info(f"this run answers {coalesced} more triggers")
+            info(f"this run answers {many(coalesced, 'more trigger')}")
         if torn_files := integrity.set_aside(model):
-            info(f"{len(torn_files)} torn files were set aside in var/torn, and are made again")
+            info(f"set aside in var/torn, and made again: {many(len(torn_files), 'torn file')}")
         releases = Releases(model)
         options = intake.IntakeOptions(
             config.task, tuple(config.evaluate.slices), config.serving.log_days, config.timezone
@@ -56,7 +57,7 @@ def monitor(model: str) -> State[Any]:
         inputs = _inputs_digest(model, config, state, last_day)
         if done := outcome_cache.recall(_outcome_file(model), lambda: inputs):
             return Completed(message=f"nothing to do: no request and no label came since {done['at']}")
-        info(f"{state.rows - before:,} new predictions, {state.rows:,} are kept")
+        info(f"{many(state.rows - before, 'new prediction')}, {state.rows:,} are kept")
         run = _MonitorRun(model, config, releases, state, _live(model), last_day)
         written = run.execute()
         previous = outcome_cache.last_outcome(_outcome_file(model)) or {}
@@ -283,7 +284,7 @@ def _publish(model: str, written: Mapping[str, Any], picture: bytes) -> None:
 
 def _summary(written: Mapping[str, Any]) -> str:
     keys = [alarm["key"] for alarm in written["alarms"] if alarm["closed"] is None]
-    count = f"{len(keys)} alarms are open" if len(keys) > 1 else "an alarm is open"
+    count = many(len(keys), "alarm is", "alarms are") + " open"
     named = f"{count}: {', '.join(keys)}" if keys else "no alarm is open"
     windows, loss = written["quality"]["windows"], written["quality"]["loss"]
     last = f"; {loss} in the week of {windows[-1]['since'][:10]}: {windows[-1]['text']}" if windows else ""

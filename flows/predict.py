@@ -13,6 +13,7 @@ from prefect.states import Completed
 from pydantic import Field
 
 from flows.prefect_support.as_task import as_task
+from tasks.ground.words import many
 from tasks.release.batch import batch
 
 EVERY_S = 3.0
@@ -63,7 +64,7 @@ class _ProgressBar:
         now = time.monotonic()
         if share >= 1 or now - self.updated >= EVERY_S:
             self.updated = now
-            text = f"{share:.0%}: {result.rows:,} rows, {result.refused:,} of them refused"
+            text = f"{share:.0%}: {many(result.rows, 'row')}, {result.refused:,} of them refused"
             update_progress_artifact(self.artifact, share * 100, description=text)
             self.log(text)
 

@@ -16,6 +16,7 @@ from flows.prefect_support import events, triggers
 from flows.prefect_support.as_task import as_task, exclusive
 from tasks.ground import params, settings
 from tasks.ground.errors import DataMissing, Mistake, ModelFileRefused, NotPromoted
+from tasks.ground.words import many
 from tasks.release import bento_store
 from tasks.release.registry import champion_lookup, desired_state
 from tasks.release.registry.desired_state import DesiredState, ReleaseRef
@@ -49,7 +50,7 @@ def rollout(
     section = config.model(model)
     with exclusive(f"rollout-{model}"):
         if answered := triggers.coalesce_waiting():
-            log(f"{answered} more triggers are answered by this run")
+            log(f"this run answers {many(answered, 'more trigger')}")
         if target == "local" and (failed := desired_state.unfinished(model)):
             log(f"a withdrawal of {failed.release} was begun and not completed: {failed.why}")
             return _withdraw(model, failed)

@@ -18,6 +18,7 @@ from flows.prefect_support.as_task import as_task, exclusive
 from tasks import steps
 from tasks.data import git_sync
 from tasks.ground import files, params, paths, settings, uncommitted
+from tasks.ground.words import many
 from tasks.lifecycle import retrain_decision
 from tasks.release.registry import candidate_outcome
 from tasks.training import dvc_graph
@@ -41,7 +42,7 @@ def train(model: str, again: bool = False, if_due: bool = False) -> State[Any]:
     log = get_run_logger().info
     with exclusive(f"train-{model}"):
         if waiting := triggers.coalesce_waiting():
-            log(f"{waiting} more triggers are answered by this run")
+            log(f"this run answers {many(waiting, 'more trigger')}")
         pending = dvc_graph.pending(model)
         if not pending and not again and (done := candidate_outcome.find(model)):
             return Completed(message=f"nothing to do: already trained, no stage has an input that changed; {done}")

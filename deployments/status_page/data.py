@@ -7,7 +7,7 @@ from markupsafe import Markup
 from deployments.status_page import charts, facts
 from deployments.status_page.facts import Broken
 from deployments.status_page.parts import empty, fill, part
-from tasks.pictures.formatting import many
+from tasks.ground.words import many
 
 LISTED = 10  # so many refused partitions are listed
 

@@ -17,6 +17,7 @@ from tasks.data.quarantine import QuarantineEntry
 from tasks.ground import files, http, ledger, params, paths, settings
 from tasks.ground.errors import EvergreenError, FileTorn, Mistake
 from tasks.ground.git import Clone
+from tasks.ground.words import one_line
 from tasks.release import bento_store
 from tasks.release.registry import candidate_outcome, desired_state
 from tasks.release.registry.desired_state import DesiredState, ReleaseRef
@@ -55,7 +56,7 @@ def unbroken(read: T | Broken) -> T:
 
 def reason(error: BaseException) -> str:
     """An error in one line; one that is not ours with its kind, as its text alone may be a word."""
-    text = " ".join(str(error).split())
+    text = one_line(error)
     return text if isinstance(error, EvergreenError) else f"{type(error).__name__}: {text}"
 
 

@@ -12,7 +12,8 @@ from deployments.status_page import assets, facts, monitoring
 from deployments.status_page.facts import Broken, ModelFacts, ReleaseFacts
 from deployments.status_page.parts import fill, part
 from tasks.ground import params
-from tasks.pictures.formatting import day, many, short
+from tasks.ground.words import listed, many
+from tasks.pictures.formatting import day, short
 
 Entry = Mapping[str, float]
 
@@ -209,8 +210,7 @@ def _not_for(model: ModelFacts) -> Iterator[str]:
         if isinstance(feature.min, int | float) and isinstance(feature.max, int | float)
     ]
     if limits:
-        more = f" and {len(limits) - 5} more" if len(limits) > 5 else ""
-        yield f"Anything outside of what it is made for is refused, not guessed: {', '.join(limits[:5])}{more}."
+        yield f"Anything outside of what it is made for is refused, not guessed: {listed(limits, 5)}."
     yield "It says what went along with what in the past, and not what causes what."
 
 

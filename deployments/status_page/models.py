@@ -12,7 +12,8 @@ from deployments.status_page.facts import Broken, Ledger, ModelFacts, Tools
 from deployments.status_page.parts import empty, fill, part
 from deployments.status_page.plans import Plan
 from tasks.ground import params
-from tasks.pictures.formatting import many, read_time
+from tasks.ground.words import many
+from tasks.pictures.formatting import read_time
 from tasks.release.gate import verdict_chart
 from tasks.release.gate.verdict import Check
 

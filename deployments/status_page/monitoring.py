@@ -13,9 +13,10 @@ from markupsafe import Markup
 from deployments.status_page import facts
 from deployments.status_page.facts import Broken, ModelFacts
 from deployments.status_page.parts import broken, empty, fill, part
+from tasks.ground.words import many
 from tasks.monitoring import chart
 from tasks.monitoring.chart import loss_entry
-from tasks.pictures.formatting import Entry, days, ends, interval, loss_name, many, read_time, short
+from tasks.pictures.formatting import Entry, days, ends, interval, loss_name, read_time, short
 
 TITLE = "Quality, drift, requests"
 NO_REQUESTS = "No requests yet."

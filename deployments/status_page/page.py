@@ -17,7 +17,7 @@ from deployments.status_page.parts import broken, fill, part
 from deployments.status_page.plans import Plan
 from tasks.ground import files, params, paths
 from tasks.ground.errors import WorldError
-from tasks.pictures.formatting import many
+from tasks.ground.words import many
 
 FRESH_SECONDS = 60.0  # the page is written again after so long without a change: what Prefect plans is in no file
 

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tasks.ground import files, settings, storage, yaml_reader
+from tasks.ground import files, settings, storage, words, yaml_reader
 from tasks.ground.errors import Mistake, SourceUnavailable, did_you_mean
 from tasks.ground.git import Clone
 
@@ -61,7 +61,7 @@ def new(folder: Path, remote: str | None = None, example: str | None = None) -> 
         root.rename(folder)
     yield f"{folder}: a project with the platform of {commit[:12]}, its first commit is made"
     if dirty := platform.changed("."):
-        yield f"{len(dirty)} files of the platform that are in no commit are not in it, such as {dirty[0]}"
+        yield f"what is in no commit of the platform is not in it: {words.listed(dirty, 3)}"
     yield _share_environment(folder)
     yield f"its data are shared by {storage.masked(remote) if remote else 'var/remote, a folder of it (.dvc/config)'}"
     begin = "run" if example else "add-model NAME --from FILE --label COLUMN"
@@ -80,8 +80,12 @@ def upgrade(source: str | None = None) -> Iterator[str]:
     """
     mine = Clone(settings.ROOT)
     origin = _remembered(settings.ROOT)
-    if dirty := mine.changed("."):
-        raise Mistake(f"{len(dirty)} files are in no commit, such as {dirty[0]}: commit or stash them, then upgrade")
+    # flows change data.dvc and dvc.lock whenever data arrive, and an upgrade leaves them alone
+    if dirty := [path for path in mine.changed(".") if path not in ("data.dvc", "dvc.lock")]:
+        raise Mistake(
+            f"{words.many(len(dirty), 'file')} of this project in no commit, such as {dirty[0]}: "
+            f'`git add -A && git commit -m "…"` (or `git stash`), then `evergreen upgrade` again'
+        )
     with _platform(source or origin["platform"]) as platform:
         before, after = origin["commit"], platform.run("rev-parse", "HEAD")
         _refuse_strangers(platform, before, after)

@@ -25,6 +25,7 @@ from tasks.data import versions, zones
 from tasks.ground import params, storage
 from tasks.ground.errors import EvergreenError
 from tasks.ground.paths import watcher_heartbeat
+from tasks.ground.words import listed
 
 FOLDER_SECONDS, BUCKET_SECONDS = 2.0, 5.0  # the longest time between two rounds
 
@@ -57,8 +58,7 @@ class LandingWatch:
 
 def _in_words(waiting: frozenset[tuple[str, str]]) -> str:
     names = sorted("/".join(Path(path).parts[-2:]) for path, _ in waiting if path != DATA_VERSION)
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    landed = [f"{', '.join(names[:NAMED])}{more} in the landing zone"] if names else []
+    landed = [f"{listed(names, NAMED)} in the landing zone"] if names else []
     version = [f"data version {version}, not announced yet" for path, version in waiting if path == DATA_VERSION]
     return ", ".join([*landed, *version])
 

@@ -14,6 +14,7 @@ from tasks.data.versions import DataVersion
 from tasks.ground import settings
 from tasks.ground.errors import DataMissing, DataVersionDiffers, ParamsError, SourceUnavailable, did_you_mean
 from tasks.ground.params import Params
+from tasks.ground.words import listed
 
 Log = Callable[[str], object]
 
@@ -133,7 +134,7 @@ def _difference(named: DataVersion, given: Listing, partitions: list[str], folde
         return f"the upstream has no partitions, and data.dvc names {named.md5}"
     if kept := versions.files_of(named.md5):
         which = sorted(name for name in {*kept, *given} if kept.get(name) != given.get(name))
-        detail = f"these differ: {versions.some(which)}"
+        detail = f"these differ: {listed(which, 5)}"
     else:
         size = sum((folder / name).stat().st_size for name in given)
         detail = (

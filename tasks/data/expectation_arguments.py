@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.ground import settings
 from tasks.ground.errors import ContractError, did_you_mean
+from tasks.ground.words import one_line
 from tasks.tables import contract, conversions
 from tasks.tables.contract import Contract
 
@@ -258,7 +259,7 @@ KINDS = {
 def _faults(error: Exception, type_: str, kwargs: dict[str, Any]) -> str:
     """What is wrong with the arguments; pydantic lists each type of a union that a value is none of."""
     if not hasattr(error, "errors"):
-        return " ".join(str(error).split())
+        return one_line(error)
     by_name: dict[str, list[dict[str, Any]]] = {}
     for fault in error.errors():
         by_name.setdefault(str(fault["loc"][0]), []).append(fault)

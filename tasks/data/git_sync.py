@@ -17,6 +17,7 @@ from tasks.ground import files, settings
 from tasks.ground.errors import DataVersionDiffers, Mistake
 from tasks.ground.git import Clone, until_first
 from tasks.ground.params import Git, Params
+from tasks.ground.words import listed
 
 OURS = ("data.dvc", "dvc.lock")
 """What is committed; nothing else ever is."""
@@ -96,11 +97,7 @@ def _message(about: str) -> str:
 
 
 def _summary(changed: Mapping[str, list[str]]) -> str:
-    phrases = [
-        f"{', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''} {what}"
-        for what, names in changed.items()
-        if names
-    ]
+    phrases = [f"{listed(names, 3)} {what}" for what, names in changed.items() if names]
     return "; ".join(phrases) or "the same files"
 
 

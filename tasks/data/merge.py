@@ -16,6 +16,7 @@ from tasks.data import git_sync, revisions, versions
 from tasks.ground import files, settings
 from tasks.ground.errors import DataVersionDiffers, Mistake, did_you_mean
 from tasks.ground.git import Clone
+from tasks.ground.words import listed
 
 
 def merge(ours: Sequence[str] = (), theirs: Sequence[str] = ()) -> str:
@@ -84,14 +85,14 @@ def _join_data(clone: Clone, ours_for: Sequence[str], theirs_for: Sequence[str])
 
 def _refuse_undecided(conflicts: list[str], ours: set[str], theirs: set[str]) -> None:
     if both := sorted(ours & theirs):
-        raise Mistake(f"{versions.some(both)}: either ours counts or theirs, and both are named")
+        raise Mistake(f"{listed(both, 5)}: either ours counts or theirs, and both are named")
     if strange := sorted((ours | theirs) - {*conflicts}):
         raise Mistake(
             f"{strange[0]}: there is nothing to decide{did_you_mean(strange[0], conflicts)}. Nothing was changed"
         )
     if undecided := sorted({*conflicts} - ours - theirs):
         raise DataVersionDiffers(
-            f"both sides have another content of {versions.some(undecided)}. Say which counts: `evergreen merge --ours "
+            f"both sides have another content of {listed(undecided, 5)}. Say which counts: `evergreen merge --ours "
             f"<dataset>/<partition>` or `--theirs …`, each as often as needed; the other stays as a former revision. "
             f"Nothing was changed"
         )

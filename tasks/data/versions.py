@@ -25,6 +25,7 @@ from tasks.data import file_hashes, revisions
 from tasks.data.revisions import Histories, Listing, Side
 from tasks.ground import dvc_files, files, ledger, paths, settings, storage, yaml_reader
 from tasks.ground.errors import DataMissing, DataVersionDiffers, EvergreenError, SourceUnavailable
+from tasks.ground.words import listed, one_line
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
@@ -190,7 +191,9 @@ def _nothing_lost(before: str, now: Listing, planned: Collection[str]) -> Listin
     other = sorted(n for n, md5 in kept.items() if now.get(n) != md5 and revisions.partition_of(n) not in planned)
     lost, changed = [name for name in other if name not in now], [name for name in other if name in now]
     if other:
-        differences = [f"{what}: {some(names)}" for what, names in (("missing", lost), ("changed", changed)) if names]
+        differences = [
+            f"{what}: {listed(names, 5)}" for what, names in (("missing", lost), ("changed", changed)) if names
+        ]
         raise DataMissing(
             f"data/ does not hold all of the version that data.dvc names ({'; '.join(differences)}): no new one was "
             f"made. `evergreen data` brings them back; a correction goes through the landing zone, and "
@@ -206,11 +209,6 @@ def files_of(version: str) -> Listing:
     if not _cached(version):
         return {}
     return {entry["relpath"]: entry["md5"] for entry in files.read_json(_cache() / _object(version))}
-
-
-def some(names: list[str]) -> str:
-    """The first names, and how many more there are."""
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 # ── the remote ────────────────────────────────────────────────────────────────────────────────────
@@ -318,7 +316,7 @@ def _fetch_version(version: str) -> Listing:
     _fetch([md5 for md5 in listing.values() if md5 not in here or not _cached(md5)], purpose)
     lacking = [name for name, md5 in listing.items() if not _cached(md5)]
     if lacking or not listing:
-        what = some(lacking) if lacking else version
+        what = listed(lacking, 5) if lacking else version
         raise SourceUnavailable(
             f"could not {purpose}: the remote does not have {what} (whole): push it from a checkout that has it"
         )
@@ -387,7 +385,7 @@ def refuse_strangers(wanted: Listing) -> None:
     """Stop before anything in data/ is lost: a file that is neither wanted nor in the cache is in no version."""
     if strangers := sorted(name for name, md5 in tree().items() if wanted.get(name) != md5 and not _cached(md5)):
         raise DataVersionDiffers(
-            f"data/ holds files that the version in data.dvc does not: {some(strangers)}. They are in no version: "
+            f"data/ holds files that the version in data.dvc does not: {listed(strangers, 5)}. They are in no version: "
             f"move them away (or back to the landing zone), then run again"
         )
 
@@ -487,7 +485,7 @@ def _causes(error: BaseException) -> str:
     messages: list[str] = []
     cause: BaseException | None = error
     while cause is not None:
-        text = storage.masked(" ".join(str(cause).split()))
+        text = storage.masked(one_line(cause))
         if text and text not in messages:
             messages.append(text)
         cause = cause.__cause__

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.ground.errors import DataMissing, Mistake, did_you_mean
+from tasks.ground.words import one_line
 from tasks.tables.contract import Dialect
 from tasks.tables.conversions import PLAIN
 
@@ -265,7 +266,7 @@ def _readable(path: Path, dialect: Dialect) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, UnicodeError, Unreadable) as error:
-        text = " ".join(str(error).split())[:300]
+        text = one_line(error, 300)
         raise Mistake(
             f"{path} cannot be read to its end ({dialect.encoding}, «{dialect.delimiter}» between columns): {text}"
         ) from None

@@ -15,6 +15,7 @@ from typing import IO, Any, Self
 
 from tasks.ground import files, settings
 from tasks.ground.errors import EvergreenError, SourceUnavailable, WorldError
+from tasks.ground.words import one_line
 
 UNFINISHED = (".tmp", ".part", ".partial", ".crdownload")
 """Suffixes of files that are still being written."""
@@ -72,7 +73,7 @@ class Location:
             address = masked(self.url)
             if isinstance(error, OSError) and error.errno == errno.ENOSPC:
                 raise _full(address, error) from error
-            reason = masked(" ".join(str(error).split()) or type(error).__name__, self.url)
+            reason = masked(one_line(error) or type(error).__name__, self.url)
             raise SourceUnavailable(f"{self.label}{address} cannot be reached: {reason}. {self.advice}") from error
 
     # ── what is there ─────────────────────────────────────────────────────────────────────────────

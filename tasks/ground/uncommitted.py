@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from tasks.ground import files, settings, yaml_reader
 from tasks.ground.errors import ParamsError
 from tasks.ground.git import Clone
+from tasks.ground.words import listed
 
 CODE = ("dvc.yaml", "locks", "models", "params.yaml", "requirements.lock", "tasks")
 """All that candidates are made by."""
@@ -48,8 +49,7 @@ def code() -> str:
 
 def in_words(changed: list[str]) -> str:
     """For verdict, journal and page: «uncommitted: params.yaml»."""
-    more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
-    return f"uncommitted: {', '.join(changed[:3])}{more}"
+    return f"uncommitted: {listed(changed, 3)}"
 
 
 def _section_differs(clone: Clone, model: str) -> bool:

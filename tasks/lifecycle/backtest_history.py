@@ -92,7 +92,18 @@ class History:
 
         split = self.model.split
         in_weeks = split if split.by == "random" else split.model_copy(update={"holdout": HOLDOUT_WEEKS})
-        return prepare.choose_split([week.name for week in self.weeks[: moment.weeks]], in_weeks)
+        chosen = prepare.choose_split([week.name for week in self.weeks[: moment.weeks]], in_weeks)
+        return chosen | self._of_forecast(moment)
+
+    def _of_forecast(self, moment: Moment) -> dict[str, Any]:
+        """What split.json has of a forecast, beside that: rows of after its holdout was asked are not learned from."""
+        if (config := self.model.split.forecast) is None:
+            return {}
+        from tasks.training import origins
+
+        asked = origins.Asked(**config.model_dump())
+        held_out = self.rows.iloc[self.weeks[moment.weeks - HOLDOUT_WEEKS].begin : moment.known]
+        return {"forecast": config.model_dump(), "until": asked.origins(held_out).min().isoformat()}
 
     def in_holdout(self, moment: Moment) -> npt.NDArray[np.bool_]:
         """Which of the rows known at a moment are in its holdout: shape (known,)."""
@@ -127,9 +138,15 @@ def read(
 
     Raises:
         DataMissing: there is no partition, or there are too few weeks before the first decision.
+        Mistake: the model is one of anomalies.
         ModelCodeError: models/<name>/rows does not give what it must.
     """
     model = config.model(name)
+    if model.task == "anomaly":
+        raise Mistake(
+            f"{name}: a backtest compares policies by the mean loss of their answers, and an anomaly model has "
+            f"none: its average precision is of all rows together. Name other models (--model)"
+        )
     with _partition_files(source, config, model) as partition_files:
         every = _rows(name, model, partition_files)
     if until is not None:
@@ -317,7 +334,17 @@ def _answer(training: Training, folder: Path, target: Path) -> None:
     asked = pd.concat([pd.read_parquet(path) for path in training.answer], ignore_index=True)
     decision = files.read_json(folder / "training.json").get("decision")
     predictions = model_file.predict(pipeline, asked[model.columns], model.task, decision)
+    if model.task == "forecast":
+        predictions = predictions.join(_seasonal(training, asked))
     predictions.assign(at=asked["at"]).to_parquet(target, index=False, compression="zstd")
+
+
+def _seasonal(training: Training, asked: pd.DataFrame) -> pd.DataFrame:
+    """The baseline of a forecast, as `evaluate` has it: what the season before says of each row."""
+    from tasks.training import forecast, origins
+
+    learn = pd.concat([pd.read_parquet(path) for path in training.learn.values()], ignore_index=True)
+    return forecast.seasonal(learn, asked, origins.Asked(**training.split["forecast"]))
 
 
 def _write_rows(history: History, week: HistoryWeek) -> Path:

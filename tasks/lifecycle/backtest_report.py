@@ -38,12 +38,16 @@ def compare(
     page_path: Path | None = None,
     picture_path: Path | None = None,
 ) -> None:
-    """Run the backtests of some models (none: all), print the tables, draw the picture, and write the page.
+    """Run the backtests of some models, print the tables, draw the picture, and write the page.
+
+    None named are all whose rows have a loss each: of anomalies only all together have one.
 
     Raises:
         DataMissing: as `backtest.run`.
     """
-    results = run(names or list(config.models), config, request, jobs, tell=lambda line: print(line, flush=True))
+    comparable = [name for name, model in config.models.items() if model.task != "anomaly"]
+    chosen = names or comparable or list(config.models)
+    results = run(chosen, config, request, jobs, tell=lambda line: print(line, flush=True))
     picture_path = picture_path or paths.backtests() / "backtest.png"
     with files.replacing(picture_path) as beside:
         beside.write_bytes(picture(results))

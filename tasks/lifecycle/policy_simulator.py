@@ -222,14 +222,16 @@ class Simulator:
         history, model, holdout = self.history, self.history.model, self._holdout(moment)
         own = ["id", "time", "label", "weight", *model.evaluate.slices]
         columns = [name for name in own if name in history.rows]
+        challenger = self._contender(moment.number, holdout)
+        assert challenger.predictions is not None
         comparison = gate.Comparison(
             model=history.name,
             task=model.task,
             holdout=history.rows[columns].iloc[holdout].reset_index(drop=True),
             slices=tuple(model.evaluate.slices),
-            challenger=self._contender(moment.number, holdout),
+            challenger=challenger,
             champion=None if champion is None else self._contender(champion, holdout),
-            baseline=metrics.baseline_predictions(self.fits[moment.number].training, len(holdout)),
+            baseline=metrics.baseline_of(self.fits[moment.number].training, challenger.predictions),
             champion_age=None if champion is None else self.age(moment, champion),
             split=model.split.by,
             cost=model.cost,

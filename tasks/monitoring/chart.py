@@ -12,9 +12,10 @@ from typing import Any
 
 from markupsafe import Markup
 
+from tasks.ground.words import many
 from tasks.pictures import axes, templates
 from tasks.pictures.axes import Plane
-from tasks.pictures.formatting import Entry, day, days, exponent, interval, loss_name, many, read_time, short
+from tasks.pictures.formatting import Entry, day, days, exponent, interval, loss_name, read_time, short
 
 HEIGHT = 200
 """Of each picture, in its own units."""

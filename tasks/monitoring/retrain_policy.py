@@ -15,6 +15,7 @@ from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from tasks.ground import files, numbers
+from tasks.ground.words import listed, many
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -90,9 +91,8 @@ class OpenAlarm:
     def of(alarm: DriftAlarm) -> OpenAlarm:
         """In the words of a decision."""
         columns = [moved.column for moved in alarm.moved]
-        more = f" and {len(columns) - NAMED} more" if len(columns) > NAMED else ""
         effect = numbers.short(max(moved.effect for moved in alarm.moved))
-        return OpenAlarm(alarm.key, f"{', '.join(columns[:NAMED])}{more}", effect, alarm.since)
+        return OpenAlarm(alarm.key, listed(columns, NAMED), effect, alarm.since)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,7 +246,13 @@ def _ask(state: PolicyState, name: str, limit: float) -> Reason:
         why = "nothing was trained yet" if name == "months" else "there is no champion to compare with"
         why = "the rows have no time" if state.now == UNDATED and name in ("months", "age_days") else why
         return Reason(name, None, why, None, limit)
-    words = words.format(state=state, value=value, limit=limit, days=_days(value))
+    counts = {
+        "new_rows": many(value, "new row"),
+        "new_partitions": many(value, "new partition"),
+        "months": many(value, "calendar month"),
+        "partitions": many(value, "partition is", "partitions are"),
+    }
+    words = words.format(state=state, value=value, limit=limit, days=_days(value), **counts)
     return Reason(name, value >= limit, words, value, limit)
 
 
@@ -266,8 +272,8 @@ def _months(state: PolicyState) -> int | None:
 
 
 _CONDITIONS: dict[str, tuple[Callable[[PolicyState], float | None], str]] = {
-    "new_rows": (lambda state: state.new_rows, "{value:,} new rows, {limit:,.0f} are asked"),
-    "new_partitions": (lambda state: state.new_partitions, "{value} new partitions, {limit:g} are asked"),
+    "new_rows": (lambda state: state.new_rows, "{new_rows}, {limit:,.0f} are asked"),
+    "new_partitions": (lambda state: state.new_partitions, "{new_partitions}, {limit:g} are asked"),
     "growth": (
         lambda state: _share_of_learned(state.newer_rows, state),
         (
@@ -289,14 +295,14 @@ _CONDITIONS: dict[str, tuple[Callable[[PolicyState], float | None], str]] = {
             "champion learned from; {limit:.1%} are asked"
         ),
     ),
-    "months": (_months, "{value} calendar months began since the last training, {limit:g} are asked"),
+    "months": (_months, "{months} began since the last training, {limit:g} are asked"),
     "age_days": (
         _age,
         "the champion learned from rows until {state.learned_until:%Y-%m-%d}, {days} ago; {limit:g} are asked",
     ),
     "age_partitions": (
         lambda state: state.newer_partitions if state.learned_until else None,
-        "{value} partitions are newer than what the champion learned from, {limit:g} are asked",
+        "{partitions} newer than what the champion learned from, {limit:g} are asked",
     ),
 }
 """Name → the value that is compared with the limit (None: there is none), and the reason in words. With drift and the
@@ -308,7 +314,7 @@ def _drift_reason(state: PolicyState, limit: float) -> Reason:
         return Reason("drift", False, "no drift alarm is open", 0.0, limit)
     worst = max(state.alarms, key=lambda alarm: (alarm.effect, alarm.what))
     more, effect = len(state.alarms) - 1, numbers.short(worst.effect)
-    others = f" (and {more} more alarm{'s' if more > 1 else ''})" if more else ""
+    others = f" (and {many(more, 'more alarm')})" if more else ""
     words = f"drift in {worst.what} since {worst.since:%Y-%m-%d}, effect {worst.effect:.3g}{others}, {limit:g} is asked"
     return Reason("drift", effect >= limit, words, effect, limit)
 

@@ -8,6 +8,8 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
+from tasks.ground.words import many
+
 LOSSES = {"poisson": "Poisson deviance", "brier": "Brier score", "roc_auc": "ROC AUC", "mae": "MAE", "rmse": "RMSE"}
 
 Entry = Mapping[str, Any]
@@ -22,11 +24,6 @@ def number(value: float) -> str:
 def short(value: float) -> str:
     """Three significant digits: for the ends of an interval, and beside a picture."""
     return f"{value:,.0f}" if value == int(value) or abs(value) >= 1000 else f"{value:.3g}"
-
-
-def many(count: float, what: str, plural: str = "") -> str:
-    """1 row, 2 rows."""
-    return f"{count:,.0f} {what if count == 1 else plural or what + 's'}"
 
 
 def interval(entry: Entry | None) -> str:

@@ -19,6 +19,7 @@ from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tasks.ground.words import one_line
 from tasks.tables import contract, conversions
 from tasks.tables.contract import Contract, Dialect
 from tasks.tables.conversions import PLAIN, SAFE
@@ -427,7 +428,7 @@ def _what_is_wrong(path: Path, dialect: Dialect, error: Exception) -> str:
         arrow_csv.read_csv(path, _one_thread(dialect.encoding), _parse_options(dialect))
     except pa.ArrowInvalid as located:
         error = located
-    text = " ".join(str(error).split())
+    text = one_line(error)
     if not dialect.header and (other := re.search(r"Expected (\d+) columns, got (\d+): ?(.*)", text)):
         asked, got, row = other.groups()
         fields = f"a line of {got} fields where the suite names {asked} columns"
@@ -561,7 +562,7 @@ def _as_unreadable(path: Path) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, UnicodeError) as error:
-        text = " ".join(str(error).split())[:500]
+        text = one_line(error, 500)
         told = text if path.suffix == ".parquet" else _what_is_wrong(path, _dialect(path, PLAIN), error)
         raise Unreadable(told) from None
 

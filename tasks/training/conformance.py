@@ -18,6 +18,7 @@ import pandas as pd
 
 from tasks.ground import params
 from tasks.ground.errors import ModelCodeError
+from tasks.ground.words import listed
 from tasks.modelling.rows import as_feature, as_matrix, as_text
 from tasks.runtime import feature_types, request_schema
 from tasks.training.consistency import NEEDED_BY_SPLIT
@@ -50,9 +51,9 @@ def conform(rows: pd.DataFrame, name: str, model: params.Model, partition: str =
     if "label" in may_lack and "label" not in rows.columns:
         rows = rows.assign(label=np.nan)
     if lacking := [column for column in wanted if column not in rows.columns]:
-        raise ModelCodeError(f"{where} gives no column {_listed(lacking)}; params.yaml and the interface ask for it")
+        raise ModelCodeError(f"{where} gives no column {listed(lacking)}; params.yaml and the interface ask for it")
     if twice := [column for column, times in Counter(rows.columns).items() if times > 1 and column in {*wanted}]:
-        raise ModelCodeError(f"{where} gives column {_listed(twice)} twice: which one counts?")
+        raise ModelCodeError(f"{where} gives column {listed(twice)} twice: which one counts?")
     rows = rows[wanted].reset_index(drop=True)
     of_vectors = {column for name in model.of_type("vector") for column in _columns(name, model)}
     for column in wanted:
@@ -96,11 +97,6 @@ def _checked(values: Column, model: params.Model, where: str, *, can_lack: bool)
 
 def _columns(name: str, model: params.Model) -> list[str]:
     return feature_types.vector_columns(name, int(model.features[name].length or 0))
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
-    return f"{', '.join(names[:10])}{more}"
 
 
 def _with_vectors(rows: pd.DataFrame, model: params.Model, where: str) -> pd.DataFrame:

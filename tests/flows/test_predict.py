@@ -66,7 +66,7 @@ def test_a_partition_is_scored_and_shown(alone: Alone) -> None:
     assert artifacts("batch-tiny")[0]["data"] == f"**{said}**"
     code, told = predict(alone, "readings/2013-03", "--to", "var/out", "--version", "challenger")
     assert code == 0, told
-    assert "(1 parts were there already)" in last_run()["state"]["message"]
+    assert "(1 part was there already)" in last_run()["state"]["message"]
 
 
 def test_refused_rows_are_told_with_their_problems(alone: Alone) -> None:
@@ -75,7 +75,7 @@ def test_refused_rows_are_told_with_their_problems(alone: Alone) -> None:
     (alone.project.root / "var" / "rows.jsonl").write_text(rows + rows.replace("hour", "h|ur"), encoding="utf-8")
     code, told = predict(alone, "var/rows.jsonl", "--to", "var/lines", "--version", "1")
     assert code == 0, told
-    assert "1 rows scored, 1 refused" in last_run()["state"]["message"]
+    assert "1 row scored, 1 refused" in last_run()["state"]["message"]
     page = artifacts("batch-tiny")[0]["data"]
     assert "| hour: is missing; h&#124;ur: is not known; did you mean &#x27;hour&#x27;? | 1 |" in page.replace(
         "'", "&#x27;"

@@ -11,7 +11,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from tasks.ground import files, settings
+from tasks.ground import files, params, settings
+from tasks.ground.errors import Mistake
+from tasks.lifecycle import backtest_history
 from tasks.release.gate.verdict import Verdict
 from tasks.runtime.predictor import Predictor
 from tests.conftest import REPOSITORY, Project, copy_repository
@@ -112,3 +114,11 @@ def test_its_evaluation_draws_alerts_and_scores(told: Story) -> None:
     }
     scored = pd.read_parquet(plots.parent / "predictions.parquet")
     assert ((scored["anomaly_score"] > 0) == (scored["prediction"] == 1)).all()
+
+
+def test_its_retrain_policies_cannot_be_compared(told: Story) -> None:
+    """Average precision is of all rows together, so that no week has a loss: told before anything is trained."""
+    with pytest.raises(
+        Mistake, match="payments: a backtest compares policies by the mean loss of their answers, and an"
+    ):
+        backtest_history.read(MODEL, params.load())

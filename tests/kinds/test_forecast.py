@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from tasks.ground import files, settings
+from tasks.ground import files, params, settings
 from tasks.ground.errors import ModelCodeError
-from tasks.lifecycle import check_time
+from tasks.lifecycle import backtest, check_time
 from tasks.modelling import rows
 from tasks.release.gate.verdict import Verdict
 from tasks.runtime.predictor import Predictor
@@ -90,3 +91,12 @@ def test_rows_that_look_ahead_are_refused(verdict: Verdict, enter_module: Callab
     )
     assert "split.forecast.known_ahead" in str(caught.value)
     assert fault == str(caught.value)
+
+
+def test_its_retrain_policies_can_be_compared(verdict: Verdict) -> None:
+    """In the backtest the split, the baseline of the season before and the gate are those of a forecast."""
+    asked = backtest.BacktestRequest(policies=("always",), since=date(2013, 3, 25))
+    (result,) = backtest.run([MODEL], params.load(), asked, jobs=1, tell=lambda _: None)
+    (line,) = result.outcomes[0].ledger
+    assert line["verdict"]["promoted"], line["verdict"]["summary"]  # below a MASE of 1, and better than the baseline
+    assert line["served"]["loss"] == pytest.approx(3, abs=0.6)

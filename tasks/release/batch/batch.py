@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from tasks.ground import files, params, paths, storage
 from tasks.ground.errors import Mistake
 from tasks.ground.storage import Location
+from tasks.ground.words import many
 from tasks.release.batch import batch_sources
 from tasks.release.batch.batch_sources import BatchRefused, Chunk, Fetched, Source
 from tasks.release.package import package
@@ -84,8 +85,8 @@ class BatchResult:
 
     def __str__(self) -> str:
         refused = f", {self.refused:,} refused" if self.refused else ""
-        reused = f" ({self.reused} parts were there already)" if self.reused else ""
-        scored = f"{self.rows - self.refused:,} rows scored{refused}"
+        reused = f" ({many(self.reused, 'part was', 'parts were')} there already)" if self.reused else ""
+        scored = f"{many(self.rows - self.refused, 'row')} scored{refused}"
         return f"{self.release.model}: {scored}, by {self.release}, in {self.to}{reused}"
 
     def add(self, part: dict[str, Any], *, made: bool) -> None:
@@ -101,7 +102,7 @@ class BatchResult:
         if self.failed:
             reasons = "\n".join(f"{name}: {why}" for name, why in list(self.failed.items())[:10])
             raise BatchRefused(
-                f"{len(self.failed)} sources could not be scored:\n{reasons}\nThe others are in {self.to}."
+                f"{many(len(self.failed), 'source')} could not be scored:\n{reasons}\nThe others are in {self.to}."
             )
         if self.rows and self.rows == self.refused:
             problem, count = self.problems.most_common(1)[0]
@@ -150,7 +151,7 @@ def score(
     release = find_release(name, version)
     sources = batch_sources.find(name, config, source)
     place = Location.of(to or str(paths.batches() / name / release.candidate / _slug(storage.masked(source))))
-    log(f"{name}: {len(sources)} sources are scored by {release} into {place.shown}")
+    log(f"{name}: {many(len(sources), 'source is', 'sources are')} scored by {release} into {place.shown}")
     lock = files.lock(lock_name(place))
     with lock, _scratch() as scratch, Scorer(release.folder, release.tag, scratch) as scorer:
         run = BatchRun(release, place, scorer, scratch, chunk, list(keep), log, progress)
@@ -240,7 +241,9 @@ class BatchRun:
         for name in before - {part["name"] for part in parts}:
             (self.place / name).remove()
         rows, refused = (sum(part[what] for part in parts) for what in ("rows", "refused"))
-        self.log(f"{source.name}: {rows - refused:,} rows scored, {refused:,} refused, {len(parts)} parts")
+        self.log(
+            f"{source.name}: {many(rows - refused, 'row')} scored, {refused:,} refused, {many(len(parts), 'part')}"
+        )
         self.done[source.name] = {"key": key, "tag": tag, "recipe": self.recipe, "parts": parts}
         return self._write(NOTE, lambda path: files.write_json(path, self.done))
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from tasks.ground.words import listed
 from tasks.modelling import metrics
 
 if TYPE_CHECKING:
@@ -61,7 +62,9 @@ def gap(asked: params.Fairness, groups: pd.Series[Any], sample: Sample, rule: pa
     counts = counted.value_counts().reindex(groups.unique(), fill_value=0)
     large = sorted(counts.index[counts >= rule.slice_min_rows])
     small = sorted(set(counts.index) - set(large))
-    left_out = f"; not judged, as it has fewer than {rule.slice_min_rows:,} rows: {_listed(small)}" if small else ""
+    left_out = (
+        f"; not judged, as it has fewer than {rule.slice_min_rows:,} rows: {listed(small, WORST)}" if small else ""
+    )
     drawn = {}
     for name in large:
         own = (groups == name).to_numpy(dtype=bool)
@@ -118,7 +121,3 @@ def _parts(metric: str, sample: Sample) -> tuple[Floats, Floats]:
         "precision": (taken * positive, taken),
         "false_positive_rate": (taken * (1 - positive), 1 - positive),
     }[metric]
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(map(str, names[:WORST])) + (f" and {len(names) - WORST} more" if names[WORST:] else "")

@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from tasks.ground import files, numbers
 from tasks.ground.errors import EvergreenError, did_you_mean
+from tasks.ground.words import listed, many
 from tasks.modelling import metrics, rows
 from tasks.release.gate import fairness
 from tasks.release.gate.verdict import NO_CHAMPION, Check, Moves, Verdict, loss_words, span, worst_first
@@ -474,7 +475,7 @@ class _Holdout:
             raise ValueError("the champion's age is not known")
         close, old = interval[1] <= limit, age >= self.rule.champion_age
         words += "" if close else f"; worse by more than {limit:g} cannot be ruled out"
-        words += f"; the champion is {age} partitions old, {self.rule.champion_age} are asked"
+        words += f"; the champion is {many(age, 'partition')} old, {self.rule.champion_age} are asked"
         return _CheckResult(close and old, words, mean, interval=interval)
 
     def coverage(self) -> _CheckResult:
@@ -508,7 +509,8 @@ class _Holdout:
         age, limit = self.case.champion_age, self.rule.champion_age
         if age is None:
             raise ValueError("the champion's age is not known")
-        words = f"not judged by labels: {self.few_anomalies}; the champion is {age} partitions old, {limit} are asked"
+        old = f"the champion is {many(age, 'partition')} old, {limit} are asked"
+        words = f"not judged by labels: {self.few_anomalies}; {old}"
         return _CheckResult(age >= limit, words)
 
     def agreement(self) -> _CheckResult:
@@ -694,10 +696,7 @@ def _differs(mean: float) -> str:
 
 
 def _without(features: Mapping[str, list[str]]) -> str:
-    named = [
-        f"{name} is missing throughout in {', '.join(of[:3])}{f' and {len(of) - 3} more partitions' if of[3:] else ''}"
-        for name, of in sorted(features.items())
-    ]
+    named = [f"{name} is missing throughout in {listed(of, 3, 'partition')}" for name, of in sorted(features.items())]
     return "; ".join(named)
 
 

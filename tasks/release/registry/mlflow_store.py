@@ -18,6 +18,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from tasks.ground import files, paths, settings, storage
 from tasks.ground.errors import RegistryDamaged, RegistryUnavailable
+from tasks.ground.words import one_line
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -81,7 +82,7 @@ def _outages() -> Iterator[None]:
     except Exception as error:
         if type(error).__module__.partition(".")[0] not in {"mlflow", "sqlalchemy"} or not _is_outage(error):
             raise
-        raise _Unreachable(" ".join(str(error).split())[:500], final="out-of-date" in str(error)) from error
+        raise _Unreachable(one_line(error, 500), final="out-of-date" in str(error)) from error
 
 
 def _is_outage(error: Exception) -> bool:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tasks.ground import arithmetic, files, numbers, params, priority
+from tasks.ground.words import one_line
 from tasks.modelling import metrics, user_code
 from tasks.runtime import decisions, model_file
 from tasks.training import train
@@ -127,7 +128,7 @@ def _outcome(name: str, model: params.Model, learn: pd.DataFrame, fold: Fold) ->
     except (MemoryError, OSError):
         raise
     except Exception as error:  # noqa: BLE001 - a library's own error: the trial has failed, and is shown as such
-        text = " ".join(str(error).split())[:500]
+        text = one_line(error, 500)
         return {"error": f"{type(error).__name__}: {text}", "seconds": round(time.process_time() - begin, 3)}
 
 

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -114,6 +115,14 @@ def test_the_graph_of_a_project_without_models_has_no_stage(empty: Project) -> N
     assert empty.dvc("stage", "list", "--name-only").split() == []
 
 
+def test_a_project_is_made_where_tarfile_knows_no_filters(checkout: Project, tmp_path: Path) -> None:
+    """As in Python 3.11.0 to 3.11.3."""
+    code = "import sys, tarfile; del tarfile.data_filter; from deployments import cli; sys.exit(cli.main(sys.argv[1:]))"
+    place = f"PYTHONPATH={checkout.root}"
+    checkout.run(*NEW_SHELL, place, sys.executable, "-c", code, "new", str(tmp_path / "old"))
+    assert (tmp_path / "old" / "tasks" / "steps.py").is_file()
+
+
 def test_a_remote_may_be_named(checkout: Project, tmp_path: Path) -> None:
     """Else it is a folder of the project."""
     evergreen(checkout, "new", tmp_path / "mine", "--remote", "s3://bucket/evergreen")
@@ -191,16 +200,20 @@ def test_a_conflict_is_told_with_what_to_do_and_can_be_taken_back(checkout: Proj
     answer = evergreen(mine, "upgrade", check=False)
     assert "changed the same lines of Makefile" in answer
     assert "git cherry-pick --continue" in answer
-    assert "commit or stash them" in evergreen(mine, "upgrade", check=False)
+    assert "in no commit" in evergreen(mine, "upgrade", check=False)
     mine.run("git", "cherry-pick", "--abort")
     assert "# The verbs, mine." in (mine.root / "Makefile").read_text(encoding="utf-8")
     assert mine.run("git", "status", "--short").stdout == ""
 
 
 def test_an_upgrade_refuses_a_tree_with_changes(checkout: Project, mine: Project) -> None:
-    """They could be lost among its own."""
+    """They could be lost among its own. But not what flows change whenever data arrive."""
+    for name in ("data.dvc", "dvc.lock"):
+        (mine.root / name).write_text("outs: []\n", encoding="utf-8")
+    assert "nothing to do" in evergreen(mine, "upgrade")
     mine.edit("README.md", "# mine", "# Mine")
-    assert "README.md: commit or stash them, then upgrade" in evergreen(mine, "upgrade", check=False)
+    answer = evergreen(mine, "upgrade", check=False)
+    assert "1 file of this project in no commit, such as README.md: `git add -A && git commit" in answer
 
 
 def test_only_a_project_is_upgraded(checkout: Project) -> None:

@@ -56,15 +56,15 @@ def on(*lines: dict[str, Any], gap: float = 0) -> Retrain:
     [
         ({"new_rows": 5_000}, True, "5,000 new rows, 5,000 are asked"),
         ({"new_rows": 5_001}, False, "5,000 new rows, 5,001 are asked"),
-        ({"new_partitions": 1}, True, "1 new partitions, 1 are asked"),
-        ({"new_partitions": 2}, False, "1 new partitions, 2 are asked"),
+        ({"new_partitions": 1}, True, "1 new partition, 1 are asked"),
+        ({"new_partitions": 2}, False, "1 new partition, 2 are asked"),
         ({"growth": 0.2}, True, "20,000 rows came since the champion was trained, 20% of the 100,000 it learned from"),
         ({"growth": 0.21}, False, "21% are asked"),
         ({"new_share": 0.05}, True, "5,000 rows came since the last training, 5% of what the champion learned from"),
         ({"new_share": 0.06}, False, "6% are asked"),
         ({"revised": 0.01}, True, "1,000 rows were revised since, 1.0% of the 100,000 that the champion learned from"),
         ({"revised": 0.02}, False, "2.0% are asked"),
-        ({"months": 1}, True, "1 calendar months began since the last training"),
+        ({"months": 1}, True, "1 calendar month began since the last training"),
         ({"months": 2}, False, "2 are asked"),
         ({"age_days": 48}, True, "the champion learned from rows until 2013-04-16, 48 days ago; 48 are asked"),
         ({"age_days": 49}, False, "49 are asked"),
@@ -236,7 +236,7 @@ def test_rows_without_a_time_have_no_clock() -> None:
     asked = decide(state, on({"age_days": 60}, {"months": 1}, gap=14))
     assert not asked.retrain
     assert asked.why == "no: the rows have no time; the rows have no time"
-    assert decide(state, on({"new_partitions": 1}, gap=14)).why == "1 new partitions, 1 are asked"
+    assert decide(state, on({"new_partitions": 1}, gap=14)).why == "1 new partition, 1 are asked"
     losses, none = np.arange(100.0), pd.Series([pd.NaT] * 100, dtype="datetime64[us]")
     promised = MeanLoss.of(losses, none, 200, 0.95, may_be_by_row=True)
     assert promised.low < promised.loss < promised.high

@@ -392,7 +392,7 @@ def test_a_file_with_other_columns_is_refused(
 ) -> None:  # fmt: skip
     """Also when the column may be null: in a table, one that is missing is a mistake."""
     scored = score(written(holdout.rename(columns=change), tmp_path / f"rows{suffix}"))
-    with pytest.raises(BatchRefused, match=f"(?s)1 sources could not be scored:\n.*{said}.*Nothing of it"):
+    with pytest.raises(BatchRefused, match=f"(?s)1 source could not be scored:\n.*{said}.*Nothing of it"):
         scored.raise_for_failures()
     assert (scored.rows, scored.made) == (0, 0)
 
@@ -629,7 +629,7 @@ def test_a_folder_is_scored_file_by_file(score: Score, holdout: pd.DataFrame, tm
     (folder / ".hidden.csv").write_text("no rows")
     scored = score(folder)
     assert (scored.rows, scored.made, list(scored.failed)) == (30, 2, ["bad.csv"])
-    with pytest.raises(BatchRefused, match=r"1 sources could not be scored:\nbad.csv: .*column hour is missing"):
+    with pytest.raises(BatchRefused, match=r"1 source could not be scored:\nbad.csv: .*column hour is missing"):
         scored.raise_for_failures()
     written(holdout, folder / "bad.csv")
     again = score(folder)

@@ -244,7 +244,10 @@ def test_not_worse(flights: Flights, age: int, noise: float, passes: bool) -> No
     case = flights.case(flights.noisy(noise) if noise else champion + 0.01, champion, champion_age=age)
     verdict = gate.judge(case, rule(rule="not_worse", slice_margin=1.0))
     assert check(verdict, "improvement").passed is passes
-    assert f"the champion is {age} partitions old, 2 are asked" in check(verdict, "improvement").reason
+    assert (
+        f"the champion is {age} partition{'s' if age > 1 else ''} old, 2 are asked"
+        in check(verdict, "improvement").reason
+    )
 
 
 def test_rows_that_either_was_trained_on_are_left_out(flights: Flights) -> None:
