@@ -144,7 +144,8 @@ def _try_rows(draft: ModelPlan, folder: Path) -> None:
     model = _model(draft)
     sample = draft.survey.sample.drop(columns="__file__")
     sample = sample[sample[draft.wish.label].notna()].head(5000)  # the newest rows may have no label yet
-    table = sample.astype({name: column.type for name, column in draft.survey.columns.items()}, errors="ignore")
+    types = {name: column.type for name, column in draft.survey.columns.items()}
+    table = sample.astype(types, errors="ignore").copy()  # in one piece: of many columns it would be in many
     try:
         rows = _load(folder / "model" / "rows" / "__init__.py").rows
         made = rows({draft.dataset: table}, **({} if draft.key else {"partition": partitions.wanted("sample")}))
@@ -194,7 +195,8 @@ def _tell(draft: ModelPlan) -> None:
     parts = draft.rows
     named = f"{next(iter(parts))} to {list(parts)[-1]}" if len(parts) > 1 else next(iter(parts), "")
     _line(f"{rows:,} rows, {columns} columns; {len(parts)} partition{'s'[: len(parts) > 1]} by {draft.by} ({named})")
-    _line(f"{draft.task} of {draft.wish.label} by {len(draft.features) + len(draft.calendar)} features")
+    count = len(draft.features) + len(draft.calendar) + len(draft.blocks)
+    _line(f"{draft.task} of {draft.wish.label} by {count} feature{'s'[: count != 1]}")
     leaks = [s for s in draft.left_out if s.is_leak]
     for title, several in (
         ("Smells of a leak, and is left out (take it back in params.yaml if it is known before)", leaks),

@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from tasks.drafting import suspects, times
+from tasks.drafting import blocks, suspects, times
+from tasks.drafting.blocks import Block
 from tasks.drafting.suspects import Suspicion
 from tasks.ground import params
 from tasks.ground.errors import Mistake, did_you_mean
@@ -61,6 +62,8 @@ class ModelPlan:
     split_by: str = "random"
     holdout_rows: int = 0
     rows: dict[str, int] = field(default_factory=dict)
+    blocks: list[Block] = field(default_factory=list)
+    """Columns that are one vector each."""
 
     @property
     def dataset(self) -> str:
@@ -106,8 +109,8 @@ class ModelPlan:
 
     @property
     def is_linear(self) -> bool:
-        """Whether there are too few rows for trees, or words to count."""
-        return self.survey.rows < FEW_ROWS or bool(self.texts)
+        """Whether there are too few rows for trees, or too many columns, or words to count."""
+        return self.survey.rows < max(FEW_ROWS, 2 * len(self.survey.columns)) or bool(self.texts)
 
 
 def make(wish: Wish, survey: Survey) -> ModelPlan:
@@ -122,26 +125,33 @@ def make(wish: Wish, survey: Survey) -> ModelPlan:
     form = None if wish.time is None else times.form_of(survey, wish.time)
     by = _by(wish, survey, form)
     ids = [name for name in suspects.identifiers(survey) if name not in {wish.label, wish.time, *wish.keep}]
-    left_out = [Suspicion(name, "names rows (nearly) one by one") for name in ids]
+    left_out = suspects.of_identifiers(survey, ids, wish.label, classes=task == "classification")
     left_out += [Suspicion(name, "is the key (--id)") for name in wish.key if name not in {*ids, *wish.keep}]
-    rest = [n for n in survey.columns if n not in {wish.label, wish.time, *ids, *wish.key} or n in wish.keep]
+    own = [wish.label, wish.time, *ids, *wish.key]
+    vectors = blocks.of(survey, [*own, *wish.keep])
+    inside = {column for block in vectors for column in block.columns}
+    rest = [n for n in survey.columns if n not in {*own, *inside} or n in wish.keep]
+    _refuse_too_many([name for name in rest if not _unfit(survey.columns[name], survey)], vectors)
     leaks = suspects.of_label(survey, rest, wish.label, classes=task == "classification", time=wish.time)
     left_out += [leak for leak in leaks if leak.column not in wish.keep]
+    out = {suspicion.column for suspicion in left_out}
+    left_out += suspects.groups(survey, [name for name in rest if name not in out | {*wish.keep}], MOST_VALUES)
     out = {suspicion.column for suspicion in left_out}
     left_out += [
         Suspicion(name, why) for name in rest if name not in out and (why := _unfit(survey.columns[name], survey))
     ]
     features = [name for name in rest if name not in {suspicion.column for suspicion in left_out}]
-    plan = ModelPlan(wish, survey, task, form, by, list(wish.key) or ids[:1], features, left_out)
+    plan = ModelPlan(wish, survey, task, form, by, list(wish.key) or ids[:1], features, left_out, blocks=vectors)
     _refuse_clashes(plan)
     plan.personal = suspects.personal(survey, features)
     plan.notes += [*survey.source.notes, *_notes(plan)]
-    if not features and len(leaks) == 1 and not plan.calendar:
+    nothing = not features and not vectors and not plan.calendar
+    if nothing and len(leaks) == 1:
         raise Mistake(
             f"the only column there is to learn from, {leaks[0].column}, smells of a leak: {leaks[0].why} "
             f"`--keep {leaks[0].column}` takes it all the same"
         )
-    if not features and not plan.calendar:
+    if nothing:
         raise Mistake(
             f"no column is left to learn from: {'; '.join(f'{s.column}: {s.why}' for s in left_out[:5])}. "
             f"`--keep COLUMN` takes one all the same"
@@ -192,6 +202,8 @@ def feature_type(column: ColumnFacts) -> str:
         return "text" if _is_free_text(column) else "category"
     if column.kind == "time":
         return "datetime"
+    if column.kind == "integer" and suspects.GROUP.search(column.name):
+        return "category"
     return "integer" if column.kind == "integer" else "number"
 
 
@@ -204,6 +216,16 @@ def _refuse_unknown(option: str, names: list[str], survey: Survey) -> None:
                 shown = [f"{column}={survey.sample[column].iloc[0]}" for column in list(survey.columns)[:5]]
                 first = f". The file has no line of names; its first row is {', '.join(shown)}, …"
             raise Mistake(f"--{option} {name}: there is no such column{hint}{first}")
+
+
+def _refuse_too_many(columns: list[str], vectors: list[Block]) -> None:
+    count = len(columns) + len(vectors)
+    if count > params.MOST_FEATURES:
+        raise Mistake(
+            f"the table gives {count:,} features, and each is checked, watched and explained: {params.MOST_FEATURES:,} "
+            f"are allowed. Numbers of one kind are one feature where their columns are numbered and filled in every "
+            f"row: name them x_0, x_1, x_2, …; or sum them up (counts, means, first components)"
+        )
 
 
 def _refuse_clashes(plan: ModelPlan) -> None:
@@ -243,6 +265,7 @@ def _task(wish: Wish, survey: Survey) -> str:
             f"example: docs/how-to/choose-a-task.md"
         )
     few = column.counts is not None and len(column.counts) <= min(MOST_CLASSES, max(2, labelled // 20))
+    few = few and not _are_counts(column)
     is_whole = column.kind != "number" or bool((values % 1 == 0).all())
     usual = "classification" if column.kind in {"text", "truth"} or (few and is_whole) else "regression"
     if column.kind == "time":
@@ -257,6 +280,13 @@ def _task(wish: Wish, survey: Survey) -> str:
             f"`--task regression`; texts are to be put into groups first"
         )
     return wish.task or usual
+
+
+def _are_counts(column: ColumnFacts) -> bool:
+    """Whether whole numbers say how many rather than which: some are so rare that nobody would make a class of them."""
+    rarest = min((column.counts or {"": 0}).values())
+    is_rare = rarest < min(FEWEST_LABELS, 0.02 * (column.rows - column.missing))
+    return column.kind in {"integer", "number"} and len(column.counts or ()) > 2 and is_rare
 
 
 def _by(wish: Wish, survey: Survey, form: times.TimeForm | None) -> str:
@@ -300,6 +330,8 @@ def _notes(plan: ModelPlan) -> list[str]:
     notes = []
     if plan.wish.task is None:
         what = "classes" if plan.is_classification else "a number"
+        if not plan.is_classification and len(plan.label.counts or ()) in range(1, MOST_CLASSES + 1):
+            what = f"a count, as some of its {len(plan.label.counts or ())} values are rare"
         notes.append(f"{plan.wish.label} is taken for {what}: task {plan.task} (--task says otherwise)")
     if plan.label.missing:
         notes.append(f"{plan.wish.label} is missing in {plan.label.missing:,} rows: these are left out")

@@ -10,6 +10,7 @@ import codecs
 import csv
 import io
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -31,7 +32,10 @@ HEAD = 1 << 20
 """Bytes of a file that its dialect is told by."""
 
 BLOCK = 1 << 21
-MOST_COLUMNS = 1000
+"""Bytes of a CSV that are read at a time; of a wide one so many a column more."""
+
+A_COLUMN = 1 << 11
+MOST_COLUMNS = 20_000
 
 MISSING = ("", "NA", "N/A", "n/a", "NaN", "nan", "null", "NULL", "None", "none", "?", "-", "--", ".", "#N/A")
 """Texts that mean «missing» where everything else in a column is a number."""
@@ -97,8 +101,9 @@ class TableSource:
 
         dialect = self.dialect
         names = None if dialect.header else list(self.columns)
+        block = max(BLOCK, A_COLUMN * len(self.columns))
         reading = arrow_csv.ReadOptions(
-            use_threads=False, block_size=BLOCK, encoding=dialect.encoding, column_names=names
+            use_threads=False, block_size=block, encoding=dialect.encoding, column_names=names
         )
         parsing = arrow_csv.ParseOptions(
             delimiter=dialect.delimiter, quote_char=dialect.quote or False, newlines_in_values=True
@@ -111,8 +116,8 @@ class TableSource:
         )
         size, last = path.stat().st_size, None
         with path.open("rb") as stream, arrow_csv.open_csv(stream, reading, parsing, converting) as batches:
-            for batch in batches:
-                yield batch, min(1.0, stream.tell() / size)
+            for count, batch in enumerate(batches, 1):
+                yield batch, min(1.0, stream.tell() / size, count * block / size)  # Arrow reads ahead
                 last = batch if len(batch) else last
         if last is not None and self.columns[-1] in columns:
             table_files.refuse_open_quote(path, last, list(columns).index(self.columns[-1]), dialect)
@@ -216,7 +221,7 @@ def _refuse_columns(names: Sequence[str], path: Path) -> None:
             f"{path} has one column only, {names[0]!r}: is its delimiter none of , ; | and tab, or a "
             f"quotation mark never closed?"
         )
-    if twice := sorted({name for name in names if list(names).count(name) > 1}):
+    if twice := sorted(name for name, count in Counter(names).items() if count > 1):
         raise Mistake(f"{path} has column {', '.join(map(repr, twice[:5]))} twice: rename one of them")
 
 

@@ -136,8 +136,7 @@ def usual_unit(times: Texts) -> Unit:
     """The finest unit that the times tell apart and that gives not too many partitions, nor too small ones."""
     times = times.dropna()
     counts = {unit: len(np.unique(names(times, unit))) for unit in UNITS}
-    told = [unit for unit in UNITS if unit != "hour" or counts["hour"] > counts["day"]]
-    told = [unit for unit in told if unit != "day" or counts["day"] > counts["month"]]
-    fine = [unit for unit in told if counts[unit] <= MOST_PARTITIONS] or ["decade"]
+    told = [unit for unit, coarser in zip(UNITS, [*UNITS[1:], "decade"], strict=True) if counts[unit] > counts[coarser]]
+    fine: list[Unit] = [unit for unit in told if counts[unit] <= MOST_PARTITIONS] or ["decade"]
     roomy = [unit for unit in fine if len(times) / counts[unit] >= FEWEST_ROWS and counts[unit] >= FEWEST_PARTITIONS]
     return (roomy or fine)[0]

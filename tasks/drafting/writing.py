@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tasks.drafting import source, suspects, times
+from tasks.drafting.blocks import Block
 from tasks.drafting.plan import ModelPlan, feature_name, feature_type, tidy
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ def rows(plan: ModelPlan) -> str:
     body += _id(plan)
     body += [f"table = table.fillna({{{', '.join(f'{text!r}: {empty}' for text in gaps)}}})"] if gaps else []
     body += plan.form.code() if plan.form else []
+    body += [line for block in plan.blocks if not block.is_named_as_vector for line in _as_vector(block)]
     made = [f"{part}={code}" for part, code in _calendar(plan).items()]
     made += [f"label={label}", *(["time=time"] if plan.form else []), "id=name"]
     months = f"\nMONTHS = {times.MONTHS!r}\n" if plan.form and plan.form.how == "german" else ""
@@ -87,6 +89,14 @@ def rows(plan: ModelPlan) -> str:
     )
 
 
+def _as_vector(block: Block) -> Iterator[str]:
+    """The columns of a block by the names that those of a vector have."""
+    last = block.first + len(block.columns)
+    new = f"{block.feature}_{{i - {block.first}}}" if block.first else f"{block.feature}_{{i}}"
+    yield f"of_vector = {{f{block.code('i')!r}: f{new!r} for i in range({block.first}, {last})}}"
+    yield "table = table.rename(columns=of_vector)"
+
+
 def _renaming(plan: ModelPlan) -> str:
     return f".rename(columns={plan.renamed!r})" if plan.renamed else ""
 
@@ -108,7 +118,12 @@ def _id(plan: ModelPlan) -> list[str]:
 
 def pipeline(plan: ModelPlan) -> str:
     """models/<name>/pipeline/__init__.py."""
-    return TEXTS if plan.texts else LINEAR if plan.is_linear else TREES
+    text = TEXTS if plan.texts else LINEAR if plan.is_linear else TREES
+    if not plan.blocks:
+        return text
+    text = text.replace(") -> Pipeline:", ", vectors: dict[str, list[str]]) -> Pipeline:")
+    begin = "    numbers = [*numbers, *(column for columns in vectors.values() for column in columns)]\n"
+    return re.sub(r'(\) -> Pipeline:\n    """[^"]*"""\n)', lambda match: match[1] + begin, text)
 
 
 TREES = '''"""One row of features → what the estimator of params.yaml answers."""
@@ -170,9 +185,13 @@ def build(estimator: BaseEstimator, categories: list[str], numbers: list[str], t
 
 def test(plan: ModelPlan) -> str:
     """A test of its rows, on two lines that are no real ones."""
-    table = {name: _two(column, name == plan.wish.label, plan) for name, column in plan.survey.columns.items()}
-    lines = [f"        {name!r}: {values}," for name, values in table.items()]
-    types = [f"        {name!r}: {column.type!r}," for name, column in plan.survey.columns.items()]
+    single = _single(plan.survey, plan)
+    lines = [f"        {name!r}: {_two(column, name == plan.wish.label, plan)}," for name, column in single.items()]
+    types = [f"        {name!r}: {column.type!r}," for name, column in single.items()]
+    for block in plan.blocks:
+        span = f"for i in range({block.first}, {block.first + len(block.columns)})"
+        lines.append(f"        **{{f{block.code('i')!r}: [0, 1] {span}}},")
+        types.append(f"        **{{f{block.code('i')!r}: {block.type!r} {span}}},")
     model, partition = plan.wish.name, "" if plan.key else ', wanted("2024-01")'
     return "\n".join(
         [
@@ -195,7 +214,7 @@ def test(plan: ModelPlan) -> str:
             "    {",
             *types,
             "    }",
-            ")",
+            ").copy()  # in one piece: so many columns would be in many" if plan.blocks else ")",
             '"""Two lines, such as they may arrive; made up."""',
             "",
             "",
@@ -207,6 +226,12 @@ def test(plan: ModelPlan) -> str:
             "",
         ]
     )
+
+
+def _single(survey: Survey, plan: ModelPlan | None) -> dict[str, ColumnFacts]:
+    """The columns that are in no block."""
+    inside = {column for block in plan.blocks for column in block.columns} if plan else set()
+    return {name: column for name, column in survey.columns.items() if name not in inside}
 
 
 def _two(column: ColumnFacts, is_label: bool, plan: ModelPlan) -> str:
@@ -251,7 +276,13 @@ def suite(survey: Survey, dataset: str, key: Sequence[str] = (), plan: ModelPlan
     if dialect := source.describe(survey.source.dialect):
         lines.append(f"csv: {json.dumps(dialect, ensure_ascii=False)}")
     lines.append("columns:")
-    lines += [f"  {quoted(name)}: {_typed(column)}" for name, column in survey.columns.items()]
+    begins = {block.columns[0]: block for block in plan.blocks} if plan else {}
+    single = _single(survey, plan)
+    for name, column in survey.columns.items():
+        if block := begins.get(name):
+            lines.append(f"  {quoted(block.pattern)}: {block.type}")
+        elif name in single:
+            lines.append(f"  {quoted(name)}: {_typed(column)}")
     lines.append("expectations:")
     lines += [f"  - {line}" for line in _expectations(survey, plan)]
     return "\n".join(lines) + "\n"
@@ -269,10 +300,11 @@ def _expectations(survey: Survey, plan: ModelPlan | None) -> Iterator[str]:
         )
     else:
         yield _expect("expect_table_row_count_to_be_between", min_value=1)
-    ids = {*suspects.identifiers(survey), *(plan.key if plan else [])}
+    ids = {*suspects.identifiers(survey), *filter(suspects.GROUP.search, survey.columns), *(plan.key if plan else [])}
     must = {plan.wish.label, plan.wish.time} if plan else set()
-    for name, column in survey.columns.items():
-        if len(survey.columns) <= WIDE or name in must:
+    single = _single(survey, plan)
+    for name, column in single.items():
+        if len(single) <= WIDE or name in must:
             yield from _of_column(name, column, survey, plan, is_id=name in ids)
 
 
@@ -285,16 +317,19 @@ def _of_column(name: str, column: ColumnFacts, survey: Survey, plan: ModelPlan |
     if column.kind == "text" and column.counts and 1 < len(column.counts) <= MOST_OF_A_SET and not is_id:
         yield _expect("expect_column_values_to_be_in_set", column=name, value_set=sorted(column.counts), mostly=0.9)
     if column.kind in {"integer", "number"} and column.low is not None and not is_id and not _is_time(name, plan):
-        span = (column.high - column.low) or abs(column.high) or 1
-        low = 0 if column.low >= 0 else tidy(column.low - span)
-        yield _expect(
-            "expect_column_values_to_be_between",
-            column=name,
-            min_value=low,
-            max_value=tidy(column.high + span, up=True),
-        )
+        low, high = _range(column)
+        yield _expect("expect_column_values_to_be_between", column=name, min_value=low, max_value=high)
         if (limits := _of_mean(survey.sample, name, plan)) is not None:
+            limits = max(low, limits[0]), min(high, limits[1])
             yield _expect("expect_column_mean_to_be_between", column=name, min_value=limits[0], max_value=limits[1])
+
+
+def _range(column: ColumnFacts) -> tuple[float, float]:
+    """Twice the range so far; a number that is 0 or 1 stays one of them."""
+    if column.kind == "integer" and (column.low, column.high) == (0, 1):
+        return 0, 1
+    span = (column.high - column.low) or abs(column.high) or 1
+    return 0 if column.low >= 0 else tidy(column.low - span), tidy(column.high + span, up=True)
 
 
 def _most_missing(name: str, column: ColumnFacts, survey: Survey, plan: ModelPlan | None) -> float:
@@ -406,6 +441,11 @@ def _features(plan: ModelPlan) -> Iterator[str]:
         yield f"{part}: {{type: integer, example: {low}, min: {low}, max: {high}, about: {quoted(about)}}}"
     for name in plan.features:
         yield f"{quoted(feature_name(name))}: {_feature(plan, name)}"
+    for block in plan.blocks:
+        about = f"{block.columns[0]} to {block.columns[-1]}"
+        middle = plan.survey.sample[block.columns[len(block.columns) // 2]].median()
+        fields = f"type: vector, length: {len(block.columns)}, example: {middle:.6g}, about: {quoted(about)}"
+        yield f"{quoted(block.feature)}: {{{fields}}}"
 
 
 def _feature(plan: ModelPlan, name: str) -> str:

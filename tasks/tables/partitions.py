@@ -61,17 +61,31 @@ class WantedPartition:
 
     name: str
     begin: datetime | None
-    """The first moment of the time that the name says; None where it says no days."""
+    """The first moment of the day, month, hour … that the name says; None where it says none."""
     end: datetime | None
     """The first moment after it."""
 
 
 def wanted(name: str) -> WantedPartition:
     """What is known of a partition by its name."""
+    if (hour := _hour(name)) is not None:
+        return WantedPartition(name, hour, hour + timedelta(hours=1))
     mine = period(name)
     edges = [] if mine is None else [key[0] for key in (mine.begin, mine.end) if len(key) == 1 and key[0][0] == 0]
     begin, end = (datetime.fromordinal(day) for _, day, _ in edges) if len(edges) == 2 else (None, None)
     return WantedPartition(name, begin, end)
+
+
+_HOUR = re.compile(r"(?<!\d)(\d{4})-(\d\d)-(\d\d)[-T_](\d\d)$")
+
+
+def _hour(name: str) -> datetime | None:
+    """The hour that a name ends in, as 2024-03-01-05 and 2024-03-01T05; None where it ends in none."""
+    match = _HOUR.search(name)
+    try:
+        return datetime(*map(int, match.groups())) if match else None  # type: ignore[arg-type]  # no zone among four
+    except ValueError:  # as hour 24, or day 31 of February
+        return None
 
 
 def is_later(other: str, name: str) -> bool:

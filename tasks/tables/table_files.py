@@ -13,6 +13,7 @@ import csv
 import json
 import re
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE, BOM_UTF32_BE
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from mmap import ACCESS_READ, mmap
@@ -100,15 +101,17 @@ def _types(wanted: Contract) -> dict[str, str]:
 
 def _typed(table: pa.Table, wanted: Contract) -> pa.Table:
     """The table with the declared types."""
-    names = table.column_names
-    if twice := sorted({name for name in names if names.count(name) > 1}):
+    import pyarrow as pa
+
+    names, columns, fields = table.column_names, table.columns, list(table.schema)
+    if twice := sorted(name for name, count in Counter(names).items() if count > 1):
         raise Unreadable(f"column {', '.join(map(visible, twice))} stands twice")
     faults: list[str] = []
     for i, name in enumerate(names):
         if name not in wanted.columns:
             continue
-        column, type_ = table.column(i), wanted.columns[name]
-        if _is_period(table.schema.field(i)):
+        column, type_ = columns[i], wanted.columns[name]
+        if _is_period(fields[i]):
             faults.append(
                 f"column {name} is of pandas' periods, which a file holds as bare numbers: have it written as times "
                 f"(`.dt.to_timestamp()`) or texts (`.astype(str)`)"
@@ -119,11 +122,11 @@ def _typed(table: pa.Table, wanted: Contract) -> pa.Table:
             faults.append(f"column {name}, {conversions.fault(column, type_, refused, wanted.nulls, wanted.csv)}")
         elif type_ == "str" and name not in wanted.csv.verbatim:
             faults += _codes_as_floats(name, values, wanted.csv)
-        table = table.set_column(i, name, values)
+        columns[i], fields[i] = values, pa.field(name, values.type)
     if faults:
         more = f"; and {len(faults) - MOST_COLUMNS} more columns" if len(faults) > MOST_COLUMNS else ""
         raise Unreadable("; ".join(faults[:MOST_COLUMNS]) + more)
-    return table
+    return pa.Table.from_arrays(columns, schema=pa.schema(fields, metadata=table.schema.metadata))
 
 
 def _is_period(field: Any) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -196,6 +197,43 @@ def test_a_label_that_is_a_sum_of_columns_is_seen(add: Callable[..., Added]) -> 
     assert not {"casual", "registered"} & set(added.model.features)
 
 
+def test_an_id_that_was_given_out_by_the_label_is_a_leak(add: Callable[..., Added]) -> None:
+    """It is left out as an id anyhow; that it tells the label is worth knowing."""
+    frame = visits()
+    numbers = 1000 + RNG.permutation(len(frame)) + 100_000 * frame["bought"]
+    added = add(frame.assign(visit=[f"V{number}" for number in numbers]))
+    assert re.search("visit.*LEAK[?] names rows .*, and tells .* of bought", added.left_out)
+
+
+@pytest.mark.parametrize(("customers", "type_"), [(30, "category"), (300, None)])
+def test_a_number_that_names_something_is_no_quantity(
+    customers: int, type_: str | None, add: Callable[..., Added]
+) -> None:
+    """Few are a category, as any texts; of many nothing is learned but who they are."""
+    added = add(visits(customer_id=RNG.integers(1, customers + 1, 600)))
+    feature = added.model.features.get("customer_id")
+    assert (feature and feature.type) == type_
+    assert ("names what rows are of" in added.told) == (type_ is None)
+
+
+def test_how_many_is_a_number_and_which_is_a_class(add: Callable[..., Added]) -> None:
+    """Whole numbers of which some are rare are a count; `--task` says otherwise."""
+    counts = np.minimum(RNG.poisson(1.5, 2000), 8)
+    assert add(visits(2000, bought=counts)).model.task == "regression"
+
+
+def test_many_numbered_columns_are_one_vector(add: Callable[..., Added]) -> None:
+    """They count from 1, with zeros before; rows, suite and test name them by a pattern."""
+    pixels = {f"pixel-{i:04d}": RNG.integers(0, 255, 600) for i in range(1, 1101)}
+    added = add(pd.concat([visits(), pd.DataFrame(pixels)], axis=1))
+    assert added.model.features["pixel"].type == "vector"
+    assert added.model.features["pixel"].length == 1100
+    suite = (added.root / "models/shop/expectations/shop.yaml").read_text(encoding="utf-8")
+    assert "pixel-{0001..1100}" in suite
+    assert validate.check(next((added.root / "var/landing/shop").iterdir()), "shop", "shop", None).passed
+    runpy.run_path("tests/models/test_shop.py")["test_each_line_is_a_row_that_can_be_learned_from"]()
+
+
 def test_a_counter_may_go_on_counting(add: Callable[..., Added]) -> None:
     """A number that names rows has no limits: the next ones are beyond them."""
     root = add(visits(order_id=range(5000, 5600), line_no=range(600))).root
@@ -273,7 +311,11 @@ BAD: dict[str, tuple[Callable[[], pd.DataFrame], dict[str, Any], str]] = {
     "too many classes": (visits, {"label": "visit"}, "too many classes"),
     "a task that is none": (visits, {"task": "forecast"}, "add-model drafts classification and regression"),
     "a unit without a time": (visits, {"time": None, "by": "month"}, "needs `--time COLUMN`"),
-    "too many columns": (lambda: pd.DataFrame(RNG.random((30, 1200))), {"label": "1"}, "has 1,200 columns"),
+    "too many features": (
+        lambda: visits(40).join(pd.DataFrame(RNG.random((40, 2100)).round(2)).add_suffix("_a")),
+        {},
+        "x_0, x_1, x_2, …",
+    ),
     "one column": (lambda: visits()[["bought"]], {}, "has one column only"),
     "two columns that would be one feature": (
         lambda: visits(**{"a  b": RNG.random(600), "a b": RNG.random(600)}),
