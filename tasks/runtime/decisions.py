@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tasks.runtime import families
+
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
@@ -73,7 +75,9 @@ def _by_type(estimator: Any) -> Decision:
     if kind is Tuned and isinstance(estimator.scoring, str):
         return _threshold(estimator, estimator.best_threshold_, None)
     package = ".".join(kind.__module__.split(".")[:2])
-    return MOST_PROBABLE if kind.__name__ in TAKES_MOST_PROBABLE.get(package, ()) else PREDICT
+    family = families.named(kind.__module__.partition(".")[0])
+    known = {*TAKES_MOST_PROBABLE.get(package, ()), *(family.most_probable if family else ())}
+    return MOST_PROBABLE if kind.__name__ in known else PREDICT
 
 
 def _threshold(estimator: Any, threshold: Any, positive: Any) -> Decision:
@@ -109,6 +113,7 @@ def positions(pipeline: Pipeline, columns: Any) -> Ints:
     import numpy as np
 
     answers, classes = np.asarray(pipeline.predict(columns)), np.sort(pipeline.classes_)
+    answers = answers.reshape(len(answers))  # CatBoost gives a column of more than two classes
     places = np.searchsorted(classes, answers).clip(max=len(classes) - 1)
     if (other := classes[places] != answers).any():
         raise ValueError(f"predict answers {answers[other].tolist()[0]!r}, which is none of its classes")

@@ -1,8 +1,9 @@
-"""Fast trees: Treelite scores ensembles of trees where that is sooner, for the few rows of a request.
+"""Fast trees: ensembles of trees are scored by the shortest way for the few rows of a request, mostly by Treelite.
 
 scikit-learn walks boosted trees from Python, one by one, and starts a pool of threads for a forest: 0.4 to 3 ms for a
 row, for which Treelite takes 0.05 (docs/decisions/serving.md). The trees are the same, and so are the answers: to the
-last bit where they are boosted, but for the rounding of its mean where they are a forest.
+last bit where they are boosted, but for the rounding of its mean where they are a forest. What LightGBM's and
+XGBoost's wrappers spend milliseconds on, their families know a shorter way for (families/).
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tasks.runtime import families
+from tasks.runtime.families.family import Scorer
+
 MOST_ROWS = 100
 """With more, scikit-learn, which goes through all rows of a tree at once, is as fast or faster."""
 
@@ -22,37 +26,42 @@ CLOSE = 1e-14
 
 
 def accelerate(pipeline: Any, score: Callable[[], npt.NDArray[np.float64]]) -> list[Any]:
-    """Let Treelite score the ensembles of a fitted pipeline when there are few rows.
+    """Score the ensembles of a fitted pipeline by the shortest way when there are few rows.
 
     Args:
         pipeline: is changed. Ensembles are found wherever they are in its steps: calibrated, voting, a team's own.
         score: the pipeline's scores of some rows, not more than `MOST_ROWS`. Called before and after.
 
     Returns:
-        The ensembles that Treelite scores; none where the scores differ, which is printed.
+        The ensembles that are scored so; none where the scores differ, which is printed.
     """
-    ensembles = [ensemble for ensemble in _ensembles(pipeline, set()) if _is_plain(ensemble)]
-    if not ensembles:
+    fast = [(ensemble, way) for ensemble in _ensembles(pipeline, set()) if (way := _fast(ensemble))]
+    if not fast:
         return []
-    import treelite
-
-    why = "it does not answer as scikit-learn does"
+    title = families.of(fast[0][0]).title
+    why = f"it does not answer as {title} does"
     try:
         before = score()
-        scorers = [_scorer(ensemble) for ensemble in ensembles]
-        for ensemble, scorer in zip(ensembles, scorers, strict=True):
-            setattr(ensemble, _replaced(ensemble), scorer)
+        scorers = [(ensemble, method, make()) for ensemble, (method, make) in fast]
+        for ensemble, method, scorer in scorers:
+            setattr(ensemble, method, scorer)
         after = score()
-        if after.shape == before.shape and np.allclose(after, before, rtol=CLOSE, atol=CLOSE, equal_nan=True):
-            return ensembles
-    except treelite.TreeliteError as error:
-        why = str(error)
+        near = max(_near(ensemble) for ensemble, _ in fast)
+        if after.shape == before.shape and np.allclose(after, before, rtol=near, atol=near, equal_nan=True):
+            return [ensemble for ensemble, _ in fast]
     except Exception as error:  # noqa: BLE001 - a team's own code may raise anything; a request will be told
         why = f"the pipeline fails on a row of its background ({type(error).__name__})"
-    for ensemble in ensembles:
-        vars(ensemble).pop(_replaced(ensemble), None)
-    print(f"these trees are scored by scikit-learn, not by Treelite: {why}", file=sys.stderr)
+        if type(error).__name__ == "TreeliteError":
+            why = str(error)
+    for ensemble, (method, _) in fast:
+        vars(ensemble).pop(method, None)
+    print(f"these trees are scored by {title}, not by Treelite: {why}", file=sys.stderr)
     return []
+
+
+def _near(ensemble: Any) -> float:
+    family = families.of(ensemble)
+    return CLOSE if family is families.SKLEARN else family.tolerance
 
 
 def _ensembles(root: Any, visited: set[int]) -> Iterator[Any]:
@@ -67,8 +76,27 @@ def _ensembles(root: Any, visited: set[int]) -> Iterator[Any]:
     elif isinstance(root, list | tuple | dict):
         for member in root.values() if isinstance(root, dict) else root:
             yield from _ensembles(member, visited)
+    elif families.of(root) is not families.SKLEARN:
+        yield root
     elif isinstance(root, BaseEstimator) or type(root).__module__.startswith("sklearn."):
         yield from _ensembles(getattr(root, "__dict__", {}), visited)
+
+
+def _fast(ensemble: Any) -> tuple[str, Callable[[], Scorer]] | None:
+    """The method of an ensemble that is replaced, and what makes its replacement; None: it stays as it is."""
+    family = families.of(ensemble)
+    if family is families.SKLEARN:
+        return (_replaced(ensemble), lambda: _scorer(ensemble)) if _is_plain(ensemble) else None
+    if (method := family.fast_method(ensemble)) is None:
+        return None
+    return method, lambda: _for_few(family.fast(ensemble), getattr(ensemble, method), ensemble.n_features_in_)
+
+
+def _for_few(fast: Scorer, slow: Scorer, features: int) -> Scorer:
+    def score(rows: Any, *others: Any, **more: Any) -> npt.NDArray[np.float64]:
+        return fast(rows) if not (others or more) and _are_few(rows, features) else slow(rows, *others, **more)
+
+    return score
 
 
 def _boosted() -> tuple[type, ...]:
@@ -97,7 +125,7 @@ def _replaced(ensemble: Any) -> str:
     return "predict_proba" if hasattr(ensemble, "predict_proba") else "predict"
 
 
-def _scorer(ensemble: Any) -> Callable[..., npt.NDArray[np.float64]]:
+def _scorer(ensemble: Any) -> Scorer:
     import treelite
 
     name, is_boosted, features = _replaced(ensemble), type(ensemble) in _boosted(), ensemble.n_features_in_

@@ -217,7 +217,10 @@ class Predictor:
         if isinstance(scores, Answer):
             return scores
         rows = [row.__dict__ for row in request.rows]
-        predictions = [self._prediction(row, own, counted) for row, own in zip(rows, scores, strict=True)]
+        try:
+            predictions = [self._prediction(row, own, counted) for row, own in zip(rows, scores, strict=True)]
+        except FloatingPointError as error:
+            return _failure(error)
         ids = [new_id() for _ in predictions]
         named = [{"id": name, **prediction} for name, prediction in zip(ids, predictions, strict=True)]
         kept = [feature_types.for_log(row, self._hashed) for row in rows] if self._hashed else rows
@@ -240,6 +243,8 @@ class Predictor:
             if len(self._classes) == 2:
                 prediction["probability"] = main = scores[1]
             prediction["probabilities"] = dict(zip(map(str, self._classes), scores, strict=True))
+        if main - main:  # of NaN and of infinity this is NaN, which is true
+            raise FloatingPointError("the model answers NaN or infinity")
         if unseen := [name for name, seen in self._seen.items() if row[name] not in seen]:
             prediction["unseen"] = unseen
         if counted:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tasks.ground import files, params, settings
-from tasks.ground.errors import DataMissing
+from tasks.ground.errors import DataMissing, ModelCodeError
 from tasks.runtime import feature_types, model_file
 from tasks.training.appraisal import CONFIDENCE, appraise
 
@@ -43,6 +43,7 @@ def evaluate(name: str) -> None:
     # DVC has checked that this is the file that train wrote; the types in it are checked all the same
     pipeline = model_file.load(build / "model" / "model.skops", sha256=None, own=f"models.{name}")
     predictions = model_file.predict(pipeline, features, model.task, training.get("decision"))
+    _refuse_what_is_no_number(name, holdout, predictions)
     if model.task == "forecast":
         predictions = predictions.join(_seasonal(name, holdout))
     counted = {"cost": training.get("cost"), "weights": holdout["weight"].to_numpy() if "weight" in holdout else None}
@@ -64,6 +65,20 @@ def evaluate(name: str) -> None:
         identified = holdout[list(dict.fromkeys(own))]
         files.write_parquet(folder / "predictions.parquet", identified.join(predictions))
         plots.draw(folder / "plots", scores, weights, curves, model.features)
+
+
+def _refuse_what_is_no_number(name: str, holdout: pd.DataFrame, predictions: pd.DataFrame) -> None:
+    """Refuse NaN and infinity among the answers: no client could use them, and no metric."""
+    import numpy as np
+
+    numbers = predictions.select_dtypes("number")
+    bad = ~np.isfinite(numbers.to_numpy(dtype=np.float64)).all(axis=1)
+    if bad.any():
+        raise ModelCodeError(
+            f"models/{name}/pipeline answers NaN or infinity to {int(bad.sum()):,} of {len(holdout):,} holdout rows, "
+            f"as to the row with the id {holdout['id'].iloc[int(bad.argmax())]}: scale its features, lower its "
+            f"learning rate, or let it take missing values (evergreen try evaluate {name})"
+        )
 
 
 def _seasonal(name: str, holdout: pd.DataFrame) -> pd.DataFrame:

@@ -50,6 +50,7 @@ def train(name: str) -> None:
     _refuse_examples_that_fail(pipeline, name, model, learn[model.columns], described)
     cost = model.estimator.decision.cost if model.estimator.decision else None
     training = {**facts(learn, model.task, split.get("train", split.get("partitions")), cost), **learned}
+    training["tolerance"] = families.tolerance(pipeline)
     reference = profile.reference_profile(learn, described, None)
     summaries = daily_summaries.summarise(learn, daily_summaries.columns(reference))
     with files.replacing(build / "model") as folder:

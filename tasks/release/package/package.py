@@ -42,7 +42,8 @@ BATCHED, ALONE = 2000, 50
 """How many holdout rows are posted in large requests, and how many of them one by one as well (and timed)."""
 
 TOLERANCE = 1e-9
-"""How far an answer may be off, relative to values above 1: JSON gives every float back as it was."""
+"""How far an answer may be off, relative to values above 1, where training.json names no other: JSON gives every float
+back as it was."""
 
 
 class TrialProcess(NamedTuple):
@@ -391,7 +392,7 @@ def refuse_difference(tag: str, evaluated: pd.DataFrame, answer: dict[str, Any],
             f"{tag} refuses holdout rows (HTTP {answer['status']}):\n" + "\n".join(faults) + "\n"
             f"Widen the feature's limits in params.yaml, or mend models/{facts['name']}/rows."
         )
-    differing = differences(evaluated, answer["body"]["predictions"])
+    differing = differences(evaluated, answer["body"]["predictions"], tolerance(facts))
     if differing:
         raise ReleaseDiffers(
             f"{tag} does not answer as it was evaluated; {len(differing)} of {evaluated.size} values differ:\n"
@@ -401,7 +402,12 @@ def refuse_difference(tag: str, evaluated: pd.DataFrame, answer: dict[str, Any],
         )
 
 
-def differences(evaluated: pd.DataFrame, predictions: list[dict[str, Any]]) -> list[str]:
+def tolerance(facts: dict[str, Any]) -> float:
+    """How far an answer of a release may be off, relative to values above 1: as its libraries' arithmetic needs it."""
+    return float(facts.get("training", {}).get("tolerance", TOLERANCE))
+
+
+def differences(evaluated: pd.DataFrame, predictions: list[dict[str, Any]], near: float = TOLERANCE) -> list[str]:
     """Where answers to rows are not what the rows were evaluated as: a line for each value."""
     is_decided = "prediction" in evaluated and any(str(name).startswith("p_") for name in evaluated)
     classes = evaluated["prediction"].tolist() if is_decided else []
@@ -412,17 +418,17 @@ def differences(evaluated: pd.DataFrame, predictions: list[dict[str, Any]]) -> l
         if (type(expected), expected) != (type(answer), answer)
     ]
     numbers = evaluated.drop(columns="prediction") if is_decided else evaluated
-    return [*decided, *_number_differences(numbers, predictions)]
+    return [*decided, *_number_differences(numbers, predictions, near)]
 
 
-def _number_differences(evaluated: pd.DataFrame, predictions: list[dict[str, Any]]) -> list[str]:
+def _number_differences(evaluated: pd.DataFrame, predictions: list[dict[str, Any]], near: float) -> list[str]:
     import numpy as np
 
     expected = evaluated.to_numpy(dtype=np.float64)
     names = [str(column) for column in evaluated]
     served = [[_served(prediction, name) for name in names] for prediction in predictions]
     values = np.array(served, dtype=np.float64).reshape(expected.shape)
-    off = ~(np.abs(values - expected) <= TOLERANCE * np.maximum(1.0, np.abs(expected)))  # a missing one is off as well
+    off = ~(np.abs(values - expected) <= near * np.maximum(1.0, np.abs(expected)))  # a missing one is off as well
     return [
         f"{evaluated.index[row]}: {names[column]} was evaluated as {float(expected[row, column])!r}, the release "
         f"answers {served[row][column]!r}"

@@ -52,6 +52,8 @@ class Pairs:
     task: str
     features: dict[str, Any] = field(default_factory=dict)
     """Feature → {type: …}, of the release that is tried."""
+    tolerance: float = ROUNDING
+    """How far the answer to one row may be off each time, relative to values above 1."""
     rows: list[dict[str, Any]] = field(default_factory=list)
     answers: list[dict[str, Any]] = field(default_factory=list)
     """Those of the release that is tried, whole."""
@@ -91,7 +93,7 @@ class Pairs:
             few = f"not judged: {rows} different rows, from {limits.min_requests} on"
             return Check("moves", None, limits.unexpected, passed=True, reason=few)
         far = np.array(list(distinct.values()))
-        beyond = int((far > expected.most + ROUNDING * max(1.0, expected.most)).sum())
+        beyond = int((far > expected.most + max(ROUNDING, self.tolerance) * max(1.0, expected.most)).sum())
         share = beyond / rows
         passed = share <= limits.unexpected or exceed_by_chance(beyond, rows, expected.rows) >= alpha
         reason = (

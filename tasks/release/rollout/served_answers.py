@@ -53,7 +53,7 @@ class OwnAnswers:
             self.unjudged = f"{type(error).__name__}: {error}"
             return
         scored.index = [f"row {self.rows + number}" for number in range(1, len(rows) + 1)]
-        differing = package.differences(scored, answers)
+        differing = package.differences(scored, answers, package.tolerance(self._facts))
         self.rows += len(rows)
         self.differing += len(differing)
         self.first = self.first or (differing[0] if differing else "")
@@ -79,7 +79,7 @@ class OwnAnswers:
         golden = files.read_json(self.release / "golden.json")
         evaluated = metrics.scores_of(pd.DataFrame([row["predicted"] for row in golden])).astype("float64")
         off = (score(self._frame([row["row"] for row in golden]))[list(evaluated)] - evaluated).abs()
-        if not (off <= package.TOLERANCE * evaluated.abs().clip(lower=1.0)).all(axis=None):
+        if not (off <= package.tolerance(self._facts) * evaluated.abs().clip(lower=1.0)).all(axis=None):
             most = float(off.to_numpy().max())
             raise ReleaseDiffers(f"golden rows are scored up to {most:.3g} off what they were evaluated to")
         return score

@@ -371,7 +371,8 @@ def bake(rollout: ReleaseRollout) -> StageResult:
 
 def _watch(rollout: ReleaseRollout) -> StageResult:
     limits, live = rollout.limits, rollout.live
-    own, pairs = OwnAnswers(rollout.model, rollout.folder), Pairs(rollout.facts["task"], rollout.facts["features"])
+    facts, own = rollout.facts, OwnAnswers(rollout.model, rollout.folder)
+    pairs = Pairs(facts["task"], facts["features"], package.tolerance(facts))
     watch = Watch(own, pairs, rollout.expected)
     compared: set[str] = set()
     begin = last_compared = time.monotonic()

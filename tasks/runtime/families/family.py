@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-Scorer = Callable[..., npt.NDArray[np.float64]]
+Floats = npt.NDArray[np.float64]
+Scorer = Callable[..., Floats]
+"""Rows → answers."""
 
 
 class Family:
@@ -56,9 +58,13 @@ class Family:
     def settle(self, fitted: Any) -> None:
         """Take out of a fitted estimator what differs from process to process, such as the time of day."""
 
-    def fast(self, fitted: Any) -> tuple[str, Scorer] | None:  # noqa: ARG002
-        """A method of a fitted estimator, and what answers in its place for few rows (fast_trees.py); None: nothing."""
+    def fast_method(self, fitted: Any) -> str | None:  # noqa: ARG002
+        """The method of a fitted estimator that `fast` may answer for; None where it knows no shorter way."""
         return None
+
+    def fast(self, fitted: Any) -> Scorer:
+        """What answers for it: takes a matrix (float64, few rows). Tried beside it when a release is loaded."""
+        raise NotImplementedError
 
 
 def choose(estimator: Any, name: str, value: Any, *synonyms: str) -> None:

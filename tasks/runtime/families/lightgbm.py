@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from tasks.runtime.families.family import Family, choose, gpu_problem
+import numpy as np
+
+from tasks.runtime.families.family import Family, Floats, Scorer, choose, gpu_problem
 
 
 class LightGBM(Family):
@@ -45,6 +47,23 @@ class LightGBM(Family):
         if not any(name in estimator.get_params(deep=False) for name in ("force_col_wise", "force_row_wise")):
             estimator.set_params(force_row_wise=True)
         choose(estimator, "deterministic", True)
+
+    def fast_method(self, fitted: Any) -> str | None:
+        """The library's own booster takes a twentieth of the time that its scikit-learn wrapper does."""
+        is_plain = type(fitted).__name__ in ("LGBMClassifier", "LGBMRegressor") and hasattr(fitted, "_Booster")
+        if not is_plain or fitted._Booster is None or callable(fitted.objective):
+            return None
+        return "predict_proba" if hasattr(fitted, "predict_proba") else "predict"
+
+    def fast(self, fitted: Any) -> Scorer:
+        """The booster, and of two classes both."""
+        predict, is_of_two = fitted.booster_.predict, getattr(fitted, "_n_classes", 0) == 2
+
+        def score(rows: Floats) -> Floats:
+            answers: Floats = predict(rows, num_iteration=None, num_threads=1)
+            return np.vstack((1.0 - answers, answers)).transpose() if is_of_two else answers
+
+        return score
 
 
 def _unknown(estimator: Any, chosen: dict[str, Any]) -> str | None:

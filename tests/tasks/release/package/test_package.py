@@ -67,6 +67,7 @@ def stored(root: Path) -> list[str]:
 def test_a_release_holds_what_serving_needs_and_no_more(unchanged):
     """The service, the model, the code that they import; no training code, no data, no .env."""
     runtime = {f"tasks/runtime/{path.name}" for path in (unchanged / "tasks" / "runtime").glob("*.py")}
+    runtime |= {f"tasks/runtime/families/{name}.py" for name in ("__init__", "family", "sklearn")}
     assert set(files.tree(release(unchanged))) == runtime | {
         "model.skops", "release.json", "golden.json", "background.json", "candidate.json", "requirements.txt",
         "tasks/__init__.py", "models/__init__.py", f"models/{MODEL}/__init__.py",

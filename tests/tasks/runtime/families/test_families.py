@@ -17,7 +17,7 @@ from sklearn.pipeline import Pipeline
 
 from tasks.ground import files
 from tasks.ground.errors import ModelFileRefused
-from tasks.runtime import families, model_file, skops_io
+from tasks.runtime import families, fast_trees, model_file, skops_io
 from tests.conftest import REPOSITORY
 from tests.tasks.runtime.families import fitted
 
@@ -53,6 +53,21 @@ def test_a_model_answers_the_same_after_loading(dumped: Any, package: str, what:
     near = families.tolerance(loaded)
     np.testing.assert_allclose(alone, fitted.answers(pipeline, rows)[:20], rtol=near, atol=near)
     assert package in model_file.packages(path)
+
+
+FAST = {("lightgbm", what) for what in fitted.MADE["lightgbm"]} | {("xgboost", what) for what in fitted.MADE["xgboost"]}
+
+
+@pytest.mark.parametrize(("package", "what"), sorted(FAST))
+def test_few_rows_are_answered_by_a_shorter_way_and_as_before(dumped: Any, package: str, what: str) -> None:
+    """LightGBM's to the last bit; of more rows than few the library's own wrapper answers."""
+    pipeline, path = dumped(package, what)
+    rows, loaded = fitted.MADE[package][what][1], model_file.load(path, sha256=None)
+    assert fast_trees.accelerate(loaded, lambda: fitted.answers(loaded, rows[:50]))
+    for few in (rows[:1], 3 * rows[7:30], rows):
+        before, near = fitted.answers(pipeline, few), 0 if package == "lightgbm" else families.tolerance(loaded)
+        np.testing.assert_allclose(fitted.answers(loaded, few), before, rtol=near, atol=near)
+        assert fitted.answers(loaded, few).shape == before.shape
 
 
 @pytest.mark.parametrize("threads", ["1", "2"])
