@@ -81,12 +81,13 @@ class Space:
             raise ParamsError(f"params.yaml: tune: {path} with {own} cannot be tried: {problem}") from None
 
     def point_of_base(self) -> Point | None:
-        """Where the present parameters lie; None: outside, or params.yaml leaves one to the estimator."""
+        """Where the present parameters lie, those that are left to the estimator too; None: outside the space."""
         if self.base.class_ not in self.axes:
             return None
+        present = {**user_code.make_estimator(self.base).get_params(deep=False), **self.base.params}
         point: Point = {CLASS: self.base.class_} if len(self.axes) > 1 else {}
         for axis in self.axes[self.base.class_]:
-            value: Any = self.base.params
+            value: Any = present
             for part in axis.key.split("."):
                 value = value.get(part, _NOWHERE) if isinstance(value, dict) else _NOWHERE
             if value is _NOWHERE or not _is_within(value, axis.searched):
