@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -13,13 +14,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.linear_model import Ridge
 from sklearn.pipeline import Pipeline
 
 from tasks.ground import files
 from tasks.ground.errors import ModelFileRefused
 from tasks.runtime import families, fast_trees, model_file, skops_io
 from tests.conftest import REPOSITORY
+from tests.tasks.runtime import test_model_file
 from tests.tasks.runtime.families import fitted
+
+
+class Unknown(Ridge):
+    """An estimator of a library that nobody here knows."""
+
 
 FOREIGN = [package for package in families.known() if package in fitted.MADE and package != "sklearn"]
 
@@ -121,6 +129,59 @@ def test_every_reviewed_name_is_there(package: str) -> None:
     for name in family.reviewed:
         module, _, attribute = name.rpartition(".")
         assert isinstance(getattr(import_module(module), attribute), type | FunctionType)
+
+
+REVIEWED = sorted((package, name) for package in FOREIGN for name in families.of_names([f"{package}."])[1].reviewed)
+
+
+@pytest.mark.filterwarnings("ignore:Pass .* as keyword args:FutureWarning")  # XGBoost's own
+@pytest.mark.parametrize(("package", "name"), REVIEWED)
+def test_no_reviewed_name_runs_something_when_it_is_called(tmp_path: Path, package: str, name: str) -> None:
+    """A forged file may call each of them with a text of its choice, and does nothing to the world by it."""
+    pytest.importorskip(package)
+    called = test_model_file.called_at_load(test_model_file.node("TypeNode", name), f"touch {tmp_path / 'touched'}")
+    path = test_model_file.forged(tmp_path / "m.skops", called)
+    with contextlib.suppress(ModelFileRefused):
+        model_file.load(path, sha256=None)
+    assert [each.name for each in tmp_path.iterdir()] == ["m.skops"]
+
+
+@pytest.mark.parametrize("package", FOREIGN)
+def test_a_harmed_model_within_the_archive_is_refused_by_its_hash(dumped: Any, package: str, tmp_path: Path) -> None:
+    """The parsers of these libraries are not what keeps a forged file out."""
+    path = dumped(package, "values")[1]
+    content = path.read_bytes()
+    harmed = tmp_path / "m.skops"
+    harmed.write_bytes(content[:-200] + bytes([content[-200] ^ 1]) + content[-199:])
+    with pytest.raises(ModelFileRefused, match="was changed after it was packaged"):
+        model_file.load(harmed, sha256=files.sha256(path))
+
+
+def test_a_library_that_cannot_read_its_model_is_named_with_its_version(
+    dumped: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a newer one."""
+    from lightgbm.basic import LightGBMError
+
+    def loads(*_: Any, **__: Any) -> Any:
+        raise LightGBMError("Unknown model format or submodel type in model file v9")
+
+    path = dumped("lightgbm", "values")[1]
+    monkeypatch.setattr(skops_io.module(), "loads", loads)
+    with pytest.raises(ModelFileRefused, match=r"cannot be read by LightGBM \d.*, as installed here: Unknown model"):
+        model_file.load(path, sha256=None)
+
+
+def test_a_team_names_the_types_that_it_has_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a library that is no family, in the pipeline that the release takes along; for that model alone."""
+    path = tmp_path / "m.skops"
+    model_file.dump(Pipeline([("estimator", Unknown().fit(fitted.WHOLE, fitted.VALUE))]), path)
+    with pytest.raises(ModelFileRefused, match="name them in a set REVIEWED in models/flight_delay/pipeline/__init__"):
+        model_file.load(path, sha256=None, own="models.flight_delay")
+    monkeypatch.setattr("models.flight_delay.pipeline.REVIEWED", {f"{__name__}.Unknown"}, raising=False)
+    assert model_file.load(path, sha256=None, own="models.flight_delay").predict(fitted.WHOLE[:1]).shape == (1,)
+    with pytest.raises(ModelFileRefused):
+        model_file.load(path, sha256=None, own="models.hourly_departures")
 
 
 def test_a_model_of_scikit_learn_imports_no_other_library(tmp_path: Path) -> None:
