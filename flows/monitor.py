@@ -129,7 +129,8 @@ class _MonitorRun:
         import numpy as np
 
         stream = intake.summaries(self.model, self.state, candidate, layouts)
-        stream["label"] = labels.label_days(joined, candidate, layouts["label"])
+        of_labels = {name: layout for name, layout in layouts.items() if layout.role == "label"}
+        stream |= {name: labels.label_days(joined, candidate, layout) for name, layout in of_labels.items()}
         past = {name: days.until(np.datetime64(self.last_day)) for name, days in stream.items()}
         return {name: days for name, days in past.items() if len(days.days)}
 

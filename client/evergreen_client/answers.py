@@ -18,11 +18,11 @@ class Prediction:
     id: str
     """The prediction's name in the router's log."""
     prediction: Any
-    """The class that is decided for, or the value."""
+    """The class that is decided for, or the value; of several labels, each by its name."""
     probability: float | None = None
     """Of the second of two classes."""
-    probabilities: dict[str, float] = field(default_factory=dict)
-    """Of each class, by its text."""
+    probabilities: dict[str, Any] = field(default_factory=dict)
+    """Of each class, by its text; of several labels, of the classes of each by its name."""
     low: float | None = None
     high: float | None = None
     """The ends of an interval, where the model gives one."""

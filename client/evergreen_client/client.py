@@ -100,10 +100,11 @@ class Client:
         predictions = tuple(Prediction.of(each) for answer in answers for each in answer["predictions"])
         return Answer(model, next(iter(versions), ""), predictions, tuple(versions))
 
-    def explain(self, model: str, row: Row) -> Explanation:
-        """Which features moved the answer to one row, and by how much."""
+    def explain(self, model: str, row: Row, *, output: str | None = None) -> Explanation:
+        """Which features moved the answer to one row, and by how much; of several labels, the answer to `output`."""
         (plain,) = plain_rows([row])
-        return Explanation.of_answer(self._transport.call("POST", f"/{model}/explain", {"row": plain}))
+        content = {"row": plain, **({} if output is None else {"output": output})}
+        return Explanation.of_answer(self._transport.call("POST", f"/{model}/explain", content))
 
     def _parts(
         self, model: str, rows: list[dict[str, Any]], keys: Sequence[str] | None
@@ -176,9 +177,9 @@ class AsyncClient:
         """As `Client.predict`."""
         return await self._run(partial(self._client.predict, model, rows, **more))
 
-    async def explain(self, model: str, row: Row) -> Explanation:
+    async def explain(self, model: str, row: Row, *, output: str | None = None) -> Explanation:
         """As `Client.explain`."""
-        return await self._run(partial(self._client.explain, model, row))
+        return await self._run(partial(self._client.explain, model, row, output=output))
 
     async def models(self) -> list[str]:
         """As `Client.models`."""

@@ -56,6 +56,8 @@ def _part(heading: str, model: ModelFacts, sentences: Any) -> Markup:
 def _answers(model: ModelFacts) -> Iterator[str]:
     section, card = model.section, model.section.card
     yield _ANSWER[section.task].format(rows=card.rows)
+    if section.labels:
+        yield f"It answers so of each of these: {', '.join(section.labels)}."
     if card.audience:
         yield f"It is made for {card.audience.rstrip('.')}."
     if card.owner:
@@ -102,16 +104,39 @@ def _how_good(model: ModelFacts) -> Iterator[str]:
 def in_words(release: ReleaseFacts, section: params.Model) -> Iterator[str]:
     """The metrics of a release that a person without statistics understands."""
     scores = {name: {"value": value} for name, value in release.metrics.items()} | dict(release.overall)
+    for label in section.labels:
+        own = _of_label(scores, label)
+        spoken = (
+            _of_classes(own, release, section.card, label)
+            if section.task == "classification"
+            else _of_numbers(own, _of_label(release.baseline, label))
+        )
+        yield from (f"{label}: {sentence[0].lower()}{sentence[1:]}" for sentence in spoken)
+    if section.labels:
+        return
     if section.task == "classification":
         yield from _of_classes(scores, release, section.card)
     else:
-        yield from _of_numbers(scores, release)
+        yield from _of_numbers(scores, release.baseline)
 
 
-def _of_classes(scores: Mapping[str, Entry], release: ReleaseFacts, card: params.Card) -> Iterator[str]:
-    classes = release.document.get("classes") or []
-    positive = card.positive or (f"{card.rows} that are «{classes[1]}»" if len(classes) == 2 else "")
-    shares = (release.document.get("training") or {}).get("baseline", {}).get("classes") or []
+def _of_label(scores: Mapping[str, Any], label: str) -> dict[str, Any]:
+    """The metrics of one of several labels, by the names that they have for it alone."""
+    return {short: of for name, of in scores.items() if (short := name.removesuffix(f":{label}")) != name}
+
+
+def _of_classes(
+    scores: Mapping[str, Entry], release: ReleaseFacts, card: params.Card, label: str = ""
+) -> Iterator[str]:
+    classes: Any = release.document.get("classes") or []
+    baseline = (release.document.get("training") or {}).get("baseline", {})
+    if label:
+        classes, baseline = classes[label], baseline[label]
+    of_second = (
+        f"{card.rows} {f'whose {label} is' if label else 'that are'} «{classes[1]}»" if len(classes) == 2 else ""
+    )
+    positive = of_second if label else card.positive or of_second
+    shares = baseline.get("classes") or []
     if len(classes) == 2:
         if len(shares) == 2:
             yield f"Of 100 {card.rows} that it learned from, {_of_hundred(shares[1])} are {positive}."
@@ -139,10 +164,10 @@ def _threshold(decision: Any, positive: str) -> Iterator[str]:
         yield f"It names one of the {positive} where that is more likely than not."
 
 
-def _of_numbers(scores: Mapping[str, Entry], release: ReleaseFacts) -> Iterator[str]:
+def _of_numbers(scores: Mapping[str, Entry], baseline: Mapping[str, float]) -> Iterator[str]:
     if "mae" in scores:
         yield f"Its number is off by {_number(scores['mae'])} on average."
-    usual = release.baseline.get("mae")
+    usual = baseline.get("mae")
     if usual:
         yield f"Giving always the usual number would be off by {short(usual)}."
     if "coverage" in scores:

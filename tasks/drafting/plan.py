@@ -11,7 +11,7 @@ from tasks.drafting.blocks import Block
 from tasks.drafting.suspects import Suspicion
 from tasks.ground import params
 from tasks.ground.errors import Mistake, did_you_mean
-from tasks.runtime import request_schema
+from tasks.runtime import answer_columns, request_schema
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -189,7 +189,7 @@ def _days(plan: ModelPlan) -> int:
 def feature_name(column: str) -> str:
     """A name that a feature can have, as near as may be to the column's own."""
     name = " ".join(column.split()).lstrip("_")[:100] or "unnamed"
-    if name in params.RESERVED or name.startswith("p_") or name in params.ANSWERS:
+    if name in params.RESERVED or answer_columns.is_prediction(name):
         name = f"{name.replace('p_', 'p-', 1)}_" if not name.startswith("p_") else f"of_{name}"
     return name
 

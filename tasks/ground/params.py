@@ -26,7 +26,7 @@ from pydantic import (
 
 from tasks.ground import settings, yaml_reader
 from tasks.ground.errors import NoModel, ParamsError, did_you_mean
-from tasks.runtime import feature_types, request_schema
+from tasks.runtime import answer_columns, feature_types, request_schema
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -118,11 +118,11 @@ MOST_FEATURES = 2_000
 _OF_ONE_TYPE = ("max_length", "log", "length", "timezone", "group")
 """Keys of a feature that most have no use for."""
 
-ANSWERS = ("prediction", "q10", "q90", "anomaly_score")
-"""Columns that a regression or an anomaly model answers; a classifier answers p_<class>."""
-
 NAIVE = ("seasonal_naive", "seasonal_error")
 """Columns of a forecast's evaluation: what the season before says, and how far it is off in training."""
+
+OWN_COLUMNS = (*answer_columns.COLUMNS, *answer_columns.OTHERS, *NAIVE)
+"""What no label may be called beside RESERVED."""
 
 Task = Literal["classification", "regression", "forecast", "anomaly"]
 
@@ -133,6 +133,9 @@ LOSSES: dict[str, tuple[str, ...]] = {
     "anomaly": ("average_precision",),
 }
 """Task → what its gate may compare."""
+
+OF_SEVERAL = ("classification", "regression")
+"""Tasks of which a model may have several labels."""
 
 
 class Section(BaseModel):
@@ -277,6 +280,51 @@ class Reading(BaseModel):
     def is_ordered(self) -> bool:
         """Whether the names of its partitions must say which is later."""
         return self.how in ("history", "all")
+
+
+class AskedTask(BaseModel):
+    """What a model does: `regression`, or, of several labels, `{regression: [a, b]}`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Task
+    labels: list[str] = []
+    """Of several: the columns of the rows, in the order in which an estimator of several gets them."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_written(cls, written: Any) -> Any:
+        if isinstance(written, str):
+            if written not in LOSSES:
+                _no_task(written)
+            return {"kind": written}
+        if isinstance(written, dict) and len(written) == 1:
+            ((kind, labels),) = written.items()
+            if kind in OF_SEVERAL and isinstance(labels, list):
+                return {"kind": kind, "labels": labels}
+            if kind in LOSSES and isinstance(labels, list):
+                raise ValueError(f"task: {kind} has one label: of several, {' or '.join(OF_SEVERAL)}, or a model each")
+        return written if isinstance(written, dict) and "kind" in written else _no_task(written)
+
+    @model_validator(mode="after")
+    def _names_several(self) -> AskedTask:
+        if len(self.labels) == 1 or len({*self.labels}) < len(self.labels):
+            raise ValueError(f"{self.labels} are not several labels: name two or more, each once")
+        for name in self.labels:
+            if {*":/"} & {*name} or name.startswith("p_") or name in {*RESERVED, *OWN_COLUMNS}:
+                raise ValueError(
+                    f"a label cannot be called {name!r}: that is a column of the platform's own, or holds : or /. Let "
+                    f"models/<name>/rows give another name"
+                )
+            _is_plain_name(name)
+        return self
+
+
+def _no_task(written: Any) -> Any:
+    raise ValueError(
+        f"{written!r} is no task; write one of {', '.join(LOSSES)}, or of several labels "
+        f"{{{OF_SEVERAL[1]}: [one, other]}}"
+    )
 
 
 class Cost(Section):
@@ -558,9 +606,9 @@ class Rollout(Section):
     min_requests: PositiveInt = 50
 
 
-ONE_LABEL = (
-    "A model has one label: of several, make a model each, with an entry below `models` and a folder that has this "
-    "model's code and another label; they may read the same datasets"
+SEVERAL_LABELS = (
+    "Where one model shall answer them all, write task: {{{task}: [{labels}]}} in params.yaml, and let "
+    "models/<name>/rows give a column for each by its name; else make a model each"
 )
 """What to do with several outputs, or tags."""
 
@@ -583,7 +631,7 @@ class Model(Section):
     """One model: all that is said of it outside models/<name>/. What dvc.yaml reads has no default, as DVC has none."""
 
     about: str
-    task: Task
+    task_: Annotated[AskedTask, Field(alias="task")]
     datasets: Annotated[dict[Name, Reading], Field(min_length=1)]
     options: Values
     timezone: Zone = "UTC"
@@ -603,12 +651,24 @@ class Model(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _one_label(cls, written: Any) -> Any:
-        if isinstance(written, dict) and (
-            several := [key for key in ("labels", "outputs", "targets") if key in written]
-        ):
-            raise ValueError(f"{several[0]}: is no key. {ONE_LABEL}")
+    def _labels_are_of_the_task(cls, written: Any) -> Any:
+        if isinstance(written, dict):
+            for key in ("labels", "outputs", "targets"):
+                if key in written:
+                    names = ", ".join(map(str, written[key])) if isinstance(written[key], list) else "one, other"
+                    task = written.get("task") if written.get("task") in OF_SEVERAL else OF_SEVERAL[1]
+                    raise ValueError(f"{key}: is no key. {SEVERAL_LABELS.format(task=task, labels=names)}")
         return written
+
+    @property
+    def task(self) -> Task:
+        """What it does, by its name."""
+        return self.task_.kind
+
+    @property
+    def labels(self) -> list[str]:
+        """The names of several labels; empty where there is one."""
+        return self.task_.labels
 
     @model_validator(mode="after")
     def _consistent(self) -> Model:
@@ -616,10 +676,15 @@ class Model(Section):
             raise ValueError(
                 f"features: {', '.join(sorted(taken))} is a reserved name. Let models/<name>/rows give it another one"
             )
-        if alike := [name for name in self.features if name.startswith("p_") or name in ANSWERS]:
+        if alike := [name for name in self.features if answer_columns.is_own(name)]:
             raise ValueError(
                 f"features: {', '.join(alike)}: p_… are the probabilities that a model answers, and "
-                f"{', '.join(ANSWERS)} its numbers. Let models/<name>/rows give it another name"
+                f"{', '.join(answer_columns.COLUMNS)} its numbers. Let models/<name>/rows give it another name"
+            )
+        if known := {*self.labels} & {*self.features, *self.columns, *self.evaluate.slices}:
+            raise ValueError(
+                f"task: {', '.join(sorted(known))} is a label, and a feature or a slice: what is to be answered is not "
+                f"known when it is asked"
             )
         if len(self.features) > MOST_FEATURES:
             raise ValueError(
@@ -652,6 +717,11 @@ class Model(Section):
     def _decides_as_its_task_can(self) -> Model:
         if self.estimator.decision and self.task != "classification":
             raise ValueError(f"estimator.decision: is for task: classification; {self.task} decides for no class")
+        if self.estimator.decision and self.labels:
+            raise ValueError(
+                "estimator.decision: is of one label. Of several, wrap the estimator in models/<name>/pipeline: "
+                "FixedThresholdClassifier(estimator, threshold=0.3), as it is fitted for each label"
+            )
         if self.gate.loss == "cost" and not self.cost:
             raise ValueError(
                 "gate.loss: cost needs what errors cost: estimator: {…, decision: {cost: {false_positive: 1, "
@@ -661,8 +731,8 @@ class Model(Section):
 
     @model_validator(mode="after")
     def _slices_are_known(self) -> Model:
-        taken = {*RESERVED, *ANSWERS, *NAIVE}
-        if reserved := [name for name in self.evaluate.slices if name in taken or name.startswith("p_")]:
+        taken = {*RESERVED, *NAIVE}
+        if reserved := [name for name in self.evaluate.slices if name in taken or answer_columns.is_own(name)]:
             raise ValueError(f"evaluate.slices: {', '.join(reserved)} is a reserved name")
         for name in self.evaluate.slices:
             if (kind := self.features[name].type if name in self.features else "") in ("text", "vector"):
@@ -678,6 +748,8 @@ class Model(Section):
                 raise ValueError("gate.fairness: is not for task: anomaly")
             if self.task in ("regression", "forecast") and asked.metric != "loss":
                 raise ValueError(f"gate.fairness: {asked.metric} is of decisions; a {self.task} has its loss")
+            if self.labels and asked.metric != "loss":
+                raise ValueError(f"gate.fairness: {asked.metric} is of one label; of several the loss can be compared")
         return self
 
     @model_validator(mode="after")

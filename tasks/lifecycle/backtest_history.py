@@ -200,7 +200,7 @@ def _rows(name: str, model: params.Model, partition_files: dict[str, list[Path]]
         return {dataset: selection.of(dataset, how, partition, partition_files[dataset]) for dataset, how in readings}
 
     made = [
-        rows_maker.make_rows(name, model, partition, files_of(partition))
+        rows.whole(rows_maker.make_rows(name, model, partition, files_of(partition)))
         for partition in selection.complete(partition_files, model.datasets)
     ]
     if not made:
@@ -367,6 +367,7 @@ def _inputs(history: History) -> dict[str, Any]:
     return {
         "model": history.name,
         "task": model.task,
+        **({"labels": model.labels} if model.labels else {}),
         "features": model.described(),
         "estimator": json.loads(model.estimator.model_dump_json()),
         "code": code,

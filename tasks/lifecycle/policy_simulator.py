@@ -29,6 +29,7 @@ from tasks.modelling import metrics
 from tasks.monitoring.retrain_policy import WINDOW_DAYS, MeanLoss, OpenAlarm, PolicyState, decide
 from tasks.release.gate import gate
 from tasks.release.gate.verdict import Verdict
+from tasks.runtime import answer_columns
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -123,11 +124,11 @@ class Simulator:
     @cached_property
     def losses(self) -> list[Floats]:
         """The loss of each row by the model of each moment; nan where it gave no answer. Shape (rows,) each."""
-        labels, losses = self.history.rows["label"].to_numpy(), []
+        labels, losses = metrics.label_of(self.history.rows), []
         for number in range(len(self.fits)):
             answers = self._answers(number)
             own = np.full(len(labels), np.nan)
-            own[answers.index] = metrics.losses(self.history.model.loss, labels[answers.index], answers)
+            own[answers.index] = metrics.losses(self.history.model.loss, labels.iloc[answers.index], answers)
             losses.append(own)
         return losses
 
@@ -138,7 +139,8 @@ class Simulator:
     def _answered(self, fit: int, members: Ints) -> pd.DataFrame:
         """time, label and predictions of some rows."""
         answers = self._answers(fit).loc[members].reset_index(drop=True)
-        return self.history.rows[["time", "label"]].iloc[members].reset_index(drop=True).join(answers)
+        own = ["time", *answer_columns.labels(self.history.rows.columns)]
+        return self.history.rows[own].iloc[members].reset_index(drop=True).join(answers)
 
     def mean_loss(self, fit: int, members: Ints) -> MeanLoss | None:
         """The loss of a model on some rows, with its interval over days; None without rows."""
@@ -220,7 +222,7 @@ class Simulator:
     def _judge(self, moment: Moment, champion: int | None, target: Path) -> None:
         begin = time.process_time()
         history, model, holdout = self.history, self.history.model, self._holdout(moment)
-        own = ["id", "time", "label", "weight", *model.evaluate.slices]
+        own = ["id", "time", *answer_columns.labels(history.rows.columns), "weight", *model.evaluate.slices]
         columns = [name for name in own if name in history.rows]
         challenger = self._contender(moment.number, holdout)
         assert challenger.predictions is not None

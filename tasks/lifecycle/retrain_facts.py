@@ -168,7 +168,7 @@ def _mean_loss(config: params.Model, rows: pd.DataFrame, *, is_holdout: bool = F
     from tasks.modelling import metrics
 
     try:
-        losses = metrics.losses(config.loss, rows["label"], metrics.predictions_of(rows))
+        losses = metrics.losses(config.loss, metrics.label_of(rows), metrics.predictions_of(rows))
     except metrics.Unscorable:  # it was trained for another task or loss: the gate says so when it compares
         return None
     how = (config.evaluate.resamples, config.gate.confidence)

@@ -17,6 +17,7 @@ from tasks.data import versions
 from tasks.ground import files, params, settings, yaml_reader
 from tasks.ground.errors import DataMissing, Mistake
 from tasks.ground.git import Clone
+from tasks.runtime import answer_columns
 
 if TYPE_CHECKING:
     import numpy as np
@@ -132,7 +133,7 @@ def _own_columns(build: Path) -> list[str]:
     from pyarrow import parquet
 
     present = parquet.read_schema(next((build / "rows").glob("*.parquet"))).names
-    return ["id", "time", "label", *({"weight"} & set(present))]
+    return ["id", "time", *answer_columns.labels(present), *({"weight"} & set(present))]
 
 
 @dataclass(frozen=True)
@@ -166,7 +167,7 @@ class _HoldoutScores:
         if contender.predictions is None:
             return ComparedCandidate(entry.name, entry.candidate, made_with, {}, measured, fault=contender.fault)
         scores = metrics.score_with_intervals(
-            self.model.task, self.holdout["label"], self._answers(contender), self.blocks,
+            self.model.task, metrics.label_of(self.holdout), self._answers(contender), self.blocks,
             resamples=self.model.evaluate.resamples, seed=SEED, confidence=CONFIDENCE, cost=self.model.cost,
             weights=self.weights,
         )  # fmt: skip
@@ -184,7 +185,7 @@ class _HoldoutScores:
 
         from tasks.modelling import metrics
 
-        label, resamples = self.holdout["label"], self.model.evaluate.resamples
+        label, resamples = metrics.label_of(self.holdout), self.model.evaluate.resamples
         mine, theirs = map(self._answers, (contender, first))
         if self.model.task == "anomaly":  # of which no row has a loss by itself
             try:

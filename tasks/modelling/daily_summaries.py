@@ -98,12 +98,13 @@ def columns(reference: Mapping[str, Any], expected: Iterable[str] = ()) -> dict[
         raise Mistake(
             f"{', '.join(both)}: a feature may not be named as a prediction column is. Rename it in params.yaml"
         )
+    labels = reference["labels"] if "labels" in reference else {"label": reference["label"]}
     words, learned = reference.get("vocabularies", {}), {entry.get("of", name) for name, entry in features.items()}
     return {
         **{name: _column(name, "feature", entry, words.get(entry.get("of"), "")) for name, entry in features.items()},
         **{name: ColumnLayout(name, "feature", "new") for name in expected if name not in learned},
         **{name: _column(name, "prediction", entry) for name, entry in predictions.items()},
-        "label": _column("label", "label", reference["label"]),
+        **{name: _column(name, "label", entry) for name, entry in labels.items()},
     }
 
 

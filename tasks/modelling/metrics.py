@@ -3,7 +3,8 @@
 Predictions are frames as `model_file.predict` gives them: `p_<class>` per class for classification (the last of
 two classes is the positive one) and `prediction`, the class that is decided for, where it is not always the most
 probable one; `prediction` and perhaps `q10` and `q90` for regression; `prediction` (1: an alert) and `anomaly_score`
-for an anomaly model, whose labels are 1 (an anomaly), 0 or missing.
+for an anomaly model, whose labels are 1 (an anomaly), 0 or missing. Of several labels each has these columns by its
+name, `rain:p_yes`, and `label` is a table with a column for each (`label_of`).
 
 Rows of one day share their weather, their crews and their jams: they err together, and an interval that takes
 each row for an independent witness is far too narrow. Here whole days are drawn instead of rows (Davison & Hinkley,
@@ -27,13 +28,13 @@ import pandas as pd
 
 from tasks.ground import numbers
 from tasks.ground.errors import Mistake, did_you_mean
-from tasks.ground.params import ANSWERS
+from tasks.runtime import answer_columns
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 if TYPE_CHECKING:
-    Labels = pd.Series[Any] | npt.NDArray[Any]
+    Labels = pd.Series[Any] | pd.DataFrame | npt.NDArray[Any]
 
 EPSILON = float(np.finfo(np.float64).eps)
 """The log loss keeps probabilities this far from 0 and 1, as scikit-learn does."""
@@ -63,24 +64,62 @@ def headline(task: str) -> str:
 
 def predictions_of(frame: pd.DataFrame) -> pd.DataFrame:
     """The prediction columns of a frame."""
-    names = [name for name in frame.columns if name.startswith("p_") or name in ANSWERS]
-    return frame[names]
+    return frame[[name for name in frame.columns if answer_columns.is_prediction(str(name))]]
 
 
 def scores_of(frame: pd.DataFrame) -> pd.DataFrame:
     """The prediction columns that are numbers: of a classification, those without the class that is decided for."""
     predictions = predictions_of(frame)
-    return predictions[_class_columns(predictions) or list(predictions.columns)]
+    own = {str(name): answer_columns.split(str(name)) for name in predictions}
+    of_classes = {output for output, name in own.values() if name.startswith("p_")}
+    kept = [full for full, (output, name) in own.items() if output not in of_classes or name.startswith("p_")]
+    return predictions[kept]
+
+
+# ── labels ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def label_of(frame: pd.DataFrame) -> pd.Series[Any] | pd.DataFrame:
+    """The label of each row; of several, a table with a column for each, by its name."""
+    columns = answer_columns.labels(frame.columns)
+    if columns in ([], ["label"]):
+        return frame["label"]
+    return frame[columns].rename(columns=lambda column: answer_columns.split(column)[0])
+
+
+def by_label(label: pd.DataFrame) -> dict[str, pd.Series[Any]]:
+    """The columns of a table of several labels."""
+    return {str(name): label[name] for name in label}
+
+
+def of_output(predictions: pd.DataFrame, output: str) -> pd.DataFrame:
+    """The prediction columns of one of several labels, by the names that they have for it alone."""
+    own = {name: answer_columns.split(str(name)) for name in predictions.columns}
+    names = {name: short for name, (of, short) in own.items() if of == output}
+    return predictions[list(names)].rename(columns=names)
+
+
+def has_label(frame: pd.DataFrame) -> npt.NDArray[np.bool_]:
+    """Whether each row has a label; of several, at least one of them."""
+    return np.asarray(frame[answer_columns.labels(frame.columns)].notna().any(axis=1), dtype=bool)
 
 
 def labelled(task: str, frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows that have a label. Whole numbers that a missing one among them made floats are classes again."""
-    rows = frame[frame["label"].notna()]
-    label = rows["label"]
-    if task != "classification" or label.dtype.kind != "f" or any(f"p_{value}" in rows for value in label.unique()):
+    """The rows that have a label; of several, all of them. Whole numbers that were made floats are classes again."""
+    columns = answer_columns.labels(frame.columns)
+    rows = frame[frame[columns].notna().all(axis=1)]
+    if task != "classification":
         return rows
+    return rows.assign(**{column: _classes_again(rows[column], rows.columns) for column in columns})
+
+
+def _classes_again(label: pd.Series[Any], columns: pd.Index[Any]) -> Any:
+    """A missing one among whole numbers made them floats."""
+    before = str(label.name).removesuffix("label")
+    if label.dtype.kind != "f" or any(f"{before}p_{value}" in columns for value in label.unique()):
+        return label
     is_whole = (label % 1 == 0).all()  # beside one that is not, each is the text of its class
-    return rows.assign(label=label.astype("int64") if is_whole else [numbers.text(value) for value in label.tolist()])
+    return label.astype("int64") if is_whole else [numbers.text(value) for value in label.tolist()]
 
 
 # ── losses: one number per row ────────────────────────────────────────────────────────────────────
@@ -103,12 +142,15 @@ def losses(name: str, label: Labels, predictions: pd.DataFrame) -> Floats:
     - outside: 1 where y is not within [q10, q90]
     - scaled: |y − m| / e, e the error of the seasonal-naive forecast in training (Hyndman & Koehler 2006)
 
-    A class that the model has never seen has the probability 0. Rows of `label` and `predictions` are matched by their
-    order; indexes are not aligned.
+    Of several labels it is the mean over them. A class that the model has never seen has the probability 0. Rows of
+    `label` and `predictions` are matched by their order; indexes are not aligned.
 
     Raises:
         Unscorable: an unknown loss, one these predictions do not offer, or predictions that are not finite.
     """
+    if isinstance(label, pd.DataFrame):
+        each = [losses(name, own, of_output(predictions, output)) for output, own in by_label(label).items()]
+        return np.asarray(np.mean(each, axis=0), dtype=np.float64)
     _check(label, predictions)
     if name == "average_precision":
         raise Unscorable("an average precision is of all rows together: none has one by itself")
@@ -282,6 +324,9 @@ def score(
     roc_auc is the Mann-Whitney statistic with half of the ties (Hanley & McNeil 1982), average_precision is
     the sum over thresholds of (recall gained) · precision, as scikit-learn defines both. With `weights`, of shape
     (rows,), a row counts so often.
+
+    Of several labels each metric is of each, as `mae:heating`, on the rows in which that label is known; and plain, as
+    the mean over the labels.
     """
     measured = _measure(task, label, predictions, _DayResamples.none(len(label), weights), cost)
     return {metric: float(values[0]) for metric, values in measured.items()}
@@ -326,7 +371,11 @@ def calibration_error(task: str, label: Labels, predictions: pd.DataFrame, weigh
     - more classes: the same, of the top label's probability against how often it is right (Guo et al. 2017).
     - regression: |mean prediction − mean label| / mean |label|, which is |mean prediction / mean label − 1| for labels
       ≥ 0, and nan where all labels are 0.
+    - several labels: the largest of them.
     """
+    if isinstance(label, pd.DataFrame):
+        of_labels = by_label(label).items()
+        return max(calibration_error(task, own, of_output(predictions, o), weights) for o, own in of_labels)
     _check(label, predictions)
     return float(_DayResamples.none(len(label), weights).calibration(task, label, predictions)[0])
 
@@ -356,6 +405,11 @@ def baseline_predictions(training: dict[str, Any], n: int) -> pd.DataFrame:
     `training` is training.json. Where errors cost something, it decides for the class that costs less.
     """
     baseline = training["baseline"]
+    if outputs := training.get("outputs"):
+        classes = training["classes"] or {}
+        own = {o: {"task": training["task"], "classes": classes.get(o), "baseline": baseline[o]} for o in outputs}
+        constant = [baseline_predictions(own[o], n).add_prefix(answer_columns.column(o, "")) for o in outputs]
+        return pd.concat(constant, axis=1)
     if training["task"] == "classification":
         constants = {f"p_{c}": share for c, share in zip(training["classes"], baseline["classes"], strict=True)}
     elif training["task"] == "anomaly":  # alerts by chance, as often as its own
@@ -419,6 +473,8 @@ def _measure(
     cost: str | None = None,
 ) -> dict[str, Floats]:
     """Each defined metric on all rows, and then on each resample: shape (1 + resamples,)."""
+    if isinstance(label, pd.DataFrame):
+        return _measure_several(task, label, predictions, resamples)
     _check(label, predictions)
     if not resamples.counts_any:
         return {}
@@ -434,6 +490,21 @@ def _measure(
         measured |= _measure_ranking(label, predictions, resamples)
     calibration = resamples.calibration(task, label, predictions)
     return {**measured, "calibration_error": calibration} if np.isfinite(calibration[0]) else measured
+
+
+def _measure_several(
+    task: str, label: pd.DataFrame, predictions: pd.DataFrame, resamples: _DayResamples
+) -> dict[str, Floats]:
+    """Of each label on the rows in which it is known; before that the mean over the labels of what all have."""
+    by_output: dict[str, dict[str, Floats]] = {}
+    for output, of_label in by_label(label).items():
+        known, own = of_label.notna().to_numpy(), of_output(predictions, output)
+        column = _classes_again(of_label[known], own.columns) if task == "classification" else of_label[known]
+        by_output[output] = _measure(task, column, own[known], resamples.among(known))
+    first, *others = by_output.values()
+    shared = [metric for metric in first if all(metric in other for other in others)]
+    means = {metric: np.mean([own[metric] for own in by_output.values()], axis=0) for metric in shared}
+    return {**means, **{f"{metric}:{o}": values for o, own in by_output.items() for metric, values in own.items()}}
 
 
 def _measure_decisions(

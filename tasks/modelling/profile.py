@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from tasks.ground import numbers
 from tasks.modelling import measures
-from tasks.runtime import feature_types
+from tasks.runtime import answer_columns, feature_types
 
 Floats = npt.NDArray[np.float64]
 
@@ -41,7 +41,8 @@ def reference_profile(
         predictions: the prediction columns for the same rows, or None.
 
     Returns:
-        {"rows": n, "features": {name: entry}, "label": entry, "predictions": {column: entry}}. A feature that
+        {"rows": n, "features": {name: entry}, "label": entry, "predictions": {column: entry}}; of several labels,
+        `labels`: {column: entry} instead. A feature that
         is neither category nor number has the entries of its measures (measures.py), each with `of`, the feature, and
         `measure`; the words of texts are, as hashes, in `vocabularies`: {feature: text}; of the texts in
         `unwatched` only hashes are logged. Every entry has `type`, `rows` and `missing` (a share). A number's has
@@ -62,10 +63,12 @@ def reference_profile(
         else:
             of_category = feature["type"] == "category"
             entries[name] = category(frame[name]) if of_category else number(frame[name], feature["type"])
+    labels = answer_columns.labels(frame.columns)
     return {
         "rows": len(frame),
         "features": entries,
-        "label": _label(frame["label"]),
+        **{name: _label(frame[name]) for name in labels if name == "label"},
+        **({} if "label" in labels else {"labels": {name: _label(frame[name]) for name in labels}}),
         "predictions": {} if predictions is None else {c: number(predictions[c]) for c in predictions.columns},
         **({"vocabularies": vocabularies} if vocabularies else {}),
         **({"unwatched": hashed} if hashed else {}),

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from tasks.ground import files, numbers
-from tasks.runtime import feature_types
+from tasks.runtime import answer_columns, feature_types
 
 if TYPE_CHECKING:
     from tasks.ground.params import Feature
@@ -27,17 +27,17 @@ def read(build: Path, part: Literal["train", "holdout"], columns: list[str] | No
 def by_partition(
     build: Path, part: Literal["train", "holdout"], columns: list[str] | None = None
 ) -> dict[str, pd.DataFrame]:
-    """As `read`, partition by partition."""
+    """As `read`, partition by partition. Of several labels a row may lack some: it is given when all are known."""
     split = files.read_json(build / "split.json")
     if split["by"] == "time":
         paths = {name: build / "rows" / f"{name}.parquet" for name in split[part]}
         if part == "train" and "until" in split:
             return {name: _until(path, split["until"], columns) for name, path in paths.items()}
-        return {name: pd.read_parquet(path, columns=columns) for name, path in paths.items()}
+        return {name: _whole(path, columns).loc[:, columns or slice(None)] for name, path in paths.items()}
     sides = {}
     for name in split["partitions"]:
         wanted = None if columns is None else list(dict.fromkeys([*columns, "id"]))
-        frame = pd.read_parquet(build / "rows" / f"{name}.parquet", columns=wanted)
+        frame = _whole(build / "rows" / f"{name}.parquet", wanted)
         chosen = in_holdout(frame["id"], split["share"]) == (part == "holdout")
         sides[name] = frame.loc[chosen, slice(None) if columns is None else columns]
     return sides
@@ -46,8 +46,29 @@ def by_partition(
 def _until(path: Path, last: str, columns: list[str] | None) -> pd.DataFrame:
     """The rows of a partition that were known at some moment."""
     wanted = None if columns is None else list(dict.fromkeys([*columns, "time"]))
-    frame = pd.read_parquet(path, columns=wanted)
+    frame = _whole(path, wanted)
     return frame.loc[frame["time"] <= pd.Timestamp(last), columns or slice(None)]
+
+
+_WITHOUT_MISSING = {"Int64": "int64", "boolean": "bool"}
+
+
+def _whole(path: Path, columns: list[str] | None) -> pd.DataFrame:
+    """The rows of a partition in which no label of several is missing; these labels are among the columns."""
+    from pyarrow import parquet
+
+    several = [name for name in answer_columns.labels(parquet.read_schema(path).names) if name != "label"]
+    wanted = None if columns is None else list(dict.fromkeys([*columns, *several]))
+    return whole(pd.read_parquet(path, columns=wanted))
+
+
+def whole(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows in which no label of several is missing."""
+    several = [name for name in answer_columns.labels(rows.columns) if name != "label"]
+    if not several:
+        return rows
+    known = rows[rows[several].notna().all(axis=1)]
+    return known.astype({n: kind for n in several if (kind := _WITHOUT_MISSING.get(str(known[n].dtype)))})
 
 
 def as_feature(values: pd.Series[Any], type_: str, timezone: str = "UTC") -> pd.Series[Any]:

@@ -21,7 +21,7 @@ HEAD = ("id", "request", "time", "ms", "version", "release", "key", "row_key")
 """The columns before the features. `key` is the request's, `row_key` the client's name for the row."""
 
 TAIL = ("prediction", "probability", "low", "high", "anomaly_score", "unseen")
-"""The columns after them; `p_<class>` stand behind `probability`."""
+"""The columns after them; `p_<class>` stand behind `probability`, and `<label>:prediction` of several labels."""
 
 _ANSWERS = {"anomaly_score": "score"}
 """Column → its name in an answer, where that is another: a feature may be called `score`."""
@@ -172,6 +172,12 @@ def _answer_columns(answers: Sequence[Mapping[str, Any]]) -> _Columns:
     import pyarrow as pa
 
     columns: _Columns = {}
+    if any(isinstance(answer.get("prediction"), dict) for answer in answers):
+        by_output = [_by_output(answer) for answer in answers]
+        for output in dict.fromkeys(chain.from_iterable(by_output)):
+            own = _answer_columns([each.get(output, {}) for each in by_output])
+            columns |= {f"{output}:{n}": (of, {**(mark or {}), "output": output}) for n, (of, mark) in own.items()}
+        answers = [{name: of for name, of in answer.items() if not isinstance(of, dict)} for answer in answers]
     given = set().union(*answers)
     for name in [name for name in TAIL if _ANSWERS.get(name, name) in given]:
         values = [answer.get(_ANSWERS.get(name, name)) for answer in answers]
@@ -180,6 +186,14 @@ def _answer_columns(answers: Sequence[Mapping[str, Any]]) -> _Columns:
     for label in dict.fromkeys(chain.from_iterable(shares)):
         columns[f"p_{label}"] = _column([share.get(label) for share in shares]), {"class": label}
     return columns
+
+
+def _by_output(answer: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The answer to each of several labels, by its name; none where it is to one."""
+    if not isinstance(answer.get("prediction"), dict):
+        return {}
+    kinds = {kind: of for kind in ("prediction", "probabilities") if isinstance(of := answer.get(kind), dict)}
+    return {output: {kind: of[output] for kind, of in kinds.items()} for output in answer["prediction"]}
 
 
 def _feature_column(values: list[Any]) -> pa.Array:
@@ -207,6 +221,7 @@ def _column(values: list[Any]) -> pa.Array:
 def to_requests(table: pa.Table) -> list[Logged]:
     """Requests from their rows, which stand next to each other."""
     features, classes = marks(table.schema, b"feature"), marks(table.schema, b"class")
+    outputs = marks(table.schema, b"output")
     requests = []
     for place, group in groupby(table.to_pylist(), key=lambda row: row[PLACE]):
         rows = list(group)
@@ -216,14 +231,22 @@ def to_requests(table: pa.Table) -> list[Logged]:
                 ids=[row["id"] for row in rows],
                 row_keys=[row["row_key"] for row in rows],
                 rows=[{feature: _as_posted(row[name]) for name, feature in features.items()} for row in rows],
-                predictions=[_prediction(row, classes) for row in rows],
+                predictions=[_prediction(row, classes, outputs) for row in rows],
                 place=place,
             )
         )
     return requests
 
 
-def _prediction(row: dict[str, Any], classes: dict[str, str]) -> dict[str, Any]:
+def _prediction(row: dict[str, Any], classes: dict[str, str], outputs: dict[str, str]) -> dict[str, Any]:
+    if several := {name: output for name, output in outputs.items() if row[name] is not None}:
+        kinds: dict[str, dict[str, Any]] = {"prediction": {}}
+        for name, output in several.items():
+            if name in classes:
+                kinds.setdefault("probabilities", {}).setdefault(output, {})[classes[name]] = row[name]
+            else:
+                kinds["prediction"][output] = row[name]
+        return {**kinds, **({} if row.get("unseen") is None else {"unseen": row["unseen"]})}
     probabilities = {label: row[name] for name, label in classes.items() if row[name] is not None}
     answer = {**{_ANSWERS.get(name, name): row.get(name) for name in TAIL}, "probabilities": probabilities or None}
     return {name: value for name, value in answer.items() if value is not None}
@@ -265,7 +288,7 @@ def _order(field: pa.Field) -> tuple[float, int, str]:
         return 2 if field.name in TAIL[:2] else 4, TAIL.index(field.name), ""
     if field.name == PLACE:
         return 5, 0, ""
-    return (3, 0, "") if b"class" in (field.metadata or {}) else (1, 0, field.name)
+    return (3, 0, "") if {b"class", b"output"} & {*(field.metadata or {})} else (1, 0, field.name)
 
 
 def unified(schemas: Iterable[pa.Schema]) -> pa.Schema:

@@ -37,7 +37,7 @@ from tasks.prediction_log import erasures, log_files, log_tables
 from tasks.prediction_log.erasures import Erasure
 from tasks.prediction_log.log_files import LogFile
 from tasks.prediction_log.log_tables import PLACE, Logged, micros
-from tasks.runtime import request_schema
+from tasks.runtime import answer_columns, request_schema
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -224,7 +224,7 @@ def _typed(table: pa.Table, types: Mapping[str, Any], columns: Sequence[str] | N
     fields = []
     for name in names:
         field = table.schema.field(name) if name in table.column_names else pa.field(name, pa.null())
-        usual = types.get(name, pa.float64() if name.startswith("p_") else pa.string())
+        usual = types.get(name, pa.float64() if answer_columns.split(name)[1].startswith("p_") else pa.string())
         fields.append(field.with_type(usual) if pa.types.is_null(field.type) else field)
     return log_tables.fit(table, pa.schema(fields))
 

@@ -16,7 +16,7 @@ from tasks.release.gate.verdict import Verdict
 from tasks.release.package import package
 from tasks.release.registry import registry, tracking
 from tasks.release.scorer import predict_frame
-from tasks.runtime import decisions, feature_types, model_file
+from tasks.runtime import answer_columns, decisions, feature_types, model_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,7 +46,8 @@ def comparison(model_name: str, model: params.Model, champion: registry.ModelVer
     release = build / "release"
     candidate = package.identity_of(release)
     evaluated = pd.read_parquet(build / "evaluation" / "predictions.parquet")
-    holdout = evaluated[[c for c in ("id", "time", "label", "weight", *model.evaluate.slices) if c in evaluated]]
+    own = ("id", "time", *answer_columns.labels(evaluated.columns), "weight", *model.evaluate.slices)
+    holdout = evaluated[[column for column in own if column in evaluated]]
     training = files.read_json(build / "model" / "training.json")
     measured = tracking.measured(model_name, candidate)
     facts = files.read_json(release / "release.json")

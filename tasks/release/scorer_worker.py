@@ -115,20 +115,32 @@ class ReleaseScorer:
         return problem if name is None else f"{name}: {problem}"
 
     def _scored(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        import numpy as np
-
         frame = self._frame(rows)
         table = self._predicted(frame)
+        outputs = self.facts.get("outputs")
+        if outputs is None:
+            return {**self._answer(table, self.facts["classes"]), "unseen": self._unseen(frame)}
+        answer: dict[str, Any] = {}
+        for output in outputs:  # of several labels, each by its name
+            own = table[[name for name in table if str(name).startswith(f"{output}:")]]
+            classes = (self.facts["classes"] or {}).get(output)
+            of_output = self._answer(own.rename(columns=lambda n: n.partition(":")[2]), classes)
+            answer |= {f"{output}:{name}": values for name, values in of_output.items()}
+        return {**answer, "unseen": self._unseen(frame)}
+
+    def _answer(self, table: pd.DataFrame, classes: list[Any] | None) -> dict[str, Any]:
+        """What is answered of one label, from the model's predictions of it."""
+        import numpy as np
+
         answer: dict[str, Any] = {}
         if self.facts["task"] == "classification":
-            classes = self.facts["classes"]
+            classes = classes or []
             decided = table.pop("prediction").to_numpy(dtype=object) if "prediction" in table else None
             most_probable = np.array(classes, dtype=object)[table.to_numpy().argmax(axis=1)]
             answer["prediction"] = most_probable if decided is None else decided
             if len(classes) == 2:
                 answer["probability"] = table.iloc[:, 1].to_numpy()
-        answer |= {_ANSWERS.get(str(name), str(name)): table[name].to_numpy() for name in table}
-        return {**answer, "unseen": self._unseen(frame)}
+        return answer | {_ANSWERS.get(str(name), str(name)): table[name].to_numpy() for name in table}
 
     def _frame(self, rows: list[dict[str, Any]]) -> pd.DataFrame:
         """As the pipeline was fitted on them: categories str, integers and numbers float64, null is missing."""
@@ -161,9 +173,11 @@ class ReleaseScorer:
 
         if name in {"problem", "unseen"}:
             return pa.string() if name == "problem" else pa.list_(pa.string())
-        if name != "prediction" or self.facts["task"] != "classification":
+        output, _, own = name.rpartition(":") if "outputs" in self.facts else ("", "", name)
+        if own != "prediction" or self.facts["task"] != "classification":
             return pa.float64()
-        kinds = {type(label) for label in self.facts["classes"]}
+        classes: list[Any] = self.facts["classes"][output] if output else self.facts["classes"]
+        kinds = {type(label) for label in classes}
         return {frozenset({int}): pa.int64(), frozenset({bool}): pa.bool_()}.get(frozenset(kinds), pa.string())
 
 

@@ -49,6 +49,9 @@ def of(pipeline: Pipeline, columns: Any) -> Decision:
     decision = _by_type(pipeline)
     if decision == PREDICT:
         return decision
+    if hasattr(pipeline[-1], "of_classes"):  # of several labels; a tie of one is decided as everywhere
+        places = np.column_stack([p.argmax(axis=1) for p in pipeline.predict_proba(columns)])
+        return decision if np.array_equal(places, positions(pipeline, columns)) else PREDICT
     p = probabilities(pipeline, columns, class_order(pipeline))
     top = np.sort(p, axis=1)[:, -2:]
     is_close = decision == MOST_PROBABLE and (top[:, 0] == top[:, 1]).any()
@@ -61,15 +64,19 @@ def _by_type(estimator: Any) -> Decision:
     from sklearn.frozen import FrozenEstimator
     from sklearn.model_selection import FixedThresholdClassifier, GridSearchCV, RandomizedSearchCV
     from sklearn.model_selection import TunedThresholdClassifierCV as Tuned
+    from sklearn.multioutput import MultiOutputClassifier
     from sklearn.pipeline import Pipeline
+
+    from tasks.runtime.outputs import Outputs
 
     kind = type(estimator)
     if kind is Pipeline:
         return _by_type(estimator[-1])
-    if kind is FrozenEstimator:
-        return _by_type(estimator.estimator)
-    if kind in (GridSearchCV, RandomizedSearchCV):
-        return _by_type(estimator.best_estimator_)
+    if kind in (Outputs, MultiOutputClassifier):
+        kinds = [_by_type(each) for each in estimator.estimators_]
+        return MOST_PROBABLE if all(each == MOST_PROBABLE for each in kinds) else PREDICT
+    if kind is FrozenEstimator or kind in (GridSearchCV, RandomizedSearchCV):
+        return _by_type(estimator.estimator if kind is FrozenEstimator else estimator.best_estimator_)
     if kind is FixedThresholdClassifier:
         return _threshold(estimator, estimator.threshold, estimator.pos_label)
     if kind is Tuned and isinstance(estimator.scoring, str):
@@ -107,17 +114,22 @@ def probabilities(pipeline: Pipeline, columns: Any, order: Ints | None) -> Float
 def positions(pipeline: Pipeline, columns: Any) -> Ints:
     """The place of the class that `predict` answers among the sorted classes: shape (rows,).
 
+    Of several labels: shape (rows, labels).
+
     Raises:
         ValueError: it answers what is none of its classes.
     """
     import numpy as np
 
+    if hasattr(pipeline[-1], "of_classes"):
+        places: Ints = pipeline[-1].places(pipeline[:-1].transform(columns) if len(pipeline) > 1 else columns)
+        return places
     answers, classes = np.asarray(pipeline.predict(columns)), np.sort(pipeline.classes_)
     answers = answers.reshape(len(answers))  # CatBoost gives a column of more than two classes
-    places = np.searchsorted(classes, answers).clip(max=len(classes) - 1)
-    if (other := classes[places] != answers).any():
+    at = np.searchsorted(classes, answers).clip(max=len(classes) - 1)
+    if (other := classes[at] != answers).any():
         raise ValueError(f"predict answers {answers[other].tolist()[0]!r}, which is none of its classes")
-    return places.astype(np.int64)
+    return at.astype(np.int64)
 
 
 def by_probability(decision: Decision, p: Floats) -> Ints:

@@ -18,12 +18,10 @@ from pathlib import Path
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
-from tasks.runtime import decisions, families, skops_io
+from tasks.runtime import answers, decisions, families, skops_io
 from tasks.runtime.errors import ModelFileRefused
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
     import pandas as pd
     from sklearn.pipeline import Pipeline
 
@@ -165,50 +163,14 @@ def predict(
     Args:
         pipeline: fitted.
         frame: the feature columns, one row per request.
-        task: classification, regression or anomaly.
+        task: of params.yaml.
         decision: as the release has it; None: for the most probable class.
 
     Returns:
-        With the frame's index. classification: `p_<class>` per class, summing to 1, and `prediction`, the class that
-        the pipeline decides for, where that is not always the most probable one; regression: `prediction`, and `q10`
-        and `q90` where the pipeline's last step offers `predict_quantiles`; anomaly: `prediction` (1: an alert) and
-        `anomaly_score`, the decision function with its sign changed: higher is stranger, above 0 is an alert.
+        With the frame's index, the columns that tasks/runtime/answers.py names. Probabilities sum to 1; the score of an
+        anomaly is the decision function with its sign changed: higher is stranger, above 0 is an alert.
     """
-    import numpy as np
-    import pandas as pd
-
-    if task != "classification":
-        matrix = values(pipeline, frame, task)
-        names = ["prediction", "anomaly_score"] if task == "anomaly" else ["prediction", "q10", "q90"]
-        return pd.DataFrame(matrix, columns=names[: matrix.shape[1]], index=frame.index)
-    matrix = values(pipeline, frame, task, decisions.class_order(pipeline))
-    classes = np.sort(pipeline.classes_)
-    answers = pd.DataFrame(matrix, columns=[f"p_{c}" for c in classes], index=frame.index)
-    if decision is None or decision == decisions.MOST_PROBABLE:
-        return answers
-    asked = decision == decisions.PREDICT
-    places = decisions.positions(pipeline, frame) if asked else decisions.by_probability(decision, matrix)
-    return answers.assign(prediction=pd.Series(classes[places], index=frame.index).infer_objects())
-
-
-def values(
-    pipeline: Pipeline, columns: Any, task: str, order: npt.NDArray[np.int64] | None = None
-) -> npt.NDArray[np.float64]:
-    """As `predict`, without decisions, as a matrix, of whatever the pipeline's first step takes.
-
-    `order` is `decisions.class_order` of the pipeline.
-    """
-    import numpy as np
-
-    if task == "classification":
-        return decisions.probabilities(pipeline, columns, order)
-    if task == "anomaly":
-        score = -np.asarray(pipeline.decision_function(columns), dtype=np.float64)
-        return np.column_stack([score > 0, score])
-    if not hasattr(pipeline[-1], "predict_quantiles"):
-        return np.asarray(pipeline.predict(columns), dtype=np.float64)[:, None]
-    matrix = pipeline[:-1].transform(columns) if len(pipeline) > 1 else columns
-    return np.column_stack([pipeline[-1].predict(matrix), pipeline[-1].predict_quantiles(matrix)])
+    return answers.of(task, pipeline, decision).table(pipeline, frame)
 
 
 # ── one model, one sequence of bytes ──────────────────────────────────────────────────────────────

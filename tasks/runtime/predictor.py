@@ -16,14 +16,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import orjson
 from pydantic import AwareDatetime, BaseModel, Field, TypeAdapter, ValidationError, create_model
 
-from tasks.runtime import decisions, fast_trees, feature_types, model_file, shapley
+from tasks.runtime import answers, fast_trees, feature_types, model_file, shapley
 from tasks.runtime.conformal import Conformal
 from tasks.runtime.errors import did_you_mean
 from tasks.runtime.ordinal_codes import Codes
@@ -87,7 +87,12 @@ class ReleaseInfo:
             keys=(keys, Field(None, description=key_about)),
             time=(Time, Field(None, description=time_about)),
         )
-        explain = create_model("ExplainRequest", __config__=strict({"row": example}), row=(row, ...))
+        outputs, asked = facts.get("outputs") or [], {"row": example}
+        of_output: dict[str, Any] = {}
+        if outputs:  # of several labels one is explained
+            asked["output"] = outputs[0]
+            of_output["output"] = (Literal[*outputs], Field(description="the label whose answer is explained"))
+        explain = create_model("ExplainRequest", __config__=strict(asked), row=(row, ...), **of_output)
         return cls(facts, facts["name"], candidate, features, predict, explain)
 
     @property
@@ -119,8 +124,6 @@ class Predictor:
     def __init__(self, folder: Path, version: str | None = None) -> None:
         self.release = ReleaseInfo.read(folder)
         facts, self.features = self.release.facts, self.release.features
-        self._task: str = facts["task"]
-        self._classes: list[Any] = facts.get("classes") or []
         self._head = {"model": self.release.name, "version": version or self.release.candidate}
         self._head["release"] = self.release.tag
         self._players = feature_types.players(self.features)
@@ -137,9 +140,7 @@ class Predictor:
         self._requests = {"predict": TypeAdapter(self.release.rows), "explain": TypeAdapter(self.release.row)}
         package = f"models.{self.release.name}"
         self.pipeline = model_file.load(folder / "model.skops", facts["model_sha256"], own=package)
-        self._order = decisions.class_order(self.pipeline) if self._task == "classification" else None
-        self._decision: decisions.Decision = facts["decision"] or decisions.MOST_PROBABLE
-        self._threshold = self._decision["threshold"] if isinstance(self._decision, dict) else None
+        self._answers = answers.of(facts["task"], self.pipeline, facts["decision"], facts.get("classes"))
         plain = {feature["type"] for feature in self.features.values()} <= {"category", "integer", "number", "boolean"}
         first = self.pipeline[0]
         is_encoder = isinstance(first.pipeline[0] if isinstance(first, Conformal) else first, Codes)
@@ -193,21 +194,17 @@ class Predictor:
         return [scores[end - len(request) : end] for request, end in zip(requests, ends, strict=True)]
 
     def _decided(self, columns: dict[str, Any]) -> npt.NDArray[np.float64]:
-        """The scores; and a column more, the place of the class that is decided for, where scores do not tell it."""
-        if self._decision != decisions.PREDICT:
-            return self._score(columns)
-        taken = self._taken(columns)
-        scores = model_file.values(self.pipeline, taken, self._task, self._order)
-        return np.column_stack([scores, decisions.positions(self.pipeline, taken)])
+        """The scores of a column of values per feature, and what is decided for, where scores do not tell it."""
+        return self._answers.decided(self.pipeline, self._taken(columns))
 
     def _score(self, columns: dict[str, Any]) -> npt.NDArray[np.float64]:
         """Score a column of values per feature."""
-        return model_file.values(self.pipeline, self._taken(columns), self._task, self._order)
+        return self._answers.values(self.pipeline, self._taken(columns))
 
     def _score_table(self, columns: dict[str, Any]) -> npt.NDArray[np.float64]:
         """As `_score`, by the columns of the table."""
         taken = columns if self._takes_columns else feature_types.table(columns, self.features)
-        return model_file.values(self.pipeline, taken, self._task, self._order)
+        return self._answers.values(self.pipeline, taken)
 
     def _taken(self, columns: dict[str, Any]) -> Any:
         """Columns as the pipeline takes them: without a DataFrame where its first step can do without."""
@@ -230,19 +227,7 @@ class Predictor:
 
     def _prediction(self, row: dict[str, Any], scores: list[float], counted: bool) -> dict[str, Any]:
         """One row's prediction."""
-        if self._task == "anomaly":
-            main = scores[1]
-            prediction: dict[str, Any] = {"prediction": int(scores[0]), "score": main}
-        elif self._task != "classification":
-            prediction = dict(zip(("prediction", "low", "high"), scores, strict=False))
-            main = scores[0]
-        else:
-            place = self._place(scores)
-            main = max(scores)
-            prediction = {"prediction": self._classes[place]}
-            if len(self._classes) == 2:
-                prediction["probability"] = main = scores[1]
-            prediction["probabilities"] = dict(zip(map(str, self._classes), scores, strict=True))
+        prediction, main = self._answers.answer(scores)
         if main - main:  # of NaN and of infinity this is NaN, which is true
             raise FloatingPointError("the model answers NaN or infinity")
         if unseen := [name for name, seen in self._seen.items() if row[name] not in seen]:
@@ -252,12 +237,6 @@ class Predictor:
             for name in unseen:
                 self.unseen[name] = self.unseen.get(name, 0) + 1
         return prediction
-
-    def _place(self, scores: list[float]) -> int:
-        """The place of the class that is decided for; takes it from the scores where it is a column of its own."""
-        if self._decision == decisions.PREDICT:
-            return int(scores.pop())
-        return scores.index(max(scores)) if self._threshold is None else int(scores[1] >= self._threshold)
 
     # ── explain ───────────────────────────────────────────────────────────────────────────────────
 
@@ -269,7 +248,7 @@ class Predictor:
         row = request.row.__dict__
         try:
             scores = self._decided({name: [value] for name, value in row.items()})[0].tolist()
-            target, column = self._explained(scores)
+            target, column = self._answers.explained(scores, getattr(request, "output", None))
             explanation = shapley.explain(
                 lambda columns: self._score_table(columns)[:, column],
                 feature_types.flat(row, self.features),
@@ -292,14 +271,6 @@ class Predictor:
         if name in self._texts and isinstance(value, str) and len(value) > LONGEST_SHOWN:
             return f"{value[:LONGEST_SHOWN]}…"
         return None if isinstance(value, list) else value
-
-    def _explained(self, scores: list[float]) -> tuple[str, int]:
-        """What is explained: the expected value, a score, or the probability of the second class or of the answer."""
-        if self._task != "classification":
-            return ("score", 1) if self._task == "anomaly" else ("prediction", 0)
-        place = self._place(scores)
-        column = 1 if len(self._classes) == 2 else place
-        return f"probability of {self._classes[column]}", column
 
     # ── refuse ────────────────────────────────────────────────────────────────────────────────────
 
@@ -363,9 +334,13 @@ class Prediction(BaseModel):
     """The answer to one row."""
 
     id: str = Field(description="names this prediction for ever; ids made later sort later")
-    prediction: Any = Field(description="the class that the model decides for, the expected value, or 1: an anomaly")
+    prediction: Any = Field(
+        description="the class that is decided for, the expected value, or 1: an anomaly; of several labels, each"
+    )
     probability: float | None = Field(None, description="two classes: that of the second one, 'yes'")
-    probabilities: dict[str, float] | None = Field(None, description="classification: of every class")
+    probabilities: dict[str, float] | dict[str, dict[str, float]] | None = Field(
+        None, description="classification: of every class; of several labels, of each by its name"
+    )
     low: float | None = Field(None, description="regression with quantiles: one in ten is below")
     high: float | None = Field(None, description="regression with quantiles: one in ten is above")
     score: float | None = Field(None, description="anomaly: higher is stranger, above 0 is an alert")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from tasks.ground import numbers, params
+from tasks.runtime import answer_columns
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,6 +42,18 @@ class Appraisal:
     def days(self) -> int:
         """The number of days in the holdout."""
         return int(self.rows["time"].dt.normalize().nunique())
+
+    def of_output(self, output: str) -> Appraisal:
+        """The scores of one of several labels."""
+        from tasks.modelling import metrics
+
+        own = [column for column in self.rows if column not in answer_columns.labels(self.rows.columns)]
+        rows = self.rows[own].assign(label=self.rows[answer_columns.column(output, "label")])
+        names = {name: short for name in self.overall if (short := name.removesuffix(f":{output}")) != name}
+        overall = {short: self.overall[name] for name, short in names.items()}
+        baseline = {short: self.baseline[name] for name, short in names.items() if name in self.baseline}
+        predictions = metrics.of_output(self.predictions, output)
+        return replace(self, rows=rows, predictions=predictions, overall=overall, baseline=baseline)
 
     def metrics(self) -> dict[str, Any]:
         """metrics.json: few and flat, for `dvc metrics show` and `dvc metrics diff`."""
@@ -84,12 +97,13 @@ def appraise(
 
     from tasks.modelling import metrics
 
+    label = metrics.label_of(holdout)
     blocks = metrics.row_blocks(len(holdout)) if by_row else metrics.day_blocks(holdout["time"])
 
     def measured(members: Any) -> Scores:
         return metrics.score_with_intervals(
             task,
-            holdout["label"].to_numpy()[members],
+            label.iloc[members],
             predictions.iloc[members],
             blocks[members],
             resamples=wanted.resamples,
@@ -107,7 +121,7 @@ def appraise(
         for value, members in sorted(names.groupby(names).indices.items()):
             counts = {"rows": len(members), "days": int(days.iloc[members].nunique())}
             slices[column][str(value)] = {**counts, "metrics": measured(members)}
-    kept = holdout[list(dict.fromkeys(["label", "time", *wanted.slices]))]
+    kept = holdout[list(dict.fromkeys([*answer_columns.labels(holdout.columns), "time", *wanted.slices]))]
     overall = measured(np.arange(len(holdout)))
     return Appraisal(task, kept, predictions, blocks, not by_row, overall, baseline, slices)
 

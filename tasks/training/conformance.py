@@ -20,7 +20,7 @@ from tasks.ground import params
 from tasks.ground.errors import ModelCodeError
 from tasks.ground.words import listed
 from tasks.modelling.rows import as_feature, as_matrix, as_text
-from tasks.runtime import feature_types, request_schema
+from tasks.runtime import answer_columns, feature_types, request_schema
 from tasks.training.consistency import NEEDED_BY_SPLIT
 
 if TYPE_CHECKING:
@@ -32,24 +32,23 @@ def conform(rows: pd.DataFrame, name: str, model: params.Model, partition: str =
 
     Features as tasks/runtime/feature_types.py has them, a vector as its columns (in which it may come, too); time →
     datetime64[us], id → str; label → int64, bool or str (a class), int64 or float64 (a number), of an anomaly model
-    float64: 1.0 (an anomaly), 0.0 or missing; weight, where there is one, → float64; other columns of evaluate.slices →
-    str. Rows without a time get the column `time` all the same, with none in it. Messages name the partition, if there
-    is one.
+    float64: 1.0 (an anomaly), 0.0 or missing; weight, where there is one, → float64; others of evaluate.slices → str.
+    Each of several labels is a column as `rain:label`, and a row may lack some of them. Rows without a time get
+    the column `time` all the same, with none in it. Messages name the partition, if there is one.
 
     Raises:
         ModelCodeError: a column is missing; a value is missing, not of its type, or such as no request may hold; an id
             stands twice.
     """
     where = f"models/{name}/rows{f', partition {partition}' if partition else ''}"
-    _refuse_several_labels(rows, model, where)
-    rows = _with_vectors(rows, model, where)
-    wanted = [*model.columns, "label", "time", "id", *(["weight"] if "weight" in rows else []), *model.kept]
-    may_lack = {*model.kept, *(["label"] if model.task == "anomaly" else [])}  # nobody knows yet what is an anomaly
+    rows = _with_vectors(_with_labels(rows, model, where), model, where)
+    labels = [answer_columns.column(label, "label") for label in model.labels] or ["label"]
+    wanted = [*model.columns, *labels, "time", "id", *(["weight"] if "weight" in rows else []), *model.kept]
+    # nobody knows yet what is an anomaly, and one of several labels may come later than the others
+    may_lack = {*model.kept, *(labels if model.task == "anomaly" or model.labels else [])}
     if "time" not in rows.columns:
         rows = rows.reset_index(drop=True).assign(time=_no_time(model, where, len(rows)))
         may_lack.add("time")
-    if "label" in may_lack and "label" not in rows.columns:
-        rows = rows.assign(label=np.nan)
     if lacking := [column for column in wanted if column not in rows.columns]:
         raise ModelCodeError(f"{where} gives no column {listed(lacking)}; params.yaml and the interface ask for it")
     if twice := [column for column, times in Counter(rows.columns).items() if times > 1 and column in {*wanted}]:
@@ -58,7 +57,8 @@ def conform(rows: pd.DataFrame, name: str, model: params.Model, partition: str =
     of_vectors = {column for name in model.of_type("vector") for column in _columns(name, model)}
     for column in wanted:
         if column not in of_vectors:
-            rows[column] = _checked(rows[column], model, f"{where}: {column}", can_lack=column in may_lack)
+            named = f"{where}: {answer_columns.split(column)[0] or column}"
+            rows[column] = _checked(rows[column], model, named, can_lack=column in may_lack)
     for column, feature in model.features.items():
         if feature.type == "vector":
             _refuse_vectors(rows[_columns(column, model)].to_numpy(), feature, f"{where}: {column}")
@@ -69,6 +69,21 @@ def conform(rows: pd.DataFrame, name: str, model: params.Model, partition: str =
         places = ", ".join(str(row + 1) for row in np.flatnonzero(rows["id"] == first)[:5])
         raise ModelCodeError(f"{where}: id {first!r} stands twice (rows {places}); it must name one row")
     return rows
+
+
+def _with_labels(rows: pd.DataFrame, model: params.Model, where: str) -> pd.DataFrame:
+    """The rows with the columns of labels as tables have them; none of the rows lacks all of several."""
+    if not model.labels:
+        _refuse_several_labels(rows, model, where)
+        return rows.assign(label=np.nan) if model.task == "anomaly" and "label" not in rows.columns else rows
+    if lacking := [label for label in model.labels if label not in rows.columns]:
+        raise ModelCodeError(
+            f"{where} gives no column {listed(lacking)}, and params.yaml names {', '.join(model.labels)} as the "
+            f"labels: give a column for each by its name"
+        )
+    if (unlabelled := rows[model.labels].isna().all(axis=1)).any():
+        raise ModelCodeError(f"{where}: every label is missing in {_rows(unlabelled)}; leave such rows out")
+    return rows.rename(columns={label: answer_columns.column(label, "label") for label in model.labels})
 
 
 def _refuse_several_labels(rows: pd.DataFrame, model: params.Model, where: str) -> None:
@@ -84,7 +99,13 @@ def _refuse_several_labels(rows: pd.DataFrame, model: params.Model, where: str) 
             first = int(np.argmax(several.to_numpy()))
             fault = f"label is a {type(rows['label'].iloc[first]).__name__} in row {first + 1}"
     if fault:
-        raise ModelCodeError(f"{where}: {fault}, and a row has one, a number or a class. {params.ONE_LABEL}")
+        raise ModelCodeError(f"{where}: {fault}, and a row has one, a number or a class. {_several(model, columns)}")
+
+
+def _several(model: params.Model, columns: list[str]) -> str:
+    names = dict.fromkeys(columns) if len({*columns}) > 1 else ["one", "other"]
+    task = model.task if model.task in params.OF_SEVERAL else params.OF_SEVERAL[1]
+    return params.SEVERAL_LABELS.format(task=task, labels=", ".join(names))
 
 
 def _checked(values: Column, model: params.Model, where: str, *, can_lack: bool) -> Column:
@@ -132,8 +153,10 @@ def _refuse_vectors(matrix: npt.NDArray[np.float64], feature: params.Feature, wh
 def _converted(values: Column, model: params.Model, where: str) -> Column:
     kind: str
     convert: Callable[[Column], Column]
+    kind_of, of_label = _LABELS[model.task]
     conversions: dict[str, tuple[str, Callable[[Column], Column]]] = {
         "label": _LABELS[model.task],
+        **{answer_columns.column(name, "label"): (kind_of, partial(_with_missing, of_label)) for name in model.labels},
         "time": ("local time", _local_time),
         "id": ("text", as_text),
         "weight": ("weight", _weight),
@@ -236,6 +259,13 @@ def _class(values: Column) -> Column:
 _CLASS = "a class is a whole number, a truth value or a text"
 _PLAIN_CLASSES: dict[str, Any] = {"i": "int64", "b": "bool"}
 _CLASS_TYPES: dict[str, Any] = {"whole number": "int64", "truth value": "bool", "text": "str"}
+
+
+def _with_missing(convert: Callable[[Column], Column], values: Column) -> Column:
+    """As `convert` makes the values that are there; a missing one is missing in a type that has a word for it."""
+    known = convert(values[values.notna()])
+    nullable: Any = {"int64": "Int64", "bool": "boolean"}.get(str(known.dtype), known.dtype)
+    return known if len(known) == len(values) else known.astype(nullable).reindex(values.index)
 
 
 def _kind(value: Any) -> str:

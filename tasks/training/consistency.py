@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.ground.errors import DataMissing, ModelCodeError
+from tasks.runtime import answer_columns
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,14 +65,20 @@ def refuse_labels_of_two_kinds(rows: Rows, name: str) -> None:
     """
     from pyarrow import parquet, types
 
-    kinds: dict[str, str] = {}
+    kinds: dict[str, dict[str, str]] = {}
     for partition, path in rows.items():
-        type_ = parquet.read_schema(path).field("label").type
-        is_number = types.is_integer(type_) or types.is_floating(type_)
-        kinds.setdefault("a number" if is_number else "a truth value" if types.is_boolean(type_) else "text", partition)
-    if len(kinds) > 1:
-        named = ", ".join(f"{kind} in partition {partition}" for kind, partition in kinds.items())
-        raise ModelCodeError(f"models/{name}/rows: label is {named}. Let it be one of these throughout")
+        schema = parquet.read_schema(path)
+        for column in answer_columns.labels(schema.names):
+            type_ = schema.field(column).type
+            is_number = types.is_integer(type_) or types.is_floating(type_)
+            kind = "a number" if is_number else "a truth value" if types.is_boolean(type_) else "text"
+            if column == "label" or _column(path, column).notna().any():  # of several, one may not have come yet
+                kinds.setdefault(column, {}).setdefault(kind, partition)
+    for column, of_label in kinds.items():
+        if len(of_label) > 1:
+            named = ", ".join(f"{kind} in partition {partition}" for kind, partition in of_label.items())
+            label = answer_columns.split(column)[0] or column
+            raise ModelCodeError(f"models/{name}/rows: {label} is {named}. Let it be one of these throughout")
 
 
 def refuse_lacking_times(rows: Rows, name: str, split_by: str) -> None:

@@ -6,6 +6,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from tasks.ground.errors import ModelCodeError
+from tasks.modelling import metrics
 from tasks.runtime import model_file
 
 if TYPE_CHECKING:
@@ -80,6 +81,8 @@ def few(learn: pd.DataFrame, task: str) -> pd.DataFrame | None:
         return None
     if task != "classification":
         return learn.iloc[:: -(-len(learn) // FEW)]
+    if "label" not in learn:  # of several labels, each class of each occurs soon enough
+        return learn.iloc[:: -(-len(learn) // FEW)]
     each = max(FEW // learn["label"].nunique(), 10)
     return learn.iloc[np.sort(np.concatenate([own[:: -(-len(own) // each)] for own in _by_class(learn)]))]
 
@@ -103,7 +106,7 @@ def try_on(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            pipeline.fit(few[model.columns], few["label"])
+            pipeline.fit(few[model.columns], metrics.label_of(few))
     except InvalidParameterError as error:
         raise ModelCodeError(
             f"params.yaml: models.{name}.estimator.params, or models/{name}/pipeline: {error}"

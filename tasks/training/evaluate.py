@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.ground import files, params, settings
 from tasks.ground.errors import DataMissing, ModelCodeError
-from tasks.runtime import feature_types, model_file
+from tasks.runtime import answer_columns, feature_types, model_file
 from tasks.training.appraisal import CONFIDENCE, appraise
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def evaluate(name: str) -> None:
         raise DataMissing(f"{name}: the holdout has no rows; deliver more data, or raise split.holdout in params.yaml")
     if "weight" in holdout and not holdout["weight"].any():
         raise DataMissing(f"{name}: the weight of every holdout row is 0: no metric counts any of them")
-    features, label = holdout[model.columns], holdout["label"]
+    features, label = holdout[model.columns], metrics.label_of(holdout)
     # DVC has checked that this is the file that train wrote; the types in it are checked all the same
     pipeline = model_file.load(build / "model" / "model.skops", sha256=None, own=f"models.{name}")
     predictions = model_file.predict(pipeline, features, model.task, training.get("decision"))
@@ -61,8 +61,8 @@ def evaluate(name: str) -> None:
         folder.mkdir()
         files.write_json(folder / "metrics.json", scores.metrics())
         files.write_json(folder / "slices.json", scores.details(weights))
-        own = [name for name in ("id", "time", "label", "weight", *model.evaluate.slices) if name in holdout]
-        identified = holdout[list(dict.fromkeys(own))]
+        own = ["id", "time", *answer_columns.labels(holdout.columns), "weight", *model.evaluate.slices]
+        identified = holdout[[name for name in dict.fromkeys(own) if name in holdout]]
         files.write_parquet(folder / "predictions.parquet", identified.join(predictions))
         plots.draw(folder / "plots", scores, weights, curves, model.features)
 

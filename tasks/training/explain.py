@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from tasks.modelling import metrics
-from tasks.runtime import model_file
+from tasks.runtime import answer_columns, model_file
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
@@ -53,7 +53,7 @@ def permutation_importance(
     pipeline: Pipeline,
     task: str,
     features: pd.DataFrame,
-    label: pd.Series[Any],
+    label: pd.Series[Any] | pd.DataFrame,
     blocks: Ints,
     confidence: float,
     players: Mapping[str, Sequence[str]] | None = None,
@@ -84,14 +84,14 @@ def permutation_importance(
         taken[1 + i * repeats : 1 + (i + 1) * repeats] = orders[i]
         for column in columns:
             stacked[column] = frame[column].array.take(taken.ravel())
-    answers = model_file.predict(pipeline, pd.DataFrame({name: stacked[name] for name in features.columns}), task)
-    truth = np.tile(label.to_numpy()[sample], len(position))
+    given = model_file.predict(pipeline, pd.DataFrame({name: stacked[name] for name in features.columns}), task)
+    truth = label.iloc[np.tile(sample, len(position))]
     if task == "anomaly":
-        scores = answers["anomaly_score"].to_numpy().reshape(len(position), count)
+        scores = given["anomaly_score"].to_numpy().reshape(len(position), count)
         lost = np.abs(scores - scores[0])
     else:
         loss = "log_loss" if task == "classification" else "absolute"
-        lost = metrics.losses(loss, truth, answers).reshape(len(position), count)
+        lost = metrics.losses(loss, truth, given).reshape(len(position), count)
     grown = lost[1:].reshape(len(names), repeats, count).mean(axis=1) - lost[0]
     drawn = metrics.bootstrap_means(grown.T, blocks[sample], RESAMPLES, 0)
     limits = np.array([metrics.interval(column, confidence) for column in drawn.T])
@@ -135,13 +135,25 @@ def partial_dependence(
     for name, part in parts.items():
         values = np.array(grids[name], dtype=object if chosen[name] == "category" else float)
         stacked.loc[part.start * count : part.stop * count - 1, name] = np.repeat(values, count)
-    answers = model_file.predict(pipeline, stacked, task)
-    classes = [column for column in answers.columns if column.startswith("p_")]  # of two, the positive one is drawn
-    columns = classes[1:] if len(classes) == 2 else classes or ["anomaly_score" if task == "anomaly" else "prediction"]
-    predicted = answers[columns].to_numpy(dtype=np.float64).reshape(points, count, len(columns))
+    given = model_file.predict(pipeline, stacked, task)
+    columns = _drawn(metrics.scores_of(given))
+    predicted = given[columns].to_numpy(dtype=np.float64).reshape(points, count, len(columns))
     return [
         _curve(name, grids[name], columns, predicted[part], blocks[sample], confidence) for name, part in parts.items()
     ]
+
+
+def _drawn(scores: pd.DataFrame) -> list[str]:
+    """Of two classes the positive one, of an anomaly its score, of a number the number; of several labels each."""
+    by_output: dict[str, list[str]] = {}
+    for column in scores:
+        by_output.setdefault(answer_columns.split(str(column))[0], []).append(str(column))
+    drawn = []
+    for output, columns in by_output.items():
+        of_classes = [column for column in columns if answer_columns.split(column)[1].startswith("p_")]
+        numbers = [answer_columns.column(output, name) if output else name for name in ("anomaly_score", "prediction")]
+        drawn += of_classes[len(of_classes) == 2 :] or [next(name for name in numbers if name in columns)]
+    return drawn
 
 
 def _curve(name: str, grid: list[Any], columns: list[str], predicted: Floats, blocks: Ints, confidence: float) -> Curve:

@@ -21,6 +21,7 @@ from matplotlib.ticker import MaxNLocator
 from tasks.ground import files, numbers
 from tasks.modelling import metrics
 from tasks.pictures.figures import BLUE, GREEN, GREY, INK, ORANGE, PALE, PURPLE, SKY, png, styled
+from tasks.runtime import answer_columns
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -68,6 +69,21 @@ def draw(
     `importance` and `curves` are as explain.py gives them; `features` has the units.
     """
     folder.mkdir(exist_ok=True)
+    with styled(STYLE):
+        if "label" in appraisal.rows:
+            _of_task(folder, appraisal)
+        for column in answer_columns.labels(appraisal.rows.columns) if "label" not in appraisal.rows else []:
+            output = answer_columns.split(column)[0]
+            (folder / output).mkdir()
+            _of_task(folder / output, appraisal.of_output(output))
+        _slices(folder, appraisal)
+        _importance(folder, appraisal, importance)
+        if curves:
+            _partial_dependence(folder, appraisal, curves, features)
+
+
+def _of_task(folder: Path, appraisal: Appraisal) -> None:
+    """What is drawn of one label."""
     of_task: tuple[Callable[[Path, Appraisal], None], ...]
     if appraisal.task in ("regression", "forecast"):
         of_task = (_predicted_observed, _residuals) if appraisal.days else (_predicted_observed,)
@@ -75,12 +91,8 @@ def draw(
         of_task = (_alerts, _ranking) if appraisal.days else (_ranking,)
     else:
         of_task = (_ranking if len(metrics.scores_of(appraisal.predictions).columns) == 2 else _confusion, _calibration)
-    with styled(STYLE):
-        for picture in (*of_task, _slices):
-            picture(folder, appraisal)
-        _importance(folder, appraisal, importance)
-        if curves:
-            _partial_dependence(folder, appraisal, curves, features)
+    for picture in of_task:
+        picture(folder, appraisal)
 
 
 # ── two classes ───────────────────────────────────────────────────────────────────────────────────
@@ -339,7 +351,7 @@ def _draw_curve(panel: Axes, curve: Curve, shown: Mapping[str, int], feature: Fe
     x: Any = np.arange(len(curve.points)) if is_text else np.array(curve.points)
     for colour, (column, i) in zip((BLUE, ORANGE, GREEN, PURPLE), shown.items(), strict=False):
         mean, low, high = curve.mean[:, i], curve.low[:, i], curve.high[:, i]
-        style: dict[str, Any] = {"color": colour, "marker": "o", "label": column.removeprefix("p_")}
+        style: dict[str, Any] = {"color": colour, "marker": "o", "label": _of_column(column)}
         if is_text:
             panel.vlines(x, low, high, color=colour, lw=2, alpha=0.5)
             panel.plot(x, mean, ms=4.5, ls="", **style)
@@ -347,7 +359,8 @@ def _draw_curve(panel: Axes, curve: Curve, shown: Mapping[str, int], feature: Fe
             panel.fill_between(x, low, high, color=colour, alpha=0.2, lw=0)
             panel.plot(x, mean, lw=1.8, ms=2.5, **style)
     panel.set_xlabel(f"{curve.feature} ({feature.unit})" if feature.unit else curve.feature)
-    panel.set_ylabel("Mean prediction" if curve.columns == ["prediction"] else "Mean probability")
+    is_number = all(answer_columns.split(column)[1] == "prediction" for column in curve.columns)
+    panel.set_ylabel("Mean prediction" if is_number else "Mean probability")
     if is_text:
         panel.set_xticks(x, [_cut(str(value), 40 // len(x)) for value in curve.points], fontsize=8)
         panel.set_xlim(-0.6, len(x) - 0.4)
@@ -355,14 +368,20 @@ def _draw_curve(panel: Axes, curve: Curve, shown: Mapping[str, int], feature: Fe
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
+def _of_column(column: str) -> str:
+    """What a curve is of: a class, or one of several labels, and its class."""
+    output, name = answer_columns.split(column)
+    return " ".join(filter(None, [output, name.removeprefix("p_") if name != "prediction" else ""])) or name
+
+
 def _dependence_title(first: Curve) -> str:
     i = int(np.ptp(first.mean, axis=0).argmax())
     low, high = first.mean[:, i].min(), first.mean[:, i].max()
     digits = int(np.clip(2 - np.floor(np.log10(max(abs(low), abs(high), 1e-9))), 0, 4))
     span = f"{low:.{digits}f} to {high:.{digits}f}"
-    if first.columns[i] != "prediction":
+    if answer_columns.split(first.columns[i])[1] != "prediction":
         span = f"{_percent(low)} to {_percent(high)}"
-    of = f" for {first.columns[i].removeprefix('p_')}" if len(first.columns) > 1 else ""
+    of = f" for {_of_column(first.columns[i])}" if len(first.columns) > 1 else ""
     return f"Along {first.feature}, the mean prediction{of} goes from {span}"
 
 

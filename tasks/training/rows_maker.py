@@ -66,6 +66,7 @@ class RowsMaker:
         return {
             "code": import_closure.hashes("tasks/training/rows_maker.py", f"models/{self.name}/rows"),
             "task": self.model.task,
+            **({"labels": self.model.labels} if self.model.labels else {}),
             "features": self.model.described(),
             "options": self.model.options,
             "datasets": {dataset: reading.model_dump() for dataset, reading in self.model.datasets.items()},

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tasks.ground import arithmetic, files, params, settings
 from tasks.ground.errors import DataMissing, ModelCodeError
 from tasks.modelling import user_code
-from tasks.runtime import decisions, families, model_file
+from tasks.runtime import answer_columns, decisions, families, model_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,19 +67,24 @@ def train(name: str) -> None:
 
 def _refuse_nothing_to_learn(name: str, model: params.Model, learn: pd.DataFrame) -> None:
     """Refuse labels of which nothing can be learned: none, one value only, or another number of classes than asked."""
-    labels = learn["label"].nunique()
     if model.task == "anomaly" and len(learn) < 2:
         raise DataMissing(f"{name}: {len(learn)} training rows: there is nothing to learn. Deliver more partitions")
-    if model.task != "anomaly" and (learn.empty or labels < 2):
-        value = "" if learn.empty else f"all {len(learn)} training rows have the label {learn['label'].tolist()[0]!r}: "
-        raise DataMissing(
-            f"{name}: {value or 'there are no training rows: '}there is nothing to learn. Deliver partitions in which "
-            f"the label differs, or look at models/{name}/rows"
-        )
-    if model.estimator.decision and labels != 2:
+    for column in answer_columns.labels(learn.columns) if model.task != "anomaly" else []:
+        if learn[column].nunique() < 2:
+            label = " ".join(["label", answer_columns.split(column)[0]]).strip()
+            value = (
+                ""
+                if learn.empty
+                else f"all {len(learn)} training rows have the {label} {learn[column].tolist()[0]!r}: "
+            )
+            raise DataMissing(
+                f"{name}: {value or 'there are no training rows: '}there is nothing to learn. Deliver partitions in "
+                f"which the {label} differs, or look at models/{name}/rows"
+            )
+    if model.estimator.decision and (classes := learn["label"].nunique()) != 2:
         raise ModelCodeError(
             f"params.yaml: models.{name}.estimator.decision: a threshold is of two classes, the training rows have "
-            f"{labels}. Leave it out: of more classes the pipeline's own predict decides"
+            f"{classes}. Leave it out: of more classes the pipeline's own predict decides"
         )
     if "weight" in learn and not learn["weight"].sum():
         raise DataMissing(f"{name}: the weight of every training row is 0: there is nothing to learn")
@@ -134,6 +139,7 @@ def decided(
 
 def fit(name: str, model: params.Model, learn: pd.DataFrame, *, is_first: bool = False) -> Pipeline:
     """The team's pipeline, fitted on rows; looked at before, the first time, for what cannot be served."""
+    from tasks.modelling import metrics
     from tasks.training import estimator_checks
 
     features, few = learn[model.columns], None
@@ -143,11 +149,22 @@ def fit(name: str, model: params.Model, learn: pd.DataFrame, *, is_first: bool =
         if is_first:
             estimator_checks.refuse_before_fit(pipeline, name, model, weighted=bool(more))
             if (few := estimator_checks.few(learn, model.task)) is not None:
-                trial = user_code.build_pipeline(name, model)
+                trial = _for_labels(user_code.build_pipeline(name, model), model)
                 estimator_checks.try_on(few, name, model, trial, faults())
-        pipeline.fit(features, learn["label"], **more)
+        pipeline = _for_labels(pipeline, model)
+        pipeline.fit(features, metrics.label_of(learn), **more)
     if is_first and few is None:
         estimator_checks.refuse_unwritable(pipeline, name)
+    return pipeline
+
+
+def _for_labels(pipeline: Pipeline, model: params.Model) -> Pipeline:
+    """The pipeline, whose last step learns several labels where there are several."""
+    from tasks.runtime.outputs import Outputs
+
+    if model.labels:
+        name, estimator = pipeline.steps[-1]
+        pipeline.steps[-1] = (name, Outputs(estimator, model.labels, model.task == "classification"))
     return pipeline
 
 
@@ -239,13 +256,15 @@ def _decision(pipeline: Pipeline, name: str, model: params.Model, learn: pd.Data
     """How a classifier's decisions follow from its probabilities: `decision` of release.json."""
     if model.task != "classification":
         return {}
+    few = learn.iloc[:: -(-len(learn) // TRIED)]
+    if model.labels:
+        return {"decision": decisions.of(pipeline, few[model.columns])}
     classes = sorted(learn["label"].unique().tolist())
     if sorted(pipeline.classes_.tolist()) != classes:
         raise ModelCodeError(
             f"models/{name}/pipeline: its classes_ are {_listed(pipeline.classes_.tolist())}, the labels that it "
             f"learned from are {_listed(classes)}. They must be the same values"
         )
-    few = learn.iloc[:: -(-len(learn) // TRIED)]
     return {"decision": decisions.of(pipeline, few[model.columns])}
 
 
@@ -255,31 +274,39 @@ def _listed(classes: list[Any]) -> str:
 
 def facts(learn: pd.DataFrame, task: str, partitions: list[str], cost: params.Cost | None = None) -> dict[str, Any]:
     """The extent of the training rows, and the trivial baseline: the answer that needs no features."""
-    from tasks.modelling import rows
+    from tasks.modelling import metrics, rows
 
-    labels, weights = learn["label"], learn.get("weight")
-    if task == "classification":
-        counts = labels.value_counts() if weights is None else weights.groupby(labels.to_numpy()).sum()
-        shares = (counts / counts.sum()).sort_index()
-        classes: list[Any] | None = shares.index.tolist()
-        baseline: dict[str, Any] = {"classes": [round(share, 9) for share in shares.tolist()]}
-        baseline |= {"decides": _cheaper(shares, cost)} if cost else {}
-    elif task == "anomaly":
-        classes, baseline = None, {}  # what it answers of these rows, `anomaly.fit` says
-    else:
-        classes = None
-        quantiles = {q: _quantile(labels, weights, float(q)) for q in ("0.1", "0.9")}
-        mean = labels.mean() if weights is None else (labels * weights).sum() / weights.sum()
-        baseline = {"mean": round(float(mean), 9), "quantiles": quantiles}
-    return {
+    weights = learn.get("weight")
+    extent = {
         "task": task,
         "rows": len(learn),
         "from": rows.isoformat(learn["time"].min()),
         "until": rows.isoformat(learn["time"].max()),
         "partitions": partitions,
-        "classes": classes,
-        "baseline": baseline,
     }
+    if "label" in learn:
+        classes, baseline = _of_label(learn["label"], weights, task, cost)
+        return {**extent, "classes": classes, "baseline": baseline}
+    of_labels = metrics.by_label(learn[answer_columns.labels(learn.columns)])
+    own = {answer_columns.split(name)[0]: _of_label(of_label, weights, task) for name, of_label in of_labels.items()}
+    known = {name: classes for name, (classes, _) in own.items()} if task == "classification" else None
+    return {**extent, "outputs": list(own), "classes": known, "baseline": {name: part[1] for name, part in own.items()}}
+
+
+def _of_label(
+    labels: pd.Series[Any], weights: pd.Series[Any] | None, task: str, cost: params.Cost | None = None
+) -> tuple[list[Any] | None, dict[str, Any]]:
+    """The classes of a label, where it has any, and its trivial baseline."""
+    if task == "classification":
+        counts = labels.value_counts() if weights is None else weights.groupby(labels.to_numpy()).sum()
+        shares = (counts / counts.sum()).sort_index()
+        baseline: dict[str, Any] = {"classes": [round(share, 9) for share in shares.tolist()]}
+        return shares.index.tolist(), baseline | ({"decides": _cheaper(shares, cost)} if cost else {})
+    if task == "anomaly":
+        return None, {}  # what it answers of these rows, `anomaly.fit` says
+    quantiles = {q: _quantile(labels, weights, float(q)) for q in ("0.1", "0.9")}
+    mean = labels.mean() if weights is None else (labels * weights).sum() / weights.sum()
+    return None, {"mean": round(float(mean), 9), "quantiles": quantiles}
 
 
 def _cheaper(shares: pd.Series[float], cost: params.Cost) -> Any:

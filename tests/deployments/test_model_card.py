@@ -74,7 +74,7 @@ def test_classes_without_a_name_are_told_by_their_value(section: params.Model) -
 
 def test_a_number_is_told_by_how_far_it_is_off(section: params.Model) -> None:
     """Beside the usual number; with the range that comes along. Of another task, each metric by its name."""
-    numbers = section.model_copy(update={"task": "regression"})
+    numbers = section.model_copy(update={"task_": params.AskedTask(kind="regression")})
     details = {"overall": {"metrics": {"mae": metric(1.74), "coverage": metric(0.57)}}, "baseline": {"mae": 8.79}}
     assert words(release({}, details), numbers) == (
         "Its number is off by 1.74 (1.69 to 1.79) on average.\n"

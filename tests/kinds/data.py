@@ -89,3 +89,32 @@ def write_orders(root: Path, month: int, *, days: int = 28, a_day: int = 40) -> 
     path.parent.mkdir(parents=True, exist_ok=True)
     frame.to_csv(path, index=False)
     return path
+
+
+def write_homes(root: Path, month: int, *, unknown: bool = False, days: int = 28, a_day: int = 30) -> Path:
+    """A partition of homes of 2013, with four labels; where `unknown`, two of these have not come yet."""
+    draw = np.random.default_rng(month)
+    n = days * a_day
+    area, glass, region = draw.uniform(40, 200, n), draw.uniform(0, 0.6, n), draw.choice(["north", "south"], n)
+    heating = area * (1.2 - 0.4 * (region == "south")) * (1 - 0.3 * glass) + draw.normal(0, 8, n)
+    cooling = area * glass * (0.3 + 0.5 * (region == "south")) + draw.normal(0, 4, n)
+    worse = heating / area + draw.normal(0, 0.15, n)
+    frame = pd.DataFrame(
+        {
+            "home": [f"{month:02d}-{i}" for i in range(n)],
+            "at": pd.Timestamp(2013, month, 1) + pd.to_timedelta(np.sort(draw.integers(0, days * 86_400, n)), unit="s"),
+            "region": region,
+            "area": np.round(area, 1),
+            "glass": np.round(glass, 2),
+            "heating": np.round(heating, 2),
+            "cooling": np.round(cooling, 2),
+            "complaint": draw.random(n) < 1 / (1 + np.exp(-8 * (worse - 1))),
+            "rating": np.where(worse < 0.85, "a", np.where(worse < 1.05, "b", "c")),
+        }
+    )
+    if unknown:
+        frame[["cooling", "rating"]] = np.nan, None
+    path = root / "data" / "homes" / f"2013-{month:02d}.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    frame.to_csv(path, index=False)
+    return path

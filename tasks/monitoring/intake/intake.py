@@ -37,6 +37,7 @@ from tasks.monitoring.intake import duplicates, service_counts
 from tasks.monitoring.intake.local_time import DAY, LOCAL, local, with_local
 from tasks.monitoring.intake.service_counts import ServiceCounts, ServiceDays
 from tasks.prediction_log import erasures, error_counts, log_tables, prediction_log
+from tasks.runtime import answer_columns
 
 if TYPE_CHECKING:
     import numpy as np
@@ -299,7 +300,7 @@ class _Batch:
         new = {*release.new, *features.values()} - learned - {*profile["predictions"]}
         self.releases[candidate] = replace(release, new=tuple(sorted(new)))
         layouts = columns(profile, sorted(new))
-        del layouts["label"]
+        layouts = {name: layout for name, layout in layouts.items() if layout.role != "label"}
         names = features | prediction_columns(self.options.task, rows.column_names)
         table = pa.table({**{name: rows[column] for column, name in names.items()}, "time": rows[LOCAL]})
         parts = self.summaries.setdefault(candidate, [])
@@ -418,8 +419,10 @@ def prediction_columns(task: str, names: Iterable[str]) -> dict[str, str]:
     """Which columns of the log are prediction columns, and their names in training."""
     if task != "classification":
         of_training = {"prediction": "prediction", "low": "q10", "high": "q90", "anomaly_score": "anomaly_score"}
-        return {name: of_training[name] for name in names if name in of_training}
-    return {name: name for name in names if name.startswith("p_") or name == "prediction"}
+        several = {name: name for name in names if answer_columns.split(name)[1] == "prediction"}
+        return several | {name: of_training[name] for name in names if name in of_training}
+    own = {name: answer_columns.split(name)[1] for name in names}
+    return {name: name for name, short in own.items() if short.startswith("p_") or short == "prediction"}
 
 
 # ── forgetting ────────────────────────────────────────────────────────────────────────────────────
@@ -537,9 +540,13 @@ def columns(profile: Profile, new: Iterable[str] = ()) -> dict[str, ColumnLayout
     from tasks.modelling import daily_summaries
 
     predictions = profile["predictions"]
-    probabilities = sorted(name for name in predictions if name.startswith("p_"))  # read from a file, they are sorted
-    if len(probabilities) == 2:
-        predictions = {name: entry for name, entry in predictions.items() if name != probabilities[0]}
+    probabilities: dict[str, list[str]] = {}
+    for name in sorted(predictions):  # read from a file, they are sorted
+        output, own = answer_columns.split(name)
+        if own.startswith("p_"):
+            probabilities.setdefault(output, []).append(name)
+    first = {of_label[0] for of_label in probabilities.values() if len(of_label) == 2}
+    predictions = {name: entry for name, entry in predictions.items() if name not in first}
     return daily_summaries.columns({**profile, "predictions": predictions}, new)
 
 

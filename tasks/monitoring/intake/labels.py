@@ -25,6 +25,7 @@ from tasks.ground import files, numbers
 from tasks.ground.errors import DataMissing
 from tasks.monitoring.intake import duplicates, intake
 from tasks.monitoring.intake.local_time import LOCAL, with_local
+from tasks.runtime import answer_columns
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,7 +56,8 @@ class Day:
     labels: int
     releases: Mapping[str, Mapping[str, Any]]
     """Candidate → rows, labels, `loss` and `squares` (sums of losses and of their squares over those; None: not
-    computable) and `label` (its day summary)."""
+    computable) and `label` (its day summary; of several labels `label_days`, by column). Of several labels those rows
+    count that have all of them."""
 
     @property
     def identity(self) -> str:
@@ -123,7 +125,8 @@ def join(model: str, state: IntakeState, folder: Path, task: str, loss: str) -> 
     partitions, indexes = _partitions(folder, before)
     shas, shas_before = ({name: of["sha256"] for name, of in each.items()} for each in (partitions, before.partitions))
     profiled = [name for name in sorted(state.releases) if intake.profile(model, state, name) is not None]
-    joiner = _Joiner(model, state, task, loss, indexes, shas, intake.repeated(model, state))
+    columns = _label_columns(indexes)
+    joiner = _Joiner(model, state, task, loss, columns, indexes, shas, intake.repeated(model, state))
     days = {}
     for day in state.asked:
         of = files.digest([state.identity(day), profiled])[:16]
@@ -153,24 +156,35 @@ def answers(frame: pd.DataFrame) -> pd.DataFrame:
     """Without prediction columns that some of these releases do not give; a class that one does not know is 0."""
     from tasks.modelling import metrics
 
-    predictions = metrics.predictions_of(frame)
-    has_nulls = predictions.isna().any()
-    names = [str(name) for name in predictions.columns]
-    shares = [name for name in names if name.startswith("p_") and predictions[name].notna().any()]
-    kept = {*shares, "prediction"} if shares else set()  # a row without a decision was decided for the most probable
-    dropped = [name for name in names if name not in kept and (name.startswith("p_") or has_nulls[name])]
-    is_answered = predictions[shares].notna().any(axis=1)
+    by_output: dict[str, list[str]] = {}
+    for name in metrics.predictions_of(frame):
+        by_output.setdefault(answer_columns.split(str(name))[0], []).append(str(name))
+    for names in by_output.values():
+        frame = _answers_of(frame, names)
+    return frame
+
+
+def _answers_of(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """As `answers`, of the prediction columns of one label."""
+    has_nulls, short = frame[names].isna().any(), {name: answer_columns.split(name)[1] for name in names}
+    shares = [name for name in names if short[name].startswith("p_") and frame[name].notna().any()]
+    decided = [name for name in names if short[name] == "prediction"]
+    kept = {*shares, *decided} if shares else set()  # a row without a decision was decided for the most probable
+    dropped = [name for name in names if name not in kept and (short[name].startswith("p_") or has_nulls[name])]
+    is_answered = frame[shares].notna().any(axis=1)
     filled = {name: frame[name].where(~(frame[name].isna() & is_answered), 0.0) for name in shares}
     return frame.drop(columns=dropped).assign(**filled)
 
 
 def label_days(joined: Joined, candidate: str, layout: ColumnLayout) -> ColumnDays:
-    """The day summaries of a release's labels, as far as they are known."""
+    """The day summaries of a label of a release, as far as it is known."""
     import numpy as np
 
     from tasks.modelling.daily_summaries import ColumnDays
 
-    by_day = {day: made.releases.get(candidate, {}).get("label") for day, made in sorted(joined.days.items())}
+    name = layout.name
+    of_release = {day: made.releases.get(candidate, {}) for day, made in sorted(joined.days.items())}
+    by_day = {day: (of.get("label_days") or {name: of.get("label")}).get(name) for day, of in of_release.items()}
     kept = {day: sums for day, sums in by_day.items() if sums is not None}
     arrays = {name: np.array([sums[name] for sums in kept.values()], dtype=kind) for name, kind in _SUMS.items()}
     arrays["counts"] = arrays["counts"].reshape(len(kept), layout.counted)
@@ -203,34 +217,56 @@ def _partitions(folder: Path, before: Joined) -> tuple[Mapping[str, Mapping[str,
         ) from None
 
 
+def _label_columns(indexes: Mapping[str, Path]) -> list[str]:
+    """The columns of the labels that partitions have: `label`, or those of several."""
+    from pyarrow import parquet
+
+    for index in indexes.values():
+        return list(parquet.read_schema(index / "labels.parquet").names)
+    return ["label"]
+
+
 def _index(path: Path, sha256: str, target: Path) -> None:
     """The labels of a partition, and the hashes of the row ids, in the order of these."""
     import numpy as np
     import pandas as pd
+    from pyarrow import parquet
 
     from tasks.modelling import rows
 
-    labels = pd.read_parquet(path, columns=["id", "label"]).dropna().drop_duplicates("id", keep="last")
+    names = answer_columns.labels(parquet.read_schema(path).names)
+    labels = pd.read_parquet(path, columns=["id", *names]).dropna(subset=names, how="all")
+    labels = labels.drop_duplicates("id", keep="last")
     if files.sha256(path) != sha256:  # kept under the name of other bytes, it would be wrong for ever
         raise FileNotFoundError(ENOENT, "it was replaced while it was read", str(path))
     hashes = rows.row_hashes(labels["id"])
     order = np.argsort(hashes, kind="stable")
     target.mkdir()
     np.save(target / "hashes.npy", hashes[order])
-    files.write_parquet(target / "labels.parquet", labels[["label"]].iloc[order].reset_index(drop=True))
+    files.write_parquet(target / "labels.parquet", labels[names].iloc[order].reset_index(drop=True))
 
 
-def _labels_of(hashes: Hashes, indexes: Iterable[Path]) -> pa.Array:
-    """The label of each row; null where it is unknown, or not finite."""
+def _labels_of(hashes: Hashes, indexes: Iterable[Path]) -> dict[str, pa.Array]:
+    """The label of each row, or each of several by its column; null where it is unknown, or not finite."""
     import numpy as np
     import pandas as pd
-    import pyarrow as pa
 
-    labels = np.full(len(hashes), None, dtype=object)
+    labels: dict[str, npt.NDArray[Any]] = {}
     for index in indexes:
         at = duplicates.positions(hashes, duplicates.load(index / "hashes.npy"))
-        values = pd.read_parquet(index / "labels.parquet")["label"].to_numpy()[at[at >= 0]]
-        labels[at >= 0] = [None if isinstance(v, float | np.floating) and not math.isfinite(v) else v for v in values]
+        known = pd.read_parquet(index / "labels.parquet")
+        for name in known:
+            column = known[name].astype(object)
+            values = column.where(column.notna(), None).to_numpy()[at[at >= 0]]
+            finite = [None if isinstance(v, float | np.floating) and not math.isfinite(v) else v for v in values]
+            labels.setdefault(str(name), np.full(len(hashes), None, dtype=object))[at >= 0] = finite
+    return {name: _as_arrow(of) for name, of in labels.items()} or {"label": _as_arrow(np.full(len(hashes), None))}
+
+
+def _as_arrow(labels: npt.NDArray[Any]) -> pa.Array:
+    import numpy as np
+    import pyarrow as pa
+
     number = int | float | np.number
     if all(isinstance(value, number | None) and not isinstance(value, bool | np.bool_) for value in labels):
         return pa.array([None if value is None else float(value) for value in labels], pa.float64())
@@ -248,6 +284,7 @@ class _Joiner:
     state: IntakeState
     task: str
     loss: str
+    label_columns: Sequence[str]
     indexes: Mapping[str, Path]
     shas: Mapping[str, str]
     repeated: tuple[Hashes, npt.NDArray[np.int64]]
@@ -268,19 +305,24 @@ class _Joiner:
 
     def join_day(self, day: str, of: str, labelled: Mapping[str, str]) -> Day:
         """Join a day, and write it down."""
+        import pyarrow as pa
         from pyarrow import parquet
+
+        from tasks.modelling import metrics
 
         rows = self._counting(intake.read_rows(intake.files_of_day(self.model, self.state, day)))
         labels = _labels_of(rows["hash"].to_numpy(), [self.indexes[name] for name in labelled])
         local = with_local(rows, self.state.timezone)[LOCAL]
         table = rows.set_column(rows.schema.get_field_index("time"), "time", local)
-        table = table.append_column("label", labels).drop_columns("hash")
+        for name in self.label_columns:
+            table = table.append_column(name, labels.get(name, pa.nulls(len(table), pa.float64())))
+        table = table.drop_columns("hash")
         with files.replacing(_day_file(self.model, day)) as beside:
             parquet.write_table(table, beside, compression="zstd")
         frame = table.to_pandas()
         by_release = frame.groupby("release", sort=True)
         releases = {str(candidate): self._of_release(str(candidate), part) for candidate, part in by_release}
-        return Day(of, labelled, len(frame), int(frame["label"].notna().sum()), releases)
+        return Day(of, labelled, len(frame), int(metrics.has_label(frame).sum()), releases)
 
     def _counting(self, table: pa.Table) -> pa.Table:
         """Of several predictions by one release for one row, the newest; in the order of time and id."""
@@ -298,26 +340,37 @@ class _Joiner:
 
     def _of_release(self, candidate: str, rows: pd.DataFrame) -> dict[str, Any]:
         """What is kept of the labels of a release on a day."""
-        from tasks.modelling import daily_summaries, metrics
+        from tasks.modelling import metrics
 
         labelled = metrics.labelled(self.task, rows)
         kept: dict[str, Any] = {"rows": len(rows), "labels": len(labelled), "loss": None, "label": None}
+        kept |= self._label_days(candidate, rows)
         if labelled.empty:
             return kept
         with suppress(metrics.Unscorable):  # quality.measure says why, of the week
             predictions = metrics.predictions_of(labelled).dropna(axis=1, how="all")
-            losses = metrics.losses(self.loss, labelled["label"], predictions)
+            losses = metrics.losses(self.loss, metrics.label_of(labelled), predictions)
             sums = {"loss": float(losses.sum()), "squares": float((losses**2).sum())}
             kept |= {name: total if math.isfinite(total) else None for name, total in sums.items()}
+        return kept
+
+    def _label_days(self, candidate: str, rows: pd.DataFrame) -> dict[str, Any]:
+        """The summary of the day of each label that a release knows: `label`, or `label_days` of several."""
+        from tasks.modelling import daily_summaries
+
         profile = intake.profile(self.model, self.state, candidate)
-        if profile is None:
-            return kept
-        layout, of_labels = intake.columns(profile)["label"], rows.loc[labelled.index, ["time", "label"]]
-        if layout.type != "category" and of_labels["label"].dtype.kind not in "fiu":
-            return kept  # since this release was trained, the label has become something else
-        days = daily_summaries.summarise(of_labels, {"label": layout})["label"]
-        sums = {name: getattr(days, name)[0].tolist() for name in _SUMS}
-        return {**kept, "label": {**sums, "unknown": list(days.unknown[0])}}
+        layouts = {} if profile is None else intake.columns(profile)
+        days = {}
+        for name, layout in layouts.items():
+            if layout.role != "label" or name not in rows:
+                continue
+            of_label = rows.loc[rows[name].notna(), ["time", name]]
+            if of_label.empty or (layout.type != "category" and of_label[name].dtype.kind not in "fiu"):
+                continue  # none has come; or since this release was trained, the label has become something else
+            summary = daily_summaries.summarise(of_label, {name: layout})[name]
+            sums = {sum_: getattr(summary, sum_)[0].tolist() for sum_ in _SUMS}
+            days[name] = {**sums, "unknown": list(summary.unknown[0])}
+        return days if set(days) <= {"label"} else {"label_days": days}
 
 
 def _sorted_hashes(paths: Sequence[Path]) -> Hashes:

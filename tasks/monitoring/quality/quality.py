@@ -12,17 +12,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from tasks.ground import numbers
 from tasks.modelling import metrics
-
-if TYPE_CHECKING:
-    import pandas as pd
+from tasks.runtime import answer_columns
 
 Floats = npt.NDArray[np.float64]
 Scores = dict[str, dict[str, float]]
@@ -55,13 +54,15 @@ class Measured:
     """Which loss is compared with estimates."""
     rows: int
     labels: int
-    """How many of the rows have a label."""
+    """How many of the rows have a label; of several, all of them."""
     days: int
     """How many days these are of."""
     metrics: Scores
     """Every training metric, and the mean of `loss` under its own name; empty: not enough data."""
     slices: dict[str, dict[str, dict[str, Any]]]
     """Column → value → {rows, days, metrics}; metrics are empty where there is not enough data."""
+    each: dict[str, int] = field(default_factory=dict)
+    """Of several labels: how many rows have each."""
 
     @property
     def of_loss(self) -> dict[str, float] | None:
@@ -75,7 +76,9 @@ class Measured:
             if (alerts := self.metrics.get("alert_rate")) is not None:
                 known = f"{self.labels:,} rows have a label, which must be of anomalies and of others"
                 return f"{alerts['value']:.2%} of {self.rows:,} rows raised an alert; no {self.loss}: {known}"
-            few = f"{self.labels:,} of {self.rows:,} rows have a label; a week takes {FEWEST_ROWS}"
+            counts = ", ".join(f"{name} {count:,}" for name, count in self.each.items())
+            what = f"all labels ({counts})" if counts else "a label"
+            few = f"{self.labels:,} of {self.rows:,} rows have {what}; a week takes {FEWEST_ROWS}"
             return f"not enough data: {few}"
         text = f"{self.loss} is {entry['value']:.4g}"
         text += f" ({entry['low']:.4g} to {entry['high']:.4g})" if "low" in entry else ""
@@ -104,23 +107,25 @@ def measure(
     Raises:
         Unscorable: predictions that are missing, or that do not offer the loss.
     """
-    labelled = metrics.labelled(task, frame) if task != "anomaly" else frame  # alerts are counted without labels too
-    days, label = metrics.day_blocks(labelled["time"]), labelled["label"].to_numpy()
+    labelled = _measurable(task, frame).reset_index(drop=True)
+    days, label = metrics.day_blocks(labelled["time"]), metrics.label_of(labelled)
     predictions = metrics.predictions_of(labelled.drop(columns=[*slices], errors="ignore"))
-    if (task == "classification") != any(str(name).startswith("p_") for name in predictions):
+    if (task == "classification") != any(answer_columns.split(str(name))[1].startswith("p_") for name in predictions):
         raise metrics.Unscorable(f"these are no predictions of a {task}")
 
     def scored(members: npt.NDArray[np.int64]) -> dict[str, Any]:
         counts = {"rows": len(members), "days": len(np.unique(days[members]))}
         if counts["rows"] < FEWEST_ROWS:
             return {**counts, "metrics": {}}
-        of_rows = label[members], predictions.iloc[members]
+        of_rows = label.iloc[members], predictions.iloc[members]
         blocks = days[members] if counts["days"] >= FEWEST_DAYS else np.zeros(len(members), dtype=np.int64)
         scores = metrics.score_with_intervals(
             task, *of_rows, blocks, resamples=resamples, seed=0, confidence=confidence
         )
-        if loss not in scores and task != "anomaly":
-            losses = metrics.losses(loss, *of_rows)
+        whole = metrics.labelled(task, labelled.iloc[members])  # of several labels some may not have come
+        if loss not in scores and task != "anomaly" and len(whole) >= FEWEST_ROWS:
+            losses = metrics.losses(loss, metrics.label_of(whole), predictions.loc[whole.index])
+            blocks = pd.Series(blocks, members)[whole.index].to_numpy()
             low, high = metrics.interval(metrics.bootstrap_means(losses, blocks, resamples, 0), confidence)
             ends = {"low": low, "high": high} if math.isfinite(low) else {}
             scores[loss] = {"value": float(losses.mean()), **ends}
@@ -134,7 +139,17 @@ def measure(
             names = metrics.slice_names(labelled[column])
             groups = sorted(names.groupby(names.to_numpy()).indices.items())
             parts[column] = {str(value): scored(np.asarray(members)) for value, members in groups}
-    return Measured(loss, len(frame), int(labelled["label"].notna().sum()), overall["days"], overall["metrics"], parts)
+    known = len(metrics.labelled(task, labelled))
+    counts = {str(name): int(of.notna().sum()) for name, of in label.items()} if isinstance(label, pd.DataFrame) else {}
+    return Measured(loss, len(frame), known, overall["days"], overall["metrics"], parts, counts)
+
+
+def _measurable(task: str, frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows that say something of quality: alerts count without labels, and each of several labels by itself."""
+    if task == "anomaly":
+        return frame
+    is_of_several = len(answer_columns.labels(frame.columns)) > 1
+    return frame[metrics.has_label(frame)] if is_of_several else metrics.labelled(task, frame)
 
 
 def promise(
@@ -151,7 +166,7 @@ def promise(
     labelled = metrics.labelled(task, holdout)
     if len(labelled) < FEWEST_ROWS:
         return None
-    losses = metrics.losses(loss, labelled["label"], metrics.predictions_of(labelled))
+    losses = metrics.losses(loss, metrics.label_of(labelled), metrics.predictions_of(labelled))
     blocks, _ = metrics.blocks(labelled["time"])
     low, high = metrics.interval(metrics.bootstrap_means(losses, blocks, resamples, 0), confidence)
     entry = {"value": float(losses.mean()), "low": low, "high": high}
@@ -346,23 +361,27 @@ def _loss_by_prediction(task: str, loss: str, frame: pd.DataFrame) -> tuple[Floa
     """The prediction as a number, the loss, and the day, of each row that has a label."""
     labelled = metrics.labelled(task, frame)
     predictions = metrics.predictions_of(labelled)
-    losses = metrics.losses(loss, labelled["label"], predictions)
+    losses = metrics.losses(loss, metrics.label_of(labelled), predictions)
     return _scalar(task, loss, predictions), losses, metrics.day_blocks(labelled["time"])
 
 
-def _scalar(task: str, loss: str, predictions: pd.DataFrame) -> Floats:
+def _scalar(task: str, loss: str, predictions: pd.DataFrame, *, is_one: bool = True) -> Floats:
     """A number per prediction, of which its expected loss is a function.
 
     Of two classes the probability of the second one; of more the loss that it would have if its probabilities were
-    true; of a number, that number.
+    true; of a number, that number. Of several labels the mean over them: of classes the loss that they would have.
     """
+    outputs = dict.fromkeys(answer_columns.split(str(name))[0] for name in metrics.scores_of(predictions))
+    if len(outputs) > 1:
+        of_outputs = [metrics.of_output(predictions, output) for output in outputs]
+        return np.asarray(np.mean([_scalar(task, loss, own, is_one=False) for own in of_outputs], axis=0))
     scores = metrics.scores_of(predictions)
     values = scores.to_numpy(dtype=np.float64)
     if bad := int((~np.isfinite(values)).any(axis=1).sum()):
         raise metrics.Unscorable(f"something is missing or infinite in {bad:,} of {len(values):,} predictions")
     if task != "classification":
         return predictions["prediction"].to_numpy(dtype=np.float64)
-    if values.shape[1] == 2:
+    if values.shape[1] == 2 and is_one:
         return values[:, 1]
     names = [column.removeprefix("p_") for column in scores.columns]
     if_true = [metrics.losses(loss, np.full(len(values), name), predictions) for name in names]

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.ground import files, numbers
 from tasks.monitoring.intake import intake, labels
+from tasks.runtime import answer_columns
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -112,16 +113,17 @@ def holdout_losses(how: Measuring, reference: Reference, promise: Mapping[str, f
 
     assert reference.holdout is not None  # `promised` was made of it
     rows = metrics.labelled(how.task, reference.holdout)
-    losses = metrics.losses(how.loss, rows["label"], metrics.predictions_of(rows))
+    losses = metrics.losses(how.loss, metrics.label_of(rows), metrics.predictions_of(rows))
     return HoldoutLosses.of(losses, metrics.day_blocks(rows["time"]), promise)
 
 
 def basis(how: Measuring, reference: Reference, promise: Mapping[str, float] | None) -> str:
     """What the promise of a reference with a holdout rests on, where that is little."""
+    from tasks.modelling import metrics
     from tasks.monitoring.quality import known
 
     assert reference.holdout is not None
-    count = int(reference.holdout["label"].notna().sum())
+    count = int(metrics.has_label(reference.holdout).sum())
     own = holdout_losses(how, reference, promise) if promise else None
     undated = bool(reference.holdout["time"].isna().all())
     return known.basis(how.loss, count, promise, own, undated=undated)
@@ -246,7 +248,8 @@ def _labelled(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Candidate → time, label and predictions of the rows that have a label: what estimates need of a week."""
     from tasks.modelling import metrics
 
-    with_label = rows.loc[rows["label"].notna(), ["time", "label", "release", *metrics.predictions_of(rows).columns]]
+    own = ["time", *answer_columns.labels(rows.columns), "release", *metrics.predictions_of(rows).columns]
+    with_label = rows.loc[metrics.has_label(rows), own]
     return {
         str(candidate): labels.answers(own.drop(columns="release")) for candidate, own in with_label.groupby("release")
     }
@@ -254,7 +257,10 @@ def _labelled(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 def _fields(rows: pd.DataFrame, measured: Measured | str) -> dict[str, Any]:
     """As report.json has them."""
-    counts = {"rows": len(rows), "labels": int(rows["label"].notna().sum()), "measured": None, "slices": None}
+    from tasks.modelling import metrics
+
+    labels_known = int(metrics.has_label(rows).sum())
+    counts = {"rows": len(rows), "labels": labels_known, "measured": None, "slices": None}
     if isinstance(measured, str) or not measured.metrics:
         return {**counts, "text": measured if isinstance(measured, str) else measured.text}
     slices = {column.removeprefix(intake.SLICE): values for column, values in measured.slices.items()}

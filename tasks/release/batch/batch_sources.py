@@ -19,6 +19,7 @@ from tasks.ground.errors import DataMissing, Mistake, ModelCodeError, WorldError
 from tasks.ground.errors import did_you_mean as hint
 from tasks.ground.storage import Location
 from tasks.modelling import user_code
+from tasks.runtime import answer_columns
 from tasks.tables import contract, conversions, partitions, selection, table_files
 
 if TYPE_CHECKING:
@@ -311,7 +312,7 @@ def _read_table(path: Path, shown: str, features: Features, keep: Sequence[str],
 
 def taken(keep: Sequence[str]) -> list[str]:
     """Those of the columns to be kept that the answers have already."""
-    return [name for name in keep if name in {*OWN, *LINEAGE} or name.startswith("p_")]
+    return [name for name in keep if name in {*OWN, *LINEAGE} or answer_columns.is_prediction(name)]
 
 
 def _is_taken(name: str) -> str:

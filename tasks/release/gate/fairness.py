@@ -32,7 +32,7 @@ WORST = 3
 class Sample:
     """The rows that are looked at."""
 
-    label: pd.Series[Any]
+    label: pd.Series[Any] | pd.DataFrame
     predictions: pd.DataFrame
     losses: Floats
     blocks: npt.NDArray[np.int64]

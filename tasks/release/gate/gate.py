@@ -26,7 +26,7 @@ from tasks.ground.words import listed, many
 from tasks.modelling import metrics, rows
 from tasks.release.gate import fairness
 from tasks.release.gate.verdict import NO_CHAMPION, Check, Moves, Verdict, loss_words, span, worst_first
-from tasks.runtime import request_schema
+from tasks.runtime import answer_columns, request_schema
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,6 +50,7 @@ DATA_REASONS = (ArithmeticError, EvergreenError, LookupError, TypeError, ValueEr
 """What bad input makes metrics, pandas and numpy raise. Anything else is a defect, and is raised as one."""
 
 Side = Literal["challenger", "champion", "baseline"]
+SIDES: tuple[Side, Side] = ("challenger", "champion")
 Features = Mapping[str, Mapping[str, Any]]
 Flags = npt.NDArray[np.bool_]
 Hashes = npt.NDArray[np.uint64]
@@ -172,7 +173,7 @@ def holdout_digest(holdout: pd.DataFrame, slices: tuple[str, ...] = ()) -> str:
     import pandas as pd
 
     columns = {}
-    for name in ("id", "time", "label", "weight", *slices):
+    for name in ("id", "time", *answer_columns.labels(holdout.columns), "weight", *slices):
         if name in holdout:
             hashes = pd.util.hash_array(holdout[name].astype(str).to_numpy(dtype=object), categorize=True)
             columns[name] = f"{hashes.dtype} {len(hashes)} {_sha(hashes)}"
@@ -235,6 +236,7 @@ class _Holdout:
         if case.task == "anomaly":
             yield "agreement", rule.agreement, self.agreement
         else:
+            yield from self.output_questions()
             yield from self.slice_questions()
             for asked in rule.fairness:
                 yield f"fairness:{asked.column}:{asked.metric}", asked.at_most, partial(self.fairness_gap, asked)
@@ -284,9 +286,14 @@ class _Holdout:
         unseen = self.case.holdout.loc[~self.seen].reset_index(drop=True)
         if unseen.empty:
             raise ValueError("there is no holdout row that neither was trained on")
-        if self.case.task != "anomaly" and (missing := int(unseen["label"].isna().sum())):
+        if self.case.task != "anomaly" and (missing := len(unseen) - len(metrics.labelled(self.case.task, unseen))):
             raise ValueError(f"{missing} of {len(unseen)} holdout rows have no label")
         return unseen
+
+    @cached_property
+    def label(self) -> pd.Series[Any] | pd.DataFrame:
+        """The label of each of them; of several, a table with a column for each."""
+        return metrics.label_of(self.rows)
 
     @cached_property
     def days(self) -> Blocks:
@@ -337,20 +344,26 @@ class _Holdout:
 
     def _refuse_other_columns(self, side: Side, frame: pd.DataFrame) -> None:
         """The labels need their columns. A class that the champion has never seen has, from it, the probability 0."""
+        for column in answer_columns.labels(self.rows.columns):
+            self._refuse_lacking_columns(side, frame, column)
+
+    def _refuse_lacking_columns(self, side: Side, frame: pd.DataFrame, label: str) -> None:
+        output = answer_columns.split(label)[0]
         needed = ["prediction", "anomaly_score"][: 1 + (self.case.task == "anomaly")]
         if self.case.task == "classification":
-            needed = [f"p_{label}" for label in sorted(self.rows["label"].unique().tolist(), key=str)]
-            if side == "champion" and set(needed) & set(frame):
+            needed = [f"p_{value}" for value in sorted(self.rows[label].unique().tolist(), key=str)]
+        needed = [answer_columns.column(output, name) for name in needed] if output else needed
+        if self.case.task == "classification" and side == "champion":
+            if set(needed) & set(frame):
                 return
-            if side == "champion":
-                named = " and ".join(", ".join(sorted(map(str, columns))) for columns in (frame, needed))
-                raise ValueError(f"the champion knows none of the classes of the holdout: {named}")
+            named = " and ".join(", ".join(sorted(map(str, columns))) for columns in (frame, needed))
+            raise ValueError(f"the champion knows none of the classes of the holdout: {named}")
         if lacking := [column for column in needed if column not in frame]:
             raise ValueError(f"the {side} has no {', '.join(lacking)}, which the labels of the holdout ask for")
 
     def loss(self, side: Side) -> Floats:
         if side not in self._losses:
-            losses = metrics.losses(self.loss_name, self.rows["label"], self.predictions(side))
+            losses = metrics.losses(self.loss_name, self.label, self.predictions(side))
             if wrong := int((~np.isfinite(losses)).sum()):
                 raise ValueError(f"the {self.loss_name} of the {side} is not a number for {wrong} rows")
             self._losses[side] = losses
@@ -423,8 +436,8 @@ class _Holdout:
         return _CheckResult(unseen >= self.rule.min_rows, reason, unseen)
 
     def within_limit(self, metric: str, limit: float, *, is_floor: bool) -> _CheckResult:
-        answers, cost = self.predictions("challenger"), self.case.cost
-        of_rows = metrics.score(self.case.task, self.rows["label"], answers, cost=cost, weights=self.weights)
+        own, cost = self.predictions("challenger"), self.case.cost
+        of_rows = metrics.score(self.case.task, self.label, own, cost=cost, weights=self.weights)
         scores = {**self.case.facts, **of_rows}
         if metric not in scores:
             raise LookupError(f"there is no {metric} of these rows{did_you_mean(metric, list(scores))}")
@@ -437,7 +450,7 @@ class _Holdout:
         if self.case.task == "anomaly":  # of which no row has a loss by itself
             own, other = self.predictions("challenger"), self.predictions(side)
             drawn = {"resamples": self.resamples, "seed": self.seed}
-            gained = metrics.precision_differences(self.rows["label"], own, other, self.blocks, **drawn)
+            gained = metrics.precision_differences(self.label, own, other, self.blocks, **drawn)
             return float(gained[0]), 1.0, gained[1:]
         reference = self.loss(side)
         difference = self.loss("challenger") - reference
@@ -481,7 +494,7 @@ class _Holdout:
     def coverage(self) -> _CheckResult:
         """As many labels as is meant lie within the intervals of a forecast, or chance could be why not."""
         drawn = {"resamples": self.resamples, "seed": self.seed}
-        value, *samples = metrics.coverage(self.rows["label"], self.predictions("challenger"), self.blocks, **drawn)
+        value, *samples = metrics.coverage(self.label, self.predictions("challenger"), self.blocks, **drawn)
         ends = metrics.interval(np.array(samples), self.rule.confidence)
         low, high = self.rule.coverage
         words = f"{value:.1%} of the labels lie within the intervals ({ends[0]:.1%} to {ends[1]:.1%}), 80% are meant"
@@ -523,6 +536,22 @@ class _Holdout:
         if not self.few_anomalies:
             return _CheckResult(True, f"{words}; the labels decide", value)
         return _CheckResult(value >= self.rule.agreement, f"{words}, at least {self.rule.agreement:g} is asked", value)
+
+    def output_questions(self) -> Iterator[Question]:
+        """Of several labels none is worse beyond the margin of slices: the mean over them could hide it."""
+        columns = answer_columns.labels(self.case.holdout.columns)
+        outputs = [output for column in columns if (output := answer_columns.split(column)[0])]
+        for output in outputs:
+            yield f"output:{output}", self.rule.slice_margin, partial(self.output_difference, output, len(outputs))
+
+    def output_difference(self, output: str, outputs: int) -> _CheckResult:
+        """One of so many labels, judged as a slice of all rows is."""
+        if self.case.champion is None:
+            return _CheckResult(True, NO_CHAMPION)
+        label = self.rows[answer_columns.column(output, "label")]
+        both = (metrics.of_output(self.predictions(side), output) for side in SIDES)
+        own, champion = (metrics.losses(self.loss_name, label, answers) for answers in both)
+        return self.difference_within_margin(own, champion, np.ones(len(own), dtype=bool), outputs)
 
     def slice_questions(self) -> Iterator[Question]:
         """No slice of enough rows is worse beyond its margin.
@@ -569,12 +598,16 @@ class _Holdout:
 
     def slice_difference(self, members: Flags, slices: int) -> _CheckResult:
         """One of so many slices, judged by the rule that `slice_questions` states."""
-        from scipy.special import stdtrit  # scipy.stats takes half a second to import
-
         if self.case.champion is None:
             return _CheckResult(True, NO_CHAMPION)
-        reference, blocks = self.loss("champion")[members], self.blocks[members]
-        difference = self.loss("challenger")[members] - reference
+        return self.difference_within_margin(self.loss("challenger"), self.loss("champion"), members, slices)
+
+    def difference_within_margin(self, own: Floats, champion: Floats, members: Flags, slices: int) -> _CheckResult:
+        """Whether a loss is within the margin of the champion's, on some rows: one of so many such questions."""
+        from scipy.special import stdtrit  # scipy.stats takes half a second to import
+
+        reference, blocks = champion[members], self.blocks[members]
+        difference = own[members] - reference
         mean = _rounded(self.mean(difference, members), _finite(self.mean(reference, members)))
         margin, days = self.rule.slice_margin, len(np.unique(blocks))
         doubt, interval = DOUBT_MARGINS * margin, None
@@ -592,15 +625,15 @@ class _Holdout:
         """No two groups of a column are treated more differently than is allowed, beyond doubt."""
         if asked.column not in self.rows:
             raise LookupError(f"the holdout has no column {asked.column}")
-        label, answers = self.rows["label"], self.predictions("challenger")
-        sample = fairness.Sample(label, answers, self.loss("challenger"), self.blocks, self.weights)
+        own, losses = self.predictions("challenger"), self.loss("challenger")
+        sample = fairness.Sample(self.label, own, losses, self.blocks, self.weights)
         groups = metrics.slice_names(self.rows[asked.column])
         gap = fairness.gap(asked, groups, sample, self.rule, (self.resamples, self.seed))
         return _CheckResult(gap.passed, gap.reason, gap.value, interval=gap.interval)
 
     def calibration(self) -> _CheckResult:
-        answers, limit = self.predictions("challenger"), self.rule.calibration or 0.0
-        value = _finite(metrics.calibration_error(self.case.task, self.rows["label"], answers, self.weights))
+        own, limit = self.predictions("challenger"), self.rule.calibration or 0.0
+        value = _finite(metrics.calibration_error(self.case.task, self.label, own, self.weights))
         return _CheckResult(value <= limit, f"the calibration error is {value:.3g}, {limit:g} is allowed", value)
 
 
@@ -659,7 +692,14 @@ def _shown(limit: Any) -> str:
 
 
 def distances(task: str, before: pd.DataFrame, after: pd.DataFrame) -> Floats:
-    """How far the answers of each row lie apart, as `Moves` defines it; an unknown class has the probability 0."""
+    """How far the answers of each row lie apart, as `Moves` defines it; an unknown class has the probability 0.
+
+    Of several labels it is the mean over them.
+    """
+    outputs = {answer_columns.split(str(name))[0] for name in metrics.predictions_of(before)}
+    if outputs - {""}:
+        both = [[metrics.of_output(side, output) for side in (before, after)] for output in sorted(outputs)]
+        return np.asarray(np.mean([distances(task, *of_output) for of_output in both], axis=0), dtype=np.float64)
     if task != "classification":
         column = "anomaly_score" if task == "anomaly" else "prediction"
         difference = after[column].to_numpy() - before[column].to_numpy()

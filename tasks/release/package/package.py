@@ -24,7 +24,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 from tasks.ground import files, import_closure, params, settings
 from tasks.ground.errors import DataMissing, ModelFileRefused, ReleaseDiffers, StageFailed
 from tasks.release.package import bento_trial
-from tasks.runtime import families, feature_types, model_file
+from tasks.runtime import answer_columns, families, feature_types, model_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -193,6 +193,7 @@ def describe(name: str, model: params.Model) -> dict[str, Any]:
         "name": name,
         "task": model.task,
         "about": model.about,
+        **({"outputs": model.labels} if model.labels else {}),
         "classes": training["classes"],
         "decision": training.get("decision"),
         "columns": list(model.features),  # their order, which JSON with sorted keys does not keep
@@ -244,8 +245,12 @@ def prediction_edges(name: str, classes: list[Any] | None) -> list[float]:
     if classes:
         return [round(i / BINS, 9) for i in range(1, BINS)]
     predictions = pd.read_parquet(settings.BUILD / name / "evaluation" / "predictions.parquet")
-    column = "anomaly_score" if "anomaly_score" in predictions else "prediction"
-    evaluated = predictions[column].to_numpy()
+    own = (
+        ["anomaly_score"]
+        if "anomaly_score" in predictions
+        else [name for name in predictions if answer_columns.split(str(name))[1] == "prediction"]
+    )
+    evaluated = predictions[own].to_numpy().mean(axis=1)
     return [float(edge) for edge in np.unique(np.quantile(evaluated, np.arange(1, BINS) / BINS, method="lower"))]
 
 
@@ -261,11 +266,9 @@ def _evaluated(name: str, model: params.Model, most: int) -> tuple[pd.DataFrame,
     from tasks.modelling import rows
 
     build = settings.BUILD / name
-    classes = files.read_json(build / "model" / "training.json")["classes"]
     predictions = pd.read_parquet(build / "evaluation" / "predictions.parquet").set_index("id")
     holdout = _spread(rows.read(build, "holdout", [*model.columns, "id"]), most)
-    names = [*(f"p_{c}" for c in classes or ()), *params.ANSWERS]
-    columns = [column for column in names if column in predictions]
+    columns = [column for column in predictions if answer_columns.is_prediction(str(column))]
     return holdout, predictions.loc[holdout["id"], columns]
 
 
@@ -409,16 +412,16 @@ def tolerance(facts: dict[str, Any]) -> float:
 
 def differences(evaluated: pd.DataFrame, predictions: list[dict[str, Any]], near: float = TOLERANCE) -> list[str]:
     """Where answers to rows are not what the rows were evaluated as: a line for each value."""
-    is_decided = "prediction" in evaluated and any(str(name).startswith("p_") for name in evaluated)
-    classes = evaluated["prediction"].tolist() if is_decided else []
-    answers = [prediction.get("prediction") for prediction in predictions]
+    outputs = {name: answer_columns.split(str(name)) for name in evaluated}
+    of_classes = {output for output, name in outputs.values() if name.startswith("p_")}
+    decisions = [full for full, (output, name) in outputs.items() if output in of_classes and name == "prediction"]
     decided = [
         f"{row}: was decided for {expected!r} when evaluated, the release answers {answer!r}"
-        for row, expected, answer in zip(evaluated.index, classes, answers, strict=False)
-        if (type(expected), expected) != (type(answer), answer)
+        for column in decisions
+        for row, expected, prediction in zip(evaluated.index, evaluated[column].tolist(), predictions, strict=False)
+        if (type(expected), expected) != (type(answer := _served(prediction, str(column))), answer)
     ]
-    numbers = evaluated.drop(columns="prediction") if is_decided else evaluated
-    return [*decided, *_number_differences(numbers, predictions, near)]
+    return [*decided, *_number_differences(evaluated.drop(columns=decisions), predictions, near)]
 
 
 def _number_differences(evaluated: pd.DataFrame, predictions: list[dict[str, Any]], near: float) -> list[str]:
@@ -436,10 +439,13 @@ def _number_differences(evaluated: pd.DataFrame, predictions: list[dict[str, Any
     ]
 
 
-def _served(prediction: dict[str, Any], column: str) -> float | None:
-    if column.startswith("p_"):
-        return prediction.get("probabilities", {}).get(column.removeprefix("p_"))  # type: ignore[no-any-return]
-    return prediction.get({"q10": "low", "q90": "high", "anomaly_score": "score"}.get(column, column))
+def _served(prediction: dict[str, Any], column: str) -> Any:
+    output, name = answer_columns.split(column)
+    is_share = name.startswith("p_")
+    given = prediction.get("probabilities" if is_share else answer_columns.IN_JSON.get(name, name))
+    if output:
+        given = (given or {}).get(output)
+    return (given or {}).get(name.removeprefix("p_")) if is_share else given
 
 
 def _environment() -> dict[str, str]:

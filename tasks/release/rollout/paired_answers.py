@@ -146,7 +146,11 @@ def exceed_by_chance(beyond: int, rows: int, reference: int) -> float:
 
 
 def _compared(old: dict[str, Any], new: dict[str, Any]) -> tuple[float, float, float]:
-    """The live release's number, the other's, and how far apart the answers are."""
+    """The live release's number, the other's, and how far apart the answers are; of several labels the means."""
+    if isinstance(old.get("prediction"), dict):
+        each = [_compared(_of_output(old, output), _of_output(new, output)) for output in old["prediction"]]
+        before, after, distance = np.mean(each, axis=0).tolist()
+        return before, after, distance
     if "probabilities" not in old:
         name = "score" if "score" in old and "score" in new else "prediction"
         before, after = float(old[name]), float(new[name])
@@ -157,6 +161,11 @@ def _compared(old: dict[str, Any], new: dict[str, Any]) -> tuple[float, float, f
         return old["probability"], new["probability"], distance
     top = max(olds, key=lambda label: olds[label])
     return olds[top], news.get(top, 0.0), distance
+
+
+def _of_output(answer: dict[str, Any], output: str) -> dict[str, Any]:
+    """The answer to one of several labels."""
+    return {name: of[output] for name, of in answer.items() if isinstance(of, dict)}
 
 
 def _values(column: pd.Series[Any], kind: str) -> list[str]:

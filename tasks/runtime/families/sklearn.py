@@ -86,6 +86,7 @@ class ScikitLearn(Family):
             "tasks.runtime.alert_budget.AlertBudget",  # of this project: an estimator and a number
             "tasks.runtime.conformal.Conformal",  # of this project: a pipeline and numbers
             "tasks.runtime.ordinal_codes.Codes",  # of this project: dicts of text to number
+            "tasks.runtime.outputs.Outputs",  # of this project: estimators, names and classes
         }
     )
 

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from tasks.ground.errors import ModelCodeError
 from tasks.modelling.rows import row_hashes
+from tasks.runtime import answer_columns
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -101,8 +102,8 @@ def _groups(column: pd.Series[Any], count: int) -> Ints:
 def _drawn(learn: pd.DataFrame, count: int) -> Ints:
     """By the rows' ids; of labels that are classes, as many of each in every fold as can be."""
     hashes = row_hashes(learn["id"])
-    is_of_classes = learn["label"].dtype.kind != "f"
-    strata = learn["label"].to_numpy() if is_of_classes else np.zeros(len(learn))
+    label = learn[answer_columns.labels(learn.columns)[0]]  # of several the first one
+    strata = label.to_numpy() if label.dtype.kind != "f" else np.zeros(len(learn))
     fold = np.empty(len(learn), dtype=np.int64)
     for own in learn.groupby(strata, dropna=False).indices.values():
         fold[own[np.argsort(hashes[own], kind="stable")]] = np.arange(len(own)) % count
@@ -112,4 +113,5 @@ def _drawn(learn: pd.DataFrame, count: int) -> Ints:
 def _can_be_learned(learn: pd.DataFrame, fold: Fold, labels: int) -> bool:
     weights = learn["weight"].to_numpy() if "weight" in learn else np.ones(len(learn))
     are_counted = weights[fold.learn].sum() > 0 and weights[fold.answer].sum() > 0
-    return bool(are_counted and learn["label"].iloc[fold.learn].nunique() >= labels)
+    columns = answer_columns.labels(learn.columns)
+    return bool(are_counted and learn[columns].iloc[fold.learn].nunique().min() >= labels)

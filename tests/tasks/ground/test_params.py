@@ -166,7 +166,8 @@ def test_what_dvc_yaml_reads_has_no_default() -> None:
     graph = (REPOSITORY / "dvc.yaml").read_text()
     named = set(re.findall(r"models\.\$\{key\}\.(\w+)", graph))
     assert {"options", "serving"} < named
-    assert not [name for name in named if not params.Model.model_fields[name].is_required()]
+    fields = {field.alias or name: field for name, field in params.Model.model_fields.items()}
+    assert not [name for name in named if not fields[name].is_required()]
 
 
 def test_nothing_of_it_can_be_changed() -> None:
@@ -198,7 +199,12 @@ def test_an_unknown_model_is_told_with_what_was_meant() -> None:
         ("tiny.features.hour.nulable", True, "models.tiny.features.hour.nulable: unknown key; did you mean 'nullable'?"),
         ("tiny.estimator.clas", "x", "models.tiny.estimator.clas: unknown key; did you mean 'class'?"),
         ("tiny.serving.rows", 1, "models.tiny.serving.rows: unknown key; did you mean 'max_rows'?"),
-        ("tiny.labels", ["wait", "cost"], f"models.tiny: labels: is no key. {params.ONE_LABEL}"),
+        ("tiny.labels", ["wait", "cost"], "models.tiny: labels: is no key. " + params.SEVERAL_LABELS.format(task="classification", labels="wait, cost")),
+        ("tiny.task", {"anomaly": ["a", "b"]}, "models.tiny.task: task: anomaly has one label: of several, classification or regression, or a model each"),
+        ("tiny.task", {"regression": ["a"]}, "models.tiny.task: ['a'] are not several labels: name two or more, each once"),
+        ("tiny.task", {"classification": ["a", "b:c"]}, "models.tiny.task: a label cannot be called 'b:c': that is a column of the platform's own, or holds : or /. Let models/<name>/rows give another name"),
+        ("tiny.task", {"classification": ["a", "hour"]}, "models.tiny: task: hour is a label, and a feature or a slice: what is to be answered is not known when it is asked"),
+        ("tiny.task", {"classification": ["a", "b"], "x": 1}, "models.tiny.task: {'classification': ['a', 'b'], 'x': 1} is no task; write one of classification, regression, forecast, anomaly, or of several labels {regression: [one, other]}"),
         ("tiny.split.zzz", 1, "models.tiny.split.zzz: unknown key; known: by, forecast, holdout, look_ahead"),
         # wrong types
         ("landing", 3, "landing: input should be a valid string, not 3"),
@@ -210,7 +216,7 @@ def test_an_unknown_model_is_told_with_what_was_meant() -> None:
         # impossible values
         ("settle_seconds", -1, "settle_seconds: input should be greater than or equal to 0, not -1"),
         ("upstream", "os.system", r"upstream: string should match pattern '^models(\.\w+)+$', not 'os.system'"),
-        ("tiny.task", "clustering", "models.tiny.task: input should be 'classification', 'regression', 'forecast' or 'anomaly', not 'clustering'"),
+        ("tiny.task", "clustering", "models.tiny.task: 'clustering' is no task; write one of classification, regression, forecast, anomaly, or of several labels {regression: [one, other]}"),
         ("tiny.datasets", {}, "models.tiny.datasets: dictionary should have at least 1 item after validation, not 0"),
         ("tiny.datasets.readings", "some", "models.tiny.datasets.readings: 'some' is no way to read a dataset; write partition, {history: N}, static or all"),
         ("tiny.datasets.readings", "all", "models.tiny: datasets: at least one must be read by partition or history: rows are made by partition"),

@@ -494,3 +494,35 @@ def test_ranks_and_shifts_as_scipy():
     assert metrics.rank_agreement(one, np.zeros(500)) == 0
     learned = list(np.quantile(one, np.linspace(0, 1, 101)))
     assert metrics.score_shift(other + 1, learned) == pytest.approx(stats.ks_2samp(one, other + 1).statistic, abs=0.02)
+
+
+# ── several labels ────────────────────────────────────────────────────────────────────────────────
+
+
+def test_of_several_labels_each_is_as_alone_and_the_mean_is_plain():
+    """Also where one of them has not come in some rows: of the loss of a row both are needed."""
+    rng = np.random.default_rng(0)
+    p, truth = rng.random(200), rng.random(200)
+    frame = pd.DataFrame(
+        {"a:label": (rng.random(200) < p).astype(float), "b:label": np.where(truth < 0.4, "x", "y")}
+        | {"a:p_0": 1 - p, "a:p_1": p, "b:p_x": 0.4, "b:p_y": 0.6}
+    )
+    frame.loc[:49, "a:label"] = np.nan
+    label, predictions = metrics.label_of(frame), metrics.predictions_of(frame)
+    scores = metrics.score("classification", label, predictions)
+    a = metrics.score("classification", frame["a:label"][50:].astype(int), metrics.of_output(predictions, "a")[50:])
+    b = metrics.score("classification", frame["b:label"], metrics.of_output(predictions, "b"))
+    assert {f"{name}:a": value for name, value in a.items()}.items() <= scores.items()
+    assert scores["log_loss"] == pytest.approx((a["log_loss"] + b["log_loss"]) / 2)
+    whole = metrics.labelled("classification", frame)
+    assert len(whole) == 150
+    assert metrics.has_label(frame).all()
+    losses = metrics.losses("log_loss", metrics.label_of(whole), metrics.predictions_of(whole))
+    assert losses.mean() == pytest.approx(
+        (a["log_loss"] + metrics.losses("log_loss", b_label(whole), metrics.of_output(whole, "b")).mean()) / 2
+    )
+
+
+def b_label(frame):
+    """The second label."""
+    return frame["b:label"]

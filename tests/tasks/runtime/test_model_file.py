@@ -323,6 +323,7 @@ OF_THIS_PROJECT = {
     "tasks.runtime.alert_budget.AlertBudget",
     "tasks.runtime.conformal.Conformal",
     "tasks.runtime.ordinal_codes.Codes",
+    "tasks.runtime.outputs.Outputs",
 }
 
 

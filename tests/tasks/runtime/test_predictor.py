@@ -22,7 +22,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from models.hourly_departures.pipeline.interval import WithInterval
-from tasks.runtime import model_file, predictor
+from tasks.runtime import decisions, model_file, predictor
 from tasks.runtime.ordinal_codes import Codes
 from tests import releases
 from tests.releases import CATEGORIES, NUMBERS, frame, rows
@@ -458,7 +458,7 @@ def test_a_model_that_fails_on_its_own_example_does_not_start(tmp_path: Path, ma
     def fail(*_: Any) -> Any:
         raise ArithmeticError("no")
 
-    monkeypatch.setattr(model_file, "values", fail)
+    monkeypatch.setattr(decisions, "probabilities", fail)
     with pytest.raises(ArithmeticError):
         predictor.Predictor(tmp_path)
 

@@ -405,7 +405,8 @@ def test_several_labels_are_refused_with_what_to_do(given: pd.DataFrame, said: s
     with pytest.raises(ModelCodeError) as caught:
         conform(given, "tiny", model(**task), "2013-01")
     assert str(caught.value).startswith(f"models/tiny/rows, partition 2013-01: {said}")
-    assert "of several, make a model each" in str(caught.value)
+    assert "write task: {" in str(caught.value)
+    assert "else make a model each" in str(caught.value)
 
 
 def test_a_feature_or_slice_may_be_called_as_a_label_is() -> None:
@@ -413,3 +414,35 @@ def test_a_feature_or_slice_may_be_called_as_a_label_is() -> None:
     features = {**SMALL["features"], "label_size": {"type": "number", "about": "x", "example": 1}}
     told = conform(rows(label_size=1.0, label_source="x"), "tiny", model(features=features))
     assert told["label"].tolist() == [0, 1, 0, 1, 0]
+
+
+TAGS = {"task": {"classification": ["rain", "kind"]}}
+
+
+def test_each_of_several_labels_is_a_column_of_its_own() -> None:
+    """By the name that params.yaml has; one may be missing until it comes, in a type that has a word for it."""
+    given = rows(rain=[1.0, np.nan, 0, 1, 0], kind=["a", "b", None, "a", "b"]).drop(columns="label")
+    told = conform(given, "tiny", model(**TAGS))
+    assert "label" not in told
+    assert str(told["rain:label"].dtype) == "Int64"
+    assert told["rain:label"].tolist() == [1, pd.NA, 0, 1, 0]
+    assert told["kind:label"].isna().tolist() == [False, False, True, False, False]
+    numbers = {"task": {"regression": ["rain", "kind"]}, "gate": GATE}
+    told = conform(rows(rain=1.5, kind=2), "tiny", model(**numbers))
+    assert [str(told[f"{name}:label"].dtype) for name in ("rain", "kind")] == ["float64", "int64"]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"rain": 1}, " gives no column kind, and params.yaml names rain, kind as the labels: give a column for each"),
+        ({"rain": [1, None, 1, 1, 1], "kind": ["a", None, "b", "a", "b"]}, ": every label is missing in 1 row (first: row 2)"),
+        ({"rain": [0.5, None, 1, 1, 1], "kind": "a"}, ": rain is no class: a class is a whole number, a truth value or a text"),
+    ],
+    ids=["one is not there", "a row without any", "a fraction"],
+)  # fmt: skip
+def test_what_is_wrong_with_several_labels_is_told(given: dict[str, Any], said: str) -> None:
+    """With the label, and what to do."""
+    with pytest.raises(ModelCodeError) as caught:
+        conform(rows(**given), "tiny", model(**TAGS))
+    assert str(caught.value).startswith(f"models/tiny/rows{said}")

@@ -762,3 +762,47 @@ def test_a_request_that_another_type_would_refuse_is_told(
     reasons = gate.refused_requests({"x": {"nullable": False, **old}}, {"x": {"nullable": False, **new}})
     assert reason in "; ".join(reasons)
     assert bool(reasons) == bool(reason)
+
+
+# ── several labels ────────────────────────────────────────────────────────────────────────────────
+
+
+def two_labels(flights: Flights, other: Any, worse: Any) -> gate.Comparison:
+    """A challenger that is better in `late`, and in `long` as it is asked."""
+    late, champion = scored(flights.noisy(0)), scored(flights.noisy(2.5))
+    label = flights.frame["label"]
+    holdout = flights.frame.drop(columns="label").assign(**{"late:label": label, "long:label": label})
+
+    def both(of_late: Any, of_long: Any) -> Any:
+        return of_late.add_prefix("late:").join(of_long.add_prefix("long:"))
+
+    share = flights.frame["label"].mean()
+    constant = scored(np.full(flights.n, np.log(share / (1 - share))))
+    case = flights.case(flights.noisy(0), flights.noisy(2.5))
+    return replace(
+        case,
+        holdout=holdout,
+        challenger=replace(case.challenger, predictions=both(late, scored(worse))),
+        champion=replace(case.champion, predictions=both(champion, scored(other))),
+        baseline=both(constant, constant),
+    )
+
+
+def test_of_several_labels_the_mean_decides_and_none_may_be_much_worse(flights: Flights) -> None:
+    """The gain of one label does not pay for the loss of another."""
+    good = gate.judge(two_labels(flights, flights.noisy(0.5), flights.noisy(0.4)), rule(slice_margin=0.02))
+    assert good.promoted, good.to_text()
+    bad = gate.judge(two_labels(flights, flights.noisy(0), flights.noisy(1.2)), rule(slice_margin=0.02))
+    assert check(bad, "improvement").passed
+    assert check(bad, "output:late").passed
+    assert "output:long" in failed(bad)
+    assert bad.moves is not None
+
+
+def test_a_champion_of_other_labels_is_told(flights: Flights) -> None:
+    """It knows none of the classes of a label."""
+    case = two_labels(flights, flights.noisy(0), flights.noisy(0))
+    assert case.champion is not None
+    alone = replace(case.champion, predictions=scored(flights.noisy(1)))
+    verdict = gate.judge(replace(case, champion=alone), rule())
+    assert "the champion knows none of the classes" in check(verdict, "improvement").reason
