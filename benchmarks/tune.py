@@ -20,7 +20,7 @@ from typing import Any
 import psutil
 
 from benchmarks.machine import machine
-from benchmarks.scratch import Project, Scratch
+from benchmarks.scratch import Project, Scratch, run
 from tasks.ground import settings
 
 QUICK = "hourly_departures"
@@ -41,6 +41,7 @@ MODEL = "flight_delay"
 
 def inside(workers: int) -> None:
     """One study of the quick model, from the start; prints what it came to."""
+    settings.apply()
     from tasks.ground import params
     from tasks.lifecycle import tune
 
@@ -61,9 +62,23 @@ def inside(workers: int) -> None:
 def table(project: Project, workers: int) -> dict[str, Any]:
     """A study by so many processes; fresh, or what is in the journal goes on."""
     load = os.getloadavg()[0]
-    _, printed = project.command(sys.executable, "-m", "benchmarks.tune", "--inside", str(workers))
+    printed = command(project, "benchmarks.tune", "--inside", str(workers))
     told: dict[str, Any] = json.loads(printed.strip().splitlines()[-1])
     return {**told, "workers": workers, "load": load}
+
+
+def command(project: Project, module: str, *words: str) -> str:
+    """What a module prints, as a fresh process in the project: with its own state, not that of this checkout."""
+    marks = project.scratch.folder / "command.json"
+    run([sys.executable, "-m", module, *words], project.scratch.environment(project.root), project.root, marks)
+    return marks.with_suffix(".log").read_text()
+
+
+def commit(project: Project) -> None:
+    """Commit everything: what is in no commit is promoted by a person only."""
+    git = ["git", "-c", "user.name=bench", "-c", "user.email=bench@localhost", "-C", str(project.root)]
+    for words in (["add", "-A"], ["commit", "--allow-empty", "-qm", "as it is"]):
+        subprocess.run([*git, *words], check=True, capture_output=True)
 
 
 def forget(project: Project) -> None:
@@ -74,25 +89,25 @@ def forget(project: Project) -> None:
 
 def killed(project: Project) -> dict[str, Any]:
     """A study whose processes are killed again and again, workers and now and then their parent."""
-    environment = {**settings.environment(), **project.scratch.environment(project.root)}
-    command = [sys.executable, "-m", "benchmarks.tune", "--inside", "2"]
-    draw, run, kills, parents = random.Random(0), None, 0, 0
+    environment = project.scratch.environment(project.root)
+    words = [sys.executable, "-m", "benchmarks.tune", "--inside", "2"]
+    draw, study, kills, parents = random.Random(0), None, 0, 0
     while kills < KILLS:
-        if run is None or run.poll() is not None:
-            run = subprocess.Popen(
-                command, cwd=project.root, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        if study is None or study.poll() is not None:
+            study = subprocess.Popen(
+                words, cwd=project.root, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
             )
         time.sleep(draw.uniform(0.3, 2))
         try:
-            workers = psutil.Process(run.pid).children()
+            workers = psutil.Process(study.pid).children()
             if not workers:
                 continue
             is_parent = draw.random() < 0.25
-            (psutil.Process(run.pid) if is_parent else draw.choice(workers)).kill()
+            (psutil.Process(study.pid) if is_parent else draw.choice(workers)).kill()
             kills, parents = kills + 1, parents + is_parent
         except psutil.NoSuchProcess:
             continue
-    run.wait()
+    study.wait()
     time.sleep(2)
     left = [each for each in psutil.process_iter(["cmdline"]) if _is_worker(each, project.root)]
     done = table(project, 2)
@@ -109,15 +124,15 @@ def _is_worker(process: psutil.Process, root: Path) -> bool:
 
 def through_the_gate(project: Project) -> dict[str, Any]:
     """The shipped model becomes champion; then it is tuned, and the proposal trained and judged."""
-    evergreen = [sys.executable, "-m", "deployments.cli"]
-    project.command(*evergreen, "train", MODEL)
+    evergreen = "deployments.cli"
+    commit(project)
+    command(project, evergreen, "train", MODEL)
     begin = time.monotonic()
-    _, printed = project.command(*evergreen, "tune", MODEL, "--apply")
+    printed = command(project, evergreen, "tune", MODEL, "--apply")
     wall = time.monotonic() - begin
     study = json.loads((project.root / "var" / "tune" / MODEL / "study.json").read_text())
-    git = ["git", "-c", "user.name=bench", "-c", "user.email=bench@localhost", "commit", "-qam", "tuned"]
-    project.command(*git)
-    project.command(*evergreen, "train", MODEL)
+    commit(project)
+    command(project, evergreen, "train", MODEL)
     lines = (project.root / "var" / "verdicts" / f"{MODEL}.jsonl").read_text().splitlines()
     said = re.findall(r"^Trial .*|^Chosen .*|^That .*|^No trial .*", printed, re.MULTILINE)
     return {"study": study, "wall": wall, "said": said, "verdicts": [json.loads(line) for line in lines]}
@@ -198,11 +213,10 @@ def main() -> None:
         with scratch.prefect_server():
             project = scratch.project("project", [MODEL, QUICK])
             project.arrive(range(1, 10))
-            evergreen = [sys.executable, "-m", "deployments.cli"]
-            project.command(*evergreen, "ingest")
+            command(project, "deployments.cli", "ingest")
             gate = through_the_gate(project)
             print(json.dumps({**gate, "study": gate["study"]["lead"]}, indent=1), flush=True)
-            project.command(*evergreen, "train", QUICK)
+            command(project, "deployments.cli", "train", QUICK)
         tables = []
         for workers in (1, 2, 4):
             forget(project)
