@@ -35,7 +35,7 @@ def page(result: TuneResult) -> str:
         templates.render(
             "tasks/lifecycle/tune_page.html",
             result=result,
-            loss=loss_name(result.model.gate.loss),
+            loss=loss_name(result.loss),
             verdict=verdict(result),
             trials=[(*row, _state(row[0])) for row in _rows(result)],
             pictures=[_trials_picture(result), *_importance_picture(result.study.importances)],
@@ -147,7 +147,7 @@ def _trials_picture(result: TuneResult) -> tuple[str, Markup]:
         best=study.best.number,
     )
     pruned = "○ pruned (by its difference on the folds that it reached)"
-    return f"{loss_name(result.model.gate.loss)} by trial: ● complete, {pruned}, - - present parameters", drawn
+    return f"{loss_name(result.loss)} by trial: ● complete, {pruned}, - - present parameters", drawn
 
 
 def _comparable(trial: StudyTrial, present: StudyTrial) -> float:
@@ -182,7 +182,7 @@ def table(result: TuneResult) -> Table:
     """For a terminal: the present parameters, and the best trials."""
     from rich.table import Table
 
-    drawn = Table("trial", result.model.gate.loss, "state", "CPU s", "parameters", title=f"study {result.study.digest}")
+    drawn = Table("trial", result.loss, "state", "CPU s", "parameters", title=f"study {result.study.digest}")
     best = result.study.best.number
     for trial, score, words in _rows(result):
         name = "present" if not trial.number else str(trial.number)

@@ -42,6 +42,11 @@ class TuneResult:
         return proposal.patch(self.text, self.new_text)
 
     @property
+    def loss(self) -> str:
+        """What trials are scored by, in words: less is better."""
+        return "1 − average_precision" if self.model.task == "anomaly" else self.model.loss
+
+    @property
     def chosen_lead(self) -> Lead:
         """Of the best trial, on the folds that it was chosen by."""
         return lead.of_best(self.study, self.model.gate.confidence)
@@ -53,7 +58,7 @@ class TuneResult:
 
     def sentence(self) -> str:
         """The result, as briefly as can be."""
-        present, best, loss = self.study.present, self.study.best, self.model.gate.loss
+        present, best, loss = self.study.present, self.study.best, self.loss
         ended = f"{len(self.study.trials) - 1} trials ({self.study.spent_s:,.0f} CPU seconds)"
         if not best.number:
             return f"{self.name}: none of {ended} has a lower {loss} than the present parameters ({present.score:.5g})"
@@ -76,7 +81,7 @@ class TuneResult:
         leads = {"chosen": self.chosen_lead, "fair": self.fair_lead}
         return {
             "model": self.name,
-            "loss": self.model.gate.loss,
+            "loss": self.loss,
             "study": self.study.digest,
             "rows": self.rows,
             "folds": self.folds,
