@@ -18,7 +18,7 @@ WIDE = 1000
 
 
 @dataclass(frozen=True)
-class Block:
+class ColumnBlock:
     """Numbered columns, one behind the other."""
 
     feature: str
@@ -45,7 +45,7 @@ class Block:
         return self.stem.replace("{", "{{").replace("}", "}}") + f"{{{number}{padded}}}"
 
 
-def of(survey: Survey, without: Sequence[str | None]) -> list[Block]:
+def of(survey: Survey, without: Sequence[str | None]) -> list[ColumnBlock]:
     """The blocks of a table.
 
     Args:
@@ -54,7 +54,7 @@ def of(survey: Survey, without: Sequence[str | None]) -> list[Block]:
     """
     if not survey.source.dialect.header and len(survey.columns) <= WIDE:
         return []
-    blocks: list[Block] = []
+    blocks: list[ColumnBlock] = []
     for stem, first, columns in _runs([name for name in survey.columns if name not in without]):
         facts = [survey.columns[name] for name in columns]
         if len(columns) < FEWEST or any(each.kind not in {"integer", "number"} or each.missing for each in facts):
@@ -63,7 +63,7 @@ def of(survey: Survey, without: Sequence[str | None]) -> list[Block]:
         taken = {*(block.feature for block in blocks), *survey.columns}
         feature = name if name not in taken else f"{name}_from_{first}"
         type_ = "int64" if all(each.kind == "integer" for each in facts) else "float64"
-        blocks.append(Block(feature, stem, first, tuple(columns), type_))
+        blocks.append(ColumnBlock(feature, stem, first, tuple(columns), type_))
     return blocks
 
 

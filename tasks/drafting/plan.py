@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tasks.drafting import blocks, suspects, times
-from tasks.drafting.blocks import Block
+from tasks.drafting.blocks import ColumnBlock
 from tasks.drafting.suspects import Suspicion
 from tasks.ground import params
 from tasks.ground.errors import Mistake, did_you_mean
@@ -62,7 +62,7 @@ class ModelPlan:
     split_by: str = "random"
     holdout_rows: int = 0
     rows: dict[str, int] = field(default_factory=dict)
-    blocks: list[Block] = field(default_factory=list)
+    blocks: list[ColumnBlock] = field(default_factory=list)
     """Columns that are one vector each."""
 
     @property
@@ -218,7 +218,7 @@ def _refuse_unknown(option: str, names: list[str], survey: Survey) -> None:
             raise Mistake(f"--{option} {name}: there is no such column{hint}{first}")
 
 
-def _refuse_too_many(columns: list[str], vectors: list[Block]) -> None:
+def _refuse_too_many(columns: list[str], vectors: list[ColumnBlock]) -> None:
     count = len(columns) + len(vectors)
     if count > params.MOST_FEATURES:
         raise Mistake(

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tasks.drafting import source, suspects, times
-from tasks.drafting.blocks import Block
+from tasks.drafting.blocks import ColumnBlock
 from tasks.drafting.plan import ModelPlan, feature_name, feature_type, tidy
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def rows(plan: ModelPlan) -> str:
     )
 
 
-def _as_vector(block: Block) -> Iterator[str]:
+def _as_vector(block: ColumnBlock) -> Iterator[str]:
     """The columns of a block by the names that those of a vector have."""
     last = block.first + len(block.columns)
     new = f"{block.feature}_{{i - {block.first}}}" if block.first else f"{block.feature}_{{i}}"
