@@ -21,7 +21,7 @@ from typing import Any
 
 from deployments.tools import quickstart
 from tasks.data import zones
-from tasks.drafting import cutting, plan, source, survey, writing
+from tasks.drafting import cutting, plan, source, survey, times, writing
 from tasks.drafting.plan import ModelPlan, Wish
 from tasks.ground import files, params, paths, settings
 from tasks.ground.errors import Mistake, ModelCodeError, ParamsError
@@ -106,7 +106,8 @@ def _draft(wish: Wish, given: Sequence[Path]) -> ModelPlan:
     looked = source.look(given)
     seen = survey.survey(looked, _Progress("read"))
     draft = plan.make(wish, seen)
-    done = cutting.cut(seen, draft.by, draft.form, draft.key, folder / "partitions", _Progress("cut into partitions"))
+    progress = _Progress("cut into partitions")
+    done = cutting.cut(seen, draft.by, draft.form, draft.key, wish.label, folder / "partitions", progress)
     _settle_key(draft, done.repeated_keys())
     plan.split(draft, done)
     for path, text in writing.files(draft).items():
@@ -237,10 +238,27 @@ def _conclusion(draft: ModelPlan) -> Iterator[str]:
         yield f"  {refused} of its files wait in quarantine and were not learned from: `evergreen quarantine list`"
     yield f"""
   Edit: models/{name}/rows (what a row is), params.yaml (features, gate), models/{name}/expectations (what is refused);
-  then `evergreen train {name}`. `evergreen why {name}` says what would run.
-  Next: `evergreen up --detach`, then ask it:
-    curl 127.0.0.1:3000/{name}/predict -d '{{"rows": [{_example_row(name)}]}}'
-  More data: put files into {params.load().landing}/{draft.dataset}/"""
+  then `evergreen train {name}`. `evergreen why {name}` says what would run."""
+    if verdict.get("promoted"):
+        yield "  Next: `evergreen up --detach`, then ask it:"
+        body = f'{{"rows": [{_example_row(name)}]}}'
+        yield f"    curl 127.0.0.1:3000/{name}/predict -d '{body}'"
+    else:
+        edit = f"`evergreen try evaluate {name} --from prepare` tries an edit"
+        yield f"  Nothing is served: no candidate has passed the gate. {edit}."
+    suffix = "parquet" if draft.survey.source.is_typed else "csv"
+    yield f"  More data: put files into {params.load().landing}/{draft.dataset}/, as {_next_name(draft)}.{suffix}"
+
+
+def _next_name(draft: ModelPlan) -> str:
+    """How the partition after the last one is called."""
+    newest = list(draft.rows)[-1]
+    if draft.by == "rows":
+        return f"part-{len(draft.rows) + 1:03d}"
+    if draft.by == "decade":
+        return f"{int(newest) + 10}"
+    end = partitions.wanted(newest).end
+    return "NAME" if draft.by == "file" or end is None else times.name_of(end, draft.by)
 
 
 def _refused(dataset: str) -> int:

@@ -35,9 +35,16 @@ class Cut:
 
     rows: dict[str, int] = field(default_factory=dict)
     """Partition → its rows."""
+    labelled: dict[str, int] = field(default_factory=dict)
+    """Partition → those of them that have a label."""
     without_time: int = 0
     """Rows that are in no partition."""
     keys: list[npt.NDArray[np.uint64]] = field(default_factory=list)
+
+    @property
+    def without_label(self) -> list[str]:
+        """The partitions that wait for their labels."""
+        return sorted(name for name, count in self.labelled.items() if not count)
 
     def repeated_keys(self) -> int:
         """Rows whose key another row has too."""
@@ -46,7 +53,13 @@ class Cut:
 
 
 def cut(
-    survey: Survey, by: str, form: times.TimeForm | None, key: Sequence[str], folder: Path, progress: Progress
+    survey: Survey,
+    by: str,
+    form: times.TimeForm | None,
+    key: Sequence[str],
+    label: str,
+    folder: Path,
+    progress: Progress,
 ) -> Cut:
     """Write a table's partitions into a folder.
 
@@ -55,6 +68,7 @@ def cut(
         by: a unit of time, `file` or `rows`.
         form: how the table says the time, for a unit of time.
         key: the columns that may name a row.
+        label: the column that is predicted: a partition in which it is missing in every row is not written.
         folder: where.
         progress: is told how far it is.
 
@@ -79,10 +93,14 @@ def cut(
                     writers[name] = _writer(folder, name, part.schema, source)
                 writers[name](part)
                 done.rows[name] = done.rows.get(name, 0) + len(part)
+                filled = len(part) - part.column(label).null_count
+                done.labelled[name] = done.labelled.get(name, 0) + filled
             place += len(batch)
     finally:
         for write in writers.values():
             write(None)
+    for name in done.without_label:
+        next(folder.glob(f"{name}.*")).unlink()
     return done
 
 
@@ -134,7 +152,7 @@ Write = Callable[["pa.RecordBatch | None"], None]
 
 
 def _writer(folder: Path, name: str, schema: pa.Schema, source: TableSource) -> Write:
-    return (_parquet_writer if source.is_parquet else _csv_writer)(folder, name, schema, source)
+    return (_parquet_writer if source.is_typed else _csv_writer)(folder, name, schema, source)
 
 
 def _parquet_writer(folder: Path, name: str, schema: pa.Schema, source: TableSource) -> Write:  # noqa: ARG001

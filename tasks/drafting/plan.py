@@ -121,6 +121,8 @@ def make(wish: Wish, survey: Survey) -> ModelPlan:
     """
     for option, names in (("label", [wish.label]), ("time", [wish.time]), ("id", wish.key), ("keep", wish.keep)):
         _refuse_unknown(option, [name for name in names if name], survey)
+    for name in wish.keep:
+        survey.columns[name].is_kept_as_text = _unfit(survey.columns[name], survey).startswith("has ")
     task = _task(wish, survey)
     form = None if wish.time is None else times.form_of(survey, wish.time)
     by = _by(wish, survey, form)
@@ -143,6 +145,8 @@ def make(wish: Wish, survey: Survey) -> ModelPlan:
     features = [name for name in rest if name not in {suspicion.column for suspicion in left_out}]
     plan = ModelPlan(wish, survey, task, form, by, list(wish.key) or ids[:1], features, left_out, blocks=vectors)
     _refuse_clashes(plan)
+    words = "which no contract knows: have its parts written as columns"
+    plan.left_out += [Suspicion(name, f"is {type_}, {words}") for name, type_ in survey.source.nested.items()]
     plan.personal = suspects.personal(survey, features)
     plan.notes += [*survey.source.notes, *_notes(plan)]
     nothing = not features and not vectors and not plan.calendar
@@ -161,13 +165,20 @@ def make(wish: Wish, survey: Survey) -> ModelPlan:
 
 def split(plan: ModelPlan, cut: Cut) -> None:
     """Choose the holdout, now that the partitions are known."""
-    plan.rows = dict(sorted(cut.rows.items()))
+    waiting = cut.without_label
+    plan.rows = {name: rows for name, rows in sorted(cut.rows.items()) if name not in waiting}
+    labelled = {name: cut.labelled[name] for name in plan.rows}
+    if waiting:
+        plan.notes.append(
+            f"{len(waiting)} partitions, {waiting[0]} to {waiting[-1]}, have no {plan.wish.label} in any row: they are "
+            f"left out. Deliver them when it is known"
+        )
     if cut.without_time:
         plan.notes.append(f"{cut.without_time:,} rows have no time: they are in no partition")
-    total, days = sum(plan.rows.values()), _days(plan)
+    total, days = sum(labelled.values()), _days(plan)
     if plan.by in times.UNITS and len(plan.rows) >= 2 and days >= 10:
         taken = rows = 0
-        for count in reversed(plan.rows.values()):
+        for count in reversed(labelled.values()):
             enough = rows >= 0.2 * total and days * rows / total >= 6
             if enough or taken == len(plan.rows) - 1:
                 break
@@ -183,7 +194,8 @@ def split(plan: ModelPlan, cut: Cut) -> None:
 def _days(plan: ModelPlan) -> int:
     if plan.form is None:
         return 0
-    return int(plan.form.parse(plan.survey.sample[plan.form.column].dropna()).dt.normalize().nunique())
+    sample = plan.survey.sample[plan.survey.sample[plan.wish.label].notna()]
+    return int(plan.form.parse(sample[plan.form.column].dropna()).dt.normalize().nunique())
 
 
 def feature_name(column: str) -> str:
@@ -199,7 +211,7 @@ def feature_type(column: ColumnFacts) -> str:
     if column.kind == "truth":
         return "boolean"
     if column.kind == "text":
-        return "text" if _is_free_text(column) else "category"
+        return "text" if _is_free_text(column) or column.is_kept_as_text else "category"
     if column.kind == "time":
         return "datetime"
     if column.kind == "integer" and suspects.GROUP.search(column.name):
@@ -315,7 +327,7 @@ def _unfit(column: ColumnFacts, survey: Survey) -> str:
             return "has texts that are too long for a category"
         if column.counts is None or len(column.counts) > MOST_VALUES or len(column.counts) > 0.5 * survey.rows:
             count = "more than 1,000" if column.counts is None else f"{len(column.counts):,}"
-            return f"has {count} different texts: too many for a category; let rows put them into groups"
+            return f"has {count} different texts, too many for a category: `--keep` takes it as a text, by its words"
     return ""
 
 

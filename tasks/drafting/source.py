@@ -1,7 +1,7 @@
 """Files of a table that nobody has described yet: how they are written, and their rows, a few at a time.
 
-A CSV of any dialect (delimiter, decimal mark, encoding, with or without names), or Parquet. Everything is read as it
-stands there; types come later (survey.py).
+A CSV of any dialect (delimiter, decimal mark, encoding, with or without names), Parquet, or JSON lines. Everything is
+read as it stands there; types come later (survey.py).
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ from tasks.tables.conversions import PLAIN
 if TYPE_CHECKING:
     import pyarrow as pa
 
-SUFFIXES = (".csv", ".tsv", ".txt", ".parquet")
+SUFFIXES = (".csv", ".tsv", ".txt", ".parquet", ".jsonl")
+TYPED = (".parquet", ".jsonl")
+"""Whose values have types; the partitions of either are written as Parquet."""
+
 HEAD = 1 << 20
 """Bytes of a file that its dialect is told by."""
 
@@ -35,6 +38,9 @@ BLOCK = 1 << 21
 """Bytes of a CSV that are read at a time; of a wide one so many a column more."""
 
 A_COLUMN = 1 << 11
+JSON_BLOCK = 1 << 24
+"""Bytes of JSON lines that are read at a time; the first of them says the types."""
+
 MOST_COLUMNS = 20_000
 
 MISSING = ("", "NA", "N/A", "n/a", "NaN", "nan", "null", "NULL", "None", "none", "?", "-", "--", ".", "#N/A")
@@ -64,12 +70,16 @@ class TableSource:
     fractions: tuple[str, ...] = ()
     """Columns with a decimal mark: numbers, even where all of them are whole."""
     notes: tuple[str, ...] = ()
+    kinds: dict[str, str] = field(default_factory=dict)
+    """Column → its kind (tasks/tables/conversions.py), where values have types."""
+    nested: dict[str, str] = field(default_factory=dict)
+    """Column → its type, of those that no contract knows; they are left out."""
     seen: tuple[tuple[int, int, int], ...] = field(default=(), repr=False)
 
     @property
-    def is_parquet(self) -> bool:
-        """Whether the files are Parquet; else they are CSV."""
-        return self.paths[0].suffix == ".parquet"
+    def is_typed(self) -> bool:
+        """Whether values have types; in a CSV they are texts."""
+        return self.paths[0].suffix in TYPED
 
     def batches(
         self, progress: Progress, columns: Sequence[str] | None = None
@@ -83,7 +93,8 @@ class TableSource:
         total, before, rows = sum(size for size, _, _ in self.seen) or 1, 0, 0
         for path, seen in zip(self.paths, self.seen, strict=True):
             with _readable(path, self.dialect):
-                for batch, read in (_parquet if self.is_parquet else self._csv)(path, columns or self.columns):
+                read_file = {".parquet": _parquet, ".jsonl": _json}.get(path.suffix, self._csv)
+                for batch, read in read_file(path, columns or self.columns):
                     rows += len(batch)
                     progress(min(1.0, (before + read * seen[0]) / total), rows)
                     yield path, batch
@@ -133,6 +144,18 @@ def _parquet(path: Path, columns: Sequence[str]) -> Iterator[tuple[pa.RecordBatc
             yield batch.select(list(columns)), read / rows
 
 
+def _json(path: Path, columns: Sequence[str]) -> Iterator[tuple[pa.RecordBatch, float]]:
+    size = path.stat().st_size
+    for count, batch in enumerate(_opened_json(path), 1):
+        yield batch.select(list(columns)), min(1.0, count * JSON_BLOCK / size)
+
+
+def _opened_json(path: Path) -> Any:
+    from pyarrow import json as arrow_json
+
+    return arrow_json.open_json(path, arrow_json.ReadOptions(use_threads=False, block_size=JSON_BLOCK))
+
+
 def look(given: Sequence[Path]) -> TableSource:
     """The files that are meant, and how they are written.
 
@@ -140,8 +163,8 @@ def look(given: Sequence[Path]) -> TableSource:
         Mistake: a file is not there, empty, of another kind, or not as the others; says which, and what to do.
     """
     paths = _files(given)
-    if any(path.suffix == ".parquet" for path in paths):
-        return _look_at_parquet(paths)
+    if any(path.suffix in TYPED for path in paths):
+        return _look_at_types(paths)
     first, seen = paths[0], tuple(map(_looks, paths))
     rows, dialect = _dialect(first)
     header, body = (
@@ -160,7 +183,7 @@ def look(given: Sequence[Path]) -> TableSource:
     codes = tuple(name for name, cells in values.items() if any(re.fullmatch(r"0\d+", cell) for cell in cells))
     mark = re.compile(rf"[-+]?\d*\{dialect.decimal}\d+")
     fractions = tuple(name for name, cells in values.items() if any(mark.fullmatch(cell) for cell in cells))
-    return TableSource(paths, tuple(header), dialect, nulls, codes, fractions, tuple(notes), seen)
+    return TableSource(paths, tuple(header), dialect, nulls, codes, fractions, tuple(notes), seen=seen)
 
 
 # ── which files ───────────────────────────────────────────────────────────────────────────────────
@@ -181,14 +204,15 @@ def _files(given: Sequence[Path]) -> tuple[Path, ...]:
         raise Mistake(f"{twice} is named twice: every row of it would count twice")
     for path in paths:
         _refuse_file(path)
-    if len({path.suffix == ".parquet" for path in paths}) > 1:
-        raise Mistake("some files are CSV and some are Parquet: give files of one kind")
+    if len({path.suffix if path.suffix in TYPED else ".csv" for path in paths}) > 1:
+        raise Mistake("some files are CSV and some are Parquet or JSON lines: give files of one kind")
     return tuple(paths)
 
 
 def _refuse_file(path: Path) -> None:
     if path.suffix.lower() not in SUFFIXES:
-        raise Mistake(f"{path.name} is no {', '.join(SUFFIXES)}: have it written as CSV or Parquet")
+        lines = "; JSON a line per row (.jsonl)" if path.suffix.lower() == ".json" else ""
+        raise Mistake(f"{path.name} is no {', '.join(SUFFIXES)}: have it written as CSV or Parquet{lines}")
     if not path.stat().st_size:
         raise Mistake(f"{path} is empty")
     with path.open("rb") as stream:
@@ -246,20 +270,32 @@ def _refuse_other_dialect(written: Dialect, wanted: Dialect, path: Path, first: 
         raise Mistake(f"{path.name} has the {mine}, and {first.name} the {others}: have them written alike")
 
 
-def _look_at_parquet(paths: tuple[Path, ...]) -> TableSource:
+def _look_at_types(paths: tuple[Path, ...]) -> TableSource:
+    """A table of Parquet or JSON lines. The kinds of its columns are those of the first file."""
+    from tasks.tables import conversions
+
+    schemas = [_schema(path) for path in paths]
+    types = {f.name: f.type for f in schemas[0] if not re.fullmatch(r"__index_level_\d+__", f.name)}
+    _refuse_columns(list(types), paths[0])
+    for path, schema in zip(paths[1:], schemas[1:], strict=True):
+        _refuse_other_columns([n for n in schema.names if not n.startswith("__index")], list(types), path, paths[0])
+    kinds = {name: conversions.kind_of(type_) for name, type_ in types.items()}
+    nested = {name: str(types[name]) for name, kind in kinds.items() if kind not in (*conversions.NATURAL, "null")}
+    notes = ["JSON lines become Parquet: deliver later partitions as Parquet"] if paths[0].suffix == ".jsonl" else []
+    flat = {name: kind for name, kind in kinds.items() if name not in nested}
+    seen = tuple(map(_looks, paths))
+    return TableSource(paths, tuple(flat), notes=tuple(notes), kinds=flat, nested=nested, seen=seen)
+
+
+def _schema(path: Path) -> pa.Schema:
     from pyarrow import parquet
 
-    schemas = []
-    for path in paths:
-        with _readable(path, Dialect()):
-            schemas.append(parquet.read_schema(path))
-            if not parquet.read_metadata(path).num_rows:
-                raise Mistake(f"{path} has no row")
-    names = [name for name in schemas[0].names if not re.fullmatch(r"__index_level_\d+__", name)]
-    _refuse_columns(names, paths[0])
-    for path, schema in zip(paths[1:], schemas[1:], strict=True):
-        _refuse_other_columns([n for n in schema.names if not n.startswith("__index")], names, path, paths[0])
-    return TableSource(paths, tuple(names), seen=tuple(map(_looks, paths)))
+    with _readable(path, Dialect()):
+        if path.suffix == ".jsonl":
+            return _opened_json(path).schema
+        if not parquet.read_metadata(path).num_rows:
+            raise Mistake(f"{path} has no row")
+        return parquet.read_schema(path)
 
 
 @contextmanager
@@ -272,9 +308,8 @@ def _readable(path: Path, dialect: Dialect) -> Iterator[None]:
         yield
     except (pa.ArrowException, UnicodeError, Unreadable) as error:
         text = one_line(error, 300)
-        raise Mistake(
-            f"{path} cannot be read to its end ({dialect.encoding}, «{dialect.delimiter}» between columns): {text}"
-        ) from None
+        how = "" if path.suffix in TYPED else f" ({dialect.encoding}, «{dialect.delimiter}» between columns)"
+        raise Mistake(f"{path} cannot be read to its end{how}: {text}") from None
 
 
 # ── how a CSV is written ──────────────────────────────────────────────────────────────────────────

@@ -28,6 +28,8 @@ BECOMES = {"Int64": ("float64", "str"), "datetime64[us]": ("str",)}
 
 OF_TEXT = ("Int64", "boolean", "float64", "datetime64[us]", "datetime64[us, UTC]", "str")
 """What a column of texts may be, the narrowest first."""
+TIMES_OR_TEXT = ("datetime64[us]", "datetime64[us, UTC]", "str")
+"""What a column of texts may be where numbers are numbers."""
 
 
 @dataclass
@@ -44,6 +46,8 @@ class ColumnFacts:
     counts: Counter[Any] | None = field(default_factory=Counter)
     """How often each value stands there; None: there are more than MOST_VALUES."""
     longest: int = 0
+    is_kept_as_text: bool = False
+    """Whether a person wants it by its words, though it would be no free text."""
 
     @property
     def type(self) -> str:
@@ -93,7 +97,8 @@ class ColumnFacts:
             values, refused = conversions.convert(batch, self.candidates[0], source.nulls, source.dialect)
             if refused is None or len(self.candidates) == 1:
                 return values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
-            self._refuse_name(batch.filter(refused))
+            if self.rows > self.missing or values.null_count < len(values):
+                self._refuse_name(batch.filter(refused))
             was = self.candidates.pop(0)
             if self.rows > self.missing:  # what was seen so far must fit too
                 self.candidates = [each for each in self.candidates if each in BECOMES.get(was, ("str",))]
@@ -102,11 +107,11 @@ class ColumnFacts:
                 self.counts = Counter({str(value): n for value, n in (self.counts or {}).items()}) or self.counts
 
     def _refuse_name(self, refused: pa.Array) -> None:
-        """Where files were put one behind the other, the line of names stands there again."""
+        """Where files were put one behind the other, the line of names stands there again: all else fits."""
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        if pa.types.is_string(refused.type) and pc.any(pc.equal(refused, self.name)).as_py():
+        if pa.types.is_string(refused.type) and pc.all(pc.equal(refused, self.name)).as_py():
             raise Mistake(
                 f"column {self.name!r} holds its own name among its values: the line of column names stands there "
                 f"more than once. Remove it, or give the files one by one"
@@ -159,22 +164,12 @@ def survey(source: TableSource, progress: Progress) -> Survey:
 
 
 def _candidates(source: TableSource) -> dict[str, tuple[str, ...]]:
-    if not source.is_parquet:
+    if not source.is_typed:
         kinds = {**dict.fromkeys(source.fractions, OF_TEXT[2:]), **dict.fromkeys(source.codes, ("str",))}
         return {name: kinds.get(name, OF_TEXT) for name in source.columns}
-    from tasks.tables import table_files
-
-    nullable = {"int64": "Int64", "bool": "boolean"}
-    types: dict[str, tuple[str, ...]] = {}
-    for name, (kind, shown) in table_files.kinds(source.paths[0]).items():
-        if name in source.columns:
-            if kind not in conversions.NATURAL:
-                raise Mistake(
-                    f"column {name!r} is of type {shown}, which no contract knows: leave it out, or split it up"
-                )
-            natural = conversions.NATURAL[kind]
-            types[name] = (nullable.get(natural, natural),)
-    return types
+    nullable = {"int64": ("Int64",), "bool": ("boolean",), "str": TIMES_OR_TEXT}
+    natural = {name: conversions.NATURAL.get(kind, "str") for name, kind in source.kinds.items()}
+    return {name: nullable.get(type_, (type_,)) for name, type_ in natural.items()}
 
 
 def _typed(table: Any, columns: dict[str, ColumnFacts], source: TableSource) -> pd.DataFrame:

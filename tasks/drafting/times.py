@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -130,6 +131,11 @@ def names(times: Texts, unit: Unit) -> npt.NDArray[np.str_]:
         return np.array([f"{year // 10 * 10}" for year in at.astype("datetime64[Y]").astype(int) + 1970])
     steps = {"year": "Y", "month": "M", "day": "D", "hour": "h"}
     return np.char.replace(np.datetime_as_string(at.astype(f"datetime64[{steps[unit]}]")), "T", "-")
+
+
+def name_of(moment: datetime, unit: str) -> str:
+    """The partition of a moment, by its name."""
+    return str(names(pd.Series([pd.Timestamp(moment)]), unit)[0])  # type: ignore[arg-type]  # one of UNITS
 
 
 def usual_unit(times: Texts) -> Unit:

@@ -275,6 +275,8 @@ def suite(survey: Survey, dataset: str, key: Sequence[str] = (), plan: ModelPlan
         lines.append(f"nulls: {json.dumps(list(survey.source.nulls), ensure_ascii=False)}")
     if dialect := source.describe(survey.source.dialect):
         lines.append(f"csv: {json.dumps(dialect, ensure_ascii=False)}")
+    if survey.source.nested:
+        lines.append("additional: allow  # nested columns, which are left out")
     lines.append("columns:")
     begins = {block.columns[0]: block for block in plan.blocks} if plan else {}
     single = _single(survey, plan)
@@ -483,10 +485,10 @@ def _about(column: ColumnFacts, type_: str) -> str:
 
 def _left_out(plan: ModelPlan) -> Iterator[str]:
     for suspicion in plan.left_out:
-        column = plan.survey.columns[suspicion.column]
+        column = plan.survey.columns.get(suspicion.column)
         line = (
             f"{quoted(feature_name(suspicion.column))}: {_feature(plan, suspicion.column)}"
-            if _can_be(column)
+            if column and _can_be(column)
             else suspicion.column
         )
         line += f"  # LEAK? {suspicion.why}" if suspicion.is_leak else f"  # left out: it {suspicion.why}"

@@ -88,7 +88,10 @@ def make_rows(name: str, model: params.Model, partition: str, tables: Mapping[st
     frames = {dataset: {path.stem: read_table(name, dataset, path) for path in of} for dataset, of in tables.items()}
     rows = call(name, model, partition, frames)
     if not isinstance(rows, pd.DataFrame) or rows.empty:
-        raise ModelCodeError(f"models/{name}/rows gave no rows for {partition}")
+        raise ModelCodeError(
+            f"models/{name}/rows gave no rows for {partition}: no line of its tables has what a row is made of. Are "
+            f"labels still to come? Then deliver the partition again when they are known"
+        )
     try:
         return conform(rows, name, model, partition)
     except ModelCodeError as error:

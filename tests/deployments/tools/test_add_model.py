@@ -234,6 +234,50 @@ def test_many_numbered_columns_are_one_vector(add: Callable[..., Added]) -> None
     runpy.run_path("tests/models/test_shop.py")["test_each_line_is_a_row_that_can_be_learned_from"]()
 
 
+def test_partitions_that_wait_for_their_labels_are_left_out(add: Callable[..., Added]) -> None:
+    """No rows can be made of them: the landing zone would put each into quarantine."""
+    frame = visits()
+    added = add(frame.assign(bought=frame["bought"].where(frame["at"] < "2025-05-01")))
+    assert "2025-05 to 2025-06, have no bought in any row" in added.told
+    assert "2025-05.csv" not in {path.name for path in (added.root / "var/landing/shop").iterdir()}
+
+
+def test_a_column_of_many_texts_may_be_kept_by_its_words(add: Callable[..., Added]) -> None:
+    """Too many for a category; `--keep` makes a text of it."""
+    names = [f"name {i}" for i in RNG.integers(0, 400, 600)]
+    assert "`--keep` takes it as a text" in add(visits(name=names)).left_out
+    add_model.run(Wish("other", "bought", "at", keep=("name",)), [Path("../visits.csv")], train=False, ask=False)
+    assert params.load().model("other").features["name"].type == "text"
+
+
+def test_a_value_may_be_called_as_its_column(add: Callable[..., Added]) -> None:
+    """Only what stands alone among values of another type is a line of names."""
+    assert add(visits(app=RNG.choice(["app", "web"], 600))).model.features["app"].type == "category"
+
+
+def test_nested_columns_are_left_out_and_may_come_again(add: Callable[..., Added], tmp_path: Path) -> None:
+    """A struct or a list is no type of a contract; the others of such a file are learned from."""
+    path = tmp_path / "visits.parquet"
+    visits().assign(basket=[{"items": i} for i in range(600)], at=visits()["at"].astype(str)).to_parquet(path)
+    added = add(path)
+    assert "basket: is struct<items: int64>" in added.told
+    landed = next((added.root / "var/landing/shop").iterdir())
+    assert validate.check(landed, "shop", "shop", None).passed
+    suite = contract.load("shop", "shop", landed.stem)
+    assert "basket" not in table_files.read(path, suite).columns
+
+
+def test_json_lines_are_kept_as_parquet(add: Callable[..., Added], tmp_path: Path) -> None:
+    """A line a row; times are texts there."""
+    path = tmp_path / "visits.jsonl"
+    visits().to_json(path, orient="records", lines=True, date_format="iso")
+    added = add(path)
+    assert added.model.split.by == "time"
+    landed = sorted((added.root / "var/landing/shop").iterdir())
+    assert {each.suffix for each in landed} == {".parquet"}
+    assert validate.check(landed[0], "shop", "shop", None).passed
+
+
 def test_a_counter_may_go_on_counting(add: Callable[..., Added]) -> None:
     """A number that names rows has no limits: the next ones are beyond them."""
     root = add(visits(order_id=range(5000, 5600), line_no=range(600))).root

@@ -21,7 +21,7 @@ def seen(*paths: Path) -> survey.Survey:
 def test_a_file_is_a_partition(tmp_path: Path) -> None:
     """By its name, without what a partition may not be called."""
     done = cutting.cut(
-        seen(tmp_path / "my table.csv", tmp_path / "b.csv"), "file", None, (), tmp_path / "cut", lambda *_: None
+        seen(tmp_path / "my table.csv", tmp_path / "b.csv"), "file", None, (), "y", tmp_path / "cut", lambda *_: None
     )
     assert done.rows == {"my-table": 2, "b": 2}
 
@@ -31,4 +31,4 @@ def test_two_files_are_not_one_partition(names: tuple[str, str], tmp_path: Path)
     """In two folders, or of names that become alike."""
     table = seen(*(tmp_path / name for name in names))
     with pytest.raises(Mistake, match="would both be the partition x"):
-        cutting.cut(table, "file", None, (), tmp_path / "cut", lambda *_: None)
+        cutting.cut(table, "file", None, (), "y", tmp_path / "cut", lambda *_: None)

@@ -172,8 +172,11 @@ def test_what_does_not_concern_the_rows_makes_none_again(small: Project, validat
     ("new", "said"),
     [
         ("    return tables['nothing']", "models/tiny/rows failed on 2013-01: KeyError: 'nothing'"),
-        ("    return None", "models/tiny/rows gave no rows for 2013-01"),
-        ("    return tables['readings'].head(0)", "models/tiny/rows gave no rows for 2013-01"),
+        ("    return None", "models/tiny/rows gave no rows for 2013-01: no line of its tables has"),
+        (
+            "    return tables['readings'].head(0)",
+            "models/tiny/rows gave no rows for 2013-01: no line of its tables has",
+        ),
     ],
 )
 def test_code_that_fails_is_told_with_the_partition(
@@ -188,7 +191,7 @@ def test_code_that_fails_is_told_with_the_partition(
         forget_models(patch)
         with pytest.raises(ModelCodeError) as caught:
             validated()
-    assert str(caught.value) == said
+    assert str(caught.value).startswith(said)
     assert files.tree(settings.BUILD / "tiny") == before
 
 
