@@ -32,7 +32,7 @@ Kind = Literal["drift", "quality", "service"]
 Change = Literal["opened", "closed"]
 Span = tuple[date, date]
 Alarm = dict[str, Any]
-"""As report.json has it, and `release`, `columns`, `times` (how often it was opened) and what was `told`."""
+"""As report.json has it, and `release`, `times` (how often it was opened) and what was `told`."""
 
 EFFECT_UNKNOWN = "its effect on"
 """How the effect of an alarm on the model begins where it is not known."""
@@ -43,7 +43,7 @@ KEPT = 200
 UNANSWERED = 0.01
 """So many requests of a day may be shed or fail."""
 
-REPORTED = ("key", "kind", "what", "text", "effect", "since", "opened", "closed", "acknowledged")
+REPORTED = ("key", "kind", "what", "columns", "text", "effect", "since", "opened", "closed", "acknowledged")
 
 
 @dataclass(frozen=True)

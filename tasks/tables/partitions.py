@@ -89,14 +89,17 @@ def _hour(name: str) -> datetime | None:
 
 
 def is_later(other: str, name: str) -> bool:
-    """Whether a partition is later than another one. A day of 2024-03 is not later than 2024-03.
+    """Whether a partition has time after another one.
+
+    A day of 2024-03 is not later than 2024-03; the month is later than all of its days but the last, as it goes on.
 
     Raises:
         ValueError: that cannot be said of their names.
     """
     beside, mine = _comparable(other, name), _comparable(name, other)
-    is_within = len(beside.begin) == len(mine.begin) and beside.end <= mine.end
-    return beside.begin > mine.begin and not is_within
+    if len(beside.begin) == len(mine.begin):
+        return beside.end > mine.end
+    return beside.begin > mine.begin
 
 
 def in_order(names: Iterable[str]) -> list[str]:

@@ -56,7 +56,7 @@ def read(path: Path, wanted: Contract) -> pd.DataFrame:
 
     wanted = wanted.model_copy(update={"csv": _dialect(path, wanted.csv)})
     try:
-        table = _with_range(_parquet(path), wanted) if path.suffix == ".parquet" else _csv(path, wanted)
+        table = _with_range(_parquet(path, wanted), wanted) if path.suffix == ".parquet" else _csv(path, wanted)
         return _frame(_typed(arranged(table, wanted), wanted), wanted)
     except Unreadable:
         raise
@@ -211,10 +211,27 @@ _UNNAMED = re.compile(r"__index_level_\d+__")
 # ── Parquet ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def _parquet(path: Path) -> pa.Table:
-    """All of a Parquet file. (Not by read_table, which takes `name=value` in the path for columns.)"""
+def _parquet(path: Path, wanted: Contract) -> pa.Table:
+    """A Parquet file. (Not by read_table, which takes `name=value` in the path for columns.)
+
+    Columns that may come in addition, and are left out, are not read: what Arrow cannot read of them is no fault.
+    """
+    import pyarrow as pa
+
     with _opened(path) as opened:
-        table = opened.read()
+        schema = opened.schema_arrow
+        asked = {*_types(wanted), *(name for name in _by_pandas(schema) if isinstance(name, str))}
+        needed = [name for name in schema.names if name in asked] if wanted.additional == "allow" else schema.names
+        try:
+            table = opened.read(needed or None)
+        except pa.ArrowInvalid:
+            fixed = [name for name in needed if pa.types.is_fixed_size_list(schema.field(name).type)]
+            if not fixed:
+                raise
+            raise Unreadable(  # https://github.com/apache/arrow/issues/35692
+                f"column {', '.join(fixed)}: its lists have a fixed length, and where one is missing Arrow cannot read "
+                f"them back: have them written as lists of any length"
+            ) from None
         _refuse_damage(table)
         return _instants(table, opened)
 

@@ -30,6 +30,9 @@ Floats = npt.NDArray[np.float64]
 MOST_ROWS = 20_000
 """Of which halves are drawn: some detectors compare each row with each other."""
 
+MOST_ALERTS = 0.5
+"""The share of the rows that may raise an alert."""
+
 GRID = 101
 """Quantiles of the scores of the training rows that are kept."""
 
@@ -74,7 +77,12 @@ def fit(
     else:
         if not (days := times.dt.normalize().nunique()):
             raise ValueError("estimator.alerts_per_day takes rows with a time: without one, set the contamination")
-        expected = min(alerts_per_day * days / len(features), 0.5)
+        if (expected := alerts_per_day * days / len(features)) > MOST_ALERTS:
+            raise ValueError(
+                f"estimator.alerts_per_day: {alerts_per_day:g} alerts a day are {expected:.0%} of the training rows, "
+                f"which are {len(features) / days:.3g} a day: what more than half of them are is not strange. Ask for "
+                f"at most {MOST_ALERTS * len(features) / days:.3g}"
+            )
         lenience = float(np.quantile(_scores(pipeline, features), 1 - halves.share_within(expected)))
         name, estimator = pipeline.steps[-1]
         pipeline.steps[-1] = (name, AlertBudget(estimator, lenience))

@@ -378,7 +378,10 @@ class _Holdout:
     @cached_property
     def weights(self) -> Floats | None:
         """How often each row counts; None where all count once."""
-        return self.rows["weight"].to_numpy(dtype=np.float64) if "weight" in self.rows else None
+        weights = self.rows["weight"].to_numpy(dtype=np.float64) if "weight" in self.rows else None
+        if weights is not None and len(weights) and not weights.any():
+            raise ValueError(f"the weight of each of the {len(weights):,} rows that are compared is 0: none counts")
+        return weights
 
     def mean(self, values: Floats, members: Flags | slice = slice(None)) -> float:
         weights = None if self.weights is None else self.weights[members]

@@ -3,6 +3,7 @@
 `python -I bento_trial.py build|ask`, tasks as lines of JSON on standard input, an answer to each as a line of standard
 output. Isolated (-I), so that the only code beside the installed packages is that of the release: the service is tried
 as it will be served, over JSON, only without the socket. Each task is done by a fork, which imports the release's code.
+It may hang in that code: it ends with this process, and this process with the one that started it.
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ from __future__ import annotations
 import gc
 import json
 import os
+import signal
 import statistics
 import sys
 import time
 import traceback
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import IO, Any, NoReturn
@@ -75,6 +78,9 @@ async def _post(client: Any, rows: list[dict[str, Any]]) -> tuple[dict[str, Any]
     return {"status": response.status_code, "body": response.json()}, seconds
 
 
+PR_SET_PDEATHSIG = 1
+"""Of prctl(2)."""
+
 AHEAD = {
     "build": ("bentoml.bentos", "bentoml._internal.bento.build_config"),
     "ask": ("bentoml", "_bentoml_impl.server.app", "httpx", "sklearn.ensemble", "treelite", "prometheus_client"),
@@ -85,18 +91,41 @@ AHEAD = {
 def main() -> None:
     """Read tasks, have each done, answer."""
     gc.set_threshold(100_000, 20, 20)  # nearly all objects live until the end
-    begin = time.perf_counter()
+    begin, started_by = time.perf_counter(), os.getppid()
     answer_to = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what libraries print is no part of the answer
     for name in AHEAD[sys.argv[1]]:
         import_module(name)
     imported = time.perf_counter() - begin
     gc.freeze()  # nor need a last collection look at these
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
     for line in sys.stdin:
         if (child := os.fork()) == 0:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
+            _end_with_parent()
             _answer(json.loads(line), imported, answer_to)
-        elif os.waitpid(child, 0)[1]:
+        elif _wait(child, started_by):
             sys.exit(1)
+
+
+def _end_with_parent() -> None:
+    """Have the kernel kill this process once its parent is gone."""
+    import ctypes
+
+    with suppress(AttributeError):  # another system than Linux
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _wait(child: int, started_by: int) -> int:
+    """The status that a child ended with; or 1, if the process that wants its answer is gone."""
+    while True:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return status
+        if os.getppid() != started_by:
+            os.kill(child, signal.SIGKILL)
+            return 1
+        signal.sigtimedwait({signal.SIGCHLD}, 1.0)
 
 
 def _answer(task: dict[str, Any], imported: float, answer_to: IO[str]) -> NoReturn:

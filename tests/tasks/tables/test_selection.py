@@ -54,6 +54,18 @@ def test_the_days_of_a_month_are_no_later_than_the_month() -> None:
     assert partitions.is_later("2024-03-late", "2024-03")
 
 
+def test_a_month_goes_on_after_each_of_its_days() -> None:
+    """A table by month beside rows by day: of March only its last day may know all of it."""
+    months = [Path(f"rates/2024-{month:02d}.csv") for month in (2, 3)]
+    read = {
+        day: [path.stem for path in selection.of("rates", read_as("all"), f"2024-03-{day}", months)]
+        for day in ("15", "31")
+    }
+    assert read == {"15": ["2024-02"], "31": ["2024-02", "2024-03"]}
+    assert partitions.is_later("2024", "2024-Q1")
+    assert not partitions.is_later("2024-W05", "2024-02")
+
+
 @pytest.mark.parametrize("written", ["all", {"history": 2}])
 def test_names_that_say_no_time_are_refused_where_order_matters(written: object) -> None:
     """Nothing is the newest because of the alphabet; what does not follow time is read as static."""

@@ -382,3 +382,13 @@ def test_a_tsv_is_cut_at_tabs_unless_the_suite_says_otherwise(tmp_path: Path) ->
     said = contract.Contract.model_validate({**plain, "csv": {"delimiter": ";"}})
     (tmp_path / "t.tsv").write_text("a;b\n1;2.5\n", encoding="utf-8")
     assert table_files.read(tmp_path / "t.tsv", said).to_dict("list") == {"a": [1], "b": [2.5]}
+
+
+def test_a_vector_that_is_missing_is_a_fault_only_where_it_is_asked_for(tmp_path: Path) -> None:
+    """Arrow writes lists of a fixed length with gaps, and cannot read them back."""
+    vectors = pa.array([[1.0, 2.0], None], pa.list_(pa.float64(), 2))
+    parquet.write_table(pa.table({"n": [1, 2], "due.at": ["a", "b"], "v": vectors}), tmp_path / "p.parquet")
+    wanted = asked(columns={"n": "int64", "due.at": "str"}, additional="allow")
+    assert table_files.read(tmp_path / "p.parquet", wanted).to_dict("list") == {"n": [1, 2], "due.at": ["a", "b"]}
+    with pytest.raises(table_files.Unreadable, match="column v: its lists have a fixed length, and where one is missi"):
+        table_files.read(tmp_path / "p.parquet", asked(columns={"n": "int64"}))

@@ -76,6 +76,12 @@ def test_a_budget_a_day_takes_days() -> None:
         anomaly.fit(make_pipeline(IsolationForest(random_state=0)), rows(100, 0), undated, 2.0)
 
 
+def test_a_budget_of_more_than_half_of_the_rows_is_refused() -> None:
+    """It was cut to a half in silence."""
+    with pytest.raises(ValueError, match=r"8 alerts a day are 80% of the training rows, which are 10 a day: .*most 5$"):
+        anomaly.fit(make_pipeline(IsolationForest(random_state=0)), rows(500, 0), days(500, 10), 8.0)
+
+
 @pytest.mark.parametrize(
     ("estimator", "said"),
     [

@@ -678,6 +678,17 @@ def test_a_row_that_weighs_nothing_decides_nothing(flights: Flights) -> None:
     assert weighted.id != plain.id
 
 
+def test_rows_that_all_weigh_nothing_are_told(flights: Flights) -> None:
+    """As may be, once those that either has learned from are left out; not in NumPy's words."""
+    case = flights.case(flights.truth, flights.noisy(0.8))
+    verdict = gate.judge(replace(case, holdout=flights.frame.assign(weight=0.0)), rule(), resamples=50)
+    assert not verdict.promoted
+    for name in ("improvement", "beats_baseline"):
+        assert check(verdict, name).reason == (
+            f"could not run: the weight of each of the {flights.n:,} rows that are compared is 0: none counts"
+        )
+
+
 def unfair(flights: Flights, shift: float) -> gate.Comparison:
     """Decisions that are easier to get in one of three groups, which the model does not know."""
     group = np.random.default_rng(5).choice(["a", "b", "few"], flights.n, p=[0.5, 0.48, 0.02])
