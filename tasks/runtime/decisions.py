@@ -82,7 +82,7 @@ def _by_type(estimator: Any) -> Decision:
     if kind is Tuned and isinstance(estimator.scoring, str):
         return _threshold(estimator, estimator.best_threshold_, None)
     package = ".".join(kind.__module__.split(".")[:2])
-    family = families.named(kind.__module__.partition(".")[0])
+    family = families.named(families.package_of(kind.__module__))
     known = {*TAKES_MOST_PROBABLE.get(package, ()), *(family.most_probable if family else ())}
     return MOST_PROBABLE if kind.__name__ in known else PREDICT
 
