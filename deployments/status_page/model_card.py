@@ -12,6 +12,7 @@ from deployments.status_page import assets, facts, monitoring
 from deployments.status_page.facts import Broken, ModelFacts, ReleaseFacts
 from deployments.status_page.parts import fill, part
 from tasks.ground import params
+from tasks.ground.task_kinds import KINDS
 from tasks.ground.words import listed, many
 from tasks.pictures.formatting import day, short
 
@@ -55,22 +56,13 @@ def _part(heading: str, model: ModelFacts, sentences: Any) -> Markup:
 
 def _answers(model: ModelFacts) -> Iterator[str]:
     section, card = model.section, model.section.card
-    yield _ANSWER[section.task].format(rows=card.rows)
+    yield KINDS[section.task].card.format(rows=card.rows)
     if section.labels:
         yield f"It answers so of each of these: {', '.join(section.labels)}."
     if card.audience:
         yield f"It is made for {card.audience.rstrip('.')}."
     if card.owner:
         yield f"Questions: {card.owner}"
-
-
-_ANSWER = {
-    "classification": "For each of the {rows} it gives a probability of each answer, between 0 and 1, and the answer "
-    "that it decides for.",
-    "regression": "For each of the {rows} it gives a number.",
-    "forecast": "It gives numbers for times to come.",
-    "anomaly": "For each of the {rows} it gives a score: the higher, the more unusual; and whether that is an alert.",
-}
 
 
 # ── how good it is ────────────────────────────────────────────────────────────────────────────────

@@ -26,6 +26,7 @@ from pydantic import (
 
 from tasks.ground import settings, yaml_reader
 from tasks.ground.errors import NoModel, ParamsError, did_you_mean
+from tasks.ground.task_kinds import KINDS, OF_SEVERAL, Task
 from tasks.runtime import answer_columns, feature_types, request_schema
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
@@ -115,6 +116,9 @@ RESERVED = {"label", "time", "id", "weight", "json", "model_config", "model_post
 MOST_FEATURES = 2_000
 """Of a model: with ten thousand a release takes ten seconds to load, and as many summaries are read every time."""
 
+_OF_LOSS_BY_ROW = ("measured_loss", "estimated_loss")
+"""Conditions of a retrain policy that take one."""
+
 _OF_ONE_TYPE = ("max_length", "log", "length", "timezone", "group")
 """Keys of a feature that most have no use for."""
 
@@ -123,19 +127,6 @@ NAIVE = ("seasonal_naive", "seasonal_error")
 
 OWN_COLUMNS = (*answer_columns.COLUMNS, *answer_columns.OTHERS, *NAIVE)
 """What no label may be called beside RESERVED."""
-
-Task = Literal["classification", "regression", "forecast", "anomaly"]
-
-LOSSES: dict[str, tuple[str, ...]] = {
-    "classification": ("log_loss", "brier", "cost"),
-    "regression": ("absolute", "squared", "poisson"),
-    "forecast": ("absolute", "squared"),
-    "anomaly": ("average_precision",),
-}
-"""Task → what its gate may compare."""
-
-OF_SEVERAL = ("classification", "regression")
-"""Tasks of which a model may have several labels."""
 
 
 class Section(BaseModel):
@@ -295,14 +286,14 @@ class AskedTask(BaseModel):
     @classmethod
     def _as_written(cls, written: Any) -> Any:
         if isinstance(written, str):
-            if written not in LOSSES:
+            if written not in KINDS:
                 _no_task(written)
             return {"kind": written}
         if isinstance(written, dict) and len(written) == 1:
             ((kind, labels),) = written.items()
             if kind in OF_SEVERAL and isinstance(labels, list):
                 return {"kind": kind, "labels": labels}
-            if kind in LOSSES and isinstance(labels, list):
+            if kind in KINDS and isinstance(labels, list):
                 raise ValueError(f"task: {kind} has one label: of several, {' or '.join(OF_SEVERAL)}, or a model each")
         return written if isinstance(written, dict) and "kind" in written else _no_task(written)
 
@@ -322,7 +313,7 @@ class AskedTask(BaseModel):
 
 def _no_task(written: Any) -> Any:
     raise ValueError(
-        f"{written!r} is no task; write one of {', '.join(LOSSES)}, or of several labels "
+        f"{written!r} is no task; write one of {', '.join(KINDS)}, or of several labels "
         f"{{{OF_SEVERAL[1]}: [one, other]}}"
     )
 
@@ -441,8 +432,8 @@ class Gate(Section):
     min_rows: PositiveInt
     floors: dict[str, float] = {}
     ceilings: dict[str, float] = {}
-    slice_min_rows: PositiveInt
-    slice_margin: NonNegativeFloat
+    slice_min_rows: PositiveInt = 1
+    slice_margin: NonNegativeFloat = 0
     fairness: list[Fairness] = []
     calibration: PositiveFloat | None = None
     coverage: Annotated[list[Share], Field(min_length=2, max_length=2)] = [0.7, 0.9]
@@ -693,7 +684,7 @@ class Model(Section):
             )
         if twice := [column for column, times in Counter(self.columns).items() if times > 1]:
             raise ValueError(f"features: {twice[0]} is a feature, and a number of a vector: give one another name")
-        if self.gate.loss not in (losses := LOSSES[self.task]):
+        if self.gate.loss not in (losses := KINDS[self.task].losses):
             raise ValueError(f"gate.loss: {self.gate.loss!r} is not for {self.task}; one of {', '.join(losses)}")
         self._refuse_what_its_task_has_no_use_for()
         if not any(reading.needs_own for reading in self.datasets.values()):
@@ -703,14 +694,20 @@ class Model(Section):
     def _refuse_what_its_task_has_no_use_for(self) -> None:
         self._refuse_another_forecast()
         if self.task != "anomaly":
-            if self.gate.calibration is None:
-                raise ValueError("gate.calibration: is missing")
+            for key in ("slice_min_rows", "slice_margin", "calibration"):
+                if getattr(self.gate, key) is None or key not in self.gate.model_fields_set:
+                    raise ValueError(f"gate.{key}: is missing")
             if self.estimator.alerts_per_day is not None:
                 raise ValueError(f"estimator.alerts_per_day: is for task: anomaly; a {self.task} raises no alerts")
         elif "alert_rate" not in self.gate.ceilings:
             raise ValueError(
                 "gate.ceilings: name alert_rate, the largest share of rows that may raise an alert: without labels "
                 "a candidate is judged by it"
+            )
+        elif asked := [key for line in self.retrain.when for key, _ in line.given() if key in _OF_LOSS_BY_ROW]:
+            raise ValueError(
+                f"retrain.when: {asked[0]}: no row of an anomaly model has a loss by itself: ask for new_rows, drift "
+                f"or age_days"
             )
 
     @model_validator(mode="after")

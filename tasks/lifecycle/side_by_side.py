@@ -17,6 +17,7 @@ from tasks.data import versions
 from tasks.ground import files, params, settings, yaml_reader
 from tasks.ground.errors import DataMissing, Mistake
 from tasks.ground.git import Clone
+from tasks.ground.task_kinds import KINDS
 from tasks.runtime import answer_columns
 
 if TYPE_CHECKING:
@@ -187,7 +188,7 @@ class _HoldoutScores:
 
         label, resamples = metrics.label_of(self.holdout), self.model.evaluate.resamples
         mine, theirs = map(self._answers, (contender, first))
-        if self.model.task == "anomaly":  # of which no row has a loss by itself
+        if not KINDS[self.model.task].has_loss_by_row:
             try:
                 value, *drawn = metrics.precision_differences(label, mine, theirs, self.blocks, resamples, SEED)
             except metrics.Unscorable:

@@ -28,6 +28,7 @@ import pandas as pd
 
 from tasks.ground import numbers
 from tasks.ground.errors import Mistake, did_you_mean
+from tasks.ground.task_kinds import KINDS
 from tasks.runtime import answer_columns
 
 Floats = npt.NDArray[np.float64]
@@ -59,7 +60,7 @@ class Unscorable(Mistake, ValueError):
 
 def headline(task: str) -> str:
     """The metric of a task where there is room for one only."""
-    return {"classification": "log_loss", "anomaly": "alert_rate"}.get(task, "mae")
+    return KINDS[task].headline
 
 
 def predictions_of(frame: pd.DataFrame) -> pd.DataFrame:

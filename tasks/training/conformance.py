@@ -18,6 +18,7 @@ import pandas as pd
 
 from tasks.ground import params
 from tasks.ground.errors import ModelCodeError
+from tasks.ground.task_kinds import OF_SEVERAL
 from tasks.ground.words import listed
 from tasks.modelling.rows import as_feature, as_matrix, as_text
 from tasks.runtime import answer_columns, feature_types, request_schema
@@ -104,7 +105,7 @@ def _refuse_several_labels(rows: pd.DataFrame, model: params.Model, where: str) 
 
 def _several(model: params.Model, columns: list[str]) -> str:
     names = dict.fromkeys(columns) if len({*columns}) > 1 else ["one", "other"]
-    task = model.task if model.task in params.OF_SEVERAL else params.OF_SEVERAL[1]
+    task = model.task if model.task in OF_SEVERAL else OF_SEVERAL[1]
     return params.SEVERAL_LABELS.format(task=task, labels=", ".join(names))
 
 

@@ -6,6 +6,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from tasks.ground.errors import ModelCodeError
+from tasks.ground.task_kinds import KINDS
 from tasks.modelling import metrics
 from tasks.runtime import model_file
 
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
 
 FEW = 300
 """Rows of the trial."""
-
-OF_TASK = {"classification": "classifier", "regression": "regressor", "forecast": "regressor"}
 
 
 def refuse_before_fit(pipeline: Pipeline, name: str, model: params.Model, *, weighted: bool) -> None:
@@ -34,8 +33,8 @@ def refuse_before_fit(pipeline: Pipeline, name: str, model: params.Model, *, wei
         kind = get_tags(last).estimator_type
     except (AttributeError, TypeError):  # a team's own, without tags: the fit says what it can do
         kind = None
-    wanted = OF_TASK.get(model.task)
-    if kind and wanted and kind != wanted:
+    wanted = KINDS[model.task].estimator
+    if kind and kind != wanted:
         raise ModelCodeError(
             f"{where}: {model.estimator.class_} is a {kind.replace('_', ' ')}, and the task is {model.task}, which "
             f"needs a {wanted}: name one, or another task"

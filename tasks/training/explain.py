@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from tasks.ground.task_kinds import KINDS
 from tasks.modelling import metrics
 from tasks.runtime import answer_columns, model_file
 
@@ -86,12 +87,11 @@ def permutation_importance(
             stacked[column] = frame[column].array.take(taken.ravel())
     given = model_file.predict(pipeline, pd.DataFrame({name: stacked[name] for name in features.columns}), task)
     truth = label.iloc[np.tile(sample, len(position))]
-    if task == "anomaly":
+    if not KINDS[task].has_loss_by_row:
         scores = given["anomaly_score"].to_numpy().reshape(len(position), count)
         lost = np.abs(scores - scores[0])
     else:
-        loss = "log_loss" if task == "classification" else "absolute"
-        lost = metrics.losses(loss, truth, given).reshape(len(position), count)
+        lost = metrics.losses(KINDS[task].losses[0], truth, given).reshape(len(position), count)
     grown = lost[1:].reshape(len(names), repeats, count).mean(axis=1) - lost[0]
     drawn = metrics.bootstrap_means(grown.T, blocks[sample], RESAMPLES, 0)
     limits = np.array([metrics.interval(column, confidence) for column in drawn.T])

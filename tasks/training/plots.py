@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from tasks.ground import files, numbers
+from tasks.ground.task_kinds import KINDS
 from tasks.modelling import metrics
 from tasks.pictures.figures import BLUE, GREEN, GREY, INK, ORANGE, PALE, PURPLE, SKY, png, styled
 from tasks.runtime import answer_columns
@@ -53,12 +54,6 @@ CURVES = 4
 
 FEATURES, SLICES, POINTS = 15, 30, 200
 """Most features and slices in a picture; most points of a curve in a JSON file."""
-
-NAMES = {"log_loss": "log loss", "mae": "mean absolute error", "alert_rate": "alert rate"}
-"""The headline metrics."""
-
-MATTERS = {**NAMES, "alert_rate": "score"}
-"""Headline metric → what a feature's importance is measured by."""
 
 
 def draw(
@@ -277,7 +272,11 @@ def _slices(folder: Path, appraisal: Appraisal) -> None:
     largest = sorted(records, key=lambda r: (-r["rows"], r["slice"]))[:SLICES]
     ranked = sorted(largest, key=lambda r: (r["value"], r["slice"]))
     table = pd.DataFrame(ranked).astype({"low": np.float64, "high": np.float64})
-    overall, name, height = appraisal.overall[metric], NAMES[metric], 1.5 + 0.19 * max(len(table), 6)
+    overall, name, height = (
+        appraisal.overall[metric],
+        KINDS[appraisal.task].headline_words,
+        1.5 + 0.19 * max(len(table), 6),
+    )
     title, basis = _slices_title(table, overall["value"], name), _basis(appraisal)
     note = "Grey: overall. Orange: slices whose whole interval is worse than that."
     with _picture(folder / "slices.png", title, basis, height, note=note, left=0.17, right=0.9) as (axes,):
@@ -309,7 +308,8 @@ def _slices_title(table: pd.DataFrame, overall: float, name: str) -> str:
 def _importance(folder: Path, appraisal: Appraisal, importance: pd.DataFrame) -> None:
     """How much worse the headline metric gets without each feature."""
     table = importance.head(FEATURES)[::-1].reset_index(drop=True)
-    first, name = importance.iloc[0], MATTERS[metrics.headline(appraisal.task)]
+    first, kind = importance.iloc[0], KINDS[appraisal.task]
+    name = kind.headline_words if kind.has_loss_by_row else kind.number
     change = "moves" if appraisal.task == "anomaly" else "grows"
     title = f"{first['feature']} matters most: shuffled, the {name} {change} by {_short(first['importance'])}"
     basis, height = _basis(appraisal, sample=int(first["rows"])), 1.5 + 0.22 * max(len(table), 6)

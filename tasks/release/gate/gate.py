@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from tasks.ground import files, numbers
 from tasks.ground.errors import EvergreenError, did_you_mean
+from tasks.ground.task_kinds import KINDS, Task
 from tasks.ground.words import listed, many
 from tasks.modelling import metrics, rows
 from tasks.release.gate import fairness
@@ -81,7 +82,7 @@ class Comparison:
     """Everything that a verdict depends on, apart from the rule."""
 
     model: str
-    task: params.Task
+    task: Task
     holdout: pd.DataFrame
     """Columns: id, time, label, and those in `slices`."""
     slices: tuple[str, ...]
@@ -450,7 +451,7 @@ class _Holdout:
 
     def differences(self, side: Side) -> tuple[float, float, Floats]:
         """The mean difference of the loss, the level of it, and the difference in each resample."""
-        if self.case.task == "anomaly":  # of which no row has a loss by itself
+        if not KINDS[self.case.task].has_loss_by_row:
             own, other = self.predictions("challenger"), self.predictions(side)
             drawn = {"resamples": self.resamples, "seed": self.seed}
             gained = metrics.precision_differences(self.label, own, other, self.blocks, **drawn)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tasks.ground import params
+from tasks.ground.task_kinds import KINDS
 from tasks.release.gate.verdict import Check, Moves
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ class Pairs:
 
 def number_of(task: str) -> str:
     """What is compared of two answers."""
-    return {"classification": "probability", "anomaly": "score"}.get(task, "prediction")
+    return KINDS[task].number
 
 
 def exceed_by_chance(beyond: int, rows: int, reference: int) -> float:

@@ -478,3 +478,27 @@ def test_texts_and_vectors_are_no_slices() -> None:
     """Each value is another one."""
     with pytest.raises(ValidationError, match=r"t. is a text, of which each value is another"):
         featured({"t": {"type": "text", "about": "x", "example": ""}}, evaluate={"slices": ["t"]})
+
+
+# ── tasks ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+PAYMENTS = yaml.safe_load((REPOSITORY / "tests" / "kinds" / "project" / "params.yaml").read_text())["models"][
+    "payments"
+]
+
+
+def test_an_anomaly_model_names_no_key_that_it_has_no_use_for() -> None:
+    """Its slices are measured, and not judged; no row of it has a loss that a retrain policy could ask for."""
+    assert not {"slice_min_rows", "slice_margin", "calibration"} & set(PAYMENTS["gate"])
+    assert params.Model.model_validate(PAYMENTS).task == "anomaly"
+    with pytest.raises(
+        ValueError, match=r"retrain\.when: measured_loss: no row of an anomaly model has a loss by itself"
+    ):
+        params.Model.model_validate({**PAYMENTS, "retrain": {"when": [{"measured_loss": 0.1}]}})
+
+
+@pytest.mark.parametrize("key", ["slice_min_rows", "slice_margin", "calibration"])
+def test_another_task_names_what_its_gate_asks(fault: Callable[..., str], key: str) -> None:
+    """Nobody's slices are let through because a key was forgotten."""
+    assert fault(f"tiny.gate.{key}", gone=True) == f"params.yaml: models.tiny: gate.{key}: is missing"
