@@ -626,6 +626,10 @@ def manifests(
     model: Model,
     images: Annotated[str, Option(help="Where images are, such as registry.example/evergreen.")],
     to: Folder = None,
+    *,
+    kserve: Annotated[
+        bool, Option("--kserve", help="For KServe: a ClusterServingRuntime and an InferenceService.")
+    ] = False,
 ) -> None:
     """Write a model's Kubernetes manifests, to be read and committed."""
     from tasks.release.cluster import manifests
@@ -633,7 +637,7 @@ def manifests(
 
     champion = registry.resolve(model, "champion")
     folder = to or Path("deployments/kubernetes/models")
-    print(manifests.write(model, champion.candidate, champion.number, images, folder))
+    print(manifests.write(model, champion.candidate, champion.number, images, folder, kserve=kserve))
 
 
 @command("load --rate 200 --seconds 60", SERVING, needs_models=True)

@@ -84,7 +84,7 @@ def test_the_api_holds_what_its_own_description_says(router: Routed, tmp_path: P
         command, cwd=tmp_path, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONWARNINGS": ""}
     )
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
-    assert "5 selected / 5 total" in done.stdout
+    assert "14 selected / 14 total" in done.stdout
     tested = re.search(r"(\d+) generated", done.stdout)
     assert tested, done.stdout[-3000:]
     assert int(tested[1]) > 100, tested[0]

@@ -22,15 +22,17 @@ from tasks.release.cluster import image
 MODEL, CANDIDATE, VERSION = "evergreen/model", "evergreen/candidate", "evergreen/version"
 """Labels of the Deployment and of its pods."""
 
-CONTAINER = "release"
+CONTAINERS = {"Deployment": "release", "ClusterServingRuntime": "kserve-container"}
+"""Kind of what says which image runs → its container."""
 
 Log = Callable[[str], object]
 
 
-def write(model: str, candidate: str, version: int, images: str, folder: Path) -> Path:
+def write(model: str, candidate: str, version: int, images: str, folder: Path, *, kserve: bool = False) -> Path:
     """Write the manifests of a model, for a person to read, edit and commit; gives the file, `<model>.yaml`.
 
-    `images` is the registry and the path in it where its images are, such as `registry.example/evergreen`.
+    `images` is the registry and the path in it where its images are, such as `registry.example/evergreen`. For KServe
+    they are a runtime of its own and an InferenceService, instead of a Deployment and what belongs to it.
     """
     path = folder / f"{model}.yaml"
     if path.exists():
@@ -38,7 +40,8 @@ def write(model: str, candidate: str, version: int, images: str, folder: Path) -
             f"{path} is there, and may hold what somebody wrote: it is not replaced. A rollout changes its tag; "
             f"remove it first to begin anew"
         )
-    template = Template((image.TEMPLATES / "model.yaml").read_text(encoding="utf-8"))
+    name = "kserve.yaml" if kserve else "model.yaml"
+    template = Template((image.TEMPLATES / name).read_text(encoding="utf-8"))
     names = {"model": model, "name": image.name_of(model), "candidate": candidate, "version": str(version)}
     files.write_text(path, template.substitute(names, image=image.reference(images, model, candidate)))
     return path
@@ -98,7 +101,8 @@ def candidate_in(text: str, model: str) -> str:
 def _places(text: str, model: str, candidate: str, version: str) -> Iterator[tuple[yaml.ScalarNode, str]]:
     """The values that a rollout sets, and to what."""
     deployment = _deployment(text, model)
-    for labels in (_at(deployment, "metadata", "labels"), _at(deployment, "spec", "template", "metadata", "labels")):
+    pods = _at(deployment, "spec", "template", "metadata", "labels") or _at(deployment, "spec", "labels")
+    for labels in (_at(deployment, "metadata", "labels"), pods):
         for label, value in ((CANDIDATE, candidate), (VERSION, version)):
             if isinstance(node := _at(labels, label), yaml.ScalarNode):  # a label that a person took away stays away
                 yield node, value
@@ -107,27 +111,29 @@ def _places(text: str, model: str, candidate: str, version: str) -> Iterator[tup
 
 
 def _deployment(text: str, model: str) -> yaml.Node:
+    """What says which image runs: a Deployment, or a ClusterServingRuntime."""
     try:
         documents = list(yaml.compose_all(text, Loader=yaml.SafeLoader))
     except yaml.YAMLError as error:
         raise Mistake(f"{model}.yaml is not YAML: {error}") from None
     for document in documents:
         kind, label = _at(document, "kind"), _at(document, "metadata", "labels", MODEL)
-        if kind is not None and kind.value == "Deployment" and label is not None and label.value == model:
+        if kind is not None and kind.value in CONTAINERS and label is not None and label.value == model:
             return document
     raise Mistake(
-        f"{model}.yaml holds no Deployment with the label {MODEL}: {model}, so nothing says where the tag belongs. "
-        f"`evergreen manifests {model}` writes one"
+        f"{model}.yaml holds no {' or '.join(CONTAINERS)} with the label {MODEL}: {model}, so nothing says where the "
+        f"tag belongs. `evergreen manifests {model}` writes one"
     )
 
 
 def _image(deployment: yaml.Node, model: str) -> yaml.ScalarNode:
-    containers = _at(deployment, "spec", "template", "spec", "containers")
+    kind = _at(deployment, "kind").value  # type: ignore[union-attr]  # by which it was chosen
+    containers = _at(deployment, "spec", "template", "spec", "containers") or _at(deployment, "spec", "containers")
     for container in containers.value if isinstance(containers, yaml.SequenceNode) else []:
         name, node = _at(container, "name"), _at(container, "image")
-        if name is not None and name.value == CONTAINER and isinstance(node, yaml.ScalarNode):
+        if name is not None and name.value == CONTAINERS[kind] and isinstance(node, yaml.ScalarNode):
             return node
-    raise Mistake(f"{model}.yaml: the Deployment has no container {CONTAINER!r} with an image")
+    raise Mistake(f"{model}.yaml: the {kind} has no container {CONTAINERS[kind]!r} with an image")
 
 
 def _at(node: yaml.Node | None, *keys: str) -> yaml.Node | None:

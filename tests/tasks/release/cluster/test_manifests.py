@@ -174,6 +174,55 @@ def test_what_is_there_is_not_written_over(tmp_path: Path) -> None:
     assert OLD in path.read_text()
 
 
+# ── KServe ────────────────────────────────────────────────────────────────────────────────────────
+
+RUNTIME_FIELDS = {"supportedModelFormats", "protocolVersions", "containers", "volumes", "labels", "annotations"}
+"""Fields of a ClusterServingRuntime that are used, of v1alpha1 (KServe 0.21, pkg/apis/serving/v1alpha1)."""
+
+
+def written_for_kserve(folder: Path, model: str = "flight_delay") -> Path:
+    """A runtime and an InferenceService."""
+    return manifests.write(model, OLD, 3, IMAGES, folder, kserve=True)
+
+
+def test_a_runtime_of_kserve_is_valid_and_its_service_asks_for_it(tmp_path: Path) -> None:
+    """Its pod by Kubernetes' own schema; name, format and protocol are the same on both sides."""
+    for model in MODELS:
+        held = documents(written_for_kserve(tmp_path, model))
+        assert set(held) == {"ClusterServingRuntime", "InferenceService"}
+        runtime, asked = held["ClusterServingRuntime"], held["InferenceService"]["spec"]["predictor"]["model"]
+        spec = runtime["spec"]
+        assert set(spec) == RUNTIME_FIELDS
+        pod_spec = {name: spec[name] for name in ("containers", "volumes")}
+        made = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": "x", "labels": spec["labels"]},
+            "spec": pod_spec,
+        }
+        kubernetes_validate.validate(made, all_versions()[-1], strict=True)
+        assert (asked["runtime"], asked["protocolVersion"]) == (
+            runtime["metadata"]["name"],
+            spec["protocolVersions"][0],
+        )
+        assert asked["modelFormat"].items() <= spec["supportedModelFormats"][0].items()
+        (container,) = spec["containers"]
+        assert (container["name"], container["ports"][0]["containerPort"]) == ("kserve-container", 3000)
+        assert container["readinessProbe"]["httpGet"]["path"] == f"/v2/models/{model}/ready"
+        assert container["image"].endswith(f"/{model.replace('_', '-')}:{OLD}")
+
+
+def test_a_rollout_changes_the_tag_of_a_runtime_too(tmp_path: Path) -> None:
+    """And its labels, those of the pods as well; nothing else."""
+    text = written_for_kserve(tmp_path).read_text()
+    assert manifests.candidate_in(text, "flight_delay") == OLD
+    after = manifests.changed(text, "flight_delay", NEW, "4")
+    assert len(difference(text, after)) == 5
+    assert manifests.changed(after, "flight_delay", OLD, "3") == text
+    with pytest.raises(Mistake, match="the ClusterServingRuntime has no container 'kserve-container' with an image"):
+        manifests.changed(text.replace("kserve-container", "other"), "flight_delay", NEW, "4")
+
+
 # ── the change ────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -230,7 +279,7 @@ def test_line_ends_stay_as_they_are(tmp_path: Path) -> None:
     ("harm", "said"),
     [
         (lambda text: text.replace("kind: Deployment", "kind: [Deployment"), "is not YAML"),
-        (lambda text: text.replace("evergreen/model: flight_delay", "app: x"), "no Deployment with the label"),
+        (lambda text: text.replace("evergreen/model: flight_delay", "app: x"), "no Deployment or Cluster"),
         (lambda text: text.replace("name: release", "name: other"), "no container 'release'"),
         (lambda _: "", "no Deployment"),
     ],
