@@ -76,7 +76,7 @@ def test_the_api_holds_what_its_own_description_says(router: Routed, tmp_path: P
         "--exclude-checks",
         "positive_data_acceptance",
         "--max-examples",
-        "25",
+        "10",
         "--seed",
         "1",
     ]
