@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from tasks.ground import params
+from tasks.release.gate.verdict import loss_words
 from tasks.training.tuning import lead, proposal
 from tasks.training.tuning.lead import Lead
 from tasks.training.tuning.study import Study
@@ -44,7 +45,7 @@ class TuneResult:
     @property
     def loss(self) -> str:
         """What trials are scored by, in words: less is better."""
-        return "1 − average_precision" if self.model.task == "anomaly" else self.model.loss
+        return loss_words(self.model.loss)
 
     @property
     def chosen_lead(self) -> Lead:
@@ -91,5 +92,8 @@ class TuneResult:
             "ended_by": self.study.ended_by,
             "cpu_seconds": self.study.spent_s,
             "importances": self.study.importances,
-            "trials": [{**trial.as_json(), "seconds": round(trial.seconds, 3)} for trial in self.study.trials],
+            "trials": [
+                {**trial.as_json(), "error": trial.error, "seconds": round(trial.seconds, 3)}
+                for trial in self.study.trials
+            ],
         }

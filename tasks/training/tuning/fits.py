@@ -75,6 +75,8 @@ def _of_all(model: params.Model, asked: pd.DataFrame, answers: pd.DataFrame) -> 
 
 def _of_rows(model: params.Model, asked: pd.DataFrame, answers: pd.DataFrame) -> Outcome:
     losses = metrics.losses(model.loss, metrics.label_of(asked), answers)
+    if not np.isfinite(losses).all():
+        raise metrics.Unscorable(f"{model.loss} is infinite for {int((~np.isfinite(losses)).sum())} answers")
     weights = asked["weight"].to_numpy(dtype=np.float64) if "weight" in asked else np.ones(len(asked))
     slices: dict[str, dict[str, list[float]]] = {}
     for column in model.evaluate.slices:

@@ -80,16 +80,18 @@ class Sampler:
             self.study.tell(trial, state=TrialState.PRUNED if scores else TrialState.FAIL)
 
     def importances(self) -> dict[str, float]:
-        """How much each axis tells the best tenth of the trials from the others; shares, none of too few trials.
+        """How much each axis tells the best tenth of the trials from the others; shares, none of few or equal trials.
 
         PED-ANOVA, as Optuna has it (Watanabe et al. 2023); an axis that only one class has counts where it was drawn.
         """
         import optuna
 
         finished = self.study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
-        if len(finished) < FEWEST_FOR_IMPORTANCE:
+        if len(finished) < FEWEST_FOR_IMPORTANCE or len({trial.value for trial in finished}) == 1:
             return {}
-        shares = optuna.importance.get_param_importances(self.study)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # that many trials score alike
+            shares = optuna.importance.get_param_importances(self.study)
         return {name: float(share) for name, share in shares.items() if math.isfinite(share)}  # NaN: it was drawn once
 
 

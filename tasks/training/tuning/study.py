@@ -17,7 +17,7 @@ from statistics import fmean, median
 from typing import TYPE_CHECKING, Any, Literal
 
 from tasks.ground import files, ledger, numbers, params
-from tasks.ground.errors import ModelCodeError
+from tasks.ground.errors import ModelCodeError, ParamsError
 from tasks.training.tuning import space as spaces
 from tasks.training.tuning.sampler import Sampler
 from tasks.training.tuning.workers import Task, Workers
@@ -69,7 +69,7 @@ class StudyTrial:
     def as_json(self) -> dict[str, Any]:
         """What follows from rows, space and seed; not how long it took."""
         estimator = self.estimator.model_dump(mode="json", by_alias=True)
-        what = {"class": estimator["class"], "params": estimator["params"], "error": self.error}
+        what = {"class": estimator["class"], "params": estimator["params"]}
         return {"number": self.number, "state": self.state, "losses": self.losses, **what}
 
 
@@ -166,7 +166,7 @@ def run(
         first = len(trials)
         for number in range(first, first + wanted):
             point = sampler.ask()
-            trials.append(StudyTrial(number, point, space.estimator(point)))
+            trials.append(_trial(number, point, space))
         fits.advance(trials[first:], limits, progress)
         for trial in trials[first:]:
             sampler.tell(trial.number - 1, trial.scores(), finished=trial.state == "complete")
@@ -176,6 +176,13 @@ def run(
             )
     ended_by: Literal["trials", "budget"] = "trials" if len(trials) > tune.trials else "budget"
     return Study(tuple(trials), sampler.importances(), round(fits.spent_s, 1), ended_by)
+
+
+def _trial(number: int, point: Point, space: Space) -> StudyTrial:
+    try:
+        return StudyTrial(number, point, space.estimator(point))
+    except ParamsError as error:  # a value in the middle of a range that params.yaml cannot hold
+        return StudyTrial(number, point, space.base, "failed", error=str(error))
 
 
 def _refuse_present(present: StudyTrial, spent_s: float, budget_s: float) -> None:

@@ -174,6 +174,17 @@ def test_a_trial_that_cannot_be_fitted_is_shown_and_the_others_go_on(tmp_path: P
     assert next(trial for trial in done.trials if trial.state == "failed").error == "ValueError: too deep"
 
 
+def test_a_value_that_params_cannot_hold_is_a_failed_trial(tmp_path: Path) -> None:
+    """`max_features: 1.0`, where a step of a range comes to it."""
+    trees = {TREES: {"max_features": {"low": 0.5, "high": 1.5, "step": 0.5}}}
+    done = searched(
+        tmp_path / "j", Here(score=lambda _, fold: {"loss": 0.5, "slices": {}, "seconds": 1}), classes=trees
+    )
+    failed = [trial for trial in done.trials if trial.state == "failed"]
+    assert failed
+    assert all("write null for all of them" in trial.error for trial in failed)
+
+
 def test_what_can_never_work_is_told(tmp_path: Path) -> None:
     """The present parameters fail; all trials fail; the budget is less than the present parameters take."""
 
