@@ -87,7 +87,10 @@ def _trigger(model: str, key: str) -> str:
         log(f"{model} reads what changed, but {error}")
         return PAUSED
     if run is None:
-        log(f"{model} reads what changed, but the Prefect server has no {title}: it is triggered as soon as it has")
+        log(
+            f"{model} reads what changed; {title} is not registered with this Prefect server (`evergreen up` does "
+            f"that), and is triggered by the first ingest after that"
+        )
         return UNKNOWN
     log(f"{model} reads what changed: {title} is triggered, {api.run_url(run)}")
     return run

@@ -16,9 +16,10 @@ from deployments.orchestration import blockers
 from deployments.orchestration.automations import notify_url
 from deployments.orchestration.work_pool import active_runs, flow_runs
 from flows.prefect_support import api
-from tasks.ground import params, process_tags
+from tasks.ground import files, params, paths, process_tags
 from tasks.ground.errors import EvergreenError
 from tasks.monitoring import words
+from tasks.release.registry import desired_state
 
 WAITS = "AwaitingConcurrencySlot"
 
@@ -85,7 +86,7 @@ def read() -> PlatformStatus:
             blocked, under_way = [*_without_models(), *blockers.find(params.load())], list(_under_way())
     except EvergreenError as error:
         blocked, under_way = [str(error)], []
-    models = [f"{model}: {line}" for model in params.load().models for line in words.lines(model)]
+    models = [f"{model}: {line}" for model in params.load().models for line in _monitored(model)]
     processes = len(memory), round(sum(memory) / 1e6)
     return PlatformStatus(True, health, *processes, bool(notify_url()), models, under_way, blocked)
 
@@ -94,12 +95,29 @@ def _without_models() -> list[str]:
     return [] if params.load().models else [params.NO_MODEL]
 
 
+def _monitored(model: str) -> Iterator[str]:
+    """What the monitor says of the release that is live now."""
+    live, report = desired_state.read(model).live, files.read_state(paths.monitoring_report(model), dict[str, Any]())
+    if report and live and (report.get("release") or {}).get("candidate") != live.candidate:
+        yield f"{live} is live, and the monitor has not looked since: it does every quarter of an hour"
+    else:
+        yield from words.lines(model)
+
+
 def _under_way() -> Iterator[str]:
     for run in active_runs():
-        yield f"{run['name']} is {run['state_name'].lower()} since {_clock(run)}"
+        yield f"{_title(run)} is {run['state_name'].lower()} since {_clock(run)}"
         waiting = {"deployment_id": {"any_": [run["deployment_id"]]}, "state": {"name": {"any_": [WAITS]}}}
         for other in flow_runs({"flow_runs": waiting}):
             yield f"{other['name']} waits for it since {_clock(other)}"
+
+
+def _title(run: dict[str, Any]) -> str:
+    """As a run names itself when it begins: Prefect invents a name for one that a schedule made."""
+    if "/" in run["name"] or not (model := run["parameters"].get("model")):
+        return str(run["name"])
+    flow = api.call(f"/flows/{run['flow_id']}")["name"]
+    return f"{flow}/{model}"
 
 
 def _clock(run: dict[str, Any]) -> str:

@@ -180,7 +180,8 @@ def _reproduce_stage(stage: Stage, options: dict[str, Any], called: set[str]) ->
     if because and stage.is_data_source and not stage.is_import and all(out.exists for out in stage.outs):
         # DVC would name what lies there now as the data version: also when a partition was lost, or never validated
         raise DataVersionDiffers(
-            f"{stage.outs[0]} does not hold the version that {stage.addressing} names. Put it back "
+            f"{stage.outs[0]} does not hold the version that {stage.addressing} names. While an ingest is at work that "
+            f"is so: it ends with a version, and the training that it triggers finds it. Else put it back "
             f"(dvc checkout {stage.addressing}), or let ingest make a version of what has arrived."
         )
     how: Literal["unchanged", "restored", "ran"] = "unchanged"

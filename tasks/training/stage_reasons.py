@@ -184,8 +184,20 @@ def _listing(what: str, output: Any, old: Mapping[str, str]) -> str:
         "gone": sorted(old.keys() - new.keys()),
         "changed": sorted(name for name in new.keys() & old.keys() if new[name] != old[name]),
     }
-    parts = [f"{names[0]} is {kind}{_more(names)}" for kind, names in kinds.items() if names]
+    read = _of_datasets(kinds, output) if what == "data" else kinds
+    if any(kinds.values()) and not any(read.values()):
+        return f"{what}: only datasets that it does not read changed"
+    parts = [f"{names[0]} is {kind}{_more(names)}" for kind, names in read.items() if names]
     return f"{what}: {', '.join(parts)}" if parts else f"{what} is modified"
+
+
+def _of_datasets(kinds: dict[str, list[str]], output: Any) -> dict[str, list[str]]:
+    """Of the partitions that differ those that a stage's model reads; all of them, where it is no model's."""
+    _, _, model = output.stage.addressing.partition("@")
+    read = [dep.read_params().get(f"models.{model}.datasets") for dep in output.stage.params]
+    if (datasets := next(filter(None, read), None)) is None:
+        return kinds
+    return {kind: [name for name in names if name.partition("/")[0] in datasets] for kind, names in kinds.items()}
 
 
 def _more(names: list[str]) -> str:

@@ -197,7 +197,7 @@ def test_a_release_of_today_says_that_nothing_was_asked(world: Callable[[str], W
     """Of data and of quality."""
     report = world("one day").looks()
     assert (report["data"]["status"], report["data"]["text"]) == (
-        "not enough data", "not enough data: there were no requests yet",
+        "not enough data", "not enough data: no day on which this release was asked is over yet",
     )  # fmt: skip
     assert report["quality"]["text"] == "the live release has answered no request yet"
     assert "No requests yet." in on_the_page()

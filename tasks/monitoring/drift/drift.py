@@ -242,7 +242,7 @@ def _waiting(stream: DaySummaries, meanwhile: str) -> str:
     """How many days there are, and when there will be enough, as requests come now."""
     every = max(stream.values(), key=lambda days: int(days.rows.sum()), default=None)
     if every is None or not len(every.days):
-        return "there were no requests yet"
+        return "no day on which this release was asked is over yet"
     days, needed = len(pooled(every).days), thresholds.MIN_DAYS
     if days >= needed:
         return ""

@@ -277,8 +277,9 @@ def test_training_does_not_move_the_data_version(small: Project, lost: bool) -> 
     with pytest.raises(DataVersionDiffers) as caught:
         dvc_graph.reproduce("tiny", run)
     assert str(caught.value) == (
-        "data does not hold the version that data.dvc names. Put it back (dvc checkout data.dvc), or let ingest make a "
-        "version of what has arrived."
+        "data does not hold the version that data.dvc names. While an ingest is at work that is so: it ends with a "
+        "version, and the training that it triggers finds it. Else put it back (dvc checkout "
+        "data.dvc), or let ingest make a version of what has arrived."
     )
     assert (small.root / "data.dvc").read_text() == named
     assert called(small) == []

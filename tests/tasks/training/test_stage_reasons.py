@@ -125,6 +125,16 @@ def test_data_is_told_by_its_partitions(small: Project) -> None:
     )
 
 
+def test_the_partitions_of_another_model_are_not_named(small: Project) -> None:
+    """A stage depends on all of data/; what it does not read is none of its business."""
+    files.write_text(small.root / "data" / "prices" / "2013-04.csv", "a\n")
+    subprocess.run([sys.executable, "-m", "dvc", "add", "-q", "data"], cwd=small.root, check=True)
+    assert dvc_graph.pending("tiny")["validate@tiny"] == "data: only datasets that it does not read changed"
+    write_readings(small.root, 4)
+    subprocess.run([sys.executable, "-m", "dvc", "add", "-q", "data"], cwd=small.root, check=True)
+    assert dvc_graph.pending("tiny")["validate@tiny"] == "data: readings/2013-04.csv is new"
+
+
 def test_an_edit_is_told_from_new_data(small: Project) -> None:
     """Whether a person changed something, or only time went by."""
     assert dvc_graph.edited("tiny") == ""

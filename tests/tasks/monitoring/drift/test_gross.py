@@ -156,7 +156,7 @@ def test_too_few_days_are_said_with_the_day_on_which_there_are_enough() -> None:
     assert "2 of 7 days are there (days of fewer than 5 rows are put together); at this pace the last one" in text
     assert re.search(r"is over on 2014-03-\d\d; until then training has 27 days: how days differ is hardly known", text)
     assert said("one day", rows("2014-01-01", 3, 9).head(0)) == (
-        "not enough data", "not enough data: there were no requests yet",
+        "not enough data", "not enough data: no day on which this release was asked is over yet",
     )  # fmt: skip
 
 
