@@ -274,6 +274,8 @@ def add_model(
     partition_by: Annotated[str | None, Option(help="year, quarter, month, day, hour, file or rows.")] = None,
     key: Annotated[Texts, Option("--id", metavar="COLUMN", help="Names a row; repeatable.")] = None,
     keep: Annotated[Texts, Option(metavar="COLUMN", help="Stays a feature whatever it smells of; repeatable.")] = None,
+    weight: Annotated[str | None, Option(metavar="COLUMN", help="How often a row counts.")] = None,
+    cost: Annotated[str | None, Option(metavar="FP=1,FN=20", help="What a false alarm and a miss cost.")] = None,
     yes: Annotated[bool, Option("--yes", help="Do not ask before writing.")] = False,
     train: Annotated[bool, Option("--run/--no-run", help="Run the loop up to a verdict.")] = True,
 ) -> int:
@@ -281,7 +283,8 @@ def add_model(
     from deployments.tools import add_model
     from tasks.drafting.plan import Wish
 
-    wish = Wish(name, label, time, task, partition_by, tuple(key or ()), tuple(keep or ()))
+    costs = add_model.cost_of(cost)
+    wish = Wish(name, label, time, task, partition_by, tuple(key or ()), tuple(keep or ()), weight, costs)
     ask = not yes and sys.stdin.isatty() and sys.stdout.isatty()
     return add_model.run(wish, [Path(each) for each in [*table, *(more or [])]], train=train, ask=ask)
 

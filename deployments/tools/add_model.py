@@ -65,6 +65,21 @@ def run(wish: Wish, given: Sequence[Path], *, train: bool, ask: bool) -> int:
     return 0
 
 
+def cost_of(text: str | None) -> tuple[float, float] | None:
+    """What `FP=1,FN=20` says: what a false positive costs, and what a false negative does.
+
+    Raises:
+        Mistake: it says something else.
+    """
+    if text is None:
+        return None
+    pairs = [part.partition("=") for part in text.upper().split(",")]
+    costs = {name.strip(): float(value) for name, _, value in pairs if re.fullmatch(r"\d+(\.\d+)?", value)}
+    if sorted(costs) != ["FN", "FP"] or len(pairs) != 2 or not all(costs.values()):
+        raise Mistake(f"--cost {text}: say what a false positive and a false negative cost, as FP=1,FN=20")
+    return costs["FP"], costs["FN"]
+
+
 # ── before anything is read ───────────────────────────────────────────────────────────────────────
 
 

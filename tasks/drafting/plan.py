@@ -40,6 +40,10 @@ class Wish:
     key: tuple[str, ...] = ()
     keep: tuple[str, ...] = ()
     """Columns that stay features, whatever they smell of."""
+    weight: str | None = None
+    """The column that says how often a row counts."""
+    cost: tuple[float, float] | None = None
+    """Of a false positive and of a false negative."""
 
 
 @dataclass
@@ -119,17 +123,25 @@ def make(wish: Wish, survey: Survey) -> ModelPlan:
     Raises:
         Mistake: the label, the time or an id is no column, or cannot be what it is said to be.
     """
-    for option, names in (("label", [wish.label]), ("time", [wish.time]), ("id", wish.key), ("keep", wish.keep)):
+    for option, names in (
+        ("label", [wish.label]),
+        ("time", [wish.time]),
+        ("weight", [wish.weight]),
+        ("id", wish.key),
+        ("keep", wish.keep),
+    ):
         _refuse_unknown(option, [name for name in names if name], survey)
     for name in wish.keep:
         survey.columns[name].is_kept_as_text = _unfit(survey.columns[name], survey).startswith("has ")
     task = _task(wish, survey)
+    _refuse_weight(wish, survey)
+    _refuse_cost(wish, survey, task)
     form = None if wish.time is None else times.form_of(survey, wish.time)
     by = _by(wish, survey, form)
-    ids = [name for name in suspects.identifiers(survey) if name not in {wish.label, wish.time, *wish.keep}]
+    ids = [n for n in suspects.identifiers(survey) if n not in {wish.label, wish.time, wish.weight, *wish.keep}]
     left_out = suspects.of_identifiers(survey, ids, wish.label, classes=task == "classification")
     left_out += [Suspicion(name, "is the key (--id)") for name in wish.key if name not in {*ids, *wish.keep}]
-    own = [wish.label, wish.time, *ids, *wish.key]
+    own = [wish.label, wish.time, wish.weight, *ids, *wish.key]
     vectors = blocks.of(survey, [*own, *wish.keep])
     inside = {column for block in vectors for column in block.columns}
     rest = [n for n in survey.columns if n not in {*own, *inside} or n in wish.keep]
@@ -292,6 +304,21 @@ def _task(wish: Wish, survey: Survey) -> str:
             f"`--task regression`; texts are to be put into groups first"
         )
     return wish.task or usual
+
+
+def _refuse_weight(wish: Wish, survey: Survey) -> None:
+    column = survey.columns.get(wish.weight or "")
+    if column and (column.kind not in {"integer", "number"} or column.missing or column.low < 0):
+        raise Mistake(f"--weight {column.name}: a row counts 0 times or more: a number that is there in every row")
+
+
+def _refuse_cost(wish: Wish, survey: Survey, task: str) -> None:
+    classes = list(survey.columns[wish.label].counts or ())
+    if wish.cost and (task != "classification" or len(classes) != 2):
+        raise Mistake(
+            f"--cost is of a decision between two classes; {wish.label} has {len(classes) or 'more'} ({task}). Have a "
+            f"column of two classes made of it, or leave --cost out"
+        )
 
 
 def _are_counts(column: ColumnFacts) -> bool:

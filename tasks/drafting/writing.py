@@ -63,10 +63,12 @@ def rows(plan: ModelPlan) -> str:
     body += plan.form.code() if plan.form else []
     body += [line for block in plan.blocks if not block.is_named_as_vector for line in _as_vector(block)]
     made = [f"{part}={code}" for part, code in _calendar(plan).items()]
+    made += [f"weight=table[{plan.wish.weight!r}]"] if plan.wish.weight else []
     made += [f"label={label}", *(["time=time"] if plan.form else []), "id=name"]
     months = f"\nMONTHS = {times.MONTHS!r}\n" if plan.form and plan.form.how == "german" else ""
     partition = "" if plan.key else ", partition: WantedPartition"
     gives = "`label`, `time` and `id`" if plan.form else "`label` and `id`"
+    gives = f"`weight`, {gives}" if plan.wish.weight else gives
     return "\n".join(
         [
             f'"""A table of {plan.dataset} → one row per line that has a label."""',
@@ -405,6 +407,7 @@ def entry(plan: ModelPlan, files_: str) -> str:
         "  estimator:",
         *(f"    {line}" for line in _estimator(plan)),
         "    seed: 0",
+        *_decision(plan),
         f"  split: {{by: {plan.split_by}, holdout: {plan.holdout:g}}}{_pad(plan)}",
         f"  evaluate: {{slices: [{', '.join(map(quoted, _slices(plan)))}], resamples: 1000}}",
         *(f"  {line}" for line in _gate(plan)),
@@ -499,6 +502,21 @@ def _can_be(column: ColumnFacts) -> bool:
     return column.kind in {"integer", "number", "truth"} or (column.kind == "text" and column.counts is not None)
 
 
+def _decision(plan: ModelPlan) -> list[str]:
+    if plan.wish.cost is None:
+        return []
+    positive, negative = plan.wish.cost
+    return [f"    decision: {{cost: {{false_positive: {positive:g}, false_negative: {negative:g}}}}}"]
+
+
+def _cost_without_model(plan: ModelPlan) -> float:
+    """A row, where always that class is decided for that costs less."""
+    second = max(plan.label.counts or {"": 1})
+    share = float((plan.labels == second).mean())
+    positive, negative = plan.wish.cost or (1, 1)
+    return min(positive * (1 - share), negative * share)
+
+
 def _estimator(plan: ModelPlan) -> list[str]:
     if plan.is_linear and plan.is_classification:
         strength = 10.0 if plan.texts else 1.0
@@ -530,6 +548,8 @@ def _gate(plan: ModelPlan) -> list[str]:
     if plan.is_classification:
         loss, margin, slices, error = "log_loss", 0.01, 0.05, tidy(0.1 + 1.5 / holdout**0.5)
         words = "expected calibration error at most"
+        if plan.wish.cost:
+            loss, margin, slices = "cost", tidy(0.02 * _cost_without_model(plan)), tidy(0.2 * _cost_without_model(plan))
     else:
         variance = float(plan.labels.var())
         loss, margin, slices = "squared", tidy(0.02 * variance), tidy(0.2 * variance)

@@ -278,6 +278,18 @@ def test_json_lines_are_kept_as_parquet(add: Callable[..., Added], tmp_path: Pat
     assert validate.check(landed[0], "shop", "shop", None).passed
 
 
+def test_costs_and_weights_are_written_as_they_are_asked_for(add: Callable[..., Added]) -> None:
+    """A miss costs twenty times a false alarm: the threshold and the gate go by it."""
+    added = add(visits(counts=RNG.integers(1, 4, 600)), cost=add_model.cost_of("FP=1,FN=20"), weight="counts")
+    decision = added.model.estimator.decision
+    assert decision is not None
+    assert decision.cost is not None
+    assert (decision.cost.false_positive, decision.cost.false_negative) == (1, 20)
+    assert added.model.gate.loss == "cost"
+    assert "counts" not in added.model.features
+    assert 'weight=table["counts"]' in (added.root / "models/shop/rows/__init__.py").read_text(encoding="utf-8")
+
+
 def test_a_counter_may_go_on_counting(add: Callable[..., Added]) -> None:
     """A number that names rows has no limits: the next ones are beyond them."""
     root = add(visits(order_id=range(5000, 5600), line_no=range(600))).root
@@ -355,6 +367,8 @@ BAD: dict[str, tuple[Callable[[], pd.DataFrame], dict[str, Any], str]] = {
     "too many classes": (visits, {"label": "visit"}, "too many classes"),
     "a task that is none": (visits, {"task": "forecast"}, "add-model drafts classification and regression"),
     "a unit without a time": (visits, {"time": None, "by": "month"}, "needs `--time COLUMN`"),
+    "a cost without two classes": (visits, {"label": "minutes", "cost": (1.0, 2.0)}, "between two classes"),
+    "a weight that is no number": (visits, {"weight": "Kind of device"}, "a row counts 0 times or more"),
     "too many features": (
         lambda: visits(40).join(pd.DataFrame(RNG.random((40, 2100)).round(2)).add_suffix("_a")),
         {},
