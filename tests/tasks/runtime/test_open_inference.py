@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,6 +23,7 @@ from sklearn.preprocessing import OneHotEncoder
 from tasks.ground import files
 from tasks.runtime import feature_types, inference_body, model_file, predictor
 from tasks.runtime.open_inference import Translator
+from tasks.runtime.outputs import Outputs
 from tasks.runtime.tensors import DATATYPES
 
 FEATURES: dict[str, dict[str, Any]] = {
@@ -66,22 +68,31 @@ SENT = {
 }
 
 
-def released(folder: Path, features: dict[str, dict[str, Any]], pipeline: Pipeline, classes: list[Any] | None) -> Any:
-    """A release that is loaded, and its translator."""
+def released(
+    folder: Path,
+    features: dict[str, dict[str, Any]],
+    pipeline: Pipeline,
+    classes: list[Any] | None,
+    labels: pd.DataFrame | None = None,
+) -> Any:
+    """A release that is loaded, and its translator; of several labels, if they are given."""
     rows = [{name: ROWS[n % 3].get(name, n % 5) for name in features} for n in range(30)]
     columns = {name: [row[name] for row in rows] for name in features}
     for row, at in enumerate(columns.get("at", [])):
         columns["at"][row] = at and feature_types.local_time(at, "UTC")
     learnt = feature_types.frame(columns, features)
     label = np.arange(30) % len(classes) if classes else np.arange(30.0)
-    pipeline.fit(learnt, np.array(classes)[label] if classes else label)
+    pipeline.fit(learnt, labels if labels is not None else np.array(classes)[label] if classes else label)
     model_file.dump(pipeline, folder / "model.skops")
+    of_classes = classes is not None or labels is not None
     facts = {
-        "name": "small", "task": "classification" if classes else "regression", "about": "?", "classes": classes,
-        "decision": "most_probable" if classes else None, "columns": list(features), "features": features,
+        "name": "small", "task": "classification" if of_classes else "regression", "about": "?", "classes": classes,
+        "decision": "most_probable" if of_classes else None, "columns": list(features), "features": features,
         "categories": {"place": ["north", "south"]} if "place" in features else {}, "max_rows": 20,
         "prediction_edges": [0.5], "model_sha256": files.sha256(folder / "model.skops"),
     }  # fmt: skip
+    if labels is not None:
+        facts |= {"outputs": list(labels), "classes": None}
     files.write_json(folder / "release.json", facts)
     files.write_json(folder / "background.json", rows[:4])
     files.write_json(folder / "candidate.json", {"candidate": "0123456789abcdef"})
@@ -284,6 +295,24 @@ def test_names_of_rows_and_the_time_are_taken_along(mixed: Any) -> None:
     answer = loaded.predict([translator.read(inference_body.pack(len(body), body)).rows])[0]
     assert answer.time.isoformat() == "2026-11-01T08:00:00+00:00"
     assert json.loads(b"{" + answer.logged + b"}")["keys"] == ["a", "b", "c"]
+
+
+def test_several_labels_are_a_tensor_each(tmp_path: Path) -> None:
+    """By the name of the label, each of its own datatype; probabilities with the classes of theirs."""
+    features = {name: FEATURES[name] for name in ("hour", "size")}
+    labels = pd.DataFrame({"late": np.arange(30) % 2 == 0, "kind": np.where(np.arange(30) % 3, "a", "b")})
+    pipeline = make_pipeline(SimpleImputer(), Outputs(LogisticRegression(), ["late", "kind"], True))
+    model = released(tmp_path, features, pipeline, None, labels)
+    described = {one["name"]: (one["datatype"], one["shape"]) for one in model[1].metadata()["outputs"]}
+    assert described["prediction.late"] == ("BOOL", [-1])
+    assert described["prediction.kind"] == ("BYTES", [-1])
+    assert described["probabilities.kind"] == ("FP64", [-1, 2])
+    found = values(asked(model, [tensor("hour", [3, 4], "INT64"), tensor("size", [0.5, None], "FP64")])[1])
+    body = json.dumps({"rows": [{"hour": 3, "size": 0.5}, {"hour": 4}]}).encode()
+    predicted = json.loads(model[0].predict([body])[0].body)["predictions"]
+    for label in labels:
+        assert found[f"prediction.{label}"] == [one["prediction"][label] for one in predicted]
+        assert found[f"probabilities.{label}"] == [p for one in predicted for p in one["probabilities"][label].values()]
 
 
 # ── what is refused ───────────────────────────────────────────────────────────────────────────────
