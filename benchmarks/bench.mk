@@ -25,6 +25,9 @@ bench-texts: $(READY)  ## drift of texts that are made: nonsense, another langua
 bench-tune: $(READY)  ## studies of hyper-parameters: one table for any number of processes and kills; tuned through the gate; half an hour
 	@python -m benchmarks.tune --page docs/benchmarks/tune.md
 
+bench-families: $(READY)  ## LightGBM and XGBoost behind the router, beside MLServer in an environment of its own; needs wrk
+	@python -m benchmarks.families --page docs/benchmarks/families.md
+
 bench-backtest: $(READY)  ## a year of flights lived through under each retrain policy, side by side
 	@bin/evergreen backtest --source upstream --page docs/benchmarks/backtest.md --picture docs/pictures/backtest.png
 
