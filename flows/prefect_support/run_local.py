@@ -15,10 +15,10 @@ def run(name: str, *arguments: Any, **parameters: Any) -> Any:
     """Run a flow against the server that PREFECT_API_URL names; gives its final state.
 
     Raises:
-        PrefectApiError: there is no server.
+        PrefectApiError: there is no server, or it fails.
         Mistake: the flow takes no such parameters.
     """
-    from prefect.exceptions import ParameterTypeError
+    from prefect.exceptions import ParameterTypeError, PrefectHTTPStatusError
     from prefect.settings import get_current_settings
 
     if "PREFECT_FLOWS_HEARTBEAT_FREQUENCY" not in os.environ:
@@ -28,6 +28,11 @@ def run(name: str, *arguments: Any, **parameters: Any) -> Any:
         return getattr(import_module(f"flows.{name}"), name)(*arguments, **parameters, return_state=True)
     except ParameterTypeError as error:
         raise Mistake(str(error)) from None
+    except PrefectHTTPStatusError as error:
+        raise api.PrefectApiError(
+            f"the Prefect server on {storage.masked(os.environ['PREFECT_API_URL'])} answered "
+            f"{error.response.status_code}: if it is busy, type it again; var/log/prefect.log says more"
+        ) from None
     except RuntimeError as error:  # what the flow itself raises is in its state
         if not str(error).startswith("Failed to reach API"):
             raise

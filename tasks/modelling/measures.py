@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from tasks.ground.errors import ParamsError
 from tasks.runtime.feature_types import vector_columns
 
 if TYPE_CHECKING:
@@ -77,6 +78,21 @@ def names(feature: str, type_: str, *, has_time: bool = True) -> dict[str, str]:
     if type_ == "datetime":
         return {f"{feature}: days after time": "lead"} if has_time else {f"{feature}: day": "day"}
     return {f"{feature}: {measure}": measure for measure in measures}
+
+
+def refuse_shared_names(features: Mapping[str, Mapping[str, Any]], where: str) -> None:
+    """Refuse a feature that is called as a measure of another one is.
+
+    Raises:
+        ParamsError: both would be one column to the monitor.
+    """
+    for name, feature in features.items():
+        for measure in names(name, feature["type"]).keys() | names(name, feature["type"], has_time=False).keys():
+            if measure != name and measure in features:
+                raise ParamsError(
+                    f"{where}: the feature {measure!r} is called as what is watched of the {feature['type']} {name!r}: "
+                    f"give it another name"
+                )
 
 
 @dataclass

@@ -9,6 +9,7 @@ from typing import Any
 
 from tasks.ground import files, params, settings
 from tasks.ground.errors import DataMissing
+from tasks.modelling import measures
 from tasks.training import consistency, point_in_time
 from tasks.training.rows_maker import RowsMaker
 
@@ -29,6 +30,7 @@ def prepare(name: str) -> None:
     tables = {dataset: {home / dataset / f: md5 for f, md5 in sorted(of.items())} for dataset, of in manifest.items()}
     packages = (build / "environment" / "preparation.txt").read_text(encoding="utf-8")
     maker = RowsMaker(name, model, tables, packages)
+    measures.refuse_shared_names(model.described(), f"params.yaml: models.{name}.features")
     choose_split(maker.complete, model.split)  # too few are refused before rows are made
     with files.replacing(build / "rows") as folder:
         folder.mkdir()

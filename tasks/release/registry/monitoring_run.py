@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from tasks.release.registry import registry
 from tasks.release.registry.mlflow_store import connect, read_artifact, with_retries, write_artifacts
-from tasks.release.registry.tracking import CANDIDATE, experiment_of, key
+from tasks.release.registry.tracking import CANDIDATE, experiment_of, keys
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -79,11 +79,11 @@ def _write(client: MlflowClient, run: Run, weeks: list[WeeklyMetrics]) -> None:
     from mlflow.entities import Metric
 
     written, times = _written(client, run.info.run_id), int(run.data.tags.get(TIMES, "0"))
-    metrics = []
+    named, metrics = keys({name for week in weeks for name in week.metrics}), []
     for week in weeks:
         before, at = written.get(str(week.number), {}), int(week.until.timestamp() * 1000) + times
         changed = {name: value for name, value in sorted(week.metrics.items()) if before.get(name) != value}
-        metrics += [Metric(key(name), value, at, week.number) for name, value in changed.items()]
+        metrics += [Metric(named[name], value, at, week.number) for name, value in changed.items()]
         written[str(week.number)] = {**before, **changed}
     for begin in range(0, len(metrics), AT_ONCE):
         client.log_batch(run.info.run_id, metrics[begin : begin + AT_ONCE])

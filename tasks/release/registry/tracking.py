@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -260,7 +262,8 @@ def _params(model: params.Model) -> list[Param]:
 
     estimator = model.estimator.model_dump(by_alias=True)
     flat = _flat({"estimator": estimator, "options": model.options, "split": model.split.model_dump()}, ".")
-    return [Param(key(name), str(value)) for name, value in sorted(flat.items())]
+    names = keys(flat)
+    return [Param(names[name], str(value)) for name, value in sorted(flat.items())]
 
 
 def _metrics(build: Path, measured: dict[str, float], model_id: str) -> list[Metric]:
@@ -271,7 +274,8 @@ def _metrics(build: Path, measured: dict[str, float], model_id: str) -> list[Met
     values |= _flat({"measured": measured}, "/")
     values |= _slice_metrics(build / "evaluation" / "slices.json")
     now = int(time.time() * 1000)
-    numbers = {key(n): float(v) for n, v in values.items() if isinstance(v, int | float) and not isinstance(v, bool)}
+    names = keys(values)
+    numbers = {names[n]: float(v) for n, v in values.items() if isinstance(v, int | float) and not isinstance(v, bool)}
     overall_first = sorted(numbers, key=lambda name: (name.count("/"), name))[:1000]  # MLflow takes no more at once
     return [Metric(n, numbers[n], now, 0, model_id=model_id if "/" not in n else None) for n in overall_first]
 
@@ -295,6 +299,14 @@ def _flat(value: Any, joint: str, path: str = "") -> dict[str, Any]:
     for name, inner in value.items():
         flat |= _flat(inner, joint, f"{path}{joint}{name}" if path else str(name))
     return flat
+
+
+def keys(names: Iterable[str]) -> dict[str, str]:
+    """Name → what MLflow calls it, another one for each: of names that differ in illegal characters only, by a hash."""
+    legal = {name: key(name) for name in names}
+    times = Counter(legal.values())
+    told_apart = {name: f"{legal[name][: LONGEST - 9]}-{files.digest(name)[:8]}" for name in legal}
+    return {name: own if times[own] == 1 else told_apart[name] for name, own in legal.items()}
 
 
 def key(name: str) -> str:

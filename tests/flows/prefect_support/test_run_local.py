@@ -8,8 +8,11 @@ from importlib import import_module
 from inspect import signature
 from pathlib import Path
 
+import httpx
 import pytest
+from prefect.exceptions import PrefectHTTPStatusError
 
+from flows.prefect_support import api, run_local
 from tasks.ground import http
 from tests.conftest import Project
 
@@ -36,3 +39,17 @@ def test_without_a_server_one_line_says_so(small: Project, monkeypatch: pytest.M
     assert "evergreen up" in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert "hunter2" not in done.stdout + done.stderr
+
+
+def test_a_server_that_fails_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy server answers 503; that is not the flow's fault, and Prefect's traceback helps nobody."""
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:4200/api")
+    request = httpx.Request("POST", "http://127.0.0.1:4200/api/flow_runs/")
+    answer = httpx.Response(503, request=request)
+
+    def fail(**_: object) -> None:
+        raise PrefectHTTPStatusError("busy", request=request, response=answer)
+
+    monkeypatch.setattr(import_module("flows.ingest"), "ingest", fail)
+    with pytest.raises(api.PrefectApiError, match=r"^the Prefect server on .*:4200/api answered 503: if it is busy"):
+        run_local.run("ingest")

@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from tasks.ground.errors import ParamsError
 from tasks.modelling import daily_summaries, measures, profile
 from tasks.monitoring.drift import drift
 from tasks.prediction_log import log_tables
@@ -157,3 +158,11 @@ def test_rows_without_a_time_or_of_one_day_have_a_vocabulary_too() -> None:
     known = profile.reference_profile(rows.assign(time=pd.NaT), FEATURES, None)
     assert "due: day" in known["features"]
     assert known["features"]["message: unknown words"]["mean"] < 0.6
+
+
+def test_a_feature_may_not_be_called_as_what_is_watched_of_another_one() -> None:
+    """Both would be one column to the monitor."""
+    features = {"msg": {"type": "text"}, "msg: length": {"type": "number"}, "open": {"type": "boolean"}}
+    with pytest.raises(ParamsError, match=r"^here: the feature 'msg: length' is called as what is watched of"):
+        measures.refuse_shared_names(features, "here")
+    measures.refuse_shared_names(FEATURES, "here")

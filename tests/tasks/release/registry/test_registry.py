@@ -295,6 +295,15 @@ def test_a_slice_of_any_name_has_its_metrics(value: str) -> None:
     assert len(set(said)) == len(said)
 
 
+def test_names_that_differ_in_illegal_characters_only_do_not_meet() -> None:
+    """MLflow would keep the last of both; any other name stays as it is."""
+    named = tracking.keys(["Torque [Nm]", "Torque (Nm)", "speed", "Torque [Nm]/a"])
+    assert len(set(named.values())) == 4
+    assert named["speed"] == "speed"
+    assert named["Torque [Nm]/a"] == "Torque _Nm_/a"
+    assert named["Torque [Nm]"].startswith("Torque _Nm_-")
+
+
 def test_usual_names_stay() -> None:
     """Letters of any language, digits, spaces and folders."""
     for name in ("slices/origin/New York/log_loss", "page/n/a/rows", "page/naïve-1.5: x/rows", "estimator.class"):
