@@ -384,6 +384,11 @@ def _notes(plan: ModelPlan) -> list[str]:
             f"{share:.1%} of the rows stand there twice, word for word: where one is learned from and its twin is held "
             f"out, the figures are too good"
         )
+    for name, code in suspects.codes_for_missing(plan.survey, plan.features):
+        nulls = f'`nulls: ["{code}", "{code}.0"]`'
+        notes.append(
+            f"{name} is {code} in some rows, and else never below 0: a code for «missing»? {nulls} in its suite says so"
+        )
     if plan.form is not None and plan.form.how == "time":
         notes.append(f"times of {plan.form.column} are taken for UTC: `timezone` in params.yaml says another zone")
     if plan.form is None:

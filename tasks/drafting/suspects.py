@@ -25,6 +25,9 @@ ROWS = 20_000
 GIVES_AWAY = 0.97
 """A column that alone takes away so much of the error is suspected."""
 
+CODES = tuple(-(10**digits - 1) for digits in range(2, 7))
+"""-99, -999, …: where nothing else is negative, they mean «missing»."""
+
 TELLS = 0.5
 """An identifier that takes away so much of the error was given out by the label."""
 
@@ -262,6 +265,16 @@ def personal(survey: Survey, columns: list[str]) -> list[Suspicion]:
             if score > PROXY
         ]
     return suspicions
+
+
+def codes_for_missing(survey: Survey, columns: list[str]) -> Iterator[tuple[str, int]]:
+    """Columns with a code such as -999 where nothing else is below 0, and the code."""
+    for name in columns:
+        column = survey.columns[name]
+        if column.kind in {"integer", "number"} and column.low is not None and column.low in CODES:
+            values = survey.sample[name].dropna()
+            if (values[values < 0] == column.low).all() and (values == column.low).sum() > 1 and column.high > 0:
+                yield name, int(column.low)
 
 
 def duplicates(survey: Survey) -> float:

@@ -363,6 +363,16 @@ def _of_mean(sample: pd.DataFrame, name: str, plan: ModelPlan | None) -> tuple[f
     return tidy(float(values.mean()) - room), tidy(float(values.mean()) + room, up=True)
 
 
+def _apart(plan: ModelPlan) -> float:
+    """How far a partition's mean label lies from the mean of all, as a share of it, at most."""
+    if plan.split_by != "time" or len(plan.rows) < 3:
+        return 0.0
+    sample = plan.survey.sample[[plan.wish.label, plan.form.column]].dropna() if plan.form else plan.survey.sample
+    labels = sample[plan.wish.label].astype("float64")
+    means = labels.groupby(_partitions(sample, plan)).mean()
+    return float((means / labels.mean() - 1).abs().max())
+
+
 def _partitions(sample: pd.DataFrame, plan: ModelPlan) -> Any:
     if plan.form is not None and plan.by in times.UNITS:
         return times.names(plan.form.parse(sample[plan.form.column]), plan.by)
@@ -554,7 +564,8 @@ def _gate(plan: ModelPlan) -> list[str]:
         variance = float(plan.labels.var())
         loss, margin, slices = "squared", tidy(0.02 * variance), tidy(0.2 * variance)
         mean, spread = abs(float(plan.labels.mean())), variance**0.5
-        error = tidy(0.1 + 3 * spread / holdout**0.5 / mean) if mean > 0.05 * spread else 1000.0
+        by_chance = 0.1 + 3 * spread / holdout**0.5 / mean if mean > 0.05 * spread else 1000.0
+        error = tidy(max(by_chance, 0.5 * _apart(plan)))
         words = "|mean predicted / mean observed − 1| at most"
     return [
         "gate:",

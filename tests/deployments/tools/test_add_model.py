@@ -290,6 +290,26 @@ def test_costs_and_weights_are_written_as_they_are_asked_for(add: Callable[..., 
     assert 'weight=table["counts"]' in (added.root / "models/shop/rows/__init__.py").read_text(encoding="utf-8")
 
 
+def test_a_code_for_missing_is_told(add: Callable[..., Added]) -> None:
+    """-999 among ages; a temperature below zero is none."""
+    age = np.where(RNG.random(600) < 0.1, -999, RNG.integers(18, 80, 600))
+    told = add(visits(years=age, warmth=np.where(age < 0, -999, RNG.integers(-30, 30, 600)))).told
+    assert "years is -999 in some rows" in told
+    assert "warmth is" not in told
+
+
+def test_a_label_that_follows_the_seasons_may_be_missed_by_half_of_them(add: Callable[..., Added]) -> None:
+    """The newest months are never quite those that were learned from."""
+    frame = visits(2000)
+    level = 100 + 60 * (frame["at"].dt.month % 2)
+    steady, seasonal = (level_ + RNG.normal(0, 5, 2000) for level_ in (100, level))
+    seasons = add(frame.assign(bought=seasonal.round(2))).model
+    assert 0.1 < (seasons.gate.calibration or 0) < 0.25
+    add_model.run(Wish("even", "bought", "at"), [write(frame.assign(bought=steady.round(2)), Path("../e.csv"))],
+                  train=False, ask=False)  # fmt: skip
+    assert (params.load().model("even").gate.calibration or 0) < (seasons.gate.calibration or 0)
+
+
 def test_a_counter_may_go_on_counting(add: Callable[..., Added]) -> None:
     """A number that names rows has no limits: the next ones are beyond them."""
     root = add(visits(order_id=range(5000, 5600), line_no=range(600))).root
