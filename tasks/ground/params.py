@@ -741,8 +741,13 @@ class Model(Section):
             if asked.column not in self.evaluate.slices:
                 hint = did_you_mean(asked.column, self.evaluate.slices)
                 raise ValueError(f"gate.fairness: {asked.column!r} is none of evaluate.slices: add it there{hint}")
-            if self.task == "anomaly":
-                raise ValueError("gate.fairness: is not for task: anomaly")
+            if self.task == "anomaly" and asked.metric != "selection_rate":
+                raise ValueError(
+                    f"gate.fairness: {asked.metric} is of labels; of an anomaly model its alerts can be compared: "
+                    f"selection_rate"
+                )
+            if "slice_min_rows" not in self.gate.model_fields_set:
+                raise ValueError("gate.slice_min_rows: is missing: groups with fewer rows are not compared")
             if self.task in ("regression", "forecast") and asked.metric != "loss":
                 raise ValueError(f"gate.fairness: {asked.metric} is of decisions; a {self.task} has its loss")
             if self.labels and asked.metric != "loss":

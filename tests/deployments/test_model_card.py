@@ -84,6 +84,29 @@ def test_a_number_is_told_by_how_far_it_is_off(section: params.Model) -> None:
     assert "mase: 0.8 (0.75 to 0.85)." in words(release({}, {"overall": {"metrics": {"mase": metric(0.8)}}}), numbers)
 
 
+def test_of_several_labels_each_is_told_by_its_name(section: params.Model) -> None:
+    """Its numbers beside the usual ones, or its classes."""
+    numbers = section.model_copy(update={"task_": params.AskedTask(kind="regression", labels=["heating", "cooling"])})
+    overall = {"mae": metric(3), "mae:heating": metric(4), "mae:cooling": metric(2)}
+    details = {"overall": {"metrics": overall}, "baseline": {"mae": 9, "mae:heating": 10, "mae:cooling": 8}}
+    assert words(release({}, details), numbers) == (
+        "heating: its number is off by 4 (3.95 to 4.05) on average.\n"
+        "heating: giving always the usual number would be off by 10.\n"
+        "cooling: its number is off by 2 (1.95 to 2.05) on average.\n"
+        "cooling: giving always the usual number would be off by 8."
+    )
+    tags = section.model_copy(update={"task_": params.AskedTask(kind="classification", labels=["late", "kind"])})
+    classes = {"late": ["no", "yes"], "kind": ["a", "b", "c"]}
+    baseline = {"late": {"classes": [0.8, 0.2]}, "kind": {"classes": [0.3, 0.3, 0.4]}}
+    document = {"classes": classes, "training": {"baseline": baseline}, "decision": "predict"}
+    overall = {"recall:late": metric(0.34), "accuracy:kind": metric(0.8), "recall:kind": metric(0.7)}
+    assert words(release(document, {"overall": {"metrics": overall}}), tags) == (
+        "late: of 100 flights that it learned from, 20 are flights whose late is «yes».\n"
+        "late: of 100 flights whose late is «yes» it finds 34 (29 to 39).\n"
+        "kind: of 100 flights it is right about 80 (75 to 85)."
+    )
+
+
 def test_groups_for_which_it_is_worse_beyond_doubt_are_named(section: params.Model) -> None:
     """The worst first; one that is worse by chance is not."""
     slices = {

@@ -34,7 +34,8 @@ class Sample:
 
     label: pd.Series[Any] | pd.DataFrame
     predictions: pd.DataFrame
-    losses: Floats
+    losses: Floats | None
+    """Of the metric `loss`; of others they are not asked for."""
     blocks: npt.NDArray[np.int64]
     """What is resampled as a whole; shape (rows,)."""
     weights: Floats | None
@@ -110,8 +111,10 @@ def _difference(drawn: dict[str, Floats], a: str, b: str, sample: Sample, rule: 
 def _parts(metric: str, sample: Sample) -> tuple[Floats, Floats]:
     """A metric as a ratio of sums over rows."""
     every = np.ones(len(sample.label))
-    if metric == "loss":
+    if sample.losses is not None:
         return sample.losses, every
+    if "anomaly_score" in sample.predictions:  # what an alert is raised on is selected
+        return sample.predictions["prediction"].to_numpy(dtype=np.float64), every
     if metric == "accuracy":
         return 1 - metrics.losses("zero_one", sample.label, sample.predictions), every
     positive, taken = metrics.positives(sample.label, sample.predictions)

@@ -239,8 +239,9 @@ class _Holdout:
         else:
             yield from self.output_questions()
             yield from self.slice_questions()
-            for asked in rule.fairness:
-                yield f"fairness:{asked.column}:{asked.metric}", asked.at_most, partial(self.fairness_gap, asked)
+        for asked in rule.fairness:
+            yield f"fairness:{asked.column}:{asked.metric}", asked.at_most, partial(self.fairness_gap, asked)
+        if case.task != "anomaly":
             yield "calibration", rule.calibration, self.calibration
         if case.task == "forecast":
             yield "coverage", rule.coverage[0], self.coverage
@@ -629,7 +630,8 @@ class _Holdout:
         """No two groups of a column are treated more differently than is allowed, beyond doubt."""
         if asked.column not in self.rows:
             raise LookupError(f"the holdout has no column {asked.column}")
-        own, losses = self.predictions("challenger"), self.loss("challenger")
+        own = self.predictions("challenger")
+        losses = self.loss("challenger") if asked.metric == "loss" else None
         sample = fairness.Sample(self.label, own, losses, self.blocks, self.weights)
         groups = metrics.slice_names(self.rows[asked.column])
         gap = fairness.gap(asked, groups, sample, self.rule, (self.resamples, self.seed))

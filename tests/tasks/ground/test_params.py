@@ -498,6 +498,18 @@ def test_an_anomaly_model_names_no_key_that_it_has_no_use_for() -> None:
         params.Model.model_validate({**PAYMENTS, "retrain": {"when": [{"measured_loss": 0.1}]}})
 
 
+def test_of_an_anomaly_model_its_alerts_may_be_compared() -> None:
+    """Between groups of so many rows, at least; what takes labels is refused."""
+    asked = {"column": "country", "metric": "selection_rate", "at_most": 0.1}
+    gate = {**PAYMENTS["gate"], "fairness": [asked]}
+    with pytest.raises(ValueError, match=r"gate\.slice_min_rows: is missing: groups with fewer rows are not compared"):
+        params.Model.model_validate({**PAYMENTS, "gate": gate})
+    assert params.Model.model_validate({**PAYMENTS, "gate": {**gate, "slice_min_rows": 50}}).gate.fairness
+    gate["fairness"] = [{**asked, "metric": "recall"}]
+    with pytest.raises(ValueError, match=r"gate\.fairness: recall is of labels; of an anomaly model its alerts"):
+        params.Model.model_validate({**PAYMENTS, "gate": gate})
+
+
 @pytest.mark.parametrize("key", ["slice_min_rows", "slice_margin", "calibration"])
 def test_another_task_names_what_its_gate_asks(fault: Callable[..., str], key: str) -> None:
     """Nobody's slices are let through because a key was forgotten."""

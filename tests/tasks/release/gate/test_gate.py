@@ -817,3 +817,29 @@ def test_a_champion_of_other_labels_is_told(flights: Flights) -> None:
     alone = replace(case.champion, predictions=scored(flights.noisy(1)))
     verdict = gate.judge(replace(case, champion=alone), rule())
     assert "the champion knows none of the classes" in check(verdict, "improvement").reason
+
+
+# ── anomalies ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_alerts_of_an_anomaly_model_may_not_differ_too_much_between_groups(flights: Flights) -> None:
+    """Nobody's labels are needed for that: the share of rows that raise an alert is compared."""
+    group = np.where(np.arange(flights.n) % 2, "young", "old")
+    rates = {"even": np.full(flights.n, 0.05), "uneven": np.where(group == "old", 0.1, 0.01)}
+    asked = rule(fairness=[{"column": "group", "metric": "selection_rate", "at_most": 0.02}], loss="average_precision")
+    told = {}
+    for name, rate in rates.items():
+        alerts = (np.random.default_rng(1).random(flights.n) < rate).astype(float)
+        answers = pd.DataFrame({"prediction": alerts, "anomaly_score": alerts - 0.5})
+        case = replace(
+            flights.case(flights.noisy(0)),
+            task="anomaly",
+            holdout=flights.frame.assign(label=np.nan, group=group),
+            slices=("group",),
+            challenger=gate.Contender("c" * 16, answers, NOBODY, FEATURES),
+            baseline=answers.assign(anomaly_score=0.0),
+        )
+        told[name] = check(gate.judge(case, asked), "fairness:group:selection_rate")
+    assert told["even"].passed, told["even"].reason
+    assert not told["uneven"].passed
+    assert told["uneven"].reason.startswith("selection_rate differs by 0.0")
