@@ -77,7 +77,7 @@ def told(tmp_path_factory: pytest.TempPathFactory, enter_module: Callable[[Path]
     asked[["home", "region", "area", "glass"]].head(5).assign(area=[100, -1, 50, 60, 70]).to_csv(file, index=False)
     batches = {
         "file": scored("ratings", str(file), keep=["home"]),
-        "partition": scored("ratings", "2013-04"),
+        "partition": scored("ratings", "homes/2013-04"),
     }
     story.learn("homes", "homes")
     verdicts["homes"] = verdicts["homes"][0], story.release("homes")
