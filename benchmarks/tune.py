@@ -108,8 +108,10 @@ def killed(project: Project) -> dict[str, Any]:
         except psutil.NoSuchProcess:
             continue
     study.wait()
-    time.sleep(2)
-    left = [each for each in psutil.process_iter(["cmdline"]) if _is_worker(each, project.root)]
+    deadline, left = time.monotonic() + 60, [0]
+    while left and time.monotonic() < deadline:  # one that is still importing looks for its parent when it has
+        time.sleep(1)
+        left = [each.pid for each in psutil.process_iter(["cmdline"]) if _is_worker(each, project.root)]
     done = table(project, 2)
     (journal,) = (project.root / "var" / "tune" / QUICK).glob("fits-*.jsonl")
     lines = [json.loads(line) for line in journal.read_text().splitlines()]

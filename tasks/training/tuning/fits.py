@@ -1,8 +1,8 @@
 """A fit of a trial: an estimator learns from the rows of one fold's learning side, and answers the other side.
 
-`python -m tasks.training.tuning.fits <folder>` is a worker: it reads a task a line, `{"estimator": …, "fold": 1}`, and
-prints its outcome. The folder holds what all of them share: params.yaml as it was, the training rows, the folds. A
-worker ends when nobody reads its output any more, or its parent is gone.
+`python -m tasks.training.tuning.fits <folder> <model> <parent>` is a worker: it reads a task a line, `{"estimator": …,
+"fold": 1}`, and prints its outcome. The folder holds what all of them share: params.yaml as it was, the training rows,
+the folds. A worker ends when nobody reads its output any more, or its parent is gone.
 """
 
 from __future__ import annotations
@@ -99,12 +99,12 @@ def lay_down(folder: Path, learn: pd.DataFrame, folds: list[Fold], text: str) ->
     files.write_json(folder / "folds.json", described)
 
 
-def main(folder: Path, name: str) -> int:
+def main(folder: Path, name: str, parent: int) -> int:
     """Work until there is no task; gives the exit code."""
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     import pandas as pd
 
     arithmetic.refuse_other()
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     priority.lower(os.getpid())
     model = params.load(folder / "params.yaml").model(name)
     learn = pd.read_parquet(folder / "rows.parquet")
@@ -142,4 +142,4 @@ def _end_with(parent: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), sys.argv[2]))
+    sys.exit(main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])))

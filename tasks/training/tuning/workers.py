@@ -137,7 +137,15 @@ class Workers:
         pipe, log = subprocess.PIPE, self.folder / "workers.log"
         with log.open("a") as stderr:
             process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "tasks.training.tuning.fits", str(self.folder), self.name],
+                [
+                    sys.executable,
+                    "-P",
+                    "-m",
+                    "tasks.training.tuning.fits",
+                    str(self.folder),
+                    self.name,
+                    str(os.getpid()),
+                ],
                 stdin=pipe,
                 stdout=pipe,
                 stderr=stderr,

@@ -27,6 +27,7 @@ from tasks.lifecycle import tune
 from tasks.training.tuning import fits, workers
 from tasks.training.tuning.folds import Fold
 from tests.conftest import Project
+from tests.deployments.conftest import until
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:module 'sre_:DeprecationWarning"),  # Great Expectations imports it
@@ -240,8 +241,7 @@ def test_twenty_kills_leave_the_table_as_it_is_and_nothing_behind(project: Proje
         if _kill(run, draw):
             kills += 1
     run.wait()
-    time.sleep(2)
-    assert not [each for each in psutil.process_iter(["cmdline"]) if _is_worker(each, project.root)]
+    until(lambda: not [each for each in psutil.process_iter(["cmdline"]) if _is_worker(each, project.root)], 60)
     done = json.loads(project.run(*command).stdout)
     assert done["study"] == digests[1]
     (journal,) = paths.tunings("tiny").glob("fits-*.jsonl")
