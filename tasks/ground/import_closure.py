@@ -56,14 +56,14 @@ def foreign(module_file: Path, root: Path) -> list[ForeignImport]:
     Raises:
         ModelCodeError: a file is not Python.
     """
-    found = []
+    imports = []
     for file in sorted(closure(module_file, root)):
         for imported in _imports(file, root):
             package = imported.name.partition(".")[0]
             is_own = not package or package in sys.stdlib_module_names or any(_files(imported.name, root))
             if not is_own:
-                found.append(ForeignImport(package, file, imported.line, imported.is_optional))
-    return found
+                imports.append(ForeignImport(package, file, imported.line, imported.is_optional))
+    return imports
 
 
 class ForeignImport(NamedTuple):
@@ -93,15 +93,15 @@ def _imports(file: Path, root: Path) -> tuple[_Import, ...]:
 @lru_cache(maxsize=1024)
 def _imports_of(source: bytes, package: str) -> tuple[_Import, ...]:
     """By the text alone: a process asks for the same modules many times."""
-    found: list[_Import] = []
+    imports: list[_Import] = []
     for node, is_optional in _executed(ast.parse(source)):
         if isinstance(node, ast.Import):
-            found += [_Import(alias.name, node.lineno, is_optional) for alias in node.names]
+            imports += [_Import(alias.name, node.lineno, is_optional) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             base = resolve_name("." * node.level + (node.module or ""), package)
             names = [base, *(f"{base}.{alias.name}" for alias in node.names)]
-            found += [_Import(name, node.lineno, is_optional) for name in names]
-    return tuple(found)
+            imports += [_Import(name, node.lineno, is_optional) for name in names]
+    return tuple(imports)
 
 
 def _executed(node: ast.AST, is_optional: bool = False) -> Iterator[tuple[ast.AST, bool]]:
