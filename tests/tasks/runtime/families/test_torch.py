@@ -14,6 +14,7 @@ from sklearn.datasets import load_diabetes, load_wine
 from sklearn.exceptions import NotFittedError
 from sklearn.feature_extraction.text import HashingVectorizer
 from sklearn.model_selection import train_test_split
+from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import check_estimator
 
 from tasks.ground import settings
@@ -161,7 +162,7 @@ def test_the_family_refuses_a_device_before_anything_is_read() -> None:
 
 def test_a_decision_follows_from_the_probabilities() -> None:
     """So that serving asks the net once."""
-    net = NetClassifier(epochs=2).fit(ROWS, TWO)
+    net = make_pipeline(NetClassifier(epochs=2)).fit(ROWS, TWO)
     assert decisions.of(net, ROWS) == decisions.MOST_PROBABLE
 
 
