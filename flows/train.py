@@ -71,7 +71,7 @@ def _train(model: str, config: params.Params, is_requested: bool, will_package: 
 
         def around(stage: str, go: Callable[[], dvc_graph.StageOutcome]) -> dvc_graph.StageOutcome:
             if will_package and stage == f"train@{model}":
-                stack.enter_context(package.trial_ahead())
+                stack.enter_context(package.trial_ahead(model))
             return _stage_as_task(stage, go)
 
         dvc_graph.reproduce(model, steps.run, around=around)

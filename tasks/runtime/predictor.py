@@ -325,7 +325,7 @@ def _refuse(number: int, detail: list[dict[str, Any]]) -> Answer:
 def _failure(error: Exception) -> Answer:
     """The model fails on a request. The operator learns where, from the log; neither learns what the request held."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
-    kind = type(error).__name__
+    kind = type(error).__name__ + (f": {error.name}" if isinstance(error, ModuleNotFoundError) else "")
     print(f"the model fails on a request: {kind} in {frame.filename}:{frame.lineno}", file=sys.stderr, flush=True)
     return Answer(500, orjson.dumps({"error": f"the model fails on this request ({kind}); nothing was predicted"}))
 

@@ -123,6 +123,8 @@ class _Busy(logging.Handler):
 class Interpreter:
     """Stands for package.TrialProcess: forked from a parent that imported BentoML and none of this project."""
 
+    python = Path()
+
     def __init__(self, path: str, command: str, environment: dict[str, str]) -> None:
         self.printed = Path(os.environ["BENTOML_HOME"]).parent / "log" / f"trial-{os.getpid()}.log"
         self.printed.parent.mkdir(parents=True, exist_ok=True)
@@ -147,7 +149,7 @@ class Interpreter:
 
 def _warm(path: str) -> Any:
     @contextmanager
-    def interpreter(command: str) -> Iterator[Interpreter]:
+    def interpreter(command: str, _: Path | None = None) -> Iterator[Interpreter]:
         from tasks.release.package import package
 
         started = Interpreter(path, command, package._environment())

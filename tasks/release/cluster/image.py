@@ -14,7 +14,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from tasks.ground import files, locked_packages, paths, settings
+from tasks.ground import files, locked_packages, paths
 from tasks.ground.errors import Mistake
 from tasks.release import bento_store
 from tasks.release.package import package
@@ -94,19 +94,20 @@ def containerfile(facts: dict[str, Any]) -> str:
 
 
 def requirements(release: Path) -> str:
-    """The pins of a release, each with the hashes that requirements.lock knows.
+    """The pins of a release, each with the hashes that the lock knows.
 
     pip wants a hash for all or for none. An older release may name a version that this checkout's lock no longer does:
     then it is installed by its exact versions alone, and the first line says so.
     """
     pins = (release / "requirements.txt").read_text(encoding="utf-8").splitlines()
-    lock = (settings.ROOT / "requirements.lock").read_text(encoding="utf-8")
+    hashing = [path for path in locked_packages.lock_files() if path.suffix == ".lock"]
+    lock = "\n".join(path.read_text(encoding="utf-8") for path in hashing)
     entries = re.split(r"(?m)^(?=\S)", lock)  # a pin, and lines with its hashes
     hashed = {
         str(pin): entry for entry in entries for some in locked_packages.read_lock(entry).values() for pin in some
     }
     unknown = [pin for pin in pins if pin not in hashed]
     if unknown:
-        reason = f"# no hashes: requirements.lock names another version than {', '.join(unknown[:3])}"
+        reason = f"# no hashes: the lock has none for {', '.join(unknown[:3])}"
         return "\n".join([reason, *pins, ""])
     return "".join(hashed[pin] for pin in pins)

@@ -18,12 +18,13 @@ from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
-from tasks.ground import files, import_closure, params, settings
+from tasks.ground import files, import_closure, locked_packages, params, settings
 from tasks.ground.errors import DataMissing, ModelFileRefused, ReleaseDiffers, StageFailed
-from tasks.release.package import bento_trial
+from tasks.release.package import alone, bento_trial
 from tasks.runtime import answer_columns, families, feature_types, model_file
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ back as it was."""
 class TrialProcess(NamedTuple):
     """An interpreter that runs bento_trial.py."""
 
+    python: Path
     tasks: IO[str]
     answers: IO[str]
     log: IO[str]
@@ -57,7 +59,8 @@ class TrialProcess(NamedTuple):
 
 def package(model_name: str) -> None:
     """The stage: the candidate's model, evaluation and code → build/<model>/release, and its Bento in the store."""
-    with _trial() as trial, files.replacing(settings.BUILD / model_name / "release") as release:
+    python = alone.interpreter(_requirements(model_name))
+    with _trial(python) as trial, files.replacing(settings.BUILD / model_name / "release") as release:
         write_release(model_name, params.load().model(model_name), release)
         facts = release_facts(release)
         is_new = not bento_folder(facts["name"], facts["candidate"]).exists()
@@ -80,7 +83,7 @@ def measured(model_name: str) -> dict[str, float]:
     kept = _measurements(files.read_json(release / "candidate.json")["candidate"])
     if measurements := files.read_state(kept, dict[str, float]()):
         return measurements
-    with _trial() as trial:
+    with _trial(alone.interpreter((release / "requirements.txt").read_text(encoding="utf-8"))) as trial:
         return _measure(model_name, release, ensure_bento_of(release), trial)
 
 
@@ -149,12 +152,19 @@ def write_release(name: str, model: params.Model, release: Path) -> None:
         (release / target).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, release / target)
     shutil.copyfile(build / "model" / "model.skops", release / "model.skops")
-    lines = (build / "environment" / "serving.txt").read_text(encoding="utf-8").splitlines(keepends=True)
-    files.write_text(release / "requirements.txt", "".join(line for line in lines if not line.startswith("#")))
+    files.write_text(release / "requirements.txt", _requirements(name))
     files.write_json(release / "release.json", describe(name, model))
     files.write_json(release / "golden.json", golden(name, model))
     files.write_json(release / "background.json", background(name, model))
     files.write_json(release / "candidate.json", {"candidate": files.digest(files.tree(release))[:16]})
+
+
+def _requirements(name: str) -> str:
+    """The pins that a release needs, as the environment stage found them."""
+    lines = (
+        (settings.BUILD / name / "environment" / "serving.txt").read_text(encoding="utf-8").splitlines(keepends=True)
+    )
+    return "".join(line for line in lines if not line.startswith("#"))
 
 
 def sources(name: str, packages: Collection[str] = ()) -> dict[Path, Path]:
@@ -209,8 +219,29 @@ def describe(name: str, model: params.Model) -> dict[str, Any]:
             "partitions": partitions,
             "estimator": model.estimator.model_dump(by_alias=True),
             "packages": files.sha256(build / "environment" / "serving.txt"),
+            "libraries": libraries(name),
         },
     }
+
+
+def libraries(name: str) -> dict[str, str]:
+    """The distributions whose types the model file holds, each with its version.
+
+    Raises:
+        StageFailed: the requirements of the release do not name one of them.
+    """
+    pins = locked_packages.read_lock(_requirements(name))
+    versions = {}
+    for package in sorted(model_file.packages(settings.BUILD / name / "model" / "model.skops")):
+        if package in sys.stdlib_module_names or package in ("models", "tasks"):
+            continue
+        for distribution in locked_packages.that_bring(package):
+            if distribution not in pins:
+                raise StageFailed(
+                    f"models.{name}: its model file holds types of {package}. {_how_to_name(package, name)}"
+                )
+            versions[distribution] = next(pin.version for pin in pins[distribution] if pin.is_for_here())
+    return versions
 
 
 def golden(name: str, model: params.Model) -> list[dict[str, Any]]:
@@ -348,6 +379,7 @@ def labels(facts: dict[str, Any]) -> dict[str, str]:
         "estimator_params": files.digest(lineage["estimator"])[:16],
         "model_sha256": facts["model_sha256"],
         "packages": lineage["packages"][:16],
+        **{f"library.{library}": version for library, version in lineage.get("libraries", {}).items()},
         **{f"trained_{end}": training[end] for end in ("from", "until") if training[end]},  # not every row has a time
         "trained_rows": str(training["rows"]),
         **{f"{dataset}.{Path(file).stem}": md5 for dataset, file, md5 in partitions},
@@ -385,7 +417,10 @@ def _measure(name: str, release: Path, bento: Path, trial: TrialProcess) -> dict
 def refuse_difference(tag: str, evaluated: pd.DataFrame, answer: dict[str, Any], facts: dict[str, Any]) -> None:
     """Compare one answer of the service (`status`, `body`) with the evaluated predictions of the same rows."""
     if answer["status"] >= 500:
-        raise ReleaseDiffers(f"{tag} fails on holdout rows (HTTP {answer['status']}): {answer['body']['error']}")
+        error = answer["body"]["error"]
+        raise ReleaseDiffers(
+            f"{tag} fails on holdout rows (HTTP {answer['status']}): {error}{_unnamed(error, facts['name'])}"
+        )
     if answer["status"] != 200:
         faults = [
             f"{evaluated.index[f['row']]}: {f['field']}: {f['problem']}" if f["row"] is not None else str(f)
@@ -457,9 +492,9 @@ _ahead: list[TrialProcess] = []
 
 
 @contextmanager
-def trial_ahead() -> Iterator[None]:
-    """Start the interpreter that tries the next release: it imports for seconds, beside the stages before `package`."""
-    with _interpreter("ask") as process:
+def trial_ahead(model_name: str) -> Iterator[None]:
+    """Start the interpreter that tries a model's next release: it imports for seconds, beside the stages before."""
+    with _interpreter("ask", alone.interpreter(_requirements(model_name))) as process:
         _ahead.append(process)
         try:
             yield
@@ -467,17 +502,18 @@ def trial_ahead() -> Iterator[None]:
             _ahead.clear()
 
 
-def _trial() -> AbstractContextManager[TrialProcess]:
-    return nullcontext(_ahead.pop()) if _ahead else _interpreter("ask")
+def _trial(python: Path) -> AbstractContextManager[TrialProcess]:
+    is_ahead = bool(_ahead) and _ahead[0].python == python
+    return nullcontext(_ahead.pop()) if is_ahead else _interpreter("ask", python)
 
 
 @contextmanager
-def _interpreter(command: str) -> Iterator[TrialProcess]:
-    """A fresh interpreter with bento_trial.py, which sees the installed packages and no code of this checkout.
+def _interpreter(command: str, python: Path = Path(sys.executable)) -> Iterator[TrialProcess]:
+    """A fresh interpreter with bento_trial.py, which sees the packages of that Python and no code of this checkout.
 
     It imports what it needs while its task is still being prepared, and is ended with the block.
     """
-    line = [sys.executable, "-I", str(Path(bento_trial.__file__)), command]
+    line = [str(python), "-I", str(Path(bento_trial.__file__)), command]
     pipe, environment = subprocess.PIPE, _environment()
     with (
         tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log,
@@ -486,7 +522,7 @@ def _interpreter(command: str) -> Iterator[TrialProcess]:
         assert process.stdin
         assert process.stdout
         try:
-            yield TrialProcess(process.stdin, process.stdout, log)
+            yield TrialProcess(python, process.stdin, process.stdout, log)
         finally:
             process.kill()
 
@@ -499,6 +535,23 @@ def _do(trial: TrialProcess, task: dict[str, Any]) -> dict[str, Any]:
     answer = trial.answers.readline()
     if not answer:
         trial.log.seek(0)
-        raise StageFailed(f"the packaged service could not be built or tried:\n{trial.log.read().strip()[-3000:]}")
+        log = trial.log.read().strip()
+        model = task.get("name") or Path(task["bento"]).parent.name
+        raise StageFailed(f"the packaged service could not be built or tried:\n{log[-3000:]}{_unnamed(log, model)}")
     result: dict[str, Any] = json.loads(answer)
     return result
+
+
+def _unnamed(failure: str, model: str) -> str:
+    """What to do about a package that is installed here, that a release needs, and that it does not name."""
+    titles = {family.title: family.package for package in families.known() if (family := families.named(package))}
+    missing = re.search(r"(?:No module named '|ModuleNotFoundError: )(\w+)|missing here: (\S+) is not", failure)
+    package = (missing[1] or titles.get(missing[2])) if missing else None
+    return f"\n{_how_to_name(package, model)}" if package and find_spec(package) else ""
+
+
+def _how_to_name(package: str, model: str) -> str:
+    return (
+        f"The release needs {package}, and its requirements.txt does not name it: alone it would not start. It "
+        f"names what the pipeline's code imports: write `import {package}` into models/{model}/pipeline/__init__.py."
+    )

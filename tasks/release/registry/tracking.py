@@ -215,8 +215,14 @@ def _run_tags(name: str, candidate: str, release: Path, build: Path) -> dict[str
         "mlflow.source.git.commit": head or "none",
         "lock": files.sha256(lock) if lock.exists() else "none",
         "model_sha256": files.sha256(release / "model.skops"),
+        **{f"library.{library}": version for library, version in _libraries(release).items()},
         "python": platform.python_version(),
     }
+
+
+def _libraries(release: Path) -> dict[str, str]:
+    libraries: dict[str, str] = files.read_json(release / "release.json").get("lineage", {}).get("libraries", {})
+    return libraries
 
 
 def sha_tag(file: str) -> str:

@@ -115,7 +115,7 @@ def test_a_release_of_another_lock_is_installed_by_version(context: Path, tmp_pa
     """An older champion can still be built; pip takes hashes for all or for none, and the file says why it has none."""
     (tmp_path / "requirements.txt").write_text("numpy==1.0\nscikit-learn==1.9.1\n")
     told, *pins = image.requirements(tmp_path).splitlines()
-    assert told == "# no hashes: requirements.lock names another version than numpy==1.0"
+    assert told == "# no hashes: the lock has none for numpy==1.0"
     assert pins == ["numpy==1.0", "scikit-learn==1.9.1"]
 
 
