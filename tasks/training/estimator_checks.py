@@ -54,8 +54,8 @@ def refuse_without_probabilities(last: Any, name: str, model: params.Model) -> N
     Raises:
         ModelCodeError: says how it gets them.
     """
-    if hasattr(last, "predict_proba"):
-        return
+    if hasattr(last, "predict_proba") or getattr(last, "final_estimator", last) is None:
+        return  # a StackingClassifier without a last estimator of its own gets one that has them when it is fitted
     raise ModelCodeError(
         f"params.yaml: models.{name}.estimator: {model.estimator.class_} has no predict_proba as it is, which a "
         f"classification needs: name another class, or other params; or wrap it in models/{name}/pipeline: "

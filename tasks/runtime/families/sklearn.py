@@ -46,6 +46,7 @@ class ScikitLearn(Family):
             "sklearn.feature_selection._univariate_selection.chi2",
             "sklearn.feature_selection._univariate_selection.f_classif",
             "sklearn.feature_selection._univariate_selection.f_regression",
+            "sklearn.gaussian_process._gpc._BinaryGaussianProcessClassifierLaplace",
             "sklearn.gaussian_process.kernels.CompoundKernel",
             "sklearn.gaussian_process.kernels.ConstantKernel",
             "sklearn.gaussian_process.kernels.DotProduct",

@@ -78,6 +78,7 @@ def test_training_json_says_what_it_was_fitted_on(trained: Path) -> None:
     share = learn["label"].mean()
     assert files.read_json(trained / "model" / "training.json") == {
         "task": "classification",
+        "tolerance": 1e-9,
         "rows": 448,
         "from": "2013-01-01T00:00:00",
         "until": "2013-02-28T18:00:00",
