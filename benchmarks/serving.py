@@ -41,8 +41,9 @@ DIFFERENT_ROWS = 500
 
 SCRIPT = """
 local requests, at = {}, 0
+local headers = {["content-type"] = "application/json", ["Host"] = "127.0.0.1"}
 for line in io.lines(os.getenv("BENCH_BODIES")) do
-  requests[#requests + 1] = wrk.format("POST", os.getenv("BENCH_PATH"), {["content-type"] = "application/json"}, line)
+  requests[#requests + 1] = wrk.format("POST", os.getenv("BENCH_PATH"), headers, line)
 end
 function request()
   at = at % #requests + 1
