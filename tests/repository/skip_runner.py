@@ -138,7 +138,8 @@ def _reads() -> Iterator[set[str]]:
 
     def get(section: Any, name: str) -> Any:
         if not is_loading and name in type(section).model_fields:
-            read.add(f"models.{name}" if isinstance(section, params.Model) else name)
+            key = type(section).model_fields[name].alias or name
+            read.add(f"models.{key}" if isinstance(section, params.Model) else key)
         return object.__getattribute__(section, name)
 
     as_it_is, params.load = params.load, load
