@@ -27,9 +27,9 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.pipeline import Pipeline
 
 from tasks.release.package import package
-from tasks.runtime import predictor, replica
+from tasks.runtime import inference_body, predictor, replica
 from tasks.runtime.ordinal_codes import Codes
-from tasks.runtime.replica import EXPLAIN, PREDICT, REPLY, REQUEST, STATISTICS, TRY
+from tasks.runtime.replica import EXPLAIN, INFER, PREDICT, REPLY, REQUEST, STATISTICS, TRY
 from tests import releases
 from tests.releases import CATEGORIES, NUMBERS, frame, rows
 
@@ -379,6 +379,28 @@ def test_answers_have_the_numbers_of_what_was_asked_and_only_what_was_answered_i
     assert sum(statistics["counts"]) == 3
     assert statistics["unseen"] == {"place": 1}
     assert (statistics["log"], statistics["lost"]) == (None, 0)
+
+
+def test_tensors_and_rows_may_be_in_one_batch(start: Callable[..., Running]) -> None:
+    """Each gets its answer as it asked, and both are logged; tensors that are wrong end nothing."""
+    running = start()
+    running.frame()
+    kinds = {"place": "BYTES", "kind": "BYTES", "hour": "INT64", "size": "FP64"}
+    inputs = [{"name": name, "shape": [1], "datatype": kinds[name], "data": [ROW[name]]} for name in ROW]
+    tensors = [json.dumps({"inputs": given}).encode() for given in (inputs, inputs[1:] * 2)]
+    packed = [inference_body.pack(len(text), text) for text in tensors]
+    running.send(asked(1), asked(2, packed[0], INFER), asked(3, packed[1], INFER), asked(4))
+    replies: dict[int, tuple[int, bytes]] = {}
+    while len(replies) < 4:
+        status, number, body = running.frame()
+        replies |= {number: (status, body)} if number else {}
+    assert {number: status for number, (status, _) in replies.items()} == {1: 200, 2: 200, 3: 400, 4: 200}
+    probability = json.loads(replies[1][1])["predictions"][0]["probability"]
+    outputs = {one["name"]: one["data"] for one in json.loads(inference_body.unpack(replies[2][1])[1])["outputs"]}
+    assert outputs["probability"] == [probability]
+    assert b"kind: comes twice: send each tensor once" in replies[3][1]
+    ((_, lines),) = written(running.log).items()
+    assert sorted(line["request"] for line in lines) == ["r1", "r2", "r4"]
 
 
 def test_nothing_is_logged_where_everything_is_refused(start: Callable[..., Running]) -> None:
