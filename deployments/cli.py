@@ -612,7 +612,7 @@ def image(model: Model, version: Version = None, to: Folder = None) -> None:
     print(f"docker build --file {folder}/Containerfile --tag {tag} {folder}")
 
 
-@command("release-environment flight_delay e87608b12dc64ec3", SERVING)
+@command("release-environment flight_delay 936210a809cd53c2", SERVING)
 def release_environment(
     model: Model, candidate: Annotated[str, Argument(help="The hash that names the release.")]
 ) -> None:
