@@ -281,7 +281,7 @@ def patched(file: str, old: str, new: str) -> Callable[[Path], object]:
     return change
 
 
-BEGIN = "    from tasks.runtime import predictor\n"
+BEGIN = "    from tasks.runtime import open_inference, predictor\n"
 
 BAD = {
     "dies in production": (
