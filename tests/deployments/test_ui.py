@@ -86,7 +86,7 @@ def test_registering_again_changes_nothing_that_a_person_has_set(alone: Alone) -
 
     register = [sys.executable, "-m", "deployments.orchestration.registration"]
     assert alone.project.run(*register).stdout == "deployment train/tiny updated: description\n"
-    all_of_them = "ingest/ingest, train/tiny, rollout/tiny, monitor/tiny, predict/tiny, backtest/tiny"
+    all_of_them = "ingest/ingest, train/tiny, rollout/tiny, monitor/tiny, predict/tiny, backtest/tiny, tune/tiny"
     assert alone.project.run(*register).stdout == f"deployments are as they should be: {all_of_them}\n"
 
     after = deployment()
@@ -226,9 +226,9 @@ def test_a_model_that_comes_is_registered_and_triggered_and_one_that_goes_is_rem
     section = text.partition("  tiny:\n")[2]
     path.write_text(f"{text}  other:\n{section}", encoding="utf-8")
     lines = list(looking.look(params.load()))
-    titles = ("train/other", "rollout/other", "monitor/other", "predict/other", "backtest/other")
+    titles = ("train/other", "rollout/other", "monitor/other", "predict/other", "backtest/other", "tune/other")
     assert lines[0].startswith("the Prefect server lacks deployment train/other, ")
-    assert [line.split(",")[0] for line in lines[1:6]] == [f"deployment {title} made" for title in titles]
+    assert [line.split(",")[0] for line in lines[1:7]] == [f"deployment {title} made" for title in titles]
     assert lines[-1].startswith("train/other is triggered, ")
     assert list(looking.look(params.load())) == []
 

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -25,7 +26,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 from tasks.ground import files, import_closure, locked_packages, params, settings
 from tasks.ground.errors import DataMissing, ModelFileRefused, ReleaseDiffers, StageFailed
 from tasks.release.package import alone, bento_trial
-from tasks.runtime import answer_columns, families, feature_types, model_file
+from tasks.runtime import answer_columns, feature_types
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -147,6 +148,8 @@ def write_release(name: str, model: params.Model, release: Path) -> None:
     """Write everything that the service needs into a folder, and the candidate's name."""
     build = settings.BUILD / name
     release.mkdir(parents=True)
+    from tasks.runtime import model_file
+
     packages = model_file.packages(build / "model" / "model.skops")
     for source, target in sources(name, packages).items():
         (release / target).parent.mkdir(parents=True, exist_ok=True)
@@ -187,6 +190,8 @@ def sources(name: str, packages: Collection[str] = ()) -> dict[Path, Path]:
 
 def _of_other_families(packages: Collection[str]) -> set[Path]:
     """What is known of libraries of which the model file holds no type."""
+    from tasks.runtime import families
+
     return {settings.ROOT / path for path in {*families.modules(families.known())} - {*families.modules(packages)}}
 
 
@@ -230,10 +235,14 @@ def libraries(name: str) -> dict[str, str]:
     Raises:
         StageFailed: the requirements of the release do not name one of them.
     """
-    pins = locked_packages.read_lock(_requirements(name))
-    versions = {}
-    for package in sorted(model_file.packages(settings.BUILD / name / "model" / "model.skops")):
+    from tasks.runtime import model_file
+
+    pins, path = locked_packages.read_lock(_requirements(name)), settings.BUILD / name / "model" / "model.skops"
+    held, versions = zipfile.ZipFile(path).read("schema.json").decode(), {}
+    for package in sorted(model_file.packages(path)):
         if package in sys.stdlib_module_names or package in ("models", "tasks"):
+            continue
+        if f'"__module__":"{package}' not in held:  # a net: it learned by PyTorch, and answers without
             continue
         for distribution in locked_packages.that_bring(package):
             if distribution not in pins:
@@ -305,6 +314,8 @@ def _evaluated(name: str, model: params.Model, most: int) -> tuple[pd.DataFrame,
 
 def _predicted(name: str, model: params.Model, frame: pd.DataFrame) -> pd.DataFrame:
     """What the candidate's model answers to some rows, as its evaluation would."""
+    from tasks.runtime import model_file
+
     pipeline = model_file.load(settings.BUILD / name / "model" / "model.skops", sha256=None, own=f"models.{name}")
     decision = files.read_json(settings.BUILD / name / "model" / "training.json").get("decision")
     return model_file.predict(pipeline, frame[model.columns], model.task, decision)
@@ -544,6 +555,8 @@ def _do(trial: TrialProcess, task: dict[str, Any]) -> dict[str, Any]:
 
 def _unnamed(failure: str, model: str) -> str:
     """What to do about a package that is installed here, that a release needs, and that it does not name."""
+    from tasks.runtime import families
+
     titles = {family.title: family.package for package in families.known() if (family := families.named(package))}
     missing = re.search(r"(?:No module named '|ModuleNotFoundError: )(\w+)|missing here: (\S+) is not", failure)
     package = (missing[1] or titles.get(missing[2])) if missing else None

@@ -17,7 +17,7 @@ from tests.conftest import REPOSITORY, Project
 PAGE = (REPOSITORY / "docs" / "reference" / "state.md").read_text(encoding="utf-8")
 
 
-OF_STAGES = {"memo", "memo/stat.json", "memo/measured/<>.json", "locks", "torn"}
+OF_STAGES = {"memo", "memo/stat.json", "memo/measured/<>.json", "memo/alone/<>", "locks", "torn"}
 """What stages use is named by its owners: an edit of the map must redo no training."""
 
 
