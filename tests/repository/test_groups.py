@@ -75,4 +75,4 @@ def test_a_group_that_does_not_exist_is_named(project: Path) -> None:
         ["make", "setup", "WITH=lightgbm lihgtgbm"], cwd=project, capture_output=True, text=True, check=False
     )
     assert done.returncode != 0
-    assert done.stdout == f"there is no group lihgtgbm: WITH takes {' '.join(o for o in GROUPS if o != 'dev')}\n"
+    assert f"there is no group lihgtgbm: WITH takes {' '.join(o for o in GROUPS if o != 'dev')}\n" in done.stdout

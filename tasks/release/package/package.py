@@ -238,11 +238,11 @@ def libraries(name: str) -> dict[str, str]:
     from tasks.runtime import model_file
 
     pins, path = locked_packages.read_lock(_requirements(name)), settings.BUILD / name / "model" / "model.skops"
-    held, versions = zipfile.ZipFile(path).read("schema.json").decode(), {}
+    schema, versions = zipfile.ZipFile(path).read("schema.json").decode(), {}
     for package in sorted(model_file.packages(path)):
         if package in sys.stdlib_module_names or package in ("models", "tasks"):
             continue
-        if f'"__module__":"{package}' not in held:  # a net: it learned by PyTorch, and answers without
+        if f'"__module__":"{package}' not in schema:  # a net: it learned by PyTorch, and answers without
             continue
         for distribution in locked_packages.that_bring(package):
             if distribution not in pins:
