@@ -612,7 +612,7 @@ def image(model: Model, version: Version = None, to: Folder = None) -> None:
     print(f"docker build --file {folder}/Containerfile --tag {tag} {folder}")
 
 
-@command("release-environment flight_delay 936210a809cd53c2", SERVING)
+@command("release-environment flight_delay 6ae1a86d8b160c78", SERVING)
 def release_environment(
     model: Model, candidate: Annotated[str, Argument(help="The hash that names the release.")]
 ) -> None:
