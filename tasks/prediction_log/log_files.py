@@ -7,6 +7,7 @@ behind this place" means the same before and after compaction.
 from __future__ import annotations
 
 import hashlib
+import mmap
 import os
 import re
 from abc import ABC, abstractmethod
@@ -88,6 +89,10 @@ class LogFile(ABC):
     @abstractmethod
     def newest(self, n: int) -> list[Logged]:
         """The last n requests, oldest first; reads from the end backwards."""
+
+    @abstractmethod
+    def find(self, prediction_id: str) -> Logged | None:
+        """The request of a prediction, with its row and answer only."""
 
     def span(self) -> Span:
         """The first and the last moment, in ms; NEVER without rows."""
@@ -224,6 +229,20 @@ class JsonLog(LogFile):
                     return requests[-n:]
                 length *= 4
 
+    def find(self, prediction_id: str) -> Logged | None:
+        """The request of a prediction, with its row and answer only."""
+        if (stream := self._open()) is None:
+            return self.compacted.find(prediction_id)
+        with stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            at = content.find(f'"{prediction_id}"'.encode())
+            begin, end = content.rfind(b"\n", 0, max(at, 0)) + 1, content.find(b"\n", max(at, 0)) + 1
+            block = content[begin:end] if at >= 0 else b""
+        requests = [logged.only(prediction_id) for logged in log_tables.parse_block(block, begin)[0]]
+        requests = [logged for logged in requests if logged.ids]
+        if requests and self.orders:
+            requests = log_tables.to_requests(erasures.without(log_tables.to_table(requests), self.orders))
+        return requests[0] if requests else None
+
     def _open(self) -> BinaryIO | None:
         """None once it was compacted."""
         try:
@@ -346,6 +365,15 @@ class ParquetLog(LogFile):
                 break  # one more than is wanted: of the first one, some rows may be missing
         places = table[PLACE].unique()[-n:]
         return log_tables.to_requests(table.filter(pc.is_in(table[PLACE], places)))
+
+    def find(self, prediction_id: str) -> Logged | None:
+        """The request of a prediction, with its row and answer only."""
+        import pyarrow.compute as pc
+
+        answered = moment(prediction_id)
+        groups = [i for i, part in enumerate(self._spans) if part["id"][0] <= answered <= part["id"][1]]
+        tables = (table.filter(pc.equal(table["id"], prediction_id)) for table in self._read(groups, None))
+        return next((log_tables.to_requests(table)[0] for table in tables if len(table)), None)
 
     def _read(self, groups: list[int], columns: Sequence[str] | None) -> Iterator[pa.Table]:
         import pyarrow as pa

@@ -7,7 +7,7 @@ answered, its *moment*. Its `time` is when it was asked, which a client may set 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import chain, groupby
 from typing import TYPE_CHECKING, Any
@@ -56,6 +56,14 @@ class Logged:
     def moment(self) -> int:
         """When it was answered, in ms since 1970."""
         return moment(self.ids[0])
+
+    def only(self, prediction_id: str) -> Logged:
+        """The request with one of its predictions only, or with none."""
+        at = [i for i, id_ in enumerate(self.ids) if id_ == prediction_id]
+        columns: dict[str, Any] = {
+            name: [getattr(self, name)[i] for i in at] for name in ("ids", "row_keys", "rows", "predictions")
+        }
+        return replace(self, **columns)
 
 
 # ── times ─────────────────────────────────────────────────────────────────────────────────────────

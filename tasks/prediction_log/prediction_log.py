@@ -176,6 +176,29 @@ def last_requests(model: str, n: int, release: str | None = None) -> list[Logged
     return sorted(newest.values(), key=lambda logged: (logged.moment, logged.request))[max(0, len(newest) - n) :]
 
 
+def find(model: str, prediction_id: str) -> Logged | None:
+    """The request of one prediction, with its row and its answer only; None where the log has it not (any more).
+
+    An id holds when it was answered, so only files of that time are looked into: some milliseconds.
+    """
+    try:
+        answered = log_tables.moment(prediction_id)
+        days = {
+            (datetime.fromtimestamp(answered / 1000, UTC) + timedelta(days=n)).date().isoformat() for n in (-1, 0, 1)
+        }
+    except (ValueError, OverflowError):  # no id of ours
+        return None
+    orders = erasures.read(model)
+    for day in sorted(days):  # a process may have begun its file before midnight
+        for path in (paths.incoming_predictions(model) / day).glob("*.jsonl"):
+            if (lines := log_files.open_lines(path, orders)) and (logged := lines.find(prediction_id)):
+                return logged
+        for path in (paths.predictions(model) / day).glob("*.parquet"):
+            if logged := log_files.ParquetLog(path, orders).find(prediction_id):
+                return logged
+    return None
+
+
 def _superseded(spans: Mapping[LogFile, tuple[int, int]], near: int) -> dict[str, set[int]]:
     """The places of the lines whose request a later line answers, at most `near` ms later.
 

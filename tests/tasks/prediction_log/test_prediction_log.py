@@ -688,6 +688,20 @@ def test_only_the_newest_files_are_read(monkeypatch: pytest.MonkeyPatch) -> None
     assert opened == ["2026-11-21"]
 
 
+def test_one_prediction_is_found_by_its_id(settle: Callable[[], Any]) -> None:
+    """With its own row and answer only; what is no id, or unknown, or erased, is not found."""
+    Writer().write(line(1), line(2, count=3, rows=[{"starts": n} for n in range(3)], keys=["a", "b", "c"]))
+    settle()
+    logged = prediction_log.find(MODEL, name(2, 1))
+    assert logged is not None
+    assert (logged.ids, logged.row_keys, logged.request) == ([name(2, 1)], ["b"], "r000002")
+    assert [row["starts"] for row in logged.rows] == [1]
+    assert (logged.release, logged.predictions[0]["prediction"]) == ("97a3", 1)
+    assert prediction_log.find(MODEL, name(3)) is prediction_log.find(MODEL, "no id") is None
+    prediction_log.forget(MODEL, ids=[name(2, 1)], now=LATER)
+    assert prediction_log.find(MODEL, name(2, 1)) is None
+
+
 def test_importing_it_imports_nothing_heavy() -> None:
     """Whoever only wants to know where the log is does not wait for pandas."""
     probe = "import sys; from tasks.prediction_log import prediction_log; print(*sys.modules)"
