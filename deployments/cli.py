@@ -190,6 +190,29 @@ def try_(
         print(line, flush=True)
 
 
+@command("reproduce 6ae1a86d8b160c78", MODELS, needs_models=True)
+def reproduce(
+    candidate: Annotated[str, Argument(help="As `evergreen history` names it.")],
+    keep: Annotated[bool, Option("--keep", help="Leave the clone in var/reproduce/<candidate>.")] = False,
+    as_json: Json = False,
+) -> int:
+    """Make a candidate again of its commit, data and packages, and say what came out as it was (if not all: 3)."""
+    from tasks.lifecycle import reproduce
+
+    origin = reproduce.find(candidate, _params())
+    levels = []
+    if not as_json:
+        print(origin, flush=True)
+    for line in reproduce.run(origin, keep=keep):
+        if isinstance(line, reproduce.Level):
+            levels.append(line)
+        if not as_json:
+            print(line, flush=True)
+    if as_json:
+        print(json.dumps({"candidate": candidate, "levels": [asdict(level) for level in levels]}, indent=1))
+    return 0 if all(level.proven for level in levels) else ATTENTION
+
+
 @command("check-time flight_delay", LOOP)
 def check_time(
     model: Model,

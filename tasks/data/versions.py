@@ -415,6 +415,18 @@ def _cache() -> Path:
     return settings.ROOT / ".dvc" / _config().get("cache", "dir", fallback="cache")
 
 
+def share(clone: Path) -> None:
+    """Have DVC in another clone of this project use the cache and the remote of this one."""
+    config, remote = _config(), _remote()
+    if not config.has_section("cache"):
+        config.add_section("cache")
+    config.set("cache", "dir", str(_cache().resolve()))
+    if remote is not None and remote.folder is not None:
+        config.set(f"'remote \"{config.get('core', 'remote')}\"'", "url", str(remote.folder))
+    with (clone / ".dvc" / "config.local").open("w", encoding="utf-8") as file:
+        config.write(file)
+
+
 def _config() -> ConfigParser:
     """Read as DVC does (config, then config.local over it) but without importing it."""
     config = ConfigParser(interpolation=None)

@@ -51,6 +51,7 @@ batches = _at("batch")
 backtests = _at("backtest")
 tried = _of("try/{}")
 tunings = _of("tune/{}")
+reproduced = _of("reproduce/{}")
 
 # serving
 desired_states = _at("serving")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.ground import files, params, paths, settings
-from tasks.ground.errors import EvergreenError, RegistryUnavailable
+from tasks.ground.errors import EvergreenError, RegistryUnavailable, ReleaseDiffers
 from tasks.modelling import metrics, rows
 from tasks.release.gate import gate, training_overlap
 from tasks.release.gate.verdict import Verdict
@@ -166,6 +166,29 @@ def scorer(model_name: str, release: Path, facts: dict[str, Any]) -> Callable[[p
         return partial(predict_frame, release)  # today's code could make another model of the same file
     pipeline = model_file.load(release / "model.skops", facts["model_sha256"], own=f"models.{model_name}")
     return partial(model_file.predict, pipeline, task=facts["task"], decision=facts.get("decision"))
+
+
+def golden_scorer(model_name: str, release: Path) -> tuple[Callable[[pd.DataFrame], pd.DataFrame], int]:
+    """A `scorer` that gives the release's golden rows what they were evaluated to, and how many these are.
+
+    Raises:
+        ReleaseDiffers: it scores them otherwise.
+    """
+    import pandas as pd
+
+    facts = package.release_facts(release)
+    score, golden = scorer(model_name, release, facts), files.read_json(release / "golden.json")
+    evaluated = metrics.scores_of(pd.DataFrame([row["predicted"] for row in golden])).astype("float64")
+    off = (score(request_frame(facts, [row["row"] for row in golden]))[list(evaluated)] - evaluated).abs()
+    if not (off <= package.tolerance(facts) * evaluated.abs().clip(lower=1.0)).all(axis=None):
+        raise ReleaseDiffers(f"golden rows are scored up to {off.to_numpy().max():.3g} off what they were evaluated to")
+    return score, len(golden)
+
+
+def request_frame(facts: dict[str, Any], rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """Rows as a client posts them, as a frame of a release's features in their order."""
+    features = {name: facts["features"][name] for name in facts["columns"]}
+    return feature_types.frame({name: [row.get(name) for row in rows] for name in features}, features)
 
 
 def _holds_own_code(model_name: str, release: Path) -> bool:

@@ -81,6 +81,14 @@ def measured(model_name: str, candidate: str) -> dict[str, float]:
     return {name.removeprefix("measured/"): x for name, x in sorted(values.items()) if name.startswith("measured/")}
 
 
+@with_retries
+def tags(run_id: str) -> dict[str, str]:
+    """The tags of a candidate's run: of what it was made."""
+    with connect() as client:
+        own: dict[str, str] = client.get_run(run_id).data.tags
+        return own
+
+
 def experiment_of(client: MlflowClient, name: str) -> str:
     """The id of the experiment: made when it is missing, restored when a person has deleted it."""
     experiment = _experiment(client, name)

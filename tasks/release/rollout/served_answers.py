@@ -14,13 +14,9 @@ from typing import Any
 
 import pandas as pd
 
-from tasks.ground import files
-from tasks.ground.errors import ReleaseDiffers
-from tasks.modelling import metrics
 from tasks.release import comparison
 from tasks.release.gate.verdict import Check
 from tasks.release.package import package
-from tasks.runtime import feature_types
 
 MOST_ROWS = 5000
 """Rows that are compared at once."""
@@ -48,7 +44,7 @@ class OwnAnswers:
         if not rows or self.unjudged:
             return
         try:
-            scored = self._scorer(self._frame(rows))
+            scored = self._scorer(comparison.request_frame(self._facts, rows))
         except comparison.UNSCORABLE as error:
             self.unjudged = f"{type(error).__name__}: {error}"
             return
@@ -75,15 +71,4 @@ class OwnAnswers:
     @cached_property
     def _scorer(self) -> Callable[[pd.DataFrame], pd.DataFrame]:
         """What scores rows; only where it gives the golden rows what they were evaluated to."""
-        score = comparison.scorer(self.model, self.release, self._facts)
-        golden = files.read_json(self.release / "golden.json")
-        evaluated = metrics.scores_of(pd.DataFrame([row["predicted"] for row in golden])).astype("float64")
-        off = (score(self._frame([row["row"] for row in golden]))[list(evaluated)] - evaluated).abs()
-        if not (off <= package.tolerance(self._facts) * evaluated.abs().clip(lower=1.0)).all(axis=None):
-            most = float(off.to_numpy().max())
-            raise ReleaseDiffers(f"golden rows are scored up to {most:.3g} off what they were evaluated to")
-        return score
-
-    def _frame(self, rows: list[dict[str, Any]]) -> pd.DataFrame:
-        features = {name: self._facts["features"][name] for name in self._facts["columns"]}
-        return feature_types.frame({name: [row.get(name) for row in rows] for name in features}, features)
+        return comparison.golden_scorer(self.model, self.release)[0]

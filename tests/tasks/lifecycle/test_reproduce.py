@@ -1,0 +1,98 @@
+"""`evergreen reproduce`: a candidate made again of its commit, data and packages, level by level."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from deployments import cli
+from tasks import steps
+from tasks.ground import files, params, paths, settings
+from tasks.ground.errors import Mistake
+from tasks.lifecycle import reproduce
+from tasks.release import comparison
+from tasks.release.gate import gate
+from tasks.release.package import package
+from tasks.release.registry import registry
+from tasks.training import dvc_graph
+from tests.conftest import Project
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:module 'sre_:DeprecationWarning")]
+
+
+def judged() -> str:
+    """Run the graph of `tiny`, register what came out and record its verdict; gives the candidate."""
+    dvc_graph.reproduce("tiny", lambda step, arguments: steps.run_as_stage(step, *arguments))
+    candidate = package.identity_of(settings.BUILD / "tiny" / "release")
+    version = registry.register("tiny", candidate)
+    config = params.load().model("tiny")
+    case = comparison.comparison("tiny", config, registry.champion("tiny"))
+    registry.record_verdict("tiny", version.number, gate.judge(case, config.gate, config.evaluate.resamples))
+    return candidate
+
+
+@pytest.fixture(scope="module")
+def made(
+    small_copied: Path, tmp_path_factory: pytest.TempPathFactory, enter_module: Callable[[Path], Project]
+) -> tuple[Project, str]:
+    """A project of which one candidate was made with all that it needs in commits."""
+    project = enter_module(shutil.copytree(small_copied, tmp_path_factory.mktemp("again") / "project", symlinks=True))
+    return project, judged()
+
+
+def levels(candidate: str) -> dict[str, reproduce.Level]:
+    """What came out, by name."""
+    origin = reproduce.find(candidate, params.load())
+    return {each.name: each for each in reproduce.run(origin) if isinstance(each, reproduce.Level)}
+
+
+def test_everything_comes_out_as_it_was(made: tuple[Project, str], capsys: pytest.CaptureFixture[str]) -> None:
+    """All five levels, also after the project has gone on; nothing of it changes, and nothing is left behind."""
+    project, candidate = made
+    project.edit("params.yaml", "C: 1.0", "C: 0.5")
+    project.commit()
+    shutil.rmtree(project.root / "build")
+    before = files.tree(project.root / "var" / "mlflow")
+    assert cli.main(["reproduce", candidate, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["levels"]
+    assert [(level["name"], level["proven"]) for level in found] == [
+        ("answers", True),
+        ("rows", True),
+        ("model", True),
+        ("release", True),
+        ("verdict", True),
+    ]
+    assert candidate in found[3]["why"]
+    assert not paths.reproduced(candidate).exists()
+    assert files.tree(project.root / "var" / "mlflow") == before
+
+
+@pytest.mark.long
+def test_what_no_commit_has_is_named(made: tuple[Project, str]) -> None:
+    """A candidate of edited parameters: its rows come out again, its model does not, and the origin says why."""
+    project, _ = made
+    project.edit("params.yaml", "C: 0.5", "C: 0.1")
+    candidate = judged()
+    assert "with changes that no commit has" in str(reproduce.find(candidate, params.load()))
+    found = levels(candidate)
+    assert [name for name, level in found.items() if level.proven] == ["answers", "rows"]
+    assert "model.skops" in found["release"].why
+    assert "judged otherwise" in found["verdict"].why
+
+
+def test_a_candidate_that_nobody_knows_is_a_mistake(made: tuple[Project, str]) -> None:
+    """Its message says where the known ones are."""
+    with pytest.raises(Mistake, match="evergreen history"):
+        reproduce.find("0123456789abcdef", params.load())
+
+
+def test_a_commit_that_is_not_here_is_named(made: tuple[Project, str]) -> None:
+    """Before anything is made."""
+    origin = replace(reproduce.find(made[1], params.load()), commit="c" * 40)
+    with pytest.raises(Mistake, match="git fetch --all"):
+        list(reproduce.run(origin))
