@@ -192,14 +192,14 @@ def try_(
 
 @command("reproduce 6ae1a86d8b160c78", MODELS, needs_models=True)
 def reproduce(
-    candidate: Annotated[str, Argument(help="As `evergreen history` names it.")],
+    name: Annotated[str, Argument(metavar="CANDIDATE|PREDICTION", help="A candidate, or the id of a prediction.")],
     keep: Annotated[bool, Option("--keep", help="Leave the clone in var/reproduce/<candidate>.")] = False,
     as_json: Json = False,
 ) -> int:
     """Make a candidate again of its commit, data and packages, and say what came out as it was (if not all: 3)."""
     from tasks.lifecycle import reproduce
 
-    origin = reproduce.find(candidate, _params())
+    origin = reproduce.find(name, _params())
     levels = []
     if not as_json:
         print(origin, flush=True)
@@ -209,7 +209,9 @@ def reproduce(
         if not as_json:
             print(line, flush=True)
     if as_json:
-        print(json.dumps({"candidate": candidate, "levels": [asdict(level) for level in levels]}, indent=1))
+        print(
+            json.dumps({"candidate": origin.version.candidate, "levels": [asdict(level) for level in levels]}, indent=1)
+        )
     return 0 if all(level.proven for level in levels) else ATTENTION
 
 

@@ -1,6 +1,6 @@
 """Reproduction: a candidate is made again of its commit, its data version and its packages, and compared byte by byte.
 
-    answers   the stored release gives its golden rows what they were evaluated to
+    answers   the stored release gives its golden rows what they were evaluated to; and a prediction again
     rows      the training rows are rebuilt to the same bytes
     model     the model file is rebuilt to the same bytes
     release   the whole release is rebuilt to the same bytes: it has the same name
@@ -26,13 +26,16 @@ from tasks.ground import files, params, paths, settings
 from tasks.ground.errors import EvergreenError, Mistake, StageFailed
 from tasks.ground.git import Clone
 from tasks.ground.words import listed, many, one_line
+from tasks.prediction_log import prediction_log
 from tasks.release import comparison
 from tasks.release.gate import gate
 from tasks.release.gate.verdict import mark
 from tasks.release.package import package
 from tasks.release.registry import registry, tracking
+from tasks.release.rollout.served_answers import OwnAnswers
 
 if TYPE_CHECKING:
+    from tasks.prediction_log.log_tables import Logged
     from tasks.release.gate.verdict import Verdict
 
 Name = Literal["answers", "rows", "model", "release", "verdict"]
@@ -63,29 +66,41 @@ class Origin:
     is_dirty: bool
     data: str
     lock: str
+    logged: Logged | None = None
+    """The prediction that led to it, from the log."""
 
     def __str__(self) -> str:
         state = "with changes that no commit has" if self.is_dirty else "clean"
         return f"{self.version}: commit {self.commit[:10]} ({state}), data {self.data[:10]}, lock {self.lock[:10]}"
 
 
-def find(candidate: str, config: params.Params) -> Origin:
-    """What a candidate of any model was made of.
+def find(name: str, config: params.Params) -> Origin:
+    """What a candidate of any model, or the one that made a prediction, was made of.
 
     Raises:
-        Mistake: no model has it, or it was made outside of Git.
+        Mistake: no model has such a candidate or prediction, or it was made outside of Git.
     """
+    logged = _prediction(name, config)
+    candidate = logged.release if logged else name
     for model in config.models:
         if version := registry.find(model, candidate):
             break
     else:
         raise Mistake(
-            f"no model has a candidate {candidate!r}: `evergreen history <model>` lists those that were registered"
+            f"no model has a candidate {candidate!r}, and no prediction log that id: `evergreen history <model>` lists "
+            f"the candidates that were registered; the log is kept for `serving.log_days`"
         )
     tags = tracking.tags(version.run_id)
     if (commit := tags.get("git.commit", "none")) == "none":
         raise Mistake(f"{version} was made outside of Git: nobody knows of which code")
-    return Origin(version, commit, tags.get("git.dirty") == "true", tags[tracking.DATA_VERSION], tags["lock"])
+    return Origin(
+        version, commit, tags.get("git.dirty") == "true", tags[tracking.DATA_VERSION], tags["lock"], logged=logged
+    )
+
+
+def _prediction(name: str, config: params.Params) -> Logged | None:
+    found = (prediction_log.find(model, name) for model in config.models)
+    return next((logged for logged in found if logged), None)
 
 
 def run(origin: Origin, *, keep: bool = False) -> Iterator[str | Level]:
@@ -115,11 +130,16 @@ def run(origin: Origin, *, keep: bool = False) -> Iterator[str | Level]:
 
 
 def _answers(origin: Origin, release: Path) -> Level:
+    own = OwnAnswers(origin.version.model, release)
     try:
         rows = comparison.golden_scorer(origin.version.model, release)[1]
     except EvergreenError as error:
         return Level("answers", False, one_line(error, 300))
-    return Level("answers", True, f"the stored release gives {many(rows, 'golden row')} what they were evaluated to")
+    why = f"the stored release gives {many(rows, 'golden row')} what they were evaluated to"
+    if origin.logged is None:
+        return Level("answers", True, why)
+    own.compare(origin.logged.rows, origin.logged.predictions)
+    return Level("answers", own.check().passed and own.rows == 1, f"{why}; of the prediction: {own.check().reason}")
 
 
 # ── making it again ───────────────────────────────────────────────────────────────────────────────
