@@ -139,7 +139,10 @@ def _answers(origin: Origin, release: Path) -> Level:
     if origin.logged is None:
         return Level("answers", True, why)
     own.compare(origin.logged.rows, origin.logged.predictions)
-    return Level("answers", own.check().passed and own.rows == 1, f"{why}; of the prediction: {own.check().reason}")
+    check = own.check()
+    if check.passed and own.rows:
+        return Level("answers", True, f"{why}, and the row of the prediction what it got")
+    return Level("answers", False, f"{why}; the row of the prediction: {check.reason}")
 
 
 # ── making it again ───────────────────────────────────────────────────────────────────────────────
