@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import reprlib
 import sys
 import time
 
@@ -141,7 +142,8 @@ def _ask_champion(model: str) -> None:
         answer = http.call(f"{url}/predict", {"rows": rows}, timeout=30)
     _line(f"POST {url}/predict with {len(rows)} rows → {answer['release']}")
     for row, prediction in zip(rows, answer["predictions"], strict=True):
-        shown = ", ".join(f"{key}={value}" for key, value in list(row.items())[:6])
+        few = list(row.items())[:6]
+        shown = ", ".join(f"{key}={reprlib.repr(value) if isinstance(value, list) else value}" for key, value in few)
         number = prediction.pop("id")
         rounded = {key: round(value, 3) if isinstance(value, float) else value for key, value in prediction.items()}
         _line(f"  {shown}, … → {rounded}  id {number}")

@@ -95,7 +95,7 @@ def known(expectation: dict[str, Any], wanted: Contract) -> tuple[str, dict[str,
         hint = f"; did you mean {close[0]!r}?" if close else "."
         raise ContractError(f"{type_}: {wrong[0]!r} is none of its arguments{hint} It takes {_list(taken(type_))}")
     named = set() if type_.startswith("expect_table") else columns_of(kwargs)
-    if strange := sorted(named - set(wanted.every_column)):
+    if strange := sorted(named - wanted.every_column.keys()):
         hint = did_you_mean(strange[0], list(wanted.every_column))
         raise ContractError(f"{type_}: {strange[0]!r} is not among the suite's columns{hint}")
     return type_, kwargs

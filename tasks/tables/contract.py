@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
@@ -172,7 +172,7 @@ class Contract(BaseModel):
     absent: dict[str, str] = {}
     """Columns that other partitions have and this one has not, with their types."""
 
-    @property
+    @cached_property
     def every_column(self) -> dict[str, str]:
         """The columns that the suite names, whether this partition has them or not."""
         return {**self.columns, **self.absent}

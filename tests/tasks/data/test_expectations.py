@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -324,3 +325,30 @@ def test_a_column_that_comes_before_its_time_is_refused_and_ends_nothing() -> No
     report, _ = expectations.examine(FRAME[["n", "x"]], late, "d", "2013-01", "m", None)
     assert [check.reason for check in report.failures] == ["not asked for: x"]
     assert expectations.summarise(FRAME[["n", "x"]], late)["columns"]["x"]["mean"] == 1.75
+
+
+def cpu_seconds(columns: int) -> float:
+    """Of the checks of a table, none of whose columns the grammar of parameters can name."""
+    names = [f"Torque [Nm] {at}" for at in range(columns)]
+    suite = Contract(columns=dict.fromkeys(names, "float64"), expectations=[])
+    frame = pd.DataFrame(1.5, index=range(3), columns=names)
+    begin = time.process_time()
+    report, _ = expectations.examine(frame, suite, "d", "2013-01", "m", expectations.summarise(frame, suite))
+    assert report.passed
+    assert len(report.checks) == columns + 2
+    return time.process_time() - begin
+
+
+def test_eight_times_as_many_columns_take_about_eight_times_as_long() -> None:
+    """A table of 10,000 reaches a verdict: nothing is looked up in the list of all columns for each of them."""
+    cpu_seconds(10)  # imports
+    assert cpu_seconds(4000) < 20 * cpu_seconds(500) + 0.2
+
+
+def test_a_column_of_another_type_than_the_contract_says_is_refused() -> None:
+    """Great Expectations is not asked: the types of all columns are at hand."""
+    report, _ = expectations.examine(
+        FRAME[["n"]].astype("float64"), Contract(columns={"n": "int64"}, expectations=[]), "d", "2013-01", "m", None
+    )
+    (failed,) = report.failures
+    assert (failed.name, failed.column, failed.observed) == ("expect_column_type_to_be", "n", "float64")
