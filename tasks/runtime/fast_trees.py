@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from tasks.runtime import families
-from tasks.runtime.families.family import Scorer
+
+if TYPE_CHECKING:
+    from tasks.runtime.families.family import Scorer
 
 MOST_ROWS = 100
 """With more, scikit-learn, which goes through all rows of a tree at once, is as fast or faster."""

@@ -32,6 +32,10 @@ UNREADABLE = (
 )
 
 
+MARKED = 100_000
+"""Bytes at the beginning of a member, in which a library says which version of it wrote them, before its numbers."""
+
+
 def dump(pipeline: Pipeline, path: Path) -> None:
     """Write a fitted pipeline to a model file; equal pipelines give equal bytes.
 
@@ -71,6 +75,11 @@ def load(path: Path, sha256: str | None, own: str | None = None) -> Pipeline:
                 f"{path} holds types that are not on the reviewed list: {', '.join(refused)}. It is not loaded. "
                 f"{advice(own)}"
             )
+        if newer := _newer(content, asked):
+            raise ModelFileRefused(
+                f"{path} was written by {newer}: an older library may read it wrong. It is not loaded. Install what "
+                f"its release names (requirements.txt), or train it again with what is installed."
+            )
         pipeline: Pipeline = skops_io.module().loads(content, trusted=sorted(asked))
     except ModuleNotFoundError as error:
         missing = families.not_installed(str(error.name).partition(".")[0])
@@ -88,10 +97,15 @@ def types(content: bytes) -> set[str]:
 
 
 def packages(path: Path) -> set[str]:
-    """The packages whose types a model file holds: what must be installed where it is loaded."""
+    """The packages whose types a model file holds."""
+    return {families.package_of(f"{name}.") for name in modules(path)}
+
+
+def modules(path: Path) -> set[str]:
+    """The modules whose types a model file holds."""
     names: set[str] = set()
     _gather(json.loads(zipfile.ZipFile(path).read("schema.json")), names)
-    return {families.package_of(f"{name}.") for name in names} - {"builtins"}
+    return names - {"builtins"}
 
 
 def _gather(node: Any, names: set[str]) -> None:
@@ -103,6 +117,17 @@ def _gather(node: Any, names: set[str]) -> None:
     elif isinstance(node, list):
         for child in node:
             _gather(child, names)
+
+
+def _newer(content: bytes, types: set[str]) -> str | None:
+    """Which newer library wrote a file: what each says stands in the schema, or at the beginning of a member."""
+    archive = zipfile.ZipFile(io.BytesIO(content))
+    for member in archive.infolist():
+        with archive.open(member) as file:
+            head = file.read(-1 if member.filename == "schema.json" else MARKED)
+        if newer := families.newer(types, head):
+            return newer
+    return None
 
 
 def advice(own: str | None) -> str:

@@ -18,6 +18,7 @@ from tasks.ground import files, locked_packages, paths
 from tasks.ground.errors import Mistake
 from tasks.release import bento_store
 from tasks.release.package import package
+from tasks.runtime import families
 
 TEMPLATES = Path(__file__).with_name("templates")
 
@@ -90,7 +91,23 @@ def containerfile(facts: dict[str, Any]) -> str:
     quoted = {key: json.dumps(" ".join(value.split()), ensure_ascii=False) for key, value in labels.items()}
     lines = " \\\n      ".join(f"{key}={value}" for key, value in quoted.items()).replace("$", "\\$")
     template = Template((TEMPLATES / "Containerfile").read_text(encoding="utf-8"))
-    return template.substitute(model=facts["name"], candidate=facts["candidate"], base=BASE, labels=f"LABEL {lines}")
+    return template.substitute(
+        model=facts["name"],
+        candidate=facts["candidate"],
+        base=BASE,
+        libraries=_install(families.debian(facts["lineage"].get("libraries", {}))),
+        labels=f"LABEL {lines}",
+    )
+
+
+def _install(packages: list[str]) -> str:
+    """What the base lacks of Debian's packages: an instruction, or none."""
+    if not packages:
+        return ""
+    return (
+        f"RUN apt-get update && apt-get install --yes --no-install-recommends {' '.join(packages)} && \\\n"
+        "    rm -rf /var/lib/apt/lists/*\n"
+    )
 
 
 def requirements(release: Path) -> str:

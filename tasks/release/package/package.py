@@ -14,7 +14,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import zipfile
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -26,7 +25,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 from tasks.ground import files, import_closure, locked_packages, params, settings
 from tasks.ground.errors import DataMissing, ModelFileRefused, ReleaseDiffers, StageFailed
 from tasks.release.package import alone, bento_trial
-from tasks.runtime import answer_columns, feature_types
+from tasks.runtime import answer_columns, families, feature_types
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -190,8 +189,6 @@ def sources(name: str, packages: Collection[str] = ()) -> dict[Path, Path]:
 
 def _of_other_families(packages: Collection[str]) -> set[Path]:
     """What is known of libraries of which the model file holds no type."""
-    from tasks.runtime import families
-
     return {settings.ROOT / path for path in {*families.modules(families.known())} - {*families.modules(packages)}}
 
 
@@ -238,11 +235,9 @@ def libraries(name: str) -> dict[str, str]:
     from tasks.runtime import model_file
 
     pins, path = locked_packages.read_lock(_requirements(name)), settings.BUILD / name / "model" / "model.skops"
-    schema, versions = zipfile.ZipFile(path).read("schema.json").decode(), {}
-    for package in sorted(model_file.packages(path)):
-        if package in sys.stdlib_module_names or package in ("models", "tasks"):
-            continue
-        if f'"__module__":"{package}' not in schema:  # a net: it learned by PyTorch, and answers without
+    versions = {}
+    for package in sorted(families.to_answer(model_file.modules(path)) - {"models", "tasks"}):
+        if package in sys.stdlib_module_names:
             continue
         for distribution in locked_packages.that_bring(package):
             if distribution not in pins:
@@ -555,8 +550,6 @@ def _do(trial: TrialProcess, task: dict[str, Any]) -> dict[str, Any]:
 
 def _unnamed(failure: str, model: str) -> str:
     """What to do about a package that is installed here, that a release needs, and that it does not name."""
-    from tasks.runtime import families
-
     titles = {family.title: family.package for package in families.known() if (family := families.named(package))}
     missing = re.search(r"(?:No module named '|ModuleNotFoundError: )(\w+)|missing here: (\S+) is not", failure)
     package = (missing[1] or titles.get(missing[2])) if missing else None

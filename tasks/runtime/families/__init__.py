@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any
 
@@ -27,6 +28,9 @@ from tasks.runtime.families.family import Family
 
 SKLEARN: Family = sklearn.FAMILY
 """Of every model: scikit-learn, what it is made of (numpy, scipy), and this project's own types."""
+
+RELEASE = Path(__file__).resolve().parents[3]
+"""The release that this file is part of; or the project, which has no release.json."""
 
 _WITHIN_SKLEARN = ("sklearn", "numpy", "scipy", "functools", "builtins", "tasks")
 _OWN = "tasks.runtime.families."
@@ -127,9 +131,38 @@ def errors() -> tuple[type[Exception], ...]:
     return tuple(error for name in imported if (family := named(name)) for error in family.errors())
 
 
+def to_answer(modules: Iterable[str]) -> set[str]:
+    """The packages that must be installed where types answer, by the names of their modules."""
+    needs = (
+        family.answers_with(module) if (family := named(package_of(module))) else package_of(module)
+        for module in modules
+    )
+    return {package for package in needs if package}
+
+
+def debian(distributions: Iterable[str]) -> list[str]:
+    """The Debian packages that installed distributions need beside a slim image of Python."""
+    installed = set(distributions)
+    using = [family for package in known() if (family := named(package)) and installed & {*family.distributions}]
+    return sorted({name for family in using for name in family.debian})
+
+
+def newer(packages: Iterable[str], member: bytes) -> str | None:
+    """Which of the packages wrote a member of a model file in a version that is newer than what is read here."""
+    for family in of_names(packages):
+        if (version := family.written_by(member)) and version > family.readable():
+            return f"{family.title} {'.'.join(map(str, version))}, and {family.installed()} is installed here"
+    return None
+
+
 def not_installed(package: str) -> str:
-    """What to do about a package that cannot be imported."""
+    """What to do about a package that cannot be imported: in a project, or in a release that is served alone."""
     family = named(package)
+    if (RELEASE / "release.json").exists():
+        return (
+            f"{family.title if family else package} is not installed: this environment lacks what the release names "
+            f"(python -m pip install --no-deps --requirement {RELEASE / 'requirements.txt'})"
+        )
     if family is None:
         return f"{package} is not installed: add it to pyproject.toml and requirements.lock (make lock, make setup)"
     return f"{family.title} is not installed: `make setup WITH={family.group}` brings it"

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
+if TYPE_CHECKING:  # the stages ask a family what it is called, and need no numpy for that
+    from collections.abc import Callable
 
-Floats = npt.NDArray[np.float64]
-Scorer = Callable[..., Floats]
-"""Rows → answers."""
+    import numpy as np
+    import numpy.typing as npt
+
+    Floats = npt.NDArray[np.float64]
+    Scorer = Callable[..., Floats]  # rows → answers
 
 
 class Family:
@@ -29,6 +30,8 @@ class Family:
     function without side effects; none runs code that the file brings along, opens a file or a socket."""
     most_probable: frozenset[str] = frozenset()
     """Names of classifiers whose `predict` is the most probable class: read in their code."""
+    debian: tuple[str, ...] = ()
+    """Debian packages that it links to, and that a slim image of Python does not have."""
     tolerance = 1e-9
     """How far an answer may be off that is computed again (in another batch, another process), relative to values above
     1. A library that computes in single precision names more."""
@@ -43,6 +46,20 @@ class Family:
             except PackageNotFoundError:
                 continue
         return self.title
+
+    def answers_with(self, module: str) -> str | None:
+        """The package that must be installed where a type of a module answers; None: no package has to."""
+        return module.partition(".")[0]
+
+    def written_by(self, member: bytes) -> tuple[int, ...] | None:  # noqa: ARG002
+        """The version that wrote a member of a model file; None: it does not say, or the library itself refuses it."""
+        return None
+
+    def readable(self) -> tuple[int, ...]:
+        """The newest version that is read here: of what is installed, without its patches."""
+        from importlib import import_module
+
+        return tuple(map(int, import_module(self.package).__version__.split(".")[:2]))
 
     def errors(self) -> tuple[type[Exception], ...]:
         """What the library raises at rows and parameters that it cannot take, beside Python's own."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+from tasks.runtime.families.family import Family, choose, gpu_problem
 
-from tasks.runtime.families.family import Family, Floats, Scorer, choose, gpu_problem
+if TYPE_CHECKING:
+    from tasks.runtime.families.family import Floats, Scorer
 
 
 class LightGBM(Family):
@@ -24,7 +26,17 @@ class LightGBM(Family):
             "lightgbm.sklearn.LGBMRegressor",
         }
     )
+    debian = ("libgomp1",)
     most_probable = frozenset({"LGBMClassifier"})
+
+    def written_by(self, member: bytes) -> tuple[int, ...] | None:
+        """The version of its text, which LightGBM itself does not look at."""
+        said = re.search(rb'"content":"\\"tree\\\\nversion=v(\d+)', member)
+        return (int(said[1]),) if said else None
+
+    def readable(self) -> tuple[int, ...]:
+        """LightGBM 4.6's text."""
+        return (4,)
 
     def errors(self) -> tuple[type[Exception], ...]:
         """LightGBMError is no ValueError."""
@@ -57,6 +69,8 @@ class LightGBM(Family):
 
     def fast(self, fitted: Any) -> Scorer:
         """The booster, and of two classes both."""
+        import numpy as np
+
         predict, is_of_two = fitted.booster_.predict, getattr(fitted, "_n_classes", 0) == 2
 
         def score(rows: Floats) -> Floats:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from tasks.runtime.families.family import Family
@@ -90,6 +91,11 @@ class ScikitLearn(Family):
             "tasks.runtime.outputs.Outputs",  # of this project: estimators, names and classes
         }
     )
+
+    def written_by(self, member: bytes) -> tuple[int, ...] | None:
+        """As each estimator says; scikit-learn itself only warns of a newer one."""
+        said = re.search(rb'"_sklearn_version":\{[^}]*"content":"\\"(\d+)\.(\d+)', member)
+        return (int(said[1]), int(said[2])) if said else None
 
     def settle(self, fitted: Any) -> None:
         """A search keeps how long its fits took."""

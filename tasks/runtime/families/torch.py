@@ -544,6 +544,10 @@ class PyTorch(Family):
     reviewed = frozenset(f"{__name__}.{net.__name__}" for net in (NetClassifier, NetRegressor, TextNetClassifier))
     most_probable = frozenset({"NetClassifier", "TextNetClassifier"})
 
+    def answers_with(self, module: str) -> str | None:
+        """A net learned by PyTorch, and answers without."""
+        return None if module == __name__ else super().answers_with(module)
+
     def problem(self, estimator: Any) -> str | None:
         """PyTorch is missing, or the device that is named."""
         try:

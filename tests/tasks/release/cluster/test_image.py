@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
-from importlib.util import cache_from_source
+from importlib.util import cache_from_source, find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,6 +28,7 @@ from tasks.ground.http import free_port
 from tasks.release.cluster import image
 from tasks.release.package import package
 from tasks.release.registry import registry
+from tasks.runtime import families
 from tests.conftest import REPOSITORY
 from tests.release_root import make_project, project_at
 
@@ -194,6 +195,31 @@ def test_a_linter_finds_nothing(context: Path) -> None:
         pytest.skip("hadolint is not installed")
     done = subprocess.run([hadolint, context / "Containerfile"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_a_library_that_links_to_what_the_base_lacks_gets_it(context: Path) -> None:
+    """LightGBM's wheel brings no OpenMP; XGBoost's and scikit-learn's do, and need no package of Debian."""
+    facts = package.release_facts(context / "bento" / "src")
+    assert "apt-get" not in image.containerfile(facts)
+    facts["lineage"]["libraries"]["lightgbm"] = "4.6.0"
+    (install,) = [
+        rest for word, rest in instructions(image.containerfile(facts)) if "apt-get" in rest and word == "RUN"
+    ]
+    assert install.startswith("apt-get update && apt-get install --yes --no-install-recommends libgomp1 &&")
+
+
+@pytest.mark.group("lightgbm")
+def test_what_a_library_links_to_is_known_of_it() -> None:
+    """Of the installed libraries: what the loader finds in no folder of Python's is what the family names."""
+    for name in ("lightgbm", "xgboost", "catboost"):
+        package_folder = Path(str(find_spec(name).submodule_search_locations[0]))  # type: ignore[union-attr,index]
+        needed = [
+            line
+            for library in package_folder.rglob("*.so")
+            for line in subprocess.run(["ldd", library], capture_output=True, text=True, check=True).stdout.splitlines()
+        ]
+        lacks_openmp = any("libgomp.so" in line and str(package_folder.parent) not in line for line in needed)
+        assert families.debian([name]) == (["libgomp1"] if lacks_openmp else []), name
 
 
 def test_it_runs_as_nobody_and_listens_to_all(context: Path) -> None:

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -172,6 +173,66 @@ def test_a_library_that_cannot_read_its_model_is_named_with_its_version(
         model_file.load(path, sha256=None)
 
 
+NEWER = [
+    (
+        "sklearn",
+        b'"content":"\\"1.',
+        b'"content":"\\"9.',
+        r"scikit-learn 9\.\d+, and scikit-learn 1\.\d+\.\d+ is installed",
+    ),
+    ("lightgbm", b"version=v4", b"version=v9", r"LightGBM 9, and LightGBM 4"),
+    ("xgboost", b"\x03i\x03i\x02", b"\x03i\x09i\x00", r"XGBoost 9\.0, and XGBoost 3"),
+    (
+        "catboost",
+        b"FlabuffersModel_v1",
+        b"FlabuffersModel_v9",
+        r"cannot be read by CatBoost 1.*Unsupported model format",
+    ),
+]
+
+
+@pytest.mark.parametrize(("package", "version", "later", "message"), NEWER, ids=[each[0] for each in NEWER])
+def test_a_model_file_of_a_newer_library_is_refused(
+    dumped: Any, package: str, version: bytes, later: bytes, message: str, tmp_path: Path
+) -> None:
+    """scikit-learn and XGBoost only warn of it, and LightGBM does not look."""
+    source, path = zipfile.ZipFile(dumped(package, next(iter(fitted.MADE[package])))[1]), tmp_path / "m.skops"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in source.namelist():
+            archive.writestr(name, source.read(name).replace(version, later))
+    with pytest.raises(ModelFileRefused, match=message):
+        model_file.load(path, sha256=None)
+
+
+def test_a_release_names_its_requirements_where_a_project_names_a_group(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is no Makefile where a release is served."""
+    assert families.not_installed("lightgbm").endswith("`make setup WITH=lightgbm` brings it")
+    (tmp_path / "release.json").touch()
+    monkeypatch.setattr(families, "RELEASE", tmp_path)
+    for package in ("lightgbm", "nobody_knows"):
+        assert f"--requirement {tmp_path / 'requirements.txt'}" in families.not_installed(package)
+
+
+def test_what_answers_is_known_by_the_family() -> None:
+    """A net learned by PyTorch, and answers without; PyTorch's own types would need it."""
+    net, own = "tasks.runtime.families.torch", {"tasks.runtime.outputs", "sklearn.pipeline"}
+    assert families.to_answer({net, "lightgbm.sklearn", "umap.umap_", *own}) == {"lightgbm", "umap", "tasks", "sklearn"}
+    assert families.to_answer({net, "torch.nn"}) == {"torch"}
+
+
+def test_asking_a_family_for_its_name_imports_no_numpy() -> None:
+    """The stages ask all of them what they are called."""
+    code = (
+        "import sys; from tasks.runtime import families; "
+        "families.modules(['lightgbm', 'xgboost', 'catboost']); "
+        "import tasks.release.package.package; print([name for name in ('numpy', 'sklearn') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 def test_a_team_names_the_types_that_it_has_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a library that is no family, in the pipeline that the release takes along; for that model alone."""
     path = tmp_path / "m.skops"
@@ -204,6 +265,8 @@ def test_a_model_of_scikit_learn_imports_no_other_library(tmp_path: Path) -> Non
         ("lightgbm", {"num_leafs": 3}, "LightGBM knows no parameter num_leafs; did you mean 'num_leaf'?"),
         ("xgboost", {"device": "cuda:0"}, "device: 'cuda:0' asks for a graphics processor"),
         ("xgboost", {"tree_method": "gpu_hist"}, "leave it out, and XGBoost computes on the processor"),
+        ("xgboost", {"n_estimator": 3}, "XGBoost does not use the parameter n_estimator; did you mean 'n_estimators'?"),
+        ("xgboost", {"rate_drop": 0.1}, "XGBoost does not use the parameter rate_drop"),
         ("catboost", {"task_type": "GPU"}, "task_type: 'GPU' asks for a graphics processor"),
     ],
 )
