@@ -30,13 +30,15 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # as Evergreen sets it
 
 import numpy as np
 import pandas as pd
+from deltalake import DeltaTable
 
 from benchmarks.machine import machine
 from tasks.ground import files, params, settings
 from tasks.modelling import daily_summaries, profile, rows
 from tasks.monitoring.drift import drift
 from tasks.monitoring.intake import intake
-from tasks.prediction_log import log_files, log_tables
+from tasks.prediction_log import log_table, log_tables
+from tasks.prediction_log.log_table import LogTable
 from tasks.runtime import model_file
 
 MODEL, DAYS, AT_ONCE = "flight_delay", 365, 10
@@ -54,9 +56,9 @@ GOAL, MEMORY = 10.0, 2.0
 def lay_down(root: Path, many: int) -> None:
     """A log of so many predictions below root/var, and what the model learned from, with its answers."""
     import pyarrow as pa
-    from pyarrow import parquet
 
     model, build = params.load().model(MODEL), settings.BUILD / MODEL
+    settings.VAR = root / "var"
     learned = rows.read(build, "train")
     candidate = files.read_json(build / "release" / "candidate.json")["candidate"]
     pipeline = model_file.load(build / "model" / "model.skops", None, own=f"models.{MODEL}")
@@ -101,12 +103,11 @@ def lay_down(root: Path, many: int) -> None:
         fields = [field.with_metadata(marks[field.name]) if field.name in marks else field for field in fields]
         table = pa.Table.from_pandas(frame, preserve_index=False).cast(pa.schema([f.remove_metadata() for f in fields]))
         table = table.cast(log_tables.schema_of([pa.schema(fields)]).empty_table().select(table.column_names).schema)
-        path = root / "var" / "predictions" / MODEL / first.date().isoformat()
-        path.mkdir(parents=True, exist_ok=True)
-        name = f"{candidate}.4000000.{moment}.{number}.{number:012x}.parquet"
-        with parquet.ParquetWriter(path / name, table.schema, compression="zstd") as writer:
-            writer.write_table(table, row_group_size=log_files.ROW_GROUP)
-            writer.add_key_value_metadata({"size": str(per_day * 200), "damaged": "0"})
+        name, table = (
+            f"{candidate}.4000000.{moment}.{number}",
+            table.append_column(log_table.DAY, pa.array([first.date().isoformat()] * per_day)),
+        )
+        LogTable.create(MODEL).append(table, {name: per_day})
 
 
 def _plain(kind: Any) -> Any:
@@ -136,7 +137,8 @@ def notebook(root: Path) -> dict[str, Any]:
     """The same, as it would be typed."""
     from scipy import stats
 
-    frame = pd.read_parquet(root / "var" / "predictions" / MODEL)
+    settings.VAR = root / "var"
+    frame = DeltaTable(log_table.location(MODEL)).to_pandas()
     learned = pd.read_parquet(root / "learned.parquet")
     frame["day"] = frame["time"].dt.date
     week = frame["time"].dt.strftime("%G-%V")

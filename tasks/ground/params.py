@@ -579,6 +579,7 @@ class Serving(Section):
     timeout_s: PositiveFloat = 30
     log_days: Annotated[int, Field(ge=1, le=36_500)] = 90
     log_gb: PositiveFloat = 20
+    log_table: str | None = None
 
 
 class Rollout(Section):

@@ -65,6 +65,8 @@ router_token = _at("run/router.token")
 # what was predicted
 predictions = _of("predictions/{}")
 incoming_predictions = _of("predictions/{}/incoming")
+prediction_table = _of("predictions/{}/table")
+compacted_lines = _of("predictions/{}/compacted.json")
 erasure_orders = _of("predictions/{}/erasures.jsonl")
 erased_files = _of("predictions/{}/erased.json")
 error_counts = _of("predictions/{}/unanswered.json")

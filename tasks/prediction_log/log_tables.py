@@ -231,7 +231,8 @@ def to_requests(table: pa.Table) -> list[Logged]:
     features, classes = marks(table.schema, b"feature"), marks(table.schema, b"class")
     outputs = marks(table.schema, b"output")
     requests = []
-    for place, group in groupby(table.to_pylist(), key=lambda row: row[PLACE]):
+    own = [name for name in (*_OF_REQUEST, PLACE) if name in table.column_names]  # the table has no places
+    for _, group in groupby(table.to_pylist(), key=lambda row: [row[name] for name in own]):
         rows = list(group)
         requests.append(
             Logged(
@@ -240,7 +241,7 @@ def to_requests(table: pa.Table) -> list[Logged]:
                 row_keys=[row["row_key"] for row in rows],
                 rows=[{feature: _as_posted(row[name]) for name, feature in features.items()} for row in rows],
                 predictions=[_prediction(row, classes, outputs) for row in rows],
-                place=place,
+                place=rows[0].get(PLACE, 0),
             )
         )
     return requests
@@ -270,7 +271,7 @@ def _as_posted(value: Any) -> Any:
 
 def column_of(feature: str) -> str:
     """A feature's column: not one that the log has itself."""
-    is_taken = feature in {*HEAD, *TAIL, PLACE} or feature.startswith("p_")
+    is_taken = feature in {*HEAD, *TAIL, PLACE, "answered_day"} or feature.startswith("p_")
     return f"feature_{feature}" if is_taken else feature
 
 

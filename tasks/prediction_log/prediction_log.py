@@ -6,37 +6,31 @@ A replica writes one line of JSON per request before it answers (tasks/runtime/r
     {"request", "time", "ms", "model", "version", "release", "key", "ids": […], "keys", "rows": [{…}],
      "predictions": [{…}]}
 
-`compact` makes a Parquet file, a row per prediction, of each file that no process writes to any more:
+`compact` takes what has settled of them to a Delta table, a row per prediction, each exactly once (log_table.py); a
+file that is closed and taken whole is removed. Many machines may share a table: each has its own files of lines.
 
-    var/predictions/<model>/<day>/<candidate>.<process>.<began>.<n>.<digest of the first line>.parquet
-
-Before and after, it is the same log file (log_files.py), and each row keeps its place in it.
-
-The writer promises: a line holds no line break, and `request` and `time` come first; a file is new (O_EXCL), and held
-by a shared flock from before its first line until its process begins another file, ends or dies.
+The writer promises: a line holds no line break, and `request` comes first; a file is new (O_EXCL), and held by a shared
+flock from before its first line until its process begins another file, ends or dies.
 
 A killed process leaves two things. Its last line may be torn: that request was not answered, the line is counted and
 left out. And a request that was logged but not answered is asked again and stands twice: the later line counts, the
-earlier one is left out. The two are less than `settling` apart.
+earlier one is left out. The two are less than `settling` apart; so the table takes no younger line.
 """
 
 from __future__ import annotations
 
-import errno
-import fcntl
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.ground import files, params, paths
-from tasks.ground.errors import Mistake, WorldError
-from tasks.prediction_log import erasures, log_files, log_tables
+from tasks.ground.errors import Mistake
+from tasks.prediction_log import erasures, former_log, log_lines, log_table, log_tables
 from tasks.prediction_log.erasures import Erasure
-from tasks.prediction_log.log_files import LogFile
-from tasks.prediction_log.log_tables import PLACE, Logged, micros
+from tasks.prediction_log.log_lines import LogLines
+from tasks.prediction_log.log_table import DataFile, LogTable
+from tasks.prediction_log.log_tables import Logged, micros
 from tasks.runtime import answer_columns, request_schema
 
 if TYPE_CHECKING:
@@ -44,11 +38,16 @@ if TYPE_CHECKING:
 
 MS = timedelta(milliseconds=1)
 
-A_MINUTE = 60
-"""Seconds after which the process that made an empty file has its lock, or is dead."""
+AT_ONCE = 32_000_000
+"""Bytes of lines that are taken by one commit: their rows are in memory."""
 
-Watermark = dict[str, int | None]
-"""Log file → the place up to which it was read; None: all of it, and it will not grow. As JSON has it."""
+ATTEMPTS = 10
+"""How often a compaction begins again after another writer has changed the table."""
+
+Watermark = dict[str, Any]
+"""`table` and `version` of the Delta table whose rows were read; {}: none. As JSON has it."""
+
+VersionsGone = log_table.VersionsGone
 
 
 @dataclass
@@ -56,13 +55,14 @@ class Compacted:
     """What one call of `compact` did."""
 
     files: int = 0
+    """Files of lines that were closed, and are gone."""
     rows: int = 0
     damaged: int = 0
     """Lines that could not be read: torn by a kill or a full disk."""
     open: int = 0
-    """Files that a process still writes to."""
+    """Files that a process still writes to, or that have young lines."""
     erased: int = 0
-    """Rows that erasure orders removed from Parquet files."""
+    """Rows that erasure orders removed from the table."""
 
     def __str__(self) -> str:
         torn = f", {self.damaged} torn lines left out" if self.damaged else ""
@@ -106,74 +106,120 @@ def read(
 
     low = micros(since) if since else -(2**62)
     high = micros(until) if until else 2**62
-    near = settling(model) // MS
-    spans = {log: log.times() for log in _logs(model)}
-    # a line outside of the span may supersede one within it
-    around = [log for log, (begin, end) in spans.items() if begin < high + near * 1000 and end >= low - near * 1000]
-    superseded = _superseded({log: log.span() for log in around}, near)
-    needed = None if columns is None else [*columns, "time", "id"]
+    orders = _orders(model)
+    needed = None if columns is None else [*columns, *erasures.NEEDED]
     tables = []
-    for log, (begin, end) in spans.items():
-        for table in log.tables(columns=needed) if begin < high and end >= low else ():
-            times = table["time"].cast("int64")
-            inside = table.filter(pc.and_(pc.greater_equal(times, low), pc.less(times, high)))
-            tables.append(_without(inside, superseded.get(log.name)))
-    table = log_tables.concat(tables).sort_by([("time", "ascending"), ("id", "ascending")])
-    return _typed(table, _types(model), columns)
+    with log_lines.opened(model, orders) as lines:  # open first: what is taken meanwhile can still be read
+        table = LogTable.open(model)
+        for block in (*_pending(model, table, lines), *_stored(table, low, high, needed, orders)):
+            times = block["time"].cast("int64")
+            inside = pc.and_(pc.greater_equal(times, low), pc.less(times, high))
+            tables.append(log_tables.select(block.filter(inside), needed))
+    whole = log_tables.concat(tables).sort_by([("time", "ascending"), ("id", "ascending")])
+    return _typed(whole, _types(model), columns)
+
+
+def _pending(model: str, table: LogTable | None, lines: Sequence[LogLines]) -> Iterator[pa.Table]:
+    """The rows of lines that the table has not."""
+    places = {log.name: table.place(log.name) if table else 0 for log in lines}
+    superseded = _superseded(model, lines, places)
+    for log in lines:
+        for rows, _, _ in log.tables(places[log.name], log.whole):
+            yield _without(rows, superseded.get(log.name))
+
+
+def _stored(
+    table: LogTable | None, low: int, high: int, columns: Sequence[str] | None, orders: Sequence[Erasure]
+) -> Iterator[pa.Table]:
+    """The rows of the table that may be of a span of time (µs)."""
+    data_files = table.files() if table else []
+    wanted = [file.path for file in data_files if micros(file.times[0]) < high and micros(file.times[1]) >= low]
+    for rows in table.tables(wanted, columns) if table else ():
+        yield erasures.without(rows, orders)
 
 
 def read_new(model: str, watermark: Watermark, now: datetime | None = None) -> tuple[Iterator[pa.Table], Watermark]:
-    """What was logged since a watermark, each prediction once, whatever is compacted meanwhile; in bounded memory.
+    """What was logged since a watermark, each prediction once, in bounded memory; what has settled is compacted first.
 
     Store the new watermark in one step with what was made of the rows: a reader that is killed before that begins
     again at the old one, and gets the same rows and those that came since. What is younger than `settling` is left for
-    the next call. {} is the beginning.
+    the next call. {} is the beginning. Where nothing is new, nothing heavy is imported.
 
     Returns:
         Tables as those of `read`, in no order, each with the columns that it has; and the watermark that holds once
         all of them were read.
+
+    Raises:
+        VersionsGone: it is too long ago: what is new is not known any more.
     """
-    near = settling(model) // MS
-    settled = micros(_now(now)) // 1000 - near
-    logs = _logs(model)
-    unread = {log: log.span() for log in logs if watermark.get(log.name, 0) is not None}
-    parts = {log: (watermark.get(log.name) or 0, log.end(settled)) for log in unread}
-    reached: Watermark = {log.name: None for log in logs}
-    for log, (begin, end) in parts.items():
-        # it is needed until every line that may supersede one of its own was read as well
-        is_done = log.is_compacted and unread[log][1] < settled - near
-        reached[log.name] = None if is_done else max(begin, end)
-    superseded = _superseded(unread, near)
-    types = _types(model)
+    if not _is_news(model, watermark):
+        return iter(()), watermark
+    compact(model, now)
+    table = LogTable.open(model)
+    if table is None:
+        return iter(()), {}
+    if watermark.get("table", table.identity) != table.identity:
+        raise VersionsGone
+    data_files = table.added_since(watermark["version"]) if watermark else [file.path for file in table.files()]
+    orders, types = erasures.read(model), _types(model)
+    rows = (erasures.without(block, orders) for block in table.tables(data_files))
+    return (_typed(block, types, None) for block in rows if len(block)), _watermark(table)
 
-    def tables() -> Iterator[pa.Table]:
-        for log, (begin, end) in parts.items():
-            for table in log.tables(begin, end) if end > begin else ():
-                if len(counted := _without(table, superseded.get(log.name))):
-                    yield _typed(counted, types, None)
 
-    return tables(), reached
+def _watermark(table: LogTable) -> Watermark:
+    return {"table": table.identity, "version": table.version}
+
+
+def _is_news(model: str, watermark: Watermark) -> bool:
+    """Whether there is anything to compact or to read; imports nothing."""
+    if not log_table.is_local(model) or log_table.local_version(model) != watermark.get("version", -1):
+        return True
+    taken = files.read_state(paths.compacted_lines(model), dict[str, int]())
+    lines = log_lines.line_files(model)
+    is_pending = any(path.stat().st_size != taken.get(f"{path.parent.name}/{path.name}") for path in lines)
+    return is_pending or bool(former_log.parts(model)) or erasures.done(model) < len(erasures.read(model))
 
 
 def last_requests(model: str, n: int, release: str | None = None) -> list[Logged]:
     """The newest n requests with their answers, oldest first; of one release only where it is named.
 
-    Reads from the newest files backwards.
+    Reads from the newest files backwards; the table only where the lines are too few.
     """
     newest: dict[str, Logged] = {}
-    logs = [log for log in _logs(model) if release is None or log.name.partition("/")[2].startswith(f"{release}.")]
-    for day in sorted({_day(log) for log in logs}, reverse=True):
-        ends = [(log.latest(), log) for log in logs if _day(log) == day]
-        for end, log in sorted(ends, key=lambda pair: -pair[0]):
-            moments = sorted((logged.moment for logged in newest.values()), reverse=True)[:n]
-            if len(moments) == n and end < moments[-1]:
-                break
-            for logged in log.newest(n):
-                if logged.request not in newest or newest[logged.request].moment < logged.moment:
-                    newest[logged.request] = logged
-        if len(newest) >= n:
-            break
+    orders = _orders(model)
+    with log_lines.opened(model, orders, release=release) as lines:
+        ends = sorted(((log.latest(), log) for log in lines), key=lambda pair: -pair[0])
+        _add_newest(newest, n, ((end, lambda log=log: log.newest(n)) for end, log in ends))
+    if len(newest) < n and (table := LogTable.open(model)) is not None:
+        data_files = sorted(table.files(), key=lambda file: -file.span[1])
+        _add_newest(
+            newest, n, ((f.span[1], lambda f=f: _newest_stored(table, f, n, orders, release)) for f in data_files)
+        )
     return sorted(newest.values(), key=lambda logged: (logged.moment, logged.request))[max(0, len(newest) - n) :]
+
+
+def _add_newest(newest: dict[str, Logged], n: int, sources: Iterator[tuple[int, Any]]) -> None:
+    """Add the requests of sources, the one with the newest first, until there are n that are newer than the rest."""
+    for end, requests in sources:
+        moments = sorted((logged.moment for logged in newest.values()), reverse=True)[:n]
+        if len(moments) == n and end < moments[-1]:
+            return
+        for logged in requests():
+            if logged.request not in newest or newest[logged.request].moment < logged.moment:
+                newest[logged.request] = logged
+
+
+def _newest_stored(
+    table: LogTable, file: DataFile, n: int, orders: Sequence[Erasure], release: str | None
+) -> list[Logged]:
+    """The newest requests of a data file."""
+    import pyarrow.compute as pc
+
+    blocks = [erasures.without(block, orders) for block in table.tables([file.path])]
+    blocks = [block.filter(pc.equal(block["release"], release)) if release else block for block in blocks]
+    rows = log_tables.concat(blocks).sort_by([("id", "ascending")])
+    requests = pc.unique(rows["request"].combine_chunks()[::-1])[:n]
+    return log_tables.to_requests(rows.filter(pc.is_in(rows["request"], requests)))
 
 
 def find(model: str, prediction_id: str) -> Logged | None:
@@ -181,53 +227,38 @@ def find(model: str, prediction_id: str) -> Logged | None:
 
     An id holds when it was answered, so only files of that time are looked into: some milliseconds.
     """
+    import pyarrow.compute as pc
+
     try:
-        answered = log_tables.moment(prediction_id)
-        days = {
-            (datetime.fromtimestamp(answered / 1000, UTC) + timedelta(days=n)).date().isoformat() for n in (-1, 0, 1)
-        }
+        answered = datetime.fromtimestamp(log_tables.moment(prediction_id) / 1000, UTC)
+        days = {(answered + timedelta(days=n)).date().isoformat() for n in (-1, 0, 1)}  # a file begun before midnight
     except (ValueError, OverflowError):  # no id of ours
         return None
-    orders = erasures.read(model)
-    for day in sorted(days):  # a process may have begun its file before midnight
-        for path in (paths.incoming_predictions(model) / day).glob("*.jsonl"):
-            if (lines := log_files.open_lines(path, orders)) and (logged := lines.find(prediction_id)):
+    orders = _orders(model)
+    with log_lines.opened(model, orders, days) as lines:
+        for log in lines:
+            if logged := log.find(prediction_id):
                 return logged
-        for path in (paths.predictions(model) / day).glob("*.parquet"):
-            if logged := log_files.ParquetLog(path, orders).find(prediction_id):
-                return logged
+    if (table := LogTable.open(model)) is None:
+        return None
+    data_files = [f.path for f in table.files() if f.day in days and f.ids[0] <= prediction_id <= f.ids[1]]
+    for block in table.tables(data_files, ids=(prediction_id, prediction_id)):
+        row = erasures.without(block.filter(pc.equal(block["id"], prediction_id)), orders)
+        if len(row):
+            return log_tables.to_requests(row)[0]
     return None
 
 
-def _superseded(spans: Mapping[LogFile, tuple[int, int]], near: int) -> dict[str, set[int]]:
-    """The places of the lines whose request a later line answers, at most `near` ms later.
-
-    A line was not answered only if its process was killed right then. So it is one of the last of its file (of the
-    last two, if the process had just begun another), and the later line is in a file that was written to then or soon
-    after.
-    """
-    import numpy as np
-
-    logs = list(spans)
-    begins, ends = np.array(list(spans.values()), dtype=np.int64).reshape(-1, 2).T
-    places: dict[str, set[int]] = {}
-    for log, (_, end) in spans.items():
-        around = np.flatnonzero((begins <= end + near) & (ends >= end - near)).tolist()
-        others = [logs[i] for i in around if logs[i] is not log]
-        last = list(_lines(log, end - near, end)) if others else []
-        latest = dict.fromkeys((request for request, _, _ in last), (0, ""))
-        for other in others:
-            for request, moment, _ in _lines(other, end - near, end + near):
-                if request in latest:
-                    latest[request] = max(latest[request], (moment, other.name))
-        places[log.name] = {place for request, moment, place in last if (moment, log.name) < latest[request]}
-    return places
+def _orders(model: str) -> tuple[Erasure, ...]:
+    """The erasure orders, by which whatever is read is filtered; takes what a former build has left to the table."""
+    if former_log.parts(model):
+        compact(model)
+    return erasures.read(model)
 
 
-def _lines(log: LogFile, since: int, until: int) -> Iterator[tuple[bytes, int, int]]:
-    """Request, moment and place of what was answered from one moment to another."""
-    for keys in log.keys(since, until):
-        yield from zip(keys.requests.tolist(), keys.moments.tolist(), keys.places.tolist(), strict=True)
+def _superseded(model: str, lines: Sequence[LogLines], places: Mapping[str, int]) -> dict[str, set[int]]:
+    """The lines, behind some places, that count for nothing."""
+    return log_lines.superseded({log.name: log.keys(places[log.name]) for log in lines}, settling(model) // MS)
 
 
 def _without(table: pa.Table, places: set[int] | None) -> pa.Table:
@@ -236,14 +267,14 @@ def _without(table: pa.Table, places: set[int] | None) -> pa.Table:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    return table.filter(pc.invert(pc.is_in(table[PLACE], pa.array(sorted(places), pa.int64()))))
+    return table.filter(pc.invert(pc.is_in(table[log_tables.PLACE], pa.array(sorted(places), pa.int64()))))
 
 
 def _typed(table: pa.Table, types: Mapping[str, Any], columns: Sequence[str] | None) -> pa.Table:
     """Without the place; a column that is all null has the type that it should have."""
     import pyarrow as pa
 
-    names = columns if columns is not None else [name for name in table.column_names if name != PLACE]
+    names = columns if columns is not None else [name for name in table.column_names if name != log_tables.PLACE]
     fields = []
     for name in names:
         field = table.schema.field(name) if name in table.column_names else pa.field(name, pa.null())
@@ -268,31 +299,126 @@ def _types(model: str) -> dict[str, Any]:
 
 
 def compact(model: str, now: datetime | None = None) -> Compacted:
-    """Make Parquet of every file of lines that is closed. Killed anywhere, the next call ends in the same state.
+    """Take what has settled of every file of lines to the table. Killed anywhere, the next call goes on exactly there.
 
     Raises:
-        WorldError: the disk is full. The lines stay until there is a Parquet file of them.
+        WorldError: the disk is full. The lines stay until the table has them.
+        Conflict: other writers changed the table again and again.
     """
-    done, now = Compacted(), _now(now)
+    done = Compacted()
     with files.lock(f"predictions-{model}"):
-        files.sweep(paths.predictions(model))
-        orders = erasures.read(model)
-        if erasures.done(model) < len(orders):
-            compacted = _files(paths.predictions(model), "*.parquet")
-            done.erased = sum(log_files.ParquetLog(path, orders).erase() for path in compacted)
-            erasures.set_done(model, len(orders))
-        for path in sorted(paths.incoming_predictions(model).glob("*/*.jsonl")):
-            with path.open("rb") as stream:
-                if not _is_closed(stream.fileno(), now):
-                    done.open += 1
-                    continue
-                rows, damaged = _compact(path, orders)
-                path.unlink()
-            done.files, done.rows, done.damaged = done.files + 1, done.rows + rows, done.damaged + damaged
-        for day in _days(paths.incoming_predictions(model)):
-            if day.name < now.date().isoformat() and not any(day.iterdir()):
-                day.rmdir()
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                _compact(model, _now(now), done)
+            except log_table.Conflict:
+                if attempt == ATTEMPTS:
+                    raise
+            else:
+                break
     return done
+
+
+def _compact(model: str, now: datetime, done: Compacted) -> None:
+    orders, former, taken = erasures.read(model), former_log.parts(model), dict[str, int]()
+    with log_lines.opened(model, orders) as lines:
+        if lines or former or erasures.done(model) < len(orders):
+            table = LogTable.create(model)
+            table.set_torn_aside()
+            done.rows += former_log.migrate(table, former, orders, settling(model) // MS)
+            if erasures.done(model) < len(orders):
+                done.erased += sum(
+                    table.rewrite(file, lambda rows: erasures.without(rows, orders)) for file in table.files()
+                )
+                erasures.set_done(model, len(orders))
+            taken = _take(model, table, lines, now, done)
+            table.tidy()
+    _remove_empty(model, now, done)
+    if taken != files.read_state(paths.compacted_lines(model), dict[str, int]()):
+        files.write_json(paths.compacted_lines(model), taken)
+
+
+def _take(model: str, table: LogTable, lines: Sequence[LogLines], now: datetime, done: Compacted) -> dict[str, int]:
+    """Append what has settled of files of lines, and remove those that are taken whole.
+
+    Returns:
+        Each of the others: `<day>/<name>` → the place that was reached.
+    """
+    settled = now - settling(model)
+    places = {log.name: table.place(log.name) for log in lines}
+    keys = {log.name: log.keys(places[log.name]) for log in lines}
+    superseded = log_lines.superseded(keys, settling(model) // MS)
+    waiting = _Waiting(table, done, _types(model))
+    taken = {}
+    for log in lines:
+        is_closed = log.is_closed(now)
+        # lines of a clock that was ahead have settled too, once nobody writes behind them
+        is_old = is_closed and log.path.stat().st_mtime < settled.timestamp()
+        end = log.whole if is_old else max(places[log.name], keys[log.name].end(micros(settled) // 1000))
+        if is_closed and end >= keys[log.name].places.max(initial=0):
+            end = log.whole  # what is behind its last request cannot be read
+        for rows, place, damaged in log.tables(places[log.name], end):
+            waiting.add(log, _without(rows, superseded.get(log.name)), place, damaged)
+        if is_closed and end == log.whole:
+            waiting.is_done[log] = log.size - log.whole
+        else:
+            taken[f"{log.day}/{log.path.name}"] = end
+    waiting.commit()
+    done.open = len(taken)
+    return taken
+
+
+class _Waiting:
+    """Rows on their way into the table, and files of lines that may go when they are in it."""
+
+    def __init__(self, table: LogTable, done: Compacted, types: Mapping[str, Any]) -> None:
+        self.table, self.done, self.types = table, done, types
+        self.tables: list[pa.Table] = []
+        self.places: dict[str, int] = {}
+        self.bytes, self.damaged = 0, 0
+        self.is_done: dict[LogLines, int] = {}
+        """File → bytes of a torn last line."""
+
+    def add(self, log: LogLines, rows: pa.Table, place: int, damaged: int) -> None:
+        """Rows of a file up to a place."""
+        import pyarrow as pa
+
+        self.tables.append(rows.append_column(log_table.DAY, pa.array([log.day] * len(rows), pa.string())))
+        self.places[log.name] = place
+        self.bytes, self.damaged = self.bytes + rows.nbytes, self.damaged + damaged
+        if self.bytes > AT_ONCE:
+            self.commit()
+
+    def commit(self) -> None:
+        """Append them; what was taken whole is removed."""
+        import pyarrow as pa
+
+        rows = log_tables.concat(self.tables) if self.tables else None
+        if rows is not None:
+            nulls = {field.name for field in rows.schema if field.type == "null"} & {*self.types}
+            fields = [f.with_type(self.types[f.name]) if f.name in nulls else f for f in rows.schema]
+            self.table.append(log_tables.fit(rows, pa.schema(fields)), self.places)
+            self.done.rows, self.done.damaged = self.done.rows + len(rows), self.done.damaged + self.damaged
+        self.tables, self.places, self.bytes, self.damaged = [], {}, 0, 0
+        for log, torn in self.is_done.items():
+            log.path.unlink(missing_ok=True)
+            self.done.files, self.done.damaged = self.done.files + 1, self.done.damaged + bool(torn)
+        self.is_done = {}
+
+
+def _remove_empty(model: str, now: datetime, done: Compacted) -> None:
+    """Remove files that never got a whole line, and folders of days that are over."""
+    for path in log_lines.line_files(model):
+        with path.open("rb") as stream:
+            if stream.readline().endswith(b"\n"):
+                continue
+            if not log_lines.is_closed(stream, now):
+                done.open += 1
+                continue
+            done.files, done.damaged = done.files + 1, done.damaged + (path.stat().st_size > 0)
+            path.unlink()
+    for day in paths.incoming_predictions(model).glob("????-??-??"):
+        if day.name < now.date().isoformat() and not any(day.iterdir()):
+            day.rmdir()
 
 
 def forget(
@@ -323,9 +449,14 @@ def forget(
         ids=tuple(ids),
         keys=erasures.hashes(keys),
     )
+    compact(model, now)
+    orders = erasures.read(model)
     with files.lock(f"predictions-{model}"):
-        tables = (table for log in _logs(model) for table in log.tables(columns=erasures.NEEDED))
-        count = sum(int(order.matches(table).sum()) for table in tables if len(table))
+        with log_lines.opened(model, orders) as lines:
+            table = LogTable.open(model)
+            stored = _stored(table, -(2**62), 2**62, erasures.NEEDED, orders)
+            tables = [rows for rows in (*_pending(model, table, lines), *stored) if len(rows)]
+        count = sum(int(order.matches(rows).sum()) for rows in tables)
         if count:
             erasures.add(model, order, _now(now).isoformat(timespec="seconds"))
     compact(model, now)
@@ -338,94 +469,30 @@ def sweep(model: str, keep_days: int, most_bytes: int, now: datetime | None = No
     Lines are forgotten once they are compacted: call `compact` first.
 
     Returns:
-        The days, and the Parquet files of other days, that were forgotten: `<day>` and `<day>/<file>`, oldest first.
+        The days, and the data files of other days, that were forgotten: `<day>` and `<day>/<file>`, oldest first.
     """
     first = (_now(now).date() - timedelta(days=keep_days - 1)).isoformat()
     with files.lock(f"predictions-{model}"):
-        too_old = [day for day in _days(paths.predictions(model)) if day.name < first]
-        for day in too_old:
-            files.remove(day)
-        too_large = _beyond(model, most_bytes)
-        for path in too_large:
-            path.unlink()
-    return [str(path.relative_to(paths.predictions(model))) for path in (*too_old, *too_large)]
+        if (table := LogTable.open(model)) is None:
+            return []
+        too_old = [file for file in table.files() if file.day < first]
+        table.remove(too_old)
+        table.remove(too_large := _beyond(model, table, most_bytes))
+    return [*sorted({file.day for file in too_old}), *(file.name for file in too_large)]
 
 
-def _beyond(model: str, most_bytes: int) -> list[Path]:
-    """The oldest Parquet files without which the log, its lines included, is no larger than it may be."""
-    compacted = _files(paths.predictions(model), "*.parquet")
-    lines = _files(paths.incoming_predictions(model), "*.jsonl")
-    excess = sum(path.stat().st_size for path in (*compacted, *lines)) - most_bytes
-    beyond: list[Path] = []
-    for path in sorted(compacted, key=_age):
+def _beyond(model: str, table: LogTable, most_bytes: int) -> list[DataFile]:
+    """The oldest data files without which the log, its lines included, is no larger than it may be."""
+    data_files = table.files()
+    lines = sum(path.stat().st_size for path in log_lines.line_files(model))
+    excess = lines + sum(file.size for file in data_files) - most_bytes
+    beyond: list[DataFile] = []
+    for file in data_files:
         if excess <= 0:
             break
-        beyond.append(path)
-        excess -= path.stat().st_size
+        beyond.append(file)
+        excess -= file.size
     return beyond
-
-
-def _age(compacted: Path) -> tuple[str, int, int]:
-    """Orders Parquet files by when their lines were begun."""
-    _, _, began, number, _ = compacted.stem.split(".")
-    return compacted.parent.name, int(began), int(number)
-
-
-def _compact(path: Path, orders: Sequence[Erasure]) -> tuple[int, int]:
-    """One closed file: gives the rows, and how many lines were damaged."""
-    log = log_files.open_lines(path, orders)
-    if log is None:  # it never got a whole line
-        return 0, int(path.stat().st_size > 0)
-    try:
-        return log.compact()
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise WorldError(
-                f"no space left on the disk while compacting {path}. Nothing is lost, its lines stay; free some space "
-                f"(serving.log_days and .log_gb in params.yaml say how much of the log is kept), then run again"
-            ) from error
-        raise
-
-
-def _is_closed(descriptor: int, now: datetime) -> bool:
-    """Whether no process will write to a file of lines again."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    status = os.fstat(descriptor)
-    return status.st_size > 0 or now.timestamp() - status.st_mtime > A_MINUTE
-
-
-# ── files ─────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _logs(model: str) -> list[LogFile]:
-    """All log files. Lines first: a file that is compacted meanwhile then appears as Parquet."""
-    logs: dict[str, LogFile] = {}
-    orders = erasures.read(model)
-    for path in _files(paths.incoming_predictions(model), "*.jsonl"):
-        if lines := log_files.open_lines(path, orders):
-            logs[lines.name] = lines
-    for path in _files(paths.predictions(model), "*.parquet"):
-        if files.is_whole(path):
-            compacted = log_files.ParquetLog(path, orders)
-            logs.setdefault(compacted.name, compacted)  # as long as the lines are there, they are complete
-        else:
-            files.set_aside(path, "it does not begin and end as Parquet: its predictions are lost")
-    return [logs[name] for name in sorted(logs)]
-
-
-def _files(parent: Path, pattern: str) -> list[Path]:
-    return [path for day in _days(parent) for path in day.glob(pattern) if not path.name.startswith(".")]
-
-
-def _days(parent: Path) -> list[Path]:
-    return sorted(day for day in parent.glob("????-??-??") if day.is_dir())
-
-
-def _day(log: LogFile) -> str:
-    return log.name.partition("/")[0]
 
 
 def _now(now: datetime | None) -> datetime:

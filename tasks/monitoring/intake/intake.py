@@ -59,7 +59,7 @@ COLUMNS = ("id", "hash", "time", "release")
 SLICE = "slice:"
 """Precedes the feature's name in the name of a slice column: a feature may be called as any other column is."""
 
-LAYOUT = 2
+LAYOUT = 3
 """Of the files below var/monitoring. Files of another layout are made again from the log."""
 
 FIRST = datetime(1971, 1, 1, tzinfo=UTC)
@@ -172,7 +172,11 @@ def ingest(model: str, options: IntakeOptions, layout: Layout, now: datetime | N
     empty = IntakeState(before.batch, timezone=options.timezone, erasures=len(erasures.read(model)), layout=LAYOUT)
     is_alike = (before.timezone, before.erasures, before.layout) == (empty.timezone, empty.erasures, empty.layout)
     state = before if is_alike else empty
-    tables, reached = prediction_log.read_new(model, state.watermark, now=now)
+    try:
+        tables, reached = prediction_log.read_new(model, state.watermark, now=now)
+    except prediction_log.VersionsGone:
+        state = empty
+        tables, reached = prediction_log.read_new(model, {}, now=now)
     with ThreadPoolExecutor(2) as background:
         batch = _Batch(model, state, options, layout, background, now)
         for chunk in _read_ahead(_chunks(tables, options.timezone), background):

@@ -13,17 +13,17 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import deltalake
 import orjson
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from tasks.ground import files, paths, settings
+from tasks.ground import paths, settings
 from tasks.ground.errors import WorldError
-from tasks.prediction_log import log_files, log_tables, prediction_log
+from tasks.prediction_log import log_lines, log_table, log_tables, prediction_log
 from tasks.runtime import predictor, replica
 from tests.tasks.monitoring.conftest import enter_world
 
@@ -38,8 +38,8 @@ GONE = 4_000_000  # no process has this number: Linux gives none above 4,194,304
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A project with the model `tiny` and an empty log, in which a block has a few lines: its edges are seen."""
     enter_world(tmp_path, monkeypatch)
-    monkeypatch.setattr(log_files, "BLOCK", 2000)
-    monkeypatch.setattr(log_files, "ROW_GROUP", 7)
+    monkeypatch.setattr(log_lines, "BLOCK", 2000)
+    monkeypatch.setattr(log_table, "ROW_GROUP", 7)
 
 
 @pytest.fixture(params=["lines", "parquet"])
@@ -126,9 +126,10 @@ def as_stored(watermark: prediction_log.Watermark) -> prediction_log.Watermark:
     return told
 
 
-def compacted() -> list[Path]:
-    """The Parquet files."""
-    return sorted(paths.predictions(MODEL).glob("*/*.parquet"))
+def data_files() -> list[str]:
+    """The data files of the table."""
+    table = log_table.LogTable.open(MODEL)
+    return [file.name for file in table.files()] if table else []
 
 
 # ── reading ───────────────────────────────────────────────────────────────────────────────────────
@@ -188,12 +189,12 @@ def test_a_client_may_say_when_it_asked(said: str, settle: Callable[[], Any]) ->
     """Spans are of that time; what is new, and which line is the later one, is told by when it was answered."""
     Writer().write(line(1, NOON, time=said), line(2, NOON + timedelta(seconds=1)))
     Writer(process=GONE + 1).write(line(1, NOON + timedelta(seconds=5), time=said, version="4"))
+    assert new({}, NOON + timedelta(seconds=90))[0] == []
     settle()
     asked = datetime.fromisoformat(said)
     table = prediction_log.read(MODEL, asked, asked + timedelta(microseconds=1))
     assert table["version"].to_pylist() == ["4"]
     assert numbers(prediction_log.read(MODEL, NOON, LATER)) == [2]
-    assert new({}, NOON + timedelta(seconds=90))[0] == []
     assert new({})[0] == [1, 2]
     assert [one.request for one in prediction_log.last_requests(MODEL, 1)] == ["r000001"]
 
@@ -249,11 +250,11 @@ def test_what_a_replica_writes_is_what_is_read() -> None:
     (one,) = prediction_log.last_requests(MODEL, 9)
     assert (one.request, one.time, one.version, one.release, one.key) == ('r000007"\n', NOON, "3", "97a3", "bob\n")
     assert (one.rows, one.predictions) == (said["rows"], said["predictions"])
-    assert prediction_log.compact(MODEL, datetime.now(UTC)).open == 1
+    assert prediction_log.compact(MODEL, datetime.now(UTC)) == prediction_log.Compacted(rows=2, open=1)
     tomorrow = datetime.now(UTC) + timedelta(days=1, minutes=2)
     log.write([(request, predictor.Answer(200, b"", logged))])
     log._close()
-    assert prediction_log.compact(MODEL, tomorrow) == prediction_log.Compacted(files=1, rows=4)
+    assert prediction_log.compact(MODEL, tomorrow) == prediction_log.Compacted(files=1, rows=2)
     assert not path.exists()
     table = prediction_log.read(MODEL)
     assert sorted(table["row_key"].to_pylist()) == ["a", "a", "b", "b"]
@@ -277,9 +278,8 @@ def test_a_line_that_a_full_disk_cut_off_does_not_take_the_next_one_with_it() ->
     """Whether or not the writer began the next line with a line break."""
     Writer().write(line(1), line(2)[:70], line(3), line(4)[:70], b"\n", line(5), b"\n")
     assert everything() == [1, 3, 5]
-    assert new({})[0] == [1, 3, 5]
     assert prediction_log.compact(MODEL, LATER).damaged == 3
-    assert everything() == [1, 3, 5]
+    assert everything() == new({})[0] == [1, 3, 5]
 
 
 @pytest.mark.parametrize(
@@ -293,8 +293,8 @@ def test_what_is_no_line_of_the_log_is_left_out(harm: bytes) -> None:
     """One damaged line is one line."""
     Writer().write(line(1), harm, line(2))
     assert everything() == [1, 2]
-    assert new({})[0] == [1, 2]
     assert prediction_log.compact(MODEL, LATER).damaged == 1
+    assert everything() == new({})[0] == [1, 2]
 
 
 def test_a_line_of_another_order_is_read_all_the_same() -> None:
@@ -367,21 +367,21 @@ def test_what_is_new_is_given_once() -> None:
 
 
 @pytest.mark.parametrize("read", [1, 2, 3, 5, 8, 13, 21, 28])
-def test_what_was_read_as_a_line_is_not_read_again_from_parquet(read: int) -> None:
-    """Compaction keeps the place of every row."""
+def test_what_was_taken_of_a_file_is_not_taken_again_when_it_is_closed(read: int) -> None:
+    """The table knows up to which place."""
     writer = Writer()
     writer.requests(*range(1, 30), count=2)
     got, watermark = new({}, NOON + timedelta(seconds=90 + read))
     assert got == sorted([*range(1, read + 1)] * 2)
     writer.requests(30, 31)
-    assert prediction_log.compact(MODEL, LATER).rows == 60
+    assert prediction_log.compact(MODEL, LATER).rows == 60 - 2 * read
     assert new(watermark)[0] == sorted([*range(read + 1, 30)] * 2 + [30, 31])
 
 
 def test_what_is_young_when_it_is_compacted_is_read_when_it_is_settled() -> None:
     """A replica ended, its file is closed at once; its last requests may still be asked again."""
     Writer().requests(*range(1, 30))
-    prediction_log.compact(MODEL, NOON + timedelta(seconds=30))
+    assert prediction_log.compact(MODEL, NOON + timedelta(seconds=30)) == prediction_log.Compacted(open=1)
     got, watermark = new({}, NOON + timedelta(seconds=95))
     assert got == [1, 2, 3, 4, 5]
     got, watermark = new(watermark, NOON + timedelta(seconds=100))
@@ -389,15 +389,16 @@ def test_what_is_young_when_it_is_compacted_is_read_when_it_is_settled() -> None
     assert new(watermark)[0] == list(range(11, 30))
 
 
-def test_what_is_compacted_between_asking_and_reading_is_read_once() -> None:
-    """The tables are given one by one; the file may be gone when its turn comes."""
+def test_what_is_appended_between_asking_and_reading_is_read_once() -> None:
+    """The tables are given one by one, of the version that was asked for."""
     writer = Writer()
     writer.requests(*range(1, 30))
     _, watermark = new({}, NOON + timedelta(seconds=110))
     tables, reached = prediction_log.read_new(MODEL, watermark, now=LATER)
+    writer.requests(30)
     prediction_log.compact(MODEL, LATER)
     assert sorted(number for table in tables for number in numbers(table)) == list(range(21, 30))
-    assert new(reached)[0] == []
+    assert new(reached)[0] == [30]
 
 
 def test_what_is_young_is_left_until_it_is_settled() -> None:
@@ -415,23 +416,61 @@ def test_what_is_young_is_left_until_it_is_settled() -> None:
     assert new(watermark)[0] == []
 
 
-def test_a_file_that_is_done_is_not_opened_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The cost of what is new does not grow with what was."""
+def test_where_nothing_is_new_nothing_heavy_is_imported() -> None:
+    """Also where a process still writes to a file."""
     Writer().requests(1, 2, 3)
-    prediction_log.compact(MODEL, LATER)
-    _, watermark = new({})
-    assert list(watermark.values()) == [None]
-    monkeypatch.setattr(pq, "read_metadata", pytest.fail)
-    assert new(watermark)[0] == []
+    held = Writer(process=GONE + 1).requests(4)
+    with held.open("rb") as stream:
+        fcntl.flock(stream, fcntl.LOCK_SH)
+        _, watermark = new({})
+        probe = f"""
+import sys
+from pathlib import Path
+from tasks.ground import settings
+settings.ROOT, settings.VAR = Path({str(settings.ROOT)!r}), Path({str(settings.VAR)!r})
+from tasks.prediction_log import prediction_log
+tables, reached = prediction_log.read_new("tiny", {watermark!r})
+assert (list(tables), reached) == ([], {watermark!r})
+print(*sys.modules)"""
+        root = Path(__file__).parents[3]
+        told = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True, cwd=root)
+    assert not {"pandas", "pyarrow", "numpy", "deltalake", "duckdb"} & set(told.stdout.split())
 
 
-def test_a_watermark_forgets_files_that_are_gone() -> None:
-    """It is as long as the log, not as history."""
-    Writer().requests(1)
-    prediction_log.compact(MODEL, LATER)
-    _, watermark = new({})
+def test_what_is_merged_or_removed_is_not_new(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows that a reader has not seen yet stay new to it when their files are merged; a removal is no news."""
+    monkeypatch.setattr(log_table, "MANY", 4)
+    _, early = new({})
+    watermarks = [early]
+    for number in range(8):
+        Writer(process=GONE + number).requests(number)
+        watermarks.append(new(watermarks[-1])[1])
+    assert len(data_files()) < 4
+    assert new(watermarks[-1])[0] == []
+    assert new(watermarks[1])[0] == [1, 2, 3, 4, 5, 6, 7]
+    assert new({})[0] == everything() == list(range(8))
     prediction_log.sweep(MODEL, 1, PLENTY, LATER + timedelta(days=1))
-    assert new(watermark) == ([], {})
+    assert new(watermarks[-1])[0] == new({})[0] == []
+
+
+def test_a_watermark_of_versions_that_are_gone_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then all is read from the beginning; also of a table that was made anew."""
+    Writer().requests(1)
+    _, watermark = new({})
+    Writer(process=GONE + 1).requests(2)
+    prediction_log.compact(MODEL, LATER)
+    first = log_table.LogTable.open(MODEL)
+    assert first is not None
+    with pytest.raises(prediction_log.VersionsGone):
+        prediction_log.read_new(MODEL, {**watermark, "table": "another"}, now=LATER)
+    Writer(process=GONE + 2).requests(3)
+    prediction_log.compact(MODEL, LATER)
+    log_table.LogTable.create(MODEL).table.create_checkpoint()
+    commit = paths.prediction_table(MODEL) / "_delta_log" / f"{first.version:020}.json"
+    commit.rename(commit.with_suffix(".old"))
+    with pytest.raises(prediction_log.VersionsGone):
+        prediction_log.read_new(MODEL, watermark, now=LATER)
+    assert new({})[0] == [1, 2, 3]
 
 
 def test_a_process_with_the_number_of_one_that_is_gone_writes_another_log_file() -> None:
@@ -442,7 +481,6 @@ def test_a_process_with_the_number_of_one_that_is_gone_writes_another_log_file()
     Writer(clock=NOON + timedelta(minutes=5)).requests(3)
     assert new(watermark)[0] == [3]
     prediction_log.compact(MODEL, LATER)
-    assert len(compacted()) == 2
     assert everything() == [1, 2, 3]
 
 
@@ -528,30 +566,17 @@ def _compact_killed_at(operation: int, now: datetime, patch: pytest.MonkeyPatch)
 # ── keeping ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_compaction_gives_the_same_bytes() -> None:
-    """So whoever does it twice does it once."""
-    path = Writer().requests(*range(60), count=3)
-    content = path.read_bytes()
-    prediction_log.compact(MODEL, LATER)
-    once = files.tree(paths.predictions(MODEL))
-    path.write_bytes(content)
-    compacted()[0].unlink()
-    prediction_log.compact(MODEL, LATER)
-    assert files.tree(paths.predictions(MODEL)) == once
-    assert not path.exists()
-
-
-def test_killed_between_the_parquet_file_and_the_lines_the_lines_go() -> None:
-    """The next call sees that there is a Parquet file of them, and reads nothing twice before."""
+def test_killed_between_the_commit_and_the_removal_of_lines_the_lines_go() -> None:
+    """The table knows that it has them; nothing is read twice before."""
     path = Writer().requests(*range(1, 30))
     content = path.read_bytes()
     prediction_log.compact(MODEL, LATER)
     path.write_bytes(content)
     assert everything() == list(range(1, 30))
-    before = compacted()[0].stat().st_mtime_ns
-    assert prediction_log.compact(MODEL, LATER).rows == 0
-    assert compacted()[0].stat().st_mtime_ns == before
+    assert len(prediction_log.last_requests(MODEL, 100)) == 29
+    assert prediction_log.compact(MODEL, LATER) == prediction_log.Compacted(files=1)
     assert everything() == list(range(1, 30))
+    assert not path.exists()
 
 
 def test_a_file_without_a_line_is_removed() -> None:
@@ -580,15 +605,14 @@ def test_a_full_disk_loses_no_line(monkeypatch: pytest.MonkeyPatch) -> None:
     """The lines stay, and the message says what to do."""
     path = Writer().requests(1, 2)
 
-    def full(_: int) -> None:
+    def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", full)
+        patch.setattr(deltalake, "write_deltalake", full)
         with pytest.raises(WorldError, match=r"no space left .* Nothing is lost.*free some space"):
             prediction_log.compact(MODEL, LATER)
     assert path.exists()
-    assert not list(paths.predictions(MODEL).rglob(".*.tmp"))
     assert prediction_log.compact(MODEL, LATER).rows == 2
     assert everything() == [1, 2]
 
@@ -606,21 +630,24 @@ def test_days_that_are_too_old_are_forgotten() -> None:
 
 def test_what_is_too_much_is_forgotten_and_the_oldest_first() -> None:
     """Also of today; lines that are still written to count, and stay."""
-    for number, back in ((10, 0), (9, 0), (2, 1)):
+    for number, back in ((9, 0), (10, 0), (2, 1)):
         day = NOON - timedelta(days=back)
-        Writer(number=number, day=day, clock=day).requests(number)
-    prediction_log.compact(MODEL, LATER)
+        Writer(number=number, day=day, clock=day + timedelta(minutes=number)).requests(number)
+        prediction_log.compact(MODEL, LATER)
     Writer(process=os.getpid(), number=11, clock=LATER).requests(11)
-    held = sum(path.stat().st_size for path in paths.predictions(MODEL).rglob("*.*") if path.is_file())
+    lines = [path.stat().st_size for path in paths.incoming_predictions(MODEL).rglob("*.jsonl")]
+    data = [path.stat().st_size for path in paths.prediction_table(MODEL).rglob("*.parquet")]
+    held = sum(lines) + sum(data)
     assert prediction_log.sweep(MODEL, 90, held, LATER) == []
     (yesterdays,) = prediction_log.sweep(MODEL, 90, held - 1, LATER)
-    assert yesterdays.startswith("2026-11-20/97a3.")
+    assert yesterdays.startswith("2026-11-20/part-")
     assert everything() == [9, 10, 11]
     (todays,) = prediction_log.sweep(MODEL, 90, held // 2, LATER)
-    assert todays.startswith("2026-11-21/97a3.")
+    assert todays.startswith("2026-11-21/part-")
     assert everything() == [10, 11]
     assert len(prediction_log.sweep(MODEL, 90, 1, LATER)) == 1
     assert everything() == [11]
+    assert not list(paths.prediction_table(MODEL).rglob("*.parquet"))
 
 
 def test_a_day_may_be_forgotten_while_it_is_read() -> None:
@@ -630,11 +657,9 @@ def test_a_day_may_be_forgotten_while_it_is_read() -> None:
         Writer(day=day, clock=day).requests(back)
     prediction_log.compact(MODEL, LATER)
     tables, reached = prediction_log.read_new(MODEL, {}, now=LATER)
-    logs = prediction_log._logs(MODEL)
     prediction_log.sweep(MODEL, 1, PLENTY, LATER)
     assert [number for table in tables for number in numbers(table)] == [0]
-    assert [log.span() == log_files.NEVER for log in logs] == [True, True, False]
-    assert new(reached) == ([], {logs[-1].name: None})
+    assert new(reached)[0] == []
 
 
 # ── replays ───────────────────────────────────────────────────────────────────────────────────────
@@ -677,15 +702,15 @@ def test_only_the_newest_files_are_read(monkeypatch: pytest.MonkeyPatch) -> None
         Writer(day=day, clock=day).requests(*range(10))
     prediction_log.compact(MODEL, LATER)
     opened: list[str] = []
-    real = log_files.ParquetLog.newest
+    real = log_table.LogTable.tables
 
-    def newest(self: log_files.ParquetLog, n: int) -> Iterator[Any]:
-        opened.append(self.name[:10])
-        return real(self, n)
+    def tables(self: log_table.LogTable, data_files: list[str], **more: Any) -> Iterator[Any]:
+        opened.extend(path.partition("/")[0] for path in data_files)
+        return real(self, data_files, **more)
 
-    monkeypatch.setattr(log_files.ParquetLog, "newest", newest)
+    monkeypatch.setattr(log_table.LogTable, "tables", tables)
     assert len(prediction_log.last_requests(MODEL, 8)) == 8
-    assert opened == ["2026-11-21"]
+    assert opened == ["answered_day=2026-11-21"]
 
 
 def test_one_prediction_is_found_by_its_id(settle: Callable[[], Any]) -> None:
