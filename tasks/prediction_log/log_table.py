@@ -26,7 +26,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.ground import files, params, paths
+from tasks.ground import files, params, paths, settings, storage
 from tasks.ground.errors import WorldError
 from tasks.prediction_log import log_tables
 from tasks.prediction_log.log_tables import moment
@@ -411,44 +411,49 @@ class LogTable:
         from pyarrow import parquet
 
         first = next(tables)
-        with self._created(path) as target, parquet.ParquetWriter(target, first.schema, compression="zstd") as writer:
-            writer.write_table(first)
-            for table in tables:
-                if len(table):
-                    writer.write_table(log_tables.fit(table, first.schema))
-        return int(self._filesystem().get_file_info([path])[0].size)
+
+        def write(target: Path) -> None:
+            with parquet.ParquetWriter(target, first.schema, compression="zstd") as writer:
+                writer.write_table(first)
+                for table in tables:
+                    if len(table):
+                        writer.write_table(log_tables.fit(table, first.schema))
+
+        if self.root:
+            with files.replacing(self.root / path) as beside:
+                write(beside)
+            return (self.root / path).stat().st_size
+        self._place(path).write(write, settings.VAR)
+        return self._place(path).size()
 
     # ── files ─────────────────────────────────────────────────────────────────────────────────────
 
-    def _filesystem(self) -> Any:
-        import pyarrow.fs as pa_fs
-        from deltalake.fs import DeltaStorageHandler
-
-        return pa_fs.PyFileSystem(DeltaStorageHandler.from_table(self.table._table, _options()))
-
     def _open(self, path: str) -> Any:
-        return (self.root / path).open("rb") if self.root else self._filesystem().open_input_file(path)
+        """A file of the table; a path on this machine.
 
-    @contextmanager
-    def _created(self, path: str) -> Iterator[Any]:
+        Raises:
+            FileNotFoundError: it is not there (any more).
+        """
         if self.root:
-            with files.replacing(self.root / path) as beside:
-                yield beside
-        else:
-            with self._filesystem().open_output_stream(path) as stream:
-                yield stream
+            return (self.root / path).open("rb")
+        place = self._place(path)
+        if not place.exists():
+            raise FileNotFoundError(path)
+        with place.translated_errors():
+            return place.fs.open(place.path, "rb")
+
+    def _place(self, path: str) -> storage.Location:
+        return storage.Location.of(self.table.table_uri, label="the prediction log's table ") / path
 
     def _exists(self, path: str) -> bool:
-        if self.root:
-            return (self.root / path).exists()
-        return bool(self._filesystem().get_file_info([path])[0].is_file)
+        return (self.root / path).exists() if self.root else self._place(path).exists()
 
     def _delete(self, data_files: Sequence[DataFile]) -> None:
         for file in data_files:
             if self.root:
                 files.remove(self.root / file.path)
             else:
-                self._filesystem().delete_file(file.path)
+                self._place(file.path).remove()
 
     def _flush(self, before: int) -> None:
         """Have the disk hold what was committed since a version: its lines are removed next."""
