@@ -16,7 +16,7 @@ from prefect.states import Completed
 from flows.prefect_support import api, events, triggers
 from flows.prefect_support.as_task import as_task, exclusive
 from tasks import steps
-from tasks.data import git_sync
+from tasks.data import git_sync, versions
 from tasks.ground import files, params, paths, settings, uncommitted
 from tasks.ground.words import many
 from tasks.lifecycle import retrain_decision
@@ -43,6 +43,8 @@ def train(model: str, again: bool = False, if_due: bool = False) -> State[Any]:
     with exclusive(f"train-{model}"):
         if waiting := triggers.coalesce_waiting():
             log(f"this run answers {many(waiting, 'more trigger')}")
+        if git_sync.follow(config):
+            _take_over(model)
         pending = dvc_graph.pending(model)
         if not pending and not again and (done := candidate_outcome.find(model)):
             return Completed(message=f"nothing to do: already trained, no stage has an input that changed; {done}")
@@ -61,6 +63,13 @@ def train(model: str, again: bool = False, if_due: bool = False) -> State[Any]:
         _trigger_monitor(model)
         _forget_refused(model, config.keep_days)
     return Completed(message=outcome)
+
+
+def _take_over(model: str) -> None:
+    """Bring what another worker has committed: its data, and what it has made of them."""
+    if versions.behind():
+        as_task(versions.catch_up, "bring the data version", retries=3)()
+    as_task(versions.fetch_made, "bring what another worker made", retries=3)(model)
 
 
 def _train(model: str, config: params.Params, is_requested: bool, will_package: bool) -> str:

@@ -18,7 +18,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
 from flows.prefect_support import api
-from tasks.ground import files, paths
+from tasks.ground import leases, paths
 from tasks.ground.errors import EvergreenError
 
 LOGGERS = ("prefect.flow_runs", "prefect.task_runs", "prefect.engine")
@@ -28,9 +28,9 @@ LARGEST = 5_000_000  # bytes of the file; what was before is kept once, as trace
 
 @contextmanager
 def exclusive(name: str) -> Iterator[None]:
-    """Hold a lock while the flow runs; the logs of this run and of those that wait for it link to each other."""
+    """Hold a lease while the flow runs; the logs of this run and of those that wait for it link to each other."""
     run = f"{flow_run.name}, {api.run_url(str(flow_run.id))}"
-    with files.lock(name, get_run_logger().info, run):
+    with leases.hold(name, get_run_logger().info, run):
         yield
 
 

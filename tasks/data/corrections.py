@@ -15,7 +15,7 @@ from tasks.data import changes, landing, revisions, validate, versions
 from tasks.data.quarantine import Refusal
 from tasks.data.revisions import Revision
 from tasks.data.zones import Landed
-from tasks.ground import files, ledger, paths, settings
+from tasks.ground import leases, ledger, paths, settings
 from tasks.ground.errors import DataMissing, EvergreenError, Mistake, StageFailed, did_you_mean
 from tasks.ground.params import Params
 
@@ -37,7 +37,7 @@ def revert(params: Params, dataset: str, partition: str, to: int | None = None) 
         StageFailed: it does not pass the expectation suites of today.
     """
     name = f"{dataset}/{partition}"
-    with files.lock("ingest"):
+    with leases.hold("ingest"):
         history = _history(name)
         number = len(history) - 1 if to is None else to
         if not 1 <= number <= len(history):
@@ -64,7 +64,7 @@ def withdraw(params: Params, dataset: str, partition: str) -> str:
         StageFailed: the one after it would not pass without it, or it is the only one.
     """
     name = f"{dataset}/{partition}"
-    with files.lock("ingest"):
+    with leases.hold("ingest"):
         if not landing.in_data(dataset, partition):
             known = [path.stem for path in validate.partitions(dataset)] if dataset in params.datasets else None
             hint = did_you_mean(dataset, params.datasets) if known is None else did_you_mean(partition, known)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 
 from tasks.data import revisions, versions
 from tasks.data.revisions import Side
-from tasks.ground import files, settings
+from tasks.ground import files, leases, settings
 from tasks.ground.errors import DataVersionDiffers, Mistake
 from tasks.ground.git import Clone, until_first
 from tasks.ground.params import Git, Params
@@ -128,7 +128,9 @@ def _push_or_join(git: Git, branch: str, about: str, log: Log) -> set[str]:
         versions.push()
         if (settings.ROOT / "dvc.lock").exists():
             versions.push_made()
-        if _here().push(git.remote, branch):
+        with leases.fenced():
+            was_first = _here().push(git.remote, branch)
+        if was_first:
             log(f"pushed to {git.remote}/{branch}")
             return replaced
         log(f"{git.remote}/{branch} has moved: joining what is there with what is here")

@@ -257,6 +257,20 @@ def push_made() -> None:
         repo.push(targets=[str(settings.ROOT / "dvc.yaml")], run_cache=True)
 
 
+def fetch_made(model: str) -> None:
+    """Have the cache hold what another worker's stages made for a model, and the run cache that knows from what.
+
+    What the remote lacks is made here again.
+
+    Raises:
+        SourceUnavailable: the remote cannot be reached.
+    """
+    from dvc.exceptions import DownloadError
+
+    with _dvc("bring what another worker made") as repo, suppress(DownloadError):
+        repo.fetch(targets=[f"package@{model}"], with_deps=True, run_cache=True)
+
+
 @contextmanager
 def _pushing(purpose: str, remote: Remote | None) -> Iterator[Repo]:
     folder = remote.folder if remote and remote.folder else settings.VAR

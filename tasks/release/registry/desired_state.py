@@ -18,7 +18,7 @@ from typing import Annotated, Any
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from tasks.ground import files, ledger, paths
+from tasks.ground import files, leases, ledger, paths
 
 ROLES = {"previous": "former", "canary": "challenger"}
 """Of a release that is kept warm: attribute of `DesiredState` → its role, as the file names it."""
@@ -123,7 +123,8 @@ def _from_journal(model: str) -> DesiredState:
 
 def write(model: str, state: DesiredState) -> None:
     """Set the desired state: the router follows it from its next look on."""
-    files.write_json(paths.desired_state(model), state.as_json())
+    with leases.fenced():
+        files.write_json(paths.desired_state(model), state.as_json())
 
 
 def written() -> dict[str, Path]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 from urllib.parse import quote, unquote, urlsplit
 
-from tasks.ground import files, paths, settings, storage
+from tasks.ground import files, leases, paths, settings, storage
 from tasks.ground.errors import RegistryDamaged, RegistryUnavailable
 from tasks.ground.words import one_line
 
@@ -154,13 +154,20 @@ def _sqlite_path() -> Path | None:
 @contextmanager
 def connect(alone_for: str | None = None) -> Iterator[MlflowClient]:
     """The client of a store that answers; `alone_for` a model whose entry is to be written."""
-    with files.lock(f"registry-{alone_for}") if alone_for else nullcontext():
+    with _alone(alone_for) if alone_for else nullcontext():
         _probe()
         import mlflow
         from mlflow import MlflowClient
 
         mlflow.set_tracking_uri(uri())  # what a client does to a model's version asks the store that this names
         yield MlflowClient(tracking_uri=uri(), registry_uri=uri())
+
+
+@contextmanager
+def _alone(model: str) -> Iterator[None]:
+    """Nobody else writes a model's entry, and this process does only while its leases are its own."""
+    with leases.hold(f"registry-{model}"), leases.fenced():
+        yield
 
 
 def _probe() -> None:

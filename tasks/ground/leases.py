@@ -1,0 +1,256 @@
+"""Leases with fencing tokens: one training, one rollout, one ingest at a time, on one machine or over a fleet.
+
+On one machine a lease is its lock file: who holds it is alive, or it is free. A fleet (`EVERGREEN_LEASES`, an address
+of PostgreSQL) has a row a name besides: holder, token, and until when. Its times are the database's, so no machine's
+clock matters. A holder that is stopped, cut off or killed renews no more; another one takes over with the next higher
+token (Gray & Cheriton 1989; the token is Lamport's, as Burrows 2006 calls it a sequencer).
+
+What the world sees is written within `fenced()`: it asks for the tokens of all leases of this process, and keeps their
+rows locked until the write is done. So nobody takes over in the middle of it, and who comes late is refused.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from tasks.ground import files
+from tasks.ground.errors import Mistake, SourceUnavailable, WorldError
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from psycopg import Connection
+
+Tell = Callable[[str], object]
+
+ADDRESS = "EVERGREEN_LEASES"
+SECONDS = "EVERGREEN_LEASE_S"
+
+TABLE = """CREATE TABLE IF NOT EXISTS evergreen_leases (
+    name text PRIMARY KEY, token bigint NOT NULL, holder text NOT NULL, since timestamptz NOT NULL,
+    expires timestamptz NOT NULL)"""
+TAKE = """INSERT INTO evergreen_leases AS lease VALUES (%(name)s, 1, %(holder)s, clock_timestamp(), {until})
+    ON CONFLICT (name) DO UPDATE SET token = lease.token + 1, holder = excluded.holder, since = excluded.since,
+    expires = {until} WHERE lease.expires < clock_timestamp() RETURNING token"""
+RENEW = "UPDATE evergreen_leases SET expires = {until} WHERE name = %(name)s AND token = %(token)s RETURNING token"
+END = "UPDATE evergreen_leases SET expires = clock_timestamp() WHERE name = %(name)s AND token = %(token)s"
+LOCK = """SELECT name, token FROM evergreen_leases WHERE name = ANY(%(names)s) AND expires > clock_timestamp()
+    ORDER BY name FOR UPDATE"""
+WHO = "SELECT holder, since, token FROM evergreen_leases WHERE name = %(name)s"
+LIVE = (
+    "SELECT name, holder, token, since, expires FROM evergreen_leases WHERE expires > clock_timestamp() ORDER BY name"
+)
+
+POLL = 1.0
+"""Seconds between two looks of who waits."""
+
+LONGEST_WRITE = 300
+"""Seconds after which the database gives up a session that keeps rows locked: whoever wrote is stopped."""
+
+
+class LeaseLost(WorldError):
+    """Another process has taken over what this one was at; what it would have written is refused."""
+
+
+@dataclass(frozen=True)
+class Lease:
+    """A lease that this process took."""
+
+    name: str
+    token: int
+
+
+@dataclass(frozen=True)
+class Holder:
+    """A lease of the fleet that somebody holds now."""
+
+    name: str
+    holder: str
+    token: int
+    since: str
+    expires: str
+
+
+def is_fleet() -> bool:
+    """Whether several machines share leases."""
+    return bool(os.environ.get(ADDRESS))
+
+
+@contextmanager
+def hold(name: str, tell: Tell | None = None, who: str | None = None) -> Iterator[None]:
+    """Hold a lease; wait for its holder. A process that dies loses its leases, at once or after `EVERGREEN_LEASE_S`.
+
+    Args:
+        name: of the lease.
+        tell: gets a message that names the holder this waits for; None: prints it to stderr.
+        who: how the messages of others name this process.
+
+    Raises:
+        SourceUnavailable: the database of the leases cannot be reached.
+    """
+    with files.lock(name, tell, who), _in_fleet(name, tell, who) if is_fleet() else nullcontext():
+        yield
+
+
+def fenced() -> AbstractContextManager[None]:
+    """Write what the world sees: nobody takes over a lease of this process meanwhile.
+
+    Raises:
+        LeaseLost: another one holds a lease that this process has taken: nothing is written.
+        SourceUnavailable: the database of the leases cannot be reached.
+    """
+    return _fenced() if is_fleet() else nullcontext()
+
+
+def live() -> list[Holder]:
+    """The leases of the fleet that are held now; empty on one machine."""
+    if not is_fleet():
+        return []
+    with _connect() as database:
+        rows = database.execute(LIVE).fetchall()
+    return [Holder(name, holder, token, str(since), str(expires)) for name, holder, token, since, expires in rows]
+
+
+# ── the fleet ─────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass
+class _Held:
+    """What this process holds, and whether a thread of it is within a write."""
+
+    leases: dict[str, Lease] = field(default_factory=dict)
+    writing: threading.local = field(default_factory=threading.local)
+
+
+_held = _Held()
+
+
+@contextmanager
+def _in_fleet(name: str, tell: Tell | None, who: str | None) -> Iterator[None]:
+    lease = _take(name, f"{socket.gethostname()}: {who or f'process {os.getpid()}'}", tell or print)
+    _held.leases[name] = lease
+    ended = threading.Event()
+    renewal = threading.Thread(target=_renew, args=(lease, ended), name=f"lease {name}", daemon=True)
+    renewal.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        renewal.join()
+        del _held.leases[name]
+        _end(lease)
+
+
+def _take(name: str, holder: str, tell: Tell) -> Lease:
+    waits, begin = False, time.monotonic()
+    while True:
+        with _connect() as database:
+            # its row is locked while its holder writes: this waits until that is done, or its session given up
+            taken = database.execute(TAKE.format(until=_until()), {"name": name, "holder": holder}).fetchone()
+            holding = None if taken else _who(database, name)
+        if taken:
+            if waits:
+                tell(f"goes on after {time.monotonic() - begin:.0f} s")
+            return Lease(name, taken[0])
+        if not waits:
+            tell(f"waits for {holding}, who holds {name}")
+        waits = True
+        time.sleep(POLL)
+
+
+def _renew(lease: Lease, ended: threading.Event) -> None:
+    """Keep a lease until it is ended or lost; it runs out where the database does not come back in time."""
+    while not ended.wait(seconds() / 4):
+        try:
+            with _connect() as database:
+                if not database.execute(RENEW.format(until=_until()), vars(lease)).fetchone():
+                    return  # another one has it: `fenced` says so to whoever writes
+        except SourceUnavailable:
+            continue
+
+
+def _end(lease: Lease) -> None:
+    """Where the database is gone it ends by itself."""
+    try:
+        with _connect() as database:
+            database.execute(END, vars(lease))
+    except SourceUnavailable:
+        return
+
+
+@contextmanager
+def _fenced() -> Iterator[None]:
+    mine = {lease.name: lease.token for lease in _held.leases.values()}
+    if not mine or getattr(_held.writing, "is_fenced", False):
+        yield  # nothing to lose, or this write is part of one that is fenced
+        return
+    with _connect() as database:
+        found = dict(database.execute(LOCK, {"names": list(mine)}).fetchall())
+        for name in sorted(mine):
+            if found.get(name) != mine[name]:
+                raise LeaseLost(
+                    f"{name} was taken over by {_who(database, name)}: this process was stopped or cut off for more "
+                    f"than {seconds():g} s, and what it was about to write is refused. Whoever holds it goes on"
+                )
+        _held.writing.is_fenced = True
+        try:
+            yield
+        finally:
+            _held.writing.is_fenced = False
+
+
+def _who(database: Connection[Any], name: str) -> str:
+    found = database.execute(WHO, {"name": name}).fetchone()
+    return f"{found[0]} (since {found[1]:%Y-%m-%d %H:%M:%S}, token {found[2]})" if found else "nobody"
+
+
+def seconds() -> float:
+    """How long a lease lasts without being renewed."""
+    return float(os.environ.get(SECONDS) or 30)
+
+
+def _until() -> str:
+    return f"clock_timestamp() + interval '{seconds()} seconds'"
+
+
+@contextmanager
+def _connect() -> Iterator[Connection[Any]]:
+    """A transaction of its own, committed at the end of the block."""
+    psycopg = _library()
+    options = f"-c idle_in_transaction_session_timeout={LONGEST_WRITE}s -c lock_timeout={2 * LONGEST_WRITE}s"
+    try:
+        with psycopg.connect(os.environ[ADDRESS], connect_timeout=5, options=options) as database:
+            _prepare(os.environ[ADDRESS])
+            yield database
+    except psycopg.OperationalError as error:
+        raise SourceUnavailable(
+            f"the database of the leases ({ADDRESS}) cannot be reached: {' '.join(str(error).split())[:200]}. "
+            f"`evergreen doctor` says which part is missing"
+        ) from None
+
+
+@cache
+def _prepare(address: str) -> None:
+    """Make the table, once a process; of several that do so at once one succeeds, which is enough."""
+    psycopg = _library()
+    try:
+        with psycopg.connect(address, connect_timeout=5) as database:
+            database.execute(TABLE)
+    except psycopg.errors.UniqueViolation:
+        return
+
+
+def _library() -> Any:
+    try:
+        import psycopg
+    except ImportError:
+        raise Mistake(f"{ADDRESS} is set, and PostgreSQL's driver is not installed: make setup WITH=team") from None
+    return psycopg
