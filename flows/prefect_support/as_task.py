@@ -15,6 +15,7 @@ from typing import Any
 
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 
 from flows.prefect_support import api
@@ -36,8 +37,20 @@ def exclusive(name: str) -> Iterator[None]:
 
 def as_task(step: Callable[..., Any], name: str, retries: int = 0) -> Callable[..., Any]:
     """The step as a Prefect task. Nothing is cached: each step looks at the current state itself."""
-    wrap = task(name=name, task_run_name=name, retries=retries, retry_delay_seconds=2, cache_policy=NO_CACHE)
+    wrap = task(
+        name=name,
+        task_run_name=name,
+        retries=retries,
+        retry_delay_seconds=2,
+        retry_condition_fn=_may_pass,
+        cache_policy=NO_CACHE,
+    )
     return wrap(step)
+
+
+def _may_pass(_task: object, _run: object, state: State[Any]) -> bool:
+    """Whether a step may succeed when it is tried again: another holder of its lease does not give it back."""
+    return not isinstance(state.result(raise_on_failure=False), leases.LeaseLost)
 
 
 class OneLine(logging.Filter):

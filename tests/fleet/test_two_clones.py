@@ -29,6 +29,7 @@ from tasks.release.registry import registry
 promote = registry.promote
 
 def stop_before(*arguments):
+    registry.promote = promote
     os.kill(os.getpid(), signal.SIGSTOP)
     return promote(*arguments)
 
