@@ -121,8 +121,12 @@ class LogLines:
         return next(iter(self._without_erased([logged for logged in requests if logged.ids])), None)
 
     def is_closed(self, now: datetime) -> bool:
-        """Whether no process will write to it again."""
-        return is_closed(self.stream, now)
+        """Whether no process will write to it again, nor has since it was opened."""
+        return is_closed(self.stream, now) and os.fstat(self.stream.fileno()).st_size == self.size
+
+    def written(self) -> float:
+        """When it was last written to, in seconds since 1970."""
+        return os.fstat(self.stream.fileno()).st_mtime
 
     def _without_erased(self, requests: list[Logged]) -> list[Logged]:
         if not self.orders or not requests:

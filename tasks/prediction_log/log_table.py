@@ -48,7 +48,7 @@ KEPT_HOURS = 7 * 24
 
 PROPERTIES = {
     "delta.dataSkippingStatsColumns": "id,time",
-    "delta.checkpointInterval": "50",
+    "delta.checkpointInterval": "20",
     "delta.logRetentionDuration": f"interval {KEPT_HOURS // 24} days",
 }
 """Of the table: a commit every quarter of an hour makes a hundred a day."""
@@ -97,14 +97,14 @@ def location(model: str) -> str:
     return f"{base.rstrip('/')}/{model}" if base else str(paths.prediction_table(model))
 
 
-def is_local(model: str) -> bool:
+def is_local(where: str) -> bool:
     """Whether the table is on this machine."""
-    return "://" not in location(model)
+    return "://" not in where
 
 
-def local_version(model: str) -> int:
+def local_version(where: str) -> int:
     """The version of a table on this machine; −1 without one. Imports nothing."""
-    versions = [path.stem for path in Path(location(model), "_delta_log").glob("*.json")]
+    versions = [path.stem for path in Path(where, "_delta_log").glob("*.json")]
     return max((int(version) for version in versions if version.isdigit()), default=-1)
 
 
@@ -121,10 +121,11 @@ class LogTable:
         from deltalake import DeltaTable
         from deltalake.exceptions import TableNotFoundError
 
-        if is_local(model) and local_version(model) < 0:
+        where = location(model)
+        if is_local(where) and local_version(where) < 0:
             return None
         try:
-            return cls(DeltaTable(location(model), storage_options=_options()))
+            return cls(DeltaTable(where, storage_options=_options()))
         except TableNotFoundError:
             return None
 
@@ -134,15 +135,16 @@ class LogTable:
         import pyarrow as pa
         from deltalake import DeltaTable
 
-        if is_local(model):
-            Path(location(model)).mkdir(parents=True, exist_ok=True)
-            _mend(Path(location(model)))
+        where = location(model)
+        if is_local(where):
+            Path(where).mkdir(parents=True, exist_ok=True)
+            _mend(Path(where))
         if (existing := cls.open(model)) is not None:
             return existing
         columns = [field for field in log_tables.schema_of([]) if field.name != log_tables.PLACE]
-        with _translated(location(model)):
+        with _translated(where):
             made = DeltaTable.create(
-                location(model),
+                where,
                 pa.schema([*columns, pa.field(DAY, pa.string())]),
                 mode="ignore",
                 partition_by=[DAY],

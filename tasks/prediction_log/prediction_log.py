@@ -172,7 +172,8 @@ def _watermark(table: LogTable) -> Watermark:
 
 def _is_news(model: str, watermark: Watermark) -> bool:
     """Whether there is anything to compact or to read; imports nothing."""
-    if not log_table.is_local(model) or log_table.local_version(model) != watermark.get("version", -1):
+    where = log_table.location(model)
+    if not log_table.is_local(where) or log_table.local_version(where) != watermark.get("version", -1):
         return True
     taken = files.read_state(paths.compacted_lines(model), dict[str, int]())
     lines = log_lines.line_files(model)
@@ -349,10 +350,11 @@ def _take(model: str, table: LogTable, lines: Sequence[LogLines], now: datetime,
     superseded = log_lines.superseded(keys, settling(model) // MS)
     waiting = _Waiting(table, done, _types(model))
     taken = {}
-    for log in lines:
+    # the file of a later line after that of the one which it supersedes: a kill between two commits parts no pair
+    for log in sorted(lines, key=lambda log: int(keys[log.name].moments.max(initial=0))):
         is_closed = log.is_closed(now)
         # lines of a clock that was ahead have settled too, once nobody writes behind them
-        is_old = is_closed and log.path.stat().st_mtime < settled.timestamp()
+        is_old = is_closed and log.written() < settled.timestamp()
         end = log.whole if is_old else max(places[log.name], keys[log.name].end(micros(settled) // 1000))
         if is_closed and end >= keys[log.name].places.max(initial=0):
             end = log.whole  # what is behind its last request cannot be read

@@ -131,6 +131,46 @@ def test_a_conflict_in_a_compaction_begins_it_again(monkeypatch: pytest.MonkeyPa
     assert sorted(everything()) == [1, 2, 3]
 
 
+def test_what_is_written_between_looking_and_closing_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A replica writes its last line, and ends, after its file was opened by a compaction."""
+    writer = Writer()
+    writer.requests(1)
+    real = log_lines.superseded
+
+    def superseded(*arguments: Any) -> Any:
+        if arguments[0]:  # of lines, not of files of earlier builds
+            writer.requests(2)
+        return real(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(log_lines, "superseded", superseded)
+        prediction_log.compact(MODEL, LATER)
+    assert everything() == [1, 2]
+
+
+@pytest.mark.parametrize("processes", [(GONE + 9, GONE + 3), (GONE + 4, GONE + 6)])
+def test_killed_between_two_commits_a_request_that_stands_twice_counts_once(
+    processes: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The earlier line is left out whichever of the two files has the first name."""
+    Writer(process=processes[0]).requests(1, 2)
+    Writer(process=processes[1], clock=NOON + timedelta(seconds=9)).requests(2)
+    real, calls = LogTable.append, []
+
+    def append(self: LogTable, *arguments: Any) -> None:
+        if calls:
+            raise KeyboardInterrupt
+        calls.append(real(self, *arguments))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(prediction_log, "AT_ONCE", 1)
+        patch.setattr(LogTable, "append", append)
+        with pytest.raises(KeyboardInterrupt):
+            prediction_log.compact(MODEL, LATER)
+    prediction_log.compact(MODEL, LATER)
+    assert everything() == [1, 2]
+
+
 def test_data_files_of_a_power_cut_are_set_aside(caplog: pytest.LogCaptureFixture) -> None:
     """Torn commits and checkpoints too: the rest goes on, and the lines of a torn commit are taken again."""
     for number in range(3):
@@ -291,6 +331,8 @@ def outlive_kills(root: Path, writers: int, kills: int, seed: int) -> tuple[list
 
     codes = [WRITER] * writers + [COMPACTOR] * 2
     processes = [start(code, number) for number, code in enumerate(codes)]
+    while not all((root / f"answered-{number}").exists() for number in range(writers)):
+        time.sleep(0.1)
     for _ in range(kills):
         time.sleep(float(rng.uniform(0.1, 0.6)))
         # every other kill meets a compaction
