@@ -291,7 +291,7 @@ def predict(
 @command("add-model rides --from rides.csv --label count --time at", MODELS)
 def add_model(
     name: Annotated[str, Argument(help="Of the model, and of its dataset.")],
-    label: Annotated[str, Option(metavar="COLUMN", help="What is to be predicted.")],
+    label: Annotated[list[str], Option(metavar="COLUMN", help="What is to be predicted; several: repeat it.")],
     table: Annotated[list[str], Option("--from", parser=_source, metavar="FILE", help="CSV or Parquet; repeatable.")],
     more: Annotated[Texts, Argument(parser=_source, metavar="FILE", help="More files of --from.")] = None,
     time: Annotated[str | None, Option(metavar="COLUMN", help="When a row was seen.")] = None,
@@ -309,7 +309,8 @@ def add_model(
     from tasks.drafting.plan import Wish
 
     costs = add_model.cost_of(cost)
-    wish = Wish(name, label, time, task, partition_by, tuple(key or ()), tuple(keep or ()), weight, costs)
+    names = tuple(key or ()), tuple(keep or ())
+    wish = Wish(name, label[0], time, task, partition_by, *names, weight, costs, tuple(label[1:]))
     ask = not yes and sys.stdin.isatty() and sys.stdout.isatty()
     return add_model.run(wish, [Path(each) for each in [*table, *(more or [])]], train=train, ask=ask)
 

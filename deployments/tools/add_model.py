@@ -159,7 +159,7 @@ def _try_rows(draft: ModelPlan, folder: Path) -> None:
 
     model = _model(draft)
     sample = draft.survey.sample.drop(columns="__file__")
-    sample = sample[sample[draft.wish.label].notna()].head(5000)  # the newest rows may have no label yet
+    sample = sample.dropna(subset=list(draft.wish.labels)).head(5000)  # the newest rows may have no label yet
     types = {name: column.type for name, column in draft.survey.columns.items()}
     table = sample.astype(types, errors="ignore").copy()  # in one piece: of many columns it would be in many
     try:
@@ -212,7 +212,7 @@ def _tell(draft: ModelPlan) -> None:
     named = f"{next(iter(parts))} to {list(parts)[-1]}" if len(parts) > 1 else next(iter(parts), "")
     _line(f"{rows:,} rows, {columns} columns; {len(parts)} partition{'s'[: len(parts) > 1]} by {draft.by} ({named})")
     count = len(draft.features) + len(draft.calendar) + len(draft.blocks)
-    _line(f"{draft.task} of {draft.wish.label} by {count} feature{'s'[: count != 1]}")
+    _line(f"{draft.task} of {draft.label_words} by {count} feature{'s'[: count != 1]}")
     leaks = [s for s in draft.left_out if s.is_leak]
     for title, several in (
         ("Smells of a leak, and is left out (take it back in params.yaml if it is known before)", leaks),
@@ -242,7 +242,7 @@ def _conclusion(draft: ModelPlan) -> Iterator[str]:
     for sentence in in_words(draft, measured):
         yield f"  {sentence}"
     classes = files.read_json(settings.BUILD / name / "model" / "training.json")["classes"] or []
-    if len(classes) == 2:
+    if len(classes) == 2 and not draft.wish.further:
         yield f"  Of its two classes {classes[1]} is the second, sorted: probability, precision and recall are of it."
     for check in verdict.get("checks", []):
         if not check["passed"]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from tasks.drafting import blocks, suspects, times
@@ -44,6 +44,13 @@ class Wish:
     """The column that says how often a row counts."""
     cost: tuple[float, float] | None = None
     """Of a false positive and of a false negative."""
+    further: tuple[str, ...] = ()
+    """More labels of the same row."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The columns that are predicted."""
+        return (self.label, *self.further)
 
 
 @dataclass
@@ -80,14 +87,18 @@ class ModelPlan:
         return self.task == "classification"
 
     @property
-    def label(self) -> ColumnFacts:
-        """The column that is predicted."""
-        return self.survey.columns[self.wish.label]
+    def labels(self) -> list[ColumnFacts]:
+        """The columns that are predicted."""
+        return [self.survey.columns[name] for name in self.wish.labels]
+
+    def values(self, label: str) -> pd.Series[Any]:
+        """Those of a label in the sample."""
+        return self.survey.sample[label].dropna()
 
     @property
-    def labels(self) -> pd.Series[Any]:
-        """Its values in the sample."""
-        return self.survey.sample[self.wish.label].dropna()
+    def label_words(self) -> str:
+        """The labels as a sentence names them."""
+        return ", ".join(self.wish.labels)
 
     @property
     def calendar(self) -> list[str]:
@@ -124,7 +135,7 @@ def make(wish: Wish, survey: Survey) -> ModelPlan:
         Mistake: the label, the time or an id is no column, or cannot be what it is said to be.
     """
     for option, names in (
-        ("label", [wish.label]),
+        ("label", list(wish.labels)),
         ("time", [wish.time]),
         ("weight", [wish.weight]),
         ("id", wish.key),
@@ -133,20 +144,25 @@ def make(wish: Wish, survey: Survey) -> ModelPlan:
         _refuse_unknown(option, [name for name in names if name], survey)
     for name in wish.keep:
         survey.columns[name].is_kept_as_text = _unfit(survey.columns[name], survey).startswith("has ")
-    task = _task(wish, survey)
+    _refuse_labels(wish)
+    task = _task_of_all(wish, survey)
     _refuse_weight(wish, survey)
     _refuse_cost(wish, survey, task)
     form = None if wish.time is None else times.form_of(survey, wish.time)
     by = _by(wish, survey, form)
-    ids = [n for n in suspects.identifiers(survey) if n not in {wish.label, wish.time, wish.weight, *wish.keep}]
+    ids = [n for n in suspects.identifiers(survey) if n not in {*wish.labels, wish.time, wish.weight, *wish.keep}]
     left_out = suspects.of_identifiers(survey, ids, wish.label, classes=task == "classification")
     left_out += [Suspicion(name, "is the key (--id)") for name in wish.key if name not in {*ids, *wish.keep}]
-    own = [wish.label, wish.time, wish.weight, *ids, *wish.key]
+    own = [*wish.labels, wish.time, wish.weight, *ids, *wish.key]
     vectors = blocks.of(survey, [*own, *wish.keep])
     inside = {column for block in vectors for column in block.columns}
     rest = [n for n in survey.columns if n not in {*own, *inside} or n in wish.keep]
     _refuse_too_many([name for name in rest if not _unfit(survey.columns[name], survey)], vectors)
-    leaks = suspects.of_label(survey, rest, wish.label, classes=task == "classification", time=wish.time)
+    of_each = [
+        suspects.of_label(survey, rest, label, classes=task == "classification", time=wish.time)
+        for label in wish.labels
+    ]
+    leaks = list({leak.column: leak for each in reversed(of_each) for leak in each}.values())
     left_out += [leak for leak in leaks if leak.column not in wish.keep]
     out = {suspicion.column for suspicion in left_out}
     left_out += suspects.groups(survey, [name for name in rest if name not in out | {*wish.keep}], MOST_VALUES)
@@ -266,6 +282,31 @@ def _refuse_clashes(plan: ModelPlan) -> None:
         of[name] = column
 
 
+def _refuse_labels(wish: Wish) -> None:
+    if len(set(wish.labels)) < len(wish.labels):
+        raise Mistake(f"--label names a column twice: {', '.join(wish.labels)}")
+    for name in wish.labels if wish.further else ():
+        if name in params.RESERVED or name in wish.keep:
+            raise Mistake(
+                f"--label {name}: of several labels none can be called so, or be kept as a feature: rename it"
+            )
+    if wish.further and wish.cost:
+        raise Mistake("--cost is of a decision between two classes, and several labels are several decisions")
+
+
+def _task_of_all(wish: Wish, survey: Survey) -> str:
+    """The task of each label, which must be one.
+
+    Raises:
+        Mistake: a label cannot be predicted, or one is a class and another one a number.
+    """
+    tasks = {label: _task(replace(wish, label=label), survey) for label in wish.labels}
+    if len(set(tasks.values())) > 1:
+        each = ", ".join(f"{label} is for {task}" for label, task in tasks.items())
+        raise Mistake(f"several labels of a model are of one task, and {each}: add a model for each, or say --task")
+    return tasks[wish.label]
+
+
 def _task(wish: Wish, survey: Survey) -> str:
     """The task that a label asks for, or that was wished for, if the label can be that."""
     column, values = survey.columns[wish.label], survey.sample[wish.label].dropna()
@@ -369,16 +410,19 @@ def _notes(plan: ModelPlan) -> list[str]:
     notes = []
     if plan.wish.task is None:
         what = "classes" if plan.is_classification else "a number"
-        if not plan.is_classification and len(plan.label.counts or ()) in range(1, MOST_CLASSES + 1):
-            what = f"a count, as some of its {len(plan.label.counts or ())} values are rare"
-        notes.append(f"{plan.wish.label} is taken for {what}: task {plan.task} (--task says otherwise)")
-    if plan.label.missing:
-        notes.append(f"{plan.wish.label} is missing in {plan.label.missing:,} rows: these are left out")
-    if plan.is_classification and plan.label.counts:
-        rare = {value: n for value, n in plan.label.counts.items() if n < 20}
-        notes += [
-            f"class {value} has {n} rows only: nothing certain can be said of it" for value, n in list(rare.items())[:5]
-        ]
+        counts = plan.labels[0].counts or ()
+        if not plan.is_classification and len(plan.labels) == 1 and len(counts) in range(1, MOST_CLASSES + 1):
+            what = f"a count, as some of its {len(counts)} values are rare"
+        notes.append(f"{plan.label_words} is taken for {what}: task {plan.task} (--task says otherwise)")
+    for label in plan.labels:
+        if label.missing:
+            notes.append(f"{label.name} is missing in {label.missing:,} rows: these are left out")
+        if plan.is_classification and label.counts:
+            rare = [(value, n) for value, n in label.counts.items() if n < 20]
+            of = f" of {label.name}" if plan.wish.further else ""
+            notes += [
+                f"class {value}{of} has {n} rows only: nothing certain can be said of it" for value, n in rare[:5]
+            ]
     if _may_differ(plan.survey) and (share := suspects.duplicates(plan.survey)) > 0.001:
         notes.append(
             f"{share:.1%} of the rows stand there twice, word for word: where one is learned from and its twin is held "

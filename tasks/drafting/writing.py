@@ -38,7 +38,7 @@ def files(plan: ModelPlan) -> dict[str, str]:
 
 
 def _sentence(plan: ModelPlan) -> str:
-    return f"Predicts {plan.wish.label} of {plan.dataset}."
+    return f"Predicts {plan.label_words} of {plan.dataset}."
 
 
 def _in_docstring(text: str) -> str:
@@ -50,10 +50,7 @@ def _in_docstring(text: str) -> str:
 
 def rows(plan: ModelPlan) -> str:
     """models/<name>/rows/__init__.py."""
-    label = f"table[{plan.wish.label!r}]"
-    if plan.is_classification and plan.label.kind in {"integer", "number"}:
-        label += '.astype("int64")'
-    needed = [plan.wish.label] if plan.label.missing else []
+    needed = [label.name for label in plan.labels if label.missing]
     needed += [plan.form.column] if plan.form and plan.survey.columns[plan.form.column].missing else []
     gaps, empty = [text for text in plan.texts if plan.survey.columns[text].missing], '""'
     body = [f"table = tables[{plan.dataset!r}]"]
@@ -64,10 +61,12 @@ def rows(plan: ModelPlan) -> str:
     body += [line for block in plan.blocks if not block.is_named_as_vector for line in _as_vector(block)]
     made = [f"{part}={code}" for part, code in _calendar(plan).items()]
     made += [f"weight=table[{plan.wish.weight!r}]"] if plan.wish.weight else []
-    made += [f"label={label}", *(["time=time"] if plan.form else []), "id=name"]
+    made += _labels(plan)
+    made += [*(["time=time"] if plan.form else []), "id=name"]
     months = f"\nMONTHS = {times.MONTHS!r}\n" if plan.form and plan.form.how == "german" else ""
     partition = "" if plan.key else ", partition: WantedPartition"
-    gives = "`label`, `time` and `id`" if plan.form else "`label` and `id`"
+    label = "" if plan.wish.further else "`label`, "
+    gives = f"{label}`time` and `id`" if plan.form else f"{label}`id`".replace(", `id`", " and `id`")
     gives = f"`weight`, {gives}" if plan.wish.weight else gives
     return "\n".join(
         [
@@ -89,6 +88,17 @@ def rows(plan: ModelPlan) -> str:
             "",
         ]
     )
+
+
+def _labels(plan: ModelPlan) -> list[str]:
+    """One label is called `label`; of several each has its own name, and stands in the table already."""
+    code = {label.name: f"table[{label.name!r}]" for label in plan.labels}
+    whole = [label.name for label in plan.labels if plan.is_classification and label.kind in {"integer", "number"}]
+    code |= {name: f'{code[name]}.astype("int64")' for name in whole}
+    if not plan.wish.further:
+        return [f"label={code[plan.wish.label]}"]
+    made = ", ".join(f"{name!r}: {code[name]}" for name in whole)
+    return [f"**{{{made}}}"] if made else []
 
 
 def _as_vector(block: ColumnBlock) -> Iterator[str]:
@@ -188,7 +198,7 @@ def build(estimator: BaseEstimator, categories: list[str], numbers: list[str], t
 def test(plan: ModelPlan) -> str:
     """A test of its rows, on two lines that are no real ones."""
     single = _single(plan.survey, plan)
-    lines = [f"        {name!r}: {_two(column, name == plan.wish.label, plan)}," for name, column in single.items()]
+    lines = [f"        {name!r}: {_two(column, name in plan.wish.labels, plan)}," for name, column in single.items()]
     types = [f"        {name!r}: {column.type!r}," for name, column in single.items()]
     for block in plan.blocks:
         span = f"for i in range({block.first}, {block.first + len(block.columns)})"
@@ -305,7 +315,7 @@ def _expectations(survey: Survey, plan: ModelPlan | None) -> Iterator[str]:
     else:
         yield _expect("expect_table_row_count_to_be_between", min_value=1)
     ids = {*suspects.identifiers(survey), *filter(suspects.GROUP.search, survey.columns), *(plan.key if plan else [])}
-    must = {plan.wish.label, plan.wish.time} if plan else set()
+    must = {*plan.wish.labels, plan.wish.time} if plan else set()
     single = _single(survey, plan)
     for name, column in single.items():
         if len(single) <= WIDE or name in must:
@@ -363,12 +373,12 @@ def _of_mean(sample: pd.DataFrame, name: str, plan: ModelPlan | None) -> tuple[f
     return tidy(float(values.mean()) - room), tidy(float(values.mean()) + room, up=True)
 
 
-def _apart(plan: ModelPlan) -> float:
-    """How far a partition's mean label lies from the mean of all, as a share of it, at most."""
+def _apart(plan: ModelPlan, label: str) -> float:
+    """How far a partition's mean of a label lies from the mean of all, as a share of it, at most."""
     if plan.split_by != "time" or len(plan.rows) < 3:
         return 0.0
-    sample = plan.survey.sample[[plan.wish.label, plan.form.column]].dropna() if plan.form else plan.survey.sample
-    labels = sample[plan.wish.label].astype("float64")
+    sample = plan.survey.sample[[label, plan.form.column]].dropna() if plan.form else plan.survey.sample
+    labels = sample[label].astype("float64")
     means = labels.groupby(_partitions(sample, plan)).mean()
     return float((means / labels.mean() - 1).abs().max())
 
@@ -407,7 +417,7 @@ def entry(plan: ModelPlan, files_: str) -> str:
     lines = [
         f"{plan.wish.name}:  # made by `evergreen add-model` of {files_}; what each key does: docs/reference/params.md",
         f"  about: {quoted(_sentence(plan))}",
-        f"  task: {plan.task}",
+        f"  task: {_task(plan)}",
         f"  datasets: {{{plan.dataset}: partition}}",
         f"  options: {{}}                      # handed to models/{plan.wish.name}/rows",
         *(["  timezone: UTC                    # in which the rows' times stand"] if plan.form else []),
@@ -433,6 +443,10 @@ def entry(plan: ModelPlan, files_: str) -> str:
         "  serving: {max_rows: 1000}",
     ]
     return "\n".join(f"  {line}".rstrip() for line in lines) + "\n"
+
+
+def _task(plan: ModelPlan) -> str:
+    return f"{{{plan.task}: [{', '.join(map(quoted, plan.wish.labels))}]}}" if plan.wish.further else plan.task
 
 
 def _age_days(plan: ModelPlan) -> int:
@@ -521,8 +535,8 @@ def _decision(plan: ModelPlan) -> list[str]:
 
 def _cost_without_model(plan: ModelPlan) -> float:
     """A row, where always that class is decided for that costs less."""
-    second = max(plan.label.counts or {"": 1})
-    share = float((plan.labels == second).mean())
+    second = max(plan.labels[0].counts or {"": 1})
+    share = float((plan.values(plan.wish.label) == second).mean())
     positive, negative = plan.wish.cost or (1, 1)
     return min(positive * (1 - share), negative * share)
 
@@ -553,6 +567,14 @@ def _slices(plan: ModelPlan) -> list[str]:
     return [feature_name(name) for name in chosen[:MOST_SLICES]]
 
 
+def _error_of_mean(plan: ModelPlan, label: str, holdout: int) -> float:
+    """How far the mean of the predictions may be off: by chance, and by half of how far partitions lie apart."""
+    values = plan.values(label)
+    mean, spread = abs(float(values.mean())), float(values.std())
+    by_chance = 0.1 + 3 * spread / holdout**0.5 / mean if mean > 0.05 * spread else 1000.0
+    return max(by_chance, 0.5 * _apart(plan, label))
+
+
 def _gate(plan: ModelPlan) -> list[str]:
     holdout = max(1, plan.holdout_rows)
     if plan.is_classification:
@@ -561,11 +583,9 @@ def _gate(plan: ModelPlan) -> list[str]:
         if plan.wish.cost:
             loss, margin, slices = "cost", tidy(0.02 * _cost_without_model(plan)), tidy(0.2 * _cost_without_model(plan))
     else:
-        variance = float(plan.labels.var())
+        variance = sum(float(plan.values(label).var()) for label in plan.wish.labels) / len(plan.wish.labels)
         loss, margin, slices = "squared", tidy(0.02 * variance), tidy(0.2 * variance)
-        mean, spread = abs(float(plan.labels.mean())), variance**0.5
-        by_chance = 0.1 + 3 * spread / holdout**0.5 / mean if mean > 0.05 * spread else 1000.0
-        error = tidy(max(by_chance, 0.5 * _apart(plan)))
+        error = tidy(max(_error_of_mean(plan, label, holdout) for label in plan.wish.labels))
         words = "|mean predicted / mean observed − 1| at most"
     return [
         "gate:",
@@ -573,7 +593,7 @@ def _gate(plan: ModelPlan) -> list[str]:
         f"  loss: {loss}",
         f"  margin: {_value(margin)}",
         "  champion_age: 2",
-        f"  min_rows: {max(5, holdout // 2)}{' ' * 20}  # held out, at least",
+        f"  min_rows: {max(5, holdout // 3)}{' ' * 20}  # held out, at least",
         "  floors: {}                       # metric → what it must reach, as {roc_auc: 0.7}",
         "  ceilings: {}",
         f"  slice_min_rows: {max(20, holdout // 20)}",

@@ -438,6 +438,8 @@ class _Holdout:
         left_out += "".join(f"; {overlap.remade}" for overlap in overlaps if overlap.remade)
         over = "" if not unseen else f" over {self.day_count} days" if self.day_count else ", without a time,"
         reason = f"{unseen:,} of {total:,} holdout rows{over} are compared{left_out}"
+        if unseen < self.rule.min_rows:
+            reason += f"; {self.rule.min_rows:,} are asked for (gate.min_rows)"
         return _CheckResult(unseen >= self.rule.min_rows, reason, unseen)
 
     def within_limit(self, metric: str, limit: float, *, is_floor: bool) -> _CheckResult:

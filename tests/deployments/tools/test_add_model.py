@@ -572,3 +572,20 @@ def test_the_entry_is_what_params_yaml_takes(add: Callable[..., Added]) -> None:
     model = add(frame).model
     assert {"no: of, «min»", "yes"} <= set(model.features)
     assert json.dumps(model.model_dump(mode="json"))
+
+
+def test_several_labels_of_one_task_are_one_model(add: Callable[..., Added]) -> None:
+    """Each is left out of the features, and stands among the rows by its own name."""
+    table = visits()
+    table["spent"] = (table["minutes"] * 2 + RNG.normal(0, 3, len(table))).round(2)
+    table["returned"] = RNG.gamma(2, 2, len(table)).round(2)
+    added = add(table.drop(columns="bought"), "spent", "at", further=("returned",))
+    assert added.model.labels == ["spent", "returned"]
+    assert not {"spent", "returned"} & set(added.model.features)
+    assert "regression of spent, returned by" in added.told
+
+
+def test_labels_of_two_tasks_are_two_models(add: Callable[..., Added]) -> None:
+    """A class and a number have no loss in common."""
+    with pytest.raises(Mistake, match="bought is for classification, minutes is for regression: add a model for each"):
+        add(visits(), "bought", "at", further=("minutes",))
