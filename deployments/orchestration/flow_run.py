@@ -22,7 +22,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from tasks.ground import priority
+from tasks.ground import leases, priority
 
 LOG = "flows.log"
 
@@ -56,7 +56,8 @@ def become(command: list[str]) -> None:
     _log_to_file()
     sys.argv = command or [ENGINE]
     sys.modules.pop(sys.argv[0], None)  # it may have been imported ahead: what runs is another copy
-    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+    with leases.alive(os.environ.get("PREFECT__FLOW_RUN_ID", f"of process {os.getpid()}")):
+        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 
 
 def _log_to_file() -> None:

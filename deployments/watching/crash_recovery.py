@@ -1,11 +1,11 @@
 """Crash recovery of flow runs: notices runs whose process was killed, and triggers them again.
 
-Such a run stays pending or running for the server, and keeps its place. Only on the machine whose worker started it can
-be seen whether its process exists:
+Such a run stays pending or running for the server, and keeps its place. On one machine it can be seen whether its
+process exists; in a fleet it has a lease besides, which runs out with it (tasks/ground/leases.py):
 
 - running, without a process: it crashed. A deployment whose last run crashed is triggered again, ever more seldom.
 - pending: its process has never existed. On a busy machine it comes late; where its worker is gone it never comes, and
-  the run is handed back to the next worker. Neither is a crash.
+  the run is handed back to the next worker: in a fleet after a minute. Neither is a crash.
 - cancelling, without a process: it is cancelled.
 
 What `evergreen down` ends is no crash either: the server is told so (`interrupt`), and the next `evergreen up` starts
@@ -23,13 +23,16 @@ import psutil
 
 from deployments.orchestration.work_pool import POOL, active_runs, flow_runs
 from flows.prefect_support import api, triggers
-from tasks.ground import process_tags, settings
+from tasks.ground import leases, process_tags, settings
 
 GRACE_SECONDS = 30  # a run that changed its state more recently may be just ending
 
 START_TOLERANCE = timedelta(seconds=1)
 """How much too early Linux' start time of a process may be: it counts from the boot, which is known to the second. A
 worker takes longer than this until it begins its first run."""
+
+LATEST_START = timedelta(seconds=60)
+"""In a fleet: how long a worker may take to begin a run. One that comes later waits for the run's lease."""
 
 PAUSES = (5, 30, 120)
 """Seconds before a deployment is triggered again after its first, second and third crash in a row; after that, only its
@@ -62,7 +65,8 @@ class CrashRecovery:
     def _settle_missing(self) -> Iterator[str]:
         old = [run for run in active_runs() if _age(run["state"]["timestamp"]) > GRACE_SECONDS]
         local = local_processes() if old else LocalProcesses()
-        missing = [run for run in old if run["id"] not in local.runs]
+        elsewhere = leases.runs() if old else set[str]()
+        missing = [run for run in old if run["id"] not in local.runs | elsewhere]
         for run in missing:
             if run["id"] in self.missed:
                 yield from _settle(run, local)
@@ -89,9 +93,16 @@ def _settle(run: dict[str, Any], local: LocalProcesses) -> Iterator[str]:
     elif run["state_type"] == "RUNNING":
         _set_state(run, CRASHED, "its process is gone while it was running")
         yield f"{name} was running, but its process is gone: crashed. {link}"
-    elif local.worker_since and since < local.worker_since + START_TOLERANCE:
+    elif _never_comes(since, local):
         _set_state(run, triggers.INTERRUPTED, "its worker ended before it had begun: it waits for another")
         yield f"{name} had not begun when its worker ended: it waits for another. {link}"
+
+
+def _never_comes(since: datetime, local: LocalProcesses) -> bool:
+    """Whether a run that is pending since then waits for a worker that is gone."""
+    if leases.is_fleet():
+        return datetime.now(UTC) - since > LATEST_START
+    return local.worker_since is not None and since < local.worker_since + START_TOLERANCE
 
 
 def _set_state(run: dict[str, Any], state: dict[str, str], message: str) -> None:

@@ -42,8 +42,10 @@ TAKE = """INSERT INTO evergreen_leases AS lease VALUES (%(name)s, 1, %(holder)s,
     expires = {until} WHERE lease.expires < clock_timestamp() RETURNING token"""
 RENEW = "UPDATE evergreen_leases SET expires = {until} WHERE name = %(name)s AND token = %(token)s RETURNING token"
 END = "UPDATE evergreen_leases SET expires = clock_timestamp() WHERE name = %(name)s AND token = %(token)s"
-LOCK = """SELECT name, token FROM evergreen_leases WHERE name = ANY(%(names)s) AND expires > clock_timestamp()
-    ORDER BY name FOR UPDATE"""
+LOCK = "SELECT name, token FROM evergreen_leases WHERE name = ANY(%(names)s) ORDER BY name FOR UPDATE"
+"""Also of those that have run out: who was away, and nobody took over, goes on."""
+
+FORGET = "DELETE FROM evergreen_leases WHERE name LIKE %(runs)s AND expires < clock_timestamp() - interval '1 hour'"
 WHO = "SELECT holder, since, token FROM evergreen_leases WHERE name = %(name)s"
 LIVE = (
     "SELECT name, holder, token, since, expires FROM evergreen_leases WHERE expires > clock_timestamp() ORDER BY name"
@@ -110,11 +112,27 @@ def fenced() -> AbstractContextManager[None]:
     return _fenced() if is_fleet() else nullcontext()
 
 
+RUN = "run-"
+
+
+@contextmanager
+def alive(run: str) -> Iterator[None]:
+    """Have the other machines of a fleet see, until the block ends, that a flow run has a process."""
+    with _in_fleet(f"{RUN}{run}", None, None) if is_fleet() else nullcontext():
+        yield
+
+
+def runs() -> set[str]:
+    """The flow runs of a fleet that have a process, wherever that is."""
+    return {lease.name.removeprefix(RUN) for lease in live() if lease.name.startswith(RUN)}
+
+
 def live() -> list[Holder]:
     """The leases of the fleet that are held now; empty on one machine."""
     if not is_fleet():
         return []
     with _connect() as database:
+        database.execute(FORGET, {"runs": f"{RUN}%"})
         rows = database.execute(LIVE).fetchall()
     return [Holder(name, holder, token, str(since), str(expires)) for name, holder, token, since, expires in rows]
 
