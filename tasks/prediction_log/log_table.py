@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.ground import files, params, paths, settings, storage
 from tasks.ground.errors import WorldError
+from tasks.ground.words import one_line
 from tasks.prediction_log import log_tables
 from tasks.prediction_log.log_tables import moment
 
@@ -117,9 +118,13 @@ class LogTable:
 
     @classmethod
     def open(cls, model: str) -> LogTable | None:
-        """The table as it is now; None where nothing was compacted yet."""
+        """The table as it is now; None where nothing was compacted yet.
+
+        Raises:
+            WorldError: it cannot be opened.
+        """
         from deltalake import DeltaTable
-        from deltalake.exceptions import TableNotFoundError
+        from deltalake.exceptions import DeltaError, TableNotFoundError
 
         where = location(model)
         if is_local(where) and local_version(where) < 0:
@@ -128,6 +133,11 @@ class LogTable:
             return cls(DeltaTable(where, storage_options=_options()))
         except TableNotFoundError:
             return None
+        except (DeltaError, OSError) as error:
+            raise WorldError(
+                f"the prediction log's table {storage.masked(where)} cannot be opened: {one_line(error)}. After a "
+                f"power cut the next run of the monitor mends what it can; otherwise check address and credentials"
+            ) from error
 
     @classmethod
     def create(cls, model: str) -> LogTable:
@@ -136,10 +146,16 @@ class LogTable:
         from deltalake import DeltaTable
 
         where = location(model)
-        if is_local(where):
-            Path(where).mkdir(parents=True, exist_ok=True)
-            _mend(Path(where))
-        if (existing := cls.open(model)) is not None:
+        torn = _mend(Path(where)) if is_local(where) else False
+        try:
+            existing = cls.open(model)
+        except WorldError:
+            if not torn:
+                raise
+            existing = None
+        if torn and existing is None:
+            files.set_aside(Path(where), "too much of its log is torn: its rows are in its Parquet files, if anywhere")
+        if existing is not None:
             return existing
         columns = [field for field in log_tables.schema_of([]) if field.name != log_tables.PLACE]
         with _translated(where):
@@ -545,18 +561,25 @@ def _translated(where: str) -> Iterator[None]:
         raise
 
 
-def _mend(root: Path) -> None:
-    """Set aside what a power cut has torn of the table's log: the lines of such a commit are still there."""
+def _mend(root: Path) -> bool:
+    """Set aside what a power cut has torn of the table's log, if anything; the lines of its last commits are there."""
+    root.mkdir(parents=True, exist_ok=True)
     log = root / "_delta_log"
+    torn = [path for path in log.glob("*.checkpoint*.parquet") if not files.is_whole(path)]
+    for path in torn:
+        files.set_aside(path, "it is no checkpoint")
     for path in sorted(log.glob("*.json")):
-        content = path.read_bytes()
-        try:
-            is_whole = bool(content) and all(isinstance(json.loads(line), dict) for line in content.splitlines())
-        except ValueError:
-            is_whole = False
-        if not is_whole:
+        if not _is_commit(path):
+            torn.append(path)
             files.set_aside(path, "it holds no commit")
-    for path in log.glob("*.checkpoint*.parquet"):
-        if not files.is_whole(path):
-            files.set_aside(path, "it is no checkpoint")
-            files.remove(log / "_last_checkpoint")
+    if torn:
+        files.remove(log / "_last_checkpoint")
+    return bool(torn)
+
+
+def _is_commit(path: Path) -> bool:
+    content = path.read_bytes()
+    try:
+        return bool(content) and all(isinstance(json.loads(line), dict) for line in content.splitlines())
+    except ValueError:
+        return False

@@ -19,6 +19,7 @@ import pytest
 from deltalake import DeltaTable
 
 from tasks.ground import paths, settings
+from tasks.ground.errors import WorldError
 from tasks.prediction_log import log_lines, log_table, log_tables, prediction_log
 from tasks.prediction_log.log_table import LogTable
 from tests.tasks.monitoring.conftest import enter_world
@@ -188,6 +189,20 @@ def test_data_files_of_a_power_cut_are_set_aside(caplog: pytest.LogCaptureFixtur
     assert 4 in everything()
     assert "are lost" in caplog.text
     assert len(list((settings.VAR / "torn").iterdir())) == 2
+
+
+@pytest.mark.parametrize("tear", [lambda _: b"", lambda content: bytes(byte ^ 0xA5 for byte in content)])
+def test_where_all_is_torn_the_log_begins_anew(tear: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """The table is set aside whole; what there still is of lines is taken."""
+    Writer().requests(1)
+    prediction_log.compact(MODEL, LATER)
+    Writer(process=GONE + 1).requests(2)
+    for path in [path for path in paths.prediction_table(MODEL).rglob("*") if path.is_file()]:
+        path.write_bytes(tear(path.read_bytes()))
+    with pytest.raises(WorldError, match="the next run of the monitor mends what it can"):
+        prediction_log.last_requests(MODEL, 9)
+    assert new({})[0] == everything() == [2]
+    assert "too much of its log is torn" in caplog.text
 
 
 def test_the_tables_own_log_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
