@@ -39,12 +39,12 @@ def make_release(root: Path) -> str:
     with project_at(root):
         package.write_release(MODEL, params.load().model(MODEL), root / "release")
         candidate = str(files.read_json(root / "release" / "candidate.json")["candidate"])
-        shutil.copytree(root / "release", _src(root, candidate))
+        shutil.copytree(root / "release", _src(root, MODEL, candidate))
     return candidate
 
 
-def _src(root: Path, candidate: str) -> Path:
-    return root / "var" / "bentoml" / "bentos" / MODEL / candidate / "src"
+def _src(root: Path, model: str, candidate: str) -> Path:
+    return root / "var" / "bentoml" / "bentos" / model / candidate / "src"
 
 
 @dataclass
@@ -54,6 +54,7 @@ class Routed:
     root: Path
     candidate: str
     port: int
+    model: str = MODEL
     started_with: str | None = None
     process: subprocess.Popen[bytes] | None = None
 
@@ -100,7 +101,7 @@ class Routed:
 
     def variant(self, name: str, **edits: tuple[str, str]) -> str:
         """A release with other code: file (with __ for / and . for _py) → a text, and what stands there instead."""
-        src = shutil.copytree(self.root / "release", _src(self.root, name))
+        src = shutil.copytree(self.src(self.candidate), self.src(name))
         files.write_json(src / "candidate.json", {"candidate": name})
         for path, (old, new) in edits.items():
             file = src / f"{path.replace('__', '/')}.py"
@@ -111,7 +112,7 @@ class Routed:
 
     def src(self, candidate: str) -> Path:
         """The release's folder."""
-        return _src(self.root, candidate)
+        return _src(self.root, self.model, candidate)
 
     def want(
         self, live: str | None, *beside: str, canary: str | None = None, share: float = 0.0, role: str = "challenger"
@@ -122,7 +123,7 @@ class Routed:
             "beside": [{"candidate": one, "version": 4, "role": role} for one in beside],
             "canary": {"candidate": canary, "share": share} if canary else None,
         }
-        files.write_json(self.root / "var" / "serving" / f"{MODEL}.json", said)
+        files.write_json(self.root / "var" / "serving" / f"{self.model}.json", said)
 
     def serve(
         self, live: str | None, *beside: str, canary: str | None = None, share: float = 0.0, role: str = "challenger"
@@ -146,7 +147,7 @@ class Routed:
         """Of the model."""
         operator = {"authorization": f"Bearer {self.token()}"}
         said = CLIENT.get(f"{self.url}/status", headers=operator).raise_for_status().json()
-        return dict(said["models"].get(MODEL, {"answers": None, "releases": {}}))
+        return dict(said["models"].get(self.model, {"answers": None, "releases": {}}))
 
     def releases(self) -> dict[str, Any]:
         """Candidate → its state and counters."""
