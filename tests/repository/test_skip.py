@@ -15,11 +15,9 @@ from tests.repository import skip_table, skips
 from tests.repository.skips import CASES, OF_SOURCES, RAN, STAGES, Case, Copy, Runner
 
 ONE_OF_EACH_KIND = {
-    "a default argument of a helper",
     "the model's pipeline",
     "the expectation suite",
     "a constant two imports away (evaluate → plots → metrics)",
-    "the service that is packaged",
     "a comment in feature code",
     "a hyper-parameter of this model",
     "a hyper-parameter of the other model",

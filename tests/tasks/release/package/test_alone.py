@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 import subprocess
 import sys
@@ -71,9 +72,13 @@ def test_what_is_not_installed_is_told(tmp_path: Path, enter: Callable[[Path], P
 # ── a family that is none of the base ─────────────────────────────────────────────────────────────
 
 
-@pytest.fixture
-def learnt(small: Project) -> Project:
-    """The small project with a model of LightGBM, up to its evaluation."""
+@pytest.fixture(scope="module")
+def evaluated(
+    small_copied: Path, tmp_path_factory: pytest.TempPathFactory, enter_module: Callable[[Path], Project]
+) -> Path:
+    """The small project with a model of LightGBM, up to its evaluation; not to be written to."""
+    root = tmp_path_factory.mktemp("lightgbm") / "project"
+    small = enter_module(shutil.copytree(small_copied, root, symlinks=True))
     small.edit("params.yaml", "sklearn.linear_model.LogisticRegression", "lightgbm.LGBMClassifier")
     small.edit("params.yaml", "{C: 1.0}", "{n_estimators: 3, min_child_samples: 1}")
     model_environment.environment(MODEL)
@@ -83,7 +88,13 @@ def learnt(small: Project) -> Project:
     )
     for stage in (prepare.prepare, train.train, evaluate.evaluate):
         stage(MODEL)
-    return small
+    return root
+
+
+@pytest.fixture
+def learnt(evaluated: Path, tmp_path: Path, enter: Callable[[Path], Project]) -> Project:
+    """A copy of it."""
+    return enter(shutil.copytree(evaluated, tmp_path / "project", symlinks=True))
 
 
 def served(bento: Path, rows: list[dict[str, object]]) -> dict[str, object]:
