@@ -98,6 +98,8 @@ def main() -> int:
 
 def _serve(router: socket.socket, predictor: Any, read: Callable[[bytes], Any], log: PredictionLog) -> None:
     """Answer what comes; `read` makes of the body of an INFER one that the predictor takes."""
+    import orjson  # json takes 10 µs for the statistics of a batch
+
     for batch in _batches(router):
         inferences = {frame.number: read(frame.body) for frame in batch if frame.kind == INFER}
         predictions = [frame for frame in batch if frame.kind == PREDICT]
@@ -113,7 +115,7 @@ def _serve(router: socket.socket, predictor: Any, read: Callable[[bytes], Any], 
         replies = [(answer.status, number, answer.body) for number, answer in answers.items()]
         if predictions:
             counts = {"counts": predictor.counts, "unseen": predictor.unseen, "log": log.trouble, "lost": log.lost}
-            replies.append((STATISTICS, 0, json.dumps(counts).encode()))
+            replies.append((STATISTICS, 0, orjson.dumps(counts)))
         _send(router, replies)
 
 
