@@ -17,7 +17,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from tests.conftest import REPOSITORY, Project
+import pytest
+
+from tests.conftest import REPOSITORY, Project, forget_models
 
 PAGE = REPOSITORY / "docs" / "reference" / "families.md"
 
@@ -299,7 +301,9 @@ def _regression(project: Project, case: FamilyCase) -> str:
     project.edit("params.yaml", "floors: {roc_auc: 0.6}", "floors: {}")
     flag = '(readings["failures"] > fails_above).astype("int64")'
     project.edit(f"models/{MODEL}/rows/__init__.py", flag, '4 - readings["pressure"] + readings["vibration"].fillna(1)')
-    make_release()
+    with pytest.MonkeyPatch.context() as patch:
+        forget_models(patch)
+        make_release()
     metrics = json.loads((_build(project) / "evaluation" / "metrics.json").read_text())
     return f"{metrics['mae']:.3f} against {metrics['baseline']['mae']:.3f}"
 
