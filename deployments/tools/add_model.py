@@ -11,11 +11,13 @@ import importlib.util
 import json
 import keyword
 import re
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -345,7 +347,7 @@ def _put_in_place(draft: ModelPlan, of: str) -> None:
             params.load()
             landing = zones.landing(params.load().landing)
             for path in sorted((folder / "partitions").iterdir()):
-                (landing / draft.dataset / path.name).write_bytes(path.read_bytes())
+                (landing / draft.dataset / path.name).write(partial(shutil.copyfile, path), folder)  # it may be large
         except BaseException:
             _take_back_unfinished(name)
             raise

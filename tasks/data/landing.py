@@ -22,7 +22,7 @@ from tasks.data.zones import Landed, Zone
 from tasks.ground import files, paths, settings, storage
 from tasks.ground.errors import did_you_mean
 from tasks.ground.params import NO_MODEL, Params
-from tasks.tables import table_files
+from tasks.tables import partitions, table_files
 
 PARTITION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 
@@ -221,6 +221,9 @@ def misplaced(landed: Landed, params: Params) -> Refusal | None:
         reason = f"its suffix is {suffix or 'missing'}, not {' or '.join(table_files.SUFFIXES)}{hint}"
     elif not PARTITION.fullmatch(landed.partition):
         reason = f"{landed.partition!r} is not a partition's name: letters, digits, - and _, at most 100"
+    elif (meant := partitions.subject(landed.partition)) in {*params.datasets} - {landed.dataset}:
+        reason = f"its name says that it is of {meant}, and it lies in the folder of {landed.dataset}"
+        todo = f"Deliver it in the folder of {meant}; or, if it is of {landed.dataset}, under another name"
     else:
         return None
     return Refusal(reason, todo)
@@ -228,7 +231,10 @@ def misplaced(landed: Landed, params: Params) -> Refusal | None:
 
 def refuse(landed: Landed, local: Path, params: Params) -> Refusal | None:
     """Why a file may not be in data/, by its content and beside what is there; None where it may."""
-    before, after = validate.neighbours(landed.partition, validate.partitions(landed.dataset))
+    accepted = validate.partitions(landed.dataset)
+    if refusal := _called_otherwise(landed, [path.stem for path in accepted]):
+        return refusal
+    before, after = validate.neighbours(landed.partition, accepted)
     reports, failures = _checked(local, landed, before, params)
     todo = (
         "If the file is wrong, have it made again and delivered under the same name. If the expectation is too strict, "
@@ -238,6 +244,19 @@ def refuse(landed: Landed, local: Path, params: Params) -> Refusal | None:
         more = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
         return Refusal(f"{failures[0]}{more}", todo, reports)
     return _refused_by_next(landed, after, local, "with it", todo, params)
+
+
+def _called_otherwise(landed: Landed, accepted: list[str]) -> Refusal | None:
+    """Its name has words before its date that no other's has: it could not be put in order among them."""
+    subjects = {partitions.subject(name) for name in accepted}
+    mine = partitions.subject(landed.partition)
+    if not mine or not accepted or subjects & {mine, None} or mine == landed.dataset:
+        return None
+    return Refusal(
+        f"its name begins with {mine!r}, and no other partition's of {landed.dataset} does ({accepted[0]}, …): "
+        f"is it of another dataset?",
+        f"If it is of {landed.dataset}, deliver it under a name like those of the others",
+    )
 
 
 def refuse_withdrawal(landed: Landed, params: Params) -> Refusal | None:

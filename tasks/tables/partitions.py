@@ -55,6 +55,13 @@ def period(name: str) -> Period | None:
     return None
 
 
+def subject(name: str) -> str | None:
+    """What a name says before its date: `weather` of weather-2015-11; empty where it begins with it, None without."""
+    found = period(name)
+    words = found.family.partition(" ")[2] if found and found.family.startswith("date ") else None
+    return words if words is None else words.strip("-_. ")
+
+
 @dataclass(frozen=True)
 class WantedPartition:
     """Of which partition rows are wanted: what models/<name>/rows gets as `partition`, if it takes it."""

@@ -26,7 +26,7 @@ from tasks.ground.task_kinds import KINDS, Task
 from tasks.ground.words import listed, many
 from tasks.modelling import metrics, rows
 from tasks.release.gate import fairness
-from tasks.release.gate.verdict import NO_CHAMPION, Check, Moves, Verdict, loss_words, span, worst_first
+from tasks.release.gate.verdict import NO_CHAMPION, NOT_JUDGED, Check, Moves, Verdict, loss_words, span, worst_first
 from tasks.runtime import answer_columns, request_schema
 
 if TYPE_CHECKING:
@@ -476,7 +476,7 @@ class _Holdout:
     def beats_baseline(self) -> _CheckResult:
         """Beyond doubt better than answering without looking at a feature."""
         if self.few_anomalies:
-            return _CheckResult(True, f"not judged: {self.few_anomalies}")
+            return _CheckResult(True, f"{NOT_JUDGED}{self.few_anomalies}")
         mean, interval, words = self.against("baseline")
         return _CheckResult(interval[1] < 0, words, mean, interval=interval)
 

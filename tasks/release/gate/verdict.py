@@ -13,6 +13,10 @@ from typing import Any
 NO_CHAMPION = "no champion yet"
 
 
+NOT_JUDGED = "not judged: "
+"""How the reason of a check begins that passes because nothing can be said."""
+
+
 @dataclass(frozen=True)
 class Check:
     """One question, and its answer."""
@@ -23,6 +27,11 @@ class Check:
     passed: bool
     reason: str
     interval: tuple[float, float] | None = None
+
+    @property
+    def outcome(self) -> bool | None:
+        """Whether it passed; None where nothing could be judged, which keeps no candidate back."""
+        return None if self.passed and self.reason.startswith(NOT_JUDGED) else self.passed
 
 
 @dataclass(frozen=True)
@@ -115,14 +124,16 @@ class Verdict:
         ]
         for check in worst_first(self.checks):
             numbers = [_number(check.value), _number(check.threshold), span(check.interval) if check.interval else ""]
-            cells = [mark(check.passed), f"`{check.name}`", *numbers, check.reason]
+            cells = [mark(check.outcome), f"`{check.name}`", *numbers, check.reason]
             lines.append("| " + " | ".join(map(cell, cells)) + " |")
         return "\n".join(lines) + "\n"
 
     def to_text(self) -> str:
         """For a person, in a terminal: a line per check; slices that passed share one."""
         passed_slices = [c for c in self.checks if c.passed and c.name.startswith("slice:") and "=" in c.name]
-        lines = [(c.passed, c.name, c.reason) for c in worst_first(self.checks) if c not in passed_slices]
+        lines: list[tuple[bool | None, str, str]] = [
+            (c.outcome, c.name, c.reason) for c in worst_first(self.checks) if c not in passed_slices
+        ]
         if passed_slices:
             worst = max(passed_slices, key=lambda c: float("-inf") if c.value is None else c.value)
             detail = NO_CHAMPION if worst.value is None else f"the worst is {worst.name[6:]}: {worst.reason}"

@@ -106,6 +106,7 @@ def test_a_bad_partition_is_quarantined_with_a_report_and_the_others_go_on(root:
         ("flights/2013/01.csv", "it lies in flights/2013, not directly in the folder of a dataset"),
         ("2013-01.csv", "it lies in no folder, not directly in the folder of a dataset"),
         ("flights/2013 01.csv", "'2013 01' is not a partition's name"),
+        ("flights/weather-2013-11.csv", "its name says that it is of weather, and it lies in the folder of flights"),
     ],
 )
 def test_what_is_in_the_wrong_place_is_quarantined_with_a_hint(
@@ -117,6 +118,17 @@ def test_what_is_in_the_wrong_place_is_quarantined_with_a_hint(
     assert str(landed.reason).startswith(reason)
     assert not path.exists()
     assert len(list((root / "var" / "quarantine").rglob("report.md"))) == 1
+
+
+def test_a_partition_that_is_called_as_no_other_is_quarantined(root: Path, given: Params) -> None:
+    """`storms-2013-02` could not be put in order among 2013-01, 2013-03; `weather-2013-04` says whose it is."""
+    land_weather(root, "2013-01")
+    landing.collect(given, quiet)
+    for name, of in (("storms-2013-02", "2013-02"), ("weather-2013-03", "2013-03")):
+        land_weather(root, of).rename(root / f"var/landing/weather/{name}.csv")
+    collected = landing.collect(given, quiet)
+    (refused,) = collected.quarantined
+    assert str(refused.reason).startswith("its name begins with 'storms', and no other partition's of weather does")
 
 
 def test_a_name_cannot_leave_its_folder(root: Path, given: Params) -> None:
