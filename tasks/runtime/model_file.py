@@ -58,16 +58,7 @@ def load(path: Path, sha256: str | None, own: str | None = None) -> Pipeline:
     Raises:
         ModelFileRefused: the file is missing, was changed, is no model file, or holds a type that is not on the list.
     """
-    try:
-        content = path.read_bytes()  # once: what is hashed and looked at is what is loaded
-    except FileNotFoundError:
-        raise ModelFileRefused(f"{path} is not there") from None
-    actual = hashlib.sha256(content).hexdigest()
-    if sha256 is not None and actual != sha256:
-        raise ModelFileRefused(
-            f"{path} was changed after it was packaged: its SHA-256 is {actual}, recorded was {sha256}. "
-            f"It is not loaded. Restore it (dvc pull, or build the release again)."
-        )
+    content = _read(path, sha256)  # once: what is hashed and looked at is what is loaded
     try:
         asked = types(content)
         if refused := _unreviewed(asked, own):
@@ -89,6 +80,20 @@ def load(path: Path, sha256: str | None, own: str | None = None) -> Pipeline:
     except UNREADABLE as error:
         raise ModelFileRefused(f"{path} is not a model file: {type(error).__name__}: {error}") from None
     return pipeline
+
+
+def _read(path: Path, sha256: str | None) -> bytes:
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise ModelFileRefused(f"{path} is not there") from None
+    actual = hashlib.sha256(content).hexdigest()
+    if sha256 is not None and actual != sha256:
+        raise ModelFileRefused(
+            f"{path} was changed after it was packaged: its SHA-256 is {actual}, recorded was {sha256}. "
+            f"It is not loaded. Restore it (dvc pull, or build the release again)."
+        )
+    return content
 
 
 def types(content: bytes) -> set[str]:
