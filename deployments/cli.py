@@ -190,6 +190,18 @@ def try_(
         print(line, flush=True)
 
 
+@command("trace 01a22f26ef7e73369aebe5d3ea6e2681", MODELS, needs_models=True)
+def trace(
+    prediction: Annotated[str, Argument(metavar="PREDICTION", help="The id that an answer or a batch gave it.")],
+    as_json: Json = False,
+) -> None:
+    """Tell the story of a prediction: request, release, verdict, training, data, label."""
+    from tasks.lifecycle.trace import Tracer
+
+    story = Tracer(_params()).trace(prediction)
+    _print(story.as_json(), as_json, story.lines())
+
+
 @command("reproduce 6ae1a86d8b160c78", MODELS, needs_models=True)
 def reproduce(
     name: Annotated[str, Argument(metavar="CANDIDATE|PREDICTION", help="A candidate, or the id of a prediction.")],

@@ -1,0 +1,315 @@
+"""Trace: the story of one prediction, from the request back to the data, and forward to its label.
+
+Everything is read from where it is kept anyway: the prediction log or a batch's parts, the registry with its verdicts,
+the journal of rollouts, the decisions to train, the labels that the monitor has joined.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasks.data import revisions, versions
+from tasks.ground import files, ledger, params, paths, settings
+from tasks.ground.errors import DataMissing, EvergreenError, Mistake
+from tasks.ground.words import many, one_line
+from tasks.prediction_log import prediction_log
+from tasks.prediction_log.log_tables import moment
+from tasks.release.registry import desired_state, registry, tracking
+from tasks.runtime import answer_columns
+
+if TYPE_CHECKING:
+    from tasks.release.gate.verdict import Verdict
+
+HEX = frozenset("0123456789abcdef")
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One prediction's story; what is not known (any more) stands in `unknown`, with the reason."""
+
+    id: str
+    model: str
+    asked: dict[str, Any]
+    """time, request, key, ms, source; row: as it was posted."""
+    answer: dict[str, Any]
+    release: dict[str, Any]
+    """candidate, version; as: live, canary or batch; since; promoted_by; champion: its spans; withdrawn."""
+    verdicts: list[dict[str, Any]]
+    """Each with id, promoted, summary, champion and checks."""
+    training: dict[str, Any]
+    """run, commit, dirty, data, lock, python, libraries, estimator, why."""
+    learned_from: list[dict[str, Any]]
+    """dataset, partition, md5; now: as it was, revised or withdrawn."""
+    label: dict[str, Any] | None
+    unknown: list[str] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, Any]:
+        """The story as JSON values."""
+        return asdict(self)
+
+    def lines(self) -> Iterator[str]:
+        """The story for a terminal."""
+        asked, release, training = self.asked, self.release, self.training
+        yield f"prediction {self.id} of {self.model}"
+        yield f"  asked      {asked['time']}, {asked['source']}" + (f", key {asked['key']}" if asked["key"] else "")
+        yield "  row        " + ", ".join(f"{name}={value}" for name, value in asked["row"].items())
+        yield f"  answer     {json.dumps(self.answer, ensure_ascii=False)}"
+        yield f"  label      {self.label['value'] if self.label else 'not known'}"
+        yield f"  release    version {release['version']}, candidate {release['candidate']}: {release['as']}"
+        yield from (f"  champion   {span}" for span in release.get("champion", ()))
+        for verdict in self.verdicts:
+            yield f"  verdict    {verdict['id']}: {verdict['summary']}"
+        if training:
+            state = "with changes that no commit has" if training["dirty"] else "clean"
+            yield f"  trained    run {training['run']}, commit {training['commit']} ({state})"
+            yield f"  why        {training['why']}"
+            yield f"  estimator  {training['estimator']}"
+            yield f"  packages   lock {training['lock'][:16]}, Python {training['python']}, {training['libraries']}"
+            yield f"  data       version {training['data']}"
+        for part in self.learned_from:
+            yield f"  learned    {part['dataset']}/{part['partition']}  {part['md5']}  {part['now']}"
+        yield from (f"  unknown    {why}" for why in self.unknown)
+
+
+@dataclass
+class Tracer:
+    """Traces predictions of a project; what several of them share is read once."""
+
+    config: params.Params
+    origins: dict[tuple[str, str], _Origin] = field(default_factory=dict)
+
+    def trace(self, prediction_id: str) -> Trace:
+        """The story of a prediction.
+
+        Raises:
+            Mistake: it is no id of a prediction.
+            DataMissing: no log and no batch has it (any more); says which rule may have taken it.
+        """
+        if len(prediction_id) != 32 or not set(prediction_id) <= HEX:
+            raise Mistake(
+                f"{prediction_id!r} is no id of a prediction: these are 32 digits of 0-9 and a-f, as answers and "
+                f"batches have them"
+            )
+        for find in (self._logged, self._scored):
+            for model in self.config.models:
+                if found := find(model, prediction_id):
+                    return found
+        raise DataMissing(_gone(prediction_id, self.config))
+
+    def _logged(self, model: str, prediction_id: str) -> Trace | None:
+        logged = prediction_log.find(model, prediction_id)
+        if logged is None:
+            return None
+        asked: dict[str, Any] = {
+            "time": f"{logged.time:%Y-%m-%d %H:%M:%S}",
+            "answered": _time(moment(prediction_id)),
+            "request": logged.request,
+            "key": logged.key,
+            "ms": logged.ms,
+            "source": "online",
+            "row": logged.rows[0],
+        }
+        origin = self._origin(model, logged.release)
+        released = _released(model, logged.release, moment(prediction_id))
+        return origin.story(prediction_id, asked, logged.predictions[0], released, _label(model, logged.row_keys[0]))
+
+    def _scored(self, model: str, prediction_id: str) -> Trace | None:
+        for path in sorted((paths.batches() / model).rglob("*.parquet")):
+            if row := _row_of_part(path, prediction_id):
+                names = {"prediction", "probability", "low", "high", "anomaly_score", "problem"}
+                answer = {n: v for n, v in row.items() if n in names or n.startswith("p_")}
+                own = {"prediction_id", "model", "version", "release", "source", "data", "row", *answer}
+                asked: dict[str, Any] = {
+                    "time": None,
+                    "request": None,
+                    "key": None,
+                    "ms": None,
+                    "source": f"batch of {row['source']}",
+                }
+                asked |= {"row": {n: v for n, v in row.items() if n not in own}, "place": row["row"]}
+                return self._origin(model, row["release"]).story(prediction_id, asked, answer, "batch", None)
+        return None
+
+    def _origin(self, model: str, candidate: str) -> _Origin:
+        key = (model, candidate)
+        if key not in self.origins:
+            self.origins[key] = _Origin(model, candidate)
+        return self.origins[key]
+
+
+def _gone(prediction_id: str, config: params.Params) -> str:
+    kept = ", ".join(f"{name} {model.serving.log_days} days" for name, model in config.models.items())
+    return (
+        f"no log has the prediction {prediction_id}, and no batch below {paths.batches()}. If it is an online one it "
+        f"was answered {_time(moment(prediction_id))}; logs are kept so long (serving.log_days): {kept}. It may also have "
+        f"been erased, or answered by another installation"
+    )
+
+
+def _time(ms: int) -> str:
+    try:
+        return f"{datetime.fromtimestamp(ms / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"
+    except (OverflowError, ValueError, OSError):
+        return "at no time that can be"
+
+
+def _row_of_part(path: Path, prediction_id: str) -> dict[str, Any] | None:
+    from pyarrow import parquet
+
+    if "prediction_id" not in parquet.read_schema(path).names:
+        return None
+    rows: list[dict[str, Any]] = parquet.read_table(path, filters=[("prediction_id", "=", prediction_id)]).to_pylist()
+    return rows[0] if rows else None
+
+
+def _label(model: str, row: str | None) -> dict[str, Any] | None:
+    """The label of a row that a client has named, if it has come: from the newest rows that have it."""
+    from pyarrow import parquet
+
+    for path in sorted((settings.BUILD / model / "rows").glob("*.parquet"), reverse=True) if row else ():
+        names = answer_columns.labels(parquet.read_schema(path).names)
+        for found in parquet.read_table(path, columns=names, filters=[("id", "=", row)]).to_pylist():
+            return {"row": row, "value": found.get("label", found)}
+    return None
+
+
+def _released(model: str, candidate: str, answered: int) -> str:
+    """As what a release answered at a moment, by the journal of rollouts."""
+    live = None
+    for line in desired_state.history(model):
+        if datetime.fromisoformat(line["time"]).timestamp() * 1000 > answered:
+            break
+        live = line if line["outcome"] == "live" else None if live and live["candidate"] == line["candidate"] else live
+    if live and live["candidate"] == candidate:
+        return f"live since {live['time']}"
+    return "canary" + (f", beside {live['candidate']}, which was live since {live['time']}" if live else "")
+
+
+# ── where a candidate comes from ──────────────────────────────────────────────────────────────────
+
+
+@dataclass
+class _Origin:
+    """What is known of a candidate; each thing is read once."""
+
+    model: str
+    candidate: str
+    unknown: list[str] = field(default_factory=list)
+
+    def story(
+        self, prediction_id: str, asked: dict[str, Any], answer: dict[str, Any], released: str, label: Any
+    ) -> Trace:
+        """The story of one of its predictions."""
+        record = self._record
+        release: dict[str, Any] = {"candidate": self.candidate, "version": None, "as": released}
+        if record:
+            release |= {
+                "version": record.version,
+                "promoted_by": record.promoted_by,
+                "champion": record.champion,
+                "withdrawn": record.withdrawn,
+            }
+        learned_from = self._learned_from
+        return Trace(
+            prediction_id,
+            self.model,
+            asked,
+            answer,
+            release,
+            [_told(verdict) for verdict in self._verdicts],
+            self._training,
+            learned_from,
+            label,
+            list(self.unknown),
+        )
+
+    @cached_property
+    def _record(self) -> registry.VersionRecord | None:
+        found = [record for record in registry.history(self.model) if record.candidate == self.candidate]
+        if not found:
+            self.unknown.append(f"the registry has no candidate {self.candidate}: it was deleted in MLflow")
+        return found[-1] if found else None
+
+    @cached_property
+    def _verdicts(self) -> list[Verdict]:
+        return registry.verdicts(self.model, self.candidate) if self._record else []
+
+    @cached_property
+    def _tags(self) -> dict[str, str]:
+        return tracking.tags(self._record.run_id) if self._record else {}
+
+    @cached_property
+    def _facts(self) -> dict[str, Any]:
+        """release.json; empty where the release is gone."""
+        try:
+            version = registry.find(self.model, self.candidate)
+            if version is None:
+                return {}
+            folder = registry.fetch_cached(self.model, version)
+            facts: dict[str, Any] = files.read_json(folder / "release" / "release.json")
+        except EvergreenError as error:
+            self.unknown.append(f"the release is gone ({one_line(error, 200)}): `keep_days` may have taken it")
+            return {}
+        return facts
+
+    @cached_property
+    def _training(self) -> dict[str, Any]:
+        if not self._tags:
+            return {}
+        tag, libraries = self._tags.get, self._facts.get("lineage", {}).get("libraries", {})
+        estimator = self._facts.get("lineage", {}).get("estimator", {})
+        assert self._record is not None
+        return {
+            "run": self._record.run_id,
+            "commit": tag("git.commit", "none"),
+            "dirty": tag("git.dirty") == "true",
+            "data": tag(tracking.DATA_VERSION, "unknown"),
+            "lock": tag("lock", "none"),
+            "python": tag("python", "unknown"),
+            "libraries": ", ".join(f"{name} {version}" for name, version in sorted(libraries.items())),
+            "estimator": f"{estimator.get('class', 'unknown')} {json.dumps(estimator.get('params', {}))}",
+            "why": self._why_trained(tag(tracking.DATA_VERSION, "")),
+        }
+
+    def _why_trained(self, data: str) -> str:
+        made = datetime.fromisoformat(self._record.created) if self._record else None
+        for line in reversed(ledger.lines(paths.decisions(self.model))):
+            is_of_it = line["retrain"] and line["state"].get("data_version") == data
+            if is_of_it and (made is None or datetime.fromisoformat(line["at"]) <= made):
+                words = [reason["words"] for group in line["reasons"] for reason in group]
+                return "; ".join(words) or f"{line['state'].get('asked_by') or 'somebody'} asked for it"
+        return "no decision is in the journal: it was trained by `dvc repro`, or elsewhere"
+
+    @cached_property
+    def _learned_from(self) -> list[dict[str, Any]]:
+        now, former = versions.tree(), revisions.read()
+        return [
+            {"dataset": dataset, "partition": name, "md5": md5, "now": _now(f"{dataset}/{name}", md5, now, former)}
+            for dataset, partitions in sorted(self._facts.get("lineage", {}).get("partitions", {}).items())
+            for name, md5 in sorted(partitions.items())
+        ]
+
+
+def _told(verdict: Verdict) -> dict[str, Any]:
+    return {
+        "id": verdict.id,
+        "promoted": verdict.promoted,
+        "summary": verdict.summary,
+        "champion": verdict.champion,
+        "checks": [asdict(check) for check in verdict.checks],
+    }
+
+
+def _now(partition: str, md5: str, now: revisions.Listing, former: revisions.Histories) -> str:
+    if now.get(partition) == md5:
+        return "as it was"
+    if partition not in now:
+        return "withdrawn since"
+    known = former.get(revisions.partition_of(partition), [])
+    return f"revised since: {many(len(known), 'revision')}" if known else "revised since"
