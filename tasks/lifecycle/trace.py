@@ -147,8 +147,8 @@ def _gone(prediction_id: str, config: params.Params) -> str:
     kept = ", ".join(f"{name} {model.serving.log_days} days" for name, model in config.models.items())
     return (
         f"no log has the prediction {prediction_id}, and no batch below {paths.batches()}. If it is an online one it "
-        f"was answered {_time(moment(prediction_id))}; logs are kept so long (serving.log_days): {kept}. It may also have "
-        f"been erased, or answered by another installation"
+        f"was answered {_time(moment(prediction_id))}; logs are kept so long (serving.log_days): {kept}. It may also "
+        f"have been erased, or answered by another installation"
     )
 
 
