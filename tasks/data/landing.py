@@ -218,6 +218,7 @@ def misplaced(landed: Landed, params: Params) -> Refusal | None:
         reason = f"no model reads a dataset {landed.dataset!r}{did_you_mean(landed.dataset, params.datasets)}"
     elif suffix not in (*table_files.SUFFIXES, WITHDRAWN):
         hint = PACKED if suffix in (".gz", ".bz2", ".zip", ".xz", ".zst") else ""
+        hint = ": JSON says no types: have it written as Parquet" if ".json" in suffix else hint
         reason = f"its suffix is {suffix or 'missing'}, not {' or '.join(table_files.SUFFIXES)}{hint}"
     elif not PARTITION.fullmatch(landed.partition):
         reason = f"{landed.partition!r} is not a partition's name: letters, digits, - and _, at most 100"

@@ -102,6 +102,7 @@ def test_a_bad_partition_is_quarantined_with_a_report_and_the_others_go_on(root:
         ("fligths/2013-01.csv", "no model reads a dataset 'fligths'; did you mean 'flights'?"),
         ("flights/2013-01.xlsx", "its suffix is .xlsx, not .csv or .tsv or .parquet"),
         ("flights/2013-01.csv.gz", "its suffix is .gz, not .csv or .tsv or .parquet: unpack it"),
+        ("flights/2013-01.jsonl", "its suffix is .jsonl, not .csv or .tsv or .parquet: JSON says no types"),
         ("flights/2013-01", "its suffix is missing, not .csv or .tsv or .parquet"),
         ("flights/2013/01.csv", "it lies in flights/2013, not directly in the folder of a dataset"),
         ("2013-01.csv", "it lies in no folder, not directly in the folder of a dataset"),
