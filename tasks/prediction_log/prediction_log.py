@@ -155,7 +155,9 @@ def read_new(model: str, watermark: Watermark, now: datetime | None = None) -> t
     if not _is_news(model, watermark):
         return iter(()), watermark
     compact(model, now)
-    table = LogTable.open(model)
+    where = log_table.location(model)
+    is_there = log_table.is_local(where) and log_table.local_version(where) >= 0
+    table = LogTable.create(model) if is_there else LogTable.open(model)  # which mends what a power cut has torn
     if table is None:
         return iter(()), {}
     if watermark.get("table", table.identity) != table.identity:

@@ -192,16 +192,19 @@ def test_data_files_of_a_power_cut_are_set_aside(caplog: pytest.LogCaptureFixtur
 
 
 @pytest.mark.parametrize("tear", [lambda _: b"", lambda content: bytes(byte ^ 0xA5 for byte in content)])
-def test_where_all_is_torn_the_log_begins_anew(tear: Any, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("has_lines", [True, False])
+def test_where_all_is_torn_the_log_begins_anew(tear: Any, has_lines: bool, caplog: pytest.LogCaptureFixture) -> None:
     """The table is set aside whole; what there still is of lines is taken."""
     Writer().requests(1)
     prediction_log.compact(MODEL, LATER)
-    Writer(process=GONE + 1).requests(2)
-    for path in [path for path in paths.prediction_table(MODEL).rglob("*") if path.is_file()]:
-        path.write_bytes(tear(path.read_bytes()))
+    path = Writer(process=GONE + 1).requests(2)
+    for torn in [path for path in paths.prediction_table(MODEL).rglob("*") if path.is_file()]:
+        torn.write_bytes(tear(torn.read_bytes()))
     with pytest.raises(WorldError, match="the next run of the monitor mends what it can"):
         prediction_log.last_requests(MODEL, 9)
-    assert new({})[0] == everything() == [2]
+    if not has_lines:
+        path.unlink()
+    assert new({})[0] == everything() == [2] * has_lines
     assert "too much of its log is torn" in caplog.text
 
 
