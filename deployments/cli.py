@@ -359,12 +359,37 @@ def promote(model: Model, version: Version = None) -> None:
 def rollback(
     model: Model,
     to: Annotated[int | None, Option(metavar="VERSION", help="Instead of the previous champion.")] = None,
+    to_time: Annotated[
+        str | None, Option(metavar="TIME", help="To the version that was live then, such as 2013-11-03T12:00Z.")
+    ] = None,
     reason: Annotated[str, Option(help="Recorded with the withdrawn version.")] = "",
 ) -> None:
     """Make the previous champion the champion again, and withdraw the present one."""
     from tasks.release.registry import registry
 
+    if to_time is not None:
+        from tasks.lifecycle import live
+
+        if to is not None:
+            raise Mistake("--to and --to-time name the version twice: give one of them")
+        to = live.version_at(model, live.parse(to_time))
     print(registry.rollback(model, to=to, reason=reason))
+
+
+@command("live flight_delay --at 2013-11-03T12:00Z", MODELS)
+def live(
+    model: Model,
+    at: Annotated[str, Option(metavar="TIME", help="ISO 8601; without a zone UTC.")],
+    until: Annotated[
+        str | None, Option(metavar="TIME", help="Of a span; else it is the minute that begins then.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Tell which releases were live at a time, and which share of the requests each answered."""
+    from tasks.lifecycle import live
+
+    answered = live.over(model, live.parse(at), live.parse(until) if until else None)
+    _print(answered.as_json(), as_json, answered.lines())
 
 
 @command("compare workspace champion --model flight_delay", MODELS, needs_models=True)
