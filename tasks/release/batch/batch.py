@@ -338,8 +338,7 @@ class _SourceRun:
         columns: dict[str, Any] = {"row": pa.array(numbers)}
         kept = chunk.kept.drop_columns(batch_sources.ROW)
         columns |= {name: table[name] for table in (kept, answers) for name in table.column_names}
-        ids = (hashlib.sha256(f"{release.candidate}/{data}/{row}".encode()).hexdigest()[:32] for row in numbers)
-        columns["prediction_id"] = pa.array(ids)  # the same prediction has the same name for ever
+        columns["prediction_id"] = pa.array(_ids(f"{release.candidate}/{data}", numbers))
         columns |= {name: pa.repeat(pa.scalar(value, pa.string()), len(answers)) for name, value in origin.items()}
         facts = {"key": self.key, "told": summary, **origin, "tag": release.tag}
         facts |= {"lineage": self.run.facts["lineage"], "made_of": self.fetched.facts}
@@ -347,6 +346,15 @@ class _SourceRun:
             name: fact if isinstance(fact, str) else json.dumps(fact, sort_keys=True) for name, fact in facts.items()
         }
         return pa.table(columns).replace_schema_metadata({f"evergreen.{name}": text for name, text in texts.items()})
+
+
+def _ids(origin: str, rows: range) -> Iterator[str]:
+    """The first half of SHA-256 of `<origin>/<row>`: the same prediction has the same name for ever."""
+    begun = hashlib.sha256(f"{origin}/".encode())  # what all ids begin with is hashed once
+    for row in rows:
+        hashed = begun.copy()
+        hashed.update(b"%d" % row)
+        yield hashed.hexdigest()[:32]
 
 
 def _slug(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -788,3 +789,11 @@ def test_a_folder_has_one_lock_however_it_is_written(tmp_path: Path, monkeypatch
     named = {batch.lock_name(Location.of(to)) for to in written}
     assert len(named) == 1
     assert batch.lock_name(Location.of("var/batch/y")) not in named
+
+
+def test_the_id_of_a_prediction_is_that_of_its_candidate_data_and_row():
+    """Ids are those that earlier builds gave: hashing their common beginning once changes none."""
+    rows = range(9_999, 10_002)
+    assert list(batch._ids("c0ffee/da7a", rows)) == [
+        hashlib.sha256(f"c0ffee/da7a/{row}".encode()).hexdigest()[:32] for row in rows
+    ]
