@@ -811,6 +811,21 @@ def upgrade(
         print(line)
 
 
+@command("doctor", PLATFORM)
+def doctor(as_json: Json = False) -> int:
+    """Look at every part that this machine needs, and say what mends it (exit code 3: one is not as it has to be)."""
+    from deployments.tools import doctor
+
+    findings = []
+    for finding in doctor.examine(_params()):
+        findings.append(finding)
+        if not as_json:
+            print(finding, flush=True)
+    if as_json:
+        print(json.dumps([asdict(finding) for finding in findings], indent=1))
+    return 0 if all(finding.is_well for finding in findings) else ATTENTION
+
+
 @command("up --detach", PLATFORM)
 def up(detach: Annotated[bool, Option("--detach", help="In the background; returns when it is ready.")] = False) -> int:
     """Start the platform: Prefect, a worker, MLflow, the router, the watcher. Ctrl-C ends it."""

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -183,6 +184,20 @@ def project(copied: Path, tmp_path: Path, enter: Callable[[Path], Project]) -> P
 def small(small_copied: Path, tmp_path: Path, enter: Callable[[Path], Project]) -> Project:
     """A project with one quick model, `tiny`, and the data version of three months of readings."""
     return enter(shutil.copytree(small_copied, tmp_path / "project", symlinks=True))
+
+
+@pytest.fixture(scope="module")
+def s3_server() -> Iterator[str]:
+    """A server of this machine that speaks S3; its address."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    # every such server of a process has the same buckets
+    urllib.request.urlopen(urllib.request.Request(f"http://{host}:{port}/moto-api/reset", method="POST"))
+    server.stop()
 
 
 def copy_repository(root: Path, *overlays: Path) -> Path:

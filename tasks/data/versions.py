@@ -416,6 +416,12 @@ class Remote:
     """Where it is, when it is a folder on this machine."""
 
 
+def remote_address() -> str | None:
+    """Where the default remote is: a URL, or the absolute path of a folder; None where there is none."""
+    remote = _remote()
+    return None if remote is None else str(remote.folder or remote.url)
+
+
 def _remote() -> Remote | None:
     config = _config()
     name = config.get("core", "remote", fallback=None)

@@ -71,6 +71,16 @@ class Lease:
 
 
 @dataclass(frozen=True)
+class Database:
+    """What holds the leases of a fleet."""
+
+    version: str
+    isolation: str
+    ahead_s: float
+    """How far its clock is ahead of this machine's."""
+
+
+@dataclass(frozen=True)
 class Holder:
     """A lease of the fleet that somebody holds now."""
 
@@ -125,6 +135,21 @@ def alive(run: str) -> Iterator[None]:
 def runs() -> set[str]:
     """The flow runs of a fleet that have a process, wherever that is."""
     return {lease.name.removeprefix(RUN) for lease in live() if lease.name.startswith(RUN)}
+
+
+def examine() -> Database:
+    """What the database of the leases is, as `evergreen doctor` asks it.
+
+    Raises:
+        SourceUnavailable: it cannot be reached.
+    """
+    with _connect() as database:
+        asked = time.time()
+        (version,), (isolation,) = (
+            database.execute(f"SHOW {what}").fetchone() or ("",) for what in ("server_version", "transaction_isolation")
+        )
+        (now,) = database.execute("SELECT extract(epoch FROM clock_timestamp())").fetchone() or (asked,)
+        return Database(version.split()[0], isolation, float(now) - (asked + time.time()) / 2)
 
 
 def live() -> list[Holder]:

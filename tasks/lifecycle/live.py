@@ -27,7 +27,7 @@ class Share:
 
 
 @dataclass(frozen=True)
-class Live:
+class AnsweredSpan:
     """Who answered a model's requests from `since` until before `until`, UTC."""
 
     model: str
@@ -55,7 +55,7 @@ class Live:
             yield "  the log has no request of that time"
 
 
-def over(model: str, since: datetime, until: datetime | None = None) -> Live:
+def over(model: str, since: datetime, until: datetime | None = None) -> AnsweredSpan:
     """Who answered over a span; of the minute that begins with `since`, if there is no `until`.
 
     Raises:
@@ -72,7 +72,7 @@ def over(model: str, since: datetime, until: datetime | None = None) -> Live:
     if not before and not within:
         first = f"the first release went live {journal[0]['time']}" if journal else "no release was live yet"
         raise Mistake(f"{model}: nothing was live at {since.isoformat()}: {first}")
-    return Live(
+    return AnsweredSpan(
         model,
         since.isoformat(),
         until.isoformat(),

@@ -82,7 +82,7 @@ class Tracer:
     """Traces predictions of a project; what several of them share is read once."""
 
     config: params.Params
-    origins: dict[tuple[str, str], _Origin] = field(default_factory=dict)
+    origins: dict[tuple[str, str], _Made] = field(default_factory=dict)
 
     def trace(self, prediction_id: str) -> Trace:
         """The story of a prediction.
@@ -98,8 +98,8 @@ class Tracer:
             )
         for find in (self._logged, self._scored):
             for model in self.config.models:
-                if found := find(model, prediction_id):
-                    return found
+                if story := find(model, prediction_id):
+                    return story
         raise DataMissing(_gone(prediction_id, self.config))
 
     def _logged(self, model: str, prediction_id: str) -> Trace | None:
@@ -136,10 +136,10 @@ class Tracer:
                 return self._origin(model, row["release"]).story(prediction_id, asked, answer, "batch", None)
         return None
 
-    def _origin(self, model: str, candidate: str) -> _Origin:
+    def _origin(self, model: str, candidate: str) -> _Made:
         key = (model, candidate)
         if key not in self.origins:
-            self.origins[key] = _Origin(model, candidate)
+            self.origins[key] = _Made(model, candidate)
         return self.origins[key]
 
 
@@ -174,8 +174,8 @@ def _label(model: str, row: str | None) -> dict[str, Any] | None:
 
     for path in sorted((settings.BUILD / model / "rows").glob("*.parquet"), reverse=True) if row else ():
         names = answer_columns.labels(parquet.read_schema(path).names)
-        for found in parquet.read_table(path, columns=names, filters=[("id", "=", row)]).to_pylist():
-            return {"row": row, "value": found.get("label", found)}
+        for labels in parquet.read_table(path, columns=names, filters=[("id", "=", row)]).to_pylist():
+            return {"row": row, "value": labels.get("label", labels)}
     return None
 
 
@@ -195,7 +195,7 @@ def _released(model: str, candidate: str, answered: int) -> str:
 
 
 @dataclass
-class _Origin:
+class _Made:
     """What is known of a candidate; each thing is read once."""
 
     model: str
@@ -231,10 +231,10 @@ class _Origin:
 
     @cached_property
     def _record(self) -> registry.VersionRecord | None:
-        found = [record for record in registry.history(self.model) if record.candidate == self.candidate]
-        if not found:
+        records = [record for record in registry.history(self.model) if record.candidate == self.candidate]
+        if not records:
             self.unknown.append(f"the registry has no candidate {self.candidate}: it was deleted in MLflow")
-        return found[-1] if found else None
+        return records[-1] if records else None
 
     @cached_property
     def _verdicts(self) -> list[Verdict]:
