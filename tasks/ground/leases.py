@@ -54,7 +54,7 @@ LIVE = (
 POLL = 1.0
 """Seconds between two looks of who waits."""
 
-LONGEST_WRITE = 300
+LONGEST_WRITE = 60
 """Seconds after which the database gives up a session that keeps rows locked: whoever wrote is stopped."""
 
 
@@ -250,6 +250,11 @@ def _fenced() -> Iterator[None]:
             _held.writing.is_fenced = False
 
 
+def taken() -> list[Lease]:
+    """What this process took, and believes to hold."""
+    return list(_held.leases.values())
+
+
 def _who(database: Connection[Any], name: str) -> str:
     found = database.execute(WHO, {"name": name}).fetchone()
     return f"{found[0]} (since {found[1]:%Y-%m-%d %H:%M:%S}, token {found[2]})" if found else "nobody"
@@ -273,6 +278,11 @@ def _connect() -> Iterator[Connection[Any]]:
         with psycopg.connect(os.environ[ADDRESS], connect_timeout=5, options=options) as database:
             _prepare(os.environ[ADDRESS])
             yield database
+    except psycopg.errors.IdleInTransactionSessionTimeout:
+        raise LeaseLost(
+            f"this process was stopped for more than {LONGEST_WRITE} s while it wrote: whether another has taken over, "
+            f"the next run sees"
+        ) from None
     except psycopg.OperationalError as error:
         raise SourceUnavailable(
             f"the database of the leases ({ADDRESS}) cannot be reached: {' '.join(str(error).split())[:200]}. "

@@ -19,6 +19,7 @@ from urllib.parse import quote, unquote, urlsplit
 from tasks.ground import files, leases, paths, settings, storage
 from tasks.ground.errors import RegistryDamaged, RegistryUnavailable
 from tasks.ground.words import one_line
+from tasks.release.registry import fencing
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -166,7 +167,7 @@ def connect(alone_for: str | None = None) -> Iterator[MlflowClient]:
 @contextmanager
 def _alone(model: str) -> Iterator[None]:
     """Nobody else writes a model's entry, and this process does only while its leases are its own."""
-    with leases.hold(f"registry-{model}"), leases.fenced():
+    with leases.hold(f"registry-{model}"), fencing.transactions() if fencing.sees_leases(uri()) else leases.fenced():
         yield
 
 
