@@ -63,7 +63,7 @@ def examine(config: params.Params) -> Iterator[Finding]:
     for part, look in parts:
         try:
             yield look()
-        except EvergreenError as error:
+        except (EvergreenError, OSError) as error:  # OSError: a folder's rights, or a file in its place
             yield Finding(part, one_line(error, 300), "mend what it says, then ask again: evergreen doctor")
 
 
@@ -101,9 +101,12 @@ def _prefect() -> Finding:
 def _mlflow() -> Finding:
     from tasks.release.registry import mlflow_store
 
-    with mlflow_store.connect() as client:
-        experiments = client.search_experiments()
-    return Finding("mlflow", f"{masked(mlflow_store.uri())} answers: {many(len(experiments), 'experiment')}")
+    @mlflow_store.with_retries
+    def experiments() -> int:
+        with mlflow_store.connect() as client:
+            return len(client.search_experiments())
+
+    return Finding("mlflow", f"{masked(mlflow_store.uri())} answers: {many(experiments(), 'experiment')}")
 
 
 def _leases() -> Finding:
@@ -111,7 +114,7 @@ def _leases() -> Finding:
         return Finding("leases", f"this machine alone (lock files); a fleet names its database: {leases.ADDRESS}")
     database, held = leases.examine(), leases.live()
     state = f"PostgreSQL {database.version}, {many(len(held), 'lease')} held, clock {database.ahead_s:+.1f} s"
-    if tuple(map(int, database.version.split(".")[:2])) < OLDEST_POSTGRESQL:
+    if database.number < OLDEST_POSTGRESQL:
         return Finding("leases", state, "PostgreSQL 14.9 or newer is needed")
     if database.isolation != "read committed":
         mend = (
@@ -134,7 +137,7 @@ def _git(config: params.Params) -> Finding:
         return Finding("git", f"{config.git.remote} has no such branch", "git push -u, once, by hand")
     code = [
         name
-        for name in here.run("diff", "--name-only", "HEAD", tip).splitlines()
+        for name in here.run("diff", "--name-only", "--relative", f"HEAD...{tip}").splitlines()
         if name not in ("data.dvc", "dvc.lock")
     ]
     if code:

@@ -14,6 +14,7 @@ it again.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -24,6 +25,7 @@ import psutil
 from deployments.orchestration.work_pool import POOL, active_runs, flow_runs
 from flows.prefect_support import api, triggers
 from tasks.ground import leases, process_tags, settings
+from tasks.ground.errors import SourceUnavailable
 
 GRACE_SECONDS = 30  # a run that changed its state more recently may be just ending
 
@@ -57,6 +59,7 @@ class CrashRecovery:
     """Looks at the runs again and again: a process that was missing once may have been overlooked."""
 
     missed: set[str] = field(default_factory=set)  # the runs that had no process at the last look
+    blind_until: float = 0.0  # by the monotonic clock; after an outage of the leases' database, they are renewed late
 
     def look(self) -> list[str]:
         """Look once; gives a line for each thing that was done."""
@@ -65,12 +68,21 @@ class CrashRecovery:
     def _settle_missing(self) -> Iterator[str]:
         old = [run for run in active_runs() if _age(run["state"]["timestamp"]) > GRACE_SECONDS]
         local = local_processes() if old else LocalProcesses()
-        elsewhere = leases.runs() if old else set[str]()
+        elsewhere = self._elsewhere() if old else set[str]()
         missing = [run for run in old if run["id"] not in local.runs | elsewhere]
+        if time.monotonic() < self.blind_until:
+            missing = []
         for run in missing:
             if run["id"] in self.missed:
                 yield from _settle(run, local)
         self.missed = {run["id"] for run in missing}
+
+    def _elsewhere(self) -> set[str]:
+        try:
+            return leases.runs()
+        except SourceUnavailable:
+            self.missed, self.blind_until = set(), time.monotonic() + leases.seconds()
+            raise
 
 
 def interrupt() -> list[str]:

@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from tasks.ground import files
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from psycopg import Connection
 
 Tell = Callable[[str], object]
+
+_print = partial(print, file=sys.stderr, flush=True)
 
 ADDRESS = "EVERGREEN_LEASES"
 SECONDS = "EVERGREEN_LEASE_S"
@@ -75,6 +78,7 @@ class Database:
     """What holds the leases of a fleet."""
 
     version: str
+    number: tuple[int, int]
     isolation: str
     ahead_s: float
     """How far its clock is ahead of this machine's."""
@@ -149,7 +153,8 @@ def examine() -> Database:
             database.execute(f"SHOW {what}").fetchone() or ("",) for what in ("server_version", "transaction_isolation")
         )
         (now,) = database.execute("SELECT extract(epoch FROM clock_timestamp())").fetchone() or (asked,)
-        return Database(version.split()[0], isolation, float(now) - (asked + time.time()) / 2)
+        number = divmod(database.info.server_version, 10_000)  # also of a beta, which calls itself 19beta1
+        return Database(version.split()[0], number, isolation, float(now) - (asked + time.time()) / 2)
 
 
 def live() -> list[Holder]:
@@ -178,7 +183,7 @@ _held = _Held()
 
 @contextmanager
 def _in_fleet(name: str, tell: Tell | None, who: str | None) -> Iterator[None]:
-    lease = _take(name, f"{socket.gethostname()}: {who or f'process {os.getpid()}'}", tell or print)
+    lease = _take(name, f"{socket.gethostname()}: {who or f'process {os.getpid()}'}", tell or _print)
     _held.leases[name] = lease
     ended = threading.Event()
     renewal = threading.Thread(target=_renew, args=(lease, ended), name=f"lease {name}", daemon=True)
@@ -194,19 +199,30 @@ def _in_fleet(name: str, tell: Tell | None, who: str | None) -> Iterator[None]:
 
 def _take(name: str, holder: str, tell: Tell) -> Lease:
     waits, begin = False, time.monotonic()
+    answered = begin
     while True:
-        with _connect() as database:
-            # its row is locked while its holder writes: this waits until that is done, or its session given up
-            taken = database.execute(TAKE.format(until=_until()), {"name": name, "holder": holder}).fetchone()
-            holding = None if taken else _who(database, name)
-        if taken:
+        try:
+            token, holding = _try(name, holder)
+            answered = time.monotonic()
+        except SourceUnavailable:
+            if not waits or time.monotonic() - answered > LONGEST_WRITE:
+                raise
+            token, holding = None, None  # a restart: who waits goes on waiting, as who holds goes on holding
+        if token is not None:
             if waits:
                 tell(f"goes on after {time.monotonic() - begin:.0f} s")
-            return Lease(name, taken[0])
+            return Lease(name, token)
         if not waits:
             tell(f"waits for {holding}, who holds {name}")
         waits = True
         time.sleep(POLL)
+
+
+def _try(name: str, holder: str) -> tuple[int, None] | tuple[None, str]:
+    """The token, or who holds the lease. Its row is locked while its holder writes: this waits until that is done."""
+    with _connect() as database:
+        taken = database.execute(TAKE.format(until=_until()), {"name": name, "holder": holder}).fetchone()
+        return (taken[0], None) if taken else (None, _who(database, name))
 
 
 def _renew(lease: Lease, ended: threading.Event) -> None:
@@ -231,7 +247,7 @@ def _end(lease: Lease) -> None:
 
 @contextmanager
 def _fenced() -> Iterator[None]:
-    mine = {lease.name: lease.token for lease in _held.leases.values()}
+    mine = {lease.name: lease.token for lease in list(_held.leases.values())}
     if not mine or getattr(_held.writing, "is_fenced", False):
         yield  # nothing to lose, or this write is part of one that is fenced
         return
@@ -261,8 +277,19 @@ def _who(database: Connection[Any], name: str) -> str:
 
 
 def seconds() -> float:
-    """How long a lease lasts without being renewed."""
-    return float(os.environ.get(SECONDS) or 30)
+    """How long a lease lasts without being renewed.
+
+    Raises:
+        Mistake: what is set is no time that a lease can last.
+    """
+    text = os.environ.get(SECONDS) or "30"
+    try:
+        lasting = float(text)
+    except ValueError:
+        lasting = 0
+    if not 1 <= lasting <= LONGEST_WRITE:
+        raise Mistake(f"{SECONDS} is {text!r}: a lease lasts from 1 to {LONGEST_WRITE} seconds")
+    return lasting
 
 
 def _until() -> str:
@@ -283,9 +310,13 @@ def _connect() -> Iterator[Connection[Any]]:
             f"this process was stopped for more than {LONGEST_WRITE} s while it wrote: whether another has taken over, "
             f"the next run sees"
         ) from None
-    except psycopg.OperationalError as error:
+    except psycopg.Error as error:
+        if isinstance(error, psycopg.ProgrammingError) and error.sqlstate is None:  # its text may hold the password
+            raise Mistake(
+                f"{ADDRESS} is no address such as postgresql://<user>:<password>@<host>:5432/<name>"
+            ) from None
         raise SourceUnavailable(
-            f"the database of the leases ({ADDRESS}) cannot be reached: {' '.join(str(error).split())[:200]}. "
+            f"the database of the leases ({ADDRESS}) cannot be used: {' '.join(str(error).split())[:200]}. "
             f"`evergreen doctor` says which part is missing"
         ) from None
 

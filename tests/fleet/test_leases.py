@@ -10,10 +10,11 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from tasks.ground import leases, settings
-from tasks.ground.errors import SourceUnavailable
+from tasks.ground.errors import Mistake, SourceUnavailable
 from tasks.ground.leases import LeaseLost
 from tests.conftest import REPOSITORY
 from tests.fleet.conftest import Database
@@ -164,6 +165,47 @@ def test_a_database_that_is_gone_is_told_without_its_password(here: Path, monkey
     with pytest.raises(SourceUnavailable, match="evergreen doctor") as error, leases.hold("train-tiny"):
         pytest.fail("is held")
     assert "secret" not in str(error.value)
+
+
+def test_who_waits_outlives_a_restart_of_the_database_too(start: Start, fleet: Database) -> None:
+    """Its run does not fail because of it: it gets the lease when the holder has ended."""
+    first = start("first")
+    first.wait_for("holds")
+    second = start("second")
+    time.sleep(1.5)
+    fleet.control("stop")
+    time.sleep(2.5)
+    fleet.control("start")
+    assert second.process.poll() is None
+    first.write()
+    second.wait_for("holds")
+
+
+@pytest.mark.parametrize("password", ["sec%ret", "secret?foo=secret"])
+def test_an_address_that_is_none_is_a_mistake(here: Path, monkeypatch: pytest.MonkeyPatch, password: str) -> None:
+    """Its password is not shown."""
+    monkeypatch.setenv(leases.ADDRESS, f"postgresql://evergreen:{password}@127.0.0.1/none?{password}")
+    with pytest.raises(Mistake, match="is no address") as error, leases.hold("train-tiny"):
+        pytest.fail("is held")
+    assert "ret" not in str(error.value).replace("<password>", "")
+
+
+def test_a_user_who_may_not_make_the_table_is_told(fleet: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From PostgreSQL 15 on only the owner of a database may."""
+    with psycopg.connect(fleet.address, autocommit=True) as server:
+        server.execute("DROP ROLE IF EXISTS guest")
+        server.execute("CREATE ROLE guest LOGIN")
+    monkeypatch.setenv(leases.ADDRESS, fleet.make("others").replace("evergreen@", "guest@"))
+    with pytest.raises(SourceUnavailable, match="permission denied"):
+        leases.live()
+
+
+@pytest.mark.parametrize("text", ["soon", "0", "-3", "nan"])
+def test_a_lease_that_cannot_last_is_a_mistake(here: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """Before anything is taken."""
+    monkeypatch.setenv(leases.SECONDS, text)
+    with pytest.raises(Mistake, match="EVERGREEN_LEASE_S"), leases.hold("train-tiny"):
+        pytest.fail("is held")
 
 
 def test_on_one_machine_no_database_is_asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

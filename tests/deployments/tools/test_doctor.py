@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from deployments import cli
 from deployments.tools import doctor
 from deployments.tools.doctor import Finding
 from tasks.ground import http, params, settings
+from tasks.release.registry import mlflow_store
 from tests.conftest import Project
 
 
@@ -75,6 +77,35 @@ def test_code_that_the_remote_has_and_this_clone_has_not_is_named(small: Project
     other.commit()
     other.run("git", "push", "-q")
     assert "has other code: models/" in findings()["git"].state
+
+
+def test_in_a_folder_of_its_repository_data_versions_are_no_other_code(small: Project, tmp_path: Path) -> None:
+    """Another worker's commit of data.dvc wants no restart; nor does a commit that is here alone."""
+    small.edit("params.yaml", "settle_seconds: 0\n", "settle_seconds: 0\ngit: {commit: true, remote: origin}\n")
+    shutil.rmtree(small.root / ".git")
+    subprocess.run(["git", "init", "-q", "-b", "main", str(small.root.parent)], check=True)
+    small.commit()
+    subprocess.run(["git", "clone", "-q", "--bare", str(small.root.parent), str(tmp_path / "up.git")], check=True)
+    small.run("git", "remote", "add", "origin", str(tmp_path / "up.git"))
+    other = Project(tmp_path / "other")
+    subprocess.run(["git", "clone", "-q", str(tmp_path / "up.git"), str(other.root)], check=True)
+    (other.root / small.root.name / "data.dvc").write_text("outs:\n- md5: 0.dir\n")
+    other.commit()
+    other.run("git", "push", "-q")
+    (small.root / "models" / "new.py").write_text("")
+    small.commit()
+    assert "has the code that is here" in findings()["git"].state
+
+
+def test_what_stands_in_the_way_of_a_part_hides_no_other(small: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file where a folder should be, a server that refuses."""
+    monkeypatch.setattr(mlflow_store, "PAUSES", ())
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{http.free_port()}")
+    small.edit("params.yaml", "landing: var/landing", "landing: README.md")
+    (small.root / "README.md").write_text("no folder")
+    found = findings()
+    assert [part for part, each in found.items() if not each.is_well] == ["prefect", "mlflow", "landing"]
+    assert "MLFLOW_TRACKING_URI" in found["mlflow"].state
 
 
 def test_packages_that_are_not_those_of_the_lock_are_named(small: Project) -> None:

@@ -15,7 +15,8 @@ import pytest
 from deployments.watching import crash_recovery
 from deployments.watching.crash_recovery import CrashRecovery
 from flows.prefect_support import api, triggers
-from tasks.ground import process_tags, settings
+from tasks.ground import leases, process_tags, settings
+from tasks.ground.errors import SourceUnavailable
 from tests.deployments.alone import Alone, server
 from tests.deployments.conftest import PATIENCE
 
@@ -168,3 +169,23 @@ def test_a_paused_flow_is_not_begun_again_after_a_crash(start: Callable[..., Non
     assert CrashRecovery().look() == []
     api.call(where, {"paused": False}, method="PATCH")
     assert len(CrashRecovery().look()) == 1
+
+
+def test_an_outage_of_the_leases_makes_no_run_crash(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They have all run out meanwhile: once the database is back, the holders are given time to renew them."""
+    running = {"id": "elsewhere", "state": {"timestamp": "2020-01-01T00:00:00+00:00"}}
+    monkeypatch.setattr(crash_recovery, "active_runs", lambda: [running])
+    monkeypatch.setattr(crash_recovery, "_settle", lambda run, _: [f"settled {run['id']}"])
+    monkeypatch.setattr(leases, "seconds", lambda: 0.5)
+    recovery = CrashRecovery()
+    monkeypatch.setattr(leases, "runs", _gone)
+    with pytest.raises(SourceUnavailable):
+        recovery.look()
+    monkeypatch.setattr(leases, "runs", set)
+    assert [line for _ in range(3) for line in recovery._settle_missing()] == []
+    time.sleep(0.6)
+    assert [line for _ in range(2) for line in recovery._settle_missing()] == ["settled elsewhere"]
+
+
+def _gone() -> set[str]:
+    raise SourceUnavailable("the database of the leases cannot be used")
