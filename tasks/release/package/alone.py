@@ -45,8 +45,12 @@ def _make(folder: Path, requirements: str) -> None:
             for installed, place in _parts(metadata.distribution(name)):
                 target = packages / place
                 target.parent.mkdir(parents=True, exist_ok=True)
-                if not target.exists():
-                    target.symlink_to(installed)
+                for link, to in (
+                    (target, installed),
+                    (target.parent / "__pycache__", installed.parent / "__pycache__"),
+                ):
+                    if not link.is_symlink():  # byte code is the packages' own: none is written here, to be torn
+                        link.symlink_to(to)
 
 
 def _parts(distribution: metadata.Distribution) -> Iterator[tuple[Path, str]]:
