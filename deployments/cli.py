@@ -8,6 +8,7 @@ would run, a service is down, an alarm is open); 141 nobody reads the output any
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Iterable
@@ -139,9 +140,18 @@ def _params() -> params.Params:
 
 def _print(data: Any, as_json: bool, lines: Iterable[str]) -> None:
     if as_json:
-        print(json.dumps(data, indent=2, ensure_ascii=False, default=str))
+        print(json.dumps(_without_nan(data), indent=2, ensure_ascii=False, default=str))
     else:
         print("\n".join(lines))
+
+
+def _without_nan(data: Any) -> Any:
+    """JSON has no NaN and no infinity: null, as other parsers than Python's refuse them."""
+    if isinstance(data, dict):
+        return {name: _without_nan(value) for name, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_without_nan(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data
 
 
 # ── the loop ──────────────────────────────────────────────────────────────────────────────────────

@@ -297,6 +297,15 @@ def pull() -> bool:
     return True
 
 
+def fetch(version: str) -> None:
+    """Have the cache hold all files of any version.
+
+    Raises:
+        SourceUnavailable: it lacks some, and the remote cannot be reached or does not have them.
+    """
+    _fetch_version(version)
+
+
 def catch_up() -> list[str]:
     """Fetch what data/ lacks of the version that data.dvc names, or has in another revision; gives the partitions.
 

@@ -61,9 +61,9 @@ def over(model: str, since: datetime, until: datetime | None = None) -> Answered
     Raises:
         Mistake: it is in the future, ends before it begins, or before anything was live.
     """
-    until = until or since + MOMENT
     if since > datetime.now(UTC):
         raise Mistake(f"{since.isoformat()} is in the future: what will be live is not known")
+    until = until or since + MOMENT
     if until <= since:
         raise Mistake(f"the span ends ({until.isoformat()}) before it begins ({since.isoformat()})")
     journal = _journal(model)

@@ -115,15 +115,23 @@ def run(origin: Origin, *, keep: bool = False) -> Iterator[str | Level]:
     """
     stored = registry.fetch_cached(origin.version.model, origin.version)
     yield _answers(origin, stored / "release")
-    place = paths.reproduced(origin.version.candidate)
-    try:
-        yield from _make(origin, place)
-        again = _Rebuilt(origin.version.model, stored, place / "build" / origin.version.model)
-        yield from (again.rows, again.model, again.release)
-        yield _verdict(origin, place)
-    finally:
-        if not keep:
-            files.remove(place)
+    clone = paths.reproduced(origin.version.candidate)
+    with files.lock(f"reproduce-{origin.version.candidate}"):
+        try:
+            yield from _again(origin, stored, clone)
+        finally:
+            if not keep:
+                files.remove(clone)
+
+
+def _again(origin: Origin, stored: Path, clone: Path) -> Iterator[str | Level]:
+    files.remove(clone)
+    yield f"code: commit {origin.commit[:10]}"
+    place = _clone(origin.commit, clone)
+    yield from _make(origin, place)
+    again = _Rebuilt(origin.version.model, stored, place / "build" / origin.version.model)
+    yield from (again.rows, again.model, again.release)
+    yield _verdict(origin, place)
 
 
 # ── the stored release ────────────────────────────────────────────────────────────────────────────
@@ -149,9 +157,6 @@ def _answers(origin: Origin, release: Path) -> Level:
 
 
 def _make(origin: Origin, place: Path) -> Iterator[str]:
-    files.remove(place)
-    yield f"code: commit {origin.commit[:10]}"
-    _clone(origin.commit, place)
     yield f"data: version {origin.data}"
     _bring_data(origin.data, place)
     yield "packages: " + _packages(origin, place)
@@ -160,7 +165,8 @@ def _make(origin: Origin, place: Path) -> Iterator[str]:
         _call(place, ".venv/bin/python", "-m", "tasks", step, origin.version.model)
 
 
-def _clone(commit: str, place: Path) -> None:
+def _clone(commit: str, place: Path) -> Path:
+    """Clone the repository; gives the project's folder in it."""
     here = Clone(settings.ROOT)
     if here.attempt("cat-file", "-e", f"{commit}^{{commit}}").returncode:
         raise Mistake(f"the commit {commit} is not in this clone: `git fetch --all`, and try again")
@@ -168,14 +174,16 @@ def _clone(commit: str, place: Path) -> None:
     place.parent.mkdir(parents=True, exist_ok=True)
     here.run("clone", "--quiet", "--shared", "--no-checkout", str(top), str(place))
     Clone(place).run("checkout", "--quiet", "--detach", commit)
+    return place / here.run("rev-parse", "--show-prefix")
 
 
 def _bring_data(version: str, place: Path) -> None:
     """Have data/ hold a version: from DVC's cache here, or else from the remote."""
+    versions.fetch(version)
     versions.share(place)
     files.write_text(place / "data.dvc", f"outs:\n- md5: {version}\n  hash: md5\n  path: data\n")
     (place / ".venv").symlink_to(sys.prefix)
-    _call(place, ".venv/bin/dvc", "pull", "--quiet", "data.dvc")
+    _call(place, ".venv/bin/dvc", "checkout", "--force", "data.dvc")
 
 
 def _packages(origin: Origin, place: Path) -> str:
@@ -184,7 +192,8 @@ def _packages(origin: Origin, place: Path) -> str:
     if files.sha256(here) == files.sha256(place / "requirements.lock"):
         return "the lock is that of this clone"
     (place / ".venv").unlink()
-    groups = (Path(sys.prefix) / ".ready").read_text().split()
+    ready = Path(sys.prefix) / ".ready"  # of `make setup`; another environment has none
+    groups = ready.read_text().split() if ready.exists() else []
     known = [group for group in groups if (place / "locks" / f"{group}.lock").exists()]
     _call(place, "make", "setup", *([f"WITH={' '.join(known)}"] if known else []))
     return f"the lock of commit {origin.commit[:10]} is another one: installed beside"
@@ -268,6 +277,9 @@ def _verdict(origin: Origin, place: Path) -> Level:
     recorded = registry.verdicts(model, origin.version.candidate)
     if not recorded:
         return Level("verdict", False, "none was recorded: there is nothing to compare with")
+    champions = sorted({verdict.champion for verdict in recorded if verdict.champion})
+    if gone := [name for name in champions if registry.find(model, name) is None]:
+        return Level("verdict", False, f"the champion of that time is gone from the registry: {listed(gone, MOST)}")
     with _built(place / "build"):
         pairs = [(verdict, _judge(model, verdict, place)) for verdict in recorded]
     differing = [text for before, now in pairs for text in _differences(before, now)]

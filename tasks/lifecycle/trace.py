@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.data import revisions, versions
 from tasks.ground import files, ledger, params, paths, settings
-from tasks.ground.errors import DataMissing, EvergreenError, Mistake
+from tasks.ground.errors import DataMissing, EvergreenError, FileTorn, Mistake
 from tasks.ground.words import many, one_line
 from tasks.prediction_log import prediction_log
 from tasks.prediction_log.log_tables import moment
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from tasks.release.gate.verdict import Verdict
 
 HEX = frozenset("0123456789abcdef")
+
+PART = {"prediction_id", "release", "source", "row"}
+"""What every part of a batch has, among other columns."""
 
 
 @dataclass(frozen=True)
@@ -160,11 +163,15 @@ def _time(ms: int) -> str:
 
 
 def _row_of_part(path: Path, prediction_id: str) -> dict[str, Any] | None:
-    from pyarrow import parquet
+    from pyarrow import ArrowInvalid, parquet
 
-    if "prediction_id" not in parquet.read_schema(path).names:
-        return None
-    rows: list[dict[str, Any]] = parquet.read_table(path, filters=[("prediction_id", "=", prediction_id)]).to_pylist()
+    try:
+        if not set(parquet.read_schema(path).names) >= PART:
+            return None  # somebody else's table
+        found = parquet.read_table(path, filters=[("prediction_id", "=", prediction_id)])
+    except ArrowInvalid as error:
+        raise FileTorn(f"{path} cannot be read ({one_line(error, 200)}): remove it, and predict again") from None
+    rows: list[dict[str, Any]] = found.to_pylist()
     return rows[0] if rows else None
 
 

@@ -415,3 +415,12 @@ def test_what_is_packaged_is_tracked(small: Project, monkeypatch: pytest.MonkeyP
     steps.run_as_stage("train", "tiny")
     steps.run_as_stage("package", "tiny")
     assert done == ["train ['tiny']", "package ['tiny']", "track tiny"]
+
+
+def test_json_holds_no_nan(capsys: pytest.CaptureFixture[str]) -> None:
+    """Other parsers than Python's refuse it: a value that is none is null."""
+    cli._print({"row": {"dist": float("nan")}, "all": [float("inf"), 1.5]}, True, [])
+    assert json.loads(capsys.readouterr().out, parse_constant=pytest.fail) == {
+        "row": {"dist": None},
+        "all": [None, 1.5],
+    }

@@ -121,3 +121,9 @@ def test_a_time_that_cannot_be_answered_is_a_mistake_that_says_why() -> None:
 def test_a_time_without_a_zone_is_utc() -> None:
     """As everything is written down."""
     assert live.parse("2026-11-03T12:00") == live.parse("2026-11-03T13:00+01:00") == BEGIN
+
+
+def test_the_last_minute_that_can_be_written_is_in_the_future() -> None:
+    """Whatever follows it."""
+    with pytest.raises(Mistake, match="in the future"):
+        live.over(MODEL, live.parse("9999-12-31T23:59:30"))

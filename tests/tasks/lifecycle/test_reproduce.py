@@ -12,8 +12,9 @@ import pytest
 
 from deployments import cli
 from tasks import steps
+from tasks.data import versions
 from tasks.ground import files, params, paths, settings
-from tasks.ground.errors import Mistake
+from tasks.ground.errors import Mistake, SourceUnavailable
 from tasks.lifecycle import reproduce
 from tasks.release import comparison
 from tasks.release.gate import gate
@@ -96,3 +97,23 @@ def test_a_commit_that_is_not_here_is_named(made: tuple[Project, str]) -> None:
     origin = replace(reproduce.find(made[1], params.load()), commit="c" * 40)
     with pytest.raises(Mistake, match="git fetch --all"):
         list(reproduce.run(origin))
+
+
+def test_a_project_in_a_folder_of_its_repository_is_found_in_the_clone(small: Project, tmp_path: Path) -> None:
+    """Its data version comes from the cache, whatever has become of the remote."""
+    shutil.rmtree(small.root / ".git")
+    Project(small.root.parent).run("git", "init", "-q")
+    small.commit()
+    commit = small.run("git", "rev-parse", "HEAD").stdout.strip()
+    place = reproduce._clone(commit, tmp_path / "again")
+    assert place == tmp_path / "again" / small.root.name
+    (small.root / ".dvc" / "config").write_text("")
+    reproduce._bring_data(str(versions.current()), place)
+    assert versions.tree(place / "data") == versions.tree()
+
+
+def test_a_data_version_that_is_gone_is_named(small: Project, tmp_path: Path) -> None:
+    """No code of the candidate's is blamed for it."""
+    place = reproduce._clone(small.run("git", "rev-parse", "HEAD").stdout.strip(), tmp_path / "again")
+    with pytest.raises(SourceUnavailable, match=f"{'0' * 32}.dir"):
+        reproduce._bring_data("0" * 32 + ".dir", place)

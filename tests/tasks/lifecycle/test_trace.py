@@ -13,11 +13,14 @@ from typing import Any
 
 import orjson
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from deployments import cli
 from tasks.ground import files, params, paths, settings
-from tasks.ground.errors import DataMissing, Mistake
+from tasks.ground.errors import DataMissing, FileTorn, Mistake
+from tasks.lifecycle import trace
 from tasks.lifecycle.trace import Tracer
 from tasks.prediction_log import prediction_log
 from tasks.release.batch import batch
@@ -180,3 +183,12 @@ def test_the_command_prints_it(world: World, capsys: pytest.CaptureFixture[str])
     assert f"candidate {world.candidate}" in capsys.readouterr().out
     assert cli.main(["trace", world.late, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["id"] == world.late
+
+
+def test_a_table_of_somebody_else_is_passed_over_and_a_torn_part_is_named(tmp_path: Path) -> None:
+    """A batch's folder may hold both."""
+    pq.write_table(pa.table({"prediction_id": ["0" * 32], "price": [1.5]}), tmp_path / "joined.parquet")
+    assert trace._row_of_part(tmp_path / "joined.parquet", "0" * 32) is None
+    (tmp_path / "part.parquet").write_bytes((tmp_path / "joined.parquet").read_bytes()[:-20])
+    with pytest.raises(FileTorn, match=r"part\.parquet cannot be read"):
+        trace._row_of_part(tmp_path / "part.parquet", "0" * 32)
