@@ -1,5 +1,5 @@
 # The measurements, and what only the platform's own checkout has; the Makefile includes it where it is there.
-.PHONY: bench-cycle bench-serving bench-swaps bench-canary bench-monitor bench-throughput bench-texts bench-tune bench-backtest bench-soak docs
+.PHONY: bench-cycle bench-serving bench-swaps bench-canary bench-monitor bench-throughput bench-texts bench-tune bench-backtest bench-scale bench-soak docs
 
 bench-cycle: $(READY)  ## a cycle against a bare script, side by side
 	@python -m benchmarks.cycle
@@ -30,6 +30,9 @@ bench-families: $(READY)  ## LightGBM and XGBoost behind the router, beside MLSe
 
 bench-backtest: $(READY)  ## a year of flights lived through under each retrain policy, side by side
 	@bin/evergreen backtest --source upstream --page docs/benchmarks/backtest.md --picture docs/pictures/backtest.png
+
+bench-scale: $(READY)  ## batch scoring beside a plain loop: CPU, memory, bytes written; after make run, two minutes
+	@python -m benchmarks.scale
 
 bench-soak: $(READY)  ## the loop under 200 random schedules of events and kills, half an hour or more (SEED=1000 for others)
 	@python -m tests.loop.soak --schedules 200 --kills 200 --seed $(or $(SEED),1) --every registry,settled,books

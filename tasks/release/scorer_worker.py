@@ -57,7 +57,7 @@ class ReleaseScorer:
     @cached_property
     def columns(self) -> list[str]:
         """The columns of an answer, also where a chunk has no valid row."""
-        return list(self._scored([_module("request_schema", "schema").example_row(self.features)]))
+        return list(self._scored(self._frame([_module("request_schema", "schema").example_row(self.features)])))
 
     def frame(self, table: pa.Table) -> pa.Table:
         """The model's predictions of rows that are not checked."""
@@ -76,14 +76,49 @@ class ReleaseScorer:
         import numpy as np
         import pyarrow as pa
 
-        checked = [self._checked(*row) for row in self._rows(table)]
+        plain = self._plainly_valid(table)
+        others = table.filter(pa.array(~plain))
+        checked = [self._checked(*row) for row in self._rows(others)]
         valid = [row for row in checked if isinstance(row, dict)]
-        is_valid = np.array([isinstance(row, dict) for row in checked], dtype=bool)
-        scored = self._scored(valid) if valid else {}
-        places = pa.array(np.cumsum(is_valid) - 1, mask=~is_valid)
-        answer = {n: pa.array(scored[n]).take(places) if valid else pa.nulls(len(checked)) for n in self.columns}
-        answer["problem"] = pa.array([None if isinstance(row, dict) else row for row in checked], pa.string())
+        problems = np.full(len(table), None, dtype=object)
+        problems[~plain] = [None if isinstance(row, dict) else row for row in checked]
+        places = np.cumsum(plain) - 1  # in the frame: first the plain rows, then the others
+        is_valid = plain.copy()
+        is_valid[~plain] = [isinstance(row, dict) for row in checked]
+        places[is_valid & ~plain] = plain.sum() + np.arange(len(valid))
+        scored = self._scored(self._frames(table.filter(pa.array(plain)), valid)) if is_valid.any() else {}
+        order = pa.array(places, mask=~is_valid)
+        answer = {n: pa.array(scored[n]).take(order) if scored else pa.nulls(len(table)) for n in self.columns}
+        answer["problem"] = pa.array(problems, pa.string())
         return pa.table({name: values.cast(self._type(name)) for name, values in answer.items()})
+
+    def _plainly_valid(self, table: pa.Table) -> Any:
+        """Of each row, whether it is valid by a look at whole columns; the schema is asked about the others."""
+        import numpy as np
+        import pyarrow.compute as pc
+
+        limits = getattr(_module("request_schema", "schema"), "limits", None)
+        known = self.types is not None and set(self.features) <= set(table.column_names)
+        kinds = {name: feature["type"] for name, feature in self.features.items()}
+        if limits is None or not known or not all(_is_plain(table[name].type, kinds[name]) for name in kinds):
+            return np.zeros(len(table), dtype=bool)
+        plain = np.ones(len(table), dtype=bool)
+        if "json" in table.column_names:
+            plain &= table["json"].is_null().to_numpy()
+        for name, feature in self.features.items():
+            within = _within(table[name], feature["type"], limits(feature))
+            plain &= pc.fill_null(within, bool(feature.get("nullable"))).to_numpy()
+        return plain
+
+    def _frames(self, plain: pa.Table, valid: list[dict[str, Any]]) -> pd.DataFrame:
+        """The frame of the plain rows, and below them of those that the schema read."""
+        import pandas as pd
+
+        if not len(plain):
+            return self._frame(valid)
+        columns = {name: _values(plain[name], feature["type"]) for name, feature in self.features.items()}
+        frame = pd.DataFrame(columns)
+        return pd.concat([frame, self._frame(valid)], ignore_index=True) if valid else frame
 
     def _rows(self, table: pa.Table) -> Any:
         texts = table["json"].to_pylist() if "json" in table.column_names else [None] * len(table)
@@ -114,8 +149,7 @@ class ReleaseScorer:
         }.get(fault["type"], fault["msg"])
         return problem if name is None else f"{name}: {problem}"
 
-    def _scored(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        frame = self._frame(rows)
+    def _scored(self, frame: pd.DataFrame) -> dict[str, Any]:
         table = self._predicted(frame)
         outputs = self.facts.get("outputs")
         if outputs is None:
@@ -187,6 +221,41 @@ def _module(name: str, before: str) -> Any:
         return import_module(f"tasks.runtime.{name}")
     except ModuleNotFoundError:
         return import_module(f"tasks.{before}")
+
+
+def _is_plain(type_: Any, kind: str) -> bool:
+    """Whether a column's values are checked as a whole: they are of the feature's type already."""
+    import pyarrow as pa
+
+    text, types = pa.string(), {"integer": pa.int64(), "number": pa.float64(), "boolean": pa.bool_()}
+    types |= {"category": text, "text": text}
+    return bool(types.get(kind) == type_)
+
+
+def _within(column: Any, kind: str, limits: dict[str, Any]) -> Any:
+    """Of each value whether it keeps the schema's limits; null where it is missing."""
+    import pyarrow.compute as pc
+
+    if kind == "boolean":
+        return pc.is_valid(column) if not column.null_count else pc.or_(column, pc.invert(column))
+    measure, least, most = pc.utf8_length(column) if kind in {"category", "text"} else column, "ge", "le"
+    if kind in {"category", "text"}:
+        least, most = "min_length", "max_length"
+    within = pc.is_finite(column) if kind == "number" else pc.equal(measure, measure)
+    if kind == "integer":  # beyond, a float64 is not exact
+        within = pc.and_(pc.less_equal(column, 2**53), pc.greater_equal(column, -(2**53)))
+    if least in limits:
+        within = pc.and_(within, pc.greater_equal(measure, limits[least]))
+    return pc.and_(within, pc.less_equal(measure, limits[most])) if most in limits else within
+
+
+def _values(column: Any, kind: str) -> Any:
+    """A plain column's values as a pipeline was fitted on them: texts str, others float64."""
+    import pyarrow as pa
+
+    if kind in {"category", "text"}:
+        return column.to_pandas().astype("str")
+    return column.cast(pa.float64()).to_numpy()
 
 
 def _plain(column: Any, kind: str) -> list[Any]:

@@ -21,7 +21,7 @@ import pytest
 from tasks.ground import files, model_environment, params, settings
 from tasks.ground.errors import DataMissing, Mistake, ModelCodeError, SourceUnavailable, StageFailed
 from tasks.ground.storage import Location
-from tasks.release import scorer
+from tasks.release import scorer, scorer_worker
 from tasks.release.batch import batch, batch_sources
 from tasks.release.batch.batch import BatchRefused
 from tasks.release.package import package
@@ -792,8 +792,45 @@ def test_a_folder_has_one_lock_however_it_is_written(tmp_path: Path, monkeypatch
 
 
 def test_the_id_of_a_prediction_is_that_of_its_candidate_data_and_row():
-    """Ids are those that earlier builds gave: hashing their common beginning once changes none."""
-    rows = range(9_999, 10_002)
-    assert list(batch._ids("c0ffee/da7a", rows)) == [
-        hashlib.sha256(f"c0ffee/da7a/{row}".encode()).hexdigest()[:32] for row in rows
-    ]
+    """Format 2: what it is of as a hash, and the row. Another way to make them needs another format."""
+    begin = hashlib.sha256(b"c0ffee/da7a").hexdigest()[:20]
+    assert list(batch._ids("c0ffee/da7a", range(9_999, 10_001))) == [f"{begin}00000000270f", f"{begin}000000002710"]
+    assert batch.FORMAT == 2
+
+
+def test_the_check_of_whole_columns_lets_through_what_the_schema_lets_through_and_no_more(
+    candidate: str, holdout: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+):
+    """Values on, beyond and beside each limit, and missing: the same answers, problems and order by either way."""
+    scoring = scorer_worker.ReleaseScorer(package.stored(MODEL, candidate) / "src")
+    features = scoring.features
+    rows = pa.Table.from_pandas(holdout[list(features)], preserve_index=False)
+    rows = rows.cast(pa.schema([(name, COLUMN_TYPES[feature["type"]]) for name, feature in features.items()]))
+    tried = [rows]
+    for at, (name, feature) in enumerate(features.items()):
+        values = edge_values(feature)
+        column = pa.array(values, COLUMN_TYPES[feature["type"]])
+        tried.append(rows[: len(values)].set_column(at, name, column))
+    table = pa.concat_tables(tried)
+    plain = scoring._plainly_valid(table)
+    assert plain[: len(rows)].all()
+    got = scoring.requests(table)
+    monkeypatch.setattr(scoring, "_plainly_valid", lambda table: np.zeros(len(table), dtype=bool))
+    expected = scoring.requests(table)
+    assert got.equals(expected)
+    assert (plain == expected["problem"].is_null().to_numpy()).all()
+    assert not plain.all()
+
+
+COLUMN_TYPES = {"category": pa.string(), "integer": pa.int64(), "number": pa.float64()}
+
+
+def edge_values(feature: dict[str, Any]) -> list[Any]:
+    """Values on the limits of a feature, next to them, and missing."""
+    if feature["type"] == "category":
+        return [None, "", "x", "é" * 200, "é" * 201]
+    limits = [limit for limit in (feature.get("min"), feature.get("max")) if limit is not None]
+    if feature["type"] == "integer":
+        return [None, 0, *(int(limit) + step for limit in limits for step in (-1, 0, 1)), 2**53, 2**53 + 1, -(2**53)]
+    nearest = [np.nextafter(limit, to) for limit in limits for to in (-np.inf, np.inf)]
+    return [None, *limits, *nearest, -0.0, 1e300, np.nan, np.inf, -np.inf]
