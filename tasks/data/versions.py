@@ -452,7 +452,9 @@ def share(clone: Path) -> None:
     config.set("cache", "dir", str(_cache().resolve()))
     if remote is not None and remote.folder is not None:
         config.set(f"'remote \"{config.get('core', 'remote')}\"'", "url", str(remote.folder))
-    with (clone / ".dvc" / "config.local").open("w", encoding="utf-8") as file:
+    path = clone / ".dvc" / "config.local"
+    path.touch(mode=0o600)  # it may hold the credentials of this one's remote
+    with path.open("w", encoding="utf-8") as file:
         config.write(file)
 
 

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 HEX = frozenset("0123456789abcdef")
 
+ANSWER = {"prediction", "probability", "low", "high", "anomaly_score", "unseen", "problem"}
+
 PART = {"prediction_id", "release", "source", "row"}
 """What every part of a batch has, among other columns."""
 
@@ -125,8 +127,7 @@ class Tracer:
     def _scored(self, model: str, prediction_id: str) -> Trace | None:
         for path in sorted((paths.batches() / model).rglob("*.parquet")):
             if row := _row_of_part(path, prediction_id):
-                names = {"prediction", "probability", "low", "high", "anomaly_score", "problem"}
-                answer = {n: v for n, v in row.items() if n in names or n.startswith("p_")}
+                answer = {name: value for name, value in row.items() if _is_answer(name)}
                 own = {"prediction_id", "model", "version", "release", "source", "data", "row", *answer}
                 asked: dict[str, Any] = {
                     "time": None,
@@ -162,16 +163,21 @@ def _time(ms: int) -> str:
         return "at no time that can be"
 
 
+def _is_answer(column: str) -> bool:
+    """Whether a batch's column is of the answer; of several labels each has its own, such as `rain:low`."""
+    return answer_columns.is_prediction(column) or bool(ANSWER & {column, column.partition(":")[2]})
+
+
 def _row_of_part(path: Path, prediction_id: str) -> dict[str, Any] | None:
     from pyarrow import ArrowInvalid, parquet
 
     try:
         if not set(parquet.read_schema(path).names) >= PART:
             return None  # somebody else's table
-        found = parquet.read_table(path, filters=[("prediction_id", "=", prediction_id)])
+        table = parquet.read_table(path, filters=[("prediction_id", "=", prediction_id)])
     except ArrowInvalid as error:
         raise FileTorn(f"{path} cannot be read ({one_line(error, 200)}): remove it, and predict again") from None
-    rows: list[dict[str, Any]] = found.to_pylist()
+    rows: list[dict[str, Any]] = table.to_pylist()
     return rows[0] if rows else None
 
 

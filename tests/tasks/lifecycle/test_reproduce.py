@@ -110,6 +110,7 @@ def test_a_project_in_a_folder_of_its_repository_is_found_in_the_clone(small: Pr
     (small.root / ".dvc" / "config").write_text("")
     reproduce._bring_data(str(versions.current()), place)
     assert versions.tree(place / "data") == versions.tree()
+    assert (place / ".dvc" / "config.local").stat().st_mode & 0o077 == 0
 
 
 def test_a_data_version_that_is_gone_is_named(small: Project, tmp_path: Path) -> None:

@@ -192,3 +192,9 @@ def test_a_table_of_somebody_else_is_passed_over_and_a_torn_part_is_named(tmp_pa
     (tmp_path / "part.parquet").write_bytes((tmp_path / "joined.parquet").read_bytes()[:-20])
     with pytest.raises(FileTorn, match=r"part\.parquet cannot be read"):
         trace._row_of_part(tmp_path / "part.parquet", "0" * 32)
+
+
+def test_answers_of_several_labels_are_no_columns_of_the_row() -> None:
+    """Each label has its own; what was kept of the source stays the row's."""
+    names = ["rain:prediction", "rain:p_yes", "wind:low", "p_a:b", "unseen", "dist", "low_tide"]
+    assert [name for name in names if trace._is_answer(name)] == names[:5]
