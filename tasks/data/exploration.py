@@ -74,9 +74,8 @@ def data_docs() -> Path:
     rows = []
     for model in given.models:
         for dataset in given.models[model].datasets:
-            partitions = validate.partitions(dataset)
-            befores = [validate.neighbours(path.stem, partitions)[0] for path in partitions]
-            rows += [_document(path, dataset, model, before) for path, before in zip(partitions, befores, strict=True)]
+            befores = validate.befores(validate.partitions(dataset))
+            rows += [_document(path, dataset, model, before) for path, before in befores.items()]
     index = paths.reports() / "data-docs" / "index.html"
     files.write_text(index, _index(rows))
     return index

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from functools import lru_cache
 from pathlib import Path
 
 from tasks.ground import files
@@ -47,7 +48,16 @@ def _cache() -> Path:
 
 
 def _load() -> dict[str, list[int | str]]:
-    return files.read_state(_cache(), dict[str, list[int | str]]())
+    try:
+        return _read(_cache(), files.state_of(_cache()))
+    except FileNotFoundError:
+        return {}
+
+
+@lru_cache(maxsize=1)
+def _read(path: Path, state: tuple[int, ...]) -> dict[str, list[int | str]]:  # noqa: ARG001 - what a change changes
+    """Once per content: it names every file, and is asked of every file."""
+    return files.read_state(path, dict[str, list[int | str]]())
 
 
 def _add(fresh: dict[str, list[int | str]]) -> None:

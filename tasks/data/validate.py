@@ -43,9 +43,9 @@ def validate(model_name: str) -> None:
             )
     md5 = file_hashes.md5s([path for paths in by_dataset.values() for path in paths])
     reports = [
-        check(path, dataset, model_name, neighbours(path.stem, paths)[0])
+        check(path, dataset, model_name, before)
         for dataset, paths in by_dataset.items()
-        for path in paths
+        for path, before in befores(paths).items()
     ]
     if refused := [report for report in reports if not report.passed]:
         raise StageFailed(_failure(model_name, refused))
@@ -87,9 +87,16 @@ def partitions(dataset: str) -> list[Path]:
 
 def neighbours(partition: str, paths: Iterable[Path]) -> tuple[Path | None, Path | None]:
     """The partitions just before and just after one, as far as their names say."""
-    by_name: dict[str | None, Path] = {path.stem: path for path in paths}
-    before, after = partition_names.neighbours(partition, map(str, by_name))
-    return by_name.get(before), by_name.get(after)
+    by_name = {path.stem: path for path in paths}
+    before, after = partition_names.neighbours([partition], by_name)[partition]
+    return by_name.get(before or ""), by_name.get(after or "")
+
+
+def befores(paths: Iterable[Path]) -> dict[Path, Path | None]:
+    """Each partition of a dataset, and the one just before it."""
+    by_name = {path.stem: path for path in paths}
+    near = partition_names.neighbours(by_name, by_name)
+    return {path: by_name.get(near[name][0] or "") for name, path in by_name.items()}
 
 
 def check(path: Path, dataset: str, model: str, before: Path | None) -> Report:
@@ -117,7 +124,7 @@ def check_with_details(
     previous = summary(before, dataset, model) if before else None
     try:
         key = {**_content(path, dataset, model), "partition": path.stem, "previous": previous}
-        key["gx"] = version("great_expectations")
+        key["gx"] = _version("great_expectations")
     except contract.NotPlaced as error:
         return _unread(str(error), path, dataset, model), None
 
@@ -162,9 +169,12 @@ def _content(path: Path, dataset: str, model: str) -> dict[str, Any]:
         "dataset": dataset,
         "contract": contract.digest(model, dataset, path.stem),
         "code": _code(),
-        "pandas": version("pandas"),
-        "pyarrow": version("pyarrow"),
+        "pandas": _version("pandas"),
+        "pyarrow": _version("pyarrow"),
     }
+
+
+_version = cache(version)  # which reads a file each time
 
 
 @cache

@@ -319,10 +319,11 @@ def _seal_file(path: Path) -> Path:
 
 
 def _hash_of(path: Path) -> str:
-    return digest(tree(path)) if path.is_dir() else _sha256_of(path, _state_of(path))
+    return digest(tree(path)) if path.is_dir() else _sha256_of(path, state_of(path))
 
 
-def _state_of(path: Path) -> tuple[int, int, int, int]:
+def state_of(path: Path) -> tuple[int, int, int, int]:
+    """What changes of a file when it is written: its times, its size and its inode."""
     stat = path.stat()
     return stat.st_ctime_ns, stat.st_mtime_ns, stat.st_size, stat.st_ino
 

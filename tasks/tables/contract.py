@@ -7,6 +7,8 @@ and training see the same types.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -214,12 +216,14 @@ def load(model: str, dataset: str, partition: str | None = None) -> Contract:
         ContractError: the file is missing, is not YAML, or has unknown keys or types.
         NotPlaced: the suite says `from` or `until`, and the partition's name cannot be compared with it.
     """
-    return _load(*_suite(model, dataset), partition)
+    text, where = _suite(model, dataset)
+    return _load(text, where, _place(text, where, partition))
 
 
 def digest(model: str, dataset: str, partition: str) -> str:
     """The identity of what a suite asks of a partition: an edit that concerns another one, or a comment, is none."""
-    return _digest(*_suite(model, dataset), partition)
+    text, where = _suite(model, dataset)
+    return _digest(text, where, _place(text, where, partition))
 
 
 def _suite(model: str, dataset: str) -> tuple[str, str]:
@@ -235,19 +239,55 @@ def _suite(model: str, dataset: str) -> tuple[str, str]:
         ) from None
 
 
-# a process asks for each many times, and YAML is slow to read: by the text, so that an edit is seen
+# a process asks for each many times, and YAML is slow to read: by the text, so that an edit is seen; and once for all
+# partitions of which the suite asks the same
 
 
-@lru_cache(maxsize=65_536)
-def _digest(text: str, where: str, partition: str) -> str:
-    return files.digest(_load(text, where, partition).model_dump())
+@dataclass(frozen=True)
+class _Place:
+    """Where a partition lies to the spans of a suite: equal places are asked the same."""
+
+    partition: str | None = field(compare=False)
+    sides: tuple[Any, ...]
+
+
+def _place(text: str, where: str, partition: str | None) -> _Place:
+    edges = _edges_of(text, where)
+    if partition is None:
+        return _Place(None, (None,) * len(edges))
+    try:
+        sides = ((partitions.holds(partition, edge, None), partitions.holds(partition, None, edge)) for edge in edges)
+        return _Place(partition, tuple(sides))
+    except ValueError:  # of another family of names: where a span is asked for it, that is told
+        return _Place(partition, (partition,))
+
+
+@lru_cache(maxsize=64)
+def _edges_of(text: str, where: str) -> tuple[str, ...]:
+    return tuple(sorted({edge for edge in _edges(_written(text, where)) if partitions.period(edge)}))
+
+
+def _edges(written: Any) -> Iterator[str]:
+    """What stands behind `from` and `until`, and now and then a word of something else, which says no time."""
+    if isinstance(written, dict):
+        yield from (str(written[key]) for key in ("from", "until") if key in written)
+        written = list(written.values())
+    for each in written if isinstance(written, list) else ():
+        yield from _edges(each)
 
 
 @lru_cache(maxsize=4096)
-def _load(text: str, where: str, partition: str | None) -> Contract:
+def _digest(text: str, where: str, place: _Place) -> str:
+    return files.digest(_load(text, where, place).model_dump())
+
+
+@lru_cache(maxsize=4096)
+def _load(text: str, where: str, place: _Place) -> Contract:
     written = _written(text, where)
     try:
-        return Contract.model_validate(_applied(written, partition, where) if isinstance(written, dict) else written)
+        return Contract.model_validate(
+            _applied(written, place.partition, where) if isinstance(written, dict) else written
+        )
     except ValidationError as error:
         raise ContractError(_faults(error, where)) from None
 

@@ -7,9 +7,13 @@ alphabet. Where there are rows, their times are better (tasks/training/consisten
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from bisect import bisect_left, bisect_right
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from functools import lru_cache
+from operator import itemgetter
 
 _DATES = [
     re.compile(pattern, re.IGNORECASE)
@@ -41,6 +45,7 @@ class Period:
     """The first key after it."""
 
 
+@lru_cache(maxsize=65_536)
 def period(name: str) -> Period | None:
     """The time in a partition's name; None where it has none."""
     for pattern in _DATES:
@@ -114,14 +119,22 @@ def in_order(names: Iterable[str]) -> list[str]:
     return sorted(names, key=lambda name: p.begin if (p := period(name)) else ())
 
 
-def neighbours(name: str, others: Iterable[str]) -> tuple[str | None, str | None]:
-    """The newest of the others before this one and the oldest after it; None where none can be said to be."""
-    if (mine := period(name)) is None:
+def neighbours(wanted: Iterable[str], others: Iterable[str]) -> dict[str, tuple[str | None, str | None]]:
+    """Of each name: the newest of the others before it and the oldest after it; None where none can be said to be."""
+    families: dict[str, list[tuple[Key, str]]] = defaultdict(list)
+    for other in others:
+        if its := period(other):
+            families[its.family].append((its.begin, other))
+    ordered = {family: sorted(members) for family, members in families.items()}
+    return {name: _between(period(name), ordered) for name in wanted}
+
+
+def _between(mine: Period | None, ordered: Mapping[str, list[tuple[Key, str]]]) -> tuple[str | None, str | None]:
+    family = ordered.get(mine.family, []) if mine else []
+    if mine is None or not family:
         return None, None
-    family = sorted((p.begin, other) for other in others if (p := period(other)) and p.family == mine.family)
-    older = [other for begin, other in family if begin < mine.begin]
-    newer = [other for begin, other in family if begin > mine.begin]
-    return older[-1] if older else None, newer[0] if newer else None
+    older, newer = (cut(family, mine.begin, key=itemgetter(0)) for cut in (bisect_left, bisect_right))
+    return family[older - 1][1] if older else None, family[newer][1] if newer < len(family) else None
 
 
 def holds(name: str, first: str | None, last: str | None) -> bool:

@@ -29,11 +29,12 @@ RISING = [
 @pytest.mark.parametrize("names", RISING, ids=lambda names: names[-1])
 def test_names_that_say_a_time_are_in_its_order(names: list[str]) -> None:
     """Not in that of the alphabet: each is just before the next, however the others lie."""
+    near = partitions.neighbours(names, reversed(names))
     for earlier, later in pairwise(names):
-        assert partitions.neighbours(later, reversed(names))[0] == earlier
-        assert partitions.neighbours(earlier, reversed(names))[1] == later
-    assert partitions.neighbours(names[0], names)[0] is None
-    assert partitions.neighbours(names[-1], names)[1] is None
+        assert near[later][0] == earlier
+        assert near[earlier][1] == later
+    assert near[names[0]][0] is None
+    assert near[names[-1]][1] is None
 
 
 @pytest.mark.parametrize(
@@ -50,7 +51,7 @@ def test_names_that_say_a_time_are_in_its_order(names: list[str]) -> None:
 def test_names_that_say_none_are_not_compared(one: str, other: str) -> None:
     """Neither is before the other, and a limit by one holds nothing of the other."""
     for name, beside in ((one, other), (other, one)):
-        assert partitions.neighbours(name, [beside]) == (None, None)
+        assert partitions.neighbours([name], [beside]) == {name: (None, None)}
         with pytest.raises(ValueError, match="cannot be said of their names"):
             partitions.holds(name, beside, None)
 
