@@ -93,6 +93,17 @@ def version_at(model: str, at: datetime) -> int:
     return int(live["version"])
 
 
+def line_at(model: str, at: datetime) -> dict[str, Any] | None:
+    """The line of the journal by which a release was live at a moment; None where none was."""
+    return _live(_journal(model), at)
+
+
+def was_live(model: str, candidate: str, before: datetime) -> bool:
+    """Whether a release had been live before a moment."""
+    lines = [line for line in _journal(model) if _at(line) <= before]
+    return any(line["outcome"] == "live" and line["candidate"] == candidate for line in lines)
+
+
 def parse(text: str) -> datetime:
     """A moment as a person writes it: ISO 8601; without a zone it is UTC.
 

@@ -94,7 +94,12 @@ def find(name: str, config: params.Params) -> Origin:
     if (commit := tags.get("git.commit", "none")) == "none":
         raise Mistake(f"{version} was made outside of Git: nobody knows of which code")
     return Origin(
-        version, commit, tags.get("git.dirty") == "true", tags[tracking.DATA_VERSION], tags["lock"], logged=logged
+        version,
+        commit,
+        tags.get("git.dirty") == "true",
+        tags.get(tracking.DATA_VERSION, ""),
+        tags.get("lock", "unknown"),
+        logged=logged,
     )
 
 

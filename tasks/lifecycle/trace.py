@@ -18,9 +18,10 @@ from tasks.data import revisions, versions
 from tasks.ground import files, ledger, params, paths, settings
 from tasks.ground.errors import DataMissing, EvergreenError, FileTorn, Mistake
 from tasks.ground.words import many, one_line
+from tasks.lifecycle import live
 from tasks.prediction_log import prediction_log
 from tasks.prediction_log.log_tables import moment
-from tasks.release.registry import desired_state, registry, tracking
+from tasks.release.registry import registry, tracking
 from tasks.runtime import answer_columns
 
 if TYPE_CHECKING:
@@ -187,21 +188,23 @@ def _label(model: str, row: str | None) -> dict[str, Any] | None:
 
     for path in sorted((settings.BUILD / model / "rows").glob("*.parquet"), reverse=True) if row else ():
         names = answer_columns.labels(parquet.read_schema(path).names)
+        if not names:  # an anomaly model may have none
+            return None
         for labels in parquet.read_table(path, columns=names, filters=[("id", "=", row)]).to_pylist():
             return {"row": row, "value": labels.get("label", labels)}
     return None
 
 
 def _released(model: str, candidate: str, answered: int) -> str:
-    """As what a release answered at a moment, by the journal of rollouts."""
-    live = None
-    for line in desired_state.history(model):
-        if datetime.fromisoformat(line["time"]).timestamp() * 1000 > answered:
-            break
-        live = line if line["outcome"] == "live" else None if live and live["candidate"] == line["candidate"] else live
-    if live and live["candidate"] == candidate:
-        return f"live since {live['time']}"
-    return "canary" + (f", beside {live['candidate']}, which was live since {live['time']}" if live else "")
+    """As what a release answered at a moment, by the journal of rollouts of this machine."""
+    at = datetime.fromtimestamp(answered / 1000, UTC)
+    line, was_live = live.line_at(model, at), live.was_live(model, candidate, at)
+    if line is None:
+        return "canary, or the journal of this machine begins later"
+    if line["candidate"] == candidate:
+        return f"live since {line['time']}"
+    beside = f"{line['candidate']}, which was live since {line['time']}"
+    return f"drained after {beside}" if was_live else f"canary, beside {beside}"
 
 
 # ── where a candidate comes from ──────────────────────────────────────────────────────────────────

@@ -45,11 +45,13 @@ def transactions() -> Iterator[None]:
     event.listen(Session, "after_begin", _look)
     try:
         yield
-    except Exception as error:  # noqa: BLE001 - raised again
+    except Exception as error:
         lost: BaseException | None = error
         while lost is not None and not isinstance(lost, leases.LeaseLost):
             lost = lost.__cause__ or lost.__context__  # MLflow wraps it
-        raise lost or error from None
+        if lost is not None:
+            raise lost from None
+        raise
     finally:
         event.remove(Session, "after_begin", _look)
 
