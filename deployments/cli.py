@@ -42,6 +42,8 @@ GROUPS = {
     "keys": Typer(help="API keys of the router: list, add, remove, open.", no_args_is_help=True),
     "quarantine": Typer(help="Deliveries that were refused: list, show, retry, close.", no_args_is_help=True),
 }
+GROUPS["policy"] = Typer(help="policies/promotion.yaml: check.", no_args_is_help=True)
+app.add_typer(GROUPS["policy"], name="policy", rich_help_panel=MODELS)
 app.add_typer(GROUPS["keys"], name="keys", rich_help_panel=SERVING)
 app.add_typer(GROUPS["quarantine"], name="quarantine", rich_help_panel=DATA)
 
@@ -363,6 +365,49 @@ def promote(model: Model, version: Version = None) -> None:
     from tasks.release.registry import registry
 
     print(f"{registry.promote_by_hand(model, version)} is champion")
+
+
+@command("approve flight_delay --why 'read the verdict; the slices are fine'", MODELS)
+def approve(
+    model: Model,
+    candidate: Annotated[str | None, Argument(help="Instead of the challenger.")] = None,
+    why: Annotated[str, Option(help="Recorded with the approval.")] = "",
+    break_glass: Annotated[bool, Option("--break-glass", help="Without the other approvals, and in a freeze.")] = False,
+) -> int:
+    """Say yes to a candidate that waits for approvals; with the last one it is promoted."""
+    from tasks.ground.errors import NotPromoted
+    from tasks.release.registry import registry
+
+    version, line = registry.approve(model, candidate, why, break_glass=break_glass)
+    print(f"{line.by} ({line.identity}) approves candidate {line.candidate} of {model}")
+    try:
+        print(f"{registry.promote_by_hand(model, version)} is champion")
+    except NotPromoted as error:
+        print(f"it waits: {error}")
+        return ATTENTION
+    return 0
+
+
+@command("approvals flight_delay", MODELS)
+def approvals(model: Model, as_json: Json = False) -> None:
+    """Approvals that were given: for which candidate, by whom, when and why."""
+    from tasks.release.policy import approvals as given
+
+    lines = given.given(model)
+    words = [f"{each.time[:16]}  {each.candidate}  {each.by} ({each.identity}): {each.why}" for each in lines]
+    _print([asdict(each) for each in lines], as_json, words or [f"{model}: no approval was given yet"])
+
+
+@command("policy check", MODELS)
+def policy_check() -> None:
+    """Read policies/promotion.yaml and say what is wrong with it, if anything is."""
+    from tasks.release.policy import promotion
+
+    loaded = promotion.load()
+    if loaded is None:
+        print(f"there is no {promotion.NAME}: the gate alone decides")
+    else:
+        print(f"{promotion.NAME}: {len(loaded.policy.rules)} rules, {len(loaded.policy.freezes)} freezes, sound")
 
 
 @command("rollback flight_delay --reason 'late arrivals are wrong'", MODELS)

@@ -169,7 +169,7 @@ def _judge(model: str, version: int, on_hold: str | None, differing: list[str]) 
 
     verdict: Verdict = as_task(comparison.judge_candidate, "judge it against the champion")(model)
     as_task(registry.record_verdict, "record the verdict", retries=3)(model, version, verdict)
-    on_hold = on_hold if on_hold and verdict.promoted else ""
+    on_hold = (on_hold or _missing_approval(model, version, verdict.id)) if verdict.promoted else ""
     verdict_ledger.keep(model, version, verdict, run=_run_url(), on_hold=on_hold)
     if on_hold or differing:
         put_on_hold = as_task(registry.put_on_hold, "have it wait for a person's approval", retries=3)
@@ -179,6 +179,15 @@ def _judge(model: str, version: int, on_hold: str | None, differing: list[str]) 
         events.champion_changed(model, version, verdict.id)  # triggers rollout
     _show(model, verdict, on_hold)
     return f"{verdict.summary}; not promoted: {on_hold}" if on_hold else verdict.summary
+
+
+def _missing_approval(model: str, version: int, verdict_id: str) -> str:
+    from tasks.release.registry import registry
+
+    why: str | None = as_task(registry.missing_approval, "ask the promotion policy", retries=3)(
+        model, version, verdict_id
+    )
+    return why or ""
 
 
 def _show(model: str, verdict: Verdict, on_hold: str) -> None:

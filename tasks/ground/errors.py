@@ -20,6 +20,10 @@ class ParamsError(Mistake):
     """params.yaml has an unknown key, a wrong type or an impossible value."""
 
 
+class PolicyError(Mistake):
+    """policies/promotion.yaml cannot be read, names what does not exist, or can never be met."""
+
+
 class NoModel(Mistake):
     """The project has no model yet."""
 
@@ -78,3 +82,7 @@ class FileTorn(WorldError, ValueError):
 
 class NotPromoted(WorldError):
     """A version was withdrawn, or no verdict says that it may replace the champion."""
+
+
+class NeedsApproval(NotPromoted):
+    """The policy wants approvals that are not there, or a freeze is in force."""

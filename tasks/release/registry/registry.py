@@ -30,12 +30,15 @@ from tasks.ground.errors import (
     EvergreenError,
     Mistake,
     ModelFileRefused,
+    NeedsApproval,
     NotPromoted,
     RegistryDamaged,
     did_you_mean,
 )
 from tasks.release.gate.verdict import Verdict
 from tasks.release.package import package
+from tasks.release.policy import approvals, promotion
+from tasks.release.policy.approvals import Approval
 from tasks.release.registry import candidate_outcome
 from tasks.release.registry.mlflow_store import Tolerating, connect, read_artifact, with_retries, write_artifacts
 from tasks.release.registry.tracking import (
@@ -442,7 +445,8 @@ def promote(model_name: str, version: int, verdict_id: str) -> ModelVersion:
     """Make a version the champion.
 
     Raises:
-        NotPromoted: it was withdrawn, or no recorded verdict promotes it over today's champion.
+        NotPromoted: it was withdrawn, no recorded verdict promotes it over today's champion, or the policy wants
+            approvals that are not there.
         Mistake: there is no such version.
     """
     with connect(alone_for=model_name) as client:
@@ -450,6 +454,7 @@ def promote(model_name: str, version: int, verdict_id: str) -> ModelVersion:
         chosen = now.numbered(version)
         if now.stored != chosen:
             _refuse_without_verdict(client, now, chosen, verdict_id)
+            _refuse_unapproved(client, chosen, verdict_id)
             old = str(now.stored.number) if now.stored else "none"
             client.set_model_version_tag(model_name, str(version), REPLACES, old)
             client.set_model_version_tag(model_name, str(version), PROMOTED_BY, verdict_id)
@@ -495,6 +500,88 @@ def promote_by_hand(model_name: str, version: int | None = None) -> ModelVersion
     promoted = promote(model_name, number, chosen.tags[VERDICT_ID])
     candidate_outcome.promoted_by_hand(model_name, promoted.candidate, f"{promoted} is champion, promoted by hand")
     return promoted
+
+
+# ── approvals ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def _refuse_unapproved(client: MlflowClient, chosen: ModelVersion, verdict_id: str) -> None:
+    """Let through what policies/promotion.yaml allows now; everything, where there is no such file."""
+    if promotion.path().exists():
+        approvals.refuse_without(*_verdict_and_commit(client, chosen, verdict_id))
+
+
+def _verdict_and_commit(client: MlflowClient, version: ModelVersion, verdict_id: str) -> tuple[Verdict, str]:
+    verdict = _read_verdict(client, version.run_id, verdict_id) if version.run_id and verdict_id else None
+    if verdict is None or verdict.challenger != version.candidate or verdict.model != version.model:
+        raise NeedsApproval(
+            f"{version} has no verdict, and {promotion.NAME} binds approvals to one: evergreen train {version.model}"
+        )
+    return verdict, client.get_run(version.run_id).data.tags.get("git.commit", "")
+
+
+@with_retries
+def missing_approval(model_name: str, version: int, verdict_id: str) -> str | None:
+    """Why the policy does not let a version be promoted now; None where it does."""
+    with connect() as client:
+        try:
+            _refuse_unapproved(client, _state(client, model_name).numbered(version), verdict_id)
+        except NeedsApproval as error:
+            return str(error)
+    return None
+
+
+@with_retries
+def approve(model_name: str, candidate: str | None, why: str, *, break_glass: bool = False) -> tuple[int, Approval]:
+    """Record the approval of whoever runs this; by default of the challenger. Gives the version too."""
+    with connect() as client:
+        now = _state(client, model_name)
+        number = now.aliases.get("challenger", NOBODY)
+        chosen = now.of_candidate(candidate) if candidate else now.versions.get(number)
+        if chosen is None:
+            known = [version.candidate for version in now.versions.values()]
+            hint = did_you_mean(candidate, known) if candidate else ""
+            raise Mistake(f"{model_name} has no {f'candidate {candidate!r}' if candidate else 'challenger'}{hint}")
+        verdict, commit = _verdict_and_commit(client, chosen, chosen.tags.get(VERDICT_ID, ""))
+    return chosen.number, approvals.approve(verdict, commit, why, break_glass=break_glass)
+
+
+@with_retries
+def put_back(model_name: str) -> str | None:
+    """Take the alias from a champion that never served and that the policy does not let serve; gives what was done.
+
+    It goes to the live release; where none is live, to whoever was champion before a person set the alias by hand,
+    else to nobody. The version waits as challenger.
+    """
+    from tasks.release.registry import desired_state
+
+    if not promotion.path().exists():
+        return None
+    with connect(alone_for=model_name) as client:
+        now = _finish_change(client, _state(client, model_name))
+        chosen = now.stored
+        if chosen is None or desired_state.has_served(model_name, chosen.candidate):
+            return None
+        try:
+            _refuse_unapproved(client, chosen, chosen.tags.get(VERDICT_ID, ""))
+        except NeedsApproval as error:
+            why = str(error)
+        else:
+            return None
+        live = desired_state.read(model_name).live
+        if live and live.candidate == chosen.candidate:
+            return None
+        last = now.versions.get(now.since[-1][1]) if now.since else None
+        back = now.of_candidate(live.candidate) if live else last
+        back = back if back and back != chosen and back.withdrawn is None else None
+        _set_tags(client, chosen, {ON_HOLD: why})
+        client.set_registered_model_alias(model_name, "challenger", str(chosen.number))
+        _note_since(client, now, back.number if back else NOBODY)
+        if back:
+            client.set_registered_model_alias(model_name, "champion", str(back.number))
+        else:
+            client.delete_registered_model_alias(model_name, "champion")
+        return f"{chosen} was champion and does not serve: {why}; {back or 'nobody'} is champion again"
 
 
 @with_retries

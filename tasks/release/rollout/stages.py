@@ -26,6 +26,7 @@ from tasks.ground.errors import DataMissing, ModelFileRefused, ReleaseDiffers, W
 from tasks.release import bento_store
 from tasks.release.gate.verdict import Check, Moves
 from tasks.release.package import package
+from tasks.release.policy import promotion
 from tasks.release.registry import desired_state
 from tasks.release.registry.champion_lookup import champion as champion_in_registry
 from tasks.release.registry.desired_state import DesiredState, ReleaseRef
@@ -178,12 +179,23 @@ class ReleaseRollout:
         """Raise Superseded where it is champion no more; the registry is asked from time to time, or `now`."""
         if now or time.monotonic() - self._confirmed > SUPERSEDED_S:
             self._confirmed = time.monotonic()
+            if put_back := _put_back(self.model):
+                raise Superseded(put_back)
             champion = champion_in_registry(self.model)
             if champion is None or champion.candidate != self.release.candidate:
                 raise Superseded(f"{champion or 'no version'} is champion now")
 
 
 Stage = Callable[[ReleaseRollout], StageResult]
+
+
+def _put_back(model: str) -> str | None:
+    """What was done where the policy does not let the champion serve; MLflow is imported only where there is one."""
+    if not promotion.path().exists():
+        return None
+    from tasks.release.registry import registry
+
+    return registry.put_back(model)
 
 
 def choose_route(model: str, release: ReleaseRef) -> tuple[Route, str]:
@@ -244,7 +256,13 @@ def _retried(attempt: Stage) -> Stage:
 
 
 def fetch(rollout: ReleaseRollout) -> StageResult:
-    """Its Bento is in the store, with the hash that is its name; brought from the registry where it is not."""
+    """Its Bento is in the store, with the hash that is its name; brought from the registry where it is not.
+
+    Raises:
+        Superseded: another release is champion now, or the promotion policy does not let this one serve.
+    """
+    if put_back := _put_back(rollout.model):
+        raise Superseded(put_back)
     try:
         if not bento_store.ensure(rollout.model, rollout.release.candidate):
             return StageResult(None, f"the Bento {rollout.tag} is here, and its hash is its name")
