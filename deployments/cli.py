@@ -40,9 +40,9 @@ app = Typer(
 )
 GROUPS = {
     "keys": Typer(help="API keys of the router: list, add, remove, open.", no_args_is_help=True),
+    "policy": Typer(help="policies/promotion.yaml: check.", no_args_is_help=True),
     "quarantine": Typer(help="Deliveries that were refused: list, show, retry, close.", no_args_is_help=True),
 }
-GROUPS["policy"] = Typer(help="policies/promotion.yaml: check.", no_args_is_help=True)
 app.add_typer(GROUPS["policy"], name="policy", rich_help_panel=MODELS)
 app.add_typer(GROUPS["keys"], name="keys", rich_help_panel=SERVING)
 app.add_typer(GROUPS["quarantine"], name="quarantine", rich_help_panel=DATA)

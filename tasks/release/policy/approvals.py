@@ -44,14 +44,17 @@ def given(model: str) -> list[Approval]:
 
 def identity() -> str:
     """The account that this process runs as; no variable of the environment changes it."""
-    return f"os:{pwd.getpwuid(os.getuid()).pw_name}"
+    try:
+        return f"os:{pwd.getpwuid(os.getuid()).pw_name}"
+    except KeyError:
+        raise Mistake(f"the user {os.getuid()} has no account on this machine: nobody can tell who approves") from None
 
 
 def author(commit: str) -> str:
     """`git:` and the mail of a commit's author; empty where that is not known."""
     if not commit:
         return ""
-    command = ["git", "log", "-1", "--format=%ae", commit, "--"]
+    command = ["git", "log", "-1", "--format=%ae", "--end-of-options", commit, "--"]
     done = subprocess.run(command, cwd=settings.ROOT, capture_output=True, text=True, check=False)
     return f"git:{done.stdout.strip()}" if done.returncode == 0 and done.stdout.strip() else ""
 
@@ -168,13 +171,18 @@ def _binds(line: Approval, loaded: Loaded, verdict: Verdict) -> bool:
 
 def _broke_glass(loaded: Loaded, lines: list[Approval]) -> bool:
     may = loaded.policy.groups.get(loaded.policy.break_glass, [])
-    return any(line.break_glass and line.by in may for line in lines)
+    return any(line.break_glass and line.by in may and _is_known(loaded, line) for line in lines)
+
+
+def _is_known(loaded: Loaded, line: Approval) -> bool:
+    """Whether the line's account is still that person's."""
+    return loaded.policy.person(line.identity) == line.by
 
 
 def _counting(loaded: Loaded, rule: Rule, lines: list[Approval], author: str) -> Iterator[str]:
-    """Who has said yes and may: the line's account must still be that person's."""
+    """Who has said yes and may."""
     made_by = _author_of(loaded, author) if rule.not_the_author else None
     for line in lines:
-        is_known = loaded.policy.person(line.identity) == line.by
-        if is_known and not line.break_glass and line.by in loaded.policy.groups[rule.group] and line.by != made_by:
+        may = line.by in loaded.policy.groups[rule.group] and line.by != made_by
+        if may and not line.break_glass and _is_known(loaded, line):
             yield line.by

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat
 
 from tasks.ground import settings, yaml_reader
 from tasks.ground.errors import PolicyError, did_you_mean
-from tasks.release.gate.verdict import Check, Moves, Verdict
+from tasks.release.gate.verdict import Moves, Verdict
 
 if TYPE_CHECKING:
     from tasks.release.policy.rules import Expression
@@ -120,15 +120,24 @@ def _text(content: bytes) -> str:
 
 
 def facts(model: str, verdict: Verdict, author: str) -> dict[str, Any]:
-    """What a rule may ask. Moves that are not known count as endless: a rule about small ones does not hold."""
-    moves = asdict(verdict.moves) if verdict.moves else {"rows": 0, "mean": float("inf"), "most": float("inf")}
-    checks = {check.name: check.value if check.value is not None else float("nan") for check in verdict.checks}
+    """What a rule may ask; every number is a float.
+
+    Moves that are not known count as endless: a rule about small ones does not hold. A check without a value is left
+    out: a rule that asks for it without `has` cannot be computed, and refuses.
+    """
+    moves = asdict(verdict.moves or Moves(0, float("inf"), float("inf")))
+    checks = {check.name: float(check.value) for check in verdict.checks if check.value is not None}
     about = {"id": verdict.id, "summary": verdict.summary, "promoted": verdict.promoted, "champion": verdict.champion}
     return {
         "model": model,
         "candidate": verdict.challenger,
         "author": author,
-        "verdict": {**about, "champion": verdict.champion or "", "moves": moves, "checks": checks},
+        "verdict": {
+            **about,
+            "champion": verdict.champion or "",
+            "moves": {name: float(number) for name, number in moves.items()},
+            "checks": checks,
+        },
     }
 
 
@@ -184,13 +193,14 @@ def _able(policy: Policy, group: str) -> set[str]:
 
 
 def _try_expressions(loaded: Loaded) -> None:
-    """Ask each expression an example, so that a misspelt name is told before it is needed."""
-    example = facts("example", _EXAMPLE, "ada")
+    """Ask each expression an example, so that a misspelt name is told before it is needed.
+
+    The example has every check: which ones a verdict has depends on the model.
+    """
+    example = facts("example", _EXAMPLE, "git:ada@example.org")
     now = datetime.now(UTC)
     for rule in loaded.policy.rules:
-        _expression(_of(rule), rule.when).holds(example, now)
-    for freeze in loaded.policy.freezes:
-        _expression(_of(freeze), freeze.when)
+        _expression(_of(rule), rule.when).holds(example, now, any_check=True)
     instants = [now + timedelta(hours=7 * hour) for hour in range(48)] + [
         now + timedelta(days=45 * n) for n in range(41)
     ]
@@ -198,21 +208,7 @@ def _try_expressions(loaded: Loaded) -> None:
         raise PolicyError(f"{NAME}: can never be met: freezes are in force at each instant tried of the next 5 years")
 
 
-_EXAMPLE = Verdict(
-    "id",
-    "example",
-    "candidate",
-    None,
-    True,
-    "",
-    (Check("x", 0.0, 0.0, True, ""),),
-    {},
-    "",
-    {},
-    1,
-    1,
-    Moves(1, 0.0, 0.0),
-)
+_EXAMPLE = Verdict("id", "example", "candidate", None, True, "", (), {}, "", {}, 1, 1, Moves(1, 0.5, 0.5))
 
 
 def _of(part: Rule | Freeze) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -10,10 +10,39 @@ from typing import Any
 import celpy
 from celpy.adapter import json_to_cel
 from celpy.celparser import CELParseError
-from celpy.celtypes import BoolType, TimestampType
-from celpy.evaluation import CELEvalError
+from celpy.celtypes import BoolType, DoubleType, IntType, MapType, StringType, TimestampType, Value
+from celpy.evaluation import CELEvalError, base_functions
 
 from tasks.ground.errors import PolicyError, did_you_mean
+
+
+class _AnyCheck(MapType):
+    """Checks of an example verdict: whichever is asked for has a value."""
+
+    def __contains__(self, name: object) -> bool:
+        return True
+
+    def __getitem__(self, _: Any) -> Any:
+        return DoubleType(0.5)
+
+    def get(self, *_: Any) -> Any:
+        return DoubleType(0.5)
+
+
+def _comparing(operator: str) -> Callable[[Value, Value], Any]:
+    """An operator that compares also a whole number with a float, as CEL does and cel-python 0.5 in part."""
+
+    def compare(left: Value, right: Value) -> Any:
+        if isinstance(left, DoubleType) and isinstance(right, IntType):
+            right = DoubleType(right)
+        elif isinstance(left, IntType) and isinstance(right, DoubleType):
+            left = DoubleType(left)
+        return base_functions[operator](left, right)
+
+    return compare
+
+
+_COMPARISONS = {operator: _comparing(operator) for operator in ("_<_", "_<=_", "_>_", "_>=_", "_==_", "_!=_")}
 
 
 @dataclass(frozen=True)
@@ -24,14 +53,16 @@ class Expression:
     text: str
     _program: Any
 
-    def holds(self, facts: Mapping[str, Any], now: datetime) -> bool:
-        """Whether it holds of JSON `facts`, whose `now` is an instant.
+    def holds(self, facts: Mapping[str, Any], now: datetime, *, any_check: bool = False) -> bool:
+        """Whether it holds of JSON `facts`, whose `now` is an instant; `any_check`: as if each check had a value.
 
         Raises:
             PolicyError: it asks for what is not there, or gives no truth value: a rule that fails approves nothing.
         """
-        given = {name: json_to_cel(value) for name, value in facts.items()}
+        given: dict[str, Any] = {name: json_to_cel(value) for name, value in facts.items()}
         given["now"] = TimestampType(now.astimezone(UTC))
+        if any_check:
+            given["verdict"][StringType("checks")] = _AnyCheck()
         try:
             value = self._program.evaluate(given)
         except CELEvalError as error:
@@ -49,7 +80,7 @@ def compiled(where: str, text: str) -> Expression:
     """
     environment = celpy.Environment()
     try:
-        return Expression(where, text, environment.program(environment.compile(text)))
+        return Expression(where, text, environment.program(environment.compile(text), functions=_COMPARISONS))
     except CELParseError as error:
         at = f", column {error.column}" if error.column else ""
         raise PolicyError(
@@ -61,5 +92,8 @@ def _reason(error: CELEvalError, facts: Mapping[str, Any]) -> str:
     """The library's first words, which name what is missing; not the activation that it prints."""
     words = str(error.args[0]).partition(" (in activation")[0]
     name = words.rpartition("'")[0].rpartition("'")[2]
-    known = [*facts, "now", *facts.get("verdict", {})]
+    verdict = facts.get("verdict", {})
+    known = [*facts, "now", *verdict, *verdict.get("checks", {}), *verdict.get("moves", {})]
+    if "no such" in words and "verdict" in facts:
+        words += "; of a check that may be missing ask has(verdict.checks.NAME) first"
     return f"{words}{did_you_mean(name, known) if name and name not in known else ''}"

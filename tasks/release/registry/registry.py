@@ -32,6 +32,7 @@ from tasks.ground.errors import (
     ModelFileRefused,
     NeedsApproval,
     NotPromoted,
+    PolicyError,
     RegistryDamaged,
     did_you_mean,
 )
@@ -522,11 +523,13 @@ def _verdict_and_commit(client: MlflowClient, version: ModelVersion, verdict_id:
 
 @with_retries
 def missing_approval(model_name: str, version: int, verdict_id: str) -> str | None:
-    """Why the policy does not let a version be promoted now; None where it does."""
+    """Why the policy does not let a version be promoted now, or cannot be read or computed; None where it does."""
+    if not promotion.path().exists():
+        return None
     with connect() as client:
         try:
             _refuse_unapproved(client, _state(client, model_name).numbered(version), verdict_id)
-        except NeedsApproval as error:
+        except (NeedsApproval, PolicyError) as error:
             return str(error)
     return None
 
@@ -550,38 +553,51 @@ def approve(model_name: str, candidate: str | None, why: str, *, break_glass: bo
 def put_back(model_name: str) -> str | None:
     """Take the alias from a champion that never served and that the policy does not let serve; gives what was done.
 
-    It goes to the live release; where none is live, to whoever was champion before a person set the alias by hand,
-    else to nobody. The version waits as challenger.
+    It goes to the live release; where none is live, to whoever was champion before, if the policy lets that one
+    serve; else to nobody. The version waits as challenger.
+
+    Raises:
+        PolicyError: the policy cannot be read or computed. Nothing was changed.
     """
     from tasks.release.registry import desired_state
 
     if not promotion.path().exists():
         return None
     with connect(alone_for=model_name) as client:
-        now = _finish_change(client, _state(client, model_name))
-        chosen = now.stored
-        if chosen is None or desired_state.has_served(model_name, chosen.candidate):
+        now, live = _state(client, model_name), desired_state.read(model_name).live
+        chosen = now.champion
+        if chosen is None or (live and live.candidate == chosen.candidate) or not (why := _unapproved(client, chosen)):
             return None
-        try:
-            _refuse_unapproved(client, chosen, chosen.tags.get(VERDICT_ID, ""))
-        except NeedsApproval as error:
-            why = str(error)
-        else:
-            return None
-        live = desired_state.read(model_name).live
-        if live and live.candidate == chosen.candidate:
-            return None
-        last = now.versions.get(now.since[-1][1]) if now.since else None
-        back = now.of_candidate(live.candidate) if live else last
-        back = back if back and back != chosen and back.withdrawn is None else None
+        back = now.of_candidate(live.candidate) if live else _champion_before(client, now, chosen)
+        back = back if back and back.withdrawn is None else None
         _set_tags(client, chosen, {ON_HOLD: why})
         client.set_registered_model_alias(model_name, "challenger", str(chosen.number))
-        _note_since(client, now, back.number if back else NOBODY)
         if back:
             client.set_registered_model_alias(model_name, "champion", str(back.number))
         else:
             client.delete_registered_model_alias(model_name, "champion")
-        return f"{chosen} was champion and does not serve: {why}; {back or 'nobody'} is champion again"
+        _note_since(client, now, back.number if back else NOBODY)
+        return f"{chosen} was champion and does not serve: {why.rstrip('.')}; {back or 'nobody'} is champion again"
+
+
+def _unapproved(client: MlflowClient, version: ModelVersion) -> str | None:
+    """Why the policy does not let a version serve that was not live before; None where it may serve."""
+    from tasks.release.registry import desired_state
+
+    if desired_state.has_served(version.model, version.candidate):
+        return None
+    try:
+        _refuse_unapproved(client, version, version.tags.get(VERDICT_ID, ""))
+    except NeedsApproval as error:
+        return str(error)
+    return None
+
+
+def _champion_before(client: MlflowClient, now: _ModelState, chosen: ModelVersion) -> ModelVersion | None:
+    """Who was champion before `chosen`, if the policy lets that one serve."""
+    numbers = [number for _, number in now.since if number != chosen.number]
+    before = now.versions.get(numbers[-1]) if numbers else None
+    return before if before and not _unapproved(client, before) else None
 
 
 @with_retries

@@ -12,7 +12,7 @@ import pytest
 from mlflow import MlflowClient
 
 from tasks.ground import ledger, paths, settings
-from tasks.ground.errors import Mistake, NeedsApproval
+from tasks.ground.errors import Mistake, NeedsApproval, PolicyError
 from tasks.release.gate.verdict import Verdict
 from tasks.release.policy import approvals, promotion
 from tasks.release.policy.approvals import Approval
@@ -91,6 +91,33 @@ def test_an_alias_set_by_hand_is_put_back(versions: dict[int, str]) -> None:
     assert test_registry.champion().number == 2
     assert client.get_model_version_by_alias(MODEL, "challenger").version in {"3", 3}
     assert registry.put_back(MODEL) is None
+
+
+def test_where_nothing_is_live_who_was_champion_before_has_the_alias_again(versions: dict[int, str]) -> None:
+    """Unless the policy does not let that one serve either: then nobody has it."""
+    client = MlflowClient()
+    desired_state.write(MODEL, DesiredState())
+    paths.rollouts(MODEL).unlink()
+    client.set_registered_model_alias(MODEL, "champion", "3")
+    policy("rules: [{name: all, approvals: 0}, {name: never, when: 'false', approvals: 0}]")
+    assert registry.put_back(MODEL) is None
+    policy()
+    assert "nobody is champion" in (registry.put_back(MODEL) or "")
+    assert registry.champion(MODEL) is None
+    desired_state.note(MODEL, ReleaseRef(versions[2], 2), "live")
+    desired_state.note(MODEL, ReleaseRef(versions[2], 2), "withdrawn")
+    client.set_registered_model_alias(MODEL, "champion", "2")
+    assert registry.put_back(MODEL) is None, "it has served"
+
+
+def test_a_rule_that_cannot_be_computed_promotes_nothing(versions: dict[int, str]) -> None:
+    """The training says why; a rollout of it fails in words."""
+    policy("rules: [{name: odd, when: verdict.checks.nothing_like_it < 0.1, approvals: 0}]")
+    id_ = MlflowClient().get_model_version(MODEL, "3").tags[registry.VERDICT_ID]
+    assert "cannot be computed" in (registry.missing_approval(MODEL, 3, id_) or "")
+    MlflowClient().set_registered_model_alias(MODEL, "champion", "3")
+    with pytest.raises(PolicyError, match="cannot be computed"):
+        registry.put_back(MODEL)
 
 
 def test_an_alias_on_a_version_without_verdict_is_put_back(versions: dict[int, str]) -> None:

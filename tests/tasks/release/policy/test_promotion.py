@@ -9,7 +9,7 @@ import pytest
 
 from tasks.ground import settings
 from tasks.ground.errors import PolicyError
-from tasks.release.gate.verdict import Moves, Verdict
+from tasks.release.gate.verdict import Check, Moves, Verdict
 from tasks.release.policy import promotion
 
 GOOD = """
@@ -32,9 +32,9 @@ def write(root: Path, text: str, patch: pytest.MonkeyPatch) -> None:
     (root / "policies/promotion.yaml").write_text(text)
 
 
-def verdict(moves: Moves | None) -> Verdict:
+def verdict(moves: Moves | None, *checks: Check) -> Verdict:
     """A verdict whose answers move so far."""
-    return Verdict("v", "late", "c2", "c1", True, "", (), {}, "", {}, 1, 1, moves)
+    return Verdict("v", "late", "c2", "c1", True, "", checks, {}, "", {}, 1, 1, moves)
 
 
 def test_the_first_rule_that_holds_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,6 +49,43 @@ def test_the_first_rule_that_holds_decides(tmp_path: Path, monkeypatch: pytest.M
 
     assert [rule(Moves(9, 0.01, 0.05)), rule(Moves(9, 0.01, 0.5)), rule(None)] == ["small", "large", "large"]
     assert [bool(loaded.freeze("late", day)) for day in (MONDAY, SUNDAY)] == [False, True]
+
+
+@pytest.mark.parametrize("value", [-1, -1.0, -0.5, 0, 0.25, 1])
+@pytest.mark.parametrize("limit", ["0", "0.0", "0.25"])
+def test_a_rule_asks_a_check_of_the_verdict_by_whole_numbers_or_others(
+    limit: str, value: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It loads, though no example has the check, and compares as numbers do."""
+    for operator, expected in (("<", value < float(limit)), ("==", value == float(limit))):
+        when = f"has(verdict.checks.improvement) && verdict.checks.improvement {operator} {limit}"
+        write(tmp_path, GOOD.replace("verdict.moves.most < 0.1", when), monkeypatch)
+        loaded = promotion.load()
+        assert loaded is not None
+        facts = promotion.facts("late", verdict(None, Check("improvement", value, 0.0, True, "")), "")
+        decides = loaded.rule(facts, MONDAY)
+        assert decides is not None
+        assert decides.name == ("small" if expected else "large")
+
+
+@pytest.mark.parametrize("checks", [(), (Check("improvement", None, 0.0, True, "no champion yet"),)])
+@pytest.mark.parametrize("when", ["verdict.checks.improvement < 0.1", "!(verdict.checks.improvement > 0.1)"])
+def test_a_check_without_a_value_lets_nothing_through(
+    when: str, checks: tuple[Check, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rule that cannot be computed refuses, and says how to ask; one that asks `has` first is judged."""
+    facts = promotion.facts("late", verdict(None, *checks), "")
+    write(tmp_path, GOOD.replace("verdict.moves.most < 0.1", f'"{when}"'), monkeypatch)
+    loaded = promotion.load()
+    assert loaded is not None
+    with pytest.raises(PolicyError, match=r"ask has\(verdict.checks.NAME\) first"):
+        loaded.rule(facts, MONDAY)
+    write(tmp_path, GOOD.replace("verdict.moves.most < 0.1", f"has(verdict.checks.improvement) && {when}"), monkeypatch)
+    loaded = promotion.load()
+    assert loaded is not None
+    decides = loaded.rule(facts, MONDAY)
+    assert decides is not None
+    assert decides.name == "large"
 
 
 @pytest.mark.parametrize(
