@@ -93,7 +93,7 @@ def _reason(error: CELEvalError, facts: Mapping[str, Any]) -> str:
     words = str(error.args[0]).partition(" (in activation")[0]
     name = words.rpartition("'")[0].rpartition("'")[2]
     verdict = facts.get("verdict", {})
-    known = [*facts, "now", *verdict, *verdict.get("checks", {}), *verdict.get("moves", {})]
+    names = [*facts, "now", *verdict, *verdict.get("checks", {}), *verdict.get("moves", {})]
     if "no such" in words and "verdict" in facts:
         words += "; of a check that may be missing ask has(verdict.checks.NAME) first"
-    return f"{words}{did_you_mean(name, known) if name and name not in known else ''}"
+    return f"{words}{did_you_mean(name, names) if name and name not in names else ''}"

@@ -11,6 +11,7 @@ from tasks.ground import settings
 from tasks.ground.errors import PolicyError
 from tasks.release.gate.verdict import Check, Moves, Verdict
 from tasks.release.policy import promotion
+from tests.conftest import REPOSITORY
 
 GOOD = """
 people: {ada: ["os:ada", "git:ada@x.org"], grace: ["os:grace"]}
@@ -113,6 +114,20 @@ def test_a_policy_that_cannot_work_is_one_message(
         promotion.load()
     assert message in str(refused.value)
     assert "Traceback" not in str(refused.value)
+
+
+def test_the_policy_of_the_how_to_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also for the first candidate, of which neither moves nor an improvement are known."""
+    text = (REPOSITORY / "docs/how-to/approve.md").read_text(encoding="utf-8")
+    write(tmp_path, text.partition("```yaml\n")[2].partition("```")[0], monkeypatch)
+    loaded = promotion.load()
+    assert loaded is not None
+    for improvement, expected in ((None, "all others"), (-1, "clearly better"), (0.0, "all others")):
+        facts = promotion.facts("late", verdict(None, Check("improvement", improvement, 0.0, True, "")), "")
+        decides = loaded.rule(facts, MONDAY)
+        assert decides is not None
+        assert decides.name == expected
+    assert loaded.freeze("late", SUNDAY)
 
 
 def test_without_a_file_the_gate_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
