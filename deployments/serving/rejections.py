@@ -18,17 +18,26 @@ class Rejections:
 
     def __init__(self) -> None:
         self._counts: dict[ServedModel, Counter[tuple[str, str]]] = {}  # model → day, kind
+        self._writes: set[asyncio.Task[None]] = set()
 
     def count(self, model: ServedModel, kind: str) -> None:
         """One more."""
         self._counts.setdefault(model, Counter())[model.today, kind] += 1
 
     async def save(self) -> None:
-        """Add them to those on disk, off the event loop. What cannot be written now is written the next time."""
+        """Add them to those on disk, off the event loop; ends when all is written that was begun.
+
+        Whoever calls it may be cancelled, as the router's end does: what was taken to be written is written.
+        """
         for model in list(self._counts):
-            counts = self._counts.pop(model)
-            try:
-                await asyncio.to_thread(error_counts.add, model.name, counts, model.limits.log_days)
-            except (OSError, EvergreenError) as error:
-                self._counts.setdefault(model, Counter()).update(counts)
-                LOG.warning(f"the rejections of {model.name} cannot be written just now: {error}")
+            self._writes.add(write := asyncio.create_task(self._write(model, self._counts.pop(model))))
+            write.add_done_callback(self._writes.discard)
+        await asyncio.shield(asyncio.gather(*self._writes))
+
+    async def _write(self, model: ServedModel, counts: Counter[tuple[str, str]]) -> None:
+        """What cannot be written now is written the next time."""
+        try:
+            await asyncio.to_thread(error_counts.add, model.name, counts, model.limits.log_days)
+        except (OSError, EvergreenError) as error:
+            self._counts.setdefault(model, Counter()).update(counts)
+            LOG.warning(f"the rejections of {model.name} cannot be written just now: {error}")

@@ -342,7 +342,8 @@ def write(case: FamilyCase, cells: dict[str, str], folder: str) -> None:
 
 def written(case: FamilyCase) -> dict[str, str]:
     """What the page says of a case."""
-    (own,) = [each for each in PAGE.read_text(encoding="utf-8").splitlines() if each.startswith(f"| {case.title} |")]
+    lines = PAGE.read_text(encoding="utf-8").splitlines()
+    (own,) = [each for each in lines if each.startswith(f"| {case.title} |") and each.count("|") == len(COLUMNS) + 2]
     return dict(zip(COLUMNS, own.strip("| ").split(" | ")[1:], strict=True))
 
 

@@ -45,11 +45,9 @@ def _make(folder: Path, requirements: str) -> None:
             for installed, place in _parts(metadata.distribution(name)):
                 target = packages / place
                 target.parent.mkdir(parents=True, exist_ok=True)
-                for link, to in (
-                    (target, installed),
-                    (target.parent / "__pycache__", installed.parent / "__pycache__"),
-                ):
-                    if not link.is_symlink():  # byte code is the packages' own: none is written here, to be torn
+                byte_code = installed.parent / "__pycache__"  # the packages' own: none is written here, to be torn
+                for link, to in ((target, installed), (target.parent / "__pycache__", byte_code)):
+                    if to.exists() and not link.is_symlink():
                         link.symlink_to(to)
 
 
