@@ -1,6 +1,7 @@
 """Doctor: whether each part that this machine needs is there and as it has to be, and the command that mends it.
 
-It looks and changes nothing, but for a scratch file that it writes into each shared folder, reads back and removes.
+It looks and changes nothing, but for a scratch file that it writes into each shared folder, reads back and removes, and
+for the store of MLflow on this machine, which it makes where there is none yet, as every command does.
 """
 
 from __future__ import annotations

@@ -30,6 +30,8 @@ from tasks.ground.words import listed, one_line
 if TYPE_CHECKING:
     from dvc.repo import Repo
 
+_log = logging.getLogger("evergreen")
+
 IGNORED = (".*.tmp", "*.pyc")
 """As in .dvcignore: what is being written, and byte code."""
 
@@ -260,15 +262,18 @@ def push_made() -> None:
 def fetch_made(model: str) -> None:
     """Have the cache hold what another worker's stages made for a model, and the run cache that knows from what.
 
-    What the remote lacks is made here again.
+    What does not come, as the remote lacks it or fails midway, is told, and made here again.
 
     Raises:
         SourceUnavailable: the remote cannot be reached.
     """
     from dvc.exceptions import DownloadError
 
-    with _dvc("bring what another worker made") as repo, suppress(DownloadError):
-        repo.fetch(targets=[f"package@{model}"], with_deps=True, run_cache=True)
+    with _dvc("bring what another worker made") as repo:
+        try:
+            repo.fetch(targets=[f"package@{model}"], with_deps=True, run_cache=True)
+        except DownloadError as error:
+            _log.warning("%s: not all that another worker made could be brought (%s): it is made again", model, error)
 
 
 @contextmanager
