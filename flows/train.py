@@ -16,7 +16,7 @@ from prefect.states import Completed
 from flows.prefect_support import api, events, triggers
 from flows.prefect_support.as_task import as_task, exclusive
 from tasks import steps
-from tasks.data import git_sync, versions
+from tasks.data import dvc_store, git_sync, versions
 from tasks.ground import files, params, paths, settings, uncommitted
 from tasks.ground.words import many
 from tasks.lifecycle import retrain_decision
@@ -69,7 +69,7 @@ def _take_over(model: str) -> None:
     """Bring what another worker has committed: its data, and what it has made of them."""
     if versions.behind():
         as_task(versions.catch_up, "bring the data version", retries=3)()
-    as_task(versions.fetch_made, "bring what another worker made", retries=3)(model)
+    as_task(dvc_store.fetch_made, "bring what another worker made", retries=3)(model)
 
 
 def _train(model: str, config: params.Params, is_requested: bool, will_package: bool) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from flows.prefect_support import api
-from tasks.data import versions
+from tasks.data import dvc_store, git_sync
 from tasks.ground import leases, locked_packages, params, settings
 from tasks.ground.errors import EnvironmentDiffers, EvergreenError
 from tasks.ground.git import Clone
@@ -133,9 +133,11 @@ def _git(config: params.Params) -> Finding:
         return Finding("git", "this is no clone", "git init, or clone the project: a candidate names its commit")
     if not config.git.commit:
         return Finding("git", "data versions are committed by people (params.yaml: git.commit is false)")
-    tip = here.fetch(config.git.remote, config.git.branch or here.checked_out() or "HEAD")
+    branch = git_sync.branch_of(config.git)
+    tip = here.fetch(config.git.remote, branch)
     if tip is None:
-        return Finding("git", f"{config.git.remote} has no such branch", "git push -u, once, by hand")
+        mend = f"git push -u {config.git.remote} HEAD:{branch}, once, by hand"
+        return Finding("git", f"{config.git.remote} has no branch {branch!r}", mend)
     code = [
         name
         for name in here.run("diff", "--name-only", "--relative", f"HEAD...{tip}").splitlines()
@@ -148,7 +150,7 @@ def _git(config: params.Params) -> Finding:
 
 
 def _remote() -> Finding:
-    address = versions.remote_address()
+    address = dvc_store.remote_address()
     if address is None:
         mend = "dvc remote add -d storage s3://…: without one, no other machine gets the data"
         return Finding("dvc remote", "none is configured", mend)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 
-from tasks.data import revisions, versions
+from tasks.data import dvc_store, revisions, versions
 from tasks.data.revisions import Side
 from tasks.ground import files, leases, settings
 from tasks.ground.errors import DataVersionDiffers, Mistake
@@ -43,7 +43,7 @@ def publish(params: Params, about: str = "", log: Log = print) -> str | None:
     if not params.git.commit:
         return None
     with files.lock("git"):
-        branch = _branch(params.git)
+        branch = branch_of(params.git)
         if not _dirty() and _pushed(params.git, branch):
             return None
         _commit(about, log)
@@ -67,7 +67,7 @@ def follow(params: Params) -> bool:
         return False
     with files.lock("git"):
         here = _here()
-        tip = here.fetch(params.git.remote, _branch(params.git))
+        tip = here.fetch(params.git.remote, branch_of(params.git))
         if tip is None or not here.is_ancestor("HEAD", tip) or here.is_ancestor(tip, "HEAD") or _dirty():
             return False
         here.run("reset", "-q", "--keep", tip)
@@ -105,8 +105,12 @@ def _dirty() -> list[str]:
     return _here().changed(*OURS)
 
 
-def _branch(git: Git) -> str:
-    """The branch to push to: the one that is checked out, or with a detached HEAD the one that params.yaml names."""
+def branch_of(git: Git) -> str:
+    """The branch to push to: the one that is checked out, or with a detached HEAD the one that params.yaml names.
+
+    Raises:
+        Mistake: another one is checked out than params.yaml names, or neither names one.
+    """
     here = _here().checked_out()
     if git.branch and here and here != git.branch:
         raise Mistake(
@@ -127,7 +131,7 @@ def _push_or_join(git: Git, branch: str, about: str, log: Log) -> set[str]:
     for _ in until_first(git.remote, branch):
         versions.push()
         if (settings.ROOT / "dvc.lock").exists():
-            versions.push_made()
+            dvc_store.push_made()
         with leases.fenced():
             was_first = _here().push(git.remote, branch)
         if was_first:

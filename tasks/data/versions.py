@@ -1,4 +1,4 @@
-"""Data versions, as DVC keeps them: made, pushed, pulled, joined. The one module of tasks/data that touches DVC.
+"""Data versions, as DVC keeps them: made, pushed, pulled, joined.
 
 The data version is the MD5 in data.dvc. Whether anything changed is known without importing DVC (0.7 s): DVC's hash
 of a folder is the MD5 of the JSON list of its files. Git commits are not made here.
@@ -10,10 +10,7 @@ import hashlib
 import json
 import logging
 import shutil
-import time
-from collections.abc import Collection, Iterable, Iterator
-from configparser import ConfigParser
-from contextlib import contextmanager, suppress
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from fnmatch import fnmatch
@@ -21,14 +18,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks.data import file_hashes, revisions
+from tasks.data import dvc_store, file_hashes, revisions
 from tasks.data.revisions import Histories, Listing, Side
-from tasks.ground import dvc_files, files, ledger, paths, settings, storage, yaml_reader
-from tasks.ground.errors import DataMissing, DataVersionDiffers, EvergreenError, SourceUnavailable
-from tasks.ground.words import listed, one_line
+from tasks.ground import dvc_files, files, ledger, paths, settings, yaml_reader
+from tasks.ground.errors import DataMissing, DataVersionDiffers, SourceUnavailable
+from tasks.ground.words import listed
 
 if TYPE_CHECKING:
-    from dvc.repo import Repo
+    pass
 
 _log = logging.getLogger("evergreen")
 
@@ -147,7 +144,7 @@ def _make(before: str | None, histories: Histories, why: str) -> str | None:
     if histories != former:
         files.write_text(path, revisions.written(path.read_text(encoding="utf-8"), histories))
         _journal(histories, former, why)
-    with _dvc("make a data version") as repo:
+    with dvc_store.dvc("make a data version") as repo:
         # a relative target would be below the working directory
         dvc_files.wait_for_others(lambda: repo.add([str(settings.ROOT / "data")]))
     revisions.end_plan()
@@ -172,13 +169,13 @@ def content(md5: str) -> Path:
         DataMissing: neither has it.
         SourceUnavailable: the remote cannot be reached, or has another content by that name.
     """
-    if not _cached(md5):
-        _fetch([md5], "bring a former revision")
-    if not _cached(md5):
+    if not dvc_store.is_cached(md5):
+        dvc_store.fetch([md5], "bring a former revision")
+    if not dvc_store.is_cached(md5):
         raise DataMissing(
             f"its content ({md5}) is neither in DVC's cache nor in its remote: was it collected as garbage?"
         )
-    return _cache() / _object(md5)
+    return dvc_store.path_of(md5)
 
 
 def _nothing_lost(before: str, now: Listing, planned: Collection[str]) -> Listing:
@@ -206,11 +203,9 @@ def _nothing_lost(before: str, now: Listing, planned: Collection[str]) -> Listin
 
 def files_of(version: str) -> Listing:
     """The files of a version, from the cache or the remote; empty when neither has its listing."""
-    if not _cached(version) and _remote():
-        _fetch([version], "read the listing of a data version")
-    if not _cached(version):
-        return {}
-    return {entry["relpath"]: entry["md5"] for entry in files.read_json(_cache() / _object(version))}
+    if not dvc_store.is_cached(version) and dvc_store.remote_address():
+        dvc_store.fetch([version], "read the listing of a data version")
+    return dvc_store.listing(version)
 
 
 # ── the remote ────────────────────────────────────────────────────────────────────────────────────
@@ -222,65 +217,8 @@ def push() -> bool:
     Raises:
         SourceUnavailable: the remote cannot be reached, or data.dvc's files are not in the cache.
     """
-    version, remote = current(), _remote()
-    if version is None or _is_pushed(version, remote):
-        return False
-    with _pushing("push the data version", remote) as repo:
-        if remote is not None and remote.folder is not None and _cached(version):
-            _drop_halves(remote.folder, version)
-        repo.push(targets=[str(settings.ROOT / "data.dvc")])
-    if remote is not None:
-        files.write_json(paths.pushed_data(), {"remote": remote.url, "version": version})
-    return True
-
-
-def _drop_halves(remote: Path, version: str) -> None:
-    """Remove from a remote that is a folder what a killed DVC wrote half: DVC takes any file there for a whole one.
-
-    And the listing of the version: DVC takes it for a promise that its files are there too; without it, it looks.
-    """
-    (remote / _object(version)).unlink(missing_ok=True)
-    for md5 in files_of(version).values():
-        if not _is_whole(remote, md5):
-            (remote / _object(md5)).unlink(missing_ok=True)
-    for left in (remote / "files" / "md5").glob("*/.*.tmp"):
-        with suppress(FileNotFoundError):
-            if time.time() - left.stat().st_mtime > ABANDONED:  # another checkout may be writing there now
-                left.unlink()
-
-
-def push_made() -> None:
-    """Push what the stages made, and the run cache that knows from what, to the default remote.
-
-    Raises:
-        SourceUnavailable: the remote cannot be reached.
-    """
-    with _pushing("push what the stages made", _remote()) as repo:
-        repo.push(targets=[str(settings.ROOT / "dvc.yaml")], run_cache=True)
-
-
-def fetch_made(model: str) -> None:
-    """Have the cache hold what another worker's stages made for a model, and the run cache that knows from what.
-
-    What does not come, as the remote lacks it or fails midway, is told, and made here again.
-
-    Raises:
-        SourceUnavailable: the remote cannot be reached.
-    """
-    from dvc.exceptions import DownloadError
-
-    with _dvc("bring what another worker made") as repo:
-        try:
-            repo.fetch(targets=[f"package@{model}"], with_deps=True, run_cache=True)
-        except DownloadError as error:
-            _log.warning("%s: not all that another worker made could be brought (%s): it is made again", model, error)
-
-
-@contextmanager
-def _pushing(purpose: str, remote: Remote | None) -> Iterator[Repo]:
-    folder = remote.folder if remote and remote.folder else settings.VAR
-    with _dvc(purpose) as repo, settings.for_others(folder):
-        yield repo
+    version = current()
+    return version is not None and dvc_store.push_version(version)
 
 
 def pull() -> bool:
@@ -295,7 +233,7 @@ def pull() -> bool:
         return False
     with files.lock("data"):
         refuse_strangers(_fetch_version(version))
-        with _dvc("pull the data version") as repo:
+        with dvc_store.dvc("pull the data version") as repo:
             # without force it may ask, and wait for an answer
             checkout = partial(repo.checkout, targets=[str(settings.ROOT / "data.dvc")], force=True)
             dvc_files.wait_for_others(checkout)
@@ -326,7 +264,7 @@ def catch_up() -> list[str]:
         brought = []
         for partition in sorted({*wanted, *current_files}):
             have, want = current_files.get(partition, {}), wanted.get(partition, {})
-            is_new = any(not _cached(md5) for name, md5 in have.items() if want.get(name) != md5)
+            is_new = any(not dvc_store.is_cached(md5) for name, md5 in have.items() if want.get(name) != md5)
             if have != want and not is_new and (want or partition in histories):
                 _replace(have, want)
                 brought.append(partition)
@@ -339,46 +277,16 @@ def _fetch_version(version: str) -> Listing:
     What data/ lacks of it is hashed in the cache, so that data/ afterwards is exactly the version.
     """
     purpose = "pull the data version"
-    _fetch([version], purpose)
+    dvc_store.fetch([version], purpose)
     listing, here = files_of(version), set(tree().values())
-    _fetch([md5 for md5 in listing.values() if md5 not in here or not _cached(md5)], purpose)
-    lacking = [name for name, md5 in listing.items() if not _cached(md5)]
+    dvc_store.fetch([md5 for md5 in listing.values() if md5 not in here or not dvc_store.is_cached(md5)], purpose)
+    lacking = [name for name, md5 in listing.items() if not dvc_store.is_cached(md5)]
     if lacking or not listing:
         what = listed(lacking, 5) if lacking else version
         raise SourceUnavailable(
             f"could not {purpose}: the remote does not have {what} (whole): push it from a checkout that has it"
         )
     return listing
-
-
-def _fetch(objects: Iterable[str], purpose: str) -> None:
-    """Have objects in the cache, whole, as far as the remote has them.
-
-    DVC itself is content with a file of the right name, here and there.
-    """
-    if not (lacking := [name for name in objects if _is_lacking(name)]):
-        return
-    failed: list[BaseException] = []
-    with _dvc(purpose) as repo:
-        remote, cache = repo.cloud.get_remote_odb(), repo.cache.local
-        wanted = remote.oids_exist(lacking)  # asked for one by one: DVC's index of a remote may be old
-        if wanted:
-            sources = [remote.oid_to_path(name) for name in wanted]
-            cache.add(sources, remote.fs, wanted, on_error=lambda _, error: failed.append(error))
-    if failed:
-        raise SourceUnavailable(
-            f"could not {purpose}: {len(failed)} files failed to download: {_causes(failed[0])}"
-        ) from failed[0]
-    if damaged := [name for name in lacking if _cached(name) and _is_lacking(name)]:
-        raise SourceUnavailable(f"{damaged[0]} is damaged in the remote: push it again from a checkout that has it")
-
-
-def _is_lacking(name: str) -> bool:
-    """Whether the cache has no such object; one that does not hash to its name is taken out of it."""
-    cached = _cache() / _object(name)
-    if cached.is_file() and files.md5(cached) != name.removesuffix(".dir"):
-        files.remove(cached)
-    return not cached.is_file()
 
 
 # ── joining two ───────────────────────────────────────────────────────────────────────────────────
@@ -406,135 +314,22 @@ def _replace(have: Listing, want: Listing) -> None:
     for name, md5 in want.items():
         if have.get(name) != md5:
             with files.replacing(settings.ROOT / "data" / name) as beside:
-                shutil.copyfile(_cache() / _object(md5), beside)
+                shutil.copyfile(dvc_store.path_of(md5), beside)
 
 
 def refuse_strangers(wanted: Listing) -> None:
     """Stop before anything in data/ is lost: a file that is neither wanted nor in the cache is in no version."""
-    if strangers := sorted(name for name, md5 in tree().items() if wanted.get(name) != md5 and not _cached(md5)):
+    if strangers := sorted(
+        name for name, md5 in tree().items() if wanted.get(name) != md5 and not dvc_store.is_cached(md5)
+    ):
         raise DataVersionDiffers(
             f"data/ holds files that the version in data.dvc does not: {listed(strangers, 5)}. They are in no version: "
             f"move them away (or back to the landing zone), then run again"
         )
 
 
-# ── DVC's cache and remote ────────────────────────────────────────────────────────────────────────
-
-
-@dataclass(frozen=True)
-class Remote:
-    """DVC's default remote, as .dvc/config names it."""
-
-    url: str
-    folder: Path | None
-    """Where it is, when it is a folder on this machine."""
-
-
-def remote_address() -> str | None:
-    """Where the default remote is: a URL, or the absolute path of a folder; None where there is none."""
-    remote = _remote()
-    return None if remote is None else str(remote.folder or remote.url)
-
-
-def _remote() -> Remote | None:
-    config = _config()
-    name = config.get("core", "remote", fallback=None)
-    url = config.get(f"'remote \"{name}\"'", "url", fallback=None)
-    if name is None or url is None:
-        return None
-    return Remote(url, None if "://" in url else (settings.ROOT / ".dvc" / url).resolve())
-
-
-def _cache() -> Path:
-    return settings.ROOT / ".dvc" / _config().get("cache", "dir", fallback="cache")
-
-
-def share(clone: Path) -> None:
-    """Have DVC in another clone of this project use the cache and the remote of this one."""
-    config, remote = _config(), _remote()
-    if not config.has_section("cache"):
-        config.add_section("cache")
-    config.set("cache", "dir", str(_cache().resolve()))
-    if remote is not None and remote.folder is not None:
-        config.set(f"'remote \"{config.get('core', 'remote')}\"'", "url", str(remote.folder))
-    path = clone / ".dvc" / "config.local"
-    path.touch(mode=0o600)  # it may hold the credentials of this one's remote
-    with path.open("w", encoding="utf-8") as file:
-        config.write(file)
-
-
-def _config() -> ConfigParser:
-    """Read as DVC does (config, then config.local over it) but without importing it."""
-    config = ConfigParser(interpolation=None)
-    config.read([settings.ROOT / ".dvc" / name for name in ("config", "config.local")], encoding="utf-8")
-    return config
-
-
-def _cached(md5: str) -> bool:
-    return (_cache() / _object(md5)).is_file()
-
-
 def put_into_cache(folder: Path, listing: Listing) -> None:
     """Have the cache hold a version of which a folder holds the files: `pull` brings it then."""
     for name, md5 in listing.items():
-        with files.replacing(_cache() / _object(md5)) as beside:
-            shutil.copyfile(folder / name, beside)
-    with files.replacing(_cache() / _object(dir_hash(listing))) as beside:
-        beside.write_bytes(_as_dvc_lists(listing))
-
-
-def _is_pushed(version: str, remote: Remote | None) -> bool:
-    """In a folder the files themselves are looked at, as somebody may have removed them; else a note says so."""
-    if remote is None:
-        return False
-    if remote.folder is None:
-        return files.read_state(paths.pushed_data(), dict[str, str]()) == {"remote": remote.url, "version": version}
-    listing = remote.folder / _object(version)
-    if not listing.is_file() or files.md5(listing) != version.removesuffix(".dir"):
-        return False
-    return all(_is_whole(remote.folder, entry["md5"]) for entry in files.read_json(listing))
-
-
-def _is_whole(remote: Path, md5: str) -> bool:
-    """Whether a remote on this machine has a file, and not the beginning of it; by its size, without reading it."""
-    pushed, cached = remote / _object(md5), _cache() / _object(md5)
-    return pushed.is_file() and (not cached.is_file() or pushed.stat().st_size == cached.stat().st_size)
-
-
-def _object(md5: str) -> str:
-    """Where a cache or a remote of DVC keeps the file with this hash."""
-    return f"files/md5/{md5[:2]}/{md5[2:]}"
-
-
-# ── DVC ───────────────────────────────────────────────────────────────────────────────────────────
-
-
-@contextmanager
-def _dvc(purpose: str) -> Iterator[Repo]:
-    """DVC in this process, waiting for its lock; its errors, and its remotes' own, as one of ours."""
-    from dvc.repo import Repo
-    from dvc.utils.serialize import _yaml
-
-    dvc_files.repair()
-    dvc_files.write_whole(_yaml)
-    logging.getLogger("dvc").setLevel(logging.WARNING)  # its advice is for somebody at a terminal
-    # _wait_for_lock is not public; without it DVC gives up after three seconds (`dvc --wait-for-lock` sets the same)
-    try:
-        with Repo(str(settings.ROOT), _wait_for_lock=True) as repo:
-            repo.scm_context.quiet = True  # no advice to `git add`: commits are the flow's
-            yield repo
-    except EvergreenError:
-        raise
-    except Exception as error:  # a remote's client raises exceptions of its own kind; none is swallowed
-        raise SourceUnavailable(f"could not {purpose}: {_causes(error)}") from error
-
-
-def _causes(error: BaseException) -> str:
-    messages: list[str] = []
-    cause: BaseException | None = error
-    while cause is not None:
-        text = storage.masked(one_line(cause))
-        if text and text not in messages:
-            messages.append(text)
-        cause = cause.__cause__
-    return ": ".join(messages) or type(error).__name__
+        dvc_store.put(md5, folder / name)
+    dvc_store.put(dir_hash(listing), _as_dvc_lists(listing))

@@ -21,7 +21,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tasks.data import versions
+from tasks.data import dvc_store, versions
 from tasks.ground import files, params, paths, settings
 from tasks.ground.errors import EvergreenError, Mistake, StageFailed
 from tasks.ground.git import Clone
@@ -185,7 +185,7 @@ def _clone(commit: str, place: Path) -> Path:
 def _bring_data(version: str, place: Path) -> None:
     """Have data/ hold a version: from DVC's cache here, or else from the remote."""
     versions.fetch(version)
-    versions.share(place)
+    dvc_store.share(place)
     files.write_text(place / "data.dvc", f"outs:\n- md5: {version}\n  hash: md5\n  path: data\n")
     (place / ".venv").symlink_to(sys.prefix)
     _call(place, ".venv/bin/dvc", "checkout", "--force", "data.dvc")

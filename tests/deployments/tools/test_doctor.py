@@ -97,6 +97,20 @@ def test_in_a_folder_of_its_repository_data_versions_are_no_other_code(small: Pr
     assert "has the code that is here" in findings()["git"].state
 
 
+def test_a_detached_head_needs_a_branch_in_params_and_is_compared_with_that(small: Project, tmp_path: Path) -> None:
+    """As a CI's or a worker's checkout has it: «HEAD» of the remote may be another branch."""
+    small.edit("params.yaml", "settle_seconds: 0\n", "settle_seconds: 0\ngit: {commit: true, remote: origin}\n")
+    small.commit()
+    subprocess.run(["git", "clone", "-q", "--bare", str(small.root), str(tmp_path / "up.git")], check=True)
+    small.run("git", "remote", "add", "origin", str(tmp_path / "up.git"))
+    small.run("git", "checkout", "-q", "--detach")
+    assert "set git.branch" in findings()["git"].state
+    small.edit("params.yaml", "remote: origin}", "remote: origin, branch: team}")
+    assert findings()["git"].mend == "git push -u origin HEAD:team, once, by hand"
+    small.run("git", "push", "-q", "origin", "HEAD:refs/heads/team")
+    assert findings()["git"].is_well
+
+
 def test_what_stands_in_the_way_of_a_part_hides_no_other(small: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file where a folder should be, a server that refuses."""
     monkeypatch.setattr(mlflow_store, "PAUSES", ())

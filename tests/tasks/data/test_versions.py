@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import pytest
 
 from models import upstream
-from tasks.data import delivery, landing, versions
+from tasks.data import delivery, dvc_store, landing, versions
 from tasks.ground import dvc_files, files
 from tasks.ground.errors import DataMissing, DataVersionDiffers, SourceUnavailable
 from tasks.ground.params import Params
@@ -363,7 +363,7 @@ def test_what_a_killed_push_left_in_the_remote_is_swept(repository: Path, small:
 def test_a_damaged_object_of_the_cache_is_fetched_again(pushed: Path) -> None:
     """DVC takes a file of the right name for the right one; the remote has it whole, and that is what data/ gets."""
     names = (*versions.tree().values(), str(versions.current()))
-    objects = {name: pushed / ".dvc/cache" / versions._object(name) for name in names}
+    objects = {name: pushed / ".dvc/cache" / dvc_store._object(name) for name in names}
     for cached in objects.values():
         damage(cached)
     forget(pushed, "data")
@@ -377,7 +377,7 @@ def test_a_damaged_object_of_the_cache_is_fetched_again(pushed: Path) -> None:
 def test_what_is_damaged_in_the_remote_too_does_not_come_into_data(pushed: Path, listing: bool) -> None:
     """It is said which object, and what to do; data/ stays as it is."""
     name = str(versions.current()) if listing else next(iter(versions.tree().values()))
-    damage(pushed / "var/remote" / versions._object(name))
+    damage(pushed / "var/remote" / dvc_store._object(name))
     forget(pushed)
     with pytest.raises(SourceUnavailable, match=f"{name} is damaged in the remote: push it again from a checkout"):
         versions.pull()
