@@ -362,9 +362,9 @@ def _version(entry: Any) -> Iterable[str]:
 @command("promote flight_delay", MODELS)
 def promote(model: Model, version: Version = None) -> None:
     """Promote the challenger that waits for a person's approval."""
-    from tasks.release.registry import registry
+    from tasks.release.registry import promotions
 
-    print(f"{registry.promote_by_hand(model, version)} is champion")
+    print(f"{promotions.promote_by_hand(model, version)} is champion")
 
 
 @command("approve flight_delay --why 'read the verdict; the slices are fine'", MODELS)
@@ -376,12 +376,12 @@ def approve(
 ) -> int:
     """Say yes to a candidate that waits for approvals; with the last one it is promoted."""
     from tasks.ground.errors import NotPromoted
-    from tasks.release.registry import registry
+    from tasks.release.registry import promotions, version_approvals
 
-    version, line = registry.approve(model, candidate, why, break_glass=break_glass)
+    version, line = version_approvals.approve(model, candidate, why, break_glass=break_glass)
     print(f"{line.by} ({line.identity}) approves candidate {line.candidate} of {model}")
     try:
-        print(f"{registry.promote_by_hand(model, version)} is champion")
+        print(f"{promotions.promote_by_hand(model, version)} is champion")
     except NotPromoted as error:
         print(f"it waits: {error}")
         return ATTENTION
@@ -420,7 +420,7 @@ def rollback(
     reason: Annotated[str, Option(help="Recorded with the withdrawn version.")] = "",
 ) -> None:
     """Make the previous champion the champion again, and withdraw the present one."""
-    from tasks.release.registry import registry
+    from tasks.release.registry import promotions
 
     if to_time is not None:
         from tasks.lifecycle import live
@@ -428,7 +428,7 @@ def rollback(
         if to is not None:
             raise Mistake("--to and --to-time name the version twice: give one of them")
         to = live.version_at(model, live.parse(to_time))
-    print(registry.rollback(model, to=to, reason=reason))
+    print(promotions.rollback(model, to=to, reason=reason))
 
 
 @command("live flight_delay --at 2013-11-03T12:00Z", MODELS)

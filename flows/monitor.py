@@ -237,13 +237,13 @@ class Releases:
     def _fetch(self, candidate: str) -> Reference | str:
         folder = paths.champions() / candidate
         if not files.is_sealed(folder):
-            from tasks.release.registry import registry
+            from tasks.release.registry import registry, version_files
 
             version = registry.find(self.model, candidate)
             if version is None:
                 return f"the registry does not have release {candidate}: what it learned from is not known"
             try:
-                folder = registry.fetch_cached(self.model, version)
+                folder = version_files.fetch_cached(self.model, version)
             except (DataMissing, ModelFileRefused, Mistake) as error:
                 return str(error)
         return Reference(candidate, folder)

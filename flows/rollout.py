@@ -239,10 +239,10 @@ def _end_trial(model: str) -> None:
 
 
 def _withdraw_version(model: str, failed: desired_state.Failed) -> str | None:
-    from tasks.release.registry import registry
+    from tasks.release.registry import promotions
 
     try:
-        registry.withdraw(model, failed.version, failed.why, failed.serves)
+        promotions.withdraw(model, failed.version, failed.why, failed.serves)
     except NotPromoted as error:
         return str(error)
     return None

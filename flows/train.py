@@ -132,9 +132,9 @@ def _needs_promotion_by_hand(model: str, config: params.Params, differing: list[
 
 
 def _rolled_back(model: str) -> str | None:
-    from tasks.release.registry import registry
+    from tasks.release.registry import promotions
 
-    why: str | None = as_task(registry.rolled_back, "was it rolled back?", retries=3)(model)
+    why: str | None = as_task(promotions.rolled_back, "was it rolled back?", retries=3)(model)
     return why
 
 
@@ -144,18 +144,18 @@ def _rolled_back(model: str) -> str | None:
 def _release(model: str, on_hold: str | None, differing: list[str]) -> str:
     """Package, track, register and judge what the graph made. Each step continues what a killed run of it left."""
     from tasks.release.package import package
-    from tasks.release.registry import registry, tracking
+    from tasks.release.registry import alias_repair, promotions, registry, tracking
 
     build = settings.BUILD / model
     as_task(package.ensure_bento, f"build the Bento of {model}")(model)
     measured = as_task(package.measured, "measure the release")(model)
     run = as_task(tracking.track, "track the candidate in MLflow", retries=3)(model, build / "release", build, measured)
     version = as_task(registry.register, "register the candidate", retries=3)(model, run.candidate)
-    for done in as_task(registry.repair, "look whether anything was taken away by hand", retries=3)(model):
+    for done in as_task(alias_repair.repair, "look whether anything was taken away by hand", retries=3)(model):
         get_run_logger().warning(done)
     champion = registry.champion(model)
     if champion and champion.candidate == version.candidate:
-        registry.promote(model, version.number, "")  # finishes what a killed run began
+        promotions.promote(model, version.number, "")  # finishes what a killed run began
         return f"{version} is champion"
     if version.withdrawn is not None:
         return f"{version} was withdrawn ({version.withdrawn}) and is not promoted again"
@@ -165,26 +165,30 @@ def _release(model: str, on_hold: str | None, differing: list[str]) -> str:
 def _judge(model: str, version: int, on_hold: str | None, differing: list[str]) -> str:
     """Judge the candidate against today's champion, record why, and promote it if it may be."""
     from tasks.release import comparison
-    from tasks.release.registry import registry, verdict_ledger
+    from tasks.release.registry import (
+        promotions,
+        verdict_ledger,
+        verdict_records,
+    )
 
     verdict: Verdict = as_task(comparison.judge_candidate, "judge it against the champion")(model)
-    as_task(registry.record_verdict, "record the verdict", retries=3)(model, version, verdict)
+    as_task(verdict_records.record, "record the verdict", retries=3)(model, version, verdict)
     on_hold = (on_hold or _missing_approval(model, version, verdict.id)) if verdict.promoted else ""
     verdict_ledger.keep(model, version, verdict, run=_run_url(), on_hold=on_hold)
     if on_hold or differing:
-        put_on_hold = as_task(registry.put_on_hold, "have it wait for a person's approval", retries=3)
+        put_on_hold = as_task(promotions.put_on_hold, "have it wait for a person's approval", retries=3)
         put_on_hold(model, version, on_hold, ", ".join(differing))
     if verdict.promoted and not on_hold:
-        as_task(registry.promote, "promote it to champion", retries=3)(model, version, verdict.id)
+        as_task(promotions.promote, "promote it to champion", retries=3)(model, version, verdict.id)
         events.champion_changed(model, version, verdict.id)  # triggers rollout
     _show(model, verdict, on_hold)
     return f"{verdict.summary}; not promoted: {on_hold}" if on_hold else verdict.summary
 
 
 def _missing_approval(model: str, version: int, verdict_id: str) -> str:
-    from tasks.release.registry import registry
+    from tasks.release.registry import version_approvals
 
-    why: str | None = as_task(registry.missing_approval, "ask the promotion policy", retries=3)(
+    why: str | None = as_task(version_approvals.missing_approval, "ask the promotion policy", retries=3)(
         model, version, verdict_id
     )
     return why or ""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
     from tasks.release.gate.verdict import Verdict
-    from tasks.release.registry.registry import ModelVersion
+    from tasks.release.registry.model_state import ModelVersion
 
 
 def model(name: str) -> ModelView:
@@ -125,9 +125,9 @@ class ModelView:
         return self._of(registry.resolve(self.name, which))
 
     def _of(self, version: ModelVersion) -> Scored:
-        from tasks.release.registry import registry
+        from tasks.release.registry import version_files
 
-        return Scored(self.name, str(version), registry.fetch_cached(self.name, version) / "release")
+        return Scored(self.name, str(version), version_files.fetch_cached(self.name, version) / "release")
 
     @property
     def verdict(self) -> Verdict:

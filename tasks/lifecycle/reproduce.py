@@ -31,7 +31,7 @@ from tasks.release import comparison
 from tasks.release.gate import gate
 from tasks.release.gate.verdict import mark
 from tasks.release.package import package
-from tasks.release.registry import registry, tracking
+from tasks.release.registry import model_state, registry, tracking, verdict_records, version_files
 from tasks.release.rollout.served_answers import OwnAnswers
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Level:
 class Origin:
     """What a candidate was made of, by its run in MLflow."""
 
-    version: registry.ModelVersion
+    version: model_state.ModelVersion
     commit: str
     is_dirty: bool
     data: str
@@ -118,7 +118,7 @@ def run(origin: Origin, *, keep: bool = False) -> Iterator[str | Level]:
     Raises:
         EvergreenError: commit or data are gone, or a stage fails: says which.
     """
-    stored = registry.fetch_cached(origin.version.model, origin.version)
+    stored = version_files.fetch_cached(origin.version.model, origin.version)
     yield _answers(origin, stored / "release")
     clone = paths.reproduced(origin.version.candidate)
     with files.lock(f"reproduce-{origin.version.candidate}"):
@@ -279,7 +279,7 @@ class _Rebuilt:
 def _verdict(origin: Origin, place: Path) -> Level:
     """The gate of today's code, asked as it was then: by the recorded rule, against the recorded champion."""
     model = origin.version.model
-    recorded = registry.verdicts(model, origin.version.candidate)
+    recorded = verdict_records.of_candidate(model, origin.version.candidate)
     if not recorded:
         return Level("verdict", False, "none was recorded: there is nothing to compare with")
     champions = sorted({verdict.champion for verdict in recorded if verdict.champion})

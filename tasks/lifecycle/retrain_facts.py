@@ -91,11 +91,11 @@ def _champion_folders(model: str, candidate: str) -> tuple[Path, Path]:
         return build / "model", build / "evaluation"
     folder = paths.champions() / candidate
     if not files.is_sealed(folder):
-        from tasks.release.registry import registry
+        from tasks.release.registry import registry, version_files
 
         version = registry.champion(model)
         assert version is not None  # champion_lookup has just given it
-        folder = registry.fetch_cached(model, version)
+        folder = version_files.fetch_cached(model, version)
     return folder / "training", folder / "evaluation"
 
 

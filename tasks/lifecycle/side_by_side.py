@@ -205,7 +205,7 @@ class _HoldoutScores:
 
 
 def _find(model_name: str, name: str, scratch: Path) -> Entry:
-    from tasks.release.registry import registry
+    from tasks.release.registry import registry, version_files
 
     if name == WORKSPACE:
         build = settings.BUILD / model_name
@@ -219,7 +219,7 @@ def _find(model_name: str, name: str, scratch: Path) -> Entry:
     except Mistake as error:
         known = ", ".join(_experiments()) or "none"
         raise Mistake(f"{error}. Experiments (`dvc exp list`) that there are: {known}") from None
-    folder = registry.fetch_cached(model_name, version)
+    folder = version_files.fetch_cached(model_name, version)
     return _entry(f"{name} (version {version.number})", folder / "release", folder / "training")
 
 

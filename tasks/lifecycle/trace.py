@@ -21,7 +21,7 @@ from tasks.ground.words import many, one_line
 from tasks.lifecycle import live
 from tasks.prediction_log import prediction_log
 from tasks.prediction_log.log_tables import moment
-from tasks.release.registry import registry, tracking
+from tasks.release.registry import registry, tracking, verdict_records, version_files
 from tasks.runtime import answer_columns
 
 if TYPE_CHECKING:
@@ -254,7 +254,7 @@ class _Made:
 
     @cached_property
     def _verdicts(self) -> list[Verdict]:
-        return registry.verdicts(self.model, self.candidate) if self._record else []
+        return verdict_records.of_candidate(self.model, self.candidate) if self._record else []
 
     @cached_property
     def _tags(self) -> dict[str, str]:
@@ -267,7 +267,7 @@ class _Made:
             version = registry.find(self.model, self.candidate)
             if version is None:
                 return {}
-            folder = registry.fetch_cached(self.model, version)
+            folder = version_files.fetch_cached(self.model, version)
             facts: dict[str, Any] = files.read_json(folder / "release" / "release.json")
         except EvergreenError as error:
             self.unknown.append(f"the release is gone ({one_line(error, 200)}): `keep_days` may have taken it")

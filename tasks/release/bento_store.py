@@ -26,7 +26,7 @@ def ensure(model: str, candidate: str) -> bool:
     """
     if package.stored(model, candidate):
         return False
-    from tasks.release.registry import registry
+    from tasks.release.registry import registry, version_files
 
     version = registry.find(model, candidate)
     if version is None:
@@ -34,5 +34,5 @@ def ensure(model: str, candidate: str) -> bool:
             f"the Bento {model}:{candidate} is gone or was changed, and the registry has no version of it. "
             f"Have another version serve: evergreen rollback {model} --to N"
         )
-    package.ensure_bento_of(registry.fetch_cached(model, version) / "release")
+    package.ensure_bento_of(version_files.fetch_cached(model, version) / "release")
     return True

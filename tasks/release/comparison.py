@@ -14,7 +14,7 @@ from tasks.modelling import metrics, rows
 from tasks.release.gate import gate, training_overlap
 from tasks.release.gate.verdict import Verdict
 from tasks.release.package import package
-from tasks.release.registry import registry, tracking
+from tasks.release.registry import model_state, registry, tracking, version_files
 from tasks.release.scorer import predict_frame
 from tasks.runtime import answer_columns, decisions, feature_types, model_file
 
@@ -38,7 +38,7 @@ def judge_candidate(model_name: str) -> Verdict:
     return gate.judge(case, model.gate, resamples=model.evaluate.resamples)
 
 
-def comparison(model_name: str, model: params.Model, champion: registry.ModelVersion | None) -> gate.Comparison:
+def comparison(model_name: str, model: params.Model, champion: model_state.ModelVersion | None) -> gate.Comparison:
     """What the gate judges."""
     import pandas as pd
 
@@ -93,11 +93,11 @@ def describe_decision(training: dict[str, Any]) -> str:
     return f"{words}, chosen on {chosen['rows']:,} training rows out of fold: {better}"
 
 
-def score_champion(model_name: str, champion: registry.ModelVersion, ids: pd.Series[Any]) -> gate.Contender:
+def score_champion(model_name: str, champion: model_state.ModelVersion, ids: pd.Series[Any]) -> gate.Contender:
     """The champion with its answers for the holdout rows with these ids, in their order; or why there are none."""
     name = f"the champion, candidate {champion.candidate}, could not be"
     try:
-        folder = registry.fetch_cached(model_name, champion)
+        folder = version_files.fetch_cached(model_name, champion)
     except RegistryUnavailable:  # it may be there again in a minute: no reason for a verdict
         raise
     except UNSCORABLE as error:
@@ -124,7 +124,7 @@ def score_release(
     return replace(contender, predictions=predictions, when_missing=missing)
 
 
-def _age(model_name: str, champion: registry.ModelVersion) -> int | None:
+def _age(model_name: str, champion: model_state.ModelVersion) -> int | None:
     """How many partitions of the model are newer than the champion's training; None when that is not known."""
     training = paths.champions() / champion.candidate / "training" / "training.json"
     if not training.exists():

@@ -26,7 +26,7 @@ STOPPED = """
 import os, signal, sys
 from mlflow import MlflowClient
 from tasks.ground import leases
-from tasks.release.registry import fencing, registry
+from tasks.release.registry import fencing, promotions, registry, verdict_records
 leases.LONGEST_WRITE = fencing.IDLE_SECONDS = 4
 write = MlflowClient.set_registered_model_alias
 
@@ -38,7 +38,7 @@ def stopped(*arguments):
 
 MlflowClient.set_registered_model_alias = stopped
 with leases.hold("train-late"):
-    registry.promote("late", int(sys.argv[1]), sys.argv[2])
+    promotions.promote("late", int(sys.argv[1]), sys.argv[2])
 """
 
 
@@ -47,7 +47,7 @@ def test_a_promotion_that_was_stopped_before_its_alias_is_refused(
 ) -> None:
     """Its transaction sees the token of who took over; that one's champion stays."""
     from tasks.release import comparison
-    from tasks.release.registry import registry, tracking
+    from tasks.release.registry import promotions, registry, tracking, verdict_records
 
     root = tmp_path / "project"
     root.mkdir()
@@ -65,7 +65,7 @@ def test_a_promotion_that_was_stopped_before_its_alias_is_refused(
         run = tracking.track(MODEL, build / "release", build, MEASURED)
         version = registry.register(MODEL, run.candidate)
         verdict = comparison.judge_candidate(MODEL)
-        registry.record_verdict(MODEL, version.number, verdict)
+        verdict_records.record(MODEL, version.number, verdict)
         judged.append((version.number, verdict.id))
     command = [sys.executable, "-c", STOPPED.replace('"late"', f'"{MODEL}"'), str(judged[0][0]), judged[0][1]]
     with subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=REPOSITORY) as late:
@@ -75,7 +75,7 @@ def test_a_promotion_that_was_stopped_before_its_alias_is_refused(
         begin = time.monotonic()
         with leases.hold("train-late"):
             assert time.monotonic() - begin < 20
-            registry.promote(MODEL, *judged[1])
+            promotions.promote(MODEL, *judged[1])
             late.send_signal(signal.SIGCONT)
             _, told = late.communicate(timeout=60)
     assert late.returncode == 1

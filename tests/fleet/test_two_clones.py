@@ -24,16 +24,16 @@ pytestmark = [pytest.mark.slow, pytest.mark.group("team", "psycopg")]
 
 STOPPED = """
 import os, signal, sys
-from tasks.release.registry import registry
+from tasks.release.registry import promotions
 
-promote = registry.promote
+promote = promotions.promote
 
 def stop_before(*arguments):
-    registry.promote = promote
+    promotions.promote = promote
     os.kill(os.getpid(), signal.SIGSTOP)
     return promote(*arguments)
 
-registry.promote = stop_before
+promotions.promote = stop_before
 from deployments import cli
 sys.exit(cli.main(["train", "tiny"]))
 """

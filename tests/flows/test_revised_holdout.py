@@ -11,7 +11,7 @@ import pytest
 
 from flows.prefect_support import run_local
 from tasks.ground import files, ledger, params, paths, settings
-from tasks.release.registry import registry
+from tasks.release.registry import registry, version_files
 from tasks.runtime import model_file
 from tests.conftest import Project
 from tests.deployments.alone import server
@@ -71,7 +71,7 @@ def test_both_are_judged_on_the_revised_rows(project: Project) -> None:
         223,
         223,
     )
-    releases = [settings.BUILD / MODEL / "release", registry.fetch_cached(MODEL, champion) / "release"]
+    releases = [settings.BUILD / MODEL / "release", version_files.fetch_cached(MODEL, champion) / "release"]
     challengers, champions = (loss(release, now) for release in releases)
     (improvement,) = [check["value"] for check in verdict["checks"] if check["name"] == "improvement"]
     assert improvement == pytest.approx(challengers - champions, abs=1e-6)

@@ -30,7 +30,7 @@ from tasks.release import bento_store
 from tasks.release.cluster import manifests
 from tasks.release.gate.verdict import Verdict
 from tasks.release.package import package
-from tasks.release.registry import desired_state, registry, tracking, verdict_ledger
+from tasks.release.registry import desired_state, promotions, registry, tracking, verdict_ledger
 from tasks.release.rollout import router_client, stages
 from tests.conftest import Project
 from tests.deployments.alone import Alone, server
@@ -380,7 +380,7 @@ def test_a_rollback_is_a_switch(world: World, served: desired_state.ReleaseRef) 
     one = world.release()
     set_alias(one)
     assert roll().is_completed()
-    registry.rollback(MODEL, to=served.version, reason="a person says so")
+    promotions.rollback(MODEL, to=served.version, reason="a person says so")
     begin = time.monotonic()
     state = roll()
     took = time.monotonic() - begin
@@ -397,13 +397,13 @@ def test_a_rollback_to_one_that_cannot_start_any_more_takes_nothing_away(
 ) -> None:
     """The live release was withdrawn and the champion fails: no version can be champion, so a notice is sent."""
     old = world.release(patched("tasks/runtime/replica.py", BEGIN, "    raise RuntimeError('worn out')\n"))
-    registry.rollback(MODEL, to=old.version, reason="a person says so")
+    promotions.rollback(MODEL, to=old.version, reason="a person says so")
     state = roll()
     assert state.name == "Stuck"
     assert f"evergreen rollback {MODEL} --to N" in state.message
     assert desired_state.read(MODEL).live.candidate == served.candidate
     assert "neither can be champion" in world.alone.message(f"withdrawn: tiny version {old.version}")
-    registry.rollback(MODEL, to=served.version)
+    promotions.rollback(MODEL, to=served.version)
     assert roll().message.startswith("nothing to do: ")
 
 

@@ -18,7 +18,7 @@ from flows import rollout
 from flows.prefect_support import events
 from tasks.ground import files, http, paths, settings
 from tasks.release.package import package
-from tasks.release.registry import champion_lookup, desired_state, registry
+from tasks.release.registry import champion_lookup, desired_state, promotions, verdict_records
 from tasks.release.registry.desired_state import DesiredState, ReleaseRef
 from tasks.release.rollout import report, router_client, stages
 from tests.conftest import Project
@@ -31,7 +31,7 @@ WRITES = [
     (desired_state, "note"),
     (desired_state, "begin_withdrawal"),
     (desired_state, "end_withdrawal"),
-    (registry, "withdraw"),
+    (promotions, "withdraw"),
     (events, "withdrawn"),
     (rollout, "create_markdown_artifact"),
 ]
@@ -48,7 +48,7 @@ class World:
         self.champion, self.withdrawn, self.told, self.pages = NEW, dict[int, str](), list[str](), list[str]()
 
     def withdraw(self, _: str, version: int, reason: str, serves: str | None) -> None:
-        """As registry.withdraw, whose own kills are tried in tests/tasks/release/registry/test_registry.py."""
+        """As promotions.withdraw, whose own kills are tried in tests/tasks/release/registry/test_registry.py."""
         self.withdrawn[version] = reason
         if self.champion == NEW:
             assert serves == OLD.candidate
@@ -71,8 +71,8 @@ def world(small: Project, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(rollout, "get_run_logger", lambda: logging.getLogger("rollout"))
     monkeypatch.setattr(rollout, "create_markdown_artifact", lambda **said: world.pages.append(said["markdown"]))
     monkeypatch.setattr(events, "withdrawn", lambda model, failed, said: world.told.append(said))
-    monkeypatch.setattr(registry, "withdraw", world.withdraw)
-    monkeypatch.setattr(registry, "verdicts", lambda *_: [])
+    monkeypatch.setattr(promotions, "withdraw", world.withdraw)
+    monkeypatch.setattr(verdict_records, "of_candidate", lambda *_: [])
     monkeypatch.setattr(stages, "RETRY_PAUSE_S", 0.1)
     monkeypatch.setattr(report, "picture", lambda _: None)  # which takes longer than all the rest
     monkeypatch.setattr(champion_lookup, "champion", lambda _: world.champion)
@@ -197,7 +197,7 @@ def test_a_release_that_was_found_bad_is_not_tried_again(world: World, monkeypat
 
 def test_a_first_champion_that_fails_leaves_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """No release was live, so none is."""
-    monkeypatch.setattr(registry, "withdraw", lambda *_: setattr(world, "champion", None))
+    monkeypatch.setattr(promotions, "withdraw", lambda *_: setattr(world, "champion", None))
     state = run(FakeRouter(0, MODEL, new=Behaviour(why="no such library")), monkeypatch)
     assert state.message.endswith("it does not start: no such library; no release is live")
     assert desired_state.read(MODEL) == DesiredState()

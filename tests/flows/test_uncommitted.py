@@ -13,7 +13,7 @@ from deployments.status_page import page
 from flows.prefect_support import run_local
 from tasks.ground import ledger, paths, settings, uncommitted
 from tasks.lifecycle import retrain_decision
-from tasks.release.registry import registry
+from tasks.release.registry import promotions, registry
 from tests.conftest import Project, write_readings
 from tests.deployments.alone import Alone, server
 
@@ -98,7 +98,7 @@ def test_after_a_rollback_nothing_comes_until_data_or_code_do(project: Project) 
     write_readings(project.root, 4)
     project.dvc("add", "-q", "data")
     assert train().name == "NotDue"
-    assert "is withdrawn" in registry.rollback(MODEL)
+    assert "is withdrawn" in promotions.rollback(MODEL)
     project.edit("params.yaml", "age_days: 300", "age_days: 1")
     state = train()
     assert state.name == "NotDue"
@@ -108,7 +108,7 @@ def test_after_a_rollback_nothing_comes_until_data_or_code_do(project: Project) 
     project.dvc("add", "-q", "data")
     train()
     assert champion() == 3
-    assert "is withdrawn" in registry.rollback(MODEL, to=1)
+    assert "is withdrawn" in promotions.rollback(MODEL, to=1)
     assert "nothing to do" in train().message
     project.edit("params.yaml", "params: {C: 3.0}", "params: {C: 4.0}")
     assert "uncommitted" in train().message

@@ -15,7 +15,7 @@ from tasks.monitoring.intake import intake
 from tasks.release import comparison
 from tasks.release.gate.verdict import Verdict
 from tasks.release.package import package
-from tasks.release.registry import desired_state, registry, tracking
+from tasks.release.registry import desired_state, promotions, registry, tracking, verdict_records
 from tasks.runtime.predictor import Predictor
 from tasks.training import evaluate, prepare, train
 
@@ -42,9 +42,9 @@ def release(model: str) -> Verdict:
     run = tracking.track(model, build / "release", build, package.measured(model))
     version = registry.register(model, run.candidate)
     verdict = comparison.judge_candidate(model)
-    registry.record_verdict(model, version.number, verdict)
+    verdict_records.record(model, version.number, verdict)
     if verdict.promoted:
-        registry.promote(model, version.number, verdict.id)
+        promotions.promote(model, version.number, verdict.id)
     return verdict
 
 

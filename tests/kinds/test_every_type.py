@@ -25,7 +25,7 @@ from tasks.monitoring.intake import intake
 from tasks.monitoring.intake.reference import Reference
 from tasks.prediction_log import prediction_log
 from tasks.release.package import package
-from tasks.release.registry import registry
+from tasks.release.registry import registry, version_files
 from tasks.runtime import feature_types, model_file
 from tasks.runtime.predictor import Predictor
 from tasks.runtime.replica import PREDICT, PredictionLog, RequestFrame
@@ -62,7 +62,7 @@ def told(tmp_path_factory: pytest.TempPathFactory, enter_module: Callable[[Path]
     config, asked = params.load().model(MODEL), rows.read(settings.BUILD / MODEL, "holdout")
     answers = _serve(asked, config)
     later = datetime.now(UTC) + timedelta(hours=1)
-    reference = Reference(champion.candidate, registry.fetch_cached(MODEL, champion))
+    reference = Reference(champion.candidate, version_files.fetch_cached(MODEL, champion))
     options = intake.IntakeOptions(config.task, tuple(config.evaluate.slices), config.serving.log_days)
     state = intake.ingest(MODEL, options, lambda _: reference.profile, later)
     layouts = intake.columns(reference.profile)

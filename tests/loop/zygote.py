@@ -26,7 +26,7 @@ IMPORTS = (
     "flows.ingest flows.train pandas pyarrow.parquet sklearn.linear_model great_expectations mlflow.sklearn "
     "skops.io matplotlib.pyplot dvc.repo.add dvc.repo.push dvc.stage.run dvc_data.index tasks.data.validate "
     "tasks.training.prepare tasks.training.train tasks.training.evaluate tasks.release.package.package "
-    "tasks.release.comparison tasks.release.registry.registry "
+    "tasks.release.comparison tasks.release.registry.registry tasks.release.registry.alias_repair "
     "tasks.ground.model_environment mlflow.store.tracking.sqlalchemy_store "
     "mlflow.store.model_registry.sqlalchemy_store fsspec.core sklearn.compose sklearn.impute "
     "tasks.training.plots tasks.training.explain prefect.flow_engine prefect.task_engine "

@@ -14,7 +14,7 @@ from tasks import steps
 from tasks.ground import files, settings
 from tasks.release import comparison
 from tasks.release.package import package
-from tasks.release.registry import registry, tracking
+from tasks.release.registry import promotions, registry, tracking, verdict_records
 from tasks.training import dvc_graph
 from tests.conftest import BIN, REPOSITORY, Project
 
@@ -37,8 +37,8 @@ def release(champion: int) -> None:
     run = tracking.track(MODEL, build / "release", build, {"latency_ms": 1.0, "size_mb": 0.1})
     version = registry.register(MODEL, run.candidate)
     verdict = comparison.judge_candidate(MODEL)
-    registry.record_verdict(MODEL, version.number, verdict)
-    assert registry.promote(MODEL, version.number, verdict.id).number == champion, verdict.to_text()
+    verdict_records.record(MODEL, version.number, verdict)
+    assert promotions.promote(MODEL, version.number, verdict.id).number == champion, verdict.to_text()
 
 
 def test_the_page_is_typed_and_the_copy_works_by_itself(small: Project) -> None:

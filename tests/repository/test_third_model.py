@@ -16,7 +16,7 @@ from tasks.modelling import rows
 from tasks.release import comparison
 from tasks.release.gate.verdict import Verdict
 from tasks.release.package import package
-from tasks.release.registry import registry, tracking
+from tasks.release.registry import promotions, registry, tracking, verdict_records
 from tasks.training import dvc_graph
 from tests.conftest import REPOSITORY, Project, copy_repository
 
@@ -57,9 +57,9 @@ def release() -> Verdict:
     run = tracking.track("digits", build / "release", build, package.measured("digits"))
     version = registry.register("digits", run.candidate)
     verdict = comparison.judge_candidate("digits")
-    registry.record_verdict("digits", version.number, verdict)
+    verdict_records.record("digits", version.number, verdict)
     if verdict.promoted:
-        registry.promote("digits", version.number, verdict.id)
+        promotions.promote("digits", version.number, verdict.id)
     return verdict
 
 

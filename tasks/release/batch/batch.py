@@ -167,14 +167,14 @@ def lock_name(place: Location) -> str:
 
 def find_release(name: str, version: str) -> BatchRelease:
     """The release of a version: from the Bento store, or from the registry where the store has lost it."""
-    from tasks.release.registry import registry
+    from tasks.release.registry import registry, version_files
 
     bento = package.stored(name, version) if re.fullmatch(r"[0-9a-f]{16}", version) else None
     if bento and registry.find(name, version) is None:
         return BatchRelease(name, version, None, bento / "src")
     resolved = registry.resolve(name, version)
     bento = package.stored(name, resolved.candidate)
-    folder = bento / "src" if bento else registry.fetch_cached(name, resolved) / "release"
+    folder = bento / "src" if bento else version_files.fetch_cached(name, resolved) / "release"
     return BatchRelease(name, resolved.candidate, str(resolved.number), folder)
 
 

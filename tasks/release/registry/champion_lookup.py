@@ -1,7 +1,7 @@
 """Champion lookup without MLflow: two small HTTP calls, so that a flow with nothing to do ends in milliseconds.
 
 Whatever is not plain (a store that is a file, a version that was withdrawn, an answer that is not understood) is left
-to tasks/release/registry/registry.py, which knows all states in between.
+to registry.py, which knows all states in between.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SECONDS = 5.0
 """How long the server may take."""
 
 CANDIDATE, WITHDRAWN = "evergreen.candidate", "evergreen.withdrawn"
-"""As tracking.CANDIDATE and registry.WITHDRAWN, which it would take long to import."""
+"""As tracking.CANDIDATE and model_state.WITHDRAWN, which it would take long to import."""
 
 
 class _Unclear(Exception):
@@ -33,11 +33,11 @@ def champion(model: str) -> ReleaseRef | None:
     try:
         return _ask_server(model)
     except _Unclear:
-        from tasks.release.registry import registry
+        from tasks.release.registry import alias_repair, registry
 
         version = registry.champion(model)
         if version is None or not version.candidate:  # never, withdrawn without a successor, or removed by hand
-            for done in registry.repair(model):
+            for done in alias_repair.repair(model):
                 logging.getLogger("evergreen").warning(done)
             version = registry.champion(model)
         return ReleaseRef(version.candidate, version.number) if version else None

@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from tasks.release.registry import registry, tracking
+from tasks.release.registry import model_state, registry, tracking
 from tasks.release.registry.mlflow_store import connect, uri, with_retries
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def forget_refused(model_name: str, days: float) -> list[str]:
             was_champion = version.champion or version.promoted_by or version.aliases
             if version.created >= before or was_champion or version.files_removed:
                 continue
-            if not registry.is_gone(client, version.run_id):
+            if not model_state.is_gone(client, version.run_id):
                 run = client.get_run(version.run_id)
                 if run.info.lifecycle_stage == "deleted":  # by a person, who runs `mlflow gc` or restores it
                     continue

@@ -1,6 +1,6 @@
 """Verdict ledger: the gate's verdicts as lines in var/verdicts/<model>.jsonl, read without importing MLflow.
 
-The registry is the truth (registry.record_verdict); this is written after it, once for each verdict.
+The registry is the truth (verdict_records.record); this is written after it, once for each verdict.
 """
 
 from __future__ import annotations

@@ -193,9 +193,9 @@ def _put_back(model: str) -> str | None:
     """What was done where the policy does not let the champion serve; MLflow is imported only where there is one."""
     if not promotion.path().exists():
         return None
-    from tasks.release.registry import registry
+    from tasks.release.registry import alias_repair
 
-    return registry.put_back(model)
+    return alias_repair.put_back(model)
 
 
 def choose_route(model: str, release: ReleaseRef) -> tuple[Route, str]:
@@ -215,12 +215,12 @@ def expected_moves(model: str, candidate: str, live: str) -> Moves | None:
 
     Where releases between the two were promoted and never went live, by the sum of their verdicts.
     """
-    from tasks.release.registry import registry
+    from tasks.release.registry import verdict_records
 
     expected, passed = None, set[str]()
     while candidate != live:
         passed.add(candidate)
-        verdicts = registry.verdicts(model, candidate)
+        verdicts = verdict_records.of_candidate(model, candidate)
         usable = [v for v in verdicts if v.promoted and v.moves and v.champion not in passed]
         verdict = next((v for v in usable if v.champion == live), usable[-1] if usable else None)
         if verdict is None or verdict.moves is None or verdict.champion is None:

@@ -55,10 +55,10 @@ def test_the_last_verdict_is_shown_as_a_table(root: Path) -> None:
     m = notebook.model(MODEL)
     with pytest.raises(DataMissing, match="late was never judged: `evergreen train late` does it"):
         _ = m.verdict
-    from tasks.release.registry import registry
+    from tasks.release.registry import verdict_records
 
     candidate = files.read_json(settings.BUILD / MODEL / "release" / "candidate.json")["candidate"]
-    (verdict,) = registry.verdicts(MODEL, candidate)
+    (verdict,) = verdict_records.of_candidate(MODEL, candidate)
     verdict_ledger.keep(MODEL, 1, verdict, "run")
     assert m.verdict == verdict
     assert m.verdict._repr_markdown_() == verdict.to_markdown()

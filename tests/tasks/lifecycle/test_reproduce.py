@@ -19,7 +19,7 @@ from tasks.lifecycle import reproduce
 from tasks.release import comparison
 from tasks.release.gate import gate
 from tasks.release.package import package
-from tasks.release.registry import registry
+from tasks.release.registry import registry, verdict_records
 from tasks.training import dvc_graph
 from tests.conftest import Project
 
@@ -33,7 +33,7 @@ def judged() -> str:
     version = registry.register("tiny", candidate)
     config = params.load().model("tiny")
     case = comparison.comparison("tiny", config, registry.champion("tiny"))
-    registry.record_verdict("tiny", version.number, gate.judge(case, config.gate, config.evaluate.resamples))
+    verdict_records.record("tiny", version.number, gate.judge(case, config.gate, config.evaluate.resamples))
     return candidate
 
 

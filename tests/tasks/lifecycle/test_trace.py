@@ -26,7 +26,7 @@ from tasks.prediction_log import prediction_log
 from tasks.release.batch import batch
 from tasks.release.gate import gate
 from tasks.release.package import package
-from tasks.release.registry import desired_state, registry
+from tasks.release.registry import desired_state, promotions, registry, verdict_records
 from tasks.release.registry.desired_state import ReleaseRef
 from tasks.runtime import predictor
 from tests.conftest import Project
@@ -59,8 +59,8 @@ def world(
 
     config = params.load().model(MODEL)
     verdict = gate.judge(comparison.comparison(MODEL, config, None), config.gate, config.evaluate.resamples)
-    registry.record_verdict(MODEL, 1, verdict)
-    registry.promote(MODEL, 1, verdict.id)
+    verdict_records.record(MODEL, 1, verdict)
+    promotions.promote(MODEL, 1, verdict.id)
     row = pd.read_parquet(settings.BUILD / MODEL / "rows" / "2013-03.parquet").iloc[0].to_dict()
     early = answer(candidate, row)
     desired_state.note(MODEL, ReleaseRef(candidate, "1", desired_state.now()), "live")

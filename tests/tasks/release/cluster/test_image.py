@@ -27,7 +27,7 @@ from tasks.ground.errors import Mistake, ModelFileRefused
 from tasks.ground.http import free_port
 from tasks.release.cluster import image
 from tasks.release.package import package
-from tasks.release.registry import registry
+from tasks.release.registry import model_state, registry, version_files
 from tasks.runtime import families
 from tests.conftest import REPOSITORY
 from tests.release_root import make_project, project_at
@@ -145,9 +145,9 @@ def test_the_name_is_one_that_registries_and_kubernetes_take() -> None:
 # ── from the registry ─────────────────────────────────────────────────────────────────────────────
 
 
-def champion(model: str, number: int, candidate: str) -> registry.ModelVersion:
+def champion(model: str, number: int, candidate: str) -> model_state.ModelVersion:
     """A version as the registry gives it."""
-    return registry.ModelVersion(model, number, candidate, "run", "2026-11-21", {}, ("champion",))
+    return model_state.ModelVersion(model, number, candidate, "run", "2026-11-21", {}, ("champion",))
 
 
 def test_without_a_version_it_is_the_champions(bento: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,7 +163,7 @@ def test_without_a_version_it_is_the_champions(bento: Path, monkeypatch: pytest.
 def test_a_version_that_is_named_is_asked_for(version: int | None, named: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also one that cannot be: the champion's image instead of it would be another release's."""
 
-    def resolve(_: str, version: str) -> registry.ModelVersion:
+    def resolve(_: str, version: str) -> model_state.ModelVersion:
         raise Mistake(f"asked for {version}")
 
     monkeypatch.setattr(registry, "resolve", resolve)
@@ -180,7 +180,7 @@ def test_a_bento_that_is_lost_is_made_of_what_the_registry_keeps(
     monkeypatch.setenv("BENTOML_HOME", str(tmp_path / "empty"))
     monkeypatch.setattr(registry, "resolve", lambda model, _: champion(model, 3, bento.name))
     monkeypatch.setattr(registry, "find", lambda model, candidate: champion(model, 3, candidate))
-    monkeypatch.setattr(registry, "fetch_cached", lambda *_: tmp_path)
+    monkeypatch.setattr(version_files, "fetch_cached", lambda *_: tmp_path)
     folder, _ = image.of_version(MODEL, to=tmp_path / "context")
     assert files.tree(folder / "bento" / "src") == files.tree(bento / "src")
 

@@ -16,7 +16,7 @@ from tasks.ground.errors import Mistake, NeedsApproval, PolicyError
 from tasks.release.gate.verdict import Verdict
 from tasks.release.policy import approvals, promotion
 from tasks.release.policy.approvals import Approval
-from tasks.release.registry import desired_state, registry
+from tasks.release.registry import alias_repair, desired_state, model_state, promotions, registry, version_approvals
 from tasks.release.registry.desired_state import DesiredState, ReleaseRef
 from tests.tasks.release.registry import test_registry
 from tests.tasks.release.registry.test_registry import MODEL, Place
@@ -65,19 +65,19 @@ def test_two_others_say_yes_and_the_author_does_not_count(
     policy()
     as_person("ada")
     with pytest.raises(Mistake, match="ada is the author"):
-        registry.approve(MODEL, versions[3], "mine")
+        version_approvals.approve(MODEL, versions[3], "mine")
     as_person("eve")
     with pytest.raises(Mistake, match="os:eve is nobody"):
-        registry.approve(MODEL, versions[3], "let me")
+        version_approvals.approve(MODEL, versions[3], "let me")
     as_person("grace")
     for _ in range(2):
-        registry.approve(MODEL, versions[3], "read it")
+        version_approvals.approve(MODEL, versions[3], "read it")
         with pytest.raises(NeedsApproval, match="has 1 of the 2 approvals"):
-            registry.promote_by_hand(MODEL, 3)
+            promotions.promote_by_hand(MODEL, 3)
     as_person("mary")
-    registry.approve(MODEL, versions[3], "read it too")
-    assert registry.promote_by_hand(MODEL, 3).number == 3
-    assert registry.put_back(MODEL) is None
+    version_approvals.approve(MODEL, versions[3], "read it too")
+    assert promotions.promote_by_hand(MODEL, 3).number == 3
+    assert alias_repair.put_back(MODEL) is None
 
 
 def test_an_alias_set_by_hand_is_put_back(versions: dict[int, str]) -> None:
@@ -85,12 +85,12 @@ def test_an_alias_set_by_hand_is_put_back(versions: dict[int, str]) -> None:
     client = MlflowClient()
     client.set_registered_model_alias(MODEL, "champion", "3")
     promotion.path().unlink(missing_ok=True)
-    assert registry.put_back(MODEL) is None
+    assert alias_repair.put_back(MODEL) is None
     policy()
-    assert "does not serve" in (registry.put_back(MODEL) or "")
+    assert "does not serve" in (alias_repair.put_back(MODEL) or "")
     assert test_registry.champion().number == 2
     assert client.get_model_version_by_alias(MODEL, "challenger").version in {"3", 3}
-    assert registry.put_back(MODEL) is None
+    assert alias_repair.put_back(MODEL) is None
 
 
 def test_where_nothing_is_live_who_was_champion_before_has_the_alias_again(versions: dict[int, str]) -> None:
@@ -100,33 +100,33 @@ def test_where_nothing_is_live_who_was_champion_before_has_the_alias_again(versi
     paths.rollouts(MODEL).unlink()
     client.set_registered_model_alias(MODEL, "champion", "3")
     policy("rules: [{name: all, approvals: 0}, {name: never, when: 'false', approvals: 0}]")
-    assert registry.put_back(MODEL) is None
+    assert alias_repair.put_back(MODEL) is None
     policy()
-    assert "nobody is champion" in (registry.put_back(MODEL) or "")
+    assert "nobody is champion" in (alias_repair.put_back(MODEL) or "")
     assert registry.champion(MODEL) is None
     desired_state.note(MODEL, ReleaseRef(versions[2], 2), "live")
     desired_state.note(MODEL, ReleaseRef(versions[2], 2), "withdrawn")
     client.set_registered_model_alias(MODEL, "champion", "2")
-    assert registry.put_back(MODEL) is None, "it has served"
+    assert alias_repair.put_back(MODEL) is None, "it has served"
 
 
 def test_a_rule_that_cannot_be_computed_promotes_nothing(versions: dict[int, str]) -> None:
     """The training says why; a rollout of it fails in words."""
     policy("rules: [{name: odd, when: verdict.checks.nothing_like_it < 0.1, approvals: 0}]")
-    id_ = MlflowClient().get_model_version(MODEL, "3").tags[registry.VERDICT_ID]
-    assert "cannot be computed" in (registry.missing_approval(MODEL, 3, id_) or "")
+    id_ = MlflowClient().get_model_version(MODEL, "3").tags[model_state.VERDICT_ID]
+    assert "cannot be computed" in (version_approvals.missing_approval(MODEL, 3, id_) or "")
     MlflowClient().set_registered_model_alias(MODEL, "champion", "3")
     with pytest.raises(PolicyError, match="cannot be computed"):
-        registry.put_back(MODEL)
+        alias_repair.put_back(MODEL)
 
 
 def test_an_alias_on_a_version_without_verdict_is_put_back(versions: dict[int, str]) -> None:
     """Approvals bind a verdict: a tag that names another one is none."""
     policy()
     client = MlflowClient()
-    client.set_model_version_tag(MODEL, "3", registry.VERDICT_ID, "of-another")
+    client.set_model_version_tag(MODEL, "3", model_state.VERDICT_ID, "of-another")
     client.set_registered_model_alias(MODEL, "champion", "3")
-    assert "has no verdict" in (registry.put_back(MODEL) or "")
+    assert "has no verdict" in (alias_repair.put_back(MODEL) or "")
     assert test_registry.champion().number == 2
 
 
@@ -135,10 +135,10 @@ def test_a_changed_policy_voids_approvals(versions: dict[int, str], as_person: C
     policy()
     for name in ("grace", "mary"):
         as_person(name)
-        registry.approve(MODEL, versions[3], "read it")
-    registry.promote_by_hand(MODEL, 3)
+        version_approvals.approve(MODEL, versions[3], "read it")
+    promotions.promote_by_hand(MODEL, 3)
     policy(f"{POLICY}# another\n")
-    assert "has 0 of the 2" in (registry.put_back(MODEL) or "")
+    assert "has 0 of the 2" in (alias_repair.put_back(MODEL) or "")
     assert test_registry.champion().number == 2
 
 
@@ -150,11 +150,11 @@ def test_breaking_the_glass_needs_a_reason_and_opens_a_freeze(
     policy(f"{POLICY}freezes: [{{name: this year, when: now.getFullYear() == {year}}}]\n")
     as_person("grace")
     with pytest.raises(NeedsApproval, match="the freeze 'this year'"):
-        registry.promote_by_hand(MODEL, 3)
+        promotions.promote_by_hand(MODEL, 3)
     with pytest.raises(Mistake, match="say why"):
-        registry.approve(MODEL, versions[3], " ", break_glass=True)
-    registry.approve(MODEL, versions[3], "the old one crashes", break_glass=True)
-    assert registry.promote_by_hand(MODEL, 3).number == 3
+        version_approvals.approve(MODEL, versions[3], " ", break_glass=True)
+    version_approvals.approve(MODEL, versions[3], "the old one crashes", break_glass=True)
+    assert promotions.promote_by_hand(MODEL, 3).number == 3
 
 
 # ── hostile schedules ─────────────────────────────────────────────────────────────────────────────

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tasks.release.registry import champion_lookup, desired_state, registry
+from tasks.release.registry import champion_lookup, desired_state, model_state, registry
 from tasks.release.registry.desired_state import DesiredState
 from tests.tasks.release.fake_router import MODEL, NEW, OLD, serving
 
@@ -69,7 +69,7 @@ def test_the_champion_is_known_without_mlflow(monkeypatch: pytest.MonkeyPatch) -
 )
 def test_what_is_not_plain_is_left_to_the_registry(answers: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A rollback that was killed half-way, an answer that is not understood: it knows the states in between."""
-    found = registry.ModelVersion(MODEL, 1, OLD.candidate, "run", "2026-11-20")
+    found = model_state.ModelVersion(MODEL, 1, OLD.candidate, "run", "2026-11-20")
     monkeypatch.setattr(registry, "champion", lambda _: found)
     with mlflow(answers, monkeypatch):
         assert champion_lookup.champion(MODEL) == OLD

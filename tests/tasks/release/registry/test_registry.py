@@ -35,7 +35,18 @@ from tasks.release import comparison
 from tasks.release.gate import gate
 from tasks.release.gate.verdict import Verdict
 from tasks.release.package import package
-from tasks.release.registry import desired_state, mlflow_store, registry, retention, tracking
+from tasks.release.registry import (
+    alias_repair,
+    desired_state,
+    mlflow_store,
+    model_state,
+    promotions,
+    registry,
+    retention,
+    tracking,
+    verdict_records,
+    version_files,
+)
 from tasks.release.registry.champion_lookup import champion as champion_in_registry
 from tests.tasks.release import small_project
 from tests.tasks.release.small_project import MEASURED, MODEL
@@ -57,14 +68,14 @@ def use(root: Path, patch: pytest.MonkeyPatch) -> None:
     patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root / 'var' / 'mlflow' / 'mlflow.db'}")
 
 
-def follow(promote: bool = True) -> registry.ModelVersion:
+def follow(promote: bool = True) -> model_state.ModelVersion:
     """What the flow does with the candidate in build/: track, register, judge, record, and promote."""
     run = track()
     version = registry.register(MODEL, run.candidate)
     verdict = comparison.judge_candidate(MODEL)
-    registry.record_verdict(MODEL, version.number, verdict)
+    verdict_records.record(MODEL, version.number, verdict)
     assert verdict.promoted, verdict.to_text()
-    return registry.promote(MODEL, version.number, verdict.id) if promote else version
+    return promotions.promote(MODEL, version.number, verdict.id) if promote else version
 
 
 def track() -> tracking.TrackedRun:
@@ -73,7 +84,7 @@ def track() -> tracking.TrackedRun:
     return tracking.track(MODEL, build / "release", build, MEASURED)
 
 
-def champion() -> registry.ModelVersion:
+def champion() -> model_state.ModelVersion:
     """Today's champion."""
     version = registry.champion(MODEL)
     assert version is not None
@@ -172,7 +183,7 @@ def recorded(number: int) -> Verdict:
 
 def verdict_of(number: int) -> str:
     """The id of the verdict that was recorded last."""
-    return client().get_model_version(MODEL, str(number)).tags[registry.VERDICT_ID]
+    return client().get_model_version(MODEL, str(number)).tags[model_state.VERDICT_ID]
 
 
 WRITES = [
@@ -222,8 +233,8 @@ def state() -> dict[str, Any]:
     """Aliases, tags and the order of champions: all that a kill may not change in the end."""
     entry = client().get_registered_model(MODEL)
     tags = {int(v.version): dict(v.tags) for v in client().search_model_versions(f"name = '{MODEL}'")}
-    since = [v for k, v in sorted(entry.tags.items()) if k.startswith(registry.SINCE)]
-    rolled_back = registry.ROLLED_BACK in entry.tags
+    since = [v for k, v in sorted(entry.tags.items()) if k.startswith(model_state.SINCE)]
+    rolled_back = model_state.ROLLED_BACK in entry.tags
     aliases = {a: int(v) for a, v in entry.aliases.items()}
     return {"aliases": aliases, "tags": tags, "since": since, "rolled back": rolled_back}
 
@@ -258,16 +269,16 @@ def test_the_files_of_a_candidate_that_never_was_champion_go_when_it_is_old(root
     assert {file.path for file in client().list_artifacts(old.run_id)} == KEPT
     assert len(list((settings.VAR / "mlflow").rglob("models/*/artifacts/model.skops"))) == 2
     assert [entry.files_removed is None for entry in registry.history(MODEL)] == [True, True, False]
-    assert [verdict.id for verdict in registry.verdicts(MODEL, old.candidate)] == [verdict_of(3)]
-    registry.fetch(MODEL, 1, root / "fetched")
-    for refused in (lambda: registry.promote_by_hand(MODEL, 3), lambda: registry.rollback(MODEL, to=3)):
+    assert [verdict.id for verdict in verdict_records.of_candidate(MODEL, old.candidate)] == [verdict_of(3)]
+    version_files.fetch(MODEL, 1, root / "fetched")
+    for refused in (lambda: promotions.promote_by_hand(MODEL, 3), lambda: promotions.rollback(MODEL, to=3)):
         with pytest.raises(NotPromoted, match=r"were removed.*again"):
             refused()
     again = track()
     assert again.made
     assert again.id != old.run_id
     assert registry.register(MODEL, again.candidate).number == 4
-    registry.fetch(MODEL, 4, root / "fetched")
+    version_files.fetch(MODEL, 4, root / "fetched")
 
 
 def test_removing_files_killed_anywhere_ends_in_the_next_call(root: Path) -> None:
@@ -485,12 +496,12 @@ def test_half_written_verdict_is_none_and_is_written_again(root: Path) -> None:
     whole = document.read_text()
     document.write_text(whole[: len(whole) // 2])
     with pytest.raises(NotPromoted, match="has no recorded verdict"):
-        registry.promote(MODEL, 3, verdict.id)
-    registry.record_verdict(MODEL, 3, verdict)
+        promotions.promote(MODEL, 3, verdict.id)
+    verdict_records.record(MODEL, 3, verdict)
     assert document.read_text() == whole
 
 
-@pytest.mark.parametrize("missing", [[registry.VERDICT], [registry.VERDICT, registry.VERDICT_ID]])
+@pytest.mark.parametrize("missing", [[model_state.VERDICT], [model_state.VERDICT, model_state.VERDICT_ID]])
 def test_verdict_whose_tags_a_kill_left_out_is_told_when_another_is_registered(root: Path, missing: list[str]) -> None:
     """Nobody judges that version again, as there is a newer candidate: its document says what the tags would."""
     whole = dict(client().get_model_version(MODEL, "3").tags)
@@ -511,7 +522,7 @@ def test_same_pair_is_judged_the_same(root: Path) -> None:
 
 def test_promotion(root: Path) -> None:
     """The challenger is champion, the champion is former; since when, why and whom it replaces is written down."""
-    promoted = registry.promote(MODEL, 3, verdict_of(3))
+    promoted = promotions.promote(MODEL, 3, verdict_of(3))
     assert promoted.aliases == ("champion",)
     said = state()
     assert said["aliases"] == {"champion": 3, "former": 2}
@@ -523,17 +534,17 @@ def test_promotion(root: Path) -> None:
 
 def test_promotion_killed_between_any_two_writes_ends_right(root: Path) -> None:
     """Called again it ends in the state that one whole promotion ends in: also of one that waited after a rollback."""
-    client().set_registered_model_tag(MODEL, registry.ROLLED_BACK, '["", "", ""]')
-    registry.put_on_hold(MODEL, 3, "a person rolled back", "models/late")
+    client().set_registered_model_tag(MODEL, model_state.ROLLED_BACK, '["", "", ""]')
+    promotions.put_on_hold(MODEL, 3, "a person rolled back", "models/late")
     verdict, ends = verdict_of(3), []
-    for _ in deaths(lambda: registry.promote(MODEL, 3, verdict)):
-        registry.promote(MODEL, 3, verdict)
+    for _ in deaths(lambda: promotions.promote(MODEL, 3, verdict)):
+        promotions.promote(MODEL, 3, verdict)
         ends.append(state())
     # two tags, a rollback forgotten, two aliases, a note, an alias dropped, a tag dropped; and whole
     assert len(ends) == 8 + 1
     assert all(end == ends[-1] for end in ends)
     assert not ends[-1]["rolled back"]
-    assert registry.ON_HOLD not in ends[-1]["tags"][3]
+    assert model_state.ON_HOLD not in ends[-1]["tags"][3]
     assert ends[-1]["aliases"] == {"champion": 3, "former": 2}
 
 
@@ -548,12 +559,12 @@ def test_promotion_killed_between_any_two_writes_ends_right(root: Path) -> None:
 def test_nothing_is_promoted_without_a_verdict_over_the_champion_of_now(root: Path, change: Any, reason: str) -> None:
     """A refusal, or a verdict over somebody else, is not enough; and nothing is changed."""
     verdict = recorded(3)
-    registry.record_verdict(MODEL, 3, replace(verdict, id="f" * 16, **change))
+    verdict_records.record(MODEL, 3, replace(verdict, id="f" * 16, **change))
     before = state()
     with pytest.raises(NotPromoted, match=reason):
-        registry.promote(MODEL, 3, "f" * 16)
+        promotions.promote(MODEL, 3, "f" * 16)
     with pytest.raises(NotPromoted, match="has no recorded verdict 0123"):
-        registry.promote(MODEL, 3, "0123")
+        promotions.promote(MODEL, 3, "0123")
     assert state() == before
 
 
@@ -561,7 +572,7 @@ def test_verdict_about_another_candidate_is_not_recorded(root: Path) -> None:
     """A verdict belongs to its challenger."""
     verdict = recorded(3)
     with pytest.raises(Mistake, match="is about candidate"):
-        registry.record_verdict(MODEL, 2, verdict)
+        verdict_records.record(MODEL, 2, verdict)
 
 
 # ── rollback ──────────────────────────────────────────────────────────────────────────────────────
@@ -569,44 +580,44 @@ def test_verdict_about_another_candidate_is_not_recorded(root: Path) -> None:
 
 def test_rollback_and_again(root: Path) -> None:
     """The former champion is back; a second call neither flips back nor goes further, and says so."""
-    done = registry.rollback(MODEL, reason="too many  complaints")
+    done = promotions.rollback(MODEL, reason="too many  complaints")
     assert "version 2" in done
     assert "is withdrawn, version 1" in done
     said = state()
     assert said["aliases"] == {"champion": 1, "challenger": 3}
     assert said["tags"][2]["evergreen.withdrawn"] == "too many complaints"
     assert said["since"] == ["1", "2", "1"]
-    again = registry.rollback(MODEL)
+    again = promotions.rollback(MODEL)
     assert "was rolled back to already: nothing to do; to go further back name the version: --to N" in again
     assert state() == said
 
 
 def test_rollback_killed_between_any_two_writes_ends_right(root: Path) -> None:
     """Called again it ends in the state that one whole rollback ends in, and never goes further back."""
-    registry.promote(MODEL, 3, verdict_of(3))
+    promotions.promote(MODEL, 3, verdict_of(3))
     ends = []
-    for _ in deaths(lambda: registry.rollback(MODEL)):
+    for _ in deaths(lambda: promotions.rollback(MODEL)):
         assert champion().withdrawn is None
-        registry.rollback(MODEL)
+        promotions.rollback(MODEL)
         ends.append(state())
     assert len(ends) == 6 + 1  # that a person did it, two tags, an alias, a note, an alias dropped; and whole
     assert all(end == ends[-1] for end in ends)
     assert ends[-1]["aliases"] == {"champion": 2}
     assert ends[-1]["rolled back"]
-    assert registry.rolled_back(MODEL)
-    assert {registry.WITHDRAWN in tags for tags in ends[-1]["tags"].values()} == {True, False}
+    assert promotions.rolled_back(MODEL)
+    assert {model_state.WITHDRAWN in tags for tags in ends[-1]["tags"].values()} == {True, False}
 
 
 def test_rollback_after_a_promotion_that_was_killed(root: Path) -> None:
     """Wherever the promotion died, the rollback goes back by one from whoever was champion then."""
     verdict, seen = verdict_of(3), set()
-    for _ in deaths(lambda: registry.promote(MODEL, 3, verdict)):
+    for _ in deaths(lambda: promotions.promote(MODEL, 3, verdict)):
         was = champion()
-        registry.rollback(MODEL)
-        registry.rollback(MODEL)
+        promotions.rollback(MODEL)
+        promotions.rollback(MODEL)
         said = state()
         assert said["aliases"]["champion"] == was.number - 1
-        assert [n for n, tags in said["tags"].items() if registry.WITHDRAWN in tags] == [was.number]
+        assert [n for n, tags in said["tags"].items() if model_state.WITHDRAWN in tags] == [was.number]
         assert "former" not in said["aliases"]
         seen.add(was.number)
     assert seen == {2, 3}
@@ -614,37 +625,37 @@ def test_rollback_after_a_promotion_that_was_killed(root: Path) -> None:
 
 def test_promotion_after_a_rollback_that_was_killed(root: Path) -> None:
     """A rollback that had begun is ended first: then the verdict over the withdrawn champion counts no more."""
-    for _ in deaths(lambda: registry.rollback(MODEL)):
+    for _ in deaths(lambda: promotions.rollback(MODEL)):
         if registry.history(MODEL)[1].withdrawn:
             with pytest.raises(NotPromoted, match="Judge it again"):
-                registry.promote(MODEL, 3, verdict_of(3))
+                promotions.promote(MODEL, 3, verdict_of(3))
             assert state()["aliases"] == {"champion": 1, "challenger": 3}
         else:
-            registry.promote(MODEL, 3, verdict_of(3))
+            promotions.promote(MODEL, 3, verdict_of(3))
             assert state()["aliases"] == {"champion": 3, "former": 2}
 
 
 def test_rollback_to_a_named_version(root: Path) -> None:
     """It may be any version, also one that was withdrawn; killed anywhere and called again it ends right."""
-    registry.promote(MODEL, 3, verdict_of(3))
-    registry.rollback(MODEL)
+    promotions.promote(MODEL, 3, verdict_of(3))
+    promotions.rollback(MODEL)
     ends = []
-    for _ in deaths(lambda: registry.rollback(MODEL, to=3)):
-        registry.rollback(MODEL, to=3)
-        assert "nothing to do" in registry.rollback(MODEL, to=3)
+    for _ in deaths(lambda: promotions.rollback(MODEL, to=3)):
+        promotions.rollback(MODEL, to=3)
+        assert "nothing to do" in promotions.rollback(MODEL, to=3)
         ends.append(state())
     assert all(end == ends[-1] for end in ends)
     assert ends[-1]["aliases"] == {"champion": 3}
-    assert registry.WITHDRAWN not in ends[-1]["tags"][3]
-    assert registry.WITHDRAWN in ends[-1]["tags"][2]
+    assert model_state.WITHDRAWN not in ends[-1]["tags"][3]
+    assert model_state.WITHDRAWN in ends[-1]["tags"][2]
 
 
 def test_a_version_that_does_not_exist_is_refused(root: Path) -> None:
     """By name of those that do; 0 is none either."""
     with pytest.raises(Mistake, match="has no version 9 in the registry; there are: 1, 2, 3"):
-        registry.rollback(MODEL, to=9)
+        promotions.rollback(MODEL, to=9)
     with pytest.raises(Mistake, match="has no version 0 in the registry"):
-        registry.promote_by_hand(MODEL, 0)
+        promotions.promote_by_hand(MODEL, 0)
 
 
 def candidate_of(number: int) -> str:
@@ -654,27 +665,27 @@ def candidate_of(number: int) -> str:
 
 def test_a_version_that_fails_its_rollout_is_withdrawn_wherever_that_is_killed(root: Path) -> None:
     """Called again it ends right: who serves is champion, the other keeps the reason."""
-    registry.promote(MODEL, 3, verdict_of(3))
+    promotions.promote(MODEL, 3, verdict_of(3))
     ends = []
-    for _ in deaths(lambda: registry.withdraw(MODEL, 3, "it is  slow", candidate_of(2))):
-        registry.withdraw(MODEL, 3, "it is slow", candidate_of(2))
+    for _ in deaths(lambda: promotions.withdraw(MODEL, 3, "it is  slow", candidate_of(2))):
+        promotions.withdraw(MODEL, 3, "it is slow", candidate_of(2))
         ends.append(state())
     assert all(end == ends[-1] for end in ends)
     assert len(ends) == 5 + 1  # a tag, a tag dropped, an alias, a note, an alias dropped; and whole
     assert ends[-1]["aliases"] == {"champion": 2}
-    assert ends[-1]["tags"][3][registry.WITHDRAWN] == "it is slow"
-    assert registry.WITHDRAWN not in ends[-1]["tags"][2]
+    assert ends[-1]["tags"][3][model_state.WITHDRAWN] == "it is slow"
+    assert model_state.WITHDRAWN not in ends[-1]["tags"][2]
     assert ends[-1]["since"] == ["1", "2", "3", "2"]
     with pytest.raises(NotPromoted, match="was withdrawn"):
-        registry.promote(MODEL, 3, verdict_of(3))
+        promotions.promote(MODEL, 3, verdict_of(3))
 
 
 def test_an_alias_that_was_set_by_hand_goes_back_to_who_serves(root: Path) -> None:
     """The alias `former` still names whom the last promotion replaced."""
     assert state()["aliases"] == {"champion": 2, "former": 1, "challenger": 3}
     client().set_registered_model_alias(MODEL, "champion", "3")
-    for _ in deaths(lambda: registry.withdraw(MODEL, 3, "wrong answers", candidate_of(2))):
-        back = registry.withdraw(MODEL, 3, "wrong answers", candidate_of(2))
+    for _ in deaths(lambda: promotions.withdraw(MODEL, 3, "wrong answers", candidate_of(2))):
+        back = promotions.withdraw(MODEL, 3, "wrong answers", candidate_of(2))
         assert back is not None
         assert back.number == 2
         assert state()["aliases"]["champion"] == 2
@@ -685,8 +696,8 @@ def test_a_first_champion_that_fails_leaves_nobody(root: Path) -> None:
     """Where nobody serves, nobody is champion then; the auditor sees until when somebody was."""
     client().delete_registered_model_alias(MODEL, "former")
     ends = []
-    for _ in deaths(lambda: registry.withdraw(MODEL, 2, "does not start", None)):
-        assert registry.withdraw(MODEL, 2, "does not start", None) is None
+    for _ in deaths(lambda: promotions.withdraw(MODEL, 2, "does not start", None)):
+        assert promotions.withdraw(MODEL, 2, "does not start", None) is None
         ends.append(state())
     assert all(end == ends[-1] for end in ends)
     assert "champion" not in ends[-1]["aliases"]
@@ -698,24 +709,24 @@ def test_a_first_champion_that_fails_leaves_nobody(root: Path) -> None:
 
 def test_who_is_champion_meanwhile_stays(root: Path) -> None:
     """Somebody has decided otherwise while the release was tried: it is withdrawn all the same."""
-    registry.withdraw(MODEL, 3, "it is slow", candidate_of(2))
+    promotions.withdraw(MODEL, 3, "it is slow", candidate_of(2))
     assert state()["aliases"] == {"champion": 2, "former": 1, "challenger": 3}
-    assert state()["tags"][3][registry.WITHDRAWN] == "it is slow"
+    assert state()["tags"][3][model_state.WITHDRAWN] == "it is slow"
 
 
 def test_nobody_gets_the_place_of_one_that_fails_after_a_rollback_to_it(root: Path) -> None:
     """Who serves on was withdrawn by a person: that is not taken back by the machine."""
     gone = candidate_of(2)
-    registry.rollback(MODEL)
+    promotions.rollback(MODEL)
     before = state()
     with pytest.raises(NotPromoted, match=r"neither can be champion\. Name a version: evergreen rollback late"):
-        registry.withdraw(MODEL, 1, "does not start", gone)
+        promotions.withdraw(MODEL, 1, "does not start", gone)
     assert state() == before
 
 
 def test_rollback_without_a_champion(fresh: Path) -> None:
     """There is nothing to do, and it says so."""
-    assert registry.rollback(MODEL) == "late has no champion: nothing to do"
+    assert promotions.rollback(MODEL) == "late has no champion: nothing to do"
     assert registry.champion(MODEL) is None
     assert registry.history(MODEL) == []
 
@@ -723,7 +734,7 @@ def test_rollback_without_a_champion(fresh: Path) -> None:
 def test_first_champion_is_not_withdrawn(fresh: Path) -> None:
     """Without a former champion a rollback would leave nobody: it does nothing."""
     follow()
-    done = registry.rollback(MODEL)
+    done = promotions.rollback(MODEL)
     assert "is champion, and there is no former one: nothing to do" in done
     assert state()["aliases"] == {"champion": 1}
 
@@ -731,16 +742,16 @@ def test_first_champion_is_not_withdrawn(fresh: Path) -> None:
 def test_withdrawn_candidate_is_not_promoted_again(root: Path) -> None:
     """A person has said no: the loop asks, and a promotion is refused with the command that would do it."""
     gone = champion()
-    registry.rollback(MODEL, reason="wrong in fog")
+    promotions.rollback(MODEL, reason="wrong in fog")
     assert registry.history(MODEL)[gone.number - 1].withdrawn == "wrong in fog"
     assert registry.register(MODEL, gone.candidate).aliases == ()
     with pytest.raises(NotPromoted, match=r"was withdrawn \(wrong in fog\).*rollback late --to 2"):
-        registry.promote(MODEL, gone.number, verdict_of(gone.number))
+        promotions.promote(MODEL, gone.number, verdict_of(gone.number))
 
 
 def test_history_says_who_was_champion_when(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Every version, with its data, its verdict and its time."""
-    registry.rollback(MODEL)
+    promotions.rollback(MODEL)
     one, two, three = registry.history(MODEL)
     assert len(one.champion) == 2
     assert one.champion[1].endswith("until now")
@@ -767,9 +778,9 @@ def test_a_rollback_to_a_release_that_is_lost_changes_nothing(root: Path) -> Non
         with pytest.raises(
             NotPromoted, match=r"cannot come back: run .* lost\. Nothing was changed, .* --to N \(there are 3\)"
         ):
-            registry.rollback(MODEL, to=to)
+            promotions.rollback(MODEL, to=to)
     assert state() == before
-    assert "is withdrawn" in registry.rollback(MODEL, to=3)
+    assert "is withdrawn" in promotions.rollback(MODEL, to=3)
 
 
 def moved(root: Path, to: Path, patch: pytest.MonkeyPatch) -> Path:
@@ -787,7 +798,7 @@ def test_a_project_that_was_copied_or_moved_uses_the_artifacts_that_came_with_it
     moved(root, tmp_path / "new place", monkeypatch)
     away = root if old_stays else root.rename(tmp_path / "away")
     old = files.tree(away)
-    assert "is withdrawn" in registry.rollback(MODEL)
+    assert "is withdrawn" in promotions.rollback(MODEL)
     assert "this project was moved or copied" in caplog.text
     caplog.clear()
     small_project.make_build(settings.ROOT, 6, ("origin", "temp", "wind"))
@@ -876,7 +887,7 @@ BY_HAND: dict[str, Callable[[MlflowClient], Any]] = {
         MODEL, "champion", mlflow.create_model_version(MODEL, f"runs:/{runs()[0].info.run_id}/release").version
     ),
     "a tag of the journal is edited": lambda mlflow: mlflow.set_registered_model_tag(
-        MODEL, f"{registry.SINCE}2026-11-20T00:00:00.000000Z", "version 2"
+        MODEL, f"{model_state.SINCE}2026-11-20T00:00:00.000000Z", "version 2"
     ),
     "the tags of every run are deleted": lambda mlflow: [
         mlflow.delete_tag(one.info.run_id, tag) for one in runs() for tag in one.data.tags if "evergreen" in tag
@@ -906,7 +917,7 @@ def test_what_a_person_did_in_the_ui_is_put_back_and_training_goes_on(
     """Who serves is champion again, as whose successor the next candidate is judged: never as the first of its kind."""
     live = serve(2)
     act(client())
-    registry.repair(MODEL)
+    alias_repair.repair(MODEL)
     run = track()
     version = registry.register(MODEL, run.candidate)
     assert champion().candidate == live.candidate
@@ -914,20 +925,20 @@ def test_what_a_person_did_in_the_ui_is_put_back_and_training_goes_on(
     verdict = comparison.judge_candidate(MODEL)
     assert verdict.champion == live.candidate
     assert verdict.promoted, verdict.to_text()
-    registry.record_verdict(MODEL, version.number, verdict)
-    assert registry.promote(MODEL, version.number, verdict.id).candidate == run.candidate
-    assert registry.repair(MODEL) == []
+    verdict_records.record(MODEL, version.number, verdict)
+    assert promotions.promote(MODEL, version.number, verdict.id).candidate == run.candidate
+    assert alias_repair.repair(MODEL) == []
 
 
 def test_a_rollback_whose_tag_was_edited_holds_until_the_tag_is_gone(root: Path) -> None:
     """Nothing is promoted by itself, and it is said what to do."""
     for said in ("yes", "[]", '["2026-11-21", "data"]'):
-        client().set_registered_model_tag(MODEL, registry.ROLLED_BACK, said)
-        why = registry.rolled_back(MODEL)
+        client().set_registered_model_tag(MODEL, model_state.ROLLED_BACK, said)
+        why = promotions.rolled_back(MODEL)
         assert why is not None
         assert why.endswith("its tag evergreen.rolled_back was edited in MLflow: delete it there to go on")
-    client().delete_registered_model_tag(MODEL, registry.ROLLED_BACK)
-    assert registry.rolled_back(MODEL) is None
+    client().delete_registered_model_tag(MODEL, model_state.ROLLED_BACK)
+    assert promotions.rolled_back(MODEL) is None
 
 
 def test_what_was_removed_for_good_is_told(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -939,15 +950,15 @@ def test_what_was_removed_for_good_is_told(root: Path, monkeypatch: pytest.Monke
         client().delete_run(run_id)
         store_of_runs._hard_delete_run(run_id)
     with pytest.raises(DataMissing, match=r"was removed from MLflow for good: so is its release"):
-        registry.fetch(MODEL, 2, root / "to")
+        version_files.fetch(MODEL, 2, root / "to")
     files.remove(settings.VAR / "champions")
     with pytest.raises(NotPromoted, match=r"removed from MLflow for good: so is its release\. Nothing was changed"):
-        registry.rollback(MODEL)
+        promotions.rollback(MODEL)
     run = track()
     assert registry.register(MODEL, run.candidate).number == 4  # version 3 names a run that is gone
     client().delete_model_version(MODEL, "2")
     with pytest.raises(RegistryDamaged, match=rf"candidate {live.candidate} of late serves, .* Restore MLflow's store"):
-        registry.repair(MODEL)
+        alias_repair.repair(MODEL)
 
 
 # ── fetch, judge ──────────────────────────────────────────────────────────────────────────────────
@@ -957,7 +968,7 @@ def test_champion_is_brought_back_whole(artifacts: Path, tmp_path: Path) -> None
     """Release and training are what was tracked; byte code that lies beside them is not taken."""
     (artifacts / "release" / "__pycache__").mkdir()
     (artifacts / "release" / "__pycache__" / "service.pyc").write_bytes(b"evil")
-    folder = registry.fetch(MODEL, 1, tmp_path / "to")
+    folder = version_files.fetch(MODEL, 1, tmp_path / "to")
     assert package.identity_of(folder / "release") == champion().candidate
     training = {"training.json", "profile.json", "reference.parquet", "train_ids.npy", "train_rows.npy"}
     assert {p.name for p in (folder / "training").iterdir()} == training
@@ -980,7 +991,7 @@ def test_changed_artifacts_are_refused(artifacts: Path, tmp_path: Path, file: st
     """What is not what was tracked is not used, and nothing of it is left."""
     (artifacts / file).write_bytes(b'{"candidate": "0000000000000000"}')
     with pytest.raises(ModelFileRefused, match=r"changed|not whole"):
-        registry.fetch(MODEL, 1, tmp_path / "to")
+        version_files.fetch(MODEL, 1, tmp_path / "to")
     assert not (tmp_path / "to").exists()
 
 
@@ -1018,9 +1029,9 @@ def test_champion_that_asks_for_a_column_that_is_gone_makes_the_verdict_a_refusa
 def test_champion_cached_and_then_changed_is_brought_again(artifacts: Path) -> None:
     """The copy below var/champions is looked at before it is used."""
     version = champion()
-    folder = registry.fetch_cached(MODEL, version)
+    folder = version_files.fetch_cached(MODEL, version)
     (folder / "release" / "model.skops").write_bytes(b"another")
-    registry.fetch_cached(MODEL, version)
+    version_files.fetch_cached(MODEL, version)
     assert package.identity_of(folder / "release") == version.candidate
 
 
@@ -1033,9 +1044,9 @@ def test_champion_with_code_of_its_own_is_scored_with_the_code_it_was_packaged_w
     version = champion()
     ids = pd.read_parquet(settings.BUILD / MODEL / "evaluation" / "predictions.parquet")["id"]
     here = comparison.score_champion(MODEL, version, ids)
-    release = registry.fetch_cached(MODEL, version) / "release"
+    release = version_files.fetch_cached(MODEL, version) / "release"
     shutil.copytree(REPOSITORY / "tasks", release / "tasks", ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(registry, "fetch_cached", lambda *_: release.parent)
+    monkeypatch.setattr(version_files, "fetch_cached", lambda *_: release.parent)
     monkeypatch.setattr(comparison, "_holds_own_code", lambda *_: True)
     monkeypatch.setattr(comparison, "_code_differs", lambda *_: True)
     there = comparison.score_champion(MODEL, version, ids)
@@ -1072,7 +1083,7 @@ def test_locked_store_is_waited_for(root: Path, monkeypatch: pytest.MonkeyPatch)
     with closing(sqlite3.connect(settings.VAR / "mlflow" / "mlflow.db", check_same_thread=False)) as holder:
         holder.execute("BEGIN EXCLUSIVE")
         threading.Timer(0.6, holder.rollback).start()
-        registry.promote(MODEL, 3, verdict)
+        promotions.promote(MODEL, 3, verdict)
     assert state()["aliases"]["champion"] == 3
 
 
@@ -1085,7 +1096,7 @@ def test_store_that_stays_locked_is_a_clear_failure(root: Path) -> None:
         with pytest.raises(
             RegistryUnavailable, match=r"sqlite:///.*mlflow\.db cannot be used: database is locked.*lsof"
         ) as told:
-            registry.promote(MODEL, 3, verdict)
+            promotions.promote(MODEL, 3, verdict)
         assert "Without it nothing is promoted" in str(told.value)
         holder.rollback()
     assert state() == before
@@ -1136,7 +1147,7 @@ def test_store_that_fails_in_the_middle_is_tried_again(root: Path, monkeypatch: 
         real(self, *args)
 
     monkeypatch.setattr(MlflowClient, "set_registered_model_alias", failing)
-    registry.promote(MODEL, 3, verdict_of(3))
+    promotions.promote(MODEL, 3, verdict_of(3))
     assert len(failures) == 2
     assert state()["aliases"] == {"champion": 3, "former": 2}
 

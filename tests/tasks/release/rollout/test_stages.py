@@ -18,7 +18,7 @@ import pytest
 from tasks.ground import files, settings
 from tasks.release import comparison
 from tasks.release.gate.verdict import Moves, Verdict
-from tasks.release.registry import desired_state, registry
+from tasks.release.registry import desired_state, verdict_records
 from tasks.release.registry.desired_state import DesiredState, ReleaseRef
 from tasks.release.rollout import canary, report, router_client, shadow_replay, stages
 from tasks.release.rollout.served_answers import OwnAnswers
@@ -398,7 +398,7 @@ def test_moves_are_expected_from_release_to_release(monkeypatch: pytest.MonkeyPa
         "b": [verdict("b", "a", 0.1), verdict("b", "c", 0.5)],
         "a": [verdict("a", None, 0.0)],
     }
-    monkeypatch.setattr(registry, "verdicts", lambda _, candidate: recorded.get(candidate, []))
+    monkeypatch.setattr(verdict_records, "of_candidate", lambda _, candidate: recorded.get(candidate, []))
     assert stages.expected_moves(MODEL, "c", "b") == Moves(100, pytest.approx(0.02), 0.2)
     assert stages.expected_moves(MODEL, "c", "a") == Moves(100, pytest.approx(0.03), pytest.approx(0.3))
     for live in ("x", "nobody"):
