@@ -32,7 +32,6 @@ from tasks.ground.errors import (
     RegistryUnavailable,
 )
 from tasks.release import comparison
-from tasks.release.gate import gate
 from tasks.release.gate.verdict import Verdict
 from tasks.release.package import package
 from tasks.release.registry import (
@@ -1161,8 +1160,3 @@ def test_what_mlflow_refuses_is_no_outage_and_says_where_to_look(root: Path, mon
     monkeypatch.setattr(MlflowClient, "get_registered_model", wrong)
     with pytest.raises(RegistryDamaged, match=r"\(champion of late\): .*no such thing.*docs/how-to/mlflow-ui\.md"):
         registry.champion(MODEL)
-
-
-def test_gate_names_are_those_of_the_record() -> None:
-    """There is one Verdict, for the gate and for the registry."""
-    assert registry.Verdict is gate.Verdict
