@@ -17,8 +17,11 @@ import socket
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import UTC, datetime
+from functools import lru_cache
 from itertools import count
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import uvicorn
@@ -35,8 +38,8 @@ from deployments.serving.replica_pool import NoReplica
 from deployments.serving.request_body import Receive, Scope, header
 from deployments.serving.served_model import Request, ServedModel
 from deployments.status_page import responses
-from tasks.ground import log_rotation, paths
-from tasks.ground.errors import did_you_mean
+from tasks.ground import log_rotation, paths, settings, yaml_reader
+from tasks.ground.errors import Mistake, ParamsError, did_you_mean
 from tasks.release.rollout.router_status import UNANSWERED, RouterStatus
 from tasks.runtime import inference_body, replica
 
@@ -331,15 +334,30 @@ class Router:
         raise HttpError(404, self._paths())
 
     def _model(self, name: str) -> ServedModel:
-        if name not in self._models:
-            hint = did_you_mean(name, list(self._models)) or ": the first rollout takes a minute (see /status/)"
-            raise HttpError(404, f"no model {name!r} is served{hint}")
-        return self._models[name]
+        if name in self._models:
+            return self._models[name]
+        if name in _configured():
+            why = f"{name} is not served yet: its first champion is rolled out within minutes (see /status/)"
+            raise HttpError(503, why, **{"retry-after": "5"})
+        raise HttpError(404, f"no model {name!r} is served{did_you_mean(name, [*self._models, *_configured()])}")
 
     def _paths(self) -> str:
         predict = " ".join(f"/{name}/predict" for name in self._models) or "(no model is served yet)"
         others = f"…/live …/schema …/release / /status /metrics /openapi.json; {v2_pages.PATHS}"
         return f"paths: POST {predict} (and …/explain), GET {others}"
+
+
+def _configured() -> tuple[str, ...]:
+    """The models of params.yaml; none where it is not there, as in an image, or cannot be read."""
+    path = settings.ROOT / "params.yaml"
+    return _models_of(path, path.stat().st_mtime_ns) if path.exists() else ()
+
+
+@lru_cache(maxsize=1)
+def _models_of(path: Path, _changed_at: int) -> tuple[str, ...]:
+    with suppress(Mistake, OSError):
+        return tuple(dict(yaml_reader.read(path, path.name, ParamsError, dvc_reads=True)["models"]))
+    return ()
 
 
 def _json(status: int, content: Any, headers: tuple[tuple[bytes, bytes], ...] = ()) -> Response:

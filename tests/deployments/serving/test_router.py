@@ -302,6 +302,14 @@ def test_an_unknown_model_is_told_what_might_be_meant(router: Routed) -> None:
     assert answer.json() == {"error": f"no model 'flight_delays' is served; did you mean '{MODEL}'?"}
 
 
+def test_a_model_whose_first_champion_is_not_rolled_out_yet_is_no_unknown_one(router: Routed) -> None:
+    """503 with Retry-After: what asks need not be changed, only later."""
+    answer = router.post(path="/hourly_departures/predict")
+    assert answer.status_code == 503
+    assert answer.headers["retry-after"] == "5"
+    assert answer.json()["error"].startswith("hourly_departures is not served yet: its first champion is rolled out")
+
+
 @pytest.mark.parametrize("path", ["/nothing", f"/{MODEL}/nothing", "/healthz/nothing", "/a/b/c", "/status/now/then"])
 def test_an_unknown_path_is_told_which_there_are(router: Routed, path: str) -> None:
     """404."""
