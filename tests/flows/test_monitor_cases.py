@@ -199,7 +199,7 @@ def test_a_release_of_today_says_that_nothing_was_asked(world: Callable[[str], W
     assert (report["data"]["status"], report["data"]["text"]) == (
         "not enough data", "not enough data: no day on which this release was asked is over yet",
     )  # fmt: skip
-    assert report["quality"]["text"] == "the live release has answered no request yet"
+    assert report["quality"]["text"] == "no answer of the live release is counted yet: a day counts when it is over"
     assert "No requests yet." in on_the_page()
 
 

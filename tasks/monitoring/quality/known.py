@@ -24,7 +24,7 @@ def known(loss: str, weeks: Sequence[Mapping[str, Any]], candidate: str | None) 
     own = [(str(week["since"])[:10], week["releases"][candidate]) for week in weeks if candidate in week["releases"]]
     rows, labels = (sum(part[name] for _, part in own) for name in ("rows", "labels"))
     if not rows:
-        return "no requests", "the live release has answered no request yet"
+        return "no requests", "no answer of the live release is counted yet: a day counts when it is over"
     estimate = _newest(own, lambda part: part["estimated"])
     if not labels:
         watched = "drift and service are watched; quality is " + (
