@@ -312,12 +312,15 @@ def in_words(draft: ModelPlan, measured: dict[str, Any]) -> list[str]:
 
 def _example_row(name: str) -> str:
     features = params.load().model(name).features
-    examples = {
-        f: int(e.example) if isinstance(e.example, float) and e.type == "integer" else e.example
-        for f, e in features.items()
-    }
-    row = json.dumps(examples, ensure_ascii=False)
+    row = json.dumps({name: _example(feature) for name, feature in features.items()}, ensure_ascii=False)
     return row.replace("'", "'\\''")  # as a shell takes it between quotes
+
+
+def _example(feature: params.Feature) -> Any:
+    """As a request holds it."""
+    if feature.type == "vector" and feature.length and isinstance(feature.example, float):
+        return [feature.example] * feature.length
+    return int(feature.example) if feature.type == "integer" and feature.example is not None else feature.example  # type: ignore[arg-type]  # a number
 
 
 def _line(text: str) -> None:

@@ -59,10 +59,11 @@ def new(folder: Path, remote: str | None = None, example: str | None = None) -> 
         if folder.exists():
             folder.rmdir()
         root.rename(folder)
+    packages = _share_environment(folder)  # before anything is told: whoever reads may stop after the first line
     yield f"{folder}: a project with the platform of {commit[:12]}, its first commit is made"
     if dirty := platform.changed("."):
         yield f"what is in no commit of the platform is not in it: {words.listed(dirty, 3)}"
-    yield _share_environment(folder)
+    yield packages
     yield f"its data are shared by {storage.masked(remote) if remote else 'var/remote, a folder of it (.dvc/config)'}"
     begin = "run" if example else "add-model NAME --from FILE --label COLUMN"
     yield f"next: cd {folder}, make shell, then evergreen {begin}"

@@ -7,6 +7,7 @@ import reprlib
 import subprocess
 import sys
 import time
+from typing import Any
 
 from deployments.local import servers
 from tasks.ground import exit_codes, files, http, params, paths, settings
@@ -145,8 +146,13 @@ def _ask_champion(model: str) -> None:
         few = list(row.items())[:6]
         shown = ", ".join(f"{key}={reprlib.repr(value) if isinstance(value, list) else value}" for key, value in few)
         number = prediction.pop("id")
-        rounded = {key: round(value, 3) if isinstance(value, float) else value for key, value in prediction.items()}
-        _line(f"  {shown}, … → {rounded}  id {number}")
+        _line(f"  {shown}, … → {_rounded(prediction)}  id {number}")
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _rounded(each) for key, each in value.items()}
+    return round(value, 3) if isinstance(value, float) else value
 
 
 def _summary(loaded: params.Params, seconds: float, *, champions: bool) -> None:

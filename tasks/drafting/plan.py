@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -413,7 +414,10 @@ def _notes(plan: ModelPlan) -> list[str]:
         counts = plan.labels[0].counts or ()
         if not plan.is_classification and len(plan.labels) == 1 and len(counts) in range(1, MOST_CLASSES + 1):
             what = f"a count, as some of its {len(counts)} values are rare"
-        notes.append(f"{plan.label_words} is taken for {what}: task {plan.task} (--task says otherwise)")
+        verb, what = (
+            ("are", f"{what.removeprefix('a ')}s") if plan.wish.further and what == "a number" else ("is", what)
+        )
+        notes.append(f"{plan.label_words} {verb} taken for {what}: task {plan.task} (--task says otherwise)")
     for label in plan.labels:
         if label.missing:
             notes.append(f"{label.name} is missing in {label.missing:,} rows: these are left out")
@@ -421,7 +425,8 @@ def _notes(plan: ModelPlan) -> list[str]:
             rare = [(value, n) for value, n in label.counts.items() if n < 20]
             of = f" of {label.name}" if plan.wish.further else ""
             notes += [
-                f"class {value}{of} has {n} rows only: nothing certain can be said of it" for value, n in rare[:5]
+                f"class {value}{of} has {n} row{'s'[: n > 1]} only: nothing certain can be said of it"
+                for value, n in rare[:5]
             ]
     if _may_differ(plan.survey) and (share := suspects.duplicates(plan.survey)) > 0.001:
         notes.append(
@@ -435,9 +440,15 @@ def _notes(plan: ModelPlan) -> list[str]:
         )
     if plan.form is not None and plan.form.how == "time":
         notes.append(f"times of {plan.form.column} are taken for UTC: `timezone` in params.yaml says another zone")
-    if plan.form is None:
-        notes.append("without --time, rows are held out at random, and drift is not seen day by day")
-    return notes
+    return [*notes, *([] if plan.form else _notes_without_time(plan.survey))]
+
+
+def _notes_without_time(survey: Survey) -> Iterator[str]:
+    yield "without --time, rows are held out at random, and drift is not seen day by day"
+    if times_ := [name for name, column in survey.columns.items() if column.kind == "time"]:
+        are = "are times" if times_[1:] else "is a time"
+        words = f"{' and '.join(times_[:3])} {are}: where one says when a row was seen"
+        yield f"{words}, `--time {times_[0]}` holds out the newest rows"
 
 
 def _may_differ(survey: Survey) -> bool:

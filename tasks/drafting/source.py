@@ -34,6 +34,9 @@ TYPED = (".parquet", ".jsonl")
 HEAD = 1 << 20
 """Bytes of a file that its dialect is told by."""
 
+PLACES, A_PLACE = 20, 1 << 14
+"""Of a larger one, so many places further on are looked at too, and how many bytes there."""
+
 BLOCK = 1 << 21
 """Bytes of a CSV that are read at a time; of a wide one so many a column more."""
 
@@ -51,7 +54,7 @@ DATES = [
     for day in ("%d.%m.%Y", "%d.%m.%y", "%m/%d/%Y", "%d/%m/%Y", "%m/%d/%y", "%d/%m/%y", "%Y/%m/%d", "%d-%m-%Y",
                 "%m-%d-%Y", "%Y.%m.%d", "%d-%b-%Y", "%d-%b-%y", "%d %b %Y", "%d %B %Y", "%b %d, %Y", "%B %d, %Y")
     for clock in ("", " %H:%M", " %H:%M:%S", ", %H:%M", " %I:%M %p", " %I:%M:%S %p")
-]  # fmt: skip
+] + ["%Y-%m", "%Y/%m", "%m/%Y", "%b-%Y", "%b %Y", "%B %Y", "%B-%Y", "%Y-%b", "%Y-%B"]  # fmt: skip
 
 Progress = Callable[[float, int], None]
 """Is told the share that is read, and the rows so far."""
@@ -327,11 +330,25 @@ def _dialect(path: Path) -> tuple[list[list[str]], Dialect]:
         lines = lines[:-1]  # it is cut off
     delimiter = _delimiter(lines[:200])
     rows = _cells(lines[:5000], delimiter)
+    rows += _later_rows(path, encoding, delimiter, rows)
     if not rows:
         raise Mistake(f"{path} holds no row")
     quoted = re.search(rf'(^|{re.escape(delimiter)})""({re.escape(delimiter)}|\r?$)', text, re.MULTILINE)
     header = _has_names(rows)
     return rows, Dialect(delimiter=delimiter, header=header, encoding=encoding, quoted_nulls=bool(quoted))
+
+
+def _later_rows(path: Path, encoding: str, delimiter: str, rows: list[list[str]]) -> Iterator[list[str]]:
+    """Some rows from all over a large file: of a table in order, the first ones show neither late dates nor gaps."""
+    size = path.stat().st_size
+    if size <= HEAD or encoding == "utf-16" or not rows:
+        return
+    with path.open("rb") as stream:
+        for part in range(1, PLACES + 1):
+            stream.seek(HEAD + (size - HEAD) * part // PLACES - A_PLACE)
+            text = stream.read(A_PLACE).decode(encoding, errors="ignore").replace("\ufeff", "")
+            few = _cells(text.splitlines(keepends=True)[1:-1], delimiter)
+            yield from (row for row in few if len(row) == len(rows[0]))  # one that begins within a text is another
 
 
 def _text(path: Path) -> tuple[str, str]:
@@ -417,7 +434,8 @@ def _written_by(cells: Sequence[str], decimal: str, thousands: str) -> bool:
 
 def _date_form(cells: Sequence[str], dialect: Dialect, name: str, notes: list[str]) -> str | None:
     """How a column of dates is written, if not as ISO 8601."""
-    some = list(dict.fromkeys(cells))[:500]
+    distinct = list(dict.fromkeys(cells))
+    some = distinct[:: max(1, len(distinct) // 500)]
     if not all(re.search(r"\d", cell) for cell in some[:20]) or re.fullmatch(r"\d{4}-\d\d-\d\d([T ].*)?", some[0]):
         return None
     forms = [form for form in DATES if _fits(form, some)]

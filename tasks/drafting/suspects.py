@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from tasks.tables.conversions import SAFE
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -28,11 +30,17 @@ GIVES_AWAY = 0.97
 CODES = tuple(-(10**digits - 1) for digits in range(2, 7))
 """-99, -999, …: where nothing else is negative, they mean «missing»."""
 
+SAME = 0.9999
+"""Numbers so correlated say the same, in another unit or rounded."""
+
 TELLS = 0.5
 """An identifier that takes away so much of the error was given out by the label."""
 
 FAR_AHEAD, FAR_BEHIND = 0.85, 0.5
 """Of classes so much is enough, where every other column takes away less than the second number."""
+
+MOST_PROXIES = 5
+"""That are named one by one, of each personal column."""
 
 PROXY = 0.5
 """A column that takes away so much of the error of a personal one stands for it."""
@@ -45,10 +53,11 @@ PERSONAL = re.compile(
 """Names of columns that say of a person what a decision may not depend on, or that stand for it."""
 
 IDENTIFIER = re.compile(
-    r"(^|[_\s.-])(id|uuid|guid|key|no|nr|num|number|index|rowid|ticket|hash)$|Id$|ID$|^unnamed|^$", re.IGNORECASE
+    r"(^|[_\s.-])(id|uuid|guid|key|no|nr|num|number|index|rowid|ticket|hash)([_\s.-]str)?$|Id$|ID$|^unnamed|^$",
+    re.IGNORECASE,
 )
 
-GROUP = re.compile(r"(^|[_\s.-])(?i:id|uuid|guid)$|[a-z](Id|ID)$")
+GROUP = re.compile(r"(^|[_\s.-])(?i:id|uuid|guid)([_\s.-]str)?$|[a-z](Id|ID)$")
 """Names of columns whose numbers name something, and count nothing."""
 
 
@@ -100,11 +109,13 @@ def groups(survey: Survey, columns: list[str], most: int) -> list[Suspicion]:
     """The columns that name what several rows are of, as a customer, by a number: so many that nothing is learned."""
     suspicions = []
     for name in columns:
-        column = survey.columns[name]
-        count = survey.sample[name].nunique()
-        if column.kind == "integer" and GROUP.search(name) and count > most:
+        column, values = survey.columns[name], survey.sample[name].dropna()
+        count, is_number = values.nunique(), column.kind in {"integer", "number"}
+        if is_number and GROUP.search(name) and count > most and (values % 1 == 0).all():
             why = f"names what rows are of ({count:,} different): a model would learn it by heart"
             suspicions.append(Suspicion(name, why))
+        elif column.kind == "integer" and len(values) and max(abs(column.low), abs(column.high)) >= SAFE:
+            suspicions.append(Suspicion(name, "has whole numbers of 16 digits: they name something, and count nothing"))
     return suspicions
 
 
@@ -158,6 +169,22 @@ def _afterwards(frame: pd.DataFrame, columns: list[str], time: str | None) -> It
             later = float((both[name] > both[time]).mean()) if len(both) else 0.0
             if later > 0.9:
                 yield Suspicion(name, f"is after {time} in {later:.0%} of the rows: it is known only afterwards", True)
+                yield from _spans(frame, columns, time, name)
+
+
+def _spans(frame: pd.DataFrame, columns: list[str], time: str, later: str) -> Iterator[Suspicion]:
+    """Numbers that say how long after a row's time a later one is, in whatever unit."""
+    span = (frame[later] - frame[time]).dt.total_seconds()
+    for name in columns:
+        both = span.notna() & frame[name].notna()
+        if frame[name].dtype.kind in "iuf" and both.sum() >= 20 and _are_same(span[both], frame[name][both]):
+            yield Suspicion(name, f"says how long after {time} {later} is, which is known only afterwards", True)
+
+
+def _are_same(first: pd.Series[Any], second: pd.Series[Any]) -> bool:
+    if not (first.std() > 0 and second.std() > 0):
+        return False
+    return bool(np.corrcoef(first, second.astype("float64"))[0, 1] > SAME)
 
 
 def _filled_by_label(
@@ -259,11 +286,14 @@ def personal(survey: Survey, columns: list[str]) -> list[Suspicion]:
             frame[name].fillna("missing") if frame[name].dtype.kind not in "iuf" else frame[name].fillna(-1)
         )
         tells = {other: alone(frame[other], target, classes=True) for other in columns if other not in sensitive}
+        proxies = sorted((other for other, score in tells.items() if score > PROXY), key=tells.__getitem__)[::-1]
         suspicions += [
-            Suspicion(other, f"a proxy: it tells {name} ({score:.0%} of the errors)")
-            for other, score in tells.items()
-            if score > PROXY
+            Suspicion(other, f"a proxy: it tells {name} ({tells[other]:.0%} of the errors)")
+            for other in proxies[:MOST_PROXIES]
         ]
+        if more := proxies[MOST_PROXIES:]:
+            words = f"a proxy, as {len(more) - 1} others that tell {name} ({tells[more[0]]:.0%} of the errors, or less)"
+            suspicions.append(Suspicion(more[0], words))
     return suspicions
 
 

@@ -555,6 +555,50 @@ def test_a_label_of_any_text_can_be_written(add: Callable[..., Added]) -> None:
     compile((added.root / "models/shop/__init__.py").read_text(encoding="utf-8"), "it", "exec")
 
 
+def test_how_long_it_was_until_what_is_known_afterwards_is_known_afterwards(add: Callable[..., Added]) -> None:
+    """A leak by another name: days from the row's time to a later one."""
+    frame = visits()
+    days = RNG.integers(1, 30, 600)
+    added = add(frame.assign(paid_at=frame["at"] + pd.to_timedelta(days, unit="D"), waited=days))
+    assert "waited: says how long after at paid_at is" in added.told
+
+
+def test_numbers_of_sixteen_digits_name_something(add: Callable[..., Added]) -> None:
+    """Programs that hold numbers as floats do not tell them apart; ids of messages are such."""
+    numbers = RNG.integers(4 * 10**17, 9 * 10**17, 600)
+    added = add(visits(message_id_str=numbers, parent=RNG.choice(numbers[:300], 600)))
+    assert "message_id_str: names rows" in added.told
+    assert "parent: has whole numbers of 16 digits" in added.told
+
+
+def test_a_personal_column_that_many_tell_is_told_in_a_few_lines(add: Callable[..., Added]) -> None:
+    """The five that tell it best, and how many more there are."""
+    sex = RNG.choice(["f", "m"], 600)
+    told = add(visits(sex=sex, **{f"k{i}": (sex == "f") + RNG.normal(0, 0.1, 600) for i in range(9)})).told
+    assert told.count("a proxy: it tells sex") == 5
+    assert "a proxy, as 3 others that tell sex" in told
+
+
+def test_a_time_that_was_not_named_is_told(add: Callable[..., Added]) -> None:
+    """Whoever leaves `--time` out may not know what it is for."""
+    assert "at is a time: where one says when a row was seen, `--time at` holds" in add(visits(), time=None).told
+
+
+def test_whether_the_day_or_the_month_comes_first_is_told_by_the_whole_file(tmp_path: Path) -> None:
+    """The first thousands of rows may all be of days that are months, too."""
+    at = pd.to_datetime("2024-01-01") + pd.to_timedelta(np.arange(200_000), unit="min")
+    path = write(pd.DataFrame({"at": at.strftime("%m/%d/%Y %I:%M %p"), "n": 1, "m": 2}), tmp_path / "a.csv")
+    looked = source.look([path])
+    assert looked.dialect.dates == ["%m/%d/%Y %I:%M %p"]
+    assert not looked.notes
+
+
+def test_a_vector_stands_in_the_example_as_a_request_holds_it(add: Callable[..., Added]) -> None:
+    """The printed `curl` is answered."""
+    add(pd.concat([visits(), pd.DataFrame({f"x_{i}": RNG.random(600) for i in range(70)})], axis=1))
+    assert len(json.loads(add_model._example_row("shop"))["x"]) == 70
+
+
 def test_the_verdict_is_told_in_words() -> None:
     """Against the baseline; what is no better than it is said to be so."""
     draft: Any = type("Draft", (), {"is_classification": True})()
