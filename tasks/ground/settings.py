@@ -119,10 +119,10 @@ def arithmetic() -> dict[str, str]:
     A library is asked to leave out what it has for newer processors only: numpy's AVX-512 `exp` differs from the
     others' in the last bit, and so does a tree that learns from it. On any other processor only the threads are set.
     """
-    # OpenMP threads spin while they wait: beside one busy process a fit on two threads is three times slower than on
-    # one, and a fit on one is never much slower. Sums that are split among threads also round otherwise.
+    # Sums that are split among threads round otherwise. What may have more of them all the same gets them for itself
+    # (tasks/training/fit_threads.py); where threads spin while they wait, a fit beside other work takes times as long.
     threads = os.environ.get("EVERGREEN_THREADS", "1")
-    pinned = {"OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads}
+    pinned = {"OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads, "OMP_WAIT_POLICY": "PASSIVE"}
     if has_avx2():
         pinned |= {
             "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",

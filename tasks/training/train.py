@@ -140,7 +140,7 @@ def decided(
 def fit(name: str, model: params.Model, learn: pd.DataFrame, *, is_first: bool = False) -> Pipeline:
     """The team's pipeline, fitted on rows; looked at before, the first time, for what cannot be served."""
     from tasks.modelling import metrics
-    from tasks.training import estimator_checks
+    from tasks.training import estimator_checks, fit_threads
 
     features, few = learn[model.columns], None
     with explained(name, features):
@@ -152,7 +152,8 @@ def fit(name: str, model: params.Model, learn: pd.DataFrame, *, is_first: bool =
                 trial = _for_labels(user_code.build_pipeline(name, model), model)
                 estimator_checks.try_on(few, name, model, trial, faults())
         pipeline = _for_labels(pipeline, model)
-        pipeline.fit(features, metrics.label_of(learn), **more)
+        with fit_threads.on_all_cores():
+            pipeline.fit(features, metrics.label_of(learn), **more)
     if is_first and few is None:
         estimator_checks.refuse_unwritable(pipeline, name)
     return pipeline

@@ -98,7 +98,9 @@ class ScikitLearn(Family):
         return (int(said[1]), int(said[2])) if said else None
 
     def settle(self, fitted: Any) -> None:
-        """A search keeps how long its fits took."""
+        """A search keeps how long its fits took, and histogram boosting how many threads divided its bins."""
+        if mapper := getattr(fitted, "_bin_mapper", None):
+            mapper.n_threads = 1
         if hasattr(fitted, "refit_time_"):
             fitted.refit_time_ = 0.0
         results = getattr(fitted, "cv_results_", None)

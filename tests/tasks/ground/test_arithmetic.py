@@ -70,6 +70,8 @@ def test_pins_that_came_too_late_are_refused() -> None:
 def test_another_processor_keeps_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """No identity is promised there, and none of the pins is known there."""
     monkeypatch.setattr(settings, "has_avx2", lambda: False)
-    assert settings.arithmetic() == {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    assert settings.arithmetic() == dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1") | {
+        "OMP_WAIT_POLICY": "PASSIVE"
+    }
     monkeypatch.setattr(arithmetic, "PINNED", ("something else",))
     arithmetic.refuse_other()
