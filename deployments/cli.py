@@ -21,8 +21,9 @@ from zoneinfo import ZoneInfo
 
 from typer import Argument, Context, Exit, Option, Typer
 
-from tasks.ground import exit_codes, ledger, paths, settings
+from tasks.ground import exit_codes, settings
 from tasks.ground.errors import Mistake
+from tasks.journal import journal
 
 if TYPE_CHECKING:
     from tasks.ground import params
@@ -39,11 +40,13 @@ app = Typer(
     pretty_exceptions_enable=False,
 )
 GROUPS = {
+    "journal": Typer(help="Who did what, when, on which bytes, and why: show, verify, head.", no_args_is_help=True),
     "keys": Typer(help="API keys of the router: list, add, remove, open.", no_args_is_help=True),
     "policy": Typer(help="policies/promotion.yaml: check.", no_args_is_help=True),
     "quarantine": Typer(help="Deliveries that were refused: list, show, retry, close.", no_args_is_help=True),
 }
 app.add_typer(GROUPS["policy"], name="policy", rich_help_panel=MODELS)
+app.add_typer(GROUPS["journal"], name="journal", rich_help_panel=MODELS)
 app.add_typer(GROUPS["keys"], name="keys", rich_help_panel=SERVING)
 app.add_typer(GROUPS["quarantine"], name="quarantine", rich_help_panel=DATA)
 
@@ -173,12 +176,13 @@ def why(model: Model, as_json: Json = False) -> int:
     from tasks.training import dvc_graph
 
     reasons = dvc_graph.reasons(model)
-    decision = next(iter(ledger.lines(paths.decisions(model))[-1:]), None)
+    last = journal.last(model, "decision")
+    decision = last.flat if last else None
     lines = [f"{stage:<28} {f'would run: {reason}' if reason else 'unchanged'}" for stage, reason in reasons.items()]
     if not any(reasons.values()):
         lines.append(f"{model}: nothing to do, no stage has an input that changed")
     if decision:
-        lines.append(f"the retrain policy was last asked {decision['at']}: {decision['why']}")
+        lines.append(f"the retrain policy was last asked {decision['time']}: {decision['why']}")
     _print({"model": model, "stages": reasons, "decision": decision}, as_json, lines)
     return ATTENTION if any(reasons.values()) else 0
 
@@ -445,6 +449,56 @@ def live(
 
     answered = live.over(model, live.parse(at), live.parse(until) if until else None)
     _print(answered.as_json(), as_json, answered.lines())
+
+
+# ── the journal ───────────────────────────────────────────────────────────────────────────────────
+
+
+Chain = Annotated[str | None, Argument(metavar="MODEL|platform", help="Whose journal; all, where none is named.")]
+
+
+@command("journal show flight_delay --kind verdict --since 2013-11-03")
+def show_journal(
+    chain: Chain = None,
+    kind: Annotated[Texts, Option("--kind", help="Such as verdict; repeatable.")] = None,
+    since: Annotated[str | None, Option(metavar="TIME", help="ISO 8601; without a zone UTC.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show who did what, when, on which bytes, and why; oldest first."""
+    from deployments.tools import journal_tables
+
+    chosen = journal_tables.chosen(chain, kind or [], since)
+    _print(
+        {name: [vars(line) for line in lines] for name, lines in chosen.items()}, as_json, journal_tables.rows(chosen)
+    )
+
+
+@command("journal verify --head pinned.json")
+def verify_journal(
+    chain: Chain = None,
+    head: Annotated[
+        list[Path] | None,
+        Option("--head", metavar="FILE", resolve_path=True, help="Heads that were kept elsewhere; repeatable."),
+    ] = None,
+    as_json: Json = False,
+) -> int:
+    """Find every line that was changed, removed, moved or cut off, and say where. Exit code 3: one was."""
+    from deployments.tools import journal_tables
+
+    verified = journal_tables.verify(chain, head or [])
+    data = {name: [vars(damage) for damage in damages] for name, damages in verified.items()}
+    _print(data, as_json, journal_tables.in_words(verified))
+    return ATTENTION if any(verified.values()) else 0
+
+
+@command("journal head --json")
+def journal_heads(chain: Chain = None, as_json: Json = False) -> None:
+    """Print the signed heads: kept elsewhere, they show later that nothing was cut off or written anew."""
+    from deployments.tools import journal_tables
+
+    heads = journal_tables.heads(chain)
+    lines = [f"{head['chain']}  line {head['number']}  {head['hash']}  {head['time']}" for head in heads]
+    _print({"heads": heads}, as_json, lines or ["the journal has no line yet"])
 
 
 @command("compare workspace champion --model flight_delay", MODELS, needs_models=True)

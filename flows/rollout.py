@@ -17,6 +17,7 @@ from flows.prefect_support.as_task import as_task, exclusive
 from tasks.ground import params, settings
 from tasks.ground.errors import DataMissing, Mistake, ModelFileRefused, NotPromoted
 from tasks.ground.words import many
+from tasks.journal import journal
 from tasks.release import bento_store
 from tasks.release.registry import champion_lookup, desired_state
 from tasks.release.registry.desired_state import DesiredState, ReleaseRef
@@ -205,7 +206,7 @@ def _give_up(record: RolloutRecord, result: StageResult) -> State[Any]:
     """Write down what is to be done, and do it: the run after a kill completes it."""
     release, live = record.release, record.live.candidate if record.live else None
     why = " ".join(f"{record.stages[-1].name}: {result.message}".split())
-    failed = desired_state.Failed(release.candidate, release.version, why, desired_state.now(), live)
+    failed = desired_state.Failed(release.candidate, release.version, why, journal.now(), live)
     desired_state.begin_withdrawal(record.model, failed)
     state = _withdraw(record.model, failed, with_page=False)
     record.end = state.message or why
@@ -269,7 +270,7 @@ def _create_page(model: str, text: str, description: str) -> None:
 def _commit_manifest(model: str, folder: str | None, branch: str | None, remote: str | None) -> State[Any]:
     """Have Git say that the champion is to run: the cluster follows that branch."""
     from tasks.release.cluster import manifests
-    from tasks.release.registry import verdict_ledger
+    from tasks.release.gate import verdicts
 
     champion = champion_lookup.champion(model)
     if champion is None:
@@ -283,7 +284,7 @@ def _commit_manifest(model: str, folder: str | None, branch: str | None, remote:
         settings.ROOT / Path(folder),
         branch=branch,
         remote=remote,
-        about=verdict_ledger.summary(model, champion.version),
+        about=verdicts.summary(model, champion.version),
         log=get_run_logger().info,
     )
     done = f"commit {commit[:12]}" if commit else "nothing to do, the manifest says so"

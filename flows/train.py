@@ -109,17 +109,17 @@ def _not_due(model: str, config: params.Params, if_due: bool) -> str | None:
         return why
     if by_policy and not dvc_graph.pending(model):
         return None  # the data changed, and the rows did not
-    decision = as_task(retrain_decision.decide, "ask the retrain policy", retries=5)(model, override, _run_url())
+    decision = as_task(retrain_decision.decide, "ask the retrain policy", retries=5)(model, override)
     get_run_logger().info(f"the retrain policy: {decision.why}")
     return None if decision.retrain else str(decision.why)
 
 
 def _on_hold(model: str, config: params.Params) -> str | None:
-    """Why nothing is done that nobody asked for; kept in the journal of decisions."""
+    """Why nothing is done that nobody asked for; kept in the journal."""
     differing = uncommitted.of(model, dvc_graph.made_of(model))
     why = _needs_promotion_by_hand(model, config, differing) or _rolled_back(model)
     if why:
-        retrain_decision.hold(model, why, _run_url())
+        retrain_decision.hold(model, why)
     return why
 
 
@@ -165,16 +165,15 @@ def _release(model: str, on_hold: str | None, differing: list[str]) -> str:
 def _judge(model: str, version: int, on_hold: str | None, differing: list[str]) -> str:
     """Judge the candidate against today's champion, record why, and promote it if it may be."""
     from tasks.release import comparison
-    from tasks.release.registry import (
-        promotions,
-        verdict_ledger,
-        verdict_records,
-    )
+    from tasks.release.gate import verdicts
+    from tasks.release.policy import in_force
+    from tasks.release.registry import promotions, verdict_records
 
     verdict: Verdict = as_task(comparison.judge_candidate, "judge it against the champion")(model)
     as_task(verdict_records.record, "record the verdict", retries=3)(model, version, verdict)
     on_hold = (on_hold or _missing_approval(model, version, verdict.id)) if verdict.promoted else ""
-    verdict_ledger.keep(model, version, verdict, run=_run_url(), on_hold=on_hold)
+    in_force.note(model)
+    verdicts.keep(model, version, verdict, on_hold)
     if on_hold or differing:
         put_on_hold = as_task(promotions.put_on_hold, "have it wait for a person's approval", retries=3)
         put_on_hold(model, version, on_hold, ", ".join(differing))

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from tasks.ground import files, paths
 from tasks.ground.errors import Mistake, did_you_mean
+from tasks.journal import journal
 
 
 def _marker() -> Path:
@@ -37,6 +38,7 @@ def add(name: str) -> str:
             raise Mistake(f"there is a key {name} already. Remove it first, or give the new one another name")
         key = f"eg_{secrets.token_urlsafe(32)}"
         _mark()
+        _note(name, "added")
         _write({**hashes, name: _hash(key)})
     return key
 
@@ -49,6 +51,7 @@ def remove(name: str) -> None:
             raise Mistake(f"there is no key {name}{did_you_mean(name, list(hashes))}")
         del hashes[name]
         _mark()
+        _note(name, "removed")
         _write(hashes)
 
 
@@ -57,8 +60,14 @@ def open_to_all() -> None:
     with files.lock("keys"):
         if hashes := _read():
             raise Mistake(f"there are keys ({', '.join(sorted(hashes))}): remove each of them first")
+        _note("*", "open to all")
         _marker().unlink(missing_ok=True)
         _write({})  # last: its change makes the router look anew
+
+
+def _note(name: str, change: str) -> None:
+    """Have the journal say it before it is so; no hash of a key is in it."""
+    journal.append(journal.PLATFORM, "key", {"name": name, "change": change})
 
 
 def names() -> list[str]:

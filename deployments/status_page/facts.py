@@ -14,10 +14,11 @@ from typing import Any, TypeVar
 
 from tasks.data import quarantine, revisions, versions
 from tasks.data.quarantine import QuarantineEntry
-from tasks.ground import files, http, ledger, params, paths, settings
+from tasks.ground import files, http, params, paths, settings
 from tasks.ground.errors import EvergreenError, FileTorn, Mistake
 from tasks.ground.git import Clone
 from tasks.ground.words import one_line
+from tasks.journal import journal
 from tasks.release import bento_store
 from tasks.release.registry import candidate_outcome, desired_state
 from tasks.release.registry.desired_state import DesiredState, ReleaseRef
@@ -25,11 +26,11 @@ from tasks.release.registry.desired_state import DesiredState, ReleaseRef
 BROKEN = (EvergreenError, OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
 """What reading a file that is not as it should be raises: the reason stands where its part would be."""
 
-TAIL = 400_000  # of a ledger, so many bytes are read, from its end
+NEWEST = 200  # so many verdicts and decisions are shown at most
 VERSIONS = 8  # so many data versions are looked up in Git
 
 T = TypeVar("T")
-Ledger = list[dict[str, Any]]  # the lines of a ledger, oldest first
+Lines = list[dict[str, Any]]  # of the journal, oldest first
 
 
 @dataclass(frozen=True)
@@ -90,10 +91,10 @@ class ModelFacts:
     serving: DesiredState | Broken
     release: ReleaseFacts | Broken | None
     report: dict[str, Any] | Broken | None  # the monitor's
-    verdicts: Ledger | Broken  # the gate's: var/verdicts/<model>.jsonl (tasks/release/registry/verdict_ledger.py)
+    verdicts: Lines | Broken  # the gate's
     outcome: candidate_outcome.CachedOutcome | Broken | None
-    decisions: Ledger | Broken  # the retrain policy's: var/decisions/<model>.jsonl
-    rollouts: Ledger | Broken
+    decisions: Lines | Broken  # the retrain policy's
+    rollouts: Lines | Broken
 
     @classmethod
     def read(cls, name: str, section: params.Model) -> ModelFacts:
@@ -106,9 +107,9 @@ class ModelFacts:
             now,
             attempt(lambda: release(name, live.candidate)) if live else None,
             attempt(lambda: monitoring_report(name)),
-            attempt(lambda: ledger.tail(paths.verdicts(name), TAIL)),
+            attempt(lambda: _newest(name, "verdict")),
             attempt(lambda: candidate_outcome.find(name)),
-            attempt(lambda: ledger.tail(paths.decisions(name), TAIL)),
+            attempt(lambda: _newest(name, "decision")),
             attempt(lambda: desired_state.history(name)),
         )
 
@@ -118,11 +119,15 @@ class ModelFacts:
         return None if isinstance(self.serving, Broken) else self.serving.live
 
     @property
-    def alarms(self) -> Ledger:
+    def alarms(self) -> Lines:
         """The open ones, the newest first."""
         reported = self.report.get("alarms") or [] if isinstance(self.report, dict) else []
         are_open = [alarm for alarm in reported if alarm.get("closed") is None]
         return sorted(are_open, key=lambda alarm: str(alarm.get("opened")), reverse=True)
+
+
+def _newest(model: str, kind: journal.Kind) -> Lines:
+    return [line.flat for line in journal.newest(model, NEWEST, kind)]
 
 
 def monitoring_report(model: str) -> dict[str, Any] | None:
@@ -286,11 +291,9 @@ SOURCES = ("params.yaml", "data.dvc", "data/*", ".git/logs/HEAD")  # what is loo
 
 OF_MODELS = (
     paths.desired_state,
-    paths.rollouts,
+    paths.journal,
     paths.failed_rollout,
     paths.monitoring_report,
-    paths.verdicts,
-    paths.decisions,
     paths.judged_candidates,
 )
 """What is looked at of every model."""

@@ -8,7 +8,7 @@ from typing import Any
 from markupsafe import Markup
 
 from deployments.status_page import charts, facts, monitoring
-from deployments.status_page.facts import Broken, Ledger, ModelFacts, Tools
+from deployments.status_page.facts import Broken, Lines, ModelFacts, Tools
 from deployments.status_page.parts import empty, fill, part
 from deployments.status_page.plans import Plan
 from tasks.ground import params
@@ -94,8 +94,8 @@ def verdict(model: ModelFacts, tools: Tools) -> Markup:
     )
 
 
-def _before(ledger: Ledger) -> Ledger:
-    return ledger[-2 : -2 - EARLIER : -1]
+def _before(lines: Lines) -> Lines:
+    return lines[-2 : -2 - EARLIER : -1]
 
 
 # ── retraining ────────────────────────────────────────────────────────────────────────────────────
@@ -182,12 +182,12 @@ def _counted(lane: str, events: Sequence[charts.Event]) -> str:
     return _COUNTED[lane].format(**{kind: kinds.count(kind) for kind in ("yes", "no", "none")})
 
 
-def _events(model: ModelFacts, rollouts: Ledger) -> list[charts.Event]:
-    """Oldest first; of a ledger that cannot be read, nothing: its own part says so."""
-    decisions = [] if isinstance(model.decisions, Broken) else [line for line in model.decisions if line.get("at")]
+def _events(model: ModelFacts, rollouts: Lines) -> list[charts.Event]:
+    """Oldest first; of what cannot be read, nothing: its own part says so."""
+    decisions = [] if isinstance(model.decisions, Broken) else [line for line in model.decisions if line.get("time")]
     verdicts = [] if isinstance(model.verdicts, Broken) else model.verdicts
     lines = [
-        *((line["at"], "decision", "yes" if line["retrain"] else "none", line["why"]) for line in decisions),
+        *((line["time"], "decision", "yes" if line["retrain"] else "none", line["why"]) for line in decisions),
         *((line["time"], "verdict", "yes" if line["promoted"] else "no", line["summary"]) for line in verdicts),
         *((line["time"], "rollout", "yes" if line["outcome"] == "live" else "no", _rollout(line)) for line in rollouts),
     ]

@@ -235,10 +235,10 @@ def _tell(draft: ModelPlan) -> None:
 
 def _conclusion(draft: ModelPlan) -> Iterator[str]:
     """The verdict, and what its figures mean; what to edit, and what to type next."""
-    from tasks.ground import ledger
+    from tasks.release.gate import verdicts
 
     name = draft.wish.name
-    verdict = (ledger.lines(paths.verdicts(name)) or [{}])[-1]
+    verdict = (verdicts.newest(name) or [{}])[-1]
     measured = files.read_json(settings.BUILD / name / "evaluation" / "metrics.json")
     quickstart.title(f"{name}: {'promoted' if verdict.get('promoted') else 'not promoted'}")
     for sentence in in_words(draft, measured):

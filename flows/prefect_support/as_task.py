@@ -21,6 +21,7 @@ from prefect.runtime import flow_run
 from flows.prefect_support import api
 from tasks.ground import leases, paths
 from tasks.ground.errors import EvergreenError
+from tasks.journal import journal
 
 LOGGERS = ("prefect.flow_runs", "prefect.task_runs", "prefect.engine")
 
@@ -29,9 +30,9 @@ LARGEST = 5_000_000  # bytes of the file; what was before is kept once, as trace
 
 @contextmanager
 def exclusive(name: str) -> Iterator[None]:
-    """Hold a lease while the flow runs; the logs of this run and of those that wait for it link to each other."""
-    run = f"{flow_run.name}, {api.run_url(str(flow_run.id))}"
-    with leases.hold(name, get_run_logger().info, run):
+    """Hold a lease while the flow runs; logs of this run and of those that wait for it, and the journal, name it."""
+    url = api.run_url(str(flow_run.id))
+    with leases.hold(name, get_run_logger().info, f"{flow_run.name}, {url}"), journal.in_run(url):
         yield
 
 

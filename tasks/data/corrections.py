@@ -15,7 +15,7 @@ from tasks.data import changes, landing, revisions, validate, versions
 from tasks.data.quarantine import Refusal
 from tasks.data.revisions import Revision
 from tasks.data.zones import Landed
-from tasks.ground import leases, ledger, paths, settings
+from tasks.ground import leases, settings
 from tasks.ground.errors import DataMissing, EvergreenError, Mistake, StageFailed, did_you_mean
 from tasks.ground.params import Params
 
@@ -77,7 +77,7 @@ def withdraw(params: Params, dataset: str, partition: str) -> str:
 
 def listed(params: Params, dataset: str | None = None, partition: str | None = None) -> dict[str, list[dict[str, Any]]]:
     """Partition → its revisions, oldest first; of one dataset or of one partition, if named."""
-    notes = {(line["partition"], line["revision"]): line for line in ledger.lines(paths.revisions())}
+    notes = revisions.noted()
     listing: dict[str, list[dict[str, Any]]] = {}
     for name, history in sorted(revisions.read().items()):
         of, _, which = name.partition("/")
@@ -87,8 +87,8 @@ def listed(params: Params, dataset: str | None = None, partition: str | None = N
                     "number": number,
                     "content": str(revision),
                     "changed": _between(history[number - 2], revision, of, params) if number > 1 else None,
-                    "why": notes.get((name, number), {}).get("why"),
-                    "at": notes.get((name, number), {}).get("at"),
+                    "why": notes[name, number].why if (name, number) in notes else None,
+                    "at": notes[name, number].time if (name, number) in notes else None,
                     "counts": number == len(history),
                 }
                 for number, revision in enumerate(history, 1)

@@ -23,6 +23,7 @@ from typing import Any
 
 from tasks.ground import files, paths, settings, yaml_reader
 from tasks.ground.errors import DataMissing
+from tasks.journal import journal
 
 Listing = dict[str, str]
 """The files of a version: path below data/ → MD5."""
@@ -138,6 +139,15 @@ def superseded(histories: Histories, partition: str, md5: str) -> int | None:
     if not history or history[-1].md5 == md5:
         return None
     return next((number for number, revision in enumerate(history, 1) if revision.md5 == md5), None)
+
+
+def noted() -> dict[tuple[str, int], journal.Line]:
+    """Partition and number of a revision → the line of the journal that says when it came, and why."""
+    return {
+        (partition, number): line
+        for line in journal.lines(journal.PLATFORM, "data")
+        for partition, number in line.what["revisions"].items()
+    }
 
 
 def plan(partition: str) -> None:

@@ -12,7 +12,6 @@ import logging
 import shutil
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
@@ -20,9 +19,10 @@ from typing import TYPE_CHECKING
 
 from tasks.data import dvc_store, file_hashes, revisions
 from tasks.data.revisions import Histories, Listing, Side
-from tasks.ground import dvc_files, files, ledger, paths, settings, yaml_reader
+from tasks.ground import dvc_files, files, settings, yaml_reader
 from tasks.ground.errors import DataMissing, DataVersionDiffers, SourceUnavailable
 from tasks.ground.words import listed
+from tasks.journal import journal
 
 if TYPE_CHECKING:
     pass
@@ -130,6 +130,7 @@ def make(why: str = "delivered") -> str | None:
         before, now, planned = current(), tree(), revisions.planned()
         if not (now or planned) or dir_hash(now) == before:
             revisions.end_plan()
+            note("found")  # pulled, or made by a run that was killed
             return None
         kept = _nothing_lost(before, now, planned) if before else {}
         return _make(before, revisions.followed(revisions.read(), kept, now), why)
@@ -143,23 +144,28 @@ def _make(before: str | None, histories: Histories, why: str) -> str | None:
     path, former = settings.ROOT / "data.dvc", revisions.read()
     if histories != former:
         files.write_text(path, revisions.written(path.read_text(encoding="utf-8"), histories))
-        _journal(histories, former, why)
     with dvc_store.dvc("make a data version") as repo:
         # a relative target would be below the working directory
         dvc_files.wait_for_others(lambda: repo.add([str(settings.ROOT / "data")]))
     revisions.end_plan()
+    note(why)
     after = current()
     return after if after != before else None
 
 
-def _journal(histories: Histories, former: Histories, why: str) -> None:
-    """Note when each new revision was made: data.dvc holds no times."""
-    at = datetime.now(UTC).isoformat(timespec="seconds")
-    for partition, history in sorted(histories.items()):
-        for number, revision in enumerate(history, 1):
-            if number > max(1, len(former.get(partition, []))):
-                line = {"at": at, "partition": partition, "revision": number, "md5": revision.md5, "why": why}
-                ledger.append(paths.revisions(), line)
+def note(why: str) -> None:
+    """Have the journal say which data version there is, what came with it, and why; once each."""
+    version, last = current(), journal.last(journal.PLATFORM, "data")
+    before = last.what.get("version") if last else None
+    if version is None or version == before:
+        return
+    now, was = tree(), dvc_store.listing(before) if before else {}
+    changed = revisions.differences(was, now)
+    files_now = {name: now[name] for name in (*changed["came"], *changed["revised"]) if name in now}
+    what = {"version": version, "before": before, "came": files_now, "withdrawn": changed["withdrawn"]}
+    partitions = {revisions.partition_of(name) for names in changed.values() for name in names}
+    numbers = {name: len(history) for name, history in revisions.read().items() if name in partitions}
+    journal.append(journal.PLATFORM, "data", {**what, "revisions": numbers}, why)
 
 
 def content(md5: str) -> Path:
@@ -237,6 +243,7 @@ def pull() -> bool:
             # without force it may ask, and wait for an answer
             checkout = partial(repo.checkout, targets=[str(settings.ROOT / "data.dvc")], force=True)
             dvc_files.wait_for_others(checkout)
+        note("brought from the remote")
     return True
 
 
@@ -268,6 +275,8 @@ def catch_up() -> list[str]:
             if have != want and not is_new and (want or partition in histories):
                 _replace(have, want)
                 brought.append(partition)
+        if present():
+            note("brought from the remote")
     return brought
 
 

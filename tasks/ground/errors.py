@@ -80,6 +80,10 @@ class FileTorn(WorldError, ValueError):
     """A file is not whole: half of it, or something else, is there."""
 
 
+class JournalDamaged(WorldError):
+    """The journal's key is not there or is another one, or lines are missing or were changed."""
+
+
 class NotPromoted(WorldError):
     """A version was withdrawn, or no verdict says that it may replace the champion."""
 

@@ -32,7 +32,7 @@ from tasks.runtime import answer_columns, feature_types, request_schema
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 Share = Annotated[float, Field(gt=0, lt=1)]
 
-TAKEN = {"keys": "var/serving/keys.json", "reports": "the page /reports"}
+TAKEN = {"keys": "var/serving/keys.json", "reports": "the page /reports", "platform": "var/journal/platform.jsonl"}
 """Names that no model can have → what has them."""
 
 

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 
 OWN = Path(__file__).resolve().parents[2]
@@ -47,8 +48,11 @@ BUILD = ROOT / "build"
 VAR = _var(ROOT)
 """What services keep: databases, logs, releases, memos."""
 
-STATE_VERSION = 2
+STATE_VERSION = 3
 """The layout of `var/` that this build reads and writes (docs/reference/state.md). 1: builds that wrote no version."""
+
+MIGRATION = "tasks.journal.migration"
+"""What brings older state up to it; named and not imported, as the ground knows nothing that stands on it."""
 
 UMASK = "EVERGREEN_UMASK"
 """Environment variable: the user's own umask, for files that are no state of the project."""
@@ -176,7 +180,7 @@ def _keep_state_private() -> None:
 
 
 def _check_state_version() -> None:
-    """Refuse the state of a newer build; stamp any other. From version 1 to 2 no file changes, so nothing is migrated.
+    """Refuse the state of a newer build; bring that of an older one up to date, and stamp it.
 
     SystemExit, because packages apply these settings while they are imported: a message without a traceback.
     """
@@ -192,10 +196,27 @@ def _check_state_version() -> None:
             f"(docs/how-to/back-up-and-move.md). Nothing was read or changed"
         )
     if version < STATE_VERSION:
-        beside = path.with_name(f".{path.name}.{os.getpid()}-0.tmp")  # not by `files`, which imports this module
-        with suppress(OSError):  # a full disk, or another user's state: the next command stamps it
-            beside.write_text(json.dumps({"version": STATE_VERSION}) + "\n", encoding="utf-8")
-            beside.replace(path)
+        _migrate(path)
+
+
+def _migrate(path: Path) -> None:
+    beside = path.with_name(f".{path.name}.{os.getpid()}-0.tmp")  # not by `files`, which imports this module
+
+    def stamp() -> None:
+        beside.write_text(json.dumps({"version": STATE_VERSION}) + "\n", encoding="utf-8")
+        beside.replace(path)
+
+    if any((VAR / folder).exists() for folder in ("verdicts", "decisions", "rollouts", "data", "predictions")):
+        try:
+            import_module(MIGRATION).run(stamp)
+        except OSError as error:
+            raise SystemExit(
+                f"{VAR} holds state of an older build, and it could not be brought up to version {STATE_VERSION}: "
+                f"{error}. What was there is still there. Make room or rights, then run again"
+            ) from None
+        return
+    with suppress(OSError):  # a full disk, or another user's state: the next command stamps it
+        stamp()
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tasks.ground import files, params, paths, settings
+from tasks.ground import files, params, settings
 from tasks.ground.errors import DataMissing, did_you_mean
 
 if TYPE_CHECKING:
@@ -136,17 +136,12 @@ class ModelView:
         Raises:
             DataMissing: nothing was judged yet.
         """
-        import json
-        from dataclasses import fields
+        from tasks.release.gate import verdicts
 
-        from tasks.ground import ledger
-        from tasks.release.gate.verdict import Verdict
-
-        lines = ledger.lines(paths.verdicts(self.name))
+        lines = verdicts.newest(self.name)
         if not lines:
             raise DataMissing(f"{self.name} was never judged: `evergreen train {self.name}` does it")
-        own = {each.name for each in fields(Verdict)}  # the ledger notes time, version and run beside them
-        return Verdict.from_json(json.dumps({name: value for name, value in lines[-1].items() if name in own}))
+        return verdicts.of_line(lines[-1])
 
     def _needs(self, file: str, stage: str) -> None:
         if not (self._build / file).exists():

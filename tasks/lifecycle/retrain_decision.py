@@ -1,6 +1,6 @@
 """Decision whether to train: asked of the retrain policy (tasks/monitoring/retrain_policy.py), and kept.
 
-    var/decisions/<model>.jsonl           every decision with the facts it was made from, «no» as well
+    the journal                           every decision with the facts it was made from, «no» as well
     var/memo/due/<model>.json             a training that a person or an edit asks for, until it has ended
     var/memo/due/<model>.refused.json     why no training was due, and the facts of that answer
 
@@ -12,13 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from typing import Any
 
-from tasks.ground import files, ledger, outcome_cache, params, paths, settings
+from tasks.ground import files, outcome_cache, params, paths, settings
+from tasks.journal import journal
 from tasks.lifecycle import retrain_facts
 from tasks.monitoring import retrain_policy
 from tasks.monitoring.retrain_policy import Decision
+from tasks.release.policy import in_force
 from tasks.release.registry import champion_lookup
 
 
@@ -53,14 +54,15 @@ def _kept_override(model: str) -> Override:
     return files.read_state(paths.training_override(model), Override(), lambda value: Override(**value))
 
 
-def decide(model: str, override: Override, run: str) -> Decision:
-    """Ask the policy, on the rows as `prepare` has just written them; keep its answer with the address of the run."""
+def decide(model: str, override: Override) -> Decision:
+    """Ask the policy, on the rows as `prepare` has just written them; keep its answer."""
     inputs = _facts_digest(model)  # before they are read: what the monitor finds meanwhile is asked about again
     config = params.load().model(model)
     facts = retrain_facts.gather(model, config, asked_by=override.asked_by, edited=override.edited)
     decision = retrain_policy.decide(facts, config.retrain)
     if (before := last(model)) is None or before["id"] != decision.id:
-        _keep(model, decision.to_dict(), run)
+        in_force.note(model)
+        _keep(model, decision.to_dict())
     if not decision.retrain:
         outcome_cache.keep(paths.refused_training(model), inputs, decision.why)
     return decision
@@ -80,20 +82,20 @@ def _facts_digest(model: str) -> str:
     return files.digest({**on, **findings, "champion": champion.candidate if champion else None})
 
 
-def hold(model: str, why: str, run: str) -> None:
+def hold(model: str, why: str) -> None:
     """Keep that the policy was not asked, and why; once for each reason. What was edited is not asked for."""
     clear_override(model)
     if (before := last(model)) is None or before["why"] != why:
         record = {"id": files.digest(why)[:16], "retrain": False, "why": why, "reasons": [], "state": {}, "policy": {}}
-        _keep(model, record, run)
+        _keep(model, record)
 
 
-def _keep(model: str, record: Mapping[str, Any], run: str) -> None:
-    at = datetime.now(UTC).isoformat(timespec="seconds")
-    ledger.append(paths.decisions(model), {"at": at, "run": run, **record})
+def _keep(model: str, record: Mapping[str, Any]) -> None:
+    what = {name: value for name, value in record.items() if name != "why"}
+    journal.append(model, "decision", what, record["why"])
 
 
 def last(model: str) -> dict[str, Any] | None:
     """The newest decision, as it was written down."""
-    lines = ledger.lines(paths.decisions(model))
-    return lines[-1] if lines else None
+    line = journal.last(model, "decision")
+    return line.flat if line else None

@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.data import revisions, versions
-from tasks.ground import files, ledger, params, paths, settings
+from tasks.ground import files, params, paths, settings
 from tasks.ground.errors import DataMissing, EvergreenError, FileTorn, Mistake
 from tasks.ground.words import many, one_line
+from tasks.journal import journal
 from tasks.lifecycle import live
 from tasks.prediction_log import prediction_log
 from tasks.prediction_log.log_tables import moment
+from tasks.release.gate import verdicts
 from tasks.release.registry import registry, tracking, verdict_records, version_files
 from tasks.runtime import answer_columns
 
@@ -254,7 +256,8 @@ class _Made:
 
     @cached_property
     def _verdicts(self) -> list[Verdict]:
-        return verdict_records.of_candidate(self.model, self.candidate) if self._record else []
+        own = verdicts.of_candidate(self.model, self.candidate)
+        return own or (verdict_records.of_candidate(self.model, self.candidate) if self._record else [])
 
     @cached_property
     def _tags(self) -> dict[str, str]:
@@ -295,11 +298,12 @@ class _Made:
 
     def _why_trained(self, data: str) -> str:
         made = datetime.fromisoformat(self._record.created) if self._record else None
-        for line in reversed(ledger.lines(paths.decisions(self.model))):
-            is_of_it = line["retrain"] and line["state"].get("data_version") == data
-            if is_of_it and (made is None or datetime.fromisoformat(line["at"]) <= made):
-                words = [reason["words"] for group in line["reasons"] for reason in group]
-                return "; ".join(words) or f"{line['state'].get('asked_by') or 'somebody'} asked for it"
+        for line in reversed(journal.lines(self.model, "decision")):
+            what = line.what
+            is_of_it = what["retrain"] and what["state"].get("data_version") == data
+            if is_of_it and (made is None or datetime.fromisoformat(line.time) <= made):
+                words = [reason["words"] for group in what["reasons"] for reason in group]
+                return "; ".join(words) or f"{what['state'].get('asked_by') or 'somebody'} asked for it"
         return "no decision is in the journal: it was trained by `dvc repro`, or elsewhere"
 
     @cached_property

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tasks.ground import files
 from tasks.ground.errors import Mistake, did_you_mean
+from tasks.journal import journal
 from tasks.monitoring.intake import intake, service_counts
 from tasks.monitoring.quality.weekly import utc
 
@@ -152,8 +153,20 @@ def update(
     with _locked(model) as before:
         after = merged(before, deviations, live, days, effect)
         if after != before:
+            _note_changes(model, before, after)
             _write(model, after)
     return after
+
+
+def _note_changes(model: str, before: Sequence[Alarm], after: Sequence[Alarm]) -> None:
+    """Have the journal say what opened and what is over, before the alarms do; once each."""
+    state = {alarm["key"]: bool(alarm["closed"]) for alarm in before}
+    noted = {(line.what["key"], line.what["change"], line.what["times"]) for line in journal.lines(model, "alarm")}
+    for alarm in after:
+        change = "closed" if alarm["closed"] else "opened"
+        if state.get(alarm["key"]) != bool(alarm["closed"]) and (alarm["key"], change, alarm["times"]) not in noted:
+            what = {name: alarm[name] for name in ("key", "kind", "what", "release", "since", "times")}
+            journal.append(model, "alarm", {**what, "change": change}, alarm["text"])
 
 
 def merged(
@@ -276,6 +289,7 @@ def acknowledge(model: str, key: str, note: str = "") -> Alarm:
             raise Mistake(f"{model} has no alarm {key!r}{near}. `evergreen alarms {model}` lists them")
         at = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
         by_key[key]["acknowledged"] = {"at": at, "note": " ".join(note.split())}
+        journal.append(model, "acknowledged", {"key": key}, by_key[key]["acknowledged"]["note"])
         _write(model, alarms)
         path = intake.folder(model) / "report.json"
         if report := files.read_state(path, dict[str, Any]()):

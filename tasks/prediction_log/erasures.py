@@ -1,6 +1,6 @@
 """Erasure orders: rows that a person had taken out of the prediction log, and out of all that is made of it.
 
-    var/predictions/<model>/erasures.jsonl    an order a line, oldest first; row keys as hashes only
+    the journal                               an order a line, oldest first; row keys as hashes only
     var/predictions/<model>/erased.json       how many of these orders were carried out in every Parquet file
 
 An order is written first, and holds from then on: every reader leaves its rows out, so a kill in between changes
@@ -16,7 +16,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from tasks.ground import files, ledger, paths
+from tasks.ground import files, paths
+from tasks.journal import journal
 
 if TYPE_CHECKING:
     import numpy as np
@@ -87,16 +88,16 @@ def without(table: pa.Table, orders: Iterable[Erasure]) -> pa.Table:
 
 def read(model: str) -> tuple[Erasure, ...]:
     """Every order, oldest first."""
-    lines = ledger.lines(paths.erasure_orders(model))
+    orders = (line.what for line in journal.lines(model, "erasure"))
     return tuple(
-        Erasure(line["answered"], line["after"], line["before"], tuple(line["ids"]), tuple(line["keys"]))
-        for line in lines
+        Erasure(order["answered"], order["after"], order["before"], tuple(order["ids"]), tuple(order["keys"]))
+        for order in orders
     )
 
 
-def add(model: str, order: Erasure, at: str) -> None:
+def add(model: str, order: Erasure) -> None:
     """Write an order down; the caller holds the lock of the log."""
-    ledger.append(paths.erasure_orders(model), {"at": at, **asdict(order)})
+    journal.append(model, "erasure", asdict(order))
 
 
 def done(model: str) -> int:

@@ -462,7 +462,7 @@ def forget(
             tables = [rows for rows in (*_pending(model, table, lines), *stored) if len(rows)]
         count = sum(int(order.matches(rows).sum()) for rows in tables)
         if count:
-            erasures.add(model, order, _now(now).isoformat(timespec="seconds"))
+            erasures.add(model, order)
     compact(model, now)
     return count
 

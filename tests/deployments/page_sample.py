@@ -6,10 +6,12 @@ import math
 from datetime import datetime, timedelta
 from typing import Any
 
-from tasks.ground import files, ledger, params, settings
+from tasks.ground import files, params, settings
+from tasks.journal import journal
 from tasks.monitoring import retrain_policy
+from tasks.release.gate import verdicts
 from tasks.release.gate.verdict import Check, Verdict
-from tasks.release.registry import desired_state, verdict_ledger
+from tasks.release.registry import desired_state
 
 FIRST = datetime(2013, 10, 1)
 
@@ -38,7 +40,8 @@ def _rollouts(model: str, live: desired_state.ReleaseRef) -> None:
 
 def _verdicts(model: str) -> None:
     for version, promoted in ((1, True), (3, True), (4, False)):
-        verdict_ledger.keep(model, version, verdict(model, version, promoted), "http://127.0.0.1:4200/runs/flow-run/1")
+        with journal.in_run("http://127.0.0.1:4200/runs/flow-run/1"):
+            verdicts.keep(model, version, verdict(model, version, promoted))
 
 
 def verdict(model: str, version: int, promoted: bool) -> Verdict:
@@ -91,8 +94,8 @@ def _decisions(model: str) -> None:
             new_rows=new,
         )
         said = retrain_policy.decide(state, section).to_dict()
-        line = {"at": f"2026-11-20T1{at}:05:00+00:00", "run": "http://127.0.0.1:4200/runs/flow-run/2", **said}
-        ledger.append(settings.VAR / "decisions" / f"{model}.jsonl", line)
+        with journal.in_run("http://127.0.0.1:4200/runs/flow-run/2"):
+            journal.append(model, "decision", said, said.pop("why"), time=f"2026-11-20T1{at}:05:00Z")
 
 
 # ── what the monitor writes ───────────────────────────────────────────────────────────────────────

@@ -20,6 +20,8 @@ from deployments.status_page import facts, plans
 from deployments.status_page import page as status_page
 from flows.prefect_support import api
 from tasks.ground import files, http, paths
+from tasks.release.registry import desired_state
+from tasks.release.registry.desired_state import DesiredState
 from tests.deployments import alone, page_sample
 from tests.deployments.conftest import until
 from tests.deployments.test_browser import CHROMIUM, Page, page
@@ -50,8 +52,7 @@ def served(small_copied: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
         page_sample.write("tiny")
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("EVERGREEN_PORT", str(http.free_port()))
-            for folder in ("serving", "rollouts"):  # a router would start what is named there, or was last
-                files.remove(there.project.root / "var" / folder)
+            desired_state.write("tiny", DesiredState())  # a router would start what is named there, or was last
             url = f"http://127.0.0.1:{os.environ['EVERGREEN_PORT']}"
             with servers.process([sys.executable, "-m", "deployments.serving.router"], "router") as running:
                 servers.wait_for(f"{url}/healthz", running, "router", 60)

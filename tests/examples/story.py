@@ -21,10 +21,11 @@ from deployments.local import servers
 from deployments.tools import simulate_year
 from flows.prefect_support import run_local
 from tasks.data import delivery
-from tasks.ground import files, http, ledger, params, paths, settings
+from tasks.ground import files, http, params, paths, settings
 from tasks.lifecycle import backtest_history
 from tasks.modelling import rows
 from tasks.prediction_log import prediction_log
+from tasks.release.gate import verdicts
 from tasks.release.package import package
 from tasks.release.registry import desired_state
 from tasks.runtime import model_file
@@ -143,7 +144,7 @@ def _run(flow: str, *arguments: Any) -> Any:
 
 
 def _verdict(name: str) -> dict[str, Any]:
-    return ledger.lines(paths.verdicts(name))[-1]
+    return verdicts.newest(name)[-1]
 
 
 def _ask_a_partition(name: str, config: params.Params, history: pd.DataFrame, partition: str) -> None:

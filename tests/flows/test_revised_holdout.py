@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 from flows.prefect_support import run_local
-from tasks.ground import files, ledger, params, paths, settings
+from tasks.ground import files, params, settings
+from tasks.release.gate import verdicts
 from tasks.release.registry import registry, version_files
 from tasks.runtime import model_file
 from tests.conftest import Project
@@ -64,7 +65,7 @@ def test_both_are_judged_on_the_revised_rows(project: Project) -> None:
     project.edit("params.yaml", "params: {C: 1.0}", "params: {C: 0.05}")
     project.commit()
     run("train", MODEL)
-    verdict, now = ledger.lines(paths.verdicts(MODEL))[-1], held_out()
+    verdict, now = verdicts.newest(MODEL)[-1], held_out()
     assert len(now) == 223
     assert (verdict["champion"], verdict["holdout"]["rows"], verdict["holdout"]["compared"]) == (
         champion.candidate,

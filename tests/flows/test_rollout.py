@@ -28,9 +28,10 @@ from tasks.ground.errors import DataMissing
 from tasks.ground.git import Clone
 from tasks.release import bento_store
 from tasks.release.cluster import manifests
+from tasks.release.gate import verdicts
 from tasks.release.gate.verdict import Verdict
 from tasks.release.package import package
-from tasks.release.registry import desired_state, promotions, registry, tracking, verdict_ledger
+from tasks.release.registry import desired_state, promotions, registry, tracking
 from tasks.release.rollout import router_client, stages
 from tests.conftest import Project
 from tests.deployments.alone import Alone, server
@@ -469,7 +470,7 @@ def test_for_a_cluster_git_says_what_is_to_run_and_why(
     one = world.release()
     set_alias(one)
     said = Verdict("a" * 16, MODEL, one.candidate, None, True, "promoted: there is no champion", (), {}, "r", {}, 0, 0)
-    verdict_ledger.keep(MODEL, one.version, said)
+    verdicts.keep(MODEL, one.version, said)
     state = run_local.run("rollout", MODEL, "kubernetes", str(tmp_path))
     assert state.message == f"{one}: commit {clone.run('rev-parse', 'HEAD').strip()[:12]}"
     assert one.candidate in before.read_text()

@@ -17,6 +17,7 @@ from prefect.client.schemas.objects import State
 from flows import rollout
 from flows.prefect_support import events
 from tasks.ground import files, http, paths, settings
+from tasks.journal import journal
 from tasks.release.package import package
 from tasks.release.registry import champion_lookup, desired_state, promotions, verdict_records
 from tasks.release.registry.desired_state import DesiredState, ReleaseRef
@@ -123,7 +124,7 @@ def deaths(fake: FakeRouter, world: World, monkeypatch: pytest.MonkeyPatch) -> I
     while died:
         for after in (False, True):
             world.__init__()  # type: ignore[misc]
-            files.remove(settings.VAR / "rollouts")
+            files.remove(settings.VAR / "journal")
             desired_state.write(MODEL, DesiredState(OLD))
             desired_state.note(MODEL, OLD, "live")
             with killed_at(k, after) as begun:
@@ -185,7 +186,7 @@ def test_a_withdrawal_killed_at_any_write_ends_right(world: World, monkeypatch: 
 def test_a_release_that_was_found_bad_is_not_tried_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A withdrawal that was killed is ended without asking the release anything."""
     desired_state.write(MODEL, DesiredState(OLD, canary=NEW).with_share(0.1))
-    failed = desired_state.Failed(NEW.candidate, NEW.version, "it is slow", desired_state.now(), OLD.candidate)
+    failed = desired_state.Failed(NEW.candidate, NEW.version, "it is slow", journal.now(), OLD.candidate)
     desired_state.begin_withdrawal(MODEL, failed)
     fake = FakeRouter(0, MODEL, old=Behaviour(), new=Behaviour())
     state = run(fake, monkeypatch)

@@ -16,7 +16,8 @@ from tasks.ground import params, settings
 from tasks.lifecycle import retrain_decision
 from tasks.monitoring import alarms
 from tasks.prediction_log import error_counts, prediction_log
-from tasks.release.registry import desired_state, registry, verdict_ledger
+from tasks.release.gate import verdicts
+from tasks.release.registry import desired_state, registry
 from tasks.runtime import model_file
 from tests.conftest import write_readings
 from tests.deployments.alone import Alone, server
@@ -90,7 +91,7 @@ def loop() -> None:
     prediction_log.sweep(MODEL, 90, 10**9)
     retrain_decision.last(MODEL)
     alarms.read(MODEL)
-    verdict_ledger.summary(MODEL, 1)
+    verdicts.summary(MODEL, 1)
     page.write()
 
 
@@ -108,7 +109,7 @@ _MLFLOW = (("mlflow", "mlflow.db"), ("mlflow", "artifacts"))
 def test_the_map_is_what_it_was(alone: Alone) -> None:
     """A folder that is new here is torn below as well."""
     tops = {path.relative_to(settings.VAR).parts[0] for path in state_files()}
-    assert tops >= {"memo", "serving", "rollouts", "verdicts", "decisions", "monitoring", "predictions", "champions"}
+    assert tops >= {"memo", "serving", "journal", "monitoring", "predictions", "champions"}
 
 
 @pytest.mark.parametrize("how", TEAR)

@@ -11,8 +11,9 @@ import pytest
 
 from deployments.status_page import page
 from flows.prefect_support import run_local
-from tasks.ground import ledger, paths, settings, uncommitted
+from tasks.ground import settings, uncommitted
 from tasks.lifecycle import retrain_decision
+from tasks.release.gate import verdicts
 from tasks.release.registry import promotions, registry
 from tests.conftest import Project, write_readings
 from tests.deployments.alone import Alone, server
@@ -70,7 +71,7 @@ def test_a_person_has_it_trained_and_judged_and_it_waits(project: Project) -> No
     assert champion() is None
     (entry,) = registry.history(MODEL)
     assert (entry.verdict, entry.on_hold) == ("promoted", (state.message.partition("not promoted: ")[2]))
-    (line,) = ledger.lines(paths.verdicts(MODEL))
+    (line,) = verdicts.newest(MODEL, 9)
     assert not line["promoted"]
     assert "uncommitted: params.yaml" in line["summary"]
     assert "nothing to do" in train().message

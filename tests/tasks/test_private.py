@@ -12,11 +12,11 @@ WRITES = """
 import os, stat, sys
 os.umask(0o022)
 from pathlib import Path
-from tasks.ground import ledger, settings
+from tasks.ground import json_lines, settings
 settings.apply()
 from tasks.ground import files
 files.write_json(settings.VAR / "memo" / "note.json", 1)
-ledger.append(settings.VAR / "rollouts" / "book.jsonl", 1)
+json_lines.append(settings.VAR / "rollouts" / "book.jsonl", 1)
 with files.lock("one"):
     pass
 outside = Path(sys.argv[1])

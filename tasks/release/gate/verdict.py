@@ -87,7 +87,15 @@ class Verdict:
         Raises:
             ValueError: the text is not a whole verdict.
         """
-        fields = json.loads(text)
+        return cls.from_value(json.loads(text))
+
+    @classmethod
+    def from_value(cls, fields: dict[str, Any]) -> Verdict:
+        """Read a record back from its JSON values.
+
+        Raises:
+            ValueError: these are not a whole verdict.
+        """
         try:
             spans = [tuple(check["interval"]) if check["interval"] else None for check in fields["checks"]]
             checks = tuple(Check(**{**c, "interval": s}) for c, s in zip(fields["checks"], spans, strict=True))

@@ -1,7 +1,8 @@
-"""Approvals: a person's yes to a candidate, by its verdict and the policy; lines of var/approvals/<model>.jsonl.
+"""Approvals: a person's yes to a candidate, by its verdict and the policy; lines of the journal.
 
 A yes binds the candidate, the verdict's bytes and the policy's bytes, and is void as soon as one of them changes.
-Who said it is the account of the operating system. Whoever can write to var/ can forge a line.
+Who said it is the account of the operating system. A line without the journal's signature is none: whoever
+can write to var/, but cannot read the journal's key, can forge no yes.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ import os
 import pwd
 import subprocess
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from tasks.ground import files, ledger, paths, settings
+from tasks.ground import files, settings
 from tasks.ground.errors import Mistake, NeedsApproval
+from tasks.journal import journal
 from tasks.release.gate.verdict import Verdict
 from tasks.release.policy import promotion
 from tasks.release.policy.promotion import Loaded, Rule
@@ -39,7 +41,10 @@ class Approval:
 
 def given(model: str) -> list[Approval]:
     """Every approval of a model's candidates, oldest first."""
-    return [Approval(**line) for line in ledger.lines(paths.approvals(model))]
+    return [
+        Approval(line.time, model, identity=line.who, why=line.why, **line.what)
+        for line in journal.verified(model, "approval")
+    ]
 
 
 def identity() -> str:
@@ -80,8 +85,20 @@ def approve(verdict: Verdict, commit: str, why: str, *, break_glass: bool = Fals
             now.isoformat(), verdict.model, verdict.challenger, digest(verdict), loaded.digest, person, who,
             " ".join(why.split()), break_glass,
         )  # fmt: skip
-        ledger.append(paths.approvals(verdict.model), asdict(line))
+        keep(line)
     return line
+
+
+def keep(line: Approval) -> None:
+    """Write an approval down."""
+    what = {
+        "candidate": line.candidate,
+        "verdict": line.verdict,
+        "policy": line.policy,
+        "by": line.by,
+        "break_glass": line.break_glass,
+    }
+    journal.append(line.model, "approval", what, line.why, time=line.time, who=line.identity)
 
 
 def _refuse_who_may_not(

@@ -1,7 +1,7 @@
 """Desired state of serving: a small file per model, written by the rollout and reconciled by the router.
 
     var/serving/<model>.json              the live release, those kept warm beside it, and the canary's share
-    var/rollouts/<model>.jsonl            journal of rollouts: which release went live or was withdrawn, when and why
+    the journal                           which release was tried, went live or was withdrawn, when and why
     var/rollouts/<model>.failed.json      a withdrawal that has begun, until all of it is done
 
 Written under the lock `rollout-<model>`, each file whole or not at all.
@@ -11,14 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from tasks.ground import files, leases, ledger, paths
+from tasks.ground import files, leases, paths
+from tasks.journal import journal
 
 ROLES = {"previous": "former", "canary": "challenger"}
 """Of a release that is kept warm: attribute of `DesiredState` → its role, as the file names it."""
@@ -65,7 +65,7 @@ class DesiredState:
     def gone_live(self, release: ReleaseRef) -> DesiredState:
         """All requests for a release; the one that was live is kept warm."""
         previous = self.live if self.live and self.live.candidate != release.candidate else self.previous
-        return DesiredState(replace(release, since=now()), replace(previous, since="") if previous else None)
+        return DesiredState(replace(release, since=journal.now()), replace(previous, since="") if previous else None)
 
     @property
     def releases(self) -> list[ReleaseRef]:
@@ -124,7 +124,16 @@ def _from_journal(model: str) -> DesiredState:
 def write(model: str, state: DesiredState) -> None:
     """Set the desired state: the router follows it from its next look on."""
     with leases.fenced():
+        _note_stage(model, state)
         files.write_json(paths.desired_state(model), state.as_json())
+
+
+def _note_stage(model: str, state: DesiredState) -> None:
+    """Have the journal say which release is tried, and with which share of the requests, before it is."""
+    stage = {"canary": asdict(state.canary) if state.canary else None, "share": state.share}
+    last = journal.last(model, "stage")
+    if stage != (last.what if last else {"canary": None, "share": None}):
+        journal.append(model, "stage", stage)
 
 
 def written() -> dict[str, Path]:
@@ -142,25 +151,20 @@ def forget(configured: Collection[str]) -> list[str]:
     return gone
 
 
-def now() -> str:
-    """The time, UTC, as it is written down."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
 # ── what has been ─────────────────────────────────────────────────────────────────────────────────
 
 
 def note(model: str, release: ReleaseRef, outcome: str, why: str = "") -> None:
     """Append to the journal that a release went `live` or was `withdrawn`, unless its last line says so already."""
-    event = {"candidate": release.candidate, "version": release.version, "outcome": outcome, "why": why}
-    last = history(model)[-1:]
-    if not last or last[0] != {"time": last[0]["time"], **event}:
-        ledger.append(paths.rollouts(model), {"time": release.since or now(), **event})
+    event = {"candidate": release.candidate, "version": release.version, "outcome": outcome}
+    last = journal.last(model, "rollout")
+    if last is None or (last.what, last.why) != (event, why):
+        journal.append(model, "rollout", event, why, time=release.since or None)
 
 
 def history(model: str) -> list[dict[str, Any]]:
-    """The lines of the journal, oldest first."""
-    return ledger.lines(paths.rollouts(model))
+    """The lines of the journal on rollouts, oldest first."""
+    return [line.flat for line in journal.lines(model, "rollout")]
 
 
 def note_live(model: str, live: ReleaseRef) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any, Literal
 
-from tasks.ground import files, ledger, numbers, params
+from tasks.ground import files, json_lines, numbers, params
 from tasks.ground.errors import ModelCodeError, ParamsError
 from tasks.training.tuning import space as spaces
 from tasks.training.tuning.sampler import Sampler
@@ -227,7 +227,7 @@ class _Fits:
     def __init__(self, journal: Path, workers: Workers, folds: int) -> None:
         self.journal, self.workers, self.folds = journal, workers, folds
         self.made: dict[tuple[str, int], Outcome] = {
-            (line["estimator"], line["fold"]): line["outcome"] for line in ledger.lines(journal)
+            (line["estimator"], line["fold"]): line["outcome"] for line in json_lines.lines(journal)
         }
         self.spent_s, self._counted = 0.0, set[tuple[str, int]]()
 
@@ -252,7 +252,7 @@ class _Fits:
             key = task["digest"], task["fold"]
             self.made[key] = outcome
             at_work.discard(key)
-            ledger.append(self.journal, {"estimator": key[0], "fold": key[1], "outcome": outcome})
+            json_lines.append(self.journal, {"estimator": key[0], "fold": key[1], "outcome": outcome})
             take()
             progress()
 

@@ -13,9 +13,9 @@ import yaml
 
 from tasks.data import corrections, landing, quarantine, revisions, versions
 from tasks.data.revisions import Revision, Side
-from tasks.ground import ledger, paths
 from tasks.ground.errors import DataMissing, Mistake, StageFailed
 from tasks.ground.params import Params
+from tasks.journal import journal
 from tests.conftest import Project
 from tests.tasks.data.conftest import killed_at, write
 from tests.tasks.data.conftest import month as month_of
@@ -234,7 +234,7 @@ def test_a_bad_correction_waits_in_quarantine_and_a_good_one_closes_it(world: Wo
     assert quarantine.waiting(world.given.quarantine) == []
 
 
-@pytest.mark.parametrize("step", ["_journal", "_make", "push"])
+@pytest.mark.parametrize("step", ["note", "_make", "push"])
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_a_kill_while_a_revision_is_made_loses_nothing(step: str, *, after: bool, world: World) -> None:
     """A correction in the other format and a withdrawal at once; the next run ends where an undisturbed one does."""
@@ -271,7 +271,7 @@ def test_a_mistake_is_taken_back_and_the_data_version_is_the_one_before(world: W
     lines = list(corrections.in_words(corrections.listed(world.given)))
     assert lines[0] == NAME
     assert re.search(r"  4  2013-01.csv \w+: 1 altered.*; revision 2 again, by hand, 20.*counts now", lines[-1])
-    whys = [one["why"] for one in ledger.lines(paths.revisions())]
+    whys = [line.why for line in journal.lines(journal.PLATFORM, "data")][-3:]
     assert whys == ["delivered", "revision 1 again, by hand", "revision 2 again, by hand"]
     with pytest.raises(Mistake, match="has no revision 9; it has 1 to 4"):
         corrections.revert(world.given, "weather", "2013-01", to=9)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.ground import files, ledger, settings
+from tasks.ground import files, json_lines, settings
 from tasks.ground.errors import FileTorn
 from tests.conftest import REPOSITORY
 
@@ -321,8 +321,8 @@ def test_what_is_written_is_on_the_disk_before_it_takes_the_place_of_the_old(
     assert happened[0] == "flush one"
     assert happened[-2] == "rename to folder"
     happened.clear()
-    ledger.append(tmp_path / "kept" / "book", 1)
-    ledger.append(tmp_path / "kept" / "book", 2)
+    json_lines.append(tmp_path / "kept" / "book", 1)
+    json_lines.append(tmp_path / "kept" / "book", 2)
     assert happened == ["flush book", "flush kept", "flush book"]
     happened.clear()
     files.write_text(tmp_path / "build" / "rows", "new")

@@ -62,7 +62,7 @@ def begin(project: Project) -> Begin:
     return lambda: project.run(sys.executable, "-c", code, check=False)
 
 
-@pytest.mark.parametrize("before", [None, "", '{"version": 1}', '{"version": 2}'])
+@pytest.mark.parametrize("before", [None, "", '{"version": 2}', '{"version": 3}'])
 def test_state_of_this_build_or_an_older_one_is_stamped(project: Project, begin: Begin, before: str | None) -> None:
     """Version 1 is no file; a torn one counts as that."""
     path = project.root / "var" / "state.json"
@@ -78,11 +78,11 @@ def test_state_of_a_newer_build_is_refused(project: Project, begin: Begin) -> No
     """Before anything is read, with what to do, and without a traceback."""
     path = project.root / "var" / "state.json"
     path.parent.mkdir(exist_ok=True)
-    path.write_text('{"version": 3}')
+    path.write_text('{"version": 4}')
     done = begin()
     assert done.returncode == 1
     assert (
-        "holds state of version 3, and this build reads versions up to 2: a newer build has worked here" in done.stderr
+        "holds state of version 4, and this build reads versions up to 3: a newer build has worked here" in done.stderr
     )
     assert "Traceback" not in done.stderr
-    assert path.read_text() == '{"version": 3}'
+    assert path.read_text() == '{"version": 4}'

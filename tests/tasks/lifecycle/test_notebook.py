@@ -14,7 +14,7 @@ import pytest
 from tasks.ground import files, settings
 from tasks.ground.errors import DataMissing, ParamsError
 from tasks.lifecycle import notebook
-from tasks.release.registry import verdict_ledger
+from tasks.release.gate import verdicts
 from tests.conftest import REPOSITORY, Project, work_on
 from tests.tasks.release import small_project
 from tests.tasks.release.registry.test_registry import follow
@@ -51,7 +51,7 @@ def test_the_champion_answers_as_it_was_evaluated(root: Path) -> None:
 
 
 def test_the_last_verdict_is_shown_as_a_table(root: Path) -> None:
-    """As the ledger has it, and nothing before there is one."""
+    """As the journal has it, and nothing before there is one."""
     m = notebook.model(MODEL)
     with pytest.raises(DataMissing, match="late was never judged: `evergreen train late` does it"):
         _ = m.verdict
@@ -59,7 +59,7 @@ def test_the_last_verdict_is_shown_as_a_table(root: Path) -> None:
 
     candidate = files.read_json(settings.BUILD / MODEL / "release" / "candidate.json")["candidate"]
     (verdict,) = verdict_records.of_candidate(MODEL, candidate)
-    verdict_ledger.keep(MODEL, 1, verdict, "run")
+    verdicts.keep(MODEL, 1, verdict)
     assert m.verdict == verdict
     assert m.verdict._repr_markdown_() == verdict.to_markdown()
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from flows.prefect_support import run_local
-from tasks.ground import files, ledger, params, settings
+from tasks.ground import files, params, settings
+from tasks.journal import journal
 from tasks.lifecycle import retrain_decision, retrain_facts
 from tasks.modelling import daily_summaries
 from tasks.release.registry import registry
@@ -63,7 +64,7 @@ def versions() -> int:
 
 def decisions() -> list[dict[str, Any]]:
     """What was written down."""
-    return ledger.lines(settings.VAR / "decisions" / f"{MODEL}.jsonl")
+    return [line.flat for line in journal.lines(MODEL, "decision")]
 
 
 def test_a_person_is_asked_no_questions(alone: Alone) -> None:

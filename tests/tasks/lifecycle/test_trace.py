@@ -20,6 +20,7 @@ import pytest
 from deployments import cli
 from tasks.ground import files, params, paths, settings
 from tasks.ground.errors import DataMissing, FileTorn, Mistake
+from tasks.journal import journal
 from tasks.lifecycle import trace
 from tasks.lifecycle.trace import Tracer
 from tasks.prediction_log import prediction_log
@@ -63,7 +64,7 @@ def world(
     promotions.promote(MODEL, 1, verdict.id)
     row = pd.read_parquet(settings.BUILD / MODEL / "rows" / "2013-03.parquet").iloc[0].to_dict()
     early = answer(candidate, row)
-    desired_state.note(MODEL, ReleaseRef(candidate, "1", desired_state.now()), "live")
+    desired_state.note(MODEL, ReleaseRef(candidate, "1", journal.now()), "live")
     return World(candidate, row, early, answer(candidate, row, key=row["id"]))
 
 

@@ -21,7 +21,7 @@ import pytest
 
 from deployments import cli
 from tasks import steps
-from tasks.ground import files, ledger, params, paths, settings
+from tasks.ground import files, json_lines, params, paths, settings
 from tasks.ground.errors import DataMissing, Mistake
 from tasks.lifecycle import tune
 from tasks.training.tuning import fits, workers
@@ -245,7 +245,7 @@ def test_twenty_kills_leave_the_table_as_it_is_and_nothing_behind(project: Proje
     done = json.loads(project.run(*command).stdout)
     assert done["study"] == digests[1]
     (journal,) = paths.tunings("tiny").glob("fits-*.jsonl")
-    fits_made = [(line["estimator"], line["fold"]) for line in ledger.lines(journal)]
+    fits_made = [(line["estimator"], line["fold"]) for line in json_lines.lines(journal)]
     assert len(fits_made) == len(set(fits_made))
 
 

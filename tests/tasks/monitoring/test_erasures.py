@@ -12,8 +12,9 @@ import pandas as pd
 import pytest
 
 from deployments.cli import main
-from tasks.ground import ledger, paths, settings
+from tasks.ground import paths, settings
 from tasks.ground.errors import Mistake
+from tasks.journal import journal
 from tasks.monitoring.intake import intake, labels
 from tasks.monitoring.quality import weekly
 from tasks.prediction_log import erasures, log_lines, prediction_log
@@ -54,7 +55,7 @@ def test_rows_are_forgotten_by_their_time(world: Path, compacted: bool) -> None:
     assert len(erasures.read(MODEL)) == 1
     prediction_log.compact(MODEL, LATER + timedelta(days=2))
     assert times() == ["2013-04-01", "2013-04-02", "2013-04-03", "2014-05-01"]
-    (paths.predictions(MODEL) / "erasures.jsonl").unlink()  # it is in no file either
+    paths.journal(MODEL).unlink()  # it is in no file either
     assert times() == ["2013-04-01", "2013-04-02", "2013-04-03", "2014-05-01"]
     assert prediction_log.forget(MODEL, before=datetime(2013, 4, 2, tzinfo=UTC), now=LATER) == 6
 
@@ -81,7 +82,7 @@ def test_rows_are_forgotten_by_id_and_by_key(world: Path, compacted: bool) -> No
     assert prediction_log.forget(MODEL, keys=[chosen[1], "nobody's"], now=LATER) == 1
     left = prediction_log.read(MODEL).to_pandas()
     assert sorted(left["id"]) == sorted(held["id"].drop([4, 10]))
-    assert chosen[1] not in (paths.predictions(MODEL) / "erasures.jsonl").read_text()
+    assert chosen[1] not in paths.journal(MODEL).read_text()
     assert sum(len(one.rows) for one in prediction_log.last_requests(MODEL, 100)) == len(left) == len(held) - 2
 
 
@@ -140,7 +141,7 @@ def test_the_command_says_what_it_did(world: Path, capsys: pytest.CaptureFixture
     assert capsys.readouterr().out == "tiny: no row of the log matches, nothing was changed\n"
     assert main(["forget", MODEL, "--time-after", "tomorrow"]) == 1
     assert "--time-after 'tomorrow' is no time: write 2027-01-31" in capsys.readouterr().err
-    (order,) = ledger.lines(paths.predictions(MODEL) / "erasures.jsonl")
+    order = journal.lines(MODEL, "erasure")[0].what
     assert (order["before"], order["ids"], order["keys"]) == (None, [], [])
     assert NOON.timestamp() * 1000 < order["answered"]
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 
-from tasks.ground import ledger, paths, settings
+from tasks.ground import paths, settings
 from tasks.ground.errors import Mistake, NeedsApproval, PolicyError
 from tasks.release.gate.verdict import Verdict
 from tasks.release.policy import approvals, promotion
@@ -97,7 +98,7 @@ def test_where_nothing_is_live_who_was_champion_before_has_the_alias_again(versi
     """Unless the policy does not let that one serve either: then nobody has it."""
     client = MlflowClient()
     desired_state.write(MODEL, DesiredState())
-    paths.rollouts(MODEL).unlink()
+    paths.journal(MODEL).unlink()
     client.set_registered_model_alias(MODEL, "champion", "3")
     policy("rules: [{name: all, approvals: 0}, {name: never, when: 'false', approvals: 0}]")
     assert alias_repair.put_back(MODEL) is None
@@ -178,6 +179,7 @@ def test_no_hostile_schedule_gets_through(part: int, tmp_path: Path, monkeypatch
     monkeypatch.setattr(settings, "ROOT", tmp_path)
     monkeypatch.setattr(settings, "VAR", tmp_path / "var")
     monkeypatch.setattr(approvals, "author", lambda commit: "git:ada@x.org")
+    monkeypatch.setattr(os, "fsync", lambda file: None)  # a thousand lines
     policy()
     loaded = promotion.load()
     assert loaded is not None
@@ -191,13 +193,13 @@ def test_no_hostile_schedule_gets_through(part: int, tmp_path: Path, monkeypatch
         if wants_two := chance.random() < 0.3:
             good = [sound, replace(sound, by="mary", identity="os:mary")]
         lines = sorted([*bad, *good], key=lambda line: line.time)
-        paths.approvals(MODEL).unlink(missing_ok=True)
+        paths.journal(MODEL).unlink(missing_ok=True)
         for line in lines:
-            ledger.append(paths.approvals(MODEL), asdict(line))
+            approvals.keep(line)
         if chance.random() < 0.2 and good:  # the clock is set back before it is asked
             wants_two = False
             late = replace(sound, time=(now + timedelta(hours=1)).isoformat())
-            ledger.append(paths.approvals(MODEL), asdict(late))
+            approvals.keep(late)
         if wants_two:
             approvals.refuse_without(VERDICT, "")
         else:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tasks.ground import ledger, params
+from tasks.ground import json_lines, params
 from tasks.ground.errors import ModelCodeError
 from tasks.training.tuning import lead, study
 from tasks.training.tuning.folds import Fold
@@ -130,8 +130,8 @@ def test_after_twenty_kills_it_is_the_same_table_and_no_fit_was_made_twice(tmp_p
         with pytest.raises(Killed):
             searched(journal, Here(2, seed, lives=2))
     assert searched(journal, Here(2)).digest == whole.digest
-    fits = [(line["estimator"], line["fold"]) for line in ledger.lines(journal)]
-    assert len(fits) == len(set(fits)) == len(ledger.lines(tmp_path / "whole"))
+    fits = [(line["estimator"], line["fold"]) for line in json_lines.lines(journal)]
+    assert len(fits) == len(set(fits)) == len(json_lines.lines(tmp_path / "whole"))
 
 
 def test_a_smaller_budget_is_the_beginning_of_a_larger_one(tmp_path: Path) -> None:
