@@ -59,8 +59,7 @@ test-long: $(READY)  ## the tests that take a minute or more each: schedules of 
 
 check: $(READY)  ## lint, layers, types and tests, the slow ones too: what CI runs
 	@ruff check . && ruff format --check . && lint-imports
-	@mypy
-	@python -m pytest -m 'not long'
+	@mypy & types=$$!; python -m pytest -m 'not long'; tests=$$?; wait $$types && exit $$tests # types take one core a minute
 
 shell: $(READY)  ## a shell with `evergreen` (its commands complete), prefect, mlflow, dvc and bentoml, for this project's state
 	@case "$${SHELL:-bash}" in \

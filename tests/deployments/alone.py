@@ -27,7 +27,7 @@ from deployments.local import servers, services
 from deployments.orchestration import automations, registration
 from flows.prefect_support import api
 from tasks.ground import http, paths
-from tests.conftest import Project, work_on
+from tests.conftest import Project, copy_project, work_on
 from tests.deployments.conftest import _receiver as receiver
 from tests.deployments.conftest import until
 
@@ -93,7 +93,7 @@ class Alone:
 @contextmanager
 def server(copied: Path, root: Path, **numbers: float) -> Iterator[Alone]:
     """Work on a copy of a project, registered with the server; these numbers of automations are others."""
-    shutil.copytree(copied, root, symlinks=True)
+    copy_project(copied, root)
     with pytest.MonkeyPatch.context() as patch, receiver() as (url, told):
         patch.setenv("PREFECT_SERVER_API_PORT", str(SHARED.port))
         project = work_on(root, patch)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -21,7 +20,7 @@ import pytest
 
 from flows.prefect_support import api
 from tasks.ground import http, process_tags
-from tests.conftest import Project, work_on, write_readings
+from tests.conftest import Project, copy_project, work_on, write_readings
 
 
 @dataclass
@@ -79,7 +78,7 @@ def until(true: Callable[[], Any], seconds: float = 200, what: str = "") -> Any:
 @pytest.fixture(scope="module")
 def platform(small_copied: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     """`make up` in the foreground, ended by Ctrl-C."""
-    root = shutil.copytree(small_copied, tmp_path_factory.mktemp("up") / "project", symlinks=True)
+    root = copy_project(small_copied, tmp_path_factory.mktemp("up") / "project")
     with pytest.MonkeyPatch.context() as patch, _receiver() as (url, told):
         patch.setenv("PREFECT_SERVER_API_PORT", str(http.free_port()))
         project = work_on(root, patch)

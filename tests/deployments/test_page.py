@@ -6,7 +6,6 @@ import asyncio
 import copy
 import json
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -28,7 +27,7 @@ from deployments.watching.watcher import PollingLoop
 from tasks.ground import files, params, paths, settings
 from tasks.ground.http import free_port
 from tasks.pictures import axes
-from tests.conftest import Project, work_on
+from tests.conftest import Project, copy_project, work_on
 from tests.deployments import page_sample
 
 NOW = datetime(2026, 11, 21, 6, 30, tzinfo=UTC)
@@ -90,7 +89,7 @@ def lived(small: Project) -> Project:
 def page(small_copied: Path, tmp_path_factory: pytest.TempPathFactory) -> Read:
     """The page of a model that has lived for some weeks."""
     root = tmp_path_factory.mktemp("page") / "project"
-    shutil.copytree(small_copied, root, symlinks=True)
+    copy_project(small_copied, root)
     with pytest.MonkeyPatch.context() as patch:
         work_on(root, patch)
         page_sample.write("tiny")

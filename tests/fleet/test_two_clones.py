@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +15,7 @@ from typing import Any
 import pytest
 
 from tasks.ground import http, leases
-from tests.conftest import REPOSITORY, Project
+from tests.conftest import REPOSITORY, Project, copy_project
 from tests.deployments.alone import Alone, server
 from tests.fleet.conftest import Database
 
@@ -107,7 +106,7 @@ def machines(
 ) -> tuple[Machine, Machine, Path]:
     """Two of them, and the bare repository to which both push."""
     upstream, remote = tmp_path / "upstream.git", tmp_path / "remote"
-    source = Project(shutil.copytree(small_copied, tmp_path / "source", symlinks=True))
+    source = Project(copy_project(small_copied, tmp_path / "source"))
     source.edit("params.yaml", "settle_seconds: 0\n", "settle_seconds: 0\ngit: {commit: true, remote: origin}\n")
     source.commit()
     subprocess.run(["git", "clone", "-q", "--bare", str(source.root), str(upstream)], check=True)

@@ -21,7 +21,7 @@ from tasks.ground.errors import DataMissing, Mistake, ParamsError
 from tasks.lifecycle import backtest, backtest_history, backtest_report, policy_simulator
 from tasks.modelling import rows
 from tasks.monitoring import retrain_policy
-from tests.conftest import Project, forget_models, work_on, write_readings
+from tests.conftest import Project, copy_project, forget_models, work_on, write_readings
 from tests.deployments.alone import server
 
 MONTHS = 6
@@ -31,7 +31,7 @@ QUIET: policy_simulator.DriftDetector = lambda *_: ()  # noqa: E731 - a stand-in
 @pytest.fixture(scope="module")
 def year(small_copied: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Half a year of readings. From April on, every pump of the south fails."""
-    root = shutil.copytree(small_copied, tmp_path_factory.mktemp("backtest") / "project", symlinks=True)
+    root = copy_project(small_copied, tmp_path_factory.mktemp("backtest") / "project")
     for month in range(1, MONTHS + 1):
         path = write_readings(root, month)
         if month >= 4:

@@ -6,6 +6,7 @@ A stage so runs a project's own code, whatever was edited in it, without the sec
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -28,8 +29,11 @@ HEAVY = (
 
 def serve() -> None:
     """Each line holds requests that are done side by side; the answers come as one line, in their order."""
+    import_module("sklearn.utils").all_estimators = list  # see tasks/runtime/skops_io.py
     for name in HEAVY.split():
         import_module(name)
+    gc.collect()
+    gc.freeze()  # what is shared with the children stays shared
     print("ready", flush=True)
     for line in sys.stdin:
         children = [(_start(request), request) for request in json.loads(line)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.conftest import copy_project
 from tests.repository import skip_table, skips
 from tests.repository.skips import CASES, OF_SOURCES, RAN, STAGES, Case, Copy, Runner
 
@@ -64,7 +64,7 @@ def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
 @pytest.mark.slow
 def test_what_is_said_to_change_no_result_changes_none(warm: Warm, tmp_path: Path) -> None:
     """All such changes at once, from scratch and without any cache: the same bytes as without them."""
-    copy = Copy(Path(shutil.copytree(warm.root, tmp_path / "project", symlinks=True)), warm.runner)
+    copy = Copy(copy_project(warm.root, tmp_path / "project"), warm.runner)
     for case in OF_SOURCES:
         if case.must is None:
             case.change(copy)
@@ -123,7 +123,7 @@ def test_the_table_is_true_to_itself(case: Case) -> None:
 
 def changed(warm: Warm, folder: Path, case: Case) -> tuple[dict[str, Any], dict[str, str]]:
     """A copy of the project with the change: what became of its stages, and what its sources give from scratch."""
-    copy = Copy(Path(shutil.copytree(warm.root, folder / "project", symlinks=True)), warm.runner, case.installed)
+    copy = Copy(copy_project(warm.root, folder / "project"), warm.runner, case.installed)
     case.change(copy)
     request = {"root": str(copy.root), "models": ["tiny"], "installed": case.installed}
     if case.must and case in OF_SOURCES:

@@ -14,7 +14,7 @@ import pytest
 
 from tasks import steps
 from tasks.training import dvc_graph
-from tests.conftest import BIN, Project
+from tests.conftest import BIN, Project, copy_project
 
 pytestmark = pytest.mark.long
 
@@ -26,7 +26,7 @@ def trained(
     small_copied: Path, tmp_path_factory: pytest.TempPathFactory, enter_module: Callable[[Path], Project]
 ) -> Project:
     """A project whose graph has run, committed and pushed, in a shell that was activated for it. Not to be changed."""
-    project = enter_module(shutil.copytree(small_copied, tmp_path_factory.mktemp("tools") / "project", symlinks=True))
+    project = enter_module(copy_project(small_copied, tmp_path_factory.mktemp("tools") / "project"))
     project.run("git", "config", "user.name", "t")
     project.run("git", "config", "user.email", "t@localhost")
     dvc_graph.reproduce("tiny", steps.run)

@@ -515,7 +515,7 @@ def read_rows(day_files: Sequence[Path]) -> pa.Table:
     import pyarrow as pa
     from pyarrow import parquet
 
-    tables = [parquet.read_table(path) for path in day_files]
+    tables = [parquet.ParquetFile(path).read() for path in day_files]  # small ones: read_table takes ten times as long
     schema = log_tables.unified(table.schema for table in tables)
     return pa.concat_tables([log_tables.fit(table, schema) for table in tables])
 

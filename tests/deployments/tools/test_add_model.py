@@ -23,7 +23,7 @@ from tasks.ground import files, params
 from tasks.ground.errors import DataMissing, EvergreenError, Mistake
 from tasks.lifecycle import dry_run
 from tasks.tables import contract, partitions, table_files
-from tests.conftest import BIN, REPOSITORY, Project
+from tests.conftest import BIN, REPOSITORY, Project, copy_project
 
 RNG = np.random.default_rng(0)
 
@@ -46,7 +46,7 @@ def visits(rows: int = 600, **more: Any) -> pd.DataFrame:
 @pytest.fixture
 def empty(copied: Path, tmp_path: Path, enter: Callable[[Path], Project]) -> Project:
     """A project without a model."""
-    return _emptied(shutil.copytree(copied, tmp_path / "project", symlinks=True), enter)
+    return _emptied(copy_project(copied, tmp_path / "project"), enter)
 
 
 def _emptied(root: Path, enter: Callable[[Path], Project]) -> Project:

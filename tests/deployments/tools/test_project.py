@@ -14,7 +14,7 @@ import pytest
 from deployments.tools.project import MARKER, _remember
 from tasks.ground import params, yaml_reader
 from tasks.ground.git import Clone
-from tests.conftest import BIN, LISTED_FILES, REPOSITORY, Project
+from tests.conftest import BIN, LISTED_FILES, REPOSITORY, Project, copy_project
 
 COMMIT = ("git", "-c", "user.name=t", "-c", "user.email=t@localhost", "commit", "-qam", "an edit")
 
@@ -40,7 +40,7 @@ def checkout_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def checkout(checkout_once: Path, tmp_path: Path) -> Project:
     """A platform to change."""
-    return Project(shutil.copytree(checkout_once, tmp_path / "checkout", symlinks=True))
+    return Project(copy_project(checkout_once, tmp_path / "checkout"))
 
 
 def evergreen(project: Project, *arguments: str | Path, check: bool = True) -> str:

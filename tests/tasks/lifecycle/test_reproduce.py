@@ -21,7 +21,7 @@ from tasks.release.gate import gate
 from tasks.release.package import package
 from tasks.release.registry import registry, verdict_records
 from tasks.training import dvc_graph
-from tests.conftest import Project
+from tests.conftest import Project, copy_project
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:module 'sre_:DeprecationWarning")]
 
@@ -42,7 +42,7 @@ def made(
     small_copied: Path, tmp_path_factory: pytest.TempPathFactory, enter_module: Callable[[Path], Project]
 ) -> tuple[Project, str]:
     """A project of which one candidate was made with all that it needs in commits."""
-    project = enter_module(shutil.copytree(small_copied, tmp_path_factory.mktemp("again") / "project", symlinks=True))
+    project = enter_module(copy_project(small_copied, tmp_path_factory.mktemp("again") / "project"))
     return project, judged()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,7 +29,7 @@ from tasks.release.package import package
 from tasks.release.registry import desired_state, promotions, registry, verdict_records
 from tasks.release.registry.desired_state import ReleaseRef
 from tasks.runtime import predictor
-from tests.conftest import Project
+from tests.conftest import Project, copy_project
 from tests.tasks.release.small_release import MODEL, make_release
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
@@ -54,7 +53,7 @@ def world(
     small_copied: Path, tmp_path_factory: pytest.TempPathFactory, enter_module: Callable[[Path], Project]
 ) -> World:
     """Everything is as the platform leaves it."""
-    enter_module(shutil.copytree(small_copied, tmp_path_factory.mktemp("trace") / "project", symlinks=True))
+    enter_module(copy_project(small_copied, tmp_path_factory.mktemp("trace") / "project"))
     candidate = make_release()
     from tasks.release import comparison  # it asks the registry, which is this project's only now
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from tasks import steps
 from tasks.ground import files, settings
 from tasks.ground.errors import DataMissing, Mistake, ModelCodeError, StageFailed
 from tasks.lifecycle import trial_stage
-from tests.conftest import Project
+from tests.conftest import Project, copy_project
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:module 'sre_:DeprecationWarning"),  # Great Expectations imports it
@@ -28,7 +27,7 @@ def evaluated(
 ) -> Path:
     """A project whose stages have run, up to the evaluation; not to be written to."""
     root = tmp_path_factory.mktemp("tried") / "project"
-    project = enter_module(shutil.copytree(small_copied, root, symlinks=True))
+    project = enter_module(copy_project(small_copied, root))
     for stage in ("environment", "validate", "prepare", "train", "evaluate"):
         steps.run(stage, ["tiny"])
     return project.root
@@ -37,7 +36,7 @@ def evaluated(
 @pytest.fixture
 def project(evaluated: Path, tmp_path: Path, enter: Callable[[Path], Project]) -> Project:
     """A copy of it."""
-    return enter(shutil.copytree(evaluated, tmp_path / "project", symlinks=True))
+    return enter(copy_project(evaluated, tmp_path / "project"))
 
 
 def tried(stage: str, **more: str) -> list[str]:

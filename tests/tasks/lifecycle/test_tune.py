@@ -26,7 +26,7 @@ from tasks.ground.errors import DataMissing, Mistake
 from tasks.lifecycle import tune
 from tasks.training.tuning import fits, workers
 from tasks.training.tuning.folds import Fold
-from tests.conftest import Project
+from tests.conftest import Project, copy_project
 from tests.deployments.conftest import until
 
 pytestmark = [
@@ -42,7 +42,7 @@ def prepared(
     small_copied: Path, tmp_path_factory: pytest.TempPathFactory, enter_module: Callable[[Path], Project]
 ) -> Path:
     """The small project with rows, and something to search."""
-    root = shutil.copytree(small_copied, tmp_path_factory.mktemp("tuned") / "project", symlinks=True)
+    root = copy_project(small_copied, tmp_path_factory.mktemp("tuned") / "project")
     (root / "params.yaml").write_text((root / "params.yaml").read_text().rstrip("\n") + f"\n    {TUNE}\n")
     enter_module(root)
     steps.run("environment", ["tiny"])
@@ -54,7 +54,7 @@ def prepared(
 @pytest.fixture
 def project(prepared: Path, tmp_path: Path, enter: Callable[[Path], Project]) -> Project:
     """A copy for a test of its own."""
-    return enter(shutil.copytree(prepared, tmp_path / "project", symlinks=True))
+    return enter(copy_project(prepared, tmp_path / "project"))
 
 
 @dataclass

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import skops.io
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.decomposition import LatentDirichletAllocation, TruncatedSVD
@@ -34,7 +33,7 @@ from sklearn.svm import LinearSVC
 from models.hourly_departures.pipeline.interval import WithInterval
 from tasks.ground import files
 from tasks.ground.errors import ModelFileRefused
-from tasks.runtime import families, model_file
+from tasks.runtime import families, model_file, skops_io
 from tests.conftest import REPOSITORY
 from tests.tasks import estimators
 
@@ -211,7 +210,7 @@ def test_a_file_that_would_call_what_is_not_on_the_list_is_refused(
 ) -> None:
     """`functools.partial` is on the list, and is no way around it: what it calls is looked at as well."""
     path = tmp_path / "m.skops"
-    path.write_bytes(skops.io.dumps(pipeline))
+    path.write_bytes(skops_io.module().dumps(pipeline))
     with pytest.raises(ModelFileRefused, match=rf"not on the reviewed list: .*{refused}"):
         predict_own(path, "models.flight_delay")
 

@@ -19,7 +19,7 @@ from tasks import steps
 from tasks.ground import dvc_files, files
 from tasks.ground.errors import DataMissing, DataVersionDiffers, InUse, Mistake, StageFailed
 from tasks.training import dvc_graph
-from tests.conftest import REPOSITORY, Project, copy_repository, write_readings
+from tests.conftest import REPOSITORY, Project, copy_project, copy_repository, write_readings
 
 REPRODUCE = """
 import sys
@@ -39,7 +39,7 @@ def toy_copied(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def toy(toy_copied: Path, tmp_path: Path, enter: Callable[[Path], Project]) -> Project:
     """A project whose graph is tests/toy/dvc.yaml: count → own → package, for the models a and b."""
-    return enter(shutil.copytree(toy_copied, tmp_path / "project", symlinks=True))
+    return enter(copy_project(toy_copied, tmp_path / "project"))
 
 
 def run(step: str, arguments: list[str]) -> None:

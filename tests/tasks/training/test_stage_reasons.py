@@ -15,7 +15,7 @@ import yaml
 from tasks.ground import files, model_environment
 from tasks.ground.errors import SourceUnavailable
 from tasks.training import dvc_graph, stage_cache, stage_reasons
-from tests.conftest import Project, write_readings
+from tests.conftest import Project, copy_project, write_readings
 
 
 def run(step: str, arguments: list[str]) -> None:
@@ -44,7 +44,7 @@ def made(
     small_copied: Path, tmp_path_factory: pytest.TempPathFactory, enter_module: Callable[[Path], Project]
 ) -> Project:
     """The small project, with everything made; not to be written to."""
-    root = shutil.copytree(small_copied, tmp_path_factory.mktemp("reasons") / "project", symlinks=True)
+    root = copy_project(small_copied, tmp_path_factory.mktemp("reasons") / "project")
     project = enter_module(root)
     dvc_graph.reproduce("tiny", run)
     return project
@@ -53,7 +53,7 @@ def made(
 @pytest.fixture
 def small(made: Project, tmp_path: Path, enter: Callable[[Path], Project]) -> Project:
     """A copy of it."""
-    return enter(shutil.copytree(made.root, tmp_path / "project", symlinks=True))
+    return enter(copy_project(made.root, tmp_path / "project"))
 
 
 def test_a_parameter_is_told_with_both_values(small: Project) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from tasks.ground.errors import DataMissing, ModelCodeError
 from tasks.modelling import daily_summaries, rows
 from tasks.runtime import model_file
 from tasks.training import prepare, train
-from tests.conftest import Project, forget_models
+from tests.conftest import Project, copy_project, forget_models
 
 
 def prepare_rows(project: Project) -> Path:
@@ -39,7 +38,7 @@ def trained(
     small_copied: Path, tmp_path_factory: pytest.TempPathFactory, enter_module: Callable[[Path], Project]
 ) -> Path:
     """The tiny model, trained; not to be written to."""
-    root = shutil.copytree(small_copied, tmp_path_factory.mktemp("trained") / "project", symlinks=True)
+    root = copy_project(small_copied, tmp_path_factory.mktemp("trained") / "project")
     build = prepare_rows(enter_module(root))
     train.train("tiny")
     return build

@@ -27,7 +27,7 @@ from tasks.release.batch.batch import BatchRefused
 from tasks.release.package import package
 from tasks.runtime import predictor
 from tasks.training import prepare
-from tests.conftest import Project, forget_models, work_on, write_readings
+from tests.conftest import Project, copy_project, forget_models, work_on, write_readings
 from tests.tasks.release.small_release import MODEL, make_release
 
 Score = Callable[..., batch.BatchResult]
@@ -41,7 +41,7 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def packaged(small_copied: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The small project, trained, packaged, tracked and registered; not to be written to."""
-    root = shutil.copytree(small_copied, tmp_path_factory.mktemp("packaged") / "project", symlinks=True)
+    root = copy_project(small_copied, tmp_path_factory.mktemp("packaged") / "project")
     with pytest.MonkeyPatch.context() as patch:
         work_on(root, patch)
         make_release()

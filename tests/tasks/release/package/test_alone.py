@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import socket
 import subprocess
 import sys
@@ -21,7 +20,7 @@ from tasks.ground import files, model_environment, settings
 from tasks.ground.errors import EnvironmentDiffers, StageFailed
 from tasks.release.package import alone, package
 from tasks.training import evaluate, prepare, train
-from tests.conftest import Project
+from tests.conftest import Project, copy_project
 
 MODEL = "tiny"
 LOOK = "import importlib.util as u, json, sys; print(json.dumps([bool(u.find_spec(name)) for name in sys.argv[1:]]))"
@@ -78,7 +77,7 @@ def evaluated(
 ) -> Path:
     """The small project with a model of LightGBM, up to its evaluation; not to be written to."""
     root = tmp_path_factory.mktemp("lightgbm") / "project"
-    small = enter_module(shutil.copytree(small_copied, root, symlinks=True))
+    small = enter_module(copy_project(small_copied, root))
     small.edit("params.yaml", "sklearn.linear_model.LogisticRegression", "lightgbm.LGBMClassifier")
     small.edit("params.yaml", "{C: 1.0}", "{n_estimators: 3, min_child_samples: 1}")
     model_environment.environment(MODEL)
@@ -94,7 +93,7 @@ def evaluated(
 @pytest.fixture
 def learnt(evaluated: Path, tmp_path: Path, enter: Callable[[Path], Project]) -> Project:
     """A copy of it."""
-    return enter(shutil.copytree(evaluated, tmp_path / "project", symlinks=True))
+    return enter(copy_project(evaluated, tmp_path / "project"))
 
 
 def served(bento: Path, rows: list[dict[str, object]]) -> dict[str, object]:

@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import skops.io
 import yaml
 
 from tasks.ground import files, settings
 from tasks.ground.errors import ReleaseDiffers, StageFailed
 from tasks.modelling import rows
 from tasks.release.package import alone, package
+from tasks.runtime import skops_io
 from tests.release_root import make_project, project_at
 
 MODEL = "hourly_departures"  # with quantiles and an estimator of its own: the one that could go wrong
@@ -298,7 +298,7 @@ def test_a_type_that_is_not_on_the_list_is_refused_before_serving(unchanged, tmp
     from sklearn.preprocessing import FunctionTransformer
 
     bento = shutil.copytree(package.ensure_bento(MODEL), tmp_path / "bento")
-    skops.io.dump(FunctionTransformer(np.fromfile), bento / "src" / "model.skops")
+    skops_io.module().dump(FunctionTransformer(np.fromfile), bento / "src" / "model.skops")
     facts = files.read_json(bento / "src" / "release.json")
     facts["model_sha256"] = files.sha256(bento / "src" / "model.skops")
     files.write_json(bento / "src" / "release.json", facts)
