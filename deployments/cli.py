@@ -40,7 +40,9 @@ app = Typer(
     pretty_exceptions_enable=False,
 )
 GROUPS = {
-    "journal": Typer(help="Who did what, when, on which bytes, and why: show, verify, head.", no_args_is_help=True),
+    "journal": Typer(
+        help="Who did what, when, on which bytes, why: show, verify, head, aliases.", no_args_is_help=True
+    ),
     "keys": Typer(help="API keys of the router: list, add, remove, open.", no_args_is_help=True),
     "policy": Typer(help="policies/promotion.yaml: check.", no_args_is_help=True),
     "quarantine": Typer(help="Deliveries that were refused: list, show, retry, close.", no_args_is_help=True),
@@ -480,12 +482,13 @@ def verify_journal(
         list[Path] | None,
         Option("--head", metavar="FILE", resolve_path=True, help="Heads that were kept elsewhere; repeatable."),
     ] = None,
+    registry: Annotated[bool, Option("--registry", help="And the heads that promotions have left in MLflow.")] = False,
     as_json: Json = False,
 ) -> int:
     """Find every line that was changed, removed, moved or cut off, and say where. Exit code 3: one was."""
     from deployments.tools import journal_tables
 
-    verified = journal_tables.verify(chain, head or [])
+    verified = journal_tables.verify(chain, head or [], registry=registry)
     data = {name: [vars(damage) for damage in damages] for name, damages in verified.items()}
     _print(data, as_json, journal_tables.in_words(verified))
     return ATTENTION if any(verified.values()) else 0
@@ -499,6 +502,23 @@ def journal_heads(chain: Chain = None, as_json: Json = False) -> None:
     heads = journal_tables.heads(chain)
     lines = [f"{head['chain']}  line {head['number']}  {head['hash']}  {head['time']}" for head in heads]
     _print({"heads": heads}, as_json, lines or ["the journal has no line yet"])
+
+
+@command("journal aliases flight_delay", needs_models=True)
+def journal_aliases(
+    model: Annotated[str | None, Argument(help="All, where none is named.", autocompletion=_complete_model)] = None,
+    put_right: Annotated[bool, Option("--put-right", help="Set them in MLflow as the journal says.")] = False,
+    as_json: Json = False,
+) -> int:
+    """Compare champion, challenger and former in MLflow with what the journal says. Exit code 3: they differ."""
+    from tasks.release.registry import alias_lines
+
+    names, compare = [model] if model else list(_params().models), alias_lines.differences
+    wrong = [each for name in names for each in (alias_lines.put_right if put_right else compare)(name)]
+    done = "; set in MLflow as the journal says" if put_right else ""
+    lines = [f"{each}{done}" for each in wrong] or ["each alias names in MLflow what the journal says"]
+    _print({"aliases": [vars(each) for each in wrong], "put_right": put_right}, as_json, lines)
+    return ATTENTION if wrong and not put_right else 0
 
 
 @command("compare workspace champion --model flight_delay", MODELS, needs_models=True)

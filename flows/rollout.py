@@ -148,9 +148,11 @@ _STAGES = (
 
 def _roll_out(model: str, release: ReleaseRef, limits: params.Rollout, router: RouterClient) -> State[Any] | None:
     """Stage by stage, until the release answers all requests, or is withdrawn; None when it is superseded."""
+    from tasks.release.registry import alias_lines
     from tasks.release.rollout import report, stages
 
     log = get_run_logger().info
+    alias_lines.look(model)
     attempt = stages.ReleaseRollout(model, release, limits, router, log)
     record = report.RolloutRecord(model, release, attempt.state.live)
     route, why = stages.choose_route(model, release)

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from tasks.ground import params
 from tasks.ground.errors import Mistake, did_you_mean
 from tasks.ground.words import many
 from tasks.journal import journal, verification
@@ -59,13 +60,17 @@ def rows(chains: Mapping[str, list[Line]]) -> Iterator[str]:
         yield "the journal has no line yet"
 
 
-def verify(chain: str | None, files: Sequence[Path]) -> dict[str, list[Damage]]:
-    """Chain → what is not as it was written; `files` hold heads that were kept elsewhere.
+def verify(chain: str | None, files: Sequence[Path], *, registry: bool = False) -> dict[str, list[Damage]]:
+    """Chain → what is not as it was written; `files` hold heads that were kept elsewhere, and the `registry` may.
 
     Raises:
         Mistake: a file holds no heads, or there is no such chain.
     """
     pinned = [head for path in files for head in verification.read_pinned(path)]
+    if registry:
+        from tasks.release.registry import alias_lines
+
+        pinned += [head for model in params.load().models for head in alias_lines.pinned(model)]
     names = sorted({*verification.chains(), *(head["chain"] for head in pinned)}) if chain is None else _chains(chain)
     return {name: verification.verify(name, [head for head in pinned if head["chain"] == name]) for name in names}
 

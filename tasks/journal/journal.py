@@ -140,6 +140,8 @@ def _end(chain: str) -> tuple[int, str]:
     last, head = _last_line(paths.journal(chain)), head_of(chain)
     value = signing.parse(last) if last else None
     if value and value["chain"] == chain and (head is None or value["number"] >= head["number"]):
+        if head is None or value["number"] > head["number"]:  # a writer was killed: no head may be two lines behind
+            set_head(chain, value["number"], last, value["time"])
         return int(value["number"]), sha256(last)
     if head:
         return int(head["number"]), str(head["hash"])

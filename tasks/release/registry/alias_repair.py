@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from tasks.ground.errors import NeedsApproval, RegistryDamaged
 from tasks.release.policy import promotion
 from tasks.release.registry import desired_state, promotions, registry, version_approvals
-from tasks.release.registry.mlflow_store import connect, with_retries
+from tasks.release.registry.alias_lines import changing
+from tasks.release.registry.mlflow_store import with_retries
 from tasks.release.registry.model_state import (
     NOBODY,
     ON_HOLD,
@@ -31,10 +32,9 @@ def repair(model_name: str) -> list[str]:
     The last promotion, and the live release, say which version is champion. A model that never had one, or whose last
     one was withdrawn without a successor, has none.
     """
-    with connect(alone_for=model_name) as client:
-        now = read_state(client, model_name)
-        done = [words for version in now.versions.values() if (words := _restore_tags(client, version))]
-        now = read_state(client, model_name) if done else now
+    with changing(model_name, "alias") as (client, before):
+        done = [words for version in before.versions.values() if (words := _restore_tags(client, version))]
+        now = read_state(client, model_name) if done else before
         if now.stored is not None and now.stored.candidate:
             return done
         live = desired_state.read(model_name).live
@@ -88,8 +88,8 @@ def put_back(model_name: str) -> str | None:
     """
     if not promotion.path().exists():
         return None
-    with connect(alone_for=model_name) as client:
-        now, live = read_state(client, model_name), desired_state.read(model_name).live
+    with changing(model_name, "alias") as (client, now):
+        live = desired_state.read(model_name).live
         chosen = now.champion
         if chosen is None or (live and live.candidate == chosen.candidate) or not (why := _unapproved(client, chosen)):
             return None

@@ -24,6 +24,7 @@ from tasks.ground import files, settings, uncommitted
 from tasks.ground.errors import DataMissing, Mistake, ModelFileRefused, NotPromoted
 from tasks.release.package import package
 from tasks.release.registry import candidate_outcome, verdict_records, version_approvals, version_files
+from tasks.release.registry.alias_lines import changing
 from tasks.release.registry.mlflow_store import connect, with_retries
 from tasks.release.registry.model_state import (
     NOBODY,
@@ -55,8 +56,8 @@ def promote(model_name: str, version: int, verdict_id: str) -> ModelVersion:
             approvals that are not there.
         Mistake: there is no such version.
     """
-    with connect(alone_for=model_name) as client:
-        now = _finish_change(client, read_state(client, model_name))
+    with changing(model_name, "promotion", verdict=verdict_id) as (client, before):
+        now = _finish_change(client, before)
         chosen = now.numbered(version)
         if now.stored != chosen:
             _refuse_without_verdict(client, now, chosen, verdict_id)
@@ -166,11 +167,9 @@ def rollback(model_name: str, to: int | None = None, reason: str = "") -> str:
         Mistake: there is no version `to`.
         NotPromoted: the release that would come back is lost or was changed. Nothing was changed.
     """
-    with connect(alone_for=model_name) as client:
-        now = read_state(client, model_name)
-        _refuse_what_is_lost(now, now.previous if to is None else now.numbered(to))
-        if to is not None:
-            now = _aim(client, now, to)
+    with changing(model_name, "rollback") as (client, before):
+        _refuse_what_is_lost(before, before.previous if to is None else before.numbered(to))
+        now = before if to is None else _aim(client, before, to)
         gone, back = now.stored, now.previous
         if gone is None or back is None or gone.number == to:
             return _nothing_to_roll_back(_finish_change(client, now), to)
@@ -197,8 +196,7 @@ def withdraw(model_name: str, version: int, reason: str, serves: str | None) -> 
         Mistake: there is no such version.
         NotPromoted: the candidate that serves on was withdrawn as well. Nothing was changed.
     """
-    with connect(alone_for=model_name) as client:
-        now = read_state(client, model_name)
+    with changing(model_name, "withdrawal") as (client, now):
         gone, why = now.numbered(version), " ".join(reason.split())
         back = (now.of_candidate(serves) or now.previous) if serves else None
         is_champion = now.stored == gone

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from tasks.ground import params
 from tasks.ground.errors import DataMissing, Mistake, RegistryDamaged, did_you_mean
 from tasks.release.registry import verdict_records
+from tasks.release.registry.alias_lines import changing
 from tasks.release.registry.mlflow_store import Tolerating, connect, with_retries
 from tasks.release.registry.model_state import (
     ON_HOLD,
@@ -56,11 +57,10 @@ class VersionRecord:
 @with_retries
 def register(model_name: str, candidate: str) -> ModelVersion:
     """The version of a tracked candidate, made when it is missing; it becomes `challenger` unless it is champion."""
-    with connect(alone_for=model_name) as client:
+    with changing(model_name, "registered") as (client, now):
         run = finished(client, model_name, candidate)
         if run is None:
             raise DataMissing(f"{model_name}: candidate {candidate} is not tracked in MLflow; call track first")
-        now = read_state(client, model_name)
         verdict_records.finish(client, now)
         version = now.of_candidate(candidate)
         if version is None or (version.run_id != run.info.run_id and is_without_files(client, version)):

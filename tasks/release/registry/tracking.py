@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from tasks.ground import files, params, paths, settings, yaml_reader
 from tasks.ground.git import Clone
+from tasks.journal import journal
 from tasks.release.package import package
 from tasks.release.registry.mlflow_store import Tolerating, connect, uri, with_retries
 
@@ -65,11 +66,21 @@ def track(model_name: str, release: Path, build: Path, measured: dict[str, float
                     client.delete_logged_model(model.model_id)
                 client.delete_run(run.info.run_id)
         if existing := finished(client, model_name, candidate):
+            _note(model_name, candidate, existing.info.run_id, existing.data.tags)
             return TrackedRun(existing.info.run_id, candidate, made=False)
         tags = _run_tags(model_name, candidate, release, build)
         run = client.create_run(experiment, tags=tags, run_name=f"{model_name}:{candidate}")
         _fill(client, run.info.run_id, model_name, release, build, measured)
+        _note(model_name, candidate, run.info.run_id, tags)
         return TrackedRun(run.info.run_id, candidate, made=True)
+
+
+def _note(model: str, candidate: str, run_id: str, tags: Mapping[str, str]) -> None:
+    """Have the journal say of what a candidate was made; once."""
+    if candidate not in {line.what["candidate"] for line in journal.lines(model, "training")}:
+        made_of = {"data": DATA_VERSION, "commit": "git.commit", "dirty": "git.dirty", "lock": "lock"}
+        what = {name: tags.get(tag, "") for name, tag in made_of.items()}
+        journal.append(model, "training", {"candidate": candidate, "mlflow_run": run_id, **what})
 
 
 @with_retries

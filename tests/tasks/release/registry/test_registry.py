@@ -35,6 +35,7 @@ from tasks.release import comparison
 from tasks.release.gate.verdict import Verdict
 from tasks.release.package import package
 from tasks.release.registry import (
+    alias_lines,
     alias_repair,
     desired_state,
     mlflow_store,
@@ -231,7 +232,9 @@ def attempt(k: int, call: Callable[[], Any]) -> bool:
 def state() -> dict[str, Any]:
     """Aliases, tags and the order of champions: all that a kill may not change in the end."""
     entry = client().get_registered_model(MODEL)
-    tags = {int(v.version): dict(v.tags) for v in client().search_model_versions(f"name = '{MODEL}'")}
+    tags = {
+        int(v.version): {**v.tags, alias_lines.HEAD: ""} for v in client().search_model_versions(f"name = '{MODEL}'")
+    }
     since = [v for k, v in sorted(entry.tags.items()) if k.startswith(model_state.SINCE)]
     rolled_back = model_state.ROLLED_BACK in entry.tags
     aliases = {a: int(v) for a, v in entry.aliases.items()}
@@ -539,8 +542,8 @@ def test_promotion_killed_between_any_two_writes_ends_right(root: Path) -> None:
     for _ in deaths(lambda: promotions.promote(MODEL, 3, verdict)):
         promotions.promote(MODEL, 3, verdict)
         ends.append(state())
-    # two tags, a rollback forgotten, two aliases, a note, an alias dropped, a tag dropped; and whole
-    assert len(ends) == 8 + 1
+    # two tags, a rollback forgotten, two aliases, a note, an alias and a tag dropped, the journal's head; and whole
+    assert len(ends) == 9 + 1
     assert all(end == ends[-1] for end in ends)
     assert not ends[-1]["rolled back"]
     assert model_state.ON_HOLD not in ends[-1]["tags"][3]
