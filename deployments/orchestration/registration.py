@@ -16,7 +16,7 @@ from typing import Any
 from deployments.orchestration import automations, flow_run
 from deployments.orchestration.work_pool import POOL
 from flows.prefect_support import announcements, api, events
-from tasks.ground import exit_codes, files, params, paths, settings, storage
+from tasks.ground import addresses, exit_codes, files, params, paths, settings
 
 TAG = "evergreen"  # marks what this module made, and so may remove
 OURS = {"tags": {"all_": [TAG]}}  # the API's filter for it
@@ -110,10 +110,11 @@ MODEL_FLOWS = (
 
 def deployments(config: params.Params) -> list[Deployment]:
     """What this checkout wants the server to have."""
+    landing = addresses.masked(config.landing)
     ingest = Deployment(
         "ingest",
         "ingest",
-        f"Takes in what lies in the landing zone `{storage.masked(config.landing)}`: each partition is validated, and "
+        f"Takes in what lies in the landing zone `{landing}`: each partition is validated, and "
         "becomes part of a data version or waits in quarantine. Every model that reads what changed is then trained."
         "\n\nTriggers: a file in the landing zone (`evergreen up` watches it), the event `evergreen.partition.landed`, "
         "the schedule, this button. It looks at the landing zone itself, so one trigger too many costs seconds.",

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from flows.prefect_support import api
 from tasks.data import dvc_store, git_sync
 from tasks.ground import leases, locked_packages, params, settings
+from tasks.ground.addresses import masked
 from tasks.ground.errors import EnvironmentDiffers, EvergreenError
 from tasks.ground.git import Clone
-from tasks.ground.storage import Location, masked
+from tasks.ground.storage import Location
 from tasks.ground.words import listed, many, one_line
 
 OLDEST_POSTGRESQL = (14, 9)

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tasks.ground import files, settings, storage, words, yaml_reader
+from tasks.ground import addresses, files, settings, words, yaml_reader
 from tasks.ground.errors import Mistake, SourceUnavailable, did_you_mean
 from tasks.ground.git import Clone
 
@@ -35,8 +35,8 @@ def new(folder: Path, remote: str | None = None, example: str | None = None) -> 
     Raises:
         Mistake: the folder is in use, the remote's URL holds a secret, or the platform is no Git checkout.
     """
-    if remote and storage.masked(remote) != remote:
-        shown = storage.masked(remote)
+    if remote and addresses.masked(remote) != remote:
+        shown = addresses.masked(remote)
         raise Mistake(
             f"--remote {shown}: .dvc/config is committed, and what stands before the @ would be. Name the URL without "
             f"it, then `dvc remote modify --local local access_key_id …` (and `secret_access_key`) in the project"
@@ -64,7 +64,7 @@ def new(folder: Path, remote: str | None = None, example: str | None = None) -> 
     if dirty := platform.changed("."):
         yield f"what is in no commit of the platform is not in it: {words.listed(dirty, 3)}"
     yield packages
-    yield f"its data are shared by {storage.masked(remote) if remote else 'var/remote, a folder of it (.dvc/config)'}"
+    yield f"its data are shared by {addresses.masked(remote) if remote else 'var/remote, a folder of it (.dvc/config)'}"
     begin = "run" if example else "add-model NAME --from FILE --label COLUMN"
     yield f"next: cd {folder}, make shell, then evergreen {begin}"
 
@@ -206,7 +206,7 @@ def _platform(source: str) -> Iterator[Clone]:
         done = Clone(Path(folder)).attempt("clone", "-q", "--no-checkout", source, "platform")
         if done.returncode:
             raise SourceUnavailable(
-                f"the platform cannot be had from {storage.masked(source)}: {storage.masked(done.stderr.strip())}. "
+                f"the platform cannot be had from {addresses.masked(source)}: {addresses.masked(done.stderr.strip())}. "
                 f"`evergreen upgrade --from FOLDER-or-URL` names another place"
             )
         yield Clone(Path(folder) / "platform")

@@ -22,7 +22,7 @@ from deployments.watching.registration_watch import RegistrationWatch
 from flows.prefect_support import announcements, api, triggers
 from flows.prefect_support.triggers import under_way
 from tasks.data import versions, zones
-from tasks.ground import params, storage
+from tasks.ground import addresses, params
 from tasks.ground.errors import EvergreenError
 from tasks.ground.paths import watcher_heartbeat
 from tasks.ground.words import listed
@@ -137,7 +137,7 @@ def _pause(report: Callable[[str], object]) -> Callable[[], object] | None:
         landing = params.load().landing
     except EvergreenError:
         return None
-    report(f"watches {storage.masked(landing)}")
+    report(f"watches {addresses.masked(landing)}")
     place = zones.landing(landing)
     return _on_changes(place.local) if place.local else lambda: time.sleep(BUCKET_SECONDS)
 

@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import Any
 
 from flows.prefect_support import api
-from tasks.ground import storage
+from tasks.ground import addresses
 from tasks.ground.errors import Mistake
 
 
@@ -30,13 +30,13 @@ def run(name: str, *arguments: Any, **parameters: Any) -> Any:
         raise Mistake(str(error)) from None
     except PrefectHTTPStatusError as error:
         raise api.PrefectApiError(
-            f"the Prefect server on {storage.masked(os.environ['PREFECT_API_URL'])} answered "
+            f"the Prefect server on {addresses.masked(os.environ['PREFECT_API_URL'])} answered "
             f"{error.response.status_code}: if it is busy, type it again; var/log/prefect.log says more"
         ) from None
     except RuntimeError as error:  # what the flow itself raises is in its state
         if not str(error).startswith("Failed to reach API"):
             raise
         raise api.PrefectApiError(
-            f"the Prefect server does not answer on {storage.masked(os.environ['PREFECT_API_URL'])}. Start one "
+            f"the Prefect server does not answer on {addresses.masked(os.environ['PREFECT_API_URL'])}. Start one "
             "(`evergreen up`, or `prefect server start` in a second `make shell`), or set PREFECT_API_URL"
         ) from None

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks.ground import dvc_files, files, paths, settings, storage
+from tasks.ground import addresses, dvc_files, files, paths, settings
 from tasks.ground.errors import EvergreenError, SourceUnavailable
 from tasks.ground.words import many, one_line
 
@@ -285,7 +285,7 @@ def _causes(error: BaseException) -> str:
     messages: list[str] = []
     cause: BaseException | None = error
     while cause is not None:
-        text = storage.masked(one_line(cause))
+        text = addresses.masked(one_line(cause))
         if text and text not in messages:
             messages.append(text)
         cause = cause.__cause__

@@ -19,7 +19,7 @@ from pathlib import Path
 from tasks.data import zones
 from tasks.data.validation_report import Report
 from tasks.data.zones import Landed, Zone
-from tasks.ground import files, storage
+from tasks.ground import addresses, files
 from tasks.ground.errors import Mistake, did_you_mean
 from tasks.ground.params import Params
 
@@ -88,7 +88,7 @@ def put(landed: Landed, local: Path, refusal: Refusal, params: Params) -> str:
     files.write_json(local.parent / "report.json", content)
     (place / f"{name}/closed.json").remove()
     place.put_folder(name, local.parent)
-    return f"{storage.masked(params.quarantine)}/{name}"
+    return f"{addresses.masked(params.quarantine)}/{name}"
 
 
 def supersede(landed: Landed, why: str, params: Params, but: Path | None = None) -> None:

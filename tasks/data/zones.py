@@ -10,7 +10,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tasks.ground import files, settings
-from tasks.ground.storage import Location, masked, naming_full_disk
+from tasks.ground.addresses import masked
+from tasks.ground.storage import Location, naming_full_disk
 
 
 @dataclass(frozen=True)

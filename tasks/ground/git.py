@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.ground import storage
+from tasks.ground import addresses
 from tasks.ground.errors import SourceUnavailable
 
 SECONDS = 120
@@ -178,4 +178,4 @@ def _unreachable(what: str, remote: str, stderr: str) -> SourceUnavailable:
 
 def _message(text: str) -> str:
     """Git's message in a line, without credentials."""
-    return storage.masked(" ".join(text.split())) or "it said nothing"
+    return addresses.masked(" ".join(text.split())) or "it said nothing"

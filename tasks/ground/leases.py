@@ -7,12 +7,16 @@ token (Gray & Cheriton 1989; the token is Lamport's, as Burrows 2006 calls it a 
 
 What the world sees is written within `fenced()`: it asks for the tokens of all leases of this process, and keeps their
 rows locked until the write is done. So nobody takes over in the middle of it, and who comes late is refused.
+
+Projects that share a database do not meet: a row's name begins with that of the fleet, which `EVERGREEN_FLEET` sets;
+else it is the first commit of the repository, which all clones have in common.
 """
 
 from __future__ import annotations
 
 import os
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -20,9 +24,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache, partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.ground import files
+from tasks.ground import addresses, files, settings
 from tasks.ground.errors import Mistake, SourceUnavailable, WorldError
 
 if TYPE_CHECKING:
@@ -36,6 +41,7 @@ _print = partial(print, file=sys.stderr, flush=True)
 
 ADDRESS = "EVERGREEN_LEASES"
 SECONDS = "EVERGREEN_LEASE_S"
+FLEET = "EVERGREEN_FLEET"
 
 TABLE = """CREATE TABLE IF NOT EXISTS evergreen_leases (
     name text PRIMARY KEY, token bigint NOT NULL, holder text NOT NULL, since timestamptz NOT NULL,
@@ -48,11 +54,12 @@ END = "UPDATE evergreen_leases SET expires = clock_timestamp() WHERE name = %(na
 LOCK = "SELECT name, token FROM evergreen_leases WHERE name = ANY(%(names)s) ORDER BY name FOR UPDATE"
 """Also of those that have run out: who was away, and nobody took over, goes on."""
 
-FORGET = "DELETE FROM evergreen_leases WHERE name LIKE %(runs)s AND expires < clock_timestamp() - interval '1 hour'"
-WHO = "SELECT holder, since, token FROM evergreen_leases WHERE name = %(name)s"
-LIVE = (
-    "SELECT name, holder, token, since, expires FROM evergreen_leases WHERE expires > clock_timestamp() ORDER BY name"
+FORGET = (
+    "DELETE FROM evergreen_leases WHERE starts_with(name, %(runs)s) AND expires < clock_timestamp() - interval '1 hour'"
 )
+WHO = "SELECT holder, since, token FROM evergreen_leases WHERE name = %(name)s"
+LIVE = """SELECT name, holder, token, since, expires FROM evergreen_leases
+    WHERE starts_with(name, %(fleet)s) AND expires > clock_timestamp() ORDER BY name"""
 
 POLL = 1.0
 """Seconds between two looks of who waits."""
@@ -67,10 +74,15 @@ class LeaseLost(WorldError):
 
 @dataclass(frozen=True)
 class Lease:
-    """A lease that this process took."""
+    """A lease that this process took; `name` is that of its row."""
 
     name: str
     token: int
+
+    @property
+    def title(self) -> str:
+        """Its name within the fleet."""
+        return _title(self.name)
 
 
 @dataclass(frozen=True)
@@ -162,9 +174,41 @@ def live() -> list[Holder]:
     if not is_fleet():
         return []
     with _connect() as database:
-        database.execute(FORGET, {"runs": f"{RUN}%"})
-        rows = database.execute(LIVE).fetchall()
-    return [Holder(name, holder, token, str(since), str(expires)) for name, holder, token, since, expires in rows]
+        database.execute(FORGET, {"runs": _row(RUN)})
+        rows = database.execute(LIVE, {"fleet": _row("")}).fetchall()
+    return [Holder(_title(name), *rest[:2], *map(str, rest[2:])) for name, *rest in rows]
+
+
+def fleet() -> str:
+    """The name of the fleet.
+
+    Raises:
+        Mistake: none is set, and there is no history of Git to take one from.
+    """
+    return os.environ.get(FLEET) or _first_commit(settings.ROOT)[:12]
+
+
+@cache
+def _first_commit(root: Path) -> str:
+    def git(*arguments: str) -> list[str]:
+        done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=False)
+        return done.stdout.split()
+
+    commits = git("rev-list", "--max-parents=0", "HEAD")
+    if not commits or git("rev-parse", "--is-shallow-repository") != ["false"]:
+        raise Mistake(
+            f"{FLEET} is not set, and {root} has no whole history of Git, whose first commit names the fleet: set "
+            f"{FLEET} to one name on all machines, or git fetch --unshallow"
+        )
+    return commits[-1]
+
+
+def _row(name: str) -> str:
+    return f"{fleet()}/{name}"
+
+
+def _title(row: str) -> str:
+    return row.partition("/")[2]
 
 
 # ── the fleet ─────────────────────────────────────────────────────────────────────────────────────
@@ -183,7 +227,7 @@ _held = _Held()
 
 @contextmanager
 def _in_fleet(name: str, tell: Tell | None, who: str | None) -> Iterator[None]:
-    lease = _take(name, f"{socket.gethostname()}: {who or f'process {os.getpid()}'}", tell or _print)
+    lease = _take(_row(name), f"{socket.gethostname()}: {who or f'process {os.getpid()}'}", tell or _print)
     _held.leases[name] = lease
     ended = threading.Event()
     renewal = threading.Thread(target=_renew, args=(lease, ended), name=f"lease {name}", daemon=True)
@@ -197,32 +241,34 @@ def _in_fleet(name: str, tell: Tell | None, who: str | None) -> Iterator[None]:
         _end(lease)
 
 
-def _take(name: str, holder: str, tell: Tell) -> Lease:
-    waits, begin = False, time.monotonic()
-    answered = begin
+def _take(row: str, holder: str, tell: Tell) -> Lease:
+    begin = answered = time.monotonic()
+    waits = False
     while True:
         try:
-            token, holding = _try(name, holder)
-            answered = time.monotonic()
+            with _session() as database:  # one connection for as long as this waits
+                while True:
+                    token, holding = _try(database, row, holder)
+                    answered = time.monotonic()
+                    if token is not None:
+                        if waits:
+                            tell(f"goes on after {answered - begin:.0f} s")
+                        return Lease(row, token)
+                    if not waits:
+                        tell(f"waits for {holding}, who holds {_title(row)}")
+                    waits = True
+                    time.sleep(POLL)
         except SourceUnavailable:
             if not waits or time.monotonic() - answered > LONGEST_WRITE:
                 raise
-            token, holding = None, None  # a restart: who waits goes on waiting, as who holds goes on holding
-        if token is not None:
-            if waits:
-                tell(f"goes on after {time.monotonic() - begin:.0f} s")
-            return Lease(name, token)
-        if not waits:
-            tell(f"waits for {holding}, who holds {name}")
-        waits = True
-        time.sleep(POLL)
+        time.sleep(POLL)  # a restart: who waits goes on waiting, as who holds goes on holding
 
 
-def _try(name: str, holder: str) -> tuple[int, None] | tuple[None, str]:
+def _try(database: Connection[Any], row: str, holder: str) -> tuple[int, None] | tuple[None, str]:
     """The token, or who holds the lease. Its row is locked while its holder writes: this waits until that is done."""
-    with _connect() as database:
-        taken = database.execute(TAKE.format(until=_until()), {"name": name, "holder": holder}).fetchone()
-        return (taken[0], None) if taken else (None, _who(database, name))
+    with _transaction(database):
+        taken = database.execute(TAKE.format(until=_until()), {"name": row, "holder": holder}).fetchone()
+        return (taken[0], None) if taken else (None, _who(database, row))
 
 
 def _renew(lease: Lease, ended: threading.Event) -> None:
@@ -256,8 +302,8 @@ def _fenced() -> Iterator[None]:
         for name in sorted(mine):
             if found.get(name) != mine[name]:
                 raise LeaseLost(
-                    f"{name} was taken over by {_who(database, name)}: this process was stopped or cut off for more "
-                    f"than {seconds():g} s, and what it was about to write is refused. Whoever holds it goes on"
+                    f"{_title(name)} was taken over by {_who(database, name)}: this process was stopped or cut off for "
+                    f"more than {seconds():g} s, and what it was about to write is refused. Whoever holds it goes on"
                 )
         _held.writing.is_fenced = True
         try:
@@ -299,11 +345,18 @@ def _until() -> str:
 @contextmanager
 def _connect() -> Iterator[Connection[Any]]:
     """A transaction of its own, committed at the end of the block."""
+    with _session() as database, _transaction(database):
+        yield database
+
+
+@contextmanager
+def _session() -> Iterator[Connection[Any]]:
+    """A connection, whose transactions are its user's; without what PgBouncer does not know."""
     psycopg = _library()
-    options = f"-c idle_in_transaction_session_timeout={LONGEST_WRITE}s -c lock_timeout={2 * LONGEST_WRITE}s"
+    address = addresses.read(ADDRESS, "postgresql").url
     try:
-        with psycopg.connect(os.environ[ADDRESS], connect_timeout=5, options=options) as database:
-            _prepare(os.environ[ADDRESS])
+        with psycopg.connect(address, connect_timeout=5, prepare_threshold=None, autocommit=True) as database:
+            _prepare(address)
             yield database
     except psycopg.errors.IdleInTransactionSessionTimeout:
         raise LeaseLost(
@@ -311,14 +364,18 @@ def _connect() -> Iterator[Connection[Any]]:
             f"the next run sees"
         ) from None
     except psycopg.Error as error:
-        if isinstance(error, psycopg.ProgrammingError) and error.sqlstate is None:  # its text may hold the password
-            raise Mistake(
-                f"{ADDRESS} is no address such as postgresql://<user>:<password>@<host>:5432/<name>"
-            ) from None
         raise SourceUnavailable(
             f"the database of the leases ({ADDRESS}) cannot be used: {' '.join(str(error).split())[:200]}. "
             f"`evergreen doctor` says which part is missing"
         ) from None
+
+
+@contextmanager
+def _transaction(database: Connection[Any]) -> Iterator[None]:
+    with database.transaction():
+        database.execute(f"SET LOCAL idle_in_transaction_session_timeout = '{LONGEST_WRITE}s'")
+        database.execute(f"SET LOCAL lock_timeout = '{2 * LONGEST_WRITE}s'")
+        yield
 
 
 @cache

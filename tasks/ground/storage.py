@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import IO, Any, Self
 
 from tasks.ground import files, settings
+from tasks.ground.addresses import masked
 from tasks.ground.errors import EvergreenError, SourceUnavailable, WorldError
 from tasks.ground.words import one_line
 
@@ -185,14 +186,6 @@ class Location:
         if self.exists():
             with self.translated_errors():
                 self.fs.rm(self.path, recursive=True)
-
-
-def masked(text: str, url: str = "") -> str:
-    """A text without the credentials of the URLs in it, nor those of this one."""
-    for credentials in re.findall(r"://([^/\s]+)@", url):
-        text = text.replace(credentials, "***")
-        text = text.replace(credentials.partition(":")[2] or credentials, "***")
-    return re.sub(r"://[^/\s]*@", "://***@", text)
 
 
 @contextmanager

@@ -111,7 +111,7 @@ def append(
     """
     own = {"time": time or now(), "kind": kind, "who": who or account(), "what": what, "why": why, "run": _run.get()}
     with leases.fenced(), files.lock(f"journal-{chain}"):
-        own["tokens"] = {lease.name: lease.token for lease in leases.taken()}
+        own["tokens"] = {lease.title: lease.token for lease in leases.taken()}
         write(chain, own)
 
 

@@ -26,7 +26,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.ground import files, params, paths, settings, storage
+from tasks.ground import addresses, files, params, paths, settings, storage
 from tasks.ground.errors import WorldError
 from tasks.ground.words import one_line
 from tasks.prediction_log import log_tables
@@ -135,7 +135,7 @@ class LogTable:
             return None
         except (DeltaError, OSError) as error:
             raise WorldError(
-                f"the prediction log's table {storage.masked(where)} cannot be opened: {one_line(error)}. After a "
+                f"the prediction log's table {addresses.masked(where)} cannot be opened: {one_line(error)}. After a "
                 f"power cut the next run of the monitor mends what it can; otherwise check address and credentials"
             ) from error
 

@@ -26,7 +26,8 @@ import sys, time
 from pathlib import Path
 from tasks.ground import leases, settings
 settings.VAR, here = Path(sys.argv[1]), Path(sys.argv[1])
-with leases.hold("train-tiny", print, sys.argv[2]):
+tell = lambda text: (here / "waits").touch() if text.startswith("waits") else None
+with leases.hold("train-tiny", tell, sys.argv[2]):
     (here / "holds").touch()
     while not (here / "write").exists():
         time.sleep(0.05)
@@ -154,7 +155,7 @@ def test_a_lease_that_another_has_taken_refuses_every_write(here: Path, monkeypa
     with leases.hold("train-tiny", print, "here"), leases.hold("registry-tiny", print, "here"):
         monkeypatch.setenv(leases.SECONDS, "2")
         with leases._connect() as database:
-            database.execute("UPDATE evergreen_leases SET token = token + 1 WHERE name = 'train-tiny'")
+            database.execute("UPDATE evergreen_leases SET token = token + 1 WHERE name LIKE '%/train-tiny'")
         with pytest.raises(LeaseLost, match="train-tiny was taken over by"), leases.fenced():
             pytest.fail("was written")
 
@@ -181,13 +182,57 @@ def test_who_waits_outlives_a_restart_of_the_database_too(start: Start, fleet: D
     second.wait_for("holds")
 
 
-@pytest.mark.parametrize("password", ["sec%ret", "secret?foo=secret"])
+@pytest.mark.parametrize("password", ["sec%ret", "secret?foo=secret", "sec/ret", "sec@ret", "12/sec@ret", "sec#ret"])
 def test_an_address_that_is_none_is_a_mistake(here: Path, monkeypatch: pytest.MonkeyPatch, password: str) -> None:
     """Its password is not shown."""
     monkeypatch.setenv(leases.ADDRESS, f"postgresql://evergreen:{password}@127.0.0.1/none?{password}")
     with pytest.raises(Mistake, match="is no address") as error, leases.hold("train-tiny"):
         pytest.fail("is held")
     assert "ret" not in str(error.value).replace("<password>", "")
+
+
+def test_two_projects_on_one_database_do_not_wait_for_each_other(
+    here: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has rows of its own, by the name of its fleet, and sees no others."""
+    first = start("first")
+    first.wait_for("holds")
+    monkeypatch.setenv(leases.FLEET, "another project")
+    assert leases.live() == []
+    with leases.hold("train-tiny", pytest.fail), leases.fenced():
+        assert [lease.name for lease in leases.live()] == ["train-tiny"]
+    first.write()
+    first.wait_for("written")
+
+
+def test_who_waits_keeps_one_connection(here: Path, start: Start, fleet: Database) -> None:
+    """However long: a crowd that waits does not connect each second."""
+    first = start("first")
+    first.wait_for("holds")
+    second = start("second")
+    second.wait_for("waits")
+    with psycopg.connect(fleet.address, autocommit=True) as server:
+        time.sleep(2.5)
+        others = "FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid != pg_backend_pid()"
+        asked = f"SELECT count(*) {others} AND clock_timestamp() - backend_start > interval '2.3 seconds'"
+        assert server.execute(asked).fetchone() == (1,)
+    first.write()
+    second.wait_for("holds")
+
+
+def test_a_fleet_is_named_by_the_first_commit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Where there is no history, it has to be set."""
+    monkeypatch.delenv(leases.FLEET, raising=False)
+    monkeypatch.setattr(settings, "ROOT", tmp_path)
+    with pytest.raises(Mistake, match="EVERGREEN_FLEET is not set"):
+        leases.fleet()
+    for command in (
+        ["init", "-q"],
+        ["-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "x", "--allow-empty"],
+    ):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert leases.fleet() == head.stdout[:12]
 
 
 def test_a_user_who_may_not_make_the_table_is_told(fleet: Database, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.ground import files, params, paths, storage
+from tasks.ground import addresses, files, params, paths
 from tasks.ground.errors import Mistake
 from tasks.ground.storage import Location
 from tasks.ground.words import many
@@ -150,7 +150,7 @@ def score(
     config.model(name)
     release = find_release(name, version)
     sources = batch_sources.find(name, config, source)
-    place = Location.of(to or str(paths.batches() / name / release.candidate / _slug(storage.masked(source))))
+    place = Location.of(to or str(paths.batches() / name / release.candidate / _slug(addresses.masked(source))))
     log(f"{name}: {many(len(sources), 'source is', 'sources are')} scored by {release} into {place.shown}")
     lock = files.lock(lock_name(place))
     with lock, _scratch() as scratch, Scorer(release.folder, release.tag, scratch) as scorer:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from tasks.ground import files, import_closure, params, settings, storage
+from tasks.ground import addresses, files, import_closure, params, settings
 from tasks.ground.errors import DataMissing, Mistake, ModelCodeError, WorldError
 from tasks.ground.errors import did_you_mean as hint
 from tasks.ground.storage import Location
@@ -162,7 +162,7 @@ def _table(dataset: str, partition: str, config: params.Params) -> Location:
             if place.is_file():
                 return place
     near = hint(partition, [path.stem for path in _all_tables(dataset)])
-    landing = storage.masked(config.landing)
+    landing = addresses.masked(config.landing)
     raise DataMissing(f"{dataset}/{partition} is neither in data/ nor in the landing zone {landing}{near}")
 
 

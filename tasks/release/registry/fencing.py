@@ -65,6 +65,6 @@ def _look(_session: object, _transaction: object, connection: Connection) -> Non
         token, holder = connection.execute(row, {"name": lease.name}).one_or_none() or (None, "nobody")
         if token != lease.token:
             raise leases.LeaseLost(
-                f"{lease.name} was taken over by {holder} (token {token}): this process was stopped or cut off for "
+                f"{lease.title} was taken over by {holder} (token {token}): this process was stopped or cut off for "
                 f"more than {leases.seconds():g} s, and what it was about to write to MLflow is refused"
             )

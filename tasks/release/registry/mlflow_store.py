@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 from urllib.parse import quote, unquote, urlsplit
 
-from tasks.ground import files, leases, paths, settings, storage
+from tasks.ground import addresses, files, leases, paths, settings
 from tasks.ground.errors import RegistryDamaged, RegistryUnavailable
 from tasks.ground.words import one_line
 from tasks.release.registry import fencing
@@ -102,13 +102,13 @@ def _is_outage(error: Exception) -> bool:
 
 def _unavailable(what: str) -> str:
     address = uri()
-    what = storage.masked(what, address)
+    what = addresses.masked(what, address)
     if _sqlite_path() is not None:
         todo = "Find out who holds it (`mlflow ui`, a backup, a stopped process: lsof names it), or whether the disk "
         todo += "is full (a store of an older MLflow wants `mlflow db upgrade`)"
     else:
         todo = "Start the server, or name another one in MLFLOW_TRACKING_URI"
-    cannot = f"the MLflow store {storage.masked(address)} cannot be used: {what}. Without it nothing is promoted"
+    cannot = f"the MLflow store {addresses.masked(address)} cannot be used: {what}. Without it nothing is promoted"
     return f"{cannot}. {todo}, then run again."
 
 

@@ -1,4 +1,4 @@
-"""Addresses are shown without their credentials, in a bucket and in whatever its client says."""
+"""Files and folders here or in a bucket: an address is shown without its credentials, a file is written whole."""
 
 from __future__ import annotations
 
@@ -9,22 +9,6 @@ import pytest
 from tasks.ground import storage
 from tasks.ground.errors import SourceUnavailable
 from tests.conftest import Project
-
-
-@pytest.mark.parametrize(
-    ("text", "url", "shown"),
-    [
-        ("s3://key:secret@host/bucket", "", "s3://***@host/bucket"),
-        ("postgresql://me:p@ss@host/db", "", "postgresql://***@host/db"),
-        ("403 for key:secret", "s3://key:secret@host/bucket", "403 for ***"),
-        ("wrong password secret", "s3://key:secret@host/bucket", "wrong password ***"),
-        ("no address at all", "s3://@host/bucket", "no address at all"),
-        ("var/landing", "var/landing", "var/landing"),
-    ],
-)
-def test_credentials_are_masked(text: str, url: str, shown: str) -> None:
-    """Those of addresses in a text, and those of the address that it is about."""
-    assert storage.masked(text, url) == shown
 
 
 def test_an_address_that_no_client_is_for_is_one_error(project: Project) -> None:
