@@ -50,6 +50,11 @@ def _until(path: Path, last: str, columns: list[str] | None) -> pd.DataFrame:
     return frame.loc[frame["time"] <= pd.Timestamp(last), columns or slice(None)]
 
 
+def spread(frame: pd.DataFrame, most: int) -> pd.DataFrame:
+    """At most so many of the rows, spread evenly over them, the first and the last among them."""
+    return frame.iloc[np.unique(np.linspace(0, len(frame) - 1, min(most, len(frame))).astype(int))]
+
+
 _WITHOUT_MISSING = {"Int64": "int64", "boolean": "bool"}
 
 

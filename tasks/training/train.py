@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     Features = dict[str, dict[str, Any]]
 
 
+BACKGROUND = 64
+"""Training rows in a release: what is usual, for the explanation of a prediction."""
+
+
 def faults() -> tuple[type[Exception], ...]:
     """What a team's own code, and a library, may raise on rows and parameters that they cannot take."""
     return (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, *families.errors())
@@ -29,8 +33,9 @@ def train(name: str) -> None:
     """The stage: build/<name>/rows and split.json → build/<name>/model.
 
     Writes model.skops; training.json (`facts`, the hashes of the partitions, and the arithmetic); profile.json (the
-    reference profile of the training rows); reference.parquet (their daily summaries, for drift); train_ids.npy and
-    train_rows.npy (a hash of the id, and one of the content, per training row: what the gate may not score on).
+    reference profile of the training rows); seen.json (`seen`); reference.parquet (their daily summaries, for drift);
+    train_ids.npy and train_rows.npy (a hash of the id, and one of the content, per training row: what the gate may not
+    score on).
 
     Raises:
         DataMissing: there is nothing to learn from.
@@ -61,8 +66,24 @@ def train(name: str) -> None:
         files.write_json(folder / "training.json", {**training, **came_from})
         files.write_json(folder / "profile.json", reference)
         (folder / "reference.parquet").write_bytes(daily_summaries.to_bytes(summaries))
+        files.write_json(folder / "seen.json", seen(learn, model))
         np.save(folder / "train_ids.npy", np.sort(rows.row_hashes(learn["id"])))
         np.save(folder / "train_rows.npy", np.sort(rows.content_hashes(learn, model.columns)))
+
+
+def seen(learn: pd.DataFrame, model: params.Model) -> dict[str, Any]:
+    """What a release tells of its training rows: every category, and rows as requests, spread evenly over their time.
+
+    Texts, which a person wrote, are empty in them.
+    """
+    from tasks.modelling import rows
+    from tasks.runtime import feature_types
+
+    few = rows.spread(learn[model.columns], BACKGROUND).assign(**dict.fromkeys(model.of_type("text"), ""))
+    return {
+        "categories": {name: sorted(learn[name].dropna().unique().tolist()) for name in model.of_type("category")},
+        "background": feature_types.requests(few, model.described()),
+    }
 
 
 def _refuse_nothing_to_learn(name: str, model: params.Model, learn: pd.DataFrame) -> None:

@@ -33,9 +33,6 @@ if TYPE_CHECKING:
 GOLDEN = 20
 """Holdout rows in a release, with their evaluated predictions."""
 
-BACKGROUND = 64
-"""Training rows in a release: what is usual, for the explanation of a prediction."""
-
 BINS = 20
 """Of the histogram in which a running release counts its predictions."""
 
@@ -157,7 +154,9 @@ def write_release(name: str, model: params.Model, release: Path) -> None:
     files.write_text(release / "requirements.txt", _requirements(name))
     files.write_json(release / "release.json", describe(name, model))
     files.write_json(release / "golden.json", golden(name, model))
-    files.write_json(release / "background.json", background(name, model))
+    files.write_json(
+        release / "background.json", files.read_json(settings.BUILD / name / "model" / "seen.json")["background"]
+    )
     files.write_json(release / "candidate.json", {"candidate": files.digest(files.tree(release))[:16]})
 
 
@@ -194,13 +193,10 @@ def _of_other_families(packages: Collection[str]) -> set[Path]:
 
 def describe(name: str, model: params.Model) -> dict[str, Any]:
     """release.json: what the service reads, and the candidate's lineage."""
-    from tasks.modelling import rows
-
     build = settings.BUILD / name
     training = files.read_json(build / "model" / "training.json")
     partitions = files.read_json(build / "partitions.json")
     overall = files.read_json(build / "evaluation" / "metrics.json")
-    learnt = rows.read(build, "train", model.of_type("category"))
     return {
         "name": name,
         "task": model.task,
@@ -210,7 +206,7 @@ def describe(name: str, model: params.Model) -> dict[str, Any]:
         "decision": training.get("decision"),
         "columns": list(model.features),  # their order, which JSON with sorted keys does not keep
         "features": model.described(),
-        "categories": {column: sorted(learnt[column].dropna().unique().tolist()) for column in learnt},
+        "categories": files.read_json(build / "model" / "seen.json")["categories"],
         "max_rows": model.serving.max_rows,
         "prediction_edges": prediction_edges(name, training["classes"]),
         "model_sha256": files.sha256(build / "model" / "model.skops"),
@@ -258,20 +254,6 @@ def golden(name: str, model: params.Model) -> list[dict[str, Any]]:
     return [{"id": id_, "row": row, "predicted": answer} for id_, row, answer in parts]
 
 
-def background(name: str, model: params.Model) -> list[dict[str, Any]]:
-    """Training rows, spread evenly over their time; texts are empty in them."""
-    from tasks.modelling import rows
-
-    spread = _spread(rows.read(settings.BUILD / name, "train", model.columns), BACKGROUND)
-    return request_rows(spread.assign(**dict.fromkeys(model.of_type("text"), "")), model)
-
-
-def _spread(frame: pd.DataFrame, most: int) -> pd.DataFrame:
-    import numpy as np
-
-    return frame.iloc[np.unique(np.linspace(0, len(frame) - 1, min(most, len(frame))).astype(int))]
-
-
 def prediction_edges(name: str, classes: list[Any] | None) -> list[float]:
     """Where the bins of the predictions end: equal shares of a probability; of a value, as it was evaluated."""
     import numpy as np
@@ -302,7 +284,7 @@ def _evaluated(name: str, model: params.Model, most: int) -> tuple[pd.DataFrame,
 
     build = settings.BUILD / name
     predictions = pd.read_parquet(build / "evaluation" / "predictions.parquet").set_index("id")
-    holdout = _spread(rows.read(build, "holdout", [*model.columns, "id"]), most)
+    holdout = rows.spread(rows.read(build, "holdout", [*model.columns, "id"]), most)
     columns = [column for column in predictions if answer_columns.is_prediction(str(column))]
     return holdout, predictions.loc[holdout["id"], columns]
 

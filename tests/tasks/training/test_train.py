@@ -55,7 +55,8 @@ def test_the_same_inputs_give_the_same_bytes_in_another_process(trained: Path, s
     """As `dvc repro` runs it, and in another folder; every file of the model, not only the model file."""
     first = files.tree(trained / "model")
     assert sorted(first) == [
-        "model.skops", "profile.json", "reference.parquet", "train_ids.npy", "train_rows.npy", "training.json",
+        "model.skops", "profile.json", "reference.parquet", "seen.json",
+        "train_ids.npy", "train_rows.npy", "training.json",
     ]  # fmt: skip
     small.python("from tasks.training import train; train.train('tiny')")
     assert files.tree(prepared / "model") == first

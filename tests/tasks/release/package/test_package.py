@@ -21,6 +21,7 @@ from tasks.ground.errors import ReleaseDiffers, StageFailed
 from tasks.modelling import rows
 from tasks.release.package import alone, package
 from tasks.runtime import skops_io
+from tasks.training import train
 from tests.release_root import make_project, project_at
 
 MODEL = "hourly_departures"  # with quantiles and an estimator of its own: the one that could go wrong
@@ -146,7 +147,7 @@ def test_background_rows_are_training_rows_spread_over_their_time(unchanged):
     background = files.read_json(release(unchanged) / "background.json")
     model = package.params.load().model(MODEL)
     learnt = package.request_rows(rows.read(unchanged / "build" / MODEL, "train", list(model.features)), model)
-    assert len(background) == package.BACKGROUND
+    assert len(background) == train.BACKGROUND
     places = [learnt.index(row) for row in background]
     assert places == sorted(places)
     assert places[-1] > 0.8 * len(learnt)
@@ -175,6 +176,7 @@ golden = json.load(open(f"{src}/golden.json"))
 answer = release.predict([json.dumps({"rows": [one["row"] for one in golden]}).encode()])[0]
 explained = release.explain(json.dumps({"row": golden[0]["row"]}).encode())
 from tasks.runtime import bento_service
+from tasks.training import train
 statuses = [answer.status, explained.status]
 print(json.dumps({"statuses": statuses, "body": json.loads(answer.body)}))
 """
