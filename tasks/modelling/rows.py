@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from tasks.ground.params import Feature
 
 
+HASHED = 100_000
+"""So many rows are hashed at once: their values are Python objects meanwhile."""
+
+
 def read(build: Path, part: Literal["train", "holdout"], columns: list[str] | None = None) -> pd.DataFrame:
     """The training rows or the holdout rows in a build folder, oldest partition first; all columns, or only some."""
     return pd.concat(by_partition(build, part, columns).values(), ignore_index=True)
@@ -207,7 +211,9 @@ def _text(value: Any) -> str:
 
 def row_hashes(ids: pd.Series[Any]) -> npt.NDArray[np.uint64]:
     """A 64-bit hash per row id, the same in every process and on every machine."""
-    return pd.util.hash_array(ids.to_numpy(dtype=object), categorize=False)
+    parts = (ids.iloc[at : at + HASHED].to_numpy(dtype=object) for at in range(0, len(ids), HASHED))
+    hashes = [pd.util.hash_array(part, categorize=False) for part in parts]
+    return np.concatenate([np.empty(0, dtype=np.uint64), *hashes])
 
 
 def content_hashes(frame: pd.DataFrame, features: list[str]) -> npt.NDArray[np.uint64]:
@@ -215,9 +221,15 @@ def content_hashes(frame: pd.DataFrame, features: list[str]) -> npt.NDArray[np.u
 
     Rows in which the same is asked have the same hash. The label is left out: a row is the same when it is corrected.
     """
-    columns = {name: frame[name] for name in sorted(features)}
+    asked = frame[[*sorted(features), "time"]]
+    hashes = [_content_hashes(asked.iloc[at : at + HASHED]) for at in range(0, len(asked), HASHED)]
+    return np.concatenate([np.empty(0, dtype=np.uint64), *hashes])
+
+
+def _content_hashes(asked: pd.DataFrame) -> npt.NDArray[np.uint64]:
+    columns = {str(name): asked[name] for name in asked if name != "time"}
     columns = {name: values if values.dtype.kind == "f" else values.astype(object) for name, values in columns.items()}
-    asked = pd.DataFrame({**columns, "time": frame["time"].astype("int64")})
+    asked = pd.DataFrame({**columns, "time": asked["time"].astype("int64")})
     return np.asarray(pd.util.hash_pandas_object(asked, index=False, categorize=True), dtype=np.uint64)
 
 
