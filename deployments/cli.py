@@ -321,11 +321,13 @@ def predict(
 @command("add-model rides --from rides.csv --label count --time at", MODELS)
 def add_model(
     name: Annotated[str, Argument(help="Of the model, and of its dataset.")],
-    label: Annotated[list[str], Option(metavar="COLUMN", help="What is to be predicted; several: repeat it.")],
     table: Annotated[list[str], Option("--from", parser=_source, metavar="FILE", help="CSV or Parquet; repeatable.")],
     more: Annotated[Texts, Argument(parser=_source, metavar="FILE", help="More files of --from.")] = None,
+    label: Annotated[Texts, Option(metavar="COLUMN", help="What is to be predicted; several: repeat it.")] = None,
     time: Annotated[str | None, Option(metavar="COLUMN", help="When a row was seen.")] = None,
-    task: Annotated[str | None, Option(help="classification or regression; else by the label.")] = None,
+    task: Annotated[str | None, Option(help="Of classification, regression, forecast, anomaly.")] = None,
+    series: Annotated[Texts, Option(metavar="COLUMN", help="Tells a forecast's series apart; repeatable.")] = None,
+    horizon: Annotated[int | None, Option(min=1, metavar="STEPS", help="How far ahead a forecast is asked.")] = None,
     partition_by: Annotated[str | None, Option(help="year, quarter, month, day, hour, file or rows.")] = None,
     key: Annotated[Texts, Option("--id", metavar="COLUMN", help="Names a row; repeatable.")] = None,
     keep: Annotated[Texts, Option(metavar="COLUMN", help="Stays a feature whatever it smells of; repeatable.")] = None,
@@ -336,11 +338,13 @@ def add_model(
 ) -> int:
     """Make a model of your data: rows, pipeline, expectations, a test and its entry; then train and judge it."""
     from deployments.tools import add_model
-    from tasks.drafting.plan import Wish
+    from tasks.drafting.wish import Wish
 
     costs = add_model.cost_of(cost)
+    first, further = (label[0], tuple(label[1:])) if label else (None, ())
     names = tuple(key or ()), tuple(keep or ())
-    wish = Wish(name, label[0], time, task, partition_by, *names, weight, costs, tuple(label[1:]))
+    of_forecast = tuple(series or ()), horizon
+    wish = Wish(name, first, time, task, partition_by, *names, weight, costs, further, *of_forecast)
     ask = not yes and sys.stdin.isatty() and sys.stdout.isatty()
     return add_model.run(wish, [Path(each) for each in [*table, *(more or [])]], train=train, ask=ask)
 

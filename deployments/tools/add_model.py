@@ -23,12 +23,14 @@ from typing import Any
 
 from deployments.tools import quickstart
 from tasks.data import zones
-from tasks.drafting import cutting, plan, source, survey, times, writing
-from tasks.drafting.plan import ModelPlan, Wish
+from tasks.drafting import cutting, figures, plan, source, survey, times, writing
+from tasks.drafting import wish as asked
+from tasks.drafting.plan import ModelPlan
+from tasks.drafting.wish import Wish
 from tasks.ground import files, params, paths, settings
 from tasks.ground.errors import Mistake, ModelCodeError, ParamsError
 from tasks.ground.git import Clone
-from tasks.tables import partitions
+from tasks.tables import partitions, selection
 
 MARKER = ".unfinished"
 """In models/<name> while things are put in place: params.yaml as it was before, and as it becomes."""
@@ -121,10 +123,12 @@ def _draft(wish: Wish, given: Sequence[Path]) -> ModelPlan:
     files.remove(folder)
     quickstart.title("Reading the table")
     looked = source.look(given)
+    asked.check_columns(wish, looked)
     seen = survey.survey(looked, _Progress("read"))
     draft = plan.make(wish, seen)
     progress = _Progress("cut into partitions")
-    done = cutting.cut(seen, draft.by, draft.form, draft.key, wish.label, folder / "partitions", progress)
+    needed = None if draft.task == "anomaly" else wish.label
+    done = cutting.cut(seen, draft.by, draft.form, draft.key, needed, folder / "partitions", progress)
     _settle_key(draft, done.repeated_keys())
     plan.split(draft, done)
     for path, text in writing.files(draft).items():
@@ -136,6 +140,11 @@ def _draft(wish: Wish, given: Sequence[Path]) -> ModelPlan:
 
 
 def _settle_key(draft: ModelPlan, repeated: int) -> None:
+    if repeated and draft.outlook:
+        raise Mistake(
+            f"{repeated:,} rows are of a time that another row of {' and '.join(draft.outlook.series) or 'the series'} "
+            f"has too: `--series COLUMN` names what tells series apart; or sum up what is of one time"
+        )
     if repeated and draft.wish.key:
         names = ", ".join(draft.wish.key)
         raise Mistake(
@@ -144,7 +153,7 @@ def _settle_key(draft: ModelPlan, repeated: int) -> None:
         )
     if repeated:
         draft.key = []
-    elif draft.key and not draft.wish.key:
+    elif draft.key and not draft.wish.key and not draft.outlook:
         draft.notes.append(f"{draft.key[0]} names the rows: it is the key of the expectation suite")
 
 
@@ -157,16 +166,22 @@ def _format(folder: Path) -> None:
 
 def _try_rows(draft: ModelPlan, folder: Path) -> None:
     """Make rows of a sample by the drafted code, and hold them against the drafted entry."""
+    import pandas as pd
+
     from tasks.training.conformance import conform
 
     model = _model(draft)
     sample = draft.survey.sample.drop(columns="__file__")
-    sample = sample.dropna(subset=list(draft.wish.labels)).head(5000)  # the newest rows may have no label yet
+    needed = [] if draft.task == "anomaly" else list(draft.wish.labels)
+    sample = sample.dropna(subset=needed).head(5000)  # the newest rows may have no label yet
     types = {name: column.type for name, column in draft.survey.columns.items()}
     table = sample.astype(types, errors="ignore").copy()  # in one piece: of many columns it would be in many
     try:
         rows = _load(folder / "model" / "rows" / "__init__.py").rows
-        made = rows({draft.dataset: table}, **({} if draft.key else {"partition": partitions.wanted("sample")}))
+        tells = {} if draft.key and not draft.outlook else {"partition": partitions.wanted("sample")}
+        if draft.outlook:
+            table = pd.concat({"sample": table}, names=selection.LEVELS)
+        made = rows({draft.dataset: table}, **tells)
         conform(made, draft.wish.name, model)
     except ModelCodeError as error:
         raise Mistake(f"{error}. Have the table mended, or leave the column out of it") from None
@@ -213,8 +228,9 @@ def _tell(draft: ModelPlan) -> None:
     parts = draft.rows
     named = f"{next(iter(parts))} to {list(parts)[-1]}" if len(parts) > 1 else next(iter(parts), "")
     _line(f"{rows:,} rows, {columns} columns; {len(parts)} partition{'s'[: len(parts) > 1]} by {draft.by} ({named})")
-    count = len(draft.features) + len(draft.calendar) + len(draft.blocks)
-    _line(f"{draft.task} of {draft.label_words} by {count} feature{'s'[: count != 1]}")
+    count = len(_model(draft).features)
+    of = "" if draft.task == "anomaly" else f" of {draft.label_words}"
+    _line(f"{draft.task}{of} by {count} feature{'s'[: count != 1]}")
     leaks = [s for s in draft.left_out if s.is_leak]
     for title, several in (
         ("Smells of a leak, and is left out (take it back in params.yaml if it is known before)", leaks),
@@ -241,9 +257,9 @@ def _conclusion(draft: ModelPlan) -> Iterator[str]:
     verdict = (verdicts.newest(name) or [{}])[-1]
     measured = files.read_json(settings.BUILD / name / "evaluation" / "metrics.json")
     quickstart.title(f"{name}: {'promoted' if verdict.get('promoted') else 'not promoted'}")
-    for sentence in in_words(draft, measured):
+    for sentence in figures.in_words(draft.task, measured):
         yield f"  {sentence}"
-    classes = files.read_json(settings.BUILD / name / "model" / "training.json")["classes"] or []
+    classes = files.read_json(settings.BUILD / name / "model" / "training.json").get("classes") or []
     if len(classes) == 2 and not draft.wish.further:
         yield f"  Of its two classes {classes[1]} is the second, sorted: probability, precision and recall are of it."
     for check in verdict.get("checks", []):
@@ -283,31 +299,6 @@ def _refused(dataset: str) -> int:
 
     entries = quarantine.waiting(params.load().quarantine)
     return sum(entry.id.startswith(f"{dataset}/") for entry in entries)
-
-
-def in_words(draft: ModelPlan, measured: dict[str, Any]) -> list[str]:
-    """What the figures of an evaluation mean, against the baseline."""
-    measure = "log_loss" if draft.is_classification else "mae"
-    loss, base = measured.get(measure), measured.get("baseline", {}).get(measure)
-    rows = f"On {measured.get('rows', 0):,} rows that it did not learn from"
-    if loss is None or base is None or not base:
-        return [f"{rows}: see `dvc metrics show`"]
-    gain = 1 - loss / base
-    if gain < 0.01:
-        bad = "it is no better than the baseline, which looks at no feature: what training has seen does not hold"
-        return [f"{rows} {bad} there."]
-    if draft.is_classification:
-        trivial = "the baseline, which always answers the shares of the classes,"
-        sentences = [f"{rows} its log loss is {loss:.3g}; {trivial} has {base:.3g}: {gain:.0%} less."]
-        if (area := measured.get("roc_auc")) is not None:
-            chance = "in half of them by chance"
-            sentences.append(f"Of two rows, one of each class, it puts the right one first in {area:.0%} ({chance}).")
-    else:
-        trivial = f"the baseline, which always answers the mean, by {base:.3g}"
-        sentences = [f"{rows} it is off by {loss:.3g} on average; {trivial}: {gain:.0%} less."]
-    if gain > 0.98:
-        sentences.append("That is nearly perfect: is a column among the features that is known only afterwards?")
-    return sentences
 
 
 def _example_row(name: str) -> str:

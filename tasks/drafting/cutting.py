@@ -57,7 +57,7 @@ def cut(
     by: str,
     form: times.TimeForm | None,
     key: Sequence[str],
-    label: str,
+    label: str | None,
     folder: Path,
     progress: Progress,
 ) -> Cut:
@@ -68,7 +68,8 @@ def cut(
         by: a unit of time, `file` or `rows`.
         form: how the table says the time, for a unit of time.
         key: the columns that may name a row.
-        label: the column that is predicted: a partition in which it is missing in every row is not written.
+        label: the column that is predicted: a partition in which it is missing in every row is not written. None:
+            rows need none.
         folder: where.
         progress: is told how far it is.
 
@@ -93,7 +94,7 @@ def cut(
                     writers[name] = _writer(folder, name, part.schema, source)
                 writers[name](part)
                 done.rows[name] = done.rows.get(name, 0) + len(part)
-                filled = len(part) - part.column(label).null_count
+                filled = len(part) - (part.column(label).null_count if label else 0)
                 done.labelled[name] = done.labelled.get(name, 0) + filled
             place += len(batch)
     finally:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from tasks.drafting import blocks, suspects, times
+from tasks.drafting import blocks, outlook, suspects, times
 from tasks.drafting.blocks import ColumnBlock
+from tasks.drafting.outlook import Outlook
 from tasks.drafting.suspects import Suspicion
+from tasks.drafting.wish import MOST_CLASSES, Wish, check_weight_and_cost, task_of
 from tasks.ground import params
 from tasks.ground.errors import Mistake, did_you_mean
 from tasks.runtime import answer_columns, request_schema
@@ -20,38 +22,14 @@ if TYPE_CHECKING:
     from tasks.drafting.cutting import Cut
     from tasks.drafting.survey import ColumnFacts, Survey
 
-FEWEST_LABELS = 20
-MOST_CLASSES = 20
 MOST_VALUES = 200
 """A text column with more different values is no category."""
 
+OF_CLASSES = ("classification", "anomaly")
+"""Tasks whose label is one of few."""
+
 FEW_ROWS = 2000
 """Below it, a linear model is less often wrong than trees are."""
-
-
-@dataclass(frozen=True)
-class Wish:
-    """What a person has asked for."""
-
-    name: str
-    label: str
-    time: str | None = None
-    task: str | None = None
-    by: str | None = None
-    key: tuple[str, ...] = ()
-    keep: tuple[str, ...] = ()
-    """Columns that stay features, whatever they smell of."""
-    weight: str | None = None
-    """The column that says how often a row counts."""
-    cost: tuple[float, float] | None = None
-    """Of a false positive and of a false negative."""
-    further: tuple[str, ...] = ()
-    """More labels of the same row."""
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """The columns that are predicted."""
-        return (self.label, *self.further)
 
 
 @dataclass
@@ -76,6 +54,20 @@ class ModelPlan:
     rows: dict[str, int] = field(default_factory=dict)
     blocks: list[ColumnBlock] = field(default_factory=list)
     """Columns that are one vector each."""
+    outlook: Outlook | None = None
+    """Of a forecast."""
+
+    @property
+    def needed_outlook(self) -> Outlook:
+        """Of a plan that is one of a forecast."""
+        assert self.outlook
+        return self.outlook
+
+    @property
+    def past(self) -> dict[str, str]:
+        """Of a forecast: feature → the column of which it is the value when the forecast is asked."""
+        horizon = self.needed_outlook.horizon
+        return {f"{feature_name(column)}_lag_{horizon}": column for column in self.needed_outlook.past}
 
     @property
     def dataset(self) -> str:
@@ -102,15 +94,47 @@ class ModelPlan:
         return ", ".join(self.wish.labels)
 
     @property
+    def days(self) -> int:
+        """Days that rows of the sample are of, of those that may be evaluated; 0 without a time."""
+        if self.form is None:
+            return 0
+        sample = self.survey.sample
+        if self.wish.label and self.task != "anomaly":
+            sample = sample[sample[self.wish.label].notna()]
+        return int(self.form.parse(sample[self.form.column].dropna()).dt.normalize().nunique())
+
+    @property
+    def code_of_anomaly(self) -> str:
+        """How rows say by the label that a row is an anomaly: 1, 0 or missing; empty without a label."""
+        if not self.wish.label:
+            return ""
+        column = f"table[{self.wish.label!r}]"
+        if (column_ := self.labels[0]).kind != "text" and {*(column_.counts or ())} <= {0, 1}:
+            return f'{column}.astype("Int64")'
+        return f'({column} == {self.anomaly!r}).astype("Int64").where({column}.notna())'
+
+    @property
+    def anomaly(self) -> Any:
+        """The value of a label that says that a row is an anomaly: 1 or true, or of two others the rarer one."""
+        counts: dict[Any, int] = self.labels[0].counts or {}
+        return 1 if {*counts} <= {0, 1} else min(counts, key=lambda value: counts[value])
+
+    @property
     def calendar(self) -> list[str]:
         """Parts of the time that are features too, where the table has no column of that name."""
         if self.form is None:
             return []
         at = self.form.parse(self.survey.sample[self.form.column].dropna())
-        useful = {"hour": len(at.dt.hour.unique()) > 1, "weekday": at.dt.normalize().nunique() > 14}
+        days = at.dt.normalize()
+        useful = {"hour": len(at.dt.hour.unique()) > 1, "weekday": days.nunique() > 14 and bool((at.dt.day != 1).any())}
         useful["month"] = at.dt.month.nunique() == 12
         taken = {column.lower() for column in self.survey.columns}
         return [part for part, is_useful in useful.items() if is_useful and part not in taken]
+
+    def calendar_code(self, time: str) -> dict[str, str]:
+        """Part of the time → how rows make it of one."""
+        code = {"hour": f"{time}.dt.hour", "weekday": f"{time}.dt.day_of_week + 1", "month": f"{time}.dt.month"}
+        return {part: code[part] for part in self.calendar}
 
     @property
     def renamed(self) -> dict[str, str]:
@@ -135,24 +159,18 @@ def make(wish: Wish, survey: Survey) -> ModelPlan:
     Raises:
         Mistake: the label, the time or an id is no column, or cannot be what it is said to be.
     """
-    for option, names in (
-        ("label", list(wish.labels)),
-        ("time", [wish.time]),
-        ("weight", [wish.weight]),
-        ("id", wish.key),
-        ("keep", wish.keep),
-    ):
-        _refuse_unknown(option, [name for name in names if name], survey)
     for name in wish.keep:
         survey.columns[name].is_kept_as_text = _unfit(survey.columns[name], survey).startswith("has ")
-    _refuse_labels(wish)
-    task = _task_of_all(wish, survey)
-    _refuse_weight(wish, survey)
-    _refuse_cost(wish, survey, task)
+    task = task_of(wish, survey)
+    check_weight_and_cost(wish, survey, task)
     form = None if wish.time is None else times.form_of(survey, wish.time)
+    if form and (task == "forecast" or (wish.asked_task is None and task == "regression")):
+        is_forecast = task == "forecast" or (len(wish.labels) == 1 and outlook.is_plain(wish, survey, form))
+        if is_forecast:
+            return _forecast(wish, survey, form)
     by = _by(wish, survey, form)
     ids = [n for n in suspects.identifiers(survey) if n not in {*wish.labels, wish.time, wish.weight, *wish.keep}]
-    left_out = suspects.of_identifiers(survey, ids, wish.label, classes=task == "classification")
+    left_out = suspects.of_identifiers(survey, ids, wish.label, classes=task in OF_CLASSES)
     left_out += [Suspicion(name, "is the key (--id)") for name in wish.key if name not in {*ids, *wish.keep}]
     own = [*wish.labels, wish.time, wish.weight, *ids, *wish.key]
     vectors = blocks.of(survey, [*own, *wish.keep])
@@ -160,8 +178,7 @@ def make(wish: Wish, survey: Survey) -> ModelPlan:
     rest = [n for n in survey.columns if n not in {*own, *inside} or n in wish.keep]
     _refuse_too_many([name for name in rest if not _unfit(survey.columns[name], survey)], vectors)
     of_each = [
-        suspects.of_label(survey, rest, label, classes=task == "classification", time=wish.time)
-        for label in wish.labels
+        suspects.of_label(survey, rest, label, classes=task in OF_CLASSES, time=wish.time) for label in wish.labels
     ]
     leaks = list({leak.column: leak for each in reversed(of_each) for leak in each}.values())
     left_out += [leak for leak in leaks if leak.column not in wish.keep]
@@ -169,7 +186,7 @@ def make(wish: Wish, survey: Survey) -> ModelPlan:
     left_out += suspects.groups(survey, [name for name in rest if name not in out | {*wish.keep}], MOST_VALUES)
     out = {suspicion.column for suspicion in left_out}
     left_out += [
-        Suspicion(name, why) for name in rest if name not in out and (why := _unfit(survey.columns[name], survey))
+        Suspicion(name, why) for name in rest if name not in out and (why := _unfit(survey.columns[name], survey, task))
     ]
     features = [name for name in rest if name not in {suspicion.column for suspicion in left_out}]
     plan = ModelPlan(wish, survey, task, form, by, list(wish.key) or ids[:1], features, left_out, blocks=vectors)
@@ -192,11 +209,29 @@ def make(wish: Wish, survey: Survey) -> ModelPlan:
     return plan
 
 
+def _forecast(wish: Wish, survey: Survey, form: times.TimeForm) -> ModelPlan:
+    """A plan whose features are known before a row's time: the calendar, the past, and which series it is."""
+    seen = outlook.find(wish, survey, form)
+    by = _by(wish, survey, form) if wish.by else seen.unit(form.parse(survey.sample[form.column]))
+    if by not in times.UNITS:
+        raise Mistake(f"--partition-by {by}: a forecast looks back in time: one of {', '.join(times.UNITS)}")
+    key = [form.column, *seen.series]
+    plan = ModelPlan(wish, survey, "forecast", form, by, key, list(seen.series), [], outlook=seen)
+    used = {*wish.labels, *key, *seen.past}
+    why = "is no number that was known before a row's time"
+    plan.left_out = [Suspicion(name, why) for name in survey.columns if name not in used]
+    if taken := {*plan.past, *seen.lags, seen.mean} & {*survey.columns}:
+        raise Mistake(f"column {min(taken)!r} is called as a lag of a forecast will be: rename it")
+    _refuse_clashes(plan)
+    plan.notes += [*survey.source.notes, *_notes(plan)]
+    return plan
+
+
 def split(plan: ModelPlan, cut: Cut) -> None:
     """Choose the holdout, now that the partitions are known."""
-    waiting = cut.without_label
+    waiting = [] if plan.task == "anomaly" else cut.without_label
     plan.rows = {name: rows for name, rows in sorted(cut.rows.items()) if name not in waiting}
-    labelled = {name: cut.labelled[name] for name in plan.rows}
+    labelled = plan.rows if plan.task == "anomaly" else {name: cut.labelled[name] for name in plan.rows}
     if waiting:
         plan.notes.append(
             f"{len(waiting)} partitions, {waiting[0]} to {waiting[-1]}, have no {plan.wish.label} in any row: they are "
@@ -204,7 +239,7 @@ def split(plan: ModelPlan, cut: Cut) -> None:
         )
     if cut.without_time:
         plan.notes.append(f"{cut.without_time:,} rows have no time: they are in no partition")
-    total, days = sum(labelled.values()), _days(plan)
+    total, days = sum(labelled.values()), plan.days
     if plan.by in times.UNITS and len(plan.rows) >= 2 and days >= 10:
         taken = rows = 0
         for count in reversed(labelled.values()):
@@ -215,16 +250,14 @@ def split(plan: ModelPlan, cut: Cut) -> None:
         if days * rows / total >= 6 and rows < 0.6 * total:
             plan.split_by, plan.holdout, plan.holdout_rows = "time", taken, rows
             return
+    if plan.task == "forecast":
+        raise Mistake(
+            f"{len(plan.rows)} partitions by {plan.by} are too few to hold the newest out and learn from the others: "
+            f"`--partition-by` takes a finer unit; or give more rows"
+        )
     if plan.form is not None:
         plan.notes.append("too few days for a holdout of the newest ones: rows are held out at random")
     plan.holdout, plan.holdout_rows = (0.25 if total < 50_000 else 0.1), int(total * (0.25 if total < 50_000 else 0.1))
-
-
-def _days(plan: ModelPlan) -> int:
-    if plan.form is None:
-        return 0
-    sample = plan.survey.sample[plan.survey.sample[plan.wish.label].notna()]
-    return int(plan.form.parse(sample[plan.form.column].dropna()).dt.normalize().nunique())
 
 
 def feature_name(column: str) -> str:
@@ -246,17 +279,6 @@ def feature_type(column: ColumnFacts) -> str:
     if column.kind == "integer" and suspects.GROUP.search(column.name):
         return "category"
     return "integer" if column.kind == "integer" else "number"
-
-
-def _refuse_unknown(option: str, names: list[str], survey: Survey) -> None:
-    for name in names:
-        if name not in survey.columns:
-            hint = did_you_mean(name, list(survey.columns))
-            first = ""
-            if not survey.source.dialect.header:
-                shown = [f"{column}={survey.sample[column].iloc[0]}" for column in list(survey.columns)[:5]]
-                first = f". The file has no line of names; its first row is {', '.join(shown)}, …"
-            raise Mistake(f"--{option} {name}: there is no such column{hint}{first}")
 
 
 def _refuse_too_many(columns: list[str], vectors: list[ColumnBlock]) -> None:
@@ -283,93 +305,6 @@ def _refuse_clashes(plan: ModelPlan) -> None:
         of[name] = column
 
 
-def _refuse_labels(wish: Wish) -> None:
-    if len(set(wish.labels)) < len(wish.labels):
-        raise Mistake(f"--label names a column twice: {', '.join(wish.labels)}")
-    for name in wish.labels if wish.further else ():
-        if name in params.RESERVED or name in wish.keep:
-            raise Mistake(
-                f"--label {name}: of several labels none can be called so, or be kept as a feature: rename it"
-            )
-    if wish.further and wish.cost:
-        raise Mistake("--cost is of a decision between two classes, and several labels are several decisions")
-
-
-def _task_of_all(wish: Wish, survey: Survey) -> str:
-    """The task of each label, which must be one.
-
-    Raises:
-        Mistake: a label cannot be predicted, or one is a class and another one a number.
-    """
-    tasks = {label: _task(replace(wish, label=label), survey) for label in wish.labels}
-    if len(set(tasks.values())) > 1:
-        each = ", ".join(f"{label} is for {task}" for label, task in tasks.items())
-        raise Mistake(f"several labels of a model are of one task, and {each}: add a model for each, or say --task")
-    return tasks[wish.label]
-
-
-def _task(wish: Wish, survey: Survey) -> str:
-    """The task that a label asks for, or that was wished for, if the label can be that."""
-    column, values = survey.columns[wish.label], survey.sample[wish.label].dropna()
-    labelled = column.rows - column.missing
-    if labelled < FEWEST_LABELS:
-        raise Mistake(
-            f"--label {wish.label} is filled in {labelled} of {column.rows:,} rows: {FEWEST_LABELS} are needed"
-        )
-    if column.share_missing > 0.9:
-        raise Mistake(
-            f"--label {wish.label} is missing in {column.share_missing:.0%} of the rows. Rows without a label teach "
-            f"nothing: is it another column, or is it still to come? Give the rows that have it"
-        )
-    if column.counts is not None and len(column.counts) == 1:
-        raise Mistake(
-            f"--label {wish.label} is {next(iter(column.counts))!r} in every row: there is nothing to predict"
-        )
-    if wish.task not in {None, "classification", "regression"}:
-        raise Mistake(
-            f"--task {wish.task}: add-model drafts classification and regression. Others are written by hand, of an "
-            f"example: docs/how-to/choose-a-task.md"
-        )
-    few = column.counts is not None and len(column.counts) <= min(MOST_CLASSES, max(2, labelled // 20))
-    few = few and not _are_counts(column)
-    is_whole = column.kind != "number" or bool((values % 1 == 0).all())
-    usual = "classification" if column.kind in {"text", "truth"} or (few and is_whole) else "regression"
-    if column.kind == "time":
-        raise Mistake(f"--label {wish.label} is a time: predict how long something takes, as a column of numbers")
-    if wish.task == "regression" and column.kind in {"text", "truth"}:
-        raise Mistake(f"--task regression: {wish.label} is {column.kind}, as {values.iloc[0]!r}, and no number")
-    many = column.counts is None or len(column.counts) > max(2, min(MOST_VALUES, labelled // 5))
-    if (wish.task or usual) == "classification" and (many or not is_whole):
-        count = "more than 1,000" if column.counts is None else len(column.counts)
-        raise Mistake(
-            f"--label {wish.label} has {count} different values in {labelled:,} rows: too many classes. A number is "
-            f"`--task regression`; texts are to be put into groups first"
-        )
-    return wish.task or usual
-
-
-def _refuse_weight(wish: Wish, survey: Survey) -> None:
-    column = survey.columns.get(wish.weight or "")
-    if column and (column.kind not in {"integer", "number"} or column.missing or column.low < 0):
-        raise Mistake(f"--weight {column.name}: a row counts 0 times or more: a number that is there in every row")
-
-
-def _refuse_cost(wish: Wish, survey: Survey, task: str) -> None:
-    classes = list(survey.columns[wish.label].counts or ())
-    if wish.cost and (task != "classification" or len(classes) != 2):
-        raise Mistake(
-            f"--cost is of a decision between two classes; {wish.label} has {len(classes) or 'more'} ({task}). Have a "
-            f"column of two classes made of it, or leave --cost out"
-        )
-
-
-def _are_counts(column: ColumnFacts) -> bool:
-    """Whether whole numbers say how many rather than which: some are so rare that nobody would make a class of them."""
-    rarest = min((column.counts or {"": 0}).values())
-    is_rare = rarest < min(FEWEST_LABELS, 0.02 * (column.rows - column.missing))
-    return column.kind in {"integer", "number"} and len(column.counts or ()) > 2 and is_rare
-
-
 def _by(wish: Wish, survey: Survey, form: times.TimeForm | None) -> str:
     units = ("file", "rows", *times.UNITS)
     if wish.by is not None and wish.by not in units:
@@ -383,7 +318,7 @@ def _by(wish: Wish, survey: Survey, form: times.TimeForm | None) -> str:
     return "file" if len(survey.source.paths) > 1 else "rows"
 
 
-def _unfit(column: ColumnFacts, survey: Survey) -> str:
+def _unfit(column: ColumnFacts, survey: Survey, task: str = "") -> str:
     """Why a column cannot be a feature; empty where it can."""
     if column.is_constant:
         return "holds the same in every row"
@@ -391,7 +326,7 @@ def _unfit(column: ColumnFacts, survey: Survey) -> str:
         return "is a time: let rows make numbers of it, as the days since"
     if column.kind == "text":
         if feature_type(column) == "text":
-            return ""
+            return "is free text, of which no detector of anomalies makes numbers" if task == "anomaly" else ""
         if column.longest > request_schema.LONGEST:
             return "has texts that are too long for a category"
         if column.counts is None or len(column.counts) > MOST_VALUES or len(column.counts) > 0.5 * survey.rows:
@@ -408,8 +343,10 @@ def _is_free_text(column: ColumnFacts) -> bool:
 
 
 def _notes(plan: ModelPlan) -> list[str]:
-    notes = []
-    if plan.wish.task is None:
+    notes: list[str] = []
+    if plan.outlook:
+        notes += _notes_of_forecast(plan)
+    elif plan.wish.task is None:
         what = "classes" if plan.is_classification else "a number"
         counts = plan.labels[0].counts or ()
         if not plan.is_classification and len(plan.labels) == 1 and len(counts) in range(1, MOST_CLASSES + 1):
@@ -441,6 +378,17 @@ def _notes(plan: ModelPlan) -> list[str]:
     if plan.form is not None and plan.form.how == "time":
         notes.append(f"times of {plan.form.column} are taken for UTC: `timezone` in params.yaml says another zone")
     return [*notes, *([] if plan.form else _notes_without_time(plan.survey))]
+
+
+def _notes_of_forecast(plan: ModelPlan) -> Iterator[str]:
+    seen, label = plan.needed_outlook, plan.label_words
+    if plan.wish.asked_task is None:
+        yield f"{label} is forecast, as the table says nothing else than when (`--task regression` says otherwise)"
+    series = f", of each {' and '.join(seen.series)}" if seen.series else ""
+    season = f"what happens again after {seen.season} steps" if seen.season > 1 else "no season is seen"
+    yield f"{label} is asked {seen.words} before{series}; {season} (--horizon and --series say otherwise)"
+    if seen.past:
+        yield f"of {', '.join(seen.past[:5])}{', …' if seen.past[5:] else ''} the model knows what was known then"
 
 
 def _notes_without_time(survey: Survey) -> Iterator[str]:

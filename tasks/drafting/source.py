@@ -77,6 +77,8 @@ class TableSource:
     """Column → its kind (tasks/tables/conversions.py), where values have types."""
     nested: dict[str, str] = field(default_factory=dict)
     """Column → its type, of those that no contract knows; they are left out."""
+    first_row: tuple[str, ...] = ()
+    """Where columns have no names."""
     seen: tuple[tuple[int, int, int], ...] = field(default=(), repr=False)
 
     @property
@@ -186,7 +188,10 @@ def look(given: Sequence[Path]) -> TableSource:
     codes = tuple(name for name, cells in values.items() if any(re.fullmatch(r"0\d+", cell) for cell in cells))
     mark = re.compile(rf"[-+]?\d*\{dialect.decimal}\d+")
     fractions = tuple(name for name, cells in values.items() if any(mark.fullmatch(cell) for cell in cells))
-    return TableSource(paths, tuple(header), dialect, nulls, codes, fractions, tuple(notes), seen=seen)
+    first_row = () if dialect.header else tuple(body[0])
+    return TableSource(
+        paths, tuple(header), dialect, nulls, codes, fractions, tuple(notes), first_row=first_row, seen=seen
+    )
 
 
 # ── which files ───────────────────────────────────────────────────────────────────────────────────

@@ -93,8 +93,10 @@ def identifiers(survey: Survey) -> list[str]:
     return names
 
 
-def of_identifiers(survey: Survey, names: list[str], label: str, *, classes: bool) -> list[Suspicion]:
+def of_identifiers(survey: Survey, names: list[str], label: str | None, *, classes: bool) -> list[Suspicion]:
     """Why columns that name rows are left out; one by whose order the label can be told is a leak."""
+    if label is None:
+        return [Suspicion(name, "names rows (nearly) one by one") for name in names]
     frame, target = _with_label(survey, label, classes=classes)
     suspicions = []
     for name in names:

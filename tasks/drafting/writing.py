@@ -6,12 +6,14 @@ They are a person's from then on: short, and without anything that must be kept 
 from __future__ import annotations
 
 import json
+import keyword
 import math
 import re
 from collections.abc import Iterator, Sequence
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
-from tasks.drafting import source, suspects, times
+from tasks.drafting import forecast_texts, source, suspects, times
 from tasks.drafting.blocks import ColumnBlock
 from tasks.drafting.plan import ModelPlan, feature_name, feature_type, tidy
 
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
 WIDE = 60
 """With more columns, a suite asks of each only its type and that it is filled."""
 
+STRANGE = 0.01
+"""Share of the rows that an anomaly model takes for strange, where nobody has said how many."""
+
 MOST_OF_A_SET = 30
 MOST_SLICES = 3
 
@@ -30,7 +35,7 @@ MOST_SLICES = 3
 def files(plan: ModelPlan) -> dict[str, str]:
     """Path below models/<name> → text."""
     return {
-        "__init__.py": f'"""{_in_docstring(_sentence(plan))}"""\n',
+        "__init__.py": f'"""{_in_docstring(shorten(_sentence(plan), 110, placeholder=" …"))}"""\n',
         "rows/__init__.py": rows(plan),
         "pipeline/__init__.py": pipeline(plan),
         f"expectations/{plan.dataset}.yaml": suite(plan.survey, plan.dataset, plan.key, plan),
@@ -38,7 +43,9 @@ def files(plan: ModelPlan) -> dict[str, str]:
 
 
 def _sentence(plan: ModelPlan) -> str:
-    return f"Predicts {plan.label_words} of {plan.dataset}."
+    if plan.task == "anomaly":
+        return f"Finds strange rows of {plan.dataset}."
+    return f"{'Forecasts' if plan.outlook else 'Predicts'} {plan.label_words} of {plan.dataset}."
 
 
 def _in_docstring(text: str) -> str:
@@ -50,7 +57,9 @@ def _in_docstring(text: str) -> str:
 
 def rows(plan: ModelPlan) -> str:
     """models/<name>/rows/__init__.py."""
-    needed = [label.name for label in plan.labels if label.missing]
+    if plan.outlook:
+        return forecast_texts.rows(plan)
+    needed = [label.name for label in plan.labels if label.missing and plan.task != "anomaly"]
     needed += [plan.form.column] if plan.form and plan.survey.columns[plan.form.column].missing else []
     gaps, empty = [text for text in plan.texts if plan.survey.columns[text].missing], '""'
     body = [f"table = tables[{plan.dataset!r}]"]
@@ -59,18 +68,19 @@ def rows(plan: ModelPlan) -> str:
     body += [f"table = table.fillna({{{', '.join(f'{text!r}: {empty}' for text in gaps)}}})"] if gaps else []
     body += plan.form.code() if plan.form else []
     body += [line for block in plan.blocks if not block.is_named_as_vector for line in _as_vector(block)]
-    made = [f"{part}={code}" for part, code in _calendar(plan).items()]
+    made = [f"{part}={code}" for part, code in plan.calendar_code("time").items()]
     made += [f"weight=table[{plan.wish.weight!r}]"] if plan.wish.weight else []
     made += _labels(plan)
     made += [*(["time=time"] if plan.form else []), "id=name"]
     months = f"\nMONTHS = {times.MONTHS!r}\n" if plan.form and plan.form.how == "german" else ""
     partition = "" if plan.key else ", partition: WantedPartition"
-    label = "" if plan.wish.further else "`label`, "
+    label = "" if plan.wish.further or not plan.wish.label else "`label`, "
+    which = "" if plan.task == "anomaly" else " that has a label"
     gives = f"{label}`time` and `id`" if plan.form else f"{label}`id`".replace(", `id`", " and `id`")
     gives = f"`weight`, {gives}" if plan.wish.weight else gives
     return "\n".join(
         [
-            f'"""A table of {plan.dataset} → one row per line that has a label."""',
+            f'"""A table of {plan.dataset} → one row per line{which}."""',
             "",
             "from __future__ import annotations",
             "",
@@ -92,13 +102,16 @@ def rows(plan: ModelPlan) -> str:
 
 def _labels(plan: ModelPlan) -> list[str]:
     """One label is called `label`; of several each has its own name, and stands in the table already."""
+    if plan.task == "anomaly":
+        return [f"label={code}" for code in [plan.code_of_anomaly] if code]
     code = {label.name: f"table[{label.name!r}]" for label in plan.labels}
     whole = [label.name for label in plan.labels if plan.is_classification and label.kind in {"integer", "number"}]
     code |= {name: f'{code[name]}.astype("int64")' for name in whole}
     if not plan.wish.further:
-        return [f"label={code[plan.wish.label]}"]
-    made = ", ".join(f"{name!r}: {code[name]}" for name in whole)
-    return [f"**{{{made}}}"] if made else []
+        return [f"label={code[plan.wish.labels[0]]}"]
+    bare = [name for name in whole if name.isidentifier() and not keyword.iskeyword(name)]
+    made = ", ".join(f"{name!r}: {code[name]}" for name in whole if name not in bare)
+    return [*(f"{name}={code[name]}" for name in bare), *([f"**{{{made}}}"] if made else [])]
 
 
 def _as_vector(block: ColumnBlock) -> Iterator[str]:
@@ -113,11 +126,6 @@ def _renaming(plan: ModelPlan) -> str:
     return f".rename(columns={plan.renamed!r})" if plan.renamed else ""
 
 
-def _calendar(plan: ModelPlan) -> dict[str, str]:
-    code = {"hour": "time.dt.hour", "weekday": "time.dt.day_of_week + 1", "month": "time.dt.month"}
-    return {part: code[part] for part in plan.calendar}
-
-
 def _id(plan: ModelPlan) -> list[str]:
     """What names a row: its key; or else its partition and its place there."""
     if plan.key:
@@ -130,7 +138,7 @@ def _id(plan: ModelPlan) -> list[str]:
 
 def pipeline(plan: ModelPlan) -> str:
     """models/<name>/pipeline/__init__.py."""
-    text = TEXTS if plan.texts else LINEAR if plan.is_linear else TREES
+    text = TEXTS if plan.texts else LINEAR if plan.is_linear or plan.task == "anomaly" else TREES
     if not plan.blocks:
         return text
     text = text.replace(") -> Pipeline:", ", vectors: dict[str, list[str]]) -> Pipeline:")
@@ -197,6 +205,8 @@ def build(estimator: BaseEstimator, categories: list[str], numbers: list[str], t
 
 def test(plan: ModelPlan) -> str:
     """A test of its rows, on two lines that are no real ones."""
+    if plan.outlook:
+        return forecast_texts.test(plan)
     single = _single(plan.survey, plan)
     lines = [f"        {name!r}: {_two(column, name in plan.wish.labels, plan)}," for name, column in single.items()]
     types = [f"        {name!r}: {column.type!r}," for name, column in single.items()]
@@ -226,7 +236,7 @@ def test(plan: ModelPlan) -> str:
             "    {",
             *types,
             "    }",
-            ").copy()  # in one piece: so many columns would be in many" if plan.blocks else ")",
+            ").copy()  # in one piece: so many columns would be in many" if len(plan.survey.columns) > WIDE else ")",
             '"""Two lines, such as they may arrive; made up."""',
             "",
             "",
@@ -418,7 +428,7 @@ def entry(plan: ModelPlan, files_: str) -> str:
         f"{plan.wish.name}:  # made by `evergreen add-model` of {files_}; what each key does: docs/reference/params.md",
         f"  about: {quoted(_sentence(plan))}",
         f"  task: {_task(plan)}",
-        f"  datasets: {{{plan.dataset}: partition}}",
+        f"  datasets: {{{plan.dataset}: {_reading(plan)}}}",
         f"  options: {{}}                      # handed to models/{plan.wish.name}/rows",
         *(["  timezone: UTC                    # in which the rows' times stand"] if plan.form else []),
         "  features:                        # what a request holds",
@@ -428,7 +438,7 @@ def entry(plan: ModelPlan, files_: str) -> str:
         *(f"    {line}" for line in _estimator(plan)),
         "    seed: 0",
         *_decision(plan),
-        f"  split: {{by: {plan.split_by}, holdout: {plan.holdout:g}}}{_pad(plan)}",
+        *_split(plan),
         f"  evaluate: {{slices: [{', '.join(map(quoted, _slices(plan)))}], resamples: 1000}}",
         *(f"  {line}" for line in _gate(plan)),
         "  retrain:",
@@ -447,6 +457,23 @@ def entry(plan: ModelPlan, files_: str) -> str:
 
 def _task(plan: ModelPlan) -> str:
     return f"{{{plan.task}: [{', '.join(map(quoted, plan.wish.labels))}]}}" if plan.wish.further else plan.task
+
+
+def _reading(plan: ModelPlan) -> str:
+    return f"{{history: {plan.outlook.history(plan.by)}}}" if plan.outlook else "partition"
+
+
+def _split(plan: ModelPlan) -> list[str]:
+    if plan.outlook is None:
+        return [f"  split: {{by: {plan.split_by}, holdout: {plan.holdout:g}}}{_pad(plan)}"]
+    seen = plan.outlook
+    series = ", ".join(quoted(feature_name(name)) for name in seen.series)
+    return [
+        f"  split:{_pad(plan)}",
+        "    by: time",
+        f"    holdout: {plan.holdout:g}",
+        f"    forecast: {{horizon: {seen.horizon}, season: {seen.season}, step: {seen.step}, series: [{series}]}}",
+    ]
 
 
 def _age_days(plan: ModelPlan) -> int:
@@ -470,11 +497,28 @@ def _features(plan: ModelPlan) -> Iterator[str]:
         yield f"{part}: {{type: integer, example: {low}, min: {low}, max: {high}, about: {quoted(about)}}}"
     for name in plan.features:
         yield f"{quoted(feature_name(name))}: {_feature(plan, name)}"
+    yield from _past(plan)
     for block in plan.blocks:
         about = f"{block.columns[0]} to {block.columns[-1]}"
         middle = plan.survey.sample[block.columns[len(block.columns) // 2]].median()
         fields = f"type: vector, length: {len(block.columns)}, example: {middle:.6g}, about: {quoted(about)}"
         yield f"{quoted(block.feature)}: {{{fields}}}"
+
+
+def _past(plan: ModelPlan) -> Iterator[str]:
+    """The features of a forecast that are the past of its label and of other columns."""
+    if plan.outlook is None:
+        return
+    seen, label = plan.outlook, str(plan.wish.label)
+    columns = {name: (label, f"{label}, {steps} step{'s'[: steps > 1]} before") for name, steps in seen.lags.items()}
+    columns[seen.mean] = label, f"{label}, mean of the {seen.window} steps up to {seen.horizon} before"
+    columns |= {
+        name: (column, f"{column}, {seen.horizon} step{'s'[: seen.horizon > 1]} before")
+        for name, column in plan.past.items()
+    }
+    for name, (column, about) in columns.items():
+        example = _example(plan, plan.survey.columns[column], "number")
+        yield f"{quoted(name)}: {{type: number, example: {example}, nullable: true, about: {quoted(about)}}}"
 
 
 def _feature(plan: ModelPlan, name: str) -> str:
@@ -536,25 +580,42 @@ def _decision(plan: ModelPlan) -> list[str]:
 def _cost_without_model(plan: ModelPlan) -> float:
     """A row, where always that class is decided for that costs less."""
     second = max(plan.labels[0].counts or {"": 1})
-    share = float((plan.values(plan.wish.label) == second).mean())
+    share = float((plan.values(plan.wish.labels[0]) == second).mean())
     positive, negative = plan.wish.cost or (1, 1)
     return min(positive * (1 - share), negative * share)
 
 
 def _estimator(plan: ModelPlan) -> list[str]:
+    if plan.task == "anomaly":
+        return _detector(plan)
     if plan.is_linear and plan.is_classification:
-        strength = 10.0 if plan.texts else 1.0
+        width = len(plan.features) + sum(len(block.columns) for block in plan.blocks)
+        crowded = 0.01 if width > plan.survey.rows / 2 else 0.1 if width > plan.survey.rows / 10 else 1.0
+        strength = 10.0 if plan.texts else crowded  # with few rows for so many columns it would be too sure
         return ["class: sklearn.linear_model.LogisticRegression", f"params: {{C: {strength}, max_iter: 1000}}"]
     if plan.is_linear:
         return ["class: sklearn.linear_model.Ridge", "params: {alpha: 1.0}"]
     kind = "Classifier" if plan.is_classification else "Regressor"
+    own = "l2_regularization: 1.0, " if plan.is_classification else "loss: absolute_error, " if plan.outlook else ""
     leaf = max(5, min(500, plan.survey.rows // 500))
     return [
         f"class: sklearn.ensemble.HistGradientBoosting{kind}",
         (
-            "params: {max_iter: 150, learning_rate: 0.08, max_leaf_nodes: 15, "
-            f"min_samples_leaf: {leaf}, early_stopping: false}}"
+            f"params: {{{own}max_iter: 150, learning_rate: 0.08, max_leaf_nodes: 15, min_samples_leaf: {leaf}, "
+            f"early_stopping: false}}"
         ),
+    ]
+
+
+def _detector(plan: ModelPlan) -> list[str]:
+    class_ = "class: sklearn.ensemble.IsolationForest"
+    if plan.form is None:
+        return [class_, f"params: {{n_estimators: 200, contamination: {STRANGE}}}  # so many rows raise an alert"]
+    a_day = tidy(max(0.1, STRANGE * plan.survey.rows / max(1, plan.days)))
+    return [
+        class_,
+        "params: {n_estimators: 200}",
+        f"alerts_per_day: {a_day:g}".ljust(31) + "# so many a person can look at",
     ]
 
 
@@ -577,6 +638,8 @@ def _error_of_mean(plan: ModelPlan, label: str, holdout: int) -> float:
 
 def _gate(plan: ModelPlan) -> list[str]:
     holdout = max(1, plan.holdout_rows)
+    if plan.task == "anomaly":
+        return _gate_of_anomaly(holdout)
     if plan.is_classification:
         loss, margin, slices, error = "log_loss", 0.01, 0.05, tidy(0.1 + 1.5 / holdout**0.5)
         words = "expected calibration error at most"
@@ -585,6 +648,8 @@ def _gate(plan: ModelPlan) -> list[str]:
     else:
         variance = sum(float(plan.values(label).var()) for label in plan.wish.labels) / len(plan.wish.labels)
         loss, margin, slices = "squared", tidy(0.02 * variance), tidy(0.2 * variance)
+        if plan.outlook:
+            loss, margin, slices = "absolute", tidy(0.02 * variance**0.5), tidy(0.2 * variance**0.5)
         error = tidy(max(_error_of_mean(plan, label, holdout) for label in plan.wish.labels))
         words = "|mean predicted / mean observed − 1| at most"
     return [
@@ -595,10 +660,31 @@ def _gate(plan: ModelPlan) -> list[str]:
         "  champion_age: 2",
         f"  min_rows: {max(5, holdout // 3)}{' ' * 20}  # held out, at least",
         "  floors: {}                       # metric → what it must reach, as {roc_auc: 0.7}",
-        "  ceilings: {}",
+        *(
+            ["  ceilings: {mase: 1.0}            # better than the season before was in training"]
+            if plan.outlook
+            else []
+        ),
+        *(["  coverage: [0.7, 0.9]             # so many labels may lie within the intervals"] if plan.outlook else []),
+        *([] if plan.outlook else ["  ceilings: {}"]),
         f"  slice_min_rows: {max(20, holdout // 20)}",
         f"  slice_margin: {_value(slices)}",
         f"  calibration: {_value(error)}{' ' * 10}  # {words}",
+        "  latency_ms: 200                  # one row through the packaged release",
+        "  size_mb: 100",
+    ]
+
+
+def _gate_of_anomaly(holdout: int) -> list[str]:
+    return [
+        "gate:",
+        "  rule: not_worse",
+        "  loss: average_precision          # where enough labels are known; else by the scores alone",
+        "  margin: 0.1",
+        "  champion_age: 2",
+        f"  min_rows: {max(5, holdout // 3)}{' ' * 20}  # held out, at least",
+        "  floors: {stability: 0.5}         # of two models of a half of the rows each, rank correlation of scores",
+        f"  ceilings: {{alert_rate: {5 * STRANGE:g}}}     # share of the rows that raise an alert",
         "  latency_ms: 200                  # one row through the packaged release",
         "  size_mb: 100",
     ]

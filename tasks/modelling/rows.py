@@ -37,7 +37,10 @@ def by_partition(
         paths = {name: build / "rows" / f"{name}.parquet" for name in split[part]}
         if part == "train" and "until" in split:
             return {name: _until(path, split["until"], columns) for name, path in paths.items()}
-        return {name: _whole(path, columns).loc[:, columns or slice(None)] for name, path in paths.items()}
+        return {
+            name: _whole(path, columns).loc[:, slice(None) if columns is None else columns]
+            for name, path in paths.items()
+        }
     sides = {}
     for name in split["partitions"]:
         wanted = None if columns is None else list(dict.fromkeys([*columns, "id"]))
@@ -51,7 +54,7 @@ def _until(path: Path, last: str, columns: list[str] | None) -> pd.DataFrame:
     """The rows of a partition that were known at some moment."""
     wanted = None if columns is None else list(dict.fromkeys([*columns, "time"]))
     frame = _whole(path, wanted)
-    return frame.loc[frame["time"] <= pd.Timestamp(last), columns or slice(None)]
+    return frame.loc[frame["time"] <= pd.Timestamp(last), slice(None) if columns is None else columns]
 
 
 def spread(frame: pd.DataFrame, most: int) -> pd.DataFrame:

@@ -17,8 +17,8 @@ import pytest
 
 from deployments.tools import add_model
 from tasks.data import validate
-from tasks.drafting import source
-from tasks.drafting.plan import Wish
+from tasks.drafting import figures, source
+from tasks.drafting.wish import Wish
 from tasks.ground import files, params
 from tasks.ground.errors import DataMissing, EvergreenError, Mistake
 from tasks.lifecycle import dry_run
@@ -86,7 +86,7 @@ def write(frame: pd.DataFrame, path: Path, **how: Any) -> Path:
 def add(empty: Project, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., Added]:
     """Makes a model `shop` of a table, without training it."""
 
-    def add(frame: pd.DataFrame | Path, label: str = "bought", time: str | None = "at", **wish: Any) -> Added:
+    def add(frame: pd.DataFrame | Path, label: str | None = "bought", time: str | None = "at", **wish: Any) -> Added:
         path = frame if isinstance(frame, Path) else write(frame, tmp_path / "visits.csv")
         add_model.run(Wish("shop", label, time, **wish), [path], train=False, ask=False)
         return Added(params.load().model("shop"), capsys.readouterr().out, empty.root)
@@ -385,7 +385,12 @@ BAD: dict[str, tuple[Callable[[], pd.DataFrame], dict[str, Any], str]] = {
     "a time that is none": (visits, {"time": "Kind of device"}, "is no time"),
     "an id that stands twice": (visits, {"key": ("Kind of device",)}, "stands more than once"),
     "too many classes": (visits, {"label": "visit"}, "too many classes"),
-    "a task that is none": (visits, {"task": "forecast"}, "add-model drafts classification and regression"),
+    "a task that is none": (visits, {"task": "forcast"}, "did you mean 'forecast'"),
+    "a forecast of no series": (visits, {"label": "minutes", "task": "forecast"}, "no column tells them apart"),
+    "a forecast without a time": (visits, {"time": None, "task": "forecast"}, "`--time COLUMN` says of which"),
+    "nothing to predict": (visits, {"label": None}, "`--task anomaly`"),
+    "a horizon of no forecast": (visits, {"task": "regression", "horizon": 3}, "--horizon is for --task forecast"),
+    "a mark that is none": (visits, {"label": "minutes", "task": "anomaly"}, "1 is an anomaly, 0 is none"),
     "a unit without a time": (visits, {"time": None, "by": "month"}, "needs `--time COLUMN`"),
     "a cost without two classes": (visits, {"label": "minutes", "cost": (1.0, 2.0)}, "between two classes"),
     "a weight that is no number": (visits, {"weight": "Kind of device"}, "a row counts 0 times or more"),
@@ -601,13 +606,16 @@ def test_a_vector_stands_in_the_example_as_a_request_holds_it(add: Callable[...,
 
 def test_the_verdict_is_told_in_words() -> None:
     """Against the baseline; what is no better than it is said to be so."""
-    draft: Any = type("Draft", (), {"is_classification": True})()
-    figures = {"log_loss": 0.3, "roc_auc": 0.8, "rows": 100, "baseline": {"log_loss": 0.6}}
-    assert "50% less" in add_model.in_words(draft, figures)[0]
-    number: Any = type("Draft", (), {"is_classification": False})()
-    assert "off by 2 on average" in add_model.in_words(number, {"mae": 2, "rows": 9, "baseline": {"mae": 4}})[0]
-    figures["log_loss"] = 0.61
-    assert "no better than the baseline" in add_model.in_words(draft, figures)[0]
+    measured = {"log_loss": 0.3, "roc_auc": 0.8, "rows": 100, "baseline": {"log_loss": 0.6}}
+    assert "50% less" in figures.in_words("classification", measured)[0]
+    numbers = {"mae": 2, "rows": 9, "baseline": {"mae": 4}, "coverage": 0.8}
+    assert "off by 2 on average" in figures.in_words("regression", numbers)[0]
+    assert "a season before, by 4" in figures.in_words("forecast", numbers)[0]
+    assert "80% of the values" in figures.in_words("forecast", numbers)[1]
+    assert "nobody has said" in figures.in_words("anomaly", {"rows": 9, "alert_rate": 0.1})[-1]
+    assert "finds 50%" in figures.in_words("anomaly", {"rows": 9, "precision_at_k": 1, "recall_at_k": 0.5})[-1]
+    measured["log_loss"] = 0.61
+    assert "no better than the baseline" in figures.in_words("classification", measured)[0]
 
 
 def test_the_entry_is_what_params_yaml_takes(add: Callable[..., Added]) -> None:
@@ -633,3 +641,86 @@ def test_labels_of_two_tasks_are_two_models(add: Callable[..., Added]) -> None:
     """A class and a number have no loss in common."""
     with pytest.raises(Mistake, match="bought is for classification, minutes is for regression: add a model for each"):
         add(visits(), "bought", "at", further=("minutes",))
+
+
+def loads(hours: int = 24 * 90, stations: tuple[str, ...] = ("North", "South")) -> pd.DataFrame:
+    """Loads of some stations by the hour, which follow the hour of the day."""
+    at = pd.date_range("2025-01-01", periods=hours, freq="h")
+    each = [
+        pd.DataFrame(
+            {"at": at, "Station": name, "load": np.round(100 + 30 * np.sin(at.hour / 3.8) + RNG.normal(0, 2, hours), 2)}
+        )
+        for name in stations
+    ]
+    return pd.concat(each).assign(wind=RNG.gamma(2, 2, hours * len(stations)).round(2))
+
+
+def test_a_table_of_times_and_values_is_forecast(add: Callable[..., Added]) -> None:
+    """Its series, step, season and horizon are seen; lags reach no further than is known."""
+    added = add(loads().drop(columns="wind"), label="load")
+    asked = added.model.split.forecast
+    assert asked is not None
+    assert (asked.step, asked.season, asked.horizon, asked.series) == ("1h", 168, 24, ["Station"])
+    assert {"Station", "lag_24", "lag_168", "hour"} <= set(added.model.features)
+    assert "load is forecast, as the table says nothing else than when" in added.told
+    assert all(validate.check(path, "shop", "shop", None).passed for path in landed(added))
+    runpy.run_path("tests/models/test_shop.py")["test_a_lag_is_the_value_so_many_steps_before"]()
+    project = Project(added.root)
+    shutil.copy(REPOSITORY / "pyproject.toml", added.root)
+    project.run(BIN / "ruff", "check", "models", "tests/models")
+
+
+def test_other_columns_of_a_forecast_are_known_as_of_then(add: Callable[..., Added]) -> None:
+    """What is measured beside the label is known up to when a row is asked, and no later: no row looks ahead."""
+    added = add(loads(24 * 30, ("North",)), label="load", task="forecast", horizon=3)
+    assert "wind_lag_3" in added.model.features
+    table = pd.read_csv(landed(added)[-1], parse_dates=["at"])
+    rows = add_model._load(added.root / "models/shop/rows/__init__.py").rows
+    moment = table["at"].iloc[12]
+    later = table.assign(**{name: table[name].where(table["at"] <= moment, 0.0) for name in ("load", "wind")})
+    made, other = (
+        rows({"shop": pd.concat({"x": each}, names=["partition", "row"])}, partition=partitions.wanted("x"))
+        for each in (table, later)
+    )
+    asked_before = made["time"] <= moment + pd.Timedelta(hours=3)
+    names = [name for name in added.model.features if name in made]
+    pd.testing.assert_frame_equal(made.loc[asked_before, names], other.loc[asked_before, names])
+
+
+def test_months_are_forecast_when_they_are_over(add: Callable[..., Added]) -> None:
+    """A value that is written down at a month's end is known on the next day, and a row stands there."""
+    at = pd.date_range("2005-01-31", periods=120, freq="ME")
+    added = add(pd.DataFrame({"at": at, "sold": RNG.poisson(50, 120) + np.arange(120)}), label="sold")
+    assert added.model.split.forecast is not None
+    assert (added.model.split.forecast.step, added.model.split.forecast.season) == ("month", 12)
+    runpy.run_path("tests/models/test_shop.py")["test_a_lag_is_the_value_so_many_steps_before"]()
+
+
+def test_strange_rows_are_found_without_a_label(add: Callable[..., Added]) -> None:
+    """One in a hundred is an alert; what nobody can make a number of is left out."""
+    added = add(visits().drop(columns="bought"), label=None, task="anomaly")
+    assert added.model.task == "anomaly"
+    assert added.model.estimator.alerts_per_day is not None
+    assert "anomaly by" in added.told
+    runpy.run_path("tests/models/test_shop.py")["test_each_line_is_a_row_that_can_be_learned_from"]()
+    assert "label" not in add_model._load(added.root / "models/shop/rows/__init__.py").rows(
+        {"shop": visits().drop(columns="bought")}
+    )
+
+
+def test_a_label_of_anomalies_may_be_words_and_come_late(add: Callable[..., Added]) -> None:
+    """The rarer of two is the anomaly; what is not known yet stays missing, and no row is left out for it."""
+    frame = visits()
+    found = pd.Series(np.where(RNG.random(600) < 0.1, "fraud", "fine")).where(frame.index < 400)
+    added = add(frame.assign(bought=found), task="anomaly")
+    assert len(landed(added)) == 6
+    assert "bought" not in added.model.features
+    made = add_model._load(added.root / "models/shop/rows/__init__.py").rows({"shop": frame.assign(bought=found)})
+    assert made["label"].isna().sum() == 200
+    assert made["label"].sum() == (found == "fraud").sum()
+
+
+def test_few_rows_of_many_columns_make_no_model_too_sure(add: Callable[..., Added]) -> None:
+    """Else the first verdict would be that it is worse than knowing nothing."""
+    wide = pd.concat([visits(120), pd.DataFrame(RNG.random((120, 90))).add_prefix("k")], axis=1)
+    assert add(wide).model.estimator.params["C"] < 0.1

@@ -17,7 +17,8 @@ def lay_down(build: Path, split: dict[str, Any], **partitions: list[str]) -> Non
     """Partitions of rows with these ids, and the split."""
     files.write_json(build / "split.json", split)
     for name, ids in partitions.items():
-        frame = pd.DataFrame({"x": np.arange(len(ids), dtype=float), "label": 1, "id": ids})
+        times = pd.Timestamp("2025-01-01")
+        frame = pd.DataFrame({"x": np.arange(len(ids), dtype=float), "label": 1, "id": ids, "time": times})
         files.write_parquet(build / "rows" / f"{name}.parquet", frame)
 
 
@@ -46,6 +47,7 @@ def test_a_random_split_is_by_the_rows_id(tmp_path: Path) -> None:
     "split",
     [
         {"by": "time", "train": ["p1"], "holdout": ["p2"]},
+        {"by": "time", "train": ["p1"], "holdout": ["p2"], "until": "2999-01-01"},
         {"by": "random", "share": 0.5, "partitions": ["p1", "p2"]},
     ],
 )
