@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections import Counter
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
@@ -882,15 +883,21 @@ def load(path: Path | None = None) -> Params:
     """
     path = path or settings.ROOT / "params.yaml"
     try:
-        raw = yaml_reader.read(path, path.name, ParamsError, dvc_reads=True)
+        text = yaml_reader.text(path, path.name, ParamsError)
     except FileNotFoundError:
         raise ParamsError(
             f"{path} is not there. Are you in the project's folder? (EVERGREEN_ROOT names another)"
         ) from None
+    return _parsed(text, path.name)
+
+
+@lru_cache(maxsize=8)
+def _parsed(text: str, name: str) -> Params:
+    """What a text holds; kept, as what polls asks every two seconds, and fifty models take 0.3 s to parse."""
     try:
-        return Params.model_validate(raw)
+        return Params.model_validate(yaml_reader.parse(text, name, ParamsError, dvc_reads=True))
     except ValidationError as error:
-        faults = [f"{path.name}: {_explain(fault)}" for fault in error.errors()]
+        faults = [f"{name}: {_explain(fault)}" for fault in error.errors()]
         raise ParamsError("\n".join(faults)) from None
 
 
