@@ -558,7 +558,7 @@ def backtest(
     ] = None,
     until: Annotated[Any, Option(parser=date.fromisoformat, metavar="DAY", help="The day after the last row.")] = None,
     policy: Annotated[Texts, Option(help="A policy to compare; repeatable. All, if none.")] = None,
-    jobs: Annotated[int, Option(min=1, help="Processes.")] = 2,
+    jobs: Annotated[int | None, Option(min=1, help="Processes; else as EVERGREEN_ENGINE says.")] = None,
     page: Annotated[Path | None, Option(resolve_path=True, help="Write the tables there as well.")] = None,
     picture: Annotated[Path | None, Option(resolve_path=True, help="Draw there.")] = None,
 ) -> None:
@@ -573,7 +573,7 @@ def backtest(
 @command("tune flight_delay --workers 2", MODELS)
 def tune(
     model: Model,
-    workers: Annotated[int | None, Option(min=1, max=8, help="Processes; else as many as cores are free.")] = None,
+    workers: Annotated[int | None, Option(min=1, max=8, help="Processes; else as EVERGREEN_ENGINE says.")] = None,
     trials: Annotated[int | None, Option(min=1, help="Instead of those in params.yaml.")] = None,
     budget: Annotated[float | None, Option(min=0.001, metavar="SECONDS", help="CPU seconds, instead.")] = None,
     apply: Annotated[bool, Option("--apply", help="Write the proposal into params.yaml.")] = False,

@@ -6,7 +6,7 @@ are imported only when there is something to check.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from functools import cache
 from importlib.metadata import version
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from tasks.data import expectation_arguments, expectations, file_hashes, validation_report
 from tasks.data.expectations import Summary
 from tasks.data.validation_report import ExpectationResult, Report
+from tasks.engine import engine
 from tasks.ground import files, params, settings
 from tasks.ground.errors import DataMissing, StageFailed
 from tasks.tables import contract, table_files
@@ -42,12 +43,7 @@ def validate(model_name: str) -> None:
                 f"version that data.dvc names; or let one arrive in the landing zone and run ingest"
             )
     md5 = file_hashes.md5s([path for paths in by_dataset.values() for path in paths])
-    reports = [
-        check(path, dataset, model_name, before)
-        for dataset, paths in by_dataset.items()
-        for path, before in befores(paths).items()
-    ]
-    if refused := [report for report in reports if not report.passed]:
+    if refused := [report for report in check_all(by_dataset, model_name) if not report.passed]:
         raise StageFailed(_failure(model_name, refused))
     files.write_json(
         settings.BUILD / model_name / "partitions.json",
@@ -99,6 +95,30 @@ def befores(paths: Iterable[Path]) -> dict[Path, Path | None]:
     return {path: by_name.get(near[name][0] or "") for name, path in by_name.items()}
 
 
+def check_all(by_dataset: Mapping[str, Iterable[Path]], model: str) -> list[Report]:
+    """Check every partition of some datasets by one model's contract; those that are new, by whoever is free."""
+    before = {(path, dataset): other for dataset, paths in by_dataset.items() for path, other in befores(paths).items()}
+    reports = {new: _known(*new, model, other) for new, other in before.items()}
+    waiting = [new for new, report in reports.items() if report is None]
+    items = [[[_as_text(*new, before[new]) for new in run], model] for run in engine.runs(waiting)]
+    done = engine.each("tasks.data.validate:check_run", items, f"validate {model}", fewest=2)
+    raw = (report for of_run in done for report in of_run)
+    made = {new: Report.from_dict(report) for new, report in zip(waiting, raw, strict=True)}
+    return [report or made[new] for new, report in reports.items()]
+
+
+def _as_text(path: Path, dataset: str, before: Path | None) -> tuple[str, str, str | None]:
+    return str(path), dataset, str(before) if before else None
+
+
+def check_run(partitions: list[tuple[str, str, str | None]], model: str) -> list[dict[str, Any]]:
+    """Check some partitions: file, dataset and the file before it of each."""
+    return [
+        asdict(check(Path(path), dataset, model, Path(before) if before else None))
+        for path, dataset, before in partitions
+    ]
+
+
 def check(path: Path, dataset: str, model: str, before: Path | None) -> Report:
     """Check one partition by one model's contract: once per content of everything that can change the answer.
 
@@ -123,8 +143,7 @@ def check_with_details(
     """
     previous = summary(before, dataset, model) if before else None
     try:
-        key = {**_content(path, dataset, model), "partition": path.stem, "previous": previous}
-        key["gx"] = _version("great_expectations")
+        key = _key(path, dataset, model, previous)
     except contract.NotPlaced as error:
         return _unread(str(error), path, dataset, model), None
 
@@ -141,6 +160,29 @@ def check_with_details(
         where = contract.path_of(model, dataset).relative_to(settings.ROOT)
         return _unread(f"{error} (the contract is {where})", path, dataset, model), None
     return Report.from_dict(kept["report"]), kept["gx"]
+
+
+def _known(path: Path, dataset: str, model: str, before: Path | None) -> Report | None:
+    """What an earlier check gave of the same content; None where there was none."""
+    try:
+        previous = files.kept("summary", _content(before, dataset, model), ".json") if before else None
+        if before and previous is None:
+            return None
+        key = _key(path, dataset, model, files.read_json(previous) if previous else None)
+    except contract.NotPlaced:
+        return None
+    kept = files.kept("validation", key, ".json")
+    return Report.from_dict(files.read_json(kept)["report"]) if kept else None
+
+
+def _key(path: Path, dataset: str, model: str, previous: Summary | None) -> dict[str, Any]:
+    """Everything that a check depends on.
+
+    Raises:
+        NotPlaced: which parts of the contract hold cannot be told of the partition's name.
+    """
+    own = {"partition": path.stem, "previous": previous, "gx": _version("great_expectations")}
+    return {**_content(path, dataset, model), **own}
 
 
 def _unread(reason: str, path: Path, dataset: str, model: str) -> Report:

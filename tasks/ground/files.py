@@ -265,12 +265,22 @@ def memo(kind: str, key: Any, suffix: str, make: Callable[[Path], None]) -> Path
     So the cost of a stage follows what is new, while the stage stays a plain function of its inputs. `key` must name
     everything the result depends on. Losing `var/memo` costs time; a memo that differs from its seal is made again.
     """
-    path = memos() / kind / f"{digest(key)[:32]}{suffix}"
+    path = _memo(kind, key, suffix)
     if not is_sealed(path):
         with replacing(path) as beside:
             make(beside)
         seal(path)
     return path
+
+
+def kept(kind: str, key: Any, suffix: str) -> Path | None:
+    """The file of a memo, if it was made."""
+    path = _memo(kind, key, suffix)
+    return path if is_sealed(path) else None
+
+
+def _memo(kind: str, key: Any, suffix: str) -> Path:
+    return memos() / kind / f"{digest(key)[:32]}{suffix}"
 
 
 def seal(path: Path) -> None:

@@ -78,6 +78,7 @@ def _environment(root: Path, var: Path) -> dict[str, str]:
         "MLFLOW_TRACKING_URI": store,
         "MLFLOW_BACKEND_STORE_URI": os.environ.get("MLFLOW_TRACKING_URI") or store,  # `mlflow ui` reads no other name
         "MLFLOW_PORT": "5000",
+        "EVERGREEN_ENGINE": "local",  # who does what is wide: see tasks/engine/engine.py
         "EVERGREEN_HOST": "127.0.0.1",
         "EVERGREEN_PORT": "3000",
         "EVERGREEN_OPEN_PAGES": "",  # of the router, open beside API keys: status, metrics, openapi.json

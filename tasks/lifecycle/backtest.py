@@ -6,15 +6,15 @@ no build folder.
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date
+from functools import lru_cache
 from typing import Any, Literal
 
 import pandas as pd
 
+from tasks.engine import engine
 from tasks.ground import files, numbers, params, paths
 from tasks.ground.errors import Mistake, did_you_mean
 from tasks.lifecycle import backtest_history, policy_simulator
@@ -84,12 +84,13 @@ def run(
     names: Sequence[str],
     config: params.Params,
     request: BacktestRequest,
-    jobs: int = 2,
+    jobs: int | None = None,
     tell: Callable[[str], Any] = print,
 ) -> list[BacktestResult]:
     """Simulate the policies on some models; writes var/backtest/<model>/{ledger.jsonl,summary.json,seconds.json}.
 
-    Of several processes (`jobs`) each trains models; one is this process. `tell` takes lines about the progress.
+    `jobs` processes of this machine train and simulate; None: whoever EVERGREEN_ENGINE names. `tell` takes lines about
+    the progress.
 
     Raises:
         DataMissing: a history is too short, or its first candidate is refused.
@@ -97,37 +98,57 @@ def run(
     for name in request.policies:
         if name not in EVERY:
             raise Mistake(f"there is no policy {name!r}{did_you_mean(name, list(EVERY))}")
-    if jobs == 1:
-        return [_simulate(name, config, request, None, tell) for name in names]
-    spawn = multiprocessing.get_context("spawn")  # a fork would take along the threads and servers of this process
-    with ProcessPoolExecutor(jobs, spawn) as workers, ThreadPoolExecutor(len(names)) as threads:
-        return list(threads.map(lambda name: _simulate(name, config, request, workers, tell), names))
+    histories = [
+        backtest_history.read(name, config, request.source, since=request.since, until=request.until) for name in names
+    ]
+    addresses = [history.laid_down() for history in histories]
+    trainings = [[*at, moment.number] for h, at in zip(histories, addresses, strict=True) for moment in h.moments]
+    for history in histories:
+        rows, weeks, decisions = len(history.rows), len(history.weeks), len(history.moments)
+        tell(f"{history.name}: {rows:,} rows in {weeks} weeks, {decisions} decisions")
+    with engine.opened(len(trainings), processes=jobs) as workers:
+        train, simulate = "tasks.lifecycle.backtest_history:train", "tasks.lifecycle.backtest:simulate"
+        engine.gather(workers, engine.tasks(train, trainings), "train")
+        tell(f"every model is trained; simulating {', '.join(request.policies)}")
+        policies = {history.name: _policies(history, request) for history in histories}
+        simulations = [
+            [*at, policy, of.model_dump(mode="json")] for at in addresses for policy, of in policies[at[0]].items()
+        ]
+        outcomes = iter(engine.gather(workers, engine.tasks(simulate, simulations), "simulate"))
+    results = []
+    for history in histories:
+        own = tuple(PolicyOutcome.from_json(next(outcomes)) for _ in request.policies)
+        configured = request.configured or history.model.retrain
+        results.append(_written(BacktestResult(history.name, history.model.loss, configured, own)))
+        tell(results[-1].sentence())
+    return results
 
 
-def _simulate(
-    name: str, config: params.Params, request: BacktestRequest, workers: Executor | None, tell: Callable[[str], Any]
-) -> BacktestResult:
-    history = backtest_history.read(name, config, request.source, since=request.since, until=request.until)
-    trainings = backtest_history.trainings(history)
-    tell(f"{name}: {len(history.rows):,} rows in {len(history.weeks)} weeks, {len(trainings)} decisions")
-    fits = list((workers.map if workers else map)(backtest_history.fit, trainings))
+def _policies(history: History, request: BacktestRequest) -> dict[str, params.Retrain]:
     named = {**policy_simulator.STANDARD, "configured": request.configured or history.model.retrain}
-    policies: dict[str, params.Retrain] = {policy: named[policy] for policy in request.policies}
-    tell(f"{name}: every model is trained; simulating {', '.join(policies)} over {len(history.moments)} weeks")
-    arguments = history, fits, policies
-    outcomes = workers.submit(_outcomes, *arguments).result() if workers else _outcomes(*arguments)
-    result = BacktestResult(name, history.model.loss, named["configured"], tuple(outcomes))
-    folder = paths.backtests() / name
-    files.write_text(folder / "ledger.jsonl", policy_simulator.ledger_text(outcomes))
+    return {policy: named[policy] for policy in request.policies}
+
+
+def _written(result: BacktestResult) -> BacktestResult:
+    folder = paths.backtests() / result.name
+    files.write_text(folder / "ledger.jsonl", policy_simulator.ledger_text(result.outcomes))
     files.write_json(folder / "summary.json", result.summary())
-    files.write_json(folder / "seconds.json", {outcome.policy: round(outcome.seconds, 3) for outcome in outcomes})
-    tell(result.sentence())
+    seconds = {outcome.policy: round(outcome.seconds, 3) for outcome in result.outcomes}
+    files.write_json(folder / "seconds.json", seconds)
     return result
 
 
-def _outcomes(history: History, fits: list[Fit], policies: dict[str, params.Retrain]) -> list[PolicyOutcome]:
-    simulator = policy_simulator.Simulator(history, fits, detect_drift)
-    return [simulator.run(name, policy) for name, policy in policies.items()]
+def simulate(name: str, model: str, rows: str, first: str, policy: str, configured: dict[str, Any]) -> dict[str, Any]:
+    """What becomes of one policy, on a history that was laid down."""
+    simulator = _simulator(name, model, rows, first)
+    return simulator.run(policy, params.Retrain.model_validate(configured)).as_json()
+
+
+@lru_cache(maxsize=1)
+def _simulator(name: str, model: str, rows: str, first: str) -> policy_simulator.Simulator:
+    """For all policies: they ask for the same losses and alarms."""
+    history, trainings = backtest_history.of(name, model, rows, first)
+    return policy_simulator.Simulator(history, [backtest_history.fit(each) for each in trainings], detect_drift)
 
 
 def detect_drift(champion: Fit, since: pd.DataFrame) -> list[OpenAlarm]:

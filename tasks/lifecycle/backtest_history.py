@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
@@ -111,6 +111,14 @@ class History:
             return rows.in_holdout(self.rows["id"].iloc[: moment.known], self.model.split.holdout)
         return np.arange(moment.known) >= self.weeks[moment.weeks - HOLDOUT_WEEKS].begin
 
+    def laid_down(self) -> tuple[str, str, str, str]:
+        """Where another process finds it, by `of`: name, model, rows and first moment."""
+        key = [self.name, *(week.digest for week in self.weeks)]
+        path = files.memo("backtest/history", key, ".parquet", lambda to: self.rows.to_parquet(to, compression="zstd"))
+        for week in self.weeks:
+            _write_rows(self, week)
+        return self.name, self.model.model_dump_json(by_alias=True), str(path), self.moments[0].at.isoformat()
+
     def version(self, moment: Moment) -> str:
         """The data version of a moment: the identity of what had arrived."""
         return files.digest([week.digest for week in self.weeks[: moment.weeks]])[:16]
@@ -167,6 +175,21 @@ def read(
             f"holdout and at least one to learn from are needed. Begin later."
         )
     return History(name=name, model=model, rows=every, weeks=weeks, moments=moments)
+
+
+@lru_cache(maxsize=1)
+def of(name: str, model: str, rows: str, first: str) -> tuple[History, list[Training]]:
+    """A history that was laid down, and its trainings."""
+    every = pd.read_parquet(rows)
+    weeks, moments = _cut(every, datetime.fromisoformat(first))
+    configured = params.Model.model_validate_json(model)
+    history = History(name=name, model=configured, rows=every, weeks=weeks, moments=moments)
+    return history, trainings(history)
+
+
+def train(name: str, model: str, rows: str, first: str, moment: int) -> None:
+    """Fit the model of a moment of a history that was laid down, and let it answer."""
+    fit(of(name, model, rows, first)[1][moment])
 
 
 @contextmanager

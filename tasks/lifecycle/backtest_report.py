@@ -34,7 +34,7 @@ def compare(
     names: Sequence[str],
     config: params.Params,
     request: BacktestRequest,
-    jobs: int,
+    jobs: int | None,
     page_path: Path | None = None,
     picture_path: Path | None = None,
 ) -> None:
@@ -87,7 +87,7 @@ def in_words(policy: params.Retrain) -> str:
     return f"`{{gap_days: {policy.gap_days:g}, when: [{when}]}}`"
 
 
-def page(results: Sequence[BacktestResult], request: BacktestRequest, jobs: int) -> str:
+def page(results: Sequence[BacktestResult], request: BacktestRequest, jobs: int | None) -> str:
     """docs/benchmarks/backtest.md."""
     times = _times(results[0].outcomes[0])
     return templates.markdown(

@@ -75,6 +75,17 @@ class PolicyOutcome:
         """Over every row that was answered."""
         return float((self.loss * self.rows).sum() / self.rows.sum())
 
+    def as_json(self) -> dict[str, Any]:
+        """For `from_json`, in another process."""
+        own = {name: getattr(self, name).tolist() for name in ("loss", "best", "rows")}
+        return {"policy": self.policy, "ledger": self.ledger, "seconds": self.seconds, **own}
+
+    @classmethod
+    def from_json(cls, raw: dict[str, Any]) -> PolicyOutcome:
+        """What `as_json` gave."""
+        arrays = {name: np.array(raw[name], dtype=np.float64) for name in ("loss", "best", "rows")}
+        return cls(policy=raw["policy"], ledger=tuple(raw["ledger"]), seconds=raw["seconds"], **arrays)
+
     @property
     def regret(self) -> float:
         """How much better, per row, the best model of each week would have been."""

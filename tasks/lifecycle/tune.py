@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tasks.engine import engine
 from tasks.ground import files, import_closure, params, paths, settings
 from tasks.ground.errors import DataMissing, Mistake
 from tasks.lifecycle import tune_report
@@ -19,7 +20,6 @@ from tasks.modelling import rows
 from tasks.training.tuning import fits, folds, proposal, space, study
 from tasks.training.tuning.folds import Fold
 from tasks.training.tuning.study import Tell
-from tasks.training.tuning.workers import Workers, free_cores
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,7 +34,7 @@ class TuneRequest:
     trials: int | None = None
     budget_s: float | None = None
     workers: int | None = None
-    """Processes that fit; None: as many as cores are free."""
+    """Processes of this machine that fit; None: as EVERGREEN_ENGINE says."""
     configured: params.Tune | None = None
     """In place of the section in params.yaml."""
 
@@ -103,16 +103,16 @@ def _search(name: str, config: params.Params, request: TuneRequest, tell: Tell, 
         f"{name}: {len(learn):,} training rows, folds: {', '.join(fold.name for fold in divided)}; looking at the space"
     )
     space.check(searched, name, model, learn)
-    count = min(request.workers or free_cores(), study.ROUND)
-    folder = paths.tunings(name)
-    journal = folder / f"fits-{_key(name, model, learn, divided)}.jsonl"
+    key = _key(name, model, learn, divided)
+    folder, shared = paths.tunings(name), paths.tunings(name) / f"shared-{key}-{files.digest(text)[:8]}"
+    journal, log_path = folder / f"fits-{key}.jsonl", folder / "workers.log"
     try:
-        fits.lay_down(folder, learn, divided, text)
-        with Workers(folder, name, count) as workers:
-            done = study.run(searched, tune, divided, workers, journal, tell)
+        fits.lay_down(shared, learn, divided, text)
+        with engine.opened(study.ROUND, processes=request.workers, apart=True, log=log_path) as workers:
+            fit = ("tasks.training.tuning.fits:fit", str(shared), name)
+            done, count = study.run(searched, tune, divided, workers, fit, journal, tell), workers.count
     finally:
-        for shared in ("rows.parquet", "folds.json", "params.yaml"):
-            files.remove(folder / shared)
+        files.remove(shared)
     named = tuple(fold.name for fold in divided)
     return TuneResult(name, model, tune, done, named, len(learn), count, text)
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tasks.engine import engine
 from tasks.ground import files, params, settings
 from tasks.ground.errors import DataMissing
 from tasks.modelling import measures
@@ -24,14 +25,13 @@ def prepare(name: str) -> None:
         ModelCodeError: models/<name>/rows does not give what it must, or an id stands in two partitions, or rows use
             what was not known yet.
     """
-    model = params.load().model(name)
-    build, home = settings.BUILD / name, settings.ROOT / "data"
-    manifest = files.read_json(build / "partitions.json")
-    tables = {dataset: {home / dataset / f: md5 for f, md5 in sorted(of.items())} for dataset, of in manifest.items()}
-    packages = (build / "environment" / "preparation.txt").read_text(encoding="utf-8")
-    maker = RowsMaker(name, model, tables, packages)
+    build, maker = settings.BUILD / name, _maker(name)
+    model = maker.model
     measures.refuse_shared_names(model.described(), f"params.yaml: models.{name}.features")
     choose_split(maker.complete, model.split)  # too few are refused before rows are made
+    if new := [partition for partition in maker.complete if not maker.is_made(partition)]:
+        items = [[name, run] for run in engine.runs(new)]
+        engine.each("tasks.training.prepare:make", items, f"prepare {name}", fewest=2)
     with files.replacing(build / "rows") as folder:
         folder.mkdir()
         rows = {partition: folder / f"{partition}.parquet" for partition in maker.complete}
@@ -49,6 +49,22 @@ def prepare(name: str) -> None:
         if model.split.forecast:
             split |= _of_forecast(maker, rows, split)
     files.write_json(build / "split.json", split)
+
+
+def make(name: str, partitions: list[str]) -> None:
+    """Make the rows of some partitions: they are in the memo then."""
+    maker = _maker(name)
+    for partition in partitions:
+        maker.rows(partition)
+
+
+def _maker(name: str) -> RowsMaker:
+    """Of the partitions that were validated."""
+    build, home = settings.BUILD / name, settings.ROOT / "data"
+    manifest = files.read_json(build / "partitions.json")
+    tables = {dataset: {home / dataset / f: md5 for f, md5 in sorted(of.items())} for dataset, of in manifest.items()}
+    packages = (build / "environment" / "preparation.txt").read_text(encoding="utf-8")
+    return RowsMaker(name, params.load().model(name), tables, packages)
 
 
 def choose_split(complete: list[str], split: params.Split) -> dict[str, Any]:

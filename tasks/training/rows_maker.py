@@ -52,13 +52,20 @@ class RowsMaker:
             NotOrdered: as `files`.
         """
         tables = self.files(partition)
-        hashes = {dataset: {path.name: self.tables[dataset][path] for path in of} for dataset, of in tables.items()}
-        suites = {dataset: [contract.digest(self.name, dataset, p.stem) for p in of] for dataset, of in tables.items()}
 
         def make(target: Path) -> None:
             make_rows(self.name, self.model, partition, tables).to_parquet(target, index=False, compression="zstd")
 
-        return files.memo("rows", {**self._makers, "tables": hashes, "suites": suites}, ".parquet", make)
+        return files.memo("rows", self._key(tables), ".parquet", make)
+
+    def is_made(self, partition: str) -> bool:
+        """Whether there are rows of what a partition is made of now."""
+        return files.kept("rows", self._key(self.files(partition)), ".parquet") is not None
+
+    def _key(self, tables: Mapping[str, list[Path]]) -> dict[str, Any]:
+        hashes = {dataset: {path.name: self.tables[dataset][path] for path in of} for dataset, of in tables.items()}
+        suites = {dataset: [contract.digest(self.name, dataset, p.stem) for p in of] for dataset, of in tables.items()}
+        return {**self._makers, "tables": hashes, "suites": suites}
 
     @cached_property
     def _makers(self) -> dict[str, Any]:

@@ -1,24 +1,20 @@
 """A fit of a trial: an estimator learns from the rows of one fold's learning side, and answers the other side.
 
-`python -m tasks.training.tuning.fits <folder> <model> <parent>` is a worker: it reads a task a line, `{"estimator": …,
-"fold": 1}`, and prints its outcome. The folder holds what all of them share: params.yaml as it was, the training rows,
-the folds. A worker ends when nobody reads its output any more, or its parent is gone.
+A worker of the engine does it (`fit`). A folder holds what all fits share: params.yaml as it was, the training rows,
+the folds.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import sys
-import threading
 import time
 import warnings
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tasks.ground import arithmetic, files, numbers, params, priority
+from tasks.ground import arithmetic, files, numbers, params
 from tasks.ground.words import one_line
 from tasks.modelling import metrics, user_code
 from tasks.runtime import decisions, model_file
@@ -88,7 +84,7 @@ def _of_rows(model: params.Model, asked: pd.DataFrame, answers: pd.DataFrame) ->
     return {"loss": numbers.short((losses * weights).sum() / weights.sum()), "slices": slices}
 
 
-# ── the worker ────────────────────────────────────────────────────────────────────────────────────
+# ── what a worker does ────────────────────────────────────────────────────────────────────────────
 
 
 def lay_down(folder: Path, learn: pd.DataFrame, folds: list[Fold], text: str) -> None:
@@ -99,25 +95,25 @@ def lay_down(folder: Path, learn: pd.DataFrame, folds: list[Fold], text: str) ->
     files.write_json(folder / "folds.json", described)
 
 
-def main(folder: Path, name: str, parent: int) -> int:
-    """Work until there is no task; gives the exit code."""
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+def fit(folder: str, name: str, estimator: dict[str, Any], fold: int) -> Outcome:
+    """Fit an estimator on a fold of what lies in a folder."""
+    model, learn, folds = _laid_down(folder, name)
+    tried = model.model_copy(update={"estimator": params.Estimator.model_validate(estimator)})
+    return _outcome(name, tried, learn, folds[fold])
+
+
+@lru_cache(maxsize=1)
+def _laid_down(folder: str, name: str) -> tuple[params.Model, pd.DataFrame, list[Fold]]:
+    """Once in a worker: a folder's name says what it holds."""
     import pandas as pd
 
     arithmetic.refuse_other()
-    priority.lower(os.getpid())
-    model = params.load(folder / "params.yaml").model(name)
-    learn = pd.read_parquet(folder / "rows.parquet")
-    folds = [
-        Fold(each["name"], np.array(each["learn"]), np.array(each["answer"]))
-        for each in files.read_json(folder / "folds.json")
-    ]
-    answer, sys.stdout = sys.stdout, sys.stderr  # what a pipeline prints is no outcome
-    for line in sys.stdin:
-        task = json.loads(line)
-        tried = model.model_copy(update={"estimator": params.Estimator.model_validate(task["estimator"])})
-        print(json.dumps(_outcome(name, tried, learn, folds[task["fold"]])), file=answer, flush=True)
-    return 0
+    folds = files.read_json(Path(folder) / "folds.json")
+    return (
+        params.load(Path(folder) / "params.yaml").model(name),
+        pd.read_parquet(Path(folder) / "rows.parquet"),
+        [Fold(each["name"], np.array(each["learn"]), np.array(each["answer"])) for each in folds],
+    )
 
 
 def _outcome(name: str, model: params.Model, learn: pd.DataFrame, fold: Fold) -> Outcome:
@@ -132,14 +128,3 @@ def _outcome(name: str, model: params.Model, learn: pd.DataFrame, fold: Fold) ->
     except Exception as error:  # noqa: BLE001 - a library's own error: the trial has failed, and is shown as such
         text = one_line(error, 500)
         return {"error": f"{type(error).__name__}: {text}", "seconds": round(time.process_time() - begin, 3)}
-
-
-def _end_with(parent: int) -> None:
-    """A fit may take long: whoever wanted it may be gone meanwhile."""
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
-
-
-if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])))

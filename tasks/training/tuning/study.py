@@ -16,11 +16,13 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any, Literal
 
+from tasks.engine import task as tasks
+from tasks.engine.protocol import Workers
+from tasks.engine.task import Task, WorkersLost
 from tasks.ground import files, json_lines, numbers, params
 from tasks.ground.errors import ModelCodeError, ParamsError
 from tasks.training.tuning import space as spaces
 from tasks.training.tuning.sampler import Sampler
-from tasks.training.tuning.workers import Task, Workers
 
 if TYPE_CHECKING:
     from tasks.training.tuning.fits import Outcome
@@ -134,7 +136,13 @@ class Study:
 
 
 def run(
-    space: Space, tune: params.Tune, folds: Sequence[Fold], workers: Workers, journal: Path, tell: Tell = lambda _: None
+    space: Space,
+    tune: params.Tune,
+    folds: Sequence[Fold],
+    workers: Workers,
+    fit: Sequence[str],
+    journal: Path,
+    tell: Tell = lambda _: None,
 ) -> Study:
     """Search a space on folds.
 
@@ -143,13 +151,14 @@ def run(
         tune: how many trials, which budget, whether to prune, the seed.
         folds: of the training rows.
         workers: who fits.
+        fit: the function that fits an estimator on a fold (`fits.fit`), and what it is given before these two.
         journal: the fits so far of the same rows, folds and code; a line is added for each.
         tell: is told after each fit how far it is.
 
     Raises:
         ModelCodeError: the present parameters, or all that were tried, cannot be fitted; or the budget is too small.
     """
-    fits = _Fits(journal, workers, len(folds))
+    fits = _Fits(journal, workers, fit, len(folds))
     present = StudyTrial(0, space.point_of_base() or {}, space.base)
     trials, sampler = [present], Sampler(space, tune.seed)
 
@@ -221,11 +230,20 @@ def _progress(trials: Sequence[StudyTrial], tune: params.Tune, spent_s: float, w
     return StudyProgress(max(len(ended) - 1, 0), tune.trials, best, trials[0].score, spent_s, left_s)
 
 
+def _fitted(outcome: tasks.Outcome) -> Outcome:
+    """A trial that no worker survives has failed."""
+    try:
+        fitted: Outcome = tasks.result(outcome)
+    except WorkersLost as error:
+        return {"error": str(error), "seconds": 0.0}
+    return fitted
+
+
 class _Fits:
     """The fits that were made, by estimator and fold; others are made by workers, and written to the journal."""
 
-    def __init__(self, journal: Path, workers: Workers, folds: int) -> None:
-        self.journal, self.workers, self.folds = journal, workers, folds
+    def __init__(self, journal: Path, workers: Workers, fit: Sequence[str], folds: int) -> None:
+        self.journal, self.workers, self.fit, self.folds = journal, workers, fit, folds
         self.made: dict[tuple[str, int], Outcome] = {
             (line["estimator"], line["fold"]): line["outcome"] for line in json_lines.lines(journal)
         }
@@ -246,11 +264,11 @@ class _Fits:
             fold, _, trial = min(waiting, key=lambda each: each[:2])  # all have about as many: they end together
             at_work.add((trial.digest, fold))
             estimator = trial.estimator.model_dump(mode="json", by_alias=True)
-            return {"estimator": estimator, "fold": fold, "digest": trial.digest}
+            return tasks.task(*self.fit, estimator, fold, digest=trial.digest, fold=fold)
 
-        def done(task: Task, outcome: Outcome) -> None:
+        def done(task: Task, outcome: tasks.Outcome) -> None:
             key = task["digest"], task["fold"]
-            self.made[key] = outcome
+            self.made[key] = outcome = _fitted(outcome)
             at_work.discard(key)
             json_lines.append(self.journal, {"estimator": key[0], "fold": key[1], "outcome": outcome})
             take()

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,11 @@ import pytest
 
 from deployments import cli
 from tasks import steps
+from tasks.engine import engine, local
+from tasks.engine.protocol import ThisProcess
 from tasks.ground import files, json_lines, params, paths, settings
 from tasks.ground.errors import DataMissing, Mistake
 from tasks.lifecycle import tune
-from tasks.training.tuning import fits, workers
-from tasks.training.tuning.folds import Fold
 from tests.conftest import Project, copy_project
 from tests.deployments.conftest import until
 
@@ -57,36 +57,15 @@ def project(prepared: Path, tmp_path: Path, enter: Callable[[Path], Project]) ->
     return enter(copy_project(prepared, tmp_path / "project"))
 
 
-@dataclass
-class Here:
-    """Workers of this process: the same fits, without starting another."""
-
-    folder: Path
-    name: str
-    count: int
-
-    def __enter__(self) -> Here:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Nothing is to be ended."""
-
-    def run(self, following: Callable[[], Any], done: Callable[[Any, Any], None]) -> None:
-        """One after the other, with what lies in the folder."""
-        model = params.load(self.folder / "params.yaml").model(self.name)
-        learn = pd.read_parquet(self.folder / "rows.parquet")
-        folds = [
-            Fold(each["name"], each["learn"], each["answer"]) for each in files.read_json(self.folder / "folds.json")
-        ]
-        while (task := following()) is not None:
-            tried = model.model_copy(update={"estimator": params.Estimator.model_validate(task["estimator"])})
-            done(task, fits._outcome(self.name, tried, learn, folds[task["fold"]]))
-
-
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No process is started."""
-    monkeypatch.setattr(tune, "Workers", Here)
+    """No process is started: the same fits, one after the other."""
+    in_this_process(monkeypatch)
+
+
+def in_this_process(patch: pytest.MonkeyPatch) -> None:
+    """Whatever is asked for, this process does."""
+    patch.setattr(engine, "opened", lambda *_, **__: nullcontext(ThisProcess()))
 
 
 def search(**request: Any) -> tune.TuneResult:
@@ -195,9 +174,9 @@ def test_what_cannot_be_searched_is_told(project: Project) -> None:
 @pytest.mark.slow
 def test_processes_that_die_are_replaced_and_the_table_is_the_same(project: Project) -> None:
     """Two workers, one of which is killed at its first fit, against this process alone."""
-    deaths, start = [], workers.Workers._start
+    deaths, start = [], local.LocalWorkers._start
 
-    def started(self: workers.Workers) -> workers.Worker:
+    def started(self: local.LocalWorkers) -> local.Worker:
         worker = start(self)
         if not deaths:
             deaths.append(worker.process.pid)
@@ -205,13 +184,13 @@ def test_processes_that_die_are_replaced_and_the_table_is_the_same(project: Proj
         return worker
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(workers.Workers, "_start", started)
+        patch.setattr(local.LocalWorkers, "_start", started)
         pair = tune.run("tiny", params.load(), tune.TuneRequest(workers=2), log=lambda _: None)
     assert deaths
-    assert not [child for child in psutil.Process().children() if "tuning.fits" in " ".join(child.cmdline())]
+    assert not [child for child in psutil.Process().children() if "tasks.engine.worker" in child.cmdline()]
     shutil.rmtree(paths.tunings("tiny"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tune, "Workers", Here)
+        in_this_process(patch)
         assert search().study.digest == pair.study.digest
 
 
@@ -264,7 +243,7 @@ def _kill(run: subprocess.Popen[bytes], draw: random.Random) -> bool:
 
 def _is_worker(process: psutil.Process, root: Path) -> bool:
     command = " ".join(process.info["cmdline"] or [])
-    return "tasks.training.tuning.fits" in command and str(root) in command
+    return "tasks.engine.worker" in command and process.cwd() == str(root)
 
 
 def test_the_form_has_the_whole_search() -> None:

@@ -66,7 +66,7 @@ class Here:
                 raise Killed
             task = self.at_work.pop(draw.randrange(len(self.at_work)))
             self.fits += 1
-            done(task, self.score(task["estimator"], task["fold"]))
+            done(task, {"result": self.score(*task["arguments"])})
 
 
 class Clocked(Here):
@@ -85,14 +85,14 @@ class Clocked(Here):
             if not ends:
                 return
             self.now, _, task = ends.pop(ends.index(min(ends)))
-            done(task, self.score(task["estimator"], task["fold"]))
+            done(task, {"result": self.score(*task["arguments"])})
 
 
 def searched(journal: Path, workers: Here, tell: study.Tell = lambda _: None, **changed: Any) -> study.Study:
     """A study of the two families."""
     tune = params.Tune.model_validate({**SEVERAL, **changed})
     space = Space.of(_Model, tune)  # type: ignore[arg-type]
-    return study.run(space, tune, FOLDS, workers, journal, tell)  # type: ignore[arg-type]
+    return study.run(space, tune, FOLDS, workers, ("tasks.none:fit",), journal, tell)
 
 
 class _Model:

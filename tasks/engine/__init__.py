@@ -1,0 +1,1 @@
+"""One executor for what is wide: partitions, trainings, trials, backtests, files to score."""
