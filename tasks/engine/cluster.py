@@ -71,7 +71,7 @@ class DaskWorkers:
         import distributed
 
         given: dict[str, Task] = {}
-        ended: Any = distributed.as_completed()  # type: ignore[no-untyped-call]
+        ended: Any = distributed.as_completed(loop=self.client.loop)  # type: ignore[no-untyped-call]
         while True:
             while len(given) < self.count and (task := following()) is not None:
                 future = self.client.submit(work, json.dumps({**task, **_place()}), key=f"evergreen-{uuid4().hex}")
