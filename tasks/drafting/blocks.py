@@ -57,7 +57,10 @@ def of(survey: Survey, without: Sequence[str | None]) -> list[ColumnBlock]:
     blocks: list[ColumnBlock] = []
     for stem, first, columns in _runs([name for name in survey.columns if name not in without]):
         facts = [survey.columns[name] for name in columns]
-        if len(columns) < FEWEST or any(each.kind not in {"integer", "number"} or each.missing for each in facts):
+        is_list = survey.source.lists.get(stem.removesuffix("_")) == len(columns)
+        if (len(columns) < FEWEST and not is_list) or any(
+            each.kind not in {"integer", "number"} or each.missing for each in facts
+        ):
             continue
         name = " ".join(stem.split()).strip("_.- ") or "numbers"
         taken = {*(block.feature for block in blocks), *survey.columns}

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.ground.errors import DataMissing, Mistake, did_you_mean
 from tasks.ground.words import one_line
+from tasks.tables import list_columns
 from tasks.tables.contract import Dialect
 from tasks.tables.conversions import PLAIN
 
@@ -77,6 +78,8 @@ class TableSource:
     """Column → its kind (tasks/tables/conversions.py), where values have types."""
     nested: dict[str, str] = field(default_factory=dict)
     """Column → its type, of those that no contract knows; they are left out."""
+    lists: dict[str, int] = field(default_factory=dict)
+    """Column of lists of numbers → how many each has: it is read as so many columns."""
     first_row: tuple[str, ...] = ()
     """Where columns have no names."""
     seen: tuple[tuple[int, int, int], ...] = field(default=(), repr=False)
@@ -98,7 +101,7 @@ class TableSource:
         total, before, rows = sum(size for size, _, _ in self.seen) or 1, 0, 0
         for path, seen in zip(self.paths, self.seen, strict=True):
             with _readable(path, self.dialect):
-                read_file = {".parquet": _parquet, ".jsonl": _json}.get(path.suffix, self._csv)
+                read_file = {".parquet": self._parquet, ".jsonl": self._json}.get(path.suffix, self._csv)
                 for batch, read in read_file(path, columns or self.columns):
                     rows += len(batch)
                     progress(min(1.0, (before + read * seen[0]) / total), rows)
@@ -138,21 +141,21 @@ class TableSource:
         if last is not None and self.columns[-1] in columns:
             table_files.refuse_open_quote(path, last, list(columns).index(self.columns[-1]), dialect)
 
+    def _parquet(self, path: Path, columns: Sequence[str]) -> Iterator[tuple[pa.RecordBatch, float]]:
+        from pyarrow import parquet
 
-def _parquet(path: Path, columns: Sequence[str]) -> Iterator[tuple[pa.RecordBatch, float]]:
-    from pyarrow import parquet
+        inside = {each for name, count in self.lists.items() for each in list_columns.names(name, count)}
+        with parquet.ParquetFile(path) as opened:
+            read, rows = 0, opened.metadata.num_rows
+            stored = [*(name for name in self.columns if name not in inside), *self.lists]
+            for batch in opened.iter_batches(65_536, columns=stored):
+                read += len(batch)
+                yield list_columns.spread(batch, self.lists).select(list(columns)), read / rows
 
-    with parquet.ParquetFile(path) as opened:
-        read, rows = 0, opened.metadata.num_rows
-        for batch in opened.iter_batches(65_536, columns=list(columns)):
-            read += len(batch)
-            yield batch.select(list(columns)), read / rows
-
-
-def _json(path: Path, columns: Sequence[str]) -> Iterator[tuple[pa.RecordBatch, float]]:
-    size = path.stat().st_size
-    for count, batch in enumerate(_opened_json(path), 1):
-        yield batch.select(list(columns)), min(1.0, count * JSON_BLOCK / size)
+    def _json(self, path: Path, columns: Sequence[str]) -> Iterator[tuple[pa.RecordBatch, float]]:
+        size = path.stat().st_size
+        for count, batch in enumerate(_opened_json(path), 1):
+            yield list_columns.spread(batch, self.lists).select(list(columns)), min(1.0, count * JSON_BLOCK / size)
 
 
 def _opened_json(path: Path) -> Any:
@@ -290,9 +293,29 @@ def _look_at_types(paths: tuple[Path, ...]) -> TableSource:
     kinds = {name: conversions.kind_of(type_) for name, type_ in types.items()}
     nested = {name: str(types[name]) for name, kind in kinds.items() if kind not in (*conversions.NATURAL, "null")}
     notes = ["JSON lines become Parquet: deliver later partitions as Parquet"] if paths[0].suffix == ".jsonl" else []
-    flat = {name: kind for name, kind in kinds.items() if name not in nested}
+    lists = {name: count for name in nested if (count := _length(paths, name, types[name]))}
+    flat: dict[str, str] = {}
+    for name, kind in kinds.items():
+        if name in lists:
+            flat |= dict.fromkeys(list_columns.names(name, lists[name]), conversions.kind_of(types[name].value_type))
+        elif name not in nested:
+            flat[name] = kind
+    _refuse_columns(list(flat), paths[0])
+    nested = {name: type_ for name, type_ in nested.items() if name not in lists}
     seen = tuple(map(_looks, paths))
-    return TableSource(paths, tuple(flat), notes=tuple(notes), kinds=flat, nested=nested, seen=seen)
+    return TableSource(paths, tuple(flat), notes=tuple(notes), kinds=flat, nested=nested, lists=lists, seen=seen)
+
+
+def _length(paths: Sequence[Path], name: str, type_: pa.DataType) -> int | None:
+    """How many numbers the lists of a column have; None of another column, or where they differ."""
+    from pyarrow import parquet
+
+    if not list_columns.is_of_numbers(type_):
+        return None
+    if paths[0].suffix == ".jsonl":
+        return list_columns.length([next(iter(_opened_json(paths[0]))).column(name)])
+    batches = (batch for path in paths for batch in parquet.ParquetFile(path).iter_batches(65_536, columns=[name]))
+    return list_columns.length(batch.column(0) for batch in batches)
 
 
 def _schema(path: Path) -> pa.Schema:
@@ -314,7 +337,7 @@ def _readable(path: Path, dialect: Dialect) -> Iterator[None]:
 
     try:
         yield
-    except (pa.ArrowException, UnicodeError, Unreadable) as error:
+    except (pa.ArrowException, UnicodeError, Unreadable, list_columns.Uneven) as error:
         text = one_line(error, 300)
         how = "" if path.suffix in TYPED else f" ({dialect.encoding}, «{dialect.delimiter}» between columns)"
         raise Mistake(f"{path} cannot be read to its end{how}: {text}") from None

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.ground.words import one_line
-from tasks.tables import contract, conversions
+from tasks.tables import contract, conversions, list_columns
 from tasks.tables.contract import Contract, Dialect
 from tasks.tables.conversions import PLAIN, SAFE
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-CODE = (contract.__file__, conversions.__file__, __file__)
+CODE = (contract.__file__, conversions.__file__, list_columns.__file__, __file__)
 """What a table is read by: for what is kept of it."""
 
 SUFFIXES = (".csv", ".tsv", ".parquet")
@@ -220,7 +220,8 @@ def _parquet(path: Path, wanted: Contract) -> pa.Table:
 
     with _opened(path) as opened:
         schema = opened.schema_arrow
-        asked = {*_types(wanted), *(name for name in _by_pandas(schema) if isinstance(name, str))}
+        lists = _lists(schema, wanted)
+        asked = {*_types(wanted), *lists, *(name for name in _by_pandas(schema) if isinstance(name, str))}
         needed = [name for name in schema.names if name in asked] if wanted.additional == "allow" else schema.names
         try:
             table = opened.read(needed or None)
@@ -233,7 +234,20 @@ def _parquet(path: Path, wanted: Contract) -> pa.Table:
                 f"them back: have them written as lists of any length"
             ) from None
         _refuse_damage(table)
-        return _instants(table, opened)
+        try:
+            return list_columns.spread(_instants(table, opened), lists)
+        except list_columns.Uneven as error:
+            raise Unreadable(str(error)) from None
+
+
+def _lists(schema: Any, wanted: Contract) -> dict[str, int]:
+    """The columns of lists whose numbers are declared, as emb_0, emb_1, … of emb; and how many."""
+    declared = {
+        field.name: sum(re.fullmatch(rf"{re.escape(field.name)}_\d+", name) is not None for name in wanted.columns)
+        for field in schema
+        if list_columns.is_of_numbers(field.type) and field.name not in wanted.columns
+    }
+    return {name: count for name, count in declared.items() if count}
 
 
 def _opened(path: Path) -> Any:

@@ -724,3 +724,21 @@ def test_few_rows_of_many_columns_make_no_model_too_sure(add: Callable[..., Adde
     """Else the first verdict would be that it is worse than knowing nothing."""
     wide = pd.concat([visits(120), pd.DataFrame(RNG.random((120, 90))).add_prefix("k")], axis=1)
     assert add(wide).model.estimator.params["C"] < 0.1
+
+
+def test_lists_of_one_length_are_one_vector_however_they_come_again(add: Callable[..., Added], tmp_path: Path) -> None:
+    """Embeddings in Parquet: partitions hold a column a number, and a delivery with lists is read as one."""
+    frame = visits().assign(emb=[RNG.random(8).astype("float32") for _ in range(600)])
+    frame.to_parquet(tmp_path / "visits.parquet", index=False)
+    added = add(tmp_path / "visits.parquet")
+    assert (added.model.features["emb"].type, added.model.features["emb"].length) == ("vector", 8)
+    assert all(validate.check(path, "shop", "shop", None).passed for path in landed(added))
+    frame[frame["at"] >= "2025-06-01"].to_parquet(tmp_path / "2025-06.parquet", index=False)
+    accepted, lines = dry_run.examine(tmp_path / "2025-06.parquet", params.load(), "shop")
+    assert accepted, lines
+
+
+def test_lists_of_several_lengths_are_left_out(add: Callable[..., Added], tmp_path: Path) -> None:
+    """They are no vector; a later delivery with a list of another length is refused with its row."""
+    visits().assign(emb=[[1.0] * (1 + i % 2) for i in range(600)]).to_parquet(tmp_path / "visits.parquet", index=False)
+    assert "emb: is list<" in add(tmp_path / "visits.parquet").told
