@@ -46,7 +46,7 @@ def _chains(chain: str | None) -> list[str]:
     existing = verification.chains()
     if chain is None:
         return existing
-    if chain not in existing:
+    if chain not in {*existing, journal.PLATFORM}:
         raise Mistake(f"the journal has no line of {chain!r}{did_you_mean(chain, existing)}")
     return [chain]
 

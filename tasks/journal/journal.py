@@ -40,6 +40,7 @@ Kind = Literal[
     "rollback",
     "withdrawal",
     "alias",  # of MLflow, moved by hand
+    "batch",  # rows were scored into a folder
     "rollout",  # a release went live, or was withdrawn
     "stage",  # a release is tried: warm, or with a share of the requests
     "alarm",  # opened or closed
@@ -213,6 +214,31 @@ def lines(chain: str, *kinds: Kind) -> tuple[Line, ...]:
 def _lines(path: Path, state: object, kinds: tuple[Kind, ...]) -> tuple[Line, ...]:  # noqa: ARG001 - a change changes it
     written = path.read_bytes().split(b"\n")
     return tuple(_chosen(json_lines.values((line for line in written if _may_be(line, kinds)), path), kinds))
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Lines that are missing in a chain, as far as their numbers tell; `verify` tells all."""
+
+    first: int
+    last: int
+    since: str
+    """The time of the line before them; empty where none is."""
+
+    def __str__(self) -> str:
+        return f"lines {self.first} to {self.last}" if self.last > self.first else f"line {self.first}"
+
+
+def gaps(chain: str) -> list[Gap]:
+    """Where lines are missing between others, or after the last one."""
+    found, before, since = [], 0, ""
+    for line in lines(chain):
+        if line.number > before + 1:
+            found.append(Gap(before + 1, line.number - 1, since))
+        before, since = max(before, line.number), line.time
+    head = json_lines.value(paths.journal_head(chain).read_bytes()) if paths.journal_head(chain).exists() else None
+    newest = head["number"] if isinstance(head, dict) and isinstance(head.get("number"), int) else 0
+    return found + ([Gap(before + 1, newest, since)] if newest > before else [])
 
 
 def last(chain: str, *kinds: Kind) -> Line | None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from tasks.ground.errors import Mistake
+from tasks.ground.errors import JournalDamaged, Mistake
 from tasks.ground.words import many
+from tasks.journal import journal
+from tasks.journal.journal import Line
 from tasks.prediction_log import prediction_log
-from tasks.release.registry import desired_state
 
 MOMENT = timedelta(minutes=1)
 """The requests of a moment are those of the minute that begins with it."""
@@ -60,23 +62,24 @@ def over(model: str, since: datetime, until: datetime | None = None) -> Answered
 
     Raises:
         Mistake: it is in the future, ends before it begins, or before anything was live.
+        JournalDamaged: lines are missing that may tell it.
     """
     if since > datetime.now(UTC):
         raise Mistake(f"{since.isoformat()} is in the future: what will be live is not known")
     until = until or since + MOMENT
     if until <= since:
         raise Mistake(f"the span ends ({until.isoformat()}) before it begins ({since.isoformat()})")
-    journal = _journal(model)
-    before = _live(journal, since)
-    within = [line for line in journal if since < _at(line) < until]
+    known = history(model)
+    known.refuse_gap(since, until)
+    before, within = known.live_at(since), known.within(since, until)
     if not before and not within:
-        first = f"the first release went live {journal[0]['time']}" if journal else "no release was live yet"
-        raise Mistake(f"{model}: nothing was live at {since.isoformat()}: {first}")
+        raise Mistake(f"{model}: nothing was live at {since.isoformat()}: {known.first()}")
+    lines = [*([before] if before else []), *within]
     return AnsweredSpan(
         model,
         since.isoformat(),
         until.isoformat(),
-        [*([before] if before else []), *within],
+        [line.flat for line in lines],
         _shares(model, since, until),
     )
 
@@ -86,22 +89,96 @@ def version_at(model: str, at: datetime) -> int:
 
     Raises:
         Mistake: none was.
+        JournalDamaged: lines are missing that may tell it.
     """
-    live = _live(_journal(model), at)
+    known = history(model)
+    known.refuse_gap(at, at)
+    live = known.live_at(at)
     if live is None:
         raise Mistake(f"{model}: nothing was live at {at.isoformat()}; `evergreen history {model}` tells when what was")
-    return int(live["version"])
+    return int(live.what["version"])
 
 
-def line_at(model: str, at: datetime) -> dict[str, Any] | None:
-    """The line of the journal by which a release was live at a moment; None where none was."""
-    return _live(_journal(model), at)
+# ── by the journal ────────────────────────────────────────────────────────────────────────────────
 
 
-def was_live(model: str, candidate: str, before: datetime) -> bool:
-    """Whether a release had been live before a moment."""
-    lines = [line for line in _journal(model) if _at(line) <= before]
-    return any(line["outcome"] == "live" and line["candidate"] == candidate for line in lines)
+@dataclass
+class LiveHistory:
+    """Which release was live when, and which was tried with which share, by the journal; read once."""
+
+    model: str
+    lines: tuple[Line, ...]
+    """On rollouts and their stages."""
+
+    def __post_init__(self) -> None:
+        rollouts = sorted((line for line in self.lines if line.kind == "rollout"), key=_at)
+        self._rollouts, self._times = rollouts, [_at(line) for line in rollouts]
+        self._live: list[Line | None] = []
+        self._went_live: dict[str, datetime] = {}
+        live: Line | None = None
+        for line in rollouts:
+            if line.what["outcome"] == "live":
+                live = line
+                self._went_live.setdefault(line.what["candidate"], _at(line))
+            elif live and live.what["candidate"] == line.what["candidate"]:  # a canary may be withdrawn too
+                live = None
+            self._live.append(live)
+        self._stages = sorted((line for line in self.lines if line.kind == "stage"), key=_at)
+        self._stage_times = [_at(line) for line in self._stages]
+
+    def live_at(self, at: datetime) -> Line | None:
+        """The line by which a release was live at a moment; None where none was."""
+        place = bisect_right(self._times, at)
+        return self._live[place - 1] if place else None
+
+    def was_live(self, candidate: str, before: datetime) -> bool:
+        """Whether a release had been live before a moment."""
+        return candidate in self._went_live and self._went_live[candidate] <= before
+
+    def share_at(self, candidate: str, at: datetime) -> float | None:
+        """The share of the requests that a release had as canary at a moment; None where it had none."""
+        place = bisect_right(self._stage_times, at)
+        stage = self._stages[place - 1].what if place else {"canary": None, "share": None}
+        is_tried = stage["canary"] is not None and stage["canary"]["candidate"] == candidate
+        return stage["share"] if is_tried else None
+
+    def within(self, since: datetime, until: datetime) -> list[Line]:
+        """What changed in a span, after its beginning."""
+        return self._rollouts[bisect_right(self._times, since) : bisect_left(self._times, until)]
+
+    def first(self) -> str:
+        """Since when anything was live, in words."""
+        return f"the first release went live {self._rollouts[0].time}" if self._rollouts else "no release was live yet"
+
+    def refuse_gap(self, since: datetime, until: datetime) -> None:
+        """Refuse to tell who was live where lines are missing that may say so.
+
+        Raises:
+            JournalDamaged: since the line by which a release was live then, until the end of the span.
+        """
+        live = self.live_at(since)
+        for gap in journal.gaps(self.model):
+            begin = datetime.fromisoformat(gap.since) if gap.since else datetime.min.replace(tzinfo=UTC)
+            if begin <= until and (live is None or begin >= _at(live)):
+                raise JournalDamaged(
+                    f"the journal of {self.model} lacks {gap}, and they may tell who was live at {since.isoformat()}. "
+                    f"`evergreen journal verify {self.model}` says where; a backup of var/journal has them"
+                )
+
+
+_read: dict[str, LiveHistory] = {}
+
+
+def history(model: str) -> LiveHistory:
+    """What the journal says of a model now; read again when it has grown."""
+    lines = journal.lines(model, "rollout", "stage")
+    if model not in _read or _read[model].lines is not lines:
+        _read[model] = LiveHistory(model, lines)
+    return _read[model]
+
+
+def _at(line: Line) -> datetime:
+    return datetime.fromisoformat(line.time)
 
 
 def parse(text: str) -> datetime:
@@ -115,27 +192,6 @@ def parse(text: str) -> datetime:
     except ValueError:
         raise Mistake(f"{text!r} is no time: write 2013-11-03T12:00Z") from None
     return at if at.tzinfo else at.replace(tzinfo=UTC)
-
-
-def _live(journal: list[dict[str, Any]], at: datetime) -> dict[str, Any] | None:
-    """The line by which a release was live at a moment."""
-    live: dict[str, Any] | None = None
-    for line in journal:
-        if _at(line) > at:
-            break
-        if line["outcome"] == "live":
-            live = line
-        elif live and live["candidate"] == line["candidate"]:  # a canary may be withdrawn too
-            live = None
-    return live
-
-
-def _journal(model: str) -> list[dict[str, Any]]:
-    return sorted(desired_state.history(model), key=_at)
-
-
-def _at(line: dict[str, Any]) -> datetime:
-    return datetime.fromisoformat(line["time"])
 
 
 def _shares(model: str, since: datetime, until: datetime) -> list[Share]:

@@ -7,7 +7,7 @@ the journal of rollouts, the decisions to train, the labels that the monitor has
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.data import revisions, versions
 from tasks.ground import files, params, paths, settings
-from tasks.ground.errors import DataMissing, EvergreenError, FileTorn, Mistake
+from tasks.ground.errors import DataMissing, EvergreenError, Mistake
 from tasks.ground.words import many, one_line
 from tasks.journal import journal
+from tasks.journal.journal import Kind
 from tasks.lifecycle import live
 from tasks.prediction_log import prediction_log
 from tasks.prediction_log.log_tables import moment
@@ -32,6 +33,11 @@ if TYPE_CHECKING:
 HEX = frozenset("0123456789abcdef")
 
 ANSWER = {"prediction", "probability", "low", "high", "anomaly_score", "unseen", "problem"}
+
+ACTS: tuple[Kind, ...] = (
+    *("training", "registered", "approval", "promotion", "rollback", "withdrawal", "alias", "rollout", "stage"),
+)
+"""The kinds of lines that tell what was done with a release."""
 
 PART = {"prediction_id", "release", "source", "row"}
 """What every part of a batch has, among other columns."""
@@ -47,13 +53,15 @@ class Trace:
     """time, request, key, ms, source; row: as it was posted."""
     answer: dict[str, Any]
     release: dict[str, Any]
-    """candidate, version; as: live, canary or batch; since; promoted_by; champion: its spans; withdrawn."""
+    """candidate, version; as: live, canary or batch; share: as canary; promoted_by; champion: its spans; withdrawn."""
+    decided: list[dict[str, Any]]
+    """The journal's lines about the release: time, kind, who, run, why."""
     verdicts: list[dict[str, Any]]
     """Each with id, promoted, summary, champion and checks."""
     training: dict[str, Any]
     """run, commit, dirty, data, lock, python, libraries, estimator, why."""
     learned_from: list[dict[str, Any]]
-    """dataset, partition, md5; now: as it was, revised or withdrawn."""
+    """dataset, partition, md5; now: as it was, revised or withdrawn; came, by, why: when, by whom, and why it came."""
     label: dict[str, Any] | None
     unknown: list[str] = field(default_factory=list)
 
@@ -71,6 +79,8 @@ class Trace:
         yield f"  label      {self.label['value'] if self.label else 'not known'}"
         yield f"  release    version {release['version']}, candidate {release['candidate']}: {release['as']}"
         yield from (f"  champion   {span}" for span in release.get("champion", ()))
+        for act in self.decided:
+            yield f"  {act['kind']:<10} {act['time'][:19]} by {act['who']}" + (f": {act['why']}" if act["why"] else "")
         for verdict in self.verdicts:
             yield f"  verdict    {verdict['id']}: {verdict['summary']}"
         if training:
@@ -81,7 +91,9 @@ class Trace:
             yield f"  packages   lock {training['lock'][:16]}, Python {training['python']}, {training['libraries']}"
             yield f"  data       version {training['data']}"
         for part in self.learned_from:
-            yield f"  learned    {part['dataset']}/{part['partition']}  {part['md5']}  {part['now']}"
+            yield f"  learned    {part['dataset']}/{part['partition']}  {part['md5']}  {part['now']}" + (
+                f"; came {part['came'][:19]} by {part['by']}" if part["came"] else ""
+            )
         yield from (f"  unknown    {why}" for why in self.unknown)
 
 
@@ -91,6 +103,9 @@ class Tracer:
 
     config: params.Params
     origins: dict[tuple[str, str], _Made] = field(default_factory=dict)
+    parts: dict[Path, tuple[object, tuple[str, str] | str | None]] = field(default_factory=dict)
+    """Part of a batch → its state, and the first and the last id in it; why it cannot be read; None: of no batch."""
+    torn: dict[Path, str] = field(default_factory=dict)
 
     def trace(self, prediction_id: str) -> Trace:
         """The story of a prediction.
@@ -108,7 +123,7 @@ class Tracer:
             for model in self.config.models:
                 if story := find(model, prediction_id):
                     return story
-        raise DataMissing(_gone(prediction_id, self.config))
+        raise DataMissing(_gone(prediction_id, self.config, self.torn))
 
     def _logged(self, model: str, prediction_id: str) -> Trace | None:
         logged = prediction_log.find(model, prediction_id)
@@ -123,13 +138,14 @@ class Tracer:
             "source": "online",
             "row": logged.rows[0],
         }
-        origin = self._origin(model, logged.release)
-        released = _released(model, logged.release, moment(prediction_id))
-        return origin.story(prediction_id, asked, logged.predictions[0], released, _label(model, logged.row_keys[0]))
+        origin, answered = self._origin(model, logged.release), moment(prediction_id)
+        released, share = _released(model, logged.release, answered)
+        label = _label(model, logged.row_keys[0])
+        return origin.story(prediction_id, asked, logged.predictions[0], {"as": released, "share": share}, label)
 
     def _scored(self, model: str, prediction_id: str) -> Trace | None:
-        for path in sorted((paths.batches() / model).rglob("*.parquet")):
-            if row := _row_of_part(path, prediction_id):
+        for path in _parts(model):
+            if row := self._row_of_part(path, prediction_id):
                 answer = {name: value for name, value in row.items() if _is_answer(name)}
                 own = {"prediction_id", "model", "version", "release", "source", "data", "row", *answer}
                 asked: dict[str, Any] = {
@@ -140,8 +156,19 @@ class Tracer:
                     "source": f"batch of {row['source']}",
                 }
                 asked |= {"row": {n: v for n, v in row.items() if n not in own}, "place": row["row"]}
-                return self._origin(model, row["release"]).story(prediction_id, asked, answer, "batch", None)
+                return self._origin(model, row["release"]).story(prediction_id, asked, answer, {"as": "batch"}, None)
         return None
+
+    def _row_of_part(self, path: Path, prediction_id: str) -> dict[str, Any] | None:
+        """A part that cannot be read stops no trace: it is told where nothing else has the id."""
+        state = files.state_of(path)
+        if path not in self.parts or self.parts[path][0] != state:
+            self.parts[path] = (state, _ids_of_part(path))
+        ids = self.parts[path][1]
+        if isinstance(ids, str):
+            self.torn[path] = ids
+        is_in = isinstance(ids, tuple) and ids[0] <= prediction_id <= ids[1]
+        return _read_row(path, prediction_id) if is_in else None
 
     def _origin(self, model: str, candidate: str) -> _Made:
         key = (model, candidate)
@@ -150,12 +177,12 @@ class Tracer:
         return self.origins[key]
 
 
-def _gone(prediction_id: str, config: params.Params) -> str:
+def _gone(prediction_id: str, config: params.Params, torn: Mapping[Path, str]) -> str:
     kept = ", ".join(f"{name} {model.serving.log_days} days" for name, model in config.models.items())
     return (
-        f"no log has the prediction {prediction_id}, and no batch below {paths.batches()}. If it is an online one it "
-        f"was answered {_time(moment(prediction_id))}; logs are kept so long (serving.log_days): {kept}. It may also "
-        f"have been erased, or answered by another installation"
+        f"no log has the prediction {prediction_id}, and no batch below {paths.batches()} or where the journal says. "
+        f"If it is an online one it was answered {_time(moment(prediction_id))}; logs are kept so long (serving.log_days): {kept}. It may also "
+        f"have been erased, or answered by another installation{''.join(f'. {why}' for why in torn.values())}"
     )
 
 
@@ -171,15 +198,35 @@ def _is_answer(column: str) -> bool:
     return answer_columns.is_prediction(column) or bool(ANSWER & {column, column.partition(":")[2]})
 
 
-def _row_of_part(path: Path, prediction_id: str) -> dict[str, Any] | None:
+def _parts(model: str) -> Iterator[Path]:
+    """Every part of a batch of a model on this machine, wherever the journal says that one was written."""
+    folders = {paths.batches() / model} | {Path(line.what["to"]) for line in journal.lines(model, "batch")}
+    for folder in sorted(folders):
+        yield from sorted(folder.rglob("*.parquet"))
+
+
+def _ids_of_part(path: Path) -> tuple[str, str] | str | None:
+    """The first and the last id, as the file's own statistics have them; why it cannot be read; None: of no batch."""
     from pyarrow import ArrowInvalid, parquet
 
     try:
-        if not set(parquet.read_schema(path).names) >= PART:
+        footer = parquet.read_metadata(path)
+        names = footer.schema.to_arrow_schema().names
+        if not set(names) >= PART:
             return None  # somebody else's table
-        table = parquet.read_table(path, filters=[("prediction_id", "=", prediction_id)])
-    except ArrowInvalid as error:
-        raise FileTorn(f"{path} cannot be read ({one_line(error, 200)}): remove it, and predict again") from None
+        groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
+        statistics = [group.column(names.index("prediction_id")).statistics for group in groups]
+    except (ArrowInvalid, OSError) as error:
+        return f"{path} cannot be read ({one_line(error, 200)}): remove it, and predict again"
+    if not all(each is not None and each.has_min_max for each in statistics):
+        return ("", "g")  # after every digit: it has to be looked into
+    return (min(each.min for each in statistics), max(each.max for each in statistics)) if statistics else None
+
+
+def _read_row(path: Path, prediction_id: str) -> dict[str, Any] | None:
+    from pyarrow import parquet
+
+    table = parquet.read_table(path, filters=[("prediction_id", "=", prediction_id)])
     rows: list[dict[str, Any]] = table.to_pylist()
     return rows[0] if rows else None
 
@@ -197,16 +244,18 @@ def _label(model: str, row: str | None) -> dict[str, Any] | None:
     return None
 
 
-def _released(model: str, candidate: str, answered: int) -> str:
-    """As what a release answered at a moment, by the journal of rollouts of this machine."""
-    at = datetime.fromtimestamp(answered / 1000, UTC)
-    line, was_live = live.line_at(model, at), live.was_live(model, candidate, at)
+def _released(model: str, candidate: str, answered: int) -> tuple[str, float | None]:
+    """As what a release answered at a moment, and with which share of the requests, by the journal of this machine."""
+    at, history = datetime.fromtimestamp(answered / 1000, UTC), live.history(model)
+    line, share = history.live_at(at), history.share_at(candidate, at)
     if line is None:
-        return "canary, or the journal of this machine begins later"
-    if line["candidate"] == candidate:
-        return f"live since {line['time']}"
-    beside = f"{line['candidate']}, which was live since {line['time']}"
-    return f"drained after {beside}" if was_live else f"canary, beside {beside}"
+        return "canary, or the journal of this machine begins later", share
+    if line.what["candidate"] == candidate:
+        return f"live since {line.time}", None
+    beside = f"{line.what['candidate']}, which was live since {line.time}"
+    if share is not None:
+        return f"canary with {share:.0%} of the requests, beside {beside}", share
+    return f"drained after {beside}" if history.was_live(candidate, at) else f"canary, beside {beside}", None
 
 
 # ── where a candidate comes from ──────────────────────────────────────────────────────────────────
@@ -221,11 +270,11 @@ class _Made:
     unknown: list[str] = field(default_factory=list)
 
     def story(
-        self, prediction_id: str, asked: dict[str, Any], answer: dict[str, Any], released: str, label: Any
+        self, prediction_id: str, asked: dict[str, Any], answer: dict[str, Any], released: dict[str, Any], label: Any
     ) -> Trace:
         """The story of one of its predictions."""
         record = self._record
-        release: dict[str, Any] = {"candidate": self.candidate, "version": None, "as": released}
+        release: dict[str, Any] = {"candidate": self.candidate, "version": None, **released}
         if record:
             release |= {
                 "version": record.version,
@@ -240,6 +289,7 @@ class _Made:
             asked,
             answer,
             release,
+            self._decided,
             [_told(verdict) for verdict in self._verdicts],
             self._training,
             learned_from,
@@ -258,6 +308,19 @@ class _Made:
     def _verdicts(self) -> list[Verdict]:
         own = verdicts.of_candidate(self.model, self.candidate)
         return own or (verdict_records.of_candidate(self.model, self.candidate) if self._record else [])
+
+    @cached_property
+    def _decided(self) -> list[dict[str, Any]]:
+        """What the journal says was done with it, and what it lacks."""
+        for gap in journal.gaps(self.model):
+            self.unknown.append(
+                f"the journal of {self.model} lacks {gap}: `evergreen journal verify {self.model}` says where"
+            )
+        return [
+            {"time": line.time, "kind": line.kind, "who": line.who, "run": line.run, "why": _why(line)}
+            for line in journal.lines(self.model, *ACTS)
+            if self.candidate in (line.what.get("candidate"), (line.what.get("canary") or {}).get("candidate"))
+        ]
 
     @cached_property
     def _tags(self) -> dict[str, str]:
@@ -308,12 +371,33 @@ class _Made:
 
     @cached_property
     def _learned_from(self) -> list[dict[str, Any]]:
-        now, former = versions.tree(), revisions.read()
+        now, former, came = versions.tree(), revisions.read(), _came()
         return [
-            {"dataset": dataset, "partition": name, "md5": md5, "now": _now(f"{dataset}/{name}", md5, now, former)}
+            {
+                "dataset": dataset,
+                "partition": name,
+                "md5": md5,
+                "now": _now(f"{dataset}/{name}", md5, now, former),
+                **came.get((f"{dataset}/{name}", md5), {"came": None, "by": None, "why": None}),
+            }
             for dataset, partitions in sorted(self._facts.get("lineage", {}).get("partitions", {}).items())
             for name, md5 in sorted(partitions.items())
         ]
+
+
+def _came() -> dict[tuple[str, str], dict[str, Any]]:
+    """File and content → when it came, by whom, and why: of the first data version that has it."""
+    came: dict[tuple[str, str], dict[str, Any]] = {}
+    for line in journal.lines(journal.PLATFORM, "data"):
+        for content in line.what.get("came", {}).items():
+            came.setdefault(content, {"came": line.time, "by": line.who, "why": line.why})
+    return came
+
+
+def _why(line: journal.Line) -> str:
+    """What a line says in words."""
+    share, outcome = line.what.get("share"), line.what.get("outcome", "")
+    return "; ".join(filter(None, [outcome, f"{share:.0%} of the requests" if share else "", line.why]))
 
 
 def _told(verdict: Verdict) -> dict[str, Any]:

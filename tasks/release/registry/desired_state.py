@@ -175,8 +175,9 @@ def note_live(model: str, live: ReleaseRef) -> None:
 
 
 def has_served(model: str, candidate: str) -> bool:
-    """Whether a release was live here before."""
-    return any(line["candidate"] == candidate and line["outcome"] == "live" for line in history(model))
+    """Whether a release was live here before, by lines that nobody has forged."""
+    lives = (line.what for line in journal.verified(model, "rollout") if line.what["outcome"] == "live")
+    return any(live["candidate"] == candidate for live in lives)
 
 
 # ── a withdrawal that has begun ───────────────────────────────────────────────────────────────────

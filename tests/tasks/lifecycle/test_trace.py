@@ -18,7 +18,7 @@ import pytest
 
 from deployments import cli
 from tasks.ground import files, params, paths, settings
-from tasks.ground.errors import DataMissing, FileTorn, Mistake
+from tasks.ground.errors import DataMissing, Mistake
 from tasks.journal import journal
 from tasks.lifecycle import trace
 from tasks.lifecycle.trace import Tracer
@@ -188,10 +188,12 @@ def test_the_command_prints_it(world: World, capsys: pytest.CaptureFixture[str])
 def test_a_table_of_somebody_else_is_passed_over_and_a_torn_part_is_named(tmp_path: Path) -> None:
     """A batch's folder may hold both."""
     pq.write_table(pa.table({"prediction_id": ["0" * 32], "price": [1.5]}), tmp_path / "joined.parquet")
-    assert trace._row_of_part(tmp_path / "joined.parquet", "0" * 32) is None
+    tracer = Tracer(params.Params.model_construct(models={}))
+    assert tracer._row_of_part(tmp_path / "joined.parquet", "0" * 32) is None
     (tmp_path / "part.parquet").write_bytes((tmp_path / "joined.parquet").read_bytes()[:-20])
-    with pytest.raises(FileTorn, match=r"part\.parquet cannot be read"):
-        trace._row_of_part(tmp_path / "part.parquet", "0" * 32)
+    assert tracer._row_of_part(tmp_path / "part.parquet", "0" * 32) is None
+    with pytest.raises(DataMissing, match=r"part\.parquet cannot be read"):
+        tracer.trace("0" * 32)
 
 
 def test_answers_of_several_labels_are_no_columns_of_the_row() -> None:
