@@ -217,7 +217,7 @@ def _lines(path: Path, state: object, kinds: tuple[Kind, ...]) -> tuple[Line, ..
 
 
 @dataclass(frozen=True)
-class Gap:
+class MissingLines:
     """Lines that are missing in a chain, as far as their numbers tell; `verify` tells all."""
 
     first: int
@@ -229,16 +229,16 @@ class Gap:
         return f"lines {self.first} to {self.last}" if self.last > self.first else f"line {self.first}"
 
 
-def gaps(chain: str) -> list[Gap]:
+def gaps(chain: str) -> list[MissingLines]:
     """Where lines are missing between others, or after the last one."""
-    found, before, since = [], 0, ""
+    missing, before, since = [], 0, ""
     for line in lines(chain):
         if line.number > before + 1:
-            found.append(Gap(before + 1, line.number - 1, since))
+            missing.append(MissingLines(before + 1, line.number - 1, since))
         before, since = max(before, line.number), line.time
     head = json_lines.value(paths.journal_head(chain).read_bytes()) if paths.journal_head(chain).exists() else None
     newest = head["number"] if isinstance(head, dict) and isinstance(head.get("number"), int) else 0
-    return found + ([Gap(before + 1, newest, since)] if newest > before else [])
+    return missing + ([MissingLines(before + 1, newest, since)] if newest > before else [])
 
 
 def last(chain: str, *kinds: Kind) -> Line | None:

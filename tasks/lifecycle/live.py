@@ -69,11 +69,11 @@ def over(model: str, since: datetime, until: datetime | None = None) -> Answered
     until = until or since + MOMENT
     if until <= since:
         raise Mistake(f"the span ends ({until.isoformat()}) before it begins ({since.isoformat()})")
-    known = history(model)
-    known.refuse_gap(since, until)
-    before, within = known.live_at(since), known.within(since, until)
+    past = history(model)
+    past.refuse_gap(since, until)
+    before, within = past.live_at(since), past.within(since, until)
     if not before and not within:
-        raise Mistake(f"{model}: nothing was live at {since.isoformat()}: {known.first()}")
+        raise Mistake(f"{model}: nothing was live at {since.isoformat()}: {past.first()}")
     lines = [*([before] if before else []), *within]
     return AnsweredSpan(
         model,
@@ -91,9 +91,9 @@ def version_at(model: str, at: datetime) -> int:
         Mistake: none was.
         JournalDamaged: lines are missing that may tell it.
     """
-    known = history(model)
-    known.refuse_gap(at, at)
-    live = known.live_at(at)
+    past = history(model)
+    past.refuse_gap(at, at)
+    live = past.live_at(at)
     if live is None:
         raise Mistake(f"{model}: nothing was live at {at.isoformat()}; `evergreen history {model}` tells when what was")
     return int(live.what["version"])

@@ -179,10 +179,11 @@ class Tracer:
 
 def _gone(prediction_id: str, config: params.Params, torn: Mapping[Path, str]) -> str:
     kept = ", ".join(f"{name} {model.serving.log_days} days" for name, model in config.models.items())
+    unread = "".join(f". {why}" for why in torn.values())
     return (
         f"no log has the prediction {prediction_id}, and no batch below {paths.batches()} or where the journal says. "
-        f"If it is an online one it was answered {_time(moment(prediction_id))}; logs are kept so long (serving.log_days): {kept}. It may also "
-        f"have been erased, or answered by another installation{''.join(f'. {why}' for why in torn.values())}"
+        f"If it is an online one it was answered {_time(moment(prediction_id))}; logs are kept so long "
+        f"(serving.log_days): {kept}. It may also have been erased, or answered by another installation{unread}"
     )
 
 

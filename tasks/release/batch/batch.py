@@ -157,14 +157,14 @@ def score(
     with lock, _scratch() as scratch, Scorer(release.folder, release.tag, scratch) as scorer:
         run = BatchRun(release, place, scorer, scratch, chunk, list(keep), log, progress)
         run.score_all(sources)
-        _note(run.result, storage.masked(source), place)
+        _note(run.result, addresses.masked(source), place)
     return run.result
 
 
 def _note(result: BatchResult, source: str, place: Location) -> None:
     """Have the journal say where the answers are; once, where nothing was made."""
     what = {"candidate": result.release.candidate, "version": result.release.version, "source": source}
-    what |= {"to": str(place.local.resolve()) if place.local else storage.masked(place.url)}
+    what |= {"to": str(place.local.resolve()) if place.local else addresses.masked(place.url)}
     written = [line.what for line in journal.lines(result.release.model, "batch")]
     if result.made or not any(what.items() <= line.items() for line in written):
         counts = {"rows": result.rows, "refused": result.refused, "made": result.made}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -22,7 +24,7 @@ from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
 from mlflow.utils.validation import _validate_metric_name
 
 from deployments import cli
-from tasks.ground import files, settings
+from tasks.ground import files, paths, settings
 from tasks.ground.errors import (
     DataMissing,
     Mistake,
@@ -31,6 +33,7 @@ from tasks.ground.errors import (
     RegistryDamaged,
     RegistryUnavailable,
 )
+from tasks.journal import journal, signing
 from tasks.release import comparison
 from tasks.release.gate.verdict import Verdict
 from tasks.release.package import package
@@ -1163,3 +1166,39 @@ def test_what_mlflow_refuses_is_no_outage_and_says_where_to_look(root: Path, mon
     monkeypatch.setattr(MlflowClient, "get_registered_model", wrong)
     with pytest.raises(RegistryDamaged, match=r"\(champion of late\): .*no such thing.*docs/how-to/mlflow-ui\.md"):
         registry.champion(MODEL)
+
+
+# ── the journal ───────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_journal_says_who_was_champion_whoever_made_it_so_and_sets_the_aliases_again(root: Path) -> None:
+    """A promotion, an alias moved by hand, a rollback; what MLflow lost is put right by it."""
+    files.remove(paths.journal(MODEL).parent)
+    promotions.promote(MODEL, 3, verdict_of(3))
+    begun, promotion = journal.lines(MODEL, *alias_lines.KINDS)
+    assert (begun.kind, begun.why) == ("alias", "as they were when the journal began")
+    assert (promotion.kind, promotion.what["version"], promotion.what["verdict"]) == ("promotion", 3, verdict_of(3))
+    head = next(head for head in alias_lines.pinned(MODEL) if head["key"] == signing.public())
+    assert head["number"] == promotion.number
+    client().set_registered_model_alias(MODEL, "champion", "1")
+    (differs,) = alias_lines.differences(MODEL)
+    assert re.fullmatch(r"late: champion is version 1 .* in MLflow, and version 3 .* by the journal", str(differs))
+    alias_lines.put_right(MODEL)
+    assert champion().number == 3
+    client().set_registered_model_alias(MODEL, "champion", "1")
+    alias_lines.look(MODEL)
+    alias_lines.look(MODEL)
+    by_hand = journal.lines(MODEL, *alias_lines.KINDS)[-1]
+    assert (by_hand.why, by_hand.what["version"]) == (alias_lines.BY_HAND, 1)
+    assert len(journal.lines(MODEL, *alias_lines.KINDS)) == 3
+    assert alias_lines.differences(MODEL) == []
+    promotions.rollback(MODEL, 3, "it was better")
+    back = journal.lines(MODEL, *alias_lines.KINDS)[-1]
+    assert (back.kind, back.why, back.what["version"]) == ("rollback", "it was better", 3)
+    client().delete_registered_model_alias(MODEL, "champion")
+    assert cli.main(["journal", "aliases"]) == 3
+    assert cli.main(["journal", "aliases", "--put-right"]) == 0
+    assert champion().number == 3
+    client().set_model_version_tag(MODEL, "3", alias_lines.HEAD, json.dumps({**head, "number": 7}))
+    with pytest.raises(RegistryDamaged, match="was edited in MLflow: its signature is not right"):
+        alias_lines.pinned(MODEL)
