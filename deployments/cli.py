@@ -508,6 +508,15 @@ def journal_heads(chain: Chain = None, as_json: Json = False) -> None:
     _print({"heads": heads}, as_json, lines or ["the journal has no line yet"])
 
 
+@command("journal lineage")
+def journal_lineage() -> None:
+    """Tell a catalogue of lineage (OPENLINEAGE_URL=http://…) what is new; `evergreen up` does it by itself."""
+    from tasks.journal import open_lineage
+
+    count = open_lineage.send()
+    print(f"{count} new lines were told" if count else "nothing is new")
+
+
 @command("journal aliases flight_delay", needs_models=True)
 def journal_aliases(
     model: Annotated[str | None, Argument(help="All, where none is named.", autocompletion=_complete_model)] = None,

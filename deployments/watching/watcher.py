@@ -26,10 +26,11 @@ from tasks.ground import addresses, params
 from tasks.ground.errors import EvergreenError
 from tasks.ground.paths import watcher_heartbeat
 from tasks.ground.words import listed
+from tasks.journal import open_lineage
 
 FOLDER_SECONDS, BUCKET_SECONDS = 2.0, 5.0  # the longest time between two rounds
 
-RECOVERY_SECONDS, REGISTRATION_SECONDS, BLOCKERS_SECONDS, PAGE_SECONDS = 5.0, 5.0, 15.0, 2.0
+RECOVERY_SECONDS, REGISTRATION_SECONDS, BLOCKERS_SECONDS, PAGE_SECONDS, LINEAGE_SECONDS = 5.0, 5.0, 15.0, 2.0, 10.0
 """The least time between two looks of these watches."""
 
 DATA_VERSION = "data.dvc"  # stands among the waiting files for a data version that the trainings were not triggered for
@@ -96,6 +97,10 @@ class PollingLoop:
             self.report("all is well again")
 
 
+def _tell_lineage() -> None:
+    open_lineage.send()
+
+
 def main() -> None:
     """Watch until ended."""
 
@@ -115,7 +120,9 @@ def main() -> None:
         },
         report,
     )
-    page_loop = PollingLoop({"page": (page.look, PAGE_SECONDS)}, report)  # goes on while Prefect does not answer
+    lineage = {"lineage": (_tell_lineage, LINEAGE_SECONDS)} if open_lineage.is_on() else {}
+    # these go on while Prefect does not answer
+    page_loop = PollingLoop({"page": (page.look, PAGE_SECONDS), **lineage}, report)
     pause: Callable[[], object] | None = None
     while True:
         loop.poll()

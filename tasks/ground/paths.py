@@ -32,6 +32,7 @@ local_remote = _at("remote")
 # what was decided and done
 journal = _of("journal/{}.jsonl")
 journal_head = _of("journal/{}.head.json")
+lineage_sent = _at("journal/lineage-sent.json")
 journal_key = _at("journal/key.pem")
 journal_public_key = _at("journal/public.pem")
 
