@@ -113,6 +113,7 @@ def work(text: str) -> str:
     """Do a task on a worker: text to text, so that this function's name is all that travels of the code."""
     task = json.loads(text)
     os.environ["EVERGREEN_ENGINE"] = "local:1"
+    os.environ.setdefault("EVERGREEN_FIT_THREADS", "1")
     settings.apply()
     try:
         _refuse_another(task)

@@ -151,7 +151,8 @@ class LocalWorkers:
                 worker.process.kill()  # its output ends
 
     def _start(self) -> Worker:
-        own = {**settings.environment(), **os.environ, "PYTHONPATH": str(settings.ROOT), **settings.arithmetic()}
+        own = {**settings.environment(), "EVERGREEN_FIT_THREADS": "1", **os.environ}
+        own |= {"PYTHONPATH": str(settings.ROOT), **settings.arithmetic()}
         stderr = self.log.open("a") if self.log else None
         try:
             process = subprocess.Popen(
