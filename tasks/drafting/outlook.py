@@ -70,9 +70,14 @@ class Outlook:
 
     @property
     def lags(self) -> dict[str, int]:
-        """Feature → how many steps before a row's time: the two newest, and the same time of two seasons before."""
+        """Feature → how many steps before a row's time.
+
+        The two newest; the same time of two seasons before; and what was newest a season ago, by which a change since
+        can be seen.
+        """
         seasons = math.ceil(self.horizon / self.season) * self.season
-        steps = {self.horizon, self.horizon + 1, *((seasons, seasons + self.season) if self.season > 1 else ())}
+        of_season = (seasons, seasons + self.season, seasons + self.horizon) if self.season > 1 else ()
+        steps = {self.horizon, self.horizon + 1, *of_season}
         return {f"lag_{count}": count for count in sorted(steps)}
 
     @property

@@ -131,6 +131,16 @@ class ModelPlan:
         taken = {column.lower() for column in self.survey.columns}
         return [part for part, is_useful in useful.items() if is_useful and part not in taken]
 
+    @property
+    def spans(self) -> dict[str, str]:
+        """Feature → the column of times that it says the days since; only where rows have a time to count to."""
+        return {f"days since {feature_name(n)}": n for n in self.features if self.survey.columns[n].kind == "time"}
+
+    @property
+    def own_features(self) -> list[str]:
+        """The columns that are features as they are."""
+        return [name for name in self.features if name not in self.spans.values()]
+
     def calendar_code(self, time: str) -> dict[str, str]:
         """Part of the time → how rows make it of one."""
         code = {"hour": f"{time}.dt.hour", "weekday": f"{time}.dt.day_of_week + 1", "month": f"{time}.dt.month"}
@@ -139,7 +149,7 @@ class ModelPlan:
     @property
     def renamed(self) -> dict[str, str]:
         """Columns whose names no feature can have → another name; `time` too, where rows have none."""
-        names = [*self.features, *(["time"] if self.form is None and "time" in self.survey.columns else [])]
+        names = [*self.own_features, *(["time"] if self.form is None and "time" in self.survey.columns else [])]
         return {name: new for name in names if (new := feature_name(name)) != name}
 
     @property
@@ -186,7 +196,9 @@ def make(wish: Wish, survey: Survey) -> ModelPlan:
     left_out += suspects.groups(survey, [name for name in rest if name not in out | {*wish.keep}], MOST_VALUES)
     out = {suspicion.column for suspicion in left_out}
     left_out += [
-        Suspicion(name, why) for name in rest if name not in out and (why := _unfit(survey.columns[name], survey, task))
+        Suspicion(name, why)
+        for name in rest
+        if name not in out and (why := _unfit(survey.columns[name], survey, task, form))
     ]
     features = [name for name in rest if name not in {suspicion.column for suspicion in left_out}]
     plan = ModelPlan(wish, survey, task, form, by, list(wish.key) or ids[:1], features, left_out, blocks=vectors)
@@ -318,12 +330,12 @@ def _by(wish: Wish, survey: Survey, form: times.TimeForm | None) -> str:
     return "file" if len(survey.source.paths) > 1 else "rows"
 
 
-def _unfit(column: ColumnFacts, survey: Survey, task: str = "") -> str:
+def _unfit(column: ColumnFacts, survey: Survey, task: str = "", form: Any = None) -> str:
     """Why a column cannot be a feature; empty where it can."""
     if column.is_constant:
         return "holds the same in every row"
-    if column.kind == "time":
-        return "is a time: let rows make numbers of it, as the days since"
+    if column.kind == "time" and form is None:
+        return "is a time: with `--time COLUMN` it would be the days from it to then"
     if column.kind == "text":
         if feature_type(column) == "text":
             return "is free text, of which no detector of anomalies makes numbers" if task == "anomaly" else ""

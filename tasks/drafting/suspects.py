@@ -168,15 +168,20 @@ def _afterwards(frame: pd.DataFrame, columns: list[str], time: str | None) -> It
     for name in columns:
         if frame[name].dtype.kind == "M" and name != time:
             both = frame[[name, time]].dropna()
-            later = float((both[name] > both[time]).mean()) if len(both) else 0.0
+            later = float((_local(both[name]) > _local(both[time])).mean()) if len(both) else 0.0
             if later > 0.9:
                 yield Suspicion(name, f"is after {time} in {later:.0%} of the rows: it is known only afterwards", True)
                 yield from _spans(frame, columns, time, name)
 
 
+def _local(times: pd.Series[Any]) -> pd.Series[Any]:
+    """Times without a zone: one column may have one, and another none."""
+    return times.dt.tz_localize(None) if times.dt.tz is not None else times
+
+
 def _spans(frame: pd.DataFrame, columns: list[str], time: str, later: str) -> Iterator[Suspicion]:
     """Numbers that say how long after a row's time a later one is, in whatever unit."""
-    span = (frame[later] - frame[time]).dt.total_seconds()
+    span = (_local(frame[later]) - _local(frame[time])).dt.total_seconds()
     for name in columns:
         both = span.notna() & frame[name].notna()
         if frame[name].dtype.kind in "iuf" and both.sum() >= 20 and _are_same(span[both], frame[name][both]):

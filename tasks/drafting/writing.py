@@ -69,6 +69,7 @@ def rows(plan: ModelPlan) -> str:
     body += plan.form.code() if plan.form else []
     body += [line for block in plan.blocks if not block.is_named_as_vector for line in _as_vector(block)]
     made = [f"{part}={code}" for part, code in plan.calendar_code("time").items()]
+    made += [_span(plan, name, column) for name, column in plan.spans.items()]
     made += [f"weight=table[{plan.wish.weight!r}]"] if plan.wish.weight else []
     made += _labels(plan)
     made += [*(["time=time"] if plan.form else []), "id=name"]
@@ -98,6 +99,12 @@ def rows(plan: ModelPlan) -> str:
             "",
         ]
     )
+
+
+def _span(plan: ModelPlan, name: str, column: str) -> str:
+    """A feature that is the days from a column's time to the row's."""
+    local = '.dt.tz_convert("UTC").dt.tz_localize(None)' if "UTC" in plan.survey.columns[column].type else ""
+    return f"**{{{name!r}: (time - table[{column!r}]{local}).dt.total_seconds() / 86_400}}"
 
 
 def _labels(plan: ModelPlan) -> list[str]:
@@ -495,14 +502,26 @@ def _features(plan: ModelPlan) -> Iterator[str]:
         ]
         low, high = limits
         yield f"{part}: {{type: integer, example: {low}, min: {low}, max: {high}, about: {quoted(about)}}}"
-    for name in plan.features:
+    for name in plan.own_features:
         yield f"{quoted(feature_name(name))}: {_feature(plan, name)}"
+    for name, column in plan.spans.items():
+        nullable = ", nullable: true" if plan.survey.columns[column].missing else ""
+        yield f"{quoted(name)}: {{type: number, example: {_days_since(plan, column)}{nullable}, about: {quoted(name)}}}"
     yield from _past(plan)
     for block in plan.blocks:
         about = f"{block.columns[0]} to {block.columns[-1]}"
         middle = plan.survey.sample[block.columns[len(block.columns) // 2]].median()
         fields = f"type: vector, length: {len(block.columns)}, example: {middle:.6g}, about: {quoted(about)}"
         yield f"{quoted(block.feature)}: {{{fields}}}"
+
+
+def _days_since(plan: ModelPlan, column: str) -> str:
+    """The middle of the days from a column's time to the row's."""
+    assert plan.form is not None
+    before = plan.survey.sample[column]
+    before = before.dt.tz_localize(None) if before.dt.tz is not None else before
+    days = (plan.form.parse(plan.survey.sample[plan.form.column]) - before).dt.total_seconds() / 86_400
+    return f"{days.median():.6g}"
 
 
 def _past(plan: ModelPlan) -> Iterator[str]:
@@ -622,7 +641,7 @@ def _detector(plan: ModelPlan) -> list[str]:
 def _slices(plan: ModelPlan) -> list[str]:
     """Personal columns first, then categories of few values."""
     named = [s.column for s in plan.personal if not s.why.startswith("a proxy")]
-    few = [n for n in plan.features if 2 <= len(plan.survey.columns[n].counts or ()) <= 12]
+    few = [n for n in plan.own_features if 2 <= len(plan.survey.columns[n].counts or ()) <= 12]
     texts = [n for n in few if plan.survey.columns[n].kind == "text"]
     chosen = [n for n in dict.fromkeys([*named, *texts]) if n in few]
     return [feature_name(name) for name in chosen[:MOST_SLICES]]

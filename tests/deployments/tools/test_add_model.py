@@ -742,3 +742,16 @@ def test_lists_of_several_lengths_are_left_out(add: Callable[..., Added], tmp_pa
     """They are no vector; a later delivery with a list of another length is refused with its row."""
     visits().assign(emb=[[1.0] * (1 + i % 2) for i in range(600)]).to_parquet(tmp_path / "visits.parquet", index=False)
     assert "emb: is list<" in add(tmp_path / "visits.parquet").told
+
+
+@pytest.mark.parametrize("zone", [None, "UTC"])
+def test_a_time_beside_the_time_is_the_days_since(zone: str | None, add: Callable[..., Added], tmp_path: Path) -> None:
+    """A date by itself is later in each request than in all of training: how long ago it was is not."""
+    frame = visits()
+    joined = (frame["at"] - pd.to_timedelta(RNG.integers(1, 900, 600), unit="D")).where(frame.index % 5 > 0)
+    frame.assign(**{"joined.on": joined.dt.tz_localize(zone)}).to_parquet(tmp_path / "visits.parquet", index=False)
+    added = add(tmp_path / "visits.parquet")
+    feature = added.model.features["days since joined.on"]
+    assert feature.nullable
+    assert 300 < float(str(feature.example)) < 600
+    runpy.run_path("tests/models/test_shop.py")["test_each_line_is_a_row_that_can_be_learned_from"]()
